@@ -1,0 +1,45 @@
+# One vocabulary for people, hooks and CI; `make help` lists it.
+.DEFAULT_GOAL := help
+.PHONY: help install dev run stop test check bench docs lock
+SHELL := /bin/sh
+unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME
+
+BIN := .venv/bin
+FITS = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
+	"$$p" -c '$(FITS)' 2>/dev/null && echo "$$p" && exit; done; echo python3)
+FLAGS = $(if $(filter-out 0,$(ONCE)),--once) $(if $(USE_CASE),--use-case $(USE_CASE)) $(if $(DAYS),--days $(DAYS))
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@echo "  settings:      EVERGREEN_HOME, EVERGREEN_AIRFLOW_PORT, EVERGREEN_MLFLOW_PORT, EVERGREEN_NODE_PORT, PYTHON"
+
+install: ## make .venv with exactly what requirements.txt locks (Python 3.11-3.13)
+	@$(PYTHON) -I include/bootstrap.py
+
+dev:
+	@$(PYTHON) -I include/bootstrap.py --dev
+
+run: install ## start everything, run the newest day, answer a request (ONCE=1, USE_CASE=name, DAYS=n)
+	@exec $(BIN)/evergreen up $(FLAGS)
+
+stop: ## stop what `make run` has started in this home folder
+	@exec $(BIN)/evergreen stop
+
+test: dev ## run all tests
+	@$(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+check: dev ## ruff, mypy strict, the DAG policy, and whether generated docs are current
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/dags/test_policy.py
+	@$(BIN)/python -m docs.generate --check
+
+bench: dev ## measure the stages against the bare libraries, and the orchestration
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+docs: dev ## write the generated pages of docs/ anew
+	@$(BIN)/python -m docs.generate
+
+lock: ## lock requirements*.in anew, with hashes
+	@$(PYTHON) -I include/bootstrap.py --lock
