@@ -1,0 +1,5 @@
+"""`python -m include ...` is `evergreen ...`."""
+
+from include.cli import main
+
+main()

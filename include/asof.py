@@ -1,0 +1,221 @@
+"""What was known at a moment: curated sources as DuckDB views, cut at `as_of` in both times.
+
+Curated rows carry `event_timestamp` and `created_timestamp`; a correction is a further row of the same key. `AsOfViews`
+loads what a query needs once and then shows it, partition after partition, as it was known before each `as_of`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+
+import duckdb
+import pyarrow as pa
+
+from include.config import ROOT
+from include.errors import ConfigError
+from include.lake import TIMESTAMP, Lake, connect, quote
+from include.partitions import Period
+from include.usecase import Source, UseCase
+
+EVENT, CREATED = "event_timestamp", "created_timestamp"
+SQL_FOLDER = ROOT / "feature_repo" / "sql"
+MAX_SQL_BYTES = 256 * 1024
+ARROW_TYPES = {
+    "int64": pa.int64(),
+    "float64": pa.float64(),
+    "string": pa.string(),
+    "bool": pa.bool_(),
+    "timestamp": TIMESTAMP,
+    "date": pa.date32(),
+}
+_SEALED = ("threads = 1", "enable_external_access = false", "python_enable_replacements = false", "lock_configuration = true")
+_UNSTABLE = re.compile(
+    r"\b(now|today|random|uuid|uuidv4|uuidv7|gen_random_uuid|setseed|get_current_timestamp|get_current_time|transaction_timestamp|"
+    r"current_localtimestamp|current_localtime|clock_timestamp|statement_timestamp|nextval)\s*\(|"
+    r"\b(current_timestamp|current_date|current_time|localtimestamp|localtime)\b",
+    re.IGNORECASE,
+)
+_TAIL = re.compile(r"[\s;]*;(?:\s|--[^\n]*|/\*(?:[^*]|\*(?!/))*\*/)*$")
+_LITERALS = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"", re.DOTALL)
+
+
+def curated_schema(source: Source) -> pa.Schema:
+    """Return the columns of a curated source: the declared ones, typed, then the two times."""
+    fields = [(name, ARROW_TYPES[column.type]) for name, column in source.columns.items() if name not in (EVENT, CREATED)]
+    return pa.schema([*fields, (EVENT, TIMESTAMP), (CREATED, TIMESTAMP)])
+
+
+def curated_name(source: Source, column: str) -> str:
+    """Return the name that a source's column has in its curated rows."""
+    if column in source.columns and column not in (EVENT, CREATED):
+        return column
+    if source.kind == "events" and column == source.event_time:
+        return EVENT
+    return CREATED if source.kind == "events" and column == source.arrival else column
+
+
+def record_key(source: Source) -> list[str]:
+    """Return the curated columns that name a record of a source."""
+    return [curated_name(source, name) for name in source.key]
+
+
+def literal(moment: datetime) -> str:
+    """Return a moment as a DuckDB literal of type TIMESTAMPTZ."""
+    return f"TIMESTAMPTZ '{moment.astimezone(UTC).isoformat(sep=' ')}'"
+
+
+def resolve_sql(use_case: UseCase, text_or_file: str) -> str:
+    """Return the query: the text itself, or that of a `.sql` file beside the YAML or under feature_repo/sql/.
+
+    Raises:
+        ConfigError: the file is not there, lies outside those folders, or the text is not one SELECT that gives the same
+            answer whenever it is asked.
+    """
+    text, where = text_or_file, f"{use_case.name}: the query"
+    if text_or_file.strip().endswith(".sql"):
+        path = _sql_file(use_case, text_or_file.strip())
+        text, where = path.read_text(encoding="utf-8"), str(path)
+    return _checked(text, where)
+
+
+@lru_cache(maxsize=256)
+def _checked(text: str, where: str) -> str:
+    try:
+        statements = duckdb.extract_statements(text)
+    except duckdb.Error as error:
+        raise ConfigError(f"{where} is not valid SQL: {str(error).splitlines()[0]}") from None
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        raise ConfigError(f"{where} must be one SELECT (or WITH ... SELECT); it holds {len(statements)} or is of another kind")
+    unstable = _UNSTABLE.search(_LITERALS.sub(" ", text))
+    if unstable is not None:
+        raise ConfigError(f"{where} calls {unstable[0].strip()!r}, which changes from run to run; use getvariable('as_of')")
+    return _TAIL.sub("", text) if _TAIL.search(_LITERALS.sub(_blanks, text)) else text.strip()
+
+
+def _blanks(literal: re.Match[str]) -> str:
+    return literal[0] if literal[0].startswith(("--", "/*")) else " " * len(literal[0])
+
+
+@lru_cache(maxsize=256)
+def tables_in(sql: str) -> frozenset[str]:
+    """Return the names of the tables that a query reads; raises duckdb.Error where it cannot be parsed."""
+    with connect() as con:
+        return frozenset(con.get_table_names(sql))
+
+
+def _sql_file(use_case: UseCase, name: str) -> Path:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_./-]*\.sql", name) or ".." in name.split("/"):
+        raise ConfigError(f"{use_case.name}: {name!r} is no SQL file name; use letters, digits, _, -, / and the ending .sql")
+    for folder in (use_case.folder, SQL_FOLDER):
+        path = (folder / name).resolve()
+        if path.is_file():
+            if not path.is_relative_to(folder.resolve()):
+                raise ConfigError(f"{use_case.name}: {name} is a link that leaves {folder}; keep the file itself there")
+            if path.stat().st_size > MAX_SQL_BYTES:
+                raise ConfigError(f"{path} is larger than {MAX_SQL_BYTES // 1024} KB; a query is a page of SQL")
+            return path
+    raise ConfigError(f"{use_case.name}: there is no {name} in {use_case.folder} or {SQL_FOLDER}")
+
+
+class AsOfViews:
+    """The curated sources of a use case in a DuckDB connection of their own, as known at one `as_of` after another.
+
+    `keys` are the lake partitions to load (static sources are loaded whole); `more` holds curated rows that are not in the lake.
+    `columns` narrows what is loaded of a source. After loading, the connection reaches no file and no network, and works on
+    one thread: sums of floating point numbers then do not depend on how rows were dealt out to threads.
+    """
+
+    def __init__(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        lake: Lake,
+        use_case: UseCase,
+        *,
+        keys: Sequence[str],
+        sources: Sequence[str] | None = None,
+        columns: Mapping[str, Sequence[str]] | None = None,
+        more: Mapping[str, pa.Table] | None = None,
+    ) -> None:
+        self._con, self._use_case = con, use_case
+        self._columns: dict[str, list[str]] = {}
+        self._sources = list(use_case.sources) if sources is None else list(sources)
+        for name in self._sources:
+            self._load(lake, name, keys, (columns or {}).get(name), (more or {}).get(name))
+        for setting in _SEALED:
+            con.execute(f"SET {setting}")
+
+    def __enter__(self) -> AsOfViews:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._con.close()
+
+    def at(self, period: Period, lookback: timedelta) -> None:
+        """Show every source as known before the period's `as_of`, with events of the last `lookback` only."""
+        self.at_moment(period.as_of, interval_start=period.arrival_start, since=period.as_of - lookback)
+
+    def at_moment(self, as_of: datetime, *, interval_start: datetime, since: datetime) -> None:
+        """Show every source as known before `as_of`, with events from `since` on; static ones in their newest known version."""
+        now = literal(as_of)
+        self._con.execute(f"SET VARIABLE as_of = {now}")
+        self._con.execute(f"SET VARIABLE interval_start = {literal(interval_start)}")
+        for name in self._sources:
+            known = f"{EVENT} < {now} AND {CREATED} < {now}"
+            if self._use_case.sources[name].kind == "static":
+                known += f" AND {CREATED} = (SELECT max({CREATED}) FROM {_stored(name)} WHERE {CREATED} < {now})"
+            else:
+                known += f" AND (next_created IS NULL OR next_created >= {now}) AND {EVENT} >= {literal(since)}"
+            self._con.execute(
+                f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS SELECT * EXCLUDE (next_created) FROM {_stored(name)} WHERE {known}"
+            )
+
+    def query(self, sql: str) -> pa.Table:
+        """Return the rows of one SELECT over the views.
+
+        Raises:
+            ConfigError: DuckDB refuses the query; the message is DuckDB's, with the tables there are.
+        """
+        try:
+            return self._con.sql(sql).to_arrow_table()
+        except duckdb.Error as error:
+            raise ConfigError(f"{self._use_case.name}: the query fails: {error}\n(tables: {', '.join(self._sources)})") from None
+
+    def columns(self, sql: str) -> list[str]:
+        """Return the names of the columns that one SELECT gives; the views must be shown (`at`) before."""
+        if sql not in self._columns:
+            self._columns[sql] = self.query(f"DESCRIBE SELECT * FROM (\n{sql}\n)").column("column_name").to_pylist()
+        return self._columns[sql]
+
+    def _load(self, lake: Lake, name: str, keys: Sequence[str], columns: Sequence[str] | None, more: pa.Table | None) -> None:
+        source = self._use_case.sources[name]
+        schema, key = curated_schema(source), record_key(source)
+        wanted = [column for column in schema.names if columns is None or column in columns or column in (EVENT, CREATED)]
+        loaded = [*wanted, *(column for column in key if column not in wanted)]
+        table, rows = f"{self._use_case.name}/curated/{name}", f"__curated_{name}"
+        static = source.kind == "static"
+        lake.scan(self._con, rows, table, keys=None if static else keys, schema=schema)
+        body = f"SELECT {', '.join(map(quote, loaded))} FROM {quote(rows)}"
+        if more is not None and len(more):
+            self._con.register(f"__more_{name}", more)
+            body += f" UNION ALL SELECT {', '.join(map(quote, loaded))} FROM {quote(f'__more_{name}')}"
+        order = ", ".join([CREATED, *(quote(column) for column in loaded if column != CREATED)])
+        later = (
+            "CAST(NULL AS TIMESTAMPTZ)"
+            if static
+            else f"lead({CREATED}) OVER (PARTITION BY {', '.join(map(quote, key))} ORDER BY {order})"
+        )
+        self._con.execute(
+            f"CREATE OR REPLACE TEMP TABLE {_stored(name)} AS SELECT {', '.join(map(quote, wanted))}, {later} AS next_created "
+            f"FROM ({body}) ORDER BY {EVENT}, {order}"
+        )
+        if more is not None and len(more):
+            self._con.unregister(f"__more_{name}")
+
+
+def _stored(name: str) -> str:
+    return quote(f"__known_{name}")

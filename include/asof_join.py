@@ -1,0 +1,158 @@
+"""The point-in-time join: for every spine row the newest feature row that was known at its moment.
+
+A feature row becomes visible at v = max(event, created). A row that is already outdone when it becomes visible (an
+older event that came late) can never be an answer; without those rows the newest visible row is the one with the
+greatest v, so one ASOF join answers exactly. Both times are cut, ties of the event time go to the greatest created time.
+Where all rows ask about one moment (all entities at an `as_of`), the newest row of each key is found by grouping alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from include.errors import EvergreenError
+from include.lake import PARTITION, TIMESTAMP, quote
+
+EVENT, CREATED = "event_timestamp", "created_timestamp"
+MATCHED = "__matched"
+_ROW = "__row"
+
+
+def as_of_join(
+    con: duckdb.DuckDBPyConnection,
+    spine: pa.Table,
+    features: str,
+    *,
+    key: str,
+    ttl: timedelta | None,
+    columns: Sequence[str] | None = None,
+    matched: bool = False,
+) -> pa.Table:
+    """Return the feature columns for each spine row: as many rows, in the same order, null where nothing is known.
+
+    `spine` has the key and `event_timestamp`; `features` is a relation of `con` with the key, both times and the
+    columns (None: all others). A row older than `ttl` at the moment asked for counts as unknown (None: never).
+    With `matched` the event time of the answering row comes as `__matched`.
+
+    Raises:
+        EvergreenError: a spine row has no `event_timestamp`, or rows would be lost.
+    """
+    relation = quote(features)
+    names = list(columns) if columns is not None else _feature_columns(con, relation, key)
+    asked = _asked(spine, key)
+    con.register("__spine", asked)
+    try:
+        bounds = _bounds(asked, ttl)
+        if bounds is None:
+            return _answer(con.sql(_joined(relation, names, key, "FALSE")).to_arrow_table(), names, matched)
+        query = _joined_at_once if pc.count_distinct(asked.column("__moment")).as_py() == 1 else _joined
+        result = con.sql(query(relation, names, key, bounds, ttl)).to_arrow_table()
+        if len(result) > len(spine):  # rows equal in key and both times: the greatest values, column by column
+            order = ", ".join(f"{quote(name)} DESC NULLS LAST" for name in names)
+            con.register("__ties", result)
+            result = con.sql(
+                f"SELECT * FROM __ties QUALIFY row_number() OVER (PARTITION BY {_ROW} ORDER BY {order}) = 1 ORDER BY {_ROW}"
+            ).to_arrow_table()
+            con.unregister("__ties")
+    finally:
+        con.unregister("__spine")
+    if len(result) != len(spine):
+        raise EvergreenError(f"the join of {features} returned {len(result)} rows for {len(spine)} asked; report this")
+    return _answer(result, names, matched)
+
+
+def _feature_columns(con: duckdb.DuckDBPyConnection, relation: str, key: str) -> list[str]:
+    described = con.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()
+    return [row[0] for row in described if row[0] not in (key, EVENT, CREATED, PARTITION)]
+
+
+def _asked(spine: pa.Table, key: str) -> pa.Table:
+    moments = spine.column(EVENT)
+    if moments.null_count:
+        raise EvergreenError(f"{moments.null_count} rows of the entity frame have no {EVENT}; give every row its moment")
+    row = pa.array(np.arange(len(spine)), pa.int64())
+    # Frames from pandas carry nanoseconds, the lake microseconds: round down, so that no later row can be seen.
+    return pa.table({_ROW: row, "__key": spine.column(key), "__moment": _micros(moments)})
+
+
+def _micros(moments: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_timestamp(moments.type) and moments.type.unit == "ns":
+        moments = pc.floor_temporal(moments, unit="microsecond")
+    return moments.cast(pa.timestamp("us", tz=moments.type.tz), safe=False).cast(TIMESTAMP)
+
+
+def _bounds(asked: pa.Table, ttl: timedelta | None) -> str | None:
+    """Return the condition that leaves out feature rows which no spine row can see; None where nothing is asked."""
+    if not len(asked):
+        return None
+    span = pc.min_max(asked.column("__moment"))
+    first, last = span["min"].as_py(), span["max"].as_py()
+    condition = f"{EVENT} <= {_literal(last)} AND {CREATED} <= {_literal(last)}"
+    if ttl is not None:
+        condition += f" AND {EVENT} >= {_literal(first)} - {_interval(ttl)}"
+    return condition
+
+
+def _joined(relation: str, names: Sequence[str], key: str, bounds: str, ttl: timedelta | None = None) -> str:
+    rank = f"epoch_us({EVENT})::HUGEINT * 9223372036854775808::HUGEINT + epoch_us({CREATED})::HUGEINT"
+    alive = f"AND s.__moment <= s.{EVENT} + {_interval(ttl)}" if ttl is not None else ""
+    chosen = "".join(f", f.{quote(name)}" for name in names)
+    return f"""
+        WITH narrow AS (
+            SELECT {quote(key)} AS __key, {EVENT}, {CREATED}, greatest({EVENT}, {CREATED}) AS __visible, {rank} AS __rank
+            FROM {relation}
+            WHERE {bounds} AND {quote(key)} IN (SELECT __key FROM __spine)
+        ), visible AS (
+            SELECT DISTINCT __key, {EVENT}, {CREATED}, __visible FROM (
+                SELECT *, max(__rank) OVER (PARTITION BY __key ORDER BY __visible RANGE UNBOUNDED PRECEDING) AS __best
+                FROM narrow
+            ) WHERE __rank = __best
+        ), found AS (
+            SELECT s.{_ROW}, s.__key, s.__moment, v.{EVENT}, v.{CREATED}
+            FROM __spine s ASOF LEFT JOIN visible v ON s.__key = v.__key AND s.__moment >= v.__visible
+        )
+        SELECT s.{_ROW}, f.{EVENT} AS {MATCHED}{chosen}
+        FROM found s LEFT JOIN (SELECT * FROM {relation} WHERE {bounds}) f
+            ON f.{quote(key)} = s.__key AND f.{EVENT} = s.{EVENT} AND f.{CREATED} = s.{CREATED} {alive}
+        ORDER BY s.{_ROW}
+    """
+
+
+def _joined_at_once(relation: str, names: Sequence[str], key: str, bounds: str, ttl: timedelta | None = None) -> str:
+    """Return the join for a spine of one moment: `bounds` cut there already, so each key's newest row is its answer."""
+    alive = f"AND s.__moment <= v.{EVENT} + {_interval(ttl)}" if ttl is not None else ""
+    chosen = "".join(f", f.{quote(name)}" for name in names)
+    return f"""
+        WITH narrow AS (
+            SELECT {quote(key)} AS __key, {EVENT}, {CREATED}
+            FROM {relation}
+            WHERE {bounds} AND {quote(key)} IN (SELECT __key FROM __spine)
+        ), latest AS (
+            SELECT __key, max({EVENT}) AS {EVENT} FROM narrow GROUP BY __key
+        ), newest AS (
+            SELECT __key, {EVENT}, max({CREATED}) AS {CREATED} FROM narrow SEMI JOIN latest USING (__key, {EVENT}) GROUP BY ALL
+        )
+        SELECT s.{_ROW}, f.{EVENT} AS {MATCHED}{chosen}
+        FROM __spine s LEFT JOIN newest v ON s.__key = v.__key {alive}
+        LEFT JOIN (SELECT * FROM {relation} WHERE {bounds}) f
+            ON f.{quote(key)} = v.__key AND f.{EVENT} = v.{EVENT} AND f.{CREATED} = v.{CREATED}
+        ORDER BY s.{_ROW}
+    """
+
+
+def _answer(result: pa.Table, names: Sequence[str], matched: bool) -> pa.Table:
+    return result.select([*names, *([MATCHED] if matched else [])])
+
+
+def _literal(moment: datetime) -> str:
+    return f"TIMESTAMPTZ '{moment.isoformat()}'"
+
+
+def _interval(span: timedelta) -> str:
+    return f"to_microseconds({span // timedelta(microseconds=1)})"

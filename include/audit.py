@@ -1,0 +1,176 @@
+"""The audit log: append-only rows, each hashed together with the hash of the row before it.
+
+Entries are appended inside the transaction of what they tell, and get their numbers when that transaction commits,
+under a lock on the head row: the sequence has no gap, and the lock is held for the shortest time and always taken last.
+Who can change the database can also rewrite a chain's tail; keep `head` elsewhere and give it to `verify` as the anchor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from include.errors import ConfigError
+from include.records_schema import AuditHead, AuditRow, locked, to_json, words
+
+GENESIS = "0" * 64
+_PENDING = "audit"
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """What was decided, about what, by whom; an entry whose `once` is on record already is not written again."""
+
+    action: str
+    use_case: str
+    subject: str
+    actor: str
+    details: dict[str, Any]
+    at: datetime
+    once: str | None = None
+
+
+@dataclass(frozen=True)
+class AuditRecord:
+    """A row of the log."""
+
+    sequence: int
+    at: datetime
+    action: str
+    use_case: str
+    subject: str
+    actor: str
+    details: dict[str, Any]
+    once: str | None
+    hash: str
+
+
+@dataclass(frozen=True)
+class AuditFault:
+    """The first bad row and what is wrong with it."""
+
+    sequence: int
+    reason: str
+
+
+def append(session: Session, entry: AuditEntry) -> None:
+    """Add an entry to a transaction of `Records.transaction`; it is on record when that commits."""
+    if entry.at.tzinfo is None:
+        raise ValueError(f"audit entry {entry.action}: {entry.at} has no time zone; pass an aware datetime")
+    session.info.setdefault(_PENDING, []).append(entry)
+
+
+def seal(session: Session) -> None:
+    """Write the transaction's entries at the end of the chain; called once, right before the commit."""
+    pending: Sequence[AuditEntry] = session.info.pop(_PENDING, ())
+    if not pending:
+        return
+    session.flush()
+    end = locked(session, AuditHead, 1)
+    if end is None:
+        raise ConfigError("the audit log has lost its head row; restore the records database from a copy")
+    for entry in pending:
+        if entry.once is not None and known(session, entry.once):
+            continue
+        row = AuditRow(
+            sequence=end.sequence + 1,
+            at=entry.at.astimezone(UTC).isoformat(timespec="microseconds"),
+            action=words(entry.action),
+            use_case=words(entry.use_case),
+            subject=words(entry.subject),
+            actor=words(entry.actor),
+            details=to_json(entry.details, sort=True),
+            once=None if entry.once is None else words(entry.once),
+            previous=end.hash,
+        )
+        row.hash = _hash(row)
+        session.add(row)
+        end.sequence, end.hash = row.sequence, row.hash
+        session.flush()
+
+
+def known(session: Session, once: str) -> bool:
+    """Tell whether an entry with this `once` is on record."""
+    return session.scalar(select(AuditRow.sequence).where(AuditRow.once == words(once))) is not None
+
+
+def entries(
+    session: Session,
+    *,
+    use_case: str | None = None,
+    action: str | None = None,
+    subject: str | None = None,
+    after: int = 0,
+    limit: int | None = None,
+) -> list[AuditRecord]:
+    """Return the rows in order of their sequence; `limit` keeps the newest."""
+    statement = select(AuditRow).where(AuditRow.sequence > after).order_by(AuditRow.sequence.desc()).limit(limit)
+    for column, value in ((AuditRow.use_case, use_case), (AuditRow.action, action), (AuditRow.subject, subject)):
+        if value is not None:
+            statement = statement.where(column == value)
+    return [_record(row) for row in reversed(session.scalars(statement).all())]
+
+
+def head(session: Session) -> tuple[int, str]:
+    """Return sequence and hash of the newest row: an anchor to keep outside this database."""
+    row = session.get_one(AuditHead, 1)
+    return row.sequence, row.hash
+
+
+def verify(session: Session, *, anchor: tuple[int, str] | None = None) -> AuditFault | None:
+    """Return the first bad row, or None if the chain is whole (and still holds the anchor)."""
+    sequence, previous = 0, GENESIS
+    statement = select(AuditRow).order_by(AuditRow.sequence).execution_options(yield_per=1000)
+    for row in session.scalars(statement):
+        if row.sequence != sequence + 1:
+            return AuditFault(sequence + 1, f"is missing; the next row is {row.sequence}")
+        if row.previous != previous:
+            return AuditFault(row.sequence, f"does not continue row {sequence}: one of the two was changed, moved or replaced")
+        if _hash(row) != row.hash:
+            return AuditFault(row.sequence, "was changed: its content does not have its hash")
+        if anchor is not None and anchor[0] == row.sequence and anchor[1] != row.hash:
+            return AuditFault(row.sequence, "is not the anchored row: the log was rewritten")
+        sequence, previous = row.sequence, row.hash
+        session.expunge(row)
+    return _verify_end(session, sequence, previous, anchor)
+
+
+def _verify_end(session: Session, sequence: int, last: str, anchor: tuple[int, str] | None) -> AuditFault | None:
+    end = session.get(AuditHead, 1)
+    if end is None:
+        return AuditFault(sequence + 1, "cannot be checked: the head row is gone")
+    if end.sequence > sequence:
+        return AuditFault(sequence + 1, f"is missing: the log was cut, it had {end.sequence} rows")
+    if end.sequence < sequence:
+        return AuditFault(end.sequence + 1, f"stands behind the head, which is row {end.sequence}")
+    if end.hash != last:
+        return AuditFault(max(sequence, 1), "was changed: the head has another hash")
+    if anchor is not None and anchor[0] > sequence:
+        return AuditFault(sequence + 1, f"is missing: the anchor is row {anchor[0]}")
+    return None
+
+
+def _hash(row: AuditRow) -> str:
+    content = [row.sequence, row.at, row.action, row.use_case, row.subject, row.actor, row.details, row.once, row.previous]
+    return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
+
+
+def _record(row: AuditRow) -> AuditRecord:
+    return AuditRecord(
+        sequence=row.sequence,
+        at=datetime.fromisoformat(row.at),
+        action=row.action,
+        use_case=row.use_case,
+        subject=row.subject,
+        actor=row.actor,
+        details=json.loads(row.details),
+        once=row.once,
+        hash=row.hash,
+    )

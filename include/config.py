@@ -1,0 +1,112 @@
+"""Deployment settings: the one place where the environment is read.
+
+Every setting is `EVERGREEN_<NAME>`; defaults are the embedded installation under `var/`.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    """All settings of one installation; frozen, so a changed environment needs a new process."""
+
+    model_config = SettingsConfigDict(env_prefix="EVERGREEN_", frozen=True, extra="ignore", env_ignore_empty=True)
+
+    home: Path = Field(default=ROOT / "var", description="Folder of all state: databases, lake, logs, reports.")
+    usecases: str = Field(
+        default=str(ROOT / "include" / "usecases"),
+        description="Folders that hold use case YAML files, separated by ':'.",
+    )
+    lake_uri: str = Field(default="", description="Root of the lake; a folder or an object store URI. Empty: HOME/lake.")
+    records_url: SecretStr = Field(default=SecretStr(""), description="SQLAlchemy URL. Empty: SQLite in HOME.")
+    mlflow_uri: SecretStr = Field(default=SecretStr(""), description="MLflow tracking URI. Empty: SQLite in HOME.")
+    data_dir: Path = Field(default=ROOT / ".." / "shared" / "data", description="Folder of the optional real data sets.")
+    host: str = Field(default="127.0.0.1", description="Address that every server binds.")
+    airflow_port: int = Field(default=8080, ge=1, le=65535, description="Port of Airflow's API server and UI.")
+    mlflow_port: int = Field(default=5000, ge=1, le=65535, description="Port of MLflow's UI.")
+    node_port: int = Field(default=8600, ge=1, le=65535, description="Port of the serving node.")
+    node_token: SecretStr = Field(default=SecretStr(""), description="Bearer token of the node. Empty: generated in HOME.")
+    seed: int = Field(default=7, description="Seed of the simulator.")
+    parallelism: int = Field(default=4, ge=1, description="Tasks that Airflow runs at once.")
+    lease_seconds: float = Field(default=30.0, gt=0, description="A holder that gave no sign for so long has lost its lease.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _absolute(cls, values: dict[str, object]) -> dict[str, object]:
+        for name in ("home", "data_dir"):
+            if values.get(name):
+                values[name] = Path(str(values[name])).expanduser().resolve()
+        return values
+
+    @property
+    def lake_root(self) -> str:
+        """Root URI or folder of the lake."""
+        return self.lake_uri or str(self.home / "lake")
+
+    @property
+    def records_address(self) -> str:
+        """SQLAlchemy URL of the records, with its password; never log it."""
+        return self.records_url.get_secret_value() or f"sqlite:///{self.home / 'records.db'}"
+
+    @property
+    def mlflow_address(self) -> str:
+        """MLflow's tracking URI, with its password; never log it."""
+        return self.mlflow_uri.get_secret_value() or f"sqlite:///{self.home / 'mlflow.db'}"
+
+    @property
+    def usecase_dirs(self) -> list[Path]:
+        """Folders with use case files, in order."""
+        return [Path(part).expanduser().resolve() for part in self.usecases.split(":") if part]
+
+    @property
+    def airflow_url(self) -> str:
+        """Base address of Airflow's API server."""
+        return f"http://{self.host}:{self.airflow_port}"
+
+    @property
+    def node_url(self) -> str:
+        """Base address of the serving node."""
+        return f"http://{self.host}:{self.node_port}"
+
+    def secret(self, name: str) -> SecretStr:
+        """Return the generated secret `name`, made on first use in a file that only its owner can read."""
+        path = self.home / "secrets" / name
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            temporary = path.with_name(f".{name}.{secrets.token_hex(8)}")  # threads make one at once, too
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_urlsafe(32))
+            try:
+                os.link(temporary, path)  # the first maker wins; a second process reads the winner's
+            except FileExistsError:
+                pass
+            finally:
+                temporary.unlink()
+        return SecretStr(path.read_text().strip())
+
+    @property
+    def node_secret(self) -> SecretStr:
+        """Bearer token that the serving node demands."""
+        return self.node_token if self.node_token.get_secret_value() else self.secret("node_token")
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """Return the settings of this process, read once."""
+    return Settings()
+
+
+def environment_secret(name: str) -> SecretStr | None:
+    """Return a secret that a use case names by its environment variable, or None where that is not set."""
+    value = os.environ.get(name, "")
+    return SecretStr(value) if value else None

@@ -1,0 +1,260 @@
+"""One SQL database: its engine, its transactions, and its failures in words that a person can act on.
+
+SQLite runs in WAL mode and every write transaction is BEGIN IMMEDIATE, so two writers queue instead of failing half-way.
+PostgreSQL writes in READ COMMITTED, and what decides is read FOR UPDATE. A read sees one snapshot on both. An engine never
+crosses a fork.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+
+from include.errors import Busy, ConfigError, Conflict, EvergreenError, Unavailable
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+LOCK_SECONDS = 30
+_WRITE = "evergreen_write"
+_FORMS = "write sqlite:////folder/records.db or postgresql+psycopg://user:password@host:5432/database"
+# Engines of a parent process: kept, so that no garbage collection in a child closes the parent's connections.
+_INHERITED: list[Engine] = []
+_TRANSIENT_STATES = {"40001", "40P01", "57P01", "57P02", "57P03", "53300"}
+_UNREACHABLE = {"OperationalError", "ConnectionTimeout"}  # of psycopg; without a state no server has answered
+_LASTING = ("authentication failed", "does not exist", "pg_hba.conf", "no password supplied", "not permitted to log in")
+
+
+class Database:
+    """A database by its SQLAlchemy URL; opening it connects to nothing yet."""
+
+    def __init__(self, url: str, *, patience: float = 10.0, seal: Callable[[Session], None] | None = None) -> None:
+        """Keep the address; `patience` is for how many seconds a lost connection is tried again, `seal` runs before commits."""
+        self._url = _parse(url)
+        self._seal = seal
+        self._made: tuple[int, Engine] | None = None
+        self.patience = patience
+        self.dialect = self._url.get_backend_name()
+        self.name = self._url.set(query={}).render_as_string(hide_password=True)
+
+    def __repr__(self) -> str:
+        return f"<Database {self.name}>"
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of this process; a forked child gets its own."""
+        if self._made is None or self._made[0] != os.getpid():
+            if self._made is not None:
+                _INHERITED.append(self._made[1])
+            self._made = (os.getpid(), self._create())
+        return self._made[1]
+
+    def close(self) -> None:
+        """Close the pooled connections; the next use opens new ones."""
+        if self._made is not None and self._made[0] == os.getpid():
+            self._made[1].dispose()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """Open one write transaction: committed at the end, rolled back on any exception."""
+        try:
+            with self._session(write=True) as session:
+                yield session
+        except SQLAlchemyError as error:
+            raise self.explain(error) from None
+
+    def write(self, work: Callable[[Session], T], session: Session | None = None) -> T:
+        """Run `work` in the caller's transaction, or in one of its own that is tried again when the connection is lost.
+
+        A commit whose answer is lost may have happened: `work` must recognise its own write.
+        """
+        if session is not None:
+            return work(session)
+        return self._patiently(work, write=True)
+
+    def read(self, work: Callable[[Session], T]) -> T:
+        """Run `work` in a read transaction, which sees one snapshot."""
+        return self._patiently(work, write=False)
+
+    def explain(self, error: SQLAlchemyError) -> Exception:
+        """Return the error with its remedy and without a password; an error of ours in the SQL is returned as it is."""
+        origin = getattr(error, "orig", None) or error
+        text = self._masked(" ".join(str(origin).split()) or type(origin).__name__)
+        state = str(getattr(origin, "sqlstate", None) or "")
+        explained: EvergreenError
+        if "no such table" in text or state == "42P01":
+            explained = ConfigError(f"the records database {self.name} has no tables yet ({text}); `make run` creates them")
+        elif "database is locked" in text or state == "55P03":
+            explained = Busy(
+                f"another process kept {self.name} locked for {LOCK_SECONDS} s; end it (see `evergreen status`), then rerun"
+            )
+        elif isinstance(error, IntegrityError):
+            explained = Conflict(f"the records database {self.name} refuses the row ({text}); it clashes with one that is there")
+        elif isinstance(error, PoolTimeout):
+            explained = Unavailable(f"all connections to {self.name} are in use by this process; run fewer threads at once")
+        elif "not a database" in text or "malformed" in text:
+            explained = Unavailable(f"{self.name} is damaged ({text}); restore it from a copy")
+        elif "disk is full" in text or state == "53100":
+            explained = Unavailable(f"no space is left for {self.name} ({text}); free some, then rerun: nothing was half written")
+        elif _outage(error, text, state):
+            explained = Unavailable(
+                f"the records database {self.name} does not answer ({text}); start it, or correct EVERGREEN_RECORDS_URL"
+            )
+        else:
+            return error
+        return explained
+
+    @contextmanager
+    def _session(self, *, write: bool) -> Iterator[Session]:
+        options: dict[str, Any] = {_WRITE: write}
+        if self.dialect == "postgresql" and not write:
+            options["isolation_level"] = "REPEATABLE READ"
+        with Session(self.engine.execution_options(**options), expire_on_commit=False) as session:
+            yield session
+            if write:
+                if self._seal is not None:
+                    self._seal(session)
+                session.commit()
+
+    def _patiently(self, work: Callable[[Session], T], *, write: bool) -> T:
+        deadline, pause = time.monotonic() + self.patience, 0.05
+        while True:
+            try:
+                with self._session(write=write) as session:
+                    return work(session)
+            except SQLAlchemyError as error:
+                if not _transient(error) or time.monotonic() + pause > deadline:
+                    raise self.explain(error) from None
+                log.warning("%s: %s; trying again", self.name, type(error).__name__)
+            time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads retries, guards nothing
+            pause = min(pause * 2, 1.0)
+
+    def _create(self) -> Engine:
+        try:
+            if self.dialect == "sqlite":
+                engine = create_engine(
+                    self._url,
+                    hide_parameters=True,
+                    pool_size=4,
+                    max_overflow=12,
+                    pool_timeout=60,
+                    connect_args={"timeout": LOCK_SECONDS},
+                )
+                event.listen(engine, "connect", _prepare_sqlite)
+                event.listen(engine, "checkout", _same_file(str(self._url.database)))
+                event.listen(engine, "begin", _begin_sqlite)
+                return engine
+            options = f"-c timezone=UTC -c lock_timeout={LOCK_SECONDS}s -c idle_in_transaction_session_timeout=60s"
+            return create_engine(
+                self._url,
+                hide_parameters=True,
+                pool_size=2,
+                max_overflow=6,
+                pool_timeout=60,
+                pool_pre_ping=True,
+                pool_recycle=1800,
+                connect_args={
+                    "connect_timeout": 10,
+                    "application_name": "evergreen",
+                    **({} if "options" in self._url.query else {"options": options}),
+                },
+            )
+        except (NoSuchModuleError, ImportError) as error:
+            raise ConfigError(f"no driver for {self.name} ({error}); {_FORMS}") from None
+
+    def _masked(self, text: str) -> str:
+        secrets = [str(self._url.password or ""), *(str(value) for value in self._url.query.values())]
+        for secret in secrets:
+            text = text.replace(secret, "***") if secret else text
+        return text
+
+
+def _parse(url: str) -> URL:
+    try:
+        made = make_url(url)
+    except (ArgumentError, ValueError):
+        raise ConfigError(f"EVERGREEN_RECORDS_URL is no database URL; {_FORMS}") from None
+    if made.drivername in {"postgres", "postgresql"}:
+        made = made.set(drivername="postgresql+psycopg")
+    if made.get_backend_name() not in {"sqlite", "postgresql"}:
+        raise ConfigError(f"EVERGREEN_RECORDS_URL: {made.drivername} is not supported; {_FORMS}")
+    if made.get_backend_name() == "sqlite":
+        if not made.database or made.database == ":memory:" or made.query.get("mode") == "memory":
+            raise ConfigError("EVERGREEN_RECORDS_URL: records in memory are lost and seen by one process only; name a file")
+        folder = Path(made.database).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Unavailable(f"{folder}: cannot be made for the records ({error.strerror}); check its owner and space") from None
+    return made
+
+
+def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
+    raw: Any = connection
+    raw.isolation_level = None  # transactions begin in _begin_sqlite alone
+    raw.execute(f"PRAGMA busy_timeout = {LOCK_SECONDS * 1000}")
+    raw.execute("PRAGMA foreign_keys = ON")
+    raw.execute("PRAGMA synchronous = FULL")
+    deadline = time.monotonic() + LOCK_SECONDS
+    while raw.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        try:
+            raw.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:  # the busy handler is not asked here
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def _same_file(path: str) -> Callable[[DBAPIConnection, ConnectionPoolEntry, PoolProxiedConnection], None]:
+    """Return what refuses a pooled connection whose file was removed or replaced: it would write where nobody reads."""
+
+    def check(_connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection) -> None:
+        try:
+            file = os.stat(path)
+        except FileNotFoundError:
+            raise DisconnectionError(f"{path} was removed") from None
+        if record.info.setdefault("file", (file.st_dev, file.st_ino)) != (file.st_dev, file.st_ino):
+            raise DisconnectionError(f"{path} was replaced")
+
+    return check
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITE) else "BEGIN")
+
+
+def _transient(error: SQLAlchemyError) -> bool:
+    if not isinstance(error, DBAPIError):
+        return False
+    state = str(getattr(error.orig, "sqlstate", None) or "")
+    if error.connection_invalidated or state in _TRANSIENT_STATES or state.startswith("08"):
+        return True
+    if isinstance(error.orig, sqlite3.Error) or type(error.orig).__name__ not in _UNREACHABLE:
+        return False
+    return not state and not any(phrase in str(error.orig) for phrase in _LASTING)
+
+
+def _outage(error: SQLAlchemyError, text: str, state: str) -> bool:
+    if not isinstance(error, DBAPIError):
+        return False
+    if isinstance(error.orig, sqlite3.OperationalError):
+        return any(phrase in text for phrase in ("unable to open", "readonly", "disk I/O"))
+    return (
+        error.connection_invalidated
+        or state[:2] in {"08", "53", "57", "28", "3D"}
+        or (not state and type(error.orig).__name__ in _UNREACHABLE)
+    )

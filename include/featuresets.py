@@ -1,0 +1,183 @@
+"""Feature sets: the views of a use case with their SQL resolved, under versions that are digests of their definitions.
+
+A feature set is kept as a plain dict with the models trained on it, so an old one can be computed again although the
+use case has moved on. `view_version` names the lake table of a view; the feature set's version names its online rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any, Literal, cast
+
+import pyarrow as pa
+
+from include.asof import resolve_sql
+from include.errors import ConfigError
+from include.lake import TIMESTAMP
+from include.records import Records, StageResult
+from include.usecase import UseCase, format_duration, parse_duration
+
+ARROW_TYPES = {"int64": pa.int64(), "float64": pa.float64(), "string": pa.string(), "bool": pa.bool_()}
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureView:
+    """One view of a feature set. `source` (columns taken as they are) or `sql` (its full text) says what it is made of."""
+
+    name: str
+    grain: Literal["snapshot", "event"]
+    source: str | None
+    sql: str | None
+    lookback: timedelta
+    ttl: timedelta
+    columns: dict[str, str]
+    key: str
+    key_type: str
+    availability: timedelta
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """The view as plain values; every field of it counts for the version."""
+        plain = asdict(self)
+        plain |= {name: format_duration(getattr(self, name)) for name in ("lookback", "ttl", "availability")}
+        plain["columns"] = [[name, kind] for name, kind in self.columns.items()]
+        return plain
+
+    @property
+    def version(self) -> str:
+        """Ten hex digits of the digest of the definition."""
+        return _version({"format": _FORMAT, **self.definition})
+
+    def table(self, use_case: str) -> str:
+        """Return the lake table that holds the view's rows."""
+        return f"{use_case}/features/{self.name}@{self.version}"
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of the view's rows: entity key, event_timestamp, created_timestamp, then the features in order."""
+        return pa.schema(
+            [
+                (self.key, ARROW_TYPES[self.key_type]),
+                ("event_timestamp", TIMESTAMP),
+                ("created_timestamp", TIMESTAMP),
+                *((name, ARROW_TYPES[kind]) for name, kind in self.columns.items()),
+            ]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSet:
+    """The views that a model reads, in order."""
+
+    views: tuple[FeatureView, ...]
+
+    @property
+    def version(self) -> str:
+        """Ten hex digits of the digest over the views' names and versions, in order."""
+        return _version([[view.name, view.version] for view in self.views])
+
+    @property
+    def key(self) -> str:
+        """The entity key of all views."""
+        return self.views[0].key
+
+    @property
+    def feature_types(self) -> dict[str, str]:
+        """All features, in order of the views, with their types."""
+        return {name: kind for view in self.views for name, kind in view.columns.items()}
+
+    @property
+    def ttl(self) -> timedelta:
+        """The shortest ttl of the views."""
+        return min(view.ttl for view in self.views)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the set as plain values that `from_dict` reads back."""
+        return {"format": _FORMAT, "version": self.version, "views": [view.definition for view in self.views]}
+
+    @classmethod
+    def from_dict(cls, definition: Mapping[str, Any]) -> FeatureSet:
+        """Rebuild a feature set.
+
+        Raises:
+            ConfigError: the definition was changed since its version was made, or is of another format.
+        """
+        if definition.get("format") != _FORMAT:
+            raise ConfigError(f"feature set of format {definition.get('format')}; this Evergreen reads format {_FORMAT}")
+        found = cls(tuple(_view(plain) for plain in definition["views"]))
+        if found.version != definition["version"]:
+            raise ConfigError(f"feature set {definition['version']} now has digest {found.version}; restore its record")
+        return found
+
+
+def current(use_case: UseCase) -> FeatureSet:
+    """Return the feature set that a use case defines now."""
+    return FeatureSet(
+        tuple(
+            FeatureView(
+                name=name,
+                grain=view.grain,
+                source=view.source,
+                sql=None if view.sql is None else resolve_sql(use_case, view.sql),
+                lookback=view.lookback,
+                ttl=view.ttl,
+                columns=dict(view.columns),
+                key=use_case.entity.key,
+                key_type=use_case.entity.type,
+                availability=use_case.availability,
+            )
+            for name, view in use_case.features.items()
+        )
+    )
+
+
+def recorded(records: Records, use_case: str, version: str) -> FeatureSet:
+    """Return the feature set of that version.
+
+    Raises:
+        ConfigError: it was never recorded.
+    """
+    found = records.feature_set(use_case, version)
+    if found is None:
+        raise ConfigError(f"{use_case}: feature set {version} is not on record; run features for a partition first")
+    return FeatureSet.from_dict(found.definition)
+
+
+def needed(records: Records, use_case: UseCase) -> list[FeatureSet]:
+    """Return the feature sets to keep up: the current one first, then those of champion, previous and candidates."""
+    now = current(use_case)
+    route = records.route(use_case.name)
+    serving = {number for number in (route.champion, route.previous, route.challenger) if number is not None}
+    models = records.models(use_case.name)
+    newest = max((model.version for model in models if model.state in ("candidate", "challenger")), default=None)
+    versions = {model.feature_set for model in models if model.version in serving or model.version == newest}
+    return [now, *(recorded(records, use_case.name, version) for version in sorted(versions - {now.version}))]
+
+
+def lacking(results: Iterable[StageResult], feature_set: FeatureSet) -> list[str]:
+    """Return the keys whose recorded features do not hold this version of the feature set."""
+    return [result.key for result in results if feature_set.version not in result.outputs.get("feature_sets", {})]
+
+
+def _view(plain: Mapping[str, Any]) -> FeatureView:
+    return FeatureView(
+        name=plain["name"],
+        grain=cast(Literal["snapshot", "event"], plain["grain"]),
+        source=plain["source"],
+        sql=plain["sql"],
+        lookback=parse_duration(plain["lookback"]),
+        ttl=parse_duration(plain["ttl"]),
+        columns=dict(plain["columns"]),
+        key=plain["key"],
+        key_type=plain["key_type"],
+        availability=parse_duration(plain["availability"]),
+    )
+
+
+def _version(definition: object) -> str:
+    return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:10]

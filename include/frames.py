@@ -1,0 +1,222 @@
+"""Frames for models: the spine of mature labels, the training frame, and all entities' features at a moment.
+
+Training, evaluation and scoring all get their rows here, so they see what serving would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from include import partitions
+from include.asof import literal
+from include.asof_join import as_of_join
+from include.config import Settings
+from include.errors import EvergreenError
+from include.lake import TIMESTAMP, Lake, connect, quote
+from include.usecase import UseCase
+
+if TYPE_CHECKING:
+    from include.featuresets import FeatureSet, FeatureView
+
+_KEYS = {"int64": pa.int64(), "string": pa.string()}
+
+
+@dataclass(frozen=True)
+class Spine:
+    """Mature decisions with their outcome as known at `as_of`.
+
+    `rows`: entity key, event_timestamp (the decision), label_timestamp, label; by event time, then key. `immature`
+    decisions are younger than the label's delay, `censored` ones are past it and have no known outcome; `restated` counts
+    the rows whose known outcome replaced an earlier one.
+    """
+
+    rows: pa.Table
+    immature: int
+    censored: int
+    restated: int
+
+    @property
+    def censored_share(self) -> float:
+        """Share of the mature decisions that have no known outcome."""
+        mature = len(self.rows) + self.censored
+        return self.censored / mature if mature else 0.0
+
+
+def label_schema(use_case: UseCase) -> pa.Schema:
+    """Return the columns of the use case's `labels` table."""
+    return pa.schema(
+        [
+            (use_case.entity.key, _KEYS[use_case.entity.type]),
+            ("event_timestamp", TIMESTAMP),
+            ("label_timestamp", TIMESTAMP),
+            ("created_timestamp", TIMESTAMP),
+            ("label", pa.float64()),
+        ]
+    )
+
+
+def spine(lake: Lake, use_case: UseCase, as_of: datetime, *, version: int | None = None) -> Spine:
+    """Return the decisions that are mature at `as_of`, each with the newest outcome known before it.
+
+    A row without a label says that a decision was made, or that its outcome was withdrawn. `version` pins the table.
+    """
+    key, now = quote(use_case.entity.key), literal(as_of)
+    delay = f"to_microseconds({use_case.label.delay // timedelta(microseconds=1)})"
+    with connect() as con:
+        _scan(con, lake, "labels", f"{use_case.name}/labels", use_case, as_of, version, label_schema(use_case))
+        # Of the rows that exist before as_of, one whose outcome is dated later still says only that the decision was made.
+        con.execute(
+            f"""
+            CREATE TEMP TABLE decisions AS
+            WITH seen AS (
+                SELECT {key} AS entity, event_timestamp, coalesce(label_timestamp, created_timestamp) AS label_timestamp,
+                    created_timestamp, label IS NOT NULL AND label_timestamp >= {now} AS pending,
+                    CASE WHEN NOT pending THEN label END AS label
+                FROM labels
+                WHERE event_timestamp < {now} AND created_timestamp < {now}
+            )
+            SELECT *, count(label) OVER (PARTITION BY entity, event_timestamp) AS known,
+                event_timestamp + {delay} < {now} AS mature
+            FROM seen
+            QUALIFY row_number() OVER (
+                PARTITION BY entity, event_timestamp
+                ORDER BY pending, created_timestamp DESC, label IS NULL, label_timestamp DESC, label DESC
+            ) = 1
+            """
+        )
+        rows = con.sql(
+            f"SELECT entity AS {key}, event_timestamp, label_timestamp, label FROM decisions "
+            "WHERE mature AND label IS NOT NULL ORDER BY event_timestamp, entity"
+        ).to_arrow_table()
+        counts = con.execute(
+            "SELECT count(*) FILTER (NOT mature), count(*) FILTER (mature AND label IS NULL), "
+            "count(*) FILTER (mature AND label IS NOT NULL AND known > 1) FROM decisions"
+        ).fetchone()
+    immature, censored, restated = counts or (0, 0, 0)
+    return Spine(rows, immature, censored, restated)
+
+
+def pins(lake: Lake, use_case: UseCase, feature_set: FeatureSet) -> dict[str, int | None]:
+    """Return the versions that the labels and the feature tables have now: what a manifest keeps."""
+    tables = [f"{use_case.name}/labels", *(view.table(use_case.name) for view in feature_set.views)]
+    return {table: lake.version(table) for table in tables}
+
+
+def training_frame(
+    settings: Settings,
+    use_case: UseCase,
+    feature_set: FeatureSet,
+    spine: Spine | pa.Table,
+    pins: Mapping[str, int | None],
+) -> pa.Table:
+    """Return the spine's columns and every feature of the set as known at each decision; same rows, same order.
+
+    Raises:
+        EvergreenError: rows were lost, doubled or moved.
+    """
+    from include.offline_store import pinned
+    from include.registry_feast import service_name, transient_store
+
+    rows = spine.rows if isinstance(spine, Spine) else spine
+    asked = rows.select([feature_set.key, "event_timestamp"])
+    store = transient_store(settings, use_case, feature_set)
+    with pinned(pins):
+        job = store.get_historical_features(
+            entity_df=asked.to_pandas(),
+            features=store.get_feature_service(service_name(use_case.name)),
+            filter_by_created_timestamp=True,
+        )
+        found = job.to_arrow()
+    if not found.column(feature_set.key).equals(asked.column(0).cast(found.column(feature_set.key).type)):
+        raise EvergreenError(f"{use_case.name}: the training frame came back with other rows than were asked for; report this")
+    for name in feature_set.feature_types:
+        rows = rows.append_column(name, found.column(name))
+    return rows
+
+
+def entity_frame_at(
+    lake: Lake,
+    use_case: UseCase,
+    feature_set: FeatureSet,
+    as_of: datetime,
+    *,
+    pins: Mapping[str, int | None] | None = None,
+) -> pa.Table:
+    """Return every entity's features as a decision at `as_of` (+ availability) sees them, over all partitions up to it.
+
+    Columns: entity key, event_timestamp, the features in order; sorted by key. `event_timestamp` + the set's `ttl` is when
+    the first of the row's views expires: for views of one ttl, the event time of the oldest. A view that has expired
+    is null, and the row stays, so that stale can be told from unknown.
+    """
+    frame = answers_at(lake, use_case, feature_set, as_of, pins=pins)
+    return frame.select([feature_set.key, "event_timestamp", *feature_set.feature_types])
+
+
+def newest_column(view: FeatureView) -> str:
+    """Return the column of `answers_at` that holds the event time of a view's newest row."""
+    return f"__newest_{view.name}"
+
+
+def answers_at(
+    lake: Lake,
+    use_case: UseCase,
+    feature_set: FeatureSet,
+    as_of: datetime,
+    *,
+    pins: Mapping[str, int | None] | None = None,
+) -> pa.Table:
+    """Return the rows of `entity_frame_at` with, for each view, the event time of its newest row (`newest_column`)."""
+    moment = as_of + max(view.availability for view in feature_set.views)
+    key, now = quote(feature_set.key), literal(moment)
+    with connect() as con:
+        newest = []
+        for index, view in enumerate(feature_set.views):
+            table = view.table(use_case.name)
+            _scan(con, lake, f"view_{index}", table, use_case, as_of, (pins or {}).get(table), view.schema)
+            newest.append(
+                f"SELECT {key} AS entity, {index} AS view, max(event_timestamp) AS newest, "
+                f"newest + {_interval(view.ttl)} AS expires FROM view_{index} "
+                f"WHERE event_timestamp <= {now} AND created_timestamp <= {now} GROUP BY 1"
+            )
+        each = ", ".join(
+            f"max(newest) FILTER (view = {index}) AS {quote(newest_column(view))}" for index, view in enumerate(feature_set.views)
+        )
+        frame = con.sql(
+            f"SELECT entity AS {key}, min(expires) - {_interval(feature_set.ttl)} AS event_timestamp, {each} "
+            f"FROM ({' UNION ALL '.join(newest)}) GROUP BY 1 ORDER BY 1"
+        ).to_arrow_table()
+        moments = pa.array(np.full(len(frame), moment.replace(tzinfo=None), dtype="datetime64[us]")).cast(TIMESTAMP)
+        asked = pa.table({feature_set.key: frame.column(0), "event_timestamp": moments})
+        for index, view in enumerate(feature_set.views):
+            columns = list(view.columns)
+            found = as_of_join(con, asked, f"view_{index}", key=feature_set.key, ttl=view.ttl, columns=columns)
+            for name in columns:
+                frame = frame.append_column(name, found.column(name))
+    return frame
+
+
+def _scan(
+    con: duckdb.DuckDBPyConnection,
+    lake: Lake,
+    name: str,
+    table: str,
+    use_case: UseCase,
+    as_of: datetime,
+    version: int | None,
+    schema: pa.Schema,
+) -> None:
+    """Show the partitions of a table that had arrived before `as_of`."""
+    last = partitions.key_of(use_case, as_of - timedelta(microseconds=1))
+    keys = [key for key in lake.keys(table, version) if key <= last]
+    lake.scan(con, name, table, keys=keys, version=version, schema=schema)
+
+
+def _interval(span: timedelta) -> str:
+    return f"to_microseconds({span // timedelta(microseconds=1)})"

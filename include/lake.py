@@ -1,0 +1,278 @@
+"""The lake: versioned Delta tables, one folder a table, partitioned by the partition key.
+
+A partition is replaced by one atomic commit. A fence (the lease's token, kept as a Delta application transaction)
+makes the storage itself refuse a writer that has been superseded. Digests are of content, never of files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
+
+from include.errors import Busy, SourceError
+
+PARTITION = "partition"
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+COMMIT_ATTEMPTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """Proof of a lease: `check` raises Busy when it was superseded; `app` and `token` go into the commit."""
+
+    app: str
+    token: int
+    check: Callable[[], None]
+
+
+class Lake:
+    """The versioned tables under one root (a folder or an object store URI)."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root.rstrip("/")
+        self._tables: dict[str, DeltaTable] = {}
+
+    def uri(self, table: str) -> str:
+        """Return the address of a table such as `repayment/raw/instalments`."""
+        parts = table.split("/")
+        if any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in parts):
+            raise SourceError(f"{table!r} is no lake table name; use plain names separated by '/'")
+        return f"{self.root}/{table}"
+
+    def replace(self, table: str, key: str, rows: pa.Table, *, fence: Fence | None = None) -> int:
+        """Make `rows` the whole content of partition `key` by one atomic commit and return the table's version.
+
+        Columns that are new are added to the table; zero rows empty the partition.
+
+        Raises:
+            Busy: the fence's lease was superseded, or other writers kept winning.
+        """
+        uri = self.uri(table)
+        body = rows.drop_columns([PARTITION]) if PARTITION in rows.column_names else rows
+        body = body.append_column(PARTITION, pa.array([key], pa.string()).take(pa.array(np.zeros(len(rows), dtype=np.int64))))
+        properties = CommitProperties(
+            custom_metadata={"partition": key},
+            app_transactions=[Transaction(fence.app, fence.token)] if fence else None,
+        )
+        for _ in range(COMMIT_ATTEMPTS):
+            handle = self._latest(table)
+            if fence is not None:
+                fence.check()
+                if handle is not None and (handle.transaction_version(fence.app) or 0) > fence.token:
+                    raise Busy(f"{table} {key}: a newer run has written this partition; this writer (token {fence.token}) stops")
+            try:
+                if handle is None:
+                    if "://" not in uri:
+                        Path(uri).parent.mkdir(parents=True, exist_ok=True)
+                    write_deltalake(uri, body, partition_by=[PARTITION], mode="error", commit_properties=properties)
+                else:
+                    write_deltalake(
+                        handle,
+                        body,
+                        mode="overwrite",
+                        predicate=f"{PARTITION} = '{key}'",
+                        schema_mode="merge",
+                        commit_properties=properties,
+                    )
+            except CommitFailedError:
+                continue  # somebody else committed first: look again, the fence decides who goes on
+            except Exception as error:
+                if handle is None and DeltaTable.is_deltatable(uri):
+                    continue  # another writer created the table between our look and our write
+                if isinstance(error, OSError):
+                    raise SourceError(f"{uri}: cannot be written ({error}); free space or mend permissions") from error
+                raise
+            written = handle or self._latest(table)  # a handle that wrote stands at its own commit
+            if written is None:
+                raise SourceError(f"{uri}: the table is gone right after its commit; who else cleans the lake?")
+            return int(written.version())
+        raise Busy(f"{table} {key}: {COMMIT_ATTEMPTS} commits lost to other writers; run it again when they are done")
+
+    def read(
+        self,
+        table: str,
+        *,
+        keys: Sequence[str] | None = None,
+        columns: Sequence[str] | None = None,
+        version: int | None = None,
+    ) -> pa.Table:
+        """Return the rows of the given partitions (None: all), column `partition` among them; no columns without a table."""
+        if not self.exists(table):
+            return pa.table({})
+        with connect() as con:
+            self.scan(con, "rows", table, keys=keys, version=version)
+            chosen = ", ".join(quote(name) for name in columns) if columns else "*"
+            return con.sql(f"SELECT {chosen} FROM rows").to_arrow_table()
+
+    def files(self, table: str, *, keys: Sequence[str] | None = None, version: int | None = None) -> list[str]:
+        """Return the Parquet files of the given partitions (None: all) in a stable order."""
+        handle = self._at(table, version)
+        if handle is None:
+            return []
+        actions = pa.table(handle.get_add_actions(flatten=True))
+        if not len(actions):
+            return []
+        paths = actions["path"].to_pylist()
+        owners = actions[f"partition.{PARTITION}"].to_pylist()
+        wanted = None if keys is None else set(keys)
+        chosen = sorted((key, path) for key, path in zip(owners, paths, strict=True) if wanted is None or key in wanted)
+        return [f"{self.uri(table)}/{path}" for _, path in chosen]
+
+    def scan(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        name: str,
+        table: str,
+        *,
+        keys: Sequence[str] | None = None,
+        version: int | None = None,
+        schema: pa.Schema | None = None,
+    ) -> None:
+        """Make a temporary DuckDB view over the given partitions, or over no rows of the table's (else the given) schema."""
+        handle = self._at(table, version)
+        empty = pa.schema(handle.schema().to_arrow()) if handle is not None else schema
+        if empty is None:
+            raise SourceError(f"lake table {table} does not exist yet; run the stage that writes it first")
+        none = quote(f"__empty_{name}")
+        con.register(none.strip('"'), empty.empty_table())
+        paths = self.files(table, keys=keys, version=version)
+        if not paths:
+            con.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS SELECT * FROM {none}")
+            return
+        listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+        body = (
+            f"SELECT * FROM read_parquet([{listed}], hive_partitioning = true, "
+            "hive_types = {'partition': VARCHAR}, union_by_name = true)"
+        )
+        present = {row[0] for row in con.execute(f"DESCRIBE {body}").fetchall()}
+        if not present.issuperset(empty.names):  # files older than a column that the table gained
+            body = f"SELECT * FROM {none} UNION ALL BY NAME {body}"
+        con.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS {body}")
+
+    def keys(self, table: str, version: int | None = None) -> list[str]:
+        """Return the partitions that hold rows, sorted."""
+        handle = self._at(table, version)
+        if handle is None:
+            return []
+        actions = pa.table(handle.get_add_actions(flatten=True))
+        return sorted(set(actions[f"partition.{PARTITION}"].to_pylist())) if len(actions) else []
+
+    def version(self, table: str) -> int | None:
+        """Return the table's version, or None where there is no table."""
+        handle = self._latest(table)
+        return None if handle is None else int(handle.version())
+
+    def exists(self, table: str) -> bool:
+        """Tell whether the table was ever written."""
+        return self._latest(table) is not None
+
+    def _latest(self, table: str) -> DeltaTable | None:
+        handle = self._tables.get(table)
+        try:
+            if handle is None:
+                handle = self._tables[table] = DeltaTable(self.uri(table))
+            else:
+                handle.update_incremental()
+        except TableNotFoundError:
+            self._tables.pop(table, None)
+            return None
+        return handle
+
+    def _at(self, table: str, version: int | None) -> DeltaTable | None:
+        if version is None:
+            return self._latest(table)
+        try:
+            return DeltaTable(self.uri(table), version=version)
+        except TableNotFoundError:
+            return None
+
+
+class RehearsalLake(Lake):
+    """A lake that reads like the real one and writes nothing: what `force` computes beside the record."""
+
+    def replace(self, table: str, key: str, rows: pa.Table, *, fence: Fence | None = None) -> int:
+        """Write nothing; return the version that is there."""
+        return self.version(table) or 0
+
+
+def connect() -> duckdb.DuckDBPyConnection:
+    """Open an in-memory DuckDB in UTC that keeps row order and reaches for no extension."""
+    con = duckdb.connect(":memory:", config={"threads": 2, "autoinstall_known_extensions": False})
+    con.execute("SET TimeZone = 'UTC'")
+    return con
+
+
+def quote(name: str) -> str:
+    """Return a name as a quoted SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def digest(rows: pa.Table, *, sort_by: Sequence[str]) -> str:
+    """Return the SHA-256 of a table's content: schema and values, whatever the order, chunking or file layout of its rows.
+
+    Rows are sorted by `sort_by`, ties by the other columns in order of their names. `-0.0` counts as `0.0`, every
+    NaN as one NaN, timestamps as UTC microseconds; the column `partition` is left out.
+    """
+    names = sorted(name for name in rows.column_names if name != PARTITION)
+    rows = rows.select(names)
+    for index, name in enumerate(names):
+        rows = rows.set_column(index, name, _canonical(rows.column(name)))
+    if len(rows) > 1:
+        order = [*sort_by, *(name for name in names if name not in sort_by)]
+        rows = rows.take(pc.sort_indices(rows, sort_keys=[(name, "ascending") for name in order]))
+    state = hashlib.sha256()
+    for name in names:
+        column = rows.column(name).combine_chunks()
+        state.update(f"{name}:{column.type}:{len(column)};".encode())
+        state.update(np.packbits(np.asarray(pc.is_valid(column).to_numpy(zero_copy_only=False), dtype=bool)).tobytes())
+        _update(state, column)
+    return f"sha256:{state.hexdigest()}"
+
+
+def _canonical(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column, kind = column.cast(kind.value_type), kind.value_type
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return column.cast(pa.string())
+    if pa.types.is_timestamp(kind):
+        return column.cast(TIMESTAMP).cast(pa.int64())
+    if pa.types.is_date(kind):
+        return column.cast(pa.date32()).cast(pa.int32()).cast(pa.int64())
+    if pa.types.is_integer(kind):
+        return column.cast(pa.int64())
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        column = column.cast(pa.float64())
+        column = pc.if_else(pc.equal(column, 0.0), pa.scalar(0.0), column)
+        return pc.if_else(pc.is_nan(column), pa.scalar(float("nan")), column)
+    if pa.types.is_null(kind):
+        return column.cast(pa.string())
+    return column
+
+
+def _update(state: Any, column: pa.Array) -> None:
+    if pa.types.is_string(column.type):
+        filled = pc.fill_null(column, "")
+        state.update(np.asarray(pc.binary_length(filled), dtype=np.int64).tobytes())
+        _, offsets, data = filled.buffers()
+        if data is not None and len(filled):
+            ends = np.frombuffer(offsets, dtype=np.int32)[filled.offset : filled.offset + len(filled) + 1]
+            state.update(memoryview(data)[int(ends[0]) : int(ends[-1])])
+        return
+    zero = False if pa.types.is_boolean(column.type) else pa.scalar(0, column.type)
+    state.update(np.ascontiguousarray(pc.fill_null(column, zero).to_numpy(zero_copy_only=False)).tobytes())
+
+
+def combine(parts: Sequence[str]) -> str:
+    """Return one digest over several, in their order."""
+    return "sha256:" + hashlib.sha256("\n".join(parts).encode()).hexdigest()

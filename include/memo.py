@@ -1,0 +1,134 @@
+"""Memo keys: what an answer depends on, as one digest.
+
+Key = digests of the partitions read + the declared fields of the use case (SQL files by their content) + the source
+of the stage and of all that it imports inside include/ + the versions of the libraries that it declares.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import subprocess
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from include.config import ROOT
+from include.lake import combine
+from include.usecase import UseCase
+
+FEATURE_SQL = ROOT / "feature_repo" / "sql"
+
+
+def memo_key(
+    *,
+    stage: str,
+    code: str,
+    use_case: UseCase,
+    fields: Sequence[str],
+    libraries: Sequence[str],
+    reads: Sequence[tuple[str, str, str]],
+    options: dict[str, Any],
+) -> str:
+    """Return the memo key of a stage for one partition; `code` is its `code_digest`, `reads` are (table, key, digest)."""
+    parts = [stage, code, fields_digest(use_case, fields), json.dumps(options, sort_keys=True, default=str)]
+    parts += [f"{name}=={version(name)}" for name in sorted(libraries)]
+    parts += ["|".join(read) for read in sorted(reads)]
+    return combine(parts)
+
+
+def fields_digest(use_case: UseCase, fields: Sequence[str]) -> str:
+    """Return the digest of some fields (dotted names), with every .sql file they name replaced by its content."""
+    document = use_case.model_dump(mode="json")
+    chosen: dict[str, Any] = {}
+    for name in fields:
+        value: Any = document
+        for part in name.split("."):
+            value = value[part]
+        chosen[name] = _with_sql(value, use_case.folder)
+    return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
+
+
+def code_digest(module: str) -> str:
+    """Return the digest of a module's source and of all modules of include/ that it reaches by imports."""
+    files = {path for name in _closure(module) if (path := _path(name)) is not None}
+    return combine([f"{path.relative_to(ROOT)}:{_file_digest(path, path.stat().st_mtime_ns)}" for path in sorted(files)])
+
+
+@lru_cache(maxsize=1)
+def git_commit() -> str:
+    """Return the commit of the working tree, with `+dirty` where files differ from it, or `none` outside git."""
+    try:
+        head = _git("rev-parse", "HEAD")
+        return head + ("+dirty" if _git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return "none"
+
+
+@lru_cache(maxsize=1)
+def lock_digest() -> str:
+    """Return the digest of requirements.txt, the lock of the installation."""
+    path = ROOT / "requirements.txt"
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "none"
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, timeout=20, check=True)
+    return done.stdout.strip()
+
+
+def _with_sql(value: Any, folder: Path) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_sql(item, folder) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_sql(item, folder) for item in value]
+    if isinstance(value, str) and value.endswith(".sql"):
+        for base in (folder, FEATURE_SQL):
+            if (base / value).is_file():
+                return (base / value).read_text(encoding="utf-8")
+    return value
+
+
+def _closure(module: str) -> list[str]:
+    seen: list[str] = []
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        path = _path(name)
+        if name in seen or path is None:
+            continue
+        seen.append(name)
+        waiting += _imports(name, path, path.stat().st_mtime_ns)
+    return sorted(seen)
+
+
+def _path(module: str) -> Path | None:
+    base = ROOT.joinpath(*module.split("."))
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+@lru_cache(maxsize=512)
+def _file_digest(path: Path, _changed: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@lru_cache(maxsize=512)
+def _imports(module: str, path: Path, _changed: int) -> tuple[str, ...]:
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    found: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parents, base]) if base else ".".join(parents)
+            found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return tuple(name for name in found if name == "include" or name.startswith("include."))

@@ -1,0 +1,106 @@
+"""Partitions: periods, their keys, their arrival intervals and their `as_of`. No clock is read here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from include.errors import ConfigError
+from include.usecase import History, UseCase, midnight, period_start
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """A partition: rows that arrive in `[arrival_start, as_of)` belong to it. All times are UTC."""
+
+    key: str
+    start: datetime
+    end: datetime
+    arrival_start: datetime
+    as_of: datetime
+
+
+def period(use_case: UseCase, key: str) -> Period:
+    """Return the period of a key.
+
+    Raises:
+        ConfigError: the key is no date, lies inside a longer period, or outside the use case's history.
+    """
+    try:
+        day = date.fromisoformat(key)
+        if day.isoformat() != key:
+            raise ValueError
+    except ValueError:
+        raise ConfigError(f"{key!r} is no partition key; write the period's first day as YYYY-MM-DD") from None
+    first = _floor(use_case, day)
+    if first != day:
+        raise ConfigError(f"{key} lies inside a {use_case.cadence}; the key of its partition is {first}")
+    history = use_case.history
+    if not within(history, key):
+        until = history.last or "now"
+        raise ConfigError(f"partition {key} of {use_case.name} is outside its history ({history.first} to {until})")
+    try:
+        return _period(use_case, day)
+    except OverflowError:
+        raise ConfigError(f"partition {key} of {use_case.name} ends after the calendar does; name an earlier one") from None
+
+
+def within(history: History | None, key: str) -> bool:
+    """Tell whether a key lies within a history (None: always)."""
+    day = date.fromisoformat(key)
+    return history is None or (history.first <= day and (history.last is None or day <= history.last))
+
+
+def key_of(use_case: UseCase, moment: datetime) -> str:
+    """Return the key of the partition in whose arrival interval `moment` (UTC) lies, also outside the history."""
+    return _floor(use_case, (moment - use_case.cut_off).date()).isoformat()
+
+
+def between(use_case: UseCase, first: str, last: str) -> list[str]:
+    """Return the keys from `first` to `last`, both included."""
+    keys, day, end = [], date.fromisoformat(period(use_case, first).key), period(use_case, last).key
+    while day.isoformat() <= end:
+        keys.append(day.isoformat())
+        day = _next(use_case, day)
+    return keys
+
+
+def lookback(use_case: UseCase, key: str, span: timedelta) -> list[str]:
+    """Return the keys whose arrival interval touches the last `span` before `as_of`, clipped at the history's first."""
+    here, first = period(use_case, key), use_case.history.first
+    known = here.as_of - midnight(first) - use_case.cut_off  # a longer span (years) could leave the calendar
+    earliest = max(key_of(use_case, here.as_of - min(span, known)), first.isoformat())
+    return between(use_case, min(earliest, key), key)
+
+
+def earlier(use_case: UseCase, key: str, steps: int = 1) -> str | None:
+    """Return the key so many partitions before `key`, or None where the history begins later."""
+    day = date.fromisoformat(key)
+    for _ in range(steps):
+        day = _floor(use_case, day - timedelta(days=1))
+    return day.isoformat() if within(use_case.history, day.isoformat()) else None
+
+
+def newest_complete(use_case: UseCase, now: datetime) -> str | None:
+    """Return the newest key whose `as_of` has passed at `now`, or `history.last`; None before the first is complete."""
+    day = _floor(use_case, now.date())
+    while _period(use_case, day).as_of > now:
+        day = _floor(use_case, day - timedelta(days=1))
+    if use_case.history.last is not None:
+        day = min(day, _floor(use_case, use_case.history.last))
+    return day.isoformat() if day >= use_case.history.first else None
+
+
+def _period(use_case: UseCase, day: date) -> Period:
+    start, end = midnight(day), midnight(_next(use_case, day))
+    return Period(day.isoformat(), start, end, start + use_case.cut_off, end + use_case.cut_off)
+
+
+def _floor(use_case: UseCase, day: date) -> date:
+    return period_start(use_case.cadence, day)
+
+
+def _next(use_case: UseCase, day: date) -> date:
+    if use_case.cadence == "month":
+        return (day.replace(day=1) + timedelta(days=32)).replace(day=1)
+    return day + timedelta(days=7 if use_case.cadence == "week" else 1)

@@ -1,0 +1,188 @@
+"""Child processes of one installation: start, watch, restart, end, and find what an earlier life left behind.
+
+Every child leads a session of its own. All that it forks stays in that session (Airflow's tasks move to other
+process groups, never to other sessions), so ending a child ends whatever still has its session, and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from include.errors import Unavailable
+
+GRACE = 20.0
+STABLE = 60.0
+MAX_RESTARTS = 5
+LOG_BYTES = 20 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Born:
+    """A process that cannot be mistaken for a later one of the same id."""
+
+    pid: int
+    created: float
+
+    @classmethod
+    def of(cls, pid: int) -> Born:
+        """Return the identity of a process; `created` is 0 if there is none."""
+        return cls(pid, _created(pid))
+
+    @property
+    def alive(self) -> bool:
+        """Whether this very process still runs (a zombie does not)."""
+        try:
+            return _created(self.pid) == self.created != 0 and psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+
+@dataclass
+class Child:
+    """One supervised process. `healthy` asks whether it does its work, not only whether it lives."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    log: Path
+    healthy: Callable[[], bool]
+    patience: float = 5.0  # seconds that its own children get to end by themselves after a SIGTERM
+    process: subprocess.Popen[bytes] | None = None
+    born: Born | None = None
+    sessions: list[Born] = field(default_factory=list)
+    restarts: int = 0
+    started: float = 0.0
+    due: float = 0.0
+
+    def start(self) -> None:
+        """Start the process in a session of its own, its output appended to its log."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
+            self.log.replace(self.log.with_suffix(".1.log"))
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                list(self.command),
+                env=dict(self.environment),
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.born = Born.of(self.process.pid)
+        self.sessions.append(self.born)
+        self.started = time.monotonic()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self.process is not None and self.process.poll() is None
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process itself, if it still runs."""
+        if self.alive and self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.send_signal(number)
+
+    def revive(self, now: float) -> str | None:
+        """Restart a dead process after a growing pause; return what to say about it, if anything.
+
+        Raises:
+            Unavailable: it dies again and again.
+        """
+        if self.alive or self.process is None:
+            if self.restarts and now - self.started > STABLE:
+                self.restarts = 0
+            return None
+        if not self.due:
+            end_sessions(self.sessions)
+            self.sessions.clear()
+            self.restarts += 1
+            if self.restarts > MAX_RESTARTS:
+                raise Unavailable(f"{self.name} died {self.restarts} times; its log {self.log} ends with:\n{tail(self.log)}")
+            self.due = now + min(2.0 ** (self.restarts - 1), 30.0)
+            return f"{self.name} ended with code {self.process.returncode}; it is started again (log: {self.log})"
+        if now >= self.due:
+            self.due = 0.0
+            self.start()
+        return None
+
+
+def tail(path: Path, lines: int = 8) -> str:
+    """Return the last lines of a log."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 16_384))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return "(no log)"
+    return "\n".join(f"  {line}" for line in text.strip().splitlines()[-lines:])
+
+
+def end(children: Iterable[Child], *, grace: float = GRACE) -> None:
+    """End children: SIGTERM to each; SIGKILL first to what they forked, then to themselves, then to what is left."""
+    alive = [child for child in children if child.process is not None]
+    sessions = [session for child in alive for session in child.sessions]
+    for child in alive:
+        child.signal(signal.SIGTERM)
+    began = time.monotonic()
+    impatient: set[str] = set()
+    while (waiting := [child for child in alive if child.alive]) and (waited := time.monotonic() - began) < grace:
+        for child in waiting:
+            if waited > child.patience and child.name not in impatient:
+                impatient.add(child.name)  # Airflow's scheduler waits for running tasks, its triggerer for triggers
+                end_sessions(child.sessions, leaders_too=False)
+        time.sleep(0.1)
+    for child in alive:
+        child.signal(signal.SIGKILL)
+        if child.process is not None:
+            child.process.wait(timeout=10)
+    end_sessions(sessions)
+
+
+def end_sessions(leaders: Iterable[Born], *, leaders_too: bool = True) -> list[int]:
+    """SIGKILL every process that is left in the sessions of these leaders; return their ids."""
+    wanted = {leader.pid: leader for leader in leaders if leader.created}
+    spared = set() if leaders_too else set(wanted)
+    ended: list[int] = []
+    for _ in range(3):  # a dying parent may just have forked
+        found = [process for process in psutil.process_iter() if process.pid not in spared and _belongs(process.pid, wanted)]
+        for process in found:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+                ended.append(process.pid)
+        if not found:
+            break
+        psutil.wait_procs(found, timeout=2)
+    return ended
+
+
+def _belongs(pid: int, leaders: Mapping[int, Born]) -> bool:
+    """Tell whether a process is of one of these sessions; an id that the system gave out again is not taken for it."""
+    try:
+        leader = leaders.get(os.getsid(pid))
+        if leader is None or pid == os.getpid() or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return False
+        return _created(leader.pid) in (0.0, leader.created) and _created(pid) >= leader.created
+    except (psutil.NoSuchProcess, ProcessLookupError, PermissionError):
+        return False
+
+
+def _created(pid: int) -> float:
+    """Return when a process was created, 0 if there is none; on Linux since boot, so that a set clock changes nothing."""
+    try:
+        if sys.platform == "linux":
+            return float(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        return psutil.Process(pid).create_time()
+    except (OSError, IndexError, psutil.NoSuchProcess):
+        return 0.0

@@ -1,0 +1,277 @@
+"""Models and the routing row: what serves, what served before, what may serve next.
+
+A routing row changes by compare-and-set only, together with its audit row: `change` for a promotion or a step, `rollback`
+and `lift` for what a person decides. The partition watermark never falls; every change raises the generation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Any, Literal
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from include import audit
+from include.audit import AuditEntry
+from include.errors import Conflict, EvergreenError
+from include.records_schema import ModelRow, OpponentRow, RouteRow, insert_missing, locked, plain
+
+Mode = Literal["backfill", "live"]
+State = Literal["candidate", "challenger", "released", "retired"]
+STATES = ("candidate", "challenger", "released", "retired")
+CHANGEABLE = ("champion", "previous", "challenger", "step", "weight", "salt")
+UPDATABLE = ("bundle", "run_id", "bento_tag", "pins", "state", "manifest")
+
+
+class Unset(Enum):
+    """The value of an expectation that is not stated (None states that there is none)."""
+
+    UNSET = "unset"
+
+
+UNSET = Unset.UNSET
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model; `generation` is that of the routing row when it was trained."""
+
+    use_case: str
+    version: int
+    model_digest: str
+    partition: str
+    as_of: datetime
+    mode: str
+    feature_set: str
+    bundle: str
+    run_id: str = ""
+    bento_tag: str | None = None
+    pins: str | None = None
+    state: State = "candidate"
+    generation: int = 0
+    manifest: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Route:
+    """The desired state of a use case; `weight` is the challenger's share of traffic in percent."""
+
+    use_case: str
+    champion: int | None = None
+    previous: int | None = None
+    challenger: int | None = None
+    step: int = 0
+    weight: float = 0.0
+    salt: str = ""
+    generation: int = 0
+    watermark: str | None = None
+    rollback_generation: int = 0
+    held: list[str] = dataclasses.field(default_factory=list)
+
+
+def add_model(session: Session, model: Model) -> Model:
+    """Record a model; the same version with the same digest is a no-op.
+
+    Raises:
+        Conflict: the version is another model's.
+    """
+    if not insert_missing(session, ModelRow, **{field.name: getattr(model, field.name) for field in dataclasses.fields(model)}):
+        there = session.get_one(ModelRow, (model.use_case, model.version))
+        if there.model_digest != model.model_digest:
+            raise Conflict(
+                f"{model.use_case} {model.version} is {there.model_digest}, not {model.model_digest}; register a new version"
+            )
+        return plain(Model, there)
+    return model
+
+
+def update_model(session: Session, use_case: str, version: int, changes: Mapping[str, Any]) -> Model:
+    """Change what may change about a model: where it lies, its bento, its state."""
+    row = locked(session, ModelRow, use_case, version)
+    if row is None:
+        raise Conflict(f"{use_case} has no model version {version}; train it first")
+    for name, value in changes.items():
+        if name not in UPDATABLE or (name == "state" and value not in STATES):
+            raise EvergreenError(f"model {use_case} {version}: {name} = {value!r} cannot be set; only {UPDATABLE}, {STATES}")
+        setattr(row, name, value)
+    session.flush()
+    return plain(Model, row)
+
+
+def models(session: Session, use_case: str, *, digest: str | None = None) -> list[Model]:
+    """Return the models of a use case, or those with one digest, by version."""
+    statement = select(ModelRow).where(ModelRow.use_case == use_case).order_by(ModelRow.version)
+    if digest is not None:
+        statement = statement.where(ModelRow.model_digest == digest)
+    return [plain(Model, row) for row in session.scalars(statement)]
+
+
+def route(session: Session, use_case: str) -> Route:
+    """Return the routing row; generation 0 where nothing was ever released."""
+    row = session.get(RouteRow, use_case)
+    return Route(use_case, salt=_salt(use_case)) if row is None else plain(Route, row)
+
+
+def change(
+    session: Session,
+    use_case: str,
+    *,
+    entry: AuditEntry,
+    changes: Mapping[str, Any],
+    expect_generation: int | None = None,
+    expect_champion: int | Unset | None = UNSET,
+    partition: str | None = None,
+    judged_generation: int | None = None,
+) -> Route:
+    """Change the routing row and append the audit row, if the row is still what the caller has seen.
+
+    A model enters (as champion or challenger) only if it is recorded, its digest is not held, and it was neither trained
+    nor judged before the last rollback. An entry whose `once` is on record is this very change: nothing happens again.
+
+    Raises:
+        Conflict: any of this does not hold; names what moved on.
+    """
+    row = _locked_route(session, use_case)
+    if entry.once is not None and audit.known(session, entry.once):
+        return plain(Route, row)
+    unknown = sorted(set(changes) - set(CHANGEABLE))
+    if unknown:
+        raise EvergreenError(f"route of {use_case}: {unknown} cannot be set; what can is {list(CHANGEABLE)}")
+    if not 0 <= float(changes.get("weight", 0.0)) <= 100:
+        raise EvergreenError(f"route of {use_case}: weight {changes['weight']} is no percentage; 0 to 100")
+    _expect(row, expect_generation, expect_champion)
+    if partition is not None and row.watermark is not None and partition < row.watermark:
+        raise Conflict(f"{use_case}: partition {partition} is older than {row.watermark}, which is live; release a newer one")
+    if judged_generation is not None and judged_generation < row.rollback_generation:
+        last = row.rollback_generation
+        raise Conflict(
+            f"{use_case}: judged in generation {judged_generation}, before the rollback of generation {last}; judge again"
+        )
+    for role in ("champion", "challenger"):
+        version = changes.get(role)
+        if version is not None and version != getattr(row, role):
+            _may_enter(session, row, version)
+            _state(session, use_case, version, "released" if role == "champion" else "challenger")
+    return _apply(session, row, {**changes, "watermark": partition or row.watermark}, entry)
+
+
+def rollback(
+    session: Session,
+    use_case: str,
+    *,
+    entry: AuditEntry,
+    expect_generation: int | None = None,
+    of: Literal["champion", "challenger"] = "champion",
+) -> Route:
+    """Take the champion back for the last good one (or drop the challenger), and hold the digest of what is taken back.
+
+    A challenger on its way is dropped too. The watermark stays, so an older partition cannot slip in; what was trained
+    or judged before now cannot be promoted.
+
+    Raises:
+        Conflict: the generation has moved on, or there is nothing to go back to.
+    """
+    row = _locked_route(session, use_case)
+    if entry.once is not None and audit.known(session, entry.once):
+        return plain(Route, row)
+    _expect(row, expect_generation, UNSET)
+    bad = getattr(row, of)
+    if bad is None or (of == "champion" and row.previous is None):
+        missing = "challenger to take back" if of == "challenger" else "earlier champion to go back to"
+        raise Conflict(f"{use_case}: there is no {missing}; what serves goes on serving")
+    model = _state(session, use_case, bad, "retired")
+    held = sorted({*row.held, *([] if model is None else [model.model_digest])})
+    changes: dict[str, Any] = {"challenger": None, "step": 0, "weight": 0.0, "held": held}
+    changes["rollback_generation"] = row.generation + 1
+    if of == "champion":
+        changes |= {"champion": row.previous, "previous": _last_good(session, use_case, held, row.previous)}
+    return _apply(session, row, changes, entry)
+
+
+def lift(session: Session, use_case: str, digest: str, *, entry: AuditEntry, expect_generation: int | None = None) -> Route:
+    """Lift the hold on a digest, as a person decided: its models count as trained and judged now, so they may be promoted again.
+
+    Raises:
+        Conflict: the generation has moved on, or the digest is not held.
+    """
+    row = _locked_route(session, use_case)
+    if entry.once is not None and audit.known(session, entry.once):
+        return plain(Route, row)
+    _expect(row, expect_generation, UNSET)
+    if digest not in row.held:
+        raise Conflict(f"{use_case}: {digest} is not held; held are {row.held or 'none'}")
+    for model in session.scalars(select(ModelRow).where(ModelRow.use_case == use_case, ModelRow.model_digest == digest)):
+        model.generation = row.generation + 1
+        model.state = "challenger"
+    judged = select(OpponentRow).where(OpponentRow.use_case == use_case, OpponentRow.model_digest == digest)
+    for opponent in session.scalars(judged):
+        opponent.generation = row.generation + 1
+    return _apply(session, row, {"held": [other for other in row.held if other != digest]}, entry)
+
+
+def _locked_route(session: Session, use_case: str) -> RouteRow:
+    empty = dataclasses.asdict(Route(use_case, salt=_salt(use_case)))
+    insert_missing(session, RouteRow, **empty)
+    row = locked(session, RouteRow, use_case)
+    assert row is not None
+    return row
+
+
+def _expect(row: RouteRow, generation: int | None, champion: int | Unset | None) -> None:
+    if generation is not None and generation != row.generation:
+        raise Conflict(f"{row.use_case}: the routing row is at generation {row.generation}, not {generation}: look, then rerun")
+    if not isinstance(champion, Unset) and champion != row.champion:
+        raise Conflict(f"{row.use_case}: the champion is {row.champion}, not {champion}; judge the candidate again")
+
+
+def _may_enter(session: Session, row: RouteRow, version: int) -> None:
+    model = session.get(ModelRow, (row.use_case, version))
+    if model is None:
+        raise Conflict(f"{row.use_case}: there is no model version {version} on record; train it first")
+    if model.model_digest in row.held:
+        raise Conflict(
+            f"{row.use_case}: version {version} ({model.model_digest}) was rolled back and is on hold;"
+            f" `evergreen rollback {row.use_case} --release {model.model_digest}` lifts that"
+        )
+    if version != row.previous and model.generation < row.rollback_generation:
+        raise Conflict(
+            f"{row.use_case}: version {version} was trained in generation {model.generation}, before the rollback of generation"
+            f" {row.rollback_generation}; train a new candidate"
+        )
+
+
+def _last_good(session: Session, use_case: str, held: list[str], champion: int | None) -> int | None:
+    """Return the newest other version that was released and never taken back."""
+    good = [model for model in models(session, use_case) if model.state == "released" and model.model_digest not in held]
+    return max((model.version for model in good if model.version != champion), default=None)
+
+
+def _apply(session: Session, row: RouteRow, changes: Mapping[str, Any], entry: AuditEntry) -> Route:
+    before = {name: getattr(row, name) for name in changes if getattr(row, name) != changes[name]}
+    for name in before:
+        setattr(row, name, changes[name])
+    row.generation += 1
+    session.flush()
+    after = {name: changes[name] for name in before}
+    details = {**entry.details, "generation": row.generation, "before": before, "after": after}
+    audit.append(session, dataclasses.replace(entry, details=details))
+    return plain(Route, row)
+
+
+def _state(session: Session, use_case: str, version: int, state: State) -> Model | None:
+    row = locked(session, ModelRow, use_case, version)
+    if row is None:
+        return None
+    row.state = state
+    session.flush()
+    return plain(Model, row)
+
+
+def _salt(use_case: str) -> str:
+    return hashlib.sha256(use_case.encode()).hexdigest()[:16]

@@ -1,0 +1,337 @@
+"""Run a stage for one partition, or for a range: lease, memo, computation, record, effects.
+
+A stage is a module of include/ with `NAME`, `FIELDS` (use case fields it reads), `LIBRARIES` (distributions),
+`reads(work)` and `compute(work)`; `effects(work, outcome)`, `compute_range(works)` and `MEMO = False` are optional.
+Only computation is memoised: effects are compared with the observed state every time, and only for live partitions.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol, cast
+
+from include import memo, partitions
+from include.audit import AuditEntry
+from include.clock import utc_now
+from include.config import Settings
+from include.errors import Busy, ConfigError, EvergreenError, MissingPartition
+from include.lake import Lake, RehearsalLake
+from include.records import Lease, Partition, Records, StageResult
+from include.usecase import UseCase, find
+from include.work import Outcome, Read, State, Work
+
+log = logging.getLogger(__name__)
+
+STAGES = ("ingestion", "validation", "features", "training", "evaluation", "bento", "deployment", "drift")
+RANGE_LEASE_SECONDS = 3600.0
+
+
+class Stage(Protocol):
+    """What every stage module offers."""
+
+    NAME: str
+    FIELDS: tuple[str, ...]
+    LIBRARIES: tuple[str, ...]
+
+    def reads(self, work: Work) -> list[Read]:
+        """Return the recorded digests of what the stage reads."""
+
+    def compute(self, work: Work) -> Outcome:
+        """Compute the partition and write its own lake partitions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a run came to, small enough for XCom."""
+
+    stage: str
+    use_case: str
+    key: str
+    state: State
+    digest: str
+    reason: str
+    reused: bool
+    seconds: float
+    outputs: dict[str, Any]
+    effects: dict[str, Any]
+
+    def summary(self) -> dict[str, Any]:
+        """Return the report without the stage's outputs, as plain values."""
+        return {
+            "stage": self.stage,
+            "use_case": self.use_case,
+            "key": self.key,
+            "state": self.state,
+            "digest": self.digest,
+            "reason": self.reason,
+            "reused": self.reused,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def stage_module(name: str) -> Stage:
+    """Return the module of a stage."""
+    if name not in STAGES:
+        raise ConfigError(f"{name!r} is no stage; stages are {', '.join(STAGES)}")
+    return cast(Stage, importlib.import_module(f"include.{name}"))
+
+
+def run(
+    name: str,
+    use_case_name: str,
+    key: str,
+    *,
+    settings: Settings,
+    owner: str = "",
+    attempt: int = 1,
+    actor: str = "cli",
+    force: bool = False,
+    options: Mapping[str, Any] | None = None,
+    wait: float = 0.0,
+) -> Report:
+    """Run one stage for one partition and record what it came to.
+
+    The partition's mode and target must be recorded (`Records.raise_partition`) before. `owner` and `attempt` say
+    who runs: a later attempt of the same owner takes the lease over. `wait` is how long (seconds) to wait for another holder.
+
+    Raises:
+        EvergreenError: the stage refused; the refusal is on the audit record.
+    """
+    stage, use_case = stage_module(name), find(use_case_name, settings.usecase_dirs)
+    records = Records.open(settings.records_address)
+    started, clock = utc_now(), time.monotonic()
+    lease = records.claim(
+        use_case.name, name, key, owner=owner or _owner(), attempt=attempt, ttl=settings.lease_seconds, wait=wait
+    )
+    with lease:
+        work = _work(settings, use_case, key, records, lease, actor, started, options or {}, rehearsal=force)
+        try:
+            recorded = work.result(name)
+            memo_key, reads = _memo_key(stage, work, _code(stage))
+            if force:
+                return _rehearse(stage, work, recorded, clock)
+            reused = _is_hit(stage, recorded, memo_key)
+            if reused:
+                outcome = _recorded(cast(StageResult, recorded))
+            else:
+                outcome = stage.compute(work)
+                _commit(work, stage, outcome, memo_key, reads, clock)
+            did = _effects(stage, work, outcome)
+        except EvergreenError as error:
+            _refuse(work, stage, error, clock)
+            raise
+    seconds = time.monotonic() - clock
+    log.info("%s %s %s: %s%s in %.2f s", name, use_case.name, key, outcome.state, " (reused)" if reused else "", seconds)
+    return Report(
+        name, use_case.name, key, outcome.state, outcome.digest, outcome.reason, reused, seconds, outcome.outputs, did
+    )
+
+
+def run_range(
+    name: str,
+    use_case_name: str,
+    keys: Sequence[str],
+    *,
+    settings: Settings,
+    owner: str = "",
+    attempt: int = 1,
+    actor: str = "cli",
+    options: Mapping[str, Any] | None = None,
+) -> Iterator[Report]:
+    """Run a data stage for many partitions in one scan, each recorded alone; yield a report a partition, in order.
+
+    Partitions that are unchanged are answered from the record; a blocked one stops itself, not the range.
+    """
+    stage, use_case = stage_module(name), find(use_case_name, settings.usecase_dirs)
+    compute_range = getattr(stage, "compute_range", None)
+    if compute_range is None:
+        raise ConfigError(f"{name} takes one partition at a time; ranges are for ingestion, validation and features")
+    records = Records.open(settings.records_address)
+    known = {(row.stage, row.key): row for row in records.results(use_case.name)}
+    works: list[Work] = []
+    memo_keys: dict[str, tuple[str, list[Read]]] = {}
+    code = _code(stage)
+    ttl = max(settings.lease_seconds, RANGE_LEASE_SECONDS)
+    rows = {row.key: row for row in records.partitions(use_case.name)}
+    leases = records.claim_all(use_case.name, name, keys, owner=owner or _owner(), attempt=attempt, ttl=ttl)
+    try:
+        for key, lease in zip(keys, leases, strict=True):
+            clock = time.monotonic()
+            row = rows.get(key)
+            work = _work(settings, use_case, key, records, lease, actor, utc_now(), options or {}, known=known, row=row)
+            try:
+                memo_key, reads = _memo_key(stage, work, code)
+            except MissingPartition as error:
+                _refuse(work, stage, error, clock)
+                yield Report(name, use_case.name, key, "failed", "", str(error), False, 0.0, {}, {})
+                continue
+            if _is_hit(stage, work.result(name), memo_key):
+                hit = _recorded(cast(StageResult, work.result(name)))
+                yield Report(name, use_case.name, key, hit.state, hit.digest, hit.reason, True, 0.0, hit.outputs, {})
+                continue
+            memo_keys[key] = (memo_key, reads)
+            works.append(work)
+        clock = time.monotonic()
+        for work, outcome in compute_range(works) if works else ():
+            memo_key, reads = memo_keys[work.key]
+            _commit(work, stage, outcome, memo_key, reads, clock)
+            seconds = time.monotonic() - clock
+            yield Report(
+                name, use_case.name, work.key, outcome.state, outcome.digest, outcome.reason, False, seconds, outcome.outputs, {}
+            )
+            clock = time.monotonic()
+    finally:
+        records.release_all(leases)
+
+
+def _work(
+    settings: Settings,
+    use_case: UseCase,
+    key: str,
+    records: Records,
+    lease: Lease,
+    actor: str,
+    started: datetime,
+    options: Mapping[str, Any],
+    *,
+    rehearsal: bool = False,
+    known: dict[tuple[str, str], StageResult] | None = None,
+    row: Partition | None = None,
+) -> Work:
+    period = partitions.period(use_case, key)
+    row = row or records.partition(use_case.name, key)
+    if row is None:
+        raise ConfigError(
+            f"partition {key} of {use_case.name} is not recorded; start it by ingest_data, load_history or `evergreen run`"
+        )
+    lake = (RehearsalLake if rehearsal else Lake)(settings.lake_root)
+    return Work(
+        settings=settings,
+        use_case=use_case,
+        period=period,
+        lake=lake,
+        records=records,
+        lease=lease,
+        mode=row.mode,
+        target=row.target,
+        actor=actor,
+        started=started,
+        options=options,
+        rehearsal=rehearsal,
+        known=known,
+    )
+
+
+def _code(stage: Stage) -> str:
+    return memo.code_digest(f"include.{stage.NAME}")
+
+
+def _memo_key(stage: Stage, work: Work, code: str) -> tuple[str, list[Read]]:
+    reads = stage.reads(work)
+    key = memo.memo_key(
+        stage=stage.NAME,
+        code=code,
+        use_case=work.use_case,
+        fields=stage.FIELDS,
+        libraries=stage.LIBRARIES,
+        reads=[(read.table, read.key, read.digest) for read in reads],
+        options=dict(work.options),
+    )
+    return key, reads
+
+
+def _is_hit(stage: Stage, recorded: StageResult | None, memo_key: str) -> bool:
+    memoised = getattr(stage, "MEMO", True)
+    return memoised and recorded is not None and recorded.state != "failed" and recorded.memo_key == memo_key
+
+
+def _recorded(result: StageResult) -> Outcome:
+    return Outcome(
+        cast(State, result.state), result.digest, result.reason, result.outputs, tuple(Read(*read) for read in result.reads)
+    )
+
+
+def _commit(work: Work, stage: Stage, outcome: Outcome, memo_key: str, reads: Sequence[Read], clock: float) -> None:
+    used = outcome.reads or tuple(reads)
+    result = _result(work, stage.NAME, outcome, memo_key, used, clock)
+    work.records.commit(work.lease, result, entries=outcome.entries, also=outcome.also)
+    if work.known is not None:
+        work.known[stage.NAME, work.key] = result
+
+
+def _result(work: Work, name: str, outcome: Outcome, memo_key: str, reads: Sequence[Read], clock: float) -> StageResult:
+    return StageResult(
+        use_case=work.use_case.name,
+        key=work.key,
+        stage=name,
+        state=outcome.state,
+        digest=outcome.digest,
+        reason=outcome.reason,
+        outputs=outcome.outputs,
+        reads=[[read.table, read.key, read.digest] for read in reads],
+        memo_key=memo_key,
+        mode=work.mode,
+        started_at=work.started,
+        finished_at=utc_now(),
+        seconds=time.monotonic() - clock,
+        git_commit=memo.git_commit(),
+        token=work.lease.token,
+    )
+
+
+def _effects(stage: Stage, work: Work, outcome: Outcome) -> dict[str, Any]:
+    effects = getattr(stage, "effects", None)
+    if effects is None or work.mode != "live":
+        return {}
+    return cast(dict[str, Any], effects(work, outcome))
+
+
+def _rehearse(stage: Stage, work: Work, recorded: StageResult | None, clock: float) -> Report:
+    """Compute beside the record and compare; one audit row, and a difference is an error."""
+    if recorded is None or recorded.state == "failed":
+        raise ConfigError(f"{stage.NAME} {work.key} has no record to compare with; run it without force first")
+    outcome = stage.compute(work)
+    same = outcome.digest == recorded.digest and outcome.state == recorded.state
+    details = {"stage": stage.NAME, "recorded": recorded.digest, "computed": outcome.digest, "equal": same}
+    work.records.append(_entry(work, "force.compared", details))
+    if not same:
+        raise EvergreenError(
+            f"{stage.NAME} {work.use_case.name} {work.key}: computed again it gives {outcome.digest} ({outcome.state}), "
+            f"recorded is {recorded.digest} ({recorded.state}); the record stands. Look for changed code, libraries or data."
+        )
+    seconds = time.monotonic() - clock
+    return Report(
+        stage.NAME, work.use_case.name, work.key, outcome.state, outcome.digest, "equal to the record", False, seconds, {}, {}
+    )
+
+
+def _refuse(work: Work, stage: Stage, error: EvergreenError, clock: float) -> None:
+    """Put a refusal on record; a recorded result is never replaced by one."""
+    if isinstance(error, Busy):
+        return
+    entry = _entry(work, "stage.refused", {"stage": stage.NAME, "error": type(error).__name__, "reason": str(error)[:2000]})
+    recorded = work.records.result(work.use_case.name, work.key, stage.NAME)
+    if recorded is None or recorded.state == "failed":
+        failed = Outcome("failed", "", str(error)[:2000], {"error": type(error).__name__})
+        work.records.commit(work.lease, _result(work, stage.NAME, failed, "", (), clock), entries=(entry,))
+        return
+    work.records.append(entry)
+
+
+def _entry(work: Work, action: str, details: dict[str, Any]) -> AuditEntry:
+    return AuditEntry(
+        action=action, use_case=work.use_case.name, subject=work.key, actor=work.actor, details=details, at=work.started
+    )
+
+
+def _owner() -> str:
+    return f"cli@{socket.gethostname()}:{time.monotonic_ns()}"
+
+
+__all__ = ["STAGES", "Outcome", "Read", "Report", "Work", "run", "run_range", "stage_module"]
