@@ -1,0 +1,241 @@
+"""The contract of a source: which columns it has, what each value may be, and the DuckDB query that types and judges its rows.
+
+A row fails by its first rule, named `column: check`. Checks: null, not_int64, not_float64, not_finite, not_bool, not_date,
+not_timestamp, ambiguous_time, mixed_time_zones, out_of_range, epoch_zero, in_future, late, below_min, above_max, not_allowed,
+no_match. A line that could not be split into columns is `malformed_row`; of two rows of one key and one created time with
+different values one is a `conflicting_duplicate`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from include.asof import CREATED, EVENT, curated_schema, record_key
+from include.lake import quote
+from include.sources import ARRIVED, FILE, MALFORMED, ROW, headers
+from include.times import EPOCH, NEWEST, OLDEST, aware, is_time, text_literal, utc
+from include.usecase import Column, Source, midnight
+
+RULE = "rule"
+CONFLICT = "conflicting_duplicate"
+DUCK_TYPES = {
+    "int64": "BIGINT",
+    "float64": "DOUBLE",
+    "string": "VARCHAR",
+    "bool": "BOOLEAN",
+    "timestamp": "TIMESTAMPTZ",
+    "date": "DATE",
+}
+_TRUE, _FALSE = "'true', 't', 'yes', 'y', '1'", "'false', 'f', 'no', 'n', '0'"
+
+
+@dataclass(frozen=True)
+class ColumnDiff:
+    """How the columns that came differ from those declared, by header; `where` names a file for each."""
+
+    missing: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    renamed: tuple[tuple[str, str], ...] = ()
+    where: Mapping[str, str] = field(default_factory=dict)
+
+    def text(self, source: Source) -> str:
+        """Return the difference as a sentence, empty where there is none that counts."""
+        parts = [f"missing {name!r} (in {self.where[name]})" for name in self.missing]
+        if source.extra == "refuse":
+            parts += [f"extra {name!r} (in {self.where[name]})" for name in self.extra]
+        parts += [f"is {new!r} the renamed {old!r}? then write header: {new} under {old}" for old, new in self.renamed]
+        return "; ".join(parts)
+
+
+def column_diff(source: Source, seen: Sequence[Mapping[str, Any]], stored: Collection[str] | None = None) -> ColumnDiff:
+    """Compare the headers that ingestion saw (`columns`, `files` each) and the stored columns with the declared ones."""
+    wanted = headers(source)
+    where: dict[str, str] = {}
+    for header in seen:
+        for name in [name for name in wanted if name not in header["columns"]]:
+            where.setdefault(name, header["files"][0])
+        for name in [name for name in header["columns"] if name not in wanted]:
+            where.setdefault(name, header["files"][0])
+    for header_name, name in wanted.items():
+        if seen and stored is not None and name not in stored:
+            where.setdefault(header_name, "the stored rows: they were ingested before it was declared; ingest them again")
+    missing = tuple(name for name in wanted if name in where)
+    extra = tuple(name for name in where if name not in wanted)
+    renamed = []
+    for name in missing:
+        alike = difflib.get_close_matches(name.lower(), [other.lower() for other in extra], n=1, cutoff=0.6)
+        renamed += [(name, other) for other in extra if alike and other.lower() == alike[0]]
+    return ColumnDiff(missing, extra, tuple(renamed), where)
+
+
+def mixed_zones_query(source: Source, present: Collection[str], rows: str) -> str | None:
+    """Return the query of (partition, column, kind that is in the minority) for time columns that mix naive and aware times."""
+    parts = []
+    for name in _time_texts(source):
+        if name in present:
+            kinds = f"SELECT partition, {aware(f'trim({quote(name)})')} AS k FROM {rows}"
+            parts.append(
+                f"SELECT partition, {text_literal(name)} AS name, count_if(k) < count_if(NOT k) AS minority FROM ({kinds}) "
+                "GROUP BY partition HAVING count_if(k) > 0 AND count_if(NOT k) > 0"
+            )
+    return " UNION ALL ".join(parts) or None
+
+
+def judged_query(source: Source, present: Collection[str], rows: str, mixed: Sequence[tuple[str, str, bool]]) -> str:
+    """Return the query that types raw rows and names the first rule that each one fails.
+
+    It reads `rows` and the table `__periods` (partition, as_of, arrival_start). Columns: partition, source_file, source_row,
+    arrived_at, the curated columns, `rule`. `mixed` is what `mixed_zones_query` found.
+    """
+    texts = {name: _text(name, column.type, present) for name, column in source.columns.items()}
+    for name in source.time_columns:
+        texts.setdefault(name, _text(name, "timestamp", present))
+    values: dict[str, str] = {}
+    checks: list[tuple[str, str]] = []
+    if MALFORMED in present:
+        checks.append((f"t.{MALFORMED} IS NOT NULL", "malformed_row"))
+    _times(source, values, checks, mixed)
+    key = set(source.key)
+    for name, column in source.columns.items():
+        if name in (EVENT, CREATED):
+            continue
+        values[name] = _value(f"t.{quote('t_' + name)}", column.type, source)
+        checks += _column_checks(name, column, source, required=name in key, mixed=mixed)
+    text_list = ", ".join(f"{expression} AS {quote('t_' + name)}" for name, expression in texts.items())
+    value_list = ", ".join(f"{expression} AS {quote('v_' + name)}" for name, expression in values.items())
+    out = ", ".join(f"{quote('v_' + name)} AS {quote(name)}" for name in curated_schema(source).names)
+    rule = " ".join(f"WHEN {bad} THEN {text_literal(said)}" for bad, said in checks)
+    kept = f"{FILE}, {ROW}, {ARRIVED}" + (f", {MALFORMED}" if MALFORMED in present else "")
+    return (
+        f"WITH texts AS (SELECT partition, {kept}, as_of, {text_list} FROM {rows} JOIN __periods USING (partition)), "
+        f"typed AS (SELECT *, {value_list} FROM texts AS t) "
+        f"SELECT partition, {FILE}, {ROW}, {ARRIVED}, {out}, "
+        f"{f'CASE {rule} END' if checks else 'CAST(NULL AS VARCHAR)'} AS {RULE} FROM typed AS t"
+    )
+
+
+def doubled_query(source: Source, judged: str) -> str:
+    """Return the query of (id, conflict) for rows of a table that repeat a key and created time among its good rows.
+
+    Of equal rows the first stays; of rows that differ, the one that sorts last by all its values stays, the others conflict.
+    """
+    key = ", ".join(quote(name) for name in record_key(source))
+    values = ", ".join(quote(name) for name in curated_schema(source).names)
+    descending = ", ".join(f"{quote(name)} DESC NULLS LAST" for name in curated_schema(source).names)
+    return (
+        f"WITH good AS (SELECT rowid AS __id, * FROM {judged} WHERE {RULE} IS NULL), "
+        f"twice AS (SELECT partition, {key}, {CREATED} FROM good GROUP BY ALL HAVING count(*) > 1), "
+        f"ranked AS (SELECT __id, row_number() OVER (PARTITION BY partition, {values} ORDER BY {FILE}, {ROW}) AS copy, "
+        f"dense_rank() OVER (PARTITION BY partition, {key}, {CREATED} ORDER BY {descending}) AS place "
+        f"FROM good SEMI JOIN twice USING (partition, {key}, {CREATED})) "
+        "SELECT __id AS id, copy = 1 AS conflict FROM ranked WHERE copy > 1 OR place > 1"
+    )
+
+
+def has_rules(column: Column, *, required: bool) -> bool:
+    """Tell whether a value of the column can fail a rule."""
+    free = column.type == "string" and column.nullable and column.values is None and column.regex is None
+    return required or not free
+
+
+def _time_texts(source: Source) -> list[str]:
+    stamps = [name for name, column in source.columns.items() if column.type == "timestamp"]
+    return list(dict.fromkeys([*source.time_columns, *stamps]))
+
+
+def _text(name: str, kind: str, present: Collection[str]) -> str:
+    if name not in present:
+        return "CAST(NULL AS VARCHAR)"
+    return quote(name) if kind == "string" else f"nullif(trim({quote(name)}), '')"
+
+
+def _times(source: Source, values: dict[str, str], checks: list[tuple[str, str]], mixed: Sequence[tuple[str, str, bool]]) -> None:
+    if source.kind == "static":
+        assert source.valid_from is not None
+        values[EVENT] = f"TIMESTAMPTZ '{midnight(source.valid_from).isoformat(sep=' ')}'"
+        values[CREATED] = f"t.{ARRIVED}"
+        return
+    for name in source.time_columns:
+        as_event = name == source.event_time
+        text, value = f"t.{quote('t_' + name)}", f"t.{quote('v_' + (EVENT if as_event else CREATED))}"
+        moment = utc(text, source)
+        checks += [(f"{text} IS NULL", f"{name}: null"), *_time_checks(name, text, value, source, mixed)]
+        if as_event:
+            values[EVENT] = moment
+            checks.append((f"{value} = {EPOCH}", f"{name}: epoch_zero"))
+            checks.append((f"{value} >= t.as_of", f"{name}: in_future"))
+        else:
+            checks.append((f"{value} > t.{ARRIVED}", f"{name}: in_future"))
+            values[CREATED] = moment
+            if source.late == "next":
+                values[CREATED] = f"CASE WHEN {moment} < t.{ARRIVED} THEN t.{ARRIVED} ELSE {moment} END"
+            else:
+                checks.append((f"{value} < t.{ARRIVED}", f"{name}: late"))
+    if source.assumed_lag is not None:
+        values[CREATED] = f"t.{ARRIVED}"
+
+
+def _time_checks(
+    name: str, text: str, value: str, source: Source, mixed: Sequence[tuple[str, str, bool]]
+) -> list[tuple[str, str]]:
+    none = f"{text} IS NOT NULL AND {value} IS NULL"
+    checks = [(f"{none} AND NOT {is_time(text)}", f"{name}: not_timestamp"), (none, f"{name}: ambiguous_time")]
+    for minority in (True, False):
+        partitions = [partition for partition, column, kind in mixed if column == name and kind == minority]
+        if partitions:
+            listed = ", ".join(text_literal(partition) for partition in partitions)
+            kind = aware(text) if minority else f"NOT {aware(text)}"
+            checks.append((f"t.partition IN ({listed}) AND {kind}", f"{name}: mixed_time_zones"))
+    checks.append((f"{value} NOT BETWEEN {OLDEST} AND {NEWEST}", f"{name}: out_of_range"))
+    return checks
+
+
+def _value(text: str, kind: str, source: Source) -> str:
+    if kind == "string":
+        return text
+    if kind == "int64":
+        return (
+            f"CASE WHEN regexp_full_match({text}, '[+-]?[0-9]+([.]0*)?') THEN try_cast(split_part({text}, '.', 1) AS BIGINT) END"
+        )
+    if kind == "float64":
+        return f"CASE WHEN NOT contains({text}, '_') THEN try_cast({text} AS DOUBLE) + 0.0::DOUBLE END"
+    if kind == "bool":
+        return f"CASE WHEN lower({text}) IN ({_TRUE}) THEN true WHEN lower({text}) IN ({_FALSE}) THEN false END"
+    if kind == "date":
+        return (
+            f"CASE WHEN regexp_full_match({text}, '[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}([ T]00:00(:00([.]0+)?)?)?') "
+            f"THEN try_cast({text}[:10] AS DATE) END"
+        )
+    return utc(text, source)
+
+
+def _column_checks(
+    name: str, column: Column, source: Source, *, required: bool, mixed: Sequence[tuple[str, str, bool]]
+) -> list[tuple[str, str]]:
+    text, value = f"t.{quote('t_' + name)}", f"t.{quote('v_' + name)}"
+    checks: list[tuple[str, str]] = []
+    if required or not column.nullable:
+        checks.append((f"{text} IS NULL", f"{name}: null"))
+    if column.type == "timestamp":
+        checks += _time_checks(name, text, value, source, mixed)
+    elif column.type != "string":
+        checks.append((f"{text} IS NOT NULL AND {value} IS NULL", f"{name}: not_{column.type}"))
+    if column.type == "float64":
+        checks.append((f"NOT isfinite({value})", f"{name}: not_finite"))
+    if column.type == "date":
+        checks.append((f"{value} NOT BETWEEN DATE '1900-01-01' AND DATE '2262-04-11'", f"{name}: out_of_range"))
+    if column.min is not None and math.isfinite(column.min) and column.type in ("int64", "float64"):
+        checks.append((f"{value} < {column.min!r}", f"{name}: below_min"))
+    if column.max is not None and math.isfinite(column.max) and column.type in ("int64", "float64"):
+        checks.append((f"{value} > {column.max!r}", f"{name}: above_max"))
+    shown = value if column.type == "string" else f"CAST({value} AS VARCHAR)"
+    if column.values is not None:
+        listed = ", ".join(text_literal(item) for item in column.values)
+        checks.append((f"{shown} NOT IN ({listed})", f"{name}: not_allowed"))
+    if column.regex is not None:
+        checks.append((f"NOT regexp_full_match({text}, {text_literal(column.regex)})", f"{name}: no_match"))
+    return checks

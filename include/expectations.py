@@ -1,0 +1,220 @@
+"""Great Expectations: the suite built from a use case, run on the profile of its sources, and one that a person may add.
+
+The profile has one row a partition, computed by DuckDB: what came, how much of it is bad and why. All partitions of a range are
+validated in one run of the suite; each gets its own verdict and result from its own row. A person's suite, beside the YAML as
+`expectations/<use_case>.json` in Great Expectations' own JSON (each expectation with `meta: {"source": ...}`), runs on the
+curated rows of each partition; one of severity `warning` is recorded and blocks nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+import logging
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from include.contract import has_rules
+from include.errors import ConfigError
+from include.usecase import UseCase
+
+MAX_SUITE = 256 * 1024
+PARTITION = "partition"
+
+log = logging.getLogger(__name__)
+Profile = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One expectation: a profile column lies within bounds."""
+
+    column: str
+    low: float | None
+    high: float | None
+
+
+def limits(use_case: UseCase) -> list[Limit]:
+    """Return the expectations of a use case's sources, by the names of the profile columns."""
+    found: list[Limit] = []
+    for name, source in use_case.sources.items():
+        least = max(source.min_rows, 1 if source.empty == "block" else 0)
+        found += [
+            Limit(f"{name}: columns missing", 0, 0),
+            Limit(f"{name}: columns not declared", 0, 0 if source.extra == "refuse" else None),
+            Limit(f"{name}: rows", least, source.max_rows),
+            Limit(f"{name}: share of bad rows", 0, source.max_bad),
+            Limit(f"{name}: share of conflicting duplicates", 0, source.max_bad),
+        ]
+        if source.kind == "events":
+            found.append(Limit(f"{name}: periods since the newest arrival", 0, 1))
+        found += [
+            Limit(f"{name}.{column}: share of bad values", 0, source.max_bad)
+            for column, contract in source.columns.items()
+            if has_rules(contract, required=column in source.key)
+        ]
+    return [limit for limit in found if limit.low is not None or limit.high is not None]
+
+
+def failures(use_case: UseCase, profiles: Mapping[str, Profile]) -> tuple[dict[str, list[str]], Any]:
+    """Run the suite on one profile row a partition; return the failed profile columns by partition, and the whole result."""
+    with _quiet():
+        import great_expectations as gx
+        import pandas as pd
+        from great_expectations import expectations as gxe
+
+        wanted = limits(use_case)
+        frame = pd.DataFrame([{PARTITION: key, **row} for key, row in profiles.items()])
+        expectations = [
+            gxe.ExpectColumnValuesToBeBetween(column=limit.column, min_value=limit.low, max_value=limit.high)
+            for limit in wanted
+            if frame[limit.column].notna().any()
+        ]
+        suite = gx.ExpectationSuite(name=f"{use_case.name} profile", expectations=expectations)
+        alone = len(profiles) == 1
+        shown = "BASIC" if alone else {"result_format": "COMPLETE", "unexpected_index_column_names": [PARTITION]}
+        result = _batch(gx, "profile", frame).validate(suite, result_format=shown)
+    failed: dict[str, list[str]] = {key: [] for key in profiles}
+    for one in result.results:
+        column = one.expectation_config.kwargs["column"]
+        if one.exception_info and one.exception_info.get("raised_exception"):
+            raise ConfigError(f"{use_case.name}: expectation on {column!r} fails: {one.exception_info.get('exception_message')}")
+        wrong = [next(iter(profiles))] * (not one.success) if alone else _partitions(one.result.get("unexpected_index_list"))
+        for key in wrong:
+            failed[key].append(column)
+    return failed, result
+
+
+def _partitions(rows: Sequence[Mapping[str, str]] | None) -> list[str]:
+    return [row[PARTITION] for row in rows or ()]
+
+
+def result_of(key: str, profile: Profile, failed: Sequence[str], use_case: UseCase, own: Sequence[Any]) -> dict[str, Any]:
+    """Return one partition's result as JSON: each expectation with its observed value, then those of a person's suite."""
+    results = [
+        {
+            "expectation_config": {
+                "type": "expect_column_values_to_be_between",
+                "kwargs": {"column": limit.column, "min_value": limit.low, "max_value": limit.high},
+            },
+            "success": limit.column not in failed,
+            "result": {"observed_value": profile[limit.column]},
+        }
+        for limit in limits(use_case)
+        if profile[limit.column] is not None
+    ]
+    results += own
+    passed = sum(bool(one["success"]) for one in results)
+    return {
+        "suite_name": f"{use_case.name} profile",
+        "meta": {"partition": key},
+        "success": passed == len(results),
+        "statistics": {"evaluated_expectations": len(results), "successful_expectations": passed},
+        "results": results,
+    }
+
+
+def data_docs(result: Any, title: str) -> str:
+    """Return Great Expectations' page of a validation result."""
+    with _quiet():
+        from great_expectations.render.renderer import ValidationResultsPageRenderer
+        from great_expectations.render.view import DefaultJinjaPageView
+
+        page: str = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(result))
+    return re.sub(r"<title>.*?</title>", f"<title>{html.escape(title)}</title>", page, count=1, flags=re.DOTALL)
+
+
+def own_suite(use_case: UseCase) -> tuple[str, list[dict[str, Any]]] | None:
+    """Return digest and expectations of the suite that a person added, or None.
+
+    Raises:
+        ConfigError: the file is no suite, or an expectation does not say its source.
+    """
+    path: Path = use_case.folder / "expectations" / f"{use_case.name}.json"
+    if not path.is_file():
+        return None
+    if path.stat().st_size > MAX_SUITE:
+        raise ConfigError(f"{path} is larger than {MAX_SUITE // 1024} KB; a suite is a page")
+    data = path.read_bytes()
+    try:
+        expectations = json.loads(data)["expectations"]
+        if not all(isinstance(one["type"], str) and isinstance(one.get("kwargs", {}), dict) for one in expectations):
+            raise TypeError
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(
+            f'{path} is no suite; write {{"expectations": [{{"type": ..., "kwargs": ..., "meta": ...}}]}}'
+        ) from None
+    alone = next(iter(use_case.sources)) if len(use_case.sources) == 1 else None
+    for index, one in enumerate(expectations):
+        source = (one.get("meta") or {}).get("source", alone)
+        if source not in use_case.sources:
+            raise ConfigError(
+                f"{path}: expectation {index + 1} ({one['type']}) needs meta.source, one of {sorted(use_case.sources)}; "
+                f"it has {source!r}"
+            )
+        one["meta"] = {**(one.get("meta") or {}), "source": source}
+    return hashlib.sha256(data).hexdigest(), expectations
+
+
+def run_own(use_case: UseCase, expectations: Sequence[dict[str, Any]], curated: Mapping[str, pa.Table]) -> list[dict[str, Any]]:
+    """Run a person's suite on one partition's curated rows; return a result an expectation."""
+    found: list[dict[str, Any]] = []
+    with _quiet():
+        import great_expectations as gx
+        from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+
+        for name, rows in curated.items():
+            chosen = [one for one in expectations if one["meta"]["source"] == name]
+            if not chosen:
+                continue
+            try:
+                configured = [
+                    ExpectationConfiguration(
+                        type=one["type"], kwargs=one.get("kwargs", {}), meta=one["meta"], severity=one.get("severity", "critical")
+                    ).to_domain_obj()
+                    for one in chosen
+                ]
+                suite = gx.ExpectationSuite(name=f"{use_case.name} {name}", expectations=configured)
+            except Exception as error:  # noqa: BLE001 - the library's own errors have no common base
+                raise ConfigError(f"{use_case.name}: the suite of {name} is refused: {str(error)[:300]}") from None
+            found += [one.to_json_dict() for one in _batch(gx, name, rows.to_pandas()).validate(suite).results]
+    return found
+
+
+def blocks(result: Mapping[str, Any]) -> bool:
+    """Tell whether a result of a person's suite blocks the partition."""
+    return not result["success"] and result["expectation_config"].get("severity") != "warning"
+
+
+def _batch(gx: Any, name: str, frame: Any) -> Any:
+    from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults
+
+    stores = InMemoryStoreBackendDefaults(init_temp_docs_sites=False)
+    context = gx.get_context(project_config=DataContextConfig(store_backend_defaults=stores, analytics_enabled=False))
+    definition = context.data_sources.add_pandas(name).add_dataframe_asset(name).add_batch_definition_whole_dataframe(name)
+    context.variables.progress_bars = {"globally": False}
+    return definition.get_batch({"dataframe": frame})
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the library off the network and off the log."""
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    logger = logging.getLogger("great_expectations")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,76 @@
+"""What validation found of a source in a partition, as numbers (the profile that expectations are about) and in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow.compute as pc
+
+from include.asof import CREATED
+from include.contract import CONFLICT, RULE
+from include.curation import Judged
+from include.expectations import Profile
+from include.partitions import Period
+from include.sources import FILE, ROW
+from include.usecase import Source
+
+
+def counts(judged: Judged) -> dict[str, Any]:
+    """Return how many rows were set aside, and by which rule."""
+    return {
+        "quarantined": len(judged.quarantine),
+        "duplicates": judged.duplicates,
+        "conflicts": judged.rules.get(CONFLICT, 0),
+        "rules": dict(judged.rules),
+    }
+
+
+def profile(name: str, judged: Judged, period: Period | None = None) -> Profile:
+    """Return the profile columns of one source in one partition; shares are of the rows that came."""
+    rows = judged.rows or 1
+    profile: Profile = {
+        f"{name}: columns missing": len(judged.diff.missing),
+        f"{name}: columns not declared": len(judged.diff.extra),
+        f"{name}: rows": judged.rows,
+        f"{name}: share of bad rows": judged.bad_share,
+        f"{name}: share of conflicting duplicates": judged.rules.get(CONFLICT, 0) / rows,
+    }
+    for column in judged.curated.column_names[:-2]:
+        bad = sum(count for rule, count in judged.rules.items() if rule.startswith(f"{column}: "))
+        profile[f"{name}.{column}: share of bad values"] = bad / rows
+    if period is not None and len(judged.curated):
+        newest = pc.max(judged.curated.column(CREATED)).as_py()
+        profile[f"{name}: periods since the newest arrival"] = (period.as_of - newest) / (period.as_of - period.arrival_start)
+    return profile
+
+
+def told(name: str, source: Source, judged: Judged) -> str:
+    """Return what is wrong with a source, with samples; empty where nothing is."""
+    parts = []
+    diff = judged.diff.text(source)
+    if diff:
+        parts.append(f"columns differ from the contract: {diff}")
+    if judged.bad_share > source.max_bad:
+        rules = sorted(judged.rules.items(), key=lambda pair: -pair[1])[:4]
+        shown = ", ".join(f"{rule} ({count} rows{_sample(judged, rule)})" for rule, count in rules)
+        parts.append(f"{len(judged.quarantine)} of {judged.rows} rows are bad, more than max_bad {source.max_bad:.2%}: {shown}")
+    least = max(source.min_rows, 1 if source.empty == "block" else 0)
+    if judged.rows < least or (source.max_rows is not None and judged.rows > source.max_rows):
+        parts.append(f"{judged.rows} rows came, expected are {least} to {source.max_rows or 'any number'}")
+    return f"source {name}: {'; '.join(parts)}" if parts else ""
+
+
+def _sample(judged: Judged, rule: str) -> str:
+    column = rule.partition(":")[0]
+    if column not in judged.quarantine.column_names:
+        return ""
+    bad = judged.quarantine.filter(pc.equal(judged.quarantine.column(RULE), rule)).slice(0, 3)
+    values = ", ".join(repr(str(value)[:40]) if value is not None else "nothing" for value in bad.column(column).to_pylist())
+    row = bad.slice(0, 1).to_pylist()[0]
+    return f", such as {values}; {row[FILE]} row {row[ROW]}"
+
+
+def explained(column: str) -> bool:
+    """Tell whether `told` has words for a profile column that failed."""
+    words = ("columns missing", "columns not declared", ": rows", "share of bad rows", "share of bad values", "conflicting")
+    return any(word in column for word in words)

@@ -1,0 +1,135 @@
+"""SQL sources: a table or query behind a SQLAlchemy URL, read as text.
+
+The URL stands in an environment variable that the use case names; neither it nor its password is ever shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+
+from include.config import environment_secret
+from include.errors import ConfigError, SourceError
+from include.lake import connect, quote
+from include.partitions import Period
+from include.usecase import Source, SqlQuery, UseCase
+
+ROWS = 50_000
+MARGIN = timedelta(days=2)
+"""Around the bounds that are pushed down: time zones and `date_means` move a row by less; the exact cut is ingestion's."""
+_DATE, _TIMESTAMP, _TIMESTAMPTZ = 1082, 1114, 1184
+
+
+def read_sql(name: str, use_case: UseCase, periods: Sequence[Period]) -> pa.Table:
+    """Return the rows of a SQL source as text columns; on PostgreSQL only those that may arrive in the periods.
+
+    Rows without an arrival time come with the first partition of the source's history.
+
+    Raises:
+        SourceError: the database does not answer, or refuses the query.
+    """
+    import sqlalchemy
+
+    source = use_case.sources[name]
+    spec = source.sql
+    if spec is None:
+        raise ConfigError(f"{use_case.name}: source {name} has no sql")
+    url = environment_secret(spec.url_env)
+    if url is None:
+        raise ConfigError(f"{use_case.name}, source {name}: set {spec.url_env} to the SQLAlchemy URL of its database")
+    secret, query = url.get_secret_value(), spec.query.strip().rstrip(";")
+    try:
+        parsed = sqlalchemy.make_url(secret)
+        engine = sqlalchemy.create_engine(parsed, poolclass=sqlalchemy.NullPool)
+    except (sqlalchemy.exc.ArgumentError, ImportError):
+        raise ConfigError(
+            f"{spec.url_env} holds no SQLAlchemy URL that can be used; write dialect+driver://user:password@host/db"
+        ) from None
+    try:
+        with engine.connect() as link:
+            if engine.dialect.paramstyle in ("format", "pyformat"):
+                query = query.replace("%", "%%")  # the driver reads % as the start of a parameter
+            if engine.dialect.name == "postgresql":
+                return _postgresql(link, query, source, use_case, periods)
+            return _any(link.execution_options(stream_results=True, max_row_buffer=ROWS), query)
+    except (sqlalchemy.exc.SQLAlchemyError, OSError) as error:
+        raise SourceError(_message(name, use_case, spec, error, [secret, parsed.password])) from None
+    finally:
+        engine.dispose()
+
+
+def _message(name: str, use_case: UseCase, spec: SqlQuery, error: Exception, secrets: Sequence[object]) -> str:
+    said = str(getattr(error, "orig", None) or error).strip().splitlines()
+    text = " ".join(said[:3])
+    for secret in secrets:
+        if secret:
+            text = text.replace(str(secret), "***")
+    return (
+        f"{use_case.name}, source {name}: the database of {spec.url_env} refuses or does not answer: {text[:400]}; "
+        "check the query and that the database is up"
+    )
+
+
+def _postgresql(link: Any, query: str, source: Source, use_case: UseCase, periods: Sequence[Period]) -> pa.Table:
+    link.exec_driver_sql("SET TRANSACTION READ ONLY")
+    link.exec_driver_sql("SET LOCAL TIME ZONE 'UTC'")
+    link.exec_driver_sql("SET LOCAL DateStyle = 'ISO, YMD'")
+    described = link.exec_driver_sql(f"SELECT * FROM ({query}) AS source LIMIT 0").cursor.description
+    types = {column[0]: column[1] for column in described}
+    names = [column[0] for column in described]
+    if len(types) != len(names):
+        raise SourceError(f"{use_case.name}: the query gives a column twice among {names}; name them apart")
+    picked = ", ".join(f"CAST(source.{quote(column)} AS text) AS c{index}" for index, column in enumerate(names))
+    where = _pushed_down(source, types, use_case, periods)
+    streamed = link.execution_options(stream_results=True, max_row_buffer=ROWS)
+    result = streamed.exec_driver_sql(f"SELECT {picked} FROM ({query}) AS source{where}")
+    parts = [_columns(names, rows) for rows in result.partitions(ROWS)]
+    return pa.concat_tables(parts) if parts else _columns(names, [])
+
+
+def _pushed_down(source: Source, types: dict[str, int], use_case: UseCase, periods: Sequence[Period]) -> str:
+    """Return a WHERE clause for the arrival column, where it is a time; an assumed arrival is cut by nobody but ingestion."""
+    if source.kind == "static" or source.assumed_lag is not None:
+        return ""
+    column = source.columns.get(source.arrival)
+    name = column.header if column is not None and column.header else source.arrival
+    if types.get(name) not in (_DATE, _TIMESTAMP, _TIMESTAMPTZ):
+        return ""
+    arrival = f"source.{quote(name)}"
+    first, last = periods[0].arrival_start - MARGIN, periods[-1].as_of + MARGIN
+    bounds = f"{arrival} >= '{first:%Y-%m-%d %H:%M:%S}' AND {arrival} < '{last:%Y-%m-%d %H:%M:%S}'"
+    begins = (source.history or use_case.history).first
+    if periods[0].key <= begins.isoformat() <= periods[-1].key:
+        bounds += f" OR {arrival} IS NULL OR NOT isfinite({arrival})"
+    return f" WHERE {bounds}"
+
+
+def _columns(names: Sequence[str], rows: Sequence[Any]) -> pa.Table:
+    columns = zip(*rows, strict=True) if rows else [()] * len(names)
+    return pa.table({name: pa.array(values, pa.string()) for name, values in zip(names, columns, strict=True)})
+
+
+def _any(link: Any, query: str) -> pa.Table:
+    """Read any other database: numbers, times and dates become text by DuckDB, everything else by `str`."""
+    result = link.exec_driver_sql(query)
+    names = list(result.keys())
+    parts = []
+    with connect() as con:
+        for rows in result.partitions(ROWS):
+            typed = pa.table({name: _typed([row[index] for row in rows]) for index, name in enumerate(names)})
+            con.register("rows", typed)
+            parts.append(con.sql("SELECT CAST(COLUMNS(*) AS VARCHAR) FROM rows").to_arrow_table().rename_columns(names))
+    return pa.concat_tables(parts) if parts else _columns(names, [])
+
+
+def _typed(values: list[Any]) -> pa.Array:
+    for kind in (bool, int, float, datetime, date, str):
+        if all(value is None or type(value) is kind for value in values):
+            try:
+                return pa.array(values)
+            except pa.ArrowException:
+                break
+    return pa.array([None if value is None else str(value) for value in values], pa.string())

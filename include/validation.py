@@ -1,0 +1,349 @@
+"""Stage `validation`: verdict pass, quarantine or block on each source; then curated rows and labels.
+
+Inputs: `raw/<source>` of the partition, and for labels by SQL that of the label's lookback. Outputs: `curated/<source>`,
+`quarantine/<source>`, `labels`, and the result under HOME/validation. A partition that blocks leaves no curated row and no label.
+Earlier partitions of a label's lookback that are not validated yet are curated here, in memory: the stage never waits on itself.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from include import expectations, findings, labels, memo, partitions
+from include.asof import AsOfViews
+from include.curation import Judged, curated_digest, judge
+from include.errors import ConfigError, EvergreenError, MissingPartition
+from include.lake import combine, connect
+from include.records import StageResult
+from include.work import Outcome, Read, Work
+
+NAME = "validation"
+FIELDS = ("cadence", "cut_off", "history", "entity", "sources", "label")
+LIBRARIES = ("duckdb", "great-expectations", "pyarrow")
+CHUNK_ROWS = 2_000_000
+
+log = logging.getLogger(__name__)
+Facts = Mapping[str, Any]
+
+
+def reads(work: Work) -> list[Read]:
+    """Return the recorded digests of the partition's raw rows, and those that its labels look back on.
+
+    Raises:
+        MissingPartition: the partition, or one of the label's lookback, is not ingested.
+    """
+    work.need("ingestion", [work.key])
+    ingested = _ingested(work)
+    new = sorted(set(work.use_case.sources) - set(ingested[work.key].outputs["sources"]))
+    if new:
+        raise MissingPartition(
+            f"{work.use_case.name} {work.key} was ingested before the sources {new} were declared; ingest it again: "
+            f"`evergreen run ingestion --use-case {work.use_case.name} --partition {work.key}`",
+            keys=[work.key],
+        )
+    events = _label_events(work)
+    found = [
+        Read(work.table(f"raw/{name}"), key, fact["digest"])
+        for key in _lookback(work, ingested)
+        for name, fact in ingested[key].outputs["sources"].items()
+        if key == work.key or name in events
+    ]
+    suite = expectations.own_suite(work.use_case)
+    return found + ([Read("expectations", work.use_case.name, suite[0])] if suite else [])
+
+
+def compute(work: Work) -> Outcome:
+    """Validate and curate one partition."""
+    ((_, outcome),) = compute_range([work])
+    return outcome
+
+
+def compute_range(works: Sequence[Work]) -> Iterator[tuple[Work, Outcome]]:
+    """Validate and curate many partitions, each judged alone and with earlier partitions only, in one scan of each source."""
+    for chunk in _chunks(works):
+        yield from _Range(chunk, newest=chunk[-1] is works[-1]).outcomes()
+
+
+@dataclass
+class _Verdict:
+    """What was found of one partition."""
+
+    judged: dict[str, Judged]
+    profile: expectations.Profile
+    failed: list[str]
+    own: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def blocked(self) -> bool:
+        """Tell whether an expectation that blocks has failed."""
+        return bool(self.failed) or any(expectations.blocks(result) for result in self.own)
+
+
+class _Range:
+    """Some partitions and the earlier ones that their labels need, judged together."""
+
+    def __init__(self, works: Sequence[Work], *, newest: bool) -> None:
+        self._works, self._first, self._newest = works, works[0], newest
+        self._use_case = works[0].use_case
+        self._ingested = _ingested(works[0])
+        self._keys = [work.key for work in works]
+        looked = sorted({key for work in works for key in _lookback(work, self._ingested)} - set(self._keys))
+        self._stored = [key for key in looked if self._is_curated(key)]
+        fresh = [key for key in looked if key not in self._stored]
+        self._statics = {name: self._static(name) for name, source in self._use_case.sources.items() if source.kind == "static"}
+        self._verdicts, self._result = self._judge([*fresh, *self._keys])
+        self._views: AsOfViews | None = None
+        self._con = connect()
+
+    def outcomes(self) -> Iterator[tuple[Work, Outcome]]:
+        """Write each partition and yield what it came to."""
+        try:
+            for work in self._works:
+                yield work, self._one(work)
+        finally:
+            self._con.close()
+            if self._views is not None:
+                self._views.__exit__(None, None, None)
+
+    def _one(self, work: Work) -> Outcome:
+        verdict = self._verdicts[work.key]
+        facts: dict[str, dict[str, Any]] = {}
+        for name, source in self._use_case.sources.items():
+            fact = self._ingested[work.key].outputs["sources"][name]
+            if source.kind == "static":
+                facts[name] = self._write_static(work, name, fact["version"])
+            elif fact.get("expected", True):
+                facts[name] = self._write(work, name, verdict)
+        found = self._labels(work, verdict)
+        self._replace(work, "labels", work.key, found)
+        verdict_name = "block" if verdict.blocked else "quarantine" if any(f["quarantined"] for f in facts.values()) else "pass"
+        told = {"digest": labels.label_digest(found, self._use_case), "rows": len(found)}
+        report = self._report(work, verdict)
+        outputs = {"verdict": verdict_name, "sources": facts, "labels": told, "report": report}
+        parts = [f"{name}:{fact['curated_digest']}" for name, fact in sorted(facts.items())]
+        whole = combine([verdict_name, *parts, f"labels:{told['digest']}"])
+        log.info("%s %s: %s", self._use_case.name, work.key, verdict_name)
+        return Outcome("blocked" if verdict.blocked else "done", whole, self._reason(verdict), outputs)
+
+    def _write(self, work: Work, name: str, verdict: _Verdict) -> dict[str, Any]:
+        judged = verdict.judged[name]
+        curated = judged.curated.slice(0, 0) if verdict.blocked else judged.curated
+        self._replace(work, f"curated/{name}", work.key, curated)
+        self._replace(work, f"quarantine/{name}", work.key, judged.quarantine)
+        return {"curated_digest": curated_digest(curated, self._use_case, name), "rows": len(curated), **findings.counts(judged)}
+
+    def _write_static(self, work: Work, name: str, version: str) -> dict[str, Any]:
+        """Write a version of a static source where it is not there yet, whichever partition comes first."""
+        known, judged = self._statics[name][version]
+        if judged is not None:
+            self._replace(work, f"curated/{name}", version, judged.curated)
+            self._replace(work, f"quarantine/{name}", version, judged.quarantine)
+            self._statics[name][version] = (known, None)
+        return known
+
+    def _replace(self, work: Work, table: str, key: str, rows: pa.Table) -> None:
+        full, lake = work.table(table), self._first.lake
+        if len(rows) or key in lake.keys(full):
+            lake.replace(full, key, rows if rows.num_columns else lake.read(full, keys=[]), fence=work.fence)
+
+    def _static(self, name: str) -> dict[str, tuple[dict[str, Any], Judged | None]]:
+        """Return the facts of each version that the partitions know, and its rows where they are still to be written."""
+        found: dict[str, tuple[dict[str, Any], Judged | None]] = {}
+        table = self._first.table(f"curated/{name}")
+        for key in self._keys:
+            fact = self._ingested[key].outputs["sources"][name]
+            version = fact["version"]
+            if version in found:
+                continue
+            mark = combine([version, fact["digest"], self._use_case.sources[name].model_dump_json(), _rules()])
+            earlier = next((known for known in self._known(name) if known.get("mark") == mark), None)
+            if earlier is not None and version in self._first.lake.keys(table):
+                found[version] = (earlier, None)
+                continue
+            period = partitions.period(self._use_case, version)
+            judged = judge(self._first.lake, self._use_case, name, [period], {version: fact})[version]
+            facts = {
+                "curated_digest": curated_digest(judged.curated, self._use_case, name),
+                "rows": len(judged.curated),
+                **findings.counts(judged),
+                "version": version,
+                "mark": mark,
+                "profile": findings.profile(name, judged),
+            }
+            found[version] = (facts, judged)
+        return found
+
+    def _known(self, name: str) -> Iterator[dict[str, Any]]:
+        for result in _results(self._first, NAME):
+            if name in result.outputs.get("sources", {}):
+                yield result.outputs["sources"][name]
+
+    def _judge(self, keys: Sequence[str]) -> tuple[dict[str, _Verdict], Any]:
+        periods = [partitions.period(self._use_case, key) for key in sorted(keys)]
+        judged: dict[str, dict[str, Judged]] = {period.key: {} for period in periods}
+        for name, source in self._use_case.sources.items():
+            if source.kind == "static":
+                continue
+            facts = {p.key: self._ingested[p.key].outputs["sources"].get(name, {}) for p in periods}
+            due = [p for p in periods if facts[p.key].get("expected", bool(facts[p.key]))]
+            for key, found in judge(self._first.lake, self._use_case, name, due, facts).items():
+                judged[key][name] = found
+        profiles = {period.key: self._profiled(period, judged[period.key]) for period in periods}
+        failed, result = expectations.failures(self._use_case, profiles)
+        suite = expectations.own_suite(self._use_case)
+        verdicts = {}
+        for key, sources in judged.items():
+            curated = {name: one.curated for name, one in sources.items()}
+            own = expectations.run_own(self._use_case, suite[1], curated) if suite else []
+            verdicts[key] = _Verdict(sources, profiles[key], failed[key], own)
+        return verdicts, result
+
+    def _profiled(self, period: partitions.Period, judged: Mapping[str, Judged]) -> expectations.Profile:
+        profile: expectations.Profile = {limit.column: None for limit in expectations.limits(self._use_case)}
+        for name, one in judged.items():
+            profile |= findings.profile(name, one, period)
+        for name, versions in self._statics.items():
+            fact = self._ingested[period.key].outputs["sources"].get(name, {})
+            if fact.get("version") in versions:
+                profile |= versions[fact["version"]][0]["profile"]
+        return profile
+
+    def _labels(self, work: Work, verdict: _Verdict) -> pa.Table:
+        if verdict.blocked:
+            return labels.schema(self._use_case).empty_table()
+        if self._use_case.label.sql is None:
+            name = str(self._use_case.label.source)
+            if self._use_case.sources[name].kind == "static":
+                raise ConfigError(f"{self._use_case.name}: label.source {name} is static; labels need events, or write label.sql")
+            source = verdict.judged.get(name)
+            if source is None:
+                return labels.schema(self._use_case).empty_table()
+            return labels.from_column(self._use_case, source.curated, self._con)
+        if self._views is None:
+            self._views = self._loaded()
+        return labels.from_sql(self._use_case, self._views, work.period, self._con)
+
+    def _loaded(self) -> AsOfViews:
+        """Load what the label's SQL reads: curated partitions of the lake, and those that were judged here."""
+        names = labels.sources(self._use_case)
+        more: dict[str, pa.Table] = {}
+        for name in names:
+            if self._use_case.sources[name].kind == "static":
+                parts = [judged.curated for _, judged in self._statics[name].values() if judged is not None]
+            else:
+                sound = [verdict for verdict in self._verdicts.values() if not verdict.blocked]
+                parts = [verdict.judged[name].curated for verdict in sound if name in verdict.judged]
+            if parts:
+                more[name] = pa.concat_tables(parts)
+        return AsOfViews(connect(), self._first.lake, self._use_case, keys=self._stored, sources=names, more=more)
+
+    def _is_curated(self, key: str) -> bool:
+        """Tell whether the lake has the curated rows of a partition, of the raw rows that it has now."""
+        result = self._first.result(NAME, key)
+        if result is None or result.state not in ("done", "blocked"):
+            return False
+        had = {read[0]: read[2] for read in result.reads if read[1] == key}
+        facts = self._ingested[key].outputs["sources"]
+        return all(
+            had.get(self._first.table(f"raw/{name}")) == facts[name]["digest"]
+            for name in _label_events(self._first)
+            if name in facts
+        )
+
+    def _reason(self, verdict: _Verdict) -> str:
+        if not verdict.blocked:
+            return ""
+        told = [findings.told(name, self._use_case.sources[name], one) for name, one in verdict.judged.items()]
+        said = tuple(f"{name}{mark}" for name in verdict.judged for mark in ":.")
+        unsaid = [column for column in verdict.failed if not (column.startswith(said) and findings.explained(column))]
+        told += [f"{column} is {verdict.profile[column]}" for column in unsaid]
+        own = [result["expectation_config"] for result in verdict.own if expectations.blocks(result)]
+        told += [f"{config['type']} {config['kwargs']} of {config['meta']['source']} failed" for config in own]
+        remedy = "mend the source and ingest again with --restate REASON, or change the contract in the use case"
+        return f"blocked: {'; '.join(text for text in told if text)}. See `evergreen quarantine list`; {remedy}"
+
+    def _report(self, work: Work, verdict: _Verdict) -> str:
+        """Keep the result as JSON, and Great Expectations' page for the newest partition; return the result's folder."""
+        folder: Path = work.settings.home / "validation" / self._use_case.name / work.key
+        if work.rehearsal:
+            return str(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        result = expectations.result_of(work.key, verdict.profile, verdict.failed, self._use_case, verdict.own)
+        _write_text(folder / "result.json", json.dumps(result, default=str))
+        if self._newest and work is self._works[-1]:
+            _write_text(folder / "index.html", expectations.data_docs(self._result, f"{self._use_case.name} {work.key}"))
+        return str(folder)
+
+
+def _ingested(work: Work) -> dict[str, StageResult]:
+    """Return the ingested partitions, those that came empty (blocked) among them."""
+    return {result.key: result for result in _results(work, "ingestion") if result.state in ("done", "blocked")}
+
+
+def _results(work: Work, stage: str) -> list[StageResult]:
+    if work.known is not None:
+        return [result for (name, _), result in work.known.items() if name == stage]
+    return work.records.results(work.use_case.name, stage=stage)
+
+
+def _label_events(work: Work) -> list[str]:
+    """Return the event sources that the label's SQL reads."""
+    if work.use_case.label.sql is None:
+        return []
+    return [name for name in labels.sources(work.use_case) if work.use_case.sources[name].kind == "events"]
+
+
+def _lookback(work: Work, ingested: Mapping[str, StageResult]) -> list[str]:
+    """Return the partition and the earlier ones that its labels need.
+
+    Raises:
+        MissingPartition: one is not ingested, and a source that is needed allows no gaps.
+    """
+    events = _label_events(work)
+    if not events:
+        return [work.key]
+    keys = partitions.lookback(work.use_case, work.key, work.use_case.label.lookback)
+    sources = [work.use_case.sources[name] for name in events]
+    missing = [
+        key
+        for key in keys
+        if key not in ingested and any(partitions.within(source.history, key) and source.gaps == "fail" for source in sources)
+    ]
+    if missing:
+        work.need("ingestion", missing)
+    return [key for key in keys if key in ingested]
+
+
+def _chunks(works: Sequence[Work]) -> Iterator[list[Work]]:
+    """Cut a range into parts that fit into memory."""
+    ingested, chunk, rows = _ingested(works[0]), list[Work](), 0
+    for work in works:
+        rows += sum(fact["rows"] for fact in ingested[work.key].outputs["sources"].values() if "version" not in fact)
+        chunk.append(work)
+        if rows > CHUNK_ROWS:
+            yield chunk
+            chunk, rows = [], 0
+    if chunk:
+        yield chunk
+
+
+@lru_cache(maxsize=1)
+def _rules() -> str:
+    return memo.code_digest("include.curation")
+
+
+def _write_text(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise EvergreenError(f"{path}: cannot be written ({error}); free space or mend permissions") from None
