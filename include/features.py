@@ -1,0 +1,269 @@
+"""Stage `features`: one row an entity (snapshot) or a source row (event), for each view of each feature set that is needed.
+
+Inputs: curated sources of the view's lookback, as known before `as_of`. Outputs: lake tables `features/<view>@<version>`,
+and when live the online rows. A partition's digest is that of the current feature set; feature sets of older models are
+computed beside it, and one that can no longer be computed (its sources are gone) is named, not fatal.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from include import featuresets, partitions
+from include.asof import AsOfViews, curated_schema, literal, tables_in
+from include.errors import ConfigError
+from include.featuresets import FeatureSet, FeatureView
+from include.lake import combine, connect, digest, quote
+from include.records import StageResult
+from include.usecase import UseCase
+from include.work import Outcome, Read, Work
+
+NAME = "features"
+FIELDS = ("cadence", "cut_off", "availability", "entity", "sources", "features")
+LIBRARIES = ("duckdb", "pyarrow")
+CHUNK = 120
+
+log = logging.getLogger(__name__)
+_SQL_TYPES = {"int64": "BIGINT", "float64": "DOUBLE", "string": "VARCHAR", "bool": "BOOLEAN"}
+_INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
+_ACCEPTED = {  # what may be cast without a loss that nobody asked for; a column of nothing but NULL may be anything
+    "int64": {*_INTEGERS, "NULL"},
+    "float64": {*_INTEGERS, "FLOAT", "DOUBLE", "DECIMAL", "NULL"},
+    "string": {"VARCHAR", "ENUM", "UUID", "NULL"},
+    "bool": {"BOOLEAN", "NULL"},
+}
+_TIMES = ("event_timestamp", "created_timestamp")
+
+
+def reads(work: Work) -> list[Read]:
+    """Return the curated digests of the lookback, and the versions of the feature sets to compute.
+
+    Raises:
+        MissingPartition: a partition of the lookback is not validated (or blocked), and its sources allow no gap.
+    """
+    needed = featuresets.needed(work.records, work.use_case)
+    found = [Read("feature_set", fs.version, fs.version) for fs in needed]
+    used = {name for fs in needed for view in fs.views for name in sources_of(work.use_case, view)}
+    for result in _validated(work, needed, sorted(used)):
+        for name, source in result.outputs.get("sources", {}).items():
+            if name in used and "curated_digest" in source:
+                found.append(Read(f"curated/{name}", result.key, source["curated_digest"]))
+    return found
+
+
+def compute(work: Work) -> Outcome:
+    """Compute the partition's feature rows."""
+    ((_, outcome),) = compute_range([work])
+    return outcome
+
+
+def compute_range(works: Sequence[Work]) -> Iterator[tuple[Work, Outcome]]:
+    """Compute many partitions over one scan of the curated rows, each written alone; digests equal those of single runs."""
+    for start in range(0, len(works), CHUNK):
+        yield from _compute_chunk(works[start : start + CHUNK])
+
+
+def effects(work: Work, outcome: Outcome) -> dict[str, Any]:
+    """Bring the online rows to this partition, where they are not there yet."""
+    from include import materialization
+
+    if outcome.state != "done":
+        return {}
+    return materialization.materialize(work, sorted(outcome.outputs["feature_sets"]), current=outcome.outputs["current"])
+
+
+def sources_of(use_case: UseCase, view: FeatureView) -> list[str]:
+    """Return the sources that a view reads.
+
+    Raises:
+        ConfigError: its SQL cannot be parsed, or reads what is no source.
+    """
+    if view.source is not None:
+        names = frozenset({view.source})
+    else:
+        try:
+            names = tables_in(str(view.sql))
+        except duckdb.Error as error:
+            raise ConfigError(f"{use_case.name}: view {view.name}: {error}") from None
+    unknown = sorted(names - set(use_case.sources))
+    if unknown:
+        raise ConfigError(f"{use_case.name}: view {view.name} reads {unknown}; sources are {sorted(use_case.sources)}")
+    return sorted(names)
+
+
+def _validated(work: Work, needed: Iterable[FeatureSet], used: Sequence[str]) -> list[StageResult]:
+    """Return the validation results of the lookback; those of sources that allow gaps may be missing."""
+    use_case, key = work.use_case, work.key
+    widest = max((view.lookback for fs in needed for view in fs.views), default=timedelta(0))
+    expected = [
+        k
+        for k in partitions.lookback(use_case, key, widest)
+        if k == key or any(partitions.within(_history(use_case, name), k) for name in used)
+    ]
+    keys = sorted(expected)
+    if not all(use_case.sources[name].gaps == "allow" for name in used):
+        return work.need("validation", keys)
+    present = [work.result("validation", k) for k in keys]
+    done = [result for result in present if result is not None and result.state == "done"]
+    return [*done] if any(result.key == key for result in done) else work.need("validation", [key])
+
+
+def _history(use_case: UseCase, name: str) -> Any:
+    return use_case.sources[name].history
+
+
+def _compute_chunk(works: Sequence[Work]) -> Iterator[tuple[Work, Outcome]]:
+    first = works[0]
+    needed = featuresets.needed(first.records, first.use_case)
+    if not first.rehearsal:
+        for fs in needed:
+            first.records.add_feature_set(first.use_case.name, fs.version, fs.to_dict())
+    views = {view.version: view for fs in needed for view in fs.views}
+    now = {view.version for view in needed[0].views}
+    with _Loaded(first, works, list(views.values())) as loaded:
+        for work in works:
+            written: dict[str, dict[str, Any]] = {}
+            gone: dict[str, str] = {}
+            for version, view in views.items():
+                try:
+                    rows = loaded.rows(view, work)
+                except ConfigError as error:
+                    if version in now:
+                        raise
+                    gone[version] = str(error)
+                    continue
+                table = view.table(work.use_case.name)
+                work.lake.replace(table, work.key, rows, fence=work.fence)
+                written[version] = {
+                    "table": table,
+                    "version": version,
+                    "rows": len(rows),
+                    "digest": digest(rows, sort_by=[view.key, *_TIMES]),
+                }
+            yield work, _outcome(needed, written, gone)
+
+
+def _outcome(needed: Sequence[FeatureSet], written: dict[str, dict[str, Any]], gone: dict[str, str]) -> Outcome:
+    sets = {
+        fs.version: {view.name: written[view.version] for view in fs.views}
+        for fs in needed
+        if all(view.version in written for view in fs.views)
+    }
+    now = needed[0]
+    lost = {fs.version: gone[view.version] for fs in needed[1:] for view in fs.views if view.version in gone}
+    for version, why in lost.items():
+        log.warning("feature set %s can no longer be computed: %s", version, why)
+    answer = combine([f"{view.name}:{written[view.version]['digest']}" for view in now.views])
+    outputs = {"feature_sets": sets, "current": now.version} | ({"not_computed": lost} if lost else {})
+    return Outcome("done", answer, outputs=outputs)
+
+
+class _Loaded:
+    """The curated rows of all partitions' lookbacks, loaded once."""
+
+    def __init__(self, first: Work, works: Sequence[Work], views: Sequence[FeatureView]) -> None:
+        self._use_case, self._works, self._lake = first.use_case, works, first.lake
+        self._sql = [view for view in views if view.sql is not None]
+        self._views: AsOfViews | None = None
+        self._types: dict[str, dict[str, str]] = {}  # by view version: the same for every partition
+
+    def __enter__(self) -> _Loaded:
+        readable: list[FeatureView] = []
+        for view in self._sql:
+            try:
+                sources_of(self._use_case, view)
+            except ConfigError:
+                continue  # reported where the view is asked for
+            readable.append(view)
+        if readable:
+            keys = {k for work in self._works for view in readable for k in self._keys(view, work)}
+            names = {name for view in readable for name in sources_of(self._use_case, view)}
+            self._views = AsOfViews(connect(), self._lake, self._use_case, keys=sorted(keys), sources=sorted(names))
+            self._views.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._views is not None:
+            self._views.__exit__(*error)
+
+    def rows(self, view: FeatureView, work: Work) -> pa.Table:
+        """Return a view's rows for one partition: entity key, the two times, the declared columns; sorted."""
+        names = sources_of(self._use_case, view)
+        if view.sql is not None:
+            assert self._views is not None
+            self._views.at(work.period, view.lookback)
+            relation = f"(\n{view.sql}\n)"
+            if view.version not in self._types:
+                self._types[view.version] = _described(self._views.query, relation)
+            return _typed(self._views.query, relation, self._types[view.version], self._use_case, view, work)
+        with connect() as con:
+            schema = curated_schema(self._use_case.sources[names[0]])
+            self._lake.scan(con, "curated", work.table(f"curated/{view.source}"), keys=[work.key], schema=schema)
+            known = f"(SELECT * FROM curated WHERE {quote(view.key)} IS NOT NULL)"
+
+            def ask(sql: str) -> pa.Table:
+                return con.sql(sql).to_arrow_table()
+
+            return _typed(ask, known, _described(ask, known), self._use_case, view, work)
+
+    def _keys(self, view: FeatureView, work: Work) -> list[str]:
+        return partitions.lookback(self._use_case, work.key, view.lookback)
+
+
+def _described(ask: Callable[[str], pa.Table], relation: str) -> dict[str, str]:
+    """Return the columns of a relation with DuckDB's types."""
+    described = ask(f"DESCRIBE SELECT * FROM {relation}")
+    return dict(zip(described["column_name"].to_pylist(), described["column_type"].to_pylist(), strict=True))
+
+
+def _typed(
+    ask: Callable[[str], pa.Table],
+    relation: str,
+    found: Mapping[str, str],
+    use_case: UseCase,
+    view: FeatureView,
+    work: Work,
+) -> pa.Table:
+    """Return a relation's rows with exactly the declared columns and types, checked and sorted."""
+    where = f"{use_case.name}: view {view.name}"
+    wanted = {view.key: view.key_type, **view.columns}
+    missing = [name for name in (*wanted, *(_TIMES if view.grain == "event" else ())) if name not in found]
+    if missing:
+        raise ConfigError(f"{where}: no column {missing} among {list(found)}; add it to the SELECT, or correct the YAML")
+    for name, kind in wanted.items():
+        if found[name].split("(")[0].strip('"') not in _ACCEPTED[kind]:
+            raise ConfigError(f"{where}: column {name} is {found[name]}, declared {kind}; cast it, or declare what it is")
+    chosen = [f"CAST({quote(name)} AS {_SQL_TYPES[kind]}) AS {quote(name)}" for name, kind in wanted.items()]
+    if view.grain == "snapshot":
+        times = [literal(work.as_of), literal(work.as_of + view.availability)]
+        arrived = ""
+    else:
+        times = [f"CAST({name} AS TIMESTAMPTZ)" for name in _TIMES]
+        start, end = literal(work.period.arrival_start), literal(work.as_of)
+        arrived = f"WHERE {_TIMES[1]} >= {start} AND {_TIMES[1]} < {end}"
+    chosen[1:1] = [f"{time} AS {name}" for time, name in zip(times, _TIMES, strict=True)]
+    order = ", ".join([quote(view.key), *_TIMES, *(quote(name) for name in view.columns)])
+    try:
+        rows = ask(f"SELECT {', '.join(chosen)} FROM {relation} {arrived} ORDER BY {order}").cast(view.schema)
+    except (duckdb.Error, pa.ArrowInvalid) as error:
+        raise ConfigError(f"{where}: a value does not fit its column ({str(error).splitlines()[0]}); widen the type") from None
+    _check(rows, where, view)
+    return rows
+
+
+def _check(rows: pa.Table, where: str, view: FeatureView) -> None:
+    """Refuse rows without an entity, and two rows of one entity in a snapshot."""
+    entities = rows.column(view.key)
+    if entities.null_count:
+        raise ConfigError(f"{where}: {entities.null_count} rows have no {view.key}; leave them out in the SQL")
+    if view.grain == "snapshot" and pc.count_distinct(entities).as_py() != len(rows):
+        counted = sorted((pair["counts"], pair["values"]) for pair in pc.value_counts(entities).to_pylist())[::-1]
+        shown = ", ".join(f"{key} ({count} rows)" for count, key in counted[:3] if count > 1)
+        raise ConfigError(f"{where}: a snapshot has one row an entity, but {shown}; GROUP BY {view.key} in the SQL")

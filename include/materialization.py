@@ -1,0 +1,121 @@
+"""Online rows: the join's answer at `as_of` over all partitions, for every feature set that a model may be asked with.
+
+Written to the packed table that the serving node reads, and (current set) to Feast's own table. Each is one transaction
+with its own partition watermark, so a killed writer leaves the old rows, and an older partition never replaces a newer one.
+What is online is compared with what should be, every time; only differences are written.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from include import feast_mirror, featuresets, memo, online
+from include.config import Settings
+from include.errors import ConfigError, EvergreenError
+from include.featuresets import FeatureSet
+from include.frames import answers_at
+from include.lake import combine
+from include.online import OnlineReader, OnlineRow, OnlineSet
+from include.work import Work
+
+log = logging.getLogger(__name__)
+LEASE_SECONDS = 60.0
+ROWS_AT_ONCE = 50_000
+
+
+def online_path(settings: Settings, use_case: str) -> Path:
+    """Return the file of a use case's packed online rows."""
+    return settings.home / "online" / f"{use_case}.db"
+
+
+def materialize(work: Work, versions: Sequence[str], *, current: str) -> dict[str, Any]:
+    """Bring each feature set's online rows to this partition and return what was done, by version.
+
+    Raises:
+        ConfigError: the partition's `as_of` is still to come; rows would hide what arrives until then.
+        EvergreenError: what is online after the write is not what was written.
+    """
+    if work.as_of > work.started:
+        raise ConfigError(
+            f"{work.use_case.name} {work.key}: as_of {work.as_of} lies in the future; materialize when it has passed"
+        )
+    return {
+        version: _bring(work, featuresets.recorded(work.records, work.use_case.name, version), mirrored=version == current)
+        for version in versions
+    }
+
+
+def _bring(work: Work, feature_set: FeatureSet, *, mirrored: bool) -> dict[str, Any]:
+    name, version, records = work.use_case.name, feature_set.version, work.records
+    owner = f"{work.lease.app}#{work.lease.token}"
+    reader = OnlineReader(online_path(work.settings, name))
+    with records.claim(name, "online", version, owner=owner, attempt=1, ttl=LEASE_SECONDS, wait=LEASE_SECONDS):
+        there = reader.describe(version)
+        if there is not None and there.partition > work.key:
+            return {"partition": there.partition, "written": False, "reason": f"{there.partition} is online and newer"}
+        inputs = _inputs(work, feature_set)
+        frame: pa.Table | None = None
+        written = False
+        if there is None or (there.partition, there.inputs) != (work.key, inputs) or not _intact(reader, there):
+            frame = answers_at(work.lake, work.use_case, feature_set, work.as_of)
+            there, written = _publish(work, feature_set, reader, frame, inputs), True
+        done: dict[str, Any] = {"partition": work.key, "written": written, "rows": reader.count(version)}
+        if mirrored and not feast_mirror.is_mirrored(work.settings, work.use_case, feature_set, there):
+            if frame is None:
+                frame = answers_at(work.lake, work.use_case, feature_set, work.as_of)
+            feast_mirror.mirror(work, feature_set, there, frame)
+            done["feast"] = "written"
+        reader.close()
+        recorded = records.online(name, version)
+        if recorded is None or recorded < work.key:
+            records.advance_online(name, version, work.key, recorded)
+    return done
+
+
+def _publish(work: Work, feature_set: FeatureSet, reader: OnlineReader, frame: pa.Table, inputs: str) -> OnlineSet:
+    """Replace the packed rows by those of the frame, and read them back."""
+    wanted = OnlineSet(
+        feature_set.version,
+        tuple(feature_set.feature_types),
+        work.key,
+        feature_set.ttl,
+        work.started,
+        inputs,
+        online.rows_digest(_packed(frame, feature_set)),
+    )
+    online.publish(reader.path, wanted, _packed(frame, feature_set), check=work.lease.check)
+    if reader.describe(feature_set.version) != wanted or not _intact(reader, wanted):
+        raise EvergreenError(
+            f"{work.use_case.name} {work.key}: {reader.path} does not hold what was just written; check the disk, then rerun"
+        )
+    log.info("%s: %d online rows of feature set %s from %s", work.use_case.name, len(frame), feature_set.version, work.key)
+    return wanted
+
+
+def _intact(reader: OnlineReader, there: OnlineSet) -> bool:
+    return online.rows_digest(reader.rows(there.feature_set)) == there.digest
+
+
+def _inputs(work: Work, feature_set: FeatureSet) -> str:
+    """Return what the online rows depend on: the moment, the feature tables' versions, and the code that joins them."""
+    tables = [view.table(work.use_case.name) for view in feature_set.views]
+    parts = [f"{table}@{work.lake.version(table)}" for table in tables]
+    return combine([work.as_of.isoformat(), memo.code_digest("include.frames"), *parts])
+
+
+def _packed(frame: pa.Table, feature_set: FeatureSet) -> Iterator[OnlineRow]:
+    """Yield the frame's rows as they are stored, in order of the entity's text."""
+    entities = frame.column(feature_set.key).cast(pa.string())
+    order = pc.sort_indices(entities)
+    micros = frame.column("event_timestamp").cast(pa.int64())
+    body = frame.select(list(feature_set.feature_types)).add_column(0, "__entity", entities).add_column(1, "__micros", micros)
+    for batch in body.take(order).to_batches(max_chunksize=ROWS_AT_ONCE):
+        columns = [column.to_pylist() for column in batch.columns]
+        for entity, event_ts, *values in zip(*columns, strict=True):
+            yield online.pack(entity, event_ts, values)
