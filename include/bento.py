@@ -1,0 +1,317 @@
+"""Package the judged candidate: a BentoML model and a Bento under an exact tag, tried as it will run, and exported.
+
+The tag names the model's and the code's digest, so the same model with the same code is the same Bento, made once.
+It is built, served and asked its golden rows in a home of its own, then moved into `<home>/bento` by renames; a receipt
+with the digests of all files comes last. What has no receipt, or other files than its receipt says, is no Bento of ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from include import predictor
+from include.bento_build import end_users
+from include.config import ROOT, Settings
+from include.errors import ArtefactError, MissingPartition, Unavailable
+from include.memo import lock_digest
+from include.records import Model
+from include.work import Outcome, Read, Work
+
+log = logging.getLogger(__name__)
+
+NAME = "bento"
+FIELDS: tuple[str, ...] = ("name",)
+LIBRARIES: tuple[str, ...] = ("bentoml", "lightgbm", "numpy")
+
+BUILD_SECONDS = 240.0
+REQUIRED = ("lightgbm", "numpy")
+_SHIPPED = {
+    "service.py": "include/serving/service.py",
+    "lane.py": "include/serving/lane.py",
+    "include/__init__.py": "include/__init__.py",
+    "include/errors.py": "include/errors.py",
+    "include/predictor.py": "include/predictor.py",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A Bento that is in place: its tags, where its export lies, and the digests of the files of all three."""
+
+    bento_tag: str
+    model_tag: str
+    model_digest: str
+    code_digest: str
+    export: str
+    files: dict[str, str]
+
+
+def reads(work: Work) -> list[Read]:
+    """Return the verdict, what the partition is meant for, and the code that is shipped."""
+    judged = work.result("evaluation")
+    if judged is None or judged.state == "failed":
+        raise MissingPartition(
+            f"{work.use_case.name}: evaluation is not done for {work.key}; "
+            f"run `evergreen run evaluation --use-case {work.use_case.name} --partition {work.key}`",
+            keys=(work.key,),
+        )
+    return [
+        Read("evaluation", work.key, judged.digest),
+        Read("partition", work.key, f"{work.mode}/{work.target}"),
+        Read("serving code", work.key, code_digest()),
+    ]
+
+
+def compute(work: Work) -> Outcome:
+    """Package the partition's candidate, unless it was refused or is not to be deployed.
+
+    Raises:
+        ArtefactError: the bundle is damaged, or the Bento does not answer as its model does.
+    """
+    reason = _reason_to_skip(work)
+    if reason is not None:
+        return Outcome("skipped", "sha256:" + hashlib.sha256(reason.encode()).hexdigest(), reason)
+    model = _model(work)
+    digest = "sha256:" + hashlib.sha256(f"{model.model_digest}|{code_digest()}".encode()).hexdigest()
+    if work.rehearsal:
+        predictor.verify_bundle(model.bundle, model.model_digest)
+        return Outcome("done", digest)
+    package = ensure(work, model)
+    outputs = {
+        "bento_tag": package.bento_tag,
+        "model_tag": package.model_tag,
+        "bundle": model.bundle,
+        "pins": predictor.pins(),
+        "export": package.export,
+        "version": model.version,
+    }
+
+    def also(session: Session) -> None:
+        work.records.update_model(
+            model.use_case, model.version, session=session, bento_tag=package.bento_tag, pins=predictor.pins()
+        )
+
+    return Outcome("done", digest, outputs=outputs, also=also)
+
+
+def effects(work: Work, outcome: Outcome) -> dict[str, Any]:
+    """Look whether the Bento is still there and whole; make it again where it is not."""
+    if outcome.state != "done":
+        return {}
+    return {"bento_tag": ensure(work, _model(work)).bento_tag}
+
+
+def ensure(work: Work, model: Model) -> Package:
+    """Return the package of a model, made now if it is not in place yet."""
+    predictor.verify_bundle(model.bundle, model.model_digest)
+    home = work.settings.home / "bento"
+    there = find(work.settings, work.use_case.name, model.model_digest)
+    if there is not None:
+        return there
+    staging = home / "staging" / f"{work.use_case.name}-{work.key}-{work.lease.token}"
+    _clear(staging.parent, f"{work.use_case.name}-{work.key}-")
+    try:
+        built = _build(work, model, staging)
+        work.lease.check()
+        return _put_in_place(home, staging, model, built)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def find(here: Settings, use_case: str, model_digest: str) -> Package | None:
+    """Return the package of a model with the code of now, or None where there is none, or it is not whole."""
+    home = here.home / "bento"
+    try:
+        package = Package(**json.loads(_receipt(home, use_case, _version(model_digest)).read_text()))
+        return package if package.files == _digests(home, package.bento_tag, package.model_tag, package.export) else None
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def code_digest() -> str:
+    """Return the digest of what is shipped in a Bento beside the model, and of what it needs."""
+    parts = [f"{name}:{hashlib.sha256((ROOT / path).read_bytes()).hexdigest()}" for name, path in sorted(_SHIPPED.items())]
+    return "sha256:" + hashlib.sha256("\n".join([*parts, *requirements()]).encode()).hexdigest()
+
+
+def requirements() -> list[str]:
+    """Return the libraries of a Bento with the versions that are installed here; BentoML adds itself."""
+    return [f"{name}=={version_of(name)}" for name in REQUIRED]
+
+
+def _reason_to_skip(work: Work) -> str | None:
+    if work.mode != "live":
+        return f"{work.key} is recorded as {work.mode}: it is judged, never packaged"
+    if work.target != "deployed":
+        return f"{work.key} has the target {work.target}, not deployed"
+    judged = work.result("evaluation")
+    if judged is None or judged.state != "done":
+        return f"it is not judged: {judged.reason if judged else 'evaluation has not run'}"
+    if judged.outputs.get("verdict") != "pass":
+        reasons = "; ".join(map(str, judged.outputs.get("reasons") or ["no reason recorded"]))
+        return f"the verdict is {judged.outputs.get('verdict', 'hold')}: {reasons}"
+    return None
+
+
+def _model(work: Work) -> Model:
+    judged = work.result("evaluation")
+    version = judged.outputs.get("version") if judged is not None else None
+    model = work.records.model(work.use_case.name, int(version)) if version is not None else None
+    if model is None:
+        raise ArtefactError(
+            f"{work.use_case.name} {work.key}: the judged model {version} is not on record; train the partition again"
+        )
+    return model
+
+
+def _version(model_digest: str) -> str:
+    """Return the version part of the tags: which model, by which code."""
+    return f"{model_digest.removeprefix('sha256:')[:16]}-{code_digest().removeprefix('sha256:')[:8]}"
+
+
+def _build(work: Work, model: Model, staging: Path) -> dict[str, str]:
+    """Let a child build, try and export the Bento in the staging home; it ends when this process does."""
+    context = staging / "context"
+    for name, path in _SHIPPED.items():
+        (context / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / path, context / name)
+    (context / "requirements.txt").write_text("\n".join(requirements()) + "\n")
+    order = {
+        "staging": str(staging),
+        "context": str(context),
+        "bundle": model.bundle,
+        "digest": model.model_digest,
+        "model_version": model.version,
+        "model_name": f"{work.use_case.name}_model",
+        "bento_name": f"{work.use_case.name}_scorer",
+        "version": _version(model.model_digest),
+        "labels": {
+            "use_case": work.use_case.name,
+            "partition": work.key,
+            "model_version": str(model.version),
+            "model_digest": model.model_digest,
+            "code_digest": code_digest(),
+            "pins": predictor.pins(),
+            "lock_digest": lock_digest(),
+        },
+    }
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "BENTOML_HOME": str(staging / "home"),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "OMP_NUM_THREADS": "1",
+    }
+    with (staging / "build.log").open("wb") as output:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "include.bento_build"],
+            env=environment, cwd=staging, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
+        assert child.stdin is not None
+        try:
+            child.stdin.write(json.dumps(order).encode() + b"\n")
+            child.stdin.flush()
+            child.wait(timeout=BUILD_SECONDS)
+        except (subprocess.TimeoutExpired, BrokenPipeError):
+            log.warning("packaging of %s did not end in %.0f s", model.version, BUILD_SECONDS)
+        finally:
+            child.stdin.close()  # tells the child to end what it started
+            _end(child)
+            end_users(staging / "home")
+    return _result(staging, model)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    try:
+        child.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def _result(staging: Path, model: Model) -> dict[str, str]:
+    try:
+        result: dict[str, str] = json.loads((staging / "result.json").read_text())
+    except (OSError, ValueError):
+        lines = (staging / "build.log").read_text(errors="replace").strip().splitlines()[-5:]
+        ending = "\n".join(f"  {line}" for line in lines) or "  (nothing)"
+        raise Unavailable(
+            f"packaging of model {model.version} died or hung; its log ends with:\n{ending}\nRun it again"
+        ) from None
+    if "error" in result:
+        raise ArtefactError(f"model {model.version} is not packaged: {result['error']}")
+    return result
+
+
+def _put_in_place(home: Path, staging: Path, model: Model, built: dict[str, str]) -> Package:
+    """Move what was built into the real home: model, Bento, export, each by one rename, and the receipt last."""
+    exported = home / "exports" / Path(built["export"]).name
+    moves = [
+        (_folder(staging / "home", "models", built["model_tag"]), _folder(home, "models", built["model_tag"])),
+        (_folder(staging / "home", "bentos", built["bento_tag"]), _folder(home, "bentos", built["bento_tag"])),
+        (Path(built["export"]), exported),
+    ]
+    for source, target in moves:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():  # left by a run that was killed, or damaged since: without a valid receipt
+            target.rename(staging / f"{target.parent.parent.name}-before")
+        source.rename(target)
+        if target.is_dir():
+            _write(target.parent / "latest", target.name)
+    package = Package(
+        bento_tag=built["bento_tag"],
+        model_tag=built["model_tag"],
+        model_digest=model.model_digest,
+        code_digest=code_digest(),
+        export=str(exported),
+        files=_digests(home, built["bento_tag"], built["model_tag"], str(exported)),
+    )
+    _write(_receipt(home, model.use_case, _version(model.model_digest)), json.dumps(asdict(package), indent=1))
+    log.info("%s: model %d is packaged as %s", model.use_case, model.version, package.bento_tag)
+    return package
+
+
+def _folder(home: Path, kind: str, tag: str) -> Path:
+    name, _, version = tag.partition(":")
+    return home / kind / name / version
+
+
+def _receipt(home: Path, use_case: str, version: str) -> Path:
+    return home / "receipts" / f"{use_case}-{version}.json"
+
+
+def _digests(home: Path, bento_tag: str, model_tag: str, export: str) -> dict[str, str]:
+    """Return the digest of every file of a package."""
+    found = {}
+    for root in (_folder(home, "bentos", bento_tag), _folder(home, "models", model_tag), Path(export)):
+        files = [root] if root.is_file() else [path for path in sorted(root.rglob("*")) if path.is_file()]
+        for path in files:
+            if "__pycache__" not in path.parts:
+                found[str(path.relative_to(home))] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def _clear(folder: Path, prefix: str) -> None:
+    """Remove what earlier tries of the same partition left; whoever holds the lease is alone."""
+    for path in folder.glob(f"{prefix}*"):
+        end_users(path / "home")
+        shutil.rmtree(path, ignore_errors=True)

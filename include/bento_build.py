@@ -1,0 +1,191 @@
+"""Build, try and export one Bento in a BentoML home of its own. Runs as a child process, which ends with its parent.
+
+    python -m include.bento_build < order.json     (keep stdin open: its end is the parent's end)
+
+BentoML's store has no transactions and its settings are read at import, so nothing of this happens in the real home:
+the parent moves what is finished, tried and exported into place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from include.processes import tail
+
+TOLERANCE = 1e-9
+SERVE_SECONDS = 90.0
+_servers: list[subprocess.Popen[bytes]] = []
+
+
+def main() -> int:
+    """Carry out the order on stdin; the result, or what went wrong, goes to `result.json` beside the home."""
+    order = json.loads(_first_line())
+    staging = Path(order["staging"])
+    home = Path(os.environ["BENTOML_HOME"])
+    threading.Thread(target=_end_with_parent, args=(home,), daemon=True).start()
+    try:
+        tags = _build(order)
+        _try(tags["bento_tag"], staging, Path(order["bundle"]))
+        exported = staging / f"{tags['bento_tag'].replace(':', '-')}.bento"
+        _export(tags["bento_tag"], exported)
+        result = {**tags, "export": str(exported)}
+    except BuildFailed as error:
+        result = {"error": str(error)}
+    finally:
+        _end_all(home)
+    (staging / "result.json").write_text(json.dumps(result))
+    return 0
+
+
+class BuildFailed(Exception):
+    """The Bento could not be built, or does not answer as its model does."""
+
+
+def _build(order: dict[str, Any]) -> dict[str, str]:
+    import bentoml
+
+    try:
+        with bentoml.models.create(f"{order['model_name']}:{order['version']}", labels=order["labels"]) as model:
+            folder = Path(model.path_of("bundle"))
+            folder.mkdir()
+            for source in Path(order["bundle"]).iterdir():
+                (folder / source.name).write_bytes(source.read_bytes())
+        bento = bentoml.build(
+            "service:Scorer",
+            build_ctx=order["context"],
+            include=["*.py", "include/*.py"],
+            name=order["bento_name"],
+            version=order["version"],
+            labels={**order["labels"], "model_tag": str(model.tag)},
+            python={"requirements_txt": "requirements.txt", "lock_packages": False},
+            args={"model": str(model.tag), "digest": order["digest"], "version": order["model_version"]},
+        )
+    except (bentoml.exceptions.BentoMLException, OSError) as error:
+        raise BuildFailed(f"the Bento could not be built: {error}") from error
+    return {"bento_tag": str(bento.tag), "model_tag": str(model.tag)}
+
+
+def _try(tag: str, staging: Path, bundle: Path) -> None:
+    """Serve the Bento as anybody would, and compare its answers to the golden rows."""
+    golden = json.loads((bundle / "golden.json").read_text())
+    port, log = _free_port(), staging / "serve.log"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment["SPT_NOENV"] = "1"  # BentoML's master renames itself, and would write over its environment
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "bentoml", "serve", tag, "--host", "127.0.0.1", "--port", str(port)],
+            env=environment, cwd=staging, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
+    _servers.append(server)
+    try:
+        _await_ready(server, port, log)
+        for number, (row, expected) in enumerate(zip(golden["rows"], golden["scores"], strict=True)):
+            score = _ask(port, row)
+            if not math.isclose(score, expected, rel_tol=0, abs_tol=TOLERANCE):
+                raise BuildFailed(f"golden row {number}: the Bento answers {score!r}, the model {expected!r}")
+    except (OSError, ValueError) as error:
+        raise BuildFailed(f"the Bento does not answer ({error}); its log ends with:\n{tail(log)}") from error
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            server.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(timeout=5)
+
+
+def _await_ready(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + SERVE_SECONDS
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise BuildFailed(f"`bentoml serve` ended with code {server.returncode}; its log ends with:\n{tail(log)}")
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise BuildFailed(f"`bentoml serve` was not ready after {SERVE_SECONDS:.0f} s; its log ends with:\n{tail(log)}")
+
+
+def _ask(port: int, row: dict[str, Any]) -> float:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/predict", json.dumps({"features": row}).encode(), {"content-type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=15) as answer:  # noqa: S310
+        return float(json.loads(answer.read())["score"])
+
+
+def _export(tag: str, target: Path) -> None:
+    import bentoml
+
+    # An absolute path: BentoML resolves a relative one against the root of the file system.
+    bentoml.export_bento(tag, str(target.resolve()))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _first_line() -> bytes:
+    """Read stdin up to its first line feed, by the descriptor: a thread that waits on `sys.stdin` could not be left behind."""
+    line = b""
+    while not line.endswith(b"\n"):
+        piece = os.read(0, 65536)
+        if not piece:
+            raise SystemExit("no order was given")
+        line += piece
+    return line
+
+
+def end_users(home: Path) -> None:
+    """Kill every process that works in a BentoML home, this one aside.
+
+    BentoML's workers lead sessions of their own and outlive their killed master: only what they were started with finds them.
+    """
+    for _ in range(5):  # a dying master may just have forked
+        found = [process for process in psutil.process_iter() if process.pid != os.getpid() and _home(process) == str(home)]
+        if not found:
+            return
+        for process in found:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(found, timeout=2)
+
+
+def _end_all(home: Path) -> None:
+    for server in _servers:  # the master first: it would start its workers again
+        server.kill()
+    end_users(home)
+
+
+def _home(process: psutil.Process) -> str | None:
+    try:
+        return process.environ().get("BENTOML_HOME")
+    except (psutil.Error, OSError):  # gone, or somebody else's
+        return None
+
+
+def _end_with_parent(home: Path) -> None:
+    while os.read(0, 4096):
+        pass
+    _end_all(home)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

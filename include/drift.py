@@ -1,0 +1,253 @@
+"""Stage `drift`: population stability of every feature of all entities against a reference that is never its own rows.
+
+The reference is the sample that training kept of the opponent's features at its own `as_of`, if that is of an older
+partition; otherwise the partition before, marked so; with neither the verdict is a hold. Views of grain event compare
+the rows that are new in the partition with those of the reference's training window. The verdict comes from the index
+alone; the HTML report is for people and changes nothing. When live, closed segments of the prediction log are imported.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from include import drift_report, featuresets, frames, partitions, predictions, psi
+from include.audit import AuditEntry
+from include.errors import ArtefactError
+from include.featuresets import FeatureSet, FeatureView
+from include.lake import combine, connect, quote
+from include.psi import Stability
+from include.records import Model
+from include.usecase import midnight
+from include.work import Outcome, Read, Work
+
+NAME = "drift"
+FIELDS = ("cadence", "cut_off", "availability", "history.first", "entity", "features", "training.window", "monitoring")
+LIBRARIES = ("numpy", "pyarrow", "duckdb")
+PASS, DRIFT, HOLD = "pass", "drift", "hold"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a partition is compared with; without a model it is the partition before."""
+
+    key: str
+    feature_set: FeatureSet
+    model: Model | None = None
+
+    @property
+    def kind(self) -> str:
+        """Which of the two references it is."""
+        return "partition before" if self.model is None else "opponent"
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The rows that are compared, by view: its features of the reference and of the partition."""
+
+    reference: Mapping[str, pa.Table]
+    current: Mapping[str, pa.Table]
+
+
+def reads(work: Work) -> list[Read]:
+    """Return the digests of the judgement, of the reference's model, and of the feature rows that are compared.
+
+    Raises:
+        MissingPartition: the partition is not judged, or its features are not there.
+    """
+    (judged,) = work.need("evaluation", [work.key])
+    found = [Read("evaluation", work.key, judged.digest)]
+    reference = choose(work)
+    if reference is None:
+        return found
+    if reference.model is not None:
+        found.append(Read("model", reference.key, reference.model.model_digest))
+    for result in work.records.results(work.use_case.name, stage="features", keys=_feature_keys(work, reference)):
+        made = result.outputs.get("feature_sets", {}).get(reference.feature_set.version, {})
+        found += [Read(f"features/{view}@{one['version']}", result.key, one["digest"]) for view, one in made.items()]
+    return found
+
+
+def compute(work: Work) -> Outcome:
+    """Compare the partition with its reference; a drift is a success of this stage."""
+    reference = choose(work)
+    if reference is None:
+        return _outcome(work, None, {}, HOLD, ["no reference: no opponent of an older partition, and no partition before"], None)
+    try:
+        sides = sides_of(work, reference)
+    except ArtefactError as error:
+        return _outcome(work, reference, {}, HOLD, [str(error)], None)
+    found: dict[str, Stability] = {}
+    for view in reference.feature_set.views:
+        found |= psi.stability(sides.reference[view.name], sides.current[view.name], view.columns)
+    verdict, reasons = judge(found, work.use_case.monitoring.psi)
+    return _outcome(work, reference, found, verdict, reasons, sides)
+
+
+def effects(work: Work, outcome: Outcome) -> dict[str, Any]:
+    """Import the closed segments of the prediction log into the lake."""
+    imported = predictions.import_closed(work.settings, work.lake, work.records, work.use_case.name)
+    return {"predictions": imported} if imported else {}
+
+
+def judge(found: Mapping[str, Stability], limit: float) -> tuple[str, list[str]]:
+    """Return the verdict and its reasons: drift above the limit, a hold where something cannot be computed."""
+    moved = [name for name, one in found.items() if one.psi is not None and one.psi > limit]
+    unknown = [name for name, one in found.items() if one.psi is None]
+    reasons = [f"{name}: PSI {found[name].psi:.3f} is above {limit:g}" for name in moved]
+    reasons += [f"{name}: not computable, {found[name].note}" for name in unknown]
+    if not found:
+        return HOLD, ["no feature to compare"]
+    return (DRIFT if moved else HOLD if unknown else PASS), reasons
+
+
+def choose(work: Work) -> Reference | None:
+    """Return the reference of a partition, or None where there is neither an older opponent nor a partition before."""
+    name = work.use_case.name
+    (own,) = work.need("features", [work.key])
+    (judged,) = work.need("evaluation", [work.key])
+    version = judged.outputs.get("opponent")
+    model = None if version is None else work.records.model(name, version)
+    if model is not None and model.partition < work.key and model.feature_set in own.outputs["feature_sets"]:
+        return Reference(model.partition, featuresets.recorded(work.records, name, model.feature_set), model)
+    before = partitions.earlier(work.use_case, work.key)
+    result = work.result("features", before) if before else None
+    current = featuresets.current(work.use_case)
+    if before is None or result is None or result.state != "done" or current.version not in result.outputs["feature_sets"]:
+        return None
+    return Reference(before, current)
+
+
+def sides_of(work: Work, reference: Reference) -> Sides:
+    """Return the rows to compare.
+
+    Raises:
+        ArtefactError: the sample that training kept is gone or damaged.
+    """
+    views = reference.feature_set.views
+    expected, actual = {}, {}
+    snapshots = [view for view in views if view.grain == "snapshot"]
+    if snapshots:
+        here = _entities(work, reference, work.key)
+        there = _sample(reference.model) if reference.model else _entities(work, reference, reference.key)
+        for view in snapshots:
+            expected[view.name], actual[view.name] = _columns(there, view), _columns(here, view)
+    for view in views:
+        if view.grain == "event":
+            expected[view.name] = _new_rows(work, view, _window(work, reference), reference.model)
+            actual[view.name] = _new_rows(work, view, [work.key], None)
+    return Sides(expected, actual)
+
+
+def _feature_keys(work: Work, reference: Reference) -> list[str]:
+    """Return the partitions whose feature rows can matter to either side."""
+    ttl = max(view.ttl for view in reference.feature_set.views)
+    keys = set(partitions.lookback(work.use_case, work.key, ttl))
+    if reference.model is None:
+        keys |= set(partitions.lookback(work.use_case, reference.key, ttl))
+    if any(view.grain == "event" for view in reference.feature_set.views):
+        keys |= set(_window(work, reference))
+    return sorted(keys)
+
+
+def _entities(work: Work, reference: Reference, key: str) -> pa.Table:
+    """Return the features of all entities as known at the `as_of` of a partition."""
+    as_of = partitions.period(work.use_case, key).as_of
+    return frames.entity_frame_at(work.lake, work.use_case, reference.feature_set, as_of)
+
+
+def _sample(model: Model) -> pa.Table:
+    import pyarrow.parquet as pq
+
+    kept = model.manifest.get("reference") or {}
+    path = Path(str(kept.get("path", "")))
+    try:
+        rows = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise ArtefactError(f"the reference sample of version {model.version}, {path}, cannot be read: {reason}") from None
+    if len(rows) != kept["rows"]:
+        raise ArtefactError(f"the reference sample of version {model.version}, {path}, has {len(rows)} rows, not {kept['rows']}")
+    return rows
+
+
+def _window(work: Work, reference: Reference) -> list[str]:
+    """Return the partitions of the reference's training window; without an opponent, the one partition before."""
+    if reference.model is None:
+        return [reference.key]
+    end = partitions.period(work.use_case, reference.key).as_of
+    span: timedelta = work.use_case.training.window or end - midnight(work.use_case.history.first)
+    return partitions.lookback(work.use_case, reference.key, span)
+
+
+def _new_rows(work: Work, view: FeatureView, keys: Sequence[str], model: Model | None) -> pa.Table:
+    """Return the event rows of partitions, at most `monitoring.sample` of them, the same ones every time."""
+    table = view.table(work.use_case.name)
+    version = None if model is None else model.manifest.get("tables", {}).get(table)
+    chosen = ", ".join(quote(name) for name in view.columns)
+    order = f"hash({quote(view.key)}, event_timestamp, created_timestamp), {chosen}"
+    with connect() as con:
+        work.lake.scan(con, "rows", table, keys=keys, version=version, schema=view.schema)
+        return con.sql(f"SELECT {chosen} FROM rows ORDER BY {order} LIMIT {work.use_case.monitoring.sample}").to_arrow_table()
+
+
+def _columns(rows: pa.Table, view: FeatureView) -> pa.Table:
+    return rows.select([name for name in view.columns if name in rows.column_names])
+
+
+def _outcome(
+    work: Work,
+    reference: Reference | None,
+    found: Mapping[str, Stability],
+    verdict: str,
+    reasons: Sequence[str],
+    sides: Sides | None,
+) -> Outcome:
+    features = {name: one.as_json() for name, one in found.items()}
+    compared = None
+    if reference is not None:
+        number = reference.model.version if reference.model else None
+        compared = {"kind": reference.kind, "partition": reference.key, "version": number}
+    content = [f"{name}:{'' if one['psi'] is None else round(one['psi'], 9)}" for name, one in features.items()]
+    outputs: dict[str, Any] = {
+        "verdict": verdict,
+        "reasons": list(reasons),
+        "reference": compared,
+        "limit": work.use_case.monitoring.psi,
+        "features": features,
+    }
+    against = reference.model.model_digest if reference and reference.model else ""
+    digest = combine([verdict, reference.kind if reference else "", reference.key if reference else "", against, *content])
+    reason = "; ".join(reasons) if verdict != HOLD else f"hold: {'; '.join(reasons)}"
+    if not work.rehearsal:
+        outputs["report"] = None if sides is None or reference is None else _report(work, reference, sides, verdict, features)
+    worst = sorted(((one["psi"], name) for name, one in features.items() if one["psi"] is not None), reverse=True)[:5]
+    details = {"verdict": verdict, "reasons": list(reasons)[:20], "reference": compared, "worst": [[n, v] for v, n in worst]}
+    entry = AuditEntry("drift.judged", work.use_case.name, work.key, work.actor, {**details, "mode": work.mode}, work.started)
+    log.info("drift %s %s: %s %s", work.use_case.name, work.key, verdict, reason)
+    return Outcome("held" if verdict == HOLD else "done", digest, reason, outputs, entries=(entry,))
+
+
+def _report(
+    work: Work, reference: Reference, sides: Sides, verdict: str, features: Mapping[str, Mapping[str, Any]]
+) -> str | None:
+    """Write the HTML report; a failure is logged, and the verdict stands."""
+    path = work.settings.home / "reports" / work.use_case.name / work.key / "drift.html"
+    title = f"{work.use_case.name} {work.key} against {reference.kind} {reference.key}: {verdict}"
+    kinds = reference.feature_set.feature_types
+    try:
+        drift_report.write(
+            path, title, sides.reference, sides.current, kinds, features, rows=work.use_case.monitoring.report_rows
+        )
+    except OSError as error:
+        log.warning("drift %s %s: no report could be written: %s", work.use_case.name, work.key, error)
+        return None
+    return str(path)

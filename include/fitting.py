@@ -1,0 +1,228 @@
+"""Fit one model on one frame: schema, LightGBM, calibration, yardstick, golden rows. Pure: no lake, no registry, no clock.
+
+A frame has the entity key, `event_timestamp`, `label` (0 or 1) and the features; rows come sorted by the caller. Equal
+frames give equal bundles, byte for byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from include import splits, statistics
+from include.errors import SourceError
+from include.predictor import Columns, Feature, Predictor, Schema, calibrated, encode
+from include.usecase import UseCase
+
+MAX_CATEGORIES = 200
+GOLDEN_ROWS = 12
+UNSEEN = "\u2205 never seen in training"
+DEFAULTS: dict[str, Any] = {
+    "learning_rate": 0.05,
+    "num_leaves": 31,
+    "min_data_in_leaf": 40,
+    "feature_fraction": 0.8,
+    "lambda_l2": 1.0,
+    "metric": "binary_logloss",
+}
+
+Numbers = NDArray[np.float64]
+Parts = NDArray[np.int8]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A bundle in memory, with what is to be known of its making."""
+
+    files: dict[str, bytes]
+    rounds: int
+    params: dict[str, Any]
+    metrics: dict[str, float]
+
+    @property
+    def predictor(self) -> Predictor:
+        """The model, loaded as serving would load it."""
+        return Predictor(self.files)
+
+
+def fit(frame: pa.Table, parts: Parts, use_case: UseCase, feature_set: str) -> Fitted:
+    """Train on the rows of part 0, stop early and calibrate on part 1, leave part 2 alone (but for its metrics).
+
+    Parts 0 and 1 must each hold both classes.
+    """
+    import lightgbm
+
+    labels = labels_of(frame)
+    train, tune = parts == splits.PARTS.index(splits.TRAIN), parts == splits.PARTS.index(splits.TUNE)
+    schema = learn_schema(frame.filter(pa.array(train)), use_case, feature_set)
+    matrix = encode(columns_of(frame, schema), schema)
+    params = parameters(use_case)
+    categorical = schema.categorical or "auto"
+    data = lightgbm.Dataset(matrix[train], labels[train], categorical_feature=categorical, params=params, free_raw_data=True)
+    held_out = lightgbm.Dataset(matrix[tune], labels[tune], reference=data, params=params)
+    booster = lightgbm.train(
+        params,
+        data,
+        num_boost_round=use_case.training.rounds,
+        valid_sets=[held_out],
+        callbacks=[lightgbm.early_stopping(use_case.training.early_stopping, verbose=False)],
+    )
+    rounds = int(booster.best_iteration or booster.current_iteration())
+    text = booster.model_to_string(num_iteration=rounds)
+    booster = lightgbm.Booster(model_str=text)
+
+    def raw(rows: Numbers) -> Numbers:
+        return np.asarray(booster.predict(rows, raw_score=True, num_threads=1), dtype=np.float64)
+
+    slope, offset = platt(raw(matrix[tune]), labels[tune])
+    schema = replace(schema, slope=slope, offset=offset)
+    rows = golden_rows(frame, schema)
+    scores = calibrated(raw(encode(rows, schema)), slope, offset)
+    golden = json.dumps({"rows": rows, "scores": scores.tolist()}, allow_nan=False).encode()
+    schema = replace(schema, golden="sha256:" + hashlib.sha256(golden).hexdigest())
+    files = {"model.txt": text.encode(), "schema.json": schema.to_json().encode(), "golden.json": golden}
+    metrics = {
+        f"{name}_auc": statistics.auc(labels[parts == number], raw(matrix[parts == number]))
+        for number, name in enumerate(splits.PARTS)
+    }
+    evaluation = parts == splits.PARTS.index(splits.EVALUATION)
+    metrics["yardstick_auc"] = statistics.auc(labels[evaluation], yardstick(matrix, labels, train, evaluation, schema))
+    return Fitted(files, rounds, params, metrics)
+
+
+def parameters(use_case: UseCase) -> dict[str, Any]:
+    """Return LightGBM's parameters; what determinism needs cannot be set otherwise."""
+    forced = {
+        "objective": "binary",
+        "seed": use_case.training.seed,
+        "deterministic": True,
+        "force_row_wise": True,
+        "num_threads": 1,
+        "verbosity": -1,
+    }
+    return {**DEFAULTS, **use_case.training.params, **forced}
+
+
+def learn_schema(train: pa.Table, use_case: UseCase, feature_set: str) -> Schema:
+    """Return the uncalibrated schema of the training rows; categories beyond the 200 most frequent count as unknown."""
+    features = []
+    for name in use_case.trained_features:
+        kind = use_case.feature_types[name]
+        if kind != "string":
+            features.append(Feature(name, kind))
+            continue
+        counts = Counter(value for value in train.column(name).to_pylist() if value is not None)
+        kept = sorted(sorted(counts, key=lambda value: (-counts[value], value))[:MAX_CATEGORIES])
+        codes = {value: code for code, value in enumerate(kept)}
+        features.append(Feature(name, kind, codes, missing=len(kept), unknown=len(kept) + 1))
+    return Schema(use_case.name, feature_set, tuple(features), 1.0, 0.0, use_case.decision.threshold, "")
+
+
+def columns_of(frame: pa.Table, schema: Schema) -> Columns:
+    """Return the columns that a schema reads, as `encode` takes them."""
+    columns: dict[str, Sequence[object] | NDArray[np.generic]] = {}
+    for feature in schema.features:
+        column = frame.column(feature.name)
+        if feature.codes is not None:
+            columns[feature.name] = column.to_pylist()
+        else:
+            columns[feature.name] = np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False))
+    return columns
+
+
+def labels_of(frame: pa.Table) -> Numbers:
+    """Return the labels as 0.0 and 1.0.
+
+    Raises:
+        SourceError: a label is null or something else.
+    """
+    labels = np.asarray(frame.column("label").cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
+    wrong = ~np.isin(labels, (0.0, 1.0))
+    if wrong.any():
+        raise SourceError(
+            f"{int(wrong.sum())} labels are neither 0 nor 1 (such as {labels[wrong][0]}); mend the label's column or SQL"
+        )
+    return labels
+
+
+def platt(raw: Numbers, labels: Numbers) -> tuple[float, float]:
+    """Return slope and offset of the sigmoid over raw scores; (1, 0) where the fit would not rise.
+
+    Platt (1999), "Probabilistic outputs for support vector machines", with his smoothed targets, by Newton steps.
+    """
+    positives = float(labels.sum())
+    negatives = len(labels) - positives
+    targets = np.where(labels == 1.0, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    design = np.stack([raw, np.ones_like(raw)], axis=1)
+    weights = np.array([1.0, 0.0])
+    for _ in range(50):
+        scores = calibrated(raw, float(weights[0]), float(weights[1]))
+        gradient = design.T @ (scores - targets)
+        curvature = design.T @ (design * (scores * (1 - scores))[:, None]) + 1e-9 * np.eye(2)
+        step = np.linalg.solve(curvature, gradient)
+        weights = weights - np.clip(step, -2.0, 2.0)
+        if float(np.abs(step).max()) < 1e-10:
+            break
+    good = bool(np.isfinite(weights).all()) and weights[0] > 0
+    return (float(weights[0]), float(weights[1])) if good else (1.0, 0.0)
+
+
+def golden_rows(frame: pa.Table, schema: Schema) -> list[dict[str, Any]]:
+    """Return rows to ask a model after loading: real ones, nulls, and categories that training never saw."""
+    spread: Sequence[int] = np.unique(np.linspace(0, len(frame) - 1, GOLDEN_ROWS).astype(int)).tolist() if len(frame) else []
+    rows: list[dict[str, Any]] = frame.select(schema.names).take(pa.array(spread, pa.int64())).to_pylist()
+    rows = [{name: _plain(value) for name, value in row.items()} for row in rows]
+    empty: dict[str, Any] = dict.fromkeys(schema.names)
+    unseen = {name: UNSEEN for name, feature in zip(schema.names, schema.features, strict=True) if feature.codes is not None}
+    base = rows[0] if rows else empty
+    return [*rows, empty, {**base, **unseen}, {**empty, **unseen}]
+
+
+def yardstick(matrix: Numbers, labels: Numbers, train: NDArray[np.bool_], asked: NDArray[np.bool_], schema: Schema) -> Numbers:
+    """Return the scores of a logistic regression (one-hot, standardised, missing as its own column) on the asked rows."""
+    from sklearn.linear_model import LogisticRegression
+
+    blocks = []
+    for position, feature in enumerate(schema.features):
+        values = matrix[:, position]
+        if feature.codes is not None:
+            blocks.append((values[:, None] == np.arange(feature.unknown + 1)).astype(np.float64))
+            continue
+        missing = np.isnan(values)
+        seen = values[train & ~missing]
+        center, scale = (float(seen.mean()), float(seen.std())) if len(seen) else (0.0, 0.0)
+        blocks.append(np.where(missing, 0.0, np.clip((values - center) / (scale or 1.0), -10, 10))[:, None])
+        blocks.append(missing.astype(np.float64)[:, None])
+    design = np.concatenate(blocks, axis=1)
+    design = design[:, design[train].std(axis=0) > 0]
+    if design.shape[1] == 0:
+        return np.full(int(asked.sum()), float(labels[train].mean()))
+    model = LogisticRegression(C=1.0, solver="newton-cholesky", max_iter=100).fit(design[train], labels[train])
+    return np.asarray(model.predict_proba(design[asked])[:, 1], dtype=np.float64)
+
+
+def out_of_fold_auc(frame: pa.Table, use_case: UseCase, folds: int = 5) -> float:
+    """Return the AUC of scores that each row got from a model that never saw its entity; registers nothing."""
+    frame = frame.sort_by([("event_timestamp", "ascending"), (use_case.entity.key, "ascending")])
+    entities = frame.column(use_case.entity.key).to_pylist()
+    fold = (splits.hash_shares(entities, use_case.training.seed) * folds).astype(int)
+    tuning = splits.hash_shares(entities, use_case.training.seed + 1) < use_case.training.split.tune
+    scores = np.full(len(frame), np.nan)
+    for number in range(folds):
+        parts = np.where(fold == number, 2, np.where(tuning, 1, 0)).astype(np.int8)
+        predictor = fit(frame, parts, use_case, "out-of-fold").predictor
+        asked = frame.filter(pa.array(fold == number))
+        scores[fold == number] = predictor.many(columns_of(asked, predictor.schema))
+    return statistics.auc(labels_of(frame), scores)
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not np.isfinite(value) else value

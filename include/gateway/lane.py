@@ -1,0 +1,186 @@
+"""A model in a process of its own: asked over a socket with a deadline, given up after failures in a row, ended with the node."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+
+from include.errors import ArtefactError, Unavailable
+from include.gateway.protocol import Refusal
+
+DEADLINE = 0.5
+FAILURES = 3
+PROBE_SECONDS = 1.0
+MAX_WAITING = 64
+
+_encode = msgspec.json.Encoder().encode
+
+
+class _Reply(msgspec.Struct):
+    id: int = 0
+    score: float | None = None
+    error: str | None = None
+    feature: str | None = None
+    golden: int = 0
+    features: list[str] = []
+
+
+_decode = msgspec.json.Decoder(_Reply).decode
+
+
+class Lane(asyncio.Protocol):
+    """The node's end. A breaker opens after failures in a row; only a probe in the background closes it."""
+
+    def __init__(self, version: str) -> None:
+        self._version = version
+        self._transport: asyncio.Transport | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._hello: asyncio.Future[_Reply] = asyncio.get_running_loop().create_future()
+        self._waiting: dict[int, asyncio.Future[_Reply]] = {}
+        self._buffer = b""
+        self._count = self._failures = 0
+        self._probe: asyncio.Task[None] | None = None
+        self._last: Mapping[str, object] = {}
+        self.features: list[str] = []
+        self.on_end: Callable[[], None] = lambda: None
+
+    @classmethod
+    async def start(cls, home: Path, bento_tag: str, bundle: str, digest: str, *, seconds: float) -> Lane:
+        """Start the process of a Bento and return when its golden rows were answered.
+
+        Raises:
+            ArtefactError: the Bento is not there, or refuses its model.
+        """
+        name, _, version = bento_tag.partition(":")
+        source = home / "bento" / "bentos" / name / version / "src"
+        if not (source / "lane.py").is_file():
+            raise ArtefactError(f"bento {bento_tag} is not in {home / 'bento'}; run the bento stage of its partition again")
+        ours, theirs = socket.socketpair()
+        lane = cls(bento_tag)
+        environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
+        try:
+            ours.setblocking(False)
+            lane._process = await asyncio.create_subprocess_exec(
+                sys.executable, str(source / "lane.py"), str(theirs.fileno()), bundle, digest,
+                cwd=source, env=environment, pass_fds=(theirs.fileno(),),
+                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
+            )  # fmt: skip
+        finally:
+            theirs.close()
+        await asyncio.get_running_loop().create_connection(lambda: lane, sock=ours)
+        try:
+            async with asyncio.timeout(seconds):
+                hello = await lane._hello
+        except (TimeoutError, Unavailable) as error:
+            lane.close()
+            raise ArtefactError(f"bento {bento_tag}: its process died or hung before it answered its golden rows") from error
+        if hello.error is not None or not hello.golden:
+            lane.close()
+            raise ArtefactError(f"bento {bento_tag} refuses its model: {hello.error or 'no golden rows'}")
+        lane.features = hello.features
+        return lane
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process can still be asked."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    async def ask(self, row: Mapping[str, object]) -> float:
+        """Return the score of a row.
+
+        Raises:
+            Refusal: 422, the row is wrong.
+            Unavailable: no answer within the deadline, or none is expected.
+        """
+        if self._probe is not None or not self.alive or len(self._waiting) >= MAX_WAITING:
+            raise Unavailable(f"{self._version} does not answer at present")
+        self._last = row
+        try:
+            reply = await self._exchange(row)
+        except Unavailable:
+            self._failures += 1
+            if self._failures >= FAILURES and self._probe is None:
+                self._probe = asyncio.create_task(self._until_it_answers())
+            raise
+        self._failures = 0
+        if reply.feature is not None:
+            raise Refusal(422, "invalid", reply.error or "is wrong", field=f"features.{reply.feature}")
+        if reply.score is None:
+            raise Unavailable(f"{self._version} answers no score")
+        return reply.score
+
+    def close(self) -> None:
+        """End the process; it keeps nothing."""
+        if self._probe is not None:
+            self._probe.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
+    async def _exchange(self, row: Mapping[str, object]) -> _Reply:
+        loop = asyncio.get_running_loop()
+        self._count += 1
+        number = self._count
+        future: asyncio.Future[_Reply] = loop.create_future()
+        if self._transport is None:
+            raise Unavailable(f"{self._version} has no process")
+        self._waiting[number] = future
+        self._transport.write(_encode({"id": number, "row": row}) + b"\n")
+        timer = loop.call_later(DEADLINE, self._late, number)
+        try:
+            return await future
+        finally:
+            timer.cancel()
+            self._waiting.pop(number, None)
+
+    async def _until_it_answers(self) -> None:
+        while self.alive:
+            await asyncio.sleep(PROBE_SECONDS)
+            with contextlib.suppress(Unavailable):
+                await self._exchange(self._last)
+                break
+        self._failures, self._probe = 0, None
+
+    def _late(self, number: int) -> None:
+        future = self._waiting.get(number)
+        if future is not None and not future.done():
+            future.set_exception(Unavailable(f"{self._version} gave no answer in {DEADLINE * 1000:.0f} ms"))
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Hand replies to whoever waits for them."""
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        for line in lines:
+            try:
+                reply = _decode(line)
+            except msgspec.DecodeError:  # a process that talks nonsense is one that does not answer
+                self.close()
+                return
+            future: asyncio.Future[Any] | None = self._waiting.get(reply.id) if self._hello.done() else self._hello
+            if future is not None and not future.done():
+                future.set_result(reply)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell everybody who waits."""
+        gone = Unavailable(f"{self._version}: its process has ended")
+        for future in [self._hello, *self._waiting.values()]:
+            if not future.done():
+                future.set_exception(gone)
+        if self._hello.done() and self._hello.exception() is not None:
+            return
+        self.on_end()

@@ -1,0 +1,101 @@
+"""What a node serves: immutable snapshots, one reference a use case, swapped whole by the reconciler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from include.online import OnlineReader, OnlineSet, Value
+from include.usecase import UseCase
+
+
+class Online:
+    """The online store of one use case; what is said of a feature set is read once and kept until `refresh`."""
+
+    def __init__(self, path: Path) -> None:
+        self._reader = OnlineReader(path)
+        self._sets: dict[str, OnlineSet] = {}
+        self._inode = 0
+
+    def describe(self, feature_set: str) -> OnlineSet | None:
+        """Return what is online of a feature set, or None."""
+        known = self._sets.get(feature_set)
+        if known is None:
+            known = self._reader.describe(feature_set)
+            if known is not None:
+                self._sets[feature_set] = known
+        return known
+
+    def get(self, feature_set: str, entity: str) -> tuple[int, list[Value]] | None:
+        """Return the event time (microseconds since 1970) and the values of an entity, or None."""
+        return self._reader.get(feature_set, entity)
+
+    def refresh(self) -> None:
+        """Forget what was read of the feature sets; open the file again if it was replaced."""
+        self._sets.clear()
+        try:
+            inode = self._reader.path.stat().st_ino
+        except FileNotFoundError:
+            inode = 0
+        if inode != self._inode:
+            self._reader.close()
+            self._inode = inode
+
+    def close(self) -> None:
+        """Close the file."""
+        self._reader.close()
+
+
+class Scorer(Protocol):
+    """A model that answers rows: in this process, or in one of its own."""
+
+    @property
+    def features(self) -> list[str]:
+        """The features that a row must hold."""
+
+    def one(self, row: Mapping[str, object]) -> float:
+        """Return the probability of a row."""
+
+
+class RemoteScorer(Protocol):
+    """A model in a process of its own; it answers within its deadline or raises."""
+
+    @property
+    def features(self) -> list[str]:
+        """The features that a row must hold."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still be asked."""
+
+    async def ask(self, row: Mapping[str, object]) -> float:
+        """Return the probability of a row."""
+
+    def close(self) -> None:
+        """End the process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model that is ready to answer; exactly one of `scorer` and `remote` is set."""
+
+    version: int
+    digest: str
+    feature_set: str
+    partition: str
+    scorer: Scorer | None = None
+    remote: RemoteScorer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Everything that a request needs, taken once at its start, so that what is logged is what was used."""
+
+    use_case: UseCase
+    online: Online | None = None
+    generation: int = 0
+    champion: Loaded | None = None
+    previous: Loaded | None = None
+    problems: tuple[str, ...] = field(default=())

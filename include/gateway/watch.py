@@ -1,0 +1,47 @@
+"""Know without a query whether the records may have changed."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+
+from sqlalchemy import make_url
+
+REMOTE_SECONDS = 1.0
+
+
+class Watch:
+    """Tells whether the records may have changed since it was last asked, in microseconds and without a lock."""
+
+    def __init__(self, url: str) -> None:
+        address = make_url(url)
+        local = address.get_backend_name() == "sqlite" and address.database
+        self._path = Path(str(address.database)) if local else None
+        self._next = 0.0
+        self._con: sqlite3.Connection | None = None
+        self._seen: tuple[int, int] | None = None
+
+    def moved(self) -> bool:
+        """Return False only if nothing can have changed; of another database than SQLite nothing is known but the time."""
+        if self._path is None:
+            due = time.monotonic() >= self._next
+            self._next = time.monotonic() + REMOTE_SECONDS if due else self._next
+            return due
+        try:
+            inode = self._path.stat().st_ino
+            if self._con is None or (self._seen is not None and self._seen[0] != inode):
+                self.close()
+                self._con = sqlite3.connect(f"{self._path.resolve().as_uri()}?mode=ro", uri=True, check_same_thread=False)
+            seen = (inode, int(self._con.execute("PRAGMA data_version").fetchone()[0]))
+        except (OSError, sqlite3.Error):
+            self.close()
+            return self._path.exists()
+        changed, self._seen = seen != self._seen, seen
+        return changed
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._con is not None:
+            self._con.close()
+        self._con, self._seen = None, None

@@ -1,0 +1,48 @@
+"""Answer a serving node over an inherited socket: one JSON line a question, one a reply.
+
+Shipped in every Bento. A node whose own libraries or Predictor differ from the Bento's starts this file, with the
+Bento's sources as its path; the process ends when the node closes the socket, or dies.
+
+    python lane.py SOCKET_FILENO BUNDLE_FOLDER DIGEST
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from include.predictor import InvalidFeature, Predictor
+
+
+def answer(predictor: Predictor, question: dict[str, Any]) -> dict[str, Any]:
+    """Return the reply to one question: a score, or which feature is wrong."""
+    try:
+        return {"id": question["id"], "score": predictor.one(question["row"])}
+    except InvalidFeature as error:
+        return {"id": question["id"], "feature": error.feature, "error": str(error)}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Load the model, ask its golden rows, then answer until the other end closes."""
+    with socket.socket(fileno=int(arguments[0])) as connection, connection.makefile("rwb") as stream:
+
+        def say(reply: dict[str, Any]) -> None:
+            stream.write(json.dumps(reply).encode() + b"\n")
+            stream.flush()
+
+        try:
+            predictor = Predictor.load(arguments[1], arguments[2])
+            say({"golden": predictor.check_golden(), "features": predictor.features})
+        except Exception as error:  # noqa: BLE001 - whatever a Bento's Predictor raises, the node must be told
+            say({"error": f"{type(error).__name__}: {error}"})
+            return 1
+        for line in stream:
+            say(answer(predictor, json.loads(line)))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,311 @@
+"""Stage `training`: mature labels known at as_of, features as known at each decision, one LightGBM model, registered.
+
+Inputs: all label and feature partitions up to this one (within `training.window`). Outputs: lake table `training_set`
+(the exact rows, with their part), a bundle and the drift reference under HOME/models, an MLflow run with a registered
+version, and a model on record. Too few mature rows is a success without a candidate, which the judgement holds.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from include import featuresets, frames, leaks, memo, partitions, predictor, registry, splits
+from include.errors import EvergreenError, MissingPartition
+from include.fitting import Fitted, Parts, fit, out_of_fold_auc
+from include.lake import combine, digest
+from include.records import Model, StageResult
+from include.usecase import midnight
+from include.work import Outcome, Read, Work
+
+NAME = "training"
+FIELDS = (
+    "cadence", "cut_off", "availability", "history.first", "entity", "features", "label", "training", "decision.threshold",
+    "gates.min_rows", "gates.max_feature_auc", "monitoring.sample",
+)  # fmt: skip
+LIBRARIES = ("lightgbm", "scikit-learn", "numpy", "pyarrow", "duckdb", "mlflow")
+TABLE = "training_set"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The rows of a training, sorted by time and entity, and what is to be known of them; no frame: too few."""
+
+    frame: pa.Table | None
+    parts: Parts
+    how: splits.Boundaries
+    counts: dict[str, Any]
+    pins: dict[str, int | None]
+    reason: str = ""
+
+
+def reads(work: Work) -> list[Read]:
+    """Return the recorded digests of labels and of the current feature set, for every partition that can matter.
+
+    Raises:
+        MissingPartition: some are not there; the message has the command that fills them.
+    """
+    current = featuresets.current(work.use_case)
+    validated, built = _inputs(work, current)
+    found = [Read("labels", row.key, row.outputs["labels"]["digest"]) for row in validated if row.outputs.get("labels")]
+    for row in built:
+        for view, made in row.outputs["feature_sets"][current.version].items():
+            found.append(Read(f"features/{view}@{made['version']}", row.key, made["digest"]))
+    return found
+
+
+def compute(work: Work) -> Outcome:
+    """Train, register and record the partition's candidate, or say why there is none."""
+    use_case = work.use_case
+    current = featuresets.current(use_case)
+    generation = work.records.route(use_case.name).generation
+    prepared = prepare(work, current)
+    if prepared.frame is None:
+        log.info("training %s %s: no candidate, %s", use_case.name, work.key, prepared.reason)
+        outputs: dict[str, Any] = {"candidate": None, "reason": prepared.reason, "counts": prepared.counts}
+        work.lake.replace(work.table(TABLE), work.key, _empty(work), fence=work.fence)
+        return Outcome("done", combine(["no candidate", prepared.reason]), prepared.reason, outputs)
+    train_rows = prepared.frame.filter(pa.array(prepared.parts == 0))
+    alone = leaks.check(train_rows, use_case)
+    names = pa.array(splits.PARTS, pa.string()).take(pa.array(prepared.parts, pa.int8()))
+    rows = prepared.frame.append_column("split", names)
+    content = digest(rows, sort_by=["event_timestamp", use_case.entity.key])
+    version = work.lake.replace(work.table(TABLE), work.key, rows, fence=work.fence)
+    fitted = fit(prepared.frame, prepared.parts, use_case, current.version)
+    model_digest = predictor.digest_of(fitted.files)
+    answer = combine([content, model_digest])
+    if work.rehearsal:
+        return Outcome("done", answer)
+    training_set = {"table": work.table(TABLE), "digest": content, "table_version": version, "rows": len(rows)}
+    manifest = _manifest(work, current, prepared, fitted, training_set) | {"feature_auc": alone, "generation": generation}
+    folder = _store(work, fitted, model_digest)
+    manifest["reference"] = _reference(work, current, prepared.pins, folder)
+    registry.close_stale_runs(work.settings, use_case.name, work.key)
+    made = registry.register(
+        work.settings,
+        registry.Training(
+            use_case=use_case.name,
+            key=work.key,
+            as_of=work.as_of.isoformat(),
+            mode=work.mode,
+            model_digest=model_digest,
+            folder=folder / "bundle",
+            columns=use_case.trained_features,
+            params={**fitted.params, "rounds": fitted.rounds, "feature_set": current.version, "training_set": content},
+            metrics=fitted.metrics,
+            manifest=manifest,
+        ),
+        check=work.lease.check,
+    )
+    model = Model(
+        use_case=use_case.name,
+        version=made.version,
+        model_digest=model_digest,
+        partition=work.key,
+        as_of=work.as_of,
+        mode=work.mode,
+        feature_set=current.version,
+        bundle=str(folder / "bundle"),
+        run_id=made.run_id,
+        pins=predictor.pins(),
+        generation=generation,
+        manifest=manifest,
+    )
+    outputs = {
+        "candidate": made.version,
+        "version": made.version,
+        "run_id": made.run_id,
+        "model_digest": model_digest,
+        "feature_set": current.version,
+        "bundle": model.bundle,
+        "reference": manifest["reference"],
+        "training_set": training_set,
+        "metrics": fitted.metrics,
+        "counts": prepared.counts,
+    }
+    return Outcome("done", answer, outputs=outputs, also=lambda session: _discard(work.records.add_model(model, session=session)))
+
+
+def effects(work: Work, outcome: Outcome) -> dict[str, Any]:
+    """Show in MLflow that a version which was trained by a backfill now belongs to a live partition."""
+    version = outcome.outputs.get("version")
+    model = None if version is None else work.records.model(work.use_case.name, version)
+    if version is None or (model is not None and model.mode == work.mode):
+        return {}
+    changed = registry.set_mode(work.settings, work.use_case.name, version, work.mode)
+    return {"mode": work.mode} if changed else {}
+
+
+def prepare(work: Work, feature_set: featuresets.FeatureSet) -> Prepared:
+    """Return the training rows: the spine of as_of within window and max_rows, split, with their features."""
+    use_case, training = work.use_case, work.use_case.training
+    pins = frames.pins(work.lake, use_case, feature_set)
+    spine = frames.spine(work.lake, use_case, work.as_of, version=pins[work.table("labels")])
+    known = spine.rows
+    if training.window is not None:
+        first = pa.scalar(work.as_of - training.window, pa.timestamp("us", tz="UTC"))
+        known = known.filter(pc.greater_equal(known.column("event_timestamp"), first))
+    key = use_case.entity.key
+    known = known.sort_by([("event_timestamp", "ascending"), (key, "ascending")])
+    kept = splits.thin(known.column(key).to_pylist(), _moments(known), limit=training.max_rows, seed=training.seed)
+    known = known.take(pa.array(kept))
+    entities, moments = known.column(key).to_pylist(), _moments(known)
+    how = splits.boundaries(moments, training.split)
+    parts = splits.assign(entities, moments, training.split, training.seed, how)
+    counts = _counts(parts, known) | {
+        "mature": len(spine.rows),
+        "used": len(known),
+        "immature": spine.immature,
+        "censored": spine.censored,
+        "restated": spine.restated,
+        "censored_share": spine.censored_share,
+    }
+    reason = how.reason or _too_few(counts, use_case.gates.min_rows)
+    if reason:
+        return Prepared(None, parts, how, counts, pins, f"too few mature rows: {reason}")
+    frame = frames.training_frame(work.settings, use_case, feature_set, replace(spine, rows=known), pins)
+    if len(frame) != len(known):
+        raise EvergreenError(f"{use_case.name}: the join returned {len(frame)} rows for {len(known)} decisions; report this")
+    columns = [key, "event_timestamp", "label", *feature_set.feature_types]
+    return Prepared(frame.select(columns), parts, how, counts, pins)
+
+
+def _inputs(work: Work, current: featuresets.FeatureSet) -> tuple[list[StageResult], list[StageResult]]:
+    """Return the validation and features results up to this partition; where all sources allow gaps, those that are there."""
+    use_case, window = work.use_case, work.use_case.training.window
+    longest = max((view.ttl for view in current.views), default=timedelta(0)) + use_case.label.delay
+    span = work.as_of - midnight(use_case.history.first) if window is None else window + longest
+    keys = partitions.lookback(use_case, work.key, span)
+    if all(source.gaps == "allow" for source in use_case.sources.values()):
+        there = {(row.stage, row.key) for row in work.records.results(use_case.name) if row.state == "done"}
+        keys = [key for key in keys if key == work.key or {("validation", key), ("features", key)} <= there]
+    validated, built = work.need("validation", keys), work.need("features", keys)
+    lacking = featuresets.lacking(built, current)
+    if lacking:
+        fill = f"`evergreen load-history {use_case.name} --from {lacking[0]} --to {lacking[-1]}`"
+        raise MissingPartition(
+            f"{use_case.name}: {len(lacking)} partitions ({lacking[0]} to {lacking[-1]}) do not hold feature set"
+            f" {current.version}, which is defined now. Fill them with {fill}",
+            keys=lacking,
+        )
+    return validated, built
+
+
+def _moments(rows: pa.Table) -> NDArray[np.int64]:
+    column = rows.column("event_timestamp").cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
+    return np.asarray(column.to_numpy(), dtype=np.int64)
+
+
+def _counts(parts: Parts, rows: pa.Table) -> dict[str, Any]:
+    labels = np.asarray(rows.column("label").cast(pa.float64()).to_numpy(zero_copy_only=False))
+    counts: dict[str, Any] = {
+        name: {"rows": int((parts == number).sum()), "positive": int((labels[parts == number] == 1.0).sum())}
+        for number, name in enumerate(splits.PARTS)
+    }
+    return counts
+
+
+def _too_few(counts: dict[str, Any], limit: int) -> str:
+    """Say which part lacks rows of a class: the evaluation part needs `gates.min_rows`, the others need to be trainable."""
+    for name, least in ((splits.EVALUATION, limit), (splits.TRAIN, 2), (splits.TUNE, 2)):
+        positive = counts[name]["positive"]
+        negative = counts[name]["rows"] - positive
+        if min(positive, negative) < least:
+            return f"the {name} part has {positive} of class 1 and {negative} of class 0; each class needs {least}"
+    return ""
+
+
+def _manifest(
+    work: Work, current: featuresets.FeatureSet, prepared: Prepared, fitted: Fitted, training_set: dict[str, Any]
+) -> dict[str, Any]:
+    how = prepared.how
+    return {
+        "use_case": work.use_case.name,
+        "partition": work.key,
+        "as_of": work.as_of.isoformat(),
+        "mode": work.mode,
+        "training_set": training_set,
+        "tables": prepared.pins,
+        "feature_set": current.to_dict(),
+        "split": {"by": how.by, "tune_from": _instant(how.tune_from), "evaluation_from": _instant(how.evaluation_from)},
+        "counts": prepared.counts,
+        "rounds": fitted.rounds,
+        "params": fitted.params,
+        "metrics": fitted.metrics,
+        "git_commit": memo.git_commit(),
+        "lock": memo.lock_digest(),
+        "libraries": {name: version_of(name) for name in LIBRARIES},
+    }
+
+
+def _instant(micros: int | None) -> str | None:
+    return (
+        None
+        if micros is None
+        else (datetime.fromisoformat("1970-01-01T00:00:00+00:00") + timedelta(microseconds=micros)).isoformat()
+    )
+
+
+def _store(work: Work, fitted: Fitted, model_digest: str) -> Path:
+    """Write the bundle under its digest and return its folder; what killed trainings of the partition left is removed."""
+    home = work.settings.home / "models" / registry.name_of(work.use_case.name) / work.key
+    folder = home / model_digest.removeprefix("sha256:")[:16]
+    work.lease.check()
+    home.mkdir(parents=True, exist_ok=True)
+    recorded = {Path(model.bundle).parent for model in work.records.models(work.use_case.name) if model.partition == work.key}
+    for other in home.iterdir():
+        if other not in recorded:
+            shutil.rmtree(other)
+    if (folder / "bundle").is_dir():
+        predictor.verify_bundle(folder / "bundle", model_digest)
+    else:
+        scratch = home / f".{folder.name}.{work.lease.token}"
+        (scratch / "bundle").mkdir(parents=True)
+        for name, content in fitted.files.items():
+            (scratch / "bundle" / name).write_bytes(content)
+        scratch.rename(folder)
+    return folder
+
+
+def _reference(work: Work, current: featuresets.FeatureSet, pins: dict[str, int | None], folder: Path) -> dict[str, Any]:
+    """Keep a sample of all entities' features at as_of beside the bundle: what later partitions are compared with."""
+    use_case = work.use_case
+    rows = frames.entity_frame_at(work.lake, use_case, current, work.as_of, pins=pins)
+    entities = rows.column(use_case.entity.key).to_pylist()
+    kept = splits.thin(
+        entities, np.zeros(len(rows), dtype=np.int64), limit=use_case.monitoring.sample, seed=use_case.training.seed
+    )
+    path = folder / "reference.parquet"
+    temporary = path.with_name(f".{path.name}.{work.lease.token}")
+    pq.write_table(rows.take(pa.array(kept)), temporary, compression="zstd")
+    temporary.replace(path)
+    return {"path": str(path), "rows": len(kept), "entities": len(rows), "as_of": work.as_of.isoformat()}
+
+
+def _empty(work: Work) -> pa.Table:
+    from include.asof import ARROW_TYPES
+
+    key = (work.use_case.entity.key, ARROW_TYPES[work.use_case.entity.type])
+    columns = [key, ("event_timestamp", pa.timestamp("us", tz="UTC")), ("label", pa.float64()), ("split", pa.string())]
+    return pa.schema(columns).empty_table()
+
+
+def _discard(_: object) -> None:
+    return None
+
+
+__all__: Sequence[str] = ("FIELDS", "LIBRARIES", "NAME", "compute", "effects", "out_of_fold_auc", "prepare", "reads")
