@@ -1,0 +1,45 @@
+"""Warm start: what the scheduler has imported, every task that is forked from it has for nothing.
+
+Airflow imports this module by its bare name in all of its processes. The libraries are only imported here, never
+used: no thread pool and no OpenMP runtime may have started before a fork.
+"""
+
+import importlib
+import logging
+import sys
+
+WARM = (
+    "duckdb",
+    "deltalake",
+    "lightgbm",
+    "great_expectations",
+    "feast.repo_operations",
+    "mlflow.lightgbm",
+    "mlflow.pyfunc",
+    "mlflow.sklearn",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "evidently.presets",
+    "plotly.offline",
+    "include.runner",
+    "include.offline_store",
+    "include.feast_stores",
+    *(f"include.{stage}" for stage in ("ingestion", "validation", "features", "materialization", "training", "fitting")),
+    *(f"include.{stage}" for stage in ("evaluation", "evaluation_report", "bento", "deployment", "drift", "drift_report")),
+)
+CHATTY = ("great_expectations", "py.warnings", "mlflow", "alembic")
+
+
+def _warm() -> None:
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for name in WARM:
+        try:
+            importlib.import_module(name)
+        except Exception:  # a task that needs it will say so; the scheduler must start
+            logging.getLogger(__name__).warning("cannot import %s ahead of the tasks", name, exc_info=True)
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.NOTSET)
+
+
+if len(sys.argv) > 1 and sys.argv[1] == "scheduler":
+    _warm()

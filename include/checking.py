@@ -1,0 +1,133 @@
+"""What is wrong with a use case beyond its form: names that resolve to nothing, SQL that does not run, zones, patterns."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import duckdb
+
+from include import usecase
+from include.asof import AsOfViews, resolve_sql
+from include.errors import ConfigError
+from include.lake import Lake, connect
+from include.partitions import period
+from include.usecase import Source, UseCase
+
+Where = tuple[str, ...]
+Problem = tuple[Where, str]
+TIMES = ("event_timestamp", "created_timestamp")
+
+
+def check_file(path: Path) -> UseCase:
+    """Return the use case of a file.
+
+    Raises:
+        ConfigError: every problem on a line of its own, with the file, the line and the remedy.
+    """
+    use_case = usecase.load(path)
+    found = list(problems(use_case))
+    if found:
+        lines = usecase.lines(path.read_text(encoding="utf-8"))
+        raise ConfigError("\n".join(f"{path}, line {_line(where, lines)}: {'.'.join(where)}: {text}" for where, text in found))
+    return use_case
+
+
+def problems(use_case: UseCase) -> Iterator[Problem]:
+    """Yield what is wrong: where, and what with its remedy."""
+    for name, source in use_case.sources.items():
+        yield from _source(("sources", name), source)
+    yield from _label(use_case)
+    for name in use_case.features:
+        yield from _view(use_case, name)
+
+
+def _source(where: Where, source: Source) -> Iterator[Problem]:
+    try:
+        ZoneInfo(source.timezone)
+    except (ZoneInfoNotFoundError, ValueError):
+        yield (*where, "timezone"), f"{source.timezone!r} is no time zone; write one such as Europe/Berlin"
+    for name, column in source.columns.items():
+        if column.regex is not None:
+            try:
+                with connect() as con:
+                    con.execute("SELECT regexp_full_match('', ?)", [column.regex])
+            except duckdb.Error as error:
+                reason = str(error).splitlines()[0]
+                yield (*where, "columns", name, "regex"), f"{column.regex!r} is no regular expression ({reason}); correct it"
+        if column.min is not None and column.max is not None and column.min > column.max:
+            yield (*where, "columns", name), f"min ({column.min:g}) is above max ({column.max:g}); swap them"
+    headers = [column.header or name for name, column in source.columns.items()]
+    for header in sorted({header for header in headers if headers.count(header) > 1}):
+        yield (*where, "columns"), f"two columns have the header {header!r}; each needs its own"
+    kinds = {name: column.type for name, column in source.columns.items()}
+    for time in source.time_columns:
+        if kinds.get(time) not in (None, "timestamp", "date", "string"):
+            yield (*where, "columns", time), f"is the source's time but of type {kinds[time]}; make it timestamp or date"
+
+
+def _label(use_case: UseCase) -> Iterator[Problem]:
+    label = use_case.label
+    if label.source is not None:
+        source = use_case.sources[label.source]
+        known = {*source.columns, *source.time_columns}
+        if label.column not in known:
+            yield ("label", "column"), f"{label.column!r} is no column of {label.source}; it has {sorted(known)}"
+        elif (kind := source.columns[str(label.column)].type) not in ("bool", "int64", "float64"):
+            yield ("label", "column"), f"{label.column!r} is of type {kind}; a label is bool or 0 and 1, else write label.sql"
+        if label.assumed_lag is None and label.label_time not in known:
+            yield ("label", "label_time"), f"{label.label_time!r} is no column of {label.source}; name one, or `event + DURATION`"
+        if use_case.entity.key not in known:
+            yield ("label", "source"), f"{label.source} has no column {use_case.entity.key!r}, the entity's key; declare it"
+    elif label.sql is not None:
+        wanted = (use_case.entity.key, "event_timestamp", "label_timestamp", "label")
+        yield from _sql(use_case, ("label", "sql"), label.sql, wanted, label.lookback)
+
+
+def _view(use_case: UseCase, name: str) -> Iterator[Problem]:
+    view, where = use_case.features[name], ("features", name)
+    if view.source is not None:
+        source = use_case.sources[view.source]
+        for column, kind in view.columns.items():
+            declared = source.columns.get(column)
+            if declared is None:
+                yield (*where, "columns", column), f"is no column of {view.source}; it has {sorted(source.columns)}"
+            elif not _fits(declared.type, kind):
+                yield (*where, "columns", column), f"is {declared.type} in {view.source}, not {kind}; declare one of the two"
+        if use_case.entity.key not in source.columns:
+            yield (*where, "source"), f"{view.source} has no column {use_case.entity.key!r}, the entity's key; declare it"
+    elif view.sql is not None:
+        wanted = (use_case.entity.key, *(TIMES if view.grain == "event" else ()), *view.columns)
+        yield from _sql(use_case, (*where, "sql"), view.sql, wanted, view.lookback)
+
+
+def _sql(use_case: UseCase, where: Where, text: str, wanted: tuple[str, ...], lookback: timedelta) -> Iterator[Problem]:
+    """Run a query over sources without rows and compare its columns with those that are wanted."""
+    try:
+        query = resolve_sql(use_case, text)
+        with (
+            tempfile.TemporaryDirectory() as empty,
+            AsOfViews(connect(), Lake(empty), use_case, keys=[]) as views,
+        ):
+            views.at(period(use_case, use_case.history.first.isoformat()), lookback)
+            columns = views.query(query).column_names
+    except ConfigError as error:
+        yield where, re.sub(rf"^{re.escape(use_case.name)}: ", "", str(error))
+        return
+    missing = [name for name in wanted if name not in columns]
+    if missing:
+        yield where, f"the query gives no column {missing}; it gives {columns}. Add it to the SELECT, or correct the YAML"
+
+
+def _fits(declared: str, wanted: str) -> bool:
+    return declared == wanted or (declared, wanted) == ("int64", "float64")
+
+
+def _line(where: Where, lines: dict[Where, int]) -> int:
+    while where and where not in lines:
+        where = where[:-1]
+    return lines.get(where, 1)

@@ -1,0 +1,238 @@
+"""`evergreen ...`: everything that a DAG does, from a shell, and what only people do.
+
+Commands import what they need when they run, so `evergreen --help` is quick. Exit codes are those of include/errors.py.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from include import cli_live, cli_records, cli_usecase, errors
+from include.cli_context import (
+    First,
+    Last,
+    Partition,
+    UseCaseArgument,
+    UseCaseOption,
+    actor,
+    current_settings,
+    find_use_case,
+    open_records,
+    say,
+    show,
+    wanted_keys,
+    without_secrets,
+)
+from include.errors import ConfigError, EvergreenError, MissingPartition, SourceError
+from include.telemetry import QUIET
+
+if TYPE_CHECKING:
+    from include.config import Settings
+    from include.records import Mode, Records, Target
+    from include.runner import Report
+    from include.usecase import UseCase
+
+log = logging.getLogger(__name__)
+
+UNEXPECTED = 70
+UP_TO_JUDGED = ("ingestion", "validation", "features", "training", "evaluation")
+DATA_STAGES = ("ingestion", "validation", "features")
+COLUMNS = ("partition", "stage", "state", "seconds", "digest", "reason")
+
+app = typer.Typer(
+    name="evergreen",
+    help="Keeps tabular models fresh: as-of correct, fail-closed pipelines.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+cli_usecase.add_to(app)
+cli_records.add_to(app)
+cli_live.add_to(app)
+
+
+@app.callback()
+def configure(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log each step on standard error.")] = False) -> None:
+    """Keep tabular models fresh."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("include").setLevel(logging.INFO if verbose else logging.WARNING)
+    ours = lambda record: record.levelno >= logging.WARNING or record.name.startswith("include")  # noqa: E731
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(ours)  # libraries set levels of their own when they are imported
+    if not verbose:
+        warnings.simplefilter("ignore")
+
+
+@app.command()
+def run(
+    stage: Annotated[str, typer.Argument(help="A stage, such as training, or `all` for the whole chain.")],
+    use_case: UseCaseOption,
+    partition: Partition = None,
+    first: First = None,
+    last: Last = None,
+    force: Annotated[bool, typer.Option("--force", help="Compute beside the record and compare; changes nothing.")] = False,
+    restate: Annotated[
+        str | None, typer.Option("--restate", metavar="REASON", help="Accept changed source rows; audited.")
+    ] = None,
+    mode: Annotated[
+        str, typer.Option("--mode", metavar="backfill|live", help="live: only the newest complete partition.")
+    ] = "backfill",
+    live: Annotated[bool, typer.Option("--live", help="The same as --mode live.")] = False,
+) -> None:
+    """Run one stage, or all, for a partition or a range, without Airflow."""
+    from include.runner import STAGES
+
+    if stage not in (*STAGES, "all"):
+        raise ConfigError(f"{stage!r} is no stage; stages are {', '.join(STAGES)}, or `all`")
+    if restate is not None and not restate.strip():
+        raise ConfigError("--restate needs a reason; it goes on the audit record")
+    settings = current_settings()
+    case = find_use_case(settings, use_case)
+    keys = wanted_keys(case, partition, first, last)
+    records = open_records(settings)
+    _record(records, case, keys, mode="live" if live else mode)
+    options = {"restate": restate.strip()} if restate is not None else {}
+    reports: list[Report] = []
+    for name in STAGES if stage == "all" else (stage,):
+        going = [key for key in keys if _goes_on(name, reports, key)]
+        reports += _run_stage(name, case, going, settings, force=force, options=options if name == "ingestion" else {})
+    _tell(reports)
+
+
+@app.command("load-history")
+def load_history(use_case: UseCaseArgument, first: First = None, last: Last = None) -> None:
+    """Ingest, validate and materialize a range in one pass; by default what makes the newest partition trainable."""
+    from include import history
+    from include.clock import utc_now
+
+    settings = current_settings()
+    case = find_use_case(settings, use_case)
+    plan = history.plan(case, first, last, utc_now())
+    open_records(settings)
+    done, failed = [], 0
+    for stage, keys in plan.items():
+        found = history.load(stage, settings, case.name, keys, owner=f"load-history@{actor()}", actor=actor())
+        counts = {name: count for name, count in found.items() if name not in ("stage", "first", "last", "reasons")}
+        done.append((stage, keys[0], keys[-1], ", ".join(f"{count} {name}" for name, count in counts.items())))
+        failed += sum(count for name, count in counts.items() if name not in ("done", "reused", "skipped"))
+        for key, reason in found.get("reasons", {}).items():
+            say(f"{stage} {key}: {reason}")
+    show(("stage", "first", "last", "partitions"), done)
+    if failed:
+        raise EvergreenError(f"{failed} partition(s) did not pass; see the reasons above, and `evergreen status {case.name}`")
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        say(f"evergreen {version('evergreen')}")
+    except PackageNotFoundError:
+        say("evergreen (not installed; runs from its source folder)")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; an EvergreenError ends as one clear line and its exit code. No library reports its use."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="evergreen")
+    except EvergreenError as error:
+        sys.stderr.write(f"evergreen: {without_secrets(str(error))}\n")
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:  # noqa: BLE001 - the last line of defence: no bare traceback
+        where = traceback.format_exc() if log.isEnabledFor(logging.INFO) else "run it with `evergreen -v ...` to see where\n"
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        sys.stderr.write(without_secrets(f"evergreen: unexpected {reason}; {where}"))
+        sys.exit(UNEXPECTED)
+
+
+def _record(records: Records, case: UseCase, keys: Sequence[str], *, mode: str) -> None:
+    """Record mode and target of the partitions before anything runs for them."""
+    from include.clock import utc_now
+    from include.partitions import newest_complete
+
+    now = utc_now()
+    newest = newest_complete(case, now)
+    late = [key for key in keys if newest is None or key > newest]
+    if late:
+        raise ConfigError(
+            f"partition {late[0]} of {case.name} is not complete yet; the newest complete one is {newest or 'none'}"
+        )
+    if mode not in ("backfill", "live"):
+        raise ConfigError(f"--mode {mode!r}: give backfill or live")
+    if mode == "live" and keys != [newest]:
+        raise ConfigError(f"only the newest complete partition of {case.name}, {newest}, can be live; give --partition {newest}")
+    meant: tuple[Mode, Target] = ("live", "deployed") if mode == "live" else ("backfill", "judged")
+    for key in keys:
+        records.raise_partition(case.name, key, mode=meant[0], target=meant[1], actor=actor(), at=now)
+
+
+def _run_stage(
+    name: str,
+    case: UseCase,
+    keys: Sequence[str],
+    settings: Settings,
+    *,
+    force: bool = False,
+    options: dict[str, str] | None = None,
+) -> list[Report]:
+    """Run a stage for keys: a data stage for many in one scan, the others one by one; one key's refusal stops only that key."""
+    from include import runner
+
+    who = actor()
+    if len(keys) == 1:
+        return [runner.run(name, case.name, keys[0], settings=settings, actor=who, force=force, options=options)]
+    if name in DATA_STAGES and not force:
+        return list(runner.run_range(name, case.name, keys, settings=settings, actor=who, options=options))
+    reports = []
+    for key in keys:
+        try:
+            reports.append(runner.run(name, case.name, key, settings=settings, actor=who, force=force, options=options))
+        except EvergreenError as error:
+            told = {"error": type(error).__name__}
+            reports.append(runner.Report(name, case.name, key, "failed", "", str(error), False, 0.0, told, {}))
+    return reports
+
+
+def _goes_on(stage: str, reports: Sequence[Report], key: str) -> bool:
+    """Tell whether the chain goes on for a key: no stage before has stopped it; drift follows the judgement."""
+    before = [report for report in reports if report.key == key and (stage != "drift" or report.stage in UP_TO_JUDGED)]
+    return all(report.state == "done" for report in before)
+
+
+def _tell(reports: Sequence[Report]) -> None:
+    """Show what every stage came to; a failed or blocked partition makes the command fail."""
+    shown = [
+        (r.key, r.stage, f"{r.state} (reused)" if r.reused else r.state, f"{r.seconds:.2f}", r.digest[7:19], r.reason)
+        for r in reports
+    ]
+    if len(shown) > 60:
+        bad = [row for row, report in zip(shown, reports, strict=True) if report.state != "done"]
+        shown = shown[:5] + bad + shown[-5:]
+    show(COLUMNS, shown)
+    stopped = [report for report in reports if report.state in ("failed", "blocked")]
+    if stopped:
+        names = ", ".join(f"{report.stage} {report.key}" for report in stopped[:5])
+        more = f" and {len(stopped) - 5} more" if len(stopped) > 5 else ""
+        worst: type[EvergreenError] = SourceError if stopped[0].state == "blocked" else MissingPartition
+        worst = getattr(errors, str(stopped[0].outputs.get("error")), worst)
+        raise worst(f"{len(stopped)} of {len(reports)} did not pass: {names}{more}; see the reasons above")
+
+
+def _state(report: Report) -> str:
+    return f"{report.state} (reused)" if report.reused else report.state

@@ -1,0 +1,121 @@
+"""Commands about use cases: draft one, check one, its schema, and the simulator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from include.cli_context import First, Last, current_settings, find_use_case, say, show, wanted_keys
+from include.errors import ConfigError
+
+usecase_app = typer.Typer(help="Check a use case file, or print its JSON schema.", no_args_is_help=True, rich_markup_mode=None)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    app.command()(new)
+    app.command()(simulate)
+    app.add_typer(usecase_app, name="usecase")
+
+
+def new(
+    source: Annotated[Path, typer.Option("--from", metavar="FILE", help="A CSV or Parquet table with its outcome as a column.")],
+    name: Annotated[str | None, typer.Option("--name", help="Name of the use case; else that of the file.")] = None,
+    key: Annotated[str | None, typer.Option("--key", metavar="COLUMN", help="Column that says whom a row is about.")] = None,
+    time: Annotated[str | None, typer.Option("--time", metavar="COLUMN", help="Column that says when the row happened.")] = None,
+    label: Annotated[str | None, typer.Option("--label", metavar="COLUMN", help="Column with the outcome, 0 or 1.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write; - prints it.")] = None,
+) -> None:
+    """Draft a use case from a table: key, times, label and types are guessed, and each guess says so."""
+    from include.drafting import draft, path_in
+
+    settings = current_settings()
+    beside = not source.resolve().is_relative_to(settings.data_dir)
+    prints = output is not None and str(output) == "-"
+    folder = output.parent if output and not prints else source.parent if beside else settings.usecase_dirs[0]
+    called, text = draft(
+        source, given_path=path_in(folder, source, settings.data_dir), name=name, key=key, time=time, label=label
+    )
+    if prints:
+        say(text.rstrip("\n"))
+        return
+    path = output or folder / f"{called}.yaml"
+    if path.stem != called:
+        raise ConfigError(f"{path}: a use case file carries its name; call it {called}.yaml, or give --name {path.stem}")
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise ConfigError(f"{path} is there already; remove it, or give another --name or --output") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error.strerror}); give another --output") from error
+    say(f"Wrote {path}. Read its guesses, then run:\n  evergreen usecase check --data {path}")
+    if path.parent.resolve() not in settings.usecase_dirs:
+        say(f"Then let Evergreen find it:\n  export EVERGREEN_USECASES={settings.usecases}:{path.parent.resolve()}")
+
+
+@usecase_app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="A use case file.")],
+    data: Annotated[bool, typer.Option("--data", help="Also read the data, in a throw-away folder.")] = False,
+) -> None:
+    """Say what is wrong with a use case file, with line and remedy."""
+    from include import checking
+
+    use_case = checking.check_file(file)
+    say(f"{file}: {use_case.name} is well formed: {len(use_case.sources)} source(s), {len(use_case.feature_types)} feature(s)")
+    if not data:
+        return
+    from include import trying
+
+    found = trying.try_data(use_case, current_settings())
+    heads = (f"row {number}" for number in range(1, trying.HEAD + 1))
+    show(("column", "null share", *heads), found.columns, title=f"training frame of {found.key}: {found.rows} mature rows")
+    show(("what", "value"), found.facts)
+    found.refuse()
+
+
+@usecase_app.command()
+def schema() -> None:
+    """Print the JSON schema of a use case file."""
+    import json
+
+    from include.usecase import UseCase
+
+    say(json.dumps(UseCase.model_json_schema(), indent=2))
+
+
+def simulate(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the files go: STREAM/KEY.csv.")],
+    use_case: Annotated[str, typer.Option("--use-case", "-u", help="A use case with simulated sources.")] = "repayment",
+    partition: Annotated[str | None, typer.Option("--partition", "-p", metavar="KEY")] = None,
+    first: First = None,
+    last: Last = None,
+    customers: Annotated[int | None, typer.Option("--customers", min=1, help="Else as in the use case.")] = None,
+    concept_shift: Annotated[int | None, typer.Option("--concept-shift", metavar="DAY", min=0)] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Else EVERGREEN_SEED.")] = None,
+) -> None:
+    """Write the simulated portfolio as CSV files; a day's bytes depend on seed and day alone."""
+    from datetime import date
+
+    from include.simulation import write_days
+
+    settings = current_settings()
+    case = find_use_case(settings, use_case)
+    spec = next((source.simulator for source in case.sources.values() if source.simulator is not None), None)
+    if spec is None:
+        raise ConfigError(f"{case.name} has no simulated source; name one that has with --use-case")
+    keys = [date.fromisoformat(key) for key in wanted_keys(case, partition, first, last)]
+    written = write_days(
+        output,
+        keys[0],
+        keys[-1],
+        seed=settings.seed if seed is None else seed,
+        customers=customers or spec.customers,
+        start=case.history.first,
+        concept_shift=spec.concept_shift if concept_shift is None else concept_shift,
+        cut_off=case.cut_off,
+    )
+    say(f"wrote {len(written)} files for {len(keys)} day(s) to {output}")

@@ -1,0 +1,205 @@
+"""Draft a use case from one table: every field that was guessed says so, and the draft passes `usecase check`."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+from include import usecase
+from include.errors import ConfigError
+from include.profiling import Profile, Table, moment, text
+from include.roles import Roles, guess_roles
+
+RESERVED = {"partition", "source_file", "source_row", "arrived_at", "malformed"}
+DAY = timedelta(days=1)
+
+
+def draft(
+    path: Path,
+    *,
+    given_path: str | None = None,
+    name: str | None = None,
+    key: str | None = None,
+    time: str | None = None,
+    label: str | None = None,
+) -> tuple[str, str]:
+    """Return (name, YAML) of a use case over the table in `path`; `key`, `time` and `label` are headers that a person knows.
+
+    `given_path` is how the YAML names the table (see `path_in`); else its name, for a YAML that stands beside it.
+
+    Raises:
+        SourceError: the file is no readable table.
+        ConfigError: no column can be the key, the time or the label; the message says which option names it.
+    """
+    table = Table(path)
+    called = _name(name or path.name.split(".")[0])
+    roles = guess_roles(table, key=key, time=time, label=label)
+    document = "\n".join(_render(called, given_path or path.name, table, roles)) + "\n"
+    usecase.parse(document, where=f"draft of {path.name}", folder=path.parent)
+    return called, document
+
+
+def _name(words: str) -> str:
+    name = re.sub(r"[^a-z0-9]+", "_", words.lower()).strip("_")
+    name = name if name[:1].isalpha() else f"use_case_{name}".strip("_")
+    return name[:48].rstrip("_")
+
+
+def column_names(headers: Sequence[str]) -> dict[str, str]:
+    """Return a column name for each header: letters, digits and _, unique, none that the lake uses itself."""
+    names: dict[str, str] = {}
+    for header in headers:
+        base = re.sub(r"[^A-Za-z0-9]+", "_", header).strip("_")[:55] or "column"
+        base = base if not base[0].isdigit() else f"c_{base}"
+        base = f"{base}_value" if base.lower() in RESERVED else base
+        name, number = base, 2
+        while name.lower() in {known.lower() for known in names.values()}:
+            name, number = f"{base}_{number}", number + 1
+        names[header] = name
+    return names
+
+
+def path_in(folder: Path, table: Path, data_dir: Path) -> str:
+    """Return how a YAML in `folder` names a table: relative to it, or to the data folder; sources may lie nowhere else.
+
+    Raises:
+        ConfigError: the table is in neither, or its name holds characters that a path in a YAML may not.
+    """
+    table = table.resolve()
+    for base, prefix in ((folder.resolve(), ""), (data_dir.resolve(), "{data_dir}/")):
+        if table.is_relative_to(base):
+            relative = str(table.relative_to(base))
+            if re.search(r"[\\%\0{}~*?\[\]]|::", relative):
+                raise ConfigError(f"{table}: its path holds one of \\ % {{ }} ~ * ? [ ]; rename it")
+            return prefix + relative
+    raise ConfigError(f"{table} is neither in {folder} nor in {data_dir}; write the YAML beside the table, or move the table")
+
+
+def _render(name: str, path: str, table: Table, roles: Roles) -> Iterator[str]:
+    names = {header: _plain(column) for header, column in column_names([c.header for c in table.columns]).items()}
+    entity, event = names[roles.entity.header], names[roles.event.header]
+    cadence, first, last, delay, why_delay, why_last = _times(table, roles)
+    yield f"# Drafted by `evergreen new` from {_note(table.path.name)} ({table.rows} rows). Each guess says so: read them, then"
+    yield "# run `evergreen usecase check` and `evergreen usecase check --data` on this file."
+    yield f"name: {_plain(name)}"
+    yield f"cadence: {cadence}  # guessed from the span of {_note(roles.event.header)}"
+    yield f"history: {{first: {first}, last: {last}}}  # {why_last}; without `last` partitions go on with the clock"
+    kind = _entity_type(roles.entity)
+    called = _plain(_name(roles.entity.header))
+    yield f"entity: {{name: {called}, key: {entity}, type: {kind}}}  # guessed: {_why_entity(roles.entity)}"
+    yield "sources:"
+    yield "  rows:"
+    yield f"    path: {json.dumps(path)}"
+    yield f"    format: {table.format}"
+    yield f"    event_time: {event}  # guessed: when the row happened"
+    if roles.arrival is not None:
+        yield f"    arrival: {names[roles.arrival.header]}  # guessed: when the row could first be known"
+    else:
+        yield "    arrival: event + 0s  # assumed: each row was known at once; name a column, or a longer delay"
+    record = [names[roles.record.header]] if roles.record else ([entity] if roles.entity.unique else [entity, event])
+    yield f"    key: [{', '.join(record)}]  # guessed: what names a row; a later row of the same key corrects it"
+    yield "    empty: allow  # a file that is given once has days without rows"
+    yield f"    columns:  # types guessed from all {table.rows} rows"
+    needed = {roles.entity.header, roles.event.header} | ({roles.record.header} if roles.record else set())
+    for column in table.columns:
+        yield f"      {names[column.header]}: {_column(column, names, column.header in needed, roles)}"
+    yield "label:"
+    yield "  source: rows"
+    yield f"  column: {names[roles.label.header]}  # guessed: it holds two values; 1 is what the score is the probability of"
+    if roles.outcome is not None:
+        yield f"  label_time: {names[roles.outcome.header]}  # guessed: when the outcome was known"
+    else:
+        yield "  label_time: event + 0s  # assumed: no column says when the outcome was known; write the true delay"
+    yield f"  delay: {delay}  # {why_delay}"
+    yield "features:"
+    yield "  row_features:"
+    yield "    grain: event"
+    yield "    source: rows"
+    ttl = usecase.format_duration(_ttl(table, roles))
+    yield f"    lookback: {ttl}  # guessed from the span: how far back a value may stand"
+    yield f"    ttl: {ttl}"
+    yield "    columns:"
+    for column in roles.features:
+        yield f"      {names[column.header]}: {column.type}  # guessed from {column.distinct} different values"
+    for column, reason in roles.left_out:
+        yield f"      # {names[column.header]}: left out ({reason})"
+    yield "gates:"
+    yield f"  min_rows: {_min_rows(table, roles)}  # guessed: a fifth of the rarer outcome is what the evaluation part can hold"
+
+
+def _column(column: Profile, names: dict[str, str], needed: bool, roles: Roles) -> str:
+    kind = column.type
+    if column is roles.entity:
+        kind = _entity_type(column)
+    fields = [f"type: {kind}"]
+    if names[column.header] not in (column.header, json.dumps(column.header)):
+        fields.append(f"header: {json.dumps(column.header)}")
+    if needed and column.nulls == 0:
+        fields.append("nullable: false")
+    note = f"  # guessed: {column.misfits} value(s) do not fit and would go to quarantine" if column.misfits else ""
+    return f"{{{', '.join(fields)}}}{note}"
+
+
+def _times(table: Table, roles: Roles) -> tuple[str, date, date, str, str, str]:
+    """Return cadence, first and last key, the label's delay, and why."""
+    event = moment(roles.event.header)
+    known = [moment(column.header) for column in (roles.arrival, roles.outcome) if column is not None]
+    lag = table.lag_days(f"greatest({', '.join([event, *known])})", event)
+    delay = timedelta(days=math.ceil(lag))
+    usual = table.lag_days(f"greatest({', '.join([event, *known])})", event, 0.95)
+    seen = f"guessed: the latest outcome came {lag:.1f} days after its row (95 % within {usual:.1f})"
+    start, end = (_day(value) for value in table.moments(roles.event.header))
+    arrived = _day(table.moments(roles.arrival.header)[1]) if roles.arrival else end
+    span = (end - start).days + 1
+    cadence = "day" if span <= 400 else "week" if span <= 7 * 400 else "month"
+    mature = int(table.scalar(f"SELECT count(*) FROM given WHERE {event} + to_days(?) < ?", delay.days, _midnight(arrived + DAY)))
+    last, why_last = arrived, "guessed from the file's first and last row"
+    if mature < table.rows / 2:
+        last, why_last = end + delay + DAY, "guessed from the file's first row, and the day on which its last outcome is known"
+    keys = usecase.period_start(cadence, start), usecase.period_start(cadence, last)
+    return cadence, *keys, usecase.format_duration(delay), seen if known else "assumed, as above", why_last
+
+
+def _ttl(table: Table, roles: Roles) -> timedelta:
+    first, last = (_day(value) for value in table.moments(roles.event.header))
+    span = timedelta(days=(last - first).days + 2)
+    return max(span, timedelta(days=35)) if roles.entity.unique else min(max(span, timedelta(days=35)), timedelta(days=365))
+
+
+def _min_rows(table: Table, roles: Roles) -> int:
+    value = table.distinct(roles.label.header)[0]
+    count = int(table.scalar(f"SELECT count(*) FROM given WHERE {text(roles.label.header)} = ?", value))
+    rarer = min(count, table.rows - roles.label.nulls - count)
+    return max(10, min(500, rarer // 10))
+
+
+def _entity_type(column: Profile) -> str:
+    return "int64" if column.type == "int64" and column.misfits == 0 else "string"
+
+
+def _why_entity(column: Profile) -> str:
+    return "each entity has one row" if column.unique else f"{column.distinct} entities over {column.rows} rows"
+
+
+def _day(value: datetime) -> date:
+    return value.astimezone(UTC).date()
+
+
+def _midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def _plain(name: str) -> str:
+    """Return a name as YAML reads it back as text: in quotes where it would be read as a truth value, a number or nothing."""
+    import yaml
+
+    return name if yaml.safe_load(name) == name else json.dumps(name)
+
+
+def _note(foreign: str) -> str:
+    """Return a foreign name as one line of plain characters, safe in a comment."""
+    return json.dumps(foreign[:60])

@@ -1,0 +1,118 @@
+"""The environment of the processes that an installation starts, built explicitly.
+
+What the caller's shell happens to hold (PYTHONPATH, TZ, locale, proxies for loopback, Airflow or MLflow settings of
+another project, PYTHONDONTWRITEBYTECODE) changes nothing in a run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from include.airflow_api import ADMIN, password_file
+from include.config import ROOT, Settings
+from include.telemetry import QUIET
+
+MARK = "EVERGREEN_INSTALLATION"
+DROPPED = (
+    "PYTHON", "AIRFLOW", "_AIRFLOW", "MLFLOW", "_MLFLOW", "BENTO", "FEAST", "GX_", "OMP_", "OPENBLAS_", "MKL_",
+    "NUMEXPR_", "LC_", "OTEL_", "COV_", "PYTEST",
+)  # fmt: skip
+DROPPED_NAMES = {"TZ", "LANG", "LANGUAGE", "VIRTUAL_ENV", "FORKED_BY_MULTIPROCESSING"}
+
+
+def child_environment(settings: Settings, outer: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the whole environment of a child process; secrets are in it, so never log it."""
+    outer = os.environ if outer is None else outer
+    kept = {name: value for name, value in outer.items() if name not in DROPPED_NAMES and not name.startswith(DROPPED)}
+    loopback = ",".join(dict.fromkeys(["127.0.0.1", "localhost", "::1", settings.host]))
+    own = {f"EVERGREEN_{name.upper()}": value for name, value in _given(settings).items()}
+    return (
+        kept
+        | QUIET
+        | own
+        | _airflow(settings)
+        | {
+            MARK: str(settings.home),
+            "BENTOML_HOME": str(settings.home / "bento"),
+            "LC_ALL": "C.UTF-8",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_TRACKING_URI": settings.mlflow_address,
+            "NO_PROXY": loopback,
+            "no_proxy": loopback,
+            "OMP_WAIT_POLICY": "passive",
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', os.defpath)}",
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'include' / 'airflow_home'}",
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONUTF8": "1",
+            "TZ": "UTC",
+        }
+    )
+
+
+def ensure_password(settings: Settings) -> str | None:
+    """Make the Airflow administrator's password if there is none; return it only when it was made now."""
+    path = password_file(settings)
+    if path.exists():
+        return None
+    password = secrets.token_urlsafe(12)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump({ADMIN: password}, file)
+    temporary.replace(path)
+    return password
+
+
+def _given(settings: Settings) -> dict[str, str]:
+    """Return the settings as text, so that a child sees what its parent saw, wherever that came from."""
+    values = {}
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        values[name] = value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
+    return {name: value for name, value in values.items() if value}
+
+
+def _airflow(settings: Settings) -> dict[str, str]:
+    home = settings.home / "airflow"
+    options: dict[str, dict[str, object]] = {
+        "core": {
+            "dags_folder": ROOT / "dags",
+            "plugins_folder": ROOT / "plugins",
+            "load_examples": False,
+            "executor": "LocalExecutor",
+            "parallelism": settings.parallelism,
+            "default_timezone": "utc",
+            "execution_api_server_url": f"{settings.airflow_url}/execution/",
+            "fernet_key": settings.secret("airflow_fernet").get_secret_value() + "=",
+            "simple_auth_manager_users": f"{ADMIN}:admin",
+            "simple_auth_manager_passwords_file": password_file(settings),
+        },
+        "database": {"sql_alchemy_conn": f"sqlite:///{home / 'airflow.db'}"},
+        "api": {
+            "host": settings.host,
+            "port": settings.airflow_port,
+            "base_url": settings.airflow_url,
+            "secret_key": settings.secret("airflow_session").get_secret_value(),
+            "workers": 1,
+        },
+        "api_auth": {"jwt_secret": settings.secret("airflow_jwt").get_secret_value()},
+        "logging": {"base_log_folder": settings.home / "logs" / "airflow", "logging_level": "INFO"},
+        "scheduler": {
+            "scheduler_idle_sleep_time": 0.5,
+            "task_instance_heartbeat_timeout": 60,
+            "orphaned_tasks_check_interval": 30,
+        },
+        "dag_processor": {"parsing_processes": 1, "refresh_interval": 5},
+    }
+    named = {
+        f"AIRFLOW__{section.upper()}__{name.upper()}": str(value)
+        for section, values in options.items()
+        for name, value in values.items()
+    }
+    return {"AIRFLOW_HOME": str(home), **named}

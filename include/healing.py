@@ -1,0 +1,98 @@
+"""What has to be started again: partitions whose last recorded stage is below their target, with nothing on its way."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from include.clock import utc_now
+from include.partitions import between, newest_complete
+from include.status import Row, rows
+
+if TYPE_CHECKING:
+    from include.airflow_api import AirflowApi
+    from include.config import Settings
+    from include.records import Records
+    from include.usecase import UseCase
+
+log = logging.getLogger(__name__)
+
+LIMIT = 10
+# The stage that is missing -> the asset whose event starts its DAG.
+ASSET_BEFORE = {
+    "validation": "raw",
+    "features": "curated",
+    "training": "features",
+    "evaluation": "candidate",
+    "bento": "judged",
+    "deployment": "bento",
+    "drift": "judged",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """One thing to start again: an asset event for a key, or, without an asset, a run of `ingest_data`."""
+
+    use_case: str
+    key: str
+    stage: str
+    asset: str | None
+    why: str
+
+
+def plan(use_case: str, rows: Iterable[Row], *, active: Collection[str], limit: int = LIMIT) -> list[Restart]:
+    """Return what to start again, newest first, at most `limit`; `active` are the keys with a queued or running run.
+
+    A refusal or a hold is terminal, a missing partition is for `load-history`, and a restated one is for a person.
+    """
+    waiting = [row for row in rows if row.kind == "waiting" and row.key not in active]
+    newest = sorted(waiting, key=lambda row: row.key, reverse=True)[:limit]
+    return [Restart(use_case, row.key, row.stage, ASSET_BEFORE.get(row.stage), row.detail) for row in newest]
+
+
+def active_keys(api: AirflowApi, use_case: str, among: Iterable[str]) -> set[str]:
+    """Return which keys Airflow holds a queued or running run for, be it a run of `load_history` over a range."""
+    runs = api.runs(prefix=f"{use_case}__", states=("queued", "running"))
+    loading = [run.conf for run in runs if run.dag_id == f"{use_case}__load_history"]
+    ranges = [(conf.get("first") or "", conf.get("last") or "9999-12-31") for conf in loading]
+    own = {run.key for run in runs if run.key is not None}
+    return {key for key in among if key in own or any(first <= key <= last for first, last in ranges)}
+
+
+def status_rows(records: Records, use_case: UseCase) -> list[Row]:
+    """Return what each partition of a use case is, from the records as they are now."""
+    partitions = records.partitions(use_case.name)
+    newest = newest_complete(use_case, utc_now())
+    expected = between(use_case, partitions[0].key, newest) if partitions and newest and partitions[0].key <= newest else []
+    return rows(
+        use_case.name,
+        partitions=partitions,
+        results=records.results(use_case.name),
+        running={(one.stage, one.key): str(one) for one in records.holders(use_case.name) if one.lost is None},
+        expected=expected,
+    )
+
+
+def repair_aliases(settings: Settings, records: Records, use_case: str) -> dict[str, int | None]:
+    """Make MLflow's aliases those of the routing row again; return what was changed."""
+    from include.rollout import mirror
+
+    if not records.models(use_case):
+        return {}
+    return mirror(settings, records, records.route(use_case))
+
+
+def restart(api: AirflowApi, item: Restart, *, records: Records, actor: str) -> None:
+    """Start one thing again over Airflow's REST API, and put that on the audit record."""
+    from include.records import AuditEntry
+
+    if item.asset is None:
+        api.trigger(f"{item.use_case}__ingest_data", key=item.key)
+    else:
+        api.emit(f"evergreen://{item.use_case}/{item.asset}", item.key, {"healed": True})
+    details = {"stage": item.stage, "asset": item.asset, "why": item.why}
+    records.append(AuditEntry("heal.started", item.use_case, item.key, actor, details, utc_now()))
+    log.info("heal %s %s: started %s", item.use_case, item.key, item.stage)

@@ -1,0 +1,132 @@
+"""What enters the house, and what it is meant for: the recording of mode and target, history in one pass, gaps.
+
+`intake` is the only place that looks at how a run came about; later stages read the record.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from include import partitions, runner
+from include.clock import utc_now
+from include.config import Settings
+from include.errors import ConfigError, SourceError
+from include.records import Records
+from include.usecase import UseCase, find
+from include.work import Mode, Target
+
+log = logging.getLogger(__name__)
+
+DATA_STAGES = ("ingestion", "validation", "features")
+
+
+def meaning(run_type: str, key: str, newest: str | None) -> tuple[Mode, Target]:
+    """Return mode and target of a run: live for the schedule and for a form run of the newest complete partition."""
+    if run_type == "scheduled" or (run_type != "backfill" and key == newest):
+        return "live", "deployed"
+    return "backfill", "judged"
+
+
+def intake(settings: Settings, use_case: str, key: str, *, run_type: str, actor: str) -> tuple[Mode, Target]:
+    """Record what a partition is meant for; the record only rises. Return what it is meant for now."""
+    now = utc_now()
+    mode, target = meaning(run_type, key, partitions.newest_complete(find(use_case, settings.usecase_dirs), now))
+    row = Records.open(settings.records_address).raise_partition(use_case, key, mode=mode, target=target, actor=actor, at=now)
+    return row.mode, row.target
+
+
+def plan(use_case: UseCase, first: str | None, last: str | None, now: datetime) -> dict[str, list[str]]:
+    """Return the keys that each data stage has to run so that features are there from `first` to `last`.
+
+    Ingestion and validation begin earlier, by what the views and the label look back on. Not given, `last` is the
+    partition before the newest, and `first` what a training on the newest looks back on: the start of the history, or
+    `training.window` and all that has to be known before it.
+
+    Raises:
+        ConfigError: the range is empty, or not complete yet.
+    """
+    newest = partitions.newest_complete(use_case, now)
+    end = last or (partitions.earlier(use_case, newest) if newest else None)
+    if end is None:
+        raise ConfigError(f"{use_case.name} has no complete partition before its newest ({newest}); there is no history to load")
+    if partitions.period(use_case, end).as_of > now:
+        raise ConfigError(f"partition {end} of {use_case.name} is not complete yet; end the range before it")
+    keys = partitions.between(use_case, first or training_first(use_case, newest or end), end)
+    if not keys:
+        raise ConfigError(f"the range {first} to {end} is empty; `first` must not be after `last`")
+    validated = partitions.lookback(use_case, keys[0], max(view.lookback for view in use_case.features.values()))[0]
+    ingested = partitions.lookback(use_case, validated, use_case.label.lookback)[0]
+    return {
+        "ingestion": partitions.between(use_case, ingested, end),
+        "validation": partitions.between(use_case, validated, end),
+        "features": keys,
+    }
+
+
+def training_first(use_case: UseCase, key: str) -> str:
+    """Return the oldest partition whose features and labels a training on `key` can need."""
+    window = use_case.training.window
+    if window is None:
+        return use_case.history.first.isoformat()
+    longest = max(view.ttl for view in use_case.features.values())
+    return partitions.lookback(use_case, key, window + longest + use_case.label.delay)[0]
+
+
+def load(
+    stage: str,
+    settings: Settings,
+    use_case: str,
+    keys: Sequence[str],
+    *,
+    owner: str,
+    attempt: int = 1,
+    actor: str = "cli",
+) -> dict[str, Any]:
+    """Run a data stage over partitions in one pass; they are recorded as backfill, for their data only.
+
+    Returns how many came to what, and the first reasons of those that did not end well.
+
+    Raises:
+        SourceError: not one partition of the range ended well.
+    """
+    records, now = Records.open(settings.records_address), utc_now()
+    known = {row.key for row in records.partitions(use_case)}  # whatever they are meant for, it is no less than this
+    for key in sorted(set(keys) - known):
+        records.raise_partition(use_case, key, mode="backfill", target="data", actor=actor, at=now)
+    counts: dict[str, int] = {}
+    reasons: dict[str, str] = {}
+    for report in runner.run_range(stage, use_case, keys, settings=settings, owner=owner, attempt=attempt, actor=actor):
+        name = "reused" if report.reused and report.state == "done" else report.state
+        counts[name] = counts.get(name, 0) + 1
+        if report.state not in ("done", "skipped") and len(reasons) < 5:
+            reasons[report.key] = report.reason
+    for key, reason in reasons.items():
+        log.warning("%s %s %s: %s", stage, use_case, key, reason)
+    if keys and reasons and not counts.keys() & {"done", "reused", "skipped"}:
+        worst = next(iter(reasons.values()))
+        raise SourceError(f"{stage} of {use_case}: none of {len(keys)} partitions ended well; the first: {worst}")
+    return {"stage": stage, "first": keys[0], "last": keys[-1], **counts, "reasons": reasons} if keys else {"stage": stage}
+
+
+def gap(settings: Settings, use_case: str, key: str) -> list[str]:
+    """Return the keys between the newest ingested partition before `key` and `key` itself; none on an empty installation."""
+    described = find(use_case, settings.usecase_dirs)
+    done = Records.open(settings.records_address).results(use_case, stage="ingestion")
+    before = [row.key for row in done if row.state == "done" and row.key < key]
+    return partitions.between(described, max(before), key)[1:-1] if before else []
+
+
+def load_gap(
+    settings: Settings, use_case: str, key: str, *, owner: str, attempt: int = 1, actor: str = "cli"
+) -> dict[str, Any]:
+    """Load the days that nobody ran (machine off, DAG paused) before a live partition is taken in."""
+    keys = gap(settings, use_case, key)
+    if not keys:
+        return {"loaded": 0}
+    log.info("%s: %d partitions between %s and %s were never run; loading them first", use_case, len(keys), keys[0], keys[-1])
+    for stage in DATA_STAGES:
+        load(stage, settings, use_case, keys, owner=f"{owner}/{stage}", attempt=attempt, actor=actor)
+    return {"loaded": len(keys), "first": keys[0], "last": keys[-1]}

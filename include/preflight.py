@@ -1,0 +1,150 @@
+"""What must be true before anything is started; every refusal is one line with its remedy."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import socket
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from include.config import ROOT, Settings
+from include.errors import ConfigError, Unavailable
+
+LAYOUT = 1
+NEED_BYTES = 2 * 1024**3
+PYTHONS = ((3, 11), (3, 13))
+PORTS = {"airflow_port": "Airflow", "mlflow_port": "MLflow", "node_port": "the serving node"}
+
+
+def check(settings: Settings) -> None:
+    """Check Python, the installation, the home folder, its version and the free space.
+
+    Raises:
+        ConfigError: with the remedy.
+    """
+    check_python(sys.version_info[:2])
+    check_installed()
+    check_home(settings.home)
+    check_version(settings.home)
+    check_space(settings.home)
+
+
+def check_python(found: tuple[int, int]) -> None:
+    """Refuse a Python that the locked requirements do not cover."""
+    if not PYTHONS[0] <= found <= PYTHONS[1]:
+        first, last = (".".join(map(str, edge)) for edge in PYTHONS)
+        raise ConfigError(
+            f"this is Python {found[0]}.{found[1]}; Evergreen runs on {first} to {last}."
+            f" Install one, then `rm -rf .venv && make install PYTHON=python{last}`"
+        )
+
+
+def check_installed() -> None:
+    """Refuse to run on half an installation."""
+    stamp = ROOT / ".venv" / ".installed"
+    if Path(sys.prefix) == ROOT / ".venv" and not stamp.exists():
+        raise ConfigError(f"the installation in {ROOT / '.venv'} was not finished; repair it with `make install`")
+
+
+def check_home(home: Path) -> None:
+    """Make the home folder and see that it can be written, locked and holds databases."""
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        probe = home / f".probe.{os.getpid()}"
+        probe.write_bytes(b"x" * 4096)
+        probe.unlink()
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise ConfigError(f"no space left at {home}; free some, or set EVERGREEN_HOME to another disk") from error
+        raise ConfigError(
+            f"{home} cannot be written ({error.strerror}): it belongs to another user or is read-only;"
+            " fix its owner, or set EVERGREEN_HOME to a folder of yours"
+        ) from error
+
+
+def check_version(home: Path) -> None:
+    """Refuse a home folder of another layout, or of a newer Airflow, whose database this one cannot read."""
+    path = home / "VERSION"
+    if not path.exists():
+        return
+    try:
+        found = json.loads(path.read_text())
+        layout, airflow = int(found["layout"]), str(found.get("airflow", "0"))
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(f"{path} cannot be read; {_aside(home)}") from None
+    if layout != LAYOUT:
+        raise ConfigError(f"{home} was made by layout {layout} of Evergreen, this is layout {LAYOUT}; {_aside(home)}")
+    if _numbers(airflow) > _numbers(version("apache-airflow")):
+        raise ConfigError(
+            f"{home} was used by Airflow {airflow}, installed is the older {version('apache-airflow')};"
+            f" `git pull && make install`, or {_aside(home)}"
+        )
+
+
+def stamp_version(home: Path) -> None:
+    """Record which layout, Airflow and Python made the home folder what it is."""
+    text = json.dumps({"layout": LAYOUT, **_made_by()}, indent=1)
+    temporary = home / f".VERSION.{os.getpid()}"
+    temporary.write_text(text + "\n")
+    temporary.replace(home / "VERSION")
+
+
+def is_migrated(home: Path) -> bool:
+    """Tell whether this very Airflow has set up the databases already, so that a start can skip it."""
+    try:
+        found = json.loads((home / "VERSION").read_text())
+    except (OSError, ValueError):
+        return False
+    return all(found.get(name) == value for name, value in _made_by().items()) and (home / "airflow" / "airflow.db").exists()
+
+
+def check_space(home: Path, need: int = NEED_BYTES) -> None:
+    """Refuse a disk that a day's run would fill."""
+    free = shutil.disk_usage(home).free
+    if free < need:
+        raise ConfigError(
+            f"only {free / 1024**3:.1f} GB are free at {home}, at least {need / 1024**3:.0f} GB are needed;"
+            " free some, or set EVERGREEN_HOME to another disk"
+        )
+
+
+def check_ports(settings: Settings) -> None:
+    """Refuse ports that somebody else holds, or that two of our own settings share."""
+    seen: dict[int, str] = {}
+    for name, what in PORTS.items():
+        port = int(getattr(settings, name))
+        if port in seen:
+            raise ConfigError(f"EVERGREEN_{name.upper()} and EVERGREEN_{seen[port].upper()} are both {port}; change one")
+        seen[port] = name
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((settings.host, port))
+            except OSError as error:
+                raise _not_free(settings.host, port, name, what, error) from error
+
+
+def _not_free(host: str, port: int, name: str, what: str, error: OSError) -> Unavailable:
+    if error.errno == errno.EADDRINUSE:
+        return Unavailable(
+            f"port {port} for {what} is taken on {host}; stop what holds it (`make stop` if it is this installation),"
+            f" or choose another: EVERGREEN_{name.upper()}={port + 1} make run"
+        )
+    return Unavailable(f"port {port} for {what} cannot be opened on {host} ({error.strerror}); set EVERGREEN_{name.upper()}")
+
+
+def _made_by() -> dict[str, str]:
+    return {"airflow": version("apache-airflow"), "mlflow": version("mlflow")}
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int("".join(filter(str.isdigit, part)) or 0) for part in text.split(".")[:3])
+
+
+def _aside(home: Path) -> str:
+    return f"move it aside (`mv {home} {home}.old`) or set EVERGREEN_HOME to another folder"

@@ -1,0 +1,118 @@
+"""The questions that a waiting task asks: has the period ended, are the inputs there, is what is missing coming?
+
+Each is a plain function that is called again and again, in the task and then in the triggerer: it returns None for
+"ask again", or a small answer; an answer with `error` (a name from include.errors) and `message` ends the wait in it.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from typing import Any, cast
+
+from include import partitions
+from include.airflow_api import AirflowApi, Run
+from include.clock import utc_now
+from include.config import Settings, settings
+from include.errors import EvergreenError, MissingPartition, Unavailable
+from include.lake import Lake
+from include.records import Lease, Records
+from include.runner import stage_module
+from include.usecase import UseCase, find
+from include.waiting import DAG_OF, Recorded, SeenRun, hopeless, is_coming, upstream
+from include.work import Work
+
+log = logging.getLogger(__name__)
+
+Answer = dict[str, Any]
+FIRST, LAST = "0000-00-00", "9999-99-99"
+
+
+def period_over(use_case: str, key: str) -> Answer | None:
+    """Answer once the partition's `as_of` has passed."""
+    as_of = partitions.period(find(use_case, settings().usecase_dirs), key).as_of
+    return {"as_of": as_of.isoformat()} if utc_now() >= as_of else None
+
+
+def inputs_there(use_case: str, key: str, stage: str) -> Answer | None:
+    """Answer once all that `stage` reads is recorded, or once what is missing is not coming."""
+    here = settings()
+    described = find(use_case, here.usecase_dirs)
+    records = Records.open(here.records_address)
+    try:
+        missing_inputs(stage, described, key, here, records)
+    except MissingPartition as error:
+        return _missing(stage, described, error, here, records)
+    except EvergreenError:
+        return {"inputs": "unknown"}  # the stage itself will say, and record, what is wrong
+    return {"inputs": "there"}
+
+
+def missing_inputs(stage: str, use_case: UseCase, key: str, here: Settings, records: Records) -> None:
+    """Ask a stage for what it reads, without a lease: nothing is written.
+
+    Raises:
+        MissingPartition: something is not recorded.
+    """
+    row = records.partition(use_case.name, key)
+    if row is None:
+        return
+    work = Work(
+        settings=here,
+        use_case=use_case,
+        period=partitions.period(use_case, key),
+        lake=Lake(here.lake_root),
+        records=records,
+        lease=cast(Lease, None),
+        mode=row.mode,
+        target=row.target,
+        actor="readiness",
+        started=utc_now(),
+    )
+    stage_module(stage).reads(work)
+
+
+def _missing(stage: str, use_case: UseCase, error: MissingPartition, here: Settings, records: Records) -> Answer | None:
+    now = utc_now()
+    try:
+        runs = seen_runs(here, use_case.name, error.keys)
+    except Unavailable as unavailable:
+        log.warning("%s; asking again", unavailable)  # the API server may just be restarting
+        return None
+    coming = {key for key in error.keys if _is_coming(key, stage, use_case, runs, records, now)}
+    lost = hopeless(error.keys, coming)
+    if error.keys and not lost:
+        log.info("%s of %s waits for %s", stage, use_case.name, ", ".join(error.keys))
+        return None
+    return {"error": "MissingPartition", "message": str(error), "keys": list(error.keys)}
+
+
+def _is_coming(key: str, stage: str, use_case: UseCase, runs: list[SeenRun], records: Records, now: datetime) -> bool:
+    found = {name: records.result(use_case.name, key, name) for name in upstream(stage)}
+    partition = records.partition(use_case.name, key)
+    return is_coming(
+        key,
+        stage=stage,
+        runs=runs,
+        recorded={name: Recorded(name, row.state, row.finished_at) for name, row in found.items() if row is not None},
+        target=partition.target if partition else None,
+        transit=use_case.wait.transit,
+        now=now,
+    )
+
+
+def seen_runs(here: Settings, use_case: str, keys: tuple[str, ...]) -> list[SeenRun]:
+    """Return Airflow's runs about these keys, and the active ones of `load_history`, over REST."""
+    stages = {f"{use_case}__{dag}": dag for dag in DAG_OF.values()}
+    with AirflowApi(here) as api:
+        runs = api.runs(prefix=f"{use_case}__", states=("queued", "running"))
+        if len(keys) <= 10:  # a wait for many is a wait for active ones
+            runs += [run for key in keys for run in api.runs(prefix=f"{use_case}__", key=key, states=("success",))]
+    seen = [
+        SeenRun(stages[run.dag_id], run.state, run.ended, run.key, run.key) for run in runs if run.dag_id in stages and run.key
+    ]
+    return seen + [_loading(run) for run in runs if run.dag_id == f"{use_case}__load_history"]
+
+
+def _loading(run: Run) -> SeenRun:
+    return SeenRun("load_history", run.state, run.ended, run.conf.get("first") or FIRST, run.conf.get("last") or LAST)

@@ -1,0 +1,101 @@
+"""Forget a use case: its rows in the records, then its folders. The audit log stays, with an entry more."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from include.clock import utc_now
+from include.config import Settings
+from include.errors import Busy, ConfigError, SourceError
+from include.records import AuditEntry, Records
+from include.usecase import NAME
+
+
+@dataclass(frozen=True)
+class Found:
+    """What there is to delete: rows by table, megabytes by folder."""
+
+    records: dict[str, int]
+    folders: dict[str, float]
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing."""
+        return not any(self.records.values()) and not self.folders
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return lines to show."""
+        held = [(f"records: {table}", f"{count} rows") for table, count in self.records.items() if count]
+        return held + [(folder, f"{size:.1f} MB") for folder, size in self.folders.items()]
+
+
+def preview(settings: Settings, records: Records, use_case: str) -> Found:
+    """Return what `reset` would delete."""
+    _check(use_case)
+    folders = {str(path): _megabytes(path) for path in _paths(settings, use_case) if path.exists()}
+    if "://" in settings.lake_root and (remote := _remote(settings, use_case)) is not None:
+        folders[f"{settings.lake_root}/{use_case}"] = remote
+    return Found(records.forget(use_case), folders)
+
+
+def reset(settings: Settings, records: Records, use_case: str, *, actor: str) -> None:
+    """Delete everything of a use case but its audit log. Killed half-way, it can be run again.
+
+    Raises:
+        Busy: a stage of the use case is running.
+    """
+    _check(use_case)
+    working = [str(one) for one in records.holders(use_case) if one.lost is None]
+    if working:
+        raise Busy(f"{use_case} is at work: {working[0]}; pause its DAGs, wait, then reset")
+    records.forget(use_case, entry=AuditEntry("use_case.reset", use_case, use_case, actor, {}, utc_now()))
+    try:
+        for path in _paths(settings, use_case):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        if "://" in settings.lake_root:
+            _remove_remote(settings, use_case)
+    except OSError as error:
+        raise SourceError(
+            f"{error.filename or use_case}: cannot be deleted ({error.strerror}); mend that and reset again"
+        ) from error
+
+
+def _check(use_case: str) -> None:
+    import re
+
+    if not re.fullmatch(NAME.strip("^$"), use_case):
+        raise ConfigError(f"{use_case!r} is no use case name; names match {NAME}")
+
+
+def _paths(settings: Settings, use_case: str) -> list[Path]:
+    """Return the folders and files of a use case, whose name is checked: none of them leaves the home folder."""
+    home = settings.home
+    online = [home / "online" / f"{use_case}.db{suffix}" for suffix in ("", "-wal", "-shm")]
+    folders = [home / name / use_case for name in ("models", "predictions", "reports", "validation")]
+    local = [] if "://" in settings.lake_root else [Path(settings.lake_root) / use_case]
+    return [*local, *folders, *online]
+
+
+def _megabytes(path: Path) -> float:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files) / 1e6
+
+
+def _remote(settings: Settings, use_case: str) -> float | None:
+    import fsspec
+
+    system, path = fsspec.core.url_to_fs(f"{settings.lake_root.rstrip('/')}/{use_case}")
+    return float(system.du(path)) / 1e6 if system.exists(path) else None
+
+
+def _remove_remote(settings: Settings, use_case: str) -> None:
+    import fsspec
+
+    system, path = fsspec.core.url_to_fs(f"{settings.lake_root.rstrip('/')}/{use_case}")
+    if system.exists(path):
+        system.rm(path, recursive=True)

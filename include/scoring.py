@@ -1,0 +1,155 @@
+"""The scored table: every entity as a model sees it at the `as_of` of a partition, into the lake and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from include import featuresets, frames, partitions
+from include.audit import AuditEntry
+from include.clock import utc_now
+from include.config import Settings
+from include.errors import ConfigError, EvergreenError, MissingPartition, SourceError
+from include.featuresets import FeatureSet
+from include.lake import Fence, Lake, digest
+from include.predictor import Predictor
+from include.records import Model, Records
+from include.usecase import UseCase
+
+TABLE = "scores"
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What was written."""
+
+    rows: int
+    version: int
+    as_of: datetime
+    path: Path
+
+
+def score(
+    use_case: UseCase,
+    key: str,
+    *,
+    settings: Settings,
+    records: Records,
+    version: int | None = None,
+    output: Path | None = None,
+    actor: str = "cli",
+) -> Scored:
+    """Score all entities as of a partition by the champion, or by a given version.
+
+    Rows: entity key, event_timestamp (of the features), score, decision, version, model_digest.
+
+    Raises:
+        ConfigError: there is no such model, or none that serves.
+        MissingPartition: the partition's features are not computed for the model's feature set.
+        ArtefactError: the bundle does not have its recorded digest.
+    """
+    period = partitions.period(use_case, key)
+    model = _model(records, use_case.name, version)
+    feature_set = featuresets.recorded(records, use_case.name, model.feature_set)
+    _need(records, use_case, feature_set, key)
+    lake = Lake(settings.lake_root)
+    predictor = Predictor.load(model.bundle, model.model_digest)
+    frame = frames.entity_frame_at(lake, use_case, feature_set, period.as_of)
+    rows = _rows(use_case, frame, predictor, model)
+    lease = records.claim(use_case.name, TABLE, key, owner=f"score:{actor}:{os.getpid()}", attempt=1, ttl=settings.lease_seconds)
+    with lease:
+        lake.replace(f"{use_case.name}/{TABLE}", key, rows, fence=Fence(lease.app, lease.token, lease.check))
+    path = output or settings.home / "reports" / use_case.name / key / f"scores-version-{model.version}.csv"
+    export(path, rows)
+    details = {"version": model.version, "rows": len(rows), "digest": digest(rows, sort_by=[use_case.entity.key])}
+    records.append(AuditEntry("scores.written", use_case.name, key, actor, details, utc_now()))
+    return Scored(len(rows), model.version, period.as_of, path)
+
+
+def export(path: Path, rows: pa.Table) -> None:
+    """Write rows as CSV, whole or not at all; text that a spreadsheet would run as a formula is quoted with `'`.
+
+    Raises:
+        SourceError: the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow([harmless(name) for name in rows.column_names])
+            for batch in rows.to_batches(max_chunksize=50_000):
+                writer.writerows(_lines(batch.to_pydict().values()))
+        temporary.replace(path)
+    except OSError as error:
+        raise SourceError(f"{path} cannot be written ({error.strerror}); free space, or give another --output") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def harmless(value: Any) -> Any:
+    """Return a cell that no spreadsheet takes for a formula; numbers stay numbers."""
+    if isinstance(value, str) and value.lstrip(" ").startswith(FORMULA):
+        return f"'{value}"
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value
+
+
+def _lines(columns: Iterable[Sequence[Any]]) -> Iterable[list[Any]]:
+    return ([harmless(value) for value in line] for line in zip(*columns, strict=True))
+
+
+def _model(records: Records, use_case: str, version: int | None) -> Model:
+    number = records.route(use_case).champion if version is None else version
+    if number is None:
+        raise ConfigError(f"{use_case} has no champion yet; name a version with --version, or release one first")
+    model = records.model(use_case, number)
+    if model is None:
+        known = [model.version for model in records.models(use_case)]
+        raise ConfigError(f"{use_case} has no model version {number}; there are {known or 'none'}")
+    return model
+
+
+def _need(records: Records, use_case: UseCase, feature_set: FeatureSet, key: str) -> None:
+    result = records.result(use_case.name, key, "features")
+    fill = f"fill it with `evergreen run all --use-case {use_case.name} --partition {key}`"
+    if result is None or result.state != "done":
+        raise MissingPartition(f"{use_case.name}: the features of {key} are not computed; {fill}", keys=[key])
+    if feature_set.version not in result.outputs["feature_sets"]:
+        have = sorted(result.outputs["feature_sets"])
+        raise MissingPartition(
+            f"{use_case.name}: {key} holds the feature sets {have}, the model reads {feature_set.version}; {fill}", keys=[key]
+        )
+
+
+def _rows(use_case: UseCase, frame: pa.Table, predictor: Predictor, model: Model) -> pa.Table:
+    from include.fitting import columns_of
+
+    values: list[float] = predictor.many(columns_of(frame, predictor.schema)).tolist() if len(frame) else []
+    wrong = sum(not math.isfinite(value) for value in values)
+    if wrong or len(values) != len(frame):
+        raise EvergreenError(
+            f"version {model.version} gave {wrong} scores that are no numbers for {len(frame)} rows; do not use it"
+        )
+    decision = use_case.decision
+    decisions = [decision.at_or_above if value >= decision.threshold else decision.below for value in values]
+    return pa.table(
+        {
+            use_case.entity.key: frame.column(use_case.entity.key),
+            "event_timestamp": frame.column("event_timestamp"),
+            "score": pa.array(values, pa.float64()),
+            "decision": pa.array(decisions, pa.string()),
+            "version": pa.array([model.version] * len(values), pa.int64()),
+            "model_digest": pa.array([model.model_digest] * len(values), pa.string()),
+        }
+    )

@@ -1,0 +1,73 @@
+"""What an installation consists of: the commands of its processes, and how each is asked whether it does its work."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+import httpx
+
+from include.airflow_api import AirflowApi
+from include.config import Settings
+from include.environment import child_environment
+from include.processes import Child
+
+AIRFLOW = {
+    "scheduler": ["scheduler", "--skip-serve-logs"],
+    "api-server": ["api-server"],
+    "dag-processor": ["dag-processor"],
+    "triggerer": ["triggerer", "--skip-serve-logs"],
+}
+SERVICES = (*AIRFLOW, "mlflow", "node")
+
+
+def children(settings: Settings, services: Sequence[str] = SERVICES) -> list[Child]:
+    """Return the processes of an installation, not started."""
+    environment = child_environment(settings)
+    airflow = AirflowApi(settings)
+    commands = {name: [sys.executable, "-m", "airflow", *words] for name, words in AIRFLOW.items()}
+    commands["mlflow"] = _mlflow_command(settings)
+    commands["node"] = [sys.executable, "-m", "include", "serve"]
+    health = {name: _airflow_health(airflow, name.replace("-", "_")) for name in AIRFLOW}
+    health["mlflow"] = _http_health(f"http://{settings.host}:{settings.mlflow_port}/health")
+    health["node"] = _http_health(f"{settings.node_url}/health")
+    logs = settings.home / "logs"
+    patience = {"triggerer": 1.0}
+    return [
+        Child(name, commands[name], environment, logs / f"{name}.log", health[name], patience=patience.get(name, 5.0))
+        for name in services
+    ]
+
+
+def _mlflow_command(settings: Settings) -> list[str]:
+    return [
+        *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
+        *("--host", settings.host, "--port", str(settings.mlflow_port)),
+        *("--allowed-hosts", f"{settings.host}:{settings.mlflow_port},localhost:{settings.mlflow_port}"),
+        *("--backend-store-uri", settings.mlflow_address, "--no-serve-artifacts"),
+        *("--default-artifact-root", str(settings.home / "mlartifacts")),
+    ]
+
+
+def _airflow_health(airflow: AirflowApi, component: str) -> Callable[[], bool]:
+    name = "metadatabase" if component == "api_server" else component
+    return lambda: airflow.health().get(name) == "healthy"
+
+
+def _http_health(url: str) -> Callable[[], bool]:
+    def healthy() -> bool:
+        try:
+            return httpx.get(url, timeout=5, trust_env=False).is_success
+        except httpx.HTTPError:
+            return False
+
+    return healthy
+
+
+def descriptions(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Yield what can be opened in a browser: name and address."""
+    yield "Airflow", settings.airflow_url
+    yield "MLflow", f"http://{settings.host}:{settings.mlflow_port}"
+    yield "serving node", f"{settings.node_url}/docs"
+    yield "reports", str(settings.home / "reports")
+    yield "logs", str(settings.home / "logs")

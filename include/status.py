@@ -1,0 +1,191 @@
+"""What each partition is: done, running, waiting for what, refused why, stale, missing. Pure: records in, rows out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from include.waiting import CHAIN, GOAL
+
+Kind = Literal["done", "running", "waiting", "refused", "stale", "missing"]
+
+BESIDE = {"drift": "evaluation"}  # stages that hang off the chain, and the one that they follow
+PASSING = ("MissingPartition", "Unavailable", "Busy", "Conflict")  # errors that another try may not meet again
+
+
+class RecordedPartition(Protocol):
+    """What is read of a partition's record."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def mode(self) -> str: ...
+    @property
+    def target(self) -> str: ...
+
+
+class RecordedResult(Protocol):
+    """What is read of a stage's record."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def stage(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def outputs(self) -> Mapping[str, Any]: ...
+    @property
+    def reads(self) -> Sequence[Sequence[str]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One partition. `stage` is the one that `kind` is about: the last, the running, the awaited or the refusing one."""
+
+    key: str
+    kind: Kind
+    stage: str
+    detail: str
+    mode: str = ""
+    target: str = ""
+
+
+def rows(
+    use_case: str,
+    *,
+    partitions: Iterable[RecordedPartition],
+    results: Iterable[RecordedResult],
+    running: Mapping[tuple[str, str], str],
+    expected: Sequence[str] = (),
+) -> list[Row]:
+    """Return a row a partition, oldest first.
+
+    `running` maps (stage, key) to the holder of a live lease; `expected` are the keys that should be there: those of
+    them that no record knows are missing.
+    """
+    by_key: dict[str, dict[str, RecordedResult]] = {}
+    for result in results:
+        by_key.setdefault(result.key, {})[result.stage] = result
+    digests = current_digests(use_case, by_key)
+    _spread(use_case, by_key, digests)
+    known = {partition.key: partition for partition in partitions}
+    found = [_row(use_case, known[key], by_key.get(key, {}), running, digests) for key in known]
+    fill = "evergreen load-history {0} --from {1} --to {1}"
+    gaps = [
+        Row(key, "missing", "ingestion", f"never ingested; fill it: {fill.format(use_case, key)}")
+        for key in expected
+        if key not in known
+    ]
+    return sorted([*found, *gaps], key=lambda row: row.key)
+
+
+def current_digests(use_case: str, by_key: Mapping[str, Mapping[str, RecordedResult]]) -> dict[tuple[str, str], str]:
+    """Return the digest that each recorded table partition has now, by (table or stage, key)."""
+    found: dict[tuple[str, str], str] = {}
+    for key, stages in by_key.items():
+        for stage, result in stages.items():
+            found[stage, key] = result.digest
+            for table, digest in _tables(use_case, result):
+                found[table, key] = digest
+    return found
+
+
+def _spread(use_case: str, by_key: Mapping[str, Mapping[str, RecordedResult]], digests: dict[tuple[str, str], str]) -> None:
+    """Mark what was made from restated rows as restated too, stage after stage, so that what read it counts as stale."""
+    for stage in ("validation", "features"):
+        for key, stages in by_key.items():
+            if (result := stages.get(stage)) is not None and stale_reads(use_case, result, digests):
+                digests.update({(table, key): "stale" for table, _ in _tables(use_case, result)})
+
+
+def stale_reads(use_case: str, result: RecordedResult, digests: Mapping[tuple[str, str], str]) -> list[str]:
+    """Return the `table key` that a result read and that have another content now."""
+    reads = [(_plain(use_case, read[0]), read[1], read[2]) for read in result.reads]
+    return [f"{table} {key}" for table, key, digest in reads if digests.get((table, key), digest) != digest]
+
+
+def verdict(result: RecordedResult) -> str:
+    """Return the verdict of an evaluation; a judgement that was not reached is a hold."""
+    return str(result.outputs.get("verdict", "hold")) if result.state == "done" else "hold"
+
+
+def _row(
+    use_case: str,
+    partition: RecordedPartition,
+    stages: Mapping[str, RecordedResult],
+    running: Mapping[tuple[str, str], str],
+    digests: Mapping[tuple[str, str], str],
+) -> Row:
+    def row(kind: Kind, stage: str, detail: str = "") -> Row:
+        return Row(partition.key, kind, stage, detail, partition.mode, partition.target)
+
+    for stage in (*CHAIN, *BESIDE):
+        if (stage, partition.key) in running:
+            return row("running", stage, f"held by {running[stage, partition.key]}")
+    kind, stage, detail = _progress(partition.target, stages)
+    stale = sorted({read for result in stages.values() for read in stale_reads(use_case, result, digests)})
+    if stale:
+        more = f" and {len(stale) - 3} more" if len(stale) > 3 else ""
+        again = f"run it again: evergreen run all --use-case {use_case} --partition {partition.key}"
+        return row("stale", stage, f"restated since: {', '.join(stale[:3])}{more}; {again}")
+    return row(kind, stage, detail)
+
+
+def _progress(target: str, stages: Mapping[str, RecordedResult]) -> tuple[Kind, str, str]:
+    """Return how far the recorded stages bring a partition towards its target."""
+    wanted = CHAIN[: CHAIN.index(GOAL[target]) + 1]
+    last = ""
+    for stage in wanted:
+        result = stages.get(stage)
+        if result is None:
+            if stage == "features" and target == "data":  # loaded for the lookback of later days
+                return "done", last, "no features of its own; `evergreen load-history` makes them"
+            return "waiting", stage, f"for {stage}"
+        if result.state == "failed":
+            error = result.outputs.get("error")
+            if stage == "deployment" and error == "Conflict":  # another champion than it was judged against
+                return "waiting", "evaluation", result.reason
+            return ("waiting" if error in PASSING else "refused"), stage, result.reason
+        if result.state != "done":
+            return "refused", stage, result.reason or result.state
+        last = stage
+        if stage == "evaluation" and verdict(result) != "pass":
+            reasons = result.outputs.get("reasons") or [result.reason or "no reason recorded"]
+            beside = _beside(wanted, stages)
+            return beside or ("refused", stage, f"{verdict(result)}: {'; '.join(map(str, reasons))}")
+    return _beside(wanted, stages) or ("done", last, "")
+
+
+def _beside(wanted: Sequence[str], stages: Mapping[str, RecordedResult]) -> tuple[Kind, str, str] | None:
+    for stage, after in BESIDE.items():
+        if after in wanted and stage not in stages:
+            return "waiting", stage, f"for {stage}"
+    return None
+
+
+def _tables(use_case: str, result: RecordedResult) -> list[tuple[str, str]]:
+    """Return the lake tables (without the use case's name) that a result wrote, with their digests."""
+    outputs = result.outputs
+    if result.stage == "ingestion":
+        return [
+            (f"raw/{name}", str(source["digest"])) for name, source in outputs.get("sources", {}).items() if "digest" in source
+        ]
+    if result.stage == "validation":
+        sources = outputs.get("sources", {}).items()
+        found = [(f"curated/{name}", str(source["curated_digest"])) for name, source in sources if "curated_digest" in source]
+        labels = outputs.get("labels") or {}
+        return found + ([("labels", str(labels["digest"]))] if "digest" in labels else [])
+    if result.stage == "features":
+        sets = outputs.get("feature_sets", {}).values()
+        return [(_plain(use_case, view["table"]), str(view["digest"])) for views in sets for view in views.values()]
+    return []
+
+
+def _plain(use_case: str, table: str) -> str:
+    return table.removeprefix(f"{use_case}/")

@@ -1,0 +1,91 @@
+"""What a stage does about partitions that it needs and that are not there: wait while they are coming, else fail.
+
+Pure: what the records and Airflow say is handed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+CHAIN = ("ingestion", "validation", "features", "training", "evaluation", "bento", "deployment")
+DAG_OF = {
+    "ingestion": "ingest_data",
+    "validation": "validate_data",
+    "features": "materialize_features",
+    "training": "train_model",
+    "evaluation": "evaluate_model",
+    "bento": "package_model",
+    "deployment": "deploy_model",
+    "drift": "check_drift",
+}
+GOAL = {"data": "features", "judged": "evaluation", "deployed": "deployment"}
+ACTIVE = ("queued", "running")
+TERMINAL = ("failed", "blocked", "held", "skipped")
+
+
+@dataclass(frozen=True, slots=True)
+class SeenRun:
+    """A run that Airflow holds: of a stage's DAG for one key, or of `load_history` for a range."""
+
+    dag: str
+    state: str
+    ended: datetime | None
+    first: str
+    last: str
+
+    def covers(self, key: str) -> bool:
+        """Tell whether the run is, or is also, about a key."""
+        return self.first <= key <= self.last
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What is recorded of one stage of one key."""
+
+    stage: str
+    state: str
+    finished: datetime
+
+
+def upstream(stage: str) -> tuple[str, ...]:
+    """Return the stages before one; never the stage itself, on which a wait could deadlock."""
+    return CHAIN[: CHAIN.index("bento" if stage == "drift" else stage)]
+
+
+def is_coming(
+    key: str,
+    *,
+    stage: str,
+    runs: Iterable[SeenRun],
+    recorded: Mapping[str, Recorded],
+    target: str | None,
+    transit: timedelta,
+    now: datetime,
+) -> bool:
+    """Tell whether a key that `stage` needs is on its way through the stages before it.
+
+    It is while Airflow holds a queued or running run of it there; or while it is between two DAGs: the stage before
+    was recorded as done, or its run ended well, less than `transit` ago, and the target asks for the next.
+    """
+    before = upstream(stage)
+    dags = {DAG_OF[name] for name in before} | {"load_history"}
+    about = [run for run in runs if run.dag in dags and run.covers(key)]
+    if any(run.state in ACTIVE for run in about):
+        return True
+    done = [name for name in before if name in recorded and recorded[name].state == "done"]
+    following = before[len(done)] if len(done) < len(before) else None
+    if following is None or not done or target is None:
+        return False
+    if following in recorded and recorded[following].state in TERMINAL:
+        return False
+    if CHAIN.index(GOAL[target]) < CHAIN.index(following):
+        return False
+    ended = [run.ended for run in about if run.dag == DAG_OF[done[-1]] and run.state == "success" and run.ended]
+    return any(now - moment < transit for moment in (recorded[done[-1]].finished, *ended))
+
+
+def hopeless(missing: Sequence[str], coming: Collection[str]) -> list[str]:
+    """Return the missing keys that nobody is bringing."""
+    return [key for key in missing if key not in coming]
