@@ -1,0 +1,62 @@
+"""Release a packaged challenger: ask for it, wait until the serving node has tried it, make it champion.
+
+**When.** On the asset `bento`, for the key of its event; or by the form.
+
+**Inputs and outputs.** No process is started here. `request` writes the desired state (the routing row) by
+compare-and-set; the serving node verifies the bundle, tries it in a child and asks it the golden rows; `finish` makes it
+champion in one transaction with the audit row, mirrors MLflow's aliases and emits `champion`. A refused, held or
+backfilled candidate ends as skipped with the reason; an older partition never replaces a newer one.
+
+**When it fails.** `Unavailable`: no serving node follows the use case; start one with `evergreen serve` and clear the task.
+`ArtefactError`: the node refuses the model, and says why; what was served goes on. `Conflict`: another champion was
+released since the judgement; run `evaluate_model` for the partition again. `evergreen rollback USE_CASE` goes back.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import PartitionedAssetTimetable, dag, task
+
+from include.assets import assets_of
+from include.dag_defaults import START, common, form, run_stage, use_cases
+from include.triggers import WaitForOperator
+from include.usecase import UseCase
+
+
+def define(use_case: UseCase) -> None:
+    flow = assets_of(use_case.name)
+
+    @dag(
+        schedule=PartitionedAssetTimetable(assets=flow.bento),
+        start_date=START,
+        catchup=False,
+        params=form(use_case),
+        **common(use_case, "deploy_model", __doc__),
+    )
+    def deploy_model() -> None:
+        @task
+        def request() -> dict[str, Any]:
+            return run_stage("deployment", use_case.name, options={"phase": "request"})
+
+        tried = WaitForOperator(
+            task_id="wait_for_node",
+            call="include.deployment.answered",
+            use_case=use_case.name,
+            every=1,
+            patience=8,
+            timeout=600,
+            fail_on_timeout=False,
+        )
+
+        @task(outlets=[flow.champion])
+        def finish() -> dict[str, Any]:
+            return run_stage("deployment", use_case.name, emits=flow.champion, options={"phase": "finish"})
+
+        request() >> tried >> finish()
+
+    deploy_model()
+
+
+for each in use_cases():
+    define(each)

@@ -1,0 +1,45 @@
+"""Judge the candidate of a partition: absolute checks, then against its opponent.
+
+**When.** On the asset `candidate`, for the key of its event; or by the form.
+
+**Inputs and outputs.** Reads the candidate, its training set and the opponent (live: the champion in the routing row;
+backfill: the champion released from the newest older partition); writes the verdict *pass*, *fail* or *hold* with its
+reasons, an audit row and an HTML report; emits `judged`. Live and *pass*: the candidate becomes challenger.
+
+**When it ends.** A refusal is a successful run: the verdict and the reasons stand in the event, in the report and in
+`evergreen status`; packaging and deployment then end as skipped. No metric, NaN or too few rows is *hold*.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import PartitionedAssetTimetable, dag, task
+
+from include.assets import assets_of
+from include.dag_defaults import START, common, form, run_stage, use_cases
+from include.usecase import UseCase
+
+
+def define(use_case: UseCase) -> None:
+    flow = assets_of(use_case.name)
+
+    @dag(
+        schedule=PartitionedAssetTimetable(assets=flow.candidate),
+        start_date=START,
+        catchup=False,
+        params=form(use_case),
+        **common(use_case, "evaluate_model", __doc__),
+    )
+    def evaluate_model() -> None:
+        @task(outlets=[flow.judged])
+        def evaluate() -> dict[str, Any]:
+            return run_stage("evaluation", use_case.name, emits=flow.judged)
+
+        evaluate()
+
+    evaluate_model()
+
+
+for each in use_cases():
+    define(each)

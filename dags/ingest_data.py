@@ -1,0 +1,70 @@
+"""Take one partition's rows from the sources into `raw`, exactly as received.
+
+**When.** At the end of each period, by the clock: the run waits, deferred, until the partition's `as_of` (the end of
+the period plus `cut_off`) has passed. Also by the form, by a backfill (its last day is included), or by REST.
+A use case with a closed history (`history.last`) has no scheduled run.
+
+**Inputs and outputs.** Reads the sources of the use case; replaces the partition in `raw` and emits `raw`, on which
+all the rest of the chain runs for the same key. It also records what the partition is meant for: *live* for the
+schedule and for a form run of the newest complete partition, *backfill* for any other; later stages read that record.
+Days before it that nobody ran (machine off, DAG paused) are loaded first.
+
+**When it fails.** `SourceError`: a source is missing or is not what the use case declares; the message names the file
+and the rule. Put it right and clear the task. `RestatementRefused`: the source now gives other rows for a recorded
+partition. If the new rows are right, run the form with a reason in *Restate*: it is audited, and what depends on the
+partition shows as stale in `evergreen status`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import Param, dag, task
+
+from include.assets import assets_of
+from include.dag_defaults import START, common, fill_gap, form, run_stage, scheduled_until, ticking, use_cases
+from include.triggers import WaitForOperator
+from include.usecase import UseCase
+
+RESTATE = Param(
+    None,
+    type=["null", "string"],
+    maxLength=500,
+    title="Restate",
+    description="Why a recorded partition is to be replaced by what the source gives now. Empty: refuse a difference.",
+)
+
+
+def define(use_case: UseCase) -> None:
+    flow = assets_of(use_case.name)
+
+    @dag(
+        schedule=ticking(use_case),
+        start_date=START,
+        end_date=scheduled_until(use_case),
+        catchup=False,
+        max_active_runs=16,
+        params=form(use_case, restate=RESTATE),
+        **common(use_case, "ingest_data", __doc__) | {"is_paused_upon_creation": True},
+    )
+    def ingest_data() -> None:
+        period_over = WaitForOperator(
+            task_id="wait_for_cut_off", call="include.readiness.period_over", use_case=use_case.name, every=15, timeout=40 * 86400
+        )
+
+        @task
+        def load_gap() -> dict[str, Any]:
+            return fill_gap(use_case.name)
+
+        @task(outlets=[flow.raw])
+        def ingest(params: dict[str, Any] | None = None) -> dict[str, Any]:
+            reason = (params or {}).get("restate")
+            return run_stage("ingestion", use_case.name, emits=flow.raw, options={"restate": reason} if reason else {})
+
+        period_over >> load_gap() >> ingest()
+
+    ingest_data()
+
+
+for each in use_cases():
+    define(each)

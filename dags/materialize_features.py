@@ -1,0 +1,47 @@
+"""Compute the features of a partition; when it is live, put the entities' newest rows online.
+
+**When.** On the asset `curated`, for the key of its event; or by the form.
+
+**Inputs and outputs.** Reads `curated` as known before `as_of`, over the views' lookback; writes `features` for every
+feature set in use (the current one, and those of champion and previous) and emits `features`. Live: replaces the
+online rows in one transaction and reads them back; an older partition never replaces a newer one.
+
+**When it fails.** `MissingPartition` names the partitions of the lookback that are not there and the command that loads
+them; while they are on their way the first task waits instead. An error in SQL names the view and its file under
+`feature_repo/sql`. After a change of a view, load its history (`load_history`) before the next training.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import PartitionedAssetTimetable, dag, task
+
+from include.assets import assets_of
+from include.dag_defaults import START, common, form, run_stage, use_cases
+from include.triggers import wait_for_inputs
+from include.usecase import UseCase
+
+
+def define(use_case: UseCase) -> None:
+    flow = assets_of(use_case.name)
+
+    @dag(
+        schedule=PartitionedAssetTimetable(assets=flow.curated),
+        start_date=START,
+        catchup=False,
+        params=form(use_case),
+        **common(use_case, "materialize_features", __doc__),
+    )
+    def materialize_features() -> None:
+        @task(outlets=[flow.features])
+        def materialize() -> dict[str, Any]:
+            return run_stage("features", use_case.name, emits=flow.features)
+
+        wait_for_inputs(use_case, "features") >> materialize()
+
+    materialize_features()
+
+
+for each in use_cases():
+    define(each)

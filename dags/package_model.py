@@ -1,0 +1,51 @@
+"""Build the Bento of a challenger and try it in a process of its own.
+
+**When.** On the asset `judged`, for the key of its event; or by the form.
+
+**Inputs and outputs.** Reads the challenger's bundle (booster text and `schema.json` under one digest); writes a BentoML
+model and a Bento with an exact tag, and an exported `.bento`; emits `bento`. A refused or backfilled
+candidate is not packaged: the task ends as skipped with the reason, and `announce` passes that on, so that
+`deploy_model` shows it too.
+
+**When it fails.** `ArtefactError`: the bundle does not have its recorded digest; train the partition again. A smoke test
+that fails prints the end of the Bento's own log. `bentoml list` shows what there is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import PartitionedAssetTimetable, dag, task
+
+from include.assets import assets_of
+from include.dag_defaults import START, announce_result, common, form, run_stage, use_cases
+from include.usecase import UseCase
+
+
+def define(use_case: UseCase) -> None:
+    flow = assets_of(use_case.name)
+
+    @dag(
+        schedule=PartitionedAssetTimetable(assets=flow.judged),
+        start_date=START,
+        catchup=False,
+        max_active_runs=2,
+        params=form(use_case),
+        **common(use_case, "package_model", __doc__),
+    )
+    def package_model() -> None:
+        @task
+        def package() -> dict[str, Any]:
+            return run_stage("bento", use_case.name)
+
+        @task(outlets=[flow.bento], trigger_rule="none_failed")
+        def announce() -> dict[str, Any]:
+            return announce_result("bento", use_case.name, emits=flow.bento)
+
+        package() >> announce()
+
+    package_model()
+
+
+for each in use_cases():
+    define(each)

@@ -1,0 +1,48 @@
+"""Train a candidate on all labels that are mature at the partition's `as_of`, and register it.
+
+**When.** On the asset `features`, for the key of its event; or by the form.
+
+**Inputs and outputs.** Reads `labels` and `features` as known at each decision; writes `training_set`, an MLflow run
+with parameters, metrics and manifest, and a registered version; emits `candidate`. The same inputs give the same model
+digest. With too few mature rows it succeeds without a candidate, and the partition's verdict is *hold*.
+
+**When it fails.** `MissingPartition` names what is not there and the command that loads it. A feature that is null
+on every row, or a single one that knows the outcome, is refused by name: correct its SQL, or take it out of the use case.
+A killed task leaves no version behind; it is simply run again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import PartitionedAssetTimetable, dag, task
+
+from include.assets import assets_of
+from include.dag_defaults import START, common, form, run_stage, use_cases
+from include.triggers import wait_for_inputs
+from include.usecase import UseCase
+
+
+def define(use_case: UseCase) -> None:
+    flow = assets_of(use_case.name)
+
+    @dag(
+        schedule=PartitionedAssetTimetable(assets=flow.features),
+        start_date=START,
+        catchup=False,
+        max_active_runs=2,
+        params=form(use_case),
+        **common(use_case, "train_model", __doc__),
+    )
+    def train_model() -> None:
+        @task(outlets=[flow.candidate])
+        def train() -> dict[str, Any]:
+            return run_stage("training", use_case.name, emits=flow.candidate)
+
+        wait_for_inputs(use_case, "training") >> train()
+
+    train_model()
+
+
+for each in use_cases():
+    define(each)

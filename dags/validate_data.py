@@ -1,0 +1,48 @@
+"""Check a raw partition against its contract, curate what passes, and write the labels that became known in it.
+
+**When.** On the asset `raw`, for the key of its event; or by the form.
+
+**Inputs and outputs.** Reads `raw`; writes `curated` (typed, UTC, exact duplicates removed), `quarantine` (failing rows
+with the rule that failed) and `labels`; emits `curated` with the verdict *pass* or *quarantine*. Great Expectations'
+result and its page stand under `validation/` in the home folder.
+
+**When it fails.** Verdict *block*: the contract is broken (missing, renamed or retyped columns, too many bad rows, too
+few rows). The message has the difference. Fix the source, then run `ingest_data` for the partition with a reason in
+*Restate*; or, if the new shape is meant, change the use case's YAML and clear this task. `evergreen quarantine list
+USE_CASE` shows the rows. `MissingPartition` names partitions that are needed and the command that fills them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import PartitionedAssetTimetable, dag, task
+
+from include.assets import assets_of
+from include.dag_defaults import START, common, form, run_stage, use_cases
+from include.triggers import wait_for_inputs
+from include.usecase import UseCase
+
+
+def define(use_case: UseCase) -> None:
+    flow = assets_of(use_case.name)
+
+    @dag(
+        schedule=PartitionedAssetTimetable(assets=flow.raw),
+        start_date=START,
+        catchup=False,
+        params=form(use_case),
+        **common(use_case, "validate_data", __doc__),
+    )
+    def validate_data() -> None:
+        @task(outlets=[flow.curated])
+        def validate() -> dict[str, Any]:
+            return run_stage("validation", use_case.name, emits=flow.curated)
+
+        wait_for_inputs(use_case, "validation") >> validate()
+
+    validate_data()
+
+
+for each in use_cases():
+    define(each)

@@ -1,0 +1,122 @@
+"""Waiting without a worker slot: a deferrable operator that asks a plain function until it has an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from include import errors
+from include.dag_defaults import run_key
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from include.usecase import UseCase
+
+Question = Callable[..., "dict[str, Any] | None"]
+
+
+class PollTrigger(BaseTrigger):
+    """Ask `call` (a dotted name) every few seconds, off the event loop, until it answers or the absolute deadline passes.
+
+    The deadline is seconds since 1970, so a restart of the triggerer neither loses nor prolongs the wait.
+    """
+
+    def __init__(self, call: str, arguments: dict[str, Any], every: float, deadline: float) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.call, self.arguments, self.every, self.deadline = call, arguments, every, deadline
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class and its arguments, as the triggerer stores them."""
+        values = {"call": self.call, "arguments": self.arguments, "every": self.every, "deadline": self.deadline}
+        return "include.triggers.PollTrigger", values
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Yield one event: the answer, what went wrong, or that the deadline has passed."""
+        while time.time() < self.deadline:
+            try:
+                answer = await asyncio.to_thread(question(self.call), **self.arguments)
+            except errors.EvergreenError as error:
+                answer = {"error": type(error).__name__, "message": str(error)}
+            if answer is not None:
+                yield TriggerEvent(answer)  # type: ignore[no-untyped-call]
+                return
+            await asyncio.sleep(min(self.every, max(0.0, self.deadline - time.time())))
+        yield TriggerEvent({"timeout": True})  # type: ignore[no-untyped-call]
+
+
+class WaitForOperator(BaseOperator):
+    """Wait until `call(use_case, key, **arguments)` answers; at once, without the triggerer, where it does already.
+
+    `patience` is how long the task itself asks before it gives its slot back, `timeout` how long it waits in all (both
+    in seconds). The answer goes to XCom; one with `error` and `message` fails the task with that error.
+    """
+
+    def __init__(
+        self,
+        *,
+        call: str,
+        use_case: str,
+        arguments: Mapping[str, Any] | None = None,
+        every: float = 5.0,
+        patience: float = 0.0,
+        timeout: float = 6 * 3600.0,
+        fail_on_timeout: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.call, self.use_case, self.arguments = call, use_case, dict(arguments or {})
+        self.every, self.patience, self.timeout, self.fail_on_timeout = every, patience, timeout, fail_on_timeout
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Ask, and defer if there is no answer yet."""
+        arguments = {"use_case": self.use_case, "key": run_key(self.use_case, context), **self.arguments}
+        until = time.monotonic() + self.patience
+        while (answer := question(self.call)(**arguments)) is None and time.monotonic() < until:
+            time.sleep(0.25)
+        if answer is not None:
+            return _accept(answer)
+        self.log.info("%s(%s) has no answer yet; waiting up to %.0f s", self.call, arguments, self.timeout)
+        self.defer(trigger=PollTrigger(self.call, arguments, self.every, time.time() + self.timeout), method_name="resume")
+
+    def resume(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Take the trigger's answer."""
+        if event.get("timeout") and not self.fail_on_timeout:
+            return event
+        if event.get("timeout"):
+            raise errors.MissingPartition(
+                f"{self.call} for {self.use_case} had no answer within {self.timeout:.0f} s; see what it waits for with"
+                f" `evergreen status {self.use_case}`, then clear this task"
+            )
+        return _accept(event)
+
+
+def wait_for_inputs(use_case: UseCase, stage: str) -> WaitForOperator:
+    """Return the task that waits while what a stage needs is coming, and fails where it is not."""
+    return WaitForOperator(
+        task_id="wait_for_inputs",
+        call="include.readiness.inputs_there",
+        use_case=use_case.name,
+        arguments={"stage": stage},
+        timeout=use_case.wait.deadline.total_seconds(),
+    )
+
+
+def question(call: str) -> Question:
+    """Return the function of a dotted name."""
+    module, _, name = call.rpartition(".")
+    found: Question = getattr(importlib.import_module(module), name)
+    return found
+
+
+def _accept(answer: dict[str, Any]) -> dict[str, Any]:
+    if "error" not in answer:
+        return answer
+    kind = getattr(errors, str(answer["error"]), errors.EvergreenError)
+    raise kind(str(answer.get("message", "")))
