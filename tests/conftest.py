@@ -1,0 +1,69 @@
+"""Fixtures that every test may use; nothing here imports Airflow."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from include.config import Settings
+from include.records import Records
+
+POSTGRES = os.environ.get("EVERGREEN_TEST_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """An installation of its own under tmp_path."""
+    return Settings(home=tmp_path)
+
+
+@pytest.fixture
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL database made for this test and dropped after it."""
+    psycopg = pytest.importorskip("psycopg")
+    from sqlalchemy import make_url
+
+    url, name = make_url(POSTGRES), f"evergreen_test_{uuid.uuid4().hex[:12]}"
+    server = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    try:
+        admin = psycopg.connect(server, autocommit=True, connect_timeout=3)
+    except psycopg.OperationalError as error:
+        pytest.skip(f"PostgreSQL does not answer at {url!r}; set EVERGREEN_TEST_POSTGRES ({str(error).strip().splitlines()[0]})")
+    with admin:
+        admin.execute(f'CREATE DATABASE "{name}"')
+        try:
+            yield url.set(database=name).render_as_string(hide_password=False)
+        finally:
+            admin.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def records_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty records database, once on SQLite and once on real PostgreSQL."""
+    return f"sqlite:///{tmp_path / 'records.db'}" if request.param == "sqlite" else str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+def records(records_url: str) -> Iterator[Records]:
+    """Migrated records on both databases."""
+    opened = Records.open(records_url)
+    opened.migrate()
+    yield opened
+    opened.close()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the tests of a file on one worker, and all end-to-end tests: they share one running installation."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "tests/e2e" if nodeid.startswith("tests/e2e/") else nodeid.partition("::")[0]
+
+    return ByFile(config, log)

@@ -1,0 +1,141 @@
+"""The deferrable wait: at once where the answer is there, an absolute deadline, errors by their own name."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from include.errors import ConfigError, MissingPartition, Unavailable
+
+ASKED: list[dict[str, Any]] = []
+ANSWERS: list[dict[str, Any] | None] = []
+THREADS: list[str] = []
+ME = f"{__name__}.ask"
+
+
+def ask(**arguments: Any) -> dict[str, Any] | None:
+    """A question as a stage would offer it."""
+    ASKED.append(arguments)
+    THREADS.append(threading.current_thread().name)
+    return ANSWERS.pop(0) if ANSWERS else None
+
+
+def raise_unavailable(**_: Any) -> None:
+    """A question that cannot be asked now."""
+    raise Unavailable("nobody answers")
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
+    for kept in (ASKED, ANSWERS, THREADS):
+        kept.clear()
+
+
+def context(key: str | None = "2026-06-30", form: str | None = None, run_after: datetime | None = None) -> Any:
+    run = SimpleNamespace(partition_key=key, run_after=run_after or datetime(2026, 7, 2, 12, tzinfo=UTC))
+    return {"dag_run": run, "params": {"partition": form}}
+
+
+def operator(**options: Any) -> Any:
+    from include.triggers import WaitForOperator
+
+    return WaitForOperator(task_id="wait", call=ME, use_case="repayment", arguments={"stage": "features"}, **options)
+
+
+def events(trigger: Any) -> list[Any]:
+    async def collect() -> list[Any]:
+        return [event.payload async for event in trigger.run()]
+
+    return asyncio.run(collect())
+
+
+def test_an_answer_that_is_there_needs_no_trigger() -> None:
+    ANSWERS.append({"inputs": "there"})
+    assert operator().execute(context()) == {"inputs": "there"}
+    assert ASKED == [{"use_case": "repayment", "key": "2026-06-30", "stage": "features"}]
+
+
+def test_no_answer_gives_the_slot_back_with_an_absolute_deadline() -> None:
+    from airflow.sdk.exceptions import TaskDeferred
+
+    before = time.time()
+    with pytest.raises(TaskDeferred) as deferred:
+        operator(timeout=3600, every=7).execute(context())
+    path, arguments = deferred.value.trigger.serialize()
+    assert path == "include.triggers.PollTrigger"
+    assert before + 3600 <= arguments["deadline"] <= time.time() + 3600
+    assert arguments["every"] == 7
+    assert arguments["arguments"]["key"] == "2026-06-30"
+
+
+def test_patience_asks_again_before_it_gives_the_slot_back() -> None:
+    ANSWERS.extend([None, None, {"state": "ready"}])
+    assert operator(patience=5).execute(context()) == {"state": "ready"}
+    assert len(ASKED) == 3
+
+
+def test_the_trigger_asks_off_the_event_loop_until_there_is_an_answer() -> None:
+    from include.triggers import PollTrigger
+
+    ANSWERS.extend([None, None, {"inputs": "there"}])
+    assert events(PollTrigger(ME, {"key": "k"}, 0.01, time.time() + 30)) == [{"inputs": "there"}]
+    assert len(ASKED) == 3
+    assert "MainThread" not in THREADS
+
+
+def test_a_deadline_that_passed_while_everything_was_off_ends_the_wait_at_once() -> None:
+    from include.triggers import PollTrigger
+
+    assert events(PollTrigger(ME, {}, 5, time.time() - 1)) == [{"timeout": True}]
+    assert ASKED == []
+    with pytest.raises(MissingPartition, match="evergreen status repayment"):
+        operator().resume(context(), {"timeout": True})
+    assert operator(fail_on_timeout=False).resume(context(), {"timeout": True}) == {"timeout": True}
+
+
+def test_an_error_keeps_its_name_on_the_way_through_the_trigger() -> None:
+    from include.triggers import PollTrigger
+
+    trigger = PollTrigger(f"{__name__}.raise_unavailable", {}, 1, time.time() + 5)
+    [answer] = events(trigger)
+    with pytest.raises(Unavailable, match="nobody answers"):
+        operator().resume(context(), answer)
+
+
+def test_an_answer_with_an_error_fails_the_task_with_that_error() -> None:
+    ANSWERS.append({"error": "MissingPartition", "message": "2026-06-01 is not there"})
+    with pytest.raises(MissingPartition, match="2026-06-01"):
+        operator().execute(context())
+
+
+@pytest.mark.parametrize(
+    ("key", "form", "expected"),
+    [("2026-06-30", None, "2026-06-30"), (None, "2026-06-29", "2026-06-29"), (None, None, "2026-07-01"), ("2026-06-30",) * 3],
+)
+def test_the_key_of_a_run(key: str | None, form: str | None, expected: str) -> None:
+    from include.dag_defaults import run_key
+
+    assert run_key("repayment", context(key, form)) == expected
+
+
+def test_the_newest_is_that_of_the_runs_own_time_and_not_before_the_cut_off() -> None:
+    """The use case's cut-off is two hours: at 01:59 the day before is not complete."""
+    from include.dag_defaults import run_key
+
+    assert run_key("repayment", context(None, run_after=datetime(2026, 7, 2, 1, 59, tzinfo=UTC))) == "2026-06-30"
+    assert run_key("repayment", context(None, run_after=datetime(2026, 7, 2, 2, 0, tzinfo=UTC))) == "2026-07-01"
+
+
+def test_a_form_that_contradicts_the_runs_key_is_refused() -> None:
+    from include.dag_defaults import run_key
+
+    with pytest.raises(ConfigError, match=r"2026-06-30.*2026-06-29.*only one"):
+        run_key("repayment", context("2026-06-30", "2026-06-29"))
+    with pytest.raises(ConfigError, match="no partition key"):
+        run_key("repayment", context("30.6.2026"))

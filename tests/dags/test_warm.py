@@ -1,0 +1,47 @@
+"""What the scheduler imports ahead of its tasks: all of it can be imported, and no thread may run before a fork."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+from include.config import ROOT
+
+LOOK = """
+import json, logging, sys, threading
+said = []
+class Kept(logging.Handler):
+    def emit(self, record):
+        said.append(record.getMessage())
+logging.getLogger("airflow_local_settings").addHandler(Kept())
+import airflow_local_settings as warm
+print(json.dumps({
+    "said": said,
+    "threads": [thread.name for thread in threading.enumerate()],
+    "there": sorted(set(warm.WARM) & set(sys.modules)),
+    "wanted": sorted(set(warm.WARM)),
+}))
+"""
+
+
+def look(*arguments: str) -> dict[str, Any]:
+    path = f"{ROOT}{os.pathsep}{ROOT / 'include' / 'airflow_home'}"
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-c", LOOK, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def test_the_scheduler_imports_all_of_it_and_starts_no_thread() -> None:
+    found = look("scheduler", "--skip-serve-logs")
+    assert found["said"] == []
+    assert found["there"] == found["wanted"]
+    assert found["threads"] == ["MainThread"]
+
+
+def test_no_other_process_pays_for_it() -> None:
+    assert look("dag-processor")["there"] == []

@@ -1,0 +1,170 @@
+"""The whole chain through Airflow's scheduler, by real processes; the tests share one installation and run in order."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from datetime import timedelta
+
+import psutil
+import pytest
+
+from include import partitions
+from include.airflow_api import Run, TaskState
+from include.clock import utc_now
+from include.services import AIRFLOW
+from tests.e2e.conftest import DAYS, EVERY_DAG, Installation, session_of
+
+pytestmark = pytest.mark.e2e
+
+
+def test_up_runs_the_newest_day_through_the_scheduler_and_answers(installation: Installation) -> None:
+    newest = newest_key(installation, "visits")
+    chain = installation.chain("visits", newest)
+    assert set(EVERY_DAG) <= set(chain)
+    assert {run.state for run in chain.values()} == {"success"}
+    assert chain["ingest_data"].run_type == "scheduled"
+    assert {run.run_type for name, run in chain.items() if name != "ingest_data"} == {"asset_triggered"}
+    for dag in EVERY_DAG:
+        assert re.search(rf"{dag} +success +\d", installation.said)
+    assert re.search(r"model_version +1\b", installation.said)
+    row = installation.records.partition("visits", newest)
+    assert row is not None
+    assert (row.mode, row.target) == ("live", "deployed")
+    assert installation.records.route("visits").champion == 1
+    assert installation.records.verify() is None
+
+
+def test_history_was_loaded_in_one_pass_as_backfill_without_an_event(installation: Installation) -> None:
+    newest = newest_key(installation, "visits")
+    rows = [row for row in installation.records.partitions("visits") if row.key != newest]
+    assert len(rows) == DAYS - 1
+    assert {(row.mode, row.target) for row in rows} == {("backfill", "data")}
+    for name in ("raw", "curated", "features"):
+        assert {event["partition_key"] for event in installation.api.events(uri("visits", name))} == {newest}
+
+
+def test_nothing_listens_on_another_address_than_loopback(installation: Installation) -> None:
+    state = json.loads((installation.settings.home / "run" / "supervisor.json").read_text())
+    sessions = {session["pid"] for session in state["sessions"]} | {installation.process.pid}
+    listening = [
+        tuple(connection.laddr)
+        for connection in psutil.net_connections("inet")
+        if connection.pid and connection.status in ("LISTEN", "NONE") and session_of(connection.pid) in sessions
+    ]
+    here = installation.settings
+    assert {here.airflow_port, here.mlflow_port, here.node_port} <= {port for _, port in listening}
+    assert {address for address, _ in listening} <= {"127.0.0.1", "::1"}
+
+
+def test_only_ingest_data_of_a_use_case_that_was_not_named_is_paused(installation: Installation) -> None:
+    paused = {dag for dag in installation.api.dag_ids() if installation.api.paused(dag)}
+    assert paused == {"fresh__ingest_data"}
+
+
+def test_a_form_run_without_a_key_takes_the_newest_and_nothing_doubles(installation: Installation) -> None:
+    newest, before = newest_key(installation, "visits"), installation.live_state("visits")
+    models, began = len(installation.records.models("visits")), utc_now()
+    run = installation.api.trigger("visits__ingest_data")
+    installation.settle("visits", [newest], dags=EVERY_DAG[1:], after=began)
+    assert installation.api.run(run.dag_id, run.run_id).state == "success"
+    for name in ("raw", "curated", "features", "candidate", "judged"):
+        again, first = installation.api.events(uri("visits", name), key=newest)
+        assert again["extra"]["digest"] == first["extra"]["digest"], name
+        reused = (first["extra"]["reused"], again["extra"]["reused"])
+        assert reused == (False, name != "raw"), f"{name}: only ingestion looks at its source again"
+    assert len(installation.records.models("visits")) == models
+    assert installation.live_state("visits") == before
+
+
+def test_a_ten_day_backfill_backwards_and_at_once_on_an_empty_use_case_ends_green(installation: Installation) -> None:
+    """Every day needs the days before it, which run beside it or later: the waits must bring all of them to an end."""
+    keys = first_keys(installation, "fresh", 10)
+    before, began = installation.live_state("fresh"), utc_now()
+    installation.api.pause("fresh__ingest_data", False)
+    number = installation.api.backfill("fresh__ingest_data", keys[0], keys[-1], max_active_runs=10, backwards=True)
+    installation.settle("fresh", keys, dags=EVERY_DAG, after=began, seconds=420)
+    assert installation.api.backfill_done(number)
+    rows = {row.key: row for row in installation.records.partitions("fresh")}
+    assert {(rows[key].mode, rows[key].target) for key in keys} == {("backfill", "judged")}
+    assert installation.live_state("fresh") == before
+    assert {row.key for row in installation.records.results("fresh", stage="evaluation")} >= set(keys)
+    kinds = {run.run_type for run in installation.api.runs("fresh__ingest_data")}
+    assert kinds == {"backfill"}, "a closed history has no schedule"
+
+
+def test_a_backfilled_candidate_is_not_released_and_the_runs_say_why(installation: Installation) -> None:
+    key = first_keys(installation, "fresh", 10)[-1]
+    chain = installation.chain("fresh", key)
+    states = {task.task_id: task.state for task in installation.api.tasks(chain["deploy_model"])}
+    assert states == {"request": "skipped", "wait_for_node": "skipped", "finish": "skipped"}
+    assert "backfill" in _log(installation, chain["deploy_model"], "request")
+    states = {task.task_id: task.state for task in installation.api.tasks(chain["package_model"])}
+    assert states == {"package": "skipped", "announce": "success"}
+
+
+def test_a_date_in_the_form_of_a_later_stage_travels_down_from_there(installation: Installation) -> None:
+    key, began = first_keys(installation, "fresh", 9)[-1], utc_now()
+    run = installation.api.trigger("fresh__train_model", conf={"partition": key})
+    assert run.key is None
+    below = ("evaluate_model", "package_model", "deploy_model", "check_drift")
+    installation.settle("fresh", [key], dags=below, after=began)
+
+
+def test_a_wait_for_what_nobody_brings_fails_at_once_and_names_the_command(installation: Installation) -> None:
+    first, last = first_keys(installation, "fresh", 14)[0], first_keys(installation, "fresh", 14)[-1]
+    installation.records.raise_partition("fresh", last, mode="backfill", target="data", actor="test", at=utc_now())
+    run = installation.api.trigger("fresh__materialize_features", key=last)
+    installation.wait(lambda: not installation.api.run(run.dag_id, run.run_id).active, "end of the run", 90)
+    states = {task.task_id: task.state for task in installation.api.tasks(run)}
+    assert states == {"wait_for_inputs": "failed", "materialize": "upstream_failed"}
+    failed = installation.records.entries("fresh", action="task.failed")[-1].details
+    assert failed["error"] == "MissingPartition"
+    assert failed["try"] == 1
+    assert "evergreen load-history fresh --from" in failed["reason"]
+    assert first not in failed["reason"], "the first day is there"
+    alerts = installation.settings.home / "logs" / "alerts.jsonl"
+    assert not alerts.exists() or last not in alerts.read_text(), "a backfill alerts nobody"
+
+
+def test_killing_every_airflow_process_in_the_middle_of_a_run_ends_it_all_the_same(installation: Installation) -> None:
+    key, began = first_keys(installation, "fresh", 11)[-1], utc_now()
+    installation.api.trigger("fresh__ingest_data", key=key)
+    installation.wait(lambda: len(installation.chain("fresh", key, after=began)) >= 1, "first DAG", 60)
+    state = json.loads((installation.settings.home / "run" / "supervisor.json").read_text())
+    killed = [session["pid"] for session in state["sessions"]][: len(AIRFLOW)]
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    installation.wait(lambda: "triggerer ended with code -9" in installation.said, "restart", 30)
+    installation.wait(lambda: installation.api.health().get("scheduler") == "healthy", "scheduler", 90)
+
+    def ended() -> bool:
+        return set(EVERY_DAG) <= set(installation.chain("fresh", key, after=began))
+
+    installation.wait(lambda: bool(installation.api.health()) and ended(), f"end of {key}", 300)
+    assert {run.state for run in installation.chain("fresh", key, after=began).values()} == {"success"}
+    results = installation.records.results("fresh", keys=[key])
+    assert {row.stage: row.state for row in results}["evaluation"] == "done"
+
+
+def uri(use_case: str, name: str) -> str:
+    return f"evergreen://{use_case}/{name}"
+
+
+def newest_key(installation: Installation, name: str) -> str:
+    key = partitions.newest_complete(installation.use_case(name), utc_now())
+    assert key is not None
+    return key
+
+
+def first_keys(installation: Installation, name: str, number: int) -> list[str]:
+    first = installation.use_case(name).history.first
+    return [(first + timedelta(days=offset)).isoformat() for offset in range(number)]
+
+
+def _log(installation: Installation, run: Run, task_id: str) -> str:
+    [task] = [task for task in installation.api.tasks(run) if task.task_id == task_id]
+    assert isinstance(task, TaskState)
+    return "\n".join(installation.api.log(run, task))

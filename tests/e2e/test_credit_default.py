@@ -1,0 +1,55 @@
+"""A use case that is added while everything runs: the real UCI data, by its YAML, through the whole chain in Airflow."""
+
+from __future__ import annotations
+
+import shutil
+
+import httpx
+import pytest
+
+from include.clock import utc_now
+from include.config import ROOT
+from tests.e2e.conftest import EVERY_DAG, Installation
+
+pytestmark = pytest.mark.e2e
+NAME, LAST = "credit_default", "2005-10-01"
+
+
+def test_the_real_credit_data_goes_through_the_whole_chain(installation: Installation) -> None:
+    data = installation.settings.data_dir / "uci_credit_default"
+    if not data.is_dir():
+        pytest.skip(f"the UCI data is not at {data}; set EVERGREEN_DATA_DIR")
+    folder = installation.settings.usecase_dirs[0]
+    shutil.copy(ROOT / "include" / "usecases" / f"{NAME}.yaml", folder)
+    wanted = {f"{NAME}__{dag}" for dag in (*EVERY_DAG, "load_history")}
+    installation.wait(lambda: wanted <= set(installation.api.dag_ids()), "the new use case's DAGs", 120)
+    assert installation.api.paused(f"{NAME}__ingest_data"), "a new use case starts paused"
+
+    run = installation.api.trigger(f"{NAME}__load_history", conf={"first": "2005-04-01", "last": "2005-09-01"})
+    installation.wait(lambda: not installation.api.run(run.dag_id, run.run_id).active, "its history", 180)
+    assert installation.api.run(run.dag_id, run.run_id).state == "success"
+    assert {row.key: row.target for row in installation.records.partitions(NAME)} == {
+        f"2005-{month:02}-01": "data" for month in range(4, 10)
+    }
+
+    began = utc_now()
+    installation.api.pause(f"{NAME}__ingest_data", False)
+    installation.api.trigger(f"{NAME}__ingest_data")
+    installation.settle(NAME, [LAST], dags=EVERY_DAG[1:], after=began, seconds=240)  # the form run itself has no key
+    assert installation.api.runs(f"{NAME}__ingest_data", key="2005-09-01") == [], "a closed history is not scheduled"
+
+    judged = installation.records.result(NAME, LAST, "evaluation")
+    assert judged is not None
+    assert judged.outputs["verdict"] == "pass", judged.outputs["reasons"]
+    assert 0.75 <= judged.outputs["metrics"]["auc"] < 0.82, "far above .80 would be a leak"
+    route = installation.records.route(NAME)
+    assert (route.champion, route.watermark) == (1, LAST)
+    drift = installation.records.result(NAME, LAST, "drift")
+    assert drift is not None
+    assert drift.outputs["verdict"] in ("pass", "drift")
+
+    def answered() -> bool:
+        answer = httpx.post(f"{installation.settings.node_url}/v1/{NAME}/predict", json={"entity": 1}, timeout=10)
+        return answer.status_code == 200
+
+    installation.wait(answered, "an answer", 30)

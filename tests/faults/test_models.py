@@ -1,0 +1,214 @@
+"""Crashes, doubles and damaged artefacts between training and judgement."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from include import predictor, registry
+from include.config import ROOT
+from include.errors import ArtefactError
+from include.predictor import Predictor
+from include.records import Records
+from tests.faults import kill
+from tests.judging import NAME, Bench, new_bench
+
+KEY, NEXT = "2026-02-05", "2026-02-06"
+PRELOAD = ["include.training", "include.evaluation", "tests.judging", "mlflow.lightgbm", "feast", "sklearn.linear_model"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    made = new_bench(tmp_path_factory.mktemp("base") / "home")
+    made.write()
+    made.ask(KEY)
+    made.ask(NEXT)
+    return made
+
+
+@pytest.fixture
+def bench(base: Bench, tmp_path: Path) -> Bench:
+    return base.copy(tmp_path / "home")
+
+
+@pytest.fixture(scope="module")
+def expected(base: Bench, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The digest of an undisturbed training."""
+    copied = base.copy(tmp_path_factory.mktemp("expected") / "home")
+    return copied.run("training", KEY).digest
+
+
+def child(home: str, stage: str, key: str) -> None:
+    Bench(Path(home)).run(stage, key)
+
+
+def child_dying(home: str, stage: str, where: str) -> None:
+    """Run a stage that is killed where it calls `where`, a name of registry or Records."""
+    owner: Any = registry if hasattr(registry, where) else Records
+
+    def die(*_: Any, **__: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(owner, where, die)
+    Bench(Path(home)).run(stage, KEY)
+
+
+def start(target: Callable[..., None], *arguments: Any) -> Any:
+    process = kill.context(PRELOAD).Process(target=target, args=arguments)
+    process.start()
+    return process
+
+
+def statuses(bench: Bench) -> list[str]:
+    with sqlite3.connect(bench.home / "mlflow.db") as con:
+        return sorted(status for (status,) in con.execute("SELECT status FROM runs"))
+
+
+def versions(bench: Bench) -> list[tuple[int, str]]:
+    with sqlite3.connect(bench.home / "mlflow.db") as con:
+        return sorted(con.execute("SELECT version, run_id FROM model_versions"))
+
+
+@pytest.mark.slow
+def test_killed_in_training_the_retry_gives_the_same_model_once(bench: Bench, expected: str) -> None:
+    """Fault 3, ten times: whatever a kill left, one version, one model on record, no open run."""
+    kill.timed(start(child, str(bench.home), "training", NEXT))
+    seconds = kill.timed(start(child, str(bench.home), "evaluation", NEXT))
+    killed = 0
+    for moment in kill.moments(10, seconds + 1.5):
+        killed += kill.kill_after(start(child, str(bench.home), "training", KEY), moment)
+        for model in bench.records.models(NAME):
+            Predictor.load(model.bundle, model.model_digest)
+    report = bench.run("training", KEY, wait=60)
+    assert report.digest == expected
+    mine = [model for model in bench.records.models(NAME) if model.partition == KEY]
+    assert [model.version for model in mine] == [report.outputs["version"]]
+    assert [number for number, _ in versions(bench)] == [1, 2]
+    assert "RUNNING" not in statuses(bench)
+    assert killed >= 2
+    assert bench.records.verify() is None
+
+
+def test_killed_between_model_file_and_registry_the_orphan_is_never_servable_and_goes(bench: Bench, expected: str) -> None:
+    """Fault 4."""
+    dead = start(child_dying, str(bench.home), "training", "register")
+    dead.join(60)
+    assert dead.exitcode == -signal.SIGKILL
+    folder = bench.home / "models" / NAME / KEY
+    (orphan,) = folder.iterdir()
+    orphan.rename(folder / "0123456789abcdef")  # a model that this training will not make again
+    assert bench.records.models(NAME) == []
+    assert versions(bench) == []
+    assert bench.run("training", KEY).digest == expected
+    assert [path.name for path in folder.iterdir()] == [bench.model(KEY).model_digest[7:23]]
+
+
+def test_killed_between_registry_and_record_the_version_is_found_again(bench: Bench, expected: str) -> None:
+    """Faults 3 and 13: MLflow has the version, our record does not; the retry recognises its own write."""
+    dead = start(child_dying, str(bench.home), "training", "commit")
+    dead.join(60)
+    assert dead.exitcode == -signal.SIGKILL
+    assert len(versions(bench)) == 1
+    assert bench.records.models(NAME) == []
+    report = bench.run("training", KEY)
+    assert (report.digest, report.outputs["version"]) == (expected, 1)
+    assert [(report.outputs["version"], report.outputs["run_id"])] == versions(bench)
+
+
+def test_killed_before_the_alias_moves_the_old_champion_stays_and_the_next_run_resumes(bench: Bench) -> None:
+    """Fault 5."""
+    bench.judged(KEY)
+    bench.release(1, KEY)
+    registry.mirror_aliases(bench.settings, NAME, bench.records.route(NAME))
+    bench.run("training", NEXT)
+    dead = start(child_killed_at_alias, str(bench.home))
+    dead.join(60)
+    assert dead.exitcode == -signal.SIGKILL
+    assert registry.aliases(bench.settings, NAME) == {"champion": 1}
+    assert bench.records.route(NAME).champion == 1
+    report = bench.run("evaluation", NEXT)
+    assert (report.reused, report.outputs["verdict"]) == (True, "pass")
+    assert registry.aliases(bench.settings, NAME) == {"champion": 1, "challenger": 2}
+    assert len(bench.records.entries(NAME, action="model.challenger")) == 2
+    assert len(bench.records.entries(NAME, action="model.judged")) == 2
+
+
+def child_killed_at_alias(home: str) -> None:
+    def die(*_: Any, **__: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    registry.mirror_aliases = die  # type: ignore[assignment]
+    Bench(Path(home)).run("evaluation", NEXT)
+
+
+def test_two_trainings_at_once_are_two_versions_each_judged_against_the_champion_of_then(bench: Bench) -> None:
+    """Fault 15."""
+    both = [start(child, str(bench.home), "training", key) for key in (KEY, NEXT)]
+    for process in both:
+        process.join(120)
+    assert [process.exitcode for process in both] == [0, 0]
+    assert sorted(model.partition for model in bench.records.models(NAME)) == [KEY, NEXT]
+    assert [number for number, _ in versions(bench)] == [1, 2]
+    older, newer = bench.model(KEY), bench.model(NEXT)
+    assert bench.run("evaluation", KEY).outputs["opponent"] is None
+    bench.release(older.version, KEY)
+    assert bench.run("evaluation", NEXT).outputs["opponent"] == older.version
+    assert newer.model_digest != older.model_digest
+
+
+FORKED = """
+import os, signal, sys
+import numpy as np, lightgbm
+rows = np.random.default_rng(1).normal(size=(20000, 20))
+data = lightgbm.Dataset(rows, (rows[:, 0] > 0).astype(float))
+lightgbm.train({"objective": "binary", "num_threads": 2, "verbosity": -1}, data, num_boost_round=20)
+lightgbm.train({"objective": "binary", "num_threads": 2, "verbosity": -1}, data, num_boost_round=2).predict(rows)
+child = os.fork()
+if child == 0:
+    signal.alarm(240)
+    from pathlib import Path
+    from tests.judging import Bench
+    from include.predictor import Predictor
+    bench = Bench(Path(sys.argv[1]))
+    bench.run("training", "2026-02-05")
+    model = bench.model("2026-02-05")
+    Predictor.load(model.bundle, model.model_digest).check_golden()
+    os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0)
+"""
+
+
+def test_a_fork_after_openmp_was_used_does_not_hang(bench: Bench) -> None:
+    """Fault 22: we train and score on one thread, which needs nothing of the parent's thread pool."""
+    words = [sys.executable, "-c", FORKED, str(bench.home)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_damaged_bundle_dies_in_the_trial_and_the_loaded_model_goes_on(bench: Bench) -> None:
+    """Faults 62 to 64: what serves is in memory already, and the process that serves survives the offer."""
+    bench.run("training", KEY)
+    model = bench.model(KEY)
+    serving = Predictor.load(model.bundle, model.model_digest)
+    before = serving.check_golden()
+    text = Path(model.bundle) / "model.txt"
+    whole = text.read_bytes()
+    # LightGBM prints what it stumbles over, so the second one puts bytes that are no text into its output.
+    for damaged in (whole[: len(whole) // 2], whole.replace(b"objective=", b"objective=\x84\xff")):
+        text.write_bytes(damaged)
+        with pytest.raises(ArtefactError, match="recorded is"):
+            predictor.trial_load(model.bundle, model.model_digest)
+        with pytest.raises(ArtefactError, match=r"killed the trial process|trial load failed"):
+            predictor.trial_load(model.bundle, predictor.bundle_digest(model.bundle))
+    (Path(model.bundle) / "model.pkl").write_bytes(b"\x80\x04.")
+    with pytest.raises(ArtefactError, match="can run code"):
+        predictor.trial_load(model.bundle, model.model_digest)
+    assert serving.check_golden() == before

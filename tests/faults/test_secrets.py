@@ -1,0 +1,100 @@
+"""Fault 72: secrets in settings reach no log, no error, no record, no report; and no user text is a template or a command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from include.config import ROOT
+from tests.installation import Installation, small_repayment
+
+PASSWORD = "s3cr3t-Wort-9431"
+TOKEN = "t0ken-Wort-7712"
+
+
+def evergreen(home: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ,
+        "EVERGREEN_HOME": str(home),
+        "EVERGREEN_USECASES": str(home / "usecases"),
+        "EVERGREEN_NODE_TOKEN": TOKEN,
+        **more,
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "include", "-v", *words], env=environment, capture_output=True, text=True, timeout=120, cwd=ROOT,
+        check=False,
+    )  # fmt: skip
+
+
+def found(home: Path, *secrets: str) -> list[Path]:
+    """Return the files that hold a secret in clear."""
+    wanted = [secret.encode() for secret in secrets]
+    files = [path for path in home.rglob("*") if path.is_file()]
+    return [path for path in files if any(secret in path.read_bytes() for secret in wanted)]
+
+
+def test_a_database_password_is_in_no_error(tmp_path: Path) -> None:
+    small_repayment(tmp_path / "usecases")
+    url = f"postgresql://evergreen:{PASSWORD}@127.0.0.1:1/none"
+    done = evergreen(tmp_path, "status", "repayment", EVERGREEN_RECORDS_URL=url)
+    assert done.returncode == 9
+    assert PASSWORD not in done.stdout + done.stderr
+    assert "127.0.0.1" in done.stderr
+    assert found(tmp_path, PASSWORD) == []
+
+
+def test_a_source_password_is_in_no_error_record_or_log(tmp_path: Path) -> None:
+    text = """
+name: shop
+history: {first: 2026-01-01}
+entity: {name: customer, key: customer_id}
+sources:
+  orders:
+    sql: {url_env: SHOP_DATABASE, query: SELECT * FROM orders}
+    key: [order_id]
+    columns: {order_id: {type: int64}, customer_id: {type: int64}, paid: {type: int64}}
+label: {source: orders, column: paid, label_time: event + 1d, delay: 1d}
+features:
+  order: {source: orders, grain: event, columns: {n: int64}}
+"""
+    (tmp_path / "usecases").mkdir()
+    (tmp_path / "usecases" / "shop.yaml").write_text(text)
+    words = ("run", "ingestion", "--use-case", "shop", "--partition", "2026-01-01")
+    done = evergreen(tmp_path, *words, SHOP_DATABASE=f"postgresql+psycopg://me:{PASSWORD}@127.0.0.1:1/none")
+    assert done.returncode == 3, done.stderr
+    assert "orders" in done.stderr
+    assert PASSWORD not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert found(tmp_path, PASSWORD) == []
+
+
+@pytest.mark.slow
+def test_a_whole_chain_leaves_no_secret_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVERGREEN_NODE_TOKEN", TOKEN)
+    small_repayment(tmp_path / "usecases", 150)
+    made = Installation(tmp_path)
+    made.load("2026-01-01", "2026-01-12")
+    made.day("2026-01-13")
+    generated = made.settings.secret("something").get_secret_value()
+    assert TOKEN not in repr(made.settings)
+    assert TOKEN not in made.settings.model_dump_json()
+    kept = found(tmp_path, TOKEN, generated)
+    assert kept == [tmp_path / "secrets" / "something"]
+    assert kept[0].stat().st_mode & 0o077 == 0
+
+
+def test_text_of_a_person_is_no_template_and_no_command(tmp_path: Path) -> None:
+    """Fault 61: a reason with Jinja and shell marks is kept as it is written."""
+    reason = "{{ 7 * 7 }} $(touch hacked) `touch hacked`; touch hacked"
+    small_repayment(tmp_path / "usecases", 100)
+    made = Installation(tmp_path)
+    made.run("ingestion", "2026-01-01")
+    words = ("run", "ingestion", "--use-case", "repayment", "--partition", "2026-01-01", "--restate", reason)
+    done = evergreen(tmp_path, *words, EVERGREEN_SEED="8")  # other rows, so that the reason goes on record
+    assert done.returncode == 0, done.stderr
+    assert not list(ROOT.glob("hacked")) + list(tmp_path.rglob("hacked"))
+    assert reason in [entry.details.get("reason") for entry in made.records.entries("repayment")]

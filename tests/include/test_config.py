@@ -1,0 +1,82 @@
+"""Settings: where they come from, and that secrets stay secret."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from include.config import Settings
+
+SECRETS = {
+    "EVERGREEN_RECORDS_URL": "postgresql://evergreen:hunter2-records@db/evergreen",
+    "EVERGREEN_MLFLOW_URI": "postgresql://evergreen:hunter2-mlflow@db/mlflow",
+    "EVERGREEN_NODE_TOKEN": "hunter2-node",
+}
+
+
+def test_secrets_stand_in_no_repr_dump_or_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings(home=tmp_path)
+    for text in (
+        repr(settings),
+        str(settings),
+        f"{settings!s}",
+        json.dumps(settings.model_dump(mode="json")),
+        settings.model_dump_json(),
+    ):
+        assert "hunter2" not in text
+    assert settings.records_address == SECRETS["EVERGREEN_RECORDS_URL"]
+    assert settings.node_secret.get_secret_value() == "hunter2-node"
+    monkeypatch.setenv("EVERGREEN_NODE_PORT", "no port")
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_generated_secret_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    old = os.umask(0)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            made = {secret.get_secret_value() for secret in pool.map(lambda _: settings.secret("node_token"), range(8))}
+    finally:
+        os.umask(old)
+    path = tmp_path / "secrets" / "node_token"
+    assert made == {path.read_text()}
+    assert len(path.read_text()) >= 32
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert [entry.name for entry in path.parent.iterdir()] == ["node_token"]
+    assert path.read_text() not in repr(settings.secret("node_token"))
+    assert Settings(home=tmp_path).node_secret == settings.secret("node_token")
+
+
+def test_state_follows_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EVERGREEN_HOME", "state")
+    settings = Settings()
+    assert settings.home == tmp_path / "state"
+    assert settings.lake_root == str(tmp_path / "state" / "lake")
+    assert settings.records_address == f"sqlite:///{tmp_path / 'state' / 'records.db'}"
+    monkeypatch.setenv("EVERGREEN_HOME", "")
+    assert Settings().home.name == "var"
+
+
+def test_settings_are_frozen_and_checked(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.node_port = 1  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="less than or equal to 65535"):
+        Settings(node_port=70_000)
+
+
+def test_use_case_folders_are_a_path(tmp_path: Path) -> None:
+    settings = Settings(usecases=f"{tmp_path / 'a'}:{tmp_path / 'b'}:")
+    assert settings.usecase_dirs == [tmp_path / "a", tmp_path / "b"]

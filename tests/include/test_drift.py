@@ -1,0 +1,267 @@
+"""The drift stage over a real lake and real records: which reference, which verdict, what the report may not do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from include import drift, drift_report, featuresets, prediction_log, predictions, runner
+from include.config import Settings
+from include.errors import MissingPartition
+from include.lake import TIMESTAMP, Lake, digest
+from include.prediction_log import Prediction, PredictionLog
+from include.psi import Stability
+from include.records import Model, Records, StageResult
+from include.usecase import UseCase, find
+
+KEYS = [f"2026-01-{day:02}" for day in range(1, 8)]
+AT = datetime(2026, 2, 1, tzinfo=UTC)
+YAML = """\
+name: shop
+history: {first: 2026-01-01}
+entity: {name: customer, key: customer_id}
+sources:
+  orders: {path: x.csv, key: [customer_id], columns: {customer_id: {type: int64}, channel: {type: string}}}
+label: {sql: "select 1", delay: 1d}
+features:
+  spend:
+    sql: select customer_id, 1.0 as amount, 'a' as kind from orders
+    ttl: 2d
+    columns: {amount: float64, kind: string}
+  visits:
+    grain: event
+    source: orders
+    columns: {channel: string}
+monitoring: {sample: 2000, report_rows: 200}
+"""
+
+
+class House:
+    """One installation, whose features are written by the test."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "shop.yaml").write_text(YAML)
+        self.settings = Settings(home=folder / "var", usecases=str(folder))
+        self.settings.home.mkdir()
+        self.records = Records.open(self.settings.records_address)
+        self.records.migrate()
+        self.lake = Lake(self.settings.lake_root)
+        self.use_case: UseCase = find("shop", [folder])
+        self.feature_set = featuresets.current(self.use_case)
+        self.records.add_feature_set("shop", self.feature_set.version, self.feature_set.to_dict())
+
+    def day(self, key: str, *, mean: float = 50.0, kinds: str = "ab", channels: str = "xy", opponent: int | None = None) -> None:
+        """Write the features of 400 customers and 200 visits, and record the day as judged."""
+        rng = np.random.default_rng(int(key[-2:]))
+        as_of = datetime.fromisoformat(key).replace(tzinfo=UTC) + timedelta(days=1)
+        amount = rng.normal(mean, 10, 400)
+        amount[:5] = np.inf
+        kind = rng.choice(list(kinds), 400).astype(object)
+        kind[5:10] = None
+        self.view("spend", key, as_of, list(range(400)), {"amount": amount, "kind": kind})
+        self.view("visits", key, as_of - timedelta(hours=1), list(range(200)), {"channel": rng.choice(list(channels), 200)})
+        made = {
+            view.name: {"table": view.table("shop"), "version": view.version, "rows": 1, "digest": f"{view.name} {key} {mean}"}
+            for view in self.feature_set.views
+        }
+        outputs = {"feature_sets": {self.feature_set.version: made}, "current": self.feature_set.version}
+        self.records.raise_partition("shop", key, mode="backfill", target="judged", actor="test", at=AT)
+        self.record(key, "features", outputs)
+        self.record(key, "evaluation", {"verdict": "pass", "opponent": opponent})
+
+    def view(self, name: str, key: str, at: datetime, entities: list[int], columns: dict[str, Any]) -> None:
+        view = next(view for view in self.feature_set.views if view.name == name)
+        times = pa.array([at] * len(entities), TIMESTAMP)
+        rows = pa.table({"customer_id": entities, "event_timestamp": times, "created_timestamp": times, **columns})
+        self.lake.replace(view.table("shop"), key, rows.cast(view.schema))
+
+    def record(self, key: str, stage: str, outputs: dict[str, Any]) -> None:
+        with self.records.claim("shop", stage, key, owner="test", attempt=1, ttl=30) as lease:
+            made = StageResult(
+                "shop", key, stage, "done", f"{stage} {outputs}", "", outputs, [], "m", "backfill", AT, AT, 0, "none"
+            )
+            self.records.commit(lease, made)
+
+    def model(self, version: int, key: str) -> None:
+        """Record a model of a day with the sample that training keeps."""
+        rng = np.random.default_rng(99)
+        path = self.settings.home / f"reference-{version}.parquet"
+        sample = {"customer_id": np.arange(400), "amount": rng.normal(50, 10, 400), "kind": rng.choice(["a", "b"], 400)}
+        pq.write_table(pa.table({**sample, "channel": pa.array(["x"] * 400)}), path)
+        manifest = {"reference": {"path": str(path), "rows": 400}}
+        named = {"use_case": "shop", "version": version, "model_digest": f"sha256:{version}", "partition": key, "as_of": AT}
+        self.records.add_model(
+            Model(**named, mode="live", feature_set=self.feature_set.version, bundle="", manifest=manifest)  # type: ignore[arg-type]
+        )
+
+    def run(self, key: str) -> runner.Report:
+        return runner.run("drift", "shop", key, settings=self.settings)
+
+
+@pytest.fixture
+def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+    monkeypatch.setenv("EVERGREEN_HOME", str(tmp_path / "var"))
+    built = House(tmp_path)
+    yield built
+    built.records.close()
+
+
+def test_a_first_partition_has_no_reference_and_is_held(house: House) -> None:
+    house.day(KEYS[0])
+    report = house.run(KEYS[0])
+    assert (report.state, report.outputs["verdict"]) == ("held", "hold")
+    assert "no reference" in report.reason
+    (entry,) = house.records.entries("shop", action="drift.judged")
+    assert entry.details["verdict"] == "hold"
+
+
+def test_the_partition_before_is_the_reference_and_marked_so(house: House) -> None:
+    house.day(KEYS[0])
+    house.day(KEYS[1])
+    report = house.run(KEYS[1])
+    assert (report.state, report.outputs["verdict"]) == ("done", "pass"), report.reason
+    assert report.outputs["reference"] == {"kind": "partition before", "partition": KEYS[0], "version": None}
+    assert set(report.outputs["features"]) == {"amount", "kind", "channel"}
+    page = Path(report.outputs["report"]).read_text()
+    assert "partition before" in page
+    assert house.run(KEYS[1]).reused
+
+
+def test_a_shift_is_drift_and_names_the_feature(house: House) -> None:
+    house.day(KEYS[0])
+    house.day(KEYS[1], mean=60)
+    report = house.run(KEYS[1])
+    assert (report.state, report.outputs["verdict"]) == ("done", "drift")
+    assert report.outputs["reasons"][0].startswith("amount: PSI ")
+    assert len(report.outputs["reasons"]) == 1
+
+
+def test_the_opponents_sample_is_the_reference_if_it_is_older(house: House) -> None:
+    """The days drift slowly: each is like the one before, and far from the sample of the champion."""
+    for number, key in enumerate(KEYS[:4]):
+        house.day(key, mean=50 + 5 * number)
+    house.model(1, KEYS[0])
+    house.record(KEYS[3], "evaluation", {"verdict": "pass", "opponent": 1})
+    report = house.run(KEYS[3])
+    assert report.outputs["reference"] == {"kind": "opponent", "partition": KEYS[0], "version": 1}
+    assert report.outputs["verdict"] == "drift"
+
+
+@pytest.mark.parametrize("trained_on", [KEYS[2], KEYS[4]])
+def test_an_opponent_of_the_same_or_a_newer_partition_is_no_reference(house: House, trained_on: str) -> None:
+    house.day(KEYS[1])
+    house.model(1, trained_on)
+    house.day(KEYS[2], opponent=1)
+    assert house.run(KEYS[2]).outputs["reference"]["kind"] == "partition before"
+
+
+def test_event_views_compare_new_rows_with_those_of_the_training_window(house: House) -> None:
+    """The reference sample says `x` alone, but the rows of the window are x and y like today's: no drift in channel."""
+    for key in KEYS[:3]:
+        house.day(key)
+    house.model(1, KEYS[1])
+    house.record(KEYS[2], "evaluation", {"verdict": "pass", "opponent": 1})
+    assert house.run(KEYS[2]).outputs["features"]["channel"]["psi"] < 0.1
+    house.day(KEYS[3], channels="z", opponent=1)
+    report = house.run(KEYS[3])
+    assert report.outputs["reference"]["kind"] == "opponent"
+    assert report.outputs["reasons"] == [f"channel: PSI {report.outputs['features']['channel']['psi']:.3f} is above 0.2"]
+
+
+def test_a_lost_sample_is_a_hold_and_never_a_pass(house: House) -> None:
+    house.day(KEYS[0])
+    house.model(1, KEYS[0])
+    (house.settings.home / "reference-1.parquet").write_bytes(b"PAR1")
+    house.day(KEYS[1], opponent=1)
+    report = house.run(KEYS[1])
+    assert (report.state, report.outputs["verdict"]) == ("held", "hold")
+    assert "cannot be read" in report.reason
+
+
+def test_not_computable_is_a_hold_unless_something_drifts() -> None:
+    known, unknown = Stability(0.01, 10), Stability(None, 0, note="fewer than 50 rows on a side")
+    assert drift.judge({"a": known}, 0.2) == ("pass", [])
+    assert drift.judge({"a": known, "b": unknown}, 0.2) == ("hold", ["b: not computable, fewer than 50 rows on a side"])
+    assert drift.judge({"a": Stability(0.21, 10), "b": unknown}, 0.2)[0] == "drift"
+    assert drift.judge({"a": Stability(0.2, 10)}, 0.2)[0] == "pass"
+    assert drift.judge({}, 0.2)[0] == "hold"
+
+
+def test_a_partition_that_is_not_judged_waits(house: House) -> None:
+    house.records.raise_partition("shop", KEYS[0], mode="backfill", target="judged", actor="test", at=AT)
+    with pytest.raises(MissingPartition, match="evaluation is not done"):
+        house.run(KEYS[0])
+
+
+def test_a_report_that_fails_changes_no_verdict(house: House) -> None:
+    house.day(KEYS[0])
+    house.day(KEYS[1])
+    path = house.settings.home / "reports" / "shop" / KEYS[1]
+    path.parent.mkdir(parents=True)
+    path.write_text("a file stands where the folder should be")
+    report = house.run(KEYS[1])
+    assert (report.outputs["verdict"], report.outputs["report"]) == ("pass", None)
+
+
+def test_the_report_escapes_what_data_says_and_survives_what_it_holds(tmp_path: Path) -> None:
+    attack = "</script><script>alert(1)</script>"
+    rows = 300
+    side = {
+        "amount": pa.array([float("inf"), -float("inf"), float("nan"), 1.0, 2.0] * (rows // 5)),
+        "nothing": pa.array([None] * rows, pa.float64()),
+        "constant": pa.array([7.0] * rows),
+        "huge": pa.array([1e308, -1e308, 0.0] * (rows // 3)),
+        "kind": pa.array([attack, "=cmd|x", None] * (rows // 3)),
+        "flag": pa.array([True, None, False] * (rows // 3)),
+    }
+    kinds = dict.fromkeys(side, "string") | dict.fromkeys(("amount", "nothing", "constant", "huge"), "float64")
+    features = {name: Stability(0.1, 3, note=attack).as_json() for name in side}
+    path = tmp_path / "drift.html"
+    drift_report.write(path, attack, {"v": pa.table(side)}, {"v": pa.table(side)}, kinds, features, rows=100)
+    page = path.read_text()
+    assert "Data Drift" in page or "evidently" in page.lower()
+    assert "<script>alert(1)" not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
+def test_a_page_that_cannot_be_drawn_still_has_the_indices(tmp_path: Path) -> None:
+    """Whole numbers so large that no ten bins fit between them stop the drawing."""
+    narrow = pa.table({"amount": pa.array([1e17, 1e17 + 16] * 100)})
+    path = tmp_path / "drift.html"
+    features = {"amount": Stability(0.1234, 3).as_json()}
+    drift_report.write(path, "title", {"v": narrow}, {"v": narrow}, {"amount": "float64"}, features, rows=100)
+    assert "0.1234" in path.read_text()
+
+
+def test_predictions_are_imported_once_by_the_day_of_the_answer(house: House) -> None:
+    def answer(log: PredictionLog, number: int, at: str) -> None:
+        log.append(Prediction(f"r{number}", at, 1, "sha256:1", "champion", str(number), 0.5, "accept", "", "fs", at, "{}", 900))
+
+    def imported() -> int:
+        return predictions.import_closed(house.settings, house.lake, house.records, "shop")
+
+    assert imported() == 0
+    log = PredictionLog(house.settings.home, "shop")
+    for number in range(6):
+        answer(log, number, f"2026-01-0{1 + number // 4}T12:00:0{number}Z")
+    log.close()
+    kept = {segment.path: segment.path.read_bytes() for segment in prediction_log.closed_segments(house.settings.home, "shop")}
+    assert imported() == 6
+    first = digest(house.lake.read("shop/predictions"), sort_by=["request_id"])
+    assert house.lake.keys("shop/predictions") == ["2026-01-01", "2026-01-02"]
+    assert not any(path.exists() for path in kept)
+    for path, content in kept.items():  # killed between the commit and the removal of the segment
+        path.write_bytes(content)
+    imported()
+    assert digest(house.lake.read("shop/predictions"), sort_by=["request_id"]) == first
+    answer(log, 9, "2026-01-01T23:59:59Z")
+    log.close()
+    assert imported() == 1
+    assert len(house.lake.read("shop/predictions")) == 7

@@ -1,0 +1,161 @@
+"""What heal starts, and above all what it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from include.airflow_api import AirflowApi, Run
+from include.config import Settings
+from include.healing import ASSET_BEFORE, active_keys, plan, status_rows
+from include.records import AuditEntry, Mode, Model, Records, StageResult, Target
+from include.status import Row
+from include.usecase import UseCase
+
+AT = datetime(2026, 1, 20, tzinfo=UTC)
+DATA = ("ingestion", "validation", "features")
+
+
+def waiting(key: str, stage: str = "training") -> Row:
+    return Row(key, "waiting", stage, f"for {stage}", "backfill", "judged")
+
+
+def test_newest_first_at_most_n_and_nothing_that_is_on_its_way() -> None:
+    rows = [waiting(f"2026-01-0{day}") for day in range(1, 8)]
+    found = plan("shop", rows, active={"2026-01-06"}, limit=3)
+    assert [item.key for item in found] == ["2026-01-07", "2026-01-05", "2026-01-04"]
+    assert {item.asset for item in found} == {"features"}
+
+
+def test_a_refusal_a_hold_a_gap_and_a_stale_day_are_not_started() -> None:
+    rows = [Row("2026-01-01", kind, "evaluation", "why") for kind in ("done", "running", "refused", "stale", "missing")]
+    assert plan("shop", rows, active=set()) == []
+
+
+def test_what_was_never_ingested_is_started_by_its_dag_and_the_rest_by_the_asset_before() -> None:
+    (item,) = plan("shop", [waiting("2026-01-01", "ingestion")], active=set())
+    assert item.asset is None
+    assert {stage: plan("shop", [waiting("2026-01-01", stage)], active=set())[0].asset for stage in ASSET_BEFORE} == ASSET_BEFORE
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Iterator[Records]:
+    opened = Records.open(f"sqlite:///{tmp_path / 'records.db'}")
+    opened.migrate()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def shop() -> UseCase:
+    return UseCase.model_validate(
+        {
+            "name": "shop",
+            "history": {"first": "2026-01-01", "last": "2026-01-10"},
+            "entity": {"name": "customer", "key": "customer_id"},
+            "sources": {"orders": {"path": "x.csv", "key": ["customer_id"], "columns": {"customer_id": {"type": "int64"}}}},
+            "label": {"sql": "select 1", "delay": "1d"},
+            "features": {"spend": {"sql": "select 1", "columns": {"amount": "float64"}}},
+        }
+    )
+
+
+def record(records: Records, key: str, stage: str, *, state: str = "done", **outputs: object) -> None:
+    lease = records.claim("shop", stage, key, owner="test", attempt=1, ttl=30)
+    with lease:
+        made = StageResult("shop", key, stage, state, f"{stage} {key}", "", outputs, [], "m", "backfill", AT, AT, 0.1, "none")
+        records.commit(lease, made)
+
+
+def meant(records: Records, key: str, mode: Mode, target: Target) -> None:
+    records.raise_partition("shop", key, mode=mode, target=target, actor="test", at=AT)
+
+
+def test_heal_after_load_history_and_a_refusal_starts_nothing(records: Records, shop: UseCase) -> None:
+    for day in range(1, 10):
+        meant(records, f"2026-01-{day:02}", "backfill", "data")
+        for stage in DATA:
+            record(records, f"2026-01-{day:02}", stage)
+    meant(records, "2026-01-10", "live", "deployed")
+    for stage in (*DATA, "training", "drift"):
+        record(records, "2026-01-10", stage)
+    record(records, "2026-01-10", "evaluation", verdict="fail", reasons=["AUC is too low"])
+    found = status_rows(records, shop)
+    assert [row.kind for row in found] == ["done"] * 9 + ["refused"]
+    assert plan("shop", found, active=set()) == []
+
+
+def test_a_raised_target_and_a_lost_event_are_started(records: Records, shop: UseCase) -> None:
+    for key in ("2026-01-02", "2026-01-04"):
+        meant(records, key, "backfill", "data")
+        for stage in DATA:
+            record(records, key, stage)
+    assert plan("shop", status_rows(records, shop), active=set()) == []
+    meant(records, "2026-01-04", "backfill", "judged")
+    found = status_rows(records, shop)
+    assert [(item.key, item.stage, item.asset) for item in plan("shop", found, active=set())] == [
+        ("2026-01-04", "training", "features")
+    ]
+    assert plan("shop", found, active={"2026-01-04"}) == []
+    kinds = {row.key: row.kind for row in found}
+    assert kinds["2026-01-03"] == "missing"
+    assert kinds["2026-01-10"] == "missing"
+    assert "2026-01-01" not in kinds
+
+
+def test_the_mirror_of_the_aliases_is_repaired(records: Records, tmp_path: Path) -> None:
+    """Killed between the routing row and MLflow: the aliases still name the version before."""
+    from include import registry
+    from include.healing import repair_aliases
+
+    settings = Settings(home=tmp_path)
+    registry.prepare(settings)
+    with registry._mapped(settings) as client:
+        client.create_registered_model("shop")
+        for version in ("1", "2"):
+            client.create_model_version("shop", source=(tmp_path / version).as_uri())
+        client.set_registered_model_alias("shop", "champion", "1")
+        client.set_registered_model_alias("shop", "challenger", "2")
+    for version in (1, 2):
+        named = {"use_case": "shop", "version": version, "model_digest": f"sha256:{version}", "partition": f"2026-01-0{version}"}
+        records.add_model(Model(**named, as_of=AT, mode="live", feature_set="fs", bundle="", state="challenger"))  # type: ignore[arg-type]
+        entry = AuditEntry("release.done", "shop", str(version), "test", {}, AT)
+        previous = {"previous": version - 1} if version > 1 else {}
+        records.change_route("shop", set={"champion": version, **previous}, entry=entry, partition=f"2026-01-0{version}")
+    assert repair_aliases(settings, records, "shop") == {"champion": 2, "challenger": None, "previous": 1}
+    assert registry.aliases(settings, "shop") == {"champion": 2, "previous": 1}
+    assert repair_aliases(settings, records, "shop") == {}
+
+
+def test_a_range_that_is_loading_is_on_its_way() -> None:
+    """What `load_history` is busy with is not started a second time."""
+    keys = ["2026-01-01", "2026-01-02", "2026-01-03", "2026-01-04"]
+
+    def run(dag: str, key: str | None, **conf: str) -> Run:
+        return Run(f"shop__{dag}", "r", "running", "manual", key, conf, None, None)
+
+    class Answers(AirflowApi):
+        def __init__(self, runs: list[Run]) -> None:
+            self._runs = runs
+
+        def runs(self, dag_id: str = "~", *, prefix: str = "", key: str | None = None, states: Sequence[str] = ()) -> list[Run]:
+            return self._runs
+
+    assert active_keys(Answers([run("train_model", keys[1])]), "shop", keys) == {keys[1]}
+    loading = run("load_history", None, first=keys[1], last=keys[2])
+    assert active_keys(Answers([loading]), "shop", keys) == {keys[1], keys[2]}
+    assert active_keys(Answers([run("load_history", None)]), "shop", keys) == set(keys)
+    assert active_keys(Answers([run("train_model", None)]), "shop", keys) == set()
+
+
+def test_a_live_lease_is_running_and_a_dead_one_is_not(records: Records, shop: UseCase) -> None:
+    meant(records, "2026-01-10", "live", "deployed")
+    with records.claim("shop", "ingestion", "2026-01-10", owner="airflow:run", attempt=1, ttl=30):
+        (row,) = status_rows(records, shop)
+        assert (row.kind, row.stage) == ("running", "ingestion")
+        assert "airflow:run" in row.detail
+    (row,) = status_rows(records, shop)
+    assert (row.kind, row.stage) == ("waiting", "ingestion")

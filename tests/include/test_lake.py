@@ -1,0 +1,164 @@
+"""The lake: atomic partitions, pinned versions, fences in the storage, digests of content."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pytest
+
+from include.errors import Busy, SourceError
+from include.lake import Fence, Lake, RehearsalLake, combine, connect, digest
+
+
+def table(*ids: int, **columns: list[object]) -> pa.Table:
+    return pa.table({"id": pa.array(ids, pa.int64()), **columns})
+
+
+def fence(token: int, app: str = "stage/key") -> Fence:
+    return Fence(app, token, lambda: None)
+
+
+@pytest.fixture
+def lake(tmp_path) -> Lake:
+    return Lake(str(tmp_path / "lake"))
+
+
+def test_a_partition_is_replaced_and_others_stay(lake: Lake) -> None:
+    lake.replace("u/raw/a", "2026-01-01", table(1, 2))
+    lake.replace("u/raw/a", "2026-01-02", table(3))
+    lake.replace("u/raw/a", "2026-01-01", table(9))
+    assert sorted(lake.read("u/raw/a")["id"].to_pylist()) == [3, 9]
+    assert lake.keys("u/raw/a") == ["2026-01-01", "2026-01-02"]
+    assert lake.read("u/raw/a", keys=["2026-01-02"]).to_pydict() == {"id": [3], "partition": ["2026-01-02"]}
+
+
+def test_zero_rows_empty_a_partition_and_keep_the_schema(lake: Lake) -> None:
+    lake.replace("u/raw/a", "2026-01-01", table(1))
+    lake.replace("u/raw/a", "2026-01-01", table(1).slice(0, 0))
+    rows = lake.read("u/raw/a")
+    assert rows.num_rows == 0
+    assert rows.column_names == ["id", "partition"]
+    assert lake.keys("u/raw/a") == []
+
+
+def test_a_pinned_version_still_gives_the_old_rows(lake: Lake) -> None:
+    first = lake.replace("u/raw/a", "2026-01-01", table(1))
+    lake.replace("u/raw/a", "2026-01-01", table(2))
+    assert lake.read("u/raw/a", version=first)["id"].to_pylist() == [1]
+    assert lake.read("u/raw/a")["id"].to_pylist() == [2]
+
+
+def test_a_column_that_came_later_is_null_in_older_partitions(lake: Lake) -> None:
+    lake.replace("u/raw/a", "2026-01-01", table(1))
+    lake.replace("u/raw/a", "2026-01-02", table(2, extra=["x"]))
+    assert lake.read("u/raw/a", keys=["2026-01-01"])["extra"].to_pylist() == [None]
+    assert lake.read("u/raw/a").sort_by("id")["extra"].to_pylist() == [None, "x"]
+
+
+def test_a_stale_writer_is_refused_by_the_storage(lake: Lake) -> None:
+    lake.replace("u/raw/a", "2026-01-01", table(1), fence=fence(1))
+    lake.replace("u/raw/a", "2026-01-01", table(2), fence=fence(3))
+    with pytest.raises(Busy, match="newer run has written"):
+        lake.replace("u/raw/a", "2026-01-01", table(1), fence=fence(2))
+    assert lake.read("u/raw/a")["id"].to_pylist() == [2]
+
+
+def test_a_writer_that_looked_before_a_newer_commit_is_refused(lake: Lake) -> None:
+    """The stale writer holds an old view of the table, passes the first look and is caught by the commit itself."""
+    lake.replace("u/raw/a", "2026-01-01", table(0), fence=fence(1))
+    stale = Lake(lake.root)
+    overtaken = []
+
+    def overtake() -> None:
+        if not overtaken:
+            overtaken.append(lake.replace("u/raw/a", "2026-01-01", table(3), fence=fence(3)))
+
+    with pytest.raises(Busy):
+        stale.replace("u/raw/a", "2026-01-01", table(2), fence=Fence("stage/key", 2, overtake))
+    assert lake.read("u/raw/a")["id"].to_pylist() == [3]
+
+
+def test_a_superseded_lease_stops_the_write(lake: Lake) -> None:
+    def lost() -> None:
+        raise Busy("superseded")
+
+    with pytest.raises(Busy):
+        lake.replace("u/raw/a", "2026-01-01", table(1), fence=Fence("a", 1, lost))
+    assert not lake.exists("u/raw/a")
+
+
+def test_writers_of_many_partitions_at_once_lose_nothing(lake: Lake) -> None:
+    keys = [f"2026-01-{day:02d}" for day in range(1, 13)]
+
+    def write(key: str) -> int:
+        return Lake(lake.root).replace("u/raw/a", key, table(int(key[-2:])), fence=fence(1, key))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, keys))
+    assert sorted(lake.read("u/raw/a")["id"].to_pylist()) == list(range(1, 13))
+
+
+def test_a_rehearsal_reads_and_never_writes(lake: Lake) -> None:
+    lake.replace("u/raw/a", "2026-01-01", table(1))
+    rehearsal = RehearsalLake(lake.root)
+    rehearsal.replace("u/raw/a", "2026-01-01", table(2))
+    assert lake.read("u/raw/a")["id"].to_pylist() == [1]
+
+
+@pytest.mark.parametrize("name", ["../x", "u//x", "u/../../etc", "u\\x", "u/\0"])
+def test_table_names_cannot_leave_the_lake(lake: Lake, name: str) -> None:
+    with pytest.raises(SourceError):
+        lake.replace(name, "2026-01-01", table(1))
+
+
+def test_a_scan_of_nothing_has_the_given_schema(lake: Lake) -> None:
+    with connect() as con:
+        lake.scan(con, "v", "u/none", schema=pa.schema([("id", pa.int64())]))
+        assert con.execute("SELECT count(*), max(id) FROM v").fetchone() == (0, None)
+        with pytest.raises(SourceError, match="does not exist yet"):
+            lake.scan(con, "v", "u/none")
+
+
+def test_the_digest_is_of_content_alone(lake: Lake) -> None:
+    when = datetime(2026, 1, 1, tzinfo=UTC)
+    rows = pa.table(
+        {
+            "id": [3, 1, 2],
+            "name": ["c", None, "b"],
+            "x": [0.0, math.nan, None],
+            "at": pa.array([when] * 3, pa.timestamp("ns", tz="UTC")),
+        }
+    )
+    expected = digest(rows, sort_by=["id"])
+    assert digest(rows.take([2, 0, 1]), sort_by=["id"]) == expected
+    assert digest(pa.concat_tables([rows.slice(0, 1), rows.slice(1)]), sort_by=["id"]) == expected
+    assert digest(rows.select(["at", "x", "name", "id"]), sort_by=["id"]) == expected
+    negative_zero = rows.set_column(2, "x", pa.array([-0.0, math.nan, None], pa.float64()))
+    assert digest(negative_zero, sort_by=["id"]) == expected
+    lake.replace("u/raw/a", "2026-01-01", rows)
+    assert digest(lake.read("u/raw/a"), sort_by=["id"]) == expected
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"id": [1, 2], "name": ["ab", "c"]},
+        {"id": [1, 2], "name": ["a", None]},
+        {"id": [1, 2], "name": ["a", ""]},
+        {"id": [1, 3], "name": ["a", "bc"]},
+        {"id": [1.5, 2], "name": ["a", "bc"]},
+        {"id": [1, 2], "other": ["a", "bc"]},
+        {"id": [1], "name": ["a"]},
+    ],
+)
+def test_the_digest_tells_other_content_apart(other: dict[str, list[object]]) -> None:
+    assert digest(pa.table({"id": [1, 2], "name": ["a", "bc"]}), sort_by=["id"]) != digest(pa.table(other), sort_by=["id"])
+
+
+def test_equal_keys_do_not_make_the_digest_depend_on_order() -> None:
+    rows = pa.table({"id": [1, 1, 1], "x": ["c", "a", "b"]})
+    assert digest(rows, sort_by=["id"]) == digest(rows.take([2, 1, 0]), sort_by=["id"])
+    assert combine(["a", "b"]) != combine(["ab"])

@@ -1,0 +1,119 @@
+"""Children end with all that they forked, and nobody else does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from include.errors import Unavailable
+from include.processes import MAX_RESTARTS, Born, Child, end, end_sessions, tail
+
+# A child that forks a grandchild into a process group of its own, as Airflow does with its tasks; both ignore SIGTERM.
+STUBBORN = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if os.fork() == 0:
+    os.setpgid(0, 0)
+    open(sys.argv[1], "w").write(str(os.getpid()))
+time.sleep(60)
+"""
+
+
+def child(tmp_path: Path, code: str, *arguments: str, patience: float = 5.0) -> Child:
+    command = [sys.executable, "-c", code, *arguments]
+    return Child("child", command, {"PATH": os.defpath}, tmp_path / "child.log", lambda: True, patience=patience)
+
+
+def wait_for(path: Path) -> int:
+    deadline = time.monotonic() + 10
+    while not (path.exists() and path.read_text()):
+        assert time.monotonic() < deadline, "the grandchild did not start"
+        time.sleep(0.02)
+    return int(path.read_text())
+
+
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_ending_a_child_ends_its_orphans_in_other_process_groups(tmp_path: Path) -> None:
+    one, told = child(tmp_path, STUBBORN, str(tmp_path / "pid"), patience=0.1), tmp_path / "pid"
+    one.start()
+    grandchild = wait_for(told)
+    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        end([one], grace=0.5)
+        assert not one.alive
+        assert not alive(grandchild)
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_a_task_that_outlives_its_killed_leader_is_found_by_the_session(tmp_path: Path) -> None:
+    one, told = child(tmp_path, STUBBORN, str(tmp_path / "pid")), tmp_path / "pid"
+    one.start()
+    grandchild = wait_for(told)
+    assert one.process is not None
+    one.process.kill()
+    one.process.wait()
+    assert alive(grandchild)
+    assert end_sessions(one.sessions) == [grandchild]
+
+
+def test_a_process_id_that_was_given_out_again_is_not_taken_for_ours() -> None:
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    try:
+        born = Born.of(stranger.pid)
+        assert born.alive
+        former = Born(stranger.pid, born.created - 500)
+        assert not former.alive
+        assert end_sessions([former]) == []
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_a_dead_child_is_started_again_after_a_pause(tmp_path: Path) -> None:
+    one = child(tmp_path, "print('up')")
+    one.start()
+    assert one.process is not None
+    one.process.wait()
+    first = one.process.pid
+    told = one.revive(100.0)
+    assert told is not None
+    assert "ended with code 0" in told
+    assert one.revive(100.5) is None
+    assert one.process.pid == first
+    one.revive(101.5)
+    assert one.process.pid != first
+    one.process.wait()
+
+
+def test_a_child_that_dies_again_and_again_is_given_up_with_its_log(tmp_path: Path) -> None:
+    one = child(tmp_path, "raise SystemExit('the disk is on fire')")
+    now = 0.0
+    one.start()
+    assert one.process is not None
+    for _ in range(2 * MAX_RESTARTS):
+        one.process.wait()
+        one.revive(now)
+        now += 40.0
+    one.process.wait()
+    with pytest.raises(Unavailable, match="the disk is on fire"):
+        one.revive(now)
+
+
+def test_tail_of_a_log_that_is_not_there() -> None:
+    assert tail(Path("/nowhere")) == "(no log)"

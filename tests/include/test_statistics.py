@@ -1,0 +1,117 @@
+"""AUC, its paired interval, calibration: against scikit-learn, by hand and by resampling."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from include import gate, statistics
+from include.statistics import Interval
+from include.usecase import Gates
+
+
+def sample(count: int = 3000, seed: int = 3) -> tuple[statistics.Numbers, statistics.Numbers, statistics.Numbers]:
+    generator = np.random.default_rng(seed)
+    signal = generator.normal(size=count)
+    labels = (generator.random(count) < 1 / (1 + np.exp(-signal))).astype(float)
+    first = 1 / (1 + np.exp(-(signal + 0.3 * generator.normal(size=count))))
+    second = 1 / (1 + np.exp(-(signal + 1.0 * generator.normal(size=count))))
+    return labels, first, second
+
+
+def test_auc_equals_scikit_learn_with_ties() -> None:
+    from sklearn.metrics import roc_auc_score
+
+    labels, first, _ = sample()
+    for scores in (first, np.round(first, 1)):
+        assert statistics.auc(labels, scores) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+
+
+def test_auc_by_hand() -> None:
+    assert statistics.auc(np.array([0.0, 0, 1, 1]), np.array([0.1, 0.4, 0.4, 0.9])) == 0.875
+
+
+def test_paired_interval_agrees_with_resampling() -> None:
+    labels, first, second = sample()
+    found = statistics.auc_difference(labels, first, second)
+    assert found.value == pytest.approx(statistics.auc(labels, first) - statistics.auc(labels, second), abs=1e-12)
+    generator = np.random.default_rng(0)
+    drawn = []
+    for _ in range(400):
+        rows = generator.integers(0, len(labels), len(labels))
+        drawn.append(statistics.auc(labels[rows], first[rows]) - statistics.auc(labels[rows], second[rows]))
+    half = 1.96 * float(np.std(drawn))
+    assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.15)
+
+
+def test_paired_interval_is_narrower_than_unpaired_and_zero_for_equal_scores() -> None:
+    labels, first, _ = sample()
+    assert statistics.auc_difference(labels, first, first) == Interval(0.0, 0.0, 0.0)
+    shifted = statistics.auc_difference(labels, first, first + np.linspace(0, 1e-3, len(first)))
+    assert shifted.high - shifted.low < 0.005
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores"),
+    [
+        ([], []),
+        ([1.0, 1.0], [0.1, 0.2]),
+        ([0.0, 1.0], [0.1, math.nan]),
+        ([0.0, 1.0], [0.1, math.inf]),
+        ([0.0, math.nan], [0.1, 0.2]),
+        ([0.0, 2.0], [0.1, 0.2]),
+        ([0.0, 1.0], [0.1]),
+    ],
+)
+def test_what_cannot_be_computed_is_nan(labels: list[float], scores: list[float]) -> None:
+    one, two = np.array(labels), np.array(scores)
+    for value in (statistics.auc, statistics.calibration_error, statistics.brier, statistics.log_loss):
+        assert math.isnan(value(one, two))
+    assert math.isnan(statistics.auc_difference(one, two, two).low)
+    assert statistics.roc(one, two) == []
+    assert statistics.calibration_curve(one, two) == []
+
+
+def test_calibration_error_of_a_shifted_score() -> None:
+    generator = np.random.default_rng(5)
+    scores = generator.random(20_000) * 0.8
+    labels = (generator.random(20_000) < scores).astype(float)
+    assert statistics.calibration_error(labels, scores) < 0.01
+    assert statistics.calibration_error(labels, scores + 0.1) == pytest.approx(0.1, abs=0.01)
+
+
+def test_roc_runs_from_corner_to_corner_and_rises() -> None:
+    labels, first, _ = sample()
+    points = statistics.roc(labels, first)
+    assert (points[0], points[-1]) == ((0.0, 0.0), (1.0, 1.0))
+    assert points == sorted(points)
+    area = sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in itertools.pairwise(points))
+    assert area == pytest.approx(statistics.auc(labels, first), abs=2e-3)
+
+
+def test_a_number_that_is_missing_or_nan_is_a_hold_never_a_pass() -> None:
+    labels, first, _ = sample()
+    wrong = first.copy()
+    wrong[7] = math.nan
+    for scores, yardstick in ((wrong, 0.5), (first, None), (first, math.nan)):
+        checks, _ = gate.absolute(labels, scores, yardstick, Gates(min_rows=1))
+        assert gate.conclude(checks, enough=gate.enough_rows(labels, 1)) == "hold"
+    assert gate.not_worse("x", Interval(math.nan, math.nan, math.nan), 0.01).outcome == "hold"
+    assert gate.censored(None, 0.5).outcome == "hold"
+    assert gate.censored(math.nan, 0.5).outcome == "hold"
+
+
+def test_too_few_rows_hold_even_where_a_number_fails() -> None:
+    labels, first, _ = sample(200)
+    checks, _ = gate.absolute(labels, 1 - first, 0.5, Gates())
+    assert any(check.outcome == "fail" for check in checks)
+    assert gate.conclude(checks, enough=gate.enough_rows(labels, 500)) == "hold"
+    assert gate.conclude(checks, enough=gate.enough_rows(labels, 10)) == "fail"
+
+
+@pytest.mark.parametrize(("low", "outcome"), [(-0.0101, "fail"), (-0.01, "fail"), (-0.0099, "pass"), (0.2, "pass")])
+def test_the_lower_end_must_be_above_the_margin(low: float, outcome: str) -> None:
+    assert gate.not_worse("x", Interval(low + 0.01, low, low + 0.02), 0.01).outcome == outcome

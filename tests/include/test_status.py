@@ -1,0 +1,148 @@
+"""What a partition is said to be, for every way that its records can stand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from include.records import Mode, Partition, StageResult, Target
+from include.status import Row, rows
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+KEY = "2026-01-05"
+DATA = ("ingestion", "validation", "features")
+JUDGED = (*DATA, "training", "evaluation", "drift")
+DEPLOYED = (*JUDGED, "bento", "deployment")
+
+
+def partition(key: str = KEY, *, mode: Mode = "backfill", target: Target = "judged") -> Partition:
+    return Partition("shop", key, mode, target, "test", AT)
+
+
+def result(stage: str, key: str = KEY, *, state: str = "done", reason: str = "", **outputs: Any) -> StageResult:
+    if stage == "evaluation" and "verdict" not in outputs:
+        outputs["verdict"] = "pass"
+    return StageResult(
+        "shop", key, stage, state, f"sha256:{stage}{key}", reason, outputs, [], "m", "backfill", AT, AT, 0.1, "none"
+    )
+
+
+def one(target: Target, *results: StageResult, running: dict[tuple[str, str], str] | None = None) -> Row:
+    (row,) = rows("shop", partitions=[partition(target=target)], results=results, running=running or {})
+    return row
+
+
+@pytest.mark.parametrize(("target", "stages"), [("data", DATA), ("judged", JUDGED), ("deployed", DEPLOYED)])
+def test_done_is_when_the_target_is_reached(target: Target, stages: tuple[str, ...]) -> None:
+    assert one(target, *(result(stage) for stage in stages)).kind == "done"
+
+
+@pytest.mark.parametrize("missing", DEPLOYED)
+def test_waiting_names_the_stage_that_is_missing(missing: str) -> None:
+    chain = ("ingestion", "validation", "features", "training", "evaluation", "bento", "deployment")
+    before = chain[: chain.index(missing)] if missing in chain else [stage for stage in DEPLOYED if stage != missing]
+    row = one("deployed", *(result(stage) for stage in before))
+    assert (row.kind, row.stage, row.detail) == ("waiting", missing, f"for {missing}")
+
+
+def test_what_load_history_made_is_complete_after_features() -> None:
+    assert one("data", *(result(stage) for stage in DATA)).kind == "done"
+    assert one("judged", *(result(stage) for stage in DATA)).kind == "waiting"
+
+
+def test_a_refusal_says_why_and_ends_the_chain() -> None:
+    judged = [result(stage) for stage in (*DATA, "training")]
+    failed = result("evaluation", verdict="fail", reasons=["AUC is 0.6100, it must be at least 0.86"])
+    row = one("deployed", *judged, failed, result("drift"))
+    assert (row.kind, row.stage) == ("refused", "evaluation")
+    assert row.detail == "fail: AUC is 0.6100, it must be at least 0.86"
+    held = result("evaluation", verdict="hold", reasons=["too few mature rows"])
+    skipped = [result(stage, state="skipped", reason="the verdict is hold") for stage in ("bento", "deployment")]
+    row = one("deployed", *judged, held, result("drift"), *skipped)
+    assert (row.kind, row.detail) == ("refused", "hold: too few mature rows")
+
+
+def test_an_evaluation_without_a_verdict_is_never_a_pass() -> None:
+    row = one("deployed", *(result(stage) for stage in (*DATA, "training")), result("evaluation", verdict=None), result("drift"))
+    assert row.kind == "refused"
+
+
+def test_drift_is_awaited_also_after_a_refusal() -> None:
+    row = one("judged", *(result(stage) for stage in (*DATA, "training")), result("evaluation", verdict="fail"))
+    assert (row.kind, row.stage) == ("waiting", "drift")
+
+
+def test_a_blocked_day_is_refused_and_a_passing_fault_is_not() -> None:
+    blocked = result("validation", state="blocked", reason="orders: 7.2 % of rows are bad, the limit is 1.0 %")
+    row = one("judged", result("ingestion"), blocked)
+    assert (row.kind, row.stage) == ("refused", "validation")
+    assert "7.2 %" in row.detail
+    for error, kind in (
+        ("MissingPartition", "waiting"),
+        ("Unavailable", "waiting"),
+        ("SourceError", "refused"),
+        (None, "refused"),
+    ):
+        failed = result("validation", state="failed", reason="why", error=error)
+        assert one("judged", result("ingestion"), failed).kind == kind
+
+
+def test_running_names_the_holder_of_the_lease() -> None:
+    row = one("judged", result("ingestion"), running={("validation", KEY): "airflow:run (attempt 1)"})
+    assert (row.kind, row.stage) == ("running", "validation")
+    assert "airflow:run" in row.detail
+
+
+def test_missing_are_the_gaps_between_what_is_there() -> None:
+    expected = ["2026-01-04", "2026-01-05", "2026-01-06"]
+    known = [partition("2026-01-04", target="data"), partition("2026-01-06", target="data")]
+    results = [result(stage, key) for key in ("2026-01-04", "2026-01-06") for stage in DATA]
+    found = rows("shop", partitions=known, results=results, running={}, expected=expected)
+    assert [(row.key, row.kind) for row in found] == [("2026-01-04", "done"), ("2026-01-05", "missing"), ("2026-01-06", "done")]
+    assert "evergreen load-history shop --from 2026-01-05 --to 2026-01-05" in found[1].detail
+
+
+def test_stale_is_whatever_read_a_partition_that_was_restated() -> None:
+    """Day 4 is ingested again with other rows: its own validation, and every later day that read it, are stale."""
+    results = []
+    for key in ("2026-01-04", "2026-01-05", "2026-01-06"):
+        raw = result("ingestion", key, sources={"orders": {"digest": f"raw {key}"}})
+        curated = result(
+            "validation", key, sources={"orders": {"curated_digest": f"curated {key}"}}, labels={"digest": f"labels {key}"}
+        )
+        features = result("features", key)
+        reads = [
+            ["curated/orders", other, f"curated {other}"] for other in ("2026-01-04", "2026-01-05", "2026-01-06") if other <= key
+        ]
+        results += [raw, replace(curated, reads=[["shop/raw/orders", key, f"raw {key}"]]), replace(features, reads=reads)]
+    known = [partition(key, target="data") for key in ("2026-01-04", "2026-01-05", "2026-01-06")]
+    assert {row.kind for row in rows("shop", partitions=known, results=results, running={})} == {"done"}
+
+    again = result("ingestion", "2026-01-05", sources={"orders": {"digest": "raw restated"}})
+    changed = [again if (row.stage, row.key) == ("ingestion", "2026-01-05") else row for row in results]
+    kinds = {row.key: row.kind for row in rows("shop", partitions=known, results=changed, running={})}
+    assert kinds == {"2026-01-04": "done", "2026-01-05": "stale", "2026-01-06": "stale"}
+
+    curated = result(
+        "validation", "2026-01-05", sources={"orders": {"curated_digest": "curated restated"}}, labels={"digest": "l"}
+    )
+    curated = replace(curated, reads=[["raw/orders", "2026-01-05", "raw restated"]])
+    changed = [curated if (row.stage, row.key) == ("validation", "2026-01-05") else row for row in changed]
+    found = {row.key: row for row in rows("shop", partitions=known, results=changed, running={})}
+    assert {key: row.kind for key, row in found.items()} == {"2026-01-04": "done", "2026-01-05": "stale", "2026-01-06": "stale"}
+    assert "curated/orders 2026-01-05" in found["2026-01-06"].detail
+    assert "evergreen run all --use-case shop --partition 2026-01-06" in found["2026-01-06"].detail
+
+    raised = [partition(key, target="judged") for key in found]
+    kinds = {row.key: row.kind for row in rows("shop", partitions=raised, results=changed, running={})}
+    assert kinds == {"2026-01-04": "waiting", "2026-01-05": "stale", "2026-01-06": "stale"}
+
+
+def test_a_release_that_met_another_champion_waits_to_be_judged_again() -> None:
+    before = [result(stage) for stage in DEPLOYED if stage != "deployment"]
+    lost = result("deployment", state="failed", reason="champion is 3 now", error="Conflict")
+    row = one("deployed", *before, lost)
+    assert (row.kind, row.stage, row.detail) == ("waiting", "evaluation", "champion is 3 now")

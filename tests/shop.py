@@ -1,0 +1,148 @@
+"""A tiny use case whose curated tables are written by hand: what the tests of features, frames and online rows share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from include import partitions, runner
+from include.asof import curated_schema
+from include.config import Settings
+from include.featuresets import FeatureSet, current
+from include.frames import label_schema
+from include.lake import Lake, digest
+from include.records import Mode, Records, StageResult
+from include.usecase import UseCase, find
+
+T0 = datetime(2025, 1, 1, tzinfo=UTC)
+DAY, HOUR, US = timedelta(days=1), timedelta(hours=1), timedelta(microseconds=1)
+YAML = """
+name: shop
+owner: shop-team
+history: {first: 2025-01-01}
+availability: 0s
+entity: {name: customer, key: customer_id}
+sources:
+  orders:
+    path: "orders-{partition}.csv"
+    key: [order_id]
+    columns:
+      order_id: {type: int64}
+      customer_id: {type: int64}
+      amount: {type: float64}
+      event_timestamp: {type: timestamp}
+      created_timestamp: {type: timestamp}
+  visits:
+    path: "visits-{partition}.csv"
+    empty: allow
+    key: [customer_id, event_timestamp]
+    columns:
+      customer_id: {type: int64}
+      pages: {type: int64}
+      device: {type: string}
+      event_timestamp: {type: timestamp}
+      created_timestamp: {type: timestamp}
+label: {source: orders, column: amount, delay: 5d}
+features:
+  spending:
+    sql: >-
+      SELECT customer_id, count(*) AS orders_5d, sum(amount) AS amount_5d,
+      max(event_timestamp) > getvariable('as_of') - INTERVAL 1 DAY AS today FROM orders GROUP BY customer_id
+    lookback: 5d
+    ttl: 3d
+    description: What a customer spent.
+    columns: {orders_5d: int64, amount_5d: float64, today: bool}
+  visit:
+    grain: event
+    source: visits
+    ttl: 4d
+    columns: {pages: int64, device: string}
+"""
+
+
+class Shop:
+    """One home with one use case; days are numbered from 2025-01-01."""
+
+    def __init__(self, home: Path, yaml: str = YAML, **settings: Any) -> None:
+        self.folder = home / "usecases"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.define(yaml)
+        self.settings = Settings(home=home, usecases=str(self.folder), **settings)
+        self.records = Records.open(self.settings.records_address)
+        self.records.migrate()
+        self.lake = Lake(self.settings.lake_root)
+
+    def define(self, yaml: str) -> None:
+        """Write the use case's file."""
+        (self.folder / "shop.yaml").write_text(yaml)
+
+    @property
+    def use_case(self) -> UseCase:
+        """The use case as its file says now."""
+        return find("shop", self.settings.usecase_dirs)
+
+    @property
+    def feature_set(self) -> FeatureSet:
+        """The feature set that the use case defines now."""
+        return current(self.use_case)
+
+    def key(self, day: int) -> str:
+        """Return the key of a day."""
+        return (T0 + day * DAY).date().isoformat()
+
+    def as_of(self, day: int) -> datetime:
+        """Return the `as_of` of a day's partition."""
+        return partitions.period(self.use_case, self.key(day)).as_of
+
+    def arrive(
+        self, day: int, orders: Sequence[tuple[Any, ...]] = (), visits: Sequence[tuple[Any, ...]] = (), state: str = "done"
+    ) -> None:
+        """Write a day's curated rows and record its validation.
+
+        Orders are (order, customer, amount, event, created), visits (customer, pages, device, event, created).
+        """
+        key, sources = self.key(day), {}
+        for name, rows in (("orders", orders), ("visits", visits)):
+            schema = curated_schema(self.use_case.sources[name])
+            columns = list(zip(*rows, strict=True)) or [()] * len(schema)
+            table = pa.table([pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema=schema)
+            self.lake.replace(f"shop/curated/{name}", key, table)
+            sources[name] = {"curated_digest": digest(table, sort_by=["event_timestamp"]), "rows": len(table)}
+        self.record("validation", key, state, {"sources": sources})
+
+    def record(self, stage: str, key: str, state: str, outputs: dict[str, Any]) -> None:
+        """Record a stage's result."""
+        moment = datetime.now(UTC)
+        with self.records.claim("shop", stage, key, owner="test", attempt=1, ttl=30) as lease:
+            answer = f"sha256:{stage}{key}"
+            result = StageResult(
+                "shop", key, stage, state, answer, "", outputs, [], "", "backfill", moment, moment, 0.0, "none", lease.token
+            )
+            self.records.commit(lease, result)
+
+    def run(self, day: int, mode: Mode = "backfill", **options: Any) -> runner.Report:
+        """Run the features stage for a day."""
+        self.ask(day, mode)
+        return runner.run("features", "shop", self.key(day), settings=self.settings, **options)
+
+    def ask(self, day: int, mode: Mode = "backfill") -> None:
+        """Record that a day is wanted."""
+        target = "deployed" if mode == "live" else "data"
+        self.records.raise_partition("shop", self.key(day), mode=mode, target=target, actor="test", at=datetime.now(UTC))
+
+    def rows(self, view: str, day: int) -> list[dict[str, Any]]:
+        """Return a view's rows of a day."""
+        (found,) = [one for one in self.feature_set.views if one.name == view]
+        names = found.schema.names
+        return self.lake.read(found.table("shop"), keys=[self.key(day)]).select(names).to_pylist()
+
+    def label(self, day: int, *rows: tuple[Any, ...]) -> None:
+        """Write a day's labels: (customer, event, label time, created, label)."""
+        schema = label_schema(self.use_case)
+        columns = list(zip(*rows, strict=True)) or [()] * len(schema)
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+        self.lake.replace("shop/labels", self.key(day), pa.table(arrays, schema=schema))
