@@ -4,8 +4,8 @@
 
 **Inputs and outputs.** Reads the challenger's bundle (booster text and `schema.json` under one digest); writes a BentoML
 model and a Bento with an exact tag, and an exported `.bento`; emits `bento`. A refused or backfilled
-candidate is not packaged: the task ends as skipped with the reason, and `announce` passes that on, so that
-`deploy_model` shows it too.
+candidate is not packaged: the task ends as skipped with the reason, and only then `announce` runs and passes that on,
+so that `deploy_model` shows it too.
 
 **When it fails.** `ArtefactError`: the bundle does not have its recorded digest; train the partition again. A smoke test
 that fails prints the end of the Bento's own log. `bentoml list` shows what there is.
@@ -18,7 +18,7 @@ from typing import Any
 from airflow.sdk import PartitionedAssetTimetable, dag, task
 
 from include.assets import assets_of
-from include.dag_defaults import START, announce_result, common, form, run_stage, use_cases
+from include.dag_defaults import START, announce_result, common, form, leave_out, run_stage, use_cases
 from include.usecase import UseCase
 
 
@@ -34,9 +34,9 @@ def define(use_case: UseCase) -> None:
         **common(use_case, "package_model", __doc__),
     )
     def package_model() -> None:
-        @task
-        def package() -> dict[str, Any]:
-            return run_stage("bento", use_case.name)
+        @task(outlets=[flow.bento])
+        def package() -> None:
+            leave_out("announce", run_stage("bento", use_case.name, emits=flow.bento))
 
         @task(outlets=[flow.bento], trigger_rule="none_failed")
         def announce() -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import Asset, CronPartitionTimetable, ExceptionRetryPolicy, Param, RetryAction, RetryRule, get_current_context
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
 
 from include import partitions
 from include.alerts import on_failure
@@ -47,6 +48,7 @@ DEFAULT_ARGS: dict[str, Any] = {
     "execution_timeout": timedelta(hours=6),
 }
 LEASE_WAIT = 120.0
+NICENESS = 10
 RELEASING = ("bento", "deployment")
 TOLD = ("verdict", "version", "bento_tag", "champion")
 
@@ -147,6 +149,7 @@ def run_stage(
     """
     from include import runner
 
+    give_way()
     context = get_current_context()
     key = run_key(use_case, context)
     report = runner.run(
@@ -168,6 +171,7 @@ def load_stage(stage: str, use_case: str) -> dict[str, Any]:
     """Run a data stage over the range of the form, in one pass; return how many partitions came to what."""
     from include import history
 
+    give_way()
     context = get_current_context()
     described = find(use_case, settings().usecase_dirs)
     params = context["params"]
@@ -175,6 +179,11 @@ def load_stage(stage: str, use_case: str) -> dict[str, Any]:
     return history.load(
         stage, settings(), use_case, keys, owner=_owner(context), attempt=context["ti"].try_number, actor=actor(context)
     )
+
+
+def give_way() -> None:
+    """Let the task's computation yield to the scheduler and to the serving node, which share the machine's cores with it."""
+    os.nice(max(0, NICENESS - os.nice(0)))
 
 
 def fill_gap(use_case: str) -> dict[str, Any]:
@@ -187,6 +196,7 @@ def fill_gap(use_case: str) -> dict[str, Any]:
     mode, target = history.intake(settings(), use_case, key, run_type=run_type, actor=who)
     told: dict[str, Any] = {"key": key, "mode": mode, "target": target}
     if mode == "live":
+        give_way()
         told |= history.load_gap(settings(), use_case, key, owner=_owner(context), attempt=context["ti"].try_number, actor=who)
     return told
 
@@ -204,6 +214,16 @@ def announce_result(stage: str, use_case: str, *, emits: Asset) -> dict[str, Any
     told |= {name: row.outputs[name] for name in TOLD if name in row.outputs}
     emit(emits, key, told)
     return told
+
+
+def leave_out(task_id: str, told: Mapping[str, Any]) -> NoReturn:
+    """End the running task well, with `told` as its XCom, and skip the one after it without a process of its own.
+
+    Raises:
+        DownstreamTasksSkipped: always; that is how Airflow is told.
+    """
+    get_current_context()["ti"].xcom_push(key="return_value", value=dict(told))
+    raise DownstreamTasksSkipped(tasks=[task_id])
 
 
 def finish(report: Report, *, emits: Asset | None = None) -> dict[str, Any]:

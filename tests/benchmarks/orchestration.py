@@ -34,7 +34,7 @@ HOPS = {
     "evaluate_model": ("train_model", "train"),
     "package_model": ("evaluate_model", "evaluate"),
     "check_drift": ("evaluate_model", "evaluate"),
-    "deploy_model": ("package_model", "announce"),
+    "deploy_model": ("package_model", "package"),
 }
 
 

@@ -57,9 +57,10 @@ gates: {{min_rows: 20, min_auc: 0.6, over_baseline: -0.2, max_calibration_error:
 class Installation:
     """A running installation: its settings, its records, Airflow's API, and what `evergreen up` printed."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, use_case: str = "visits", *options: str, **environment: str) -> None:
         self.settings, self.log = settings, settings.home.parent / "up.log"
-        self.process = self.start()
+        self.name, self.environment = use_case, environment
+        self.process = self.start(*options)
         self.api = AirflowApi(settings)
         self.records = Records.open(settings.records_address)
 
@@ -75,10 +76,17 @@ class Installation:
             "PYTHONPATH": str(ROOT),
             "PYTHONDONTWRITEBYTECODE": "1",
             "TZ": "Asia/Kolkata",
+            **self.environment,
         }
-        command = [sys.executable, "-m", "include", "up", "--use-case", "visits", *options]
+        command = [sys.executable, "-m", "include", "up", "--use-case", self.name, *options]
         with self.log.open("ab") as output:
             return subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+
+    def end(self) -> int:
+        """Press Ctrl-C, unless it has ended; return its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        return self.process.wait(timeout=60)
 
     @property
     def said(self) -> str:
@@ -168,14 +176,13 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
         started.wait(lambda: "Ctrl-C stops everything" in started.said, "answer", 420)
         yield started
     finally:
-        if started.process.poll() is None:
-            started.process.send_signal(signal.SIGINT)
-        started.process.wait(timeout=60)
+        started.end()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run what takes the shared installation down after all that need it."""
-    items.sort(key=lambda item: item.path.name == "test_stop.py")
+    """Run what takes the shared installation down after all that need it, and what has one of its own after that."""
+    last = ("test_stop.py", "test_nights.py")
+    items.sort(key=lambda item: last.index(item.path.name) if item.path.name in last else -1)
 
 
 def session_of(pid: int) -> int:

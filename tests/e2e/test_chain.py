@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import re
-import signal
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import psutil
 import pytest
@@ -27,6 +26,8 @@ def test_up_runs_the_newest_day_through_the_scheduler_and_answers(installation: 
     assert {run.state for run in chain.values()} == {"success"}
     assert chain["ingest_data"].run_type == "scheduled"
     assert {run.run_type for name, run in chain.items() if name != "ingest_data"} == {"asset_triggered"}
+    states = {task.task_id: task.state for task in installation.api.tasks(chain["package_model"])}
+    assert states == {"package": "success", "announce": "skipped"}
     for dag in EVERY_DAG:
         assert re.search(rf"{dag} +success +\d", installation.said)
     assert re.search(r"model_version +1\b", installation.said)
@@ -129,16 +130,49 @@ def test_a_wait_for_what_nobody_brings_fails_at_once_and_names_the_command(insta
     assert not alerts.exists() or last not in alerts.read_text(), "a backfill alerts nobody"
 
 
-def test_killing_every_airflow_process_in_the_middle_of_a_run_ends_it_all_the_same(installation: Installation) -> None:
-    key, began = first_keys(installation, "fresh", 11)[-1], utc_now()
-    installation.api.trigger("fresh__ingest_data", key=key)
-    installation.wait(lambda: len(installation.chain("fresh", key, after=began)) >= 1, "first DAG", 60)
-    state = json.loads((installation.settings.home / "run" / "supervisor.json").read_text())
-    killed = [session["pid"] for session in state["sessions"]][: len(AIRFLOW)]
-    for pid in killed:
-        os.kill(pid, signal.SIGKILL)
-    installation.wait(lambda: "triggerer ended with code -9" in installation.said, "restart", 30)
+def test_killing_each_airflow_process_in_the_middle_of_a_run_ends_it_all_the_same(installation: Installation) -> None:
+    """Fault 9: one after the other while a run of the chain is under way, then all at once during the next."""
+    each, together = first_keys(installation, "fresh", 12)[-2:]
+    began = utc_now()
+    installation.api.trigger("fresh__ingest_data", key=each)
+    for number, name in enumerate(("dag-processor", "triggerer", "api-server", "scheduler"), start=1):
+        installation.wait(lambda number=number: len(installation.chain("fresh", each, after=began)) >= number, "DAG", 120)  # type: ignore[misc]
+        kill(installation, name)
+        installation.wait(lambda: bool(installation.api.health()), f"API server after {name} was killed", 90)
+    expect_end(installation, each, began)
+
+    began = utc_now()
+    installation.api.trigger("fresh__ingest_data", key=together)
+    installation.wait(lambda: len(installation.chain("fresh", together, after=began)) >= 1, "first DAG", 90)
+    kill(installation, *AIRFLOW)
     installation.wait(lambda: installation.api.health().get("scheduler") == "healthy", "scheduler", 90)
+    expect_end(installation, together, began)
+
+
+def kill(installation: Installation, *names: str) -> None:
+    """Send SIGKILL to processes of Airflow, and see that the supervisor starts each again."""
+    processes = {name: running(installation, name) for name in names}
+    for process in processes.values():
+        assert process is not None
+        process.kill()
+    for name, process in processes.items():
+        installation.wait(lambda name=name, old=process: running(installation, name) not in (None, old), f"restart of {name}", 60)  # type: ignore[misc]
+        assert f"{name} ended with code -9" in installation.said
+
+
+def running(installation: Installation, name: str) -> psutil.Process | None:
+    """Return the process of one of Airflow's commands."""
+    state = json.loads((installation.settings.home / "run" / "supervisor.json").read_text())
+    for session in state["sessions"]:
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(session["pid"])
+            if "airflow" in process.cmdline() and name in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+                return process
+    return None
+
+
+def expect_end(installation: Installation, key: str, began: datetime) -> None:
+    """Wait until the whole chain has ended for a key, all of it well."""
 
     def ended() -> bool:
         return set(EVERY_DAG) <= set(installation.chain("fresh", key, after=began))
