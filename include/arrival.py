@@ -17,13 +17,15 @@ import pyarrow as pa
 
 from include import partitions
 from include.contract import column_diff
+from include.durations import format_duration
 from include.errors import ConfigError, SourceError
 from include.lake import PARTITION, TIMESTAMP, connect, digest, quote
 from include.partitions import Period
 from include.records import StageResult
 from include.sources import ARRIVED, FILE, ROW, Delivery, headers
 from include.times import utc
-from include.usecase import Source, UseCase, format_duration
+from include.usecase import UseCase
+from include.usecase_sources import Source
 from include.work import Work
 
 MICRO = timedelta(microseconds=1)

@@ -20,7 +20,8 @@ from include.config import ROOT
 from include.errors import ConfigError
 from include.lake import TIMESTAMP, Lake, connect, quote
 from include.partitions import Period
-from include.usecase import Source, UseCase
+from include.usecase import UseCase
+from include.usecase_sources import Source
 
 EVENT, CREATED = "event_timestamp", "created_timestamp"
 SQL_FOLDER = ROOT / "feature_repo" / "sql"

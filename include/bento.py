@@ -25,6 +25,7 @@ from include import predictor
 from include.bento_build import end_users
 from include.config import ROOT, Settings
 from include.errors import ArtefactError, MissingPartition, Unavailable
+from include.judged import judged_model, not_passed
 from include.memo import lock_digest
 from include.records import Model
 from include.work import Outcome, Read, Work
@@ -83,7 +84,7 @@ def compute(work: Work) -> Outcome:
     reason = _reason_to_skip(work)
     if reason is not None:
         return Outcome("skipped", "sha256:" + hashlib.sha256(reason.encode()).hexdigest(), reason)
-    model = _model(work)
+    model = judged_model(work)
     digest = "sha256:" + hashlib.sha256(f"{model.model_digest}|{code_digest()}".encode()).hexdigest()
     if work.rehearsal:
         predictor.verify_bundle(model.bundle, model.model_digest)
@@ -110,7 +111,7 @@ def effects(work: Work, outcome: Outcome) -> dict[str, Any]:
     """Look whether the Bento is still there and whole; make it again where it is not."""
     if outcome.state != "done":
         return {}
-    return {"bento_tag": ensure(work, _model(work)).bento_tag}
+    return {"bento_tag": ensure(work, judged_model(work)).bento_tag}
 
 
 def ensure(work: Work, model: Model) -> Package:
@@ -156,24 +157,7 @@ def _reason_to_skip(work: Work) -> str | None:
         return f"{work.key} is recorded as {work.mode}: it is judged, never packaged"
     if work.target != "deployed":
         return f"{work.key} has the target {work.target}, not deployed"
-    judged = work.result("evaluation")
-    if judged is None or judged.state != "done":
-        return f"it is not judged: {judged.reason if judged else 'evaluation has not run'}"
-    if judged.outputs.get("verdict") != "pass":
-        reasons = "; ".join(map(str, judged.outputs.get("reasons") or ["no reason recorded"]))
-        return f"the verdict is {judged.outputs.get('verdict', 'hold')}: {reasons}"
-    return None
-
-
-def _model(work: Work) -> Model:
-    judged = work.result("evaluation")
-    version = judged.outputs.get("version") if judged is not None else None
-    model = work.records.model(work.use_case.name, int(version)) if version is not None else None
-    if model is None:
-        raise ArtefactError(
-            f"{work.use_case.name} {work.key}: the judged model {version} is not on record; train the partition again"
-        )
-    return model
+    return not_passed(work.result("evaluation"))
 
 
 def _version(model_digest: str) -> str:

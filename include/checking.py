@@ -11,12 +11,13 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import duckdb
 
-from include import usecase
+from include import usecase_file
 from include.asof import AsOfViews, resolve_sql
 from include.errors import ConfigError
 from include.lake import Lake, connect
 from include.partitions import period
-from include.usecase import Source, UseCase
+from include.usecase import UseCase
+from include.usecase_sources import Source
 
 Where = tuple[str, ...]
 Problem = tuple[Where, str]
@@ -29,10 +30,10 @@ def check_file(path: Path) -> UseCase:
     Raises:
         ConfigError: every problem on a line of its own, with the file, the line and the remedy.
     """
-    use_case = usecase.load(path)
+    use_case = usecase_file.load(path)
     found = list(problems(use_case))
     if found:
-        lines = usecase.lines(path.read_text(encoding="utf-8"))
+        lines = usecase_file.lines(path.read_text(encoding="utf-8"))
         raise ConfigError("\n".join(f"{path}, line {_line(where, lines)}: {'.'.join(where)}: {text}" for where, text in found))
     return use_case
 

@@ -50,7 +50,7 @@ def open_records(settings: Settings) -> Records:
 
 def find_use_case(settings: Settings, name: str) -> UseCase:
     """Return a use case by its name."""
-    from include.usecase import find
+    from include.usecase_file import find
 
     return find(name, settings.usecase_dirs)
 

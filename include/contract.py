@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from include.asof import CREATED, EVENT, curated_schema, record_key
+from include.durations import midnight
 from include.lake import quote
 from include.sources import ARRIVED, FILE, MALFORMED, ROW, headers
 from include.times import EPOCH, NEWEST, OLDEST, aware, is_time, text_literal, utc
-from include.usecase import Column, Source, midnight
+from include.usecase_sources import Column, Source
 
 RULE = "rule"
 CONFLICT = "conflicting_duplicate"

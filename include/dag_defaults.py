@@ -15,7 +15,8 @@ from include import partitions
 from include.alerts import on_failure
 from include.config import settings
 from include.errors import ConfigError, SourceError
-from include.usecase import UseCase, files, find
+from include.usecase import UseCase
+from include.usecase_file import files, find
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from include.errors import ArtefactError, Conflict, MissingPartition, Unavailable
-from include.records import AuditEntry, Model, Records, Route, StageResult
+from include.judged import judged_model, not_passed
+from include.records import AuditEntry, Model, Records, Route
 from include.rollout import Readiness, answered, mirror, readiness, release_hold, rollback
 from include.work import Outcome, Read, Work
 
@@ -115,13 +116,13 @@ def decide(work: Work) -> Candidate | Outcome:
         return _nothing("skipped", f"{key} is recorded as {work.mode}: it is judged, never released")
     if work.target != "deployed":
         return _nothing("skipped", f"{key} has the target {work.target}, not deployed")
-    refusal = _refusal(work.result("evaluation"))
+    refusal = not_passed(work.result("evaluation"))
     if refusal is not None:
         return _nothing("skipped", refusal)
     packaged = work.result("bento")
     if packaged is None or packaged.state != "done":
         return _nothing("skipped", f"it is not packaged: {packaged.reason if packaged else 'the bento stage has not run'}")
-    return _decide_against(work, _model(work), work.records.route(name))
+    return _decide_against(work, judged_model(work), work.records.route(name))
 
 
 def _decide_against(work: Work, model: Model, route: Route) -> Candidate | Outcome:
@@ -201,28 +202,6 @@ def finish_release(work: Work, candidate: Candidate) -> Outcome:
     if not _wait(lambda: _served(work.records, route), SERVED_SECONDS):
         log.warning("%s: no node reports yet that it serves model %d", name, model.version)
     return _done(model, route)
-
-
-def _refusal(evaluation: StageResult | None) -> str | None:
-    """Return why the gate does not let the candidate pass, or None if it does."""
-    if evaluation is None or evaluation.state != "done":
-        return f"it is not judged: {evaluation.reason if evaluation else 'evaluation has not run'}"
-    verdict = evaluation.outputs.get("verdict", "hold")
-    if verdict == "pass":
-        return None
-    reasons = "; ".join(map(str, evaluation.outputs.get("reasons") or ["no reason recorded"]))
-    return f"the verdict is {verdict}: {reasons}"
-
-
-def _model(work: Work) -> Model:
-    evaluation = work.result("evaluation")
-    version = evaluation.outputs.get("version") if evaluation is not None else None
-    model = work.records.model(work.use_case.name, int(version)) if version is not None else None
-    if model is None:
-        raise ArtefactError(
-            f"{work.use_case.name} {work.key}: the judged model {version} is not on record; train the partition again"
-        )
-    return model
 
 
 def _judged(work: Work, model: Model) -> Candidate:

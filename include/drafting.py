@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from include import usecase
+from include import durations, usecase_file
 from include.errors import ConfigError
 from include.profiling import Profile, Table, moment, text
 from include.roles import Roles, guess_roles
@@ -39,7 +39,7 @@ def draft(
     called = _name(name or path.name.split(".")[0])
     roles = guess_roles(table, key=key, time=time, label=label)
     document = "\n".join(_render(called, given_path or path.name, table, roles)) + "\n"
-    usecase.parse(document, where=f"draft of {path.name}", folder=path.parent)
+    usecase_file.parse(document, where=f"draft of {path.name}", folder=path.parent)
     return called, document
 
 
@@ -119,7 +119,7 @@ def _render(name: str, path: str, table: Table, roles: Roles) -> Iterator[str]:
     yield "  row_features:"
     yield "    grain: event"
     yield "    source: rows"
-    ttl = usecase.format_duration(_ttl(table, roles))
+    ttl = durations.format_duration(_ttl(table, roles))
     yield f"    lookback: {ttl}  # guessed from the span: how far back a value may stand"
     yield f"    ttl: {ttl}"
     yield "    columns:"
@@ -160,8 +160,8 @@ def _times(table: Table, roles: Roles) -> tuple[str, date, date, str, str, str]:
     last, why_last = arrived, "guessed from the file's first and last row"
     if mature < table.rows / 2:
         last, why_last = end + delay + DAY, "guessed from the file's first row, and the day on which its last outcome is known"
-    keys = usecase.period_start(cadence, start), usecase.period_start(cadence, last)
-    return cadence, *keys, usecase.format_duration(delay), seen if known else "assumed, as above", why_last
+    keys = durations.period_start(cadence, start), durations.period_start(cadence, last)
+    return cadence, *keys, durations.format_duration(delay), seen if known else "assumed, as above", why_last
 
 
 def _ttl(table: Table, roles: Roles) -> timedelta:

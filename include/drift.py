@@ -19,12 +19,12 @@ import pyarrow as pa
 
 from include import drift_report, featuresets, frames, partitions, predictions, psi
 from include.audit import AuditEntry
+from include.durations import midnight
 from include.errors import ArtefactError
 from include.featuresets import FeatureSet, FeatureView
 from include.lake import combine, connect, quote
 from include.psi import Stability
 from include.records import Model
-from include.usecase import midnight
 from include.work import Outcome, Read, Work
 
 NAME = "drift"

@@ -16,10 +16,11 @@ from typing import Any, Literal, cast
 import pyarrow as pa
 
 from include.asof import resolve_sql
+from include.durations import format_duration, parse_duration
 from include.errors import ConfigError
 from include.lake import TIMESTAMP
 from include.records import Records, StageResult
-from include.usecase import UseCase, format_duration, parse_duration
+from include.usecase import UseCase
 
 ARROW_TYPES = {"int64": pa.int64(), "float64": pa.float64(), "string": pa.string(), "bool": pa.bool_()}
 _FORMAT = 1

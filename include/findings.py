@@ -12,7 +12,7 @@ from include.curation import Judged
 from include.expectations import Profile
 from include.partitions import Period
 from include.sources import FILE, ROW
-from include.usecase import Source
+from include.usecase_sources import Source
 
 
 def counts(judged: Judged) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from include.clock import utc_now
 from include.config import Settings
 from include.errors import ConfigError, SourceError
 from include.records import Records
-from include.usecase import UseCase, find
+from include.usecase import UseCase
+from include.usecase_file import find
 from include.work import Mode, Target
 
 log = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from include.audit import AuditEntry
 from include.errors import EvergreenError, RestatementRefused, SourceError
 from include.lake import PARTITION, combine, connect, quote
 from include.sources import ARRIVED, FILE, ROW, Delivery, FileReader, partitioned, read
-from include.usecase import Source
+from include.usecase_sources import Source
 from include.work import Outcome, Read, Work
 
 NAME = "ingestion"

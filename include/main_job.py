@@ -24,7 +24,8 @@ from include.errors import EvergreenError, Unavailable
 from include.records import Records, StageResult
 from include.services import descriptions
 from include.supervisor import Stopped, Supervisor, migrate
-from include.usecase import UseCase, find
+from include.usecase import UseCase
+from include.usecase_file import find
 from include.waiting import CHAIN, DAG_OF
 
 log = logging.getLogger(__name__)

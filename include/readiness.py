@@ -18,7 +18,8 @@ from include.errors import EvergreenError, MissingPartition, Unavailable
 from include.lake import Lake
 from include.records import Lease, Records
 from include.runner import stage_module
-from include.usecase import UseCase, find
+from include.usecase import UseCase
+from include.usecase_file import find
 from include.waiting import DAG_OF, Recorded, SeenRun, hopeless, is_coming, upstream
 from include.work import Work
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from include import predictor, usecase
+from include import predictor, usecase_file
 from include.clock import utc_now
 from include.config import Settings
 from include.errors import ArtefactError, EvergreenError, Unavailable
@@ -145,9 +145,9 @@ class Reconciler:
     def _read(self) -> list[Desired]:
         """Read every use case that has a file, with its routing row and the models it names."""
         found = []
-        for path in usecase.files(self._settings.usecase_dirs):
+        for path in usecase_file.files(self._settings.usecase_dirs):
             try:
-                use_case = usecase.find(path.stem, self._settings.usecase_dirs)
+                use_case = usecase_file.find(path.stem, self._settings.usecase_dirs)
             except EvergreenError as error:
                 log.warning("%s is left out: %s", path.stem, error)
                 continue

@@ -24,8 +24,8 @@ from urllib.parse import urlsplit
 
 from include.config import Settings
 from include.errors import ConfigError, Unavailable
+from include.names import NAME
 from include.releases import Model, Route
-from include.usecase import NAME
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from include import featuresets, usecase
+from include import featuresets, usecase_file
 from include.config import ROOT, Settings
 from include.featuresets import FeatureSet, FeatureView
 from include.records import Records
@@ -44,8 +44,8 @@ def service_name(use_case: str) -> str:
 def definitions(settings: Settings) -> dict[str, Any]:
     """Return the Feast objects of every use case in the settings, by name."""
     found: dict[str, Any] = {}
-    for path in usecase.files(settings.usecase_dirs):
-        use_case = usecase.load(path)
+    for path in usecase_file.files(settings.usecase_dirs):
+        use_case = usecase_file.load(path)
         found |= {thing.name: thing for thing in objects(use_case, featuresets.current(use_case))}
     return found
 

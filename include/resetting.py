@@ -9,8 +9,8 @@ from pathlib import Path
 from include.clock import utc_now
 from include.config import Settings
 from include.errors import Busy, ConfigError, SourceError
+from include.names import NAME
 from include.records import AuditEntry, Records
-from include.usecase import NAME
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from include.config import Settings
 from include.errors import Busy, ConfigError, EvergreenError, MissingPartition
 from include.lake import Lake, RehearsalLake
 from include.records import Lease, Partition, Records, StageResult
-from include.usecase import UseCase, find
+from include.usecase import UseCase
+from include.usecase_file import find
 from include.work import Outcome, Read, State, Work
 
 log = logging.getLogger(__name__)

@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from include import partitions
 from include.arrival import results
+from include.durations import midnight
 from include.lake import TIMESTAMP, digest
 from include.sources import ARRIVED, FILE, ROW, Delivery
-from include.usecase import midnight
 from include.work import Work
 
 Facts = dict[str, Any]

@@ -28,7 +28,8 @@ from include.config import ROOT, Settings
 from include.errors import ConfigError, SourceError
 from include.partitions import Period
 from include.sql_source import read_sql
-from include.usecase import Source, UseCase
+from include.usecase import UseCase
+from include.usecase_sources import Source
 
 FILE, ROW, ARRIVED, MALFORMED = "source_file", "source_row", "arrived_at", "malformed"
 RESERVED = ("partition", "rule", FILE, ROW, ARRIVED, MALFORMED)

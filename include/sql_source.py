@@ -15,7 +15,8 @@ from include.config import environment_secret
 from include.errors import ConfigError, SourceError
 from include.lake import connect, quote
 from include.partitions import Period
-from include.usecase import Source, SqlQuery, UseCase
+from include.usecase import UseCase
+from include.usecase_sources import Source, SqlQuery
 
 ROWS = 50_000
 MARGIN = timedelta(days=2)

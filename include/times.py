@@ -6,7 +6,7 @@ Read are ISO dates and times with `T` or a blank, with or without an offset. A d
 
 from __future__ import annotations
 
-from include.usecase import Source
+from include.usecase_sources import Source
 
 _SHAPE = (
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}"

@@ -23,11 +23,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from include import featuresets, frames, leaks, memo, partitions, predictor, registry, splits
+from include.durations import midnight
 from include.errors import EvergreenError, MissingPartition
 from include.fitting import Fitted, Parts, fit, out_of_fold_auc
 from include.lake import combine, digest
 from include.records import Model, StageResult
-from include.usecase import midnight
 from include.work import Outcome, Read, Work
 
 NAME = "training"

@@ -16,10 +16,11 @@ from pydantic import SecretStr
 from include import featuresets, frames, partitions, runner
 from include.clock import utc_now
 from include.config import Settings
+from include.durations import format_duration, period_start
 from include.errors import ConfigError, EvergreenError
 from include.lake import Lake, connect, quote
 from include.records import Records
-from include.usecase import UseCase, format_duration, period_start
+from include.usecase import UseCase
 
 HEAD, SAMPLE = 5, 20_000
 MOST = 200

@@ -12,7 +12,8 @@ from include.clock import utc_now
 from include.config import ROOT, Settings
 from include.lake import Lake, digest
 from include.records import Mode, Records, StageResult, Target
-from include.usecase import UseCase, find
+from include.usecase import UseCase
+from include.usecase_file import find
 
 DATA_STAGES = ("ingestion", "validation", "features")
 TO_JUDGEMENT = (*DATA_STAGES, "training", "evaluation")

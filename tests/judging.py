@@ -17,7 +17,8 @@ from include.config import Settings
 from include.lake import TIMESTAMP, Lake, digest
 from include.records import AuditEntry, Mode, Model, Records, StageResult, Target
 from include.records_schema import ResultRow
-from include.usecase import UseCase, find
+from include.usecase import UseCase
+from include.usecase_file import find
 
 NAME = "visits"
 FIRST = date(2026, 1, 1)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,8 +24,9 @@ from include.clock import utc_now
 from include.config import ROOT, Settings
 from include.lake import Lake
 from include.records import AuditEntry, Model, Opponent, Records, StageResult
-from include.usecase import find
+from include.usecase_file import find
 from include.work import Outcome, Work
+from tests.ports import free_port
 
 NAME = "loans"
 FEATURE_SET = "a1b2c3d4e5"
@@ -272,13 +271,3 @@ def until(there: Callable[[], bool], *, what: str, seconds: float = 20.0) -> Non
     while not there():
         assert time.monotonic() < deadline, f"{what} did not come about in {seconds:g} s"
         time.sleep(0.05)
-
-
-def free_port() -> int:
-    """Return a port of the loopback that nobody holds."""
-    for _ in range(20):
-        port = random.randint(20000, 30000)
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port
-    raise AssertionError("no free port")

@@ -16,7 +16,8 @@ from include.featuresets import FeatureSet, current
 from include.frames import label_schema
 from include.lake import Lake, digest
 from include.records import Mode, Records, StageResult
-from include.usecase import UseCase, find
+from include.usecase import UseCase
+from include.usecase_file import find
 
 T0 = datetime(2025, 1, 1, tzinfo=UTC)
 DAY, HOUR, US = timedelta(days=1), timedelta(hours=1), timedelta(microseconds=1)

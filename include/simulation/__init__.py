@@ -15,11 +15,11 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from include.durations import midnight
 from include.errors import ConfigError
 from include.simulation import behaviour, feed
 from include.simulation.draws import Floats
 from include.simulation.portfolio import FIRST_ACCOUNT, open_book
-from include.usecase import midnight
 
 STREAMS = ("instalments", "contacts", "accounts")
 

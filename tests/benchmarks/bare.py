@@ -34,7 +34,8 @@ from include.expectations import limits
 from include.featuresets import current
 from include.fitting import parameters
 from include.simulation import arrivals
-from include.usecase import Source, UseCase
+from include.usecase import UseCase
+from include.usecase_sources import Source
 
 SQL = ROOT / "feature_repo" / "sql"
 TYPES = {

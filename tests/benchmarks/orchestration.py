@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import sqlite3
 import statistics
 import subprocess
@@ -23,6 +22,7 @@ from typing import Any
 
 from include.clock import utc_now
 from include.config import ROOT
+from tests.ports import free_ports
 
 LIMIT_TASK, LIMIT_HOP = 1.0, 1.5
 TIMEOUT = 900.0
@@ -71,7 +71,7 @@ def run_installation(home: Path, customers: int, days: int, say: Callable[[str],
     text = re.sub(r"first: 2026-01-01", f"first: {first}", text)
     text = re.sub(r"valid_from: 2026-01-01", f"valid_from: {first}", text)
     (folder / "repayment.yaml").write_text(text)
-    ports = _free_ports(3)
+    ports = free_ports(3)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("EVERGREEN_", "AIRFLOW", "BENTOML"))}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     environment |= {
@@ -166,13 +166,3 @@ def _tasks(home: Path) -> list[Task]:
 
 def _moment(text: str | None) -> Any:
     return None if text is None else datetime.fromisoformat(text).replace(tzinfo=None)
-
-
-def _free_ports(number: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(number)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports

@@ -24,7 +24,8 @@ from include.clock import utc_now
 from include.config import ROOT, Settings
 from include.history import DATA_STAGES
 from include.records import Records
-from include.usecase import UseCase, find
+from include.usecase import UseCase
+from include.usecase_file import find
 
 USE_CASE = "repayment"
 CHAIN = ("ingestion", "validation", "features", "training", "evaluation", "bento", "drift")

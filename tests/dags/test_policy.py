@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from include.config import ROOT, settings
-from include.usecase import files
+from include.usecase_file import files
 from include.waiting import DAG_OF
 from tests.dags.conftest import DAGS, parse
 

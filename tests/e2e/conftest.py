@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,8 +18,10 @@ from include.airflow_api import AirflowApi, Run
 from include.clock import utc_now
 from include.config import ROOT, Settings
 from include.records import Records
-from include.usecase import UseCase, find
+from include.usecase import UseCase
+from include.usecase_file import find
 from include.waiting import DAG_OF
+from tests.ports import free_ports
 
 DAYS = 26
 ENTITIES = 40
@@ -191,14 +192,3 @@ def session_of(pid: int) -> int:
         return os.getsid(pid)
     except ProcessLookupError:
         return 0
-
-
-def free_ports(number: int) -> list[int]:
-    """Return ports that nobody holds."""
-    sockets = [socket.socket() for _ in range(number)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports

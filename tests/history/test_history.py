@@ -9,6 +9,7 @@ import pytest
 from include import healing
 from include.errors import ConfigError, RestatementRefused
 from tests.installation import DATA_STAGES, Installation, small_repayment
+from tests.intake import GOOD, HEAD, Intake
 
 FIRST, LAST = "2026-01-01", "2026-01-30"
 
@@ -76,46 +77,15 @@ def test_keys_outside_the_history_are_refused(ranged: Installation) -> None:
         ranged.run("ingestion", "2025-12-31")
 
 
-CSV = """order_id,customer_id,event_timestamp,created_timestamp,amount,paid
-1,1,2026-01-01T10:00:00Z,2026-01-01T10:00:00Z,10,1
-2,2,2026-01-01T11:00:00Z,2026-01-01T11:00:00Z,20,0
-3,1,2026-01-02T10:00:00Z,2026-01-02T10:00:00Z,30,1
-4,2,2026-01-03T10:00:00Z,2026-01-03T10:00:00Z,40,1
-"""
-SHOP = """
-name: shop
-history: {first: 2026-01-01}
-entity: {name: customer, key: customer_id}
-sources:
-  orders:
-    path: orders.csv
-    key: [order_id]
-    max_bad: 0.5
-    columns:
-      order_id: {type: int64, nullable: false}
-      customer_id: {type: int64, nullable: false}
-      amount: {type: float64}
-      paid: {type: int64}
-label: {source: orders, column: paid, label_time: event + 1d, delay: 1d}
-features:
-  spending:
-    lookback: 30d
-    columns: {total: float64, orders: int64}
-    sql: >-
-      SELECT customer_id, sum(amount) AS total, count(*) AS orders FROM orders GROUP BY customer_id
-"""
-
-
 def stale_keys(made: Installation) -> list[str]:
     return [row.key for row in healing.status_rows(made.records, made.use_case) if row.kind == "stale"]
 
 
 @pytest.fixture
-def shop(tmp_path: Path) -> Installation:
-    (tmp_path / "usecases").mkdir()
-    (tmp_path / "usecases" / "shop.yaml").write_text(SHOP)
-    (tmp_path / "usecases" / "orders.csv").write_text(CSV)
-    return Installation(tmp_path, "shop")
+def shop(tmp_path: Path) -> Intake:
+    made = Intake(tmp_path, more="max_bad: 0.5")
+    made.put(HEAD + GOOD)
+    return made
 
 
 def totals(made: Installation, key: str) -> dict[int, float]:
@@ -124,12 +94,12 @@ def totals(made: Installation, key: str) -> dict[int, float]:
     return dict(zip(rows["customer_id"].to_pylist(), rows["total"].to_pylist(), strict=True))
 
 
-def test_a_later_correction_leaves_the_older_day_and_is_seen_by_a_later_one(shop: Installation, tmp_path: Path) -> None:
+def test_a_later_correction_leaves_the_older_day_and_is_seen_by_a_later_one(shop: Intake) -> None:
     """The amount 10 is corrected to 999 on 3 January: the first two days say 10 for ever."""
     for key in ("2026-01-01", "2026-01-02"):
         shop.day(key, DATA_STAGES)
     before = shop.digests()
-    (tmp_path / "usecases" / "orders.csv").write_text(CSV + "1,1,2026-01-01T10:00:00Z,2026-01-03T12:00:00Z,999,1\n")
+    shop.put(HEAD + GOOD + "1,1,2026-01-01T10:00:00Z,2026-01-03T12:00:00Z,999,1\n")
     shop.day("2026-01-03", DATA_STAGES)
     for key in ("2026-01-01", "2026-01-02"):
         for stage in DATA_STAGES:
@@ -140,14 +110,12 @@ def test_a_later_correction_leaves_the_older_day_and_is_seen_by_a_later_one(shop
     assert totals(shop, "2026-01-03")[1] == 1029
 
 
-def test_a_restated_file_is_refused_then_accepted_with_a_reason_and_stale_days_are_listed(
-    shop: Installation, tmp_path: Path
-) -> None:
+def test_a_restated_file_is_refused_then_accepted_with_a_reason_and_stale_days_are_listed(shop: Intake) -> None:
     for key in ("2026-01-01", "2026-01-02"):
         shop.day(key, DATA_STAGES)
     before = shop.digests()
     pinned = {table: shop.lake.version(table) for table in shop.tables()}
-    (tmp_path / "usecases" / "orders.csv").write_text(CSV.replace(",10,1", ",11,1"))
+    shop.put(HEAD + GOOD.replace(",10,1", ",11,1"))
     with pytest.raises(RestatementRefused, match="restate"):
         shop.run("ingestion", "2026-01-01")
     assert shop.digests() == before

@@ -12,7 +12,8 @@ import pytest
 from include.runner import STAGES
 from tests.e2e.conftest import DAYS, YAML, write_data
 from tests.installation import Installation
-from tests.serving import Node, free_port, until
+from tests.ports import free_port
+from tests.serving import Node, until
 
 LAST = date(2026, 3, 26)
 NIGHTS = ("2026-03-25", "2026-03-26")

@@ -10,7 +10,8 @@ import pytest
 
 from include.runner import STAGES
 from tests.installation import DATA_STAGES, Installation
-from tests.serving import Node, free_port, until
+from tests.ports import free_port
+from tests.serving import Node, until
 
 YAML = """
 name: loans

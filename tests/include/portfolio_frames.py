@@ -11,10 +11,12 @@ import pyarrow as pa
 
 from include.asof import AsOfViews, curated_schema, resolve_sql
 from include.config import ROOT
+from include.durations import midnight
 from include.lake import Lake
 from include.partitions import period
 from include.simulation import arrivals, true_probability
-from include.usecase import UseCase, load, midnight
+from include.usecase import UseCase
+from include.usecase_file import load
 
 
 @lru_cache(maxsize=1)

@@ -11,7 +11,8 @@ from include import partitions
 from include.asof import AsOfViews, curated_schema, record_key, resolve_sql
 from include.errors import ConfigError
 from include.lake import Lake, connect
-from include.usecase import UseCase, parse
+from include.usecase import UseCase
+from include.usecase_file import parse
 
 US, DAY = timedelta(microseconds=1), timedelta(days=1)
 T0 = datetime(2026, 1, 1, tzinfo=UTC)

@@ -19,7 +19,8 @@ from include.bento_build import end_users
 from include.errors import ArtefactError
 from include.records import Model
 from include.work import Outcome
-from tests.serving import FIRST, NAME, NOW, ROW, Desk, bundle_files, free_port, until
+from tests.ports import free_port
+from tests.serving import FIRST, NAME, NOW, ROW, Desk, bundle_files, until
 
 
 @pytest.fixture(scope="module")

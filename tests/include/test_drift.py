@@ -19,7 +19,8 @@ from include.lake import TIMESTAMP, Lake, digest
 from include.prediction_log import Prediction, PredictionLog
 from include.psi import Stability
 from include.records import Model, Records, StageResult
-from include.usecase import UseCase, find
+from include.usecase import UseCase
+from include.usecase_file import find
 
 KEYS = [f"2026-01-{day:02}" for day in range(1, 8)]
 AT = datetime(2026, 2, 1, tzinfo=UTC)

@@ -9,7 +9,8 @@ import pytest
 
 from include import history
 from include.errors import ConfigError
-from include.usecase import UseCase, parse
+from include.usecase import UseCase
+from include.usecase_file import parse
 from tests.intake import GOOD, HEAD, Intake
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)

@@ -7,22 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from include import memo, usecase
+from include import memo, usecase_file
 from include.config import ROOT
+from tests.shop import YAML
 
-TEXT = """
-name: shop
-history: {first: 2026-01-01}
-entity: {name: customer, key: customer_id}
-sources:
-  orders:
-    path: orders.csv
-    key: [order_id]
-    columns: {order_id: {type: int64}, customer_id: {type: int64}, paid: {type: bool}}
-label: {source: orders, column: paid, delay: 3d}
-features:
-  orders_view: {sql: shop/orders.sql, columns: {n_orders: int64}}
-"""
+TEXT = YAML.replace("source: visits\n", "sql: shop/orders.sql\n")
 
 
 @pytest.fixture
@@ -42,7 +31,7 @@ def key(**changes: object) -> str:
     arguments: dict = {
         "stage": "validation",
         "code": memo.code_digest("include.memo"),
-        "use_case": usecase.parse(TEXT),
+        "use_case": usecase_file.parse(TEXT),
         "fields": ("sources", "label.delay", "features"),
         "libraries": ("duckdb",),
         "reads": [("shop/raw/orders", "2026-01-01", "sha256:a")],
@@ -74,8 +63,8 @@ def test_sql_counts_by_its_content(tree: Path) -> None:
 
 def test_only_declared_fields_count(tree: Path) -> None:
     before = key()
-    assert key(use_case=usecase.parse(TEXT + "owner: somebody\n")) == before
-    assert key(use_case=usecase.parse(TEXT.replace("delay: 3d", "delay: 4d"))) != before
+    assert key(use_case=usecase_file.parse(TEXT.replace("owner: shop-team", "owner: somebody"))) == before
+    assert key(use_case=usecase_file.parse(TEXT.replace("delay: 5d", "delay: 4d"))) != before
 
 
 @pytest.mark.parametrize(

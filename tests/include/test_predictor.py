@@ -21,7 +21,7 @@ from include.config import ROOT
 from include.errors import ArtefactError
 from include.fitting import Fitted
 from include.predictor import InvalidFeature, Predictor
-from include.usecase import parse
+from include.usecase_file import parse
 from tests.judging import KNOBS, YAML, simulate
 
 USE_CASE = parse(YAML.format(**{**KNOBS, "more": ", member: bool"}))

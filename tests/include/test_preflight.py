@@ -12,6 +12,7 @@ import pytest
 from include import preflight
 from include.config import Settings
 from include.errors import ConfigError, Unavailable
+from tests.ports import free_port
 
 
 def test_a_python_that_does_not_fit() -> None:
@@ -81,9 +82,3 @@ def test_two_settings_with_one_port(tmp_path: Path) -> None:
     port = free_port()
     with pytest.raises(ConfigError, match=f"EVERGREEN_MLFLOW_PORT and EVERGREEN_AIRFLOW_PORT are both {port}"):
         preflight.check_ports(Settings(home=tmp_path, airflow_port=port, mlflow_port=port))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

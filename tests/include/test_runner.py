@@ -18,20 +18,8 @@ from include.errors import Busy, ConfigError, EvergreenError, MissingPartition, 
 from include.lake import Lake, digest
 from include.records import Records
 from include.work import Outcome, Read, Work
+from tests.shop import YAML
 
-TEXT = """
-name: shop
-history: {first: 2026-01-01}
-entity: {name: customer, key: customer_id}
-sources:
-  orders:
-    path: orders.csv
-    key: [order_id]
-    columns: {order_id: {type: int64}, customer_id: {type: int64}, paid: {type: bool}}
-label: {source: orders, column: paid, delay: 3d}
-features:
-  orders_view: {source: orders, grain: event, columns: {n_orders: int64}}
-"""
 KEY = "2026-03-01"
 
 
@@ -77,7 +65,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Probe:
 @pytest.fixture
 def home(tmp_path: Path) -> Settings:
     (tmp_path / "usecases").mkdir()
-    (tmp_path / "usecases" / "shop.yaml").write_text(TEXT)
+    (tmp_path / "usecases" / "shop.yaml").write_text(YAML)
     made = Settings(home=tmp_path, usecases=str(tmp_path / "usecases"))
     Records.open(made.records_address).migrate()
     return made

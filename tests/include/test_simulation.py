@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 import pytest
 
 from include import simulation
+from include.durations import midnight
 from include.errors import ConfigError
 from include.simulation import behaviour, feed
 from include.simulation.portfolio import FIRST_ACCOUNT, due, open_book
 from include.statistics import auc
-from include.usecase import midnight
 
 START = date(2026, 1, 1)
 SMALL: dict[str, Any] = {"seed": 5, "customers": 400, "start": START}

@@ -14,7 +14,8 @@ from include import partitions
 from include.config import Settings
 from include.errors import ConfigError, SourceError
 from include.sources import FileReader, read
-from include.usecase import UseCase, parse
+from include.usecase import UseCase
+from include.usecase_file import parse
 
 YAML = """
 name: shop

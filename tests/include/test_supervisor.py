@@ -19,6 +19,7 @@ from include.config import ROOT, Settings
 from include.errors import Busy
 from include.processes import Born
 from include.supervisor import Supervisor, running, stop
+from tests.ports import free_ports
 
 SERVE = """
 import sys
@@ -161,13 +162,3 @@ def alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def free_ports(number: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(number)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports

@@ -17,7 +17,8 @@ from pyarrow import csv
 from include import fitting, leaks, predictor, registry, splits
 from include.config import Settings
 from include.errors import ConfigError, EvergreenError, MissingPartition, SourceError
-from include.usecase import Split, UseCase, parse
+from include.usecase import Split, UseCase
+from include.usecase_file import parse
 from tests.judging import KNOBS, NAME, YAML, Bench, new_bench, simulate
 
 KEY = "2026-02-05"

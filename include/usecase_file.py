@@ -1,0 +1,169 @@
+"""Reads use cases: `load` and `find` read files, `parse` reads text.
+
+YAML anchors and aliases are refused and size and depth are capped while composing, before anything is expanded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from include.errors import ConfigError
+from include.names import NAME
+from include.usecase import UseCase
+
+MAX_BYTES = 256 * 1024
+MAX_DEPTH = 12
+
+
+def parse(text: str, *, where: str = "use case", folder: Path = Path(".")) -> UseCase:
+    """Read one use case from YAML text.
+
+    Raises:
+        ConfigError: with the file, the line, what is wrong and what would be right.
+    """
+    data, where_is = _compose(text, where)
+    try:
+        return UseCase.model_validate({**data, "folder": folder})
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(error, where, where_is))) from None
+
+
+def lines(text: str) -> dict[tuple[str, ...], int]:
+    """Return the line on which each field of a use case's YAML stands, by its path."""
+    return _compose(text, "use case")[1]
+
+
+def load(path: Path) -> UseCase:
+    """Read one use case file; its name must be that of the use case."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"{path}: larger than {MAX_BYTES // 1024} KB; a use case is a page of YAML, keep SQL in .sql files")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as UTF-8 text ({error}); check the path and its permissions") from error
+    use_case = parse(text, where=str(path), folder=path.parent.resolve())
+    if use_case.name != path.stem:
+        raise ConfigError(f"{path}: name is {use_case.name!r}; call the file {use_case.name}.yaml, or change the name")
+    return use_case
+
+
+def files(folders: list[Path]) -> Iterator[Path]:
+    """Yield the use case files of the folders, in order of their names."""
+    for folder in folders:
+        yield from sorted(folder.glob("*.yaml"))
+
+
+def find(name: str, folders: list[Path]) -> UseCase:
+    """Return the use case `name` from the first folder that has it.
+
+    Raises:
+        ConfigError: no folder has it; the message lists what there is.
+    """
+    if not re.fullmatch(NAME, name):
+        raise ConfigError(f"{name!r} is no use case name; names match {NAME}")
+    for folder in folders:
+        path = folder / f"{name}.yaml"
+        if path.is_file():
+            return _load_cached(path, path.stat().st_mtime_ns)
+    known = sorted(path.stem for path in files(folders))
+    raise ConfigError(f"no use case {name!r}; there are {known}. Add {name}.yaml to one of {[str(f) for f in folders]}")
+
+
+@lru_cache(maxsize=64)
+def _load_cached(path: Path, _changed: int) -> UseCase:
+    return load(path)
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that leaves dates to pydantic and never expands an alias."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [pair for pair in resolvers if pair[0] != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _compose(text: str, where: str) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
+    """Return the mapping and the line of every path in it, refusing what could expand before it does."""
+    if len(text.encode()) > MAX_BYTES:
+        raise ConfigError(f"{where}: larger than {MAX_BYTES // 1024} KB; a use case is a page of YAML")
+    try:
+        depth = 0
+        for event in yaml.parse(text, Loader=_Loader):
+            line = event.start_mark.line + 1 if event.start_mark else 1
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+                raise ConfigError(f"{where}, line {line}: anchors (&) and aliases (*) are refused; write the value out")
+            if getattr(event, "tag", None):
+                raise ConfigError(f"{where}, line {line}: tags (!) are refused; write the plain value")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise ConfigError(f"{where}, line {line}: nested deeper than {MAX_DEPTH} levels")
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            if not isinstance(node, yaml.MappingNode):
+                raise ConfigError(f"{where}: must be a mapping that begins with `name: ...`")
+            lines: dict[tuple[str, ...], int] = {}
+            _walk(node, (), lines, where)
+            data = _named(loader.construct_document(node), where)
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        at = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{where}{at}: not valid YAML ({getattr(error, 'problem', None) or error})") from None
+    except ValueError as error:  # YAML's own numbers, such as `0b_` or one of ten thousand digits
+        raise ConfigError(f"{where}: a value looks like a number but is none ({error}); put it in quotes") from None
+    return data, lines
+
+
+def _named(data: dict[Any, Any], where: str) -> dict[str, Any]:
+    """Refuse keys that YAML did not read as text, such as `1:` or `on:`, at any depth."""
+    waiting: list[Any] = [data]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            wrong = [key for key in value if not isinstance(key, str)]
+            if wrong:
+                raise ConfigError(f"{where}: the key {wrong[0]!r} is no text; put it in quotes, or correct it")
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+    return data
+
+
+def _walk(node: yaml.Node, path: tuple[str, ...], lines: dict[tuple[str, ...], int], where: str) -> None:
+    lines[path] = node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            here = (*path, str(key.value))
+            if here in lines:
+                raise ConfigError(f"{where}, line {key.start_mark.line + 1}: {key.value!r} stands twice; keep one")
+            _walk(value, here, lines, where)
+            lines[here] = key.start_mark.line + 1
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            _walk(value, (*path, str(index)), lines, where)
+
+
+def _explain(error: ValidationError, where: str, lines: dict[tuple[str, ...], int]) -> Iterator[str]:
+    for problem in error.errors():
+        path = tuple(str(part) for part in problem["loc"])
+        told = re.match(r"Value error, ((?:\w+\.)*\w+)", problem["msg"])
+        known = path or (tuple(told[1].split(".")) if told else ())
+        while known and known not in lines:
+            known = known[:-1]
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = "is not a known field; see `evergreen usecase schema`, or remove the line"
+        elif problem["type"] == "missing":
+            message = "is missing; add it"
+        yield f"{where}, line {lines.get(known, 1)}: {'.'.join(path) or 'use case'}: {message}"

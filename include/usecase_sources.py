@@ -1,0 +1,118 @@
+"""The part of a use case that says what its sources are: where rows come from, their contract, when they can be known."""
+
+from __future__ import annotations
+
+import re
+from datetime import date, timedelta
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from include.durations import lag_after_event
+from include.names import COLUMN, ColumnName
+
+Share = Annotated[float, Field(ge=0, le=1)]
+ColumnType = Literal["int64", "float64", "string", "bool", "timestamp", "date"]
+
+
+class Strict(BaseModel):
+    """A part of a use case: frozen, and a field that it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class History(Strict):
+    """First and last partition key; without `last` the history goes on."""
+
+    first: date
+    last: date | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> History:
+        if self.last is not None and self.last < self.first:
+            raise ValueError(f"last ({self.last}) is before first ({self.first})")
+        return self
+
+
+class Column(Strict):
+    """The contract of one source column; `header` is its name in the source where that differs."""
+
+    type: ColumnType
+    header: str | None = None
+    nullable: bool = True
+    min: float | None = None
+    max: float | None = None
+    values: list[str] | None = Field(default=None, description="The allowed values, as text.")
+    regex: str | None = Field(default=None, max_length=200)
+    description: str = ""
+
+
+class SqlQuery(Strict):
+    """A table or query of a database; the SQLAlchemy URL stands in the environment variable `url_env`."""
+
+    url_env: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")]
+    query: str
+
+
+class Simulated(Strict):
+    """A stream of the embedded portfolio simulator."""
+
+    stream: Literal["instalments", "contacts", "accounts"]
+    customers: int = Field(default=20_000, ge=1)
+    concept_shift: int | None = Field(default=None, ge=0, description="Day (from history.first) of an added concept shift.")
+
+
+class Source(Strict):
+    """One source: where its rows are, what they must look like, and when they can be known."""
+
+    kind: Literal["events", "static"] = "events"
+    path: str | None = Field(
+        default=None,
+        description="Glob or fsspec URI; `{partition}` is the key, `{data_dir}` the setting; "
+        "relative paths start at the YAML's folder.",
+    )
+    sql: SqlQuery | None = None
+    simulator: Simulated | None = None
+    format: Literal["auto", "csv", "parquet", "jsonl"] = "auto"
+    event_time: ColumnName = "event_timestamp"
+    arrival: str = Field(default="created_timestamp", description="A column, or `event + DURATION` (an assumption).")
+    valid_from: date | None = Field(default=None, description="Static sources: the day from which the first version is known.")
+    date_means: Literal["start_of_day", "end_of_day"] = "start_of_day"
+    timezone: str = Field(default="UTC", description="Zone of times that carry none.")
+    key: list[ColumnName] = Field(min_length=1, description="Columns that name a record; a later row of them corrects it.")
+    columns: dict[ColumnName, Column]
+    extra: Literal["refuse", "ignore"] = Field(default="refuse", description="What to do with columns that are not declared.")
+    empty: Literal["block", "allow"] = "block"
+    gaps: Literal["fail", "allow"] = "fail"
+    late: Literal["refuse", "next"] = "refuse"
+    max_bad: Share = 0.01
+    min_rows: int = Field(default=0, ge=0)
+    max_rows: int | None = Field(default=None, ge=1)
+    history: History | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Source:
+        given = [name for name in ("path", "sql", "simulator") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of path, sql, simulator (given: {', '.join(given) or 'none'})")
+        if self.kind == "static":
+            if self.valid_from is None:
+                raise ValueError("a static source needs valid_from: the day from which its first version is known")
+        elif self.assumed_lag is None and not re.fullmatch(COLUMN, self.arrival):
+            raise ValueError(f"arrival {self.arrival!r} is neither a column nor 'event + DURATION'")
+        missing = [name for name in self.key if name not in self.columns and name not in self.time_columns]
+        if missing:
+            raise ValueError(f"key columns {missing} are not among the declared columns {list(self.columns)}")
+        return self
+
+    @property
+    def assumed_lag(self) -> timedelta | None:
+        """The assumed delay of arrival after the event, or None where a column says it."""
+        return lag_after_event(self.arrival)
+
+    @property
+    def time_columns(self) -> list[str]:
+        """The source's own columns that hold its event time and its arrival."""
+        if self.kind == "static":
+            return []
+        return [self.event_time] + ([] if self.assumed_lag is not None else [self.arrival])
