@@ -228,7 +228,7 @@ def _outcome(
     digest = combine([verdict, reference.kind if reference else "", reference.key if reference else "", against, *content])
     reason = "; ".join(reasons) if verdict != HOLD else f"hold: {'; '.join(reasons)}"
     if not work.rehearsal:
-        outputs["report"] = None if sides is None or reference is None else _report(work, reference, sides, verdict, features)
+        outputs["report"] = _report(work, reference, sides or Sides({}, {}), outputs)
     worst = sorted(((one["psi"], name) for name, one in features.items() if one["psi"] is not None), reverse=True)[:5]
     details = {"verdict": verdict, "reasons": list(reasons)[:20], "reference": compared, "worst": [[n, v] for v, n in worst]}
     entry = AuditEntry("drift.judged", work.use_case.name, work.key, work.actor, {**details, "mode": work.mode}, work.started)
@@ -236,16 +236,13 @@ def _outcome(
     return Outcome("held" if verdict == HOLD else "done", digest, reason, outputs, entries=(entry,))
 
 
-def _report(
-    work: Work, reference: Reference, sides: Sides, verdict: str, features: Mapping[str, Mapping[str, Any]]
-) -> str | None:
+def _report(work: Work, reference: Reference | None, sides: Sides, outputs: Mapping[str, Any]) -> str | None:
     """Write the HTML report; a failure is logged, and the verdict stands."""
     path = work.settings.home / "reports" / work.use_case.name / work.key / "drift.html"
-    title = f"{work.use_case.name} {work.key} against {reference.kind} {reference.key}: {verdict}"
-    kinds = reference.feature_set.feature_types
+    kinds = {} if reference is None else reference.feature_set.feature_types
     try:
-        drift_report.write(
-            path, title, sides.reference, sides.current, kinds, features, rows=work.use_case.monitoring.report_rows
+        drift_report.write_report(
+            path, work.use_case, work.key, work.mode, outputs, reference=sides.reference, current=sides.current, kinds=kinds
         )
     except OSError as error:
         log.warning("drift %s %s: no report could be written: %s", work.use_case.name, work.key, error)

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include import evaluation_report, featuresets, frames, gate, registry, splits, statistics
+from include import evaluation_report, featuresets, frames, gate, registry, report_page, splits, statistics
 from include.audit import AuditEntry
 from include.errors import EvergreenError
 from include.fitting import columns_of, labels_of
@@ -259,7 +258,7 @@ def _outcome(
         return Outcome("done", digest, reason, outputs)
     path = work.settings.home / "reports" / work.use_case.name / work.key / "evaluation.html"
     manifest: Mapping[str, Any] = {} if model is None else model.manifest
-    _write(path, evaluation_report.page(work.use_case, work.key, work.mode, outputs, manifest, pictures))
+    report_page.write(path, evaluation_report.page(work.use_case, work.key, work.mode, outputs, manifest, pictures))
     outputs["report"] = str(path)
     if model is not None:
         registry.log_verdict(
@@ -287,13 +286,6 @@ def _outcome(
 def _equal(work: Work, model: Model, opponent: Opponent) -> bool:
     """Tell whether the opponent is the same model, whose own opponent stays on record."""
     return opponent.version is not None and _candidate(work, opponent.version).model_digest == model.model_digest
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def _discard(_: object) -> None:

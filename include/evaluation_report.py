@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -10,39 +9,12 @@ from typing import Any
 import numpy as np
 
 from include import statistics
+from include.report_page import NONE, badge, card, document, facts, header, number, tiles
 from include.statistics import Numbers
 from include.usecase import UseCase
 
-NONE = "\u2013"
 SIZE, PAD = 300, 38
 BINS = 20
-_STYLE = """
-:root { --ink:#1c2430; --soft:#667085; --line:#e3e7ee; --card:#ffffff; --page:#f5f7fa; --blue:#2563eb; --grey:#98a2b3;
-  --pass:#157f3c; --fail:#b42318; --hold:#b25e09; }
-@media (prefers-color-scheme: dark) { :root { --ink:#e6eaf0; --soft:#98a2b3; --line:#2c3442; --card:#171c24; --page:#0f1319;
-  --blue:#6ea0ff; --grey:#667085; --pass:#4cc27a; --fail:#ff7a6e; --hold:#f0a350; } }
-* { box-sizing: border-box; }
-body { margin:0; background:var(--page); color:var(--ink); font:15px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; }
-main { max-width:1040px; margin:0 auto; padding:32px 20px 48px; }
-h1 { font-size:24px; margin:0; } h2 { font-size:16px; margin:0 0 12px; } p { margin:4px 0; }
-.soft { color:var(--soft); } .mono { font-family: ui-monospace, monospace; font-size:13px; overflow-wrap:anywhere; }
-.card { background:var(--card); border:1px solid var(--line); border-radius:12px; padding:20px; margin-top:16px; }
-.row { display:grid; grid-template-columns:repeat(auto-fit, minmax(300px, 1fr)); gap:16px; } .row .card { margin-top:16px; }
-.tiles { display:grid; grid-template-columns:repeat(auto-fit, minmax(150px, 1fr)); gap:12px; margin-top:16px; }
-.tile { background:var(--card); border:1px solid var(--line); border-radius:12px; padding:12px 16px; }
-.tile b { display:block; font-size:22px; font-variant-numeric:tabular-nums; }
-.badge { display:inline-block; padding:2px 12px; border-radius:999px; color:#fff; font-weight:600; font-size:13px;
-  text-transform:uppercase; }
-.pass { background:var(--pass); } .fail { background:var(--fail); } .hold { background:var(--hold); }
-table { border-collapse:collapse; width:100%; } th { text-align:left; font-weight:600; color:var(--soft); font-size:13px; }
-td, th { padding:7px 10px 7px 0; border-bottom:1px solid var(--line); vertical-align:top; }
-td.n, th.n { text-align:right; font-variant-numeric:tabular-nums; } tr:last-child td { border-bottom:0; }
-svg { width:100%; height:auto; display:block; } svg text { fill:var(--soft); font-size:11px; }
-.axis { stroke:var(--line); fill:none; } .mine { stroke:var(--blue); fill:none; stroke-width:2.2; }
-.theirs { stroke:var(--grey); fill:none; stroke-width:1.8; stroke-dasharray:5 4; } .even { stroke:var(--line); stroke-width:1.2; }
-.dot { fill:var(--blue); } .one { fill:var(--blue); opacity:.75; } .zero { fill:var(--grey); opacity:.75; }
-.bar { height:10px; background:var(--blue); border-radius:4px; } ul { margin:8px 0 0; padding-left:20px; }
-"""
 
 
 def pictures(labels: Numbers, scores: Numbers, rival: Numbers | None) -> dict[str, Any]:
@@ -66,43 +38,30 @@ def page(
     title = use_case.title or use_case.name
     subject = "no candidate" if version is None else f"version {version}"
     against = outputs["opponent"]
-    reasons = "".join(f"<li>{escape(str(reason))}</li>" for reason in outputs["reasons"])
-    head = (
-        f'<h1>{escape(title)} <span class="badge {escape(verdict)}">{escape(verdict)}</span></h1>'
-        f'<p class="soft">Judgement of {escape(subject)}, partition {escape(key)} ({escape(mode)}), '
-        f"{'no opponent' if against is None else f'against version {int(against)}'}</p>"
-        + (f"<ul>{reasons}</ul>" if reasons else "")
-    )
-    body = [head, _tiles(outputs["metrics"], manifest), _checks(outputs["checks"])]
+    rival = "no opponent" if against is None else f"against version {int(against)}"
+    about = f"Judgement of {subject}, partition {key} ({mode}), {rival}"
+    body = [header(title, verdict, about, outputs["reasons"]), _tiles(outputs["metrics"], manifest), _checks(outputs["checks"])]
     if drawn.get("roc"):
         body.append(
-            f'<div class="row">{_card("ROC", _roc(drawn))}{_card("Calibration", _calibration(drawn["calibration"]))}'
-            f"{_card('Scores by outcome', _scores(drawn))}</div>"
+            f'<div class="row">{card("ROC", _roc(drawn))}{card("Calibration", _calibration(drawn["calibration"]))}'
+            f"{card('Scores by outcome', _scores(drawn))}</div>"
         )
     if manifest:
         body += [_features(manifest.get("feature_auc", {})), _provenance(manifest, outputs)]
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)} {escape(key)}: {escape(verdict)}</title><style>{_STYLE}</style></head>"
-        f"<body><main>{''.join(body)}</main></body></html>\n"
-    )
+    return document(f"{title} {key}: {verdict}", body)
 
 
 def _tiles(metrics: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
     counts = manifest.get("counts", {}).get("evaluation", {})
-    shown = [
-        ("AUC", _number(metrics.get("auc"))),
-        ("Opponent AUC", _number(metrics.get("opponent_auc"))),
-        ("Yardstick AUC", _number(metrics.get("yardstick_auc"))),
-        ("Calibration error", _number(metrics.get("calibration_error"))),
-        ("Evaluation rows", f"{counts.get('rows', 0):,}" if counts else NONE),
-        ("Share of outcome 1", f"{counts['positive'] / counts['rows']:.1%}" if counts.get("rows") else NONE),
-    ]
-    return (
-        '<div class="tiles">'
-        + "".join(f'<div class="tile"><span class="soft">{n}</span><b>{v}</b></div>' for n, v in shown)
-        + "</div>"
+    return tiles(
+        [
+            ("AUC", number(metrics.get("auc"))),
+            ("Opponent AUC", number(metrics.get("opponent_auc"))),
+            ("Yardstick AUC", number(metrics.get("yardstick_auc"))),
+            ("Calibration error", number(metrics.get("calibration_error"))),
+            ("Evaluation rows", f"{counts.get('rows', 0):,}" if counts else NONE),
+            ("Share of outcome 1", f"{counts['positive'] / counts['rows']:.1%}" if counts.get("rows") else NONE),
+        ]
     )
 
 
@@ -111,12 +70,12 @@ def _checks(checks: Iterable[Mapping[str, Any]]) -> str:
     for check in checks:
         outcome = {True: "pass", False: "fail", None: "hold"}[check["passed"]]
         rows.append(
-            f"<tr><td>{escape(str(check['name']))}</td><td class=n>{_number(check['value'])}</td>"
-            f'<td class=n>{_number(check["limit"])}</td><td><span class="badge {outcome}">{outcome}</span></td>'
+            f"<tr><td>{escape(str(check['name']))}</td><td class=n>{number(check['value'])}</td>"
+            f"<td class=n>{number(check['limit'])}</td><td>{badge(outcome, outcome)}</td>"
             f'<td class="soft">{escape(str(check.get("reason") or ""))}</td></tr>'
         )
     head = "<tr><th>Check</th><th class=n>Value</th><th class=n>Limit</th><th></th><th>Reason</th></tr>"
-    return _card("Checks", f"<table>{head}{''.join(rows)}</table>")
+    return card("Checks", f"<table>{head}{''.join(rows)}</table>")
 
 
 def _features(alone: Mapping[str, float]) -> str:
@@ -128,12 +87,12 @@ def _features(alone: Mapping[str, float]) -> str:
         f'<div class="bar" style="width:{max(2.0, (value - 0.5) * 200):.1f}%"></div></td><td class=n>{value:.3f}</td></tr>'
         for name, value in best
     )
-    return _card("What each feature tells alone (AUC on the training rows)", f"<table>{rows}</table>")
+    return card("What each feature tells alone (AUC on the training rows)", f"<table>{rows}</table>")
 
 
 def _provenance(manifest: Mapping[str, Any], outputs: Mapping[str, Any]) -> str:
     split, counts = manifest.get("split", {}), manifest.get("counts", {})
-    facts = {
+    shown = {
         "Model digest": outputs.get("model_digest"),
         "Training set": manifest.get("training_set", {}).get("digest"),
         "Known before (as_of)": manifest.get("as_of"),
@@ -147,8 +106,7 @@ def _provenance(manifest: Mapping[str, Any], outputs: Mapping[str, Any]) -> str:
         "Rounds": manifest.get("rounds"),
         "Git commit": manifest.get("git_commit"),
     }
-    rows = "".join(f'<tr><td>{escape(name)}</td><td class="mono">{escape(str(value))}</td></tr>' for name, value in facts.items())
-    return _card("Where it comes from", f"<table>{rows}</table>")
+    return card("Where it comes from", facts(shown.items()))
 
 
 def _roc(drawn: Mapping[str, Any]) -> str:
@@ -209,13 +167,3 @@ def _x(share: float) -> str:
 
 def _y(share: float) -> str:
     return f"{SIZE - PAD - share * (SIZE - 2 * PAD):.1f}"
-
-
-def _card(title: str, content: str) -> str:
-    return f'<section class="card"><h2>{escape(title)}</h2>{content}</section>'
-
-
-def _number(value: Any) -> str:
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return NONE
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"

@@ -131,7 +131,9 @@ def test_the_partition_before_is_the_reference_and_marked_so(house: House) -> No
     assert report.outputs["reference"] == {"kind": "partition before", "partition": KEYS[0], "version": None}
     assert set(report.outputs["features"]) == {"amount", "kind", "channel"}
     page = Path(report.outputs["report"]).read_text()
-    assert "partition before" in page
+    assert f"against the partition before, {KEYS[0]}" in page
+    assert 'href="drift-spend.html"' in page
+    assert 'href="drift-visits.html"' in page
     assert house.run(KEYS[1]).reused
 
 
@@ -211,8 +213,23 @@ def test_a_report_that_fails_changes_no_verdict(house: House) -> None:
     assert (report.outputs["verdict"], report.outputs["report"]) == ("pass", None)
 
 
+def written(path: Path, side: dict[str, pa.Array], kinds: dict[str, str], told: dict[str, Any]) -> str:
+    """Write a report in which both sides are the same rows; return its page."""
+    use_case = find("shop", [path.parent])
+    rows = {"spend": pa.table(side)}
+    drift_report.write_report(path, use_case, KEYS[0], "live", told, reference=rows, current=rows, kinds=kinds)
+    return path.read_text()
+
+
+def verdict(features: dict[str, Stability], **more: Any) -> dict[str, Any]:
+    told = {"verdict": "pass", "reasons": [], "limit": 0.2, "features": {name: one.as_json() for name, one in features.items()}}
+    return {**told, "reference": {"kind": "opponent", "partition": KEYS[0], "version": 3}, **more}
+
+
 def test_the_report_escapes_what_data_says_and_survives_what_it_holds(tmp_path: Path) -> None:
+    """Fault 58, and what breaks Evidently: infinities, columns without a value, numbers whose sums overflow."""
     attack = "</script><script>alert(1)</script>"
+    (tmp_path / "shop.yaml").write_text(YAML + f"title: '{attack}'\n")
     rows = 300
     side = {
         "amount": pa.array([float("inf"), -float("inf"), float("nan"), 1.0, 2.0] * (rows // 5)),
@@ -223,22 +240,53 @@ def test_the_report_escapes_what_data_says_and_survives_what_it_holds(tmp_path: 
         "flag": pa.array([True, None, False] * (rows // 3)),
     }
     kinds = dict.fromkeys(side, "string") | dict.fromkeys(("amount", "nothing", "constant", "huge"), "float64")
-    features = {name: Stability(0.1, 3, note=attack).as_json() for name in side}
-    path = tmp_path / "drift.html"
-    drift_report.write(path, attack, {"v": pa.table(side)}, {"v": pa.table(side)}, kinds, features, rows=100)
-    page = path.read_text()
-    assert "Data Drift" in page or "evidently" in page.lower()
-    assert "<script>alert(1)" not in page
-    assert "&lt;script&gt;alert(1)" in page
+    told = verdict({attack: Stability(0.1, 3, note=attack)}, verdict="drift", reasons=[attack])
+    page = written(tmp_path / "drift.html", side, kinds, told)
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;alert(1)") == 5, "title, heading, reason, feature and note"
+    drawn = (tmp_path / "drift-spend.html").read_text()
+    assert "Data Drift" in drawn or "evidently" in drawn.lower()
+    assert "<script>alert(1)" not in drawn
+
+
+def test_the_page_says_what_drifted_by_how_much_and_against_what(tmp_path: Path) -> None:
+    (tmp_path / "shop.yaml").write_text(YAML + "title: Who buys?\n")
+    features = {
+        "calm": Stability(0.05, 10, 0.0, 0.25, 0.5),
+        "moved": Stability(0.4, 10, 0.0, 0.0),
+        "unknown": Stability(None, 0, note="fewer than 50 rows on a side"),
+    }
+    told = verdict(features, verdict="drift", reasons=["moved: PSI 0.400 is above 0.2"])
+    page = written(tmp_path / "drift.html", {"moved": pa.array([1.0, 2.0] * 60)}, {"moved": "float64"}, told)
+    assert "Who buys?" in page
+    assert f"partition {KEYS[0]} (live), against the opponent, version 3 of {KEYS[0]}" in page
+    assert "<li>moved: PSI 0.400 is above 0.2</li>" in page
+    assert page.index(">moved<") < page.index(">unknown<") < page.index(">calm<")
+    assert 'class="bar over" style="width:100.0%"' in page
+    assert 'class="bar" style="width:12.5%"' in page
+    assert page.count('<i style="left:50.0%">') == 3, "the limit of 0.2 on a scale up to 0.4"
+    assert "25.0%</td><td class=n>50.0%" in page
+    assert 'href="drift-spend.html"' in page
+    assert (tmp_path / "drift-spend.html").is_file()
+
+
+def test_a_hold_without_a_reference_has_a_page_that_says_so(house: House) -> None:
+    house.day(KEYS[0])
+    page = Path(house.run(KEYS[0]).outputs["report"]).read_text()
+    assert "no reference: no opponent of an older partition" in page
+    assert "Population stability" not in page
 
 
 def test_a_page_that_cannot_be_drawn_still_has_the_indices(tmp_path: Path) -> None:
-    """Whole numbers so large that no ten bins fit between them stop the drawing."""
-    narrow = pa.table({"amount": pa.array([1e17, 1e17 + 16] * 100)})
-    path = tmp_path / "drift.html"
-    features = {"amount": Stability(0.1234, 3).as_json()}
-    drift_report.write(path, "title", {"v": narrow}, {"v": narrow}, {"amount": "float64"}, features, rows=100)
-    assert "0.1234" in path.read_text()
+    """Whole numbers so large that no ten bins fit between them stop the drawing; a page of an earlier run goes with it."""
+    (tmp_path / "shop.yaml").write_text(YAML)
+    (tmp_path / "drift-spend.html").write_text("of an earlier run")
+    told = verdict({"amount": Stability(0.1234, 3)})
+    page = written(tmp_path / "drift.html", {"amount": pa.array([1e17, 1e17 + 16] * 100)}, {"amount": "float64"}, told)
+    assert "0.1234" in page
+    assert "could not be drawn" in page
+    assert "href=" not in page
+    assert not (tmp_path / "drift-spend.html").exists()
 
 
 def test_predictions_are_imported_once_by_the_day_of_the_answer(house: House) -> None:
