@@ -16,6 +16,7 @@ from include.usecase import UseCase
 
 MAX_ROWS = 100_000
 MIN_ENTITIES = 50
+RANGES = 64
 
 
 def check(train: pa.Table, use_case: UseCase) -> dict[str, float]:
@@ -74,14 +75,19 @@ def _is_id(train: pa.Table, name: str, key: str) -> bool:
 
 
 def _auc(column: pa.ChunkedArray, labels: NDArray[np.float64]) -> float:
-    """Return how well one feature ranks the outcome; missing is a value of its own, text by the mean outcome of other rows."""
+    """Return how well one feature ranks the outcome, or splits it; missing is a value of its own.
+
+    Text, and numbers in ranges (the outcome may follow a number down and up again), count by the mean outcome of other rows.
+    """
     if pa.types.is_string(column.type):
         scores = _outcome_means(column.to_pylist(), labels)
     else:
         scores = np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
         usual = np.nan_to_num(scores, nan=-np.finfo(np.float64).max)
         missing = np.isnan(scores).astype(np.float64)
-        return max(_either_way(labels, usual), _either_way(labels, missing))
+        ranges = np.searchsorted(np.unique(np.quantile(usual, np.linspace(0, 1, RANGES + 1), method="lower")), usual)
+        ranged = statistics.auc(labels, _outcome_means(ranges.tolist(), labels))
+        return max(_either_way(labels, usual), _either_way(labels, missing), ranged if ranged == ranged else 0.5)  # noqa: PLR0124
     return _either_way(labels, scores)
 
 

@@ -148,8 +148,9 @@ def test_a_feature_that_is_null_everywhere_is_named() -> None:
         lambda label, noise: label * 10 + noise,
         lambda label, noise: -label,
         lambda label, noise: [None if value else 1.0 for value in label],
+        lambda label, noise: [float(50 * value + number // 2 % 2 * 100) for number, value in enumerate(label)],
     ],
-    ids=["high", "reversed", "missing"],
+    ids=["high", "reversed", "missing", "up and down again"],
 )
 def test_a_feature_that_knows_the_outcome_is_named(leak: Callable[[Any, Any], Any]) -> None:
     noise = np.random.default_rng(1).normal(size=1800)
