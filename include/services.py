@@ -33,8 +33,9 @@ def children(settings: Settings, services: Sequence[str] = SERVICES) -> list[Chi
     health["node"] = _http_health(f"{settings.node_url}/health")
     logs = settings.home / "logs"
     patience = {"triggerer": 1.0}
+    own = {"mlflow": {"MLFLOW_BACKEND_STORE_URI": settings.mlflow_address}}  # it may hold a password, which `ps` would show
     return [
-        Child(name, commands[name], environment, logs / f"{name}.log", health[name], patience=patience.get(name, 5.0))
+        Child(name, commands[name], environment | own.get(name, {}), logs / f"{name}.log", health[name], patience.get(name, 5.0))
         for name in services
     ]
 
@@ -44,8 +45,7 @@ def _mlflow_command(settings: Settings) -> list[str]:
         *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
         *("--host", settings.host, "--port", str(settings.mlflow_port)),
         *("--allowed-hosts", f"{settings.host}:{settings.mlflow_port},localhost:{settings.mlflow_port}"),
-        *("--backend-store-uri", settings.mlflow_address, "--no-serve-artifacts"),
-        *("--default-artifact-root", str(settings.home / "mlartifacts")),
+        *("--no-serve-artifacts", "--default-artifact-root", str(settings.home / "mlartifacts")),
     ]
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
-from include.config import ROOT
+from include.config import ROOT, Settings
+from include.services import SERVICES, children
 from tests.installation import Installation, small_repayment
+from tests.scanning import Scanner
 
 PASSWORD = "s3cr3t-Wort-9431"
 TOKEN = "t0ken-Wort-7712"
@@ -31,10 +38,36 @@ def evergreen(home: Path, *words: str, **more: str) -> subprocess.CompletedProce
 
 
 def found(home: Path, *secrets: str) -> list[Path]:
-    """Return the files that hold a secret in clear."""
-    wanted = [secret.encode() for secret in secrets]
-    files = [path for path in home.rglob("*") if path.is_file()]
-    return [path for path in files if any(secret in path.read_bytes() for secret in wanted)]
+    """Return the files that hold a secret."""
+    return [Path(path) for path in Scanner({secret: secret for secret in secrets}).files(home.rglob("*"))]
+
+
+def test_the_scanner_finds_what_is_planted(tmp_path: Path) -> None:
+    """What is found nowhere else must be findable: in text and blobs, whole or as part, also where a page cuts it in two."""
+    scanner = Scanner({"password": PASSWORD, "token": TOKEN})
+    (tmp_path / "task.log").write_text(f"url=postgresql://me:{PASSWORD}@host/x")
+    (tmp_path / "quiet.log").write_text("nothing to see")
+    assert scanner.files(tmp_path.iterdir()) == {str(tmp_path / "task.log"): {"password"}}
+    path = tmp_path / "airflow.db"
+    text = json.dumps({"x": TOKEN * 500})
+    with closing(sqlite3.connect(path)) as con, con:
+        con.execute("CREATE TABLE xcom (key TEXT, value)")
+        rows = [("a", text), ("b", b"\0" + base64.b64encode(PASSWORD.encode())), ("c", 5), ("d", None)]
+        con.executemany("INSERT INTO xcom VALUES (?, ?)", rows)
+    assert path.read_bytes().count(TOKEN.encode()) < 500, "some lie across two pages"
+    assert scanner.database(path) == {"airflow.db: xcom.value": {"password", "token"}}
+
+
+def test_no_command_line_shows_a_password(tmp_path: Path) -> None:
+    """Every user of a machine can read the command lines of its processes; the environment only their owner."""
+    url = SecretStr(f"postgresql://evergreen:{PASSWORD}@127.0.0.1:1/none")
+    settings = Settings(home=tmp_path, records_url=url, mlflow_uri=url, node_token=SecretStr(TOKEN))
+    started = children(settings)
+    assert {child.name for child in started} == set(SERVICES)
+    scanner = Scanner({"password": PASSWORD, "token": TOKEN})
+    assert [child.name for child in started if scanner.names(" ".join(child.command).encode())] == []
+    (mlflow,) = (child for child in started if child.name == "mlflow")
+    assert mlflow.environment["MLFLOW_BACKEND_STORE_URI"] == settings.mlflow_address
 
 
 def test_a_database_password_is_in_no_error(tmp_path: Path) -> None:
