@@ -6,6 +6,7 @@ Every setting is `EVERGREEN_<NAME>`; defaults are the embedded installation unde
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from functools import lru_cache
 from pathlib import Path
@@ -60,7 +61,8 @@ class Settings(BaseSettings):
     @property
     def mlflow_address(self) -> str:
         """MLflow's tracking URI, with its password; never log it."""
-        return self.mlflow_uri.get_secret_value() or f"sqlite:///{self.home / 'mlflow.db'}"
+        given = self.mlflow_uri.get_secret_value() or f"sqlite:///{self.home / 'mlflow.db'}"
+        return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", given)  # the driver that is installed
 
     @property
     def usecase_dirs(self) -> list[Path]:

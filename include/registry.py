@@ -222,9 +222,10 @@ def _find(client: Any, name: str, key: str, model_digest: str) -> Registered | N
 def _experiment(client: Any, settings: Settings, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
-        local = settings.mlflow_address.startswith("sqlite:")
+        served = settings.mlflow_address.startswith("http")  # a server knows where its artefacts lie, a database does not
+        folder = None if served else (settings.home / "mlartifacts" / name).as_uri()
         try:
-            return str(client.create_experiment(name, (settings.home / "mlartifacts" / name).as_uri() if local else None))
+            return str(client.create_experiment(name, folder))
         except _error() as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
@@ -318,7 +319,11 @@ def _client(address: str) -> Any:
 
 @contextmanager
 def _first_use(address: str) -> Iterator[None]:
-    """Let one process at a time make the tables of an SQLite backend: its migrations race otherwise."""
+    """Let one process at a time make the tables of a database: MLflow's migrations race otherwise."""
+    if address.startswith("postgresql"):
+        with _advisory_lock(address):
+            yield
+        return
     if not address.startswith("sqlite:///"):
         yield
         return
@@ -329,6 +334,16 @@ def _first_use(address: str) -> Iterator[None]:
     with open(database.with_name(f".{database.name}.lock"), "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def _advisory_lock(address: str) -> Iterator[None]:
+    from sqlalchemy import create_engine, text
+    from sqlalchemy.pool import NullPool
+
+    with create_engine(address, poolclass=NullPool).connect() as connection:
+        connection.execute(text("SELECT pg_advisory_lock(hashtext('evergreen mlflow'))"))
+        yield  # the lock goes with the connection
 
 
 def _error() -> type[Any]:

@@ -33,6 +33,7 @@ def test_secrets_stand_in_no_repr_dump_or_error(monkeypatch: pytest.MonkeyPatch,
     ):
         assert "hunter2" not in text
     assert settings.records_address == SECRETS["EVERGREEN_RECORDS_URL"]
+    assert settings.mlflow_address == "postgresql+psycopg://evergreen:hunter2-mlflow@db/mlflow", "the driver that is installed"
     assert settings.node_secret.get_secret_value() == "hunter2-node"
     monkeypatch.setenv("EVERGREEN_NODE_PORT", "no port")
     with pytest.raises(ValidationError) as caught:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from include import registry
-from include.config import Settings
+from include.config import ROOT, Settings
 from include.errors import ConfigError, Unavailable
 from include.fitting import Fitted
 from include.predictor import digest_of
@@ -139,6 +142,26 @@ def test_a_server_that_does_not_answer_is_named_without_its_password(tmp_path: P
         registry.prepare(away)
     assert "hunter2" not in str(refused.value)
     assert refused.value.__cause__ is None
+
+
+def test_a_database_server_that_does_not_answer_is_named_without_its_password(tmp_path: Path) -> None:
+    away = Settings(home=tmp_path, mlflow_uri="postgresql://user:hunter2@127.0.0.1:9/mlflow")
+    with pytest.raises(Unavailable, match=r"MLflow at postgresql\+psycopg://127\.0\.0\.1:9 failed") as refused:
+        registry.prepare(away)
+    assert "hunter2" not in str(refused.value)
+    assert refused.value.__cause__ is None
+
+
+@pytest.mark.slow
+def test_two_processes_may_make_the_tables_of_one_postgresql_database_at_once(tmp_path: Path, postgres_url: str) -> None:
+    code = "from include import registry; from include.config import settings; import mlflow; registry.prepare(settings())"
+    environment = {**os.environ, "EVERGREEN_MLFLOW_URI": postgres_url, "EVERGREEN_HOME": str(tmp_path)}
+    started = [
+        subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    ended = [(process.communicate(timeout=120)[1], process.returncode) for process in started]
+    assert [code for _, code in ended] == [0, 0], ended
 
 
 def test_a_database_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
