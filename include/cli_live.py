@@ -32,27 +32,36 @@ def backfill(
     yes: Yes = False,
 ) -> None:
     """Recompute and judge partitions through Airflow, one run each; live state stays untouched."""
+    from include import history
     from include.airflow_api import AirflowApi
     from include.clock import utc_now
-    from include.partitions import between, newest_complete
+    from include.partitions import between, earlier, newest_complete
 
-    settings = current_settings()
+    settings, now = current_settings(), utc_now()
     case = find_use_case(settings, use_case)
     keys = between(case, first, last)
-    newest = newest_complete(case, utc_now())
+    newest = newest_complete(case, now)
     if not keys or newest is None or keys[-1] > newest:
         raise ConfigError(
             f"--from {first} --to {last}: give a range that ends at the newest complete partition, {newest}, or before"
         )
-    known = {row.key: row for row in open_records(settings).partitions(case.name)}
+    records = open_records(settings)
+    known = {row.key: row for row in records.partitions(case.name)}
     show(
         ("partition", "recorded as"), [(key, f"{known[key].mode}/{known[key].target}" if key in known else "new") for key in keys]
     )
+    before = earlier(case, keys[0])
+    load = history.unloaded(case, records, keys[0], before, now) if before else None
+    if load:
+        say(f"their training looks back on {load['features'][0]} to {before}, which is loaded first, through load_history")
     dag = f"{case.name}__ingest_data"
     with AirflowApi(settings) as api:
         if api.paused(dag):
             raise ConfigError(f"{dag} is paused, so a backfill would not run; unpause it in Airflow's UI first")
         ask(f"Backfill these {len(keys)} partition(s) of {case.name}?", yes=yes)
+        if load:
+            api.trigger(f"{case.name}__load_history", conf={"first": load["features"][0], "last": before})
+            api.pause(f"{case.name}__load_history", False)
         number = api.backfill(
             dag, keys[0], keys[-1], max_active_runs=at_once, backwards=backwards, reprocess="completed" if again else "none"
         )

@@ -67,6 +67,13 @@ def plan(use_case: UseCase, first: str | None, last: str | None, now: datetime) 
     }
 
 
+def unloaded(use_case: UseCase, records: Records, key: str, last: str | None, now: datetime) -> dict[str, list[str]] | None:
+    """Return the plan that makes `key`, and all after it, trainable with the history up to `last`; None where all is recorded."""
+    steps = plan(use_case, training_first(use_case, key), last, now)
+    done = {(row.stage, row.key) for row in records.results(use_case.name) if row.state in ("done", "blocked")}
+    return None if all((stage, one) in done for stage, keys in steps.items() for one in keys) else steps
+
+
 def training_first(use_case: UseCase, key: str) -> str:
     """Return the oldest partition whose features and labels a training on `key` can need."""
     window = use_case.training.window
@@ -120,9 +127,7 @@ def gap(settings: Settings, use_case: str, key: str) -> list[str]:
     return partitions.between(described, max(before), key)[1:-1] if before else []
 
 
-def load_gap(
-    settings: Settings, use_case: str, key: str, *, owner: str, attempt: int = 1, actor: str = "cli"
-) -> dict[str, Any]:
+def load_gap(settings: Settings, use_case: str, key: str, *, owner: str, attempt: int = 1, actor: str = "cli") -> dict[str, Any]:
     """Load the days that nobody ran (machine off, DAG paused) before a live partition is taken in."""
     keys = gap(settings, use_case, key)
     if not keys:

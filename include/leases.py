@@ -179,8 +179,7 @@ def claim_all(
 
     tokens = database.write(work)
     return [
-        Lease(database, use_case, stage, key, owner=owner, token=token, ttl=ttl)
-        for key, token in zip(keys, tokens, strict=True)
+        Lease(database, use_case, stage, key, owner=owner, token=token, ttl=ttl) for key, token in zip(keys, tokens, strict=True)
     ]
 
 

@@ -64,13 +64,13 @@ def run_main(use_case: str | None = None, once: bool = False, days: int = 0) -> 
         with Supervisor(settings, say=say) as supervisor:
             _bring_up(settings, supervisor)
             with AirflowApi(settings) as api:
-                job = MainJob(settings, described, supervisor, api)
+                job = MainJob(settings, described, supervisor, api, days)
                 if days or not job.is_on_record():
                     supervisor.wait_healthy(names=("api-server", "dag-processor"))
                     job.prepare()
                     job.load_history()
                     job.run_newest()
-                    job.backfill(days)
+                    job.backfill()
                 supervisor.wait_healthy(names=("node",))
                 answer = job.predict()
                 say(f"\n{_shown(answer)}\n\nall of it took {time.monotonic() - began:.0f} s")
@@ -106,13 +106,15 @@ def _tell_addresses(settings: Settings) -> None:
 class MainJob:
     """The main job of one use case, with everything started."""
 
-    def __init__(self, settings: Settings, use_case: UseCase, supervisor: Supervisor, api: AirflowApi) -> None:
+    def __init__(self, settings: Settings, use_case: UseCase, supervisor: Supervisor, api: AirflowApi, days: int = 0) -> None:
         self.settings, self.use_case, self.supervisor, self.api = settings, use_case, supervisor, api
         self.records = Records.open(settings.records_address)
         newest = partitions.newest_complete(use_case, utc_now())
         if newest is None:
             raise NotDeployed(f"{use_case.name} has no complete partition yet; its history begins on {use_case.history.first}")
-        self.newest = newest
+        self.newest, self.before = newest, partitions.earlier(use_case, newest)
+        first = use_case.history.first.isoformat()
+        self.backfilled = partitions.between(use_case, first, self.before)[-days:] if days and self.before else []
 
     def dag(self, name: str) -> str:
         """Return the id of one of the use case's DAGs."""
@@ -144,7 +146,7 @@ class MainJob:
             self.supervisor.pause(POLL)
 
     def load_history(self) -> None:
-        """Load what a training on the newest partition looks back on, and missed days, through `load_history`."""
+        """Load what the trainings on these partitions look back on, and missed days, through `load_history`."""
         plan = self._history_to_load()
         if plan is None:
             return
@@ -154,11 +156,9 @@ class MainJob:
         self._follow_tasks(run)
 
     def _history_to_load(self) -> dict[str, list[str]] | None:
-        if partitions.earlier(self.use_case, self.newest) is None:
+        if self.before is None:
             return None
-        plan = history.plan(self.use_case, None, None, utc_now())
-        done = {(row.stage, row.key) for row in self.records.results(self.use_case.name) if row.state in ("done", "blocked")}
-        return None if all((stage, key) in done for stage, keys in plan.items() for key in keys) else plan
+        return history.unloaded(self.use_case, self.records, [*self.backfilled, self.newest][0], self.before, utc_now())
 
     def run_newest(self) -> None:
         """Run the newest partition through the scheduler, unless it is on record, and follow it to its end."""
@@ -173,13 +173,12 @@ class MainJob:
         self._follow([self.newest], started - timedelta(seconds=5))
         say(f"  {self._told()}")
 
-    def backfill(self, days: int) -> None:
-        """Backfill so many partitions before the newest: recomputed and judged, with no live effect."""
-        last = partitions.earlier(self.use_case, self.newest)
-        if not days or last is None:
+    def backfill(self) -> None:
+        """Backfill the partitions before the newest that were asked for: recomputed and judged, with no live effect."""
+        keys = self.backfilled
+        if not keys:
             return
         self.go_on()
-        keys = partitions.between(self.use_case, self.use_case.history.first.isoformat(), last)[-days:]
         say(f"backfilling {len(keys)} partitions, {keys[0]} to {keys[-1]}")
         began = utc_now()
         number = self.api.backfill(self.dag("ingest_data"), keys[0], keys[-1], reprocess="completed")
@@ -315,4 +314,3 @@ class MainJob:
 def _shown(answer: dict[str, Any]) -> str:
     width = max(len(name) for name in answer)
     return "\n".join(f"  {name:<{width}}  {value}" for name, value in answer.items())
-

@@ -116,4 +116,5 @@ def seen_runs(here: Settings, use_case: str, keys: tuple[str, ...]) -> list[Seen
 
 
 def _loading(run: Run) -> SeenRun:
-    return SeenRun("load_history", run.state, run.ended, run.conf.get("first") or FIRST, run.conf.get("last") or LAST)
+    """Return a load with the range of its form; what it loads before that, for the views to look back on, is loading too."""
+    return SeenRun("load_history", run.state, run.ended, FIRST, run.conf.get("last") or LAST)

@@ -129,9 +129,7 @@ def run(
             raise
     seconds = time.monotonic() - clock
     log.info("%s %s %s: %s%s in %.2f s", name, use_case.name, key, outcome.state, " (reused)" if reused else "", seconds)
-    return Report(
-        name, use_case.name, key, outcome.state, outcome.digest, outcome.reason, reused, seconds, outcome.outputs, did
-    )
+    return Report(name, use_case.name, key, outcome.state, outcome.digest, outcome.reason, reused, seconds, outcome.outputs, did)
 
 
 def run_range(

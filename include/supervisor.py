@@ -180,9 +180,7 @@ def migrate(settings: Settings, *, say: Say = log.info) -> None:
     command = [sys.executable, "-m", "airflow", "db", "migrate"]
     (settings.home / "airflow").mkdir(parents=True, exist_ok=True)
     environment = child_environment(settings)
-    done = subprocess.run(
-        command, env=environment, cwd="/", capture_output=True, text=True, check=False, start_new_session=True
-    )
+    done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, check=False, start_new_session=True)
     if done.returncode:
         lines = "\n".join(f"  {line}" for line in (done.stdout + done.stderr).strip().splitlines()[-8:])
         raise Unavailable(f"Airflow's database in {settings.home / 'airflow'} could not be set up:\n{lines}")

@@ -67,7 +67,8 @@ def is_coming(
     """Tell whether a key that `stage` needs is on its way through the stages before it.
 
     It is while Airflow holds a queued or running run of it there; or while it is between two DAGs: the stage before
-    was recorded as done, or its run ended well, less than `transit` ago, and the target asks for the next.
+    was recorded as done, or its run ended well, less than `transit` ago, and the target asks for the next. What was only
+    loaded (target data) emits nothing, so it moves on only while `load_history` or the intake of a later key loads it.
     """
     before = upstream(stage)
     dags = {DAG_OF[name] for name in before} | {"load_history"}
@@ -81,6 +82,8 @@ def is_coming(
     if following in recorded and recorded[following].state in TERMINAL:
         return False
     if CHAIN.index(GOAL[target]) < CHAIN.index(following):
+        return False
+    if target == "data" and not any(run.dag == DAG_OF["ingestion"] and run.state in ACTIVE and run.first > key for run in runs):
         return False
     ended = [run.ended for run in about if run.dag == DAG_OF[done[-1]] and run.state == "success" and run.ended]
     return any(now - moment < transit for moment in (recorded[done[-1]].finished, *ended))

@@ -65,9 +65,7 @@ class Installation:
         keys = self.keys(first, last)
         for key in keys:
             self.ask(key, target="data")
-        return [
-            report for stage in stages for report in runner.run_range(stage, self.name, keys, settings=self.settings)
-        ]
+        return [report for stage in stages for report in runner.run_range(stage, self.name, keys, settings=self.settings)]
 
     def keys(self, first: str, last: str) -> list[str]:
         """Return the keys between two, both included."""

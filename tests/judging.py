@@ -66,9 +66,7 @@ class Bench:
         """The use case as its file says now."""
         return find(NAME, self.settings.usecase_dirs)
 
-    def write(
-        self, change: Change = lambda columns: None, *, days: int = DAYS, seed: int = 1, recorded: int = DAYS
-    ) -> None:
+    def write(self, change: Change = lambda columns: None, *, days: int = DAYS, seed: int = 1, recorded: int = DAYS) -> None:
         """Write features and labels of all days and record so many; `change` may alter the columns first."""
         columns = simulate(days, seed)
         change(columns)

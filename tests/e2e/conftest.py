@@ -66,9 +66,23 @@ class Installation:
         self.records = Records.open(settings.records_address)
 
     def start(self, *options: str) -> subprocess.Popen[bytes]:
-        """Start `evergreen up` in an environment full of noise."""
+        """Start `evergreen up`."""
+        command = [sys.executable, "-m", "include", "up", "--use-case", self.name, *options]
+        with self.log.open("ab") as output:
+            return subprocess.Popen(command, env=self.noise(), stdout=output, stderr=output)
+
+    def command(self, *words: str) -> str:
+        """Run another command of `evergreen` to its end; return what it printed."""
+        done = subprocess.run(
+            [sys.executable, "-m", "include", *words], env=self.noise(), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def noise(self) -> dict[str, str]:
+        """Return the environment of a person's shell, full of noise."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("EVERGREEN_", "AIRFLOW"))}
-        environment |= {
+        return environment | {
             "EVERGREEN_HOME": str(self.settings.home),
             "EVERGREEN_USECASES": self.settings.usecases,
             "EVERGREEN_AIRFLOW_PORT": str(self.settings.airflow_port),
@@ -79,9 +93,6 @@ class Installation:
             "TZ": "Asia/Kolkata",
             **self.environment,
         }
-        command = [sys.executable, "-m", "include", "up", "--use-case", self.name, *options]
-        with self.log.open("ab") as output:
-            return subprocess.Popen(command, env=environment, stdout=output, stderr=output)
 
     def end(self) -> int:
         """Press Ctrl-C, unless it has ended; return its exit code."""

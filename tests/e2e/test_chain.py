@@ -149,6 +149,18 @@ def test_killing_each_airflow_process_in_the_middle_of_a_run_ends_it_all_the_sam
     expect_end(installation, together, began)
 
 
+def test_a_backfill_by_command_loads_first_what_its_training_looks_back_on(installation: Installation) -> None:
+    key, gap = first_keys(installation, "fresh", 17)[-1], first_keys(installation, "fresh", 16)[-4:]
+    recorded = {row.key for row in installation.records.results("fresh", stage="features")}
+    assert not recorded & {*gap, key}
+    began, told = utc_now(), installation.command("backfill", "fresh", "--from", key, "--to", key, "--yes")
+    assert f"to {gap[-1]}, which is loaded first" in told
+    installation.settle("fresh", [key], dags=EVERY_DAG, after=began)
+    rows = {row.key: (row.mode, row.target) for row in installation.records.partitions("fresh")}
+    assert {rows[one] for one in gap} == {("backfill", "data")}
+    assert rows[key] == ("backfill", "judged")
+
+
 def kill(installation: Installation, *names: str) -> None:
     """Send SIGKILL to processes of Airflow, and see that the supervisor starts each again."""
     processes = {name: running(installation, name) for name in names}

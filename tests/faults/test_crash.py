@@ -96,8 +96,9 @@ def test_the_same_partition_twice_at_once_is_computed_once(tmp_path: Path, expec
         child.join(60)
     assert [child.exitcode for child in children] == [0, 0]
     assert made.digests() == expected
-    with made.records.claim("repayment", "ingestion", KEY, owner="somebody", attempt=1, ttl=60), pytest.raises(
-        Busy, match="in progress: held by somebody"
+    with (
+        made.records.claim("repayment", "ingestion", KEY, owner="somebody", attempt=1, ttl=60),
+        pytest.raises(Busy, match="in progress: held by somebody"),
     ):
         made.run("ingestion", KEY)
 

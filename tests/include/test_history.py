@@ -9,6 +9,7 @@ import pytest
 
 from include import history
 from include.errors import ConfigError
+from include.records import Records, StageResult
 from include.usecase import UseCase
 from include.usecase_file import parse
 from tests.intake import GOOD, HEAD, Intake
@@ -79,6 +80,30 @@ def test_a_range_that_cannot_be_loaded_is_refused(first: str | None, last: str |
 def test_a_use_case_that_has_only_its_newest_day_has_no_history_to_load() -> None:
     with pytest.raises(ConfigError, match="no history to load"):
         history.plan(use_case(), None, None, datetime(2026, 1, 2, 12, tzinfo=UTC))
+
+
+def test_an_older_key_needs_an_older_history_until_all_of_it_is_recorded(tmp_path: Path) -> None:
+    records, case = Records.open(f"sqlite:///{tmp_path / 'records.db'}"), use_case("training: {window: 20d}\n")
+    records.migrate()
+    of_newest = history.unloaded(case, records, "2026-06-30", "2026-06-29", NOW)
+    assert of_newest == history.plan(case, None, None, NOW)
+    older = history.unloaded(case, records, "2026-06-25", "2026-06-29", NOW)
+    assert older is not None
+    assert (older["features"][0], older["features"][-1]) == ("2026-06-01", "2026-06-29")
+
+    def record(stage: str, key: str) -> None:
+        records.raise_partition(case.name, key, mode="backfill", target="data", actor="test", at=NOW)
+        with records.claim(case.name, stage, key, owner="test", attempt=1, ttl=60) as lease:
+            result = StageResult(
+                case.name, key, stage, "done", "d", "", {}, [], "m", "backfill", NOW, NOW, 0.0, "none", lease.token
+            )
+            records.commit(lease, result)
+
+    for stage, keys in of_newest.items():
+        for key in keys:
+            record(stage, key)
+    assert history.unloaded(case, records, "2026-06-30", "2026-06-29", NOW) is None
+    assert history.unloaded(case, records, "2026-06-25", "2026-06-29", NOW) == older
 
 
 def test_a_gap_is_what_nobody_ran_between_the_last_ingested_day_and_this_one(tmp_path: Path) -> None:

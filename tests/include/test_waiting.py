@@ -76,6 +76,19 @@ def test_the_target_must_ask_for_the_next_stage() -> None:
     assert coming("evaluation", [], fresh, target="judged")
 
 
+def test_what_was_only_loaded_moves_on_only_while_somebody_loads_it() -> None:
+    """A load takes in and validates more days than it materializes; no event will ever bring those further."""
+    fresh = done("ingestion", "validation", ago=timedelta(seconds=1))
+    assert not coming("training", [], fresh, target="data")
+    assert not coming("training", [seen("load_history", "success", ago=timedelta(seconds=1))], fresh, target="data")
+    assert not coming("training", [seen("train_model", "running", key="2026-06-02")], fresh, target="data")
+    assert coming("training", [seen("load_history", "running")], fresh, target="data")
+    assert coming("training", [seen("ingest_data", "running", key="2026-06-02")], fresh, target="data"), (
+        "a later key fills the gap"
+    )
+    assert coming("training", [], fresh, target="judged")
+
+
 def test_all_stages_before_done_leaves_nothing_to_come() -> None:
     """What is missing although its stages are done (a feature set of another definition) is for a person."""
     assert not coming("features", [], done("ingestion", "validation", ago=timedelta(seconds=1)))
