@@ -11,7 +11,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -83,6 +83,10 @@ def run(
     restate: Annotated[
         str | None, typer.Option("--restate", metavar="REASON", help="Accept changed source rows; audited.")
     ] = None,
+    sources: Annotated[
+        list[str] | None,
+        typer.Option("--source", metavar="NAME", help="Restate only this source; a static one only if it is named here."),
+    ] = None,
     mode: Annotated[
         str, typer.Option("--mode", metavar="backfill|live", help="live: only the newest complete partition.")
     ] = "backfill",
@@ -97,10 +101,19 @@ def run(
         raise ConfigError("--restate needs a reason; it goes on the audit record")
     settings = current_settings()
     case = find_use_case(settings, use_case)
+    unknown = [name for name in sources or [] if name not in case.sources]
+    if unknown or (sources and restate is None):
+        raise ConfigError(
+            f"{case.name} has no source {unknown[0]!r}; its sources are {', '.join(case.sources)}"
+            if unknown
+            else "--source says which sources to restate; give --restate REASON with it"
+        )
     keys = wanted_keys(case, partition, first, last)
     records = open_records(settings)
     _record(records, case, keys, mode="live" if live else mode)
-    options = {"restate": restate.strip()} if restate is not None else {}
+    options: dict[str, Any] = {"restate": restate.strip()} if restate is not None else {}
+    if sources:
+        options["sources"] = sources
     reports: list[Report] = []
     for name in STAGES if stage == "all" else (stage,):
         going = [key for key in keys if _goes_on(name, reports, key)]
@@ -189,7 +202,7 @@ def _run_stage(
     settings: Settings,
     *,
     force: bool = False,
-    options: dict[str, str] | None = None,
+    options: dict[str, Any] | None = None,
 ) -> list[Report]:
     """Run a stage for keys: a data stage for many in one scan, the others one by one; one key's refusal stops only that key."""
     from include import runner

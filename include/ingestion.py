@@ -119,6 +119,8 @@ class _Intake:
                 facts[name], fresh[name] = self._events(name, source, work)
             else:
                 facts[name] = {"rows": 0, "digest": "", "source_digest": "", "files": [], "columns": [], "expected": False}
+                if before.get(name, {}).get("rows"):  # the source's history was narrowed since
+                    fresh[name] = work.lake.read(work.table(f"raw/{name}"), keys=[])
         entries = _restated(work, before, facts, fresh)
         empty = [
             name
@@ -130,6 +132,8 @@ class _Intake:
                 if before.get(name, {}).get("digest") != facts[name]["digest"] or not _stored(work, name, facts[name]):
                     _write(work, name, facts[name], rows)
         if empty:
+            if not before:  # nothing was written
+                facts = {name: fact if "version" in fact else fact | {"rows": 0, "digest": ""} for name, fact in facts.items()}
             reason = f"no rows of {', '.join(empty)} arrived in {work.key}; deliver them, or write empty: allow for the source"
             return Outcome("blocked", "", reason, {"sources": facts}, entries=tuple(entries))
         whole = combine([f"{name}:{fact['digest']}" for name, fact in sorted(facts.items())])
@@ -182,22 +186,27 @@ class _Intake:
 
 def _restated(work: Work, before: dict[str, Facts], facts: dict[str, Facts], fresh: dict[str, pa.Table]) -> list[AuditEntry]:
     """Return the audit entry of a restatement, or refuse it."""
-    changed = [name for name, old in before.items() if name in facts and old["digest"] != facts[name]["digest"]]
-    changed = [name for name in changed if work.use_case.sources[name].kind == "events"]
+    changed = [name for name in fresh if name in before and before[name]["digest"] != facts[name]["digest"]]
     if not changed:
         return []
-    told = {name: _difference(work, name, fresh[name]) for name in changed}
-    reason = work.options.get("restate")
-    if not reason:
-        shown = "; ".join(f"{name}: {text}" for name, text in told.items())
+    told = {name: _difference(work, name, facts[name], fresh[name]) for name in changed}
+    reason, named = work.options.get("restate"), work.options.get("sources") or changed
+    refused = [name for name in changed if not reason or name not in named]
+    if refused:
+        shown = "; ".join(f"{name}: {told[name]}" for name in refused)
+        static = "".join(f" --source {name}" for name in refused if work.use_case.sources[name].kind == "static")
         raise RestatementRefused(
             f"{work.use_case.name} {work.key} is recorded with other rows ({shown}). The record stands. To take the new rows, "
-            f"say why: `evergreen run ingestion --use-case {work.use_case.name} --partition {work.key} --restate REASON`"
+            f"say why: `evergreen run ingestion --use-case {work.use_case.name} --partition {work.key} --restate REASON{static}`"
         )
-    details = {
-        "reason": str(reason),
-        "sources": {n: {"was": before[n]["digest"], "is": facts[n]["digest"], "difference": told[n]} for n in changed},
-    }
+    sources: dict[str, Any] = {}
+    for name in changed:
+        sources[name] = {"was": before[name]["digest"], "is": facts[name]["digest"], "difference": told[name]}
+        if "version" in facts[name]:
+            others = snapshots.knowing(name, work, facts[name]["version"])
+            sources[name] |= {"version": facts[name]["version"], "stale": others}
+            log.warning("%s %s is restated; stale with it: %s", name, facts[name]["version"], ", ".join(others) or "no other")
+    details = {"reason": str(reason), "sources": sources}
     return [AuditEntry("partition.restated", work.use_case.name, work.key, work.actor, details, work.started)]
 
 
@@ -215,9 +224,9 @@ def _write(work: Work, name: str, fact: Facts, rows: pa.Table) -> None:
     work.lake.replace(table, key, rows, fence=work.fence)
 
 
-def _difference(work: Work, name: str, rows: pa.Table) -> str:
+def _difference(work: Work, name: str, fact: Facts, rows: pa.Table) -> str:
     """Return how rows differ from those on record, with samples."""
-    recorded = work.lake.read(work.table(f"raw/{name}"), keys=[work.key])
+    recorded = work.lake.read(work.table(f"raw/{name}"), keys=[fact.get("version", work.key)])
     kept = [name for name in sorted({*rows.column_names, *recorded.column_names}) if name not in (FILE, ROW, PARTITION)]
     counts, samples = [], []
     with connect() as con:

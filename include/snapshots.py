@@ -2,11 +2,16 @@
 
 The first version is known from `valid_from` and is kept in the first partition of the history. A later one becomes known with the
 partition that first reads it, if that is newer than all that are ingested; older partitions keep to what was known to them.
+
+A version that was wrong is restated through any partition that knows it, by the options `restate` (a reason) and `sources`
+(naming the static source: otherwise its file of today, a later version, would overwrite the past whenever an event source is
+restated). The version keeps its key and the moment from which it is known; `restated` counts how often that happened, and
+the other partitions that know the version take it over when they are ingested again. Until then they are stale.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +20,7 @@ import pyarrow as pa
 from include import partitions
 from include.arrival import results
 from include.durations import midnight
+from include.errors import SourceError
 from include.lake import TIMESTAMP, digest
 from include.sources import ARRIVED, FILE, ROW, Delivery
 from include.work import Work
@@ -23,24 +29,78 @@ Facts = dict[str, Any]
 
 
 def take(name: str, work: Work, read: Callable[[], Delivery]) -> tuple[Facts, pa.Table | None]:
-    """Return what a partition knows of a static source, and the rows where they are a version that is not stored yet."""
+    """Return what a partition knows of a static source, and the rows where they are a version that is not stored yet.
+
+    Facts whose digest differs from the recorded one are a restatement, for which the caller wants a reason.
+
+    Raises:
+        SourceError: a version is lost and the source has another content now, or there is nothing to restate.
+    """
+    known = _known(name, work)
+    versions = current(known)
+    named = name in work.options.get("sources", ())
+    if work.key in known:
+        version = known[work.key]["version"]
+        if _kept(work, name, version) and not named:
+            return versions[version], None
+        facts, rows = _snapshot(name, work, version, read())
+        if facts["digest"] != versions[version]["digest"]:
+            return facts | {"restated": versions[version].get("restated", 0) + 1}, rows
+        return versions[version], None if _kept(work, name, version) else rows
+    if named:
+        raise SourceError(
+            f"{work.use_case.name} {work.key} is not ingested, and so knows no version of {name} to restate; name a partition "
+            "that does, or leave --source out"
+        )
+    delivery = read()
+    newest = all(key < work.key for key in known)
+    version = max((version for version in versions if version <= work.key), default="")
+    if not version:
+        return _snapshot(name, work, _first(work), delivery)
+    facts, rows = _snapshot(name, work, version, delivery)
+    if _kept(work, name, version):
+        if facts["digest"] == versions[version]["digest"] or not newest:
+            return versions[version], None
+    elif facts["digest"] == versions[version]["digest"]:
+        return versions[version], rows
+    elif not newest:
+        raise SourceError(
+            f"{work.use_case.name}: version {version} of {name} is lost from the lake, and the source has another content now; "
+            f"put its content back, or accept this one: `evergreen run ingestion --use-case {work.use_case.name} "
+            f"--partition {min(key for key in known if known[key]['version'] == version)} --restate REASON --source {name}`"
+        )
+    return _snapshot(name, work, work.key, delivery)
+
+
+def current(known: Mapping[str, Facts]) -> dict[str, Facts]:
+    """Return what each version is since its last restatement; `known` is what each partition recorded."""
+    found: dict[str, Facts] = {}
+    for key in sorted(known):
+        fact = known[key]
+        there = found.setdefault(fact["version"], fact)
+        if fact.get("restated", 0) > there.get("restated", 0):
+            found[fact["version"]] = fact
+    return found
+
+
+def knowing(name: str, work: Work, version: str) -> list[str]:
+    """Return the other partitions that know a version."""
+    return sorted(key for key, fact in _known(name, work).items() if fact["version"] == version and key != work.key)
+
+
+def _known(name: str, work: Work) -> dict[str, Facts]:
     done = [result for result in results(work, "ingestion") if result.state == "done"]
-    known = {result.key: result.outputs["sources"][name] for result in done if name in result.outputs["sources"]}
-    if work.key in known and _kept(work, name, known[work.key]["version"]):
-        return known[work.key], None
-    source, delivery = work.use_case.sources[name], read()
-    rows = delivery.rows
-    content = digest(rows.drop_columns([c for c in (FILE, ROW) if c in rows.column_names]), sort_by=_sort_by(rows, source.key))
-    versions = {fact["version"]: fact for fact in known.values()}
-    current = max((version for version in versions if version <= work.key), default=None)
-    if current is not None and _kept(work, name, current):
-        newest = all(key < work.key for key in known)
-        if versions[current]["digest"] == content or not newest:
-            return versions[current], None
-        current = work.key
-    version = current or partitions.period(work.use_case, work.use_case.history.first.isoformat()).key
+    found = {result.key: result.outputs["sources"][name] for result in done if name in result.outputs["sources"]}
+    return {key: fact for key, fact in found.items() if "version" in fact}
+
+
+def _snapshot(name: str, work: Work, version: str, delivery: Delivery) -> tuple[Facts, pa.Table]:
+    """Return the facts and rows of a delivery as a version."""
+    source, rows = work.use_case.sources[name], delivery.rows
     assert source.valid_from is not None
-    since = work.period.arrival_start if version != _first(work) else midnight(source.valid_from)
+    content = digest(rows.drop_columns([c for c in (FILE, ROW) if c in rows.column_names]), sort_by=_sort_by(rows, source.key))
+    first = version == _first(work)
+    since = midnight(source.valid_from) if first else partitions.period(work.use_case, version).arrival_start
     at = np.full(len(rows), np.datetime64(since.replace(tzinfo=None), "us"))
     facts = {
         "rows": len(rows),
@@ -56,7 +116,7 @@ def take(name: str, work: Work, read: Callable[[], Delivery]) -> tuple[Facts, pa
 
 
 def _first(work: Work) -> str:
-    return work.use_case.history.first.isoformat()
+    return partitions.period(work.use_case, work.use_case.history.first.isoformat()).key
 
 
 def _kept(work: Work, name: str, version: str) -> bool:

@@ -93,7 +93,24 @@ def current_digests(use_case: str, by_key: Mapping[str, Mapping[str, RecordedRes
             found[stage, key] = result.digest
             for table, digest in _tables(use_case, result):
                 found[table, key] = digest
-    return found
+    return found | _restated_versions(by_key)
+
+
+def _restated_versions(by_key: Mapping[str, Mapping[str, RecordedResult]]) -> dict[tuple[str, str], str]:
+    """Return the digest that each static version which was restated has now, for every partition that knows it."""
+    facts = [
+        (key, f"raw/{name}", fact)
+        for key, stages in by_key.items()
+        if "ingestion" in stages
+        for name, fact in stages["ingestion"].outputs.get("sources", {}).items()
+        if "version" in fact
+    ]
+    newest: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for _, table, fact in facts:
+        if fact.get("restated", 0) > newest.get((table, fact["version"]), {}).get("restated", 0):
+            newest[table, fact["version"]] = fact
+    restated = [(key, table, newest[table, fact["version"]]) for key, table, fact in facts if (table, fact["version"]) in newest]
+    return {(table, key): str(fact["digest"]) for key, table, fact in restated}
 
 
 def _spread(use_case: str, by_key: Mapping[str, Mapping[str, RecordedResult]], digests: dict[tuple[str, str], str]) -> None:

@@ -218,6 +218,130 @@ def test_a_static_sources_versions_are_known_from_the_partition_that_first_read_
     assert {(row["town"], row["arrived_at"].isoformat()[:10]) for row in rows} == {("Rome", "2025-12-01"), ("Oslo", "2026-01-04")}
 
 
+def restatable(home: Path) -> tuple[Installation, Path]:
+    """Return an installation whose first version of a static source was wrong, and the source's file."""
+    folder = home / "usecases"
+    folder.mkdir(parents=True)
+    (folder / "shop.yaml").write_text(STATIC)
+    made, path = Installation(home, "shop"), folder / "people.csv"
+    path.write_text("customer_id,town\n1,Rmoe\n")
+    made.load("2026-01-01", "2026-01-03", ["ingestion"])
+    path.write_text("customer_id,town\n1,Oslo\n")
+    made.run("ingestion", "2026-01-04")
+    return made, path
+
+
+def test_a_wrong_static_version_is_restated_by_name_with_a_reason(tmp_path: Path) -> None:
+    made, path = restatable(tmp_path)
+    before = {key: made.result("ingestion", key) for key in made.keys("2026-01-01", "2026-01-04")}
+    path.write_text("customer_id,town\n1,Rome\n")
+
+    def ingest(key: str, **options: Any) -> dict[str, Any]:
+        fact: dict[str, Any] = made.run("ingestion", key, options=options).outputs["sources"]["people"]
+        return fact
+
+    assert ingest("2026-01-02", restate="other rows") == before["2026-01-02"].outputs["sources"]["people"]  # not named
+    with pytest.raises(RestatementRefused, match=r"town=Rome.*town=Rmoe.*--restate REASON --source people"):
+        ingest("2026-01-02", sources=["people"])
+    assert made.records.entries("shop", action="partition.restated") == []
+    fact = ingest("2026-01-02", sources=["people"], restate="it was misspelt")
+    assert (fact["version"], fact["restated"]) == ("2026-01-01", 1)
+    rows = made.lake.read("shop/raw/people").to_pylist()
+    assert {(row["town"], row["arrived_at"].isoformat()[:10]) for row in rows} == {("Rome", "2025-12-01"), ("Oslo", "2026-01-04")}
+    (entry,) = made.records.entries("shop", action="partition.restated")
+    assert entry.details["reason"] == "it was misspelt"
+    told = entry.details["sources"]["people"]
+    assert (told["version"], told["stale"]) == ("2026-01-01", ["2026-01-01", "2026-01-03"])
+    assert ingest("2026-01-02", sources=["people"]) == fact  # the same again changes nothing
+    path.write_text("customer_id,town\n1,Oslo\n")
+    assert [ingest(key) for key in ("2026-01-03", "2026-01-01")] == [fact, fact]
+    assert ingest("2026-01-04") == before["2026-01-04"].outputs["sources"]["people"]
+    assert ingest("2026-01-05")["version"] == "2026-01-04"
+
+
+def test_what_knows_a_restated_static_version_is_stale_until_it_runs_again(tmp_path: Path) -> None:
+    from include.healing import status_rows
+
+    made, path = restatable(tmp_path)
+    text = (tmp_path / "usecases" / "shop.yaml").read_text()
+    text = text.replace("source: people, column: customer_id", "sql: 'SELECT customer_id, CAST(NULL AS TIMESTAMPTZ) AS "
+                        "event_timestamp, CAST(NULL AS TIMESTAMPTZ) AS label_timestamp, 1 AS label FROM people WHERE false'")
+    (tmp_path / "usecases" / "shop.yaml").write_text(text)
+    keys = made.keys("2026-01-01", "2026-01-04")
+    made.load(keys[0], keys[-1], ["validation"])
+    path.write_text("customer_id,town\n1,Rome\n")
+    made.run("ingestion", "2026-01-02", options={"sources": ["people"], "restate": "it was misspelt"})
+
+    def stale() -> list[str]:
+        return [row.key for row in status_rows(made.records, made.use_case) if row.kind == "stale"]
+
+    assert stale() == keys[:3]
+    path.write_text("customer_id,town\n1,Oslo\n")
+    made.load(keys[2], keys[2], ["ingestion", "validation"])
+    assert stale() == keys[:2]
+    assert {row["town"] for row in made.lake.read("shop/curated/people", keys=["2026-01-01"]).to_pylist()} == {"Rome"}
+    made.load(keys[0], keys[1], ["ingestion", "validation"])
+    assert stale() == []
+    assert len({made.result("ingestion", key).digest for key in keys[:3]}) == 1
+
+
+def test_nothing_is_restated_of_a_partition_that_is_not_ingested(tmp_path: Path) -> None:
+    made, _ = restatable(tmp_path)
+    with pytest.raises(SourceError, match="knows no version of people to restate"):
+        made.run("ingestion", "2026-01-05", options={"sources": ["people"], "restate": "x"})
+
+
+def test_a_lost_static_version_is_written_again_and_never_silently_replaced(tmp_path: Path) -> None:
+    import shutil
+
+    made, path = restatable(tmp_path)
+    shutil.rmtree(Path(made.lake.root) / "shop")
+    again = Installation(tmp_path, "shop")
+    with pytest.raises(RestatementRefused, match="--source people"):
+        again.run("ingestion", "2026-01-02")
+    path.write_text("customer_id,town\n1,Rmoe\n")
+    assert again.run("ingestion", "2026-01-02").digest == made.result("ingestion", "2026-01-01").digest
+    assert again.lake.read("shop/raw/people").column("town").to_pylist() == ["Rmoe"]
+
+
+def test_only_the_named_sources_are_restated(made: Intake) -> None:
+    text = (made.folder / "shop.yaml").read_text()
+    more = "  more:\n    path: more.csv\n    extra: ignore\n    key: [order_id]\n    columns: {order_id: {type: int64}}\nlabel:"
+    (made.folder / "shop.yaml").write_text(text.replace("label:", more, 1))
+    made.put(HEAD + GOOD, "more.csv")
+    made.ingest()
+    for name in ("orders.csv", "more.csv"):
+        made.put(HEAD + GOOD.replace("1,1,2026-01-01T10", "9,1,2026-01-01T10"), name)
+    with pytest.raises(RestatementRefused, match=r"\(more: "):
+        made.ingest(restate="the till was wrong", sources=["orders"])
+    made.ingest(restate="both were wrong", sources=["orders", "more"])
+    assert ids(made.raw("2026-01-01", "more")) == ["2", "9"]
+
+
+def test_a_blocked_partition_records_only_what_the_lake_holds(made: Intake) -> None:
+    """A source that did deliver is not written either: its rows must not count for later partitions' labels."""
+    text = (made.folder / "shop.yaml").read_text()
+    more = "  more:\n    path: more.csv\n    extra: ignore\n    key: [order_id]\n    columns: {order_id: {type: int64}}\nlabel:"
+    (made.folder / "shop.yaml").write_text(text.replace("label:", more, 1))
+    made.put(HEAD + GOOD.replace("2026-01-01", "2026-01-05"), "more.csv")
+    report = made.ingest("2026-01-05")
+    assert report.state == "blocked"
+    assert {name: (fact["rows"], fact["digest"]) for name, fact in report.outputs["sources"].items()} == {
+        "orders": (0, ""),
+        "more": (0, ""),
+    }
+    assert made.tables() == []
+
+
+def test_a_source_whose_history_is_narrowed_changes_a_record_only_with_a_reason(made: Intake) -> None:
+    made.ingest()
+    made.define(more="history: {first: 2026-01-02}")
+    with pytest.raises(RestatementRefused, match=r"\+0 and -2 rows"):
+        made.ingest()
+    assert made.ingest(restate="it began later").outputs["sources"]["orders"]["expected"] is False
+    assert made.raw("2026-01-01") == []
+
+
 def test_a_range_day_by_day_and_backwards_give_equal_digests(tmp_path: Path) -> None:
     digests = []
     for how in ("range", "daily", "backwards"):
