@@ -22,7 +22,7 @@ from include.errors import ConfigError, SourceError
 from include.lake import PARTITION, TIMESTAMP, connect, digest, quote
 from include.partitions import Period
 from include.records import StageResult
-from include.sources import ARRIVED, FILE, ROW, Delivery, headers
+from include.sources import ARRIVED, FILE, REDRIVEN, ROW, Delivery, headers
 from include.times import utc
 from include.usecase import UseCase
 from include.usecase_sources import Source
@@ -137,14 +137,14 @@ class Arrivals:
         return self._late_of(kept) if keys else kept
 
     def _late_of(self, kept: pa.Table) -> pa.Table:
-        """Return those of some recorded rows whose event puts them before the partition that they are in."""
+        """Return those of some recorded rows whose event puts them before the partition that they are in; no redriven ones."""
         lag = self._source.assumed_lag
         if lag is None:
             return kept.slice(0, 0)
         with connect() as con:
             con.register("kept", kept)
             moment = utc(f"trim({quote(self._source.event_time)})", self._source)
-            late = f"{moment} + INTERVAL {lag // MICRO} MICROSECOND < {ARRIVED}"
+            late = f"{moment} + INTERVAL {lag // MICRO} MICROSECOND < {ARRIVED} AND NOT starts_with({FILE}, '{REDRIVEN}')"
             return con.sql(f"SELECT * FROM kept WHERE {late}").to_arrow_table()
 
     def _times(self, periods: Sequence[Period]) -> Any:

@@ -24,6 +24,9 @@ from include.errors import ConfigError, EvergreenError
 if TYPE_CHECKING:
     from include.records import Records
 
+SourceName = Annotated[str | None, typer.Option("--source", metavar="NAME", help="Only rows of this source.")]
+Rule = Annotated[str | None, typer.Option("--rule", metavar="RULE", help="Only rows that failed it, such as 'age: below_min'.")]
+
 audit_app = typer.Typer(help="The audit log: list it, or verify its chain.", no_args_is_help=True, rich_markup_mode=None)
 quarantine_app = typer.Typer(help="Rows that failed validation.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -194,12 +197,63 @@ def audit_list(
 
 @quarantine_app.command("list")
 def quarantine_list(
-    use_case: UseCaseArgument, partition: Partition = None, limit: Annotated[int, typer.Option("--limit", "-n", min=1)] = 50
+    use_case: UseCaseArgument,
+    partition: Partition = None,
+    source: SourceName = None,
+    rule: Rule = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1)] = 50,
+    to: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write them here, to correct and redrive.")] = None,
 ) -> None:
-    """List quarantined rows with the rule that failed."""
-    from include.quarantine import listed
+    """List quarantined rows with the rule that failed, or write them to a CSV for `redrive --from`."""
+    from include import quarantine
 
     settings = current_settings()
-    columns, rows, total = listed(settings, find_use_case(settings, use_case), partition, limit)
-    show(columns, rows)
-    say(f"{total} row(s) in quarantine" + (f", the first {len(rows)} shown" if total > len(rows) else ""))
+    case = find_use_case(settings, use_case)
+    rows = quarantine.found(settings, open_records(settings), case, partition=partition, source=source, rule=rule)
+    if to is not None:
+        say(f"{quarantine.export(rows, case, to)} row(s) written to {to}; correct them there, and delete those that shall stay")
+        return
+    columns, shown = quarantine.listed(rows, limit)
+    show(columns, shown)
+    say(f"{len(rows)} row(s) in quarantine" + (f", the first {len(shown)} shown" if len(rows) > len(shown) else ""))
+
+
+@quarantine_app.command("redrive")
+def quarantine_redrive(
+    use_case: UseCaseArgument,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it goes on the audit record.")],
+    partition: Partition = None,
+    source: SourceName = None,
+    rule: Rule = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="COLUMN=VALUE", help="A new value for all chosen rows; may be repeated.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--from", metavar="FILE", help="Corrected CSV, begun by `quarantine list --csv`.")
+    ] = None,
+    yes: Yes = False,
+) -> None:
+    """Give quarantined rows, corrected or not, to the next partition that is not ingested yet. Shows them, then asks."""
+    from include import redriving
+    from include.clock import utc_now
+
+    if partition is None and file is None:
+        raise ConfigError("say which rows: --partition KEY (with --source, --rule), or --from FILE")
+    pairs = [text.partition("=") for text in changes or []]
+    wrong = [name for name, sign, _ in pairs if not (name and sign)]
+    if wrong:
+        raise ConfigError(f"--set {wrong[0]!r}: write COLUMN=VALUE")
+    if not reason.strip():
+        raise ConfigError("--reason needs a text; it goes on the audit record")
+    settings = current_settings()
+    case, records = find_use_case(settings, use_case), open_records(settings)
+    made = {name: value for name, _, value in pairs}
+    plan = redriving.plan(
+        settings, records, case, partition=partition, source=source, rule=rule, changes=made, file=file
+    )
+    show(("partition", "source", "rows"), plan.counts())
+    before = f"; {plan.before} were redriven before and stay out" if plan.before else ""
+    say(f"{len(plan.rows)} row(s), {plan.corrected} of them corrected, pass the contract now{before}")
+    ask(f"Give them to {plan.into}, as arrived at the start of its interval?", yes=yes)
+    redriving.redrive(settings, records, case, plan, reason=reason, actor=actor(), at=utc_now())
+    say(f"recorded; the next ingestion of {plan.into} takes them in")

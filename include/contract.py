@@ -17,7 +17,7 @@ from typing import Any
 from include.asof import CREATED, EVENT, curated_schema, record_key
 from include.durations import midnight
 from include.lake import quote
-from include.sources import ARRIVED, FILE, MALFORMED, ROW, headers
+from include.sources import ARRIVED, FILE, MALFORMED, REDRIVEN, ROW, headers
 from include.times import EPOCH, NEWEST, OLDEST, aware, is_time, text_literal, utc
 from include.usecase_sources import Column, Source
 
@@ -74,11 +74,15 @@ def column_diff(source: Source, seen: Sequence[Mapping[str, Any]], stored: Colle
 
 
 def mixed_zones_query(source: Source, present: Collection[str], rows: str) -> str | None:
-    """Return the query of (partition, column, kind that is in the minority) for time columns that mix naive and aware times."""
+    """Return the query of (partition, column, kind that is in the minority) for time columns that mix naive and aware times.
+
+    Redriven rows do not count: they may come from a time when the source wrote otherwise.
+    """
     parts = []
     for name in _time_texts(source):
         if name in present:
-            kinds = f"SELECT partition, {aware(f'trim({quote(name)})')} AS k FROM {rows}"
+            delivered = f"{rows} WHERE NOT starts_with({FILE}, '{REDRIVEN}')"
+            kinds = f"SELECT partition, {aware(f'trim({quote(name)})')} AS k FROM {delivered}"
             parts.append(
                 f"SELECT partition, {text_literal(name)} AS name, count_if(k) < count_if(NOT k) AS minority FROM ({kinds}) "
                 "GROUP BY partition HAVING count_if(k) > 0 AND count_if(NOT k) > 0"
@@ -172,9 +176,11 @@ def _times(source: Source, values: dict[str, str], checks: list[tuple[str, str]]
         else:
             checks.append((f"{value} > t.{ARRIVED}", f"{name}: in_future"))
             values[CREATED] = moment
+            taken = f"CASE WHEN {moment} < t.{ARRIVED} THEN t.{ARRIVED} ELSE {moment} END"
             if source.late == "next":
-                values[CREATED] = f"CASE WHEN {moment} < t.{ARRIVED} THEN t.{ARRIVED} ELSE {moment} END"
+                values[CREATED] = taken
             else:
+                values[CREATED] = f"CASE WHEN starts_with(t.{FILE}, '{REDRIVEN}') THEN {taken} ELSE {moment} END"
                 checks.append((f"{value} < t.{ARRIVED}", f"{name}: late"))
     if source.assumed_lag is not None:
         values[CREATED] = f"t.{ARRIVED}"

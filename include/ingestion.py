@@ -21,6 +21,7 @@ from include.arrival import Arrivals, checksum, content_digest
 from include.audit import AuditEntry
 from include.errors import EvergreenError, RestatementRefused, SourceError
 from include.lake import PARTITION, combine, connect, quote
+from include.redriven import Taken
 from include.sources import ARRIVED, FILE, ROW, Delivery, FileReader, partitioned, read
 from include.usecase_sources import Source
 from include.work import Outcome, Read, Work
@@ -102,6 +103,7 @@ class _Intake:
 
     def __init__(self, works: Sequence[Work], reader: FileReader) -> None:
         self._works, self._reader = works, reader
+        self._redriven = Taken(works)
         self._read: dict[str, Arrivals | Delivery | EvergreenError] = {}
 
     def one(self, work: Work) -> Outcome:
@@ -116,7 +118,7 @@ class _Intake:
                 if version is not None:
                     fresh[name] = version
             elif partitions.within(source.history, work.key):
-                facts[name], fresh[name] = self._events(name, source, work)
+                facts[name], fresh[name] = self._redriven.added(name, work, *self._events(name, source, work))
             else:
                 facts[name] = {"rows": 0, "digest": "", "source_digest": "", "files": [], "columns": [], "expected": False}
                 if before.get(name, {}).get("rows"):  # the source's history was narrowed since
@@ -125,7 +127,9 @@ class _Intake:
         empty = [
             name
             for name, fact in facts.items()
-            if not fact["rows"] and fact.get("expected", True) and work.use_case.sources[name].empty == "block"
+            if fact["rows"] == fact.get("redriven", 0)
+            and fact.get("expected", True)
+            and work.use_case.sources[name].empty == "block"
         ]
         if before or not empty:
             for name, rows in fresh.items():

@@ -1,37 +1,187 @@
-"""The quarantine: rows that failed validation, with the rule that failed, as people want to see them."""
+"""The quarantine: rows that failed validation, with the rule that failed, as people want to see and to correct them.
+
+The CSV is made for a spreadsheet and for the way back: a value that a spreadsheet could take for a formula gets a `'` before
+it, and `corrected` takes that away again. A cell that is left as it was keeps its value exactly.
+"""
 
 from __future__ import annotations
 
+import csv
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from include.config import Settings
+from include.contract import RULE
+from include.errors import ConfigError
 from include.lake import PARTITION, Lake
+from include.partitions import period
+from include.records import Records
+from include.redriven import recorded
+from include.sources import ARRIVED, FILE, MALFORMED, ROW, headers
 from include.usecase import UseCase
 
 SHOWN = 200
+PLACE = (PARTITION, "source", FILE, ROW)
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
+
+Place = tuple[str, str, str, int]
 
 
-def listed(
-    settings: Settings, use_case: UseCase, partition: str | None, limit: int
-) -> tuple[tuple[str, ...], list[tuple[Any, ...]], int]:
-    """Return columns, the first rows and the number of all quarantined rows, of one partition or of all.
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A quarantined row: where it lies, the rule that it failed, its values as text, the partition it is redriven into."""
+
+    partition: str
+    source: str
+    file: str
+    row: int
+    rule: str
+    values: dict[str, str]
+    into: str | None = None
+
+    @property
+    def place(self) -> Place:
+        """What names the row."""
+        return self.partition, self.source, self.file, self.row
+
+
+def found(
+    settings: Settings,
+    records: Records,
+    use_case: UseCase,
+    *,
+    partition: str | None = None,
+    source: str | None = None,
+    rule: str | None = None,
+) -> list[Row]:
+    """Return quarantined rows, of one partition, source and rule, or of all.
 
     Raises:
-        ConfigError: the partition is no key of the use case.
+        ConfigError: the partition is no key of the use case, or it has no such source.
     """
-    from include.partitions import period
-
+    if source is not None and source not in use_case.sources:
+        raise ConfigError(f"{use_case.name} has no source {source!r}; its sources are {', '.join(use_case.sources)}")
     keys = None if partition is None else [period(use_case, partition).key]
-    lake, total = Lake(settings.lake_root), 0
-    rows: list[tuple[Any, ...]] = []
-    for source in use_case.sources:
-        found = lake.read(f"{use_case.name}/quarantine/{source}", keys=keys)
-        if not found.num_columns:
+    gone = {(row.partition, row.source, row.file, row.row): row.into for row in recorded(records, use_case.name)}
+    lake, rows = Lake(settings.lake_root), list[Row]()
+    for name in use_case.sources if source is None else [source]:
+        for each in lake.read(f"{use_case.name}/quarantine/{name}", keys=keys).to_pylist():
+            place = (each.pop(PARTITION), name, each.pop(FILE), each.pop(ROW))
+            failed, _ = each.pop(RULE), each.pop(ARRIVED, None)
+            if rule is None or failed == rule:
+                values = {column: value for column, value in each.items() if value is not None}
+                rows.append(Row(*place, failed, values, gone.get(place)))
+    return sorted(rows, key=lambda row: row.place)
+
+
+def listed(rows: list[Row], limit: int) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    """Return the columns and lines of a table of the first rows."""
+    lines = [
+        (*row.place, row.rule, row.into or "", ", ".join(f"{name}={value!r}" for name, value in row.values.items())[:SHOWN])
+        for row in rows[:limit]
+    ]
+    return ("partition", "source", "file", "row", "rule", "redriven into", "values"), lines
+
+
+def export(rows: list[Row], use_case: UseCase, path: Path) -> int:
+    """Write the rows that are not redriven yet as a CSV to correct; return how many.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    waiting = [row for row in rows if row.into is None]
+    names = _columns(use_case, {row.source for row in waiting})
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            out = csv.writer(file)
+            out.writerow([*PLACE, RULE, *names])
+            for row in waiting:
+                cells = [*row.place, row.rule, *(row.values.get(name, "") for name in names)]
+                out.writerow([_guarded(str(cell)) for cell in cells])
+        temporary.replace(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror}); name another file") from None
+    return len(waiting)
+
+
+def corrected(path: Path, rows: Mapping[Place, Row], use_case: UseCase) -> dict[Place, dict[str, str]]:
+    """Return the values that a corrected CSV gives to the quarantined rows that it names, by their places.
+
+    Raises:
+        ConfigError: the file is no CSV of this quarantine; names the line.
+    """
+    given: dict[Place, dict[str, str]] = {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            missing = [name for name in PLACE if name not in (reader.fieldnames or [])]
+            if missing:
+                remedy = f"begin with `evergreen quarantine list {use_case.name} --csv FILE`"
+                raise ConfigError(f"{path}: the columns {missing} are missing; {remedy}")
+            for line in reader:
+                place = _place(line)
+                if place is None or place not in rows:
+                    raise ConfigError(f"{path}, line {reader.line_num}: no quarantined row {_told(line)}; leave it out")
+                if place in given:
+                    raise ConfigError(f"{path}, line {reader.line_num}: row {_told(line)} stands there twice; keep one")
+                wanted = [*_columns(use_case, {place[1]}), *(name for name in line if name not in (*PLACE, RULE))]
+                given[place] = _values(line, rows[place], set(wanted), f"{path}, line {reader.line_num}", use_case)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{path}: cannot be read as CSV in UTF-8 ({error}); export it again") from None
+    return given
+
+
+def _values(line: Mapping[str, Any], row: Row, wanted: set[str], where: str, use_case: UseCase) -> dict[str, str]:
+    if None in line:
+        raise ConfigError(f"{where}: it has more cells than the header; quote cells that hold a comma")
+    own, values = _columns(use_case, {row.source}), dict(row.values)
+    for name in wanted:
+        cell = line.get(name)
+        if cell is None or cell == _guarded(row.values.get(name, "")):
             continue
-        total += len(found)
-        for row in found.slice(0, max(0, limit - len(rows))).to_pylist():
-            known = (row.pop(PARTITION, ""), source, row.pop("source_file", ""), row.pop("source_row", ""))
-            rule = row.pop("rule", None) or row.pop("reason", "")
-            rest = ", ".join(f"{name}={value!r}" for name, value in row.items() if value is not None)
-            rows.append((*known, rule, rest[:SHOWN]))
-    return ("partition", "source", "file", "row", "rule", "values"), rows, total
+        if name not in own:
+            raise ConfigError(f"{where}: source {row.source} declares no column {name!r}; its columns are {', '.join(own)}")
+        values.pop(name, None)
+        if cell:
+            values[name] = _plain(cell)
+    return values
+
+
+def _columns(use_case: UseCase, sources: set[str]) -> list[str]:
+    """Return the declared columns of some sources, in their order."""
+    return list(dict.fromkeys(name for source in use_case.sources if source in sources for name in named(use_case, source)))
+
+
+def named(use_case: UseCase, source: str) -> list[str]:
+    """Return the columns of a source by which its rows are corrected."""
+    return [name for name in headers(use_case.sources[source]).values() if name != MALFORMED]
+
+
+def _place(line: Mapping[str, Any]) -> Place | None:
+    number = str(line[ROW] or "")
+    partition, source, file = (_plain(str(line[name] or "")) for name in PLACE[:3])
+    return (partition, source, file, int(number)) if number.isdecimal() and number.isascii() else None
+
+
+def _told(line: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={line[name]}" for name in PLACE)
+
+
+def _guarded(text: str) -> str:
+    """Return a cell that no spreadsheet takes for a formula; numbers stay as they are."""
+    return f"'{text}" if text.startswith(_FORMULA) and not _is_number(text) else text
+
+
+def _plain(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA) else cell
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

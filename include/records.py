@@ -30,6 +30,7 @@ from include.records_schema import (
     OnlineRow,
     OpponentRow,
     PartitionRow,
+    RedrivenRow,
     ResultRow,
     RouteRow,
     insert_missing,
@@ -252,7 +253,7 @@ class Records(ServingRecords):
         The audit log stays, and so do the leases, whose tokens must go on rising.
         """
         tables: tuple[type[Any], ...] = (
-            PartitionRow, ResultRow, ModelRow, RouteRow, ObservedRow, FeatureSetRow, OnlineRow, OpponentRow,
+            PartitionRow, ResultRow, ModelRow, RouteRow, ObservedRow, FeatureSetRow, OnlineRow, OpponentRow, RedrivenRow,
         )  # fmt: skip
 
         def work(session: Session) -> dict[str, int]:

@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-HEAD = "0001"  # the newest revision in include/migrations
+HEAD = "0002"  # the newest revision in include/migrations
 VERSION_TABLE = "evergreen_version"
 
 R = TypeVar("R", bound="Base")
@@ -237,6 +237,19 @@ class OpponentRow(Base):
     version: Mapped[int | None]
     generation: Mapped[int]
     partition: Mapped[str] = mapped_column("partition_key")
+    at: Mapped[datetime]
+
+
+class RedrivenRow(Base):
+    __tablename__ = "redriven"
+    __table_args__ = (Index("redriven_by_target", "use_case", "into_key"),)
+    use_case: Mapped[str] = mapped_column(primary_key=True)
+    source: Mapped[str] = mapped_column(primary_key=True)
+    partition: Mapped[str] = mapped_column("partition_key", primary_key=True)
+    file: Mapped[str] = mapped_column(primary_key=True)
+    row: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    into: Mapped[str] = mapped_column("into_key")
+    content: Mapped[dict[str, Any]]
     at: Mapped[datetime]
 
 

@@ -32,6 +32,7 @@ from include.usecase import UseCase
 from include.usecase_sources import Source
 
 FILE, ROW, ARRIVED, MALFORMED = "source_file", "source_row", "arrived_at", "malformed"
+REDRIVEN = "redriven://"  # begins the `source_file` of a row that comes out of quarantine; no file's name can begin so
 RESERVED = ("partition", "rule", FILE, ROW, ARRIVED, MALFORMED)
 FILE_SECONDS = 900.0
 MAX_FILES = 20_000

@@ -1,0 +1,196 @@
+"""Redrive quarantined rows: choose, correct, show whether they would pass now, and record what a partition is to take in."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import pyarrow as pa
+
+from include import partitions, quarantine
+from include.audit import AuditEntry
+from include.config import Settings
+from include.contract import RULE, judged_query
+from include.errors import ConfigError, Conflict
+from include.lake import PARTITION, connect, digest
+from include.partitions import Period
+from include.quarantine import Row
+from include.records import Records
+from include.redriven import Redriven, record, table
+from include.sources import FILE, ROW
+from include.usecase import UseCase
+
+LISTED = 1000
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The rows to redrive, the partition that takes them, how many of them are corrected, and how many were left out."""
+
+    into: str
+    rows: list[Redriven]
+    corrected: int
+    before: int
+
+    def counts(self) -> list[tuple[str, str, int]]:
+        """Return the number of rows by partition and source."""
+        places = [(row.partition, row.source) for row in self.rows]
+        return [(*place, places.count(place)) for place in sorted(set(places))]
+
+
+def plan(
+    settings: Settings,
+    records: Records,
+    use_case: UseCase,
+    *,
+    partition: str | None = None,
+    source: str | None = None,
+    rule: str | None = None,
+    changes: Mapping[str, str] | None = None,
+    file: Path | None = None,
+) -> Plan:
+    """Return what a redrive would do; `changes` are new values by column, `file` a corrected CSV, which also chooses the rows.
+
+    Raises:
+        ConfigError: nothing is chosen, a column is unknown, a row is redriven already or would fail again, or the history
+            has no later partition.
+    """
+    chosen = quarantine.found(settings, records, use_case, partition=partition, source=source, rule=rule)
+    if file is not None:
+        by_place = {row.place: row for row in chosen}
+        given = quarantine.corrected(file, by_place, use_case)
+        chosen = [row for row in chosen if row.place in given]
+        gone = [row for row in chosen if row.into is not None]
+        if gone:
+            raise ConfigError(f"{file}: {_told(gone[0])} is redriven already, into {gone[0].into}; leave it out")
+    else:
+        given = {row.place: dict(row.values) for row in chosen}
+    waiting = [row for row in chosen if row.into is None]
+    if not waiting:
+        _nothing(settings, records, use_case, partition, len(chosen))
+    into = target(records, use_case)
+    made, count = [], 0
+    for row in waiting:
+        values = _content(use_case, row, given[row.place], changes or {})
+        count += values != _content(use_case, row, row.values, {})
+        made.append(Redriven(row.source, row.partition, row.file, row.row, into, values))
+    period = partitions.period(use_case, into)
+    for name in sorted({row.source for row in made}):
+        _check(use_case, name, [row for row in made if row.source == name], period)
+    return Plan(into, made, count, len(chosen) - len(waiting))
+
+
+def target(records: Records, use_case: UseCase) -> str:
+    """Return the first partition that is newer than all that are ingested.
+
+    Raises:
+        ConfigError: none is ingested, or the history ends with the newest.
+    """
+    taken_in = [one.key for one in records.results(use_case.name, stage="ingestion") if one.state in ("done", "blocked")]
+    newest = max(taken_in, default="")
+    if not newest:
+        raise ConfigError(f"{use_case.name} has no ingested partition, and so no row to redrive")
+    after = partitions.key_of(use_case, partitions.period(use_case, newest).as_of)
+    if not partitions.within(use_case.history, after):
+        raise ConfigError(
+            f"{use_case.name} ends with {use_case.history.last}: no later partition can take the rows. Correct the source, "
+            f"and ingest their own partition again with `--restate REASON`"
+        )
+    return after
+
+
+def redrive(
+    settings: Settings, records: Records, use_case: UseCase, planned: Plan, *, reason: str, actor: str, at: datetime
+) -> None:
+    """Record the rows of a plan, with who asked for it and why; the next ingestion of the partition takes them in.
+
+    Raises:
+        ConfigError: there is no reason.
+        Busy: the partition is being ingested.
+        Conflict: it was ingested meanwhile, or a row was redriven meanwhile; nothing was written.
+    """
+    if not reason.strip():
+        raise ConfigError("a redrive needs a reason; it goes on the audit record")
+    owner = f"redrive@{socket.gethostname()}:{os.getpid()}"
+    ttl = settings.lease_seconds
+    with records.claim(use_case.name, "ingestion", planned.into, owner=owner, attempt=1, ttl=ttl) as lease:
+        now = target(records, use_case)
+        if now != planned.into:
+            raise Conflict(f"{use_case.name}: {planned.into} was ingested meanwhile; redrive again, into {now}")
+        details = {
+            "reason": reason.strip(),
+            "rows": len(planned.rows),
+            "corrected": planned.corrected,
+            "digest": _digest(planned.rows),
+            "which": [[row.source, row.partition, row.file, row.row] for row in planned.rows[:LISTED]],
+        }
+        once = f"quarantine.redriven/{lease.app}#{lease.token}"
+        entry = AuditEntry("quarantine.redriven", use_case.name, planned.into, actor, details, at, once)
+        record(records, lease, planned.rows, entry)
+
+
+def _content(use_case: UseCase, row: Row, values: Mapping[str, str], changes: Mapping[str, str]) -> dict[str, str]:
+    """Return the declared columns of a row with the changes; an empty change takes the value away.
+
+    Raises:
+        ConfigError: the source is static, or a changed column is not declared.
+    """
+    if use_case.sources[row.source].kind == "static":
+        raise ConfigError(
+            f"source {row.source} is static: it is replaced as a whole. Correct it and let the next partition read it, or "
+            "correct a version of the past with `--restate REASON --source " + row.source + "`"
+        )
+    columns = quarantine.named(use_case, row.source)
+    unknown = [name for name in changes if name not in columns]
+    if unknown:
+        raise ConfigError(f"source {row.source} has no column {unknown[0]!r} to set; its columns are {', '.join(columns)}")
+    whole = {**{name: value for name, value in values.items() if name in columns}, **changes}
+    return {name: value for name, value in whole.items() if value or name not in changes}
+
+
+def _check(use_case: UseCase, name: str, rows: Sequence[Redriven], period: Period) -> None:
+    """Refuse rows that the partition's validation would set aside again."""
+    source = use_case.sources[name]
+    if not partitions.within(source.history, period.key):
+        raise ConfigError(
+            f"source {name} has a history of its own that ends before {period.key}; correct the source, and ingest the rows' "
+            "own partition again with `--restate REASON`"
+        )
+    offered = table(rows, period)
+    offered = offered.append_column(PARTITION, pa.array([period.key] * len(rows), pa.string()))
+    moments = {"as_of": pa.array([period.as_of], pa.timestamp("us", "UTC")), PARTITION: pa.array([period.key])}
+    with connect() as con:
+        con.register("offered", offered)
+        con.register("__periods", pa.table(moments))
+        query = judged_query(source, offered.column_names, "offered", [])
+        bad = con.sql(f"SELECT {FILE}, {ROW}, {RULE} FROM ({query}) WHERE {RULE} IS NOT NULL ORDER BY ALL").fetchall()
+    if bad:
+        listed = "; ".join(f"{file}, row {number}: {rule}" for file, number, rule in bad[:SHOWN])
+        raise ConfigError(
+            f"{len(bad)} of {len(rows)} rows of {name} would fail again ({listed}). Correct them with --set COLUMN=VALUE or in "
+            f"a CSV (`evergreen quarantine list {use_case.name} --csv FILE`, then --from FILE), or choose others with --rule"
+        )
+
+
+def _nothing(settings: Settings, records: Records, use_case: UseCase, partition: str | None, gone: int) -> None:
+    if gone:
+        raise ConfigError(f"all {gone} chosen rows are redriven already; `evergreen quarantine list {use_case.name}` says where")
+    rules = sorted({row.rule for row in quarantine.found(settings, records, use_case, partition=partition)})
+    failed = ", ".join(map(repr, rules[: 2 * SHOWN]))
+    there = f"the rules that failed there are {failed}" if rules else "none is in quarantine there"
+    raise ConfigError(f"{use_case.name}: no quarantined row is chosen; {there}")
+
+
+def _digest(rows: Sequence[Redriven]) -> str:
+    columns = {name: [str(getattr(row, name)) for row in rows] for name in ("source", "partition", "file", "row")}
+    columns["content"] = [repr(sorted(row.content.items())) for row in rows]
+    return digest(pa.table(columns), sort_by=["source", "partition", "file", "row"])
+
+
+def _told(row: Row) -> str:
+    return f"row {row.row} of {row.file} ({row.source} {row.partition})"
