@@ -8,8 +8,9 @@ champion in one transaction with the audit row, mirrors MLflow's aliases and emi
 backfilled candidate ends as skipped with the reason; an older partition never replaces a newer one.
 
 **When it fails.** `Unavailable`: no serving node follows the use case; start one with `evergreen serve` and clear the task.
-`ArtefactError`: the node refuses the model, and says why; what was served goes on. `Conflict`: another champion was
-released since the judgement; run `evaluate_model` for the partition again. `evergreen rollback USE_CASE` goes back.
+`ArtefactError`: the node refuses the model, and says why; what was served goes on. Where another champion was released since
+the judgement, the task ends as skipped and emits `candidate` again: `evaluate_model` judges anew, once a generation of the
+routing row. `evergreen rollback USE_CASE` goes back.
 """
 
 from __future__ import annotations

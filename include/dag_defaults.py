@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
 from include import partitions
 from include.alerts import on_failure
 from include.config import settings
-from include.errors import ConfigError, SourceError
+from include.errors import ConfigError, Conflict, SourceError
 from include.usecase import UseCase
 from include.usecase_file import files, find
 
@@ -145,7 +145,8 @@ def run_stage(
     """Run a stage for the run's partition and emit its asset; return the report without the stage's outputs.
 
     Raises:
-        AirflowSkipException: there was nothing to do for the stage, with the reason.
+        AirflowSkipException: there was nothing to do for the stage, with the reason; or its judgement was overtaken, and the
+            candidate is being judged again.
         SourceError: the data is blocked.
     """
     from include import runner
@@ -153,18 +154,26 @@ def run_stage(
     give_way()
     context = get_current_context()
     key = run_key(use_case, context)
-    report = runner.run(
-        stage,
-        use_case,
-        key,
-        settings=settings(),
-        owner=_owner(context),
-        attempt=context["ti"].try_number,
-        actor=actor(context),
-        force=bool(context["params"].get("force", False)),
-        options=options,
-        wait=LEASE_WAIT,
-    )
+    try:
+        report = runner.run(
+            stage,
+            use_case,
+            key,
+            settings=settings(),
+            owner=_owner(context),
+            attempt=context["ti"].try_number,
+            actor=actor(context),
+            force=bool(context["params"].get("force", False)),
+            options=options,
+            wait=LEASE_WAIT,
+        )
+    except Conflict as error:
+        from include import healing
+
+        if not healing.judge_again(settings(), use_case, key, error, actor=actor(context)):
+            raise
+        context["ti"].xcom_push(key="reason", value=str(error))
+        raise AirflowSkipException(f"it is judged again: {error}") from None
     return finish(report, emits=emits)
 
 

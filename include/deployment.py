@@ -149,7 +149,8 @@ def _decide_against(work: Work, model: Model, route: Route) -> Candidate | Outco
     if route.champion != judged.opponent:
         raise Conflict(
             f"{name} {key}: model {model.version} was judged against {_named(judged.opponent)}, but {_named(route.champion)}"
-            f" serves; judge it again: `evergreen run evaluation --use-case {name} --partition {key}`"
+            f" serves; judge it again: `evergreen run evaluation --use-case {name} --partition {key}`",
+            judge_again=(model.version, route.generation),
         )
     return judged
 

@@ -57,9 +57,16 @@ class Busy(EvergreenError):
 
 
 class Conflict(EvergreenError):
-    """A compare-and-set lost: the state that was read has moved on."""
+    """A compare-and-set lost: the state that was read has moved on.
+
+    `judge_again` is set where a judgement was overtaken: (model version, generation of the routing row) to judge it in.
+    """
 
     exit_code = 7
+
+    def __init__(self, message: str, *, judge_again: tuple[int, int] | None = None) -> None:
+        super().__init__(message)
+        self.judge_again = judge_again
 
 
 class ArtefactError(EvergreenError):

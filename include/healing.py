@@ -14,6 +14,7 @@ from include.status import Row, rows
 if TYPE_CHECKING:
     from include.airflow_api import AirflowApi
     from include.config import Settings
+    from include.errors import Conflict
     from include.records import Records
     from include.usecase import UseCase
 
@@ -83,6 +84,29 @@ def repair_aliases(settings: Settings, records: Records, use_case: str) -> dict[
     if not records.models(use_case):
         return {}
     return mirror(settings, records, records.route(use_case))
+
+
+def judge_again(settings: Settings, use_case: str, key: str, error: Conflict, *, actor: str) -> bool:
+    """Have a candidate whose judgement was overtaken judged again, over Airflow's REST API; tell whether that was started.
+
+    Once for a model in a generation of the routing row: a judgement that changes nothing does not go round in circles.
+    """
+    from include.airflow_api import AirflowApi
+    from include.records import AuditEntry, Records
+
+    if error.judge_again is None:
+        return False
+    version, generation = error.judge_again
+    once = f"release.judge_again/{use_case}/{key}/{version}/{generation}"
+    records = Records.open(settings.records_address)
+    if any(entry.once == once for entry in records.entries(use_case, action="release.judge_again", subject=key)):
+        return False
+    with AirflowApi(settings) as api:
+        api.emit(f"evergreen://{use_case}/{ASSET_BEFORE['evaluation']}", key, {"judge_again": version})
+    details = {"version": version, "generation": generation, "reason": str(error)}
+    records.append(AuditEntry("release.judge_again", use_case, key, actor, details, utc_now(), once))
+    log.info("%s %s: %s; the candidate is judged again", use_case, key, error)
+    return True
 
 
 def restart(api: AirflowApi, item: Restart, *, records: Records, actor: str) -> None:
