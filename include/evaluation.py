@@ -29,6 +29,7 @@ NAME = "evaluation"
 FIELDS = ("gates", "entity", "label.max_censored")
 LIBRARIES = ("lightgbm", "numpy", "pyarrow")
 NOBODY = "none"
+COUNTED = ("evaluation", "immature", "censored", "restated")
 
 log = logging.getLogger(__name__)
 
@@ -248,6 +249,7 @@ def _outcome(
         "opponent": None if opponent is None else opponent.version,
         "generation": None if opponent is None else opponent.generation,
         "metrics": judgement.metrics,
+        "counts": {} if model is None else {name: model.manifest["counts"].get(name) for name in COUNTED},
     }
     numbers = [
         f"{check.name}:{check.outcome}:{'' if check.value is None else round(check.value, 9)}" for check in judgement.checks
@@ -269,9 +271,8 @@ def _outcome(
             verdict=judgement.verdict,
             metrics=judgement.metrics,
         )
-    details = {
-        name: outputs[name] for name in ("verdict", "reasons", "version", "model_digest", "opponent", "generation", "checks")
-    }
+    audited = ("verdict", "reasons", "version", "model_digest", "opponent", "generation", "checks", "counts")
+    details = {name: outputs[name] for name in audited}
     entry = AuditEntry("model.judged", work.use_case.name, work.key, work.actor, {**details, "mode": work.mode}, at=work.started)
     log.info("evaluation %s %s: %s %s", work.use_case.name, work.key, judgement.verdict, reason)
     chosen = opponent
