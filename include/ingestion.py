@@ -231,6 +231,7 @@ def _write(work: Work, name: str, fact: Facts, rows: pa.Table) -> None:
 def _difference(work: Work, name: str, fact: Facts, rows: pa.Table) -> str:
     """Return how rows differ from those on record, with samples."""
     recorded = work.lake.read(work.table(f"raw/{name}"), keys=[fact.get("version", work.key)])
+    recorded = recorded if recorded.num_columns else rows.slice(0, 0)  # the table is lost
     kept = [name for name in sorted({*rows.column_names, *recorded.column_names}) if name not in (FILE, ROW, PARTITION)]
     counts, samples = [], []
     with connect() as con:

@@ -172,6 +172,12 @@ def test_help_lists_every_command(run: Run) -> None:
         ("backfill visits --from 2025-03-01 --to 2025-03-09", 2, "outside its history"),
         ("password", 2, "make run"),
         ("quarantine list visits -p 2025-01-01", 2, "outside its history"),
+        ("quarantine redrive visits --reason x", 2, "say which rows: --partition KEY"),
+        ("quarantine redrive visits -p 2025-03-01 --reason x --set amount", 2, "write COLUMN=VALUE"),
+        ("quarantine redrive visits -p 2025-03-01 --reason x", 2, "none is in quarantine there"),
+        ("quarantine redrive visits --from nowhere.csv --reason x", 2, "nowhere.csv: cannot be read"),
+        ("run ingestion -u visits -p 2025-03-01 --source rows", 2, "give --restate REASON with it"),
+        ("run ingestion -u visits -p 2025-03-01 --restate why --source cows", 2, "no source 'cows'; its sources are rows"),
         ("usecase check nowhere.yaml", 2, "cannot be read"),
         ("new --from nowhere.csv", 3, "there is no such file"),
         ("audit verify --anchor x", 2, "give ROW:HASH"),
@@ -302,6 +308,28 @@ def test_data_is_tried_in_a_throw_away_home_and_a_short_delay_is_refused(run: Ru
     assert done.code == 2
     assert "label.delay is 6h, but an outcome was known only 0.5 days after its decision" in done.err
     assert "Write delay: 1d" in done.err
+
+
+def test_quarantined_rows_are_shown_then_redriven_after_a_yes(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "visits.yaml").write_text(YAML)
+    for day in range(2):
+        write_day(tmp_path, day, bad=2 if day == 0 else 0)
+    first = ("-u", "visits", "-p", "2025-03-01")
+    assert [run("run", stage, *first).code for stage in ("ingestion", "validation")] == [0, 0]
+    wanted = ["quarantine", "redrive", "visits", "-p", "2025-03-01", "--rule", "amount: above_max", "--set", "amount=50"]
+    assert run(*wanted).code == 2  # without a reason
+    asked = run(*wanted, "--reason", "a typing error")
+    assert (asked.code, "add --yes" in asked.err) == (2, True)
+    assert "2 row(s), 2 of them corrected, pass the contract now" in asked.out
+    assert "quarantine.redriven" not in run("audit", "list").out
+    done = run(*wanted, "--reason", "a typing error", "--yes")
+    assert (done.code, "the next ingestion of 2025-03-02 takes them in" in done.out) == (0, True), done
+    assert "a typing error" in run("audit", "list", "--action", "quarantine.redriven").out
+    assert run("quarantine", "list", "visits").out.count("2025-03-02") == 2
+    assert run("run", "ingestion", "-u", "visits", "-p", "2025-03-02").code == 0
+    assert "0 row(s) written" in run("quarantine", "list", "visits", "--csv", tmp_path / "rest.csv").out
+    again = run(*wanted, "--reason", "a typing error", "--yes")
+    assert (again.code, "redriven already" in again.err) == (2, True)
 
 
 def test_a_use_case_goes_its_way_by_commands(run: Run, tmp_path: Path) -> None:
