@@ -187,9 +187,18 @@ def _nothing(settings: Settings, records: Records, use_case: UseCase, partition:
 
 
 def _digest(rows: Sequence[Redriven]) -> str:
-    columns = {name: [str(getattr(row, name)) for row in rows] for name in ("source", "partition", "file", "row")}
-    columns["content"] = [repr(sorted(row.content.items())) for row in rows]
-    return digest(pa.table(columns), sort_by=["source", "partition", "file", "row"])
+    return digest(
+        pa.table(
+            {
+                "source": [row.source for row in rows],
+                "key": [row.partition for row in rows],
+                "file": [row.file for row in rows],
+                "row": [row.row for row in rows],
+                "content": [repr(sorted(row.content.items())) for row in rows],
+            }
+        ),
+        sort_by=["source", "key", "file", "row"],
+    )
 
 
 def _told(row: Row) -> str:
