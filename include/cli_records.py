@@ -248,9 +248,7 @@ def quarantine_redrive(
     settings = current_settings()
     case, records = find_use_case(settings, use_case), open_records(settings)
     made = {name: value for name, _, value in pairs}
-    plan = redriving.plan(
-        settings, records, case, partition=partition, source=source, rule=rule, changes=made, file=file
-    )
+    plan = redriving.plan(settings, records, case, partition=partition, source=source, rule=rule, changes=made, file=file)
     show(("partition", "source", "rows"), plan.counts())
     before = f"; {plan.before} were redriven before and stay out" if plan.before else ""
     say(f"{len(plan.rows)} row(s), {plan.corrected} of them corrected, pass the contract now{before}")

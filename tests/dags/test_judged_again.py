@@ -90,9 +90,7 @@ def airflow(desk: Desk) -> Iterator[Airflow]:
 def task(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Make this test the task `request` of a run of deploy_model; return what it puts on XCom."""
     pushed: dict[str, Any] = {}
-    instance = SimpleNamespace(
-        try_number=1, task_id="request", xcom_push=lambda key, value: pushed.update({key: value})
-    )
+    instance = SimpleNamespace(try_number=1, task_id="request", xcom_push=lambda key, value: pushed.update({key: value}))
     run = SimpleNamespace(
         dag_id=f"{NAME}__deploy_model", run_id="r", partition_key=SECOND, run_type="asset", triggering_user_name=None
     )

@@ -264,8 +264,11 @@ def test_what_knows_a_restated_static_version_is_stale_until_it_runs_again(tmp_p
 
     made, path = restatable(tmp_path)
     text = (tmp_path / "usecases" / "shop.yaml").read_text()
-    text = text.replace("source: people, column: customer_id", "sql: 'SELECT customer_id, CAST(NULL AS TIMESTAMPTZ) AS "
-                        "event_timestamp, CAST(NULL AS TIMESTAMPTZ) AS label_timestamp, 1 AS label FROM people WHERE false'")
+    text = text.replace(
+        "source: people, column: customer_id",
+        "sql: 'SELECT customer_id, CAST(NULL AS TIMESTAMPTZ) AS "
+        "event_timestamp, CAST(NULL AS TIMESTAMPTZ) AS label_timestamp, 1 AS label FROM people WHERE false'",
+    )
     (tmp_path / "usecases" / "shop.yaml").write_text(text)
     keys = made.keys("2026-01-01", "2026-01-04")
     made.load(keys[0], keys[-1], ["validation"])
