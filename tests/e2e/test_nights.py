@@ -148,6 +148,7 @@ def test_two_nights_in_a_row_run_by_themselves(night: Night) -> None:
     night.wait(lambda: night.said.count("Ctrl-C stops everything") == 1, "answer", 120)
     caller = Caller(f"{night.settings.node_url}/v1/{NAME}/predict")
     caller.start()
+    champion = night.records.route(NAME).champion
     for back in (0, -1):
         key, midnight = night.key(back), night.today + timedelta(days=1 - back)
         night.clock.set(at(midnight, 0, 0, 1))
@@ -162,9 +163,10 @@ def test_two_nights_in_a_row_run_by_themselves(night: Night) -> None:
         assert (row.mode, row.target) == ("live", "deployed")
         judged = night.records.result(NAME, key, "evaluation")
         assert judged is not None
-        assert judged.outputs["opponent"] == 1 - back
+        assert judged.outputs["opponent"] == champion
         route = night.records.route(NAME)
-        assert (route.champion, route.previous, route.watermark) == (2 - back, 1 - back, key)
+        assert (route.champion, route.previous, route.watermark) == (judged.outputs["version"], champion, key)
+        champion = route.champion
     caller.done.set()
     caller.join(30)
     assert caller.asked > 20
