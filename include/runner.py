@@ -1,7 +1,8 @@
 """Run a stage for one partition, or for a range: lease, memo, computation, record, effects.
 
 A stage is a module of include/ with `NAME`, `FIELDS` (use case fields it reads), `LIBRARIES` (distributions),
-`reads(work)` and `compute(work)`; `effects(work, outcome)`, `compute_range(works)` and `MEMO = False` are optional.
+`reads(work)` and `compute(work)`; `effects(work, outcome)`, `compute_range(works)`, `MEMO = False` and `standing(pairs)`
+(of the partitions whose memo key is unchanged, those whose record still stands) are optional.
 Only computation is memoised: effects are compared with the observed state every time, and only for live partitions.
 """
 
@@ -117,7 +118,7 @@ def run(
             memo_key, reads = _memo_key(stage, work, _code(stage))
             if force:
                 return _rehearse(stage, work, recorded, clock)
-            reused = _is_hit(stage, recorded, memo_key)
+            reused = bool(_hits(stage, [(work, memo_key)]))
             if reused:
                 outcome = _recorded(cast(StageResult, recorded))
             else:
@@ -170,12 +171,13 @@ def run_range(
                 _refuse(work, stage, error, clock)
                 yield Report(name, use_case.name, key, "failed", "", str(error), False, 0.0, {}, {})
                 continue
-            if _is_hit(stage, work.result(name), memo_key):
-                hit = _recorded(cast(StageResult, work.result(name)))
-                yield Report(name, use_case.name, key, hit.state, hit.digest, hit.reason, True, 0.0, hit.outputs, {})
-                continue
             memo_keys[key] = (memo_key, reads)
             works.append(work)
+        hits = _hits(stage, [(work, memo_keys[work.key][0]) for work in works])
+        for key, recorded in hits.items():
+            hit = _recorded(recorded)
+            yield Report(name, use_case.name, key, hit.state, hit.digest, hit.reason, True, 0.0, hit.outputs, {})
+        works = [work for work in works if work.key not in hits]
         clock = time.monotonic()
         for work, outcome in compute_range(works) if works else ():
             memo_key, reads = memo_keys[work.key]
@@ -245,9 +247,15 @@ def _memo_key(stage: Stage, work: Work, code: str) -> tuple[str, list[Read]]:
     return key, reads
 
 
-def _is_hit(stage: Stage, recorded: StageResult | None, memo_key: str) -> bool:
-    memoised = getattr(stage, "MEMO", True)
-    return memoised and recorded is not None and recorded.state != "failed" and recorded.memo_key == memo_key
+def _hits(stage: Stage, asked: Sequence[tuple[Work, str]]) -> dict[str, StageResult]:
+    """Return the records that answer for their partitions, by key; `asked` are works with their memo keys."""
+    if not getattr(stage, "MEMO", True):
+        return {}
+    found = [(work, work.result(stage.NAME), memo_key) for work, memo_key in asked]
+    same = [(work, row) for work, row, key in found if row is not None and row.state != "failed" and row.memo_key == key]
+    standing = getattr(stage, "standing", None)
+    kept = {work.key for work, _ in same} if standing is None or not same else standing(same)
+    return {work.key: row for work, row in same if work.key in kept}
 
 
 def _recorded(result: StageResult) -> Outcome:

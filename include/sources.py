@@ -100,9 +100,9 @@ def read(name: str, use_case: UseCase, settings: Settings, reader: FileReader, p
             start=use_case.history.first,
             concept_shift=source.simulator.concept_shift,
         )
-        origin = f"simulator:{source.simulator.stream}"
-        told = f"{settings.seed}:{use_case.history.first}:{source.simulator.model_dump_json()}"
-        return Delivery(_named(source, made, origin), {origin: tuple(made.column_names)}, {origin: told}, files=False)
+        digests = simulated(source, use_case, settings)
+        (origin,) = digests
+        return Delivery(_named(source, made, origin), {origin: tuple(made.column_names)}, digests, files=False)
     if source.sql is not None:
         found = read_sql(name, use_case, periods)
         found = found.sort_by([(column, "ascending") for column in found.column_names])
@@ -110,7 +110,7 @@ def read(name: str, use_case: UseCase, settings: Settings, reader: FileReader, p
         named = _named(source, found, origin)
         return Delivery(named, {origin: tuple(found.column_names)}, {origin: source.sql.query}, ordered=False, files=False)
     parts, seen, digests = [], {}, {}
-    for shown, path in _files(name, use_case, settings, periods[0].key, reader):
+    for shown, path in files_of(name, use_case, settings, periods[0].key, reader):
         answer, table = reader.read(path, shown, _kind(source, path, name), list(headers(source)))
         digests[shown] = answer["sha256"]
         if answer["columns"]:
@@ -118,6 +118,13 @@ def read(name: str, use_case: UseCase, settings: Settings, reader: FileReader, p
             parts.append(_text(source, table, seen[shown], shown))
     rows = pa.concat_tables(parts, promote_options="default") if parts else pa.table({})
     return Delivery(rows, seen, digests)
+
+
+def simulated(source: Source, use_case: UseCase, settings: Settings) -> dict[str, str]:
+    """Return the digest of a simulated source, from which (and the simulator's code) all its rows follow."""
+    assert source.simulator is not None
+    told = f"{settings.seed}:{use_case.history.first}:{source.simulator.model_dump_json()}"
+    return {f"simulator:{source.simulator.stream}": told}
 
 
 class FileReader:
@@ -214,7 +221,7 @@ class FileReader:
             child.stdout.close()
 
 
-def _files(name: str, use_case: UseCase, settings: Settings, key: str, reader: FileReader) -> list[tuple[str, Path]]:
+def files_of(name: str, use_case: UseCase, settings: Settings, key: str, reader: FileReader) -> list[tuple[str, Path]]:
     """Return the files of a source, each with the name that is shown and kept, sorted by it."""
     pattern = (use_case.sources[name].path or "").replace("{partition}", key)
     where = f"{use_case.name}, source {name}: path {use_case.sources[name].path!r}"
