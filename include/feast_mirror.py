@@ -26,7 +26,6 @@ from include.work import Work
 if TYPE_CHECKING:
     import feast
 
-BATCH = 1000
 SAMPLE = 50
 _MARKER = (
     "CREATE TABLE IF NOT EXISTS evergreen_mirror "
@@ -68,23 +67,14 @@ def mirror(work: Work, feature_set: FeatureSet, packed: OnlineSet, frame: pa.Tab
                 f"{work.use_case.name}: Feast's online rows are from {there[0]}; {packed.partition} does not replace them"
             )
         for view in feature_set.views:
-            con.execute(f"DELETE FROM {_table(work.use_case, view)}")
-            rows = _rows(frame, feature_set, view)
-            for start in range(0, len(rows), BATCH):  # Feast converts one chunk only: never hand it more than one
-                batch = rows.slice(start, BATCH).combine_chunks()
-                _write(store, registry_feast.view_name(work.use_case.name, view.name), batch)
+            declared = store.get_feature_view(registry_feast.view_name(work.use_case.name, view.name))
+            online_store.replace_all(store.config, declared, _rows(frame, feature_set, view))
         work.lease.check()
         con.execute(
             "INSERT OR REPLACE INTO evergreen_mirror VALUES (?, ?, ?, ?, ?)",
             (work.use_case.name, packed.feature_set, packed.partition, packed.digest, _cells(con, work.use_case, feature_set)),
         )
     _read_back(store, work, feature_set, frame)
-
-
-def _write(store: feast.FeatureStore, view: str, rows: pa.Table) -> None:
-    import pandas as pd
-
-    store.write_to_online_store(view, rows.to_pandas(types_mapper=pd.ArrowDtype))
 
 
 def _rows(frame: pa.Table, feature_set: FeatureSet, view: FeatureView) -> pa.Table:

@@ -9,24 +9,32 @@ import fcntl
 import os
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from feast import ValueType
 from feast.feature_view import FeatureView
 from feast.infra.key_encoding_utils import serialize_entity_key
-from feast.infra.online_stores.sqlite import SqliteOnlineStore, SqliteOnlineStoreConfig
+from feast.infra.online_stores.helpers import extract_text_and_num
+from feast.infra.online_stores.sqlite import SqliteOnlineStore, SqliteOnlineStoreConfig, adapt_datetime_epoch
 from feast.infra.registry.file import FileRegistryStore
 from feast.infra.registry.registry_store import RegistryStore
 from feast.protos.feast.core.Registry_pb2 import Registry
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.repo_config import RegistryConfig, RepoConfig
+from feast.type_map import python_values_to_proto_values
 from feast.utils import to_naive_utc
 
 from include.clock import utc_now
 from include.config import settings
 from include.errors import Conflict
+from include.lake import quote
 
 
 def under_home(path: str) -> Path:
@@ -159,9 +167,57 @@ class HomeSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]
             data = [row for row in data if not self._is_older(con, config, table, row)]
         super().online_write_batch(config, table, data, progress)
 
+    def replace_all(self, config: RepoConfig, table: FeatureView, rows: pa.Table) -> None:
+        """Make `rows` (entity key, features, both times) all that is online of a view, inside `one_transaction`.
+
+        What is stored is what Feast's own write stores of these rows, byte for byte; each distinct value is encoded once,
+        and rows go in in order of their keys.
+        """
+        con = self._get_conn(config)
+        name = quote(f"{config.project}_{table.name}")
+        con.execute(f"DELETE FROM {name}")
+        (entity,) = table.entity_columns
+        keys = python_values_to_proto_values(rows.column(entity.name).to_pylist(), entity.dtype.to_value_type())
+        version = config.entity_key_serialization_version
+        entities = [EntityKey(join_keys=[entity.name], entity_values=[key]) for key in keys]
+        encoded = [serialize_entity_key(one, entity_key_serialization_version=version) for one in entities]
+        times = [_epochs(rows.column(time)) for time in ("event_timestamp", "created_timestamp")]
+        features = sorted(table.features, key=lambda feature: str(feature.name))
+        values = [_stored(rows.column(feature.name), feature.dtype.to_value_type()) for feature in features]
+        order = sorted(range(len(rows)), key=encoded.__getitem__)
+        con.executemany(
+            f"INSERT INTO {name} (entity_key, feature_name, value, value_text, event_ts, created_ts) VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                (encoded[row], feature.name, *column[row], times[0][row], times[1][row])
+                for row in order
+                for feature, column in zip(features, values, strict=True)
+            ),
+        )
+
     def _is_older(self, con: sqlite3.Connection, config: RepoConfig, table: FeatureView, row: tuple[Any, ...]) -> bool:
         key = serialize_entity_key(row[0], entity_key_serialization_version=config.entity_key_serialization_version)
         name = f"{config.project}_{table.name}".replace('"', '""')
         found = con.execute(f'SELECT event_ts FROM "{name}" WHERE entity_key = ? LIMIT 1', (key,)).fetchone()
         moment = to_naive_utc(row[2]).replace(microsecond=0)  # Feast's own column keeps whole seconds
         return found is not None and found[0] > moment
+
+
+def _stored(column: pa.ChunkedArray, kind: ValueType) -> list[tuple[bytes, str | None]]:
+    """Return each value as Feast stores it: the bytes of its message, and its text."""
+    coded = column.combine_chunks().dictionary_encode()
+    protos = python_values_to_proto_values([*coded.dictionary.to_pylist(), None], kind)
+    forms = [(proto.SerializeToString(), extract_text_and_num(proto, False)[0]) for proto in protos]
+    return [forms[place] for place in _places(coded)]
+
+
+def _epochs(column: pa.ChunkedArray) -> list[int]:
+    """Return times as Feast stores them: whole seconds."""
+    coded = column.combine_chunks().dictionary_encode()
+    seconds = [adapt_datetime_epoch(to_naive_utc(moment)) for moment in coded.dictionary.to_pylist()]
+    return [seconds[place] for place in _places(coded)]
+
+
+def _places(coded: pa.DictionaryArray) -> Sequence[int]:
+    """Return where in the dictionary each value stands; a null stands behind the last."""
+    places: Sequence[int] = np.asarray(pc.fill_null(coded.indices, len(coded.dictionary))).tolist()
+    return places
