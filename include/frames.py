@@ -214,8 +214,7 @@ def _scan(
 ) -> None:
     """Show the partitions of a table that had arrived before `as_of`."""
     last = partitions.key_of(use_case, as_of - timedelta(microseconds=1))
-    keys = [key for key in lake.keys(table, version) if key <= last]
-    lake.scan(con, name, table, keys=keys, version=version, schema=schema)
+    lake.scan(con, name, table, version=version, schema=schema, until=last)
 
 
 def _interval(span: timedelta) -> str:

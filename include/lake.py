@@ -24,6 +24,8 @@ from include.errors import Busy, SourceError
 PARTITION = "partition"
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 COMMIT_ATTEMPTS = 8
+# Opening a table reads its log since the last checkpoint. Manifests pin old versions: the log is never cleaned by its age.
+PROPERTIES: dict[str, str | None] = {"delta.checkpointInterval": "20", "delta.enableExpiredLogCleanup": "false"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Lake:
     def __init__(self, root: str) -> None:
         self.root = root.rstrip("/")
         self._tables: dict[str, DeltaTable] = {}
+        self._pinned: dict[tuple[str, int], DeltaTable] = {}
 
     def uri(self, table: str) -> str:
         """Return the address of a table such as `repayment/raw/instalments`."""
@@ -74,7 +77,9 @@ class Lake:
                 if handle is None:
                     if "://" not in uri:
                         Path(uri).parent.mkdir(parents=True, exist_ok=True)
-                    write_deltalake(uri, body, partition_by=[PARTITION], mode="error", commit_properties=properties)
+                    write_deltalake(
+                        uri, body, partition_by=[PARTITION], mode="error", configuration=PROPERTIES, commit_properties=properties
+                    )
                 else:
                     write_deltalake(
                         handle,
@@ -117,16 +122,12 @@ class Lake:
     def files(self, table: str, *, keys: Sequence[str] | None = None, version: int | None = None) -> list[str]:
         """Return the Parquet files of the given partitions (None: all) in a stable order."""
         handle = self._at(table, version)
-        if handle is None:
-            return []
-        actions = pa.table(handle.get_add_actions(flatten=True))
-        if not len(actions):
-            return []
-        paths = actions["path"].to_pylist()
-        owners = actions[f"partition.{PARTITION}"].to_pylist()
+        return [] if handle is None else self._paths(handle, table, keys)
+
+    def _paths(self, handle: DeltaTable, table: str, keys: Sequence[str] | None, until: str | None = None) -> list[str]:
         wanted = None if keys is None else set(keys)
-        chosen = sorted((key, path) for key, path in zip(owners, paths, strict=True) if wanted is None or key in wanted)
-        return [f"{self.uri(table)}/{path}" for _, path in chosen]
+        files = [(key, path) for key, path in _contents(handle) if until is None or key <= until]
+        return [f"{self.uri(table)}/{path}" for key, path in sorted(files) if wanted is None or key in wanted]
 
     def scan(
         self,
@@ -137,15 +138,19 @@ class Lake:
         keys: Sequence[str] | None = None,
         version: int | None = None,
         schema: pa.Schema | None = None,
+        until: str | None = None,
     ) -> None:
-        """Make a temporary DuckDB view over the given partitions, or over no rows of the table's (else the given) schema."""
+        """Make a temporary DuckDB view over the given partitions, or over no rows of the table's (else the given) schema.
+
+        `until` leaves out the partitions behind that key.
+        """
         handle = self._at(table, version)
         empty = pa.schema(handle.schema().to_arrow()) if handle is not None else schema
         if empty is None:
             raise SourceError(f"lake table {table} does not exist yet; run the stage that writes it first")
         none = quote(f"__empty_{name}")
         con.register(none.strip('"'), empty.empty_table())
-        paths = self.files(table, keys=keys, version=version)
+        paths = [] if handle is None else self._paths(handle, table, keys, until)
         if not paths:
             con.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS SELECT * FROM {none}")
             return
@@ -154,18 +159,15 @@ class Lake:
             f"SELECT * FROM read_parquet([{listed}], hive_partitioning = true, "
             "hive_types = {'partition': VARCHAR}, union_by_name = true)"
         )
-        present = {row[0] for row in con.execute(f"DESCRIBE {body}").fetchall()}
-        if not present.issuperset(empty.names):  # files older than a column that the table gained
-            body = f"SELECT * FROM {none} UNION ALL BY NAME {body}"
         con.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS {body}")
+        known = con.execute("SELECT column_name FROM duckdb_columns() WHERE table_name = ? AND internal = false", [name])
+        if not {row[0] for row in known.fetchall()}.issuperset(empty.names):  # files older than a column that the table gained
+            con.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS SELECT * FROM {none} UNION ALL BY NAME {body}")
 
     def keys(self, table: str, version: int | None = None) -> list[str]:
         """Return the partitions that hold rows, sorted."""
         handle = self._at(table, version)
-        if handle is None:
-            return []
-        actions = pa.table(handle.get_add_actions(flatten=True))
-        return sorted(set(actions[f"partition.{PARTITION}"].to_pylist())) if len(actions) else []
+        return [] if handle is None else sorted({key for key, _ in _contents(handle)})
 
     def version(self, table: str) -> int | None:
         """Return the table's version, or None where there is no table."""
@@ -191,10 +193,20 @@ class Lake:
     def _at(self, table: str, version: int | None) -> DeltaTable | None:
         if version is None:
             return self._latest(table)
-        try:
-            return DeltaTable(self.uri(table), version=version)
-        except TableNotFoundError:
-            return None
+        if (table, version) not in self._pinned:  # a version never changes
+            try:
+                self._pinned[table, version] = DeltaTable(self.uri(table), version=version)
+            except TableNotFoundError:
+                return None
+        return self._pinned[table, version]
+
+
+def _contents(handle: DeltaTable) -> list[tuple[str, str]]:
+    """Return partition and path of every file of a table."""
+    actions = pa.table(handle.get_add_actions(flatten=True))
+    if not len(actions):
+        return []
+    return list(zip(actions[f"partition.{PARTITION}"].to_pylist(), actions["path"].to_pylist(), strict=True))
 
 
 class RehearsalLake(Lake):

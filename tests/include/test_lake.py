@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -49,6 +51,28 @@ def test_a_pinned_version_still_gives_the_old_rows(lake: Lake) -> None:
     lake.replace("u/raw/a", "2026-01-01", table(2))
     assert lake.read("u/raw/a", version=first)["id"].to_pylist() == [1]
     assert lake.read("u/raw/a")["id"].to_pylist() == [2]
+
+
+def test_a_version_that_a_manifest_pins_outlives_the_logs_age(lake: Lake) -> None:
+    """Delta's default removes log entries of more than 30 days with a checkpoint, and with them the versions they make."""
+    pinned = lake.replace("shop/raw", "2026-03-01", table(1))
+    log = Path(lake.root) / "shop" / "raw" / "_delta_log"
+    for entry in log.iterdir():
+        os.utime(entry, (0, 0))
+    for number in range(25):
+        lake.replace("shop/raw", "2026-03-01", table(number))
+    assert list(log.glob("*.checkpoint.parquet")), "opening the table reads the log since a recent checkpoint"
+    assert Lake(lake.root).read("shop/raw", version=pinned)["id"].to_pylist() == [1]
+
+
+def test_until_leaves_out_later_partitions(lake: Lake) -> None:
+    for day in (1, 2, 3):
+        lake.replace("shop/raw", f"2026-03-0{day}", table(day))
+    with connect() as con:
+        late = ["2026-03-02", "2026-03-03"]
+        for until, keys, expected in (("2026-03-02", None, 2), ("2026-03-02", late, 1), ("2026-02-01", None, 0)):
+            lake.scan(con, "rows", "shop/raw", keys=keys, until=until)
+            assert con.execute("SELECT count(*) FROM rows").fetchall() == [(expected,)]
 
 
 def test_a_column_that_came_later_is_null_in_older_partitions(lake: Lake) -> None:
