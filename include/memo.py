@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import os
 import subprocess
 from collections.abc import Sequence
 from functools import lru_cache
@@ -54,8 +55,7 @@ def fields_digest(use_case: UseCase, fields: Sequence[str]) -> str:
 
 def code_digest(module: str) -> str:
     """Return the digest of a module's source and of all modules of include/ that it reaches by imports."""
-    files = {path for name in _closure(module) if (path := _path(name)) is not None}
-    return combine([f"{path.relative_to(ROOT)}:{_file_digest(path, path.stat().st_mtime_ns)}" for path in sorted(files)])
+    return combine([f"{path.relative_to(ROOT)}:{_file_digest(path, changed)}" for path, changed in _closure(module)])
 
 
 @lru_cache(maxsize=1)
@@ -92,25 +92,29 @@ def _with_sql(value: Any, folder: Path) -> Any:
     return value
 
 
-def _closure(module: str) -> list[str]:
-    seen: list[str] = []
-    waiting = [module]
+def _closure(module: str) -> list[tuple[Path, int]]:
+    """Return the files of a module and of all that it reaches, each with the time of its last change, sorted."""
+    there, found = _modules(), dict[str, tuple[Path, int]]()
+    waiting = {module}
     while waiting:
         name = waiting.pop()
-        path = _path(name)
-        if name in seen or path is None:
-            continue
-        seen.append(name)
-        waiting += _imports(name, path, path.stat().st_mtime_ns)
-    return sorted(seen)
+        path = there[name]
+        found[name] = path, path.stat().st_mtime_ns
+        waiting |= {reached for reached in _imports(name, *found[name]) if reached in there and reached not in found}
+    return sorted(found.values())
 
 
-def _path(module: str) -> Path | None:
-    base = ROOT.joinpath(*module.split("."))
-    for path in (base.with_suffix(".py"), base / "__init__.py"):
-        if path.is_file():
-            return path
-    return None
+def _modules() -> dict[str, Path]:
+    """Return the files of all modules of include/, by name."""
+    found: dict[str, Path] = {}
+    for folder, _, files in os.walk(ROOT / "include"):
+        package = ".".join(Path(folder).relative_to(ROOT).parts)
+        for file in files:
+            if file == "__init__.py":
+                found.setdefault(package, Path(folder, file))
+            elif file.endswith(".py"):
+                found[f"{package}.{file.removesuffix('.py')}"] = Path(folder, file)
+    return found
 
 
 @lru_cache(maxsize=512)

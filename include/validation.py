@@ -94,6 +94,7 @@ class _Range:
         self._works, self._first, self._newest = works, works[0], newest
         self._use_case = works[0].use_case
         self._ingested = _ingested(works[0])
+        self._recorded = {result.key: result for result in _results(works[0], NAME)}
         self._keys = [work.key for work in works]
         looked = sorted({key for work in works for key in _lookback(work, self._ingested)} - set(self._keys))
         self._stored = [key for key in looked if self._is_curated(key)]
@@ -182,7 +183,7 @@ class _Range:
         return found
 
     def _known(self, name: str) -> Iterator[dict[str, Any]]:
-        for result in _results(self._first, NAME):
+        for result in self._recorded.values():
             if name in result.outputs.get("sources", {}):
                 yield result.outputs["sources"][name]
 
@@ -247,7 +248,7 @@ class _Range:
 
     def _is_curated(self, key: str) -> bool:
         """Tell whether the lake has the curated rows of a partition, of the raw rows that it has now."""
-        result = self._first.result(NAME, key)
+        result = self._recorded.get(key)
         if result is None or result.state not in ("done", "blocked"):
             return False
         had = {read[0]: read[2] for read in result.reads if read[1] == key}
