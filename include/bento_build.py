@@ -40,9 +40,8 @@ def main() -> int:
     threading.Thread(target=_end_with_parent, args=(home,), daemon=True).start()
     try:
         tags = _build(order)
-        _try(tags["bento_tag"], staging, Path(order["bundle"]))
         exported = staging / f"{tags['bento_tag'].replace(':', '-')}.bento"
-        _export(tags["bento_tag"], exported)
+        _try(tags["bento_tag"], staging, Path(order["bundle"]), exported)
         result = {**tags, "export": str(exported)}
     except BuildFailed as error:
         result = {"error": str(error)}
@@ -80,8 +79,8 @@ def _build(order: dict[str, Any]) -> dict[str, str]:
     return {"bento_tag": str(bento.tag), "model_tag": str(model.tag)}
 
 
-def _try(tag: str, staging: Path, bundle: Path) -> None:
-    """Serve the Bento as anybody would, and compare its answers to the golden rows."""
+def _try(tag: str, staging: Path, bundle: Path, exported: Path) -> None:
+    """Serve the Bento as anybody would, export it while the server starts, and compare its answers to the golden rows."""
     golden = json.loads((bundle / "golden.json").read_text())
     port, log = _free_port(), staging / "serve.log"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -92,6 +91,7 @@ def _try(tag: str, staging: Path, bundle: Path) -> None:
             env=environment, cwd=staging, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     _servers.append(server)
+    _export(tag, exported)
     try:
         _await_ready(server, port, log)
         for number, (row, expected) in enumerate(zip(golden["rows"], golden["scores"], strict=True)):
