@@ -82,7 +82,8 @@ def fit(frame: pa.Table, parts: Parts, use_case: UseCase, feature_set: str) -> F
     def raw(rows: Numbers) -> Numbers:
         return np.asarray(booster.predict(rows, raw_score=True, num_threads=1), dtype=np.float64)
 
-    slope, offset = platt(raw(matrix[tune]), labels[tune])
+    scored = raw(matrix)
+    slope, offset = platt(scored[tune], labels[tune])
     schema = replace(schema, slope=slope, offset=offset)
     rows = golden_rows(frame, schema)
     scores = calibrated(raw(encode(rows, schema)), slope, offset)
@@ -90,7 +91,7 @@ def fit(frame: pa.Table, parts: Parts, use_case: UseCase, feature_set: str) -> F
     schema = replace(schema, golden="sha256:" + hashlib.sha256(golden).hexdigest())
     files = {"model.txt": text.encode(), "schema.json": schema.to_json().encode(), "golden.json": golden}
     metrics = {
-        f"{name}_auc": statistics.auc(labels[parts == number], raw(matrix[parts == number]))
+        f"{name}_auc": statistics.auc(labels[parts == number], scored[parts == number])
         for number, name in enumerate(splits.PARTS)
     }
     evaluation = parts == splits.PARTS.index(splits.EVALUATION)
