@@ -107,7 +107,8 @@ def _closure(module: str) -> list[tuple[Path, int]]:
 def _modules() -> dict[str, Path]:
     """Return the files of all modules of include/, by name."""
     found: dict[str, Path] = {}
-    for folder, _, files in os.walk(ROOT / "include"):
+    for folder, below, files in os.walk(ROOT / "include"):
+        below[:] = [name for name in below if not name.startswith("__")]
         package = ".".join(Path(folder).relative_to(ROOT).parts)
         for file in files:
             if file == "__init__.py":

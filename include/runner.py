@@ -118,7 +118,7 @@ def run(
             memo_key, reads = _memo_key(stage, work, _code(stage))
             if force:
                 return _rehearse(stage, work, recorded, clock)
-            reused = bool(_hits(stage, [(work, memo_key)]))
+            reused = bool(_hits(stage, [(work, recorded, memo_key)]))
             if reused:
                 outcome = _recorded(cast(StageResult, recorded))
             else:
@@ -173,7 +173,7 @@ def run_range(
                 continue
             memo_keys[key] = (memo_key, reads)
             works.append(work)
-        hits = _hits(stage, [(work, memo_keys[work.key][0]) for work in works])
+        hits = _hits(stage, [(work, work.result(name), memo_keys[work.key][0]) for work in works])
         for key, recorded in hits.items():
             hit = _recorded(recorded)
             yield Report(name, use_case.name, key, hit.state, hit.digest, hit.reason, True, 0.0, hit.outputs, {})
@@ -247,12 +247,11 @@ def _memo_key(stage: Stage, work: Work, code: str) -> tuple[str, list[Read]]:
     return key, reads
 
 
-def _hits(stage: Stage, asked: Sequence[tuple[Work, str]]) -> dict[str, StageResult]:
-    """Return the records that answer for their partitions, by key; `asked` are works with their memo keys."""
+def _hits(stage: Stage, asked: Sequence[tuple[Work, StageResult | None, str]]) -> dict[str, StageResult]:
+    """Return the records that answer for their partitions, by key; `asked` are works with their records and memo keys."""
     if not getattr(stage, "MEMO", True):
         return {}
-    found = [(work, work.result(stage.NAME), memo_key) for work, memo_key in asked]
-    same = [(work, row) for work, row, key in found if row is not None and row.state != "failed" and row.memo_key == key]
+    same = [(work, row) for work, row, key in asked if row is not None and row.state != "failed" and row.memo_key == key]
     standing = getattr(stage, "standing", None)
     kept = {work.key for work, _ in same} if standing is None or not same else standing(same)
     return {work.key: row for work, row in same if work.key in kept}

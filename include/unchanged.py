@@ -57,7 +57,7 @@ class _Look:
         asked = (name, work.key if partitioned(source) else "")
         if asked not in self._digests:
             self._digests[asked] = self._digest(work, name)
-        return self._digests[asked] == fact["source_digest"]
+        return bool(self._digests[asked] == fact["source_digest"])
 
     def _digest(self, work: Work, name: str) -> str | None:
         """Return the digest of a source as it is now; None where its rows must tell, or it cannot be read."""

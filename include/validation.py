@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -41,7 +41,7 @@ def reads(work: Work) -> list[Read]:
         MissingPartition: the partition, or one of the label's lookback, is not ingested.
     """
     work.need("ingestion", [work.key])
-    ingested = _ingested(work)
+    ingested = _ingested([work])
     new = sorted(set(work.use_case.sources) - set(ingested[work.key].outputs["sources"]))
     if new:
         raise MissingPartition(
@@ -93,10 +93,10 @@ class _Range:
     def __init__(self, works: Sequence[Work], *, newest: bool) -> None:
         self._works, self._first, self._newest = works, works[0], newest
         self._use_case = works[0].use_case
-        self._ingested = _ingested(works[0])
-        self._recorded = {result.key: result for result in _results(works[0], NAME)}
+        self._ingested = _ingested(works)
         self._keys = [work.key for work in works]
         looked = sorted({key for work in works for key in _lookback(work, self._ingested)} - set(self._keys))
+        self._recorded = {result.key: result for result in _results(works[0], NAME, [*looked, *self._keys])}
         self._stored = [key for key in looked if self._is_curated(key)]
         fresh = [key for key in looked if key not in self._stored]
         self._statics = {name: self._static(name) for name, source in self._use_case.sources.items() if source.kind == "static"}
@@ -183,9 +183,10 @@ class _Range:
         return found
 
     def _known(self, name: str) -> Iterator[dict[str, Any]]:
-        for result in self._recorded.values():
-            if name in result.outputs.get("sources", {}):
-                yield result.outputs["sources"][name]
+        for near in (True, False):  # the version of the days before, nearly always
+            for result in self._recorded.values() if near else _results(self._first, NAME):
+                if name in result.outputs.get("sources", {}):
+                    yield result.outputs["sources"][name]
 
     def _judge(self, keys: Sequence[str]) -> tuple[dict[str, _Verdict], Any]:
         periods = [partitions.period(self._use_case, key) for key in sorted(keys)]
@@ -284,15 +285,25 @@ class _Range:
         return str(folder)
 
 
-def _ingested(work: Work) -> dict[str, StageResult]:
-    """Return the ingested partitions, those that came empty (blocked) among them."""
-    return {result.key: result for result in _results(work, "ingestion") if result.state in ("done", "blocked")}
+def _ingested(works: Sequence[Work]) -> dict[str, StageResult]:
+    """Return the ingested partitions that works look at, those that came empty (blocked) among them."""
+    keys = {key for work in works for key in _asked(work)}
+    return {result.key: result for result in _results(works[0], "ingestion", keys) if result.state in ("done", "blocked")}
 
 
-def _results(work: Work, stage: str) -> list[StageResult]:
+def _results(work: Work, stage: str, keys: Collection[str] | None = None) -> list[StageResult]:
+    """Return what is recorded of a stage for some partitions (None: for all)."""
     if work.known is not None:
-        return [result for (name, _), result in work.known.items() if name == stage]
-    return work.records.results(work.use_case.name, stage=stage)
+        found = [result for (name, _), result in work.known.items() if name == stage]
+        return [result for result in found if keys is None or result.key in keys]
+    return work.records.results(work.use_case.name, stage=stage, keys=None if keys is None else sorted(keys))
+
+
+def _asked(work: Work) -> list[str]:
+    """Return the partition and those of its label's lookback."""
+    if not _label_events(work):
+        return [work.key]
+    return sorted({work.key, *partitions.lookback(work.use_case, work.key, work.use_case.label.lookback)})
 
 
 def _label_events(work: Work) -> list[str]:
@@ -325,7 +336,7 @@ def _lookback(work: Work, ingested: Mapping[str, StageResult]) -> list[str]:
 
 def _chunks(works: Sequence[Work]) -> Iterator[list[Work]]:
     """Cut a range into parts that fit into memory."""
-    ingested, chunk, rows = _ingested(works[0]), list[Work](), 0
+    ingested, chunk, rows = _ingested(works), list[Work](), 0
     for work in works:
         rows += sum(fact["rows"] for fact in ingested[work.key].outputs["sources"].values() if "version" not in fact)
         chunk.append(work)
