@@ -21,8 +21,8 @@ from include.arrival import Arrivals, checksum, content_digest
 from include.audit import AuditEntry
 from include.errors import EvergreenError, RestatementRefused, SourceError
 from include.lake import PARTITION, combine, connect, quote
-from include.redriven import Taken
 from include.records import StageResult
+from include.redriven import Taken
 from include.sources import ARRIVED, FILE, ROW, Delivery, FileReader, partitioned, read
 from include.usecase_sources import Source
 from include.work import Outcome, Read, Work
