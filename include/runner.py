@@ -144,9 +144,9 @@ def run_range(
     actor: str = "cli",
     options: Mapping[str, Any] | None = None,
 ) -> Iterator[Report]:
-    """Run a data stage for many partitions in one scan, each recorded alone; yield a report a partition, in order.
+    """Run a data stage for many partitions in one scan, each recorded alone; yield a report a partition.
 
-    Partitions that are unchanged are answered from the record; a blocked one stops itself, not the range.
+    Partitions that are unchanged are answered from the record, first; a blocked one stops itself, not the range.
     """
     stage, use_case = stage_module(name), find(use_case_name, settings.usecase_dirs)
     compute_range = getattr(stage, "compute_range", None)
