@@ -83,6 +83,11 @@ def current(known: Mapping[str, Facts]) -> dict[str, Facts]:
     return found
 
 
+def recorded(name: str, work: Work) -> dict[str, Facts]:
+    """Return what each version of a static source is now, by the records of all partitions."""
+    return current(_known(name, work))
+
+
 def knowing(name: str, work: Work, version: str) -> list[str]:
     """Return the other partitions that know a version."""
     return sorted(key for key, fact in _known(name, work).items() if fact["version"] == version and key != work.key)

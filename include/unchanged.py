@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from include import snapshots
 from include.errors import EvergreenError
 from include.lake import combine
 from include.records import StageResult
@@ -35,6 +36,7 @@ class _Look:
         self._reader = reader
         self._digests: dict[tuple[str, str], str | None] = {}
         self._stored: dict[str, set[str]] = {}
+        self._restatements: bool | None = None
 
     def stands(self, work: Work, recorded: StageResult) -> bool:
         """Tell whether all sources and raw rows of a partition are as recorded."""
@@ -52,12 +54,19 @@ class _Look:
 
     def _same(self, work: Work, name: str, fact: Mapping[str, Any]) -> bool:
         source = work.use_case.sources[name]
-        if source.kind == "static" or not fact.get("expected", True):
-            return True  # a recorded version is not read again, nor a source outside its history
+        if source.kind == "static":  # a recorded version is not read again, but a restatement of it is taken over
+            return not self._restated(work) or snapshots.recorded(name, work)[fact["version"]]["digest"] == fact["digest"]
+        if not fact.get("expected", True):
+            return True  # a source outside its history is not read
         asked = (name, work.key if partitioned(source) else "")
         if asked not in self._digests:
             self._digests[asked] = self._digest(work, name)
         return bool(self._digests[asked] == fact["source_digest"])
+
+    def _restated(self, work: Work) -> bool:
+        if self._restatements is None:
+            self._restatements = bool(work.records.entries(work.use_case.name, action="partition.restated", limit=1))
+        return self._restatements
 
     def _digest(self, work: Work, name: str) -> str | None:
         """Return the digest of a source as it is now; None where its rows must tell, or it cannot be read."""

@@ -29,7 +29,7 @@ from include.usecase_file import find
 
 USE_CASE = "repayment"
 CHAIN = ("ingestion", "validation", "features", "training", "evaluation", "bento", "drift")
-LIMIT_STAGES, AIM_STAGES, LIMIT_RERUN, LIMIT_READ = 1.5, 1.1, 0.1, 2.0
+LIMIT_STAGES, AIM_STAGES, LIMIT_RERUN = 1.5, 1.1, 0.1
 
 
 @dataclass
@@ -221,7 +221,7 @@ def _chain(ours: dict[str, Measured], theirs: dict[str, Measured]) -> dict[str, 
 
 
 def _rerun(ours: dict[str, Measured], again: dict[str, Measured], read: Measured) -> dict[str, Any]:
-    """Return reruns over first runs; ingestion looks at its sources again, so it is set against one read of them."""
+    """Return reruns over first runs; ingestion looks at its sources again, so one read of them is taken off its rerun."""
     rest = [stage for stage in CHAIN if stage != "ingestion"]
     first, second = sum(ours[stage].seconds for stage in rest), sum(again[stage].seconds for stage in rest)
     own = again["ingestion"].seconds
@@ -233,8 +233,8 @@ def _rerun(ours: dict[str, Measured], again: dict[str, Measured], read: Measured
             for stage in CHAIN
         },
         "first": first, "again": second, "ratio": second / first, "limit": LIMIT_RERUN,
-        "passed": second / first <= LIMIT_RERUN and over <= LIMIT_READ,
+        "passed": max(second / first, beyond) <= LIMIT_RERUN,
         "ingestion": {
-            "again": own, "read": read.seconds, "over_read": over, "limit": LIMIT_READ, "beyond_read_over_first": beyond,
+            "again": own, "read": read.seconds, "over_read": over, "beyond_read_over_first": beyond,
         },
     }  # fmt: skip

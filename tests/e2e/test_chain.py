@@ -178,7 +178,8 @@ def running(installation: Installation, name: str) -> psutil.Process | None:
     for session in state["sessions"]:
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(session["pid"])
-            if "airflow" in process.cmdline() and name in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+            command = " ".join(process.cmdline())  # the API server gives itself another name when it is up
+            if re.search(rf"airflow {re.sub('-', '[-_]', name)}\b", command) and process.status() != psutil.STATUS_ZOMBIE:
                 return process
     return None
 

@@ -27,10 +27,11 @@ from tests.ports import free_ports
 pytestmark = pytest.mark.e2e
 
 NAME = "repayment"
-DAYS = 3
-HISTORY = 110
+DAYS = 2
+HISTORY = 95
 ENTITY = 7
 COMPILER = shutil.which("cc")
+TRAINING = "{window: 20d, exclude: [age_group, gender]}"
 GATES = "{min_auc: 0.5, min_rows: 10, max_calibration_error: 0.5, over_baseline: -0.3, margin: 0.5}"
 
 
@@ -63,7 +64,7 @@ class Night(Installation):
         self.clock = Clock(folder)
         self.clock.set(at(self.today, 12))
         first = self.today - timedelta(days=HISTORY)
-        small_repayment(folder / "usecases", gates=GATES, history=f"{{first: {first}}}")
+        small_repayment(folder / "usecases", 200, gates=GATES, training=TRAINING, history=f"{{first: {first}}}")
         path = folder / "usecases" / f"{NAME}.yaml"
         path.write_text(path.read_text().replace("valid_from: 2026-01-01", f"valid_from: {first}"))
         ports = free_ports(3)

@@ -72,8 +72,8 @@ def test_a_stopped_writer_is_fenced_once_a_retry_has_succeeded(tmp_path: Path, e
     """Fault 11: SIGSTOP, a retry succeeds, SIGCONT: the stale writer's commit is refused."""
     made = install(tmp_path)
     child = kill.start(run_stages, str(tmp_path), DATA_STAGES, KEY, "run", 1)
-    while not any(holder.key == KEY for holder in made.records.holders("repayment")):
-        time.sleep(0.002)
+    while not any(made.settings.home.glob(f"lake/repayment/raw/*/partition={KEY}/*")):  # it is writing its first rows
+        time.sleep(0.001)
     os.kill(child.pid, signal.SIGSTOP)
     try:
         run_stages(str(tmp_path), DATA_STAGES, KEY, "run", attempt=2)
