@@ -30,7 +30,7 @@ def main(words: Sequence[str] | None = None) -> int:
     home = (asked.home or Path(tempfile.mkdtemp(prefix="evergreen-bench-"))).resolve()
     customers, days = (1_000, 110) if asked.small else (asked.customers, asked.days)
     figures: Figures = {
-        "at": utc_now().isoformat(), "git_commit": git_commit(), "cores": os.cpu_count(), "load": os.getloadavg()[0],
+        "at": utc_now().isoformat(), "git_commit": git_commit(), "cores": os.cpu_count(), "load_average": os.getloadavg()[0],
         "customers": customers, "days": days, "repeats": asked.repeats,
     }  # fmt: skip
     began = time.monotonic()

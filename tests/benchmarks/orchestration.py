@@ -147,7 +147,7 @@ def _tasks(home: Path) -> list[Task]:
         SELECT t.dag_id, t.run_id, coalesce(r.partition_key, ''), t.task_id, t.scheduled_dttm, t.queued_dttm, t.start_date,
             t.end_date, r.start_date, r.end_date
         FROM task_instance t JOIN dag_run r ON r.dag_id = t.dag_id AND r.run_id = t.run_id
-        WHERE t.start_date IS NOT NULL AND t.end_date IS NOT NULL AND r.end_date IS NOT NULL
+        WHERE t.start_date IS NOT NULL AND t.end_date IS NOT NULL AND r.end_date IS NOT NULL AND t.queued_dttm IS NOT NULL
     """
     with sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True) as con:
         rows = con.execute(query).fetchall()
