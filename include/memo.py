@@ -36,9 +36,15 @@ def memo_key(
 ) -> str:
     """Return the memo key of a stage for one partition; `code` is its `code_digest`, `reads` are (table, key, digest)."""
     parts = [stage, code, fields_digest(use_case, fields), json.dumps(options, sort_keys=True, default=str)]
-    parts += [f"{name}=={version(name)}" for name in sorted(libraries)]
+    parts += [f"{name}=={_version(name)}" for name in sorted(libraries)]
     parts += ["|".join(read) for read in sorted(reads)]
     return combine(parts)
+
+
+@lru_cache(maxsize=256)
+def _version(library: str) -> str:
+    """Return the version of an installed library, which a process does not change."""
+    return version(library)
 
 
 def fields_digest(use_case: UseCase, fields: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from include import snapshots
@@ -43,13 +44,15 @@ class _Look:
         facts: Mapping[str, Mapping[str, Any]] = recorded.outputs.get("sources", {})
         if recorded.state != "done" or set(facts) != set(work.use_case.sources):
             return False
+        if lacking := [name for name, fact in facts.items() if fact["rows"] and name not in self._stored]:
+            with ThreadPoolExecutor(len(lacking)) as pool:  # opening a table is reading its log: mostly waiting
+                listed = pool.map(lambda name: set(work.lake.keys(work.table(f"raw/{name}"))), lacking)
+                self._stored.update(zip(lacking, listed, strict=True))
         return all(self._kept(work, name, fact) and self._same(work, name, fact) for name, fact in facts.items())
 
     def _kept(self, work: Work, name: str, fact: Mapping[str, Any]) -> bool:
         if not fact["rows"]:
             return True
-        if name not in self._stored:
-            self._stored[name] = set(work.lake.keys(work.table(f"raw/{name}")))
         return fact.get("version", work.key) in self._stored[name]
 
     def _same(self, work: Work, name: str, fact: Mapping[str, Any]) -> bool:
