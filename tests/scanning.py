@@ -43,11 +43,11 @@ class Scanner:
 
     def database(self, path: Path) -> dict[str, set[str]]:
         """Return which words stand in which columns of an SQLite database."""
-        found: dict[str, set[str]] = {}
+        columns: dict[str, list[bytes]] = {}
         for column, value in values(path):
-            if names := self.names(value):
-                found.setdefault(f"{path.name}: {column}", set()).update(names)
-        return found
+            columns.setdefault(column, []).append(value)
+        found = {f"{path.name}: {column}": self.names(b"\0".join(parts)) for column, parts in columns.items()}
+        return {column: names for column, names in found.items() if names}
 
 
 def databases(folder: Path) -> list[Path]:

@@ -28,10 +28,10 @@ pytestmark = pytest.mark.e2e
 
 NAME = "repayment"
 DAYS = 2
-HISTORY = 95
+HISTORY = 100
 ENTITY = 7
 COMPILER = shutil.which("cc")
-TRAINING = "{window: 20d, exclude: [age_group, gender]}"
+TRAINING = "{window: 52d, exclude: [age_group, gender]}"
 GATES = "{min_auc: 0.5, min_rows: 10, max_calibration_error: 0.5, over_baseline: -0.3, margin: 0.5}"
 
 
