@@ -69,7 +69,10 @@ def plan(use_case: UseCase, first: str | None, last: str | None, now: datetime) 
 
 def unloaded(use_case: UseCase, records: Records, key: str, last: str | None, now: datetime) -> dict[str, list[str]] | None:
     """Return the plan that makes `key`, and all after it, trainable with the history up to `last`; None where all is recorded."""
-    steps = plan(use_case, training_first(use_case, key), last, now)
+    first = training_first(use_case, key)
+    if last is not None and first > last:
+        return None  # the training looks back on nothing before the partition itself
+    steps = plan(use_case, first, last, now)
     done = {(row.stage, row.key) for row in records.results(use_case.name) if row.state in ("done", "blocked")}
     return None if all((stage, one) in done for stage, keys in steps.items() for one in keys) else steps
 

@@ -16,7 +16,6 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +26,7 @@ from sqlalchemy.engine import CursorResult
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from include.clock import utc_now
 from include.database import Database
 from include.errors import Busy, EvergreenError
 from include.records_schema import LeaseRow, insert_missing, locked
@@ -132,7 +132,7 @@ class Lease:
 
     def _sign(self, session: Session) -> bool:
         clock, beat = _now(session)
-        return self._update(session, clock=clock, beat=beat, beat_at=_wall())
+        return self._update(session, clock=clock, beat=beat, beat_at=utc_now())
 
     def _update(self, session: Session, **values: object) -> bool:
         mine = {"use_case": self.use_case, "stage": self.stage, "key": self.key, "token": self.token}
@@ -222,13 +222,13 @@ def _take(session: Session, thing: tuple[str, str, str], mine: str, owner: str, 
     row.claim, row.owner, row.attempt, row.ttl = mine, owner, attempt, ttl
     row.host, row.pid = _host(), os.getpid()
     row.started = _started(row.pid) or ""
-    (row.clock, row.beat), row.beat_at = _now(session), _wall()
+    (row.clock, row.beat), row.beat_at = _now(session), utc_now()
     return row.token
 
 
 def _holder(session: Session, row: LeaseRow) -> Holder:
     clock, now = _now(session)
-    silent = now - row.beat if clock == row.clock else (_wall() - (row.beat_at or _wall())).total_seconds()
+    silent = now - row.beat if clock == row.clock else (utc_now() - (row.beat_at or utc_now())).total_seconds()
     lost = None
     if row.host == _host() and _dead(row.pid, row.started):
         lost = f"process {row.pid} is gone"
@@ -242,10 +242,6 @@ def _now(session: Session) -> tuple[str, float]:
     if session.get_bind().dialect.name == "postgresql":
         return "server", float(session.scalar(select(func.extract("epoch", func.clock_timestamp()))) or 0.0)
     return _boot(), time.monotonic()
-
-
-def _wall() -> datetime:
-    return datetime.now(UTC)
 
 
 @cache

@@ -104,11 +104,9 @@ def update_model(session: Session, use_case: str, version: int, changes: Mapping
     return plain(Model, row)
 
 
-def models(session: Session, use_case: str, *, digest: str | None = None) -> list[Model]:
-    """Return the models of a use case, or those with one digest, by version."""
+def models(session: Session, use_case: str) -> list[Model]:
+    """Return the models of a use case, by version."""
     statement = select(ModelRow).where(ModelRow.use_case == use_case).order_by(ModelRow.version)
-    if digest is not None:
-        statement = statement.where(ModelRow.model_digest == digest)
     return [plain(Model, row) for row in session.scalars(statement)]
 
 

@@ -89,11 +89,6 @@ class ServingRecords:
         row = self.database.read(lambda session: session.get(ModelRow, (use_case, version)))
         return None if row is None else plain(Model, row)
 
-    def model_by_digest(self, use_case: str, model_digest: str, *, partition: str | None = None) -> Model | None:
-        """Return the first model with this digest (trained for `partition`, if that is given)."""
-        found = self.database.read(lambda session: releases.models(session, use_case, digest=model_digest))
-        return next((model for model in found if partition in (None, model.partition)), None)
-
     def models(self, use_case: str) -> list[Model]:
         """Return the models of a use case, by version."""
         return self.database.read(lambda session: releases.models(session, use_case))

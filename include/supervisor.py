@@ -242,16 +242,6 @@ def stop(settings: Settings | None = None, *, timeout: float = STOP_TIMEOUT) -> 
     raise Busy(f"process {holder.pid} has not ended after {timeout:.0f} s; look at it, then `kill -9 {holder.pid} && make stop`")
 
 
-def serve_all(settings: Settings | None = None, *, say: Say = log.info) -> None:
-    """Run everything in the foreground until Ctrl-C."""
-    settings = settings or current_settings()
-    with contextlib.suppress(Stopped), Supervisor(settings, say=say) as supervisor:
-        migrate(settings, say=say)
-        supervisor.start()
-        supervisor.wait_healthy()
-        supervisor.hold()
-
-
 def _acquire(settings: Settings) -> IO[str]:
     path = _lock_file(settings)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -5,7 +5,7 @@ Pure: what the records and Airflow say is handed in.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -58,7 +58,7 @@ def is_coming(
     key: str,
     *,
     stage: str,
-    runs: Iterable[SeenRun],
+    runs: Collection[SeenRun],
     recorded: Mapping[str, Recorded],
     target: str | None,
     transit: timedelta,

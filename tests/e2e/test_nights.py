@@ -29,7 +29,7 @@ pytestmark = pytest.mark.e2e
 NAME = "repayment"
 DAYS = 2
 HISTORY = 100
-ENTITY = 7
+ENTITY = 1_000_001  # the first account of the simulated portfolio
 COMPILER = shutil.which("cc")
 TRAINING = "{window: 52d, exclude: [age_group, gender]}"
 GATES = "{min_auc: 0.3, min_rows: 3, max_calibration_error: 0.9, over_baseline: -0.6, margin: 0.9}"
@@ -88,7 +88,9 @@ class Night(Installation):
 
     def versions(self) -> dict[str, Any]:
         """Return the versions of the lake's tables: a write would raise one."""
-        return {str(log.parent): max(log.glob("*.json")).name for log in self.settings.home.glob("lake/**/_delta_log")}
+        found = {str(log.parent): max(log.glob("*.json")).name for log in self.settings.home.glob("lake/**/_delta_log")}
+        assert len(found) > 5, found
+        return found
 
 
 def at(day: date, hour: int, minute: int = 0, second: int = 0) -> datetime:
@@ -126,21 +128,22 @@ def test_a_backfill_twice_gives_equal_digests_and_touches_nothing_live(night: Ni
 
 
 class Caller(threading.Thread):
-    """Ask the node again and again; keep what was not answered."""
+    """Ask the node again and again; keep which models answered, and what no model answered."""
 
     def __init__(self, url: str) -> None:
         super().__init__(daemon=True)
         self.url, self.done = url, threading.Event()
         self.failed: list[Any] = []
-        self.asked = 0
+        self.versions: list[int] = []
 
     def run(self) -> None:
         with httpx.Client(trust_env=False, timeout=20) as client:
             while not self.done.wait(0.1):
                 answer = client.post(self.url, json={"entity": ENTITY})
-                self.asked += 1
-                if answer.status_code not in (200, 404):
+                if answer.status_code != 200:
                     self.failed.append((answer.status_code, answer.text))
+                elif answer.json()["model_version"] not in self.versions[-1:]:
+                    self.versions.append(answer.json()["model_version"])
 
 
 def test_two_nights_in_a_row_run_by_themselves(night: Night) -> None:
@@ -148,6 +151,7 @@ def test_two_nights_in_a_row_run_by_themselves(night: Night) -> None:
     caller = Caller(f"{night.settings.node_url}/v1/{NAME}/predict")
     caller.start()
     champion = night.records.route(NAME).champion
+    champions = [champion]
     for back in (0, -1):
         key, midnight = night.key(back), night.today + timedelta(days=1 - back)
         night.clock.set(at(midnight, 0, 0, 1))
@@ -166,9 +170,11 @@ def test_two_nights_in_a_row_run_by_themselves(night: Night) -> None:
         route = night.records.route(NAME)
         assert (route.champion, route.previous, route.watermark) == (judged.outputs["version"], champion, key)
         champion = route.champion
+        champions.append(champion)
+        night.wait(lambda: caller.versions == champions or bool(caller.failed), "answer of the new champion", 30)
     caller.done.set()
     caller.join(30)
-    assert caller.asked > 20
     assert caller.failed == []
+    assert caller.versions == champions
     assert night.records.verify() is None
     assert night.end() == 0

@@ -69,9 +69,8 @@ def test_a_model_is_recorded_once(records: Records) -> None:
 
 def test_equal_models_of_two_days_share_a_digest(records: Records) -> None:
     first, second = records.add_model(model(1)), records.add_model(model(2, digest="sha256:1"))
-    assert records.model_by_digest("loans", "sha256:1") == first
-    assert records.model_by_digest("loans", "sha256:1", partition=second.partition) == second
-    assert records.model_by_digest("loans", "sha256:2") is None
+    assert first.model_digest == second.model_digest
+    assert records.models("loans") == [first, second]
 
 
 def test_what_may_change_about_a_model(records: Records) -> None:
