@@ -116,7 +116,7 @@ class Arrivals:
             at = np.clip(self._when, start, end - 1)
         else:
             early = int(np.searchsorted(self._when, start))
-            if early and self._source.late == "refuse":
+            if early and self._source.late != "next":
                 sample = self._rows.slice(0, 1).to_pylist()[0]
                 raise SourceError(
                     f"{sample[FILE]}, row {sample[ROW]}: {early} rows happened so early that, arriving "

@@ -18,22 +18,14 @@ import pyarrow as pa
 
 from include.config import ROOT
 from include.errors import ConfigError
-from include.lake import TIMESTAMP, Lake, connect, quote
+from include.lake import Lake, connect, quote
 from include.partitions import Period
+from include.tables import CREATED, EVENT, curated_schema, curated_table
 from include.usecase import UseCase
 from include.usecase_sources import Source
 
-EVENT, CREATED = "event_timestamp", "created_timestamp"
 SQL_FOLDER = ROOT / "feature_repo" / "sql"
 MAX_SQL_BYTES = 256 * 1024
-ARROW_TYPES = {
-    "int64": pa.int64(),
-    "float64": pa.float64(),
-    "string": pa.string(),
-    "bool": pa.bool_(),
-    "timestamp": TIMESTAMP,
-    "date": pa.date32(),
-}
 _SEALED = ("threads = 1", "enable_external_access = false", "python_enable_replacements = false", "lock_configuration = true")
 _UNSTABLE = re.compile(
     r"\b(now|today|random|uuid|uuidv4|uuidv7|gen_random_uuid|setseed|get_current_timestamp|get_current_time|transaction_timestamp|"
@@ -43,12 +35,6 @@ _UNSTABLE = re.compile(
 )
 _TAIL = re.compile(r"[\s;]*;(?:\s|--[^\n]*|/\*(?:[^*]|\*(?!/))*\*/)*$")
 _LITERALS = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"", re.DOTALL)
-
-
-def curated_schema(source: Source) -> pa.Schema:
-    """Return the columns of a curated source: the declared ones, typed, then the two times."""
-    fields = [(name, ARROW_TYPES[column.type]) for name, column in source.columns.items() if name not in (EVENT, CREATED)]
-    return pa.schema([*fields, (EVENT, TIMESTAMP), (CREATED, TIMESTAMP)])
 
 
 def curated_name(source: Source, column: str) -> str:
@@ -197,7 +183,7 @@ class AsOfViews:
         schema, key = curated_schema(source), record_key(source)
         wanted = [column for column in schema.names if columns is None or column in columns or column in (EVENT, CREATED)]
         loaded = [*wanted, *(column for column in key if column not in wanted)]
-        table, rows = f"{self._use_case.name}/curated/{name}", f"__curated_{name}"
+        table, rows = curated_table(lake, self._use_case, name), f"__curated_{name}"
         static = source.kind == "static"
         lake.scan(self._con, rows, table, keys=None if static else keys, schema=schema)
         body = f"SELECT {', '.join(map(quote, loaded))} FROM {quote(rows)}"

@@ -14,10 +14,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from include.asof import CREATED, EVENT, curated_schema, record_key
+from include.asof import record_key
 from include.durations import midnight
 from include.lake import quote
 from include.sources import ARRIVED, FILE, MALFORMED, REDRIVEN, ROW, headers
+from include.tables import CREATED, EVENT, curated_schema
 from include.times import EPOCH, NEWEST, OLDEST, aware, is_time, text_literal, utc
 from include.usecase_sources import Column, Source
 

@@ -12,12 +12,13 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from include.asof import CREATED, EVENT, curated_schema, record_key
+from include.asof import record_key
 from include.contract import CONFLICT, RULE, ColumnDiff, column_diff, doubled_query, judged_query, mixed_zones_query
 from include.errors import ConfigError, SourceError
 from include.lake import PARTITION, Lake, connect, digest, quote
 from include.partitions import Period
 from include.sources import FILE, ROW
+from include.tables import CREATED, EVENT, curated_schema
 from include.usecase import UseCase
 
 

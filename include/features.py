@@ -17,11 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from include import featuresets, partitions
-from include.asof import AsOfViews, curated_schema, literal, tables_in
+from include.asof import AsOfViews, literal, tables_in
 from include.errors import ConfigError
 from include.featuresets import FeatureSet, FeatureView
 from include.lake import combine, connect, digest, quote
 from include.records import StageResult
+from include.tables import curated_schema, curated_table
 from include.usecase import UseCase
 from include.work import Outcome, Read, Work
 
@@ -205,7 +206,8 @@ class _Loaded:
             return _typed(self._views.query, relation, self._types[view.version], self._use_case, view, work)
         with connect() as con:
             schema = curated_schema(self._use_case.sources[names[0]])
-            self._lake.scan(con, "curated", work.table(f"curated/{view.source}"), keys=[work.key], schema=schema)
+            table = curated_table(self._lake, self._use_case, names[0])
+            self._lake.scan(con, "curated", table, keys=[work.key], schema=schema)
             known = f"(SELECT * FROM curated WHERE {quote(view.key)} IS NOT NULL)"
 
             def ask(sql: str) -> pa.Table:

@@ -6,12 +6,12 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from include.asof import CREATED
 from include.contract import CONFLICT, RULE
 from include.curation import Judged
 from include.expectations import Profile
 from include.partitions import Period
 from include.sources import FILE, ROW
+from include.tables import CREATED
 from include.usecase_sources import Source
 
 

@@ -20,12 +20,11 @@ from include.asof_join import as_of_join
 from include.config import Settings
 from include.errors import EvergreenError
 from include.lake import TIMESTAMP, Lake, connect, quote
+from include.tables import label_schema, label_table
 from include.usecase import UseCase
 
 if TYPE_CHECKING:
     from include.featuresets import FeatureSet, FeatureView
-
-_KEYS = {"int64": pa.int64(), "string": pa.string()}
 
 
 @dataclass(frozen=True)
@@ -49,19 +48,6 @@ class Spine:
         return self.censored / mature if mature else 0.0
 
 
-def label_schema(use_case: UseCase) -> pa.Schema:
-    """Return the columns of the use case's `labels` table."""
-    return pa.schema(
-        [
-            (use_case.entity.key, _KEYS[use_case.entity.type]),
-            ("event_timestamp", TIMESTAMP),
-            ("label_timestamp", TIMESTAMP),
-            ("created_timestamp", TIMESTAMP),
-            ("label", pa.float64()),
-        ]
-    )
-
-
 def spine(lake: Lake, use_case: UseCase, as_of: datetime, *, version: int | None = None) -> Spine:
     """Return the decisions that are mature at `as_of`, each with the newest outcome known before it.
 
@@ -70,7 +56,7 @@ def spine(lake: Lake, use_case: UseCase, as_of: datetime, *, version: int | None
     key, now = quote(use_case.entity.key), literal(as_of)
     delay = f"to_microseconds({use_case.label.delay // timedelta(microseconds=1)})"
     with connect() as con:
-        _scan(con, lake, "labels", f"{use_case.name}/labels", use_case, as_of, version, label_schema(use_case))
+        _scan(con, lake, "labels", label_table(lake, use_case), use_case, as_of, version, label_schema(use_case))
         # Of the rows that exist before as_of, one whose outcome is dated later still says only that the decision was made.
         con.execute(
             f"""
@@ -105,7 +91,7 @@ def spine(lake: Lake, use_case: UseCase, as_of: datetime, *, version: int | None
 
 def pins(lake: Lake, use_case: UseCase, feature_set: FeatureSet) -> dict[str, int | None]:
     """Return the versions that the labels and the feature tables have now: what a manifest keeps."""
-    tables = [f"{use_case.name}/labels", *(view.table(use_case.name) for view in feature_set.views)]
+    tables = [label_table(lake, use_case), *(view.table(use_case.name) for view in feature_set.views)]
     return {table: lake.version(table) for table in tables}
 
 

@@ -152,7 +152,7 @@ class _Intake:
     def _events(self, name: str, source: Source, work: Work) -> tuple[Facts, pa.Table]:
         found = self._arrivals(name, source, work)
         rows, late = found.rows(work), found.late(work)
-        if len(late) and source.late == "refuse":
+        if len(late) and source.late != "next":
             raise SourceError(_late_message(name, late, work))
         facts: Facts = {"checksum": checksum(rows)} if source.assumed_lag is not None else {}
         if len(late):

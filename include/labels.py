@@ -13,20 +13,15 @@ from functools import lru_cache
 import duckdb
 import pyarrow as pa
 
-from include.asof import CREATED, EVENT, AsOfViews, curated_name, literal, resolve_sql, tables_in
+from include.asof import AsOfViews, curated_name, literal, resolve_sql, tables_in
 from include.errors import ConfigError
-from include.lake import TIMESTAMP, connect, digest, quote
+from include.lake import connect, digest, quote
 from include.partitions import Period
+from include.tables import CREATED, EVENT, label_schema
 from include.usecase import UseCase
 
-_KEYS = {"int64": ("BIGINT", pa.int64()), "string": ("VARCHAR", pa.string())}
+_KEYS = {"int64": "BIGINT", "string": "VARCHAR"}
 _MICRO = timedelta(microseconds=1)
-
-
-def schema(use_case: UseCase) -> pa.Schema:
-    """Return the columns of the table `labels`."""
-    times = [(name, TIMESTAMP) for name in (EVENT, "label_timestamp", CREATED)]
-    return pa.schema([(use_case.entity.key, _KEYS[use_case.entity.type][1]), *times, ("label", pa.float64())])
 
 
 def label_digest(rows: pa.Table, use_case: UseCase) -> str:
@@ -108,7 +103,7 @@ def _asked(use_case: UseCase, views: AsOfViews, sql: str, period: Period) -> pa.
 
 
 def _typed(use_case: UseCase, con: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
-    kind, key = _KEYS[use_case.entity.type][0], quote(use_case.entity.key)
+    kind, key = _KEYS[use_case.entity.type], quote(use_case.entity.key)
     rows = con.sql(
         f"SELECT DISTINCT CAST(entity AS {kind}) AS {key}, {EVENT}, label_timestamp, {CREATED}, CAST(label AS DOUBLE) AS label "
         f"FROM ({query}) ORDER BY {key}, {EVENT}, {CREATED}, label_timestamp, label"
@@ -129,7 +124,7 @@ def _typed(use_case: UseCase, con: duckdb.DuckDBPyConnection, query: str) -> pa.
             f"{use_case.name}: one decision has two labels that became known at one moment, such as {_shown(con, again)}; "
             f"give one row for each {use_case.entity.key} and event_timestamp"
         )
-    return rows.cast(schema(use_case))
+    return rows.cast(label_schema(use_case))
 
 
 @lru_cache(maxsize=32)

@@ -169,6 +169,13 @@ class Lake:
         handle = self._at(table, version)
         return [] if handle is None else sorted({key for key, _ in _contents(handle)})
 
+    def schema(self, table: str) -> pa.Schema | None:
+        """Return the columns of a table without `partition`, or None where there is no table."""
+        handle = self._latest(table)
+        if handle is None:
+            return None
+        return pa.schema([field for field in pa.schema(handle.schema().to_arrow()) if field.name != PARTITION])
+
     def version(self, table: str) -> int | None:
         """Return the table's version, or None where there is no table."""
         handle = self._latest(table)

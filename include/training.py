@@ -28,6 +28,7 @@ from include.errors import EvergreenError, MissingPartition
 from include.fitting import Fitted, Parts, fit, out_of_fold_auc
 from include.lake import combine, digest
 from include.records import Model, StageResult
+from include.tables import label_table, training_table
 from include.work import Outcome, Read, Work
 
 NAME = "training"
@@ -36,7 +37,6 @@ FIELDS = (
     "gates.min_rows", "gates.max_feature_auc", "monitoring.sample",
 )  # fmt: skip
 LIBRARIES = ("lightgbm", "scikit-learn", "numpy", "pyarrow", "duckdb", "mlflow")
-TABLE = "training_set"
 
 log = logging.getLogger(__name__)
 
@@ -77,20 +77,22 @@ def compute(work: Work) -> Outcome:
     if prepared.frame is None:
         log.info("training %s %s: no candidate, %s", use_case.name, work.key, prepared.reason)
         outputs: dict[str, Any] = {"candidate": None, "reason": prepared.reason, "counts": prepared.counts}
-        work.lake.replace(work.table(TABLE), work.key, _empty(work), fence=work.fence)
+        nothing = _empty(work)
+        work.lake.replace(training_table(work.lake, use_case, nothing.schema), work.key, nothing, fence=work.fence)
         return Outcome("done", combine(["no candidate", prepared.reason]), prepared.reason, outputs)
     train_rows = prepared.frame.filter(pa.array(prepared.parts == 0))
     alone = leaks.check(train_rows, use_case)
     names = pa.array(splits.PARTS, pa.string()).take(pa.array(prepared.parts, pa.int8()))
     rows = prepared.frame.append_column("split", names)
     content = digest(rows, sort_by=["event_timestamp", use_case.entity.key])
-    version = work.lake.replace(work.table(TABLE), work.key, rows, fence=work.fence)
+    table = training_table(work.lake, use_case, rows.schema)
+    version = work.lake.replace(table, work.key, rows, fence=work.fence)
     fitted = fit(prepared.frame, prepared.parts, use_case, current.version)
     model_digest = predictor.digest_of(fitted.files)
     answer = combine([content, model_digest])
     if work.rehearsal:
         return Outcome("done", answer)
-    training_set = {"table": work.table(TABLE), "digest": content, "table_version": version, "rows": len(rows)}
+    training_set = {"table": table, "digest": content, "table_version": version, "rows": len(rows)}
     manifest = _manifest(work, current, prepared, fitted, training_set) | {"feature_auc": alone, "generation": generation}
     folder = _store(work, fitted, model_digest)
     manifest["reference"] = _reference(work, current, prepared.pins, folder)
@@ -154,7 +156,7 @@ def prepare(work: Work, feature_set: featuresets.FeatureSet) -> Prepared:
     """Return the training rows: the spine of as_of within window and max_rows, split, with their features."""
     use_case, training = work.use_case, work.use_case.training
     pins = frames.pins(work.lake, use_case, feature_set)
-    spine = frames.spine(work.lake, use_case, work.as_of, version=pins[work.table("labels")])
+    spine = frames.spine(work.lake, use_case, work.as_of, version=pins[label_table(work.lake, use_case)])
     known = spine.rows
     if training.window is not None:
         first = pa.scalar(work.as_of - training.window, pa.timestamp("us", tz="UTC"))
@@ -297,7 +299,7 @@ def _reference(work: Work, current: featuresets.FeatureSet, pins: dict[str, int 
 
 
 def _empty(work: Work) -> pa.Table:
-    from include.asof import ARROW_TYPES
+    from include.tables import ARROW_TYPES
 
     key = (work.use_case.entity.key, ARROW_TYPES[work.use_case.entity.type])
     columns = [key, ("event_timestamp", pa.timestamp("us", tz="UTC")), ("label", pa.float64()), ("split", pa.string())]

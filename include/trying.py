@@ -20,6 +20,7 @@ from include.durations import format_duration, period_start
 from include.errors import ConfigError, EvergreenError
 from include.lake import Lake, connect, quote
 from include.records import Records
+from include.tables import label_schema, label_table
 from include.usecase import UseCase
 
 HEAD, SAMPLE = 5, 20_000
@@ -142,7 +143,7 @@ def _lag(use_case: UseCase, lake: Lake, found: Tried) -> Iterator[str]:
     """Compare label.delay with the time that outcomes take: of each decision, the first time that any outcome was known."""
     key = quote(use_case.entity.key)
     with connect() as con:
-        lake.scan(con, "labels", f"{use_case.name}/labels", schema=frames.label_schema(use_case))
+        lake.scan(con, "labels", label_table(lake, use_case), schema=label_schema(use_case))
         known = "epoch_us(greatest(label_timestamp, created_timestamp)) - epoch_us(event_timestamp)"
         first = f"SELECT min({known}) AS lag FROM labels WHERE label IS NOT NULL GROUP BY {key}, event_timestamp"
         latest, usual = con.execute(f"SELECT max(lag), quantile_cont(lag, 0.95) FROM ({first})").fetchone() or (None, None)

@@ -26,6 +26,7 @@ class Label(Strict):
 
     source: Name | None = None
     column: ColumnName | None = None
+    positive: str | None = Field(default=None, description="The value that counts as 1; every other value is 0, null none yet.")
     label_time: str = Field(
         default="label_timestamp",
         description="Column that says when the outcome was known, or `event + DURATION` (an assumption).",
@@ -60,6 +61,11 @@ class View(Strict):
     sql: str | None = Field(default=None, description="A .sql file under feature_repo/sql, or the query itself.")
     lookback: Duration = timedelta(days=90)
     ttl: Duration = timedelta(days=35)
+    visible: Literal["with_request", "at_as_of"] | None = Field(
+        default=None,
+        description="Event grain: the request brings the row, or it is known from the as_of of the partition in which it "
+        "arrived. None: with_request where the label is made of the view's source, else at_as_of.",
+    )
     columns: dict[ColumnName, Literal["int64", "float64", "string", "bool"]] = Field(min_length=1)
     description: str = ""
 
@@ -85,6 +91,11 @@ class Training(Strict):
 
     exclude: list[ColumnName] = Field(default_factory=list, description="Features kept but not trained on (protected ones).")
     window: Duration | None = Field(default=None, description="Only decisions so long before as_of; None: all.")
+    embargo: Duration | None = Field(
+        default=None,
+        description="Decisions so long before the evaluation part belong to no part; "
+        "None: label.delay, but at most a tenth of their span.",
+    )
     max_rows: int = Field(default=400_000, ge=100)
     split: Split = Split()
     rounds: int = Field(default=300, ge=1)
@@ -102,6 +113,7 @@ class Gates(Strict):
     over_baseline: float = Field(default=0.0, description="AUC by which the candidate must beat the logistic yardstick.")
     margin: float = Field(default=0.01, ge=0, description="Loss of AUC against the opponent that is tolerated.")
     max_feature_auc: float = Field(default=0.98, ge=0.5, le=1, description="A single feature above it is a leak.")
+    max_auc: float = Field(default=0.98, ge=0.5, le=1, description="A model above it is held: too good to be true.")
 
 
 class Fallback(Strict):

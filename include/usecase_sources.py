@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from include.durations import lag_after_event
+from include.durations import Duration, lag_after_event
 from include.names import COLUMN, ColumnName
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -43,6 +43,11 @@ class Column(Strict):
     min: float | None = None
     max: float | None = None
     values: list[str] | None = Field(default=None, description="The allowed values, as text.")
+    null_values: list[str] | None = Field(default=None, description="Texts that mean no value here; None: those of the source.")
+    decimal: Literal[".", ","] = Field(default=".", description="What stands before the decimals of a number.")
+    thousands: Literal["", ",", ".", " ", "'"] = Field(default="", description="What groups the digits of a number.")
+    percent: bool = Field(default=False, description="Numbers end in %, and 5 % is 0.05.")
+    dates: str | None = Field(default=None, max_length=60, description="How dates and times are written, such as %d.%m.%Y.")
     regex: str | None = Field(default=None, max_length=200)
     description: str = ""
 
@@ -84,7 +89,30 @@ class Source(Strict):
     extra: Literal["refuse", "ignore"] = Field(default="refuse", description="What to do with columns that are not declared.")
     empty: Literal["block", "allow"] = "block"
     gaps: Literal["fail", "allow"] = "fail"
-    late: Literal["refuse", "next"] = "refuse"
+    late: Literal["refuse", "next"] | None = Field(
+        default=None,
+        description="Rows of a closed partition: refused by name, or taken into the next one. "
+        "None: next for a recorded arrival, refuse for an assumed one.",
+    )
+    late_within: Duration | None = Field(
+        default=None, description="How far back late rows are looked for; None: all files, 7d of a database."
+    )
+    spill: Duration | None = Field(
+        default=None, description="How much later than its period a `{partition}` file's rows may arrive; None: one period."
+    )
+    fresh: Duration | None = Field(
+        default=None, description="Blocks a partition whose newest row arrived longer before as_of; needs empty: block."
+    )
+    observed_within: Duration = Field(
+        default=timedelta(hours=6),
+        description="Static sources: a version read so soon after as_of is known from that partition on, else from the next.",
+    )
+    null_values: list[str] = Field(default_factory=list, description="Texts that mean no value, in every column.")
+    separator: str | None = Field(default=None, max_length=4, description="CSV: what stands between values; None: found out.")
+    header: bool = Field(default=True, description="CSV: whether the first line names the columns; if not they are c1, c2, ...")
+    skip: int = Field(default=0, ge=0, description="CSV: lines before the header (or the first row) that are left out.")
+    escape: Literal["double", "backslash"] = Field(default="double", description='CSV: a quote in quotes is "" or \\".')
+    encoding: str = Field(default="utf-8", description="CSV and JSON lines: how the text is encoded.")
     max_bad: Share = 0.01
     min_rows: int = Field(default=0, ge=0)
     max_rows: int | None = Field(default=None, ge=1)

@@ -23,6 +23,7 @@ from include.curation import Judged, curated_digest, judge
 from include.errors import ConfigError, EvergreenError, MissingPartition
 from include.lake import combine, connect
 from include.records import StageResult
+from include.tables import curated_table, label_schema, label_table
 from include.work import Outcome, Read, Work
 
 NAME = "validation"
@@ -124,7 +125,7 @@ class _Range:
             elif fact.get("expected", True):
                 facts[name] = self._write(work, name, verdict)
         found = self._labels(work, verdict)
-        self._replace(work, "labels", work.key, found)
+        self._replace(label_table(self._first.lake, self._use_case), work, work.key, found)
         verdict_name = "block" if verdict.blocked else "quarantine" if any(f["quarantined"] for f in facts.values()) else "pass"
         told = {"digest": labels.label_digest(found, self._use_case), "rows": len(found)}
         report = self._report(work, verdict)
@@ -137,28 +138,28 @@ class _Range:
     def _write(self, work: Work, name: str, verdict: _Verdict) -> dict[str, Any]:
         judged = verdict.judged[name]
         curated = judged.curated.slice(0, 0) if verdict.blocked else judged.curated
-        self._replace(work, f"curated/{name}", work.key, curated)
-        self._replace(work, f"quarantine/{name}", work.key, judged.quarantine)
+        self._replace(curated_table(self._first.lake, self._use_case, name), work, work.key, curated)
+        self._replace(work.table(f"quarantine/{name}"), work, work.key, judged.quarantine)
         return {"curated_digest": curated_digest(curated, self._use_case, name), "rows": len(curated), **findings.counts(judged)}
 
     def _write_static(self, work: Work, name: str, version: str) -> dict[str, Any]:
         """Write a version of a static source where it is not there yet, whichever partition comes first."""
         known, judged = self._statics[name][version]
         if judged is not None:
-            self._replace(work, f"curated/{name}", version, judged.curated)
-            self._replace(work, f"quarantine/{name}", version, judged.quarantine)
+            self._replace(curated_table(self._first.lake, self._use_case, name), work, version, judged.curated)
+            self._replace(work.table(f"quarantine/{name}"), work, version, judged.quarantine)
             self._statics[name][version] = (known, None)
         return known
 
-    def _replace(self, work: Work, table: str, key: str, rows: pa.Table) -> None:
-        full, lake = work.table(table), self._first.lake
-        if len(rows) or key in lake.keys(full):
-            lake.replace(full, key, rows if rows.num_columns else lake.read(full, keys=[]), fence=work.fence)
+    def _replace(self, table: str, work: Work, key: str, rows: pa.Table) -> None:
+        lake = self._first.lake
+        if len(rows) or key in lake.keys(table):
+            lake.replace(table, key, rows if rows.num_columns else lake.read(table, keys=[]), fence=work.fence)
 
     def _static(self, name: str) -> dict[str, tuple[dict[str, Any], Judged | None]]:
         """Return the facts of each version that the partitions know, and its rows where they are still to be written."""
         found: dict[str, tuple[dict[str, Any], Judged | None]] = {}
-        table = self._first.table(f"curated/{name}")
+        table = curated_table(self._first.lake, self._use_case, name)
         for key in self._keys:
             fact = self._ingested[key].outputs["sources"][name]
             version = fact["version"]
@@ -220,14 +221,14 @@ class _Range:
 
     def _labels(self, work: Work, verdict: _Verdict) -> pa.Table:
         if verdict.blocked:
-            return labels.schema(self._use_case).empty_table()
+            return label_schema(self._use_case).empty_table()
         if self._use_case.label.sql is None:
             name = str(self._use_case.label.source)
             if self._use_case.sources[name].kind == "static":
                 raise ConfigError(f"{self._use_case.name}: label.source {name} is static; labels need events, or write label.sql")
             source = verdict.judged.get(name)
             if source is None:
-                return labels.schema(self._use_case).empty_table()
+                return label_schema(self._use_case).empty_table()
             return labels.from_column(self._use_case, source.curated, self._con)
         if self._views is None:
             self._views = self._loaded()

@@ -17,7 +17,7 @@ from include.usecase_file import find
 
 DATA_STAGES = ("ingestion", "validation", "features")
 TO_JUDGEMENT = (*DATA_STAGES, "training", "evaluation")
-CONTENT = re.compile(r"/(raw|quarantine|curated|features|labels)(/|$)")
+CONTENT = re.compile(r"/(raw|quarantine|curated|features|labels)(/|@|$)")
 
 
 def small_repayment(folder: Path, customers: int = 300, **replacements: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from include import runner
+from tests import stored
 from tests.installation import Installation
 
 HEAD = "order_id,customer_id,event_timestamp,created_timestamp,amount,paid\n"
@@ -74,7 +75,7 @@ class Intake(Installation):
 
     def curated(self, key: str, source: str = "orders") -> list[dict[str, Any]]:
         """Return the curated rows of a partition."""
-        return list(self.lake.read(f"shop/curated/{source}", keys=[key]).to_pylist())
+        return list(self.lake.read(stored.table(self.lake, f"shop/curated/{source}"), keys=[key]).to_pylist())
 
     def rules(self, key: str, source: str = "orders") -> dict[int, str]:
         """Return the rule that each quarantined row failed, by its number in the file."""

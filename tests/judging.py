@@ -12,13 +12,15 @@ import numpy as np
 import pyarrow as pa
 from deltalake import write_deltalake
 
-from include import featuresets, frames, registry, runner
+from include import featuresets, registry, runner
 from include.config import Settings
 from include.lake import TIMESTAMP, Lake, digest
 from include.records import AuditEntry, Mode, Model, Records, StageResult, Target
 from include.records_schema import ResultRow
+from include.tables import label_schema
 from include.usecase import UseCase
 from include.usecase_file import find
+from tests import stored
 
 NAME = "visits"
 FIRST = date(2026, 1, 1)
@@ -81,7 +83,7 @@ class Bench:
             | {name: pa.array(columns[name], view.schema.field(name).type) for name in view.columns}
         )
         times = pa.array(known, TIMESTAMP)
-        labels = pa.table([entity, event, times, times, label], schema=frames.label_schema(self.use_case))
+        labels = pa.table([entity, event, times, times, label], schema=label_schema(self.use_case))
         self._put(view.table(NAME), features, moments)
         self._put(f"{NAME}/labels", labels, known)
         self._record(current, view, [row.isoformat() for row in (FIRST + timedelta(days=number) for number in range(recorded))])
@@ -145,7 +147,7 @@ class Bench:
         self.records.add_feature_set(NAME, current.version, current.to_dict())
         with self.records.transaction() as session:
             for key in keys:
-                labels = digest(self.lake.read(f"{NAME}/labels", keys=[key]), sort_by=order)
+                labels = digest(self.lake.read(stored.table(self.lake, f"{NAME}/labels"), keys=[key]), sort_by=order)
                 rows = digest(self.lake.read(view.table(NAME), keys=[key]), sort_by=order)
                 made = {"table": view.table(NAME), "version": view.version, "rows": ROWS, "digest": rows}
                 session.merge(result("validation", key, {"verdict": "pass", "sources": {}, "labels": {"digest": labels}}))

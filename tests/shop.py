@@ -10,12 +10,11 @@ from typing import Any
 import pyarrow as pa
 
 from include import partitions, runner
-from include.asof import curated_schema
 from include.config import Settings
 from include.featuresets import FeatureSet, current
-from include.frames import label_schema
 from include.lake import Lake, digest
 from include.records import Mode, Records, StageResult
+from include.tables import curated_schema, label_schema
 from include.usecase import UseCase
 from include.usecase_file import find
 

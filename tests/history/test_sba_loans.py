@@ -16,6 +16,7 @@ from include import drafting, usecase_file
 from include.config import Settings
 from include.errors import ConfigError
 from include.runner import STAGES
+from tests import stored
 from tests.installation import Installation
 from tests.ports import free_port
 from tests.serving import Node, until
@@ -94,7 +95,9 @@ def test_from_the_file_to_an_answer(loans: Installation) -> None:
         assert done["deployment"].state == "done", judged["reasons"]
         assert 0.6 <= judged["metrics"]["auc"] <= 0.80, "far above .80 would be a leak; with `term` it is"
         until(lambda: node.post("/v1/sba_loans/predict", json={"entity": 1}).status == 404, what="the model")
-        loan = loans.lake.read("sba_loans/curated/rows", keys=[LIVE]).slice(0, 1).to_pylist()[0]["loan_id"]
+        loan = (
+            loans.lake.read(stored.table(loans.lake, "sba_loans/curated/rows"), keys=[LIVE]).slice(0, 1).to_pylist()[0]["loan_id"]
+        )
         answer = node.post("/v1/sba_loans/predict", json={"entity": loan})
         assert answer.status == 200, answer.body
         assert 0 < answer.body["score"] < 1

@@ -9,12 +9,13 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from include.asof import AsOfViews, curated_schema, resolve_sql
+from include.asof import AsOfViews, resolve_sql
 from include.config import ROOT
 from include.durations import midnight
 from include.lake import Lake
 from include.partitions import period
 from include.simulation import arrivals, true_probability
+from include.tables import curated_schema
 from include.usecase import UseCase
 from include.usecase_file import load
 

@@ -8,9 +8,10 @@ import pyarrow as pa
 import pytest
 
 from include import partitions
-from include.asof import AsOfViews, curated_schema, record_key, resolve_sql
+from include.asof import AsOfViews, record_key, resolve_sql
 from include.errors import ConfigError
 from include.lake import Lake, connect
+from include.tables import curated_schema
 from include.usecase import UseCase
 from include.usecase_file import parse
 

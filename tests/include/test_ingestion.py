@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from include.errors import MissingPartition, RestatementRefused, SourceError
+from tests import stored
 from tests.installation import Installation
 from tests.intake import GOOD, HEAD, Intake
 
@@ -282,7 +283,9 @@ def test_what_knows_a_restated_static_version_is_stale_until_it_runs_again(tmp_p
     path.write_text("customer_id,town\n1,Oslo\n")
     made.load(keys[2], keys[2], ["ingestion", "validation"])
     assert stale() == keys[:2]
-    assert {row["town"] for row in made.lake.read("shop/curated/people", keys=["2026-01-01"]).to_pylist()} == {"Rome"}
+    assert {
+        row["town"] for row in made.lake.read(stored.table(made.lake, "shop/curated/people"), keys=["2026-01-01"]).to_pylist()
+    } == {"Rome"}
     made.load(keys[0], keys[1], ["ingestion", "validation"])
     assert stale() == []
     assert len({made.result("ingestion", key).digest for key in keys[:3]}) == 1

@@ -11,8 +11,9 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from include.asof import AsOfViews, curated_schema, resolve_sql
+from include.asof import AsOfViews, resolve_sql
 from include.lake import Lake
+from include.tables import curated_schema
 from tests.include.portfolio_frames import repayment
 
 DUE = datetime(2026, 3, 2, 9, tzinfo=UTC)

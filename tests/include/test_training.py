@@ -19,6 +19,7 @@ from include.config import Settings
 from include.errors import ConfigError, EvergreenError, MissingPartition, SourceError
 from include.usecase import Split, UseCase
 from include.usecase_file import parse
+from tests import stored
 from tests.judging import KNOBS, NAME, YAML, Bench, new_bench, simulate
 
 KEY = "2026-02-05"
@@ -203,7 +204,7 @@ def test_a_training_records_everything_that_made_it(bench: Bench) -> None:
     wanted = "training_set tables feature_set git_commit lock libraries split counts mode as_of partition"
     assert all(manifest[name] for name in wanted.split())
     assert manifest["tables"] == {f"{NAME}/labels": 0, next(name for name in manifest["tables"] if "features" in name): 0}
-    rows = bench.lake.read(f"{NAME}/training_set", keys=[KEY])
+    rows = bench.lake.read(stored.table(bench.lake, f"{NAME}/training_set"), keys=[KEY])
     assert len(rows) == manifest["training_set"]["rows"] == manifest["counts"]["used"]
     assert sorted(set(rows["split"].to_pylist())) == ["evaluation", "train", "tune"]
     reference = manifest["reference"]
@@ -216,7 +217,7 @@ def test_a_training_records_everything_that_made_it(bench: Bench) -> None:
 
 def test_nothing_younger_than_its_delay_or_after_as_of_is_trained_on(bench: Bench) -> None:
     bench.run("training", KEY)
-    rows = bench.lake.read(f"{NAME}/training_set", keys=[KEY])
+    rows = bench.lake.read(stored.table(bench.lake, f"{NAME}/training_set"), keys=[KEY])
     newest = max(rows["event_timestamp"].to_pylist())
     assert newest == datetime(2026, 2, 3, 12, tzinfo=UTC), "decisions of 4 February at noon mature only after 6 February, 00:00"
     assert bench.result_counts(KEY)["immature"] == 90
@@ -230,16 +231,16 @@ def test_a_rerun_reuses_and_a_lost_record_finds_the_same_version(bench: Bench) -
     assert not again.reused
     assert (again.digest, again.outputs["version"], again.outputs["run_id"]) == (first.digest, 1, first.outputs["run_id"])
     assert [model.version for model in bench.records.models(NAME)] == [1]
-    rows = bench.lake.read(f"{NAME}/training_set", keys=[KEY])
+    rows = bench.lake.read(stored.table(bench.lake, f"{NAME}/training_set"), keys=[KEY])
     assert len(rows) == first.outputs["training_set"]["rows"]
 
 
 def test_force_compares_and_registers_nothing(bench: Bench) -> None:
     bench.run("training", KEY)
-    versions = bench.lake.version(f"{NAME}/training_set")
+    versions = bench.lake.version(stored.table(bench.lake, f"{NAME}/training_set"))
     assert bench.run("training", KEY, force=True).reason == "equal to the record"
     assert [model.version for model in bench.records.models(NAME)] == [1]
-    assert bench.lake.version(f"{NAME}/training_set") == versions
+    assert bench.lake.version(stored.table(bench.lake, f"{NAME}/training_set")) == versions
 
 
 def test_a_backfill_that_becomes_live_shows_so_in_the_registry(bench: Bench) -> None:
@@ -291,7 +292,7 @@ def test_max_rows_and_window_bound_the_rows(bench: Bench) -> None:
     (bench.home / "usecases" / "visits.yaml").write_text(text.replace("training: {", "training: {max_rows: 1000, window: 20d, "))
     report = bench.run("training", KEY)
     assert report.outputs["training_set"]["rows"] == 1000
-    rows = bench.lake.read(f"{NAME}/training_set", keys=[KEY])
+    rows = bench.lake.read(stored.table(bench.lake, f"{NAME}/training_set"), keys=[KEY])
     assert min(rows["event_timestamp"].to_pylist()) >= datetime(2026, 1, 17, tzinfo=UTC)
 
 

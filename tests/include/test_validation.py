@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from include.errors import ConfigError, MissingPartition
+from tests import stored
 from tests.intake import COLUMNS, GOOD, HEAD, Intake
 
 TYPES = """
@@ -217,7 +218,7 @@ def test_a_blocked_partition_leaves_nothing_but_its_quarantine(made: Intake) -> 
         assert said in report.reason
     assert made.curated("2026-01-01") == []
     assert made.rules("2026-01-01") == {2: "amount: not_float64"}
-    assert len(made.lake.read("shop/labels", keys=["2026-01-01"])) == 0
+    assert len(made.lake.read(stored.table(made.lake, "shop/labels"), keys=["2026-01-01"])) == 0
     made.define(more="max_bad: 0.5")
     again = made.run("validation", "2026-01-01")
     assert (again.state, again.outputs["verdict"]) == ("done", "quarantine")
@@ -318,7 +319,7 @@ def with_sql(made: Intake) -> Intake:
 
 
 def label_rows(made: Intake, key: str) -> list[tuple[int, float, str]]:
-    rows = made.lake.read("shop/labels", keys=[key]).to_pylist()
+    rows = made.lake.read(stored.table(made.lake, "shop/labels"), keys=[key]).to_pylist()
     return [(row["customer_id"], row["label"], row["created_timestamp"].isoformat()) for row in rows]
 
 

@@ -1,0 +1,60 @@
+"""Names of the lake tables whose columns follow from the use case: curated sources, labels, training sets.
+
+A table's name carries the digest of its columns and types, so a changed contract writes a table of its own and no stored
+value is ever cast. A table without the digest, written before names had one, is the version that has these very types.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import pyarrow as pa
+
+from include.lake import PARTITION, TIMESTAMP, Lake
+from include.usecase import UseCase
+from include.usecase_sources import Source
+
+EVENT, CREATED = "event_timestamp", "created_timestamp"
+ARROW_TYPES = {
+    "int64": pa.int64(),
+    "float64": pa.float64(),
+    "string": pa.string(),
+    "bool": pa.bool_(),
+    "timestamp": TIMESTAMP,
+    "date": pa.date32(),
+}
+
+
+def curated_schema(source: Source) -> pa.Schema:
+    """Return the columns of a curated source: the declared ones, typed, then the two times."""
+    fields = [(name, ARROW_TYPES[column.type]) for name, column in source.columns.items() if name not in (EVENT, CREATED)]
+    return pa.schema([*fields, (EVENT, TIMESTAMP), (CREATED, TIMESTAMP)])
+
+
+def label_schema(use_case: UseCase) -> pa.Schema:
+    """Return the columns of the table `labels`: entity key, the decision's time, the two times of the outcome, label."""
+    times = [(name, TIMESTAMP) for name in (EVENT, "label_timestamp", CREATED)]
+    return pa.schema([(use_case.entity.key, ARROW_TYPES[use_case.entity.type]), *times, ("label", pa.float64())])
+
+
+def curated_table(lake: Lake, use_case: UseCase, source: str) -> str:
+    """Return the lake table that holds a source's curated rows of today's contract."""
+    return _versioned(lake, f"{use_case.name}/curated/{source}", curated_schema(use_case.sources[source]))
+
+
+def label_table(lake: Lake, use_case: UseCase) -> str:
+    """Return the lake table that holds the use case's labels."""
+    return _versioned(lake, f"{use_case.name}/labels", label_schema(use_case))
+
+
+def training_table(lake: Lake, use_case: UseCase, schema: pa.Schema) -> str:
+    """Return the lake table that holds training sets of some columns."""
+    return _versioned(lake, f"{use_case.name}/training_set", schema)
+
+
+def _versioned(lake: Lake, base: str, schema: pa.Schema) -> str:
+    there = lake.schema(base)
+    if there is not None and sorted(map(str, there)) == sorted(map(str, schema)):
+        return base
+    told = "\n".join(f"{field.name}:{field.type}" for field in schema if field.name != PARTITION)
+    return f"{base}@{hashlib.sha256(told.encode()).hexdigest()[:10]}"
