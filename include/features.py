@@ -91,8 +91,8 @@ def sources_of(use_case: UseCase, view: FeatureView) -> list[str]:
     else:
         try:
             names = tables_in(str(view.sql))
-        except duckdb.Error as error:
-            raise ConfigError(f"{use_case.name}: view {view.name}: {error}") from None
+        except ConfigError as error:
+            raise ConfigError(f"{use_case.name}: view {view.name}: the query {error}") from None
     unknown = sorted(names - set(use_case.sources))
     if unknown:
         raise ConfigError(f"{use_case.name}: view {view.name} reads {unknown}; sources are {sorted(use_case.sources)}")
