@@ -228,7 +228,7 @@ def _scores(work: Work, model: Model, rows: pa.Table, feature_set: str) -> Numbe
         spine = frames.Spine(rows=rows.select(names), immature=0, censored=0, restated=0)
         other = featuresets.recorded(work.records, work.use_case.name, model.feature_set)
         pins = frames.pins(work.lake, work.use_case, other)
-        rows = frames.training_frame(work.settings, work.use_case, other, spine, pins)
+        rows = frames.training_frame(work.settings, work.use_case, other, spine, pins, records=work.records)
     return predictor.many(columns_of(rows, predictor.schema))
 
 
