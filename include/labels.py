@@ -6,17 +6,15 @@ null: a decision without an outcome yet). A partition holds what became known in
 
 from __future__ import annotations
 
-import re
 from datetime import timedelta
-from functools import lru_cache
 
 import duckdb
 import pyarrow as pa
 
 from include import memo
-from include.asof import AsOfViews, curated_name, literal, resolve_sql, tables_in
+from include.asof import AsOfViews, curated_name, literal, resolve_sql, tables_in, variables_in
 from include.errors import ConfigError
-from include.lake import connect, digest, quote
+from include.lake import digest, quote
 from include.partitions import Period
 from include.tables import CREATED, EVENT, label_schema
 from include.usecase import UseCase
@@ -47,10 +45,7 @@ def sources(use_case: UseCase) -> list[str]:
     """
     if use_case.label.sql is None:
         return [str(use_case.label.source)]
-    try:
-        names = tables_in(resolve_sql(use_case, use_case.label.sql))
-    except duckdb.Error as error:
-        raise ConfigError(f"{use_case.name}: label.sql: {str(error).splitlines()[0]}") from None
+    names = tables_in(resolve_sql(use_case, use_case.label.sql))
     unknown = sorted(names - set(use_case.sources))
     if unknown:
         raise ConfigError(f"{use_case.name}: label.sql reads {unknown}; sources are {sorted(use_case.sources)}")
@@ -86,7 +81,7 @@ def from_sql(use_case: UseCase, views: AsOfViews, period: Period, con: duckdb.Du
     """
     sql = resolve_sql(use_case, str(use_case.label.sql))
     since = period.as_of - use_case.label.lookback
-    itself = re.search(r"\binterval_start\b", sql) is not None
+    itself = "interval_start" in variables_in(sql)  # as DuckDB parses it: a comment asks for nothing
     if not itself:
         views.at_moment(period.arrival_start, interval_start=period.arrival_start, since=since)
         con.register("before", _asked(use_case, views, sql, period))
@@ -135,12 +130,6 @@ def _typed(use_case: UseCase, con: duckdb.DuckDBPyConnection, query: str) -> pa.
             f"give one row for each {use_case.entity.key} and event_timestamp"
         )
     return rows.cast(label_schema(use_case))
-
-
-@lru_cache(maxsize=32)
-def _tables(sql: str) -> set[str]:
-    with connect() as con:
-        return set(con.get_table_names(sql))
 
 
 def _shown(con: duckdb.DuckDBPyConnection, which: str) -> str:

@@ -82,7 +82,8 @@ def outdated(works: Sequence[Work]) -> list[str]:
     One whose raw rows have changed as well is stale, and for a person to run again.
     """
     use_case = works[0].use_case
-    views = [view for needed in featuresets.needed(works[0].records, use_case) for view in needed.views]
+    needed = featuresets.needed(works[0].records, use_case, [work.key for work in works])
+    views = [view for sets in needed.values() for one in sets for view in one.views]
     span = max(use_case.label.lookback if _label_events(works[0]) else timedelta(0), *(view.lookback for view in views))
     keys = {key for work in works for key in partitions.lookback(use_case, work.key, span)} - {work.key for work in works}
     rules = rules_digest(use_case)
