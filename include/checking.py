@@ -111,9 +111,8 @@ def _outcome(use_case: UseCase, kind: str) -> Iterator[Problem]:
 
 def _reads(text: str, kind: str) -> bool:
     with connect() as con:
-        return con.execute(f"SELECT try_cast(? AS {declared.SQL_TYPES[kind]}) IS NOT NULL", [text.strip()]).fetchall() == [
-            (True,)
-        ]
+        query = f"SELECT try_cast(? AS {declared.SQL_TYPES[kind]}) IS NOT NULL"
+        return bool(con.execute(query, [text.strip()]).fetchall()[0][0])
 
 
 def _entity(use_case: UseCase, name: str) -> Iterator[Problem]:

@@ -6,14 +6,13 @@ null: a decision without an outcome yet). A partition holds what became known in
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import timedelta
 
 import duckdb
 import pyarrow as pa
 
-from include.asof import AsOfViews, curated_name, literal, resolve_sql, tables_in
+from include.asof import AsOfViews, curated_name, literal, resolve_sql, tables_in, variables_in
 from include.decisions import standing
 from include.declared import cast
 from include.errors import ConfigError
@@ -40,10 +39,7 @@ def sources(use_case: UseCase) -> list[str]:
     """
     if use_case.label.sql is None:
         return [str(use_case.label.source)]
-    try:
-        names = tables_in(resolve_sql(use_case, use_case.label.sql))
-    except duckdb.Error as error:
-        raise ConfigError(f"{use_case.name}: label.sql: {str(error).splitlines()[0]}") from None
+    names = tables_in(resolve_sql(use_case, use_case.label.sql))
     unknown = sorted(names - set(use_case.sources))
     if unknown:
         raise ConfigError(f"{use_case.name}: label.sql reads {unknown}; sources are {sorted(use_case.sources)}")
@@ -139,7 +135,7 @@ def from_sql(use_case: UseCase, views: AsOfViews, period: Period, con: duckdb.Du
     """
     sql = resolve_sql(use_case, str(use_case.label.sql))
     since = period.as_of - use_case.label.lookback
-    itself = re.search(r"\binterval_start\b", sql) is not None
+    itself = "interval_start" in variables_in(sql)  # as DuckDB parses it: a comment asks for nothing
     if not itself:
         views.at_moment(period.arrival_start, interval_start=period.arrival_start, since=since)
         con.register("before", _asked(use_case, views, sql, period))
