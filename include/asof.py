@@ -176,7 +176,8 @@ class AsOfViews:
         try:
             return self._con.sql(sql).to_arrow_table()
         except duckdb.Error as error:
-            raise ConfigError(f"{self._use_case.name}: the query fails: {error}\n(tables: {', '.join(self._sources)})") from None
+            told = str(error).split("\n\nLINE ", maxsplit=1)[0]  # its place is that in a query around this one
+            raise ConfigError(f"{self._use_case.name}: the query fails: {told}\n(tables: {', '.join(self._sources)})") from None
 
     def types(self, sql: str) -> dict[str, str]:
         """Return the columns that one SELECT gives, with DuckDB's types; the views must be shown (`at`) before."""
