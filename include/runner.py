@@ -21,6 +21,7 @@ from include import declared, memo, partitions
 from include.audit import AuditEntry
 from include.clock import utc_now
 from include.config import Settings
+from include.engines import Guarded
 from include.errors import Busy, ConfigError, EvergreenError, MissingPartition
 from include.lake import Lake, RehearsalLake
 from include.records import Lease, Partition, Records, StageResult
@@ -78,10 +79,10 @@ class Report:
 
 
 def stage_module(name: str) -> Stage:
-    """Return the module of a stage."""
+    """Return the module of a stage, behind what tells engines' errors in our words."""
     if name not in STAGES:
         raise ConfigError(f"{name!r} is no stage; stages are {', '.join(STAGES)}")
-    return cast(Stage, importlib.import_module(f"include.{name}"))
+    return cast(Stage, Guarded(importlib.import_module(f"include.{name}")))
 
 
 def run(
