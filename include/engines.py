@@ -41,9 +41,7 @@ def translated(where: str) -> Iterator[None]:
         log.info("%s", where, exc_info=True)
         told = " ".join(str(error).split("\n\nLINE ", maxsplit=1)[0].split())[:500] or type(error).__name__
         if any(kind.__name__ in _OF_STORAGE for kind in kinds):
-            raise SourceError(
-                f"{where}: storage or memory fails ({told}); free space, or mend the files"
-            ) from error
+            raise SourceError(f"{where}: storage or memory fails ({told}); free space, or mend the files") from error
         raise ConfigError(
             f"{where}: a value, a name or a query does not fit ({told}); correct the use case or its data. "
             "`evergreen usecase check --data FILE` looks for it, `evergreen -v` shows where"
