@@ -181,7 +181,9 @@ class _Loaded:
         if readable:
             keys = {k for work in self._works for view in readable for k in self._keys(view, work)}
             names = {name for view in readable for name in sources_of(self._use_case, view)}
-            self._views = AsOfViews(connect(), self._lake, self._use_case, keys=sorted(keys), sources=sorted(names))
+            self._views = AsOfViews(
+                connect(), self._lake, self._use_case, keys=sorted(keys), sources=sorted(names), versions=self._versions(names)
+            )
             self._views.__enter__()
         return self
 
@@ -209,6 +211,13 @@ class _Loaded:
                 return con.sql(sql).to_arrow_table()
 
             return _typed(ask, known, _described(ask, known), self._use_case, view, work)
+
+    def _versions(self, names: Iterable[str]) -> dict[str, set[str]]:
+        """Return the versions of static sources that the partitions know; what a record does not tell is loaded whole."""
+        told = [result.outputs["sources"] if (result := work.result("validation")) else {} for work in self._works]
+        found = {name: {facts.get(name, {}).get("version") for facts in told} for name in names}
+        static = (name for name in found if self._use_case.sources[name].kind == "static")
+        return {name: {str(version) for version in found[name]} for name in static if None not in found[name]}
 
     def _keys(self, view: FeatureView, work: Work) -> list[str]:
         return partitions.lookback(self._use_case, work.key, view.lookback)

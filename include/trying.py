@@ -233,7 +233,7 @@ def _nulls(use_case: UseCase, frame: pa.Table) -> Iterator[str]:
     for name in use_case.feature_types:
         if frame.column(name).null_count == len(frame):
             view = next(view for view, spec in use_case.features.items() if name in spec.columns)
-            yield f"{use_case.name}: feature {name} is null on every row; see the keys, the SQL, the times and the ttl of view {view}"
+            yield f"{use_case.name}: feature {name} is null on every row; see keys, SQL, times and ttl of view {view}"
 
 
 def _lag(use_case: UseCase, lake: Lake, found: Tried) -> Iterator[str]:
