@@ -130,8 +130,13 @@ class Gates(Strict):
 
     min_rows: int = Field(default=500, ge=1, description="Mature rows of each class, in the evaluation part.")
     min_auc: float = Field(default=0.6, ge=0, le=1)
-    max_calibration_error: float = Field(default=0.05, ge=0, le=1)
-    over_baseline: float = Field(default=0.0, description="AUC by which the candidate must beat the logistic yardstick.")
+    max_calibration_error: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="Mean gap of score and outcome above what chance gives on so many rows.",
+    )
+    over_baseline: float = Field(default=0.0, description="The candidate's AUC less the logistic yardstick's must be above it.")
     margin: float = Field(default=0.01, ge=0, description="Loss of AUC against the opponent that is tolerated.")
     max_feature_auc: float = Field(default=0.98, ge=0.5, le=1, description="A single feature above it is a leak.")
     max_auc: float = Field(default=0.98, ge=0.5, le=1, description="A model above it is held: too good to be true.")
