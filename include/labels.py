@@ -105,7 +105,7 @@ def _outcome(use_case: UseCase, con: duckdb.DuckDBPyConnection, column: str, fou
         value, ones = shown, [f"CAST({text_literal(text.strip())} AS {found})" for text in positive]
         for text, one in zip(positive, ones, strict=True):
             try:
-                con.execute(f"SELECT {one}")
+                con.execute(f"SELECT {one}").fetchall()
             except duckdb.Error:
                 raise ConfigError(f"{where}: positive {text!r} is no value of {column}, which is {found}; correct one") from None
     else:
