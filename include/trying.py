@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from include import featuresets, frames, leaks, partitions, runner
 from include.clock import utc_now
 from include.config import Settings
-from include.durations import format_duration, period_start
+from include.durations import format_duration
 from include.engines import translated
 from include.errors import ConfigError, EvergreenError
 from include.lake import Lake, connect, quote
@@ -178,7 +178,7 @@ def _look(
     found.facts.append(("label rate", f"{rate:.2%} of {len(spine.rows)} rows"))
     found.rates = _rates(use_case, spine.rows)
     if 0 < rate < 1:
-        found.facts.append(("first training", _trainable(use_case, spine.rows, rate)))
+        found.facts.append(("first training", _trainable(use_case, key, spine.rows, rate)))
         found.problems += _leaks(use_case, frame)
     else:
         found.problems.append(
@@ -213,16 +213,17 @@ def _rates(use_case: UseCase, rows: pa.Table) -> list[tuple[str, int, str]]:
     return [(period, count, f"{mean:.2%}") for period, count, mean in grouped[-LINES:]]
 
 
-def _trainable(use_case: UseCase, rows: pa.Table, rate: float) -> str:
+def _trainable(use_case: UseCase, newest: str, rows: pa.Table, rate: float) -> str:
     """Say from which partition on there are enough mature rows, if decisions come as they do in the sample."""
-    first, last = (period_start(use_case.cadence, pc.min_max(rows.column(EVENT)).as_py()[end].date()) for end in ("min", "max"))
-    periods = len(partitions.between(use_case, first.isoformat(), last.isoformat()))
+    first, last = (partitions.key_of(use_case, pc.min_max(rows.column(EVENT)).as_py()[end]) for end in ("min", "max"))
+    each = len(rows) / max(1, len(partitions.between(use_case, first, last)))
     rarer = min(rate, 1 - rate) * (use_case.training.split.evaluation or 1.0)
-    wanted, each = -(-use_case.gates.min_rows // rarer), len(rows) / periods
-    key = use_case.history.first.isoformat()
-    for _ in range(min(int(-(-wanted // each)), 4_000)):
+    wanted = -(-use_case.gates.min_rows // rarer)
+    key = first if sample(use_case, newest)["features"][0] == use_case.history.first.isoformat() else str(use_case.history.first)
+    for _ in range(min(int(wanted // each), 4_000)):
         key = partitions.after(use_case, key)
-    ready = partitions.key_of(use_case, partitions.period(use_case, key).start + use_case.label.delay)
+    ready = partitions.key_of(use_case, partitions.period(use_case, key).end + use_case.label.delay)
+    ready = min(ready, newest) if len(rows) >= wanted else ready
     need = f"{wanted:.0f} mature decisions for gates.min_rows of each class, about {each:.0f} come a {use_case.cadence}"
     end = use_case.history.last
     late = "" if end is None or ready <= end.isoformat() else f"; after the history's last ({end})"
