@@ -16,8 +16,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include import featuresets, partitions
+from include import decisions, featuresets, partitions
 from include.asof import AsOfViews, literal, tables_in
+from include.declared import cast
 from include.errors import Busy, ConfigError, MissingPartition
 from include.featuresets import FeatureSet, FeatureView
 from include.lake import combine, connect, digest, quote
@@ -32,14 +33,6 @@ LIBRARIES = ("duckdb", "pyarrow")
 CHUNK = 120
 
 log = logging.getLogger(__name__)
-_SQL_TYPES = {"int64": "BIGINT", "float64": "DOUBLE", "string": "VARCHAR", "bool": "BOOLEAN"}
-_INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
-_ACCEPTED = {  # what may be cast without a loss that nobody asked for; a column of nothing but NULL may be anything
-    "int64": {*_INTEGERS, "NULL"},
-    "float64": {*_INTEGERS, "FLOAT", "DOUBLE", "DECIMAL", "NULL"},
-    "string": {"VARCHAR", "ENUM", "UUID", "NULL"},
-    "bool": {"BOOLEAN", "NULL"},
-}
 _TIMES = ("event_timestamp", "created_timestamp")
 
 
@@ -229,7 +222,9 @@ class _Loaded:
         if readable:
             keys = {k for work in self._works for view in readable for k in self._keys(view, work)}
             names = {name for view in readable for name in sources_of(self._use_case, view)}
-            self._views = AsOfViews(connect(), self._lake, self._use_case, keys=sorted(keys), sources=sorted(names))
+            self._views = AsOfViews(
+                connect(), self._lake, self._use_case, keys=sorted(keys), sources=sorted(names), versions=self._versions(names)
+            )
             self._views.__enter__()
         return self
 
@@ -251,12 +246,19 @@ class _Loaded:
             schema = curated_schema(self._use_case.sources[names[0]])
             table = curated_table(self._lake, self._use_case, names[0])
             self._lake.scan(con, "curated", table, keys=[work.key], schema=schema)
-            known = f"(SELECT * FROM curated WHERE {quote(view.key)} IS NOT NULL)"
+            known = f"({decisions.standing(self._use_case.sources[names[0]], view.key, 'curated')})"
 
             def ask(sql: str) -> pa.Table:
                 return con.sql(sql).to_arrow_table()
 
             return _typed(ask, known, _described(ask, known), self._use_case, view, work)
+
+    def _versions(self, names: Iterable[str]) -> dict[str, set[str]]:
+        """Return the versions of static sources that the partitions know; what a record does not tell is loaded whole."""
+        told = [result.outputs["sources"] if (result := work.result("validation")) else {} for work in self._works]
+        found = {name: {facts.get(name, {}).get("version") for facts in told} for name in names}
+        static = (name for name in found if self._use_case.sources[name].kind == "static")
+        return {name: {str(version) for version in found[name]} for name in static if None not in found[name]}
 
     def _keys(self, view: FeatureView, work: Work) -> list[str]:
         return partitions.lookback(self._use_case, work.key, view.lookback)
@@ -282,10 +284,7 @@ def _typed(
     missing = [name for name in (*wanted, *(_TIMES if view.grain == "event" else ())) if name not in found]
     if missing:
         raise ConfigError(f"{where}: no column {missing} among {list(found)}; add it to the SELECT, or correct the YAML")
-    for name, kind in wanted.items():
-        if found[name].split("(")[0].strip('"') not in _ACCEPTED[kind]:
-            raise ConfigError(f"{where}: column {name} is {found[name]}, declared {kind}; cast it, or declare what it is")
-    chosen = [f"CAST({quote(name)} AS {_SQL_TYPES[kind]}) AS {quote(name)}" for name, kind in wanted.items()]
+    chosen = [f"{cast(name, found[name], kind, where)} AS {quote(name)}" for name, kind in wanted.items()]
     if view.grain == "snapshot":
         times = [literal(work.as_of), literal(work.as_of + view.availability)]
         arrived = ""

@@ -18,10 +18,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol, cast
 
-from include import memo, partitions, stored
+from include import declared, memo, partitions, stored
 from include.audit import AuditEntry
 from include.clock import utc_now
 from include.config import Settings
+from include.engines import Guarded
 from include.errors import Busy, ConfigError, EvergreenError, MissingPartition
 from include.lake import Lake, RehearsalLake
 from include.records import Lease, Partition, Records, StageResult
@@ -80,10 +81,10 @@ class Report:
 
 
 def stage_module(name: str) -> Stage:
-    """Return the module of a stage."""
+    """Return the module of a stage, behind what tells engines' errors in our words."""
     if name not in STAGES:
         raise ConfigError(f"{name!r} is no stage; stages are {', '.join(STAGES)}")
-    return cast(Stage, importlib.import_module(f"include.{name}"))
+    return cast(Stage, Guarded(importlib.import_module(f"include.{name}")))
 
 
 def run(
@@ -287,6 +288,7 @@ def _code(stage: Stage) -> str:
 
 
 def _memo_key(stage: Stage, work: Work, code: str) -> tuple[str, list[Read]]:
+    declared.refuse(work.use_case)
     reads = stage.reads(work)
     key = memo.memo_key(
         stage=stage.NAME,

@@ -321,7 +321,22 @@ class _Range:
                 parts = [verdict.judged[name].curated for verdict in sound if name in verdict.judged]
             if parts:
                 more[name] = pa.concat_tables(parts)
-        return AsOfViews(connect(), self._first.lake, self._use_case, keys=self._stored, sources=names, more=more)
+        versions = {name: self._known_versions(name) for name in names if self._use_case.sources[name].kind == "static"}
+        return AsOfViews(
+            connect(), self._first.lake, self._use_case, keys=self._stored, sources=names, more=more, versions=versions
+        )
+
+    def _known_versions(self, name: str) -> set[str]:
+        """Return the versions of a static source that the partitions know at their as_of and at the start of their interval."""
+        before = {key: partitions.earlier(self._use_case, key) for key in self._keys}
+        asked = {key for key in before.values() if key is not None and key not in self._ingested}
+        earlier = {row.key: row for row in _results(self._first, "ingestion", asked)} | self._ingested
+        found = {self._ingested[key].outputs["sources"][name]["version"] for key in self._keys}
+        for key, one in before.items():
+            near = one if one in earlier else max((other for other in earlier if other < key), default=None)
+            fact = earlier[near].outputs["sources"].get(name, {}) if near is not None else {}
+            found |= {fact["version"]} if "version" in fact else set()
+        return {str(version) for version in found}
 
     def _is_curated(self, key: str) -> bool:
         """Tell whether the lake has the curated rows of a partition, of the raw rows and by the rules that there are now."""
