@@ -238,7 +238,7 @@ def _tell(reports: Sequence[Report]) -> None:
         bad = [row for row, report in zip(shown, reports, strict=True) if report.state != "done"]
         shown = shown[:5] + bad + shown[-5:]
     show(COLUMNS, shown)
-    stopped = [report for report in reports if report.state in ("failed", "blocked")]
+    stopped = [report for report in reports if report.state in ("failed", "blocked", "unreadable")]
     if stopped:
         names = ", ".join(f"{report.stage} {report.key}" for report in stopped[:5])
         more = f" and {len(stopped) - 5} more" if len(stopped) > 5 else ""
