@@ -134,7 +134,7 @@ class AsOfViews:
         more: Mapping[str, pa.Table] | None = None,
     ) -> None:
         self._con, self._use_case = con, use_case
-        self._columns: dict[str, list[str]] = {}
+        self._types: dict[str, dict[str, str]] = {}
         self._sources = list(use_case.sources) if sources is None else list(sources)
         for name in self._sources:
             self._load(lake, name, keys, (columns or {}).get(name), (more or {}).get(name))
@@ -161,9 +161,10 @@ class AsOfViews:
             if self._use_case.sources[name].kind == "static":
                 known += f" AND {CREATED} = (SELECT max({CREATED}) FROM {_stored(name)} WHERE {CREATED} < {now})"
             else:
-                known += f" AND (next_created IS NULL OR next_created >= {now}) AND {EVENT} >= {literal(since)}"
+                known += f" AND (__next_created IS NULL OR __next_created >= {now}) AND {EVENT} >= {literal(since)}"
             self._con.execute(
-                f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS SELECT * EXCLUDE (next_created) FROM {_stored(name)} WHERE {known}"
+                f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS SELECT * EXCLUDE (__next_created) "
+                f"FROM {_stored(name)} WHERE {known}"
             )
 
     def query(self, sql: str) -> pa.Table:
@@ -177,11 +178,14 @@ class AsOfViews:
         except duckdb.Error as error:
             raise ConfigError(f"{self._use_case.name}: the query fails: {error}\n(tables: {', '.join(self._sources)})") from None
 
-    def columns(self, sql: str) -> list[str]:
-        """Return the names of the columns that one SELECT gives; the views must be shown (`at`) before."""
-        if sql not in self._columns:
-            self._columns[sql] = self.query(f"DESCRIBE SELECT * FROM (\n{sql}\n)").column("column_name").to_pylist()
-        return self._columns[sql]
+    def types(self, sql: str) -> dict[str, str]:
+        """Return the columns that one SELECT gives, with DuckDB's types; the views must be shown (`at`) before."""
+        if sql not in self._types:
+            found = self.query(f"DESCRIBE SELECT * FROM (\n{sql}\n)")
+            self._types[sql] = dict(
+                zip(*(found.column(name).to_pylist() for name in ("column_name", "column_type")), strict=True)
+            )
+        return self._types[sql]
 
     def _load(self, lake: Lake, name: str, keys: Sequence[str], columns: Sequence[str] | None, more: pa.Table | None) -> None:
         source = self._use_case.sources[name]
@@ -202,7 +206,7 @@ class AsOfViews:
             else f"lead({CREATED}) OVER (PARTITION BY {', '.join(map(quote, key))} ORDER BY {order})"
         )
         self._con.execute(
-            f"CREATE OR REPLACE TEMP TABLE {_stored(name)} AS SELECT {', '.join(map(quote, wanted))}, {later} AS next_created "
+            f"CREATE OR REPLACE TEMP TABLE {_stored(name)} AS SELECT {', '.join(map(quote, wanted))}, {later} AS __next_created "
             f"FROM ({body}) ORDER BY {EVENT}, {order}"
         )
         if more is not None and len(more):
