@@ -136,7 +136,9 @@ def check(train: pa.Table, use_case: UseCase) -> Findings:
         told = [one for name in names if (one := _telling(train, use_case, labels, name, alone[name])) is not None]
         found += [one for one in told if one.columns[0] not in settled]
         settled |= {one.columns[0] for one in told}
-        found += _pairs(train, use_case, labels, [name for name in names if name not in settled])
+        # of a pair the one that tells more alone comes first: it is likelier the later one
+        rest = sorted((name for name in names if name not in settled), key=lambda name: -alone[name])
+        found += _pairs(train, use_case, labels, rest)
         refused = {one.columns[0] for one in found if one.level == "refusal" and one.kind != "pair"}
         others = [name for name in names if name not in refused]  # what they hide is found in this same run
         carried, gains, area = _carried(train, use_case, labels, alone, others)
@@ -217,8 +219,8 @@ def _pure(column: pa.ChunkedArray, labels: Numbers) -> Iterator[tuple[str, str]]
         known &= ~np.isnan(numbers)
         values, codes = np.unique(numbers, return_inverse=True)
         shown = values.tolist()
-    ones: Numbers = np.bincount(codes[known], weights=labels[known], minlength=len(shown))
-    rows: Numbers = np.bincount(codes[known], minlength=len(shown)).astype(np.float64)
+    ones = np.bincount(codes[known], weights=labels[known], minlength=len(shown)).astype(np.float64)
+    rows = np.bincount(codes[known], minlength=len(shown)).astype(np.float64)
     base = float(labels.mean())
     for outcome, mine, other, rate in ((1, ones, rows - ones, 1 - base), (0, rows - ones, ones, base)):
         least = max(LEAST_SHARE * float((labels == outcome).sum()), PURE_ROWS)
