@@ -132,6 +132,8 @@ class Source(Strict):
                 raise ValueError("a static source needs valid_from: the day from which its first version is known")
         elif self.assumed_lag is None and not re.fullmatch(COLUMN, self.arrival):
             raise ValueError(f"arrival {self.arrival!r} is neither a column nor 'event + DURATION'")
+        if self.kind == "events" and self.event_time == self.arrival:
+            raise ValueError(f"event_time and arrival are one column, {self.arrival!r}; write arrival: event + 0s")
         missing = [name for name in self.key if name not in self.columns and name not in self.time_columns]
         if missing:
             raise ValueError(f"key columns {missing} are not among the declared columns {list(self.columns)}")
