@@ -98,7 +98,7 @@ class Column(Strict):
             if getattr(self, name) != type(self).model_fields[name].default and not allowed:
                 raise ValueError(f"{name} is for columns of type int64 or float64, and this is {self.type}; leave it out")
         if self.percent and self.type != "float64":
-            raise ValueError(f"percent is for columns of type float64 (5 % is 0.05), and this is {self.type}; write type: float64")
+            raise ValueError(f"percent is for type float64 (5 % is 0.05), and this is {self.type}; write type: float64")
         if self.thousands == self.decimal:
             raise ValueError(f"{self.decimal!r} cannot group the digits and begin the decimals too; mend thousands or decimal")
         if self.dates is not None and self.dates not in UNIX and not re.search("%-?[yYGcx]", self.dates):
