@@ -108,8 +108,9 @@ def judged_query(source: Source, present: Collection[str], rows: str, mixed: Seq
     for name, column in source.columns.items():
         if name in (EVENT, CREATED):
             continue
-        values[name] = typed(f"t.{quote('t_' + name)}", column, source)
-        checks += _column_checks(name, column, source, required=name in key, mixed=mixed)
+        text, value = f"t.{quote('t_' + name)}", f"t.{quote('v_' + name)}"
+        values[name] = typed(text, column, source)
+        checks += column_checks(name, column, source, text, value, required=name in key, mixed=mixed)
     text_list = ", ".join(f"{expression} AS {quote('t_' + name)}" for name, expression in texts.items())
     value_list = ", ".join(f"{expression} AS {quote('v_' + name)}" for name, expression in values.items())
     out = ", ".join(f"{quote('v_' + name)} AS {quote(name)}" for name in curated_schema(source).names)
@@ -162,7 +163,7 @@ def _times(source: Source, values: dict[str, str], checks: list[tuple[str, str]]
         as_event = place == 0
         text, value = f"t.{quote('t_' + name)}", f"t.{quote('v_' + (EVENT if as_event else CREATED))}"
         moment = utc(text, source, dates_of(name, source))
-        checks += [(f"{text} IS NULL", f"{name}: null"), *_time_checks(name, text, value, source, mixed)]
+        checks += [(f"{text} IS NULL", f"{name}: null"), *_time_checks(name, text, value, dates_of(name, source), mixed)]
         if as_event:
             values[EVENT] = moment
             checks.append((f"{value} = {EPOCH}", f"{name}: epoch_zero"))
@@ -181,9 +182,9 @@ def _times(source: Source, values: dict[str, str], checks: list[tuple[str, str]]
 
 
 def _time_checks(
-    name: str, text: str, value: str, source: Source, mixed: Sequence[tuple[str, str, bool]]
+    name: str, text: str, value: str, dates: str | None, mixed: Sequence[tuple[str, str, bool]]
 ) -> list[tuple[str, str]]:
-    none, dates = f"{text} IS NOT NULL AND {value} IS NULL", dates_of(name, source)
+    none = f"{text} IS NOT NULL AND {value} IS NULL"
     checks = [(f"{none} AND NOT {is_time(text, dates)}", f"{name}: not_timestamp"), (none, f"{name}: ambiguous_time")]
     for minority in (True, False):
         partitions = [partition for partition, column, kind in mixed if column == name and kind == minority]
@@ -195,15 +196,22 @@ def _time_checks(
     return checks
 
 
-def _column_checks(
-    name: str, column: Column, source: Source, *, required: bool, mixed: Sequence[tuple[str, str, bool]]
+def column_checks(
+    name: str,
+    column: Column,
+    source: Source,
+    text: str,
+    value: str,
+    *,
+    required: bool = False,
+    mixed: Sequence[tuple[str, str, bool]] = (),
 ) -> list[tuple[str, str]]:
-    text, value = f"t.{quote('t_' + name)}", f"t.{quote('v_' + name)}"
+    """Return (condition, rule) of all that a cell's text and its typed value, two expressions, may fail."""
     checks: list[tuple[str, str]] = []
     if required or not column.nullable:
         checks.append((f"{text} IS NULL", f"{name}: null"))
     if column.type == "timestamp":
-        checks += _time_checks(name, text, value, source, mixed)
+        checks += _time_checks(name, text, value, column.dates, mixed)
     elif column.type != "string":
         checks.append((f"{text} IS NOT NULL AND {value} IS NULL", f"{name}: not_{column.type}"))
     if column.type == "float64":

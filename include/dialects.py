@@ -135,7 +135,7 @@ def _counts_up(numbers: Sequence[str]) -> bool:
     if len(numbers) < 2 or not all(number.isdecimal() for number in numbers):
         return False
     values = [int(number) for number in numbers]
-    on = all(after == before + 1 for before, after in zip(values, values[1:], strict=False))
+    on = values == list(range(values[0], values[0] + len(values)))
     return on and (len(values) > 2 or 1900 <= values[0] <= 2100)
 
 

@@ -285,7 +285,8 @@ def _parquet_text(name: str, kind: str) -> str:
     """Return the expression of a Parquet value as text: bytes that are UTF-8 are text, and NaN is no value."""
     column = f'"{_quoted(name)}"'
     if kind in ("FLOAT", "DOUBLE"):
-        return f"CASE WHEN NOT isnan({column}) THEN CAST({column} AS VARCHAR) END"
+        # by its text: isnan() is answered from the file's statistics, which leave NaN out, and says false of every row
+        return f"nullif(CAST({column} AS VARCHAR), 'nan')"
     if kind == "BLOB":
         return f"coalesce(TRY(decode({column})), CAST({column} AS VARCHAR))"
     return f"CAST({column} AS VARCHAR)"
