@@ -41,7 +41,7 @@ def draft(
     roles = guess_roles(table, key=key, time=time, label=label)
     document = "\n".join(_render(called, given_path or path.name, table, roles)) + "\n"
     use_case = usecase_file.parse(document, where=f"draft of {path.name}", folder=path.parent)
-    worst = table.worst(use_case.sources["rows"], use_case.cadence)
+    worst = table.worst(use_case.sources["rows"], use_case.cadence, use_case.entity.key)
     if worst.share > use_case.sources["rows"].max_bad:  # a draft never blocks on the table that it was made from
         document = "\n".join(_render(called, given_path or path.name, table, roles, worst)) + "\n"
         usecase_file.parse(document, where=f"draft of {path.name}", folder=path.parent)

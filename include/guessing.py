@@ -67,8 +67,8 @@ _TOKENS = (
 )
 _PLAIN_TOKENS = ("null", "(null)", "[null]", "\\n", "#n/a", "<na>", "n/a", "nan", "?", "#na")
 """Tokens that are no word of any language, and so no value of a text column either."""
-_UNITS: tuple[str, ...] = ("$", "US$", "\u20ac", "\u00a3", "\u00a5", "\u20b9", "\u20a9", "\u20bd", "EUR", "USD", "GBP", "CHF", "JPY", "kr", "SEK")
-_UNITS += ("NOK", "DKK", "PLN", "CZK", "INR", "CNY", "AUD", "CAD", "R$", "Rs", "BRL", "z\u0142")
+_UNITS: tuple[str, ...] = ("$", "US$", "\u20ac", "\u00a3", "\u00a5", "\u20b9", "\u20a9", "\u20bd", "EUR", "USD", "GBP", "CHF")
+_UNITS += ("JPY", "kr", "SEK", "NOK", "DKK", "PLN", "CZK", "INR", "CNY", "AUD", "CAD", "R$", "Rs", "BRL", "z\u0142")
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p", "T%H:%M", "T%H:%M:%S", "T%H:%M:%S.%f")
 _DAYS = (
     *("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%d.%m.%Y", "%d.%m.%y", "%d/%m/%Y", "%m/%d/%Y", "%d/%m/%y", "%m/%d/%y"),
@@ -193,7 +193,7 @@ class _Guesser:
             return None
         kinds = [Column(type=kind) for kind in ("int64", "bool", "float64", "date", "timestamp")]
         zeros, long = self._counts(["regexp_full_match(t, '[+-]?0[0-9]+')", _long()])
-        if zeros > (1 - FITS) * self._filled:  # codes: a number would lose their zeros
+        if zeros > (1 - FITS) * self._filled or (zeros and _ID.search(self._header)):  # codes: a number would lose their zeros
             kinds = [column for column in kinds if column.type in ("bool", "date", "timestamp")]
         elif long:  # more digits than a float holds
             kinds = [column for column in kinds if column.type != "float64"]

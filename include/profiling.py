@@ -92,7 +92,7 @@ class Table:
         shown = ", ".join(f"{_as_read(profile)} AS {quote(profile.header)}" for profile in self.columns)
         self._con.execute(f"CREATE TEMP TABLE given AS SELECT {shown} FROM raw")
 
-    def worst(self, source: Source, cadence: str) -> Worst:
+    def worst(self, source: Source, cadence: str, entity: str | None = None) -> Worst:
         """Judge all rows by a source's contract, as validation will; return the partition with most of them set aside."""
         from include.lake import quote
 
@@ -113,12 +113,14 @@ class Table:
             f"SELECT strftime(date_trunc('{cadence}', arrived_at), '%Y-%m-%d') AS partition, * FROM ({times})"
         )
         self._con.execute(
-            "CREATE OR REPLACE TEMP TABLE __periods AS SELECT DISTINCT partition, TIMESTAMPTZ '2262-04-11' AS as_of FROM __rows"
+            "CREATE OR REPLACE TEMP TABLE __periods AS SELECT DISTINCT partition, TIMESTAMPTZ '2262-04-11' AS __as_of FROM __rows"
         )
         present = {*names.values(), *([MALFORMED] if self.broken else [])}
         zones = mixed_zones_query(source, present, "__rows")
         mixed = self._con.execute(zones).fetchall() if zones else []
-        self._con.execute(f"CREATE OR REPLACE TEMP TABLE __judged AS {judged_query(source, present, '__rows', mixed)}")
+        self._con.execute(
+            f"CREATE OR REPLACE TEMP TABLE __judged AS {judged_query(source, present, '__rows', mixed, entity=entity)}"
+        )
         found = self._con.execute(
             f"SELECT count({RULE}), count(*) FROM __judged GROUP BY partition ORDER BY count({RULE}) / count(*) DESC, partition"
         ).fetchall()

@@ -206,8 +206,8 @@ def test_parquet_gives_nan_as_no_value_bytes_as_text_and_leaves_nested_columns_o
     assert list(body.drop_columns(["row"]).to_pylist()[0].values()) == ["18446744073709551615", None, None, "Köln", "1.00", "a"]
     assert body.column("c3")[1].as_py() == "\\xFF"
     many = pa.table({"x": [float("nan") if number % 10 == 0 else number / 7 for number in range(1_000)]})
-    pq.write_table(many, tmp_path / "t.parquet")  # with statistics that say nothing of NaN
-    assert reader.read(tmp_path / "t.parquet", "t.parquet", "parquet", ["x"], {})[1].column("c0").null_count == 100
+    pq.write_table(many, tmp_path / "m.parquet")  # with statistics that say nothing of NaN
+    assert reader.read(tmp_path / "m.parquet", "m.parquet", "parquet", ["x"], {})[1].column("c0").null_count == 100
     with pytest.raises(SourceError, match="column 'struct' holds STRUCT"):
         reader.read(tmp_path / "t.parquet", "t.parquet", "parquet", ["struct"], {})
 
