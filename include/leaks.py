@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from include import splits, statistics
 from include.columns import floats
 from include.errors import ConfigError
-from include.fitting import MAX_CATEGORIES, columns_of, labels_of, learn_schema
+from include.fitting import columns_of, labels_of, learn_schema
+from include.free_text import hardly_repeats
 from include.predictor import encode
 from include.usecase import UseCase
 
@@ -374,7 +375,7 @@ def _is_id(train: pa.Table, name: str, key: str) -> bool:
         return False
     if kind == entities.type and pc.all(pc.equal(column, entities)).as_py():
         return True
-    if pa.types.is_string(kind) and values > MAX_CATEGORIES and values > 0.5 * len(column):
+    if pa.types.is_string(kind) and hardly_repeats(len(column), values):
         return True
     pairs = len(pa.table({"a": column, "b": entities}).group_by(["a", "b"]).aggregate([]))
     if not (pairs == values == count):
