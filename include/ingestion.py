@@ -199,14 +199,17 @@ class _Intake:
 def _restated(work: Work, before: dict[str, Facts], facts: dict[str, Facts], fresh: dict[str, pa.Table]) -> list[AuditEntry]:
     """Return the audit entry of a restatement, or refuse it."""
     changed = [name for name in fresh if name in before and before[name]["digest"] != facts[name]["digest"]]
-    if not changed:
+    declared = _declared(before, facts)
+    if not changed and not declared:
         return []
-    told = {name: _difference(work, name, facts[name], fresh[name]) for name in changed}
+    told = {name: _difference(work, name, facts[name], fresh[name]) for name in changed} | declared
     reason, named = work.options.get("restate"), work.options.get("sources") or changed
-    refused = [name for name in changed if not reason or name not in named]
+    refused = [name for name in changed if not reason or name not in named] + ([] if reason else sorted(declared))
     if refused:
         shown = "; ".join(f"{name}: {told[name]}" for name in refused)
-        static = "".join(f" --source {name}" for name in refused if work.use_case.sources[name].kind == "static")
+        static = "".join(
+            f" --source {name}" for name in refused if name in changed and work.use_case.sources[name].kind == "static"
+        )
         raise RestatementRefused(
             f"{work.use_case.name} {work.key} is recorded with other rows ({shown}). The record stands. To take the new rows, "
             f"say why: `evergreen run ingestion --use-case {work.use_case.name} --partition {work.key} --restate REASON{static}`"
@@ -218,8 +221,26 @@ def _restated(work: Work, before: dict[str, Facts], facts: dict[str, Facts], fre
             others = snapshots.knowing(name, work, facts[name]["version"])
             sources[name] |= {"version": facts[name]["version"], "stale": others}
             log.warning("%s %s is restated; stale with it: %s", name, facts[name]["version"], ", ".join(others) or "no other")
+    for name in declared:
+        was, now = before.get(name, {}).get("digest", ""), facts.get(name, {}).get("digest", "")
+        sources[name] = {"was": was, "is": now, "difference": told[name]}
     details = {"reason": str(reason), "sources": sources}
     return [AuditEntry("partition.restated", work.use_case.name, work.key, work.actor, details, work.started)]
+
+
+def _declared(before: dict[str, Facts], facts: dict[str, Facts]) -> dict[str, str]:
+    """Return what became of sources that the use case names since, or no longer, where that changes a recorded partition."""
+    if not before:
+        return {}
+    added = {
+        name: f"a source declared since, +{fact['rows']} rows"
+        for name, fact in facts.items()
+        if name not in before and fact["rows"]
+    }
+    gone = {
+        name: f"no source any more, -{fact['rows']} rows" for name, fact in before.items() if name not in facts and fact["rows"]
+    }
+    return added | gone
 
 
 def _stored(work: Work, name: str, fact: Facts) -> bool:

@@ -51,7 +51,7 @@ def reads(work: Work) -> list[Read]:
     if new:
         raise MissingPartition(
             f"{work.use_case.name} {work.key} was ingested before the sources {new} were declared; ingest it again: "
-            f"`evergreen run ingestion --use-case {work.use_case.name} --partition {work.key}`",
+            f"`evergreen run ingestion --use-case {work.use_case.name} --partition {work.key} --restate REASON`",
             keys=[work.key],
         )
     events = _label_events(work)
