@@ -25,6 +25,7 @@ ELSEWHERE = {
 }
 # Read by one stage and no input of its result.
 APART: dict[str, dict[str, str]] = {
+    "features": {"history.first": "clips the lookback; the partitions that are left are among the reads"},
     "training": {
         "sources": "which sources may have gaps decides which partitions may be missing; those that are there are among the reads"
     },
