@@ -118,6 +118,7 @@ def _render(name: str, path: str, table: Table, roles: Roles) -> Iterator[str]:
     yield "features:"
     yield "  row_features:"
     yield "    grain: event"
+    yield "    visible: with_request  # the row is the decision's own; at_as_of: known from the as_of after it arrived"
     yield "    source: rows"
     ttl = durations.format_duration(_ttl(table, roles))
     yield f"    lookback: {ttl}  # guessed from the span: how far back a value may stand"

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import SecretStr
 
-from include import featuresets, frames, partitions, runner
+from include import featuresets, frames, partitions, runner, visibility
 from include.clock import utc_now
 from include.config import Settings
 from include.durations import format_duration, period_start
@@ -133,6 +133,7 @@ def _look(
         found.columns.append((name, f"{column.null_count / len(frame):.1%}", *column.slice(0, HEAD).to_pylist()))
     found.facts.append(("label rate", f"{pc.mean(spine.rows.column('label')).as_py():.2%} of {len(spine.rows)} rows"))
     found.problems += _nulls(use_case, frame)
+    found.problems += visibility.unseen(lake, use_case, current, frame)
     return found
 
 
