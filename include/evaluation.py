@@ -26,7 +26,7 @@ from include.statistics import Numbers
 from include.work import Outcome, Read, Work
 
 NAME = "evaluation"
-FIELDS = ("gates", "entity", "label.max_censored")
+FIELDS = ("gates", "entity", "label.max_censored", "training.seed")
 LIBRARIES = ("lightgbm", "numpy", "pyarrow")
 NOBODY = "none"
 COUNTED = ("evaluation", "immature", "censored", "restated")
@@ -103,7 +103,9 @@ def judge(
     """Return the judgement and the opponent's scores on the same rows (None: there are none to compare with)."""
     gates = work.use_case.gates
     enough = gate.enough_rows(labels, gates.min_rows)
-    checks, metrics = gate.absolute(labels, scores, model.manifest["metrics"].get("yardstick_auc"), gates)
+    yardstick = model.manifest["metrics"].get("yardstick_auc")
+    seed = work.use_case.training.seed
+    checks, metrics = gate.absolute(labels, scores, yardstick, gates, seed)
     checks.append(gate.censored(model.manifest["counts"].get("censored_share"), work.use_case.label.max_censored))
     rival = None
     if against is not None:

@@ -16,8 +16,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include import featuresets, partitions
+from include import decisions, featuresets, partitions
 from include.asof import AsOfViews, literal, tables_in
+from include.declared import cast
 from include.errors import ConfigError
 from include.featuresets import FeatureSet, FeatureView
 from include.lake import combine, connect, digest, quote
@@ -32,14 +33,6 @@ LIBRARIES = ("duckdb", "pyarrow")
 CHUNK = 120
 
 log = logging.getLogger(__name__)
-_SQL_TYPES = {"int64": "BIGINT", "float64": "DOUBLE", "string": "VARCHAR", "bool": "BOOLEAN"}
-_INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
-_ACCEPTED = {  # what may be cast without a loss that nobody asked for; a column of nothing but NULL may be anything
-    "int64": {*_INTEGERS, "NULL"},
-    "float64": {*_INTEGERS, "FLOAT", "DOUBLE", "DECIMAL", "NULL"},
-    "string": {"VARCHAR", "ENUM", "UUID", "NULL"},
-    "bool": {"BOOLEAN", "NULL"},
-}
 _TIMES = ("event_timestamp", "created_timestamp")
 
 
@@ -91,8 +84,8 @@ def sources_of(use_case: UseCase, view: FeatureView) -> list[str]:
     else:
         try:
             names = tables_in(str(view.sql))
-        except duckdb.Error as error:
-            raise ConfigError(f"{use_case.name}: view {view.name}: {error}") from None
+        except ConfigError as error:
+            raise ConfigError(f"{use_case.name}: view {view.name}: the query {error}") from None
     unknown = sorted(names - set(use_case.sources))
     if unknown:
         raise ConfigError(f"{use_case.name}: view {view.name} reads {unknown}; sources are {sorted(use_case.sources)}")
@@ -210,7 +203,7 @@ class _Loaded:
             schema = curated_schema(self._use_case.sources[names[0]])
             table = curated_table(self._lake, self._use_case, names[0])
             self._lake.scan(con, "curated", table, keys=[work.key], schema=schema)
-            known = f"(SELECT * FROM curated WHERE {quote(view.key)} IS NOT NULL)"
+            known = f"({decisions.standing(self._use_case.sources[names[0]], view.key, 'curated')})"
 
             def ask(sql: str) -> pa.Table:
                 return con.sql(sql).to_arrow_table()
@@ -241,10 +234,7 @@ def _typed(
     missing = [name for name in (*wanted, *(_TIMES if view.grain == "event" else ())) if name not in found]
     if missing:
         raise ConfigError(f"{where}: no column {missing} among {list(found)}; add it to the SELECT, or correct the YAML")
-    for name, kind in wanted.items():
-        if found[name].split("(")[0].strip('"') not in _ACCEPTED[kind]:
-            raise ConfigError(f"{where}: column {name} is {found[name]}, declared {kind}; cast it, or declare what it is")
-    chosen = [f"CAST({quote(name)} AS {_SQL_TYPES[kind]}) AS {quote(name)}" for name, kind in wanted.items()]
+    chosen = [f"{cast(name, found[name], kind, where)} AS {quote(name)}" for name, kind in wanted.items()]
     if view.grain == "snapshot":
         times = [literal(work.as_of), literal(work.as_of + view.availability)]
     else:

@@ -69,28 +69,28 @@ def spine(lake: Lake, use_case: UseCase, as_of: datetime, *, version: int | None
             f"""
             CREATE TEMP TABLE decisions AS
             WITH seen AS (
-                SELECT {key} AS entity, event_timestamp, coalesce(label_timestamp, created_timestamp) AS label_timestamp,
-                    created_timestamp, label IS NOT NULL AND label_timestamp >= {now} AS pending,
-                    CASE WHEN NOT pending THEN label END AS label
+                SELECT {key} AS __entity, event_timestamp, coalesce(label_timestamp, created_timestamp) AS __known_from,
+                    created_timestamp, label IS NOT NULL AND label_timestamp >= {now} AS __pending,
+                    CASE WHEN NOT (label IS NOT NULL AND label_timestamp >= {now}) THEN label END AS __label
                 FROM labels
                 WHERE event_timestamp < {now} AND created_timestamp < {now}
             )
-            SELECT *, count(label) OVER (PARTITION BY entity, event_timestamp) AS known,
-                event_timestamp + {delay} < {now} AS mature
+            SELECT *, count(__label) OVER (PARTITION BY __entity, event_timestamp) AS __known,
+                event_timestamp + {delay} < {now} AS __mature
             FROM seen
             QUALIFY row_number() OVER (
-                PARTITION BY entity, event_timestamp
-                ORDER BY pending, created_timestamp DESC, label IS NULL, label_timestamp DESC, label DESC
+                PARTITION BY __entity, event_timestamp
+                ORDER BY __pending, created_timestamp DESC, __label IS NULL, __known_from DESC, __label DESC
             ) = 1
             """
         )
         rows = con.sql(
-            f"SELECT entity AS {key}, event_timestamp, label_timestamp, label FROM decisions "
-            "WHERE mature AND label IS NOT NULL ORDER BY event_timestamp, entity"
+            f"SELECT __entity AS {key}, event_timestamp, __known_from AS label_timestamp, __label AS label FROM decisions "
+            "WHERE __mature AND __label IS NOT NULL ORDER BY event_timestamp, __entity"
         ).to_arrow_table()
         counts = con.execute(
-            "SELECT count(*) FILTER (NOT mature), count(*) FILTER (mature AND label IS NULL), "
-            "count(*) FILTER (mature AND label IS NOT NULL AND known > 1) FROM decisions"
+            "SELECT count(*) FILTER (NOT __mature), count(*) FILTER (__mature AND __label IS NULL), "
+            "count(*) FILTER (__mature AND __label IS NOT NULL AND __known > 1) FROM decisions"
         ).fetchone()
     immature, censored, restated = counts or (0, 0, 0)
     return Spine(rows, immature, censored, restated)
@@ -241,11 +241,12 @@ def answers_at(
 ) -> pa.Table:
     """Return the rows of `entity_frame_at` with, for each view, the event time of its newest row (`newest_column`).
 
-    That is null where the view's newest row is older than `expiry.REMEMBERED` ttls: nobody is remembered for ever.
+    Who has no view whose newest row is younger than `expiry.REMEMBERED` of its ttls is left out: nobody is remembered for ever.
     `keys` are the partitions to read (None: all of the tables).
     """
     moment = as_of + max(view.availability for view in feature_set.views)
     calendar = Calendar.of(use_case)
+    longest = max(view.ttl for view in feature_set.views)
     key, now, horizon = quote(feature_set.key), literal(moment), literal(calendar.horizon(moment))
     with connect() as con:
         newest = []
@@ -253,17 +254,19 @@ def answers_at(
             table = view.table(use_case.name)
             _scan(con, lake, f"view_{index}", table, use_case, as_of, (pins or {}).get(table), view.schema, keys)
             newest.append(
-                f"SELECT v.{key} AS entity, {index} AS view, max(v.event_timestamp) AS newest, "
-                f"max(v.event_timestamp) + {_interval(view.ttl)} AS expires FROM view_{index} v "
-                f"WHERE v.event_timestamp <= {now} AND v.created_timestamp <= {now} "
-                f"AND v.event_timestamp >= {_since(horizon, view.ttl)} GROUP BY 1"
+                f"SELECT {key} AS __entity, {index} AS __view, max(event_timestamp) AS __newest, "
+                f"max(event_timestamp) + {_interval(view.ttl)} AS __expires, "
+                f"max(event_timestamp) >= {_since(horizon, view.ttl)} AS __remembered FROM view_{index} "
+                f"WHERE event_timestamp <= {now} AND created_timestamp <= {now} "
+                f"AND event_timestamp >= {_since(horizon, longest)} GROUP BY 1"
             )
         each = ", ".join(
-            f"max(newest) FILTER (view = {index}) AS {quote(newest_column(view))}" for index, view in enumerate(feature_set.views)
+            f"max(__newest) FILTER (__view = {index}) AS {quote(newest_column(view))}"
+            for index, view in enumerate(feature_set.views)
         )
         frame = con.sql(
-            f"SELECT entity AS {key}, min(expires) - {_interval(feature_set.ttl)} AS event_timestamp, {each} "
-            f"FROM ({' UNION ALL '.join(newest)}) GROUP BY 1 ORDER BY 1"
+            f"SELECT __entity AS {key}, min(__expires) - {_interval(feature_set.ttl)} AS event_timestamp, {each} "
+            f"FROM ({' UNION ALL '.join(newest)}) GROUP BY 1 HAVING bool_or(__remembered) ORDER BY 1"
         ).to_arrow_table()
         moments = pa.array(np.full(len(frame), moment.replace(tzinfo=None), dtype="datetime64[us]")).cast(TIMESTAMP)
         asked = pa.table({feature_set.key: frame.column(0), "event_timestamp": moments})

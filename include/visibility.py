@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -63,7 +62,4 @@ def unseen(lake: Lake, use_case: UseCase, feature_set: FeatureSet, frame: pa.Tab
 def _sources(use_case: UseCase, source: str | None, sql: str | None) -> frozenset[str]:
     if source is not None:
         return frozenset({source})
-    try:
-        return tables_in(resolve_sql(use_case, str(sql)))
-    except duckdb.Error:
-        return frozenset()  # refused by name where the query is run
+    return tables_in(resolve_sql(use_case, str(sql)))
