@@ -15,6 +15,7 @@ from include.guessing import written
 from include.profiling import Profile, Table, Worst, moment, text
 from include.roles import Roles, guess_roles
 
+VISIBLE = "with_request  # the row is the decision's own; at_as_of: known from the as_of after it arrived"
 RESERVED = {"partition", "source_file", "source_row", "arrived_at", "malformed"}
 DAY = timedelta(days=1)
 
@@ -127,8 +128,7 @@ def _render(name: str, path: str, table: Table, roles: Roles, worst: Worst | Non
     yield f"  delay: {delay}  # {why_delay}"
     yield "features:"
     yield "  row_features:"
-    seen = "with_request  # the row is the decision's own; at_as_of: known from the as_of after it arrived"
-    yield from ("    grain: event", f"    visible: {seen}")
+    yield from ("    grain: event", f"    visible: {VISIBLE}")
     yield "    source: rows"
     ttl = durations.format_duration(_ttl(table, roles))
     yield f"    lookback: {ttl}  # guessed from the span: how far back a value may stand"

@@ -95,12 +95,13 @@ class Replay:
                 here = [row for row in body if period.arrival_start <= row[4] < period.as_of]
                 columns = list(zip(*here, strict=True)) or [()] * len(schema)
                 table = pa.table([pa.array(one, field.type) for one, field in zip(columns, schema, strict=True)], schema=schema)
-                self.lake.replace(curated_table(self.lake, self.use_case, name), period.key, table)
-                sources[name] = {"curated_digest": digest(table, sort_by=["id"]), "rows": len(table)}
+                stored = curated_table(self.lake, self.use_case, name)
+                self.lake.replace(stored, period.key, table)
+                sources[name] = {"table": stored, "curated_digest": digest(table, sort_by=["id"]), "rows": len(table)}
             self._record(period.key, sources)
         keys = [period.key for period in self.periods]
-        done = runner.run_range("features", "shop", keys, settings=self.settings)
-        assert {report.state for report in done} == {"done"}
+        done = list(runner.run_range("features", "shop", keys, settings=self.settings))
+        assert {report.state for report in done} == {"done"}, [report.reason for report in done]
 
     def _record(self, key: str, sources: dict[str, Any]) -> None:
         now = utc_now()
