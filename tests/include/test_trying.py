@@ -66,7 +66,7 @@ def test_the_spans_that_the_stages_look_back_on_add_up() -> None:
     assert found["ingestion"][-1] == found["validation"][-1] == "2026-11-25"
     assert found["features"][-1] == "2026-10-24"  # label.delay of 33 days before its as_of
     assert lengths["features"] >= trying.PERIODS + 7  # and the ttl
-    assert lengths["validation"] >= lengths["features"] + 33 + 90
+    assert lengths["validation"] >= lengths["features"] + 32 + 90
     assert lengths["ingestion"] >= lengths["validation"] + 36
 
 
