@@ -23,9 +23,9 @@ from include.lake import PARTITION, TIMESTAMP, connect, digest, quote
 from include.partitions import Period
 from include.records import StageResult
 from include.sources import ARRIVED, FILE, REDRIVEN, ROW, Delivery, headers
-from include.times import utc
 from include.usecase import UseCase
 from include.usecase_sources import Source
+from include.values import moment
 from include.work import Work
 
 MICRO = timedelta(microseconds=1)
@@ -143,8 +143,8 @@ class Arrivals:
             return kept.slice(0, 0)
         with connect() as con:
             con.register("kept", kept)
-            moment = utc(f"trim({quote(self._source.event_time)})", self._source)
-            late = f"{moment} + INTERVAL {lag // MICRO} MICROSECOND < {ARRIVED} AND NOT starts_with({FILE}, '{REDRIVEN}')"
+            happened = moment(self._source.event_time, self._source)
+            late = f"{happened} + INTERVAL {lag // MICRO} MICROSECOND < {ARRIVED} AND NOT starts_with({FILE}, '{REDRIVEN}')"
             return con.sql(f"SELECT * FROM kept WHERE {late}").to_arrow_table()
 
     def _times(self, periods: Sequence[Period]) -> Any:
@@ -159,8 +159,8 @@ class Arrivals:
         with connect() as con:
             con.register("delivered", rows)
             try:
-                moment = f"epoch_us({utc(f'trim({quote(name)})', source)}) + {lag}"
-                found = con.sql(f"SELECT {moment} AS moment FROM delivered").to_arrow_table()
+                micros = f"epoch_us({moment(name, source)}) + {lag}"
+                found = con.sql(f"SELECT {micros} AS moment FROM delivered").to_arrow_table()
             except duckdb.Error as error:
                 raise ConfigError(f"{self._use_case.name}, source {self.name}: {str(error).splitlines()[0]}") from None
             if found.column("moment").null_count:

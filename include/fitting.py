@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from include import model_params, splits, statistics
+from include.columns import floats
 from include.errors import SourceError
 from include.predictor import Columns, Feature, Predictor, Schema, calibrated, encode
 from include.usecase import UseCase
@@ -140,7 +141,7 @@ def columns_of(frame: pa.Table, schema: Schema) -> Columns:
         if feature.codes is not None:
             columns[feature.name] = column.to_pylist()
         else:
-            columns[feature.name] = np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False))
+            columns[feature.name] = floats(column)
     return columns
 
 
@@ -150,7 +151,7 @@ def labels_of(frame: pa.Table) -> Numbers:
     Raises:
         SourceError: a label is null or something else.
     """
-    labels = np.asarray(frame.column("label").cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
+    labels = floats(frame.column("label"))
     wrong = ~np.isin(labels, (0.0, 1.0))
     if wrong.any():
         raise SourceError(

@@ -179,7 +179,7 @@ def _look(
     found.rates = _rates(use_case, whole)
     if 0 < rate < 1:
         found.facts.append(("first training", _trainable(use_case, key, whole, rate)))
-        found.problems += _leaks(use_case, frame)
+        _leaks(use_case, frame, found)
     else:
         found.problems.append(
             f"{use_case.name}: every label is {rate:g}, and a model needs both; see label.positive or label.sql"
@@ -188,15 +188,12 @@ def _look(
     return found
 
 
-def _leaks(use_case: UseCase, frame: pa.Table) -> list[str]:
-    """Return what the leak gate of training says of the frame, all of it; a feature that is null everywhere is named first."""
-    if nothing := list(_nulls(use_case, frame)):
-        return nothing
-    try:
-        leaks.check(frame, use_case)
-    except ConfigError as error:
-        return str(error).splitlines()
-    return []
+def _leaks(use_case: UseCase, frame: pa.Table, found: Tried) -> None:
+    """Add what the leak gate of training says of the frame, all of it: refusals are problems, questions facts."""
+    said = leaks.check(frame, use_case)
+    found.problems += _nulls(use_case, frame)
+    found.problems += [f"{use_case.name}: {one}" for one in said.refusals if one.kind != "null"]
+    found.facts += [("question", one.evidence) for one in said.questions]
 
 
 def _rates(use_case: UseCase, rows: pa.Table) -> list[tuple[str, int, str]]:
