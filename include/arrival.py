@@ -174,12 +174,13 @@ class Arrivals:
             con.register("found", found)
             return con.sql(f"SELECT coalesce(moment, {fallback}) AS moment FROM found").to_arrow_table()
         place = pa.array(np.arange(len(found)))
-        con.register("found", found.append_column("file", self.delivery.rows.column(FILE)).append_column("place", place))
+        found = found.append_column("file", self.delivery.rows.column(FILE)).append_column("row", self.delivery.rows.column(ROW))
+        con.register("found", found.append_column("place", place))
         return con.sql(
             "SELECT coalesce(moment, last_value(moment IGNORE NULLS) OVER earlier, first_value(moment IGNORE NULLS) OVER later, "
             f"{fallback}) AS moment FROM found WINDOW "
-            "earlier AS (PARTITION BY file ORDER BY place ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW), "
-            "later AS (PARTITION BY file ORDER BY place ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) ORDER BY place"
+            "earlier AS (PARTITION BY file ORDER BY row, place ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW), "
+            "later AS (PARTITION BY file ORDER BY row, place ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) ORDER BY place"
         ).to_arrow_table()
 
 
