@@ -8,7 +8,8 @@ import pyarrow.compute as pc
 
 from include.contract import CONFLICT, RULE
 from include.curation import Judged
-from include.expectations import Profile
+from include.durations import format_duration
+from include.expectations import AGE, Profile
 from include.partitions import Period
 from include.sources import FILE, ROW
 from include.tables import CREATED
@@ -38,13 +39,15 @@ def profile(name: str, judged: Judged, period: Period | None = None) -> Profile:
     for column in judged.curated.column_names[:-2]:
         bad = sum(count for rule, count in judged.rules.items() if rule.startswith(f"{column}: "))
         profile[f"{name}.{column}: share of bad values"] = bad / rows
-    if period is not None and len(judged.curated):
-        newest = pc.max(judged.curated.column(CREATED)).as_py()
-        profile[f"{name}: periods since the newest arrival"] = (period.as_of - newest) / (period.as_of - period.arrival_start)
+    if period is not None:
+        # What came late or by a person's hand is created at the interval's start, and so makes no partition fresher. Where
+        # no row is sound, the newest arrival is at least a period ago.
+        newest = pc.max(judged.curated.column(CREATED)).as_py() if len(judged.curated) else period.arrival_start
+        profile[f"{name}: {AGE}"] = (period.as_of - newest).total_seconds()
     return profile
 
 
-def told(name: str, source: Source, judged: Judged) -> str:
+def told(name: str, source: Source, judged: Judged, found: Profile) -> str:
     """Return what is wrong with a source, with samples; empty where nothing is."""
     parts = []
     diff = judged.diff.text(source)
@@ -57,6 +60,11 @@ def told(name: str, source: Source, judged: Judged) -> str:
     least = max(source.min_rows, 1 if source.empty == "block" else 0)
     if judged.rows < least or (source.max_rows is not None and judged.rows > source.max_rows):
         parts.append(f"{judged.rows} rows came, expected are {least} to {source.max_rows or 'any number'}")
+    age = found.get(f"{name}: {AGE}")
+    if source.fresh is not None and age is not None and age > source.fresh.total_seconds():
+        parts.append(
+            f"its newest row arrived {age / 3600:.1f} h before as_of, longer than fresh: {format_duration(source.fresh)}"
+        )
     return f"source {name}: {'; '.join(parts)}" if parts else ""
 
 
@@ -72,5 +80,5 @@ def _sample(judged: Judged, rule: str) -> str:
 
 def explained(column: str) -> bool:
     """Tell whether `told` has words for a profile column that failed."""
-    words = ("columns missing", "columns not declared", ": rows", "share of bad rows", "share of bad values", "conflicting")
+    words = ("columns missing", "columns not declared", ": rows", "share of bad rows", "share of bad values", "conflicting", AGE)
     return any(word in column for word in words)
