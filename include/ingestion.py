@@ -8,7 +8,7 @@ source says `late: refuse`; rows that are gone are refused. With a reason (the o
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -105,6 +105,21 @@ def _chunks(works: Sequence[Work]) -> Iterator[list[Work]]:
         yield list(works[start : start + size])
 
 
+def told(sources: Mapping[str, Facts]) -> list[str]:
+    """Return in words what a person should know of a partition's record: late rows, and static versions still to come."""
+    return [text for name, fact in sources.items() for text in (late.told(name, fact), snapshots.told(name, fact)) if text]
+
+
+def observed(results: Sequence[StageResult]) -> list[str]:
+    """Return since when each static source's versions were observed: what a partition before that knows is what was read then."""
+    first: dict[str, str] = {}
+    for result in results:
+        for name, fact in result.outputs.get("sources", {}).items():
+            if fact.get("observed"):
+                first[name] = min(first.get(name, fact["observed"]), fact["observed"])
+    return [f"static source {name}: its versions are observed since {at[:16].replace('T', ' ')}" for name, at in first.items()]
+
+
 class _Intake:
     """The sources of some partitions, each read when it is first asked for and kept for the others."""
 
@@ -113,6 +128,7 @@ class _Intake:
         self._redriven = Taken(works)
         self._read: dict[str, Arrivals | Delivery | EvergreenError] = {}
         self._own: dict[tuple[str, str], Arrivals] = {}
+        self._stamps: dict[tuple[str, str], dict[str, str]] = {}
         self._late: dict[str, Late] = {}
         self._recorded: dict[str, dict[str, Facts]] = {}
 
@@ -152,7 +168,7 @@ class _Intake:
             reason = f"no rows of {', '.join(empty)} arrived in {work.key}; deliver them, or write empty: allow for the source"
             return Outcome("blocked", "", reason, {"sources": facts}, entries=tuple(entries))
         whole = combine([f"{name}:{fact['digest']}" for name, fact in sorted(facts.items())])
-        return Outcome("done", whole, outputs={"sources": facts}, entries=tuple(entries))
+        return Outcome("done", whole, "; ".join(told(facts)), {"sources": facts}, entries=tuple(entries))
 
     def _events(self, name: str, source: Source, work: Work, before: Facts | None) -> tuple[Facts, pa.Table | None]:
         """Return what a partition has of a source, and its rows where they are to be compared or written."""
@@ -229,7 +245,7 @@ class _Intake:
         marks: dict[str, str] = {}
         for one in opened:
             assert one.owner is not None
-            marks |= stamps(name, work.use_case, work.settings, one.owner.key, self._reader)
+            marks |= self._stamps[name, one.owner.key]
         return {"marks": {file: stamp for file, stamp in marks.items() if file not in left.files}}
 
     def _known(self, name: str) -> dict[str, Facts]:
@@ -259,14 +275,14 @@ class _Intake:
 
     def _whole(self, name: str, source: Source, work: Work) -> Arrivals:
         """Read a source for all these partitions, and as far back as late rows are looked for."""
-        due = [one.period for one in self._works if partitions.within(source.history, one.key)]
+        due = sorted((one.period for one in self._works if partitions.within(source.history, one.key)), key=_by_key)
         closed = [partitions.period(work.use_case, key) for key in sorted(self._known(name)) if key <= due[-1].key]
         near = [one for one in closed if _looked_at(source, due[0], one)]
-        periods = sorted({*due, *(near if source.sql is not None else ())}, key=lambda one: one.key)
+        periods = sorted({*due, *(near if source.sql is not None else ())}, key=_by_key)
         found = Arrivals(name, work.use_case, read(name, work.use_case, work.settings, self._reader, periods))
         if source.simulator is None:  # what follows from a rule is never late
             # Rows of a database without a time belong to the first partition, however far back that is.
-            near = sorted({*near, *(closed[:1] if source.sql is not None else ())}, key=lambda one: one.key)
+            near = sorted({*near, *(closed[:1] if source.sql is not None else ())}, key=_by_key)
             self._late[name] = late.look(name, work, self._known(name), [found], near)
         return found
 
@@ -274,6 +290,8 @@ class _Intake:
         """Return the arrivals of a partition's own files."""
         if (name, key) not in self._own:
             owner = partitions.period(work.use_case, key)
+            # Before they are read: what is written meanwhile then differs from the mark, and is opened again.
+            self._stamps[name, key] = stamps(name, work.use_case, work.settings, key, self._reader)
             delivery = read(name, work.use_case, work.settings, self._reader, [owner])
             self._own[name, key] = Arrivals(name, work.use_case, delivery, owner)
         return self._own[name, key]
@@ -304,6 +322,10 @@ class _Intake:
         return found
 
 
+def _by_key(period: Period) -> str:
+    return period.key
+
+
 def _looked_at(source: Source, period: Period, closed: Period) -> bool:
     """Tell whether late rows of a closed partition are looked for."""
     return source.looks_back is None or closed.as_of > period.arrival_start - source.looks_back
@@ -312,13 +334,14 @@ def _looked_at(source: Source, period: Period, closed: Period) -> bool:
 def _restated(work: Work, before: dict[str, Facts], facts: dict[str, Facts], fresh: dict[str, pa.Table]) -> list[AuditEntry]:
     """Return the audit entry of a restatement, or refuse it."""
     changed = [name for name in fresh if name in before and before[name]["digest"] != facts[name]["digest"]]
+    entries = _declared(work, before, facts)
     if not changed:
-        return []
-    told = {name: _difference(work, name, facts[name], fresh[name]) for name in changed}
+        return entries
+    differing = {name: _difference(work, name, facts[name], fresh[name]) for name in changed}
     reason, named = work.options.get("restate"), work.options.get("sources") or changed
     refused = [name for name in changed if not reason or name not in named]
     if refused:
-        shown = "; ".join(f"{name}: {told[name]}" for name in refused)
+        shown = "; ".join(f"{name}: {differing[name]}" for name in refused)
         static = "".join(f" --source {name}" for name in refused if work.use_case.sources[name].kind == "static")
         raise RestatementRefused(
             f"{work.use_case.name} {work.key} is recorded with other rows ({shown}). The record stands. To take the new rows, "
@@ -326,13 +349,22 @@ def _restated(work: Work, before: dict[str, Facts], facts: dict[str, Facts], fre
         )
     sources: dict[str, Any] = {}
     for name in changed:
-        sources[name] = {"was": before[name]["digest"], "is": facts[name]["digest"], "difference": told[name]}
+        sources[name] = {"was": before[name]["digest"], "is": facts[name]["digest"], "difference": differing[name]}
         if "version" in facts[name]:
             others = snapshots.knowing(name, work, facts[name]["version"])
             sources[name] |= {"version": facts[name]["version"], "stale": others}
             log.warning("%s %s is restated; stale with it: %s", name, facts[name]["version"], ", ".join(others) or "no other")
     details = {"reason": str(reason), "sources": sources}
-    return [AuditEntry("partition.restated", work.use_case.name, work.key, work.actor, details, work.started)]
+    return [*entries, AuditEntry("partition.restated", work.use_case.name, work.key, work.actor, details, work.started)]
+
+
+def _declared(work: Work, before: Mapping[str, Facts], facts: Mapping[str, Facts]) -> list[AuditEntry]:
+    """Return the audit entry of a record whose sources are others than before: the use case's file is the reason."""
+    added, removed = sorted(set(facts) - set(before)), sorted(set(before) - set(facts))
+    if not before or not added + removed:
+        return []
+    details = {"added": added, "removed": removed, "reason": "the use case declares other sources"}
+    return [AuditEntry("partition.redeclared", work.use_case.name, work.key, work.actor, details, work.started)]
 
 
 def _stored(work: Work, name: str, fact: Facts) -> bool:
