@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import duckdb
 
-from include import usecase_file
+from include import declared, usecase_file
 from include.asof import AsOfViews, resolve_sql
 from include.errors import ConfigError
 from include.lake import Lake, connect
@@ -40,6 +40,7 @@ def check_file(path: Path) -> UseCase:
 
 def problems(use_case: UseCase) -> Iterator[Problem]:
     """Yield what is wrong: where, and what with its remedy."""
+    yield from declared.problems(use_case)
     for name, source in use_case.sources.items():
         yield from _source(("sources", name), source)
     yield from _label(use_case)
@@ -78,15 +79,51 @@ def _label(use_case: UseCase) -> Iterator[Problem]:
         known = {*source.columns, *source.time_columns}
         if label.column not in known:
             yield ("label", "column"), f"{label.column!r} is no column of {label.source}; it has {sorted(known)}"
-        elif (kind := source.columns[str(label.column)].type) not in ("bool", "int64", "float64"):
-            yield ("label", "column"), f"{label.column!r} is of type {kind}; a label is bool or 0 and 1, else write label.sql"
+        elif label.column in source.columns:
+            yield from _outcome(use_case, source.columns[label.column].type)
         if label.assumed_lag is None and label.label_time not in known:
             yield ("label", "label_time"), f"{label.label_time!r} is no column of {label.source}; name one, or `event + DURATION`"
+        elif label.label_time in source.columns and (kind := source.columns[label.label_time].type) not in ("timestamp", "date"):
+            yield ("label", "label_time"), f"{label.label_time!r} is of type {kind}; declare its column timestamp or date"
         if use_case.entity.key not in known:
             yield ("label", "source"), f"{label.source} has no column {use_case.entity.key!r}, the entity's key; declare it"
+        yield from _entity(use_case, label.source)
     elif label.sql is not None:
         wanted = (use_case.entity.key, "event_timestamp", "label_timestamp", "label")
         yield from _sql(use_case, ("label", "sql"), label.sql, wanted, label.lookback)
+
+
+def _outcome(use_case: UseCase, kind: str) -> Iterator[Problem]:
+    """Yield what keeps a label column of a type from being 0 and 1."""
+    label = use_case.label
+    if not label.positives and kind not in ("bool", "int64", "float64"):
+        yield (
+            ("label", "column"),
+            f"{label.column!r} is of type {kind}; a label is bool or 0 and 1, else name what counts as 1 by `positive`",
+        )
+    elif label.positives and kind in ("timestamp", "date"):
+        yield ("label", "column"), f"{label.column!r} is of type {kind}, which is no outcome; write label.sql"
+    elif kind in ("bool", "int64", "float64"):
+        for text in label.positives:
+            if not _reads(text, kind):
+                yield ("label", "positive"), f"{text!r} is no value of {label.column!r}, which is of type {kind}; correct one"
+
+
+def _reads(text: str, kind: str) -> bool:
+    with connect() as con:
+        query = f"SELECT try_cast(? AS {declared.SQL_TYPES[kind]}) IS NOT NULL"
+        return bool(con.execute(query, [text.strip()]).fetchall()[0][0])
+
+
+def _entity(use_case: UseCase, name: str) -> Iterator[Problem]:
+    """Yield that a source holds the entity's key in another type than the entity has."""
+    entity, column = use_case.entity, use_case.sources[name].columns.get(use_case.entity.key)
+    if column is not None and column.type not in (entity.type, "float64"):
+        right = column.type if column.type in ("int64", "string") else "string"
+        yield (
+            ("entity",),
+            f"{entity.key!r} is {column.type} in {name}, but the entity is {entity.type}; write type: {right} for both",
+        )
 
 
 def _view(use_case: UseCase, name: str) -> Iterator[Problem]:
@@ -94,13 +131,15 @@ def _view(use_case: UseCase, name: str) -> Iterator[Problem]:
     if view.source is not None:
         source = use_case.sources[view.source]
         for column, kind in view.columns.items():
-            declared = source.columns.get(column)
-            if declared is None:
+            contract = source.columns.get(column)
+            if contract is None:
                 yield (*where, "columns", column), f"is no column of {view.source}; it has {sorted(source.columns)}"
-            elif not _fits(declared.type, kind):
-                yield (*where, "columns", column), f"is {declared.type} in {view.source}, not {kind}; declare one of the two"
+            elif not _fits(contract.type, kind):
+                yield (*where, "columns", column), f"is {contract.type} in {view.source}, not {kind}; declare one of the two"
         if use_case.entity.key not in source.columns:
             yield (*where, "source"), f"{view.source} has no column {use_case.entity.key!r}, the entity's key; declare it"
+        elif view.source != use_case.label.source:
+            yield from _entity(use_case, view.source)
     elif view.sql is not None:
         wanted = (use_case.entity.key, *(TIMES if view.grain == "event" else ()), *view.columns)
         yield from _sql(use_case, (*where, "sql"), view.sql, wanted, view.lookback)

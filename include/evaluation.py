@@ -26,7 +26,7 @@ from include.statistics import Numbers
 from include.work import Outcome, Read, Work
 
 NAME = "evaluation"
-FIELDS = ("gates", "entity", "label.max_censored")
+FIELDS = ("gates", "entity", "label.max_censored", "training.seed")
 LIBRARIES = ("lightgbm", "numpy", "pyarrow")
 NOBODY = "none"
 COUNTED = ("evaluation", "immature", "censored", "restated")
@@ -103,14 +103,17 @@ def judge(
     """Return the judgement and the opponent's scores on the same rows (None: there are none to compare with)."""
     gates = work.use_case.gates
     enough = gate.enough_rows(labels, gates.min_rows)
-    checks, metrics = gate.absolute(labels, scores, model.manifest["metrics"].get("yardstick_auc"), gates)
+    yardstick = model.manifest["metrics"].get("yardstick_auc")
+    seed = work.use_case.training.seed
+    checks, metrics = gate.absolute(labels, scores, yardstick, gates, seed)
     checks.append(gate.censored(model.manifest["counts"].get("censored_share"), work.use_case.label.max_censored))
     rival = None
     if against is not None:
         found, rival = _against(work, model, against, rows, labels, scores)
         checks.append(found)
     if rival is not None:
-        difference = statistics.auc_difference(labels, scores, rival)
+        entities = rows.column(work.use_case.entity.key)
+        difference = statistics.auc_difference(labels, scores, rival, entities)
         metrics |= {"opponent_auc": statistics.auc(labels, rival), "difference": difference.value}
         metrics |= {"difference_low": difference.low, "difference_high": difference.high}
     standing = _standing(work, model)
@@ -135,7 +138,8 @@ def _against(
         rival = _scores(work, against, rows, model.feature_set)
     except EvergreenError as error:
         return Check(name, None, -margin, "hold", f"version {against.version} cannot be asked: {error}"), None
-    return gate.not_worse(name, statistics.auc_difference(labels, scores, rival), margin), rival
+    entities = rows.column(work.use_case.entity.key)
+    return gate.not_worse(name, statistics.auc_difference(labels, scores, rival, entities), margin), rival
 
 
 def _candidate(work: Work, version: int) -> Model:
@@ -224,7 +228,7 @@ def _scores(work: Work, model: Model, rows: pa.Table, feature_set: str) -> Numbe
         spine = frames.Spine(rows=rows.select(names), immature=0, censored=0, restated=0)
         other = featuresets.recorded(work.records, work.use_case.name, model.feature_set)
         pins = frames.pins(work.lake, work.use_case, other)
-        rows = frames.training_frame(work.settings, work.use_case, other, spine, pins)
+        rows = frames.training_frame(work.settings, work.use_case, other, spine, pins, records=work.records)
     return predictor.many(columns_of(rows, predictor.schema))
 
 

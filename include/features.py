@@ -16,8 +16,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include import featuresets, partitions
+from include import decisions, featuresets, partitions
 from include.asof import AsOfViews, literal, tables_in
+from include.declared import cast
 from include.errors import ConfigError
 from include.featuresets import FeatureSet, FeatureView
 from include.lake import combine, connect, digest, quote
@@ -32,14 +33,6 @@ LIBRARIES = ("duckdb", "pyarrow")
 CHUNK = 120
 
 log = logging.getLogger(__name__)
-_SQL_TYPES = {"int64": "BIGINT", "float64": "DOUBLE", "string": "VARCHAR", "bool": "BOOLEAN"}
-_INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
-_ACCEPTED = {  # what may be cast without a loss that nobody asked for; a column of nothing but NULL may be anything
-    "int64": {*_INTEGERS, "NULL"},
-    "float64": {*_INTEGERS, "FLOAT", "DOUBLE", "DECIMAL", "NULL"},
-    "string": {"VARCHAR", "ENUM", "UUID", "NULL"},
-    "bool": {"BOOLEAN", "NULL"},
-}
 _TIMES = ("event_timestamp", "created_timestamp")
 
 
@@ -49,7 +42,7 @@ def reads(work: Work) -> list[Read]:
     Raises:
         MissingPartition: a partition of the lookback is not validated (or blocked), and its sources allow no gap.
     """
-    needed = featuresets.needed(work.records, work.use_case)
+    needed = featuresets.needed(work.records, work.use_case, [work.key])[work.key]
     found = [Read("feature_set", fs.version, fs.version) for fs in needed]
     used = {name for fs in needed for view in fs.views for name in sources_of(work.use_case, view)}
     for result in _validated(work, needed, sorted(used)):
@@ -91,8 +84,8 @@ def sources_of(use_case: UseCase, view: FeatureView) -> list[str]:
     else:
         try:
             names = tables_in(str(view.sql))
-        except duckdb.Error as error:
-            raise ConfigError(f"{use_case.name}: view {view.name}: {error}") from None
+        except ConfigError as error:
+            raise ConfigError(f"{use_case.name}: view {view.name}: the query {error}") from None
     unknown = sorted(names - set(use_case.sources))
     if unknown:
         raise ConfigError(f"{use_case.name}: view {view.name} reads {unknown}; sources are {sorted(use_case.sources)}")
@@ -122,17 +115,19 @@ def _history(use_case: UseCase, name: str) -> Any:
 
 def _compute_chunk(works: Sequence[Work]) -> Iterator[tuple[Work, Outcome]]:
     first = works[0]
-    needed = featuresets.needed(first.records, first.use_case)
+    needed = featuresets.needed(first.records, first.use_case, [work.key for work in works])
+    sets = {fs.version: fs for each in needed.values() for fs in each}
     if not first.rehearsal:
-        for fs in needed:
+        for fs in sets.values():
             first.records.add_feature_set(first.use_case.name, fs.version, fs.to_dict())
-    views = {view.version: view for fs in needed for view in fs.views}
-    now = {view.version for view in needed[0].views}
-    with _Loaded(first, works, list(views.values())) as loaded:
+    every = {view.version: view for fs in sets.values() for view in fs.views}
+    now = {view.version for view in needed[first.key][0].views}
+    with _Loaded(first, works, list(every.values())) as loaded:
         for work in works:
             written: dict[str, dict[str, Any]] = {}
             gone: dict[str, str] = {}
-            for version, view in views.items():
+            for view in {view.version: view for fs in needed[work.key] for view in fs.views}.values():
+                version = view.version
                 try:
                     rows = loaded.rows(view, work)
                 except ConfigError as error:
@@ -148,7 +143,7 @@ def _compute_chunk(works: Sequence[Work]) -> Iterator[tuple[Work, Outcome]]:
                     "rows": len(rows),
                     "digest": digest(rows, sort_by=[view.key, *_TIMES]),
                 }
-            yield work, _outcome(needed, written, gone)
+            yield work, _outcome(needed[work.key], written, gone)
 
 
 def _outcome(needed: Sequence[FeatureSet], written: dict[str, dict[str, Any]], gone: dict[str, str]) -> Outcome:
@@ -208,7 +203,7 @@ class _Loaded:
             schema = curated_schema(self._use_case.sources[names[0]])
             table = curated_table(self._lake, self._use_case, names[0])
             self._lake.scan(con, "curated", table, keys=[work.key], schema=schema)
-            known = f"(SELECT * FROM curated WHERE {quote(view.key)} IS NOT NULL)"
+            known = f"({decisions.standing(self._use_case.sources[names[0]], view.key, 'curated')})"
 
             def ask(sql: str) -> pa.Table:
                 return con.sql(sql).to_arrow_table()
@@ -239,10 +234,7 @@ def _typed(
     missing = [name for name in (*wanted, *(_TIMES if view.grain == "event" else ())) if name not in found]
     if missing:
         raise ConfigError(f"{where}: no column {missing} among {list(found)}; add it to the SELECT, or correct the YAML")
-    for name, kind in wanted.items():
-        if found[name].split("(")[0].strip('"') not in _ACCEPTED[kind]:
-            raise ConfigError(f"{where}: column {name} is {found[name]}, declared {kind}; cast it, or declare what it is")
-    chosen = [f"CAST({quote(name)} AS {_SQL_TYPES[kind]}) AS {quote(name)}" for name, kind in wanted.items()]
+    chosen = [f"{cast(name, found[name], kind, where)} AS {quote(name)}" for name, kind in wanted.items()]
     if view.grain == "snapshot":
         times = [literal(work.as_of), literal(work.as_of + view.availability)]
         arrived = ""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, cast
 
-from include import memo, partitions
+from include import declared, memo, partitions
 from include.audit import AuditEntry
 from include.clock import utc_now
 from include.config import Settings
@@ -238,6 +238,7 @@ def _code(stage: Stage) -> str:
 
 
 def _memo_key(stage: Stage, work: Work, code: str) -> tuple[str, list[Read]]:
+    declared.refuse(work.use_case)
     reads = stage.reads(work)
     key = memo.memo_key(
         stage=stage.NAME,

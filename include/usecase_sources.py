@@ -39,7 +39,11 @@ class Column(Strict):
 
     type: ColumnType
     header: str | None = None
-    nullable: bool = True
+    nullable: bool | None = Field(
+        default=None,
+        description="Whether a value may be missing. None: yes, but not where the column is the source's key or, of events, the "
+        "entity's key; true for the entity's key leaves rows without an entity out of labels and views.",
+    )
     min: float | None = None
     max: float | None = None
     values: list[str] | None = Field(default=None, description="The allowed values, as text.")
