@@ -224,13 +224,17 @@ def quarantine_list(
 
     settings = current_settings()
     case = find_use_case(settings, use_case)
-    rows = quarantine.found(settings, open_records(settings), case, partition=partition, source=source, rule=rule)
+    records = open_records(settings)
     if to is not None:
+        rows = quarantine.found(settings, records, case, partition=partition, source=source, rule=rule)
         say(f"{quarantine.export(rows, case, to)} row(s) written to {to}; correct them there, and delete those that shall stay")
         return
+    rows = quarantine.found(settings, records, case, partition=partition, source=source, rule=rule, limit=limit)
     columns, shown = quarantine.listed(rows, limit)
     show(columns, shown)
-    say(f"{len(rows)} row(s) in quarantine" + (f", the first {len(shown)} shown" if len(rows) > len(shown) else ""))
+    counts = quarantine.rules(settings, case, partition=partition, source=source)
+    there = sum(counts.values()) if rule is None else counts.get(rule, 0)
+    say(f"{there} row(s) in quarantine" + (f", the first {len(shown)} shown" if there > len(shown) else ""))
 
 
 @quarantine_app.command("redrive")

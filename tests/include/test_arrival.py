@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from include.errors import SourceError
+from include.errors import ConfigError, SourceError
 from include.partitions import period
 from include.sources import FileReader
 from tests.intake import HEAD, Intake
@@ -395,3 +395,18 @@ def test_a_source_that_is_declared_or_taken_out_later_is_on_the_audit_record(tmp
     made.ingest(DAYS[0])
     told = [entry.details for entry in made.records.entries("shop", action="partition.redeclared")]
     assert sorted((one["added"], one["removed"]) for one in told) == [([], ["people"]), (["people"], [])]
+
+
+def test_a_partition_whose_newest_row_is_old_blocks_where_the_source_says_so(tmp_path: Path) -> None:
+    """At the bound and a microsecond beyond it; rows that come late make no partition fresher."""
+    made = Intake(tmp_path, more="fresh: 6h")
+    made.put(HEAD + line(1, "01 18:00:00") + line(2, "02 17:59:59.999999"))
+    assert made.validate(DAYS[0]).state == "done"
+    report = made.validate(DAYS[1])
+    assert report.state == "blocked"
+    assert "its newest row arrived 6.0 h before as_of, longer than fresh: 6h" in report.reason
+    made.define()
+    assert made.run("validation", DAYS[1]).state == "done", "no source is held to freshness that does not ask for it"
+    made.define(more="fresh: 6h\n    empty: allow")
+    with pytest.raises(ConfigError, match="fresh is for events that must come"):
+        made.run("validation", DAYS[1])
