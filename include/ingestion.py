@@ -200,6 +200,8 @@ class _Intake:
         elif len(refused := behind.before(work.key).timed()) and not source.takes_late:
             raise late.refusal(name, refused, work)
         elif is_newest(work):
+            if behind.compared:  # with these rows taken nothing of them is left: the next night has not to compare them again
+                facts["compared"] = behind.compared
             behind, coming = Late(), behind.before(work.key)
             taken, facts["corrections"] = coming.taken(work), coming.corrections
         own = joined([own, taken])

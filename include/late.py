@@ -10,7 +10,7 @@ with other values is a correction. A copy of a row that is on record is neither.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,9 +33,13 @@ Facts = dict[str, Any]
 
 @dataclass(frozen=True)
 class Late:
-    """The late rows of one source, each with the closed partition that it belongs to, and whether it is a correction."""
+    """The late rows of one source, each with the closed partition that it belongs to, and whether it is a correction.
+
+    `compared` are the checksums of what was offered for partitions that had to be compared row by row.
+    """
 
     rows: pa.Table = field(default_factory=lambda: pa.table({}))
+    compared: dict[str, str] = field(default_factory=dict)
 
     def of(self, key: str) -> Late:
         """Return those that belong to a partition."""
@@ -98,12 +102,16 @@ def look(name: str, work: Work, facts: Mapping[str, Facts], found: Sequence[Arri
     source, table = work.use_case.sources[name], work.table(f"raw/{name}")
     stored = set(work.lake.keys(table)) if closed else set()
     suspects: dict[str, pa.Table] = {}
+    sums: dict[str, str] = {}
+    equal = {pair for fact in facts.values() for pair in fact.get("compared", {}).items()}
     for period in closed:
         key, start, end = period.key, period.arrival_start, period.as_of
         if facts[key]["rows"] and key not in stored:  # what the lake has lost is read again, not late
             continue
-        if len(found) == 1 and found[0].checksum(start, end) in (facts[key].get("checksum"), facts[key].get("seen")):
-            continue
+        if len(found) == 1:
+            sums[key] = found[0].checksum(start, end)
+            if sums[key] in (facts[key].get("checksum"), facts[key].get("seen")) or (key, sums[key]) in equal:
+                continue
         rows = joined([one.between(start, end, guessed=True) for one in found])
         if len(rows):
             suspects[key] = rows.append_column(_BELONGS, pa.array([key] * len(rows), pa.string()))
@@ -113,7 +121,9 @@ def look(name: str, work: Work, facts: Mapping[str, Facts], found: Sequence[Arri
     known = work.lake.read(table, keys=sorted(suspects))
     mine = known.filter(own(known)) if len(known) else known
     mine = mine.append_column(_BELONGS, mine.column(PARTITION)) if len(mine) else mine
-    return _compared(offered, [mine, *(_taken(name, work, facts, key) for key in sorted(suspects))], source)
+    moved = _taken(name, work, facts)
+    late = _compared(offered, [mine, *(_from(moved, key) for key in sorted(suspects))], source)
+    return replace(late, compared={key: sums[key] for key in suspects if key in sums})
 
 
 def standing(name: str, work: Work, facts: Mapping[str, Facts], rows: pa.Table, late: Late) -> bool:
@@ -123,7 +133,7 @@ def standing(name: str, work: Work, facts: Mapping[str, Facts], rows: pa.Table, 
     record = record.append_column(_BELONGS, record.column(PARTITION)) if len(record) else record
     offered = rows.append_column(_BELONGS, pa.array([work.key] * len(rows), pa.string()))
     missing = _compared(record, [offered], work.use_case.sources[name]).rows
-    corrected = joined([late.rows, _taken(name, work, facts, work.key)])
+    corrected = joined([late.rows, _from(_taken(name, work, facts), work.key)])
     return len(_without(missing, corrected, work.use_case.sources[name].key)) == 0
 
 
@@ -135,7 +145,7 @@ def kept(name: str, work: Work) -> pa.Table:
 
 def without_taken(name: str, work: Work, facts: Mapping[str, Facts], rows: pa.Table) -> pa.Table:
     """Return a partition's own rows but for those that came late and that another partition has taken."""
-    return minus(rows, _taken(name, work, facts, work.key))
+    return minus(rows, _from(_taken(name, work, facts), work.key))
 
 
 def own(rows: pa.Table) -> pa.Array:
@@ -190,15 +200,20 @@ def _listed(fact: Facts) -> str:
     return f"of {', '.join(keys[:SHOWN])}" + (f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else "")
 
 
-def _taken(name: str, work: Work, facts: Mapping[str, Facts], key: str) -> pa.Table:
-    """Return the rows of a partition that others have taken late; where an older record does not say whose, all of them."""
-    keys = sorted(other for other, fact in facts.items() if fact.get("late") and other > key)
+def _taken(name: str, work: Work, facts: Mapping[str, Facts]) -> pa.Table:
+    """Return all rows that partitions have taken late."""
+    keys = sorted(key for key, fact in facts.items() if fact.get("late"))
     rows = work.lake.read(work.table(f"raw/{name}"), keys=keys) if keys else pa.table({})
-    if not len(rows):
-        return pa.table({})
-    rows = _moved(rows, work.use_case.sources[name])
-    file = rows.column(FILE)
-    rows = rows.filter(pc.or_(pc.invert(pc.starts_with(file, LATE)), pc.starts_with(file, f"{LATE}{key}/")))
+    return _moved(rows, work.use_case.sources[name])
+
+
+def _from(moved: pa.Table, key: str) -> pa.Table:
+    """Return those that belong to a partition; where an older record does not say to which, all that came after it."""
+    if not len(moved):
+        return moved
+    file = moved.column(FILE)
+    mine = pc.or_(pc.invert(pc.starts_with(file, LATE)), pc.starts_with(file, f"{LATE}{key}/"))
+    rows = moved.filter(pc.and_(mine, pc.greater(moved.column(PARTITION), key)))
     return rows.append_column(_BELONGS, pa.array([key] * len(rows), pa.string()))
 
 
