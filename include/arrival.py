@@ -27,9 +27,9 @@ from include.lake import TIMESTAMP, connect, digest, quote
 from include.partitions import Period
 from include.records import StageResult
 from include.sources import ARRIVED, FILE, ROW, Delivery, headers, partitioned
-from include.times import utc
 from include.usecase import UseCase
 from include.usecase_sources import Source
+from include.values import moment
 from include.work import Work
 
 MICRO = timedelta(microseconds=1)
@@ -113,8 +113,8 @@ class Arrivals:
         with connect() as con:
             con.register("delivered", rows)
             try:
-                moment = f"epoch_us({utc(f'trim({quote(name)})', source)}) + {lag}"
-                found = con.sql(f"SELECT {moment} AS moment FROM delivered").to_arrow_table()
+                micros = f"epoch_us({moment(name, source)}) + {lag}"
+                found = con.sql(f"SELECT {micros} AS moment FROM delivered").to_arrow_table()
             except duckdb.Error as error:
                 raise ConfigError(f"{self._use_case.name}, source {self.name}: {str(error).splitlines()[0]}") from None
             guessed = np.asarray(found.column("moment").is_null())

@@ -7,7 +7,7 @@ loads what a query needs once and then shows it, partition after partition, as i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -117,8 +117,9 @@ def _sql_file(use_case: UseCase, name: str) -> Path:
 class AsOfViews:
     """The curated sources of a use case in a DuckDB connection of their own, as known at one `as_of` after another.
 
-    `keys` are the lake partitions to load (static sources are loaded whole); `more` holds curated rows that are not in the lake.
-    `columns` narrows what is loaded of a source. After loading, the connection reaches no file and no network, and works on
+    `keys` are the lake partitions to load, `versions` those of static sources (one that it does not name is loaded whole, with
+    every version that it ever had); `more` holds curated rows that are not in the lake. `columns` narrows what is loaded of a
+    source. After loading, the connection reaches no file and no network, and works on
     one thread: sums of floating point numbers then do not depend on how rows were dealt out to threads.
     """
 
@@ -132,8 +133,10 @@ class AsOfViews:
         sources: Sequence[str] | None = None,
         columns: Mapping[str, Sequence[str]] | None = None,
         more: Mapping[str, pa.Table] | None = None,
+        versions: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         self._con, self._use_case = con, use_case
+        self._versions = versions or {}
         self._types: dict[str, dict[str, str]] = {}
         self._sources = list(use_case.sources) if sources is None else list(sources)
         for name in self._sources:
@@ -176,7 +179,8 @@ class AsOfViews:
         try:
             return self._con.sql(sql).to_arrow_table()
         except duckdb.Error as error:
-            raise ConfigError(f"{self._use_case.name}: the query fails: {error}\n(tables: {', '.join(self._sources)})") from None
+            told = str(error).split("\n\nLINE ", maxsplit=1)[0]  # its place is that in a query around this one
+            raise ConfigError(f"{self._use_case.name}: the query fails: {told}\n(tables: {', '.join(self._sources)})") from None
 
     def types(self, sql: str) -> dict[str, str]:
         """Return the columns that one SELECT gives, with DuckDB's types; the views must be shown (`at`) before."""
@@ -194,7 +198,8 @@ class AsOfViews:
         loaded = [*wanted, *(column for column in key if column not in wanted)]
         table, rows = curated_table(lake, self._use_case, name), f"__curated_{name}"
         static = source.kind == "static"
-        lake.scan(self._con, rows, table, keys=None if static else keys, schema=schema)
+        known = self._versions.get(name)
+        lake.scan(self._con, rows, table, keys=keys if not static else None if known is None else sorted(known), schema=schema)
         body = f"SELECT {', '.join(map(quote, loaded))} FROM {quote(rows)}"
         if more is not None and len(more):
             self._con.register(f"__more_{name}", more)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from include import durations, usecase_file
 from include.errors import ConfigError
-from include.profiling import Profile, Table, moment, text
+from include.guessing import written
+from include.profiling import Profile, Table, Worst, moment, text
 from include.roles import Roles, guess_roles
 
 RESERVED = {"partition", "source_file", "source_row", "arrived_at", "malformed"}
@@ -39,7 +40,11 @@ def draft(
     called = _name(name or path.name.split(".")[0])
     roles = guess_roles(table, key=key, time=time, label=label)
     document = "\n".join(_render(called, given_path or path.name, table, roles)) + "\n"
-    usecase_file.parse(document, where=f"draft of {path.name}", folder=path.parent)
+    use_case = usecase_file.parse(document, where=f"draft of {path.name}", folder=path.parent)
+    worst = table.worst(use_case.sources["rows"], use_case.cadence, use_case.entity.key)
+    if worst.share > use_case.sources["rows"].max_bad:  # a draft never blocks on the table that it was made from
+        document = "\n".join(_render(called, given_path or path.name, table, roles, worst)) + "\n"
+        usecase_file.parse(document, where=f"draft of {path.name}", folder=path.parent)
     return called, document
 
 
@@ -79,7 +84,7 @@ def path_in(folder: Path, table: Path, data_dir: Path) -> str:
     raise ConfigError(f"{table} is neither in {folder} nor in {data_dir}; write the YAML beside the table, or move the table")
 
 
-def _render(name: str, path: str, table: Table, roles: Roles) -> Iterator[str]:
+def _render(name: str, path: str, table: Table, roles: Roles, worst: Worst | None = None) -> Iterator[str]:
     names = {header: _plain(column) for header, column in column_names([c.header for c in table.columns]).items()}
     entity, event = names[roles.entity.header], names[roles.event.header]
     cadence, first, last, delay, why_delay, why_last = _times(table, roles)
@@ -95,6 +100,7 @@ def _render(name: str, path: str, table: Table, roles: Roles) -> Iterator[str]:
     yield "  rows:"
     yield f"    path: {json.dumps(path)}"
     yield f"    format: {table.format}"
+    yield from _dialect(table)
     yield f"    event_time: {event}  # guessed: when the row happened"
     if roles.arrival is not None:
         yield f"    arrival: {names[roles.arrival.header]}  # guessed: when the row could first be known"
@@ -103,10 +109,14 @@ def _render(name: str, path: str, table: Table, roles: Roles) -> Iterator[str]:
     record = [names[roles.record.header]] if roles.record else ([entity] if roles.entity.unique else [entity, event])
     yield f"    key: [{', '.join(record)}]  # guessed: what names a row; a later row of the same key corrects it"
     yield "    empty: allow  # a file that is given once has days without rows"
+    if worst is not None:
+        yield _max_bad(worst)
     yield f"    columns:  # types guessed from all {table.rows} rows"
     needed = {roles.entity.header, roles.event.header} | ({roles.record.header} if roles.record else set())
     for column in table.columns:
         yield f"      {names[column.header]}: {_column(column, names, column.header in needed, roles)}"
+    for header, nested in table.nested.items():
+        yield f"      # {_note(header)}: left out ({_note(nested)}: more than one value a row)"
     yield "label:"
     yield "  source: rows"
     yield f"  column: {names[roles.label.header]}  # guessed: it holds two values; 1 is what the score is the probability of"
@@ -140,8 +150,40 @@ def _column(column: Profile, names: dict[str, str], needed: bool, roles: Roles) 
         fields.append(f"header: {json.dumps(column.header)}")
     if needed and column.nulls == 0:
         fields.append("nullable: false")
-    note = f"  # guessed: {column.misfits} value(s) do not fit and would go to quarantine" if column.misfits else ""
-    return f"{{{', '.join(fields)}}}{note}"
+    fields += [field for field in written(column.column) if kind == column.type or field.startswith("null_values")]
+    notes = list(column.notes)
+    if column.misfits and kind == column.type:
+        shown = ", ".join(map(_note, column.examples))
+        notes.insert(0, f"{column.misfits} value(s) do not fit and would go to quarantine: {shown}")
+    elif len(fields) > 1 and written(column.column):
+        notes.insert(0, "so it is written")
+    told = f"  # guessed: {'; '.join(notes)}" if notes else ""
+    return f"{{{', '.join(fields)}}}{told}"
+
+
+def _max_bad(worst: Worst) -> str:
+    rules = ", ".join(f"{rule} ({count})" for rule, count in worst.rules)
+    why = f"{worst.bad} of {worst.rows} rows of one partition fail; of all: {rules}"
+    return f"    max_bad: {math.ceil(1_000 * worst.share) / 1_000}  # guessed: {why}"
+
+
+def _dialect(table: Table) -> Iterator[str]:
+    """Yield the fields of a CSV that is not written as most are."""
+    found = table.dialect
+    if table.format != "csv":
+        return
+    if found["separator"] != "," or not found["header"]:
+        yield f"    separator: {json.dumps(found['separator'])}  # guessed from the first lines"
+    if not found["header"]:
+        yield "    header: false  # guessed: the first line is a row; columns are c1, c2, ...: call them by `name: {header: c1}`"
+    if found["skip"]:
+        yield f"    skip: {found['skip']}  # guessed: the lines before the {'header' if found['header'] else 'first row'}"
+    if found["escape"] != "double":
+        yield f'    escape: {found["escape"]}  # guessed: quotes in quotes are written \\"'
+    if found["encoding"] != "utf-8":
+        yield f"    encoding: {found['encoding']}  # guessed: it is not UTF-8; see whether its letters read right"
+    if table.broken:
+        yield f"    # {table.broken} line(s) could not be split into columns, and would go to quarantine"
 
 
 def _times(table: Table, roles: Roles) -> tuple[str, date, date, str, str, str]:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from include import late, partitions, snapshots, unchanged
 from include.arrival import Arrivals, checksum, content_digest, is_newest, joined, reach
 from include.audit import AuditEntry
-from include.errors import EvergreenError, RestatementRefused
+from include.errors import Busy, EvergreenError, RestatementRefused
 from include.lake import PARTITION, combine, connect, quote
 from include.late import Late, shown
 from include.partitions import Period
@@ -26,7 +26,7 @@ from include.records import StageResult
 from include.redriven import Taken
 from include.sources import FILE, LATE, ROW, Delivery, FileReader, partitioned, read, stamps
 from include.usecase_sources import Source
-from include.work import Outcome, Read, Work
+from include.work import Outcome, Read, Work, lost
 
 NAME = "ingestion"
 FIELDS = ("cadence", "cut_off", "history", "sources")
@@ -73,6 +73,8 @@ def compute_range(works: Sequence[Work]) -> Iterator[tuple[Work, Outcome]]:
     for work, outcome in _compute(works):
         if isinstance(outcome, RestatementRefused):
             refused.append(str(outcome))
+        elif isinstance(outcome, Busy):
+            yield work, lost(outcome)
         elif isinstance(outcome, EvergreenError):
             recorded = work.result(NAME)
             if recorded is not None and recorded.state == "done":

@@ -12,6 +12,7 @@ from datetime import timedelta
 import duckdb
 import pyarrow as pa
 
+from include import memo
 from include.asof import AsOfViews, curated_name, literal, resolve_sql, tables_in, variables_in
 from include.decisions import standing
 from include.declared import cast
@@ -24,11 +25,20 @@ from include.usecase import UseCase
 from include.usecase_sources import Source
 
 _MICRO = timedelta(microseconds=1)
+RULES = (
+    "entity.key", "entity.type",
+    "label.source", "label.column", "label.positive", "label.label_time", "label.sql", "label.lookback",
+)  # fmt: skip
 
 
 def label_digest(rows: pa.Table, use_case: UseCase) -> str:
     """Return the digest of label rows."""
     return digest(rows, sort_by=[use_case.entity.key, EVENT])
+
+
+def rules_digest(use_case: UseCase) -> str:
+    """Return the digest of what a label is: labels of two definitions never stand in one training set."""
+    return memo.fields_digest(use_case, RULES)
 
 
 def sources(use_case: UseCase) -> list[str]:

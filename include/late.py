@@ -22,8 +22,8 @@ from include.errors import SourceError
 from include.lake import PARTITION, TIMESTAMP, connect, quote
 from include.partitions import Period
 from include.sources import ARRIVED, FILE, LATE, REDRIVEN, ROW
-from include.times import utc
 from include.usecase_sources import Source
+from include.values import moment
 from include.work import Work
 
 SHOWN = 3
@@ -223,8 +223,7 @@ def _moved(rows: pa.Table, source: Source) -> pa.Table:
         return rows
     chosen = f"starts_with({FILE}, '{LATE}')"
     if source.assumed_lag is not None and source.event_time in rows.column_names:
-        moment = utc(f"trim({quote(source.event_time)})", source)
-        before = f"{moment} + INTERVAL {source.assumed_lag // MICRO} MICROSECOND < {ARRIVED}"
+        before = f"{moment(source.event_time, source)} + INTERVAL {source.assumed_lag // MICRO} MICROSECOND < {ARRIVED}"
         chosen += f" OR ({before} AND NOT starts_with({FILE}, '{REDRIVEN}'))"
     with connect() as con:
         con.register("kept", rows)

@@ -25,6 +25,7 @@ Params = Mapping[str, float | int | str | bool]
 OURS = {
     "objective": "the outcome is 0 or 1, and the objective binary",
     "seed": "write training.seed",
+    "early_stopping_round": "write training.early_stopping",
     "deterministic": "equal frames give equal models",
     "force_row_wise": "equal frames give equal models",
     "force_col_wise": "equal frames give equal models",

@@ -78,6 +78,8 @@ def _given(columns: Sequence[Profile], header: str | None, option: str) -> Profi
         return None
     for column in columns:
         if column.header == header:
+            if not column.distinct:
+                raise ConfigError(f"{option} {header!r} has no values; name another column")
             return column
     raise ConfigError(f"{option} {header!r}: no such column; columns are {[column.header for column in columns]}")
 

@@ -41,7 +41,11 @@ _LOCAL_SCHEMES = ("file", "local", "dir", "zip", "tar", "simplecache", "filecach
 _KINDS = {
     ".csv": "csv",
     ".tsv": "csv",
+    ".tab": "csv",
     ".txt": "csv",
+    ".data": "csv",
+    ".dat": "csv",
+    ".asc": "csv",
     ".parquet": "parquet",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
@@ -112,7 +116,7 @@ def read(name: str, use_case: UseCase, settings: Settings, reader: FileReader, p
         return Delivery(named, {origin: tuple(found.column_names)}, {origin: source.sql.query}, ordered=False, files=False)
     parts, seen, digests = [], {}, {}
     for shown, path in files_of(name, use_case, settings, periods[0].key, reader):
-        answer, table = reader.read(path, shown, _kind(source, path, name), list(headers(source)))
+        answer, table = reader.read(path, shown, _kind(source, path, name), list(headers(source)), dialect(source))
         digests[shown] = answer["sha256"]
         if answer["columns"]:
             seen[shown] = tuple(answer["columns"])
@@ -129,6 +133,11 @@ def stamps(name: str, use_case: UseCase, settings: Settings, key: str, reader: F
         return {shown: stamp for shown, _, stamp in _offered(pattern, where)[1]}
     files = [(shown, path.stat()) for shown, path in files_of(name, use_case, settings, key, reader)]
     return {shown: f"{told.st_size}:{told.st_mtime_ns}" for shown, told in files}
+
+
+def dialect(source: Source) -> dict[str, Any]:
+    """Return what a source declares about how its CSV is written."""
+    return {name: getattr(source, name) for name in ("separator", "header", "skip", "escape", "encoding")}
 
 
 def simulated(source: Source, use_case: UseCase, settings: Settings) -> dict[str, str]:
@@ -161,15 +170,26 @@ class FileReader:
             self._folder = Path(tempfile.mkdtemp(prefix="evergreen-read-"))
         return self._folder
 
-    def read(self, path: Path, shown: str, kind: str, declared: list[str]) -> tuple[dict[str, Any], pa.Table]:
+    def read(
+        self, path: Path, shown: str, kind: str, declared: list[str], dialect: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], pa.Table]:
         """Have the child turn a file into text columns c0, c1, ...; return its answer and the rows.
+
+        Without a dialect, that of a CSV is guessed; the answer says what it is.
 
         Raises:
             SourceError: the file is damaged, hostile, or killed the child.
         """
         self._count += 1
         out = self.folder / f"{self._count}.arrow"
-        request = {"path": str(path), "kind": kind, "declared": declared, "out": str(out), "temporary": str(self.folder)}
+        request: dict[str, Any] = {
+            "path": str(path),
+            "kind": kind,
+            "declared": declared,
+            "out": str(out),
+            "temporary": str(self.folder),
+        }
+        request["dialect"] = dialect
         answer = self._ask(request, shown)
         if "error" in answer:
             raise SourceError(f"{shown}: {answer['error']}")
@@ -255,7 +275,8 @@ def files_of(name: str, use_case: UseCase, settings: Settings, key: str, reader:
     if (base / relative).is_dir():
         relative += "/*"
     found = sorted(base.glob(relative)) if base.is_dir() else []
-    found = [path for path in found if not path.name.startswith(".")]
+    named = set(Path(relative).parts)  # what the path itself names is wanted, whatever it begins with
+    found = [path for path in found if not any(_passed_over(part) for part in path.relative_to(base).parts if part not in named)]
     if len(found) > MAX_FILES:
         raise SourceError(f"{where} matches {len(found)} files; at most {MAX_FILES} are read: use {{partition}} in the path")
     for path in found:
@@ -274,6 +295,11 @@ def files_of(name: str, use_case: UseCase, settings: Settings, key: str, reader:
     if not files and not partitioned(use_case.sources[name]):
         raise SourceError(f"{where} matches no file in {base}; put the file there, or mend the path")
     return files
+
+
+def _passed_over(part: str) -> bool:
+    """Tell whether a file or folder is what a writer leaves beside its parts, such as `_SUCCESS`, `_delta_log` or `.crc`."""
+    return part.startswith((".", "_"))
 
 
 def _remote(pattern: str, where: str, reader: FileReader) -> list[tuple[str, Path]]:
@@ -302,6 +328,7 @@ def _offered(pattern: str, where: str) -> tuple[Any, list[tuple[str, str, str]]]
     try:
         system, path = fsspec.core.url_to_fs(pattern)
         matches = sorted(system.glob(path)) if re.search(r"[*?\[]", path) else [path] if system.exists(path) else []
+        matches = [match for match in matches if match == path or not _passed_over(match.rsplit("/", 1)[-1])]
         told = [(match, system.info(match)) for match in matches[: MAX_FILES + 1]]
     except (OSError, ValueError, ImportError) as error:
         raise _away(where, error) from None
