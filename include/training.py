@@ -81,7 +81,8 @@ def compute(work: Work) -> Outcome:
         work.lake.replace(training_table(work.lake, use_case, nothing.schema), work.key, nothing, fence=work.fence)
         return Outcome("done", combine(["no candidate", prepared.reason]), prepared.reason, outputs)
     train_rows = prepared.frame.filter(pa.array(prepared.parts == 0))
-    alone = leaks.check(train_rows, use_case)
+    leaking = leaks.check(train_rows, use_case)
+    leaking.refuse()
     names = pa.array(splits.PARTS, pa.string()).take(pa.array(prepared.parts, pa.int8()))
     rows = prepared.frame.append_column("split", names)
     content = digest(rows, sort_by=["event_timestamp", use_case.entity.key])
@@ -93,7 +94,8 @@ def compute(work: Work) -> Outcome:
     if work.rehearsal:
         return Outcome("done", answer)
     training_set = {"table": table, "digest": content, "table_version": version, "rows": len(rows)}
-    manifest = _manifest(work, current, prepared, fitted, training_set) | {"feature_auc": alone, "generation": generation}
+    manifest = _manifest(work, current, prepared, fitted, training_set)
+    manifest |= {"feature_auc": dict(leaking.alone), "leaks": leaking.to_dict(), "generation": generation}
     folder = _store(work, fitted, model_digest)
     manifest["reference"] = _reference(work, current, prepared.pins, folder)
     registry.close_stale_runs(work.settings, use_case.name, work.key)
