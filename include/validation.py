@@ -51,7 +51,7 @@ def reads(work: Work) -> list[Read]:
     if new:
         raise MissingPartition(
             f"{work.use_case.name} {work.key} was ingested before the sources {new} were declared; ingest it again: "
-            f"`evergreen run ingestion --use-case {work.use_case.name} --partition {work.key} --restate REASON`",
+            f"`evergreen run ingestion --use-case {work.use_case.name} --partition {work.key}`",
             keys=[work.key],
         )
     events = _label_events(work)
@@ -354,7 +354,7 @@ class _Range:
     def _reason(self, verdict: _Verdict) -> str:
         if not verdict.blocked:
             return ""
-        told = [findings.told(name, self._use_case.sources[name], one) for name, one in verdict.judged.items()]
+        told = [findings.told(name, self._use_case.sources[name], one, verdict.profile) for name, one in verdict.judged.items()]
         said = tuple(f"{name}{mark}" for name in verdict.judged for mark in ":.")
         unsaid = [column for column in verdict.failed if not (column.startswith(said) and findings.explained(column))]
         told += [f"{column} is {verdict.profile[column]}" for column in unsaid]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from include import expectations, runner
-from include.errors import EvergreenError, MissingPartition, RestatementRefused
+from include.errors import EvergreenError, MissingPartition
 from include.main_job import upgraded
 from tests.installation import Installation
 from tests.intake import COLUMNS, HEAD, Intake
@@ -201,36 +201,3 @@ def test_labels_of_another_definition_are_asked_for_by_name(tmp_path: Path, loos
     define(made, label=LABEL.replace("> 25", "> 40"))
     with pytest.raises(MissingPartition, match=r"hold no labels as label is defined now.*load-history shop --from 2026-01-0"):
         made.run("training", KEYS[-1])
-
-
-MORE = """  visits:
-    path: visits.csv
-    empty: allow
-    key: [customer_id]
-    arrival: event + 0s
-    columns: {customer_id: {type: int64}}
-"""
-
-
-def test_a_source_that_comes_or_goes_changes_a_recorded_day_only_with_a_reason(tmp_path: Path) -> None:
-    made = shop(tmp_path)
-    made.ingest(KEYS[0])
-    alone = (made.folder / "shop.yaml").read_text()
-    (made.folder / "shop.yaml").write_text(alone.replace("label:", MORE + "label:"))
-    made.put("customer_id,event_timestamp\n1,2026-01-01T09:00:00Z\n", "visits.csv")
-    recorded = made.result("ingestion", KEYS[0])
-    with pytest.raises(RestatementRefused, match=r"visits: a source declared since, \+1 rows.*--restate REASON"):
-        made.ingest(KEYS[0])
-    with pytest.raises(MissingPartition, match="--restate REASON"):
-        made.run("validation", KEYS[0])
-    assert made.result("ingestion", KEYS[0]) == recorded
-    made.ingest(KEYS[0], restate="visits are known now")
-    assert differing(made) == []
-    (made.folder / "shop.yaml").write_text(alone)
-    with pytest.raises(RestatementRefused, match="visits: no source any more, -1 rows"):
-        made.ingest(KEYS[0])
-    assert made.ingest(KEYS[0], restate="visits were wrong").digest == recorded.digest
-    said = [
-        entry.details["sources"]["visits"]["difference"] for entry in made.records.entries("shop", action="partition.restated")
-    ]
-    assert said == ["a source declared since, +1 rows", "no source any more, -1 rows"]
