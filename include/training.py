@@ -197,7 +197,7 @@ def _inputs(work: Work, current: featuresets.FeatureSet) -> tuple[list[StageResu
     before = partitions.earlier(use_case, keys[0])  # the ttl counts from the as_of before the oldest decision
     keys = keys if before is None else [before, *keys]
     if all(source.gaps == "allow" for source in use_case.sources.values()):
-        there = {(row.stage, row.key) for row in work.records.results(use_case.name) if row.state == "done"}
+        there = {where for where, state in work.records.states(use_case.name).items() if state == "done"}
         keys = [key for key in keys if key == work.key or {("validation", key), ("features", key)} <= there]
     validated, built = work.need("validation", keys), work.need("features", keys)
     _labelled(work, validated)
