@@ -105,7 +105,8 @@ def judge(
     enough = gate.enough_rows(labels, gates.min_rows)
     yardstick = model.manifest["metrics"].get("yardstick_auc")
     seed = work.use_case.training.seed
-    checks, metrics = gate.absolute(labels, scores, yardstick, gates, seed)
+    carriers = model.manifest.get("leaks", {}).get("carriers", ())
+    checks, metrics = gate.absolute(labels, scores, yardstick, gates, seed, carriers)
     checks.append(gate.censored(model.manifest["counts"].get("censored_share"), work.use_case.label.max_censored))
     rival = None
     if against is not None:

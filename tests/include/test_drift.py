@@ -159,6 +159,7 @@ def test_the_opponents_sample_is_the_reference_if_it_is_older(house: House) -> N
 
 @pytest.mark.parametrize("trained_on", [KEYS[2], KEYS[4]])
 def test_an_opponent_of_the_same_or_a_newer_partition_is_no_reference(house: House, trained_on: str) -> None:
+    house.day(KEYS[0])
     house.day(KEYS[1])
     house.model(1, trained_on)
     house.day(KEYS[2], opponent=1)
