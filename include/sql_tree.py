@@ -222,7 +222,7 @@ def _reasons(root: Node, within: frozenset[str] = frozenset()) -> Iterator[str]:
             yield "takes a sample (USING SAMPLE or TABLESAMPLE), another one each time; filter by a hash of the key instead"
         kind = str(node.get("type", ""))
         if kind.endswith("_NODE") and kind not in _QUERIES:
-            yield f"holds {kind.split('_')[0]} within WITH; a query only selects"
+            yield f"holds {kind.split('_', maxsplit=1)[0]} within WITH; a query only selects"
         if kind == "SHOW_REF":
             yield "asks DESCRIBE, SHOW or SUMMARIZE, which tell of the session; select from the sources"
         if node.get("class") in ("FUNCTION", "WINDOW") and "function_name" in node:
