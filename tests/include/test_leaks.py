@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from include import evaluation_report, leaks
+from include import evaluation_report, fitting, leaks
 from include.config import Settings
 from include.errors import ConfigError
 from include.leaks import Findings
+from include.predictor import Feature, Schema, encode
 from include.usecase import UseCase
 from include.usecase_file import parse
 
@@ -221,9 +222,24 @@ def test_odd_numbers_break_nothing(rows: int) -> None:
         columns["flag"] = pa.array([[True, None, False][row % 3] for row in range(rows)], pa.bool_())
         columns["text"] = pa.array([["", None, "\x00", "😀" * 50, "a"][row % 5] for row in range(rows)], pa.string())
 
-    found = check(made(odd, rows))
+    table = made(odd, rows)
+    found = check(table)
     assert not found.refusals
     assert all(0.5 <= value <= 1 for value in found.alone.values())
+    parts = (np.arange(rows) * 3 // rows).astype(np.int8)
+    fitted = fitting.fit(table, parts, case(table), "f")
+    asked = fitting.columns_of(table, fitted.predictor.schema)
+    assert np.isfinite(fitted.predictor.many(asked)).all()
+    assert np.isfinite(fitted.metrics["yardstick_auc"])
+
+
+def test_a_number_beyond_doubles_is_rounded_alike_in_training_and_in_a_request() -> None:
+    numbers = [2**53 + 1, 2**62 + 3, -(2**63), 2**63 - 1, 948_819_542_493_416_689]
+    table = pa.table({"n": pa.array(numbers, pa.int64())})
+    schema = Schema("u", "f", (Feature("n", "int64"),), 1.0, 0.0, 0.5, "")
+    trained = encode(fitting.columns_of(table, schema), schema)
+    served = encode([{"n": number} for number in numbers], schema)
+    assert trained.tolist() == served.tolist()
 
 
 def test_the_report_asks_where_the_random_split_is_far_above_the_newest_decisions() -> None:
