@@ -145,7 +145,7 @@ def through_the_chain(home: Path, columns: list[str]) -> None:
         assert set(online.column(name).drop_null().to_pylist()) <= {f"{name}:{number}" for number in range(5)}
     labelled = frame.append_column("split", pa.array(["train"] * len(frame)))
     assert len(set(labelled.column_names)) == len(labelled.column_names)
-    assert set(leaks.check(labelled, use_case)) == set(use_case.trained_features)
+    assert set(leaks.check(labelled, use_case).alone) == set(use_case.trained_features)
     assert set(psi.stability(online, online, use_case.feature_types)) == set(use_case.feature_types)
     waiting = quarantine.found(made.settings, Records.open(made.settings.records_address), use_case)
     assert {row.rule for row in waiting} == {"conflicting_duplicate", "customer_id: null"}
