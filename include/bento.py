@@ -26,6 +26,7 @@ from include.bento_build import end_users
 from include.config import ROOT, Settings
 from include.errors import ArtefactError, MissingPartition, Unavailable
 from include.judged import judged_model, not_passed
+from include.lake import combine
 from include.memo import lock_digest
 from include.records import Model
 from include.work import Outcome, Read, Work
@@ -83,7 +84,8 @@ def compute(work: Work) -> Outcome:
     """
     reason = _reason_to_skip(work)
     if reason is not None:
-        return Outcome("skipped", "sha256:" + hashlib.sha256(reason.encode()).hexdigest(), reason)
+        judged = work.result("evaluation")  # the digest is over what decides, never over how it is said
+        return Outcome("skipped", combine(["skipped", work.mode, work.target, judged.digest if judged else ""]), reason)
     model = judged_model(work)
     digest = "sha256:" + hashlib.sha256(f"{model.model_digest}|{code_digest()}".encode()).hexdigest()
     if work.rehearsal:
