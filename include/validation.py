@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache, partial
@@ -82,9 +83,11 @@ def outdated(works: Sequence[Work]) -> list[str]:
     One whose raw rows have changed as well is stale, and for a person to run again.
     """
     use_case = works[0].use_case
-    needed = featuresets.needed(works[0].records, use_case, [work.key for work in works])
-    views = [view for sets in needed.values() for one in sets for view in one.views]
-    span = max(use_case.label.lookback if _label_events(works[0]) else timedelta(0), *(view.lookback for view in views))
+    spans = [view.lookback for view in use_case.features.values()]
+    with suppress(ConfigError):  # a query that is not there is told by the stage that asks it
+        needed = featuresets.needed(works[0].records, use_case, [work.key for work in works])
+        spans += [view.lookback for sets in needed.values() for one in sets for view in one.views]
+    span = max(use_case.label.lookback if _label_events(works[0]) else timedelta(0), *spans)
     keys = {key for work in works for key in partitions.lookback(use_case, work.key, span)} - {work.key for work in works}
     rules = rules_digest(use_case)
     judged = [row for row in _results(works[0], NAME, keys) if row.state in ("done", "blocked")]
