@@ -50,7 +50,7 @@ def unseen(lake: Lake, use_case: UseCase, feature_set: FeatureSet, frame: pa.Tab
         with connect() as con:
             lake.scan(con, "rows", view.table(use_case.name), schema=view.schema)
             con.register("asked", asked)
-            own = con.sql(f"SELECT count(*) FROM asked SEMI JOIN rows USING ({quote(view.key)}, event_timestamp)").fetchone()
+            own = con.execute(f"SELECT count(*) FROM asked SEMI JOIN rows USING ({quote(view.key)}, event_timestamp)").fetchone()
         if own is not None and own[0]:
             yield (
                 f"{use_case.name}: view {view.name} is empty for {len(asked)} of {len(frame)} decisions although it holds a row"
