@@ -26,9 +26,11 @@ from include.audit import AuditEntry
 from include.durations import midnight
 from include.errors import ArtefactError
 from include.featuresets import FeatureSet, FeatureView
+from include.judged import judgement
 from include.lake import combine, connect, quote
 from include.psi import Stability
 from include.records import Model
+from include.unseen import unreadable
 from include.work import Outcome, Read, Work
 
 NAME = "drift"
@@ -78,7 +80,7 @@ def reads(work: Work) -> list[Read]:
     Raises:
         MissingPartition: the partition is not judged, or its features are not there.
     """
-    (judged,) = work.need("evaluation", [work.key])
+    judged = judgement(work)
     found = [Read("evaluation", work.key, judged.digest)]
     reference = choose(work)
     if reference is None:
@@ -101,15 +103,18 @@ def compute(work: Work) -> Outcome:
     reference = choose(work)
     if reference is None:
         return _outcome(work, None, {}, HOLD, ["no reference: no opponent of an older partition, and no partition before"], None)
-    try:
-        sides = sides_of(work, reference)
-    except ArtefactError as error:
-        return _outcome(work, reference, {}, HOLD, [str(error)], None)
+    sides = sides_of(work, reference)
     found: dict[str, Stability] = {}
     for view in reference.feature_set.views:
         found |= psi.stability(sides.reference[view.name], sides.current[view.name], view.columns)
     verdict, reasons = judge(found, work.use_case.monitoring.psi)
     return _outcome(work, reference, found, verdict, reasons, sides)
+
+
+def unread(work: Work, error: Exception) -> Outcome:
+    """Return the comparison that was not made, with the reference that it is about."""
+    about: dict[str, Any] = {"reference": None, "limit": work.use_case.monitoring.psi, "features": {}}
+    return unreadable(work, NAME, error, about)
 
 
 def effects(work: Work, outcome: Outcome) -> dict[str, Any]:
@@ -133,7 +138,7 @@ def choose(work: Work) -> Reference | None:
     """Return the reference of a partition, or None where there is neither an older opponent nor a partition before."""
     name = work.use_case.name
     (own,) = work.need("features", [work.key])
-    (judged,) = work.need("evaluation", [work.key])
+    judged = judgement(work)
     version = judged.outputs.get("opponent")
     model = None if version is None else work.records.model(name, version)
     if model is not None and model.partition < work.key and model.feature_set in own.outputs["feature_sets"]:

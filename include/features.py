@@ -117,7 +117,7 @@ def _in_this_version(work: Work, validated: Sequence[StageResult], used: Sequenc
     Raises:
         MissingPartition: some do, or a source was declared after their partition was taken in; names the command.
     """
-    use_case, lacking, declared = work.use_case, dict[str, list[str]](), False
+    use_case, lacking = work.use_case, dict[str, list[str]]()
     for name in used:
         source = use_case.sources[name]
         if source.kind == "static":
@@ -131,13 +131,10 @@ def _in_this_version(work: Work, validated: Sequence[StageResult], used: Sequenc
                 there = not fact.get("rows") or fact.get("table", f"{use_case.name}/curated/{name}") == table
             if not there:
                 lacking.setdefault(result.key, []).append(name)
-                declared = declared or fact is None
     if lacking:
         keys = sorted(lacking)
         names, span = sorted({name for names in lacking.values() for name in names}), f"--from {keys[0]} --to {keys[-1]}"
         fill = f"`evergreen load-history {use_case.name} {span}`"
-        if declared:  # they were taken in before the source was declared: taking it in changes their record
-            fill = f"`evergreen run ingestion --use-case {use_case.name} {span} --restate REASON`, then {fill}"
         raise MissingPartition(
             f"{use_case.name}: {len(keys)} partitions ({keys[0]} to {keys[-1]}) hold no curated rows of {', '.join(names)} in the"
             f" columns and types of today. Fill them with {fill}",

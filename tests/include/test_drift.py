@@ -228,14 +228,20 @@ def test_customers_who_leave_are_no_drift_and_are_counted(house: House, churn: f
     assert max(found[day] for day in (21, 40, 70, 98)) < 0.2 < found[99], found
 
 
-def test_a_lost_sample_is_a_hold_and_never_a_pass(house: House) -> None:
+def test_a_lost_sample_is_never_a_pass_and_is_looked_at_again(house: House) -> None:
     house.day(KEYS[0])
     house.model(1, KEYS[0])
-    (house.settings.home / "reference-1.parquet").write_bytes(b"PAR1")
+    sample = house.settings.home / "reference-1.parquet"
+    kept = sample.read_bytes()
+    sample.write_bytes(b"PAR1")
     house.day(KEYS[1], opponent=1)
     report = house.run(KEYS[1])
-    assert (report.state, report.outputs["verdict"]) == ("held", "hold")
+    assert (report.state, report.outputs["verdict"]) == ("unreadable", "hold")
     assert "cannot be read" in report.reason
+    sample.write_bytes(kept)
+    report = house.run(KEYS[1])
+    assert (report.state, report.reused) == ("done", False)
+    assert house.run(KEYS[1]).reused
 
 
 def test_not_computable_is_a_hold_unless_something_drifts() -> None:
