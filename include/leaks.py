@@ -152,7 +152,7 @@ def check(train: pa.Table, use_case: UseCase) -> Findings:
 def _useless(train: pa.Table, use_case: UseCase, name: str) -> Finding | None:
     """Find a feature that has no value, or that names its rows or entities."""
     column, whose = train.column(name), f"feature {name!r} of {use_case.name}"
-    if column.null_count == len(column):
+    if 0 < len(column) == column.null_count:
         text = f"{whose} is null on all {len(column)} training rows"
         return Finding("null", "refusal", (name,), text, f"Mend its SQL, its ttl or its source, or {_exclude(name)}")
     if _is_id(train, name, use_case.entity.key):

@@ -205,7 +205,7 @@ def test_honest_rows_in_any_chunks_give_no_finding_and_the_same_numbers() -> Non
 @pytest.mark.parametrize("rows", [0, 1, 2, 60])
 def test_few_rows_or_one_outcome_say_nothing_and_break_nothing(rows: int) -> None:
     few = made(put("told", closed)).slice(0, rows)
-    assert {one.kind for one in check(few).found} <= {"null"}
+    assert {one.kind for one in check(few).found} <= ({"null"} if rows else set())
     one_outcome = made().set_column(1, "label", pa.array(np.ones(3000)))
     assert not check(one_outcome).found
 
