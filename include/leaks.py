@@ -284,7 +284,10 @@ def _pairs(train: pa.Table, use_case: UseCase, labels: Numbers, names: Sequence[
                 f" `training: {{exclude: [{two}]}}`; if both are known at the decision,"
                 f" `training: {{known_at_decision: [{one}, {two}]}}`"
             )
-            yield Finding("pair", _level(use_case, one, two), (one, two), text, remedy)
+            # whole numbers are mostly counts, of which both are 0 where nothing happened
+            text_alone = not pa.types.is_integer(train.column(one).type)
+            level = _level(use_case, one, two) if text_alone else "question"
+            yield Finding("pair", level, (one, two), text, remedy)
 
 
 def _odds(equal: NDArray[np.bool_], labels: Numbers) -> tuple[float, float, str]:

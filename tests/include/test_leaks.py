@@ -139,6 +139,13 @@ def test_two_columns_of_one_set_of_values_are_compared() -> None:
     assert (one.kind, set(one.columns)) == ("pair", {"given", "booked"})
     assert "unequal" in one.evidence
 
+    def counts(columns: Columns, labels: Any, generator: Any) -> None:
+        busy = (labels == 1) | (generator.random(len(labels)) < 0.2)
+        for name in ("calls", "promises"):
+            columns[name] = pa.array(np.where(busy, generator.integers(0, 9, len(labels)), 0), pa.int64())
+
+    assert not [one for one in check(made(counts)).refusals if one.kind == "pair"]
+
     def unrelated(columns: Columns, labels: Any, generator: Any) -> None:
         for name in ("booked", "given"):
             columns[name] = np.array(list("ABCDEF"))[generator.integers(0, 6, len(labels))]
