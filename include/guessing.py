@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from include.contract import column_checks
 from include.times import text_literal
-from include.usecase_sources import Column, Source
+from include.usecase_sources import UNIX, Column, Source
 from include.values import typed
 
 if TYPE_CHECKING:
@@ -81,7 +81,6 @@ _OTHER_DATES = (
     *("%d/%b/%Y:%H:%M:%S %z", "%a, %d %b %Y %H:%M:%S GMT", "%a, %d %b %Y %H:%M:%S %z", "%Y-%m-%d %H:%M:%S %z"),
 )
 _DIGIT_DATES = ("%Y%m%d", "%y%m%d", "%d%m%Y", "%m%d%Y", "%Y%m%d%H%M%S", "%Y%m")
-_SPANS = {"unix_seconds": 1, "unix_milliseconds": 1_000, "unix_microseconds": 1_000_000, "unix_nanoseconds": 1_000_000_000}
 _DATE_SHAPE = "[0-9]{1,4}[-/. ]|[A-Za-z]{3}.*[0-9]{2}|[0-9]{8}T"
 TIMELIKE = re.compile(
     r"(^|[_ ])(date|time|day|dt|ts|at|on|timestamp|datetime|created|updated"
@@ -331,9 +330,10 @@ class _Guesser:
         if fitting and (found := next(self._one_meaning(fitting), None)) is not None:
             return found
         if named:
-            for name, per_second in _SPANS.items():
-                low, high = 946_684_800 * per_second, 2_208_988_800 * per_second
-                if self._count(f"try_cast(t AS BIGINT) BETWEEN {low} AND {high}") == self._filled:
+            none = f" OR t IN ({', '.join(map(text_literal, column.null_values))})" if column.null_values else ""
+            for name, per_second in UNIX.items():
+                low, high = 946_684_800 * per_second, 2_208_988_800 * per_second  # of the years 2000 to 2039
+                if self._count(f"try_cast(t AS BIGINT) BETWEEN {low} AND {high}{none}") == self._filled:
                     return Column(type="timestamp", dates=name, null_values=column.null_values)
         return column
 

@@ -209,7 +209,7 @@ def moment(header: str) -> str:
 
 def _read(path: Path) -> tuple[str, dict[str, Any], pa.Table]:
     """Return the format of a file, what its reader says of it, and its rows as text, broken lines among them."""
-    found = re.search(r"\.(csv|tsv|tab|txt|data|dat|asc|parquet|jsonl|ndjson|json)(\.gz|\.zst)?$", path.name.lower())
+    found = re.search(r"\.(csv|tsv|tab|txt|data|dat|asc|test|train|parquet|jsonl|ndjson|json)(\.gz|\.zst)?$", path.name.lower())
     if found is None:
         raise SourceError(
             f"{path}: a draft is made from .csv or .parquet (also .tsv, .tab, .txt, .data, .dat, .asc, .jsonl, .json, and .gz or "

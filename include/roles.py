@@ -86,9 +86,10 @@ def _given(columns: Sequence[Profile], header: str | None, option: str) -> Profi
 
 def _event(table: Table, times: Sequence[Profile]) -> Profile:
     if not times:
+        asked = [f"{c.header!r} holds {note}" for c in table.columns for note in c.notes if note.startswith(("dates", "times"))]
         raise ConfigError(
             f"{table.path}: no column holds dates (YYYY-MM-DD) or timestamps; Evergreen needs to know when each row happened: "
-            "add a column, or convert one to ISO 8601"
+            + ("; ".join(asked) or "add a column, or convert one to ISO 8601")
         )
     full = [column for column in times if column.nulls == 0] or list(times)
     for pattern in EVENT:
