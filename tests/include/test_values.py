@@ -198,6 +198,7 @@ def test_allowed_values_are_of_the_columns_type() -> None:
         ({"type": "int64", "percent": True}, "write type: float64"),
         ({"type": "float64", "decimal": ",", "thousands": ","}, "cannot group the digits and begin the decimals too"),
         ({"type": "date", "dates": "%d.%m."}, "names no year"),
+        ({"type": "int64", "dates": "unix_seconds"}, "for columns of type date or timestamp"),
         ({"type": "float64", "unit": "5"}, "match pattern"),
     ],
 )
