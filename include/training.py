@@ -81,7 +81,8 @@ def compute(work: Work) -> Outcome:
         work.lake.replace(training_table(work.lake, use_case, nothing.schema), work.key, nothing, fence=work.fence)
         return Outcome("done", combine(["no candidate", prepared.reason]), prepared.reason, outputs)
     train_rows = prepared.frame.filter(pa.array(prepared.parts == 0))
-    alone = leaks.check(train_rows, use_case)
+    leaking = leaks.check(train_rows, use_case)
+    leaking.refuse()
     names = pa.array(splits.PARTS, pa.string()).take(pa.array(prepared.parts, pa.int8()))
     rows = prepared.frame.append_column("split", names)
     content = digest(rows, sort_by=["event_timestamp", use_case.entity.key])
@@ -93,7 +94,8 @@ def compute(work: Work) -> Outcome:
     if work.rehearsal:
         return Outcome("done", answer)
     training_set = {"table": table, "digest": content, "table_version": version, "rows": len(rows)}
-    manifest = _manifest(work, current, prepared, fitted, training_set) | {"feature_auc": alone, "generation": generation}
+    manifest = _manifest(work, current, prepared, fitted, training_set)
+    manifest |= {"feature_auc": dict(leaking.alone), "leaks": leaking.to_dict(), "generation": generation}
     folder = _store(work, fitted, model_digest)
     manifest["reference"] = _reference(work, current, prepared.pins, folder)
     registry.close_stale_runs(work.settings, use_case.name, work.key)
@@ -195,7 +197,7 @@ def _inputs(work: Work, current: featuresets.FeatureSet) -> tuple[list[StageResu
     before = partitions.earlier(use_case, keys[0])  # the ttl counts from the as_of before the oldest decision
     keys = keys if before is None else [before, *keys]
     if all(source.gaps == "allow" for source in use_case.sources.values()):
-        there = {(row.stage, row.key) for row in work.records.results(use_case.name) if row.state == "done"}
+        there = {where for where, state in work.records.states(use_case.name).items() if state == "done"}
         keys = [key for key in keys if key == work.key or {("validation", key), ("features", key)} <= there]
     validated, built = work.need("validation", keys), work.need("features", keys)
     _labelled(work, validated)
@@ -310,9 +312,9 @@ def _store(work: Work, fitted: Fitted, model_digest: str) -> Path:
 
 
 def _reference(work: Work, current: featuresets.FeatureSet, pins: dict[str, int | None], folder: Path) -> dict[str, Any]:
-    """Keep a sample of all entities' features at as_of beside the bundle: what later partitions are compared with."""
+    """Keep a sample of the features of all who are there at as_of beside the bundle: what later partitions are compared with."""
     use_case = work.use_case
-    rows = frames.entity_frame_at(work.lake, use_case, current, work.as_of, pins=pins)
+    rows = frames.population_at(work.lake, use_case, current, work.as_of, pins=pins)
     entities = rows.column(use_case.entity.key).to_pylist()
     kept = splits.thin(
         entities, np.zeros(len(rows), dtype=np.int64), limit=use_case.monitoring.sample, seed=use_case.training.seed
