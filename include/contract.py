@@ -18,7 +18,7 @@ from typing import Any
 from include.asof import record_key
 from include.durations import midnight
 from include.lake import quote
-from include.sources import ARRIVED, FILE, MALFORMED, REDRIVEN, ROW, headers
+from include.sources import ARRIVED, FILE, LATE, MALFORMED, REDRIVEN, ROW, headers
 from include.tables import CREATED, EVENT, curated_schema
 from include.times import EPOCH, NEWEST, OLDEST, aware, is_time, text_literal, utc
 from include.usecase_sources import Column, Source
@@ -186,10 +186,11 @@ def _times(source: Source, values: dict[str, str], checks: list[tuple[str, str]]
             checks.append((f"{value} > t.{ARRIVED}", f"{name}: in_future"))
             values[CREATED] = moment
             taken = f"CASE WHEN {moment} < t.{ARRIVED} THEN t.{ARRIVED} ELSE {moment} END"
-            if source.late == "next":
+            if source.takes_late:
                 values[CREATED] = taken
-            else:
-                values[CREATED] = f"CASE WHEN starts_with(t.{FILE}, '{REDRIVEN}') THEN {taken} ELSE {moment} END"
+            else:  # a line of a late row whose own time cannot be read is taken all the same, and fails another rule
+                marked = " OR ".join(f"starts_with(t.{FILE}, '{mark}')" for mark in (REDRIVEN, LATE))
+                values[CREATED] = f"CASE WHEN {marked} THEN {taken} ELSE {moment} END"
                 checks.append((f"{value} < t.{ARRIVED}", f"{name}: late"))
     if source.assumed_lag is not None:
         values[CREATED] = f"t.{ARRIVED}"

@@ -29,6 +29,7 @@ from include.usecase import UseCase
 
 MAX_SUITE = 256 * 1024
 PARTITION = "partition"
+AGE = "seconds from the newest arrival to as_of"
 REPEATED = "share of rows that repeat a decision"
 
 log = logging.getLogger(__name__)
@@ -56,10 +57,10 @@ def limits(use_case: UseCase) -> list[Limit]:
             Limit(f"{name}: share of bad rows", 0, source.max_bad),
             Limit(f"{name}: share of conflicting duplicates", 0, source.max_bad),
         ]
+        if source.fresh is not None:
+            found.append(Limit(f"{name}: {AGE}", None, source.fresh.total_seconds()))
         if name == use_case.label.source:
             found.append(Limit(f"{name}: {REPEATED}", 0, source.max_bad))
-        if source.kind == "events":
-            found.append(Limit(f"{name}: periods since the newest arrival", 0, 1))
         found += [
             Limit(f"{name}.{column}: share of bad values", 0, source.max_bad)
             for column, contract in source.columns.items()
@@ -196,6 +197,23 @@ def run_own(use_case: UseCase, expectations: Sequence[dict[str, Any]], curated: 
 def blocks(result: Mapping[str, Any]) -> bool:
     """Tell whether a result of a person's suite blocks the partition."""
     return not result["success"] and result["expectation_config"].get("severity") != "warning"
+
+
+def own_told(result: Mapping[str, Any]) -> str:
+    """Return a failed result of a person's suite in words; one that could not be computed says why."""
+    config = result["expectation_config"]
+    shown = f"{config['type']} {config['kwargs']} of {config['meta']['source']}"
+    raised = _raised(result.get("exception_info"))
+    return f"{shown} could not be computed ({raised}); mend it in the suite" if raised else f"{shown} failed"
+
+
+def _raised(info: Any) -> str:
+    """Return the message of an exception that a result holds, alone or by metric; empty where there is none."""
+    if not isinstance(info, Mapping):
+        return ""
+    if info.get("raised_exception"):
+        return " ".join(str(info.get("exception_message")).split())[:300]
+    return next((found for found in map(_raised, info.values()) if found), "")
 
 
 def _batch(gx: Any, name: str, frame: Any) -> Any:

@@ -36,6 +36,7 @@ MAX_HEADER = 256 * 1024
 MAX_ROWS = 500_000_000
 MAX_ARRAY = 256 << 20
 KEPT_LINE = 2_000
+BLOCK = 16 << 20
 
 
 def main() -> int:
@@ -103,10 +104,10 @@ def _text(source: Path, head: bytes, unpacked: Path, given: Dialect, *, guess: b
     """Return the checked text and its dialect; where that is guessed, the encoding is what the bytes can be read as."""
     try:
         return plain(source, head, unpacked, encoding=given.encoding), given
-    except NotUtf8:
+    except NotUtf8 as refusal:
         if not guess:
             raise
-    names = ["utf-16"] if head.startswith((b"\xff\xfe", b"\xfe\xff")) else ["cp1252", "latin-1"]
+        names = refusal.encodings
     for name in names[:-1]:
         try:
             return plain(source, head, unpacked, encoding=name), replace(given, encoding=name)
@@ -154,7 +155,10 @@ def _csv(path: Path, out: Path, declared: Sequence[str], temporary: str, dialect
             "Write separator, header, skip or escape under the source, or export it again"
         )
     if rejects:
-        _append(out, [(line, (text or "")[:KEPT_LINE]) for line, _, text, _ in rejects], len(columns), dialect.header)
+        empty = _empty_lines(path, dialect)  # DuckDB counts them as lines and makes no rows of them
+        numbers = [line - dialect.header - int(np.searchsorted(empty, line)) for line, *_ in rejects]
+        texts = [(text or "").lstrip("\r\n")[:KEPT_LINE] for _, _, text, _ in rejects]
+        _append(out, list(zip(numbers, texts, strict=True)), len(columns))
     return columns, rows + len(rejects)
 
 
@@ -324,20 +328,40 @@ def _write_empty(out: Path) -> None:
         pass
 
 
-def _append(out: Path, rejects: Sequence[tuple[int, str]], width: int, header: bool) -> None:
-    """Add the lines that could not be split; rows are numbered as they stand in the file, the header not counted."""
+def _append(out: Path, rejects: Sequence[tuple[int, str]], width: int) -> None:
+    """Put the lines that could not be split, each with its row number, where they stand among the rows."""
     with pa.OSFile(str(out), "rb") as file:
         whole = pa.ipc.open_file(file).read_all()
     total = len(whole) + len(rejects)
-    numbers = np.array([line - header for line, _ in rejects], dtype=np.int64)
-    if numbers.max() > total:  # cells with line breaks: lines are no row numbers
-        numbers = np.arange(len(whole) + 1, total + 1)
+    numbers = np.array([number for number, _ in rejects], dtype=np.int64)
+    if numbers.min() < 1 or numbers.max() > total or len(np.unique(numbers)) < len(numbers):
+        # A broken line with a single quote hides empty lines from `_empty_lines`: as near as can be told, none twice.
+        steps = np.arange(len(numbers))
+        numbers = np.maximum.accumulate(np.clip(numbers, 1, total) - steps) + steps
+        numbers = np.minimum(numbers, total - steps[::-1])
     whole = whole.set_column(whole.column_names.index("row"), "row", pa.array(np.setdiff1d(np.arange(1, total + 1), numbers)))
     whole = whole.append_column("malformed", pa.nulls(len(whole), pa.string()))
     none = {f"c{index}": pa.nulls(len(rejects), pa.string()) for index in range(width)}
     added = pa.table({**none, "row": pa.array(numbers), "malformed": pa.array([text for _, text in rejects], pa.string())})
+    ordered = pa.concat_tables([whole, added.cast(whole.schema)]).sort_by("row")
     with pa.OSFile(str(out), "wb") as file, pa.ipc.new_file(file, whole.schema) as writer:
-        writer.write_table(pa.concat_tables([whole, added.cast(whole.schema)]))
+        writer.write_table(ordered)
+
+
+def _empty_lines(path: Path, dialect: Dialect) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return the numbers, from 1, of the lines with nothing on them; a line break in quotes ends no line."""
+    found: list[np.ndarray[Any, np.dtype[np.int64]]] = []
+    lines, quoted, ended = 0, 0, True
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            block += file.read(1) if block.endswith(b"\r") else b""  # \r\n is one line break, also across blocks
+            block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+            codes = np.frombuffer(block.replace(b'\\"', b"__") if dialect.escape == "backslash" else block, np.uint8)
+            inside = (quoted + np.cumsum(codes == ord('"'))) % 2
+            ends = (codes == ord("\n")) & (inside == 0)
+            found.append(lines + np.cumsum(ends)[ends & np.concatenate([[ended], ends[:-1]])])
+            lines, quoted, ended = lines + int(ends.sum()), int(inside[-1]), bool(ends[-1])
+    return np.concatenate([np.zeros(0, np.int64), *found])
 
 
 def _sha256(path: Path) -> str:

@@ -2,8 +2,9 @@
 
 A stage is a module of include/ with `NAME`, `FIELDS` (use case fields it reads), `LIBRARIES` (distributions),
 `reads(work)` and `compute(work)`; `effects(work, outcome)`, `compute_range(works)`, `MEMO = False`, `standing(pairs)`
-(of the partitions whose memo key is unchanged, those whose record still stands) and `outdated(works)` (earlier partitions
-that were made by other rules than today's, which are computed again first) are optional.
+(of the partitions whose memo key is unchanged, those whose record still stands), `outdated(works)` (earlier partitions
+that were made by other rules than today's, which are computed again first) and `unread(work, error)` (of a stage that
+judges: the outcome where something could not be read, which no memo keeps) are optional.
 Only computation is memoised: effects are compared with the observed state every time, and only for live partitions.
 """
 
@@ -26,6 +27,7 @@ from include.engines import Guarded
 from include.errors import Busy, ConfigError, EvergreenError, MissingPartition
 from include.lake import Lake, RehearsalLake
 from include.records import Lease, Partition, Records, StageResult
+from include.unseen import UNSEEN
 from include.usecase import UseCase
 from include.usecase_file import find
 from include.work import Outcome, Read, State, Work, lost
@@ -99,18 +101,20 @@ def run(
     force: bool = False,
     options: Mapping[str, Any] | None = None,
     wait: float = 0.0,
+    started: datetime | None = None,
 ) -> Report:
     """Run one stage for one partition and record what it came to.
 
     The partition's mode and target must be recorded (`Records.raise_partition`) before. `owner` and `attempt` say
-    who runs: a later attempt of the same owner takes the lease over. `wait` is how long (seconds) to wait for another holder.
+    who runs: a later attempt of the same owner takes the lease over. `wait` is how long (seconds) to wait for another holder,
+    `started` the moment of the run (None: now): what a source holds counts as seen then.
 
     Raises:
         EvergreenError: the stage refused; the refusal is on the audit record.
     """
     stage, use_case = stage_module(name), find(use_case_name, settings.usecase_dirs)
     records = Records.open(settings.records_address)
-    started, clock, owner = utc_now(), time.monotonic(), owner or _owner()
+    started, clock, owner = started or utc_now(), time.monotonic(), owner or _owner()
     lease = records.claim(use_case.name, name, key, owner=owner, attempt=attempt, ttl=settings.lease_seconds, wait=wait)
     with lease:
         work = _work(settings, use_case, key, records, lease, actor, started, options or {}, rehearsal=force)
@@ -124,7 +128,7 @@ def run(
             if reused:
                 outcome = _recorded(cast(StageResult, recorded))
             else:
-                outcome = stage.compute(work)
+                outcome = _computed(stage, work)
                 _commit(work, stage, outcome, memo_key, reads, clock)
             did = _effects(stage, work, outcome)
         except EvergreenError as error:
@@ -145,6 +149,7 @@ def run_range(
     attempt: int = 1,
     actor: str = "cli",
     options: Mapping[str, Any] | None = None,
+    started: datetime | None = None,
 ) -> Iterator[Report]:
     """Run a data stage for many partitions in one scan, each recorded alone; yield a report a partition.
 
@@ -166,7 +171,7 @@ def run_range(
             clock = time.monotonic()
             row = rows.get(key)
             work = _work(
-                settings, use_case, key, records, leases.each[key], actor, utc_now(), options or {},
+                settings, use_case, key, records, leases.each[key], actor, started or utc_now(), options or {},
                 lake=lake, known=known, row=row,
             )  # fmt: skip
             try:
@@ -358,9 +363,21 @@ def _result(work: Work, name: str, outcome: Outcome, memo_key: str, reads: Seque
     )
 
 
+def _computed(stage: Stage, work: Work) -> Outcome:
+    """Compute, and let a stage that judges say so where it could not read what its verdict rests on."""
+    unread = getattr(stage, "unread", None)
+    if unread is None:
+        return stage.compute(work)
+    try:
+        return stage.compute(work)
+    except UNSEEN as error:
+        log.warning("%s %s %s: unreadable: %s", stage.NAME, work.use_case.name, work.key, error)
+        return cast(Outcome, unread(work, error))
+
+
 def _effects(stage: Stage, work: Work, outcome: Outcome) -> dict[str, Any]:
     effects = getattr(stage, "effects", None)
-    if effects is None or work.mode != "live":
+    if effects is None or work.mode != "live" or outcome.state == "unreadable":
         return {}
     return cast(dict[str, Any], effects(work, outcome))
 

@@ -34,6 +34,7 @@ from include.usecase_sources import Source
 
 FILE, ROW, ARRIVED, MALFORMED = "source_file", "source_row", "arrived_at", "malformed"
 REDRIVEN = "redriven://"  # begins the `source_file` of a row that comes out of quarantine; no file's name can begin so
+LATE = "late://"  # begins the `source_file` of a late row: `late://PARTITION/FILE`, the closed partition that it belongs to
 FILE_SECONDS = 900.0
 MAX_FILES = 20_000
 _LOCAL_SCHEMES = ("file", "local", "dir", "zip", "tar", "simplecache", "filecache", "blockcache", "reference")
@@ -45,6 +46,8 @@ _KINDS = {
     ".data": "csv",
     ".dat": "csv",
     ".asc": "csv",
+    ".test": "csv",
+    ".train": "csv",
     ".parquet": "parquet",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
@@ -122,6 +125,16 @@ def read(name: str, use_case: UseCase, settings: Settings, reader: FileReader, p
             parts.append(_text(source, table, seen[shown], shown))
     rows = pa.concat_tables(parts, promote_options="default") if parts else pa.table({})
     return Delivery(rows, seen, digests)
+
+
+def stamps(name: str, use_case: UseCase, settings: Settings, key: str, reader: FileReader) -> dict[str, str]:
+    """Return size and time of a partition's files, none of them opened or fetched, by the names that are shown."""
+    pattern = (use_case.sources[name].path or "").replace("{partition}", key)
+    if "://" in pattern.removeprefix("{data_dir}/"):
+        where = f"{use_case.name}, source {name}: path {use_case.sources[name].path!r}"
+        return {shown: stamp for shown, _, stamp in _offered(pattern, where)[1]}
+    files = [(shown, path.stat()) for shown, path in files_of(name, use_case, settings, key, reader)]
+    return {shown: f"{told.st_size}:{told.st_mtime_ns}" for shown, told in files}
 
 
 def dialect(source: Source) -> dict[str, Any]:
@@ -293,6 +306,22 @@ def _passed_over(part: str) -> bool:
 
 def _remote(pattern: str, where: str, reader: FileReader) -> list[tuple[str, Path]]:
     """Fetch the files of a URI into the reader's folder."""
+    system, found = _offered(pattern, where)
+    files = []
+    try:
+        for index, (shown, match, _) in enumerate(found):
+            target = reader.folder / f"remote-{index}-{re.sub(r'[^A-Za-z0-9._-]', '_', Path(match).name)}"
+            system.get_file(match, str(target))
+            files.append((shown, target))
+    except (OSError, ValueError) as error:
+        raise _away(where, error) from None
+    if not files and "{partition}" not in where:
+        raise SourceError(f"{where} matches no file; check the address")
+    return files
+
+
+def _offered(pattern: str, where: str) -> tuple[Any, list[tuple[str, str, str]]]:
+    """Return the file system of a URI, and of each file that it names the shown name, the path, and size with time."""
     import fsspec
 
     scheme = pattern.partition("://")[0]
@@ -302,18 +331,19 @@ def _remote(pattern: str, where: str, reader: FileReader) -> list[tuple[str, Pat
         system, path = fsspec.core.url_to_fs(pattern)
         matches = sorted(system.glob(path)) if re.search(r"[*?\[]", path) else [path] if system.exists(path) else []
         matches = [match for match in matches if match == path or not _passed_over(match.rsplit("/", 1)[-1])]
-        files = []
-        for index, match in enumerate(matches[: MAX_FILES + 1]):
-            target = reader.folder / f"remote-{index}-{re.sub(r'[^A-Za-z0-9._-]', '_', Path(match).name)}"
-            system.get_file(match, str(target))
-            files.append((f"{scheme}://{match.lstrip('/')}", target))
+        told = [(match, system.info(match)) for match in matches[: MAX_FILES + 1]]
     except (OSError, ValueError, ImportError) as error:
-        raise SourceError(
-            f"{where} cannot be reached ({type(error).__name__}: {error}); check the address and its credentials"
-        ) from None
-    if not files and "{partition}" not in where:
-        raise SourceError(f"{where} matches no file; check the address")
-    return files
+        raise _away(where, error) from None
+    # Each system names the time of a file's last change otherwise; one that names none is told apart by its size alone.
+    times = ("mtime", "LastModified", "last_modified", "updated", "ETag", "etag", "created")
+    return system, [
+        (f"{scheme}://{match.lstrip('/')}", match, f"{info.get('size')}:{[str(info[name]) for name in times if name in info]}")
+        for match, info in told
+    ]
+
+
+def _away(where: str, error: Exception) -> SourceError:
+    return SourceError(f"{where} cannot be reached ({type(error).__name__}: {error}); check the address and its credentials")
 
 
 def _kind(source: Source, path: Path, name: str) -> str:

@@ -105,6 +105,8 @@ class Column(Strict):
             raise ValueError(f"percent is for type float64 (5 % is 0.05), and this is {self.type}; write type: float64")
         if self.thousands == self.decimal:
             raise ValueError(f"{self.decimal!r} cannot group the digits and begin the decimals too; mend thousands or decimal")
+        if self.dates is not None and self.type not in ("date", "timestamp"):
+            raise ValueError(f"dates is for columns of type date or timestamp, and this is {self.type}; mend one of the two")
         if self.dates is not None and self.dates not in UNIX and not re.search("%-?[yYGcx]", self.dates):
             raise ValueError(f"dates {self.dates!r} names no year; write a format such as %d.%m.%Y, or one of {', '.join(UNIX)}")
         return self
@@ -209,6 +211,8 @@ class Source(Strict):
                 raise ValueError("a static source needs valid_from: the day from which its first version is known")
         elif self.assumed_lag is None and not re.fullmatch(COLUMN, self.arrival):
             raise ValueError(f"arrival {self.arrival!r} is neither a column nor 'event + DURATION'")
+        if self.fresh is not None and (self.kind == "static" or self.empty == "allow"):
+            raise ValueError("fresh is for events that must come: leave it out, or write kind: events and empty: block")
         if self.kind == "events" and self.event_time == self.arrival:
             raise ValueError(f"event_time and arrival are one column, {self.arrival!r}; write arrival: event + 0s")
         missing = [name for name in self.key if name not in self.columns and name not in self.time_columns]
@@ -220,6 +224,16 @@ class Source(Strict):
     def assumed_lag(self) -> timedelta | None:
         """The assumed delay of arrival after the event, or None where a column says it."""
         return lag_after_event(self.arrival)
+
+    @property
+    def takes_late(self) -> bool:
+        """Whether late rows are taken; if not they are refused. Only who records arrivals expects them to be late."""
+        return self.late == "next" if self.late is not None else self.assumed_lag is None
+
+    @property
+    def looks_back(self) -> timedelta | None:
+        """How far back late rows are looked for; None: as far as the source goes."""
+        return self.late_within if self.late_within is not None or self.sql is None else timedelta(days=7)
 
     @property
     def time_columns(self) -> list[str]:
