@@ -221,10 +221,9 @@ def _scores(work: Work, model: Model, rows: pa.Table, feature_set: str) -> Numbe
     predictor = Predictor.load(model.bundle, model.model_digest)
     if model.feature_set != feature_set:
         names = [work.use_case.entity.key, "event_timestamp", "label"]
-        spine = frames.Spine(rows=rows.select(names), immature=0, censored=0, restated=0)
         other = featuresets.recorded(work.records, work.use_case.name, model.feature_set)
         pins = frames.pins(work.lake, work.use_case, other)
-        rows = frames.training_frame(work.settings, work.use_case, other, spine, pins)
+        rows = frames.training_frame(work.settings, work.use_case, other, rows.select(names), pins)
     return predictor.many(columns_of(rows, predictor.schema))
 
 
