@@ -110,7 +110,8 @@ def judge(
         found, rival = _against(work, model, against, rows, labels, scores)
         checks.append(found)
     if rival is not None:
-        difference = statistics.auc_difference(labels, scores, rival)
+        entities = rows.column(work.use_case.entity.key)
+        difference = statistics.auc_difference(labels, scores, rival, entities)
         metrics |= {"opponent_auc": statistics.auc(labels, rival), "difference": difference.value}
         metrics |= {"difference_low": difference.low, "difference_high": difference.high}
     standing = _standing(work, model)
@@ -135,7 +136,8 @@ def _against(
         rival = _scores(work, against, rows, model.feature_set)
     except EvergreenError as error:
         return Check(name, None, -margin, "hold", f"version {against.version} cannot be asked: {error}"), None
-    return gate.not_worse(name, statistics.auc_difference(labels, scores, rival), margin), rival
+    entities = rows.column(work.use_case.entity.key)
+    return gate.not_worse(name, statistics.auc_difference(labels, scores, rival, entities), margin), rival
 
 
 def _candidate(work: Work, version: int) -> Model:

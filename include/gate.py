@@ -93,7 +93,8 @@ def at_most(name: str, value: float, limit: float) -> Check:
 def not_worse(name: str, difference: Interval, margin: float) -> Check:
     """Ask that the lower end of the 95 % interval of the difference lies above `-margin`."""
     if math.isnan(difference.low):
-        return Check(name, None, -margin, "hold", f"{name} is not computable")
+        why = f": {difference.reason}" if difference.reason else ""
+        return Check(name, None, -margin, "hold", f"{name} is not computable{why}")
     reason = (
         f"{name} is {difference.low:+.4f} (difference {difference.value:+.4f}, 95 % interval up to {difference.high:+.4f}),"
         f" it must be above {-margin:+.4f}"

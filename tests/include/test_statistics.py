@@ -6,6 +6,7 @@ import itertools
 import math
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from include import gate, statistics
@@ -52,6 +53,78 @@ def test_paired_interval_is_narrower_than_unpaired_and_zero_for_equal_scores() -
     assert statistics.auc_difference(labels, first, first) == Interval(0.0, 0.0, 0.0)
     shifted = statistics.auc_difference(labels, first, first + np.linspace(0, 1e-3, len(first)))
     assert shifted.high - shifted.low < 0.005
+
+
+def delong(labels: statistics.Numbers, *both: statistics.Numbers) -> float:
+    """Return half of DeLong's interval straight from its definition, over all pairs."""
+    one, zero = labels == 1.0, labels == 0.0
+    wins = [(scores[one][:, None] > scores[zero]) + 0.5 * (scores[one][:, None] == scores[zero]) for scores in both]
+    gain = wins[0] - wins[1]
+    variance = gain.mean(axis=1).var(ddof=1) / one.sum() + gain.mean(axis=0).var(ddof=1) / zero.sum()
+    return 1.959963984540054 * math.sqrt(variance)
+
+
+def test_the_interval_is_delongs_where_each_entity_has_one_row() -> None:
+    labels, first, second = sample(400)
+    first, second = np.round(first, 2), np.round(second, 2)
+    for entities in (None, np.arange(400)[::-1].copy(), pa.array([f"e{n}" for n in range(400)])):
+        found = statistics.auc_difference(labels, first, second, entities)
+        assert found.high - found.value == pytest.approx(delong(labels, first, second), abs=1e-12)
+
+
+def test_repeating_every_row_tells_nothing_more() -> None:
+    labels, first, second = sample(400)
+    once = statistics.auc_difference(labels, first, second, np.arange(400))
+    again = [np.repeat(values, 10) for values in (labels, first, second, np.arange(400))]
+    ten = statistics.auc_difference(*again)
+    assert (ten.value, ten.low) == pytest.approx((once.value, once.low), abs=1e-9)
+    blind = statistics.auc_difference(*again[:3])
+    assert blind.high - blind.low < 0.35 * (ten.high - ten.low)
+
+
+def test_entities_are_told_apart_whatever_their_type_order_and_chunks() -> None:
+    labels, first, second = sample(900)
+    codes = np.random.default_rng(1).integers(0, 90, 900)
+    texts = pa.array([f"{code:05}" for code in codes])
+    chunked = pa.chunked_array([texts.slice(0, 17), texts.slice(17)])
+    found = {statistics.auc_difference(labels, first, second, kind) for kind in (codes, texts, chunked)}
+    assert len(found) == 1
+    order = np.random.default_rng(2).permutation(900)
+    shuffled = statistics.auc_difference(labels[order], first[order], second[order], codes[order])
+    assert shuffled.low == pytest.approx(found.pop().low, abs=1e-12)
+
+
+def test_fewer_than_twenty_entities_are_a_hold_that_says_so() -> None:
+    labels, first, second = sample(1000)
+    for count, held in ((19, True), (20, False)):
+        found = statistics.auc_difference(labels, first, second, np.arange(1000) % count)
+        assert math.isnan(found.low) is held
+        check = gate.not_worse("x", found, 0.9)
+        assert check.outcome == ("hold" if held else "pass")
+        assert ("19 entities" in check.reason) is held
+    lone = np.where(labels == 1.0, 0, np.arange(1000))
+    found = statistics.auc_difference(labels, first, second, lone)
+    assert math.isnan(found.low)
+    assert "outcome 1 is of one entity" in found.reason
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", [1, 3, 10])
+def test_the_interval_covers_the_truth_however_many_rows_an_entity_has(rows: int) -> None:
+    generator = np.random.default_rng(20 + rows)
+    entity = np.repeat(np.arange(100), rows)
+    hits, blind, draws = 0, 0, 800
+    for _ in range(draws):
+        signal = generator.normal(size=100)[entity] + 0.5 * generator.normal(size=len(entity))
+        labels = (generator.random(len(entity)) < 1 / (1 + np.exp(-signal))).astype(float)
+        # two scores whose errors are drawn alike: the true difference is 0
+        first, second = (signal + generator.normal(size=100)[entity] + 0.3 * generator.normal(size=len(entity)) for _ in range(2))
+        found = statistics.auc_difference(labels, first, second, entity)
+        hits += found.low <= 0 <= found.high
+        found = statistics.auc_difference(labels, first, second)
+        blind += found.low <= 0 <= found.high
+    assert 0.93 <= hits / draws <= 0.97
+    assert rows < 10 or blind / draws < 0.9
 
 
 @pytest.mark.parametrize(
