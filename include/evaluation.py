@@ -41,7 +41,7 @@ COUNTED = (
     "censored_share_judged", "restated", "restated_judged", "restated_share", "restated_share_judged",
 )  # fmt: skip
 LEFT_OUT = 0.1  # share of the evaluation rows that the opponent may have seen
-ABSENT = "absent"
+ABSENT, GAP = "absent", "gap"
 TOLD = ("counts", "split", "metrics", "training_set", "feature_auc")  # of the training's result, for the report
 
 log = logging.getLogger(__name__)
@@ -213,17 +213,22 @@ def _lacks_features(work: Work, model: Model, against: Model, rows: pa.Table) ->
 
 
 def _features_of(work: Work, against: Model, rows: pa.Table) -> list[Read]:
-    """Return what the opponent's features of some decisions are made of; a partition that does not hold a view is ABSENT."""
+    """Return what the opponent's features of some decisions are made of; a partition that does not hold a view is ABSENT.
+
+    Where all sources allow gaps, a partition that was never computed is a gap.
+    """
     theirs = featuresets.recorded(work.records, work.use_case.name, against.feature_set)
     keys = frames.required_partitions(work.use_case, theirs, rows)
     results = {
         row.key: row for row in work.records.results(work.use_case.name, stage="features", keys=keys) if row.state == "done"
     }
+    gaps = all(source.gaps == "allow" for source in work.use_case.sources.values())
     found = []
     for key in keys:
         made = featuresets.made(results[key]) if key in results else {}
+        nothing = GAP if gaps and key not in results else ABSENT
         for view in theirs.views:
-            found.append(Read(f"features/{view.name}@{view.version}", key, made.get(view.version, {}).get("digest", ABSENT)))
+            found.append(Read(f"features/{view.name}@{view.version}", key, made.get(view.version, {}).get("digest", nothing)))
     return found
 
 
@@ -321,7 +326,7 @@ def _scores(work: Work, model: Model, rows: pa.Table, feature_set: str) -> Numbe
         names = [work.use_case.entity.key, "event_timestamp", "label"]
         other = featuresets.recorded(work.records, work.use_case.name, model.feature_set)
         pins = frames.pins(work.lake, work.use_case, other)
-        rows = frames.training_frame(work.settings, work.use_case, other, rows.select(names), pins)
+        rows = frames.training_frame(work.settings, work.use_case, other, rows.select(names), pins, records=work.records)
     return predictor.many(columns_of(rows, predictor.schema))
 
 

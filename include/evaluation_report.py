@@ -106,7 +106,7 @@ def _provenance(manifest: Mapping[str, Any], outputs: Mapping[str, Any]) -> str:
         "Gap when judged": _span(split.get("gap_when_judged")) if by_time or not split else f"{NONE} (by hash, no embargo)",
         "Gap when serving": _span(split.get("gap_when_serving")),
         "Rows": ", ".join(f"{part} {counts[part]['rows']:,}" for part in ("train", "tune", "evaluation") if part in counts),
-        "Not used": f"{counts.get('immature', 0):,} immature, {counts.get('embargoed', 0):,} embargoed before the evaluation part",
+        "Not used": ", ".join(f"{counts.get(name, 0):,} {name}" for name in ("immature", "censored", "embargoed")),
         "Without an outcome (censored)": _shares(counts, "censored"),
         "Restated outcomes": _shares(counts, "restated"),
         "Left out of the comparison": _left_out(outputs),

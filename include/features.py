@@ -49,7 +49,7 @@ def reads(work: Work) -> list[Read]:
     Raises:
         MissingPartition: a partition of the lookback is not validated (or blocked), and its sources allow no gap.
     """
-    needed = featuresets.needed(work.records, work.use_case)
+    needed = featuresets.needed(work.records, work.use_case, [work.key])[work.key]
     found = [Read("feature_set", fs.version, fs.version) for fs in needed]
     used = {name for fs in needed for view in fs.views for name in sources_of(work.use_case, view)}
     for result in _validated(work, needed, sorted(used)):
@@ -122,17 +122,19 @@ def _history(use_case: UseCase, name: str) -> Any:
 
 def _compute_chunk(works: Sequence[Work]) -> Iterator[tuple[Work, Outcome]]:
     first = works[0]
-    needed = featuresets.needed(first.records, first.use_case)
+    needed = featuresets.needed(first.records, first.use_case, [work.key for work in works])
+    sets = {fs.version: fs for each in needed.values() for fs in each}
     if not first.rehearsal:
-        for fs in needed:
+        for fs in sets.values():
             first.records.add_feature_set(first.use_case.name, fs.version, fs.to_dict())
-    views = {view.version: view for fs in needed for view in fs.views}
-    now = {view.version for view in needed[0].views}
-    with _Loaded(first, works, list(views.values())) as loaded:
+    every = {view.version: view for fs in sets.values() for view in fs.views}
+    now = {view.version for view in needed[first.key][0].views}
+    with _Loaded(first, works, list(every.values())) as loaded:
         for work in works:
             written: dict[str, dict[str, Any]] = {}
             gone: dict[str, str] = {}
-            for version, view in views.items():
+            for view in {view.version: view for fs in needed[work.key] for view in fs.views}.values():
+                version = view.version
                 try:
                     rows = loaded.rows(view, work)
                 except ConfigError as error:
@@ -148,7 +150,7 @@ def _compute_chunk(works: Sequence[Work]) -> Iterator[tuple[Work, Outcome]]:
                     "rows": len(rows),
                     "digest": digest(rows, sort_by=[view.key, *_TIMES]),
                 }
-            yield work, _outcome(needed, written, gone)
+            yield work, _outcome(needed[work.key], written, gone)
 
 
 def _outcome(needed: Sequence[FeatureSet], written: dict[str, dict[str, Any]], gone: dict[str, str]) -> Outcome:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any, Literal, cast
@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from include.asof import resolve_sql
 from include.durations import format_duration, parse_duration
-from include.errors import ConfigError
+from include.errors import ConfigError, MissingPartition
 from include.lake import TIMESTAMP
 from include.records import Records, StageResult
 from include.usecase import UseCase
@@ -149,20 +149,71 @@ def recorded(records: Records, use_case: str, version: str) -> FeatureSet:
     return FeatureSet.from_dict(found.definition)
 
 
-def needed(records: Records, use_case: UseCase) -> list[FeatureSet]:
-    """Return the feature sets to keep up: the current one first, then those of champion, previous and candidates."""
+def needed(records: Records, use_case: UseCase, keys: Sequence[str]) -> dict[str, list[FeatureSet]]:
+    """Return the feature sets to keep up, by partition: the current one first, then those that a judgement can ask for.
+
+    They are those of champion, previous and newest candidate, of the model that the partition is judged against when it
+    is backfilled (released from the newest partition before it), and of models released from it or later: they were
+    trained on it, and a judgement that compares with them reads its rows.
+    """
     now = current(use_case)
     route = records.route(use_case.name)
     serving = {number for number in (route.champion, route.previous, route.challenger) if number is not None}
     models = records.models(use_case.name)
     newest = max((model.version for model in models if model.state in ("candidate", "challenger")), default=None)
-    versions = {model.feature_set for model in models if model.version in serving or model.version == newest}
-    return [now, *(recorded(records, use_case.name, version) for version in sorted(versions - {now.version}))]
+    always = {model.feature_set for model in models if model.version in serving or model.version == newest}
+    released = sorted((model.partition, model.version, model.feature_set) for model in models if model.state == "released")
+    known: dict[str, FeatureSet] = {now.version: now}
+    found: dict[str, list[FeatureSet]] = {}
+    for key in keys:
+        before = [version for partition, _, version in released if partition < key][-1:]
+        after = {version for partition, _, version in released if partition >= key}
+        wanted = sorted((always | after | {*before}) - {now.version})
+        for version in wanted:
+            if version not in known:
+                known[version] = recorded(records, use_case.name, version)
+        found[key] = [now, *(known[version] for version in wanted)]
+    return found
 
 
 def lacking(results: Iterable[StageResult], feature_set: FeatureSet) -> list[str]:
-    """Return the keys whose recorded features do not hold this version of the feature set."""
-    return [result.key for result in results if feature_set.version not in result.outputs.get("feature_sets", {})]
+    """Return the keys whose recorded features do not hold every view of the set, in its version."""
+    return [result.key for result in results if any(view.version not in made(result) for view in feature_set.views)]
+
+
+def made(result: StageResult) -> dict[str, dict[str, Any]]:
+    """Return what a features result holds (table, rows, digest), by view version: sets share views."""
+    sets = result.outputs.get("feature_sets", {}).values()
+    return {one["version"]: one for views in sets for one in views.values()}
+
+
+def held(records: Records, use_case: UseCase, feature_set: FeatureSet, keys: Sequence[str]) -> list[StageResult]:
+    """Return the features results of partitions, each of which must hold every view of the set: missing is not null.
+
+    Where all sources allow gaps, a partition without a result is no fault and is left out.
+
+    Raises:
+        MissingPartition: some do not; the message names the view, its version, the partitions and the command.
+    """
+    name = use_case.name
+    results = {row.key: row for row in records.results(name, stage="features", keys=list(keys)) if row.state == "done"}
+    gaps = all(source.gaps == "allow" for source in use_case.sources.values())
+    absent = [] if gaps else [key for key in keys if key not in results]
+    there = [results[key] for key in keys if key in results]
+    for view in feature_set.views:
+        without = sorted({*absent, *(row.key for row in there if view.version not in made(row))})
+        if not without:
+            continue
+        shown = ", ".join(without[:3]) + (f" and {len(without) - 3} more" if len(without) > 3 else "")
+        lost = {str(row.outputs.get("not_computed", {}).get(feature_set.version, "")) for row in there if row.key in without}
+        why = "".join(f" ({reason})" for reason in sorted(lost - {""})[:1])
+        raise MissingPartition(
+            f"{name}: view {view.name} in version {view.version} (feature set {feature_set.version}) is not there for"
+            f" {len(without)} of {len(keys)} partitions that are needed: {shown}{why}."
+            f" Fill them with `evergreen load-history {name} --from {without[0]} --to {without[-1]}`",
+            keys=without,
+        )
+    return there
 
 
 def _view(plain: Mapping[str, Any]) -> FeatureView:

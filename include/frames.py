@@ -7,25 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from include import partitions
 from include.asof import literal
 from include.asof_join import as_of_join
 from include.config import Settings
+from include.durations import midnight, period_start
 from include.errors import EvergreenError
 from include.lake import TIMESTAMP, Lake, connect, quote
 from include.tables import label_schema, label_table
 from include.usecase import UseCase
 
+_MICROSECOND = timedelta(microseconds=1)
+
 if TYPE_CHECKING:
     from include.featuresets import FeatureSet, FeatureView
+    from include.records import Records
 
 
 @dataclass(frozen=True)
@@ -106,22 +111,58 @@ def pins(lake: Lake, use_case: UseCase, feature_set: FeatureSet) -> dict[str, in
     return {table: lake.version(table) for table in tables}
 
 
+def required_partitions(use_case: UseCase, feature_set: FeatureSet, rows: pa.Table) -> list[str]:
+    """Return the partitions in which the features of decisions can stand: what a frame of these rows must find computed.
+
+    `rows` has `event_timestamp`. A decision sees what arrived within the longest ttl before the newest `as_of` that it
+    can know; a view whose row comes with the request also what arrived in the decision's own period.
+    """
+    found: list[str] = []
+    for key in np.unique(_periods(use_case, rows)).tolist():
+        lower, upper = _reach(use_case, feature_set, key)
+        if found and lower <= found[-1]:
+            lower = partitions.after(use_case, found[-1])
+        if lower <= upper:
+            found += partitions.between(use_case, lower, upper)
+    return found
+
+
+def answerable(records: Records, use_case: UseCase, feature_set: FeatureSet, rows: pa.Table) -> pa.Table:
+    """Return the decisions whose `required_partitions` all hold the set: those that a part of the history can tell of."""
+    from include import featuresets
+
+    done = [row for row in records.results(use_case.name, stage="features") if row.state == "done"]
+    there = {row.key for row in done} - set(featuresets.lacking(done, feature_set))
+    periods = _periods(use_case, rows)
+    good = []
+    for key in np.unique(periods).tolist():
+        lower, upper = _reach(use_case, feature_set, key)
+        if lower > upper or there.issuperset(partitions.between(use_case, lower, upper)):
+            good.append(key)
+    return rows.filter(pa.array(np.isin(periods, good)))
+
+
 def training_frame(
     settings: Settings,
     use_case: UseCase,
     feature_set: FeatureSet,
     spine: Spine | pa.Table,
     pins: Mapping[str, int | None],
+    *,
+    records: Records,
 ) -> pa.Table:
     """Return the spine's columns and every feature of the set as known at each decision; same rows, same order.
 
     Raises:
+        MissingPartition: a partition that can hold a decision's features does not hold a view of the set.
         EvergreenError: rows were lost, doubled or moved.
     """
+    from include import featuresets
     from include.offline_store import pinned
     from include.registry_feast import service_name, transient_store
 
     rows = spine.rows if isinstance(spine, Spine) else spine
+    featuresets.held(records, use_case, feature_set, required_partitions(use_case, feature_set, rows))
     asked = rows.select([feature_set.key, "event_timestamp"])
     store = transient_store(settings, use_case, feature_set)
     with pinned(pins):
@@ -212,6 +253,29 @@ def _scan(
     """Show the partitions of a table that had arrived before `as_of`."""
     last = partitions.key_of(use_case, as_of - timedelta(microseconds=1))
     lake.scan(con, name, table, version=version, schema=schema, until=last)
+
+
+def _periods(use_case: UseCase, rows: pa.Table) -> NDArray[np.str_]:
+    """Return the key of the partition in whose arrival interval each decision lies, also outside the history."""
+    day, epoch = timedelta(days=1) // _MICROSECOND, date(1970, 1, 1)
+    micros = np.asarray(rows.column("event_timestamp").cast(TIMESTAMP).cast(pa.int64()).to_numpy())
+    days, place = np.unique((micros - use_case.cut_off // _MICROSECOND) // day, return_inverse=True)
+    keys = [period_start(use_case.cadence, epoch + timedelta(days=int(number))).isoformat() for number in days]
+    return np.array(keys, dtype="U10")[place]
+
+
+def _reach(use_case: UseCase, feature_set: FeatureSet, key: str) -> tuple[str, str]:
+    """Return the oldest and the newest key whose rows a decision in the arrival interval of `key` can see.
+
+    Within the history; the oldest is after the newest where there are none. A ttl ends after its last moment.
+    """
+    history, newest = use_case.history, midnight(date.fromisoformat(key)) + use_case.cut_off
+    ttl = max(view.ttl for view in feature_set.views)
+    known = max(timedelta(0), newest - midnight(history.first) - use_case.cut_off)  # a ttl may leave the calendar
+    lower = partitions.key_of(use_case, newest - min(ttl, known) - _MICROSECOND)
+    own = any(view.grain == "event" for view in feature_set.views)
+    upper = key if own else partitions.key_of(use_case, newest - _MICROSECOND)
+    return max(lower, history.first.isoformat()), upper if history.last is None else min(upper, history.last.isoformat())
 
 
 def _interval(span: timedelta) -> str:

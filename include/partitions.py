@@ -83,6 +83,11 @@ def earlier(use_case: UseCase, key: str, steps: int = 1) -> str | None:
     return day.isoformat() if within(use_case.history, day.isoformat()) else None
 
 
+def after(use_case: UseCase, key: str) -> str:
+    """Return the key after `key`, also outside the history."""
+    return _next(use_case, date.fromisoformat(key)).isoformat()
+
+
 def newest_complete(use_case: UseCase, now: datetime) -> str | None:
     """Return the newest key whose `as_of` has passed at `now`, or `history.last`; None before the first is complete."""
     day = _floor(use_case, now.date())

@@ -190,7 +190,7 @@ def prepare(work: Work, feature_set: featuresets.FeatureSet) -> Prepared:
     if reason:
         reason = f"{_censored(counts, use_case.label.max_censored)}too few mature rows: {reason}"
         return Prepared(None, parts, split, counts, pins, reason)
-    frame = frames.training_frame(work.settings, use_case, feature_set, replace(spine, rows=known), pins)
+    frame = frames.training_frame(work.settings, use_case, feature_set, replace(spine, rows=known), pins, records=work.records)
     if len(frame) != len(known):
         raise EvergreenError(f"{use_case.name}: the join returned {len(frame)} rows for {len(known)} decisions; report this")
     columns = [key, "event_timestamp", "label", *feature_set.feature_types]
@@ -203,6 +203,8 @@ def _inputs(work: Work, current: featuresets.FeatureSet) -> tuple[list[StageResu
     longest = max((view.ttl for view in current.views), default=timedelta(0)) + use_case.label.delay
     span = work.as_of - midnight(use_case.history.first) if window is None else window + longest
     keys = partitions.lookback(use_case, work.key, span)
+    before = partitions.earlier(use_case, keys[0])  # the ttl counts from the as_of before the oldest decision
+    keys = keys if before is None else [before, *keys]
     if all(source.gaps == "allow" for source in use_case.sources.values()):
         there = {(row.stage, row.key) for row in work.records.results(use_case.name) if row.state == "done"}
         keys = [key for key in keys if key == work.key or {("validation", key), ("features", key)} <= there]

@@ -68,7 +68,7 @@ def try_data(use_case: UseCase, settings: Settings) -> Tried:
         records.migrate()
         try:
             facts, problems = _run(use_case, here, records, partitions.lookback(use_case, newest, _span(use_case))[-MOST:])
-            return _look(use_case, here, newest, facts, problems)
+            return _look(use_case, here, records, newest, facts, problems)
         finally:
             records.close()
 
@@ -107,7 +107,9 @@ def _run(use_case: UseCase, settings: Settings, records: Records, keys: list[str
     return facts, problems
 
 
-def _look(use_case: UseCase, settings: Settings, key: str, facts: list[tuple[str, str]], problems: list[str]) -> Tried:
+def _look(
+    use_case: UseCase, settings: Settings, records: Records, key: str, facts: list[tuple[str, str]], problems: list[str]
+) -> Tried:
     as_of = partitions.period(use_case, key).as_of
     lake, current = Lake(settings.lake_root), featuresets.current(use_case)
     spine = frames.spine(lake, use_case, as_of)
@@ -122,8 +124,10 @@ def _look(use_case: UseCase, settings: Settings, key: str, facts: list[tuple[str
     if not len(spine.rows):
         found.problems.append(f"{use_case.name}: no mature row as of {as_of:%Y-%m-%d}; lengthen history, or shorten label.delay")
         return found
-    rows = spine.rows.slice(max(0, len(spine.rows) - SAMPLE))
-    frame = frames.training_frame(settings, use_case, current, rows, frames.pins(lake, use_case, current))
+    rows = frames.answerable(records, use_case, current, spine.rows)  # the oldest look back on what was not loaded here
+    rows = rows if len(rows) else spine.rows  # where none can, the frame says what is missing
+    rows = rows.slice(max(0, len(rows) - SAMPLE))
+    frame = frames.training_frame(settings, use_case, current, rows, frames.pins(lake, use_case, current), records=records)
     for name in frame.column_names:
         column = frame.column(name)
         found.columns.append((name, f"{column.null_count / len(frame):.1%}", *column.slice(0, HEAD).to_pylist()))

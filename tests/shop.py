@@ -13,7 +13,7 @@ from include import partitions, runner
 from include.config import Settings
 from include.featuresets import FeatureSet, current
 from include.lake import Lake, digest
-from include.records import Mode, Records, StageResult
+from include.records import AuditEntry, Mode, Model, Records, StageResult
 from include.tables import curated_schema, label_schema
 from include.usecase import UseCase
 from include.usecase_file import find
@@ -146,3 +146,11 @@ class Shop:
         columns = list(zip(*rows, strict=True)) or [()] * len(schema)
         arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
         self.lake.replace("shop/labels", self.key(day), pa.table(arrays, schema=schema))
+
+
+def serve(shop: Shop, version: str) -> None:
+    """Make a model of that feature set the champion."""
+    model = Model("shop", 1, "sha256:m", shop.key(0), shop.as_of(0), "live", version, "bundle", state="challenger")
+    shop.records.add_model(model)
+    entry = AuditEntry("test", "shop", "1", "test", {}, datetime.now(UTC))
+    shop.records.change_route("shop", set={"champion": 1}, entry=entry)

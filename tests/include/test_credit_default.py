@@ -48,6 +48,8 @@ def test_out_of_fold_auc_of_the_training_function_is_good_and_no_leak(made: Inst
 
     use_case, current = made.use_case, featuresets.current(made.use_case)
     spine = frames.spine(made.lake, use_case, partitions.period(use_case, "2005-10-01").as_of)
-    frame = frames.training_frame(made.settings, use_case, current, spine, frames.pins(made.lake, use_case, current))
+    frame = frames.training_frame(
+        made.settings, use_case, current, spine, frames.pins(made.lake, use_case, current), records=made.records
+    )
     assert len(frame) == 30_000
     assert 0.775 <= out_of_fold_auc(frame, use_case) <= 0.80

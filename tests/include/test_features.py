@@ -14,7 +14,7 @@ from include.errors import ConfigError, MissingPartition
 from include.featuresets import FeatureSet
 from include.online import OnlineReader
 from include.releases import Model
-from tests.shop import DAY, HOUR, T0, US, YAML, Shop
+from tests.shop import DAY, HOUR, T0, US, YAML, Shop, serve
 
 
 @pytest.fixture
@@ -186,16 +186,6 @@ def test_versions_follow_definitions_and_come_back_from_the_record(shop: Shop) -
         FeatureSet.from_dict(damaged)
 
 
-def serve(shop: Shop, version: str) -> None:
-    """Make a model of that feature set the champion."""
-    from include.audit import AuditEntry
-
-    model = Model("shop", 1, "sha256:m", shop.key(0), shop.as_of(0), "live", version, "bundle", state="challenger")
-    shop.records.add_model(model)
-    entry = AuditEntry(action="test", use_case="shop", subject="1", actor="test", details={}, at=datetime.now(UTC))
-    shop.records.change_route("shop", set={"champion": 1}, entry=entry)
-
-
 def test_the_champions_old_feature_set_is_kept_up_and_the_digest_is_the_current_ones(tmp_path: Path) -> None:
     shop, other = Shop(tmp_path / "a"), Shop(tmp_path / "b")
     for one in (shop, other):
@@ -211,6 +201,36 @@ def test_the_champions_old_feature_set_is_kept_up_and_the_digest_is_the_current_
     table = old.views[0].table("shop")
     assert len(shop.lake.read(table, keys=[shop.key(3)])) == 5
     assert featuresets.lacking([shop.records.result("shop", shop.key(2), "features")], shop.feature_set) == [shop.key(2)]  # type: ignore[list-item]
+
+
+def test_a_backfill_keeps_up_the_set_of_the_model_that_it_is_judged_against(shop: Shop) -> None:
+    """Released from the newest partition before it, though another is champion; in a range each day has its own."""
+    week(shop)
+    texts = {name: YAML.replace("sum(amount)", f"{name}(amount)") for name in ("min", "max", "avg")}
+    sets = {}
+    for number, (name, text) in enumerate(texts.items(), start=1):
+        shop.define(text)
+        shop.run(2 * number - 1)
+        sets[name] = shop.feature_set.version
+        shop.records.add_model(
+            Model("shop", number, f"sha256:{name}", shop.key(2 * number - 1), shop.as_of(2 * number - 1), "live", sets[name],
+                  "bundle", state="released")
+        )  # fmt: skip
+    shop.define(YAML)
+    now = shop.feature_set.version
+    for day in range(7):
+        shop.ask(day)
+    keys = [shop.key(day) for day in range(7)]
+    wanted = {
+        shop.key(day): {now, *(sets[name] for name in names)}
+        for day, names in enumerate(
+            [("min", "max", "avg"), ("min", "max", "avg"), ("min", "max", "avg"), ("min", "max", "avg"), ("max", "avg"),
+             ("max", "avg"), ("avg",)]
+        )
+    }  # fmt: skip
+    done = {report.key: report for report in runner.run_range("features", "shop", keys, settings=shop.settings)}
+    assert {key: set(report.outputs["feature_sets"]) for key, report in done.items()} == wanted
+    assert shop.run(4).reused
 
 
 def test_an_old_feature_set_that_cannot_be_computed_any_more_is_named_and_stops_nobody(shop: Shop) -> None:

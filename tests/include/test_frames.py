@@ -7,12 +7,15 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from include import frames
+from include import featuresets, frames, runner
+from include.errors import MissingPartition
 from include.featuresets import FeatureSet, recorded
 from include.frames import Spine
-from tests.shop import DAY, HOUR, T0, US, YAML, Shop
+from include.lake import TIMESTAMP
+from tests.shop import DAY, HOUR, T0, US, YAML, Shop, serve
 
 DELAY = 5 * DAY
 AS_OF = T0 + 20 * DAY
@@ -131,21 +134,29 @@ def brute_force(everything: list[tuple[Any, ...]], as_of: datetime) -> tuple[lis
 # frames
 
 
-def days(shop: Shop, count: int) -> None:
+def days(shop: Shop, count: int, *, without: range = range(0)) -> None:
+    """Let days arrive, and run all but some; what is unchanged is answered from the record."""
     for day in range(count):
         moment = T0 + day * DAY + HOUR
         shop.arrive(day, [(day, 1, 1.0 + day, moment, moment)], [(1 + day % 2, day, "web", moment, moment)])
-        shop.run(day)
+        shop.ask(day)
+    keys = [shop.key(day) for day in range(count) if day not in without]
+    assert {report.state for report in runner.run_range("features", "shop", keys, settings=shop.settings)} == {"done"}
 
 
 def test_a_training_frame_keeps_the_spine_and_sees_what_was_known_at_each_decision(shop: Shop) -> None:
-    days(shop, 4)
+    days(shop, 10)
     decisions = [T0 + 3 * DAY, T0 + 3 * DAY - US, T0 + 2 * DAY, T0 + 2 * DAY, T0, T0 + 30 * DAY]
     shop.label(10, *((1, moment, T0 + 10 * DAY, T0 + 10 * DAY, float(n % 2)) for n, moment in enumerate(decisions[:3])))
     shop.label(11, (2, T0 + 2 * DAY, T0 + 10 * DAY, T0 + 10 * DAY, 1.0), (9, T0, T0 + 10 * DAY, T0 + 10 * DAY, 1.0))
     spine = frames.spine(shop.lake, shop.use_case, AS_OF)
     frame = frames.training_frame(
-        shop.settings, shop.use_case, shop.feature_set, spine, frames.pins(shop.lake, shop.use_case, shop.feature_set)
+        shop.settings,
+        shop.use_case,
+        shop.feature_set,
+        spine,
+        frames.pins(shop.lake, shop.use_case, shop.feature_set),
+        records=shop.records,
     )
     assert frame.select(spine.rows.column_names) == spine.rows
     assert frame.column_names == [*spine.rows.column_names, *shop.feature_set.feature_types]
@@ -162,23 +173,86 @@ def test_a_training_frame_keeps_the_spine_and_sees_what_was_known_at_each_decisi
 def test_an_empty_spine_gives_an_empty_frame_with_all_columns(shop: Shop) -> None:
     days(shop, 1)
     spine = frames.spine(shop.lake, shop.use_case, AS_OF)
-    frame = frames.training_frame(shop.settings, shop.use_case, shop.feature_set, spine, {})
+    frame = frames.training_frame(shop.settings, shop.use_case, shop.feature_set, spine, {}, records=shop.records)
     assert (len(frame), frame.column_names[-1]) == (0, "device")
+
+
+def frame_of(shop: Shop, *decisions: datetime, feature_set: FeatureSet | None = None) -> pa.Table:
+    moments = pa.array(decisions, TIMESTAMP)
+    asked = pa.table({"customer_id": pa.array([1] * len(decisions)), "event_timestamp": moments})
+    return frames.training_frame(shop.settings, shop.use_case, feature_set or shop.feature_set, asked, {}, records=shop.records)
+
+
+def test_a_frame_refuses_partitions_that_do_not_hold_a_view(shop: Shop) -> None:
+    """A partition without features is missing, not null: neither where it was never computed nor in another version."""
+    days(shop, 12, without=range(9, 10))
+    assert frame_of(shop, T0 + 4 * DAY)["orders_5d"].to_pylist() == [4]
+    with pytest.raises(
+        MissingPartition, match=r"view spending in version .* 1 of 6 partitions.* 2025-01-10.*load-history shop"
+    ) as caught:
+        frame_of(shop, T0 + 12 * DAY - US)
+    assert caught.value.keys == (shop.key(9),)
+    shop.run(9)
+    assert frame_of(shop, T0 + 12 * DAY - US)["pages"].to_pylist() == [10]
+    old = shop.feature_set
+    shop.define(YAML.replace("sum(amount)", "2 * sum(amount)"))
+    shop.run(11)
+    changed = shop.feature_set
+    with pytest.raises(MissingPartition, match=f"view spending in version {changed.views[0].version} .*2025-01-08") as caught:
+        frame_of(shop, T0 + 12 * DAY - US)
+    assert caught.value.keys == tuple(shop.key(day) for day in range(6, 11))
+    with pytest.raises(MissingPartition, match=f"view spending in version {old.views[0].version} .*2025-01-12"):
+        frame_of(shop, T0 + 12 * DAY, feature_set=old)
+    assert featuresets.made(shop.records.results("shop", stage="features", keys=[shop.key(11)])[0]).keys() == {
+        view.version for view in changed.views
+    }
+
+
+def test_where_all_sources_allow_gaps_only_partitions_that_are_there_are_asked(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, YAML.replace("    key: [", "    gaps: allow\n    key: ["))
+    days(shop, 8, without=range(3, 5))
+    assert frame_of(shop, T0 + 6 * DAY)["orders_5d"].to_pylist() == [5]
+    shop.define(YAML.replace("    key: [", "    gaps: allow\n    key: [").replace("sum(amount)", "2 * sum(amount)"))
+    with pytest.raises(MissingPartition, match="view spending"):
+        frame_of(shop, T0 + 6 * DAY)
+
+
+def test_the_partitions_that_are_needed_reach_back_a_ttl_from_the_as_of_before_the_decision(shop: Shop) -> None:
+    """For snapshots alone the decision's own day is still to come; an event view's row may have come with it."""
+
+    def needed(*moments: datetime, feature_set: FeatureSet | None = None) -> list[str]:
+        rows = pa.table({"event_timestamp": pa.array(moments, TIMESTAMP)})
+        return frames.required_partitions(shop.use_case, feature_set or shop.feature_set, rows)
+
+    snapshot = FeatureSet(shop.feature_set.views[:1])
+    assert needed(T0 + 20 * DAY, feature_set=snapshot) == [shop.key(day) for day in range(16, 20)]
+    assert needed(T0 + 20 * DAY + HOUR) == [shop.key(day) for day in range(15, 21)]
+    assert needed(T0 + 20 * DAY + HOUR, T0 + 22 * DAY, T0 + HOUR, T0 - DAY) == [shop.key(day) for day in [0, *range(15, 23)]]
+    assert needed() == []
+
+
+def test_answerable_decisions_are_those_whose_partitions_are_there(shop: Shop) -> None:
+    days(shop, 12, without=range(4))
+    rows = pa.table({"event_timestamp": pa.array([T0 + day * DAY for day in range(14)], TIMESTAMP)})
+    found = frames.answerable(shop.records, shop.use_case, shop.feature_set, rows)
+    assert found["event_timestamp"].to_pylist() == [T0 + day * DAY for day in (9, 10, 11)]
 
 
 def test_an_old_feature_set_is_joined_by_the_same_path_at_its_pinned_versions(shop: Shop) -> None:
     days(shop, 2)
     old = shop.feature_set
+    serve(shop, old.version)
     pins = frames.pins(shop.lake, shop.use_case, old)
     shop.arrive(1, [(7, 1, 100.0, T0 + DAY, T0 + DAY)])
-    shop.run(1)
     shop.define(YAML.replace("sum(amount)", "sum(amount) + 0.5"))
-    shop.run(1)
+    shop.arrive(2)
+    assert [shop.run(day).state for day in range(3)] == ["done"] * 3
     shop.label(10, (1, T0 + 2 * DAY, T0 + 10 * DAY, T0 + 10 * DAY, 1.0))
     spine = frames.spine(shop.lake, shop.use_case, AS_OF)
 
     def amount(feature_set: FeatureSet, versions: dict[str, int | None]) -> Any:
-        return frames.training_frame(shop.settings, shop.use_case, feature_set, spine, versions)["amount_5d"].to_pylist()
+        frame = frames.training_frame(shop.settings, shop.use_case, feature_set, spine, versions, records=shop.records)
+        return frame["amount_5d"].to_pylist()
 
     again = recorded(shop.records, "shop", old.version)
     assert again == old
