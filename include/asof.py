@@ -7,7 +7,7 @@ loads what a query needs once and then shows it, partition after partition, as i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -16,9 +16,10 @@ from types import TracebackType
 import duckdb
 import pyarrow as pa
 
+from include import sql_tree
 from include.config import ROOT
 from include.errors import ConfigError
-from include.lake import Lake, connect, quote
+from include.lake import Lake, quote
 from include.partitions import Period
 from include.tables import CREATED, EVENT, curated_schema, curated_table
 from include.usecase import UseCase
@@ -27,12 +28,6 @@ from include.usecase_sources import Source
 SQL_FOLDER = ROOT / "feature_repo" / "sql"
 MAX_SQL_BYTES = 256 * 1024
 _SEALED = ("threads = 1", "enable_external_access = false", "python_enable_replacements = false", "lock_configuration = true")
-_UNSTABLE = re.compile(
-    r"\b(now|today|random|uuid|uuidv4|uuidv7|gen_random_uuid|setseed|get_current_timestamp|get_current_time|transaction_timestamp|"
-    r"current_localtimestamp|current_localtime|clock_timestamp|statement_timestamp|nextval)\s*\(|"
-    r"\b(current_timestamp|current_date|current_time|localtimestamp|localtime)\b",
-    re.IGNORECASE,
-)
 _TAIL = re.compile(r"[\s;]*;(?:\s|--[^\n]*|/\*(?:[^*]|\*(?!/))*\*/)*$")
 _LITERALS = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"", re.DOTALL)
 
@@ -67,20 +62,23 @@ def resolve_sql(use_case: UseCase, text_or_file: str) -> str:
     if text_or_file.strip().endswith(".sql"):
         path = _sql_file(use_case, text_or_file.strip())
         text, where = path.read_text(encoding="utf-8"), str(path)
-    return _checked(text, where)
+    sql = _checked(text, where)
+    word = sql_tree.reads_clock(sql, {name: curated_schema(source) for name, source in use_case.sources.items()})
+    if word is not None:
+        raise ConfigError(
+            f"{where} reads {word!r}, which is no column here but the clock and changes from run to run; use getvariable('as_of')"
+        )
+    return sql
 
 
 @lru_cache(maxsize=256)
 def _checked(text: str, where: str) -> str:
     try:
-        statements = duckdb.extract_statements(text)
-    except duckdb.Error as error:
-        raise ConfigError(f"{where} is not valid SQL: {str(error).splitlines()[0]}") from None
-    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-        raise ConfigError(f"{where} must be one SELECT (or WITH ... SELECT); it holds {len(statements)} or is of another kind")
-    unstable = _UNSTABLE.search(_LITERALS.sub(" ", text))
-    if unstable is not None:
-        raise ConfigError(f"{where} calls {unstable[0].strip()!r}, which changes from run to run; use getvariable('as_of')")
+        query = sql_tree.parsed(text)
+    except ConfigError as error:
+        raise ConfigError(f"{where} {error}") from None
+    if query.unstable:
+        raise ConfigError("\n".join(f"{where} {reason}" for reason in query.unstable))
     return _TAIL.sub("", text) if _TAIL.search(_LITERALS.sub(_blanks, text)) else text.strip()
 
 
@@ -88,11 +86,18 @@ def _blanks(literal: re.Match[str]) -> str:
     return literal[0] if literal[0].startswith(("--", "/*")) else " " * len(literal[0])
 
 
-@lru_cache(maxsize=256)
 def tables_in(sql: str) -> frozenset[str]:
-    """Return the names of the tables that a query reads; raises duckdb.Error where it cannot be parsed."""
-    with connect() as con:
-        return frozenset(con.get_table_names(sql))
+    """Return the names of the tables that a query reads, by its parse alone: no table has to be there.
+
+    Raises:
+        ConfigError: it is not one valid SELECT.
+    """
+    return sql_tree.parsed(sql).tables
+
+
+def variables_in(sql: str) -> frozenset[str]:
+    """Return the variables that a query asks for by getvariable."""
+    return sql_tree.parsed(sql).variables
 
 
 def _sql_file(use_case: UseCase, name: str) -> Path:
@@ -112,8 +117,9 @@ def _sql_file(use_case: UseCase, name: str) -> Path:
 class AsOfViews:
     """The curated sources of a use case in a DuckDB connection of their own, as known at one `as_of` after another.
 
-    `keys` are the lake partitions to load (static sources are loaded whole); `more` holds curated rows that are not in the lake.
-    `columns` narrows what is loaded of a source. After loading, the connection reaches no file and no network, and works on
+    `keys` are the lake partitions to load, `versions` those of static sources (one that it does not name is loaded whole, with
+    every version that it ever had); `more` holds curated rows that are not in the lake. `columns` narrows what is loaded of a
+    source. After loading, the connection reaches no file and no network, and works on
     one thread: sums of floating point numbers then do not depend on how rows were dealt out to threads.
     """
 
@@ -127,9 +133,11 @@ class AsOfViews:
         sources: Sequence[str] | None = None,
         columns: Mapping[str, Sequence[str]] | None = None,
         more: Mapping[str, pa.Table] | None = None,
+        versions: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         self._con, self._use_case = con, use_case
-        self._columns: dict[str, list[str]] = {}
+        self._versions = versions or {}
+        self._types: dict[str, dict[str, str]] = {}
         self._sources = list(use_case.sources) if sources is None else list(sources)
         for name in self._sources:
             self._load(lake, name, keys, (columns or {}).get(name), (more or {}).get(name))
@@ -156,9 +164,10 @@ class AsOfViews:
             if self._use_case.sources[name].kind == "static":
                 known += f" AND {CREATED} = (SELECT max({CREATED}) FROM {_stored(name)} WHERE {CREATED} < {now})"
             else:
-                known += f" AND (next_created IS NULL OR next_created >= {now}) AND {EVENT} >= {literal(since)}"
+                known += f" AND (__next_created IS NULL OR __next_created >= {now}) AND {EVENT} >= {literal(since)}"
             self._con.execute(
-                f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS SELECT * EXCLUDE (next_created) FROM {_stored(name)} WHERE {known}"
+                f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS SELECT * EXCLUDE (__next_created) "
+                f"FROM {_stored(name)} WHERE {known}"
             )
 
     def query(self, sql: str) -> pa.Table:
@@ -170,13 +179,17 @@ class AsOfViews:
         try:
             return self._con.sql(sql).to_arrow_table()
         except duckdb.Error as error:
-            raise ConfigError(f"{self._use_case.name}: the query fails: {error}\n(tables: {', '.join(self._sources)})") from None
+            told = str(error).split("\n\nLINE ", maxsplit=1)[0]  # its place is that in a query around this one
+            raise ConfigError(f"{self._use_case.name}: the query fails: {told}\n(tables: {', '.join(self._sources)})") from None
 
-    def columns(self, sql: str) -> list[str]:
-        """Return the names of the columns that one SELECT gives; the views must be shown (`at`) before."""
-        if sql not in self._columns:
-            self._columns[sql] = self.query(f"DESCRIBE SELECT * FROM (\n{sql}\n)").column("column_name").to_pylist()
-        return self._columns[sql]
+    def types(self, sql: str) -> dict[str, str]:
+        """Return the columns that one SELECT gives, with DuckDB's types; the views must be shown (`at`) before."""
+        if sql not in self._types:
+            found = self.query(f"DESCRIBE SELECT * FROM (\n{sql}\n)")
+            self._types[sql] = dict(
+                zip(*(found.column(name).to_pylist() for name in ("column_name", "column_type")), strict=True)
+            )
+        return self._types[sql]
 
     def _load(self, lake: Lake, name: str, keys: Sequence[str], columns: Sequence[str] | None, more: pa.Table | None) -> None:
         source = self._use_case.sources[name]
@@ -185,7 +198,8 @@ class AsOfViews:
         loaded = [*wanted, *(column for column in key if column not in wanted)]
         table, rows = curated_table(lake, self._use_case, name), f"__curated_{name}"
         static = source.kind == "static"
-        lake.scan(self._con, rows, table, keys=None if static else keys, schema=schema)
+        known = self._versions.get(name)
+        lake.scan(self._con, rows, table, keys=keys if not static else None if known is None else sorted(known), schema=schema)
         body = f"SELECT {', '.join(map(quote, loaded))} FROM {quote(rows)}"
         if more is not None and len(more):
             self._con.register(f"__more_{name}", more)
@@ -197,7 +211,7 @@ class AsOfViews:
             else f"lead({CREATED}) OVER (PARTITION BY {', '.join(map(quote, key))} ORDER BY {order})"
         )
         self._con.execute(
-            f"CREATE OR REPLACE TEMP TABLE {_stored(name)} AS SELECT {', '.join(map(quote, wanted))}, {later} AS next_created "
+            f"CREATE OR REPLACE TEMP TABLE {_stored(name)} AS SELECT {', '.join(map(quote, wanted))}, {later} AS __next_created "
             f"FROM ({body}) ORDER BY {EVENT}, {order}"
         )
         if more is not None and len(more):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import duckdb
 
-from include import usecase_file
-from include.asof import AsOfViews, resolve_sql
+from include import declared, usecase_file
+from include.asof import AsOfViews, resolve_sql, tables_in
 from include.errors import ConfigError
 from include.lake import Lake, connect
 from include.partitions import period
@@ -22,6 +22,8 @@ from include.usecase_sources import Source
 Where = tuple[str, ...]
 Problem = tuple[Where, str]
 TIMES = ("event_timestamp", "created_timestamp")
+TIME, OUTCOME = "a time", "an outcome"
+_TYPES = {**declared.SQL_TYPES, "timestamp": "TIMESTAMPTZ", "date": "DATE"}
 
 
 def check_file(path: Path) -> UseCase:
@@ -40,11 +42,15 @@ def check_file(path: Path) -> UseCase:
 
 def problems(use_case: UseCase) -> Iterator[Problem]:
     """Yield what is wrong: where, and what with its remedy."""
+    named = list(declared.problems(use_case))
+    yield from named
     for name, source in use_case.sources.items():
         yield from _source(("sources", name), source)
-    yield from _label(use_case)
+    asks = not named  # where two names are one, a query would fail for that, and say it worse
+    yield from _label(use_case, asks)
     for name in use_case.features:
-        yield from _view(use_case, name)
+        yield from _view(use_case, name, asks)
+    yield from _training(use_case)
 
 
 def _source(where: Where, source: Source) -> Iterator[Problem]:
@@ -62,6 +68,11 @@ def _source(where: Where, source: Source) -> Iterator[Problem]:
                 yield (*where, "columns", name, "regex"), f"{column.regex!r} is no regular expression ({reason}); correct it"
         if column.min is not None and column.max is not None and column.min > column.max:
             yield (*where, "columns", name), f"min ({column.min:g}) is above max ({column.max:g}); swap them"
+        for value in column.values or []:
+            if not _reads(value, column.type):
+                yield (*where, "columns", name, "values"), f"{value!r} is no value of type {column.type}; correct one of the two"
+    if source.max_rows is not None and source.min_rows > source.max_rows:
+        yield (*where, "min_rows"), f"{source.min_rows} is above max_rows ({source.max_rows}); swap them"
     headers = [column.header or name for name, column in source.columns.items()]
     for header in sorted({header for header in headers if headers.count(header) > 1}):
         yield (*where, "columns"), f"two columns have the header {header!r}; each needs its own"
@@ -71,57 +82,143 @@ def _source(where: Where, source: Source) -> Iterator[Problem]:
             yield (*where, "columns", time), f"is the source's time but of type {kinds[time]}; make it timestamp or date"
 
 
-def _label(use_case: UseCase) -> Iterator[Problem]:
+def _label(use_case: UseCase, asks: bool) -> Iterator[Problem]:
     label = use_case.label
     if label.source is not None:
         source = use_case.sources[label.source]
+        if source.kind == "static":
+            yield (
+                ("label", "source"),
+                f"{label.source} is static, and decisions have moments; make it events, or write label.sql",
+            )
         known = {*source.columns, *source.time_columns}
         if label.column not in known:
             yield ("label", "column"), f"{label.column!r} is no column of {label.source}; it has {sorted(known)}"
-        elif (kind := source.columns[str(label.column)].type) not in ("bool", "int64", "float64"):
-            yield ("label", "column"), f"{label.column!r} is of type {kind}; a label is bool or 0 and 1, else write label.sql"
+        elif label.column in source.columns:
+            yield from _outcome(use_case, source.columns[label.column].type)
         if label.assumed_lag is None and label.label_time not in known:
             yield ("label", "label_time"), f"{label.label_time!r} is no column of {label.source}; name one, or `event + DURATION`"
+        elif label.label_time in source.columns and (kind := source.columns[label.label_time].type) not in ("timestamp", "date"):
+            yield ("label", "label_time"), f"{label.label_time!r} is of type {kind}; declare its column timestamp or date"
         if use_case.entity.key not in known:
             yield ("label", "source"), f"{label.source} has no column {use_case.entity.key!r}, the entity's key; declare it"
-    elif label.sql is not None:
-        wanted = (use_case.entity.key, "event_timestamp", "label_timestamp", "label")
+        yield from _entity(use_case, label.source)
+    elif label.sql is not None and asks:
+        wanted = {use_case.entity.key: use_case.entity.type, "event_timestamp": TIME, "label_timestamp": TIME, "label": OUTCOME}
         yield from _sql(use_case, ("label", "sql"), label.sql, wanted, label.lookback)
 
 
-def _view(use_case: UseCase, name: str) -> Iterator[Problem]:
+def _outcome(use_case: UseCase, kind: str) -> Iterator[Problem]:
+    """Yield what keeps a label column of a type from being 0 and 1."""
+    label = use_case.label
+    if not label.positives and kind not in ("bool", "int64", "float64"):
+        yield (
+            ("label", "column"),
+            f"{label.column!r} is of type {kind}; a label is bool or 0 and 1, else name what counts as 1 by `positive`",
+        )
+    elif label.positives and kind in ("timestamp", "date"):
+        yield ("label", "column"), f"{label.column!r} is of type {kind}, which is no outcome; write label.sql"
+    elif kind in ("bool", "int64", "float64"):
+        for text in label.positives:
+            if not _reads(text, kind):
+                yield ("label", "positive"), f"{text!r} is no value of {label.column!r}, which is of type {kind}; correct one"
+
+
+def _reads(text: str, kind: str) -> bool:
+    if kind == "int64" and not re.fullmatch(r"\s*[+-]?\d+\s*", text):
+        return False  # DuckDB would round
+    with connect() as con:
+        query = f"SELECT try_cast(? AS {_TYPES[kind]}) IS NOT NULL"
+        return bool(con.execute(query, [text.strip() if kind != "string" else text]).fetchall()[0][0])
+
+
+def _entity(use_case: UseCase, name: str) -> Iterator[Problem]:
+    """Yield that a source holds the entity's key in another type than the entity has."""
+    entity, column = use_case.entity, use_case.sources[name].columns.get(use_case.entity.key)
+    if column is not None and column.type not in (entity.type, "float64"):
+        right = column.type if column.type in ("int64", "string") else "string"
+        yield (
+            ("entity",),
+            f"{entity.key!r} is {column.type} in {name}, but the entity is {entity.type}; write type: {right} for both",
+        )
+
+
+def _view(use_case: UseCase, name: str, asks: bool) -> Iterator[Problem]:
     view, where = use_case.features[name], ("features", name)
     if view.source is not None:
         source = use_case.sources[view.source]
+        if source.kind == "static":
+            yield (
+                (*where, "source"),
+                f"{view.source} is static: its rows have no moment; write sql instead of source",
+            )
         for column, kind in view.columns.items():
-            declared = source.columns.get(column)
-            if declared is None:
+            contract = source.columns.get(column)
+            if contract is None:
                 yield (*where, "columns", column), f"is no column of {view.source}; it has {sorted(source.columns)}"
-            elif not _fits(declared.type, kind):
-                yield (*where, "columns", column), f"is {declared.type} in {view.source}, not {kind}; declare one of the two"
+            elif not _fits(contract.type, kind):
+                yield (*where, "columns", column), f"is {contract.type} in {view.source}, not {kind}; declare one of the two"
         if use_case.entity.key not in source.columns:
             yield (*where, "source"), f"{view.source} has no column {use_case.entity.key!r}, the entity's key; declare it"
-    elif view.sql is not None:
-        wanted = (use_case.entity.key, *(TIMES if view.grain == "event" else ()), *view.columns)
+        elif view.source != use_case.label.source:
+            yield from _entity(use_case, view.source)
+    elif view.sql is not None and asks:
+        times = dict.fromkeys(TIMES, TIME) if view.grain == "event" else {}
+        wanted = {use_case.entity.key: use_case.entity.type, **times, **view.columns}
         yield from _sql(use_case, (*where, "sql"), view.sql, wanted, view.lookback)
 
 
-def _sql(use_case: UseCase, where: Where, text: str, wanted: tuple[str, ...], lookback: timedelta) -> Iterator[Problem]:
-    """Run a query over sources without rows and compare its columns with those that are wanted."""
+def _sql(use_case: UseCase, where: Where, text: str, wanted: Mapping[str, str], lookback: timedelta) -> Iterator[Problem]:
+    """Run a query over sources without rows and compare its columns and their types with those that are wanted."""
     try:
         query = resolve_sql(use_case, text)
+        if unknown := sorted(tables_in(query) - set(use_case.sources)):
+            yield where, f"the query reads {unknown}; sources are {sorted(use_case.sources)}. Correct the name, or declare it"
+            return
         with (
             tempfile.TemporaryDirectory() as empty,
             AsOfViews(connect(), Lake(empty), use_case, keys=[]) as views,
         ):
             views.at(period(use_case, use_case.history.first.isoformat()), lookback)
-            columns = views.query(query).column_names
+            views.query(query)
+            found = views.types(query)
     except ConfigError as error:
         yield where, re.sub(rf"^{re.escape(use_case.name)}: ", "", str(error))
         return
-    missing = [name for name in wanted if name not in columns]
+    missing = [name for name in wanted if name not in found]
     if missing:
-        yield where, f"the query gives no column {missing}; it gives {columns}. Add it to the SELECT, or correct the YAML"
+        yield where, f"the query gives no column {missing}; it gives {list(found)}. Add it to the SELECT, or correct the YAML"
+    for name, kind in wanted.items():
+        if name in found and (reason := _misfit(name, found[name], kind)):
+            yield where, reason
+
+
+def _misfit(name: str, found: str, kind: str) -> str:
+    """Return why a query's column of DuckDB's type `found` is not what is declared, or an empty text."""
+    if kind == TIME:
+        timed = found.startswith(("TIMESTAMP", "DATE")) or found == '"NULL"'
+        return "" if timed else f"column {name} is {found} and has to be a time; cast it to TIMESTAMPTZ"
+    if kind == OUTCOME and found == "BOOLEAN":
+        return ""
+    try:
+        declared.cast(name, found, "float64" if kind == OUTCOME else kind, "the query")
+    except ConfigError as error:
+        return str(error) if kind != OUTCOME else f"column label is {found}; a label is 0, 1 or NULL"
+    return ""
+
+
+def _training(use_case: UseCase) -> Iterator[Problem]:
+    from include import model_params
+    from include.fitting import DEFAULTS
+
+    training = use_case.training
+    if not use_case.trained_features:
+        yield ("training", "exclude"), "it leaves no feature to train on; take one out, or add a feature"
+        return
+    if training.split.tune + training.split.evaluation >= 1:
+        yield ("training", "split"), "tune and evaluation leave nothing to train on; their sum has to be below 1"
+    for name, reason in model_params.problems(training.params, DEFAULTS, len(use_case.trained_features)):
+        yield ("training", "params", *([name] if name else [])), reason
 
 
 def _fits(declared: str, wanted: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -51,9 +52,10 @@ def new(
         raise ConfigError(f"{path} is there already; remove it, or give another --name or --output") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error.strerror}); give another --output") from error
-    say(f"Wrote {path}. Read its guesses, then run:\n  evergreen usecase check --data {path}")
+    say(f"Wrote {path}. Read its guesses, then run:\n  evergreen usecase check --data {quote(str(path))}")
     if path.parent.resolve() not in settings.usecase_dirs:
-        say(f"Then let Evergreen find it:\n  export EVERGREEN_USECASES={settings.usecases}:{path.parent.resolve()}")
+        folders = quote(f"{settings.usecases}:{path.parent.resolve()}")  # a folder's name may hold blanks and brackets
+        say(f"Then let Evergreen find it:\n  export EVERGREEN_USECASES={folders}")
 
 
 @usecase_app.command()
@@ -74,6 +76,8 @@ def check(
     heads = (f"row {number}" for number in range(1, trying.HEAD + 1))
     show(("column", "null share", *heads), found.columns, title=f"training frame of {found.key}: {found.rows} mature rows")
     show(("what", "value"), found.facts)
+    if found.rates:
+        show(("decisions from", "decisions", "label rate"), found.rates)
     found.refuse()
 
 

@@ -1,7 +1,8 @@
 """The contract of a source: which columns it has, what each value may be, and the DuckDB query that types and judges its rows.
 
-A row fails by its first rule, named `column: check`. Checks: null, not_int64, not_float64, not_finite, not_bool, not_date,
-not_timestamp, ambiguous_time, mixed_time_zones, out_of_range, epoch_zero, in_future, late, below_min, above_max, not_allowed,
+A row fails by its first rule, named `column: check`. Checks: null, not_int64, leading_zeros (of a key that is int64),
+not_float64, not_finite, not_bool, not_date, not_timestamp, ambiguous_time, mixed_time_zones, out_of_range, epoch_zero,
+in_future, late, below_min, above_max, not_allowed,
 no_match. A line that could not be split into columns is `malformed_row`; of two rows of one key and one created time with
 different values one is a `conflicting_duplicate`.
 """
@@ -91,11 +92,18 @@ def mixed_zones_query(source: Source, present: Collection[str], rows: str) -> st
     return " UNION ALL ".join(parts) or None
 
 
-def judged_query(source: Source, present: Collection[str], rows: str, mixed: Sequence[tuple[str, str, bool]]) -> str:
+def judged_query(
+    source: Source,
+    present: Collection[str],
+    rows: str,
+    mixed: Sequence[tuple[str, str, bool]],
+    *,
+    entity: str | None = None,
+) -> str:
     """Return the query that types raw rows and names the first rule that each one fails.
 
-    It reads `rows` and the table `__periods` (partition, as_of, arrival_start). Columns: partition, source_file, source_row,
-    arrived_at, the curated columns, `rule`. `mixed` is what `mixed_zones_query` found.
+    It reads `rows` and the table `__periods` (partition, __as_of). Columns: partition, source_file, source_row,
+    arrived_at, the curated columns, `rule`. `mixed` is what `mixed_zones_query` found, `entity` the entity's key.
     """
     texts = {name: _text(name, column.type, present) for name, column in source.columns.items()}
     for name in source.time_columns:
@@ -105,19 +113,18 @@ def judged_query(source: Source, present: Collection[str], rows: str, mixed: Seq
     if MALFORMED in present:
         checks.append((f"t.{MALFORMED} IS NOT NULL", "malformed_row"))
     _times(source, values, checks, mixed)
-    key = set(source.key)
     for name, column in source.columns.items():
         if name in (EVENT, CREATED):
             continue
         values[name] = _value(f"t.{quote('t_' + name)}", column.type, source)
-        checks += _column_checks(name, column, source, required=name in key, mixed=mixed)
+        checks += _column_checks(name, column, source, mixed=mixed, **key_rules(source, name, entity))
     text_list = ", ".join(f"{expression} AS {quote('t_' + name)}" for name, expression in texts.items())
     value_list = ", ".join(f"{expression} AS {quote('v_' + name)}" for name, expression in values.items())
     out = ", ".join(f"{quote('v_' + name)} AS {quote(name)}" for name in curated_schema(source).names)
     rule = " ".join(f"WHEN {bad} THEN {text_literal(said)}" for bad, said in checks)
     kept = f"{FILE}, {ROW}, {ARRIVED}" + (f", {MALFORMED}" if MALFORMED in present else "")
     return (
-        f"WITH texts AS (SELECT partition, {kept}, as_of, {text_list} FROM {rows} JOIN __periods USING (partition)), "
+        f"WITH texts AS (SELECT partition, {kept}, __periods.__as_of, {text_list} FROM {rows} JOIN __periods USING (partition)), "
         f"typed AS (SELECT *, {value_list} FROM texts AS t) "
         f"SELECT partition, {FILE}, {ROW}, {ARRIVED}, {out}, "
         f"{f'CASE {rule} END' if checks else 'CAST(NULL AS VARCHAR)'} AS {RULE} FROM typed AS t"
@@ -125,7 +132,7 @@ def judged_query(source: Source, present: Collection[str], rows: str, mixed: Seq
 
 
 def doubled_query(source: Source, judged: str) -> str:
-    """Return the query of (id, conflict) for rows of a table that repeat a key and created time among its good rows.
+    """Return the query of (__id, __conflict) for rows, numbered by `__id`, that repeat a key and created time among the good.
 
     Of equal rows the first stays; of rows that differ, the one that sorts last by all its values stays, the others conflict.
     """
@@ -133,18 +140,25 @@ def doubled_query(source: Source, judged: str) -> str:
     values = ", ".join(quote(name) for name in curated_schema(source).names)
     descending = ", ".join(f"{quote(name)} DESC NULLS LAST" for name in curated_schema(source).names)
     return (
-        f"WITH good AS (SELECT rowid AS __id, * FROM {judged} WHERE {RULE} IS NULL), "
+        f"WITH good AS (SELECT * FROM {judged} WHERE {RULE} IS NULL), "
         f"twice AS (SELECT partition, {key}, {CREATED} FROM good GROUP BY ALL HAVING count(*) > 1), "
-        f"ranked AS (SELECT __id, row_number() OVER (PARTITION BY partition, {values} ORDER BY {FILE}, {ROW}) AS copy, "
-        f"dense_rank() OVER (PARTITION BY partition, {key}, {CREATED} ORDER BY {descending}) AS place "
+        f"ranked AS (SELECT __id, row_number() OVER (PARTITION BY partition, {values} ORDER BY {FILE}, {ROW}) AS __copy, "
+        f"dense_rank() OVER (PARTITION BY partition, {key}, {CREATED} ORDER BY {descending}) AS __place "
         f"FROM good SEMI JOIN twice USING (partition, {key}, {CREATED})) "
-        "SELECT __id AS id, copy = 1 AS conflict FROM ranked WHERE copy > 1 OR place > 1"
+        "SELECT __id, __copy = 1 AS __conflict FROM ranked WHERE __copy > 1 OR __place > 1"
     )
 
 
-def has_rules(column: Column, *, required: bool) -> bool:
+def key_rules(source: Source, name: str, entity: str | None) -> dict[str, bool]:
+    """Return whether a column must have a value because it names the row or, of events, its entity, and whether it is a key."""
+    column = source.columns[name]
+    whose = name == entity and source.kind == "events"
+    return {"required": name in source.key or (whose and column.nullable is not True), "key": name in source.key or whose}
+
+
+def has_rules(column: Column, *, required: bool, key: bool = False) -> bool:
     """Tell whether a value of the column can fail a rule."""
-    free = column.type == "string" and column.nullable and column.values is None and column.regex is None
+    free = column.type == "string" and column.nullable is not False and column.values is None and column.regex is None
     return required or not free
 
 
@@ -173,7 +187,7 @@ def _times(source: Source, values: dict[str, str], checks: list[tuple[str, str]]
         if as_event:
             values[EVENT] = moment
             checks.append((f"{value} = {EPOCH}", f"{name}: epoch_zero"))
-            checks.append((f"{value} >= t.as_of", f"{name}: in_future"))
+            checks.append((f"{value} >= t.__as_of", f"{name}: in_future"))
         else:
             checks.append((f"{value} > t.{ARRIVED}", f"{name}: in_future"))
             values[CREATED] = moment
@@ -222,16 +236,19 @@ def _value(text: str, kind: str, source: Source) -> str:
 
 
 def _column_checks(
-    name: str, column: Column, source: Source, *, required: bool, mixed: Sequence[tuple[str, str, bool]]
+    name: str, column: Column, source: Source, *, required: bool, key: bool, mixed: Sequence[tuple[str, str, bool]]
 ) -> list[tuple[str, str]]:
     text, value = f"t.{quote('t_' + name)}", f"t.{quote('v_' + name)}"
     checks: list[tuple[str, str]] = []
-    if required or not column.nullable:
+    if required or column.nullable is False:
         checks.append((f"{text} IS NULL", f"{name}: null"))
     if column.type == "timestamp":
         checks += _time_checks(name, text, value, source, mixed)
     elif column.type != "string":
         checks.append((f"{text} IS NOT NULL AND {value} IS NULL", f"{name}: not_{column.type}"))
+    if key and column.type == "int64":
+        # 007 and 7 are one number but two names: as a number one of them would pass for a correction of the other.
+        checks.append((f"regexp_matches({text}, '^[+-]?0[0-9]')", f"{name}: leading_zeros"))
     if column.type == "float64":
         checks.append((f"NOT isfinite({value})", f"{name}: not_finite"))
     if column.type == "date":

@@ -12,8 +12,9 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from include.asof import record_key
+from include.asof import curated_name, record_key
 from include.contract import CONFLICT, RULE, ColumnDiff, column_diff, doubled_query, judged_query, mixed_zones_query
+from include.decisions import repeated
 from include.errors import ConfigError, SourceError
 from include.lake import PARTITION, Lake, connect, digest, quote
 from include.partitions import Period
@@ -24,14 +25,24 @@ from include.usecase import UseCase
 
 @dataclass(frozen=True)
 class Judged:
-    """What became of one partition's rows of one source."""
+    """What became of one partition's rows of one source.
+
+    Of the label's source, `sharing` rows share entity and moment with one of another key, and `repeated` of them do not stand.
+    """
 
     curated: pa.Table
     quarantine: pa.Table
     rows: int
     duplicates: int
+    repeated: int = 0
+    sharing: int = 0
     rules: Mapping[str, int] = field(default_factory=dict)
     diff: ColumnDiff = field(default_factory=ColumnDiff)
+
+    @property
+    def repeated_share(self) -> float:
+        """Share of the rows that are decisions of an entity and moment for which another row stands."""
+        return self.repeated / self.rows if self.rows else 0.0
 
     @property
     def bad_share(self) -> float:
@@ -60,17 +71,23 @@ def judge(
         try:
             zones = mixed_zones_query(source, present, "raw")
             mixed = con.execute(zones).fetchall() if zones else []
-            con.execute(f"CREATE TEMP TABLE judged AS {judged_query(source, present, 'raw', mixed)}")
+            query = judged_query(source, present, "raw", mixed, entity=use_case.entity.key)
+            # Numbered by us: a source may have a column `rowid`, which hides DuckDB's own.
+            con.execute(f"CREATE TEMP TABLE judged AS SELECT *, row_number() OVER () AS __id FROM ({query})")
         except (duckdb.InvalidInputException, duckdb.ConversionException, duckdb.OutOfRangeException) as error:
             raise ConfigError(f"{use_case.name}, source {name}: the contract fails: {str(error).splitlines()[0]}") from None
         con.execute(f"CREATE TEMP TABLE doubled AS {doubled_query(source, 'judged')}")
         con.execute(
-            f"UPDATE judged SET {RULE} = CASE WHEN d.conflict THEN '{CONFLICT}' ELSE '' END FROM doubled AS d "
-            "WHERE judged.rowid = d.id"
+            f"UPDATE judged SET {RULE} = CASE WHEN d.__conflict THEN '{CONFLICT}' ELSE '' END FROM doubled AS d "
+            "WHERE judged.__id = d.__id"
         )
         counts: dict[str, dict[str, int]] = {key: {} for key in keys}
         for key, rule, count in con.execute(f"SELECT partition, {RULE}, count(*) FROM judged GROUP BY ALL").fetchall():
             counts[key][rule] = count
+        twice: dict[str, tuple[int, int]] = {}
+        if name == use_case.label.source:
+            asked = repeated(source, curated_name(source, use_case.entity.key), f"(SELECT * FROM judged WHERE {RULE} IS NULL)")
+            twice = {key: (again, sharing) for key, again, sharing in con.execute(asked).fetchall()}
         order = ", ".join(dict.fromkeys([PARTITION, EVENT, CREATED, *map(quote, record_key(source)), FILE, ROW]))
         names = ", ".join(map(quote, [PARTITION, *curated_schema(source).names]))
         good = con.sql(f"SELECT {names} FROM judged WHERE {RULE} IS NULL ORDER BY {order}").to_arrow_table()
@@ -86,6 +103,7 @@ def judge(
             quarantined[key],
             sum(counts[key].values()),
             counts[key].get("", 0),
+            *twice.get(key, (0, 0)),
             rules,
             column_diff(source, facts[key]["columns"], present),
         )
@@ -102,7 +120,7 @@ def curated_digest(rows: pa.Table, use_case: UseCase, name: str) -> str:
 def _nothing(use_case: UseCase, name: str, fact: Mapping[str, Any]) -> Judged:
     source = use_case.sources[name]
     diff = column_diff(source, [header for header in fact["columns"] if header["columns"]])
-    return Judged(curated_schema(source).empty_table(), pa.table({}), 0, 0, {}, diff)
+    return Judged(curated_schema(source).empty_table(), pa.table({}), 0, 0, diff=diff)
 
 
 def _register(con: duckdb.DuckDBPyConnection, periods: Sequence[Period]) -> None:
@@ -111,7 +129,7 @@ def _register(con: duckdb.DuckDBPyConnection, periods: Sequence[Period]) -> None
         pa.table(
             {
                 PARTITION: pa.array([period.key for period in periods], pa.string()),
-                "as_of": pa.array([period.as_of for period in periods], pa.timestamp("us", "UTC")),
+                "__as_of": pa.array([period.as_of for period in periods], pa.timestamp("us", "UTC")),
             }
         ),
     )

@@ -33,7 +33,7 @@ from include.statistics import Interval, Numbers
 from include.work import Outcome, Read, Work
 
 NAME = "evaluation"
-FIELDS = ("gates", "entity", "label.max_censored")
+FIELDS = ("gates", "entity", "label.max_censored", "training.seed")
 LIBRARIES = ("lightgbm", "numpy", "pyarrow")
 NOBODY = "none"
 COUNTED = (
@@ -141,7 +141,8 @@ def judge(
     gates = work.use_case.gates
     enough = gate.enough_rows(labels, gates.min_rows)
     yardstick = trained.outputs["metrics"].get("yardstick_auc")
-    checks, metrics = gate.absolute(labels, scores, yardstick, gates)
+    seed = work.use_case.training.seed
+    checks, metrics = gate.absolute(labels, scores, yardstick, gates, seed)
     checks.append(gate.censored(_censored_share(trained), work.use_case.label.max_censored))
     rival = None
     if against is not None:
@@ -335,9 +336,9 @@ def _seen(work: Work, against: Model, rows: pa.Table) -> NDArray[np.bool_]:
     keys = [work.use_case.entity.key, "event_timestamp"]
     theirs = _training_set(work, against.manifest["training_set"], against.partition)
     used = theirs.filter(pc.is_in(theirs.column("split"), pa.array([splits.TRAIN, splits.TUNE]))).select(keys)
-    numbered = rows.select(keys).append_column("row", pa.array(np.arange(len(rows))))
+    numbered = rows.select(keys).append_column("__row", pa.array(np.arange(len(rows))))
     found = np.zeros(len(rows), dtype=np.bool_)
-    found[numbered.join(used, keys, join_type="left semi").column("row").to_numpy()] = True
+    found[numbered.join(used, keys, join_type="left semi").column("__row").to_numpy()] = True
     return found
 
 

@@ -23,12 +23,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from include.contract import has_rules
+from include.contract import has_rules, key_rules
 from include.errors import ConfigError
 from include.usecase import UseCase
 
 MAX_SUITE = 256 * 1024
 PARTITION = "partition"
+REPEATED = "share of rows that repeat a decision"
 
 log = logging.getLogger(__name__)
 Profile = dict[str, float | None]
@@ -55,12 +56,14 @@ def limits(use_case: UseCase) -> list[Limit]:
             Limit(f"{name}: share of bad rows", 0, source.max_bad),
             Limit(f"{name}: share of conflicting duplicates", 0, source.max_bad),
         ]
+        if name == use_case.label.source:
+            found.append(Limit(f"{name}: {REPEATED}", 0, source.max_bad))
         if source.kind == "events":
             found.append(Limit(f"{name}: periods since the newest arrival", 0, 1))
         found += [
             Limit(f"{name}.{column}: share of bad values", 0, source.max_bad)
             for column, contract in source.columns.items()
-            if has_rules(contract, required=column in source.key)
+            if has_rules(contract, **key_rules(source, column, use_case.entity.key))
         ]
     return [limit for limit in found if limit.low is not None or limit.high is not None]
 

@@ -16,15 +16,16 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include import featuresets, partitions
+from include import decisions, featuresets, partitions
 from include.asof import AsOfViews, literal, tables_in
-from include.errors import ConfigError
+from include.declared import cast
+from include.errors import Busy, ConfigError, MissingPartition
 from include.featuresets import FeatureSet, FeatureView
 from include.lake import combine, connect, digest, quote
 from include.records import StageResult
 from include.tables import curated_schema, curated_table
 from include.usecase import UseCase
-from include.work import Outcome, Read, Work
+from include.work import Outcome, Read, Work, lost
 
 NAME = "features"
 FIELDS = ("cadence", "cut_off", "availability", "entity", "sources", "features")
@@ -32,14 +33,6 @@ LIBRARIES = ("duckdb", "pyarrow")
 CHUNK = 120
 
 log = logging.getLogger(__name__)
-_SQL_TYPES = {"int64": "BIGINT", "float64": "DOUBLE", "string": "VARCHAR", "bool": "BOOLEAN"}
-_INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
-_ACCEPTED = {  # what may be cast without a loss that nobody asked for; a column of nothing but NULL may be anything
-    "int64": {*_INTEGERS, "NULL"},
-    "float64": {*_INTEGERS, "FLOAT", "DOUBLE", "DECIMAL", "NULL"},
-    "string": {"VARCHAR", "ENUM", "UUID", "NULL"},
-    "bool": {"BOOLEAN", "NULL"},
-}
 _TIMES = ("event_timestamp", "created_timestamp")
 
 
@@ -52,7 +45,9 @@ def reads(work: Work) -> list[Read]:
     needed = featuresets.needed(work.records, work.use_case, [work.key])[work.key]
     found = [Read("feature_set", fs.version, fs.version) for fs in needed]
     used = {name for fs in needed for view in fs.views for name in sources_of(work.use_case, view)}
-    for result in _validated(work, needed, sorted(used)):
+    validated = _validated(work, needed, sorted(used))
+    _in_this_version(work, validated, sorted(used))
+    for result in validated:
         for name, source in result.outputs.get("sources", {}).items():
             if name in used and "curated_digest" in source:
                 found.append(Read(f"curated/{name}", result.key, source["curated_digest"]))
@@ -91,8 +86,8 @@ def sources_of(use_case: UseCase, view: FeatureView) -> list[str]:
     else:
         try:
             names = tables_in(str(view.sql))
-        except duckdb.Error as error:
-            raise ConfigError(f"{use_case.name}: view {view.name}: {error}") from None
+        except ConfigError as error:
+            raise ConfigError(f"{use_case.name}: view {view.name}: the query {error}") from None
     unknown = sorted(names - set(use_case.sources))
     if unknown:
         raise ConfigError(f"{use_case.name}: view {view.name} reads {unknown}; sources are {sorted(use_case.sources)}")
@@ -116,6 +111,40 @@ def _validated(work: Work, needed: Iterable[FeatureSet], used: Sequence[str]) ->
     return [*done] if any(result.key == key for result in done) else work.need("validation", [key])
 
 
+def _in_this_version(work: Work, validated: Sequence[StageResult], used: Sequence[str]) -> None:
+    """Refuse curated rows that lie in the table of another contract: the view would not see them.
+
+    Raises:
+        MissingPartition: some do, or a source was declared after their partition was taken in; names the command.
+    """
+    use_case, lacking, declared = work.use_case, dict[str, list[str]](), False
+    for name in used:
+        source = use_case.sources[name]
+        if source.kind == "static":
+            continue
+        table = curated_table(work.lake, use_case, name)
+        for result in validated:
+            fact = result.outputs.get("sources", {}).get(name)
+            if fact is None:
+                there = source.gaps == "allow" or not partitions.within(source.history, result.key)
+            else:
+                there = not fact.get("rows") or fact.get("table", f"{use_case.name}/curated/{name}") == table
+            if not there:
+                lacking.setdefault(result.key, []).append(name)
+                declared = declared or fact is None
+    if lacking:
+        keys = sorted(lacking)
+        names, span = sorted({name for names in lacking.values() for name in names}), f"--from {keys[0]} --to {keys[-1]}"
+        fill = f"`evergreen load-history {use_case.name} {span}`"
+        if declared:  # they were taken in before the source was declared: taking it in changes their record
+            fill = f"`evergreen run ingestion --use-case {use_case.name} {span} --restate REASON`, then {fill}"
+        raise MissingPartition(
+            f"{use_case.name}: {len(keys)} partitions ({keys[0]} to {keys[-1]}) hold no curated rows of {', '.join(names)} in the"
+            f" columns and types of today. Fill them with {fill}",
+            keys=keys,
+        )
+
+
 def _history(use_case: UseCase, name: str) -> Any:
     return use_case.sources[name].history
 
@@ -133,6 +162,7 @@ def _compute_chunk(works: Sequence[Work]) -> Iterator[tuple[Work, Outcome]]:
         for work in works:
             written: dict[str, dict[str, Any]] = {}
             gone: dict[str, str] = {}
+            taken: Outcome | None = None
             for view in {view.version: view for fs in needed[work.key] for view in fs.views}.values():
                 version = view.version
                 try:
@@ -143,14 +173,18 @@ def _compute_chunk(works: Sequence[Work]) -> Iterator[tuple[Work, Outcome]]:
                     gone[version] = str(error)
                     continue
                 table = view.table(work.use_case.name)
-                work.lake.replace(table, work.key, rows, fence=work.fence)
+                try:
+                    work.lake.replace(table, work.key, rows, fence=work.fence)
+                except Busy as error:
+                    taken = lost(error)
+                    break
                 written[version] = {
                     "table": table,
                     "version": version,
                     "rows": len(rows),
                     "digest": digest(rows, sort_by=[view.key, *_TIMES]),
                 }
-            yield work, _outcome(needed[work.key], written, gone)
+            yield work, taken or _outcome(needed[work.key], written, gone)
 
 
 def _outcome(needed: Sequence[FeatureSet], written: dict[str, dict[str, Any]], gone: dict[str, str]) -> Outcome:
@@ -188,7 +222,9 @@ class _Loaded:
         if readable:
             keys = {k for work in self._works for view in readable for k in self._keys(view, work)}
             names = {name for view in readable for name in sources_of(self._use_case, view)}
-            self._views = AsOfViews(connect(), self._lake, self._use_case, keys=sorted(keys), sources=sorted(names))
+            self._views = AsOfViews(
+                connect(), self._lake, self._use_case, keys=sorted(keys), sources=sorted(names), versions=self._versions(names)
+            )
             self._views.__enter__()
         return self
 
@@ -210,12 +246,19 @@ class _Loaded:
             schema = curated_schema(self._use_case.sources[names[0]])
             table = curated_table(self._lake, self._use_case, names[0])
             self._lake.scan(con, "curated", table, keys=[work.key], schema=schema)
-            known = f"(SELECT * FROM curated WHERE {quote(view.key)} IS NOT NULL)"
+            known = f"({decisions.standing(self._use_case.sources[names[0]], view.key, 'curated')})"
 
             def ask(sql: str) -> pa.Table:
                 return con.sql(sql).to_arrow_table()
 
             return _typed(ask, known, _described(ask, known), self._use_case, view, work)
+
+    def _versions(self, names: Iterable[str]) -> dict[str, set[str]]:
+        """Return the versions of static sources that the partitions know; what a record does not tell is loaded whole."""
+        told = [result.outputs["sources"] if (result := work.result("validation")) else {} for work in self._works]
+        found = {name: {facts.get(name, {}).get("version") for facts in told} for name in names}
+        static = (name for name in found if self._use_case.sources[name].kind == "static")
+        return {name: {str(version) for version in found[name]} for name in static if None not in found[name]}
 
     def _keys(self, view: FeatureView, work: Work) -> list[str]:
         return partitions.lookback(self._use_case, work.key, view.lookback)
@@ -241,10 +284,7 @@ def _typed(
     missing = [name for name in (*wanted, *(_TIMES if view.grain == "event" else ())) if name not in found]
     if missing:
         raise ConfigError(f"{where}: no column {missing} among {list(found)}; add it to the SELECT, or correct the YAML")
-    for name, kind in wanted.items():
-        if found[name].split("(")[0].strip('"') not in _ACCEPTED[kind]:
-            raise ConfigError(f"{where}: column {name} is {found[name]}, declared {kind}; cast it, or declare what it is")
-    chosen = [f"CAST({quote(name)} AS {_SQL_TYPES[kind]}) AS {quote(name)}" for name, kind in wanted.items()]
+    chosen = [f"{cast(name, found[name], kind, where)} AS {quote(name)}" for name, kind in wanted.items()]
     if view.grain == "snapshot":
         times = [literal(work.as_of), literal(work.as_of + view.availability)]
         arrived = ""

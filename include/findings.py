@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from include.contract import CONFLICT, RULE
 from include.curation import Judged
-from include.expectations import Profile
+from include.expectations import REPEATED, Profile
 from include.partitions import Period
 from include.sources import FILE, ROW
 from include.tables import CREATED
@@ -21,6 +21,8 @@ def counts(judged: Judged) -> dict[str, Any]:
         "quarantined": len(judged.quarantine),
         "duplicates": judged.duplicates,
         "conflicts": judged.rules.get(CONFLICT, 0),
+        "repeated": judged.repeated,
+        "sharing": judged.sharing,
         "rules": dict(judged.rules),
     }
 
@@ -34,6 +36,7 @@ def profile(name: str, judged: Judged, period: Period | None = None) -> Profile:
         f"{name}: rows": judged.rows,
         f"{name}: share of bad rows": judged.bad_share,
         f"{name}: share of conflicting duplicates": judged.rules.get(CONFLICT, 0) / rows,
+        f"{name}: {REPEATED}": judged.repeated_share,
     }
     for column in judged.curated.column_names[:-2]:
         bad = sum(count for rule, count in judged.rules.items() if rule.startswith(f"{column}: "))
@@ -54,6 +57,16 @@ def told(name: str, source: Source, judged: Judged) -> str:
         rules = sorted(judged.rules.items(), key=lambda pair: -pair[1])[:4]
         shown = ", ".join(f"{rule} ({count} rows{_sample(judged, rule)})" for rule, count in rules)
         parts.append(f"{len(judged.quarantine)} of {judged.rows} rows are bad, more than max_bad {source.max_bad:.2%}: {shown}")
+    if judged.rules.get(CONFLICT, 0) > source.max_bad * judged.rows:
+        key = ", ".join(source.key)
+        parts.append(
+            f"{judged.rules[CONFLICT]} rows repeat the key [{key}] with other values; name what tells rows apart in `key`"
+        )
+    if judged.repeated_share > source.max_bad:
+        parts.append(
+            f"{judged.sharing} of {judged.rows} rows share entity and {source.event_time} with another, so {judged.repeated} "
+            "decisions would be lost; take a finer time as event_time, or make the row's own key the entity"
+        )
     least = max(source.min_rows, 1 if source.empty == "block" else 0)
     if judged.rows < least or (source.max_rows is not None and judged.rows > source.max_rows):
         parts.append(f"{judged.rows} rows came, expected are {least} to {source.max_rows or 'any number'}")
@@ -72,5 +85,13 @@ def _sample(judged: Judged, rule: str) -> str:
 
 def explained(column: str) -> bool:
     """Tell whether `told` has words for a profile column that failed."""
-    words = ("columns missing", "columns not declared", ": rows", "share of bad rows", "share of bad values", "conflicting")
+    words = (
+        "columns missing",
+        "columns not declared",
+        ": rows",
+        "share of bad rows",
+        "share of bad values",
+        "conflicting",
+        REPEATED,
+    )
     return any(word in column for word in words)

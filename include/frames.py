@@ -38,7 +38,7 @@ class Spine:
     """Mature decisions with their outcome as known at `as_of`.
 
     `rows`: entity key, event_timestamp (the decision), label_timestamp, label; by event time, then key. `mature`: every
-    decision that is past the label's delay, with key, event_timestamp, `censored` (it has no known outcome) and `restated`
+    decision that is past the label's delay, with key, event_timestamp, `__censored` (it has no known outcome), `__restated`
     (its known outcome replaced an earlier one), in the same order. `immature` decisions are younger than the delay.
     """
 
@@ -49,12 +49,12 @@ class Spine:
     @property
     def censored(self) -> int:
         """Number of mature decisions that have no known outcome."""
-        return int(pc.sum(self.mature.column("censored")).as_py() or 0)
+        return int(pc.sum(self.mature.column("__censored")).as_py() or 0)
 
     @property
     def restated(self) -> int:
         """Number of rows whose known outcome replaced an earlier one."""
-        return int(pc.sum(self.mature.column("restated")).as_py() or 0)
+        return int(pc.sum(self.mature.column("__restated")).as_py() or 0)
 
     @property
     def censored_share(self) -> float:
@@ -78,30 +78,30 @@ def spine(lake: Lake, use_case: UseCase, as_of: datetime, *, version: int | None
             f"""
             CREATE TEMP TABLE decisions AS
             WITH seen AS (
-                SELECT {key} AS entity, event_timestamp, coalesce(label_timestamp, created_timestamp) AS label_timestamp,
-                    created_timestamp, label IS NOT NULL AND label_timestamp >= {now} AS pending,
-                    CASE WHEN NOT pending THEN label END AS label
+                SELECT {key} AS __entity, event_timestamp, coalesce(label_timestamp, created_timestamp) AS __known_from,
+                    created_timestamp, label IS NOT NULL AND label_timestamp >= {now} AS __pending,
+                    CASE WHEN NOT (label IS NOT NULL AND label_timestamp >= {now}) THEN label END AS __label
                 FROM labels
                 WHERE event_timestamp < {now} AND created_timestamp < {now} {first}
             )
-            SELECT *, count(label) OVER (PARTITION BY entity, event_timestamp) AS known,
-                event_timestamp + {delay} < {now} AS mature
+            SELECT *, count(__label) OVER (PARTITION BY __entity, event_timestamp) AS __known,
+                event_timestamp + {delay} < {now} AS __mature
             FROM seen
             QUALIFY row_number() OVER (
-                PARTITION BY entity, event_timestamp
-                ORDER BY pending, created_timestamp DESC, label IS NULL, label_timestamp DESC, label DESC
+                PARTITION BY __entity, event_timestamp
+                ORDER BY __pending, created_timestamp DESC, __label IS NULL, __known_from DESC, __label DESC
             ) = 1
             """
         )
         rows = con.sql(
-            f"SELECT entity AS {key}, event_timestamp, label_timestamp, label FROM decisions "
-            "WHERE mature AND label IS NOT NULL ORDER BY event_timestamp, entity"
+            f"SELECT __entity AS {key}, event_timestamp, __known_from AS label_timestamp, __label AS label FROM decisions "
+            "WHERE __mature AND __label IS NOT NULL ORDER BY event_timestamp, __entity"
         ).to_arrow_table()
         mature = con.sql(
-            f"SELECT entity AS {key}, event_timestamp, label IS NULL AS censored, label IS NOT NULL AND known > 1 AS restated "
-            "FROM decisions WHERE mature ORDER BY event_timestamp, entity"
+            f"SELECT __entity AS {key}, event_timestamp, __label IS NULL AS __censored, "
+            "__label IS NOT NULL AND __known > 1 AS __restated FROM decisions WHERE __mature ORDER BY event_timestamp, __entity"
         ).to_arrow_table()
-        (immature,) = con.execute("SELECT count(*) FROM decisions WHERE NOT mature").fetchone() or (0,)
+        (immature,) = con.execute("SELECT count(*) FROM decisions WHERE NOT __mature").fetchone() or (0,)
     return Spine(rows, mature, immature)
 
 
@@ -219,15 +219,16 @@ def answers_at(
             table = view.table(use_case.name)
             _scan(con, lake, f"view_{index}", table, use_case, as_of, (pins or {}).get(table), view.schema)
             newest.append(
-                f"SELECT {key} AS entity, {index} AS view, max(event_timestamp) AS newest, "
-                f"newest + {_interval(view.ttl)} AS expires FROM view_{index} "
+                f"SELECT {key} AS __entity, {index} AS __view, max(event_timestamp) AS __newest, "
+                f"max(event_timestamp) + {_interval(view.ttl)} AS __expires FROM view_{index} "
                 f"WHERE event_timestamp <= {now} AND created_timestamp <= {now} GROUP BY 1"
             )
         each = ", ".join(
-            f"max(newest) FILTER (view = {index}) AS {quote(newest_column(view))}" for index, view in enumerate(feature_set.views)
+            f"max(__newest) FILTER (__view = {index}) AS {quote(newest_column(view))}"
+            for index, view in enumerate(feature_set.views)
         )
         frame = con.sql(
-            f"SELECT entity AS {key}, min(expires) - {_interval(feature_set.ttl)} AS event_timestamp, {each} "
+            f"SELECT __entity AS {key}, min(__expires) - {_interval(feature_set.ttl)} AS event_timestamp, {each} "
             f"FROM ({' UNION ALL '.join(newest)}) GROUP BY 1 ORDER BY 1"
         ).to_arrow_table()
         moments = pa.array(np.full(len(frame), moment.replace(tzinfo=None), dtype="datetime64[us]")).cast(TIMESTAMP)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
 from include import statistics
 from include.statistics import Interval, Numbers
 from include.usecase import Gates
@@ -82,12 +84,49 @@ def at_least(name: str, value: float, limit: float) -> Check:
     return Check(name, value, limit, "pass") if value >= limit else Check(name, value, limit, "fail", reason)
 
 
-def at_most(name: str, value: float, limit: float) -> Check:
-    """Ask that a number stays within its limit."""
+def above(name: str, value: float, limit: float) -> Check:
+    """Ask that a number is above its limit: equal to it is not better."""
     if math.isnan(value):
         return Check(name, None, limit, "hold", f"{name} is not computable")
-    reason = f"{name} is {value:.4f}, it must be at most {limit:g}"
-    return Check(name, value, limit, "pass") if value <= limit else Check(name, value, limit, "fail", reason)
+    reason = f"{name} is {value:.4f}, it must be above {limit:g}"
+    passed = value > limit
+    return Check(name, value, limit, "pass" if passed else "fail", "" if passed else reason)
+
+
+def calibrated(labels: Numbers, scores: Numbers, limit: float, seed: int) -> tuple[Check, float]:
+    """Ask for scores that are chances; return the check and the error that chance alone gives.
+
+    The error of a model that is right is not 0 but what chance gives on so many rows. It fails
+    where its error is more than 19 of 20 such models have, and more than the limit above theirs.
+    """
+    name, error = "calibration error", statistics.calibration_error(labels, scores)
+    if math.isnan(error):
+        return Check(name, None, limit, "hold", f"{name} is not computable"), math.nan
+    draws = statistics.calibration_errors_by_chance(scores, seed)
+    chance, usual = float(draws.mean()), float(np.quantile(draws, 0.95))
+    most = max(usual, chance + limit)
+    if error <= most:
+        return Check(name, error, most, "pass"), chance
+    reason = (
+        f"{name} is {error:.4f}, it must be at most {most:.4f}: a model whose scores are right"
+        f" shows {chance:.4f} on so many rows, and gates.max_calibration_error is {limit:g}"
+    )
+    return Check(name, error, most, "fail", reason), chance
+
+
+def believable(value: float, limit: float) -> Check:
+    """Ask that the whole model is not too good to be true; where it is, a person has to look."""
+    name = "AUC, too good to be true"
+    if math.isnan(value):
+        return Check(name, None, limit, "hold", f"{name} is not computable")
+    if value <= limit:
+        return Check(name, value, limit, "pass")
+    reason = (
+        f"AUC is {value:.4f}, above gates.max_auc ({limit:g}): too good to be true. Look which features"
+        " carry it (the report shows them) and exclude those that are written after the outcome,"
+        " or raise gates.max_auc if the outcome truly is that easy to tell"
+    )
+    return Check(name, value, limit, "hold", reason)
 
 
 def not_worse(name: str, difference: Interval, margin: float) -> Check:
@@ -103,19 +142,27 @@ def not_worse(name: str, difference: Interval, margin: float) -> Check:
     return Check(name, difference.low, -margin, outcome, "" if outcome == "pass" else reason)
 
 
-def absolute(labels: Numbers, scores: Numbers, yardstick_auc: float | None, gates: Gates) -> tuple[list[Check], dict[str, float]]:
-    """Ask what needs no opponent: AUC, calibration, better than the yardstick; return the checks and the metrics."""
+def absolute(
+    labels: Numbers, scores: Numbers, yardstick_auc: float | None, gates: Gates, seed: int = 7
+) -> tuple[list[Check], dict[str, float]]:
+    """Ask what needs no opponent; return the checks and the metrics.
+
+    AUC, believable, calibration (`seed` draws what chance gives), better than the yardstick.
+    """
     yardstick = math.nan if yardstick_auc is None else float(yardstick_auc)
+    calibration, chance = calibrated(labels, scores, gates.max_calibration_error, seed)
     metrics = {
         "auc": statistics.auc(labels, scores),
         "yardstick_auc": yardstick,
         "calibration_error": statistics.calibration_error(labels, scores),
+        "calibration_error_by_chance": chance,
         "brier": statistics.brier(labels, scores),
         "log_loss": statistics.log_loss(labels, scores),
     }
     checks = [
         at_least("AUC", metrics["auc"], gates.min_auc),
-        at_most("calibration error", metrics["calibration_error"], gates.max_calibration_error),
-        at_least("AUC over the logistic yardstick", metrics["auc"] - yardstick, gates.over_baseline),
+        believable(metrics["auc"], gates.max_auc),
+        calibration,
+        above("AUC over the logistic yardstick", metrics["auc"] - yardstick, gates.over_baseline),
     ]
     return checks, metrics

@@ -19,13 +19,13 @@ import pyarrow as pa
 from include import partitions, snapshots, unchanged
 from include.arrival import Arrivals, checksum, content_digest
 from include.audit import AuditEntry
-from include.errors import EvergreenError, RestatementRefused, SourceError
+from include.errors import Busy, EvergreenError, RestatementRefused, SourceError
 from include.lake import PARTITION, combine, connect, quote
 from include.records import StageResult
 from include.redriven import Taken
 from include.sources import ARRIVED, FILE, ROW, Delivery, FileReader, partitioned, read
 from include.usecase_sources import Source
-from include.work import Outcome, Read, Work
+from include.work import Outcome, Read, Work, lost
 
 NAME = "ingestion"
 FIELDS = ("cadence", "cut_off", "history", "sources")
@@ -72,6 +72,8 @@ def compute_range(works: Sequence[Work]) -> Iterator[tuple[Work, Outcome]]:
     for work, outcome in _compute(works):
         if isinstance(outcome, RestatementRefused):
             refused.append(str(outcome))
+        elif isinstance(outcome, Busy):
+            yield work, lost(outcome)
         elif isinstance(outcome, EvergreenError):
             recorded = work.result(NAME)
             if recorded is not None and recorded.state == "done":

@@ -6,27 +6,39 @@ null: a decision without an outcome yet). A partition holds what became known in
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from datetime import timedelta
-from functools import lru_cache
 
 import duckdb
 import pyarrow as pa
 
-from include.asof import AsOfViews, curated_name, literal, resolve_sql, tables_in
+from include import memo
+from include.asof import AsOfViews, curated_name, literal, resolve_sql, tables_in, variables_in
+from include.decisions import standing
+from include.declared import cast
 from include.errors import ConfigError
-from include.lake import connect, digest, quote
+from include.lake import digest, quote
 from include.partitions import Period
 from include.tables import CREATED, EVENT, label_schema
+from include.times import text_literal
 from include.usecase import UseCase
+from include.usecase_sources import Source
 
-_KEYS = {"int64": "BIGINT", "string": "VARCHAR"}
 _MICRO = timedelta(microseconds=1)
+RULES = (
+    "entity.key", "entity.type",
+    "label.source", "label.column", "label.positive", "label.label_time", "label.sql", "label.lookback",
+)  # fmt: skip
 
 
 def label_digest(rows: pa.Table, use_case: UseCase) -> str:
     """Return the digest of label rows."""
     return digest(rows, sort_by=[use_case.entity.key, EVENT])
+
+
+def rules_digest(use_case: UseCase) -> str:
+    """Return the digest of what a label is: labels of two definitions never stand in one training set."""
+    return memo.fields_digest(use_case, RULES)
 
 
 def sources(use_case: UseCase) -> list[str]:
@@ -37,10 +49,7 @@ def sources(use_case: UseCase) -> list[str]:
     """
     if use_case.label.sql is None:
         return [str(use_case.label.source)]
-    try:
-        names = tables_in(resolve_sql(use_case, use_case.label.sql))
-    except duckdb.Error as error:
-        raise ConfigError(f"{use_case.name}: label.sql: {str(error).splitlines()[0]}") from None
+    names = tables_in(resolve_sql(use_case, use_case.label.sql))
     unknown = sorted(names - set(use_case.sources))
     if unknown:
         raise ConfigError(f"{use_case.name}: label.sql reads {unknown}; sources are {sorted(use_case.sources)}")
@@ -50,23 +59,83 @@ def sources(use_case: UseCase) -> list[str]:
 def from_column(use_case: UseCase, curated: pa.Table, con: duckdb.DuckDBPyConnection) -> pa.Table:
     """Return the labels that stand on the partition's own curated rows of `label.source`.
 
-    Of decisions of one entity at one moment (two orders in one second) that differ, the one whose values sort last stays.
+    Of rows of one entity at one moment one stands (`decisions.standing`), whatever its label is.
+
+    Raises:
+        ConfigError: a column is missing, or its type or values are no label, no time or no key.
     """
-    label, source = use_case.label, use_case.sources[str(use_case.label.source)]
+    label, source, where = use_case.label, use_case.sources[str(use_case.label.source)], f"{use_case.name}: label"
     key, column = curated_name(source, use_case.entity.key), curated_name(source, str(label.column))
     moment = curated_name(source, label.label_time)
+    wanted = [key, column] + ([moment] if label.assumed_lag is None else [])
+    if missing := [name for name in wanted if name not in curated.column_names]:
+        raise ConfigError(f"{where} needs the columns {missing} of source {label.source}; declare them there")
+    con.register("curated", curated)
+    types = {name: found for name, found, *_ in con.execute("DESCRIBE curated").fetchall()}
     if label.assumed_lag is not None:
         known = f"{EVENT} + to_microseconds({label.assumed_lag // _MICRO})"
     else:
-        known = f"coalesce(CAST({quote(moment)} AS TIMESTAMPTZ), {CREATED})"
-    wanted = [key, column] + ([moment] if label.assumed_lag is None else [])
-    if missing := [name for name in wanted if name not in curated.column_names]:
-        raise ConfigError(f"{use_case.name}: label needs the columns {missing} of source {label.source}; declare them there")
-    con.register("curated", curated)
-    chosen = f"{quote(key)} AS entity, {EVENT}, {known} AS label_timestamp, {CREATED}, {quote(column)} AS label"
-    order = f"PARTITION BY entity, {EVENT}, {CREATED} ORDER BY label_timestamp DESC NULLS LAST, label DESC NULLS LAST"
-    last = f"QUALIFY row_number() OVER ({order}) = 1"
-    return _typed(use_case, con, f"SELECT * FROM (SELECT {chosen} FROM curated) {last}")
+        known = f"coalesce({_moment(source, moment, types[moment], where)}, {CREATED})"
+    entity = cast(key, types[key], use_case.entity.type, where)
+    outcome = _outcome(use_case, con, column, types[column], where)
+    return _typed(
+        use_case,
+        con,
+        f"SELECT {entity} AS __entity, {EVENT}, {known} AS __known, {CREATED}, {outcome} AS __label "
+        f"FROM ({standing(source, key, 'curated')})",
+    )
+
+
+def _moment(source: Source, name: str, found: str, where: str) -> str:
+    """Return the expression of a curated column as the time at which an outcome was known."""
+    if found == "DATE":
+        day = f"CAST({quote(name)} AS TIMESTAMPTZ)"
+        return f"({day} + INTERVAL 1 DAY - INTERVAL 1 MICROSECOND)" if source.date_means == "end_of_day" else day
+    if found != "TIMESTAMP WITH TIME ZONE":
+        raise ConfigError(
+            f"{where}: label_time {name} is {found}; declare its column timestamp or date, or write `event + DURATION`"
+        )
+    return quote(name)
+
+
+def _outcome(use_case: UseCase, con: duckdb.DuckDBPyConnection, column: str, found: str, where: str) -> str:
+    """Return the expression of a label column as 1, 0 or null."""
+    shown, positive = quote(column), use_case.label.positives
+    if not positive:
+        if found not in ("BOOLEAN", "BIGINT", "DOUBLE"):
+            raise ConfigError(
+                f"{where}: {column} is {found}; a label is bool or 0 and 1, else write positive: <the value that is 1>"
+            )
+        return f"CAST({shown} AS DOUBLE)"
+    if found == "VARCHAR":
+        value = f"nullif(trim({shown}), '')"
+        ones = [text_literal(text.strip()) for text in positive]
+        _near(con, value, ones, where, column)
+    elif found in ("BOOLEAN", "BIGINT", "DOUBLE"):
+        value, ones = shown, [f"CAST({text_literal(text.strip())} AS {found})" for text in positive]
+        for text, one in zip(positive, ones, strict=True):
+            try:
+                con.execute(f"SELECT {one}").fetchall()
+            except duckdb.Error:
+                raise ConfigError(f"{where}: positive {text!r} is no value of {column}, which is {found}; correct one") from None
+    else:
+        raise ConfigError(f"{where}: {column} is {found}; a label is of type string, bool or a number, else write label.sql")
+    return f"CASE WHEN {value} IS NOT NULL THEN CAST({value} IN ({', '.join(ones)}) AS DOUBLE) END"
+
+
+def _near(con: duckdb.DuckDBPyConnection, value: str, ones: Sequence[str], where: str, column: str) -> None:
+    """Refuse values that are a positive one in all but case, blanks and trailing dots: they would silently count as 0."""
+    plain = "rtrim(lower(regexp_replace({}, '\\s+', '', 'g')), '.')"
+    alike = ", ".join(plain.format(one) for one in ones)
+    unlike = f"{plain.format(value)} IN ({alike}) AND {value} NOT IN ({', '.join(ones)})"
+    query = f"SELECT DISTINCT {value} AS __value FROM curated WHERE {unlike} ORDER BY 1 LIMIT 3"
+    other = [row[0] for row in con.execute(query).fetchall()]
+    if other:
+        named = ", ".join(one.strip("'") for one in ones)
+        raise ConfigError(
+            f"{where}: {column} holds {other} beside {named}, as if they were other outcomes; list each spelling under"
+            " `positive`, or make the values one in the source"
+        )
 
 
 def from_sql(use_case: UseCase, views: AsOfViews, period: Period, con: duckdb.DuckDBPyConnection) -> pa.Table:
@@ -76,46 +145,61 @@ def from_sql(use_case: UseCase, views: AsOfViews, period: Period, con: duckdb.Du
     """
     sql = resolve_sql(use_case, str(use_case.label.sql))
     since = period.as_of - use_case.label.lookback
-    itself = re.search(r"\binterval_start\b", sql) is not None
+    itself = "interval_start" in variables_in(sql)  # as DuckDB parses it: a comment asks for nothing
     if not itself:
         views.at_moment(period.arrival_start, interval_start=period.arrival_start, since=since)
         con.register("before", _asked(use_case, views, sql, period))
     views.at_moment(period.as_of, interval_start=period.arrival_start, since=since)
     con.register("now", _asked(use_case, views, sql, period))
-    same = " AND ".join(f"now.{name} IS NOT DISTINCT FROM before.{name}" for name in ("entity", EVENT, "label"))
+    same = " AND ".join(f"now.{name} IS NOT DISTINCT FROM before.{name}" for name in ("__entity", EVENT, "__label"))
     return _typed(use_case, con, "SELECT * FROM now" + ("" if itself else f" ANTI JOIN before ON {same}"))
 
 
 def _asked(use_case: UseCase, views: AsOfViews, sql: str, period: Period) -> pa.Table:
-    """Return the query's rows as (entity, event_timestamp, label_timestamp, created_timestamp, label)."""
-    described = views.columns(sql)
+    """Return the query's rows as (entity, event_timestamp, known, created_timestamp, label)."""
+    described = views.types(sql)
     wanted = [use_case.entity.key, EVENT, "label_timestamp", "label"]
     if missing := [name for name in wanted if name not in described]:
         raise ConfigError(f"{use_case.name}: label.sql must give the columns {wanted}; it lacks {missing}")
     created = f"CAST({CREATED} AS TIMESTAMPTZ)" if CREATED in described else "CAST(label_timestamp AS TIMESTAMPTZ)"
     start = literal(period.arrival_start)
+    key = use_case.entity.key
+    entity = cast(key, described[key], use_case.entity.type, f"{use_case.name}: label.sql")
     return views.query(
-        f"SELECT {quote(use_case.entity.key)} AS entity, CAST({EVENT} AS TIMESTAMPTZ) AS {EVENT}, "
-        f"CAST(label_timestamp AS TIMESTAMPTZ) AS label_timestamp, "
+        f"SELECT {entity} AS __entity, CAST({EVENT} AS TIMESTAMPTZ) AS {EVENT}, "
+        f"CAST(label_timestamp AS TIMESTAMPTZ) AS __known, "
         f"CASE WHEN {created} BETWEEN {start} AND {literal(period.as_of - _MICRO)} THEN {created} ELSE {start} END AS {CREATED}, "
-        f"CAST(label AS DOUBLE) AS label FROM (\n{sql}\n)"
+        f"CAST(label AS DOUBLE) AS __label FROM (\n{sql}\n)"
     )
 
 
 def _typed(use_case: UseCase, con: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
-    kind, key = _KEYS[use_case.entity.type], quote(use_case.entity.key)
-    rows = con.sql(
-        f"SELECT DISTINCT CAST(entity AS {kind}) AS {key}, {EVENT}, label_timestamp, {CREATED}, CAST(label AS DOUBLE) AS label "
-        f"FROM ({query}) ORDER BY {key}, {EVENT}, {CREATED}, label_timestamp, label"
-    ).to_arrow_table()
+    """Return (entity, decision, known, created, label) rows under their stored names, checked and sorted."""
+    key = quote(use_case.entity.key)
+    try:
+        rows = con.sql(
+            f"SELECT DISTINCT __entity AS {key}, {EVENT}, __known AS label_timestamp, {CREATED}, __label AS label "
+            f"FROM ({query}) ORDER BY {key}, {EVENT}, {CREATED}, label_timestamp, label"
+        ).to_arrow_table()
+    except duckdb.Error as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"{use_case.name}: a label's value does not fit its type ({reason}); correct the source's columns"
+        ) from None
     con.register("labels", rows)
     twice = f"count(*) - count(DISTINCT ({key}, {EVENT}, {CREATED}))"
     strange, nobody = "label IS NOT NULL AND label NOT IN (0, 1)", f"{key} IS NULL OR {EVENT} IS NULL"
     found = con.execute(f"SELECT count(*) FILTER ({strange}), count(*) FILTER ({nobody}), {twice} FROM labels").fetchall()[0]
     if found[0]:
-        raise ConfigError(f"{use_case.name}: labels are 0, 1 or null; there are values such as {_shown(con, strange)}")
+        raise ConfigError(
+            f"{use_case.name}: labels are 0, 1 or null; there are values such as {_shown(con, strange)}. Name the value that"
+            " counts as 1 by label.positive, or write label.sql"
+        )
     if found[1]:
-        raise ConfigError(f"{use_case.name}: a label needs its entity and event_timestamp; there are {_shown(con, nobody)}")
+        raise ConfigError(
+            f"{use_case.name}: a label needs its entity and event_timestamp; there are {_shown(con, nobody)}. "
+            "Leave them out in the SQL"
+        )
     if found[2]:
         again = (
             f"({key}, {EVENT}, {CREATED}) IN (SELECT ({key}, {EVENT}, {CREATED}) FROM labels GROUP BY ALL HAVING count(*) > 1)"
@@ -125,12 +209,6 @@ def _typed(use_case: UseCase, con: duckdb.DuckDBPyConnection, query: str) -> pa.
             f"give one row for each {use_case.entity.key} and event_timestamp"
         )
     return rows.cast(label_schema(use_case))
-
-
-@lru_cache(maxsize=32)
-def _tables(sql: str) -> set[str]:
-    with connect() as con:
-        return set(con.get_table_names(sql))
 
 
 def _shown(con: duckdb.DuckDBPyConnection, which: str) -> str:

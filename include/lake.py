@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
-from include.errors import Busy, SourceError
+from include.errors import Busy, EvergreenError, SourceError
 
 PARTITION = "partition"
 TIMESTAMP = pa.timestamp("us", tz="UTC")
@@ -55,13 +55,14 @@ class Lake:
     def replace(self, table: str, key: str, rows: pa.Table, *, fence: Fence | None = None) -> int:
         """Make `rows` the whole content of partition `key` by one atomic commit and return the table's version.
 
-        Columns that are new are added to the table; zero rows empty the partition.
+        Columns that are new are added to the table; zero rows empty the partition. No value is ever cast to fit a column.
 
         Raises:
             Busy: the fence's lease was superseded, or other writers kept winning.
+            EvergreenError: a column has another type in the table, or one that no table can hold; nothing was written.
         """
         uri = self.uri(table)
-        body = rows.drop_columns([PARTITION]) if PARTITION in rows.column_names else rows
+        body = _storable(rows.drop_columns([PARTITION]) if PARTITION in rows.column_names else rows, table)
         body = body.append_column(PARTITION, pa.array([key], pa.string()).take(pa.array(np.zeros(len(rows), dtype=np.int64))))
         properties = CommitProperties(
             custom_metadata={"partition": key},
@@ -69,6 +70,8 @@ class Lake:
         )
         for _ in range(COMMIT_ATTEMPTS):
             handle = self._latest(table)
+            if handle is not None:  # looked at in every try: another writer may have added a column meanwhile
+                _same_types(body.schema, pa.schema(handle.schema().to_arrow()), f"{table} {key}")
             if fence is not None:
                 fence.check()
                 if handle is not None and (handle.transaction_version(fence.app) or 0) > fence.token:
@@ -206,6 +209,50 @@ class Lake:
             except TableNotFoundError:
                 return None
         return self._pinned[table, version]
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type under which the lake keeps values of a type, all of them as they are; its own name otherwise."""
+    if pa.types.is_dictionary(kind):
+        return plain_type(kind.value_type)
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_null(kind):
+        return pa.string()
+    if pa.types.is_timestamp(kind) and kind.tz is not None:
+        return TIMESTAMP
+    return pa.date32() if pa.types.is_date(kind) else kind
+
+
+def _storable(rows: pa.Table, table: str) -> pa.Table:
+    """Return rows in the types that are kept; a type whose values Delta would change, or cannot hold, is refused.
+
+    A column without any value has no type of its own until there is one: it is text.
+    """
+    for index, field in enumerate(rows.schema):
+        kind = plain_type(field.type)
+        lossy = pa.types.is_unsigned_integer(kind) or pa.types.is_time(kind) or pa.types.is_duration(kind)
+        if lossy or pa.types.is_float16(kind) or kind == pa.timestamp("ns"):
+            raise EvergreenError(f"{table}: column {field.name} is {kind}, which no table keeps as it is; give it another type")
+        if kind != field.type:
+            try:
+                rows = rows.set_column(index, field.name, rows.column(index).cast(kind))
+            except pa.ArrowInvalid as error:  # nanoseconds that microseconds do not hold
+                raise EvergreenError(f"{table}: column {field.name} is {field.type} and does not fit {kind}: {error}") from None
+    return rows
+
+
+def _same_types(given: pa.Schema, there: pa.Schema, where: str) -> None:
+    """Refuse columns whose type is another one in the table: Delta would cast the values without a word."""
+    known = {field.name: field.type for field in there}
+    other = [
+        f"{field.name} is {field.type}, in the table {known[field.name]}"
+        for field in given
+        if field.name in known and plain_type(known[field.name]) != field.type and not pa.types.is_nested(field.type)
+    ]
+    if other:
+        raise EvergreenError(
+            f"{where} is not written, its columns have other types than the table's: {'; '.join(other)}. A table whose columns "
+            "follow from the use case carries their digest in its name; this one lacks it, report this"
+        )
 
 
 def _contents(handle: DeltaTable) -> list[tuple[str, str]]:

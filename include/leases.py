@@ -158,40 +158,79 @@ def claim(
         time.sleep(min(POLL_SECONDS, max(deadline - time.monotonic(), 0.0)))
 
 
+class Leases:
+    """Leases that were taken together; `with` gives signs of life for all of them at once and releases them at the end.
+
+    One that is taken over meanwhile is lost alone: its own `check` says so, the others go on.
+    """
+
+    def __init__(self, database: Database, claim: str, each: Sequence[Lease], ttl: float) -> None:
+        self._database, self._claim, self._ttl = database, claim, ttl
+        self.each = {lease.key: lease for lease in each}
+        self._pid = os.getpid()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name=f"{len(each)} leases", daemon=True)
+
+    def __enter__(self) -> Leases:
+        if self.each:
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop.set()
+        if os.getpid() != self._pid or not self.each:
+            return
+        self._thread.join(timeout=5)
+        try:
+            self._database.write(lambda session: [lease.give_back(session) for lease in self.each.values()])
+        except EvergreenError as failed:
+            log.warning("%d leases were not released (%s); they are free after %.0f s", len(self.each), failed, self._ttl)
+
+    def _beat(self) -> None:
+        while not self._stop.wait(min(self._ttl / 4, 10.0)):
+            try:
+                self._database.write(self._sign)
+            except (EvergreenError, SQLAlchemyError) as error:
+                log.warning("%d leases: no sign of life could be given: %s", len(self.each), error)
+
+    def _sign(self, session: Session) -> None:
+        clock, beat = _now(session)
+        values = {"clock": clock, "beat": beat, "beat_at": utc_now()}
+        session.execute(update(LeaseRow).where(LeaseRow.claim == self._claim).values(**values))  # not those that others took
+
+
 def claim_all(
-    database: Database, use_case: str, stage: str, keys: Sequence[str], *, owner: str, attempt: int, ttl: float
-) -> list[Lease]:
-    """Take the leases of one stage for many keys in one transaction: all of them, or none.
+    database: Database,
+    use_case: str,
+    stage: str,
+    keys: Sequence[str],
+    *,
+    owner: str,
+    attempt: int,
+    ttl: float,
+    only_free: bool = False,
+) -> Leases:
+    """Take the leases of one stage for many keys in one transaction: all of them, or none; else those that nobody holds.
 
     Raises:
-        Busy: somebody else holds one; names who, where and since when.
+        Busy: somebody else holds one, and all are wanted; names who, where and since when.
     """
     mine = uuid.uuid4().hex
 
-    def work(session: Session) -> list[int]:
-        tokens = []
+    def work(session: Session) -> dict[str, int]:
+        tokens = {}
         for key in keys:
             taken = _take(session, (use_case, stage, key), mine, owner, attempt, ttl)
-            if not isinstance(taken, int):
+            if isinstance(taken, int):
+                tokens[key] = taken
+            elif not only_free:
                 raise Busy(f"{use_case}/{stage}/{key} is in progress: held by {taken}; let it finish or end it, then rerun")
-            tokens.append(taken)
         return tokens
 
-    tokens = database.write(work)
-    return [
-        Lease(database, use_case, stage, key, owner=owner, token=token, ttl=ttl) for key, token in zip(keys, tokens, strict=True)
+    each = [
+        Lease(database, use_case, stage, key, owner=owner, token=token, ttl=ttl) for key, token in database.write(work).items()
     ]
-
-
-def release_all(leases: Sequence[Lease]) -> None:
-    """Give leases that were taken together back in one transaction; like `Lease.release`, it never fails."""
-    if not leases or os.getpid() != leases[0].pid:
-        return
-    database = leases[0].database
-    try:
-        database.write(lambda session: [lease.give_back(session) for lease in leases])
-    except EvergreenError as error:
-        log.warning("%d leases were not released (%s); they are free after %.0f s", len(leases), error, leases[0].ttl)
+    return Leases(database, mine, each, ttl)
 
 
 def holders(session: Session, use_case: str) -> list[Holder]:

@@ -1,7 +1,12 @@
-"""What use cases, their parts and columns may be called: safe in paths, SQL, YAML and HTML alike."""
+"""What use cases, their parts and columns may be called: safe in paths, SQL, YAML and HTML alike, and none of our own names.
+
+Names are compared without case, since DuckDB and Delta do. Columns of ours that exist only within a query begin with `__`;
+those that are stored, and so were named once for all, stand in the lists below.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from typing import Annotated
 
 from pydantic import Field
@@ -11,3 +16,27 @@ COLUMN = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
 
 Name = Annotated[str, Field(pattern=NAME)]
 ColumnName = Annotated[str, Field(pattern=COLUMN)]
+
+OWN = "__"
+"""Begins every column of ours that is not stored."""
+TIMES = ("event_timestamp", "created_timestamp")
+"""Columns of curated rows: a source column of such a name must be that very time."""
+ROWS = ("partition", "rule", "source_file", "source_row", "arrived_at", "malformed")
+"""Columns that raw and quarantined rows have besides a source's own."""
+FRAMES = ("partition", *TIMES, "label_timestamp", "label", "split")
+"""Columns that labels, features and training sets have besides the entity's key and the features."""
+SCORES = ("score", "decision", "version", "model_digest")
+"""Columns that a table of scores has besides the entity's key."""
+
+
+def is_ours(name: str, ours: Collection[str]) -> bool:
+    """Tell whether a name is one of ours, or begins as those do."""
+    return name.lower() in ours or name.startswith(OWN)
+
+
+def alike(names: Iterable[str]) -> list[list[str]]:
+    """Return the groups of names that differ in nothing but case."""
+    groups: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        groups.setdefault(name.lower(), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]

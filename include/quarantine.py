@@ -98,7 +98,7 @@ def export(rows: list[Row], use_case: UseCase, path: Path) -> int:
     try:
         with temporary.open("w", newline="", encoding="utf-8") as file:
             out = csv.writer(file)
-            out.writerow([*PLACE, RULE, *names])
+            out.writerow([*PLACE, RULE, *(_heading(name) for name in names)])
             for row in waiting:
                 cells = [*row.place, row.rule, *(row.values.get(name, "") for name in names)]
                 out.writerow([_guarded(str(cell)) for cell in cells])
@@ -128,7 +128,8 @@ def corrected(path: Path, rows: Mapping[Place, Row], use_case: UseCase) -> dict[
                     raise ConfigError(f"{path}, line {reader.line_num}: no quarantined row {_told(line)}; leave it out")
                 if place in given:
                     raise ConfigError(f"{path}, line {reader.line_num}: row {_told(line)} stands there twice; keep one")
-                wanted = [*_columns(use_case, {place[1]}), *(name for name in line if name not in (*PLACE, RULE))]
+                own = _columns(use_case, {place[1]})
+                wanted = [*own, *(name for name in line if name not in (*PLACE, RULE, *map(_heading, own)))]
                 given[place] = _values(line, rows[place], set(wanted), f"{path}, line {reader.line_num}", use_case)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{path}: cannot be read as CSV in UTF-8 ({error}); export it again") from None
@@ -140,7 +141,7 @@ def _values(line: Mapping[str, Any], row: Row, wanted: set[str], where: str, use
         raise ConfigError(f"{where}: it has more cells than the header; quote cells that hold a comma")
     own, values = _columns(use_case, {row.source}), dict(row.values)
     for name in wanted:
-        cell = line.get(name)
+        cell = line.get(_heading(name))
         if cell is None or cell == _guarded(row.values.get(name, "")):
             continue
         if name not in own:
@@ -159,6 +160,11 @@ def _columns(use_case: UseCase, sources: set[str]) -> list[str]:
 def named(use_case: UseCase, source: str) -> list[str]:
     """Return the columns of a source by which its rows are corrected."""
     return [name for name in headers(use_case.sources[source]).values() if name != MALFORMED]
+
+
+def _heading(name: str) -> str:
+    """Return the heading of a source's column: it may have the name of one that says where a row lies."""
+    return f"column {name}" if name in (*PLACE, RULE) else name
 
 
 def _place(line: Mapping[str, Any]) -> Place | None:

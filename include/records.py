@@ -22,7 +22,7 @@ from include import audit, leases, migrations
 from include.audit import AuditEntry, AuditFault, AuditRecord
 from include.database import Database
 from include.errors import Busy, ConfigError
-from include.leases import Holder, Lease
+from include.leases import Holder, Lease, Leases
 from include.records_schema import (
     FeatureSetRow,
     ModelRow,
@@ -155,13 +155,11 @@ class Records(ServingRecords):
         """Take the lease of a thing, waiting up to `wait` seconds; raises Busy and names the holder."""
         return leases.claim(self.database, use_case, stage, key, owner=owner, attempt=attempt, ttl=ttl, wait=wait)
 
-    def claim_all(self, use_case: str, stage: str, keys: Sequence[str], *, owner: str, attempt: int, ttl: float) -> list[Lease]:
-        """Take the leases of many keys in one transaction, all or none; raises Busy and names a holder."""
-        return leases.claim_all(self.database, use_case, stage, keys, owner=owner, attempt=attempt, ttl=ttl)
-
-    def release_all(self, taken: Sequence[Lease]) -> None:
-        """Give leases that were taken together back in one transaction."""
-        leases.release_all(taken)
+    def claim_all(
+        self, use_case: str, stage: str, keys: Sequence[str], *, owner: str, attempt: int, ttl: float, only_free: bool = False
+    ) -> Leases:
+        """Take the leases of many keys in one transaction: all (else Busy, which names a holder), or those that are free."""
+        return leases.claim_all(self.database, use_case, stage, keys, owner=owner, attempt=attempt, ttl=ttl, only_free=only_free)
 
     def holders(self, use_case: str) -> list[Holder]:
         """Return who is at work on a use case."""
@@ -174,9 +172,11 @@ class Records(ServingRecords):
         row = self.database.read(lambda session: session.get(ResultRow, (use_case, key, stage)))
         return None if row is None else plain(StageResult, row)
 
-    def results(self, use_case: str, *, stage: str | None = None, keys: Sequence[str] | None = None) -> list[StageResult]:
-        """Return results by key and stage; `keys` narrows them to those partitions."""
-        where = [] if stage is None else [ResultRow.stage == stage]
+    def results(
+        self, use_case: str, *, stage: str | Sequence[str] | None = None, keys: Sequence[str] | None = None
+    ) -> list[StageResult]:
+        """Return results by key and stage; `stage` (one or more) and `keys` narrow them."""
+        where = [] if stage is None else [ResultRow.stage.in_([stage] if isinstance(stage, str) else stage)]
         if keys is not None and len(keys) <= 500:
             where.append(ResultRow.key.in_(keys))
         found = self._list(StageResult, ResultRow, use_case, ResultRow.key, ResultRow.stage, where=where)

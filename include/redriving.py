@@ -163,11 +163,11 @@ def _check(use_case: UseCase, name: str, rows: Sequence[Redriven], period: Perio
         )
     offered = table(rows, period)
     offered = offered.append_column(PARTITION, pa.array([period.key] * len(rows), pa.string()))
-    moments = {"as_of": pa.array([period.as_of], pa.timestamp("us", "UTC")), PARTITION: pa.array([period.key])}
+    moments = {"__as_of": pa.array([period.as_of], pa.timestamp("us", "UTC")), PARTITION: pa.array([period.key])}
     with connect() as con:
         con.register("offered", offered)
         con.register("__periods", pa.table(moments))
-        query = judged_query(source, offered.column_names, "offered", [])
+        query = judged_query(source, offered.column_names, "offered", [], entity=use_case.entity.key)
         bad = con.sql(f"SELECT {FILE}, {ROW}, {RULE} FROM ({query}) WHERE {RULE} IS NOT NULL ORDER BY ALL").fetchall()
     if bad:
         listed = "; ".join(f"{file}, row {number}: {rule}" for file, number, rule in bad[:SHOWN])

@@ -1,8 +1,9 @@
 """Run a stage for one partition, or for a range: lease, memo, computation, record, effects.
 
 A stage is a module of include/ with `NAME`, `FIELDS` (use case fields it reads), `LIBRARIES` (distributions),
-`reads(work)` and `compute(work)`; `effects(work, outcome)`, `compute_range(works)`, `MEMO = False` and `standing(pairs)`
-(of the partitions whose memo key is unchanged, those whose record still stands) are optional.
+`reads(work)` and `compute(work)`; `effects(work, outcome)`, `compute_range(works)`, `MEMO = False`, `standing(pairs)`
+(of the partitions whose memo key is unchanged, those whose record still stands) and `outdated(works)` (earlier partitions
+that were made by other rules than today's, which are computed again first) are optional.
 Only computation is memoised: effects are compared with the observed state every time, and only for live partitions.
 """
 
@@ -13,25 +14,27 @@ import logging
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol, cast
 
-from include import memo, partitions
+from include import declared, memo, partitions, stored
 from include.audit import AuditEntry
 from include.clock import utc_now
 from include.config import Settings
+from include.engines import Guarded
 from include.errors import Busy, ConfigError, EvergreenError, MissingPartition
 from include.lake import Lake, RehearsalLake
 from include.records import Lease, Partition, Records, StageResult
 from include.usecase import UseCase
 from include.usecase_file import find
-from include.work import Outcome, Read, State, Work
+from include.work import Outcome, Read, State, Work, lost
 
 log = logging.getLogger(__name__)
 
+DATA_STAGES = ("ingestion", "validation", "features")
 STAGES = ("ingestion", "validation", "features", "training", "evaluation", "bento", "deployment", "drift")
-RANGE_LEASE_SECONDS = 3600.0
+UNMEMOISED = ("failed", "unreadable")  # nothing was found: what rests on it never answers for a partition
 
 
 class Stage(Protocol):
@@ -78,10 +81,10 @@ class Report:
 
 
 def stage_module(name: str) -> Stage:
-    """Return the module of a stage."""
+    """Return the module of a stage, behind what tells engines' errors in our words."""
     if name not in STAGES:
         raise ConfigError(f"{name!r} is no stage; stages are {', '.join(STAGES)}")
-    return cast(Stage, importlib.import_module(f"include.{name}"))
+    return cast(Stage, Guarded(importlib.import_module(f"include.{name}")))
 
 
 def run(
@@ -107,17 +110,16 @@ def run(
     """
     stage, use_case = stage_module(name), find(use_case_name, settings.usecase_dirs)
     records = Records.open(settings.records_address)
-    started, clock = utc_now(), time.monotonic()
-    lease = records.claim(
-        use_case.name, name, key, owner=owner or _owner(), attempt=attempt, ttl=settings.lease_seconds, wait=wait
-    )
+    started, clock, owner = utc_now(), time.monotonic(), owner or _owner()
+    lease = records.claim(use_case.name, name, key, owner=owner, attempt=attempt, ttl=settings.lease_seconds, wait=wait)
     with lease:
         work = _work(settings, use_case, key, records, lease, actor, started, options or {}, rehearsal=force)
         try:
-            recorded = work.result(name)
-            memo_key, reads = _memo_key(stage, work, _code(stage))
+            recorded, code = work.result(name), _code(stage)
+            memo_key, reads = _memo_key(stage, work, code)
             if force:
                 return _rehearse(stage, work, recorded, clock)
+            _renew(stage, [work], code, owner=owner, attempt=attempt)
             reused = bool(_hits(stage, [(work, recorded, memo_key)]))
             if reused:
                 outcome = _recorded(cast(StageResult, recorded))
@@ -153,18 +155,20 @@ def run_range(
     if compute_range is None:
         raise ConfigError(f"{name} takes one partition at a time; ranges are for ingestion, validation and features")
     records = Records.open(settings.records_address)
-    known = {(row.stage, row.key): row for row in records.results(use_case.name)}
+    known = {(row.stage, row.key): row for row in records.results(use_case.name, stage=DATA_STAGES)}
     works: list[Work] = []
     memo_keys: dict[str, tuple[str, list[Read]]] = {}
-    code = _code(stage)
-    ttl = max(settings.lease_seconds, RANGE_LEASE_SECONDS)
+    code, owner = _code(stage), owner or _owner()
     rows = {row.key: row for row in records.partitions(use_case.name)}
-    leases = records.claim_all(use_case.name, name, keys, owner=owner or _owner(), attempt=attempt, ttl=ttl)
-    try:
-        for key, lease in zip(keys, leases, strict=True):
+    lake = Lake(settings.lake_root)
+    with records.claim_all(use_case.name, name, keys, owner=owner, attempt=attempt, ttl=settings.lease_seconds) as leases:
+        for key in keys:
             clock = time.monotonic()
             row = rows.get(key)
-            work = _work(settings, use_case, key, records, lease, actor, utc_now(), options or {}, known=known, row=row)
+            work = _work(
+                settings, use_case, key, records, leases.each[key], actor, utc_now(), options or {},
+                lake=lake, known=known, row=row,
+            )  # fmt: skip
             try:
                 memo_key, reads = _memo_key(stage, work, code)
             except MissingPartition as error:
@@ -173,22 +177,71 @@ def run_range(
                 continue
             memo_keys[key] = (memo_key, reads)
             works.append(work)
+        if works:
+            _renew(stage, works, code, owner=owner, attempt=attempt)
         hits = _hits(stage, [(work, work.result(name), memo_keys[work.key][0]) for work in works])
         for key, recorded in hits.items():
             hit = _recorded(recorded)
             yield Report(name, use_case.name, key, hit.state, hit.digest, hit.reason, True, 0.0, hit.outputs, {})
         works = [work for work in works if work.key not in hits]
         clock = time.monotonic()
-        for work, outcome in compute_range(works) if works else ():
+        for work, computed in compute_range(works) if works else ():
             memo_key, reads = memo_keys[work.key]
-            _commit(work, stage, outcome, memo_key, reads, clock)
+            outcome = _commit_alone(work, stage, computed, memo_key, reads, clock)
             seconds = time.monotonic() - clock
             yield Report(
                 name, use_case.name, work.key, outcome.state, outcome.digest, outcome.reason, False, seconds, outcome.outputs, {}
             )
             clock = time.monotonic()
-    finally:
-        records.release_all(leases)
+
+
+def outdated(name: str, use_case: UseCase, key: str, settings: Settings, records: Records) -> list[str]:
+    """Return the earlier partitions that a run of a stage for `key` would first compute again; nothing is claimed or written."""
+    asked, row = getattr(stage_module(name), "outdated", None), records.partition(use_case.name, key)
+    if asked is None:
+        return []
+    row = row or Partition(use_case.name, key, "backfill", "data", "", utc_now())
+    work = _work(settings, use_case, key, records, cast(Lease, None), "", utc_now(), {}, row=row)
+    return cast(list[str], asked([work]))
+
+
+def _renew(stage: Stage, works: Sequence[Work], code: str, *, owner: str, attempt: int) -> None:
+    """Compute again, in one pass, the earlier partitions that were made by other rules than today's.
+
+    One that comes out equal only gets the new memo key; another is replaced, which is audited. Mode, target and live effects
+    stay. A partition that somebody else is at work on is left to them.
+    """
+    keys = stage.outdated(works) if hasattr(stage, "outdated") else []
+    if not keys:
+        return
+    first = works[0]
+    name, settings = first.use_case.name, first.settings
+    rows = {row.key: row for row in first.records.partitions(name)}
+    with first.records.claim_all(
+        name, stage.NAME, keys, owner=owner, attempt=attempt, ttl=settings.lease_seconds, only_free=True
+    ) as leases:
+        again: dict[str, tuple[Work, str, list[Read]]] = {}
+        for key, lease in sorted(leases.each.items()):
+            work = _work(
+                settings, first.use_case, key, first.records, lease, first.actor, first.started, {},
+                lake=first.lake, known=first.known, row=rows.get(key),
+            )  # fmt: skip
+            try:
+                again[key] = (work, *_memo_key(stage, work, code))
+            except MissingPartition as error:
+                log.info("%s %s %s stays as it is: %s", stage.NAME, name, key, error)
+        differing, clock = 0, time.monotonic()
+        compute_range = cast(Any, stage).compute_range
+        for work, outcome in compute_range([work for work, _, _ in again.values()]) if again else ():
+            _, memo_key, reads = again[work.key]
+            before, entries = cast(StageResult, work.result(stage.NAME)), outcome.entries
+            if (before.digest, before.state) != (outcome.digest, outcome.state):
+                details = {"stage": stage.NAME, "reason": "rules changed", "was": before.digest, "is": outcome.digest}
+                entries = (*entries, _entry(work, "partition.recomputed", details))
+            done = _commit_alone(work, stage, replace(outcome, entries=entries), memo_key, reads, clock)
+            differing += len(entries) > len(outcome.entries) and not done.lost
+            clock = time.monotonic()
+    log.info("%s %s: rules changed, %d partitions computed again, %d differ", stage.NAME, name, len(again), differing)
 
 
 def _work(
@@ -202,6 +255,7 @@ def _work(
     options: Mapping[str, Any],
     *,
     rehearsal: bool = False,
+    lake: Lake | None = None,
     known: dict[tuple[str, str], StageResult] | None = None,
     row: Partition | None = None,
 ) -> Work:
@@ -211,7 +265,7 @@ def _work(
         raise ConfigError(
             f"partition {key} of {use_case.name} is not recorded; start it by ingest_data, load_history or `evergreen run`"
         )
-    lake = (RehearsalLake if rehearsal else Lake)(settings.lake_root)
+    lake = lake or (RehearsalLake if rehearsal else Lake)(settings.lake_root)
     return Work(
         settings=settings,
         use_case=use_case,
@@ -234,6 +288,7 @@ def _code(stage: Stage) -> str:
 
 
 def _memo_key(stage: Stage, work: Work, code: str) -> tuple[str, list[Read]]:
+    declared.refuse(work.use_case)
     reads = stage.reads(work)
     key = memo.memo_key(
         stage=stage.NAME,
@@ -251,7 +306,7 @@ def _hits(stage: Stage, asked: Sequence[tuple[Work, StageResult | None, str]]) -
     """Return the records that answer for their partitions, by key; `asked` are works with their records and memo keys."""
     if not getattr(stage, "MEMO", True):
         return {}
-    same = [(work, row) for work, row, key in asked if row is not None and row.state != "failed" and row.memo_key == key]
+    same = [(work, row) for work, row, key in asked if row is not None and row.state not in UNMEMOISED and row.memo_key == key]
     standing = getattr(stage, "standing", None)
     kept = {work.key for work, _ in same} if standing is None or not same else standing(same)
     return {work.key: row for work, row in same if work.key in kept}
@@ -269,6 +324,18 @@ def _commit(work: Work, stage: Stage, outcome: Outcome, memo_key: str, reads: Se
     work.records.commit(work.lease, result, entries=outcome.entries, also=outcome.also)
     if work.known is not None:
         work.known[stage.NAME, work.key] = result
+
+
+def _commit_alone(work: Work, stage: Stage, outcome: Outcome, memo_key: str, reads: Sequence[Read], clock: float) -> Outcome:
+    """Record one partition of several; where its lease is lost whoever took it records it, and the others go on."""
+    if not outcome.lost:
+        try:
+            _commit(work, stage, outcome, memo_key, reads, clock)
+        except Busy as error:
+            outcome = lost(error)
+    if outcome.lost:
+        log.warning("%s", outcome.reason)
+    return outcome
 
 
 def _result(work: Work, name: str, outcome: Outcome, memo_key: str, reads: Sequence[Read], clock: float) -> StageResult:
@@ -299,13 +366,20 @@ def _effects(stage: Stage, work: Work, outcome: Outcome) -> dict[str, Any]:
 
 
 def _rehearse(stage: Stage, work: Work, recorded: StageResult | None, clock: float) -> Report:
-    """Compute beside the record and compare; one audit row, and a difference is an error."""
-    if recorded is None or recorded.state == "failed":
+    """Compute beside the record and compare, and so what the lake holds; one audit row, and a difference is an error."""
+    if recorded is None or recorded.state in UNMEMOISED:
         raise ConfigError(f"{stage.NAME} {work.key} has no record to compare with; run it without force first")
     outcome = stage.compute(work)
     same = outcome.digest == recorded.digest and outcome.state == recorded.state
-    details = {"stage": stage.NAME, "recorded": recorded.digest, "computed": outcome.digest, "equal": same}
+    details: dict[str, Any] = {"stage": stage.NAME, "recorded": recorded.digest, "computed": outcome.digest, "equal": same}
+    other = stored.differing(work.lake, work.use_case, recorded)
+    details |= {"stored_otherwise": other} if other else {}
     work.records.append(_entry(work, "force.compared", details))
+    if other:
+        raise EvergreenError(
+            f"{stage.NAME} {work.use_case.name} {work.key}: the lake holds other rows than are recorded: {', '.join(other)}. "
+            "Run the stage again after a change of the use case or with a restatement, or restore the table's files"
+        )
     if not same:
         raise EvergreenError(
             f"{stage.NAME} {work.use_case.name} {work.key}: computed again it gives {outcome.digest} ({outcome.state}), "

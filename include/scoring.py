@@ -22,6 +22,7 @@ from include.featuresets import FeatureSet
 from include.lake import Fence, Lake, digest
 from include.predictor import Predictor
 from include.records import Model, Records
+from include.tables import scores_table
 from include.usecase import UseCase
 
 TABLE = "scores"
@@ -67,7 +68,7 @@ def score(
     rows = _rows(use_case, frame, predictor, model)
     lease = records.claim(use_case.name, TABLE, key, owner=f"score:{actor}:{os.getpid()}", attempt=1, ttl=settings.lease_seconds)
     with lease:
-        lake.replace(f"{use_case.name}/{TABLE}", key, rows, fence=Fence(lease.app, lease.token, lease.check))
+        lake.replace(scores_table(lake, use_case, rows.schema), key, rows, fence=Fence(lease.app, lease.token, lease.check))
     path = output or settings.home / "reports" / use_case.name / key / f"scores-version-{model.version}.csv"
     export(path, rows)
     details = {"version": model.version, "rows": len(rows), "digest": digest(rows, sort_by=[use_case.entity.key])}

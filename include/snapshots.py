@@ -23,6 +23,7 @@ from include.durations import midnight
 from include.errors import SourceError
 from include.lake import TIMESTAMP, digest
 from include.sources import ARRIVED, FILE, ROW, Delivery
+from include.usecase_sources import Source
 from include.work import Work
 
 Facts = dict[str, Any]
@@ -103,7 +104,7 @@ def _snapshot(name: str, work: Work, version: str, delivery: Delivery) -> tuple[
     """Return the facts and rows of a delivery as a version."""
     source, rows = work.use_case.sources[name], delivery.rows
     assert source.valid_from is not None
-    content = digest(rows.drop_columns([c for c in (FILE, ROW) if c in rows.column_names]), sort_by=_sort_by(rows, source.key))
+    content = content_digest(rows, source)
     first = version == _first(work)
     since = midnight(source.valid_from) if first else partitions.period(work.use_case, version).arrival_start
     at = np.full(len(rows), np.datetime64(since.replace(tzinfo=None), "us"))
@@ -118,6 +119,12 @@ def _snapshot(name: str, work: Work, version: str, delivery: Delivery) -> tuple[
         "version": version,
     }
     return facts, rows.append_column(ARRIVED, pa.array(at).cast(TIMESTAMP))
+
+
+def content_digest(rows: pa.Table, source: Source) -> str:
+    """Return the digest of a version: the source's columns, not the file, the row number, or the moment it is known from."""
+    body = rows.drop_columns([name for name in (FILE, ROW, ARRIVED) if name in rows.column_names])
+    return digest(body, sort_by=_sort_by(body, source.key))
 
 
 def _first(work: Work) -> str:

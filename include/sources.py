@@ -26,6 +26,7 @@ import pyarrow as pa
 
 from include.config import ROOT, Settings
 from include.errors import ConfigError, SourceError
+from include.names import ROWS, is_ours
 from include.partitions import Period
 from include.sql_source import read_sql
 from include.usecase import UseCase
@@ -33,7 +34,6 @@ from include.usecase_sources import Source
 
 FILE, ROW, ARRIVED, MALFORMED = "source_file", "source_row", "arrived_at", "malformed"
 REDRIVEN = "redriven://"  # begins the `source_file` of a row that comes out of quarantine; no file's name can begin so
-RESERVED = ("partition", "rule", FILE, ROW, ARRIVED, MALFORMED)
 FILE_SECONDS = 900.0
 MAX_FILES = 20_000
 _LOCAL_SCHEMES = ("file", "local", "dir", "zip", "tar", "simplecache", "filecache", "blockcache", "reference")
@@ -73,7 +73,7 @@ def headers(source: Source) -> dict[str, str]:
     for name in [*source.time_columns, *source.key]:
         if name not in named.values():
             named[name] = name
-    taken = [name for name in named.values() if name in RESERVED]
+    taken = [name for name in named.values() if is_ours(name, ROWS)]
     if taken:
         raise ConfigError(
             f"column names {taken} are taken by Evergreen; give the columns another name and say header: {taken[0]}"
@@ -312,7 +312,7 @@ def _named(source: Source, table: pa.Table, shown: str) -> pa.Table:
     """Return text columns under their declared names (undeclared ones under a plain form of their own), with file and row."""
     known = headers(source)
     out: dict[str, pa.ChunkedArray] = {}
-    taken = {name.lower() for name in [*known.values(), *RESERVED]}
+    taken = {name.lower() for name in [*known.values(), *ROWS]}
     for index, header in enumerate(table.column_names):
         name = known.get(header)
         if name is None:

@@ -10,7 +10,7 @@ import hashlib
 
 import pyarrow as pa
 
-from include.lake import PARTITION, TIMESTAMP, Lake
+from include.lake import PARTITION, TIMESTAMP, Lake, plain_type
 from include.usecase import UseCase
 from include.usecase_sources import Source
 
@@ -52,9 +52,18 @@ def training_table(lake: Lake, use_case: UseCase, schema: pa.Schema) -> str:
     return _versioned(lake, f"{use_case.name}/training_set", schema)
 
 
+def scores_table(lake: Lake, use_case: UseCase, schema: pa.Schema) -> str:
+    """Return the lake table that holds batch scores of some columns."""
+    return _versioned(lake, f"{use_case.name}/scores", schema)
+
+
 def _versioned(lake: Lake, base: str, schema: pa.Schema) -> str:
-    there = lake.schema(base)
-    if there is not None and sorted(map(str, there)) == sorted(map(str, schema)):
+    """Return the table of a name that has these columns; their order and nullability change no value, and no name."""
+    told, there = _told(schema), lake.schema(base)
+    if there is not None and _told(there) == told:
         return base
-    told = "\n".join(f"{field.name}:{field.type}" for field in schema if field.name != PARTITION)
     return f"{base}@{hashlib.sha256(told.encode()).hexdigest()[:10]}"
+
+
+def _told(schema: pa.Schema) -> str:
+    return "\n".join(sorted(f"{field.name}:{plain_type(field.type)}" for field in schema if field.name != PARTITION))

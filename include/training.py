@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from include import featuresets, frames, leaks, memo, partitions, predictor, registry, splits
+from include import featuresets, frames, labels, leaks, memo, partitions, predictor, registry, splits
 from include.durations import midnight
 from include.errors import EvergreenError, MissingPartition
 from include.fitting import Fitted, Parts, fit, out_of_fold_auc
@@ -209,6 +209,7 @@ def _inputs(work: Work, current: featuresets.FeatureSet) -> tuple[list[StageResu
         there = {(row.stage, row.key) for row in work.records.results(use_case.name) if row.state == "done"}
         keys = [key for key in keys if key == work.key or {("validation", key), ("features", key)} <= there]
     validated, built = work.need("validation", keys), work.need("features", keys)
+    _labelled(work, validated)
     lacking = featuresets.lacking(built, current)
     if lacking:
         fill = f"`evergreen load-history {use_case.name} --from {lacking[0]} --to {lacking[-1]}`"
@@ -218,6 +219,29 @@ def _inputs(work: Work, current: featuresets.FeatureSet) -> tuple[list[StageResu
             keys=lacking,
         )
     return validated, built
+
+
+def _labelled(work: Work, validated: Sequence[StageResult]) -> None:
+    """Refuse labels of another definition than today's, or in the table of other types, which the spine would not see.
+
+    Raises:
+        MissingPartition: some are; the message has the command that fills them.
+    """
+    use_case = work.use_case
+    table, rules = label_table(work.lake, use_case), labels.rules_digest(use_case)
+    lacking = []
+    for row in validated:
+        made = row.outputs.get("labels") or {}
+        here = made.get("table", f"{use_case.name}/labels") == table and made.get("rules", rules) == rules
+        if made.get("rows") and not here:
+            lacking.append(row.key)
+    if lacking:
+        fill = f"`evergreen load-history {use_case.name} --from {lacking[0]} --to {lacking[-1]}`"
+        raise MissingPartition(
+            f"{use_case.name}: {len(lacking)} partitions ({lacking[0]} to {lacking[-1]}) hold no labels as label is defined now."
+            f" Fill them with {fill}",
+            keys=lacking,
+        )
 
 
 def _moments(rows: pa.Table) -> NDArray[np.int64]:
@@ -241,7 +265,7 @@ def _shares(use_case: UseCase, spine: frames.Spine, how: splits.Boundaries) -> d
     judged = splits.judged(entities, _moments(spine.mature), split, seed, how)
     found: dict[str, Any] = {"decisions": len(spine.mature), "decisions_judged": int(judged.sum())}
     for name in ("censored", "restated"):
-        flags = np.asarray(spine.mature.column(name).to_numpy(zero_copy_only=False), dtype=bool)
+        flags = np.asarray(spine.mature.column(f"__{name}").to_numpy(zero_copy_only=False), dtype=bool)
         found[name], found[f"{name}_judged"] = int(flags.sum()), int(flags[judged].sum())
         found[f"{name}_share"] = float(flags.mean()) if len(flags) else 0.0
         found[f"{name}_share_judged"] = float(flags[judged].mean()) if judged.any() else 0.0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -13,30 +14,43 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import SecretStr
 
-from include import featuresets, frames, partitions, runner
+from include import featuresets, frames, leaks, partitions, runner
 from include.clock import utc_now
 from include.config import Settings
-from include.durations import format_duration, period_start
+from include.durations import format_duration
+from include.engines import translated
 from include.errors import ConfigError, EvergreenError
 from include.lake import Lake, connect, quote
-from include.records import Records
-from include.tables import label_schema, label_table
+from include.records import Records, StageResult
+from include.tables import EVENT, label_schema, label_table
 from include.usecase import UseCase
 
 HEAD, SAMPLE = 5, 20_000
-MOST = 200
 PERIODS = 30  # partitions of decisions to look at, besides what they look back on and wait for
+LINES = 12  # of the table of label rates
+STAGES = ("ingestion", "validation", "features")
+SHOWN = 3
 DAY = timedelta(days=1)
+ALWAYS = ("duplicates", "conflicts")
+_COUNTED = {
+    "duplicates": "duplicates",
+    "conflicts": "conflicts (one key and time, other values)",
+    "repeated": "that repeat another's entity and moment",
+    "sharing": "decisions that share entity and moment",
+}
 
 
 @dataclass
 class Tried:
-    """What was found: a line a column (name, null share, its first values), facts, and what has to be changed first."""
+    """What was found: a line a column (name, null share, its first values), facts, the label's rate by period (its first day,
+    decisions, rate), and what has to be changed first.
+    """
 
     key: str
     rows: int
     columns: list[tuple[Any, ...]] = field(default_factory=list)
     facts: list[tuple[str, str]] = field(default_factory=list)
+    rates: list[tuple[str, int, str]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     def refuse(self) -> None:
@@ -67,44 +81,73 @@ def try_data(use_case: UseCase, settings: Settings) -> Tried:
         records = Records.open(here.records_address)
         records.migrate()
         try:
-            facts, problems = _run(use_case, here, records, partitions.lookback(use_case, newest, _span(use_case))[-MOST:])
-            return _look(use_case, here, records, newest, facts, problems)
+            facts, problems = _run(use_case, here, records, sample(use_case, newest))
+            with translated(f"{use_case.name}: the training frame"):
+                return _look(use_case, here, records, newest, facts, problems)
         finally:
             records.close()
 
 
-def _span(use_case: UseCase) -> timedelta:
-    """Return how far back the sample goes: outcomes that can be known, of decisions whose features can be known."""
-    back = max([use_case.label.lookback, *(max(view.lookback, view.ttl) for view in use_case.features.values())])
-    first, period = use_case.history.first, {"day": DAY, "week": 7 * DAY, "month": 31 * DAY}[use_case.cadence]
-    most = timedelta(days=(utc_now().date() - period_start(use_case.cadence, first)).days + 40_000)
-    return min(use_case.label.delay + back + PERIODS * period, most)
+def sample(use_case: UseCase, newest: str) -> dict[str, list[str]]:
+    """Return the partitions that each data stage runs, so that `PERIODS` partitions of decisions are there with all they need.
+
+    Each stage begins earlier than the next by what that one looks back on: the spans add up. Decisions that can be mature
+    end by label.delay before the newest partition, and so do the features; labels are looked for up to the newest.
+    """
+    views, step = use_case.features.values(), {"day": DAY, "week": 7 * DAY, "month": 31 * DAY}[use_case.cadence]
+    decided = partitions.lookback(use_case, newest, use_case.label.delay)[0]
+    featured = partitions.lookback(use_case, decided, max(view.ttl for view in views) + (PERIODS + 1) * step)[0]
+    validated = partitions.lookback(use_case, featured, max(view.lookback for view in views))[0]
+    back = timedelta(0) if use_case.label.sql is None else use_case.label.lookback
+    ingested = partitions.lookback(use_case, validated, back)[0]
+    return {
+        "ingestion": partitions.between(use_case, ingested, newest),
+        "validation": partitions.between(use_case, validated, newest),
+        "features": partitions.between(use_case, featured, decided),
+    }
 
 
-def _run(use_case: UseCase, settings: Settings, records: Records, keys: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
+def _run(
+    use_case: UseCase, settings: Settings, records: Records, asked: Mapping[str, list[str]]
+) -> tuple[list[tuple[str, str]], list[str]]:
     """Run the data stages; return facts of what came in, and the refusals."""
-    now = utc_now()
+    now, whole = utc_now(), asked["ingestion"]
     problems: list[str] = []
-    for key in keys:
+    for key in whole:
         records.raise_partition(use_case.name, key, mode="backfill", target="data", actor="check", at=now)
-    facts = [("partitions", f"{len(keys)}, {keys[0]} to {keys[-1]}")]
-    for stage in ("ingestion", "validation", "features"):
-        going = []
-        for report in runner.run_range(stage, use_case.name, keys, settings=settings, actor="check"):
+    facts = [("partitions", f"{len(whole)}, {whole[0]} to {whole[-1]}")]
+    stopped: set[str] = set()
+    for stage in STAGES:
+        keys, done, failed = [key for key in asked[stage] if key not in stopped], 0, 0
+        for report in runner.run_range(stage, use_case.name, keys, settings=settings, actor="check") if keys else ():
             if report.state == "done":
-                going.append(report.key)
-            elif len(problems) < 5:
+                done += 1
+                continue
+            stopped.add(report.key)
+            failed += 1
+            if failed <= SHOWN:
                 problems.append(f"{use_case.name}: {stage} of {report.key} is {report.state}: {report.reason}")
-        if not going:
+        if failed > SHOWN:
+            problems.append(f"{use_case.name}: {stage} of {failed - SHOWN} further partitions ends like that")
+        if not done:
             raise EvergreenError("\n".join(problems) or f"{use_case.name}: {stage} gave nothing")
-        keys = going
-    results = records.results(use_case.name, stage="validation", keys=keys)
+    facts += _sources(use_case, records.results(use_case.name, stage="validation", keys=asked["validation"]))
+    return facts, problems
+
+
+def _sources(use_case: UseCase, results: Sequence[StageResult]) -> Iterator[tuple[str, str]]:
+    """Yield of each source what became of its rows: quarantine by rule, duplicates, conflicts, decisions that share a moment."""
     for name, source in use_case.sources.items():
         counted = results[-1:] if source.kind == "static" else results  # each partition of a static source is all of it
-        totals = [row.outputs["sources"].get(name, {}) for row in counted]
-        rows, bad = (sum(int(one.get(what, 0)) for one in totals) for what in ("rows", "quarantined"))
-        facts.append((f"source {name}", f"{rows} rows, {bad} in quarantine"))
-    return facts, problems
+        totals, rules = Counter[str](), Counter[str]()
+        for row in counted:
+            found = row.outputs["sources"].get(name, {})
+            totals.update({what: int(found.get(what) or 0) for what in ("rows", "quarantined", *_COUNTED)})
+            rules.update(found.get("rules", {}))
+        told = ", ".join(f"{rule} {count}" for rule, count in rules.most_common(SHOWN))
+        parts = [f"{totals['rows']} rows", f"{totals['quarantined']} in quarantine" + (f" ({told})" if told else "")]
+        parts += [f"{totals[what]} {text}" for what, text in _COUNTED.items() if totals[what] or what in ALWAYS]
+        yield f"source {name}", ", ".join(parts)
 
 
 def _look(
@@ -131,16 +174,67 @@ def _look(
     for name in frame.column_names:
         column = frame.column(name)
         found.columns.append((name, f"{column.null_count / len(frame):.1%}", *column.slice(0, HEAD).to_pylist()))
-    found.facts.append(("label rate", f"{pc.mean(spine.rows.column('label')).as_py():.2%} of {len(spine.rows)} rows"))
-    found.problems += _nulls(use_case, frame)
+    rate = float(pc.mean(spine.rows.column("label")).as_py())
+    found.facts.append(("label rate", f"{rate:.2%} of {len(spine.rows)} rows"))
+    found.rates = _rates(use_case, spine.rows)
+    if 0 < rate < 1:
+        found.facts.append(("first training", _trainable(use_case, key, spine.rows, rate)))
+        found.problems += _leaks(use_case, frame)
+    else:
+        found.problems.append(
+            f"{use_case.name}: every label is {rate:g}, and a model needs both; see label.positive or label.sql"
+        )
+        found.problems += _nulls(use_case, frame)
     return found
+
+
+def _leaks(use_case: UseCase, frame: pa.Table) -> list[str]:
+    """Return what the leak gate of training says of the frame, all of it; a feature that is null everywhere is named first."""
+    if nothing := list(_nulls(use_case, frame)):
+        return nothing
+    try:
+        leaks.check(frame, use_case)
+    except ConfigError as error:
+        return str(error).splitlines()
+    return []
+
+
+def _rates(use_case: UseCase, rows: pa.Table) -> list[tuple[str, int, str]]:
+    """Return the label's rate by day, week, month or year of the decisions, whichever gives a page."""
+    for unit in ("day", "week", "month", "quarter", "year"):
+        with connect() as con:
+            con.register("rows", rows)
+            grouped = con.execute(
+                f"SELECT strftime(date_trunc('{unit}', event_timestamp), '%Y-%m-%d') AS period, count(*), avg(label) "
+                "FROM rows GROUP BY 1 ORDER BY 1"
+            ).fetchall()
+        if len(grouped) <= LINES:
+            break
+    return [(period, count, f"{mean:.2%}") for period, count, mean in grouped[-LINES:]]
+
+
+def _trainable(use_case: UseCase, newest: str, rows: pa.Table, rate: float) -> str:
+    """Say from which partition on there are enough mature rows, if decisions come as they do in the sample."""
+    first, last = (partitions.key_of(use_case, pc.min_max(rows.column(EVENT)).as_py()[end]) for end in ("min", "max"))
+    each = len(rows) / max(1, len(partitions.between(use_case, first, last)))
+    rarer = min(rate, 1 - rate) * (use_case.training.split.evaluation or 1.0)
+    wanted = -(-use_case.gates.min_rows // rarer)
+    key = first if sample(use_case, newest)["features"][0] == use_case.history.first.isoformat() else str(use_case.history.first)
+    for _ in range(min(int(wanted // each), 4_000)):
+        key = partitions.after(use_case, key)
+    ready = partitions.key_of(use_case, partitions.period(use_case, key).end + use_case.label.delay)
+    ready = min(ready, newest) if len(rows) >= wanted else ready
+    need = f"{wanted:.0f} mature decisions for gates.min_rows of each class, about {each:.0f} come a {use_case.cadence}"
+    end = use_case.history.last
+    late = "" if end is None or ready <= end.isoformat() else f"; after the history's last ({end})"
+    return f"about {ready}: it needs {need}{late}"
 
 
 def _nulls(use_case: UseCase, frame: pa.Table) -> Iterator[str]:
     for name in use_case.feature_types:
         if frame.column(name).null_count == len(frame):
             view = next(view for view, spec in use_case.features.items() if name in spec.columns)
-            yield f"{use_case.name}: feature {name} is null on every row; see the SQL, the times and the ttl of view {view}"
+            yield f"{use_case.name}: feature {name} is null on every row; see keys, SQL, times and ttl of view {view}"
 
 
 def _lag(use_case: UseCase, lake: Lake, found: Tried) -> Iterator[str]:

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from include.durations import Duration, lag_after_event, period_start
 from include.names import ColumnName, Name
 from include.usecase_sources import History, Share, Source, Strict
+
+
+def _as_text(value: object) -> object:
+    """Take a number as it is written; YAML reads yes, no, true and false as something else, so they need quotes."""
+    if isinstance(value, bool):
+        raise ValueError("YAML reads this as a truth value; put it in quotes")
+    return str(value) if isinstance(value, int) else value
+
+
+Text = Annotated[str, BeforeValidator(_as_text)]
 
 
 class Entity(Strict):
@@ -26,7 +36,9 @@ class Label(Strict):
 
     source: Name | None = None
     column: ColumnName | None = None
-    positive: str | None = Field(default=None, description="The value that counts as 1; every other value is 0, null none yet.")
+    positive: Text | list[Text] | None = Field(
+        default=None, description="The value (or its spellings) that counts as 1; every other value is 0, none is no outcome yet."
+    )
     label_time: str = Field(
         default="label_timestamp",
         description="Column that says when the outcome was known, or `event + DURATION` (an assumption).",
@@ -45,7 +57,16 @@ class Label(Strict):
             raise ValueError("give either source and column, or sql")
         if self.source is not None and self.column is None:
             raise ValueError("a label from a source needs column")
+        if self.sql is not None and self.positive is not None:
+            raise ValueError("positive is for a column; SQL gives 0 and 1 itself")
+        if self.positive is not None and not all(text.strip() for text in self.positives):
+            raise ValueError("positive is empty; name the value that counts as 1")
         return self
+
+    @property
+    def positives(self) -> list[str]:
+        """The values that count as 1; none where the column holds 0 and 1, or true and false."""
+        return [self.positive] if isinstance(self.positive, str) else list(self.positive or [])
 
     @property
     def assumed_lag(self) -> timedelta | None:
@@ -109,8 +130,13 @@ class Gates(Strict):
 
     min_rows: int = Field(default=500, ge=1, description="Mature rows of each class, in the evaluation part.")
     min_auc: float = Field(default=0.6, ge=0, le=1)
-    max_calibration_error: float = Field(default=0.05, ge=0, le=1)
-    over_baseline: float = Field(default=0.0, description="AUC by which the candidate must beat the logistic yardstick.")
+    max_calibration_error: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="Mean gap of score and outcome above what chance gives on so many rows.",
+    )
+    over_baseline: float = Field(default=0.0, description="The candidate's AUC less the logistic yardstick's must be above it.")
     margin: float = Field(default=0.01, ge=0, description="Loss of AUC against the opponent that is tolerated.")
     max_feature_auc: float = Field(default=0.98, ge=0.5, le=1, description="A single feature above it is a leak.")
     max_auc: float = Field(default=0.98, ge=0.5, le=1, description="A model above it is held: too good to be true.")

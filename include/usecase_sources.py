@@ -39,7 +39,11 @@ class Column(Strict):
 
     type: ColumnType
     header: str | None = None
-    nullable: bool = True
+    nullable: bool | None = Field(
+        default=None,
+        description="Whether a value may be missing. None: yes, but not where the column is the source's key or, of events, the "
+        "entity's key; true for the entity's key leaves rows without an entity out of labels and views.",
+    )
     min: float | None = None
     max: float | None = None
     values: list[str] | None = Field(default=None, description="The allowed values, as text.")
@@ -128,6 +132,8 @@ class Source(Strict):
                 raise ValueError("a static source needs valid_from: the day from which its first version is known")
         elif self.assumed_lag is None and not re.fullmatch(COLUMN, self.arrival):
             raise ValueError(f"arrival {self.arrival!r} is neither a column nor 'event + DURATION'")
+        if self.kind == "events" and self.event_time == self.arrival:
+            raise ValueError(f"event_time and arrival are one column, {self.arrival!r}; write arrival: event + 0s")
         missing = [name for name in self.key if name not in self.columns and name not in self.time_columns]
         if missing:
             raise ValueError(f"key columns {missing} are not among the declared columns {list(self.columns)}")

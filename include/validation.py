@@ -3,32 +3,36 @@
 Inputs: `raw/<source>` of the partition, and for labels by SQL that of the label's lookback. Outputs: `curated/<source>`,
 `quarantine/<source>`, `labels`, and the result under HOME/validation. A partition that blocks leaves no curated row and no label.
 Earlier partitions of a label's lookback that are not validated yet are curated here, in memory: the stage never waits on itself.
+So are those that were judged by other rules than today's; `outdated` names those whose record the runner renews first.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from datetime import timedelta
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from include import expectations, findings, labels, memo, partitions
+from include import expectations, featuresets, findings, labels, memo, partitions
 from include.asof import AsOfViews
 from include.curation import Judged, curated_digest, judge
-from include.errors import ConfigError, EvergreenError, MissingPartition
+from include.errors import Busy, ConfigError, EvergreenError, MissingPartition
 from include.lake import combine, connect
 from include.records import StageResult
 from include.tables import curated_table, label_schema, label_table
-from include.work import Outcome, Read, Work
+from include.usecase import UseCase
+from include.work import Outcome, Read, Work, lost
 
 NAME = "validation"
 FIELDS = ("cadence", "cut_off", "history", "entity", "sources", "label")
 LIBRARIES = ("duckdb", "great-expectations", "pyarrow")
+RULES = ("include.curation", "include.expectations", "include.findings", "include.labels")
 CHUNK_ROWS = 2_000_000
 
 log = logging.getLogger(__name__)
@@ -57,8 +61,7 @@ def reads(work: Work) -> list[Read]:
         for name, fact in ingested[key].outputs["sources"].items()
         if key == work.key or name in events
     ]
-    suite = expectations.own_suite(work.use_case)
-    return found + ([Read("expectations", work.use_case.name, suite[0])] if suite else [])
+    return found + _suite(work.use_case)
 
 
 def compute(work: Work) -> Outcome:
@@ -71,6 +74,42 @@ def compute_range(works: Sequence[Work]) -> Iterator[tuple[Work, Outcome]]:
     """Validate and curate many partitions, each judged alone and with earlier partitions only, in one scan of each source."""
     for chunk in _chunks(works):
         yield from _Range(chunk, newest=chunk[-1] is works[-1]).outcomes()
+
+
+def outdated(works: Sequence[Work]) -> list[str]:
+    """Return the earlier partitions that labels and views look back on and that were judged by other rules than today's.
+
+    One whose raw rows have changed as well is stale, and for a person to run again.
+    """
+    use_case = works[0].use_case
+    needed = featuresets.needed(works[0].records, use_case, [work.key for work in works])
+    views = [view for sets in needed.values() for one in sets for view in one.views]
+    span = max(use_case.label.lookback if _label_events(works[0]) else timedelta(0), *(view.lookback for view in views))
+    keys = {key for work in works for key in partitions.lookback(use_case, work.key, span)} - {work.key for work in works}
+    rules = rules_digest(use_case)
+    judged = [row for row in _results(works[0], NAME, keys) if row.state in ("done", "blocked")]
+    old = [row for row in judged if row.outputs.get("rules") != rules]
+    if not old:
+        return []
+    read = {read[1] for row in old for read in row.reads}
+    raw = {
+        (works[0].table(f"raw/{name}"), result.key): fact.get("digest")
+        for result in _results(works[0], "ingestion", read)
+        if result.state == "done"
+        for name, fact in result.outputs["sources"].items()
+    }
+    start = works[0].table("raw/")
+    return sorted(
+        row.key for row in old if all(raw.get((read[0], read[1])) == read[2] for read in row.reads if read[0].startswith(start))
+    )
+
+
+def rules_digest(use_case: UseCase) -> str:
+    """Return the digest of all that judges raw rows and makes labels of them: contract, suite, SQL, code, libraries."""
+    reads = [(read.table, read.key, read.digest) for read in _suite(use_case)]
+    return memo.memo_key(
+        stage=NAME, code=_rules(), use_case=use_case, fields=FIELDS, libraries=LIBRARIES, reads=reads, options={}
+    )
 
 
 @dataclass
@@ -94,6 +133,7 @@ class _Range:
     def __init__(self, works: Sequence[Work], *, newest: bool) -> None:
         self._works, self._first, self._newest = works, works[0], newest
         self._use_case = works[0].use_case
+        self._mark = rules_digest(self._use_case)
         self._ingested = _ingested(works)
         self._keys = [work.key for work in works]
         looked = sorted({key for work in works for key in _lookback(work, self._ingested)} - set(self._keys))
@@ -109,7 +149,11 @@ class _Range:
         """Write each partition and yield what it came to."""
         try:
             for work in self._works:
-                yield work, self._one(work)
+                try:
+                    outcome = self._one(work)
+                except Busy as error:
+                    outcome = lost(error)
+                yield work, outcome
         finally:
             self._con.close()
             if self._views is not None:
@@ -125,11 +169,10 @@ class _Range:
             elif fact.get("expected", True):
                 facts[name] = self._write(work, name, verdict)
         found = self._labels(work, verdict)
-        self._replace(label_table(self._first.lake, self._use_case), work, work.key, found)
         verdict_name = "block" if verdict.blocked else "quarantine" if any(f["quarantined"] for f in facts.values()) else "pass"
-        told = {"digest": labels.label_digest(found, self._use_case), "rows": len(found)}
+        told = self._write_labels(work, found)
         report = self._report(work, verdict)
-        outputs = {"verdict": verdict_name, "sources": facts, "labels": told, "report": report}
+        outputs = {"verdict": verdict_name, "sources": facts, "labels": told, "report": report, "rules": self._mark}
         parts = [f"{name}:{fact['curated_digest']}" for name, fact in sorted(facts.items())]
         whole = combine([verdict_name, *parts, f"labels:{told['digest']}"])
         log.info("%s %s: %s", self._use_case.name, work.key, verdict_name)
@@ -138,9 +181,41 @@ class _Range:
     def _write(self, work: Work, name: str, verdict: _Verdict) -> dict[str, Any]:
         judged = verdict.judged[name]
         curated = judged.curated.slice(0, 0) if verdict.blocked else judged.curated
-        self._replace(curated_table(self._first.lake, self._use_case, name), work, work.key, curated)
-        self._replace(work.table(f"quarantine/{name}"), work, work.key, judged.quarantine)
-        return {"curated_digest": curated_digest(curated, self._use_case, name), "rows": len(curated), **findings.counts(judged)}
+        table, recorded = curated_table(self._first.lake, self._use_case, name), self._recorded.get(work.key)
+        fact: dict[str, Any] = {
+            "table": table,
+            "curated_digest": curated_digest(curated, self._use_case, name),
+            "rows": len(curated),
+            **findings.counts(judged),
+        }
+        before = recorded.outputs.get("sources", {}).get(name) if recorded is not None else None
+        if before != fact or not self._stands(table, work.key, fact["curated_digest"], partial(self._curated_digest, name)):
+            self._replace(table, work, work.key, curated)
+            self._replace(work.table(f"quarantine/{name}"), work, work.key, judged.quarantine)
+        return fact
+
+    def _write_labels(self, work: Work, found: pa.Table) -> dict[str, Any]:
+        table, recorded = label_table(self._first.lake, self._use_case), self._recorded.get(work.key)
+        fact: dict[str, Any] = {
+            "table": table,
+            "digest": labels.label_digest(found, self._use_case),
+            "rows": len(found),
+            "rules": labels.rules_digest(self._use_case),
+        }
+        before = recorded.outputs.get("labels") if recorded is not None else None
+        if before != fact or not self._stands(table, work.key, fact["digest"], self._label_digest):
+            self._replace(table, work, work.key, found)
+        return fact
+
+    def _stands(self, table: str, key: str, recorded: str, digest: Callable[[pa.Table], str]) -> bool:
+        """Tell whether the lake holds just these rows already: judged again to the same, they get no further version."""
+        return self._first.lake.exists(table) and digest(self._first.lake.read(table, keys=[key])) == recorded
+
+    def _curated_digest(self, name: str, rows: pa.Table) -> str:
+        return curated_digest(rows, self._use_case, name)
+
+    def _label_digest(self, rows: pa.Table) -> str:
+        return labels.label_digest(rows, self._use_case)
 
     def _write_static(self, work: Work, name: str, version: str) -> dict[str, Any]:
         """Write a version of a static source where it is not there yet, whichever partition comes first."""
@@ -246,12 +321,27 @@ class _Range:
                 parts = [verdict.judged[name].curated for verdict in sound if name in verdict.judged]
             if parts:
                 more[name] = pa.concat_tables(parts)
-        return AsOfViews(connect(), self._first.lake, self._use_case, keys=self._stored, sources=names, more=more)
+        versions = {name: self._known_versions(name) for name in names if self._use_case.sources[name].kind == "static"}
+        return AsOfViews(
+            connect(), self._first.lake, self._use_case, keys=self._stored, sources=names, more=more, versions=versions
+        )
+
+    def _known_versions(self, name: str) -> set[str]:
+        """Return the versions of a static source that the partitions know at their as_of and at the start of their interval."""
+        before = {key: partitions.earlier(self._use_case, key) for key in self._keys}
+        asked = {key for key in before.values() if key is not None and key not in self._ingested}
+        earlier = {row.key: row for row in _results(self._first, "ingestion", asked)} | self._ingested
+        found = {self._ingested[key].outputs["sources"][name]["version"] for key in self._keys}
+        for key, one in before.items():
+            near = one if one in earlier else max((other for other in earlier if other < key), default=None)
+            fact = earlier[near].outputs["sources"].get(name, {}) if near is not None else {}
+            found |= {fact["version"]} if "version" in fact else set()
+        return {str(version) for version in found}
 
     def _is_curated(self, key: str) -> bool:
-        """Tell whether the lake has the curated rows of a partition, of the raw rows that it has now."""
+        """Tell whether the lake has the curated rows of a partition, of the raw rows and by the rules that there are now."""
         result = self._recorded.get(key)
-        if result is None or result.state not in ("done", "blocked"):
+        if result is None or result.state not in ("done", "blocked") or result.outputs.get("rules") != self._mark:
             return False
         had = {read[0]: read[2] for read in result.reads if read[1] == key}
         facts = self._ingested[key].outputs["sources"]
@@ -348,9 +438,15 @@ def _chunks(works: Sequence[Work]) -> Iterator[list[Work]]:
         yield chunk
 
 
+def _suite(use_case: UseCase) -> list[Read]:
+    """Return the suite of the use case's own expectations, where it has one."""
+    suite = expectations.own_suite(use_case)
+    return [Read("expectations", use_case.name, suite[0])] if suite else []
+
+
 @lru_cache(maxsize=1)
 def _rules() -> str:
-    return memo.code_digest("include.curation")
+    return combine([memo.code_digest(module) for module in RULES])
 
 
 def _write_text(path: Path, text: str) -> None:

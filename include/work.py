@@ -12,12 +12,13 @@ from sqlalchemy.orm import Session
 from include import partitions
 from include.audit import AuditEntry
 from include.config import Settings
-from include.errors import MissingPartition
+from include.errors import Busy, MissingPartition
 from include.lake import Fence, Lake
 from include.records import Lease, Records, StageResult
 from include.usecase import UseCase
 
-State = Literal["done", "held", "blocked", "skipped", "failed"]
+# unreadable: a verdict rests on something that could not be read; it is no finding, and is tried again
+State = Literal["done", "held", "blocked", "skipped", "failed", "unreadable"]
 Mode = Literal["backfill", "live"]
 Target = Literal["data", "judged", "deployed"]
 
@@ -42,6 +43,16 @@ class Outcome:
     reads: tuple[Read, ...] = ()
     entries: tuple[AuditEntry, ...] = ()
     also: Callable[[Session], None] | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Tell whether another run has taken the partition over: its record is not ours to write."""
+        return self.state == "failed" and self.outputs.get("error") == "Busy"
+
+
+def lost(error: Busy) -> Outcome:
+    """Return the outcome of one partition of a range whose lease is lost; the others go on."""
+    return Outcome("failed", "", str(error), {"error": "Busy"})
 
 
 @dataclass(frozen=True)

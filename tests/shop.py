@@ -14,7 +14,7 @@ from include.config import Settings
 from include.featuresets import FeatureSet, current
 from include.lake import Lake, digest
 from include.records import AuditEntry, Mode, Model, Records, StageResult
-from include.tables import curated_schema, label_schema
+from include.tables import curated_schema, curated_table, label_schema
 from include.usecase import UseCase
 from include.usecase_file import find
 
@@ -110,8 +110,10 @@ class Shop:
             schema = curated_schema(self.use_case.sources[name])
             columns = list(zip(*rows, strict=True)) or [()] * len(schema)
             table = pa.table([pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema=schema)
-            self.lake.replace(f"shop/curated/{name}", key, table)
-            sources[name] = {"curated_digest": digest(table, sort_by=["event_timestamp"]), "rows": len(table)}
+            stored = curated_table(self.lake, self.use_case, name)
+            self.lake.replace(stored, key, table)
+            told = {"table": stored, "curated_digest": digest(table, sort_by=["event_timestamp"]), "rows": len(table)}
+            sources[name] = told
         self.record("validation", key, state, {"sources": sources})
 
     def record(self, stage: str, key: str, state: str, outputs: dict[str, Any]) -> None:

@@ -114,7 +114,7 @@ def test_rows_beside_the_lake_count_and_missing_tables_are_empty(tmp_path: Path,
     with AsOfViews(connect(), Lake(str(tmp_path / "lake")), use_case, keys=[], more={"orders": rows}) as views:
         assert seen(views, use_case, "2026-01-01") == [70.0]
         assert len(views.query("SELECT * FROM shops")) == 0
-        assert views.columns("SELECT * FROM orders") == ["customer_id", "amount", "event_timestamp", "created_timestamp"]
+        assert list(views.types("SELECT * FROM orders")) == ["customer_id", "amount", "event_timestamp", "created_timestamp"]
         variables = views.query("SELECT getvariable('as_of') AS a, getvariable('interval_start') AS b").to_pylist()[0]
         assert variables == {"a": T0 + DAY, "b": T0}
 
@@ -124,7 +124,7 @@ def test_only_the_columns_that_are_asked_for_are_loaded(tmp_path: Path, use_case
     put(lake, use_case, "orders", "2026-01-01", [(1, 10.0, T0, T0)])
     with AsOfViews(connect(), lake, use_case, keys=["2026-01-01"], sources=["orders"], columns={"orders": ["amount"]}) as views:
         views.at(partitions.period(use_case, "2026-01-01"), DAY)
-        assert views.columns("SELECT * FROM orders") == ["amount", "event_timestamp", "created_timestamp"]
+        assert list(views.types("SELECT * FROM orders")) == ["amount", "event_timestamp", "created_timestamp"]
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def roll_back(bench: Bench) -> None:
 def test_the_first_model_passes_on_absolute_checks_and_becomes_challenger(bench: Bench) -> None:
     outputs = bench.judged(FIRST)
     assert (outputs["verdict"], outputs["opponent"], outputs["reasons"]) == ("pass", None, [])
-    assert [check["passed"] for check in outputs["checks"]] == [True] * 5
+    assert [check["passed"] for check in outputs["checks"]] == [True] * 6
     assert bench.records.model(NAME, 1).state == "challenger"  # type: ignore[union-attr]
     assert registry.aliases(bench.settings, NAME) == {"challenger": 1}
     judged = bench.records.entries(NAME, action="model.judged")
@@ -96,10 +96,16 @@ def test_a_worse_model_fails_with_its_interval_and_changes_nothing_live(bench: B
 
 
 def test_a_model_below_the_absolute_limits_fails_each_by_name(bench: Bench) -> None:
-    bench.configure(min_auc=0.99, max_error=0.0001)
+    def later_more(columns: dict[str, Any]) -> None:
+        newest = np.arange(len(columns["label"])) > 0.75 * len(columns["label"])
+        columns["label"] = np.where(newest & (np.arange(len(newest)) % 2 == 0), 1.0, columns["label"])
+
+    bench.write(later_more, recorded=60)
+    bench.configure(min_auc=0.99, max_error=0.01)
     outputs = bench.judged(FIRST)
     assert outputs["verdict"] == "fail"
-    assert [reason.split(" is ")[0] for reason in outputs["reasons"]] == ["AUC", "calibration error"]
+    names = [reason.split(" is ")[0] for reason in outputs["reasons"]]
+    assert names[:2] == ["AUC", "calibration error"]
 
 
 def test_too_few_rows_is_a_hold_with_and_without_a_candidate(bench: Bench) -> None:

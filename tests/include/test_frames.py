@@ -291,7 +291,7 @@ def test_availability_moves_the_moment_of_an_entity_frame(tmp_path: Path) -> Non
 def test_censored_share() -> None:
     import pyarrow as pa
 
-    mature = pa.table({"censored": [False, True, False, False], "restated": [True, False, True, False]})
+    mature = pa.table({"__censored": [False, True, False, False], "__restated": [True, False, True, False]})
     spine = Spine(pa.table({"x": [1, 2, 3]}), mature, immature=9)
     assert (spine.censored, spine.restated, spine.censored_share) == (1, 2, 0.25)
 

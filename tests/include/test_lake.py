@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from include.errors import Busy, SourceError
+from include.errors import Busy, EvergreenError, SourceError
 from include.lake import Fence, Lake, RehearsalLake, combine, connect, digest
+from include.usecase_file import parse
 
 
 def table(*ids: int, **columns: list[object]) -> pa.Table:
@@ -186,3 +187,71 @@ def test_equal_keys_do_not_make_the_digest_depend_on_order() -> None:
     rows = pa.table({"id": [1, 1, 1], "x": ["c", "a", "b"]})
     assert digest(rows, sort_by=["id"]) == digest(rows.take([2, 1, 0]), sort_by=["id"])
     assert combine(["a", "b"]) != combine(["ab"])
+
+
+VALUES: dict[str, tuple[pa.DataType, list[object]]] = {
+    "int64": (pa.int64(), [1, 2**53 + 1, None]),
+    "float64": (pa.float64(), [1.5, 2.7, None]),
+    "string": (pa.string(), ["1", "true", None]),
+    "bool": (pa.bool_(), [True, False, None]),
+    "timestamp": (pa.timestamp("us", tz="UTC"), [datetime(2026, 1, 1, 12, tzinfo=UTC), None, None]),
+    "date": (pa.date32(), [date(2026, 1, 1), None, None]),
+}
+
+
+@pytest.mark.parametrize("old", VALUES)
+def test_what_is_stored_is_what_was_given_or_is_refused(lake: Lake, old: str) -> None:
+    """A column of another type is refused by name; nothing is cast, and nothing of the refused write is there."""
+
+    def rows(name: str) -> pa.Table:
+        kind, values = VALUES[name]
+        return pa.table({"id": pa.array([1, 2, 3], pa.int64()), "x": pa.array(values, kind)})
+
+    lake.replace("u/t", "2026-01-01", rows(old))
+    for new in VALUES:
+        if old == new:
+            lake.replace("u/t", "2026-01-02", rows(new))
+            continue
+        with pytest.raises(EvergreenError, match=r"u/t 2026-01-03 is not written.* x is .*, in the table "):
+            lake.replace("u/t", "2026-01-03", rows(new))
+    assert lake.keys("u/t") == ["2026-01-01", "2026-01-02"]
+    for key in lake.keys("u/t"):
+        assert lake.read("u/t", keys=[key]).drop_columns(["partition"]).equals(rows(old))
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (pa.array(["a", None]).dictionary_encode(), pa.array(["a", None])),
+        (pa.array(["a", None], pa.large_string()), pa.array(["a", None])),
+        (pa.array([None, None], pa.null()), pa.array([None, None], pa.string())),
+        (pa.array([1_000, None], pa.timestamp("ns", tz="UTC")), pa.array([1, None], pa.timestamp("us", tz="UTC"))),
+        (pa.array([1_001, None], pa.timestamp("ns", tz="UTC")), None),
+        (pa.array([2**63, None], pa.uint64()), None),
+        (pa.array([1, None], pa.time64("us")), None),
+    ],
+)
+def test_another_form_of_a_type_keeps_its_values_or_is_refused(lake: Lake, given: pa.Array, kept: pa.Array | None) -> None:
+    body = pa.table({"x": given})
+    for key in ("2026-01-01", "2026-01-02"):  # into no table, and into the one that is there
+        if kept is None:
+            with pytest.raises(EvergreenError, match="column x is "):
+                lake.replace("u/t", key, body)
+            continue
+        lake.replace("u/t", key, body)
+        found = lake.read("u/t", keys=[key])
+        assert found.column("x").combine_chunks().equals(kept)
+        assert digest(found, sort_by=["x"]) == digest(body, sort_by=["x"])
+
+
+def test_a_table_is_named_by_its_columns_whatever_their_order(lake: Lake) -> None:
+    from include.tables import training_table
+    from tests.shop import YAML
+
+    shop = parse(YAML)
+    schema = pa.schema([("a", pa.int64()), ("b", pa.string())])
+    other = pa.schema([pa.field("b", pa.large_string(), nullable=False), pa.field("a", pa.int64())])
+    named = training_table(lake, shop, schema)
+    assert training_table(lake, shop, other) == named != training_table(lake, shop, pa.schema([("a", pa.float64())]))
+    lake.replace("shop/training_set", "2026-01-01", pa.table({"b": ["x"], "a": [1]}))  # of before: it is that version
+    assert training_table(lake, shop, schema) == training_table(lake, shop, other) == "shop/training_set"

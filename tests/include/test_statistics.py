@@ -156,6 +156,90 @@ def test_calibration_error_of_a_shifted_score() -> None:
     assert statistics.calibration_error(labels, scores + 0.1) == pytest.approx(0.1, abs=0.01)
 
 
+@pytest.mark.parametrize(
+    "scores",
+    [
+        np.full(1000, 0.5),
+        np.repeat([0.2, 0.8], 500),
+        np.round(np.random.default_rng(1).random(1000), 1),
+        np.random.default_rng(2).random(1000),
+    ],
+    ids=["constant", "two scores", "eleven scores", "no ties"],
+)
+def test_tied_scores_in_any_order_give_one_number(scores: statistics.Numbers) -> None:
+    generator = np.random.default_rng(3)
+    labels = np.sort((generator.random(1000) < scores).astype(float))  # as rows that come by time
+    scores = np.sort(scores)
+    curve = statistics.calibration_curve(labels, scores)
+    assert sum(rows for _, _, rows in curve) == 1000
+    means = [mean for mean, _, _ in curve]
+    assert means == sorted(set(means)), "no score is in two bins"
+    for _ in range(5):
+        order = generator.permutation(1000)
+        assert statistics.calibration_curve(labels[order], scores[order]) == curve
+    constant = np.full(1000, 0.5)
+    halves = np.repeat([0.0, 1.0], 500)
+    assert statistics.calibration_error(halves, constant) == 0.0
+
+
+def drawn(generator: np.random.Generator, each: int, off: float) -> tuple[statistics.Numbers, statistics.Numbers]:
+    """Return labels, so many of each class, and scores that are too high by `off` throughout."""
+    chances = 0.1 + 0.8 * generator.random(each * 8)  # half of them 1: so many of each are a fair draw
+    labels = (generator.random(each * 8) < chances).astype(float)
+    rows = np.concatenate([np.flatnonzero(labels == one)[:each] for one in (0.0, 1.0)])
+    return labels[rows], chances[rows] + off
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("each", "off"), [(200, 0.0), (500, 0.1), (500, -0.1)])
+def test_calibration_fails_models_that_are_off_and_no_others(each: int, off: float) -> None:
+    """The limit is .05: a model that is right fails once in 20 at most, one off by .10 nine times of ten."""
+    generator = np.random.default_rng(11)
+    found = [gate.calibrated(*drawn(generator, each, off), 0.05, 7)[0].outcome for _ in range(100)]
+    failed = found.count("fail") / len(found)
+    assert failed <= 0.05 if off == 0 else failed >= 0.9
+
+
+def test_the_errors_that_chance_gives_are_those_of_models_that_are_right() -> None:
+    generator = np.random.default_rng(5)
+    scores = np.append(np.round(generator.random(300), 2), [0.0, 1.0])
+    by_chance = statistics.calibration_errors_by_chance(scores, 7)
+    assert len(by_chance) == statistics.DRAWS
+    assert (by_chance == statistics.calibration_errors_by_chance(scores[::-1].copy(), 7)).all()
+    one_by_one = [statistics.calibration_error((generator.random(302) < scores).astype(float), scores) for _ in range(2000)]
+    assert by_chance.mean() == pytest.approx(np.mean(one_by_one), rel=0.05)
+    assert by_chance.std() == pytest.approx(np.std(one_by_one), rel=0.1)
+
+
+def test_many_rows_need_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = np.random.default_rng(5).random(3000)
+    monkeypatch.setattr(statistics, "BLOCK", 30_000_000)
+    at_once = statistics.calibration_errors_by_chance(scores, 7, 50)
+    for block in (1, 10_000, 3000 * 7):
+        monkeypatch.setattr(statistics, "BLOCK", block)
+        assert (statistics.calibration_errors_by_chance(scores, 7, 50) == at_once).all()
+
+
+def test_as_good_as_the_yardstick_is_not_better() -> None:
+    for value, outcome in ((0.0, "fail"), (1e-9, "pass"), (-0.1, "fail"), (math.nan, "hold")):
+        assert gate.above("AUC over the logistic yardstick", value, 0.0).outcome == outcome
+    labels, first, _ = sample()
+    area = statistics.auc(labels, first)
+    checks, _ = gate.absolute(labels, first, area, Gates(min_rows=1))
+    assert "AUC over the logistic yardstick" in [one.name for one in checks if one.outcome == "fail"]
+
+
+def test_a_model_that_is_too_good_to_be_true_is_held() -> None:
+    labels = np.repeat([0.0, 1.0], 1000)
+    scores = np.clip(np.linspace(0, 1, 2000), 0.01, 0.99)
+    checks, _ = gate.absolute(labels, scores, 0.7, Gates())
+    assert gate.conclude(checks, enough=gate.enough_rows(labels, 10)) != "pass"
+    (held,) = [one for one in checks if one.outcome == "hold"]
+    assert "AUC is 1.0000, above gates.max_auc (0.98)" in held.reason
+    checks, _ = gate.absolute(labels, scores, 0.7, Gates(max_auc=1.0))
+    assert not [one for one in checks if one.outcome == "hold"]
+
+
 def test_roc_runs_from_corner_to_corner_and_rises() -> None:
     labels, first, _ = sample()
     points = statistics.roc(labels, first)

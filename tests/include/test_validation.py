@@ -366,7 +366,7 @@ TIMES = "created_timestamp AS label_timestamp"
         (f"SELECT NULL AS customer_id, event_timestamp, {TIMES}, 1 AS label FROM orders", "a label needs its entity"),
         (f"SELECT customer_id, event_timestamp, {TIMES}, range AS label FROM orders, range(2)", "two labels"),
         ("SELECT * FROM secrets", r"label.sql reads \['secrets'\]"),
-        ("SELECT * FROM read_csv('/etc/passwd')", "the query fails"),
+        ("SELECT * FROM read_csv('/etc/passwd')", r"reads read_csv\(...\)"),
     ],
 )
 def test_a_label_query_that_gives_no_labels_is_refused(made: Intake, query: str, said: str) -> None:

@@ -1,0 +1,84 @@
+"""Foreign errors in our words: what DuckDB, Arrow, pandas and Delta raise where a value, a name or a query does not fit.
+
+Each place that foresees such an error says it better than this one can, with column and remedy. This is the last place before
+a person: the stages run behind it, so no engine's class and no exit code of a defect comes of what stands in data or SQL.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+from include.errors import ConfigError, EvergreenError, SourceError
+
+log = logging.getLogger(__name__)
+
+_ENGINES = ("duckdb", "_duckdb", "pyarrow", "pandas", "deltalake", "lightgbm")
+_CALLS = ("reads", "compute", "effects", "standing", "outdated")
+_OF_STORAGE = ("IOException", "HTTPException", "OutOfMemoryException", "ArrowMemoryError", "DeltaError", "OSError")
+
+
+@contextmanager
+def translated(where: str) -> Iterator[None]:
+    """Tell an engine's error as one of ours, naming what was going on; ours, and those of nobody's engine, go through.
+
+    Raises:
+        SourceError: storage or memory failed.
+        ConfigError: anything else that an engine refuses: a value of another type, an unknown name, a query.
+    """
+    try:
+        yield
+    except EvergreenError:
+        raise
+    except Exception as error:
+        kinds = type(error).__mro__
+        if not any(kind.__module__.split(".", maxsplit=1)[0] in _ENGINES for kind in kinds):
+            raise
+        log.info("%s", where, exc_info=True)
+        told = " ".join(str(error).split("\n\nLINE ", maxsplit=1)[0].split())[:500] or type(error).__name__
+        if any(kind.__name__ in _OF_STORAGE for kind in kinds):
+            raise SourceError(f"{where}: storage or memory fails ({told}); free space, or mend the files") from error
+        raise ConfigError(
+            f"{where}: a value, a name or a query does not fit ({told}); correct the use case or its data. "
+            "`evergreen usecase check --data FILE` looks for it, `evergreen -v` shows where"
+        ) from error
+
+
+class Guarded:
+    """A stage's module, whose calls are told in our words where an engine refuses them."""
+
+    def __init__(self, stage: ModuleType) -> None:
+        self._stage = stage
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the module has; its calls translated."""
+        found = getattr(self._stage, name)
+        if name in _CALLS:
+            return functools.partial(self._call, found)
+        return functools.partial(self._range, found) if name == "compute_range" else found
+
+    def _call(self, called: Callable[..., Any], work: Any, *more: Any) -> Any:
+        with translated(self._where(work)):
+            return called(work, *more)
+
+    def _range(self, called: Callable[..., Iterator[Any]], works: Any) -> Iterator[Any]:
+        answers = iter(called(works))
+        while True:
+            with translated(self._where(works)):
+                try:
+                    answer = next(answers)
+                except StopIteration:
+                    return
+            yield answer
+
+    def _where(self, asked: Any) -> str:
+        """Return the use case, stage and partition of a work, of several works, or of pairs that begin with one."""
+        first = last = asked
+        while isinstance(first, (list, tuple)):
+            first, last = first[0], last[-1] if last is asked else last[0]
+        span = first.key if first.key == last.key else f"{first.key} to {last.key}"
+        return f"{first.use_case.name}: {self._stage.NAME} of {span}"

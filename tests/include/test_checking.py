@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from include import checking, model_params
+from include.errors import ConfigError
+from include.fitting import DEFAULTS
+
+SHOP = """name: shop
+history: {first: 2026-01-01}
+entity: {name: customer, key: customer_id}
+sources:
+  orders:
+    path: orders.csv
+    key: [order_id]
+    columns:
+      order_id: {type: int64}
+      customer_id: {type: int64}
+      amount: {type: float64}
+      town: {type: string}
+      paid: {type: int64, values: ["0", "1"]}
+  shops:
+    kind: static
+    path: shops.csv
+    valid_from: 2026-01-01
+    key: [town]
+    columns: {town: {type: string}, size: {type: int64}}
+label: {source: orders, column: paid, label_time: event + 1d, delay: 1d}
+features:
+  spending:
+    columns: {total: float64}
+    sql: SELECT customer_id, sum(amount) AS total FROM orders GROUP BY customer_id
+"""
+VIEW = "SELECT customer_id, sum(amount) AS total FROM orders GROUP BY customer_id"
+
+
+def checked(folder: Path, *changes: tuple[str, str]) -> str:
+    """Return what the check says of the use case with some of its text replaced; an empty text where all is well."""
+    text = SHOP
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    path = folder / "shop.yaml"
+    path.write_text(text)
+    try:
+        checking.check_file(path)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        VIEW,
+        "SELECT customer_id, sum(amount) AS total FROM orders JOIN shops USING (town) GROUP BY ALL",
+        "SELECT customer_id, sum(amount) AS total FROM orders NATURAL JOIN (SELECT town, size FROM shops) GROUP BY ALL",
+        "SELECT customer_id, max(COLUMNS('amoun.')) AS total FROM orders GROUP BY ALL",
+        "SELECT a.customer_id, max(b.amount) AS total FROM orders a ASOF JOIN orders b ON a.customer_id = b.customer_id "
+        "AND a.event_timestamp > b.event_timestamp GROUP BY ALL",
+        "SELECT DISTINCT ON (customer_id) customer_id, sum(amount) OVER (PARTITION BY customer_id ORDER BY event_timestamp "
+        "RANGE BETWEEN INTERVAL 7 DAY PRECEDING AND CURRENT ROW) AS total FROM orders ORDER BY customer_id, event_timestamp DESC",
+        "SELECT customer_id, date_diff('day', max(event_timestamp), getvariable('as_of')) AS total FROM ORDERS GROUP BY ALL",
+    ],
+)
+def test_natural_feature_sql_is_well_formed(tmp_path: Path, query: str) -> None:
+    assert checked(tmp_path, (VIEW, f'"{query}"')) == ""
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("SELECT customer_id, town AS total FROM orders", "column total is VARCHAR, declared float64"),
+        ("SELECT town AS customer_id, amount AS total FROM orders", "column customer_id is VARCHAR, declared int64"),
+        ("SELECT customer_id, amount AS total FROM nowhere", r"the query reads ['nowhere']; sources are ['orders', 'shops']"),
+        ("SELECT customer_id, amount AS total FROM __known_orders", r"the query reads ['__known_orders']"),
+        ("SELECT customer_id, amount AS total FROM 'x.csv'", r"the query reads ['x.csv']"),
+        ("SELECT customer_id, amont AS total FROM orders", '"amont" not found'),
+        ("SELECT customer_id, amount AS total FROM orders WHERE event_timestamp < current_date", "'current_date'"),
+        ("SELECT customer_id, age(event_timestamp) AS total FROM orders", "age() of one argument"),
+    ],
+)
+def test_sql_that_a_stage_would_refuse_is_refused_with_its_line(tmp_path: Path, query: str, said: str) -> None:
+    told = checked(tmp_path, (VIEW, f'"{query}"'))
+    assert said in told
+    assert "line 24: features.spending.sql" in told
+
+
+def test_types_are_compared_before_any_row_is_read(tmp_path: Path) -> None:
+    label = "{source: orders, column: paid, label_time: event + 1d, delay: 1d}"
+    sql = '{{sql: "SELECT {} FROM orders", delay: 1d}}'
+    good = "customer_id, event_timestamp, created_timestamp AS label_timestamp, paid AS label"
+    assert checked(tmp_path, (label, sql.format(good))) == ""
+    assert "column customer_id is VARCHAR, declared int64" in checked(
+        tmp_path, (label, sql.format(good.replace("customer_id", "town AS customer_id")))
+    )
+    assert "label_timestamp is VARCHAR and has to be a time" in checked(
+        tmp_path, (label, sql.format(good.replace("created_timestamp", "town")))
+    )
+    assert "column label is VARCHAR; a label is 0, 1 or NULL" in checked(
+        tmp_path, (label, sql.format(good.replace("paid", "town")))
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("customer_id: {type: int64}", "customer_id: {type: string}", "write type: string"),
+        ('values: ["0", "1"]', 'values: ["0", "yes"]', "'yes' is no value of type int64"),
+        ('values: ["0", "1"]', 'values: ["0", "1.5"]', "'1.5' is no value of type int64"),
+        ("label_time: event + 1d", "label_time: town", "declare its column timestamp or date"),
+        ("key: [order_id]", "key: [order_id]\n    event_time: ts\n    arrival: ts", "write arrival: event + 0s"),
+        ("key: [order_id]", "key: [order_id]\n    min_rows: 9\n    max_rows: 3", "swap them"),
+        ("town: {type: string}\n", "town: {type: string}\n      Town: {type: string}\n", "in nothing but case"),
+        ("{source: orders, column: paid,", "{source: shops, column: size,", "shops is static"),
+        (f"sql: {VIEW}", "source: shops\n    grain: event", "its rows have no moment"),
+        ("delay: 1d}", "delay: 1d}\ntraining: {exclude: [total]}", "leaves no feature"),
+        ("delay: 1d}", "delay: 1d}\ntraining: {split: {tune: 0.5, evaluation: 0.5}}", "leave nothing to train on"),
+        ("delay: 1d}", "delay: 1d}\ntraining:\n  params: {learning_rte: 0.1}", "line 22: training.params.learning_rte"),
+        ("delay: 1d}", "delay: 1d}\ntraining: {params: {num_leaves: 1}}", "num_leaves must be > 1"),
+    ],
+)
+def test_what_a_later_stage_would_refuse_is_said_with_its_remedy(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert said in checked(tmp_path, (old, new))
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"learning_rte": 0.1}, {"learning_rte": "did you mean learning_rate?"}),
+        ({"xyzzy": 1}, {"xyzzy": "no such parameter"}),
+        ({"objective": "regression"}, {"objective": "Evergreen's"}),
+        ({"app": "regression"}, {"app": "Evergreen's"}),
+        ({"random_state": 3}, {"random_state": "training.seed"}),
+        ({"n_jobs": 4}, {"n_jobs": "Evergreen's"}),
+        ({"early_stopping_round": 5}, {"early_stopping_round": "training.early_stopping"}),
+        ({"metric": "None"}, {"metric": "write binary_logloss or auc"}),
+        ({"metric": "nonsense"}, {"metric": "no such metric"}),
+        ({"num_leaves": 1, "max_bin": 1}, {"num_leaves": "must be > 1", "max_bin": "must be > 1"}),
+        ({"num_leaves": "many"}, {"num_leaves": "should be of type int"}),
+        ({"num_iterations": 0}, {"num_iterations": "at least 1"}),
+        ({"eta": 0.1, "learning_rate": 0.2}, {"learning_rate": "the same as eta"}),
+        ({"is_unbalance": True, "scale_pos_weight": 2.0}, {"": "at the same time"}),
+        ({"forced_splits": "f.json"}, {"forced_splits": "files"}),
+        ({"boosting": "dart", "num_iterations": 5, "objective": "binary", "eta": 0.1}, {}),
+        ({"boosting": "rf", "bagging_freq": 1, "bagging_fraction": 0.5}, {}),
+        ({}, {}),
+    ],
+)
+def test_parameters_are_refused_by_lightgbms_own_list(
+    params: model_params.Params, said: dict[str, str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    found = dict(model_params.problems(params, DEFAULTS, 3))
+    assert found.keys() == said.keys()
+    assert all(text in found[name] for name, text in said.items())
+    assert "LightGBM]" not in capfd.readouterr().err
+
+
+def test_an_alias_reaches_lightgbm_under_the_name_that_it_goes_by() -> None:
+    """`eta` beside the default `learning_rate` would be passed over without a word."""
+    assert model_params.canonical({"eta": 0.1, "max_leaves": 7}) == {"learning_rate": 0.1, "num_leaves": 7}
