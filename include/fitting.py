@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,10 +30,16 @@ DEFAULTS: dict[str, Any] = {
     "learning_rate": 0.05,
     "num_leaves": 31,
     "min_data_in_leaf": 40,
-    "feature_fraction": 0.8,
+    "feature_fraction": 0.5,
+    "bagging_fraction": 0.7,
+    "bagging_freq": 1,
     "lambda_l2": 1.0,
     "metric": "binary_logloss",
 }
+
+# Of rounds and learning rate, before stopping early counts. Where the outcome's rate or the features move from train to tune,
+# no round seems to help there, and one lone tree would be what is kept.
+LEAST_LEARNT = 2.5
 
 Numbers = NDArray[np.float64]
 Parts = NDArray[np.int8]
@@ -85,7 +92,9 @@ def fit(frame: pa.Table, parts: Parts, use_case: UseCase, feature_set: str) -> F
         valid_sets=[dataset(tune, data)],
         callbacks=[lightgbm.early_stopping(use_case.training.early_stopping, verbose=False)],
     )
-    rounds = int(first.best_iteration or first.current_iteration())
+    rounds = max(int(first.best_iteration or first.current_iteration()), _least_rounds(use_case, params))
+    if first.num_trees() < rounds:  # it stopped sooner: its scores have to be those of so many rounds
+        first = lightgbm.train(params, data, num_boost_round=rounds)
     held_out = np.asarray(first.predict(matrix[tune], raw_score=True, num_iteration=rounds, num_threads=1), dtype=np.float64)
     slope, offset = platt(held_out, labels[tune])
     del first, data
@@ -121,6 +130,12 @@ def parameters(use_case: UseCase) -> dict[str, Any]:
         "verbosity": -1,
     }
     return {**DEFAULTS, **use_case.training.params, **forced}
+
+
+def _least_rounds(use_case: UseCase, params: dict[str, Any]) -> int:
+    """Return the fewest rounds of a model, within `training.rounds`."""
+    rate = float(params["learning_rate"])
+    return min(use_case.training.rounds, math.ceil(LEAST_LEARNT / rate) if rate > 0 else 1)
 
 
 def learn_schema(train: pa.Table, use_case: UseCase, feature_set: str) -> Schema:
