@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 UNEXPECTED = 70
 UP_TO_JUDGED = ("ingestion", "validation", "features", "training", "evaluation")
 DATA_STAGES = ("ingestion", "validation", "features")
+TOLD = 20  # runs of which more is said than a line of the table
 COLUMNS = ("partition", "stage", "state", "seconds", "digest", "reason")
 
 app = typer.Typer(
@@ -117,7 +118,11 @@ def run(
     reports: list[Report] = []
     for name in STAGES if stage == "all" else (stage,):
         going = [key for key in keys if _goes_on(name, reports, key)]
-        reports += _run_stage(name, case, going, settings, force=force, options=options if name == "ingestion" else {})
+        try:
+            reports += _run_stage(name, case, going, settings, force=force, options=options if name == "ingestion" else {})
+        except EvergreenError:
+            _show(reports)  # what was found before is worth seeing, whatever this stage refuses
+            raise
     _tell(reports)
 
 
@@ -228,16 +233,24 @@ def _goes_on(stage: str, reports: Sequence[Report], key: str) -> bool:
     return all(report.state == "done" for report in before)
 
 
-def _tell(reports: Sequence[Report]) -> None:
-    """Show what every stage came to; a failed or blocked partition makes the command fail."""
-    shown = [
-        (r.key, r.stage, f"{r.state} (reused)" if r.reused else r.state, f"{r.seconds:.2f}", r.digest[7:19], r.reason)
-        for r in reports
-    ]
+def _show(reports: Sequence[Report]) -> None:
+    """Show what every stage came to, and of the last ones what a person wants to know of it."""
+    from include.cli_told import told
+
+    shown = [(r.key, r.stage, _state(r), f"{r.seconds:.2f}", r.digest[7:19], r.reason) for r in reports]
     if len(shown) > 60:
         bad = [row for row, report in zip(shown, reports, strict=True) if report.state != "done"]
         shown = shown[:5] + bad + shown[-5:]
-    show(COLUMNS, shown)
+    if shown:
+        show(COLUMNS, shown)
+    for report in reports[-TOLD:]:
+        for line in told(report):
+            say(line)
+
+
+def _tell(reports: Sequence[Report]) -> None:
+    """Show the reports; a failed or blocked partition makes the command fail."""
+    _show(reports)
     stopped = [report for report in reports if report.state in ("failed", "blocked")]
     if stopped:
         names = ", ".join(f"{report.stage} {report.key}" for report in stopped[:5])

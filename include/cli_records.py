@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,9 +57,23 @@ def status(
     shown = rows if everything else [row for row in rows[:-10] if row.kind != "done"][-40:] + rows[-10:]
     columns = ("partition", "is", "stage", "mode", "target", "detail")
     show(columns, [(row.key, row.kind, row.stage, row.mode, row.target, row.detail) for row in shown])
+    _arrived(records, use_case, [row.key for row in shown])
     _serving(records, use_case)
     counts = Counter(row.kind for row in rows)
     say(f"{use_case}: " + (", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "no partition yet"))
+
+
+def _arrived(records: Records, use_case: str, keys: Sequence[str]) -> None:
+    """Say which of the shown partitions took or left late rows, and since when static versions are observed."""
+    from include import ingestion
+
+    ingested = records.results(use_case, stage="ingestion")
+    for result in ingested:
+        if result.key in keys and result.state == "done":
+            for text in ingestion.told(result.outputs.get("sources", {})):
+                say(f"{result.key}, {text}")
+    for text in ingestion.observed(ingested):
+        say(text)
 
 
 def _serving(records: Records, use_case: str) -> None:
@@ -209,13 +224,17 @@ def quarantine_list(
 
     settings = current_settings()
     case = find_use_case(settings, use_case)
-    rows = quarantine.found(settings, open_records(settings), case, partition=partition, source=source, rule=rule)
+    records = open_records(settings)
     if to is not None:
+        rows = quarantine.found(settings, records, case, partition=partition, source=source, rule=rule)
         say(f"{quarantine.export(rows, case, to)} row(s) written to {to}; correct them there, and delete those that shall stay")
         return
+    rows = quarantine.found(settings, records, case, partition=partition, source=source, rule=rule, limit=limit)
     columns, shown = quarantine.listed(rows, limit)
     show(columns, shown)
-    say(f"{len(rows)} row(s) in quarantine" + (f", the first {len(shown)} shown" if len(rows) > len(shown) else ""))
+    counts = quarantine.rules(settings, case, partition=partition, source=source)
+    there = sum(counts.values()) if rule is None else counts.get(rule, 0)
+    say(f"{there} row(s) in quarantine" + (f", the first {len(shown)} shown" if there > len(shown) else ""))
 
 
 @quarantine_app.command("redrive")

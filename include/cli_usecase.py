@@ -24,9 +24,13 @@ def add_to(app: typer.Typer) -> None:
 def new(
     source: Annotated[Path, typer.Option("--from", metavar="FILE", help="A CSV or Parquet table with its outcome as a column.")],
     name: Annotated[str | None, typer.Option("--name", help="Name of the use case; else that of the file.")] = None,
-    key: Annotated[str | None, typer.Option("--key", metavar="COLUMN", help="Column that says whom a row is about.")] = None,
+    key: Annotated[
+        str | None, typer.Option("--entity", "--key", metavar="COLUMN", help="Column that says whom a row is about.")
+    ] = None,
     time: Annotated[str | None, typer.Option("--time", metavar="COLUMN", help="Column that says when the row happened.")] = None,
-    label: Annotated[str | None, typer.Option("--label", metavar="COLUMN", help="Column with the outcome, 0 or 1.")] = None,
+    label: Annotated[
+        str | None, typer.Option("--label", metavar="COLUMN", help="Column with the outcome, of two values.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write; - prints it.")] = None,
 ) -> None:
     """Draft a use case from a table: key, times, label and types are guessed, and each guess says so."""

@@ -18,10 +18,11 @@ from typing import Any
 from include.asof import record_key
 from include.durations import midnight
 from include.lake import quote
-from include.sources import ARRIVED, FILE, MALFORMED, REDRIVEN, ROW, headers
+from include.sources import ARRIVED, FILE, LATE, MALFORMED, REDRIVEN, ROW, headers
 from include.tables import CREATED, EVENT, curated_schema
 from include.times import EPOCH, NEWEST, OLDEST, aware, is_time, text_literal, utc
 from include.usecase_sources import Column, Source
+from include.values import cell, dates_of, said, typed
 
 RULE = "rule"
 CONFLICT = "conflicting_duplicate"
@@ -33,7 +34,6 @@ DUCK_TYPES = {
     "timestamp": "TIMESTAMPTZ",
     "date": "DATE",
 }
-_TRUE, _FALSE = "'true', 't', 'yes', 'y', '1'", "'false', 'f', 'no', 'n', '0'"
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,9 @@ def mixed_zones_query(source: Source, present: Collection[str], rows: str) -> st
     """
     parts = []
     for name in _time_texts(source):
-        if name in present:
+        if name in present and dates_of(name, source) is None:
             delivered = f"{rows} WHERE NOT starts_with({FILE}, '{REDRIVEN}')"
-            kinds = f"SELECT partition, {aware(f'trim({quote(name)})')} AS k FROM {delivered}"
+            kinds = f"SELECT partition, {aware(cell(name, source))} AS k FROM {delivered}"
             parts.append(
                 f"SELECT partition, {text_literal(name)} AS name, count_if(k) < count_if(NOT k) AS minority FROM ({kinds}) "
                 "GROUP BY partition HAVING count_if(k) > 0 AND count_if(NOT k) > 0"
@@ -105,9 +105,8 @@ def judged_query(
     It reads `rows` and the table `__periods` (partition, __as_of). Columns: partition, source_file, source_row,
     arrived_at, the curated columns, `rule`. `mixed` is what `mixed_zones_query` found, `entity` the entity's key.
     """
-    texts = {name: _text(name, column.type, present) for name, column in source.columns.items()}
-    for name in source.time_columns:
-        texts.setdefault(name, _text(name, "timestamp", present))
+    names = dict.fromkeys([*source.columns, *source.time_columns])
+    texts = {name: cell(name, source) if name in present else "CAST(NULL AS VARCHAR)" for name in names}
     values: dict[str, str] = {}
     checks: list[tuple[str, str]] = []
     if MALFORMED in present:
@@ -116,8 +115,9 @@ def judged_query(
     for name, column in source.columns.items():
         if name in (EVENT, CREATED):
             continue
-        values[name] = _value(f"t.{quote('t_' + name)}", column.type, source)
-        checks += _column_checks(name, column, source, mixed=mixed, **key_rules(source, name, entity))
+        text, value = f"t.{quote('t_' + name)}", f"t.{quote('v_' + name)}"
+        values[name] = typed(text, column, source)
+        checks += column_checks(name, column, source, text, value, mixed=mixed, **key_rules(source, name, entity))
     text_list = ", ".join(f"{expression} AS {quote('t_' + name)}" for name, expression in texts.items())
     value_list = ", ".join(f"{expression} AS {quote('v_' + name)}" for name, expression in values.items())
     out = ", ".join(f"{quote('v_' + name)} AS {quote(name)}" for name in curated_schema(source).names)
@@ -167,23 +167,17 @@ def _time_texts(source: Source) -> list[str]:
     return list(dict.fromkeys([*source.time_columns, *stamps]))
 
 
-def _text(name: str, kind: str, present: Collection[str]) -> str:
-    if name not in present:
-        return "CAST(NULL AS VARCHAR)"
-    return quote(name) if kind == "string" else f"nullif(trim({quote(name)}), '')"
-
-
 def _times(source: Source, values: dict[str, str], checks: list[tuple[str, str]], mixed: Sequence[tuple[str, str, bool]]) -> None:
     if source.kind == "static":
         assert source.valid_from is not None
         values[EVENT] = f"TIMESTAMPTZ '{midnight(source.valid_from).isoformat(sep=' ')}'"
         values[CREATED] = f"t.{ARRIVED}"
         return
-    for name in source.time_columns:
-        as_event = name == source.event_time
+    for place, name in enumerate(source.time_columns):  # by role: one column may be both times
+        as_event = place == 0
         text, value = f"t.{quote('t_' + name)}", f"t.{quote('v_' + (EVENT if as_event else CREATED))}"
-        moment = utc(text, source)
-        checks += [(f"{text} IS NULL", f"{name}: null"), *_time_checks(name, text, value, source, mixed)]
+        moment = utc(text, source, dates_of(name, source))
+        checks += [(f"{text} IS NULL", f"{name}: null"), *_time_checks(name, text, value, dates_of(name, source), mixed)]
         if as_event:
             values[EVENT] = moment
             checks.append((f"{value} = {EPOCH}", f"{name}: epoch_zero"))
@@ -192,20 +186,21 @@ def _times(source: Source, values: dict[str, str], checks: list[tuple[str, str]]
             checks.append((f"{value} > t.{ARRIVED}", f"{name}: in_future"))
             values[CREATED] = moment
             taken = f"CASE WHEN {moment} < t.{ARRIVED} THEN t.{ARRIVED} ELSE {moment} END"
-            if source.late == "next":
+            if source.takes_late:
                 values[CREATED] = taken
-            else:
-                values[CREATED] = f"CASE WHEN starts_with(t.{FILE}, '{REDRIVEN}') THEN {taken} ELSE {moment} END"
+            else:  # a line of a late row whose own time cannot be read is taken all the same, and fails another rule
+                marked = " OR ".join(f"starts_with(t.{FILE}, '{mark}')" for mark in (REDRIVEN, LATE))
+                values[CREATED] = f"CASE WHEN {marked} THEN {taken} ELSE {moment} END"
                 checks.append((f"{value} < t.{ARRIVED}", f"{name}: late"))
     if source.assumed_lag is not None:
         values[CREATED] = f"t.{ARRIVED}"
 
 
 def _time_checks(
-    name: str, text: str, value: str, source: Source, mixed: Sequence[tuple[str, str, bool]]
+    name: str, text: str, value: str, dates: str | None, mixed: Sequence[tuple[str, str, bool]]
 ) -> list[tuple[str, str]]:
     none = f"{text} IS NOT NULL AND {value} IS NULL"
-    checks = [(f"{none} AND NOT {is_time(text)}", f"{name}: not_timestamp"), (none, f"{name}: ambiguous_time")]
+    checks = [(f"{none} AND NOT {is_time(text, dates)}", f"{name}: not_timestamp"), (none, f"{name}: ambiguous_time")]
     for minority in (True, False):
         partitions = [partition for partition, column, kind in mixed if column == name and kind == minority]
         if partitions:
@@ -216,34 +211,23 @@ def _time_checks(
     return checks
 
 
-def _value(text: str, kind: str, source: Source) -> str:
-    if kind == "string":
-        return text
-    if kind == "int64":
-        return (
-            f"CASE WHEN regexp_full_match({text}, '[+-]?[0-9]+([.]0*)?') THEN try_cast(split_part({text}, '.', 1) AS BIGINT) END"
-        )
-    if kind == "float64":
-        return f"CASE WHEN NOT contains({text}, '_') THEN try_cast({text} AS DOUBLE) + 0.0::DOUBLE END"
-    if kind == "bool":
-        return f"CASE WHEN lower({text}) IN ({_TRUE}) THEN true WHEN lower({text}) IN ({_FALSE}) THEN false END"
-    if kind == "date":
-        return (
-            f"CASE WHEN regexp_full_match({text}, '[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}([ T]00:00(:00([.]0+)?)?)?') "
-            f"THEN try_cast({text}[:10] AS DATE) END"
-        )
-    return utc(text, source)
-
-
-def _column_checks(
-    name: str, column: Column, source: Source, *, required: bool, key: bool, mixed: Sequence[tuple[str, str, bool]]
+def column_checks(
+    name: str,
+    column: Column,
+    source: Source,
+    text: str,
+    value: str,
+    *,
+    required: bool = False,
+    key: bool = False,
+    mixed: Sequence[tuple[str, str, bool]] = (),
 ) -> list[tuple[str, str]]:
-    text, value = f"t.{quote('t_' + name)}", f"t.{quote('v_' + name)}"
+    """Return (condition, rule) of all that a cell's text and its typed value, two expressions, may fail."""
     checks: list[tuple[str, str]] = []
     if required or column.nullable is False:
         checks.append((f"{text} IS NULL", f"{name}: null"))
     if column.type == "timestamp":
-        checks += _time_checks(name, text, value, source, mixed)
+        checks += _time_checks(name, text, value, column.dates, mixed)
     elif column.type != "string":
         checks.append((f"{text} IS NOT NULL AND {value} IS NULL", f"{name}: not_{column.type}"))
     if key and column.type == "int64":
@@ -253,14 +237,14 @@ def _column_checks(
         checks.append((f"NOT isfinite({value})", f"{name}: not_finite"))
     if column.type == "date":
         checks.append((f"{value} NOT BETWEEN DATE '1900-01-01' AND DATE '2262-04-11'", f"{name}: out_of_range"))
-    if column.min is not None and math.isfinite(column.min) and column.type in ("int64", "float64"):
+    if column.min is not None and math.isfinite(column.min):
         checks.append((f"{value} < {column.min!r}", f"{name}: below_min"))
-    if column.max is not None and math.isfinite(column.max) and column.type in ("int64", "float64"):
+    if column.max is not None and math.isfinite(column.max):
         checks.append((f"{value} > {column.max!r}", f"{name}: above_max"))
-    shown = value if column.type == "string" else f"CAST({value} AS VARCHAR)"
     if column.values is not None:
-        listed = ", ".join(text_literal(item) for item in column.values)
-        checks.append((f"{shown} NOT IN ({listed})", f"{name}: not_allowed"))
+        listed = ", ".join(typed(said(text_literal(item), column, source), column, source) for item in column.values)
+        allowed = f"coalesce({value} IN ({listed}), false)" if listed else "false"
+        checks.append((f"{value} IS NOT NULL AND NOT {allowed}", f"{name}: not_allowed"))
     if column.regex is not None:
         checks.append((f"NOT regexp_full_match({text}, {text_literal(column.regex)})", f"{name}: no_match"))
     return checks

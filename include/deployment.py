@@ -43,6 +43,7 @@ LIBRARIES: tuple[str, ...] = ()
 MEMO = False
 
 WAIT_SECONDS = 180.0
+NODE_SECONDS = 20.0  # for a first sign of life: a node that runs gives one every few seconds, once there is a routing row
 SERVED_SECONDS = 15.0
 _POLL_SECONDS = 0.2
 _WITHOUT_MODEL = "sha256:" + hashlib.sha256(b"nothing to release").hexdigest()
@@ -92,7 +93,7 @@ def compute(work: Work) -> Outcome:
         waiting = f"waiting for a serving node to try model {decided.model.version}"
         return Outcome("failed", "", waiting, outputs={"error": "Unavailable", "version": decided.model.version})
     if phase == "all":
-        _wait(lambda: observed(work).state != "waiting", float(work.options.get("wait", WAIT_SECONDS)))
+        _await_nodes(work, float(work.options.get("wait", WAIT_SECONDS)))
     return finish_release(work, decided)
 
 
@@ -203,6 +204,18 @@ def finish_release(work: Work, candidate: Candidate) -> Outcome:
     if not _wait(lambda: _served(work.records, route), SERVED_SECONDS):
         log.warning("%s: no node reports yet that it serves model %d", name, model.version)
     return _done(model, route)
+
+
+def _await_nodes(work: Work, seconds: float) -> None:
+    """Wait for the nodes' answer, saying at once for what; where no node gives a sign of life there is no answer to wait for."""
+    found = observed(work)
+    if found.state != "waiting":
+        return
+    log.warning("%s %s: %s; waiting", work.use_case.name, work.key, found.reason)
+    if not work.records.observed(work.use_case.name):
+        _wait(lambda: bool(work.records.observed(work.use_case.name)), min(seconds, NODE_SECONDS))
+    if work.records.observed(work.use_case.name):
+        _wait(lambda: observed(work).state != "waiting", seconds)
 
 
 def _judged(work: Work, model: Model) -> Candidate:

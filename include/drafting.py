@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from include import durations, usecase_file
+from include import names as names_of_ours
 from include.errors import ConfigError
-from include.profiling import Profile, Table, moment, text
-from include.roles import Roles, guess_roles
+from include.guessing import written
+from include.profiling import Profile, Table, Worst, moment
+from include.roles import Roles, decisions, guess_roles, sounds_late
 
-RESERVED = {"partition", "source_file", "source_row", "arrived_at", "malformed"}
+RESERVED = {*names_of_ours.ROWS, *names_of_ours.FRAMES}
 DAY = timedelta(days=1)
 
 
@@ -39,23 +41,31 @@ def draft(
     called = _name(name or path.name.split(".")[0])
     roles = guess_roles(table, key=key, time=time, label=label)
     document = "\n".join(_render(called, given_path or path.name, table, roles)) + "\n"
-    usecase_file.parse(document, where=f"draft of {path.name}", folder=path.parent)
+    use_case = usecase_file.parse(document, where=f"draft of {path.name}", folder=path.parent)
+    worst = table.worst(use_case.sources["rows"], use_case.cadence, use_case.entity.key)
+    if worst.share > use_case.sources["rows"].max_bad:  # a draft never blocks on the table that it was made from
+        document = "\n".join(_render(called, given_path or path.name, table, roles, worst)) + "\n"
+        usecase_file.parse(document, where=f"draft of {path.name}", folder=path.parent)
     return called, document
 
 
 def _name(words: str) -> str:
-    name = re.sub(r"[^a-z0-9]+", "_", words.lower()).strip("_")
+    name = re.sub(r"[^a-z0-9]+", "_", names_of_ours.latin(words).lower()).strip("_")
     name = name if name[:1].isalpha() else f"use_case_{name}".strip("_")
     return name[:48].rstrip("_")
 
 
-def column_names(headers: Sequence[str]) -> dict[str, str]:
-    """Return a column name for each header: letters, digits and _, unique, none that the lake uses itself."""
+def column_names(headers: Sequence[str], own: Collection[str] = (), key: str | None = None) -> dict[str, str]:
+    """Return a column name for each header: letters, digits and _, unique, none of ours but for the headers in `own`.
+
+    `key` is the header of the entity, which also stands in tables of scores.
+    """
     names: dict[str, str] = {}
     for header in headers:
-        base = re.sub(r"[^A-Za-z0-9]+", "_", header).strip("_")[:55] or "column"
+        base = re.sub(r"[^A-Za-z0-9]+", "_", names_of_ours.latin(header)).strip("_")[:55] or "column"
         base = base if not base[0].isdigit() else f"c_{base}"
-        base = f"{base}_value" if base.lower() in RESERVED else base
+        ours = RESERVED | set(names_of_ours.SCORES) if header == key else RESERVED
+        base = f"{base}_value" if base.lower() in ours and header not in own else base
         name, number = base, 2
         while name.lower() in {known.lower() for known in names.values()}:
             name, number = f"{base}_{number}", number + 1
@@ -79,73 +89,131 @@ def path_in(folder: Path, table: Path, data_dir: Path) -> str:
     raise ConfigError(f"{table} is neither in {folder} nor in {data_dir}; write the YAML beside the table, or move the table")
 
 
-def _render(name: str, path: str, table: Table, roles: Roles) -> Iterator[str]:
-    names = {header: _plain(column) for header, column in column_names([c.header for c in table.columns]).items()}
+def _render(name: str, path: str, table: Table, roles: Roles, worst: Worst | None = None) -> Iterator[str]:
+    names = {
+        header: _plain(column)
+        for header, column in column_names([c.header for c in table.columns], _own(roles), roles.entity.header).items()
+    }
     entity, event = names[roles.entity.header], names[roles.event.header]
-    cadence, first, last, delay, why_delay, why_last = _times(table, roles)
+    (cadence, why_cadence), first, last, delay, why_delay, why_last = _times(table, roles)
     yield f"# Drafted by `evergreen new` from {_note(table.path.name)} ({table.rows} rows). Each guess says so: read them, then"
     yield "# run `evergreen usecase check` and `evergreen usecase check --data` on this file."
+    count, rate = decisions(table, roles)
+    outcome = f"the outcome {_note(_one(roles))} of {_note(roles.label.header)}"
+    yield f"# Its rows make {count} decisions; {rate:.1%} of those with an outcome have {outcome}."
     yield f"name: {_plain(name)}"
-    yield f"cadence: {cadence}  # guessed from the span of {_note(roles.event.header)}"
+    yield f"cadence: {cadence}  # guessed from {why_cadence}"
     yield f"history: {{first: {first}, last: {last}}}  # {why_last}; without `last` partitions go on with the clock"
     kind = _entity_type(roles.entity)
     called = _plain(_name(roles.entity.header))
-    yield f"entity: {{name: {called}, key: {entity}, type: {kind}}}  # guessed: {_why_entity(roles.entity)}"
+    yield f"entity: {{name: {called}, key: {entity}, type: {kind}}}  # {roles.why['entity']}"
     yield "sources:"
     yield "  rows:"
     yield f"    path: {json.dumps(path)}"
     yield f"    format: {table.format}"
-    yield f"    event_time: {event}  # guessed: when the row happened"
+    yield from _dialect(table)
+    yield f"    event_time: {event}  # {roles.why['event']}"
     if roles.arrival is not None:
         yield f"    arrival: {names[roles.arrival.header]}  # guessed: when the row could first be known"
     else:
         yield "    arrival: event + 0s  # assumed: each row was known at once; name a column, or a longer delay"
     record = [names[roles.record.header]] if roles.record else ([entity] if roles.entity.unique else [entity, event])
-    yield f"    key: [{', '.join(record)}]  # guessed: what names a row; a later row of the same key corrects it"
+    yield f"    key: [{', '.join(record)}]  # {roles.why['key']}"
     yield "    empty: allow  # a file that is given once has days without rows"
+    if worst is not None:
+        yield _max_bad(worst)
     yield f"    columns:  # types guessed from all {table.rows} rows"
     needed = {roles.entity.header, roles.event.header} | ({roles.record.header} if roles.record else set())
     for column in table.columns:
         yield f"      {names[column.header]}: {_column(column, names, column.header in needed, roles)}"
+    for header, nested in table.nested.items():
+        yield f"      # {_note(header)}: left out ({_note(nested)}: more than one value a row)"
+    yield from _label(table, roles, names, delay, why_delay)
+    yield from _features(table, roles, names)
+
+
+def _label(table: Table, roles: Roles, names: dict[str, str], delay: str, why_delay: str) -> Iterator[str]:
     yield "label:"
     yield "  source: rows"
-    yield f"  column: {names[roles.label.header]}  # guessed: it holds two values; 1 is what the score is the probability of"
+    yield f"  column: {names[roles.label.header]}  # {roles.why['label']}; the score is the probability of {_note(_one(roles))}"
+    if roles.positive is not None:
+        ones = [json.dumps(value) for value in roles.positive.ones]
+        written = ones[0] if len(ones) == 1 else f"[{', '.join(ones)}]"
+        others = ", ".join(map(_note, roles.positive.others))
+        yield f"  positive: {written}  # guessed: the rarer outcome counts as 1, {others} as 0"
     if roles.outcome is not None:
         yield f"  label_time: {names[roles.outcome.header]}  # guessed: when the outcome was known"
     else:
         yield "  label_time: event + 0s  # assumed: no column says when the outcome was known; write the true delay"
     yield f"  delay: {delay}  # {why_delay}"
+
+
+def _features(table: Table, roles: Roles, names: dict[str, str]) -> Iterator[str]:
     yield "features:"
     yield "  row_features:"
     yield "    grain: event"
     yield "    source: rows"
+    yield "    visible: with_request  # the row is the decision's own, and the request brings it"
     ttl = durations.format_duration(_ttl(table, roles))
     yield f"    lookback: {ttl}  # guessed from the span: how far back a value may stand"
     yield f"    ttl: {ttl}"
     yield "    columns:"
     for column in roles.features:
-        yield f"      {names[column.header]}: {column.type}  # guessed from {column.distinct} different values"
+        yield f"      {names[column.header]}: {column.type}  # guessed from {column.distinct} different values{_late(column)}"
     for column, reason in roles.left_out:
         yield f"      # {names[column.header]}: left out ({reason})"
     yield "gates:"
-    yield f"  min_rows: {_min_rows(table, roles)}  # guessed: a fifth of the rarer outcome is what the evaluation part can hold"
+    least = _min_rows(table, roles)
+    yield f"  min_rows: {least}  # guessed: half of a fifth of the rarer outcome; the evaluation part holds about a fifth"
 
 
 def _column(column: Profile, names: dict[str, str], needed: bool, roles: Roles) -> str:
     kind = column.type
-    if column is roles.entity:
+    if column in (roles.entity, roles.record):
         kind = _entity_type(column)
     fields = [f"type: {kind}"]
     if names[column.header] not in (column.header, json.dumps(column.header)):
         fields.append(f"header: {json.dumps(column.header)}")
     if needed and column.nulls == 0:
         fields.append("nullable: false")
-    note = f"  # guessed: {column.misfits} value(s) do not fit and would go to quarantine" if column.misfits else ""
-    return f"{{{', '.join(fields)}}}{note}"
+    fields += [field for field in written(column.column) if kind == column.type or field.startswith("null_values")]
+    notes = list(column.notes)
+    if column.misfits and kind == column.type:
+        shown = ", ".join(map(_note, column.examples))
+        notes.insert(0, f"{column.misfits} value(s) do not fit and would go to quarantine: {shown}")
+    elif len(fields) > 1 and written(column.column):
+        notes.insert(0, "so it is written")
+    told = f"  # guessed: {'; '.join(notes)}" if notes else ""
+    return f"{{{', '.join(fields)}}}{told}"
 
 
-def _times(table: Table, roles: Roles) -> tuple[str, date, date, str, str, str]:
-    """Return cadence, first and last key, the label's delay, and why."""
+def _max_bad(worst: Worst) -> str:
+    rules = ", ".join(f"{rule} ({count})" for rule, count in worst.rules)
+    why = f"{worst.bad} of {worst.rows} rows of one partition fail; of all: {rules}"
+    return f"    max_bad: {math.ceil(1_000 * worst.share) / 1_000}  # guessed: {why}"
+
+
+def _dialect(table: Table) -> Iterator[str]:
+    """Yield the fields of a CSV that is not written as most are."""
+    found = table.dialect
+    if table.format != "csv":
+        return
+    if found["separator"] != "," or not found["header"]:
+        yield f"    separator: {json.dumps(found['separator'])}  # guessed from the first lines"
+    if not found["header"]:
+        yield "    header: false  # guessed: the first line is a row; columns are c1, c2, ...: call them by `name: {header: c1}`"
+    if found["skip"]:
+        yield f"    skip: {found['skip']}  # guessed: the lines before the {'header' if found['header'] else 'first row'}"
+    if found["escape"] != "double":
+        yield f'    escape: {found["escape"]}  # guessed: quotes in quotes are written \\"'
+    if found["encoding"] != "utf-8":
+        yield f"    encoding: {found['encoding']}  # guessed: it is not UTF-8; see whether its letters read right"
+    if table.broken:
+        yield f"    # {table.broken} line(s) could not be split into columns, and would go to quarantine"
+
+
+def _times(table: Table, roles: Roles) -> tuple[tuple[str, str], date, date, str, str, str]:
+    """Return cadence (and why), first and last key, the label's delay, and why."""
     event = moment(roles.event.header)
     known = [moment(column.header) for column in (roles.arrival, roles.outcome) if column is not None]
     lag = table.lag_days(f"greatest({', '.join([event, *known])})", event)
@@ -154,14 +222,27 @@ def _times(table: Table, roles: Roles) -> tuple[str, date, date, str, str, str]:
     seen = f"guessed: the latest outcome came {lag:.1f} days after its row (95 % within {usual:.1f})"
     start, end = (_day(value) for value in table.moments(roles.event.header))
     arrived = _day(table.moments(roles.arrival.header)[1]) if roles.arrival else end
-    span = (end - start).days + 1
-    cadence = "day" if span <= 400 else "week" if span <= 7 * 400 else "month"
+    cadence, why_cadence = _cadence(table, roles, (end - start).days + 1)
     mature = int(table.scalar(f"SELECT count(*) FROM given WHERE {event} + to_days(?) < ?", delay.days, _midnight(arrived + DAY)))
     last, why_last = arrived, "guessed from the file's first and last row"
     if mature < table.rows / 2:
         last, why_last = end + delay + DAY, "guessed from the file's first row, and the day on which its last outcome is known"
     keys = durations.period_start(cadence, start), durations.period_start(cadence, last)
-    return cadence, *keys, durations.format_duration(delay), seen if known else "assumed, as above", why_last
+    return (cadence, why_cadence), *keys, durations.format_duration(delay), seen if known else "assumed, as above", why_last
+
+
+def _cadence(table: Table, roles: Roles, days: int) -> tuple[str, str]:
+    """Return the cadence by the dates' own rhythm, else by their span, and why."""
+    at = moment(roles.event.header)
+    counts = {
+        unit: int(table.scalar(f"SELECT count(DISTINCT date_trunc('{unit}', {at})) FROM given"))
+        for unit in ("day", "week", "month")
+    }
+    for unit in ("month", "week"):
+        if counts["day"] == counts[unit] >= 3 and days > 2 * {"month": 28, "week": 7}[unit]:
+            return unit, f"the rhythm of {_note(roles.event.header)}: one date a {unit}"
+    cadence = "day" if days <= 400 else "week" if days <= 7 * 400 else "month"
+    return cadence, f"the span of {_note(roles.event.header)}"
 
 
 def _ttl(table: Table, roles: Roles) -> timedelta:
@@ -171,18 +252,34 @@ def _ttl(table: Table, roles: Roles) -> timedelta:
 
 
 def _min_rows(table: Table, roles: Roles) -> int:
-    value = table.distinct(roles.label.header)[0]
-    count = int(table.scalar(f"SELECT count(*) FROM given WHERE {text(roles.label.header)} = ?", value))
-    rarer = min(count, table.rows - roles.label.nulls - count)
-    return max(10, min(500, rarer // 10))
+    count, rate = decisions(table, roles)
+    return max(10, min(500, math.floor(count * min(rate, 1 - rate)) // 10))
 
 
 def _entity_type(column: Profile) -> str:
     return "int64" if column.type == "int64" and column.misfits == 0 else "string"
 
 
-def _why_entity(column: Profile) -> str:
-    return "each entity has one row" if column.unique else f"{column.distinct} entities over {column.rows} rows"
+def _own(roles: Roles) -> set[str]:
+    """Return the headers that may keep a name of ours: they are what it says."""
+    own = {roles.event.header} & {"event_timestamp"} | {roles.label.header} & {"label"}
+    if roles.arrival is not None:
+        own |= {roles.arrival.header} & {"created_timestamp"}
+    if roles.outcome is not None:
+        own |= {roles.outcome.header} & {"label_timestamp"}
+    return own
+
+
+def _one(roles: Roles) -> str:
+    return "1" if roles.positive is None else roles.positive.ones[0]
+
+
+def _late(column: Profile) -> str:
+    return (
+        "; its name sounds of after the outcome: remove it unless it is known at the decision"
+        if sounds_late(column.header)
+        else ""
+    )
 
 
 def _day(value: datetime) -> date:

@@ -17,7 +17,7 @@ from include.errors import ConfigError, EvergreenError, SourceError
 
 log = logging.getLogger(__name__)
 
-_ENGINES = ("duckdb", "_duckdb", "pyarrow", "pandas", "deltalake", "lightgbm")
+_ENGINES = ("duckdb", "_duckdb", "pyarrow", "pandas", "deltalake", "_internal", "lightgbm")  # _internal: deltalake's own
 _CALLS = ("reads", "compute", "effects", "standing", "outdated")
 _OF_STORAGE = ("IOException", "HTTPException", "OutOfMemoryException", "ArrowMemoryError", "DeltaError", "OSError")
 

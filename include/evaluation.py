@@ -42,7 +42,7 @@ COUNTED = (
 )  # fmt: skip
 LEFT_OUT = 0.1  # share of the evaluation rows that the opponent may have seen
 ABSENT, GAP = "absent", "gap"
-TOLD = ("counts", "split", "metrics", "training_set", "feature_auc")  # of the training's result, for the report
+TOLD = ("counts", "split", "metrics", "training_set", "feature_auc", "leaks")  # of the training's result: judged and shown
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Rival:
 def reads(work: Work) -> list[Read]:
     """Return the training's digest and numbers, the opponent with its features, the mode, and whether it may be released."""
     (trained,) = work.need("training", [work.key])
-    numbers = {name: trained.outputs.get(name) for name in ("counts", "metrics", "training_set", "split")}
+    numbers = {name: trained.outputs.get(name) for name in TOLD}
     found = [
         Read("training", work.key, trained.digest),
         Read("mode", work.key, work.mode),
@@ -142,7 +142,8 @@ def judge(
     enough = gate.enough_rows(labels, gates.min_rows)
     yardstick = trained.outputs["metrics"].get("yardstick_auc")
     seed = work.use_case.training.seed
-    checks, metrics = gate.absolute(labels, scores, yardstick, gates, seed)
+    carriers = trained.outputs.get("leaks", {}).get("carriers", ())
+    checks, metrics = gate.absolute(labels, scores, yardstick, gates, seed, carriers)
     checks.append(gate.censored(_censored_share(trained), work.use_case.label.max_censored))
     rival = None
     if against is not None:

@@ -15,6 +15,7 @@ from include.usecase import UseCase
 
 SIZE, PAD = 300, 38
 BINS = 20
+FAR_ABOVE = 0.05  # of the random split over the newest decisions: honest drift looks the same
 
 
 def pictures(labels: Numbers, scores: Numbers, rival: tuple[Numbers, Numbers] | None) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def page(
             f"{card('Scores by outcome', _scores(drawn))}</div>"
         )
     if manifest:
-        body += [_features(manifest.get("feature_auc", {})), _provenance(manifest, outputs)]
+        body += [_questions(manifest, outputs["metrics"]), _features(manifest), _provenance(manifest, outputs)]
     return document(f"{title} {key}: {verdict}", body)
 
 
@@ -81,16 +82,40 @@ def _checks(checks: Iterable[Mapping[str, Any]]) -> str:
     return card("Checks", f"<table>{head}{''.join(rows)}</table>")
 
 
-def _features(alone: Mapping[str, float]) -> str:
-    best = sorted(alone.items(), key=lambda item: (-item[1], item[0]))[:15]
+def questions(manifest: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
+    """Return what a person should ask of the features, since no number can tell a leak from an honest one."""
+    leaks = manifest.get("leaks", {})
+    asked = [f"{one['evidence']}. {one['remedy']}" for one in leaks.get("found", []) if one["level"] == "question"]
+    mixed, judged = leaks.get("random_auc"), metrics.get("auc")
+    by_time = manifest.get("split", {}).get("by") == "time"
+    if by_time and mixed is not None and judged is not None and mixed - judged > FAR_ABOVE:
+        asked.append(
+            f"On entities drawn at random from the training rows a small model has AUC {mixed:.3f}, on the newest decisions"
+            f" this one has {judged:.3f}. Either the world changed, or a feature tells of its time and not of its decision"
+        )
+    return asked
+
+
+def _questions(manifest: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    asked = questions(manifest, metrics)
+    if not asked:
+        return ""
+    return card("Questions for a person", f"<ul>{''.join(f'<li>{escape(one)}</li>' for one in asked)}</ul>")
+
+
+def _features(manifest: Mapping[str, Any]) -> str:
+    alone, gains = manifest.get("feature_auc", {}), manifest.get("leaks", {}).get("gains", {})
+    best = sorted(alone.items(), key=lambda item: (-gains.get(item[0], 0.0), -item[1], item[0]))[:15]
     if not best:
         return ""
     rows = "".join(
-        f'<tr><td class="mono">{escape(name)}</td><td style="width:50%">'
-        f'<div class="bar" style="width:{max(2.0, (value - 0.5) * 200):.1f}%"></div></td><td class=n>{value:.3f}</td></tr>'
+        f'<tr><td class="mono">{escape(name)}</td><td style="width:40%">'
+        f'<div class="bar" style="width:{max(2.0, (value - 0.5) * 200):.1f}%"></div></td><td class=n>{value:.3f}</td>'
+        f"<td class=n>{number(gains.get(name))}</td></tr>"
         for name, value in best
     )
-    return card("What each feature tells alone (AUC on the training rows)", f"<table>{rows}</table>")
+    head = "<tr><th>Feature</th><th></th><th class=n>AUC alone</th><th class=n>AUC lost without it</th></tr>"
+    return card("What each feature tells (on the training rows)", f"<table>{head}{rows}</table>")
 
 
 def _provenance(manifest: Mapping[str, Any], outputs: Mapping[str, Any]) -> str:

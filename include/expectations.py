@@ -29,6 +29,7 @@ from include.usecase import UseCase
 
 MAX_SUITE = 256 * 1024
 PARTITION = "partition"
+AGE = "seconds from the newest arrival to as_of"
 REPEATED = "share of rows that repeat a decision"
 
 log = logging.getLogger(__name__)
@@ -56,10 +57,10 @@ def limits(use_case: UseCase) -> list[Limit]:
             Limit(f"{name}: share of bad rows", 0, source.max_bad),
             Limit(f"{name}: share of conflicting duplicates", 0, source.max_bad),
         ]
+        if source.fresh is not None:
+            found.append(Limit(f"{name}: {AGE}", None, source.fresh.total_seconds()))
         if name == use_case.label.source:
             found.append(Limit(f"{name}: {REPEATED}", 0, source.max_bad))
-        if source.kind == "events":
-            found.append(Limit(f"{name}: periods since the newest arrival", 0, 1))
         found += [
             Limit(f"{name}.{column}: share of bad values", 0, source.max_bad)
             for column, contract in source.columns.items()

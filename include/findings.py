@@ -8,7 +8,8 @@ import pyarrow.compute as pc
 
 from include.contract import CONFLICT, RULE
 from include.curation import Judged
-from include.expectations import REPEATED, Profile
+from include.durations import format_duration
+from include.expectations import AGE, REPEATED, Profile
 from include.partitions import Period
 from include.sources import FILE, ROW
 from include.tables import CREATED
@@ -41,13 +42,15 @@ def profile(name: str, judged: Judged, period: Period | None = None) -> Profile:
     for column in judged.curated.column_names[:-2]:
         bad = sum(count for rule, count in judged.rules.items() if rule.startswith(f"{column}: "))
         profile[f"{name}.{column}: share of bad values"] = bad / rows
-    if period is not None and len(judged.curated):
-        newest = pc.max(judged.curated.column(CREATED)).as_py()
-        profile[f"{name}: periods since the newest arrival"] = (period.as_of - newest) / (period.as_of - period.arrival_start)
+    if period is not None:
+        # What came late or by a person's hand is created at the interval's start, and so makes no partition fresher. Where
+        # no row is sound, the newest arrival is at least a period ago.
+        newest = pc.max(judged.curated.column(CREATED)).as_py() if len(judged.curated) else period.arrival_start
+        profile[f"{name}: {AGE}"] = (period.as_of - newest).total_seconds()
     return profile
 
 
-def told(name: str, source: Source, judged: Judged) -> str:
+def told(name: str, source: Source, judged: Judged, found: Profile) -> str:
     """Return what is wrong with a source, with samples; empty where nothing is."""
     parts = []
     diff = judged.diff.text(source)
@@ -70,6 +73,11 @@ def told(name: str, source: Source, judged: Judged) -> str:
     least = max(source.min_rows, 1 if source.empty == "block" else 0)
     if judged.rows < least or (source.max_rows is not None and judged.rows > source.max_rows):
         parts.append(f"{judged.rows} rows came, expected are {least} to {source.max_rows or 'any number'}")
+    age = found.get(f"{name}: {AGE}")
+    if source.fresh is not None and age is not None and age > source.fresh.total_seconds():
+        parts.append(
+            f"its newest row arrived {age / 3600:.1f} h before as_of, longer than fresh: {format_duration(source.fresh)}"
+        )
     return f"source {name}: {'; '.join(parts)}" if parts else ""
 
 
@@ -93,5 +101,6 @@ def explained(column: str) -> bool:
         "share of bad values",
         "conflicting",
         REPEATED,
+        AGE,
     )
     return any(word in column for word in words)

@@ -18,7 +18,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from include import splits, statistics
+from include import model_params, splits, statistics
+from include.columns import floats
 from include.errors import SourceError
 from include.predictor import Columns, Feature, Predictor, Schema, calibrated, encode
 from include.usecase import UseCase
@@ -60,6 +61,7 @@ class Fitted:
         return Predictor(self.files)
 
 
+@model_params.refusing
 def fit(frame: pa.Table, parts: Parts, use_case: UseCase, feature_set: str) -> Fitted:
     """Find the rounds and the calibration by a first model, then train on train and tune; part 2 is left alone.
 
@@ -120,7 +122,11 @@ def fit(frame: pa.Table, parts: Parts, use_case: UseCase, feature_set: str) -> F
 
 
 def parameters(use_case: UseCase) -> dict[str, Any]:
-    """Return LightGBM's parameters; what determinism needs cannot be set otherwise."""
+    """Return LightGBM's parameters under its own names; what determinism needs cannot be set otherwise.
+
+    Raises:
+        ConfigError: a parameter is unknown, or not for a use case to set.
+    """
     forced = {
         "objective": "binary",
         "seed": use_case.training.seed,
@@ -129,7 +135,7 @@ def parameters(use_case: UseCase) -> dict[str, Any]:
         "num_threads": 1,
         "verbosity": -1,
     }
-    return {**DEFAULTS, **use_case.training.params, **forced}
+    return {**DEFAULTS, **model_params.canonical(use_case.training.params), **forced}
 
 
 def _least_rounds(use_case: UseCase, params: dict[str, Any]) -> int:
@@ -161,7 +167,7 @@ def columns_of(frame: pa.Table, schema: Schema) -> Columns:
         if feature.codes is not None:
             columns[feature.name] = column.to_pylist()
         else:
-            columns[feature.name] = np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False))
+            columns[feature.name] = floats(column)
     return columns
 
 
@@ -171,7 +177,7 @@ def labels_of(frame: pa.Table) -> Numbers:
     Raises:
         SourceError: a label is null or something else.
     """
-    labels = np.asarray(frame.column("label").cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
+    labels = floats(frame.column("label"))
     wrong = ~np.isin(labels, (0.0, 1.0))
     if wrong.any():
         raise SourceError(

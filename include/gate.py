@@ -114,17 +114,20 @@ def calibrated(labels: Numbers, scores: Numbers, limit: float, seed: int) -> tup
     return Check(name, error, most, "fail", reason), chance
 
 
-def believable(value: float, limit: float) -> Check:
-    """Ask that the whole model is not too good to be true; where it is, a person has to look."""
+def believable(value: float, limit: float, carriers: Sequence[str] = ()) -> Check:
+    """Ask that the whole model is not too good to be true; where it is, a person has to look.
+
+    `carriers` are the features that tell the most, named in the reason.
+    """
     name = "AUC, too good to be true"
     if math.isnan(value):
         return Check(name, None, limit, "hold", f"{name} is not computable")
     if value <= limit:
         return Check(name, value, limit, "pass")
+    shown = f" ({', '.join(carriers)} tell the most)" if carriers else ""
     reason = (
-        f"AUC is {value:.4f}, above gates.max_auc ({limit:g}): too good to be true. Look which features"
-        " carry it (the report shows them) and exclude those that are written after the outcome,"
-        " or raise gates.max_auc if the outcome truly is that easy to tell"
+        f"AUC is {value:.4f}, above gates.max_auc ({limit:g}): too good to be true. Exclude the features"
+        f" that are written after the outcome{shown}, or raise gates.max_auc if it truly is that easy"
     )
     return Check(name, value, limit, "hold", reason)
 
@@ -143,7 +146,12 @@ def not_worse(name: str, difference: Interval, margin: float) -> Check:
 
 
 def absolute(
-    labels: Numbers, scores: Numbers, yardstick_auc: float | None, gates: Gates, seed: int = 7
+    labels: Numbers,
+    scores: Numbers,
+    yardstick_auc: float | None,
+    gates: Gates,
+    seed: int = 7,
+    carriers: Sequence[str] = (),
 ) -> tuple[list[Check], dict[str, float]]:
     """Ask what needs no opponent; return the checks and the metrics.
 
@@ -161,7 +169,7 @@ def absolute(
     }
     checks = [
         at_least("AUC", metrics["auc"], gates.min_auc),
-        believable(metrics["auc"], gates.max_auc),
+        believable(metrics["auc"], gates.max_auc, carriers),
         calibration,
         above("AUC over the logistic yardstick", metrics["auc"] - yardstick, gates.over_baseline),
     ]

@@ -1,29 +1,30 @@
 """Stage `ingestion`: the rows of every source that arrived in `[arrival_start, as_of)`, as received, into `raw/<source>`.
 
-Rows in = rows out: a row without a readable arrival takes that of the nearest earlier row of its file, else of the first
-later one, else (and always in SQL, which has no order) it belongs to the first partition of the source's history. A file of
-a `{partition}` path belongs to its partition whole. The first successful ingest is the record: equal rows change nothing,
-other rows are refused with the difference unless the option `restate` holds a reason.
+Rows in = rows out: include/arrival.py says to which partition each row belongs. The first successful ingest is the record: equal
+rows change nothing. Rows that come later (include/late.py) are left to the newest partition and named, or refused where the
+source says `late: refuse`; rows that are gone are refused. With a reason (the option `restate`) a partition takes what is there.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
-from include import partitions, snapshots, unchanged
-from include.arrival import Arrivals, checksum, content_digest
+from include import late, partitions, snapshots, unchanged
+from include.arrival import Arrivals, checksum, content_digest, is_newest, joined, reach
 from include.audit import AuditEntry
-from include.errors import Busy, EvergreenError, RestatementRefused, SourceError
+from include.errors import Busy, EvergreenError, RestatementRefused
 from include.lake import PARTITION, combine, connect, quote
+from include.late import Late, shown
+from include.partitions import Period
 from include.records import StageResult
 from include.redriven import Taken
-from include.sources import ARRIVED, FILE, ROW, Delivery, FileReader, partitioned, read
+from include.sources import FILE, LATE, ROW, Delivery, FileReader, partitioned, read, stamps
 from include.usecase_sources import Source
 from include.work import Outcome, Read, Work, lost
 
@@ -106,6 +107,21 @@ def _chunks(works: Sequence[Work]) -> Iterator[list[Work]]:
         yield list(works[start : start + size])
 
 
+def told(sources: Mapping[str, Facts]) -> list[str]:
+    """Return in words what a person should know of a partition's record: late rows, and static versions still to come."""
+    return [text for name, fact in sources.items() for text in (late.told(name, fact), snapshots.told(name, fact)) if text]
+
+
+def observed(results: Sequence[StageResult]) -> list[str]:
+    """Return since when each static source's versions were observed: what a partition before that knows is what was read then."""
+    first: dict[str, str] = {}
+    for result in results:
+        for name, fact in result.outputs.get("sources", {}).items():
+            if fact.get("observed"):
+                first[name] = min(first.get(name, fact["observed"]), fact["observed"])
+    return [f"static source {name}: its versions are observed since {at[:16].replace('T', ' ')}" for name, at in first.items()]
+
+
 class _Intake:
     """The sources of some partitions, each read when it is first asked for and kept for the others."""
 
@@ -113,6 +129,10 @@ class _Intake:
         self._works, self._reader = works, reader
         self._redriven = Taken(works)
         self._read: dict[str, Arrivals | Delivery | EvergreenError] = {}
+        self._own: dict[tuple[str, str], Arrivals] = {}
+        self._stamps: dict[tuple[str, str], dict[str, str]] = {}
+        self._late: dict[str, Late] = {}
+        self._recorded: dict[str, dict[str, Facts]] = {}
 
     def one(self, work: Work) -> Outcome:
         """Take in one partition: all sources are read and compared before anything is written."""
@@ -120,22 +140,21 @@ class _Intake:
         before: dict[str, Facts] = recorded.outputs["sources"] if recorded is not None and recorded.state == "done" else {}
         facts: dict[str, Facts] = {}
         fresh: dict[str, pa.Table] = {}
+        coming: dict[str, pa.Table] = {}
         for name, source in work.use_case.sources.items():
             if source.kind == "static":
-                facts[name], version = snapshots.take(name, work, partial(self._snapshot, name, work))
-                if version is not None:
-                    fresh[name] = version
-            elif partitions.within(source.history, work.key):
-                facts[name], fresh[name] = self._redriven.added(name, work, *self._events(name, source, work))
+                facts[name], rows = snapshots.take(name, work, partial(self._snapshot, name, work))
+                if rows is not None:
+                    (coming if "pending" in facts[name] and name not in before else fresh)[name] = rows
             else:
-                facts[name] = {"rows": 0, "digest": "", "source_digest": "", "files": [], "columns": [], "expected": False}
-                if before.get(name, {}).get("rows"):  # the source's history was narrowed since
-                    fresh[name] = work.lake.read(work.table(f"raw/{name}"), keys=[])
+                facts[name], rows = self._events(name, source, work, before.get(name))
+                if rows is not None:
+                    fresh[name] = rows
         entries = _restated(work, before, facts, fresh)
         empty = [
             name
             for name, fact in facts.items()
-            if fact["rows"] == fact.get("redriven", 0)
+            if fact["rows"] == fact.get("redriven", 0) + fact.get("late", 0)
             and fact.get("expected", True)
             and work.use_case.sources[name].empty == "block"
         ]
@@ -143,50 +162,161 @@ class _Intake:
             for name, rows in fresh.items():
                 if before.get(name, {}).get("digest") != facts[name]["digest"] or not _stored(work, name, facts[name]):
                     _write(work, name, facts[name], rows)
+            for name, rows in coming.items():
+                _write(work, name, facts[name]["pending"], rows)
         if empty:
             if not before:  # nothing was written
                 facts = {name: fact if "version" in fact else fact | {"rows": 0, "digest": ""} for name, fact in facts.items()}
             reason = f"no rows of {', '.join(empty)} arrived in {work.key}; deliver them, or write empty: allow for the source"
             return Outcome("blocked", "", reason, {"sources": facts}, entries=tuple(entries))
         whole = combine([f"{name}:{fact['digest']}" for name, fact in sorted(facts.items())])
-        return Outcome("done", whole, outputs={"sources": facts}, entries=tuple(entries))
+        return Outcome("done", whole, "; ".join(told(facts)), {"sources": facts}, entries=tuple(entries))
 
-    def _events(self, name: str, source: Source, work: Work) -> tuple[Facts, pa.Table]:
-        found = self._arrivals(name, source, work)
-        rows, late = found.rows(work), found.late(work)
-        if len(late) and source.late != "next":
-            raise SourceError(_late_message(name, late, work))
-        facts: Facts = {"checksum": checksum(rows)} if source.assumed_lag is not None else {}
-        if len(late):
-            rows = pa.concat_tables([rows, late], promote_options="default")
-        files = sorted(rows.column(FILE).unique().to_pylist()) if len(rows) else []
-        shas = found.delivery.digests
-        return facts | {
-            "rows": len(rows),
-            "digest": content_digest(rows, source),
-            "source_digest": unchanged.source_digest(shas),
+    def _events(self, name: str, source: Source, work: Work, before: Facts | None) -> tuple[Facts, pa.Table | None]:
+        """Return what a partition has of a source, and its rows where they are to be compared or written."""
+        if partitions.within(source.history, work.key):
+            facts, rows = self._arrived(name, source, work, before)
+            return (facts, rows) if rows is None else self._redriven.added(name, work, facts, rows)
+        facts = {"rows": 0, "digest": "", "source_digest": "", "files": [], "columns": [], "expected": False}
+        narrowed = before is not None and before.get("rows")  # the source's history, since
+        return facts, work.lake.read(work.table(f"raw/{name}"), keys=[]) if narrowed else None
+
+    def _arrived(self, name: str, source: Source, work: Work, before: Facts | None) -> tuple[Facts, pa.Table | None]:
+        """Return the rows that arrived in a partition; None where those on record stand, although others have come since."""
+        found, known = self._found(name, source, work), self._known(name)
+        behind, opened = self._behind(name, source, work, found)
+        rows = joined([one.between(work.period.arrival_start, work.as_of) for one in found])
+        shas = {file: sha for one in found for file, sha in one.delivery.digests.items()}
+        source_digest = unchanged.source_digest(shas)
+        recorded = before if before is not None and before.get("expected", True) else None
+        if recorded is not None and self._stands(name, source, work, recorded, rows, behind):
+            facts = recorded | ({} if recorded.get("redriven") else {"source_digest": source_digest})
+            if not len(behind.of(work.key)):
+                facts["seen"] = checksum(rows)
+            return self._named(name, work, facts, behind), None
+        own, taken = late.without_taken(name, work, known, rows), pa.table({})
+        facts = {"checksum": checksum(own), "corrections": 0}
+        if recorded is not None:
+            if recorded.get("late"):
+                taken, facts["corrections"] = late.kept(name, work), recorded.get("corrections", 0)
+        elif len(refused := behind.before(work.key).timed()) and not source.takes_late:
+            raise late.refusal(name, refused, work)
+        elif is_newest(work):
+            if behind.compared:  # with these rows taken nothing of them is left: the next night has not to compare them again
+                facts["compared"] = behind.compared
+            behind, coming = Late(), behind.before(work.key)
+            taken, facts["corrections"] = coming.taken(work), coming.corrections
+        own = joined([own, taken])
+        names = own.column(FILE).unique().to_pylist() if len(own) else []
+        files = sorted({file.removeprefix(LATE).partition("/")[2] if file.startswith(LATE) else file for file in names})
+        early = sum(one.early for one in found if one.owner is not None and one.owner.key == work.key)
+        facts |= {
+            "rows": len(own),
+            "digest": content_digest(own, source),
+            "source_digest": source_digest,
             "files": files,
-            "columns": found.headers(files or sorted(shas)),
-            "late": len(late),
+            "columns": [header for one in opened for header in one.headers(files or sorted(shas))],
+            "late": len(taken),
+            "early": early,
             "arrival": "assumed" if source.assumed_lag is not None else "recorded",
-        }, rows
+        } | self._marks(name, source, work, opened, behind)
+        return self._named(name, work, facts, behind), own
 
-    def _arrivals(self, name: str, source: Source, work: Work) -> Arrivals:
-        """Return a source's rows: read for this partition where it has files of its own, else once for all."""
-        own = partitioned(source)
-        found = self._read.get(name) if not own else None
+    def _stands(self, name: str, source: Source, work: Work, recorded: Facts, rows: pa.Table, behind: Late) -> bool:
+        """Tell whether a partition's recorded rows are all there, and others that came since are left to the newest partition."""
+        if not source.takes_late or source.simulator is not None or work.options.get("restate"):
+            return False
+        if recorded.get("checksum") == checksum(rows) or not _stored(work, name, recorded):
+            return False
+        return late.standing(name, work, self._known(name), rows, behind.of(work.key))
+
+    def _named(self, name: str, work: Work, facts: Facts, behind: Late) -> Facts:
+        """Return facts with the late rows that this run leaves."""
+        facts = {key: value for key, value in facts.items() if key != "waiting"}
+        left = behind.until(work.key)
+        if len(left) and work.use_case.sources[name].takes_late:
+            facts["waiting"] = left.facts()
+            log.warning("%s %s: %s", work.use_case.name, work.key, late.told(name, facts))
+        return facts
+
+    def _marks(self, name: str, source: Source, work: Work, opened: Sequence[Arrivals], left: Late) -> Facts:
+        """Return size and time of a partition's own files, so that a later look for late rows opens none of them again.
+
+        A file of which rows are left is not among them: the run that takes them has to open it.
+        """
+        if not partitioned(source):
+            return {}
+        marks: dict[str, str] = {}
+        for one in opened:
+            assert one.owner is not None
+            marks |= self._stamps[name, one.owner.key]
+        return {"marks": {file: stamp for file, stamp in marks.items() if file not in left.files}}
+
+    def _known(self, name: str) -> dict[str, Facts]:
+        """Return what was on record of a source before these partitions."""
+        if name not in self._recorded:
+            self._recorded[name] = late.recorded(name, self._works[0])
+        return self._recorded[name]
+
+    def _found(self, name: str, source: Source, work: Work) -> list[Arrivals]:
+        """Return what was read of a source: its own files and those that it reaches, where it has such, else one read for all."""
+        if partitioned(source):
+            keys = reach(work.use_case, name, work.key)
+            for place in [place for place in self._own if place[0] == name and place[1] not in keys]:
+                del self._own[place]  # a range goes through its files once, and holds those that one partition reaches
+            return [self._files(name, work, key) for key in keys]
+        found = self._read.get(name)
         if found is None:
-            periods = [work.period] if own else [w.period for w in self._works if partitions.within(source.history, w.key)]
             try:
-                delivery = read(name, work.use_case, work.settings, self._reader, periods)
-                found = Arrivals(name, work.use_case, delivery, periods, whole=own)
+                found = self._whole(name, source, work)
             except EvergreenError as error:
                 found = error
             self._read[name] = found
         if isinstance(found, EvergreenError):
             raise found
         assert isinstance(found, Arrivals)
+        return [found]
+
+    def _whole(self, name: str, source: Source, work: Work) -> Arrivals:
+        """Read a source for all these partitions, and as far back as late rows are looked for."""
+        due = sorted((one.period for one in self._works if partitions.within(source.history, one.key)), key=_by_key)
+        closed = [partitions.period(work.use_case, key) for key in sorted(self._known(name)) if key <= due[-1].key]
+        near = [one for one in closed if _looked_at(source, due[0], one)]
+        periods = sorted({*due, *(near if source.sql is not None else ())}, key=_by_key)
+        found = Arrivals(name, work.use_case, read(name, work.use_case, work.settings, self._reader, periods))
+        if source.simulator is None:  # what follows from a rule is never late
+            # Rows of a database without a time belong to the first partition, however far back that is.
+            near = sorted({*near, *(closed[:1] if source.sql is not None else ())}, key=_by_key)
+            self._late[name] = late.look(name, work, self._known(name), [found], near)
         return found
+
+    def _files(self, name: str, work: Work, key: str) -> Arrivals:
+        """Return the arrivals of a partition's own files."""
+        if (name, key) not in self._own:
+            owner = partitions.period(work.use_case, key)
+            # Before they are read: what is written meanwhile then differs from the mark, and is opened again.
+            self._stamps[name, key] = stamps(name, work.use_case, work.settings, key, self._reader)
+            delivery = read(name, work.use_case, work.settings, self._reader, [owner])
+            self._own[name, key] = Arrivals(name, work.use_case, delivery, owner)
+        return self._own[name, key]
+
+    def _behind(self, name: str, source: Source, work: Work, found: Sequence[Arrivals]) -> tuple[Late, Sequence[Arrivals]]:
+        """Return the late rows that a partition can see, and all that was opened: the newest one opens what changed."""
+        if not partitioned(source):
+            return self._late.get(name, Late()), found
+        known, opened = self._known(name), list(found)
+        if is_newest(work):
+            seen = {pair for fact in known.values() for pair in fact.get("marks", {}).items()}
+            there = {one.owner.key for one in found if one.owner is not None}
+            first = max((source.history or work.use_case.history).first, work.use_case.history.first)
+            for key in partitions.between(work.use_case, partitions.key_within(work.use_case, first), work.key):
+                if key in there or not _looked_at(source, work.period, partitions.period(work.use_case, key)):
+                    continue
+                if not set(stamps(name, work.use_case, work.settings, key, self._reader).items()) <= seen:
+                    opened.append(self._files(name, work, key))
+        oldest = min(one.owner.key for one in opened if one.owner is not None)
+        closed = [partitions.period(work.use_case, key) for key in sorted(known) if oldest <= key <= work.key]
+        return late.look(name, work, known, opened, closed), opened
 
     def _snapshot(self, name: str, work: Work) -> Delivery:
         found = self._read.get(name)
@@ -196,16 +326,26 @@ class _Intake:
         return found
 
 
+def _by_key(period: Period) -> str:
+    return period.key
+
+
+def _looked_at(source: Source, period: Period, closed: Period) -> bool:
+    """Tell whether late rows of a closed partition are looked for."""
+    return source.looks_back is None or closed.as_of > period.arrival_start - source.looks_back
+
+
 def _restated(work: Work, before: dict[str, Facts], facts: dict[str, Facts], fresh: dict[str, pa.Table]) -> list[AuditEntry]:
     """Return the audit entry of a restatement, or refuse it."""
     changed = [name for name in fresh if name in before and before[name]["digest"] != facts[name]["digest"]]
+    entries = _declared(work, before, facts)
     if not changed:
-        return []
-    told = {name: _difference(work, name, facts[name], fresh[name]) for name in changed}
+        return entries
+    differing = {name: _difference(work, name, facts[name], fresh[name]) for name in changed}
     reason, named = work.options.get("restate"), work.options.get("sources") or changed
     refused = [name for name in changed if not reason or name not in named]
     if refused:
-        shown = "; ".join(f"{name}: {told[name]}" for name in refused)
+        shown = "; ".join(f"{name}: {differing[name]}" for name in refused)
         static = "".join(f" --source {name}" for name in refused if work.use_case.sources[name].kind == "static")
         raise RestatementRefused(
             f"{work.use_case.name} {work.key} is recorded with other rows ({shown}). The record stands. To take the new rows, "
@@ -213,13 +353,22 @@ def _restated(work: Work, before: dict[str, Facts], facts: dict[str, Facts], fre
         )
     sources: dict[str, Any] = {}
     for name in changed:
-        sources[name] = {"was": before[name]["digest"], "is": facts[name]["digest"], "difference": told[name]}
+        sources[name] = {"was": before[name]["digest"], "is": facts[name]["digest"], "difference": differing[name]}
         if "version" in facts[name]:
             others = snapshots.knowing(name, work, facts[name]["version"])
             sources[name] |= {"version": facts[name]["version"], "stale": others}
             log.warning("%s %s is restated; stale with it: %s", name, facts[name]["version"], ", ".join(others) or "no other")
     details = {"reason": str(reason), "sources": sources}
-    return [AuditEntry("partition.restated", work.use_case.name, work.key, work.actor, details, work.started)]
+    return [*entries, AuditEntry("partition.restated", work.use_case.name, work.key, work.actor, details, work.started)]
+
+
+def _declared(work: Work, before: Mapping[str, Facts], facts: Mapping[str, Facts]) -> list[AuditEntry]:
+    """Return the audit entry of a record whose sources are others than before: the use case's file is the reason."""
+    added, removed = sorted(set(facts) - set(before)), sorted(set(before) - set(facts))
+    if not before or not added + removed:
+        return []
+    details = {"added": added, "removed": removed, "reason": "the use case declares other sources"}
+    return [AuditEntry("partition.redeclared", work.use_case.name, work.key, work.actor, details, work.started)]
 
 
 def _stored(work: Work, name: str, fact: Facts) -> bool:
@@ -253,18 +402,5 @@ def _difference(work: Work, name: str, fact: Facts, rows: pa.Table) -> str:
             query = f"SELECT {chosen[one]} FROM {one} EXCEPT ALL SELECT {chosen[other]} FROM {other}"
             differing = con.sql(query).to_arrow_table()
             counts.append(f"{sign}{len(differing)}")
-            samples += [f"{sign} {_shown(row)}" for row in differing.slice(0, SHOWN).to_pylist()]
+            samples += [f"{sign} {shown(row)}" for row in differing.slice(0, SHOWN).to_pylist()]
     return f"{' and '.join(counts)} rows, such as {' | '.join(samples)}"
-
-
-def _late_message(name: str, late: pa.Table, work: Work) -> str:
-    sample = " | ".join(_shown(row) for row in late.slice(0, SHOWN).to_pylist())
-    return (
-        f"{work.use_case.name}, source {name}: {len(late)} rows belong to partitions that are closed, such as {sample}. "
-        f"Ingest the closed partition again with `--restate REASON`, or write late: next to take them into {work.key}"
-    )
-
-
-def _shown(row: dict[str, Any]) -> str:
-    inner = ", ".join(f"{key}={str(value)[:40]}" for key, value in row.items() if value is not None and key not in (ROW, ARRIVED))
-    return "{" + inner[:300] + "}"

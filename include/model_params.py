@@ -7,19 +7,22 @@ Here each name is known, stands once and is the one that LightGBM goes by; value
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from include.errors import ConfigError
+from include.usecase import UseCase
 
 Params = Mapping[str, float | int | str | bool]
+Fit = TypeVar("Fit", bound=Callable[..., Any])
 
 # What equal frames giving equal models, and a binary outcome, need; the value is what to write instead.
 OURS = {
@@ -79,20 +82,35 @@ def problems(params: Params, defaults: Mapping[str, Any], features: int) -> Iter
         yield "", f"{', '.join(sound)} together: {reason}"
 
 
-@contextmanager
-def refusals(params: Params) -> Iterator[None]:
-    """Name training.params where LightGBM refuses to train.
+def refusing(fit: Fit) -> Fit:
+    """Name training.params where LightGBM refuses to train; `fit` has the use case as its third argument.
 
     Raises:
         ConfigError: with LightGBM's reason in our words.
     """
-    from lightgbm.basic import LightGBMError
 
-    try:
-        yield
-    except (LightGBMError, ValueError, TypeError) as error:
-        shown = ", ".join(f"{name}: {value}" for name, value in params.items()) or "nothing; the frame may be odd"
-        raise ConfigError(f"training.params: LightGBM cannot train: {_told(error)} (it says {shown}); correct it") from error
+    @functools.wraps(fit)
+    def fitted(frame: Any, parts: Any, use_case: UseCase, *rest: Any) -> Any:
+        try:
+            return fit(frame, parts, use_case, *rest)
+        except Exception as error:  # LightGBM's own class is no subclass of any other
+            if not _is_lightgbms(error):
+                raise
+            params = ", ".join(f"{name}: {value}" for name, value in use_case.training.params.items()) or "none"
+            raise ConfigError(
+                f"{use_case.name}: LightGBM cannot train with training.params ({params}): {_told(error)}; correct them"
+            ) from error
+
+    return cast(Fit, fitted)
+
+
+def _is_lightgbms(error: BaseException) -> bool:
+    """Tell whether an error was raised within LightGBM: by its class, or by the file of its innermost frame."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
+    return f"{type(error).__module__}.{module}".startswith("lightgbm.") or module.startswith("lightgbm")
 
 
 def _names(params: Params) -> Iterator[tuple[str, str]]:

@@ -6,6 +6,7 @@ those that are stored, and so were named once for all, stand in the lists below.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Collection, Iterable
 from typing import Annotated
 
@@ -27,6 +28,17 @@ FRAMES = ("partition", *TIMES, "label_timestamp", "label", "split")
 """Columns that labels, features and training sets have besides the entity's key and the features."""
 SCORES = ("score", "decision", "version", "model_digest")
 """Columns that a table of scores has besides the entity's key."""
+
+_LETTERS = str.maketrans(
+    {"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss", "ø": "o", "Ø": "O", "æ": "ae", "Æ": "Ae"}
+    | {"å": "a", "Å": "A", "œ": "oe", "Œ": "Oe", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D", "þ": "th", "ð": "d"}
+)
+
+
+def latin(words: str) -> str:
+    """Return words with letters of Latin scripts as plain ones: ö as oe, é as e."""
+    plain = unicodedata.normalize("NFC", words).translate(_LETTERS)
+    return "".join(letter for letter in unicodedata.normalize("NFKD", plain) if not unicodedata.combining(letter))
 
 
 def is_ours(name: str, ours: Collection[str]) -> bool:

@@ -83,6 +83,16 @@ def earlier(use_case: UseCase, key: str, steps: int = 1) -> str | None:
     return day.isoformat() if within(use_case.history, day.isoformat()) else None
 
 
+def key_within(use_case: UseCase, day: date) -> str:
+    """Return the key of the period in which a day lies."""
+    return _floor(use_case, day).isoformat()
+
+
+def following(use_case: UseCase, here: Period) -> Period:
+    """Return the period after another one, also beyond the end of the history."""
+    return _period(use_case, _next(use_case, here.start.date()))
+
+
 def after(use_case: UseCase, key: str) -> str:
     """Return the key after `key`, also outside the history."""
     return _next(use_case, date.fromisoformat(key)).isoformat()

@@ -1,4 +1,4 @@
-"""Facts of a table in a file (CSV or Parquet), by DuckDB: what its columns hold, how they relate."""
+"""Facts of a table in a file, by DuckDB and the contract's own expressions: what its columns hold, how they relate."""
 
 from __future__ import annotations
 
@@ -8,32 +8,43 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from include.contract import RULE, judged_query, mixed_zones_query
 from include.errors import SourceError
+from include.guessing import SOURCE, guess
+from include.sources import MALFORMED, FileReader
+from include.sources import headers as headers_of
+from include.times import NEWEST, OLDEST
+from include.usecase_sources import Column, Source
+from include.values import moment as known
+from include.values import said, typed
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 MAX_COLUMNS = 500
-FITS = 0.99  # a type is taken where this share of the values fits; the rest would go to quarantine
-_TESTS = {
-    "bool": "lower({t}) IN ('true', 'false', 't', 'f', 'yes', 'no', 'y', 'n')",
-    "int64": r"regexp_full_match({t}, '[+-]?(0|[1-9][0-9]{{0,17}})')",
-    "float64": r"(TRY_CAST({t} AS DOUBLE) IS NOT NULL AND NOT regexp_full_match({t}, '[+-]?0[0-9]+'))",
-    "date": r"(regexp_full_match({t}, '[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}') AND TRY_CAST({t} AS DATE) IS NOT NULL)",
-    "timestamp": r"(regexp_matches({t}, '^[0-9]{{4}}-') AND TRY_CAST({t} AS TIMESTAMPTZ) IS NOT NULL)",
-}
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One column: its header in the file, the type that its values fit, and counts."""
+    """One column: its header in the file, the contract that its values fit, and counts.
+
+    `misfits` are the values that this contract would send to quarantine, `examples` up to three of them; `nulls` the cells that
+    mean no value.
+    """
 
     header: str
-    type: str
+    column: Column
     rows: int
     nulls: int
     distinct: int
     misfits: int
+    examples: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def type(self) -> str:
+        """The type that its values fit."""
+        return self.column.type
 
     @property
     def unique(self) -> bool:
@@ -41,27 +52,83 @@ class Profile:
         return self.nulls == 0 and self.distinct == self.rows
 
 
+@dataclass(frozen=True, slots=True)
+class Worst:
+    """The partition of a table that has the greatest share of rows that the contract sets aside."""
+
+    share: float
+    bad: int
+    rows: int
+    rules: tuple[tuple[str, int], ...]
+
+
 class Table:
-    """A file as a DuckDB table of text, with a profile of each column; foreign values never become SQL."""
+    """A file as a DuckDB table `given`: each value as the text of what the contract reads; foreign values never become SQL.
+
+    `given` is NULL where a cell means no value, and where a time is none; other misfits stay as they are.
+    """
 
     def __init__(self, path: Path) -> None:
-        from include.lake import connect
+        from include.lake import connect, quote
 
         self.path = path.resolve()
-        self.format, given = _read(self.path)
-        headers = given.column_names
-        twice = sorted({header for header in headers if headers.count(header) > 1})
-        if twice:
-            raise SourceError(f"{path}: the header has {twice[0]!r} twice; give each column a name of its own")
+        self.format, answer, rows = _read(self.path)
+        self.dialect, self.nested = answer["dialect"] or {}, answer["nested"]
+        headers = list(answer["columns"])
         if len(headers) > MAX_COLUMNS:
             raise SourceError(f"{path}: {len(headers)} columns; a draft takes at most {MAX_COLUMNS}, select some into a new file")
-        if len(given) == 0:
-            raise SourceError(f"{path}: no rows; a draft is guessed from values, give a file that has some")
         self._con = connect()
-        self._con.register("given", given)
+        self._con.register("delivered", rows.rename_columns([_raw_name(name, headers) for name in rows.column_names]))
         self._con.execute("SET enable_external_access = false")
-        self.rows = len(given)
+        where = "" if MALFORMED not in rows.column_names else f" WHERE {MALFORMED} IS NULL"
+        picked = ", ".join(f"{quote(f'h_{index}')} AS {quote(header)}" for index, header in enumerate(headers))
+        self._con.execute(f"CREATE TEMP VIEW raw AS SELECT {picked} FROM delivered{where}")
+        self.rows = int(self.scalar("SELECT count(*) FROM raw"))
+        self.broken = len(rows) - self.rows  # lines that could not be split into columns
+        if not self.rows:
+            raise SourceError(f"{path}: no rows; a draft is guessed from values, give a file that has some")
+        self._headers = headers
         self.columns = [self._profile(header) for header in headers]
+        shown = ", ".join(f"{_as_read(profile)} AS {quote(profile.header)}" for profile in self.columns)
+        self._con.execute(f"CREATE TEMP TABLE given AS SELECT {shown} FROM raw")
+
+    def worst(self, source: Source, cadence: str, entity: str | None = None) -> Worst:
+        """Judge all rows by a source's contract, as validation will; return the partition with most of them set aside."""
+        from include.lake import quote
+
+        names = headers_of(source)
+        index = {header: place for place, header in enumerate(self._headers)}
+        picked = ", ".join(f"{quote(f'h_{index[header]}')} AS {quote(name)}" for header, name in names.items())
+        broken = f", {MALFORMED}" if self.broken else ""
+        when = known(source.arrival if source.assumed_lag is None else source.event_time, source)
+        named = f"SELECT {picked}{broken}, '' AS source_file, row AS source_row FROM delivered"
+        # as ingestion does it, a row without a readable time takes that of the nearest earlier row, else of the first later one
+        arrived = (
+            "coalesce(last_value(__at IGNORE NULLS) OVER (ORDER BY source_row), first_value(__at IGNORE NULLS) OVER "
+            "(ORDER BY source_row ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING), TIMESTAMPTZ '1970-01-01 00:00:00+00')"
+        )
+        times = f"SELECT * EXCLUDE (__at), {arrived} AS arrived_at FROM (SELECT *, {when} AS __at FROM ({named}))"
+        self._con.execute(
+            "CREATE OR REPLACE TEMP TABLE __rows AS "
+            f"SELECT strftime(date_trunc('{cadence}', arrived_at), '%Y-%m-%d') AS partition, * FROM ({times})"
+        )
+        self._con.execute(
+            "CREATE OR REPLACE TEMP TABLE __periods AS SELECT DISTINCT partition, TIMESTAMPTZ '2262-04-11' AS __as_of FROM __rows"
+        )
+        present = {*names.values(), *([MALFORMED] if self.broken else [])}
+        zones = mixed_zones_query(source, present, "__rows")
+        mixed = self._con.execute(zones).fetchall() if zones else []
+        self._con.execute(
+            f"CREATE OR REPLACE TEMP TABLE __judged AS {judged_query(source, present, '__rows', mixed, entity=entity)}"
+        )
+        found = self._con.execute(
+            f"SELECT count({RULE}), count(*) FROM __judged GROUP BY partition ORDER BY count({RULE}) / count(*) DESC, partition"
+        ).fetchall()
+        rules = self._con.execute(
+            f"SELECT {RULE}, count(*) FROM __judged WHERE {RULE} IS NOT NULL GROUP BY ALL ORDER BY 2 DESC, 1 LIMIT 3"
+        ).fetchall()
+        bad, count = found[0]
+        return Worst(bad / count, bad, count, tuple((str(rule), int(number)) for rule, number in rules))
 
     def scalar(self, sql: str, *values: object) -> Any:
         """Return the first value of a query over `given`."""
@@ -92,17 +159,40 @@ class Table:
         return float(value or 0) / 86_400_000_000
 
     def _profile(self, header: str) -> Profile:
-        shown = text(header)
-        tests = ", ".join(f"count(*) FILTER ({test.format(t=shown)})" for test in _TESTS.values())
-        row = self._con.execute(f"SELECT count({shown}), count(DISTINCT {shown}), {tests} FROM given").fetchone()
+        from include.lake import quote
+
+        trimmed = said(quote(header), None, SOURCE)
+        self._con.execute(
+            f"CREATE OR REPLACE TEMP TABLE seen AS SELECT {trimmed} AS t, count(*) AS n FROM raw GROUP BY t HAVING t IS NOT NULL"
+        )
+        found = guess(self._con, header)
+        value = typed("c", found.column, SOURCE)
+        row = self._con.execute(
+            f"SELECT coalesce(sum(n), 0), count(DISTINCT coalesce(CAST({value} AS VARCHAR), c)) "
+            f"FROM (SELECT n, {said('t', found.column, SOURCE)} AS c FROM seen) WHERE c IS NOT NULL"
+        ).fetchone()
         assert row is not None
-        filled, distinct, *fits = row
-        kind, fit = "string", filled
-        for name, count in zip(_TESTS, fits, strict=True):
-            if filled and count >= FITS * filled:
-                kind, fit = name, count
-                break
-        return Profile(header, kind, self.rows, self.rows - filled, distinct, filled - fit)
+        nulls = self.rows - int(row[0])
+        return Profile(header, found.column, self.rows, nulls, int(row[1]), found.misfits, found.examples, found.notes)
+
+
+def _raw_name(name: str, headers: list[str]) -> str:
+    """Return the name of a column of the child's in `delivered`: no header can meet it."""
+    return f"h_{name[1:]}" if re.fullmatch("c[0-9]+", name) and int(name[1:]) < len(headers) else name
+
+
+def _as_read(profile: Profile) -> str:
+    """Return the expression of a raw value as the text of what the contract reads."""
+    from include.lake import quote
+
+    cell = said(quote(profile.header), profile.column, SOURCE)
+    if profile.type == "string":
+        return cell
+    value = typed(cell, profile.column, SOURCE)
+    if profile.type in ("date", "timestamp"):
+        low, high = ("DATE '1900-01-01'", "DATE '2262-04-11'") if profile.type == "date" else (OLDEST, NEWEST)
+        return f"CASE WHEN {value} BETWEEN {low} AND {high} THEN CAST({value} AS VARCHAR) END"
+    return f"coalesce(CAST({value} AS VARCHAR), {cell})"
 
 
 def text(header: str) -> str:
@@ -117,27 +207,19 @@ def moment(header: str) -> str:
     return f"TRY_CAST({text(header)} AS TIMESTAMPTZ)"
 
 
-def _read(path: Path) -> tuple[str, pa.Table]:
-    """Return the format of a file and its columns as text, read by the child process that opens foreign files."""
-    from include.sources import MALFORMED, FileReader
-
-    found = re.search(r"\.(csv|tsv|txt|parquet)(\.gz|\.zst)?$", path.name.lower())
+def _read(path: Path) -> tuple[str, dict[str, Any], pa.Table]:
+    """Return the format of a file, what its reader says of it, and its rows as text, broken lines among them."""
+    found = re.search(r"\.(csv|tsv|tab|txt|data|dat|asc|parquet|jsonl|ndjson|json)(\.gz|\.zst)?$", path.name.lower())
     if found is None:
-        raise SourceError(f"{path}: a draft is made from .csv or .parquet; convert the table, or write the YAML by hand")
+        raise SourceError(
+            f"{path}: a draft is made from .csv or .parquet (also .tsv, .tab, .txt, .data, .dat, .asc, .jsonl, .json, and .gz or "
+            ".zst of them); convert the table, or write the YAML by hand"
+        )
     if not path.is_file():
         raise SourceError(f"{path}: there is no such file; check the path")
-    kind = "parquet" if found[1] == "parquet" else "csv"
+    kind = {"parquet": "parquet", "jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl"}.get(found[1], "csv")
     with FileReader() as reader:
         answer, table = reader.read(path, path.name, kind, [])
     if not answer["columns"]:
         raise SourceError(f"{path}: is empty; a draft is guessed from values, give a file that has some")
-    if MALFORMED in table.column_names:
-        table = table.filter(table.column(MALFORMED).is_null())
-    columns = [table.column(f"c{index}") for index in range(len(answer["columns"]))]
-    return kind, _table(columns, list(answer["columns"]))
-
-
-def _table(columns: list[pa.ChunkedArray], names: list[str]) -> pa.Table:
-    import pyarrow as pa
-
-    return pa.table(columns, names=names)
+    return kind, answer, table

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+
+from include.columns import floats
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,7 +24,10 @@ MIN_ROWS = 50
 MAX_CATEGORIES = 50
 FLOOR = 1e-4  # an empty bin counts as one in ten thousand, whatever the sample
 
+PIECE = 100_000  # rows
+
 Array = np.ndarray[Any, np.dtype[Any]]
+Texts: TypeAlias = "pa.ChunkedArray | Array"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +58,8 @@ def of_column(reference: pa.ChunkedArray | None, current: pa.ChunkedArray | None
     if min(len(reference), len(current)) < MIN_ROWS:
         return Stability(None, 0, note=f"fewer than {MIN_ROWS} rows on a side")
     if kind in ("int64", "float64"):
-        return numeric(_floats(reference), _floats(current))
-    return categorical(_texts(reference), _texts(current))
+        return numeric(floats(reference), floats(current))
+    return categorical(reference, current)
 
 
 def numeric(reference: Array, current: Array) -> Stability:
@@ -66,16 +71,33 @@ def numeric(reference: Array, current: Array) -> Stability:
     return _stability(expected, actual, unseen, all_missing=not np.isfinite(reference).any())
 
 
-def categorical(reference: Array, current: Array) -> Stability:
-    """Compare two object arrays of text (None: missing); rare categories of the reference share a bin, new ones another."""
-    known, counts = np.unique(reference[reference != np.array(None)].astype(str), return_counts=True)
-    smaller = min(len(reference), len(current))
-    often = known[counts * smaller >= ROWS_PER_CATEGORY * len(reference)]
-    common = set(often[np.argsort(-counts[np.isin(known, often)], kind="stable")][:MAX_CATEGORIES].tolist())
-    codes = {name: index for index, name in enumerate(sorted(common))}
-    rare = {str(name) for name in known} - common
-    expected, actual = (_counts(side, codes, rare) for side in (reference, current))
-    return _stability(expected, actual, float(actual[-2] / len(current)), all_missing=len(known) == 0)
+def categorical(reference: Texts, current: Texts) -> Stability:
+    """Compare two columns of text (null: missing); rare categories of the reference share a bin, new ones another.
+
+    Text stays in Arrow and each value is held once: a numpy array of text makes every cell as
+    wide as the longest, and a single long one would take the memory of the stage.
+    """
+    sides = _chunked(reference), _chunked(current)
+    counted = _large(sides[0]).drop_null().value_counts()
+    known, counts = counted.field("values"), counted.field("counts").to_numpy()
+    smaller = min(len(side) for side in sides)
+    common = _common(known, counts, np.flatnonzero(counts * smaller >= ROWS_PER_CATEGORY * len(sides[0])))
+    # the bin of each value that the reference shows: its own, or the one of the rare
+    bins = np.full(len(known), len(common))
+    bins[common] = np.arange(len(common))
+    expected, actual = (_counts(side, known, bins, len(common)) for side in sides)
+    return _stability(expected, actual, float(actual[-2] / len(sides[1])), all_missing=len(known) == 0)
+
+
+def _common(known: pa.Array, counts: Array, often: Array) -> Array:
+    """Return the places of the most frequent of often seen values, in their order; of equals the first in the alphabet."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    table = pa.table({"value": known.take(pa.array(often)), "count": counts[often], "place": often})
+    order = [("count", "descending"), ("value", "ascending")]
+    chosen = table.take(pc.sort_indices(table, sort_keys=order)).slice(0, MAX_CATEGORIES).sort_by("value")
+    return np.asarray(chosen.column("place").to_numpy(), dtype=np.int64)
 
 
 def _stability(expected: Array, actual: Array, unseen: float, *, all_missing: bool) -> Stability:
@@ -114,13 +136,20 @@ def _histogram(values: Array, edges: Array) -> Array:
     return np.append(np.bincount(bins, minlength=len(edges) + 1), missing.sum()).astype(float)
 
 
-def _counts(values: Array, codes: Mapping[str, int], rare: set[str]) -> Array:
-    """Return counts for: each common category, the rare ones together, unseen ones together, missing."""
-    found, counts = np.unique(values[values != np.array(None)].astype(str), return_counts=True)
-    result = np.zeros(len(codes) + 3)
-    for name, count in zip(found.tolist(), counts.tolist(), strict=True):
-        result[codes.get(name, len(codes) + (0 if name in rare else 1))] += count
-    result[-1] = len(values) - counts.sum()
+def _counts(side: pa.ChunkedArray, known: pa.Array, bins: Array, common: int) -> Array:
+    """Return counts for: each common category, the rare ones together, unseen ones together, missing.
+
+    Rows are counted some at a time: of a column of any length only a piece is looked up at once.
+    """
+    import pyarrow.compute as pc
+
+    result, places = np.zeros(common + 3), np.append(bins, common + 1)
+    for chunk in side.chunks:
+        for start in range(0, len(chunk), PIECE):
+            present = _large(chunk.slice(start, PIECE)).drop_null()
+            found = pc.index_in(present, value_set=known).fill_null(len(known))
+            result += np.bincount(places[found.to_numpy()], minlength=common + 3)
+    result[-1] = side.null_count
     return result
 
 
@@ -128,13 +157,14 @@ def _column(table: pa.Table, name: str) -> pa.ChunkedArray | None:
     return table.column(name) if name in table.column_names else None
 
 
-def _floats(column: pa.ChunkedArray) -> Array:
+def _chunked(texts: Texts) -> pa.ChunkedArray:
     import pyarrow as pa
 
-    return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=float)
+    return pa.chunked_array([pa.array(texts, pa.large_string())]) if isinstance(texts, np.ndarray) else texts
 
 
-def _texts(column: pa.ChunkedArray) -> Array:
+def _large(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Return values as text that may be longer than 2 GB in all; only the offsets are copied."""
     import pyarrow as pa
 
-    return np.asarray(column.cast(pa.string()).to_numpy(zero_copy_only=False), dtype=object)
+    return texts.cast(pa.large_string())

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import duckdb
+
 from include.config import Settings
 from include.contract import RULE
 from include.errors import ConfigError
-from include.lake import PARTITION, Lake
+from include.lake import PARTITION, Lake, connect, quote
 from include.partitions import period
 from include.records import Records
 from include.redriven import recorded
@@ -24,6 +26,7 @@ from include.sources import ARRIVED, FILE, MALFORMED, ROW, headers
 from include.usecase import UseCase
 
 SHOWN = 200
+BATCH = 10_000
 PLACE = (PARTITION, "source", FILE, ROW)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 
@@ -56,25 +59,55 @@ def found(
     partition: str | None = None,
     source: str | None = None,
     rule: str | None = None,
+    limit: int | None = None,
 ) -> list[Row]:
-    """Return quarantined rows, of one partition, source and rule, or of all.
+    """Return quarantined rows, of one partition, source and rule, or of all; the first few where a limit says so.
+
+    With a limit the rows are to be looked at, so their values are cut: a quarantine may hold more than fits into memory.
 
     Raises:
         ConfigError: the partition is no key of the use case, or it has no such source.
     """
+    gone = {(row.partition, row.source, row.file, row.row): row.into for row in recorded(records, use_case.name)}
+    rows = list[Row]()
+    with connect() as con:
+        for name in _scanned(con, settings, use_case, partition, source):
+            whole = (PARTITION, FILE, ROW, RULE, ARRIVED)
+            there = [row[0] for row in con.execute(f"DESCRIBE {quote(name)}").fetchall()]
+            cut = [f"left({quote(c)}, {SHOWN}) AS {quote(c)}" if c not in whole else quote(c) for c in there]
+            kept, first = ("*", "") if limit is None else (", ".join(cut), f" LIMIT {limit}")
+            where = f"WHERE $rule IS NULL OR {RULE} = $rule ORDER BY {PARTITION}, {FILE}, {ROW}{first}"
+            for batch in con.sql(f"SELECT {kept} FROM {quote(name)} {where}", params={"rule": rule}).to_arrow_reader(BATCH):
+                for each in batch.to_pylist():
+                    place = (each.pop(PARTITION), name, each.pop(FILE), each.pop(ROW))
+                    failed, _ = each.pop(RULE), each.pop(ARRIVED, None)
+                    values = {column: value for column, value in each.items() if value is not None}
+                    rows.append(Row(*place, failed, values, gone.get(place)))
+    return sorted(rows, key=lambda row: row.place)[:limit]
+
+
+def rules(settings: Settings, use_case: UseCase, *, partition: str | None = None, source: str | None = None) -> dict[str, int]:
+    """Return how many quarantined rows failed each rule."""
+    counts = dict[str, int]()
+    with connect() as con:
+        for name in _scanned(con, settings, use_case, partition, source):
+            for rule, count in con.execute(f"SELECT {RULE}, count(*) FROM {quote(name)} GROUP BY 1 ORDER BY 1").fetchall():
+                counts[rule] = counts.get(rule, 0) + count
+    return counts
+
+
+def _scanned(
+    con: duckdb.DuckDBPyConnection, settings: Settings, use_case: UseCase, partition: str | None, source: str | None
+) -> list[str]:
+    """Make a view of the quarantine of each source that has one; return their names."""
     if source is not None and source not in use_case.sources:
         raise ConfigError(f"{use_case.name} has no source {source!r}; its sources are {', '.join(use_case.sources)}")
     keys = None if partition is None else [period(use_case, partition).key]
-    gone = {(row.partition, row.source, row.file, row.row): row.into for row in recorded(records, use_case.name)}
-    lake, rows = Lake(settings.lake_root), list[Row]()
-    for name in use_case.sources if source is None else [source]:
-        for each in lake.read(f"{use_case.name}/quarantine/{name}", keys=keys).to_pylist():
-            place = (each.pop(PARTITION), name, each.pop(FILE), each.pop(ROW))
-            failed, _ = each.pop(RULE), each.pop(ARRIVED, None)
-            if rule is None or failed == rule:
-                values = {column: value for column, value in each.items() if value is not None}
-                rows.append(Row(*place, failed, values, gone.get(place)))
-    return sorted(rows, key=lambda row: row.place)
+    lake, names = Lake(settings.lake_root), list(use_case.sources) if source is None else [source]
+    there = [name for name in names if lake.schema(f"{use_case.name}/quarantine/{name}") is not None]
+    for name in there:
+        lake.scan(con, name, f"{use_case.name}/quarantine/{name}", keys=keys)
+    return there
 
 
 def listed(rows: list[Row], limit: int) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:

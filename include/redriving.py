@@ -72,7 +72,7 @@ def plan(
         given = {row.place: dict(row.values) for row in chosen}
     waiting = [row for row in chosen if row.into is None]
     if not waiting:
-        _nothing(settings, records, use_case, partition, len(chosen))
+        _nothing(settings, use_case, partition, len(chosen))
     into = target(records, use_case)
     made, count = [], 0
     for row in waiting:
@@ -177,10 +177,10 @@ def _check(use_case: UseCase, name: str, rows: Sequence[Redriven], period: Perio
         )
 
 
-def _nothing(settings: Settings, records: Records, use_case: UseCase, partition: str | None, gone: int) -> None:
+def _nothing(settings: Settings, use_case: UseCase, partition: str | None, gone: int) -> None:
     if gone:
         raise ConfigError(f"all {gone} chosen rows are redriven already; `evergreen quarantine list {use_case.name}` says where")
-    rules = sorted({row.rule for row in quarantine.found(settings, records, use_case, partition=partition)})
+    rules = sorted(quarantine.rules(settings, use_case, partition=partition))
     failed = ", ".join(map(repr, rules[: 2 * SHOWN]))
     there = f"the rules that failed there are {failed}" if rules else "none is in quarantine there"
     raise ConfigError(f"{use_case.name}: no quarantined row is chosen; {there}")

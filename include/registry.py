@@ -13,6 +13,7 @@ import math
 import os
 import re
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -311,6 +312,8 @@ def _client(address: str) -> Any:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     import mlflow
 
+    # MLflow's own use of SQLAlchemy is told as deprecated at the first query; a person here can do nothing about it.
+    warnings.filterwarnings("ignore", module=r"mlflow\.")
     with _first_use(address):
         client = mlflow.MlflowClient(tracking_uri=address, registry_uri=address)
         client.search_experiments(max_results=1)

@@ -99,18 +99,20 @@ def run(
     force: bool = False,
     options: Mapping[str, Any] | None = None,
     wait: float = 0.0,
+    started: datetime | None = None,
 ) -> Report:
     """Run one stage for one partition and record what it came to.
 
     The partition's mode and target must be recorded (`Records.raise_partition`) before. `owner` and `attempt` say
-    who runs: a later attempt of the same owner takes the lease over. `wait` is how long (seconds) to wait for another holder.
+    who runs: a later attempt of the same owner takes the lease over. `wait` is how long (seconds) to wait for another holder,
+    `started` the moment of the run (None: now): what a source holds counts as seen then.
 
     Raises:
         EvergreenError: the stage refused; the refusal is on the audit record.
     """
     stage, use_case = stage_module(name), find(use_case_name, settings.usecase_dirs)
     records = Records.open(settings.records_address)
-    started, clock, owner = utc_now(), time.monotonic(), owner or _owner()
+    started, clock, owner = started or utc_now(), time.monotonic(), owner or _owner()
     lease = records.claim(use_case.name, name, key, owner=owner, attempt=attempt, ttl=settings.lease_seconds, wait=wait)
     with lease:
         work = _work(settings, use_case, key, records, lease, actor, started, options or {}, rehearsal=force)
@@ -145,6 +147,7 @@ def run_range(
     attempt: int = 1,
     actor: str = "cli",
     options: Mapping[str, Any] | None = None,
+    started: datetime | None = None,
 ) -> Iterator[Report]:
     """Run a data stage for many partitions in one scan, each recorded alone; yield a report a partition.
 
@@ -166,7 +169,7 @@ def run_range(
             clock = time.monotonic()
             row = rows.get(key)
             work = _work(
-                settings, use_case, key, records, leases.each[key], actor, utc_now(), options or {},
+                settings, use_case, key, records, leases.each[key], actor, started or utc_now(), options or {},
                 lake=lake, known=known, row=row,
             )  # fmt: skip
             try:

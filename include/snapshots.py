@@ -1,7 +1,9 @@
-"""Static sources: whole snapshots, kept by their digest, each known from one partition on.
+"""Static sources: whole snapshots, kept by their digest, each known from one partition on, and observed when it is observed.
 
-The first version is known from `valid_from` and is kept in the first partition of the history. A later one becomes known with the
-partition that first reads it, if that is newer than all that are ingested; older partitions keep to what was known to them.
+The first version is known from `valid_from` and is kept in the first partition of the history. A later one is taken only by the
+run of the newest complete partition, while that is not recorded: it is known from that partition where it was read at most
+`observed_within` after its `as_of`, otherwise from the next one (`pending` until that is ingested). Every other run reads no file
+and uses the newest version that is known to its key: what a file holds today says nothing of the past.
 
 A version that was wrong is restated through any partition that knows it, by the options `restate` (a reason) and `sources`
 (naming the static source: otherwise its file of today, a later version, would overwrite the past whenever an event source is
@@ -11,6 +13,7 @@ the other partitions that know the version take it over when they are ingested a
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,59 +21,79 @@ import numpy as np
 import pyarrow as pa
 
 from include import partitions
-from include.arrival import results
-from include.durations import midnight
+from include.arrival import is_newest, results
+from include.durations import format_duration, midnight
 from include.errors import SourceError
 from include.lake import TIMESTAMP, digest
 from include.sources import ARRIVED, FILE, ROW, Delivery
 from include.usecase_sources import Source
 from include.work import Work
 
+log = logging.getLogger(__name__)
 Facts = dict[str, Any]
 
 
 def take(name: str, work: Work, read: Callable[[], Delivery]) -> tuple[Facts, pa.Table | None]:
-    """Return what a partition knows of a static source, and the rows where they are a version that is not stored yet.
+    """Return what a partition knows of a static source, and rows where they are a version that is not stored yet.
 
-    Facts whose digest differs from the recorded one are a restatement, for which the caller wants a reason.
+    Facts whose digest differs from the recorded one are a restatement, for which the caller wants a reason. The rows are those of
+    the version `pending` where the facts name one.
 
     Raises:
         SourceError: a version is lost and the source has another content now, or there is nothing to restate.
     """
     known = _known(name, work)
-    versions = current(known)
+    versions = _versions(known)
     named = name in work.options.get("sources", ())
     if work.key in known:
-        version = known[work.key]["version"]
-        if _kept(work, name, version) and not named:
-            return versions[version], None
-        facts, rows = _snapshot(name, work, version, read())
-        if facts["digest"] != versions[version]["digest"]:
-            return facts | {"restated": versions[version].get("restated", 0) + 1}, rows
-        return versions[version], None if _kept(work, name, version) else rows
+        return _again(name, work, read, known[work.key], versions, named=named)
     if named:
         raise SourceError(
             f"{work.use_case.name} {work.key} is not ingested, and so knows no version of {name} to restate; name a partition "
             "that does, or leave --source out"
         )
-    delivery = read()
-    newest = all(key < work.key for key in known)
     version = max((version for version in versions if version <= work.key), default="")
     if not version:
-        return _snapshot(name, work, _first(work), delivery)
+        return _snapshot(name, work, _first(work), read())
+    there = _kept(work, name, version)
+    if there and not is_newest(work):
+        return versions[version], None
+    delivery = read()
     facts, rows = _snapshot(name, work, version, delivery)
-    if _kept(work, name, version):
-        if facts["digest"] == versions[version]["digest"] or not newest:
-            return versions[version], None
-    elif facts["digest"] == versions[version]["digest"]:
-        return versions[version], rows
-    elif not newest:
+    if facts["digest"] == versions[version]["digest"]:
+        return versions[version], None if there else rows
+    if not is_newest(work):
+        keys = [key for key in known if known[key]["version"] == version]
         raise SourceError(
             f"{work.use_case.name}: version {version} of {name} is lost from the lake, and the source has another content now; "
             f"put its content back, or accept this one: `evergreen run ingestion --use-case {work.use_case.name} "
-            f"--partition {min(key for key in known if known[key]['version'] == version)} --restate REASON --source {name}`"
+            f"--partition {min(keys, default=work.key)} --restate REASON --source {name}`"
         )
-    return _snapshot(name, work, work.key, delivery)
+    source = work.use_case.sources[name]
+    if work.started - work.as_of <= source.observed_within:
+        return _snapshot(name, work, work.key, delivery)
+    following = partitions.following(work.use_case, work.period).key
+    told = f"{work.use_case.name} {work.key}: {name} was read more than {format_duration(source.observed_within)} after as_of"
+    if not partitions.within(work.use_case.history, following):
+        log.warning("%s: its new content is known to no partition; restate the version, if it is of the past", told)
+        return versions[version], None
+    log.warning("%s: its new content is known from %s on", told, following)
+    facts, rows = _snapshot(name, work, following, delivery)
+    return versions[version] | {"pending": facts}, rows
+
+
+def _again(
+    name: str, work: Work, read: Callable[[], Delivery], mine: Facts, versions: Mapping[str, Facts], *, named: bool
+) -> tuple[Facts, pa.Table | None]:
+    """Return what a recorded partition knows: its version, as that was restated, or is now to be."""
+    version = mine["version"]
+    pending = {"pending": mine["pending"]} if "pending" in mine else {}
+    if _kept(work, name, version) and not named:
+        return versions[version] | pending, None
+    facts, rows = _snapshot(name, work, version, read())
+    if facts["digest"] != versions[version]["digest"]:
+        return facts | pending | {"restated": versions[version].get("restated", 0) + 1}, rows
+    return versions[version] | pending, None if _kept(work, name, version) else rows
 
 
 def current(known: Mapping[str, Facts]) -> dict[str, Facts]:
@@ -84,6 +107,14 @@ def current(known: Mapping[str, Facts]) -> dict[str, Facts]:
     return found
 
 
+def told(name: str, fact: Facts) -> str:
+    """Return in words since when versions were observed, and which one is still to come; empty where there is nothing to say."""
+    pending = fact.get("pending")
+    if pending is None:
+        return ""
+    return f"{name}: read {pending['observed'][:16]}, too long after as_of; known from {pending['version']} on"
+
+
 def recorded(name: str, work: Work) -> dict[str, Facts]:
     """Return what each version of a static source is now, by the records of all partitions."""
     return current(_known(name, work))
@@ -92,6 +123,16 @@ def recorded(name: str, work: Work) -> dict[str, Facts]:
 def knowing(name: str, work: Work, version: str) -> list[str]:
     """Return the other partitions that know a version."""
     return sorted(key for key, fact in _known(name, work).items() if fact["version"] == version and key != work.key)
+
+
+def _versions(known: Mapping[str, Facts]) -> dict[str, Facts]:
+    """Return what each version is, those among them that no partition knows yet."""
+    pending = {fact["pending"]["version"]: fact["pending"] for _, fact in sorted(known.items()) if "pending" in fact}
+    return pending | {version: _plain(fact) for version, fact in current(known).items()}
+
+
+def _plain(fact: Facts) -> Facts:
+    return {name: value for name, value in fact.items() if name != "pending"}
 
 
 def _known(name: str, work: Work) -> dict[str, Facts]:
@@ -117,6 +158,7 @@ def _snapshot(name: str, work: Work, version: str, delivery: Delivery) -> tuple[
         "late": 0,
         "arrival": "valid_from",
         "version": version,
+        "observed": work.started.isoformat(),
     }
     return facts, rows.append_column(ARRIVED, pa.array(at).cast(TIMESTAMP))
 

@@ -34,13 +34,18 @@ from include.usecase_sources import Source
 
 FILE, ROW, ARRIVED, MALFORMED = "source_file", "source_row", "arrived_at", "malformed"
 REDRIVEN = "redriven://"  # begins the `source_file` of a row that comes out of quarantine; no file's name can begin so
+LATE = "late://"  # begins the `source_file` of a late row: `late://PARTITION/FILE`, the closed partition that it belongs to
 FILE_SECONDS = 900.0
 MAX_FILES = 20_000
 _LOCAL_SCHEMES = ("file", "local", "dir", "zip", "tar", "simplecache", "filecache", "blockcache", "reference")
 _KINDS = {
     ".csv": "csv",
     ".tsv": "csv",
+    ".tab": "csv",
     ".txt": "csv",
+    ".data": "csv",
+    ".dat": "csv",
+    ".asc": "csv",
     ".parquet": "parquet",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
@@ -111,13 +116,28 @@ def read(name: str, use_case: UseCase, settings: Settings, reader: FileReader, p
         return Delivery(named, {origin: tuple(found.column_names)}, {origin: source.sql.query}, ordered=False, files=False)
     parts, seen, digests = [], {}, {}
     for shown, path in files_of(name, use_case, settings, periods[0].key, reader):
-        answer, table = reader.read(path, shown, _kind(source, path, name), list(headers(source)))
+        answer, table = reader.read(path, shown, _kind(source, path, name), list(headers(source)), dialect(source))
         digests[shown] = answer["sha256"]
         if answer["columns"]:
             seen[shown] = tuple(answer["columns"])
             parts.append(_text(source, table, seen[shown], shown))
     rows = pa.concat_tables(parts, promote_options="default") if parts else pa.table({})
     return Delivery(rows, seen, digests)
+
+
+def stamps(name: str, use_case: UseCase, settings: Settings, key: str, reader: FileReader) -> dict[str, str]:
+    """Return size and time of a partition's files, none of them opened or fetched, by the names that are shown."""
+    pattern = (use_case.sources[name].path or "").replace("{partition}", key)
+    if "://" in pattern.removeprefix("{data_dir}/"):
+        where = f"{use_case.name}, source {name}: path {use_case.sources[name].path!r}"
+        return {shown: stamp for shown, _, stamp in _offered(pattern, where)[1]}
+    files = [(shown, path.stat()) for shown, path in files_of(name, use_case, settings, key, reader)]
+    return {shown: f"{told.st_size}:{told.st_mtime_ns}" for shown, told in files}
+
+
+def dialect(source: Source) -> dict[str, Any]:
+    """Return what a source declares about how its CSV is written."""
+    return {name: getattr(source, name) for name in ("separator", "header", "skip", "escape", "encoding")}
 
 
 def simulated(source: Source, use_case: UseCase, settings: Settings) -> dict[str, str]:
@@ -150,15 +170,26 @@ class FileReader:
             self._folder = Path(tempfile.mkdtemp(prefix="evergreen-read-"))
         return self._folder
 
-    def read(self, path: Path, shown: str, kind: str, declared: list[str]) -> tuple[dict[str, Any], pa.Table]:
+    def read(
+        self, path: Path, shown: str, kind: str, declared: list[str], dialect: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], pa.Table]:
         """Have the child turn a file into text columns c0, c1, ...; return its answer and the rows.
+
+        Without a dialect, that of a CSV is guessed; the answer says what it is.
 
         Raises:
             SourceError: the file is damaged, hostile, or killed the child.
         """
         self._count += 1
         out = self.folder / f"{self._count}.arrow"
-        request = {"path": str(path), "kind": kind, "declared": declared, "out": str(out), "temporary": str(self.folder)}
+        request: dict[str, Any] = {
+            "path": str(path),
+            "kind": kind,
+            "declared": declared,
+            "out": str(out),
+            "temporary": str(self.folder),
+        }
+        request["dialect"] = dialect
         answer = self._ask(request, shown)
         if "error" in answer:
             raise SourceError(f"{shown}: {answer['error']}")
@@ -244,7 +275,8 @@ def files_of(name: str, use_case: UseCase, settings: Settings, key: str, reader:
     if (base / relative).is_dir():
         relative += "/*"
     found = sorted(base.glob(relative)) if base.is_dir() else []
-    found = [path for path in found if not path.name.startswith(".")]
+    named = set(Path(relative).parts)  # what the path itself names is wanted, whatever it begins with
+    found = [path for path in found if not any(_passed_over(part) for part in path.relative_to(base).parts if part not in named)]
     if len(found) > MAX_FILES:
         raise SourceError(f"{where} matches {len(found)} files; at most {MAX_FILES} are read: use {{partition}} in the path")
     for path in found:
@@ -265,8 +297,29 @@ def files_of(name: str, use_case: UseCase, settings: Settings, key: str, reader:
     return files
 
 
+def _passed_over(part: str) -> bool:
+    """Tell whether a file or folder is what a writer leaves beside its parts, such as `_SUCCESS`, `_delta_log` or `.crc`."""
+    return part.startswith((".", "_"))
+
+
 def _remote(pattern: str, where: str, reader: FileReader) -> list[tuple[str, Path]]:
     """Fetch the files of a URI into the reader's folder."""
+    system, found = _offered(pattern, where)
+    files = []
+    try:
+        for index, (shown, match, _) in enumerate(found):
+            target = reader.folder / f"remote-{index}-{re.sub(r'[^A-Za-z0-9._-]', '_', Path(match).name)}"
+            system.get_file(match, str(target))
+            files.append((shown, target))
+    except (OSError, ValueError) as error:
+        raise _away(where, error) from None
+    if not files and "{partition}" not in where:
+        raise SourceError(f"{where} matches no file; check the address")
+    return files
+
+
+def _offered(pattern: str, where: str) -> tuple[Any, list[tuple[str, str, str]]]:
+    """Return the file system of a URI, and of each file that it names the shown name, the path, and size with time."""
     import fsspec
 
     scheme = pattern.partition("://")[0]
@@ -275,18 +328,20 @@ def _remote(pattern: str, where: str, reader: FileReader) -> list[tuple[str, Pat
     try:
         system, path = fsspec.core.url_to_fs(pattern)
         matches = sorted(system.glob(path)) if re.search(r"[*?\[]", path) else [path] if system.exists(path) else []
-        files = []
-        for index, match in enumerate(matches[: MAX_FILES + 1]):
-            target = reader.folder / f"remote-{index}-{re.sub(r'[^A-Za-z0-9._-]', '_', Path(match).name)}"
-            system.get_file(match, str(target))
-            files.append((f"{scheme}://{match.lstrip('/')}", target))
+        matches = [match for match in matches if match == path or not _passed_over(match.rsplit("/", 1)[-1])]
+        told = [(match, system.info(match)) for match in matches[: MAX_FILES + 1]]
     except (OSError, ValueError, ImportError) as error:
-        raise SourceError(
-            f"{where} cannot be reached ({type(error).__name__}: {error}); check the address and its credentials"
-        ) from None
-    if not files and "{partition}" not in where:
-        raise SourceError(f"{where} matches no file; check the address")
-    return files
+        raise _away(where, error) from None
+    # Each system names the time of a file's last change otherwise; one that names none is told apart by its size alone.
+    times = ("mtime", "LastModified", "last_modified", "updated", "ETag", "etag", "created")
+    return system, [
+        (f"{scheme}://{match.lstrip('/')}", match, f"{info.get('size')}:{[str(info[name]) for name in times if name in info]}")
+        for match, info in told
+    ]
+
+
+def _away(where: str, error: Exception) -> SourceError:
+    return SourceError(f"{where} cannot be reached ({type(error).__name__}: {error}); check the address and its credentials")
 
 
 def _kind(source: Source, path: Path, name: str) -> str:

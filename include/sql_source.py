@@ -27,7 +27,7 @@ _DATE, _TIMESTAMP, _TIMESTAMPTZ = 1082, 1114, 1184
 def read_sql(name: str, use_case: UseCase, periods: Sequence[Period]) -> pa.Table:
     """Return the rows of a SQL source as text columns; on PostgreSQL only those that may arrive in the periods.
 
-    Rows without an arrival time come with the first partition of the source's history.
+    Rows without an arrival time come always: they belong to the first partition of the source's history, whenever they come.
 
     Raises:
         SourceError: the database does not answer, or refuses the query.
@@ -84,14 +84,14 @@ def _postgresql(link: Any, query: str, source: Source, use_case: UseCase, period
     if len(types) != len(names):
         raise SourceError(f"{use_case.name}: the query gives a column twice among {names}; name them apart")
     picked = ", ".join(f"CAST(source.{quote(column)} AS text) AS c{index}" for index, column in enumerate(names))
-    where = _pushed_down(source, types, use_case, periods)
+    where = _pushed_down(source, types, periods)
     streamed = link.execution_options(stream_results=True, max_row_buffer=ROWS)
     result = streamed.exec_driver_sql(f"SELECT {picked} FROM ({query}) AS source{where}")
     parts = [_columns(names, rows) for rows in result.partitions(ROWS)]
     return pa.concat_tables(parts) if parts else _columns(names, [])
 
 
-def _pushed_down(source: Source, types: dict[str, int], use_case: UseCase, periods: Sequence[Period]) -> str:
+def _pushed_down(source: Source, types: dict[str, int], periods: Sequence[Period]) -> str:
     """Return a WHERE clause for the arrival column, where it is a time; an assumed arrival is cut by nobody but ingestion."""
     if source.kind == "static" or source.assumed_lag is not None:
         return ""
@@ -102,9 +102,7 @@ def _pushed_down(source: Source, types: dict[str, int], use_case: UseCase, perio
     arrival = f"source.{quote(name)}"
     first, last = periods[0].arrival_start - MARGIN, periods[-1].as_of + MARGIN
     bounds = f"{arrival} >= '{first:%Y-%m-%d %H:%M:%S}' AND {arrival} < '{last:%Y-%m-%d %H:%M:%S}'"
-    begins = (source.history or use_case.history).first
-    if periods[0].key <= begins.isoformat() <= periods[-1].key:
-        bounds += f" OR {arrival} IS NULL OR NOT isfinite({arrival})"
+    bounds += f" OR {arrival} IS NULL OR NOT isfinite({arrival})"
     return f" WHERE {bounds}"
 
 

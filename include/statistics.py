@@ -8,7 +8,6 @@ from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 Numbers = NDArray[np.float64]
@@ -96,10 +95,16 @@ def codes_of(entities: Entities) -> NDArray[np.int64]:
     """Return a number from 0 for each row, the same for rows of one entity."""
     if isinstance(entities, np.ndarray):
         return np.unique(entities, return_inverse=True)[1].astype(np.int64)
-    chunks = [entities] if isinstance(entities, pa.Array) else entities
-    whole = pc.dictionary_encode(pa.chunked_array(chunks), "encode").unify_dictionaries()
-    codes = pa.chunked_array([chunk.indices for chunk in whole.chunks], pa.int32())
-    return np.asarray(codes.to_numpy(), dtype=np.int64)
+    encoded = encoded_text(entities)
+    return np.asarray(encoded.indices.to_numpy(), dtype=np.int64)
+
+
+def encoded_text(column: pa.ChunkedArray | pa.Array) -> pa.DictionaryArray:
+    """Return a column as codes over its distinct values, of which null is one."""
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(whole, pa.ChunkedArray):  # text of more than 2 GB stays in chunks
+        whole = whole.cast(pa.large_string()).combine_chunks()
+    return whole.dictionary_encode(null_encoding="encode")
 
 
 def midranks(values: Numbers) -> Numbers:

@@ -1,20 +1,26 @@
 """Times as text: which forms are read, and the DuckDB expressions that turn them into UTC.
 
-Read are ISO dates and times with `T` or a blank, with or without an offset. A date is 00:00 UTC unless the source says
-`end_of_day`; a time without an offset is in the source's `timezone`, and is no time where a clock change makes it ambiguous.
+Read are ISO dates and times with `T` or a blank, with or without an offset (`Z`, `UTC` and `GMT` are one), or what a column's
+`dates` says: a strptime format, or Unix time. A date is 00:00 UTC unless the source says `end_of_day`; a time without an offset
+is in the source's `timezone`, and is no time where a clock change makes it ambiguous.
 """
 
 from __future__ import annotations
 
-from include.usecase_sources import Source
+import re
 
+from include.usecase_sources import UNIX, Source
+
+_ZERO = r"( ?[+]00:?00)? ?([Uu][Tt][Cc]|[Gg][Mm][Tt])"
 _SHAPE = (
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
-    r"([ Tt][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,12})?)?( ?([Zz]|[+-][0-9]{2}(:?[0-9]{2})?))?)?"
+    rf"([ Tt][0-9]{{2}}:[0-9]{{2}}(:[0-9]{{2}}([.][0-9]{{1,12}})?)?( ?([Zz]|[+-][0-9]{{2}}(:?[0-9]{{2}})?)|{_ZERO})?)?"
 )
 OLDEST, NEWEST = "TIMESTAMPTZ '1900-01-01 00:00:00+00'", "TIMESTAMPTZ '2262-04-11 00:00:00+00'"
 """Times outside do not fit nanoseconds (which Arrow and pandas use), or are no times of business."""
 EPOCH = "TIMESTAMPTZ '1970-01-01 00:00:00+00'"
+_NO_CLOCK = re.compile(r"%(?!-?[HIMSpfgnczZxX])")
+_UTC_AT_END = re.compile(r"(Z|UTC|GMT)$")
 
 
 def text_literal(text: str) -> str:
@@ -22,37 +28,120 @@ def text_literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def utc(text: str, source: Source) -> str:
-    """Return the expression of a text expression's time in UTC, NULL where it is none or is ambiguous."""
-    day = f"CAST(try_cast({text} AS DATE) AS TIMESTAMPTZ)"
-    if source.date_means == "end_of_day":
-        day = f"({day} + INTERVAL 1 DAY - INTERVAL 1 MICROSECOND)"
+def utc(text: str, source: Source, dates: str | None = None) -> str:
+    """Return the expression of a text expression's time in UTC, NULL where it is none or is ambiguous.
+
+    `dates` is the form that the column declares; without one the time is ISO.
+    """
+    if dates in UNIX:
+        return _unix(text, str(dates))
+    if dates is not None:
+        return _formatted(text, source, dates)
+    day = _day(f"CAST(try_cast({text} AS DATE) AS TIMESTAMPTZ)", source)
     return (
         f"CASE WHEN regexp_full_match({text}, '{_SHAPE}') THEN CASE WHEN length({text}) = 10 THEN {day} "
-        f"{_zoned(text, source)} ELSE try_cast({text} AS TIMESTAMPTZ) END END"
+        f"{_zoned(text, source)} ELSE {_with_offset(text)} END END"
+    )
+
+
+def date(text: str, dates: str | None = None) -> str:
+    """Return the expression of a text expression's day, NULL where it is none or says a time within the day."""
+    if dates in UNIX or (dates is not None and _aware_format(dates)):
+        moment = _unix(text, str(dates)) if dates in UNIX else _parsed(text, str(dates))
+        return f"CASE WHEN date_trunc('day', {moment}) = {moment} THEN CAST({moment} AS DATE) END"
+    if dates is not None:
+        local = _parsed(text, dates)
+        return f"CASE WHEN date_trunc('day', {local}) = {local} THEN CAST({local} AS DATE) END"
+    return (
+        f"CASE WHEN regexp_full_match({text}, '[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}([ T]00:00(:00([.]0+)?)?)?') "
+        f"THEN try_cast({text}[:10] AS DATE) END"
     )
 
 
 def aware(text: str) -> str:
-    """Return the expression that tells whether a time carries an offset: NULL for dates and for no time."""
+    """Return the expression that tells whether an ISO time carries an offset: NULL for dates and for no time."""
     tail = f"substr({text}, 12)"
     return (
         f"CASE WHEN length({text}) > 10 AND regexp_full_match({text}, '{_SHAPE}') "
-        f"THEN right({text}, 1) IN ('Z', 'z') OR contains({tail}, '+') OR contains({tail}, '-') END"
+        f"THEN right({text}, 1) IN ('Z', 'z', 'C', 'c', 'T', 't') OR contains({tail}, '+') OR contains({tail}, '-') END"
     )
 
 
-def is_time(text: str) -> str:
+def is_time(text: str, dates: str | None = None) -> str:
     """Return the expression that tells whether a text has the form of a time, ambiguous or not."""
-    return f"(regexp_full_match({text}, '{_SHAPE}') AND try_cast({text} AS TIMESTAMPTZ) IS NOT NULL)"
+    if dates in UNIX:
+        return f"({_unix(text, str(dates))} IS NOT NULL)"
+    if dates is not None:
+        return f"({_parsed(text, dates)} IS NOT NULL)"
+    return f"(regexp_full_match({text}, '{_SHAPE}') AND {_with_offset(text)} IS NOT NULL)"
+
+
+def _with_offset(text: str) -> str:
+    return f"try_cast(regexp_replace({text}, '{_ZERO}$', 'Z') AS TIMESTAMPTZ)"
+
+
+def _day(day: str, source: Source, *, month: bool = False) -> str:
+    """Return the moment that a date stands for; a month ends with its last day."""
+    if source.date_means == "end_of_day":
+        return f"({day} + INTERVAL 1 {'MONTH' if month else 'DAY'} - INTERVAL 1 MICROSECOND)"
+    return day
+
+
+def _aware_format(dates: str) -> bool:
+    return "%z" in dates or _UTC_AT_END.search(dates) is not None
+
+
+def _parsed(text: str, dates: str) -> str:
+    return f"try_strptime({text}, {text_literal(dates)})"
+
+
+def _formatted(text: str, source: Source, dates: str) -> str:
+    parsed = _parsed(text, dates)
+    if _aware_format(dates):
+        return f"CAST({parsed} AS TIMESTAMPTZ)"
+    if all(_NO_CLOCK.match(dates, at.start()) for at in re.finditer("%", dates)):
+        return _day(f"CAST({parsed} AS TIMESTAMPTZ)", source, month=re.search(r"%-?[dejuaAU]", dates) is None)
+    if source.timezone.upper() == "UTC":
+        return f"CAST({parsed} AS TIMESTAMPTZ)"
+    return f"CASE {_clear(parsed, source)} END"
+
+
+def _unix(text: str, dates: str) -> str:
+    """Return the expression of a Unix time; whole numbers are cut to microseconds as integers, no digit goes through a float."""
+    per_second = UNIX[dates]
+    whole = f"try_cast(split_part({text}, '.', 1) AS BIGINT)"
+    scale = f"{whole} * {1_000_000 // per_second}" if per_second <= 1_000_000 else f"{whole} // {per_second // 1_000_000}"
+    micros = scale
+    if per_second < 1_000_000:
+        fraction = f"try_cast('0.' || split_part({text}, '.', 2) || '0' AS DOUBLE)"
+        sign = f"CASE WHEN starts_with({text}, '-') THEN -1 ELSE 1 END"
+        micros = f"{scale} + {sign} * CAST(floor({fraction} * {1_000_000 // per_second} + 1e-6) AS BIGINT)"
+    return (
+        f"CASE WHEN regexp_full_match({text}, '[+-]?[0-9]{{1,19}}([.][0-9]*)?') "
+        f"AND abs({whole}) < {9_223_372_036 * per_second} THEN make_timestamptz({micros}) END"
+    )
 
 
 def _zoned(text: str, source: Source) -> str:
     """Return the branch for times without an offset; none is needed where the zone is UTC, DuckDB's own here."""
     if source.timezone.upper() == "UTC":
         return ""
-    zone, local = text_literal(source.timezone), f"try_cast({text} AS TIMESTAMP)"
+    clear = _clear(f"try_cast({text} AS TIMESTAMP)", source)
+    return f"WHEN NOT coalesce({aware(text)}, false) THEN CASE {clear} END"
+
+
+def _clear(local: str, source: Source) -> str:
+    """Return `WHEN ... THEN` of a local time that is one moment in the source's zone.
+
+    The zone's offsets a day before and a day after are the two that a change within these days can mean, whatever its size:
+    where both give the local time, but not the same moment, it came twice.
+    """
+    zone = text_literal(source.timezone)
     moment = f"timezone({zone}, {local})"
-    same = [f"timezone({zone}, {moment} {sign} INTERVAL {minutes} MINUTE) = {local}" for sign in "+-" for minutes in (30, 60)]
-    clear = f"timezone({zone}, {moment}) = {local} AND NOT ({' OR '.join(same)})"
-    return f"WHEN NOT coalesce({aware(text)}, false) THEN CASE WHEN {clear} THEN {moment} END"
+    candidates = []
+    for sign in "-+":
+        other = f"({moment} {sign} INTERVAL 1 DAY)"
+        candidates.append(f"timezone('UTC', {local} - (timezone({zone}, {other}) - timezone('UTC', {other})))")
+    both = " AND ".join(f"timezone({zone}, {candidate}) = {local}" for candidate in candidates)
+    twice = f"{both} AND {candidates[0]} <> {candidates[1]}"
+    return f"WHEN timezone({zone}, {moment}) = {local} AND NOT ({twice}) THEN {moment}"

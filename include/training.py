@@ -92,7 +92,9 @@ def compute(work: Work) -> Outcome:
         nothing = _empty(work)
         work.lake.replace(training_table(work.lake, use_case, nothing.schema), work.key, nothing, fence=work.fence)
         return Outcome("done", combine(["no candidate", prepared.reason, _digest(told)]), prepared.reason, outputs)
-    alone = leaks.check(prepared.frame.filter(pa.array(prepared.parts != splits.PARTS.index(splits.EVALUATION))), use_case)
+    trained = prepared.frame.filter(pa.array(prepared.parts != splits.PARTS.index(splits.EVALUATION)))
+    leaking = leaks.check(trained, use_case)
+    leaking.refuse()
     names = pa.array(splits.PARTS, pa.string()).take(pa.array(prepared.parts, pa.int8()))
     rows = prepared.frame.append_column("split", names)
     content = digest(rows, sort_by=["event_timestamp", use_case.entity.key])
@@ -100,12 +102,14 @@ def compute(work: Work) -> Outcome:
     version = work.lake.replace(table, work.key, rows, fence=work.fence)
     fitted = fit(prepared.frame, prepared.parts, use_case, current.version)
     model_digest = predictor.digest_of(fitted.files)
-    judged = {"counts": prepared.counts, "split": prepared.split, "metrics": fitted.metrics, "feature_auc": alone}
+    judged = {"counts": prepared.counts, "split": prepared.split, "metrics": fitted.metrics}
+    judged |= {"feature_auc": dict(leaking.alone), "leaks": leaking.to_dict()}
     answer = combine([content, model_digest, _digest(judged)])
     if work.rehearsal:
         return Outcome("done", answer)
     training_set = {"table": table, "digest": content, "table_version": version, "rows": len(rows)}
-    manifest = _manifest(work, current, prepared, fitted, training_set) | {"feature_auc": alone, "generation": generation}
+    manifest = _manifest(work, current, prepared, fitted, training_set)
+    manifest |= {**judged, "generation": generation}
     folder = _store(work, fitted, model_digest)
     manifest["reference"] = _reference(work, current, prepared.pins, folder)
     registry.close_stale_runs(work.settings, use_case.name, work.key)

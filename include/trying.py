@@ -169,17 +169,17 @@ def _look(
         return found
     rows = frames.answerable(records, use_case, current, spine.rows)  # the oldest look back on what was not loaded here
     rows = rows if len(rows) else spine.rows  # where none can, the frame says what is missing
-    rows = rows.slice(max(0, len(rows) - SAMPLE))
+    whole, rows = rows, rows.slice(max(0, len(rows) - SAMPLE))  # at the sample's beginning SQL sees outcomes alone, or none
     frame = frames.training_frame(settings, use_case, current, rows, frames.pins(lake, use_case, current), records=records)
     for name in frame.column_names:
         column = frame.column(name)
         found.columns.append((name, f"{column.null_count / len(frame):.1%}", *column.slice(0, HEAD).to_pylist()))
-    rate = float(pc.mean(spine.rows.column("label")).as_py())
-    found.facts.append(("label rate", f"{rate:.2%} of {len(spine.rows)} rows"))
-    found.rates = _rates(use_case, spine.rows)
+    rate = float(pc.mean(whole.column("label")).as_py())
+    found.facts.append(("label rate", f"{rate:.2%} of {len(whole)} rows"))
+    found.rates = _rates(use_case, whole)
     if 0 < rate < 1:
-        found.facts.append(("first training", _trainable(use_case, key, spine.rows, rate)))
-        found.problems += _leaks(use_case, frame)
+        found.facts.append(("first training", _trainable(use_case, key, whole, rate)))
+        _leaks(use_case, frame, found)
     else:
         found.problems.append(
             f"{use_case.name}: every label is {rate:g}, and a model needs both; see label.positive or label.sql"
@@ -188,15 +188,12 @@ def _look(
     return found
 
 
-def _leaks(use_case: UseCase, frame: pa.Table) -> list[str]:
-    """Return what the leak gate of training says of the frame, all of it; a feature that is null everywhere is named first."""
-    if nothing := list(_nulls(use_case, frame)):
-        return nothing
-    try:
-        leaks.check(frame, use_case)
-    except ConfigError as error:
-        return str(error).splitlines()
-    return []
+def _leaks(use_case: UseCase, frame: pa.Table, found: Tried) -> None:
+    """Add what the leak gate of training says of the frame, all of it: refusals are problems, questions facts."""
+    said = leaks.check(frame, use_case)
+    found.problems += _nulls(use_case, frame)
+    found.problems += [f"{use_case.name}: {one}" for one in said.refusals if one.kind != "null"]
+    found.facts += [("question", one.evidence) for one in said.questions]
 
 
 def _rates(use_case: UseCase, rows: pa.Table) -> list[tuple[str, int, str]]:

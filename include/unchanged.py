@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from include import snapshots
+from include.arrival import reach
 from include.errors import EvergreenError
 from include.lake import combine
 from include.records import StageResult
@@ -61,6 +62,8 @@ class _Look:
             return not self._restated(work) or snapshots.recorded(name, work)[fact["version"]]["digest"] == fact["digest"]
         if not fact.get("expected", True):
             return True  # a source outside its history is not read
+        if "waiting" in fact:
+            return False  # what waits may be taken since, and more may have come
         asked = (name, work.key if partitioned(source) else "")
         if asked not in self._digests:
             self._digests[asked] = self._digest(work, name)
@@ -80,9 +83,10 @@ class _Look:
             return source_digest(simulated(source, work.use_case, work.settings))
         try:
             found = {}
-            for shown, path in files_of(name, work.use_case, work.settings, work.key, self._reader):
-                with path.open("rb") as file:
-                    found[shown] = hashlib.file_digest(file, "sha256").hexdigest()
+            for key in reach(work.use_case, name, work.key):
+                for shown, path in files_of(name, work.use_case, work.settings, key, self._reader):
+                    with path.open("rb") as file:
+                        found[shown] = hashlib.file_digest(file, "sha256").hexdigest()
             return source_digest(found)
         except (EvergreenError, OSError):
             return None  # the reader says what is wrong, and where

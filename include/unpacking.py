@@ -8,10 +8,13 @@ import io
 import re
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
+
+from include.dialects import mixed_ends
 
 MAX_BYTES = 8 << 30
 MAX_RATIO = 200
@@ -23,13 +26,23 @@ class Refused(Exception):
     """The file is damaged or hostile; the message says where and what to do."""
 
 
-def plain(source: Path, head: bytes, unpacked: Path) -> tuple[Path, str]:
-    """Return the file as checked UTF-8 text without BOM (unpacked where it is compressed), and the digest of the original."""
-    for magic, name in ((b"PK\x03\x04", "zip"), (b"\xfd7zXZ", "xz"), (b"BZh", "bzip2"), (b"PAR1", "Parquet")):
-        if head.startswith(magic):
-            raise Refused(f"is a {name} file; set format, or store it as plain text, .gz or .zst")
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise Refused("is UTF-16 (byte 0); save it as UTF-8")
+class NotUtf8(Refused):
+    """The text is in another encoding than UTF-8."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A checked text: the file that holds it in UTF-8, the digest of the original, whether its lines end in several ways."""
+
+    path: Path
+    sha256: str
+    mixed: bool
+
+
+def plain(source: Path, head: bytes, unpacked: Path, *, encoding: str = "utf-8") -> Text:
+    """Return the file as checked UTF-8 text without BOM (unpacked where it is compressed)."""
+    utf8 = codecs.lookup(encoding).name == "utf-8"
+    _check_kind(head, utf8=utf8)
     state = hashlib.sha256()
     if head.startswith(b"\x1f\x8b"):
         pieces: Callable[[BinaryIO, Any], Iterator[bytes]] = _gunzip
@@ -37,27 +50,77 @@ def plain(source: Path, head: bytes, unpacked: Path) -> tuple[Path, str]:
         pieces = _unzstd
     else:
         pieces = _read
-    rewrite = pieces is not _read or head.startswith(codecs.BOM_UTF8)
-    decoder, position = codecs.getincrementaldecoder("utf-8")(), 0
+    rewrite = pieces is not _read or not utf8 or head.startswith(codecs.BOM_UTF8)
+    decoder, position, size, ends = codecs.getincrementaldecoder(encoding)(), 0, 0, _Ends()
     with source.open("rb") as file, unpacked.open("wb") if rewrite else io.BytesIO() as copy:
-        for piece in pieces(file, state):
-            at = piece.find(b"\0")
-            if at >= 0:
-                raise Refused(f"holds a NUL byte at offset {position + at} of its text; text files have none: export it again")
+        for given in pieces(file, state):
             try:
-                decoder.decode(piece)
+                text = decoder.decode(given)
             except UnicodeDecodeError as error:
-                raise Refused(
-                    f"is not UTF-8 at offset {position + error.start} of its text ({error.reason}); save it as UTF-8"
-                ) from None
+                raise _other_encoding(given, position + error.start, error.reason, encoding) from None
+            piece = given if utf8 else text.encode("utf-8")
+            _check_nul(piece, size)
             if rewrite:
-                copy.write(piece[3:] if position == 0 and piece.startswith(codecs.BOM_UTF8) else piece)
-            position += len(piece)
-            if position > MAX_BYTES:
+                copy.write(piece[3:] if size == 0 and piece.startswith(codecs.BOM_UTF8) else piece)
+            ends.count(piece)
+            position, size = position + len(given), size + len(piece)
+            if size > MAX_BYTES:
                 raise Refused(f"is larger than {MAX_BYTES >> 30} GB; split it")
     if decoder.getstate()[0]:
         raise Refused(f"ends in the middle of a character at offset {position}; it was cut off")
-    return (unpacked if rewrite else source), state.hexdigest()
+    return Text(unpacked if rewrite else source, state.hexdigest(), mixed_ends(ends.crlf, ends.lf, ends.cr))
+
+
+class _Ends:
+    """The marks that end lines, counted over pieces of a text; a CRLF counts in all three."""
+
+    def __init__(self) -> None:
+        self.crlf = self.lf = self.cr = 0
+        self._last = b""
+
+    def count(self, piece: bytes) -> None:
+        """Count those of the next piece."""
+        self.crlf += piece.count(b"\r\n") + (self._last == b"\r" and piece[:1] == b"\n")
+        self.lf += piece.count(b"\n")
+        self.cr += piece.count(b"\r")
+        self._last = piece[-1:] or self._last
+
+
+def _check_kind(head: bytes, *, utf8: bool) -> None:
+    for magic, name in ((b"PK\x03\x04", "zip"), (b"\xfd7zXZ", "xz"), (b"BZh", "bzip2"), (b"PAR1", "Parquet")):
+        if head.startswith(magic):
+            sheet = " (or an Excel sheet)" if name == "zip" else ""
+            raise Refused(f"is a {name} file{sheet}; set format, or store it as plain text, .gz or .zst")
+    if utf8 and head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise NotUtf8("is UTF-16 (byte 0); write encoding: utf-16 under the source, or save it as UTF-8")
+
+
+def _check_nul(piece: bytes, offset: int) -> None:
+    at = piece.find(b"\0")
+    if at >= 0:
+        raise Refused(
+            f"holds a NUL byte at offset {offset + at} of its text; text files have none: export it again, or write "
+            "encoding: utf-16-le (or utf-16-be) where it is UTF-16 without its mark"
+        )
+
+
+def _other_encoding(piece: bytes, offset: int, reason: str, encoding: str) -> Refused:
+    """Return the refusal of bytes that are no text of an encoding, with one that they may be of."""
+    if codecs.lookup(encoding).name != "utf-8":
+        return Refused(f"is not {encoding} at offset {offset} of its text ({reason}); mend encoding, or save it as UTF-8")
+    return NotUtf8(
+        f"is not UTF-8 at offset {offset} of its text ({reason}); save it as UTF-8, or write encoding: {western(piece)} under "
+        "the source if its letters read right so"
+    )
+
+
+def western(piece: bytes) -> str:
+    """Return the encoding that text of western Europe in one byte a character is of."""
+    try:
+        piece.decode("cp1252")
+    except UnicodeDecodeError:
+        return "latin-1"
+    return "cp1252"
 
 
 def _read(file: BinaryIO, state: Any) -> Iterator[bytes]:

@@ -111,6 +111,11 @@ class Training(Strict):
     """What is trained, on what."""
 
     exclude: list[ColumnName] = Field(default_factory=list, description="Features kept but not trained on (protected ones).")
+    known_at_decision: list[ColumnName] = Field(
+        default_factory=list,
+        description="Features of which a person says that they are known at the decision: what the leak gate finds of their"
+        " presence, ranges, pairs and weight is a question, no refusal.",
+    )
     window: Duration | None = Field(default=None, description="Only decisions so long before as_of; None: all.")
     embargo: Duration | None = Field(
         default=None,
@@ -217,9 +222,10 @@ class UseCase(Strict):
                 if spec.source == self.label.source and self.label.column == column and spec.source is not None:
                     raise ValueError(f"features.{view}: {column!r} is the label; it would leak the outcome")
                 seen[column] = view
-        unknown = [name for name in self.training.exclude if name not in seen]
-        if unknown:
-            raise ValueError(f"training.exclude names {unknown}, which no view has")
+        for where, names in (("exclude", self.training.exclude), ("known_at_decision", self.training.known_at_decision)):
+            unknown = [name for name in names if name not in seen]
+            if unknown:
+                raise ValueError(f"training.{where} names {unknown}, which no view has")
         return self
 
     @property

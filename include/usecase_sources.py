@@ -6,13 +6,42 @@ import re
 from datetime import date, timedelta
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from include.durations import Duration, lag_after_event
 from include.names import COLUMN, ColumnName
 
 Share = Annotated[float, Field(ge=0, le=1)]
 ColumnType = Literal["int64", "float64", "string", "bool", "timestamp", "date"]
+UNIX = {"unix_seconds": 1, "unix_milliseconds": 1_000, "unix_microseconds": 1_000_000, "unix_nanoseconds": 1_000_000_000}
+"""What `dates` calls Unix times, and how many of each are in a second."""
+
+
+def _as_texts(values: object, info: ValidationInfo) -> object:
+    """Return the items of a list as the texts that a file holds, where YAML has not lost how they are written.
+
+    Raises:
+        ValueError: an item is a word that YAML reads as something else, or a number whose digits may be lost.
+    """
+    if not isinstance(values, list):
+        return values
+    return [_as_text(value, info.data.get("type", "string")) for value in values]
+
+
+def _as_text(value: object, kind: str) -> object:
+    if isinstance(value, bool):
+        if kind == "bool":
+            return str(value).lower()
+        words = "yes, on or true" if value else "no, off or false"
+        raise ValueError(f"an unquoted {words} is the truth value {str(value).lower()} in YAML; quote it, such as 'NO'")
+    if isinstance(value, float) and kind != "float64":
+        raise ValueError(f"YAML reads {value!r} as a number, whose digits may be others than in the file; quote it")
+    if value is None:
+        raise ValueError("an unquoted null, ~ or nothing is no value in YAML; quote it, such as 'null'")
+    return str(value) if isinstance(value, int | float) else value
+
+
+Texts = Annotated[list[str], BeforeValidator(_as_texts, json_schema_input_type=list[str | int | float | bool])]
 
 
 class Strict(BaseModel):
@@ -44,16 +73,41 @@ class Column(Strict):
         description="Whether a value may be missing. None: yes, but not where the column is the source's key or, of events, the "
         "entity's key; true for the entity's key leaves rows without an entity out of labels and views.",
     )
-    min: float | None = None
-    max: float | None = None
-    values: list[str] | None = Field(default=None, description="The allowed values, as text.")
-    null_values: list[str] | None = Field(default=None, description="Texts that mean no value here; None: those of the source.")
+    min: int | float | None = None
+    max: int | float | None = None
+    values: Texts | None = Field(default=None, description="The allowed values, each read as a value of the column is.")
+    null_values: Texts | None = Field(default=None, description="Texts that mean no value here; None: those of the source.")
     decimal: Literal[".", ","] = Field(default=".", description="What stands before the decimals of a number.")
     thousands: Literal["", ",", ".", " ", "'"] = Field(default="", description="What groups the digits of a number.")
     percent: bool = Field(default=False, description="Numbers end in %, and 5 % is 0.05.")
-    dates: str | None = Field(default=None, max_length=60, description="How dates and times are written, such as %d.%m.%Y.")
+    unit: str | None = Field(
+        default=None,
+        max_length=12,
+        pattern=r"^[^0-9\s.,+%'-]+$",
+        description="What may stand before or after a number and is left out, such as $ or EUR.",
+    )
+    dates: str | None = Field(
+        default=None,
+        max_length=60,
+        description="How dates and times are written, such as %d.%m.%Y or %Y%m%d (as strptime has it), or unix_seconds, "
+        "unix_milliseconds, unix_microseconds, unix_nanoseconds. None: ISO.",
+    )
     regex: str | None = Field(default=None, max_length=200)
     description: str = ""
+
+    @model_validator(mode="after")
+    def _form_of_its_type(self) -> Column:
+        number = self.type in ("int64", "float64")
+        for name, allowed in (("decimal", number), ("thousands", number), ("unit", number), ("min", number), ("max", number)):
+            if getattr(self, name) != type(self).model_fields[name].default and not allowed:
+                raise ValueError(f"{name} is for columns of type int64 or float64, and this is {self.type}; leave it out")
+        if self.percent and self.type != "float64":
+            raise ValueError(f"percent is for type float64 (5 % is 0.05), and this is {self.type}; write type: float64")
+        if self.thousands == self.decimal:
+            raise ValueError(f"{self.decimal!r} cannot group the digits and begin the decimals too; mend thousands or decimal")
+        if self.dates is not None and self.dates not in UNIX and not re.search("%-?[yYGcx]", self.dates):
+            raise ValueError(f"dates {self.dates!r} names no year; write a format such as %d.%m.%Y, or one of {', '.join(UNIX)}")
+        return self
 
 
 class SqlQuery(Strict):
@@ -111,16 +165,39 @@ class Source(Strict):
         default=timedelta(hours=6),
         description="Static sources: a version read so soon after as_of is known from that partition on, else from the next.",
     )
-    null_values: list[str] = Field(default_factory=list, description="Texts that mean no value, in every column.")
-    separator: str | None = Field(default=None, max_length=4, description="CSV: what stands between values; None: found out.")
+    null_values: Texts = Field(default_factory=list, description="Texts that mean no value, in every column.")
+    separator: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=4,
+        description="CSV: what stands between values; a blank is one or more. None: comma, semicolon, tab or |, by the header.",
+    )
     header: bool = Field(default=True, description="CSV: whether the first line names the columns; if not they are c1, c2, ...")
     skip: int = Field(default=0, ge=0, description="CSV: lines before the header (or the first row) that are left out.")
     escape: Literal["double", "backslash"] = Field(default="double", description='CSV: a quote in quotes is "" or \\".')
-    encoding: str = Field(default="utf-8", description="CSV and JSON lines: how the text is encoded.")
+    encoding: str = Field(
+        default="utf-8", description="CSV and JSON lines: how the text is encoded, such as cp1252, latin-1 or utf-16."
+    )
     max_bad: Share = 0.01
     min_rows: int = Field(default=0, ge=0)
     max_rows: int | None = Field(default=None, ge=1)
     history: History | None = None
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, name: str) -> str:
+        try:
+            "".encode(name)
+        except (LookupError, ValueError):
+            raise ValueError(f"{name!r} is no encoding; write one such as utf-8, cp1252, latin-1 or utf-16") from None
+        return name
+
+    @field_validator("separator")
+    @classmethod
+    def _separates(cls, separator: str | None) -> str | None:
+        if separator is not None and (re.search(r"[\"\r\n\0]|[A-Za-z0-9]", separator)):
+            raise ValueError(f"{separator!r} cannot stand between values; write one such as ',', ';', '|', ' ' or \"\\t\"")
+        return separator
 
     @model_validator(mode="after")
     def _whole(self) -> Source:
@@ -132,6 +209,8 @@ class Source(Strict):
                 raise ValueError("a static source needs valid_from: the day from which its first version is known")
         elif self.assumed_lag is None and not re.fullmatch(COLUMN, self.arrival):
             raise ValueError(f"arrival {self.arrival!r} is neither a column nor 'event + DURATION'")
+        if self.fresh is not None and (self.kind == "static" or self.empty == "allow"):
+            raise ValueError("fresh is for events that must come: leave it out, or write kind: events and empty: block")
         if self.kind == "events" and self.event_time == self.arrival:
             raise ValueError(f"event_time and arrival are one column, {self.arrival!r}; write arrival: event + 0s")
         missing = [name for name in self.key if name not in self.columns and name not in self.time_columns]
@@ -143,6 +222,16 @@ class Source(Strict):
     def assumed_lag(self) -> timedelta | None:
         """The assumed delay of arrival after the event, or None where a column says it."""
         return lag_after_event(self.arrival)
+
+    @property
+    def takes_late(self) -> bool:
+        """Whether late rows are taken; if not they are refused. Only who records arrivals expects them to be late."""
+        return self.late == "next" if self.late is not None else self.assumed_lag is None
+
+    @property
+    def looks_back(self) -> timedelta | None:
+        """How far back late rows are looked for; None: as far as the source goes."""
+        return self.late_within if self.late_within is not None or self.sql is None else timedelta(days=7)
 
     @property
     def time_columns(self) -> list[str]:

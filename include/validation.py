@@ -354,7 +354,7 @@ class _Range:
     def _reason(self, verdict: _Verdict) -> str:
         if not verdict.blocked:
             return ""
-        told = [findings.told(name, self._use_case.sources[name], one) for name, one in verdict.judged.items()]
+        told = [findings.told(name, self._use_case.sources[name], one, verdict.profile) for name, one in verdict.judged.items()]
         said = tuple(f"{name}{mark}" for name in verdict.judged for mark in ":.")
         unsaid = [column for column in verdict.failed if not (column.startswith(said) and findings.explained(column))]
         told += [f"{column} is {verdict.profile[column]}" for column in unsaid]

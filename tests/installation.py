@@ -60,12 +60,14 @@ class Installation:
         """Run several stages for one partition."""
         return {stage: self.run(stage, key, **options) for stage in stages}
 
-    def load(self, first: str, last: str, stages: Iterable[str] = DATA_STAGES) -> list[runner.Report]:
+    def load(self, first: str, last: str, stages: Iterable[str] = DATA_STAGES, **options: Any) -> list[runner.Report]:
         """Load a range in one pass a stage."""
         keys = self.keys(first, last)
         for key in keys:
             self.ask(key, target="data")
-        return [report for stage in stages for report in runner.run_range(stage, self.name, keys, settings=self.settings)]
+        return [
+            report for stage in stages for report in runner.run_range(stage, self.name, keys, settings=self.settings, **options)
+        ]
 
     def keys(self, first: str, last: str) -> list[str]:
         """Return the keys between two, both included."""

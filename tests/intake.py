@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from include import runner
+from include import partitions, runner
 from tests import stored
 from tests.installation import Installation
 
@@ -60,9 +61,18 @@ class Intake(Installation):
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         return path
 
-    def ingest(self, key: str = "2026-01-01", **options: Any) -> runner.Report:
-        """Ingest one partition."""
-        return self.run("ingestion", key, options=options)
+    def run(self, stage: str, key: str, **options: Any) -> runner.Report:
+        """Run one stage for one partition, by default in its own night, a minute after its `as_of`."""
+        options.setdefault("started", self.night(key))
+        return super().run(stage, key, **options)
+
+    def night(self, key: str, after: timedelta = timedelta(minutes=1)) -> datetime:
+        """Return the moment of a partition's own night."""
+        return partitions.period(self.use_case, key).as_of + after
+
+    def ingest(self, key: str = "2026-01-01", at: datetime | None = None, **options: Any) -> runner.Report:
+        """Ingest one partition, at some moment or in its own night."""
+        return self.run("ingestion", key, options=options, started=at or self.night(key))
 
     def validate(self, key: str = "2026-01-01") -> runner.Report:
         """Ingest and validate one partition."""

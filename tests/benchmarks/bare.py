@@ -467,7 +467,6 @@ def _profile(name: str, source: Source, total: int, bad: int, rules: dict[str, i
         f"{name}: rows": total,
         f"{name}: share of bad rows": bad / max(total, 1),
         f"{name}: share of conflicting duplicates": 0.0,
-        f"{name}: periods since the newest arrival": 0.5,
     }
     for column in source.columns:
         wrong = sum(count for rule, count in rules.items() if rule.startswith(f"{column}: "))

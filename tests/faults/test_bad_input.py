@@ -92,7 +92,7 @@ FILES = {
     "53 endless quote": ("csv", (HEAD + LINE.replace("30", '"30') + LINE * 50).encode(), "line 2 opens a quote"),
     "54 gzip bomb": ("csv.gz", gzip.compress(HEAD.encode() + b"0" * 200_000_000), "more than 200 times its size"),
     "37 duplicated column": ("csv", (HEAD.strip() + ",paid\n" + LINE).encode(), "has the column 'paid' twice"),
-    "37 column without a name": ("csv", (HEAD.strip() + ",\n" + LINE).encode(), "column 7 of its header has no name"),
+    "37 column without a name": ("csv", (HEAD.strip() + ",\n" + LINE).encode(), "no line that could be read as its 7 columns"),
     "no text at all": ("csv", b"PK\x03\x04" + os.urandom(500), "is a zip file"),
 }  # fmt: skip
 

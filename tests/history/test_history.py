@@ -111,6 +111,7 @@ def test_a_later_correction_leaves_the_older_day_and_is_seen_by_a_later_one(shop
 
 
 def test_a_restated_file_is_refused_then_accepted_with_a_reason_and_stale_days_are_listed(shop: Intake) -> None:
+    shop.define(more="max_bad: 0.5\n    late: refuse")
     for key in ("2026-01-01", "2026-01-02"):
         shop.day(key, DATA_STAGES)
     before = shop.digests()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -130,10 +131,17 @@ def test_without_a_verdict_nothing_can_be_released(desk: Desk) -> None:
         deployment.reads(work)
 
 
-def test_without_a_node_nothing_is_released(desk: Desk) -> None:
+def test_without_a_node_nothing_is_released(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody waits for the answer of a node that is not there, and what is missing is said before the wait."""
     desk.candidate(1)
+    monkeypatch.setattr(deployment, "NODE_SECONDS", 0.3)
+    started = time.monotonic()
     with pytest.raises(Unavailable, match="evergreen serve"):
-        desk.deploy(wait=0.3)
+        desk.deploy()
+    assert time.monotonic() - started < 60
+    assert "no serving node follows this use case; start one with `evergreen serve`; waiting" in caplog.text
     assert desk.records.route(NAME).champion is None
 
 

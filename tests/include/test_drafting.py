@@ -107,14 +107,14 @@ def test_parquet_keeps_its_types(tmp_path: Path) -> None:
 
 def test_what_a_person_knows_is_taken(tmp_path: Path) -> None:
     rows: list[list[object]] = [
-        [n, n % 7, f"2025-01-{1 + n % 28:02}", f"2025-02-{1 + n % 28:02}", n % 2, n // 50 % 2] for n in range(100)
+        [n, n % 9, f"2025-01-{1 + n % 28:02}", f"2025-02-{1 + n % 28:02}", n % 2, n // 50 % 2] for n in range(100)
     ]
     table = write(tmp_path / "t.csv", ["a", "b", "seen", "start_date", "up", "down"], rows)
     with pytest.raises(ConfigError, match="name it with --label"):
         drafting.draft(table)
     case = usecase_file.parse(drafting.draft(table, key="b", time="seen", label="down")[1], folder=tmp_path)
     assert (case.entity.key, case.sources["rows"].event_time, case.label.column) == ("b", "seen", "down")
-    with pytest.raises(ConfigError, match="--key 'c': no such column"):
+    with pytest.raises(ConfigError, match="--entity 'c': no such column"):
         drafting.draft(table, key="c")
 
 
@@ -149,7 +149,7 @@ def test_hostile_headers_and_values_reach_neither_yaml_nor_sql(tmp_path: Path) -
         ("id,date,label\n", "no rows"),
         ("id,when,label\n1,soon,0\n2,later,1\n", "no column holds dates"),
         ("id,date,x\n1,2025-01-01,5\n2,2025-01-02,7\n", "no column holds just 0 and 1"),
-        ("date,label,x\n" + "2025-01-01,0,5\n2025-01-01,1,5\n" * 9, "name it with --key"),
+        ("date,label,x\n" + "2025-01-01,0,5\n2025-01-01,1,5\n" * 9, "name it with --entity"),
         ("id,date,label\n" + "".join(f"{n},2025-01-01,{n % 2}\n" for n in range(9)), "no column is left that could be a feature"),
     ],
 )

@@ -115,6 +115,20 @@ def test_a_rerun_takes_the_same_rows_and_the_source_digest_tells_them(till: Till
     assert "redriven" not in till.ingest(DAYS[3]).outputs["sources"]["orders"]
 
 
+def test_a_listing_holds_the_first_rows_and_cuts_their_values(till: Till) -> None:
+    """A quarantine of any size can be looked at: what is not shown is not read into memory."""
+    long = "x" * 100_000
+    extra = "".join(f"{n},1,2026-01-03T10:00:00Z,2026-01-03T10:00:00Z,{long},1\n" for n in range(10, 30))
+    till.put(HEAD + ROWS + extra)
+    till.validate(DAYS[2])
+    rows = quarantine.found(till.settings, till.records, till.use_case, limit=5)
+    assert [(row.partition, row.row) for row in rows] == [(DAYS[0], 2), (DAYS[0], 3), (DAYS[2], 8), (DAYS[2], 9), (DAYS[2], 10)]
+    assert max(len(value) for row in rows for value in row.values.values()) == quarantine.SHOWN
+    counts = quarantine.rules(till.settings, till.use_case)
+    assert counts == {"amount: above_max": 1, "amount: not_float64": 21}
+    assert len(quarantine.found(till.settings, till.records, till.use_case, rule="amount: above_max")) == 1
+
+
 def test_a_range_day_by_day_and_backwards_give_equal_digests(made: Path, tmp_path: Path) -> None:
     found = []
     for how in ("range", "daily", "backwards"):

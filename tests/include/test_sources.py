@@ -185,10 +185,10 @@ def test_a_killed_reader_is_an_error_of_the_file(tmp_path: Path) -> None:
 
 
 def test_an_ending_that_says_no_format_needs_one(tmp_path: Path) -> None:
-    put(tmp_path, "a.dat", f"{HEADER}\n{ROW}\n")
+    put(tmp_path, "a.bin", f"{HEADER}\n{ROW}\n")
     with pytest.raises(SourceError, match="write format"):
         rows(tmp_path)
-    assert texts(rows(tmp_path, "path: data/a.dat\n    format: csv")) == [TEXT]
+    assert texts(rows(tmp_path, "path: data/a.bin\n    format: csv")) == [TEXT]
 
 
 def test_a_simulated_stream_comes_as_text(tmp_path: Path) -> None:

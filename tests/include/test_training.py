@@ -209,7 +209,7 @@ def test_labels_that_are_no_outcome_are_refused() -> None:
 def test_a_feature_that_is_null_everywhere_is_named() -> None:
     empty = frame(lambda columns: columns.update(region=pa.nulls(len(columns["label"]), pa.string())))
     with pytest.raises(ConfigError, match=r"'region' of visits is null on all 1800 training rows"):
-        leaks.check(empty, use_case())
+        leaks.check(empty, use_case()).refuse()
 
 
 @pytest.mark.parametrize(
@@ -226,10 +226,10 @@ def test_a_feature_that_knows_the_outcome_is_named(leak: Callable[[Any, Any], An
     noise = np.random.default_rng(1).normal(size=1800)
     leaking = frame(lambda columns: columns.update(income=pa.array(list(leak(columns["label"], noise)), pa.float64())))
     with pytest.raises(ConfigError, match=r"leaks through income \((0\.99|1\.00)"):
-        leaks.check(leaking, use_case())
+        leaks.check(leaking, use_case()).refuse()
     text = frame(lambda columns: columns.update(region=[f"outcome {value}" for value in columns["label"]]))
     with pytest.raises(ConfigError, match="leaks through region"):
-        leaks.check(text, use_case())
+        leaks.check(text, use_case()).refuse()
 
 
 @pytest.mark.parametrize(
@@ -244,11 +244,13 @@ def test_a_feature_that_knows_the_outcome_is_named(leak: Callable[[Any, Any], An
 )
 def test_ids_are_no_features(column: str, make: Callable[[Any], Any]) -> None:
     with pytest.raises(ConfigError, match=f"{column!r} of visits is an id"):
-        leaks.check(frame(lambda columns: columns.update({column: make(columns["customer_id"])})), use_case())
+        leaks.check(frame(lambda columns: columns.update({column: make(columns["customer_id"])})), use_case()).refuse()
 
 
 def test_honest_features_pass_the_leak_check() -> None:
-    alone = leaks.check(frame(), use_case())
+    found = leaks.check(frame(), use_case())
+    assert not found.refusals
+    alone = found.alone
     assert 0.6 < alone["income"] < 0.8
     assert 0.5 <= alone["region"] < 0.65
 
@@ -257,7 +259,7 @@ def test_a_text_with_many_values_that_say_nothing_is_no_leak() -> None:
     generator = np.random.default_rng(3)
     values = [f"r{number}" for number in generator.integers(0, 400, 1800)]
     many = frame(lambda columns: columns.update(region=values))
-    assert leaks.check(many, use_case())["region"] < 0.6
+    assert leaks.check(many, use_case()).alone["region"] < 0.6
 
 
 # the stage

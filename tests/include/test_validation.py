@@ -173,11 +173,11 @@ def test_late_rows_of_a_partitions_own_file_are_quarantined_or_taken_as_they_com
     content = (
         HEAD + "1,1,2025-12-30,2025-12-31T10:00:00Z,1,1\n2,1,2026-01-01,2026-01-01T10:00:00Z,1,1\n3,1,2026-01-01,2026-01-03,1,1\n"
     )
-    made = Intake(tmp_path / "refuse", path="{partition}.csv", more="max_bad: 1")
+    made = Intake(tmp_path / "refuse", path="{partition}.csv", more="max_bad: 1\n    late: refuse")
     made.put(content, "2026-01-01.csv")
     made.validate()
     assert made.rules("2026-01-01") == {1: "created_timestamp: late", 3: "created_timestamp: in_future"}
-    made = Intake(tmp_path / "next", path="{partition}.csv", more="max_bad: 1\n    late: next")
+    made = Intake(tmp_path / "next", path="{partition}.csv", more="max_bad: 1")
     made.put(content, "2026-01-01.csv")
     made.validate()
     assert made.rules("2026-01-01") == {3: "created_timestamp: in_future"}

@@ -1,0 +1,188 @@
+"""Dialects of CSV: what a source declares, what is found out for a draft, and the rewriting of lines that no parser takes.
+
+Runs in the child process that opens foreign files (include/foreign.py).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+SEPARATORS = (",", ";", "\t", "|")
+SAMPLE = 1 << 20
+ROWS = 500
+MAX_TITLE = 20  # lines before the header that are looked through
+_UNIT = "\x1f"  # stands for a separator of several characters, which Python's csv does not take
+BACKSLASHED = re.compile(r'\\"(?=[^",;\t|\r\n])')
+"""A quote after a backslash that does not end its cell: where quotes are doubled, a backslash may only stand before the end."""
+_NUMBER = re.compile(r"[+-]?[$€£]?[0-9][0-9.,' ]*%?|[+-]?[.,][0-9]+|[0-9:./TZ +-]{8,}")
+_SEVERAL = re.compile("[,;\t|]")
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a CSV is written; `separator` None is found out by the header."""
+
+    separator: str | None = None
+    header: bool = True
+    skip: int = 0
+    escape: str = "double"
+    encoding: str = "utf-8"
+
+
+def cells(text: str, separator: str, *, escape: str = "double", limit: int = 1) -> list[list[str]]:
+    """Return the cells of the first lines of a text; lines without any are left out."""
+    if len(separator) > 1:
+        text, separator = text.replace(separator, _UNIT), _UNIT
+    escaped = "\\" if escape == "backslash" else None
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, escapechar=escaped, doublequote=escaped is None)
+    rows: list[list[str]] = []
+    try:
+        for row in reader:
+            if row:
+                rows.append(row)
+            if len(rows) == limit:
+                break
+    except csv.Error:  # a NUL or an endless cell: the parser that reads the file says where
+        pass
+    return rows
+
+
+def names_of(row: Sequence[str]) -> list[str]:
+    """Return a header's names; a column without one is called as pandas calls it."""
+    return [name.strip() or f"Unnamed: {index}" for index, name in enumerate(row)]
+
+
+def guessed(path: Path, encoding: str) -> Dialect:
+    """Return the dialect of a text file in UTF-8, by its first lines; `encoding` is what it was read from."""
+    with path.open("rb") as file:
+        start = file.read(SAMPLE)
+    text = start.decode("utf-8", "ignore").replace("\r\n", "\n").replace("\r", "\n")
+    if len(start) == SAMPLE:
+        text = text[: text.rfind("\n") + 1] or text
+    escape = "backslash" if BACKSLASHED.search(text) else "double"
+    best: tuple[tuple[bool, int, int], Dialect] = ((False, -1, 0), Dialect(",", escape=escape, encoding=encoding))
+    for separator in (*SEPARATORS, ", ", " "):
+        sample = _without_runs(text) if separator == " " else text
+        rows = cells(sample, separator, escape=escape, limit=ROWS)
+        widths = [len(row) for row in rows]
+        usual = max(sorted(set(widths[MAX_TITLE:] or widths[1:] or widths)), key=widths.count, default=0)
+        first = next((index for index, width in enumerate(widths) if width == usual), 0)
+        if usual < 2 or first > MAX_TITLE or any(width >= usual for width in widths[:first]):
+            continue
+        table = rows[first:]
+        whole = [row for row in table if len(row) == usual]
+        steady = len(whole) >= 0.9 * len(table) and (separator != " " or len(whole) == len(table))
+        atoms = sum(_atomic(cell) for row in whole for cell in row) / (usual * len(whole))
+        rank = (steady, round(20 * atoms), usual)
+        if separator == ", " and not re.search(', "', sample):
+            continue  # the comma alone says the same: blanks around a value are left out
+        if rank > best[0]:
+            skip = _lines_before(text, rows[first], separator, escape) if first else 0
+            found = Dialect(separator, _is_header(whole), skip, escape, encoding)
+            best = (rank, found)
+    if best[0][1] < 0:  # one column
+        return replace(best[1], header=_is_header(cells(text, ",", limit=ROWS)))
+    return best[1]
+
+
+def _atomic(cell: str) -> bool:
+    """Tell whether a cell looks like one value: a number, also with a decimal comma, or a text without separators."""
+    return not _SEVERAL.search(cell) or bool(_NUMBER.fullmatch(cell.strip()))
+
+
+def _lines_before(text: str, row: Sequence[str], separator: str, escape: str) -> int:
+    """Return how many lines stand before a row."""
+    for number, line in enumerate(text.split("\n", MAX_TITLE + 2)):
+        shown = _without_runs(line) if separator == " " else line
+        if shown and cells(shown, separator, escape=escape)[:1] == [list(row)]:
+            return number
+    return 0
+
+
+def _is_header(rows: Sequence[Sequence[str]]) -> bool:
+    """Tell whether the first row names the columns.
+
+    It does where it is a word over a column of numbers or dates. Where it fits into such columns, or repeats a name, or most
+    of its words come again below, it is a row.
+    """
+    if len(rows) < 2:
+        return True
+    first, below = [cell.strip() for cell in rows[0]], rows[1:]
+    as_value = again = 0
+    for index, cell in enumerate(first):
+        values = [row[index].strip() for row in below]
+        filled = [value for value in values if value]
+        numbers = sum(bool(_NUMBER.fullmatch(value)) for value in filled)
+        if filled and numbers >= 0.8 * len(filled):
+            if cell and not _NUMBER.fullmatch(cell) and cell not in filled:
+                return True
+            as_value += bool(cell)
+        again += bool(cell) and cell in filled
+    if _counts_up([cell for cell in first if _NUMBER.fullmatch(cell)]):
+        return True
+    named = [cell for cell in first if cell]
+    twice = len({cell.lower() for cell in named}) < len(named)
+    return not (as_value or twice or again > len(first) / 2)
+
+
+def _counts_up(numbers: Sequence[str]) -> bool:
+    """Tell whether numbers are names of columns that count on: years, or three and more of any kind."""
+    if len(numbers) < 2 or not all(number.isdecimal() for number in numbers):
+        return False
+    values = [int(number) for number in numbers]
+    on = values == list(range(values[0], values[0] + len(values)))
+    return on and (len(values) > 2 or 1900 <= values[0] <= 2100)
+
+
+def _without_runs(text: str) -> str:
+    return re.sub("[ \t]+", " ", re.sub("(?m)^[ \t]+|[ \t]+$", "", text))
+
+
+def mixed_ends(crlf: int, lf: int, cr: int) -> bool:
+    """Tell whether lines end in more than one way, by the counts of each mark (a CRLF counts in all three)."""
+    return lf > 0 and (0 < crlf < lf or cr > crlf)
+
+
+def tidied(path: Path, out: Path, dialect: Dialect, *, mixed: bool) -> Path:
+    """Write a text file without the lines to skip, with one kind of line end, and with one blank where several separate.
+
+    What stands in quotes is left as it is.
+    """
+    blanks, inside = dialect.separator == " ", False
+    escaped = re.compile(rb'\\.|"') if dialect.escape == "backslash" else re.compile(rb'"')
+    with path.open("rb") as file, out.open("wb") as to:
+        lines = iter(file) if not _only_cr(path) else iter(io.BytesIO(path.read_bytes().replace(b"\r", b"\n")))
+        for number, line in enumerate(lines):
+            if number < dialect.skip:
+                continue
+            parts, outside = [], not inside
+            at = 0
+            for mark in escaped.finditer(line):
+                if mark[0] == b'"':
+                    parts.append((line[at : mark.start()], not inside))
+                    inside, at = not inside, mark.end()
+            parts.append((line[at:], not inside))
+            shown = [_bare(text, mixed=mixed, blanks=blanks) if bare else text for text, bare in parts]
+            whole = b'"'.join(shown)
+            if blanks and outside:
+                whole = whole.lstrip(b" ")
+            to.write(whole if inside else whole.rstrip(b"\r\n" + (b" " if blanks else b"")) + b"\n")
+    return out
+
+
+def _bare(text: bytes, *, mixed: bool, blanks: bool) -> bytes:
+    """Return a piece outside quotes."""
+    if mixed:
+        text = re.sub(rb"\r+(?!\n)|\r+\n", b"\n", text)
+    return re.sub(rb"[ \t]+", b" ", text) if blanks else text
+
+
+def _only_cr(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(SAMPLE)
+    return b"\r" in start and b"\n" not in start

@@ -1,0 +1,81 @@
+"""One rule for a value: the DuckDB expressions that turn a column's text into its typed value.
+
+Contract, arrival and draft ask here and nowhere else, so what a draft says of a table is what the contract does with it.
+Every text, keys among them, is trimmed of blanks, tabs, line breaks and no-break spaces at both ends; what is then empty, or
+one of the column's (else the source's) `null_values`, is no value, in every format. Raw rows stay as they were delivered.
+"""
+
+from __future__ import annotations
+
+import re
+
+from include.lake import quote
+from include.times import date, text_literal, utc
+from include.usecase_sources import Column, Source
+
+BLANKS = " \t\r\n\u00a0"
+_TRUE, _FALSE = "'true', 't', 'yes', 'y', '1'", "'false', 'f', 'no', 'n', '0'"
+_GROUPS = {"": "", ",": ",", ".": "[.]", " ": "[ \u00a0\u2007\u202f]", "'": "['\u2019]"}
+
+
+def cell(name: str, source: Source) -> str:
+    """Return the expression of a raw column's text: trimmed, NULL where it means no value."""
+    return said(quote(name), source.columns.get(name), source)
+
+
+def said(text: str, column: Column | None, source: Source) -> str:
+    """Return the expression of a raw text expression: trimmed, NULL where it means no value."""
+    # trimming by a set of characters costs ten times as much as trimming blanks, so it is kept for the texts that need it
+    rare = " OR ".join(f"contains({text}, '{blank}')" for blank in BLANKS[1:])
+    trimmed = f"(CASE WHEN {rare} THEN trim({text}, '{BLANKS}') ELSE trim({text}) END)"
+    none = source.null_values if column is None or column.null_values is None else column.null_values
+    if not none:
+        return f"nullif({trimmed}, '')"
+    listed = ", ".join(text_literal(token.strip(BLANKS)) for token in ["", *none])
+    return f"CASE WHEN {trimmed} NOT IN ({listed}) THEN {trimmed} END"
+
+
+def typed(text: str, column: Column, source: Source) -> str:
+    """Return the expression of a cell's value as the column's type, NULL where the text is none."""
+    if column.type == "string":
+        return text
+    if column.type == "int64":
+        digits = _plain(text, column)
+        return (
+            f"CASE WHEN regexp_full_match({digits}, '[+-]?[0-9]+([.]0*)?') "
+            f"THEN try_cast(split_part({digits}, '.', 1) AS BIGINT) END"
+        )
+    if column.type == "float64":
+        number = f"try_cast({_plain(text, column)} AS DOUBLE)" + (" / 100" if column.percent else "")
+        return f"CASE WHEN NOT contains({text}, '_') THEN {number} + 0.0::DOUBLE END"
+    if column.type == "bool":
+        return f"CASE WHEN lower({text}) IN ({_TRUE}) THEN true WHEN lower({text}) IN ({_FALSE}) THEN false END"
+    if column.type == "date":
+        return date(text, column.dates)
+    return utc(text, source, column.dates)
+
+
+def moment(name: str, source: Source) -> str:
+    """Return the expression of a raw column's time in UTC, whatever type the column is declared with."""
+    return utc(cell(name, source), source, dates_of(name, source))
+
+
+def dates_of(name: str, source: Source) -> str | None:
+    """Return the form in which a column's times are written; None for ISO."""
+    return source.columns[name].dates if name in source.columns else None
+
+
+def _plain(text: str, column: Column) -> str:
+    """Return the expression of a number's text as a cast reads it, NULL where it is not of the form that the column declares."""
+    if (column.decimal, column.thousands, column.percent, column.unit) == (".", "", False, None):
+        return text
+    group, point = _GROUPS[column.thousands], "," if column.decimal == "," else "[.]"
+    digits = f"([0-9]{{1,3}}({group}[0-9]{{3}})+|[0-9]+)" if group else "[0-9]+"
+    unit = re.escape(column.unit) if column.unit else ""
+    before, after = (f"({unit}[ \u00a0\u202f]?)?", f"([ \u00a0\u202f]?{unit})?") if unit else ("", "")
+    percent = "[ \u00a0\u202f]?%" if column.percent else ""
+    form = f"[+-]?{before}[+-]?({digits}({point}[0-9]*)?|{point}[0-9]+)([eE][+-]?[0-9]+)?{percent}{after}"
+    dropped = "|".join(part for part in (unit, group, "[% \u00a0\u202f]") if part)
+    minus = f"replace({text}, '\u2212', '-')"  # the minus sign of typesetters
+    bare = f"regexp_replace({minus}, {text_literal(dropped)}, '', 'g')"
+    return f"CASE WHEN regexp_full_match({minus}, {text_literal(form)}) THEN replace({bare}, ',', '.') END"

@@ -1,0 +1,208 @@
+"""What a draft takes each column for: guesses are checked against the rows, and what only a person can choose is asked for."""
+
+from __future__ import annotations
+
+import csv
+import random
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from include import checking, drafting, leaks, usecase_file
+from include.errors import ConfigError
+from include.free_text import hardly_repeats
+from include.usecase import UseCase
+
+Rows = dict[str, list[Any]]
+N = 300
+AT = datetime(2025, 1, 1, 0, 7, tzinfo=UTC)
+
+
+def orders(**more: list[Any]) -> Rows:
+    """Return orders of 40 customers, each at a time of its own."""
+    rng = random.Random(4)
+    whole: Rows = {
+        "order_id": [1_000 + n for n in range(N)],
+        "customer_id": [rng.randrange(40) for _ in range(N)],
+        "event_time": [(AT + timedelta(hours=3 * n)).isoformat() for n in range(N)],
+        "amount": [round(rng.gauss(50, 9), 2) for _ in range(N)],
+    }
+    whole |= more
+    if "returned" not in whole and not any(name.startswith("y_") for name in whole):
+        whole["returned"] = [int(rng.random() < 0.3) for _ in range(N)]
+    return {name: values for name, values in whole.items() if values}
+
+
+def drafted(folder: Path, rows: Rows, **options: str) -> tuple[UseCase, str]:
+    path = folder / "t.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([list(rows), *zip(*rows.values(), strict=True)])
+    text = drafting.draft(path, **options)[1]
+    use_case = usecase_file.parse(text, folder=folder)
+    assert list(checking.problems(use_case)) == []
+    return use_case, text
+
+
+def days(step: timedelta = timedelta(days=1), first: date = date(2025, 1, 1)) -> list[date]:
+    return [first + n * step for n in range(N)]
+
+
+def test_orders_of_one_customer_on_one_day_make_each_order_an_entity(tmp_path: Path) -> None:
+    rows = orders(event_time=[date(2025, 1, 1) + timedelta(days=n // 30) for n in range(N)])
+    use_case, text = drafted(tmp_path, rows)
+    assert (use_case.entity.key, use_case.sources["rows"].key) == ("order_id", ["order_id"])
+    assert "customer_id" not in use_case.feature_types
+    assert "guessed: an entity a row, since" in text
+    assert "rows share 'customer_id' and 'event_time' with another" in text
+    with pytest.raises(ConfigError, match=r"a finer time with --time, or with --entity a column .*, such as 'order_id'"):
+        drafted(tmp_path, rows, key="customer_id")
+    with pytest.raises(ConfigError, match=r"a finer time with --time, or with --entity a column that each row has of its own$"):
+        drafted(tmp_path, {name: values for name, values in rows.items() if name != "order_id"})
+
+
+def test_the_draft_says_how_many_decisions_it_makes_and_how_many_are_one(tmp_path: Path) -> None:
+    rows = orders()
+    rows["returned"][:10] = [None] * 10
+    _, text = drafted(tmp_path, rows)
+    rate = sum(rows["returned"][10:]) / (N - 10)
+    assert f'# Its rows make {N} decisions; {rate:.1%} of those with an outcome have the outcome "1" of "returned".' in text
+
+
+@pytest.mark.parametrize(
+    ("times", "event", "others"),
+    [
+        ({"birth_date": days(timedelta(days=9), date(1950, 1, 1)), "signup_date": days()}, "signup_date", '"birth_date"'),
+        ({"status_date": days(), "applied": days()}, "applied", '"status_date"'),
+        ({"closedAt": days(), "someDay": days()}, "someDay", '"closedAt"'),
+    ],
+)
+def test_the_time_of_a_row_is_no_birth_and_no_outcome(tmp_path: Path, times: Rows, event: str, others: str) -> None:
+    use_case, text = drafted(tmp_path, orders(event_time=[], **times))
+    assert use_case.sources["rows"].event_time == event
+    assert f"others: {others}" in text
+
+
+@pytest.mark.parametrize("name", ["reservation_status_date", "date_of_birth", "end_date", "result time"])
+def test_a_time_of_the_outcome_or_of_a_birth_alone_is_asked_about(tmp_path: Path, name: str) -> None:
+    rows = orders(event_time=[], **{name: days()})
+    with pytest.raises(ConfigError, match=f"'{name}' .* name the column that says when each row happened with --time"):
+        drafted(tmp_path, rows)
+    use_case, text = drafted(tmp_path, rows, time=name)
+    assert "# given: when the row happened" in text
+    assert use_case.entity.key == "customer_id"
+
+
+@pytest.mark.parametrize("name", ["__index_level_0__", "Unnamed: 0", "unnamed_0", "index"])
+def test_the_place_of_a_row_in_a_file_is_no_feature_no_time_and_no_key(tmp_path: Path, name: str) -> None:
+    use_case, text = drafted(tmp_path, orders(order_id=[], **{name: list(range(N))}))
+    assert use_case.feature_types == {"amount": "float64"}
+    assert use_case.sources["rows"].key == ["customer_id", "event_time"]
+    assert "left out (the place of a row in a file)" in text
+
+
+def test_a_unique_id_ranks_above_other_columns_that_repeat_and_weeks_are_no_ids(tmp_path: Path) -> None:
+    rows = orders(customer_id=[], shop_id=[n % 30 for n in range(N)], week_number=[n % 53 for n in range(N)])
+    assert drafted(tmp_path, rows)[0].entity.key == "order_id"
+    with pytest.raises(ConfigError, match=r"no column names whom a row is about .* name it with --entity"):
+        drafted(tmp_path, {name: values for name, values in rows.items() if name not in ("order_id", "shop_id")})
+
+
+def test_two_columns_that_could_be_the_outcome_are_both_named(tmp_path: Path) -> None:
+    rows = orders(churned=[n % 2 for n in range(N)], paid=[int(n % 3 == 0) for n in range(N)], returned=[])
+    with pytest.raises(ConfigError, match=r"\['churned', 'paid'\] could each be the label; name it with --label"):
+        drafted(tmp_path, rows)
+    assert drafted(tmp_path, rows, label="paid")[0].label.column == "paid"
+
+
+@pytest.mark.parametrize(
+    ("values", "positives"),
+    [
+        (["1.0", "0.0", "0.0", ""], []),
+        (["yes", "no"], []),
+        (["<=50K", ">50K", "<=50K"], [">50K"]),
+        (["<=50K", ">50K", "<=50K.", ">50K.", "<=50K"], [">50K", ">50K."]),
+        (["1", "2", "1"], ["2"]),
+        (["good", "bad", "good"], ["bad"]),
+    ],
+)
+def test_a_label_is_any_column_of_two_values(tmp_path: Path, values: list[str], positives: list[str]) -> None:
+    column = [values[n % len(values)] for n in range(N)]
+    use_case, text = drafted(tmp_path, orders(y_income=column), label="y_income")
+    assert sorted(use_case.label.positives) == positives
+    one = positives or ["1.0", "yes"]
+    rate = sum(value in one for value in column) / sum(value != "" for value in column)
+    assert f"; {rate:.1%} of those with an outcome" in text
+    assert "# given; the score is" in text
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ([None] * N, "--label 'y_x' has no values"),
+        ([0] * N, "--label 'y_x' holds one value only"),
+        ([n % 3 for n in range(N)], "--label 'y_x' holds more than two values, such as"),
+    ],
+)
+def test_what_cannot_be_a_label_is_named(tmp_path: Path, values: list[Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        drafted(tmp_path, orders(y_x=values), label="y_x")
+
+
+def test_a_column_of_one_value_is_named_where_it_would_be_the_label(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no column holds just 0 and 1 .*'returned' hold\(s\) one value only"):
+        drafted(tmp_path, orders(returned=[0] * N))
+
+
+def test_names_of_ours_are_renamed(tmp_path: Path) -> None:
+    ours = ["rule", "Split", "label", "partition", "created_timestamp", "source_row", "__own"]
+    use_case, _ = drafted(tmp_path, orders(**{name: [n % 7 for n in range(N)] for name in ours}))
+    columns = use_case.sources["rows"].columns
+    assert {column.header or name for name, column in columns.items()} >= set(ours)
+    assert {"rule_value", "Split_value", "label_value", "own"} <= use_case.feature_types.keys()
+
+
+def test_letters_of_other_scripts_are_written_out(tmp_path: Path) -> None:
+    use_case, _ = drafted(tmp_path, orders(**{"Größe in m": [n % 9 for n in range(N)]}), name="Köln Übersicht")
+    assert use_case.name == "koeln_uebersicht"
+    assert use_case.sources["rows"].columns["Groesse_in_m"].header == "Größe in m"
+
+
+@pytest.mark.parametrize(
+    ("dates", "cadence"),
+    [
+        ([date(2015 + n // 12, n % 12 + 1, 1) for n in range(120)], "month"),
+        ([date(2024, 1, 1) + timedelta(weeks=n) for n in range(20)], "week"),
+        ([date(2024, 1, 1) + timedelta(days=n) for n in range(60)], "day"),
+    ],
+)
+def test_the_cadence_is_the_rhythm_of_the_dates(tmp_path: Path, dates: list[date], cadence: str) -> None:
+    rows = orders(event_time=[dates[n % len(dates)] for n in range(N)], customer_id=[])
+    assert drafted(tmp_path, rows)[0].cadence == cadence
+
+
+def test_features_that_sound_of_after_the_outcome_are_marked(tmp_path: Path) -> None:
+    more = {
+        name: [n % 5 for n in range(N)] for name in ("days_overdue", "ChargedOffAmount", "final_grade", "channel_nr_of_visits")
+    }
+    _, text = drafted(tmp_path, orders(**more))
+    marked = [line.split(":")[0].strip() for line in text.splitlines() if "sounds of after the outcome" in line]
+    assert marked == ["days_overdue", "ChargedOffAmount", "final_grade"]
+
+
+def test_draft_and_training_judge_free_text_by_one_rule(tmp_path: Path) -> None:
+    titles = [f"title {n % 147}" for n in range(N)]  # 49 % of all rows differ, but all of the first half do
+    _, text = drafted(tmp_path, orders(title=titles))
+    assert "# title: left out (different on most rows, as names and free text are)" in text
+    first = pa.table({"title": titles[: N // 2], "customer_id": list(range(N // 2))})
+    assert hardly_repeats(N // 2, 147)
+    assert leaks._is_id(first, "title", "customer_id")
+
+
+def test_the_wording_of_min_rows_is_true(tmp_path: Path) -> None:
+    rows = orders(returned=[int(n % 2 == 0) for n in range(N)])
+    use_case, text = drafted(tmp_path, rows)
+    assert use_case.gates.min_rows == N // 2 // 10
+    assert "half of a fifth of the rarer outcome" in text

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from include import trying, usecase_file
+from include.config import ROOT, Settings
+from include.errors import ConfigError
+from include.usecase_file import load
+
+DAYS = 40
+SHOP = """name: shop
+history: {first: 2026-01-01, last: 2026-02-09}
+entity: {name: customer, key: customer_id}
+sources:
+  orders:
+    path: orders.csv
+    arrival: event + 0s
+    key: [order_id]
+    empty: allow
+    columns:
+      order_id: {type: int64}
+      customer_id: {type: int64}
+      amount: {type: float64}
+      leak: {type: float64}
+      paid: {type: int64}
+label:
+  sql: >-
+    SELECT customer_id, event_timestamp, event_timestamp + INTERVAL 2 DAY AS label_timestamp, paid AS label FROM orders
+    WHERE event_timestamp + INTERVAL 2 DAY < getvariable('as_of')
+  delay: 3d
+  lookback: 5d
+features:
+  spending:
+    lookback: 4d
+    ttl: 3d
+    columns: {total: float64}
+    sql: SELECT customer_id, sum(amount) AS total FROM orders GROUP BY customer_id
+gates: {min_rows: 20}
+"""
+
+
+def shop(folder: Path, text: str = SHOP, repeated: bool = False) -> Path:
+    """Write a use case whose every customer orders every day; the outcome follows the day and the customer."""
+    lines = ["order_id,customer_id,event_timestamp,amount,leak,paid"]
+    for day in range(DAYS):
+        month, date = (1, day + 1) if day < 31 else (2, day - 30)
+        for customer in range(12):
+            paid = (day * 7 + customer * 5) % 3 == 0
+            stamp = f"2026-{month:02}-{date:02}T{customer:02}:00:00Z"
+            lines.append(f"{day * 100 + customer},{customer},{stamp},{(day * customer) % 11},{paid + customer / 100},{int(paid)}")
+    if repeated:
+        lines.append(lines[-1])
+    (folder / "orders.csv").write_text("\n".join(lines) + "\n")
+    path = folder / "shop.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_the_spans_that_the_stages_look_back_on_add_up() -> None:
+    """Each stage begins earlier than the next by what that one looks back on; the shipped use case is not refused."""
+    use_case = load(ROOT / "include" / "usecases" / "repayment.yaml")
+    found = trying.sample(use_case, "2026-11-25")
+    lengths = {stage: len(keys) for stage, keys in found.items()}
+    assert found["ingestion"][-1] == found["validation"][-1] == "2026-11-25"
+    assert found["features"][-1] == "2026-10-24"  # label.delay of 33 days before its as_of
+    assert lengths["features"] >= trying.PERIODS + 7  # and the ttl
+    assert lengths["validation"] >= lengths["features"] + 32 + 90
+    assert lengths["ingestion"] >= lengths["validation"] + 36
+
+
+def test_a_correct_use_case_passes_and_what_it_holds_is_shown(tmp_path: Path) -> None:
+    use_case = usecase_file.load(shop(tmp_path, repeated=True))
+    found = trying.try_data(use_case, Settings(home=tmp_path / "home"))
+    assert found.problems == []
+    facts = dict(found.facts)
+    assert ", 0 in quarantine, 1 duplicates, 0 conflicts" in facts["source orders"]
+    assert facts["label rate"].startswith("33.")
+    assert facts["first training"].startswith("about 2026-0")
+    assert sum(count for _, count, _ in found.rates) == int(facts["label rate"].split()[2])
+    assert all(rate.endswith("%") for _, _, rate in found.rates)
+
+
+def test_a_feature_that_tells_the_outcome_is_found_before_anything_is_trained(tmp_path: Path) -> None:
+    view = "  told:\n    grain: event\n    source: orders\n    visible: with_request\n    columns: {leak: float64}\n"
+    found = trying.try_data(
+        usecase_file.load(shop(tmp_path, SHOP.replace("gates:", view + "gates:"))), Settings(home=tmp_path / "home")
+    )
+    assert any("leak" in problem for problem in found.problems)
+    with pytest.raises(ConfigError, match="leak"):
+        found.refuse()
