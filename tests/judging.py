@@ -41,7 +41,7 @@ label: {{source: events, column: came, delay: 2d, max_censored: {max_censored}}}
 features:
   facts: {{grain: event, source: events, columns: {{income: float64, visits: int64, region: string{more}}}}}
 training: {{rounds: {rounds}, early_stopping: 10, params: {{min_data_in_leaf: 20, learning_rate: 0.1}}}}
-gates: {{min_rows: {min_rows}, min_auc: {min_auc}, max_calibration_error: {max_error}, margin: 0.01, over_baseline: -0.1}}
+gates: {{min_rows: {min_rows}, min_auc: {min_auc}, max_calibration_error: {max_error}, margin: 0.03, over_baseline: -0.1}}
 """
 KNOBS = {"max_censored": 0.05, "rounds": 40, "min_rows": 20, "min_auc": 0.6, "max_error": 0.15, "more": ""}
 

@@ -88,7 +88,7 @@ def test_a_worse_model_fails_with_its_interval_and_changes_nothing_live(bench: B
     outputs = bench.judged(SECOND)
     assert outputs["verdict"] == "fail"
     (reason,) = outputs["reasons"]
-    assert re.search(r"AUC difference to version 1, lower end is -0\.\d+ .*must be above -0\.0100", reason)
+    assert re.search(r"AUC difference to version 1, lower end is -0\.\d+ .*must be above -0\.0300", reason)
     assert bench.records.model(NAME, 2).state == "candidate"  # type: ignore[union-attr]
     assert registry.aliases(bench.settings, NAME) == {"champion": 1}
     report = bench.run("evaluation", SECOND)
