@@ -21,7 +21,7 @@ from include.arrival import GUESSED, MICRO, Arrivals, joined, results
 from include.errors import SourceError
 from include.lake import PARTITION, TIMESTAMP, connect, quote
 from include.partitions import Period
-from include.sources import ARRIVED, FILE, LATE, REDRIVEN, ROW
+from include.sources import ARRIVED, FILE, LATE, REDRIVEN, ROW, headers
 from include.usecase_sources import Source
 from include.values import moment
 from include.work import Work
@@ -180,7 +180,11 @@ def kept(name: str, work: Work) -> pa.Table:
 
 def without_taken(name: str, work: Work, facts: Mapping[str, Facts], rows: pa.Table) -> pa.Table:
     """Return a partition's own rows but for those that came late and that another partition has taken."""
-    return minus(rows, _from(_taken(name, work, facts), work.key))
+    left = minus(rows, _from(_taken(name, work, facts), work.key))
+    # A column that only the taken rows fill is none of this partition's, as if they had never stood there.
+    declared = {*headers(work.use_case.sources[name]).values()} if len(left) else set()
+    kept = {FILE, ROW, ARRIVED, *declared}
+    return left.select([name for name in left.column_names if name in kept or left.column(name).null_count < len(left)])
 
 
 def own(rows: pa.Table) -> pa.Array:
