@@ -7,17 +7,17 @@ entities, else the partition before, marked so); writes `scores`, an Evidently H
 verdict in the audit chain; imports closed segments of the prediction log; emits `drift`.
 
 **When it ends.** Verdict *fail* is a successful run: a PSI above `monitoring.psi` names the features. *hold: no reference*
-is normal for the first partition. It alerts nobody for a backfilled partition.
+is normal for the first partition. A reference that cannot be read is tried again until `wait.deadline`. It alerts
+nobody for a backfilled partition.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-from airflow.sdk import PartitionedAssetTimetable, dag, task
+from airflow.sdk import PartitionedAssetTimetable, dag
 
 from include.assets import assets_of
-from include.dag_defaults import START, common, form, run_stage, use_cases
+from include.dag_defaults import START, common, form, use_cases
+from include.triggers import judging
 from include.usecase import UseCase
 
 
@@ -32,11 +32,7 @@ def define(use_case: UseCase) -> None:
         **common(use_case, "check_drift", __doc__),
     )
     def check_drift() -> None:
-        @task(outlets=[flow.drift])
-        def check() -> dict[str, Any]:
-            return run_stage("drift", use_case.name, emits=flow.drift)
-
-        check()
+        judging(use_case, "drift", "check", emits=flow.drift)
 
     check_drift()
 

@@ -8,16 +8,17 @@ reasons, an audit row and an HTML report; emits `judged`. Live and *pass*: the c
 
 **When it ends.** A refusal is a successful run: the verdict and the reasons stand in the event, in the report and in
 `evergreen status`; packaging and deployment then end as skipped. No metric, NaN or too few rows is *hold*.
+What could not be read (the opponent's bundle, a table) is no verdict: the task waits, deferred, and tries again until
+`wait.deadline` (`evergreen status`: *unreadable, tried again*); then it emits *hold*, and `evergreen heal` judges again.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-from airflow.sdk import PartitionedAssetTimetable, dag, task
+from airflow.sdk import PartitionedAssetTimetable, dag
 
 from include.assets import assets_of
-from include.dag_defaults import START, common, form, run_stage, use_cases
+from include.dag_defaults import START, common, form, use_cases
+from include.triggers import judging
 from include.usecase import UseCase
 
 
@@ -32,11 +33,7 @@ def define(use_case: UseCase) -> None:
         **common(use_case, "evaluate_model", __doc__),
     )
     def evaluate_model() -> None:
-        @task(outlets=[flow.judged])
-        def evaluate() -> dict[str, Any]:
-            return run_stage("evaluation", use_case.name, emits=flow.judged)
-
-        evaluate()
+        judging(use_case, "evaluation", "evaluate", emits=flow.judged)
 
     evaluate_model()
 

@@ -3,13 +3,14 @@
 A feature row becomes visible at v = max(event, created). A row that is already outdone when it becomes visible (an
 older event that came late) can never be an answer; without those rows the newest visible row is the one with the
 greatest v, so one ASOF join answers exactly. Both times are cut, ties of the event time go to the greatest created time.
+A row's ttl counts from the newest `as_of` at or before the moment asked (`expiry.Calendar`), as it does in the node.
 Where all rows ask about one moment (all entities at an `as_of`), the newest row of each key is found by grouping alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import duckdb
 import numpy as np
@@ -17,11 +18,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from include.errors import EvergreenError
+from include.expiry import Calendar
 from include.lake import PARTITION, TIMESTAMP, quote
 
 EVENT, CREATED = "event_timestamp", "created_timestamp"
 MATCHED = "__matched"
 _ROW = "__row"
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
+_NEVER = np.iinfo(np.int64).min
 
 
 def as_of_join(
@@ -31,28 +35,34 @@ def as_of_join(
     *,
     key: str,
     ttl: timedelta | None,
+    calendar: Calendar | None = None,
     columns: Sequence[str] | None = None,
     matched: bool = False,
+    own: bool = False,
 ) -> pa.Table:
     """Return the feature columns for each spine row: as many rows, in the same order, null where nothing is known.
 
     `spine` has the key and `event_timestamp`; `features` is a relation of `con` with the key, both times and the
-    columns (None: all others). A row older than `ttl` at the moment asked for counts as unknown (None: never).
-    With `matched` the event time of the answering row comes as `__matched`.
+    columns (None: all others). A row older than `ttl` at the newest `as_of` of `calendar` counts as unknown (None: never);
+    without a calendar its age counts to the moment asked for.
+    With `own` a row of the very moment asked for is the decision's own, which came with the request: its first version is
+    known although it arrived later. With `matched` the event time of the answering row comes as `__matched`.
 
     Raises:
         EvergreenError: a spine row has no `event_timestamp`, or rows would be lost.
     """
     relation = quote(features)
     names = list(columns) if columns is not None else _feature_columns(con, relation, key)
-    asked = _asked(spine, key)
+    asked = _asked(spine, key, calendar)
     con.register("__spine", asked)
     try:
         bounds = _bounds(asked, ttl)
         if bounds is None:
             return _answer(con.sql(_joined(relation, names, key, "FALSE")).to_arrow_table(), names, matched)
-        query = _joined_at_once if pc.count_distinct(asked.column("__moment")).as_py() == 1 else _joined
+        query = _joined_at_once if not own and pc.count_distinct(asked.column("__moment")).as_py() == 1 else _joined
         result = con.sql(query(relation, names, key, bounds, ttl)).to_arrow_table()
+        if own:
+            result = _with_own(con, result, relation, names, key)
         if len(result) > len(spine):  # rows equal in key and both times: the greatest values, column by column
             order = ", ".join(f"{quote(name)} DESC NULLS LAST" for name in names)
             con.register("__ties", result)
@@ -72,13 +82,25 @@ def _feature_columns(con: duckdb.DuckDBPyConnection, relation: str, key: str) ->
     return [row[0] for row in described if row[0] not in (key, EVENT, CREATED, PARTITION)]
 
 
-def _asked(spine: pa.Table, key: str) -> pa.Table:
+def _asked(spine: pa.Table, key: str, calendar: Calendar | None) -> pa.Table:
     moments = spine.column(EVENT)
     if moments.null_count:
         raise EvergreenError(f"{moments.null_count} rows of the entity frame have no {EVENT}; give every row its moment")
     row = pa.array(np.arange(len(spine)), pa.int64())
     # Frames from pandas carry nanoseconds, the lake microseconds: round down, so that no later row can be seen.
-    return pa.table({_ROW: row, "__key": spine.column(key), "__moment": _micros(moments)})
+    micros = _micros(moments)
+    horizon = micros if calendar is None else _horizons(micros, calendar)
+    return pa.table({_ROW: row, "__key": spine.column(key), "__moment": micros, "__horizon": horizon})
+
+
+def _horizons(moments: pa.ChunkedArray, calendar: Calendar) -> pa.Array:
+    """Return the newest `as_of` at or before each moment; all moments of a day (less the cut_off) have the same one."""
+    micros = np.asarray(moments.cast(pa.int64()).to_numpy())
+    cut_off, day = calendar.cut_off // _MICROSECOND, timedelta(days=1) // _MICROSECOND
+    days, place = np.unique((micros - cut_off) // day, return_inverse=True)
+    known = [calendar.newest(_EPOCH.date() + timedelta(days=int(number))) for number in days]
+    ends = np.array([_NEVER if end is None else (end - _EPOCH) // _MICROSECOND for end in known], dtype=np.int64)[place]
+    return pa.array(np.where(ends == _NEVER, micros, ends)).cast(TIMESTAMP)
 
 
 def _micros(moments: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -92,16 +114,16 @@ def _bounds(asked: pa.Table, ttl: timedelta | None) -> str | None:
     if not len(asked):
         return None
     span = pc.min_max(asked.column("__moment"))
-    first, last = span["min"].as_py(), span["max"].as_py()
+    last, oldest = span["max"].as_py(), pc.min(asked.column("__horizon")).as_py()
     condition = f"{EVENT} <= {_literal(last)} AND {CREATED} <= {_literal(last)}"
     if ttl is not None:
-        condition += f" AND {EVENT} >= {_literal(first)} - {_interval(ttl)}"
+        condition += f" AND {EVENT} >= {_literal(oldest)} - {_interval(ttl)}"
     return condition
 
 
 def _joined(relation: str, names: Sequence[str], key: str, bounds: str, ttl: timedelta | None = None) -> str:
     rank = f"epoch_us({EVENT})::HUGEINT * 9223372036854775808::HUGEINT + epoch_us({CREATED})::HUGEINT"
-    alive = f"AND s.__moment <= s.{EVENT} + {_interval(ttl)}" if ttl is not None else ""
+    alive = f"AND s.__horizon <= s.{EVENT} + {_interval(ttl)}" if ttl is not None else ""
     chosen = "".join(f", f.{quote(name)}" for name in names)
     return f"""
         WITH narrow AS (
@@ -114,7 +136,7 @@ def _joined(relation: str, names: Sequence[str], key: str, bounds: str, ttl: tim
                 FROM narrow
             ) WHERE __rank = __best
         ), found AS (
-            SELECT s.{_ROW}, s.__key, s.__moment, v.{EVENT}, v.{CREATED}
+            SELECT s.{_ROW}, s.__key, s.__horizon, v.{EVENT}, v.{CREATED}
             FROM __spine s ASOF LEFT JOIN visible v ON s.__key = v.__key AND s.__moment >= v.__visible
         )
         SELECT s.{_ROW}, f.{EVENT} AS {MATCHED}{chosen}
@@ -126,7 +148,7 @@ def _joined(relation: str, names: Sequence[str], key: str, bounds: str, ttl: tim
 
 def _joined_at_once(relation: str, names: Sequence[str], key: str, bounds: str, ttl: timedelta | None = None) -> str:
     """Return the join for a spine of one moment: `bounds` cut there already, so each key's newest row is its answer."""
-    alive = f"AND s.__moment <= v.{EVENT} + {_interval(ttl)}" if ttl is not None else ""
+    alive = f"AND s.__horizon <= v.{EVENT} + {_interval(ttl)}" if ttl is not None else ""
     chosen = "".join(f", f.{quote(name)}" for name in names)
     return f"""
         WITH narrow AS (
@@ -144,6 +166,28 @@ def _joined_at_once(relation: str, names: Sequence[str], key: str, bounds: str, 
             ON f.{quote(key)} = v.__key AND f.{EVENT} = v.{EVENT} AND f.{CREATED} = v.{CREATED}
         ORDER BY s.{_ROW}
     """
+
+
+def _with_own(con: duckdb.DuckDBPyConnection, result: pa.Table, relation: str, names: Sequence[str], key: str) -> pa.Table:
+    """Put the first version of the decision's own row where none of its moment was known by its created time."""
+    con.register("__found", result)
+    chosen = "".join(
+        f", CASE WHEN o.__key IS NULL THEN r.{quote(name)} ELSE o.{quote(name)} END AS {quote(name)}" for name in names
+    )
+    listed = "".join(f", {quote(name)}" for name in names)
+    answer = con.sql(f"""
+        WITH own AS (
+            SELECT {quote(key)} AS __key, {EVENT}{listed} FROM {relation}
+            WHERE {quote(key)} IN (SELECT __key FROM __spine) AND {EVENT} IN (SELECT __moment FROM __spine)
+            QUALIFY rank() OVER (PARTITION BY {quote(key)}, {EVENT} ORDER BY {CREATED}) = 1
+        )
+        SELECT r.{_ROW}, coalesce(o.{EVENT}, r.{MATCHED}) AS {MATCHED}{chosen}
+        FROM __found r JOIN __spine s USING ({_ROW})
+        LEFT JOIN own o ON o.__key = s.__key AND o.{EVENT} = s.__moment AND r.{MATCHED} IS DISTINCT FROM s.__moment
+        ORDER BY r.{_ROW}
+    """).to_arrow_table()
+    con.unregister("__found")
+    return answer
 
 
 def _answer(result: pa.Table, names: Sequence[str], matched: bool) -> pa.Table:

@@ -249,9 +249,9 @@ def _show(reports: Sequence[Report]) -> None:
 
 
 def _tell(reports: Sequence[Report]) -> None:
-    """Show the reports; a failed or blocked partition makes the command fail."""
+    """Show the reports; a failed, blocked or unreadable partition makes the command fail."""
     _show(reports)
-    stopped = [report for report in reports if report.state in ("failed", "blocked")]
+    stopped = [report for report in reports if report.state in ("failed", "blocked", "unreadable")]
     if stopped:
         names = ", ".join(f"{report.stage} {report.key}" for report in stopped[:5])
         more = f" and {len(stopped) - 5} more" if len(stopped) > 5 else ""

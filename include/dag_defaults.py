@@ -144,10 +144,16 @@ def run_stage(
 ) -> dict[str, Any]:
     """Run a stage for the run's partition and emit its asset; return the report without the stage's outputs.
 
+    Raises: as `stage_report` and `finish`.
+    """
+    return finish(stage_report(stage, use_case, options=options), emits=emits)
+
+
+def stage_report(stage: str, use_case: str, *, options: Mapping[str, Any] | None = None) -> Report:
+    """Run a stage for the run's partition.
+
     Raises:
-        AirflowSkipException: there was nothing to do for the stage, with the reason; or its judgement was overtaken, and the
-            candidate is being judged again.
-        SourceError: the data is blocked.
+        AirflowSkipException: the stage's judgement was overtaken, and the candidate is being judged again.
     """
     from include import runner
 
@@ -155,7 +161,7 @@ def run_stage(
     context = get_current_context()
     key = run_key(use_case, context)
     try:
-        report = runner.run(
+        return runner.run(
             stage,
             use_case,
             key,
@@ -174,7 +180,6 @@ def run_stage(
             raise
         context["ti"].xcom_push(key="reason", value=str(error))
         raise AirflowSkipException(f"it is judged again: {error}") from None
-    return finish(report, emits=emits)
 
 
 def load_stage(stage: str, use_case: str) -> dict[str, Any]:
@@ -237,7 +242,12 @@ def leave_out(task_id: str, told: Mapping[str, Any]) -> NoReturn:
 
 
 def finish(report: Report, *, emits: Asset | None = None) -> dict[str, Any]:
-    """End a task as its stage ended: emit, skip with the reason, or fail."""
+    """End a task as its stage ended: emit, skip with the reason, or fail.
+
+    Raises:
+        AirflowSkipException: there was nothing to do for the stage, with the reason.
+        SourceError: the data is blocked.
+    """
     summary = report.summary()
     context = get_current_context()
     if report.state == "blocked":

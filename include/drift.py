@@ -2,8 +2,10 @@
 
 The reference is the sample that training kept of the opponent's features at its own `as_of`, if that is of an older
 partition; otherwise the partition before, marked so; with neither the verdict is a hold. Views of grain event compare
-the rows that are new in the partition with those of the reference's training window. The verdict comes from the index
-alone; the HTML report is for people and changes nothing. When live, closed segments of the prediction log are imported.
+the rows that are new in the partition with those of the reference's training window; a view of snapshots is compared over
+the entities for which it is alive, and the share that it lost since the reference is a number of its own. The verdict comes
+from the index alone; the HTML report is for people and changes nothing. When live, closed segments of the prediction log
+are imported.
 """
 
 from __future__ import annotations
@@ -15,20 +17,27 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from include import drift_report, featuresets, frames, partitions, predictions, psi
 from include.audit import AuditEntry
 from include.durations import midnight
 from include.errors import ArtefactError
 from include.featuresets import FeatureSet, FeatureView
+from include.judged import judgement
 from include.lake import combine, connect, quote
 from include.psi import Stability
 from include.records import Model
+from include.unseen import unreadable
 from include.work import Outcome, Read, Work
 
 NAME = "drift"
-FIELDS = ("cadence", "cut_off", "availability", "history.first", "entity", "features", "training.window", "monitoring")
+FIELDS = (
+    "cadence", "cut_off", "availability", "history.first", "entity", "features", "label.source", "label.sql",
+    "training.window", "monitoring",
+)  # fmt: skip
 LIBRARIES = ("numpy", "pyarrow", "duckdb")
 PASS, DRIFT, HOLD = "pass", "drift", "hold"
 
@@ -55,6 +64,14 @@ class Sides:
 
     reference: Mapping[str, pa.Table]
     current: Mapping[str, pa.Table]
+    lost: Mapping[str, float | None]
+
+    def counted(self) -> dict[str, dict[str, Any]]:
+        """Return how many rows are compared of each view, and the share of the reference's entities that it lost."""
+        return {
+            view: {"reference": len(rows), "current": len(self.current[view]), "lost": self.lost.get(view)}
+            for view, rows in self.reference.items()
+        }
 
 
 def reads(work: Work) -> list[Read]:
@@ -63,11 +80,16 @@ def reads(work: Work) -> list[Read]:
     Raises:
         MissingPartition: the partition is not judged, or its features are not there.
     """
-    (judged,) = work.need("evaluation", [work.key])
+    judged = judgement(work)
     found = [Read("evaluation", work.key, judged.digest)]
     reference = choose(work)
     if reference is None:
         return found
+    snapshots = FeatureSet(tuple(view for view in reference.feature_set.views if view.grain == "snapshot"))
+    if snapshots.views:
+        for key in {work.key} if reference.model else {work.key, reference.key}:
+            needed = frames.required_at(work.use_case, snapshots, key)
+            featuresets.held(work.records, work.use_case, snapshots, needed)
     if reference.model is not None:
         found.append(Read("model", reference.key, reference.model.model_digest))
     for result in work.records.results(work.use_case.name, stage="features", keys=_feature_keys(work, reference)):
@@ -81,15 +103,18 @@ def compute(work: Work) -> Outcome:
     reference = choose(work)
     if reference is None:
         return _outcome(work, None, {}, HOLD, ["no reference: no opponent of an older partition, and no partition before"], None)
-    try:
-        sides = sides_of(work, reference)
-    except ArtefactError as error:
-        return _outcome(work, reference, {}, HOLD, [str(error)], None)
+    sides = sides_of(work, reference)
     found: dict[str, Stability] = {}
     for view in reference.feature_set.views:
         found |= psi.stability(sides.reference[view.name], sides.current[view.name], view.columns)
     verdict, reasons = judge(found, work.use_case.monitoring.psi)
     return _outcome(work, reference, found, verdict, reasons, sides)
+
+
+def unread(work: Work, error: Exception) -> Outcome:
+    """Return the comparison that was not made, with the reference that it is about."""
+    about: dict[str, Any] = {"reference": None, "limit": work.use_case.monitoring.psi, "features": {}}
+    return unreadable(work, NAME, error, about)
 
 
 def effects(work: Work, outcome: Outcome) -> dict[str, Any]:
@@ -113,7 +138,7 @@ def choose(work: Work) -> Reference | None:
     """Return the reference of a partition, or None where there is neither an older opponent nor a partition before."""
     name = work.use_case.name
     (own,) = work.need("features", [work.key])
-    (judged,) = work.need("evaluation", [work.key])
+    judged = judgement(work)
     version = judged.outputs.get("opponent")
     model = None if version is None else work.records.model(name, version)
     if model is not None and model.partition < work.key and model.feature_set in own.outputs["feature_sets"]:
@@ -134,17 +159,22 @@ def sides_of(work: Work, reference: Reference) -> Sides:
     """
     views = reference.feature_set.views
     expected, actual = {}, {}
+    lost: dict[str, float | None] = {}
     snapshots = [view for view in views if view.grain == "snapshot"]
     if snapshots:
         here = _entities(work, reference, work.key)
         there = _sample(reference.model) if reference.model else _entities(work, reference, reference.key)
         for view in snapshots:
-            expected[view.name], actual[view.name] = _columns(there, view), _columns(here, view)
+            before, now = _alive(there, view), _alive(here, view)
+            if before is None:  # a sample of before said nothing of who is there
+                before, now = _known(there, view), _known(here, view)
+            expected[view.name], actual[view.name] = _columns(there.filter(before), view), _columns(here.filter(now), view)
+            lost[view.name] = _lost(there.filter(before), here.filter(now), view)
     for view in views:
         if view.grain == "event":
             expected[view.name] = _new_rows(work, view, _window(work, reference), reference.model)
             actual[view.name] = _new_rows(work, view, [work.key], None)
-    return Sides(expected, actual)
+    return Sides(expected, actual, lost)
 
 
 def _feature_keys(work: Work, reference: Reference) -> list[str]:
@@ -159,9 +189,30 @@ def _feature_keys(work: Work, reference: Reference) -> list[str]:
 
 
 def _entities(work: Work, reference: Reference, key: str) -> pa.Table:
-    """Return the features of all entities as known at the `as_of` of a partition."""
+    """Return the features of all who are there at the `as_of` of a partition."""
     as_of = partitions.period(work.use_case, key).as_of
-    return frames.entity_frame_at(work.lake, work.use_case, reference.feature_set, as_of)
+    return frames.population_at(work.lake, work.use_case, reference.feature_set, as_of)
+
+
+def _alive(rows: pa.Table, view: FeatureView) -> pa.ChunkedArray | None:
+    name = frames.alive_column(view)
+    return rows.column(name) if name in rows.column_names else None
+
+
+def _known(rows: pa.Table, view: FeatureView) -> pa.Array:
+    """Return which rows have any value of a view: of an expired view all are null."""
+    known = np.zeros(len(rows), dtype=bool)
+    for column in _columns(rows, view).columns:
+        known |= np.asarray(pc.is_valid(column).to_numpy(zero_copy_only=False), dtype=bool)
+    return pa.array(known)
+
+
+def _lost(before: pa.Table, now: pa.Table, view: FeatureView) -> float | None:
+    """Return the share of the reference's entities for which the view is alive no longer; None where nobody was."""
+    if not len(before):
+        return None
+    here = pc.unique(now.column(view.key)).cast(before.schema.field(view.key).type)
+    return 1 - float(pc.mean(pc.is_in(before.column(view.key), here).cast(pa.int8())).as_py())
 
 
 def _sample(model: Model) -> pa.Table:
@@ -217,18 +268,21 @@ def _outcome(
         number = reference.model.version if reference.model else None
         compared = {"kind": reference.kind, "partition": reference.key, "version": number}
     content = [f"{name}:{'' if one['psi'] is None else round(one['psi'], 9)}" for name, one in features.items()]
+    lost = {} if sides is None else sides.lost
+    content += [f"{view} lost {share:.9f}" for view, share in lost.items() if share is not None]
     outputs: dict[str, Any] = {
         "verdict": verdict,
         "reasons": list(reasons),
         "reference": compared,
         "limit": work.use_case.monitoring.psi,
         "features": features,
+        "views": {} if sides is None else sides.counted(),
     }
     against = reference.model.model_digest if reference and reference.model else ""
     digest = combine([verdict, reference.kind if reference else "", reference.key if reference else "", against, *content])
     reason = "; ".join(reasons) if verdict != HOLD else f"hold: {'; '.join(reasons)}"
     if not work.rehearsal:
-        outputs["report"] = _report(work, reference, sides or Sides({}, {}), outputs)
+        outputs["report"] = _report(work, reference, sides or Sides({}, {}, {}), outputs)
     worst = sorted(((one["psi"], name) for name, one in features.items() if one["psi"] is not None), reverse=True)[:5]
     details = {"verdict": verdict, "reasons": list(reasons)[:20], "reference": compared, "worst": [[n, v] for v, n in worst]}
     entry = AuditEntry("drift.judged", work.use_case.name, work.key, work.actor, {**details, "mode": work.mode}, work.started)

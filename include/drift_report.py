@@ -71,7 +71,7 @@ def page(
     if features:
         body += [_tiles(features, limit), _indices(features, limit)]
     if rows:
-        body.append(_views(rows, drawn))
+        body.append(_views(rows, drawn, outputs.get("views", {})))
     return document(f"{title} {key}: {verdict}", body)
 
 
@@ -131,13 +131,17 @@ def _index(name: str, one: Mapping[str, Any], limit: float, largest: float, mark
     )
 
 
-def _views(rows: Mapping[str, tuple[int, int]], drawn: Mapping[str, str | None]) -> str:
+def _views(rows: Mapping[str, tuple[int, int]], drawn: Mapping[str, str | None], told: Mapping[str, Mapping[str, Any]]) -> str:
     lines = "".join(
         f'<tr><td class="mono">{escape(view)}</td><td class=n>{before:,}</td><td class=n>{now:,}</td>'
+        f"<td class=n>{_share(told.get(view, {}).get('lost'))}</td>"
         f"<td>{_link(drawn.get(view))}</td></tr>"
         for view, (before, now) in rows.items()
     )
-    head = "<tr><th>View</th><th class=n>Rows before</th><th class=n>Rows now</th><th>Distributions, by Evidently</th></tr>"
+    head = (
+        "<tr><th>View</th><th class=n>Rows before</th><th class=n>Rows now</th>"
+        "<th class=n>Left since then</th><th>Distributions, by Evidently</th></tr>"
+    )
     return card("What was compared", f"<table>{head}{lines}</table>")
 
 

@@ -16,13 +16,14 @@ import pyarrow.compute as pc
 
 from include import evaluation_report, featuresets, frames, gate, registry, report_page, splits, statistics
 from include.audit import AuditEntry
-from include.errors import EvergreenError
+from include.errors import EvergreenError, Unavailable
 from include.fitting import columns_of, labels_of
 from include.gate import Check, Judgement
 from include.lake import combine
 from include.predictor import Predictor
 from include.records import Model, Opponent, Route
 from include.statistics import Numbers
+from include.unseen import UNSEEN, unreadable
 from include.work import Outcome, Read, Work
 
 NAME = "evaluation"
@@ -64,6 +65,24 @@ def compute(work: Work) -> Outcome:
     judgement, rival = judge(work, model, against, rows, labels, scores)
     pictures = evaluation_report.pictures(labels, scores, rival)
     return _outcome(work, trained.digest, judgement, model, opponent, pictures)
+
+
+def unread(work: Work, error: Exception) -> Outcome:
+    """Return the judgement that was not reached, with the candidate and the opponent that it is about."""
+    (trained,) = work.need("training", [work.key])
+    version = trained.outputs.get("version")
+    model = None if version is None else _candidate(work, version)
+    opponent = None if model is None else _opponent(work, model)
+    about: dict[str, Any] = {
+        "version": version,
+        "model_digest": None if model is None else model.model_digest,
+        "opponent": None if opponent is None else opponent.version,
+        "generation": None if opponent is None else opponent.generation,
+        "checks": [],
+        "metrics": {},
+        "counts": {},
+    }
+    return unreadable(work, NAME, error, about)
 
 
 def effects(work: Work, outcome: Outcome) -> dict[str, Any]:
@@ -137,6 +156,8 @@ def _against(
             reason = f"champion has seen these rows: version {against.version} was trained or tuned on {seen} of {len(rows)}"
             return Check(name, None, -margin, "hold", reason), None
         rival = _scores(work, against, rows, model.feature_set)
+    except UNSEEN as error:  # no finding: it is tried again
+        raise Unavailable(f"version {against.version} cannot be asked: {error}") from error
     except EvergreenError as error:
         return Check(name, None, -margin, "hold", f"version {against.version} cannot be asked: {error}"), None
     entities = rows.column(work.use_case.entity.key)
@@ -166,7 +187,8 @@ def _opponent(work: Work, model: Model) -> Opponent:
 def _recorded(work: Work, model: Model) -> Opponent | None:
     """Return the opponent of this partition's first judgement; an equal model of another partition had its own."""
     name, result = work.use_case.name, work.result(NAME)
-    if result is not None and result.mode == work.mode and result.outputs.get("model_digest") == model.model_digest:
+    judged = result is not None and result.state == "done" and result.mode == work.mode
+    if result is not None and judged and result.outputs.get("model_digest") == model.model_digest:
         version, generation = result.outputs["opponent"], result.outputs["generation"]
         return Opponent(name, model.model_digest, work.mode, version, generation, work.key, result.started_at)
     found = work.records.opponent(name, model.model_digest, mode=work.mode)

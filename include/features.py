@@ -28,7 +28,7 @@ from include.usecase import UseCase
 from include.work import Outcome, Read, Work, lost
 
 NAME = "features"
-FIELDS = ("cadence", "cut_off", "availability", "entity", "sources", "features")
+FIELDS = ("cadence", "cut_off", "availability", "entity", "sources", "features", "label.source", "label.sql")
 LIBRARIES = ("duckdb", "pyarrow")
 CHUNK = 120
 
@@ -117,7 +117,7 @@ def _in_this_version(work: Work, validated: Sequence[StageResult], used: Sequenc
     Raises:
         MissingPartition: some do, or a source was declared after their partition was taken in; names the command.
     """
-    use_case, lacking, declared = work.use_case, dict[str, list[str]](), False
+    use_case, lacking = work.use_case, dict[str, list[str]]()
     for name in used:
         source = use_case.sources[name]
         if source.kind == "static":
@@ -131,13 +131,10 @@ def _in_this_version(work: Work, validated: Sequence[StageResult], used: Sequenc
                 there = not fact.get("rows") or fact.get("table", f"{use_case.name}/curated/{name}") == table
             if not there:
                 lacking.setdefault(result.key, []).append(name)
-                declared = declared or fact is None
     if lacking:
         keys = sorted(lacking)
         names, span = sorted({name for names in lacking.values() for name in names}), f"--from {keys[0]} --to {keys[-1]}"
         fill = f"`evergreen load-history {use_case.name} {span}`"
-        if declared:  # they were taken in before the source was declared: taking it in changes their record
-            fill = f"`evergreen run ingestion --use-case {use_case.name} {span} --restate REASON`, then {fill}"
         raise MissingPartition(
             f"{use_case.name}: {len(keys)} partitions ({keys[0]} to {keys[-1]}) hold no curated rows of {', '.join(names)} in the"
             f" columns and types of today. Fill them with {fill}",
@@ -287,19 +284,33 @@ def _typed(
     chosen = [f"{cast(name, found[name], kind, where)} AS {quote(name)}" for name, kind in wanted.items()]
     if view.grain == "snapshot":
         times = [literal(work.as_of), literal(work.as_of + view.availability)]
-        arrived = ""
     else:
         times = [f"CAST({name} AS TIMESTAMPTZ)" for name in _TIMES]
-        start, end = literal(work.period.arrival_start), literal(work.as_of)
-        arrived = f"WHERE {_TIMES[1]} >= {start} AND {_TIMES[1]} < {end}"
+        relation = _arrived(relation, view, work)
+        if view.visible == "at_as_of":  # known from the as_of of the partition in which it arrived, as a snapshot is
+            times[1] = literal(work.as_of + view.availability)
     chosen[1:1] = [f"{time} AS {name}" for time, name in zip(times, _TIMES, strict=True)]
     order = ", ".join([quote(view.key), *_TIMES, *(quote(name) for name in view.columns)])
     try:
-        rows = ask(f"SELECT {', '.join(chosen)} FROM {relation} {arrived} ORDER BY {order}").cast(view.schema)
+        rows = ask(f"SELECT {', '.join(chosen)} FROM {relation} ORDER BY {order}").cast(view.schema)
     except (duckdb.Error, pa.ArrowInvalid) as error:
         raise ConfigError(f"{where}: a value does not fit its column ({str(error).splitlines()[0]}); widen the type") from None
     _check(rows, where, view)
     return rows
+
+
+def _arrived(relation: str, view: FeatureView, work: Work) -> str:
+    """Return the rows that arrived in the partition; of an at_as_of view one of each entity and moment.
+
+    The rows of such a view share their created time, so the one that stands is chosen here: the newest, as the join would.
+    """
+    event, created = _TIMES
+    start, end = literal(work.period.arrival_start), literal(work.as_of)
+    arrived = f"SELECT * FROM {relation} WHERE {created} >= {start} AND {created} < {end}"
+    if view.visible == "at_as_of":
+        order = "".join(f", {quote(name)} DESC NULLS LAST" for name in view.columns)
+        arrived += f" QUALIFY row_number() OVER (PARTITION BY {quote(view.key)}, {event} ORDER BY {created} DESC{order}) = 1"
+    return f"({arrived})"
 
 
 def _check(rows: pa.Table, where: str, view: FeatureView) -> None:

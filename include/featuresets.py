@@ -15,12 +15,14 @@ from typing import Any, Literal, cast
 
 import pyarrow as pa
 
+from include import visibility
 from include.asof import resolve_sql
 from include.durations import format_duration, parse_duration
 from include.errors import ConfigError, MissingPartition
 from include.lake import TIMESTAMP
 from include.records import Records, StageResult
 from include.usecase import UseCase
+from include.visibility import Visible
 
 ARROW_TYPES = {"int64": pa.int64(), "float64": pa.float64(), "string": pa.string(), "bool": pa.bool_()}
 _FORMAT = 1
@@ -40,6 +42,7 @@ class FeatureView:
     key: str
     key_type: str
     availability: timedelta
+    visible: Visible | None = "with_request"  # event grain only, None for a snapshot
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -47,12 +50,22 @@ class FeatureView:
         plain = asdict(self)
         plain |= {name: format_duration(getattr(self, name)) for name in ("lookback", "ttl", "availability")}
         plain["columns"] = [[name, kind] for name, kind in self.columns.items()]
+        if self.visible != "at_as_of":  # what was not said before there was a choice: versions on record stay
+            del plain["visible"]
         return plain
 
     @property
     def version(self) -> str:
         """Ten hex digits of the digest of the definition."""
         return _version({"format": _FORMAT, **self.definition})
+
+    @property
+    def first_versions(self) -> bool:
+        """Whether the view's rows come with the request, and every version of them is kept.
+
+        A query shows a corrected row in its newest version alone, which no request has brought.
+        """
+        return self.visible == "with_request" and self.source is not None
 
     def table(self, use_case: str) -> str:
         """Return the lake table that holds the view's rows."""
@@ -131,6 +144,7 @@ def current(use_case: UseCase) -> FeatureSet:
                 key=use_case.entity.key,
                 key_type=use_case.entity.type,
                 availability=use_case.availability,
+                visible=visibility.of(use_case, name),
             )
             for name, view in use_case.features.items()
         )
@@ -228,6 +242,7 @@ def _view(plain: Mapping[str, Any]) -> FeatureView:
         key=plain["key"],
         key_type=plain["key_type"],
         availability=parse_duration(plain["availability"]),
+        visible=cast(Visible, plain.get("visible", "with_request")) if plain["grain"] == "event" else None,
     )
 
 

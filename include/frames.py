@@ -5,14 +5,15 @@ Training, evaluation and scoring all get their rows here, so they see what servi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from include import partitions
@@ -21,11 +22,12 @@ from include.asof_join import as_of_join
 from include.config import Settings
 from include.durations import midnight, period_start
 from include.errors import EvergreenError
+from include.expiry import REMEMBERED, Calendar
 from include.lake import TIMESTAMP, Lake, connect, quote
 from include.tables import label_schema, label_table
 from include.usecase import UseCase
 
-_MICROSECOND = timedelta(microseconds=1)
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 if TYPE_CHECKING:
     from include.featuresets import FeatureSet, FeatureView
@@ -116,6 +118,12 @@ def required_partitions(use_case: UseCase, feature_set: FeatureSet, rows: pa.Tab
     return found
 
 
+def required_at(use_case: UseCase, feature_set: FeatureSet, key: str) -> list[str]:
+    """Return the partitions in which features that are alive at the `as_of` of `key` can stand."""
+    lower, _ = _reach(use_case, feature_set, partitions.after(use_case, key))
+    return partitions.between(use_case, min(lower, key), key)
+
+
 def answerable(records: Records, use_case: UseCase, feature_set: FeatureSet, rows: pa.Table) -> pa.Table:
     """Return the decisions whose `required_partitions` all hold the set: those that a part of the history can tell of."""
     from include import featuresets
@@ -180,10 +188,41 @@ def entity_frame_at(
 
     Columns: entity key, event_timestamp, the features in order; sorted by key. `event_timestamp` + the set's `ttl` is when
     the first of the row's views expires: for views of one ttl, the event time of the oldest. A view that has expired
-    is null, and the row stays, so that stale can be told from unknown.
+    is null, and the row stays, so that stale can be told from unknown, until each view's newest row is older than
+    `expiry.REMEMBERED` ttls.
     """
     frame = answers_at(lake, use_case, feature_set, as_of, pins=pins)
     return frame.select([feature_set.key, "event_timestamp", *feature_set.feature_types])
+
+
+def population_at(
+    lake: Lake,
+    use_case: UseCase,
+    feature_set: FeatureSet,
+    as_of: datetime,
+    *,
+    pins: Mapping[str, int | None] | None = None,
+) -> pa.Table:
+    """Return the entities for which a view is alive at `as_of`, with all features: what drift compares.
+
+    Columns: entity key, the features, and for each view whether it is alive (`alive_column`).
+    """
+    frame = answers_at(lake, use_case, feature_set, as_of, pins=pins)
+    moment = as_of + max(view.availability for view in feature_set.views)
+    horizon = pa.scalar((Calendar.of(use_case).horizon(moment) - _EPOCH) // _MICROSECOND, pa.int64())
+    anyone = pa.array([False] * len(frame))
+    rows = frame.select([feature_set.key, *feature_set.feature_types])
+    for view in feature_set.views:
+        age = pc.subtract(horizon, frame.column(newest_column(view)).cast(TIMESTAMP).cast(pa.int64()))
+        alive = pc.fill_null(pc.less_equal(age, view.ttl // _MICROSECOND), False).combine_chunks()
+        anyone = pc.or_(anyone, alive)
+        rows = rows.append_column(alive_column(view), alive)
+    return rows.filter(anyone)
+
+
+def alive_column(view: FeatureView) -> str:
+    """Return the column of `population_at` that says whether a view is alive."""
+    return f"__alive_{view.name}"
 
 
 def newest_column(view: FeatureView) -> str:
@@ -198,19 +237,28 @@ def answers_at(
     as_of: datetime,
     *,
     pins: Mapping[str, int | None] | None = None,
+    keys: Sequence[str] | None = None,
 ) -> pa.Table:
-    """Return the rows of `entity_frame_at` with, for each view, the event time of its newest row (`newest_column`)."""
+    """Return the rows of `entity_frame_at` with, for each view, the event time of its newest row (`newest_column`).
+
+    Who has no view whose newest row is younger than `expiry.REMEMBERED` of its ttls is left out: nobody is remembered for ever.
+    `keys` are the partitions to read (None: all of the tables).
+    """
     moment = as_of + max(view.availability for view in feature_set.views)
-    key, now = quote(feature_set.key), literal(moment)
+    calendar = Calendar.of(use_case)
+    longest = max(view.ttl for view in feature_set.views)
+    key, now, horizon = quote(feature_set.key), literal(moment), literal(calendar.horizon(moment))
     with connect() as con:
         newest = []
         for index, view in enumerate(feature_set.views):
             table = view.table(use_case.name)
-            _scan(con, lake, f"view_{index}", table, use_case, as_of, (pins or {}).get(table), view.schema)
+            _scan(con, lake, f"view_{index}", table, use_case, as_of, (pins or {}).get(table), view.schema, keys)
             newest.append(
                 f"SELECT {key} AS __entity, {index} AS __view, max(event_timestamp) AS __newest, "
-                f"max(event_timestamp) + {_interval(view.ttl)} AS __expires FROM view_{index} "
-                f"WHERE event_timestamp <= {now} AND created_timestamp <= {now} GROUP BY 1"
+                f"max(event_timestamp) + {_interval(view.ttl)} AS __expires, "
+                f"max(event_timestamp) >= {_since(horizon, view.ttl)} AS __remembered FROM view_{index} "
+                f"WHERE event_timestamp <= {now} AND created_timestamp <= {now} "
+                f"AND event_timestamp >= {_since(horizon, longest)} GROUP BY 1"
             )
         each = ", ".join(
             f"max(__newest) FILTER (__view = {index}) AS {quote(newest_column(view))}"
@@ -218,14 +266,15 @@ def answers_at(
         )
         frame = con.sql(
             f"SELECT __entity AS {key}, min(__expires) - {_interval(feature_set.ttl)} AS event_timestamp, {each} "
-            f"FROM ({' UNION ALL '.join(newest)}) GROUP BY 1 ORDER BY 1"
+            f"FROM ({' UNION ALL '.join(newest)}) GROUP BY 1 HAVING bool_or(__remembered) ORDER BY 1"
         ).to_arrow_table()
         moments = pa.array(np.full(len(frame), moment.replace(tzinfo=None), dtype="datetime64[us]")).cast(TIMESTAMP)
         asked = pa.table({feature_set.key: frame.column(0), "event_timestamp": moments})
         for index, view in enumerate(feature_set.views):
-            columns = list(view.columns)
-            found = as_of_join(con, asked, f"view_{index}", key=feature_set.key, ttl=view.ttl, columns=columns)
-            for name in columns:
+            found = as_of_join(
+                con, asked, f"view_{index}", key=feature_set.key, ttl=view.ttl, calendar=calendar, columns=list(view.columns)
+            )
+            for name in view.columns:
                 frame = frame.append_column(name, found.column(name))
     return frame
 
@@ -239,10 +288,11 @@ def _scan(
     as_of: datetime,
     version: int | None,
     schema: pa.Schema,
+    keys: Sequence[str] | None = None,
 ) -> None:
-    """Show the partitions of a table that had arrived before `as_of`."""
+    """Show the partitions of a table (`keys`, or all) that had arrived before `as_of`."""
     last = partitions.key_of(use_case, as_of - timedelta(microseconds=1))
-    lake.scan(con, name, table, version=version, schema=schema, until=last)
+    lake.scan(con, name, table, keys=keys, version=version, schema=schema, until=last)
 
 
 def _periods(use_case: UseCase, rows: pa.Table) -> NDArray[np.str_]:
@@ -263,9 +313,14 @@ def _reach(use_case: UseCase, feature_set: FeatureSet, key: str) -> tuple[str, s
     ttl = max(view.ttl for view in feature_set.views)
     known = max(timedelta(0), newest - midnight(history.first) - use_case.cut_off)  # a ttl may leave the calendar
     lower = partitions.key_of(use_case, newest - min(ttl, known) - _MICROSECOND)
-    own = any(view.grain == "event" for view in feature_set.views)
+    own = any(view.visible == "with_request" for view in feature_set.views)
     upper = key if own else partitions.key_of(use_case, newest - _MICROSECOND)
     return max(lower, history.first.isoformat()), upper if history.last is None else min(upper, history.last.isoformat())
+
+
+def _since(horizon: str, ttl: timedelta) -> str:
+    """Return the oldest moment that is remembered; a ttl of centuries would leave the calendar, so it is cut."""
+    return f"{horizon} - {_interval(REMEMBERED * min(ttl, timedelta(days=100_000)))}"
 
 
 def _interval(span: timedelta) -> str:

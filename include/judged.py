@@ -7,6 +7,18 @@ from include.records import Model, StageResult
 from include.work import Work
 
 
+def judgement(work: Work) -> StageResult:
+    """Return the record of the partition's judgement, also of one that could not be reached.
+
+    Raises:
+        MissingPartition: it is not judged.
+    """
+    result = work.result("evaluation")
+    if result is None or result.state != "unreadable":
+        (result,) = work.need("evaluation", [work.key])
+    return result
+
+
 def not_passed(evaluation: StageResult | None) -> str | None:
     """Return why the gate does not let the candidate pass, or None if it does."""
     if evaluation is None or evaluation.state != "done":

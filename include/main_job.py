@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from include import history, partitions, preflight
+from include import history, partitions, preflight, runner
 from include.airflow_api import ACTIVE, AirflowApi, Run
 from include.clock import utc_now
 from include.config import Settings
@@ -25,7 +25,7 @@ from include.records import Records, StageResult
 from include.services import descriptions
 from include.supervisor import Stopped, Supervisor, migrate
 from include.usecase import UseCase
-from include.usecase_file import find
+from include.usecase_file import files, find
 from include.waiting import CHAIN, DAG_OF
 
 log = logging.getLogger(__name__)
@@ -91,9 +91,29 @@ def _bring_up(settings: Settings, supervisor: Supervisor) -> None:
     say(f"starting Evergreen in {settings.home}")
     password = ensure_password(settings)
     migrate(settings, say=say)
+    for line in upgraded(settings, utc_now()):
+        say(f"  {line}")
     supervisor.start()
     if password is not None:
         say(f"  Airflow's user is `admin`, its password {password} (shown this once; later: `evergreen password`)")
+
+
+def upgraded(settings: Settings, now: datetime) -> list[str]:
+    """Return what the next run of each use case computes again because rules, or the code behind them, have changed."""
+    found, records = [], Records.open(settings.records_address)
+    for path in files(settings.usecase_dirs):
+        try:
+            use_case = find(path.stem, settings.usecase_dirs)
+            newest = partitions.newest_complete(use_case, now)
+            keys = runner.outdated("validation", use_case, newest, settings, records) if newest else []
+        except EvergreenError:
+            continue  # whoever runs it is told
+        if keys:
+            found.append(
+                f"{use_case.name}: contract, SQL or code have changed since {len(keys)} partitions were judged "
+                f"({keys[0]} to {keys[-1]}); the next run judges them again first"
+            )
+    return found
 
 
 def _tell_addresses(settings: Settings) -> None:

@@ -8,20 +8,22 @@ What is online is compared with what should be, every time; only differences are
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include import feast_mirror, featuresets, memo, online
+from include import feast_mirror, featuresets, memo, online, partitions
 from include.config import Settings
 from include.errors import ConfigError, EvergreenError
+from include.expiry import REMEMBERED
 from include.featuresets import FeatureSet
-from include.frames import answers_at
+from include.frames import answers_at, newest_column, required_at
 from include.lake import combine
-from include.online import OnlineReader, OnlineRow, OnlineSet
+from include.online import OnlineReader, OnlineRow, OnlineSet, OnlineView
 from include.work import Work
 
 log = logging.getLogger(__name__)
@@ -59,16 +61,20 @@ def _bring(work: Work, feature_set: FeatureSet, *, mirrored: bool) -> dict[str, 
         there = reader.describe(version)
         if there is not None and there.partition > work.key:
             return {"partition": there.partition, "written": False, "reason": f"{there.partition} is online and newer"}
-        inputs = _inputs(work, feature_set)
+        held, missing = _recorded(work, feature_set)
+        inputs = _inputs(work, feature_set, held)
         frame: pa.Table | None = None
         written = False
         if there is None or (there.partition, there.inputs) != (work.key, inputs) or not _intact(reader, there):
-            frame = answers_at(work.lake, work.use_case, feature_set, work.as_of)
+            frame = answers_at(work.lake, work.use_case, feature_set, work.as_of, keys=list(held))
             there, written = _publish(work, feature_set, reader, frame, inputs), True
         done: dict[str, Any] = {"partition": work.key, "written": written, "rows": reader.count(version)}
+        if missing:
+            done["missing"] = missing
+            log.warning("%s %s: online rows lack %d partitions, %s first", name, work.key, len(missing), missing[0])
         if mirrored and not feast_mirror.is_mirrored(work.settings, work.use_case, feature_set, there):
             if frame is None:
-                frame = answers_at(work.lake, work.use_case, feature_set, work.as_of)
+                frame = answers_at(work.lake, work.use_case, feature_set, work.as_of, keys=list(held))
             feast_mirror.mirror(work, feature_set, there, frame)
             done["feast"] = "written"
         reader.close()
@@ -88,6 +94,7 @@ def _publish(work: Work, feature_set: FeatureSet, reader: OnlineReader, frame: p
         work.started,
         inputs,
         online.rows_digest(_packed(frame, feature_set)),
+        tuple(OnlineView(view.name, view.ttl // timedelta(microseconds=1), tuple(view.columns)) for view in feature_set.views),
     )
     online.publish(reader.path, wanted, _packed(frame, feature_set), check=work.lease.check)
     if reader.describe(feature_set.version) != wanted or not _intact(reader, wanted):
@@ -102,10 +109,27 @@ def _intact(reader: OnlineReader, there: OnlineSet) -> bool:
     return online.rows_digest(reader.rows(there.feature_set)) == there.digest
 
 
-def _inputs(work: Work, feature_set: FeatureSet) -> str:
-    """Return what the online rows depend on: the moment, the feature tables' versions, and the code that joins them."""
+def _recorded(work: Work, feature_set: FeatureSet) -> tuple[dict[str, str], list[str]]:
+    """Return the partitions whose record says that they hold the set, with the digest of its rows, and those it misses.
+
+    The rows of others may stand in the tables, of a run that was killed before its record: they are not read.
+    """
+    use_case = work.use_case
+    longest = REMEMBERED * min(max(view.ttl for view in feature_set.views), timedelta(days=100_000))
+    keys = sorted({*partitions.lookback(use_case, work.key, longest), *required_at(use_case, feature_set, work.key)})
+    held: dict[str, str] = {}
+    for result in work.records.results(use_case.name, stage="features", keys=keys):
+        made = featuresets.made(result)
+        if result.state == "done" and all(view.version in made for view in feature_set.views):
+            held[result.key] = combine([made[view.version]["digest"] for view in feature_set.views])
+    gaps = all(source.gaps == "allow" for source in use_case.sources.values())
+    return held, [] if gaps else [key for key in required_at(use_case, feature_set, work.key) if key not in held]
+
+
+def _inputs(work: Work, feature_set: FeatureSet, held: Mapping[str, str]) -> str:
+    """Return what the online rows depend on: the moment, the feature tables and their records, the code that joins them."""
     tables = [view.table(work.use_case.name) for view in feature_set.views]
-    parts = [f"{table}@{work.lake.version(table)}" for table in tables]
+    parts = [f"{table}@{work.lake.version(table)}" for table in tables] + [f"{key}:{digest}" for key, digest in held.items()]
     return combine([work.as_of.isoformat(), memo.code_digest("include.frames"), *parts])
 
 
@@ -114,7 +138,12 @@ def _packed(frame: pa.Table, feature_set: FeatureSet) -> Iterator[OnlineRow]:
     entities = frame.column(feature_set.key).cast(pa.string())
     order = pc.sort_indices(entities)
     micros = frame.column("event_timestamp").cast(pa.int64())
-    body = frame.select(list(feature_set.feature_types)).add_column(0, "__entity", entities).add_column(1, "__micros", micros)
+    newest = [newest_column(view) for view in feature_set.views]
+    for name in newest:
+        frame = frame.set_column(frame.column_names.index(name), name, frame.column(name).cast(pa.int64()))
+    body = (
+        frame.select([*feature_set.feature_types, *newest]).add_column(0, "__entity", entities).add_column(1, "__micros", micros)
+    )
     for batch in body.take(order).to_batches(max_chunksize=ROWS_AT_ONCE):
         columns = [column.to_pylist() for column in batch.columns]
         for entity, event_ts, *values in zip(*columns, strict=True):

@@ -60,7 +60,7 @@ def fields_digest(use_case: UseCase, fields: Sequence[str]) -> str:
 
 
 def code_digest(module: str) -> str:
-    """Return the digest of a module's source and of all modules of include/ that it reaches by imports."""
+    """Return the digest of a module's source and of all modules of include/ that it reaches by imports or starts as a child."""
     return combine([f"{path.relative_to(ROOT)}:{_file_digest(path, changed)}" for path, changed in _closure(module)])
 
 
@@ -91,10 +91,10 @@ def _with_sql(value: Any, folder: Path) -> Any:
         return {key: _with_sql(item, folder) for key, item in value.items()}
     if isinstance(value, list):
         return [_with_sql(item, folder) for item in value]
-    if isinstance(value, str) and value.endswith(".sql"):
+    if isinstance(value, str) and value.strip().endswith(".sql"):  # blanks around a name: as `asof.resolve_sql` takes it
         for base in (folder, FEATURE_SQL):
-            if (base / value).is_file():
-                return (base / value).read_text(encoding="utf-8")
+            if (base / value.strip()).is_file():
+                return (base / value.strip()).read_text(encoding="utf-8")
     return value
 
 
@@ -142,4 +142,7 @@ def _imports(module: str, path: Path, _changed: int) -> tuple[str, ...]:
                 parents = package.split(".")[: len(package.split(".")) - node.level + 1]
                 base = ".".join([*parents, base]) if base else ".".join(parents)
             found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("include."):
+            # A child process (`python -m include.foreign`), or a class that a library is told to load by its name.
+            found += [node.value, node.value.rpartition(".")[0]]
     return tuple(name for name in found if name == "include" or name.startswith("include."))

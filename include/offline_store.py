@@ -24,6 +24,7 @@ from include.asof_join import as_of_join
 from include.clock import utc_now
 from include.config import settings
 from include.errors import ConfigError
+from include.expiry import Calendar
 from include.lake import Lake, connect, quote
 
 _pins: ContextVar[Mapping[str, int | None] | None] = ContextVar("pins", default=None)
@@ -118,7 +119,16 @@ class LakeOfflineStore(OfflineStore):  # type: ignore[misc]
             with connect() as con:
                 for index, (view, features, key) in enumerate(asked):
                     _scan(con, f"view_{index}", config, view.batch_source)
-                    found = as_of_join(con, spine, f"view_{index}", key=key, ttl=view.ttl or None, columns=features)
+                    found = as_of_join(
+                        con,
+                        spine,
+                        f"view_{index}",
+                        key=key,
+                        ttl=view.ttl or None,
+                        calendar=_calendar(view),
+                        columns=features,
+                        own="own" in view.tags,
+                    )
                     for name in features:
                         shown = f"{view.projection.name_to_use()}__{name}" if full_feature_names else name
                         result = result.append_column(shown, found.column(name))
@@ -212,6 +222,12 @@ def _table(source: DataSource | None) -> str:
 def _features_of(view: FeatureView, feature_refs: Sequence[str]) -> list[str]:
     prefix = f"{view.projection.name_to_use()}:"
     return [ref.removeprefix(prefix) for ref in feature_refs if ref.startswith(prefix)]
+
+
+def _calendar(view: FeatureView) -> Calendar | None:
+    """Return the calendar that the registry keeps with a view; a view written by hand has none, its ttl is the clock's."""
+    text = view.tags.get("calendar")
+    return None if text is None else Calendar.from_text(text)
 
 
 def _join_key(view: FeatureView, registry: BaseRegistry, project: str) -> str:

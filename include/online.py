@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -34,11 +34,20 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Value]).decode
 
 
+class OnlineView(NamedTuple):
+    """The part of a row that one view gave: its columns, and its ttl in microseconds."""
+
+    name: str
+    ttl: int
+    columns: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class OnlineSet:
     """What is online of a feature set. A row is stale once its event time + `ttl` has passed.
 
-    `inputs` names what the rows were made of, `digest` is that of the rows.
+    `inputs` names what the rows were made of, `digest` is that of the rows. Behind its values a row has, for each of `views`,
+    the event time of that view's newest row (null: none), since each view expires by itself. Rows of before had no views.
     """
 
     feature_set: str
@@ -48,6 +57,19 @@ class OnlineSet:
     written: datetime
     inputs: str
     digest: str
+    views: tuple[OnlineView, ...] = ()
+
+    def ages(self, event_ts: int, values: Sequence[Value], horizon: int) -> dict[str, int]:
+        """Return how far the newest row of each view lags behind the horizon, in microseconds; by view, where there is one."""
+        if not self.views:
+            return {"": max(0, horizon - event_ts)}
+        times = zip(self.views, values[len(self.columns) :], strict=True)
+        return {view.name: max(0, horizon - int(newest)) for view, newest in times if newest is not None}
+
+    @property
+    def ttls(self) -> dict[str, int]:
+        """The ttl of each view in microseconds."""
+        return {view.name: view.ttl for view in self.views} or {"": self.ttl // timedelta(microseconds=1)}
 
 
 def pack(entity: object, event_ts: int, values: Sequence[Value]) -> OnlineRow:
@@ -90,7 +112,7 @@ def publish(path: Path, what: OnlineSet, rows: Iterable[OnlineRow], *, check: Ca
                 "INSERT OR REPLACE INTO sets VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
                     what.feature_set,
-                    json.dumps(what.columns),
+                    json.dumps({"columns": what.columns, "views": what.views} if what.views else what.columns),
                     what.partition,
                     what.ttl // timedelta(microseconds=1),
                     what.written.isoformat(),
@@ -114,7 +136,7 @@ class OnlineReader:
         self._con: sqlite3.Connection | None = None
 
     def get(self, feature_set: str, entity: object) -> tuple[int, list[Value]] | None:
-        """Return the event time (microseconds since 1970 UTC) and the values of an entity, or None where it is unknown.
+        """Return the event time (microseconds since 1970 UTC) and the stored values of an entity, or None where it is unknown.
 
         Raises:
             Unavailable: the database does not answer within the short time-out.
@@ -130,14 +152,17 @@ class OnlineReader:
         if found is None:
             return None
         columns, partition, ttl, written, inputs, digest = found
+        told = json.loads(columns)
+        views = told["views"] if isinstance(told, dict) else []
         return OnlineSet(
             feature_set,
-            tuple(json.loads(columns)),
+            tuple(told["columns"] if isinstance(told, dict) else told),
             partition,
             timedelta(microseconds=ttl),
             datetime.fromisoformat(written),
             inputs,
             digest,
+            tuple(OnlineView(name, micros, tuple(names)) for name, micros, names in views),
         )
 
     def rows(self, feature_set: str) -> Iterator[OnlineRow]:

@@ -18,6 +18,7 @@ import yaml
 
 from include import featuresets, usecase_file
 from include.config import ROOT, Settings
+from include.expiry import Calendar
 from include.featuresets import FeatureSet, FeatureView
 from include.records import Records
 from include.usecase import UseCase
@@ -179,13 +180,15 @@ def _view(use_case: UseCase, feature_set: FeatureSet, view: FeatureView, entity:
             "grain": view.grain,
             "view_version": view.version,
             "feature_set": feature_set.version,
+            "calendar": Calendar.of(use_case).text,
+            **({"own": "first version"} if view.first_versions else {}),
         },
     )
 
 
 def _token(use_case: UseCase, feature_set: FeatureSet) -> str:
     """Return what stands in the registry once it is applied: a digest over all that `objects` is made of."""
-    described = [use_case.title, use_case.owner, use_case.entity.model_dump()]
+    described = [use_case.title, use_case.owner, use_case.entity.model_dump(), Calendar.of(use_case).text]
     described += [[name, view.description] for name, view in use_case.features.items()]
     digest = hashlib.sha256(json.dumps([feature_set.to_dict(), described], sort_keys=True).encode()).hexdigest()
     return f"{use_case.name}@{digest[:32]}"

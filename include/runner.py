@@ -2,8 +2,9 @@
 
 A stage is a module of include/ with `NAME`, `FIELDS` (use case fields it reads), `LIBRARIES` (distributions),
 `reads(work)` and `compute(work)`; `effects(work, outcome)`, `compute_range(works)`, `MEMO = False`, `standing(pairs)`
-(of the partitions whose memo key is unchanged, those whose record still stands) and `outdated(works)` (earlier partitions
-that were made by other rules than today's, which are computed again first) are optional.
+(of the partitions whose memo key is unchanged, those whose record still stands), `outdated(works)` (earlier partitions
+that were made by other rules than today's, which are computed again first) and `unread(work, error)` (of a stage that
+judges: the outcome where something could not be read, which no memo keeps) are optional.
 Only computation is memoised: effects are compared with the observed state every time, and only for live partitions.
 """
 
@@ -26,6 +27,7 @@ from include.engines import Guarded
 from include.errors import Busy, ConfigError, EvergreenError, MissingPartition
 from include.lake import Lake, RehearsalLake
 from include.records import Lease, Partition, Records, StageResult
+from include.unseen import UNSEEN
 from include.usecase import UseCase
 from include.usecase_file import find
 from include.work import Outcome, Read, State, Work, lost
@@ -126,7 +128,7 @@ def run(
             if reused:
                 outcome = _recorded(cast(StageResult, recorded))
             else:
-                outcome = stage.compute(work)
+                outcome = _computed(stage, work)
                 _commit(work, stage, outcome, memo_key, reads, clock)
             did = _effects(stage, work, outcome)
         except EvergreenError as error:
@@ -361,9 +363,21 @@ def _result(work: Work, name: str, outcome: Outcome, memo_key: str, reads: Seque
     )
 
 
+def _computed(stage: Stage, work: Work) -> Outcome:
+    """Compute, and let a stage that judges say so where it could not read what its verdict rests on."""
+    unread = getattr(stage, "unread", None)
+    if unread is None:
+        return stage.compute(work)
+    try:
+        return stage.compute(work)
+    except UNSEEN as error:
+        log.warning("%s %s %s: unreadable: %s", stage.NAME, work.use_case.name, work.key, error)
+        return cast(Outcome, unread(work, error))
+
+
 def _effects(stage: Stage, work: Work, outcome: Outcome) -> dict[str, Any]:
     effects = getattr(stage, "effects", None)
-    if effects is None or work.mode != "live":
+    if effects is None or work.mode != "live" or outcome.state == "unreadable":
         return {}
     return cast(dict[str, Any], effects(work, outcome))
 

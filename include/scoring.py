@@ -55,7 +55,7 @@ def score(
 
     Raises:
         ConfigError: there is no such model, or none that serves.
-        MissingPartition: the partition's features are not computed for the model's feature set.
+        MissingPartition: features that can be alive at its as_of are not computed for the model's feature set.
         ArtefactError: the bundle does not have its recorded digest.
     """
     period = partitions.period(use_case, key)
@@ -131,6 +131,7 @@ def _need(records: Records, use_case: UseCase, feature_set: FeatureSet, key: str
         raise MissingPartition(
             f"{use_case.name}: {key} holds the feature sets {have}, the model reads {feature_set.version}; {fill}", keys=[key]
         )
+    featuresets.held(records, use_case, feature_set, frames.required_at(use_case, feature_set, key))
 
 
 def _rows(use_case: UseCase, frame: pa.Table, predictor: Predictor, model: Model) -> pa.Table:

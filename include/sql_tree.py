@@ -26,6 +26,7 @@ CLOCK_WORDS = ("current_date", "current_time", "current_timestamp", "localtime",
 _CLOCK_FUNCTIONS = ("current_date", "get_current_time", "get_current_timestamp", "current_localtime", "current_localtimestamp")
 _LISTED_AS_CONSISTENT = ("current_localtime", "current_localtimestamp")  # by DuckDB, and they read the clock
 _ZONED = {"TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS"}  # consistent in a session whose time zone is locked
+_QUERIES = ("SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE")
 _OWN_SCHEMAS = ("main", "temp")
 _DEPTH = 10_000  # levels of JSON: DuckDB parses expressions of up to 1,000 levels, each of which is three or four of JSON
 
@@ -80,6 +81,8 @@ def reads_clock(sql: str, schemas: Mapping[str, pa.Schema]) -> str | None:
     if not words:
         return None
     with connect() as con:
+        for setting in ("enable_external_access", "python_enable_replacements"):
+            con.execute(f"SET {setting} = false")  # to bind `FROM 'file.csv'` is to read the file
         for name, schema in schemas.items():
             con.register(f"__rows_{name}", schema.empty_table())
             con.execute(f"CREATE TEMP VIEW {quote(name)} AS SELECT * FROM {quote(f'__rows_{name}')}")
@@ -139,8 +142,11 @@ def _catalogue() -> dict[str, list[_Function]]:
 
 
 def _tree(sql: str) -> Node:
-    with connect() as con:
-        row = con.execute("SELECT json_serialize_sql(?, skip_null := true, skip_empty := true)", [sql]).fetchone()
+    try:
+        with connect() as con:
+            row = con.execute("SELECT json_serialize_sql(?, skip_null := true, skip_empty := true)", [sql]).fetchone()
+    except (duckdb.Error, ValueError) as error:  # nested too deeply for the parser, or text that is no Unicode
+        raise ConfigError(f"cannot be parsed: {str(error).splitlines()[0]}; simplify it") from None
     return _select(row[0] if row else "{}", sql)
 
 
@@ -214,7 +220,10 @@ def _reasons(root: Node, within: frozenset[str] = frozenset()) -> Iterator[str]:
     for node in _walk(root):
         if node.get("sample") is not None:
             yield "takes a sample (USING SAMPLE or TABLESAMPLE), another one each time; filter by a hash of the key instead"
-        if node.get("type") == "SHOW_REF":
+        kind = str(node.get("type", ""))
+        if kind.endswith("_NODE") and kind not in _QUERIES:
+            yield f"holds {kind.split('_', maxsplit=1)[0]} within WITH; a query only selects"
+        if kind == "SHOW_REF":
             yield "asks DESCRIBE, SHOW or SUMMARIZE, which tell of the session; select from the sources"
         if node.get("class") in ("FUNCTION", "WINDOW") and "function_name" in node:
             yield from _call(node, id(node) in tables, within)

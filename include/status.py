@@ -169,6 +169,8 @@ def _progress(target: str, stages: Mapping[str, RecordedResult]) -> tuple[Kind, 
             if stage == "deployment" and error == "Conflict":  # another champion than it was judged against
                 return "waiting", "evaluation", result.reason
             return ("waiting" if error in PASSING else "refused"), stage, result.reason
+        if result.state == "unreadable":
+            return "waiting", stage, f"unreadable, tried again: {result.reason}"
         if result.state != "done":
             return "refused", stage, result.reason or result.state
         last = stage
@@ -183,6 +185,8 @@ def _beside(wanted: Sequence[str], stages: Mapping[str, RecordedResult]) -> tupl
     for stage, after in BESIDE.items():
         if after in wanted and stage not in stages:
             return "waiting", stage, f"for {stage}"
+        if after in wanted and stages[stage].state == "unreadable":
+            return "waiting", stage, f"unreadable, tried again: {stages[stage].reason}"
     return None
 
 

@@ -32,7 +32,7 @@ def _raw(lake: Lake, use_case: UseCase, result: StageResult) -> _Compared:
     from include.snapshots import content_digest as version_digest
     from include.sources import ARRIVED
 
-    for name, fact in result.outputs["sources"].items():
+    for name, fact in result.outputs.get("sources", {}).items():
         table, key = f"{use_case.name}/raw/{name}", fact.get("version", result.key)
         if not fact["rows"] or name not in use_case.sources:
             continue
@@ -48,18 +48,18 @@ def _validated(lake: Lake, use_case: UseCase, result: StageResult) -> _Compared:
     from include.curation import curated_digest
     from include.labels import label_digest
 
-    for name, fact in result.outputs["sources"].items():
+    for name, fact in result.outputs.get("sources", {}).items():
         if fact["rows"] and name in use_case.sources:
             table, key = fact.get("table", f"{use_case.name}/curated/{name}"), fact.get("version", result.key)
             yield table, key, fact["curated_digest"], curated_digest(lake.read(table, keys=[key]), use_case, name)
-    made = result.outputs["labels"]
-    if made["rows"]:
+    made = result.outputs.get("labels") or {}
+    if made.get("rows"):
         table = made.get("table", f"{use_case.name}/labels")
         yield table, result.key, made["digest"], label_digest(lake.read(table, keys=[result.key]), use_case)
 
 
 def _features(lake: Lake, use_case: UseCase, result: StageResult) -> _Compared:
-    for views in result.outputs["feature_sets"].values():
+    for views in result.outputs.get("feature_sets", {}).values():
         for made in views.values():
             if made["rows"]:
                 rows = lake.read(made["table"], keys=[result.key])

@@ -197,7 +197,7 @@ def _inputs(work: Work, current: featuresets.FeatureSet) -> tuple[list[StageResu
     before = partitions.earlier(use_case, keys[0])  # the ttl counts from the as_of before the oldest decision
     keys = keys if before is None else [before, *keys]
     if all(source.gaps == "allow" for source in use_case.sources.values()):
-        there = {(row.stage, row.key) for row in work.records.results(use_case.name) if row.state == "done"}
+        there = {where for where, state in work.records.states(use_case.name).items() if state == "done"}
         keys = [key for key in keys if key == work.key or {("validation", key), ("features", key)} <= there]
     validated, built = work.need("validation", keys), work.need("features", keys)
     _labelled(work, validated)
@@ -312,9 +312,9 @@ def _store(work: Work, fitted: Fitted, model_digest: str) -> Path:
 
 
 def _reference(work: Work, current: featuresets.FeatureSet, pins: dict[str, int | None], folder: Path) -> dict[str, Any]:
-    """Keep a sample of all entities' features at as_of beside the bundle: what later partitions are compared with."""
+    """Keep a sample of the features of all who are there at as_of beside the bundle: what later partitions are compared with."""
     use_case = work.use_case
-    rows = frames.entity_frame_at(work.lake, use_case, current, work.as_of, pins=pins)
+    rows = frames.population_at(work.lake, use_case, current, work.as_of, pins=pins)
     entities = rows.column(use_case.entity.key).to_pylist()
     kept = splits.thin(
         entities, np.zeros(len(rows), dtype=np.int64), limit=use_case.monitoring.sample, seed=use_case.training.seed

@@ -12,13 +12,14 @@ from airflow.sdk import BaseOperator
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from include import errors
-from include.dag_defaults import run_key
+from include.dag_defaults import finish, run_key, stage_report
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import Asset, Context
 
     from include.usecase import UseCase
 
+FIRST_PAUSE, LONGEST_PAUSE = 15.0, 900.0
 Question = Callable[..., "dict[str, Any] | None"]
 
 
@@ -49,6 +50,52 @@ class PollTrigger(BaseTrigger):
                 return
             await asyncio.sleep(min(self.every, max(0.0, self.deadline - time.time())))
         yield TriggerEvent({"timeout": True})  # type: ignore[no-untyped-call]
+
+
+class PauseTrigger(BaseTrigger):
+    """Wait until a moment, in seconds since 1970, so that a restart of the triggerer does not begin anew."""
+
+    def __init__(self, until: float) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.until = until
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class and its arguments, as the triggerer stores them."""
+        return "include.triggers.PauseTrigger", {"until": self.until}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Yield one event, when the moment has come."""
+        while (left := self.until - time.time()) > 0:  # a clock that is set meanwhile is read again
+            await asyncio.sleep(min(left, 30.0))
+        yield TriggerEvent({"again": True})  # type: ignore[no-untyped-call]
+
+
+class JudgeOperator(BaseOperator):
+    """Run a stage that judges; where it could not read what its verdict rests on, defer and try again with growing pauses.
+
+    After `deadline` (seconds since the first try) the hold is emitted as it stands, and left to a person (`evergreen heal`).
+    The asset to emit is the task's one outlet.
+    """
+
+    def __init__(self, *, stage: str, use_case: str, deadline: float, **options: Any) -> None:
+        super().__init__(**options)
+        self.stage, self.use_case, self.deadline = stage, use_case, deadline
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Judge for the first time."""
+        return self._try(0, time.time() + self.deadline)
+
+    def resume(self, context: Context, event: dict[str, Any], tries: int, until: float) -> dict[str, Any]:
+        """Judge again after a pause."""
+        return self._try(tries, until)
+
+    def _try(self, tries: int, until: float) -> dict[str, Any]:
+        report, now = stage_report(self.stage, self.use_case), time.time()
+        if report.state == "unreadable" and now < until:
+            at = min(now + min(FIRST_PAUSE * 2**tries, LONGEST_PAUSE), until)
+            self.log.warning("unreadable, tried again in %.0f s: %s", at - now, report.reason)
+            self.defer(trigger=PauseTrigger(at), method_name="resume", kwargs={"tries": tries + 1, "until": until})
+        return finish(report, emits=self.outlets[0])
 
 
 class WaitForOperator(BaseOperator):
@@ -106,6 +153,12 @@ def wait_for_inputs(use_case: UseCase, stage: str) -> WaitForOperator:
         arguments={"stage": stage},
         timeout=use_case.wait.deadline.total_seconds(),
     )
+
+
+def judging(use_case: UseCase, stage: str, task_id: str, emits: Asset) -> JudgeOperator:
+    """Return the task that judges and emits its verdict, and that tries again what it could not read."""
+    deadline = use_case.wait.deadline.total_seconds()
+    return JudgeOperator(task_id=task_id, stage=stage, use_case=use_case.name, deadline=deadline, outlets=[emits])
 
 
 def question(call: str) -> Question:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import SecretStr
 
-from include import featuresets, frames, leaks, partitions, runner
+from include import featuresets, frames, leaks, partitions, runner, visibility
 from include.clock import utc_now
 from include.config import Settings
 from include.durations import format_duration
@@ -185,6 +185,7 @@ def _look(
             f"{use_case.name}: every label is {rate:g}, and a model needs both; see label.positive or label.sql"
         )
         found.problems += _nulls(use_case, frame)
+    found.problems += visibility.unseen(lake, use_case, current, frame)
     return found
 
 

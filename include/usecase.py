@@ -96,6 +96,8 @@ class View(Strict):
             raise ValueError("give either source (columns taken as they are) or sql")
         if self.source is not None and self.grain != "event":
             raise ValueError("a view straight from a source is of grain event; write sql for a snapshot")
+        if self.visible is not None and self.grain != "event":
+            raise ValueError("a snapshot is known from its as_of on; visible is for views of grain event, leave it out")
         return self
 
 

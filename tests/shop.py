@@ -59,6 +59,7 @@ features:
   visit:
     grain: event
     source: visits
+    visible: with_request
     ttl: 4d
     columns: {pages: int64, device: string}
 """

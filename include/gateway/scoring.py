@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from include import partitions
 from include.errors import ArtefactError, Unavailable
+from include.expiry import Calendar, is_expired, is_forgotten
 from include.gateway.protocol import Refusal
 from include.gateway.state import Loaded, Served
 from include.prediction_log import Prediction
@@ -80,7 +80,7 @@ class Horizon:
     """The newest `as_of` that should be online now: features are as old as they lag behind it, not behind the clock."""
 
     def __init__(self, use_case: UseCase, clock: Callable[[], int] = time.time_ns) -> None:
-        self._use_case, self._clock = use_case, clock
+        self._calendar, self._clock = Calendar.of(use_case), clock
         self._until, self._as_of = 0, 0
 
     def now(self) -> tuple[int, int]:
@@ -88,9 +88,7 @@ class Horizon:
         now = self._clock() // 1000
         if not self._until - 1_000_000 <= now < self._until:
             moment = datetime.fromtimestamp(now / 1e6, tz=UTC)
-            key = partitions.newest_complete(self._use_case, moment)
-            as_of = partitions.period(self._use_case, key).as_of.timestamp() if key else moment.timestamp()
-            self._as_of, self._until = round(as_of * 1e6), now + 1_000_000
+            self._as_of, self._until = round(self._calendar.horizon(moment).timestamp() * 1e6), now + 1_000_000
         return now, min(now, self._as_of)
 
 
@@ -163,12 +161,15 @@ class Features(msgspec.Struct):
 
 
 def features_of(asked: Asked, served: Served, model: Loaded, horizon: Horizon) -> Features:
-    """Return the feature row for a model.
+    """Return the feature row for a model: what came with the request, and the entity's online features for the rest.
+
+    A view that has expired is null, as it is in the training frame.
 
     Raises:
         Refusal: 404 unknown entity, 409 stale features (unless the use case's fallback scores them), 503 none online.
     """
-    if asked.row is not None:
+    given = asked.row or {}
+    if asked.row is not None and (asked.entity is None or all(name in given for name in _features_read(model))):
         return Features(asked.row, None, None, [])
     use_case, entity = served.use_case, str(asked.entity)
     there = served.online.describe(model.feature_set) if served.online else None
@@ -178,27 +179,38 @@ def features_of(asked: Asked, served: Served, model: Loaded, horizon: Horizon) -
             "run materialize_features for the newest partition, or send the features", headers=[(b"retry-after", b"30")],
         )  # fmt: skip
     found = served.online.get(model.feature_set, entity)
-    if found is None:
+    _, limit = horizon.now()
+    ttls = there.ttls
+    ages = {} if found is None else there.ages(*found, limit)
+    if found is None or is_forgotten(ages, ttls):
         if use_case.fallback.unknown == "refuse":
             raise Refusal(
                 404, "unknown_entity", f"no features are known of {use_case.entity.name} {entity[:80]!r}",
                 field="entity", flags=["unknown"],
             )  # fmt: skip
-        return Features(dict.fromkeys(there.columns), None, None, ["unknown", "fallback"])
+        return Features({**dict.fromkeys(there.columns), **given}, None, None, ["unknown", "fallback"])
     event_ts, values = found
-    _, limit = horizon.now()
-    age = max(0, limit - event_ts)
+    row = dict(zip(there.columns, values, strict=False))  # behind the columns stand the views' times
+    brought = {view.name for view in there.views if all(name in given for name in view.columns)}
+    expired = [view for view, age in ages.items() if view not in brought and is_expired(age, ttls[view])]
     flags: list[str] = []
-    ttl = there.ttl // _MICROSECOND
-    if age > ttl:
+    if expired:
         if use_case.fallback.stale == "refuse":
+            age, ttl = max((ages[view], ttls[view]) for view in expired)
             raise Refusal(
                 409, "stale_features",
                 f"the features of {use_case.entity.name} {entity[:80]!r} are {age / 86_400e6:.1f} days old, "
                 f"more than their ttl of {ttl / 86_400e6:.1f}", field="entity", flags=["stale"],
             )  # fmt: skip
         flags = ["stale", "fallback"]
-    return Features(dict(zip(there.columns, values, strict=True)), event_ts, age, flags)
+        gone = [there.columns] if not there.views else [view.columns for view in there.views if view.name in expired]
+        row |= dict.fromkeys(name for names in gone for name in names)
+    return Features({**row, **given}, event_ts, max(0, limit - event_ts), flags)
+
+
+def _features_read(model: Loaded) -> list[str]:
+    scorer = model.scorer or model.remote
+    return scorer.features if scorer else []
 
 
 def score_sync(model: Loaded, row: Mapping[str, Any]) -> float:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from include.asof_join import MATCHED, as_of_join
+from include.durations import period_start
 from include.errors import EvergreenError
+from include.expiry import Calendar
 from include.lake import TIMESTAMP, connect
 
 T0 = datetime(2025, 1, 10, tzinfo=UTC)
@@ -39,14 +42,34 @@ def spine_table(rows: list[tuple[object, datetime]], key_type: pa.DataType = INT
     )
 
 
-def joined(spine: pa.Table, features: pa.Table, ttl: timedelta | None = None) -> list[tuple[object, object, object]]:
+def joined(
+    spine: pa.Table, features: pa.Table, ttl: timedelta | None = None, calendar: Calendar | None = None, own: bool = False
+) -> list[tuple[object, object, object]]:
     with connect() as con:
         con.register("f", features)
-        found = as_of_join(con, spine, "f", key="id", ttl=ttl, matched=True)
+        found = as_of_join(con, spine, "f", key="id", ttl=ttl, calendar=calendar, matched=True, own=own)
     return list(zip(*(found.column(name).to_pylist() for name in ("number", "text", MATCHED)), strict=True))
 
 
-def brute_force(spine: pa.Table, features: pa.Table, ttl: timedelta | None) -> list[tuple[object, object, object]]:
+def horizon(moment: datetime, calendar: Calendar | None) -> datetime:
+    """Return the newest as_of at or before a moment, found by walking from period to period."""
+    if calendar is None:
+        return moment
+    ends, start = [], datetime(calendar.first.year, calendar.first.month, calendar.first.day, tzinfo=UTC)
+    while calendar.last is None or start.date() <= calendar.last:
+        if calendar.cadence == "month":
+            start = start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
+        else:
+            start += (7 if calendar.cadence == "week" else 1) * DAY
+        if start + calendar.cut_off > moment:
+            break
+        ends.append(start + calendar.cut_off)
+    return max(ends, default=moment)
+
+
+def brute_force(
+    spine: pa.Table, features: pa.Table, ttl: timedelta | None, calendar: Calendar | None = None, own: bool = False
+) -> list[tuple[object, object, object]]:
     rows = features.to_pylist()
     answers: list[tuple[object, object, object]] = []
     for asked in spine.to_pylist():
@@ -56,6 +79,10 @@ def brute_force(spine: pa.Table, features: pa.Table, ttl: timedelta | None) -> l
             for row in rows
             if row["id"] == asked["id"] and row["event_timestamp"] <= moment and row["created_timestamp"] <= moment
         ]
+        if own and not any(row["event_timestamp"] == moment for row in seen):
+            came = [row for row in rows if row["id"] == asked["id"] and row["event_timestamp"] == moment]
+            first = min((row["created_timestamp"] for row in came), default=None)
+            seen += [row for row in came if row["created_timestamp"] == first]
         best = max(
             seen,
             key=lambda row: (
@@ -66,16 +93,24 @@ def brute_force(spine: pa.Table, features: pa.Table, ttl: timedelta | None) -> l
             ),
             default=None,
         )
-        if best is None or (ttl is not None and moment - best["event_timestamp"] > ttl):
+        if best is None or (ttl is not None and horizon(moment, calendar) - best["event_timestamp"] > ttl):
             answers.append((None, None, None))
         else:
             answers.append((best["number"], best["text"], best["event_timestamp"]))
     return answers
 
 
+CALENDARS = [
+    None,
+    Calendar("day", timedelta(0), date(2025, 1, 11), None),
+    Calendar("day", timedelta(hours=5, microseconds=1), date(2025, 1, 1), date(2025, 1, 11)),
+    Calendar("week", timedelta(hours=-30), date(2024, 12, 30), None),
+]
+
+
 @pytest.mark.parametrize("ttl", [None, timedelta(0), timedelta(hours=7), timedelta(days=3)])
-@pytest.mark.parametrize("seed", range(4))
-def test_equals_brute_force(seed: int, ttl: timedelta | None) -> None:
+@pytest.mark.parametrize(("seed", "own"), [(0, False), (1, False), (2, True), (3, True)])
+def test_equals_brute_force(seed: int, own: bool, ttl: timedelta | None) -> None:
     """Restatements, late rows, ties in one or both times, unknown keys and duplicate spine rows, all at once."""
     draw = random.Random(seed)
 
@@ -89,7 +124,9 @@ def test_equals_brute_force(seed: int, ttl: timedelta | None) -> None:
         rows.append((draw.randrange(12), event, created, draw.choice([None, draw.randrange(5)]), draw.choice([None, "a", "b"])))
     rows += rows[:20]
     spine = spine_table([(draw.choice([*range(14), None]), some_moment()) for _ in range(300)])
-    assert joined(spine, features_table(rows), ttl) == brute_force(spine, features_table(rows), ttl)
+    for calendar in CALENDARS:
+        expected = brute_force(spine, features_table(rows), ttl, calendar, own)
+        assert joined(spine, features_table(rows), ttl, calendar, own) == expected
 
 
 @pytest.mark.parametrize("ttl", [None, timedelta(0), timedelta(hours=7), timedelta(days=3)])
@@ -104,7 +141,42 @@ def test_equals_brute_force_where_all_ask_about_one_moment(seed: int, ttl: timed
     for hours in (0, 7, 20, 33):
         moment = T0 + timedelta(hours=hours)
         spine = spine_table([(draw.choice([*range(1, 12), None]), moment) for _ in range(30)])
-        assert joined(spine, features_table(rows), ttl) == brute_force(spine, features_table(rows), ttl)
+        for calendar in CALENDARS:
+            assert joined(spine, features_table(rows), ttl, calendar) == brute_force(spine, features_table(rows), ttl, calendar)
+
+
+@pytest.mark.parametrize(("cadence", "cut_off"), [("day", 0), ("week", 3), ("month", 3), ("month", 0)])
+def test_a_ttl_counts_from_the_newest_as_of_before_the_decision(cadence: str, cut_off: int) -> None:
+    """A month's row of ttl 35 d is alive in the whole month that follows, as it is online, and dead from the next on."""
+    calendar = Calendar(cadence, cut_off * DAY, date(2024, 12, 1), None)
+    draw = random.Random(cut_off)
+    for _ in range(200):
+        moment = T0 + timedelta(minutes=draw.randrange(60 * 24 * 150)) + draw.choice([-US, 0 * US, US])
+        assert calendar.horizon(moment) == horizon(
+            moment, dataclasses.replace(calendar, first=period_start(cadence, calendar.first))
+        )
+    for moment in (datetime(2025, 3, 1, tzinfo=UTC) + cut_off * DAY, datetime(2025, 11, 10, tzinfo=UTC)):
+        assert calendar.horizon(moment) <= moment
+    monthly = Calendar("month", timedelta(0), date(2025, 1, 1), None)
+    features = features_table([(1, datetime(2025, 10, 1, tzinfo=UTC), datetime(2025, 10, 1, tzinfo=UTC), 7, "x")])
+    asked = [datetime(2025, 11, 10, tzinfo=UTC), datetime(2025, 12, 1, tzinfo=UTC) - US, datetime(2025, 12, 1, tzinfo=UTC)]
+    found = joined(spine_table([(1, moment) for moment in asked]), features, 35 * DAY, monthly)
+    assert [row[0] for row in found] == [7, 7, None]
+
+
+def test_a_calendar_comes_back_from_its_text() -> None:
+    for calendar in CALENDARS[1:]:
+        assert calendar is not None
+        assert Calendar.from_text(calendar.text) == calendar
+
+
+def test_a_decisions_own_row_is_known_though_it_arrived_later() -> None:
+    """The request brought its first version; a correction, and a row of another moment, are known when they arrived."""
+    rows: list[Row] = [(1, T0, T0 + 6 * timedelta(hours=1), 1, "first"), (1, T0, T0 + DAY, 2, "corrected")]
+    rows.append((1, T0 - DAY, T0 - DAY, 0, "before"))
+    spine = spine_table([(1, T0), (1, T0 + US), (1, T0 + 2 * DAY)])
+    assert [row[1] for row in joined(spine, features_table(rows), own=True)] == ["first", "before", "corrected"]
+    assert [row[1] for row in joined(spine, features_table(rows))] == ["before", "before", "corrected"]
 
 
 def test_a_value_restated_later_is_not_seen_earlier() -> None:

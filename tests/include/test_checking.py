@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from include import checking, model_params
 from include.errors import ConfigError
@@ -161,3 +164,39 @@ def test_parameters_are_refused_by_lightgbms_own_list(
 def test_an_alias_reaches_lightgbm_under_the_name_that_it_goes_by() -> None:
     """`eta` beside the default `learning_rate` would be passed over without a word."""
     assert model_params.canonical({"eta": 0.1, "max_leaves": 7}) == {"learning_rate": 0.1, "num_leaves": 7}
+
+
+def leaves(value: object, path: tuple[object, ...] = ()) -> Iterator[tuple[object, ...]]:
+    """Yield the path of every scalar of a document."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from leaves(item, (*path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from leaves(item, (*path, index))
+    else:
+        yield path
+
+
+ODD = ("", "event_timestamp", "no such thing", -1, 10**30, [], {"a": 1}, None, "SELECT 1 AS customer_id", "Ω'; --", "0s", True)
+
+
+def test_whatever_stands_in_a_use_case_the_check_ends_with_a_refusal_of_ours_or_none(tmp_path: Path) -> None:
+    """Each scalar in turn is replaced by something odd: never a foreign exception, which would end as exit 70."""
+    whole = yaml.safe_load(SHOP.replace("2026-01-01", '"2026-01-01"'))
+    paths = list(leaves(whole))
+    assert len(paths) > 20
+    told = 0
+    for number, path in enumerate(paths):
+        for odd in (ODD[(number + step) % len(ODD)] for step in (0, 5)):
+            made = copy.deepcopy(whole)
+            inner = made
+            for part in path[:-1]:
+                inner = inner[part]
+            inner[path[-1]] = odd
+            (tmp_path / "shop.yaml").write_text(yaml.safe_dump(made, allow_unicode=True))
+            try:
+                checking.check_file(tmp_path / "shop.yaml")
+            except ConfigError:
+                told += 1
+    assert told > len(paths)

@@ -159,6 +159,7 @@ def test_the_opponents_sample_is_the_reference_if_it_is_older(house: House) -> N
 
 @pytest.mark.parametrize("trained_on", [KEYS[2], KEYS[4]])
 def test_an_opponent_of_the_same_or_a_newer_partition_is_no_reference(house: House, trained_on: str) -> None:
+    house.day(KEYS[0])
     house.day(KEYS[1])
     house.model(1, trained_on)
     house.day(KEYS[2], opponent=1)
@@ -178,14 +179,20 @@ def test_event_views_compare_new_rows_with_those_of_the_training_window(house: H
     assert report.outputs["reasons"] == [f"channel: PSI {report.outputs['features']['channel']['psi']:.3f} is above 0.2"]
 
 
-def test_a_lost_sample_is_a_hold_and_never_a_pass(house: House) -> None:
+def test_a_lost_sample_is_never_a_pass_and_is_looked_at_again(house: House) -> None:
     house.day(KEYS[0])
     house.model(1, KEYS[0])
-    (house.settings.home / "reference-1.parquet").write_bytes(b"PAR1")
+    sample = house.settings.home / "reference-1.parquet"
+    kept = sample.read_bytes()
+    sample.write_bytes(b"PAR1")
     house.day(KEYS[1], opponent=1)
     report = house.run(KEYS[1])
-    assert (report.state, report.outputs["verdict"]) == ("held", "hold")
+    assert (report.state, report.outputs["verdict"]) == ("unreadable", "hold")
     assert "cannot be read" in report.reason
+    sample.write_bytes(kept)
+    report = house.run(KEYS[1])
+    assert (report.state, report.reused) == ("done", False)
+    assert house.run(KEYS[1]).reused
 
 
 def test_not_computable_is_a_hold_unless_something_drifts() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from include import evaluation_report, registry
-from include.errors import ArtefactError
+from include.errors import ArtefactError, ConfigError
 from include.predictor import digest_of
 from include.records import AuditEntry
 from include.records_schema import ModelRow
@@ -143,14 +143,26 @@ def test_a_champion_that_has_seen_the_rows_is_a_hold(bench: Bench) -> None:
     assert re.fullmatch(r"champion has seen these rows: version 1 was trained or tuned on \d+ of 630", outputs["reasons"][0])
 
 
-def test_a_champion_whose_rows_or_bundle_are_gone_is_a_hold(bench: Bench) -> None:
+def test_a_champion_whose_bundle_cannot_be_read_is_no_verdict_and_is_judged_again(bench: Bench) -> None:
     bench.judged(FIRST)
     bench.release(1, FIRST)
     bench.run("training", SECOND)
-    (Path(bench.model(FIRST).bundle) / "model.txt").unlink()
-    outputs = bench.run("evaluation", SECOND).outputs
-    assert outputs["verdict"] == "hold"
-    assert re.search(r"version 1 cannot be asked: .*model\.txt is missing", outputs["reasons"][0])
+    bundle = Path(bench.model(FIRST).bundle)
+    away = bundle.rename(bundle.with_name("away"))
+    for _ in range(2):
+        report = bench.run("evaluation", SECOND)
+        assert (report.state, report.reused, report.outputs["verdict"]) == ("unreadable", False, "hold")
+        assert report.reason.startswith("version 1 cannot be asked: ")
+    assert len(bench.records.entries(NAME, action="evaluation.unreadable")) == 1
+    assert [entry.subject for entry in bench.records.entries(NAME, action="model.judged")] == [FIRST]
+    with pytest.raises(ConfigError, match="no record to compare with"):
+        bench.run("evaluation", SECOND, force=True)
+    away.rename(bundle)
+    report = bench.run("evaluation", SECOND)
+    assert (report.state, report.reused) == ("done", False)
+    assert report.outputs["opponent"] == 1
+    assert bench.run("evaluation", SECOND).reused
+    assert bench.run("evaluation", SECOND, force=True).reason == "equal to the record"
 
 
 def test_censored_decisions_above_the_limit_are_a_hold(bench: Bench) -> None:

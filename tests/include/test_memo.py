@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,46 @@ def test_the_readme_hits_and_the_kernel_misses(tree: Path) -> None:
     kernel = tree / "include" / "lake.py"  # include.memo imports it
     kernel.write_text(kernel.read_text() + "\n# edited\n")
     assert key() != before
+
+
+def children() -> set[tuple[str, str]]:
+    """Return (module, module that it starts as a process of its own), found in the sources of include/."""
+    found = set()
+    for name, path in memo._modules().items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            words = [word.value for word in getattr(node, "elts", []) if isinstance(word, ast.Constant)]
+            found |= {(name, child) for flag, child in pairwise(words) if flag == "-m" and str(child).startswith("include.")}
+    return found
+
+
+def test_what_a_stage_starts_as_a_process_is_part_of_its_code() -> None:
+    """The reader of files is a child of ingestion: mended, it must read again what it read wrongly."""
+    from include.runner import STAGES
+
+    started = children()
+    assert {child for _, child in started} >= {"include.foreign", "include.predictor", "include.bento_build"}
+    modules = memo._modules()
+    for stage in STAGES:
+        closure = {path for path, _ in memo._closure(f"include.{stage}")}
+        lacking = {child for starter, child in started if modules[starter] in closure and modules[child] not in closure}
+        assert lacking == set(), f"{stage} starts {lacking}, whose code its memo key leaves out"
+    training = {path for path, _ in memo._closure("include.training")}
+    assert modules["include.feast_stores"] in training, "a class that Feast loads by its name"
+
+
+@pytest.mark.parametrize("module", ["foreign", "unpacking"])
+def test_an_edited_reader_of_files_misses(tree: Path, module: str) -> None:
+    before = memo.code_digest("include.ingestion")
+    path = tree / "include" / f"{module}.py"
+    path.write_text(path.read_text() + "\n# edited\n")
+    assert memo.code_digest("include.ingestion") != before
+
+
+def test_blanks_around_the_name_of_a_query_hide_nothing(tree: Path) -> None:
+    spaced = usecase_file.parse(TEXT.replace("sql: shop/orders.sql", 'sql: " shop/orders.sql "'))
+    before = key(use_case=spaced)
+    (tree / "feature_repo" / "sql" / "shop" / "orders.sql").write_text("SELECT 3")
+    assert key(use_case=spaced) != before
 
 
 def test_a_module_that_is_not_imported_does_not_matter(tree: Path) -> None:

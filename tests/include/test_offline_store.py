@@ -62,9 +62,10 @@ def test_rows_keep_number_and_order_and_their_own_columns(shop: Shop) -> None:
 
 
 def test_ttl_and_full_names(shop: Shop) -> None:
-    rows = [(2, T0 + 4 * DAY), (2, T0 + 4 * DAY + US)]
+    """A ttl of four days counts from the newest as_of at or before the moment, so it ends with the next one."""
+    rows = [(2, T0 + 4 * DAY), (2, T0 + 5 * DAY - US), (2, T0 + 5 * DAY)]
     found = ask(shop, rows, features=["shop__visit:pages"], full_feature_names=True)
-    assert [row["shop__visit__pages"] for row in found] == [21, None]
+    assert [row["shop__visit__pages"] for row in found] == [21, 21, None]
 
 
 def test_nanosecond_frames_see_nothing_later(shop: Shop) -> None:

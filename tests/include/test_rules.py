@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from include import expectations, runner
 from include.errors import EvergreenError, MissingPartition
+from include.main_job import upgraded
 from tests.installation import Installation
 from tests.intake import COLUMNS, HEAD, Intake
 from tests.recorded import differing
@@ -184,9 +186,12 @@ def test_what_an_upgrade_will_compute_again_is_known_before(tmp_path: Path, loos
     def asked() -> list[str]:
         return runner.outdated("validation", made.use_case, KEYS[-1], made.settings, made.records)
 
-    assert asked() == []
+    now = datetime(2026, 1, 4, tzinfo=UTC)
+    assert asked() == upgraded(made.settings, now) == []
     define(made, columns=TIGHT)
     assert asked() == KEYS[:2]
+    (line,) = upgraded(made.settings, now)
+    assert "2 partitions were judged (2026-01-01 to 2026-01-02); the next run judges them again first" in line
     assert runner.outdated("ingestion", made.use_case, KEYS[-1], made.settings, made.records) == []
 
 

@@ -90,6 +90,18 @@ def test_a_blocked_day_is_refused_and_a_passing_fault_is_not() -> None:
         assert one("judged", result("ingestion"), failed).kind == kind
 
 
+@pytest.mark.parametrize("stage", ["evaluation", "drift"])
+def test_what_could_not_be_read_waits_and_can_be_started_again(stage: str) -> None:
+    from include.healing import plan
+
+    results = [result(name) for name in (*DATA, "training", "evaluation", "drift")]
+    results = [replace(row, state="unreadable", reason="the bundle is away") if row.stage == stage else row for row in results]
+    row = one("judged", *results)
+    assert (row.kind, row.stage, row.detail) == ("waiting", stage, "unreadable, tried again: the bundle is away")
+    (again,) = plan("shop", [row], active=set())
+    assert again.asset == {"evaluation": "candidate", "drift": "judged"}[stage]
+
+
 def test_running_names_the_holder_of_the_lease() -> None:
     row = one("judged", result("ingestion"), running={("validation", KEY): "airflow:run (attempt 1)"})
     assert (row.kind, row.stage) == ("running", "validation")

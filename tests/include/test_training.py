@@ -302,7 +302,7 @@ def test_lost_rows_in_the_join_are_an_error(bench: Bench, monkeypatch: pytest.Mo
     from include import frames
 
     honest = frames.training_frame
-    monkeypatch.setattr(frames, "training_frame", lambda *arguments: honest(*arguments).slice(1))
+    monkeypatch.setattr(frames, "training_frame", lambda *arguments, **named: honest(*arguments, **named).slice(1))
     with pytest.raises(EvergreenError, match="rows for"):
         bench.run("training", KEY)
 

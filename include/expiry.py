@@ -1,0 +1,78 @@
+"""When a feature row has expired: one rule for the point-in-time join, the frames, the online rows and the node.
+
+A row is as old as it lags behind the newest `as_of` at or before the moment asked about, not behind the clock: features
+come once a period, so within a period nothing grows older. Nothing heavy is imported here: the node reads it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from include.durations import midnight, period_start
+
+if TYPE_CHECKING:
+    from include.usecase import UseCase
+
+REMEMBERED = 4  # an entity is online until its newest row is older than so many times its view's ttl
+
+
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """When the partitions of a use case end: what a moment's newest `as_of` follows from."""
+
+    cadence: str
+    cut_off: timedelta
+    first: date
+    last: date | None
+
+    @classmethod
+    def of(cls, use_case: UseCase) -> Calendar:
+        """Return the calendar of a use case."""
+        return cls(use_case.cadence, use_case.cut_off, use_case.history.first, use_case.history.last)
+
+    @classmethod
+    def from_text(cls, text: str) -> Calendar:
+        """Read what `text` wrote."""
+        plain = json.loads(text)
+        last = None if plain["last"] is None else date.fromisoformat(plain["last"])
+        return cls(plain["cadence"], timedelta(microseconds=plain["cut_off"]), date.fromisoformat(plain["first"]), last)
+
+    @property
+    def text(self) -> str:
+        """The calendar as text, for the tag of a feature view."""
+        last = None if self.last is None else self.last.isoformat()
+        plain = {"cadence": self.cadence, "cut_off": self.cut_off // timedelta(microseconds=1)}
+        return json.dumps({**plain, "first": self.first.isoformat(), "last": last}, sort_keys=True)
+
+    def newest(self, day: date) -> datetime | None:
+        """Return the newest `as_of` for moments that lie on `day` when `cut_off` is taken off; None before the first."""
+        start = period_start(self.cadence, day)
+        if start <= period_start(self.cadence, self.first):
+            return None
+        if self.last is not None:
+            start = min(start, _after(self.cadence, period_start(self.cadence, self.last)))
+        return midnight(start) + self.cut_off
+
+    def horizon(self, moment: datetime) -> datetime:
+        """Return the newest `as_of` at or before a moment, or the moment itself before there is one."""
+        return self.newest((moment - self.cut_off).astimezone(UTC).date()) or moment
+
+
+def _after(cadence: str, start: date) -> date:
+    if cadence == "month":
+        return (start.replace(day=1) + timedelta(days=32)).replace(day=1)
+    return start + timedelta(days=7 if cadence == "week" else 1)
+
+
+def is_expired(age: int, ttl: int) -> bool:
+    """Tell whether a row of that age (behind the horizon) is older than its ttl; both in microseconds."""
+    return age > ttl
+
+
+def is_forgotten(ages: Mapping[str, int], ttls: Mapping[str, int]) -> bool:
+    """Tell whether the newest row of every view is so old that the entity counts as unknown; by view, in microseconds."""
+    return all(age > REMEMBERED * ttls[view] for view, age in ages.items())

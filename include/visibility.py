@@ -1,0 +1,65 @@
+"""When an event view's row is known to a decision: it comes with the request, or from an `as_of` on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from include.asof import resolve_sql, tables_in
+from include.lake import Lake, connect, quote
+from include.usecase import UseCase
+
+if TYPE_CHECKING:
+    from include.featuresets import FeatureSet
+
+Visible = Literal["with_request", "at_as_of"]
+MOST = 0.5
+
+
+def of(use_case: UseCase, name: str) -> Visible | None:
+    """Return when the rows of a view are known; None for a snapshot, which is known from its own `as_of` on.
+
+    Not stated, a view of what the label is made of comes with the request: its row is the decision's own.
+    """
+    view = use_case.features[name]
+    if view.grain == "snapshot":
+        return None
+    if view.visible is not None:
+        return view.visible
+    decided = _sources(use_case, use_case.label.source, use_case.label.sql)
+    return "with_request" if decided & _sources(use_case, view.source, view.sql) else "at_as_of"
+
+
+def unseen(lake: Lake, use_case: UseCase, feature_set: FeatureSet, frame: pa.Table) -> Iterator[str]:
+    """Yield a problem for each at_as_of view that most decisions do not see although it holds a row of their own.
+
+    `frame` is a training frame. Such a row is the decision's own, and the request could bring it.
+    """
+    for view in feature_set.views:
+        if view.visible != "at_as_of" or not len(frame):
+            continue
+        empty = pa.array([True] * len(frame))
+        for name in view.columns:
+            empty = pc.and_(empty, pc.is_null(frame.column(name)).combine_chunks())
+        asked = frame.select([view.key, "event_timestamp"]).filter(empty)
+        if len(asked) <= MOST * len(frame):
+            continue
+        with connect() as con:
+            lake.scan(con, "rows", view.table(use_case.name), schema=view.schema)
+            con.register("asked", asked)
+            own = con.sql(f"SELECT count(*) FROM asked SEMI JOIN rows USING ({quote(view.key)}, event_timestamp)").fetchone()
+        if own is not None and own[0]:
+            yield (
+                f"{use_case.name}: view {view.name} is empty for {len(asked)} of {len(frame)} decisions although it holds a row"
+                f" of the same {view.key} and moment for {own[0]} of them; if the request brings that row, write"
+                f" visible: with_request in features.{view.name}"
+            )
+
+
+def _sources(use_case: UseCase, source: str | None, sql: str | None) -> frozenset[str]:
+    if source is not None:
+        return frozenset({source})
+    return tables_in(resolve_sql(use_case, str(sql)))
