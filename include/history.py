@@ -73,7 +73,7 @@ def unloaded(use_case: UseCase, records: Records, key: str, last: str | None, no
     if last is not None and first > last:
         return None  # the training looks back on nothing before the partition itself
     steps = plan(use_case, first, last, now)
-    done = {(row.stage, row.key) for row in records.results(use_case.name) if row.state in ("done", "blocked")}
+    done = {where for where, state in records.states(use_case.name).items() if state in ("done", "blocked")}
     return None if all((stage, one) in done for stage, keys in steps.items() for one in keys) else steps
 
 

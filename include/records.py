@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from include import audit, leases, migrations
+from include import audit, leases, migrations, read_blocks
 from include.audit import AuditEntry, AuditFault, AuditRecord
 from include.database import Database
 from include.errors import Busy, ConfigError
@@ -30,6 +30,7 @@ from include.records_schema import (
     OnlineRow,
     OpponentRow,
     PartitionRow,
+    ReadsRow,
     RedrivenRow,
     ResultRow,
     RouteRow,
@@ -65,7 +66,7 @@ class Partition:
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage found for a partition; `reads` are triples (table, key, digest)."""
+    """What a stage found for a partition; `reads` are triples (table, key, digest), in no order that means anything."""
 
     use_case: str
     key: str
@@ -169,8 +170,12 @@ class Records(ServingRecords):
 
     def result(self, use_case: str, key: str, stage: str) -> StageResult | None:
         """Return what a stage found for a partition."""
-        row = self.database.read(lambda session: session.get(ResultRow, (use_case, key, stage)))
-        return None if row is None else plain(StageResult, row)
+
+        def work(session: Session) -> StageResult | None:
+            row = session.get(ResultRow, (use_case, key, stage))
+            return None if row is None else _plain(session, use_case, [row])[0]
+
+        return self.database.read(work)
 
     def results(
         self, use_case: str, *, stage: str | Sequence[str] | None = None, keys: Sequence[str] | None = None
@@ -179,9 +184,16 @@ class Records(ServingRecords):
         where = [] if stage is None else [ResultRow.stage.in_([stage] if isinstance(stage, str) else stage)]
         if keys is not None and len(keys) <= 500:
             where.append(ResultRow.key.in_(keys))
-        found = self._list(StageResult, ResultRow, use_case, ResultRow.key, ResultRow.stage, where=where)
+        statement = select(ResultRow).where(ResultRow.use_case == use_case, *where).order_by(ResultRow.key, ResultRow.stage)
+        found = self.database.read(lambda session: _plain(session, use_case, session.scalars(statement).all()))
         wanted = None if keys is None else set(keys)
         return [result for result in found if wanted is None or result.key in wanted]
+
+    def states(self, use_case: str) -> dict[tuple[str, str], str]:
+        """Return the state of every result, by (stage, key): no more is read than that."""
+        statement = select(ResultRow.stage, ResultRow.key, ResultRow.state).where(ResultRow.use_case == use_case)
+        rows = self.database.read(lambda session: session.execute(statement).all())
+        return {(stage, key): state for stage, key, state in rows}
 
     def commit(
         self,
@@ -205,9 +217,9 @@ class Records(ServingRecords):
         def work(session: Session) -> None:
             lease.hold(session)
             row = locked(session, ResultRow, result.use_case, result.key, result.stage)
-            if row is not None and _same(plain(StageResult, row), result):
+            if row is not None and _same(_plain(session, result.use_case, [row])[0], result):
                 return
-            session.merge(ResultRow(**vars(result)))
+            session.merge(ResultRow(**{**vars(result), "reads": _kept(session, result)}))
             for number, entry in enumerate(entries):
                 once = entry.once or f"{lease.app}#{lease.token}/{number}/{_fingerprint(entry)}"
                 audit.append(session, dataclasses.replace(entry, once=once))
@@ -253,7 +265,8 @@ class Records(ServingRecords):
         The audit log stays, and so do the leases, whose tokens must go on rising.
         """
         tables: tuple[type[Any], ...] = (
-            PartitionRow, ResultRow, ModelRow, RouteRow, ObservedRow, FeatureSetRow, OnlineRow, OpponentRow, RedrivenRow,
+            PartitionRow, ResultRow, ReadsRow, ModelRow, RouteRow, ObservedRow, FeatureSetRow, OnlineRow, OpponentRow,
+            RedrivenRow,
         )  # fmt: skip
 
         def work(session: Session) -> dict[str, int]:
@@ -277,7 +290,29 @@ def _database(url: str, patience: float) -> Database:
 
 
 def _same(one: StageResult, other: StageResult) -> bool:
-    return to_json(vars(one)) == to_json(vars(other))
+    first, second = (dataclasses.replace(result, reads=sorted(map(list, result.reads))) for result in (one, other))
+    return to_json(vars(first)) == to_json(vars(second))
+
+
+def _kept(session: Session, result: StageResult) -> list[Any]:
+    """Return what is stored of a result's reads: themselves, or of a long list its blocks, which are written where new."""
+    if len(result.reads) <= read_blocks.LONG:
+        return result.reads
+    found = read_blocks.blocks(result.reads)
+    for digest, block in found.items():
+        insert_missing(session, ReadsRow, use_case=result.use_case, digest=digest, reads=block)
+    return list(found)
+
+
+def _plain(session: Session, use_case: str, rows: Sequence[ResultRow]) -> list[StageResult]:
+    """Return results with their reads; a block that several share is read once, and is one object in all of them."""
+    wanted = sorted({digest for row in rows for digest in read_blocks.missing(row.reads)})
+    known: dict[str, list[list[str]]] = {}
+    for start in range(0, len(wanted), 500):
+        chosen = ReadsRow.digest.in_(wanted[start : start + 500])
+        found = session.execute(select(ReadsRow.digest, ReadsRow.reads).where(ReadsRow.use_case == use_case, chosen))
+        known |= {str(digest): reads for digest, reads in found.all()}
+    return [dataclasses.replace(plain(StageResult, row), reads=read_blocks.whole(row.reads, known)) for row in rows]
 
 
 def _fingerprint(entry: AuditEntry) -> str:

@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-HEAD = "0002"  # the newest revision in include/migrations
+HEAD = "0003"  # the newest revision in include/migrations
 VERSION_TABLE = "evergreen_version"
 
 R = TypeVar("R", bound="Base")
@@ -140,7 +140,7 @@ class ResultRow(Base):
     digest: Mapped[str]
     reason: Mapped[str]
     outputs: Mapped[dict[str, Any]]
-    reads: Mapped[list[list[str]]]
+    reads: Mapped[list[Any]]  # triples; of a long list the digests of its blocks, which stand in `reads`
     memo_key: Mapped[str]
     mode: Mapped[str]
     started_at: Mapped[datetime]
@@ -148,6 +148,13 @@ class ResultRow(Base):
     seconds: Mapped[float]
     git_commit: Mapped[str]
     token: Mapped[int]
+
+
+class ReadsRow(Base):
+    __tablename__ = "reads"
+    use_case: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    reads: Mapped[list[list[str]]]
 
 
 class AuditRow(Base):

@@ -230,3 +230,31 @@ def test_many_claim_and_one_gets_it(records: Records) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(attempt, range(16))) == 1
+
+
+def test_the_leases_of_a_range_give_signs_of_life_and_a_lost_one_is_lost_alone(records: Records) -> None:
+    """A load that runs longer than a lease lasts keeps its days; the one that a later attempt takes is not taken back."""
+    keys = ["2026-03-01", "2026-03-02", "2026-03-03"]
+    with records.claim_all("loans", "features", keys, owner="load", attempt=1, ttl=0.6) as leases:
+        deadline = time.monotonic() + 2.0
+        while time.monotonic() < deadline:
+            assert all(holder.lost is None for holder in records.holders("loans"))
+            time.sleep(0.1)
+        taken = records.claim("loans", "features", keys[1], owner="load", attempt=2, ttl=30)
+        time.sleep(0.5)
+        leases.each[keys[0]].check()
+        leases.each[keys[2]].check()
+        with pytest.raises(Busy, match="lost"):
+            leases.each[keys[1]].check()
+    assert [holder.key for holder in records.holders("loans")] == [keys[1]]
+    taken.check()
+
+
+def test_leases_that_are_free_are_taken_without_those_that_are_held(records: Records) -> None:
+    with records.claim("loans", "features", "2026-03-01", owner="other", attempt=1, ttl=30):
+        with pytest.raises(Busy, match="other"):
+            records.claim_all("loans", "features", ["2026-03-01", "2026-03-02"], owner="load", attempt=1, ttl=30)
+        with records.claim_all(
+            "loans", "features", ["2026-03-01", "2026-03-02"], owner="load", attempt=1, ttl=30, only_free=True
+        ) as leases:
+            assert list(leases.each) == ["2026-03-02"]

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ from include.audit import AuditEntry
 from include.config import ROOT
 from include.errors import Busy, ConfigError, Unavailable
 from include.records import Records, StageResult
-from include.records_schema import HEAD, VERSION_TABLE, Base
+from include.records_schema import HEAD, VERSION_TABLE, Base, ResultRow
 
 AT = datetime(2026, 3, 1, 6, 0, tzinfo=UTC)
 
@@ -409,6 +409,55 @@ def test_connections_that_the_server_ends_are_replaced(postgres_url: str) -> Non
     assert ended[1] >= 1
     assert [row.action for row in records.entries()] == ["idle", "kept"]
     assert records.verify() is None
+
+
+def nightly(count: int) -> list[StageResult]:
+    """Return trainings of so many nights, each of which reads every partition up to its own."""
+    days = [(date(2025, 1, 1) + timedelta(days=number)).isoformat() for number in range(count)]
+    tables = ("labels", "features/spending@0123456789", "features/visit@0123456789")
+
+    def read(until: int) -> list[list[str]]:
+        return [[table, key, f"sha256:{table}{key}".ljust(71, "0")] for key in days[:until] for table in tables]
+
+    return [result(key=key, reads=read(number + 1)) for number, key in enumerate(days)]
+
+
+def test_records_do_not_grow_with_the_square_of_the_partitions(records: Records) -> None:
+    """Twice the nights take about twice the space, and every list comes back whole."""
+    sizes, nights = [], nightly(80)
+    for start, end in ((0, 40), (40, 80)):
+        for made in nights[start:end]:
+            lease = records.claim("loans", "training", made.key, owner="me", attempt=1, ttl=30)
+            records.commit(lease, made)
+            records.commit(lease, made)  # a lost answer: the same again changes nothing
+        with records.database.engine.connect() as connection:
+            kept = [
+                connection.execute(text(f"SELECT sum(length(reads)) FROM {table}")).scalar() for table in ("results", "reads")
+            ]
+        sizes.append(sum(kept))
+    assert sizes[1] < 2.6 * sizes[0], "lists of their own would take four times the space"
+    found = records.results("loans", stage="training")
+    assert [sorted(row.reads) for row in found] == [sorted(row.reads) for row in nights]
+    one = records.result("loans", nights[-1].key, "training")
+    assert one is not None
+    assert sorted(one.reads) == sorted(nights[-1].reads)
+    assert records.states("loans") == {("training", row.key): "done" for row in nights}
+    assert records.forget("loans")["reads"] > 0
+
+
+def test_what_an_older_version_recorded_is_moved_and_read_alike(records: Records) -> None:
+    night = nightly(70)[-1]
+    with records.transaction() as session:  # as revision 0002 kept it
+        session.add(ResultRow(**vars(night)))
+        session.execute(text("DROP TABLE reads"))
+        session.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0002'"))
+    records.migrate()
+    with records.database.engine.connect() as connection:
+        kept = connection.execute(text("SELECT reads FROM results")).scalar_one()
+    assert len(kept) < 1000, "the list itself stands in blocks"
+    (found,) = records.results("loans")
+    assert sorted(found.reads) == sorted(night.reads)
+    assert dataclasses.replace(found, reads=[]) == dataclasses.replace(night, reads=[])
 
 
 def test_forgetting_a_use_case_previews_and_keeps_the_log(records: Records) -> None:

@@ -187,6 +187,26 @@ def test_a_range_records_each_partition_and_skips_what_is_there(home: Settings, 
     assert records(home).holders("shop") == []
 
 
+def test_a_day_whose_lease_is_lost_ends_alone(home: Settings, stage: Probe) -> None:
+    """Another run takes the second day over while the range is at work: that day is theirs, the range goes on."""
+    keys, taken = ["2026-03-01", "2026-03-02", "2026-03-03"], []
+    for key in keys:
+        records(home).raise_partition("shop", key, mode="backfill", target="data", actor="test", at=utc_now())
+
+    def computed(work: Work) -> Outcome:
+        outcome = Probe.compute(stage, work)
+        if work.key == keys[1]:
+            taken.append(records(home).claim("shop", "validation", work.key, owner="load", attempt=2, ttl=60))
+        return outcome
+
+    stage.compute = computed  # type: ignore[method-assign]
+    reports = list(runner.run_range("validation", "shop", keys, settings=home, owner="load"))
+    assert [(report.key, report.state) for report in reports] == [(keys[0], "done"), (keys[1], "failed"), (keys[2], "done")]
+    assert "the lease of load is lost" in reports[1].reason
+    assert [row.key for row in records(home).results("shop")] == [keys[0], keys[2]]
+    taken[0].check()
+
+
 def test_what_is_missing_is_named_with_the_command_that_fills_it(home: Settings, stage: Probe) -> None:
     def reads(work: Work) -> list[Read]:
         work.need("ingestion", ["2026-02-27", "2026-02-28"])
