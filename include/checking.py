@@ -16,14 +16,15 @@ from include.asof import AsOfViews, resolve_sql, tables_in
 from include.errors import ConfigError
 from include.lake import Lake, connect
 from include.partitions import period
+from include.times import text_literal
 from include.usecase import UseCase
-from include.usecase_sources import Source
+from include.usecase_sources import Column, Source
+from include.values import said, typed
 
 Where = tuple[str, ...]
 Problem = tuple[Where, str]
 TIMES = ("event_timestamp", "created_timestamp")
 TIME, OUTCOME = "a time", "an outcome"
-_TYPES = {**declared.SQL_TYPES, "timestamp": "TIMESTAMPTZ", "date": "DATE"}
 
 
 def check_file(path: Path) -> UseCase:
@@ -69,8 +70,10 @@ def _source(where: Where, source: Source) -> Iterator[Problem]:
         if column.min is not None and column.max is not None and column.min > column.max:
             yield (*where, "columns", name), f"min ({column.min:g}) is above max ({column.max:g}); swap them"
         for value in column.values or []:
-            if not _reads(value, column.type):
+            if not _reads(value, column, source):
                 yield (*where, "columns", name, "values"), f"{value!r} is no value of type {column.type}; correct one of the two"
+        if column.dates is not None and (reason := _no_format(column, source)):
+            yield (*where, "columns", name, "dates"), f"{column.dates!r} is no format of dates ({reason}); correct it"
     if source.max_rows is not None and source.min_rows > source.max_rows:
         yield (*where, "min_rows"), f"{source.min_rows} is above max_rows ({source.max_rows}); swap them"
     headers = [column.header or name for name, column in source.columns.items()]
@@ -95,7 +98,7 @@ def _label(use_case: UseCase, asks: bool) -> Iterator[Problem]:
         if label.column not in known:
             yield ("label", "column"), f"{label.column!r} is no column of {label.source}; it has {sorted(known)}"
         elif label.column in source.columns:
-            yield from _outcome(use_case, source.columns[label.column].type)
+            yield from _outcome(use_case, source.columns[label.column], source)
         if label.assumed_lag is None and label.label_time not in known:
             yield ("label", "label_time"), f"{label.label_time!r} is no column of {label.source}; name one, or `event + DURATION`"
         elif label.label_time in source.columns and (kind := source.columns[label.label_time].type) not in ("timestamp", "date"):
@@ -108,9 +111,9 @@ def _label(use_case: UseCase, asks: bool) -> Iterator[Problem]:
         yield from _sql(use_case, ("label", "sql"), label.sql, wanted, label.lookback)
 
 
-def _outcome(use_case: UseCase, kind: str) -> Iterator[Problem]:
+def _outcome(use_case: UseCase, column: Column, source: Source) -> Iterator[Problem]:
     """Yield what keeps a label column of a type from being 0 and 1."""
-    label = use_case.label
+    label, kind = use_case.label, column.type
     if not label.positives and kind not in ("bool", "int64", "float64"):
         yield (
             ("label", "column"),
@@ -120,16 +123,25 @@ def _outcome(use_case: UseCase, kind: str) -> Iterator[Problem]:
         yield ("label", "column"), f"{label.column!r} is of type {kind}, which is no outcome; write label.sql"
     elif kind in ("bool", "int64", "float64"):
         for text in label.positives:
-            if not _reads(text, kind):
+            if not _reads(text, column, source):
                 yield ("label", "positive"), f"{text!r} is no value of {label.column!r}, which is of type {kind}; correct one"
 
 
-def _reads(text: str, kind: str) -> bool:
-    if kind == "int64" and not re.fullmatch(r"\s*[+-]?\d+\s*", text):
-        return False  # DuckDB would round
+def _reads(text: str, column: Column, source: Source) -> bool:
+    """Tell whether the contract reads a text as a value of the column."""
     with connect() as con:
-        query = f"SELECT try_cast(? AS {_TYPES[kind]}) IS NOT NULL"
-        return bool(con.execute(query, [text.strip() if kind != "string" else text]).fetchall()[0][0])
+        query = f"SELECT ({typed(said(text_literal(text), column, source), column, source)}) IS NOT NULL"
+        return bool(con.execute(query).fetchall()[0][0])
+
+
+def _no_format(column: Column, source: Source) -> str:
+    """Return why the format of a column's dates cannot be read, empty where it can."""
+    try:
+        with connect() as con:
+            con.execute(f"SELECT {typed('CAST(NULL AS VARCHAR)', column, source)}")
+    except duckdb.Error as error:
+        return str(error).splitlines()[0].rpartition(": ")[2]
+    return ""
 
 
 def _entity(use_case: UseCase, name: str) -> Iterator[Problem]:

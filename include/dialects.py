@@ -20,6 +20,7 @@ _UNIT = "\x1f"  # stands for a separator of several characters, which Python's c
 BACKSLASHED = re.compile(r'\\"(?=[^",;\t|\r\n])')
 """A quote after a backslash that does not end its cell: where quotes are doubled, a backslash may only stand before the end."""
 _NUMBER = re.compile(r"[+-]?[$€£]?[0-9][0-9.,' ]*%?|[+-]?[.,][0-9]+|[0-9:./TZ +-]{8,}")
+_MISSING = re.compile(r"[^a-z]*|n/?a|n\.a\.|nan|none|null|nil|missing|unknown|\\n|.*#n/a.*|.*\bnull\b.*", re.IGNORECASE)
 _SEVERAL = re.compile("[,;\t|]")
 
 
@@ -119,7 +120,7 @@ def _is_header(rows: Sequence[Sequence[str]]) -> bool:
         filled = [value for value in values if value]
         numbers = sum(bool(_NUMBER.fullmatch(value)) for value in filled)
         if filled and numbers >= 0.8 * len(filled):
-            if cell and not _NUMBER.fullmatch(cell) and cell not in filled:
+            if cell and not _NUMBER.fullmatch(cell) and not _MISSING.fullmatch(cell) and cell not in filled:
                 return True
             as_value += bool(cell)
         again += bool(cell) and cell in filled

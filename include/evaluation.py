@@ -1,28 +1,35 @@
 """Stage `evaluation`: judge the partition's candidate on rows it never saw, against fixed limits and its opponent.
 
-Inputs: the training stage's record, its training set, the opponent's bundle. Outputs: a verdict (pass, fail or hold) with
-its reasons, an audit row, an HTML report; when live and passed, the model's state `challenger` and its alias. A missing
-number, NaN or too few rows is a hold, never a pass. A refusal is a success of this stage.
+Inputs: the training stage's record, its training set, the opponent's bundle, training set and features. Outputs: a verdict
+(pass, fail or hold) with its reasons, an audit row, an HTML report; when live and passed, the model's state `challenger` and
+its alias. A missing number, NaN or too few rows is a hold, never a pass. A refusal is a success of this stage.
+
+Rows, counts and metrics are those of the training's *result*: an equal model that was trained again keeps its first manifest.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from include import evaluation_report, featuresets, frames, gate, registry, report_page, splits, statistics
 from include.audit import AuditEntry
 from include.errors import EvergreenError, Unavailable
 from include.fitting import columns_of, labels_of
 from include.gate import Check, Judgement
-from include.lake import combine
+from include.lake import combine, digest
 from include.predictor import Predictor
-from include.records import Model, Opponent, Route
-from include.statistics import Numbers
+from include.records import Model, Opponent, Route, StageResult
+from include.statistics import Interval, Numbers
 from include.unseen import UNSEEN, unreadable
 from include.work import Outcome, Read, Work
 
@@ -30,21 +37,43 @@ NAME = "evaluation"
 FIELDS = ("gates", "entity", "label.max_censored", "training.seed")
 LIBRARIES = ("lightgbm", "numpy", "pyarrow")
 NOBODY = "none"
-COUNTED = ("evaluation", "immature", "censored", "restated")
+COUNTED = (
+    "evaluation", "decisions", "decisions_judged", "immature", "embargoed", "censored", "censored_judged", "censored_share",
+    "censored_share_judged", "restated", "restated_judged", "restated_share", "restated_share_judged",
+)  # fmt: skip
+LEFT_OUT = 0.1  # share of the evaluation rows that the opponent may have seen
+ABSENT, GAP = "absent", "gap"
+TOLD = ("counts", "split", "metrics", "training_set", "feature_auc", "leaks")  # of the training's result: judged and shown
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Rival:
+    """The opponent's scores on the evaluation rows that it has not seen; `compared` marks them among all."""
+
+    compared: NDArray[np.bool_]
+    scores: Numbers
+    difference: Interval
+
+
 def reads(work: Work) -> list[Read]:
-    """Return the training's digest, the opponent's, the mode, and whether the candidate may be released at all."""
+    """Return the training's digest and numbers, the opponent with its features, the mode, and whether it may be released."""
     (trained,) = work.need("training", [work.key])
-    found = [Read("training", work.key, trained.digest), Read("mode", work.key, work.mode)]
+    numbers = {name: trained.outputs.get(name) for name in TOLD}
+    found = [
+        Read("training", work.key, trained.digest),
+        Read("mode", work.key, work.mode),
+        Read("numbers", work.key, "sha256:" + hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()),
+    ]
     if trained.outputs.get("version") is not None:
         model = _candidate(work, trained.outputs["version"])
         opponent = _opponent(work, model)
-        digest = NOBODY if opponent.version is None else _candidate(work, opponent.version).model_digest
-        found.append(Read("opponent", str(opponent.version), digest))
+        against = None if opponent.version is None else _candidate(work, opponent.version)
+        found.append(Read("opponent", str(opponent.version), NOBODY if against is None else against.model_digest))
         found.append(Read("standing", model.model_digest, _standing(work, model)))
+        if against is not None and against.feature_set != model.feature_set:
+            found += _features_of(work, against, _decisions(work, trained))
     return found
 
 
@@ -55,16 +84,18 @@ def compute(work: Work) -> Outcome:
     if version is None:
         reason = str(trained.outputs.get("reason") or "training gave no candidate")
         judgement = Judgement("hold", [Check("candidate", None, None, "hold", reason)])
-        return _outcome(work, trained.digest, judgement, None, None, {})
+        return _outcome(work, trained, judgement, None, None, None, {})
     model = _candidate(work, version)
     opponent = _opponent(work, model)
     against = None if opponent.version is None else _candidate(work, opponent.version)
-    rows = _evaluation_rows(work, model)
+    rows = _training_set(work, trained.outputs["training_set"], work.key)
+    rows = rows.filter(pc.equal(rows.column("split"), splits.EVALUATION))
     labels = labels_of(rows) if len(rows) else statistics.EMPTY
     scores = _scores(work, model, rows, model.feature_set)
-    judgement, rival = judge(work, model, against, rows, labels, scores)
-    pictures = evaluation_report.pictures(labels, scores, rival)
-    return _outcome(work, trained.digest, judgement, model, opponent, pictures)
+    judgement, rival = judge(work, trained, model, against, rows, labels, scores)
+    theirs = None if rival is None else (labels[rival.compared], rival.scores)
+    pictures = evaluation_report.pictures(labels, scores, theirs)
+    return _outcome(work, trained, judgement, model, opponent, rival, pictures)
 
 
 def unread(work: Work, error: Exception) -> Outcome:
@@ -117,51 +148,111 @@ def effects(work: Work, outcome: Outcome) -> dict[str, Any]:
 
 
 def judge(
-    work: Work, model: Model, against: Model | None, rows: pa.Table, labels: Numbers, scores: Numbers
-) -> tuple[Judgement, Numbers | None]:
-    """Return the judgement and the opponent's scores on the same rows (None: there are none to compare with)."""
+    work: Work,
+    trained: StageResult,
+    model: Model,
+    against: Model | None,
+    rows: pa.Table,
+    labels: Numbers,
+    scores: Numbers,
+) -> tuple[Judgement, Rival | None]:
+    """Return the judgement and what the opponent says of the same rows (None: there is nothing to compare with)."""
     gates = work.use_case.gates
     enough = gate.enough_rows(labels, gates.min_rows)
-    yardstick = model.manifest["metrics"].get("yardstick_auc")
+    yardstick = trained.outputs["metrics"].get("yardstick_auc")
     seed = work.use_case.training.seed
-    carriers = model.manifest.get("leaks", {}).get("carriers", ())
+    carriers = trained.outputs.get("leaks", {}).get("carriers", ())
     checks, metrics = gate.absolute(labels, scores, yardstick, gates, seed, carriers)
-    checks.append(gate.censored(model.manifest["counts"].get("censored_share"), work.use_case.label.max_censored))
+    checks.append(gate.censored(_censored_share(trained), work.use_case.label.max_censored))
     rival = None
     if against is not None:
         found, rival = _against(work, model, against, rows, labels, scores)
         checks.append(found)
     if rival is not None:
-        entities = rows.column(work.use_case.entity.key)
-        difference = statistics.auc_difference(labels, scores, rival, entities)
-        metrics |= {"opponent_auc": statistics.auc(labels, rival), "difference": difference.value}
-        metrics |= {"difference_low": difference.low, "difference_high": difference.high}
+        metrics |= {"opponent_auc": statistics.auc(labels[rival.compared], rival.scores), "difference": rival.difference.value}
+        metrics |= {"difference_low": rival.difference.low, "difference_high": rival.difference.high}
     standing = _standing(work, model)
     if standing != "clear":
         checks.append(Check("release", None, None, "hold", standing))
     return Judgement(gate.conclude(checks, enough=enough), [enough, *checks], metrics), rival
 
 
+def _censored_share(trained: StageResult) -> float | None:
+    """Return the larger of the two shares, of the window and of the part that is judged; None where one is not known."""
+    shares = [trained.outputs["counts"].get(name) for name in ("censored_share", "censored_share_judged")]
+    return None if None in shares else max(shares)
+
+
 def _against(
     work: Work, model: Model, against: Model, rows: pa.Table, labels: Numbers, scores: Numbers
-) -> tuple[Check, Numbers | None]:
+) -> tuple[Check, Rival | None]:
     """Compare with the opponent on rows that it has not seen; what hinders the comparison is a hold."""
     name, margin = f"AUC difference to version {against.version}, lower end", work.use_case.gates.margin
     if against.model_digest == model.model_digest:
         reason = f"equal to version {against.version}, which serves: nothing to release"
         return Check(name, 0.0, -margin, "hold", reason), None
     try:
-        seen = _overlap(work, against, rows)
-        if seen:
-            reason = f"champion has seen these rows: version {against.version} was trained or tuned on {seen} of {len(rows)}"
-            return Check(name, None, -margin, "hold", reason), None
-        rival = _scores(work, against, rows, model.feature_set)
+        compared = ~_seen(work, against, rows)
+        hindrance = _too_few_left(work, against, labels, compared) or _lacks_features(work, model, against, rows)
+        if hindrance:
+            return Check(name, None, -margin, "hold", hindrance), None
+        asked = rows.filter(pa.array(compared))
+        rival = _scores(work, against, asked, model.feature_set)
     except UNSEEN as error:  # no finding: it is tried again
         raise Unavailable(f"version {against.version} cannot be asked: {error}") from error
     except EvergreenError as error:
         return Check(name, None, -margin, "hold", f"version {against.version} cannot be asked: {error}"), None
-    entities = rows.column(work.use_case.entity.key)
-    return gate.not_worse(name, statistics.auc_difference(labels, scores, rival, entities), margin), rival
+    entities = asked.column(work.use_case.entity.key)
+    difference = statistics.auc_difference(labels[compared], scores[compared], rival, entities)
+    return gate.not_worse(name, difference, margin), Rival(compared, rival, difference)
+
+
+def _too_few_left(work: Work, against: Model, labels: Numbers, compared: NDArray[np.bool_]) -> str:
+    """Say why the rows that the opponent has not seen are no fair sample of the evaluation part, or nothing."""
+    seen, limit = int((~compared).sum()), work.use_case.gates.min_rows
+    told = f"version {against.version} was trained or tuned on {seen} of {len(labels)} evaluation rows"
+    if seen > LEFT_OUT * len(labels):
+        return f"{told}, more than {LEFT_OUT:.0%}: the champion has seen these rows"
+    positive = int((labels[compared] == 1.0).sum())
+    negative = len(labels) - seen - positive
+    if seen and min(positive, negative) < limit:
+        return f"{told}; without them {positive} of class 1 and {negative} of class 0 are left, each class needs {limit}"
+    return ""
+
+
+def _lacks_features(work: Work, model: Model, against: Model, rows: pa.Table) -> str:
+    """Say for how many partitions an opponent of another feature set has no features: joined, missing would be null."""
+    if against.feature_set == model.feature_set:
+        return ""
+    read = _features_of(work, against, rows)
+    lacking = sorted({one.key for one in read if one.digest == ABSENT})
+    if not lacking:
+        return ""
+    return (
+        f"version {against.version} cannot be asked, its features are not there for {len(lacking)} of"
+        f" {len({one.key for one in read})} partitions ({lacking[0]} to {lacking[-1]}). Fill them with"
+        f" `evergreen load-history {work.use_case.name} --from {lacking[0]} --to {lacking[-1]}`, then judge again"
+    )
+
+
+def _features_of(work: Work, against: Model, rows: pa.Table) -> list[Read]:
+    """Return what the opponent's features of some decisions are made of; a partition that does not hold a view is ABSENT.
+
+    Where all sources allow gaps, a partition that was never computed is a gap.
+    """
+    theirs = featuresets.recorded(work.records, work.use_case.name, against.feature_set)
+    keys = frames.required_partitions(work.use_case, theirs, rows)
+    results = {
+        row.key: row for row in work.records.results(work.use_case.name, stage="features", keys=keys) if row.state == "done"
+    }
+    gaps = all(source.gaps == "allow" for source in work.use_case.sources.values())
+    found = []
+    for key in keys:
+        made = featuresets.made(results[key]) if key in results else {}
+        nothing = GAP if gaps and key not in results else ABSENT
+        for view in theirs.views:
+            found.append(Read(f"features/{view.name}@{view.version}", key, made.get(view.version, {}).get("digest", nothing)))
+    return found
 
 
 def _candidate(work: Work, version: int) -> Model:
@@ -225,20 +316,29 @@ def _standing(work: Work, model: Model) -> str:
     return "clear"
 
 
-def _evaluation_rows(work: Work, model: Model) -> pa.Table:
-    rows = _training_set(work, model)
+def _decisions(work: Work, trained: StageResult) -> pa.Table:
+    """Return the moments of the evaluation rows."""
+    made = trained.outputs["training_set"]
+    columns = ["event_timestamp", "split"]
+    rows = work.lake.read(made["table"], keys=[work.key], columns=columns, version=made["table_version"])
     return rows.filter(pc.equal(rows.column("split"), splits.EVALUATION))
 
 
-def _training_set(work: Work, model: Model) -> pa.Table:
-    made = model.manifest["training_set"]
-    rows = work.lake.read(made["table"], keys=[model.partition], version=made["table_version"])
-    if len(rows) != made["rows"]:
+def _training_set(work: Work, made: Mapping[str, Any], key: str) -> pa.Table:
+    """Return the rows of a training, by time and entity.
+
+    Raises:
+        EvergreenError: the lake holds other rows than were trained on.
+    """
+    rows = work.lake.read(made["table"], keys=[key], version=made["table_version"])
+    order = ["event_timestamp", work.use_case.entity.key]
+    found = digest(rows, sort_by=order) if len(rows) == made["rows"] else f"{len(rows)} rows"
+    if found != made["digest"]:
         raise EvergreenError(
-            f"{made['table']} {model.partition} has {len(rows)} rows in version {made['table_version']}, recorded are"
-            f" {made['rows']}; the lake was cleaned too far back, train this partition again"
+            f"{made['table']} {key} holds {found} in version {made['table_version']}, recorded are {made['rows']} rows of"
+            f" {made['digest']}; the lake was changed or cleaned too far back, train this partition again"
         )
-    return rows.sort_by([("event_timestamp", "ascending"), (work.use_case.entity.key, "ascending")])
+    return rows.sort_by([(name, "ascending") for name in order])
 
 
 def _scores(work: Work, model: Model, rows: pa.Table, feature_set: str) -> Numbers:
@@ -248,25 +348,35 @@ def _scores(work: Work, model: Model, rows: pa.Table, feature_set: str) -> Numbe
     predictor = Predictor.load(model.bundle, model.model_digest)
     if model.feature_set != feature_set:
         names = [work.use_case.entity.key, "event_timestamp", "label"]
-        spine = frames.Spine(rows=rows.select(names), immature=0, censored=0, restated=0)
         other = featuresets.recorded(work.records, work.use_case.name, model.feature_set)
         pins = frames.pins(work.lake, work.use_case, other)
-        rows = frames.training_frame(work.settings, work.use_case, other, spine, pins, records=work.records)
+        rows = frames.training_frame(work.settings, work.use_case, other, rows.select(names), pins, records=work.records)
     return predictor.many(columns_of(rows, predictor.schema))
 
 
-def _overlap(work: Work, against: Model, rows: pa.Table) -> int:
-    """Return how many evaluation rows the opponent was trained or tuned on."""
+def _seen(work: Work, against: Model, rows: pa.Table) -> NDArray[np.bool_]:
+    """Tell which evaluation rows, by entity and moment, the opponent was trained or tuned on."""
     keys = [work.use_case.entity.key, "event_timestamp"]
-    theirs = _training_set(work, against)
+    theirs = _training_set(work, against.manifest["training_set"], against.partition)
     used = theirs.filter(pc.is_in(theirs.column("split"), pa.array([splits.TRAIN, splits.TUNE]))).select(keys)
-    return int(rows.select(keys).join(used, keys, join_type="left semi").num_rows)
+    numbered = rows.select(keys).append_column("__row", pa.array(np.arange(len(rows))))
+    found = np.zeros(len(rows), dtype=np.bool_)
+    found[numbered.join(used, keys, join_type="left semi").column("__row").to_numpy()] = True
+    return found
 
 
 def _outcome(
-    work: Work, trained: str, judgement: Judgement, model: Model | None, opponent: Opponent | None, pictures: Mapping[str, Any]
+    work: Work,
+    trained: StageResult,
+    judgement: Judgement,
+    model: Model | None,
+    opponent: Opponent | None,
+    rival: Rival | None,
+    pictures: Mapping[str, Any],
 ) -> Outcome:
     checks = [check.to_dict() for check in judgement.checks]
+    counts = trained.outputs.get("counts", {})
+    compared = None if rival is None else int(rival.compared.sum())
     outputs: dict[str, Any] = {
         "verdict": judgement.verdict,
         "reasons": judgement.reasons,
@@ -276,17 +386,20 @@ def _outcome(
         "opponent": None if opponent is None else opponent.version,
         "generation": None if opponent is None else opponent.generation,
         "metrics": judgement.metrics,
-        "counts": {} if model is None else {name: model.manifest["counts"].get(name) for name in COUNTED},
+        "counts": {name: counts.get(name) for name in COUNTED},
+        "compared": compared,
+        "left_out": None if rival is None else len(rival.compared) - int(rival.compared.sum()),
     }
     numbers = [
         f"{check.name}:{check.outcome}:{'' if check.value is None else round(check.value, 9)}" for check in judgement.checks
     ]
-    digest = combine([trained, judgement.verdict, *numbers])
+    content = combine([trained.digest, judgement.verdict, str(compared), *numbers])
     reason = "; ".join(judgement.reasons)
     if work.rehearsal:
-        return Outcome("done", digest, reason, outputs)
+        return Outcome("done", content, reason, outputs)
     path = work.settings.home / "reports" / work.use_case.name / work.key / "evaluation.html"
-    manifest: Mapping[str, Any] = {} if model is None else model.manifest
+    told = {name: trained.outputs[name] for name in TOLD if name in trained.outputs}
+    manifest: Mapping[str, Any] = told if model is None else {**model.manifest, **told}
     report_page.write(path, evaluation_report.page(work.use_case, work.key, work.mode, outputs, manifest, pictures))
     outputs["report"] = str(path)
     if model is not None:
@@ -298,15 +411,15 @@ def _outcome(
             verdict=judgement.verdict,
             metrics=judgement.metrics,
         )
-    audited = ("verdict", "reasons", "version", "model_digest", "opponent", "generation", "checks", "counts")
+    audited = ("verdict", "reasons", "version", "model_digest", "opponent", "generation", "checks", "counts", "left_out")
     details = {name: outputs[name] for name in audited}
     entry = AuditEntry("model.judged", work.use_case.name, work.key, work.actor, {**details, "mode": work.mode}, at=work.started)
     log.info("evaluation %s %s: %s %s", work.use_case.name, work.key, judgement.verdict, reason)
     chosen = opponent
     if model is None or chosen is None or _equal(work, model, chosen):
-        return Outcome("done", digest, reason, outputs, entries=(entry,))
+        return Outcome("done", content, reason, outputs, entries=(entry,))
     return Outcome(
-        "done", digest, reason, outputs, entries=(entry,),
+        "done", content, reason, outputs, entries=(entry,),
         also=lambda session: _discard(work.records.record_opponent(chosen, again=True, session=session)),
     )  # fmt: skip
 

@@ -18,13 +18,16 @@ BINS = 20
 FAR_ABOVE = 0.05  # of the random split over the newest decisions: honest drift looks the same
 
 
-def pictures(labels: Numbers, scores: Numbers, rival: Numbers | None) -> dict[str, Any]:
-    """Return what the page draws: ROC of both, calibration, score distribution by outcome."""
+def pictures(labels: Numbers, scores: Numbers, rival: tuple[Numbers, Numbers] | None) -> dict[str, Any]:
+    """Return what the page draws: ROC of both, calibration, score distribution by outcome.
+
+    `rival` is the opponent's labels and scores on the rows that it has not seen.
+    """
     edges = np.linspace(0, 1, BINS + 1)
     usable = statistics.computable(labels, scores)
     return {
         "roc": statistics.roc(labels, scores),
-        "rival": [] if rival is None else statistics.roc(labels, rival),
+        "rival": [] if rival is None else statistics.roc(*rival),
         "calibration": statistics.calibration_curve(labels, scores),
         "one": np.histogram(scores[labels == 1.0], edges)[0].tolist() if usable else [],
         "zero": np.histogram(scores[labels == 0.0], edges)[0].tolist() if usable else [],
@@ -117,21 +120,59 @@ def _features(manifest: Mapping[str, Any]) -> str:
 
 def _provenance(manifest: Mapping[str, Any], outputs: Mapping[str, Any]) -> str:
     split, counts = manifest.get("split", {}), manifest.get("counts", {})
+    by_time = split.get("by") == "time"
     shown = {
-        "Model digest": outputs.get("model_digest"),
-        "Training set": manifest.get("training_set", {}).get("digest"),
-        "Known before (as_of)": manifest.get("as_of"),
-        "Split": f"by {split.get('by')}",
+        "Model digest": outputs.get("model_digest") or NONE,
+        "Training set": manifest.get("training_set", {}).get("digest") or NONE,
+        "Known before (as_of)": manifest.get("as_of") or NONE,
+        "Split": f"by {split['by']}" if split.get("by") else NONE,
         "Tune from": split.get("tune_from") or NONE,
         "Evaluation from": split.get("evaluation_from") or NONE,
+        "Gap when judged": _span(split.get("gap_when_judged")) if by_time or not split else f"{NONE} (by hash, no embargo)",
+        "Gap when serving": _span(split.get("gap_when_serving")),
         "Rows": ", ".join(f"{part} {counts[part]['rows']:,}" for part in ("train", "tune", "evaluation") if part in counts),
-        "Not used": f"{counts.get('immature', 0):,} immature, {counts.get('censored', 0):,} censored",
-        "Restated outcomes": f"{counts.get('restated', 0):,}",
-        "Feature set": manifest.get("feature_set", {}).get("version"),
-        "Rounds": manifest.get("rounds"),
-        "Git commit": manifest.get("git_commit"),
+        "Not used": ", ".join(f"{counts.get(name, 0):,} {name}" for name in ("immature", "censored", "embargoed")),
+        "Without an outcome (censored)": _shares(counts, "censored"),
+        "Restated outcomes": _shares(counts, "restated"),
+        "Left out of the comparison": _left_out(outputs),
+        "Tune AUC of the first model (fitted on train alone)": number(manifest.get("metrics", {}).get("first_model_tune_auc")),
+        "Feature set": manifest.get("feature_set", {}).get("version") or NONE,
+        "Rounds": manifest.get("rounds") or NONE,
+        "Git commit": manifest.get("git_commit") or NONE,
     }
-    return card("Where it comes from", facts(shown.items()))
+    note = (
+        '<p class="soft">The gaps say how much older the newest trained decision is than the first that is judged, and than'
+        " what is served from as_of on. Shares are of the decisions past their delay: of the training window, and of those"
+        " from the evaluation part's first on (by hash: of its entities).</p>"
+    )
+    return card("Where it comes from", facts(shown.items()) + note)
+
+
+def _span(seconds: float | None) -> str:
+    """Return a duration as people say it: days and hours, or what is shorter."""
+    if seconds is None:
+        return NONE
+    days, rest = divmod(round(seconds), 86_400)
+    hours, rest = divmod(rest, 3600)
+    if days:
+        return f"{days:,} d {hours} h"
+    return f"{hours} h {rest // 60} min" if hours or rest >= 60 else f"{seconds:.3g} s"
+
+
+def _shares(counts: Mapping[str, Any], name: str) -> str:
+    """Return how many decisions of the window, and of the judged ones, were censored or restated."""
+    if counts.get(f"{name}_share") is None:
+        return NONE
+    judged = ""
+    if counts.get("decisions_judged"):
+        judged = f"; judged {counts[f'{name}_judged']:,} of {counts['decisions_judged']:,} ({counts[f'{name}_share_judged']:.1%})"
+    return f"window {counts[name]:,} of {counts['decisions']:,} ({counts[f'{name}_share']:.1%}){judged}"
+
+
+def _left_out(outputs: Mapping[str, Any]) -> str:
+    if outputs.get("left_out") is None:
+        return NONE
+    return f"{outputs['left_out']:,} rows that the opponent was trained or tuned on, {outputs['compared']:,} compared"
 
 
 def _roc(drawn: Mapping[str, Any]) -> str:

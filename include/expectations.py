@@ -199,6 +199,23 @@ def blocks(result: Mapping[str, Any]) -> bool:
     return not result["success"] and result["expectation_config"].get("severity") != "warning"
 
 
+def own_told(result: Mapping[str, Any]) -> str:
+    """Return a failed result of a person's suite in words; one that could not be computed says why."""
+    config = result["expectation_config"]
+    shown = f"{config['type']} {config['kwargs']} of {config['meta']['source']}"
+    raised = _raised(result.get("exception_info"))
+    return f"{shown} could not be computed ({raised}); mend it in the suite" if raised else f"{shown} failed"
+
+
+def _raised(info: Any) -> str:
+    """Return the message of an exception that a result holds, alone or by metric; empty where there is none."""
+    if not isinstance(info, Mapping):
+        return ""
+    if info.get("raised_exception"):
+        return " ".join(str(info.get("exception_message")).split())[:300]
+    return next((found for found in map(_raised, info.values()) if found), "")
+
+
 def _batch(gx: Any, name: str, frame: Any) -> Any:
     from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults
 

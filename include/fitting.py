@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,10 +31,16 @@ DEFAULTS: dict[str, Any] = {
     "learning_rate": 0.05,
     "num_leaves": 31,
     "min_data_in_leaf": 40,
-    "feature_fraction": 0.8,
+    "feature_fraction": 0.5,
+    "bagging_fraction": 0.7,
+    "bagging_freq": 1,
     "lambda_l2": 1.0,
     "metric": "binary_logloss",
 }
+
+# Of rounds and learning rate, before stopping early counts. Where the outcome's rate or the features move from train to tune,
+# no round seems to help there, and one lone tree would be what is kept.
+LEAST_LEARNT = 2.5
 
 Numbers = NDArray[np.float64]
 Parts = NDArray[np.int8]
@@ -56,48 +63,61 @@ class Fitted:
 
 @model_params.refusing
 def fit(frame: pa.Table, parts: Parts, use_case: UseCase, feature_set: str) -> Fitted:
-    """Train on the rows of part 0, stop early and calibrate on part 1, leave part 2 alone (but for its metrics).
+    """Find the rounds and the calibration by a first model, then train on train and tune; part 2 is left alone.
 
-    Parts 0 and 1 must each hold both classes.
+    The first model is fitted on part 0 and stops early on part 1; slope and offset are fitted on its scores of part 1, the
+    newest rows that a model was not fitted on. The model that is kept has as many rounds, fitted on both parts: the newest
+    outcomes count most in what follows them. Categories, golden rows and the yardstick are of both parts too; of part 2
+    only metrics are taken. Parts 0 and 1 must each hold both classes.
     """
     import lightgbm
 
     labels = labels_of(frame)
-    train, tune = parts == splits.PARTS.index(splits.TRAIN), parts == splits.PARTS.index(splits.TUNE)
-    schema = learn_schema(frame.filter(pa.array(train)), use_case, feature_set)
+    train, tune, evaluation = (parts == number for number in range(len(splits.PARTS)))
+    used = train | tune
+    seen = frame.filter(pa.array(used))
+    schema = learn_schema(seen, use_case, feature_set)
     matrix = encode(columns_of(frame, schema), schema)
     params = parameters(use_case)
     categorical = schema.categorical or "auto"
-    data = lightgbm.Dataset(matrix[train], labels[train], categorical_feature=categorical, params=params, free_raw_data=True)
-    held_out = lightgbm.Dataset(matrix[tune], labels[tune], reference=data, params=params)
-    booster = lightgbm.train(
+
+    def dataset(rows: NDArray[np.bool_], reference: Any = None) -> Any:
+        return lightgbm.Dataset(
+            matrix[rows], labels[rows], reference=reference, categorical_feature=categorical, params=params, free_raw_data=True
+        )
+
+    data = dataset(train)
+    first = lightgbm.train(
         params,
         data,
         num_boost_round=use_case.training.rounds,
-        valid_sets=[held_out],
+        valid_sets=[dataset(tune, data)],
         callbacks=[lightgbm.early_stopping(use_case.training.early_stopping, verbose=False)],
     )
-    rounds = int(booster.best_iteration or booster.current_iteration())
-    text = booster.model_to_string(num_iteration=rounds)
+    rounds = max(int(first.best_iteration or first.current_iteration()), _least_rounds(use_case, params))
+    if first.num_trees() < rounds:  # it stopped sooner: its scores have to be those of so many rounds
+        first = lightgbm.train(params, data, num_boost_round=rounds)
+    held_out = np.asarray(first.predict(matrix[tune], raw_score=True, num_iteration=rounds, num_threads=1), dtype=np.float64)
+    slope, offset = platt(held_out, labels[tune])
+    del first, data
+    text = lightgbm.train(params, dataset(used), num_boost_round=rounds).model_to_string()
     booster = lightgbm.Booster(model_str=text)
 
     def raw(rows: Numbers) -> Numbers:
         return np.asarray(booster.predict(rows, raw_score=True, num_threads=1), dtype=np.float64)
 
-    scored = raw(matrix)
-    slope, offset = platt(scored[tune], labels[tune])
     schema = replace(schema, slope=slope, offset=offset)
-    rows = golden_rows(frame, schema)
+    rows = golden_rows(seen, schema)
     scores = calibrated(raw(encode(rows, schema)), slope, offset)
     golden = json.dumps({"rows": rows, "scores": scores.tolist()}, allow_nan=False).encode()
     schema = replace(schema, golden="sha256:" + hashlib.sha256(golden).hexdigest())
     files = {"model.txt": text.encode(), "schema.json": schema.to_json().encode(), "golden.json": golden}
     metrics = {
-        f"{name}_auc": statistics.auc(labels[parts == number], scored[parts == number])
-        for number, name in enumerate(splits.PARTS)
+        "first_model_tune_auc": statistics.auc(labels[tune], held_out),
+        "train_and_tune_auc": statistics.auc(labels[used], raw(matrix[used])),
+        "evaluation_auc": statistics.auc(labels[evaluation], raw(matrix[evaluation]) if evaluation.any() else statistics.EMPTY),
+        "yardstick_auc": statistics.auc(labels[evaluation], yardstick(matrix, labels, used, evaluation, schema)),
     }
-    evaluation = parts == splits.PARTS.index(splits.EVALUATION)
-    metrics["yardstick_auc"] = statistics.auc(labels[evaluation], yardstick(matrix, labels, train, evaluation, schema))
     return Fitted(files, rounds, params, metrics)
 
 
@@ -116,6 +136,12 @@ def parameters(use_case: UseCase) -> dict[str, Any]:
         "verbosity": -1,
     }
     return {**DEFAULTS, **model_params.canonical(use_case.training.params), **forced}
+
+
+def _least_rounds(use_case: UseCase, params: dict[str, Any]) -> int:
+    """Return the fewest rounds of a model, within `training.rounds`."""
+    rate = float(params["learning_rate"])
+    return min(use_case.training.rounds, math.ceil(LEAST_LEARNT / rate) if rate > 0 else 1)
 
 
 def learn_schema(train: pa.Table, use_case: UseCase, feature_set: str) -> Schema:
@@ -193,26 +219,35 @@ def golden_rows(frame: pa.Table, schema: Schema) -> list[dict[str, Any]]:
     return [*rows, empty, {**base, **unseen}, {**empty, **unseen}]
 
 
-def yardstick(matrix: Numbers, labels: Numbers, train: NDArray[np.bool_], asked: NDArray[np.bool_], schema: Schema) -> Numbers:
+def yardstick(matrix: Numbers, labels: Numbers, used: NDArray[np.bool_], asked: NDArray[np.bool_], schema: Schema) -> Numbers:
     """Return the scores of a logistic regression (one-hot, standardised, missing as its own column) on the asked rows."""
+    from scipy import sparse
     from sklearn.linear_model import LogisticRegression
 
+    if not asked.any():
+        return statistics.EMPTY
+    rows = np.arange(len(matrix))
     blocks = []
     for position, feature in enumerate(schema.features):
         values = matrix[:, position]
         if feature.codes is not None:
-            blocks.append((values[:, None] == np.arange(feature.unknown + 1)).astype(np.float64))
+            # One column a category: as a dense matrix it takes gigabytes where categories are many.
+            ones = np.ones(len(values))
+            codes = values.astype(np.int64)
+            blocks.append(sparse.csr_array((ones, (rows, codes)), shape=(len(values), feature.unknown + 1)))
             continue
         missing = np.isnan(values)
-        seen = values[train & ~missing]
-        center, scale = (float(seen.mean()), float(seen.std())) if len(seen) else (0.0, 0.0)
-        blocks.append(np.where(missing, 0.0, np.clip((values - center) / (scale or 1.0), -10, 10))[:, None])
-        blocks.append(missing.astype(np.float64)[:, None])
-    design = np.concatenate(blocks, axis=1)
-    design = design[:, design[train].std(axis=0) > 0]
+        known = values[used & ~missing]
+        center, scale = (float(known.mean()), float(known.std())) if len(known) else (0.0, 0.0)
+        blocks.append(sparse.csr_array(np.where(missing, 0.0, np.clip((values - center) / (scale or 1.0), -10, 10))[:, None]))
+        blocks.append(sparse.csr_array(missing.astype(np.float64)[:, None]))
+    design = sparse.hstack(blocks, format="csr")
+    fitted = design[used]
+    varies = fitted.max(axis=0).toarray() > fitted.min(axis=0).toarray()
+    design = design[:, np.flatnonzero(varies)]
     if design.shape[1] == 0:
-        return np.full(int(asked.sum()), float(labels[train].mean()))
-    model = LogisticRegression(C=1.0, solver="newton-cholesky", max_iter=100).fit(design[train], labels[train])
+        return np.full(int(asked.sum()), float(labels[used].mean()))
+    model = LogisticRegression(C=1.0, solver="lbfgs", tol=1e-6, max_iter=1000).fit(design[used], labels[used])
     return np.asarray(model.predict_proba(design[asked])[:, 1], dtype=np.float64)
 
 

@@ -104,10 +104,10 @@ def _text(source: Path, head: bytes, unpacked: Path, given: Dialect, *, guess: b
     """Return the checked text and its dialect; where that is guessed, the encoding is what the bytes can be read as."""
     try:
         return plain(source, head, unpacked, encoding=given.encoding), given
-    except NotUtf8:
+    except NotUtf8 as refusal:
         if not guess:
             raise
-    names = ["utf-16"] if head.startswith((b"\xff\xfe", b"\xfe\xff")) else ["cp1252", "latin-1"]
+        names = refusal.encodings
     for name in names[:-1]:
         try:
             return plain(source, head, unpacked, encoding=name), replace(given, encoding=name)

@@ -38,30 +38,40 @@ if TYPE_CHECKING:
 class Spine:
     """Mature decisions with their outcome as known at `as_of`.
 
-    `rows`: entity key, event_timestamp (the decision), label_timestamp, label; by event time, then key. `immature`
-    decisions are younger than the label's delay, `censored` ones are past it and have no known outcome; `restated` counts
-    the rows whose known outcome replaced an earlier one.
+    `rows`: entity key, event_timestamp (the decision), label_timestamp, label; by event time, then key. `mature`: every
+    decision that is past the label's delay, with key, event_timestamp, `__censored` (it has no known outcome), `__restated`
+    (its known outcome replaced an earlier one), in the same order. `immature` decisions are younger than the delay.
     """
 
     rows: pa.Table
+    mature: pa.Table
     immature: int
-    censored: int
-    restated: int
+
+    @property
+    def censored(self) -> int:
+        """Number of mature decisions that have no known outcome."""
+        return int(pc.sum(self.mature.column("__censored")).as_py() or 0)
+
+    @property
+    def restated(self) -> int:
+        """Number of rows whose known outcome replaced an earlier one."""
+        return int(pc.sum(self.mature.column("__restated")).as_py() or 0)
 
     @property
     def censored_share(self) -> float:
         """Share of the mature decisions that have no known outcome."""
-        mature = len(self.rows) + self.censored
-        return self.censored / mature if mature else 0.0
+        return self.censored / len(self.mature) if len(self.mature) else 0.0
 
 
-def spine(lake: Lake, use_case: UseCase, as_of: datetime, *, version: int | None = None) -> Spine:
+def spine(lake: Lake, use_case: UseCase, as_of: datetime, *, version: int | None = None, since: datetime | None = None) -> Spine:
     """Return the decisions that are mature at `as_of`, each with the newest outcome known before it.
 
-    A row without a label says that a decision was made, or that its outcome was withdrawn. `version` pins the table.
+    A row without a label says that a decision was made, or that its outcome was withdrawn. `version` pins the table;
+    decisions before `since` are left out of rows and counts alike.
     """
     key, now = quote(use_case.entity.key), literal(as_of)
     delay = f"to_microseconds({use_case.label.delay // timedelta(microseconds=1)})"
+    first = "" if since is None else f"AND event_timestamp >= {literal(since)}"
     with connect() as con:
         _scan(con, lake, "labels", label_table(lake, use_case), use_case, as_of, version, label_schema(use_case))
         # Of the rows that exist before as_of, one whose outcome is dated later still says only that the decision was made.
@@ -73,7 +83,7 @@ def spine(lake: Lake, use_case: UseCase, as_of: datetime, *, version: int | None
                     created_timestamp, label IS NOT NULL AND label_timestamp >= {now} AS __pending,
                     CASE WHEN NOT (label IS NOT NULL AND label_timestamp >= {now}) THEN label END AS __label
                 FROM labels
-                WHERE event_timestamp < {now} AND created_timestamp < {now}
+                WHERE event_timestamp < {now} AND created_timestamp < {now} {first}
             )
             SELECT *, count(__label) OVER (PARTITION BY __entity, event_timestamp) AS __known,
                 event_timestamp + {delay} < {now} AS __mature
@@ -88,12 +98,12 @@ def spine(lake: Lake, use_case: UseCase, as_of: datetime, *, version: int | None
             f"SELECT __entity AS {key}, event_timestamp, __known_from AS label_timestamp, __label AS label FROM decisions "
             "WHERE __mature AND __label IS NOT NULL ORDER BY event_timestamp, __entity"
         ).to_arrow_table()
-        counts = con.execute(
-            "SELECT count(*) FILTER (NOT __mature), count(*) FILTER (__mature AND __label IS NULL), "
-            "count(*) FILTER (__mature AND __label IS NOT NULL AND __known > 1) FROM decisions"
-        ).fetchone()
-    immature, censored, restated = counts or (0, 0, 0)
-    return Spine(rows, immature, censored, restated)
+        mature = con.sql(
+            f"SELECT __entity AS {key}, event_timestamp, __label IS NULL AS __censored, "
+            "__label IS NOT NULL AND __known > 1 AS __restated FROM decisions WHERE __mature ORDER BY event_timestamp, __entity"
+        ).to_arrow_table()
+        (immature,) = con.execute("SELECT count(*) FROM decisions WHERE NOT __mature").fetchone() or (0,)
+    return Spine(rows, mature, immature)
 
 
 def pins(lake: Lake, use_case: UseCase, feature_set: FeatureSet) -> dict[str, int | None]:

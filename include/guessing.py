@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from include.contract import column_checks
 from include.times import text_literal
-from include.usecase_sources import Column, Source
+from include.usecase_sources import UNIX, Column, Source
 from include.values import typed
 
 if TYPE_CHECKING:
@@ -81,7 +81,13 @@ _OTHER_DATES = (
     *("%d/%b/%Y:%H:%M:%S %z", "%a, %d %b %Y %H:%M:%S GMT", "%a, %d %b %Y %H:%M:%S %z", "%Y-%m-%d %H:%M:%S %z"),
 )
 _DIGIT_DATES = ("%Y%m%d", "%y%m%d", "%d%m%Y", "%m%d%Y", "%Y%m%d%H%M%S", "%Y%m")
-_SPANS = {"unix_seconds": 1, "unix_milliseconds": 1_000, "unix_microseconds": 1_000_000, "unix_nanoseconds": 1_000_000_000}
+_SHAPES = {
+    "int64": r"[+-]?[0-9]+([.]0*)?",
+    "bool": "true|t|yes|y|1|false|f|no|n|0",
+    "float64": r"[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)(e[+-]?[0-9]+)?|[+-]?inf(inity)?",
+    "date": "[0-9]{4}-[0-9]{2}-[0-9]{2}.*",
+    "timestamp": "[0-9]{4}-[0-9]{2}-[0-9]{2}.*",
+}
 _DATE_SHAPE = "[0-9]{1,4}[-/. ]|[A-Za-z]{3}.*[0-9]{2}|[0-9]{8}T"
 TIMELIKE = re.compile(
     r"(^|[_ ])(date|time|day|dt|ts|at|on|timestamp|datetime|created|updated"
@@ -115,6 +121,9 @@ class _Guesser:
         listed = ", ".join(text_literal(token) for token in _TOKENS)
         rows = con.execute(f"SELECT t, n FROM seen WHERE lower(t) IN ({listed}) ORDER BY n DESC, t LIMIT 20").fetchall()
         self._tokens = {str(token): int(count) for token, count in rows}
+        self._known: dict[str, int] = {}  # misfits of the columns that were asked for
+        some = con.execute("SELECT t FROM seen ORDER BY hash(t) LIMIT 200").fetchall()
+        self._some = [str(row[0]) for row in some if row[0] not in self._tokens]
 
     def guess(self) -> Guess:
         """Return the guess."""
@@ -151,17 +160,19 @@ class _Guesser:
         return f"({' OR '.join(f'coalesce({check}, false)' for check, _ in checks)})" if checks else "false"
 
     def _misfits(self, column: Column) -> int:
-        return self._count(self._bad(column))
+        told = column.model_dump_json()
+        if told not in self._known:
+            self._known[told] = self._count(self._bad(column))
+        return self._known[told]
 
     def _without_tokens(self, column: Column) -> Column | None:
         """Return the column with the tokens that keep its values from fitting, None where that does not make it fit.
 
         More than two tokens are told, and never declared unseen.
         """
-        bad = self._bad(column)
-        misfits = self._count(bad)
-        if not self._filled or not misfits:
-            return column if self._filled else None
+        bad, misfits = self._bad(column), self._misfits(column)
+        if not misfits:
+            return column
         tokens = [token for token in self._tokens if self._count(f"t = {text_literal(token)} AND {bad}")]
         if column.type in ("date", "timestamp"):
             tokens += self._far(column, tokens)
@@ -191,13 +202,19 @@ class _Guesser:
         """Return the type that most values fit as they are, if enough do."""
         if not self._filled:
             return None
-        kinds = [Column(type=kind) for kind in ("int64", "bool", "float64", "date", "timestamp")]
+        kinds = [Column(type=kind) for kind, shape in _SHAPES.items() if self._shaped(shape)]  # type: ignore[arg-type]
+        if not kinds:
+            return None
         zeros, long = self._counts(["regexp_full_match(t, '[+-]?0[0-9]+')", _long()])
         if zeros > (1 - FITS) * self._filled or (zeros and _ID.search(self._header)):  # codes: a number would lose their zeros
             kinds = [column for column in kinds if column.type in ("bool", "date", "timestamp")]
         elif long:  # more digits than a float holds
             kinds = [column for column in kinds if column.type != "float64"]
-        return self._best(self._sampled(kinds), None)
+        return self._best(kinds, None)
+
+    def _shaped(self, shape: str) -> bool:
+        """Tell cheaply whether half of some values have the shape of a type: where they have not, nothing is to be counted."""
+        return 2 * sum(re.fullmatch(shape, text, re.IGNORECASE) is not None for text in self._some) >= max(1, len(self._some))
 
     def _sampled(self, columns: Sequence[Column]) -> list[Column]:
         """Return the candidates that half of the different values of a sample fit: the others cannot be it."""
@@ -331,9 +348,10 @@ class _Guesser:
         if fitting and (found := next(self._one_meaning(fitting), None)) is not None:
             return found
         if named:
-            for name, per_second in _SPANS.items():
-                low, high = 946_684_800 * per_second, 2_208_988_800 * per_second
-                if self._count(f"try_cast(t AS BIGINT) BETWEEN {low} AND {high}") == self._filled:
+            none = f" OR t IN ({', '.join(map(text_literal, column.null_values))})" if column.null_values else ""
+            for name, per_second in UNIX.items():
+                low, high = 946_684_800 * per_second, 2_208_988_800 * per_second  # of the years 2000 to 2039
+                if self._count(f"try_cast(t AS BIGINT) BETWEEN {low} AND {high}{none}") == self._filled:
                     return Column(type="timestamp", dates=name, null_values=column.null_values)
         return column
 

@@ -10,7 +10,7 @@ with other values is a correction. A copy of a row that is on record is neither.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from include.arrival import GUESSED, MICRO, Arrivals, joined, results
 from include.errors import SourceError
 from include.lake import PARTITION, TIMESTAMP, connect, quote
 from include.partitions import Period
-from include.sources import ARRIVED, FILE, LATE, REDRIVEN, ROW
+from include.sources import ARRIVED, FILE, LATE, REDRIVEN, ROW, headers
 from include.usecase_sources import Source
 from include.values import moment
 from include.work import Work
@@ -103,14 +103,15 @@ def look(name: str, work: Work, facts: Mapping[str, Facts], found: Sequence[Arri
     stored = set(work.lake.keys(table)) if closed else set()
     suspects: dict[str, pa.Table] = {}
     sums: dict[str, str] = {}
-    equal = {pair for fact in facts.values() for pair in fact.get("compared", {}).items()}
+    compared = {key: told for _, fact in sorted(facts.items()) for key, told in fact.get("compared", {}).items()}
     for period in closed:
         key, start, end = period.key, period.arrival_start, period.as_of
         if facts[key]["rows"] and key not in stored:  # what the lake has lost is read again, not late
             continue
         if len(found) == 1:
             sums[key] = found[0].checksum(start, end)
-            if sums[key] in (facts[key].get("checksum"), facts[key].get("seen")) or (key, sums[key]) in equal:
+            # What was last compared says more than the record: a value may be changed in place, and back again.
+            if sums[key] in ([compared[key]] if key in compared else [facts[key].get("checksum"), facts[key].get("seen")]):
                 continue
         rows = joined([one.between(start, end, guessed=True) for one in found])
         if len(rows):
@@ -122,8 +123,42 @@ def look(name: str, work: Work, facts: Mapping[str, Facts], found: Sequence[Arri
     mine = known.filter(own(known)) if len(known) else known
     mine = mine.append_column(_BELONGS, mine.column(PARTITION)) if len(mine) else mine
     moved = _taken(name, work, facts)
-    late = _compared(offered, [mine, *(_from(moved, key) for key in sorted(suspects))], source)
-    return replace(late, compared={key: sums[key] for key in suspects if key in sums})
+    taken = joined([pa.table({}), *(_from(moved, key) for key in sorted(suspects))])
+    late = _compared(offered, [mine, taken], source).rows
+    late = joined([late, _back(offered, late, taken, source)])
+    return Late(late, {key: sums[key] for key in suspects if key in sums})
+
+
+def _back(offered: pa.Table, late: pa.Table, taken: pa.Table, source: Source) -> pa.Table:
+    """Return the rows on record that stand again where a correction stood that was taken: they correct that one."""
+    names = _content(offered)
+    key = [*(name for name in source.key if name in names), _BELONGS]
+    if not len(taken) or len(key) == 1:
+        return pa.table({})
+    keys = ", ".join(map(quote, key))
+    with connect() as con:
+        con.register("offered", offered)
+        con.register("late", late.select([*names, _BELONGS]) if len(late) else offered.slice(0, 0))
+        con.register("taken", taken)
+        picked = ", ".join(quote(name) if name in taken.column_names else f"NULL AS {quote(name)}" for name in [*names, _BELONGS])
+        return con.sql(
+            # Rows that an older record took say not whose they are, and so nothing of what stands again.
+            f"WITH newest AS (SELECT {picked} FROM taken WHERE starts_with({FILE}, '{LATE}') "
+            f"QUALIFY {PARTITION} = max({PARTITION}) OVER (PARTITION BY {keys})), "
+            f"still AS (SELECT n.* FROM newest AS n SEMI JOIN offered AS o ON {_equal('n', 'o', [*names, _BELONGS])}), "
+            f"gone AS (SELECT {keys} FROM newest ANTI JOIN still USING ({keys})) "
+            f"SELECT o.*, true AS {_CORRECTS} FROM (SELECT * FROM offered SEMI JOIN gone USING ({keys})) AS o "
+            f"ANTI JOIN late AS l ON {_equal('o', 'l', [*names, _BELONGS])}"
+        ).to_arrow_table()
+
+
+def _content(rows: pa.Table) -> list[str]:
+    """Return the columns by which rows are compared: the source's own."""
+    return [name for name in rows.column_names if name not in (FILE, ROW, ARRIVED, PARTITION, GUESSED, _BELONGS, _CORRECTS)]
+
+
+def _equal(one: str, other: str, names: Sequence[str]) -> str:
+    return " AND ".join(f"{one}.{quote(name)} IS NOT DISTINCT FROM {other}.{quote(name)}" for name in names)
 
 
 def standing(name: str, work: Work, facts: Mapping[str, Facts], rows: pa.Table, late: Late) -> bool:
@@ -145,7 +180,11 @@ def kept(name: str, work: Work) -> pa.Table:
 
 def without_taken(name: str, work: Work, facts: Mapping[str, Facts], rows: pa.Table) -> pa.Table:
     """Return a partition's own rows but for those that came late and that another partition has taken."""
-    return minus(rows, _from(_taken(name, work, facts), work.key))
+    left = minus(rows, _from(_taken(name, work, facts), work.key))
+    # A column that only the taken rows fill is none of this partition's, as if they had never stood there.
+    declared = {*headers(work.use_case.sources[name]).values()} if len(left) else set()
+    kept = {FILE, ROW, ARRIVED, *declared}
+    return left.select([name for name in left.column_names if name in kept or left.column(name).null_count < len(left)])
 
 
 def own(rows: pa.Table) -> pa.Array:
@@ -234,7 +273,7 @@ def _compared(offered: pa.Table, known: Sequence[pa.Table], source: Source) -> L
     """Return the offered rows that no known one of the same partition equals by the source's columns."""
     if not len(offered):
         return Late(offered)
-    names = [name for name in offered.column_names if name not in (FILE, ROW, ARRIVED, PARTITION, GUESSED, _BELONGS)]
+    names = _content(offered)
     there = [table for table in known if len(table)]
     with connect() as con:
         con.register("offered", offered.append_column("__place", pa.array(np.arange(len(offered)))))
@@ -245,12 +284,12 @@ def _compared(offered: pa.Table, known: Sequence[pa.Table], source: Source) -> L
             parts.append(f"SELECT {', '.join(chosen)} FROM known{index}")
         nothing = f"SELECT {', '.join(map(quote, [*names, _BELONGS]))} FROM offered WHERE false"
         con.execute(f"CREATE TEMP TABLE known AS {' UNION ALL '.join([nothing, *parts])}")
-        equal = " AND ".join([f"o.{quote(name)} IS NOT DISTINCT FROM k.{quote(name)}" for name in names] or ["true"])
+        equal = _equal("o", "k", [*names, _BELONGS])
         same = " AND ".join([f"o.{quote(name)} = k.{quote(name)}" for name in source.key if name in names] or ["false"])
         belongs = f"k.{_BELONGS} = o.{_BELONGS}"
         left = con.sql(
             f"SELECT o.__place, EXISTS (SELECT 1 FROM known AS k WHERE {same} AND {belongs}) AS corrects FROM offered AS o "
-            f"WHERE NOT EXISTS (SELECT 1 FROM known AS k WHERE {equal} AND {belongs}) ORDER BY o.__place"
+            f"WHERE NOT EXISTS (SELECT 1 FROM known AS k WHERE {equal}) ORDER BY o.__place"
         ).to_arrow_table()
     return Late(offered.take(left.column(0)).append_column(_CORRECTS, left.column(1)))
 

@@ -152,7 +152,7 @@ def check(train: pa.Table, use_case: UseCase) -> Findings:
 def _useless(train: pa.Table, use_case: UseCase, name: str) -> Finding | None:
     """Find a feature that has no value, or that names its rows or entities."""
     column, whose = train.column(name), f"feature {name!r} of {use_case.name}"
-    if column.null_count == len(column):
+    if 0 < len(column) == column.null_count:
         text = f"{whose} is null on all {len(column)} training rows"
         return Finding("null", "refusal", (name,), text, f"Mend its SQL, its ttl or its source, or {_exclude(name)}")
     if _is_id(train, name, use_case.entity.key):
@@ -284,7 +284,10 @@ def _pairs(train: pa.Table, use_case: UseCase, labels: Numbers, names: Sequence[
                 f" `training: {{exclude: [{two}]}}`; if both are known at the decision,"
                 f" `training: {{known_at_decision: [{one}, {two}]}}`"
             )
-            yield Finding("pair", _level(use_case, one, two), (one, two), text, remedy)
+            # whole numbers are mostly counts, of which both are 0 where nothing happened
+            text_alone = not pa.types.is_integer(train.column(one).type)
+            level = _level(use_case, one, two) if text_alone else "question"
+            yield Finding("pair", level, (one, two), text, remedy)
 
 
 def _odds(equal: NDArray[np.bool_], labels: Numbers) -> tuple[float, float, str]:

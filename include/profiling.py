@@ -80,9 +80,9 @@ class Table:
         self._con = connect()
         self._con.register("delivered", rows.rename_columns([_raw_name(name, headers) for name in rows.column_names]))
         self._con.execute("SET enable_external_access = false")
-        where = "" if MALFORMED not in rows.column_names else f" WHERE {MALFORMED} IS NULL"
+        self._where = "" if MALFORMED not in rows.column_names else f" WHERE {MALFORMED} IS NULL"
         picked = ", ".join(f"{quote(f'h_{index}')} AS {quote(header)}" for index, header in enumerate(headers))
-        self._con.execute(f"CREATE TEMP VIEW raw AS SELECT {picked} FROM delivered{where}")
+        self._con.execute(f"CREATE TEMP VIEW raw AS SELECT {picked} FROM delivered{self._where}")
         self.rows = int(self.scalar("SELECT count(*) FROM raw"))
         self.broken = len(rows) - self.rows  # lines that could not be split into columns
         if not self.rows:
@@ -161,9 +161,10 @@ class Table:
     def _profile(self, header: str) -> Profile:
         from include.lake import quote
 
-        trimmed = said(quote(header), None, SOURCE)
-        self._con.execute(
-            f"CREATE OR REPLACE TEMP TABLE seen AS SELECT {trimmed} AS t, count(*) AS n FROM raw GROUP BY t HAVING t IS NOT NULL"
+        trimmed = said(quote(f"h_{self._headers.index(header)}"), None, SOURCE)
+        self._con.execute(  # of its own column alone: the view over all of them would be bound once a column
+            f"CREATE OR REPLACE TEMP TABLE seen AS SELECT {trimmed} AS t, count(*) AS n "
+            f"FROM delivered{self._where} GROUP BY t HAVING t IS NOT NULL"
         )
         found = guess(self._con, header)
         value = typed("c", found.column, SOURCE)
@@ -209,7 +210,7 @@ def moment(header: str) -> str:
 
 def _read(path: Path) -> tuple[str, dict[str, Any], pa.Table]:
     """Return the format of a file, what its reader says of it, and its rows as text, broken lines among them."""
-    found = re.search(r"\.(csv|tsv|tab|txt|data|dat|asc|parquet|jsonl|ndjson|json)(\.gz|\.zst)?$", path.name.lower())
+    found = re.search(r"\.(csv|tsv|tab|txt|data|dat|asc|test|train|parquet|jsonl|ndjson|json)(\.gz|\.zst)?$", path.name.lower())
     if found is None:
         raise SourceError(
             f"{path}: a draft is made from .csv or .parquet (also .tsv, .tab, .txt, .data, .dat, .asc, .jsonl, .json, and .gz or "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,7 +212,7 @@ def _told(line: Mapping[str, Any]) -> str:
 
 
 def _guarded(text: str) -> str:
-    """Return a cell that no spreadsheet takes for a formula; numbers stay as they are."""
+    """Return a cell that no spreadsheet takes for a formula; numbers stay as they are, also those grouped as telephones are."""
     return f"'{text}" if text.startswith(_FORMULA) and not _is_number(text) else text
 
 
@@ -220,6 +221,8 @@ def _plain(cell: str) -> str:
 
 
 def _is_number(text: str) -> bool:
+    if re.fullmatch(r"[+-]?[0-9 .]+", text):
+        return True
     try:
         return math.isfinite(float(text))
     except ValueError:

@@ -181,9 +181,10 @@ def _event(table: Table, times: Sequence[Profile], given: Profile | None) -> tup
             raise ConfigError(f"--time {given.header!r} holds no dates or times (it is {given.type}); name one that does")
         return given, "given: when the row happened"
     if not times:
+        asked = [f"{c.header!r} holds {note}" for c in table.columns for note in c.notes if note.startswith(("dates", "times"))]
         raise ConfigError(
             f"{table.path}: no column holds dates (YYYY-MM-DD) or timestamps; Evergreen needs to know when each row happened: "
-            "add a column, or convert one to ISO 8601"
+            + ("; ".join(asked) or "add a column, or convert one to ISO 8601")
         )
     could = [c for c in times if not BIRTH.search(plain(c.header)) and not OUTCOME.search(plain(c.header))]
     if not could:

@@ -46,6 +46,8 @@ _KINDS = {
     ".data": "csv",
     ".dat": "csv",
     ".asc": "csv",
+    ".test": "csv",
+    ".train": "csv",
     ".parquet": "parquet",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",

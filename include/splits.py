@@ -1,8 +1,12 @@
 """Train, tune and evaluation: by time, or by a hash of seed and entity where all decisions share one date.
 
-By time the evaluation part is the newest share of the span of decision times, the tune part the share before it. The
-boundaries are moments, so decisions of one moment are never divided; they only move forward as history grows, so rows
-that a later model is judged on were never trained on by an earlier one.
+By time the evaluation part is the newest share of the rows. The decisions right before it belong to no part (the embargo):
+what is served was trained on decisions whose outcomes are known, so it is older than what it scores by the outcome's delay, and
+so it has to be when judged. Of what is left the newest share is the tune part. A boundary is the first moment that begins
+at or after its row, so decisions of one moment are never divided.
+
+Boundaries are a function of the decisions alone and never move back as decisions are added at the end: rows that a later
+model is judged on were never trained on by an earlier one.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Literal
 
 import numpy as np
@@ -19,47 +24,74 @@ from include.usecase import Split
 
 TRAIN, TUNE, EVALUATION = "train", "tune", "evaluation"
 PARTS = (TRAIN, TUNE, EVALUATION)
+NO_PART = -1
 _MILLION = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Boundaries:
-    """How rows were divided; moments are UTC microseconds (by time only), `reason` says why nothing could be."""
+    """How rows were divided; moments are UTC microseconds (by time only), `reason` says why nothing could be.
+
+    Decisions from `tune_until` up to `evaluation_from` are the embargo.
+    """
 
     by: Literal["time", "hash"]
     tune_from: int | None = None
+    tune_until: int | None = None
     evaluation_from: int | None = None
     reason: str = ""
 
 
-def boundaries(moments: NDArray[np.int64], split: Split) -> Boundaries:
+def boundaries(
+    moments: NDArray[np.int64], split: Split, *, embargo: timedelta | None = None, delay: timedelta = timedelta(0)
+) -> Boundaries:
     """Return the boundaries for decisions at `moments` (UTC microseconds).
 
+    The embargo that is not stated is the outcome's delay, but at most a tenth of the span before the evaluation part.
     `reason` is set where decisions have fewer than three different moments, which is too few for a split by time.
     """
+    moments = np.sort(moments)
     distinct = np.unique(moments)
     by = split.by if split.by != "auto" else ("time" if len(distinct) > 1 else "hash")
     if by == "hash":
         return Boundaries("hash")
     if len(distinct) < 3:
         return Boundaries("time", reason=f"decisions have only {len(distinct)} different times; a split by time needs three")
-    first, span = int(distinct[0]), int(distinct[-1] - distinct[0])
-    evaluation_from = first + _share(span, 1 - split.evaluation)
-    evaluation_from = min(max(evaluation_from, int(distinct[2])), int(distinct[-1]))
-    before = distinct[distinct < evaluation_from]
-    tune_from = first + _share(span, 1 - split.evaluation - split.tune)
-    tune_from = max(min(tune_from, int(before[-1])), int(distinct[1]))
-    return Boundaries("time", tune_from, evaluation_from)
+    evaluation_from = _newest(moments, distinct, _millionths(split.evaluation), least=2)
+    if embargo is None:
+        # A tenth of the span up to here and not to the last decision: one that is added at the end would lengthen the embargo
+        # and move the tune part back. From the row at a twentieth: one row of long ago would lengthen it as well.
+        span = evaluation_from - int(moments[len(moments) // 20])
+        taken = min(delay // timedelta(microseconds=1), max(span, 0) // 10)
+    else:
+        taken = embargo // timedelta(microseconds=1)
+    # An outcome is known after its delay has passed, not when it passes: a decision exactly so long before counts as embargoed.
+    tune_until = max(evaluation_from - taken, int(distinct[1]) + 1)
+    left = moments[moments < tune_until]
+    rest = _MILLION - _millionths(split.evaluation)
+    tune = min(_millionths(split.tune) * _MILLION // rest, _MILLION) if rest else _MILLION
+    tune_from = _newest(left, distinct[distinct < tune_until], tune, least=1)
+    return Boundaries("time", tune_from, tune_until, evaluation_from)
 
 
 def assign(entities: Sequence[object], moments: NDArray[np.int64], split: Split, seed: int, how: Boundaries) -> NDArray[np.int8]:
-    """Return the part of every row as its position in PARTS."""
+    """Return the part of every row as its position in PARTS, or NO_PART."""
     if how.by == "hash":
         shares = hash_shares(entities, seed)
         limits = np.array([1 - split.evaluation - split.tune, 1 - split.evaluation])
         return np.searchsorted(limits, shares, side="right").astype(np.int8)
-    edges = np.array([moment for moment in (how.tune_from, how.evaluation_from) if moment is not None], dtype=np.int64)
-    return np.searchsorted(edges, moments, side="right").astype(np.int8)
+    if how.tune_from is None or how.tune_until is None or how.evaluation_from is None:
+        return np.zeros(len(moments), dtype=np.int8)
+    edges = np.array([how.tune_from, how.tune_until, how.evaluation_from], dtype=np.int64)
+    names = np.array([0, 1, NO_PART, 2], dtype=np.int8)
+    return names[np.searchsorted(edges, moments, side="right")]
+
+
+def judged(entities: Sequence[object], moments: NDArray[np.int64], split: Split, seed: int, how: Boundaries) -> NDArray[np.bool_]:
+    """Tell of any decisions, used or not, which are of the evaluation part's entities (by hash) or time."""
+    if how.by == "hash":
+        return hash_shares(entities, seed) >= 1 - split.evaluation
+    return moments >= (how.evaluation_from or 0) if how.evaluation_from is not None else np.zeros(len(moments), dtype=np.bool_)
 
 
 def hash_shares(entities: Sequence[object], seed: int) -> NDArray[np.float64]:
@@ -81,5 +113,15 @@ def thin(entities: Sequence[object], moments: NDArray[np.int64], *, limit: int, 
     return np.sort(order[:limit])
 
 
-def _share(span: int, share: float) -> int:
-    return span * round(share * _MILLION) // _MILLION
+def _newest(moments: NDArray[np.int64], distinct: NDArray[np.int64], millionths: int, *, least: int) -> int:
+    """Return the first moment that begins at or after the row from which on lies the newest share of sorted rows.
+
+    At least `least` different moments stay before it, and one behind it.
+    """
+    row = len(moments) - len(moments) * millionths // _MILLION
+    begins = int(np.searchsorted(distinct, moments[row - 1], side="right")) if row else 0
+    return int(distinct[min(max(begins, least), len(distinct) - 1)])
+
+
+def _millionths(share: float) -> int:
+    return round(share * _MILLION)

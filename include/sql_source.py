@@ -22,6 +22,7 @@ ROWS = 50_000
 MARGIN = timedelta(days=2)
 """Around the bounds that are pushed down: time zones and `date_means` move a row by less; the exact cut is ingestion's."""
 _DATE, _TIMESTAMP, _TIMESTAMPTZ = 1082, 1114, 1184
+_FLOATS = (700, 701, 1700)  # float4, float8, numeric: the types that have a NaN
 
 
 def read_sql(name: str, use_case: UseCase, periods: Sequence[Period]) -> pa.Table:
@@ -83,12 +84,18 @@ def _postgresql(link: Any, query: str, source: Source, use_case: UseCase, period
     names = [column[0] for column in described]
     if len(types) != len(names):
         raise SourceError(f"{use_case.name}: the query gives a column twice among {names}; name them apart")
-    picked = ", ".join(f"CAST(source.{quote(column)} AS text) AS c{index}" for index, column in enumerate(names))
+    picked = ", ".join(f"{_text(column, types[column])} AS c{index}" for index, column in enumerate(names))
     where = _pushed_down(source, types, periods)
     streamed = link.execution_options(stream_results=True, max_row_buffer=ROWS)
     result = streamed.exec_driver_sql(f"SELECT {picked} FROM ({query}) AS source{where}")
     parts = [_columns(names, rows) for rows in result.partitions(ROWS)]
     return pa.concat_tables(parts) if parts else _columns(names, [])
+
+
+def _text(column: str, kind: int) -> str:
+    """Return the expression of a value as text; NaN is no value, as in a Parquet file."""
+    text = f"CAST(source.{quote(column)} AS text)"
+    return f"nullif({text}, 'NaN')" if kind in _FLOATS else text
 
 
 def _pushed_down(source: Source, types: dict[str, int], periods: Sequence[Period]) -> str:

@@ -3,22 +3,26 @@
 Inputs: all label and feature partitions up to this one (within `training.window`). Outputs: lake table `training_set`
 (the exact rows, with their part), a bundle and the drift reference under HOME/models, an MLflow run with a registered
 version, and a model on record. Too few mature rows is a success without a candidate, which the judgement holds.
+
+What is judged beside the model (rows, counts, shares, split, metrics) stands in the stage's outputs and counts for its digest:
+a second training that gives an equal model finds the version on record, whose manifest tells of the first.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -29,6 +33,7 @@ from include.fitting import Fitted, Parts, fit, out_of_fold_auc
 from include.lake import combine, digest
 from include.records import Model, StageResult
 from include.tables import label_table, training_table
+from include.usecase import UseCase
 from include.work import Outcome, Read, Work
 
 NAME = "training"
@@ -36,18 +41,24 @@ FIELDS = (
     "cadence", "cut_off", "availability", "history.first", "entity", "features", "label", "training", "decision.threshold",
     "gates.min_rows", "gates.max_feature_auc", "monitoring.sample",
 )  # fmt: skip
-LIBRARIES = ("lightgbm", "scikit-learn", "numpy", "pyarrow", "duckdb", "mlflow")
+LIBRARIES = ("lightgbm", "scikit-learn", "scipy", "numpy", "pyarrow", "duckdb", "mlflow")
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROS = 1_000_000
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """The rows of a training, sorted by time and entity, and what is to be known of them; no frame: too few."""
+    """The rows of a training, sorted by time and entity, and what is to be known of them; no frame: too few.
+
+    `parts` are those of the frame's rows; embargoed decisions are not among them.
+    """
 
     frame: pa.Table | None
     parts: Parts
-    how: splits.Boundaries
+    split: dict[str, Any]
     counts: dict[str, Any]
     pins: dict[str, int | None]
     reason: str = ""
@@ -76,12 +87,13 @@ def compute(work: Work) -> Outcome:
     prepared = prepare(work, current)
     if prepared.frame is None:
         log.info("training %s %s: no candidate, %s", use_case.name, work.key, prepared.reason)
-        outputs: dict[str, Any] = {"candidate": None, "reason": prepared.reason, "counts": prepared.counts}
+        told = {"counts": prepared.counts, "split": prepared.split}
+        outputs: dict[str, Any] = {"candidate": None, "reason": prepared.reason, **told}
         nothing = _empty(work)
         work.lake.replace(training_table(work.lake, use_case, nothing.schema), work.key, nothing, fence=work.fence)
-        return Outcome("done", combine(["no candidate", prepared.reason]), prepared.reason, outputs)
-    train_rows = prepared.frame.filter(pa.array(prepared.parts == 0))
-    leaking = leaks.check(train_rows, use_case)
+        return Outcome("done", combine(["no candidate", prepared.reason, _digest(told)]), prepared.reason, outputs)
+    trained = prepared.frame.filter(pa.array(prepared.parts != splits.PARTS.index(splits.EVALUATION)))
+    leaking = leaks.check(trained, use_case)
     leaking.refuse()
     names = pa.array(splits.PARTS, pa.string()).take(pa.array(prepared.parts, pa.int8()))
     rows = prepared.frame.append_column("split", names)
@@ -90,12 +102,14 @@ def compute(work: Work) -> Outcome:
     version = work.lake.replace(table, work.key, rows, fence=work.fence)
     fitted = fit(prepared.frame, prepared.parts, use_case, current.version)
     model_digest = predictor.digest_of(fitted.files)
-    answer = combine([content, model_digest])
+    judged = {"counts": prepared.counts, "split": prepared.split, "metrics": fitted.metrics}
+    judged |= {"feature_auc": dict(leaking.alone), "leaks": leaking.to_dict()}
+    answer = combine([content, model_digest, _digest(judged)])
     if work.rehearsal:
         return Outcome("done", answer)
     training_set = {"table": table, "digest": content, "table_version": version, "rows": len(rows)}
     manifest = _manifest(work, current, prepared, fitted, training_set)
-    manifest |= {"feature_auc": dict(leaking.alone), "leaks": leaking.to_dict(), "generation": generation}
+    manifest |= {**judged, "generation": generation}
     folder = _store(work, fitted, model_digest)
     manifest["reference"] = _reference(work, current, prepared.pins, folder)
     registry.close_stale_runs(work.settings, use_case.name, work.key)
@@ -138,8 +152,7 @@ def compute(work: Work) -> Outcome:
         "bundle": model.bundle,
         "reference": manifest["reference"],
         "training_set": training_set,
-        "metrics": fitted.metrics,
-        "counts": prepared.counts,
+        **judged,
     }
     return Outcome("done", answer, outputs=outputs, also=lambda session: _discard(work.records.add_model(model, session=session)))
 
@@ -158,34 +171,34 @@ def prepare(work: Work, feature_set: featuresets.FeatureSet) -> Prepared:
     """Return the training rows: the spine of as_of within window and max_rows, split, with their features."""
     use_case, training = work.use_case, work.use_case.training
     pins = frames.pins(work.lake, use_case, feature_set)
-    spine = frames.spine(work.lake, use_case, work.as_of, version=pins[label_table(work.lake, use_case)])
-    known = spine.rows
-    if training.window is not None:
-        first = pa.scalar(work.as_of - training.window, pa.timestamp("us", tz="UTC"))
-        known = known.filter(pc.greater_equal(known.column("event_timestamp"), first))
+    since = None if training.window is None else work.as_of - training.window
+    spine = frames.spine(work.lake, use_case, work.as_of, version=pins[label_table(work.lake, use_case)], since=since)
     key = use_case.entity.key
-    known = known.sort_by([("event_timestamp", "ascending"), (key, "ascending")])
+    known = spine.rows.sort_by([("event_timestamp", "ascending"), (key, "ascending")])
     kept = splits.thin(known.column(key).to_pylist(), _moments(known), limit=training.max_rows, seed=training.seed)
     known = known.take(pa.array(kept))
     entities, moments = known.column(key).to_pylist(), _moments(known)
-    how = splits.boundaries(moments, training.split)
+    how = splits.boundaries(moments, training.split, embargo=training.embargo, delay=use_case.label.delay)
     parts = splits.assign(entities, moments, training.split, training.seed, how)
+    embargoed = parts == splits.NO_PART
+    known, parts, moments = known.filter(pa.array(~embargoed)), parts[~embargoed], moments[~embargoed]
     counts = _counts(parts, known) | {
         "mature": len(spine.rows),
         "used": len(known),
+        "embargoed": int(embargoed.sum()),
         "immature": spine.immature,
-        "censored": spine.censored,
-        "restated": spine.restated,
-        "censored_share": spine.censored_share,
+        **_shares(use_case, spine, how),
     }
+    split = _split(how, parts, moments, work.as_of)
     reason = how.reason or _too_few(counts, use_case.gates.min_rows)
     if reason:
-        return Prepared(None, parts, how, counts, pins, f"too few mature rows: {reason}")
+        reason = f"{_censored(counts, use_case.label.max_censored)}too few mature rows: {reason}"
+        return Prepared(None, parts, split, counts, pins, reason)
     frame = frames.training_frame(work.settings, use_case, feature_set, replace(spine, rows=known), pins, records=work.records)
     if len(frame) != len(known):
         raise EvergreenError(f"{use_case.name}: the join returned {len(frame)} rows for {len(known)} decisions; report this")
     columns = [key, "event_timestamp", "label", *feature_set.feature_types]
-    return Prepared(frame.select(columns), parts, how, counts, pins)
+    return Prepared(frame.select(columns), parts, split, counts, pins)
 
 
 def _inputs(work: Work, current: featuresets.FeatureSet) -> tuple[list[StageResult], list[StageResult]]:
@@ -249,20 +262,62 @@ def _counts(parts: Parts, rows: pa.Table) -> dict[str, Any]:
     return counts
 
 
+def _shares(use_case: UseCase, spine: frames.Spine, how: splits.Boundaries) -> dict[str, Any]:
+    """Count censored and restated decisions of the window, and of the evaluation part, thinned or not."""
+    split, seed = use_case.training.split, use_case.training.seed
+    entities = spine.mature.column(use_case.entity.key).to_pylist()
+    judged = splits.judged(entities, _moments(spine.mature), split, seed, how)
+    found: dict[str, Any] = {"decisions": len(spine.mature), "decisions_judged": int(judged.sum())}
+    for name in ("censored", "restated"):
+        flags = np.asarray(spine.mature.column(f"__{name}").to_numpy(zero_copy_only=False), dtype=bool)
+        found[name], found[f"{name}_judged"] = int(flags.sum()), int(flags[judged].sum())
+        found[f"{name}_share"] = float(flags.mean()) if len(flags) else 0.0
+        found[f"{name}_share_judged"] = float(flags[judged].mean()) if judged.any() else 0.0
+    return found
+
+
+def _censored(counts: dict[str, Any], limit: float) -> str:
+    """Say where so many decisions have no outcome that this, and no short history, is why rows are few."""
+    share = max(counts["censored_share"], counts["censored_share_judged"])
+    if share <= limit:
+        return ""
+    return (
+        f"{counts['censored']:,} of {counts['decisions']:,} decisions past label.delay have no known outcome"
+        f" ({share:.1%}, the limit is {limit:.1%}; look at the label's source and its times); "
+    )
+
+
 def _too_few(counts: dict[str, Any], limit: int) -> str:
     """Say which part lacks rows of a class: the evaluation part needs `gates.min_rows`, the others need to be trainable."""
     for name, least in ((splits.EVALUATION, limit), (splits.TRAIN, 2), (splits.TUNE, 2)):
         positive = counts[name]["positive"]
         negative = counts[name]["rows"] - positive
         if min(positive, negative) < least:
-            return f"the {name} part has {positive} of class 1 and {negative} of class 0; each class needs {least}"
+            taken = f" ({counts['embargoed']:,} rows are embargoed)" if counts["embargoed"] and name != splits.EVALUATION else ""
+            return f"the {name} part has {positive} of class 1 and {negative} of class 0; each class needs {least}{taken}"
     return ""
+
+
+def _split(how: splits.Boundaries, parts: Parts, moments: NDArray[np.int64], as_of: datetime) -> dict[str, Any]:
+    """Return the boundaries, and in seconds how much older the newest trained decision is than what is judged, and served."""
+    evaluation = parts == splits.PARTS.index(splits.EVALUATION)
+    trained = moments[~evaluation].max(initial=np.iinfo(np.int64).min) if (~evaluation).any() else None
+    judged = None
+    if trained is not None and evaluation.any() and how.by == "time":
+        judged = float(moments[evaluation].min() - trained) / MICROS
+    serving = None if trained is None else (_micros(as_of) - int(trained)) / MICROS
+    return {
+        "by": how.by,
+        "tune_from": _instant(how.tune_from),
+        "evaluation_from": _instant(how.evaluation_from),
+        "gap_when_judged": judged,
+        "gap_when_serving": serving,
+    }
 
 
 def _manifest(
     work: Work, current: featuresets.FeatureSet, prepared: Prepared, fitted: Fitted, training_set: dict[str, Any]
 ) -> dict[str, Any]:
-    how = prepared.how
     return {
         "use_case": work.use_case.name,
         "partition": work.key,
@@ -271,7 +326,7 @@ def _manifest(
         "training_set": training_set,
         "tables": prepared.pins,
         "feature_set": current.to_dict(),
-        "split": {"by": how.by, "tune_from": _instant(how.tune_from), "evaluation_from": _instant(how.evaluation_from)},
+        "split": prepared.split,
         "counts": prepared.counts,
         "rounds": fitted.rounds,
         "params": fitted.params,
@@ -283,11 +338,15 @@ def _manifest(
 
 
 def _instant(micros: int | None) -> str | None:
-    return (
-        None
-        if micros is None
-        else (datetime.fromisoformat("1970-01-01T00:00:00+00:00") + timedelta(microseconds=micros)).isoformat()
-    )
+    return None if micros is None else (EPOCH + timedelta(microseconds=micros)).isoformat()
+
+
+def _micros(moment: datetime) -> int:
+    return (moment - EPOCH) // timedelta(microseconds=1)
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return "sha256:" + hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _store(work: Work, fitted: Fitted, model_digest: str) -> Path:

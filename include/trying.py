@@ -163,6 +163,7 @@ def _look(
         ("immature rows", f"{spine.immature}, younger than label.delay ({format_duration(use_case.label.delay)})"),
         ("censored rows", f"{spine.censored}" + (f" ({spine.censored / past:.1%} of those past the delay)" if past else "")),
     ]
+    found.facts += visibility.told(use_case)
     found.problems += _lag(use_case, lake, found)
     if not len(spine.rows):
         found.problems.append(f"{use_case.name}: no mature row as of {as_of:%Y-%m-%d}; lengthen history, or shorten label.delay")

@@ -20,6 +20,7 @@ MAX_BYTES = 8 << 30
 MAX_RATIO = 200
 RATIO_FROM = 32 << 20
 CHUNK = 1 << 20
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class Refused(Exception):
@@ -27,7 +28,11 @@ class Refused(Exception):
 
 
 class NotUtf8(Refused):
-    """The text is in another encoding than UTF-8."""
+    """The text is in another encoding than UTF-8; `encodings` are those that it may be in, the likelier first."""
+
+    def __init__(self, message: str, *encodings: str) -> None:
+        super().__init__(message)
+        self.encodings = encodings
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +96,12 @@ def _check_kind(head: bytes, *, utf8: bool) -> None:
         if head.startswith(magic):
             sheet = " (or an Excel sheet)" if name == "zip" else ""
             raise Refused(f"is a {name} file{sheet}; set format, or store it as plain text, .gz or .zst")
-    if utf8 and head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise NotUtf8("is UTF-16 (byte 0); write encoding: utf-16 under the source, or save it as UTF-8")
+    if utf8 and head.startswith(_UTF16):
+        raise _utf16()
+
+
+def _utf16() -> NotUtf8:
+    return NotUtf8("is UTF-16 (byte 0); write encoding: utf-16 under the source, or save it as UTF-8", "utf-16")
 
 
 def _check_nul(piece: bytes, offset: int) -> None:
@@ -108,9 +117,13 @@ def _other_encoding(piece: bytes, offset: int, reason: str, encoding: str) -> Re
     """Return the refusal of bytes that are no text of an encoding, with one that they may be of."""
     if codecs.lookup(encoding).name != "utf-8":
         return Refused(f"is not {encoding} at offset {offset} of its text ({reason}); mend encoding, or save it as UTF-8")
+    if offset == 0 and piece.startswith(_UTF16):  # in a compressed file
+        return _utf16()
     return NotUtf8(
         f"is not UTF-8 at offset {offset} of its text ({reason}); save it as UTF-8, or write encoding: {western(piece)} under "
-        "the source if its letters read right so"
+        "the source if its letters read right so",
+        "cp1252",
+        "latin-1",
     )
 
 

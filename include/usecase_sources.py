@@ -105,6 +105,8 @@ class Column(Strict):
             raise ValueError(f"percent is for type float64 (5 % is 0.05), and this is {self.type}; write type: float64")
         if self.thousands == self.decimal:
             raise ValueError(f"{self.decimal!r} cannot group the digits and begin the decimals too; mend thousands or decimal")
+        if self.dates is not None and self.type not in ("date", "timestamp"):
+            raise ValueError(f"dates is for columns of type date or timestamp, and this is {self.type}; mend one of the two")
         if self.dates is not None and self.dates not in UNIX and not re.search("%-?[yYGcx]", self.dates):
             raise ValueError(f"dates {self.dates!r} names no year; write a format such as %d.%m.%Y, or one of {', '.join(UNIX)}")
         return self

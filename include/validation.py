@@ -361,8 +361,7 @@ class _Range:
         said = tuple(f"{name}{mark}" for name in verdict.judged for mark in ":.")
         unsaid = [column for column in verdict.failed if not (column.startswith(said) and findings.explained(column))]
         told += [f"{column} is {verdict.profile[column]}" for column in unsaid]
-        own = [result["expectation_config"] for result in verdict.own if expectations.blocks(result)]
-        told += [f"{config['type']} {config['kwargs']} of {config['meta']['source']} failed" for config in own]
+        told += [expectations.own_told(result) for result in verdict.own if expectations.blocks(result)]
         remedy = "mend the source and ingest again with --restate REASON, or change the contract in the use case"
         return f"blocked: {'; '.join(text for text in told if text)}. See `evergreen quarantine list`; {remedy}"
 

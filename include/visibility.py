@@ -33,6 +33,14 @@ def of(use_case: UseCase, name: str) -> Visible | None:
     return "with_request" if decided & _sources(use_case, view.source, view.sql) else "at_as_of"
 
 
+def told(use_case: UseCase) -> Iterator[tuple[str, str]]:
+    """Yield for each event view from when on its rows are known, for people."""
+    for name in use_case.features:
+        if (visible := of(use_case, name)) is not None:
+            known = "the request brings the row" if visible == "with_request" else "known from the as_of after it arrived"
+            yield f"view {name}", f"visible: {visible}, {known}"
+
+
 def unseen(lake: Lake, use_case: UseCase, feature_set: FeatureSet, frame: pa.Table) -> Iterator[str]:
     """Yield a problem for each at_as_of view that most decisions do not see although it holds a row of their own.
 
@@ -50,7 +58,8 @@ def unseen(lake: Lake, use_case: UseCase, feature_set: FeatureSet, frame: pa.Tab
         with connect() as con:
             lake.scan(con, "rows", view.table(use_case.name), schema=view.schema)
             con.register("asked", asked)
-            own = con.sql(f"SELECT count(*) FROM asked SEMI JOIN rows USING ({quote(view.key)}, event_timestamp)").fetchone()
+            query = f"SELECT count(*) FROM asked SEMI JOIN rows USING ({quote(view.key)}, event_timestamp)"
+            own = con.execute(query).fetchone()
         if own is not None and own[0]:
             yield (
                 f"{use_case.name}: view {view.name} is empty for {len(asked)} of {len(frame)} decisions although it holds a row"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ label: {{source: events, column: came, delay: 2d, max_censored: {max_censored}}}
 features:
   facts: {{grain: event, source: events, columns: {{income: float64, visits: int64, region: string{more}}}}}
 training: {{rounds: {rounds}, early_stopping: 10, params: {{min_data_in_leaf: 20, learning_rate: 0.1}}}}
-gates: {{min_rows: {min_rows}, min_auc: {min_auc}, max_calibration_error: {max_error}, margin: 0.01, over_baseline: -0.1}}
+gates: {{min_rows: {min_rows}, min_auc: {min_auc}, max_calibration_error: {max_error}, margin: 0.03, over_baseline: -0.1}}
 """
 KNOBS = {"max_censored": 0.05, "rounds": 40, "min_rows": 20, "min_auc": 0.6, "max_error": 0.15, "more": ""}
 
@@ -118,6 +118,24 @@ class Bench:
         with self.records.transaction() as session:
             session.delete(session.get_one(ResultRow, (NAME, key, stage)))
 
+    def edit_result(self, stage: str, key: str, **parts: Any) -> None:
+        """Change parts of a stage's recorded outputs, and nothing else of it."""
+        with self.records.transaction() as session:
+            row = session.get_one(ResultRow, (NAME, key, stage))
+            changed = {name: {**row.outputs[name], **value} for name, value in parts.items()}
+            row.outputs = {**row.outputs, **changed}
+
+    def forget_features(self, version: str, keys: Sequence[str]) -> dict[str, Any]:
+        """Take a feature set out of the records of partitions and return what they said."""
+        taken = {}
+        with self.records.transaction() as session:
+            for key in keys:
+                row = session.get_one(ResultRow, (NAME, key, "features"))
+                sets = dict(row.outputs["feature_sets"])
+                taken[key] = sets.pop(version)
+                row.outputs = {**row.outputs, "feature_sets": sets}
+        return taken
+
     def release(self, version: int, key: str) -> None:
         """Make a model champion, as deployment would."""
         route = self.records.route(NAME)
@@ -151,7 +169,9 @@ class Bench:
                 rows = digest(self.lake.read(view.table(NAME), keys=[key]), sort_by=order)
                 made = {"table": view.table(NAME), "version": view.version, "rows": ROWS, "digest": rows}
                 session.merge(result("validation", key, {"verdict": "pass", "sources": {}, "labels": {"digest": labels}}))
-                sets = {"feature_sets": {current.version: {view.name: made}}, "current": current.version}
+                before = self.records.result(NAME, key, "features")
+                known = {} if before is None else before.outputs["feature_sets"]
+                sets = {"feature_sets": {**known, current.version: {view.name: made}}, "current": current.version}
                 session.merge(result("features", key, sets))
 
 

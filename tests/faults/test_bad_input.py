@@ -159,11 +159,11 @@ def test_columns_are_found_by_name_never_by_place(made: Intake, head: str, state
 
 def test_bad_rows_up_to_max_bad_are_counted_and_above_it_block(made: Intake) -> None:
     """Fault 37a: 1 of 100 passes, 2 of 100 block."""
-    lines = [f"{index},1,2026-01-02T10:00:00Z,2026-01-02T10:00:00Z,1,1\n" for index in range(100)]
-    made.put(HEAD + "".join(lines).replace("\n5,1,", "\nfive,1,"), f"{NEXT}.csv")
+    lines = [f"{index},{index},2026-01-02T10:00:00Z,2026-01-02T10:00:00Z,1,1\n" for index in range(100)]
+    made.put(HEAD + "".join(lines).replace("\n5,5,", "\nfive,5,"), f"{NEXT}.csv")
     report = made.validate(NEXT)
     assert (report.state, report.outputs["sources"]["orders"]["quarantined"]) == ("done", 1)
-    made.put(HEAD + "".join(lines).replace("\n5,1,", "\nfive,1,").replace("\n7,1,", "\nseven,1,"), f"{NEXT}.csv")
+    made.put(HEAD + "".join(lines).replace("\n5,5,", "\nfive,5,").replace("\n7,7,", "\nseven,7,"), f"{NEXT}.csv")
     made.ingest(NEXT, restate="second delivery")
     report = made.run("validation", NEXT)
     assert report.state == "blocked"

@@ -21,7 +21,7 @@ from include.records import Records
 from tests.faults import kill
 from tests.judging import NAME, Bench, new_bench
 
-KEY, NEXT = "2026-02-05", "2026-02-06"
+KEY, NEXT = "2026-02-04", "2026-02-06"
 PRELOAD = ["include.training", "include.evaluation", "tests.judging", "mlflow.lightgbm", "feast", "sklearn.linear_model"]
 
 

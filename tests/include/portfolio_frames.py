@@ -48,9 +48,9 @@ def curated(feed: pa.Table, name: str) -> pa.Table:
         else [f"{source.key[0]} IS NOT NULL", "event_timestamp IS NOT NULL"]
     )
     sound += [
-        f"{name} IN ({', '.join(map(repr, c.values))})" for name, c in source.columns.items() if c.values and not c.nullable
+        f"{name} IN ({', '.join(map(repr, c.values))})" for name, c in source.columns.items() if c.values and c.nullable is False
     ]
-    sound += [f"{name} >= {c.min}" for name, c in source.columns.items() if c.min is not None and not c.nullable]
+    sound += [f"{name} >= {c.min}" for name, c in source.columns.items() if c.min is not None and c.nullable is False]
     rows = f"SELECT DISTINCT {', '.join(typed)}{times} FROM feed"
     return con.sql(f"SELECT * FROM ({rows}) WHERE {' AND '.join(sound)}").to_arrow_table().cast(schema)
 

@@ -203,6 +203,20 @@ def test_copies_of_rows_on_record_are_neither_late_nor_other_rows(tmp_path: Path
     assert made.ingest(DAYS[0]).digest == first.digest
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.usefixtures("shop_db")
+def test_a_value_that_is_changed_in_place_and_back_again_is_corrected_twice(tmp_path: Path, kind: str) -> None:
+    made = Deliveries(tmp_path / "home", kind)
+    seen: dict[str, str] = {}
+    for day, (key, amount) in enumerate(zip(DAYS, ("1", "7", "1", "1"), strict=True), 1):
+        made.deliver(seen := seen | {key: line(day, f"{day:02} 10:00")} | {DAYS[0]: line(1, "01 10:00", amount)})
+        made.ingest(key)
+    amounts = [[row["amount"] for row in made.raw(key) if row["order_id"] == "1"] for key in DAYS]
+    assert amounts == [["1"], ["7"], ["1"], []]
+    before = [made.result("ingestion", key).digest for key in DAYS]
+    assert [made.ingest(key, at=made.night(DAYS[3])).digest for key in DAYS] == before
+
+
 def test_how_far_back_late_rows_are_looked_for_can_be_said(tmp_path: Path) -> None:
     made = Intake(tmp_path, more="late_within: 1d\n    empty: allow")
     made.put(HEAD + line(1, "01 10:00") + line(2, "02 10:00"))

@@ -66,6 +66,7 @@ SAME = [["0", "2025-01-01", "0.5", "word0"], ["39", "2025-01-12", "39.5", "word0
         ("|1x3 Cross validator\n" + "".join(LINES), {"skip": 1, "header": False}, ["c1", "c2", "c3", "c4"]),
         (WHOLE.encode("utf-16"), {"encoding": "utf-16"}, DECLARED),
         (gzip.compress(WHOLE.encode()), {}, DECLARED),
+        (gzip.compress(WHOLE.encode("utf-16")), {"encoding": "utf-16"}, DECLARED),
         ("\ufeff" + WHOLE, {}, DECLARED),
         (WHOLE.replace("id,", ",", 1), {}, ["Unnamed: 0", "day", "amount", "note"]),
         (WHOLE.replace("\n", "\r"), {}, DECLARED),
@@ -100,6 +101,9 @@ def test_numbers_with_a_decimal_comma_do_not_make_the_comma_a_separator(reader: 
 def test_years_as_names_and_tables_of_words_keep_their_header(reader: FileReader, tmp_path: Path) -> None:
     wide = "country,2019,2020\n" + "".join(f"c{n},{n},{n + 1}\n" for n in range(9))
     assert read(reader, tmp_path / "t.csv", wide)[0]["columns"] == ["country", "2019", "2020"]
+    for token in ("?", "NA", "(null)", "\\N"):  # a value that is missing in the first row names no column
+        lines = f"5,{token},x\n" + "".join(f"{n},{n}.5,y\n" for n in range(30))
+        assert read(reader, tmp_path / "t.csv", lines)[0]["columns"] == ["c1", "c2", "c3"]
     words = "colour,size\n" + "red,big\nblue,small\n" * 5
     assert read(reader, tmp_path / "t.csv", words)[0]["columns"] == ["colour", "size"]
     assert read(reader, tmp_path / "t.csv", words.replace("colour,size", "red,small"))[0]["columns"] == ["c1", "c2"]

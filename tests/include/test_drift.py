@@ -179,6 +179,55 @@ def test_event_views_compare_new_rows_with_those_of_the_training_window(house: H
     assert report.outputs["reasons"] == [f"channel: PSI {report.outputs['features']['channel']['psi']:.3f} is above 0.2"]
 
 
+@pytest.mark.parametrize("churn", [0.0, 0.015, 0.05])
+@pytest.mark.parametrize("sampled", ["with who is there", "as before"])
+def test_customers_who_leave_are_no_drift_and_are_counted(house: House, churn: float, sampled: str) -> None:
+    """A hundred days of one distribution, a share of the customers replaced each day: no alarm, and a true shift is one."""
+    from types import SimpleNamespace
+
+    from deltalake import write_deltalake
+
+    from include import frames, partitions, psi
+
+    rng, people, view = np.random.default_rng(4), 400, house.feature_set.views[0]
+    there, newest, days = np.arange(people), people, []
+    first = datetime(2026, 1, 1, tzinfo=UTC)
+    for day in range(100):
+        gone = rng.random(people) < churn
+        there = np.where(gone, newest + np.cumsum(gone), there)
+        newest += int(gone.sum())
+        mean = 60.0 if day == 99 else 50.0
+        times = pa.array([first + timedelta(days=day + 1)] * people, TIMESTAMP)
+        columns = {"amount": rng.normal(mean, 10, people), "kind": rng.choice(["a", "b"], people)}
+        rows = pa.table({"customer_id": there, "event_timestamp": times, "created_timestamp": times, **columns}).cast(view.schema)
+        key = (first + timedelta(days=day)).date().isoformat()
+        days.append(rows.append_column("partition", pa.array([key] * people)))
+    table = f"{house.settings.lake_root}/{view.table('shop')}"
+    write_deltalake(table, pa.concat_tables(days), partition_by=["partition"], mode="overwrite")
+    house.model(1, "2026-01-21")
+    model = house.records.model("shop", 1)
+    assert model is not None
+    as_of = partitions.period(house.use_case, "2026-01-21").as_of
+    sample = frames.population_at(house.lake, house.use_case, house.feature_set, as_of)
+    if sampled == "as before":  # every entity ever seen, null where its view had expired
+        sample = frames.entity_frame_at(house.lake, house.use_case, house.feature_set, as_of)
+    model.manifest["reference"] = {"path": str(house.settings.home / "sample.parquet"), "rows": len(sample)}
+    pq.write_table(sample, house.settings.home / "sample.parquet")
+    reference = drift.Reference("2026-01-21", house.feature_set, model)
+    found = {}
+    for day in (21, 40, 70, 98, 99):
+        key = (first + timedelta(days=day)).date().isoformat()
+        work: Any = SimpleNamespace(use_case=house.use_case, lake=house.lake, key=key)
+        sides = drift.sides_of(work, reference)
+        index = psi.stability(sides.reference["spend"], sides.current["spend"], view.columns)
+        found[day] = max(one.psi or 0.0 for one in index.values())
+        alive = sides.counted()["spend"]
+        assert people <= alive["current"] <= people * (1 + 4 * churn), "who left is there until the ttl ends, no longer"
+        stayed = (1 - churn) ** (day - 20)
+        assert alive["lost"] == pytest.approx(1 - stayed, abs=0.1)
+    assert max(found[day] for day in (21, 40, 70, 98)) < 0.2 < found[99], found
+
+
 def test_a_lost_sample_is_never_a_pass_and_is_looked_at_again(house: House) -> None:
     house.day(KEYS[0])
     house.model(1, KEYS[0])

@@ -289,4 +289,19 @@ def test_availability_moves_the_moment_of_an_entity_frame(tmp_path: Path) -> Non
 
 
 def test_censored_share() -> None:
-    assert Spine(pa.table({"x": [1, 2, 3]}), immature=9, censored=1, restated=0).censored_share == 0.25
+    import pyarrow as pa
+
+    mature = pa.table({"__censored": [False, True, False, False], "__restated": [True, False, True, False]})
+    spine = Spine(pa.table({"x": [1, 2, 3]}), mature, immature=9)
+    assert (spine.censored, spine.restated, spine.censored_share) == (1, 2, 0.25)
+
+
+def test_decisions_before_the_window_are_in_no_count(shop: Shop) -> None:
+    for day in range(6):
+        shop.label(day, (1, T0 + day * DAY, T0 + day * DAY, T0 + day * DAY, 1.0 if day % 2 else None))
+    as_of = T0 + 5 * DAY + DELAY
+    whole = frames.spine(shop.lake, shop.use_case, as_of)
+    window = frames.spine(shop.lake, shop.use_case, as_of, since=T0 + 3 * DAY)
+    assert (len(whole.rows), whole.censored) == (2, 3)
+    assert (len(window.rows), window.censored, window.immature) == (1, 1, whole.immature)
+    assert window.mature["event_timestamp"].to_pylist() == [T0 + 3 * DAY, T0 + 4 * DAY]

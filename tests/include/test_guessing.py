@@ -9,9 +9,12 @@ import pyarrow as pa
 import pytest
 
 from include import drafting, usecase_file
+from include.errors import ConfigError
 from include.guessing import guess, written
 from include.lake import connect
 from include.profiling import Table
+
+UNIX_OR_NULL = {"type": "timestamp", "dates": "unix_seconds", "null_values": ["NULL"]}
 
 
 def guessed(texts: list[str], header: str = "x") -> tuple[dict[str, Any], str]:
@@ -77,6 +80,7 @@ def test_the_form_that_all_values_fit_is_declared(texts: list[str], column: dict
             [str(1_735_689_600_123 + 977 * n) for n in range(50)],
             {"type": "timestamp", "dates": "unix_milliseconds"},
         ),
+        ("ts", ["NULL", *[str(1_735_689_600 + n) for n in range(50)]], UNIX_OR_NULL),
         ("amount", [str(1_735_689_600 + 977 * n) for n in range(50)], {"type": "int64"}),
         ("order_id", [f"202501{day:02}" for day in range(1, 29)], {"type": "int64"}),
     ],
@@ -169,6 +173,28 @@ def test_a_draft_never_blocks_on_the_table_that_it_was_made_from(tmp_path: Path,
     assert worst.share == pytest.approx(share)
     assert source.max_bad >= worst.share
     assert ("max_bad" in text) == (share > 0.01)
+
+
+def test_a_table_whose_dates_cannot_be_told_is_refused_with_what_to_write(tmp_path: Path) -> None:
+    lines = "".join(f"{n % 40},0{n % 9 + 1}/0{n % 7 + 1}/2025,{n}.5,{n % 2}\n" for n in range(400))
+    with pytest.raises(ConfigError, match=r"'date' holds dates, but cannot tell day from month.*dates: %d/%m/%Y or %m/%d/%Y"):
+        drafting.draft(_table(tmp_path, lines))
+
+
+def test_a_column_that_is_named_and_empty_is_told(tmp_path: Path) -> None:
+    lines = "".join(f"{n % 40},2025-01-{n % 28 + 1:02},,{n % 2}\n" for n in range(60))
+    for option in ("label", "key", "time"):
+        with pytest.raises(ConfigError, match=f"--{option} 'amount' has no values"):
+            drafting.draft(_table(tmp_path, lines), **{option: "amount"})
+
+
+def test_a_file_without_a_header_keeps_its_first_row(tmp_path: Path) -> None:
+    path = tmp_path / "t.data"
+    path.write_text("".join(f"{n % 40}; 2025-01-{n % 28 + 1:02}; {n * 7 % 90},5; {n % 2}\n" for n in range(400)))
+    _, text = drafting.draft(path, key="c1")
+    source = usecase_file.parse(text, folder=tmp_path).sources["rows"]
+    assert (source.header, source.separator, source.columns["c3"].decimal) == (False, ";", ",")
+    assert 'from "t.data" (400 rows)' in text
 
 
 def test_a_draft_counts_lines_that_are_no_rows_and_times_that_cannot_be_read(tmp_path: Path) -> None:

@@ -139,6 +139,13 @@ def test_two_columns_of_one_set_of_values_are_compared() -> None:
     assert (one.kind, set(one.columns)) == ("pair", {"given", "booked"})
     assert "unequal" in one.evidence
 
+    def counts(columns: Columns, labels: Any, generator: Any) -> None:
+        busy = (labels == 1) | (generator.random(len(labels)) < 0.2)
+        for name in ("calls", "promises"):
+            columns[name] = pa.array(np.where(busy, generator.integers(0, 9, len(labels)), 0), pa.int64())
+
+    assert not [one for one in check(made(counts)).refusals if one.kind == "pair"]
+
     def unrelated(columns: Columns, labels: Any, generator: Any) -> None:
         for name in ("booked", "given"):
             columns[name] = np.array(list("ABCDEF"))[generator.integers(0, 6, len(labels))]
@@ -205,7 +212,7 @@ def test_honest_rows_in_any_chunks_give_no_finding_and_the_same_numbers() -> Non
 @pytest.mark.parametrize("rows", [0, 1, 2, 60])
 def test_few_rows_or_one_outcome_say_nothing_and_break_nothing(rows: int) -> None:
     few = made(put("told", closed)).slice(0, rows)
-    assert {one.kind for one in check(few).found} <= {"null"}
+    assert {one.kind for one in check(few).found} <= ({"null"} if rows else set())
     one_outcome = made().set_column(1, "label", pa.array(np.ones(3000)))
     assert not check(one_outcome).found
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
+from include import checking
 from include.contract import judged_query, mixed_zones_query
+from include.errors import ConfigError
+from include.expectations import own_told
 from include.lake import connect
+from include.quarantine import _guarded
 from include.usecase_sources import Column, Source
 from include.values import typed
+from tests.intake import COLUMNS, YAML
 
 NONE = None
 
@@ -192,6 +198,7 @@ def test_allowed_values_are_of_the_columns_type() -> None:
         ({"type": "int64", "percent": True}, "write type: float64"),
         ({"type": "float64", "decimal": ",", "thousands": ","}, "cannot group the digits and begin the decimals too"),
         ({"type": "date", "dates": "%d.%m."}, "names no year"),
+        ({"type": "int64", "dates": "unix_seconds"}, "for columns of type date or timestamp"),
         ({"type": "float64", "unit": "5"}, "match pattern"),
     ],
 )
@@ -200,9 +207,45 @@ def test_a_form_that_cannot_be_is_refused_with_a_remedy(column: dict[str, Any], 
         Column.model_validate(column)
 
 
+@pytest.mark.parametrize(
+    ("column", "says"),
+    [
+        ("{type: int64, values: ['1', two]}", r"values: 'two' is no value of type int64"),
+        ("{type: date, dates: '%d.%m.%Q %Y'}", r"dates: '%d.%m.%Q %Y' is no format of dates"),
+        ("{type: string, values: [NO, SE]}", r"values: .*quote it, such as 'NO'"),
+        ("{type: date, dates: '%d.%m.%Y', values: ['31.12.2024']}", ""),
+        ("{type: int64, values: [1, '2.0']}", ""),
+        ("{type: bool, values: [yes]}", ""),
+    ],
+)
+def test_the_check_reads_values_as_the_contract_does(tmp_path: Path, column: str, says: str) -> None:
+    path = tmp_path / "shop.yaml"
+    path.write_text(YAML.format(path="orders.csv", more="", columns=COLUMNS + f"\n      x: {column}"))
+    if says:
+        with pytest.raises(ConfigError, match=says):
+            checking.check_file(path)
+    else:
+        assert checking.check_file(path).name == "shop"
+
+
 def test_hostile_tokens_and_forms_stay_text() -> None:
     column = {"type": "string", "null_values": ["'); DROP TABLE raw; --"]}
     assert judged(column, ["'); DROP TABLE raw; --", "x"]) == [None, "x"]
     of = source({"x": {"type": "date", "dates": "%Y'||(SELECT 1)||'"}})
     with connect() as con:
         con.execute(f"SELECT {typed('NULL::VARCHAR', of.columns['x'], of)}")
+
+
+def test_a_guard_against_formulas_leaves_plain_numbers() -> None:
+    for plain in ("-5", "+49 30 1234567", "-1 000.50", "1e5", "-1e5", "text"):
+        assert _guarded(plain) == plain
+    for formula in ("=1+1", "+1+cmd", "-2+3", "@SUM(1)", "+49(30)", "'x"):
+        assert _guarded(formula) == f"'{formula}"
+
+
+def test_an_expectation_that_raised_is_told_as_such() -> None:
+    config = {"type": "expect_column_mean_to_be_between", "kwargs": {"column": "x"}, "meta": {"source": "orders"}}
+    failed = {"expectation_config": config, "success": False, "exception_info": {"raised_exception": False}}
+    assert own_told(failed).endswith("of orders failed")
+    raised = {"('x', 'y')": {"raised_exception": True, "exception_message": "no column\n x"}}
+    assert own_told({**failed, "exception_info": raised}).endswith("could not be computed (no column x); mend it in the suite")
