@@ -79,6 +79,8 @@ def fit(frame: pa.Table, parts: Parts, use_case: UseCase, feature_set: str) -> F
     schema = learn_schema(seen, use_case, feature_set)
     matrix = encode(columns_of(frame, schema), schema)
     params = parameters(use_case)
+    # LightGBM takes the parameter before the argument: left there, the kept model would have that many
+    limit = int(params.pop("num_iterations", use_case.training.rounds))
     categorical = schema.categorical or "auto"
 
     def dataset(rows: NDArray[np.bool_], reference: Any = None) -> Any:
@@ -90,11 +92,11 @@ def fit(frame: pa.Table, parts: Parts, use_case: UseCase, feature_set: str) -> F
     first = lightgbm.train(
         params,
         data,
-        num_boost_round=use_case.training.rounds,
+        num_boost_round=limit,
         valid_sets=[dataset(tune, data)],
         callbacks=[lightgbm.early_stopping(use_case.training.early_stopping, verbose=False)],
     )
-    rounds = max(int(first.best_iteration or first.current_iteration()), _least_rounds(use_case, params))
+    rounds = max(int(first.best_iteration or first.current_iteration()), _least_rounds(limit, params))
     if first.num_trees() < rounds:  # it stopped sooner: its scores have to be those of so many rounds
         first = lightgbm.train(params, data, num_boost_round=rounds)
     held_out = np.asarray(first.predict(matrix[tune], raw_score=True, num_iteration=rounds, num_threads=1), dtype=np.float64)
@@ -138,10 +140,10 @@ def parameters(use_case: UseCase) -> dict[str, Any]:
     return {**DEFAULTS, **model_params.canonical(use_case.training.params), **forced}
 
 
-def _least_rounds(use_case: UseCase, params: dict[str, Any]) -> int:
-    """Return the fewest rounds of a model, within `training.rounds`."""
+def _least_rounds(limit: int, params: dict[str, Any]) -> int:
+    """Return the fewest rounds of a model, within the most that it may have."""
     rate = float(params["learning_rate"])
-    return min(use_case.training.rounds, math.ceil(LEAST_LEARNT / rate) if rate > 0 else 1)
+    return min(limit, math.ceil(LEAST_LEARNT / rate) if rate > 0 else 1)
 
 
 def learn_schema(train: pa.Table, use_case: UseCase, feature_set: str) -> Schema:

@@ -177,11 +177,12 @@ def test_thinning_keeps_the_same_rows_whatever_their_order() -> None:
 # fitting and leaks
 
 
-def test_equal_frames_give_equal_bundles_and_a_changed_row_another() -> None:
-    def parts(rows: pa.Table) -> fitting.Parts:
-        moments = np.asarray(rows["event_timestamp"].cast(pa.int64()))
-        return splits.assign([0] * len(rows), moments, Split(), 7, splits.boundaries(moments, Split()))
+def parts(rows: pa.Table) -> fitting.Parts:
+    moments = np.asarray(rows["event_timestamp"].cast(pa.int64()))
+    return splits.assign([0] * len(rows), moments, Split(), 7, splits.boundaries(moments, Split()))
 
+
+def test_equal_frames_give_equal_bundles_and_a_changed_row_another() -> None:
     rows = frame()
     first, second = (fitting.fit(rows, parts(rows), use_case(), "f") for _ in range(2))
     assert first.files == second.files
@@ -189,6 +190,30 @@ def test_equal_frames_give_equal_bundles_and_a_changed_row_another() -> None:
     assert fitting.fit(changed, parts(changed), use_case(), "f").files["model.txt"] != first.files["model.txt"]
     assert b"[num_threads: 1]" in first.files["model.txt"]
     assert first.metrics["evaluation_auc"] > 0.7
+
+
+def test_nothing_of_the_evaluation_rows_reaches_the_bundle() -> None:
+    rows = frame()
+    judged = parts(rows) == splits.PARTS.index(splits.EVALUATION)
+
+    def mark(columns: dict[str, Any]) -> None:
+        """Plant what would be learnt at once: the outcome itself as a number, and turned around as the label."""
+        for place in np.flatnonzero(judged).tolist():
+            columns["income"][place] = 1e6 * (1 + columns["label"][place])
+            columns["label"][place] = 1 - columns["label"][place]
+
+    marked = frame(mark)
+    assert not marked.equals(rows)
+    assert fitting.fit(marked, parts(rows), use_case(), "f").files == fitting.fit(rows, parts(rows), use_case(), "f").files
+
+
+def test_rounds_written_as_a_parameter_are_the_most_of_both_models() -> None:
+    rows = frame()
+    case = use_case()
+    asked = case.training.model_copy(update={"params": {**case.training.params, "num_iterations": 40}})
+    fitted = fitting.fit(rows, parts(rows), case.model_copy(update={"training": asked}), "f")
+    assert fitted.rounds <= 40
+    assert fitted.files["model.txt"].count(b"\nTree=") == fitted.rounds
 
 
 def test_calibration_is_fitted_on_tune_rows_only() -> None:
