@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from include import partitions, runner
-from tests import stored
+from include.tables import curated_table
 from tests.installation import Installation
 
 HEAD = "order_id,customer_id,event_timestamp,created_timestamp,amount,paid\n"
@@ -84,8 +84,8 @@ class Intake(Installation):
         return list(self.lake.read(f"shop/raw/{source}", keys=[key]).to_pylist())
 
     def curated(self, key: str, source: str = "orders") -> list[dict[str, Any]]:
-        """Return the curated rows of a partition."""
-        return list(self.lake.read(stored.table(self.lake, f"shop/curated/{source}"), keys=[key]).to_pylist())
+        """Return the curated rows of a partition, as today's contract types them."""
+        return list(self.lake.read(curated_table(self.lake, self.use_case, source), keys=[key]).to_pylist())
 
     def rules(self, key: str, source: str = "orders") -> dict[int, str]:
         """Return the rule that each quarantined row failed, by its number in the file."""

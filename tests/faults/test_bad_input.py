@@ -204,10 +204,10 @@ def test_impossible_times_are_quarantined(made: Intake, event: str) -> None:
 
 def test_offsets_are_normalised_and_mixed_kinds_of_time_are_refused(made: Intake) -> None:
     """Fault 43."""
-    made.put(HEAD + LINE + LINE.replace("3,1,2026-01-02T10:00:00Z", "4,1,2026-01-02T15:30:00+05:30", 1), f"{NEXT}.csv")
+    made.put(HEAD + LINE + LINE.replace("3,1,2026-01-02T10:00:00Z", "4,2,2026-01-02T15:30:00+05:30", 1), f"{NEXT}.csv")
     made.validate(NEXT)
     assert len({row["event_timestamp"] for row in made.curated(NEXT)}) == 1
-    made.put(HEAD + LINE + LINE.replace("3,1,2026-01-02T10:00:00Z", "4,1,2026-01-02T10:00:00", 1), f"{NEXT}.csv")
+    made.put(HEAD + LINE + LINE.replace("3,1,2026-01-02T10:00:00Z", "4,2,2026-01-02T10:00:00", 1), f"{NEXT}.csv")
     made.ingest(NEXT, restate="other file")
     report = made.run("validation", NEXT)
     assert report.state == "blocked"
