@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from include import statistics
-from include.report_page import NONE, badge, card, document, facts, header, number, tiles
+from include.report_page import NONE, badge, card, document, facts, header, number, tiles, told
 from include.statistics import Numbers
 from include.usecase import UseCase
 
@@ -76,7 +76,7 @@ def _checks(checks: Iterable[Mapping[str, Any]]) -> str:
         rows.append(
             f"<tr><td>{escape(str(check['name']))}</td><td class=n>{number(check['value'])}</td>"
             f"<td class=n>{number(check['limit'])}</td><td>{badge(outcome, outcome)}</td>"
-            f'<td class="soft">{escape(str(check.get("reason") or ""))}</td></tr>'
+            f'<td class="soft">{told(check.get("reason") or "")}</td></tr>'
         )
     head = "<tr><th>Check</th><th class=n>Value</th><th class=n>Limit</th><th></th><th>Reason</th></tr>"
     return card("Checks", f"<table>{head}{''.join(rows)}</table>")
@@ -100,7 +100,7 @@ def _questions(manifest: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     asked = questions(manifest, metrics)
     if not asked:
         return ""
-    return card("Questions for a person", f"<ul>{''.join(f'<li>{escape(one)}</li>' for one in asked)}</ul>")
+    return card("Questions for a person", f"<ul>{''.join(f'<li>{told(one)}</li>' for one in asked)}</ul>")
 
 
 def _features(manifest: Mapping[str, Any]) -> str:

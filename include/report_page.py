@@ -6,6 +6,7 @@ Text is escaped here, wherever it comes from; what is called `content` is HTML a
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -21,7 +22,7 @@ STYLE = """
 body { margin:0; background:var(--page); color:var(--ink); font:15px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; }
 main { max-width:1040px; margin:0 auto; padding:32px 20px 48px; }
 h1 { font-size:24px; margin:0; } h2 { font-size:16px; margin:0 0 12px; } p { margin:4px 0; }
-.soft { color:var(--soft); } .mono { font-family: ui-monospace, monospace; font-size:13px; overflow-wrap:anywhere; }
+.soft { color:var(--soft); } .mono, code { font-family: ui-monospace, monospace; font-size:13px; overflow-wrap:anywhere; }
 .card { background:var(--card); border:1px solid var(--line); border-radius:12px; padding:20px; margin-top:16px; }
 .row { display:grid; grid-template-columns:repeat(auto-fit, minmax(300px, 1fr)); gap:16px; } .row .card { margin-top:16px; }
 .tiles { display:grid; grid-template-columns:repeat(auto-fit, minmax(150px, 1fr)); gap:12px; margin-top:16px; }
@@ -57,10 +58,15 @@ def document(title: str, content: Iterable[str]) -> str:
 
 def header(title: str, verdict: str, about: str, reasons: Sequence[str], *, colour: str = "") -> str:
     """Return the top of a page: what it is about, the verdict and its reasons."""
-    told = "".join(f"<li>{escape(str(reason))}</li>" for reason in reasons)
+    listed = "".join(f"<li>{told(reason)}</li>" for reason in reasons)
     return f'<h1>{escape(title)} {badge(verdict, colour or verdict)}</h1><p class="soft">{escape(about)}</p>' + (
-        f"<ul>{told}</ul>" if told else ""
+        f"<ul>{listed}</ul>" if listed else ""
     )
+
+
+def told(text: object) -> str:
+    """Return a sentence as HTML: what stands between backticks is code, as in the shell and the log."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(str(text)))
 
 
 def badge(word: str, colour: str) -> str:

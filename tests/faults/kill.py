@@ -6,8 +6,11 @@ import multiprocessing
 import os
 import random
 import signal
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 PRELOAD = ["include.runner", "include.ingestion", "include.validation", "include.features", "pyarrow.compute", "deltalake"]
@@ -49,3 +52,18 @@ def timed(child: Any) -> float:
     child.join(120)
     assert child.exitcode == 0, f"the undisturbed run ended with {child.exitcode}"
     return time.monotonic() - began
+
+
+def stop_between_transactions(child: Any, database: Path) -> None:
+    """Stop a process while it holds no lock of an SQLite database; stopped within a transaction it would lock out everybody."""
+    while True:
+        os.kill(child.pid, signal.SIGSTOP)
+        with closing(sqlite3.connect(database, timeout=0.2, isolation_level=None)) as con:
+            try:
+                con.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:  # its sign of life is under way: let it end
+                os.kill(child.pid, signal.SIGCONT)
+                time.sleep(0.002)
+                continue
+            con.execute("ROLLBACK")
+            return

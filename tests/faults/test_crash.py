@@ -74,7 +74,7 @@ def test_a_stopped_writer_is_fenced_once_a_retry_has_succeeded(tmp_path: Path, e
     child = kill.start(run_stages, str(tmp_path), DATA_STAGES, KEY, "run", 1)
     while not any(made.settings.home.glob(f"lake/repayment/raw/*/partition={KEY}/*")):  # it is writing its first rows
         time.sleep(0.001)
-    os.kill(child.pid, signal.SIGSTOP)
+    kill.stop_between_transactions(child, tmp_path / "records.db")
     try:
         run_stages(str(tmp_path), DATA_STAGES, KEY, "run", attempt=2)
         versions = {table: made.lake.version(table) for table in made.tables()}
@@ -91,9 +91,9 @@ def test_a_stopped_writer_is_fenced_once_a_retry_has_succeeded(tmp_path: Path, e
 def test_the_same_partition_twice_at_once_is_computed_once(tmp_path: Path, expected: dict[tuple[str, str], str]) -> None:
     """Fault 14: one wins; the other waits and is answered from the record, or says who is at work."""
     made = install(tmp_path)
-    children = [kill.start(run_stages, str(tmp_path), DATA_STAGES, KEY, f"run-{n}", 1, 30.0) for n in range(2)]
+    children = [kill.start(run_stages, str(tmp_path), DATA_STAGES, KEY, f"run-{n}", 1, 90.0) for n in range(2)]
     for child in children:
-        child.join(60)
+        child.join(120)
     assert [child.exitcode for child in children] == [0, 0]
     assert made.digests() == expected
     with (
