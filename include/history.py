@@ -79,11 +79,7 @@ def unloaded(use_case: UseCase, records: Records, key: str, last: str | None, no
 
 def training_first(use_case: UseCase, key: str) -> str:
     """Return the oldest partition whose features and labels a training on `key` can need."""
-    window = use_case.training.window
-    if window is None:
-        return use_case.history.first.isoformat()
-    longest = max(view.ttl for view in use_case.features.values())
-    return partitions.lookback(use_case, key, window + longest + use_case.label.delay)[0]
+    return partitions.training_lookback(use_case, key)[0]
 
 
 def load(

@@ -75,6 +75,20 @@ def lookback(use_case: UseCase, key: str, span: timedelta) -> list[str]:
     return between(use_case, min(earliest, key), key)
 
 
+def training_lookback(use_case: UseCase, key: str) -> list[str]:
+    """Return the partitions whose labels and features a training on `key` can need: all, where it has no window.
+
+    A ttl counts from the newest `as_of` before the decision, so the oldest decision of the window reaches up
+    to a period further back than window and ttl together.
+    """
+    window = use_case.training.window
+    if window is None:
+        return between(use_case, use_case.history.first.isoformat(), key)
+    longest = max(view.ttl for view in use_case.features.values())
+    longest_period = timedelta(days={"day": 1, "week": 7, "month": 31}[use_case.cadence])
+    return lookback(use_case, key, window + longest + max(use_case.label.delay, longest_period))
+
+
 def earlier(use_case: UseCase, key: str, steps: int = 1) -> str | None:
     """Return the key so many partitions before `key`, or None where the history begins later."""
     day = date.fromisoformat(key)

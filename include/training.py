@@ -27,7 +27,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from include import featuresets, frames, labels, leaks, memo, partitions, predictor, registry, splits
-from include.durations import midnight
 from include.errors import EvergreenError, MissingPartition
 from include.fitting import Fitted, Parts, fit, out_of_fold_auc
 from include.lake import combine, digest
@@ -203,12 +202,8 @@ def prepare(work: Work, feature_set: featuresets.FeatureSet) -> Prepared:
 
 def _inputs(work: Work, current: featuresets.FeatureSet) -> tuple[list[StageResult], list[StageResult]]:
     """Return the validation and features results up to this partition; where all sources allow gaps, those that are there."""
-    use_case, window = work.use_case, work.use_case.training.window
-    longest = max((view.ttl for view in current.views), default=timedelta(0)) + use_case.label.delay
-    span = work.as_of - midnight(use_case.history.first) if window is None else window + longest
-    keys = partitions.lookback(use_case, work.key, span)
-    before = partitions.earlier(use_case, keys[0])  # the ttl counts from the as_of before the oldest decision
-    keys = keys if before is None else [before, *keys]
+    use_case = work.use_case
+    keys = partitions.training_lookback(use_case, work.key)
     if all(source.gaps == "allow" for source in use_case.sources.values()):
         there = {where for where, state in work.records.states(use_case.name).items() if state == "done"}
         keys = [key for key in keys if key == work.key or {("validation", key), ("features", key)} <= there]

@@ -38,7 +38,7 @@ sources:
 label: {source: loans, column: repaid, label_time: closed, delay: 30d, max_censored: 0.1}
 features:
   loan: {grain: event, source: loans, lookback: 7d, ttl: 7d, columns: {amount: float64}}
-training: {rounds: 20, params: {min_data_in_leaf: 10}}
+training: {embargo: 0d, rounds: 20, params: {min_data_in_leaf: 10}}
 gates: {min_rows: 10, min_auc: 0.55, max_calibration_error: 0.5, over_baseline: -0.3}
 """
 

@@ -82,12 +82,13 @@ def test_a_use_case_that_has_only_its_newest_day_has_no_history_to_load() -> Non
         history.plan(use_case(), None, None, datetime(2026, 1, 2, 12, tzinfo=UTC))
 
 
-def test_a_training_that_looks_back_on_nothing_needs_no_history(tmp_path: Path) -> None:
+def test_a_training_that_looks_back_on_no_more_than_is_loaded_needs_no_history(tmp_path: Path) -> None:
     records = Records.open(f"sqlite:///{tmp_path / 'records.db'}")
     records.migrate()
     case = parse((YAML + "training: {window: 1d}\n").replace("delay: 3d", "delay: 0s").replace("ttl: 2d", "ttl: 0s"))
-    assert history.training_first(case, "2026-06-25") == "2026-06-25"
-    assert history.unloaded(case, records, "2026-06-25", "2026-06-24", NOW) is None
+    # a decision of the 25th sees what was known at its newest as_of, the end of the 24th, however short the ttl
+    assert history.training_first(case, "2026-06-25") == "2026-06-24"
+    assert history.unloaded(case, records, "2026-06-25", "2026-06-23", NOW) is None
 
 
 def test_an_older_key_needs_an_older_history_until_all_of_it_is_recorded(tmp_path: Path) -> None:
