@@ -30,7 +30,7 @@ _Compared = Iterator[tuple[str, str, str, str]]
 def _raw(lake: Lake, use_case: UseCase, result: StageResult) -> _Compared:
     from include.arrival import content_digest
     from include.snapshots import content_digest as version_digest
-    from include.sources import ARRIVED
+    from include.sources import ARRIVED, headers
 
     for name, fact in result.outputs.get("sources", {}).items():
         table, key = f"{use_case.name}/raw/{name}", fact.get("version", result.key)
@@ -38,7 +38,8 @@ def _raw(lake: Lake, use_case: UseCase, result: StageResult) -> _Compared:
             continue
         rows = lake.read(table, keys=[key])
         # The table has the columns of all deliveries; the digest is over those of this one.
-        delivered = {column for header in fact["columns"] for column in header["columns"]}
+        known = headers(use_case.sources[name])
+        delivered = {known.get(column, column) for header in fact["columns"] for column in header["columns"]}
         lacking = [column for column in rows.column_names if column not in {*delivered, ARRIVED} and _is_null(rows, column)]
         told = version_digest if "version" in fact else content_digest
         yield table, key, fact["digest"], told(rows.drop_columns(lacking), use_case.sources[name])

@@ -246,7 +246,7 @@ class _Range:
             mark = combine([version, fact["digest"], self._use_case.sources[name].model_dump_json(), _rules()])
             earlier = next((known for known in self._known(name) if known.get("mark") == mark), None)
             if earlier is not None and version in self._first.lake.keys(table):
-                found[version] = (earlier, None)
+                found[version] = ({**earlier, "table": table}, None)
                 continue
             period = partitions.period(self._use_case, version)
             judged = judge(self._first.lake, self._use_case, name, [period], {version: fact})[version]
@@ -254,6 +254,7 @@ class _Range:
                 "curated_digest": curated_digest(judged.curated, self._use_case, name),
                 "rows": len(judged.curated),
                 **findings.counts(judged),
+                "table": table,
                 "version": version,
                 "mark": mark,
                 "profile": findings.profile(name, judged),
