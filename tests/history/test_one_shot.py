@@ -105,13 +105,15 @@ def test_labels_that_are_on_the_row_are_not_known_before_their_time(loans: Insta
     assert spine.immature > 0
 
 
-def test_a_row_that_arrives_after_its_decision_is_no_feature_of_it(tmp_path: Path) -> None:
-    """With a day between decision and arrival every feature is null at the decision: an error, not a model."""
+def test_a_row_that_no_request_brings_is_no_feature_of_the_decision_before_it_arrived(tmp_path: Path) -> None:
+    """Known from the as_of after it arrived, every feature is null at the decision: an error, not a model."""
     from include.errors import ConfigError
 
     (tmp_path / "usecases").mkdir()
     write_loans(tmp_path / "usecases" / "loans.csv")
-    (tmp_path / "usecases" / "loans.yaml").write_text(YAML.replace("event + 0s", "event + 1d"))
+    (tmp_path / "usecases" / "loans.yaml").write_text(
+        YAML.replace("event + 0s", "event + 1d").replace("    ttl: 600d", "    visible: at_as_of\n    ttl: 600d")
+    )
     late = Installation(tmp_path, "loans")
     late.load("2025-01-01", "2025-11-01")
     late.day("2025-12-01", DATA_STAGES)
