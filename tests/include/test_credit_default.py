@@ -6,6 +6,7 @@ import pytest
 
 from include import featuresets, frames, partitions
 from include.config import ROOT, Settings
+from tests import stored
 from tests.installation import Installation
 
 DATA = Settings().data_dir / "uci_credit_default"
@@ -35,7 +36,7 @@ def test_statements_arrive_by_month_and_the_labels_in_october(made: Installation
 def test_the_decisions_of_4_october_see_septembers_statement_and_count_lags_in_statements(made: Installation) -> None:
     views = {view.name: view for view in featuresets.current(made.use_case).views}
     rows = made.lake.read(views["statements"].table("credit_default"), keys=["2005-09-01"]).to_pandas().set_index("client_id")
-    raw = made.lake.read("credit_default/curated/statements").to_pandas()
+    raw = made.lake.read(stored.table(made.lake, "credit_default/curated/statements")).to_pandas()
     newest = raw.sort_values("event_timestamp").groupby("client_id").pay_status.last()
     assert (rows.pay_status_1 == newest.loc[rows.index]).all()
     assert rows.pay_status_6.notna().all()
