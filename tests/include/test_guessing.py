@@ -165,7 +165,7 @@ def _table(folder: Path, lines: str | None = None) -> Path:
     ],
 )
 def test_a_draft_never_blocks_on_the_table_that_it_was_made_from(tmp_path: Path, amounts: Any, share: float) -> None:
-    lines = "".join(f"{n % 40},2025-01-{n % 28 + 1:02},{amounts(n)},{n % 2}\n" for n in range(400))
+    lines = "".join(f"{n % 43},2025-01-{n % 28 + 1:02},{amounts(n)},{n % 2}\n" for n in range(400))
     path = _table(tmp_path, lines)
     _, text = drafting.draft(path)
     source = usecase_file.parse(text, folder=tmp_path).sources["rows"]
@@ -183,14 +183,14 @@ def test_a_table_whose_dates_cannot_be_told_is_refused_with_what_to_write(tmp_pa
 
 def test_a_column_that_is_named_and_empty_is_told(tmp_path: Path) -> None:
     lines = "".join(f"{n % 40},2025-01-{n % 28 + 1:02},,{n % 2}\n" for n in range(60))
-    for option in ("label", "key", "time"):
-        with pytest.raises(ConfigError, match=f"--{option} 'amount' has no values"):
+    for option, said in (("label", "--label"), ("key", "--entity"), ("time", "--time")):
+        with pytest.raises(ConfigError, match=f"{said} 'amount' has no values"):
             drafting.draft(_table(tmp_path, lines), **{option: "amount"})
 
 
 def test_a_file_without_a_header_keeps_its_first_row(tmp_path: Path) -> None:
     path = tmp_path / "t.data"
-    path.write_text("".join(f"{n % 40}; 2025-01-{n % 28 + 1:02}; {n * 7 % 90},5; {n % 2}\n" for n in range(400)))
+    path.write_text("".join(f"{n % 43}; 2025-01-{n % 28 + 1:02}; {n * 7 % 90},5; {n % 2}\n" for n in range(400)))
     _, text = drafting.draft(path, key="c1")
     source = usecase_file.parse(text, folder=tmp_path).sources["rows"]
     assert (source.header, source.separator, source.columns["c3"].decimal) == (False, ";", ",")
@@ -198,7 +198,7 @@ def test_a_file_without_a_header_keeps_its_first_row(tmp_path: Path) -> None:
 
 
 def test_a_draft_counts_lines_that_are_no_rows_and_times_that_cannot_be_read(tmp_path: Path) -> None:
-    lines = "".join(f"{n % 40},{'soon' if n == 7 else f'2025-01-{n % 28 + 1:02}'},{n}.5,{n % 2}\n" for n in range(400))
+    lines = "".join(f"{n % 43},{'soon' if n == 7 else f'2025-01-{n % 28 + 1:02}'},{n}.5,{n % 2}\n" for n in range(400))
     _, text = drafting.draft(_table(tmp_path, lines + "broken\n"))
     assert "1 line(s) could not be split" in text
     assert 'would go to quarantine: "soon"' in text
