@@ -239,7 +239,7 @@ def test_a_postgresql_table_comes_as_text_and_only_what_may_have_arrived(
     first = {**TEXT, "created_timestamp": "2026-01-01 10:00:00+00"}
     assert sorted(found, key=lambda row: row["order_id"]) == [
         first,
-        {"order_id": "3", "amount": "NaN", "event_timestamp": "infinity", "created_timestamp": None},
+        {"order_id": "3", "amount": None, "event_timestamp": "infinity", "created_timestamp": None},
         {"order_id": "4", "amount": "1", "event_timestamp": "2026-01-01", "created_timestamp": "infinity"},
     ]
     later = texts(rows(tmp_path, SQL.format(query="SELECT * FROM o"), "2026-03-01"))
