@@ -243,7 +243,7 @@ def test_a_postgresql_table_comes_as_text_and_only_what_may_have_arrived(
         {"order_id": "4", "amount": "1", "event_timestamp": "2026-01-01", "created_timestamp": "infinity"},
     ]
     later = texts(rows(tmp_path, SQL.format(query="SELECT * FROM o"), "2026-03-01"))
-    assert sorted(row["order_id"] for row in later) == ["2", "3", "4"], "a row without an arrival is never lost, whenever it comes"
+    assert sorted(row["order_id"] for row in later) == ["2", "3", "4"], "a row without an arrival is never lost"
     with pytest.raises(SourceError, match=r"refuses or does not answer.*nowhere"):
         rows(tmp_path, SQL.format(query="SELECT * FROM nowhere"))
     with pytest.raises(SourceError, match="read-only"):
