@@ -189,7 +189,7 @@ def _sql(use_case: UseCase, where: Where, text: str, wanted: Mapping[str, str], 
             return
         with (
             tempfile.TemporaryDirectory() as empty,
-            AsOfViews(connect(), Lake(empty), use_case, keys=[]) as views,
+            AsOfViews(connect(alone=True), Lake(empty), use_case, keys=[]) as views,
         ):
             views.at(period(use_case, use_case.history.first.isoformat()), lookback)
             views.query(query)

@@ -220,7 +220,12 @@ class _Loaded:
             keys = {k for work in self._works for view in readable for k in self._keys(view, work)}
             names = {name for view in readable for name in sources_of(self._use_case, view)}
             self._views = AsOfViews(
-                connect(), self._lake, self._use_case, keys=sorted(keys), sources=sorted(names), versions=self._versions(names)
+                connect(alone=True),
+                self._lake,
+                self._use_case,
+                keys=sorted(keys),
+                sources=sorted(names),
+                versions=self._versions(names),
             )
             self._views.__enter__()
         return self

@@ -77,7 +77,7 @@ class Table:
         headers = list(answer["columns"])
         if len(headers) > MAX_COLUMNS:
             raise SourceError(f"{path}: {len(headers)} columns; a draft takes at most {MAX_COLUMNS}, select some into a new file")
-        self._con = connect()
+        self._con = connect(alone=True)
         self._con.register("delivered", rows.rename_columns([_raw_name(name, headers) for name in rows.column_names]))
         self._con.execute("SET enable_external_access = false")
         self._where = "" if MALFORMED not in rows.column_names else f" WHERE {MALFORMED} IS NULL"

@@ -80,7 +80,7 @@ def reads_clock(sql: str, schemas: Mapping[str, pa.Schema]) -> str | None:
     words = parsed(sql).clock_words
     if not words:
         return None
-    with connect() as con:
+    with connect(alone=True) as con:
         for setting in ("enable_external_access", "python_enable_replacements"):
             con.execute(f"SET {setting} = false")  # to bind `FROM 'file.csv'` is to read the file
         for name, schema in schemas.items():

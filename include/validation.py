@@ -327,7 +327,7 @@ class _Range:
                 more[name] = pa.concat_tables(parts)
         versions = {name: self._known_versions(name) for name in names if self._use_case.sources[name].kind == "static"}
         return AsOfViews(
-            connect(), self._first.lake, self._use_case, keys=self._stored, sources=names, more=more, versions=versions
+            connect(alone=True), self._first.lake, self._use_case, keys=self._stored, sources=names, more=more, versions=versions
         )
 
     def _known_versions(self, name: str) -> set[str]:

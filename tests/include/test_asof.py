@@ -64,7 +64,7 @@ def test_a_correction_is_seen_from_its_creation_on_and_not_before(tmp_path: Path
     lake = Lake(str(tmp_path / "lake"))
     put(lake, use_case, "orders", "2026-01-01", [(1, 10.0, T0, T0)])
     put(lake, use_case, "orders", "2026-01-02", [(1, 999.0, T0, T0 + DAY + US)])
-    with AsOfViews(connect(), lake, use_case, keys=["2026-01-01", "2026-01-02"], sources=["orders"]) as views:
+    with AsOfViews(connect(alone=True), lake, use_case, keys=["2026-01-01", "2026-01-02"], sources=["orders"]) as views:
         assert seen(views, use_case, "2026-01-01") == [10.0]
         assert seen(views, use_case, "2026-01-02") == [999.0]
         assert seen(views, use_case, "2026-01-01") == [10.0]
@@ -85,7 +85,7 @@ def test_both_times_are_cut_at_as_of_and_the_lookback_at_its_first_microsecond(
 ) -> None:
     lake = Lake(str(tmp_path / "lake"))
     put(lake, use_case, "orders", "2026-01-01", [(1, 1.0, event, created)])
-    with AsOfViews(connect(), lake, use_case, keys=["2026-01-01"], sources=["orders"]) as views:
+    with AsOfViews(connect(alone=True), lake, use_case, keys=["2026-01-01"], sources=["orders"]) as views:
         assert bool(seen(views, use_case, "2026-01-01", 2 * DAY)) is visible
 
 
@@ -93,7 +93,7 @@ def test_a_correction_at_as_of_does_not_hide_what_was_known_before(tmp_path: Pat
     lake = Lake(str(tmp_path / "lake"))
     rows = [(1, 10.0, T0, T0), (1, 20.0, T0, T0 + DAY), (1, 30.0, T0, T0 + DAY + US)]
     put(lake, use_case, "orders", "2026-01-01", rows)
-    with AsOfViews(connect(), lake, use_case, keys=["2026-01-01"], sources=["orders"]) as views:
+    with AsOfViews(connect(alone=True), lake, use_case, keys=["2026-01-01"], sources=["orders"]) as views:
         assert seen(views, use_case, "2026-01-01") == [10.0]
         assert seen(views, use_case, "2026-01-02") == [30.0]
 
@@ -102,7 +102,7 @@ def test_a_static_source_shows_its_newest_known_version_whole(tmp_path: Path, us
     lake = Lake(str(tmp_path / "lake"))
     put(lake, use_case, "shops", "2026-01-01", [(1, "Rome", T0, T0), (2, "Oslo", T0, T0)])
     put(lake, use_case, "shops", "2026-01-03", [(1, "Paris", T0, T0 + 2 * DAY)])
-    with AsOfViews(connect(), lake, use_case, keys=[], sources=["shops"]) as views:
+    with AsOfViews(connect(alone=True), lake, use_case, keys=[], sources=["shops"]) as views:
         for day, towns in (("2026-01-02", ["Oslo", "Rome"]), ("2026-01-03", ["Paris"])):
             views.at(partitions.period(use_case, day), DAY)
             assert views.query("SELECT town FROM shops ORDER BY town").column(0).to_pylist() == towns
@@ -111,7 +111,7 @@ def test_a_static_source_shows_its_newest_known_version_whole(tmp_path: Path, us
 def test_rows_beside_the_lake_count_and_missing_tables_are_empty(tmp_path: Path, use_case: UseCase) -> None:
     schema = curated_schema(use_case.sources["orders"])
     rows = pa.table([[7], [70.0], [T0], [T0]], schema=schema)
-    with AsOfViews(connect(), Lake(str(tmp_path / "lake")), use_case, keys=[], more={"orders": rows}) as views:
+    with AsOfViews(connect(alone=True), Lake(str(tmp_path / "lake")), use_case, keys=[], more={"orders": rows}) as views:
         assert seen(views, use_case, "2026-01-01") == [70.0]
         assert len(views.query("SELECT * FROM shops")) == 0
         assert list(views.types("SELECT * FROM orders")) == ["customer_id", "amount", "event_timestamp", "created_timestamp"]
@@ -122,7 +122,9 @@ def test_rows_beside_the_lake_count_and_missing_tables_are_empty(tmp_path: Path,
 def test_only_the_columns_that_are_asked_for_are_loaded(tmp_path: Path, use_case: UseCase) -> None:
     lake = Lake(str(tmp_path / "lake"))
     put(lake, use_case, "orders", "2026-01-01", [(1, 10.0, T0, T0)])
-    with AsOfViews(connect(), lake, use_case, keys=["2026-01-01"], sources=["orders"], columns={"orders": ["amount"]}) as views:
+    with AsOfViews(
+        connect(alone=True), lake, use_case, keys=["2026-01-01"], sources=["orders"], columns={"orders": ["amount"]}
+    ) as views:
         views.at(partitions.period(use_case, "2026-01-01"), DAY)
         assert list(views.types("SELECT * FROM orders")) == ["amount", "event_timestamp", "created_timestamp"]
 
@@ -138,7 +140,7 @@ def test_only_the_columns_that_are_asked_for_are_loaded(tmp_path: Path, use_case
 )
 def test_a_query_reaches_nothing_outside(tmp_path: Path, use_case: UseCase, sql: str) -> None:
     with (
-        AsOfViews(connect(), Lake(str(tmp_path / "lake")), use_case, keys=[]) as views,
+        AsOfViews(connect(alone=True), Lake(str(tmp_path / "lake")), use_case, keys=[]) as views,
         pytest.raises(ConfigError, match="the query fails"),
     ):
         views.query(sql)
@@ -155,7 +157,7 @@ def test_floating_sums_do_not_depend_on_what_else_was_loaded(tmp_path: Path, use
         lake.replace("shop/curated/orders", key, pa.table(columns, schema=curated_schema(use_case.sources["orders"])))
     sums = []
     for keys in (["2026-01-02"], ["2026-01-01", "2026-01-02", "2026-01-03"]):
-        with AsOfViews(connect(), lake, use_case, keys=keys, sources=["orders"]) as views:
+        with AsOfViews(connect(alone=True), lake, use_case, keys=keys, sources=["orders"]) as views:
             views.at(partitions.period(use_case, "2026-01-02"), DAY)
             sums.append(views.query("SELECT customer_id, sum(amount), avg(amount) FROM orders GROUP BY 1 ORDER BY 1").to_pylist())
     assert sums[0] == sums[1]

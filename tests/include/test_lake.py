@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import multiprocessing
 import os
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pytest
 
@@ -255,3 +258,32 @@ def test_a_table_is_named_by_its_columns_whatever_their_order(lake: Lake) -> Non
     assert training_table(lake, shop, other) == named != training_table(lake, shop, pa.schema([("a", pa.float64())]))
     lake.replace("shop/training_set", "2026-01-01", pa.table({"b": ["x"], "a": [1]}))  # of before: it is that version
     assert training_table(lake, shop, schema) == training_table(lake, shop, other) == "shop/training_set"
+
+
+def test_connections_share_a_database_and_neither_tables_nor_settings() -> None:
+    with connect() as one, connect() as other, connect(alone=True) as alone:
+        one.register("rows", pa.table({"a": [1]}))
+        one.execute("CREATE TEMP TABLE stored AS SELECT * FROM rows")
+        for name in ("rows", "stored"):
+            with pytest.raises(duckdb.CatalogException):
+                other.execute(f"SELECT * FROM {name}")
+        with pytest.raises(duckdb.InvalidInputException, match="locked"):
+            one.execute("SET threads = 1")
+        alone.execute("SET threads = 1")
+        assert other.execute("SELECT current_setting('threads'), current_setting('TimeZone')").fetchall() == [(2, "UTC")]
+
+
+def test_a_forked_child_opens_its_own_database_and_ends_well() -> None:
+    with connect() as con:
+        con.execute("SELECT sum(range) FROM range(1000000)").fetchall()  # the parent's threads have started
+    context = multiprocessing.get_context("fork")
+    child = context.Process(target=_sum_in_child)
+    child.start()
+    child.join(30)
+    assert child.exitcode == 0
+
+
+def _sum_in_child() -> None:
+    with connect() as con:
+        assert con.execute("SELECT sum(range) FROM range(1000000)").fetchall() == [(499999500000,)]
+    gc.collect()  # what the parent opened must not be closed here, either

@@ -94,7 +94,7 @@ def test_no_earlier_as_of_sees_a_redriven_row(till: Till) -> None:
     """I1: it was known when the partition that took it began, whenever it happened."""
     till.mend()
     till.validate(DAYS[2])
-    views = AsOfViews(connect(), till.lake, till.use_case, keys=DAYS[:3])
+    views = AsOfViews(connect(alone=True), till.lake, till.use_case, keys=DAYS[:3])
     seen = {}
     for key in DAYS[:3]:
         views.at(period(till.use_case, key), till.use_case.label.lookback)

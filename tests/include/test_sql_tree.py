@@ -194,7 +194,7 @@ def test_the_parser_is_built_in_and_nothing_is_fetched() -> None:
 
 def test_the_time_zone_of_a_query_is_utc_and_locked(tmp_path: Path) -> None:
     use_case = usecase_file.load(ROOT / "include" / "usecases" / "repayment.yaml")
-    con = connect()
+    con = connect(alone=True)
     with AsOfViews(con, Lake(str(tmp_path)), use_case, keys=[], sources=[]):
         assert con.execute("SELECT CAST(TIMESTAMPTZ '2026-01-01 23:30:00+00' AS DATE)::VARCHAR").fetchone() == ("2026-01-01",)
         with pytest.raises(duckdb.InvalidInputException, match="locked"):
