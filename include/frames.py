@@ -220,7 +220,7 @@ def population_at(
     frame = answers_at(lake, use_case, feature_set, as_of, pins=pins)
     moment = as_of + max(view.availability for view in feature_set.views)
     horizon = pa.scalar((Calendar.of(use_case).horizon(moment) - _EPOCH) // _MICROSECOND, pa.int64())
-    anyone = pa.array([False] * len(frame))
+    anyone = pa.array(np.zeros(len(frame), dtype=bool))
     rows = frame.select([feature_set.key, *feature_set.feature_types])
     for view in feature_set.views:
         age = pc.subtract(horizon, frame.column(newest_column(view)).cast(TIMESTAMP).cast(pa.int64()))

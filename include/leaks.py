@@ -41,7 +41,8 @@ TRIED = 8
 TRY_LEAST = 50  # rows of each class in each half
 TRY_GAIN = 0.02  # share of the splits' gain below which a column is not tried
 QUESTION, REFUSAL = 0.02, 0.10
-MANY = 8  # of fewer features an honest one may carry the model: never more than a question
+MANY = 8  # of fewer features that tell something an honest one may carry the model: never more than a question
+TELLS, SPREADS = 0.03, 3.0  # what a feature's own AUC must be above .5, and how many standard errors of chance
 SMALL: dict[str, Any] = {
     "objective": "binary",
     "num_leaves": 15,
@@ -119,6 +120,12 @@ class Findings:
         lines = [f"- {one}" for one in self.refusals]
         head = f"{self.use_case}: {len(lines)} of its features cannot be trained on"
         raise ConfigError("\n".join([head, *lines, f"To leave all of them out, write `{line}`"]))
+
+
+def without_prose(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a training told, its findings without the words that people read: digests are over what was found."""
+    found = [{name: one[name] for name in ("kind", "level", "columns")} for one in (told.get("leaks") or {}).get("found", ())]
+    return {**told, "leaks": {**told["leaks"], "found": found}} if told.get("leaks") else dict(told)
 
 
 def check(train: pa.Table, use_case: UseCase) -> Findings:
@@ -322,6 +329,7 @@ def _carried(
     everything = [schema.names.index(name) for name in names]
     scores, weights = _scored(matrix, labels, half, everything, coded)
     area = statistics.auc(labels, scores)
+    many = _tell(labels, [alone[name] for name in names]) >= MANY
     found, gains = [], {}
     for place in np.argsort(-weights, kind="stable")[:TRIED].tolist():
         if weights[place] < TRY_GAIN:
@@ -331,8 +339,16 @@ def _carried(
         lost = statistics.auc_difference(labels, scores, without, train.column(key))
         gains[name] = lost.value
         if lost.value > QUESTION and lost.low > 0:
-            found.append(_carries(use_case, name, area, lost.value, alone[name], many=len(names) >= MANY))
+            found.append(_carries(use_case, name, area, lost.value, alone[name], many=many))
     return found, gains, area
+
+
+def _tell(labels: Numbers, alone: Sequence[float]) -> int:
+    """Count the features that tell something by themselves: columns of noise beside them make no honest one suspect."""
+    ones = float(labels.sum())
+    zeros = len(labels) - ones
+    chance = np.sqrt((ones + zeros + 1) / (12 * ones * zeros))  # of an AUC of noise: Hanley and McNeil 1982
+    return int((np.asarray(alone) >= 0.5 + max(TELLS, SPREADS * float(chance))).sum())
 
 
 def _carries(use_case: UseCase, name: str, area: float, lost: float, alone: float, *, many: bool) -> Finding:

@@ -219,9 +219,11 @@ def _trainable(use_case: UseCase, newest: str, rows: pa.Table, rate: float) -> s
     rarer = min(rate, 1 - rate) * (use_case.training.split.evaluation or 1.0)
     wanted = -(-use_case.gates.min_rows // rarer)
     key = first if sample(use_case, newest)["features"][0] == use_case.history.first.isoformat() else str(use_case.history.first)
+    # what is rare may need more partitions than the history has: they are counted as if it went on
+    on = use_case.model_copy(update={"history": use_case.history.model_copy(update={"last": None})})
     for _ in range(min(int(wanted // each), 4_000)):
-        key = partitions.after(use_case, key)
-    ready = partitions.key_of(use_case, partitions.period(use_case, key).end + use_case.label.delay)
+        key = partitions.after(on, key)
+    ready = partitions.key_of(on, partitions.period(on, key).end + use_case.label.delay)
     ready = min(ready, newest) if len(rows) >= wanted else ready
     need = f"{wanted:.0f} mature decisions for gates.min_rows of each class, about {each:.0f} come a {use_case.cadence}"
     end = use_case.history.last

@@ -103,6 +103,8 @@ def test_nobody_is_online_longer_than_four_ttls(tmp_path: Path) -> None:
     assert [there(T0 + (1 + days) * DAY, spending, visit) for days in (13, 16, 17)] == [1, 1, 0]
     alive = frames.population_at(shop.lake, shop.use_case, shop.feature_set, T0 + 5 * DAY).to_pylist()
     assert [(row["__alive_spending"], row["__alive_visit"]) for row in alive] == [(False, True)]
+    nobody = frames.population_at(shop.lake, shop.use_case, shop.feature_set, T0 + 30 * DAY)
+    assert (len(nobody), nobody.schema) == (0, frames.population_at(shop.lake, shop.use_case, shop.feature_set, T0).schema)
 
 
 class Model:

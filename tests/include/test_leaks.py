@@ -168,6 +168,17 @@ def test_a_feature_that_carries_the_model_is_refused_among_many_and_asked_of_amo
     assert ("duration",) in [one.columns for one in few.questions if one.kind == "carries"]
 
 
+def test_columns_of_noise_make_no_honest_feature_suspect() -> None:
+    generator = np.random.default_rng(7)
+    amount = generator.normal(size=1200)
+    label = (generator.random(1200) < 1 / (1 + np.exp(-1.4 * amount))).astype(np.float64)
+    noise = {f"n{number}": generator.integers(0, 100, 1200) for number in range(25)}
+    found = check(pa.table({"key": np.arange(1200) % 150, "label": label, "amount": amount, **noise}))
+    assert found.gains["amount"] > leaks.REFUSAL
+    assert not found.refusals
+    assert [one.columns for one in found.questions] == [("amount",)]
+
+
 def everything(columns: Columns, labels: Any, generator: Any) -> None:
     columns |= {"closed_on": closed(labels, generator), "term": cut(labels, generator), "end": status(labels, generator)}
     columns |= {"nothing": pa.nulls(len(labels), pa.float64()), "name": [f"n{row}" for row in range(len(labels))]}

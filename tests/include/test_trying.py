@@ -82,6 +82,13 @@ def test_a_correct_use_case_passes_and_what_it_holds_is_shown(tmp_path: Path) ->
     assert all(rate.endswith("%") for _, _, rate in found.rates)
 
 
+def test_a_first_training_after_the_end_of_the_history_is_told(tmp_path: Path) -> None:
+    text = SHOP.replace("gates: {min_rows: 20}", "gates: {min_rows: 200}")
+    found = trying.try_data(usecase_file.load(shop(tmp_path, text)), Settings(home=tmp_path / "home"))
+    assert found.problems == []
+    assert dict(found.facts)["first training"].endswith("; after the history's last (2026-02-09)")
+
+
 def test_a_view_whose_rows_come_too_late_for_their_own_decisions_is_asked_about(tmp_path: Path) -> None:
     """Read at as_of, the row of a decision is known a day later than the decision; `visible` is named."""
     view = "  told:\n    grain: event\n    source: orders\n    visible: at_as_of\n    ttl: 1h\n    columns: {amount: float64}\n"
