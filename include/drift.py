@@ -54,8 +54,8 @@ class Reference:
 
     @property
     def kind(self) -> str:
-        """Which of the two references it is."""
-        return "partition before" if self.model is None else "opponent"
+        """Which of the two references it is: the `opponent` it is judged against, or the partition `before`."""
+        return "before" if self.model is None else "opponent"
 
 
 @dataclass(frozen=True)
@@ -269,7 +269,7 @@ def _outcome(
         compared = {"kind": reference.kind, "partition": reference.key, "version": number}
     content = [f"{name}:{'' if one['psi'] is None else round(one['psi'], 9)}" for name, one in features.items()]
     lost = {} if sides is None else sides.lost
-    content += [f"{view} lost {share:.9f}" for view, share in lost.items() if share is not None]
+    content += [f"lost/{view}:{share:.9f}" for view, share in lost.items() if share is not None]
     outputs: dict[str, Any] = {
         "verdict": verdict,
         "reasons": list(reasons),

@@ -9,8 +9,6 @@ Rows, counts and metrics are those of the training's *result*: an equal model th
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from include import evaluation_report, featuresets, frames, gate, registry, report_page, splits, statistics
+from include import evaluation_report, featuresets, frames, gate, leaks, registry, report_page, splits, statistics
 from include.audit import AuditEntry
 from include.errors import EvergreenError, Unavailable
 from include.fitting import columns_of, labels_of
@@ -29,6 +27,7 @@ from include.gate import Check, Judgement
 from include.lake import combine, digest
 from include.predictor import Predictor
 from include.records import Model, Opponent, Route, StageResult
+from include.records_schema import json_digest
 from include.statistics import Interval, Numbers
 from include.unseen import UNSEEN, unreadable
 from include.work import Outcome, Read, Work
@@ -43,7 +42,8 @@ COUNTED = (
 )  # fmt: skip
 LEFT_OUT = 0.1  # share of the evaluation rows that the opponent may have seen
 ABSENT, GAP = "absent", "gap"
-TOLD = ("counts", "split", "metrics", "training_set", "feature_auc", "leaks")  # of the training's result: judged and shown
+JUDGED = ("counts", "split", "metrics", "feature_auc", "leaks")  # of the training's result
+TOLD = (*JUDGED, "training_set")  # and shown
 
 log = logging.getLogger(__name__)
 
@@ -57,21 +57,32 @@ class Rival:
     difference: Interval
 
 
+@dataclass(frozen=True)
+class Standing:
+    """Whether a candidate may be released at all, by a stable id, and the reason why not for people."""
+
+    id: str
+    reason: str = ""
+
+
+CLEAR = Standing("clear")
+
+
 def reads(work: Work) -> list[Read]:
     """Return the training's digest and numbers, the opponent with its features, the mode, and whether it may be released."""
     (trained,) = work.need("training", [work.key])
-    numbers = {name: trained.outputs.get(name) for name in TOLD}
+    numbers = leaks.without_prose({name: trained.outputs.get(name) for name in JUDGED})
     found = [
         Read("training", work.key, trained.digest),
         Read("mode", work.key, work.mode),
-        Read("numbers", work.key, "sha256:" + hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()),
+        Read("numbers", work.key, json_digest(numbers)),
     ]
     if trained.outputs.get("version") is not None:
         model = _candidate(work, trained.outputs["version"])
         opponent = _opponent(work, model)
         against = None if opponent.version is None else _candidate(work, opponent.version)
         found.append(Read("opponent", str(opponent.version), NOBODY if against is None else against.model_digest))
-        found.append(Read("standing", model.model_digest, _standing(work, model)))
+        found.append(Read("standing", model.model_digest, _standing(work, model).id))
         if against is not None and against.feature_set != model.feature_set:
             found += _features_of(work, against, _decisions(work, trained))
     return found
@@ -83,7 +94,7 @@ def compute(work: Work) -> Outcome:
     version = trained.outputs.get("version")
     if version is None:
         reason = str(trained.outputs.get("reason") or "training gave no candidate")
-        judgement = Judgement("hold", [Check("candidate", None, None, "hold", reason)])
+        judgement = Judgement("hold", [Check("candidate", "candidate", None, None, "hold", reason)])
         return _outcome(work, trained, judgement, None, None, None, {})
     model = _candidate(work, version)
     opponent = _opponent(work, model)
@@ -125,7 +136,7 @@ def effects(work: Work, outcome: Outcome) -> dict[str, Any]:
     route = work.records.route(use_case)
     model = _candidate(work, version)
     overtaken = route.watermark is not None and model.partition < route.watermark
-    clear = _standing(work, model) == "clear" and not overtaken
+    clear = _standing(work, model) == CLEAR and not overtaken
     if outcome.outputs["verdict"] == "pass" and model.state == "candidate" and clear:
         entry = AuditEntry(
             "model.challenger",
@@ -172,8 +183,8 @@ def judge(
         metrics |= {"opponent_auc": statistics.auc(labels[rival.compared], rival.scores), "difference": rival.difference.value}
         metrics |= {"difference_low": rival.difference.low, "difference_high": rival.difference.high}
     standing = _standing(work, model)
-    if standing != "clear":
-        checks.append(Check("release", None, None, "hold", standing))
+    if standing != CLEAR:
+        checks.append(Check("release", "release", None, None, "hold", standing.reason))
     return Judgement(gate.conclude(checks, enough=enough), [enough, *checks], metrics), rival
 
 
@@ -190,18 +201,18 @@ def _against(
     name, margin = f"AUC difference to version {against.version}, lower end", work.use_case.gates.margin
     if against.model_digest == model.model_digest:
         reason = f"equal to version {against.version}, which serves: nothing to release"
-        return Check(name, 0.0, -margin, "hold", reason), None
+        return Check("opponent", name, 0.0, -margin, "hold", reason), None
     try:
         compared = ~_seen(work, against, rows)
         hindrance = _too_few_left(work, against, labels, compared) or _lacks_features(work, model, against, rows)
         if hindrance:
-            return Check(name, None, -margin, "hold", hindrance), None
+            return Check("opponent", name, None, -margin, "hold", hindrance), None
         asked = rows.filter(pa.array(compared))
         rival = _scores(work, against, asked, model.feature_set)
     except UNSEEN as error:  # no finding: it is tried again
         raise Unavailable(f"version {against.version} cannot be asked: {error}") from error
     except EvergreenError as error:
-        return Check(name, None, -margin, "hold", f"version {against.version} cannot be asked: {error}"), None
+        return Check("opponent", name, None, -margin, "hold", f"version {against.version} cannot be asked: {error}"), None
     entities = asked.column(work.use_case.entity.key)
     difference = statistics.auc_difference(labels[compared], scores[compared], rival, entities)
     return gate.not_worse(name, difference, margin), Rival(compared, rival, difference)
@@ -301,19 +312,21 @@ def _outdated(work: Work, model: Model, recorded: Opponent, route: Route) -> boo
     return passed and not overtaken and recorded.version != route.champion
 
 
-def _standing(work: Work, model: Model) -> str:
-    """Say why a live candidate may not be released whatever its numbers, or `clear`."""
+def _standing(work: Work, model: Model) -> Standing:
+    """Return whether a live candidate may be released whatever its numbers."""
     route: Route = work.records.route(work.use_case.name)
     if work.mode != "live":
-        return "clear"
+        return CLEAR
     if model.model_digest in route.held:
-        return f"{model.model_digest} was rolled back and is on hold; only `evergreen rollback --release` lifts it"
+        reason = f"{model.model_digest} was rolled back and is on hold; only `evergreen rollback --release` lifts it"
+        return Standing("held", reason)
     if model.generation < route.rollback_generation:
-        return (
+        return Standing(
+            f"before_rollback/{model.generation}/{route.rollback_generation}",
             f"trained in generation {model.generation}, before the rollback of generation {route.rollback_generation};"
-            " a newer partition trains the next candidate"
+            " a newer partition trains the next candidate",
         )
-    return "clear"
+    return CLEAR
 
 
 def _decisions(work: Work, trained: StageResult) -> pa.Table:
@@ -390,10 +403,10 @@ def _outcome(
         "compared": compared,
         "left_out": None if rival is None else len(rival.compared) - int(rival.compared.sum()),
     }
-    numbers = [
-        f"{check.name}:{check.outcome}:{'' if check.value is None else round(check.value, 9)}" for check in judgement.checks
-    ]
-    content = combine([trained.digest, judgement.verdict, str(compared), *numbers])
+    numbers = [f"{check.id}:{check.outcome}:{'' if check.value is None else round(check.value, 9)}" for check in judgement.checks]
+    version = None if opponent is None else opponent.version
+    against = NOBODY if version is None else _candidate(work, version).model_digest
+    content = combine([trained.digest, judgement.verdict, against, str(compared), *numbers])
     reason = "; ".join(judgement.reasons)
     if work.rehearsal:
         return Outcome("done", content, reason, outputs)

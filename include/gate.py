@@ -18,8 +18,12 @@ Verdict = Literal["pass", "fail", "hold"]
 
 @dataclass(frozen=True)
 class Check:
-    """One question of the gate; `outcome` hold means that it could not be answered."""
+    """One question of the gate; `outcome` hold means that it could not be answered.
 
+    `id` is what records and digests know it by and never changes; `name` and `reason` are for people.
+    """
+
+    id: str
     name: str
     value: float | None
     limit: float | None
@@ -30,7 +34,7 @@ class Check:
         """Return plain values; `passed` is None on a hold."""
         passed = {"pass": True, "fail": False, "hold": None}[self.outcome]
         value = None if self.value is None or not math.isfinite(self.value) else self.value
-        return {"name": self.name, "value": value, "limit": self.limit, "passed": passed, "reason": self.reason}
+        return {"id": self.id, "name": self.name, "value": value, "limit": self.limit, "passed": passed, "reason": self.reason}
 
 
 @dataclass(frozen=True)
@@ -60,37 +64,36 @@ def enough_rows(labels: Numbers, limit: int) -> Check:
     name, positive = "mature rows of each class", int((labels == 1.0).sum())
     fewest = min(positive, len(labels) - positive)
     if fewest >= limit:
-        return Check(name, fewest, limit, "pass")
+        return Check("mature_rows", name, fewest, limit, "pass")
     reason = f"too few mature rows: {positive} of class 1 and {len(labels) - positive} of class 0, each class needs {limit}"
-    return Check(name, fewest, limit, "hold", reason)
+    return Check("mature_rows", name, fewest, limit, "hold", reason)
 
 
 def censored(share: float | None, limit: float) -> Check:
     """Ask that few decisions are past their delay without an outcome; more of them is a hold."""
     name = "share of censored decisions"
     if share is not None and share <= limit:
-        return Check(name, share, limit, "pass")
+        return Check("censored_share", name, share, limit, "pass")
     shown = "unknown" if share is None or math.isnan(share) else f"{share:.1%}"
-    return Check(
-        name, share, limit, "hold", f"decisions past their delay without a label are {shown} of all, the limit is {limit:.1%}"
-    )
+    reason = f"decisions past their delay without a label are {shown} of all, the limit is {limit:.1%}"
+    return Check("censored_share", name, share, limit, "hold", reason)
 
 
-def at_least(name: str, value: float, limit: float) -> Check:
+def at_least(id: str, name: str, value: float, limit: float) -> Check:
     """Ask that a number reaches its limit."""
     if math.isnan(value):
-        return Check(name, None, limit, "hold", f"{name} is not computable")
+        return Check(id, name, None, limit, "hold", f"{name} is not computable")
     reason = f"{name} is {value:.4f}, it must be at least {limit:g}"
-    return Check(name, value, limit, "pass") if value >= limit else Check(name, value, limit, "fail", reason)
+    return Check(id, name, value, limit, "pass") if value >= limit else Check(id, name, value, limit, "fail", reason)
 
 
-def above(name: str, value: float, limit: float) -> Check:
+def above(id: str, name: str, value: float, limit: float) -> Check:
     """Ask that a number is above its limit: equal to it is not better."""
     if math.isnan(value):
-        return Check(name, None, limit, "hold", f"{name} is not computable")
+        return Check(id, name, None, limit, "hold", f"{name} is not computable")
     reason = f"{name} is {value:.4f}, it must be above {limit:g}"
     passed = value > limit
-    return Check(name, value, limit, "pass" if passed else "fail", "" if passed else reason)
+    return Check(id, name, value, limit, "pass" if passed else "fail", "" if passed else reason)
 
 
 def calibrated(labels: Numbers, scores: Numbers, limit: float, seed: int) -> tuple[Check, float]:
@@ -101,17 +104,17 @@ def calibrated(labels: Numbers, scores: Numbers, limit: float, seed: int) -> tup
     """
     name, error = "calibration error", statistics.calibration_error(labels, scores)
     if math.isnan(error):
-        return Check(name, None, limit, "hold", f"{name} is not computable"), math.nan
+        return Check("calibration_error", name, None, limit, "hold", f"{name} is not computable"), math.nan
     draws = statistics.calibration_errors_by_chance(scores, seed)
     chance, usual = float(draws.mean()), float(np.quantile(draws, 0.95))
     most = max(usual, chance + limit)
     if error <= most:
-        return Check(name, error, most, "pass"), chance
+        return Check("calibration_error", name, error, most, "pass"), chance
     reason = (
         f"{name} is {error:.4f}, it must be at most {most:.4f}: a model whose scores are right"
         f" shows {chance:.4f} on so many rows, and gates.max_calibration_error is {limit:g}"
     )
-    return Check(name, error, most, "fail", reason), chance
+    return Check("calibration_error", name, error, most, "fail", reason), chance
 
 
 def believable(value: float, limit: float, carriers: Sequence[str] = ()) -> Check:
@@ -121,28 +124,28 @@ def believable(value: float, limit: float, carriers: Sequence[str] = ()) -> Chec
     """
     name = "AUC, too good to be true"
     if math.isnan(value):
-        return Check(name, None, limit, "hold", f"{name} is not computable")
+        return Check("max_auc", name, None, limit, "hold", f"{name} is not computable")
     if value <= limit:
-        return Check(name, value, limit, "pass")
+        return Check("max_auc", name, value, limit, "pass")
     shown = f" ({', '.join(carriers)} tell the most)" if carriers else ""
     reason = (
         f"AUC is {value:.4f}, above gates.max_auc ({limit:g}): too good to be true. Exclude the features"
         f" that are written after the outcome{shown}, or raise gates.max_auc if it truly is that easy"
     )
-    return Check(name, value, limit, "hold", reason)
+    return Check("max_auc", name, value, limit, "hold", reason)
 
 
 def not_worse(name: str, difference: Interval, margin: float) -> Check:
     """Ask that the lower end of the 95 % interval of the difference lies above `-margin`."""
     if math.isnan(difference.low):
         why = f": {difference.reason}" if difference.reason else ""
-        return Check(name, None, -margin, "hold", f"{name} is not computable{why}")
+        return Check("opponent", name, None, -margin, "hold", f"{name} is not computable{why}")
     reason = (
         f"{name} is {difference.low:+.4f} (difference {difference.value:+.4f}, 95 % interval up to {difference.high:+.4f}),"
         f" it must be above {-margin:+.4f}"
     )
     outcome: Verdict = "pass" if difference.low > -margin else "fail"
-    return Check(name, difference.low, -margin, outcome, "" if outcome == "pass" else reason)
+    return Check("opponent", name, difference.low, -margin, outcome, "" if outcome == "pass" else reason)
 
 
 def absolute(
@@ -168,9 +171,9 @@ def absolute(
         "log_loss": statistics.log_loss(labels, scores),
     }
     checks = [
-        at_least("AUC", metrics["auc"], gates.min_auc),
+        at_least("auc", "AUC", metrics["auc"], gates.min_auc),
         believable(metrics["auc"], gates.max_auc, carriers),
         calibration,
-        above("AUC over the logistic yardstick", metrics["auc"] - yardstick, gates.over_baseline),
+        above("over_baseline", "AUC over the logistic yardstick", metrics["auc"] - yardstick, gates.over_baseline),
     ]
     return checks, metrics

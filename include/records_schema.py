@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-HEAD = "0003"  # the newest revision in include/migrations
+HEAD = "0004"  # the newest revision in include/migrations
 VERSION_TABLE = "evergreen_version"
 
 R = TypeVar("R", bound="Base")
@@ -25,6 +26,11 @@ T = TypeVar("T")
 def to_json(value: object, *, sort: bool = False) -> str:
     """Return ASCII JSON; NaN and infinities become null (both databases, and every reader, then agree on it)."""
     return json.dumps(_finite(value), sort_keys=sort, separators=(",", ":"), allow_nan=False)
+
+
+def json_digest(value: object) -> str:
+    """Return the SHA-256 of a value as JSON: the same before it is stored and after it is read back."""
+    return "sha256:" + hashlib.sha256(to_json(value, sort=True).encode()).hexdigest()
 
 
 def _finite(value: object) -> object:

@@ -10,8 +10,6 @@ a second training that gives an equal model finds the version on record, whose m
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Sequence
@@ -31,6 +29,7 @@ from include.errors import EvergreenError, MissingPartition
 from include.fitting import Fitted, Parts, fit, out_of_fold_auc
 from include.lake import combine, digest
 from include.records import Model, StageResult
+from include.records_schema import json_digest
 from include.tables import label_table, training_table
 from include.usecase import UseCase
 from include.work import Outcome, Read, Work
@@ -90,7 +89,7 @@ def compute(work: Work) -> Outcome:
         outputs: dict[str, Any] = {"candidate": None, "reason": prepared.reason, **told}
         nothing = _empty(work)
         work.lake.replace(training_table(work.lake, use_case, nothing.schema), work.key, nothing, fence=work.fence)
-        return Outcome("done", combine(["no candidate", prepared.reason, _digest(told)]), prepared.reason, outputs)
+        return Outcome("done", combine(["no_candidate", json_digest(told)]), prepared.reason, outputs)
     trained = prepared.frame.filter(pa.array(prepared.parts != splits.PARTS.index(splits.EVALUATION)))
     leaking = leaks.check(trained, use_case)
     leaking.refuse()
@@ -103,7 +102,7 @@ def compute(work: Work) -> Outcome:
     model_digest = predictor.digest_of(fitted.files)
     judged = {"counts": prepared.counts, "split": prepared.split, "metrics": fitted.metrics}
     judged |= {"feature_auc": dict(leaking.alone), "leaks": leaking.to_dict()}
-    answer = combine([content, model_digest, _digest(judged)])
+    answer = combine([content, model_digest, json_digest(leaks.without_prose(judged))])
     if work.rehearsal:
         return Outcome("done", answer)
     training_set = {"table": table, "digest": content, "table_version": version, "rows": len(rows)}
@@ -338,10 +337,6 @@ def _instant(micros: int | None) -> str | None:
 
 def _micros(moment: datetime) -> int:
     return (moment - EPOCH) // timedelta(microseconds=1)
-
-
-def _digest(content: dict[str, Any]) -> str:
-    return "sha256:" + hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _store(work: Work, fitted: Fitted, model_digest: str) -> Path:

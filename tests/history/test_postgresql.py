@@ -48,7 +48,7 @@ def test_from_the_files_to_an_answer_and_back_to_its_drift(
         done = made.day(KEY, STAGES, mode="live", target="deployed")
         drift = done.pop("drift")
         assert {stage: report.state for stage, report in done.items()} == dict.fromkeys(done, "done")
-        assert drift.outputs["reference"] == {"kind": "partition before", "partition": HISTORY[1], "version": None}
+        assert drift.outputs["reference"] == {"kind": "before", "partition": HISTORY[1], "version": None}
         assert "fewer than 50 rows" in drift.reason, "forty visits a day are too few to tell"
         until(lambda: node.post("/v1/visits/predict", json={"entity": 7}).status == 200, what="an answer")
     finally:

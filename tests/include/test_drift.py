@@ -128,7 +128,7 @@ def test_the_partition_before_is_the_reference_and_marked_so(house: House) -> No
     house.day(KEYS[1])
     report = house.run(KEYS[1])
     assert (report.state, report.outputs["verdict"]) == ("done", "pass"), report.reason
-    assert report.outputs["reference"] == {"kind": "partition before", "partition": KEYS[0], "version": None}
+    assert report.outputs["reference"] == {"kind": "before", "partition": KEYS[0], "version": None}
     assert set(report.outputs["features"]) == {"amount", "kind", "channel"}
     page = Path(report.outputs["report"]).read_text()
     assert f"against the partition before, {KEYS[0]}" in page
@@ -163,7 +163,7 @@ def test_an_opponent_of_the_same_or_a_newer_partition_is_no_reference(house: Hou
     house.day(KEYS[1])
     house.model(1, trained_on)
     house.day(KEYS[2], opponent=1)
-    assert house.run(KEYS[2]).outputs["reference"]["kind"] == "partition before"
+    assert house.run(KEYS[2]).outputs["reference"]["kind"] == "before"
 
 
 def test_event_views_compare_new_rows_with_those_of_the_training_window(house: House) -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from include import evaluation_report, registry, statistics
+from include import evaluation, evaluation_report, gate, leaks, registry, statistics
 from include.errors import ConfigError, EvergreenError
 from include.fitting import columns_of
 from include.lake import digest
@@ -52,6 +52,35 @@ def test_the_first_model_passes_on_absolute_checks_and_becomes_challenger(bench:
     assert (len(judged), judged[0].subject, judged[0].details["verdict"]) == (1, FIRST, "pass")
     assert len(bench.records.entries(NAME, action="model.challenger")) == 1
     assert bench.records.verify() is None
+
+
+def test_digests_are_over_ids_and_numbers_and_never_over_words(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every name and reason said otherwise: training's digest, the verdict's and what the verdict has read stay as they are."""
+    bench.judged(FIRST)
+    bench.release(1, FIRST)
+    bench.judged(SECOND)
+    before = {stage: bench.records.result(NAME, SECOND, stage) for stage in ("training", "evaluation")}
+    check, finding, standing = gate.Check.__init__, leaks.Finding.__init__, evaluation.Standing.__init__
+
+    def words(made: Any, *given: Any) -> None:
+        if isinstance(made, gate.Check):
+            check(made, given[0], f"other {given[1]}", *given[2:5], f"other {given[5:]}")
+        elif isinstance(made, leaks.Finding):
+            finding(made, *given[:3], f"other {given[3]}", f"other {given[4]}")
+        else:
+            standing(made, given[0], "other")
+
+    for kind in (gate.Check, leaks.Finding, evaluation.Standing):
+        monkeypatch.setattr(kind, "__init__", words)
+    for stage, was in before.items():
+        bench.forget_result(stage, SECOND)
+        bench.run(stage, SECOND)
+        now = bench.records.result(NAME, SECOND, stage)
+        assert now is not None
+        assert was is not None
+        assert (now.digest, sorted(now.reads)) == (was.digest, sorted(was.reads))
+    assert now.outputs["checks"][0]["name"].startswith("other ")
+    assert len({one["id"] for one in now.outputs["checks"]}) == len(now.outputs["checks"])
 
 
 def test_an_as_good_model_is_compared_with_the_champion_on_the_same_rows(bench: Bench) -> None:
