@@ -23,7 +23,8 @@ from include import partitions
 from include.contract import column_diff
 from include.durations import format_duration
 from include.errors import ConfigError, SourceError
-from include.lake import TIMESTAMP, connect, digest, quote
+from include.lake.digests import digest
+from include.lake.sql import TIMESTAMP, connect, quote
 from include.partitions import Period
 from include.records import StageResult
 from include.sources import ARRIVED, FILE, ROW, Delivery, headers, partitioned

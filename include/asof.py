@@ -19,7 +19,8 @@ import pyarrow as pa
 from include import sql_tree
 from include.config import ROOT
 from include.errors import ConfigError
-from include.lake import Lake, quote
+from include.lake.sql import quote
+from include.lake.tables import Lake
 from include.partitions import Period
 from include.tables import CREATED, EVENT, curated_schema, curated_table
 from include.usecase import UseCase

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from include.errors import EvergreenError
 from include.expiry import Calendar
-from include.lake import PARTITION, TIMESTAMP, quote
+from include.lake.sql import PARTITION, TIMESTAMP, quote
 
 EVENT, CREATED = "event_timestamp", "created_timestamp"
 MATCHED = "__matched"

@@ -26,7 +26,7 @@ from include.bento_build import end_users
 from include.config import ROOT, Settings
 from include.errors import ArtefactError, MissingPartition, Unavailable
 from include.judged import judged_model, not_passed
-from include.lake import combine
+from include.lake.digests import combine
 from include.memo import lock_digest
 from include.records import Model
 from include.work import Outcome, Read, Work

@@ -14,7 +14,8 @@ import duckdb
 from include import declared, usecase_file
 from include.asof import AsOfViews, resolve_sql, tables_in
 from include.errors import ConfigError
-from include.lake import Lake, connect
+from include.lake.sql import connect
+from include.lake.tables import Lake
 from include.partitions import period
 from include.times import text_literal
 from include.usecase import UseCase

@@ -17,7 +17,7 @@ from typing import Any
 
 from include.asof import record_key
 from include.durations import midnight
-from include.lake import quote
+from include.lake.sql import quote
 from include.sources import ARRIVED, FILE, LATE, MALFORMED, REDRIVEN, ROW, headers
 from include.tables import CREATED, EVENT, curated_schema
 from include.times import EPOCH, NEWEST, OLDEST, aware, is_time, text_literal, utc

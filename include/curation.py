@@ -16,7 +16,9 @@ from include.asof import curated_name, record_key
 from include.contract import CONFLICT, RULE, ColumnDiff, column_diff, doubled_query, judged_query, mixed_zones_query
 from include.decisions import repeated
 from include.errors import ConfigError, SourceError
-from include.lake import PARTITION, Lake, connect, digest, quote
+from include.lake.digests import digest
+from include.lake.sql import PARTITION, connect, quote
+from include.lake.tables import Lake
 from include.partitions import Period
 from include.sources import FILE, ROW
 from include.tables import CREATED, EVENT, curated_schema

@@ -8,7 +8,7 @@ same key is its correction and no duplicate.
 from __future__ import annotations
 
 from include.asof import record_key
-from include.lake import quote
+from include.lake.sql import quote
 from include.tables import CREATED, EVENT
 from include.usecase_sources import Source
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from include import names
 from include.errors import ConfigError
-from include.lake import quote
+from include.lake.sql import quote
 from include.usecase import UseCase
 
 Problem = tuple[tuple[str, ...], str]

@@ -27,7 +27,8 @@ from include.durations import midnight
 from include.errors import ArtefactError
 from include.featuresets import FeatureSet, FeatureView
 from include.judged import judgement
-from include.lake import combine, connect, quote
+from include.lake.digests import combine
+from include.lake.sql import connect, quote
 from include.psi import Stability
 from include.records import Model
 from include.unseen import unreadable

@@ -24,7 +24,7 @@ from include.audit import AuditEntry
 from include.errors import EvergreenError, Unavailable
 from include.fitting import columns_of, labels_of
 from include.gate import Check, Judgement
-from include.lake import combine, digest
+from include.lake.digests import combine, digest
 from include.predictor import Predictor
 from include.records import Model, Opponent, Route, StageResult
 from include.records_schema import json_digest

@@ -18,7 +18,7 @@ from include.config import Settings
 from include.errors import Conflict, EvergreenError
 from include.featuresets import FeatureSet, FeatureView
 from include.frames import newest_column
-from include.lake import TIMESTAMP
+from include.lake.sql import TIMESTAMP
 from include.online import OnlineSet
 from include.usecase import UseCase
 from include.work import Work

@@ -34,7 +34,7 @@ from feast.utils import to_naive_utc
 from include.clock import utc_now
 from include.config import settings
 from include.errors import Conflict
-from include.lake import quote
+from include.lake.sql import quote
 
 
 def under_home(path: str) -> Path:

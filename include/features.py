@@ -21,7 +21,8 @@ from include.asof import AsOfViews, literal, tables_in
 from include.declared import cast
 from include.errors import Busy, ConfigError, MissingPartition
 from include.featuresets import FeatureSet, FeatureView
-from include.lake import combine, connect, digest, quote
+from include.lake.digests import combine, digest
+from include.lake.sql import connect, quote
 from include.records import StageResult
 from include.tables import curated_schema, curated_table
 from include.usecase import UseCase

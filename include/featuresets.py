@@ -19,7 +19,7 @@ from include import visibility
 from include.asof import resolve_sql
 from include.durations import format_duration, parse_duration
 from include.errors import ConfigError, MissingPartition
-from include.lake import TIMESTAMP
+from include.lake.sql import TIMESTAMP
 from include.records import Records, StageResult
 from include.usecase import UseCase
 from include.visibility import Visible

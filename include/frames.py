@@ -23,7 +23,8 @@ from include.config import Settings
 from include.durations import midnight, period_start
 from include.errors import EvergreenError
 from include.expiry import REMEMBERED, Calendar
-from include.lake import TIMESTAMP, Lake, connect, quote
+from include.lake.sql import TIMESTAMP, connect, quote
+from include.lake.tables import Lake
 from include.tables import label_schema, label_table
 from include.usecase import UseCase
 

@@ -19,7 +19,8 @@ from include import late, partitions, snapshots, unchanged
 from include.arrival import Arrivals, checksum, content_digest, is_newest, joined, reach
 from include.audit import AuditEntry
 from include.errors import Busy, EvergreenError, RestatementRefused
-from include.lake import PARTITION, combine, connect, quote
+from include.lake.digests import combine
+from include.lake.sql import PARTITION, connect, quote
 from include.late import Late, shown
 from include.partitions import Period
 from include.records import StageResult

@@ -17,7 +17,8 @@ from include.asof import AsOfViews, curated_name, literal, resolve_sql, tables_i
 from include.decisions import standing
 from include.declared import cast
 from include.errors import ConfigError
-from include.lake import digest, quote
+from include.lake.digests import digest
+from include.lake.sql import quote
 from include.partitions import Period
 from include.tables import CREATED, EVENT, label_schema
 from include.times import text_literal

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from include.arrival import GUESSED, MICRO, Arrivals, joined, results
 from include.errors import SourceError
-from include.lake import PARTITION, TIMESTAMP, connect, quote
+from include.lake.sql import PARTITION, TIMESTAMP, connect, quote
 from include.partitions import Period
 from include.sources import ARRIVED, FILE, LATE, REDRIVEN, ROW, headers
 from include.usecase_sources import Source

@@ -22,7 +22,7 @@ from include.errors import ConfigError, EvergreenError
 from include.expiry import REMEMBERED
 from include.featuresets import FeatureSet
 from include.frames import answers_at, newest_column, required_at
-from include.lake import combine
+from include.lake.digests import combine
 from include.online import OnlineReader, OnlineRow, OnlineSet, OnlineView
 from include.work import Work
 

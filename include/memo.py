@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from include.config import ROOT
-from include.lake import combine
+from include.lake.digests import combine
 from include.usecase import UseCase
 
 FEATURE_SQL = ROOT / "feature_repo" / "sql"

@@ -25,7 +25,8 @@ from include.clock import utc_now
 from include.config import settings
 from include.errors import ConfigError
 from include.expiry import Calendar
-from include.lake import Lake, connect, quote
+from include.lake.sql import connect, quote
+from include.lake.tables import Lake
 
 _pins: ContextVar[Mapping[str, int | None] | None] = ContextVar("pins", default=None)
 

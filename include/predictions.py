@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from include import prediction_log
 from include.config import Settings
-from include.lake import Fence, Lake
+from include.lake.tables import Fence, Lake
 from include.records import Records
 
 log = logging.getLogger(__name__)

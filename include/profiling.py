@@ -69,7 +69,7 @@ class Table:
     """
 
     def __init__(self, path: Path) -> None:
-        from include.lake import connect, quote
+        from include.lake.sql import connect, quote
 
         self.path = path.resolve()
         self.format, answer, rows = _read(self.path)
@@ -94,7 +94,7 @@ class Table:
 
     def worst(self, source: Source, cadence: str, entity: str | None = None) -> Worst:
         """Judge all rows by a source's contract, as validation will; return the partition with most of them set aside."""
-        from include.lake import quote
+        from include.lake.sql import quote
 
         names = headers_of(source)
         index = {header: place for place, header in enumerate(self._headers)}
@@ -159,7 +159,7 @@ class Table:
         return float(value or 0) / 86_400_000_000
 
     def _profile(self, header: str) -> Profile:
-        from include.lake import quote
+        from include.lake.sql import quote
 
         trimmed = said(quote(f"h_{self._headers.index(header)}"), None, SOURCE)
         self._con.execute(  # of its own column alone: the view over all of them would be bound once a column
@@ -184,7 +184,7 @@ def _raw_name(name: str, headers: list[str]) -> str:
 
 def _as_read(profile: Profile) -> str:
     """Return the expression of a raw value as the text of what the contract reads."""
-    from include.lake import quote
+    from include.lake.sql import quote
 
     cell = said(quote(profile.header), profile.column, SOURCE)
     if profile.type == "string":
@@ -198,7 +198,7 @@ def _as_read(profile: Profile) -> str:
 
 def text(header: str) -> str:
     """Return the expression of a column's value as text, where blank is no value."""
-    from include.lake import quote
+    from include.lake.sql import quote
 
     return f"nullif(trim({quote(header)}), '')"
 

@@ -19,7 +19,8 @@ import duckdb
 from include.config import Settings
 from include.contract import RULE
 from include.errors import ConfigError
-from include.lake import PARTITION, Lake, connect, quote
+from include.lake.sql import PARTITION, connect, quote
+from include.lake.tables import Lake
 from include.partitions import period
 from include.records import Records
 from include.redriven import recorded

@@ -15,7 +15,7 @@ from include.airflow_api import AirflowApi, Run
 from include.clock import utc_now
 from include.config import Settings, settings
 from include.errors import EvergreenError, MissingPartition, Unavailable
-from include.lake import Lake
+from include.lake.tables import Lake
 from include.records import Lease, Records
 from include.runner import stage_module
 from include.usecase import UseCase

@@ -19,7 +19,8 @@ from include import audit
 from include.arrival import content_digest
 from include.audit import AuditEntry
 from include.errors import Conflict
-from include.lake import TIMESTAMP, combine
+from include.lake.digests import combine
+from include.lake.sql import TIMESTAMP
 from include.leases import Lease
 from include.partitions import Period
 from include.records import Records

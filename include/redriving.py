@@ -16,7 +16,8 @@ from include.audit import AuditEntry
 from include.config import Settings
 from include.contract import RULE, judged_query
 from include.errors import ConfigError, Conflict
-from include.lake import PARTITION, connect, digest
+from include.lake.digests import digest
+from include.lake.sql import PARTITION, connect
 from include.partitions import Period
 from include.quarantine import Row
 from include.records import Records

@@ -25,7 +25,7 @@ from include.clock import utc_now
 from include.config import Settings
 from include.engines import Guarded
 from include.errors import Busy, ConfigError, EvergreenError, MissingPartition
-from include.lake import Lake, RehearsalLake
+from include.lake.tables import Lake, RehearsalLake
 from include.records import Lease, Partition, Records, StageResult
 from include.unseen import UNSEEN
 from include.usecase import UseCase

@@ -19,7 +19,8 @@ from include.clock import utc_now
 from include.config import Settings
 from include.errors import ConfigError, EvergreenError, MissingPartition, SourceError
 from include.featuresets import FeatureSet
-from include.lake import Fence, Lake, digest
+from include.lake.digests import digest
+from include.lake.tables import Fence, Lake
 from include.predictor import Predictor
 from include.records import Model, Records
 from include.tables import scores_table

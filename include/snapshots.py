@@ -24,7 +24,8 @@ from include import partitions
 from include.arrival import is_newest, results
 from include.durations import format_duration, midnight
 from include.errors import SourceError
-from include.lake import TIMESTAMP, digest
+from include.lake.digests import digest
+from include.lake.sql import TIMESTAMP
 from include.sources import ARRIVED, FILE, ROW, Delivery
 from include.usecase_sources import Source
 from include.work import Work

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from include.config import environment_secret
 from include.errors import ConfigError, SourceError
-from include.lake import connect, quote
+from include.lake.sql import connect, quote
 from include.partitions import Period
 from include.usecase import UseCase
 from include.usecase_sources import Source, SqlQuery

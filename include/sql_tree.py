@@ -17,7 +17,7 @@ import duckdb
 import pyarrow as pa
 
 from include.errors import ConfigError
-from include.lake import connect, quote
+from include.lake.sql import connect, quote
 
 VARIABLES = ("as_of", "interval_start")
 TABLE_FUNCTIONS = ("unnest", "range", "generate_series")

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from include.lake import Lake, digest
+from include.lake.digests import digest
+from include.lake.tables import Lake
 from include.records import StageResult
 from include.usecase import UseCase
 

@@ -10,7 +10,8 @@ import hashlib
 
 import pyarrow as pa
 
-from include.lake import PARTITION, TIMESTAMP, Lake, plain_type
+from include.lake.sql import PARTITION, TIMESTAMP
+from include.lake.tables import Lake, plain_type
 from include.usecase import UseCase
 from include.usecase_sources import Source
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from include import featuresets, frames, labels, leaks, memo, partitions, predictor, registry, splits
 from include.errors import EvergreenError, MissingPartition
 from include.fitting import Fitted, Parts, fit, out_of_fold_auc
-from include.lake import combine, digest
+from include.lake.digests import combine, digest
 from include.records import Model, StageResult
 from include.records_schema import json_digest
 from include.tables import label_table, training_table

@@ -20,7 +20,8 @@ from include.config import Settings
 from include.durations import format_duration
 from include.engines import translated
 from include.errors import ConfigError, EvergreenError
-from include.lake import Lake, connect, quote
+from include.lake.sql import connect, quote
+from include.lake.tables import Lake
 from include.records import Records, StageResult
 from include.tables import EVENT, label_schema, label_table
 from include.usecase import UseCase

@@ -14,7 +14,7 @@ from typing import Any
 from include import snapshots
 from include.arrival import reach
 from include.errors import EvergreenError
-from include.lake import combine
+from include.lake.digests import combine
 from include.records import StageResult
 from include.sources import FileReader, files_of, partitioned, simulated
 from include.work import Work

@@ -14,7 +14,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 from include.audit import AuditEntry
 from include.errors import ArtefactError, EvergreenError, SourceError, Unavailable
-from include.lake import combine
+from include.lake.digests import combine
 from include.work import Outcome, Work
 
 # A damaged or absent file, a store or database that does not answer, a time-out. OSError holds TimeoutError and Arrow's.

@@ -24,7 +24,8 @@ from include import expectations, featuresets, findings, labels, memo, partition
 from include.asof import AsOfViews
 from include.curation import Judged, curated_digest, judge
 from include.errors import Busy, ConfigError, EvergreenError, MissingPartition
-from include.lake import combine, connect
+from include.lake.digests import combine
+from include.lake.sql import connect
 from include.records import StageResult
 from include.tables import curated_table, label_schema, label_table
 from include.usecase import UseCase

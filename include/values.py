@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from include.lake import quote
+from include.lake.sql import quote
 from include.times import date, text_literal, utc
 from include.usecase_sources import Column, Source
 

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from include.asof import resolve_sql, tables_in
-from include.lake import Lake, connect, quote
+from include.lake.sql import connect, quote
+from include.lake.tables import Lake
 from include.usecase import UseCase
 
 if TYPE_CHECKING:

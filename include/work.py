@@ -13,7 +13,7 @@ from include import partitions
 from include.audit import AuditEntry
 from include.config import Settings
 from include.errors import Busy, MissingPartition
-from include.lake import Fence, Lake
+from include.lake.tables import Fence, Lake
 from include.records import Lease, Records, StageResult
 from include.usecase import UseCase
 

@@ -10,7 +10,8 @@ from typing import Any
 from include import partitions, runner
 from include.clock import utc_now
 from include.config import ROOT, Settings
-from include.lake import Lake, digest
+from include.lake.digests import digest
+from include.lake.tables import Lake
 from include.records import Mode, Records, StageResult, Target
 from include.usecase import UseCase
 from include.usecase_file import find

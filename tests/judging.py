@@ -14,7 +14,9 @@ from deltalake import write_deltalake
 
 from include import featuresets, registry, runner
 from include.config import Settings
-from include.lake import TIMESTAMP, Lake, digest
+from include.lake.digests import digest
+from include.lake.sql import TIMESTAMP
+from include.lake.tables import Lake
 from include.records import AuditEntry, Mode, Model, Records, StageResult, Target
 from include.records_schema import ResultRow
 from include.tables import label_schema

@@ -22,7 +22,7 @@ import httpx
 from include import deployment, online, partitions, predictor
 from include.clock import utc_now
 from include.config import ROOT, Settings
-from include.lake import Lake
+from include.lake.tables import Lake
 from include.records import AuditEntry, Model, Opponent, Records, StageResult
 from include.usecase_file import find
 from include.work import Outcome, Work

@@ -12,7 +12,8 @@ import pyarrow as pa
 from include import partitions, runner
 from include.config import Settings
 from include.featuresets import FeatureSet, current
-from include.lake import Lake, digest
+from include.lake.digests import digest
+from include.lake.tables import Lake
 from include.records import AuditEntry, Mode, Model, Records, StageResult
 from include.tables import curated_schema, curated_table, label_schema
 from include.usecase import UseCase

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from include.lake import Lake
+from include.lake.tables import Lake
 
 
 def table(lake: Lake, base: str) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 import deltalake
 import pytest
 
-from include import clock, lake, runner
+from include import clock, runner
+from include.lake import tables
 from tests.installation import DATA_STAGES, Installation, small_repayment
 
 KEY = "2026-01-02"
@@ -34,7 +35,7 @@ def test_a_lake_commit_whose_answer_is_lost_is_not_doubled_by_the_retry(
             lost.append(1)
             raise OSError("the answer was lost on the way")
 
-    monkeypatch.setattr(lake, "write_deltalake", write_then_fail)
+    monkeypatch.setattr(tables, "write_deltalake", write_then_fail)
     with pytest.raises(Exception, match="the answer was lost"):
         made.run("ingestion", KEY)
     made.run("ingestion", KEY)

@@ -12,7 +12,7 @@ import pyarrow as pa
 from include.asof import AsOfViews, resolve_sql
 from include.config import ROOT
 from include.durations import midnight
-from include.lake import Lake
+from include.lake.tables import Lake
 from include.partitions import period
 from include.simulation import arrivals, true_probability
 from include.tables import curated_schema

@@ -10,7 +10,8 @@ import pytest
 from include import partitions
 from include.asof import AsOfViews, record_key, resolve_sql
 from include.errors import ConfigError
-from include.lake import Lake, connect
+from include.lake.sql import connect
+from include.lake.tables import Lake
 from include.tables import curated_schema
 from include.usecase import UseCase
 from include.usecase_file import parse

@@ -14,7 +14,7 @@ from include.asof_join import MATCHED, as_of_join
 from include.durations import period_start
 from include.errors import EvergreenError
 from include.expiry import Calendar
-from include.lake import TIMESTAMP, connect
+from include.lake.sql import TIMESTAMP, connect
 
 T0 = datetime(2025, 1, 10, tzinfo=UTC)
 US = timedelta(microseconds=1)

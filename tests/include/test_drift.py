@@ -15,7 +15,9 @@ import pytest
 from include import drift, drift_report, featuresets, prediction_log, predictions, runner
 from include.config import Settings
 from include.errors import MissingPartition
-from include.lake import TIMESTAMP, Lake, digest
+from include.lake.digests import digest
+from include.lake.sql import TIMESTAMP
+from include.lake.tables import Lake
 from include.prediction_log import Prediction, PredictionLog
 from include.psi import Stability
 from include.records import Model, Records, StageResult

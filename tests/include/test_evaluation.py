@@ -15,7 +15,7 @@ import pytest
 from include import evaluation, evaluation_report, gate, leaks, registry, statistics
 from include.errors import ConfigError, EvergreenError
 from include.fitting import columns_of
-from include.lake import digest
+from include.lake.digests import digest
 from include.predictor import Predictor, digest_of
 from include.records import AuditEntry
 from include.records_schema import ModelRow, ResultRow

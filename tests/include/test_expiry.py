@@ -16,7 +16,7 @@ from include.featuresets import FeatureSet
 from include.gateway import scoring
 from include.gateway.protocol import Refusal
 from include.gateway.state import Loaded, Online, Served
-from include.lake import TIMESTAMP
+from include.lake.sql import TIMESTAMP
 from include.online import OnlineSet, OnlineView
 from tests.shop import DAY, HOUR, T0, US, YAML, Shop
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from include.lake import TIMESTAMP
+from include.lake.sql import TIMESTAMP
 from include.registry_feast import apply_registry, store
 from tests.shop import T0, US, Shop
 

@@ -14,7 +14,7 @@ from include import featuresets, frames, runner
 from include.errors import MissingPartition
 from include.featuresets import FeatureSet, recorded
 from include.frames import Spine
-from include.lake import TIMESTAMP
+from include.lake.sql import TIMESTAMP
 from tests.shop import DAY, HOUR, T0, US, YAML, Shop, serve
 
 DELAY = 5 * DAY

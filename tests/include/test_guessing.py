@@ -11,7 +11,7 @@ import pytest
 from include import drafting, usecase_file
 from include.errors import ConfigError
 from include.guessing import guess, written
-from include.lake import connect
+from include.lake.sql import connect
 from include.profiling import Table
 
 UNIX_OR_NULL = {"type": "timestamp", "dates": "unix_seconds", "null_values": ["NULL"]}

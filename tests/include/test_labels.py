@@ -12,7 +12,7 @@ import pytest
 
 from include import labels
 from include.errors import ConfigError
-from include.lake import connect
+from include.lake.sql import connect
 from include.tables import curated_schema
 from include.usecase import UseCase
 from include.usecase_file import parse

@@ -15,7 +15,9 @@ import pyarrow as pa
 import pytest
 
 from include.errors import Busy, EvergreenError, SourceError
-from include.lake import Fence, Lake, RehearsalLake, combine, connect, digest
+from include.lake.digests import combine, digest
+from include.lake.sql import connect
+from include.lake.tables import Fence, Lake, RehearsalLake
 from include.usecase_file import parse
 
 

@@ -13,7 +13,7 @@ import pytest
 from include import quarantine, redriving
 from include.asof import AsOfViews
 from include.errors import Busy, ConfigError, Conflict
-from include.lake import connect
+from include.lake.sql import connect
 from include.partitions import period
 from tests.installation import Installation
 from tests.intake import COLUMNS, HEAD, Intake

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from include.asof import AsOfViews, resolve_sql
-from include.lake import Lake
+from include.lake.tables import Lake
 from include.tables import curated_schema
 from tests.include.portfolio_frames import repayment
 

@@ -20,7 +20,9 @@ from include.clock import utc_now
 from include.config import Settings
 from include.gateway import scoring
 from include.gateway.state import Loaded, Online, Served
-from include.lake import TIMESTAMP, Lake, digest
+from include.lake.digests import digest
+from include.lake.sql import TIMESTAMP
+from include.lake.tables import Lake
 from include.records import Records, StageResult
 from include.tables import curated_schema, curated_table
 from include.usecase_file import find

@@ -15,7 +15,8 @@ from include import runner
 from include.clock import utc_now
 from include.config import Settings
 from include.errors import Busy, ConfigError, EvergreenError, MissingPartition, SourceError
-from include.lake import Lake, digest
+from include.lake.digests import digest
+from include.lake.tables import Lake
 from include.records import Records
 from include.work import Outcome, Read, Work
 from tests.shop import YAML

@@ -10,7 +10,8 @@ from include import sql_tree, usecase_file
 from include.asof import SQL_FOLDER, AsOfViews, resolve_sql, tables_in
 from include.config import ROOT
 from include.errors import ConfigError
-from include.lake import Lake, connect
+from include.lake.sql import connect
+from include.lake.tables import Lake
 
 SHOPS = {"shops": pa.schema([("id", pa.int64())])}
 

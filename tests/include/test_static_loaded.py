@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from include.asof import AsOfViews
-from include.lake import Lake
+from include.lake.tables import Lake
 from include.tables import curated_schema, curated_table
 from include.usecase_file import find
 from tests.intake import GOOD, HEAD, Intake

@@ -14,7 +14,7 @@ from include import checking
 from include.contract import judged_query, mixed_zones_query
 from include.errors import ConfigError
 from include.expectations import own_told
-from include.lake import connect
+from include.lake.sql import connect
 from include.quarantine import _guarded
 from include.usecase_sources import Column, Source
 from include.values import typed

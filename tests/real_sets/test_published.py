@@ -17,7 +17,7 @@ import pytest
 from include import fitting, splits, statistics
 from include.config import Settings
 from include.durations import parse_duration
-from include.lake import TIMESTAMP
+from include.lake.sql import TIMESTAMP
 from include.predictor import Predictor, digest_of
 from include.usecase import UseCase
 from include.usecase_file import parse

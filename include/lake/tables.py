@@ -6,26 +6,19 @@ makes the storage itself refuse a writer that has been superseded. Digests are o
 
 from __future__ import annotations
 
-import ctypes
-import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
-from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from include.errors import Busy, EvergreenError, SourceError
+from include.lake.sql import PARTITION, TIMESTAMP, connect, quote
 
-PARTITION = "partition"
-TIMESTAMP = pa.timestamp("us", tz="UTC")
 COMMIT_ATTEMPTS = 8
 # Opening a table reads its log since the last checkpoint. Manifests pin old versions: the log is never cleaned by its age.
 PROPERTIES: dict[str, str | None] = {"delta.checkpointInterval": "20", "delta.enableExpiredLogCleanup": "false"}
@@ -272,107 +265,3 @@ class RehearsalLake(Lake):
     def replace(self, table: str, key: str, rows: pa.Table, *, fence: Fence | None = None) -> int:
         """Write nothing; return the version that is there."""
         return self.version(table) or 0
-
-
-def connect(*, alone: bool = False) -> duckdb.DuckDBPyConnection:
-    """Open a connection to an in-memory DuckDB in UTC that keeps row order and reaches for no extension.
-
-    The connections of a process share one database, since to open one costs more than most queries; what they register and
-    their temporary tables stay their own. Whoever changes a setting takes a database `alone`: settings are a database's.
-    """
-    if alone:
-        return _database()
-    with _opening:
-        try:
-            con = _shared[0].cursor()
-            con.execute("SELECT 1").fetchall()
-        except (IndexError, duckdb.FatalException):  # none yet, or one that an internal error of DuckDB has ended
-            _shared[:] = [_database()]
-            _shared[0].execute("SET lock_configuration = true")
-            con = _shared[0].cursor()
-    return con
-
-
-def _database() -> duckdb.DuckDBPyConnection:
-    con = duckdb.connect(":memory:", config={"threads": 2, "autoinstall_known_extensions": False})
-    con.execute("SET GLOBAL TimeZone = 'UTC'")
-    return con
-
-
-def _leave_to_the_parent() -> None:
-    """Forget the parent's database in a forked child: its threads were not copied, so it can neither be used nor closed."""
-    global _opening
-    _opening = Lock()  # another thread of the parent may have held it
-    while _shared:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(_shared.pop()))  # to close it would end the child by an abort
-
-
-_shared: list[duckdb.DuckDBPyConnection] = []
-_opening = Lock()
-os.register_at_fork(after_in_child=_leave_to_the_parent)
-
-
-def quote(name: str) -> str:
-    """Return a name as a quoted SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def digest(rows: pa.Table, *, sort_by: Sequence[str]) -> str:
-    """Return the SHA-256 of a table's content: schema and values, whatever the order, chunking or file layout of its rows.
-
-    Rows are sorted by `sort_by`, ties by the other columns in order of their names. `-0.0` counts as `0.0`, every
-    NaN as one NaN, timestamps as UTC microseconds; the column `partition` is left out.
-    """
-    names = sorted(name for name in rows.column_names if name != PARTITION)
-    rows = rows.select(names)
-    for index, name in enumerate(names):
-        rows = rows.set_column(index, name, _canonical(rows.column(name)))
-    if len(rows) > 1:
-        order = [*sort_by, *(name for name in names if name not in sort_by)]
-        rows = rows.take(pc.sort_indices(rows, sort_keys=[(name, "ascending") for name in order]))
-    state = hashlib.sha256()
-    for name in names:
-        column = rows.column(name).combine_chunks()
-        state.update(f"{name}:{column.type}:{len(column)};".encode())
-        state.update(np.packbits(np.asarray(pc.is_valid(column).to_numpy(zero_copy_only=False), dtype=bool)).tobytes())
-        _update(state, column)
-    return f"sha256:{state.hexdigest()}"
-
-
-def _canonical(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column, kind = column.cast(kind.value_type), kind.value_type
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return column.cast(pa.string())
-    if pa.types.is_timestamp(kind):
-        return column.cast(TIMESTAMP).cast(pa.int64())
-    if pa.types.is_date(kind):
-        return column.cast(pa.date32()).cast(pa.int32()).cast(pa.int64())
-    if pa.types.is_integer(kind):
-        return column.cast(pa.int64())
-    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        column = column.cast(pa.float64())
-        column = pc.if_else(pc.equal(column, 0.0), pa.scalar(0.0), column)
-        return pc.if_else(pc.is_nan(column), pa.scalar(float("nan")), column)
-    if pa.types.is_null(kind):
-        return column.cast(pa.string())
-    return column
-
-
-def _update(state: Any, column: pa.Array) -> None:
-    if pa.types.is_string(column.type):
-        filled = pc.fill_null(column, "")
-        state.update(np.asarray(pc.binary_length(filled), dtype=np.int64).tobytes())
-        _, offsets, data = filled.buffers()
-        if data is not None and len(filled):
-            ends = np.frombuffer(offsets, dtype=np.int32)[filled.offset : filled.offset + len(filled) + 1]
-            state.update(memoryview(data)[int(ends[0]) : int(ends[-1])])
-        return
-    zero = False if pa.types.is_boolean(column.type) else pa.scalar(0, column.type)
-    state.update(np.ascontiguousarray(pc.fill_null(column, zero).to_numpy(zero_copy_only=False)).tobytes())
-
-
-def combine(parts: Sequence[str]) -> str:
-    """Return one digest over several, in their order."""
-    return "sha256:" + hashlib.sha256("\n".join(parts).encode()).hexdigest()
