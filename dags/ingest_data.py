@@ -22,9 +22,9 @@ from typing import Any
 from airflow.sdk import Param, dag, task
 
 from include.assets import assets_of
+from include.config.use_case import UseCase
 from include.dag_defaults import START, common, fill_gap, form, run_stage, scheduled_until, ticking, use_cases
 from include.triggers import WaitForOperator
-from include.usecase import UseCase
 
 RESTATE = Param(
     None,

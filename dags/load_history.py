@@ -19,8 +19,8 @@ from typing import Any
 
 from airflow.sdk import Param, dag, task
 
+from include.config.use_case import UseCase
 from include.dag_defaults import START, common, load_stage, use_cases
-from include.usecase import UseCase
 
 
 def day(title: str, description: str) -> Param:

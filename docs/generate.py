@@ -14,8 +14,8 @@ from typing import Any
 import typer
 
 from include.cli import app
-from include.config import ROOT, Settings
-from include.usecase import UseCase
+from include.config.settings import ROOT, Settings
+from include.config.use_case import UseCase
 
 FOLDER = ROOT / "docs" / "reference"
 NOTE = "<!-- written by `make docs`; change the code, not this page -->\n\n"

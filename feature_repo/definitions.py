@@ -3,7 +3,7 @@
 They are named `<use case>__<name>`. Views written by hand stand beside this file, over lake tables, with names of their own.
 """
 
-from include.config import settings
+from include.config.settings import settings
 from include.registry_feast import definitions
 
 # Feast collects the module's attributes.

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import httpx
 
-from include.config import Settings
+from include.config.settings import Settings
 from include.errors import ConfigError, Conflict, Unavailable
 
 ADMIN = "admin"

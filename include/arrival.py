@@ -20,16 +20,16 @@ import numpy as np
 import pyarrow as pa
 
 from include import partitions
+from include.config.durations import format_duration
+from include.config.use_case import UseCase
+from include.config.use_case_sources import Source
 from include.contract import column_diff
-from include.durations import format_duration
 from include.errors import ConfigError, SourceError
 from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP, connect, quote
 from include.partitions import Period
 from include.records import StageResult
 from include.sources import ARRIVED, FILE, ROW, Delivery, headers, partitioned
-from include.usecase import UseCase
-from include.usecase_sources import Source
 from include.values import moment
 from include.work import Work
 

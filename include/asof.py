@@ -17,14 +17,14 @@ import duckdb
 import pyarrow as pa
 
 from include import sql_tree
-from include.config import ROOT
+from include.config.settings import ROOT
+from include.config.use_case import UseCase
+from include.config.use_case_sources import Source
 from include.errors import ConfigError
 from include.lake.sql import quote
 from include.lake.tables import Lake
 from include.partitions import Period
 from include.tables import CREATED, EVENT, curated_schema, curated_table
-from include.usecase import UseCase
-from include.usecase_sources import Source
 
 SQL_FOLDER = ROOT / "feature_repo" / "sql"
 MAX_SQL_BYTES = 256 * 1024

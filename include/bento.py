@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 
 from include import predictor
 from include.bento_build import end_users
-from include.config import ROOT, Settings
+from include.config.settings import ROOT, Settings
 from include.errors import ArtefactError, MissingPartition, Unavailable
 from include.judged import judged_model, not_passed
 from include.lake.digests import combine

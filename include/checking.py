@@ -11,15 +11,16 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import duckdb
 
-from include import declared, usecase_file
+from include import declared
 from include.asof import AsOfViews, resolve_sql, tables_in
+from include.config import use_case_file
+from include.config.use_case import UseCase
+from include.config.use_case_sources import Column, Source
 from include.errors import ConfigError
 from include.lake.sql import connect
 from include.lake.tables import Lake
 from include.partitions import period
 from include.times import text_literal
-from include.usecase import UseCase
-from include.usecase_sources import Column, Source
 from include.values import said, typed
 
 Where = tuple[str, ...]
@@ -34,10 +35,10 @@ def check_file(path: Path) -> UseCase:
     Raises:
         ConfigError: every problem on a line of its own, with the file, the line and the remedy.
     """
-    use_case = usecase_file.load(path)
+    use_case = use_case_file.load(path)
     found = list(problems(use_case))
     if found:
-        lines = usecase_file.lines(path.read_text(encoding="utf-8"))
+        lines = use_case_file.lines(path.read_text(encoding="utf-8"))
         raise ConfigError("\n".join(f"{path}, line {_line(where, lines)}: {'.'.join(where)}: {text}" for where, text in found))
     return use_case
 

@@ -31,14 +31,14 @@ from include.cli_context import (
     wanted_keys,
     without_secrets,
 )
+from include.config.no_telemetry import QUIET
 from include.errors import ConfigError, EvergreenError, MissingPartition, SourceError
-from include.telemetry import QUIET
 
 if TYPE_CHECKING:
-    from include.config import Settings
+    from include.config.settings import Settings
+    from include.config.use_case import UseCase
     from include.records import Mode, Records, Target
     from include.runner import Report
-    from include.usecase import UseCase
 
 log = logging.getLogger(__name__)
 

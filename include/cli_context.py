@@ -11,9 +11,9 @@ import typer
 from include.errors import ConfigError
 
 if TYPE_CHECKING:
-    from include.config import Settings
+    from include.config.settings import Settings
+    from include.config.use_case import UseCase
     from include.records import Records
-    from include.usecase import UseCase
 
 UseCaseArgument = Annotated[str, typer.Argument(metavar="USE_CASE", help="Name of a use case, such as repayment.")]
 UseCaseOption = Annotated[str, typer.Option("--use-case", "-u", metavar="NAME", help="Name of a use case, such as repayment.")]
@@ -29,7 +29,7 @@ def current_settings() -> Settings:
     """Return the settings; a wrong one is a ConfigError that names its variable and never shows its value."""
     from pydantic import ValidationError
 
-    from include.config import settings
+    from include.config.settings import settings
 
     try:
         return settings()
@@ -50,7 +50,7 @@ def open_records(settings: Settings) -> Records:
 
 def find_use_case(settings: Settings, name: str) -> UseCase:
     """Return a use case by its name."""
-    from include.usecase_file import find
+    from include.config.use_case_file import find
 
     return find(name, settings.usecase_dirs)
 
@@ -107,7 +107,7 @@ def without_secrets(text: str) -> str:
     """Return text in which no value of a secret setting stands."""
     from pydantic import SecretStr, ValidationError
 
-    from include.config import settings
+    from include.config.settings import settings
 
     try:
         values = [value for _, value in settings() if isinstance(value, SecretStr)]

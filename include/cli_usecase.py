@@ -90,7 +90,7 @@ def schema() -> None:
     """Print the JSON schema of a use case file."""
     import json
 
-    from include.usecase import UseCase
+    from include.config.use_case import UseCase
 
     say(json.dumps(UseCase.model_json_schema(), indent=2))
 

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from include.asof import record_key
-from include.durations import midnight
+from include.config.durations import midnight
+from include.config.use_case_sources import Column, Source
 from include.lake.sql import quote
 from include.sources import ARRIVED, FILE, LATE, MALFORMED, REDRIVEN, ROW, headers
 from include.tables import CREATED, EVENT, curated_schema
 from include.times import EPOCH, NEWEST, OLDEST, aware, is_time, text_literal, utc
-from include.usecase_sources import Column, Source
 from include.values import cell, dates_of, said, typed
 
 RULE = "rule"

@@ -13,6 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from include.asof import curated_name, record_key
+from include.config.use_case import UseCase
 from include.contract import CONFLICT, RULE, ColumnDiff, column_diff, doubled_query, judged_query, mixed_zones_query
 from include.decisions import repeated
 from include.errors import ConfigError, SourceError
@@ -22,7 +23,6 @@ from include.lake.tables import Lake
 from include.partitions import Period
 from include.sources import FILE, ROW
 from include.tables import CREATED, EVENT, curated_schema
-from include.usecase import UseCase
 
 
 @dataclass(frozen=True)

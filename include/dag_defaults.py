@@ -13,10 +13,10 @@ from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
 
 from include import partitions
 from include.alerts import on_failure
-from include.config import settings
+from include.config.settings import settings
+from include.config.use_case import UseCase
+from include.config.use_case_file import files, find
 from include.errors import ConfigError, Conflict, SourceError
-from include.usecase import UseCase
-from include.usecase_file import files, find
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

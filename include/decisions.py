@@ -8,9 +8,9 @@ same key is its correction and no duplicate.
 from __future__ import annotations
 
 from include.asof import record_key
+from include.config.use_case_sources import Source
 from include.lake.sql import quote
 from include.tables import CREATED, EVENT
-from include.usecase_sources import Source
 
 
 def standing(source: Source, entity: str, relation: str) -> str:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from include import names
+from include.config import names
+from include.config.use_case import UseCase
 from include.errors import ConfigError
 from include.lake.sql import quote
-from include.usecase import UseCase
 
 Problem = tuple[tuple[str, ...], str]
 

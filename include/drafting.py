@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from include import durations, usecase_file
-from include import names as names_of_ours
+from include.config import durations, use_case_file
+from include.config import names as names_of_ours
 from include.errors import ConfigError
 from include.guessing import written
 from include.profiling import Profile, Table, Worst, moment
@@ -41,11 +41,11 @@ def draft(
     called = _name(name or path.name.split(".")[0])
     roles = guess_roles(table, key=key, time=time, label=label)
     document = "\n".join(_render(called, given_path or path.name, table, roles)) + "\n"
-    use_case = usecase_file.parse(document, where=f"draft of {path.name}", folder=path.parent)
+    use_case = use_case_file.parse(document, where=f"draft of {path.name}", folder=path.parent)
     worst = table.worst(use_case.sources["rows"], use_case.cadence, use_case.entity.key)
     if worst.share > use_case.sources["rows"].max_bad:  # a draft never blocks on the table that it was made from
         document = "\n".join(_render(called, given_path or path.name, table, roles, worst)) + "\n"
-        usecase_file.parse(document, where=f"draft of {path.name}", folder=path.parent)
+        use_case_file.parse(document, where=f"draft of {path.name}", folder=path.parent)
     return called, document
 
 

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from include import drift_report, featuresets, frames, partitions, predictions, psi
 from include.audit import AuditEntry
-from include.durations import midnight
+from include.config.durations import midnight
 from include.errors import ArtefactError
 from include.featuresets import FeatureSet, FeatureView
 from include.judged import judgement

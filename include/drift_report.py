@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from include.config.use_case import UseCase
 from include.report_page import NONE, badge, card, document, header, number, tiles, write
-from include.usecase import UseCase
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from include.airflow_api import ADMIN, password_file
-from include.config import ROOT, Settings
-from include.telemetry import QUIET
+from include.config.no_telemetry import QUIET
+from include.config.settings import ROOT, Settings
 
 MARK = "EVERGREEN_INSTALLATION"
 DROPPED = (

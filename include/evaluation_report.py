@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from include import statistics
+from include.config.use_case import UseCase
 from include.report_page import NONE, badge, card, document, facts, header, number, tiles, told
 from include.statistics import Numbers
-from include.usecase import UseCase
 
 SIZE, PAD = 300, 38
 BINS = 20

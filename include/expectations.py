@@ -23,9 +23,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from include.config.use_case import UseCase
 from include.contract import has_rules, key_rules
 from include.errors import ConfigError
-from include.usecase import UseCase
 
 MAX_SUITE = 256 * 1024
 PARTITION = "partition"

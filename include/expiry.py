@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from include.durations import midnight, period_start
+from include.config.durations import midnight, period_start
 
 if TYPE_CHECKING:
-    from include.usecase import UseCase
+    from include.config.use_case import UseCase
 
 REMEMBERED = 4  # an entity is online until its newest row is older than so many times its view's ttl
 

@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from include import registry_feast
-from include.config import Settings
+from include.config.settings import Settings
+from include.config.use_case import UseCase
 from include.errors import Conflict, EvergreenError
 from include.featuresets import FeatureSet, FeatureView
 from include.frames import newest_column
 from include.lake.sql import TIMESTAMP
 from include.online import OnlineSet
-from include.usecase import UseCase
 from include.work import Work
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ from feast.type_map import python_values_to_proto_values
 from feast.utils import to_naive_utc
 
 from include.clock import utc_now
-from include.config import settings
+from include.config.settings import settings
 from include.errors import Conflict
 from include.lake.sql import quote
 

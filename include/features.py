@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from include import decisions, featuresets, partitions
 from include.asof import AsOfViews, literal, tables_in
+from include.config.use_case import UseCase
 from include.declared import cast
 from include.errors import Busy, ConfigError, MissingPartition
 from include.featuresets import FeatureSet, FeatureView
@@ -25,7 +26,6 @@ from include.lake.digests import combine, digest
 from include.lake.sql import connect, quote
 from include.records import StageResult
 from include.tables import curated_schema, curated_table
-from include.usecase import UseCase
 from include.work import Outcome, Read, Work, lost
 
 NAME = "features"

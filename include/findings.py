@@ -6,14 +6,14 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from include.config.durations import format_duration
+from include.config.use_case_sources import Source
 from include.contract import CONFLICT, RULE
 from include.curation import Judged
-from include.durations import format_duration
 from include.expectations import AGE, REPEATED, Profile
 from include.partitions import Period
 from include.sources import FILE, ROW
 from include.tables import CREATED
-from include.usecase_sources import Source
 
 
 def counts(judged: Judged) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from include import model_params, splits, statistics
 from include.columns import floats
+from include.config.use_case import UseCase
 from include.errors import SourceError
 from include.predictor import Columns, Feature, Predictor, Schema, calibrated, encode
-from include.usecase import UseCase
 
 MAX_CATEGORIES = 200
 GOLDEN_ROWS = 12

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from include import statistics
+from include.config.use_case import Gates
 from include.statistics import Interval, Numbers
-from include.usecase import Gates
 
 Verdict = Literal["pass", "fail", "hold"]
 

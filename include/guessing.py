@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from include.config.use_case_sources import UNIX, Column, Source
 from include.contract import column_checks
 from include.times import text_literal
-from include.usecase_sources import UNIX, Column, Source
 from include.values import typed
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from include.status import Row, rows
 
 if TYPE_CHECKING:
     from include.airflow_api import AirflowApi
-    from include.config import Settings
+    from include.config.settings import Settings
+    from include.config.use_case import UseCase
     from include.errors import Conflict
     from include.records import Records
-    from include.usecase import UseCase
 
 log = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from include import partitions, runner
 from include.clock import utc_now
-from include.config import Settings
+from include.config.settings import Settings
+from include.config.use_case import UseCase
+from include.config.use_case_file import find
 from include.errors import ConfigError, SourceError
 from include.records import Records
-from include.usecase import UseCase
-from include.usecase_file import find
 from include.work import Mode, Target
 
 log = logging.getLogger(__name__)

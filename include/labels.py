@@ -14,6 +14,8 @@ import pyarrow as pa
 
 from include import memo
 from include.asof import AsOfViews, curated_name, literal, resolve_sql, tables_in, variables_in
+from include.config.use_case import UseCase
+from include.config.use_case_sources import Source
 from include.decisions import standing
 from include.declared import cast
 from include.errors import ConfigError
@@ -22,8 +24,6 @@ from include.lake.sql import quote
 from include.partitions import Period
 from include.tables import CREATED, EVENT, label_schema
 from include.times import text_literal
-from include.usecase import UseCase
-from include.usecase_sources import Source
 
 _MICRO = timedelta(microseconds=1)
 RULES = (

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from include import splits, statistics
 from include.columns import floats
+from include.config.use_case import UseCase
 from include.errors import ConfigError
 from include.fitting import columns_of, labels_of, learn_schema
 from include.free_text import hardly_repeats
 from include.predictor import encode
-from include.usecase import UseCase
 
 MAX_ROWS = 100_000
 MIN_ENTITIES = 50

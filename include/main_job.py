@@ -17,15 +17,15 @@ import httpx
 from include import history, partitions, preflight, runner
 from include.airflow_api import ACTIVE, AirflowApi, Run
 from include.clock import utc_now
-from include.config import Settings
-from include.config import settings as current_settings
+from include.config.settings import Settings
+from include.config.settings import settings as current_settings
+from include.config.use_case import UseCase
+from include.config.use_case_file import files, find
 from include.environment import ensure_password
 from include.errors import EvergreenError, Unavailable
 from include.records import Records, StageResult
 from include.services import descriptions
 from include.supervisor import Stopped, Supervisor, migrate
-from include.usecase import UseCase
-from include.usecase_file import files, find
 from include.waiting import CHAIN, DAG_OF
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from include import feast_mirror, featuresets, memo, online, partitions
-from include.config import Settings
+from include.config.settings import Settings
 from include.errors import ConfigError, EvergreenError
 from include.expiry import REMEMBERED
 from include.featuresets import FeatureSet

@@ -17,9 +17,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from include.config import ROOT
+from include.config.settings import ROOT
+from include.config.use_case import UseCase
 from include.lake.digests import combine
-from include.usecase import UseCase
 
 FEATURE_SQL = ROOT / "feature_repo" / "sql"
 

@@ -18,8 +18,8 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
+from include.config.use_case import UseCase
 from include.errors import ConfigError
-from include.usecase import UseCase
 
 Params = Mapping[str, float | int | str | bool]
 Fit = TypeVar("Fit", bound=Callable[..., Any])

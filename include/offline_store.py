@@ -22,7 +22,7 @@ from pydantic import StrictStr
 
 from include.asof_join import as_of_join
 from include.clock import utc_now
-from include.config import settings
+from include.config.settings import settings
 from include.errors import ConfigError
 from include.expiry import Calendar
 from include.lake.sql import connect, quote

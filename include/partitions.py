@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from include.durations import midnight, period_start
+from include.config.durations import midnight, period_start
+from include.config.use_case import UseCase
+from include.config.use_case_sources import History
 from include.errors import ConfigError
-from include.usecase import UseCase
-from include.usecase_sources import History
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from include import prediction_log
-from include.config import Settings
+from include.config.settings import Settings
 from include.lake.tables import Fence, Lake
 from include.records import Records
 

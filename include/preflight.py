@@ -11,7 +11,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from include.config import ROOT, Settings
+from include.config.settings import ROOT, Settings
 from include.errors import ConfigError, Unavailable
 
 LAYOUT = 1

@@ -8,13 +8,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from include.config.use_case_sources import Column, Source
 from include.contract import RULE, judged_query, mixed_zones_query
 from include.errors import SourceError
 from include.guessing import SOURCE, guess
 from include.sources import MALFORMED, FileReader
 from include.sources import headers as headers_of
 from include.times import NEWEST, OLDEST
-from include.usecase_sources import Column, Source
 from include.values import moment as known
 from include.values import said, typed
 

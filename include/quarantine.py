@@ -16,7 +16,8 @@ from typing import Any
 
 import duckdb
 
-from include.config import Settings
+from include.config.settings import Settings
+from include.config.use_case import UseCase
 from include.contract import RULE
 from include.errors import ConfigError
 from include.lake.sql import PARTITION, connect, quote
@@ -25,7 +26,6 @@ from include.partitions import period
 from include.records import Records
 from include.redriven import recorded
 from include.sources import ARRIVED, FILE, MALFORMED, ROW, headers
-from include.usecase import UseCase
 
 SHOWN = 200
 BATCH = 10_000

@@ -13,13 +13,13 @@ from typing import Any, cast
 from include import partitions
 from include.airflow_api import AirflowApi, Run
 from include.clock import utc_now
-from include.config import Settings, settings
+from include.config.settings import Settings, settings
+from include.config.use_case import UseCase
+from include.config.use_case_file import find
 from include.errors import EvergreenError, MissingPartition, Unavailable
 from include.lake.tables import Lake
 from include.records import Lease, Records
 from include.runner import stage_module
-from include.usecase import UseCase
-from include.usecase_file import find
 from include.waiting import DAG_OF, Recorded, SeenRun, hopeless, is_coming, upstream
 from include.work import Work
 

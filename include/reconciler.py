@@ -16,9 +16,11 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from include import predictor, usecase_file
+from include import predictor
 from include.clock import utc_now
-from include.config import Settings
+from include.config import use_case_file
+from include.config.settings import Settings
+from include.config.use_case import UseCase
 from include.errors import ArtefactError, EvergreenError, Unavailable
 from include.gateway.app import App
 from include.gateway.lane import Lane
@@ -26,7 +28,6 @@ from include.gateway.state import Loaded, Online, Served
 from include.gateway.watch import Watch
 from include.prediction_log import recover
 from include.records import Model, Records, Route
-from include.usecase import UseCase
 
 log = logging.getLogger(__name__)
 
@@ -145,9 +146,9 @@ class Reconciler:
     def _read(self) -> list[Desired]:
         """Read every use case that has a file, with its routing row and the models it names."""
         found = []
-        for path in usecase_file.files(self._settings.usecase_dirs):
+        for path in use_case_file.files(self._settings.usecase_dirs):
             try:
-                use_case = usecase_file.find(path.stem, self._settings.usecase_dirs)
+                use_case = use_case_file.find(path.stem, self._settings.usecase_dirs)
             except EvergreenError as error:
                 log.warning("%s is left out: %s", path.stem, error)
                 continue

@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from include import partitions, quarantine
 from include.audit import AuditEntry
-from include.config import Settings
+from include.config.settings import Settings
+from include.config.use_case import UseCase
 from include.contract import RULE, judged_query
 from include.errors import ConfigError, Conflict
 from include.lake.digests import digest
@@ -23,7 +24,6 @@ from include.quarantine import Row
 from include.records import Records
 from include.redriven import Redriven, record, table
 from include.sources import FILE, ROW
-from include.usecase import UseCase
 
 LISTED = 1000
 SHOWN = 5

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from include.config import Settings
+from include.config.names import NAME
+from include.config.settings import Settings
 from include.errors import ConfigError, Unavailable
-from include.names import NAME
 from include.releases import Model, Route
 
 log = logging.getLogger(__name__)

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from include import featuresets, usecase_file
-from include.config import ROOT, Settings
+from include import featuresets
+from include.config import use_case_file
+from include.config.settings import ROOT, Settings
+from include.config.use_case import UseCase
 from include.expiry import Calendar
 from include.featuresets import FeatureSet, FeatureView
 from include.records import Records
-from include.usecase import UseCase
 
 if TYPE_CHECKING:
     import feast
@@ -45,8 +46,8 @@ def service_name(use_case: str) -> str:
 def definitions(settings: Settings) -> dict[str, Any]:
     """Return the Feast objects of every use case in the settings, by name."""
     found: dict[str, Any] = {}
-    for path in usecase_file.files(settings.usecase_dirs):
-        use_case = usecase_file.load(path)
+    for path in use_case_file.files(settings.usecase_dirs):
+        use_case = use_case_file.load(path)
         found |= {thing.name: thing for thing in objects(use_case, featuresets.current(use_case))}
     return found
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from include.clock import utc_now
-from include.config import Settings
+from include.config.names import NAME
+from include.config.settings import Settings
 from include.errors import Busy, ConfigError, SourceError
-from include.names import NAME
 from include.records import AuditEntry, Records
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from include.clock import utc_now
-from include.config import Settings, settings
+from include.config.settings import Settings, settings
 from include.errors import Conflict
 from include.records import AuditEntry, Observed, Records, Route
 

@@ -22,14 +22,14 @@ from typing import Any, Protocol, cast
 from include import declared, memo, partitions, stored
 from include.audit import AuditEntry
 from include.clock import utc_now
-from include.config import Settings
+from include.config.settings import Settings
+from include.config.use_case import UseCase
+from include.config.use_case_file import find
 from include.engines import Guarded
 from include.errors import Busy, ConfigError, EvergreenError, MissingPartition
 from include.lake.tables import Lake, RehearsalLake
 from include.records import Lease, Partition, Records, StageResult
 from include.unseen import UNSEEN
-from include.usecase import UseCase
-from include.usecase_file import find
 from include.work import Outcome, Read, State, Work, lost
 
 log = logging.getLogger(__name__)

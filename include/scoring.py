@@ -16,7 +16,8 @@ import pyarrow as pa
 from include import featuresets, frames, partitions
 from include.audit import AuditEntry
 from include.clock import utc_now
-from include.config import Settings
+from include.config.settings import Settings
+from include.config.use_case import UseCase
 from include.errors import ConfigError, EvergreenError, MissingPartition, SourceError
 from include.featuresets import FeatureSet
 from include.lake.digests import digest
@@ -24,7 +25,6 @@ from include.lake.tables import Fence, Lake
 from include.predictor import Predictor
 from include.records import Model, Records
 from include.tables import scores_table
-from include.usecase import UseCase
 
 TABLE = "scores"
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")

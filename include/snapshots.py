@@ -22,12 +22,12 @@ import pyarrow as pa
 
 from include import partitions
 from include.arrival import is_newest, results
-from include.durations import format_duration, midnight
+from include.config.durations import format_duration, midnight
+from include.config.use_case_sources import Source
 from include.errors import SourceError
 from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP
 from include.sources import ARRIVED, FILE, ROW, Delivery
-from include.usecase_sources import Source
 from include.work import Work
 
 log = logging.getLogger(__name__)

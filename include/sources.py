@@ -24,13 +24,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from include.config import ROOT, Settings
+from include.config.names import ROWS, is_ours
+from include.config.settings import ROOT, Settings
+from include.config.use_case import UseCase
+from include.config.use_case_sources import Source
 from include.errors import ConfigError, SourceError
-from include.names import ROWS, is_ours
 from include.partitions import Period
 from include.sql_source import read_sql
-from include.usecase import UseCase
-from include.usecase_sources import Source
 
 FILE, ROW, ARRIVED, MALFORMED = "source_file", "source_row", "arrived_at", "malformed"
 REDRIVEN = "redriven://"  # begins the `source_file` of a row that comes out of quarantine; no file's name can begin so

@@ -11,12 +11,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from include.config import environment_secret
+from include.config.settings import environment_secret
+from include.config.use_case import UseCase
+from include.config.use_case_sources import Source, SqlQuery
 from include.errors import ConfigError, SourceError
 from include.lake.sql import connect, quote
 from include.partitions import Period
-from include.usecase import UseCase
-from include.usecase_sources import Source, SqlQuery
 
 ROWS = 50_000
 MARGIN = timedelta(days=2)

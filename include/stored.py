@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
+from include.config.use_case import UseCase
 from include.lake.digests import digest
 from include.lake.tables import Lake
 from include.records import StageResult
-from include.usecase import UseCase
 
 TIMES = ("event_timestamp", "created_timestamp")
 

@@ -23,8 +23,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO
 
-from include.config import Settings
-from include.config import settings as current_settings
+from include.config.settings import Settings
+from include.config.settings import settings as current_settings
 from include.environment import child_environment
 from include.errors import Busy, EvergreenError, Unavailable
 from include.preflight import check_ports, is_migrated, stamp_version

@@ -10,10 +10,10 @@ import hashlib
 
 import pyarrow as pa
 
+from include.config.use_case import UseCase
+from include.config.use_case_sources import Source
 from include.lake.sql import PARTITION, TIMESTAMP
 from include.lake.tables import Lake, plain_type
-from include.usecase import UseCase
-from include.usecase_sources import Source
 
 EVENT, CREATED = "event_timestamp", "created_timestamp"
 ARROW_TYPES = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from include.usecase_sources import UNIX, Source
+from include.config.use_case_sources import UNIX, Source
 
 _ZERO = r"( ?[+]00:?00)? ?([Uu][Tt][Cc]|[Gg][Mm][Tt])"
 _SHAPE = (

@@ -25,13 +25,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from include import featuresets, frames, labels, leaks, memo, partitions, predictor, registry, splits
+from include.config.use_case import UseCase
 from include.errors import EvergreenError, MissingPartition
 from include.fitting import Fitted, Parts, fit, out_of_fold_auc
 from include.lake.digests import combine, digest
 from include.records import Model, StageResult
 from include.records_schema import json_digest
 from include.tables import label_table, training_table
-from include.usecase import UseCase
 from include.work import Outcome, Read, Work
 
 NAME = "training"

@@ -17,7 +17,7 @@ from include.dag_defaults import finish, run_key, stage_report
 if TYPE_CHECKING:
     from airflow.sdk import Asset, Context
 
-    from include.usecase import UseCase
+    from include.config.use_case import UseCase
 
 FIRST_PAUSE, LONGEST_PAUSE = 15.0, 900.0
 Question = Callable[..., "dict[str, Any] | None"]

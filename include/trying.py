@@ -16,15 +16,15 @@ from pydantic import SecretStr
 
 from include import featuresets, frames, leaks, partitions, runner, visibility
 from include.clock import utc_now
-from include.config import Settings
-from include.durations import format_duration
+from include.config.durations import format_duration
+from include.config.settings import Settings
+from include.config.use_case import UseCase
 from include.engines import translated
 from include.errors import ConfigError, EvergreenError
 from include.lake.sql import connect, quote
 from include.lake.tables import Lake
 from include.records import Records, StageResult
 from include.tables import EVENT, label_schema, label_table
-from include.usecase import UseCase
 
 HEAD, SAMPLE = 5, 20_000
 PERIODS = 30  # partitions of decisions to look at, besides what they look back on and wait for

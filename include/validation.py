@@ -22,13 +22,13 @@ import pyarrow as pa
 
 from include import expectations, featuresets, findings, labels, memo, partitions
 from include.asof import AsOfViews
+from include.config.use_case import UseCase
 from include.curation import Judged, curated_digest, judge
 from include.errors import Busy, ConfigError, EvergreenError, MissingPartition
 from include.lake.digests import combine
 from include.lake.sql import connect
 from include.records import StageResult
 from include.tables import curated_table, label_schema, label_table
-from include.usecase import UseCase
 from include.work import Outcome, Read, Work, lost
 
 NAME = "validation"

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from include.asof import resolve_sql, tables_in
+from include.config.use_case import UseCase
 from include.lake.sql import connect, quote
 from include.lake.tables import Lake
-from include.usecase import UseCase
 
 if TYPE_CHECKING:
     from include.featuresets import FeatureSet

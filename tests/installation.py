@@ -9,12 +9,12 @@ from typing import Any
 
 from include import partitions, runner
 from include.clock import utc_now
-from include.config import ROOT, Settings
+from include.config.settings import ROOT, Settings
+from include.config.use_case import UseCase
+from include.config.use_case_file import find
 from include.lake.digests import digest
 from include.lake.tables import Lake
 from include.records import Mode, Records, StageResult, Target
-from include.usecase import UseCase
-from include.usecase_file import find
 
 DATA_STAGES = ("ingestion", "validation", "features")
 TO_JUDGEMENT = (*DATA_STAGES, "training", "evaluation")

@@ -13,15 +13,15 @@ import pyarrow as pa
 from deltalake import write_deltalake
 
 from include import featuresets, registry, runner
-from include.config import Settings
+from include.config.settings import Settings
+from include.config.use_case import UseCase
+from include.config.use_case_file import find
 from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP
 from include.lake.tables import Lake
 from include.records import AuditEntry, Mode, Model, Records, StageResult, Target
 from include.records_schema import ResultRow
 from include.tables import label_schema
-from include.usecase import UseCase
-from include.usecase_file import find
 from tests import stored
 
 NAME = "visits"

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-from include.config import Settings
+from include.config.settings import Settings
 
 HEADER = b"SQLite format 3\0"
 TOKEN = re.compile(rb"eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{16,}")  # a signed JSON web token: header, claims, signature

@@ -21,10 +21,10 @@ import httpx
 
 from include import deployment, online, partitions, predictor
 from include.clock import utc_now
-from include.config import ROOT, Settings
+from include.config.settings import ROOT, Settings
+from include.config.use_case_file import find
 from include.lake.tables import Lake
 from include.records import AuditEntry, Model, Opponent, Records, StageResult
-from include.usecase_file import find
 from include.work import Outcome, Work
 from tests.ports import free_port
 
@@ -207,7 +207,7 @@ class Node:
             "EVERGREEN_USECASES": self.settings.usecases,
             "EVERGREEN_NODE_PORT": str(self.settings.node_port),
         }
-        code = "import logging; logging.basicConfig(level='INFO'); from include.config import settings; "
+        code = "import logging; logging.basicConfig(level='INFO'); from include.config.settings import settings; "
         code += f"from include.gateway import serve\n{self._setup}\nserve(settings())"
         self.log = self.settings.home / "node.log"
         with self.log.open("ab") as log:

@@ -5,7 +5,7 @@ It imports no feast, mlflow, pandas, scikit-learn or airflow. `serve` runs it un
 
 from __future__ import annotations
 
-from include.config import Settings
+from include.config.settings import Settings
 
 
 def serve(settings: Settings) -> None:

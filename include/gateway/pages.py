@@ -7,8 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from include.config.use_case import UseCase
 from include.gateway.state import Loaded, Served
-from include.usecase import UseCase
 
 SECURITY = (
     (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"),

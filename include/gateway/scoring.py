@@ -10,13 +10,13 @@ from typing import Any
 
 import msgspec
 
+from include.config.use_case import UseCase
 from include.errors import ArtefactError, Unavailable
 from include.expiry import Calendar, is_expired, is_forgotten
 from include.gateway.protocol import Refusal
 from include.gateway.state import Loaded, Served
 from include.prediction_log import Prediction
 from include.predictor import InvalidFeature
-from include.usecase import UseCase
 
 MAX_TEXT = 1024
 _INT_LIMIT = 1 << 63

@@ -14,7 +14,7 @@ from typing import Any
 import uvicorn
 import uvloop
 
-from include.config import Settings
+from include.config.settings import Settings
 from include.errors import ConfigError, EvergreenError
 from include.gateway.app import App
 from include.gateway.protocol import EdgeProtocol, sweep

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from include.config.use_case import UseCase
 from include.online import OnlineReader, OnlineSet, Value
-from include.usecase import UseCase
 
 
 class Online:

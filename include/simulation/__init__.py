@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from include.durations import midnight
+from include.config.durations import midnight
 from include.errors import ConfigError
 from include.simulation import behaviour, feed
 from include.simulation.draws import Floats

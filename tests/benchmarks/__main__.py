@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from include.clock import utc_now
-from include.config import ROOT
+from include.config.settings import ROOT
 from include.memo import git_commit
 
 PARTS = ("stages", "orchestration")

@@ -29,13 +29,13 @@ from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import TableNotFoundError
 
 from include import partitions
-from include.config import ROOT, Settings
+from include.config.settings import ROOT, Settings
+from include.config.use_case import UseCase
+from include.config.use_case_sources import Source
 from include.expectations import limits
 from include.featuresets import current
 from include.fitting import parameters
 from include.simulation import arrivals
-from include.usecase import UseCase
-from include.usecase_sources import Source
 
 SQL = ROOT / "feature_repo" / "sql"
 TYPES = {

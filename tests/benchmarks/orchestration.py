@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from include.clock import utc_now
-from include.config import ROOT
+from include.config.settings import ROOT
 from tests.ports import free_ports
 
 LIMIT_TASK, LIMIT_HOP = 1.0, 1.5

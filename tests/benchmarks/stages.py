@@ -21,11 +21,11 @@ from typing import Any
 
 from include import partitions, runner
 from include.clock import utc_now
-from include.config import ROOT, Settings
+from include.config.settings import ROOT, Settings
+from include.config.use_case import UseCase
+from include.config.use_case_file import find
 from include.history import DATA_STAGES
 from include.records import Records
-from include.usecase import UseCase
-from include.usecase_file import find
 
 USE_CASE = "repayment"
 CHAIN = ("ingestion", "validation", "features", "training", "evaluation", "bento", "drift")

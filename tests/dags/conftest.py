@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from include.config import ROOT, settings
+from include.config.settings import ROOT, settings
 
 if TYPE_CHECKING:
     from airflow.dag_processing.dagbag import DagBag

@@ -14,7 +14,7 @@ import pytest
 
 from include import dag_defaults, deployment
 from include.airflow_api import ADMIN, password_file
-from include.config import settings
+from include.config.settings import settings
 from include.errors import Conflict, Unavailable
 from tests.serving import NAME, Desk, free_port
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from include.config import ROOT, settings
-from include.usecase_file import files
+from include.config.settings import ROOT, settings
+from include.config.use_case_file import files
 from include.waiting import DAG_OF
 from tests.dags.conftest import DAGS, parse
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from include import dag_defaults, triggers
-from include.config import settings
+from include.config.settings import settings
 from tests.judging import NAME, Bench, new_bench
 
 FIRST, SECOND = "2026-01-30", "2026-02-09"

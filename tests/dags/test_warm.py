@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import Any
 
-from include.config import ROOT
+from include.config.settings import ROOT
 
 LOOK = """
 import json, logging, sys, threading

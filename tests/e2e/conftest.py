@@ -16,10 +16,10 @@ import pytest
 
 from include.airflow_api import AirflowApi, Run
 from include.clock import utc_now
-from include.config import ROOT, Settings
+from include.config.settings import ROOT, Settings
+from include.config.use_case import UseCase
+from include.config.use_case_file import find
 from include.records import Records
-from include.usecase import UseCase
-from include.usecase_file import find
 from include.waiting import DAG_OF
 from tests.ports import free_ports
 

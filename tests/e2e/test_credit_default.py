@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from include.clock import utc_now
-from include.config import ROOT
+from include.config.settings import ROOT
 from tests.e2e.conftest import EVERY_DAG, Installation
 
 pytestmark = pytest.mark.e2e

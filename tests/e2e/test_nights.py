@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from include.clock import utc_now
-from include.config import Settings
+from include.config.settings import Settings
 from tests.e2e.conftest import EVERY_DAG, Installation
 from tests.installation import small_repayment
 from tests.ports import free_ports

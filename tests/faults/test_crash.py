@@ -11,7 +11,7 @@ import pytest
 
 from include import runner
 from include.clock import utc_now
-from include.config import Settings
+from include.config.settings import Settings
 from include.errors import Busy
 from include.records import Records
 from tests.faults import kill

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from include import runner
-from include.config import Settings
+from include.config.settings import Settings
 from include.online import OnlineReader, rows_digest
 from tests.faults import kill
 from tests.shop import DAY, HOUR, T0, Shop

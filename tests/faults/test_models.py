@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from include import predictor, registry
-from include.config import ROOT
+from include.config.settings import ROOT
 from include.errors import ArtefactError
 from include.predictor import Predictor
 from include.records import Records

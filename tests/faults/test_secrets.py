@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from include.config import ROOT, Settings
+from include.config.settings import ROOT, Settings
 from include.services import SERVICES, children
 from tests.installation import Installation, small_repayment
 from tests.scanning import Scanner

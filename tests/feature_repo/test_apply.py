@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from include.config import ROOT
+from include.config.settings import ROOT
 from include.errors import Conflict
 from include.online import OnlineReader
 from include.registry_feast import apply_registry, is_applied, service_name, store

@@ -12,8 +12,9 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from include import drafting, usecase_file
-from include.config import Settings
+from include import drafting
+from include.config import use_case_file
+from include.config.settings import Settings
 from include.errors import ConfigError
 from include.runner import STAGES
 from tests import stored
@@ -78,7 +79,7 @@ def loans(draft: tuple[Path, str]) -> Installation:
 
 
 def test_the_draft_guesses_the_roles_and_says_how_late_the_outcomes_are(draft: tuple[Path, str]) -> None:
-    case = usecase_file.parse(draft[1], folder=draft[0].parent)
+    case = use_case_file.parse(draft[1], folder=draft[0].parent)
     assert (case.entity.key, case.label.column, case.label.label_time) == ("loan_id", "charged_off", "label_timestamp")
     assert case.label.delay.days > 20 * 365, "the last outcome of a loan comes decades later: a person has to ask something else"
     assert "term" in case.feature_types, "no file says that a column was written after the outcome"

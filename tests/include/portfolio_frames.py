@@ -10,14 +10,14 @@ import duckdb
 import pyarrow as pa
 
 from include.asof import AsOfViews, resolve_sql
-from include.config import ROOT
-from include.durations import midnight
+from include.config.durations import midnight
+from include.config.settings import ROOT
+from include.config.use_case import UseCase
+from include.config.use_case_file import load
 from include.lake.tables import Lake
 from include.partitions import period
 from include.simulation import arrivals, true_probability
 from include.tables import curated_schema
-from include.usecase import UseCase
-from include.usecase_file import load
 
 
 @lru_cache(maxsize=1)

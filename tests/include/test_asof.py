@@ -9,12 +9,12 @@ import pytest
 
 from include import partitions
 from include.asof import AsOfViews, record_key, resolve_sql
+from include.config.use_case import UseCase
+from include.config.use_case_file import parse
 from include.errors import ConfigError
 from include.lake.sql import connect
 from include.lake.tables import Lake
 from include.tables import curated_schema
-from include.usecase import UseCase
-from include.usecase_file import parse
 
 US, DAY = timedelta(microseconds=1), timedelta(days=1)
 T0 = datetime(2026, 1, 1, tzinfo=UTC)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from include.asof_join import MATCHED, as_of_join
-from include.durations import period_start
+from include.config.durations import period_start
 from include.errors import EvergreenError
 from include.expiry import Calendar
 from include.lake.sql import TIMESTAMP, connect

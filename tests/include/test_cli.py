@@ -18,7 +18,7 @@ import pytest
 
 from include import scoring
 from include.cli import main
-from include.config import ROOT, settings
+from include.config.settings import ROOT, settings
 
 DAYS, ROWS = 8, 40
 START = datetime(2025, 3, 1, tzinfo=UTC)
@@ -393,7 +393,7 @@ def test_a_use_case_goes_its_way_by_commands(run: Run, tmp_path: Path) -> None:
 
 
 def test_no_library_reports_its_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    from include.telemetry import QUIET
+    from include.config.no_telemetry import QUIET
 
     for name in QUIET:
         monkeypatch.delenv(name, raising=False)

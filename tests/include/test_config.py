@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from include.config import Settings
+from include.config.settings import Settings
 
 SECRETS = {
     "EVERGREEN_RECORDS_URL": "postgresql://evergreen:hunter2-records@db/evergreen",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from include import featuresets, frames, partitions
-from include.config import ROOT, Settings
+from include.config.settings import ROOT, Settings
 from tests import stored
 from tests.installation import Installation
 

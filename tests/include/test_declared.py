@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from include import checking, declared, names
+from include import checking, declared
+from include.config import names
+from include.config.use_case_file import parse
 from include.errors import ConfigError
-from include.usecase_file import parse
 from tests.intake import GOOD, HEAD, Intake
 
 YAML = """name: shop

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from include.config.use_case_sources import Source
 from include.errors import SourceError
 from include.sources import FileReader, dialect, files_of
-from include.usecase_sources import Source
 from tests.include.test_sources import HEADER, ROW, case, texts
 
 DECLARED = ["id", "day", "amount", "note"]
@@ -221,7 +221,7 @@ def test_what_a_writer_leaves_beside_its_parts_is_passed_over(reader: FileReader
     (out / "_temporary").mkdir(parents=True)
     for name in ("part-0.csv", "_SUCCESS", "_metadata", ".part-0.csv.crc", "_temporary/part-9.csv"):
         (out / name).write_text(f"{HEADER}\n{ROW}\n")
-    from include.config import Settings
+    from include.config.settings import Settings
 
     for path, expected in (
         ("out/", ["out/part-0.csv"]),
@@ -247,7 +247,7 @@ def test_a_source_declares_its_dialect(tmp_path: Path) -> None:
     orders = use_case.sources["orders"].model_copy(update={"columns": Source.model_validate(
         {"path": "x", "key": ["order_id"], "columns": declared}).columns})  # fmt: skip
     from include import partitions
-    from include.config import Settings
+    from include.config.settings import Settings
     from include.sources import read as read_source
 
     changed = use_case.model_copy(update={"sources": {"orders": orders}})

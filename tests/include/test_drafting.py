@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from include import checking, drafting, usecase_file
+from include import checking, drafting
+from include.config import use_case_file
 from include.errors import ConfigError, SourceError
 
 
@@ -48,7 +49,7 @@ def applications(path: Path, rows: int = 300) -> Path:
 
 def test_entities_that_repeat(tmp_path: Path) -> None:
     name, text = drafting.draft(visits(tmp_path / "visits.csv"))
-    case = usecase_file.parse(text, folder=tmp_path)
+    case = use_case_file.parse(text, folder=tmp_path)
     source = case.sources["rows"]
     assert name == case.name == "visits"
     assert case.entity.key == "customer_id"
@@ -66,7 +67,7 @@ def test_entities_that_repeat(tmp_path: Path) -> None:
 
 def test_each_entity_once_with_its_label_on_the_row(tmp_path: Path) -> None:
     _, text = drafting.draft(applications(tmp_path / "applications.csv"))
-    case = usecase_file.parse(text, folder=tmp_path)
+    case = use_case_file.parse(text, folder=tmp_path)
     assert (case.entity.key, case.entity.type) == ("application_id", "string")
     assert case.sources["rows"].columns["default_payment"].type == "bool"
     assert case.label.column == "default_payment"
@@ -99,7 +100,7 @@ def test_parquet_keeps_its_types(tmp_path: Path) -> None:
         }
     )
     pq.write_table(table, tmp_path / "users.parquet")
-    case = usecase_file.parse(drafting.draft(tmp_path / "users.parquet")[1], folder=tmp_path)
+    case = use_case_file.parse(drafting.draft(tmp_path / "users.parquet")[1], folder=tmp_path)
     assert case.label.column == "churned"
     assert case.feature_types == {"score": "float64", "vip": "bool"}
     assert case.sources["rows"].columns["timestamp"].type == "timestamp"
@@ -112,7 +113,7 @@ def test_what_a_person_knows_is_taken(tmp_path: Path) -> None:
     table = write(tmp_path / "t.csv", ["a", "b", "seen", "start_date", "up", "down"], rows)
     with pytest.raises(ConfigError, match="name it with --label"):
         drafting.draft(table)
-    case = usecase_file.parse(drafting.draft(table, key="b", time="seen", label="down")[1], folder=tmp_path)
+    case = use_case_file.parse(drafting.draft(table, key="b", time="seen", label="down")[1], folder=tmp_path)
     assert (case.entity.key, case.sources["rows"].event_time, case.label.column) == ("b", "seen", "down")
     with pytest.raises(ConfigError, match="--entity 'c': no such column"):
         drafting.draft(table, key="c")
@@ -123,7 +124,7 @@ def test_codes_with_leading_zeros_stay_text_and_misfits_are_named(tmp_path: Path
         [n, f"2025-01-{1 + n % 28:02}", f"{n % 9:04}", n if n != 7 else "seven", n % 2] for n in range(500)
     ]
     _, text = drafting.draft(write(tmp_path / "t.csv", ["id", "date", "zip", "n", "label"], rows))
-    case = usecase_file.parse(text, folder=tmp_path)
+    case = use_case_file.parse(text, folder=tmp_path)
     assert case.sources["rows"].columns["zip"].type == "string"
     assert case.sources["rows"].columns["n"].type == "int64"
     assert "1 value(s) do not fit and would go to quarantine" in text
@@ -135,7 +136,7 @@ def test_hostile_headers_and_values_reach_neither_yaml_nor_sql(tmp_path: Path) -
         [n, f"2025-01-{1 + n % 28:02}", n, n, "=cmd|x", n, "'); --", n % 5, n % 3, n % 2] for n in range(100)
     ]
     _, text = drafting.draft(write(tmp_path / "t.csv", header, rows))
-    case = usecase_file.parse(text, folder=tmp_path)
+    case = use_case_file.parse(text, folder=tmp_path)
     source = case.sources["rows"]
     assert {column.header or name for name, column in source.columns.items()} == set(header)
     assert source.columns["partition_value"].header == "partition"

@@ -13,7 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from include import drift, drift_report, featuresets, prediction_log, predictions, runner
-from include.config import Settings
+from include.config.settings import Settings
+from include.config.use_case import UseCase
+from include.config.use_case_file import find
 from include.errors import MissingPartition
 from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP
@@ -21,8 +23,6 @@ from include.lake.tables import Lake
 from include.prediction_log import Prediction, PredictionLog
 from include.psi import Stability
 from include.records import Model, Records, StageResult
-from include.usecase import UseCase
-from include.usecase_file import find
 
 KEYS = [f"2026-01-{day:02}" for day in range(1, 8)]
 AT = datetime(2026, 2, 1, tzinfo=UTC)

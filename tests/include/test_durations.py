@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from include.durations import format_duration, lag_after_event, parse_duration
+from include.config.durations import format_duration, lag_after_event, parse_duration
 
 
 @pytest.mark.parametrize(

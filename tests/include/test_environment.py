@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from include.config import Settings
+from include.config.settings import Settings
 from include.environment import child_environment, ensure_password
 
 NOISE = {

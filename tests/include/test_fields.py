@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from include import expectations, runner, usecase_file
-from include.usecase import UseCase
-from include.usecase_sources import Strict
+from include import expectations, runner
+from include.config import use_case_file
+from include.config.use_case import UseCase
+from include.config.use_case_sources import Strict
 from tests.intake import GOOD, HEAD, Intake
 from tests.judging import NAME, Bench, new_bench
 
@@ -56,7 +57,7 @@ class Recorded:
 
     def find(self, name: str, folders: list[Path]) -> UseCase:
         """Return a use case whose parts are known by their place."""
-        use_case = usecase_file.find(name, folders)
+        use_case = use_case_file.find(name, folders)
         self._kept.append(use_case)  # as long as it lives no other object has its id
         self._place(use_case, "")
         return use_case

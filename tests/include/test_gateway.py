@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from include.config import ROOT
+from include.config.settings import ROOT
 from include.prediction_log import closed_segments, read
 from tests.serving import NAME, NOW, ROW, Desk, Node
 

@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from include import drafting, usecase_file
+from include import drafting
+from include.config import use_case_file
 from include.errors import ConfigError
 from include.guessing import guess, written
 from include.lake.sql import connect
@@ -168,7 +169,7 @@ def test_a_draft_never_blocks_on_the_table_that_it_was_made_from(tmp_path: Path,
     lines = "".join(f"{n % 43},2025-01-{n % 28 + 1:02},{amounts(n)},{n % 2}\n" for n in range(400))
     path = _table(tmp_path, lines)
     _, text = drafting.draft(path)
-    source = usecase_file.parse(text, folder=tmp_path).sources["rows"]
+    source = use_case_file.parse(text, folder=tmp_path).sources["rows"]
     worst = Table(path).worst(source, "day")
     assert worst.share == pytest.approx(share)
     assert source.max_bad >= worst.share
@@ -192,7 +193,7 @@ def test_a_file_without_a_header_keeps_its_first_row(tmp_path: Path) -> None:
     path = tmp_path / "t.data"
     path.write_text("".join(f"{n % 43}; 2025-01-{n % 28 + 1:02}; {n * 7 % 90},5; {n % 2}\n" for n in range(400)))
     _, text = drafting.draft(path, key="c1")
-    source = usecase_file.parse(text, folder=tmp_path).sources["rows"]
+    source = use_case_file.parse(text, folder=tmp_path).sources["rows"]
     assert (source.header, source.separator, source.columns["c3"].decimal) == (False, ";", ",")
     assert 'from "t.data" (400 rows)' in text
 
@@ -202,4 +203,4 @@ def test_a_draft_counts_lines_that_are_no_rows_and_times_that_cannot_be_read(tmp
     _, text = drafting.draft(_table(tmp_path, lines + "broken\n"))
     assert "1 line(s) could not be split" in text
     assert 'would go to quarantine: "soon"' in text
-    assert usecase_file.parse(text, folder=tmp_path).sources["rows"].max_bad > 0.05
+    assert use_case_file.parse(text, folder=tmp_path).sources["rows"].max_bad > 0.05

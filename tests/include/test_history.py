@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from include import history
+from include.config.use_case import UseCase
+from include.config.use_case_file import parse
 from include.errors import ConfigError
 from include.records import Records, StageResult
-from include.usecase import UseCase
-from include.usecase_file import parse
 from tests.intake import GOOD, HEAD, Intake
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pytest
 
 from include import labels
+from include.config.use_case import UseCase
+from include.config.use_case_file import parse
 from include.errors import ConfigError
 from include.lake.sql import connect
 from include.tables import curated_schema
-from include.usecase import UseCase
-from include.usecase_file import parse
 
 T0 = datetime(2026, 1, 1, 10, tzinfo=UTC)
 HOUR = timedelta(hours=1)

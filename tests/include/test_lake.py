@@ -14,11 +14,11 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from include.config.use_case_file import parse
 from include.errors import Busy, EvergreenError, SourceError
 from include.lake.digests import combine, digest
 from include.lake.sql import connect
 from include.lake.tables import Fence, Lake, RehearsalLake
-from include.usecase_file import parse
 
 
 def table(*ids: int, **columns: list[object]) -> pa.Table:

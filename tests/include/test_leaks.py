@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 
 from include import evaluation_report, fitting, leaks
-from include.config import Settings
+from include.config.settings import Settings
+from include.config.use_case import UseCase
+from include.config.use_case_file import parse
 from include.errors import ConfigError
 from include.leaks import Findings
 from include.predictor import Feature, Schema, encode
-from include.usecase import UseCase
-from include.usecase_file import parse
 
 DATA = Settings().data_dir
 TYPES = {pa.int64(): "int64", pa.float64(): "float64", pa.bool_(): "bool", pa.string(): "string"}

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import text, update
 
-from include.config import ROOT
+from include.config.settings import ROOT
 from include.errors import Busy
 from include.leases import Lease
 from include.records import Records, StageResult

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from include import memo, usecase_file
-from include.config import ROOT
+from include import memo
+from include.config import use_case_file
+from include.config.settings import ROOT
 from tests.shop import YAML
 
 TEXT = YAML.replace("source: visits\n", "sql: shop/orders.sql\n")
@@ -33,7 +34,7 @@ def key(**changes: object) -> str:
     arguments: dict = {
         "stage": "validation",
         "code": memo.code_digest("include.memo"),
-        "use_case": usecase_file.parse(TEXT),
+        "use_case": use_case_file.parse(TEXT),
         "fields": ("sources", "label.delay", "features"),
         "libraries": ("duckdb",),
         "reads": [("shop/raw/orders", "2026-01-01", "sha256:a")],
@@ -85,7 +86,7 @@ def test_an_edited_reader_of_files_misses(tree: Path, module: str) -> None:
 
 
 def test_blanks_around_the_name_of_a_query_hide_nothing(tree: Path) -> None:
-    spaced = usecase_file.parse(TEXT.replace("sql: shop/orders.sql", 'sql: " shop/orders.sql "'))
+    spaced = use_case_file.parse(TEXT.replace("sql: shop/orders.sql", 'sql: " shop/orders.sql "'))
     before = key(use_case=spaced)
     (tree / "feature_repo" / "sql" / "shop" / "orders.sql").write_text("SELECT 3")
     assert key(use_case=spaced) != before
@@ -105,8 +106,8 @@ def test_sql_counts_by_its_content(tree: Path) -> None:
 
 def test_only_declared_fields_count(tree: Path) -> None:
     before = key()
-    assert key(use_case=usecase_file.parse(TEXT.replace("owner: shop-team", "owner: somebody"))) == before
-    assert key(use_case=usecase_file.parse(TEXT.replace("delay: 5d", "delay: 4d"))) != before
+    assert key(use_case=use_case_file.parse(TEXT.replace("owner: shop-team", "owner: somebody"))) == before
+    assert key(use_case=use_case_file.parse(TEXT.replace("delay: 5d", "delay: 4d"))) != before
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from include import checking, featuresets, frames, leaks, names, psi, quarantine
-from include.config import ROOT
+from include import checking, featuresets, frames, leaks, psi, quarantine
+from include.config import names
+from include.config.settings import ROOT
+from include.config.use_case import UseCase
+from include.config.use_case_file import parse
 from include.errors import ConfigError
 from include.partitions import period
 from include.records import Records
-from include.usecase import UseCase
-from include.usecase_file import parse
 from tests.installation import Installation
 
 DAYS, ROWS = ("2026-01-01", "2026-01-02"), 60

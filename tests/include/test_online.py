@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from include.config import ROOT
+from include.config.settings import ROOT
 from include.errors import Busy, Conflict, Unavailable
 from include.online import OnlineReader, OnlineSet, Value, pack, publish, rows_digest
 

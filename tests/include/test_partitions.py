@@ -7,14 +7,15 @@ from itertools import pairwise
 
 import pytest
 
-from include import partitions, usecase
+from include import partitions
+from include.config import use_case
 from include.errors import ConfigError
 
 US = timedelta(microseconds=1)
 
 
-def case(cadence: str = "day", cut_off: str = "0s", first: str = "2024-01-01", last: str | None = None) -> usecase.UseCase:
-    return usecase.UseCase.model_validate(
+def case(cadence: str = "day", cut_off: str = "0s", first: str = "2024-01-01", last: str | None = None) -> use_case.UseCase:
+    return use_case.UseCase.model_validate(
         {
             "name": "shop",
             "cadence": cadence,

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from include.config import ROOT
+from include.config.settings import ROOT
 from include.errors import Unavailable
 from include.prediction_log import Prediction, PredictionLog, closed_segments, folder, forget, read, recover
 

@@ -17,11 +17,11 @@ import pyarrow as pa
 import pytest
 
 from include import fitting, predictor, splits
-from include.config import ROOT
+from include.config.settings import ROOT
+from include.config.use_case_file import parse
 from include.errors import ArtefactError
 from include.fitting import Fitted
 from include.predictor import InvalidFeature, Predictor
-from include.usecase_file import parse
 from tests.judging import KNOBS, YAML, simulate
 
 USE_CASE = parse(YAML.format(**{**KNOBS, "more": ", member: bool"}))

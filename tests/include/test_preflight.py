@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from include import preflight
-from include.config import Settings
+from include.config.settings import Settings
 from include.errors import ConfigError, Unavailable
 from tests.ports import free_port
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from include import psi
-from include.config import ROOT
+from include.config.settings import ROOT
 
 
 def table(**columns: object) -> pa.Table:

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 
 from include import audit, migrations
 from include.audit import AuditEntry
-from include.config import ROOT
+from include.config.settings import ROOT
 from include.errors import Busy, ConfigError, Unavailable
 from include.records import Records, StageResult
 from include.records_schema import HEAD, VERSION_TABLE, Base, ResultRow

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from include import registry
-from include.config import ROOT, Settings
+from include.config.settings import ROOT, Settings
 from include.errors import ConfigError, Unavailable
 from include.fitting import Fitted
 from include.predictor import digest_of
@@ -154,7 +154,9 @@ def test_a_database_server_that_does_not_answer_is_named_without_its_password(tm
 
 @pytest.mark.slow
 def test_two_processes_may_make_the_tables_of_one_postgresql_database_at_once(tmp_path: Path, postgres_url: str) -> None:
-    code = "from include import registry; from include.config import settings; import mlflow; registry.prepare(settings())"
+    code = (
+        "from include import registry; from include.config.settings import settings; import mlflow; registry.prepare(settings())"
+    )
     environment = {**os.environ, "EVERGREEN_MLFLOW_URI": postgres_url, "EVERGREEN_HOME": str(tmp_path)}
     started = [
         subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)

@@ -17,7 +17,8 @@ import pytest
 
 from include import featuresets, frames, materialization, online, partitions, runner
 from include.clock import utc_now
-from include.config import Settings
+from include.config.settings import Settings
+from include.config.use_case_file import find
 from include.gateway import scoring
 from include.gateway.state import Loaded, Online, Served
 from include.lake.digests import digest
@@ -25,7 +26,6 @@ from include.lake.sql import TIMESTAMP
 from include.lake.tables import Lake
 from include.records import Records, StageResult
 from include.tables import curated_schema, curated_table
-from include.usecase_file import find
 
 DAY, HOUR, US = timedelta(days=1), timedelta(hours=1), timedelta(microseconds=1)
 SOURCE = """

@@ -11,10 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from include import checking, drafting, leaks, usecase_file
+from include import checking, drafting, leaks
+from include.config import use_case_file
+from include.config.use_case import UseCase
 from include.errors import ConfigError
 from include.free_text import hardly_repeats
-from include.usecase import UseCase
 
 Rows = dict[str, list[Any]]
 N = 300
@@ -41,7 +42,7 @@ def drafted(folder: Path, rows: Rows, **options: str) -> tuple[UseCase, str]:
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([list(rows), *zip(*rows.values(), strict=True)])
     text = drafting.draft(path, **options)[1]
-    use_case = usecase_file.parse(text, folder=folder)
+    use_case = use_case_file.parse(text, folder=folder)
     assert list(checking.problems(use_case)) == []
     return use_case, text
 

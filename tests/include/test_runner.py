@@ -13,7 +13,7 @@ import pytest
 
 from include import runner
 from include.clock import utc_now
-from include.config import Settings
+from include.config.settings import Settings
 from include.errors import Busy, ConfigError, EvergreenError, MissingPartition, SourceError
 from include.lake.digests import digest
 from include.lake.tables import Lake

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from include.audit import AuditEntry
-from include.config import ROOT
+from include.config.settings import ROOT
 from include.errors import Conflict, EvergreenError
 from include.records import Model, Opponent, Records, Route
 

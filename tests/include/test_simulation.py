@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pytest
 
 from include import simulation
-from include.durations import midnight
+from include.config.durations import midnight
 from include.errors import ConfigError
 from include.simulation import behaviour, feed
 from include.simulation.portfolio import FIRST_ACCOUNT, due, open_book

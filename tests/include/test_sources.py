@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from include import partitions
-from include.config import Settings
+from include.config.settings import Settings
+from include.config.use_case import UseCase
+from include.config.use_case_file import parse
 from include.errors import ConfigError, SourceError
 from include.sources import FileReader, read
-from include.usecase import UseCase
-from include.usecase_file import parse
 
 YAML = """
 name: shop

@@ -6,9 +6,10 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from include import sql_tree, usecase_file
+from include import sql_tree
 from include.asof import SQL_FOLDER, AsOfViews, resolve_sql, tables_in
-from include.config import ROOT
+from include.config import use_case_file
+from include.config.settings import ROOT
 from include.errors import ConfigError
 from include.lake.sql import connect
 from include.lake.tables import Lake
@@ -175,7 +176,7 @@ def test_the_shipped_queries_pass() -> None:
     files = sorted(SQL_FOLDER.rglob("*.sql"))
     assert len(files) > 4
     for name in ("repayment", "credit_default"):
-        use_case = usecase_file.load(ROOT / "include" / "usecases" / f"{name}.yaml")
+        use_case = use_case_file.load(ROOT / "include" / "usecases" / f"{name}.yaml")
         for text in [use_case.label.sql, *(view.sql for view in use_case.features.values())]:
             if text is not None:
                 assert tables_in(resolve_sql(use_case, text)) <= set(use_case.sources)
@@ -194,7 +195,7 @@ def test_the_parser_is_built_in_and_nothing_is_fetched() -> None:
 
 
 def test_the_time_zone_of_a_query_is_utc_and_locked(tmp_path: Path) -> None:
-    use_case = usecase_file.load(ROOT / "include" / "usecases" / "repayment.yaml")
+    use_case = use_case_file.load(ROOT / "include" / "usecases" / "repayment.yaml")
     con = connect(alone=True)
     with AsOfViews(con, Lake(str(tmp_path)), use_case, keys=[], sources=[]):
         assert con.execute("SELECT CAST(TIMESTAMPTZ '2026-01-01 23:30:00+00' AS DATE)::VARCHAR").fetchone() == ("2026-01-01",)

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 
 from include.asof import AsOfViews
+from include.config.use_case_file import find
 from include.lake.tables import Lake
 from include.tables import curated_schema, curated_table
-from include.usecase_file import find
 from tests.intake import GOOD, HEAD, Intake
 
 SHOPS = """

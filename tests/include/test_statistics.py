@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from include import gate, statistics
+from include.config.use_case import Gates
 from include.statistics import Interval
-from include.usecase import Gates
 
 
 def sample(count: int = 3000, seed: int = 3) -> tuple[statistics.Numbers, statistics.Numbers, statistics.Numbers]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from include.config import ROOT, Settings
+from include.config.settings import ROOT, Settings
 from include.errors import Busy
 from include.processes import Born
 from include.supervisor import Supervisor, running, stop

@@ -15,10 +15,10 @@ import pytest
 from pyarrow import csv
 
 from include import fitting, leaks, predictor, registry, splits
-from include.config import Settings
+from include.config.settings import Settings
+from include.config.use_case import Split, UseCase
+from include.config.use_case_file import parse
 from include.errors import ConfigError, EvergreenError, MissingPartition, SourceError
-from include.usecase import Split, UseCase
-from include.usecase_file import parse
 from tests import stored
 from tests.judging import KNOBS, NAME, YAML, Bench, new_bench, simulate
 

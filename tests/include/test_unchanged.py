@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from include import memo, runner
-from include.config import ROOT
+from include.config.settings import ROOT
 from include.errors import RestatementRefused, SourceError
 from tests.installation import Installation, small_repayment
 from tests.intake import GOOD, HEAD, Intake

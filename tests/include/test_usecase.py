@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from include import usecase_file
+from include.config import use_case_file
 from include.errors import ConfigError
 
 MINIMAL = """\
@@ -39,12 +39,12 @@ features:
 
 def refused(text: str) -> str:
     with pytest.raises(ConfigError) as caught:
-        usecase_file.parse(text, where="shop.yaml")
+        use_case_file.parse(text, where="shop.yaml")
     return str(caught.value)
 
 
 def test_a_short_file_is_enough_and_defaults_come_from_the_model() -> None:
-    case = usecase_file.parse(MINIMAL)
+    case = use_case_file.parse(MINIMAL)
     assert case.history.first == date(2025, 1, 1)
     assert case.label.delay == timedelta(days=30)
     assert case.monitoring.psi == 0.2
@@ -105,7 +105,7 @@ def test_deep_nesting_is_refused_at_the_cap_not_at_the_stack(opening: str) -> No
     begin = time.perf_counter()
     message = refused("a: " + opening * 20_000)
     assert time.perf_counter() - begin < 2
-    assert f"nested deeper than {usecase_file.MAX_DEPTH} levels" in message
+    assert f"nested deeper than {use_case_file.MAX_DEPTH} levels" in message
 
 
 @pytest.mark.parametrize(
@@ -124,11 +124,11 @@ def test_tags_are_refused_and_construct_nothing(value: str) -> None:
 
 
 def test_size_is_capped_in_text_and_on_disk(tmp_path: Path) -> None:
-    assert "larger than 256 KB" in refused("# " + "x" * usecase_file.MAX_BYTES)
+    assert "larger than 256 KB" in refused("# " + "x" * use_case_file.MAX_BYTES)
     path = tmp_path / "big.yaml"
-    path.write_text("# " + "x" * usecase_file.MAX_BYTES)
+    path.write_text("# " + "x" * use_case_file.MAX_BYTES)
     with pytest.raises(ConfigError, match="larger than 256 KB"):
-        usecase_file.load(path)
+        use_case_file.load(path)
 
 
 @pytest.mark.parametrize(
@@ -173,12 +173,12 @@ def test_a_name_that_is_no_name_never_reaches_the_disk(name: str, tmp_path: Path
     (tmp_path / "uc").mkdir()
     (tmp_path / "shop.yaml").write_text(MINIMAL)
     with pytest.raises(ConfigError, match="is no use case name"):
-        usecase_file.find(name, [tmp_path / "uc"])
+        use_case_file.find(name, [tmp_path / "uc"])
 
 
 def test_templates_and_shell_in_free_text_stay_text() -> None:
     title = "{{ 7 * 7 }} ${jndi:ldap://x} $(touch x) `id`; drop table x"
-    assert usecase_file.parse(MINIMAL + f"title: '{title}'\n").title == title
+    assert use_case_file.parse(MINIMAL + f"title: '{title}'\n").title == title
 
 
 @pytest.mark.parametrize("column", ['a"; drop table x; --', "a b", "1a", "a-b", "{{a}}"])
@@ -199,25 +199,25 @@ def test_find_reads_the_first_folder_that_has_it_and_lists_what_there_is(tmp_pat
     first.mkdir()
     second.mkdir()
     (second / "shop.yaml").write_text(MINIMAL)
-    found = usecase_file.find("shop", [first, second])
+    found = use_case_file.find("shop", [first, second])
     assert found.folder == second.resolve()
     with pytest.raises(ConfigError, match=re.escape("there are ['shop']")):
-        usecase_file.find("other", [first, second])
+        use_case_file.find("other", [first, second])
     (first / "shop.yaml").write_text(MINIMAL + "title: nearer\n")
-    assert usecase_file.find("shop", [first, second]).title == "nearer"
+    assert use_case_file.find("shop", [first, second]).title == "nearer"
 
 
 def test_the_file_must_carry_the_name_of_its_use_case(tmp_path: Path) -> None:
     path = tmp_path / "store.yaml"
     path.write_text(MINIMAL)
     with pytest.raises(ConfigError, match=re.escape("call the file shop.yaml")):
-        usecase_file.load(path)
+        use_case_file.load(path)
 
 
 def test_a_missing_or_undecodable_file_is_a_config_error(tmp_path: Path) -> None:
     path = tmp_path / "shop.yaml"
     with pytest.raises(ConfigError, match="cannot be read"):
-        usecase_file.load(path)
+        use_case_file.load(path)
     path.write_bytes(b"name: \xff\xfe")
     with pytest.raises(ConfigError, match="cannot be read as UTF-8"):
-        usecase_file.load(path)
+        use_case_file.load(path)

@@ -11,12 +11,12 @@ import pytest
 from pydantic import ValidationError
 
 from include import checking
+from include.config.use_case_sources import Column, Source
 from include.contract import judged_query, mixed_zones_query
 from include.errors import ConfigError
 from include.expectations import own_told
 from include.lake.sql import connect
 from include.quarantine import _guarded
-from include.usecase_sources import Column, Source
 from include.values import typed
 from tests.intake import COLUMNS, YAML
 

@@ -15,12 +15,12 @@ import pyarrow as pa
 import pytest
 
 from include import fitting, splits, statistics
-from include.config import Settings
-from include.durations import parse_duration
+from include.config.durations import parse_duration
+from include.config.settings import Settings
+from include.config.use_case import UseCase
+from include.config.use_case_file import parse
 from include.lake.sql import TIMESTAMP
 from include.predictor import Predictor, digest_of
-from include.usecase import UseCase
-from include.usecase_file import parse
 
 DATA = Settings().data_dir
 YAML = """name: published

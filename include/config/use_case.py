@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from include.durations import Duration, lag_after_event, period_start
-from include.names import ColumnName, Name
-from include.usecase_sources import History, Share, Source, Strict
+from include.config.durations import Duration, lag_after_event, period_start
+from include.config.names import ColumnName, Name
+from include.config.use_case_sources import History, Share, Source, Strict
 
 
 def _as_text(value: object) -> object:

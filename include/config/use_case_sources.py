@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from include.durations import Duration, lag_after_event
-from include.names import COLUMN, ColumnName
+from include.config.durations import Duration, lag_after_event
+from include.config.names import COLUMN, ColumnName
 
 Share = Annotated[float, Field(ge=0, le=1)]
 ColumnType = Literal["int64", "float64", "string", "bool", "timestamp", "date"]

@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from include.config.names import NAME
+from include.config.use_case import UseCase
 from include.errors import ConfigError
-from include.names import NAME
-from include.usecase import UseCase
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 12
