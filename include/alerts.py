@@ -44,7 +44,7 @@ def on_failure(context: Context) -> None:
 
 def is_live(address: str, use_case: str, key: str) -> bool:
     """Tell whether a failure of this partition is anybody's alarm: backfills never are."""
-    from include.records import Records
+    from include.records.records import Records
 
     row = Records.open(address).partition(use_case, key) if key else None
     return row is None or row.mode == "live"
@@ -52,9 +52,9 @@ def is_live(address: str, use_case: str, key: str) -> bool:
 
 def record(address: str, use_case: str, key: str, details: dict[str, Any]) -> None:
     """Append the failure to the audit chain."""
-    from include.audit import AuditEntry
     from include.clock import utc_now
-    from include.records import Records
+    from include.records.audit import AuditEntry
+    from include.records.records import Records
 
     entry = AuditEntry(action="task.failed", use_case=use_case, subject=key, actor="airflow", details=details, at=utc_now())
     Records.open(address).append(entry)

@@ -28,7 +28,7 @@ from include.errors import ConfigError, SourceError
 from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP, connect, quote
 from include.partitions import Period
-from include.records import StageResult
+from include.records.records import StageResult
 from include.sources import ARRIVED, FILE, ROW, Delivery, headers, partitioned
 from include.values import moment
 from include.work import Work

@@ -28,7 +28,7 @@ from include.errors import ArtefactError, MissingPartition, Unavailable
 from include.judged import judged_model, not_passed
 from include.lake.digests import combine
 from include.memo import lock_digest
-from include.records import Model
+from include.records.records import Model
 from include.work import Outcome, Read, Work
 
 log = logging.getLogger(__name__)

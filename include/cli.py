@@ -37,7 +37,7 @@ from include.errors import ConfigError, EvergreenError, MissingPartition, Source
 if TYPE_CHECKING:
     from include.config.settings import Settings
     from include.config.use_case import UseCase
-    from include.records import Mode, Records, Target
+    from include.records.records import Mode, Records, Target
     from include.runner import Report
 
 log = logging.getLogger(__name__)

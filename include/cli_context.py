@@ -13,7 +13,7 @@ from include.errors import ConfigError
 if TYPE_CHECKING:
     from include.config.settings import Settings
     from include.config.use_case import UseCase
-    from include.records import Records
+    from include.records.records import Records
 
 UseCaseArgument = Annotated[str, typer.Argument(metavar="USE_CASE", help="Name of a use case, such as repayment.")]
 UseCaseOption = Annotated[str, typer.Option("--use-case", "-u", metavar="NAME", help="Name of a use case, such as repayment.")]
@@ -40,7 +40,7 @@ def current_settings() -> Settings:
 
 def open_records(settings: Settings) -> Records:
     """Return the records, with their tables made or brought to this version."""
-    from include.records import Records
+    from include.records.records import Records
 
     settings.home.mkdir(parents=True, exist_ok=True)
     records = Records.open(settings.records_address)

@@ -23,7 +23,7 @@ from include.cli_context import (
 from include.errors import ConfigError, EvergreenError
 
 if TYPE_CHECKING:
-    from include.records import Records
+    from include.records.records import Records
 
 SourceName = Annotated[str | None, typer.Option("--source", metavar="NAME", help="Only rows of this source.")]
 Rule = Annotated[str | None, typer.Option("--rule", metavar="RULE", help="Only rows that failed it, such as 'age: below_min'.")]

@@ -218,7 +218,7 @@ def fill_gap(use_case: str) -> dict[str, Any]:
 
 def announce_result(stage: str, use_case: str, *, emits: Asset) -> dict[str, Any]:
     """Emit what is recorded of a stage, also where it was skipped, so that the next DAG can say why."""
-    from include.records import Records
+    from include.records.records import Records
 
     context = get_current_context()
     key = run_key(use_case, context)

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from include.errors import ArtefactError, Conflict, MissingPartition, Unavailable
 from include.judged import judged_model, not_passed
-from include.records import AuditEntry, Model, Records, Route
+from include.records.records import AuditEntry, Model, Records, Route
 from include.rollout import Readiness, answered, mirror, readiness, release_hold, rollback
 from include.work import Outcome, Read, Work
 

@@ -22,7 +22,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from include import drift_report, featuresets, frames, partitions, predictions, psi
-from include.audit import AuditEntry
 from include.config.durations import midnight
 from include.errors import ArtefactError
 from include.featuresets import FeatureSet, FeatureView
@@ -30,7 +29,8 @@ from include.judged import judgement
 from include.lake.digests import combine
 from include.lake.sql import connect, quote
 from include.psi import Stability
-from include.records import Model
+from include.records.audit import AuditEntry
+from include.records.records import Model
 from include.unseen import unreadable
 from include.work import Outcome, Read, Work
 

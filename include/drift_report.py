@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from include.config.use_case import UseCase
-from include.report_page import NONE, badge, card, document, header, number, tiles, write
+from include.reports.page import NONE, badge, card, document, header, number, tiles, write
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -19,15 +19,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from include import evaluation_report, featuresets, frames, gate, leaks, registry, report_page, splits, statistics
-from include.audit import AuditEntry
+from include import evaluation_report, featuresets, frames, gate, leaks, registry, splits, statistics
 from include.errors import EvergreenError, Unavailable
 from include.fitting import columns_of, labels_of
 from include.gate import Check, Judgement
 from include.lake.digests import combine, digest
 from include.predictor import Predictor
-from include.records import Model, Opponent, Route, StageResult
-from include.records_schema import json_digest
+from include.records.audit import AuditEntry
+from include.records.records import Model, Opponent, Route, StageResult
+from include.records.schema import json_digest
+from include.reports import page
 from include.statistics import Interval, Numbers
 from include.unseen import UNSEEN, unreadable
 from include.work import Outcome, Read, Work
@@ -413,7 +414,7 @@ def _outcome(
     path = work.settings.home / "reports" / work.use_case.name / work.key / "evaluation.html"
     told = {name: trained.outputs[name] for name in TOLD if name in trained.outputs}
     manifest: Mapping[str, Any] = told if model is None else {**model.manifest, **told}
-    report_page.write(path, evaluation_report.page(work.use_case, work.key, work.mode, outputs, manifest, pictures))
+    page.write(path, evaluation_report.page(work.use_case, work.key, work.mode, outputs, manifest, pictures))
     outputs["report"] = str(path)
     if model is not None:
         registry.log_verdict(

@@ -10,7 +10,7 @@ import numpy as np
 
 from include import statistics
 from include.config.use_case import UseCase
-from include.report_page import NONE, badge, card, document, facts, header, number, tiles, told
+from include.reports.page import NONE, badge, card, document, facts, header, number, tiles, told
 from include.statistics import Numbers
 
 SIZE, PAD = 300, 38

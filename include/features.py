@@ -24,7 +24,7 @@ from include.errors import Busy, ConfigError, MissingPartition
 from include.featuresets import FeatureSet, FeatureView
 from include.lake.digests import combine, digest
 from include.lake.sql import connect, quote
-from include.records import StageResult
+from include.records.records import StageResult
 from include.tables import curated_schema, curated_table
 from include.work import Outcome, Read, Work, lost
 

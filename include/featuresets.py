@@ -21,7 +21,7 @@ from include.config.durations import format_duration, parse_duration
 from include.config.use_case import UseCase
 from include.errors import ConfigError, MissingPartition
 from include.lake.sql import TIMESTAMP
-from include.records import Records, StageResult
+from include.records.records import Records, StageResult
 from include.visibility import Visible
 
 ARROW_TYPES = {"int64": pa.int64(), "float64": pa.float64(), "string": pa.string(), "bool": pa.bool_()}

@@ -32,7 +32,7 @@ _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=
 
 if TYPE_CHECKING:
     from include.featuresets import FeatureSet, FeatureView
-    from include.records import Records
+    from include.records.records import Records
 
 
 @dataclass(frozen=True)

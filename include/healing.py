@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from include.config.settings import Settings
     from include.config.use_case import UseCase
     from include.errors import Conflict
-    from include.records import Records
+    from include.records.records import Records
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def judge_again(settings: Settings, use_case: str, key: str, error: Conflict, *,
     Once for a model in a generation of the routing row: a judgement that changes nothing does not go round in circles.
     """
     from include.airflow_api import AirflowApi
-    from include.records import AuditEntry, Records
+    from include.records.records import AuditEntry, Records
 
     if error.judge_again is None:
         return False
@@ -111,7 +111,7 @@ def judge_again(settings: Settings, use_case: str, key: str, error: Conflict, *,
 
 def restart(api: AirflowApi, item: Restart, *, records: Records, actor: str) -> None:
     """Start one thing again over Airflow's REST API, and put that on the audit record."""
-    from include.records import AuditEntry
+    from include.records.records import AuditEntry
 
     if item.asset is None:
         api.trigger(f"{item.use_case}__ingest_data", key=item.key)

@@ -16,7 +16,7 @@ from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import find
 from include.errors import ConfigError, SourceError
-from include.records import Records
+from include.records.records import Records
 from include.work import Mode, Target
 
 log = logging.getLogger(__name__)

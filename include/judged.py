@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from include.errors import ArtefactError
-from include.records import Model, StageResult
+from include.records.records import Model, StageResult
 from include.work import Work
 
 

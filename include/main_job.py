@@ -23,7 +23,7 @@ from include.config.use_case import UseCase
 from include.config.use_case_file import files, find
 from include.environment import ensure_password
 from include.errors import EvergreenError, Unavailable
-from include.records import Records, StageResult
+from include.records.records import Records, StageResult
 from include.services import descriptions
 from include.supervisor import Stopped, Supervisor, migrate
 from include.waiting import CHAIN, DAG_OF

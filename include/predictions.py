@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from include import prediction_log
 from include.config.settings import Settings
 from include.lake.tables import Fence, Lake
-from include.records import Records
+from include.records.records import Records
 
 log = logging.getLogger(__name__)
 

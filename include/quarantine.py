@@ -23,7 +23,7 @@ from include.errors import ConfigError
 from include.lake.sql import PARTITION, connect, quote
 from include.lake.tables import Lake
 from include.partitions import period
-from include.records import Records
+from include.records.records import Records
 from include.redriven import recorded
 from include.sources import ARRIVED, FILE, MALFORMED, ROW, headers
 

@@ -18,7 +18,7 @@ from include.config.use_case import UseCase
 from include.config.use_case_file import find
 from include.errors import EvergreenError, MissingPartition, Unavailable
 from include.lake.tables import Lake
-from include.records import Lease, Records
+from include.records.records import Lease, Records
 from include.runner import stage_module
 from include.waiting import DAG_OF, Recorded, SeenRun, hopeless, is_coming, upstream
 from include.work import Work

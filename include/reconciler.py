@@ -27,7 +27,7 @@ from include.gateway.lane import Lane
 from include.gateway.state import Loaded, Online, Served
 from include.gateway.watch import Watch
 from include.prediction_log import recover
-from include.records import Model, Records, Route
+from include.records.records import Model, Records, Route
 
 log = logging.getLogger(__name__)
 

@@ -15,16 +15,16 @@ import numpy as np
 import pyarrow as pa
 from sqlalchemy import select
 
-from include import audit
 from include.arrival import content_digest
-from include.audit import AuditEntry
 from include.errors import Conflict
 from include.lake.digests import combine
 from include.lake.sql import TIMESTAMP
-from include.leases import Lease
 from include.partitions import Period
-from include.records import Records
-from include.records_schema import RedrivenRow, insert_missing, plain
+from include.records import audit
+from include.records.audit import AuditEntry
+from include.records.leases import Lease
+from include.records.records import Records
+from include.records.schema import RedrivenRow, insert_missing, plain
 from include.sources import ARRIVED, FILE, REDRIVEN, ROW
 from include.work import Work
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import pyarrow as pa
 
 from include import partitions, quarantine
-from include.audit import AuditEntry
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.contract import RULE, judged_query
@@ -21,7 +20,8 @@ from include.lake.digests import digest
 from include.lake.sql import PARTITION, connect
 from include.partitions import Period
 from include.quarantine import Row
-from include.records import Records
+from include.records.audit import AuditEntry
+from include.records.records import Records
 from include.redriven import Redriven, record, table
 from include.sources import FILE, ROW
 

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 from include.config.names import NAME
 from include.config.settings import Settings
 from include.errors import ConfigError, Unavailable
-from include.releases import Model, Route
+from include.records.routes import Model, Route
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from include.config.settings import ROOT, Settings
 from include.config.use_case import UseCase
 from include.expiry import Calendar
 from include.featuresets import FeatureSet, FeatureView
-from include.records import Records
+from include.records.records import Records
 
 if TYPE_CHECKING:
     import feast

@@ -10,7 +10,7 @@ from include.clock import utc_now
 from include.config.names import NAME
 from include.config.settings import Settings
 from include.errors import Busy, ConfigError, SourceError
-from include.records import AuditEntry, Records
+from include.records.records import AuditEntry, Records
 
 
 @dataclass(frozen=True)

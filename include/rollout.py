@@ -11,7 +11,7 @@ from typing import Any, Literal
 from include.clock import utc_now
 from include.config.settings import Settings, settings
 from include.errors import Conflict
-from include.records import AuditEntry, Observed, Records, Route
+from include.records.records import AuditEntry, Observed, Records, Route
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,6 @@ from datetime import datetime
 from typing import Any, Protocol, cast
 
 from include import declared, memo, partitions, stored
-from include.audit import AuditEntry
 from include.clock import utc_now
 from include.config.settings import Settings
 from include.config.use_case import UseCase
@@ -28,7 +27,8 @@ from include.config.use_case_file import find
 from include.engines import Guarded
 from include.errors import Busy, ConfigError, EvergreenError, MissingPartition
 from include.lake.tables import Lake, RehearsalLake
-from include.records import Lease, Partition, Records, StageResult
+from include.records.audit import AuditEntry
+from include.records.records import Lease, Partition, Records, StageResult
 from include.unseen import UNSEEN
 from include.work import Outcome, Read, State, Work, lost
 

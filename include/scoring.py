@@ -14,7 +14,6 @@ from typing import Any
 import pyarrow as pa
 
 from include import featuresets, frames, partitions
-from include.audit import AuditEntry
 from include.clock import utc_now
 from include.config.settings import Settings
 from include.config.use_case import UseCase
@@ -23,7 +22,8 @@ from include.featuresets import FeatureSet
 from include.lake.digests import digest
 from include.lake.tables import Fence, Lake
 from include.predictor import Predictor
-from include.records import Model, Records
+from include.records.audit import AuditEntry
+from include.records.records import Model, Records
 from include.tables import scores_table
 
 TABLE = "scores"

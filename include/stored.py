@@ -9,7 +9,7 @@ import pyarrow as pa
 from include.config.use_case import UseCase
 from include.lake.digests import digest
 from include.lake.tables import Lake
-from include.records import StageResult
+from include.records.records import StageResult
 
 TIMES = ("event_timestamp", "created_timestamp")
 

@@ -171,7 +171,7 @@ class Supervisor:
 
 def migrate(settings: Settings, *, say: Say = log.info) -> None:
     """Bring the databases to this version; at once where that was done before."""
-    from include.records import Records
+    from include.records.records import Records
 
     Records.open(settings.records_address).migrate()
     if is_migrated(settings.home):

@@ -29,8 +29,8 @@ from include.config.use_case import UseCase
 from include.errors import EvergreenError, MissingPartition
 from include.fitting import Fitted, Parts, fit, out_of_fold_auc
 from include.lake.digests import combine, digest
-from include.records import Model, StageResult
-from include.records_schema import json_digest
+from include.records.records import Model, StageResult
+from include.records.schema import json_digest
 from include.tables import label_table, training_table
 from include.work import Outcome, Read, Work
 

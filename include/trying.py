@@ -23,7 +23,7 @@ from include.engines import translated
 from include.errors import ConfigError, EvergreenError
 from include.lake.sql import connect, quote
 from include.lake.tables import Lake
-from include.records import Records, StageResult
+from include.records.records import Records, StageResult
 from include.tables import EVENT, label_schema, label_table
 
 HEAD, SAMPLE = 5, 20_000

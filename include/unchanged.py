@@ -15,7 +15,7 @@ from include import snapshots
 from include.arrival import reach
 from include.errors import EvergreenError
 from include.lake.digests import combine
-from include.records import StageResult
+from include.records.records import StageResult
 from include.sources import FileReader, files_of, partitioned, simulated
 from include.work import Work
 

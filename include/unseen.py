@@ -12,9 +12,9 @@ import duckdb
 from deltalake.exceptions import DeltaError
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from include.audit import AuditEntry
 from include.errors import ArtefactError, EvergreenError, SourceError, Unavailable
 from include.lake.digests import combine
+from include.records.audit import AuditEntry
 from include.work import Outcome, Work
 
 # A damaged or absent file, a store or database that does not answer, a time-out. OSError holds TimeoutError and Arrow's.

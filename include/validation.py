@@ -27,7 +27,7 @@ from include.curation import Judged, curated_digest, judge
 from include.errors import Busy, ConfigError, EvergreenError, MissingPartition
 from include.lake.digests import combine
 from include.lake.sql import connect
-from include.records import StageResult
+from include.records.records import StageResult
 from include.tables import curated_table, label_schema, label_table
 from include.work import Outcome, Read, Work, lost
 

@@ -10,12 +10,12 @@ from typing import Any, Literal
 from sqlalchemy.orm import Session
 
 from include import partitions
-from include.audit import AuditEntry
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.errors import Busy, MissingPartition
 from include.lake.tables import Fence, Lake
-from include.records import Lease, Records, StageResult
+from include.records.audit import AuditEntry
+from include.records.records import Lease, Records, StageResult
 
 # unreadable: a verdict rests on something that could not be read; it is no finding, and is tried again
 State = Literal["done", "held", "blocked", "skipped", "failed", "unreadable"]

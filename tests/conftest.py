@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from include.config.settings import Settings
-from include.records import Records
+from include.records.records import Records
 
 POSTGRES = os.environ.get("EVERGREEN_TEST_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres")
 

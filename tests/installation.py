@@ -14,7 +14,7 @@ from include.config.use_case import UseCase
 from include.config.use_case_file import find
 from include.lake.digests import digest
 from include.lake.tables import Lake
-from include.records import Mode, Records, StageResult, Target
+from include.records.records import Mode, Records, StageResult, Target
 
 DATA_STAGES = ("ingestion", "validation", "features")
 TO_JUDGEMENT = (*DATA_STAGES, "training", "evaluation")

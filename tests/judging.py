@@ -19,8 +19,8 @@ from include.config.use_case_file import find
 from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP
 from include.lake.tables import Lake
-from include.records import AuditEntry, Mode, Model, Records, StageResult, Target
-from include.records_schema import ResultRow
+from include.records.records import AuditEntry, Mode, Model, Records, StageResult, Target
+from include.records.schema import ResultRow
 from include.tables import label_schema
 from tests import stored
 

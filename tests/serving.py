@@ -24,7 +24,7 @@ from include.clock import utc_now
 from include.config.settings import ROOT, Settings
 from include.config.use_case_file import find
 from include.lake.tables import Lake
-from include.records import AuditEntry, Model, Opponent, Records, StageResult
+from include.records.records import AuditEntry, Model, Opponent, Records, StageResult
 from include.work import Outcome, Work
 from tests.ports import free_port
 

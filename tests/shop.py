@@ -16,7 +16,7 @@ from include.config.use_case_file import find
 from include.featuresets import FeatureSet, current
 from include.lake.digests import digest
 from include.lake.tables import Lake
-from include.records import AuditEntry, Mode, Model, Records, StageResult
+from include.records.records import AuditEntry, Mode, Model, Records, StageResult
 from include.tables import curated_schema, curated_table, label_schema
 
 T0 = datetime(2025, 1, 1, tzinfo=UTC)

@@ -18,7 +18,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from include.errors import ConfigError
-from include.records_schema import AuditHead, AuditRow, locked, to_json, words
+from include.records.schema import AuditHead, AuditRow, locked, to_json, words
 
 GENESIS = "0" * 64
 _PENDING = "audit"

@@ -27,9 +27,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from include.clock import utc_now
-from include.database import Database
 from include.errors import Busy, EvergreenError
-from include.records_schema import LeaseRow, insert_missing, locked
+from include.records.database import Database
+from include.records.schema import LeaseRow, insert_missing, locked
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.2

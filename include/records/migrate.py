@@ -1,4 +1,4 @@
-"""Alembic migrations of the records database, run by the program itself."""
+"""Brings the records database to this version by the Alembic migrations beside it, run by the program itself."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 
 from sqlalchemy import Connection, inspect, text
 
-from include.database import Database
 from include.errors import ConfigError
-from include.records_schema import HEAD, VERSION_TABLE
+from include.records.database import Database
+from include.records.schema import HEAD, VERSION_TABLE
 
-FOLDER = Path(__file__).resolve().parent
+FOLDER = Path(__file__).resolve().parent / "migrations"
 _LOCK = 0x45564552  # PostgreSQL's advisory lock of whoever migrates
 
 

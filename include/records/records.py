@@ -18,12 +18,13 @@ from typing import Any, Literal, get_args
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from include import audit, leases, migrations, read_blocks
-from include.audit import AuditEntry, AuditFault, AuditRecord
-from include.database import Database
 from include.errors import Busy, ConfigError
-from include.leases import Holder, Lease, Leases
-from include.records_schema import (
+from include.records import audit, leases, migrate, read_blocks
+from include.records.audit import AuditEntry, AuditFault, AuditRecord
+from include.records.database import Database
+from include.records.leases import Holder, Lease, Leases
+from include.records.routes import UNSET, Mode, Model, Route
+from include.records.schema import (
     FeatureSetRow,
     ModelRow,
     ObservedRow,
@@ -39,8 +40,7 @@ from include.records_schema import (
     plain,
     to_json,
 )
-from include.releases import UNSET, Mode, Model, Route
-from include.serving_records import FeatureSet, Observed, Opponent, ServingRecords, named
+from include.records.serving import FeatureSet, Observed, Opponent, ServingRecords, named
 
 __all__ = [
     "UNSET", "AuditEntry", "AuditFault", "AuditRecord", "FeatureSet", "Holder", "Lease", "Mode", "Model", "Observed", "Opponent",
@@ -105,7 +105,7 @@ class Records(ServingRecords):
 
     def migrate(self) -> None:
         """Bring the tables to this version; several processes may call it at once."""
-        migrations.upgrade(self.database)
+        migrate.upgrade(self.database)
 
     def close(self) -> None:
         """Close this process's connections; the next use opens new ones."""

@@ -17,10 +17,10 @@ from typing import Any, Literal
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from include import audit
-from include.audit import AuditEntry
 from include.errors import Conflict, EvergreenError
-from include.records_schema import ModelRow, OpponentRow, RouteRow, insert_missing, locked, plain
+from include.records import audit
+from include.records.audit import AuditEntry
+from include.records.schema import ModelRow, OpponentRow, RouteRow, insert_missing, locked, plain
 
 Mode = Literal["backfill", "live"]
 State = Literal["candidate", "challenger", "released", "retired"]

@@ -1,6 +1,6 @@
 """The records of what serves: models, the routing row, nodes, feature sets, online watermarks, opponents.
 
-The part of `include.records.Records` that decides what users get.
+The part of `include.records.records.Records` that decides what users get.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing import Any, Literal, TypeVar
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from include import audit, releases
-from include.audit import AuditEntry
-from include.database import Database
 from include.errors import Conflict
-from include.records_schema import (
+from include.records import audit, routes
+from include.records.audit import AuditEntry
+from include.records.database import Database
+from include.records.routes import UNSET, Mode, Model, Route, Unset
+from include.records.schema import (
     FeatureSetRow,
     ModelRow,
     ObservedRow,
@@ -30,7 +31,6 @@ from include.records_schema import (
     plain,
     to_json,
 )
-from include.releases import UNSET, Mode, Model, Route, Unset
 
 T = TypeVar("T")
 
@@ -78,11 +78,11 @@ class ServingRecords:
 
     def add_model(self, model: Model, *, session: Session | None = None) -> Model:
         """Record a model; raises Conflict if its version is another model's."""
-        return self.database.write(lambda open_session: releases.add_model(open_session, model), session)
+        return self.database.write(lambda open_session: routes.add_model(open_session, model), session)
 
     def update_model(self, use_case: str, version: int, *, session: Session | None = None, **changes: Any) -> Model:
         """Change a model's bundle, run_id, bento_tag, pins, state or manifest."""
-        return self.database.write(lambda open_session: releases.update_model(open_session, use_case, version, changes), session)
+        return self.database.write(lambda open_session: routes.update_model(open_session, use_case, version, changes), session)
 
     def model(self, use_case: str, version: int) -> Model | None:
         """Return a model by its version."""
@@ -91,11 +91,11 @@ class ServingRecords:
 
     def models(self, use_case: str) -> list[Model]:
         """Return the models of a use case, by version."""
-        return self.database.read(lambda session: releases.models(session, use_case))
+        return self.database.read(lambda session: routes.models(session, use_case))
 
     def route(self, use_case: str) -> Route:
         """Return the routing row; generation 0 where nothing was ever released."""
-        return self.database.read(lambda session: releases.route(session, use_case))
+        return self.database.read(lambda session: routes.route(session, use_case))
 
     def change_route(
         self,
@@ -117,7 +117,7 @@ class ServingRecords:
             Conflict: the routing row has moved on, or the model may not enter.
         """
         return self._route_change(
-            lambda open_session, once: releases.change(
+            lambda open_session, once: routes.change(
                 open_session,
                 use_case,
                 entry=once,
@@ -141,14 +141,14 @@ class ServingRecords:
     ) -> Route:
         """Go back to the last good champion, or drop the challenger, and hold the digest; see `releases.rollback`."""
         return self._route_change(
-            lambda session, once: releases.rollback(session, use_case, entry=once, expect_generation=expect_generation, of=of),
+            lambda session, once: routes.rollback(session, use_case, entry=once, expect_generation=expect_generation, of=of),
             entry,
         )
 
     def lift_hold(self, use_case: str, digest: str, *, entry: AuditEntry, expect_generation: int | None = None) -> Route:
         """Lift the hold on a digest, as a person decided; see `releases.lift`."""
         return self._route_change(
-            lambda session, once: releases.lift(session, use_case, digest, entry=once, expect_generation=expect_generation), entry
+            lambda session, once: routes.lift(session, use_case, digest, entry=once, expect_generation=expect_generation), entry
         )
 
     def _route_change(

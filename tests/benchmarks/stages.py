@@ -25,7 +25,7 @@ from include.config.settings import ROOT, Settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import find
 from include.history import DATA_STAGES
-from include.records import Records
+from include.records.records import Records
 
 USE_CASE = "repayment"
 CHAIN = ("ingestion", "validation", "features", "training", "evaluation", "bento", "drift")

@@ -23,7 +23,7 @@ STAGES = {*DAG_OF.values(), "load_history"}
 ID = re.compile(r"^[a-z][a-z0-9_]*__[a-z]+_[a-z]+$")
 HEAVY = {
     "pandas", "numpy", "pyarrow", "duckdb", "deltalake", "feast", "mlflow", "great_expectations", "evidently", "bentoml",
-    "lightgbm", "sklearn", "uvicorn", "include.runner", "include.records", "include.lake.tables",
+    "lightgbm", "sklearn", "uvicorn", "include.runner", "include.records.records", "include.lake.tables",
 }  # fmt: skip
 SMALL = """
 name: {name}

@@ -13,7 +13,7 @@ from include import runner
 from include.clock import utc_now
 from include.config.settings import Settings
 from include.errors import Busy
-from include.records import Records
+from include.records.records import Records
 from tests.faults import kill
 from tests.installation import DATA_STAGES, Installation, small_repayment
 

@@ -17,7 +17,7 @@ from include import predictor, registry
 from include.config.settings import ROOT
 from include.errors import ArtefactError
 from include.predictor import Predictor
-from include.records import Records
+from include.records.records import Records
 from tests.faults import kill
 from tests.judging import NAME, Bench, new_bench
 

@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from include import audit
-from include.audit import AuditEntry
 from include.errors import EvergreenError
-from include.records import Records
+from include.records import audit
+from include.records.audit import AuditEntry
+from include.records.records import Records
 
 AT = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 

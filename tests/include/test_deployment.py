@@ -17,7 +17,7 @@ from include.errors import ArtefactError, Conflict, MissingPartition, Unavailabl
 from include.gateway.app import App
 from include.prediction_log import PredictionLog
 from include.reconciler import Reconciler
-from include.records import Observed, Route
+from include.records.records import Observed, Route
 from include.rollout import readiness
 from tests.serving import FIRST, NAME, Desk, until
 

@@ -22,7 +22,7 @@ from include.lake.sql import TIMESTAMP
 from include.lake.tables import Lake
 from include.prediction_log import Prediction, PredictionLog
 from include.psi import Stability
-from include.records import Model, Records, StageResult
+from include.records.records import Model, Records, StageResult
 
 KEYS = [f"2026-01-{day:02}" for day in range(1, 8)]
 AT = datetime(2026, 2, 1, tzinfo=UTC)

@@ -17,8 +17,8 @@ from include.errors import ConfigError, EvergreenError
 from include.fitting import columns_of
 from include.lake.digests import digest
 from include.predictor import Predictor, digest_of
-from include.records import AuditEntry
-from include.records_schema import ModelRow, ResultRow
+from include.records.records import AuditEntry
+from include.records.schema import ModelRow, ResultRow
 from tests.judging import NAME, NOW, Bench, new_bench
 
 FIRST, SECOND, THIRD = "2026-02-04", "2026-02-06", "2026-02-07"  # each trains on other days, for a day is never divided

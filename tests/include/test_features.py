@@ -13,7 +13,7 @@ from include import featuresets, runner
 from include.errors import ConfigError, MissingPartition
 from include.featuresets import FeatureSet
 from include.online import OnlineReader
-from include.releases import Model
+from include.records.routes import Model
 from tests.shop import DAY, HOUR, T0, US, YAML, Shop, serve
 
 
@@ -335,7 +335,7 @@ def test_online_rows_only_move_forward_and_are_repaired_where_they_differ(shop: 
     assert (repaired["written"], repaired["feast"], state(shop)) == (True, "written", before)
 
     with shop.records.transaction() as session:  # as if killed between the rows' commit and the watermark
-        from include.records_schema import OnlineRow
+        from include.records.schema import OnlineRow
 
         session.delete(session.get(OnlineRow, ("shop", version)))
     assert state(shop) != before

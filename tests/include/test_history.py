@@ -11,7 +11,7 @@ from include import history
 from include.config.use_case import UseCase
 from include.config.use_case_file import parse
 from include.errors import ConfigError
-from include.records import Records, StageResult
+from include.records.records import Records, StageResult
 from tests.intake import GOOD, HEAD, Intake
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)

@@ -16,9 +16,9 @@ from sqlalchemy import text, update
 
 from include.config.settings import ROOT
 from include.errors import Busy
-from include.leases import Lease
-from include.records import Records, StageResult
-from include.records_schema import LeaseRow
+from include.records.leases import Lease
+from include.records.records import Records, StageResult
+from include.records.schema import LeaseRow
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 THING = ("loans", "training", "2026-03-01")

@@ -20,7 +20,7 @@ from include.config.use_case import UseCase
 from include.config.use_case_file import parse
 from include.errors import ConfigError
 from include.partitions import period
-from include.records import Records
+from include.records.records import Records
 from tests.installation import Installation
 
 DAYS, ROWS = ("2026-01-01", "2026-01-02"), 60

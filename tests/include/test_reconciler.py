@@ -12,7 +12,7 @@ import pytest
 
 from include import predictor
 from include.gateway.watch import Watch
-from include.records import Records
+from include.records.records import Records
 from tests.serving import NAME, NOW, ROW, Desk, Node, bundle_files, until
 
 
@@ -126,7 +126,7 @@ def test_a_model_that_kills_its_loader_or_answers_otherwise_is_tried_in_a_child(
     model = desk.train(version)
     damage(Path(model.bundle))
     with desk.records.transaction() as session:  # its digest is right: only loading it tells
-        from include.records_schema import ModelRow
+        from include.records.schema import ModelRow
 
         session.get_one(ModelRow, (NAME, version)).model_digest = predictor.bundle_digest(model.bundle)
     assert observed(desk, desk.record_route(challenger=version)) == "failed"
@@ -140,7 +140,7 @@ def test_a_model_that_is_not_on_record_is_not_looked_for(desk: Desk, node: Node)
     generation = desk.record_route(champion=30)
     assert observed(desk, generation) == "serving"
     with desk.records.transaction() as session:
-        from include.records_schema import ModelRow, RouteRow
+        from include.records.schema import ModelRow, RouteRow
 
         row = session.get_one(RouteRow, NAME)
         row.champion, row.generation = 31, row.generation + 1

@@ -20,12 +20,12 @@ from sqlalchemy import event, inspect, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from include import audit, migrations
-from include.audit import AuditEntry
 from include.config.settings import ROOT
 from include.errors import Busy, ConfigError, Unavailable
-from include.records import Records, StageResult
-from include.records_schema import HEAD, VERSION_TABLE, Base, ResultRow
+from include.records import audit, migrate
+from include.records.audit import AuditEntry
+from include.records.records import Records, StageResult
+from include.records.schema import HEAD, VERSION_TABLE, Base, ResultRow
 
 AT = datetime(2026, 3, 1, 6, 0, tzinfo=UTC)
 
@@ -248,7 +248,7 @@ def test_the_newest_revision_is_the_head() -> None:
     from alembic.script import ScriptDirectory
 
     config = Config()
-    config.set_main_option("script_location", str(migrations.FOLDER))
+    config.set_main_option("script_location", str(migrate.FOLDER))
     assert ScriptDirectory.from_config(config).get_current_head() == HEAD
 
 

@@ -16,7 +16,7 @@ from include.config.settings import ROOT, Settings
 from include.errors import ConfigError, Unavailable
 from include.fitting import Fitted
 from include.predictor import digest_of
-from include.records import Model, Route
+from include.records.records import Model, Route
 from include.registry import Training
 from tests.serving import NAME, NOW, bundle_files
 

@@ -24,7 +24,7 @@ from include.gateway.state import Loaded, Online, Served
 from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP
 from include.lake.tables import Lake
-from include.records import Records, StageResult
+from include.records.records import Records, StageResult
 from include.tables import curated_schema, curated_table
 
 DAY, HOUR, US = timedelta(days=1), timedelta(hours=1), timedelta(microseconds=1)

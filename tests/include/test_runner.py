@@ -17,7 +17,7 @@ from include.config.settings import Settings
 from include.errors import Busy, ConfigError, EvergreenError, MissingPartition, SourceError
 from include.lake.digests import digest
 from include.lake.tables import Lake
-from include.records import Records
+from include.records.records import Records
 from include.work import Outcome, Read, Work
 from tests.shop import YAML
 

@@ -13,10 +13,10 @@ from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from include.audit import AuditEntry
 from include.config.settings import ROOT
 from include.errors import Conflict, EvergreenError
-from include.records import Model, Opponent, Records, Route
+from include.records.audit import AuditEntry
+from include.records.records import Model, Opponent, Records, Route
 
 AT = datetime(2026, 3, 1, 6, 0, tzinfo=UTC)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from include.records import Mode, Partition, StageResult, Target
+from include.records.records import Mode, Partition, StageResult, Target
 from include.status import Row, rows
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)

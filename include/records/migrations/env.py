@@ -1,10 +1,10 @@
-"""Alembic's entry: runs the migrations on the connection that `include.records` hands over."""
+"""Alembic's entry: runs the migrations on the connection that `include.records.records` hands over."""
 
 from __future__ import annotations
 
 from alembic import context
 
-from include.records_schema import VERSION_TABLE, Base
+from include.records.schema import VERSION_TABLE, Base
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata, version_table=VERSION_TABLE)
 with context.begin_transaction():

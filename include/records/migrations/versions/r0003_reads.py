@@ -7,7 +7,7 @@ import json
 import sqlalchemy as sa
 from alembic import op
 
-from include.read_blocks import LONG, blocks
+from include.records.read_blocks import LONG, blocks
 
 revision = "0003"
 down_revision = "0002"

@@ -16,7 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-from include.read_blocks import LONG, blocks, whole
+from include.records.read_blocks import LONG, blocks, whole
 
 revision = "0004"
 down_revision = "0003"
