@@ -19,7 +19,6 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from include import partitions
 from include.config.durations import format_duration
 from include.config.use_case import UseCase
 from include.config.use_case_sources import Source
@@ -27,7 +26,8 @@ from include.contract import column_diff
 from include.errors import ConfigError, SourceError
 from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP, connect, quote
-from include.partitions import Period
+from include.point_in_time import partitions
+from include.point_in_time.partitions import Period
 from include.records.records import StageResult
 from include.sources import ARRIVED, FILE, ROW, Delivery, headers, partitioned
 from include.values import moment

@@ -182,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _record(records: Records, case: UseCase, keys: Sequence[str], *, mode: str) -> None:
     """Record mode and target of the partitions before anything runs for them."""
     from include.clock import utc_now
-    from include.partitions import newest_complete
+    from include.point_in_time.partitions import newest_complete
 
     now = utc_now()
     newest = newest_complete(case, now)

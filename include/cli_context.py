@@ -57,7 +57,7 @@ def find_use_case(settings: Settings, name: str) -> UseCase:
 
 def wanted_keys(use_case: UseCase, partition: str | None, first: str | None, last: str | None) -> list[str]:
     """Return the keys that `--partition`, or `--from` and `--to`, name."""
-    from include.partitions import between, period
+    from include.point_in_time.partitions import between, period
 
     if partition is not None and first is None and last is None:
         return [period(use_case, partition).key]

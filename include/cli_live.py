@@ -35,7 +35,7 @@ def backfill(
     from include import history
     from include.airflow_api import AirflowApi
     from include.clock import utc_now
-    from include.partitions import between, earlier, newest_complete
+    from include.point_in_time.partitions import between, earlier, newest_complete
 
     settings, now = current_settings(), utc_now()
     case = find_use_case(settings, use_case)

@@ -15,12 +15,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from include.asof import record_key
 from include.config.durations import midnight
 from include.config.use_case_sources import Column, Source
 from include.lake.sql import quote
+from include.point_in_time.curated import CREATED, EVENT, curated_schema
+from include.point_in_time.views import record_key
 from include.sources import ARRIVED, FILE, LATE, MALFORMED, REDRIVEN, ROW, headers
-from include.tables import CREATED, EVENT, curated_schema
 from include.times import EPOCH, NEWEST, OLDEST, aware, is_time, text_literal, utc
 from include.values import cell, dates_of, said, typed
 

@@ -12,7 +12,6 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from include.asof import curated_name, record_key
 from include.config.use_case import UseCase
 from include.contract import CONFLICT, RULE, ColumnDiff, column_diff, doubled_query, judged_query, mixed_zones_query
 from include.decisions import repeated
@@ -20,9 +19,10 @@ from include.errors import ConfigError, SourceError
 from include.lake.digests import digest
 from include.lake.sql import PARTITION, connect, quote
 from include.lake.tables import Lake
-from include.partitions import Period
+from include.point_in_time.curated import CREATED, EVENT, curated_schema
+from include.point_in_time.partitions import Period
+from include.point_in_time.views import curated_name, record_key
 from include.sources import FILE, ROW
-from include.tables import CREATED, EVENT, curated_schema
 
 
 @dataclass(frozen=True)

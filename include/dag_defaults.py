@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk import Asset, CronPartitionTimetable, ExceptionRetryPolicy, Param, RetryAction, RetryRule, get_current_context
 from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
 
-from include import partitions
 from include.alerts import on_failure
 from include.config.settings import settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import files, find
 from include.errors import ConfigError, Conflict, SourceError
+from include.point_in_time import partitions
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -7,10 +7,10 @@ same key is its correction and no duplicate.
 
 from __future__ import annotations
 
-from include.asof import record_key
 from include.config.use_case_sources import Source
 from include.lake.sql import quote
-from include.tables import CREATED, EVENT
+from include.point_in_time.curated import CREATED, EVENT
+from include.point_in_time.views import record_key
 
 
 def standing(source: Source, entity: str, relation: str) -> str:

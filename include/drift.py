@@ -21,13 +21,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include import drift_report, featuresets, frames, partitions, predictions, psi
+from include import drift_report, featuresets, frames, predictions, psi
 from include.config.durations import midnight
 from include.errors import ArtefactError
 from include.featuresets import FeatureSet, FeatureView
 from include.judged import judgement
 from include.lake.digests import combine
 from include.lake.sql import connect, quote
+from include.point_in_time import partitions
 from include.psi import Stability
 from include.records.audit import AuditEntry
 from include.records.records import Model

@@ -16,11 +16,11 @@ from typing import Any, Literal, cast
 import pyarrow as pa
 
 from include import visibility
-from include.asof import resolve_sql
 from include.config.durations import format_duration, parse_duration
 from include.config.use_case import UseCase
 from include.errors import ConfigError, MissingPartition
 from include.lake.sql import TIMESTAMP
+from include.point_in_time.views import resolve_sql
 from include.records.records import Records, StageResult
 from include.visibility import Visible
 

@@ -16,17 +16,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from include import partitions
-from include.asof import literal
-from include.asof_join import as_of_join
 from include.config.durations import midnight, period_start
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.errors import EvergreenError
-from include.expiry import REMEMBERED, Calendar
 from include.lake.sql import TIMESTAMP, connect, quote
 from include.lake.tables import Lake
-from include.tables import label_schema, label_table
+from include.point_in_time import partitions
+from include.point_in_time.curated import label_schema, label_table
+from include.point_in_time.expiry import REMEMBERED, Calendar
+from include.point_in_time.join import as_of_join
+from include.point_in_time.views import literal
 
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 

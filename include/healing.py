@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from include.clock import utc_now
-from include.partitions import between, newest_complete
+from include.point_in_time.partitions import between, newest_complete
 from include.status import Row, rows
 
 if TYPE_CHECKING:

@@ -15,14 +15,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from include import late, partitions, snapshots, unchanged
+from include import late, snapshots, unchanged
 from include.arrival import Arrivals, checksum, content_digest, is_newest, joined, reach
 from include.config.use_case_sources import Source
 from include.errors import Busy, EvergreenError, RestatementRefused
 from include.lake.digests import combine
 from include.lake.sql import PARTITION, connect, quote
 from include.late import Late, shown
-from include.partitions import Period
+from include.point_in_time import partitions
+from include.point_in_time.partitions import Period
 from include.records.audit import AuditEntry
 from include.records.records import StageResult
 from include.redriven import Taken

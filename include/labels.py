@@ -13,7 +13,6 @@ import duckdb
 import pyarrow as pa
 
 from include import memo
-from include.asof import AsOfViews, curated_name, literal, resolve_sql, tables_in, variables_in
 from include.config.use_case import UseCase
 from include.config.use_case_sources import Source
 from include.decisions import standing
@@ -21,8 +20,9 @@ from include.declared import cast
 from include.errors import ConfigError
 from include.lake.digests import digest
 from include.lake.sql import quote
-from include.partitions import Period
-from include.tables import CREATED, EVENT, label_schema
+from include.point_in_time.curated import CREATED, EVENT, label_schema
+from include.point_in_time.partitions import Period
+from include.point_in_time.views import AsOfViews, curated_name, literal, resolve_sql, tables_in, variables_in
 from include.times import text_literal
 
 _MICRO = timedelta(microseconds=1)

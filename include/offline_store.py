@@ -20,13 +20,13 @@ from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from pydantic import StrictStr
 
-from include.asof_join import as_of_join
 from include.clock import utc_now
 from include.config.settings import settings
 from include.errors import ConfigError
-from include.expiry import Calendar
 from include.lake.sql import connect, quote
 from include.lake.tables import Lake
+from include.point_in_time.expiry import Calendar
+from include.point_in_time.join import as_of_join
 
 _pins: ContextVar[Mapping[str, int | None] | None] = ContextVar("pins", default=None)
 

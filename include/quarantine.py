@@ -22,7 +22,7 @@ from include.contract import RULE
 from include.errors import ConfigError
 from include.lake.sql import PARTITION, connect, quote
 from include.lake.tables import Lake
-from include.partitions import period
+from include.point_in_time.partitions import period
 from include.records.records import Records
 from include.redriven import recorded
 from include.sources import ARRIVED, FILE, MALFORMED, ROW, headers

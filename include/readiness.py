@@ -10,7 +10,6 @@ import logging
 from datetime import datetime
 from typing import Any, cast
 
-from include import partitions
 from include.airflow_api import AirflowApi, Run
 from include.clock import utc_now
 from include.config.settings import Settings, settings
@@ -18,6 +17,7 @@ from include.config.use_case import UseCase
 from include.config.use_case_file import find
 from include.errors import EvergreenError, MissingPartition, Unavailable
 from include.lake.tables import Lake
+from include.point_in_time import partitions
 from include.records.records import Lease, Records
 from include.runner import stage_module
 from include.waiting import DAG_OF, Recorded, SeenRun, hopeless, is_coming, upstream

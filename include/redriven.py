@@ -19,7 +19,7 @@ from include.arrival import content_digest
 from include.errors import Conflict
 from include.lake.digests import combine
 from include.lake.sql import TIMESTAMP
-from include.partitions import Period
+from include.point_in_time.partitions import Period
 from include.records import audit
 from include.records.audit import AuditEntry
 from include.records.leases import Lease

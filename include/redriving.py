@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from include import partitions, quarantine
+from include import quarantine
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.contract import RULE, judged_query
 from include.errors import ConfigError, Conflict
 from include.lake.digests import digest
 from include.lake.sql import PARTITION, connect
-from include.partitions import Period
+from include.point_in_time import partitions
+from include.point_in_time.partitions import Period
 from include.quarantine import Row
 from include.records.audit import AuditEntry
 from include.records.records import Records

@@ -20,8 +20,8 @@ from include import featuresets
 from include.config import use_case_file
 from include.config.settings import ROOT, Settings
 from include.config.use_case import UseCase
-from include.expiry import Calendar
 from include.featuresets import FeatureSet, FeatureView
+from include.point_in_time.expiry import Calendar
 from include.records.records import Records
 
 if TYPE_CHECKING:

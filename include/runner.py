@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol, cast
 
-from include import declared, memo, partitions, stored
+from include import declared, memo, stored
 from include.clock import utc_now
 from include.config.settings import Settings
 from include.config.use_case import UseCase
@@ -27,6 +27,7 @@ from include.config.use_case_file import find
 from include.engines import Guarded
 from include.errors import Busy, ConfigError, EvergreenError, MissingPartition
 from include.lake.tables import Lake, RehearsalLake
+from include.point_in_time import partitions
 from include.records.audit import AuditEntry
 from include.records.records import Lease, Partition, Records, StageResult
 from include.unseen import UNSEEN

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from include import featuresets, frames, partitions
+from include import featuresets, frames
 from include.clock import utc_now
 from include.config.settings import Settings
 from include.config.use_case import UseCase
@@ -21,10 +21,11 @@ from include.errors import ConfigError, EvergreenError, MissingPartition, Source
 from include.featuresets import FeatureSet
 from include.lake.digests import digest
 from include.lake.tables import Fence, Lake
+from include.point_in_time import partitions
+from include.point_in_time.curated import scores_table
 from include.predictor import Predictor
 from include.records.audit import AuditEntry
 from include.records.records import Model, Records
-from include.tables import scores_table
 
 TABLE = "scores"
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")

@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from include import partitions
 from include.arrival import is_newest, results
 from include.config.durations import format_duration, midnight
 from include.config.use_case_sources import Source
 from include.errors import SourceError
 from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP
+from include.point_in_time import partitions
 from include.sources import ARRIVED, FILE, ROW, Delivery
 from include.work import Work
 

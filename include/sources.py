@@ -29,7 +29,7 @@ from include.config.settings import ROOT, Settings
 from include.config.use_case import UseCase
 from include.config.use_case_sources import Source
 from include.errors import ConfigError, SourceError
-from include.partitions import Period
+from include.point_in_time.partitions import Period
 from include.sql_source import read_sql
 
 FILE, ROW, ARRIVED, MALFORMED = "source_file", "source_row", "arrived_at", "malformed"

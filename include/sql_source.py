@@ -16,7 +16,7 @@ from include.config.use_case import UseCase
 from include.config.use_case_sources import Source, SqlQuery
 from include.errors import ConfigError, SourceError
 from include.lake.sql import connect, quote
-from include.partitions import Period
+from include.point_in_time.partitions import Period
 
 ROWS = 50_000
 MARGIN = timedelta(days=2)

@@ -24,14 +24,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from include import featuresets, frames, labels, leaks, memo, partitions, predictor, registry, splits
+from include import featuresets, frames, labels, leaks, memo, predictor, registry, splits
 from include.config.use_case import UseCase
 from include.errors import EvergreenError, MissingPartition
 from include.fitting import Fitted, Parts, fit, out_of_fold_auc
 from include.lake.digests import combine, digest
+from include.point_in_time import partitions
+from include.point_in_time.curated import label_table, training_table
 from include.records.records import Model, StageResult
 from include.records.schema import json_digest
-from include.tables import label_table, training_table
 from include.work import Outcome, Read, Work
 
 NAME = "training"
@@ -376,7 +377,7 @@ def _reference(work: Work, current: featuresets.FeatureSet, pins: dict[str, int 
 
 
 def _empty(work: Work) -> pa.Table:
-    from include.tables import ARROW_TYPES
+    from include.point_in_time.curated import ARROW_TYPES
 
     key = (work.use_case.entity.key, ARROW_TYPES[work.use_case.entity.type])
     columns = [key, ("event_timestamp", pa.timestamp("us", tz="UTC")), ("label", pa.float64()), ("split", pa.string())]

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import SecretStr
 
-from include import featuresets, frames, leaks, partitions, runner, visibility
+from include import featuresets, frames, leaks, runner, visibility
 from include.clock import utc_now
 from include.config.durations import format_duration
 from include.config.settings import Settings
@@ -23,8 +23,9 @@ from include.engines import translated
 from include.errors import ConfigError, EvergreenError
 from include.lake.sql import connect, quote
 from include.lake.tables import Lake
+from include.point_in_time import partitions
+from include.point_in_time.curated import EVENT, label_schema, label_table
 from include.records.records import Records, StageResult
-from include.tables import EVENT, label_schema, label_table
 
 HEAD, SAMPLE = 5, 20_000
 PERIODS = 30  # partitions of decisions to look at, besides what they look back on and wait for

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include.asof import resolve_sql, tables_in
 from include.config.use_case import UseCase
 from include.lake.sql import connect, quote
 from include.lake.tables import Lake
+from include.point_in_time.views import resolve_sql, tables_in
 
 if TYPE_CHECKING:
     from include.featuresets import FeatureSet

@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
-from include import partitions
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.errors import Busy, MissingPartition
 from include.lake.tables import Fence, Lake
+from include.point_in_time import partitions
 from include.records.audit import AuditEntry
 from include.records.records import Lease, Records, StageResult
 

@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from include import partitions, runner
-from include.tables import curated_table
+from include import runner
+from include.point_in_time import partitions
+from include.point_in_time.curated import curated_table
 from tests.installation import Installation
 
 HEAD = "order_id,customer_id,event_timestamp,created_timestamp,amount,paid\n"

@@ -19,9 +19,9 @@ from include.config.use_case_file import find
 from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP
 from include.lake.tables import Lake
+from include.point_in_time.curated import label_schema
 from include.records.records import AuditEntry, Mode, Model, Records, StageResult, Target
 from include.records.schema import ResultRow
-from include.tables import label_schema
 from tests import stored
 
 NAME = "visits"

@@ -9,15 +9,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from include import partitions, runner
+from include import runner
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import find
 from include.featuresets import FeatureSet, current
 from include.lake.digests import digest
 from include.lake.tables import Lake
+from include.point_in_time import partitions
+from include.point_in_time.curated import curated_schema, curated_table, label_schema
 from include.records.records import AuditEntry, Mode, Model, Records, StageResult
-from include.tables import curated_schema, curated_table, label_schema
 
 T0 = datetime(2025, 1, 1, tzinfo=UTC)
 DAY, HOUR, US = timedelta(days=1), timedelta(hours=1), timedelta(microseconds=1)

@@ -12,9 +12,9 @@ import msgspec
 
 from include.config.use_case import UseCase
 from include.errors import ArtefactError, Unavailable
-from include.expiry import Calendar, is_expired, is_forgotten
 from include.gateway.protocol import Refusal
 from include.gateway.state import Loaded, Served
+from include.point_in_time.expiry import Calendar, is_expired, is_forgotten
 from include.prediction_log import Prediction
 from include.predictor import InvalidFeature
 

@@ -28,13 +28,13 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import TableNotFoundError
 
-from include import partitions
 from include.config.settings import ROOT, Settings
 from include.config.use_case import UseCase
 from include.config.use_case_sources import Source
 from include.expectations import limits
 from include.featuresets import current
 from include.fitting import parameters
+from include.point_in_time import partitions
 from include.simulation import arrivals
 
 SQL = ROOT / "feature_repo" / "sql"

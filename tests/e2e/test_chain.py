@@ -10,9 +10,9 @@ from datetime import datetime, timedelta
 import psutil
 import pytest
 
-from include import partitions
 from include.airflow_api import Run, TaskState
 from include.clock import utc_now
+from include.point_in_time import partitions
 from include.services import AIRFLOW
 from tests.e2e.conftest import DAYS, EVERY_DAG, Installation, session_of
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from include.asof import AsOfViews, resolve_sql
 from include.config.durations import midnight
 from include.config.settings import ROOT
 from include.config.use_case import UseCase
 from include.config.use_case_file import load
 from include.lake.tables import Lake
-from include.partitions import period
+from include.point_in_time.curated import curated_schema
+from include.point_in_time.partitions import period
+from include.point_in_time.views import AsOfViews, resolve_sql
 from include.simulation import arrivals, true_probability
-from include.tables import curated_schema
 
 
 @lru_cache(maxsize=1)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from include.errors import ConfigError, SourceError
-from include.partitions import period
+from include.point_in_time.partitions import period
 from include.sources import FileReader
 from tests.intake import HEAD, Intake
 

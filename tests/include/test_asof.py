@@ -7,14 +7,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from include import partitions
-from include.asof import AsOfViews, record_key, resolve_sql
 from include.config.use_case import UseCase
 from include.config.use_case_file import parse
 from include.errors import ConfigError
 from include.lake.sql import connect
 from include.lake.tables import Lake
-from include.tables import curated_schema
+from include.point_in_time import partitions
+from include.point_in_time.curated import curated_schema
+from include.point_in_time.views import AsOfViews, record_key, resolve_sql
 
 US, DAY = timedelta(microseconds=1), timedelta(days=1)
 T0 = datetime(2026, 1, 1, tzinfo=UTC)

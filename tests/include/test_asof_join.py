@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from include.asof_join import MATCHED, as_of_join
 from include.config.durations import period_start
 from include.errors import EvergreenError
-from include.expiry import Calendar
 from include.lake.sql import TIMESTAMP, connect
+from include.point_in_time.expiry import Calendar
+from include.point_in_time.join import MATCHED, as_of_join
 
 T0 = datetime(2025, 1, 10, tzinfo=UTC)
 US = timedelta(microseconds=1)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from include import featuresets, frames, partitions
+from include import featuresets, frames
 from include.config.settings import ROOT, Settings
+from include.point_in_time import partitions
 from tests import stored
 from tests.installation import Installation
 

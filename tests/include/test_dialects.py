@@ -246,8 +246,8 @@ def test_a_source_declares_its_dialect(tmp_path: Path) -> None:
     }
     orders = use_case.sources["orders"].model_copy(update={"columns": Source.model_validate(
         {"path": "x", "key": ["order_id"], "columns": declared}).columns})  # fmt: skip
-    from include import partitions
     from include.config.settings import Settings
+    from include.point_in_time import partitions
     from include.sources import read as read_source
 
     changed = use_case.model_copy(update={"sources": {"orders": orders}})

@@ -189,7 +189,8 @@ def test_customers_who_leave_are_no_drift_and_are_counted(house: House, churn: f
 
     from deltalake import write_deltalake
 
-    from include import frames, partitions, psi
+    from include import frames, psi
+    from include.point_in_time import partitions
 
     rng, people, view = np.random.default_rng(4), 400, house.feature_set.views[0]
     there, newest, days = np.arange(people), people, []

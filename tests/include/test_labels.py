@@ -15,7 +15,7 @@ from include.config.use_case import UseCase
 from include.config.use_case_file import parse
 from include.errors import ConfigError
 from include.lake.sql import connect
-from include.tables import curated_schema
+from include.point_in_time.curated import curated_schema
 
 T0 = datetime(2026, 1, 1, 10, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -250,7 +250,7 @@ def test_another_form_of_a_type_keeps_its_values_or_is_refused(lake: Lake, given
 
 
 def test_a_table_is_named_by_its_columns_whatever_their_order(lake: Lake) -> None:
-    from include.tables import training_table
+    from include.point_in_time.curated import training_table
     from tests.shop import YAML
 
     shop = parse(YAML)

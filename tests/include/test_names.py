@@ -19,7 +19,7 @@ from include.config.settings import ROOT
 from include.config.use_case import UseCase
 from include.config.use_case_file import parse
 from include.errors import ConfigError
-from include.partitions import period
+from include.point_in_time.partitions import period
 from include.records.records import Records
 from tests.installation import Installation
 

@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 
-from include import partitions
 from include.config import use_case
 from include.errors import ConfigError
+from include.point_in_time import partitions
 
 US = timedelta(microseconds=1)
 

@@ -11,9 +11,9 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from include.asof import AsOfViews, resolve_sql
 from include.lake.tables import Lake
-from include.tables import curated_schema
+from include.point_in_time.curated import curated_schema
+from include.point_in_time.views import AsOfViews, resolve_sql
 from tests.include.portfolio_frames import repayment
 
 DUE = datetime(2026, 3, 2, 9, tzinfo=UTC)

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from include import partitions
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import parse
 from include.errors import ConfigError, SourceError
+from include.point_in_time import partitions
 from include.sources import FileReader, read
 
 YAML = """

@@ -6,13 +6,13 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from include import sql_tree
-from include.asof import SQL_FOLDER, AsOfViews, resolve_sql, tables_in
 from include.config import use_case_file
 from include.config.settings import ROOT
 from include.errors import ConfigError
 from include.lake.sql import connect
 from include.lake.tables import Lake
+from include.point_in_time import sql_tree
+from include.point_in_time.views import SQL_FOLDER, AsOfViews, resolve_sql, tables_in
 
 SHOPS = {"shops": pa.schema([("id", pa.int64())])}
 

@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from include.asof import AsOfViews
 from include.config.use_case_file import find
 from include.lake.tables import Lake
-from include.tables import curated_schema, curated_table
+from include.point_in_time.curated import curated_schema, curated_table
+from include.point_in_time.views import AsOfViews
 from tests.intake import GOOD, HEAD, Intake
 
 SHOPS = """

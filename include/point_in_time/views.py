@@ -16,15 +16,15 @@ from types import TracebackType
 import duckdb
 import pyarrow as pa
 
-from include import sql_tree
 from include.config.settings import ROOT
 from include.config.use_case import UseCase
 from include.config.use_case_sources import Source
 from include.errors import ConfigError
 from include.lake.sql import quote
 from include.lake.tables import Lake
-from include.partitions import Period
-from include.tables import CREATED, EVENT, curated_schema, curated_table
+from include.point_in_time import sql_tree
+from include.point_in_time.curated import CREATED, EVENT, curated_schema, curated_table
+from include.point_in_time.partitions import Period
 
 SQL_FOLDER = ROOT / "feature_repo" / "sql"
 MAX_SQL_BYTES = 256 * 1024

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from include.errors import EvergreenError
-from include.expiry import Calendar
 from include.lake.sql import PARTITION, TIMESTAMP, quote
+from include.point_in_time.expiry import Calendar
 
 EVENT, CREATED = "event_timestamp", "created_timestamp"
 MATCHED = "__matched"
