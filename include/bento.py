@@ -21,13 +21,13 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from include import predictor
 from include.bento_build import end_users
 from include.config.settings import ROOT, Settings
 from include.errors import ArtefactError, MissingPartition, Unavailable
 from include.judged import judged_model, not_passed
 from include.lake.digests import combine
 from include.memo import lock_digest
+from include.models import predictor
 from include.records.records import Model
 from include.work import Outcome, Read, Work
 
@@ -44,7 +44,7 @@ _SHIPPED = {
     "lane.py": "include/serving/lane.py",
     "include/__init__.py": "include/__init__.py",
     "include/errors.py": "include/errors.py",
-    "include/predictor.py": "include/predictor.py",
+    "include/models/predictor.py": "include/models/predictor.py",
 }
 
 

@@ -222,8 +222,8 @@ def _misfit(name: str, found: str, kind: str) -> str:
 
 
 def _training(use_case: UseCase) -> Iterator[Problem]:
-    from include import model_params
     from include.fitting import DEFAULTS
+    from include.models import parameters
 
     training = use_case.training
     if not use_case.trained_features:
@@ -231,7 +231,7 @@ def _training(use_case: UseCase) -> Iterator[Problem]:
         return
     if training.split.tune + training.split.evaluation >= 1:
         yield ("training", "split"), "tune and evaluation leave nothing to train on; their sum has to be below 1"
-    for name, reason in model_params.problems(training.params, DEFAULTS, len(use_case.trained_features)):
+    for name, reason in parameters.problems(training.params, DEFAULTS, len(use_case.trained_features)):
         yield ("training", "params", *([name] if name else [])), reason
 
 

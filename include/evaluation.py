@@ -19,17 +19,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from include import evaluation_report, featuresets, frames, gate, leaks, registry, splits, statistics
+from include import evaluation_report, featuresets, frames, gate, leaks, splits
 from include.errors import EvergreenError, Unavailable
 from include.fitting import columns_of, labels_of
 from include.gate import Check, Judgement
 from include.lake.digests import combine, digest
-from include.predictor import Predictor
+from include.models import metrics as statistics
+from include.models import mlflow_registry
+from include.models.metrics import Interval, Numbers
+from include.models.predictor import Predictor
 from include.records.audit import AuditEntry
 from include.records.records import Model, Opponent, Route, StageResult
 from include.records.schema import json_digest
 from include.reports import page
-from include.statistics import Interval, Numbers
 from include.unseen import UNSEEN, unreadable
 from include.work import Outcome, Read, Work
 
@@ -152,9 +154,9 @@ def effects(work: Work, outcome: Outcome) -> dict[str, Any]:
             work.records.update_model(use_case, version, session=session, state="challenger")
             work.records.append(entry, session=session)
         done["challenger"] = version
-    waiting = registry.waiting_challenger(work.records.models(use_case), route)
+    waiting = mlflow_registry.waiting_challenger(work.records.models(use_case), route)
     if waiting == version:  # else the aliases are for deployment and heal to mirror
-        changed = registry.mirror_aliases(work.settings, use_case, route, challenger=waiting)
+        changed = mlflow_registry.mirror_aliases(work.settings, use_case, route, challenger=waiting)
         done |= {"aliases": changed} if changed else {}
     return done
 
@@ -417,7 +419,7 @@ def _outcome(
     page.write(path, evaluation_report.page(work.use_case, work.key, work.mode, outputs, manifest, pictures))
     outputs["report"] = str(path)
     if model is not None:
-        registry.log_verdict(
+        mlflow_registry.log_verdict(
             work.settings,
             use_case=model.use_case,
             version=model.version,

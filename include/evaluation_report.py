@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from include import statistics
 from include.config.use_case import UseCase
+from include.models import metrics as statistics
+from include.models.metrics import Numbers
 from include.reports.page import NONE, badge, card, document, facts, header, number, tiles, told
-from include.statistics import Numbers
 
 SIZE, PAD = 300, 38
 BINS = 20

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from include import statistics
 from include.config.use_case import Gates
-from include.statistics import Interval, Numbers
+from include.models import metrics as statistics
+from include.models.metrics import Interval, Numbers
 
 Verdict = Literal["pass", "fail", "hold"]
 

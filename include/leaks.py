@@ -17,13 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from include import splits, statistics
-from include.columns import floats
+from include import splits
 from include.config.use_case import UseCase
 from include.errors import ConfigError
 from include.fitting import columns_of, labels_of, learn_schema
 from include.free_text import hardly_repeats
-from include.predictor import encode
+from include.models import metrics
+from include.models.columns import floats
+from include.models.predictor import encode
 
 MAX_ROWS = 100_000
 MIN_ENTITIES = 50
@@ -138,8 +139,8 @@ def check(train: pa.Table, use_case: UseCase) -> Findings:
     settled = {one.columns[0] for one in found}
     if len(train) > MAX_ROWS:
         train = train.take(_spread(len(train), MAX_ROWS))
-    labels = labels_of(train) if len(train) else statistics.EMPTY
-    if statistics.computable(labels):
+    labels = labels_of(train) if len(train) else metrics.EMPTY
+    if metrics.computable(labels):
         alone = {name: _auc(train.column(name), labels) for name in names}
         told = [one for name in names if (one := _telling(train, use_case, labels, name, alone[name])) is not None]
         found += [one for one in told if one.columns[0] not in settled]
@@ -220,7 +221,7 @@ def _pure(column: pa.ChunkedArray, labels: Numbers) -> Iterator[tuple[str, str]]
     known = np.asarray(pc.is_valid(column).to_numpy(zero_copy_only=False), dtype=bool)
     text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
     if text:
-        encoded = statistics.encoded_text(column)
+        encoded = metrics.encoded_text(column)
         codes, shown = encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
     else:
         numbers = floats(column)
@@ -302,7 +303,7 @@ def _odds(equal: NDArray[np.bool_], labels: Numbers) -> tuple[float, float, str]
     cells = [[float((labels[equal == side] == outcome).sum()) + 0.5 for outcome in (0, 1)] for side in (False, True)]
     (no_zero, no_one), (yes_zero, yes_one) = cells
     logarithm = abs(float(np.log(no_zero * yes_one / (no_one * yes_zero))))
-    spread = statistics.Z95 * float(np.sqrt(sum(1 / cell for row in cells for cell in row)))
+    spread = metrics.Z95 * float(np.sqrt(sum(1 / cell for row in cells for cell in row)))
     smaller = equal.sum() * 2 <= len(equal)
     rows = equal if smaller else ~equal
     shares = [float((rows & (labels == outcome)).sum() / max((labels == outcome).sum(), 1)) for outcome in (0, 1)]
@@ -328,7 +329,7 @@ def _carried(
     matrix, coded = encode(columns_of(train, schema), schema), set(schema.categorical)
     everything = [schema.names.index(name) for name in names]
     scores, weights = _scored(matrix, labels, half, everything, coded)
-    area = statistics.auc(labels, scores)
+    area = metrics.auc(labels, scores)
     many = _tell(labels, [alone[name] for name in names]) >= MANY
     found, gains = [], {}
     for place in np.argsort(-weights, kind="stable")[:TRIED].tolist():
@@ -336,7 +337,7 @@ def _carried(
             break
         name, rest = names[place], [other for other in everything if other != everything[place]]
         without, _ = _scored(matrix, labels, half, rest, coded)
-        lost = statistics.auc_difference(labels, scores, without, train.column(key))
+        lost = metrics.auc_difference(labels, scores, without, train.column(key))
         gains[name] = lost.value
         if lost.value > QUESTION and lost.low > 0:
             found.append(_carries(use_case, name, area, lost.value, alone[name], many=many))
@@ -415,13 +416,13 @@ def _auc(column: pa.ChunkedArray, labels: NDArray[np.float64]) -> float:
         usual = np.nan_to_num(scores, nan=-np.finfo(np.float64).max)  # infinities too become numbers
         missing = np.isnan(scores).astype(np.float64)
         ranges = np.searchsorted(np.unique(np.quantile(usual, np.linspace(0, 1, RANGES + 1), method="lower")), usual)
-        ranged = statistics.auc(labels, _outcome_means(ranges.tolist(), labels))
+        ranged = metrics.auc(labels, _outcome_means(ranges.tolist(), labels))
         return max(_either_way(labels, usual), _either_way(labels, missing), ranged if ranged == ranged else 0.5)  # noqa: PLR0124
     return _either_way(labels, scores)
 
 
 def _either_way(labels: NDArray[np.float64], scores: NDArray[np.float64]) -> float:
-    value = statistics.auc(labels, scores)
+    value = metrics.auc(labels, scores)
     return max(value, 1 - value) if value == value else 0.5  # noqa: PLR0124 - NaN
 
 

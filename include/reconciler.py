@@ -16,7 +16,6 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from include import predictor
 from include.clock import utc_now
 from include.config import use_case_file
 from include.config.settings import Settings
@@ -26,6 +25,7 @@ from include.gateway.app import App
 from include.gateway.lane import Lane
 from include.gateway.state import Loaded, Online, Served
 from include.gateway.watch import Watch
+from include.models import predictor
 from include.prediction_log import recover
 from include.records.records import Model, Records, Route
 

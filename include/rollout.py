@@ -101,7 +101,7 @@ def release_hold(here: Settings, use_case: str, version: int, actor: str, reason
 
 def mirror(here: Settings, records: Records, route: Route) -> dict[str, int | None]:
     """Make the registry's aliases say what the routing row says; return what was changed."""
-    from include.registry import mirror_aliases, waiting_challenger
+    from include.models.mlflow_registry import mirror_aliases, waiting_challenger
 
     challenger = waiting_challenger(records.models(route.use_case), route)
     return mirror_aliases(here, route.use_case, route, challenger=challenger)

@@ -21,9 +21,9 @@ from include.errors import ConfigError, EvergreenError, MissingPartition, Source
 from include.featuresets import FeatureSet
 from include.lake.digests import digest
 from include.lake.tables import Fence, Lake
+from include.models.predictor import Predictor
 from include.point_in_time import partitions
 from include.point_in_time.curated import scores_table
-from include.predictor import Predictor
 from include.records.audit import AuditEntry
 from include.records.records import Model, Records
 

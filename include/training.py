@@ -24,11 +24,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from include import featuresets, frames, labels, leaks, memo, predictor, registry, splits
+from include import featuresets, frames, labels, leaks, memo, splits
 from include.config.use_case import UseCase
 from include.errors import EvergreenError, MissingPartition
 from include.fitting import Fitted, Parts, fit, out_of_fold_auc
 from include.lake.digests import combine, digest
+from include.models import mlflow_registry, predictor
 from include.point_in_time import partitions
 from include.point_in_time.curated import label_table, training_table
 from include.records.records import Model, StageResult
@@ -111,10 +112,10 @@ def compute(work: Work) -> Outcome:
     manifest |= {**judged, "generation": generation}
     folder = _store(work, fitted, model_digest)
     manifest["reference"] = _reference(work, current, prepared.pins, folder)
-    registry.close_stale_runs(work.settings, use_case.name, work.key)
-    made = registry.register(
+    mlflow_registry.close_stale_runs(work.settings, use_case.name, work.key)
+    made = mlflow_registry.register(
         work.settings,
-        registry.Training(
+        mlflow_registry.Training(
             use_case=use_case.name,
             key=work.key,
             as_of=work.as_of.isoformat(),
@@ -162,7 +163,7 @@ def effects(work: Work, outcome: Outcome) -> dict[str, Any]:
     model = None if version is None else work.records.model(work.use_case.name, version)
     if version is None or (model is not None and model.mode == work.mode):
         return {}
-    changed = registry.set_mode(work.settings, work.use_case.name, version, work.mode)
+    changed = mlflow_registry.set_mode(work.settings, work.use_case.name, version, work.mode)
     return {"mode": work.mode} if changed else {}
 
 
@@ -342,7 +343,7 @@ def _micros(moment: datetime) -> int:
 
 def _store(work: Work, fitted: Fitted, model_digest: str) -> Path:
     """Write the bundle under its digest and return its folder; what killed trainings of the partition left is removed."""
-    home = work.settings.home / "models" / registry.name_of(work.use_case.name) / work.key
+    home = work.settings.home / "models" / mlflow_registry.name_of(work.use_case.name) / work.key
     folder = home / model_digest.removeprefix("sha256:")[:16]
     work.lease.check()
     home.mkdir(parents=True, exist_ok=True)

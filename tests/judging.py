@@ -12,13 +12,14 @@ import numpy as np
 import pyarrow as pa
 from deltalake import write_deltalake
 
-from include import featuresets, registry, runner
+from include import featuresets, runner
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import find
 from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP
 from include.lake.tables import Lake
+from include.models import mlflow_registry
 from include.point_in_time.curated import label_schema
 from include.records.records import AuditEntry, Mode, Model, Records, StageResult, Target
 from include.records.schema import ResultRow
@@ -144,8 +145,8 @@ class Bench:
         entry = AuditEntry("release.promoted", NAME, str(version), "test", {}, at=NOW)
         change = {"champion": version, "previous": route.champion, "challenger": None}
         route = self.records.change_route(NAME, set=change, entry=entry, partition=key)
-        waiting = registry.waiting_challenger(self.records.models(NAME), route)
-        registry.mirror_aliases(self.settings, NAME, route, challenger=waiting)
+        waiting = mlflow_registry.waiting_challenger(self.records.models(NAME), route)
+        mlflow_registry.mirror_aliases(self.settings, NAME, route, challenger=waiting)
 
     def copy(self, home: Path) -> Bench:
         """Return a copy of this installation in another folder."""
@@ -203,5 +204,5 @@ def new_bench(home: Path) -> Bench:
     bench = Bench(home)
     bench.configure()
     bench.records.migrate()
-    registry.prepare(bench.settings)
+    mlflow_registry.prepare(bench.settings)
     return bench

@@ -19,11 +19,12 @@ from typing import Any
 
 import httpx
 
-from include import deployment, online, predictor
+from include import deployment, online
 from include.clock import utc_now
 from include.config.settings import ROOT, Settings
 from include.config.use_case_file import find
 from include.lake.tables import Lake
+from include.models import predictor
 from include.point_in_time import partitions
 from include.records.records import AuditEntry, Model, Opponent, Records, StageResult
 from include.work import Outcome, Work

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from include.predictor import InvalidFeature, Predictor
+from include.models.predictor import InvalidFeature, Predictor
 
 
 def answer(predictor: Predictor, question: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import bentoml
 from pydantic import BaseModel, ConfigDict, Field
 
-from include.predictor import InvalidFeature, Predictor
+from include.models.predictor import InvalidFeature, Predictor
 
 
 class Pinned(BaseModel):

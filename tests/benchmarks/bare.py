@@ -46,7 +46,7 @@ SHIPPED = {
     "lane.py": "include/serving/lane.py",
     "include/__init__.py": "include/__init__.py",
     "include/errors.py": "include/errors.py",
-    "include/predictor.py": "include/predictor.py",
+    "include/models/predictor.py": "include/models/predictor.py",
 }
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from include import predictor, registry
 from include.config.settings import ROOT
 from include.errors import ArtefactError
-from include.predictor import Predictor
+from include.models import mlflow_registry, predictor
+from include.models.predictor import Predictor
 from include.records.records import Records
 from tests.faults import kill
 from tests.judging import NAME, Bench, new_bench
@@ -52,7 +52,7 @@ def child(home: str, stage: str, key: str) -> None:
 
 def child_dying(home: str, stage: str, where: str) -> None:
     """Run a stage that is killed where it calls `where`, a name of registry or Records."""
-    owner: Any = registry if hasattr(registry, where) else Records
+    owner: Any = mlflow_registry if hasattr(mlflow_registry, where) else Records
 
     def die(*_: Any, **__: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -127,16 +127,16 @@ def test_killed_before_the_alias_moves_the_old_champion_stays_and_the_next_run_r
     """Fault 5."""
     bench.judged(KEY)
     bench.release(1, KEY)
-    registry.mirror_aliases(bench.settings, NAME, bench.records.route(NAME))
+    mlflow_registry.mirror_aliases(bench.settings, NAME, bench.records.route(NAME))
     bench.run("training", NEXT)
     dead = start(child_killed_at_alias, str(bench.home))
     dead.join(60)
     assert dead.exitcode == -signal.SIGKILL
-    assert registry.aliases(bench.settings, NAME) == {"champion": 1}
+    assert mlflow_registry.aliases(bench.settings, NAME) == {"champion": 1}
     assert bench.records.route(NAME).champion == 1
     report = bench.run("evaluation", NEXT)
     assert (report.reused, report.outputs["verdict"]) == (True, "pass")
-    assert registry.aliases(bench.settings, NAME) == {"champion": 1, "challenger": 2}
+    assert mlflow_registry.aliases(bench.settings, NAME) == {"champion": 1, "challenger": 2}
     assert len(bench.records.entries(NAME, action="model.challenger")) == 2
     assert len(bench.records.entries(NAME, action="model.judged")) == 2
 
@@ -145,7 +145,7 @@ def child_killed_at_alias(home: str) -> None:
     def die(*_: Any, **__: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    registry.mirror_aliases = die  # type: ignore[assignment]
+    mlflow_registry.mirror_aliases = die  # type: ignore[assignment]
     Bench(Path(home)).run("evaluation", NEXT)
 
 

@@ -172,25 +172,25 @@ def test_secrets_stay_out_of_logs_and_answers(desk: Desk, release: Node) -> None
 @pytest.mark.slow
 def test_a_kill_between_route_and_aliases_is_repaired_by_the_next_run(desk: Desk) -> None:
     """The routing row is the truth; MLflow's aliases follow it, whatever came in between."""
-    from include import registry
+    from include.models import mlflow_registry
 
     desk.record_route(champion=None)
     model = desk.candidate(1)
     registered = register(desk, model.bundle, model.model_digest)
     assert registered == 1
     desk.record_route(champion=1)  # as if killed right after the transaction
-    assert registry.aliases(desk.settings, NAME) == {}
+    assert mlflow_registry.aliases(desk.settings, NAME) == {}
     report = runner.run("deployment", NAME, FIRST, settings=desk.settings)
     assert (report.state, report.effects["aliases"]) == ("done", {"champion": 1})
-    assert registry.aliases(desk.settings, NAME) == {"champion": 1}
+    assert mlflow_registry.aliases(desk.settings, NAME) == {"champion": 1}
     again = runner.run("deployment", NAME, FIRST, settings=desk.settings)
     assert again.effects["aliases"] == {}
 
 
 def register(desk: Desk, bundle: str, digest: str) -> int:
     """Register a bundle in MLflow."""
-    from include.registry import Training
-    from include.registry import register as register_model
+    from include.models.mlflow_registry import Training
+    from include.models.mlflow_registry import register as register_model
 
     schema = json.loads((Path(bundle) / "schema.json").read_text())
     columns = [feature["name"] for feature in schema["features"]]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from include import registry
+from include.models import mlflow_registry
 from include.runner import STAGES
 from tests.e2e.conftest import YAML, write_data
 from tests.installation import TO_JUDGEMENT, Installation
@@ -57,7 +57,7 @@ def test_from_the_files_to_an_answer_and_back_to_its_drift(
     assert {stage: report.digest for stage, report in again.items()} == {stage: done[stage].digest for stage in TO_JUDGEMENT}
     route = made.records.route("visits")
     assert (route.champion, route.challenger, route.watermark) == (1, None, KEY)
-    assert registry.aliases(made.settings, "visits") == {"champion": 1}
+    assert mlflow_registry.aliases(made.settings, "visits") == {"champion": 1}
     assert made.records.verify() is None
 
     home = made.settings.home

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from include import checking, model_params
+from include import checking
 from include.errors import ConfigError
 from include.fitting import DEFAULTS
+from include.models import parameters
 
 SHOP = """name: shop
 history: {first: 2026-01-01}
@@ -153,9 +154,9 @@ def test_what_a_later_stage_would_refuse_is_said_with_its_remedy(tmp_path: Path,
     ],
 )
 def test_parameters_are_refused_by_lightgbms_own_list(
-    params: model_params.Params, said: dict[str, str], capfd: pytest.CaptureFixture[str]
+    params: parameters.Params, said: dict[str, str], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    found = dict(model_params.problems(params, DEFAULTS, 3))
+    found = dict(parameters.problems(params, DEFAULTS, 3))
     assert found.keys() == said.keys()
     assert all(text in found[name] for name, text in said.items())
     assert "LightGBM]" not in capfd.readouterr().err
@@ -163,7 +164,7 @@ def test_parameters_are_refused_by_lightgbms_own_list(
 
 def test_an_alias_reaches_lightgbm_under_the_name_that_it_goes_by() -> None:
     """`eta` beside the default `learning_rate` would be passed over without a word."""
-    assert model_params.canonical({"eta": 0.1, "max_leaves": 7}) == {"learning_rate": 0.1, "num_leaves": 7}
+    assert parameters.canonical({"eta": 0.1, "max_leaves": 7}) == {"learning_rate": 0.1, "num_leaves": 7}
 
 
 def leaves(value: object, path: tuple[object, ...] = ()) -> Iterator[tuple[object, ...]]:

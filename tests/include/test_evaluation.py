@@ -12,11 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from include import evaluation, evaluation_report, gate, leaks, registry, statistics
+from include import evaluation, evaluation_report, gate, leaks
 from include.errors import ConfigError, EvergreenError
 from include.fitting import columns_of
 from include.lake.digests import digest
-from include.predictor import Predictor, digest_of
+from include.models import metrics as statistics
+from include.models import mlflow_registry
+from include.models.predictor import Predictor, digest_of
 from include.records.records import AuditEntry
 from include.records.schema import ModelRow, ResultRow
 from tests.judging import NAME, NOW, Bench, new_bench
@@ -39,7 +41,7 @@ def bench(base: Bench, tmp_path: Path) -> Bench:
 
 def roll_back(bench: Bench) -> None:
     route = bench.records.rollback(NAME, entry=AuditEntry("release.rolled_back", NAME, "x", "test", {}, at=NOW))
-    registry.mirror_aliases(bench.settings, NAME, route)
+    mlflow_registry.mirror_aliases(bench.settings, NAME, route)
 
 
 def test_the_first_model_passes_on_absolute_checks_and_becomes_challenger(bench: Bench) -> None:
@@ -47,7 +49,7 @@ def test_the_first_model_passes_on_absolute_checks_and_becomes_challenger(bench:
     assert (outputs["verdict"], outputs["opponent"], outputs["reasons"]) == ("pass", None, [])
     assert [check["passed"] for check in outputs["checks"]] == [True] * 6
     assert bench.records.model(NAME, 1).state == "challenger"  # type: ignore[union-attr]
-    assert registry.aliases(bench.settings, NAME) == {"challenger": 1}
+    assert mlflow_registry.aliases(bench.settings, NAME) == {"challenger": 1}
     judged = bench.records.entries(NAME, action="model.judged")
     assert (len(judged), judged[0].subject, judged[0].details["verdict"]) == (1, FIRST, "pass")
     assert len(bench.records.entries(NAME, action="model.challenger")) == 1
@@ -91,7 +93,7 @@ def test_an_as_good_model_is_compared_with_the_champion_on_the_same_rows(bench: 
     metrics = outputs["metrics"]
     assert metrics["difference"] == pytest.approx(metrics["auc"] - metrics["opponent_auc"], abs=1e-12)
     assert metrics["difference_low"] <= metrics["difference"] <= metrics["difference_high"]
-    assert registry.aliases(bench.settings, NAME) == {"champion": 1, "challenger": 2}
+    assert mlflow_registry.aliases(bench.settings, NAME) == {"champion": 1, "challenger": 2}
 
 
 def test_an_equal_model_has_nothing_to_release(bench: Bench) -> None:
@@ -119,7 +121,7 @@ def test_a_worse_model_fails_with_its_interval_and_changes_nothing_live(bench: B
     (reason,) = outputs["reasons"]
     assert re.search(r"AUC difference to version 1, lower end is -0\.\d+ .*must be above -0\.0300", reason)
     assert bench.records.model(NAME, 2).state == "candidate"  # type: ignore[union-attr]
-    assert registry.aliases(bench.settings, NAME) == {"champion": 1}
+    assert mlflow_registry.aliases(bench.settings, NAME) == {"champion": 1}
     report = bench.run("evaluation", SECOND)
     assert (report.state, report.reused) == ("done", True), "a refusal is a success, and terminal"
 
@@ -148,7 +150,7 @@ def test_too_few_rows_is_a_hold_with_and_without_a_candidate(bench: Bench) -> No
     held = bench.run("evaluation", SECOND).outputs
     assert (held["verdict"], held["version"]) == ("hold", 1)
     assert "too few mature rows" in held["reasons"][0]
-    assert registry.aliases(bench.settings, NAME) == {}
+    assert mlflow_registry.aliases(bench.settings, NAME) == {}
 
 
 @pytest.mark.parametrize("number", [None, float("nan")])
@@ -420,12 +422,12 @@ def test_a_backfill_meets_the_champion_of_the_newest_older_partition_and_touches
     for version, key in enumerate((FIRST, THIRD, "2026-02-09"), start=1):
         bench.judged(key)
         bench.release(version, key)
-    live = (bench.records.route(NAME), registry.aliases(bench.settings, NAME))
+    live = (bench.records.route(NAME), mlflow_registry.aliases(bench.settings, NAME))
     outputs = bench.judged("2026-02-08", mode="backfill")
     assert outputs["opponent"] == 2
     assert bench.judged(SECOND, mode="backfill")["opponent"] == 1
     assert bench.judged("2026-02-03", mode="backfill")["opponent"] is None
-    assert (bench.records.route(NAME), registry.aliases(bench.settings, NAME)) == live
+    assert (bench.records.route(NAME), mlflow_registry.aliases(bench.settings, NAME)) == live
     assert [model.state for model in bench.records.models(NAME)] == ["released"] * 3 + ["candidate"] * 3
 
 
@@ -433,7 +435,7 @@ def test_a_backfill_on_an_empty_installation_changes_no_live_state(bench: Bench)
     outputs = bench.judged(FIRST, mode="backfill")
     assert outputs["verdict"] == "pass"
     assert bench.records.route(NAME).generation == 0
-    assert registry.aliases(bench.settings, NAME) == {}
+    assert mlflow_registry.aliases(bench.settings, NAME) == {}
     risen = bench.run("evaluation", FIRST, mode="live")
     assert (risen.reused, risen.effects["challenger"]) == (False, 1)
 
@@ -451,7 +453,7 @@ def test_what_was_trained_before_a_rollback_and_what_was_rolled_back_is_a_hold(b
     again = bench.run("evaluation", SECOND)
     assert (again.reused, again.outputs["verdict"]) == (False, "hold")
     assert "was rolled back and is on hold" in "; ".join(again.outputs["reasons"])
-    assert registry.aliases(bench.settings, NAME) == {"champion": 1}
+    assert mlflow_registry.aliases(bench.settings, NAME) == {"champion": 1}
     digest = bench.model(SECOND).model_digest
     bench.records.lift_hold(NAME, digest, entry=AuditEntry("release.hold_lifted", NAME, "2", "person", {}, at=NOW))
     lifted = bench.run("evaluation", SECOND).outputs
@@ -464,7 +466,7 @@ def test_a_verdict_that_was_overtaken_makes_no_challenger(bench: Bench) -> None:
     bench.release(2, THIRD)
     report = bench.run("evaluation", FIRST)
     assert "challenger" not in report.effects
-    assert registry.aliases(bench.settings, NAME) == {"champion": 2}
+    assert mlflow_registry.aliases(bench.settings, NAME) == {"champion": 2}
 
 
 def test_the_opponent_is_scored_on_its_own_feature_set(bench: Bench) -> None:

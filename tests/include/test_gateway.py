@@ -239,8 +239,8 @@ def test_fallbacks_score_and_say_so(tmp_path: Path) -> None:
 
 def test_heavy_libraries_stay_outside_the_node() -> None:
     code = (
-        "import sys; import include.gateway.server, include.reconciler, include.rollout, include.predictor\n"
-        "include.predictor._libraries()\n"
+        "import sys; import include.gateway.server, include.reconciler, include.rollout, include.models.predictor\n"
+        "include.models.predictor._libraries()\n"
         "heavy = {'feast', 'mlflow', 'pandas', 'sklearn', 'airflow', 'bentoml', 'pyarrow', 'lightgbm', 'deltalake'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

@@ -108,12 +108,12 @@ def test_a_raised_target_and_a_lost_event_are_started(records: Records, shop: Us
 
 def test_the_mirror_of_the_aliases_is_repaired(records: Records, tmp_path: Path) -> None:
     """Killed between the routing row and MLflow: the aliases still name the version before."""
-    from include import registry
     from include.healing import repair_aliases
+    from include.models import mlflow_registry
 
     settings = Settings(home=tmp_path)
-    registry.prepare(settings)
-    with registry._mapped(settings) as client:
+    mlflow_registry.prepare(settings)
+    with mlflow_registry._mapped(settings) as client:
         client.create_registered_model("shop")
         for version in ("1", "2"):
             client.create_model_version("shop", source=(tmp_path / version).as_uri())
@@ -126,7 +126,7 @@ def test_the_mirror_of_the_aliases_is_repaired(records: Records, tmp_path: Path)
         previous = {"previous": version - 1} if version > 1 else {}
         records.change_route("shop", set={"champion": version, **previous}, entry=entry, partition=f"2026-01-0{version}")
     assert repair_aliases(settings, records, "shop") == {"champion": 2, "challenger": None, "previous": 1}
-    assert registry.aliases(settings, "shop") == {"champion": 2, "previous": 1}
+    assert mlflow_registry.aliases(settings, "shop") == {"champion": 2, "previous": 1}
     assert repair_aliases(settings, records, "shop") == {}
 
 

@@ -17,7 +17,7 @@ from include.config.use_case import UseCase
 from include.config.use_case_file import parse
 from include.errors import ConfigError
 from include.leaks import Findings
-from include.predictor import Feature, Schema, encode
+from include.models.predictor import Feature, Schema, encode
 
 DATA = Settings().data_dir
 TYPES = {pa.int64(): "int64", pa.float64(): "float64", pa.bool_(): "bool", pa.string(): "string"}

@@ -16,12 +16,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from include import fitting, predictor, splits
+from include import fitting, splits
 from include.config.settings import ROOT
 from include.config.use_case_file import parse
 from include.errors import ArtefactError
 from include.fitting import Fitted
-from include.predictor import InvalidFeature, Predictor
+from include.models import predictor
+from include.models.predictor import InvalidFeature, Predictor
 from tests.judging import KNOBS, YAML, simulate
 
 USE_CASE = parse(YAML.format(**{**KNOBS, "more": ", member: bool"}))
@@ -246,7 +247,7 @@ def test_a_trial_that_hangs_is_ended(bundle: Path) -> None:
 
 def test_serving_imports_no_pandas_scikit_learn_or_lightgbm_package(bundle: Path) -> None:
     code = (
-        "import sys; from include.predictor import Predictor\n"
+        "import sys; from include.models.predictor import Predictor\n"
         f"model = Predictor.load({str(bundle)!r}, {predictor.bundle_digest(bundle)!r}); model.check_golden()\n"
         "print([name for name in ('pandas', 'sklearn', 'lightgbm', 'mlflow', 'feast', 'pyarrow') if name in sys.modules])"
     )
@@ -255,7 +256,7 @@ def test_serving_imports_no_pandas_scikit_learn_or_lightgbm_package(bundle: Path
 
 
 def test_pins_are_equal_in_another_process_and_follow_each_pin(monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "from include.predictor import pins; print(pins())"
+    code = "from include.models.predictor import pins; print(pins())"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == predictor.pins()
     monkeypatch.setattr(predictor.importlib.metadata, "version", lambda name: "0.0.1")

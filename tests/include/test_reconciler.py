@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from include import predictor
 from include.gateway.watch import Watch
+from include.models import predictor
 from include.records.records import Records
 from tests.serving import NAME, NOW, ROW, Desk, Node, bundle_files, until
 

@@ -14,9 +14,9 @@ import pytest
 from include import simulation
 from include.config.durations import midnight
 from include.errors import ConfigError
+from include.models.metrics import auc
 from include.simulation import behaviour, feed
 from include.simulation.portfolio import FIRST_ACCOUNT, due, open_book
-from include.statistics import auc
 
 START = date(2026, 1, 1)
 SMALL: dict[str, Any] = {"seed": 5, "customers": 400, "start": START}

@@ -9,12 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from include import gate, statistics
+from include import gate
 from include.config.use_case import Gates
-from include.statistics import Interval
+from include.models import metrics
+from include.models.metrics import Interval
 
 
-def sample(count: int = 3000, seed: int = 3) -> tuple[statistics.Numbers, statistics.Numbers, statistics.Numbers]:
+def sample(count: int = 3000, seed: int = 3) -> tuple[metrics.Numbers, metrics.Numbers, metrics.Numbers]:
     generator = np.random.default_rng(seed)
     signal = generator.normal(size=count)
     labels = (generator.random(count) < 1 / (1 + np.exp(-signal))).astype(float)
@@ -28,34 +29,34 @@ def test_auc_equals_scikit_learn_with_ties() -> None:
 
     labels, first, _ = sample()
     for scores in (first, np.round(first, 1)):
-        assert statistics.auc(labels, scores) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+        assert metrics.auc(labels, scores) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
 
 
 def test_auc_by_hand() -> None:
-    assert statistics.auc(np.array([0.0, 0, 1, 1]), np.array([0.1, 0.4, 0.4, 0.9])) == 0.875
+    assert metrics.auc(np.array([0.0, 0, 1, 1]), np.array([0.1, 0.4, 0.4, 0.9])) == 0.875
 
 
 def test_paired_interval_agrees_with_resampling() -> None:
     labels, first, second = sample()
-    found = statistics.auc_difference(labels, first, second)
-    assert found.value == pytest.approx(statistics.auc(labels, first) - statistics.auc(labels, second), abs=1e-12)
+    found = metrics.auc_difference(labels, first, second)
+    assert found.value == pytest.approx(metrics.auc(labels, first) - metrics.auc(labels, second), abs=1e-12)
     generator = np.random.default_rng(0)
     drawn = []
     for _ in range(400):
         rows = generator.integers(0, len(labels), len(labels))
-        drawn.append(statistics.auc(labels[rows], first[rows]) - statistics.auc(labels[rows], second[rows]))
+        drawn.append(metrics.auc(labels[rows], first[rows]) - metrics.auc(labels[rows], second[rows]))
     half = 1.96 * float(np.std(drawn))
     assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.15)
 
 
 def test_paired_interval_is_narrower_than_unpaired_and_zero_for_equal_scores() -> None:
     labels, first, _ = sample()
-    assert statistics.auc_difference(labels, first, first) == Interval(0.0, 0.0, 0.0)
-    shifted = statistics.auc_difference(labels, first, first + np.linspace(0, 1e-3, len(first)))
+    assert metrics.auc_difference(labels, first, first) == Interval(0.0, 0.0, 0.0)
+    shifted = metrics.auc_difference(labels, first, first + np.linspace(0, 1e-3, len(first)))
     assert shifted.high - shifted.low < 0.005
 
 
-def delong(labels: statistics.Numbers, *both: statistics.Numbers) -> float:
+def delong(labels: metrics.Numbers, *both: metrics.Numbers) -> float:
     """Return half of DeLong's interval straight from its definition, over all pairs."""
     one, zero = labels == 1.0, labels == 0.0
     wins = [(scores[one][:, None] > scores[zero]) + 0.5 * (scores[one][:, None] == scores[zero]) for scores in both]
@@ -68,17 +69,17 @@ def test_the_interval_is_delongs_where_each_entity_has_one_row() -> None:
     labels, first, second = sample(400)
     first, second = np.round(first, 2), np.round(second, 2)
     for entities in (None, np.arange(400)[::-1].copy(), pa.array([f"e{n}" for n in range(400)])):
-        found = statistics.auc_difference(labels, first, second, entities)
+        found = metrics.auc_difference(labels, first, second, entities)
         assert found.high - found.value == pytest.approx(delong(labels, first, second), abs=1e-12)
 
 
 def test_repeating_every_row_tells_nothing_more() -> None:
     labels, first, second = sample(400)
-    once = statistics.auc_difference(labels, first, second, np.arange(400))
+    once = metrics.auc_difference(labels, first, second, np.arange(400))
     again = [np.repeat(values, 10) for values in (labels, first, second, np.arange(400))]
-    ten = statistics.auc_difference(*again)
+    ten = metrics.auc_difference(*again)
     assert (ten.value, ten.low) == pytest.approx((once.value, once.low), abs=1e-9)
-    blind = statistics.auc_difference(*again[:3])
+    blind = metrics.auc_difference(*again[:3])
     assert blind.high - blind.low < 0.35 * (ten.high - ten.low)
 
 
@@ -87,23 +88,23 @@ def test_entities_are_told_apart_whatever_their_type_order_and_chunks() -> None:
     codes = np.random.default_rng(1).integers(0, 90, 900)
     texts = pa.array([f"{code:05}" for code in codes])
     chunked = pa.chunked_array([texts.slice(0, 17), texts.slice(17)])
-    found = {statistics.auc_difference(labels, first, second, kind) for kind in (codes, texts, chunked)}
+    found = {metrics.auc_difference(labels, first, second, kind) for kind in (codes, texts, chunked)}
     assert len(found) == 1
     order = np.random.default_rng(2).permutation(900)
-    shuffled = statistics.auc_difference(labels[order], first[order], second[order], codes[order])
+    shuffled = metrics.auc_difference(labels[order], first[order], second[order], codes[order])
     assert shuffled.low == pytest.approx(found.pop().low, abs=1e-12)
 
 
 def test_fewer_than_twenty_entities_are_a_hold_that_says_so() -> None:
     labels, first, second = sample(1000)
     for count, held in ((19, True), (20, False)):
-        found = statistics.auc_difference(labels, first, second, np.arange(1000) % count)
+        found = metrics.auc_difference(labels, first, second, np.arange(1000) % count)
         assert math.isnan(found.low) is held
         check = gate.not_worse("x", found, 0.9)
         assert check.outcome == ("hold" if held else "pass")
         assert ("19 entities" in check.reason) is held
     lone = np.where(labels == 1.0, 0, np.arange(1000))
-    found = statistics.auc_difference(labels, first, second, lone)
+    found = metrics.auc_difference(labels, first, second, lone)
     assert math.isnan(found.low)
     assert "outcome 1 is of one entity" in found.reason
 
@@ -119,9 +120,9 @@ def test_the_interval_covers_the_truth_however_many_rows_an_entity_has(rows: int
         labels = (generator.random(len(entity)) < 1 / (1 + np.exp(-signal))).astype(float)
         # two scores whose errors are drawn alike: the true difference is 0
         first, second = (signal + generator.normal(size=100)[entity] + 0.3 * generator.normal(size=len(entity)) for _ in range(2))
-        found = statistics.auc_difference(labels, first, second, entity)
+        found = metrics.auc_difference(labels, first, second, entity)
         hits += found.low <= 0 <= found.high
-        found = statistics.auc_difference(labels, first, second)
+        found = metrics.auc_difference(labels, first, second)
         blind += found.low <= 0 <= found.high
     assert 0.93 <= hits / draws <= 0.97
     assert rows < 10 or blind / draws < 0.9
@@ -141,19 +142,19 @@ def test_the_interval_covers_the_truth_however_many_rows_an_entity_has(rows: int
 )
 def test_what_cannot_be_computed_is_nan(labels: list[float], scores: list[float]) -> None:
     one, two = np.array(labels), np.array(scores)
-    for value in (statistics.auc, statistics.calibration_error, statistics.brier, statistics.log_loss):
+    for value in (metrics.auc, metrics.calibration_error, metrics.brier, metrics.log_loss):
         assert math.isnan(value(one, two))
-    assert math.isnan(statistics.auc_difference(one, two, two).low)
-    assert statistics.roc(one, two) == []
-    assert statistics.calibration_curve(one, two) == []
+    assert math.isnan(metrics.auc_difference(one, two, two).low)
+    assert metrics.roc(one, two) == []
+    assert metrics.calibration_curve(one, two) == []
 
 
 def test_calibration_error_of_a_shifted_score() -> None:
     generator = np.random.default_rng(5)
     scores = generator.random(20_000) * 0.8
     labels = (generator.random(20_000) < scores).astype(float)
-    assert statistics.calibration_error(labels, scores) < 0.01
-    assert statistics.calibration_error(labels, scores + 0.1) == pytest.approx(0.1, abs=0.01)
+    assert metrics.calibration_error(labels, scores) < 0.01
+    assert metrics.calibration_error(labels, scores + 0.1) == pytest.approx(0.1, abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -166,23 +167,23 @@ def test_calibration_error_of_a_shifted_score() -> None:
     ],
     ids=["constant", "two scores", "eleven scores", "no ties"],
 )
-def test_tied_scores_in_any_order_give_one_number(scores: statistics.Numbers) -> None:
+def test_tied_scores_in_any_order_give_one_number(scores: metrics.Numbers) -> None:
     generator = np.random.default_rng(3)
     labels = np.sort((generator.random(1000) < scores).astype(float))  # as rows that come by time
     scores = np.sort(scores)
-    curve = statistics.calibration_curve(labels, scores)
+    curve = metrics.calibration_curve(labels, scores)
     assert sum(rows for _, _, rows in curve) == 1000
     means = [mean for mean, _, _ in curve]
     assert means == sorted(set(means)), "no score is in two bins"
     for _ in range(5):
         order = generator.permutation(1000)
-        assert statistics.calibration_curve(labels[order], scores[order]) == curve
+        assert metrics.calibration_curve(labels[order], scores[order]) == curve
     constant = np.full(1000, 0.5)
     halves = np.repeat([0.0, 1.0], 500)
-    assert statistics.calibration_error(halves, constant) == 0.0
+    assert metrics.calibration_error(halves, constant) == 0.0
 
 
-def drawn(generator: np.random.Generator, each: int, off: float) -> tuple[statistics.Numbers, statistics.Numbers]:
+def drawn(generator: np.random.Generator, each: int, off: float) -> tuple[metrics.Numbers, metrics.Numbers]:
     """Return labels, so many of each class, and scores that are too high by `off` throughout."""
     chances = 0.1 + 0.8 * generator.random(each * 8)  # half of them 1: so many of each are a fair draw
     labels = (generator.random(each * 8) < chances).astype(float)
@@ -203,28 +204,28 @@ def test_calibration_fails_models_that_are_off_and_no_others(each: int, off: flo
 def test_the_errors_that_chance_gives_are_those_of_models_that_are_right() -> None:
     generator = np.random.default_rng(5)
     scores = np.append(np.round(generator.random(300), 2), [0.0, 1.0])
-    by_chance = statistics.calibration_errors_by_chance(scores, 7)
-    assert len(by_chance) == statistics.DRAWS
-    assert (by_chance == statistics.calibration_errors_by_chance(scores[::-1].copy(), 7)).all()
-    one_by_one = [statistics.calibration_error((generator.random(302) < scores).astype(float), scores) for _ in range(2000)]
+    by_chance = metrics.calibration_errors_by_chance(scores, 7)
+    assert len(by_chance) == metrics.DRAWS
+    assert (by_chance == metrics.calibration_errors_by_chance(scores[::-1].copy(), 7)).all()
+    one_by_one = [metrics.calibration_error((generator.random(302) < scores).astype(float), scores) for _ in range(2000)]
     assert by_chance.mean() == pytest.approx(np.mean(one_by_one), rel=0.05)
     assert by_chance.std() == pytest.approx(np.std(one_by_one), rel=0.1)
 
 
 def test_many_rows_need_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = np.random.default_rng(5).random(3000)
-    monkeypatch.setattr(statistics, "BLOCK", 30_000_000)
-    at_once = statistics.calibration_errors_by_chance(scores, 7, 50)
+    monkeypatch.setattr(metrics, "BLOCK", 30_000_000)
+    at_once = metrics.calibration_errors_by_chance(scores, 7, 50)
     for block in (1, 10_000, 3000 * 7):
-        monkeypatch.setattr(statistics, "BLOCK", block)
-        assert (statistics.calibration_errors_by_chance(scores, 7, 50) == at_once).all()
+        monkeypatch.setattr(metrics, "BLOCK", block)
+        assert (metrics.calibration_errors_by_chance(scores, 7, 50) == at_once).all()
 
 
 def test_as_good_as_the_yardstick_is_not_better() -> None:
     for value, outcome in ((0.0, "fail"), (1e-9, "pass"), (-0.1, "fail"), (math.nan, "hold")):
         assert gate.above("AUC over the logistic yardstick", value, 0.0).outcome == outcome
     labels, first, _ = sample()
-    area = statistics.auc(labels, first)
+    area = metrics.auc(labels, first)
     checks, _ = gate.absolute(labels, first, area, Gates(min_rows=1))
     assert "AUC over the logistic yardstick" in [one.name for one in checks if one.outcome == "fail"]
 
@@ -242,11 +243,11 @@ def test_a_model_that_is_too_good_to_be_true_is_held() -> None:
 
 def test_roc_runs_from_corner_to_corner_and_rises() -> None:
     labels, first, _ = sample()
-    points = statistics.roc(labels, first)
+    points = metrics.roc(labels, first)
     assert (points[0], points[-1]) == ((0.0, 0.0), (1.0, 1.0))
     assert points == sorted(points)
     area = sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in itertools.pairwise(points))
-    assert area == pytest.approx(statistics.auc(labels, first), abs=2e-3)
+    assert area == pytest.approx(metrics.auc(labels, first), abs=2e-3)
 
 
 def test_a_number_that_is_missing_or_nan_is_a_hold_never_a_pass() -> None:

@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import csv
 
-from include import fitting, leaks, predictor, registry, splits
+from include import fitting, leaks, splits
 from include.config.settings import Settings
 from include.config.use_case import Split, UseCase
 from include.config.use_case_file import parse
 from include.errors import ConfigError, EvergreenError, MissingPartition, SourceError
+from include.models import mlflow_registry, predictor
 from tests import stored
 from tests.judging import KNOBS, NAME, YAML, Bench, new_bench, simulate
 
@@ -352,7 +353,7 @@ def test_too_few_mature_rows_is_a_success_without_a_candidate(bench: Bench) -> N
     assert (report.state, report.outputs["candidate"]) == ("done", None)
     assert "too few mature rows: the evaluation part has" in report.reason
     assert bench.records.models(NAME) == []
-    assert registry.aliases(bench.settings, NAME) == {}
+    assert mlflow_registry.aliases(bench.settings, NAME) == {}
     early = bench.run("training", "2026-01-02")
     assert (early.state, early.outputs["candidate"]) == ("done", None)
 

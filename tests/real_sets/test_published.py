@@ -14,13 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from include import fitting, splits, statistics
+from include import fitting, splits
 from include.config.durations import parse_duration
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import parse
 from include.lake.sql import TIMESTAMP
-from include.predictor import Predictor, digest_of
+from include.models import metrics
+from include.models.predictor import Predictor, digest_of
 
 DATA = Settings().data_dir
 YAML = """name: published
@@ -146,7 +147,7 @@ def test_adult_is_scored_by_the_bundle_as_well_as_published() -> None:
     predictor = Predictor(bundle)
     assert predictor.digest == digest_of(bundle)
     scores = predictor.many(fitting.columns_of(asked, predictor.schema))
-    assert statistics.auc(fitting.labels_of(asked), scores) >= 0.926
+    assert metrics.auc(fitting.labels_of(asked), scores) >= 0.926
 
 
 def test_bank_by_hash_without_the_length_of_the_call() -> None:

@@ -6,7 +6,7 @@ It is verified by digest before anything is loaded, and loaded from the very byt
 text can kill the process that loads it, so `trial_load` tries a bundle in a child first.
 
 LightGBM's C library is called directly: the Python package would import pandas and scikit-learn into the serving node.
-Run as a module (`python -m include.predictor FOLDER DIGEST`) it loads a bundle and asks its golden rows.
+Run as a module (`python -m include.models.predictor FOLDER DIGEST`) it loads a bundle and asks its golden rows.
 """
 
 from __future__ import annotations
@@ -378,7 +378,7 @@ def trial_load(folder: str | Path, digest: str, *, timeout: float = 60.0) -> Non
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     try:
         child = subprocess.run(
-            [sys.executable, "-m", "include.predictor", str(Path(folder).resolve()), digest],
+            [sys.executable, "-m", "include.models.predictor", str(Path(folder).resolve()), digest],
             env=environment, cwd=root, capture_output=True, timeout=timeout, check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
