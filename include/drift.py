@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include import drift_report, featuresets, frames, predictions, psi
+from include import drift_report, featuresets, frames, psi
 from include.config.durations import midnight
 from include.errors import ArtefactError
 from include.featuresets import FeatureSet, FeatureView
@@ -29,6 +29,7 @@ from include.judged import judgement
 from include.lake.digests import combine
 from include.lake.sql import connect, quote
 from include.point_in_time import partitions
+from include.predictions import import_segments
 from include.psi import Stability
 from include.records.audit import AuditEntry
 from include.records.records import Model
@@ -121,7 +122,7 @@ def unread(work: Work, error: Exception) -> Outcome:
 
 def effects(work: Work, outcome: Outcome) -> dict[str, Any]:
     """Import the closed segments of the prediction log into the lake."""
-    imported = predictions.import_closed(work.settings, work.lake, work.records, work.use_case.name)
+    imported = import_segments.import_closed(work.settings, work.lake, work.records, work.use_case.name)
     return {"predictions": imported} if imported else {}
 
 

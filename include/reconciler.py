@@ -26,7 +26,7 @@ from include.gateway.lane import Lane
 from include.gateway.state import Loaded, Online, Served
 from include.gateway.watch import Watch
 from include.models import predictor
-from include.prediction_log import recover
+from include.predictions.log import recover
 from include.records.records import Model, Records, Route
 
 log = logging.getLogger(__name__)

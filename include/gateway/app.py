@@ -22,7 +22,7 @@ from include.gateway import pages, scoring
 from include.gateway.metrics import Metrics
 from include.gateway.protocol import Disconnected, Receive, Refusal, Scope, Send, answer, header, read_json_body, refuse
 from include.gateway.state import Loaded, Served
-from include.prediction_log import PredictionLog
+from include.predictions.log import PredictionLog
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from include.gateway.protocol import Refusal
 from include.gateway.state import Loaded, Served
 from include.models.predictor import InvalidFeature
 from include.point_in_time.expiry import Calendar, is_expired, is_forgotten
-from include.prediction_log import Prediction
+from include.predictions.log import Prediction
 
 MAX_TEXT = 1024
 _INT_LIMIT = 1 << 63

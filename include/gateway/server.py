@@ -18,7 +18,7 @@ from include.config.settings import Settings
 from include.errors import ConfigError, EvergreenError
 from include.gateway.app import App
 from include.gateway.protocol import EdgeProtocol, sweep
-from include.prediction_log import PredictionLog
+from include.predictions.log import PredictionLog
 from include.reconciler import Reconciler
 
 log = logging.getLogger(__name__)

@@ -374,7 +374,7 @@ def trial_load(folder: str | Path, digest: str, *, timeout: float = 60.0) -> Non
         ArtefactError: it is not the recorded one, or the child refused it, died of it or hung.
     """
     verify_bundle(folder, digest)
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     try:
         child = subprocess.run(

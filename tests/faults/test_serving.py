@@ -18,7 +18,7 @@ import pytest
 
 from include import bento, runner
 from include.config.settings import ROOT, Settings
-from include.prediction_log import closed_segments, read
+from include.predictions.log import closed_segments, read
 from tests.serving import FIRST, NAME, NOW, ROW, Desk, Node, until
 
 SECOND = "2026-03-02"

@@ -15,7 +15,7 @@ import pytest
 from include import deployment
 from include.errors import ArtefactError, Conflict, MissingPartition, Unavailable
 from include.gateway.app import App
-from include.prediction_log import PredictionLog
+from include.predictions.log import PredictionLog
 from include.reconciler import Reconciler
 from include.records.records import Observed, Route
 from include.rollout import readiness

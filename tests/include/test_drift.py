@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from include import drift, drift_report, featuresets, prediction_log, predictions, runner
+from include import drift, drift_report, featuresets, runner
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import find
@@ -20,7 +20,9 @@ from include.errors import MissingPartition
 from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP
 from include.lake.tables import Lake
-from include.prediction_log import Prediction, PredictionLog
+from include.predictions import import_segments
+from include.predictions import log as prediction_log
+from include.predictions.log import Prediction, PredictionLog
 from include.psi import Stability
 from include.records.records import Model, Records, StageResult
 
@@ -353,7 +355,7 @@ def test_predictions_are_imported_once_by_the_day_of_the_answer(house: House) ->
         log.append(Prediction(f"r{number}", at, 1, "sha256:1", "champion", str(number), 0.5, "accept", "", "fs", at, "{}", 900))
 
     def imported() -> int:
-        return predictions.import_closed(house.settings, house.lake, house.records, "shop")
+        return import_segments.import_closed(house.settings, house.lake, house.records, "shop")
 
     assert imported() == 0
     log = PredictionLog(house.settings.home, "shop")

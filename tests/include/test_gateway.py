@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from include.config.settings import ROOT
-from include.prediction_log import closed_segments, read
+from include.predictions.log import closed_segments, read
 from tests.serving import NAME, NOW, ROW, Desk, Node
 
 PREDICT = f"/v1/{NAME}/predict"

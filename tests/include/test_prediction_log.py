@@ -13,7 +13,7 @@ import pytest
 
 from include.config.settings import ROOT
 from include.errors import Unavailable
-from include.prediction_log import Prediction, PredictionLog, closed_segments, folder, forget, read, recover
+from include.predictions.log import Prediction, PredictionLog, closed_segments, folder, forget, read, recover
 
 
 def line(number: int) -> Prediction:

@@ -9,9 +9,9 @@ import socket
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include import prediction_log
 from include.config.settings import Settings
 from include.lake.tables import Fence, Lake
+from include.predictions import log as prediction_log
 from include.records.records import Records
 
 log = logging.getLogger(__name__)
