@@ -26,12 +26,12 @@ from include.contract import column_diff
 from include.errors import ConfigError, SourceError
 from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP, connect, quote
+from include.pipeline.stage import Work
 from include.point_in_time import partitions
 from include.point_in_time.partitions import Period
 from include.records.records import StageResult
 from include.sources import ARRIVED, FILE, ROW, Delivery, headers, partitioned
 from include.values import moment
-from include.work import Work
 
 MICRO = timedelta(microseconds=1)
 GUESSED = "__guessed"  # tells, until rows are compared, which of them have no readable arrival of their own

@@ -26,10 +26,10 @@ from include.config.settings import ROOT, Settings
 from include.errors import ArtefactError, MissingPartition, Unavailable
 from include.judged import judged_model, not_passed
 from include.lake.digests import combine
-from include.memo import lock_digest
 from include.models import predictor
+from include.pipeline.memo import lock_digest
+from include.pipeline.stage import Outcome, Read, Work
 from include.records.records import Model
-from include.work import Outcome, Read, Work
 
 log = logging.getLogger(__name__)
 

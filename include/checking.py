@@ -11,13 +11,13 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import duckdb
 
-from include import declared
 from include.config import use_case_file
 from include.config.use_case import UseCase
 from include.config.use_case_sources import Column, Source
 from include.errors import ConfigError
 from include.lake.sql import connect
 from include.lake.tables import Lake
+from include.pipeline import declared
 from include.point_in_time.partitions import period
 from include.point_in_time.views import AsOfViews, resolve_sql, tables_in
 from include.times import text_literal

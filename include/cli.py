@@ -37,8 +37,8 @@ from include.errors import ConfigError, EvergreenError, MissingPartition, Source
 if TYPE_CHECKING:
     from include.config.settings import Settings
     from include.config.use_case import UseCase
+    from include.pipeline.runner import Report
     from include.records.records import Mode, Records, Target
-    from include.runner import Report
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def run(
     live: Annotated[bool, typer.Option("--live", help="The same as --mode live.")] = False,
 ) -> None:
     """Run one stage, or all, for a partition or a range, without Airflow."""
-    from include.runner import STAGES
+    from include.pipeline.runner import STAGES
 
     if stage not in (*STAGES, "all"):
         raise ConfigError(f"{stage!r} is no stage; stages are {', '.join(STAGES)}, or `all`")
@@ -129,8 +129,8 @@ def run(
 @app.command("load-history")
 def load_history(use_case: UseCaseArgument, first: First = None, last: Last = None) -> None:
     """Ingest, validate and materialize a range in one pass; by default what makes the newest partition trainable."""
-    from include import history
     from include.clock import utc_now
+    from include.pipeline import history
 
     settings = current_settings()
     case = find_use_case(settings, use_case)
@@ -210,7 +210,7 @@ def _run_stage(
     options: dict[str, Any] | None = None,
 ) -> list[Report]:
     """Run a stage for keys: a data stage for many in one scan, the others one by one; one key's refusal stops only that key."""
-    from include import runner
+    from include.pipeline import runner
 
     who = actor()
     if len(keys) == 1:

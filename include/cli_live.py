@@ -32,9 +32,9 @@ def backfill(
     yes: Yes = False,
 ) -> None:
     """Recompute and judge partitions through Airflow, one run each; live state stays untouched."""
-    from include import history
     from include.airflow_api import AirflowApi
     from include.clock import utc_now
+    from include.pipeline import history
     from include.point_in_time.partitions import between, earlier, newest_complete
 
     settings, now = current_settings(), utc_now()

@@ -21,7 +21,7 @@ from include.point_in_time import partitions
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from include.runner import Report
+    from include.pipeline.runner import Report
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +155,7 @@ def stage_report(stage: str, use_case: str, *, options: Mapping[str, Any] | None
     Raises:
         AirflowSkipException: the stage's judgement was overtaken, and the candidate is being judged again.
     """
-    from include import runner
+    from include.pipeline import runner
 
     give_way()
     context = get_current_context()
@@ -184,7 +184,7 @@ def stage_report(stage: str, use_case: str, *, options: Mapping[str, Any] | None
 
 def load_stage(stage: str, use_case: str) -> dict[str, Any]:
     """Run a data stage over the range of the form, in one pass; return how many partitions came to what."""
-    from include import history
+    from include.pipeline import history
 
     give_way()
     context = get_current_context()
@@ -203,7 +203,7 @@ def give_way() -> None:
 
 def fill_gap(use_case: str) -> dict[str, Any]:
     """Record what the run's partition is meant for; if it is live, load the days before it that nobody ran."""
-    from include import history
+    from include.pipeline import history
 
     context = get_current_context()
     key, who = run_key(use_case, context), actor(context)

@@ -19,9 +19,9 @@ from typing import Any, Literal
 
 from include.errors import ArtefactError, Conflict, MissingPartition, Unavailable
 from include.judged import judged_model, not_passed
+from include.pipeline.stage import Outcome, Read, Work
 from include.records.records import AuditEntry, Model, Records, Route
 from include.rollout import Readiness, answered, mirror, readiness, release_hold, rollback
-from include.work import Outcome, Read, Work
 
 __all__ = [
     "answered",

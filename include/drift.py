@@ -28,13 +28,13 @@ from include.featuresets import FeatureSet, FeatureView
 from include.judged import judgement
 from include.lake.digests import combine
 from include.lake.sql import connect, quote
+from include.pipeline.stage import Outcome, Read, Work
+from include.pipeline.unseen import unreadable
 from include.point_in_time import partitions
 from include.predictions import import_segments
 from include.psi import Stability
 from include.records.audit import AuditEntry
 from include.records.records import Model
-from include.unseen import unreadable
-from include.work import Outcome, Read, Work
 
 NAME = "drift"
 FIELDS = (

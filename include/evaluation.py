@@ -28,12 +28,12 @@ from include.models import metrics as statistics
 from include.models import mlflow_registry
 from include.models.metrics import Interval, Numbers
 from include.models.predictor import Predictor
+from include.pipeline.stage import Outcome, Read, Work
+from include.pipeline.unseen import UNSEEN, unreadable
 from include.records.audit import AuditEntry
 from include.records.records import Model, Opponent, Route, StageResult
 from include.records.schema import json_digest
 from include.reports import page
-from include.unseen import UNSEEN, unreadable
-from include.work import Outcome, Read, Work
 
 NAME = "evaluation"
 FIELDS = ("gates", "entity", "label.max_censored", "training.seed")

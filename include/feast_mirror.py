@@ -21,7 +21,7 @@ from include.featuresets import FeatureSet, FeatureView
 from include.frames import newest_column
 from include.lake.sql import TIMESTAMP
 from include.online import OnlineSet
-from include.work import Work
+from include.pipeline.stage import Work
 
 if TYPE_CHECKING:
     import feast

@@ -18,16 +18,16 @@ import pyarrow.compute as pc
 
 from include import decisions, featuresets
 from include.config.use_case import UseCase
-from include.declared import cast
 from include.errors import Busy, ConfigError, MissingPartition
 from include.featuresets import FeatureSet, FeatureView
 from include.lake.digests import combine, digest
 from include.lake.sql import connect, quote
+from include.pipeline.declared import cast
+from include.pipeline.stage import Outcome, Read, Work, lost
 from include.point_in_time import partitions
 from include.point_in_time.curated import curated_schema, curated_table
 from include.point_in_time.views import AsOfViews, literal, tables_in
 from include.records.records import StageResult
-from include.work import Outcome, Read, Work, lost
 
 NAME = "features"
 FIELDS = ("cadence", "cut_off", "availability", "entity", "sources", "features", "label.source", "label.sql")

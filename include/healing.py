@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from include.clock import utc_now
+from include.pipeline.status import Row, rows
 from include.point_in_time.partitions import between, newest_complete
-from include.status import Row, rows
 
 if TYPE_CHECKING:
     from include.airflow_api import AirflowApi

@@ -22,13 +22,13 @@ from include.errors import Busy, EvergreenError, RestatementRefused
 from include.lake.digests import combine
 from include.lake.sql import PARTITION, connect, quote
 from include.late import Late, shown
+from include.pipeline.stage import Outcome, Read, Work, lost
 from include.point_in_time import partitions
 from include.point_in_time.partitions import Period
 from include.records.audit import AuditEntry
 from include.records.records import StageResult
 from include.redriven import Taken
 from include.sources import FILE, LATE, ROW, Delivery, FileReader, partitioned, read, stamps
-from include.work import Outcome, Read, Work, lost
 
 NAME = "ingestion"
 FIELDS = ("cadence", "cut_off", "history", "sources")

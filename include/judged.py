@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from include.errors import ArtefactError
+from include.pipeline.stage import Work
 from include.records.records import Model, StageResult
-from include.work import Work
 
 
 def judgement(work: Work) -> StageResult:

@@ -12,14 +12,14 @@ from datetime import timedelta
 import duckdb
 import pyarrow as pa
 
-from include import memo
 from include.config.use_case import UseCase
 from include.config.use_case_sources import Source
 from include.decisions import standing
-from include.declared import cast
 from include.errors import ConfigError
 from include.lake.digests import digest
 from include.lake.sql import quote
+from include.pipeline import memo
+from include.pipeline.declared import cast
 from include.point_in_time.curated import CREATED, EVENT, label_schema
 from include.point_in_time.partitions import Period
 from include.point_in_time.views import AsOfViews, curated_name, literal, resolve_sql, tables_in, variables_in

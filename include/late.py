@@ -21,10 +21,10 @@ from include.arrival import GUESSED, MICRO, Arrivals, joined, results
 from include.config.use_case_sources import Source
 from include.errors import SourceError
 from include.lake.sql import PARTITION, TIMESTAMP, connect, quote
+from include.pipeline.stage import Work
 from include.point_in_time.partitions import Period
 from include.sources import ARRIVED, FILE, LATE, REDRIVEN, ROW, headers
 from include.values import moment
-from include.work import Work
 
 SHOWN = 3
 _BELONGS, _CORRECTS = "__belongs", "__corrects"

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from include import history, preflight, runner
+from include import preflight
 from include.airflow_api import ACTIVE, AirflowApi, Run
 from include.clock import utc_now
 from include.config.settings import Settings
@@ -23,11 +23,12 @@ from include.config.use_case import UseCase
 from include.config.use_case_file import files, find
 from include.environment import ensure_password
 from include.errors import EvergreenError, Unavailable
+from include.pipeline import history, runner
+from include.pipeline.flow import CHAIN, DAG_OF
 from include.point_in_time import partitions
 from include.records.records import Records, StageResult
 from include.services import descriptions
 from include.supervisor import Stopped, Supervisor, migrate
-from include.waiting import CHAIN, DAG_OF
 
 log = logging.getLogger(__name__)
 

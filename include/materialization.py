@@ -16,16 +16,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include import feast_mirror, featuresets, memo, online
+from include import feast_mirror, featuresets, online
 from include.config.settings import Settings
 from include.errors import ConfigError, EvergreenError
 from include.featuresets import FeatureSet
 from include.frames import answers_at, newest_column, required_at
 from include.lake.digests import combine
 from include.online import OnlineReader, OnlineRow, OnlineSet, OnlineView
+from include.pipeline import memo
+from include.pipeline.stage import Work
 from include.point_in_time import partitions
 from include.point_in_time.expiry import REMEMBERED
-from include.work import Work
 
 log = logging.getLogger(__name__)
 LEASE_SECONDS = 60.0

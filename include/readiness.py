@@ -17,11 +17,12 @@ from include.config.use_case import UseCase
 from include.config.use_case_file import find
 from include.errors import EvergreenError, MissingPartition, Unavailable
 from include.lake.tables import Lake
+from include.pipeline.flow import DAG_OF, upstream
+from include.pipeline.runner import stage_module
+from include.pipeline.stage import Work
 from include.point_in_time import partitions
 from include.records.records import Lease, Records
-from include.runner import stage_module
-from include.waiting import DAG_OF, Recorded, SeenRun, hopeless, is_coming, upstream
-from include.work import Work
+from include.waiting import Recorded, SeenRun, hopeless, is_coming
 
 log = logging.getLogger(__name__)
 

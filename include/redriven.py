@@ -19,6 +19,7 @@ from include.arrival import content_digest
 from include.errors import Conflict
 from include.lake.digests import combine
 from include.lake.sql import TIMESTAMP
+from include.pipeline.stage import Work
 from include.point_in_time.partitions import Period
 from include.records import audit
 from include.records.audit import AuditEntry
@@ -26,7 +27,6 @@ from include.records.leases import Lease
 from include.records.records import Records
 from include.records.schema import RedrivenRow, insert_missing, plain
 from include.sources import ARRIVED, FILE, REDRIVEN, ROW
-from include.work import Work
 
 Facts = dict[str, Any]
 

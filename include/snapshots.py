@@ -26,9 +26,9 @@ from include.config.use_case_sources import Source
 from include.errors import SourceError
 from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP
+from include.pipeline.stage import Work
 from include.point_in_time import partitions
 from include.sources import ARRIVED, FILE, ROW, Delivery
-from include.work import Work
 
 log = logging.getLogger(__name__)
 Facts = dict[str, Any]

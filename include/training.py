@@ -24,17 +24,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from include import featuresets, frames, labels, leaks, memo, splits
+from include import featuresets, frames, labels, leaks, splits
 from include.config.use_case import UseCase
 from include.errors import EvergreenError, MissingPartition
 from include.fitting import Fitted, Parts, fit, out_of_fold_auc
 from include.lake.digests import combine, digest
 from include.models import mlflow_registry, predictor
+from include.pipeline import memo
+from include.pipeline.stage import Outcome, Read, Work
 from include.point_in_time import partitions
 from include.point_in_time.curated import label_table, training_table
 from include.records.records import Model, StageResult
 from include.records.schema import json_digest
-from include.work import Outcome, Read, Work
 
 NAME = "training"
 FIELDS = (

@@ -14,15 +14,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import SecretStr
 
-from include import featuresets, frames, leaks, runner, visibility
+from include import featuresets, frames, leaks, visibility
 from include.clock import utc_now
 from include.config.durations import format_duration
 from include.config.settings import Settings
 from include.config.use_case import UseCase
-from include.engines import translated
 from include.errors import ConfigError, EvergreenError
 from include.lake.sql import connect, quote
 from include.lake.tables import Lake
+from include.pipeline import runner
+from include.pipeline.engines import translated
 from include.point_in_time import partitions
 from include.point_in_time.curated import EVENT, label_schema, label_table
 from include.records.records import Records, StageResult

@@ -15,9 +15,9 @@ from include import snapshots
 from include.arrival import reach
 from include.errors import EvergreenError
 from include.lake.digests import combine
+from include.pipeline.stage import Work
 from include.records.records import StageResult
 from include.sources import FileReader, files_of, partitioned, simulated
-from include.work import Work
 
 
 def source_digest(digests: Mapping[str, str]) -> str:

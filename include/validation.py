@@ -20,17 +20,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from include import expectations, featuresets, findings, labels, memo
+from include import expectations, featuresets, findings, labels
 from include.config.use_case import UseCase
 from include.curation import Judged, curated_digest, judge
 from include.errors import Busy, ConfigError, EvergreenError, MissingPartition
 from include.lake.digests import combine
 from include.lake.sql import connect
+from include.pipeline import memo
+from include.pipeline.stage import Outcome, Read, Work, lost
 from include.point_in_time import partitions
 from include.point_in_time.curated import curated_table, label_schema, label_table
 from include.point_in_time.views import AsOfViews
 from include.records.records import StageResult
-from include.work import Outcome, Read, Work, lost
 
 NAME = "validation"
 FIELDS = ("cadence", "cut_off", "history", "entity", "sources", "label")

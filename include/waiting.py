@@ -9,18 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-CHAIN = ("ingestion", "validation", "features", "training", "evaluation", "bento", "deployment")
-DAG_OF = {
-    "ingestion": "ingest_data",
-    "validation": "validate_data",
-    "features": "materialize_features",
-    "training": "train_model",
-    "evaluation": "evaluate_model",
-    "bento": "package_model",
-    "deployment": "deploy_model",
-    "drift": "check_drift",
-}
-GOAL = {"data": "features", "judged": "evaluation", "deployed": "deployment"}
+from include.pipeline.flow import CHAIN, DAG_OF, GOAL, upstream
+
 ACTIVE = ("queued", "running")
 TERMINAL = ("failed", "blocked", "held", "skipped")
 
@@ -47,11 +37,6 @@ class Recorded:
     stage: str
     state: str
     finished: datetime
-
-
-def upstream(stage: str) -> tuple[str, ...]:
-    """Return the stages before one; never the stage itself, on which a wait could deadlock."""
-    return CHAIN[: CHAIN.index("bento" if stage == "drift" else stage)]
 
 
 def is_coming(

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from include import runner
 from include.clock import utc_now
 from include.config.settings import ROOT, Settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import find
 from include.lake.digests import digest
 from include.lake.tables import Lake
+from include.pipeline import runner
 from include.point_in_time import partitions
 from include.records.records import Mode, Records, StageResult, Target
 

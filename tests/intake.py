@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from include import runner
+from include.pipeline import runner
 from include.point_in_time import partitions
 from include.point_in_time.curated import curated_table
 from tests.installation import Installation

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from deltalake import write_deltalake
 
-from include import featuresets, runner
+from include import featuresets
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import find
@@ -20,6 +20,7 @@ from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP
 from include.lake.tables import Lake
 from include.models import mlflow_registry
+from include.pipeline import runner
 from include.point_in_time.curated import label_schema
 from include.records.records import AuditEntry, Mode, Model, Records, StageResult, Target
 from include.records.schema import ResultRow

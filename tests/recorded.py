@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from include import stored
+from include.pipeline import stored
 from tests.installation import Installation
 
 

@@ -25,9 +25,9 @@ from include.config.settings import ROOT, Settings
 from include.config.use_case_file import find
 from include.lake.tables import Lake
 from include.models import predictor
+from include.pipeline.stage import Outcome, Work
 from include.point_in_time import partitions
 from include.records.records import AuditEntry, Model, Opponent, Records, StageResult
-from include.work import Outcome, Work
 from tests.ports import free_port
 
 NAME = "loans"

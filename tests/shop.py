@@ -9,13 +9,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from include import runner
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import find
 from include.featuresets import FeatureSet, current
 from include.lake.digests import digest
 from include.lake.tables import Lake
+from include.pipeline import runner
 from include.point_in_time import partitions
 from include.point_in_time.curated import curated_schema, curated_table, label_schema
 from include.records.records import AuditEntry, Mode, Model, Records, StageResult

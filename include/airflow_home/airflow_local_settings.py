@@ -8,6 +8,8 @@ import importlib
 import logging
 import sys
 
+from include.pipeline.flow import ENTRY
+
 WARM = (
     "duckdb",
     "deltalake",
@@ -20,11 +22,14 @@ WARM = (
     "mlflow.store.tracking.sqlalchemy_store",
     "evidently.presets",
     "plotly.offline",
-    "include.runner",
+    "include.pipeline.runner",
     "include.offline_store",
     "include.feast_stores",
-    *(f"include.{stage}" for stage in ("ingestion", "validation", "features", "materialization", "training", "fitting")),
-    *(f"include.{stage}" for stage in ("evaluation", "evaluation_report", "bento", "deployment", "drift", "drift_report")),
+    "include.materialization",
+    "include.fitting",
+    "include.evaluation_report",
+    "include.drift_report",
+    *ENTRY.values(),
 )
 CHATTY = ("great_expectations", "py.warnings", "mlflow", "alembic")
 

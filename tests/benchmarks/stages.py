@@ -19,12 +19,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from include import runner
 from include.clock import utc_now
 from include.config.settings import ROOT, Settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import find
-from include.history import DATA_STAGES
+from include.pipeline import runner
+from include.pipeline.history import DATA_STAGES
 from include.point_in_time import partitions
 from include.records.records import Records
 

@@ -16,14 +16,14 @@ import pytest
 
 from include.config.settings import ROOT, settings
 from include.config.use_case_file import files
-from include.waiting import DAG_OF
+from include.pipeline.flow import DAG_OF
 from tests.dags.conftest import DAGS, parse
 
 STAGES = {*DAG_OF.values(), "load_history"}
 ID = re.compile(r"^[a-z][a-z0-9_]*__[a-z]+_[a-z]+$")
 HEAVY = {
     "pandas", "numpy", "pyarrow", "duckdb", "deltalake", "feast", "mlflow", "great_expectations", "evidently", "bentoml",
-    "lightgbm", "sklearn", "uvicorn", "include.runner", "include.records.records", "include.lake.tables",
+    "lightgbm", "sklearn", "uvicorn", "include.pipeline.runner", "include.records.records", "include.lake.tables",
 }  # fmt: skip
 SMALL = """
 name: {name}

@@ -19,8 +19,8 @@ from include.clock import utc_now
 from include.config.settings import ROOT, Settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import find
+from include.pipeline.flow import DAG_OF
 from include.records.records import Records
-from include.waiting import DAG_OF
 from tests.ports import free_ports
 
 DAYS = 26

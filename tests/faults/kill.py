@@ -13,7 +13,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-PRELOAD = ["include.runner", "include.ingestion", "include.validation", "include.features", "pyarrow.compute", "deltalake"]
+PRELOAD = [
+    "include.pipeline.runner",
+    "include.ingestion",
+    "include.validation",
+    "include.features",
+    "pyarrow.compute",
+    "deltalake",
+]
 
 
 def context(preload: list[str] = PRELOAD) -> Any:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from include import runner
 from include.clock import utc_now
 from include.config.settings import Settings
 from include.errors import Busy
+from include.pipeline import runner
 from include.records.records import Records
 from tests.faults import kill
 from tests.installation import DATA_STAGES, Installation, small_repayment

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from include import runner
 from include.config.settings import Settings
 from include.online import OnlineReader, rows_digest
+from include.pipeline import runner
 from tests.faults import kill
 from tests.shop import DAY, HOUR, T0, Shop
 

@@ -16,8 +16,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from include import bento, runner
+from include import bento
 from include.config.settings import ROOT, Settings
+from include.pipeline import runner
 from include.predictions.log import closed_segments, read
 from tests.serving import FIRST, NAME, NOW, ROW, Desk, Node, until
 

@@ -9,8 +9,9 @@ from typing import Any
 import deltalake
 import pytest
 
-from include import clock, runner
+from include import clock
 from include.lake import tables
+from include.pipeline import runner
 from tests.installation import DATA_STAGES, Installation, small_repayment
 
 KEY = "2026-01-02"

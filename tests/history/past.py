@@ -16,7 +16,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-from include import runner
+from include.pipeline import runner
 from tests.installation import DATA_STAGES, TO_JUDGEMENT, Installation, small_repayment
 from tests.ports import free_port
 from tests.serving import Node

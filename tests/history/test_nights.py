@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from include.runner import STAGES
+from include.pipeline.runner import STAGES
 from tests.e2e.conftest import DAYS, YAML, write_data
 from tests.installation import Installation
 from tests.ports import free_port

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from include.runner import STAGES
+from include.pipeline.runner import STAGES
 from tests.installation import DATA_STAGES, Installation
 from tests.ports import free_port
 from tests.serving import Node, until

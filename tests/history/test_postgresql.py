@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from include.models import mlflow_registry
-from include.runner import STAGES
+from include.pipeline.runner import STAGES
 from tests.e2e.conftest import YAML, write_data
 from tests.installation import TO_JUDGEMENT, Installation
 from tests.ports import free_port

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from include import status
-from include.runner import STAGES
+from include.pipeline import status
+from include.pipeline.runner import STAGES
 from tests.history.past import again, cpu, digests
 from tests.installation import DATA_STAGES, Installation
 from tests.ports import free_port

@@ -16,7 +16,7 @@ from include import drafting
 from include.config import use_case_file
 from include.config.settings import Settings
 from include.errors import ConfigError
-from include.runner import STAGES
+from include.pipeline.runner import STAGES
 from tests import stored
 from tests.installation import Installation
 from tests.ports import free_port

@@ -17,8 +17,8 @@ import pytest
 from include import bento
 from include.bento_build import end_users
 from include.errors import ArtefactError
+from include.pipeline.stage import Outcome
 from include.records.records import Model
-from include.work import Outcome
 from tests.ports import free_port
 from tests.serving import FIRST, NAME, NOW, ROW, Desk, bundle_files, until
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from include import checking, declared
+from include import checking
 from include.config import names
 from include.config.use_case_file import parse
 from include.errors import ConfigError
+from include.pipeline import declared
 from tests.intake import GOOD, HEAD, Intake
 
 YAML = """name: shop

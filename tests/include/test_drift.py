@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from include import drift, drift_report, featuresets, runner
+from include import drift, drift_report, featuresets
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import find
@@ -20,6 +20,7 @@ from include.errors import MissingPartition
 from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP
 from include.lake.tables import Lake
+from include.pipeline import runner
 from include.predictions import import_segments
 from include.predictions import log as prediction_log
 from include.predictions.log import Prediction, PredictionLog

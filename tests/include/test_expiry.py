@@ -171,8 +171,9 @@ def test_rows_of_before_expire_as_one(tmp_path: Path) -> None:
 
 def test_online_rows_go_by_the_record(tmp_path: Path) -> None:
     """Rows of a partition without a record are not read, and it is named; once it is recorded they are."""
-    from include import materialization, runner
+    from include import materialization
     from include.clock import utc_now
+    from include.pipeline import runner
 
     shop = Shop(tmp_path)
     for day in range(4):

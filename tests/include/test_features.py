@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from include import featuresets, runner
+from include import featuresets
 from include.errors import ConfigError, MissingPartition
 from include.featuresets import FeatureSet
 from include.online import OnlineReader
+from include.pipeline import runner
 from include.records.routes import Model
 from tests.shop import DAY, HOUR, T0, US, YAML, Shop, serve
 

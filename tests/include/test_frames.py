@@ -10,11 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from include import featuresets, frames, runner
+from include import featuresets, frames
 from include.errors import MissingPartition
 from include.featuresets import FeatureSet, recorded
 from include.frames import Spine
 from include.lake.sql import TIMESTAMP
+from include.pipeline import runner
 from tests.shop import DAY, HOUR, T0, US, YAML, Shop, serve
 
 DELAY = 5 * DAY

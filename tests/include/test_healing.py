@@ -12,8 +12,8 @@ from include.airflow_api import AirflowApi, Run
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.healing import ASSET_BEFORE, active_keys, plan, status_rows
+from include.pipeline.status import Row
 from include.records.records import AuditEntry, Mode, Model, Records, StageResult, Target
-from include.status import Row
 
 AT = datetime(2026, 1, 20, tzinfo=UTC)
 DATA = ("ingestion", "validation", "features")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from include import history
 from include.config.use_case import UseCase
 from include.config.use_case_file import parse
 from include.errors import ConfigError
+from include.pipeline import history
 from include.records.records import Records, StageResult
 from tests.intake import GOOD, HEAD, Intake
 

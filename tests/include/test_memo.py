@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from include import memo
 from include.config import use_case_file
 from include.config.settings import ROOT
+from include.pipeline import memo
 from tests.shop import YAML
 
 TEXT = YAML.replace("source: visits\n", "sql: shop/orders.sql\n")
@@ -33,7 +33,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def key(**changes: object) -> str:
     arguments: dict = {
         "stage": "validation",
-        "code": memo.code_digest("include.memo"),
+        "code": memo.code_digest("include.pipeline.memo"),
         "use_case": use_case_file.parse(TEXT),
         "fields": ("sources", "label.delay", "features"),
         "libraries": ("duckdb",),
@@ -47,7 +47,7 @@ def test_the_readme_hits_and_the_kernel_misses(tree: Path) -> None:
     before = key()
     (tree / "README.md").write_text("second")
     assert key() == before
-    kernel = tree / "include" / "lake.py"  # include.memo imports it
+    kernel = tree / "include" / "lake.py"  # include.pipeline.memo imports it
     kernel.write_text(kernel.read_text() + "\n# edited\n")
     assert key() != before
 
@@ -64,13 +64,13 @@ def children() -> set[tuple[str, str]]:
 
 def test_what_a_stage_starts_as_a_process_is_part_of_its_code() -> None:
     """The reader of files is a child of ingestion: mended, it must read again what it read wrongly."""
-    from include.runner import STAGES
+    from include.pipeline.flow import ENTRY, STAGES
 
     started = children()
     assert {child for _, child in started} >= {"include.foreign", "include.models.predictor", "include.bento_build"}
     modules = memo._modules()
     for stage in STAGES:
-        closure = {path for path, _ in memo._closure(f"include.{stage}")}
+        closure = {path for path, _ in memo._closure(ENTRY[stage])}
         lacking = {child for starter, child in started if modules[starter] in closure and modules[child] not in closure}
         assert lacking == set(), f"{stage} starts {lacking}, whose code its memo key leaves out"
     training = {path for path, _ in memo._closure("include.training")}

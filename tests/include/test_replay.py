@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from include import featuresets, frames, materialization, online, runner
+from include import featuresets, frames, materialization, online
 from include.clock import utc_now
 from include.config.settings import Settings
 from include.config.use_case_file import find
@@ -24,6 +24,7 @@ from include.gateway.state import Loaded, Online, Served
 from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP
 from include.lake.tables import Lake
+from include.pipeline import runner
 from include.point_in_time import partitions
 from include.point_in_time.curated import curated_schema, curated_table
 from include.records.records import Records, StageResult

@@ -11,14 +11,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from include import runner
 from include.clock import utc_now
 from include.config.settings import Settings
 from include.errors import Busy, ConfigError, EvergreenError, MissingPartition, SourceError
 from include.lake.digests import digest
 from include.lake.tables import Lake
+from include.pipeline import runner
+from include.pipeline.stage import Outcome, Read, Work
 from include.records.records import Records
-from include.work import Outcome, Read, Work
 from tests.shop import YAML
 
 KEY = "2026-03-01"

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from include.pipeline.status import Row, rows
 from include.records.records import Mode, Partition, StageResult, Target
-from include.status import Row, rows
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = "2026-01-05"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from include import memo, runner
 from include.config.settings import ROOT
 from include.errors import RestatementRefused, SourceError
+from include.pipeline import memo, runner
 from tests.installation import Installation, small_repayment
 from tests.intake import GOOD, HEAD, Intake
 

@@ -19,24 +19,24 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol, cast
 
-from include import declared, memo, stored
 from include.clock import utc_now
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import find
-from include.engines import Guarded
 from include.errors import Busy, ConfigError, EvergreenError, MissingPartition
 from include.lake.tables import Lake, RehearsalLake
+from include.pipeline import declared, memo, stored
+from include.pipeline.engines import Guarded
+from include.pipeline.flow import ENTRY, STAGES
+from include.pipeline.stage import Outcome, Read, State, Work, lost
+from include.pipeline.unseen import UNSEEN
 from include.point_in_time import partitions
 from include.records.audit import AuditEntry
 from include.records.records import Lease, Partition, Records, StageResult
-from include.unseen import UNSEEN
-from include.work import Outcome, Read, State, Work, lost
 
 log = logging.getLogger(__name__)
 
 DATA_STAGES = ("ingestion", "validation", "features")
-STAGES = ("ingestion", "validation", "features", "training", "evaluation", "bento", "deployment", "drift")
 UNMEMOISED = ("failed", "unreadable")  # nothing was found: what rests on it never answers for a partition
 
 
@@ -87,7 +87,7 @@ def stage_module(name: str) -> Stage:
     """Return the module of a stage, behind what tells engines' errors in our words."""
     if name not in STAGES:
         raise ConfigError(f"{name!r} is no stage; stages are {', '.join(STAGES)}")
-    return cast(Stage, Guarded(importlib.import_module(f"include.{name}")))
+    return cast(Stage, Guarded(importlib.import_module(ENTRY[name])))
 
 
 def run(
@@ -290,7 +290,7 @@ def _work(
 
 
 def _code(stage: Stage) -> str:
-    return memo.code_digest(f"include.{stage.NAME}")
+    return memo.code_digest(ENTRY[stage.NAME])
 
 
 def _memo_key(stage: Stage, work: Work, code: str) -> tuple[str, list[Read]]:

@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from include import runner
 from include.clock import utc_now
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import find
 from include.errors import ConfigError, SourceError
+from include.pipeline import runner
+from include.pipeline.stage import Mode, Target
 from include.point_in_time import partitions
 from include.records.records import Records
-from include.work import Mode, Target
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from include.waiting import CHAIN, GOAL
+from include.pipeline.flow import CHAIN, GOAL
 
 Kind = Literal["done", "running", "waiting", "refused", "stale", "missing"]
 

@@ -14,8 +14,8 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 from include.errors import ArtefactError, EvergreenError, SourceError, Unavailable
 from include.lake.digests import combine
+from include.pipeline.stage import Outcome, Work
 from include.records.audit import AuditEntry
-from include.work import Outcome, Work
 
 # A damaged or absent file, a store or database that does not answer, a time-out. OSError holds TimeoutError and Arrow's.
 UNSEEN: tuple[type[Exception], ...] = (
