@@ -15,13 +15,13 @@ from include.config import use_case_file
 from include.config.use_case import UseCase
 from include.config.use_case_sources import Column, Source
 from include.errors import ConfigError
+from include.ingestion.times import text_literal
+from include.ingestion.values import said, typed
 from include.lake.sql import connect
 from include.lake.tables import Lake
 from include.pipeline import declared
 from include.point_in_time.partitions import period
 from include.point_in_time.views import AsOfViews, resolve_sql, tables_in
-from include.times import text_literal
-from include.values import said, typed
 
 Where = tuple[str, ...]
 Problem = tuple[Where, str]

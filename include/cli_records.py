@@ -65,14 +65,14 @@ def status(
 
 def _arrived(records: Records, use_case: str, keys: Sequence[str]) -> None:
     """Say which of the shown partitions took or left late rows, and since when static versions are observed."""
-    from include import ingestion
+    from include.ingestion import ingest_data
 
     ingested = records.results(use_case, stage="ingestion")
     for result in ingested:
         if result.key in keys and result.state == "done":
-            for text in ingestion.told(result.outputs.get("sources", {})):
+            for text in ingest_data.told(result.outputs.get("sources", {})):
                 say(f"{result.key}, {text}")
-    for text in ingestion.observed(ingested):
+    for text in ingest_data.observed(ingested):
         say(text)
 
 

@@ -17,12 +17,12 @@ from typing import Any
 
 from include.config.durations import midnight
 from include.config.use_case_sources import Column, Source
+from include.ingestion.sources import ARRIVED, FILE, LATE, MALFORMED, REDRIVEN, ROW, headers
+from include.ingestion.times import EPOCH, NEWEST, OLDEST, aware, is_time, text_literal, utc
+from include.ingestion.values import cell, dates_of, said, typed
 from include.lake.sql import quote
 from include.point_in_time.curated import CREATED, EVENT, curated_schema
 from include.point_in_time.views import record_key
-from include.sources import ARRIVED, FILE, LATE, MALFORMED, REDRIVEN, ROW, headers
-from include.times import EPOCH, NEWEST, OLDEST, aware, is_time, text_literal, utc
-from include.values import cell, dates_of, said, typed
 
 RULE = "rule"
 CONFLICT = "conflicting_duplicate"

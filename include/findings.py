@@ -11,9 +11,9 @@ from include.config.use_case_sources import Source
 from include.contract import CONFLICT, RULE
 from include.curation import Judged
 from include.expectations import AGE, REPEATED, Profile
+from include.ingestion.sources import FILE, ROW
 from include.point_in_time.curated import CREATED
 from include.point_in_time.partitions import Period
-from include.sources import FILE, ROW
 
 
 def counts(judged: Judged) -> dict[str, Any]:

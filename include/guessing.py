@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from include.config.use_case_sources import UNIX, Column, Source
 from include.contract import column_checks
-from include.times import text_literal
-from include.values import typed
+from include.ingestion.times import text_literal
+from include.ingestion.values import typed
 
 if TYPE_CHECKING:
     import duckdb

@@ -12,11 +12,11 @@ from include.config.use_case_sources import Column, Source
 from include.contract import RULE, judged_query, mixed_zones_query
 from include.errors import SourceError
 from include.guessing import SOURCE, guess
-from include.sources import MALFORMED, FileReader
-from include.sources import headers as headers_of
-from include.times import NEWEST, OLDEST
-from include.values import moment as known
-from include.values import said, typed
+from include.ingestion.sources import MALFORMED, FileReader
+from include.ingestion.sources import headers as headers_of
+from include.ingestion.times import NEWEST, OLDEST
+from include.ingestion.values import moment as known
+from include.ingestion.values import said, typed
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -16,6 +16,8 @@ from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.contract import RULE, judged_query
 from include.errors import ConfigError, Conflict
+from include.ingestion.redriven import Redriven, record, table
+from include.ingestion.sources import FILE, ROW
 from include.lake.digests import digest
 from include.lake.sql import PARTITION, connect
 from include.point_in_time import partitions
@@ -23,8 +25,6 @@ from include.point_in_time.partitions import Period
 from include.quarantine import Row
 from include.records.audit import AuditEntry
 from include.records.records import Records
-from include.redriven import Redriven, record, table
-from include.sources import FILE, ROW
 
 LISTED = 1000
 SHOWN = 5

@@ -143,6 +143,6 @@ def _imports(module: str, path: Path, _changed: int) -> tuple[str, ...]:
                 base = ".".join([*parents, base]) if base else ".".join(parents)
             found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("include."):
-            # A child process (`python -m include.foreign`), or a class that a library is told to load by its name.
+            # A child process (`python -m include.ingestion.file_worker`), or a class that a library is told to load by its name.
             found += [node.value, node.value.rpartition(".")[0]]
     return tuple(name for name in found if name == "include" or name.startswith("include."))

@@ -29,9 +29,9 @@ _Compared = Iterator[tuple[str, str, str, str]]
 
 
 def _raw(lake: Lake, use_case: UseCase, result: StageResult) -> _Compared:
-    from include.arrival import content_digest
-    from include.snapshots import content_digest as version_digest
-    from include.sources import ARRIVED, headers
+    from include.ingestion.arrival import content_digest
+    from include.ingestion.sources import ARRIVED, headers
+    from include.ingestion.static_versions import content_digest as version_digest
 
     for name, fact in result.outputs.get("sources", {}).items():
         table, key = f"{use_case.name}/raw/{name}", fact.get("version", result.key)

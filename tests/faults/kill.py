@@ -15,7 +15,7 @@ from typing import Any
 
 PRELOAD = [
     "include.pipeline.runner",
-    "include.ingestion",
+    "include.ingestion.ingest_data",
     "include.validation",
     "include.features",
     "pyarrow.compute",

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from include.errors import ConfigError, SourceError
+from include.ingestion.sources import FileReader
 from include.point_in_time.partitions import period
-from include.sources import FileReader
 from tests.intake import HEAD, Intake
 
 DAYS = ["2026-01-01", "2026-01-02", "2026-01-03", "2026-01-04"]

@@ -14,7 +14,7 @@ import pytest
 
 from include.config.use_case_sources import Source
 from include.errors import SourceError
-from include.sources import FileReader, dialect, files_of
+from include.ingestion.sources import FileReader, dialect, files_of
 from tests.include.test_sources import HEADER, ROW, case, texts
 
 DECLARED = ["id", "day", "amount", "note"]
@@ -247,8 +247,8 @@ def test_a_source_declares_its_dialect(tmp_path: Path) -> None:
     orders = use_case.sources["orders"].model_copy(update={"columns": Source.model_validate(
         {"path": "x", "key": ["order_id"], "columns": declared}).columns})  # fmt: skip
     from include.config.settings import Settings
+    from include.ingestion.sources import read as read_source
     from include.point_in_time import partitions
-    from include.sources import read as read_source
 
     changed = use_case.model_copy(update={"sources": {"orders": orders}})
     with FileReader() as made:

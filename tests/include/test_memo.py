@@ -67,7 +67,7 @@ def test_what_a_stage_starts_as_a_process_is_part_of_its_code() -> None:
     from include.pipeline.flow import ENTRY, STAGES
 
     started = children()
-    assert {child for _, child in started} >= {"include.foreign", "include.models.predictor", "include.bento_build"}
+    assert {child for _, child in started} >= {"include.ingestion.file_worker", "include.models.predictor", "include.bento_build"}
     modules = memo._modules()
     for stage in STAGES:
         closure = {path for path, _ in memo._closure(ENTRY[stage])}
@@ -79,10 +79,10 @@ def test_what_a_stage_starts_as_a_process_is_part_of_its_code() -> None:
 
 @pytest.mark.parametrize("module", ["foreign", "unpacking"])
 def test_an_edited_reader_of_files_misses(tree: Path, module: str) -> None:
-    before = memo.code_digest("include.ingestion")
+    before = memo.code_digest("include.ingestion.ingest_data")
     path = tree / "include" / f"{module}.py"
     path.write_text(path.read_text() + "\n# edited\n")
-    assert memo.code_digest("include.ingestion") != before
+    assert memo.code_digest("include.ingestion.ingest_data") != before
 
 
 def test_blanks_around_the_name_of_a_query_hide_nothing(tree: Path) -> None:

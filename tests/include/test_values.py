@@ -15,9 +15,9 @@ from include.config.use_case_sources import Column, Source
 from include.contract import judged_query, mixed_zones_query
 from include.errors import ConfigError
 from include.expectations import own_told
+from include.ingestion.values import typed
 from include.lake.sql import connect
 from include.quarantine import _guarded
-from include.values import typed
 from tests.intake import COLUMNS, YAML
 
 NONE = None

@@ -1,6 +1,6 @@
 """Readers of the sources that a use case declares: files, SQL, the simulator. Values come as text, columns by their names.
 
-Files are opened by a child process (include/foreign.py); local ones must lie in the folder of the use case or in the data
+Files are opened by a child process (include/ingestion/file_worker.py); local ones must lie in the folder of the use case or in the data
 folder. What a read gives is a `Delivery`: text columns under their declared names, `source_file` and `source_row`.
 """
 
@@ -29,8 +29,8 @@ from include.config.settings import ROOT, Settings
 from include.config.use_case import UseCase
 from include.config.use_case_sources import Source
 from include.errors import ConfigError, SourceError
+from include.ingestion.sql_source import read_sql
 from include.point_in_time.partitions import Period
-from include.sql_source import read_sql
 
 FILE, ROW, ARRIVED, MALFORMED = "source_file", "source_row", "arrived_at", "malformed"
 REDRIVEN = "redriven://"  # begins the `source_file` of a row that comes out of quarantine; no file's name can begin so
@@ -229,7 +229,7 @@ class FileReader:
         kept = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "TMPDIR", "VIRTUAL_ENV", "SYSTEMROOT")
         environment = {name: os.environ[name] for name in kept if name in os.environ}
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "include.foreign"],
+            [sys.executable, "-m", "include.ingestion.file_worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -24,14 +24,14 @@ from include.config.use_case import UseCase
 from include.config.use_case_sources import Source
 from include.contract import column_diff
 from include.errors import ConfigError, SourceError
+from include.ingestion.sources import ARRIVED, FILE, ROW, Delivery, headers, partitioned
+from include.ingestion.values import moment
 from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP, connect, quote
 from include.pipeline.stage import Work
 from include.point_in_time import partitions
 from include.point_in_time.partitions import Period
 from include.records.records import StageResult
-from include.sources import ARRIVED, FILE, ROW, Delivery, headers, partitioned
-from include.values import moment
 
 MICRO = timedelta(microseconds=1)
 GUESSED = "__guessed"  # tells, until rows are compared, which of them have no readable arrival of their own

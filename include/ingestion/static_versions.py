@@ -20,15 +20,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from include.arrival import is_newest, results
 from include.config.durations import format_duration, midnight
 from include.config.use_case_sources import Source
 from include.errors import SourceError
+from include.ingestion.arrival import is_newest, results
+from include.ingestion.sources import ARRIVED, FILE, ROW, Delivery
 from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP
 from include.pipeline.stage import Work
 from include.point_in_time import partitions
-from include.sources import ARRIVED, FILE, ROW, Delivery
 
 log = logging.getLogger(__name__)
 Facts = dict[str, Any]

@@ -17,14 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include.arrival import GUESSED, MICRO, Arrivals, joined, results
 from include.config.use_case_sources import Source
 from include.errors import SourceError
+from include.ingestion.arrival import GUESSED, MICRO, Arrivals, joined, results
+from include.ingestion.sources import ARRIVED, FILE, LATE, REDRIVEN, ROW, headers
+from include.ingestion.values import moment
 from include.lake.sql import PARTITION, TIMESTAMP, connect, quote
 from include.pipeline.stage import Work
 from include.point_in_time.partitions import Period
-from include.sources import ARRIVED, FILE, LATE, REDRIVEN, ROW, headers
-from include.values import moment
 
 SHOWN = 3
 _BELONGS, _CORRECTS = "__belongs", "__corrects"

@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 from sqlalchemy import select
 
-from include.arrival import content_digest
 from include.errors import Conflict
+from include.ingestion.arrival import content_digest
+from include.ingestion.sources import ARRIVED, FILE, REDRIVEN, ROW
 from include.lake.digests import combine
 from include.lake.sql import TIMESTAMP
 from include.pipeline.stage import Work
@@ -26,7 +27,6 @@ from include.records.audit import AuditEntry
 from include.records.leases import Lease
 from include.records.records import Records
 from include.records.schema import RedrivenRow, insert_missing, plain
-from include.sources import ARRIVED, FILE, REDRIVEN, ROW
 
 Facts = dict[str, Any]
 

@@ -3,7 +3,7 @@
 DuckDB and Arrow treat data files as trusted, so a file from outside is opened here and nowhere else. A request is one line
 of JSON on stdin, its answer one line on stdout; the rows go to an Arrow file with the columns c0, c1, ... (text), `row` (the
 number of the data row in the file) and, where a line could not be split into columns, `malformed` (that line).
-Run by include/sources.py as `python -m include.foreign`.
+Run by include/ingestion/sources.py as `python -m include.ingestion.file_worker`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from include.dialects import BACKSLASHED, MAX_TITLE, SEPARATORS, Dialect, cells, guessed, names_of, tidied
-from include.unpacking import MAX_BYTES, NotUtf8, Refused, Text, first_line, plain
+from include.ingestion.decompression import MAX_BYTES, NotUtf8, Refused, Text, first_line, plain
+from include.ingestion.dialects import BACKSLASHED, MAX_TITLE, SEPARATORS, Dialect, cells, guessed, names_of, tidied
 
 MEMORY = 6 << 30
 CPU_SECONDS = 900

@@ -1,7 +1,7 @@
 """Stage `ingestion`: the rows of every source that arrived in `[arrival_start, as_of)`, as received, into `raw/<source>`.
 
-Rows in = rows out: include/arrival.py says to which partition each row belongs. The first successful ingest is the record: equal
-rows change nothing. Rows that come later (include/late.py) are left to the newest partition and named, or refused where the
+Rows in = rows out: include/ingestion/arrival.py says to which partition each row belongs. The first successful ingest is the record: equal
+rows change nothing. Rows that come later (include/ingestion/late.py) are left to the newest partition and named, or refused where the
 source says `late: refuse`; rows that are gone are refused. With a reason (the option `restate`) a partition takes what is there.
 """
 
@@ -15,20 +15,20 @@ from typing import Any
 
 import pyarrow as pa
 
-from include import late, snapshots, unchanged
-from include.arrival import Arrivals, checksum, content_digest, is_newest, joined, reach
 from include.config.use_case_sources import Source
 from include.errors import Busy, EvergreenError, RestatementRefused
+from include.ingestion import late, source_digests, static_versions
+from include.ingestion.arrival import Arrivals, checksum, content_digest, is_newest, joined, reach
+from include.ingestion.late import Late, shown
+from include.ingestion.redriven import Taken
+from include.ingestion.sources import FILE, LATE, ROW, Delivery, FileReader, partitioned, read, stamps
 from include.lake.digests import combine
 from include.lake.sql import PARTITION, connect, quote
-from include.late import Late, shown
 from include.pipeline.stage import Outcome, Read, Work, lost
 from include.point_in_time import partitions
 from include.point_in_time.partitions import Period
 from include.records.audit import AuditEntry
 from include.records.records import StageResult
-from include.redriven import Taken
-from include.sources import FILE, LATE, ROW, Delivery, FileReader, partitioned, read, stamps
 
 NAME = "ingestion"
 FIELDS = ("cadence", "cut_off", "history", "sources")
@@ -48,7 +48,7 @@ def reads(work: Work) -> list[Read]:
 def standing(pairs: Sequence[tuple[Work, StageResult]]) -> set[str]:
     """Return the keys of the partitions whose sources and raw rows are as recorded, by one look at each source's bytes."""
     with FileReader() as reader:
-        return unchanged.standing(pairs, reader)
+        return source_digests.standing(pairs, reader)
 
 
 def compute(work: Work) -> Outcome:
@@ -111,7 +111,7 @@ def _chunks(works: Sequence[Work]) -> Iterator[list[Work]]:
 
 def told(sources: Mapping[str, Facts]) -> list[str]:
     """Return in words what a person should know of a partition's record: late rows, and static versions still to come."""
-    return [text for name, fact in sources.items() for text in (late.told(name, fact), snapshots.told(name, fact)) if text]
+    return [text for name, fact in sources.items() for text in (late.told(name, fact), static_versions.told(name, fact)) if text]
 
 
 def observed(results: Sequence[StageResult]) -> list[str]:
@@ -145,7 +145,7 @@ class _Intake:
         coming: dict[str, pa.Table] = {}
         for name, source in work.use_case.sources.items():
             if source.kind == "static":
-                facts[name], rows = snapshots.take(name, work, partial(self._snapshot, name, work))
+                facts[name], rows = static_versions.take(name, work, partial(self._snapshot, name, work))
                 if rows is not None:
                     (coming if "pending" in facts[name] and name not in before else fresh)[name] = rows
             else:
@@ -189,7 +189,7 @@ class _Intake:
         behind, opened = self._behind(name, source, work, found)
         rows = joined([one.between(work.period.arrival_start, work.as_of) for one in found])
         shas = {file: sha for one in found for file, sha in one.delivery.digests.items()}
-        source_digest = unchanged.source_digest(shas)
+        source_digest = source_digests.source_digest(shas)
         recorded = before if before is not None and before.get("expected", True) else None
         if recorded is not None and self._stands(name, source, work, recorded, rows, behind):
             facts = recorded | ({} if recorded.get("redriven") else {"source_digest": source_digest})
@@ -358,7 +358,7 @@ def _restated(work: Work, before: dict[str, Facts], facts: dict[str, Facts], fre
     for name in changed:
         sources[name] = {"was": before[name]["digest"], "is": facts[name]["digest"], "difference": differing[name]}
         if "version" in facts[name]:
-            others = snapshots.knowing(name, work, facts[name]["version"])
+            others = static_versions.knowing(name, work, facts[name]["version"])
             sources[name] |= {"version": facts[name]["version"], "stale": others}
             log.warning("%s %s is restated; stale with it: %s", name, facts[name]["version"], ", ".join(others) or "no other")
     details = {"reason": str(reason), "sources": sources}

@@ -1,6 +1,6 @@
 """Dialects of CSV: what a source declares, what is found out for a draft, and the rewriting of lines that no parser takes.
 
-Runs in the child process that opens foreign files (include/foreign.py).
+Runs in the child process that opens foreign files (include/ingestion/file_worker.py).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from include.dialects import mixed_ends
+from include.ingestion.dialects import mixed_ends
 
 MAX_BYTES = 8 << 30
 MAX_RATIO = 200

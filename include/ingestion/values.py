@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 
 from include.config.use_case_sources import Column, Source
+from include.ingestion.times import date, text_literal, utc
 from include.lake.sql import quote
-from include.times import date, text_literal, utc
 
 BLANKS = " \t\r\n\u00a0"
 _TRUE, _FALSE = "'true', 't', 'yes', 'y', '1'", "'false', 'f', 'no', 'n', '0'"

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from include import snapshots
-from include.arrival import reach
 from include.errors import EvergreenError
+from include.ingestion import static_versions
+from include.ingestion.arrival import reach
+from include.ingestion.sources import FileReader, files_of, partitioned, simulated
 from include.lake.digests import combine
 from include.pipeline.stage import Work
 from include.records.records import StageResult
-from include.sources import FileReader, files_of, partitioned, simulated
 
 
 def source_digest(digests: Mapping[str, str]) -> str:
@@ -59,7 +59,7 @@ class _Look:
     def _same(self, work: Work, name: str, fact: Mapping[str, Any]) -> bool:
         source = work.use_case.sources[name]
         if source.kind == "static":  # a recorded version is not read again, but a restatement of it is taken over
-            return not self._restated(work) or snapshots.recorded(name, work)[fact["version"]]["digest"] == fact["digest"]
+            return not self._restated(work) or static_versions.recorded(name, work)[fact["version"]]["digest"] == fact["digest"]
         if not fact.get("expected", True):
             return True  # a source outside its history is not read
         if "waiting" in fact:
