@@ -4,7 +4,7 @@ They are named `<use case>__<name>`. Views written by hand stand beside this fil
 """
 
 from include.config.settings import settings
-from include.registry_feast import definitions
+from include.features.feast_registry import definitions
 
 # Feast collects the module's attributes.
 globals().update(definitions(settings()))

@@ -21,10 +21,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include import drift_report, featuresets, frames, psi
+from include import drift_report, psi
 from include.config.durations import midnight
 from include.errors import ArtefactError
-from include.featuresets import FeatureSet, FeatureView
+from include.features import feature_sets, frames
+from include.features.feature_sets import FeatureSet, FeatureView
 from include.judged import judgement
 from include.lake.digests import combine
 from include.lake.sql import connect, quote
@@ -92,7 +93,7 @@ def reads(work: Work) -> list[Read]:
     if snapshots.views:
         for key in {work.key} if reference.model else {work.key, reference.key}:
             needed = frames.required_at(work.use_case, snapshots, key)
-            featuresets.held(work.records, work.use_case, snapshots, needed)
+            feature_sets.held(work.records, work.use_case, snapshots, needed)
     if reference.model is not None:
         found.append(Read("model", reference.key, reference.model.model_digest))
     for result in work.records.results(work.use_case.name, stage="features", keys=_feature_keys(work, reference)):
@@ -145,10 +146,10 @@ def choose(work: Work) -> Reference | None:
     version = judged.outputs.get("opponent")
     model = None if version is None else work.records.model(name, version)
     if model is not None and model.partition < work.key and model.feature_set in own.outputs["feature_sets"]:
-        return Reference(model.partition, featuresets.recorded(work.records, name, model.feature_set), model)
+        return Reference(model.partition, feature_sets.recorded(work.records, name, model.feature_set), model)
     before = partitions.earlier(work.use_case, work.key)
     result = work.result("features", before) if before else None
-    current = featuresets.current(work.use_case)
+    current = feature_sets.current(work.use_case)
     if before is None or result is None or result.state != "done" or current.version not in result.outputs["feature_sets"]:
         return None
     return Reference(before, current)

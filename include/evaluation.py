@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from include import evaluation_report, featuresets, frames, gate, leaks, splits
+from include import evaluation_report, gate, leaks, splits
 from include.errors import EvergreenError, Unavailable
+from include.features import feature_sets, frames
 from include.fitting import columns_of, labels_of
 from include.gate import Check, Judgement
 from include.lake.digests import combine, digest
@@ -254,7 +255,7 @@ def _features_of(work: Work, against: Model, rows: pa.Table) -> list[Read]:
 
     Where all sources allow gaps, a partition that was never computed is a gap.
     """
-    theirs = featuresets.recorded(work.records, work.use_case.name, against.feature_set)
+    theirs = feature_sets.recorded(work.records, work.use_case.name, against.feature_set)
     keys = frames.required_partitions(work.use_case, theirs, rows)
     results = {
         row.key: row for row in work.records.results(work.use_case.name, stage="features", keys=keys) if row.state == "done"
@@ -262,7 +263,7 @@ def _features_of(work: Work, against: Model, rows: pa.Table) -> list[Read]:
     gaps = all(source.gaps == "allow" for source in work.use_case.sources.values())
     found = []
     for key in keys:
-        made = featuresets.made(results[key]) if key in results else {}
+        made = feature_sets.made(results[key]) if key in results else {}
         nothing = GAP if gaps and key not in results else ABSENT
         for view in theirs.views:
             found.append(Read(f"features/{view.name}@{view.version}", key, made.get(view.version, {}).get("digest", nothing)))
@@ -364,7 +365,7 @@ def _scores(work: Work, model: Model, rows: pa.Table, feature_set: str) -> Numbe
     predictor = Predictor.load(model.bundle, model.model_digest)
     if model.feature_set != feature_set:
         names = [work.use_case.entity.key, "event_timestamp", "label"]
-        other = featuresets.recorded(work.records, work.use_case.name, model.feature_set)
+        other = feature_sets.recorded(work.records, work.use_case.name, model.feature_set)
         pins = frames.pins(work.lake, work.use_case, other)
         rows = frames.training_frame(work.settings, work.use_case, other, rows.select(names), pins, records=work.records)
     return predictor.many(columns_of(rows, predictor.schema))

@@ -235,7 +235,7 @@ class MainJob:
 
     def _entity(self, champion: int) -> Any:
         """Return the entity whose online features are the newest, for the feature set that the champion reads."""
-        from include.online import OnlineReader
+        from include.features.online_store import OnlineReader
 
         model = self.records.model(self.use_case.name, champion)
         reader = OnlineReader(self.settings.home / "online" / f"{self.use_case.name}.db")

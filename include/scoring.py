@@ -13,12 +13,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from include import featuresets, frames
 from include.clock import utc_now
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.errors import ConfigError, EvergreenError, MissingPartition, SourceError
-from include.featuresets import FeatureSet
+from include.features import feature_sets, frames
+from include.features.feature_sets import FeatureSet
 from include.lake.digests import digest
 from include.lake.tables import Fence, Lake
 from include.models.predictor import Predictor
@@ -62,7 +62,7 @@ def score(
     """
     period = partitions.period(use_case, key)
     model = _model(records, use_case.name, version)
-    feature_set = featuresets.recorded(records, use_case.name, model.feature_set)
+    feature_set = feature_sets.recorded(records, use_case.name, model.feature_set)
     _need(records, use_case, feature_set, key)
     lake = Lake(settings.lake_root)
     predictor = Predictor.load(model.bundle, model.model_digest)
@@ -133,7 +133,7 @@ def _need(records: Records, use_case: UseCase, feature_set: FeatureSet, key: str
         raise MissingPartition(
             f"{use_case.name}: {key} holds the feature sets {have}, the model reads {feature_set.version}; {fill}", keys=[key]
         )
-    featuresets.held(records, use_case, feature_set, frames.required_at(use_case, feature_set, key))
+    feature_sets.held(records, use_case, feature_set, frames.required_at(use_case, feature_set, key))
 
 
 def _rows(use_case: UseCase, frame: pa.Table, predictor: Predictor, model: Model) -> pa.Table:

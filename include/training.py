@@ -24,9 +24,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from include import featuresets, frames, labels, leaks, splits
+from include import labels, leaks, splits
 from include.config.use_case import UseCase
 from include.errors import EvergreenError, MissingPartition
+from include.features import feature_sets, frames
 from include.fitting import Fitted, Parts, fit, out_of_fold_auc
 from include.lake.digests import combine, digest
 from include.models import mlflow_registry, predictor
@@ -71,7 +72,7 @@ def reads(work: Work) -> list[Read]:
     Raises:
         MissingPartition: some are not there; the message has the command that fills them.
     """
-    current = featuresets.current(work.use_case)
+    current = feature_sets.current(work.use_case)
     validated, built = _inputs(work, current)
     found = [Read("labels", row.key, row.outputs["labels"]["digest"]) for row in validated if row.outputs.get("labels")]
     for row in built:
@@ -83,7 +84,7 @@ def reads(work: Work) -> list[Read]:
 def compute(work: Work) -> Outcome:
     """Train, register and record the partition's candidate, or say why there is none."""
     use_case = work.use_case
-    current = featuresets.current(use_case)
+    current = feature_sets.current(use_case)
     generation = work.records.route(use_case.name).generation
     prepared = prepare(work, current)
     if prepared.frame is None:
@@ -168,7 +169,7 @@ def effects(work: Work, outcome: Outcome) -> dict[str, Any]:
     return {"mode": work.mode} if changed else {}
 
 
-def prepare(work: Work, feature_set: featuresets.FeatureSet) -> Prepared:
+def prepare(work: Work, feature_set: feature_sets.FeatureSet) -> Prepared:
     """Return the training rows: the spine of as_of within window and max_rows, split, with their features."""
     use_case, training = work.use_case, work.use_case.training
     pins = frames.pins(work.lake, use_case, feature_set)
@@ -202,7 +203,7 @@ def prepare(work: Work, feature_set: featuresets.FeatureSet) -> Prepared:
     return Prepared(frame.select(columns), parts, split, counts, pins)
 
 
-def _inputs(work: Work, current: featuresets.FeatureSet) -> tuple[list[StageResult], list[StageResult]]:
+def _inputs(work: Work, current: feature_sets.FeatureSet) -> tuple[list[StageResult], list[StageResult]]:
     """Return the validation and features results up to this partition; where all sources allow gaps, those that are there."""
     use_case = work.use_case
     keys = partitions.training_lookback(use_case, work.key)
@@ -211,7 +212,7 @@ def _inputs(work: Work, current: featuresets.FeatureSet) -> tuple[list[StageResu
         keys = [key for key in keys if key == work.key or {("validation", key), ("features", key)} <= there]
     validated, built = work.need("validation", keys), work.need("features", keys)
     _labelled(work, validated)
-    lacking = featuresets.lacking(built, current)
+    lacking = feature_sets.lacking(built, current)
     if lacking:
         fill = f"`evergreen load-history {use_case.name} --from {lacking[0]} --to {lacking[-1]}`"
         raise MissingPartition(
@@ -313,7 +314,7 @@ def _split(how: splits.Boundaries, parts: Parts, moments: NDArray[np.int64], as_
 
 
 def _manifest(
-    work: Work, current: featuresets.FeatureSet, prepared: Prepared, fitted: Fitted, training_set: dict[str, Any]
+    work: Work, current: feature_sets.FeatureSet, prepared: Prepared, fitted: Fitted, training_set: dict[str, Any]
 ) -> dict[str, Any]:
     return {
         "use_case": work.use_case.name,
@@ -363,7 +364,7 @@ def _store(work: Work, fitted: Fitted, model_digest: str) -> Path:
     return folder
 
 
-def _reference(work: Work, current: featuresets.FeatureSet, pins: dict[str, int | None], folder: Path) -> dict[str, Any]:
+def _reference(work: Work, current: feature_sets.FeatureSet, pins: dict[str, int | None], folder: Path) -> dict[str, Any]:
     """Keep a sample of the features of all who are there at as_of beside the bundle: what later partitions are compared with."""
     use_case = work.use_case
     rows = frames.population_at(work.lake, use_case, current, work.as_of, pins=pins)

@@ -14,12 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import SecretStr
 
-from include import featuresets, frames, leaks, visibility
+from include import leaks
 from include.clock import utc_now
 from include.config.durations import format_duration
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.errors import ConfigError, EvergreenError
+from include.features import feature_sets, frames, visibility
 from include.lake.sql import connect, quote
 from include.lake.tables import Lake
 from include.pipeline import runner
@@ -157,7 +158,7 @@ def _look(
     use_case: UseCase, settings: Settings, records: Records, key: str, facts: list[tuple[str, str]], problems: list[str]
 ) -> Tried:
     as_of = partitions.period(use_case, key).as_of
-    lake, current = Lake(settings.lake_root), featuresets.current(use_case)
+    lake, current = Lake(settings.lake_root), feature_sets.current(use_case)
     spine = frames.spine(lake, use_case, as_of)
     found = Tried(key, len(spine.rows), facts=facts, problems=problems)
     past = len(spine.rows) + spine.censored

@@ -20,10 +20,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from include import expectations, featuresets, findings, labels
+from include import expectations, findings, labels
 from include.config.use_case import UseCase
 from include.curation import Judged, curated_digest, judge
 from include.errors import Busy, ConfigError, EvergreenError, MissingPartition
+from include.features import feature_sets
 from include.lake.digests import combine
 from include.lake.sql import connect
 from include.pipeline import memo
@@ -88,7 +89,7 @@ def outdated(works: Sequence[Work]) -> list[str]:
     use_case = works[0].use_case
     spans = [view.lookback for view in use_case.features.values()]
     with suppress(ConfigError):  # a query that is not there is told by the stage that asks it
-        needed = featuresets.needed(works[0].records, use_case, [work.key for work in works])
+        needed = feature_sets.needed(works[0].records, use_case, [work.key for work in works])
         spans += [view.lookback for sets in needed.values() for one in sets for view in one.views]
     span = max(use_case.label.lookback if _label_events(works[0]) else timedelta(0), *spans)
     keys = {key for work in works for key in partitions.lookback(use_case, work.key, span)} - {work.key for work in works}

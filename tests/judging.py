@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 from deltalake import write_deltalake
 
-from include import featuresets
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import find
+from include.features import feature_sets
 from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP
 from include.lake.tables import Lake
@@ -76,7 +76,7 @@ class Bench:
         """Write features and labels of all days and record so many; `change` may alter the columns first."""
         columns = simulate(days, seed)
         change(columns)
-        current = featuresets.current(self.use_case)
+        current = feature_sets.current(self.use_case)
         view = current.views[0]
         moments, known = columns.pop("event_timestamp"), columns.pop("known")
         label = pa.array(columns.pop("label"), pa.float64())
@@ -160,7 +160,7 @@ class Bench:
         body = rows.append_column("partition", pa.array(keys))
         write_deltalake(f"{self.settings.lake_root}/{table}", body, partition_by=["partition"], mode="overwrite")
 
-    def _record(self, current: featuresets.FeatureSet, view: featuresets.FeatureView, keys: list[str]) -> None:
+    def _record(self, current: feature_sets.FeatureSet, view: feature_sets.FeatureView, keys: list[str]) -> None:
         def result(stage: str, key: str, outputs: dict[str, Any]) -> ResultRow:
             one = StageResult(NAME, key, stage, "done", f"sha256:{stage}", "", outputs, [], "", "live", NOW, NOW, 0.0, "none", 1)
             return ResultRow(**vars(one))

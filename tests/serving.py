@@ -19,10 +19,11 @@ from typing import Any
 
 import httpx
 
-from include import deployment, online
+from include import deployment
 from include.clock import utc_now
 from include.config.settings import ROOT, Settings
 from include.config.use_case_file import find
+from include.features import online_store
 from include.lake.tables import Lake
 from include.models import predictor
 from include.pipeline.stage import Outcome, Work
@@ -174,11 +175,12 @@ class Desk:
 
     def publish(self, rows: dict[int, tuple[datetime, dict[str, Any]]], *, ttl: timedelta = timedelta(days=35)) -> None:
         """Put feature rows online."""
-        what = online.OnlineSet(FEATURE_SET, tuple(ROW), "2026-03-09", ttl, NOW, inputs="", digest="")
+        what = online_store.OnlineSet(FEATURE_SET, tuple(ROW), "2026-03-09", ttl, NOW, inputs="", digest="")
         packed = [
-            online.pack(entity, round(at.timestamp() * 1e6), [row[name] for name in ROW]) for entity, (at, row) in rows.items()
+            online_store.pack(entity, round(at.timestamp() * 1e6), [row[name] for name in ROW])
+            for entity, (at, row) in rows.items()
         ]
-        online.publish(self.settings.home / "online" / f"{NAME}.db", what, packed)
+        online_store.publish(self.settings.home / "online" / f"{NAME}.db", what, packed)
 
     @contextmanager
     def node(self, setup: str = "") -> Iterator[Node]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import find
-from include.featuresets import FeatureSet, current
+from include.features.feature_sets import FeatureSet, current
 from include.lake.digests import digest
 from include.lake.tables import Lake
 from include.pipeline import runner

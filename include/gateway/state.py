@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from include.config.use_case import UseCase
-from include.online import OnlineReader, OnlineSet, Value
+from include.features.online_store import OnlineReader, OnlineSet, Value
 
 
 class Online:

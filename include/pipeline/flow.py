@@ -17,7 +17,7 @@ DAG_OF = {
 ENTRY = {
     "ingestion": "include.ingestion.ingest_data",
     "validation": "include.validation",
-    "features": "include.features",
+    "features": "include.features.materialize_features",
     "training": "include.training",
     "evaluation": "include.evaluation",
     "bento": "include.bento",

@@ -32,7 +32,7 @@ from include.config.settings import ROOT, Settings
 from include.config.use_case import UseCase
 from include.config.use_case_sources import Source
 from include.expectations import limits
-from include.featuresets import current
+from include.features.feature_sets import current
 from include.fitting import parameters
 from include.point_in_time import partitions
 from include.simulation import arrivals
@@ -169,7 +169,7 @@ class Script:
         from feast.infra.online_stores.sqlite import SqliteOnlineStoreConfig
         from feast.repo_config import RepoConfig
 
-        from include.registry_feast import objects, view_name
+        from include.features.feast_registry import objects, view_name
 
         if self.feast is None:
             config = RepoConfig(
@@ -203,8 +203,8 @@ class Script:
         from sklearn.linear_model import LogisticRegression
         from sklearn.metrics import roc_auc_score
 
-        from include.offline_store import pinned
-        from include.registry_feast import service_name, transient_store
+        from include.features.feast_offline_store import pinned
+        from include.features.feast_registry import service_name, transient_store
 
         use_case, training = self.use_case, self.use_case.training
         as_of = partitions.period(use_case, key).as_of

@@ -17,7 +17,7 @@ PRELOAD = [
     "include.pipeline.runner",
     "include.ingestion.ingest_data",
     "include.validation",
-    "include.features",
+    "include.features.materialize_features",
     "pyarrow.compute",
     "deltalake",
 ]

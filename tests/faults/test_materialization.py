@@ -11,13 +11,19 @@ from pathlib import Path
 import pytest
 
 from include.config.settings import Settings
-from include.online import OnlineReader, rows_digest
+from include.features.online_store import OnlineReader, rows_digest
 from include.pipeline import runner
 from tests.faults import kill
 from tests.shop import DAY, HOUR, T0, Shop
 
 CUSTOMERS, ROUNDS = 1100, 20
-PRELOAD = [*kill.PRELOAD, "feast", "include.offline_store", "include.feast_stores", "include.materialization"]
+PRELOAD = [
+    *kill.PRELOAD,
+    "feast",
+    "include.features.feast_offline_store",
+    "include.features.feast_online_store",
+    "include.features.online_sync",
+]
 
 
 def materialize(home: str, key: str, owner: str) -> None:

@@ -14,8 +14,8 @@ import pytest
 
 from include.config.settings import ROOT
 from include.errors import Conflict
-from include.online import OnlineReader
-from include.registry_feast import apply_registry, is_applied, service_name, store
+from include.features.feast_registry import apply_registry, is_applied, service_name, store
+from include.features.online_store import OnlineReader
 from tests.shop import DAY, T0, Shop
 
 BY_HAND = """
@@ -114,7 +114,7 @@ def test_without_settings_state_lies_under_the_default_home() -> None:
     code = (
         "from pathlib import Path; from feast.repo_config import load_repo_config;"
         "config = load_repo_config(Path('.'), Path('feature_store.yaml'));"
-        "from include.feast_stores import HomeRegistryStore, HomeSqliteOnlineStore;"
+        "from include.features.feast_online_store import HomeRegistryStore, HomeSqliteOnlineStore;"
         "print(HomeSqliteOnlineStore._get_db_path(config), HomeRegistryStore(config.registry, Path('.'))._filepath)"
     )
     command = [sys.executable, "-c", code]

@@ -96,7 +96,7 @@ def test_a_rebuild_of_a_past_month_gives_the_recorded_digests(loans: Installatio
 
 def test_labels_that_are_on_the_row_are_not_known_before_their_time(loans: Installation) -> None:
     """At the end of June only loans approved before May have a mature label, although the file holds all of them."""
-    from include import frames
+    from include.features import frames
     from include.point_in_time import partitions
 
     as_of = partitions.period(loans.use_case, "2025-06-01").as_of

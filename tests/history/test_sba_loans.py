@@ -108,7 +108,7 @@ def test_from_the_file_to_an_answer(loans: Installation) -> None:
 
 def test_no_outcome_is_known_before_its_time(loans: Installation) -> None:
     """At the end of May 2009 the youngest loan whose two years are over is of May 2007, though the file knows them all."""
-    from include import frames
+    from include.features import frames
     from include.point_in_time import partitions
 
     spine = frames.spine(loans.lake, loans.use_case, partitions.period(loans.use_case, LAST).as_of)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from include import featuresets, frames
 from include.config.settings import ROOT, Settings
+from include.features import feature_sets, frames
 from include.point_in_time import partitions
 from tests import stored
 from tests.installation import Installation
@@ -35,7 +35,7 @@ def test_statements_arrive_by_month_and_the_labels_in_october(made: Installation
 
 
 def test_the_decisions_of_4_october_see_septembers_statement_and_count_lags_in_statements(made: Installation) -> None:
-    views = {view.name: view for view in featuresets.current(made.use_case).views}
+    views = {view.name: view for view in feature_sets.current(made.use_case).views}
     rows = made.lake.read(views["statements"].table("credit_default"), keys=["2005-09-01"]).to_pandas().set_index("client_id")
     raw = made.lake.read(stored.table(made.lake, "credit_default/curated/statements")).to_pandas()
     newest = raw.sort_values("event_timestamp").groupby("client_id").pay_status.last()
@@ -48,7 +48,7 @@ def test_the_decisions_of_4_october_see_septembers_statement_and_count_lags_in_s
 def test_out_of_fold_auc_of_the_training_function_is_good_and_no_leak(made: Installation) -> None:
     from include.fitting import out_of_fold_auc
 
-    use_case, current = made.use_case, featuresets.current(made.use_case)
+    use_case, current = made.use_case, feature_sets.current(made.use_case)
     spine = frames.spine(made.lake, use_case, partitions.period(use_case, "2005-10-01").as_of)
     frame = frames.training_frame(
         made.settings, use_case, current, spine, frames.pins(made.lake, use_case, current), records=made.records

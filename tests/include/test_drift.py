@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from include import drift, drift_report, featuresets
+from include import drift, drift_report
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import find
 from include.errors import MissingPartition
+from include.features import feature_sets
 from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP
 from include.lake.tables import Lake
@@ -60,7 +61,7 @@ class House:
         self.records.migrate()
         self.lake = Lake(self.settings.lake_root)
         self.use_case: UseCase = find("shop", [folder])
-        self.feature_set = featuresets.current(self.use_case)
+        self.feature_set = feature_sets.current(self.use_case)
         self.records.add_feature_set("shop", self.feature_set.version, self.feature_set.to_dict())
 
     def day(self, key: str, *, mean: float = 50.0, kinds: str = "ab", channels: str = "xy", opponent: int | None = None) -> None:
@@ -192,7 +193,8 @@ def test_customers_who_leave_are_no_drift_and_are_counted(house: House, churn: f
 
     from deltalake import write_deltalake
 
-    from include import frames, psi
+    from include import psi
+    from include.features import frames
     from include.point_in_time import partitions
 
     rng, people, view = np.random.default_rng(4), 400, house.feature_set.views[0]

@@ -10,14 +10,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from include import frames, online, visibility
 from include.errors import ConfigError, MissingPartition
-from include.featuresets import FeatureSet
+from include.features import frames, online_store, visibility
+from include.features.feature_sets import FeatureSet
+from include.features.online_store import OnlineSet, OnlineView
 from include.gateway import scoring
 from include.gateway.protocol import Refusal
 from include.gateway.state import Loaded, Online, Served
 from include.lake.sql import TIMESTAMP
-from include.online import OnlineSet, OnlineView
 from tests.shop import DAY, HOUR, T0, US, YAML, Shop
 
 AT_AS_OF = YAML.replace("visible: with_request", "visible: at_as_of").replace("availability: 0s", "availability: 2h")
@@ -133,12 +133,12 @@ def test_each_view_expires_by_itself_and_a_request_may_bring_a_part(tmp_path: Pa
     score, refuse = Shop(tmp_path, YAML + "fallback: {unknown: score, stale: score}\n"), YAML
     newest = round((T0 + DAY).timestamp() * 1e6)
     what = OnlineSet("fs", ("a", "b", "c"), score.key(0), timedelta(days=3), T0, "", "", VIEWS)
-    online.publish(
+    online_store.publish(
         score.settings.home / "o.db",
         what,
-        [online.pack(1, newest, [1, None, 7, newest, newest]), online.pack(2, newest, [1, 2, None, newest, None])],
+        [online_store.pack(1, newest, [1, None, 7, newest, newest]), online_store.pack(2, newest, [1, 2, None, newest, None])],
     )
-    assert online.OnlineReader(score.settings.home / "o.db").describe("fs") == what
+    assert online_store.OnlineReader(score.settings.home / "o.db").describe("fs") == what
     for days, given, row, flags in (
         (3, None, [1, None, 7], []),
         (4, None, [None, None, 7], ["stale", "fallback"]),
@@ -163,7 +163,7 @@ def test_rows_of_before_expire_as_one(tmp_path: Path) -> None:
     shop = Shop(tmp_path, YAML + "fallback: {unknown: score, stale: score}\n")
     newest = round((T0 + DAY).timestamp() * 1e6)
     what = dataclasses.replace(OnlineSet("fs", ("a", "b", "c"), shop.key(0), timedelta(days=3), T0, "", ""), views=())
-    online.publish(shop.settings.home / "o.db", what, [online.pack(1, newest, [1, 2, 3])])
+    online_store.publish(shop.settings.home / "o.db", what, [online_store.pack(1, newest, [1, 2, 3])])
     assert [answer(shop, days, None).flags for days in (3, 4, 12, 13)] == [
         [], ["stale", "fallback"], ["stale", "fallback"], ["unknown", "fallback"],
     ]  # fmt: skip
@@ -171,8 +171,8 @@ def test_rows_of_before_expire_as_one(tmp_path: Path) -> None:
 
 def test_online_rows_go_by_the_record(tmp_path: Path) -> None:
     """Rows of a partition without a record are not read, and it is named; once it is recorded they are."""
-    from include import materialization
     from include.clock import utc_now
+    from include.features import online_sync
     from include.pipeline import runner
 
     shop = Shop(tmp_path)
@@ -195,10 +195,10 @@ def test_online_rows_go_by_the_record(tmp_path: Path) -> None:
     shop.lake.replace(view.table("shop"), shop.key(2), orphan.cast(view.schema))
     with shop.records.claim("shop", "features", shop.key(3), owner="test 3", attempt=1, ttl=30) as lease:
         work = runner._work(shop.settings, shop.use_case, shop.key(3), shop.records, lease, "test", utc_now(), {})
-        told = materialization.materialize(work, [version], current="")[version]
+        told = online_sync.materialize(work, [version], current="")[version]
         assert (told["rows"], told["missing"]) == (3, [shop.key(2)])
         shop.run(2)
-        told = materialization.materialize(work, [version], current="")[version]
+        told = online_sync.materialize(work, [version], current="")[version]
         assert (told["rows"], told["written"], "missing" in told) == (4, True, False)
 
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from include.features.feast_registry import apply_registry, store
 from include.lake.sql import TIMESTAMP
-from include.registry_feast import apply_registry, store
 from tests.shop import T0, US, Shop
 
 NAN = float("nan")

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from include import featuresets
 from include.errors import ConfigError, MissingPartition
-from include.featuresets import FeatureSet
-from include.online import OnlineReader
+from include.features import feature_sets
+from include.features.feature_sets import FeatureSet
+from include.features.online_store import OnlineReader
 from include.pipeline import runner
 from include.records.routes import Model
 from tests.shop import DAY, HOUR, T0, US, YAML, Shop, serve
@@ -201,7 +201,7 @@ def test_the_champions_old_feature_set_is_kept_up_and_the_digest_is_the_current_
     assert report.digest == alone.digest
     table = old.views[0].table("shop")
     assert len(shop.lake.read(table, keys=[shop.key(3)])) == 5
-    assert featuresets.lacking([shop.records.result("shop", shop.key(2), "features")], shop.feature_set) == [shop.key(2)]  # type: ignore[list-item]
+    assert feature_sets.lacking([shop.records.result("shop", shop.key(2), "features")], shop.feature_set) == [shop.key(2)]  # type: ignore[list-item]
 
 
 def test_a_backfill_keeps_up_the_set_of_the_model_that_it_is_judged_against(shop: Shop) -> None:
@@ -278,7 +278,7 @@ def test_live_rows_are_the_joins_answer_and_agree_with_feast(shop: Shop) -> None
     """The packed rows equal Feast's online answer and its historical one at that moment; a rerun writes nothing."""
     import pandas as pd
 
-    from include.registry_feast import service_name, store
+    from include.features.feast_registry import service_name, store
 
     week(shop)
     for day in range(3):

@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from include import featuresets, frames
 from include.errors import MissingPartition
-from include.featuresets import FeatureSet, recorded
-from include.frames import Spine
+from include.features import feature_sets, frames
+from include.features.feature_sets import FeatureSet, recorded
+from include.features.frames import Spine
 from include.lake.sql import TIMESTAMP
 from include.pipeline import runner
 from tests.shop import DAY, HOUR, T0, US, YAML, Shop, serve
@@ -204,7 +204,7 @@ def test_a_frame_refuses_partitions_that_do_not_hold_a_view(shop: Shop) -> None:
     assert caught.value.keys == tuple(shop.key(day) for day in range(6, 11))
     with pytest.raises(MissingPartition, match=f"view spending in version {old.views[0].version} .*2025-01-12"):
         frame_of(shop, T0 + 12 * DAY, feature_set=old)
-    assert featuresets.made(shop.records.results("shop", stage="features", keys=[shop.key(11)])[0]).keys() == {
+    assert feature_sets.made(shop.records.results("shop", stage="features", keys=[shop.key(11)])[0]).keys() == {
         view.version for view in changed.views
     }
 

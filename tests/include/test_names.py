@@ -13,12 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from include import checking, featuresets, frames, leaks, psi, quarantine
+from include import checking, leaks, psi, quarantine
 from include.config import names
 from include.config.settings import ROOT
 from include.config.use_case import UseCase
 from include.config.use_case_file import parse
 from include.errors import ConfigError
+from include.features import feature_sets, frames
 from include.point_in_time.partitions import period
 from include.records.records import Records
 from tests.installation import Installation
@@ -131,7 +132,7 @@ def through_the_chain(home: Path, columns: list[str]) -> None:
     use_case: UseCase = made.use_case
     for key in DAYS:
         made.day(key, ("ingestion", "validation", "features"))
-    current = featuresets.current(use_case)
+    current = feature_sets.current(use_case)
     as_of = period(use_case, DAYS[-1]).as_of
     spine = frames.spine(made.lake, use_case, as_of + timedelta(days=1))
     assert len(spine.rows) == ROWS - 4

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from include.errors import ConfigError
-from include.registry_feast import apply_registry, service_name, store
+from include.features.feast_registry import apply_registry, service_name, store
 from tests.shop import DAY, HOUR, T0, US, Shop
 
 
@@ -74,7 +74,7 @@ def test_nanosecond_frames_see_nothing_later(shop: Shop) -> None:
 
 
 def test_pinned_versions_are_read_although_the_table_went_on(tmp_path: Path) -> None:
-    from include.offline_store import pinned
+    from include.features.feast_offline_store import pinned
 
     shop = Shop(tmp_path)
     shop.arrive(0, [], [(1, 10, "a", T0, T0)])
@@ -90,7 +90,7 @@ def test_pinned_versions_are_read_although_the_table_went_on(tmp_path: Path) -> 
 
 
 def pull(shop: Shop, method: str, start: datetime, end: datetime) -> list[dict[str, Any]]:
-    from include.offline_store import LakeOfflineStore
+    from include.features.feast_offline_store import LakeOfflineStore
 
     feast = store(shop.settings)
     source = feast.get_feature_view("shop__visit").batch_source
@@ -137,7 +137,7 @@ def test_materialize_by_hand_never_puts_an_older_value_over_a_newer_one(tmp_path
 def test_what_the_lake_cannot_answer_is_refused_with_a_reason(shop: Shop) -> None:
     from feast import FileSource
 
-    from include.offline_store import LakeOfflineStore
+    from include.features.feast_offline_store import LakeOfflineStore
 
     feast = store(shop.settings)
     with pytest.raises(ConfigError, match="neither SQL"):

@@ -17,7 +17,7 @@ import pytest
 
 from include.config.settings import ROOT
 from include.errors import Busy, Conflict, Unavailable
-from include.online import OnlineReader, OnlineSet, Value, pack, publish, rows_digest
+from include.features.online_store import OnlineReader, OnlineSet, Value, pack, publish, rows_digest
 
 SET = OnlineSet("aaaa", ("x", "y"), "2025-01-01", timedelta(days=3), datetime(2025, 1, 2, tzinfo=UTC), "inputs", "digest")
 
@@ -144,6 +144,6 @@ def test_kill_at_twenty_points_leaves_old_or_new_rows_never_a_mix(tmp_path: Path
 
 def test_importing_it_loads_no_heavy_library() -> None:
     heavy = {"duckdb", "pyarrow", "numpy", "pandas", "feast", "pydantic"}
-    code = f"import sys, include.online; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, include.features.online_store; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -15,10 +15,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from include import featuresets, frames, materialization, online
 from include.clock import utc_now
 from include.config.settings import Settings
 from include.config.use_case_file import find
+from include.features import feature_sets, frames, online_store, online_sync
 from include.gateway import scoring
 from include.gateway.state import Loaded, Online, Served
 from include.lake.digests import digest
@@ -87,7 +87,7 @@ class Replay:
         self.records.migrate()
         self.lake = Lake(self.settings.lake_root)
         self.use_case = find("shop", self.settings.usecase_dirs)
-        self.feature_set = featuresets.current(self.use_case)
+        self.feature_set = feature_sets.current(self.use_case)
         self.periods: list[partitions.Period] = []
 
     def arrive(self, rows: dict[str, list[Row]], first: str, last: str) -> None:
@@ -121,12 +121,12 @@ class Replay:
         """Bring the online rows to a partition, without Feast's mirror of them."""
         with self.records.claim("shop", "features", key, owner=f"test {key}", attempt=1, ttl=30) as lease:
             work = runner._work(self.settings, self.use_case, key, self.records, lease, "test", utc_now(), {})
-            materialization.materialize(work, [self.feature_set.version], current="")
+            online_sync.materialize(work, [self.feature_set.version], current="")
 
     def answers(self, decisions: list[tuple[int, datetime, dict[str, Any] | None]]) -> Iterator[tuple[list[Any], list[str]]]:
         """Yield what the node would ask its model with, and the flags, decision by decision in order of time."""
         names = list(self.feature_set.feature_types)
-        there = Online(materialization.online_path(self.settings, "shop"))
+        there = Online(online_sync.online_path(self.settings, "shop"))
         served = Served(self.use_case, online=there)
         model = Loaded(1, "sha256:m", self.feature_set.version, "", scorer=Reads(names))
         coming = list(self.periods)
@@ -223,4 +223,4 @@ def test_the_node_answers_what_the_training_frame_holds(tmp_path: Path, name: st
     kinds = {tuple(one) for one in flags}
     assert {(), ("stale", "fallback"), ("unknown", "fallback")} <= kinds, f"the draw shows too little: {kinds}"
     assert sum(None not in row for row in trained) > 5
-    assert online.OnlineReader(materialization.online_path(replay.settings, "shop")).count(replay.feature_set.version) > 5
+    assert online_store.OnlineReader(online_sync.online_path(replay.settings, "shop")).count(replay.feature_set.version) > 5

@@ -394,7 +394,7 @@ def test_max_rows_and_window_bound_the_rows(bench: Bench) -> None:
 
 
 def test_lost_rows_in_the_join_are_an_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from include import frames
+    from include.features import frames
 
     honest = frames.training_frame
     monkeypatch.setattr(frames, "training_frame", lambda *arguments, **named: honest(*arguments, **named).slice(1))

@@ -16,13 +16,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include import feast_mirror, featuresets, online
 from include.config.settings import Settings
 from include.errors import ConfigError, EvergreenError
-from include.featuresets import FeatureSet
-from include.frames import answers_at, newest_column, required_at
+from include.features import feast_mirror, feature_sets, online_store
+from include.features.feature_sets import FeatureSet
+from include.features.frames import answers_at, newest_column, required_at
+from include.features.online_store import OnlineReader, OnlineRow, OnlineSet, OnlineView
 from include.lake.digests import combine
-from include.online import OnlineReader, OnlineRow, OnlineSet, OnlineView
 from include.pipeline import memo
 from include.pipeline.stage import Work
 from include.point_in_time import partitions
@@ -50,7 +50,7 @@ def materialize(work: Work, versions: Sequence[str], *, current: str) -> dict[st
             f"{work.use_case.name} {work.key}: as_of {work.as_of} lies in the future; materialize when it has passed"
         )
     return {
-        version: _bring(work, featuresets.recorded(work.records, work.use_case.name, version), mirrored=version == current)
+        version: _bring(work, feature_sets.recorded(work.records, work.use_case.name, version), mirrored=version == current)
         for version in versions
     }
 
@@ -95,10 +95,10 @@ def _publish(work: Work, feature_set: FeatureSet, reader: OnlineReader, frame: p
         feature_set.ttl,
         work.started,
         inputs,
-        online.rows_digest(_packed(frame, feature_set)),
+        online_store.rows_digest(_packed(frame, feature_set)),
         tuple(OnlineView(view.name, view.ttl // timedelta(microseconds=1), tuple(view.columns)) for view in feature_set.views),
     )
-    online.publish(reader.path, wanted, _packed(frame, feature_set), check=work.lease.check)
+    online_store.publish(reader.path, wanted, _packed(frame, feature_set), check=work.lease.check)
     if reader.describe(feature_set.version) != wanted or not _intact(reader, wanted):
         raise EvergreenError(
             f"{work.use_case.name} {work.key}: {reader.path} does not hold what was just written; check the disk, then rerun"
@@ -108,7 +108,7 @@ def _publish(work: Work, feature_set: FeatureSet, reader: OnlineReader, frame: p
 
 
 def _intact(reader: OnlineReader, there: OnlineSet) -> bool:
-    return online.rows_digest(reader.rows(there.feature_set)) == there.digest
+    return online_store.rows_digest(reader.rows(there.feature_set)) == there.digest
 
 
 def _recorded(work: Work, feature_set: FeatureSet) -> tuple[dict[str, str], list[str]]:
@@ -121,7 +121,7 @@ def _recorded(work: Work, feature_set: FeatureSet) -> tuple[dict[str, str], list
     keys = sorted({*partitions.lookback(use_case, work.key, longest), *required_at(use_case, feature_set, work.key)})
     held: dict[str, str] = {}
     for result in work.records.results(use_case.name, stage="features", keys=keys):
-        made = featuresets.made(result)
+        made = feature_sets.made(result)
         if result.state == "done" and all(view.version in made for view in feature_set.views):
             held[result.key] = combine([made[view.version]["digest"] for view in feature_set.views])
     gaps = all(source.gaps == "allow" for source in use_case.sources.values())
@@ -132,7 +132,7 @@ def _inputs(work: Work, feature_set: FeatureSet, held: Mapping[str, str]) -> str
     """Return what the online rows depend on: the moment, the feature tables and their records, the code that joins them."""
     tables = [view.table(work.use_case.name) for view in feature_set.views]
     parts = [f"{table}@{work.lake.version(table)}" for table in tables] + [f"{key}:{digest}" for key, digest in held.items()]
-    return combine([work.as_of.isoformat(), memo.code_digest("include.frames"), *parts])
+    return combine([work.as_of.isoformat(), memo.code_digest("include.features.frames"), *parts])
 
 
 def _packed(frame: pa.Table, feature_set: FeatureSet) -> Iterator[OnlineRow]:
@@ -149,4 +149,4 @@ def _packed(frame: pa.Table, feature_set: FeatureSet) -> Iterator[OnlineRow]:
     for batch in body.take(order).to_batches(max_chunksize=ROWS_AT_ONCE):
         columns = [column.to_pylist() for column in batch.columns]
         for entity, event_ts, *values in zip(*columns, strict=True):
-            yield online.pack(entity, event_ts, values)
+            yield online_store.pack(entity, event_ts, values)

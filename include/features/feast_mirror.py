@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include import registry_feast
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.errors import Conflict, EvergreenError
-from include.featuresets import FeatureSet, FeatureView
-from include.frames import newest_column
+from include.features import feast_registry
+from include.features.feature_sets import FeatureSet, FeatureView
+from include.features.frames import newest_column
+from include.features.online_store import OnlineSet
 from include.lake.sql import TIMESTAMP
-from include.online import OnlineSet
 from include.pipeline.stage import Work
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ _MARKER = (
 
 def is_mirrored(settings: Settings, use_case: UseCase, feature_set: FeatureSet, packed: OnlineSet) -> bool:
     """Tell whether the registry and Feast's online table already stand at these packed rows."""
-    path = registry_feast.online_path(settings)
-    if not path.exists() or not registry_feast.is_applied(settings, use_case, feature_set):
+    path = feast_registry.online_path(settings)
+    if not path.exists() or not feast_registry.is_applied(settings, use_case, feature_set):
         return False
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=5.0)) as con:
         try:
@@ -56,8 +56,8 @@ def mirror(work: Work, feature_set: FeatureSet, packed: OnlineSet, frame: pa.Tab
         Conflict: Feast's table stands at a newer partition.
         EvergreenError: Feast answers otherwise than what was written.
     """
-    registry_feast.apply_registry(work.settings, work.records, work.use_case, feature_set)
-    store = registry_feast.store(work.settings)
+    feast_registry.apply_registry(work.settings, work.records, work.use_case, feature_set)
+    store = feast_registry.store(work.settings)
     online_store = store._get_provider().online_store
     with online_store.one_transaction(store.config) as con:
         con.execute(_MARKER)
@@ -67,7 +67,7 @@ def mirror(work: Work, feature_set: FeatureSet, packed: OnlineSet, frame: pa.Tab
                 f"{work.use_case.name}: Feast's online rows are from {there[0]}; {packed.partition} does not replace them"
             )
         for view in feature_set.views:
-            declared = store.get_feature_view(registry_feast.view_name(work.use_case.name, view.name))
+            declared = store.get_feature_view(feast_registry.view_name(work.use_case.name, view.name))
             online_store.replace_all(store.config, declared, _rows(frame, feature_set, view))
         work.lease.check()
         con.execute(
@@ -93,7 +93,7 @@ def _read_back(store: feast.FeatureStore, work: Work, feature_set: FeatureSet, f
         return
     key, name = feature_set.key, work.use_case.name
     answer = store.get_online_features(
-        features=store.get_feature_service(registry_feast.service_name(name)), entity_rows=[{key: row[key]} for row in sample]
+        features=store.get_feature_service(feast_registry.service_name(name)), entity_rows=[{key: row[key]} for row in sample]
     ).to_dict()
     for index, row in enumerate(sample):
         for feature in feature_set.feature_types:
@@ -109,7 +109,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _table(use_case: UseCase, view: FeatureView) -> str:
-    return f'"{registry_feast.PROJECT}_{registry_feast.view_name(use_case.name, view.name)}"'
+    return f'"{feast_registry.PROJECT}_{feast_registry.view_name(use_case.name, view.name)}"'
 
 
 def _cells(con: sqlite3.Connection, use_case: UseCase, feature_set: FeatureSet) -> str:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from include import featuresets
 from include.config import use_case_file
 from include.config.settings import ROOT, Settings
 from include.config.use_case import UseCase
-from include.featuresets import FeatureSet, FeatureView
+from include.features import feature_sets
+from include.features.feature_sets import FeatureSet, FeatureView
 from include.point_in_time.expiry import Calendar
 from include.records.records import Records
 
@@ -48,7 +48,7 @@ def definitions(settings: Settings) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in use_case_file.files(settings.usecase_dirs):
         use_case = use_case_file.load(path)
-        found |= {thing.name: thing for thing in objects(use_case, featuresets.current(use_case))}
+        found |= {thing.name: thing for thing in objects(use_case, feature_sets.current(use_case))}
     return found
 
 
@@ -86,7 +86,9 @@ def transient_store(settings: Settings, use_case: UseCase, feature_set: FeatureS
     import feast
     from feast.repo_config import RepoConfig
 
-    document = _configuration() | {"registry": {"registry_store_type": "include.feast_stores.TransientRegistryStore"}}
+    document = _configuration() | {
+        "registry": {"registry_store_type": "include.features.feast_online_store.TransientRegistryStore"}
+    }
     document["offline_store"]["lake"] = settings.lake_root
     document["online_store"] = None
     opened = feast.FeatureStore(config=RepoConfig(**document))

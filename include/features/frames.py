@@ -31,7 +31,7 @@ from include.point_in_time.views import literal
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 if TYPE_CHECKING:
-    from include.featuresets import FeatureSet, FeatureView
+    from include.features.feature_sets import FeatureSet, FeatureView
     from include.records.records import Records
 
 
@@ -137,10 +137,10 @@ def required_at(use_case: UseCase, feature_set: FeatureSet, key: str) -> list[st
 
 def answerable(records: Records, use_case: UseCase, feature_set: FeatureSet, rows: pa.Table) -> pa.Table:
     """Return the decisions whose `required_partitions` all hold the set: those that a part of the history can tell of."""
-    from include import featuresets
+    from include.features import feature_sets
 
     done = [row for row in records.results(use_case.name, stage="features") if row.state == "done"]
-    there = {row.key for row in done} - set(featuresets.lacking(done, feature_set))
+    there = {row.key for row in done} - set(feature_sets.lacking(done, feature_set))
     periods = _periods(use_case, rows)
     good = []
     for key in np.unique(periods).tolist():
@@ -165,12 +165,12 @@ def training_frame(
         MissingPartition: a partition that can hold a decision's features does not hold a view of the set.
         EvergreenError: rows were lost, doubled or moved.
     """
-    from include import featuresets
-    from include.offline_store import pinned
-    from include.registry_feast import service_name, transient_store
+    from include.features import feature_sets
+    from include.features.feast_offline_store import pinned
+    from include.features.feast_registry import service_name, transient_store
 
     rows = spine.rows if isinstance(spine, Spine) else spine
-    featuresets.held(records, use_case, feature_set, required_partitions(use_case, feature_set, rows))
+    feature_sets.held(records, use_case, feature_set, required_partitions(use_case, feature_set, rows))
     asked = rows.select([feature_set.key, "event_timestamp"])
     store = transient_store(settings, use_case, feature_set)
     with pinned(pins):

@@ -16,10 +16,11 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include import decisions, featuresets
+from include import decisions
 from include.config.use_case import UseCase
 from include.errors import Busy, ConfigError, MissingPartition
-from include.featuresets import FeatureSet, FeatureView
+from include.features import feature_sets
+from include.features.feature_sets import FeatureSet, FeatureView
 from include.lake.digests import combine, digest
 from include.lake.sql import connect, quote
 from include.pipeline.declared import cast
@@ -44,7 +45,7 @@ def reads(work: Work) -> list[Read]:
     Raises:
         MissingPartition: a partition of the lookback is not validated (or blocked), and its sources allow no gap.
     """
-    needed = featuresets.needed(work.records, work.use_case, [work.key])[work.key]
+    needed = feature_sets.needed(work.records, work.use_case, [work.key])[work.key]
     found = [Read("feature_set", fs.version, fs.version) for fs in needed]
     used = {name for fs in needed for view in fs.views for name in sources_of(work.use_case, view)}
     validated = _validated(work, needed, sorted(used))
@@ -70,11 +71,11 @@ def compute_range(works: Sequence[Work]) -> Iterator[tuple[Work, Outcome]]:
 
 def effects(work: Work, outcome: Outcome) -> dict[str, Any]:
     """Bring the online rows to this partition, where they are not there yet."""
-    from include import materialization
+    from include.features import online_sync
 
     if outcome.state != "done":
         return {}
-    return materialization.materialize(work, sorted(outcome.outputs["feature_sets"]), current=outcome.outputs["current"])
+    return online_sync.materialize(work, sorted(outcome.outputs["feature_sets"]), current=outcome.outputs["current"])
 
 
 def sources_of(use_case: UseCase, view: FeatureView) -> list[str]:
@@ -150,7 +151,7 @@ def _history(use_case: UseCase, name: str) -> Any:
 
 def _compute_chunk(works: Sequence[Work]) -> Iterator[tuple[Work, Outcome]]:
     first = works[0]
-    needed = featuresets.needed(first.records, first.use_case, [work.key for work in works])
+    needed = feature_sets.needed(first.records, first.use_case, [work.key for work in works])
     sets = {fs.version: fs for each in needed.values() for fs in each}
     if not first.rehearsal:
         for fs in sets.values():

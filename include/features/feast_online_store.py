@@ -98,7 +98,9 @@ class TransientRegistryStore(RegistryStore):  # type: ignore[misc]
 class HomeSqliteOnlineStoreConfig(SqliteOnlineStoreConfig):  # type: ignore[misc]
     """Feast's SQLite online store under HOME/feast."""
 
-    type: Literal["include.feast_stores.HomeSqliteOnlineStore"] = "include.feast_stores.HomeSqliteOnlineStore"
+    type: Literal["include.features.feast_online_store.HomeSqliteOnlineStore"] = (
+        "include.features.feast_online_store.HomeSqliteOnlineStore"
+    )
     path: str = "online.db"
 
 

@@ -44,7 +44,9 @@ def pinned(versions: Mapping[str, int | None]) -> Iterator[None]:
 class LakeOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
     """Where the lake is; empty: where the settings say."""
 
-    type: Literal["include.offline_store.LakeOfflineStore"] = "include.offline_store.LakeOfflineStore"
+    type: Literal["include.features.feast_offline_store.LakeOfflineStore"] = (
+        "include.features.feast_offline_store.LakeOfflineStore"
+    )
     lake: StrictStr = ""
 
 

@@ -14,7 +14,7 @@ from include.lake.tables import Lake
 from include.point_in_time.views import resolve_sql, tables_in
 
 if TYPE_CHECKING:
-    from include.featuresets import FeatureSet
+    from include.features.feature_sets import FeatureSet
 
 Visible = Literal["with_request", "at_as_of"]
 MOST = 0.5

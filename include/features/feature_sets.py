@@ -15,14 +15,14 @@ from typing import Any, Literal, cast
 
 import pyarrow as pa
 
-from include import visibility
 from include.config.durations import format_duration, parse_duration
 from include.config.use_case import UseCase
 from include.errors import ConfigError, MissingPartition
+from include.features import visibility
+from include.features.visibility import Visible
 from include.lake.sql import TIMESTAMP
 from include.point_in_time.views import resolve_sql
 from include.records.records import Records, StageResult
-from include.visibility import Visible
 
 ARROW_TYPES = {"int64": pa.int64(), "float64": pa.float64(), "string": pa.string(), "bool": pa.bool_()}
 _FORMAT = 1
