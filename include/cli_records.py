@@ -220,7 +220,7 @@ def quarantine_list(
     to: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write them here, to correct and redrive.")] = None,
 ) -> None:
     """List quarantined rows with the rule that failed, or write them to a CSV for `redrive --from`."""
-    from include import quarantine
+    from include.validation import quarantine
 
     settings = current_settings()
     case = find_use_case(settings, use_case)
@@ -253,8 +253,8 @@ def quarantine_redrive(
     yes: Yes = False,
 ) -> None:
     """Give quarantined rows, corrected or not, to the next partition that is not ingested yet. Shows them, then asks."""
-    from include import redriving
     from include.clock import utc_now
+    from include.validation import redrive
 
     if partition is None and file is None:
         raise ConfigError("say which rows: --partition KEY (with --source, --rule), or --from FILE")
@@ -267,10 +267,10 @@ def quarantine_redrive(
     settings = current_settings()
     case, records = find_use_case(settings, use_case), open_records(settings)
     made = {name: value for name, _, value in pairs}
-    plan = redriving.plan(settings, records, case, partition=partition, source=source, rule=rule, changes=made, file=file)
+    plan = redrive.plan(settings, records, case, partition=partition, source=source, rule=rule, changes=made, file=file)
     show(("partition", "source", "rows"), plan.counts())
     before = f"; {plan.before} were redriven before and stay out" if plan.before else ""
     say(f"{len(plan.rows)} row(s), {plan.corrected} of them corrected, pass the contract now{before}")
     ask(f"Give them to {plan.into}, as arrived at the start of its interval?", yes=yes)
-    redriving.redrive(settings, records, case, plan, reason=reason, actor=actor(), at=utc_now())
+    redrive.redrive(settings, records, case, plan, reason=reason, actor=actor(), at=utc_now())
     say(f"recorded; the next ingestion of {plan.into} takes them in")

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from include.config.use_case_sources import UNIX, Column, Source
-from include.contract import column_checks
 from include.ingestion.times import text_literal
 from include.ingestion.values import typed
+from include.validation.contract import column_checks
 
 if TYPE_CHECKING:
     import duckdb

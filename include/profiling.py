@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from include.config.use_case_sources import Column, Source
-from include.contract import RULE, judged_query, mixed_zones_query
 from include.errors import SourceError
 from include.guessing import SOURCE, guess
 from include.ingestion.sources import MALFORMED, FileReader
@@ -17,6 +16,7 @@ from include.ingestion.sources import headers as headers_of
 from include.ingestion.times import NEWEST, OLDEST
 from include.ingestion.values import moment as known
 from include.ingestion.values import said, typed
+from include.validation.contract import RULE, judged_query, mixed_zones_query
 
 if TYPE_CHECKING:
     import pyarrow as pa

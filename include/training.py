@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from include import labels, leaks, splits
+from include import leaks, splits
 from include.config.use_case import UseCase
 from include.errors import EvergreenError, MissingPartition
 from include.features import feature_sets, frames
@@ -37,6 +37,7 @@ from include.point_in_time import partitions
 from include.point_in_time.curated import label_table, training_table
 from include.records.records import Model, StageResult
 from include.records.schema import json_digest
+from include.validation import labels
 
 NAME = "training"
 FIELDS = (

@@ -16,7 +16,6 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include import decisions
 from include.config.use_case import UseCase
 from include.errors import Busy, ConfigError, MissingPartition
 from include.features import feature_sets
@@ -29,6 +28,7 @@ from include.point_in_time import partitions
 from include.point_in_time.curated import curated_schema, curated_table
 from include.point_in_time.views import AsOfViews, literal, tables_in
 from include.records.records import StageResult
+from include.validation import decisions
 
 NAME = "features"
 FIELDS = ("cadence", "cut_off", "availability", "entity", "sources", "features", "label.source", "label.sql")

@@ -22,7 +22,6 @@ import pyarrow as pa
 from include.config.durations import format_duration
 from include.config.use_case import UseCase
 from include.config.use_case_sources import Source
-from include.contract import column_diff
 from include.errors import ConfigError, SourceError
 from include.ingestion.sources import ARRIVED, FILE, ROW, Delivery, headers, partitioned
 from include.ingestion.values import moment
@@ -32,6 +31,7 @@ from include.pipeline.stage import Work
 from include.point_in_time import partitions
 from include.point_in_time.partitions import Period
 from include.records.records import StageResult
+from include.validation.contract import column_diff
 
 MICRO = timedelta(microseconds=1)
 GUESSED = "__guessed"  # tells, until rows are compared, which of them have no readable arrival of their own

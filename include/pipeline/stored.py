@@ -47,8 +47,8 @@ def _raw(lake: Lake, use_case: UseCase, result: StageResult) -> _Compared:
 
 
 def _validated(lake: Lake, use_case: UseCase, result: StageResult) -> _Compared:
-    from include.curation import curated_digest
-    from include.labels import label_digest
+    from include.validation.curation import curated_digest
+    from include.validation.labels import label_digest
 
     for name, fact in result.outputs.get("sources", {}).items():
         if fact["rows"] and name in use_case.sources:

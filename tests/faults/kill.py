@@ -16,7 +16,7 @@ from typing import Any
 PRELOAD = [
     "include.pipeline.runner",
     "include.ingestion.ingest_data",
-    "include.validation",
+    "include.validation.validate_data",
     "include.features.materialize_features",
     "pyarrow.compute",
     "deltalake",

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from include import expectations
 from include.config import use_case_file
 from include.config.use_case import UseCase
 from include.config.use_case_sources import Strict
 from include.pipeline import runner
+from include.validation import expectations
 from tests.intake import GOOD, HEAD, Intake
 from tests.judging import NAME, Bench, new_bench
 

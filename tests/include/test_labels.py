@@ -10,12 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from include import labels
 from include.config.use_case import UseCase
 from include.config.use_case_file import parse
 from include.errors import ConfigError
 from include.lake.sql import connect
 from include.point_in_time.curated import curated_schema
+from include.validation import labels
 
 T0 = datetime(2026, 1, 1, 10, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from include import checking, leaks, psi, quarantine
+from include import checking, leaks, psi
 from include.config import names
 from include.config.settings import ROOT
 from include.config.use_case import UseCase
@@ -22,6 +22,7 @@ from include.errors import ConfigError
 from include.features import feature_sets, frames
 from include.point_in_time.partitions import period
 from include.records.records import Records
+from include.validation import quarantine
 from tests.installation import Installation
 
 DAYS, ROWS = ("2026-01-01", "2026-01-02"), 60

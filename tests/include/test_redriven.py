@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from include import quarantine, redriving
 from include.errors import Busy, ConfigError, Conflict
 from include.lake.sql import connect
 from include.point_in_time.partitions import period
 from include.point_in_time.views import AsOfViews
+from include.validation import quarantine
+from include.validation import redrive as redriving
 from tests.installation import Installation
 from tests.intake import COLUMNS, HEAD, Intake
 

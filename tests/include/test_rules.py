@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from include import expectations
 from include.errors import EvergreenError, MissingPartition
 from include.main_job import upgraded
 from include.pipeline import runner
+from include.validation import expectations
 from tests.installation import Installation
 from tests.intake import COLUMNS, HEAD, Intake
 from tests.recorded import differing

@@ -30,7 +30,7 @@ class Probe(types.ModuleType):
     NAME, FIELDS, LIBRARIES = "validation", ("label.delay",), ("duckdb",)
 
     def __init__(self) -> None:
-        super().__init__("include.validation")
+        super().__init__("include.validation.validate_data")
         self.value, self.source = 1, "sha256:a"
         self.computed: list[str] = []
         self.effected: list[str] = []
@@ -59,7 +59,7 @@ class Probe(types.ModuleType):
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch) -> Probe:
     probe = Probe()
-    monkeypatch.setitem(sys.modules, "include.validation", probe)
+    monkeypatch.setitem(sys.modules, "include.validation.validate_data", probe)
     return probe
 
 

@@ -12,12 +12,12 @@ from pydantic import ValidationError
 
 from include import checking
 from include.config.use_case_sources import Column, Source
-from include.contract import judged_query, mixed_zones_query
 from include.errors import ConfigError
-from include.expectations import own_told
 from include.ingestion.values import typed
 from include.lake.sql import connect
-from include.quarantine import _guarded
+from include.validation.contract import judged_query, mixed_zones_query
+from include.validation.expectations import own_told
+from include.validation.quarantine import _guarded
 from tests.intake import COLUMNS, YAML
 
 NONE = None

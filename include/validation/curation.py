@@ -13,8 +13,6 @@ import duckdb
 import pyarrow as pa
 
 from include.config.use_case import UseCase
-from include.contract import CONFLICT, RULE, ColumnDiff, column_diff, doubled_query, judged_query, mixed_zones_query
-from include.decisions import repeated
 from include.errors import ConfigError, SourceError
 from include.ingestion.sources import FILE, ROW
 from include.lake.digests import digest
@@ -23,6 +21,8 @@ from include.lake.tables import Lake
 from include.point_in_time.curated import CREATED, EVENT, curated_schema
 from include.point_in_time.partitions import Period
 from include.point_in_time.views import curated_name, record_key
+from include.validation.contract import CONFLICT, RULE, ColumnDiff, column_diff, doubled_query, judged_query, mixed_zones_query
+from include.validation.decisions import repeated
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ import pyarrow as pa
 
 from include.config.use_case import UseCase
 from include.config.use_case_sources import Source
-from include.decisions import standing
 from include.errors import ConfigError
 from include.ingestion.times import text_literal
 from include.lake.digests import digest
@@ -24,6 +23,7 @@ from include.pipeline.declared import cast
 from include.point_in_time.curated import CREATED, EVENT, label_schema
 from include.point_in_time.partitions import Period
 from include.point_in_time.views import AsOfViews, curated_name, literal, resolve_sql, tables_in, variables_in
+from include.validation.decisions import standing
 
 _MICRO = timedelta(microseconds=1)
 RULES = (

@@ -11,10 +11,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from include import quarantine
 from include.config.settings import Settings
 from include.config.use_case import UseCase
-from include.contract import RULE, judged_query
 from include.errors import ConfigError, Conflict
 from include.ingestion.redriven import Redriven, record, table
 from include.ingestion.sources import FILE, ROW
@@ -22,9 +20,11 @@ from include.lake.digests import digest
 from include.lake.sql import PARTITION, connect
 from include.point_in_time import partitions
 from include.point_in_time.partitions import Period
-from include.quarantine import Row
 from include.records.audit import AuditEntry
 from include.records.records import Records
+from include.validation import quarantine
+from include.validation.contract import RULE, judged_query
+from include.validation.quarantine import Row
 
 LISTED = 1000
 SHOWN = 5

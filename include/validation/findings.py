@@ -8,12 +8,12 @@ import pyarrow.compute as pc
 
 from include.config.durations import format_duration
 from include.config.use_case_sources import Source
-from include.contract import CONFLICT, RULE
-from include.curation import Judged
-from include.expectations import AGE, REPEATED, Profile
 from include.ingestion.sources import FILE, ROW
 from include.point_in_time.curated import CREATED
 from include.point_in_time.partitions import Period
+from include.validation.contract import CONFLICT, RULE
+from include.validation.curation import Judged
+from include.validation.expectations import AGE, REPEATED, Profile
 
 
 def counts(judged: Judged) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from typing import Any
 import pyarrow as pa
 
 from include.config.use_case import UseCase
-from include.contract import has_rules, key_rules
 from include.errors import ConfigError
+from include.validation.contract import has_rules, key_rules
 
 MAX_SUITE = 256 * 1024
 PARTITION = "partition"

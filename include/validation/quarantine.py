@@ -18,7 +18,6 @@ import duckdb
 
 from include.config.settings import Settings
 from include.config.use_case import UseCase
-from include.contract import RULE
 from include.errors import ConfigError
 from include.ingestion.redriven import recorded
 from include.ingestion.sources import ARRIVED, FILE, MALFORMED, ROW, headers
@@ -26,6 +25,7 @@ from include.lake.sql import PARTITION, connect, quote
 from include.lake.tables import Lake
 from include.point_in_time.partitions import period
 from include.records.records import Records
+from include.validation.contract import RULE
 
 SHOWN = 200
 BATCH = 10_000

@@ -20,9 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from include import expectations, findings, labels
 from include.config.use_case import UseCase
-from include.curation import Judged, curated_digest, judge
 from include.errors import Busy, ConfigError, EvergreenError, MissingPartition
 from include.features import feature_sets
 from include.lake.digests import combine
@@ -33,11 +31,18 @@ from include.point_in_time import partitions
 from include.point_in_time.curated import curated_table, label_schema, label_table
 from include.point_in_time.views import AsOfViews
 from include.records.records import StageResult
+from include.validation import expectations, findings, labels
+from include.validation.curation import Judged, curated_digest, judge
 
 NAME = "validation"
 FIELDS = ("cadence", "cut_off", "history", "entity", "sources", "label")
 LIBRARIES = ("duckdb", "great-expectations", "pyarrow")
-RULES = ("include.curation", "include.expectations", "include.findings", "include.labels")
+RULES = (
+    "include.validation.curation",
+    "include.validation.expectations",
+    "include.validation.findings",
+    "include.validation.labels",
+)
 CHUNK_ROWS = 2_000_000
 
 log = logging.getLogger(__name__)
