@@ -222,8 +222,8 @@ def _misfit(name: str, found: str, kind: str) -> str:
 
 
 def _training(use_case: UseCase) -> Iterator[Problem]:
-    from include.fitting import DEFAULTS
     from include.models import parameters
+    from include.training.fitting import DEFAULTS
 
     training = use_case.training
     if not use_case.trained_features:

@@ -19,10 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from include import evaluation_report, gate, leaks, splits
+from include import evaluation_report, gate
 from include.errors import EvergreenError, Unavailable
 from include.features import feature_sets, frames
-from include.fitting import columns_of, labels_of
 from include.gate import Check, Judgement
 from include.lake.digests import combine, digest
 from include.models import metrics as statistics
@@ -35,6 +34,8 @@ from include.records.audit import AuditEntry
 from include.records.records import Model, Opponent, Route, StageResult
 from include.records.schema import json_digest
 from include.reports import page
+from include.training import leaks, splits
+from include.training.fitting import columns_of, labels_of
 
 NAME = "evaluation"
 FIELDS = ("gates", "entity", "label.max_censored", "training.seed")

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from include.errors import ConfigError
-from include.free_text import hardly_repeats
 from include.profiling import Profile, Table, moment, text
+from include.training.free_text import hardly_repeats
 
 MAX_REPEATED = 0.01  # as max_bad of a source: more rows that repeat a decision would block their partition
 MAX_SPELLINGS = 12

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import SecretStr
 
-from include import leaks
 from include.clock import utc_now
 from include.config.durations import format_duration
 from include.config.settings import Settings
@@ -28,6 +27,7 @@ from include.pipeline.engines import translated
 from include.point_in_time import partitions
 from include.point_in_time.curated import EVENT, label_schema, label_table
 from include.records.records import Records, StageResult
+from include.training import leaks
 
 HEAD, SAMPLE = 5, 20_000
 PERIODS = 30  # partitions of decisions to look at, besides what they look back on and wait for

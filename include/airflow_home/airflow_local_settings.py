@@ -26,7 +26,7 @@ WARM = (
     "include.features.feast_offline_store",
     "include.features.feast_online_store",
     "include.features.online_sync",
-    "include.fitting",
+    "include.training.fitting",
     "include.evaluation_report",
     "include.drift_report",
     *ENTRY.values(),

@@ -18,7 +18,7 @@ ENTRY = {
     "ingestion": "include.ingestion.ingest_data",
     "validation": "include.validation.validate_data",
     "features": "include.features.materialize_features",
-    "training": "include.training",
+    "training": "include.training.train_model",
     "evaluation": "include.evaluation",
     "bento": "include.bento",
     "deployment": "include.deployment",

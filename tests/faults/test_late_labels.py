@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from include import splits
+from include.training import splits
 from tests.installation import Installation
 
 FIRST, WEEKS, EACH = datetime(2026, 1, 5, tzinfo=UTC), 12, 80

@@ -22,7 +22,14 @@ from tests.faults import kill
 from tests.judging import NAME, Bench, new_bench
 
 KEY, NEXT = "2026-02-04", "2026-02-06"
-PRELOAD = ["include.training", "include.evaluation", "tests.judging", "mlflow.lightgbm", "feast", "sklearn.linear_model"]
+PRELOAD = [
+    "include.training.train_model",
+    "include.evaluation",
+    "tests.judging",
+    "mlflow.lightgbm",
+    "feast",
+    "sklearn.linear_model",
+]
 
 
 @pytest.fixture(scope="module")

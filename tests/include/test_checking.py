@@ -9,8 +9,8 @@ import yaml
 
 from include import checking
 from include.errors import ConfigError
-from include.fitting import DEFAULTS
 from include.models import parameters
+from include.training.fitting import DEFAULTS
 
 SHOP = """name: shop
 history: {first: 2026-01-01}

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from include import fitting
 from include.config.use_case_file import parse
 from include.errors import Busy, ConfigError, SourceError
 from include.pipeline import runner
 from include.pipeline.engines import Guarded, translated
+from include.training import fitting
 from tests.include.test_checking import SHOP
 
 WORK = SimpleNamespace(use_case=SimpleNamespace(name="shop"), key="2026-01-01")

@@ -11,13 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from include import evaluation_report, fitting, leaks
+from include import evaluation_report
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import parse
 from include.errors import ConfigError
-from include.leaks import Findings
 from include.models.predictor import Feature, Schema, encode
+from include.training import fitting, leaks
+from include.training.leaks import Findings
 
 DATA = Settings().data_dir
 TYPES = {pa.int64(): "int64", pa.float64(): "float64", pa.bool_(): "bool", pa.string(): "string"}

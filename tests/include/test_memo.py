@@ -73,7 +73,7 @@ def test_what_a_stage_starts_as_a_process_is_part_of_its_code() -> None:
         closure = {path for path, _ in memo._closure(ENTRY[stage])}
         lacking = {child for starter, child in started if modules[starter] in closure and modules[child] not in closure}
         assert lacking == set(), f"{stage} starts {lacking}, whose code its memo key leaves out"
-    training = {path for path, _ in memo._closure("include.training")}
+    training = {path for path, _ in memo._closure("include.training.train_model")}
     assert modules["include.features.feast_online_store"] in training, "a class that Feast loads by its name"
 
 

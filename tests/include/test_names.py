@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from include import checking, leaks, psi
+from include import checking, psi
 from include.config import names
 from include.config.settings import ROOT
 from include.config.use_case import UseCase
@@ -22,6 +22,7 @@ from include.errors import ConfigError
 from include.features import feature_sets, frames
 from include.point_in_time.partitions import period
 from include.records.records import Records
+from include.training import leaks
 from include.validation import quarantine
 from tests.installation import Installation
 

@@ -16,13 +16,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from include import fitting, splits
 from include.config.settings import ROOT
 from include.config.use_case_file import parse
 from include.errors import ArtefactError
-from include.fitting import Fitted
 from include.models import predictor
 from include.models.predictor import InvalidFeature, Predictor
+from include.training import fitting, splits
+from include.training.fitting import Fitted
 from tests.judging import KNOBS, YAML, simulate
 
 USE_CASE = parse(YAML.format(**{**KNOBS, "more": ", member: bool"}))

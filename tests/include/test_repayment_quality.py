@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from include import fitting, splits
 from include.models.metrics import auc
+from include.training import fitting, splits
 from tests.include.portfolio_frames import frame, repayment
 
 CUSTOMERS, FIRST, DAYS = 3_000, 120, 57  # as many days as are mature in the use case's window of 90

@@ -11,11 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from include import checking, drafting, leaks
+from include import checking, drafting
 from include.config import use_case_file
 from include.config.use_case import UseCase
 from include.errors import ConfigError
-from include.free_text import hardly_repeats
+from include.training import leaks
+from include.training.free_text import hardly_repeats
 
 Rows = dict[str, list[Any]]
 N = 300

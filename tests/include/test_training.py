@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import csv
 
-from include import fitting, leaks, splits
 from include.config.settings import Settings
 from include.config.use_case import Split, UseCase
 from include.config.use_case_file import parse
 from include.errors import ConfigError, EvergreenError, MissingPartition, SourceError
 from include.models import mlflow_registry, predictor
+from include.training import fitting, leaks, splits
 from tests import stored
 from tests.judging import KNOBS, NAME, YAML, Bench, new_bench, simulate
 

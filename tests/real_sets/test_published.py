@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from include import fitting, splits
 from include.config.durations import parse_duration
 from include.config.settings import Settings
 from include.config.use_case import UseCase
@@ -22,6 +21,7 @@ from include.config.use_case_file import parse
 from include.lake.sql import TIMESTAMP
 from include.models import metrics
 from include.models.predictor import Predictor, digest_of
+from include.training import fitting, splits
 
 DATA = Settings().data_dir
 YAML = """name: published

@@ -24,11 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from include import leaks, splits
 from include.config.use_case import UseCase
 from include.errors import EvergreenError, MissingPartition
 from include.features import feature_sets, frames
-from include.fitting import Fitted, Parts, fit, out_of_fold_auc
 from include.lake.digests import combine, digest
 from include.models import mlflow_registry, predictor
 from include.pipeline import memo
@@ -37,6 +35,8 @@ from include.point_in_time import partitions
 from include.point_in_time.curated import label_table, training_table
 from include.records.records import Model, StageResult
 from include.records.schema import json_digest
+from include.training import leaks, splits
+from include.training.fitting import Fitted, Parts, fit, out_of_fold_auc
 from include.validation import labels
 
 NAME = "training"

@@ -17,14 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from include import splits
 from include.config.use_case import UseCase
 from include.errors import ConfigError
-from include.fitting import columns_of, labels_of, learn_schema
-from include.free_text import hardly_repeats
 from include.models import metrics
 from include.models.columns import floats
 from include.models.predictor import encode
+from include.training import splits
+from include.training.fitting import columns_of, labels_of, learn_schema
+from include.training.free_text import hardly_repeats
 
 MAX_ROWS = 100_000
 MIN_ENTITIES = 50

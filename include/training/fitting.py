@@ -18,13 +18,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from include import splits
 from include.config.use_case import UseCase
 from include.errors import SourceError
 from include.models import metrics as statistics
 from include.models import parameters as model_params
 from include.models.columns import floats
 from include.models.predictor import Columns, Feature, Predictor, Schema, calibrated, encode
+from include.training import splits
 
 MAX_CATEGORIES = 200
 GOLDEN_ROWS = 12
