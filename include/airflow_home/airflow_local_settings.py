@@ -28,7 +28,7 @@ WARM = (
     "include.features.online_sync",
     "include.training.fitting",
     "include.evaluation_report",
-    "include.drift_report",
+    "include.monitoring.drift_report",
     *ENTRY.values(),
 )
 CHATTY = ("great_expectations", "py.warnings", "mlflow", "alembic")

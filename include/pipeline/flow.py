@@ -22,7 +22,7 @@ ENTRY = {
     "evaluation": "include.evaluation",
     "bento": "include.bento",
     "deployment": "include.deployment",
-    "drift": "include.drift",
+    "drift": "include.monitoring.check_drift",
 }
 STAGES = tuple(ENTRY)
 GOAL = {"data": "features", "judged": "evaluation", "deployed": "deployment"}

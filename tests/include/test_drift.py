@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from include import drift, drift_report
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import find
@@ -21,11 +20,12 @@ from include.features import feature_sets
 from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP
 from include.lake.tables import Lake
+from include.monitoring import check_drift, drift_report
+from include.monitoring.psi import Stability
 from include.pipeline import runner
 from include.predictions import import_segments
 from include.predictions import log as prediction_log
 from include.predictions.log import Prediction, PredictionLog
-from include.psi import Stability
 from include.records.records import Model, Records, StageResult
 
 KEYS = [f"2026-01-{day:02}" for day in range(1, 8)]
@@ -193,8 +193,8 @@ def test_customers_who_leave_are_no_drift_and_are_counted(house: House, churn: f
 
     from deltalake import write_deltalake
 
-    from include import psi
     from include.features import frames
+    from include.monitoring import psi
     from include.point_in_time import partitions
 
     rng, people, view = np.random.default_rng(4), 400, house.feature_set.views[0]
@@ -221,12 +221,12 @@ def test_customers_who_leave_are_no_drift_and_are_counted(house: House, churn: f
         sample = frames.entity_frame_at(house.lake, house.use_case, house.feature_set, as_of)
     model.manifest["reference"] = {"path": str(house.settings.home / "sample.parquet"), "rows": len(sample)}
     pq.write_table(sample, house.settings.home / "sample.parquet")
-    reference = drift.Reference("2026-01-21", house.feature_set, model)
+    reference = check_drift.Reference("2026-01-21", house.feature_set, model)
     found = {}
     for day in (21, 40, 70, 98, 99):
         key = (first + timedelta(days=day)).date().isoformat()
         work: Any = SimpleNamespace(use_case=house.use_case, lake=house.lake, key=key)
-        sides = drift.sides_of(work, reference)
+        sides = check_drift.sides_of(work, reference)
         index = psi.stability(sides.reference["spend"], sides.current["spend"], view.columns)
         found[day] = max(one.psi or 0.0 for one in index.values())
         alive = sides.counted()["spend"]
@@ -254,11 +254,11 @@ def test_a_lost_sample_is_never_a_pass_and_is_looked_at_again(house: House) -> N
 
 def test_not_computable_is_a_hold_unless_something_drifts() -> None:
     known, unknown = Stability(0.01, 10), Stability(None, 0, note="fewer than 50 rows on a side")
-    assert drift.judge({"a": known}, 0.2) == ("pass", [])
-    assert drift.judge({"a": known, "b": unknown}, 0.2) == ("hold", ["b: not computable, fewer than 50 rows on a side"])
-    assert drift.judge({"a": Stability(0.21, 10), "b": unknown}, 0.2)[0] == "drift"
-    assert drift.judge({"a": Stability(0.2, 10)}, 0.2)[0] == "pass"
-    assert drift.judge({}, 0.2)[0] == "hold"
+    assert check_drift.judge({"a": known}, 0.2) == ("pass", [])
+    assert check_drift.judge({"a": known, "b": unknown}, 0.2) == ("hold", ["b: not computable, fewer than 50 rows on a side"])
+    assert check_drift.judge({"a": Stability(0.21, 10), "b": unknown}, 0.2)[0] == "drift"
+    assert check_drift.judge({"a": Stability(0.2, 10)}, 0.2)[0] == "pass"
+    assert check_drift.judge({}, 0.2)[0] == "hold"
 
 
 def test_a_partition_that_is_not_judged_waits(house: House) -> None:

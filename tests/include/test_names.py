@@ -13,13 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from include import checking, psi
+from include import checking
 from include.config import names
 from include.config.settings import ROOT
 from include.config.use_case import UseCase
 from include.config.use_case_file import parse
 from include.errors import ConfigError
 from include.features import feature_sets, frames
+from include.monitoring import psi
 from include.point_in_time.partitions import period
 from include.records.records import Records
 from include.training import leaks

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from include import psi
 from include.config.settings import ROOT
+from include.monitoring import psi
 
 
 def table(**columns: object) -> pa.Table:

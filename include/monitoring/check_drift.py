@@ -21,7 +21,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include import drift_report, psi
 from include.config.durations import midnight
 from include.errors import ArtefactError
 from include.features import feature_sets, frames
@@ -29,11 +28,12 @@ from include.features.feature_sets import FeatureSet, FeatureView
 from include.judged import judgement
 from include.lake.digests import combine
 from include.lake.sql import connect, quote
+from include.monitoring import drift_report, psi
+from include.monitoring.psi import Stability
 from include.pipeline.stage import Outcome, Read, Work
 from include.pipeline.unseen import unreadable
 from include.point_in_time import partitions
 from include.predictions import import_segments
-from include.psi import Stability
 from include.records.audit import AuditEntry
 from include.records.records import Model
 
