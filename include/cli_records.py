@@ -135,10 +135,10 @@ def score(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="CSV file; else in the reports folder.")] = None,
 ) -> None:
     """Write the scored table of all entities, into the lake and as CSV."""
-    from include import scoring
+    from include.scoring import score_entities
 
     settings = current_settings()
-    done = scoring.score(
+    done = score_entities.score(
         find_use_case(settings, use_case),
         partition,
         settings=settings,

@@ -16,9 +16,9 @@ from typing import NamedTuple
 import pyarrow as pa
 import pytest
 
-from include import scoring
 from include.cli import main
 from include.config.settings import ROOT, settings
+from include.scoring import score_entities
 
 DAYS, ROWS = 8, 40
 START = datetime(2025, 3, 1, tzinfo=UTC)
@@ -287,7 +287,7 @@ def test_simulate_writes_the_same_bytes_again(run: Run, tmp_path: Path) -> None:
 def test_exported_cells_are_never_formulas(tmp_path: Path) -> None:
     texts = ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "\t=1", "  =1", "plain", "a=b", '"q"', None]
     path = tmp_path / "scores.csv"
-    scoring.export(path, pa.table({"who": texts, "score": [-0.5] * len(texts), "=head": texts}))
+    score_entities.export(path, pa.table({"who": texts, "score": [-0.5] * len(texts), "=head": texts}))
     with path.open(newline="") as file:
         header, *rows = list(csv.reader(file))
     assert header == ["who", "score", "'=head"]

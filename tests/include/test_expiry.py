@@ -203,7 +203,7 @@ def test_online_rows_go_by_the_record(tmp_path: Path) -> None:
 
 
 def test_scores_are_refused_where_features_that_can_be_alive_are_missing(tmp_path: Path) -> None:
-    from include.scoring import _need
+    from include.scoring.score_entities import _need
 
     shop = Shop(tmp_path)
     for day in range(4):
