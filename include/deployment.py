@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from include.errors import ArtefactError, Conflict, MissingPartition, Unavailable
-from include.judged import judged_model, not_passed
+from include.evaluation.verdict import judged_model, not_passed
 from include.pipeline.stage import Outcome, Read, Work
 from include.records.records import AuditEntry, Model, Records, Route
 from include.rollout import Readiness, answered, mirror, readiness, release_hold, rollback

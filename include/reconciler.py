@@ -25,7 +25,7 @@ from include.gateway.app import App
 from include.gateway.lane import Lane
 from include.gateway.state import Loaded, Online, Served
 from include.gateway.watch import Watch
-from include.models import predictor
+from include.models import bundle, predictor
 from include.predictions.log import recover
 from include.records.records import Model, Records, Route
 
@@ -235,7 +235,7 @@ class Reconciler:
         """Return how far the trial of the challenger is; nobody waits for it, its end wakes the worker."""
         try:
             model = _model(desired, version)
-            await asyncio.to_thread(predictor.verify_bundle, model.bundle, model.model_digest)
+            await asyncio.to_thread(bundle.verify_bundle, model.bundle, model.model_digest)
             trial = self._trial(worker, model)
             if not trial.done():
                 return "loading"

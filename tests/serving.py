@@ -25,7 +25,7 @@ from include.config.settings import ROOT, Settings
 from include.config.use_case_file import find
 from include.features import online_store
 from include.lake.tables import Lake
-from include.models import predictor
+from include.models import bundle, encoding, predictor
 from include.pipeline.stage import Outcome, Work
 from include.point_in_time import partitions
 from include.records.records import AuditEntry, Model, Opponent, Records, StageResult
@@ -67,12 +67,12 @@ def bundle_files(seed: int) -> dict[str, bytes]:
     dataset = lightgbm.Dataset(matrix, labels, categorical_feature=[2])
     parameters = {"objective": "binary", "num_leaves": 7, "num_threads": 1, "seed": seed, "verbosity": -1}
     booster = lightgbm.train(parameters, dataset, num_boost_round=10)
-    region = predictor.Feature("region", "string", {"north": 0, "south": 1}, missing=2, unknown=3)
-    plain = [predictor.Feature("income", "float64"), predictor.Feature("jobs", "int64")]
-    features = (*plain, region, predictor.Feature("new", "bool"))
-    schema = predictor.Schema(NAME, FEATURE_SET, features, 1.0, 0.0, 0.5, "")
+    region = encoding.Feature("region", "string", {"north": 0, "south": 1}, missing=2, unknown=3)
+    plain = [encoding.Feature("income", "float64"), encoding.Feature("jobs", "int64")]
+    features = (*plain, region, encoding.Feature("new", "bool"))
+    schema = encoding.Schema(NAME, FEATURE_SET, features, 1.0, 0.0, 0.5, "")
     rows: list[dict[str, Any]] = [ROW, {**ROW, "region": "unseen"}, dict.fromkeys(ROW), {**ROW, "income": -2.0}]
-    raw = booster.predict(predictor.encode(rows, schema), raw_score=True)
+    raw = booster.predict(encoding.encode(rows, schema), raw_score=True)
     scores = predictor.calibrated(np.asarray(raw), 1.0, 0.0)
     golden = json.dumps({"rows": rows, "scores": scores.tolist()}).encode()
     schema = replace(schema, golden="sha256:" + hashlib.sha256(golden).hexdigest())
@@ -110,7 +110,7 @@ class Desk:
         for name, content in bundle_files(version if seed is None else seed).items():
             (folder / name).write_bytes(content)
         model = Model(
-            use_case=NAME, version=version, model_digest=predictor.bundle_digest(folder), partition=key,
+            use_case=NAME, version=version, model_digest=bundle.bundle_digest(folder), partition=key,
             as_of=datetime.fromisoformat(key).replace(tzinfo=UTC) + timedelta(days=1), mode="live", feature_set=FEATURE_SET,
             bundle=str(folder), pins=predictor.pins(), generation=self.records.route(NAME).generation,
         )  # fmt: skip

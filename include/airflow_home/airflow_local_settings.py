@@ -27,7 +27,7 @@ WARM = (
     "include.features.feast_online_store",
     "include.features.online_sync",
     "include.training.fitting",
-    "include.evaluation_report",
+    "include.evaluation.report",
     "include.monitoring.drift_report",
     *ENTRY.values(),
 )

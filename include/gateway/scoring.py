@@ -14,7 +14,7 @@ from include.config.use_case import UseCase
 from include.errors import ArtefactError, Unavailable
 from include.gateway.protocol import Refusal
 from include.gateway.state import Loaded, Served
-from include.models.predictor import InvalidFeature
+from include.models.encoding import InvalidFeature
 from include.point_in_time.expiry import Calendar, is_expired, is_forgotten
 from include.predictions.log import Prediction
 

@@ -1,7 +1,7 @@
 """Stage `ingestion`: the rows of every source that arrived in `[arrival_start, as_of)`, as received, into `raw/<source>`.
 
-Rows in = rows out: include/ingestion/arrival.py says to which partition each row belongs. The first successful ingest is the record: equal
-rows change nothing. Rows that come later (include/ingestion/late.py) are left to the newest partition and named, or refused where the
+Rows in = rows out: `arrival` says to which partition each row belongs. The first successful ingest is the record: equal
+rows change nothing. Rows that come later (`late`) are left to the newest partition and named, or refused where the
 source says `late: refuse`; rows that are gone are refused. With a reason (the option `restate`) a partition takes what is there.
 """
 

@@ -1,7 +1,7 @@
 """Readers of the sources that a use case declares: files, SQL, the simulator. Values come as text, columns by their names.
 
-Files are opened by a child process (include/ingestion/file_worker.py); local ones must lie in the folder of the use case or in the data
-folder. What a read gives is a `Delivery`: text columns under their declared names, `source_file` and `source_row`.
+Files are opened by a child process (`file_worker`); local ones must lie in the folder of the use case or in the data folder.
+What a read gives is a `Delivery`: text columns under their declared names, `source_file` and `source_row`.
 """
 
 from __future__ import annotations

@@ -264,7 +264,7 @@ def _log(client: Any, run_id: str, training: Training) -> None:
             signature=signature,
             pip_requirements=[f"{package}=={version_of(package)}" for package in ("lightgbm", "numpy")],
             metadata={
-                "inputs": "encoded by include.models.predictor.encode; see bundle/schema.json",
+                "inputs": "encoded by include.models.encoding.encode; see bundle/schema.json",
                 "model_digest": training.model_digest,
             },
         )

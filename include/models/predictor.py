@@ -19,12 +19,10 @@ import json
 import math
 import os
 import signal
-import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,220 +31,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from include.errors import ArtefactError
+from include.models import bundle, encoding
+from include.models.bundle import digest_of, verify_bundle
+from include.models.encoding import Columns, InvalidFeature, Schema, encode, encoder
 
-FILES = ("model.txt", "schema.json", "golden.json")
 TOLERANCE = 1e-9
-MAX_BYTES = 1 << 30
-_PICKLES = (".pkl", ".pickle", ".joblib", ".dill", ".npy", ".pt", ".pth", ".bin")
+_CODE = (bundle.__file__, encoding.__file__, __file__)  # what turns a bundle and a row into a score
 _FLOAT64, _RAW_SCORE = 1, 1  # C_API_DTYPE_FLOAT64, C_API_PREDICT_RAW_SCORE
 _PARAMETERS = b"num_threads=1 verbosity=-1"
-_NAN = float("nan")
-
-
-class InvalidFeature(ValueError):
-    """A row has no value, or one of a wrong type, for `feature`."""
-
-    def __init__(self, feature: str, problem: str) -> None:
-        super().__init__(f"feature {feature!r} {problem}")
-        self.feature = feature
-        self.problem = problem
-
-
-@dataclass(frozen=True)
-class Feature:
-    """One input of a model; `codes` holds the categories that training saw (type string only)."""
-
-    name: str
-    type: str
-    codes: Mapping[str, int] | None = None
-    missing: int = -1
-    unknown: int = -1
-
-
-@dataclass(frozen=True)
-class Schema:
-    """What a booster's columns mean and what its raw score means: `1 / (1 + exp(-(slope * raw + offset)))`."""
-
-    use_case: str
-    feature_set: str
-    features: tuple[Feature, ...]
-    slope: float
-    offset: float
-    threshold: float
-    golden: str
-
-    @property
-    def names(self) -> list[str]:
-        """The features in the order of the booster's columns."""
-        return [feature.name for feature in self.features]
-
-    @property
-    def categorical(self) -> list[int]:
-        """Positions of the features that hold category codes."""
-        return [index for index, feature in enumerate(self.features) if feature.codes is not None]
-
-    def to_json(self) -> str:
-        """Return the text of schema.json; equal schemas give equal text."""
-        features = [
-            {"name": f.name, "type": f.type}
-            | ({} if f.codes is None else {"codes": dict(f.codes), "missing": f.missing, "unknown": f.unknown})
-            for f in self.features
-        ]
-        content = {
-            "format": 1,
-            "use_case": self.use_case,
-            "feature_set": self.feature_set,
-            "features": features,
-            "calibration": {"method": "platt", "slope": self.slope, "offset": self.offset},
-            "threshold": self.threshold,
-            "golden": self.golden,
-        }
-        return json.dumps(content, indent=1, ensure_ascii=True, allow_nan=False) + "\n"
-
-    @classmethod
-    def from_json(cls, text: bytes | str) -> Schema:
-        """Read schema.json.
-
-        Raises:
-            ArtefactError: the text is no schema of this format.
-        """
-        try:
-            content = json.loads(text)
-            if content["format"] != 1 or content["calibration"]["method"] != "platt":
-                raise ValueError(f"format {content['format']} is not 1")
-            features = tuple(
-                Feature(f["name"], f["type"], f.get("codes"), f.get("missing", -1), f.get("unknown", -1))
-                for f in content["features"]
-            )
-            slope, offset = float(content["calibration"]["slope"]), float(content["calibration"]["offset"])
-            threshold = float(content["threshold"])
-            if not features or not all(map(math.isfinite, (slope, offset, threshold))):
-                raise ValueError("no features, or a number that is not finite")
-            return cls(content["use_case"], content["feature_set"], features, slope, offset, threshold, content["golden"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ArtefactError(f"schema.json is no schema that this version reads ({error}); train the model again") from error
-
-
-def encoder(feature: Feature) -> Callable[[object], float]:
-    """Return the function that turns one value of a feature into the number that the booster sees.
-
-    Null, NaN and infinity are missing. An unseen category gets the unknown code. Other types are refused.
-    """
-    name = feature.name
-    if feature.codes is not None:
-        table: dict[object, float] = {text: float(code) for text, code in feature.codes.items()}
-        table[None] = float(feature.missing)
-        unknown = float(feature.unknown)
-
-        def category(value: object) -> float:
-            if value is None or type(value) is str:
-                return table.get(value, unknown)
-            if isinstance(value, str):
-                return table.get(str(value), unknown)
-            if isinstance(value, (float, np.floating)) and math.isnan(value):
-                return table[None]
-            raise InvalidFeature(name, f"must be text or null, not {type(value).__name__}")
-
-        return category
-
-    def number(value: object) -> float:
-        if value is None:
-            return _NAN
-        if isinstance(value, (int, float, np.number, np.bool_)):
-            try:
-                result = float(value)
-            except OverflowError:
-                return _NAN
-            return result if -math.inf < result < math.inf else _NAN
-        raise InvalidFeature(name, f"must be a number or null, not {type(value).__name__}")
-
-    return number
-
-
-Columns = Mapping[str, "Sequence[object] | NDArray[np.generic]"]
-
-
-def encode(rows: Sequence[Mapping[str, object]] | Columns, schema: Schema) -> NDArray[np.float64]:
-    """Return the booster's matrix of rows, or of columns by name: one row a row, one column a feature of the schema.
-
-    Raises:
-        InvalidFeature: a feature is missing from a row, or a value has a wrong type.
-    """
-    size = len(next(iter(rows.values()), ())) if isinstance(rows, Mapping) else len(rows)
-    matrix = np.empty((size, len(schema.features)), dtype=np.float64)
-    for position, feature in enumerate(schema.features):
-        values: Sequence[object] | NDArray[np.generic]
-        try:
-            values = rows[feature.name] if isinstance(rows, Mapping) else [row[feature.name] for row in rows]
-        except KeyError:
-            raise InvalidFeature(feature.name, "is missing; send null where it is not known") from None
-        if isinstance(values, np.ndarray) and values.dtype.kind in "fiub" and feature.codes is None:
-            column = values.astype(np.float64)
-            column[~np.isfinite(column)] = np.nan
-            matrix[:, position] = column
-        else:
-            code = encoder(feature)
-            matrix[:, position] = [code(value) for value in values]
-    return matrix
-
-
-def digest_of(files: Mapping[str, bytes]) -> str:
-    """Return the digest of a bundle's files, given by name."""
-    total = hashlib.sha256()
-    for name in FILES:
-        total.update(f"{name}\0{len(files[name])}\0".encode())
-        total.update(files[name])
-    return "sha256:" + total.hexdigest()
-
-
-def read_bundle(folder: str | Path) -> dict[str, bytes]:
-    """Return the bytes of a bundle's files, opening nothing that is not allowed to be there.
-
-    Raises:
-        ArtefactError: a file is missing, is a link, or is of a type that is never opened (pickle and its kin).
-    """
-    folder = Path(folder)
-    if folder.is_symlink() or not folder.is_dir():
-        raise ArtefactError(f"{folder} is no folder of a model bundle; train or import the model again")
-    for entry in sorted(folder.iterdir()):
-        status = entry.lstat()
-        if entry.suffix.lower() in _PICKLES:
-            raise ArtefactError(f"{entry} is of a type that can run code when it is opened; models are {', '.join(FILES)} only")
-        if entry.name not in FILES:
-            raise ArtefactError(f"{entry} does not belong in a model bundle; only {', '.join(FILES)} do. Remove it")
-        if not stat.S_ISREG(status.st_mode):
-            raise ArtefactError(f"{entry} is a link or no regular file; a model bundle holds plain files. Replace it by the file")
-        if status.st_size > MAX_BYTES:
-            raise ArtefactError(f"{entry} has {status.st_size} bytes, more than a model may have ({MAX_BYTES})")
-    files: dict[str, bytes] = {}
-    for name in FILES:
-        try:
-            descriptor = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW)
-            with os.fdopen(descriptor, "rb") as file:
-                files[name] = file.read()
-        except FileNotFoundError:
-            raise ArtefactError(f"{folder / name} is missing; the bundle is not whole. Train or import the model again") from None
-        except OSError as error:
-            raise ArtefactError(f"{folder / name} cannot be read ({error.strerror}); check its permissions") from error
-    return files
-
-
-def bundle_digest(folder: str | Path) -> str:
-    """Return the digest of the bundle in a folder."""
-    return digest_of(read_bundle(folder))
-
-
-def verify_bundle(folder: str | Path, digest: str) -> dict[str, bytes]:
-    """Return the bytes of a bundle after its digest was found to be the recorded one; nothing is loaded.
-
-    Raises:
-        ArtefactError: the bundle is not the one that was recorded, or is not whole.
-    """
-    files = read_bundle(folder)
-    found = digest_of(files)
-    if found != digest:
-        raise ArtefactError(f"{folder} has digest {found}, recorded is {digest}; it was changed. Restore it, or train again")
-    return files
 
 
 class Predictor:
@@ -399,7 +191,7 @@ def pins() -> str:
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         "numpy": np.__version__,
         "lightgbm": importlib.metadata.version("lightgbm"),
-        "predictor": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
+        **{path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in map(Path, _CODE)},
     }
     return "sha256:" + hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

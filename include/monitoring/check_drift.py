@@ -23,9 +23,9 @@ import pyarrow.compute as pc
 
 from include.config.durations import midnight
 from include.errors import ArtefactError
+from include.evaluation.verdict import judgement
 from include.features import feature_sets, frames
 from include.features.feature_sets import FeatureSet, FeatureView
-from include.judged import judgement
 from include.lake.digests import combine
 from include.lake.sql import connect, quote
 from include.monitoring import drift_report, psi

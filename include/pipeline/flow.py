@@ -19,8 +19,8 @@ ENTRY = {
     "validation": "include.validation.validate_data",
     "features": "include.features.materialize_features",
     "training": "include.training.train_model",
-    "evaluation": "include.evaluation",
-    "bento": "include.bento",
+    "evaluation": "include.evaluation.evaluate_model",
+    "bento": "include.packaging.package_model",
     "deployment": "include.deployment",
     "drift": "include.monitoring.check_drift",
 }

@@ -23,7 +23,8 @@ from include.errors import SourceError
 from include.models import metrics as statistics
 from include.models import parameters as model_params
 from include.models.columns import floats
-from include.models.predictor import Columns, Feature, Predictor, Schema, calibrated, encode
+from include.models.encoding import Columns, Feature, Schema, encode
+from include.models.predictor import Predictor, calibrated
 from include.training import splits
 
 MAX_CATEGORIES = 200

@@ -21,7 +21,7 @@ from include.config.use_case import UseCase
 from include.errors import ConfigError
 from include.models import metrics
 from include.models.columns import floats
-from include.models.predictor import encode
+from include.models.encoding import encode
 from include.training import splits
 from include.training.fitting import columns_of, labels_of, learn_schema
 from include.training.free_text import hardly_repeats

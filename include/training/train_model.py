@@ -28,7 +28,7 @@ from include.config.use_case import UseCase
 from include.errors import EvergreenError, MissingPartition
 from include.features import feature_sets, frames
 from include.lake.digests import combine, digest
-from include.models import mlflow_registry, predictor
+from include.models import bundle, mlflow_registry, predictor
 from include.pipeline import memo
 from include.pipeline.stage import Outcome, Read, Work
 from include.point_in_time import partitions
@@ -104,7 +104,7 @@ def compute(work: Work) -> Outcome:
     table = training_table(work.lake, use_case, rows.schema)
     version = work.lake.replace(table, work.key, rows, fence=work.fence)
     fitted = fit(prepared.frame, prepared.parts, use_case, current.version)
-    model_digest = predictor.digest_of(fitted.files)
+    model_digest = bundle.digest_of(fitted.files)
     judged = {"counts": prepared.counts, "split": prepared.split, "metrics": fitted.metrics}
     judged |= {"feature_auc": dict(leaking.alone), "leaks": leaking.to_dict()}
     answer = combine([content, model_digest, json_digest(leaks.without_prose(judged))])
@@ -355,7 +355,7 @@ def _store(work: Work, fitted: Fitted, model_digest: str) -> Path:
         if other not in recorded:
             shutil.rmtree(other)
     if (folder / "bundle").is_dir():
-        predictor.verify_bundle(folder / "bundle", model_digest)
+        bundle.verify_bundle(folder / "bundle", model_digest)
     else:
         scratch = home / f".{folder.name}.{work.lease.token}"
         (scratch / "bundle").mkdir(parents=True)

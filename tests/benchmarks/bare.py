@@ -42,11 +42,19 @@ TYPES = {
     "int64": "BIGINT", "float64": "DOUBLE", "string": "VARCHAR", "bool": "BOOLEAN", "timestamp": "TIMESTAMPTZ", "date": "DATE",
 }  # fmt: skip
 SHIPPED = {
-    "service.py": "include/serving/service.py",
-    "lane.py": "include/serving/lane.py",
-    "include/__init__.py": "include/__init__.py",
-    "include/errors.py": "include/errors.py",
-    "include/models/predictor.py": "include/models/predictor.py",
+    "service.py": "include/packaging/bento/service.py",
+    "lane.py": "include/packaging/bento/worker.py",  # the name by which nodes of every version start it
+    **{
+        path: path
+        for path in (
+            "include/__init__.py",
+            "include/errors.py",
+            "include/models/__init__.py",
+            "include/models/bundle.py",
+            "include/models/encoding.py",
+            "include/models/predictor.py",
+        )
+    },
 }
 
 
@@ -315,7 +323,7 @@ class Script:
         bento = bentoml.build(
             "service:Scorer",
             build_ctx=str(context),
-            include=["*.py", "include/*.py"],
+            include=["*.py", "include/**/*.py"],
             name="script_scorer",
             version=name,
             python={"requirements_txt": "requirements.txt", "lock_packages": False},

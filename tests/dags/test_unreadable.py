@@ -81,7 +81,7 @@ def test_what_could_not_be_read_is_tried_again_then_left_to_a_person_and_taken_u
     assert operator.execute(context)["state"] == "done"  # as `heal` has it run again
     assert event.extra["state"] == "done"
     assert bench.records.result(NAME, SECOND, "evaluation").outputs["opponent"] == 1  # type: ignore[union-attr]
-    monkeypatch.setattr("include.bento._reason_to_skip", lambda _: "asked again")
+    monkeypatch.setattr("include.packaging.package_model._reason_to_skip", lambda _: "asked again")
     assert not bench.run("bento", SECOND).reused, "a stage that was skipped takes up what was found later"
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from include.config.settings import ROOT
 from include.errors import ArtefactError
-from include.models import mlflow_registry, predictor
+from include.models import bundle, mlflow_registry, predictor
 from include.models.predictor import Predictor
 from include.records.records import Records
 from tests.faults import kill
@@ -24,7 +24,7 @@ from tests.judging import NAME, Bench, new_bench
 KEY, NEXT = "2026-02-04", "2026-02-06"
 PRELOAD = [
     "include.training.train_model",
-    "include.evaluation",
+    "include.evaluation.evaluate_model",
     "tests.judging",
     "mlflow.lightgbm",
     "feast",
@@ -214,7 +214,7 @@ def test_a_damaged_bundle_dies_in_the_trial_and_the_loaded_model_goes_on(bench: 
         with pytest.raises(ArtefactError, match="recorded is"):
             predictor.trial_load(model.bundle, model.model_digest)
         with pytest.raises(ArtefactError, match=r"killed the trial process|trial load failed"):
-            predictor.trial_load(model.bundle, predictor.bundle_digest(model.bundle))
+            predictor.trial_load(model.bundle, bundle.bundle_digest(model.bundle))
     (Path(model.bundle) / "model.pkl").write_bytes(b"\x80\x04.")
     with pytest.raises(ArtefactError, match="can run code"):
         predictor.trial_load(model.bundle, model.model_digest)

@@ -16,8 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from include import bento
 from include.config.settings import ROOT, Settings
+from include.packaging import package_model
 from include.pipeline import runner
 from include.predictions.log import closed_segments, read
 from tests.serving import FIRST, NAME, NOW, ROW, Desk, Node, until
@@ -64,7 +64,7 @@ def test_packaging_killed_at_random_points_leaves_nothing_valid(desk: Desk) -> N
         worker.kill()
         worker.wait()
         until(lambda: children_of(desk.settings.home) == [], what=f"end of what was started (killed at {seconds:.2f} s)")
-        there = bento.find(desk.settings, NAME, model.model_digest)
+        there = package_model.find(desk.settings, NAME, model.model_digest)
         assert there is None or Path(there.export).is_file()
     last = stage(desk, "bento")
     assert last.communicate(timeout=120)[0] == b"done\n"

@@ -14,9 +14,9 @@ import httpx
 import psutil
 import pytest
 
-from include import bento
-from include.bento_build import end_users
 from include.errors import ArtefactError
+from include.packaging import package_model
+from include.packaging.bento_build import end_users
 from include.pipeline.stage import Outcome
 from include.records.records import Model
 from tests.ports import free_port
@@ -44,8 +44,8 @@ def packaged(desk: Desk, model: Model) -> Outcome:
 
 def package(desk: Desk) -> Outcome:
     with desk.work("bento") as work:
-        outcome = bento.compute(work)
-        assert bento.effects(work, outcome) in ({}, {"bento_tag": outcome.outputs.get("bento_tag")})
+        outcome = package_model.compute(work)
+        assert package_model.effects(work, outcome) in ({}, {"bento_tag": outcome.outputs.get("bento_tag")})
         return outcome
 
 

@@ -12,12 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from include import evaluation, evaluation_report, gate
 from include.errors import ConfigError, EvergreenError
+from include.evaluation import evaluate_model, gate
+from include.evaluation import report as evaluation_report
 from include.lake.digests import digest
 from include.models import metrics as statistics
 from include.models import mlflow_registry
-from include.models.predictor import Predictor, digest_of
+from include.models.bundle import digest_of
+from include.models.predictor import Predictor
 from include.records.records import AuditEntry
 from include.records.schema import ModelRow, ResultRow
 from include.training import leaks
@@ -63,7 +65,7 @@ def test_digests_are_over_ids_and_numbers_and_never_over_words(bench: Bench, mon
     bench.release(1, FIRST)
     bench.judged(SECOND)
     before = {stage: bench.records.result(NAME, SECOND, stage) for stage in ("training", "evaluation")}
-    check, finding, standing = gate.Check.__init__, leaks.Finding.__init__, evaluation.Standing.__init__
+    check, finding, standing = gate.Check.__init__, leaks.Finding.__init__, evaluate_model.Standing.__init__
 
     def words(made: Any, *given: Any) -> None:
         if isinstance(made, gate.Check):
@@ -73,7 +75,7 @@ def test_digests_are_over_ids_and_numbers_and_never_over_words(bench: Bench, mon
         else:
             standing(made, given[0], "other")
 
-    for kind in (gate.Check, leaks.Finding, evaluation.Standing):
+    for kind in (gate.Check, leaks.Finding, evaluate_model.Standing):
         monkeypatch.setattr(kind, "__init__", words)
     for stage, was in before.items():
         bench.forget_result(stage, SECOND)

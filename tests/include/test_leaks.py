@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from include import evaluation_report
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import parse
 from include.errors import ConfigError
-from include.models.predictor import Feature, Schema, encode
+from include.evaluation import report
+from include.models.encoding import Feature, Schema, encode
 from include.training import fitting, leaks
 from include.training.leaks import Findings
 
@@ -263,13 +263,13 @@ def test_a_number_beyond_doubles_is_rounded_alike_in_training_and_in_a_request()
 
 def test_the_report_asks_where_the_random_split_is_far_above_the_newest_decisions() -> None:
     manifest = {"split": {"by": "time"}, "leaks": {"found": [], "random_auc": 0.95}}
-    (asked,) = evaluation_report.questions(manifest, {"auc": 0.8})
+    (asked,) = report.questions(manifest, {"auc": 0.8})
     assert "AUC 0.950" in asked
     assert "0.800" in asked
     for split, auc in (("time", 0.93), ("hash", 0.8), ("time", None)):
-        assert evaluation_report.questions({**manifest, "split": {"by": split}}, {"auc": auc}) == []
+        assert report.questions({**manifest, "split": {"by": split}}, {"auc": auc}) == []
     told = leaks.Finding("carries", "question", ("<b>",), "<b> carries", "ask")
-    page = evaluation_report._questions({"leaks": {"found": [vars_of(told)]}}, {})
+    page = report._questions({"leaks": {"found": [vars_of(told)]}}, {})
     assert "&lt;b&gt; carries" in page
 
 

@@ -67,7 +67,11 @@ def test_what_a_stage_starts_as_a_process_is_part_of_its_code() -> None:
     from include.pipeline.flow import ENTRY, STAGES
 
     started = children()
-    assert {child for _, child in started} >= {"include.ingestion.file_worker", "include.models.predictor", "include.bento_build"}
+    assert {child for _, child in started} >= {
+        "include.ingestion.file_worker",
+        "include.models.predictor",
+        "include.packaging.bento_build",
+    }
     modules = memo._modules()
     for stage in STAGES:
         closure = {path for path, _ in memo._closure(ENTRY[stage])}

@@ -19,8 +19,10 @@ import pytest
 from include.config.settings import ROOT
 from include.config.use_case_file import parse
 from include.errors import ArtefactError
-from include.models import predictor
-from include.models.predictor import InvalidFeature, Predictor
+from include.models import bundle as models_bundle
+from include.models import encoding, predictor
+from include.models.encoding import InvalidFeature
+from include.models.predictor import Predictor
 from include.training import fitting, splits
 from include.training.fitting import Fitted
 from tests.judging import KNOBS, YAML, simulate
@@ -72,7 +74,7 @@ def test_scores_equal_the_booster_to_1e_9_row_by_row_and_in_bulk(fitted: Fitted,
 
     model = fitted.predictor
     rows = frame.select(model.features).to_pylist()
-    matrix = predictor.encode(fitting.columns_of(frame, model.schema), model.schema)
+    matrix = encoding.encode(fitting.columns_of(frame, model.schema), model.schema)
     booster = lightgbm.Booster(model_str=fitted.files["model.txt"].decode())
     raw = np.asarray(booster.predict(matrix, raw_score=True, num_threads=1))
     expected = 1 / (1 + np.exp(-(model.schema.slope * raw + model.schema.offset)))
@@ -83,8 +85,8 @@ def test_scores_equal_the_booster_to_1e_9_row_by_row_and_in_bulk(fitted: Fitted,
 
 def test_rows_and_columns_are_encoded_alike(fitted: Fitted, frame: pa.Table) -> None:
     schema = fitted.predictor.schema
-    by_rows = predictor.encode(frame.select(schema.names).to_pylist(), schema)
-    by_columns = predictor.encode(fitting.columns_of(frame, schema), schema)
+    by_rows = encoding.encode(frame.select(schema.names).to_pylist(), schema)
+    by_columns = encoding.encode(fitting.columns_of(frame, schema), schema)
     np.testing.assert_array_equal(by_rows, by_columns)
 
 
@@ -142,24 +144,24 @@ def test_threads_that_share_a_predictor_get_right_answers(fitted: Fitted, frame:
 
 
 def test_an_intact_bundle_loads_and_passes_its_trial(bundle: Path) -> None:
-    digest = predictor.bundle_digest(bundle)
+    digest = models_bundle.bundle_digest(bundle)
     predictor.trial_load(bundle, digest)
     assert Predictor.load(bundle, digest).digest == digest
 
 
-@pytest.mark.parametrize("name", predictor.FILES)
+@pytest.mark.parametrize("name", models_bundle.FILES)
 def test_one_changed_byte_is_refused_before_loading(bundle: Path, name: str) -> None:
-    digest = predictor.bundle_digest(bundle)
+    digest = models_bundle.bundle_digest(bundle)
     content = bytearray((bundle / name).read_bytes())
     content[len(content) // 2] ^= 1
     (bundle / name).write_bytes(content)
-    for load in (Predictor.load, predictor.verify_bundle, predictor.trial_load):
+    for load in (Predictor.load, models_bundle.verify_bundle, predictor.trial_load):
         with pytest.raises(ArtefactError, match="recorded is"):
             load(bundle, digest)
 
 
 def test_files_added_removed_or_renamed_are_refused(bundle: Path) -> None:
-    digest = predictor.bundle_digest(bundle)
+    digest = models_bundle.bundle_digest(bundle)
     (bundle / "notes.txt").write_text("x")
     with pytest.raises(ArtefactError, match=r"notes\.txt does not belong"):
         Predictor.load(bundle, digest)
@@ -178,7 +180,7 @@ def test_pickled_models_are_refused_by_type_and_never_opened(bundle: Path, tmp_p
         def __reduce__(self) -> Any:
             return (Path.touch, (tmp_path / "opened",))
 
-    digest = predictor.bundle_digest(bundle)
+    digest = models_bundle.bundle_digest(bundle)
     (bundle / name).write_bytes(pickle.dumps(Trap()))
     (bundle / name).chmod(0)
     with pytest.raises(ArtefactError, match="can run code"):
@@ -187,7 +189,7 @@ def test_pickled_models_are_refused_by_type_and_never_opened(bundle: Path, tmp_p
 
 
 def test_links_are_refused(bundle: Path, tmp_path: Path) -> None:
-    digest = predictor.bundle_digest(bundle)
+    digest = models_bundle.bundle_digest(bundle)
     (bundle / "model.txt").rename(tmp_path / "model.txt")
     (bundle / "model.txt").symlink_to(tmp_path / "model.txt")
     with pytest.raises(ArtefactError, match="link"):
@@ -203,7 +205,7 @@ def test_a_cut_model_kills_at_most_the_trial(fitted: Fitted, tmp_path: Path, kee
     text = fitted.files["model.txt"]
     folder = write(tmp_path / "cut", {**fitted.files, "model.txt": text[: int(len(text) * keep)]})
     with pytest.raises(ArtefactError, match="trial"):
-        predictor.trial_load(folder, predictor.bundle_digest(folder))
+        predictor.trial_load(folder, models_bundle.bundle_digest(folder))
 
 
 def test_a_changed_leaf_with_a_fresh_digest_is_found_by_its_golden_rows(fitted: Fitted, tmp_path: Path) -> None:
@@ -213,7 +215,7 @@ def test_a_changed_leaf_with_a_fresh_digest_is_found_by_its_golden_rows(fitted: 
     lines[first] = lines[first].translate(other_digits)
     folder = write(tmp_path / "leaf", {**fitted.files, "model.txt": "".join(lines).encode()})
     with pytest.raises(ArtefactError, match="golden row 0"):
-        predictor.trial_load(folder, predictor.bundle_digest(folder))
+        predictor.trial_load(folder, models_bundle.bundle_digest(folder))
 
 
 def test_golden_rows_of_another_model_or_none_at_all_are_refused(fitted: Fitted, tmp_path: Path) -> None:
@@ -242,13 +244,13 @@ def test_a_schema_of_other_width_is_refused(fitted: Fitted) -> None:
 
 def test_a_trial_that_hangs_is_ended(bundle: Path) -> None:
     with pytest.raises(ArtefactError, match="did not answer"):
-        predictor.trial_load(bundle, predictor.bundle_digest(bundle), timeout=0.001)
+        predictor.trial_load(bundle, models_bundle.bundle_digest(bundle), timeout=0.001)
 
 
 def test_serving_imports_no_pandas_scikit_learn_or_lightgbm_package(bundle: Path) -> None:
     code = (
         "import sys; from include.models.predictor import Predictor\n"
-        f"model = Predictor.load({str(bundle)!r}, {predictor.bundle_digest(bundle)!r}); model.check_golden()\n"
+        f"model = Predictor.load({str(bundle)!r}, {models_bundle.bundle_digest(bundle)!r}); model.check_golden()\n"
         "print([name for name in ('pandas', 'sklearn', 'lightgbm', 'mlflow', 'feast', 'pyarrow') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from include.gateway.watch import Watch
-from include.models import predictor
+from include.models import bundle
 from include.records.records import Records
 from tests.serving import NAME, NOW, ROW, Desk, Node, bundle_files, until
 
@@ -128,7 +128,7 @@ def test_a_model_that_kills_its_loader_or_answers_otherwise_is_tried_in_a_child(
     with desk.records.transaction() as session:  # its digest is right: only loading it tells
         from include.records.schema import ModelRow
 
-        session.get_one(ModelRow, (NAME, version)).model_digest = predictor.bundle_digest(model.bundle)
+        session.get_one(ModelRow, (NAME, version)).model_digest = bundle.bundle_digest(model.bundle)
     assert observed(desk, desk.record_route(challenger=version)) == "failed"
     assert "challenger" in node.health["problems"][0]
     assert node.predict(entity=1).body["model_version"] == 1

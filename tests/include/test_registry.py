@@ -14,8 +14,8 @@ import pytest
 from include.config.settings import ROOT, Settings
 from include.errors import ConfigError, Unavailable
 from include.models import mlflow_registry
+from include.models.bundle import digest_of
 from include.models.mlflow_registry import Training
-from include.models.predictor import digest_of
 from include.records.records import Model, Route
 from include.training.fitting import Fitted
 from tests.serving import NAME, NOW, bundle_files

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from include import gate
 from include.config.use_case import Gates
+from include.evaluation import gate
 from include.models import metrics
 from include.models.metrics import Interval
 

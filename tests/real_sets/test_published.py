@@ -20,7 +20,8 @@ from include.config.use_case import UseCase
 from include.config.use_case_file import parse
 from include.lake.sql import TIMESTAMP
 from include.models import metrics
-from include.models.predictor import Predictor, digest_of
+from include.models.bundle import digest_of
+from include.models.predictor import Predictor
 from include.training import fitting, splits
 
 DATA = Settings().data_dir

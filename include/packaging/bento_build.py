@@ -1,6 +1,6 @@
 """Build, try and export one Bento in a BentoML home of its own. Runs as a child process, which ends with its parent.
 
-    python -m include.bento_build < order.json     (keep stdin open: its end is the parent's end)
+    python -m include.packaging.bento_build < order.json     (keep stdin open: its end is the parent's end)
 
 BentoML's store has no transactions and its settings are read at import, so nothing of this happens in the real home:
 the parent moves what is finished, tried and exported into place.
@@ -67,7 +67,7 @@ def _build(order: dict[str, Any]) -> dict[str, str]:
         bento = bentoml.build(
             "service:Scorer",
             build_ctx=order["context"],
-            include=["*.py", "include/*.py"],
+            include=["*.py", "include/**/*.py"],
             name=order["bento_name"],
             version=order["version"],
             labels={**order["labels"], "model_tag": str(model.tag)},

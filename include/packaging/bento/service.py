@@ -11,7 +11,8 @@ from typing import Any
 import bentoml
 from pydantic import BaseModel, ConfigDict, Field
 
-from include.models.predictor import InvalidFeature, Predictor
+from include.models.encoding import InvalidFeature
+from include.models.predictor import Predictor
 
 
 class Pinned(BaseModel):

@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from include import evaluation_report, gate
 from include.errors import EvergreenError, Unavailable
+from include.evaluation import gate, report
+from include.evaluation.gate import Check, Judgement
 from include.features import feature_sets, frames
-from include.gate import Check, Judgement
 from include.lake.digests import combine, digest
 from include.models import metrics as statistics
 from include.models import mlflow_registry
@@ -110,7 +110,7 @@ def compute(work: Work) -> Outcome:
     scores = _scores(work, model, rows, model.feature_set)
     judgement, rival = judge(work, trained, model, against, rows, labels, scores)
     theirs = None if rival is None else (labels[rival.compared], rival.scores)
-    pictures = evaluation_report.pictures(labels, scores, theirs)
+    pictures = report.pictures(labels, scores, theirs)
     return _outcome(work, trained, judgement, model, opponent, rival, pictures)
 
 
@@ -418,7 +418,7 @@ def _outcome(
     path = work.settings.home / "reports" / work.use_case.name / work.key / "evaluation.html"
     told = {name: trained.outputs[name] for name in TOLD if name in trained.outputs}
     manifest: Mapping[str, Any] = told if model is None else {**model.manifest, **told}
-    page.write(path, evaluation_report.page(work.use_case, work.key, work.mode, outputs, manifest, pictures))
+    page.write(path, report.page(work.use_case, work.key, work.mode, outputs, manifest, pictures))
     outputs["report"] = str(path)
     if model is not None:
         mlflow_registry.log_verdict(

@@ -21,12 +21,12 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from include.bento_build import end_users
 from include.config.settings import ROOT, Settings
 from include.errors import ArtefactError, MissingPartition, Unavailable
-from include.judged import judged_model, not_passed
+from include.evaluation.verdict import judged_model, not_passed
 from include.lake.digests import combine
-from include.models import predictor
+from include.models import bundle, predictor
+from include.packaging.bento_build import end_users
 from include.pipeline.memo import lock_digest
 from include.pipeline.stage import Outcome, Read, Work
 from include.records.records import Model
@@ -40,11 +40,19 @@ LIBRARIES: tuple[str, ...] = ("bentoml", "lightgbm", "numpy")
 BUILD_SECONDS = 240.0
 REQUIRED = ("lightgbm", "numpy")
 _SHIPPED = {
-    "service.py": "include/serving/service.py",
-    "lane.py": "include/serving/lane.py",
-    "include/__init__.py": "include/__init__.py",
-    "include/errors.py": "include/errors.py",
-    "include/models/predictor.py": "include/models/predictor.py",
+    "service.py": "include/packaging/bento/service.py",
+    "lane.py": "include/packaging/bento/worker.py",  # the name by which nodes of every version start it
+    **{
+        path: path
+        for path in (
+            "include/__init__.py",
+            "include/errors.py",
+            "include/models/__init__.py",
+            "include/models/bundle.py",
+            "include/models/encoding.py",
+            "include/models/predictor.py",
+        )
+    },
 }
 
 
@@ -89,7 +97,7 @@ def compute(work: Work) -> Outcome:
     model = judged_model(work)
     digest = "sha256:" + hashlib.sha256(f"{model.model_digest}|{code_digest()}".encode()).hexdigest()
     if work.rehearsal:
-        predictor.verify_bundle(model.bundle, model.model_digest)
+        bundle.verify_bundle(model.bundle, model.model_digest)
         return Outcome("done", digest)
     package = ensure(work, model)
     outputs = {
@@ -118,7 +126,7 @@ def effects(work: Work, outcome: Outcome) -> dict[str, Any]:
 
 def ensure(work: Work, model: Model) -> Package:
     """Return the package of a model, made now if it is not in place yet."""
-    predictor.verify_bundle(model.bundle, model.model_digest)
+    bundle.verify_bundle(model.bundle, model.model_digest)
     home = work.settings.home / "bento"
     there = find(work.settings, work.use_case.name, model.model_digest)
     if there is not None:
@@ -202,7 +210,7 @@ def _build(work: Work, model: Model, staging: Path) -> dict[str, str]:
     }
     with (staging / "build.log").open("wb") as output:
         child = subprocess.Popen(
-            [sys.executable, "-m", "include.bento_build"],
+            [sys.executable, "-m", "include.packaging.bento_build"],
             env=environment, cwd=staging, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
         assert child.stdin is not None

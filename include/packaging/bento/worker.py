@@ -14,7 +14,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from include.models.predictor import InvalidFeature, Predictor
+from include.models.encoding import InvalidFeature
+from include.models.predictor import Predictor
 
 
 def answer(predictor: Predictor, question: dict[str, Any]) -> dict[str, Any]:
