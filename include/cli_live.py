@@ -76,7 +76,7 @@ def rollback(
     yes: Yes = False,
 ) -> None:
     """Go back to the model that served before, and hold the one taken back; --release lifts such a hold."""
-    from include import rollout
+    from include.deployment import rollout
 
     if lift is not None:
         release(use_case, lift, reason=reason, yes=yes)
@@ -105,7 +105,7 @@ def release(
     yes: Yes = False,
 ) -> None:
     """Lift the hold that a rollback put on a model's digest."""
-    from include import rollout
+    from include.deployment import rollout
 
     settings = current_settings()
     case = find_use_case(settings, use_case)
@@ -137,7 +137,7 @@ def password() -> None:
 
 def serve() -> None:
     """Run the serving node until Ctrl-C."""
-    from include.gateway import serve as serve_node
+    from include.serving.node import serve as serve_node
 
     serve_node(current_settings())
 

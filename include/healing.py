@@ -79,7 +79,7 @@ def status_rows(records: Records, use_case: UseCase) -> list[Row]:
 
 def repair_aliases(settings: Settings, records: Records, use_case: str) -> dict[str, int | None]:
     """Make MLflow's aliases those of the routing row again; return what was changed."""
-    from include.rollout import mirror
+    from include.deployment.rollout import mirror
 
     if not records.models(use_case):
         return {}

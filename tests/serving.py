@@ -19,10 +19,10 @@ from typing import Any
 
 import httpx
 
-from include import deployment
 from include.clock import utc_now
 from include.config.settings import ROOT, Settings
 from include.config.use_case_file import find
+from include.deployment import deploy_model
 from include.features import online_store
 from include.lake.tables import Lake
 from include.models import bundle, encoding, predictor
@@ -164,7 +164,7 @@ class Desk:
     def deploy(self, key: str = FIRST, **options: Any) -> Outcome:
         """Release a partition's candidate and record that; the registry is left out."""
         with self.work("deployment", key, **options) as work:
-            outcome = deployment.compute(work)
+            outcome = deploy_model.compute(work)
         self.record("deployment", key, outcome.outputs, digest=outcome.digest, state=outcome.state)
         return outcome
 
@@ -212,7 +212,7 @@ class Node:
             "EVERGREEN_NODE_PORT": str(self.settings.node_port),
         }
         code = "import logging; logging.basicConfig(level='INFO'); from include.config.settings import settings; "
-        code += f"from include.gateway import serve\n{self._setup}\nserve(settings())"
+        code += f"from include.serving.node import serve\n{self._setup}\nserve(settings())"
         self.log = self.settings.home / "node.log"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=ROOT, stdout=log, stderr=log)

@@ -21,7 +21,7 @@ ENTRY = {
     "training": "include.training.train_model",
     "evaluation": "include.evaluation.evaluate_model",
     "bento": "include.packaging.package_model",
-    "deployment": "include.deployment",
+    "deployment": "include.deployment.deploy_model",
     "drift": "include.monitoring.check_drift",
 }
 STAGES = tuple(ENTRY)

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from include import dag_defaults, deployment
+from include import dag_defaults
 from include.airflow_api import ADMIN, password_file
 from include.config.settings import settings
+from include.deployment import deploy_model
 from include.errors import Conflict, Unavailable
 from tests.serving import NAME, Desk, free_port
 
@@ -125,7 +126,7 @@ def test_judged_against_the_new_champion_it_is_released(desk: Desk, airflow: Air
     assert model is not None
     desk.judge(model, again=True)
     with desk.work("deployment", SECOND) as work:
-        assert isinstance(deployment.decide(work), deployment.Candidate)
+        assert isinstance(deploy_model.decide(work), deploy_model.Candidate)
     assert airflow.events == []
 
 

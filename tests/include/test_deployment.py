@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from include import deployment
+from include.deployment import deploy_model
+from include.deployment.rollout import readiness
 from include.errors import ArtefactError, Conflict, MissingPartition, Unavailable
-from include.gateway.app import App
 from include.predictions.log import PredictionLog
-from include.reconciler import Reconciler
 from include.records.records import Observed, Route
-from include.rollout import readiness
+from include.serving.app import App
+from include.serving.reconciler import Reconciler
 from tests.serving import FIRST, NAME, Desk, until
 
 SECOND, THIRD, FOURTH = "2026-03-02", "2026-03-03", "2026-03-04"
@@ -71,7 +71,7 @@ def node(desk: Desk) -> Iterator[Follower]:
 
 
 def roll_back(desk: Desk, reason: str = "bad") -> Route:
-    return deployment.rollback(desk.settings, NAME, "person", reason, mirrored=False)
+    return deploy_model.rollback(desk.settings, NAME, "person", reason, mirrored=False)
 
 
 def test_releases_follow_one_another_and_a_rerun_changes_nothing(desk: Desk, node: Follower) -> None:
@@ -100,7 +100,7 @@ def test_the_three_steps_of_a_dag(desk: Desk, node: Follower) -> None:
     assert (asked.state, asked.outputs["error"]) == ("failed", "Unavailable")  # waiting, for status and heal
     assert desk.records.route(NAME).challenger == 1
     with desk.work("deployment") as work:
-        assert deployment._wait(lambda: deployment.observed(work).state == "ready", 20)
+        assert deploy_model._wait(lambda: deploy_model.observed(work).state == "ready", 20)
     assert node.version is None
     assert desk.deploy(phase="finish").state == "done"
     node.serves(1)
@@ -128,7 +128,7 @@ def test_what_is_not_released_says_why(desk: Desk, mode: str, target: str, verdi
 def test_without_a_verdict_nothing_can_be_released(desk: Desk) -> None:
     desk.ask(FIRST)
     with desk.work("deployment") as work, pytest.raises(MissingPartition, match="evergreen run evaluation"):
-        deployment.reads(work)
+        deploy_model.reads(work)
 
 
 def test_without_a_node_nothing_is_released(
@@ -136,7 +136,7 @@ def test_without_a_node_nothing_is_released(
 ) -> None:
     """Nobody waits for the answer of a node that is not there, and what is missing is said before the wait."""
     desk.candidate(1)
-    monkeypatch.setattr(deployment, "NODE_SECONDS", 0.3)
+    monkeypatch.setattr(deploy_model, "NODE_SECONDS", 0.3)
     started = time.monotonic()
     with pytest.raises(Unavailable, match="evergreen serve"):
         desk.deploy()
@@ -201,12 +201,12 @@ def test_only_a_person_lifts_a_hold(desk: Desk, node: Follower) -> None:
     roll_back(desk)
     twin = desk.candidate(3, THIRD, seed=2)
     assert desk.deploy(THIRD).state == "held"  # the hold is on the digest, not on the version
-    deployment.release_hold(desk.settings, NAME, 2, "person", "it was the data")
+    deploy_model.release_hold(desk.settings, NAME, 2, "person", "it was the data")
     desk.judge(bad, again=True)
     desk.judge(twin, again=True)
     assert desk.deploy(THIRD).outputs["champion"] == 3
     with pytest.raises(Conflict, match="not held"):
-        deployment.release_hold(desk.settings, NAME, 3, "person", "again")
+        deploy_model.release_hold(desk.settings, NAME, 3, "person", "again")
 
 
 def test_a_rollback_wins_over_a_release_on_its_way(desk: Desk, node: Follower) -> None:
@@ -246,7 +246,7 @@ def test_of_many_rollbacks_and_promotions_at_once_one_wins_each_generation(desk:
 
     def attempt() -> None:
         try:
-            deployment.rollback(desk.settings, NAME, "person", "bad", expect_generation=generation, mirrored=False)
+            deploy_model.rollback(desk.settings, NAME, "person", "bad", expect_generation=generation, mirrored=False)
             outcomes.append("won")
         except Conflict:
             outcomes.append("lost")

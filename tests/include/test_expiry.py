@@ -14,10 +14,10 @@ from include.errors import ConfigError, MissingPartition
 from include.features import frames, online_store, visibility
 from include.features.feature_sets import FeatureSet
 from include.features.online_store import OnlineSet, OnlineView
-from include.gateway import scoring
-from include.gateway.protocol import Refusal
-from include.gateway.state import Loaded, Online, Served
 from include.lake.sql import TIMESTAMP
+from include.serving import predict
+from include.serving.http_limits import Refusal
+from include.serving.snapshot import Loaded, Online, Served
 from tests.shop import DAY, HOUR, T0, US, YAML, Shop
 
 AT_AS_OF = YAML.replace("visible: with_request", "visible: at_as_of").replace("availability: 0s", "availability: 2h")
@@ -120,13 +120,13 @@ class Model:
 VIEWS = (OnlineView("daily", 3 * 86_400_000_000, ("a", "b")), OnlineView("asked", 5 * 86_400_000_000, ("c",)))
 
 
-def answer(shop: Shop, days: int, given: dict[str, Any] | None, *, entity: int = 1) -> scoring.Features:
+def answer(shop: Shop, days: int, given: dict[str, Any] | None, *, entity: int = 1) -> predict.Features:
     """Return what the node asks its model with, so many days after the row of day 0."""
     now = T0 + DAY + days * DAY
     model = Loaded(1, "sha256:m", "fs", "", scorer=Model())  # type: ignore[arg-type]
     served = Served(shop.use_case, online=Online(shop.settings.home / "o.db"))
-    horizon = scoring.Horizon(shop.use_case, clock=lambda: round(now.timestamp()) * 10**9)
-    return scoring.features_of(scoring.Asked(entity, given), served, model, horizon)
+    horizon = predict.Horizon(shop.use_case, clock=lambda: round(now.timestamp()) * 10**9)
+    return predict.features_of(predict.Asked(entity, given), served, model, horizon)
 
 
 def test_each_view_expires_by_itself_and_a_request_may_bring_a_part(tmp_path: Path) -> None:

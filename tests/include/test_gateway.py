@@ -181,7 +181,7 @@ def test_metrics_have_a_bounded_number_of_series(node: Node) -> None:
 
 def test_a_client_that_never_finishes_is_sent_away(tmp_path: Path) -> None:
     with Desk(tmp_path).node(
-        setup="import include.gateway.protocol as edge; edge.HEAD_SECONDS = edge.BODY_SECONDS = 0.5"
+        setup="import include.serving.http_limits as edge; edge.HEAD_SECONDS = edge.BODY_SECONDS = 0.5"
     ) as node:
 
         def opened(*pieces: bytes) -> socket.socket:
@@ -239,7 +239,8 @@ def test_fallbacks_score_and_say_so(tmp_path: Path) -> None:
 
 def test_heavy_libraries_stay_outside_the_node() -> None:
     code = (
-        "import sys; import include.gateway.server, include.reconciler, include.rollout, include.models.predictor\n"
+        "import sys; import include.serving.node, include.serving.reconciler\n"
+        "import include.deployment.rollout, include.models.predictor\n"
         "include.models.predictor._libraries()\n"
         "heavy = {'feast', 'mlflow', 'pandas', 'sklearn', 'airflow', 'bentoml', 'pyarrow', 'lightgbm', 'deltalake'}\n"
         "print(sorted(heavy & set(sys.modules)))"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from include.gateway.watch import Watch
 from include.models import bundle
 from include.records.records import Records
+from include.serving.records_watch import Watch
 from tests.serving import NAME, NOW, ROW, Desk, Node, bundle_files, until
 
 

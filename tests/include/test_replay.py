@@ -19,8 +19,6 @@ from include.clock import utc_now
 from include.config.settings import Settings
 from include.config.use_case_file import find
 from include.features import feature_sets, frames, online_store, online_sync
-from include.gateway import scoring
-from include.gateway.state import Loaded, Online, Served
 from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP
 from include.lake.tables import Lake
@@ -28,6 +26,8 @@ from include.pipeline import runner
 from include.point_in_time import partitions
 from include.point_in_time.curated import curated_schema, curated_table
 from include.records.records import Records, StageResult
+from include.serving import predict
+from include.serving.snapshot import Loaded, Online, Served
 
 DAY, HOUR, US = timedelta(days=1), timedelta(hours=1), timedelta(microseconds=1)
 SOURCE = """
@@ -135,11 +135,11 @@ class Replay:
                 self.materialize(coming.pop(0).key)
                 there.refresh()
             micros = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // US
-            horizon = scoring.Horizon(self.use_case, clock=lambda micros=micros: micros * 1000)  # type: ignore[misc]
+            horizon = predict.Horizon(self.use_case, clock=lambda micros=micros: micros * 1000)  # type: ignore[misc]
             if there.describe(self.feature_set.version) is None:  # before anything is online, nobody can be asked
                 yield [None if row is None else row.get(name) for name in names], ["unknown"]
                 continue
-            found = scoring.features_of(scoring.Asked(customer, row), served, model, horizon)
+            found = predict.features_of(predict.Asked(customer, row), served, model, horizon)
             yield [found.row[name] for name in names], found.flags
 
     def frame(self, decisions: list[tuple[int, datetime, dict[str, Any] | None]]) -> list[list[Any]]:

@@ -21,13 +21,13 @@ from include.config import use_case_file
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.errors import ArtefactError, EvergreenError, Unavailable
-from include.gateway.app import App
-from include.gateway.lane import Lane
-from include.gateway.state import Loaded, Online, Served
-from include.gateway.watch import Watch
 from include.models import bundle, predictor
 from include.predictions.log import recover
 from include.records.records import Model, Records, Route
+from include.serving.app import App
+from include.serving.isolated_model import Lane
+from include.serving.records_watch import Watch
+from include.serving.snapshot import Loaded, Online, Served
 
 log = logging.getLogger(__name__)
 

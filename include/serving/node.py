@@ -1,4 +1,7 @@
-"""Run a node: socket, uvicorn, reconciler, housekeeping, and an orderly end."""
+"""The serving node, what users call: one process with a raw ASGI application and a reconciler that follows the routing rows.
+
+It imports no feast, mlflow, pandas, scikit-learn or airflow. Here: socket, uvicorn, housekeeping, and an orderly end.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,10 @@ import uvloop
 
 from include.config.settings import Settings
 from include.errors import ConfigError, EvergreenError
-from include.gateway.app import App
-from include.gateway.protocol import EdgeProtocol, sweep
 from include.predictions.log import PredictionLog
-from include.reconciler import Reconciler
+from include.serving.app import App
+from include.serving.http_limits import EdgeProtocol, sweep
+from include.serving.reconciler import Reconciler
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +42,12 @@ class _Server(uvicorn.Server):  # type: ignore[misc]
         self.asked_to_end = self.should_exit = True
 
 
-def run(settings: Settings) -> None:
-    """Serve until SIGTERM or Ctrl-C."""
+def serve(settings: Settings) -> None:
+    """Run the serving node until SIGTERM or Ctrl-C.
+
+    Raises:
+        ConfigError: its port is taken.
+    """
     listener = _listen(settings.host, settings.node_port)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_main(settings, listener))
@@ -50,7 +57,7 @@ async def _main(settings: Settings, listener: socket.socket) -> None:
     node = f"{socket.gethostname()}:{settings.node_port}"
 
     async def roll_back(use_case: str, actor: str, reason: str) -> Mapping[str, Any]:
-        from include.rollout import rollback
+        from include.deployment.rollout import rollback
 
         # The aliases are mirrored by the next deployment: MLflow is not imported into the node.
         await asyncio.to_thread(rollback, settings, use_case, actor, reason, mirrored=False)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from include.config.use_case import UseCase
-from include.gateway.state import Loaded, Served
+from include.serving.snapshot import Loaded, Served
 
 SECURITY = (
     (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"),

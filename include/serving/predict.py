@@ -12,11 +12,11 @@ import msgspec
 
 from include.config.use_case import UseCase
 from include.errors import ArtefactError, Unavailable
-from include.gateway.protocol import Refusal
-from include.gateway.state import Loaded, Served
 from include.models.encoding import InvalidFeature
 from include.point_in_time.expiry import Calendar, is_expired, is_forgotten
 from include.predictions.log import Prediction
+from include.serving.http_limits import Refusal
+from include.serving.snapshot import Loaded, Served
 
 MAX_TEXT = 1024
 _INT_LIMIT = 1 << 63

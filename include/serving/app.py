@@ -18,11 +18,11 @@ from typing import Any
 import msgspec
 
 from include.errors import ConfigError, Conflict, EvergreenError, Unavailable
-from include.gateway import pages, scoring
-from include.gateway.metrics import Metrics
-from include.gateway.protocol import Disconnected, Receive, Refusal, Scope, Send, answer, header, read_json_body, refuse
-from include.gateway.state import Loaded, Served
 from include.predictions.log import PredictionLog
+from include.serving import openapi, predict
+from include.serving.http_limits import Disconnected, Receive, Refusal, Scope, Send, answer, header, read_json_body, refuse
+from include.serving.prometheus import Metrics
+from include.serving.snapshot import Loaded, Served
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class App:
         self._token = hashlib.sha256(token.encode()).digest()
         self._hosts = hosts
         self._open_log, self._logs = lines, dict[str, PredictionLog]()
-        self._horizons: dict[str, scoring.Horizon] = {}
+        self._horizons: dict[str, predict.Horizon] = {}
         self._rollback, self._reload = rollback, reload
         self._prefix, self._count = secrets.token_hex(6), 0
 
@@ -88,7 +88,7 @@ class App:
         name = served.use_case.name
         known = self.state.get(name)
         if known is None or known.use_case is not served.use_case:
-            self._horizons[name] = scoring.Horizon(served.use_case)
+            self._horizons[name] = predict.Horizon(served.use_case)
         self.state[name] = served
         models = {"champion": served.champion, "previous": served.previous}
         self.metrics.serving(name, served.generation, {role: model.version for role, model in models.items() if model})
@@ -127,15 +127,15 @@ class App:
         served = self.state.get(use_case)
         if served is None:
             raise Refusal(404, "unknown_use_case", f"use case {use_case!r} is not served any more")
-        asked = scoring.check(scoring.parse(body), served)
+        asked = predict.check(predict.parse(body), served)
         model, arm, features, score = await self._score(asked, served)
-        line, reply = scoring.record(request_id, asked, served, model, arm, features, score, started)
+        line, reply = predict.record(request_id, asked, served, model, arm, features, score, started)
         self._log(use_case).append(line)
         await answer(send, 200, _json(reply), request_id.encode("ascii"))
         self.metrics.took(use_case, time.perf_counter() - clock)
         return 200
 
-    async def _score(self, asked: scoring.Asked, served: Served) -> tuple[Loaded, str, scoring.Features, float]:
+    async def _score(self, asked: predict.Asked, served: Served) -> tuple[Loaded, str, predict.Features, float]:
         """Ask the champion; if it gives no answer, ask the one before it."""
         champion, previous, name = served.champion, served.previous, served.use_case.name
         if champion is None:
@@ -157,10 +157,10 @@ class App:
         features.flags.append("fallback")
         return previous, "fallback", features, score
 
-    async def _ask(self, asked: scoring.Asked, served: Served, model: Loaded) -> tuple[scoring.Features, float]:
-        features = scoring.features_of(asked, served, model, self._horizons[served.use_case.name])
+    async def _ask(self, asked: predict.Asked, served: Served, model: Loaded) -> tuple[predict.Features, float]:
+        features = predict.features_of(asked, served, model, self._horizons[served.use_case.name])
         if model.remote is None:
-            return features, scoring.score_sync(model, features.row)
+            return features, predict.score_sync(model, features.row)
         lacking = [name for name in model.remote.features if name not in features.row]
         if lacking:
             raise Refusal(422, "invalid", f"feature {lacking[0]!r} is missing; send null", field=f"features.{lacking[0]}")
@@ -178,14 +178,14 @@ class App:
         if route == "health":
             body = _json(self._health())
         elif route == "model":
-            body = _json(pages.describe(self.state[use_case]))
+            body = _json(openapi.describe(self.state[use_case]))
         elif route == "openapi.json":
-            body = _json(pages.openapi(self.state))
+            body = _json(openapi.openapi(self.state))
         elif route == "metrics":
             body, media = self.metrics.text(), b"text/plain; version=0.0.4; charset=utf-8"
         else:
-            body, media = pages.docs(self.state), b"text/html; charset=utf-8"
-        more = pages.SECURITY if route == "docs" else ()
+            body, media = openapi.docs(self.state), b"text/html; charset=utf-8"
+        more = openapi.SECURITY if route == "docs" else ()
         await answer(send, 200, body, request_id.encode("ascii"), media=media, more=more)
         return 200
 
