@@ -34,7 +34,7 @@ def new(
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write; - prints it.")] = None,
 ) -> None:
     """Draft a use case from a table: key, times, label and types are guessed, and each guess says so."""
-    from include.drafting import draft, path_in
+    from include.onboarding.draft import draft, path_in
 
     settings = current_settings()
     beside = not source.resolve().is_relative_to(settings.data_dir)
@@ -68,16 +68,16 @@ def check(
     data: Annotated[bool, typer.Option("--data", help="Also read the data, in a throw-away folder.")] = False,
 ) -> None:
     """Say what is wrong with a use case file, with line and remedy."""
-    from include import checking
+    from include.onboarding import check as checking
 
     use_case = checking.check_file(file)
     say(f"{file}: {use_case.name} is well formed: {len(use_case.sources)} source(s), {len(use_case.feature_types)} feature(s)")
     if not data:
         return
-    from include import trying
+    from include.onboarding import try_data
 
-    found = trying.try_data(use_case, current_settings())
-    heads = (f"row {number}" for number in range(1, trying.HEAD + 1))
+    found = try_data.try_data(use_case, current_settings())
+    heads = (f"row {number}" for number in range(1, try_data.HEAD + 1))
     show(("column", "null share", *heads), found.columns, title=f"training frame of {found.key}: {found.rows} mature rows")
     show(("what", "value"), found.facts)
     if found.rates:

@@ -12,10 +12,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from include import drafting
 from include.config import use_case_file
 from include.config.settings import Settings
 from include.errors import ConfigError
+from include.onboarding import draft as drafting
 from include.pipeline.runner import STAGES
 from tests import stored
 from tests.installation import Installation

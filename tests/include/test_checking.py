@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from include import checking
 from include.errors import ConfigError
 from include.models import parameters
+from include.onboarding import check
 from include.training.fitting import DEFAULTS
 
 SHOP = """name: shop
@@ -49,7 +49,7 @@ def checked(folder: Path, *changes: tuple[str, str]) -> str:
     path = folder / "shop.yaml"
     path.write_text(text)
     try:
-        checking.check_file(path)
+        check.check_file(path)
     except ConfigError as error:
         return str(error)
     return ""
@@ -197,7 +197,7 @@ def test_whatever_stands_in_a_use_case_the_check_ends_with_a_refusal_of_ours_or_
             inner[path[-1]] = odd
             (tmp_path / "shop.yaml").write_text(yaml.safe_dump(made, allow_unicode=True))
             try:
-                checking.check_file(tmp_path / "shop.yaml")
+                check.check_file(tmp_path / "shop.yaml")
             except ConfigError:
                 told += 1
     assert told > len(paths)

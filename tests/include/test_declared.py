@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from include import checking
 from include.config import names
 from include.config.use_case_file import parse
 from include.errors import ConfigError
+from include.onboarding import check
 from include.pipeline import declared
 from tests.intake import GOOD, HEAD, Intake
 
@@ -67,10 +67,10 @@ def test_the_check_names_the_line_and_the_remedy(tmp_path: Path, old: str, new: 
     path = tmp_path / "shop.yaml"
     path.write_text(YAML.replace(old, new, 1))
     if not says:
-        assert checking.check_file(path).name == "shop"
+        assert check.check_file(path).name == "shop"
         return
     with pytest.raises(ConfigError, match=f"line {line}: .*{says}"):
-        checking.check_file(path)
+        check.check_file(path)
 
 
 def test_a_stage_refuses_what_the_check_refuses(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from include import checking, drafting
 from include.config import use_case_file
 from include.errors import ConfigError, SourceError
+from include.onboarding import check, draft
 
 
 def write(path: Path, header: list[str], rows: list[list[object]]) -> Path:
@@ -48,7 +48,7 @@ def applications(path: Path, rows: int = 300) -> Path:
 
 
 def test_entities_that_repeat(tmp_path: Path) -> None:
-    name, text = drafting.draft(visits(tmp_path / "visits.csv"))
+    name, text = draft.draft(visits(tmp_path / "visits.csv"))
     case = use_case_file.parse(text, folder=tmp_path)
     source = case.sources["rows"]
     assert name == case.name == "visits"
@@ -66,7 +66,7 @@ def test_entities_that_repeat(tmp_path: Path) -> None:
 
 
 def test_each_entity_once_with_its_label_on_the_row(tmp_path: Path) -> None:
-    _, text = drafting.draft(applications(tmp_path / "applications.csv"))
+    _, text = draft.draft(applications(tmp_path / "applications.csv"))
     case = use_case_file.parse(text, folder=tmp_path)
     assert (case.entity.key, case.entity.type) == ("application_id", "string")
     assert case.sources["rows"].columns["default_payment"].type == "bool"
@@ -78,10 +78,10 @@ def test_each_entity_once_with_its_label_on_the_row(tmp_path: Path) -> None:
 
 def test_every_guess_says_so_and_the_draft_passes_the_check(tmp_path: Path) -> None:
     for table in (visits(tmp_path / "visits.csv"), applications(tmp_path / "applications.csv")):
-        name, text = drafting.draft(table)
+        name, text = draft.draft(table)
         path = tmp_path / f"{name}.yaml"
         path.write_text(text)
-        assert checking.check_file(path).name == name
+        assert check.check_file(path).name == name
         for field in ("cadence", "history", "entity", "event_time", "key", "column", "delay"):
             lines = [line for line in text.splitlines() if line.strip().startswith(f"{field}:") and "{type:" not in line]
             assert lines
@@ -100,7 +100,7 @@ def test_parquet_keeps_its_types(tmp_path: Path) -> None:
         }
     )
     pq.write_table(table, tmp_path / "users.parquet")
-    case = use_case_file.parse(drafting.draft(tmp_path / "users.parquet")[1], folder=tmp_path)
+    case = use_case_file.parse(draft.draft(tmp_path / "users.parquet")[1], folder=tmp_path)
     assert case.label.column == "churned"
     assert case.feature_types == {"score": "float64", "vip": "bool"}
     assert case.sources["rows"].columns["timestamp"].type == "timestamp"
@@ -112,18 +112,18 @@ def test_what_a_person_knows_is_taken(tmp_path: Path) -> None:
     ]
     table = write(tmp_path / "t.csv", ["a", "b", "seen", "start_date", "up", "down"], rows)
     with pytest.raises(ConfigError, match="name it with --label"):
-        drafting.draft(table)
-    case = use_case_file.parse(drafting.draft(table, key="b", time="seen", label="down")[1], folder=tmp_path)
+        draft.draft(table)
+    case = use_case_file.parse(draft.draft(table, key="b", time="seen", label="down")[1], folder=tmp_path)
     assert (case.entity.key, case.sources["rows"].event_time, case.label.column) == ("b", "seen", "down")
     with pytest.raises(ConfigError, match="--entity 'c': no such column"):
-        drafting.draft(table, key="c")
+        draft.draft(table, key="c")
 
 
 def test_codes_with_leading_zeros_stay_text_and_misfits_are_named(tmp_path: Path) -> None:
     rows: list[list[object]] = [
         [n, f"2025-01-{1 + n % 28:02}", f"{n % 9:04}", n if n != 7 else "seven", n % 2] for n in range(500)
     ]
-    _, text = drafting.draft(write(tmp_path / "t.csv", ["id", "date", "zip", "n", "label"], rows))
+    _, text = draft.draft(write(tmp_path / "t.csv", ["id", "date", "zip", "n", "label"], rows))
     case = use_case_file.parse(text, folder=tmp_path)
     assert case.sources["rows"].columns["zip"].type == "string"
     assert case.sources["rows"].columns["n"].type == "int64"
@@ -135,7 +135,7 @@ def test_hostile_headers_and_values_reach_neither_yaml_nor_sql(tmp_path: Path) -
     rows: list[list[object]] = [
         [n, f"2025-01-{1 + n % 28:02}", n, n, "=cmd|x", n, "'); --", n % 5, n % 3, n % 2] for n in range(100)
     ]
-    _, text = drafting.draft(write(tmp_path / "t.csv", header, rows))
+    _, text = draft.draft(write(tmp_path / "t.csv", header, rows))
     case = use_case_file.parse(text, folder=tmp_path)
     source = case.sources["rows"]
     assert {column.header or name for name, column in source.columns.items()} == set(header)
@@ -158,25 +158,25 @@ def test_a_table_that_cannot_be_guessed_is_refused_with_a_remedy(tmp_path: Path,
     path = tmp_path / "t.csv"
     path.write_text(content)
     with pytest.raises((ConfigError, SourceError), match=says):
-        drafting.draft(path)
+        draft.draft(path)
 
 
 def test_a_file_of_another_kind_or_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.pickle").write_bytes(b"\x80\x04N.")
     with pytest.raises(SourceError, match=r"a draft is made from \.csv or \.parquet"):
-        drafting.draft(tmp_path / "t.pickle")
+        draft.draft(tmp_path / "t.pickle")
     with pytest.raises(SourceError, match="there is no such file"):
-        drafting.draft(tmp_path / "t.csv")
+        draft.draft(tmp_path / "t.csv")
     (tmp_path / "t.parquet").write_bytes(b"PAR1 not really PAR1")
     with pytest.raises(SourceError, match=r"t\.parquet"):
-        drafting.draft(tmp_path / "t.parquet")
+        draft.draft(tmp_path / "t.parquet")
 
 
 def test_the_yaml_names_the_table_from_where_it_stands(tmp_path: Path) -> None:
     (tmp_path / "uc" / "in").mkdir(parents=True)
-    assert drafting.path_in(tmp_path / "uc", tmp_path / "uc" / "in" / "t.csv", tmp_path / "data") == "in/t.csv"
-    assert drafting.path_in(tmp_path / "uc", tmp_path / "data" / "t.csv", tmp_path / "data") == "{data_dir}/t.csv"
+    assert draft.path_in(tmp_path / "uc", tmp_path / "uc" / "in" / "t.csv", tmp_path / "data") == "in/t.csv"
+    assert draft.path_in(tmp_path / "uc", tmp_path / "data" / "t.csv", tmp_path / "data") == "{data_dir}/t.csv"
     with pytest.raises(ConfigError, match="write the YAML beside the table"):
-        drafting.path_in(tmp_path / "uc", tmp_path / "t.csv", tmp_path / "data")
+        draft.path_in(tmp_path / "uc", tmp_path / "t.csv", tmp_path / "data")
     with pytest.raises(ConfigError, match="rename it"):
-        drafting.path_in(tmp_path / "uc", tmp_path / "uc" / "t[1].csv", tmp_path / "data")
+        draft.path_in(tmp_path / "uc", tmp_path / "uc" / "t[1].csv", tmp_path / "data")

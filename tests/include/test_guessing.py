@@ -8,12 +8,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from include import drafting
 from include.config import use_case_file
 from include.errors import ConfigError
-from include.guessing import guess, written
 from include.lake.sql import connect
-from include.profiling import Table
+from include.onboarding import draft
+from include.onboarding.profile import Table
+from include.onboarding.value_formats import guess, written
 
 UNIX_OR_NULL = {"type": "timestamp", "dates": "unix_seconds", "null_values": ["NULL"]}
 
@@ -147,7 +147,7 @@ def test_a_few_misfits_are_named_and_counted(tmp_path: Path) -> None:
     column, notes = guessed([*[f"{number}" for number in range(500)], "seven"])
     assert (column, notes) == ({"type": "int64"}, "")
     assert guessed([*[f"{number}" for number in range(300)], *["0.5"] * 2])[0] == {"type": "float64"}
-    assert written(drafting.Profile("x", Table(_table(tmp_path)).columns[0].column, 1, 0, 1, 0).column) == []
+    assert written(draft.Profile("x", Table(_table(tmp_path)).columns[0].column, 1, 0, 1, 0).column) == []
 
 
 def _table(folder: Path, lines: str | None = None) -> Path:
@@ -168,7 +168,7 @@ def _table(folder: Path, lines: str | None = None) -> Path:
 def test_a_draft_never_blocks_on_the_table_that_it_was_made_from(tmp_path: Path, amounts: Any, share: float) -> None:
     lines = "".join(f"{n % 43},2025-01-{n % 28 + 1:02},{amounts(n)},{n % 2}\n" for n in range(400))
     path = _table(tmp_path, lines)
-    _, text = drafting.draft(path)
+    _, text = draft.draft(path)
     source = use_case_file.parse(text, folder=tmp_path).sources["rows"]
     worst = Table(path).worst(source, "day")
     assert worst.share == pytest.approx(share)
@@ -179,20 +179,20 @@ def test_a_draft_never_blocks_on_the_table_that_it_was_made_from(tmp_path: Path,
 def test_a_table_whose_dates_cannot_be_told_is_refused_with_what_to_write(tmp_path: Path) -> None:
     lines = "".join(f"{n % 40},0{n % 9 + 1}/0{n % 7 + 1}/2025,{n}.5,{n % 2}\n" for n in range(400))
     with pytest.raises(ConfigError, match=r"'date' holds dates, but cannot tell day from month.*dates: %d/%m/%Y or %m/%d/%Y"):
-        drafting.draft(_table(tmp_path, lines))
+        draft.draft(_table(tmp_path, lines))
 
 
 def test_a_column_that_is_named_and_empty_is_told(tmp_path: Path) -> None:
     lines = "".join(f"{n % 40},2025-01-{n % 28 + 1:02},,{n % 2}\n" for n in range(60))
     for option, said in (("label", "--label"), ("key", "--entity"), ("time", "--time")):
         with pytest.raises(ConfigError, match=f"{said} 'amount' has no values"):
-            drafting.draft(_table(tmp_path, lines), **{option: "amount"})
+            draft.draft(_table(tmp_path, lines), **{option: "amount"})
 
 
 def test_a_file_without_a_header_keeps_its_first_row(tmp_path: Path) -> None:
     path = tmp_path / "t.data"
     path.write_text("".join(f"{n % 43}; 2025-01-{n % 28 + 1:02}; {n * 7 % 90},5; {n % 2}\n" for n in range(400)))
-    _, text = drafting.draft(path, key="c1")
+    _, text = draft.draft(path, key="c1")
     source = use_case_file.parse(text, folder=tmp_path).sources["rows"]
     assert (source.header, source.separator, source.columns["c3"].decimal) == (False, ";", ",")
     assert 'from "t.data" (400 rows)' in text
@@ -200,7 +200,7 @@ def test_a_file_without_a_header_keeps_its_first_row(tmp_path: Path) -> None:
 
 def test_a_draft_counts_lines_that_are_no_rows_and_times_that_cannot_be_read(tmp_path: Path) -> None:
     lines = "".join(f"{n % 43},{'soon' if n == 7 else f'2025-01-{n % 28 + 1:02}'},{n}.5,{n % 2}\n" for n in range(400))
-    _, text = drafting.draft(_table(tmp_path, lines + "broken\n"))
+    _, text = draft.draft(_table(tmp_path, lines + "broken\n"))
     assert "1 line(s) could not be split" in text
     assert 'would go to quarantine: "soon"' in text
     assert use_case_file.parse(text, folder=tmp_path).sources["rows"].max_bad > 0.05

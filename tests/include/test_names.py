@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from include import checking
 from include.config import names
 from include.config.settings import ROOT
 from include.config.use_case import UseCase
@@ -21,6 +20,7 @@ from include.config.use_case_file import parse
 from include.errors import ConfigError
 from include.features import feature_sets, frames
 from include.monitoring import psi
+from include.onboarding import check
 from include.point_in_time.partitions import period
 from include.records.records import Records
 from include.training import leaks
@@ -93,7 +93,7 @@ def refused(columns: list[str]) -> set[str]:
         with pytest.raises(ConfigError, match=f"'{name}' is an id, a time or the label, never a feature"):
             parse(use_case_text([name]))
     columns = [name for name in columns if name not in at_once]
-    return at_once | {where[-1] for where, _ in checking.problems(parse(use_case_text(columns)))} & set(columns)
+    return at_once | {where[-1] for where, _ in check.problems(parse(use_case_text(columns)))} & set(columns)
 
 
 def write_orders(path: Path, columns: list[str]) -> None:

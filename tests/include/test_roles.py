@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from include import checking, drafting
 from include.config import use_case_file
 from include.config.use_case import UseCase
 from include.errors import ConfigError
+from include.onboarding import check, draft
 from include.training import leaks
 from include.training.free_text import hardly_repeats
 
@@ -42,9 +42,9 @@ def drafted(folder: Path, rows: Rows, **options: str) -> tuple[UseCase, str]:
     path = folder / "t.csv"
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([list(rows), *zip(*rows.values(), strict=True)])
-    text = drafting.draft(path, **options)[1]
+    text = draft.draft(path, **options)[1]
     use_case = use_case_file.parse(text, folder=folder)
-    assert list(checking.problems(use_case)) == []
+    assert list(check.problems(use_case)) == []
     return use_case, text
 
 

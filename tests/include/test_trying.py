@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from include import trying
 from include.config import use_case_file
 from include.config.settings import ROOT, Settings
 from include.config.use_case_file import load
 from include.errors import ConfigError
+from include.onboarding import try_data
 
 DAYS = 40
 SHOP = """name: shop
@@ -62,18 +62,18 @@ def shop(folder: Path, text: str = SHOP, repeated: bool = False) -> Path:
 def test_the_spans_that_the_stages_look_back_on_add_up() -> None:
     """Each stage begins earlier than the next by what that one looks back on; the shipped use case is not refused."""
     use_case = load(ROOT / "include" / "usecases" / "repayment.yaml")
-    found = trying.sample(use_case, "2026-11-25")
+    found = try_data.sample(use_case, "2026-11-25")
     lengths = {stage: len(keys) for stage, keys in found.items()}
     assert found["ingestion"][-1] == found["validation"][-1] == "2026-11-25"
     assert found["features"][-1] == "2026-10-24"  # label.delay of 33 days before its as_of
-    assert lengths["features"] >= trying.PERIODS + 7  # and the ttl
+    assert lengths["features"] >= try_data.PERIODS + 7  # and the ttl
     assert lengths["validation"] == lengths["features"] + 32 + 89  # to the newest, and 90 days of which the first is there
     assert lengths["ingestion"] == lengths["validation"] + 35  # label.lookback
 
 
 def test_a_correct_use_case_passes_and_what_it_holds_is_shown(tmp_path: Path) -> None:
     use_case = use_case_file.load(shop(tmp_path, repeated=True))
-    found = trying.try_data(use_case, Settings(home=tmp_path / "home"))
+    found = try_data.try_data(use_case, Settings(home=tmp_path / "home"))
     assert found.problems == []
     facts = dict(found.facts)
     assert ", 0 in quarantine, 1 duplicates, 0 conflicts" in facts["source orders"]
@@ -85,7 +85,7 @@ def test_a_correct_use_case_passes_and_what_it_holds_is_shown(tmp_path: Path) ->
 
 def test_a_first_training_after_the_end_of_the_history_is_told(tmp_path: Path) -> None:
     text = SHOP.replace("gates: {min_rows: 20}", "gates: {min_rows: 200}")
-    found = trying.try_data(use_case_file.load(shop(tmp_path, text)), Settings(home=tmp_path / "home"))
+    found = try_data.try_data(use_case_file.load(shop(tmp_path, text)), Settings(home=tmp_path / "home"))
     assert found.problems == []
     assert dict(found.facts)["first training"].endswith("; after the history's last (2026-02-09)")
 
@@ -93,7 +93,7 @@ def test_a_first_training_after_the_end_of_the_history_is_told(tmp_path: Path) -
 def test_a_view_whose_rows_come_too_late_for_their_own_decisions_is_asked_about(tmp_path: Path) -> None:
     """Read at as_of, the row of a decision is known a day later than the decision; `visible` is named."""
     view = "  told:\n    grain: event\n    source: orders\n    visible: at_as_of\n    ttl: 1h\n    columns: {amount: float64}\n"
-    found = trying.try_data(
+    found = try_data.try_data(
         use_case_file.load(shop(tmp_path, SHOP.replace("gates:", view + "gates:"))), Settings(home=tmp_path / "home")
     )
     assert any("visible: with_request in features.told" in text for text in found.problems)
@@ -101,7 +101,7 @@ def test_a_view_whose_rows_come_too_late_for_their_own_decisions_is_asked_about(
 
 def test_a_feature_that_tells_the_outcome_is_found_before_anything_is_trained(tmp_path: Path) -> None:
     view = "  told:\n    grain: event\n    source: orders\n    visible: with_request\n    columns: {leak: float64}\n"
-    found = trying.try_data(
+    found = try_data.try_data(
         use_case_file.load(shop(tmp_path, SHOP.replace("gates:", view + "gates:"))), Settings(home=tmp_path / "home")
     )
     assert any("leak" in problem for problem in found.problems)

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from include import checking
 from include.config.use_case_sources import Column, Source
 from include.errors import ConfigError
 from include.ingestion.values import typed
 from include.lake.sql import connect
+from include.onboarding import check
 from include.validation.contract import judged_query, mixed_zones_query
 from include.validation.expectations import own_told
 from include.validation.quarantine import _guarded
@@ -223,9 +223,9 @@ def test_the_check_reads_values_as_the_contract_does(tmp_path: Path, column: str
     path.write_text(YAML.format(path="orders.csv", more="", columns=COLUMNS + f"\n      x: {column}"))
     if says:
         with pytest.raises(ConfigError, match=says):
-            checking.check_file(path)
+            check.check_file(path)
     else:
-        assert checking.check_file(path).name == "shop"
+        assert check.check_file(path).name == "shop"
 
 
 def test_hostile_tokens_and_forms_stay_text() -> None:

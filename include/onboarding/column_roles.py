@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from include.errors import ConfigError
-from include.profiling import Profile, Table, moment, text
+from include.onboarding.profile import Profile, Table, moment, text
 from include.training.free_text import hardly_repeats
 
 MAX_REPEATED = 0.01  # as max_bad of a source: more rows that repeat a decision would block their partition

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from include.config.use_case_sources import Column, Source
 from include.errors import SourceError
-from include.guessing import SOURCE, guess
 from include.ingestion.sources import MALFORMED, FileReader
 from include.ingestion.sources import headers as headers_of
 from include.ingestion.times import NEWEST, OLDEST
 from include.ingestion.values import moment as known
 from include.ingestion.values import said, typed
+from include.onboarding.value_formats import SOURCE, guess
 from include.validation.contract import RULE, judged_query, mixed_zones_query
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from pathlib import Path
 from include.config import durations, use_case_file
 from include.config import names as names_of_ours
 from include.errors import ConfigError
-from include.guessing import written
-from include.profiling import Profile, Table, Worst, moment
-from include.roles import Roles, decisions, guess_roles, sounds_late
+from include.onboarding.column_roles import Roles, decisions, guess_roles, sounds_late
+from include.onboarding.profile import Profile, Table, Worst, moment
+from include.onboarding.value_formats import written
 
 RESERVED = {*names_of_ours.ROWS, *names_of_ours.FRAMES}
 DAY = timedelta(days=1)
