@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from airflow.sdk import PartitionedAssetTimetable, dag
 
-from include.assets import assets_of
 from include.config.use_case import UseCase
-from include.dag_defaults import START, common, form, use_cases
-from include.triggers import judging
+from include.orchestration.assets import assets_of
+from include.orchestration.dag_defaults import START, common, form, use_cases
+from include.orchestration.triggers import judging
 
 
 def define(use_case: UseCase) -> None:

@@ -21,10 +21,10 @@ from typing import Any
 
 from airflow.sdk import Param, dag, task
 
-from include.assets import assets_of
 from include.config.use_case import UseCase
-from include.dag_defaults import START, common, fill_gap, form, run_stage, scheduled_until, ticking, use_cases
-from include.triggers import WaitForOperator
+from include.orchestration.assets import assets_of
+from include.orchestration.dag_defaults import START, common, fill_gap, form, run_stage, scheduled_until, ticking, use_cases
+from include.orchestration.triggers import WaitForOperator
 
 RESTATE = Param(
     None,
@@ -49,7 +49,11 @@ def define(use_case: UseCase) -> None:
     )
     def ingest_data() -> None:
         period_over = WaitForOperator(
-            task_id="wait_for_cut_off", call="include.readiness.period_over", use_case=use_case.name, every=15, timeout=40 * 86400
+            task_id="wait_for_cut_off",
+            call="include.orchestration.readiness.period_over",
+            use_case=use_case.name,
+            every=15,
+            timeout=40 * 86400,
         )
 
         @task

@@ -20,7 +20,7 @@ from typing import Any
 from airflow.sdk import Param, dag, task
 
 from include.config.use_case import UseCase
-from include.dag_defaults import START, common, load_stage, use_cases
+from include.orchestration.dag_defaults import START, common, load_stage, use_cases
 
 
 def day(title: str, description: str) -> Param:

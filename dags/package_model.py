@@ -17,9 +17,9 @@ from typing import Any
 
 from airflow.sdk import PartitionedAssetTimetable, dag, task
 
-from include.assets import assets_of
 from include.config.use_case import UseCase
-from include.dag_defaults import START, announce_result, common, form, leave_out, run_stage, use_cases
+from include.orchestration.assets import assets_of
+from include.orchestration.dag_defaults import START, announce_result, common, form, leave_out, run_stage, use_cases
 
 
 def define(use_case: UseCase) -> None:

@@ -17,10 +17,10 @@ from typing import Any
 
 from airflow.sdk import PartitionedAssetTimetable, dag, task
 
-from include.assets import assets_of
 from include.config.use_case import UseCase
-from include.dag_defaults import START, common, form, run_stage, use_cases
-from include.triggers import wait_for_inputs
+from include.orchestration.assets import assets_of
+from include.orchestration.dag_defaults import START, common, form, run_stage, use_cases
+from include.orchestration.triggers import wait_for_inputs
 
 
 def define(use_case: UseCase) -> None:

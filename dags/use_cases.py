@@ -5,8 +5,8 @@ The DAGs of the other use cases are not touched by it. `evergreen usecase check 
 
 from __future__ import annotations
 
-from include.dag_defaults import broken_use_cases
 from include.errors import ConfigError
+from include.orchestration.dag_defaults import broken_use_cases
 
 if problems := broken_use_cases():
     raise ConfigError("these use cases have no airflow dag:\n" + "\n".join(problems))

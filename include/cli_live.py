@@ -32,8 +32,8 @@ def backfill(
     yes: Yes = False,
 ) -> None:
     """Recompute and judge partitions through Airflow, one run each; live state stays untouched."""
-    from include.airflow_api import AirflowApi
     from include.clock import utc_now
+    from include.orchestration.airflow_api import AirflowApi
     from include.pipeline import history
     from include.point_in_time.partitions import between, earlier, newest_complete
 
@@ -125,7 +125,7 @@ def password() -> None:
     """Show Airflow's generated password."""
     import json
 
-    from include.airflow_api import ADMIN, password_file
+    from include.orchestration.airflow_api import ADMIN, password_file
 
     path = password_file(current_settings())
     try:

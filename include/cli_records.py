@@ -49,7 +49,7 @@ def status(
     """Show what each partition is: done, running, waiting for what, refused why, stale, missing."""
     from collections import Counter
 
-    from include.healing import status_rows
+    from include.orchestration.healing import status_rows
 
     settings = current_settings()
     records = open_records(settings)
@@ -108,8 +108,8 @@ def heal(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be started.")] = False,
 ) -> None:
     """Start again what stopped below its target, where nothing is queued or running; repair MLflow's aliases."""
-    from include import healing
-    from include.airflow_api import AirflowApi
+    from include.orchestration import healing
+    from include.orchestration.airflow_api import AirflowApi
 
     settings = current_settings()
     case = find_use_case(settings, use_case)

@@ -13,9 +13,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from include.airflow_api import ADMIN, password_file
 from include.config.no_telemetry import QUIET
 from include.config.settings import ROOT, Settings
+from include.orchestration.airflow_api import ADMIN, password_file
 
 MARK = "EVERGREEN_INSTALLATION"
 DROPPED = (

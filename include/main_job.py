@@ -15,7 +15,6 @@ from typing import Any
 import httpx
 
 from include import preflight
-from include.airflow_api import ACTIVE, AirflowApi, Run
 from include.clock import utc_now
 from include.config.settings import Settings
 from include.config.settings import settings as current_settings
@@ -23,6 +22,7 @@ from include.config.use_case import UseCase
 from include.config.use_case_file import files, find
 from include.environment import ensure_password
 from include.errors import EvergreenError, Unavailable
+from include.orchestration.airflow_api import ACTIVE, AirflowApi, Run
 from include.pipeline import history, runner
 from include.pipeline.flow import CHAIN, DAG_OF
 from include.point_in_time import partitions

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import httpx
 
-from include.airflow_api import AirflowApi
 from include.config.settings import Settings
 from include.environment import child_environment
+from include.orchestration.airflow_api import AirflowApi
 from include.processes import Child
 
 AIRFLOW = {

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from include import dag_defaults
-from include.airflow_api import ADMIN, password_file
 from include.config.settings import settings
 from include.deployment import deploy_model
 from include.errors import Conflict, Unavailable
+from include.orchestration import dag_defaults
+from include.orchestration.airflow_api import ADMIN, password_file
 from tests.serving import NAME, Desk, free_port
 
 SECOND = "2026-03-02"

@@ -43,7 +43,7 @@ def context(key: str | None = "2026-06-30", form: str | None = None, run_after: 
 
 
 def operator(**options: Any) -> Any:
-    from include.triggers import WaitForOperator
+    from include.orchestration.triggers import WaitForOperator
 
     return WaitForOperator(task_id="wait", call=ME, use_case="repayment", arguments={"stage": "features"}, **options)
 
@@ -68,7 +68,7 @@ def test_no_answer_gives_the_slot_back_with_an_absolute_deadline() -> None:
     with pytest.raises(TaskDeferred) as deferred:
         operator(timeout=3600, every=7).execute(context())
     path, arguments = deferred.value.trigger.serialize()
-    assert path == "include.triggers.PollTrigger"
+    assert path == "include.orchestration.triggers.PollTrigger"
     assert before + 3600 <= arguments["deadline"] <= time.time() + 3600
     assert arguments["every"] == 7
     assert arguments["arguments"]["key"] == "2026-06-30"
@@ -81,7 +81,7 @@ def test_patience_asks_again_before_it_gives_the_slot_back() -> None:
 
 
 def test_the_trigger_asks_off_the_event_loop_until_there_is_an_answer() -> None:
-    from include.triggers import PollTrigger
+    from include.orchestration.triggers import PollTrigger
 
     ANSWERS.extend([None, None, {"inputs": "there"}])
     assert events(PollTrigger(ME, {"key": "k"}, 0.01, time.time() + 30)) == [{"inputs": "there"}]
@@ -90,7 +90,7 @@ def test_the_trigger_asks_off_the_event_loop_until_there_is_an_answer() -> None:
 
 
 def test_a_deadline_that_passed_while_everything_was_off_ends_the_wait_at_once() -> None:
-    from include.triggers import PollTrigger
+    from include.orchestration.triggers import PollTrigger
 
     assert events(PollTrigger(ME, {}, 5, time.time() - 1)) == [{"timeout": True}]
     assert ASKED == []
@@ -100,7 +100,7 @@ def test_a_deadline_that_passed_while_everything_was_off_ends_the_wait_at_once()
 
 
 def test_an_error_keeps_its_name_on_the_way_through_the_trigger() -> None:
-    from include.triggers import PollTrigger
+    from include.orchestration.triggers import PollTrigger
 
     trigger = PollTrigger(f"{__name__}.raise_unavailable", {}, 1, time.time() + 5)
     [answer] = events(trigger)
@@ -119,21 +119,21 @@ def test_an_answer_with_an_error_fails_the_task_with_that_error() -> None:
     [("2026-06-30", None, "2026-06-30"), (None, "2026-06-29", "2026-06-29"), (None, None, "2026-07-01"), ("2026-06-30",) * 3],
 )
 def test_the_key_of_a_run(key: str | None, form: str | None, expected: str) -> None:
-    from include.dag_defaults import run_key
+    from include.orchestration.dag_defaults import run_key
 
     assert run_key("repayment", context(key, form)) == expected
 
 
 def test_the_newest_is_that_of_the_runs_own_time_and_not_before_the_cut_off() -> None:
     """The use case's cut-off is two hours: at 01:59 the day before is not complete."""
-    from include.dag_defaults import run_key
+    from include.orchestration.dag_defaults import run_key
 
     assert run_key("repayment", context(None, run_after=datetime(2026, 7, 2, 1, 59, tzinfo=UTC))) == "2026-06-30"
     assert run_key("repayment", context(None, run_after=datetime(2026, 7, 2, 2, 0, tzinfo=UTC))) == "2026-07-01"
 
 
 def test_a_form_that_contradicts_the_runs_key_is_refused() -> None:
-    from include.dag_defaults import run_key
+    from include.orchestration.dag_defaults import run_key
 
     with pytest.raises(ConfigError, match=r"2026-06-30.*2026-06-29.*only one"):
         run_key("repayment", context("2026-06-30", "2026-06-29"))

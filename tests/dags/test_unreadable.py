@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from include import dag_defaults, triggers
 from include.config.settings import settings
+from include.orchestration import dag_defaults, triggers
 from tests.judging import NAME, Bench, new_bench
 
 FIRST, SECOND = "2026-01-30", "2026-02-09"
@@ -69,7 +69,7 @@ def test_what_could_not_be_read_is_tried_again_then_left_to_a_person_and_taken_u
     assert triggers.FIRST_PAUSE <= pauses[0] < pauses[1]
     assert first.value.kwargs["until"] == second.value.kwargs["until"] >= before + 3600
     path, arguments = second.value.trigger.serialize()
-    assert (path, set(arguments)) == ("include.triggers.PauseTrigger", {"until"})
+    assert (path, set(arguments)) == ("include.orchestration.triggers.PauseTrigger", {"until"})
     assert event.extra is None, "a judgement that was not reached is told to nobody yet"
 
     told = operator.resume(context, {"again": True}, tries=9, until=time.time() - 1)

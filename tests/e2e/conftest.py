@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from include.airflow_api import AirflowApi, Run
 from include.clock import utc_now
 from include.config.settings import ROOT, Settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import find
+from include.orchestration.airflow_api import AirflowApi, Run
 from include.pipeline.flow import DAG_OF
 from include.records.records import Records
 from tests.ports import free_ports

@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 import psutil
 import pytest
 
-from include.airflow_api import Run, TaskState
 from include.clock import utc_now
+from include.orchestration.airflow_api import Run, TaskState
 from include.point_in_time import partitions
 from include.services import AIRFLOW
 from tests.e2e.conftest import DAYS, EVERY_DAG, Installation, session_of

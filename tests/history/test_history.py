@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from include import healing
 from include.errors import ConfigError, RestatementRefused
+from include.orchestration import healing
 from tests.installation import DATA_STAGES, Installation, small_repayment
 from tests.intake import GOOD, HEAD, Intake
 

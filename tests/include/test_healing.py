@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from include.airflow_api import AirflowApi, Run
 from include.config.settings import Settings
 from include.config.use_case import UseCase
-from include.healing import ASSET_BEFORE, active_keys, plan, status_rows
+from include.orchestration.airflow_api import AirflowApi, Run
+from include.orchestration.healing import ASSET_BEFORE, active_keys, plan, status_rows
 from include.pipeline.status import Row
 from include.records.records import AuditEntry, Mode, Model, Records, StageResult, Target
 
@@ -108,8 +108,8 @@ def test_a_raised_target_and_a_lost_event_are_started(records: Records, shop: Us
 
 def test_the_mirror_of_the_aliases_is_repaired(records: Records, tmp_path: Path) -> None:
     """Killed between the routing row and MLflow: the aliases still name the version before."""
-    from include.healing import repair_aliases
     from include.models import mlflow_registry
+    from include.orchestration.healing import repair_aliases
 
     settings = Settings(home=tmp_path)
     mlflow_registry.prepare(settings)

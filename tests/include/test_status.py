@@ -92,7 +92,7 @@ def test_a_blocked_day_is_refused_and_a_passing_fault_is_not() -> None:
 
 @pytest.mark.parametrize("stage", ["evaluation", "drift"])
 def test_what_could_not_be_read_waits_and_can_be_started_again(stage: str) -> None:
-    from include.healing import plan
+    from include.orchestration.healing import plan
 
     results = [result(name) for name in (*DATA, "training", "evaluation", "drift")]
     results = [replace(row, state="unreadable", reason="the bundle is away") if row.stage == stage else row for row in results]

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from include.orchestration.pending import Recorded, SeenRun, hopeless, is_coming
 from include.pipeline.flow import CHAIN, DAG_OF, upstream
-from include.waiting import Recorded, SeenRun, hopeless, is_coming
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 KEY = "2026-06-01"

@@ -12,7 +12,7 @@ from airflow.sdk import BaseOperator
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from include import errors
-from include.dag_defaults import finish, run_key, stage_report
+from include.orchestration.dag_defaults import finish, run_key, stage_report
 
 if TYPE_CHECKING:
     from airflow.sdk import Asset, Context
@@ -36,7 +36,7 @@ class PollTrigger(BaseTrigger):
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class and its arguments, as the triggerer stores them."""
         values = {"call": self.call, "arguments": self.arguments, "every": self.every, "deadline": self.deadline}
-        return "include.triggers.PollTrigger", values
+        return "include.orchestration.triggers.PollTrigger", values
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield one event: the answer, what went wrong, or that the deadline has passed."""
@@ -61,7 +61,7 @@ class PauseTrigger(BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class and its arguments, as the triggerer stores them."""
-        return "include.triggers.PauseTrigger", {"until": self.until}
+        return "include.orchestration.triggers.PauseTrigger", {"until": self.until}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield one event, when the moment has come."""
@@ -148,7 +148,7 @@ def wait_for_inputs(use_case: UseCase, stage: str) -> WaitForOperator:
     """Return the task that waits while what a stage needs is coming, and fails where it is not."""
     return WaitForOperator(
         task_id="wait_for_inputs",
-        call="include.readiness.inputs_there",
+        call="include.orchestration.readiness.inputs_there",
         use_case=use_case.name,
         arguments={"stage": stage},
         timeout=use_case.wait.deadline.total_seconds(),

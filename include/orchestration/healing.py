@@ -12,10 +12,10 @@ from include.pipeline.status import Row, rows
 from include.point_in_time.partitions import between, newest_complete
 
 if TYPE_CHECKING:
-    from include.airflow_api import AirflowApi
     from include.config.settings import Settings
     from include.config.use_case import UseCase
     from include.errors import Conflict
+    from include.orchestration.airflow_api import AirflowApi
     from include.records.records import Records
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def judge_again(settings: Settings, use_case: str, key: str, error: Conflict, *,
 
     Once for a model in a generation of the routing row: a judgement that changes nothing does not go round in circles.
     """
-    from include.airflow_api import AirflowApi
+    from include.orchestration.airflow_api import AirflowApi
     from include.records.records import AuditEntry, Records
 
     if error.judge_again is None:

@@ -10,19 +10,19 @@ import logging
 from datetime import datetime
 from typing import Any, cast
 
-from include.airflow_api import AirflowApi, Run
 from include.clock import utc_now
 from include.config.settings import Settings, settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import find
 from include.errors import EvergreenError, MissingPartition, Unavailable
 from include.lake.tables import Lake
+from include.orchestration.airflow_api import AirflowApi, Run
+from include.orchestration.pending import Recorded, SeenRun, hopeless, is_coming
 from include.pipeline.flow import DAG_OF, upstream
 from include.pipeline.runner import stage_module
 from include.pipeline.stage import Work
 from include.point_in_time import partitions
 from include.records.records import Lease, Records
-from include.waiting import Recorded, SeenRun, hopeless, is_coming
 
 log = logging.getLogger(__name__)
 

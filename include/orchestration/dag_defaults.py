@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk import Asset, CronPartitionTimetable, ExceptionRetryPolicy, Param, RetryAction, RetryRule, get_current_context
 from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
 
-from include.alerts import on_failure
 from include.config.settings import settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import files, find
 from include.errors import ConfigError, Conflict, SourceError
+from include.orchestration.callbacks import on_failure
 from include.point_in_time import partitions
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def stage_report(stage: str, use_case: str, *, options: Mapping[str, Any] | None
             wait=LEASE_WAIT,
         )
     except Conflict as error:
-        from include import healing
+        from include.orchestration import healing
 
         if not healing.judge_again(settings(), use_case, key, error, actor=actor(context)):
             raise
