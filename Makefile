@@ -15,10 +15,10 @@ help: ## list these targets
 	@echo "  settings:      EVERGREEN_HOME, EVERGREEN_AIRFLOW_PORT, EVERGREEN_MLFLOW_PORT, EVERGREEN_NODE_PORT, PYTHON"
 
 install: ## make .venv with exactly what requirements.txt locks (Python 3.11-3.13)
-	@$(PYTHON) -I include/bootstrap.py
+	@$(PYTHON) -I include/installation/bootstrap.py
 
 dev:
-	@$(PYTHON) -I include/bootstrap.py --dev
+	@$(PYTHON) -I include/installation/bootstrap.py --dev
 
 run: install ## start everything, run the newest day, answer a request (ONCE=1, USE_CASE=name, DAYS=n)
 	@exec $(BIN)/evergreen up $(FLAGS)
@@ -42,4 +42,4 @@ docs: dev ## write the generated pages of docs/ anew
 	@$(BIN)/python -m docs.generate
 
 lock: ## lock requirements*.in anew, with hashes
-	@$(PYTHON) -I include/bootstrap.py --lock
+	@$(PYTHON) -I include/installation/bootstrap.py --lock

@@ -42,7 +42,7 @@ def define(use_case: UseCase) -> None:
 
         tried = WaitForOperator(
             task_id="wait_for_node",
-            call="include.deployment.deploy_model.answered",
+            call="include.deployment.rollout.answered",
             use_case=use_case.name,
             every=1,
             patience=8,

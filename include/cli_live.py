@@ -148,7 +148,7 @@ def up(
     once: Annotated[bool, typer.Option("--once", help="Stop everything after the answer.")] = False,
 ) -> None:
     """Start everything, run the newest partition through Airflow, answer a request; what `make run` does."""
-    from include.main_job import run_main
+    from include.installation.up import run_main
 
     current_settings()
     raise typer.Exit(run_main(use_case=use_case, once=once, days=days))
@@ -156,6 +156,6 @@ def up(
 
 def stop() -> None:
     """Stop the installation of this home folder, from another shell."""
-    from include.supervisor import stop as stop_all
+    from include.installation.supervisor import stop as stop_all
 
     say(stop_all(current_settings()))

@@ -152,7 +152,7 @@ def score(
 
 def reset(use_case: UseCaseArgument, yes: Yes = False) -> None:
     """Delete everything of a use case but its audit log: lake, records, online rows, reports. Shows it, then asks."""
-    from include import resetting
+    from include.installation import reset as resetting
 
     settings = current_settings()
     records = open_records(settings)

@@ -28,7 +28,7 @@ print(json.dumps({
 
 
 def look(*arguments: str) -> dict[str, Any]:
-    path = f"{ROOT}{os.pathsep}{ROOT / 'include' / 'airflow_home'}"
+    path = f"{ROOT}{os.pathsep}{ROOT / 'include' / 'orchestration' / 'airflow_home'}"
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, "-c", LOOK, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)

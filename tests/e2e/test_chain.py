@@ -11,9 +11,9 @@ import psutil
 import pytest
 
 from include.clock import utc_now
+from include.installation.services import AIRFLOW
 from include.orchestration.airflow_api import Run, TaskState
 from include.point_in_time import partitions
-from include.services import AIRFLOW
 from tests.e2e.conftest import DAYS, EVERY_DAG, Installation, session_of
 
 pytestmark = pytest.mark.e2e

@@ -7,7 +7,7 @@ import json
 import psutil
 import pytest
 
-from include.supervisor import stop
+from include.installation.supervisor import stop
 from tests.e2e.conftest import Installation, session_of
 
 pytestmark = pytest.mark.e2e

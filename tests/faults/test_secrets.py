@@ -15,7 +15,7 @@ import pytest
 from pydantic import SecretStr
 
 from include.config.settings import ROOT, Settings
-from include.services import SERVICES, children
+from include.installation.services import SERVICES, children
 from tests.installation import Installation, small_repayment
 from tests.scanning import Scanner
 

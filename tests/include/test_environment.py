@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from include.config.settings import Settings
-from include.environment import child_environment, ensure_password
+from include.installation.environment import child_environment, ensure_password
 
 NOISE = {
     "PATH": "/usr/bin",

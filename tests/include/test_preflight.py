@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from include import preflight
 from include.config.settings import Settings
 from include.errors import ConfigError, Unavailable
+from include.installation import preflight
 from tests.ports import free_port
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from include.errors import EvergreenError, MissingPartition
-from include.main_job import upgraded
+from include.installation.up import upgraded
 from include.pipeline import runner
 from include.validation import expectations
 from tests.installation import Installation

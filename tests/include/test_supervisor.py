@@ -17,8 +17,8 @@ import pytest
 
 from include.config.settings import ROOT, Settings
 from include.errors import Busy
+from include.installation.supervisor import Supervisor, running, stop
 from include.processes import Born
-from include.supervisor import Supervisor, running, stop
 from tests.ports import free_ports
 
 SERVE = """

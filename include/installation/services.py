@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import httpx
 
 from include.config.settings import Settings
-from include.environment import child_environment
+from include.installation.environment import child_environment
 from include.orchestration.airflow_api import AirflowApi
 from include.processes import Child
 

@@ -25,11 +25,11 @@ from typing import IO
 
 from include.config.settings import Settings
 from include.config.settings import settings as current_settings
-from include.environment import child_environment
 from include.errors import Busy, EvergreenError, Unavailable
-from include.preflight import check_ports, is_migrated, stamp_version
+from include.installation.environment import child_environment
+from include.installation.preflight import check_ports, is_migrated, stamp_version
+from include.installation.services import SERVICES, children
 from include.processes import Born, Child, end, end_sessions, tail
-from include.services import SERVICES, children
 
 log = logging.getLogger(__name__)
 

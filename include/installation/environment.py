@@ -46,7 +46,7 @@ def child_environment(settings: Settings, outer: Mapping[str, str] | None = None
             "no_proxy": loopback,
             "OMP_WAIT_POLICY": "passive",
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', os.defpath)}",
-            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'include' / 'airflow_home'}",
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'include' / 'orchestration' / 'airflow_home'}",
             "PYTHONUNBUFFERED": "1",
             "PYTHONUTF8": "1",
             "TZ": "UTC",

@@ -3,7 +3,7 @@
 uv comes from the package index, pinned by hash, and brings exactly what the lock says. A stamp with the digest of the
 lock is written last: without it the installation is not finished, and the next `make` repairs it.
 
-    python3 -I include/bootstrap.py [--dev] [--lock]
+    python3 -I include/installation/bootstrap.py [--dev] [--lock]
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".venv"
 STAMP = VENV / ".installed"
 UV_HOME = VENV / ".uv"

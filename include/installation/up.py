@@ -14,21 +14,21 @@ from typing import Any
 
 import httpx
 
-from include import preflight
 from include.clock import utc_now
 from include.config.settings import Settings
 from include.config.settings import settings as current_settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import files, find
-from include.environment import ensure_password
 from include.errors import EvergreenError, Unavailable
+from include.installation import preflight
+from include.installation.environment import ensure_password
+from include.installation.services import descriptions
+from include.installation.supervisor import Stopped, Supervisor, migrate
 from include.orchestration.airflow_api import ACTIVE, AirflowApi, Run
 from include.pipeline import history, runner
 from include.pipeline.flow import CHAIN, DAG_OF
 from include.point_in_time import partitions
 from include.records.records import Records, StageResult
-from include.services import descriptions
-from include.supervisor import Stopped, Supervisor, migrate
 
 log = logging.getLogger(__name__)
 
