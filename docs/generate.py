@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from include.cli import app
+from include.cli.app import app
 from include.config.settings import ROOT, Settings
 from include.config.use_case import UseCase
 

@@ -1,5 +1,5 @@
 """`python -m include ...` is `evergreen ...`."""
 
-from include.cli import main
+from include.cli.app import main
 
 main()

@@ -25,7 +25,7 @@ FIRST, LAST = (3, 11), (3, 13)
 LAUNCHER = """#!{python}
 import sys
 
-from include.cli import main
+from include.cli.app import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -183,7 +183,7 @@ if child == 0:
     signal.alarm(240)
     from pathlib import Path
     from tests.judging import Bench
-    from include.predictor import Predictor
+    from include.models.predictor import Predictor
     bench = Bench(Path(sys.argv[1]))
     bench.run("training", "2026-02-05")
     model = bench.model("2026-02-05")

@@ -35,7 +35,7 @@ def desk(tmp_path: Path) -> Desk:
 def stage(desk: Desk, name: str) -> subprocess.Popen[bytes]:
     """Run a stage in a process of its own."""
     code = (
-        "import sys; from include import runner; from include.config.settings import settings\n"
+        "import sys; from include.pipeline import runner; from include.config.settings import settings\n"
         f"print(runner.run({name!r}, {NAME!r}, {FIRST!r}, settings=settings(), wait=60.0).state)"
     )
     environment = {**os.environ, "EVERGREEN_HOME": str(desk.settings.home), "EVERGREEN_USECASES": desk.settings.usecases}
@@ -138,7 +138,7 @@ def test_a_release_killed_between_its_steps_goes_on(desk: Desk, release: Node) -
     """A deployment killed at random points: the row is always whole, one try more ends it, nothing is done twice."""
     desk.candidate(2, SECOND)
     code = (
-        "import sys; from include import runner; from include.config.settings import settings; from include import deployment\n"
+        "import sys; from include.pipeline import runner; from include.config.settings import settings; from include import deployment\n"
         "deployment.effects = lambda work, outcome: {}\n"
         f"runner.run('deployment', {NAME!r}, {SECOND!r}, settings=settings(), wait=60.0)"
     )

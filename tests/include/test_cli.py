@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pytest
 
-from include.cli import main
+from include.cli.app import main
 from include.config.settings import ROOT, settings
 from include.scoring import score_entities
 
@@ -104,7 +104,7 @@ def write_day(folder: Path, day: int, *, factor: float = 1.0, bad: int = 0) -> P
 
 def test_help_is_light_and_imports_nothing_heavy() -> None:
     script = """
-import sys, include.cli
+import sys, include.cli.app
 heavy = "airflow pandas numpy duckdb deltalake sqlalchemy mlflow feast evidently lightgbm pydantic_settings".split()
 sys.exit(", ".join(name for name in heavy if name in sys.modules) or 0)
 """
@@ -397,6 +397,6 @@ def test_no_library_reports_its_use(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in QUIET:
         monkeypatch.delenv(name, raising=False)
-    code = "import os; from include.cli import main\ntry: main(['version'])\nexcept SystemExit: pass\nprint(dict(os.environ))"
+    code = "import os; from include.cli.app import main\ntry: main(['version'])\nexcept SystemExit: pass\nprint(dict(os.environ))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert all(f"'{name}': '{value}'" in done.stdout for name, value in QUIET.items())

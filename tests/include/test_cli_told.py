@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from include.cli_told import told
+from include.cli.summary import told
 from include.pipeline.runner import Report
 
 PARTS = {"train": {"rows": 60, "positive": 20}, "tune": {"rows": 20, "positive": 5}, "mature": 100}

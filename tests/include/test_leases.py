@@ -26,7 +26,7 @@ HOLDER = """
 import sys
 from datetime import UTC, datetime
 from include.errors import Busy
-from include.records import Records, StageResult
+from include.records.records import Records, StageResult
 at = datetime(2026, 3, 1, tzinfo=UTC)
 records = Records.open(sys.argv[1])
 with records.claim("loans", "training", "2026-03-01", owner="first", attempt=1, ttl=float(sys.argv[2])) as lease:

@@ -112,7 +112,7 @@ WRITER = """
 import dataclasses, sys
 from pathlib import Path
 from tests.include.test_online import of
-from include.online import pack, publish, rows_digest
+from include.features.online_store import pack, publish, rows_digest
 path, first = Path(sys.argv[1]), int(sys.argv[2])
 for day in range(first, first + 400):
     rows = [pack(f"{n:05}", day, [day] * 8) for n in range(300 + day % 7)]

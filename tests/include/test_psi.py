@@ -138,8 +138,8 @@ def test_types_come_from_the_declaration() -> None:
 PROBE = """
 import resource, sys
 import numpy as np, pyarrow as pa
-from include import psi
-from include.config import ROOT
+from include.monitoring import psi
+from include.config.settings import ROOT
 rows, long = int(sys.argv[1]), int(sys.argv[2])
 texts = pa.chunked_array([pa.array(["c" * long, None, *["a", "b"] * (rows // 2 - 1)])])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

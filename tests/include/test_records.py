@@ -254,7 +254,7 @@ def test_the_newest_revision_is_the_head() -> None:
 
 MIGRATE = """
 import sys
-from include.records import Records
+from include.records.records import Records
 records = Records.open(sys.argv[1])
 sys.stdin.readline()
 records.migrate()

@@ -253,7 +253,7 @@ RACER = """
 import sys
 from datetime import UTC, datetime
 from include.errors import Conflict
-from include.records import AuditEntry, Records
+from include.records.records import AuditEntry, Records
 url, version, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 records, won = Records.open(url), []
 entry = lambda number: AuditEntry("race", "loans", str(version), f"racer {version}", {"round": number}, datetime.now(UTC))

@@ -23,8 +23,8 @@ from tests.ports import free_ports
 
 SERVE = """
 import sys
-from include.config import settings
-from include.supervisor import Stopped, Supervisor
+from include.config.settings import settings
+from include.installation.supervisor import Stopped, Supervisor
 try:
     with Supervisor(settings(), say=lambda text: print(text, flush=True), services=("node",)) as supervisor:
         supervisor.start()

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from include.cli_context import UseCaseArgument, Yes, actor, ask, current_settings, find_use_case, open_records, say, show
+from include.cli.context import UseCaseArgument, Yes, actor, ask, current_settings, find_use_case, open_records, say, show
 from include.errors import ConfigError
 
 

@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from include import cli_live, cli_records, cli_usecase, errors
-from include.cli_context import (
+from include import errors
+from include.cli import installation
+from include.cli import records as cli_records
+from include.cli import use_case as cli_usecase
+from include.cli.context import (
     First,
     Last,
     Partition,
@@ -58,7 +61,7 @@ app = typer.Typer(
 )
 cli_usecase.add_to(app)
 cli_records.add_to(app)
-cli_live.add_to(app)
+installation.add_to(app)
 
 
 @app.callback()
@@ -235,7 +238,7 @@ def _goes_on(stage: str, reports: Sequence[Report], key: str) -> bool:
 
 def _show(reports: Sequence[Report]) -> None:
     """Show what every stage came to, and of the last ones what a person wants to know of it."""
-    from include.cli_told import told
+    from include.cli.summary import told
 
     shown = [(r.key, r.stage, _state(r), f"{r.seconds:.2f}", r.digest[7:19], r.reason) for r in reports]
     if len(shown) > 60:

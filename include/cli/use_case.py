@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from include.cli_context import First, Last, current_settings, find_use_case, say, show, wanted_keys
+from include.cli.context import First, Last, current_settings, find_use_case, say, show, wanted_keys
 from include.errors import ConfigError
 
 usecase_app = typer.Typer(help="Check a use case file, or print its JSON schema.", no_args_is_help=True, rich_markup_mode=None)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from include.cli_context import (
+from include.cli.context import (
     Partition,
     UseCaseArgument,
     Yes,
