@@ -26,6 +26,7 @@ from include.features import feature_sets, frames
 from include.lake.digests import combine, digest
 from include.models import metrics as statistics
 from include.models import mlflow_registry
+from include.models.matrix import columns_of, labels_of
 from include.models.metrics import Interval, Numbers
 from include.models.predictor import Predictor
 from include.pipeline.stage import Outcome, Read, Work
@@ -35,7 +36,6 @@ from include.records.records import Model, Opponent, Route, StageResult
 from include.records.schema import json_digest
 from include.reports import page
 from include.training import leaks, splits
-from include.training.fitting import columns_of, labels_of
 
 NAME = "evaluation"
 FIELDS = ("gates", "entity", "label.max_censored", "training.seed")

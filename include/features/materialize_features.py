@@ -24,11 +24,10 @@ from include.lake.digests import combine, digest
 from include.lake.sql import connect, quote
 from include.pipeline.declared import cast
 from include.pipeline.stage import Outcome, Read, Work, lost
-from include.point_in_time import partitions
+from include.point_in_time import decisions, partitions
 from include.point_in_time.curated import curated_schema, curated_table
 from include.point_in_time.views import AsOfViews, literal, tables_in
 from include.records.records import StageResult
-from include.validation import decisions
 
 NAME = "features"
 FIELDS = ("cadence", "cut_off", "availability", "entity", "sources", "features", "label.source", "label.sql")

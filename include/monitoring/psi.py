@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from include.models.columns import floats
+from include.models.matrix import floats
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -137,7 +137,7 @@ def _need(records: Records, use_case: UseCase, feature_set: FeatureSet, key: str
 
 
 def _rows(use_case: UseCase, frame: pa.Table, predictor: Predictor, model: Model) -> pa.Table:
-    from include.training.fitting import columns_of
+    from include.models.matrix import columns_of
 
     values: list[float] = predictor.many(columns_of(frame, predictor.schema)).tolist() if len(frame) else []
     wrong = sum(not math.isfinite(value) for value in values)

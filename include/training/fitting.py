@@ -19,11 +19,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from include.config.use_case import UseCase
-from include.errors import SourceError
 from include.models import metrics as statistics
 from include.models import parameters as model_params
-from include.models.columns import floats
-from include.models.encoding import Columns, Feature, Schema, encode
+from include.models.encoding import Feature, Schema, encode
+from include.models.matrix import Numbers, columns_of, labels_of
 from include.models.predictor import Predictor, calibrated
 from include.training import splits
 
@@ -45,7 +44,6 @@ DEFAULTS: dict[str, Any] = {
 # no round seems to help there, and one lone tree would be what is kept.
 LEAST_LEARNT = 2.5
 
-Numbers = NDArray[np.float64]
 Parts = NDArray[np.int8]
 
 
@@ -162,33 +160,6 @@ def learn_schema(train: pa.Table, use_case: UseCase, feature_set: str) -> Schema
         codes = {value: code for code, value in enumerate(kept)}
         features.append(Feature(name, kind, codes, missing=len(kept), unknown=len(kept) + 1))
     return Schema(use_case.name, feature_set, tuple(features), 1.0, 0.0, use_case.decision.threshold, "")
-
-
-def columns_of(frame: pa.Table, schema: Schema) -> Columns:
-    """Return the columns that a schema reads, as `encode` takes them."""
-    columns: dict[str, Sequence[object] | NDArray[np.generic]] = {}
-    for feature in schema.features:
-        column = frame.column(feature.name)
-        if feature.codes is not None:
-            columns[feature.name] = column.to_pylist()
-        else:
-            columns[feature.name] = floats(column)
-    return columns
-
-
-def labels_of(frame: pa.Table) -> Numbers:
-    """Return the labels as 0.0 and 1.0.
-
-    Raises:
-        SourceError: a label is null or something else.
-    """
-    labels = floats(frame.column("label"))
-    wrong = ~np.isin(labels, (0.0, 1.0))
-    if wrong.any():
-        raise SourceError(
-            f"{int(wrong.sum())} labels are neither 0 nor 1 (such as {labels[wrong][0]}); mend the label's column or SQL"
-        )
-    return labels
 
 
 def platt(raw: Numbers, labels: Numbers) -> tuple[float, float]:

@@ -19,10 +19,10 @@ from include.lake.digests import digest
 from include.lake.sql import PARTITION, connect, quote
 from include.lake.tables import Lake
 from include.point_in_time.curated import CREATED, EVENT, curated_schema
+from include.point_in_time.decisions import repeated
 from include.point_in_time.partitions import Period
 from include.point_in_time.views import curated_name, record_key
 from include.validation.contract import CONFLICT, RULE, ColumnDiff, column_diff, doubled_query, judged_query, mixed_zones_query
-from include.validation.decisions import repeated
 
 
 @dataclass(frozen=True)

@@ -138,8 +138,9 @@ def test_a_release_killed_between_its_steps_goes_on(desk: Desk, release: Node) -
     """A deployment killed at random points: the row is always whole, one try more ends it, nothing is done twice."""
     desk.candidate(2, SECOND)
     code = (
-        "import sys; from include.pipeline import runner; from include.config.settings import settings; from include import deployment\n"
-        "deployment.effects = lambda work, outcome: {}\n"
+        "import sys; from include.pipeline import runner; from include.config.settings import settings\n"
+        "from include.deployment import deploy_model\n"
+        "deploy_model.effects = lambda work, outcome: {}\n"
         f"runner.run('deployment', {NAME!r}, {SECOND!r}, settings=settings(), wait=60.0)"
     )
     environment = {**os.environ, "EVERGREEN_HOME": str(desk.settings.home), "EVERGREEN_USECASES": desk.settings.usecases}

@@ -43,7 +43,11 @@ def digests(made: Installation) -> dict[str, Any]:
     results = made.records.results(made.name)
     verdicts = [result for result in results if result.stage in ("evaluation", "drift", "evaluate_model", "check_drift")]
     return {
-        "stages": [[result.stage, result.key, result.state, result.digest] for result in results],
+        "stages": [
+            # a package's digest is over the code that it ships, too
+            [result.stage, result.key, result.state, "" if result.stage == "bento" else result.digest]
+            for result in results
+        ],
         "tables": {f"{table} {key}": digest for (table, key), digest in sorted(made.digests().items())},
         "models": [[model.version, model.partition, model.state, model.model_digest] for model in made.records.models(made.name)],
         "verdicts": {f"{result.stage} {result.key}": result.outputs["verdict"] for result in verdicts},

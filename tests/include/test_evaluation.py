@@ -19,11 +19,11 @@ from include.lake.digests import digest
 from include.models import metrics as statistics
 from include.models import mlflow_registry
 from include.models.bundle import digest_of
+from include.models.matrix import columns_of
 from include.models.predictor import Predictor
 from include.records.records import AuditEntry
 from include.records.schema import ModelRow, ResultRow
 from include.training import leaks
-from include.training.fitting import columns_of
 from tests.judging import NAME, NOW, Bench, new_bench
 
 FIRST, SECOND, THIRD = "2026-02-04", "2026-02-06", "2026-02-07"  # each trains on other days, for a day is never divided

@@ -16,6 +16,7 @@ from include.config.use_case import UseCase
 from include.config.use_case_file import parse
 from include.errors import ConfigError
 from include.evaluation import report
+from include.models import matrix
 from include.models.encoding import Feature, Schema, encode
 from include.training import fitting, leaks
 from include.training.leaks import Findings
@@ -247,7 +248,7 @@ def test_odd_numbers_break_nothing(rows: int) -> None:
     assert all(0.5 <= value <= 1 for value in found.alone.values())
     parts = (np.arange(rows) * 3 // rows).astype(np.int8)
     fitted = fitting.fit(table, parts, case(table), "f")
-    asked = fitting.columns_of(table, fitted.predictor.schema)
+    asked = matrix.columns_of(table, fitted.predictor.schema)
     assert np.isfinite(fitted.predictor.many(asked)).all()
     assert np.isfinite(fitted.metrics["yardstick_auc"])
 
@@ -256,7 +257,7 @@ def test_a_number_beyond_doubles_is_rounded_alike_in_training_and_in_a_request()
     numbers = [2**53 + 1, 2**62 + 3, -(2**63), 2**63 - 1, 948_819_542_493_416_689]
     table = pa.table({"n": pa.array(numbers, pa.int64())})
     schema = Schema("u", "f", (Feature("n", "int64"),), 1.0, 0.0, 0.5, "")
-    trained = encode(fitting.columns_of(table, schema), schema)
+    trained = encode(matrix.columns_of(table, schema), schema)
     served = encode([{"n": number} for number in numbers], schema)
     assert trained.tolist() == served.tolist()
 

@@ -21,6 +21,7 @@ from include.config.use_case_file import parse
 from include.errors import ArtefactError
 from include.models import bundle as models_bundle
 from include.models import encoding, predictor
+from include.models import matrix as models_matrix
 from include.models.encoding import InvalidFeature
 from include.models.predictor import Predictor
 from include.training import fitting, splits
@@ -74,7 +75,7 @@ def test_scores_equal_the_booster_to_1e_9_row_by_row_and_in_bulk(fitted: Fitted,
 
     model = fitted.predictor
     rows = frame.select(model.features).to_pylist()
-    matrix = encoding.encode(fitting.columns_of(frame, model.schema), model.schema)
+    matrix = encoding.encode(models_matrix.columns_of(frame, model.schema), model.schema)
     booster = lightgbm.Booster(model_str=fitted.files["model.txt"].decode())
     raw = np.asarray(booster.predict(matrix, raw_score=True, num_threads=1))
     expected = 1 / (1 + np.exp(-(model.schema.slope * raw + model.schema.offset)))
@@ -86,7 +87,7 @@ def test_scores_equal_the_booster_to_1e_9_row_by_row_and_in_bulk(fitted: Fitted,
 def test_rows_and_columns_are_encoded_alike(fitted: Fitted, frame: pa.Table) -> None:
     schema = fitted.predictor.schema
     by_rows = encoding.encode(frame.select(schema.names).to_pylist(), schema)
-    by_columns = encoding.encode(fitting.columns_of(frame, schema), schema)
+    by_columns = encoding.encode(models_matrix.columns_of(frame, schema), schema)
     np.testing.assert_array_equal(by_rows, by_columns)
 
 

@@ -159,7 +159,8 @@ def test_a_database_server_that_does_not_answer_is_named_without_its_password(tm
 @pytest.mark.slow
 def test_two_processes_may_make_the_tables_of_one_postgresql_database_at_once(tmp_path: Path, postgres_url: str) -> None:
     code = (
-        "from include.models import mlflow_registry as registry; from include.config.settings import settings; import mlflow; registry.prepare(settings())"
+        "from include.models import mlflow_registry; from include.config.settings import settings\n"
+        "import mlflow; mlflow_registry.prepare(settings())"
     )
     environment = {**os.environ, "EVERGREEN_MLFLOW_URI": postgres_url, "EVERGREEN_HOME": str(tmp_path)}
     started = [

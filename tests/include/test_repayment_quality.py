@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from include.models import matrix
 from include.models.metrics import auc
 from include.training import fitting, splits
 from tests.include.portfolio_frames import frame, repayment
@@ -50,5 +51,5 @@ def test_a_concept_shift_costs_the_old_model_but_not_the_truth(tmp_path: Path) -
     for name, table in (("after", after), ("calm", calm)):
         labels, truth = labels_and_truth(table)
         assert 0.88 <= auc(labels, truth) <= 0.92
-        found[name] = auc(labels, predictor.many(fitting.columns_of(table, predictor.schema)))
+        found[name] = auc(labels, predictor.many(matrix.columns_of(table, predictor.schema)))
     assert found["after"] < found["calm"] - 0.05

@@ -18,7 +18,7 @@ from include.config.settings import Settings
 from include.config.use_case import Split, UseCase
 from include.config.use_case_file import parse
 from include.errors import ConfigError, EvergreenError, MissingPartition, SourceError
-from include.models import mlflow_registry, predictor
+from include.models import matrix, mlflow_registry, predictor
 from include.training import fitting, leaks, splits
 from tests import stored
 from tests.judging import KNOBS, NAME, YAML, Bench, new_bench, simulate
@@ -229,7 +229,7 @@ def test_calibration_is_fitted_on_tune_rows_only() -> None:
 
 def test_labels_that_are_no_outcome_are_refused() -> None:
     with pytest.raises(SourceError, match="neither 0 nor 1"):
-        fitting.labels_of(frame(lambda columns: columns["label"].__setitem__(0, 2.0)))
+        matrix.labels_of(frame(lambda columns: columns["label"].__setitem__(0, 2.0)))
 
 
 def test_a_feature_that_is_null_everywhere_is_named() -> None:

@@ -19,7 +19,7 @@ from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import parse
 from include.lake.sql import TIMESTAMP
-from include.models import metrics
+from include.models import matrix, metrics
 from include.models.bundle import digest_of
 from include.models.predictor import Predictor
 from include.training import fitting, splits
@@ -147,8 +147,8 @@ def test_adult_is_scored_by_the_bundle_as_well_as_published() -> None:
     bundle = fitted(rows, training="split: {by: hash}").files
     predictor = Predictor(bundle)
     assert predictor.digest == digest_of(bundle)
-    scores = predictor.many(fitting.columns_of(asked, predictor.schema))
-    assert metrics.auc(fitting.labels_of(asked), scores) >= 0.926
+    scores = predictor.many(matrix.columns_of(asked, predictor.schema))
+    assert metrics.auc(matrix.labels_of(asked), scores) >= 0.926
 
 
 def test_bank_by_hash_without_the_length_of_the_call() -> None:
