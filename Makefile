@@ -29,9 +29,10 @@ stop: ## stop what `make run` has started in this home folder
 test: dev ## run all tests
 	@$(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-check: dev ## ruff, mypy strict, the DAG policy, and whether generated docs are current
+check: dev ## ruff, mypy strict, the import rule, the DAG policy, and whether generated docs are current
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports
 	@$(BIN)/python -m pytest -q tests/dags/test_policy.py
 	@$(BIN)/python -m docs.generate --check
 

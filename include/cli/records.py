@@ -49,7 +49,7 @@ def status(
     """Show what each partition is: done, running, waiting for what, refused why, stale, missing."""
     from collections import Counter
 
-    from include.orchestration.healing import status_rows
+    from include.pipeline.status import status_rows
 
     settings = current_settings()
     records = open_records(settings)
@@ -110,6 +110,7 @@ def heal(
     """Start again what stopped below its target, where nothing is queued or running; repair MLflow's aliases."""
     from include.orchestration import healing
     from include.orchestration.airflow_api import AirflowApi
+    from include.pipeline import status as pipeline_status
 
     settings = current_settings()
     case = find_use_case(settings, use_case)
@@ -118,7 +119,7 @@ def heal(
         for alias, number in healing.repair_aliases(settings, records, case.name).items():
             say(f"alias {alias} is now {number or 'removed'}, as the routing row says")
     with AirflowApi(settings) as api:
-        rows = healing.status_rows(records, case)
+        rows = pipeline_status.status_rows(records, case)
         plan = healing.plan(case.name, rows, active=healing.active_keys(api, case.name, [row.key for row in rows]), limit=limit)
         for item in plan:
             if not dry_run:

@@ -21,7 +21,7 @@ from include.errors import ConfigError, MissingPartition
 from include.features import visibility
 from include.features.visibility import Visible
 from include.lake.sql import TIMESTAMP
-from include.point_in_time.views import resolve_sql
+from include.point_in_time.queries import resolve_sql
 from include.records.records import Records, StageResult
 
 ARROW_TYPES = {"int64": pa.int64(), "float64": pa.float64(), "string": pa.string(), "bool": pa.bool_()}

@@ -23,10 +23,11 @@ from include.features.feature_sets import FeatureSet, FeatureView
 from include.lake.digests import combine, digest
 from include.lake.sql import connect, quote
 from include.pipeline.declared import cast
-from include.pipeline.stage import Outcome, Read, Work, lost
+from include.pipeline.stage import Outcome, Read, ReadBack, Work, lost
 from include.point_in_time import decisions, partitions
 from include.point_in_time.curated import curated_schema, curated_table
-from include.point_in_time.views import AsOfViews, literal, tables_in
+from include.point_in_time.queries import tables_in
+from include.point_in_time.views import AsOfViews, literal
 from include.records.records import StageResult
 
 NAME = "features"
@@ -66,6 +67,16 @@ def compute_range(works: Sequence[Work]) -> Iterator[tuple[Work, Outcome]]:
     """Compute many partitions over one scan of the curated rows, each written alone; digests equal those of single runs."""
     for start in range(0, len(works), CHUNK):
         yield from _compute_chunk(works[start : start + CHUNK])
+
+
+def read_back(work: Work, result: StageResult) -> Iterator[ReadBack]:
+    """Yield each view's partition with its digest on record and that of the lake's rows."""
+    order = [work.use_case.entity.key, "event_timestamp", "created_timestamp"]
+    for views in result.outputs.get("feature_sets", {}).values():
+        for made in views.values():
+            if made["rows"]:
+                rows = work.lake.read(made["table"], keys=[result.key])
+                yield ReadBack(made["table"], result.key, made["digest"], digest(rows, sort_by=order))
 
 
 def effects(work: Work, outcome: Outcome) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from include.config.use_case import UseCase
 from include.lake.sql import connect, quote
 from include.lake.tables import Lake
-from include.point_in_time.views import resolve_sql, tables_in
+from include.point_in_time.queries import resolve_sql, tables_in
 
 if TYPE_CHECKING:
     from include.features.feature_sets import FeatureSet

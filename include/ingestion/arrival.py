@@ -23,7 +23,9 @@ from include.config.durations import format_duration
 from include.config.use_case import UseCase
 from include.config.use_case_sources import Source
 from include.errors import ConfigError, SourceError
-from include.ingestion.sources import ARRIVED, FILE, ROW, Delivery, headers, partitioned
+from include.ingestion.columns import ARRIVED, FILE, ROW, column_diff, headers
+from include.ingestion.files import partitioned
+from include.ingestion.sources import Delivery
 from include.ingestion.values import moment
 from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP, connect, quote
@@ -31,7 +33,6 @@ from include.pipeline.stage import Work
 from include.point_in_time import partitions
 from include.point_in_time.partitions import Period
 from include.records.records import StageResult
-from include.validation.contract import column_diff
 
 MICRO = timedelta(microseconds=1)
 GUESSED = "__guessed"  # tells, until rows are compared, which of them have no readable arrival of their own

@@ -19,9 +19,13 @@ from include.config.use_case_sources import Source
 from include.errors import Busy, EvergreenError, RestatementRefused
 from include.ingestion import late, source_digests, static_versions
 from include.ingestion.arrival import Arrivals, checksum, content_digest, is_newest, joined, reach
+from include.ingestion.columns import FILE, LATE, ROW
+from include.ingestion.file_reader import FileReader
+from include.ingestion.files import partitioned
 from include.ingestion.late import Late, shown
+from include.ingestion.read_back import read_back
 from include.ingestion.redriven import Taken
-from include.ingestion.sources import FILE, LATE, ROW, Delivery, FileReader, partitioned, read, stamps
+from include.ingestion.sources import Delivery, read, stamps
 from include.lake.digests import combine
 from include.lake.sql import PARTITION, connect, quote
 from include.pipeline.stage import Outcome, Read, Work, lost
@@ -407,3 +411,6 @@ def _difference(work: Work, name: str, fact: Facts, rows: pa.Table) -> str:
             counts.append(f"{sign}{len(differing)}")
             samples += [f"{sign} {shown(row)}" for row in differing.slice(0, SHOWN).to_pylist()]
     return f"{' and '.join(counts)} rows, such as {' | '.join(samples)}"
+
+
+__all__ = ["FIELDS", "LIBRARIES", "NAME", "compute", "compute_range", "observed", "read_back", "reads", "standing", "told"]

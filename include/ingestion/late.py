@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from include.config.use_case_sources import Source
 from include.errors import SourceError
 from include.ingestion.arrival import GUESSED, MICRO, Arrivals, joined, results
-from include.ingestion.sources import ARRIVED, FILE, LATE, REDRIVEN, ROW, headers
+from include.ingestion.columns import ARRIVED, FILE, LATE, REDRIVEN, ROW, headers
 from include.ingestion.values import moment
 from include.lake.sql import PARTITION, TIMESTAMP, connect, quote
 from include.pipeline.stage import Work

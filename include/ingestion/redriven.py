@@ -17,7 +17,7 @@ from sqlalchemy import select
 
 from include.errors import Conflict
 from include.ingestion.arrival import content_digest
-from include.ingestion.sources import ARRIVED, FILE, REDRIVEN, ROW
+from include.ingestion.columns import ARRIVED, FILE, REDRIVEN, ROW
 from include.lake.digests import combine
 from include.lake.sql import TIMESTAMP
 from include.pipeline.stage import Work

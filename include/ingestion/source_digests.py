@@ -14,7 +14,9 @@ from typing import Any
 from include.errors import EvergreenError
 from include.ingestion import static_versions
 from include.ingestion.arrival import reach
-from include.ingestion.sources import FileReader, files_of, partitioned, simulated
+from include.ingestion.file_reader import FileReader
+from include.ingestion.files import files_of, partitioned
+from include.ingestion.sources import simulated
 from include.lake.digests import combine
 from include.pipeline.stage import Work
 from include.records.records import StageResult

@@ -24,7 +24,8 @@ from include.config.durations import format_duration, midnight
 from include.config.use_case_sources import Source
 from include.errors import SourceError
 from include.ingestion.arrival import is_newest, results
-from include.ingestion.sources import ARRIVED, FILE, ROW, Delivery
+from include.ingestion.columns import ARRIVED, FILE, ROW
+from include.ingestion.sources import Delivery
 from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP
 from include.pipeline.stage import Work

@@ -21,7 +21,8 @@ from include.lake.sql import connect
 from include.lake.tables import Lake
 from include.pipeline import declared
 from include.point_in_time.partitions import period
-from include.point_in_time.views import AsOfViews, resolve_sql, tables_in
+from include.point_in_time.queries import resolve_sql, tables_in
+from include.point_in_time.views import AsOfViews
 
 Where = tuple[str, ...]
 Problem = tuple[Where, str]

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from include.config.use_case_sources import Column, Source
 from include.errors import SourceError
-from include.ingestion.sources import MALFORMED, FileReader
-from include.ingestion.sources import headers as headers_of
+from include.ingestion.columns import MALFORMED
+from include.ingestion.columns import headers as headers_of
+from include.ingestion.file_reader import FileReader
 from include.ingestion.times import NEWEST, OLDEST
 from include.ingestion.values import moment as known
 from include.ingestion.values import said, typed

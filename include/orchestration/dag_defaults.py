@@ -203,12 +203,12 @@ def give_way() -> None:
 
 def fill_gap(use_case: str) -> dict[str, Any]:
     """Record what the run's partition is meant for; if it is live, load the days before it that nobody ran."""
-    from include.pipeline import history
+    from include.pipeline import history, intake
 
     context = get_current_context()
     key, who = run_key(use_case, context), actor(context)
     run_type = str(getattr(context["dag_run"].run_type, "value", context["dag_run"].run_type))
-    mode, target = history.intake(settings(), use_case, key, run_type=run_type, actor=who)
+    mode, target = intake.intake(settings(), use_case, key, run_type=run_type, actor=who)
     told: dict[str, Any] = {"key": key, "mode": mode, "target": target}
     if mode == "live":
         give_way()

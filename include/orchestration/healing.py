@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from include.clock import utc_now
-from include.pipeline.status import Row, rows
-from include.point_in_time.partitions import between, newest_complete
+from include.pipeline.status import Row
 
 if TYPE_CHECKING:
     from include.config.settings import Settings
-    from include.config.use_case import UseCase
     from include.errors import Conflict
     from include.orchestration.airflow_api import AirflowApi
     from include.records.records import Records
@@ -61,20 +59,6 @@ def active_keys(api: AirflowApi, use_case: str, among: Iterable[str]) -> set[str
     ranges = [(conf.get("first") or "", conf.get("last") or "9999-12-31") for conf in loading]
     own = {run.key for run in runs if run.key is not None}
     return {key for key in among if key in own or any(first <= key <= last for first, last in ranges)}
-
-
-def status_rows(records: Records, use_case: UseCase) -> list[Row]:
-    """Return what each partition of a use case is, from the records as they are now."""
-    partitions = records.partitions(use_case.name)
-    newest = newest_complete(use_case, utc_now())
-    expected = between(use_case, partitions[0].key, newest) if partitions and newest and partitions[0].key <= newest else []
-    return rows(
-        use_case.name,
-        partitions=partitions,
-        results=records.results(use_case.name),
-        running={(one.stage, one.key): str(one) for one in records.holders(use_case.name) if one.lost is None},
-        expected=expected,
-    )
 
 
 def repair_aliases(settings: Settings, records: Records, use_case: str) -> dict[str, int | None]:

@@ -27,7 +27,7 @@ from include.evaluation.verdict import judged_model, not_passed
 from include.lake.digests import combine
 from include.models import bundle, predictor
 from include.packaging.bento_build import end_users
-from include.pipeline.memo import lock_digest
+from include.pipeline.provenance import lock_digest
 from include.pipeline.stage import Outcome, Read, Work
 from include.records.records import Model
 

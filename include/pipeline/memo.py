@@ -10,7 +10,6 @@ import ast
 import hashlib
 import json
 import os
-import subprocess
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.metadata import version
@@ -62,28 +61,6 @@ def fields_digest(use_case: UseCase, fields: Sequence[str]) -> str:
 def code_digest(module: str) -> str:
     """Return the digest of a module's source and of all modules of include/ that it reaches by imports or starts as a child."""
     return combine([f"{path.relative_to(ROOT)}:{_file_digest(path, changed)}" for path, changed in _closure(module)])
-
-
-@lru_cache(maxsize=1)
-def git_commit() -> str:
-    """Return the commit of the working tree, with `+dirty` where files differ from it, or `none` outside git."""
-    try:
-        head = _git("rev-parse", "HEAD")
-        return head + ("+dirty" if _git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return "none"
-
-
-@lru_cache(maxsize=1)
-def lock_digest() -> str:
-    """Return the digest of requirements.txt, the lock of the installation."""
-    path = ROOT / "requirements.txt"
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "none"
-
-
-def _git(*words: str) -> str:
-    done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, timeout=20, check=True)
-    return done.stdout.strip()
 
 
 def _with_sql(value: Any, folder: Path) -> Any:

@@ -25,7 +25,7 @@ from include.config.use_case import UseCase
 from include.config.use_case_file import find
 from include.errors import Busy, ConfigError, EvergreenError, MissingPartition
 from include.lake.tables import Lake, RehearsalLake
-from include.pipeline import declared, memo, stored
+from include.pipeline import declared, memo, provenance
 from include.pipeline.engines import Guarded
 from include.pipeline.flow import ENTRY, STAGES
 from include.pipeline.stage import Outcome, Read, State, Work, lost
@@ -359,7 +359,7 @@ def _result(work: Work, name: str, outcome: Outcome, memo_key: str, reads: Seque
         started_at=work.started,
         finished_at=utc_now(),
         seconds=time.monotonic() - clock,
-        git_commit=memo.git_commit(),
+        git_commit=provenance.git_commit(),
         token=work.lease.token,
     )
 
@@ -390,7 +390,9 @@ def _rehearse(stage: Stage, work: Work, recorded: StageResult | None, clock: flo
     outcome = stage.compute(work)
     same = outcome.digest == recorded.digest and outcome.state == recorded.state
     details: dict[str, Any] = {"stage": stage.NAME, "recorded": recorded.digest, "computed": outcome.digest, "equal": same}
-    other = stored.differing(work.lake, work.use_case, recorded)
+    read_back = getattr(stage, "read_back", None)
+    there = read_back(work, recorded) if read_back is not None and recorded.state in ("done", "blocked") else ()
+    other = sorted(f"{one.table} {one.key}" for one in there if one.recorded != one.found)
     details |= {"stored_otherwise": other} if other else {}
     work.records.append(_entry(work, "force.compared", details))
     if other:

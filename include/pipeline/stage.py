@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy.orm import Session
 
@@ -30,6 +30,15 @@ class Read:
     table: str
     key: str
     digest: str
+
+
+class ReadBack(NamedTuple):
+    """A partition of a stage's table: the digest on record, and that of the rows which the lake holds."""
+
+    table: str
+    key: str
+    recorded: str
+    found: str
 
 
 @dataclass(frozen=True, slots=True)

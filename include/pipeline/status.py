@@ -1,12 +1,21 @@
-"""What each partition is: done, running, waiting for what, refused why, stale, missing. Pure: records in, rows out."""
+"""What each partition is: done, running, waiting for what, refused why, stale, missing.
+
+Pure but for `status_rows`: records in, rows out.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from include.clock import utc_now
 from include.pipeline.flow import CHAIN, GOAL
+from include.point_in_time.partitions import between, newest_complete
+
+if TYPE_CHECKING:
+    from include.config.use_case import UseCase
+    from include.records.records import Records
 
 Kind = Literal["done", "running", "waiting", "refused", "stale", "missing"]
 
@@ -210,3 +219,17 @@ def _tables(use_case: str, result: RecordedResult) -> list[tuple[str, str]]:
 
 def _plain(use_case: str, table: str) -> str:
     return table.removeprefix(f"{use_case}/")
+
+
+def status_rows(records: Records, use_case: UseCase) -> list[Row]:
+    """Return what each partition of a use case is, from the records as they are now."""
+    partitions = records.partitions(use_case.name)
+    newest = newest_complete(use_case, utc_now())
+    expected = between(use_case, partitions[0].key, newest) if partitions and newest and partitions[0].key <= newest else []
+    return rows(
+        use_case.name,
+        partitions=partitions,
+        results=records.results(use_case.name),
+        running={(one.stage, one.key): str(one) for one in records.holders(use_case.name) if one.lost is None},
+        expected=expected,
+    )

@@ -68,3 +68,17 @@ def _versioned(lake: Lake, base: str, schema: pa.Schema) -> str:
 
 def _told(schema: pa.Schema) -> str:
     return "\n".join(sorted(f"{field.name}:{plain_type(field.type)}" for field in schema if field.name != PARTITION))
+
+
+def curated_name(source: Source, column: str) -> str:
+    """Return the name that a source's column has in its curated rows."""
+    if column in source.columns and column not in (EVENT, CREATED):
+        return column
+    if source.kind == "events" and column == source.event_time:
+        return EVENT
+    return CREATED if source.kind == "events" and column == source.arrival else column
+
+
+def record_key(source: Source) -> list[str]:
+    """Return the curated columns that name a record of a source."""
+    return [curated_name(source, name) for name in source.key]

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from include.config.use_case_sources import Source
 from include.lake.sql import quote
-from include.point_in_time.curated import CREATED, EVENT
-from include.point_in_time.views import record_key
+from include.point_in_time.curated import CREATED, EVENT, record_key
 
 
 def standing(source: Source, entity: str, relation: str) -> str:

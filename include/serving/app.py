@@ -20,7 +20,7 @@ import msgspec
 from include.errors import ConfigError, Conflict, EvergreenError, Unavailable
 from include.predictions.log import PredictionLog
 from include.serving import openapi, predict
-from include.serving.http_limits import Disconnected, Receive, Refusal, Scope, Send, answer, header, read_json_body, refuse
+from include.serving.http import Disconnected, Receive, Refusal, Scope, Send, answer, header, read_json_body, refuse
 from include.serving.prometheus import Metrics
 from include.serving.snapshot import Loaded, Served
 

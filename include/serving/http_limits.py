@@ -6,154 +6,17 @@ uvicorn bounds neither the headers nor how long a client may take to send them; 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, cast
+from collections.abc import Iterable
+from typing import Any
 
-import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from include.errors import EvergreenError
+from include.serving.http import _encode
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-MAX_BODY = 1024 * 1024
 MAX_HEAD = 16 * 1024
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 20.0
-LINGER_SECONDS = 3.0
 _CHUNK_ROOM = 256 * 1024
-
-_encode = msgspec.json.Encoder().encode
-
-
-class Refusal(EvergreenError):
-    """A request that is refused: an HTTP status, a code for programs, a message for people, the field at fault."""
-
-    def __init__(
-        self,
-        status: int,
-        code: str,
-        message: str,
-        *,
-        field: str | None = None,
-        headers: Iterable[tuple[bytes, bytes]] = (),
-        flags: Iterable[str] = (),
-        linger: bool = False,
-    ) -> None:
-        super().__init__(message)
-        self.status, self.code, self.field, self.linger = status, code, field, linger
-        self.headers, self.flags = list(headers), list(flags)
-
-    def body(self, request_id: str) -> bytes:
-        """Return the answer's body."""
-        error: dict[str, object] = {"code": self.code, "message": str(self)}
-        if self.field is not None:
-            error["field"] = self.field
-        if self.flags:
-            error["flags"] = self.flags
-        return _encode({"error": error, "request_id": request_id})
-
-
-class Disconnected(Exception):
-    """The client went away before its request was whole."""
-
-
-def header(scope: Scope, name: bytes) -> bytes | None:
-    """Return the value of a header, or None; of several the first."""
-    for key, value in scope["headers"]:
-        if key == name:
-            return cast(bytes, value)
-    return None
-
-
-async def read_json_body(scope: Scope, receive: Receive) -> bytes:
-    """Return the body of a JSON request.
-
-    Raises:
-        Refusal: 415 for another media type or an encoded body, 413 above MAX_BYTES, declared or streamed.
-        Disconnected: the client left.
-    """
-    media = header(scope, b"content-type")
-    if media is None or media.partition(b";")[0].strip().lower() != b"application/json":
-        shown = (media or b"none").decode("latin-1")[:80]
-        raise Refusal(415, "media_type", f"content-type is {shown!r}; send application/json", linger=True)
-    encoding = header(scope, b"content-encoding")
-    if encoding is not None and encoding.lower() != b"identity":
-        raise Refusal(415, "content_encoding", "encoded bodies are refused; send plain JSON", linger=True)
-    length = header(scope, b"content-length")
-    if length is not None and int(length) > MAX_BODY:
-        raise _too_large()
-    message = await receive()
-    body = cast(bytes, message.get("body", b""))
-    if message["type"] == "http.request" and not message.get("more_body"):
-        if len(body) > MAX_BODY:
-            raise _too_large()
-        return body
-    parts, size = [body], len(body)
-    while message["type"] == "http.request" and message.get("more_body"):
-        message = await receive()
-        part = cast(bytes, message.get("body", b""))
-        parts.append(part)
-        size += len(part)
-        if size > MAX_BODY:
-            raise _too_large()
-    if message["type"] != "http.request":
-        raise Disconnected
-    return b"".join(parts)
-
-
-async def answer(
-    send: Send,
-    status: int,
-    body: bytes,
-    request_id: bytes,
-    *,
-    media: bytes = b"application/json",
-    more: Iterable[tuple[bytes, bytes]] = (),
-) -> None:
-    """Send a whole answer."""
-    headers = [
-        (b"content-type", media),
-        (b"content-length", b"%d" % len(body)),
-        (b"x-request-id", request_id),
-        (b"x-content-type-options", b"nosniff"),
-        *more,
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-async def refuse(refusal: Refusal, receive: Receive, send: Send, request_id: str) -> None:
-    """Answer a refusal; where a body is still on its way, answer first, then discard for a while, then close.
-
-    Closing at once would reset the connection under the client before it has read why.
-    """
-    body, name = refusal.body(request_id), request_id.encode("ascii")
-    if not refusal.linger:
-        await answer(send, refusal.status, body, name, more=refusal.headers)
-        return
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-        (b"x-request-id", name),
-        (b"connection", b"close"),
-        *refusal.headers,
-    ]
-    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": True})
-    try:
-        async with asyncio.timeout(LINGER_SECONDS):
-            while (message := await receive())["type"] == "http.request" and message.get("more_body"):
-                pass
-    except TimeoutError:
-        pass
-    await send({"type": "http.response.body", "body": b""})
-
-
-def _too_large() -> Refusal:
-    return Refusal(413, "too_large", f"the body is larger than {MAX_BODY} bytes; ask for one entity at a time", linger=True)
 
 
 class EdgeProtocol(HttpToolsProtocol):  # type: ignore[misc]

@@ -14,7 +14,7 @@ from typing import Any, cast
 import msgspec
 
 from include.errors import ArtefactError, Unavailable
-from include.serving.http_limits import Refusal
+from include.serving.http import Refusal
 
 DEADLINE = 0.5
 FAILURES = 3

@@ -15,7 +15,7 @@ from include.errors import ArtefactError, Unavailable
 from include.models.encoding import InvalidFeature
 from include.point_in_time.expiry import Calendar, is_expired, is_forgotten
 from include.predictions.log import Prediction
-from include.serving.http_limits import Refusal
+from include.serving.http import Refusal
 from include.serving.snapshot import Loaded, Served
 
 MAX_TEXT = 1024

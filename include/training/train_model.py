@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version as version_of
@@ -29,8 +29,8 @@ from include.errors import EvergreenError, MissingPartition
 from include.features import feature_sets, frames
 from include.lake.digests import combine, digest
 from include.models import bundle, mlflow_registry, predictor
-from include.pipeline import memo
-from include.pipeline.stage import Outcome, Read, Work
+from include.pipeline import provenance
+from include.pipeline.stage import Outcome, Read, ReadBack, Work
 from include.point_in_time import partitions
 from include.point_in_time.curated import label_table, training_table
 from include.records.records import Model, StageResult
@@ -168,6 +168,14 @@ def effects(work: Work, outcome: Outcome) -> dict[str, Any]:
         return {}
     changed = mlflow_registry.set_mode(work.settings, work.use_case.name, version, work.mode)
     return {"mode": work.mode} if changed else {}
+
+
+def read_back(work: Work, result: StageResult) -> Iterator[ReadBack]:
+    """Yield the training set with its digest on record and that of the lake's rows."""
+    if made := result.outputs.get("training_set"):
+        rows = work.lake.read(made["table"], keys=[result.key], version=made["table_version"])
+        order = ["event_timestamp", work.use_case.entity.key]
+        yield ReadBack(made["table"], result.key, made["digest"], digest(rows, sort_by=order))
 
 
 def prepare(work: Work, feature_set: feature_sets.FeatureSet) -> Prepared:
@@ -330,8 +338,8 @@ def _manifest(
         "rounds": fitted.rounds,
         "params": fitted.params,
         "metrics": fitted.metrics,
-        "git_commit": memo.git_commit(),
-        "lock": memo.lock_digest(),
+        "git_commit": provenance.git_commit(),
+        "lock": provenance.lock_digest(),
         "libraries": {name: version_of(name) for name in LIBRARIES},
     }
 
@@ -392,4 +400,4 @@ def _discard(_: object) -> None:
     return None
 
 
-__all__: Sequence[str] = ("FIELDS", "LIBRARIES", "NAME", "compute", "effects", "out_of_fold_auc", "prepare", "reads")
+__all__: Sequence[str] = ("FIELDS", "LIBRARIES", "NAME", "compute", "effects", "out_of_fold_auc", "prepare", "read_back", "reads")

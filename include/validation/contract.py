@@ -9,20 +9,16 @@ different values one is a `conflicting_duplicate`.
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Collection, Sequence
 
 from include.config.durations import midnight
 from include.config.use_case_sources import Column, Source
-from include.ingestion.sources import ARRIVED, FILE, LATE, MALFORMED, REDRIVEN, ROW, headers
+from include.ingestion.columns import ARRIVED, FILE, LATE, MALFORMED, REDRIVEN, ROW
 from include.ingestion.times import EPOCH, NEWEST, OLDEST, aware, is_time, text_literal, utc
 from include.ingestion.values import cell, dates_of, said, typed
 from include.lake.sql import quote
-from include.point_in_time.curated import CREATED, EVENT, curated_schema
-from include.point_in_time.views import record_key
+from include.point_in_time.curated import CREATED, EVENT, curated_schema, record_key
 
 RULE = "rule"
 CONFLICT = "conflicting_duplicate"
@@ -34,45 +30,6 @@ DUCK_TYPES = {
     "timestamp": "TIMESTAMPTZ",
     "date": "DATE",
 }
-
-
-@dataclass(frozen=True)
-class ColumnDiff:
-    """How the columns that came differ from those declared, by header; `where` names a file for each."""
-
-    missing: tuple[str, ...] = ()
-    extra: tuple[str, ...] = ()
-    renamed: tuple[tuple[str, str], ...] = ()
-    where: Mapping[str, str] = field(default_factory=dict)
-
-    def text(self, source: Source) -> str:
-        """Return the difference as a sentence, empty where there is none that counts."""
-        parts = [f"missing {name!r} (in {self.where[name]})" for name in self.missing]
-        if source.extra == "refuse":
-            parts += [f"extra {name!r} (in {self.where[name]})" for name in self.extra]
-        parts += [f"is {new!r} the renamed {old!r}? then write header: {new} under {old}" for old, new in self.renamed]
-        return "; ".join(parts)
-
-
-def column_diff(source: Source, seen: Sequence[Mapping[str, Any]], stored: Collection[str] | None = None) -> ColumnDiff:
-    """Compare the headers that ingestion saw (`columns`, `files` each) and the stored columns with the declared ones."""
-    wanted = headers(source)
-    where: dict[str, str] = {}
-    for header in seen:
-        for name in [name for name in wanted if name not in header["columns"]]:
-            where.setdefault(name, header["files"][0])
-        for name in [name for name in header["columns"] if name not in wanted]:
-            where.setdefault(name, header["files"][0])
-    for header_name, name in wanted.items():
-        if seen and stored is not None and name not in stored:
-            where.setdefault(header_name, "the stored rows: they were ingested before it was declared; ingest them again")
-    missing = tuple(name for name in wanted if name in where)
-    extra = tuple(name for name in where if name not in wanted)
-    renamed = []
-    for name in missing:
-        alike = difflib.get_close_matches(name.lower(), [other.lower() for other in extra], n=1, cutoff=0.6)
-        renamed += [(name, other) for other in extra if alike and other.lower() == alike[0]]
-    return ColumnDiff(missing, extra, tuple(renamed), where)
 
 
 def mixed_zones_query(source: Source, present: Collection[str], rows: str) -> str | None:

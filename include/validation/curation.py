@@ -14,15 +14,14 @@ import pyarrow as pa
 
 from include.config.use_case import UseCase
 from include.errors import ConfigError, SourceError
-from include.ingestion.sources import FILE, ROW
+from include.ingestion.columns import FILE, ROW, ColumnDiff, column_diff
 from include.lake.digests import digest
 from include.lake.sql import PARTITION, connect, quote
 from include.lake.tables import Lake
-from include.point_in_time.curated import CREATED, EVENT, curated_schema
+from include.point_in_time.curated import CREATED, EVENT, curated_name, curated_schema, record_key
 from include.point_in_time.decisions import repeated
 from include.point_in_time.partitions import Period
-from include.point_in_time.views import curated_name, record_key
-from include.validation.contract import CONFLICT, RULE, ColumnDiff, column_diff, doubled_query, judged_query, mixed_zones_query
+from include.validation.contract import CONFLICT, RULE, doubled_query, judged_query, mixed_zones_query
 
 
 @dataclass(frozen=True)

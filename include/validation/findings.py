@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from include.config.durations import format_duration
 from include.config.use_case_sources import Source
-from include.ingestion.sources import FILE, ROW
+from include.ingestion.columns import FILE, ROW
 from include.point_in_time.curated import CREATED
 from include.point_in_time.partitions import Period
 from include.validation.contract import CONFLICT, RULE

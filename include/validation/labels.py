@@ -20,10 +20,11 @@ from include.lake.digests import digest
 from include.lake.sql import quote
 from include.pipeline import memo
 from include.pipeline.declared import cast
-from include.point_in_time.curated import CREATED, EVENT, label_schema
+from include.point_in_time.curated import CREATED, EVENT, curated_name, label_schema
 from include.point_in_time.decisions import standing
 from include.point_in_time.partitions import Period
-from include.point_in_time.views import AsOfViews, curated_name, literal, resolve_sql, tables_in, variables_in
+from include.point_in_time.queries import resolve_sql, tables_in, variables_in
+from include.point_in_time.views import AsOfViews, literal
 
 _MICRO = timedelta(microseconds=1)
 RULES = (

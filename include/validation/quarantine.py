@@ -19,8 +19,8 @@ import duckdb
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.errors import ConfigError
+from include.ingestion.columns import ARRIVED, FILE, MALFORMED, ROW, headers
 from include.ingestion.redriven import recorded
-from include.ingestion.sources import ARRIVED, FILE, MALFORMED, ROW, headers
 from include.lake.sql import PARTITION, connect, quote
 from include.lake.tables import Lake
 from include.point_in_time.partitions import period

@@ -14,8 +14,8 @@ import pyarrow as pa
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.errors import ConfigError, Conflict
+from include.ingestion.columns import FILE, ROW
 from include.ingestion.redriven import Redriven, record, table
-from include.ingestion.sources import FILE, ROW
 from include.lake.digests import digest
 from include.lake.sql import PARTITION, connect
 from include.point_in_time import partitions

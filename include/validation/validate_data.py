@@ -33,6 +33,7 @@ from include.point_in_time.views import AsOfViews
 from include.records.records import StageResult
 from include.validation import expectations, findings, labels
 from include.validation.curation import Judged, curated_digest, judge
+from include.validation.read_back import read_back
 
 NAME = "validation"
 FIELDS = ("cadence", "cut_off", "history", "entity", "sources", "label")
@@ -468,3 +469,6 @@ def _write_text(path: Path, text: str) -> None:
         temporary.replace(path)
     except OSError as error:
         raise EvergreenError(f"{path}: cannot be written ({error}); free space or mend permissions") from None
+
+
+__all__ = ["FIELDS", "LIBRARIES", "NAME", "compute", "compute_range", "outdated", "read_back", "reads", "rules_digest"]

@@ -16,7 +16,7 @@ from typing import Any
 
 from include.clock import utc_now
 from include.config.settings import ROOT
-from include.pipeline.memo import git_commit
+from include.pipeline.provenance import git_commit
 
 PARTS = ("stages", "orchestration")
 Figures = dict[str, Any]

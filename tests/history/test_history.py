@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from include.errors import ConfigError, RestatementRefused
-from include.orchestration import healing
+from include.pipeline import status
 from tests.installation import DATA_STAGES, Installation, small_repayment
 from tests.intake import GOOD, HEAD, Intake
 
@@ -78,7 +78,7 @@ def test_keys_outside_the_history_are_refused(ranged: Installation) -> None:
 
 
 def stale_keys(made: Installation) -> list[str]:
-    return [row.key for row in healing.status_rows(made.records, made.use_case) if row.kind == "stale"]
+    return [row.key for row in status.status_rows(made.records, made.use_case) if row.kind == "stale"]
 
 
 @pytest.fixture

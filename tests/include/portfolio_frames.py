@@ -16,7 +16,8 @@ from include.config.use_case_file import load
 from include.lake.tables import Lake
 from include.point_in_time.curated import curated_schema
 from include.point_in_time.partitions import period
-from include.point_in_time.views import AsOfViews, resolve_sql
+from include.point_in_time.queries import resolve_sql
+from include.point_in_time.views import AsOfViews
 from include.simulation import arrivals, true_probability
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from include.errors import ConfigError, SourceError
-from include.ingestion.sources import FileReader
+from include.ingestion.file_reader import FileReader
 from include.point_in_time.partitions import period
 from tests.intake import HEAD, Intake
 

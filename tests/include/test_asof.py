@@ -13,8 +13,9 @@ from include.errors import ConfigError
 from include.lake.sql import connect
 from include.lake.tables import Lake
 from include.point_in_time import partitions
-from include.point_in_time.curated import curated_schema
-from include.point_in_time.views import AsOfViews, record_key, resolve_sql
+from include.point_in_time.curated import curated_schema, record_key
+from include.point_in_time.queries import resolve_sql
+from include.point_in_time.views import AsOfViews
 
 US, DAY = timedelta(microseconds=1), timedelta(days=1)
 T0 = datetime(2026, 1, 1, tzinfo=UTC)

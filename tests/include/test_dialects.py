@@ -14,7 +14,9 @@ import pytest
 
 from include.config.use_case_sources import Source
 from include.errors import SourceError
-from include.ingestion.sources import FileReader, dialect, files_of
+from include.ingestion.file_reader import FileReader
+from include.ingestion.files import files_of
+from include.ingestion.sources import dialect
 from tests.include.test_sources import HEADER, ROW, case, texts
 
 DECLARED = ["id", "day", "amount", "note"]

@@ -16,7 +16,7 @@ from include.features.feature_sets import FeatureSet
 from include.features.online_store import OnlineSet, OnlineView
 from include.lake.sql import TIMESTAMP
 from include.serving import predict
-from include.serving.http_limits import Refusal
+from include.serving.http import Refusal
 from include.serving.snapshot import Loaded, Online, Served
 from tests.shop import DAY, HOUR, T0, US, YAML, Shop
 

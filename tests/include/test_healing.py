@@ -11,8 +11,8 @@ import pytest
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.orchestration.airflow_api import AirflowApi, Run
-from include.orchestration.healing import ASSET_BEFORE, active_keys, plan, status_rows
-from include.pipeline.status import Row
+from include.orchestration.healing import ASSET_BEFORE, active_keys, plan
+from include.pipeline.status import Row, status_rows
 from include.records.records import AuditEntry, Mode, Model, Records, StageResult, Target
 
 AT = datetime(2026, 1, 20, tzinfo=UTC)

@@ -10,7 +10,7 @@ import pytest
 from include.config.use_case import UseCase
 from include.config.use_case_file import parse
 from include.errors import ConfigError
-from include.pipeline import history
+from include.pipeline import history, intake
 from include.records.records import Records, StageResult
 from tests.intake import GOOD, HEAD, Intake
 
@@ -44,7 +44,7 @@ def use_case(extra: str = "") -> UseCase:
     ],
 )
 def test_only_the_schedule_and_a_form_run_of_the_newest_are_live(run_type: str, key: str, expected: tuple[str, str]) -> None:
-    assert history.meaning(run_type, key, "2026-06-30") == expected
+    assert intake.meaning(run_type, key, "2026-06-30") == expected
 
 
 def test_the_default_range_ends_before_the_newest_and_reaches_back_as_far_as_a_training_looks() -> None:

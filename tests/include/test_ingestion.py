@@ -273,7 +273,7 @@ def test_a_wrong_static_version_is_restated_by_name_with_a_reason(tmp_path: Path
 
 
 def test_what_knows_a_restated_static_version_is_stale_until_it_runs_again(tmp_path: Path) -> None:
-    from include.orchestration.healing import status_rows
+    from include.pipeline.status import status_rows
 
     made, path = restatable(tmp_path)
     text = (tmp_path / "usecases" / "shop.yaml").read_text()

@@ -13,7 +13,8 @@ import pytest
 
 from include.lake.tables import Lake
 from include.point_in_time.curated import curated_schema
-from include.point_in_time.views import AsOfViews, resolve_sql
+from include.point_in_time.queries import resolve_sql
+from include.point_in_time.views import AsOfViews
 from tests.include.portfolio_frames import repayment
 
 DUE = datetime(2026, 3, 2, 9, tzinfo=UTC)

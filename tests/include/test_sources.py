@@ -14,7 +14,8 @@ from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import parse
 from include.errors import ConfigError, SourceError
-from include.ingestion.sources import FileReader, read
+from include.ingestion.file_reader import FileReader
+from include.ingestion.sources import read
 from include.point_in_time import partitions
 
 YAML = """

@@ -12,7 +12,8 @@ from include.errors import ConfigError
 from include.lake.sql import connect
 from include.lake.tables import Lake
 from include.point_in_time import sql_tree
-from include.point_in_time.views import SQL_FOLDER, AsOfViews, resolve_sql, tables_in
+from include.point_in_time.queries import SQL_FOLDER, resolve_sql, tables_in
+from include.point_in_time.views import AsOfViews
 
 SHOPS = {"shops": pa.schema([("id", pa.int64())])}
 

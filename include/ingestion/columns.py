@@ -1,0 +1,71 @@
+"""The columns of raw rows: those of a source by header, and our own."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from include.config.names import ROWS, is_ours
+from include.config.use_case_sources import Source
+from include.errors import ConfigError
+
+FILE, ROW, ARRIVED, MALFORMED = "source_file", "source_row", "arrived_at", "malformed"
+
+
+REDRIVEN = "redriven://"  # begins the `source_file` of a row that comes out of quarantine; no file's name can begin so
+LATE = "late://"  # begins the `source_file` of a late row: `late://PARTITION/FILE`, the closed partition that it belongs to
+
+
+def headers(source: Source) -> dict[str, str]:
+    """Return the header in the source of every column that is needed, with the name that it gets."""
+    named = {column.header or name: name for name, column in source.columns.items()}
+    for name in [*source.time_columns, *source.key]:
+        if name not in named.values():
+            named[name] = name
+    taken = [name for name in named.values() if is_ours(name, ROWS)]
+    if taken:
+        raise ConfigError(
+            f"column names {taken} are taken by Evergreen; give the columns another name and say header: {taken[0]}"
+        )
+    return named
+
+
+@dataclass(frozen=True)
+class ColumnDiff:
+    """How the columns that came differ from those declared, by header; `where` names a file for each."""
+
+    missing: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    renamed: tuple[tuple[str, str], ...] = ()
+    where: Mapping[str, str] = field(default_factory=dict)
+
+    def text(self, source: Source) -> str:
+        """Return the difference as a sentence, empty where there is none that counts."""
+        parts = [f"missing {name!r} (in {self.where[name]})" for name in self.missing]
+        if source.extra == "refuse":
+            parts += [f"extra {name!r} (in {self.where[name]})" for name in self.extra]
+        parts += [f"is {new!r} the renamed {old!r}? then write header: {new} under {old}" for old, new in self.renamed]
+        return "; ".join(parts)
+
+
+def column_diff(source: Source, seen: Sequence[Mapping[str, Any]], stored: Collection[str] | None = None) -> ColumnDiff:
+    """Compare the headers that ingestion saw (`columns`, `files` each) and the stored columns with the declared ones."""
+    wanted = headers(source)
+    where: dict[str, str] = {}
+    for header in seen:
+        for name in [name for name in wanted if name not in header["columns"]]:
+            where.setdefault(name, header["files"][0])
+        for name in [name for name in header["columns"] if name not in wanted]:
+            where.setdefault(name, header["files"][0])
+    for header_name, name in wanted.items():
+        if seen and stored is not None and name not in stored:
+            where.setdefault(header_name, "the stored rows: they were ingested before it was declared; ingest them again")
+    missing = tuple(name for name in wanted if name in where)
+    extra = tuple(name for name in where if name not in wanted)
+    renamed = []
+    for name in missing:
+        alike = difflib.get_close_matches(name.lower(), [other.lower() for other in extra], n=1, cutoff=0.6)
+        renamed += [(name, other) for other in extra if alike and other.lower() == alike[0]]
+    return ColumnDiff(missing, extra, tuple(renamed), where)

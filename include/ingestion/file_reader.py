@@ -1,0 +1,127 @@
+"""A child process that opens files whose content nobody trusts, and the node's end of talking to it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+
+from include.config.settings import ROOT
+from include.errors import SourceError
+
+FILE_SECONDS = 900.0
+
+
+class FileReader:
+    """The child process that opens foreign files: started with the first file, used for all, ended with the block."""
+
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[bytes] | None = None
+        self._folder: Path | None = None
+        self._count = 0
+
+    def __enter__(self) -> FileReader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def folder(self) -> Path:
+        """A temporary folder that lives as long as the reader."""
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="evergreen-read-"))
+        return self._folder
+
+    def read(
+        self, path: Path, shown: str, kind: str, declared: list[str], dialect: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], pa.Table]:
+        """Have the child turn a file into text columns c0, c1, ...; return its answer and the rows.
+
+        Without a dialect, that of a CSV is guessed; the answer says what it is.
+
+        Raises:
+            SourceError: the file is damaged, hostile, or killed the child.
+        """
+        self._count += 1
+        out = self.folder / f"{self._count}.arrow"
+        request: dict[str, Any] = {
+            "path": str(path),
+            "kind": kind,
+            "declared": declared,
+            "out": str(out),
+            "temporary": str(self.folder),
+        }
+        request["dialect"] = dialect
+        answer = self._ask(request, shown)
+        if "error" in answer:
+            raise SourceError(f"{shown}: {answer['error']}")
+        if not answer["columns"]:
+            return answer, pa.table({})
+        with pa.memory_map(str(out)) as file:
+            table = pa.ipc.open_file(file).read_all()
+        out.unlink()  # the pages stay mapped for as long as the table lives
+        return answer, table
+
+    def _ask(self, request: dict[str, Any], shown: str) -> dict[str, Any]:
+        child = self._child or self._start()
+        stdin, stdout = child.stdin, child.stdout
+        assert stdin is not None
+        assert stdout is not None
+        try:
+            stdin.write(json.dumps(request).encode() + b"\n")
+            stdin.flush()
+            ready = select.select([stdout], [], [], FILE_SECONDS)[0]
+            line = stdout.readline() if ready else b""
+        except BrokenPipeError:
+            line, ready = b"", [stdout]
+        if line:
+            answer: dict[str, Any] = json.loads(line)
+            return answer
+        self._stop()
+        if not ready:
+            raise SourceError(f"{shown}: was not read within {FILE_SECONDS:.0f} s; split it into smaller files")
+        raise SourceError(
+            f"{shown}: the reader died on it (exit {child.returncode}): damage in the file, or its limits of memory and time; "
+            "export it again, or split it"
+        )
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        kept = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "TMPDIR", "VIRTUAL_ENV", "SYSTEMROOT")
+        environment = {name: os.environ[name] for name in kept if name in os.environ}
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "include.ingestion.file_worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=self.folder,
+            env={**environment, "PYTHONPATH": str(ROOT), "TZ": "UTC", "PYTHONUTF8": "1", "PYTHONNOUSERSITE": "1"},
+        )
+        return self._child
+
+    def _stop(self) -> None:
+        child, self._child = self._child, None
+        if child is None:
+            return
+        if child.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                child.stdin.close()
+        try:
+            child.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+        if child.stdout is not None:
+            child.stdout.close()

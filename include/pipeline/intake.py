@@ -1,0 +1,25 @@
+"""What a run of the first DAG asks of its partition."""
+
+from __future__ import annotations
+
+from include.clock import utc_now
+from include.config.settings import Settings
+from include.config.use_case_file import find
+from include.pipeline.stage import Mode, Target
+from include.point_in_time import partitions
+from include.records.records import Records
+
+
+def meaning(run_type: str, key: str, newest: str | None) -> tuple[Mode, Target]:
+    """Return mode and target of a run: live for the schedule and for a form run of the newest complete partition."""
+    if run_type == "scheduled" or (run_type != "backfill" and key == newest):
+        return "live", "deployed"
+    return "backfill", "judged"
+
+
+def intake(settings: Settings, use_case: str, key: str, *, run_type: str, actor: str) -> tuple[Mode, Target]:
+    """Record what a partition is meant for; the record only rises. Return what it is meant for now."""
+    now = utc_now()
+    mode, target = meaning(run_type, key, partitions.newest_complete(find(use_case, settings.usecase_dirs), now))
+    row = Records.open(settings.records_address).raise_partition(use_case, key, mode=mode, target=target, actor=actor, at=now)
+    return row.mode, row.target
