@@ -1,7 +1,8 @@
 """Memo keys: what an answer depends on, as one digest.
 
-Key = digests of the partitions read + the declared fields of the use case (SQL files by their content) + the source
-of the stage and of all that it imports inside include/ + the versions of the libraries that it declares.
+Key = digests of the partitions read + the declared fields of the use case (SQL files by their content) + the code
+of the stage and of all that it imports inside include/ (its syntax tree, without comments and docstrings) + the versions of the
+libraries that it declares.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from include.config.settings import ROOT
 from include.config.use_case import UseCase
@@ -59,8 +60,8 @@ def fields_digest(use_case: UseCase, fields: Sequence[str]) -> str:
 
 
 def code_digest(module: str) -> str:
-    """Return the digest of a module's source and of all modules of include/ that it reaches by imports or starts as a child."""
-    return combine([f"{path.relative_to(ROOT)}:{_file_digest(path, changed)}" for path, changed in _closure(module)])
+    """Return the digest of the code of a module and of all in include/ that it imports or starts as a child."""
+    return combine([f"{path.relative_to(ROOT)}:{digest}" for path, digest in _closure(module)])
 
 
 def _with_sql(value: Any, folder: Path) -> Any:
@@ -68,22 +69,23 @@ def _with_sql(value: Any, folder: Path) -> Any:
         return {key: _with_sql(item, folder) for key, item in value.items()}
     if isinstance(value, list):
         return [_with_sql(item, folder) for item in value]
-    if isinstance(value, str) and value.strip().endswith(".sql"):  # blanks around a name: as `asof.resolve_sql` takes it
+    if isinstance(value, str) and value.strip().endswith(".sql"):  # blanks around a name: as `resolve_sql` takes it
         for base in (folder, FEATURE_SQL):
             if (base / value.strip()).is_file():
                 return (base / value.strip()).read_text(encoding="utf-8")
     return value
 
 
-def _closure(module: str) -> list[tuple[Path, int]]:
-    """Return the files of a module and of all that it reaches, each with the time of its last change, sorted."""
-    there, found = _modules(), dict[str, tuple[Path, int]]()
+def _closure(module: str) -> list[tuple[Path, str]]:
+    """Return the files of a module and of all that it reaches, each with the digest of its code, sorted."""
+    there, found = _modules(), dict[str, tuple[Path, str]]()
     waiting = {module}
     while waiting:
         name = waiting.pop()
         path = there[name]
-        found[name] = path, path.stat().st_mtime_ns
-        waiting |= {reached for reached in _imports(name, *found[name]) if reached in there and reached not in found}
+        code = _code(name, path, path.stat().st_mtime_ns)
+        found[name] = path, code.digest
+        waiting |= {reached for reached in code.imports if reached in there and reached not in found}
     return sorted(found.values())
 
 
@@ -101,17 +103,24 @@ def _modules() -> dict[str, Path]:
     return found
 
 
-@lru_cache(maxsize=512)
-def _file_digest(path: Path, _changed: int) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+class _Code(NamedTuple):
+    digest: str
+    imports: tuple[str, ...]
 
 
 @lru_cache(maxsize=512)
-def _imports(module: str, path: Path, _changed: int) -> tuple[str, ...]:
+def _code(module: str, path: Path, _changed: int) -> _Code:
+    """Return the digest of a file's syntax tree and the modules of include/ that it reaches.
+
+    Comments and docstrings do not count: what is said to readers retrains nothing.
+    """
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    tree = ast.parse(path.read_bytes())
     found: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [one for one in node.body if not _is_text(one)]
+        elif isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
@@ -120,6 +129,12 @@ def _imports(module: str, path: Path, _changed: int) -> tuple[str, ...]:
                 base = ".".join([*parents, base]) if base else ".".join(parents)
             found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("include."):
-            # A child process (`python -m include.ingestion.file_worker`), or a class that a library is told to load by its name.
+            # A child process (`python -m include.ingestion.file_worker`), or a class that a library loads by its name.
             found += [node.value, node.value.rpartition(".")[0]]
-    return tuple(name for name in found if name == "include" or name.startswith("include."))
+    ours = tuple(name for name in found if name == "include" or name.startswith("include."))
+    return _Code(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), ours)
+
+
+def _is_text(node: ast.stmt) -> bool:
+    """Tell whether a statement is a docstring, also one below an assignment."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

@@ -47,9 +47,18 @@ def test_the_readme_hits_and_the_kernel_misses(tree: Path) -> None:
     before = key()
     (tree / "README.md").write_text("second")
     assert key() == before
-    kernel = tree / "include" / "lake.py"  # include.pipeline.memo imports it
-    kernel.write_text(kernel.read_text() + "\n# edited\n")
+    kernel = tree / "include" / "lake" / "digests.py"  # include.pipeline.memo imports it
+    kernel.write_text(kernel.read_text().replace("len(rows) > 1", "len(rows) > 2"))
     assert key() != before
+
+
+def test_what_is_said_to_readers_hits(tree: Path) -> None:
+    before = key()
+    kernel = tree / "include" / "lake" / "digests.py"
+    text = kernel.read_text().replace('"""Return', '"""Give back').replace("\n\n\n", "\n\n\n# A remark.\n")
+    assert text != kernel.read_text()
+    kernel.write_text(text)
+    assert key() == before
 
 
 def children() -> set[tuple[str, str]]:
@@ -81,11 +90,11 @@ def test_what_a_stage_starts_as_a_process_is_part_of_its_code() -> None:
     assert modules["include.features.feast_online_store"] in training, "a class that Feast loads by its name"
 
 
-@pytest.mark.parametrize("module", ["foreign", "unpacking"])
+@pytest.mark.parametrize("module", ["file_worker", "decompression"])
 def test_an_edited_reader_of_files_misses(tree: Path, module: str) -> None:
     before = memo.code_digest("include.ingestion.ingest_data")
-    path = tree / "include" / f"{module}.py"
-    path.write_text(path.read_text() + "\n# edited\n")
+    path = tree / "include" / "ingestion" / f"{module}.py"
+    path.write_text(path.read_text() + "\nEDITED = True\n")
     assert memo.code_digest("include.ingestion.ingest_data") != before
 
 
