@@ -39,7 +39,7 @@ check: dev ## ruff, mypy strict, the import rule, the DAG policy, and whether ge
 bench: dev ## measure the stages against the bare libraries, and the orchestration
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
-docs: dev ## write the generated pages of docs/ anew
+docs: dev ## write what docs/ has from the code anew: reference pages, picture of the rooms
 	@$(BIN)/python -m docs.generate
 
 lock: ## lock requirements*.in anew, with hashes

@@ -1,4 +1,4 @@
-"""Write the reference pages of docs/ from the code itself: commands, settings, use case fields, DAGs.
+"""Write what docs/ has from the code itself: pages on commands, settings, use case fields and DAGs, and the picture of the rooms.
 
 `python -m docs.generate` writes them; `--check` only says which of them are out of date.
 """
@@ -13,6 +13,7 @@ from typing import Any
 
 import typer
 
+from docs import rooms
 from include.cli.app import app
 from include.config.settings import ROOT, Settings
 from include.config.use_case import UseCase
@@ -21,9 +22,10 @@ FOLDER = ROOT / "docs" / "reference"
 NOTE = "<!-- written by `make docs`; change the code, not this page -->\n\n"
 
 
-def pages() -> dict[str, str]:
-    """Return the text of every page, by file name."""
-    return {"commands.md": commands(), "settings.md": settings(), "use-case.md": use_case(), "dags.md": dags()}
+def pages() -> dict[Path, str]:
+    """Return the text of every generated file, by its place."""
+    found = {"commands.md": commands(), "settings.md": settings(), "use-case.md": use_case(), "dags.md": dags()}
+    return {FOLDER / name: NOTE + body.rstrip() + "\n" for name, body in found.items()} | {rooms.PICTURE: rooms.draw()}
 
 
 def commands() -> str:
@@ -75,10 +77,9 @@ def dags() -> str:
 def main(check: bool) -> int:
     """Write the pages, or name those that differ; return the exit code."""
     stale = []
-    for name, body in pages().items():
-        path, text = FOLDER / name, NOTE + body.rstrip() + "\n"
+    for path, text in pages().items():
         if not path.exists() or path.read_text(encoding="utf-8") != text:
-            stale.append(name)
+            stale.append(path.name)
             if not check:
                 _write(path, text)
     if stale:
