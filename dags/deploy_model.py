@@ -5,7 +5,8 @@
 **Inputs and outputs.** No process is started here. `request` writes the desired state (the routing row) by
 compare-and-set; the serving node verifies the bundle, tries it in a child and asks it the golden rows; `finish` makes it
 champion in one transaction with the audit row, mirrors MLflow's aliases and emits `champion`. A refused, held or
-backfilled candidate ends as skipped with the reason; an older partition never replaces a newer one.
+backfilled candidate ends as skipped with the reason; an older partition never replaces a newer one. There is no shadow
+traffic and no step between the trial and the champion.
 
 **When it fails.** `Unavailable`: no serving node follows the use case; start one with `evergreen serve` and clear the task.
 `ArtefactError`: the node refuses the model, and says why; what was served goes on. Where another champion was released since

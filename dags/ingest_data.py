@@ -7,12 +7,13 @@ A use case with a closed history (`history.last`) has no scheduled run.
 **Inputs and outputs.** Reads the sources of the use case; replaces the partition in `raw` and emits `raw`, on which
 all the rest of the chain runs for the same key. It also records what the partition is meant for: *live* for the
 schedule and for a form run of the newest complete partition, *backfill* for any other; later stages read that record.
-Days before it that nobody ran (machine off, DAG paused) are loaded first.
+Live: partitions before it that nobody ran (machine off, DAG paused) are loaded first.
 
 **When it fails.** `SourceError`: a source is missing or is not what the use case declares; the message names the file
 and the rule. Put it right and clear the task. `RestatementRefused`: the source now gives other rows for a recorded
-partition. If the new rows are right, run the form with a reason in *Restate*: it is audited, and what depends on the
-partition shows as stale in `evergreen status`.
+partition, or lacks some of them (rows that only came late are left to the newest partition, and named). If the new rows are
+right, run the form with a reason in *Restate*: it is audited, and what depends on the partition shows as stale in
+`evergreen status`.
 """
 
 from __future__ import annotations

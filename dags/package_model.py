@@ -1,8 +1,8 @@
-"""Build the Bento of a challenger and try it in a process of its own.
+"""Build the Bento of a model that passed the gate and try it in a process of its own.
 
 **When.** On the asset `judged`, for the key of its event; or by the form.
 
-**Inputs and outputs.** Reads the challenger's bundle (booster text and `schema.json` under one digest); writes a BentoML
+**Inputs and outputs.** Reads the model's bundle (booster text and `schema.json` under one digest); writes a BentoML
 model and a Bento with an exact tag, and an exported `.bento`; emits `bento`. A refused or backfilled
 candidate is not packaged: the task ends as skipped with the reason, and only then `announce` runs and passes that on,
 so that `deploy_model` shows it too.
