@@ -1,1 +1,1 @@
-"""Evergreen: as-of correct, fail-closed model pipelines. One module a stage; none below the edge imports Airflow."""
+"""Evergreen: as-of correct, fail-closed model pipelines. One package a stage; Airflow is imported by `orchestration` alone."""

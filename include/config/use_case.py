@@ -1,4 +1,4 @@
-"""A use case: one YAML file, typed, frozen, with every default in the model. `usecase_file` reads it."""
+"""A use case: one YAML file, typed, frozen, with every default in the model. `use_case_file` reads it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Feature sets: the views of a use case with their SQL resolved, under versions that are digests of their definitions.
 
 A feature set is kept as a plain dict with the models trained on it, so an old one can be computed again although the
-use case has moved on. `view_version` names the lake table of a view; the feature set's version names its online rows.
+use case has moved on. `FeatureView.version` names the lake table of a view; the feature set's version names its online rows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A child process that opens files whose content nobody trusts, and the node's end of talking to it."""
+"""Let a child process open files whose content nobody trusts, and take its answers."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 DuckDB and Arrow treat data files as trusted, so a file from outside is opened here and nowhere else. A request is one line
 of JSON on stdin, its answer one line on stdout; the rows go to an Arrow file with the columns c0, c1, ... (text), `row` (the
 number of the data row in the file) and, where a line could not be split into columns, `malformed` (that line).
-Run by include/ingestion/sources.py as `python -m include.ingestion.file_worker`.
+Run by include/ingestion/file_reader.py as `python -m include.ingestion.file_worker`.
 """
 
 from __future__ import annotations

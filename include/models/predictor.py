@@ -1,4 +1,4 @@
-"""Encode and score: the one module that training, the Bento and the serving node share.
+"""Score: with `encoding` and `bundle` all that training, the Bento and the serving node share.
 
 A **bundle** is a folder of exactly `model.txt` (booster text), `schema.json` (ordered features, types, category codes,
 calibration, threshold, digest of the golden rows) and `golden.json` (rows with their scores). Its digest covers all three.

@@ -1,7 +1,4 @@
-"""What enters the house, and what it is meant for: the recording of mode and target, history in one pass, gaps.
-
-`intake` is the only place that looks at how a run came about; later stages read the record.
-"""
+"""Load history: a range of partitions in one pass a stage, and the gap before a live partition."""
 
 from __future__ import annotations
 

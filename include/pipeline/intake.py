@@ -1,4 +1,7 @@
-"""What a run of the first DAG asks of its partition."""
+"""Record what a partition is meant for: its mode and target, from how the run of the first DAG came about.
+
+No other place looks at how a run came about; later stages read the record.
+"""
 
 from __future__ import annotations
 

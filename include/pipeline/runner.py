@@ -390,9 +390,7 @@ def _rehearse(stage: Stage, work: Work, recorded: StageResult | None, clock: flo
     outcome = stage.compute(work)
     same = outcome.digest == recorded.digest and outcome.state == recorded.state
     details: dict[str, Any] = {"stage": stage.NAME, "recorded": recorded.digest, "computed": outcome.digest, "equal": same}
-    read_back = getattr(stage, "read_back", None)
-    there = read_back(work, recorded) if read_back is not None and recorded.state in ("done", "blocked") else ()
-    other = sorted(f"{one.table} {one.key}" for one in there if one.recorded != one.found)
+    other = stored_otherwise(stage, work, recorded)
     details |= {"stored_otherwise": other} if other else {}
     work.records.append(_entry(work, "force.compared", details))
     if other:
@@ -409,6 +407,14 @@ def _rehearse(stage: Stage, work: Work, recorded: StageResult | None, clock: flo
     return Report(
         stage.NAME, work.use_case.name, work.key, outcome.state, outcome.digest, "equal to the record", False, seconds, {}, {}
     )
+
+
+def stored_otherwise(stage: Stage, work: Work, recorded: StageResult) -> list[str]:
+    """Return the `table partition` of a recorded result whose rows in the lake have another digest than the record says."""
+    read_back = getattr(stage, "read_back", None)
+    if read_back is None or recorded.state not in ("done", "blocked"):
+        return []
+    return sorted(f"{one.table} {one.key}" for one in read_back(work, recorded) if one.recorded != one.found)
 
 
 def _refuse(work: Work, stage: Stage, error: EvergreenError, clock: float) -> None:

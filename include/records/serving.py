@@ -109,7 +109,7 @@ class ServingRecords:
         judged_generation: int | None = None,
         session: Session | None = None,
     ) -> Route:
-        """Change champion, previous, challenger, step, weight or salt by compare-and-set; see `releases.change`.
+        """Change champion, previous, challenger, step, weight or salt by compare-and-set; see `routes.change`.
 
         A refusal is audited too (as `<action>.refused`), unless it happens in a transaction of the caller's.
 
@@ -139,14 +139,14 @@ class ServingRecords:
         expect_generation: int | None = None,
         of: Literal["champion", "challenger"] = "champion",
     ) -> Route:
-        """Go back to the last good champion, or drop the challenger, and hold the digest; see `releases.rollback`."""
+        """Go back to the last good champion, or drop the challenger, and hold the digest; see `routes.rollback`."""
         return self._route_change(
             lambda session, once: routes.rollback(session, use_case, entry=once, expect_generation=expect_generation, of=of),
             entry,
         )
 
     def lift_hold(self, use_case: str, digest: str, *, entry: AuditEntry, expect_generation: int | None = None) -> Route:
-        """Lift the hold on a digest, as a person decided; see `releases.lift`."""
+        """Lift the hold on a digest, as a person decided; see `routes.lift`."""
         return self._route_change(
             lambda session, once: routes.lift(session, use_case, digest, entry=once, expect_generation=expect_generation), entry
         )

@@ -62,7 +62,7 @@ async def read_json_body(scope: Scope, receive: Receive) -> bytes:
     """Return the body of a JSON request.
 
     Raises:
-        Refusal: 415 for another media type or an encoded body, 413 above MAX_BYTES, declared or streamed.
+        Refusal: 415 for another media type or an encoded body, 413 above MAX_BODY, declared or streamed.
         Disconnected: the client left.
     """
     media = header(scope, b"content-type")

@@ -223,7 +223,7 @@ def test_many_rows_need_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_as_good_as_the_yardstick_is_not_better() -> None:
     for value, outcome in ((0.0, "fail"), (1e-9, "pass"), (-0.1, "fail"), (math.nan, "hold")):
-        assert gate.above("AUC over the logistic yardstick", value, 0.0).outcome == outcome
+        assert gate.above("over_baseline", "AUC over the logistic yardstick", value, 0.0).outcome == outcome
     labels, first, _ = sample()
     area = metrics.auc(labels, first)
     checks, _ = gate.absolute(labels, first, area, Gates(min_rows=1))

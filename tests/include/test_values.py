@@ -45,7 +45,7 @@ def judged(column: dict[str, Any], texts: list[str | None], **more: Any) -> list
     )
     with connect() as con:
         con.register("raw", rows)
-        con.execute("CREATE TABLE __periods AS SELECT 'p' AS partition, TIMESTAMPTZ '2025-02-01' AS __as_of")
+        con.execute("CREATE TEMP TABLE __periods AS SELECT 'p' AS partition, TIMESTAMPTZ '2025-02-01' AS __as_of")
         zones = mixed_zones_query(of, set(rows.column_names), "raw")
         mixed = con.execute(zones).fetchall() if zones else []
         query = judged_query(of, set(rows.column_names), "raw", mixed)

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations on the connection that `include.records.records` hands over."""
+"""Alembic's entry: runs the migrations on the connection that `include.records.migrate` hands over."""
 
 from __future__ import annotations
 
