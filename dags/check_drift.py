@@ -33,7 +33,7 @@ def define(use_case: UseCase) -> None:
         **common(use_case, "check_drift", __doc__),
     )
     def check_drift() -> None:
-        judging(use_case, "drift", "check", emits=flow.drift)
+        judging(use_case, "check_drift", "check", emits=flow.drift)
 
     check_drift()
 

@@ -39,7 +39,7 @@ def define(use_case: UseCase) -> None:
     def deploy_model() -> None:
         @task
         def request() -> dict[str, Any]:
-            return run_stage("deployment", use_case.name, options={"phase": "request"})
+            return run_stage("deploy_model", use_case.name, options={"phase": "request"})
 
         tried = WaitForOperator(
             task_id="wait_for_node",
@@ -53,7 +53,7 @@ def define(use_case: UseCase) -> None:
 
         @task(outlets=[flow.champion])
         def finish() -> dict[str, Any]:
-            return run_stage("deployment", use_case.name, emits=flow.champion, options={"phase": "finish"})
+            return run_stage("deploy_model", use_case.name, emits=flow.champion, options={"phase": "finish"})
 
         request() >> tried >> finish()
 

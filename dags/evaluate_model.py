@@ -33,7 +33,7 @@ def define(use_case: UseCase) -> None:
         **common(use_case, "evaluate_model", __doc__),
     )
     def evaluate_model() -> None:
-        judging(use_case, "evaluation", "evaluate", emits=flow.judged)
+        judging(use_case, "evaluate_model", "evaluate", emits=flow.judged)
 
     evaluate_model()
 

@@ -64,7 +64,7 @@ def define(use_case: UseCase) -> None:
         @task(outlets=[flow.raw])
         def ingest(params: dict[str, Any] | None = None) -> dict[str, Any]:
             reason = (params or {}).get("restate")
-            return run_stage("ingestion", use_case.name, emits=flow.raw, options={"restate": reason} if reason else {})
+            return run_stage("ingest_data", use_case.name, emits=flow.raw, options={"restate": reason} if reason else {})
 
         period_over >> load_gap() >> ingest()
 

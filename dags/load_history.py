@@ -42,15 +42,15 @@ def define(use_case: UseCase) -> None:
     def load_history() -> None:
         @task
         def ingest() -> dict[str, Any]:
-            return load_stage("ingestion", use_case.name)
+            return load_stage("ingest_data", use_case.name)
 
         @task
         def validate() -> dict[str, Any]:
-            return load_stage("validation", use_case.name)
+            return load_stage("validate_data", use_case.name)
 
         @task
         def materialize() -> dict[str, Any]:
-            return load_stage("features", use_case.name)
+            return load_stage("materialize_features", use_case.name)
 
         ingest() >> validate() >> materialize()
 

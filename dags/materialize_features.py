@@ -37,9 +37,9 @@ def define(use_case: UseCase) -> None:
     def materialize_features() -> None:
         @task(outlets=[flow.features])
         def materialize() -> dict[str, Any]:
-            return run_stage("features", use_case.name, emits=flow.features)
+            return run_stage("materialize_features", use_case.name, emits=flow.features)
 
-        wait_for_inputs(use_case, "features") >> materialize()
+        wait_for_inputs(use_case, "materialize_features") >> materialize()
 
     materialize_features()
 

@@ -36,11 +36,11 @@ def define(use_case: UseCase) -> None:
     def package_model() -> None:
         @task(outlets=[flow.bento])
         def package() -> None:
-            leave_out("announce", run_stage("bento", use_case.name, emits=flow.bento))
+            leave_out("announce", run_stage("package_model", use_case.name, emits=flow.bento))
 
         @task(outlets=[flow.bento], trigger_rule="none_failed")
         def announce() -> dict[str, Any]:
-            return announce_result("bento", use_case.name, emits=flow.bento)
+            return announce_result("package_model", use_case.name, emits=flow.bento)
 
         package() >> announce()
 

@@ -38,9 +38,9 @@ def define(use_case: UseCase) -> None:
     def train_model() -> None:
         @task(outlets=[flow.candidate])
         def train() -> dict[str, Any]:
-            return run_stage("training", use_case.name, emits=flow.candidate)
+            return run_stage("train_model", use_case.name, emits=flow.candidate)
 
-        wait_for_inputs(use_case, "training") >> train()
+        wait_for_inputs(use_case, "train_model") >> train()
 
     train_model()
 

@@ -37,9 +37,9 @@ def define(use_case: UseCase) -> None:
     def validate_data() -> None:
         @task(outlets=[flow.curated])
         def validate() -> dict[str, Any]:
-            return run_stage("validation", use_case.name, emits=flow.curated)
+            return run_stage("validate_data", use_case.name, emits=flow.curated)
 
-        wait_for_inputs(use_case, "validation") >> validate()
+        wait_for_inputs(use_case, "validate_data") >> validate()
 
     validate_data()
 

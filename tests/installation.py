@@ -17,8 +17,8 @@ from include.pipeline import runner
 from include.point_in_time import partitions
 from include.records.records import Mode, Records, StageResult, Target
 
-DATA_STAGES = ("ingestion", "validation", "features")
-TO_JUDGEMENT = (*DATA_STAGES, "training", "evaluation")
+DATA_STAGES = ("ingest_data", "validate_data", "materialize_features")
+TO_JUDGEMENT = (*DATA_STAGES, "train_model", "evaluate_model")
 CONTENT = re.compile(r"/(raw|quarantine|curated|features|labels)(/|@|$)")
 
 

@@ -73,12 +73,12 @@ class Intake(Installation):
 
     def ingest(self, key: str = "2026-01-01", at: datetime | None = None, **options: Any) -> runner.Report:
         """Ingest one partition, at some moment or in its own night."""
-        return self.run("ingestion", key, options=options, started=at or self.night(key))
+        return self.run("ingest_data", key, options=options, started=at or self.night(key))
 
     def validate(self, key: str = "2026-01-01") -> runner.Report:
         """Ingest and validate one partition."""
         self.ingest(key)
-        return self.run("validation", key)
+        return self.run("validate_data", key)
 
     def raw(self, key: str, source: str = "orders") -> list[dict[str, Any]]:
         """Return the raw rows of a partition."""

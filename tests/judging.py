@@ -103,8 +103,8 @@ class Bench:
 
     def judged(self, key: str, mode: Mode = "live") -> dict[str, Any]:
         """Train and judge a partition and return the evaluation's outputs."""
-        self.run("training", key, mode)
-        return self.run("evaluation", key, mode).outputs
+        self.run("train_model", key, mode)
+        return self.run("evaluate_model", key, mode).outputs
 
     def model(self, key: str) -> Model:
         """Return the newest model of a partition."""
@@ -112,7 +112,7 @@ class Bench:
 
     def result_counts(self, key: str) -> dict[str, Any]:
         """Return the counts of a partition's training."""
-        result = self.records.result(NAME, key, "training")
+        result = self.records.result(NAME, key, "train_model")
         assert result is not None
         counts: dict[str, Any] = result.outputs["counts"]
         return counts
@@ -172,11 +172,11 @@ class Bench:
                 labels = digest(self.lake.read(stored.table(self.lake, f"{NAME}/labels"), keys=[key]), sort_by=order)
                 rows = digest(self.lake.read(view.table(NAME), keys=[key]), sort_by=order)
                 made = {"table": view.table(NAME), "version": view.version, "rows": ROWS, "digest": rows}
-                session.merge(result("validation", key, {"verdict": "pass", "sources": {}, "labels": {"digest": labels}}))
-                before = self.records.result(NAME, key, "features")
+                session.merge(result("validate_data", key, {"verdict": "pass", "sources": {}, "labels": {"digest": labels}}))
+                before = self.records.result(NAME, key, "materialize_features")
                 known = {} if before is None else before.outputs["feature_sets"]
                 sets = {"feature_sets": {**known, current.version: {view.name: made}}, "current": current.version}
-                session.merge(result("features", key, sets))
+                session.merge(result("materialize_features", key, sets))
 
 
 def simulate(days: int, seed: int) -> dict[str, Any]:

@@ -123,11 +123,11 @@ class Desk:
         opponent = Opponent(NAME, model.model_digest, "live", route.champion, route.generation, model.partition, at)
         self.records.record_opponent(opponent, again=again)
         outputs = {"verdict": verdict, "reasons": [] if verdict == "pass" else ["AUC too low"], "version": model.version}
-        self.record("evaluation", model.partition, outputs, digest=f"{model.model_digest}/{verdict}")
+        self.record("evaluate_model", model.partition, outputs, digest=f"{model.model_digest}/{verdict}")
 
     def package(self, model: Model) -> None:
         """Record that a model is packaged, without a Bento."""
-        self.record("bento", model.partition, {"bento_tag": "none:none"}, digest=model.model_digest)
+        self.record("package_model", model.partition, {"bento_tag": "none:none"}, digest=model.model_digest)
 
     def record(self, stage: str, key: str, outputs: dict[str, Any], *, digest: str, state: str = "done") -> None:
         """Record a result of a stage."""
@@ -163,9 +163,9 @@ class Desk:
 
     def deploy(self, key: str = FIRST, **options: Any) -> Outcome:
         """Release a partition's candidate and record that; the registry is left out."""
-        with self.work("deployment", key, **options) as work:
+        with self.work("deploy_model", key, **options) as work:
             outcome = deploy_model.compute(work)
-        self.record("deployment", key, outcome.outputs, digest=outcome.digest, state=outcome.state)
+        self.record("deploy_model", key, outcome.outputs, digest=outcome.digest, state=outcome.state)
         return outcome
 
     def record_route(self, **changes: int | None) -> int:

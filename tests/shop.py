@@ -117,7 +117,7 @@ class Shop:
             self.lake.replace(stored, key, table)
             told = {"table": stored, "curated_digest": digest(table, sort_by=["event_timestamp"]), "rows": len(table)}
             sources[name] = told
-        self.record("validation", key, state, {"sources": sources})
+        self.record("validate_data", key, state, {"sources": sources})
 
     def record(self, stage: str, key: str, state: str, outputs: dict[str, Any]) -> None:
         """Record a stage's result."""
@@ -132,7 +132,7 @@ class Shop:
     def run(self, day: int, mode: Mode = "backfill", **options: Any) -> runner.Report:
         """Run the features stage for a day."""
         self.ask(day, mode)
-        return runner.run("features", "shop", self.key(day), settings=self.settings, **options)
+        return runner.run("materialize_features", "shop", self.key(day), settings=self.settings, **options)
 
     def ask(self, day: int, mode: Mode = "backfill") -> None:
         """Record that a day is wanted."""

@@ -36,6 +36,7 @@ from include.cli.context import (
 )
 from include.config.no_telemetry import QUIET
 from include.errors import ConfigError, EvergreenError, MissingPartition, SourceError
+from include.pipeline.flow import DATA_STAGES, UP_TO_JUDGED
 
 if TYPE_CHECKING:
     from include.config.settings import Settings
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 UNEXPECTED = 70
-UP_TO_JUDGED = ("ingestion", "validation", "features", "training", "evaluation")
-DATA_STAGES = ("ingestion", "validation", "features")
 TOLD = 20  # runs of which more is said than a line of the table
 COLUMNS = ("partition", "stage", "state", "seconds", "digest", "reason")
 
@@ -122,7 +121,7 @@ def run(
     for name in STAGES if stage == "all" else (stage,):
         going = [key for key in keys if _goes_on(name, reports, key)]
         try:
-            reports += _run_stage(name, case, going, settings, force=force, options=options if name == "ingestion" else {})
+            reports += _run_stage(name, case, going, settings, force=force, options=options if name == "ingest_data" else {})
         except EvergreenError:
             _show(reports)  # what was found before is worth seeing, whatever this stage refuses
             raise
@@ -232,7 +231,7 @@ def _run_stage(
 
 def _goes_on(stage: str, reports: Sequence[Report], key: str) -> bool:
     """Tell whether the chain goes on for a key: no stage before has stopped it; drift follows the judgement."""
-    before = [report for report in reports if report.key == key and (stage != "drift" or report.stage in UP_TO_JUDGED)]
+    before = [report for report in reports if report.key == key and (stage != "check_drift" or report.stage in UP_TO_JUDGED)]
     return all(report.state == "done" for report in before)
 
 

@@ -60,7 +60,7 @@ def backfill(
             raise ConfigError(f"{dag} is paused, so a backfill would not run; unpause it in Airflow's UI first")
         ask(f"Backfill these {len(keys)} partition(s) of {case.name}?", yes=yes)
         if load:
-            api.trigger(f"{case.name}__load_history", conf={"first": load["features"][0], "last": before})
+            api.trigger(f"{case.name}__load_history", conf={"first": load["materialize_features"][0], "last": before})
             api.pause(f"{case.name}__load_history", False)
         number = api.backfill(
             dag, keys[0], keys[-1], max_active_runs=at_once, backwards=backwards, reprocess="completed" if again else "none"

@@ -67,7 +67,7 @@ def _arrived(records: Records, use_case: str, keys: Sequence[str]) -> None:
     """Say which of the shown partitions took or left late rows, and since when static versions are observed."""
     from include.ingestion import ingest_data
 
-    ingested = records.results(use_case, stage="ingestion")
+    ingested = records.results(use_case, stage="ingest_data")
     for result in ingested:
         if result.key in keys and result.state == "done":
             for text in ingest_data.told(result.outputs.get("sources", {})):

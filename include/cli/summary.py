@@ -10,7 +10,9 @@ from include.pipeline.runner import Report
 
 def told(report: Report) -> Iterator[str]:
     """Yield lines about one run, from what it recorded."""
-    lines = {"training": _training, "evaluation": _evaluation, "drift": _drift, "deployment": _deployment}.get(report.stage)
+    lines = {"train_model": _training, "evaluate_model": _evaluation, "check_drift": _drift, "deploy_model": _deployment}.get(
+        report.stage
+    )
     if lines is not None and report.outputs:
         for line in lines(report.outputs):
             yield f"{report.stage} {report.key}: {line}"

@@ -37,7 +37,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-NAME = "deployment"
+NAME = "deploy_model"
 FIELDS: tuple[str, ...] = ()
 LIBRARIES: tuple[str, ...] = ()
 MEMO = False
@@ -61,7 +61,7 @@ class Candidate:
 def reads(work: Work) -> list[Read]:
     """Return the verdict and the package of the partition."""
     found = []
-    for stage in ("evaluation", "bento"):
+    for stage in ("evaluate_model", "package_model"):
         result = work.result(stage)
         if result is None or result.state == "failed":
             raise MissingPartition(
@@ -117,10 +117,10 @@ def decide(work: Work) -> Candidate | Outcome:
         return _nothing("skipped", f"{key} is recorded as {work.mode}: it is judged, never released")
     if work.target != "deployed":
         return _nothing("skipped", f"{key} has the target {work.target}, not deployed")
-    refusal = not_passed(work.result("evaluation"))
+    refusal = not_passed(work.result("evaluate_model"))
     if refusal is not None:
         return _nothing("skipped", refusal)
-    packaged = work.result("bento")
+    packaged = work.result("package_model")
     if packaged is None or packaged.state != "done":
         return _nothing("skipped", f"it is not packaged: {packaged.reason if packaged else 'the bento stage has not run'}")
     return _decide_against(work, judged_model(work), work.records.route(name))
@@ -150,7 +150,7 @@ def _decide_against(work: Work, model: Model, route: Route) -> Candidate | Outco
     if route.champion != judged.opponent:
         raise Conflict(
             f"{name} {key}: model {model.version} was judged against {_named(judged.opponent)}, but {_named(route.champion)}"
-            f" serves; judge it again: `evergreen run evaluation --use-case {name} --partition {key}`",
+            f" serves; judge it again: `evergreen run evaluate_model --use-case {name} --partition {key}`",
             judge_again=(model.version, route.generation),
         )
     return judged
@@ -220,7 +220,7 @@ def _await_nodes(work: Work, seconds: float) -> None:
 
 def _judged(work: Work, model: Model) -> Candidate:
     """Return the candidate as the partition's verdict has it, or as the digest's first live judgement has it."""
-    evaluation = work.result("evaluation")
+    evaluation = work.result("evaluate_model")
     outputs = evaluation.outputs if evaluation is not None else {}
     if "opponent" in outputs and outputs.get("generation") is not None:
         return Candidate(model, outputs["opponent"], int(outputs["generation"]))

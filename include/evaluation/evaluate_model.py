@@ -1,4 +1,4 @@
-"""Stage `evaluation`: judge the partition's candidate on rows it never saw, against fixed limits and its opponent.
+"""Stage `evaluate_model`: judge the partition's candidate on rows it never saw, against fixed limits and its opponent.
 
 Inputs: the training stage's record, its training set, the opponent's bundle, training set and features. Outputs: a verdict
 (pass, fail or hold) with its reasons, an audit row, an HTML report; when live and passed, the model's state `challenger` and
@@ -37,7 +37,7 @@ from include.records.schema import json_digest
 from include.reports import page
 from include.training import leaks, splits
 
-NAME = "evaluation"
+NAME = "evaluate_model"
 FIELDS = ("gates", "entity", "label.max_censored", "training.seed")
 LIBRARIES = ("lightgbm", "numpy", "pyarrow")
 NOBODY = "none"
@@ -75,10 +75,10 @@ CLEAR = Standing("clear")
 
 def reads(work: Work) -> list[Read]:
     """Return the training's digest and numbers, the opponent with its features, the mode, and whether it may be released."""
-    (trained,) = work.need("training", [work.key])
+    (trained,) = work.need("train_model", [work.key])
     numbers = leaks.without_prose({name: trained.outputs.get(name) for name in JUDGED})
     found = [
-        Read("training", work.key, trained.digest),
+        Read("train_model", work.key, trained.digest),
         Read("mode", work.key, work.mode),
         Read("numbers", work.key, json_digest(numbers)),
     ]
@@ -95,7 +95,7 @@ def reads(work: Work) -> list[Read]:
 
 def compute(work: Work) -> Outcome:
     """Judge the candidate; record the verdict, its audit row and the opponent in one transaction."""
-    (trained,) = work.need("training", [work.key])
+    (trained,) = work.need("train_model", [work.key])
     version = trained.outputs.get("version")
     if version is None:
         reason = str(trained.outputs.get("reason") or "training gave no candidate")
@@ -116,7 +116,7 @@ def compute(work: Work) -> Outcome:
 
 def unread(work: Work, error: Exception) -> Outcome:
     """Return the judgement that was not reached, with the candidate and the opponent that it is about."""
-    (trained,) = work.need("training", [work.key])
+    (trained,) = work.need("train_model", [work.key])
     version = trained.outputs.get("version")
     model = None if version is None else _candidate(work, version)
     opponent = None if model is None else _opponent(work, model)
@@ -259,7 +259,9 @@ def _features_of(work: Work, against: Model, rows: pa.Table) -> list[Read]:
     theirs = feature_sets.recorded(work.records, work.use_case.name, against.feature_set)
     keys = frames.required_partitions(work.use_case, theirs, rows)
     results = {
-        row.key: row for row in work.records.results(work.use_case.name, stage="features", keys=keys) if row.state == "done"
+        row.key: row
+        for row in work.records.results(work.use_case.name, stage="materialize_features", keys=keys)
+        if row.state == "done"
     }
     gaps = all(source.gaps == "allow" for source in work.use_case.sources.values())
     found = []
@@ -274,7 +276,7 @@ def _features_of(work: Work, against: Model, rows: pa.Table) -> list[Read]:
 def _candidate(work: Work, version: int) -> Model:
     model = work.records.model(work.use_case.name, version)
     if model is None:
-        raise EvergreenError(f"{work.use_case.name} version {version} is not on record; run training for {work.key} again")
+        raise EvergreenError(f"{work.use_case.name} version {version} is not on record; run train_model for {work.key} again")
     return model
 
 

@@ -13,9 +13,9 @@ def judgement(work: Work) -> StageResult:
     Raises:
         MissingPartition: it is not judged.
     """
-    result = work.result("evaluation")
+    result = work.result("evaluate_model")
     if result is None or result.state != "unreadable":
-        (result,) = work.need("evaluation", [work.key])
+        (result,) = work.need("evaluate_model", [work.key])
     return result
 
 
@@ -36,7 +36,7 @@ def judged_model(work: Work) -> Model:
     Raises:
         ArtefactError: it is not on record.
     """
-    evaluation = work.result("evaluation")
+    evaluation = work.result("evaluate_model")
     version = evaluation.outputs.get("version") if evaluation is not None else None
     model = work.records.model(work.use_case.name, int(version)) if version is not None else None
     if model is None:

@@ -210,7 +210,9 @@ def held(records: Records, use_case: UseCase, feature_set: FeatureSet, keys: Seq
         MissingPartition: some do not; the message names the view, its version, the partitions and the command.
     """
     name = use_case.name
-    results = {row.key: row for row in records.results(name, stage="features", keys=list(keys)) if row.state == "done"}
+    results = {
+        row.key: row for row in records.results(name, stage="materialize_features", keys=list(keys)) if row.state == "done"
+    }
     gaps = all(source.gaps == "allow" for source in use_case.sources.values())
     absent = [] if gaps else [key for key in keys if key not in results]
     there = [results[key] for key in keys if key in results]

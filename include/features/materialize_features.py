@@ -1,4 +1,4 @@
-"""Stage `features`: one row an entity (snapshot) or a source row (event), for each view of each feature set that is needed.
+"""Stage `materialize_features`: one row an entity (snapshot) or a source row (event), for each view that is needed.
 
 Inputs: curated sources of the view's lookback, as known before `as_of`. Outputs: lake tables `features/<view>@<version>`,
 and when live the online rows. A partition's digest is that of the current feature set; feature sets of older models are
@@ -30,7 +30,7 @@ from include.point_in_time.queries import tables_in
 from include.point_in_time.views import AsOfViews, literal
 from include.records.records import StageResult
 
-NAME = "features"
+NAME = "materialize_features"
 FIELDS = ("cadence", "cut_off", "availability", "entity", "sources", "features", "label.source", "label.sql")
 LIBRARIES = ("duckdb", "pyarrow")
 CHUNK = 120
@@ -118,10 +118,10 @@ def _validated(work: Work, needed: Iterable[FeatureSet], used: Sequence[str]) ->
     ]
     keys = sorted(expected)
     if not all(use_case.sources[name].gaps == "allow" for name in used):
-        return work.need("validation", keys)
-    present = [work.result("validation", k) for k in keys]
+        return work.need("validate_data", keys)
+    present = [work.result("validate_data", k) for k in keys]
     done = [result for result in present if result is not None and result.state == "done"]
-    return [*done] if any(result.key == key for result in done) else work.need("validation", [key])
+    return [*done] if any(result.key == key for result in done) else work.need("validate_data", [key])
 
 
 def _in_this_version(work: Work, validated: Sequence[StageResult], used: Sequence[str]) -> None:
@@ -270,7 +270,7 @@ class _Loaded:
 
     def _versions(self, names: Iterable[str]) -> dict[str, set[str]]:
         """Return the versions of static sources that the partitions know; what a record does not tell is loaded whole."""
-        told = [result.outputs["sources"] if (result := work.result("validation")) else {} for work in self._works]
+        told = [result.outputs["sources"] if (result := work.result("validate_data")) else {} for work in self._works]
         found = {name: {facts.get(name, {}).get("version") for facts in told} for name in names}
         static = (name for name in found if self._use_case.sources[name].kind == "static")
         return {name: {str(version) for version in found[name]} for name in static if None not in found[name]}

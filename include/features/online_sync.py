@@ -120,7 +120,7 @@ def _recorded(work: Work, feature_set: FeatureSet) -> tuple[dict[str, str], list
     longest = REMEMBERED * min(max(view.ttl for view in feature_set.views), timedelta(days=100_000))
     keys = sorted({*partitions.lookback(use_case, work.key, longest), *required_at(use_case, feature_set, work.key)})
     held: dict[str, str] = {}
-    for result in work.records.results(use_case.name, stage="features", keys=keys):
+    for result in work.records.results(use_case.name, stage="materialize_features", keys=keys):
         made = feature_sets.made(result)
         if result.state == "done" and all(view.version in made for view in feature_set.views):
             held[result.key] = combine([made[view.version]["digest"] for view in feature_set.views])

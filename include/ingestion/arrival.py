@@ -160,7 +160,7 @@ def _limit(use_case: UseCase, name: str, owner: Period) -> datetime:
 
 def is_newest(work: Work) -> bool:
     """Tell whether this is the run that takes what is late or new: of the newest complete partition, not recorded yet."""
-    recorded = work.result("ingestion")
+    recorded = work.result("ingest_data")
     closed = recorded is not None and recorded.state == "done"
     return not closed and partitions.newest_complete(work.use_case, work.started) == work.key
 

@@ -1,4 +1,4 @@
-"""Stage `ingestion`: the rows of every source that arrived in `[arrival_start, as_of)`, as received, into `raw/<source>`.
+"""Stage `ingest_data`: the rows of every source that arrived in `[arrival_start, as_of)`, as received, into `raw/<source>`.
 
 Rows in = rows out: `arrival` says to which partition each row belongs. The first successful ingest is the record: equal
 rows change nothing. Rows that come later (`late`) are left to the newest partition and named, or refused where the
@@ -34,7 +34,7 @@ from include.point_in_time.partitions import Period
 from include.records.audit import AuditEntry
 from include.records.records import StageResult
 
-NAME = "ingestion"
+NAME = "ingest_data"
 FIELDS = ("cadence", "cut_off", "history", "sources")
 LIBRARIES = ("duckdb", "numpy", "pyarrow")
 CHUNK_ROWS = 1_500_000
@@ -356,7 +356,8 @@ def _restated(work: Work, before: dict[str, Facts], facts: dict[str, Facts], fre
         static = "".join(f" --source {name}" for name in refused if work.use_case.sources[name].kind == "static")
         raise RestatementRefused(
             f"{work.use_case.name} {work.key} is recorded with other rows ({shown}). The record stands. To take the new rows, "
-            f"say why: `evergreen run ingestion --use-case {work.use_case.name} --partition {work.key} --restate REASON{static}`"
+            f"say why: `evergreen run ingest_data --use-case {work.use_case.name} --partition {work.key} "
+            f"--restate REASON{static}`"
         )
     sources: dict[str, Any] = {}
     for name in changed:

@@ -195,7 +195,7 @@ def own(rows: pa.Table) -> pa.Array:
 
 def recorded(name: str, work: Work) -> dict[str, Facts]:
     """Return what each partition that is ingested recorded of a source that it expects."""
-    done = [result for result in results(work, "ingestion") if result.state == "done"]
+    done = [result for result in results(work, "ingest_data") if result.state == "done"]
     facts = {result.key: result.outputs.get("sources", {}).get(name) for result in done}
     return {key: fact for key, fact in facts.items() if fact is not None and fact.get("expected", True)}
 

@@ -68,7 +68,7 @@ def take(name: str, work: Work, read: Callable[[], Delivery]) -> tuple[Facts, pa
         keys = [key for key in known if known[key]["version"] == version]
         raise SourceError(
             f"{work.use_case.name}: version {version} of {name} is lost from the lake, and the source has another content now; "
-            f"put its content back, or accept this one: `evergreen run ingestion --use-case {work.use_case.name} "
+            f"put its content back, or accept this one: `evergreen run ingest_data --use-case {work.use_case.name} "
             f"--partition {min(keys, default=work.key)} --restate REASON --source {name}`"
         )
     source = work.use_case.sources[name]
@@ -138,7 +138,7 @@ def _plain(fact: Facts) -> Facts:
 
 
 def _known(name: str, work: Work) -> dict[str, Facts]:
-    done = [result for result in results(work, "ingestion") if result.state == "done"]
+    done = [result for result in results(work, "ingest_data") if result.state == "done"]
     found = {result.key: result.outputs["sources"][name] for result in done if name in result.outputs["sources"]}
     return {key: fact for key, fact in found.items() if "version" in fact}
 

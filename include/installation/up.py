@@ -26,7 +26,7 @@ from include.installation.services import descriptions
 from include.installation.supervisor import Stopped, Supervisor, migrate
 from include.orchestration.airflow_api import ACTIVE, AirflowApi, Run
 from include.pipeline import history, runner
-from include.pipeline.flow import CHAIN, DAG_OF
+from include.pipeline.flow import STAGES
 from include.point_in_time import partitions
 from include.records.records import Records, StageResult
 
@@ -107,7 +107,7 @@ def upgraded(settings: Settings, now: datetime) -> list[str]:
         try:
             use_case = find(path.stem, settings.usecase_dirs)
             newest = partitions.newest_complete(use_case, now)
-            keys = runner.outdated("validation", use_case, newest, settings, records) if newest else []
+            keys = runner.outdated("validate_data", use_case, newest, settings, records) if newest else []
         except EvergreenError:
             continue  # whoever runs it is told
         if keys:
@@ -159,7 +159,7 @@ class MainJob:
         Raises:
             Unavailable: it does not; the message has the import errors.
         """
-        wanted = {self.dag(name) for name in (*DAG_OF.values(), "load_history")}
+        wanted = {self.dag(name) for name in (*STAGES, "load_history")}
         deadline = time.monotonic() + 90
         while missing := wanted - self.api.dag_ids(self.use_case.name):
             if time.monotonic() > deadline:
@@ -172,8 +172,10 @@ class MainJob:
         plan = self._history_to_load()
         if plan is None:
             return
-        say(f"loading the history of {self.use_case.name}, {plan['ingestion'][0]} to {plan['ingestion'][-1]}, in one pass")
-        run = self.api.trigger(self.dag("load_history"), conf={"first": plan["features"][0], "last": plan["features"][-1]})
+        say(f"loading the history of {self.use_case.name}, {plan['ingest_data'][0]} to {plan['ingest_data'][-1]}, in one pass")
+        run = self.api.trigger(
+            self.dag("load_history"), conf={"first": plan["materialize_features"][0], "last": plan["materialize_features"][-1]}
+        )
         self.api.pause(self.dag("load_history"), False)
         self._follow_tasks(run)
 
@@ -250,7 +252,7 @@ class MainJob:
     def _ends(self) -> StageResult | None:
         """Return the record of the release, if the partition is live and got so far."""
         row = self.records.partition(self.use_case.name, self.newest)
-        result = self.records.result(self.use_case.name, self.newest, "deployment")
+        result = self.records.result(self.use_case.name, self.newest, "deploy_model")
         return result if row is not None and row.mode == "live" and result is not None and result.state != "failed" else None
 
     def _is_scheduled(self) -> bool:
@@ -285,7 +287,7 @@ class MainJob:
         Raises:
             NotDeployed: a run failed, or nothing moves any more.
         """
-        waiting = {(DAG_OF[stage], key) for key in keys for stage in (*CHAIN, "drift")}
+        waiting = {(stage, key) for key in keys for stage in STAGES}
         moved = time.monotonic()
         while waiting:
             runs = self.api.runs(prefix=f"{self.use_case.name}__", after=since)
@@ -322,7 +324,7 @@ class MainJob:
 
     def _told(self) -> str:
         """Return what the newest partition came to, in words."""
-        result = self.records.result(self.use_case.name, self.newest, "deployment")
+        result = self.records.result(self.use_case.name, self.newest, "deploy_model")
         if result is None:
             return "it was not released"
         route = self.records.route(self.use_case.name)

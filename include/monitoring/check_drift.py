@@ -1,4 +1,4 @@
-"""Stage `drift`: population stability of every feature of all entities against a reference that is never its own rows.
+"""Stage `check_drift`: population stability of every feature of all entities against a reference that is never its own rows.
 
 The reference is the sample that training kept of the opponent's features at its own `as_of`, if that is of an older
 partition; otherwise the partition before, marked so; with neither the verdict is a hold. Views of grain event compare
@@ -37,7 +37,7 @@ from include.predictions import import_segments
 from include.records.audit import AuditEntry
 from include.records.records import Model
 
-NAME = "drift"
+NAME = "check_drift"
 FIELDS = (
     "cadence", "cut_off", "availability", "history.first", "entity", "features", "label.source", "label.sql",
     "training.window", "monitoring",
@@ -85,7 +85,7 @@ def reads(work: Work) -> list[Read]:
         MissingPartition: the partition is not judged, or its features are not there.
     """
     judged = judgement(work)
-    found = [Read("evaluation", work.key, judged.digest)]
+    found = [Read("evaluate_model", work.key, judged.digest)]
     reference = choose(work)
     if reference is None:
         return found
@@ -96,7 +96,7 @@ def reads(work: Work) -> list[Read]:
             feature_sets.held(work.records, work.use_case, snapshots, needed)
     if reference.model is not None:
         found.append(Read("model", reference.key, reference.model.model_digest))
-    for result in work.records.results(work.use_case.name, stage="features", keys=_feature_keys(work, reference)):
+    for result in work.records.results(work.use_case.name, stage="materialize_features", keys=_feature_keys(work, reference)):
         made = result.outputs.get("feature_sets", {}).get(reference.feature_set.version, {})
         found += [Read(f"features/{view}@{one['version']}", result.key, one["digest"]) for view, one in made.items()]
     return found
@@ -141,14 +141,14 @@ def judge(found: Mapping[str, Stability], limit: float) -> tuple[str, list[str]]
 def choose(work: Work) -> Reference | None:
     """Return the reference of a partition, or None where there is neither an older opponent nor a partition before."""
     name = work.use_case.name
-    (own,) = work.need("features", [work.key])
+    (own,) = work.need("materialize_features", [work.key])
     judged = judgement(work)
     version = judged.outputs.get("opponent")
     model = None if version is None else work.records.model(name, version)
     if model is not None and model.partition < work.key and model.feature_set in own.outputs["feature_sets"]:
         return Reference(model.partition, feature_sets.recorded(work.records, name, model.feature_set), model)
     before = partitions.earlier(work.use_case, work.key)
-    result = work.result("features", before) if before else None
+    result = work.result("materialize_features", before) if before else None
     current = feature_sets.current(work.use_case)
     if before is None or result is None or result.state != "done" or current.version not in result.outputs["feature_sets"]:
         return None

@@ -24,6 +24,7 @@ from include.lake.sql import connect, quote
 from include.lake.tables import Lake
 from include.pipeline import runner
 from include.pipeline.engines import translated
+from include.pipeline.flow import DATA_STAGES
 from include.point_in_time import partitions
 from include.point_in_time.curated import EVENT, label_schema, label_table
 from include.records.records import Records, StageResult
@@ -32,7 +33,6 @@ from include.training import leaks
 HEAD, SAMPLE = 5, 20_000
 PERIODS = 30  # partitions of decisions to look at, besides what they look back on and wait for
 LINES = 12  # of the table of label rates
-STAGES = ("ingestion", "validation", "features")
 SHOWN = 3
 DAY = timedelta(days=1)
 ALWAYS = ("duplicates", "conflicts")
@@ -105,9 +105,9 @@ def sample(use_case: UseCase, newest: str) -> dict[str, list[str]]:
     back = timedelta(0) if use_case.label.sql is None else use_case.label.lookback
     ingested = partitions.lookback(use_case, validated, back)[0]
     return {
-        "ingestion": partitions.between(use_case, ingested, newest),
-        "validation": partitions.between(use_case, validated, newest),
-        "features": partitions.between(use_case, featured, decided),
+        "ingest_data": partitions.between(use_case, ingested, newest),
+        "validate_data": partitions.between(use_case, validated, newest),
+        "materialize_features": partitions.between(use_case, featured, decided),
     }
 
 
@@ -115,13 +115,13 @@ def _run(
     use_case: UseCase, settings: Settings, records: Records, asked: Mapping[str, list[str]]
 ) -> tuple[list[tuple[str, str]], list[str]]:
     """Run the data stages; return facts of what came in, and the refusals."""
-    now, whole = utc_now(), asked["ingestion"]
+    now, whole = utc_now(), asked["ingest_data"]
     problems: list[str] = []
     for key in whole:
         records.raise_partition(use_case.name, key, mode="backfill", target="data", actor="check", at=now)
     facts = [("partitions", f"{len(whole)}, {whole[0]} to {whole[-1]}")]
     stopped: set[str] = set()
-    for stage in STAGES:
+    for stage in DATA_STAGES:
         keys, done, failed = [key for key in asked[stage] if key not in stopped], 0, 0
         for report in runner.run_range(stage, use_case.name, keys, settings=settings, actor="check") if keys else ():
             if report.state == "done":
@@ -135,7 +135,7 @@ def _run(
             problems.append(f"{use_case.name}: {stage} of {failed - SHOWN} further partitions ends like that")
         if not done:
             raise EvergreenError("\n".join(problems) or f"{use_case.name}: {stage} gave nothing")
-    facts += _sources(use_case, records.results(use_case.name, stage="validation", keys=asked["validation"]))
+    facts += _sources(use_case, records.results(use_case.name, stage="validate_data", keys=asked["validate_data"]))
     return facts, problems
 
 
@@ -222,7 +222,11 @@ def _trainable(use_case: UseCase, newest: str, rows: pa.Table, rate: float) -> s
     each = len(rows) / max(1, len(partitions.between(use_case, first, last)))
     rarer = min(rate, 1 - rate) * (use_case.training.split.evaluation or 1.0)
     wanted = -(-use_case.gates.min_rows // rarer)
-    key = first if sample(use_case, newest)["features"][0] == use_case.history.first.isoformat() else str(use_case.history.first)
+    key = (
+        first
+        if sample(use_case, newest)["materialize_features"][0] == use_case.history.first.isoformat()
+        else str(use_case.history.first)
+    )
     # what is rare may need more partitions than the history has: they are counted as if it went on
     on = use_case.model_copy(update={"history": use_case.history.model_copy(update={"last": None})})
     for _ in range(min(int(wanted // each), 4_000)):

@@ -6,16 +6,7 @@ from typing import NamedTuple
 
 from airflow.sdk import Asset
 
-FLOW = {
-    "raw": "ingest_data",
-    "curated": "validate_data",
-    "features": "materialize_features",
-    "candidate": "train_model",
-    "judged": "evaluate_model",
-    "bento": "package_model",
-    "champion": "deploy_model",
-    "drift": "check_drift",
-}
+from include.pipeline.flow import ASSETS
 
 
 class Assets(NamedTuple):
@@ -38,4 +29,4 @@ def uri(use_case: str, name: str) -> str:
 
 def assets_of(use_case: str) -> Assets:
     """Return the assets of a use case."""
-    return Assets(**{name: Asset(name=f"{use_case}.{name}", uri=uri(use_case, name), group="evergreen") for name in FLOW})
+    return Assets(**{name: Asset(name=f"{use_case}.{name}", uri=uri(use_case, name), group="evergreen") for name in ASSETS})

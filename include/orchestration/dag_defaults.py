@@ -16,6 +16,7 @@ from include.config.use_case import UseCase
 from include.config.use_case_file import files, find
 from include.errors import ConfigError, Conflict, SourceError
 from include.orchestration.callbacks import on_failure
+from include.pipeline.flow import RELEASING
 from include.point_in_time import partitions
 
 if TYPE_CHECKING:
@@ -50,7 +51,6 @@ DEFAULT_ARGS: dict[str, Any] = {
 }
 LEASE_WAIT = 120.0
 NICENESS = 10
-RELEASING = ("bento", "deployment")
 TOLD = ("verdict", "version", "bento_tag", "champion")
 
 

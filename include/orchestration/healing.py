@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from include.clock import utc_now
+from include.pipeline.flow import ASSET_BEFORE
 from include.pipeline.status import Row
 
 if TYPE_CHECKING:
@@ -19,16 +20,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LIMIT = 10
-# The stage that is missing -> the asset whose event starts its DAG.
-ASSET_BEFORE = {
-    "validation": "raw",
-    "features": "curated",
-    "training": "features",
-    "evaluation": "candidate",
-    "bento": "judged",
-    "deployment": "bento",
-    "drift": "judged",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +77,7 @@ def judge_again(settings: Settings, use_case: str, key: str, error: Conflict, *,
     if any(entry.once == once for entry in records.entries(use_case, action="release.judge_again", subject=key)):
         return False
     with AirflowApi(settings) as api:
-        api.emit(f"evergreen://{use_case}/{ASSET_BEFORE['evaluation']}", key, {"judge_again": version})
+        api.emit(f"evergreen://{use_case}/{ASSET_BEFORE['evaluate_model']}", key, {"judge_again": version})
     details = {"version": version, "generation": generation, "reason": str(error)}
     records.append(AuditEntry("release.judge_again", use_case, key, actor, details, utc_now(), once))
     log.info("%s %s: %s; the candidate is judged again", use_case, key, error)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from include.pipeline.flow import CHAIN, DAG_OF, GOAL, upstream
+from include.pipeline.flow import CHAIN, GOAL, upstream
 
 ACTIVE = ("queued", "running")
 TERMINAL = ("failed", "blocked", "held", "skipped")
@@ -56,7 +56,7 @@ def is_coming(
     loaded (target data) emits nothing, so it moves on only while `load_history` or the intake of a later key loads it.
     """
     before = upstream(stage)
-    dags = {DAG_OF[name] for name in before} | {"load_history"}
+    dags = {*before, "load_history"}
     about = [run for run in runs if run.dag in dags and run.covers(key)]
     if any(run.state in ACTIVE for run in about):
         return True
@@ -68,9 +68,9 @@ def is_coming(
         return False
     if CHAIN.index(GOAL[target]) < CHAIN.index(following):
         return False
-    if target == "data" and not any(run.dag == DAG_OF["ingestion"] and run.state in ACTIVE and run.first > key for run in runs):
+    if target == "data" and not any(run.dag == "ingest_data" and run.state in ACTIVE and run.first > key for run in runs):
         return False
-    ended = [run.ended for run in about if run.dag == DAG_OF[done[-1]] and run.state == "success" and run.ended]
+    ended = [run.ended for run in about if run.dag == done[-1] and run.state == "success" and run.ended]
     return any(now - moment < transit for moment in (recorded[done[-1]].finished, *ended))
 
 

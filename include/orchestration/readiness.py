@@ -18,7 +18,7 @@ from include.errors import EvergreenError, MissingPartition, Unavailable
 from include.lake.tables import Lake
 from include.orchestration.airflow_api import AirflowApi, Run
 from include.orchestration.pending import Recorded, SeenRun, hopeless, is_coming
-from include.pipeline.flow import DAG_OF, upstream
+from include.pipeline.flow import STAGES, upstream
 from include.pipeline.runner import stage_module
 from include.pipeline.stage import Work
 from include.point_in_time import partitions
@@ -105,7 +105,7 @@ def _is_coming(key: str, stage: str, use_case: UseCase, runs: list[SeenRun], rec
 
 def seen_runs(here: Settings, use_case: str, keys: tuple[str, ...]) -> list[SeenRun]:
     """Return Airflow's runs about these keys, and the active ones of `load_history`, over REST."""
-    stages = {f"{use_case}__{dag}": dag for dag in DAG_OF.values()}
+    stages = {f"{use_case}__{dag}": dag for dag in STAGES}
     with AirflowApi(here) as api:
         runs = api.runs(prefix=f"{use_case}__", states=("queued", "running"))
         if len(keys) <= 10:  # a wait for many is a wait for active ones

@@ -33,7 +33,7 @@ from include.records.records import Model
 
 log = logging.getLogger(__name__)
 
-NAME = "bento"
+NAME = "package_model"
 FIELDS: tuple[str, ...] = ("name",)
 LIBRARIES: tuple[str, ...] = ("bentoml", "lightgbm", "numpy")
 
@@ -70,15 +70,15 @@ class Package:
 
 def reads(work: Work) -> list[Read]:
     """Return the verdict, what the partition is meant for, and the code that is shipped."""
-    judged = work.result("evaluation")
+    judged = work.result("evaluate_model")
     if judged is None or judged.state == "failed":
         raise MissingPartition(
             f"{work.use_case.name}: evaluation is not done for {work.key}; "
-            f"run `evergreen run evaluation --use-case {work.use_case.name} --partition {work.key}`",
+            f"run `evergreen run evaluate_model --use-case {work.use_case.name} --partition {work.key}`",
             keys=(work.key,),
         )
     return [
-        Read("evaluation", work.key, judged.digest),
+        Read("evaluate_model", work.key, judged.digest),
         Read("partition", work.key, f"{work.mode}/{work.target}"),
         Read("serving code", work.key, code_digest()),
     ]
@@ -92,7 +92,7 @@ def compute(work: Work) -> Outcome:
     """
     reason = _reason_to_skip(work)
     if reason is not None:
-        judged = work.result("evaluation")  # the digest is over what decides, never over how it is said
+        judged = work.result("evaluate_model")  # the digest is over what decides, never over how it is said
         return Outcome("skipped", combine(["skipped", work.mode, work.target, judged.digest if judged else ""]), reason)
     model = judged_model(work)
     digest = "sha256:" + hashlib.sha256(f"{model.model_digest}|{code_digest()}".encode()).hexdigest()
@@ -167,7 +167,7 @@ def _reason_to_skip(work: Work) -> str | None:
         return f"{work.key} is recorded as {work.mode}: it is judged, never packaged"
     if work.target != "deployed":
         return f"{work.key} has the target {work.target}, not deployed"
-    return not_passed(work.result("evaluation"))
+    return not_passed(work.result("evaluate_model"))
 
 
 def _version(model_digest: str) -> str:

@@ -1,33 +1,54 @@
-"""The pipeline's order: its stages, the DAG and the entry module of each, and how far each target goes."""
+"""The pipeline's one table: order, entry module, assets and target of every stage; all else about the order is derived from it.
+
+A stage's name is that of its DAG. A new stage is one line here, a package with its entry, and a DAG file.
+"""
 
 from __future__ import annotations
 
-CHAIN = ("ingestion", "validation", "features", "training", "evaluation", "bento", "deployment")
-DAG_OF = {
-    "ingestion": "ingest_data",
-    "validation": "validate_data",
-    "features": "materialize_features",
-    "training": "train_model",
-    "evaluation": "evaluate_model",
-    "bento": "package_model",
-    "deployment": "deploy_model",
-    "drift": "check_drift",
-}
-# Loaded by name: the one arrow upwards that no import shows.
-ENTRY = {
-    "ingestion": "include.ingestion.ingest_data",
-    "validation": "include.validation.validate_data",
-    "features": "include.features.materialize_features",
-    "training": "include.training.train_model",
-    "evaluation": "include.evaluation.evaluate_model",
-    "bento": "include.packaging.package_model",
-    "deployment": "include.deployment.deploy_model",
-    "drift": "include.monitoring.check_drift",
-}
-STAGES = tuple(ENTRY)
-GOAL = {"data": "features", "judged": "evaluation", "deployed": "deployment"}
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A stage's place in the flow.
+
+    `module` is its entry, loaded by name: the one arrow upwards that no import shows. The event of the asset `takes` starts its
+    DAG, which emits `gives`. `target` is the lowest target of a partition for which it is wanted. Nothing of the chain waits
+    for a stage that is `beside` it.
+    """
+
+    name: str
+    module: str
+    takes: str | None
+    gives: str
+    target: str
+    beside: bool = False
+
+
+FLOW = (
+    Step("ingest_data", "include.ingestion.ingest_data", None, "raw", "data"),
+    Step("validate_data", "include.validation.validate_data", "raw", "curated", "data"),
+    Step("materialize_features", "include.features.materialize_features", "curated", "features", "data"),
+    Step("train_model", "include.training.train_model", "features", "candidate", "judged"),
+    Step("evaluate_model", "include.evaluation.evaluate_model", "candidate", "judged", "judged"),
+    Step("package_model", "include.packaging.package_model", "judged", "bento", "deployed"),
+    Step("deploy_model", "include.deployment.deploy_model", "bento", "champion", "deployed"),
+    Step("check_drift", "include.monitoring.check_drift", "judged", "drift", "judged", beside=True),
+)
+STAGES = tuple(step.name for step in FLOW)
+CHAIN = tuple(step.name for step in FLOW if not step.beside)
+DATA_STAGES = tuple(step.name for step in FLOW if step.target == "data")
+UP_TO_JUDGED = tuple(step.name for step in FLOW if step.target != "deployed" and not step.beside)
+RELEASING = tuple(step.name for step in FLOW if step.target == "deployed")
+ENTRY = {step.name: step.module for step in FLOW}
+ASSETS = {step.gives: step.name for step in FLOW}
+ASSET_BEFORE = {step.name: step.takes for step in FLOW if step.takes is not None}
+BESIDE = {step.name: ASSETS[step.takes] for step in FLOW if step.beside and step.takes is not None}  # and what it follows
+GOAL = {step.target: step.name for step in FLOW if not step.beside}  # the last stage of each target
 
 
 def upstream(stage: str) -> tuple[str, ...]:
     """Return the stages before one; never the stage itself, on which a wait could deadlock."""
-    return CHAIN[: CHAIN.index("bento" if stage == "drift" else stage)]
+    if stage in BESIDE:
+        return CHAIN[: CHAIN.index(BESIDE[stage]) + 1]
+    return CHAIN[: CHAIN.index(stage)]

@@ -13,12 +13,11 @@ from include.config.use_case import UseCase
 from include.config.use_case_file import find
 from include.errors import ConfigError, SourceError
 from include.pipeline import runner
+from include.pipeline.flow import DATA_STAGES
 from include.point_in_time import partitions
 from include.records.records import Records
 
 log = logging.getLogger(__name__)
-
-DATA_STAGES = ("ingestion", "validation", "features")
 
 
 def plan(use_case: UseCase, first: str | None, last: str | None, now: datetime) -> dict[str, list[str]]:
@@ -43,9 +42,9 @@ def plan(use_case: UseCase, first: str | None, last: str | None, now: datetime) 
     validated = partitions.lookback(use_case, keys[0], max(view.lookback for view in use_case.features.values()))[0]
     ingested = partitions.lookback(use_case, validated, use_case.label.lookback)[0]
     return {
-        "ingestion": partitions.between(use_case, ingested, end),
-        "validation": partitions.between(use_case, validated, end),
-        "features": keys,
+        "ingest_data": partitions.between(use_case, ingested, end),
+        "validate_data": partitions.between(use_case, validated, end),
+        "materialize_features": keys,
     }
 
 
@@ -103,7 +102,7 @@ def load(
 def gap(settings: Settings, use_case: str, key: str) -> list[str]:
     """Return the keys between the newest ingested partition before `key` and `key` itself; none on an empty installation."""
     described = find(use_case, settings.usecase_dirs)
-    done = Records.open(settings.records_address).results(use_case, stage="ingestion")
+    done = Records.open(settings.records_address).results(use_case, stage="ingest_data")
     before = [row.key for row in done if row.state == "done" and row.key < key]
     return partitions.between(described, max(before), key)[1:-1] if before else []
 

@@ -27,7 +27,7 @@ from include.errors import Busy, ConfigError, EvergreenError, MissingPartition
 from include.lake.tables import Lake, RehearsalLake
 from include.pipeline import declared, memo, provenance
 from include.pipeline.engines import Guarded
-from include.pipeline.flow import ENTRY, STAGES
+from include.pipeline.flow import DATA_STAGES, ENTRY, STAGES
 from include.pipeline.stage import Outcome, Read, State, Work, lost
 from include.pipeline.unseen import UNSEEN
 from include.point_in_time import partitions
@@ -36,7 +36,6 @@ from include.records.records import Lease, Partition, Records, StageResult
 
 log = logging.getLogger(__name__)
 
-DATA_STAGES = ("ingestion", "validation", "features")
 UNMEMOISED = ("failed", "unreadable")  # nothing was found: what rests on it never answers for a partition
 
 

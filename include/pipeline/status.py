@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from include.clock import utc_now
-from include.pipeline.flow import CHAIN, GOAL
+from include.pipeline.flow import BESIDE, CHAIN, GOAL
 from include.point_in_time.partitions import between, newest_complete
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 Kind = Literal["done", "running", "waiting", "refused", "stale", "missing"]
 
-BESIDE = {"drift": "evaluation"}  # stages that hang off the chain, and the one that they follow
 PASSING = ("MissingPartition", "Unavailable", "Busy", "Conflict")  # errors that another try may not meet again
 
 
@@ -87,7 +86,7 @@ def rows(
     found = [_row(use_case, known[key], by_key.get(key, {}), running, digests) for key in known]
     fill = "evergreen load-history {0} --from {1} --to {1}"
     gaps = [
-        Row(key, "missing", "ingestion", f"never ingested; fill it: {fill.format(use_case, key)}")
+        Row(key, "missing", "ingest_data", f"never ingested; fill it: {fill.format(use_case, key)}")
         for key in expected
         if key not in known
     ]
@@ -110,8 +109,8 @@ def _restated_versions(by_key: Mapping[str, Mapping[str, RecordedResult]]) -> di
     facts = [
         (key, f"raw/{name}", fact)
         for key, stages in by_key.items()
-        if "ingestion" in stages
-        for name, fact in stages["ingestion"].outputs.get("sources", {}).items()
+        if "ingest_data" in stages
+        for name, fact in stages["ingest_data"].outputs.get("sources", {}).items()
         if "version" in fact
     ]
     newest: dict[tuple[str, str], Mapping[str, Any]] = {}
@@ -124,7 +123,7 @@ def _restated_versions(by_key: Mapping[str, Mapping[str, RecordedResult]]) -> di
 
 def _spread(use_case: str, by_key: Mapping[str, Mapping[str, RecordedResult]], digests: dict[tuple[str, str], str]) -> None:
     """Mark what was made from restated rows as restated too, stage after stage, so that what read it counts as stale."""
-    for stage in ("validation", "features"):
+    for stage in ("validate_data", "materialize_features"):
         for key, stages in by_key.items():
             if (result := stages.get(stage)) is not None and stale_reads(use_case, result, digests):
                 digests.update({(table, key): "stale" for table, _ in _tables(use_case, result)})
@@ -170,20 +169,20 @@ def _progress(target: str, stages: Mapping[str, RecordedResult]) -> tuple[Kind, 
     for stage in wanted:
         result = stages.get(stage)
         if result is None:
-            if stage == "features" and target == "data":  # loaded for the lookback of later days
+            if stage == "materialize_features" and target == "data":  # loaded for the lookback of later days
                 return "done", last, "no features of its own; `evergreen load-history` makes them"
             return "waiting", stage, f"for {stage}"
         if result.state == "failed":
             error = result.outputs.get("error")
-            if stage == "deployment" and error == "Conflict":  # another champion than it was judged against
-                return "waiting", "evaluation", result.reason
+            if stage == "deploy_model" and error == "Conflict":  # another champion than it was judged against
+                return "waiting", "evaluate_model", result.reason
             return ("waiting" if error in PASSING else "refused"), stage, result.reason
         if result.state == "unreadable":
             return "waiting", stage, f"unreadable, tried again: {result.reason}"
         if result.state != "done":
             return "refused", stage, result.reason or result.state
         last = stage
-        if stage == "evaluation" and verdict(result) != "pass":
+        if stage == "evaluate_model" and verdict(result) != "pass":
             reasons = result.outputs.get("reasons") or [result.reason or "no reason recorded"]
             beside = _beside(wanted, stages)
             return beside or ("refused", stage, f"{verdict(result)}: {'; '.join(map(str, reasons))}")
@@ -202,16 +201,16 @@ def _beside(wanted: Sequence[str], stages: Mapping[str, RecordedResult]) -> tupl
 def _tables(use_case: str, result: RecordedResult) -> list[tuple[str, str]]:
     """Return the lake tables (without the use case's name) that a result wrote, with their digests."""
     outputs = result.outputs
-    if result.stage == "ingestion":
+    if result.stage == "ingest_data":
         return [
             (f"raw/{name}", str(source["digest"])) for name, source in outputs.get("sources", {}).items() if "digest" in source
         ]
-    if result.stage == "validation":
+    if result.stage == "validate_data":
         sources = outputs.get("sources", {}).items()
         found = [(f"curated/{name}", str(source["curated_digest"])) for name, source in sources if "curated_digest" in source]
         labels = outputs.get("labels") or {}
         return found + ([("labels", str(labels["digest"]))] if "digest" in labels else [])
-    if result.stage == "features":
+    if result.stage == "materialize_features":
         sets = outputs.get("feature_sets", {}).values()
         return [(_plain(use_case, view["table"]), str(view["digest"])) for views in sets for view in views.values()]
     return []

@@ -124,7 +124,7 @@ def _model(records: Records, use_case: str, version: int | None) -> Model:
 
 
 def _need(records: Records, use_case: UseCase, feature_set: FeatureSet, key: str) -> None:
-    result = records.result(use_case.name, key, "features")
+    result = records.result(use_case.name, key, "materialize_features")
     fill = f"fill it with `evergreen run all --use-case {use_case.name} --partition {key}`"
     if result is None or result.state != "done":
         raise MissingPartition(f"{use_case.name}: the features of {key} are not computed; {fill}", keys=[key])

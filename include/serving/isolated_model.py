@@ -62,7 +62,7 @@ class Lane(asyncio.Protocol):
         name, _, version = bento_tag.partition(":")
         source = home / "bento" / "bentos" / name / version / "src"
         if not (source / "lane.py").is_file():
-            raise ArtefactError(f"bento {bento_tag} is not in {home / 'bento'}; run the bento stage of its partition again")
+            raise ArtefactError(f"bento {bento_tag} is not in {home / 'bento'}; run package_model for its partition again")
         ours, theirs = socket.socketpair()
         lane = cls(bento_tag)
         environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}

@@ -1,4 +1,4 @@
-"""Stage `training`: mature labels known at as_of, features as known at each decision, one LightGBM model, registered.
+"""Stage `train_model`: mature labels known at as_of, features as known at each decision, one LightGBM model, registered.
 
 Inputs: all label and feature partitions up to this one (within `training.window`). Outputs: lake table `training_set`
 (the exact rows, with their part), a bundle and the drift reference under HOME/models, an MLflow run with a registered
@@ -39,7 +39,7 @@ from include.training import leaks, splits
 from include.training.fitting import Fitted, Parts, fit, out_of_fold_auc
 from include.validation import labels
 
-NAME = "training"
+NAME = "train_model"
 FIELDS = (
     "cadence", "cut_off", "availability", "history.first", "entity", "features", "label", "training", "decision.threshold",
     "gates.min_rows", "gates.max_feature_auc", "monitoring.sample",
@@ -218,8 +218,8 @@ def _inputs(work: Work, current: feature_sets.FeatureSet) -> tuple[list[StageRes
     keys = partitions.training_lookback(use_case, work.key)
     if all(source.gaps == "allow" for source in use_case.sources.values()):
         there = {where for where, state in work.records.states(use_case.name).items() if state == "done"}
-        keys = [key for key in keys if key == work.key or {("validation", key), ("features", key)} <= there]
-    validated, built = work.need("validation", keys), work.need("features", keys)
+        keys = [key for key in keys if key == work.key or {("validate_data", key), ("materialize_features", key)} <= there]
+    validated, built = work.need("validate_data", keys), work.need("materialize_features", keys)
     _labelled(work, validated)
     lacking = feature_sets.lacking(built, current)
     if lacking:

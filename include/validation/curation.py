@@ -152,5 +152,5 @@ def _check(use_case: UseCase, name: str, key: str, judged: Judged, fact: Mapping
     if judged.rows != fact["rows"] or out != judged.rows:
         raise SourceError(
             f"{use_case.name}, raw/{name} {key}: {fact['rows']} rows recorded, {judged.rows} in the lake, {out} came out; "
-            f"ingest the partition again: `evergreen run ingestion --use-case {use_case.name} --partition {key}`"
+            f"ingest the partition again: `evergreen run ingest_data --use-case {use_case.name} --partition {key}`"
         )

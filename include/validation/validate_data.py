@@ -1,4 +1,4 @@
-"""Stage `validation`: verdict pass, quarantine or block on each source; then curated rows and labels.
+"""Stage `validate_data`: verdict pass, quarantine or block on each source; then curated rows and labels.
 
 Inputs: `raw/<source>` of the partition, and for labels by SQL that of the label's lookback. Outputs: `curated/<source>`,
 `quarantine/<source>`, `labels`, and the result under HOME/validation. A partition that blocks leaves no curated row and no label.
@@ -35,7 +35,7 @@ from include.validation import expectations, findings, labels
 from include.validation.curation import Judged, curated_digest, judge
 from include.validation.read_back import read_back
 
-NAME = "validation"
+NAME = "validate_data"
 FIELDS = ("cadence", "cut_off", "history", "entity", "sources", "label")
 LIBRARIES = ("duckdb", "great-expectations", "pyarrow")
 RULES = (
@@ -56,13 +56,13 @@ def reads(work: Work) -> list[Read]:
     Raises:
         MissingPartition: the partition, or one of the label's lookback, is not ingested.
     """
-    work.need("ingestion", [work.key])
+    work.need("ingest_data", [work.key])
     ingested = _ingested([work])
     new = sorted(set(work.use_case.sources) - set(ingested[work.key].outputs["sources"]))
     if new:
         raise MissingPartition(
             f"{work.use_case.name} {work.key} was ingested before the sources {new} were declared; ingest it again: "
-            f"`evergreen run ingestion --use-case {work.use_case.name} --partition {work.key}`",
+            f"`evergreen run ingest_data --use-case {work.use_case.name} --partition {work.key}`",
             keys=[work.key],
         )
     events = _label_events(work)
@@ -107,7 +107,7 @@ def outdated(works: Sequence[Work]) -> list[str]:
     read = {read[1] for row in old for read in row.reads}
     raw = {
         (works[0].table(f"raw/{name}"), result.key): fact.get("digest")
-        for result in _results(works[0], "ingestion", read)
+        for result in _results(works[0], "ingest_data", read)
         if result.state == "done"
         for name, fact in result.outputs["sources"].items()
     }
@@ -344,7 +344,7 @@ class _Range:
         """Return the versions of a static source that the partitions know at their as_of and at the start of their interval."""
         before = {key: partitions.earlier(self._use_case, key) for key in self._keys}
         asked = {key for key in before.values() if key is not None and key not in self._ingested}
-        earlier = {row.key: row for row in _results(self._first, "ingestion", asked)} | self._ingested
+        earlier = {row.key: row for row in _results(self._first, "ingest_data", asked)} | self._ingested
         found = {self._ingested[key].outputs["sources"][name]["version"] for key in self._keys}
         for key, one in before.items():
             near = one if one in earlier else max((other for other in earlier if other < key), default=None)
@@ -392,7 +392,7 @@ class _Range:
 def _ingested(works: Sequence[Work]) -> dict[str, StageResult]:
     """Return the ingested partitions that works look at, those that came empty (blocked) among them."""
     keys = {key for work in works for key in _asked(work)}
-    return {result.key: result for result in _results(works[0], "ingestion", keys) if result.state in ("done", "blocked")}
+    return {result.key: result for result in _results(works[0], "ingest_data", keys) if result.state in ("done", "blocked")}
 
 
 def _results(work: Work, stage: str, keys: Collection[str] | None = None) -> list[StageResult]:
@@ -434,7 +434,7 @@ def _lookback(work: Work, ingested: Mapping[str, StageResult]) -> list[str]:
         if key not in ingested and any(partitions.within(source.history, key) and source.gaps == "fail" for source in sources)
     ]
     if missing:
-        work.need("ingestion", missing)
+        work.need("ingest_data", missing)
     return [key for key in keys if key in ingested]
 
 

@@ -105,8 +105,8 @@ def _table(figures: Figures) -> list[str]:
         lines += [
             f"(a) stages over bare calls      {chain['ratio']:6.2f}  limit {chain['limit']}, aim {chain['aim']}  {_word(chain)}",
             f"(c) rerun over first run        {rerun['ratio']:6.3f}  limit {rerun['limit']}  {_word(rerun)} (without ingestion)",
-            f"    ingestion, beyond one read  {rerun['ingestion']['beyond_read_over_first']:6.3f}  limit {rerun['limit']}  "
-            f"(all of it over one read: {rerun['ingestion']['over_read']:.2f})",
+            f"    ingestion, beyond one read  {rerun['ingest_data']['beyond_read_over_first']:6.3f}  limit {rerun['limit']}  "
+            f"(all of it over one read: {rerun['ingest_data']['over_read']:.2f})",
         ]
     if "orchestration" in figures:
         found = figures["orchestration"]

@@ -29,7 +29,7 @@ from include.point_in_time import partitions
 from include.records.records import Records
 
 USE_CASE = "repayment"
-CHAIN = ("ingestion", "validation", "features", "training", "evaluation", "bento", "drift")
+CHAIN = ("ingest_data", "validate_data", "materialize_features", "train_model", "evaluate_model", "package_model", "check_drift")
 LIMIT_STAGES, AIM_STAGES, LIMIT_RERUN = 1.5, 1.1, 0.1
 
 
@@ -104,13 +104,13 @@ class Portfolio:
 
     def next_days(self, count: int) -> list[str]:
         """Return the partitions after the newest one that is loaded."""
-        newest = max(row.key for row in self.records.results(USE_CASE, stage="features"))
+        newest = max(row.key for row in self.records.results(USE_CASE, stage="materialize_features"))
         first = partitions.period(self.use_case, newest).end.date()
         return partitions.between(self.use_case, first.isoformat(), (first + timedelta(days=count - 1)).isoformat())
 
     def events(self) -> int:
         """Return how many events are recorded."""
-        rows = self.records.results(USE_CASE, stage="ingestion")
+        rows = self.records.results(USE_CASE, stage="ingest_data")
         return sum(fact["rows"] for row in rows for fact in row.outputs["sources"].values() if "version" not in fact)
 
     def run(self, stage: str, key: str) -> runner.Report:
@@ -140,7 +140,7 @@ def measure(portfolio: Portfolio, home: Path, repeats: int, say: Callable[[str],
             rows[stage] = {"script": done, "stage": _told(report)}
         for stage in CHAIN:
             _timed(again[stage] if counted else Measured(), partial(_rerun_stage, portfolio, stage, key))
-            if stage == "ingestion":
+            if stage == "ingest_data":
                 _timed(read if counted else Measured(), partial(script.read_source, key))
     return {"chain": _chain(ours, theirs), "rerun": _rerun(ours, again, read), "rows": rows}
 
@@ -156,7 +156,7 @@ def _both(
 
     def run_script() -> None:
         arguments: tuple[Any, ...] = ()
-        if stage == "bento":
+        if stage == "package_model":
             model = max(portfolio.records.models(USE_CASE), key=lambda model: model.version)
             arguments = (Path(model.bundle), model.model_digest, model.version)
         found["done"] = getattr(script, stage)(key, *arguments)
@@ -223,10 +223,10 @@ def _chain(ours: dict[str, Measured], theirs: dict[str, Measured]) -> dict[str, 
 
 def _rerun(ours: dict[str, Measured], again: dict[str, Measured], read: Measured) -> dict[str, Any]:
     """Return reruns over first runs; ingestion looks at its sources again, so one read of them is taken off its rerun."""
-    rest = [stage for stage in CHAIN if stage != "ingestion"]
+    rest = [stage for stage in CHAIN if stage != "ingest_data"]
     first, second = sum(ours[stage].seconds for stage in rest), sum(again[stage].seconds for stage in rest)
-    own = again["ingestion"].seconds
-    beyond, over = max(own - read.seconds, 0.0) / ours["ingestion"].seconds, own / read.seconds
+    own = again["ingest_data"].seconds
+    beyond, over = max(own - read.seconds, 0.0) / ours["ingest_data"].seconds, own / read.seconds
     return {
         "stages": {
             stage: {
@@ -235,7 +235,7 @@ def _rerun(ours: dict[str, Measured], again: dict[str, Measured], read: Measured
         },
         "first": first, "again": second, "ratio": second / first, "limit": LIMIT_RERUN,
         "passed": max(second / first, beyond) <= LIMIT_RERUN,
-        "ingestion": {
+        "ingest_data": {
             "again": own, "read": read.seconds, "over_read": over, "beyond_read_over_first": beyond,
         },
     }  # fmt: skip

@@ -101,7 +101,7 @@ def task(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def request() -> Any:
-    return dag_defaults.run_stage("deployment", NAME, options={"phase": "request"})
+    return dag_defaults.run_stage("deploy_model", NAME, options={"phase": "request"})
 
 
 def test_an_overtaken_verdict_is_judged_again_once_a_generation(desk: Desk, airflow: Airflow, task: dict[str, Any]) -> None:
@@ -125,7 +125,7 @@ def test_judged_against_the_new_champion_it_is_released(desk: Desk, airflow: Air
     model = desk.records.model(NAME, 2)
     assert model is not None
     desk.judge(model, again=True)
-    with desk.work("deployment", SECOND) as work:
+    with desk.work("deploy_model", SECOND) as work:
         assert isinstance(deploy_model.decide(work), deploy_model.Candidate)
     assert airflow.events == []
 

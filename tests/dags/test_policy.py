@@ -16,10 +16,10 @@ import pytest
 
 from include.config.settings import ROOT, settings
 from include.config.use_case_file import files
-from include.pipeline.flow import DAG_OF
+from include.pipeline import flow
 from tests.dags.conftest import DAGS, parse
 
-STAGES = {*DAG_OF.values(), "load_history"}
+STAGES = {*flow.STAGES, "load_history"}
 ID = re.compile(r"^[a-z][a-z0-9_]*__[a-z]+_[a-z]+$")
 HEAVY = {
     "pandas", "numpy", "pyarrow", "duckdb", "deltalake", "feast", "mlflow", "great_expectations", "evidently", "bentoml",

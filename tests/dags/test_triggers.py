@@ -45,7 +45,7 @@ def context(key: str | None = "2026-06-30", form: str | None = None, run_after: 
 def operator(**options: Any) -> Any:
     from include.orchestration.triggers import WaitForOperator
 
-    return WaitForOperator(task_id="wait", call=ME, use_case="repayment", arguments={"stage": "features"}, **options)
+    return WaitForOperator(task_id="wait", call=ME, use_case="repayment", arguments={"stage": "materialize_features"}, **options)
 
 
 def events(trigger: Any) -> list[Any]:
@@ -58,7 +58,7 @@ def events(trigger: Any) -> list[Any]:
 def test_an_answer_that_is_there_needs_no_trigger() -> None:
     ANSWERS.append({"inputs": "there"})
     assert operator().execute(context()) == {"inputs": "there"}
-    assert ASKED == [{"use_case": "repayment", "key": "2026-06-30", "stage": "features"}]
+    assert ASKED == [{"use_case": "repayment", "key": "2026-06-30", "stage": "materialize_features"}]
 
 
 def test_no_answer_gives_the_slot_back_with_an_absolute_deadline() -> None:

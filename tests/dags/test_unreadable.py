@@ -25,7 +25,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     made.write()
     made.judged(FIRST)
     made.release(1, FIRST)
-    made.run("training", SECOND)
+    made.run("train_model", SECOND)
     monkeypatch.setenv("EVERGREEN_HOME", str(made.settings.home))
     monkeypatch.setenv("EVERGREEN_USECASES", str(made.settings.usecases))
     monkeypatch.setattr(dag_defaults, "give_way", lambda: None)
@@ -47,7 +47,7 @@ def task(monkeypatch: pytest.MonkeyPatch, key: str, deadline: float = 3600.0) ->
     )
     context = {"dag_run": run, "ti": instance, "params": {}, "outlet_events": {asset: event}}
     monkeypatch.setattr(dag_defaults, "get_current_context", lambda: context)
-    made = triggers.JudgeOperator(task_id="evaluate", stage="evaluation", use_case=NAME, deadline=deadline, outlets=[asset])
+    made = triggers.JudgeOperator(task_id="evaluate", stage="evaluate_model", use_case=NAME, deadline=deadline, outlets=[asset])
     return made, context, event
 
 
@@ -74,15 +74,15 @@ def test_what_could_not_be_read_is_tried_again_then_left_to_a_person_and_taken_u
 
     told = operator.resume(context, {"again": True}, tries=9, until=time.time() - 1)
     assert (told["state"], event.extra["verdict"]) == ("unreadable", "hold")
-    skipped = bench.run("bento", SECOND)
+    skipped = bench.run("package_model", SECOND)
     assert (skipped.state, "it is not judged" in skipped.reason) == ("skipped", True)
 
     away.rename(bundle)
     assert operator.execute(context)["state"] == "done"  # as `heal` has it run again
     assert event.extra["state"] == "done"
-    assert bench.records.result(NAME, SECOND, "evaluation").outputs["opponent"] == 1  # type: ignore[union-attr]
+    assert bench.records.result(NAME, SECOND, "evaluate_model").outputs["opponent"] == 1  # type: ignore[union-attr]
     monkeypatch.setattr("include.packaging.package_model._reason_to_skip", lambda _: "asked again")
-    assert not bench.run("bento", SECOND).reused, "a stage that was skipped takes up what was found later"
+    assert not bench.run("package_model", SECOND).reused, "a stage that was skipped takes up what was found later"
 
 
 def test_the_pause_ends_at_its_moment() -> None:

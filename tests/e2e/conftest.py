@@ -19,7 +19,7 @@ from include.config.settings import ROOT, Settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import find
 from include.orchestration.airflow_api import AirflowApi, Run
-from include.pipeline.flow import DAG_OF
+from include.pipeline.flow import STAGES
 from include.records.records import Records
 from tests.ports import free_ports
 
@@ -147,7 +147,7 @@ class Installation:
         return self.records.route(name), rows
 
 
-EVERY_DAG = tuple(DAG_OF.values())
+EVERY_DAG = STAGES
 
 
 def write_data(folder: Path, last: date) -> None:

@@ -91,7 +91,7 @@ def test_a_ten_day_backfill_backwards_and_at_once_on_an_empty_use_case_ends_gree
     rows = {row.key: row for row in installation.records.partitions("fresh")}
     assert {(rows[key].mode, rows[key].target) for key in keys} == {("backfill", "judged")}
     assert installation.live_state("fresh") == before
-    assert {row.key for row in installation.records.results("fresh", stage="evaluation")} >= set(keys)
+    assert {row.key for row in installation.records.results("fresh", stage="evaluate_model")} >= set(keys)
     kinds = {run.run_type for run in installation.api.runs("fresh__ingest_data")}
     assert kinds == {"backfill"}, "a closed history has no schedule"
 
@@ -151,7 +151,7 @@ def test_killing_each_airflow_process_in_the_middle_of_a_run_ends_it_all_the_sam
 
 def test_a_backfill_by_command_loads_first_what_its_training_looks_back_on(installation: Installation) -> None:
     key, gap = first_keys(installation, "fresh", 17)[-1], first_keys(installation, "fresh", 16)[-4:]
-    recorded = {row.key for row in installation.records.results("fresh", stage="features")}
+    recorded = {row.key for row in installation.records.results("fresh", stage="materialize_features")}
     assert not recorded & {*gap, key}
     began, told = utc_now(), installation.command("backfill", "fresh", "--from", key, "--to", key, "--yes")
     assert f"to {gap[-1]}, which is loaded first" in told
@@ -193,7 +193,7 @@ def expect_end(installation: Installation, key: str, began: datetime) -> None:
     installation.wait(lambda: bool(installation.api.health()) and ended(), f"end of {key}", 300)
     assert {run.state for run in installation.chain("fresh", key, after=began).values()} == {"success"}
     results = installation.records.results("fresh", keys=[key])
-    assert {row.stage: row.state for row in results}["evaluation"] == "done"
+    assert {row.stage: row.state for row in results}["evaluate_model"] == "done"
 
 
 def uri(use_case: str, name: str) -> str:

@@ -38,13 +38,13 @@ def test_the_real_credit_data_goes_through_the_whole_chain(installation: Install
     installation.settle(NAME, [LAST], dags=EVERY_DAG[1:], after=began, seconds=240)  # the form run itself has no key
     assert installation.api.runs(f"{NAME}__ingest_data", key="2005-09-01") == [], "a closed history is not scheduled"
 
-    judged = installation.records.result(NAME, LAST, "evaluation")
+    judged = installation.records.result(NAME, LAST, "evaluate_model")
     assert judged is not None
     assert judged.outputs["verdict"] == "pass", judged.outputs["reasons"]
     assert 0.75 <= judged.outputs["metrics"]["auc"] < 0.82, "far above .80 would be a leak"
     route = installation.records.route(NAME)
     assert (route.champion, route.watermark) == (1, LAST)
-    drift = installation.records.result(NAME, LAST, "drift")
+    drift = installation.records.result(NAME, LAST, "check_drift")
     assert drift is not None
     assert drift.outputs["verdict"] in ("pass", "drift")
 

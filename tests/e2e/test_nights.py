@@ -116,7 +116,7 @@ def test_a_backfill_twice_gives_equal_digests_and_touches_nothing_live(night: Ni
     assert modes[newest] == ("live", "deployed")
     assert {modes[key] for key in keys} == {("backfill", "judged")}
     first, live, versions = night.recorded(), night.live_state(NAME), night.versions()
-    assert {("evaluation", key) for key in keys} <= set(first)
+    assert {("evaluate_model", key) for key in keys} <= set(first)
 
     night.process = night.start("--days", str(DAYS))
     night.wait(lambda: "Ctrl-C stops everything" in night.said, "answer", 300)
@@ -164,7 +164,7 @@ def test_two_nights_in_a_row_run_by_themselves(night: Night) -> None:
         row = night.records.partition(NAME, key)
         assert row is not None
         assert (row.mode, row.target) == ("live", "deployed")
-        judged = night.records.result(NAME, key, "evaluation")
+        judged = night.records.result(NAME, key, "evaluate_model")
         assert judged is not None
         assert judged.outputs["opponent"] == champion
         route = night.records.route(NAME)

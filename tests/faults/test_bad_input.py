@@ -46,7 +46,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Intake:
     return one_day(tmp_path_factory.mktemp("shared"))
 
 
-def refused(made: Intake, said: str, error: type[EvergreenError] = SourceError, key: str = NEXT, stage: str = "ingestion") -> str:
+def refused(
+    made: Intake, said: str, error: type[EvergreenError] = SourceError, key: str = NEXT, stage: str = "ingest_data"
+) -> str:
     """Run the stage; it must be refused with a message that names the file, and change no table."""
     before, digests, began = made.versions(), made.digests(), time.monotonic()
     with pytest.raises(error, match=said) as caught:
@@ -107,7 +109,7 @@ def test_a_damaged_or_hostile_file_is_refused_and_the_lake_is_unchanged(shared: 
     finally:
         path.unlink()
     assert message.startswith(f"{NEXT}.{ending}: ")
-    assert shared.result("ingestion", NEXT).state == "failed"
+    assert shared.result("ingest_data", NEXT).state == "failed"
 
 
 @pytest.mark.parametrize(
@@ -165,7 +167,7 @@ def test_bad_rows_up_to_max_bad_are_counted_and_above_it_block(made: Intake) -> 
     assert (report.state, report.outputs["sources"]["orders"]["quarantined"]) == ("done", 1)
     made.put(HEAD + "".join(lines).replace("\n5,5,", "\nfive,5,").replace("\n7,7,", "\nseven,7,"), f"{NEXT}.csv")
     made.ingest(NEXT, restate="second delivery")
-    report = made.run("validation", NEXT)
+    report = made.run("validate_data", NEXT)
     assert report.state == "blocked"
     assert "2 of 100 rows are bad, more than max_bad 1.00%: order_id: not_int64 (2 rows, such as 'five', 'seven'" in report.reason
     assert made.rules(NEXT) == {6: "order_id: not_int64", 8: "order_id: not_int64"}
@@ -209,7 +211,7 @@ def test_offsets_are_normalised_and_mixed_kinds_of_time_are_refused(made: Intake
     assert len({row["event_timestamp"] for row in made.curated(NEXT)}) == 1
     made.put(HEAD + LINE + LINE.replace("3,1,2026-01-02T10:00:00Z", "4,2,2026-01-02T10:00:00", 1), f"{NEXT}.csv")
     made.ingest(NEXT, restate="other file")
-    report = made.run("validation", NEXT)
+    report = made.run("validate_data", NEXT)
     assert report.state == "blocked"
     assert "event_timestamp: mixed_time_zones" in report.reason
 
@@ -250,7 +252,7 @@ def test_formulas_and_markup_stay_text_and_reach_no_page(made: Intake) -> None:
     assert repr(evil) in report.reason
     assert "<script>alert" not in (Path(report.outputs["report"]) / "index.html").read_text()
     made.define(path="{partition}.*", columns=COLUMNS + "\n      note: {type: string}", more="extra: ignore")
-    made.run("validation", NEXT)
+    made.run("validate_data", NEXT)
     assert made.curated(NEXT)[0]["note"] == evil
 
 
@@ -305,5 +307,5 @@ def test_a_partition_on_record_survives_a_file_that_is_damaged_afterwards(made: 
     """The record stands, and validation answers from it, while the source cannot be read."""
     made.put(b"\x1f\x8b" + os.urandom(50), f"{KEY}.csv")
     refused(made, r"damaged|cut off", SourceError, KEY)
-    assert made.result("ingestion", KEY).state == "done"
-    assert made.run("validation", KEY).reused is True
+    assert made.result("ingest_data", KEY).state == "done"
+    assert made.run("validate_data", KEY).reused is True

@@ -97,17 +97,17 @@ def test_the_same_partition_twice_at_once_is_computed_once(tmp_path: Path, expec
     assert [child.exitcode for child in children] == [0, 0]
     assert made.digests() == expected
     with (
-        made.records.claim("repayment", "ingestion", KEY, owner="somebody", attempt=1, ttl=60),
+        made.records.claim("repayment", "ingest_data", KEY, owner="somebody", attempt=1, ttl=60),
         pytest.raises(Busy, match="in progress: held by somebody"),
     ):
-        made.run("ingestion", KEY)
+        made.run("ingest_data", KEY)
 
 
 def test_a_backfill_beside_the_nightly_run_disturbs_neither(tmp_path: Path) -> None:
     """Fault 17: disjoint partitions at once, one of them a range; the same digests as one after the other."""
     alone = install(tmp_path / "alone", until="2026-01-08", customers=100)
     both = install(tmp_path / "both", until="2026-01-04", customers=100)
-    nightly = kill.start(run_stages, str(tmp_path / "both"), ("ingestion",), "2026-01-08", "nightly")
+    nightly = kill.start(run_stages, str(tmp_path / "both"), ("ingest_data",), "2026-01-08", "nightly")
     both.load("2026-01-05", "2026-01-07")
     nightly.join(60)
     assert nightly.exitcode == 0

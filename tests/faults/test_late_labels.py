@@ -95,7 +95,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     made = Installation(home, "loans")
     reports = made.load("2026-01-05", KEY)
     assert {report.state for report in reports} == {"done"}
-    made.day(KEY, ["training", "evaluation"])
+    made.day(KEY, ["train_model", "evaluate_model"])
     return made
 
 
@@ -121,7 +121,7 @@ def test_the_verdict_and_the_report_tell_how_many_were_left_out(judged: Installa
     loans = drawn()
     immature = sum(not loan.mature for loan in loans)
     censored = sum(loan.mature and not loan.known for loan in loans)
-    result = judged.result("evaluation", KEY)
+    result = judged.result("evaluate_model", KEY)
     told: dict[str, Any] = result.outputs["counts"]
     assert (told["immature"], told["censored"]) == (immature, censored)
     assert censored > 0

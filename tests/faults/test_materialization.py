@@ -29,7 +29,7 @@ PRELOAD = [
 def materialize(home: str, key: str, owner: str) -> None:
     """Child: run the stage for a live partition."""
     settings = Settings(home=Path(home), usecases=f"{home}/usecases", lease_seconds=2.0)
-    runner.run("features", "shop", key, settings=settings, owner=owner, wait=10)
+    runner.run("materialize_features", "shop", key, settings=settings, owner=owner, wait=10)
 
 
 @pytest.mark.slow

@@ -50,7 +50,7 @@ def bench(base: Bench, tmp_path: Path) -> Bench:
 def expected(base: Bench, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The digest of an undisturbed training."""
     copied = base.copy(tmp_path_factory.mktemp("expected") / "home")
-    return copied.run("training", KEY).digest
+    return copied.run("train_model", KEY).digest
 
 
 def child(home: str, stage: str, key: str) -> None:
@@ -87,14 +87,14 @@ def versions(bench: Bench) -> list[tuple[int, str]]:
 @pytest.mark.slow
 def test_killed_in_training_the_retry_gives_the_same_model_once(bench: Bench, expected: str) -> None:
     """Fault 3, ten times: whatever a kill left, one version, one model on record, no open run."""
-    kill.timed(start(child, str(bench.home), "training", NEXT))
-    seconds = kill.timed(start(child, str(bench.home), "evaluation", NEXT))
+    kill.timed(start(child, str(bench.home), "train_model", NEXT))
+    seconds = kill.timed(start(child, str(bench.home), "evaluate_model", NEXT))
     killed = 0
     for moment in kill.moments(10, seconds + 1.5):
-        killed += kill.kill_after(start(child, str(bench.home), "training", KEY), moment)
+        killed += kill.kill_after(start(child, str(bench.home), "train_model", KEY), moment)
         for model in bench.records.models(NAME):
             Predictor.load(model.bundle, model.model_digest)
-    report = bench.run("training", KEY, wait=60)
+    report = bench.run("train_model", KEY, wait=60)
     assert report.digest == expected
     mine = [model for model in bench.records.models(NAME) if model.partition == KEY]
     assert [model.version for model in mine] == [report.outputs["version"]]
@@ -106,7 +106,7 @@ def test_killed_in_training_the_retry_gives_the_same_model_once(bench: Bench, ex
 
 def test_killed_between_model_file_and_registry_the_orphan_is_never_servable_and_goes(bench: Bench, expected: str) -> None:
     """Fault 4."""
-    dead = start(child_dying, str(bench.home), "training", "register")
+    dead = start(child_dying, str(bench.home), "train_model", "register")
     dead.join(60)
     assert dead.exitcode == -signal.SIGKILL
     folder = bench.home / "models" / NAME / KEY
@@ -114,18 +114,18 @@ def test_killed_between_model_file_and_registry_the_orphan_is_never_servable_and
     orphan.rename(folder / "0123456789abcdef")  # a model that this training will not make again
     assert bench.records.models(NAME) == []
     assert versions(bench) == []
-    assert bench.run("training", KEY).digest == expected
+    assert bench.run("train_model", KEY).digest == expected
     assert [path.name for path in folder.iterdir()] == [bench.model(KEY).model_digest[7:23]]
 
 
 def test_killed_between_registry_and_record_the_version_is_found_again(bench: Bench, expected: str) -> None:
     """Faults 3 and 13: MLflow has the version, our record does not; the retry recognises its own write."""
-    dead = start(child_dying, str(bench.home), "training", "commit")
+    dead = start(child_dying, str(bench.home), "train_model", "commit")
     dead.join(60)
     assert dead.exitcode == -signal.SIGKILL
     assert len(versions(bench)) == 1
     assert bench.records.models(NAME) == []
-    report = bench.run("training", KEY)
+    report = bench.run("train_model", KEY)
     assert (report.digest, report.outputs["version"]) == (expected, 1)
     assert [(report.outputs["version"], report.outputs["run_id"])] == versions(bench)
 
@@ -135,13 +135,13 @@ def test_killed_before_the_alias_moves_the_old_champion_stays_and_the_next_run_r
     bench.judged(KEY)
     bench.release(1, KEY)
     mlflow_registry.mirror_aliases(bench.settings, NAME, bench.records.route(NAME))
-    bench.run("training", NEXT)
+    bench.run("train_model", NEXT)
     dead = start(child_killed_at_alias, str(bench.home))
     dead.join(60)
     assert dead.exitcode == -signal.SIGKILL
     assert mlflow_registry.aliases(bench.settings, NAME) == {"champion": 1}
     assert bench.records.route(NAME).champion == 1
-    report = bench.run("evaluation", NEXT)
+    report = bench.run("evaluate_model", NEXT)
     assert (report.reused, report.outputs["verdict"]) == (True, "pass")
     assert mlflow_registry.aliases(bench.settings, NAME) == {"champion": 1, "challenger": 2}
     assert len(bench.records.entries(NAME, action="model.challenger")) == 2
@@ -153,21 +153,21 @@ def child_killed_at_alias(home: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     mlflow_registry.mirror_aliases = die  # type: ignore[assignment]
-    Bench(Path(home)).run("evaluation", NEXT)
+    Bench(Path(home)).run("evaluate_model", NEXT)
 
 
 def test_two_trainings_at_once_are_two_versions_each_judged_against_the_champion_of_then(bench: Bench) -> None:
     """Fault 15."""
-    both = [start(child, str(bench.home), "training", key) for key in (KEY, NEXT)]
+    both = [start(child, str(bench.home), "train_model", key) for key in (KEY, NEXT)]
     for process in both:
         process.join(120)
     assert [process.exitcode for process in both] == [0, 0]
     assert sorted(model.partition for model in bench.records.models(NAME)) == [KEY, NEXT]
     assert [number for number, _ in versions(bench)] == [1, 2]
     older, newer = bench.model(KEY), bench.model(NEXT)
-    assert bench.run("evaluation", KEY).outputs["opponent"] is None
+    assert bench.run("evaluate_model", KEY).outputs["opponent"] is None
     bench.release(older.version, KEY)
-    assert bench.run("evaluation", NEXT).outputs["opponent"] == older.version
+    assert bench.run("evaluate_model", NEXT).outputs["opponent"] == older.version
     assert newer.model_digest != older.model_digest
 
 
@@ -202,7 +202,7 @@ def test_a_fork_after_openmp_was_used_does_not_hang(bench: Bench) -> None:
 
 def test_a_damaged_bundle_dies_in_the_trial_and_the_loaded_model_goes_on(bench: Bench) -> None:
     """Faults 62 to 64: what serves is in memory already, and the process that serves survives the offer."""
-    bench.run("training", KEY)
+    bench.run("train_model", KEY)
     model = bench.model(KEY)
     serving = Predictor.load(model.bundle, model.model_digest)
     before = serving.check_golden()

@@ -96,7 +96,7 @@ features:
 """
     (tmp_path / "usecases").mkdir()
     (tmp_path / "usecases" / "shop.yaml").write_text(text)
-    words = ("run", "ingestion", "--use-case", "shop", "--partition", "2026-01-01")
+    words = ("run", "ingest_data", "--use-case", "shop", "--partition", "2026-01-01")
     done = evergreen(tmp_path, *words, SHOP_DATABASE=f"postgresql+psycopg://me:{PASSWORD}@127.0.0.1:1/none")
     assert done.returncode == 3, done.stderr
     assert "orders" in done.stderr
@@ -125,8 +125,8 @@ def test_text_of_a_person_is_no_template_and_no_command(tmp_path: Path) -> None:
     reason = "{{ 7 * 7 }} $(touch hacked) `touch hacked`; touch hacked"
     small_repayment(tmp_path / "usecases", 100)
     made = Installation(tmp_path)
-    made.run("ingestion", "2026-01-01")
-    words = ("run", "ingestion", "--use-case", "repayment", "--partition", "2026-01-01", "--restate", reason)
+    made.run("ingest_data", "2026-01-01")
+    words = ("run", "ingest_data", "--use-case", "repayment", "--partition", "2026-01-01", "--restate", reason)
     done = evergreen(tmp_path, *words, EVERGREEN_SEED="8")  # other rows, so that the reason goes on record
     assert done.returncode == 0, done.stderr
     assert not list(ROOT.glob("hacked")) + list(tmp_path.rglob("hacked"))

@@ -59,20 +59,20 @@ def test_packaging_killed_at_random_points_leaves_nothing_valid(desk: Desk) -> N
     desk.judge(model)
     points = [random.uniform(0.3, 3.0) for _ in range(2)]
     for seconds in points:
-        worker = stage(desk, "bento")
+        worker = stage(desk, "package_model")
         time.sleep(seconds)
         worker.kill()
         worker.wait()
         until(lambda: children_of(desk.settings.home) == [], what=f"end of what was started (killed at {seconds:.2f} s)")
         there = package_model.find(desk.settings, NAME, model.model_digest)
         assert there is None or Path(there.export).is_file()
-    last = stage(desk, "bento")
+    last = stage(desk, "package_model")
     assert last.communicate(timeout=120)[0] == b"done\n"
     assert len(list((desk.settings.home / "bento" / "bentos").glob("*/*/bento.yaml"))) == 1
     assert list((desk.settings.home / "bento" / "staging").iterdir()) == []
     recorded = desk.records.model(NAME, 1)
     assert recorded is not None
-    assert recorded.bento_tag == desk.records.result(NAME, FIRST, "bento").outputs["bento_tag"]  # type: ignore[union-attr]
+    assert recorded.bento_tag == desk.records.result(NAME, FIRST, "package_model").outputs["bento_tag"]  # type: ignore[union-attr]
 
 
 def test_a_node_killed_under_load_loses_no_answer(desk: Desk) -> None:
@@ -182,10 +182,10 @@ def test_a_kill_between_route_and_aliases_is_repaired_by_the_next_run(desk: Desk
     assert registered == 1
     desk.record_route(champion=1)  # as if killed right after the transaction
     assert mlflow_registry.aliases(desk.settings, NAME) == {}
-    report = runner.run("deployment", NAME, FIRST, settings=desk.settings)
+    report = runner.run("deploy_model", NAME, FIRST, settings=desk.settings)
     assert (report.state, report.effects["aliases"]) == ("done", {"champion": 1})
     assert mlflow_registry.aliases(desk.settings, NAME) == {"champion": 1}
-    again = runner.run("deployment", NAME, FIRST, settings=desk.settings)
+    again = runner.run("deploy_model", NAME, FIRST, settings=desk.settings)
     assert again.effects["aliases"] == {}
 
 

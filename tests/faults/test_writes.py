@@ -38,13 +38,13 @@ def test_a_lake_commit_whose_answer_is_lost_is_not_doubled_by_the_retry(
 
     monkeypatch.setattr(tables, "write_deltalake", write_then_fail)
     with pytest.raises(Exception, match="the answer was lost"):
-        made.run("ingestion", KEY)
-    made.run("ingestion", KEY)
+        made.run("ingest_data", KEY)
+    made.run("ingest_data", KEY)
     monkeypatch.undo()
     small_repayment(tmp_path / "other" / "usecases", 100)
     other = Installation(tmp_path / "other")
     other.load("2026-01-01", "2026-01-01")
-    other.run("ingestion", KEY)
+    other.run("ingest_data", KEY)
     assert made.digests([KEY]) == other.digests([KEY])
     assert made.records.verify() is None
 

@@ -41,11 +41,11 @@ def record(home: Path, *, days: int = 100, customers: int = 1000) -> Installatio
 def digests(made: Installation) -> dict[str, Any]:
     """Return everything that must not change: digests by stage and partition, table and partition, model and verdict."""
     results = made.records.results(made.name)
-    verdicts = [result for result in results if result.stage in ("evaluation", "drift", "evaluate_model", "check_drift")]
+    verdicts = [result for result in results if result.stage in ("evaluate_model", "check_drift")]
     return {
         "stages": [
             # a package's digest is over the code that it ships, too
-            [result.stage, result.key, result.state, "" if result.stage == "bento" else result.digest]
+            [result.stage, result.key, result.state, "" if result.stage == "package_model" else result.digest]
             for result in results
         ],
         "tables": {f"{table} {key}": digest for (table, key), digest in sorted(made.digests().items())},

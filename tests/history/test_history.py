@@ -43,7 +43,7 @@ def test_backwards_ingestion_and_again_give_equal_digests(ranged: Installation, 
     """Ingestion backwards, then the range forward in pieces, with a part run twice."""
     made = fresh(tmp_path)
     for key in reversed(made.keys("2026-01-01", "2026-01-06")):
-        made.run("ingestion", key)
+        made.run("ingest_data", key)
     made.load("2026-01-01", "2026-01-04")
     again = made.load("2026-01-01", "2026-01-06")
     kept = [report for report in again if report.key <= "2026-01-04"]
@@ -67,14 +67,25 @@ def test_force_finds_the_recorded_digests_again(ranged: Installation) -> None:
 
 def test_a_backfill_on_an_empty_installation_changes_no_live_state(ranged: Installation) -> None:
     before = ranged.live_state()
-    ranged.day("2026-01-30", ("ingestion", "validation", "features", "training", "evaluation", "bento", "deployment"))
+    ranged.day(
+        "2026-01-30",
+        (
+            "ingest_data",
+            "validate_data",
+            "materialize_features",
+            "train_model",
+            "evaluate_model",
+            "package_model",
+            "deploy_model",
+        ),
+    )
     assert ranged.live_state()[0].generation == 0
     assert ranged.live_state() == before
 
 
 def test_keys_outside_the_history_are_refused(ranged: Installation) -> None:
     with pytest.raises(ConfigError, match="outside its history"):
-        ranged.run("ingestion", "2025-12-31")
+        ranged.run("ingest_data", "2025-12-31")
 
 
 def stale_keys(made: Installation) -> list[str]:
@@ -118,14 +129,14 @@ def test_a_restated_file_is_refused_then_accepted_with_a_reason_and_stale_days_a
     pinned = {table: shop.lake.version(table) for table in shop.tables()}
     shop.put(HEAD + GOOD.replace(",10,1", ",11,1"))
     with pytest.raises(RestatementRefused, match="restate"):
-        shop.run("ingestion", "2026-01-01")
+        shop.run("ingest_data", "2026-01-01")
     assert shop.digests() == before
-    shop.run("ingestion", "2026-01-01", options={"restate": "the till was wrong"})
+    shop.run("ingest_data", "2026-01-01", options={"restate": "the till was wrong"})
     assert shop.records.entries("shop", action="stage.refused")
     assert any("the till was wrong" in str(entry.details) for entry in shop.records.entries("shop"))
     assert sorted(stale_keys(shop)) == ["2026-01-01", "2026-01-02"]
-    shop.day("2026-01-01", ("validation", "features"))
-    shop.day("2026-01-02", ("validation", "features"))
+    shop.day("2026-01-01", ("validate_data", "materialize_features"))
+    shop.day("2026-01-02", ("validate_data", "materialize_features"))
     assert stale_keys(shop) == []
     assert totals(shop, "2026-01-02")[1] == 41
     table = next(table for table in shop.tables() if "/features/" in table)

@@ -64,7 +64,7 @@ def night(made: Installation, key: str) -> dict[str, str]:
 def test_two_nights_in_a_row_and_an_old_one_again(shop: Installation, node: Node) -> None:
     assert DAYS == 26
     states = night(shop, NIGHTS[0])
-    assert states["deployment"] == "done", (states, shop.result("evaluation", NIGHTS[0]).outputs["reasons"])
+    assert states["deploy_model"] == "done", (states, shop.result("evaluate_model", NIGHTS[0]).outputs["reasons"])
     first = shop.records.route("visits")
     assert (first.champion, first.previous, first.watermark) == (1, None, NIGHTS[0])
     until(lambda: node.post("/v1/visits/predict", json={"entity": 7}).status == 200, what="first answer")
@@ -72,8 +72,8 @@ def test_two_nights_in_a_row_and_an_old_one_again(shop: Installation, node: Node
     caller = Caller(node)
     caller.start()
     states = night(shop, NIGHTS[1])
-    assert states["deployment"] == "done", (states, shop.result("evaluation", NIGHTS[1]).outputs["reasons"])
-    judged = shop.result("evaluation", NIGHTS[1]).outputs
+    assert states["deploy_model"] == "done", (states, shop.result("evaluate_model", NIGHTS[1]).outputs["reasons"])
+    judged = shop.result("evaluate_model", NIGHTS[1]).outputs
     assert judged["opponent"] == 1
     second = shop.records.route("visits")
     assert (second.champion, second.previous, second.challenger) == (2, 1, None)

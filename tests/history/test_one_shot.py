@@ -67,14 +67,14 @@ def loans(tmp_path_factory: pytest.TempPathFactory) -> Installation:
 def test_from_the_file_to_an_answer(loans: Installation) -> None:
     reports = loans.load("2025-01-01", "2025-11-01")
     assert {report.state for report in reports} == {"done"}
-    ingested = [loans.result("ingestion", key) for key in loans.keys("2025-01-01", "2025-11-01")]
+    ingested = [loans.result("ingest_data", key) for key in loans.keys("2025-01-01", "2025-11-01")]
     rows = sum(result.outputs["sources"]["loans"]["rows"] for result in ingested)
     node = Node(loans.settings)
     node.start()
     try:
         done = loans.day("2025-12-01", STAGES, mode="live", target="deployed")
-        assert done["deployment"].state == "done", done["evaluation"].outputs["reasons"]
-        rows += done["ingestion"].outputs["sources"]["loans"]["rows"]
+        assert done["deploy_model"].state == "done", done["evaluate_model"].outputs["reasons"]
+        rows += done["ingest_data"].outputs["sources"]["loans"]["rows"]
         assert rows == 1800, "every row of the file is in exactly one partition"
         whole = {"features": {"amount": 5.0, "region": "north"}}
         until(lambda: node.post("/v1/loans/predict", json=whole).status == 200, what="an answer")
@@ -119,4 +119,4 @@ def test_a_row_that_no_request_brings_is_no_feature_of_the_decision_before_it_ar
     late.load("2025-01-01", "2025-11-01")
     late.day("2025-12-01", DATA_STAGES)
     with pytest.raises(ConfigError, match="feature 'amount' of loans is null on all"):
-        late.run("training", "2025-12-01")
+        late.run("train_model", "2025-12-01")

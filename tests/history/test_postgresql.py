@@ -46,7 +46,7 @@ def test_from_the_files_to_an_answer_and_back_to_its_drift(
     node.start()
     try:
         done = made.day(KEY, STAGES, mode="live", target="deployed")
-        drift = done.pop("drift")
+        drift = done.pop("check_drift")
         assert {stage: report.state for stage, report in done.items()} == dict.fromkeys(done, "done")
         assert drift.outputs["reference"] == {"kind": "before", "partition": HISTORY[1], "version": None}
         assert "fewer than 50 rows" in drift.reason, "forty visits a day are too few to tell"

@@ -92,8 +92,8 @@ def test_from_the_file_to_an_answer(loans: Installation) -> None:
     node.start()
     try:
         done = loans.day(LIVE, STAGES, mode="live", target="deployed")
-        judged = done["evaluation"].outputs
-        assert done["deployment"].state == "done", judged["reasons"]
+        judged = done["evaluate_model"].outputs
+        assert done["deploy_model"].state == "done", judged["reasons"]
         assert 0.6 <= judged["metrics"]["auc"] <= 0.80, "far above .80 would be a leak; with `term` it is"
         until(lambda: node.post("/v1/sba_loans/predict", json={"entity": 1}).status == 404, what="the model")
         loan = (
@@ -124,6 +124,6 @@ def test_a_term_that_was_cut_short_by_the_outcome_is_refused_by_the_leak_gate(lo
     file.write_text(text.replace("training: {exclude: [term]}\n", ""))
     try:
         with pytest.raises(ConfigError, match=r"the outcome leaks through term \(0\.[89]"):
-            loans.run("training", LIVE, mode="live", target="deployed")
+            loans.run("train_model", LIVE, mode="live", target="deployed")
     finally:
         file.write_text(text)

@@ -60,7 +60,7 @@ def test_a_broken_line_stays_where_it_stands_as_the_file_grows(tmp_path: Path, k
     assert told == [1, 1, 0]
     assert [row["malformed"] for row in made.raw(DAYS[0]) if row["malformed"]] == ["2,BROKEN"]
     assert [(row["source_row"], row["malformed"]) for row in made.raw(DAYS[1]) if row["malformed"]] == [(5, "5,6,BROKEN")]
-    before = [made.result("ingestion", key).digest for key in DAYS[:3]]
+    before = [made.result("ingest_data", key).digest for key in DAYS[:3]]
     assert [made.ingest(key).digest for key in DAYS[:3]] == before
 
 
@@ -103,7 +103,7 @@ class Deliveries(Intake):
 
     def fact(self, key: str) -> dict[str, Any]:
         """Return what ingestion recorded of the orders."""
-        fact: dict[str, Any] = self.result("ingestion", key).outputs["sources"]["orders"]
+        fact: dict[str, Any] = self.result("ingest_data", key).outputs["sources"]["orders"]
         return fact
 
     def ids(self, key: str) -> list[str]:
@@ -146,16 +146,16 @@ def test_late_rows_are_taken_once_by_the_newest_partition_and_named_by_all_other
     assert "waiting" not in fact
     at = period(made.use_case, DAYS[2]).arrival_start
     assert {row["arrived_at"] for row in made.raw(DAYS[2]) if row["source_file"].startswith("late://")} == {at}
-    before = {key: made.result("ingestion", key).digest for key in DAYS[:3]}
+    before = {key: made.result("ingest_data", key).digest for key in DAYS[:3]}
     for key in DAYS[:3]:
         assert made.ingest(key, at=made.night(DAYS[3])).digest == before[key]
         assert "waiting" not in made.fact(key)
-        assert made.run("ingestion", key, force=True).reason == "equal to the record"
+        assert made.run("ingest_data", key, force=True).reason == "equal to the record"
     made.deliver(seen | {DAYS[3]: rows[DAYS[3]]})
     assert made.ingest(DAYS[3]).outputs["sources"]["orders"]["late"] == 0
     if (kind, more) != ("file", ""):
         return
-    made.run("validation", DAYS[2])
+    made.run("validate_data", DAYS[2])
     assert [(row["order_id"], row["amount"]) for row in made.curated(DAYS[2])] == [(1, 7.0), (9, 1.0), (3, 1.0)]
 
 
@@ -186,7 +186,7 @@ def test_a_gap_is_filled_alike_in_every_order_while_rows_are_late(tmp_path: Path
     made.deliver(rows | {DAYS[0]: rows[DAYS[0]] + line(9, "01 23:00")})
     night = made.night(DAYS[3])
     if how == "range":
-        made.load(DAYS[1], DAYS[3], ["ingestion"], started=night)
+        made.load(DAYS[1], DAYS[3], ["ingest_data"], started=night)
     for key in DAYS[1:] if how == "forward" else DAYS[:0:-1] if how == "backwards" else []:
         made.ingest(key, at=night)
     assert [made.ids(key) for key in DAYS] == [["1"], ["2"], ["3"], ["4", "9*"]]
@@ -213,7 +213,7 @@ def test_a_value_that_is_changed_in_place_and_back_again_is_corrected_twice(tmp_
         made.ingest(key)
     amounts = [[row["amount"] for row in made.raw(key) if row["order_id"] == "1"] for key in DAYS]
     assert amounts == [["1"], ["7"], ["1"], []]
-    before = [made.result("ingestion", key).digest for key in DAYS]
+    before = [made.result("ingest_data", key).digest for key in DAYS]
     assert [made.ingest(key, at=made.night(DAYS[3])).digest for key in DAYS] == before
 
 
@@ -252,7 +252,7 @@ def test_a_row_of_a_days_file_belongs_to_the_day_in_which_it_arrives(tmp_path: P
     made.put(HEAD + rows, f"{DAYS[0]}.csv")
     keys = DAYS[:3]
     if how == "range":
-        made.load(keys[0], keys[-1], ["ingestion"], started=made.night(keys[-1]))
+        made.load(keys[0], keys[-1], ["ingest_data"], started=made.night(keys[-1]))
     for key in keys if how == "forward" else keys[::-1] if how == "backwards" else []:
         made.ingest(key, at=made.night(keys[-1]))
     found = [sorted(row["order_id"] for row in made.raw(key)) for key in keys]
@@ -321,7 +321,7 @@ class Town(Intake):
 
     def towns(self, *keys: str) -> list[str]:
         """Return the town that each day knows."""
-        known = [self.result("ingestion", key).outputs["sources"]["people"]["version"] for key in keys]
+        known = [self.result("ingest_data", key).outputs["sources"]["people"]["version"] for key in keys]
         return [self.raw(version, "people")[0]["town"] for version in known]
 
 
@@ -333,14 +333,14 @@ def test_a_static_version_is_known_from_the_day_that_was_newest_when_it_was_read
     made.move("Oslo")
     gap, night = DAYS[1:], made.night(DAYS[3])
     if how == "range":
-        made.load(gap[0], gap[-1], ["ingestion"], started=night)
+        made.load(gap[0], gap[-1], ["ingest_data"], started=night)
     for key in gap if how == "forward" else gap[::-1] if how == "backwards" else []:
         made.ingest(key, at=night)
     assert made.towns(*DAYS) == ["Rome", "Rome", "Rome", "Oslo"]
-    facts = [made.result("ingestion", key).outputs["sources"]["people"] for key in DAYS]
+    facts = [made.result("ingest_data", key).outputs["sources"]["people"] for key in DAYS]
     assert [fact["observed"] for fact in facts] == [made.night(DAYS[0]).isoformat()] * 3 + [night.isoformat()]
     (made.folder / "people.csv").unlink()
-    assert [made.ingest(key, at=night).digest for key in DAYS] == [made.result("ingestion", key).digest for key in DAYS]
+    assert [made.ingest(key, at=night).digest for key in DAYS] == [made.result("ingest_data", key).digest for key in DAYS]
     rows = made.lake.read("shop/raw/people").to_pylist()
     assert {(row["town"], row["arrived_at"].isoformat()[:10]) for row in rows} == {("Rome", "2025-12-01"), ("Oslo", "2026-01-04")}
 
@@ -385,10 +385,10 @@ def test_days_give_equal_digests_in_every_order_and_again(tmp_path: Path) -> Non
         made.put(HEAD + line(1, "01 10:00", "7") + line(9, "01 23:59") + rest)
         night = made.night(DAYS[3])
         if how == "range":
-            made.load(DAYS[1], DAYS[3], ["ingestion"], started=night)
+            made.load(DAYS[1], DAYS[3], ["ingest_data"], started=night)
         for key in DAYS[1:] if how == "forward" else DAYS[:0:-1] if how == "backwards" else []:
             made.ingest(key, at=night)
-        found.append(([made.result("ingestion", key).digest for key in DAYS], made.digests()))
+        found.append(([made.result("ingest_data", key).digest for key in DAYS], made.digests()))
         again = [made.ingest(key, at=night).digest for key in DAYS]
         assert (again, made.digests()) == found[-1]
         assert made.towns(*DAYS) == ["Rome", "Rome", "Rome", "Oslo"]
@@ -420,7 +420,7 @@ def test_a_partition_whose_newest_row_is_old_blocks_where_the_source_says_so(tmp
     assert report.state == "blocked"
     assert "its newest row arrived 6.0 h before as_of, longer than fresh: 6h" in report.reason
     made.define()
-    assert made.run("validation", DAYS[1]).state == "done", "no source is held to freshness that does not ask for it"
+    assert made.run("validate_data", DAYS[1]).state == "done", "no source is held to freshness that does not ask for it"
     made.define(more="fresh: 6h\n    empty: allow")
     with pytest.raises(ConfigError, match="fresh is for events that must come"):
-        made.run("validation", DAYS[1])
+        made.run("validate_data", DAYS[1])

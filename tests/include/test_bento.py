@@ -43,7 +43,7 @@ def packaged(desk: Desk, model: Model) -> Outcome:
 
 
 def package(desk: Desk) -> Outcome:
-    with desk.work("bento") as work:
+    with desk.work("package_model") as work:
         outcome = package_model.compute(work)
         assert package_model.effects(work, outcome) in ({}, {"bento_tag": outcome.outputs.get("bento_tag")})
         return outcome

@@ -315,7 +315,7 @@ def test_quarantined_rows_are_shown_then_redriven_after_a_yes(run: Run, tmp_path
     for day in range(2):
         write_day(tmp_path, day, bad=2 if day == 0 else 0)
     first = ("-u", "visits", "-p", "2025-03-01")
-    assert [run("run", stage, *first).code for stage in ("ingestion", "validation")] == [0, 0]
+    assert [run("run", stage, *first).code for stage in ("ingest_data", "validate_data")] == [0, 0]
     wanted = ["quarantine", "redrive", "visits", "-p", "2025-03-01", "--rule", "amount: above_max", "--set", "amount=50"]
     assert run(*wanted).code == 2  # without a reason
     asked = run(*wanted, "--reason", "a typing error")
@@ -326,7 +326,7 @@ def test_quarantined_rows_are_shown_then_redriven_after_a_yes(run: Run, tmp_path
     assert (done.code, "the next ingestion of 2025-03-02 takes them in" in done.out) == (0, True), done
     assert "2025-03-02" in run("audit", "list", "--action", "quarantine.redriven").out
     assert run("quarantine", "list", "visits").out.count("2025-03-02") == 2
-    assert run("run", "ingestion", "-u", "visits", "-p", "2025-03-02").code == 0
+    assert run("run", "ingest_data", "-u", "visits", "-p", "2025-03-02").code == 0
     assert "0 row(s) written" in run("quarantine", "list", "visits", "--csv", tmp_path / "rest.csv").out
     again = run(*wanted, "--reason", "a typing error", "--yes")
     assert (again.code, "redriven already" in again.err) == (2, True)
@@ -347,9 +347,9 @@ def test_a_use_case_goes_its_way_by_commands(run: Run, tmp_path: Path) -> None:
 
     judged = run("run", "all", "-u", "visits", "-p", "2025-03-08")
     assert judged.code == 0, judged
-    assert "evaluation" in judged.out
-    assert "drift" in judged.out
-    assert "(reused)" in run("run", "training", "-u", "visits", "-p", "2025-03-08").out
+    assert "evaluate_model" in judged.out
+    assert "check_drift" in judged.out
+    assert "(reused)" in run("run", "train_model", "-u", "visits", "-p", "2025-03-08").out
 
     scored = run("score", "visits", "-p", "2025-03-08", "--version", "1")
     assert scored.code == 0, scored
@@ -359,10 +359,10 @@ def test_a_use_case_goes_its_way_by_commands(run: Run, tmp_path: Path) -> None:
     assert all(0 < float(row["score"]) < 1 for row in rows)
 
     write_day(tmp_path, 4, factor=2)
-    refused = run("run", "ingestion", "-u", "visits", "-p", "2025-03-05")
+    refused = run("run", "ingest_data", "-u", "visits", "-p", "2025-03-05")
     assert refused.code == 4, refused
     assert "--restate REASON" in refused.err
-    accepted = run("run", "ingestion", "-u", "visits", "-p", "2025-03-05", "--restate", "wrong currency")
+    accepted = run("run", "ingest_data", "-u", "visits", "-p", "2025-03-05", "--restate", "wrong currency")
     assert accepted.code == 0, accepted
     assert "wrong currency" in run("audit", "list").out
     assert "4 stale" in run("status", "visits").out  # the day, the two that look back on it, and the one that trained on it

@@ -27,7 +27,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Installation:
 
 def test_statements_arrive_by_month_and_the_labels_in_october(made: Installation) -> None:
     for key in made.keys("2005-04-01", "2005-10-01"):
-        sources = made.result("validation", key).outputs["sources"]
+        sources = made.result("validate_data", key).outputs["sources"]
         rows = {name: fact["rows"] for name, fact in sources.items() if name != "clients"}
         assert rows == ({"outcomes": 30_000} if key == "2005-10-01" else {"statements": 30_000})
         assert sources["clients"]["version"] == "2005-04-01"

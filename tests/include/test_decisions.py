@@ -55,24 +55,24 @@ def test_label_and_features_come_from_one_row_whatever_the_label_is(tmp_path: Pa
         random.Random(number).shuffle(lines)
         made = shop(tmp_path / str(number), lines)
         made.validate()
-        made.run("features", DAY)
+        made.run("materialize_features", DAY)
         assert pairs(made) == {(7, float(second), 5.0), (8, 0.0, 1.0), (8, 1.0, 2.0)}
-        fact = made.result("validation", DAY).outputs["sources"]["orders"]
+        fact = made.result("validate_data", DAY).outputs["sources"]["orders"]
         assert (fact["repeated"], fact["sharing"], fact["quarantined"]) == (1, 2, 0)
 
 
 def test_the_row_that_was_created_last_stands(tmp_path: Path) -> None:
     made = shop(tmp_path, [(9, 7, 5, 5, 10.0, 1), (2, 7, 5, 6, 5.0, 0), (3, 8, 5, 5, 1.0, 0)])
     made.validate()
-    made.run("features", DAY)
+    made.run("materialize_features", DAY)
     assert pairs(made) == {(7, 0.0, 5.0), (8, 0.0, 1.0)}
 
 
 def test_a_correction_is_no_duplicate(tmp_path: Path) -> None:
     made = shop(tmp_path, [(1, 7, 5, 5, 10.0, 1), (1, 7, 5, 6, 11.0, 0), (3, 8, 5, 5, 1.0, 0)], more="max_bad: 0")
     made.validate()
-    fact = made.result("validation", DAY).outputs["sources"]["orders"]
-    assert (made.result("validation", DAY).outputs["verdict"], fact["repeated"], fact["sharing"]) == ("pass", 0, 0)
+    fact = made.result("validate_data", DAY).outputs["sources"]["orders"]
+    assert (made.result("validate_data", DAY).outputs["verdict"], fact["repeated"], fact["sharing"]) == ("pass", 0, 0)
 
 
 def test_more_than_max_bad_blocks_with_the_remedy(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_rows_without_their_entity_go_to_quarantine(tmp_path: Path, limit: str, 
     report = made.validate()
     assert (report.state, made.rules(DAY)) == (state, {1: "customer_id: null"})
     if state == "done":
-        made.run("features", DAY)
+        made.run("materialize_features", DAY)
         assert pairs(made) == {(7, 1.0, 2.0), (8, 1.0, 2.0)}
 
 
@@ -102,7 +102,7 @@ def test_rows_without_their_entity_are_left_out_where_the_column_may_be_null(tmp
     columns = COLUMNS.replace("customer_id: {type: int64}", "customer_id: {type: int64, nullable: true}")
     made = shop(tmp_path, [(1, "", 5, 5, 1.0, 0), (2, 7, 5, 5, 2.0, 1)], more="max_bad: 0", columns=columns)
     assert made.validate().state == "done"
-    made.run("features", DAY)
+    made.run("materialize_features", DAY)
     assert pairs(made) == {(7, 1.0, 2.0)}
 
 

@@ -99,7 +99,7 @@ def test_the_three_steps_of_a_dag(desk: Desk, node: Follower) -> None:
     asked = desk.deploy(phase="request")
     assert (asked.state, asked.outputs["error"]) == ("failed", "Unavailable")  # waiting, for status and heal
     assert desk.records.route(NAME).challenger == 1
-    with desk.work("deployment") as work:
+    with desk.work("deploy_model") as work:
         assert deploy_model._wait(lambda: deploy_model.observed(work).state == "ready", 20)
     assert node.version is None
     assert desk.deploy(phase="finish").state == "done"
@@ -127,7 +127,7 @@ def test_what_is_not_released_says_why(desk: Desk, mode: str, target: str, verdi
 
 def test_without_a_verdict_nothing_can_be_released(desk: Desk) -> None:
     desk.ask(FIRST)
-    with desk.work("deployment") as work, pytest.raises(MissingPartition, match="evergreen run evaluation"):
+    with desk.work("deploy_model") as work, pytest.raises(MissingPartition, match="evergreen run evaluate_model"):
         deploy_model.reads(work)
 
 

@@ -80,8 +80,8 @@ class House:
         }
         outputs = {"feature_sets": {self.feature_set.version: made}, "current": self.feature_set.version}
         self.records.raise_partition("shop", key, mode="backfill", target="judged", actor="test", at=AT)
-        self.record(key, "features", outputs)
-        self.record(key, "evaluation", {"verdict": "pass", "opponent": opponent})
+        self.record(key, "materialize_features", outputs)
+        self.record(key, "evaluate_model", {"verdict": "pass", "opponent": opponent})
 
     def view(self, name: str, key: str, at: datetime, entities: list[int], columns: dict[str, Any]) -> None:
         view = next(view for view in self.feature_set.views if view.name == name)
@@ -109,7 +109,7 @@ class House:
         )
 
     def run(self, key: str) -> runner.Report:
-        return runner.run("drift", "shop", key, settings=self.settings)
+        return runner.run("check_drift", "shop", key, settings=self.settings)
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_the_opponents_sample_is_the_reference_if_it_is_older(house: House) -> N
     for number, key in enumerate(KEYS[:4]):
         house.day(key, mean=50 + 5 * number)
     house.model(1, KEYS[0])
-    house.record(KEYS[3], "evaluation", {"verdict": "pass", "opponent": 1})
+    house.record(KEYS[3], "evaluate_model", {"verdict": "pass", "opponent": 1})
     report = house.run(KEYS[3])
     assert report.outputs["reference"] == {"kind": "opponent", "partition": KEYS[0], "version": 1}
     assert report.outputs["verdict"] == "drift"
@@ -177,7 +177,7 @@ def test_event_views_compare_new_rows_with_those_of_the_training_window(house: H
     for key in KEYS[:3]:
         house.day(key)
     house.model(1, KEYS[1])
-    house.record(KEYS[2], "evaluation", {"verdict": "pass", "opponent": 1})
+    house.record(KEYS[2], "evaluate_model", {"verdict": "pass", "opponent": 1})
     assert house.run(KEYS[2]).outputs["features"]["channel"]["psi"] < 0.1
     house.day(KEYS[3], channels="z", opponent=1)
     report = house.run(KEYS[3])

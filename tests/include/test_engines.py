@@ -32,7 +32,7 @@ def stage(call: Callable[[], Any]) -> Any:
         yield works[0], "first"
         yield works[-1], call()
 
-    for name, value in {"NAME": "validation", "compute": lambda work: call(), "compute_range": compute_range}.items():
+    for name, value in {"NAME": "validate_data", "compute": lambda work: call(), "compute_range": compute_range}.items():
         setattr(module, name, value)
     return Guarded(module)
 

@@ -64,7 +64,7 @@ def test_digests_are_over_ids_and_numbers_and_never_over_words(bench: Bench, mon
     bench.judged(FIRST)
     bench.release(1, FIRST)
     bench.judged(SECOND)
-    before = {stage: bench.records.result(NAME, SECOND, stage) for stage in ("training", "evaluation")}
+    before = {stage: bench.records.result(NAME, SECOND, stage) for stage in ("train_model", "evaluate_model")}
     check, finding, standing = gate.Check.__init__, leaks.Finding.__init__, evaluate_model.Standing.__init__
 
     def words(made: Any, *given: Any) -> None:
@@ -125,7 +125,7 @@ def test_a_worse_model_fails_with_its_interval_and_changes_nothing_live(bench: B
     assert re.search(r"AUC difference to version 1, lower end is -0\.\d+ .*must be above -0\.0300", reason)
     assert bench.records.model(NAME, 2).state == "candidate"  # type: ignore[union-attr]
     assert mlflow_registry.aliases(bench.settings, NAME) == {"champion": 1}
-    report = bench.run("evaluation", SECOND)
+    report = bench.run("evaluate_model", SECOND)
     assert (report.state, report.reused) == ("done", True), "a refusal is a success, and terminal"
 
 
@@ -148,9 +148,9 @@ def test_too_few_rows_is_a_hold_with_and_without_a_candidate(bench: Bench) -> No
     assert (outputs["verdict"], outputs["version"]) == ("hold", None)
     assert "too few mature rows" in outputs["reasons"][0]
     bench.configure(min_rows=20)
-    bench.run("training", SECOND)
+    bench.run("train_model", SECOND)
     bench.configure(min_rows=300)
-    held = bench.run("evaluation", SECOND).outputs
+    held = bench.run("evaluate_model", SECOND).outputs
     assert (held["verdict"], held["version"]) == ("hold", 1)
     assert "too few mature rows" in held["reasons"][0]
     assert mlflow_registry.aliases(bench.settings, NAME) == {}
@@ -158,9 +158,9 @@ def test_too_few_rows_is_a_hold_with_and_without_a_candidate(bench: Bench) -> No
 
 @pytest.mark.parametrize("number", [None, float("nan")])
 def test_a_missing_number_is_a_hold(bench: Bench, number: float | None) -> None:
-    bench.run("training", FIRST)
-    bench.edit_result("training", FIRST, metrics={"yardstick_auc": number})
-    outputs = bench.run("evaluation", FIRST).outputs
+    bench.run("train_model", FIRST)
+    bench.edit_result("train_model", FIRST, metrics={"yardstick_auc": number})
+    outputs = bench.run("evaluate_model", FIRST).outputs
     assert outputs["verdict"] == "hold"
     assert outputs["reasons"] == ["AUC over the logistic yardstick is not computable"]
     assert bench.records.model(NAME, 1).state == "candidate"  # type: ignore[union-attr]
@@ -199,10 +199,10 @@ def evaluation_rows(bench: Bench, key: str) -> list[dict[str, Any]]:
 def test_rows_that_the_champion_has_seen_are_left_out_and_counted(bench: Bench) -> None:
     bench.judged(FIRST)
     bench.release(1, FIRST)
-    bench.run("training", SECOND)
+    bench.run("train_model", SECOND)
     rows = evaluation_rows(bench, SECOND)
     show_rows(bench, 1, rows[::12])
-    outputs = bench.run("evaluation", SECOND).outputs
+    outputs = bench.run("evaluate_model", SECOND).outputs
     seen = len(rows[::12])
     assert (outputs["left_out"], outputs["compared"]) == (seen, len(rows) - seen)
     assert outputs["verdict"] == "pass", outputs["reasons"]
@@ -222,12 +222,12 @@ def test_rows_that_the_champion_has_seen_are_left_out_and_counted(bench: Bench) 
 def test_a_class_that_the_champion_has_seen_too_much_of_is_a_hold(bench: Bench) -> None:
     bench.judged(FIRST)
     bench.release(1, FIRST)
-    bench.run("training", SECOND)
+    bench.run("train_model", SECOND)
     rows = evaluation_rows(bench, SECOND)
     zeros = [row for row in rows if not row["label"]]
     show_rows(bench, 1, zeros[:5])
     bench.configure(min_rows=len(zeros) - 4)
-    outputs = bench.run("evaluation", SECOND).outputs
+    outputs = bench.run("evaluate_model", SECOND).outputs
     assert outputs["verdict"] == "hold"
     assert f"0 are left, each class needs {len(zeros) - 4}" in outputs["reasons"][0]
 
@@ -237,21 +237,21 @@ def test_a_training_set_with_as_many_other_rows_is_no_training_set(bench: Bench,
     """The lake gives back other values than were trained on, as a cast once did: as many rows, another digest."""
     bench.judged(FIRST)
     bench.release(1, FIRST)
-    bench.run("training", SECOND)
+    bench.run("train_model", SECOND)
     made = bench.model((FIRST, SECOND)[version - 1]).manifest["training_set"]
     key = (FIRST, SECOND)[version - 1]
     rows = bench.lake.read(made["table"], keys=[key], version=made["table_version"]).drop_columns(["partition"])
     place = rows.schema.get_field_index("visits")
     other = bench.lake.replace(made["table"], key, rows.set_column(place, "visits", pc.add(rows["visits"], 1)))
     if version == 2:
-        bench.edit_result("training", SECOND, training_set={"table_version": other})
+        bench.edit_result("train_model", SECOND, training_set={"table_version": other})
         with pytest.raises(EvergreenError, match=r"holds sha256:\w+ in version \d+, recorded are \d+ rows of sha256"):
-            bench.run("evaluation", SECOND)
+            bench.run("evaluate_model", SECOND)
         return
     with bench.records.transaction() as session:
         row = session.get_one(ModelRow, (NAME, 1))
         row.manifest = {**row.manifest, "training_set": {**made, "table_version": other}}
-    outputs = bench.run("evaluation", SECOND).outputs
+    outputs = bench.run("evaluate_model", SECOND).outputs
     assert outputs["verdict"] == "hold"
     assert "version 1 cannot be asked" in outputs["reasons"][0]
 
@@ -259,23 +259,23 @@ def test_a_training_set_with_as_many_other_rows_is_no_training_set(bench: Bench,
 def test_a_champion_whose_bundle_cannot_be_read_is_no_verdict_and_is_judged_again(bench: Bench) -> None:
     bench.judged(FIRST)
     bench.release(1, FIRST)
-    bench.run("training", SECOND)
+    bench.run("train_model", SECOND)
     bundle = Path(bench.model(FIRST).bundle)
     away = bundle.rename(bundle.with_name("away"))
     for _ in range(2):
-        report = bench.run("evaluation", SECOND)
+        report = bench.run("evaluate_model", SECOND)
         assert (report.state, report.reused, report.outputs["verdict"]) == ("unreadable", False, "hold")
         assert report.reason.startswith("version 1 cannot be asked: ")
     assert len(bench.records.entries(NAME, action="evaluation.unreadable")) == 1
     assert [entry.subject for entry in bench.records.entries(NAME, action="model.judged")] == [FIRST]
     with pytest.raises(ConfigError, match="no record to compare with"):
-        bench.run("evaluation", SECOND, force=True)
+        bench.run("evaluate_model", SECOND, force=True)
     away.rename(bundle)
-    report = bench.run("evaluation", SECOND)
+    report = bench.run("evaluate_model", SECOND)
     assert (report.state, report.reused) == ("done", False)
     assert report.outputs["opponent"] == 1
-    assert bench.run("evaluation", SECOND).reused
-    assert bench.run("evaluation", SECOND, force=True).reason == "equal to the record"
+    assert bench.run("evaluate_model", SECOND).reused
+    assert bench.run("evaluate_model", SECOND, force=True).reason == "equal to the record"
 
 
 def test_censored_decisions_above_the_limit_are_a_hold(bench: Bench) -> None:
@@ -359,12 +359,12 @@ def test_the_verdict_follows_decisions_without_an_outcome_though_the_model_stays
 )
 def test_each_number_that_the_gate_looks_at_counts_for_the_memo(judged: Bench, tmp_path: Path, number: str) -> None:
     bench = judged.copy(tmp_path / "home")
-    assert bench.run("evaluation", FIRST).reused
+    assert bench.run("evaluate_model", FIRST).reused
     part, _, name = number.partition(".")
-    result = bench.records.result(NAME, FIRST, "training")
+    result = bench.records.result(NAME, FIRST, "train_model")
     assert result is not None
-    bench.edit_result("training", FIRST, **{part: {name: result.outputs[part][name] + 1}})
-    assert not bench.run("evaluation", FIRST).reused
+    bench.edit_result("train_model", FIRST, **{part: {name: result.outputs[part][name] + 1}})
+    assert not bench.run("evaluate_model", FIRST).reused
 
 
 @pytest.fixture(scope="module")
@@ -394,9 +394,9 @@ def test_the_opponent_is_recorded_and_reused_by_reruns(bench: Bench) -> None:
     bench.release(1, FIRST)
     bench.judged(SECOND)
     bench.release(2, SECOND)
-    assert bench.run("evaluation", SECOND).reused, "the champion is the candidate itself now"
-    bench.forget_result("evaluation", SECOND)
-    assert bench.run("evaluation", SECOND).outputs["opponent"] == 1
+    assert bench.run("evaluate_model", SECOND).reused, "the champion is the candidate itself now"
+    bench.forget_result("evaluate_model", SECOND)
+    assert bench.run("evaluate_model", SECOND).outputs["opponent"] == 1
     assert bench.records.entries(NAME, action="model.judged")[-1].details["verdict"] == "pass"
 
 
@@ -406,7 +406,7 @@ def test_a_passed_candidate_is_judged_again_where_another_champion_came_between(
     bench.judged(SECOND)
     bench.judged(THIRD)
     bench.release(2, SECOND)
-    again = bench.run("evaluation", THIRD)
+    again = bench.run("evaluate_model", THIRD)
     assert (again.reused, again.outputs["opponent"]) == (False, 2)
     opponent = bench.records.opponent(NAME, bench.model(THIRD).model_digest, mode="live")
     assert opponent is not None
@@ -418,7 +418,7 @@ def test_a_refused_candidate_keeps_its_verdict_whoever_serves_later(bench: Bench
     bench.judged(SECOND)
     bench.release(2, SECOND)  # by force of a person
     bench.release(1, SECOND)
-    assert bench.run("evaluation", SECOND).reused
+    assert bench.run("evaluate_model", SECOND).reused
 
 
 def test_a_backfill_meets_the_champion_of_the_newest_older_partition_and_touches_nothing_live(bench: Bench) -> None:
@@ -439,7 +439,7 @@ def test_a_backfill_on_an_empty_installation_changes_no_live_state(bench: Bench)
     assert outputs["verdict"] == "pass"
     assert bench.records.route(NAME).generation == 0
     assert mlflow_registry.aliases(bench.settings, NAME) == {}
-    risen = bench.run("evaluation", FIRST, mode="live")
+    risen = bench.run("evaluate_model", FIRST, mode="live")
     assert (risen.reused, risen.effects["challenger"]) == (False, 1)
 
 
@@ -448,26 +448,26 @@ def test_what_was_trained_before_a_rollback_and_what_was_rolled_back_is_a_hold(b
     bench.release(1, FIRST)
     bench.judged(SECOND)
     bench.release(2, SECOND)
-    bench.run("training", THIRD)
+    bench.run("train_model", THIRD)
     roll_back(bench)
-    outputs = bench.run("evaluation", THIRD).outputs
+    outputs = bench.run("evaluate_model", THIRD).outputs
     assert outputs["verdict"] == "hold"
     assert "trained in generation 2, before the rollback of generation 3" in outputs["reasons"][0]
-    again = bench.run("evaluation", SECOND)
+    again = bench.run("evaluate_model", SECOND)
     assert (again.reused, again.outputs["verdict"]) == (False, "hold")
     assert "was rolled back and is on hold" in "; ".join(again.outputs["reasons"])
     assert mlflow_registry.aliases(bench.settings, NAME) == {"champion": 1}
     digest = bench.model(SECOND).model_digest
     bench.records.lift_hold(NAME, digest, entry=AuditEntry("release.hold_lifted", NAME, "2", "person", {}, at=NOW))
-    lifted = bench.run("evaluation", SECOND).outputs
+    lifted = bench.run("evaluate_model", SECOND).outputs
     assert (lifted["verdict"], lifted["opponent"], lifted["generation"]) == ("pass", 1, 4)
 
 
 def test_a_verdict_that_was_overtaken_makes_no_challenger(bench: Bench) -> None:
-    bench.run("training", FIRST)
+    bench.run("train_model", FIRST)
     bench.judged(THIRD)
     bench.release(2, THIRD)
-    report = bench.run("evaluation", FIRST)
+    report = bench.run("evaluate_model", FIRST)
     assert "challenger" not in report.effects
     assert mlflow_registry.aliases(bench.settings, NAME) == {"champion": 2}
 
@@ -500,19 +500,19 @@ def test_an_opponent_without_its_features_is_a_hold_until_they_are_filled(bench:
     said = r"version 1 cannot be asked, its features are not there for 12 of \d+ partitions \(2026-01-20 to 2026-01-31\)\. Fill"
     assert re.match(said, reason)
     assert "opponent_auc" not in outputs["metrics"]
-    assert bench.run("evaluation", SECOND).reused
+    assert bench.run("evaluate_model", SECOND).reused
     with bench.records.transaction() as session:
         for key, made in taken.items():
             row = session.get_one(ResultRow, (NAME, key, "features"))
             row.outputs = {**row.outputs, "feature_sets": {**row.outputs["feature_sets"], theirs: made}}
-    again = bench.run("evaluation", SECOND)
+    again = bench.run("evaluate_model", SECOND)
     assert (again.reused, again.outputs["verdict"]) == (False, "pass"), again.outputs["reasons"]
     assert again.outputs["metrics"]["opponent_auc"] > 0.7
 
 
 def test_force_gives_the_same_judgement(bench: Bench) -> None:
     bench.judged(FIRST)
-    assert bench.run("evaluation", FIRST, force=True).reason == "equal to the record"
+    assert bench.run("evaluate_model", FIRST, force=True).reason == "equal to the record"
     assert len(bench.records.entries(NAME, action="model.judged")) == 1
 
 
@@ -543,13 +543,13 @@ def test_a_report_of_nothing_is_still_a_page(bench: Bench) -> None:
 
 
 def test_the_bundle_that_is_judged_is_the_one_on_record(bench: Bench) -> None:
-    bench.run("training", FIRST)
+    bench.run("train_model", FIRST)
     model = bench.model(FIRST)
     files = {name: (Path(model.bundle) / name).read_bytes() for name in ("model.txt", "schema.json", "golden.json")}
     assert digest_of(files) == model.model_digest
     (Path(model.bundle) / "extra.pkl").write_bytes(b"x")
-    report = bench.run("evaluation", FIRST)
+    report = bench.run("evaluate_model", FIRST)
     assert (report.state, report.outputs["verdict"]) == ("unreadable", "hold")
     assert "can run code" in report.reason
     (Path(model.bundle) / "extra.pkl").unlink()
-    assert bench.run("evaluation", FIRST).state == "done"
+    assert bench.run("evaluate_model", FIRST).state == "done"

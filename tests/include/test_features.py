@@ -38,7 +38,7 @@ def week(shop: Shop, days: int = 7) -> None:
 
 def reports(shop: Shop, days: range) -> dict[str, Any]:
     """Return what is recorded of the stage: digests and rows by key."""
-    found = shop.records.results("shop", stage="features", keys=[shop.key(day) for day in days])
+    found = shop.records.results("shop", stage="materialize_features", keys=[shop.key(day) for day in days])
     return {result.key: (result.digest, result.outputs) for result in found}
 
 
@@ -88,7 +88,7 @@ def test_day_by_day_backwards_again_and_in_one_pass_agree(tmp_path: Path) -> Non
         backward.run(6 - day)
         ranged.ask(day)
     keys = [ranged.key(day) for day in range(7)]
-    done = list(runner.run_range("features", "shop", keys, settings=ranged.settings))
+    done = list(runner.run_range("materialize_features", "shop", keys, settings=ranged.settings))
     assert [report.state for report in done] == ["done"] * 7
     expected = reports(forward, range(7))
     assert len(expected) == 7
@@ -201,7 +201,9 @@ def test_the_champions_old_feature_set_is_kept_up_and_the_digest_is_the_current_
     assert report.digest == alone.digest
     table = old.views[0].table("shop")
     assert len(shop.lake.read(table, keys=[shop.key(3)])) == 5
-    assert feature_sets.lacking([shop.records.result("shop", shop.key(2), "features")], shop.feature_set) == [shop.key(2)]  # type: ignore[list-item]
+    assert feature_sets.lacking([shop.records.result("shop", shop.key(2), "materialize_features")], shop.feature_set) == [
+        shop.key(2)
+    ]  # type: ignore[list-item]
 
 
 def test_a_backfill_keeps_up_the_set_of_the_model_that_it_is_judged_against(shop: Shop) -> None:
@@ -229,7 +231,7 @@ def test_a_backfill_keeps_up_the_set_of_the_model_that_it_is_judged_against(shop
              ("max", "avg"), ("avg",)]
         )
     }  # fmt: skip
-    done = {report.key: report for report in runner.run_range("features", "shop", keys, settings=shop.settings)}
+    done = {report.key: report for report in runner.run_range("materialize_features", "shop", keys, settings=shop.settings)}
     assert {key: set(report.outputs["feature_sets"]) for key, report in done.items()} == wanted
     assert shop.run(4).reused
 

@@ -28,7 +28,7 @@ ELSEWHERE = {
 # Read by one stage and no input of its result.
 APART: dict[str, dict[str, str]] = {
     "features": {"history.first": "clips the lookback; the partitions that are left are among the reads"},
-    "training": {
+    "train_model": {
         "sources": "which sources may have gaps decides which partitions may be missing; those that are there are among the reads"
     },
 }
@@ -125,7 +125,7 @@ def test_the_data_stages_read_what_they_declare(
     path.write_text(text)
     made.put(HEAD + GOOD)
     made.put("branch\nmain\n", "branches.csv")
-    for stage in ("ingestion", "validation", "features"):
+    for stage in ("ingest_data", "validate_data", "materialize_features"):
         with recorded.computing(stage, monkeypatch):
             assert made.run(stage, "2026-01-01").state == "done"
         assert recorded.undeclared(stage) == set(), stage
@@ -135,7 +135,7 @@ def test_the_judging_stages_read_what_they_declare(tmp_path: Path, recorded: Rec
     made: Bench = new_bench(tmp_path)
     made.write()
     for key in ("2026-02-05", "2026-02-06"):
-        for stage in ("training", "evaluation", "drift"):
+        for stage in ("train_model", "evaluate_model", "check_drift"):
             with recorded.computing(stage, monkeypatch):
                 assert made.run(stage, key).state in ("done", "held")
             assert recorded.undeclared(stage) == set(), stage

@@ -142,7 +142,7 @@ def days(shop: Shop, count: int, *, without: range = range(0)) -> None:
         shop.arrive(day, [(day, 1, 1.0 + day, moment, moment)], [(1 + day % 2, day, "web", moment, moment)])
         shop.ask(day)
     keys = [shop.key(day) for day in range(count) if day not in without]
-    assert {report.state for report in runner.run_range("features", "shop", keys, settings=shop.settings)} == {"done"}
+    assert {report.state for report in runner.run_range("materialize_features", "shop", keys, settings=shop.settings)} == {"done"}
 
 
 def test_a_training_frame_keeps_the_spine_and_sees_what_was_known_at_each_decision(shop: Shop) -> None:
@@ -204,7 +204,7 @@ def test_a_frame_refuses_partitions_that_do_not_hold_a_view(shop: Shop) -> None:
     assert caught.value.keys == tuple(shop.key(day) for day in range(6, 11))
     with pytest.raises(MissingPartition, match=f"view spending in version {old.views[0].version} .*2025-01-12"):
         frame_of(shop, T0 + 12 * DAY, feature_set=old)
-    assert feature_sets.made(shop.records.results("shop", stage="features", keys=[shop.key(11)])[0]).keys() == {
+    assert feature_sets.made(shop.records.results("shop", stage="materialize_features", keys=[shop.key(11)])[0]).keys() == {
         view.version for view in changed.views
     }
 

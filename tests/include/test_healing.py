@@ -16,10 +16,10 @@ from include.pipeline.status import Row, status_rows
 from include.records.records import AuditEntry, Mode, Model, Records, StageResult, Target
 
 AT = datetime(2026, 1, 20, tzinfo=UTC)
-DATA = ("ingestion", "validation", "features")
+DATA = ("ingest_data", "validate_data", "materialize_features")
 
 
-def waiting(key: str, stage: str = "training") -> Row:
+def waiting(key: str, stage: str = "train_model") -> Row:
     return Row(key, "waiting", stage, f"for {stage}", "backfill", "judged")
 
 
@@ -31,12 +31,12 @@ def test_newest_first_at_most_n_and_nothing_that_is_on_its_way() -> None:
 
 
 def test_a_refusal_a_hold_a_gap_and_a_stale_day_are_not_started() -> None:
-    rows = [Row("2026-01-01", kind, "evaluation", "why") for kind in ("done", "running", "refused", "stale", "missing")]
+    rows = [Row("2026-01-01", kind, "evaluate_model", "why") for kind in ("done", "running", "refused", "stale", "missing")]
     assert plan("shop", rows, active=set()) == []
 
 
 def test_what_was_never_ingested_is_started_by_its_dag_and_the_rest_by_the_asset_before() -> None:
-    (item,) = plan("shop", [waiting("2026-01-01", "ingestion")], active=set())
+    (item,) = plan("shop", [waiting("2026-01-01", "ingest_data")], active=set())
     assert item.asset is None
     assert {stage: plan("shop", [waiting("2026-01-01", stage)], active=set())[0].asset for stage in ASSET_BEFORE} == ASSET_BEFORE
 
@@ -80,9 +80,9 @@ def test_heal_after_load_history_and_a_refusal_starts_nothing(records: Records, 
         for stage in DATA:
             record(records, f"2026-01-{day:02}", stage)
     meant(records, "2026-01-10", "live", "deployed")
-    for stage in (*DATA, "training", "drift"):
+    for stage in (*DATA, "train_model", "check_drift"):
         record(records, "2026-01-10", stage)
-    record(records, "2026-01-10", "evaluation", verdict="fail", reasons=["AUC is too low"])
+    record(records, "2026-01-10", "evaluate_model", verdict="fail", reasons=["AUC is too low"])
     found = status_rows(records, shop)
     assert [row.kind for row in found] == ["done"] * 9 + ["refused"]
     assert plan("shop", found, active=set()) == []
@@ -97,7 +97,7 @@ def test_a_raised_target_and_a_lost_event_are_started(records: Records, shop: Us
     meant(records, "2026-01-04", "backfill", "judged")
     found = status_rows(records, shop)
     assert [(item.key, item.stage, item.asset) for item in plan("shop", found, active=set())] == [
-        ("2026-01-04", "training", "features")
+        ("2026-01-04", "train_model", "materialize_features")
     ]
     assert plan("shop", found, active={"2026-01-04"}) == []
     kinds = {row.key: row.kind for row in found}
@@ -153,9 +153,9 @@ def test_a_range_that_is_loading_is_on_its_way() -> None:
 
 def test_a_live_lease_is_running_and_a_dead_one_is_not(records: Records, shop: UseCase) -> None:
     meant(records, "2026-01-10", "live", "deployed")
-    with records.claim("shop", "ingestion", "2026-01-10", owner="airflow:run", attempt=1, ttl=30):
+    with records.claim("shop", "ingest_data", "2026-01-10", owner="airflow:run", attempt=1, ttl=30):
         (row,) = status_rows(records, shop)
-        assert (row.kind, row.stage) == ("running", "ingestion")
+        assert (row.kind, row.stage) == ("running", "ingest_data")
         assert "airflow:run" in row.detail
     (row,) = status_rows(records, shop)
-    assert (row.kind, row.stage) == ("waiting", "ingestion")
+    assert (row.kind, row.stage) == ("waiting", "ingest_data")

@@ -51,17 +51,17 @@ def test_the_default_range_ends_before_the_newest_and_reaches_back_as_far_as_a_t
     plan = history.plan(use_case("training: {window: 20d}\n"), None, None, NOW)
     assert {keys[-1] for keys in plan.values()} == {"2026-06-29"}
     # as_of of 06-30 is 07-01; 20 d window + 2 d ttl + 3 d delay before it; then 10 d of the view; then 5 d of the label
-    assert plan["features"][0] == "2026-06-06"
-    assert plan["validation"][0] == "2026-05-28"
-    assert plan["ingestion"][0] == "2026-05-24"
+    assert plan["materialize_features"][0] == "2026-06-06"
+    assert plan["validate_data"][0] == "2026-05-28"
+    assert plan["ingest_data"][0] == "2026-05-24"
 
 
 def test_what_is_looked_back_on_is_clipped_at_the_start_of_the_history() -> None:
     plan = history.plan(use_case(), None, None, NOW)
     assert {keys[0] for keys in plan.values()} == {"2026-01-01"}
     plan = history.plan(use_case(), "2026-01-03", "2026-01-04", NOW)
-    assert plan["features"] == ["2026-01-03", "2026-01-04"]
-    assert plan["ingestion"][0] == "2026-01-01"
+    assert plan["materialize_features"] == ["2026-01-03", "2026-01-04"]
+    assert plan["ingest_data"][0] == "2026-01-01"
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_an_older_key_needs_an_older_history_until_all_of_it_is_recorded(tmp_pat
     assert of_newest == history.plan(case, None, None, NOW)
     older = history.unloaded(case, records, "2026-06-25", "2026-06-29", NOW)
     assert older is not None
-    assert (older["features"][0], older["features"][-1]) == ("2026-06-01", "2026-06-29")
+    assert (older["materialize_features"][0], older["materialize_features"][-1]) == ("2026-06-01", "2026-06-29")
 
     def record(stage: str, key: str) -> None:
         records.raise_partition(case.name, key, mode="backfill", target="data", actor="test", at=NOW)
@@ -129,7 +129,7 @@ def test_loading_a_range_records_it_for_its_data_and_never_lowers_what_is_record
     made.put(HEAD + GOOD)
     made.ask("2026-01-02", mode="live", target="deployed")
     keys = ["2026-01-01", "2026-01-02", "2026-01-03"]
-    told = history.load("ingestion", made.settings, "shop", keys, owner="test")
+    told = history.load("ingest_data", made.settings, "shop", keys, owner="test")
     assert (told["done"], told["first"], told["last"]) == (3, keys[0], keys[-1])
     rows = {row.key: (row.mode, row.target) for row in made.records.partitions("shop")}
     assert rows == dict.fromkeys(keys, ("backfill", "data")) | {"2026-01-02": ("live", "deployed")}

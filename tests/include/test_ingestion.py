@@ -86,7 +86,7 @@ def test_other_rows_are_refused_with_the_difference_then_taken_with_a_reason(mad
     made.put(HEAD + GOOD.replace(",10,1", ",11,1") + order(5, "2026-01-01T12:00:00Z"))
     with pytest.raises(RestatementRefused, match=r"\+2 and -1 rows.*amount=11.*--restate REASON"):
         made.ingest()
-    assert made.result("ingestion", "2026-01-01").digest == first.digest
+    assert made.result("ingest_data", "2026-01-01").digest == first.digest
     assert len(made.raw("2026-01-01")) == 2
     taken = made.ingest(restate="the till was wrong")
     assert taken.digest != first.digest
@@ -100,8 +100,8 @@ def test_in_a_range_a_refused_partition_stops_itself_alone(made: Intake) -> None
     made.ingest("2026-01-01")
     made.put(HEAD + GOOD.partition("\n")[2])
     with pytest.raises(RestatementRefused, match="2026-01-01"):
-        made.load("2026-01-01", "2026-01-03", ["ingestion"])
-    assert [made.result("ingestion", key).state for key in ("2026-01-02", "2026-01-03")] == ["done", "done"]
+        made.load("2026-01-01", "2026-01-03", ["ingest_data"])
+    assert [made.result("ingest_data", key).state for key in ("2026-01-02", "2026-01-03")] == ["done", "done"]
 
 
 def test_an_empty_partition_blocks_or_is_allowed_as_the_source_says(made: Intake) -> None:
@@ -210,7 +210,7 @@ def test_a_static_sources_versions_are_known_from_the_partition_that_first_read_
     def take(key: str, town: str) -> dict[str, Any]:
         now[0] = max(now[0], night(key))
         (folder / "people.csv").write_text(f"customer_id,town\n1,{town}\n")
-        fact: dict[str, Any] = made.run("ingestion", key, started=now[0]).outputs["sources"]["people"]
+        fact: dict[str, Any] = made.run("ingest_data", key, started=now[0]).outputs["sources"]["people"]
         return fact
 
     first = take("2026-01-03", "Rome")
@@ -238,19 +238,19 @@ def restatable(home: Path) -> tuple[Installation, Path]:
     (folder / "shop.yaml").write_text(STATIC)
     made, path = Installation(home, "shop"), folder / "people.csv"
     path.write_text("customer_id,town\n1,Rmoe\n")
-    made.load("2026-01-01", "2026-01-03", ["ingestion"])
+    made.load("2026-01-01", "2026-01-03", ["ingest_data"])
     path.write_text("customer_id,town\n1,Oslo\n")
-    made.run("ingestion", "2026-01-04", started=night("2026-01-04"))
+    made.run("ingest_data", "2026-01-04", started=night("2026-01-04"))
     return made, path
 
 
 def test_a_wrong_static_version_is_restated_by_name_with_a_reason(tmp_path: Path) -> None:
     made, path = restatable(tmp_path)
-    before = {key: made.result("ingestion", key) for key in made.keys("2026-01-01", "2026-01-04")}
+    before = {key: made.result("ingest_data", key) for key in made.keys("2026-01-01", "2026-01-04")}
     path.write_text("customer_id,town\n1,Rome\n")
 
     def ingest(key: str, **options: Any) -> dict[str, Any]:
-        fact: dict[str, Any] = made.run("ingestion", key, options=options).outputs["sources"]["people"]
+        fact: dict[str, Any] = made.run("ingest_data", key, options=options).outputs["sources"]["people"]
         return fact
 
     assert ingest("2026-01-02", restate="other rows") == before["2026-01-02"].outputs["sources"]["people"]  # not named
@@ -284,29 +284,29 @@ def test_what_knows_a_restated_static_version_is_stale_until_it_runs_again(tmp_p
     )
     (tmp_path / "usecases" / "shop.yaml").write_text(text)
     keys = made.keys("2026-01-01", "2026-01-04")
-    made.load(keys[0], keys[-1], ["validation"])
+    made.load(keys[0], keys[-1], ["validate_data"])
     path.write_text("customer_id,town\n1,Rome\n")
-    made.run("ingestion", "2026-01-02", options={"sources": ["people"], "restate": "it was misspelt"})
+    made.run("ingest_data", "2026-01-02", options={"sources": ["people"], "restate": "it was misspelt"})
 
     def stale() -> list[str]:
         return [row.key for row in status_rows(made.records, made.use_case) if row.kind == "stale"]
 
     assert stale() == keys[:3]
     path.write_text("customer_id,town\n1,Oslo\n")
-    made.load(keys[2], keys[2], ["ingestion", "validation"])
+    made.load(keys[2], keys[2], ["ingest_data", "validate_data"])
     assert stale() == keys[:2]
     assert {
         row["town"] for row in made.lake.read(stored.table(made.lake, "shop/curated/people"), keys=["2026-01-01"]).to_pylist()
     } == {"Rome"}
-    made.load(keys[0], keys[1], ["ingestion", "validation"])
+    made.load(keys[0], keys[1], ["ingest_data", "validate_data"])
     assert stale() == []
-    assert len({made.result("ingestion", key).digest for key in keys[:3]}) == 1
+    assert len({made.result("ingest_data", key).digest for key in keys[:3]}) == 1
 
 
 def test_nothing_is_restated_of_a_partition_that_is_not_ingested(tmp_path: Path) -> None:
     made, _ = restatable(tmp_path)
     with pytest.raises(SourceError, match="knows no version of people to restate"):
-        made.run("ingestion", "2026-01-05", options={"sources": ["people"], "restate": "x"})
+        made.run("ingest_data", "2026-01-05", options={"sources": ["people"], "restate": "x"})
 
 
 def test_a_lost_static_version_is_written_again_and_never_silently_replaced(tmp_path: Path) -> None:
@@ -316,9 +316,9 @@ def test_a_lost_static_version_is_written_again_and_never_silently_replaced(tmp_
     shutil.rmtree(Path(made.lake.root) / "shop")
     again = Installation(tmp_path, "shop")
     with pytest.raises(RestatementRefused, match="--source people"):
-        again.run("ingestion", "2026-01-02")
+        again.run("ingest_data", "2026-01-02")
     path.write_text("customer_id,town\n1,Rmoe\n")
-    assert again.run("ingestion", "2026-01-02").digest == made.result("ingestion", "2026-01-01").digest
+    assert again.run("ingest_data", "2026-01-02").digest == made.result("ingest_data", "2026-01-01").digest
     assert again.lake.read("shop/raw/people").column("town").to_pylist() == ["Rmoe"]
 
 
@@ -367,10 +367,10 @@ def test_a_range_day_by_day_and_backwards_give_equal_digests(tmp_path: Path) -> 
         made.put(HEAD + GOOD + order(7, "") + order(8, "2026-01-02T12:00:00+05:30"))
         keys = made.keys("2026-01-01", "2026-01-04")
         if how == "range":
-            made.load(keys[0], keys[-1], ["ingestion"])
+            made.load(keys[0], keys[-1], ["ingest_data"])
         for key in keys if how == "daily" else keys[::-1] if how == "backwards" else []:
             made.ingest(key)
-        digests.append([made.result("ingestion", key).digest for key in keys])
+        digests.append([made.result("ingest_data", key).digest for key in keys])
     assert digests[0] == digests[1] == digests[2]
 
 
@@ -380,7 +380,7 @@ def test_a_lost_lake_partition_is_written_again(made: Intake, tmp_path: Path) ->
     made.ingest()
     shutil.rmtree(Path(made.lake.root) / "shop")
     again = Installation(tmp_path, "shop")
-    assert again.run("ingestion", "2026-01-01").state == "done"
+    assert again.run("ingest_data", "2026-01-01").state == "done"
     assert len(again.lake.read("shop/raw/orders")) == 2
 
 
@@ -390,9 +390,9 @@ def test_a_source_declared_later_is_asked_for_by_validation(made: Intake) -> Non
     more = "  more:\n    path: orders.csv\n    extra: ignore\n    key: [order_id]\n    columns: {order_id: {type: int64}}\nlabel:"
     (made.folder / "shop.yaml").write_text(text.replace("label:", more, 1))
     with pytest.raises(MissingPartition, match="before the sources"):
-        made.run("validation", "2026-01-01")
+        made.run("validate_data", "2026-01-01")
     assert made.ingest().outputs["sources"]["more"]["rows"] == 2
-    assert made.run("validation", "2026-01-01").state == "done"
+    assert made.run("validate_data", "2026-01-01").state == "done"
 
 
 def test_a_missing_arrival_column_is_refused_with_a_suggestion(made: Intake) -> None:
@@ -433,4 +433,4 @@ def test_a_postgresql_source_is_taken_in_day_by_day(tmp_path: Path, monkeypatch:
     assert [row["amount"] for row in made.raw("2026-01-02")] == ["0.75", "1.00"]
     ranged = Intake(tmp_path / "range")
     (ranged.folder / "shop.yaml").write_text((made.folder / "shop.yaml").read_text())
-    assert [report.digest for report in ranged.load(keys[0], keys[-1], ["ingestion"])] == [report.digest for report in daily]
+    assert [report.digest for report in ranged.load(keys[0], keys[-1], ["ingest_data"])] == [report.digest for report in daily]

@@ -21,7 +21,7 @@ from include.records.records import Records, StageResult
 from include.records.schema import LeaseRow
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
-THING = ("loans", "training", "2026-03-01")
+THING = ("loans", "train_model", "2026-03-01")
 HOLDER = """
 import sys
 from datetime import UTC, datetime
@@ -44,7 +44,7 @@ with records.claim("loans", "training", "2026-03-01", owner="first", attempt=1, 
 
 def result(digest: str) -> StageResult:
     """Return a result of the thing that is leased here."""
-    return StageResult("loans", "2026-03-01", "training", "done", digest, "", {}, [], "", "live", AT, AT, 0.0, "none")
+    return StageResult("loans", "2026-03-01", "train_model", "done", digest, "", {}, [], "", "live", AT, AT, 0.0, "none")
 
 
 def claim(records: Records, owner: str = "me", *, attempt: int = 1, ttl: float = 30.0, wait: float = 0.0) -> Lease:
@@ -74,8 +74,8 @@ def test_one_holds_and_the_other_is_told_who(records: Records) -> None:
         with pytest.raises(Busy, match=rf"held by nightly \(attempt 1, process {os.getpid()} on .*last sign 0 s ago"):
             claim(records, "other")
         (seen,) = records.holders("loans")
-        assert (seen.owner, seen.stage, seen.pid, seen.lost) == ("nightly", "training", os.getpid(), None)
-        assert records.claim("loans", "training", "2026-03-02", owner="other", attempt=1, ttl=30).token == 1
+        assert (seen.owner, seen.stage, seen.pid, seen.lost) == ("nightly", "train_model", os.getpid(), None)
+        assert records.claim("loans", "train_model", "2026-03-02", owner="other", attempt=1, ttl=30).token == 1
     assert [held.key for held in records.holders("loans")] == ["2026-03-02"]
     assert claim(records, "other").token == 2
 
@@ -86,7 +86,7 @@ def test_waiting_gets_the_lease_when_it_is_released(records: Records) -> None:
         process.stdin.write("go\n")
         process.stdin.flush()
         assert claim(records, "second", wait=10).token == 2
-    assert records.result("loans", "2026-03-01", "training").digest == "stale"  # it was first, and whole
+    assert records.result("loans", "2026-03-01", "train_model").digest == "stale"  # it was first, and whole
 
 
 def test_a_killed_holder_is_replaced_at_once(records_url: str) -> None:
@@ -99,7 +99,7 @@ def test_a_killed_holder_is_replaced_at_once(records_url: str) -> None:
         lease = claim(records, "second", wait=5)
         assert lease.token == 2
         records.commit(lease, result("good"))
-    assert records.result("loans", "2026-03-01", "training") is not None
+    assert records.result("loans", "2026-03-01", "train_model") is not None
 
 
 def test_a_stopped_holder_loses_its_lease_and_is_fenced_off(records_url: str) -> None:
@@ -116,7 +116,7 @@ def test_a_stopped_holder_loses_its_lease_and_is_fenced_off(records_url: str) ->
     lines = out.splitlines()
     assert len(lines) == 2
     assert all(line.startswith("Busy:") and "second" in line and "Nothing was written" in line for line in lines)
-    recorded = records.result("loans", "2026-03-01", "training")
+    recorded = records.result("loans", "2026-03-01", "train_model")
     assert recorded is not None
     assert (recorded.digest, recorded.token) == ("good", 2)
     lease.check()  # the old holder's release took nothing away
@@ -137,7 +137,7 @@ def test_without_signs_a_lease_ends_after_its_ttl(records: Records) -> None:
         old.check()
     with pytest.raises(Busy, match="other"):
         records.commit(old, result("stale"))
-    assert records.result("loans", "2026-03-01", "training") is None
+    assert records.result("loans", "2026-03-01", "train_model") is None
 
 
 def test_the_next_attempt_of_the_same_owner_takes_over(records: Records) -> None:
@@ -235,12 +235,12 @@ def test_many_claim_and_one_gets_it(records: Records) -> None:
 def test_the_leases_of_a_range_give_signs_of_life_and_a_lost_one_is_lost_alone(records: Records) -> None:
     """A load that runs longer than a lease lasts keeps its days; the one that a later attempt takes is not taken back."""
     keys = ["2026-03-01", "2026-03-02", "2026-03-03"]
-    with records.claim_all("loans", "features", keys, owner="load", attempt=1, ttl=0.6) as leases:
+    with records.claim_all("loans", "materialize_features", keys, owner="load", attempt=1, ttl=0.6) as leases:
         deadline = time.monotonic() + 2.0
         while time.monotonic() < deadline:
             assert all(holder.lost is None for holder in records.holders("loans"))
             time.sleep(0.1)
-        taken = records.claim("loans", "features", keys[1], owner="load", attempt=2, ttl=30)
+        taken = records.claim("loans", "materialize_features", keys[1], owner="load", attempt=2, ttl=30)
         time.sleep(0.5)
         leases.each[keys[0]].check()
         leases.each[keys[2]].check()
@@ -251,9 +251,9 @@ def test_the_leases_of_a_range_give_signs_of_life_and_a_lost_one_is_lost_alone(r
 
 
 def test_leases_that_are_free_are_taken_without_those_that_are_held(records: Records) -> None:
-    with records.claim("loans", "features", "2026-03-01", owner="other", attempt=1, ttl=30):
+    with records.claim("loans", "materialize_features", "2026-03-01", owner="other", attempt=1, ttl=30):
         with pytest.raises(Busy, match="other"):
-            records.claim_all("loans", "features", ["2026-03-01", "2026-03-02"], owner="load", attempt=1, ttl=30)
+            records.claim_all("loans", "materialize_features", ["2026-03-01", "2026-03-02"], owner="load", attempt=1, ttl=30)
         with records.claim_all(
             "loans", "features", ["2026-03-01", "2026-03-02"], owner="load", attempt=1, ttl=30, only_free=True
         ) as leases:

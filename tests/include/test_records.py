@@ -37,7 +37,7 @@ def entry(action: str = "judged", **changes: object) -> AuditEntry:
     )
 
 
-def result(digest: str = "sha256:1", *, key: str = "2026-03-01", stage: str = "training", **changes: object) -> StageResult:
+def result(digest: str = "sha256:1", *, key: str = "2026-03-01", stage: str = "train_model", **changes: object) -> StageResult:
     """Return a result."""
     made = StageResult(
         "loans", key, stage, "done", digest, "", {"rows": 3}, [["t", key, "d"]], "memo", "live", AT, AT, 1.5, "none"
@@ -109,28 +109,28 @@ def test_raising_at_once_ends_at_the_highest(records: Records) -> None:
 
 
 def test_a_result_is_committed_with_its_entries_and_further_writes(records: Records) -> None:
-    with records.claim("loans", "training", "2026-03-01", owner="me", attempt=1, ttl=30) as lease:
+    with records.claim("loans", "train_model", "2026-03-01", owner="me", attempt=1, ttl=30) as lease:
         records.commit(
             lease,
             result(outputs={"auc": float("nan"), "nested": [{"b": 1, "a": None}]}),
             entries=[entry()],
             also=lambda session: audit.append(session, entry("more")),
         )
-    there = records.result("loans", "2026-03-01", "training")
+    there = records.result("loans", "2026-03-01", "train_model")
     assert there == result(outputs={"auc": None, "nested": [{"b": 1, "a": None}]}, token=1)
     assert list(there.outputs["nested"][0]) == ["b", "a"]
     assert [row.action for row in records.entries()] == ["judged", "more"]
-    assert records.result("loans", "2026-03-01", "drift") is None
+    assert records.result("loans", "2026-03-01", "check_drift") is None
 
 
 def test_the_same_result_again_is_a_no_op_and_another_one_replaces_it(records: Records) -> None:
     calls: list[int] = []
-    with records.claim("loans", "training", "2026-03-01", owner="me", attempt=1, ttl=30) as lease:
+    with records.claim("loans", "train_model", "2026-03-01", owner="me", attempt=1, ttl=30) as lease:
         for _ in range(2):
             records.commit(lease, result(), entries=[entry(), entry()], also=lambda session: calls.append(1))
         assert (len(records.entries()), calls) == (2, [1])
         records.commit(lease, result("sha256:2"), entries=[entry("restated")])
-    there = records.result("loans", "2026-03-01", "training")
+    there = records.result("loans", "2026-03-01", "train_model")
     assert there is not None
     assert there.digest == "sha256:2"
     assert len(records.entries()) == 3
@@ -138,7 +138,7 @@ def test_the_same_result_again_is_a_no_op_and_another_one_replaces_it(records: R
 
 def test_a_commit_whose_answer_was_lost_is_recognised(records: Records) -> None:
     calls: list[int] = []
-    with records.claim("loans", "training", "2026-03-01", owner="me", attempt=1, ttl=30) as lease, lost_answer() as lost:
+    with records.claim("loans", "train_model", "2026-03-01", owner="me", attempt=1, ttl=30) as lease, lost_answer() as lost:
         records.commit(lease, result(), entries=[entry()], also=lambda session: calls.append(1))
     assert (lost, calls, len(records.entries())) == (["lost"], [1], 1)
     with lost_answer() as lost:
@@ -148,7 +148,7 @@ def test_a_commit_whose_answer_was_lost_is_recognised(records: Records) -> None:
         records.append(entry("said"))
     assert (lost, len(records.entries(action="said"))) == (["lost"], 1)
     with lost_answer() as lost:
-        assert records.claim("loans", "drift", "2026-03-01", owner="me", attempt=1, ttl=30).token == 1
+        assert records.claim("loans", "check_drift", "2026-03-01", owner="me", attempt=1, ttl=30).token == 1
     assert lost == ["lost"]
     assert records.verify() is None
 
@@ -158,54 +158,57 @@ def test_a_failure_on_the_way_writes_nothing(records: Records) -> None:
         audit.append(session, entry("half"))
         raise RuntimeError("on the way")
 
-    with records.claim("loans", "training", "2026-03-01", owner="me", attempt=1, ttl=30) as lease:
+    with records.claim("loans", "train_model", "2026-03-01", owner="me", attempt=1, ttl=30) as lease:
         with pytest.raises(RuntimeError, match="on the way"):
             records.commit(lease, result(), entries=[entry()], also=fail)
-        assert (records.result("loans", "2026-03-01", "training"), records.entries()) == (None, [])
+        assert (records.result("loans", "2026-03-01", "train_model"), records.entries()) == (None, [])
         records.commit(lease, result(), entries=[entry()])
-    assert records.result("loans", "2026-03-01", "training") is not None
+    assert records.result("loans", "2026-03-01", "train_model") is not None
 
 
 def test_a_superseded_holder_writes_nothing(records: Records) -> None:
-    old = records.claim("loans", "training", "2026-03-01", owner="task", attempt=1, ttl=30)
-    new = records.claim("loans", "training", "2026-03-01", owner="task", attempt=2, ttl=30)
+    old = records.claim("loans", "train_model", "2026-03-01", owner="task", attempt=1, ttl=30)
+    new = records.claim("loans", "train_model", "2026-03-01", owner="task", attempt=2, ttl=30)
     with pytest.raises(Busy, match="is lost: task"):
         records.commit(old, result("old"), entries=[entry()])
-    assert (records.result("loans", "2026-03-01", "training"), records.entries()) == (None, [])
+    assert (records.result("loans", "2026-03-01", "train_model"), records.entries()) == (None, [])
     records.commit(new, result("new"))
     with pytest.raises(Busy):
         records.commit(old, result("old"))
-    there = records.result("loans", "2026-03-01", "training")
+    there = records.result("loans", "2026-03-01", "train_model")
     assert there is not None
     assert (there.digest, there.token) == ("new", 2)
 
 
 def test_a_lease_covers_its_own_thing_only(records: Records) -> None:
-    lease = records.claim("loans", "training", "2026-03-01", owner="me", attempt=1, ttl=30)
+    lease = records.claim("loans", "train_model", "2026-03-01", owner="me", attempt=1, ttl=30)
     with pytest.raises(Busy, match="does not cover loans/training/2026-03-02"):
         records.commit(lease, result(key="2026-03-02"))
 
 
 def test_results_are_listed_by_stage_and_keys(records: Records) -> None:
-    for stage in ("drift", "training"):
+    for stage in ("check_drift", "train_model"):
         for day in (3, 1, 2):
             key = f"2026-03-0{day}"
             records.commit(records.claim("loans", stage, key, owner="me", attempt=1, ttl=30), result(key=key, stage=stage))
     assert [(row.key, row.stage) for row in records.results("loans", keys=["2026-03-01", "2026-03-03", "2027-01-01"])] == [
-        ("2026-03-01", "drift"), ("2026-03-01", "training"), ("2026-03-03", "drift"), ("2026-03-03", "training"),
-    ]  # fmt: skip
-    assert [row.key for row in records.results("loans", stage="drift")] == ["2026-03-01", "2026-03-02", "2026-03-03"]
+        ("2026-03-01", "check_drift"),
+        ("2026-03-01", "train_model"),
+        ("2026-03-03", "check_drift"),
+        ("2026-03-03", "train_model"),
+    ]
+    assert [row.key for row in records.results("loans", stage="check_drift")] == ["2026-03-01", "2026-03-02", "2026-03-03"]
     many = [f"no {number}" for number in range(40_000)] + ["2026-03-02"]
-    assert [row.stage for row in records.results("loans", keys=many)] == ["drift", "training"]
+    assert [row.stage for row in records.results("loans", keys=many)] == ["check_drift", "train_model"]
     assert records.results("loans", keys=[]) == []
     assert records.results("other") == []
 
 
 def test_times_come_back_in_utc_and_naive_ones_are_refused(records: Records) -> None:
     kolkata = timezone(timedelta(hours=5, minutes=30))
-    lease = records.claim("loans", "training", "2026-03-01", owner="me", attempt=1, ttl=30)
+    lease = records.claim("loans", "train_model", "2026-03-01", owner="me", attempt=1, ttl=30)
     records.commit(lease, result(started_at=datetime(2026, 3, 1, 11, 30, 0, 1, tzinfo=kolkata)))
-    there = records.result("loans", "2026-03-01", "training")
+    there = records.result("loans", "2026-03-01", "train_model")
     assert there is not None
     assert there.started_at.isoformat() == "2026-03-01T06:00:00.000001+00:00"
     with pytest.raises(Exception, match="no time zone"):
@@ -427,7 +430,7 @@ def test_records_do_not_grow_with_the_square_of_the_partitions(records: Records)
     sizes, nights = [], nightly(80)
     for start, end in ((0, 40), (40, 80)):
         for made in nights[start:end]:
-            lease = records.claim("loans", "training", made.key, owner="me", attempt=1, ttl=30)
+            lease = records.claim("loans", "train_model", made.key, owner="me", attempt=1, ttl=30)
             records.commit(lease, made)
             records.commit(lease, made)  # a lost answer: the same again changes nothing
         with records.database.engine.connect() as connection:
@@ -436,12 +439,12 @@ def test_records_do_not_grow_with_the_square_of_the_partitions(records: Records)
             ]
         sizes.append(sum(kept))
     assert sizes[1] < 2.6 * sizes[0], "lists of their own would take four times the space"
-    found = records.results("loans", stage="training")
+    found = records.results("loans", stage="train_model")
     assert [sorted(row.reads) for row in found] == [sorted(row.reads) for row in nights]
-    one = records.result("loans", nights[-1].key, "training")
+    one = records.result("loans", nights[-1].key, "train_model")
     assert one is not None
     assert sorted(one.reads) == sorted(nights[-1].reads)
-    assert records.states("loans") == {("training", row.key): "done" for row in nights}
+    assert records.states("loans") == {("train_model", row.key): "done" for row in nights}
     assert records.forget("loans")["reads"] > 0
 
 
@@ -461,7 +464,7 @@ def test_what_an_older_version_recorded_is_moved_and_read_alike(records: Records
 
 
 def test_forgetting_a_use_case_previews_and_keeps_the_log(records: Records) -> None:
-    lease = records.claim("loans", "training", "2026-03-01", owner="me", attempt=1, ttl=30)
+    lease = records.claim("loans", "train_model", "2026-03-01", owner="me", attempt=1, ttl=30)
     raise_to(records, "live", "judged")
     records.commit(lease, result())
     records.add_feature_set("loans", "v1", {"sql": "x"})
@@ -473,7 +476,7 @@ def test_forgetting_a_use_case_previews_and_keeps_the_log(records: Records) -> N
     assert (records.partitions("loans"), records.results("loans"), records.feature_sets("loans")) == ([], [], [])
     assert records.entries(action="reset")[0].details["rows"] == counts
     assert len(records.partitions("other")) == 1
-    assert records.claim("loans", "training", "2026-03-01", owner="me", attempt=2, ttl=30).token == 2
+    assert records.claim("loans", "train_model", "2026-03-01", owner="me", attempt=2, ttl=30).token == 2
     assert records.verify() is None
 
 

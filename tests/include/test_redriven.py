@@ -43,7 +43,7 @@ class Till(Intake):
         self.folder = home / "usecases"
         if not there:
             self.put(HEAD + ROWS)
-            self.load(DAYS[0], DAYS[1], ["ingestion", "validation"])
+            self.load(DAYS[0], DAYS[1], ["ingest_data", "validate_data"])
 
     def plan(self, **chosen: Any) -> redriving.Plan:
         chosen = {"partition": DAYS[0]} | chosen if "file" not in chosen else chosen
@@ -83,7 +83,7 @@ def test_a_mended_row_enters_the_next_partition_and_its_own_keeps_its_digest(til
     rows = {row["order_id"]: row for row in till.curated(DAYS[2])}
     assert (rows[2]["amount"], rows[2]["event_timestamp"]) == (20.0, datetime(2026, 1, 1, 11, tzinfo=UTC))
     assert rows[2]["created_timestamp"] == datetime(2026, 1, 3, tzinfo=UTC)
-    fact = till.result("ingestion", DAYS[2]).outputs["sources"]["orders"]
+    fact = till.result("ingest_data", DAYS[2]).outputs["sources"]["orders"]
     assert (fact["rows"], fact["redriven"], fact["files"]) == (2, 1, ["orders.csv"])
     assert {row["source_file"] for row in till.raw(DAYS[2])} == {"orders.csv", "redriven://2026-01-01/orders.csv"}
     for key in DAYS[:2]:
@@ -104,14 +104,14 @@ def test_no_earlier_as_of_sees_a_redriven_row(till: Till) -> None:
 
 
 def test_a_rerun_takes_the_same_rows_and_the_source_digest_tells_them(till: Till) -> None:
-    plain = till.result("ingestion", DAYS[1]).outputs["sources"]["orders"]["source_digest"]
+    plain = till.result("ingest_data", DAYS[1]).outputs["sources"]["orders"]["source_digest"]
     till.mend()
     first = till.ingest(DAYS[2])
     versions = till.versions()
     again = till.ingest(DAYS[2])
     assert (again.digest, again.outputs) == (first.digest, first.outputs)
     assert first.outputs["sources"]["orders"]["source_digest"] != plain
-    assert till.run("ingestion", DAYS[2], force=True).reason == "equal to the record"
+    assert till.run("ingest_data", DAYS[2], force=True).reason == "equal to the record"
     assert till.versions() == versions
     assert "redriven" not in till.ingest(DAYS[3]).outputs["sources"]["orders"]
 
@@ -138,11 +138,11 @@ def test_a_range_day_by_day_and_backwards_give_equal_digests(made: Path, tmp_pat
         rest = DAYS[2:]
         if how == "range":
             till.load(rest[0], rest[-1])
-        for stage in ("ingestion", "validation", "features") if how != "range" else ():
+        for stage in ("ingest_data", "validate_data", "materialize_features") if how != "range" else ():
             for key in rest if how == "daily" else rest[::-1]:
                 till.run(stage, key)
         found.append(till.digests())
-        assert [till.result("ingestion", key).outputs["sources"]["orders"].get("redriven", 0) for key in rest] == [1, 0, 0]
+        assert [till.result("ingest_data", key).outputs["sources"]["orders"].get("redriven", 0) for key in rest] == [1, 0, 0]
     assert found[0] == found[1] == found[2]
 
 
@@ -177,7 +177,7 @@ def test_two_at_once_record_a_row_once(till: Till) -> None:
 def test_a_partition_that_is_being_or_was_ingested_meanwhile_takes_nothing(till: Till) -> None:
     plan = till.plan(rule="amount: not_float64", changes={"amount": "20"})
     act = lambda: redriving.redrive(till.settings, till.records, till.use_case, plan, reason="x", actor="ann", at=AT)  # noqa: E731
-    with till.records.claim("shop", "ingestion", DAYS[2], owner="other", attempt=1, ttl=30), pytest.raises(Busy):
+    with till.records.claim("shop", "ingest_data", DAYS[2], owner="other", attempt=1, ttl=30), pytest.raises(Busy):
         act()
     till.ingest(DAYS[2])
     with pytest.raises(Conflict, match=rf"{DAYS[2]} was ingested meanwhile; redrive again, into {DAYS[3]}"):
@@ -217,13 +217,13 @@ def test_redriven_rows_do_not_hide_that_nothing_was_delivered(till: Till) -> Non
 
 def test_an_assumed_arrival_takes_them_too_and_no_closed_partition_changes(tmp_path: Path) -> None:
     till = Till(tmp_path, more=f"{LOOSE}\n    arrival: event + 1h\n    late: next\n    extra: ignore")
-    first = [till.result("ingestion", key).digest for key in DAYS[:2]]
+    first = [till.result("ingest_data", key).digest for key in DAYS[:2]]
     till.define(more=f"{LOOSE}\n    arrival: event + 1h\n    late: next\n    extra: ignore")
     till.redrive(rule="amount: above_max")
     taken = [till.ingest(key).digest for key in DAYS[2:4]]
-    assert till.result("ingestion", DAYS[2]).outputs["sources"]["orders"]["late"] == 0
+    assert till.result("ingest_data", DAYS[2]).outputs["sources"]["orders"]["late"] == 0
     assert [till.ingest(key).digest for key in DAYS[:4]] == first + taken
-    till.run("validation", DAYS[2])
+    till.run("validate_data", DAYS[2])
     assert {row["order_id"] for row in till.curated(DAYS[2])} == {3, 5}
 
 

@@ -18,7 +18,7 @@ from tests.intake import COLUMNS, HEAD, Intake
 from tests.recorded import differing
 
 KEYS = ["2026-01-01", "2026-01-02", "2026-01-03"]
-DATA = ("ingestion", "validation", "features")
+DATA = ("ingest_data", "validate_data", "materialize_features")
 LABEL = """label:
   delay: 1d
   lookback: 3d
@@ -112,7 +112,7 @@ def test_a_tighter_contract_gives_what_a_new_installation_gives_in_any_order(
             assert recomputed(made) == [KEYS[0]]  # the second day has no amount above 1000, and no label that rests on one
             curated = next(name for name in before if "curated" in name)
             assert made.versions()[curated] == before[curated] + 1  # type: ignore[operator]
-            assert [made.run("validation", key).reused for key in KEYS] == [True] * 3
+            assert [made.run("validate_data", key).reused for key in KEYS] == [True] * 3
 
 
 def test_a_day_that_the_old_contract_blocked_is_judged_afresh(tmp_path: Path, loose: Intake) -> None:
@@ -120,30 +120,30 @@ def test_a_day_that_the_old_contract_blocked_is_judged_afresh(tmp_path: Path, lo
     assert [report.state for report in made.load(KEYS[0], KEYS[-1], DATA[:2])][3:] == ["blocked", "done", "done"]
     define(made)
     made.day(KEYS[-1], DATA)
-    assert made.result("features", KEYS[-1]).digest == loose.result("features", KEYS[-1]).digest
-    assert made.result("validation", KEYS[0]).state == "done"
+    assert made.result("materialize_features", KEYS[-1]).digest == loose.result("materialize_features", KEYS[-1]).digest
+    assert made.result("validate_data", KEYS[0]).state == "done"
     assert KEYS[0] in recomputed(made)
 
 
 def test_a_day_that_is_stale_as_well_is_left_to_a_person(tmp_path: Path, loose: Intake) -> None:
     """Its raw rows have changed since: it is judged in memory for the labels, its record stays and shows as stale."""
     made = copied(loose, tmp_path)
-    recorded = made.result("validation", KEYS[0])
+    recorded = made.result("validate_data", KEYS[0])
     made.put(HEAD + ROWS.replace("2000", "900"))
-    made.run("ingestion", KEYS[0], options={"restate": "corrected"})
+    made.run("ingest_data", KEYS[0], options={"restate": "corrected"})
     define(made, columns=TIGHT)
-    made.run("validation", KEYS[-1])
-    assert made.result("validation", KEYS[0]) == recorded
+    made.run("validate_data", KEYS[-1])
+    assert made.result("validate_data", KEYS[0]) == recorded
     assert recomputed(made) == []
 
 
 def test_a_day_that_another_run_holds_is_left_to_it(tmp_path: Path, loose: Intake, tight: Intake) -> None:
     made = copied(loose, tmp_path)
     define(made, columns=TIGHT)
-    with made.records.claim("shop", "validation", KEYS[0], owner="other", attempt=1, ttl=60):
-        made.run("validation", KEYS[-1])
+    with made.records.claim("shop", "validate_data", KEYS[0], owner="other", attempt=1, ttl=60):
+        made.run("validate_data", KEYS[-1])
     assert recomputed(made) == []
-    assert made.result("validation", KEYS[-1]).digest == tight.result("validation", KEYS[-1]).digest
+    assert made.result("validate_data", KEYS[-1]).digest == tight.result("validate_data", KEYS[-1]).digest
 
 
 WHOLE = COLUMNS.replace("amount: {type: float64}", "amount: {type: int64}")
@@ -157,10 +157,10 @@ def test_a_column_of_another_type_is_never_cast(tmp_path: Path, loose: Intake) -
     with pytest.raises(
         MissingPartition, match=r"3 partitions \(2026-01-01 to 2026-01-03\) hold no curated rows of orders"
     ) as told:
-        made.run("features", KEYS[-1])
+        made.run("materialize_features", KEYS[-1])
     assert "`evergreen load-history shop --from 2026-01-01 --to 2026-01-03`" in str(told.value)
     made.day(KEYS[-1], DATA)  # validation brings what is looked back on into today's table first
-    assert made.result("features", KEYS[-1]).digest == loose.result("features", KEYS[-1]).digest
+    assert made.result("materialize_features", KEYS[-1]).digest == loose.result("materialize_features", KEYS[-1]).digest
     assert differing(made) == []
     for key in KEYS:
         made.day(key, DATA)
@@ -171,7 +171,7 @@ def test_a_column_of_another_type_is_never_cast(tmp_path: Path, loose: Intake) -
 def test_force_reads_back_what_is_stored(tmp_path: Path, loose: Intake) -> None:
     """What is computed again is equal to the record, but a writer of before has cast the rows that lie in the lake."""
     made = copied(loose, tmp_path)
-    for stage, word in (("ingestion", "raw"), ("validation", "curated"), ("features", "features")):
+    for stage, word in (("ingest_data", "raw"), ("validate_data", "curated"), ("materialize_features", "materialize_features")):
         assert made.run(stage, KEYS[0], force=True).reason == "equal to the record"
         table = next(name for name in made.tables() if f"/{word}/" in name)
         rows = made.lake.read(table, keys=[KEYS[0]])
@@ -185,7 +185,7 @@ def test_what_an_upgrade_will_compute_again_is_known_before(tmp_path: Path, loos
     made = copied(loose, tmp_path)
 
     def asked() -> list[str]:
-        return runner.outdated("validation", made.use_case, KEYS[-1], made.settings, made.records)
+        return runner.outdated("validate_data", made.use_case, KEYS[-1], made.settings, made.records)
 
     now = datetime(2026, 1, 4, tzinfo=UTC)
     assert asked() == upgraded(made.settings, now) == []
@@ -193,7 +193,7 @@ def test_what_an_upgrade_will_compute_again_is_known_before(tmp_path: Path, loos
     assert asked() == KEYS[:2]
     (line,) = upgraded(made.settings, now)
     assert "2 partitions were judged (2026-01-01 to 2026-01-02); the next run judges them again first" in line
-    assert runner.outdated("ingestion", made.use_case, KEYS[-1], made.settings, made.records) == []
+    assert runner.outdated("ingest_data", made.use_case, KEYS[-1], made.settings, made.records) == []
 
 
 def test_labels_of_another_definition_are_asked_for_by_name(tmp_path: Path, loose: Intake) -> None:
@@ -201,4 +201,4 @@ def test_labels_of_another_definition_are_asked_for_by_name(tmp_path: Path, loos
     made = copied(loose, tmp_path)
     define(made, label=LABEL.replace("> 25", "> 40"))
     with pytest.raises(MissingPartition, match=r"hold no labels as label is defined now.*load-history shop --from 2026-01-0"):
-        made.run("training", KEYS[-1])
+        made.run("train_model", KEYS[-1])

@@ -27,7 +27,7 @@ KEY = "2026-03-01"
 class Probe(types.ModuleType):
     """A stage that writes `value` into the lake and counts what was asked of it."""
 
-    NAME, FIELDS, LIBRARIES = "validation", ("label.delay",), ("duckdb",)
+    NAME, FIELDS, LIBRARIES = "validate_data", ("label.delay",), ("duckdb",)
 
     def __init__(self) -> None:
         super().__init__("include.validation.validate_data")
@@ -78,7 +78,7 @@ def records(home: Settings) -> Records:
 
 def go(home: Settings, key: str = KEY, mode: str = "backfill", **options: Any) -> runner.Report:
     records(home).raise_partition("shop", key, mode=mode, target="judged", actor="test", at=utc_now())  # type: ignore[arg-type]
-    return runner.run("validation", "shop", key, settings=home, **options)
+    return runner.run("validate_data", "shop", key, settings=home, **options)
 
 
 def test_an_unchanged_partition_is_answered_from_the_record(home: Settings, stage: Probe) -> None:
@@ -109,7 +109,7 @@ def test_a_refusal_is_recorded_and_audited_and_can_be_mended(home: Settings, sta
     stage.error = SourceError("orders.csv: line 3 is cut off; deliver it again")
     with pytest.raises(SourceError):
         go(home)
-    result = records(home).result("shop", KEY, "validation")
+    result = records(home).result("shop", KEY, "validate_data")
     assert result is not None
     assert (result.state, result.reason) == ("failed", "orders.csv: line 3 is cut off; deliver it again")
     assert [entry.subject for entry in records(home).entries("shop", action="stage.refused")] == [KEY]
@@ -122,7 +122,7 @@ def test_a_refusal_never_replaces_a_result(home: Settings, stage: Probe) -> None
     stage.source, stage.error = "sha256:b", SourceError("gone")
     with pytest.raises(SourceError):
         go(home)
-    result = records(home).result("shop", KEY, "validation")
+    result = records(home).result("shop", KEY, "validate_data")
     assert result is not None
     assert (result.state, result.digest) == ("done", done.digest)
     assert len(records(home).entries("shop", action="stage.refused")) == 1
@@ -147,16 +147,16 @@ def test_force_without_a_record_says_what_to_do(home: Settings, stage: Probe) ->
 
 
 def test_somebody_else_at_work_is_named_and_nothing_is_computed(home: Settings, stage: Probe) -> None:
-    with records(home).claim("shop", "validation", KEY, owner="other", attempt=1, ttl=60), pytest.raises(Busy, match="other"):
+    with records(home).claim("shop", "validate_data", KEY, owner="other", attempt=1, ttl=60), pytest.raises(Busy, match="other"):
         go(home)
     assert stage.computed == []
-    assert records(home).result("shop", KEY, "validation") is None
+    assert records(home).result("shop", KEY, "validate_data") is None
 
 
 def test_a_retry_takes_over_and_the_first_attempt_cannot_write(home: Settings, stage: Probe) -> None:
     store = records(home)
     store.raise_partition("shop", KEY, mode="backfill", target="judged", actor="test", at=utc_now())
-    zombie = store.claim("shop", "validation", KEY, owner="run-1", attempt=1, ttl=60)
+    zombie = store.claim("shop", "validate_data", KEY, owner="run-1", attempt=1, ttl=60)
     done = go(home, owner="run-1", attempt=2)
     stale = runner._work(  # the first attempt wakes up
         home, runner.find("shop", home.usecase_dirs), KEY, store, zombie, "test", utc_now(), {}
@@ -165,12 +165,12 @@ def test_a_retry_takes_over_and_the_first_attempt_cannot_write(home: Settings, s
     with pytest.raises(Busy):
         stage.compute(stale)
     assert Lake(home.lake_root).read("shop/curated/orders")["value"].to_pylist() == [1]
-    assert store.result("shop", KEY, "validation").digest == done.digest  # type: ignore[union-attr]
+    assert store.result("shop", KEY, "validate_data").digest == done.digest  # type: ignore[union-attr]
 
 
 def test_a_partition_that_nobody_asked_for_is_refused(home: Settings, stage: Probe) -> None:
     with pytest.raises(ConfigError, match="not recorded"):
-        runner.run("validation", "shop", KEY, settings=home)
+        runner.run("validate_data", "shop", KEY, settings=home)
 
 
 def test_a_range_records_each_partition_and_skips_what_is_there(home: Settings, stage: Probe) -> None:
@@ -178,13 +178,13 @@ def test_a_range_records_each_partition_and_skips_what_is_there(home: Settings, 
     for key in keys:
         records(home).raise_partition("shop", key, mode="backfill", target="data", actor="test", at=utc_now())
     go(home, key="2026-03-02")
-    reports = list(runner.run_range("validation", "shop", keys, settings=home))
+    reports = list(runner.run_range("validate_data", "shop", keys, settings=home))
     assert [(report.key, report.reused) for report in sorted(reports, key=lambda report: report.key)] == [
         ("2026-03-01", False),
         ("2026-03-02", True),
         ("2026-03-03", False),
     ]
-    assert len(records(home).results("shop", stage="validation")) == 3
+    assert len(records(home).results("shop", stage="validate_data")) == 3
     assert records(home).holders("shop") == []
 
 
@@ -197,11 +197,11 @@ def test_a_day_whose_lease_is_lost_ends_alone(home: Settings, stage: Probe) -> N
     def computed(work: Work) -> Outcome:
         outcome = Probe.compute(stage, work)
         if work.key == keys[1]:
-            taken.append(records(home).claim("shop", "validation", work.key, owner="load", attempt=2, ttl=60))
+            taken.append(records(home).claim("shop", "validate_data", work.key, owner="load", attempt=2, ttl=60))
         return outcome
 
     stage.compute = computed  # type: ignore[method-assign]
-    reports = list(runner.run_range("validation", "shop", keys, settings=home, owner="load"))
+    reports = list(runner.run_range("validate_data", "shop", keys, settings=home, owner="load"))
     assert [(report.key, report.state) for report in reports] == [(keys[0], "done"), (keys[1], "failed"), (keys[2], "done")]
     assert "the lease of load is lost" in reports[1].reason
     assert [row.key for row in records(home).results("shop")] == [keys[0], keys[2]]
@@ -210,7 +210,7 @@ def test_a_day_whose_lease_is_lost_ends_alone(home: Settings, stage: Probe) -> N
 
 def test_what_is_missing_is_named_with_the_command_that_fills_it(home: Settings, stage: Probe) -> None:
     def reads(work: Work) -> list[Read]:
-        work.need("ingestion", ["2026-02-27", "2026-02-28"])
+        work.need("ingest_data", ["2026-02-27", "2026-02-28"])
         return []
 
     stage.reads = reads  # type: ignore[method-assign]

@@ -83,7 +83,7 @@ def test_labels_and_features_load_the_versions_that_their_partitions_know(till: 
     till.validate("2026-01-01")
     other_versions(till, 40)
     till.validate("2026-01-02")
-    till.run("features", "2026-01-02")
+    till.run("materialize_features", "2026-01-02")
     assert loaded == [2, 2, 2]  # labels of both days, features of one
     (table,) = (name for name in till.tables() if "/features/" in name)
     rows = till.lake.read(table, keys=["2026-01-02"]).sort_by("customer_id").to_pylist()

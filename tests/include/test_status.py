@@ -13,9 +13,9 @@ from include.records.records import Mode, Partition, StageResult, Target
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = "2026-01-05"
-DATA = ("ingestion", "validation", "features")
-JUDGED = (*DATA, "training", "evaluation", "drift")
-DEPLOYED = (*JUDGED, "bento", "deployment")
+DATA = ("ingest_data", "validate_data", "materialize_features")
+JUDGED = (*DATA, "train_model", "evaluate_model", "check_drift")
+DEPLOYED = (*JUDGED, "package_model", "deploy_model")
 
 
 def partition(key: str = KEY, *, mode: Mode = "backfill", target: Target = "judged") -> Partition:
@@ -23,7 +23,7 @@ def partition(key: str = KEY, *, mode: Mode = "backfill", target: Target = "judg
 
 
 def result(stage: str, key: str = KEY, *, state: str = "done", reason: str = "", **outputs: Any) -> StageResult:
-    if stage == "evaluation" and "verdict" not in outputs:
+    if stage == "evaluate_model" and "verdict" not in outputs:
         outputs["verdict"] = "pass"
     return StageResult(
         "shop", key, stage, state, f"sha256:{stage}{key}", reason, outputs, [], "m", "backfill", AT, AT, 0.1, "none"
@@ -42,7 +42,15 @@ def test_done_is_when_the_target_is_reached(target: Target, stages: tuple[str, .
 
 @pytest.mark.parametrize("missing", DEPLOYED)
 def test_waiting_names_the_stage_that_is_missing(missing: str) -> None:
-    chain = ("ingestion", "validation", "features", "training", "evaluation", "bento", "deployment")
+    chain = (
+        "ingest_data",
+        "validate_data",
+        "materialize_features",
+        "train_model",
+        "evaluate_model",
+        "package_model",
+        "deploy_model",
+    )
     before = chain[: chain.index(missing)] if missing in chain else [stage for stage in DEPLOYED if stage != missing]
     row = one("deployed", *(result(stage) for stage in before))
     assert (row.kind, row.stage, row.detail) == ("waiting", missing, f"for {missing}")
@@ -54,31 +62,36 @@ def test_what_load_history_made_is_complete_after_features() -> None:
 
 
 def test_a_refusal_says_why_and_ends_the_chain() -> None:
-    judged = [result(stage) for stage in (*DATA, "training")]
-    failed = result("evaluation", verdict="fail", reasons=["AUC is 0.6100, it must be at least 0.86"])
-    row = one("deployed", *judged, failed, result("drift"))
-    assert (row.kind, row.stage) == ("refused", "evaluation")
+    judged = [result(stage) for stage in (*DATA, "train_model")]
+    failed = result("evaluate_model", verdict="fail", reasons=["AUC is 0.6100, it must be at least 0.86"])
+    row = one("deployed", *judged, failed, result("check_drift"))
+    assert (row.kind, row.stage) == ("refused", "evaluate_model")
     assert row.detail == "fail: AUC is 0.6100, it must be at least 0.86"
-    held = result("evaluation", verdict="hold", reasons=["too few mature rows"])
-    skipped = [result(stage, state="skipped", reason="the verdict is hold") for stage in ("bento", "deployment")]
-    row = one("deployed", *judged, held, result("drift"), *skipped)
+    held = result("evaluate_model", verdict="hold", reasons=["too few mature rows"])
+    skipped = [result(stage, state="skipped", reason="the verdict is hold") for stage in ("package_model", "deploy_model")]
+    row = one("deployed", *judged, held, result("check_drift"), *skipped)
     assert (row.kind, row.detail) == ("refused", "hold: too few mature rows")
 
 
 def test_an_evaluation_without_a_verdict_is_never_a_pass() -> None:
-    row = one("deployed", *(result(stage) for stage in (*DATA, "training")), result("evaluation", verdict=None), result("drift"))
+    row = one(
+        "deployed",
+        *(result(stage) for stage in (*DATA, "train_model")),
+        result("evaluate_model", verdict=None),
+        result("check_drift"),
+    )
     assert row.kind == "refused"
 
 
 def test_drift_is_awaited_also_after_a_refusal() -> None:
-    row = one("judged", *(result(stage) for stage in (*DATA, "training")), result("evaluation", verdict="fail"))
-    assert (row.kind, row.stage) == ("waiting", "drift")
+    row = one("judged", *(result(stage) for stage in (*DATA, "train_model")), result("evaluate_model", verdict="fail"))
+    assert (row.kind, row.stage) == ("waiting", "check_drift")
 
 
 def test_a_blocked_day_is_refused_and_a_passing_fault_is_not() -> None:
-    blocked = result("validation", state="blocked", reason="orders: 7.2 % of rows are bad, the limit is 1.0 %")
-    row = one("judged", result("ingestion"), blocked)
-    assert (row.kind, row.stage) == ("refused", "validation")
+    blocked = result("validate_data", state="blocked", reason="orders: 7.2 % of rows are bad, the limit is 1.0 %")
+    row = one("judged", result("ingest_data"), blocked)
+    assert (row.kind, row.stage) == ("refused", "validate_data")
     assert "7.2 %" in row.detail
     for error, kind in (
         ("MissingPartition", "waiting"),
@@ -86,25 +99,25 @@ def test_a_blocked_day_is_refused_and_a_passing_fault_is_not() -> None:
         ("SourceError", "refused"),
         (None, "refused"),
     ):
-        failed = result("validation", state="failed", reason="why", error=error)
-        assert one("judged", result("ingestion"), failed).kind == kind
+        failed = result("validate_data", state="failed", reason="why", error=error)
+        assert one("judged", result("ingest_data"), failed).kind == kind
 
 
-@pytest.mark.parametrize("stage", ["evaluation", "drift"])
+@pytest.mark.parametrize("stage", ["evaluate_model", "check_drift"])
 def test_what_could_not_be_read_waits_and_can_be_started_again(stage: str) -> None:
     from include.orchestration.healing import plan
 
-    results = [result(name) for name in (*DATA, "training", "evaluation", "drift")]
+    results = [result(name) for name in (*DATA, "train_model", "evaluate_model", "check_drift")]
     results = [replace(row, state="unreadable", reason="the bundle is away") if row.stage == stage else row for row in results]
     row = one("judged", *results)
     assert (row.kind, row.stage, row.detail) == ("waiting", stage, "unreadable, tried again: the bundle is away")
     (again,) = plan("shop", [row], active=set())
-    assert again.asset == {"evaluation": "candidate", "drift": "judged"}[stage]
+    assert again.asset == {"evaluate_model": "candidate", "check_drift": "judged"}[stage]
 
 
 def test_running_names_the_holder_of_the_lease() -> None:
-    row = one("judged", result("ingestion"), running={("validation", KEY): "airflow:run (attempt 1)"})
-    assert (row.kind, row.stage) == ("running", "validation")
+    row = one("judged", result("ingest_data"), running={("validate_data", KEY): "airflow:run (attempt 1)"})
+    assert (row.kind, row.stage) == ("running", "validate_data")
     assert "airflow:run" in row.detail
 
 
@@ -121,11 +134,11 @@ def test_stale_is_whatever_read_a_partition_that_was_restated() -> None:
     """Day 4 is ingested again with other rows: its own validation, and every later day that read it, are stale."""
     results = []
     for key in ("2026-01-04", "2026-01-05", "2026-01-06"):
-        raw = result("ingestion", key, sources={"orders": {"digest": f"raw {key}"}})
+        raw = result("ingest_data", key, sources={"orders": {"digest": f"raw {key}"}})
         curated = result(
-            "validation", key, sources={"orders": {"curated_digest": f"curated {key}"}}, labels={"digest": f"labels {key}"}
+            "validate_data", key, sources={"orders": {"curated_digest": f"curated {key}"}}, labels={"digest": f"labels {key}"}
         )
-        features = result("features", key)
+        features = result("materialize_features", key)
         reads = [
             ["curated/orders", other, f"curated {other}"] for other in ("2026-01-04", "2026-01-05", "2026-01-06") if other <= key
         ]
@@ -133,16 +146,16 @@ def test_stale_is_whatever_read_a_partition_that_was_restated() -> None:
     known = [partition(key, target="data") for key in ("2026-01-04", "2026-01-05", "2026-01-06")]
     assert {row.kind for row in rows("shop", partitions=known, results=results, running={})} == {"done"}
 
-    again = result("ingestion", "2026-01-05", sources={"orders": {"digest": "raw restated"}})
-    changed = [again if (row.stage, row.key) == ("ingestion", "2026-01-05") else row for row in results]
+    again = result("ingest_data", "2026-01-05", sources={"orders": {"digest": "raw restated"}})
+    changed = [again if (row.stage, row.key) == ("ingest_data", "2026-01-05") else row for row in results]
     kinds = {row.key: row.kind for row in rows("shop", partitions=known, results=changed, running={})}
     assert kinds == {"2026-01-04": "done", "2026-01-05": "stale", "2026-01-06": "stale"}
 
     curated = result(
-        "validation", "2026-01-05", sources={"orders": {"curated_digest": "curated restated"}}, labels={"digest": "l"}
+        "validate_data", "2026-01-05", sources={"orders": {"curated_digest": "curated restated"}}, labels={"digest": "l"}
     )
     curated = replace(curated, reads=[["raw/orders", "2026-01-05", "raw restated"]])
-    changed = [curated if (row.stage, row.key) == ("validation", "2026-01-05") else row for row in changed]
+    changed = [curated if (row.stage, row.key) == ("validate_data", "2026-01-05") else row for row in changed]
     found = {row.key: row for row in rows("shop", partitions=known, results=changed, running={})}
     assert {key: row.kind for key, row in found.items()} == {"2026-01-04": "done", "2026-01-05": "stale", "2026-01-06": "stale"}
     assert "curated/orders 2026-01-05" in found["2026-01-06"].detail
@@ -154,7 +167,7 @@ def test_stale_is_whatever_read_a_partition_that_was_restated() -> None:
 
 
 def test_a_release_that_met_another_champion_waits_to_be_judged_again() -> None:
-    before = [result(stage) for stage in DEPLOYED if stage != "deployment"]
-    lost = result("deployment", state="failed", reason="champion is 3 now", error="Conflict")
+    before = [result(stage) for stage in DEPLOYED if stage != "deploy_model"]
+    lost = result("deploy_model", state="failed", reason="champion is 3 now", error="Conflict")
     row = one("deployed", *before, lost)
-    assert (row.kind, row.stage, row.detail) == ("waiting", "evaluation", "champion is 3 now")
+    assert (row.kind, row.stage, row.detail) == ("waiting", "evaluate_model", "champion is 3 now")

@@ -212,7 +212,7 @@ def test_rounds_written_as_a_parameter_are_the_most_of_both_models() -> None:
     rows = frame()
     case = use_case()
     asked = case.training.model_copy(update={"params": {**case.training.params, "num_iterations": 40}})
-    fitted = fitting.fit(rows, parts(rows), case.model_copy(update={"training": asked}), "f")
+    fitted = fitting.fit(rows, parts(rows), case.model_copy(update={"train_model": asked}), "f")
     assert fitted.rounds <= 40
     assert fitted.files["model.txt"].count(b"\nTree=") == fitted.rounds
 
@@ -292,7 +292,7 @@ def test_a_text_with_many_values_that_say_nothing_is_no_leak() -> None:
 
 
 def test_a_training_records_everything_that_made_it(bench: Bench) -> None:
-    report = bench.run("training", KEY)
+    report = bench.run("train_model", KEY)
     model, manifest = bench.model(KEY), bench.model(KEY).manifest
     assert (report.state, model.version, model.partition, model.mode, model.generation) == ("done", 1, KEY, "live", 0)
     assert model.pins == predictor.pins()
@@ -313,7 +313,7 @@ def test_a_training_records_everything_that_made_it(bench: Bench) -> None:
 
 
 def test_nothing_younger_than_its_delay_or_after_as_of_is_trained_on(bench: Bench) -> None:
-    bench.run("training", KEY)
+    bench.run("train_model", KEY)
     rows = bench.lake.read(stored.table(bench.lake, f"{NAME}/training_set"), keys=[KEY])
     newest = max(rows["event_timestamp"].to_pylist())
     assert newest == datetime(2026, 2, 3, 12, tzinfo=UTC), "decisions of 4 February at noon mature only after 6 February, 00:00"
@@ -321,10 +321,10 @@ def test_nothing_younger_than_its_delay_or_after_as_of_is_trained_on(bench: Benc
 
 
 def test_a_rerun_reuses_and_a_lost_record_finds_the_same_version(bench: Bench) -> None:
-    first = bench.run("training", KEY)
-    assert bench.run("training", KEY).reused
-    bench.forget_result("training", KEY)
-    again = bench.run("training", KEY)
+    first = bench.run("train_model", KEY)
+    assert bench.run("train_model", KEY).reused
+    bench.forget_result("train_model", KEY)
+    again = bench.run("train_model", KEY)
     assert not again.reused
     assert (again.digest, again.outputs["version"], again.outputs["run_id"]) == (first.digest, 1, first.outputs["run_id"])
     assert [model.version for model in bench.records.models(NAME)] == [1]
@@ -333,61 +333,61 @@ def test_a_rerun_reuses_and_a_lost_record_finds_the_same_version(bench: Bench) -
 
 
 def test_force_compares_and_registers_nothing(bench: Bench) -> None:
-    bench.run("training", KEY)
+    bench.run("train_model", KEY)
     versions = bench.lake.version(stored.table(bench.lake, f"{NAME}/training_set"))
-    assert bench.run("training", KEY, force=True).reason == "equal to the record"
+    assert bench.run("train_model", KEY, force=True).reason == "equal to the record"
     assert [model.version for model in bench.records.models(NAME)] == [1]
     assert bench.lake.version(stored.table(bench.lake, f"{NAME}/training_set")) == versions
 
 
 def test_a_backfill_that_becomes_live_shows_so_in_the_registry(bench: Bench) -> None:
-    bench.run("training", KEY, mode="backfill")
-    report = bench.run("training", KEY, mode="live")
+    bench.run("train_model", KEY, mode="backfill")
+    report = bench.run("train_model", KEY, mode="live")
     assert (report.reused, report.effects) == (True, {"mode": "live"})
-    assert bench.run("training", KEY, mode="live").effects == {}
+    assert bench.run("train_model", KEY, mode="live").effects == {}
 
 
 def test_too_few_mature_rows_is_a_success_without_a_candidate(bench: Bench) -> None:
     bench.configure(min_rows=5000)
-    report = bench.run("training", KEY)
+    report = bench.run("train_model", KEY)
     assert (report.state, report.outputs["candidate"]) == ("done", None)
     assert "too few mature rows: the evaluation part has" in report.reason
     assert bench.records.models(NAME) == []
     assert mlflow_registry.aliases(bench.settings, NAME) == {}
-    early = bench.run("training", "2026-01-02")
+    early = bench.run("train_model", "2026-01-02")
     assert (early.state, early.outputs["candidate"]) == ("done", None)
 
 
 def test_a_single_class_is_no_candidate(bench: Bench) -> None:
     bench.write(lambda columns: columns.update(label=np.ones_like(columns["label"])))
-    assert "0 of class 0" in bench.run("training", KEY).reason
+    assert "0 of class 0" in bench.run("train_model", KEY).reason
 
 
 def test_a_leak_refuses_the_stage_and_leaves_no_model(bench: Bench) -> None:
     bench.write(lambda columns: columns.update(visits=columns["label"].astype(int)))
     with pytest.raises(ConfigError, match="leaks through visits"):
-        bench.run("training", KEY)
+        bench.run("train_model", KEY)
     assert bench.records.models(NAME) == []
     refusals = bench.records.entries(NAME, action="stage.refused")
     assert "leaks through visits" in refusals[-1].details["reason"]
 
 
 def test_missing_partitions_are_named_with_the_command_that_fills_them(bench: Bench) -> None:
-    bench.forget_result("features", "2026-01-20")
+    bench.forget_result("materialize_features", "2026-01-20")
     with pytest.raises(MissingPartition, match=r"2026-01-20.*evergreen load-history visits --from 2026-01-20"):
-        bench.run("training", KEY)
+        bench.run("train_model", KEY)
 
 
 def test_a_new_feature_set_names_the_partitions_that_lack_it(bench: Bench) -> None:
     bench.configure(more=", income2: float64")
     with pytest.raises(MissingPartition, match=r"36 partitions \(2026-01-01 to 2026-02-05\) do not hold feature set"):
-        bench.run("training", KEY)
+        bench.run("train_model", KEY)
 
 
 def test_max_rows_and_window_bound_the_rows(bench: Bench) -> None:
     text = (bench.home / "usecases" / "visits.yaml").read_text()
     (bench.home / "usecases" / "visits.yaml").write_text(text.replace("training: {", "training: {max_rows: 1000, window: 20d, "))
-    report = bench.run("training", KEY)
+    report = bench.run("train_model", KEY)
     assert report.outputs["training_set"]["rows"] + report.outputs["counts"]["embargoed"] == 1000
     rows = bench.lake.read(stored.table(bench.lake, f"{NAME}/training_set"), keys=[KEY])
     assert min(rows["event_timestamp"].to_pylist()) >= datetime(2026, 1, 17, tzinfo=UTC)
@@ -399,7 +399,7 @@ def test_lost_rows_in_the_join_are_an_error(bench: Bench, monkeypatch: pytest.Mo
     honest = frames.training_frame
     monkeypatch.setattr(frames, "training_frame", lambda *arguments, **named: honest(*arguments, **named).slice(1))
     with pytest.raises(EvergreenError, match="rows for"):
-        bench.run("training", KEY)
+        bench.run("train_model", KEY)
 
 
 def test_out_of_fold_auc_on_real_data_is_what_is_published_and_no_leak() -> None:

@@ -64,11 +64,13 @@ def test_the_spans_that_the_stages_look_back_on_add_up() -> None:
     use_case = load(ROOT / "include" / "usecases" / "repayment.yaml")
     found = try_data.sample(use_case, "2026-11-25")
     lengths = {stage: len(keys) for stage, keys in found.items()}
-    assert found["ingestion"][-1] == found["validation"][-1] == "2026-11-25"
-    assert found["features"][-1] == "2026-10-24"  # label.delay of 33 days before its as_of
-    assert lengths["features"] >= try_data.PERIODS + 7  # and the ttl
-    assert lengths["validation"] == lengths["features"] + 32 + 89  # to the newest, and 90 days of which the first is there
-    assert lengths["ingestion"] == lengths["validation"] + 35  # label.lookback
+    assert found["ingest_data"][-1] == found["validate_data"][-1] == "2026-11-25"
+    assert found["materialize_features"][-1] == "2026-10-24"  # label.delay of 33 days before its as_of
+    assert lengths["materialize_features"] >= try_data.PERIODS + 7  # and the ttl
+    assert (
+        lengths["validate_data"] == lengths["materialize_features"] + 32 + 89
+    )  # to the newest, and 90 days of which the first is there
+    assert lengths["ingest_data"] == lengths["validate_data"] + 35  # label.lookback
 
 
 def test_a_correct_use_case_passes_and_what_it_holds_is_shown(tmp_path: Path) -> None:

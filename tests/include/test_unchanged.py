@@ -30,11 +30,11 @@ def made(tmp_path: Path) -> Intake:
 
 
 def test_an_unchanged_day_is_answered_from_the_record_and_writes_nothing(made: Intake) -> None:
-    before, versions = made.result("ingestion", DAY), made.versions()
+    before, versions = made.result("ingest_data", DAY), made.versions()
     os.utime(made.folder / "orders.csv", (0, 0))
     again = made.ingest()
     assert (again.reused, again.digest, again.outputs) == (True, before.digest, before.outputs)
-    assert (made.result("ingestion", DAY), made.versions()) == (before, versions)
+    assert (made.result("ingest_data", DAY), made.versions()) == (before, versions)
 
 
 def test_a_changed_file_is_seen_although_its_size_and_time_are_the_same(made: Intake) -> None:
@@ -51,7 +51,7 @@ def test_a_changed_file_is_seen_although_its_size_and_time_are_the_same(made: In
 
 
 def test_a_file_that_grew_by_other_days_is_compared_once(made: Intake) -> None:
-    first = made.result("ingestion", DAY)
+    first = made.result("ingest_data", DAY)
     made.put(HEAD + GOOD + MORE)
     compared, again = made.ingest(), made.ingest()
     assert (compared.reused, compared.digest) == (False, first.digest)
@@ -118,7 +118,7 @@ def test_a_changed_reader_compares_the_rows(made: Intake, tmp_path: Path, monkey
     shutil.copytree(ROOT / "include", tree / "include", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(memo, "ROOT", tree)
     assert made.ingest().reused, "the same code elsewhere"
-    reader = tree / "include" / "ingestion" / "sources.py"
+    reader = tree / "include" / "ingest_data" / "sources.py"
     reader.write_text(reader.read_text() + "\nEDITED = True\n")
     assert [made.ingest().reused, made.ingest().reused] == [False, True]
 
@@ -159,12 +159,12 @@ def test_a_static_source_is_compared_by_the_days_that_do_not_know_it_yet(tmp_pat
 def test_a_simulated_day_is_answered_from_the_record_unless_what_it_follows_from_changes(tmp_path: Path) -> None:
     small_repayment(tmp_path / "usecases", 50)
     made = Installation(tmp_path)
-    first = made.run("ingestion", DAY)
-    again = made.run("ingestion", DAY)
+    first = made.run("ingest_data", DAY)
+    again = made.run("ingest_data", DAY)
     assert (again.reused, again.outputs) == (True, first.outputs)
     other = made.settings.model_copy(update={"seed": made.settings.seed + 1})
     with pytest.raises(RestatementRefused):
-        runner.run("ingestion", "repayment", DAY, settings=other)
+        runner.run("ingest_data", "repayment", DAY, settings=other)
 
 
 def test_rows_of_a_database_are_compared_every_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,9 +193,9 @@ def test_in_a_range_only_the_days_that_changed_are_compared(tmp_path: Path) -> N
     keys = made.keys(DAY, "2026-01-03")
     for number, key in enumerate(keys):
         made.put(HEAD + GOOD.splitlines(keepends=True)[number], f"{key}.csv")
-    made.load(keys[0], keys[-1], ["ingestion"])
-    assert all(report.reused for report in made.load(keys[0], keys[-1], ["ingestion"]))
+    made.load(keys[0], keys[-1], ["ingest_data"])
+    assert all(report.reused for report in made.load(keys[0], keys[-1], ["ingest_data"]))
     made.put(HEAD + GOOD.splitlines(keepends=True)[2], f"{keys[1]}.csv")
     with pytest.raises(RestatementRefused, match=keys[1]):
-        made.load(keys[0], keys[-1], ["ingestion"])
+        made.load(keys[0], keys[-1], ["ingest_data"])
     assert made.ingest(keys[0]).reused

@@ -80,7 +80,7 @@ def test_each_bad_value_is_quarantined_by_the_rule_that_it_fails(tmp_path: Path)
     """Faults 38, 39, 44."""
     made = typed(tmp_path, [{}, *(change for change, _ in BAD), {}])
     assert made.rules("2026-01-01") == {index: rule for index, (_, rule) in enumerate(BAD, 2)}
-    result = made.result("validation", "2026-01-01")
+    result = made.result("validate_data", "2026-01-01")
     fact = result.outputs["sources"]["orders"]
     assert (result.outputs["verdict"], fact["rows"], fact["quarantined"], fact["duplicates"]) == ("quarantine", 2, len(BAD), 0)
     kept = made.lake.read("shop/quarantine/orders").to_pylist()
@@ -212,7 +212,7 @@ def test_a_blocked_partition_leaves_nothing_but_its_quarantine(made: Intake) -> 
     assert len(made.curated("2026-01-01")) == 2
     made.put(HEAD + GOOD.replace(",20,0", ",abc,0"))
     made.ingest(restate="again")
-    report = made.run("validation", "2026-01-01")
+    report = made.run("validate_data", "2026-01-01")
     assert (report.state, report.outputs["verdict"]) == ("blocked", "block")
     for said in ("1 of 2 rows are bad, more than max_bad 1.00%", "amount: not_float64 (1 rows, such as 'abc'; orders.csv row 2)"):
         assert said in report.reason
@@ -220,7 +220,7 @@ def test_a_blocked_partition_leaves_nothing_but_its_quarantine(made: Intake) -> 
     assert made.rules("2026-01-01") == {2: "amount: not_float64"}
     assert len(made.lake.read(stored.table(made.lake, "shop/labels"), keys=["2026-01-01"])) == 0
     made.define(more="max_bad: 0.5")
-    again = made.run("validation", "2026-01-01")
+    again = made.run("validate_data", "2026-01-01")
     assert (again.state, again.outputs["verdict"]) == ("done", "quarantine")
 
 
@@ -267,7 +267,7 @@ def test_extra_columns_are_ignored_where_the_source_says_so_and_order_does_not_m
     lines = [line.split(",") for line in (HEAD + GOOD).splitlines()]
     made.put("\n".join(",".join([*reversed(line), "note"]) for line in lines) + "\n")
     made.ingest(restate="other layout")
-    assert made.run("validation", "2026-01-01").digest == expected
+    assert made.run("validate_data", "2026-01-01").digest == expected
 
 
 def test_a_column_missing_in_one_of_several_files_is_told_with_that_file(made: Intake) -> None:
@@ -286,20 +286,20 @@ def test_a_persons_suite_blocks_or_warns_and_is_part_of_the_memo(made: Intake) -
     assert made.validate().state == "done"
     low = {"type": "expect_column_values_to_be_between", "kwargs": {"column": "amount", "max_value": 15}}
     suite(made, {**low, "severity": "warning"})
-    warned = made.run("validation", "2026-01-01")
+    warned = made.run("validate_data", "2026-01-01")
     assert (warned.state, warned.reused) == ("done", False)
     result = json.loads((Path(warned.outputs["report"]) / "result.json").read_text())
     assert result["success"] is False
     suite(made, low)
-    report = made.run("validation", "2026-01-01")
+    report = made.run("validate_data", "2026-01-01")
     assert report.state == "blocked"
     assert "expect_column_values_to_be_between" in report.reason
     suite(made, {"type": "expect_nothing_like_it"})
     with pytest.raises(ConfigError, match="the suite of orders is refused"):
-        made.run("validation", "2026-01-01")
+        made.run("validate_data", "2026-01-01")
     made.put("[]", "expectations/shop.json")
     with pytest.raises(ConfigError, match="is no suite"):
-        made.run("validation", "2026-01-01")
+        made.run("validate_data", "2026-01-01")
 
 
 LABEL_SQL = """label:
@@ -325,7 +325,7 @@ def label_rows(made: Intake, key: str) -> list[tuple[int, float, str]]:
 
 def test_labels_by_sql_hold_what_became_known_in_the_partition(made: Intake) -> None:
     with_sql(made)
-    made.load("2026-01-01", "2026-01-03", ["ingestion", "validation"])
+    made.load("2026-01-01", "2026-01-03", ["ingest_data", "validate_data"])
     assert label_rows(made, "2026-01-01") == [(1, 0.0, "2026-01-01T10:00:00+00:00"), (2, 0.0, "2026-01-01T11:00:00+00:00")]
     assert label_rows(made, "2026-01-02") == [(1, 1.0, "2026-01-02T10:00:00+00:00")]
     assert label_rows(made, "2026-01-03") == [(2, 1.0, "2026-01-03T10:00:00+00:00")]
@@ -336,21 +336,21 @@ def test_labels_do_not_depend_on_whether_earlier_days_are_validated(made: Intake
     with_sql(made)
     with pytest.raises(MissingPartition, match="2026-01-01, 2026-01-02"):
         made.validate("2026-01-03")
-    made.load("2026-01-01", "2026-01-03", ["ingestion", "validation"])
+    made.load("2026-01-01", "2026-01-03", ["ingest_data", "validate_data"])
     other = with_sql(Intake(tmp_path / "backwards"))
     other.put(HEAD + GOOD)
     keys = other.keys("2026-01-01", "2026-01-03")
     for key in keys:
         other.ingest(key)
     for key in reversed(keys):
-        assert other.run("validation", key).digest == made.result("validation", key).digest
+        assert other.run("validate_data", key).digest == made.result("validate_data", key).digest
 
 
 def test_a_blocked_day_gives_no_rows_to_later_labels_and_stops_nobody_else(made: Intake) -> None:
     with_sql(made)
     made.put(HEAD + GOOD.replace("2026-01-02T10:00:00Z,30,1", "2026-01-02T10:00:00Z,abc,1"))
-    reports = made.load("2026-01-01", "2026-01-03", ["ingestion", "validation"])
-    assert [report.state for report in reports if report.stage == "validation"] == ["done", "blocked", "done"]
+    reports = made.load("2026-01-01", "2026-01-03", ["ingest_data", "validate_data"])
+    assert [report.state for report in reports if report.stage == "validate_data"] == ["done", "blocked", "done"]
     assert label_rows(made, "2026-01-02") == []
     assert [row[:2] for row in label_rows(made, "2026-01-03")] == [(2, 1.0)]
 
@@ -376,7 +376,7 @@ def test_a_label_query_that_gives_no_labels_is_refused(made: Intake, query: str,
     (made.folder / "shop.yaml").write_text(text[:start] + f"    {query}\n" + text[end:])
     made.ingest()
     with pytest.raises(ConfigError, match=said):
-        made.run("validation", "2026-01-01")
+        made.run("validate_data", "2026-01-01")
 
 
 def test_a_rerun_is_answered_from_the_record_and_a_changed_contract_is_not(made: Intake) -> None:
@@ -385,5 +385,5 @@ def test_a_rerun_is_answered_from_the_record_and_a_changed_contract_is_not(made:
     assert made.validate().reused is True
     assert made.versions() == versions
     made.define(columns=COLUMNS.replace("{type: float64}", "{type: float64, max: 1000}"))
-    assert made.run("validation", "2026-01-01").reused is False
-    assert made.run("validation", "2026-01-01", force=True).reason == "equal to the record"
+    assert made.run("validate_data", "2026-01-01").reused is False
+    assert made.run("validate_data", "2026-01-01", force=True).reason == "equal to the record"

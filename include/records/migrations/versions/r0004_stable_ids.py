@@ -1,4 +1,6 @@
-"""Digests over stable ids instead of words that people read: those of trainings, verdicts and drift checks are made anew.
+"""Digests over stable ids instead of words that people read, and stages under the names of their DAGs.
+
+Digests of trainings, verdicts and drift checks are made anew.
 
 Everything that they are made of is stored, so nothing has to be computed again: a result whose digest was over its words gets
 the digest that today's code gives it, and so do the reads of whoever has read it. Audit rows stay as they were written. A result
@@ -26,10 +28,22 @@ depends_on = None
 RESULTS = sa.table(
     "results", *(sa.column(name, sa.Text) for name in ("use_case", "key", "stage", "state", "digest", "outputs", "reads"))
 )
+LEASES = sa.table("leases", sa.column("stage", sa.Text))
 READS = sa.table("reads", *(sa.column(name, sa.Text) for name in ("use_case", "digest", "reads")))
 MODELS = sa.table("models", sa.column("use_case", sa.Text), sa.column("version", sa.Integer), sa.column("model_digest", sa.Text))
 
+NAMES = {
+    "ingestion": "ingest_data",
+    "validation": "validate_data",
+    "features": "materialize_features",
+    "training": "train_model",
+    "evaluation": "evaluate_model",
+    "bento": "package_model",
+    "deployment": "deploy_model",
+    "drift": "check_drift",
+}
 STAGES = ("training", "evaluation", "bento", "deployment", "drift")  # in order: each reads those before it
+READ = ("training", "evaluation")  # stages that others read by their names
 CHECKS = {
     "mature rows of each class": "mature_rows",
     "share of censored decisions": "censored_share",
@@ -51,6 +65,9 @@ def upgrade() -> None:
     connection = op.get_bind()
     for use_case in connection.scalars(sa.select(RESULTS.c.use_case).distinct()).all():
         _use_case(connection, use_case)
+    for table in (RESULTS, LEASES):
+        for before, now in NAMES.items():
+            connection.execute(sa.update(table).where(table.c.stage == before).values(stage=now))
 
 
 def _use_case(connection: sa.Connection, use_case: str) -> None:
@@ -76,6 +93,9 @@ def _use_case(connection: sa.Connection, use_case: str) -> None:
                     read[2] = _json_digest(_without_prose({name: told[key].get(name) for name in JUDGED}))
             digest = _digest(stage, row, outputs, reads, models)
             renamed[stage, key, row.digest] = digest
+            for read in reads:
+                if read[0] in READ:
+                    read[0] = NAMES[read[0]]
             values: dict[str, str] = {"digest": digest, "outputs": _text(outputs)}
             if reads != before:
                 values["reads"] = _text(_kept(connection, use_case, reads))
@@ -91,6 +111,8 @@ def _digest(stage: str, row: Any, outputs: dict[str, Any], reads: list[list[str]
         if {*JUDGED, "training_set", "model_digest"} <= set(outputs):
             judged = _without_prose({name: outputs[name] for name in JUDGED})
             return _combine([outputs["training_set"]["digest"], outputs["model_digest"], _json_digest(judged)])
+    if row.state == "unreadable":
+        return _combine(["unreadable", NAMES[stage], row.key])
     if stage == "evaluation" and row.state == "done" and all(_check_id(check["name"]) for check in outputs["checks"]):
         outputs["checks"] = [{"id": _check_id(check["name"]), **check} for check in outputs["checks"]]
         outcome = {True: "pass", False: "fail", None: "hold"}
