@@ -1,6 +1,7 @@
 """`evergreen ...`: everything that a DAG does, from a shell, and what only people do.
 
-Commands import what they need when they run, so `evergreen --help` is quick. Exit codes are those of include/errors.py.
+Commands import what they need when they run, so `evergreen --help` is quick. Exit codes are those of
+include/errors.py; an argument that resembles a right one is told with the command as it was meant.
 """
 
 from __future__ import annotations
@@ -26,17 +27,22 @@ from include.cli.context import (
     UseCaseArgument,
     UseCaseOption,
     actor,
+    checked_key,
     current_settings,
     find_use_case,
+    newest_for,
     open_records,
     say,
     show,
     wanted_keys,
     without_secrets,
 )
+from include.cli.models import models
+from include.cli.panels import Panels
+from include.cli.suggestions import Mistake, meant_by, nearest, stage_words
 from include.config.no_telemetry import QUIET
 from include.errors import ConfigError, EvergreenError, MissingPartition, SourceError
-from include.pipeline.flow import DATA_STAGES, UP_TO_JUDGED
+from include.pipeline.flow import DATA_STAGES, STAGES, UP_TO_JUDGED
 
 if TYPE_CHECKING:
     from include.config.settings import Settings
@@ -52,19 +58,33 @@ COLUMNS = ("partition", "stage", "state", "seconds", "digest", "reason")
 
 app = typer.Typer(
     name="evergreen",
+    cls=Panels,
     help="Keeps tabular models fresh: as-of correct, fail-closed pipelines.",
+    epilog="`evergreen COMMAND --help` tells what a command does, and its options.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode=None,
+    suggest_commands=False,  # Panels does, with the arguments that were given
 )
-cli_usecase.add_to(app)
-cli_records.add_to(app)
-installation.add_to(app)
+for command in (
+    models, cli_records.status, cli_records.heal, cli_records.score, cli_records.reset, cli_usecase.new, cli_usecase.simulate,
+    installation.backfill, installation.rollback, installation.release, installation.password, installation.serve,
+    installation.up, installation.stop,
+):  # fmt: skip
+    app.command()(command)
+app.command("run-all", hidden=True)(installation.up)
+app.add_typer(cli_usecase.usecase_app, name="usecase")
+app.add_typer(cli_records.audit_app, name="audit")
+app.add_typer(cli_records.quarantine_app, name="quarantine")
 
 
 @app.callback()
-def configure(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log each step on standard error.")] = False) -> None:
+def configure(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Log each step on standard error; goes before the command.")
+    ] = False,
+) -> None:
     """Keep tabular models fresh."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("include").setLevel(logging.INFO if verbose else logging.WARNING)
@@ -77,40 +97,53 @@ def configure(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log
 
 @app.command()
 def run(
-    stage: Annotated[str, typer.Argument(help="A stage, such as training, or `all` for the whole chain.")],
+    stage: Annotated[
+        str, typer.Argument(metavar="STAGE", help=f"One of {', '.join(STAGES)}; or `all` for each of them in turn.")
+    ],
     use_case: UseCaseOption,
     partition: Partition = None,
     first: First = None,
     last: Last = None,
-    force: Annotated[bool, typer.Option("--force", help="Compute beside the record and compare; changes nothing.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Compute again and compare with what is on record; change nothing.")
+    ] = False,
     restate: Annotated[
-        str | None, typer.Option("--restate", metavar="REASON", help="Accept changed source rows; audited.")
+        str | None,
+        typer.Option(
+            "--restate", metavar="REASON", help="Accept rows that have changed at their source; REASON goes into the audit log."
+        ),
     ] = None,
     sources: Annotated[
         list[str] | None,
-        typer.Option("--source", metavar="NAME", help="Restate only this source; a static one only if it is named here."),
+        typer.Option("--source", metavar="NAME", help="With --restate: only this source; a static one must be named."),
     ] = None,
     mode: Annotated[
-        str, typer.Option("--mode", metavar="backfill|live", help="live: only the newest complete partition.")
+        str,
+        typer.Option(
+            "--mode",
+            metavar="backfill|live",
+            help="backfill: judge, release nothing. live: may be released; only for the newest complete partition.",
+        ),
     ] = "backfill",
     live: Annotated[bool, typer.Option("--live", help="The same as --mode live.")] = False,
 ) -> None:
-    """Run one stage, or all, for a partition or a range, without Airflow."""
-    from include.pipeline.runner import STAGES
+    """Run one stage, or all of them, for a partition or a range, without Airflow.
 
+    Give --partition, or --from and --to. What is unchanged is answered from the record.
+    """
     if stage not in (*STAGES, "all"):
-        raise ConfigError(f"{stage!r} is no stage; stages are {', '.join(STAGES)}, or `all`")
+        message = f"{stage!r} is no stage; stages are {', '.join(STAGES)}, or `all`"
+        raise Mistake(message, wrong=stage, meant=meant_by(stage, stage_words() | {"all": "all"}))
     if restate is not None and not restate.strip():
         raise ConfigError("--restate needs a reason; it goes on the audit record")
     settings = current_settings()
     case = find_use_case(settings, use_case)
-    unknown = [name for name in sources or [] if name not in case.sources]
-    if unknown or (sources and restate is None):
-        raise ConfigError(
-            f"{case.name} has no source {unknown[0]!r}; its sources are {', '.join(case.sources)}"
-            if unknown
-            else "--source says which sources to restate; give --restate REASON with it"
-        )
+    for name in sources or []:
+        if name not in case.sources:
+            message = f"{case.name} has no source {name!r}; its sources are {', '.join(case.sources)}"
+            raise Mistake(message, wrong=name, meant=nearest(name, case.sources))
+    if sources and restate is None:
+        raise ConfigError("--source says which sources to restate; give --restate REASON with it")
     keys = wanted_keys(case, partition, first, last)
     records = open_records(settings)
     _record(records, case, keys, mode="live" if live else mode)
@@ -130,12 +163,17 @@ def run(
 
 @app.command("load-history")
 def load_history(use_case: UseCaseArgument, first: First = None, last: Last = None) -> None:
-    """Ingest, validate and materialize a range in one pass; by default what makes the newest partition trainable."""
+    """Ingest and validate a range of partitions and compute its features, in one pass.
+
+    Without --from and --to: what a training on the newest partition looks back on. Earlier partitions
+    that the range itself looks back on are loaded too. Nothing is trained.
+    """
     from include.clock import utc_now
     from include.pipeline import history
 
     settings = current_settings()
     case = find_use_case(settings, use_case)
+    newest_for(case, [checked_key(case, key) for key in (first, last) if key is not None])
     plan = history.plan(case, first, last, utc_now())
     open_records(settings)
     done, failed = [], 0
@@ -153,7 +191,7 @@ def load_history(use_case: UseCaseArgument, first: First = None, last: Last = No
 
 @app.command()
 def version() -> None:
-    """Print the version."""
+    """Print the version of Evergreen."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -169,7 +207,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(args=None if arguments is None else list(arguments), prog_name="evergreen")
     except EvergreenError as error:
-        sys.stderr.write(f"evergreen: {without_secrets(str(error))}\n")
+        told = error.told(sys.argv[1:] if arguments is None else arguments) if isinstance(error, Mistake) else str(error)
+        sys.stderr.write(f"evergreen: {without_secrets(told)}\n")
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.stderr.close()
@@ -184,22 +223,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _record(records: Records, case: UseCase, keys: Sequence[str], *, mode: str) -> None:
     """Record mode and target of the partitions before anything runs for them."""
     from include.clock import utc_now
-    from include.point_in_time.partitions import newest_complete
 
-    now = utc_now()
-    newest = newest_complete(case, now)
-    late = [key for key in keys if newest is None or key > newest]
-    if late:
-        raise ConfigError(
-            f"partition {late[0]} of {case.name} is not complete yet; the newest complete one is {newest or 'none'}"
-        )
+    newest = newest_for(case, keys)
     if mode not in ("backfill", "live"):
         raise ConfigError(f"--mode {mode!r}: give backfill or live")
     if mode == "live" and keys != [newest]:
         raise ConfigError(f"only the newest complete partition of {case.name}, {newest}, can be live; give --partition {newest}")
     meant: tuple[Mode, Target] = ("live", "deployed") if mode == "live" else ("backfill", "judged")
     for key in keys:
-        records.raise_partition(case.name, key, mode=meant[0], target=meant[1], actor=actor(), at=now)
+        records.raise_partition(case.name, key, mode=meant[0], target=meant[1], actor=actor(), at=utc_now())
 
 
 def _run_stage(

@@ -1,4 +1,4 @@
-"""Commands that touch what is live: backfill, rollback, release, serve, up, stop, password."""
+"""Commands that touch what is live: backfill, rollback, release, password, serve, up, stop."""
 
 from __future__ import annotations
 
@@ -6,45 +6,45 @@ from typing import Annotated
 
 import typer
 
-from include.cli.context import UseCaseArgument, Yes, actor, ask, current_settings, find_use_case, open_records, say, show
+from include.cli.context import (
+    Reason,
+    UseCaseArgument,
+    Yes,
+    actor,
+    ask,
+    current_settings,
+    find_use_case,
+    keys_between,
+    newest_for,
+    open_records,
+    say,
+    show,
+)
 from include.errors import ConfigError
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add these commands to the command line."""
-    app.command()(backfill)
-    app.command()(rollback)
-    app.command()(release)
-    app.command()(password)
-    app.command()(serve)
-    app.command()(up)
-    app.command("run-all", hidden=True)(up)
-    app.command()(stop)
 
 
 def backfill(
     use_case: UseCaseArgument,
-    first: Annotated[str, typer.Option("--from", metavar="KEY", help="First partition.")],
-    last: Annotated[str, typer.Option("--to", metavar="KEY", help="Last partition, included.")],
-    backwards: Annotated[bool, typer.Option("--backwards", help="Newest first.")] = False,
-    again: Annotated[bool, typer.Option("--again", help="Also those that Airflow has run already.")] = False,
-    at_once: Annotated[int, typer.Option("--at-once", min=1, help="Runs of ingest_data at once.")] = 10,
+    first: Annotated[str, typer.Option("--from", metavar="KEY", help="First partition of the range.")],
+    last: Annotated[str, typer.Option("--to", metavar="KEY", help="Last partition of the range, included.")],
+    backwards: Annotated[bool, typer.Option("--backwards", help="Run the newest first.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Also run those again that Airflow has run already.")] = False,
+    at_once: Annotated[int, typer.Option("--at-once", metavar="N", min=1, help="How many partitions are ingested at once.")] = 10,
     yes: Yes = False,
 ) -> None:
-    """Recompute and judge partitions through Airflow, one run each; live state stays untouched."""
+    """Train and judge a model for each partition of a range, through Airflow; nothing is released.
+
+    What their trainings look back on is loaded first. Shows the partitions, then asks.
+    """
     from include.clock import utc_now
     from include.orchestration.airflow_api import AirflowApi
     from include.pipeline import history
-    from include.point_in_time.partitions import between, earlier, newest_complete
+    from include.point_in_time.partitions import earlier
 
     settings, now = current_settings(), utc_now()
     case = find_use_case(settings, use_case)
-    keys = between(case, first, last)
-    newest = newest_complete(case, now)
-    if not keys or newest is None or keys[-1] > newest:
-        raise ConfigError(
-            f"--from {first} --to {last}: give a range that ends at the newest complete partition, {newest}, or before"
-        )
+    keys = keys_between(case, first, last)
+    newest_for(case, keys[-1:])
     records = open_records(settings)
     known = {row.key: row for row in records.partitions(case.name)}
     show(
@@ -70,12 +70,19 @@ def backfill(
 
 def rollback(
     use_case: UseCaseArgument,
-    lift: Annotated[str | None, typer.Option("--release", metavar="MODEL", help="Lift the hold on a model instead.")] = None,
-    reason: Annotated[str, typer.Option("--reason", help="Why; goes on the audit record.")] = "",
-    challenger: Annotated[bool, typer.Option("--challenger", help="Drop the challenger; the champion stays.")] = False,
+    lift: Annotated[
+        str | None,
+        typer.Option("--release", metavar="MODEL", help="Lift a hold instead; the same as `evergreen release`."),
+    ] = None,
+    reason: Reason = "",
+    challenger: Annotated[bool, typer.Option("--challenger", help="Take back the challenger; the champion stays.")] = False,
     yes: Yes = False,
 ) -> None:
-    """Go back to the model that served before, and hold the one taken back; --release lifts such a hold."""
+    """Take the champion back: the previous model serves again, and the one taken back is on hold.
+
+    A model on hold is not promoted again until `evergreen release` lifts the hold. Other models that
+    were trained before the rollback are not promoted either. Shows what serves, then asks.
+    """
     from include.deployment import rollout
 
     if lift is not None:
@@ -100,11 +107,15 @@ def rollback(
 
 def release(
     use_case: UseCaseArgument,
-    model: Annotated[str, typer.Argument(help="Version or digest (or its beginning) of a model on hold.")],
-    reason: Annotated[str, typer.Option("--reason", help="Why; goes on the audit record.")] = "",
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Version of a model on hold, or the beginning of its digest.")],
+    reason: Reason = "",
     yes: Yes = False,
 ) -> None:
-    """Lift the hold that a rollback put on a model's digest."""
+    """Lift the hold that a rollback put on a model, so that it may be promoted again.
+
+    It does not serve by this alone: whether it is promoted is decided as for any other model.
+    `evergreen models` shows what is on hold.
+    """
     from include.deployment import rollout
 
     settings = current_settings()
@@ -122,7 +133,7 @@ def release(
 
 
 def password() -> None:
-    """Show Airflow's generated password."""
+    """Show the user and password for Airflow's pages."""
     import json
 
     from include.orchestration.airflow_api import ADMIN, password_file
@@ -136,26 +147,32 @@ def password() -> None:
 
 
 def serve() -> None:
-    """Run the serving node until Ctrl-C."""
+    """Run the serving node alone, until Ctrl-C; `evergreen up` runs it with everything else."""
     from include.serving.node import serve as serve_node
 
     serve_node(current_settings())
 
 
 def up(
-    use_case: Annotated[str | None, typer.Option("--use-case", "-u", help="The use case; else repayment.")] = None,
-    days: Annotated[int, typer.Option("--days", min=0, help="Backfill so many partitions before the newest.")] = 0,
-    once: Annotated[bool, typer.Option("--once", help="Stop everything after the answer.")] = False,
+    use_case: Annotated[
+        str | None, typer.Option("--use-case", "-u", metavar="NAME", help="Name of a use case; else repayment.")
+    ] = None,
+    days: Annotated[
+        int, typer.Option("--days", metavar="N", min=0, help="Also backfill so many partitions before the newest.")
+    ] = 0,
+    once: Annotated[bool, typer.Option("--once", help="Stop everything after the answer, instead of running on.")] = False,
 ) -> None:
-    """Start everything, run the newest partition through Airflow, answer a request; what `make run` does."""
+    """Start everything, run the newest partition through Airflow, answer a request; as `make run`."""
     from include.installation.up import run_main
 
-    current_settings()
+    settings = current_settings()
+    if use_case is not None:
+        find_use_case(settings, use_case)
     raise typer.Exit(run_main(use_case=use_case, once=once, days=days))
 
 
 def stop() -> None:
-    """Stop the installation of this home folder, from another shell."""
+    """Stop what `evergreen up` has started in EVERGREEN_HOME, from another shell."""
     from include.installation.supervisor import stop as stop_all
 
     say(stop_all(current_settings()))

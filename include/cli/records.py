@@ -1,4 +1,4 @@
-"""Commands that read or mend what is on record: status, heal, audit, quarantine, score, reset."""
+"""Commands that read or mend what is on record: status, heal, score, reset, audit, quarantine."""
 
 from __future__ import annotations
 
@@ -9,17 +9,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from include.cli.context import (
+    KEY_HELP,
     Partition,
     UseCaseArgument,
     Yes,
     actor,
+    as_json,
     ask,
+    checked_key,
     current_settings,
     find_use_case,
     open_records,
     say,
+    say_json,
     show,
 )
+from include.cli.models import model_rows, show_models
+from include.cli.panels import Suggesting
 from include.errors import ConfigError, EvergreenError
 
 if TYPE_CHECKING:
@@ -27,40 +33,55 @@ if TYPE_CHECKING:
 
 SourceName = Annotated[str | None, typer.Option("--source", metavar="NAME", help="Only rows of this source.")]
 Rule = Annotated[str | None, typer.Option("--rule", metavar="RULE", help="Only rows that failed it, such as 'age: below_min'.")]
+Limit = Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="At most so many rows.")]
 
-audit_app = typer.Typer(help="The audit log: list it, or verify its chain.", no_args_is_help=True, rich_markup_mode=None)
-quarantine_app = typer.Typer(help="Rows that failed validation.", no_args_is_help=True, rich_markup_mode=None)
+MODELS = 10  # of which `status` tells; `models` tells of all
+STATUS_KEYS = ("partition", "state", "stage", "mode", "target", "detail")
+AUDIT_KEYS = ("row", "at", "action", "use_case", "subject", "actor", "details", "hash")
+QUARANTINE_KEYS = ("partition", "source", "file", "row", "rule", "redriven_into", "values")
 
-
-def add_to(app: typer.Typer) -> None:
-    """Add these commands to the command line."""
-    app.command()(status)
-    app.command()(heal)
-    app.command()(score)
-    app.command()(reset)
-    app.add_typer(audit_app, name="audit")
-    app.add_typer(quarantine_app, name="quarantine")
+audit_app = typer.Typer(
+    cls=Suggesting, help="List the audit log, or verify that nobody changed it.", no_args_is_help=True, rich_markup_mode=None
+)
+quarantine_app = typer.Typer(
+    cls=Suggesting,
+    help="List the rows that failed validation, or give them to a later partition.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 
 def status(
     use_case: UseCaseArgument,
-    everything: Annotated[bool, typer.Option("--all", help="Every partition, also all that are done.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Show every partition, also older ones that are done.")] = False,
+    json: Annotated[bool, as_json(STATUS_KEYS)] = False,
 ) -> None:
-    """Show what each partition is: done, running, waiting for what, refused why, stale, missing."""
+    """Show how far each partition is, and what serves.
+
+    A partition is done, running, waiting (for a stage; `evergreen heal` starts it again), refused
+    (a person decides), stale (made of rows that were restated since; run it again) or missing (never
+    ingested; `evergreen load-history` fills it). Its target says how far it shall go: data (features),
+    judged (evaluation) or deployed. The table has the newest ten and what is not done, --json has all.
+    """
     from collections import Counter
 
     from include.pipeline.status import status_rows
 
     settings = current_settings()
+    case = find_use_case(settings, use_case)
     records = open_records(settings)
-    rows = status_rows(records, find_use_case(settings, use_case))
+    rows = status_rows(records, case)
+    if json:
+        values = [(row.key, row.kind, row.stage, row.mode, row.target, row.detail) for row in rows]
+        say_json(dict(zip(STATUS_KEYS, each, strict=True)) for each in values)
+        return
     shown = rows if everything else [row for row in rows[:-10] if row.kind != "done"][-40:] + rows[-10:]
     columns = ("partition", "is", "stage", "mode", "target", "detail")
     show(columns, [(row.key, row.kind, row.stage, row.mode, row.target, row.detail) for row in shown])
-    _arrived(records, use_case, [row.key for row in shown])
-    _serving(records, use_case)
+    _arrived(records, case.name, [row.key for row in shown])
+    _serving(records, case.name)
     counts = Counter(row.kind for row in rows)
-    say(f"{use_case}: " + (", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "no partition yet"))
+    say(f"{case.name}: " + (", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "no partition yet"))
 
 
 def _arrived(records: Records, use_case: str, keys: Sequence[str]) -> None:
@@ -77,37 +98,25 @@ def _arrived(records: Records, use_case: str, keys: Sequence[str]) -> None:
 
 
 def _serving(records: Records, use_case: str) -> None:
-    """Say what serves, and the models there are."""
-    route = records.route(use_case)
-    roles = {route.champion: "champion", route.previous: "previous", route.challenger: "challenger"}
-    models = records.models(use_case)[-10:]
-    if models:
-        held = set(route.held)
-        show(
-            ("version", "role", "state", "partition", "mode", "digest"),
-            [
-                (
-                    m.version,
-                    roles.get(m.version, ""),
-                    "on hold" if m.model_digest in held else m.state,
-                    m.partition,
-                    m.mode,
-                    m.model_digest[7:19],
-                )
-                for m in models
-            ],
-        )
+    """Say what serves, and the newest models there are."""
+    if models := model_rows(records, use_case)[:MODELS]:
+        show_models(models)
+    generation = records.route(use_case).generation
     for node in records.observed(use_case):
-        behind = "" if node.generation == route.generation else f" of {route.generation}"
+        behind = "" if node.generation == generation else f" of {generation}"
         say(f"node {node.node}: {node.state}, generation {node.generation}{behind}, last sign {node.at:%Y-%m-%d %H:%M:%S}")
 
 
 def heal(
     use_case: UseCaseArgument,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Start at most so many, newest first.")] = 10,
+    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="Start at most so many, newest first.")] = 10,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be started.")] = False,
 ) -> None:
-    """Start again what stopped below its target, where nothing is queued or running; repair MLflow's aliases."""
+    """Start waiting partitions again, through Airflow, where nothing runs for them; repair aliases.
+
+    What `evergreen status` calls waiting is started; refused, stale and missing partitions are not.
+    The aliases of models in MLflow are set to what serves.
+    """
     from include.orchestration import healing
     from include.orchestration.airflow_api import AirflowApi
     from include.pipeline import status as pipeline_status
@@ -131,17 +140,22 @@ def heal(
 
 def score(
     use_case: UseCaseArgument,
-    partition: Annotated[str, typer.Option("--partition", "-p", metavar="KEY")],
-    model: Annotated[int | None, typer.Option("--version", help="Model version; else the champion.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="CSV file; else in the reports folder.")] = None,
+    partition: Annotated[str, typer.Option("--partition", "-p", metavar="KEY", help=KEY_HELP)],
+    model: Annotated[
+        int | None, typer.Option("--version", metavar="N", help="Version of the model that scores; else the champion.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="CSV to write; else one in the reports folder.")
+    ] = None,
 ) -> None:
-    """Write the scored table of all entities, into the lake and as CSV."""
+    """Score every entity as of the end of a partition; write the table into the lake and as CSV."""
     from include.scoring import score_entities
 
     settings = current_settings()
+    case = find_use_case(settings, use_case)
     done = score_entities.score(
-        find_use_case(settings, use_case),
-        partition,
+        case,
+        checked_key(case, partition),
         settings=settings,
         records=open_records(settings),
         version=model,
@@ -152,16 +166,20 @@ def score(
 
 
 def reset(use_case: UseCaseArgument, yes: Yes = False) -> None:
-    """Delete everything of a use case but its audit log: lake, records, online rows, reports. Shows it, then asks."""
+    """Delete lake, records, online rows and reports of a use case; its file and audit log stay.
+
+    Shows what there is, then asks.
+    """
     from include.installation import reset as resetting
 
     settings = current_settings()
     records = open_records(settings)
     found = resetting.preview(settings, records, use_case)
-    show(("what", "amount"), found.rows())
     if found.empty:
+        find_use_case(settings, use_case)  # its file may be gone, but then something is there
         say(f"{use_case}: nothing is there")
         return
+    show(("what", "amount"), found.rows())
     ask(f"Delete all of this of {use_case}? It cannot be undone.", yes=yes)
     resetting.reset(settings, records, use_case, actor=actor())
     say(f"{use_case} is reset; the audit log has an entry")
@@ -169,9 +187,12 @@ def reset(use_case: UseCaseArgument, yes: Yes = False) -> None:
 
 @audit_app.command("verify")
 def audit_verify(
-    anchor: Annotated[str | None, typer.Option(metavar="ROW:HASH", help="A head that was noted earlier, kept elsewhere.")] = None,
+    anchor: Annotated[
+        str | None,
+        typer.Option(metavar="ROW:HASH", help="Head that an earlier verification printed, and that you kept elsewhere."),
+    ] = None,
 ) -> None:
-    """Verify the hash chain; names the first bad row."""
+    """Verify the audit log's chain of hashes; name the first row that was changed, moved or removed."""
     records = open_records(current_settings())
     number, _, digest = (anchor or "").partition(":")
     if anchor is not None and not (number.isdigit() and digest):
@@ -185,27 +206,29 @@ def audit_verify(
 
 @audit_app.command("list")
 def audit_list(
-    use_case: Annotated[str | None, typer.Option("--use-case", "-u")] = None,
-    action: Annotated[str | None, typer.Option("--action", help="Only this action, such as route.rolled_back.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1)] = 50,
+    use_case: Annotated[str | None, typer.Option("--use-case", "-u", metavar="NAME", help="Only rows of this use case.")] = None,
+    action: Annotated[
+        str | None, typer.Option("--action", metavar="ACTION", help="Only this action, such as route.rolled_back.")
+    ] = None,
+    limit: Limit = 50,
+    json: Annotated[bool, as_json(AUDIT_KEYS)] = False,
 ) -> None:
-    """List the newest audit rows, oldest of them first."""
-    import json
+    """List the newest rows of the audit log, oldest first: who did or decided what, and when.
+
+    With --json the details of a row are JSON text.
+    """
+    from json import dumps
 
     entries = open_records(current_settings()).entries(use_case, action=action, limit=limit)
+    if json:
+        values = [(e.sequence, e.at, e.action, e.use_case, e.subject, e.actor, e.details, e.hash) for e in entries]
+        say_json(dict(zip(AUDIT_KEYS, each, strict=True)) for each in values)
+        return
     columns = ("row", "at", "action", "use case", "subject", "actor", "details")
     show(
         columns,
         [
-            (
-                e.sequence,
-                e.at.isoformat(timespec="seconds"),
-                e.action,
-                e.use_case,
-                e.subject,
-                e.actor,
-                json.dumps(e.details)[:300],
-            )
+            (e.sequence, e.at.isoformat(timespec="seconds"), e.action, e.use_case, e.subject, e.actor, dumps(e.details)[:300])
             for e in entries
         ],
     )
@@ -217,23 +240,35 @@ def quarantine_list(
     partition: Partition = None,
     source: SourceName = None,
     rule: Rule = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1)] = 50,
-    to: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write them here, to correct and redrive.")] = None,
+    limit: Limit = 50,
+    to: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write all of them to this CSV, to correct and redrive.")
+    ] = None,
+    json: Annotated[bool, as_json(QUARANTINE_KEYS)] = False,
 ) -> None:
-    """List quarantined rows with the rule that failed, or write them to a CSV for `redrive --from`."""
+    """List the rows that failed validation with the rule that each failed, or write them to a CSV.
+
+    `evergreen quarantine redrive --from FILE` takes the corrected CSV. With --json the values of a row
+    are JSON text; a list has the first 200 characters of each value, a CSV has all.
+    """
     from include.validation import quarantine
 
+    if to is not None and json:
+        raise ConfigError("give either --csv FILE or --json")
     settings = current_settings()
     case = find_use_case(settings, use_case)
-    records = open_records(settings)
+    records, key = open_records(settings), None if partition is None else checked_key(case, partition)
     if to is not None:
-        rows = quarantine.found(settings, records, case, partition=partition, source=source, rule=rule)
+        rows = quarantine.found(settings, records, case, partition=key, source=source, rule=rule)
         say(f"{quarantine.export(rows, case, to)} row(s) written to {to}; correct them there, and delete those that shall stay")
         return
-    rows = quarantine.found(settings, records, case, partition=partition, source=source, rule=rule, limit=limit)
+    rows = quarantine.found(settings, records, case, partition=key, source=source, rule=rule, limit=limit)
+    if json:
+        say_json(dict(zip(QUARANTINE_KEYS, (*row.place, row.rule, row.into, row.values), strict=True)) for row in rows)
+        return
     columns, shown = quarantine.listed(rows, limit)
     show(columns, shown)
-    counts = quarantine.rules(settings, case, partition=partition, source=source)
+    counts = quarantine.rules(settings, case, partition=key, source=source)
     there = sum(counts.values()) if rule is None else counts.get(rule, 0)
     say(f"{there} row(s) in quarantine" + (f", the first {len(shown)} shown" if there > len(shown) else ""))
 
@@ -241,19 +276,22 @@ def quarantine_list(
 @quarantine_app.command("redrive")
 def quarantine_redrive(
     use_case: UseCaseArgument,
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it goes on the audit record.")],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why you do it; kept in the audit log.")],
     partition: Partition = None,
     source: SourceName = None,
     rule: Rule = None,
     changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="COLUMN=VALUE", help="A new value for all chosen rows; may be repeated.")
+        list[str] | None, typer.Option("--set", metavar="COLUMN=VALUE", help="New value for all chosen rows; may be repeated.")
     ] = None,
     file: Annotated[
-        Path | None, typer.Option("--from", metavar="FILE", help="Corrected CSV, begun by `quarantine list --csv`.")
+        Path | None, typer.Option("--from", metavar="FILE", help="CSV of `quarantine list --csv`, corrected.")
     ] = None,
     yes: Yes = False,
 ) -> None:
-    """Give quarantined rows, corrected or not, to the next partition that is not ingested yet. Shows them, then asks."""
+    """Give rows that failed validation, corrected or not, to the next partition to be ingested.
+
+    Say which rows by --partition (and --source, --rule), or by a corrected CSV. Shows them, then asks.
+    """
     from include.clock import utc_now
     from include.validation import redrive
 
@@ -268,6 +306,7 @@ def quarantine_redrive(
     settings = current_settings()
     case, records = find_use_case(settings, use_case), open_records(settings)
     made = {name: value for name, _, value in pairs}
+    partition = None if partition is None else checked_key(case, partition)
     plan = redrive.plan(settings, records, case, partition=partition, source=source, rule=rule, changes=made, file=file)
     show(("partition", "source", "rows"), plan.counts())
     before = f"; {plan.before} were redriven before and stay out" if plan.before else ""

@@ -37,10 +37,7 @@ def _evaluation(outputs: Mapping[str, Any]) -> Iterator[str]:
         own = metrics.get("auc_low"), metrics.get("auc_high")
         interval = f" ({_number(own[0])} to {_number(own[1])})" if own[0] is not None else ""
         yield f"AUC {_number(metrics['auc'])}{interval}{against}{span}"
-    yield f"verdict {outputs.get('verdict')}"
-    yield from outputs.get("reasons") or ()
-    if outputs.get("report"):
-        yield f"report {outputs['report']}"
+    yield from _verdict(outputs)
 
 
 def _drift(outputs: Mapping[str, Any]) -> Iterator[str]:
@@ -48,6 +45,10 @@ def _drift(outputs: Mapping[str, Any]) -> Iterator[str]:
     worst = sorted(((one["psi"], name) for name, one in features.items() if one.get("psi") is not None), reverse=True)[:3]
     if worst:
         yield f"greatest PSI {', '.join(f'{name} {_number(psi)}' for psi, name in worst)}; the limit is {outputs.get('limit'):g}"
+    yield from _verdict(outputs)
+
+
+def _verdict(outputs: Mapping[str, Any]) -> Iterator[str]:
     yield f"verdict {outputs.get('verdict')}"
     yield from outputs.get("reasons") or ()
     if outputs.get("report"):

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 from shlex import quote
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from include.cli.context import First, Last, current_settings, find_use_case, say, show, wanted_keys
+from include.cli.context import First, Last, Partition, current_settings, find_use_case, say, show, wanted_keys
+from include.cli.panels import Suggesting
+from include.cli.suggestions import Mistake, nearest
 from include.errors import ConfigError
 
-usecase_app = typer.Typer(help="Check a use case file, or print its JSON schema.", no_args_is_help=True, rich_markup_mode=None)
+if TYPE_CHECKING:
+    from include.config.settings import Settings
 
-
-def add_to(app: typer.Typer) -> None:
-    """Add these commands to the command line."""
-    app.command()(new)
-    app.command()(simulate)
-    app.add_typer(usecase_app, name="usecase")
+usecase_app = typer.Typer(
+    cls=Suggesting,
+    help="Check a use case, or print the JSON schema of use case files.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 
 def new(
@@ -33,7 +36,11 @@ def new(
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write; - prints it.")] = None,
 ) -> None:
-    """Draft a use case from a table: key, times, label and types are guessed, and each guess says so."""
+    """Draft a use case file from a table.
+
+    Key, times, label and types are guessed, and each guess says so. Read the draft, then try it:
+    `evergreen usecase check --data FILE`.
+    """
     from include.onboarding.draft import draft, path_in
 
     settings = current_settings()
@@ -64,12 +71,16 @@ def new(
 
 @usecase_app.command()
 def check(
-    file: Annotated[Path, typer.Argument(help="A use case file.")],
-    data: Annotated[bool, typer.Option("--data", help="Also read the data, in a throw-away folder.")] = False,
+    named: Annotated[str, typer.Argument(metavar="NAME|FILE", help="Name of a use case, or the path of its file.")],
+    data: Annotated[bool, typer.Option("--data", help="Also read its data, and tell what a first training would find.")] = False,
 ) -> None:
-    """Say what is wrong with a use case file, with line and remedy."""
+    """Say what is wrong with a use case file: the line, what is wrong, and what would be right.
+
+    With --data its sources are read in a throw-away folder; the installation is not touched.
+    """
     from include.onboarding import check as checking
 
+    file = _file_of(named, current_settings())
     use_case = checking.check_file(file)
     say(f"{file}: {use_case.name} is well formed: {len(use_case.sources)} source(s), {len(use_case.feature_types)} feature(s)")
     if not data:
@@ -87,7 +98,7 @@ def check(
 
 @usecase_app.command()
 def schema() -> None:
-    """Print the JSON schema of a use case file."""
+    """Print the JSON schema of use case files: every field with its type and default."""
     import json
 
     from include.config.use_case import UseCase
@@ -97,15 +108,25 @@ def schema() -> None:
 
 def simulate(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the files go: STREAM/KEY.csv.")],
-    use_case: Annotated[str, typer.Option("--use-case", "-u", help="A use case with simulated sources.")] = "repayment",
-    partition: Annotated[str | None, typer.Option("--partition", "-p", metavar="KEY")] = None,
+    use_case: Annotated[
+        str, typer.Option("--use-case", "-u", metavar="NAME", help="Name of a use case with simulated sources.")
+    ] = "repayment",
+    partition: Partition = None,
     first: First = None,
     last: Last = None,
-    customers: Annotated[int | None, typer.Option("--customers", min=1, help="Else as in the use case.")] = None,
-    concept_shift: Annotated[int | None, typer.Option("--concept-shift", metavar="DAY", min=0)] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Else EVERGREEN_SEED.")] = None,
+    customers: Annotated[
+        int | None, typer.Option("--customers", metavar="N", min=1, help="How many there are; else as in the use case.")
+    ] = None,
+    concept_shift: Annotated[
+        int | None,
+        typer.Option("--concept-shift", metavar="DAY", min=0, help="Day of the history from which outcomes follow another rule."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of chance; else EVERGREEN_SEED.")] = None,
 ) -> None:
-    """Write the simulated portfolio as CSV files; a day's bytes depend on seed and day alone."""
+    """Write the simulated portfolio of customers, loans and payments as CSV files.
+
+    A day's bytes depend on seed and day alone.
+    """
     from datetime import date
 
     from include.simulation import write_days
@@ -127,3 +148,20 @@ def simulate(
         cut_off=case.cut_off,
     )
     say(f"wrote {len(written)} files for {len(keys)} day(s) to {output}")
+
+
+def _file_of(named: str, settings: Settings) -> Path:
+    """Return the file of a use case that is given by its path or by its name."""
+    from include.config.use_case_file import files
+
+    path, known = Path(named), {file.stem: file for file in files(settings.usecase_dirs)}
+    if path.is_file():
+        return path
+    if named in known:
+        return known[named]
+    meant = nearest(path.stem, known)
+    if path.name == named and not path.suffix:
+        raise Mistake(f"no use case {named!r} and no such file; there are {sorted(known)}", wrong=named, meant=meant)
+    if meant is not None:
+        raise Mistake(f"{named}: cannot be read, there is no such file", wrong=named, meant=meant)
+    return path

@@ -5,20 +5,24 @@ Pure but for `status_rows`: records in, rows out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from include.clock import utc_now
+from include.errors import ConfigError
 from include.pipeline.flow import BESIDE, CHAIN, GOAL
 from include.point_in_time.partitions import between, newest_complete
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from include.config.use_case import UseCase
     from include.records.records import Records
 
 Kind = Literal["done", "running", "waiting", "refused", "stale", "missing"]
 
+LOOKBACK = "loaded as lookback of later partitions; nothing asks more of it"
 PASSING = ("MissingPartition", "Unavailable", "Busy", "Conflict")  # errors that another try may not meet again
 
 
@@ -71,11 +75,12 @@ def rows(
     results: Iterable[RecordedResult],
     running: Mapping[tuple[str, str], str],
     expected: Sequence[str] = (),
+    loaded: Mapping[str, Collection[str]] | None = None,
 ) -> list[Row]:
     """Return a row a partition, oldest first.
 
-    `running` maps (stage, key) to the holder of a live lease; `expected` are the keys that should be there: those of
-    them that no record knows are missing.
+    `running` maps (stage, key) to the holder of a live lease; `expected` are the keys that should be
+    there: those of them that no record knows are missing. `loaded` is what `loaded_for` returns.
     """
     by_key: dict[str, dict[str, RecordedResult]] = {}
     for result in results:
@@ -83,7 +88,8 @@ def rows(
     digests = current_digests(use_case, by_key)
     _spread(use_case, by_key, digests)
     known = {partition.key: partition for partition in partitions}
-    found = [_row(use_case, known[key], by_key.get(key, {}), running, digests) for key in known]
+    asked = loaded or {}
+    found = [_row(use_case, known[key], by_key.get(key, {}), running, digests, asked) for key in known]
     fill = "evergreen load-history {0} --from {1} --to {1}"
     gaps = [
         Row(key, "missing", "ingest_data", f"never ingested; fill it: {fill.format(use_case, key)}")
@@ -146,6 +152,7 @@ def _row(
     stages: Mapping[str, RecordedResult],
     running: Mapping[tuple[str, str], str],
     digests: Mapping[tuple[str, str], str],
+    loaded: Mapping[str, Collection[str]],
 ) -> Row:
     def row(kind: Kind, stage: str, detail: str = "") -> Row:
         return Row(partition.key, kind, stage, detail, partition.mode, partition.target)
@@ -154,6 +161,8 @@ def _row(
         if (stage, partition.key) in running:
             return row("running", stage, f"held by {running[stage, partition.key]}")
     kind, stage, detail = _progress(partition.target, stages)
+    if kind == "waiting" and partition.target == "data" and _is_lookback(loaded, stage, partition.key):
+        kind, stage, detail = "done", _last_done(stages), LOOKBACK
     stale = sorted({read for result in stages.values() for read in stale_reads(use_case, result, digests)})
     if stale:
         more = f" and {len(stale) - 3} more" if len(stale) > 3 else ""
@@ -169,8 +178,6 @@ def _progress(target: str, stages: Mapping[str, RecordedResult]) -> tuple[Kind, 
     for stage in wanted:
         result = stages.get(stage)
         if result is None:
-            if stage == "materialize_features" and target == "data":  # loaded for the lookback of later days
-                return "done", last, "no features of its own; `evergreen load-history` makes them"
             return "waiting", stage, f"for {stage}"
         if result.state == "failed":
             error = result.outputs.get("error")
@@ -187,6 +194,15 @@ def _progress(target: str, stages: Mapping[str, RecordedResult]) -> tuple[Kind, 
             beside = _beside(wanted, stages)
             return beside or ("refused", stage, f"{verdict(result)}: {'; '.join(map(str, reasons))}")
     return _beside(wanted, stages) or ("done", last, "")
+
+
+def _is_lookback(loaded: Mapping[str, Collection[str]], stage: str, key: str) -> bool:
+    """Tell whether a load took a partition in, and asked this stage of later partitions only."""
+    return key in loaded.get(CHAIN[0], ()) and key not in loaded[stage]
+
+
+def _last_done(stages: Mapping[str, RecordedResult]) -> str:
+    return [stage for stage in CHAIN if stage in stages and stages[stage].state == "done"][-1]
 
 
 def _beside(wanted: Sequence[str], stages: Mapping[str, RecordedResult]) -> tuple[Kind, str, str] | None:
@@ -223,12 +239,33 @@ def _plain(use_case: str, table: str) -> str:
 def status_rows(records: Records, use_case: UseCase) -> list[Row]:
     """Return what each partition of a use case is, from the records as they are now."""
     partitions = records.partitions(use_case.name)
-    newest = newest_complete(use_case, utc_now())
+    now = utc_now()
+    newest = newest_complete(use_case, now)
     expected = between(use_case, partitions[0].key, newest) if partitions and newest and partitions[0].key <= newest else []
+    results = records.results(use_case.name)
     return rows(
         use_case.name,
         partitions=partitions,
-        results=records.results(use_case.name),
+        results=results,
         running={(one.stage, one.key): str(one) for one in records.holders(use_case.name) if one.lost is None},
         expected=expected,
+        loaded=loaded_for(use_case, results, now),
     )
+
+
+def loaded_for(use_case: UseCase, results: Iterable[RecordedResult], now: datetime) -> dict[str, list[str]]:
+    """Return, by data stage, the partitions that the oldest one with features has to have.
+
+    A load ingests more partitions than it validates, and validates more than it computes features for.
+    Nothing is returned before a load has got as far as features: what it left behind is awaited.
+    """
+    from include.pipeline import history
+
+    goal = GOAL["data"]
+    made = [result.key for result in results if result.stage == goal and result.state == "done"]
+    if not made:
+        return {}
+    try:
+        return history.plan(use_case, min(made), min(made), now)
+    except ConfigError:  # the history of the use case begins later now
+        return {}

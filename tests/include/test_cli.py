@@ -120,6 +120,7 @@ def test_help_lists_every_command(run: Run) -> None:
         "new",
         "usecase",
         "status",
+        "models",
         "heal",
         "backfill",
         "load-history",

@@ -1,0 +1,80 @@
+"""The command that lists a use case's models, and the rows and the table that `status` shows too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+from include.cli.context import (
+    UseCaseArgument,
+    as_json,
+    current_settings,
+    find_use_case,
+    open_records,
+    say,
+    say_json,
+    show,
+)
+from include.pipeline.flow import GOAL
+
+if TYPE_CHECKING:
+    from include.records.records import Records
+
+KEYS = (
+    "version", "partition", "state", "mode", "auc", "verdict", "serves_as", "feature_set", "model_digest", "on_hold",
+)  # fmt: skip
+COLUMNS = ("version", "partition", "state", "mode", "AUC", "verdict", "serves as", "feature set", "digest", "on hold")
+
+
+def models(use_case: UseCaseArgument, json: Annotated[bool, as_json(KEYS)] = False) -> None:
+    """List the models of a use case, newest first: how each was judged, and what it serves as.
+
+    State: candidate (just trained), challenger (passed the gate), released (serves or has served),
+    retired (taken back). Serves as: champion (answers requests), previous (where a rollback goes
+    back to), challenger (answers its share of requests). AUC and verdict are the evaluation's.
+    """
+    settings = current_settings()
+    case = find_use_case(settings, use_case)
+    rows = model_rows(open_records(settings), case.name)
+    if json:
+        say_json(rows)
+    elif rows:
+        show_models(rows)
+    else:
+        train = f"evergreen run all --use-case {case.name} --partition KEY"
+        say(f"{case.name}: no model yet; `{train}` trains one")
+
+
+def model_rows(records: Records, use_case: str) -> list[dict[str, Any]]:
+    """Return a row a model with `KEYS`, newest first, from what is on record."""
+    from include.pipeline.status import verdict
+
+    route = records.route(use_case)
+    roles = {route.previous: "previous", route.challenger: "challenger", route.champion: "champion"}
+    results = records.results(use_case, stage=GOAL["judged"])
+    judged = {(result.key, result.outputs.get("version")): result for result in results}
+    rows = []
+    for model in reversed(records.models(use_case)):
+        result = judged.get((model.partition, model.version))
+        auc = None if result is None else result.outputs.get("metrics", {}).get("auc")
+        found = None if result is None else verdict(result)
+        values = (
+            model.version, model.partition, model.state, model.mode, auc, found, roles.get(model.version),
+            model.feature_set, model.model_digest, model.model_digest in route.held,
+        )  # fmt: skip
+        rows.append(dict(zip(KEYS, values, strict=True)))
+    return rows
+
+
+def show_models(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Show the rows of models as a table."""
+    show(COLUMNS, [_told(row) for row in rows])
+
+
+def _told(row: Mapping[str, Any]) -> list[Any]:
+    told = dict(row)
+    told["auc"] = None if row["auc"] is None else f"{row['auc']:.4f}"
+    told["serves_as"] = row["serves_as"] or "-"
+    told["model_digest"] = row["model_digest"].removeprefix("sha256:")[:12]
+    told["on_hold"] = "yes" if row["on_hold"] else "no"
+    return [told[name] for name in KEYS]

@@ -1,0 +1,55 @@
+"""The commands in groups by who needs them, and what an unknown command was probably meant to be."""
+
+from __future__ import annotations
+
+from shlex import quote
+from typing import Any
+
+from typer.core import TyperGroup
+
+from include.cli.suggestions import meant_by, stage_words
+
+PANELS = {
+    "Everyday": ("up", "status", "models", "run", "score", "stop"),
+    "Bring your own table": ("new", "usecase", "load-history", "backfill", "simulate"),
+    "Release": ("rollback", "release"),
+    "Records and repair": ("heal", "quarantine", "audit", "reset"),
+    "This installation": ("password", "serve", "version"),
+}
+"""Commands by group, in order of how often they are needed."""
+
+
+class Suggesting(TyperGroup):
+    """A group of commands that tells, of an unknown one, which was probably meant."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that the arguments name."""
+        if self.get_command(ctx, args[0]) is None and (meant := meant_by(args[0], self.words())):
+            command = " ".join([ctx.command_path, meant, *map(quote, args[1:])])
+            ctx.fail(f"No such command {args[0]!r}. Did you mean `{command}`?")
+        return super().resolve_command(ctx, args)
+
+    def words(self) -> dict[str, str]:
+        """Return the words that a command may be called by, with the command of each."""
+        return {name: name for name, one in self.commands.items() if not one.hidden}
+
+
+class Panels(Suggesting):
+    """The command line with its commands in groups."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write each group with its commands and their first sentences."""
+        told = {name: one.get_short_help_str(200) for name, one in self.commands.items() if not one.hidden}
+        widest = max(map(len, told))
+        grouped = {name for names in PANELS.values() for name in names}
+        for panel, names in {**PANELS, "Other": tuple(told.keys() - grouped)}.items():
+            if lines := [(name.ljust(widest), told[name]) for name in names if name in told]:
+                with formatter.section(panel):
+                    formatter.write_dl(lines)
+
+    def words(self) -> dict[str, str]:
+        """Return the commands, those of the groups below, and the stages, which `run` runs."""
+        groups = {name: one for name, one in self.commands.items() if isinstance(one, TyperGroup)}
+        parts = {part: f"{name} {part}" for name, group in groups.items() for part in group.commands}
+        stages = {word: f"run {stage}" for word, stage in stage_words().items()}
+        return stages | parts | super().words()
