@@ -141,7 +141,7 @@ def test_a_release_killed_between_its_steps_goes_on(desk: Desk, release: Node) -
         "import sys; from include.pipeline import runner; from include.config.settings import settings\n"
         "from include.deployment import deploy_model\n"
         "deploy_model.effects = lambda work, outcome: {}\n"
-        f"runner.run('deployment', {NAME!r}, {SECOND!r}, settings=settings(), wait=60.0)"
+        f"runner.run('deploy_model', {NAME!r}, {SECOND!r}, settings=settings(), wait=60.0)"
     )
     environment = {**os.environ, "EVERGREEN_HOME": str(desk.settings.home), "EVERGREEN_USECASES": desk.settings.usecases}
     for seconds in (0.5, 0.9, 1.4):

@@ -13,7 +13,7 @@ from include.cli.panels import PANELS
 from include.cli.suggestions import Mistake, corrected, meant_by, nearest, nearest_key, stage_words
 from include.clock import utc_now
 from include.config.use_case_file import parse
-from include.pipeline.flow import DAG_OF, STAGES
+from include.pipeline.flow import STAGES
 from include.point_in_time.partitions import newest_complete
 from tests.include import test_cli
 from tests.include.test_cli import YAML, Run
@@ -31,7 +31,7 @@ NOW = datetime(2025, 3, 6, 12, tzinfo=UTC)
         ("audit lst", "evergreen audit list"),
         ("usecase shema", "evergreen usecase schema"),
         (f"{STAGES[0]} -u visits", f"evergreen run {STAGES[0]} -u visits"),
-        (f"run {DAG_OF[STAGES[3]]} -u visits -p 2025-03-01", f"evergreen run {STAGES[3]} -u visits -p 2025-03-01"),
+        ("run training -u visits -p 2025-03-01", f"evergreen run {STAGES[3]} -u visits -p 2025-03-01"),
         (f"run {STAGES[1][:-2]} -u visits -p 2025-03-01", f"evergreen run {STAGES[1]} -u visits -p 2025-03-01"),
         ("status visit", "evergreen status visits"),
         ("models visits.yaml", "evergreen models visits"),
@@ -131,9 +131,10 @@ def test_the_nearest_key_begins_its_period() -> None:
 
 
 def test_words_and_commands_are_mended() -> None:
-    assert nearest("Trainig", ["train_model", "check_drift"]) == "train_model"
+    assert nearest("Train_modl", ["train_model", "check_drift"]) == "train_model"
     assert nearest("xyz", ["train_model"]) is None
-    assert {meant_by(word, stage_words()) for word in DAG_OF.values()} == set(STAGES)
+    assert {meant_by(word, stage_words()) for word in STAGES} == set(STAGES)
+    assert meant_by("bento", stage_words()) == "package_model"
     assert corrected(["run", "a", "-u", "b c"], "a", "all") == "evergreen run all -u 'b c'"
     assert corrected(["run", "-pa"], "a", "all") == "all"
     assert Mistake("wrong", wrong="a", meant=None).told(["a"]) == "wrong"

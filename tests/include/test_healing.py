@@ -97,7 +97,7 @@ def test_a_raised_target_and_a_lost_event_are_started(records: Records, shop: Us
     meant(records, "2026-01-04", "backfill", "judged")
     found = status_rows(records, shop)
     assert [(item.key, item.stage, item.asset) for item in plan("shop", found, active=set())] == [
-        ("2026-01-04", "train_model", "materialize_features")
+        ("2026-01-04", "train_model", "features")
     ]
     assert plan("shop", found, active={"2026-01-04"}) == []
     kinds = {row.key: row.kind for row in found}
