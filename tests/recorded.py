@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from include.clock import utc_now
 from include.pipeline import runner
 from tests.installation import Installation
@@ -11,9 +9,8 @@ from tests.installation import Installation
 
 def differing(made: Installation) -> list[str]:
     """Return the `table partition` of all results on record whose rows in the lake have another digest."""
-    lease: Any = None  # nothing is written
     found: list[str] = []
     for result in made.records.results(made.name):
-        work = runner._work(made.settings, made.use_case, result.key, made.records, lease, "", utc_now(), {})
-        found += runner.stored_otherwise(runner.stage_module(result.stage), work, result)
+        work = runner._work(made.settings, made.use_case, result.key, made.records, None, "", utc_now(), {})
+        found += runner.stored_otherwise(runner.stage_of(result.stage), work, result)
     return found

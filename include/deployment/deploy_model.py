@@ -20,7 +20,7 @@ from typing import Any, Literal
 from include.deployment.rollout import Readiness, answered, mirror, readiness, release_hold, rollback
 from include.errors import ArtefactError, Conflict, MissingPartition, Unavailable
 from include.evaluation.verdict import judged_model, not_passed
-from include.pipeline.stage import Outcome, Read, Work
+from include.pipeline.stage import Outcome, Read, Stage, Work
 from include.records.records import AuditEntry, Model, Records, Route
 
 __all__ = [
@@ -40,7 +40,6 @@ log = logging.getLogger(__name__)
 NAME = "deploy_model"
 FIELDS: tuple[str, ...] = ()
 LIBRARIES: tuple[str, ...] = ()
-MEMO = False
 
 WAIT_SECONDS = 180.0
 NODE_SECONDS = 20.0  # for a first sign of life: a node that runs gives one every few seconds, once there is a routing row
@@ -286,3 +285,14 @@ def _entry(work: Work, action: str, model: Model, details: dict[str, Any]) -> Au
 
 def _named(version: int | None) -> str:
     return "nobody" if version is None else f"model {version}"
+
+
+STAGE = Stage(
+    name=NAME,
+    fields=FIELDS,
+    libraries=LIBRARIES,
+    reads=reads,
+    compute=compute,
+    effects=effects,
+    memoised=False,  # the routing row is looked at every time
+)

@@ -29,7 +29,7 @@ from include.models import mlflow_registry
 from include.models.matrix import columns_of, labels_of
 from include.models.metrics import Interval, Numbers
 from include.models.predictor import Predictor
-from include.pipeline.stage import Outcome, Read, Work
+from include.pipeline.stage import Outcome, Read, Stage, Work
 from include.pipeline.unseen import UNSEEN, unreadable
 from include.records.audit import AuditEntry
 from include.records.records import Model, Opponent, Route, StageResult
@@ -451,3 +451,14 @@ def _equal(work: Work, model: Model, opponent: Opponent) -> bool:
 
 def _discard(_: object) -> None:
     return None
+
+
+STAGE = Stage(
+    name=NAME,
+    fields=FIELDS,
+    libraries=LIBRARIES,
+    reads=reads,
+    compute=compute,
+    effects=effects,
+    unread=unread,
+)

@@ -69,7 +69,7 @@ def mirror(work: Work, feature_set: FeatureSet, packed: OnlineSet, frame: pa.Tab
         for view in feature_set.views:
             declared = store.get_feature_view(feast_registry.view_name(work.use_case.name, view.name))
             online_store.replace_all(store.config, declared, _rows(frame, feature_set, view))
-        work.lease.check()
+        work.held.check()
         con.execute(
             "INSERT OR REPLACE INTO evergreen_mirror VALUES (?, ?, ?, ?, ?)",
             (work.use_case.name, packed.feature_set, packed.partition, packed.digest, _cells(con, work.use_case, feature_set)),

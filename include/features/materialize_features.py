@@ -23,7 +23,7 @@ from include.features.feature_sets import FeatureSet, FeatureView
 from include.lake.digests import combine, digest
 from include.lake.sql import connect, quote
 from include.pipeline.declared import cast
-from include.pipeline.stage import Outcome, Read, ReadBack, Work, lost
+from include.pipeline.stage import Outcome, Read, ReadBack, Stage, Work, lost
 from include.point_in_time import decisions, partitions
 from include.point_in_time.curated import curated_schema, curated_table
 from include.point_in_time.queries import tables_in
@@ -340,3 +340,15 @@ def _check(rows: pa.Table, where: str, view: FeatureView) -> None:
         counted = sorted((pair["counts"], pair["values"]) for pair in pc.value_counts(entities).to_pylist())[::-1]
         shown = ", ".join(f"{key} ({count} rows)" for count, key in counted[:3] if count > 1)
         raise ConfigError(f"{where}: a snapshot has one row an entity, but {shown}; GROUP BY {view.key} in the SQL")
+
+
+STAGE = Stage(
+    name=NAME,
+    fields=FIELDS,
+    libraries=LIBRARIES,
+    reads=reads,
+    compute=compute,
+    compute_range=compute_range,
+    effects=effects,
+    read_back=read_back,
+)

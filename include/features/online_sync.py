@@ -57,7 +57,7 @@ def materialize(work: Work, versions: Sequence[str], *, current: str) -> dict[st
 
 def _bring(work: Work, feature_set: FeatureSet, *, mirrored: bool) -> dict[str, Any]:
     name, version, records = work.use_case.name, feature_set.version, work.records
-    owner = f"{work.lease.app}#{work.lease.token}"
+    owner = f"{work.held.app}#{work.held.token}"
     reader = OnlineReader(online_path(work.settings, name))
     with records.claim(name, "online", version, owner=owner, attempt=1, ttl=LEASE_SECONDS, wait=LEASE_SECONDS):
         there = reader.describe(version)
@@ -98,7 +98,7 @@ def _publish(work: Work, feature_set: FeatureSet, reader: OnlineReader, frame: p
         online_store.rows_digest(_packed(frame, feature_set)),
         tuple(OnlineView(view.name, view.ttl // timedelta(microseconds=1), tuple(view.columns)) for view in feature_set.views),
     )
-    online_store.publish(reader.path, wanted, _packed(frame, feature_set), check=work.lease.check)
+    online_store.publish(reader.path, wanted, _packed(frame, feature_set), check=work.held.check)
     if reader.describe(feature_set.version) != wanted or not _intact(reader, wanted):
         raise EvergreenError(
             f"{work.use_case.name} {work.key}: {reader.path} does not hold what was just written; check the disk, then rerun"

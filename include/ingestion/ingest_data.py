@@ -28,7 +28,7 @@ from include.ingestion.redriven import Taken
 from include.ingestion.sources import Delivery, read, stamps
 from include.lake.digests import combine
 from include.lake.sql import PARTITION, connect, quote
-from include.pipeline.stage import Outcome, Read, Work, lost
+from include.pipeline.stage import Outcome, Read, Stage, Work, lost
 from include.point_in_time import partitions
 from include.point_in_time.partitions import Period
 from include.records.audit import AuditEntry
@@ -414,4 +414,13 @@ def _difference(work: Work, name: str, fact: Facts, rows: pa.Table) -> str:
     return f"{' and '.join(counts)} rows, such as {' | '.join(samples)}"
 
 
-__all__ = ["FIELDS", "LIBRARIES", "NAME", "compute", "compute_range", "observed", "read_back", "reads", "standing", "told"]
+STAGE = Stage(
+    name=NAME,
+    fields=FIELDS,
+    libraries=LIBRARIES,
+    reads=reads,
+    compute=compute,
+    compute_range=compute_range,
+    standing=standing,
+    read_back=read_back,
+)

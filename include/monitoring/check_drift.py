@@ -30,7 +30,7 @@ from include.lake.digests import combine
 from include.lake.sql import connect, quote
 from include.monitoring import drift_report, psi
 from include.monitoring.psi import Stability
-from include.pipeline.stage import Outcome, Read, Work
+from include.pipeline.stage import Outcome, Read, Stage, Work
 from include.pipeline.unseen import unreadable
 from include.point_in_time import partitions
 from include.predictions import import_segments
@@ -306,3 +306,14 @@ def _report(work: Work, reference: Reference | None, sides: Sides, outputs: Mapp
         log.warning("drift %s %s: no report could be written: %s", work.use_case.name, work.key, error)
         return None
     return str(path)
+
+
+STAGE = Stage(
+    name=NAME,
+    fields=FIELDS,
+    libraries=LIBRARIES,
+    reads=reads,
+    compute=compute,
+    effects=effects,
+    unread=unread,
+)

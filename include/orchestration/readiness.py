@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
 from include.clock import utc_now
 from include.config.settings import Settings, settings
@@ -19,10 +19,10 @@ from include.lake.tables import Lake
 from include.orchestration.airflow_api import AirflowApi, Run
 from include.orchestration.pending import Recorded, SeenRun, hopeless, is_coming
 from include.pipeline.flow import STAGES, upstream
-from include.pipeline.runner import stage_module
+from include.pipeline.runner import stage_of
 from include.pipeline.stage import Work
 from include.point_in_time import partitions
-from include.records.records import Lease, Records
+from include.records.records import Records
 
 log = logging.getLogger(__name__)
 
@@ -65,13 +65,13 @@ def missing_inputs(stage: str, use_case: UseCase, key: str, here: Settings, reco
         period=partitions.period(use_case, key),
         lake=Lake(here.lake_root),
         records=records,
-        lease=cast(Lease, None),
+        lease=None,
         mode=row.mode,
         target=row.target,
         actor="readiness",
         started=utc_now(),
     )
-    stage_module(stage).reads(work)
+    stage_of(stage).reads(work)
 
 
 def _missing(stage: str, use_case: UseCase, error: MissingPartition, here: Settings, records: Records) -> Answer | None:

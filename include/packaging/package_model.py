@@ -28,7 +28,7 @@ from include.lake.digests import combine
 from include.models import bundle, predictor
 from include.packaging.bento_build import end_users
 from include.pipeline.provenance import lock_digest
-from include.pipeline.stage import Outcome, Read, Work
+from include.pipeline.stage import Outcome, Read, Stage, Work
 from include.records.records import Model
 
 log = logging.getLogger(__name__)
@@ -131,11 +131,11 @@ def ensure(work: Work, model: Model) -> Package:
     there = find(work.settings, work.use_case.name, model.model_digest)
     if there is not None:
         return there
-    staging = home / "staging" / f"{work.use_case.name}-{work.key}-{work.lease.token}"
+    staging = home / "staging" / f"{work.use_case.name}-{work.key}-{work.held.token}"
     _clear(staging.parent, f"{work.use_case.name}-{work.key}-")
     try:
         built = _build(work, model, staging)
-        work.lease.check()
+        work.held.check()
         return _put_in_place(home, staging, model, built)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -309,3 +309,13 @@ def _clear(folder: Path, prefix: str) -> None:
     for path in folder.glob(f"{prefix}*"):
         end_users(path / "home")
         shutil.rmtree(path, ignore_errors=True)
+
+
+STAGE = Stage(
+    name=NAME,
+    fields=FIELDS,
+    libraries=LIBRARIES,
+    reads=reads,
+    compute=compute,
+    effects=effects,
+)

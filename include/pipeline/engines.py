@@ -6,14 +6,14 @@ a person: the stages run behind it, so no engine's class and no exit code of a d
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import ModuleType
+from dataclasses import replace
 from typing import Any
 
 from include.errors import ConfigError, EvergreenError, SourceError
+from include.pipeline.stage import Stage
 
 log = logging.getLogger(__name__)
 
@@ -48,37 +48,40 @@ def translated(where: str) -> Iterator[None]:
         ) from error
 
 
-class Guarded:
-    """A stage's module, whose calls are told in our words where an engine refuses them."""
+def guarded(stage: Stage) -> Stage:
+    """Return a stage whose calls are told in our words where an engine refuses them."""
+    calls = {name: getattr(stage, name) for name in _CALLS}
+    wrapped: dict[str, Any] = {name: _call(stage.name, call) for name, call in calls.items() if call is not None}
+    compute_range = None if stage.compute_range is None else _range(stage.name, stage.compute_range)
+    return replace(stage, **wrapped, compute_range=compute_range)
 
-    def __init__(self, stage: ModuleType) -> None:
-        self._stage = stage
 
-    def __getattr__(self, name: str) -> Any:
-        """Return what the module has; its calls translated."""
-        found = getattr(self._stage, name)
-        if name in _CALLS:
-            return functools.partial(self._call, found)
-        return functools.partial(self._range, found) if name == "compute_range" else found
-
-    def _call(self, called: Callable[..., Any], work: Any, *more: Any) -> Any:
-        with translated(self._where(work)):
+def _call(stage: str, called: Callable[..., Any]) -> Callable[..., Any]:
+    def call(work: Any, *more: Any) -> Any:
+        with translated(_where(stage, work)):
             return called(work, *more)
 
-    def _range(self, called: Callable[..., Iterator[Any]], works: Any) -> Iterator[Any]:
-        answers = iter(called(works))
+    return call
+
+
+def _range(stage: str, called: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    def answers(works: Any) -> Iterator[Any]:
+        given = iter(called(works))
         while True:
-            with translated(self._where(works)):
+            with translated(_where(stage, works)):
                 try:
-                    answer = next(answers)
+                    answer = next(given)
                 except StopIteration:
                     return
             yield answer
 
-    def _where(self, asked: Any) -> str:
-        """Return the use case, stage and partition of a work, of several works, or of pairs that begin with one."""
-        first = last = asked
-        while isinstance(first, (list, tuple)):
-            first, last = first[0], last[-1] if last is asked else last[0]
-        span = first.key if first.key == last.key else f"{first.key} to {last.key}"
-        return f"{first.use_case.name}: {self._stage.NAME} of {span}"
+    return answers
+
+
+def _where(stage: str, asked: Any) -> str:
+    """Return the use case, stage and partition of a work, of several works, or of pairs that begin with one."""
+    first = last = asked
+    while isinstance(first, (list, tuple)):
+        first, last = first[0], last[-1] if last is asked else last[0]
+    span = first.key if first.key == last.key else f"{first.key} to {last.key}"
+    return f"{first.use_case.name}: {stage} of {span}"

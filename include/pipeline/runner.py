@@ -1,11 +1,7 @@
 """Run a stage for one partition, or for a range: lease, memo, computation, record, effects.
 
-A stage is a module of include/ with `NAME`, `FIELDS` (use case fields it reads), `LIBRARIES` (distributions),
-`reads(work)` and `compute(work)`; `effects(work, outcome)`, `compute_range(works)`, `MEMO = False`, `standing(pairs)`
-(of the partitions whose memo key is unchanged, those whose record still stands), `outdated(works)` (earlier partitions
-that were made by other rules than today's, which are computed again first) and `unread(work, error)` (of a stage that
-judges: the outcome where something could not be read, which no memo keeps) are optional.
-Only computation is memoised: effects are compared with the observed state every time, and only for live partitions.
+Stages are loaded by the modules that `flow` names. Only computation is memoised: effects are compared with the observed state
+every time, and only for live partitions.
 """
 
 from __future__ import annotations
@@ -17,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from include.clock import utc_now
 from include.config.settings import Settings
@@ -26,9 +22,9 @@ from include.config.use_case_file import find
 from include.errors import Busy, ConfigError, EvergreenError, MissingPartition
 from include.lake.tables import Lake, RehearsalLake
 from include.pipeline import declared, memo, provenance
-from include.pipeline.engines import Guarded
+from include.pipeline.engines import guarded
 from include.pipeline.flow import DATA_STAGES, ENTRY, STAGES
-from include.pipeline.stage import Outcome, Read, State, Work, lost
+from include.pipeline.stage import Outcome, Read, Stage, State, Work, lost
 from include.pipeline.unseen import UNSEEN
 from include.point_in_time import partitions
 from include.records.audit import AuditEntry
@@ -37,20 +33,6 @@ from include.records.records import Lease, Partition, Records, StageResult
 log = logging.getLogger(__name__)
 
 UNMEMOISED = ("failed", "unreadable")  # nothing was found: what rests on it never answers for a partition
-
-
-class Stage(Protocol):
-    """What every stage module offers."""
-
-    NAME: str
-    FIELDS: tuple[str, ...]
-    LIBRARIES: tuple[str, ...]
-
-    def reads(self, work: Work) -> list[Read]:
-        """Return the recorded digests of what the stage reads."""
-
-    def compute(self, work: Work) -> Outcome:
-        """Compute the partition and write its own lake partitions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +64,12 @@ class Report:
         }
 
 
-def stage_module(name: str) -> Stage:
-    """Return the module of a stage, behind what tells engines' errors in our words."""
+def stage_of(name: str) -> Stage:
+    """Return a stage by its name, behind what tells engines' errors in our words."""
     if name not in STAGES:
         raise ConfigError(f"{name!r} is no stage; stages are {', '.join(STAGES)}")
-    return cast(Stage, Guarded(importlib.import_module(ENTRY[name])))
+    stage: Stage = importlib.import_module(ENTRY[name]).STAGE
+    return guarded(stage)
 
 
 def run(
@@ -112,7 +95,7 @@ def run(
     Raises:
         EvergreenError: the stage refused; the refusal is on the audit record.
     """
-    stage, use_case = stage_module(name), find(use_case_name, settings.usecase_dirs)
+    stage, use_case = stage_of(name), find(use_case_name, settings.usecase_dirs)
     records = Records.open(settings.records_address)
     started, clock, owner = started or utc_now(), time.monotonic(), owner or _owner()
     lease = records.claim(use_case.name, name, key, owner=owner, attempt=attempt, ttl=settings.lease_seconds, wait=wait)
@@ -124,9 +107,9 @@ def run(
             if force:
                 return _rehearse(stage, work, recorded, clock)
             _renew(stage, [work], code, owner=owner, attempt=attempt)
-            reused = bool(_hits(stage, [(work, recorded, memo_key)]))
-            if reused:
-                outcome = _recorded(cast(StageResult, recorded))
+            hit = _hits(stage, [(work, recorded, memo_key)]).get(key)
+            if hit is not None:
+                outcome = _recorded(hit)
             else:
                 outcome = _computed(stage, work)
                 _commit(work, stage, outcome, memo_key, reads, clock)
@@ -135,7 +118,8 @@ def run(
             _refuse(work, stage, error, clock)
             raise
     seconds = time.monotonic() - clock
-    log.info("%s %s %s: %s%s in %.2f s", name, use_case.name, key, outcome.state, " (reused)" if reused else "", seconds)
+    log.info("%s %s %s: %s%s in %.2f s", name, use_case.name, key, outcome.state, " (reused)" if hit else "", seconds)
+    reused = hit is not None
     return Report(name, use_case.name, key, outcome.state, outcome.digest, outcome.reason, reused, seconds, outcome.outputs, did)
 
 
@@ -155,10 +139,9 @@ def run_range(
 
     Partitions that are unchanged are answered from the record, first; a blocked one stops itself, not the range.
     """
-    stage, use_case = stage_module(name), find(use_case_name, settings.usecase_dirs)
-    compute_range = getattr(stage, "compute_range", None)
-    if compute_range is None:
-        raise ConfigError(f"{name} takes one partition at a time; ranges are for ingestion, validation and features")
+    stage, use_case = stage_of(name), find(use_case_name, settings.usecase_dirs)
+    if stage.compute_range is None:
+        raise ConfigError(f"{name} takes one partition at a time; ranges are for {', '.join(DATA_STAGES)}")
     records = Records.open(settings.records_address)
     known = {(row.stage, row.key): row for row in records.results(use_case.name, stage=DATA_STAGES)}
     works: list[Work] = []
@@ -190,7 +173,7 @@ def run_range(
             yield Report(name, use_case.name, key, hit.state, hit.digest, hit.reason, True, 0.0, hit.outputs, {})
         works = [work for work in works if work.key not in hits]
         clock = time.monotonic()
-        for work, computed in compute_range(works) if works else ():
+        for work, computed in stage.compute_range(works) if works else ():
             memo_key, reads = memo_keys[work.key]
             outcome = _commit_alone(work, stage, computed, memo_key, reads, clock)
             seconds = time.monotonic() - clock
@@ -202,12 +185,11 @@ def run_range(
 
 def outdated(name: str, use_case: UseCase, key: str, settings: Settings, records: Records) -> list[str]:
     """Return the earlier partitions that a run of a stage for `key` would first compute again; nothing is claimed or written."""
-    asked, row = getattr(stage_module(name), "outdated", None), records.partition(use_case.name, key)
-    if asked is None:
+    stage, row = stage_of(name), records.partition(use_case.name, key)
+    if stage.outdated is None:
         return []
     row = row or Partition(use_case.name, key, "backfill", "data", "", utc_now())
-    work = _work(settings, use_case, key, records, cast(Lease, None), "", utc_now(), {}, row=row)
-    return cast(list[str], asked([work]))
+    return stage.outdated([_work(settings, use_case, key, records, None, "", utc_now(), {}, row=row)])
 
 
 def _renew(stage: Stage, works: Sequence[Work], code: str, *, owner: str, attempt: int) -> None:
@@ -216,14 +198,14 @@ def _renew(stage: Stage, works: Sequence[Work], code: str, *, owner: str, attemp
     One that comes out equal only gets the new memo key; another is replaced, which is audited. Mode, target and live effects
     stay. A partition that somebody else is at work on is left to them.
     """
-    keys = stage.outdated(works) if hasattr(stage, "outdated") else []
-    if not keys:
+    keys = stage.outdated(works) if stage.outdated is not None else []
+    if not keys or stage.compute_range is None:
         return
     first = works[0]
     name, settings = first.use_case.name, first.settings
     rows = {row.key: row for row in first.records.partitions(name)}
     with first.records.claim_all(
-        name, stage.NAME, keys, owner=owner, attempt=attempt, ttl=settings.lease_seconds, only_free=True
+        name, stage.name, keys, owner=owner, attempt=attempt, ttl=settings.lease_seconds, only_free=True
     ) as leases:
         again: dict[str, tuple[Work, str, list[Read]]] = {}
         for key, lease in sorted(leases.each.items()):
@@ -234,19 +216,18 @@ def _renew(stage: Stage, works: Sequence[Work], code: str, *, owner: str, attemp
             try:
                 again[key] = (work, *_memo_key(stage, work, code))
             except MissingPartition as error:
-                log.info("%s %s %s stays as it is: %s", stage.NAME, name, key, error)
+                log.info("%s %s %s stays as it is: %s", stage.name, name, key, error)
         differing, clock = 0, time.monotonic()
-        compute_range = cast(Any, stage).compute_range
-        for work, outcome in compute_range([work for work, _, _ in again.values()]) if again else ():
+        for work, outcome in stage.compute_range([work for work, _, _ in again.values()]) if again else ():
             _, memo_key, reads = again[work.key]
-            before, entries = cast(StageResult, work.result(stage.NAME)), outcome.entries
-            if (before.digest, before.state) != (outcome.digest, outcome.state):
-                details = {"stage": stage.NAME, "reason": "rules changed", "was": before.digest, "is": outcome.digest}
+            before, entries = work.result(stage.name), outcome.entries
+            if before is not None and (before.digest, before.state) != (outcome.digest, outcome.state):
+                details = {"stage": stage.name, "reason": "rules changed", "was": before.digest, "is": outcome.digest}
                 entries = (*entries, _entry(work, "partition.recomputed", details))
             done = _commit_alone(work, stage, replace(outcome, entries=entries), memo_key, reads, clock)
             differing += len(entries) > len(outcome.entries) and not done.lost
             clock = time.monotonic()
-    log.info("%s %s: rules changed, %d partitions computed again, %d differ", stage.NAME, name, len(again), differing)
+    log.info("%s %s: rules changed, %d partitions computed again, %d differ", stage.name, name, len(again), differing)
 
 
 def _work(
@@ -254,7 +235,7 @@ def _work(
     use_case: UseCase,
     key: str,
     records: Records,
-    lease: Lease,
+    lease: Lease | None,
     actor: str,
     started: datetime,
     options: Mapping[str, Any],
@@ -289,18 +270,18 @@ def _work(
 
 
 def _code(stage: Stage) -> str:
-    return memo.code_digest(ENTRY[stage.NAME])
+    return memo.code_digest(ENTRY[stage.name])
 
 
 def _memo_key(stage: Stage, work: Work, code: str) -> tuple[str, list[Read]]:
     declared.refuse(work.use_case)
     reads = stage.reads(work)
     key = memo.memo_key(
-        stage=stage.NAME,
+        stage=stage.name,
         code=code,
         use_case=work.use_case,
-        fields=stage.FIELDS,
-        libraries=stage.LIBRARIES,
+        fields=stage.fields,
+        libraries=stage.libraries,
         reads=[(read.table, read.key, read.digest) for read in reads],
         options=dict(work.options),
     )
@@ -309,11 +290,10 @@ def _memo_key(stage: Stage, work: Work, code: str) -> tuple[str, list[Read]]:
 
 def _hits(stage: Stage, asked: Sequence[tuple[Work, StageResult | None, str]]) -> dict[str, StageResult]:
     """Return the records that answer for their partitions, by key; `asked` are works with their records and memo keys."""
-    if not getattr(stage, "MEMO", True):
+    if not stage.memoised:
         return {}
     same = [(work, row) for work, row, key in asked if row is not None and row.state not in UNMEMOISED and row.memo_key == key]
-    standing = getattr(stage, "standing", None)
-    kept = {work.key for work, _ in same} if standing is None or not same else standing(same)
+    kept = {work.key for work, _ in same} if stage.standing is None or not same else stage.standing(same)
     return {work.key: row for work, row in same if work.key in kept}
 
 
@@ -325,10 +305,10 @@ def _recorded(result: StageResult) -> Outcome:
 
 def _commit(work: Work, stage: Stage, outcome: Outcome, memo_key: str, reads: Sequence[Read], clock: float) -> None:
     used = outcome.reads or tuple(reads)
-    result = _result(work, stage.NAME, outcome, memo_key, used, clock)
-    work.records.commit(work.lease, result, entries=outcome.entries, also=outcome.also)
+    result = _result(work, stage.name, outcome, memo_key, used, clock)
+    work.records.commit(work.held, result, entries=outcome.entries, also=outcome.also)
     if work.known is not None:
-        work.known[stage.NAME, work.key] = result
+        work.known[stage.name, work.key] = result
 
 
 def _commit_alone(work: Work, stage: Stage, outcome: Outcome, memo_key: str, reads: Sequence[Read], clock: float) -> Outcome:
@@ -359,72 +339,69 @@ def _result(work: Work, name: str, outcome: Outcome, memo_key: str, reads: Seque
         finished_at=utc_now(),
         seconds=time.monotonic() - clock,
         git_commit=provenance.git_commit(),
-        token=work.lease.token,
+        token=work.held.token,
     )
 
 
 def _computed(stage: Stage, work: Work) -> Outcome:
     """Compute, and let a stage that judges say so where it could not read what its verdict rests on."""
-    unread = getattr(stage, "unread", None)
-    if unread is None:
+    if stage.unread is None:
         return stage.compute(work)
     try:
         return stage.compute(work)
     except UNSEEN as error:
-        log.warning("%s %s %s: unreadable: %s", stage.NAME, work.use_case.name, work.key, error)
-        return cast(Outcome, unread(work, error))
+        log.warning("%s %s %s: unreadable: %s", stage.name, work.use_case.name, work.key, error)
+        return stage.unread(work, error)
 
 
 def _effects(stage: Stage, work: Work, outcome: Outcome) -> dict[str, Any]:
-    effects = getattr(stage, "effects", None)
-    if effects is None or work.mode != "live" or outcome.state == "unreadable":
+    if stage.effects is None or work.mode != "live" or outcome.state == "unreadable":
         return {}
-    return cast(dict[str, Any], effects(work, outcome))
+    return stage.effects(work, outcome)
 
 
 def _rehearse(stage: Stage, work: Work, recorded: StageResult | None, clock: float) -> Report:
     """Compute beside the record and compare, and so what the lake holds; one audit row, and a difference is an error."""
     if recorded is None or recorded.state in UNMEMOISED:
-        raise ConfigError(f"{stage.NAME} {work.key} has no record to compare with; run it without force first")
+        raise ConfigError(f"{stage.name} {work.key} has no record to compare with; run it without force first")
     outcome = stage.compute(work)
     same = outcome.digest == recorded.digest and outcome.state == recorded.state
-    details: dict[str, Any] = {"stage": stage.NAME, "recorded": recorded.digest, "computed": outcome.digest, "equal": same}
+    details: dict[str, Any] = {"stage": stage.name, "recorded": recorded.digest, "computed": outcome.digest, "equal": same}
     other = stored_otherwise(stage, work, recorded)
     details |= {"stored_otherwise": other} if other else {}
     work.records.append(_entry(work, "force.compared", details))
     if other:
         raise EvergreenError(
-            f"{stage.NAME} {work.use_case.name} {work.key}: the lake holds other rows than are recorded: {', '.join(other)}. "
+            f"{stage.name} {work.use_case.name} {work.key}: the lake holds other rows than are recorded: {', '.join(other)}. "
             "Run the stage again after a change of the use case or with a restatement, or restore the table's files"
         )
     if not same:
         raise EvergreenError(
-            f"{stage.NAME} {work.use_case.name} {work.key}: computed again it gives {outcome.digest} ({outcome.state}), "
+            f"{stage.name} {work.use_case.name} {work.key}: computed again it gives {outcome.digest} ({outcome.state}), "
             f"recorded is {recorded.digest} ({recorded.state}); the record stands. Look for changed code, libraries or data."
         )
     seconds = time.monotonic() - clock
     return Report(
-        stage.NAME, work.use_case.name, work.key, outcome.state, outcome.digest, "equal to the record", False, seconds, {}, {}
+        stage.name, work.use_case.name, work.key, outcome.state, outcome.digest, "equal to the record", False, seconds, {}, {}
     )
 
 
 def stored_otherwise(stage: Stage, work: Work, recorded: StageResult) -> list[str]:
     """Return the `table partition` of a recorded result whose rows in the lake have another digest than the record says."""
-    read_back = getattr(stage, "read_back", None)
-    if read_back is None or recorded.state not in ("done", "blocked"):
+    if stage.read_back is None or recorded.state not in ("done", "blocked"):
         return []
-    return sorted(f"{one.table} {one.key}" for one in read_back(work, recorded) if one.recorded != one.found)
+    return sorted(f"{one.table} {one.key}" for one in stage.read_back(work, recorded) if one.recorded != one.found)
 
 
 def _refuse(work: Work, stage: Stage, error: EvergreenError, clock: float) -> None:
     """Put a refusal on record; a recorded result is never replaced by one."""
     if isinstance(error, Busy):
         return
-    entry = _entry(work, "stage.refused", {"stage": stage.NAME, "error": type(error).__name__, "reason": str(error)[:2000]})
-    recorded = work.records.result(work.use_case.name, work.key, stage.NAME)
+    entry = _entry(work, "stage.refused", {"stage": stage.name, "error": type(error).__name__, "reason": str(error)[:2000]})
+    recorded = work.records.result(work.use_case.name, work.key, stage.name)
     if recorded is None or recorded.state == "failed":
         failed = Outcome("failed", "", str(error)[:2000], {"error": type(error).__name__})
-        work.records.commit(work.lease, _result(work, stage.NAME, failed, "", (), clock), entries=(entry,))
+        work.records.commit(work.held, _result(work, stage.name, failed, "", (), clock), entries=(entry,))
         return
     work.records.append(entry)
 
@@ -439,4 +416,4 @@ def _owner() -> str:
     return f"cli@{socket.gethostname()}:{time.monotonic_ns()}"
 
 
-__all__ = ["STAGES", "Outcome", "Read", "Report", "Work", "run", "run_range", "stage_module"]
+__all__ = ["STAGES", "Outcome", "Read", "Report", "Work", "run", "run_range", "stage_of"]

@@ -1,8 +1,8 @@
-"""What a stage is given and what it gives back: Work, Read, Outcome."""
+"""What a stage is, what it is given and what it gives back: Stage, Work, Read, Outcome."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from include.config.settings import Settings
 from include.config.use_case import UseCase
-from include.errors import Busy, MissingPartition
+from include.errors import Busy, EvergreenError, MissingPartition
 from include.lake.tables import Fence, Lake
 from include.point_in_time import partitions
 from include.records.audit import AuditEntry
@@ -76,7 +76,7 @@ class Work:
     period: partitions.Period
     lake: Lake
     records: Records
-    lease: Lease
+    lease: Lease | None  # None: asked of, never run
     mode: Mode
     target: Target
     actor: str
@@ -98,7 +98,18 @@ class Work:
     @property
     def fence(self) -> Fence:
         """The lease as the lake wants it."""
-        return Fence(self.lease.app, self.lease.token, self.lease.check)
+        return Fence(self.held.app, self.held.token, self.held.check)
+
+    @property
+    def held(self) -> Lease:
+        """The lease under which the partition is computed.
+
+        Raises:
+            EvergreenError: there is none, so nothing may be written.
+        """
+        if self.lease is None:
+            raise EvergreenError(f"{self.use_case.name} {self.key} is only asked of: nothing is written without a lease")
+        return self.lease
 
     def table(self, name: str) -> str:
         """Return the lake name of a table of this use case."""
@@ -125,6 +136,34 @@ class Work:
         if missing:
             raise MissingPartition(_missing(self.use_case.name, stage, missing, found), keys=missing)
         return [found[key] for key in keys]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage as its entry module exports it; what is optional is None.
+
+    `fields` are those of the use case that it reads (dotted), `libraries` the distributions whose version counts: both are part
+    of the memo key. `reads` gives the recorded digests of what is read. `compute` writes the partition's own lake partitions;
+    `compute_range` does so for many in one pass. Only computation is memoised (`memoised`: at all): `effects` are compared with
+    the observed state every time, and only for live partitions.
+
+    Of the partitions whose memo key is unchanged, `standing` gives those whose record still stands. `outdated` gives the earlier
+    partitions that were made by other rules than today's, which are computed again first. `unread` is of a stage that judges: the
+    outcome where something could not be read, which no memo keeps. `read_back` gives what the lake holds of a result's tables.
+    """
+
+    name: str
+    fields: tuple[str, ...]
+    libraries: tuple[str, ...]
+    reads: Callable[[Work], list[Read]]
+    compute: Callable[[Work], Outcome]
+    compute_range: Callable[[Sequence[Work]], Iterator[tuple[Work, Outcome]]] | None = None
+    effects: Callable[[Work, Outcome], dict[str, Any]] | None = None
+    memoised: bool = True
+    standing: Callable[[Sequence[tuple[Work, StageResult]]], set[str]] | None = None
+    outdated: Callable[[Sequence[Work]], list[str]] | None = None
+    unread: Callable[[Work, Exception], Outcome] | None = None
+    read_back: Callable[[Work, StageResult], Iterator[ReadBack]] | None = None
 
 
 def _missing(use_case: str, stage: str, missing: Sequence[str], found: Mapping[str, StageResult]) -> str:

@@ -30,13 +30,13 @@ from include.features import feature_sets, frames
 from include.lake.digests import combine, digest
 from include.models import bundle, mlflow_registry, predictor
 from include.pipeline import provenance
-from include.pipeline.stage import Outcome, Read, ReadBack, Work
+from include.pipeline.stage import Outcome, Read, ReadBack, Stage, Work
 from include.point_in_time import partitions
 from include.point_in_time.curated import label_table, training_table
 from include.records.records import Model, StageResult
 from include.records.schema import json_digest
 from include.training import leaks, splits
-from include.training.fitting import Fitted, Parts, fit, out_of_fold_auc
+from include.training.fitting import Fitted, Parts, fit
 from include.validation import labels
 
 NAME = "train_model"
@@ -130,7 +130,7 @@ def compute(work: Work) -> Outcome:
             metrics=fitted.metrics,
             manifest=manifest,
         ),
-        check=work.lease.check,
+        check=work.held.check,
     )
     model = Model(
         use_case=use_case.name,
@@ -356,7 +356,7 @@ def _store(work: Work, fitted: Fitted, model_digest: str) -> Path:
     """Write the bundle under its digest and return its folder; what killed trainings of the partition left is removed."""
     home = work.settings.home / "models" / mlflow_registry.name_of(work.use_case.name) / work.key
     folder = home / model_digest.removeprefix("sha256:")[:16]
-    work.lease.check()
+    work.held.check()
     home.mkdir(parents=True, exist_ok=True)
     recorded = {Path(model.bundle).parent for model in work.records.models(work.use_case.name) if model.partition == work.key}
     for other in home.iterdir():
@@ -365,7 +365,7 @@ def _store(work: Work, fitted: Fitted, model_digest: str) -> Path:
     if (folder / "bundle").is_dir():
         bundle.verify_bundle(folder / "bundle", model_digest)
     else:
-        scratch = home / f".{folder.name}.{work.lease.token}"
+        scratch = home / f".{folder.name}.{work.held.token}"
         (scratch / "bundle").mkdir(parents=True)
         for name, content in fitted.files.items():
             (scratch / "bundle" / name).write_bytes(content)
@@ -382,7 +382,7 @@ def _reference(work: Work, current: feature_sets.FeatureSet, pins: dict[str, int
         entities, np.zeros(len(rows), dtype=np.int64), limit=use_case.monitoring.sample, seed=use_case.training.seed
     )
     path = folder / "reference.parquet"
-    temporary = path.with_name(f".{path.name}.{work.lease.token}")
+    temporary = path.with_name(f".{path.name}.{work.held.token}")
     pq.write_table(rows.take(pa.array(kept)), temporary, compression="zstd")
     temporary.replace(path)
     return {"path": str(path), "rows": len(kept), "entities": len(rows), "as_of": work.as_of.isoformat()}
@@ -400,4 +400,12 @@ def _discard(_: object) -> None:
     return None
 
 
-__all__: Sequence[str] = ("FIELDS", "LIBRARIES", "NAME", "compute", "effects", "out_of_fold_auc", "prepare", "read_back", "reads")
+STAGE = Stage(
+    name=NAME,
+    fields=FIELDS,
+    libraries=LIBRARIES,
+    reads=reads,
+    compute=compute,
+    effects=effects,
+    read_back=read_back,
+)

@@ -26,7 +26,7 @@ from include.features import feature_sets
 from include.lake.digests import combine
 from include.lake.sql import connect
 from include.pipeline import memo
-from include.pipeline.stage import Outcome, Read, Work, lost
+from include.pipeline.stage import Outcome, Read, Stage, Work, lost
 from include.point_in_time import partitions
 from include.point_in_time.curated import curated_table, label_schema, label_table
 from include.point_in_time.views import AsOfViews
@@ -471,4 +471,13 @@ def _write_text(path: Path, text: str) -> None:
         raise EvergreenError(f"{path}: cannot be written ({error}); free space or mend permissions") from None
 
 
-__all__ = ["FIELDS", "LIBRARIES", "NAME", "compute", "compute_range", "outdated", "read_back", "reads", "rules_digest"]
+STAGE = Stage(
+    name=NAME,
+    fields=FIELDS,
+    libraries=LIBRARIES,
+    reads=reads,
+    compute=compute,
+    compute_range=compute_range,
+    outdated=outdated,
+    read_back=read_back,
+)

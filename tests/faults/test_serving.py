@@ -139,8 +139,8 @@ def test_a_release_killed_between_its_steps_goes_on(desk: Desk, release: Node) -
     desk.candidate(2, SECOND)
     code = (
         "import sys; from include.pipeline import runner; from include.config.settings import settings\n"
-        "from include.deployment import deploy_model\n"
-        "deploy_model.effects = lambda work, outcome: {}\n"
+        "from dataclasses import replace; from include.deployment import deploy_model\n"
+        "deploy_model.STAGE = replace(deploy_model.STAGE, effects=lambda work, outcome: {})\n"
         f"runner.run('deploy_model', {NAME!r}, {SECOND!r}, settings=settings(), wait=60.0)"
     )
     environment = {**os.environ, "EVERGREEN_HOME": str(desk.settings.home), "EVERGREEN_USECASES": desk.settings.usecases}

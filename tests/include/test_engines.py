@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
-from types import ModuleType, SimpleNamespace
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import duckdb
@@ -16,7 +18,9 @@ from deltalake import DeltaTable
 from include.config.use_case_file import parse
 from include.errors import Busy, ConfigError, SourceError
 from include.pipeline import runner
-from include.pipeline.engines import Guarded, translated
+from include.pipeline.engines import guarded, translated
+from include.pipeline.flow import ENTRY
+from include.pipeline.stage import Stage
 from include.training import fitting
 from tests.include.test_checking import SHOP
 
@@ -26,15 +30,13 @@ LATER = SimpleNamespace(use_case=SimpleNamespace(name="shop"), key="2026-01-03")
 
 def stage(call: Callable[[], Any]) -> Any:
     """Return a guarded stage of which everything does `call`."""
-    module = ModuleType("made")
 
     def compute_range(works: Any) -> Iterator[Any]:
         yield works[0], "first"
         yield works[-1], call()
 
-    for name, value in {"NAME": "validate_data", "compute": lambda work: call(), "compute_range": compute_range}.items():
-        setattr(module, name, value)
-    return Guarded(module)
+    made = Stage("validate_data", (), (), lambda work: [], lambda work: call(), compute_range)
+    return guarded(made)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +54,7 @@ def stage(call: Callable[[], Any]) -> Any:
     ],
 )
 def test_an_engines_error_is_told_with_stage_and_partition(call: Callable[[], Any], kind: type[Exception]) -> None:
-    with pytest.raises(kind, match="shop: validation of 2026-01-01: ") as found:
+    with pytest.raises(kind, match="shop: validate_data of 2026-01-01: ") as found:
         stage(call).compute(WORK)
     assert found.value.exit_code in (2, 3)  # type: ignore[attr-defined]
     assert "\n" not in str(found.value)
@@ -61,7 +63,7 @@ def test_an_engines_error_is_told_with_stage_and_partition(call: Callable[[], An
 def test_a_range_yields_what_was_good_and_then_tells_the_error() -> None:
     made = stage(lambda: duckdb.sql("SELECT CAST('C001' AS BIGINT)").fetchall()).compute_range([WORK, LATER])
     assert next(made) == (WORK, "first")
-    with pytest.raises(ConfigError, match=r"shop: validation of 2026-01-01 to 2026-01-03: .*C001"):
+    with pytest.raises(ConfigError, match=r"shop: validate_data of 2026-01-01 to 2026-01-03: .*C001"):
         next(made)
 
 
@@ -74,11 +76,15 @@ def test_our_own_errors_and_defects_go_through_as_they_are() -> None:
     with pytest.raises(ZeroDivisionError), translated("here"):
         1 / 0  # noqa: B018
     assert list(stage(lambda: "second").compute_range([WORK])) == [(WORK, "first"), (WORK, "second")]
-    assert not hasattr(stage(busy), "standing")
+    assert stage(busy).standing is None
 
 
-def test_every_stage_stands_behind_it() -> None:
-    assert all(isinstance(runner.stage_module(name), Guarded) for name in runner.STAGES)
+@pytest.mark.parametrize("name", runner.STAGES)
+def test_every_stage_stands_behind_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module(ENTRY[name])
+    monkeypatch.setattr(module, "STAGE", replace(module.STAGE, compute=lambda _: duckdb.sql("SELECT nothing")))
+    with pytest.raises(ConfigError, match=f"shop: {name} of 2026-01-01: "):
+        runner.stage_of(name).compute(WORK)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from include.config import use_case_file
 from include.config.use_case import UseCase
 from include.config.use_case_sources import Strict
 from include.pipeline import runner
+from include.pipeline.flow import ENTRY
 from include.validation import expectations
 from tests.intake import GOOD, HEAD, Intake
 from tests.judging import NAME, Bench, new_bench
@@ -27,7 +30,7 @@ ELSEWHERE = {
 }
 # Read by one stage and no input of its result.
 APART: dict[str, dict[str, str]] = {
-    "features": {"history.first": "clips the lookback; the partitions that are left are among the reads"},
+    "materialize_features": {"history.first": "clips the lookback; the partitions that are left are among the reads"},
     "train_model": {
         "sources": "which sources may have gaps decides which partitions may be missing; those that are there are among the reads"
     },
@@ -75,8 +78,8 @@ class Recorded:
     @contextmanager
     def computing(self, stage: str, patch: pytest.MonkeyPatch) -> Iterator[None]:
         """Record what the stage's `compute` reads; what `reads` reads shows in what it returns."""
-        module = runner.stage_module(stage)._stage  # type: ignore[attr-defined]
-        compute = module.compute
+        module = importlib.import_module(ENTRY[stage])
+        compute = module.STAGE.compute
         self.seen.clear()
 
         def recorded(work: Any) -> Any:
@@ -87,12 +90,12 @@ class Recorded:
                 self.on = False
 
         with patch.context() as inner:
-            inner.setattr(module, "compute", recorded)
+            inner.setattr(module, "STAGE", replace(module.STAGE, compute=recorded))
             yield
 
     def undeclared(self, stage: str) -> set[str]:
         """Return what was read and is neither declared nor listed with a reason."""
-        fields = runner.stage_module(stage).FIELDS
+        fields = runner.stage_of(stage).fields
         assert self.seen, f"{stage} read nothing at all"
         known = {*fields, *ELSEWHERE, *APART.get(stage, {})}
         return {name for name in self.seen if not any(name == one or name.startswith(f"{one}.") for one in known)}

@@ -171,7 +171,7 @@ def test_a_column_of_another_type_is_never_cast(tmp_path: Path, loose: Intake) -
 def test_force_reads_back_what_is_stored(tmp_path: Path, loose: Intake) -> None:
     """What is computed again is equal to the record, but a writer of before has cast the rows that lie in the lake."""
     made = copied(loose, tmp_path)
-    for stage, word in (("ingest_data", "raw"), ("validate_data", "curated"), ("materialize_features", "materialize_features")):
+    for stage, word in (("ingest_data", "raw"), ("validate_data", "curated"), ("materialize_features", "features")):
         assert made.run(stage, KEYS[0], force=True).reason == "equal to the record"
         table = next(name for name in made.tables() if f"/{word}/" in name)
         rows = made.lake.read(table, keys=[KEYS[0]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from include.errors import Busy, ConfigError, EvergreenError, MissingPartition, 
 from include.lake.digests import digest
 from include.lake.tables import Lake
 from include.pipeline import runner
-from include.pipeline.stage import Outcome, Read, Work
+from include.pipeline.stage import Outcome, Read, Stage, Work
 from include.records.records import Records
 from tests.shop import YAML
 
@@ -25,12 +26,13 @@ KEY = "2026-03-01"
 
 
 class Probe(types.ModuleType):
-    """A stage that writes `value` into the lake and counts what was asked of it."""
-
-    NAME, FIELDS, LIBRARIES = "validate_data", ("label.delay",), ("duckdb",)
+    """The module of a stage that writes `value` into the lake and counts what was asked of it."""
 
     def __init__(self) -> None:
         super().__init__("include.validation.validate_data")
+        self.STAGE = Stage(
+            "validate_data", ("label.delay",), ("duckdb",), self.reads, self.compute, self.compute_range, self.effects
+        )
         self.value, self.source = 1, "sha256:a"
         self.computed: list[str] = []
         self.effected: list[str] = []
@@ -213,7 +215,7 @@ def test_what_is_missing_is_named_with_the_command_that_fills_it(home: Settings,
         work.need("ingest_data", ["2026-02-27", "2026-02-28"])
         return []
 
-    stage.reads = reads  # type: ignore[method-assign]
+    stage.STAGE = replace(stage.STAGE, reads=reads)
     with pytest.raises(MissingPartition, match=r"evergreen load-history shop --from 2026-02-27 --to 2026-02-28") as caught:
         go(home)
     assert caught.value.keys == ("2026-02-27", "2026-02-28")
