@@ -24,7 +24,8 @@ from airflow.sdk import Param, dag, task
 
 from include.config.use_case import UseCase
 from include.orchestration.assets import assets_of
-from include.orchestration.dag_defaults import START, common, fill_gap, form, run_stage, scheduled_until, ticking, use_cases
+from include.orchestration.dag_defaults import START, common, form, scheduled_until, ticking, use_cases
+from include.orchestration.tasks import fill_gap, run_stage
 from include.orchestration.triggers import WaitForOperator
 
 RESTATE = Param(

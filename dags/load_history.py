@@ -20,7 +20,8 @@ from typing import Any
 from airflow.sdk import Param, dag, task
 
 from include.config.use_case import UseCase
-from include.orchestration.dag_defaults import START, common, load_stage, use_cases
+from include.orchestration.dag_defaults import START, common, use_cases
+from include.orchestration.tasks import load_stage
 
 
 def day(title: str, description: str) -> Param:

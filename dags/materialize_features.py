@@ -20,7 +20,8 @@ from airflow.sdk import PartitionedAssetTimetable, dag, task
 
 from include.config.use_case import UseCase
 from include.orchestration.assets import assets_of
-from include.orchestration.dag_defaults import START, common, form, run_stage, use_cases
+from include.orchestration.dag_defaults import START, common, form, use_cases
+from include.orchestration.tasks import run_stage
 from include.orchestration.triggers import wait_for_inputs
 
 

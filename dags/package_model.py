@@ -19,7 +19,8 @@ from airflow.sdk import PartitionedAssetTimetable, dag, task
 
 from include.config.use_case import UseCase
 from include.orchestration.assets import assets_of
-from include.orchestration.dag_defaults import START, announce_result, common, form, leave_out, run_stage, use_cases
+from include.orchestration.dag_defaults import START, common, form, use_cases
+from include.orchestration.tasks import announce_result, leave_out, run_stage
 
 
 def define(use_case: UseCase) -> None:

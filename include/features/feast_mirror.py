@@ -100,7 +100,7 @@ def _read_back(store: feast.FeatureStore, work: Work, feature_set: FeatureSet, f
             if not _same(answer[feature][index], row[feature]):
                 raise EvergreenError(
                     f"{name} {work.key}: Feast answers {answer[feature][index]!r} for {feature} of {key} {row[key]}, "
-                    f"written was {row[feature]!r}; run features again"
+                    f"written was {row[feature]!r}; run materialize_features again"
                 )
 
 

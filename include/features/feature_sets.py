@@ -159,7 +159,7 @@ def recorded(records: Records, use_case: str, version: str) -> FeatureSet:
     """
     found = records.feature_set(use_case, version)
     if found is None:
-        raise ConfigError(f"{use_case}: feature set {version} is not on record; run features for a partition first")
+        raise ConfigError(f"{use_case}: feature set {version} is not on record; run materialize_features for a partition first")
     return FeatureSet.from_dict(found.definition)
 
 

@@ -16,7 +16,7 @@ def on_failure(context: Context) -> None:
     """Record that a task has failed for good; runs in the task's own process."""
     from include.clock import utc_now
     from include.config.settings import settings
-    from include.orchestration.dag_defaults import run_key, use_case_of
+    from include.orchestration.runs import run_key, use_case_of
 
     run, instance = context["dag_run"], context["ti"]
     use_case, here = use_case_of(run.dag_id), settings()

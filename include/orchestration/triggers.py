@@ -12,7 +12,8 @@ from airflow.sdk import BaseOperator
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from include import errors
-from include.orchestration.dag_defaults import finish, run_key, stage_report
+from include.orchestration.runs import run_key
+from include.orchestration.tasks import finish, stage_report
 
 if TYPE_CHECKING:
     from airflow.sdk import Asset, Context

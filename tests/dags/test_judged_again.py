@@ -15,7 +15,7 @@ import pytest
 from include.config.settings import settings
 from include.deployment import deploy_model
 from include.errors import Conflict, Unavailable
-from include.orchestration import dag_defaults
+from include.orchestration import tasks
 from include.orchestration.airflow_api import ADMIN, password_file
 from tests.serving import NAME, Desk, free_port
 
@@ -96,12 +96,12 @@ def task(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         dag_id=f"{NAME}__deploy_model", run_id="r", partition_key=SECOND, run_type="asset", triggering_user_name=None
     )
     context = {"dag_run": run, "ti": instance, "params": {}}
-    monkeypatch.setattr(dag_defaults, "get_current_context", lambda: context)
+    monkeypatch.setattr(tasks, "get_current_context", lambda: context)
     return pushed
 
 
 def request() -> Any:
-    return dag_defaults.run_stage("deploy_model", NAME, options={"phase": "request"})
+    return tasks.run_stage("deploy_model", NAME, options={"phase": "request"})
 
 
 def test_an_overtaken_verdict_is_judged_again_once_a_generation(desk: Desk, airflow: Airflow, task: dict[str, Any]) -> None:

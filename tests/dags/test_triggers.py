@@ -119,21 +119,21 @@ def test_an_answer_with_an_error_fails_the_task_with_that_error() -> None:
     [("2026-06-30", None, "2026-06-30"), (None, "2026-06-29", "2026-06-29"), (None, None, "2026-07-01"), ("2026-06-30",) * 3],
 )
 def test_the_key_of_a_run(key: str | None, form: str | None, expected: str) -> None:
-    from include.orchestration.dag_defaults import run_key
+    from include.orchestration.runs import run_key
 
     assert run_key("repayment", context(key, form)) == expected
 
 
 def test_the_newest_is_that_of_the_runs_own_time_and_not_before_the_cut_off() -> None:
     """The use case's cut-off is two hours: at 01:59 the day before is not complete."""
-    from include.orchestration.dag_defaults import run_key
+    from include.orchestration.runs import run_key
 
     assert run_key("repayment", context(None, run_after=datetime(2026, 7, 2, 1, 59, tzinfo=UTC))) == "2026-06-30"
     assert run_key("repayment", context(None, run_after=datetime(2026, 7, 2, 2, 0, tzinfo=UTC))) == "2026-07-01"
 
 
 def test_a_form_that_contradicts_the_runs_key_is_refused() -> None:
-    from include.orchestration.dag_defaults import run_key
+    from include.orchestration.runs import run_key
 
     with pytest.raises(ConfigError, match=r"2026-06-30.*2026-06-29.*only one"):
         run_key("repayment", context("2026-06-30", "2026-06-29"))

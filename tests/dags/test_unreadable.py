@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from include.config.settings import settings
-from include.orchestration import dag_defaults, triggers
+from include.orchestration import tasks, triggers
 from tests.judging import NAME, Bench, new_bench
 
 FIRST, SECOND = "2026-01-30", "2026-02-09"
@@ -28,7 +28,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     made.run("train_model", SECOND)
     monkeypatch.setenv("EVERGREEN_HOME", str(made.settings.home))
     monkeypatch.setenv("EVERGREEN_USECASES", str(made.settings.usecases))
-    monkeypatch.setattr(dag_defaults, "give_way", lambda: None)
+    monkeypatch.setattr(tasks, "give_way", lambda: None)
     settings.cache_clear()
     yield made
     monkeypatch.undo()
@@ -46,7 +46,7 @@ def task(monkeypatch: pytest.MonkeyPatch, key: str, deadline: float = 3600.0) ->
         dag_id=f"{NAME}__evaluate_model", run_id="r", partition_key=key, run_type="asset", triggering_user_name=None
     )
     context = {"dag_run": run, "ti": instance, "params": {}, "outlet_events": {asset: event}}
-    monkeypatch.setattr(dag_defaults, "get_current_context", lambda: context)
+    monkeypatch.setattr(tasks, "get_current_context", lambda: context)
     made = triggers.JudgeOperator(task_id="evaluate", stage="evaluate_model", use_case=NAME, deadline=deadline, outlets=[asset])
     return made, context, event
 

@@ -185,7 +185,7 @@ if child == 0:
     from tests.judging import Bench
     from include.models.predictor import Predictor
     bench = Bench(Path(sys.argv[1]))
-    bench.run("training", "2026-02-05")
+    bench.run("train_model", "2026-02-05")
     model = bench.model("2026-02-05")
     Predictor.load(model.bundle, model.model_digest).check_golden()
     os._exit(0)

@@ -29,10 +29,10 @@ from include.errors import Busy
 from include.records.records import Records, StageResult
 at = datetime(2026, 3, 1, tzinfo=UTC)
 records = Records.open(sys.argv[1])
-with records.claim("loans", "training", "2026-03-01", owner="first", attempt=1, ttl=float(sys.argv[2])) as lease:
+with records.claim("loans", "train_model", "2026-03-01", owner="first", attempt=1, ttl=float(sys.argv[2])) as lease:
     print("holding", lease.token, flush=True)
     sys.stdin.readline()
-    result = StageResult("loans", "2026-03-01", "training", "done", "stale", "", {}, [], "", "live", at, at, 0.0, "none")
+    result = StageResult("loans", "2026-03-01", "train_model", "done", "stale", "", {}, [], "", "live", at, at, 0.0, "none")
     for act in (lease.check, lambda: records.commit(lease, result)):
         try:
             act()
