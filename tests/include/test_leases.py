@@ -70,7 +70,7 @@ def holder(url: str, ttl: float = 30.0) -> Iterator[subprocess.Popen[str]]:
 def test_one_holds_and_the_other_is_told_who(records: Records) -> None:
     with claim(records, "nightly") as lease:
         lease.check()
-        assert (lease.token, lease.app) == (1, "loans/training/2026-03-01")
+        assert (lease.token, lease.app) == (1, "loans/train_model/2026-03-01")
         with pytest.raises(Busy, match=rf"held by nightly \(attempt 1, process {os.getpid()} on .*last sign 0 s ago"):
             claim(records, "other")
         (seen,) = records.holders("loans")
@@ -255,6 +255,6 @@ def test_leases_that_are_free_are_taken_without_those_that_are_held(records: Rec
         with pytest.raises(Busy, match="other"):
             records.claim_all("loans", "materialize_features", ["2026-03-01", "2026-03-02"], owner="load", attempt=1, ttl=30)
         with records.claim_all(
-            "loans", "features", ["2026-03-01", "2026-03-02"], owner="load", attempt=1, ttl=30, only_free=True
+            "loans", "materialize_features", ["2026-03-01", "2026-03-02"], owner="load", attempt=1, ttl=30, only_free=True
         ) as leases:
             assert list(leases.each) == ["2026-03-02"]
