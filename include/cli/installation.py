@@ -53,9 +53,8 @@ def backfill(
     before = earlier(case, keys[0])
     load = history.unloaded(case, records, keys[0], before, now) if before else None
     if load:
-        say(
-            f"their training looks back on {load['materialize_features'][0]} to {before}, which is loaded first, through load_history"
-        )
+        oldest = load["materialize_features"][0]
+        say(f"their training looks back on {oldest} to {before}, which is loaded first, through load_history")
     dag = f"{case.name}__ingest_data"
     with AirflowApi(settings) as api:
         if api.paused(dag):

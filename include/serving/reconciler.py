@@ -1,8 +1,8 @@
 """Make a serving node serve what the routing rows say, and report what it serves.
 
 The rows are polled. A model that a row names is verified by digest, tried in a child process with its golden rows, loaded
-beside the present one, and swapped in by one reference. Whatever fails on the way, the present model keeps answering,
-and the node reports why. A model whose serving pins are not this node's runs in a process of its own.
+beside the present one (`model_loader`), and swapped in by one reference. Whatever fails on the way, the present model keeps
+answering, and the node reports why.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ from include.config import use_case_file
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.errors import ArtefactError, EvergreenError, Unavailable
-from include.models import bundle, predictor
 from include.predictions.log import recover
 from include.records.records import Model, Records, Route
 from include.serving.app import App
-from include.serving.isolated_model import Lane
+from include.serving.model_loader import TRIAL_SECONDS, ModelLoader
 from include.serving.records_watch import Watch
 from include.serving.snapshot import Loaded, Online, Served
 
@@ -34,7 +33,6 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
 RETRY_SECONDS = 10.0
 BEAT_SECONDS = 20.0
-TRIAL_SECONDS = 60.0
 _ROLES = ("champion", "previous", "challenger")
 
 
@@ -53,11 +51,10 @@ class _Worker:
 
     online: Online
     desired: Desired
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    models: ModelLoader
+    wake: asyncio.Event
     done: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
-    loaded: dict[int, Loaded] = field(default_factory=dict)
-    trials: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     settled: bool = False
     reported: tuple[object, ...] = ()
     reported_at: float = 0.0
@@ -107,7 +104,7 @@ class Reconciler:
         if worker is None:
             raise Unavailable(f"{name} is not followed yet; try again in a second")
         worker.settled, worker.retry_at = False, 0.0
-        worker.trials.clear()
+        worker.models.try_again(failed_only=False)
         worker.done.clear()
         self._forced.set()
         worker.wake.set()
@@ -132,8 +129,7 @@ class Reconciler:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for name, worker in self._workers.items():
-            for model in worker.loaded.values():
-                _end(model)
+            worker.models.close()
             worker.online.close()
             try:
                 await asyncio.to_thread(self._observe, name, worker.desired.route.generation, "stopped", {})
@@ -170,7 +166,9 @@ class Reconciler:
             known = self._workers.get(name)
             if known is None:
                 online = Online(self._settings.home / "online" / f"{name}.db")
-                known = self._workers[name] = _Worker(online, desired)
+                wake = asyncio.Event()
+                models = ModelLoader(self._settings.home, changed=wake.set, loaded=self._swapped)
+                known = self._workers[name] = _Worker(online, desired, models, wake)
                 self._app.install(Served(desired.use_case, online))
                 known.task = asyncio.create_task(self._look_after(name, known))
                 known.wake.set()
@@ -180,7 +178,7 @@ class Reconciler:
                 known.task = asyncio.create_task(self._look_after(name, known))
             if known.desired != desired or known.due(time.monotonic()):
                 if known.desired.route.generation != desired.route.generation:
-                    known.trials = {digest: task for digest, task in known.trials.items() if not _failed(task)}
+                    known.models.try_again(failed_only=True)
                 known.desired = desired
                 known.wake.set()
             known.online.refresh()
@@ -221,7 +219,7 @@ class Reconciler:
             if problems != list(served.problems):
                 present, served = served, replace(served, problems=tuple(problems))
                 self._install(name, present, served)
-        self._drop(worker, served)
+        worker.models.keep([model.version for model in (served.champion, served.previous) if model is not None])
         await self._report(name, worker, desired, served, state)
 
     def _install(self, name: str, present: Served, served: Served) -> None:
@@ -234,9 +232,7 @@ class Reconciler:
     async def _challenger(self, worker: _Worker, desired: Desired, version: int, problems: list[str]) -> str:
         """Return how far the trial of the challenger is; nobody waits for it, its end wakes the worker."""
         try:
-            model = _model(desired, version)
-            await asyncio.to_thread(bundle.verify_bundle, model.bundle, model.model_digest)
-            trial = self._trial(worker, model)
+            trial = await worker.models.verified_trial(_model(desired, version))
             if not trial.done():
                 return "loading"
             trial.result()
@@ -250,56 +246,11 @@ class Reconciler:
         if version is None:
             return None
         try:
-            await self._load(worker, desired, version)
+            await worker.models.load(_model(desired, version))
         except EvergreenError as error:
             problems.append(f"{role}: {error}")
             log.error("%s: %s is not loaded: %s", desired.use_case.name, role, error)
-        return worker.loaded.get(version)
-
-    def _trial(self, worker: _Worker, model: Model) -> asyncio.Task[None]:
-        """Return the trial of a model in a process of its own, started once a digest."""
-        trial = worker.trials.get(model.model_digest)
-        if trial is None:
-            trial = asyncio.create_task(self._try(model))
-            trial.add_done_callback(lambda _: worker.wake.set())
-            worker.trials[model.model_digest] = trial
-        return trial
-
-    async def _try(self, model: Model) -> None:
-        if self._fits(model):
-            await asyncio.to_thread(predictor.trial_load, model.bundle, model.model_digest, timeout=TRIAL_SECONDS)
-        else:
-            (await self._lane(model)).close()
-
-    async def _load(self, worker: _Worker, desired: Desired, version: int) -> None:
-        model = _model(desired, version)
-        there = worker.loaded.get(version)
-        if there is not None and there.digest == model.model_digest and _alive(there):
-            return
-        loaded = Loaded(version, model.model_digest, model.feature_set, model.partition)
-        if self._fits(model):
-            await self._trial(worker, model)
-            scorer = await asyncio.to_thread(predictor.Predictor.load, model.bundle, model.model_digest)
-            loaded = replace(loaded, scorer=scorer)
-        else:
-            lane = await self._lane(model)
-            lane.on_end = worker.wake.set
-            loaded = replace(loaded, remote=lane)
-        worker.loaded[version] = loaded
-        self._swapped()
-
-    def _fits(self, model: Model) -> bool:
-        return model.pins is None or model.pins == predictor.pins()
-
-    async def _lane(self, model: Model) -> Lane:
-        if model.bento_tag is None:
-            raise ArtefactError(f"model {model.version} has other serving pins than this node and no bento; package it again")
-        return await Lane.start(self._settings.home, model.bento_tag, model.bundle, model.model_digest, seconds=TRIAL_SECONDS)
-
-    def _drop(self, worker: _Worker, served: Served) -> None:
-        kept = {model.version for model in (served.champion, served.previous) if model is not None}
-        for version in worker.loaded.keys() - kept:
-            asyncio.get_running_loop().call_later(5.0, _end, worker.loaded.pop(version))  # requests in hand may still use it
+        return worker.models.get(version)
 
     # telling
 
@@ -336,16 +287,3 @@ def _model(desired: Desired, version: int) -> Model:
     if model is None:
         raise ArtefactError(f"{desired.use_case.name} has no model version {version} on record; roll back, or train again")
     return model
-
-
-def _failed(task: asyncio.Task[None]) -> bool:
-    return task.done() and not task.cancelled() and task.exception() is not None
-
-
-def _alive(model: Loaded) -> bool:
-    return model.remote is None or model.remote.alive
-
-
-def _end(model: Loaded) -> None:
-    if model.remote is not None:
-        model.remote.close()
