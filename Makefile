@@ -1,6 +1,6 @@
 # One vocabulary for people, hooks and CI; `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help install dev run stop test check bench docs lock
+.PHONY: help install dev run stop test test-slow check bench docs lock
 SHELL := /bin/sh
 unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME
 
@@ -8,6 +8,8 @@ BIN := .venv/bin
 FITS = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
 	"$$p" -c '$(FITS)' 2>/dev/null && echo "$$p" && exit; done; echo python3)
+# Two at a time; a file's tests share what they have set up.
+BESIDE = -n 2 --dist loadfile --no-loadscope-reorder
 FLAGS = $(if $(filter-out 0,$(ONCE)),--once) $(if $(USE_CASE),--use-case $(USE_CASE)) $(if $(DAYS),--days $(DAYS))
 
 help: ## list these targets
@@ -26,8 +28,11 @@ run: install ## start everything, run the newest day, answer a request (ONCE=1, 
 stop: ## stop what `make run` has started in this home folder
 	@exec $(BIN)/evergreen stop
 
-test: dev ## run all tests
-	@$(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+test: dev ## run the tests, all but those that `make test-slow` runs
+	@$(BIN)/python -m pytest tests -m "not slow" $(BESIDE) $(ARGS)
+
+test-slow: dev ## run the long tests: simulations, real data sets, long histories, kills in the middle
+	@$(BIN)/python -m pytest tests -m slow $(BESIDE) $(ARGS)
 
 check: dev ## ruff, mypy strict, the import rule, the DAG policy, and whether generated docs are current
 	@$(BIN)/ruff check .

@@ -80,6 +80,7 @@ def test_a_form_run_without_a_key_takes_the_newest_and_nothing_doubles(installat
     assert installation.live_state("visits") == before
 
 
+@pytest.mark.slow
 def test_a_ten_day_backfill_backwards_and_at_once_on_an_empty_use_case_ends_green(installation: Installation) -> None:
     """Every day needs the days before it, which run beside it or later: the waits must bring all of them to an end."""
     keys = first_keys(installation, "fresh", 10)
@@ -130,6 +131,7 @@ def test_a_wait_for_what_nobody_brings_fails_at_once_and_names_the_command(insta
     assert not alerts.exists() or last not in alerts.read_text(), "a backfill alerts nobody"
 
 
+@pytest.mark.slow
 def test_killing_each_airflow_process_in_the_middle_of_a_run_ends_it_all_the_same(installation: Installation) -> None:
     """Fault 9: one after the other while a run of the chain is under way, then all at once during the next."""
     each, together = first_keys(installation, "fresh", 12)[-2:]

@@ -106,6 +106,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
     made.end()
 
 
+@pytest.mark.slow
 def test_a_backfill_twice_gives_equal_digests_and_touches_nothing_live(night: Night) -> None:
     assert night.process.wait(timeout=420) == 0, night.said
     newest = night.key(1)
