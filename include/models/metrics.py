@@ -14,7 +14,7 @@ Numbers = NDArray[np.float64]
 Entities: TypeAlias = "pa.ChunkedArray | pa.Array | NDArray[np.generic]"
 MIN_ENTITIES = 20  # of fewer the interval's normal form says too little
 # Of few rows ten bins hold more chance than error: a model whose true error is the limit + .05
-# would pass every ninth time at 500 rows of each class (tests/include/test_statistics.py).
+# would pass every ninth time at 500 rows of each class (tests/models/test_metrics.py).
 ROWS_PER_BIN, FEWEST_BINS, MOST_BINS = 200, 5, 10
 DRAWS = 1000
 BLOCK = 4_000_000

@@ -22,7 +22,7 @@ from typing import Any
 
 from include.clock import utc_now
 from include.config.settings import ROOT
-from tests.ports import free_ports
+from tests.builders.ports import free_ports
 
 LIMIT_TASK, LIMIT_HOP = 1.0, 1.5
 TIMEOUT = 900.0

@@ -17,7 +17,7 @@ from include.deployment import deploy_model
 from include.errors import Conflict, Unavailable
 from include.orchestration import tasks
 from include.orchestration.airflow_api import ADMIN, password_file
-from tests.serving import NAME, Desk, free_port
+from tests.builders.serving import NAME, Desk, free_port
 
 SECOND = "2026-03-02"
 URI = f"evergreen://{NAME}/candidate"

@@ -13,7 +13,7 @@ import pytest
 
 from include.config.settings import settings
 from include.orchestration import tasks, triggers
-from tests.judging import NAME, Bench, new_bench
+from tests.builders.judging import NAME, Bench, new_bench
 
 FIRST, SECOND = "2026-01-30", "2026-02-09"
 

@@ -21,7 +21,7 @@ from include.config.use_case_file import find
 from include.orchestration.airflow_api import AirflowApi, Run
 from include.pipeline.flow import STAGES
 from include.records.records import Records
-from tests.ports import free_ports
+from tests.builders.ports import free_ports
 
 DAYS = 26
 ENTITIES = 40

@@ -20,9 +20,9 @@ import pytest
 
 from include.clock import utc_now
 from include.config.settings import Settings
+from tests.builders.installation import small_repayment
+from tests.builders.ports import free_ports
 from tests.e2e.conftest import EVERY_DAG, Installation
-from tests.installation import small_repayment
-from tests.ports import free_ports
 
 pytestmark = pytest.mark.e2e
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.builders.scanning import TOKEN, Scanner, databases, secrets_of, values
 from tests.e2e.conftest import Installation, session_of
-from tests.scanning import TOKEN, Scanner, databases, secrets_of, values
 
 pytestmark = pytest.mark.e2e
 KINDS = {"airflow_fernet", "airflow_jwt", "airflow_session", "airflow_passwords.json admin", "node_token"}

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from include.errors import EvergreenError, RestatementRefused, SourceError
-from tests.intake import COLUMNS, GOOD, HEAD, Intake
+from tests.builders.intake import COLUMNS, GOOD, HEAD, Intake
 
 KEY, NEXT = "2026-01-01", "2026-01-02"
 LINE = "3,1,2026-01-02T10:00:00Z,2026-01-02T10:00:00Z,30,1\n"

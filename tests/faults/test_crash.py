@@ -14,8 +14,8 @@ from include.config.settings import Settings
 from include.errors import Busy
 from include.pipeline import runner
 from include.records.records import Records
+from tests.builders.installation import DATA_STAGES, Installation, small_repayment
 from tests.faults import kill
-from tests.installation import DATA_STAGES, Installation, small_repayment
 
 KEY = "2026-01-03"
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from include.training import splits
-from tests.installation import Installation
+from tests.builders.installation import Installation
 
 FIRST, WEEKS, EACH = datetime(2026, 1, 5, tzinfo=UTC), 12, 80
 KEY = "2026-03-23"

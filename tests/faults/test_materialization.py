@@ -13,8 +13,8 @@ import pytest
 from include.config.settings import Settings
 from include.features.online_store import OnlineReader, rows_digest
 from include.pipeline import runner
+from tests.builders.shop import DAY, HOUR, T0, Shop
 from tests.faults import kill
-from tests.shop import DAY, HOUR, T0, Shop
 
 CUSTOMERS, ROUNDS = 1100, 20
 PRELOAD = [

@@ -18,14 +18,14 @@ from include.errors import ArtefactError
 from include.models import bundle, mlflow_registry, predictor
 from include.models.predictor import Predictor
 from include.records.records import Records
+from tests.builders.judging import NAME, Bench, new_bench
 from tests.faults import kill
-from tests.judging import NAME, Bench, new_bench
 
 KEY, NEXT = "2026-02-04", "2026-02-06"
 PRELOAD = [
     "include.training.train_model",
     "include.evaluation.evaluate_model",
-    "tests.judging",
+    "tests.builders.judging",
     "mlflow.lightgbm",
     "feast",
     "sklearn.linear_model",
@@ -182,7 +182,7 @@ child = os.fork()
 if child == 0:
     signal.alarm(240)
     from pathlib import Path
-    from tests.judging import Bench
+    from tests.builders.judging import Bench
     from include.models.predictor import Predictor
     bench = Bench(Path(sys.argv[1]))
     bench.run("train_model", "2026-02-05")

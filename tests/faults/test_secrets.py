@@ -16,8 +16,8 @@ from pydantic import SecretStr
 
 from include.config.settings import ROOT, Settings
 from include.installation.services import SERVICES, children
-from tests.installation import Installation, small_repayment
-from tests.scanning import Scanner
+from tests.builders.installation import Installation, small_repayment
+from tests.builders.scanning import Scanner
 
 PASSWORD = "s3cr3t-Wort-9431"
 TOKEN = "t0ken-Wort-7712"

@@ -20,7 +20,7 @@ from include.config.settings import ROOT, Settings
 from include.packaging import package_model
 from include.pipeline import runner
 from include.predictions.log import closed_segments, read
-from tests.serving import FIRST, NAME, NOW, ROW, Desk, Node, until
+from tests.builders.serving import FIRST, NAME, NOW, ROW, Desk, Node, until
 
 SECOND = "2026-03-02"
 

@@ -12,7 +12,7 @@ import pytest
 from include import clock
 from include.lake import tables
 from include.pipeline import runner
-from tests.installation import DATA_STAGES, Installation, small_repayment
+from tests.builders.installation import DATA_STAGES, Installation, small_repayment
 
 KEY = "2026-01-02"
 

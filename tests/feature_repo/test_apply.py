@@ -16,7 +16,7 @@ from include.config.settings import ROOT
 from include.errors import Conflict
 from include.features.feast_registry import apply_registry, is_applied, service_name, store
 from include.features.online_store import OnlineReader
-from tests.shop import DAY, T0, Shop
+from tests.builders.shop import DAY, T0, Shop
 
 BY_HAND = """
 from datetime import timedelta

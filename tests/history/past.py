@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from include.pipeline import runner
-from tests.installation import DATA_STAGES, TO_JUDGEMENT, Installation, small_repayment
-from tests.ports import free_port
-from tests.serving import Node
+from tests.builders.installation import DATA_STAGES, TO_JUDGEMENT, Installation, small_repayment
+from tests.builders.ports import free_port
+from tests.builders.serving import Node
 
 FIRST = date(2026, 1, 1)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests import stored
-from tests.installation import DATA_STAGES
-from tests.intake import GOOD, HEAD, Intake
+from tests.builders import stored
+from tests.builders.installation import DATA_STAGES
+from tests.builders.intake import GOOD, HEAD, Intake
 
 DAYS = ["2026-01-01", "2026-01-02", "2026-01-03"]
 EDGES = {1: "01T23:59:59.999999Z", 2: "02T00:00:00Z", 3: "02T00:00:00.000001Z"}

@@ -8,8 +8,8 @@ import pytest
 
 from include.errors import ConfigError, RestatementRefused
 from include.pipeline import status
-from tests.installation import DATA_STAGES, Installation, small_repayment
-from tests.intake import GOOD, HEAD, Intake
+from tests.builders.installation import DATA_STAGES, Installation, small_repayment
+from tests.builders.intake import GOOD, HEAD, Intake
 
 FIRST, LAST = "2026-01-01", "2026-01-30"
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from include.pipeline.runner import STAGES
+from tests.builders.installation import Installation
+from tests.builders.ports import free_port
+from tests.builders.serving import Node, until
 from tests.e2e.conftest import DAYS, YAML, write_data
-from tests.installation import Installation
-from tests.ports import free_port
-from tests.serving import Node, until
 
 LAST = date(2026, 3, 26)
 NIGHTS = ("2026-03-25", "2026-03-26")

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from include.pipeline.runner import STAGES
-from tests.installation import DATA_STAGES, Installation
-from tests.ports import free_port
-from tests.serving import Node, until
+from tests.builders.installation import DATA_STAGES, Installation
+from tests.builders.ports import free_port
+from tests.builders.serving import Node, until
 
 YAML = """
 name: loans

@@ -10,10 +10,10 @@ import pytest
 
 from include.models import mlflow_registry
 from include.pipeline.runner import STAGES
+from tests.builders.installation import TO_JUDGEMENT, Installation
+from tests.builders.ports import free_port
+from tests.builders.serving import Node, until
 from tests.e2e.conftest import YAML, write_data
-from tests.installation import TO_JUDGEMENT, Installation
-from tests.ports import free_port
-from tests.serving import Node, until
 
 KEY = "2026-03-26"
 HISTORY = ("2026-03-01", "2026-03-25")

@@ -11,9 +11,9 @@ import pytest
 
 from include.pipeline import status
 from include.pipeline.runner import STAGES
+from tests.builders.installation import DATA_STAGES, Installation
+from tests.builders.ports import free_port
 from tests.history.past import again, cpu, digests
-from tests.installation import DATA_STAGES, Installation
-from tests.ports import free_port
 
 FOLDER = Path(__file__).parent / "recorded"
 HOME = "/srv/evergreen"  # where it was recorded: models are kept under absolute paths

@@ -17,10 +17,10 @@ from include.config.settings import Settings
 from include.errors import ConfigError
 from include.onboarding import draft as drafting
 from include.pipeline.runner import STAGES
-from tests import stored
-from tests.installation import Installation
-from tests.ports import free_port
-from tests.serving import Node, until
+from tests.builders import stored
+from tests.builders.installation import Installation
+from tests.builders.ports import free_port
+from tests.builders.serving import Node, until
 
 DATA = Settings().data_dir / "sba_loans"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"the loans are not in {DATA}; set EVERGREEN_DATA_DIR")

@@ -1,0 +1,277 @@
+"""A small installation that serves: bundles, judged partitions, online rows and a real node, without the stages before."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from include.clock import utc_now
+from include.config.settings import ROOT, Settings
+from include.config.use_case_file import find
+from include.deployment import deploy_model
+from include.features import online_store
+from include.lake.tables import Lake
+from include.models import bundle, encoding, predictor
+from include.pipeline.stage import Outcome, Work
+from include.point_in_time import partitions
+from include.records.records import AuditEntry, Model, Opponent, Records, StageResult
+from tests.builders.ports import free_port
+
+NAME = "loans"
+FEATURE_SET = "a1b2c3d4e5"
+NOW = datetime(2026, 3, 10, tzinfo=UTC)
+FIRST = "2026-03-01"
+YAML = """name: {name}
+title: Small loans
+history: {{first: 2026-01-01, last: {last}}}
+entity: {{name: account, key: account_id}}
+sources:
+  events:
+    path: events/*.csv
+    key: [account_id, event_timestamp]
+    columns: {{account_id: {{type: int64}}, income: {{type: float64}}, jobs: {{type: int64}}, region: {{type: string}},
+               new: {{type: bool}}, label: {{type: int64}}, label_timestamp: {{type: timestamp}}}}
+label: {{source: events, column: label, delay: 30d}}
+features:
+  facts: {{grain: event, source: events, columns: {{income: float64, jobs: int64, region: string, new: bool}}}}
+fallback: {{unknown: {unknown}, stale: {stale}}}
+decision: {{threshold: 0.5}}
+"""
+ROW = {"income": 1200.5, "jobs": 2, "region": "north", "new": True}
+
+
+@lru_cache(maxsize=32)
+def bundle_files(seed: int) -> dict[str, bytes]:
+    """Return the files of a small real model; another seed is another model."""
+    import lightgbm
+    import numpy as np
+
+    generator = np.random.default_rng(seed)
+    matrix = generator.normal(size=(400, 4))
+    matrix[:, 2] = generator.integers(0, 3, 400)
+    labels = (matrix[:, 0] + 0.5 * matrix[:, 1] + generator.normal(size=400) > 0).astype(int)
+    dataset = lightgbm.Dataset(matrix, labels, categorical_feature=[2])
+    parameters = {"objective": "binary", "num_leaves": 7, "num_threads": 1, "seed": seed, "verbosity": -1}
+    booster = lightgbm.train(parameters, dataset, num_boost_round=10)
+    region = encoding.Feature("region", "string", {"north": 0, "south": 1}, missing=2, unknown=3)
+    plain = [encoding.Feature("income", "float64"), encoding.Feature("jobs", "int64")]
+    features = (*plain, region, encoding.Feature("new", "bool"))
+    schema = encoding.Schema(NAME, FEATURE_SET, features, 1.0, 0.0, 0.5, "")
+    rows: list[dict[str, Any]] = [ROW, {**ROW, "region": "unseen"}, dict.fromkeys(ROW), {**ROW, "income": -2.0}]
+    raw = booster.predict(encoding.encode(rows, schema), raw_score=True)
+    scores = predictor.calibrated(np.asarray(raw), 1.0, 0.0)
+    golden = json.dumps({"rows": rows, "scores": scores.tolist()}).encode()
+    schema = replace(schema, golden="sha256:" + hashlib.sha256(golden).hexdigest())
+    return {"model.txt": booster.model_to_string().encode(), "schema.json": schema.to_json().encode(), "golden.json": golden}
+
+
+@dataclass
+class Answer:
+    """One answer of a node."""
+
+    status: int
+    body: Any
+    headers: dict[str, str]
+
+
+class Desk:
+    """An installation with what the stages before packaging would have left."""
+
+    def __init__(self, home: Path, *, unknown: str = "refuse", stale: str = "refuse", last: str = "2026-03-31") -> None:
+        self.usecases = home / "usecases"
+        self.usecases.mkdir(parents=True)
+        self.write_use_case(unknown=unknown, stale=stale, last=last)
+        self.settings = Settings(home=home, usecases=str(self.usecases), node_port=free_port())
+        self.records = Records.open(self.settings.records_address)
+        self.records.migrate()
+
+    def write_use_case(self, *, unknown: str = "refuse", stale: str = "refuse", last: str = "2026-03-31") -> None:
+        """Write the use case's file."""
+        (self.usecases / f"{NAME}.yaml").write_text(YAML.format(name=NAME, unknown=unknown, stale=stale, last=last))
+
+    def train(self, version: int, key: str = FIRST, *, seed: int | None = None, **changes: Any) -> Model:
+        """Write a bundle and record its model, as training would."""
+        folder = self.settings.home / "models" / str(version)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in bundle_files(version if seed is None else seed).items():
+            (folder / name).write_bytes(content)
+        model = Model(
+            use_case=NAME, version=version, model_digest=bundle.bundle_digest(folder), partition=key,
+            as_of=datetime.fromisoformat(key).replace(tzinfo=UTC) + timedelta(days=1), mode="live", feature_set=FEATURE_SET,
+            bundle=str(folder), pins=predictor.pins(), generation=self.records.route(NAME).generation,
+        )  # fmt: skip
+        return self.records.add_model(replace(model, **changes))
+
+    def judge(self, model: Model, verdict: str = "pass", *, again: bool = False) -> None:
+        """Record a verdict on a model against the champion of now, as evaluation would."""
+        route = self.records.route(NAME)
+        at = utc_now()
+        opponent = Opponent(NAME, model.model_digest, "live", route.champion, route.generation, model.partition, at)
+        self.records.record_opponent(opponent, again=again)
+        outputs = {"verdict": verdict, "reasons": [] if verdict == "pass" else ["AUC too low"], "version": model.version}
+        self.record("evaluate_model", model.partition, outputs, digest=f"{model.model_digest}/{verdict}")
+
+    def package(self, model: Model) -> None:
+        """Record that a model is packaged, without a Bento."""
+        self.record("package_model", model.partition, {"bento_tag": "none:none"}, digest=model.model_digest)
+
+    def record(self, stage: str, key: str, outputs: dict[str, Any], *, digest: str, state: str = "done") -> None:
+        """Record a result of a stage."""
+        at = utc_now()
+        result = StageResult(NAME, key, stage, state, digest, "", outputs, [], "", "live", at, at, 0.0, "none")
+        with self.records.claim(NAME, stage, key, owner="test", attempt=1, ttl=30) as lease:
+            self.records.commit(lease, result)
+
+    def ask(self, key: str, mode: Any = "live", target: Any = "deployed") -> None:
+        """Record that a partition is wanted."""
+        self.records.raise_partition(NAME, key, mode=mode, target=target, actor="test", at=utc_now())
+
+    def candidate(self, version: int, key: str = FIRST, **changes: Any) -> Model:
+        """Record a trained, judged and packaged model of a live partition."""
+        self.ask(key)
+        model = self.train(version, key, **changes)
+        self.judge(model)
+        self.package(model)
+        return model
+
+    @contextmanager
+    def work(self, stage: str, key: str = FIRST, **options: Any) -> Iterator[Work]:
+        """Open a stage's work on a partition, as the runner does."""
+        case = find(NAME, self.settings.usecase_dirs)
+        row = self.records.partition(NAME, key)
+        assert row is not None
+        with self.records.claim(NAME, stage, key, owner="test", attempt=1, ttl=30) as lease:
+            yield Work(
+                settings=self.settings, use_case=case, period=partitions.period(case, key), lake=Lake(self.settings.lake_root),
+                records=self.records, lease=lease, mode=row.mode, target=row.target, actor="test", started=utc_now(),
+                options=options,
+            )  # fmt: skip
+
+    def deploy(self, key: str = FIRST, **options: Any) -> Outcome:
+        """Release a partition's candidate and record that; the registry is left out."""
+        with self.work("deploy_model", key, **options) as work:
+            outcome = deploy_model.compute(work)
+        self.record("deploy_model", key, outcome.outputs, digest=outcome.digest, state=outcome.state)
+        return outcome
+
+    def record_route(self, **changes: int | None) -> int:
+        """Write the routing row, as whoever decides does; return its generation."""
+        entry = AuditEntry("test", NAME, "route", "test", {}, utc_now())
+        return self.records.change_route(NAME, set=changes, entry=entry).generation
+
+    def publish(self, rows: dict[int, tuple[datetime, dict[str, Any]]], *, ttl: timedelta = timedelta(days=35)) -> None:
+        """Put feature rows online."""
+        what = online_store.OnlineSet(FEATURE_SET, tuple(ROW), "2026-03-09", ttl, NOW, inputs="", digest="")
+        packed = [
+            online_store.pack(entity, round(at.timestamp() * 1e6), [row[name] for name in ROW])
+            for entity, (at, row) in rows.items()
+        ]
+        online_store.publish(self.settings.home / "online" / f"{NAME}.db", what, packed)
+
+    @contextmanager
+    def node(self, setup: str = "") -> Iterator[Node]:
+        """Run a real serving node; `setup` is Python that runs in it first."""
+        node = Node(self.settings, setup)
+        try:
+            node.start()
+            yield node
+        finally:
+            node.stop()
+
+
+class Node:
+    """A serving node in a process of its own."""
+
+    def __init__(self, settings: Settings, setup: str = "") -> None:
+        self.settings = settings
+        self.url = settings.node_url
+        self._setup = setup
+        self.process: subprocess.Popen[bytes] | None = None
+        self.client = httpx.Client(base_url=self.url, timeout=10)
+
+    def start(self, *, healthy: bool = True) -> None:
+        """Start it and wait until it answers (and, if `healthy`, has read the records)."""
+        environment = {
+            **os.environ,
+            "EVERGREEN_HOME": str(self.settings.home),
+            "EVERGREEN_USECASES": self.settings.usecases,
+            "EVERGREEN_NODE_PORT": str(self.settings.node_port),
+        }
+        code = "import logging; logging.basicConfig(level='INFO'); from include.config.settings import settings; "
+        code += f"from include.serving.node import serve\n{self._setup}\nserve(settings())"
+        self.log = self.settings.home / "node.log"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=ROOT, stdout=log, stderr=log)
+        wanted = ("ok",) if healthy else ("ok", "starting", "degraded")
+        until(lambda: self.get("/health").body["status"] in wanted, what=f"node on {self.url}", seconds=60)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """End it and return its exit code."""
+        self.client.close()
+        self.client = httpx.Client(base_url=self.url, timeout=10)
+        if self.process is None:
+            return 0
+        self.process.send_signal(number)
+        try:
+            code = self.process.wait(timeout=15)
+        finally:
+            self.process.kill()
+            self.process = None
+        return code
+
+    def get(self, path: str, **options: Any) -> Answer:
+        """Ask by GET."""
+        return self._answer("GET", path, **options)
+
+    def post(self, path: str, **options: Any) -> Answer:
+        """Ask by POST."""
+        return self._answer("POST", path, **options)
+
+    def predict(self, **body: Any) -> Answer:
+        """Ask for a prediction."""
+        return self.post(f"/v1/{NAME}/predict", json=body)
+
+    def serves(self, version: int | None) -> None:
+        """Wait until a model version answers."""
+        until(lambda: self.health.get("model_version") == version, what=f"model {version}")
+
+    @property
+    def health(self) -> dict[str, Any]:
+        """What the node says of the use case."""
+        found: dict[str, Any] = self.get("/health").body["use_cases"].get(NAME, {})
+        return found
+
+    @property
+    def token(self) -> dict[str, str]:
+        """The header that changes state."""
+        return {"authorization": f"Bearer {self.settings.node_secret.get_secret_value()}"}
+
+    def _answer(self, method: str, path: str, **options: Any) -> Answer:
+        try:
+            response = self.client.request(method, path, **options)
+        except httpx.TransportError as error:
+            return Answer(0, {"status": repr(error)}, {})
+        is_json = response.headers.get("content-type", "").startswith("application/json")
+        return Answer(response.status_code, response.json() if is_json else response.text, dict(response.headers))
+
+
+def until(there: Callable[[], bool], *, what: str, seconds: float = 20.0) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < deadline, f"{what} did not come about in {seconds:g} s"
+        time.sleep(0.05)

@@ -1,0 +1,275 @@
+"""Releases against a real node: compare-and-set, last good, holds, what is skipped and why."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from include.deployment import deploy_model
+from include.deployment.rollout import readiness
+from include.errors import ArtefactError, Conflict, MissingPartition, Unavailable
+from include.predictions.log import PredictionLog
+from include.records.records import Observed, Route
+from include.serving.app import App
+from include.serving.reconciler import Reconciler
+from tests.builders.serving import FIRST, NAME, Desk, until
+
+SECOND, THIRD, FOURTH = "2026-03-02", "2026-03-03", "2026-03-04"
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+class Follower:
+    """The node's reconciler and application in a thread, without its socket: quick to start for every test."""
+
+    def __init__(self, desk: Desk) -> None:
+        async def refuse(*_: str) -> dict[str, str]:
+            raise Conflict("nobody asks this node")
+
+        self._desk = desk
+        self._stop = threading.Event()
+        home = desk.settings.home
+        self._app = App(token="x", lines=lambda name: PredictionLog(home, name), rollback=refuse, reload=refuse)
+        self.thread = threading.Thread(target=lambda: asyncio.run(self._follow()))
+
+    async def _follow(self) -> None:
+        reconciler = Reconciler(self._desk.settings, self._app, node="follower")
+        task = asyncio.create_task(reconciler.run())
+        await asyncio.to_thread(self._stop.wait)
+        task.cancel()
+        await reconciler.close()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self.thread.join()
+
+    @property
+    def version(self) -> int | None:
+        served = self._app.state.get(NAME)
+        return served.champion.version if served and served.champion else None
+
+    def serves(self, version: int) -> None:
+        until(lambda: self.version == version, what=f"model {version}")
+
+
+@pytest.fixture
+def node(desk: Desk) -> Iterator[Follower]:
+    follower = Follower(desk)
+    follower.thread.start()
+    yield follower
+    follower.stop()
+
+
+def roll_back(desk: Desk, reason: str = "bad") -> Route:
+    return deploy_model.rollback(desk.settings, NAME, "person", reason, mirrored=False)
+
+
+def test_releases_follow_one_another_and_a_rerun_changes_nothing(desk: Desk, node: Follower) -> None:
+    desk.candidate(1)
+    first = desk.deploy()
+    assert (first.state, first.outputs["champion"]) == ("done", 1)
+    node.serves(1)
+    desk.candidate(2, SECOND)
+    assert desk.deploy(SECOND).outputs["champion"] == 2
+    route = desk.records.route(NAME)
+    assert (route.champion, route.previous, route.challenger, route.watermark) == (2, 1, None, SECOND)
+    again = desk.deploy(SECOND)
+    assert (again.state, again.digest) == ("done", desk.deploy(SECOND).digest)
+    older = desk.deploy(FIRST)
+    assert (older.state, older.reason) == ("done", "it was released, and model 2 has replaced it since")
+    assert desk.records.route(NAME) == route
+    assert {model.version: model.state for model in desk.records.models(NAME)} == {1: "released", 2: "released"}
+    actions = [entry.action for entry in desk.records.entries(NAME) if entry.action.startswith("release.")]
+    assert actions == ["release.requested", "release.promoted"] * 2
+    assert desk.records.verify() is None
+
+
+def test_the_three_steps_of_a_dag(desk: Desk, node: Follower) -> None:
+    desk.candidate(1)
+    asked = desk.deploy(phase="request")
+    assert (asked.state, asked.outputs["error"]) == ("failed", "Unavailable")  # waiting, for status and heal
+    assert desk.records.route(NAME).challenger == 1
+    with desk.work("deploy_model") as work:
+        assert deploy_model._wait(lambda: deploy_model.observed(work).state == "ready", 20)
+    assert node.version is None
+    assert desk.deploy(phase="finish").state == "done"
+    node.serves(1)
+
+
+@pytest.mark.parametrize(
+    ("mode", "target", "verdict", "reason"),
+    [
+        ("backfill", "judged", "pass", "backfill"),
+        ("live", "judged", "pass", "target judged"),
+        ("live", "deployed", "fail", "the verdict is fail: AUC too low"),
+        ("live", "deployed", "hold", "the verdict is hold"),
+    ],
+)
+def test_what_is_not_released_says_why(desk: Desk, mode: str, target: str, verdict: str, reason: str) -> None:
+    desk.ask(FIRST, mode, target)
+    model = desk.train(1)
+    desk.judge(model, verdict)
+    outcome = desk.deploy()
+    assert outcome.state == "skipped"
+    assert reason in outcome.reason
+    assert desk.records.route(NAME).generation == 0
+
+
+def test_without_a_verdict_nothing_can_be_released(desk: Desk) -> None:
+    desk.ask(FIRST)
+    with desk.work("deploy_model") as work, pytest.raises(MissingPartition, match="evergreen run evaluate_model"):
+        deploy_model.reads(work)
+
+
+def test_without_a_node_nothing_is_released(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody waits for the answer of a node that is not there, and what is missing is said before the wait."""
+    desk.candidate(1)
+    monkeypatch.setattr(deploy_model, "NODE_SECONDS", 0.3)
+    started = time.monotonic()
+    with pytest.raises(Unavailable, match="evergreen serve"):
+        desk.deploy()
+    assert time.monotonic() - started < 60
+    assert "no serving node follows this use case; start one with `evergreen serve`; waiting" in caplog.text
+    assert desk.records.route(NAME).champion is None
+
+
+def test_an_older_partition_never_replaces_a_newer_one(desk: Desk, node: Follower) -> None:
+    desk.candidate(2, SECOND)
+    desk.deploy(SECOND)
+    roll = desk.candidate(1, FIRST)
+    desk.judge(roll, again=True)
+    outcome = desk.deploy(FIRST)
+    assert outcome.state == "skipped"
+    assert "older partition" in outcome.reason
+
+
+def test_a_candidate_judged_against_another_champion_is_judged_again(desk: Desk, node: Follower) -> None:
+    late = desk.candidate(2, SECOND)  # judged while nobody served
+    desk.candidate(1)
+    desk.deploy()
+    with pytest.raises(Conflict, match="judge it again"):
+        desk.deploy(SECOND)
+    desk.judge(late, again=True)
+    assert desk.deploy(SECOND).outputs["champion"] == 2
+
+
+def test_a_candidate_that_equals_the_champion_has_nothing_to_release(desk: Desk, node: Follower) -> None:
+    desk.candidate(1)
+    desk.deploy()
+    desk.candidate(2, SECOND, seed=1)
+    outcome = desk.deploy(SECOND)
+    assert (outcome.state, outcome.outputs["champion"]) == ("done", 1)
+    assert "equals the champion" in outcome.reason
+
+
+def test_rollback_goes_to_the_last_good_model(desk: Desk, node: Follower) -> None:
+    desk.candidate(1, FIRST)
+    desk.deploy(FIRST)
+    for version, key in ((2, SECOND), (3, THIRD)):  # two bad releases in a row
+        desk.candidate(version, key)
+        desk.deploy(key)
+        node.serves(version)
+        route = roll_back(desk)
+        assert (route.champion, route.challenger, route.watermark) == (1, None, key)
+        node.serves(1)
+        assert desk.deploy(key).state == "held"
+    desk.candidate(4, FOURTH)
+    desk.deploy(FOURTH)
+    route = desk.records.route(NAME)
+    assert (route.champion, route.previous) == (4, 1)
+    assert len(route.held) == 2
+    assert roll_back(desk).champion == 1
+
+
+def test_only_a_person_lifts_a_hold(desk: Desk, node: Follower) -> None:
+    desk.candidate(1)
+    desk.deploy()
+    bad = desk.candidate(2, SECOND)
+    desk.deploy(SECOND)
+    roll_back(desk)
+    twin = desk.candidate(3, THIRD, seed=2)
+    assert desk.deploy(THIRD).state == "held"  # the hold is on the digest, not on the version
+    deploy_model.release_hold(desk.settings, NAME, 2, "person", "it was the data")
+    desk.judge(bad, again=True)
+    desk.judge(twin, again=True)
+    assert desk.deploy(THIRD).outputs["champion"] == 3
+    with pytest.raises(Conflict, match="not held"):
+        deploy_model.release_hold(desk.settings, NAME, 3, "person", "again")
+
+
+def test_a_rollback_wins_over_a_release_on_its_way(desk: Desk, node: Follower) -> None:
+    desk.candidate(1)
+    desk.deploy()
+    desk.candidate(2, SECOND)
+    desk.deploy(SECOND)
+    desk.candidate(3, THIRD)
+    desk.deploy(THIRD, phase="request")
+    roll_back(desk)
+    outcome = desk.deploy(THIRD, phase="finish")
+    assert outcome.state == "held"
+    assert "before the last rollback" in outcome.reason
+    assert desk.records.route(NAME).champion == 1
+
+
+def test_a_damaged_candidate_is_withdrawn_and_the_champion_goes_on(desk: Desk, node: Follower) -> None:
+    desk.candidate(1)
+    desk.deploy()
+    bad = desk.candidate(2, SECOND)
+    (Path(bad.bundle) / "model.txt").write_text("changed")
+    with pytest.raises(ArtefactError, match="digest"):
+        desk.deploy(SECOND)
+    route = desk.records.route(NAME)
+    assert (route.champion, route.challenger) == (1, None)
+    assert [entry.action for entry in desk.records.entries(NAME)][-1] == "release.withdrawn"
+    node.serves(1)
+
+
+def test_of_many_rollbacks_and_promotions_at_once_one_wins_each_generation(desk: Desk, node: Follower) -> None:
+    desk.candidate(1)
+    desk.deploy()
+    desk.candidate(2, SECOND)
+    desk.deploy(SECOND)
+    generation = desk.records.route(NAME).generation
+    outcomes: list[str] = []
+
+    def attempt() -> None:
+        try:
+            deploy_model.rollback(desk.settings, NAME, "person", "bad", expect_generation=generation, mirrored=False)
+            outcomes.append("won")
+        except Conflict:
+            outcomes.append("lost")
+
+    threads = [threading.Thread(target=attempt) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["lost"] * 7 + ["won"]
+    assert desk.records.route(NAME).generation == generation + 1
+    assert desk.records.verify() is None
+
+
+def test_readiness_asks_every_node_that_lives() -> None:
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    route = Route(NAME, challenger=2, generation=5)
+    ready = Observed(NAME, "a", 5, "ready", {"problems": []}, at)
+    assert readiness(route, []).state == "waiting"
+    assert readiness(route, [ready]).state == "ready"
+    late = replace(ready, node="b", generation=4)
+    assert readiness(route, [ready, late]).state == "waiting"
+    assert readiness(route, [ready, replace(late, state="stopped")]).state == "ready"
+    assert readiness(route, [ready, replace(late, at=at - timedelta(minutes=5))]).state == "ready"
+    assert readiness(route, [replace(ready, state="failed")]).state == "failed"
+    assert readiness(replace(route, challenger=None), [ready]).state == "failed"

@@ -1,0 +1,251 @@
+"""One rule for a value: forms that a column declares, what means no value, and times in any of their forms."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pydantic import ValidationError
+
+from include.config.use_case_sources import Column, Source
+from include.errors import ConfigError
+from include.ingestion.values import typed
+from include.lake.sql import connect
+from include.onboarding import check
+from include.validation.contract import judged_query, mixed_zones_query
+from include.validation.expectations import own_told
+from include.validation.quarantine import _guarded
+from tests.builders.intake import COLUMNS, YAML
+
+NONE = None
+
+
+def source(columns: dict[str, Any], **more: Any) -> Source:
+    given: dict[str, Any] = {"path": "rows.csv", "key": ["id"], "event_time": "at", "arrival": "event + 0s"}
+    kinds = {"id": {"type": "int64"}, "at": {"type": "timestamp"}} | columns
+    return Source.model_validate({**given, "columns": kinds, **more})
+
+
+def judged(column: dict[str, Any], texts: list[str | None], **more: Any) -> list[Any]:
+    """Return each text's value in a column, or the rule that it fails."""
+    of = source({"x": column}, **more)
+    rows = pa.table(
+        {
+            "partition": ["p"] * len(texts),
+            "source_file": ["f"] * len(texts),
+            "source_row": list(range(len(texts))),
+            "id": [str(number) for number in range(len(texts))],
+            "at": ["2025-01-01"] * len(texts),
+            "x": pa.array(texts, pa.string()),
+            "arrived_at": pa.array([datetime(2025, 1, 2, tzinfo=UTC)] * len(texts), pa.timestamp("us", "UTC")),
+        }
+    )
+    with connect() as con:
+        con.register("raw", rows)
+        con.execute("CREATE TEMP TABLE __periods AS SELECT 'p' AS partition, TIMESTAMPTZ '2025-02-01' AS __as_of")
+        zones = mixed_zones_query(of, set(rows.column_names), "raw")
+        mixed = con.execute(zones).fetchall() if zones else []
+        query = judged_query(of, set(rows.column_names), "raw", mixed)
+        found = con.execute(f"SELECT x, rule FROM ({query}) ORDER BY source_row").fetchall()
+    return [value if rule is None else rule.removeprefix("x: ") for value, rule in found]
+
+
+@pytest.mark.parametrize(
+    ("column", "texts", "values"),
+    [
+        (
+            {"type": "float64", "decimal": ","},
+            ["1,5", "-0,25", "7", "1.5", "1,2,3", ",5", "2,"],
+            [1.5, -0.25, 7.0, "no", "no", 0.5, 2.0],
+        ),
+        (
+            {"type": "float64", "thousands": ","},
+            ["1,234.5", "1,234,567", "12,34", "1234", "-1,000", "1,0000", ",123"],
+            [1234.5, 1234567.0, "no", 1234.0, -1000.0, "no", "no"],
+        ),
+        (
+            {"type": "float64", "decimal": ",", "thousands": "."},
+            ["1.234,5", "1.234.567", "1,5", "1.5"],
+            [1234.5, 1234567.0, 1.5, "no"],
+        ),
+        (
+            {"type": "float64", "thousands": " "},
+            ["1 234.5", "1\u202f234", "1\u00a0234 567", "1 23"],
+            [1234.5, 1234.0, 1234567.0, "no"],
+        ),
+        ({"type": "int64", "thousands": "'"}, ["1'234", "1\u2019234'567", "-5", "1.0", "1.5"], [1234, 1234567, -5, 1, "no"]),
+        ({"type": "int64"}, ["1.0", "2.", "-3.000", "9223372036854775807", "1,234"], [1, 2, -3, 2**63 - 1, "no"]),
+        ({"type": "float64", "percent": True}, ["5%", "12.5 %", "-3%", "5", "%"], [0.05, 0.125, -0.03, "no", "no"]),
+        ({"type": "float64", "percent": True, "decimal": ","}, ["12,5 %", "12.5 %"], [0.125, "no"]),
+        (
+            {"type": "float64", "unit": "$", "thousands": ","},
+            ["$1,234.50", "-$5", "$-5", "$ 7", "8", "9 $", "\u2212$3", "$", "$1$"],
+            [1234.5, -5.0, -5.0, 7.0, 8.0, 9.0, -3.0, "no", 1.0],
+        ),
+        ({"type": "float64", "unit": "EUR", "decimal": ","}, ["5,00 EUR", "5,00EUR", "EUR 5", "5 USD"], [5.0, 5.0, 5.0, "no"]),
+    ],
+)
+def test_numbers_are_read_in_the_form_that_is_declared_and_in_no_other(
+    column: dict[str, Any], texts: list[str], values: list[Any]
+) -> None:
+    refused = f"not_{column['type']}"
+    assert judged(column, texts) == [refused if value == "no" else value for value in values]
+
+
+def at(*parts: int) -> datetime:
+    return datetime(*parts, tzinfo=UTC)  # type: ignore[arg-type,misc]
+
+
+@pytest.mark.parametrize(
+    ("column", "texts", "values"),
+    [
+        (
+            {"type": "date", "dates": "%d.%m.%Y"},
+            ["31.12.2024", "1.2.2025", "2024-12-31", "31.02.2024"],
+            [date(2024, 12, 31), date(2025, 2, 1), NONE, NONE],
+        ),
+        ({"type": "date", "dates": "%m/%d/%Y"}, ["12/31/2024", "31/12/2024"], [date(2024, 12, 31), NONE]),
+        ({"type": "date", "dates": "%y%m%d"}, ["960728", "250101"], [date(1996, 7, 28), date(2025, 1, 1)]),
+        ({"type": "date", "dates": "%Y%m%d"}, ["20250131", "20250132"], [date(2025, 1, 31), NONE]),
+        ({"type": "date", "dates": "%Y-%m"}, ["2024-05", "2024-13"], [date(2024, 5, 1), NONE]),
+        ({"type": "date", "dates": "%d.%m.%Y %H:%M"}, ["31.12.2024 00:00", "31.12.2024 10:00"], [date(2024, 12, 31), NONE]),
+        ({"type": "timestamp", "dates": "%d.%m.%Y %H:%M"}, ["31.12.2024 10:05"], [at(2024, 12, 31, 10, 5)]),
+        ({"type": "timestamp", "dates": "%Y-%m-%d %H:%M:%S %z"}, ["2025-01-01 10:00:00 +0100"], [at(2025, 1, 1, 9)]),
+        ({"type": "timestamp", "dates": "%Y%m%dT%H%M%SZ"}, ["20250101T100000Z"], [at(2025, 1, 1, 10)]),
+        (
+            {"type": "timestamp", "dates": "unix_seconds"},
+            ["1735689600", "1735689600.25", "x", "99999999999"],
+            [at(2025, 1, 1), at(2025, 1, 1, 0, 0, 0, 250_000), NONE, NONE],
+        ),
+        (
+            {"type": "timestamp", "dates": "unix_milliseconds"},
+            ["1735689600123", "-1"],
+            [at(2025, 1, 1, 0, 0, 0, 123_000), at(1969, 12, 31, 23, 59, 59, 999_000)],
+        ),
+        ({"type": "timestamp", "dates": "unix_nanoseconds"}, ["1735689600123456789"], [at(2025, 1, 1, 0, 0, 0, 123_456)]),
+        ({"type": "date", "dates": "unix_seconds"}, ["1735689600", "1735689601"], [date(2025, 1, 1), NONE]),
+        (
+            {"type": "timestamp"},
+            ["2025-01-01 00:07:00 UTC", "2025-01-01T00:07:00Z", "2025-01-01 00:07 GMT", "2025-01-01 01:07:00+01",
+             "2025-01-01 00:07:00 +0000 UTC", "2025-01-01 00:07:00 CET", "2025-01-01 00:07:00 utc"],
+            [at(2025, 1, 1, 0, 7)] * 5 + [NONE] + [at(2025, 1, 1, 0, 7)],
+        ),
+    ],
+)  # fmt: skip
+def test_times_are_read_in_the_form_that_is_declared(column: dict[str, Any], texts: list[str], values: list[Any]) -> None:
+    assert judged(column, texts) == [f"not_{column['type']}" if value is None else value for value in values]
+
+
+def test_a_declared_form_counts_for_the_sources_own_times_and_its_zone() -> None:
+    column = {"type": "timestamp", "dates": "%d.%m.%Y %H:%M"}
+    texts: list[str | None] = ["26.10.2025 01:30", "26.10.2025 02:30", "30.03.2025 02:30", "01.07.2025 12:00"]
+    found = judged(column, texts, timezone="Europe/Berlin")
+    assert found == [at(2025, 10, 25, 23, 30), "ambiguous_time", "ambiguous_time", at(2025, 7, 1, 10)]
+    assert judged({"type": "timestamp", "dates": "%Y-%m"}, ["2024-02"], date_means="end_of_day") == [
+        at(2024, 2, 29, 23, 59, 59, 999_999)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("zone", "twice", "never", "clear"),
+    [
+        ("Antarctica/Troll", "2024-10-27 01:30:00", "2024-03-31 01:30:00", "2024-10-27 04:00:00"),  # two hours
+        ("Europe/Berlin", "2024-10-27 02:30:00", "2024-03-31 02:30:00", "2024-10-27 03:30:00"),
+        ("Australia/Lord_Howe", "2024-04-07 01:45:00", "2024-10-06 02:15:00", "2024-04-07 02:15:00"),  # half an hour
+    ],
+)
+def test_a_clock_change_of_any_size_is_ambiguous(zone: str, twice: str, never: str, clear: str) -> None:
+    found = judged({"type": "timestamp"}, [twice, never, clear], timezone=zone)
+    assert found[:2] == ["ambiguous_time", "ambiguous_time"]
+    assert isinstance(found[2], datetime)
+
+
+def test_what_means_no_value_is_null_in_every_type_and_texts_are_trimmed() -> None:
+    texts: list[str | None] = ["NA", " NA\t", "", "  ", None, "na", "\u00a0x \n"]
+    assert judged({"type": "string", "null_values": ["NA"]}, texts) == [None, None, None, None, None, "na", "x"]
+    assert judged({"type": "float64"}, ["?", "1", "NA"], null_values=["?"]) == [None, 1.0, "not_float64"]
+    assert judged({"type": "float64", "null_values": []}, ["?"], null_values=["?"]) == ["not_float64"]
+    assert judged({"type": "int64", "null_values": [-999]}, ["-999", "5"]) == [None, 5]
+    assert judged({"type": "date", "null_values": ["9999-12-31"]}, ["9999-12-31"]) == [None]
+    assert judged({"type": "string", "nullable": False}, [" "]) == ["null"]
+
+
+def test_limits_of_whole_numbers_are_exact() -> None:
+    texts: list[str | None] = [str(2**53), str(2**53 + 1), str(2**53 + 2)]
+    assert judged({"type": "int64", "min": 2**53 + 1}, texts) == ["below_min", 2**53 + 1, 2**53 + 2]
+    assert judged({"type": "int64", "max": 2**53}, texts) == [2**53, "above_max", "above_max"]
+    assert judged({"type": "int64", "max": 1.5}, ["1", "2"]) == [1, "above_max"]
+
+
+def test_allowed_values_are_of_the_columns_type() -> None:
+    assert judged({"type": "int64", "values": [1, 2]}, ["1", "2.0", "3"]) == [1, 2, "not_allowed"]
+    assert judged({"type": "float64", "values": ["0.50", 1]}, ["0.5", "1.0", "2"]) == [0.5, 1.0, "not_allowed"]
+    assert judged({"type": "bool", "values": [True]}, ["yes", "no"]) == [True, "not_allowed"]
+    assert judged({"type": "string", "values": [1, "x"]}, ["1", " x", "y", ""]) == ["1", "x", "not_allowed", None]
+    assert judged({"type": "date", "dates": "%d.%m.%Y", "values": ["31.12.2024"]}, ["31.12.2024"]) == [date(2024, 12, 31)]
+
+
+@pytest.mark.parametrize(
+    ("column", "says"),
+    [
+        ({"type": "string", "values": [False, "SE"]}, "quote it, such as 'NO'"),
+        ({"type": "string", "values": [1.10]}, "quote it"),
+        ({"type": "string", "null_values": [None]}, "quote it"),
+        ({"type": "string", "decimal": ","}, "is for columns of type int64 or float64"),
+        ({"type": "int64", "percent": True}, "write type: float64"),
+        ({"type": "float64", "decimal": ",", "thousands": ","}, "cannot group the digits and begin the decimals too"),
+        ({"type": "date", "dates": "%d.%m."}, "names no year"),
+        ({"type": "int64", "dates": "unix_seconds"}, "for columns of type date or timestamp"),
+        ({"type": "float64", "unit": "5"}, "match pattern"),
+    ],
+)
+def test_a_form_that_cannot_be_is_refused_with_a_remedy(column: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        Column.model_validate(column)
+
+
+@pytest.mark.parametrize(
+    ("column", "says"),
+    [
+        ("{type: int64, values: ['1', two]}", r"values: 'two' is no value of type int64"),
+        ("{type: date, dates: '%d.%m.%Q %Y'}", r"dates: '%d.%m.%Q %Y' is no format of dates"),
+        ("{type: string, values: [NO, SE]}", r"values: .*quote it, such as 'NO'"),
+        ("{type: date, dates: '%d.%m.%Y', values: ['31.12.2024']}", ""),
+        ("{type: int64, values: [1, '2.0']}", ""),
+        ("{type: bool, values: [yes]}", ""),
+    ],
+)
+def test_the_check_reads_values_as_the_contract_does(tmp_path: Path, column: str, says: str) -> None:
+    path = tmp_path / "shop.yaml"
+    path.write_text(YAML.format(path="orders.csv", more="", columns=COLUMNS + f"\n      x: {column}"))
+    if says:
+        with pytest.raises(ConfigError, match=says):
+            check.check_file(path)
+    else:
+        assert check.check_file(path).name == "shop"
+
+
+def test_hostile_tokens_and_forms_stay_text() -> None:
+    column = {"type": "string", "null_values": ["'); DROP TABLE raw; --"]}
+    assert judged(column, ["'); DROP TABLE raw; --", "x"]) == [None, "x"]
+    of = source({"x": {"type": "date", "dates": "%Y'||(SELECT 1)||'"}})
+    with connect() as con:
+        con.execute(f"SELECT {typed('NULL::VARCHAR', of.columns['x'], of)}")
+
+
+def test_a_guard_against_formulas_leaves_plain_numbers() -> None:
+    for plain in ("-5", "+49 30 1234567", "-1 000.50", "1e5", "-1e5", "text"):
+        assert _guarded(plain) == plain
+    for formula in ("=1+1", "+1+cmd", "-2+3", "@SUM(1)", "+49(30)", "'x"):
+        assert _guarded(formula) == f"'{formula}"
+
+
+def test_an_expectation_that_raised_is_told_as_such() -> None:
+    config = {"type": "expect_column_mean_to_be_between", "kwargs": {"column": "x"}, "meta": {"source": "orders"}}
+    failed = {"expectation_config": config, "success": False, "exception_info": {"raised_exception": False}}
+    assert own_told(failed).endswith("of orders failed")
+    raised = {"('x', 'y')": {"raised_exception": True, "exception_message": "no column\n x"}}
+    assert own_told({**failed, "exception_info": raised}).endswith("could not be computed (no column x); mend it in the suite")

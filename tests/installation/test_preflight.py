@@ -1,0 +1,84 @@
+"""Every way in which a start is refused names the thing and the remedy."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from include.config.settings import Settings
+from include.errors import ConfigError, Unavailable
+from include.installation import preflight
+from tests.builders.ports import free_port
+
+
+def test_a_python_that_does_not_fit() -> None:
+    preflight.check_python((3, 11))
+    preflight.check_python((3, 13))
+    with pytest.raises(ConfigError, match=r"Python 3\.10.*make install PYTHON="):
+        preflight.check_python((3, 10))
+    with pytest.raises(ConfigError, match=r"3\.14"):
+        preflight.check_python((3, 14))
+
+
+def test_no_space(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"GB are free.*EVERGREEN_HOME"):
+        preflight.check_space(tmp_path, need=10**18)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(ConfigError, match="cannot be written"):
+        preflight.check_home(tmp_path / "var")
+
+
+def test_a_home_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "var").write_text("")
+    with pytest.raises(ConfigError, match="EVERGREEN_HOME"):
+        preflight.check_home(tmp_path / "var")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (json.dumps({"layout": 0, "airflow": "3.3.2"}), "layout 0"),
+        (json.dumps({"layout": preflight.LAYOUT, "airflow": "99.0.0"}), "Airflow 99"),
+        ("{", "cannot be read"),
+    ],
+)
+def test_a_home_of_another_version(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "VERSION").write_text(text)
+    with pytest.raises(ConfigError, match=f"{reason}.*EVERGREEN_HOME"):
+        preflight.check_version(tmp_path)
+
+
+def test_a_home_of_this_version_needs_no_migration(tmp_path: Path) -> None:
+    preflight.check_version(tmp_path)
+    assert not preflight.is_migrated(tmp_path)
+    preflight.stamp_version(tmp_path)
+    assert not preflight.is_migrated(tmp_path), "the database is not there"
+    (tmp_path / "airflow").mkdir()
+    (tmp_path / "airflow" / "airflow.db").touch()
+    assert preflight.is_migrated(tmp_path)
+    preflight.check_version(tmp_path)
+
+
+def test_a_taken_port_names_the_port_its_setting_and_the_remedy(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        settings = Settings(home=tmp_path, airflow_port=free_port(), mlflow_port=port, node_port=free_port())
+        with pytest.raises(Unavailable, match=rf"port {port} for MLflow.*EVERGREEN_MLFLOW_PORT={port + 1}"):
+            preflight.check_ports(settings)
+    preflight.check_ports(settings)
+
+
+def test_two_settings_with_one_port(tmp_path: Path) -> None:
+    port = free_port()
+    with pytest.raises(ConfigError, match=f"EVERGREEN_MLFLOW_PORT and EVERGREEN_AIRFLOW_PORT are both {port}"):
+        preflight.check_ports(Settings(home=tmp_path, airflow_port=port, mlflow_port=port))

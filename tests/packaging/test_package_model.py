@@ -1,0 +1,201 @@
+"""Packaging: exact tags, nothing doubled, complete in itself, and a bundle of other pins in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from include.errors import ArtefactError
+from include.packaging import package_model
+from include.packaging.bento_build import end_users
+from include.pipeline.stage import Outcome
+from include.records.records import Model
+from tests.builders.ports import free_port
+from tests.builders.serving import FIRST, NAME, NOW, ROW, Desk, bundle_files, until
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    made = Desk(tmp_path_factory.mktemp("bento"))
+    made.ask(FIRST)
+    return made
+
+
+@pytest.fixture(scope="module")
+def model(desk: Desk) -> Model:
+    made = desk.train(1, pins="sha256:of another installation")
+    desk.judge(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def packaged(desk: Desk, model: Model) -> Outcome:
+    return package(desk)
+
+
+def package(desk: Desk) -> Outcome:
+    with desk.work("package_model") as work:
+        outcome = package_model.compute(work)
+        assert package_model.effects(work, outcome) in ({}, {"bento_tag": outcome.outputs.get("bento_tag")})
+        return outcome
+
+
+def home(desk: Desk) -> Path:
+    return desk.settings.home / "bento"
+
+
+def bentoml(folder: Path, *words: str) -> str:
+    environment = {**os.environ, "BENTOML_HOME": str(folder), "BENTOML_DO_NOT_TRACK": "True"}
+    environment.pop("PYTHONPATH", None)
+    done = subprocess.run(
+        [sys.executable, "-m", "bentoml", *words], env=environment, cwd=folder, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def test_a_package_is_made_once(desk: Desk, packaged: Outcome) -> None:
+    assert packaged.state == "done"
+    tag = packaged.outputs["bento_tag"]
+    assert [row["tag"] for row in json.loads(bentoml(home(desk), "list", "-o", "json"))] == [tag]
+    assert Path(packaged.outputs["export"]).is_file()
+    before = {path: path.stat().st_mtime_ns for path in home(desk).rglob("*") if path.is_file()}
+    again = package(desk)
+    assert (again.digest, again.outputs) == (packaged.digest, packaged.outputs)
+    assert before == {path: path.stat().st_mtime_ns for path in home(desk).rglob("*") if path.is_file()}
+    assert list((home(desk) / "staging").iterdir()) == []
+
+
+def test_labels_pin_what_it_is(desk: Desk, model: Model, packaged: Outcome) -> None:
+    import yaml
+
+    name, version = packaged.outputs["bento_tag"].split(":")
+    content = yaml.safe_load((home(desk) / "bentos" / name / version / "bento.yaml").read_text())
+    assert content["labels"]["model_digest"] == content["args"]["digest"] == model.model_digest
+    assert content["services"][0]["models"][0]["tag"] == content["labels"]["model_tag"] == packaged.outputs["model_tag"]
+    assert "lightgbm==" in (home(desk) / "bentos" / name / version / "env" / "python" / "requirements.txt").read_text()
+
+
+def test_the_export_runs_alone(tmp_path: Path, packaged: Outcome) -> None:
+    bentoml(tmp_path, "import", packaged.outputs["export"])
+    port = free_port()
+    environment = {**os.environ, "BENTOML_HOME": str(tmp_path), "BENTOML_DO_NOT_TRACK": "True"}
+    environment.pop("PYTHONPATH", None)
+    with (tmp_path / "serve.log").open("wb") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "bentoml", "serve", packaged.outputs["bento_tag"], "--port", str(port), "--host", "127.0.0.1"],
+            env=environment, cwd=tmp_path, stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
+
+    def ready() -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    try:
+        until(ready, what="bentoml serve", seconds=60)
+        golden = json.loads(bundle_files(1)["golden.json"])
+        for row, score in zip(golden["rows"], golden["scores"], strict=True):
+            answer = httpx.post(f"http://127.0.0.1:{port}/predict", json={"features": row})
+            assert answer.json()["score"] == pytest.approx(score, abs=1e-9)
+        wrong = httpx.post(f"http://127.0.0.1:{port}/predict", json={"features": {**ROW, "jobs": "two"}})
+        assert (wrong.status_code, "jobs" in wrong.text) == (400, True)
+    finally:
+        server.kill()
+        end_users(tmp_path)
+        server.wait(timeout=10)
+
+
+@pytest.mark.parametrize(
+    ("mode", "target", "verdict", "reason"),
+    [
+        ("backfill", "judged", "pass", "recorded as backfill"),
+        ("live", "judged", "pass", "has the target judged"),
+        ("live", "deployed", "fail", "AUC too low"),
+        ("live", "deployed", "hold", "the verdict is hold"),
+    ],
+)
+def test_what_is_not_released_is_not_packaged(tmp_path: Path, mode: str, target: str, verdict: str, reason: str) -> None:
+    desk = Desk(tmp_path)
+    desk.ask(FIRST, mode, target)
+    desk.judge(desk.train(1), verdict)
+    outcome = package(desk)
+    assert (outcome.state, reason in outcome.reason) == ("skipped", True)
+    assert not home(desk).exists()
+
+
+def test_a_damaged_bundle_is_not_packaged(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.ask(FIRST)
+    model = desk.train(1)
+    desk.judge(model)
+    (Path(model.bundle) / "model.pkl").write_bytes(b"x")
+    with pytest.raises(ArtefactError, match=r"model\.pkl"):
+        package(desk)
+    (Path(model.bundle) / "model.pkl").unlink()
+    (Path(model.bundle) / "model.txt").write_bytes(b"tree")
+    with pytest.raises(ArtefactError, match="digest"):
+        package(desk)
+
+
+def test_other_pins_are_served_in_a_process_of_their_own(desk: Desk, model: Model, packaged: Outcome) -> None:
+    """The Bento brings its own Predictor; the node asks it over a socket, and its end is noticed and mended."""
+    desk.records.update_model(NAME, 1, bento_tag=packaged.outputs["bento_tag"])
+    desk.package(model)
+    desk.publish({1: (NOW, ROW)})
+    with desk.node() as node:
+        assert desk.deploy().state == "done"
+        node.serves(1)
+        expected = json.loads(bundle_files(1)["golden.json"])["scores"][0]
+        assert node.predict(entity=1).body["score"] == pytest.approx(expected, abs=1e-9)
+        assert node.get(f"/v1/{NAME}/model").body["champion"]["in_process"] is False
+        assert node.predict(features={"income": 1.0}).body["error"]["field"] == "features.jobs"
+        assert node.process is not None
+        (lane,) = psutil.Process(node.process.pid).children()
+        assert str(home(desk)) in " ".join(lane.cmdline())
+        lane.kill()
+        until(lambda: node.predict(entity=1).status == 200, what="a new process")
+        (other,) = psutil.Process(node.process.pid).children()
+        assert other.pid != lane.pid
+        other.suspend()  # it hangs: the deadline answers, not the user's patience
+        started = time.monotonic()
+        assert node.predict(entity=1).status == 503
+        assert time.monotonic() - started < 1
+        other.resume()
+        until(lambda: node.predict(entity=1).status == 200, what="an answer after the pause")
+        node.process.kill()
+        until(lambda: gone(other), what="the end of the node's children")
+
+
+def test_a_damaged_package_is_made_again(desk: Desk, packaged: Outcome) -> None:
+    name, version = packaged.outputs["bento_tag"].split(":")
+    source = home(desk) / "bentos" / name / version / "src" / "service.py"
+    text = source.read_text()
+    source.write_text(text + "\n# changed\n")
+    assert package(desk).digest == packaged.digest
+    assert source.read_text() == text
+    assert len(json.loads(bentoml(home(desk), "list", "-o", "json"))) == 1
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_orphans(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    yield
+    mine = str(tmp_path_factory.getbasetemp())
+    left = [one.info for one in psutil.process_iter(["pid", "cmdline", "environ"]) if mine in str(one.info["environ"])]
+    assert [one["cmdline"] for one in left if one["pid"] != os.getpid()] == []
+
+
+def gone(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True

@@ -1,0 +1,249 @@
+"""The serving node, a real one on a free port: answers, refusals, limits, pages, the log."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from include.config.settings import ROOT
+from include.predictions.log import closed_segments, read
+from tests.builders.serving import NAME, NOW, ROW, Desk, Node
+
+PREDICT = f"/v1/{NAME}/predict"
+JSON = {"content-type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    made = Desk(tmp_path_factory.mktemp("node"))
+    rows = {1: (NOW, ROW), 2: (NOW - timedelta(days=60), ROW), 3: (NOW, dict.fromkeys(ROW))}
+    made.publish(rows)
+    return made
+
+
+@pytest.fixture(scope="module")
+def node(desk: Desk) -> Iterator[Node]:
+    with desk.node() as running:
+        assert running.predict(entity=1).body["error"]["code"] == "no_model"
+        desk.candidate(1)
+        assert desk.deploy().state == "done"
+        running.serves(1)
+        yield running
+
+
+def test_an_entity_is_answered_in_full(node: Node, desk: Desk) -> None:
+    answer = node.post(PREDICT, json={"entity": 1}, headers={"x-request-id": "mine-1"})
+    assert answer.status == 200
+    body = answer.body
+    assert answer.headers["x-request-id"] == body["request_id"] == "mine-1"
+    assert body["model_version"] == 1
+    assert body["model_digest"] == desk.records.model(NAME, 1).model_digest  # type: ignore[union-attr]
+    assert body["as_of"] == NOW.isoformat()
+    assert body["age_seconds"] == timedelta(days=22).total_seconds()  # behind the history's end, not behind today
+    assert body["flags"] == []
+    by_row = node.predict(features=ROW).body
+    assert by_row["score"] == body["score"]
+    assert (by_row["as_of"], by_row["entity"]) == (None, None)
+    assert body["decision"] == ("accept" if body["score"] >= 0.5 else "refer")
+
+
+def test_nulls_and_unseen_categories_are_scored(node: Node) -> None:
+    assert node.predict(entity=3).status == 200
+    assert node.predict(features={**ROW, "region": "unseen", "income": None}).status == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"entity": "1"}, "entity"),
+        ({"entity": True}, "entity"),
+        ({"entity": 2**63}, "entity"),
+        ({"entity": None}, "entity"),
+        ({}, "entity"),
+        ({"entity": 1, "more": 1}, "more"),
+        ({"features": {**ROW, "age": 3}}, "features.age"),
+        ({"features": {**ROW, "jobs": "two"}}, "features.jobs"),
+        ({"features": {**ROW, "jobs": 1.5}}, "features.jobs"),
+        ({"features": {**ROW, "income": True}}, "features.income"),
+        ({"features": {**ROW, "income": 10**400}}, "features.income"),
+        ({"features": {**ROW, "region": "x" * 2000}}, "features.region"),
+        ({"features": {**ROW, "region": {"a": 1}}}, "features.region"),
+        ({"features": {"income": 1.0}}, "features.jobs"),
+        ({"features": [1]}, "features"),
+        ([], "body"),
+    ],
+)
+def test_422_names_the_field(node: Node, body: object, field: str) -> None:
+    answer = node.post(PREDICT, content=json.dumps(body), headers=JSON)
+    assert answer.status == 422, answer
+    assert answer.body["error"]["field"] == field
+    assert answer.body["request_id"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"{", b"\xff\xfe{}", b'{"entity": NaN}', b'{"features": {"income": Infinity}}', b'{"entity": 1} x',
+        b'{"features":{"income":' + b"[" * 10_000 + b"]" * 10_000 + b"}}",
+    ],
+)  # fmt: skip
+def test_400_for_what_is_no_json(node: Node, content: bytes) -> None:
+    answer = node.post(PREDICT, content=content, headers=JSON)
+    assert answer.status == 400, answer
+    assert answer.body["error"]["code"] == "bad_json"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"content-type": "application/vnd.bentoml+pickle"},
+        {"content-type": "multipart/form-data; boundary=x"},
+        {"content-type": "text/plain"},
+        {"content-type": "application/json", "content-encoding": "gzip"},
+    ],
+)
+def test_415_for_another_media_type(node: Node, headers: dict[str, str]) -> None:
+    assert node.post(PREDICT, content=b"{}", headers=headers).status == 415
+
+
+def test_413_declared_or_streamed(node: Node) -> None:
+    big = b'{"entity": "' + b"x" * (2 << 20) + b'"}'
+    assert node.post(PREDICT, content=big, headers=JSON).status == 413
+    pieces = (big[at : at + 65536] for at in range(0, len(big), 65536))
+    assert node.post(PREDICT, content=pieces, headers=JSON).status == 413
+    assert node.predict(entity=1).status == 200
+
+
+def test_unknown_and_stale_entities_are_refused(node: Node) -> None:
+    unknown, stale = node.predict(entity=99), node.predict(entity=2)
+    assert (unknown.status, unknown.body["error"]["flags"]) == (404, ["unknown"])
+    assert (stale.status, stale.body["error"]["flags"]) == (409, ["stale"])
+
+
+def test_routes_and_methods(node: Node) -> None:
+    assert node.get(PREDICT).status == 405
+    assert node.post("/health").status == 405
+    assert node.post("/v1/nobody/predict", json={"entity": 1}).status == 404
+    assert node.get("/v1/../health").status in (200, 404)
+    assert node.get("/nothing").status == 404
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"authorization": "Bearer wrong"}, {"authorization": "Basic x"}, {"authorization": "Bearer"}]
+)
+def test_what_changes_state_needs_the_token(node: Node, headers: dict[str, str]) -> None:
+    for route in ("rollback", "reload"):
+        assert node.post(f"/v1/{NAME}/{route}", json={"reason": "x"}, headers=headers).status == 401
+    assert "without a valid token" in node.log.read_text()
+
+
+def test_reload_and_a_rollback_without_a_way_back(node: Node) -> None:
+    assert node.post(f"/v1/{NAME}/reload", headers=node.token).body["champion"] == 1
+    assert node.post(f"/v1/{NAME}/rollback", json={}, headers=node.token).body["error"]["field"] == "reason"
+    assert node.post(f"/v1/{NAME}/rollback", json={"reason": "bad"}, headers=node.token).status == 409
+    assert node.predict(entity=1).body["model_version"] == 1
+
+
+def test_only_names_of_this_machine_are_answered(node: Node) -> None:
+    assert node.get("/health", headers={"host": "evil.example"}).status == 421
+    assert node.get("/health", headers={"host": f"localhost:{node.settings.node_port}"}).status == 200
+
+
+def test_pages(node: Node) -> None:
+    document = node.get("/openapi.json").body
+    assert PREDICT in document["paths"]
+    assert document["paths"][f"/v1/{NAME}/rollback"]["post"]["security"]
+    page = node.get("/docs")
+    assert "<script" not in page.body
+    assert "http" not in page.body.replace("http://HOST:PORT", "")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert node.get(f"/v1/{NAME}/model").body["champion"]["version"] == 1
+
+
+def test_metrics_have_a_bounded_number_of_series(node: Node) -> None:
+    def series() -> int:
+        return len(node.get("/metrics").body.splitlines())
+
+    node.get("/x0")
+    before = series()
+    for number in range(1, 30):
+        node.get(f"/x{number}")
+        node.get(f"/v1/x{number}/model")
+    assert series() <= before + 1
+
+
+def test_a_client_that_never_finishes_is_sent_away(tmp_path: Path) -> None:
+    with Desk(tmp_path).node(
+        setup="import include.serving.http_limits as edge; edge.HEAD_SECONDS = edge.BODY_SECONDS = 0.5"
+    ) as node:
+
+        def opened(*pieces: bytes) -> socket.socket:
+            client = socket.create_connection(("127.0.0.1", node.settings.node_port), timeout=10)
+            for piece in pieces:
+                client.sendall(piece)
+            return client
+
+        in_head = opened(b"POST /v1/x/predict HTTP/1.1\r\nhost: localhost\r\ncontent-le")
+        in_body = opened(
+            f"POST {PREDICT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n".encode(),
+            b"{",
+        )
+        silent = opened()
+        for client in (in_head, in_body, silent):
+            with client:
+                assert client.recv(100).startswith(b"HTTP/1.1 408")
+        assert node.get("/health").status == 200
+
+
+def test_endless_headers_are_refused(node: Node) -> None:
+    with socket.create_connection(("127.0.0.1", node.settings.node_port), timeout=10) as client:
+        client.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\nx: " + b"y" * 40_000 + b"\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 431")
+    with (
+        socket.create_connection(("127.0.0.1", node.settings.node_port), timeout=10) as client,
+        pytest.raises(OSError, match=r"reset|Broken pipe"),
+    ):
+        client.sendall(b"GET /health HTTP/1.1\r\nx: " + b"y" * (64 << 20))
+
+
+def test_every_answer_is_on_record(node: Node, desk: Desk) -> None:
+    asked = [node.predict(entity=1).body for _ in range(5)]
+    node.stop()
+    rows = {row["request_id"]: row for row in read(closed_segments(desk.settings.home, NAME)).to_pylist()}
+    for answer in asked:
+        row = rows[answer["request_id"]]
+        assert (row["score"], row["version"], row["entity"]) == (answer["score"], 1, "1")
+        assert json.loads(row["features"]) == ROW
+        assert row["features_at"] == NOW
+    assert desk.records.observed(NAME)[0].state == "stopped"
+
+
+def test_fallbacks_score_and_say_so(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, unknown="score", stale="score")
+    desk.publish({2: (NOW - timedelta(days=60), ROW)})
+    desk.candidate(1)
+    with desk.node() as node:
+        desk.deploy()
+        node.serves(1)
+        unknown, stale = node.predict(entity=99), node.predict(entity=2)
+        assert (unknown.status, unknown.body["flags"]) == (200, ["unknown", "fallback"])
+        assert (stale.status, stale.body["flags"]) == (200, ["stale", "fallback"])
+
+
+def test_heavy_libraries_stay_outside_the_node() -> None:
+    code = (
+        "import sys; import include.serving.node, include.serving.reconciler\n"
+        "import include.deployment.rollout, include.models.predictor\n"
+        "include.models.predictor._libraries()\n"
+        "heavy = {'feast', 'mlflow', 'pandas', 'sklearn', 'airflow', 'bentoml', 'pyarrow', 'lightgbm', 'deltalake'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

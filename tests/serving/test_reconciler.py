@@ -1,0 +1,214 @@
+"""The node follows the routing row: swaps under load, and what it refuses to load while it goes on answering."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from include.models import bundle
+from include.records.records import Records
+from include.serving.records_watch import Watch
+from tests.builders.serving import NAME, NOW, ROW, Desk, Node, bundle_files, until
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    made = Desk(tmp_path_factory.mktemp("reconciler"))
+    made.publish({1: (NOW, ROW)})
+    return made
+
+
+@pytest.fixture(scope="module")
+def node(desk: Desk) -> Iterator[Node]:
+    desk.train(1)
+    desk.record_route(champion=1)
+    with desk.node() as running:
+        running.serves(1)
+        yield running
+
+
+def observed(desk: Desk, generation: int) -> str:
+    """Return the state that the node reports of a generation."""
+
+    def there() -> bool:
+        return any(one.generation == generation and one.state != "loading" for one in desk.records.observed(NAME))
+
+    until(there, what=f"report of generation {generation}")
+    return desk.records.observed(NAME)[0].state
+
+
+def test_swaps_under_load_fail_no_request(desk: Desk, node: Node) -> None:
+    desk.train(2)
+    stop, seen, failed = threading.Event(), list[int](), list[object]()
+
+    def ask() -> None:
+        client = Node(desk.settings)
+        while not stop.is_set():
+            answer = client.predict(entity=1)
+            if answer.status == 200:
+                seen.append(answer.body["model_version"])
+            else:
+                failed.append(answer)
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for version in (2, 1, 2, 1):
+        assert observed(desk, desk.record_route(champion=version, previous=3 - version)) == "serving"
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert {1, 2} == set(seen)
+    assert node.get(f"/v1/{NAME}/model").body["previous"]["version"] == 2
+
+
+def cut(folder: Path) -> None:
+    text = (folder / "model.txt").read_bytes()
+    (folder / "model.txt").write_bytes(text[: len(text) // 2])
+
+
+def change_digit(folder: Path) -> None:
+    text = (folder / "model.txt").read_text()
+    at = text.index("leaf_value=") + len("leaf_value=")
+    at += text[at:].index(".") + 1
+    (folder / "model.txt").write_text(text[:at] + ("1" if text[at] != "1" else "2") + text[at + 1 :])
+
+
+def add_pickle(folder: Path) -> None:
+    (folder / "model.pkl").write_bytes(b"cos\nsystem\n(S'touch /tmp/never'\ntR.")
+
+
+def remove_golden(folder: Path) -> None:
+    (folder / "golden.json").unlink()
+
+
+def rename(folder: Path) -> None:
+    (folder / "model.txt").rename(folder / "model.bak")
+
+
+def link(folder: Path) -> None:
+    (folder / "model.txt").rename(folder.parent / "elsewhere.txt")
+    (folder / "model.txt").symlink_to(folder.parent / "elsewhere.txt")
+
+
+def swap(folder: Path) -> None:
+    (folder / "model.txt").write_bytes(bundle_files(99)["model.txt"])
+
+
+BROKEN: list[Callable[[Path], None]] = [cut, change_digit, swap, add_pickle, remove_golden, rename, link]
+
+
+@pytest.mark.parametrize("damage", BROKEN)
+def test_a_damaged_bundle_is_refused_before_it_is_loaded(desk: Desk, node: Node, damage: Callable[[Path], None]) -> None:
+    version = 10 + BROKEN.index(damage)
+    model = desk.train(version)
+    damage(Path(model.bundle))
+    assert observed(desk, desk.record_route(champion=version, previous=1)) == "failed"
+    assert node.predict(entity=1).body["model_version"] == 1
+    (problem, *_) = node.health["problems"]
+    assert problem.startswith("champion: ")
+    assert str(model.bundle) in problem
+    assert observed(desk, desk.record_route(champion=1, previous=None)) == "serving"
+    assert node.health["problems"] == []
+
+
+@pytest.mark.parametrize("damage", [cut, swap])
+def test_a_model_that_kills_its_loader_or_answers_otherwise_is_tried_in_a_child(
+    desk: Desk, node: Node, damage: Callable[[Path], None]
+) -> None:
+    version = 20 + BROKEN.index(damage)
+    model = desk.train(version)
+    damage(Path(model.bundle))
+    with desk.records.transaction() as session:  # its digest is right: only loading it tells
+        from include.records.schema import ModelRow
+
+        session.get_one(ModelRow, (NAME, version)).model_digest = bundle.bundle_digest(model.bundle)
+    assert observed(desk, desk.record_route(challenger=version)) == "failed"
+    assert "challenger" in node.health["problems"][0]
+    assert node.predict(entity=1).body["model_version"] == 1
+    assert observed(desk, desk.record_route(challenger=None)) == "serving"
+
+
+def test_a_model_that_is_not_on_record_is_not_looked_for(desk: Desk, node: Node) -> None:
+    model = desk.train(30)
+    generation = desk.record_route(champion=30)
+    assert observed(desk, generation) == "serving"
+    with desk.records.transaction() as session:
+        from include.records.schema import ModelRow, RouteRow
+
+        row = session.get_one(RouteRow, NAME)
+        row.champion, row.generation = 31, row.generation + 1
+        assert session.get(ModelRow, (NAME, 31)) is None
+    assert observed(desk, generation + 1) == "failed"
+    assert node.predict(entity=1).body["model_version"] == 30
+    with desk.records.transaction() as session:
+        row = session.get_one(RouteRow, NAME)
+        row.champion, row.generation = model.version, row.generation + 1
+
+
+def test_what_is_in_memory_outlives_its_files(desk: Desk, node: Node) -> None:
+    model = desk.train(40)
+    observed(desk, desk.record_route(champion=40))
+    cut(Path(model.bundle))
+    assert node.post(f"/v1/{NAME}/reload", headers=node.token).body["champion"] == 40
+    assert node.predict(entity=1).body["model_version"] == 40
+    observed(desk, desk.record_route(champion=1))
+
+
+def test_a_changed_use_case_is_taken_over(desk: Desk, node: Node) -> None:
+    assert node.predict(entity=77).status == 404
+    desk.write_use_case(unknown="score")
+    node.post(f"/v1/{NAME}/reload", headers=node.token)
+    until(lambda: node.predict(entity=77).status == 200, what="the changed use case")
+    (desk.usecases / "broken.yaml").write_text("name: broken\nmore: [")
+    node.post(f"/v1/{NAME}/reload", headers=node.token)
+    assert node.predict(entity=77).status == 200
+
+
+def test_a_node_that_starts_first_waits_for_its_records(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.records.close()
+    for path in tmp_path.glob("records.db*"):
+        path.unlink()
+    node = Node(desk.settings)
+    try:
+        node.start(healthy=False)
+        assert node.predict(entity=1).status == 503
+        desk.records = Records.open(desk.settings.records_address)
+        desk.records.migrate()
+        desk.train(1)
+        desk.record_route(champion=1)
+        until(lambda: node.predict(features=ROW).status == 200, what="an answer")
+    finally:
+        node.stop()
+
+
+def test_watch_moves_only_when_another_connection_commits(tmp_path: Path) -> None:
+    path = tmp_path / "records.db"
+    watch = Watch(f"sqlite:///{path}")
+    assert watch.moved() is False
+    with sqlite3.connect(path) as con:
+        con.execute("PRAGMA journal_mode = WAL")
+        con.execute("CREATE TABLE t (x)")
+    assert watch.moved() is True
+    assert watch.moved() is False
+    con.execute("INSERT INTO t VALUES (1)")
+    con.commit()
+    assert (watch.moved(), watch.moved()) == (True, False)
+    con.close()
+    path.unlink()
+    with sqlite3.connect(path) as again:
+        again.execute("CREATE TABLE t (x)")
+    assert watch.moved() is True
+    watch.close()
+
+
+def test_models_with_equal_content_have_equal_digests(desk: Desk) -> None:
+    one, two = desk.train(50), desk.train(51, seed=50)
+    assert replace(one, version=51, bundle=two.bundle) == two
