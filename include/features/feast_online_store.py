@@ -76,23 +76,28 @@ class HomeRegistryStore(FileRegistryStore):  # type: ignore[misc]
 
 
 class TransientRegistryStore(RegistryStore):  # type: ignore[misc]
-    """A registry in memory: for feature views that are built for one question."""
+    """A registry in memory: for feature views that are built for one question.
+
+    Feast remembers what a registry holds by the address of its protobuf and its version: without a version of its own, a registry
+    that comes to lie where an earlier one lay is answered with the earlier one's views.
+    """
 
     def __init__(self, registry_config: RegistryConfig, repo_path: Path) -> None:
-        self._proto = Registry()
+        self._proto = Registry(version_id=str(uuid.uuid4()))
 
     def get_registry_proto(self) -> Any:
         """Return what was stored in this process."""
         return self._proto
 
     def update_registry_proto(self, registry_proto: Any) -> None:
-        """Store a copy."""
+        """Store a copy, both under a new version."""
+        registry_proto.version_id = str(uuid.uuid4())
         self._proto = Registry()
         self._proto.CopyFrom(registry_proto)
 
     def teardown(self) -> None:
         """Forget everything."""
-        self._proto = Registry()
+        self._proto = Registry(version_id=str(uuid.uuid4()))
 
 
 class HomeSqliteOnlineStoreConfig(SqliteOnlineStoreConfig):  # type: ignore[misc]

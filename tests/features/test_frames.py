@@ -12,6 +12,7 @@ import pytest
 
 from include.errors import MissingPartition
 from include.features import feature_sets, frames
+from include.features.feast_registry import transient_store
 from include.features.feature_sets import FeatureSet, recorded
 from include.features.frames import Spine
 from include.lake.sql import TIMESTAMP
@@ -260,6 +261,11 @@ def test_an_old_feature_set_is_joined_by_the_same_path_at_its_pinned_versions(sh
     assert amount(again, pins) == [3.0]
     assert amount(again, {}) == [101.0]
     assert amount(shop.feature_set, {}) == [101.5]
+    for _ in range(20):  # views of one name, in registries that may come to lie where an earlier one lay
+        assert (amount(again, {}), amount(shop.feature_set, {})) == ([101.0], [101.5])
+    versions = [transient_store(shop.settings, shop.use_case, one).registry.proto().version_id for one in (again, again)]
+    assert all(versions)
+    assert versions[0] != versions[1]
 
 
 def test_an_entity_frame_sees_no_later_partition_and_keeps_who_is_stale(shop: Shop) -> None:
