@@ -129,7 +129,7 @@ def simulate(
     """
     from datetime import date
 
-    from include.simulation import write_days
+    from include.simulation.streams import write_days
 
     settings = current_settings()
     case = find_use_case(settings, use_case)

@@ -64,7 +64,7 @@ def read(name: str, use_case: UseCase, settings: Settings, reader: FileReader, p
     """
     source = use_case.sources[name]
     if source.simulator is not None:
-        from include.simulation import arrivals
+        from include.simulation.streams import arrivals
 
         made = arrivals(
             source.simulator.stream,

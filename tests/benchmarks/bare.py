@@ -33,7 +33,7 @@ from include.config.use_case import UseCase
 from include.config.use_case_sources import Source
 from include.features.feature_sets import current
 from include.point_in_time import partitions
-from include.simulation import arrivals
+from include.simulation.streams import arrivals
 from include.training.fitting import parameters
 from include.validation.expectations import limits
 

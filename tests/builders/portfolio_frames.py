@@ -18,7 +18,7 @@ from include.point_in_time.curated import curated_schema
 from include.point_in_time.partitions import period
 from include.point_in_time.queries import resolve_sql
 from include.point_in_time.views import AsOfViews
-from include.simulation import arrivals, true_probability
+from include.simulation.streams import arrivals, true_probability
 
 
 @lru_cache(maxsize=1)

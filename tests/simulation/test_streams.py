@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from include import simulation
 from include.config.durations import midnight
 from include.errors import ConfigError
 from include.models.metrics import auc
 from include.simulation import behaviour, feed
+from include.simulation import streams as simulation
 from include.simulation.portfolio import FIRST_ACCOUNT, due, open_book
 
 START = date(2026, 1, 1)
