@@ -231,7 +231,7 @@ def _record(records: Records, case: UseCase, keys: Sequence[str], *, mode: str) 
         raise ConfigError(f"only the newest complete partition of {case.name}, {newest}, can be live; give --partition {newest}")
     meant: tuple[Mode, Target] = ("live", "deployed") if mode == "live" else ("backfill", "judged")
     for key in keys:
-        records.raise_partition(case.name, key, mode=meant[0], target=meant[1], actor=actor(), at=utc_now())
+        records.partitions.raise_to(case.name, key, mode=meant[0], target=meant[1], actor=actor(), at=utc_now())
 
 
 def _run_stage(

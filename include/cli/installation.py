@@ -46,7 +46,7 @@ def backfill(
     keys = keys_between(case, first, last)
     newest_for(case, keys[-1:])
     records = open_records(settings)
-    known = {row.key: row for row in records.partitions(case.name)}
+    known = {row.key: row for row in records.partitions.of(case.name)}
     show(
         ("partition", "recorded as"), [(key, f"{known[key].mode}/{known[key].target}" if key in known else "new") for key in keys]
     )
@@ -91,7 +91,7 @@ def rollback(
         return
     settings = current_settings()
     case = find_use_case(settings, use_case)
-    route = open_records(settings).route(case.name)
+    route = open_records(settings).routes.get(case.name)
     columns = ("champion", "previous", "challenger", "generation")
     show(columns, [(route.champion, route.previous, route.challenger, route.generation)])
     ask(f"Roll {case.name} back?", yes=yes)
@@ -122,8 +122,8 @@ def release(
     settings = current_settings()
     case = find_use_case(settings, use_case)
     records = open_records(settings)
-    held = records.route(case.name).held
-    known = [one for one in records.models(case.name) if one.model_digest in held]
+    held = records.routes.get(case.name).held
+    known = [one for one in records.models.of(case.name) if one.model_digest in held]
     named = [one for one in known if str(one.version) == model or one.model_digest.startswith((model, f"sha256:{model}"))]
     if len({one.model_digest for one in named}) != 1:
         shown = ", ".join(f"version {one.version} ({one.model_digest[:19]})" for one in known) or "nothing"

@@ -49,12 +49,12 @@ def model_rows(records: Records, use_case: str) -> list[dict[str, Any]]:
     """Return a row a model with `KEYS`, newest first, from what is on record."""
     from include.pipeline.status import verdict
 
-    route = records.route(use_case)
+    route = records.routes.get(use_case)
     roles = {route.previous: "previous", route.challenger: "challenger", route.champion: "champion"}
-    results = records.results(use_case, stage=GOAL["judged"])
+    results = records.results.of(use_case, stage=GOAL["judged"])
     judged = {(result.key, result.outputs.get("version")): result for result in results}
     rows = []
-    for model in reversed(records.models(use_case)):
+    for model in reversed(records.models.of(use_case)):
         result = judged.get((model.partition, model.version))
         auc = None if result is None else result.outputs.get("metrics", {}).get("auc")
         found = None if result is None else verdict(result)

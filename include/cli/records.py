@@ -88,7 +88,7 @@ def _arrived(records: Records, use_case: str, keys: Sequence[str]) -> None:
     """Say which of the shown partitions took or left late rows, and since when static versions are observed."""
     from include.ingestion import ingest_data
 
-    ingested = records.results(use_case, stage="ingest_data")
+    ingested = records.results.of(use_case, stage="ingest_data")
     for result in ingested:
         if result.key in keys and result.state == "done":
             for text in ingest_data.told(result.outputs.get("sources", {})):
@@ -101,8 +101,8 @@ def _serving(records: Records, use_case: str) -> None:
     """Say what serves, and the newest models there are."""
     if models := model_rows(records, use_case)[:MODELS]:
         show_models(models)
-    generation = records.route(use_case).generation
-    for node in records.observed(use_case):
+    generation = records.routes.get(use_case).generation
+    for node in records.nodes.of(use_case):
         behind = "" if node.generation == generation else f" of {generation}"
         say(f"node {node.node}: {node.state}, generation {node.generation}{behind}, last sign {node.at:%Y-%m-%d %H:%M:%S}")
 
@@ -197,10 +197,10 @@ def audit_verify(
     number, _, digest = (anchor or "").partition(":")
     if anchor is not None and not (number.isdigit() and digest):
         raise ConfigError(f"--anchor {anchor!r}: give ROW:HASH, as `evergreen audit verify` prints them")
-    fault = records.verify(anchor=(int(number), digest) if anchor else None)
+    fault = records.audit.verify(anchor=(int(number), digest) if anchor else None)
     if fault is not None:
         raise EvergreenError(f"the audit log is broken: row {fault.sequence} {fault.reason}; compare with a copy of the database")
-    sequence, head = records.head()
+    sequence, head = records.audit.head()
     say(f"the audit log is whole: {sequence} rows; head to keep elsewhere: {sequence}:{head}")
 
 
@@ -219,7 +219,7 @@ def audit_list(
     """
     from json import dumps
 
-    entries = open_records(current_settings()).entries(use_case, action=action, limit=limit)
+    entries = open_records(current_settings()).audit.entries(use_case, action=action, limit=limit)
     if json:
         values = [(e.sequence, e.at, e.action, e.use_case, e.subject, e.actor, e.details, e.hash) for e in entries]
         say_json(dict(zip(AUDIT_KEYS, each, strict=True)) for each in values)

@@ -85,7 +85,7 @@ def compute(work: Work) -> Outcome:
         return decided
     phase = work.options.get("phase", "all")
     if work.rehearsal:
-        return _done(decided.model, work.records.route(work.use_case.name))
+        return _done(decided.model, work.records.routes.get(work.use_case.name))
     if phase in ("request", "all"):
         request_release(work, decided)
     if phase == "request":
@@ -98,7 +98,7 @@ def compute(work: Work) -> Outcome:
 
 def effects(work: Work, outcome: Outcome) -> dict[str, Any]:
     """Mirror the routing row in the registry's aliases; where a kill came in between, this repairs them."""
-    route = work.records.route(work.use_case.name)
+    route = work.records.routes.get(work.use_case.name)
     done: dict[str, Any] = {"champion": route.champion, "generation": route.generation}
     if outcome.state == "done":
         done["aliases"] = mirror(work.settings, work.records, route)
@@ -122,7 +122,7 @@ def decide(work: Work) -> Candidate | Outcome:
     packaged = work.result("package_model")
     if packaged is None or packaged.state != "done":
         return _nothing("skipped", f"it is not packaged: {packaged.reason if packaged else 'the bento stage has not run'}")
-    return _decide_against(work, judged_model(work), work.records.route(name))
+    return _decide_against(work, judged_model(work), work.records.routes.get(name))
 
 
 def _decide_against(work: Work, model: Model, route: Route) -> Candidate | Outcome:
@@ -135,12 +135,12 @@ def _decide_against(work: Work, model: Model, route: Route) -> Candidate | Outco
         return _nothing("held", f"model {model.version} was rolled back and its digest is on hold; {hint}")
     if _released_before(work, model):
         return _done(model, route, f"it was released, and model {route.champion} has replaced it since")
-    champion = work.records.model(name, route.champion) if route.champion is not None else None
+    champion = work.records.models.get(name, route.champion) if route.champion is not None else None
     if champion is not None and champion.model_digest == model.model_digest:
         return _done(model, route, f"it equals the champion, model {champion.version}: nothing to release")
     if route.watermark is not None and route.watermark > key:
         return _nothing("skipped", f"{route.watermark} is live already; an older partition never replaces a newer one")
-    coming = work.records.model(name, route.challenger) if route.challenger not in (None, model.version) else None
+    coming = work.records.models.get(name, route.challenger) if route.challenger not in (None, model.version) else None
     if coming is not None and coming.partition > key:
         return _nothing("skipped", f"model {coming.version} of the newer {coming.partition} is being released")
     judged = _judged(work, model)
@@ -158,10 +158,10 @@ def _decide_against(work: Work, model: Model, route: Route) -> Candidate | Outco
 def request_release(work: Work, candidate: Candidate) -> Route:
     """Name the candidate as challenger in the routing row, by compare-and-set; it is there already: nothing happens."""
     name, model = work.use_case.name, candidate.model
-    route = work.records.route(name)
+    route = work.records.routes.get(name)
     if route.challenger == model.version:
         return route
-    return work.records.change_route(
+    return work.records.routes.change(
         name,
         set={"challenger": model.version, "step": 0, "weight": 0.0},
         entry=_entry(work, "release.requested", model, {}),
@@ -174,14 +174,14 @@ def request_release(work: Work, candidate: Candidate) -> Route:
 def observed(work: Work) -> Readiness:
     """Return what the serving nodes say of the partition's challenger."""
     name = work.use_case.name
-    return readiness(work.records.route(name), work.records.observed(name))
+    return readiness(work.records.routes.get(name), work.records.nodes.of(name))
 
 
 def finish_release(work: Work, candidate: Candidate) -> Outcome:
     """Make the challenger champion, if a node has tried it and nothing has moved on; then wait until it is served."""
     name, model = work.use_case.name, candidate.model
-    route = work.records.route(name)
-    found = readiness(route, work.records.observed(name))
+    route = work.records.routes.get(name)
+    found = readiness(route, work.records.nodes.of(name))
     if route.challenger != model.version:
         raise Conflict(f"{name} {work.key}: model {model.version} is no longer being released; look at `evergreen status {name}`")
     if found.state == "waiting":
@@ -190,7 +190,7 @@ def finish_release(work: Work, candidate: Candidate) -> Outcome:
         _withdraw(work, candidate, route, found.reason)
         raise ArtefactError(f"{name} {work.key}: model {model.version} is not released: {found.reason}; what was served goes on")
     entry = _entry(work, "release.promoted", model, {"judged_against": candidate.opponent, "previous": route.champion})
-    route = work.records.change_route(
+    route = work.records.routes.change(
         name,
         set={"champion": model.version, "previous": _last_good(work, route), "challenger": None, "step": 0, "weight": 0.0},
         entry=entry,
@@ -211,9 +211,9 @@ def _await_nodes(work: Work, seconds: float) -> None:
     if found.state != "waiting":
         return
     log.warning("%s %s: %s; waiting", work.use_case.name, work.key, found.reason)
-    if not work.records.observed(work.use_case.name):
-        _wait(lambda: bool(work.records.observed(work.use_case.name)), min(seconds, NODE_SECONDS))
-    if work.records.observed(work.use_case.name):
+    if not work.records.nodes.of(work.use_case.name):
+        _wait(lambda: bool(work.records.nodes.of(work.use_case.name)), min(seconds, NODE_SECONDS))
+    if work.records.nodes.of(work.use_case.name):
         _wait(lambda: observed(work).state != "waiting", seconds)
 
 
@@ -223,7 +223,7 @@ def _judged(work: Work, model: Model) -> Candidate:
     outputs = evaluation.outputs if evaluation is not None else {}
     if "opponent" in outputs and outputs.get("generation") is not None:
         return Candidate(model, outputs["opponent"], int(outputs["generation"]))
-    recorded = work.records.opponent(work.use_case.name, model.model_digest, mode="live")
+    recorded = work.records.opponents.get(work.use_case.name, model.model_digest, mode="live")
     if recorded is None:
         raise Conflict(f"{work.use_case.name} {work.key}: model {model.version} was never judged live; run its evaluation again")
     return Candidate(model, recorded.version, recorded.generation)
@@ -236,7 +236,7 @@ def _released_before(work: Work, model: Model) -> bool:
 
 def _last_good(work: Work, route: Route) -> int | None:
     """Return the champion that is replaced, unless it is on hold; then the one that was good before it."""
-    champion = work.records.model(work.use_case.name, route.champion) if route.champion is not None else None
+    champion = work.records.models.get(work.use_case.name, route.champion) if route.champion is not None else None
     if champion is None or champion.model_digest in route.held:
         return route.previous
     return champion.version
@@ -245,7 +245,7 @@ def _last_good(work: Work, route: Route) -> int | None:
 def _withdraw(work: Work, candidate: Candidate, route: Route, reason: str) -> None:
     if route.challenger is None:
         return
-    work.records.change_route(
+    work.records.routes.change(
         work.use_case.name,
         set={"challenger": None, "step": 0, "weight": 0.0},
         entry=_entry(work, "release.withdrawn", candidate.model, {"reason": reason}),
@@ -256,7 +256,7 @@ def _withdraw(work: Work, candidate: Candidate, route: Route, reason: str) -> No
 def _served(records: Records, route: Route) -> bool:
     return any(
         report.generation >= route.generation and report.detail.get("champion") == route.champion
-        for report in records.observed(route.use_case)
+        for report in records.nodes.of(route.use_case)
     )
 
 

@@ -53,7 +53,7 @@ def readiness(route: Route, reports: Sequence[Observed]) -> Readiness:
 def answered(use_case: str, key: str) -> dict[str, Any] | None:
     """Answer once the serving nodes have tried the challenger, or will not; None: ask again. For the deferred wait."""
     records = Records.open(settings().records_address)
-    found = readiness(records.route(use_case), records.observed(use_case))
+    found = readiness(records.routes.get(use_case), records.nodes.of(use_case))
     return None if found.state == "waiting" else {"state": found.state, "reason": found.reason}
 
 
@@ -74,11 +74,11 @@ def rollback(
         Conflict: there is nothing to go back to, or another hand was faster.
     """
     records = Records.open(here.records_address)
-    before = records.route(use_case)
+    before = records.routes.get(use_case)
     subject = str(getattr(before, of) or "none")
     entry = AuditEntry("release.rolled_back", use_case, subject, actor, {"reason": reason, "of": of}, at or utc_now())
     generation = before.generation if expect_generation is None else expect_generation
-    route = records.rollback(use_case, entry=entry, expect_generation=generation, of=of)
+    route = records.routes.rollback(use_case, entry=entry, expect_generation=generation, of=of)
     log.warning("%s: %s %s is rolled back by %s: %s", use_case, of, subject, actor, reason)
     if mirrored:
         mirror(here, records, route)
@@ -92,16 +92,16 @@ def release_hold(here: Settings, use_case: str, version: int, actor: str, reason
         Conflict: the model is not on hold.
     """
     records = Records.open(here.records_address)
-    model = records.model(use_case, version)
+    model = records.models.get(use_case, version)
     if model is None:
         raise Conflict(f"{use_case} has no model version {version}; `evergreen status {use_case}` lists what there is")
     entry = AuditEntry("release.hold_lifted", use_case, str(version), actor, {"reason": reason}, at or utc_now())
-    return records.lift_hold(use_case, model.model_digest, entry=entry)
+    return records.routes.lift(use_case, model.model_digest, entry=entry)
 
 
 def mirror(here: Settings, records: Records, route: Route) -> dict[str, int | None]:
     """Make the registry's aliases say what the routing row says; return what was changed."""
     from include.models.mlflow_registry import mirror_aliases, waiting_challenger
 
-    challenger = waiting_challenger(records.models(route.use_case), route)
+    challenger = waiting_challenger(records.models.of(route.use_case), route)
     return mirror_aliases(here, route.use_case, route, challenger=challenger)

@@ -138,7 +138,7 @@ def effects(work: Work, outcome: Outcome) -> dict[str, Any]:
     if version is None:
         return {}
     done: dict[str, Any] = {}
-    route = work.records.route(use_case)
+    route = work.records.routes.get(use_case)
     model = _candidate(work, version)
     overtaken = route.watermark is not None and model.partition < route.watermark
     clear = _standing(work, model) == CLEAR and not overtaken
@@ -153,10 +153,10 @@ def effects(work: Work, outcome: Outcome) -> dict[str, Any]:
             once=f"model.challenger/{use_case}/{version}/{route.generation}",
         )
         with work.records.transaction() as session:
-            work.records.update_model(use_case, version, session=session, state="challenger")
-            work.records.append(entry, session=session)
+            work.records.models.update(use_case, version, session=session, state="challenger")
+            work.records.audit.append(entry, session=session)
         done["challenger"] = version
-    waiting = mlflow_registry.waiting_challenger(work.records.models(use_case), route)
+    waiting = mlflow_registry.waiting_challenger(work.records.models.of(use_case), route)
     if waiting == version:  # else the aliases are for deployment and heal to mirror
         changed = mlflow_registry.mirror_aliases(work.settings, use_case, route, challenger=waiting)
         done |= {"aliases": changed} if changed else {}
@@ -260,7 +260,7 @@ def _features_of(work: Work, against: Model, rows: pa.Table) -> list[Read]:
     keys = frames.required_partitions(work.use_case, theirs, rows)
     results = {
         row.key: row
-        for row in work.records.results(work.use_case.name, stage="materialize_features", keys=keys)
+        for row in work.records.results.of(work.use_case.name, stage="materialize_features", keys=keys)
         if row.state == "done"
     }
     gaps = all(source.gaps == "allow" for source in work.use_case.sources.values())
@@ -274,7 +274,7 @@ def _features_of(work: Work, against: Model, rows: pa.Table) -> list[Read]:
 
 
 def _candidate(work: Work, version: int) -> Model:
-    model = work.records.model(work.use_case.name, version)
+    model = work.records.models.get(work.use_case.name, version)
     if model is None:
         raise EvergreenError(f"{work.use_case.name} version {version} is not on record; run train_model for {work.key} again")
     return model
@@ -282,13 +282,13 @@ def _candidate(work: Work, version: int) -> Model:
 
 def _opponent(work: Work, model: Model) -> Opponent:
     """Return whom the candidate is judged against: as recorded with its first judgement, else by the rule of the mode."""
-    name, route = work.use_case.name, work.records.route(work.use_case.name)
+    name, route = work.use_case.name, work.records.routes.get(work.use_case.name)
     recorded = _recorded(work, model)
     if recorded is not None and not _outdated(work, model, recorded, route):
         return recorded
     version = route.champion
     if work.mode != "live":
-        others = [other for other in work.records.models(name) if other.state == "released" and other.partition < work.key]
+        others = [other for other in work.records.models.of(name) if other.state == "released" and other.partition < work.key]
         version = max(((other.partition, other.version) for other in others), default=(None, None))[1]
     return Opponent(name, model.model_digest, work.mode, version, route.generation, work.key, work.started)
 
@@ -300,7 +300,7 @@ def _recorded(work: Work, model: Model) -> Opponent | None:
     if result is not None and judged and result.outputs.get("model_digest") == model.model_digest:
         version, generation = result.outputs["opponent"], result.outputs["generation"]
         return Opponent(name, model.model_digest, work.mode, version, generation, work.key, result.started_at)
-    found = work.records.opponent(name, model.model_digest, mode=work.mode)
+    found = work.records.opponents.get(name, model.model_digest, mode=work.mode)
     return found if found is not None and found.partition == work.key else None
 
 
@@ -321,7 +321,7 @@ def _outdated(work: Work, model: Model, recorded: Opponent, route: Route) -> boo
 
 def _standing(work: Work, model: Model) -> Standing:
     """Return whether a live candidate may be released whatever its numbers."""
-    route: Route = work.records.route(work.use_case.name)
+    route: Route = work.records.routes.get(work.use_case.name)
     if work.mode != "live":
         return CLEAR
     if model.model_digest in route.held:
@@ -440,7 +440,7 @@ def _outcome(
         return Outcome("done", content, reason, outputs, entries=(entry,))
     return Outcome(
         "done", content, reason, outputs, entries=(entry,),
-        also=lambda session: _discard(work.records.record_opponent(chosen, again=True, session=session)),
+        also=lambda session: _discard(work.records.opponents.record(chosen, again=True, session=session)),
     )  # fmt: skip
 
 

@@ -38,7 +38,7 @@ def judged_model(work: Work) -> Model:
     """
     evaluation = work.result("evaluate_model")
     version = evaluation.outputs.get("version") if evaluation is not None else None
-    model = work.records.model(work.use_case.name, int(version)) if version is not None else None
+    model = work.records.models.get(work.use_case.name, int(version)) if version is not None else None
     if model is None:
         raise ArtefactError(
             f"{work.use_case.name} {work.key}: the judged model {version} is not on record; train the partition again"

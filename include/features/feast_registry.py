@@ -116,7 +116,7 @@ def apply_registry(settings: Settings, records: Records, use_case: UseCase, feat
     if is_applied(settings, use_case, feature_set):
         return False
     owner = f"apply {use_case.name} {os.getpid()}"
-    with records.claim("feast", "registry", "all", owner=owner, attempt=1, ttl=LEASE_SECONDS, wait=LEASE_SECONDS) as lease:
+    with records.leases.claim("feast", "registry", "all", owner=owner, attempt=1, ttl=LEASE_SECONDS, wait=LEASE_SECONDS) as lease:
         if is_applied(settings, use_case, feature_set):
             return False
         opened = store(settings)

@@ -157,7 +157,7 @@ def recorded(records: Records, use_case: str, version: str) -> FeatureSet:
     Raises:
         ConfigError: it was never recorded.
     """
-    found = records.feature_set(use_case, version)
+    found = records.feature_sets.get(use_case, version)
     if found is None:
         raise ConfigError(f"{use_case}: feature set {version} is not on record; run materialize_features for a partition first")
     return FeatureSet.from_dict(found.definition)
@@ -171,9 +171,9 @@ def needed(records: Records, use_case: UseCase, keys: Sequence[str]) -> dict[str
     trained on it, and a judgement that compares with them reads its rows.
     """
     now = current(use_case)
-    route = records.route(use_case.name)
+    route = records.routes.get(use_case.name)
     serving = {number for number in (route.champion, route.previous, route.challenger) if number is not None}
-    models = records.models(use_case.name)
+    models = records.models.of(use_case.name)
     newest = max((model.version for model in models if model.state in ("candidate", "challenger")), default=None)
     always = {model.feature_set for model in models if model.version in serving or model.version == newest}
     released = sorted((model.partition, model.version, model.feature_set) for model in models if model.state == "released")
@@ -211,7 +211,7 @@ def held(records: Records, use_case: UseCase, feature_set: FeatureSet, keys: Seq
     """
     name = use_case.name
     results = {
-        row.key: row for row in records.results(name, stage="materialize_features", keys=list(keys)) if row.state == "done"
+        row.key: row for row in records.results.of(name, stage="materialize_features", keys=list(keys)) if row.state == "done"
     }
     gaps = all(source.gaps == "allow" for source in use_case.sources.values())
     absent = [] if gaps else [key for key in keys if key not in results]

@@ -139,7 +139,7 @@ def answerable(records: Records, use_case: UseCase, feature_set: FeatureSet, row
     """Return the decisions whose `required_partitions` all hold the set: those that a part of the history can tell of."""
     from include.features import feature_sets
 
-    done = [row for row in records.results(use_case.name, stage="materialize_features") if row.state == "done"]
+    done = [row for row in records.results.of(use_case.name, stage="materialize_features") if row.state == "done"]
     there = {row.key for row in done} - set(feature_sets.lacking(done, feature_set))
     periods = _periods(use_case, rows)
     good = []

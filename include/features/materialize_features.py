@@ -165,7 +165,7 @@ def _compute_chunk(works: Sequence[Work]) -> Iterator[tuple[Work, Outcome]]:
     sets = {fs.version: fs for each in needed.values() for fs in each}
     if not first.rehearsal:
         for fs in sets.values():
-            first.records.add_feature_set(first.use_case.name, fs.version, fs.to_dict())
+            first.records.feature_sets.add(first.use_case.name, fs.version, fs.to_dict())
     every = {view.version: view for fs in sets.values() for view in fs.views}
     now = {view.version for view in needed[first.key][0].views}
     with _Loaded(first, works, list(every.values())) as loaded:

@@ -59,7 +59,7 @@ def _bring(work: Work, feature_set: FeatureSet, *, mirrored: bool) -> dict[str, 
     name, version, records = work.use_case.name, feature_set.version, work.records
     owner = f"{work.held.app}#{work.held.token}"
     reader = OnlineReader(online_path(work.settings, name))
-    with records.claim(name, "online", version, owner=owner, attempt=1, ttl=LEASE_SECONDS, wait=LEASE_SECONDS):
+    with records.leases.claim(name, "online", version, owner=owner, attempt=1, ttl=LEASE_SECONDS, wait=LEASE_SECONDS):
         there = reader.describe(version)
         if there is not None and there.partition > work.key:
             return {"partition": there.partition, "written": False, "reason": f"{there.partition} is online and newer"}
@@ -80,9 +80,9 @@ def _bring(work: Work, feature_set: FeatureSet, *, mirrored: bool) -> dict[str, 
             feast_mirror.mirror(work, feature_set, there, frame)
             done["feast"] = "written"
         reader.close()
-        recorded = records.online(name, version)
+        recorded = records.feature_sets.online(name, version)
         if recorded is None or recorded < work.key:
-            records.advance_online(name, version, work.key, recorded)
+            records.feature_sets.advance(name, version, work.key, recorded)
     return done
 
 
@@ -120,7 +120,7 @@ def _recorded(work: Work, feature_set: FeatureSet) -> tuple[dict[str, str], list
     longest = REMEMBERED * min(max(view.ttl for view in feature_set.views), timedelta(days=100_000))
     keys = sorted({*partitions.lookback(use_case, work.key, longest), *required_at(use_case, feature_set, work.key)})
     held: dict[str, str] = {}
-    for result in work.records.results(use_case.name, stage="materialize_features", keys=keys):
+    for result in work.records.results.of(use_case.name, stage="materialize_features", keys=keys):
         made = feature_sets.made(result)
         if result.state == "done" and all(view.version in made for view in feature_set.views):
             held[result.key] = combine([made[view.version]["digest"] for view in feature_set.views])

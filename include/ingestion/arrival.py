@@ -169,7 +169,7 @@ def results(work: Work, stage: str) -> list[StageResult]:
     """Return what is recorded of a stage for all partitions."""
     if work.known is not None:
         return [result for (name, _), result in work.known.items() if name == stage]
-    return work.records.results(work.use_case.name, stage=stage)
+    return work.records.results.of(work.use_case.name, stage=stage)
 
 
 def checksum(rows: pa.Table) -> str:

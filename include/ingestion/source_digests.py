@@ -73,7 +73,7 @@ class _Look:
 
     def _restated(self, work: Work) -> bool:
         if self._restatements is None:
-            self._restatements = bool(work.records.entries(work.use_case.name, action="partition.restated", limit=1))
+            self._restatements = bool(work.records.audit.entries(work.use_case.name, action="partition.restated", limit=1))
         return self._restatements
 
     def _digest(self, work: Work, name: str) -> str | None:

@@ -47,7 +47,7 @@ def reset(settings: Settings, records: Records, use_case: str, *, actor: str) ->
         Busy: a stage of the use case is running.
     """
     _check(use_case)
-    working = [str(one) for one in records.holders(use_case) if one.lost is None]
+    working = [str(one) for one in records.leases.holders(use_case) if one.lost is None]
     if working:
         raise Busy(f"{use_case} is at work: {working[0]}; pause its DAGs, wait, then reset")
     records.forget(use_case, entry=AuditEntry("use_case.reset", use_case, use_case, actor, {}, utc_now()))

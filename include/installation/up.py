@@ -216,7 +216,7 @@ class MainJob:
         Raises:
             NotDeployed: there is no champion, or the node does not answer for it.
         """
-        route = self.records.route(self.use_case.name)
+        route = self.records.routes.get(self.use_case.name)
         if route.champion is None:
             raise NotDeployed(f"{self.use_case.name} has no champion, so nothing can answer: {self._told()}")
         body = {"entity": self._entity(route.champion)}
@@ -239,7 +239,7 @@ class MainJob:
         """Return the entity whose online features are the newest, for the feature set that the champion reads."""
         from include.features.online_store import OnlineReader
 
-        model = self.records.model(self.use_case.name, champion)
+        model = self.records.models.get(self.use_case.name, champion)
         reader = OnlineReader(self.settings.home / "online" / f"{self.use_case.name}.db")
         try:
             newest = max(reader.rows(model.feature_set), key=lambda row: row[1], default=None) if model else None
@@ -251,8 +251,8 @@ class MainJob:
 
     def _ends(self) -> StageResult | None:
         """Return the record of the release, if the partition is live and got so far."""
-        row = self.records.partition(self.use_case.name, self.newest)
-        result = self.records.result(self.use_case.name, self.newest, "deploy_model")
+        row = self.records.partitions.get(self.use_case.name, self.newest)
+        result = self.records.results.get(self.use_case.name, self.newest, "deploy_model")
         return result if row is not None and row.mode == "live" and result is not None and result.state != "failed" else None
 
     def _is_scheduled(self) -> bool:
@@ -317,17 +317,17 @@ class MainJob:
 
     def _why(self, run: Run, task_id: str) -> str:
         """Return the reason of a failure: the audit record of the failed task has it."""
-        for entry in reversed(self.records.entries(self.use_case.name, action="task.failed", limit=20)):
+        for entry in reversed(self.records.audit.entries(self.use_case.name, action="task.failed", limit=20)):
             if entry.details.get("run") == run.run_id and entry.details.get("task") == task_id:
                 return str(entry.details["reason"])
         return f"see its log in {self.settings.home / 'logs' / 'airflow'}"
 
     def _told(self) -> str:
         """Return what the newest partition came to, in words."""
-        result = self.records.result(self.use_case.name, self.newest, "deploy_model")
+        result = self.records.results.get(self.use_case.name, self.newest, "deploy_model")
         if result is None:
             return "it was not released"
-        route = self.records.route(self.use_case.name)
+        route = self.records.routes.get(self.use_case.name)
         state = f"model {route.champion} is champion" if route.champion is not None else "there is no champion"
         return f"{result.state}, {result.reason}; {state}" if result.reason else f"{result.state}; {state}"
 

@@ -26,7 +26,8 @@ from urllib.parse import urlsplit
 from include.config.names import NAME
 from include.config.settings import Settings
 from include.errors import ConfigError, Unavailable
-from include.records.routes import Model, Route
+from include.records.models import Model
+from include.records.routes import Route
 
 log = logging.getLogger(__name__)
 

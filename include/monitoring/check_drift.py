@@ -96,7 +96,7 @@ def reads(work: Work) -> list[Read]:
             feature_sets.held(work.records, work.use_case, snapshots, needed)
     if reference.model is not None:
         found.append(Read("model", reference.key, reference.model.model_digest))
-    for result in work.records.results(work.use_case.name, stage="materialize_features", keys=_feature_keys(work, reference)):
+    for result in work.records.results.of(work.use_case.name, stage="materialize_features", keys=_feature_keys(work, reference)):
         made = result.outputs.get("feature_sets", {}).get(reference.feature_set.version, {})
         found += [Read(f"features/{view}@{one['version']}", result.key, one["digest"]) for view, one in made.items()]
     return found
@@ -144,7 +144,7 @@ def choose(work: Work) -> Reference | None:
     (own,) = work.need("materialize_features", [work.key])
     judged = judgement(work)
     version = judged.outputs.get("opponent")
-    model = None if version is None else work.records.model(name, version)
+    model = None if version is None else work.records.models.get(name, version)
     if model is not None and model.partition < work.key and model.feature_set in own.outputs["feature_sets"]:
         return Reference(model.partition, feature_sets.recorded(work.records, name, model.feature_set), model)
     before = partitions.earlier(work.use_case, work.key)

@@ -118,7 +118,7 @@ def _run(
     now, whole = utc_now(), asked["ingest_data"]
     problems: list[str] = []
     for key in whole:
-        records.raise_partition(use_case.name, key, mode="backfill", target="data", actor="check", at=now)
+        records.partitions.raise_to(use_case.name, key, mode="backfill", target="data", actor="check", at=now)
     facts = [("partitions", f"{len(whole)}, {whole[0]} to {whole[-1]}")]
     stopped: set[str] = set()
     for stage in DATA_STAGES:
@@ -135,7 +135,7 @@ def _run(
             problems.append(f"{use_case.name}: {stage} of {failed - SHOWN} further partitions ends like that")
         if not done:
             raise EvergreenError("\n".join(problems) or f"{use_case.name}: {stage} gave nothing")
-    facts += _sources(use_case, records.results(use_case.name, stage="validate_data", keys=asked["validate_data"]))
+    facts += _sources(use_case, records.results.of(use_case.name, stage="validate_data", keys=asked["validate_data"]))
     return facts, problems
 
 

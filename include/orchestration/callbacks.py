@@ -46,7 +46,7 @@ def is_live(address: str, use_case: str, key: str) -> bool:
     """Tell whether a failure of this partition is anybody's alarm: backfills never are."""
     from include.records.records import Records
 
-    row = Records.open(address).partition(use_case, key) if key else None
+    row = Records.open(address).partitions.get(use_case, key) if key else None
     return row is None or row.mode == "live"
 
 
@@ -57,4 +57,4 @@ def record(address: str, use_case: str, key: str, details: dict[str, Any]) -> No
     from include.records.records import Records
 
     entry = AuditEntry(action="task.failed", use_case=use_case, subject=key, actor="airflow", details=details, at=utc_now())
-    Records.open(address).append(entry)
+    Records.open(address).audit.append(entry)

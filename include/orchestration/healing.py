@@ -56,9 +56,9 @@ def repair_aliases(settings: Settings, records: Records, use_case: str) -> dict[
     """Make MLflow's aliases those of the routing row again; return what was changed."""
     from include.deployment.rollout import mirror
 
-    if not records.models(use_case):
+    if not records.models.of(use_case):
         return {}
-    return mirror(settings, records, records.route(use_case))
+    return mirror(settings, records, records.routes.get(use_case))
 
 
 def judge_again(settings: Settings, use_case: str, key: str, error: Conflict, *, actor: str) -> bool:
@@ -74,12 +74,12 @@ def judge_again(settings: Settings, use_case: str, key: str, error: Conflict, *,
     version, generation = error.judge_again
     once = f"release.judge_again/{use_case}/{key}/{version}/{generation}"
     records = Records.open(settings.records_address)
-    if any(entry.once == once for entry in records.entries(use_case, action="release.judge_again", subject=key)):
+    if any(entry.once == once for entry in records.audit.entries(use_case, action="release.judge_again", subject=key)):
         return False
     with AirflowApi(settings) as api:
         api.emit(f"evergreen://{use_case}/{ASSET_BEFORE['evaluate_model']}", key, {"judge_again": version})
     details = {"version": version, "generation": generation, "reason": str(error)}
-    records.append(AuditEntry("release.judge_again", use_case, key, actor, details, utc_now(), once))
+    records.audit.append(AuditEntry("release.judge_again", use_case, key, actor, details, utc_now(), once))
     log.info("%s %s: %s; the candidate is judged again", use_case, key, error)
     return True
 
@@ -93,5 +93,5 @@ def restart(api: AirflowApi, item: Restart, *, records: Records, actor: str) -> 
     else:
         api.emit(f"evergreen://{item.use_case}/{item.asset}", item.key, {"healed": True})
     details = {"stage": item.stage, "asset": item.asset, "why": item.why}
-    records.append(AuditEntry("heal.started", item.use_case, item.key, actor, details, utc_now()))
+    records.audit.append(AuditEntry("heal.started", item.use_case, item.key, actor, details, utc_now()))
     log.info("heal %s %s: started %s", item.use_case, item.key, item.stage)

@@ -56,7 +56,7 @@ def missing_inputs(stage: str, use_case: UseCase, key: str, here: Settings, reco
     Raises:
         MissingPartition: something is not recorded.
     """
-    row = records.partition(use_case.name, key)
+    row = records.partitions.get(use_case.name, key)
     if row is None:
         return
     work = Work(
@@ -90,8 +90,8 @@ def _missing(stage: str, use_case: UseCase, error: MissingPartition, here: Setti
 
 
 def _is_coming(key: str, stage: str, use_case: UseCase, runs: list[SeenRun], records: Records, now: datetime) -> bool:
-    found = {name: records.result(use_case.name, key, name) for name in upstream(stage)}
-    partition = records.partition(use_case.name, key)
+    found = {name: records.results.get(use_case.name, key, name) for name in upstream(stage)}
+    partition = records.partitions.get(use_case.name, key)
     return is_coming(
         key,
         stage=stage,

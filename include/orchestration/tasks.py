@@ -110,7 +110,7 @@ def announce_result(stage: str, use_case: str, *, emits: Asset) -> dict[str, Any
 
     context = get_current_context()
     key = run_key(use_case, context)
-    row = Records.open(settings().records_address).result(use_case, key, stage)
+    row = Records.open(settings().records_address).results.get(use_case, key, stage)
     if row is None:
         raise ConfigError(f"{stage} of {use_case} {key} is not recorded; clear the task before this one")
     told = {"stage": stage, "key": key, "state": row.state, "reason": row.reason, "digest": row.digest}

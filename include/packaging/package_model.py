@@ -110,7 +110,7 @@ def compute(work: Work) -> Outcome:
     }
 
     def also(session: Session) -> None:
-        work.records.update_model(
+        work.records.models.update(
             model.use_case, model.version, session=session, bento_tag=package.bento_tag, pins=predictor.pins()
         )
 

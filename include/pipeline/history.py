@@ -54,7 +54,7 @@ def unloaded(use_case: UseCase, records: Records, key: str, last: str | None, no
     if last is not None and first > last:
         return None  # the training looks back on nothing before the partition itself
     steps = plan(use_case, first, last, now)
-    done = {where for where, state in records.states(use_case.name).items() if state in ("done", "blocked")}
+    done = {where for where, state in records.results.states(use_case.name).items() if state in ("done", "blocked")}
     return None if all((stage, one) in done for stage, keys in steps.items() for one in keys) else steps
 
 
@@ -81,9 +81,9 @@ def load(
         SourceError: not one partition of the range ended well.
     """
     records, now = Records.open(settings.records_address), utc_now()
-    known = {row.key for row in records.partitions(use_case)}  # whatever they are meant for, it is no less than this
+    known = {row.key for row in records.partitions.of(use_case)}  # whatever they are meant for, it is no less than this
     for key in sorted(set(keys) - known):
-        records.raise_partition(use_case, key, mode="backfill", target="data", actor=actor, at=now)
+        records.partitions.raise_to(use_case, key, mode="backfill", target="data", actor=actor, at=now)
     counts: dict[str, int] = {}
     reasons: dict[str, str] = {}
     for report in runner.run_range(stage, use_case, keys, settings=settings, owner=owner, attempt=attempt, actor=actor):
@@ -102,7 +102,7 @@ def load(
 def gap(settings: Settings, use_case: str, key: str) -> list[str]:
     """Return the keys between the newest ingested partition before `key` and `key` itself; none on an empty installation."""
     described = find(use_case, settings.usecase_dirs)
-    done = Records.open(settings.records_address).results(use_case, stage="ingest_data")
+    done = Records.open(settings.records_address).results.of(use_case, stage="ingest_data")
     before = [row.key for row in done if row.state == "done" and row.key < key]
     return partitions.between(described, max(before), key)[1:-1] if before else []
 

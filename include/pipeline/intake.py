@@ -24,5 +24,5 @@ def intake(settings: Settings, use_case: str, key: str, *, run_type: str, actor:
     """Record what a partition is meant for; the record only rises. Return what it is meant for now."""
     now = utc_now()
     mode, target = meaning(run_type, key, partitions.newest_complete(find(use_case, settings.usecase_dirs), now))
-    row = Records.open(settings.records_address).raise_partition(use_case, key, mode=mode, target=target, actor=actor, at=now)
+    row = Records.open(settings.records_address).partitions.raise_to(use_case, key, mode=mode, target=target, actor=actor, at=now)
     return row.mode, row.target

@@ -98,7 +98,7 @@ def run(
     stage, use_case = stage_of(name), find(use_case_name, settings.usecase_dirs)
     records = Records.open(settings.records_address)
     started, clock, owner = started or utc_now(), time.monotonic(), owner or _owner()
-    lease = records.claim(use_case.name, name, key, owner=owner, attempt=attempt, ttl=settings.lease_seconds, wait=wait)
+    lease = records.leases.claim(use_case.name, name, key, owner=owner, attempt=attempt, ttl=settings.lease_seconds, wait=wait)
     with lease:
         work = _work(settings, use_case, key, records, lease, actor, started, options or {}, rehearsal=force)
         try:
@@ -143,13 +143,13 @@ def run_range(
     if stage.compute_range is None:
         raise ConfigError(f"{name} takes one partition at a time; ranges are for {', '.join(DATA_STAGES)}")
     records = Records.open(settings.records_address)
-    known = {(row.stage, row.key): row for row in records.results(use_case.name, stage=DATA_STAGES)}
+    known = {(row.stage, row.key): row for row in records.results.of(use_case.name, stage=DATA_STAGES)}
     works: list[Work] = []
     memo_keys: dict[str, tuple[str, list[Read]]] = {}
     code, owner = _code(stage), owner or _owner()
-    rows = {row.key: row for row in records.partitions(use_case.name)}
+    rows = {row.key: row for row in records.partitions.of(use_case.name)}
     lake = Lake(settings.lake_root)
-    with records.claim_all(use_case.name, name, keys, owner=owner, attempt=attempt, ttl=settings.lease_seconds) as leases:
+    with records.leases.claim_all(use_case.name, name, keys, owner=owner, attempt=attempt, ttl=settings.lease_seconds) as leases:
         for key in keys:
             clock = time.monotonic()
             row = rows.get(key)
@@ -185,7 +185,7 @@ def run_range(
 
 def outdated(name: str, use_case: UseCase, key: str, settings: Settings, records: Records) -> list[str]:
     """Return the earlier partitions that a run of a stage for `key` would first compute again; nothing is claimed or written."""
-    stage, row = stage_of(name), records.partition(use_case.name, key)
+    stage, row = stage_of(name), records.partitions.get(use_case.name, key)
     if stage.outdated is None:
         return []
     row = row or Partition(use_case.name, key, "backfill", "data", "", utc_now())
@@ -203,8 +203,8 @@ def _renew(stage: Stage, works: Sequence[Work], code: str, *, owner: str, attemp
         return
     first = works[0]
     name, settings = first.use_case.name, first.settings
-    rows = {row.key: row for row in first.records.partitions(name)}
-    with first.records.claim_all(
+    rows = {row.key: row for row in first.records.partitions.of(name)}
+    with first.records.leases.claim_all(
         name, stage.name, keys, owner=owner, attempt=attempt, ttl=settings.lease_seconds, only_free=True
     ) as leases:
         again: dict[str, tuple[Work, str, list[Read]]] = {}
@@ -246,7 +246,7 @@ def _work(
     row: Partition | None = None,
 ) -> Work:
     period = partitions.period(use_case, key)
-    row = row or records.partition(use_case.name, key)
+    row = row or records.partitions.get(use_case.name, key)
     if row is None:
         raise ConfigError(
             f"partition {key} of {use_case.name} is not recorded; start it by ingest_data, load_history or `evergreen run`"
@@ -306,7 +306,7 @@ def _recorded(result: StageResult) -> Outcome:
 def _commit(work: Work, stage: Stage, outcome: Outcome, memo_key: str, reads: Sequence[Read], clock: float) -> None:
     used = outcome.reads or tuple(reads)
     result = _result(work, stage.name, outcome, memo_key, used, clock)
-    work.records.commit(work.held, result, entries=outcome.entries, also=outcome.also)
+    work.records.results.commit(work.held, result, entries=outcome.entries, also=outcome.also)
     if work.known is not None:
         work.known[stage.name, work.key] = result
 
@@ -369,7 +369,7 @@ def _rehearse(stage: Stage, work: Work, recorded: StageResult | None, clock: flo
     details: dict[str, Any] = {"stage": stage.name, "recorded": recorded.digest, "computed": outcome.digest, "equal": same}
     other = stored_otherwise(stage, work, recorded)
     details |= {"stored_otherwise": other} if other else {}
-    work.records.append(_entry(work, "force.compared", details))
+    work.records.audit.append(_entry(work, "force.compared", details))
     if other:
         raise EvergreenError(
             f"{stage.name} {work.use_case.name} {work.key}: the lake holds other rows than are recorded: {', '.join(other)}. "
@@ -398,12 +398,12 @@ def _refuse(work: Work, stage: Stage, error: EvergreenError, clock: float) -> No
     if isinstance(error, Busy):
         return
     entry = _entry(work, "stage.refused", {"stage": stage.name, "error": type(error).__name__, "reason": str(error)[:2000]})
-    recorded = work.records.result(work.use_case.name, work.key, stage.name)
+    recorded = work.records.results.get(work.use_case.name, work.key, stage.name)
     if recorded is None or recorded.state == "failed":
         failed = Outcome("failed", "", str(error)[:2000], {"error": type(error).__name__})
-        work.records.commit(work.held, _result(work, stage.name, failed, "", (), clock), entries=(entry,))
+        work.records.results.commit(work.held, _result(work, stage.name, failed, "", (), clock), entries=(entry,))
         return
-    work.records.append(entry)
+    work.records.audit.append(entry)
 
 
 def _entry(work: Work, action: str, details: dict[str, Any]) -> AuditEntry:

@@ -120,7 +120,7 @@ class Work:
         wanted = key or self.key
         if self.known is not None and (stage, wanted) in self.known:
             return self.known[stage, wanted]
-        return self.records.result(self.use_case.name, wanted, stage)
+        return self.records.results.get(self.use_case.name, wanted, stage)
 
     def need(self, stage: str, keys: Sequence[str]) -> list[StageResult]:
         """Return the results of an earlier stage, which must be recorded as done for every key.
@@ -131,7 +131,7 @@ class Work:
         if self.known is not None:
             found = {key: self.known[stage, key] for key in keys if (stage, key) in self.known}
         else:
-            found = {row.key: row for row in self.records.results(self.use_case.name, stage=stage, keys=list(keys))}
+            found = {row.key: row for row in self.records.results.of(self.use_case.name, stage=stage, keys=list(keys))}
         missing = [key for key in keys if key not in found or found[key].state != "done"]
         if missing:
             raise MissingPartition(_missing(self.use_case.name, stage, missing, found), keys=missing)

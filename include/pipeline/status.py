@@ -238,16 +238,16 @@ def _plain(use_case: str, table: str) -> str:
 
 def status_rows(records: Records, use_case: UseCase) -> list[Row]:
     """Return what each partition of a use case is, from the records as they are now."""
-    partitions = records.partitions(use_case.name)
+    partitions = records.partitions.of(use_case.name)
     now = utc_now()
     newest = newest_complete(use_case, now)
     expected = between(use_case, partitions[0].key, newest) if partitions and newest and partitions[0].key <= newest else []
-    results = records.results(use_case.name)
+    results = records.results.of(use_case.name)
     return rows(
         use_case.name,
         partitions=partitions,
         results=results,
-        running={(one.stage, one.key): str(one) for one in records.holders(use_case.name) if one.lost is None},
+        running={(one.stage, one.key): str(one) for one in records.leases.holders(use_case.name) if one.lost is None},
         expected=expected,
         loaded=loaded_for(use_case, results, now),
     )

@@ -32,7 +32,7 @@ def import_closed(settings: Settings, lake: Lake, records: Records, use_case: st
         return 0
     owner = f"predictions@{socket.gethostname()}:{os.getpid()}"
     ttl = settings.lease_seconds
-    with records.claim(use_case, "predictions", "import", owner=owner, attempt=1, ttl=ttl, wait=wait) as lease:
+    with records.leases.claim(use_case, "predictions", "import", owner=owner, attempt=1, ttl=ttl, wait=wait) as lease:
         fence = Fence(lease.app, lease.token, lease.check)
         segments = prediction_log.closed_segments(settings.home, use_case)
         for start in range(0, len(segments), BATCH):

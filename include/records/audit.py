@@ -7,8 +7,10 @@ Who can change the database can also rewrite a chain's tail; keep `head` elsewhe
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +20,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from include.errors import ConfigError
+from include.records.database import Database
 from include.records.schema import AuditHead, AuditRow, locked, to_json, words
 
 GENESIS = "0" * 64
@@ -174,3 +177,42 @@ def _record(row: AuditRow) -> AuditRecord:
         once=row.once,
         hash=row.hash,
     )
+
+
+def named(entry: AuditEntry) -> AuditEntry:
+    """Return the entry with a name of its own, so that a retry after a lost answer finds it on record."""
+    return entry if entry.once is not None else dataclasses.replace(entry, once=uuid.uuid4().hex)
+
+
+class AuditLog:
+    """The audit log of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def append(self, entry: AuditEntry, *, session: Session | None = None) -> None:
+        """Append one audit entry; with its `once` on record already, nothing happens."""
+        entry = entry if session is not None else named(entry)
+        self._database.write(lambda open_session: append(open_session, entry), session)
+
+    def verify(self, *, anchor: tuple[int, str] | None = None) -> AuditFault | None:
+        """Return the first bad row of the audit log, or None; `anchor` is an earlier `head`, kept elsewhere."""
+        return self._database.read(lambda session: verify(session, anchor=anchor))
+
+    def head(self) -> tuple[int, str]:
+        """Return sequence and hash of the newest audit row."""
+        return self._database.read(head)
+
+    def entries(
+        self,
+        use_case: str | None = None,
+        *,
+        action: str | None = None,
+        subject: str | None = None,
+        after: int = 0,
+        limit: int | None = None,
+    ) -> list[AuditRecord]:
+        """Return audit rows in order of their sequence; `limit` keeps the newest."""
+        return self._database.read(
+            lambda session: entries(session, use_case=use_case, action=action, subject=subject, after=after, limit=limit)
+        )

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, select
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -25,6 +25,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from include.errors import Busy, ConfigError, Conflict, EvergreenError, Unavailable
+from include.records.schema import plain
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -258,3 +259,9 @@ def _outage(error: SQLAlchemyError, text: str, state: str) -> bool:
         or state[:2] in {"08", "53", "57", "28", "3D"}
         or (not state and type(error.orig).__name__ in _UNREACHABLE)
     )
+
+
+def listed(database: Database, kind: type[T], table: type[Any], use_case: str, *order: Any) -> list[T]:
+    """Return the rows of a use case in a table as frozen dataclasses, in an order."""
+    statement = select(table).where(table.use_case == use_case).order_by(*order)
+    return database.read(lambda session: [plain(kind, row) for row in session.scalars(statement)])

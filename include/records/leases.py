@@ -324,3 +324,24 @@ def _dead(pid: int, started: str) -> bool:
         pass
     now = _started(pid)
     return now == "" or (now is not None and started not in ("", now))
+
+
+class LeaseRegister:
+    """Who holds what, in one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def claim(self, use_case: str, stage: str, key: str, *, owner: str, attempt: int, ttl: float, wait: float = 0.0) -> Lease:
+        """Take the lease of a thing, waiting up to `wait` seconds; raises Busy and names the holder."""
+        return claim(self._database, use_case, stage, key, owner=owner, attempt=attempt, ttl=ttl, wait=wait)
+
+    def claim_all(
+        self, use_case: str, stage: str, keys: Sequence[str], *, owner: str, attempt: int, ttl: float, only_free: bool = False
+    ) -> Leases:
+        """Take the leases of many keys in one transaction: all (else Busy, which names a holder), or those that are free."""
+        return claim_all(self._database, use_case, stage, keys, owner=owner, attempt=attempt, ttl=ttl, only_free=only_free)
+
+    def holders(self, use_case: str) -> list[Holder]:
+        """Return who is at work on a use case."""
+        return self._database.read(lambda session: holders(session, use_case))

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from enum import Enum
 from typing import Any, Literal
 
@@ -19,14 +18,12 @@ from sqlalchemy.orm import Session
 
 from include.errors import Conflict, EvergreenError
 from include.records import audit
-from include.records.audit import AuditEntry
+from include.records.audit import AuditEntry, named
+from include.records.database import Database
+from include.records.models import Model, State, models
 from include.records.schema import ModelRow, OpponentRow, RouteRow, insert_missing, locked, plain
 
-Mode = Literal["backfill", "live"]
-State = Literal["candidate", "challenger", "released", "retired"]
-STATES = ("candidate", "challenger", "released", "retired")
 CHANGEABLE = ("champion", "previous", "challenger", "step", "weight", "salt")
-UPDATABLE = ("bundle", "run_id", "bento_tag", "pins", "state", "manifest")
 
 
 class Unset(Enum):
@@ -36,26 +33,6 @@ class Unset(Enum):
 
 
 UNSET = Unset.UNSET
-
-
-@dataclass(frozen=True)
-class Model:
-    """A trained model; `generation` is that of the routing row when it was trained."""
-
-    use_case: str
-    version: int
-    model_digest: str
-    partition: str
-    as_of: datetime
-    mode: str
-    feature_set: str
-    bundle: str
-    run_id: str = ""
-    bento_tag: str | None = None
-    pins: str | None = None
-    state: State = "candidate"
-    generation: int = 0
-    manifest: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,41 +50,6 @@ class Route:
     watermark: str | None = None
     rollback_generation: int = 0
     held: list[str] = dataclasses.field(default_factory=list)
-
-
-def add_model(session: Session, model: Model) -> Model:
-    """Record a model; the same version with the same digest is a no-op.
-
-    Raises:
-        Conflict: the version is another model's.
-    """
-    if not insert_missing(session, ModelRow, **{field.name: getattr(model, field.name) for field in dataclasses.fields(model)}):
-        there = session.get_one(ModelRow, (model.use_case, model.version))
-        if there.model_digest != model.model_digest:
-            raise Conflict(
-                f"{model.use_case} {model.version} is {there.model_digest}, not {model.model_digest}; register a new version"
-            )
-        return plain(Model, there)
-    return model
-
-
-def update_model(session: Session, use_case: str, version: int, changes: Mapping[str, Any]) -> Model:
-    """Change what may change about a model: where it lies, its bento, its state."""
-    row = locked(session, ModelRow, use_case, version)
-    if row is None:
-        raise Conflict(f"{use_case} has no model version {version}; train it first")
-    for name, value in changes.items():
-        if name not in UPDATABLE or (name == "state" and value not in STATES):
-            raise EvergreenError(f"model {use_case} {version}: {name} = {value!r} cannot be set; only {UPDATABLE}, {STATES}")
-        setattr(row, name, value)
-    session.flush()
-    return plain(Model, row)
-
-
-def models(session: Session, use_case: str) -> list[Model]:
-    """Return the models of a use case, by version."""
-    statement = select(ModelRow).where(ModelRow.use_case == use_case).order_by(ModelRow.version)
-    return [plain(Model, row) for row in session.scalars(statement)]
 
 
 def route(session: Session, use_case: str) -> Route:
@@ -155,7 +97,7 @@ def change(
         version = changes.get(role)
         if version is not None and version != getattr(row, role):
             _may_enter(session, row, version)
-            _state(session, use_case, version, "released" if role == "champion" else "challenger")
+            _set_state(session, use_case, version, "released" if role == "champion" else "challenger")
     return _apply(session, row, {**changes, "watermark": partition or row.watermark}, entry)
 
 
@@ -183,7 +125,7 @@ def rollback(
     if bad is None or (of == "champion" and row.previous is None):
         missing = "challenger to take back" if of == "challenger" else "earlier champion to go back to"
         raise Conflict(f"{use_case}: there is no {missing}; what serves goes on serving")
-    model = _state(session, use_case, bad, "retired")
+    model = _set_state(session, use_case, bad, "retired")
     held = sorted({*row.held, *([] if model is None else [model.model_digest])})
     changes: dict[str, Any] = {"challenger": None, "step": 0, "weight": 0.0, "held": held}
     changes["rollback_generation"] = row.generation + 1
@@ -262,7 +204,7 @@ def _apply(session: Session, row: RouteRow, changes: Mapping[str, Any], entry: A
     return plain(Route, row)
 
 
-def _state(session: Session, use_case: str, version: int, state: State) -> Model | None:
+def _set_state(session: Session, use_case: str, version: int, state: State) -> Model | None:
     row = locked(session, ModelRow, use_case, version)
     if row is None:
         return None
@@ -273,3 +215,79 @@ def _state(session: Session, use_case: str, version: int, state: State) -> Model
 
 def _salt(use_case: str) -> str:
     return hashlib.sha256(use_case.encode()).hexdigest()[:16]
+
+
+class Routes:
+    """The routing rows of all use cases."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def get(self, use_case: str) -> Route:
+        """Return the routing row; generation 0 where nothing was ever released."""
+        return self._database.read(lambda session: route(session, use_case))
+
+    def change(
+        self,
+        use_case: str,
+        *,
+        set: Mapping[str, Any],
+        entry: AuditEntry,
+        expect_generation: int | None = None,
+        expect_champion: int | Unset | None = UNSET,
+        partition: str | None = None,
+        judged_generation: int | None = None,
+        session: Session | None = None,
+    ) -> Route:
+        """Change champion, previous, challenger, step, weight or salt by compare-and-set; see the function `change`.
+
+        A refusal is audited too (as `<action>.refused`), unless it happens in a transaction of the caller's.
+
+        Raises:
+            Conflict: the routing row has moved on, or the model may not enter.
+        """
+        return self._change(
+            lambda open_session, once: change(
+                open_session,
+                use_case,
+                entry=once,
+                changes=set,
+                expect_generation=expect_generation,
+                expect_champion=expect_champion,
+                partition=partition,
+                judged_generation=judged_generation,
+            ),
+            entry,
+            session,
+        )
+
+    def rollback(
+        self,
+        use_case: str,
+        *,
+        entry: AuditEntry,
+        expect_generation: int | None = None,
+        of: Literal["champion", "challenger"] = "champion",
+    ) -> Route:
+        """Go back to the last good champion, or drop the challenger, and hold the digest; see the function `rollback`."""
+        return self._change(
+            lambda session, once: rollback(session, use_case, entry=once, expect_generation=expect_generation, of=of),
+            entry,
+        )
+
+    def lift(self, use_case: str, digest: str, *, entry: AuditEntry, expect_generation: int | None = None) -> Route:
+        """Lift the hold on a digest, as a person decided; see the function `lift`."""
+        return self._change(
+            lambda session, once: lift(session, use_case, digest, entry=once, expect_generation=expect_generation), entry
+        )
+
+    def _change(self, work: Callable[[Session, AuditEntry], Route], entry: AuditEntry, session: Session | None = None) -> Route:
+        once = named(entry)
+        try:
+            return self._database.write(lambda open_session: work(open_session, once), session)
+        except Conflict as error:
+            if session is None:
+                details = {**entry.details, "reason": str(error)}
+                refused = named(dataclasses.replace(entry, action=f"{entry.action}.refused", details=details, once=None))
+                self._database.write(lambda open_session: audit.append(open_session, refused))
+            raise

@@ -68,13 +68,15 @@ def score(
     predictor = Predictor.load(model.bundle, model.model_digest)
     frame = frames.entity_frame_at(lake, use_case, feature_set, period.as_of)
     rows = _rows(use_case, frame, predictor, model)
-    lease = records.claim(use_case.name, TABLE, key, owner=f"score:{actor}:{os.getpid()}", attempt=1, ttl=settings.lease_seconds)
+    lease = records.leases.claim(
+        use_case.name, TABLE, key, owner=f"score:{actor}:{os.getpid()}", attempt=1, ttl=settings.lease_seconds
+    )
     with lease:
         lake.replace(scores_table(lake, use_case, rows.schema), key, rows, fence=Fence(lease.app, lease.token, lease.check))
     path = output or settings.home / "reports" / use_case.name / key / f"scores-version-{model.version}.csv"
     export(path, rows)
     details = {"version": model.version, "rows": len(rows), "digest": digest(rows, sort_by=[use_case.entity.key])}
-    records.append(AuditEntry("scores.written", use_case.name, key, actor, details, utc_now()))
+    records.audit.append(AuditEntry("scores.written", use_case.name, key, actor, details, utc_now()))
     return Scored(len(rows), model.version, period.as_of, path)
 
 
@@ -113,18 +115,18 @@ def _lines(columns: Iterable[Sequence[Any]]) -> Iterable[list[Any]]:
 
 
 def _model(records: Records, use_case: str, version: int | None) -> Model:
-    number = records.route(use_case).champion if version is None else version
+    number = records.routes.get(use_case).champion if version is None else version
     if number is None:
         raise ConfigError(f"{use_case} has no champion yet; name a version with --version, or release one first")
-    model = records.model(use_case, number)
+    model = records.models.get(use_case, number)
     if model is None:
-        known = [model.version for model in records.models(use_case)]
+        known = [model.version for model in records.models.of(use_case)]
         raise ConfigError(f"{use_case} has no model version {number}; there are {known or 'none'}")
     return model
 
 
 def _need(records: Records, use_case: UseCase, feature_set: FeatureSet, key: str) -> None:
-    result = records.result(use_case.name, key, "materialize_features")
+    result = records.results.get(use_case.name, key, "materialize_features")
     fill = f"fill it with `evergreen run all --use-case {use_case.name} --partition {key}`"
     if result is None or result.state != "done":
         raise MissingPartition(f"{use_case.name}: the features of {key} are not computed; {fill}", keys=[key])

@@ -148,9 +148,9 @@ class Reconciler:
             except EvergreenError as error:
                 log.warning("%s is left out: %s", path.stem, error)
                 continue
-            route = self._records.route(use_case.name)
+            route = self._records.routes.get(use_case.name)
             versions = {getattr(route, role) for role in _ROLES} - {None}
-            models = {version: self._records.model(use_case.name, version) for version in versions}
+            models = {version: self._records.models.get(use_case.name, version) for version in versions}
             found.append(Desired(use_case, route, {version: model for version, model in models.items() if model}))
         return found
 
@@ -269,7 +269,7 @@ class Reconciler:
         worker.reported, worker.reported_at = report, now
 
     def _observe(self, name: str, generation: int, state: str, detail: dict[str, Any]) -> None:
-        self._records.observe(name, self.node, generation=generation, state=state, detail=detail, at=utc_now())
+        self._records.nodes.observe(name, self.node, generation=generation, state=state, detail=detail, at=utc_now())
 
     def _say(self, problem: str) -> None:
         """Log a problem with the records once, and its end."""

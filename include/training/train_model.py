@@ -86,7 +86,7 @@ def compute(work: Work) -> Outcome:
     """Train, register and record the partition's candidate, or say why there is none."""
     use_case = work.use_case
     current = feature_sets.current(use_case)
-    generation = work.records.route(use_case.name).generation
+    generation = work.records.routes.get(use_case.name).generation
     prepared = prepare(work, current)
     if prepared.frame is None:
         log.info("training %s %s: no candidate, %s", use_case.name, work.key, prepared.reason)
@@ -157,13 +157,15 @@ def compute(work: Work) -> Outcome:
         "training_set": training_set,
         **judged,
     }
-    return Outcome("done", answer, outputs=outputs, also=lambda session: _discard(work.records.add_model(model, session=session)))
+    return Outcome(
+        "done", answer, outputs=outputs, also=lambda session: _discard(work.records.models.add(model, session=session))
+    )
 
 
 def effects(work: Work, outcome: Outcome) -> dict[str, Any]:
     """Show in MLflow that a version which was trained by a backfill now belongs to a live partition."""
     version = outcome.outputs.get("version")
-    model = None if version is None else work.records.model(work.use_case.name, version)
+    model = None if version is None else work.records.models.get(work.use_case.name, version)
     if version is None or (model is not None and model.mode == work.mode):
         return {}
     changed = mlflow_registry.set_mode(work.settings, work.use_case.name, version, work.mode)
@@ -217,7 +219,7 @@ def _inputs(work: Work, current: feature_sets.FeatureSet) -> tuple[list[StageRes
     use_case = work.use_case
     keys = partitions.training_lookback(use_case, work.key)
     if all(source.gaps == "allow" for source in use_case.sources.values()):
-        there = {where for where, state in work.records.states(use_case.name).items() if state == "done"}
+        there = {where for where, state in work.records.results.states(use_case.name).items() if state == "done"}
         keys = [key for key in keys if key == work.key or {("validate_data", key), ("materialize_features", key)} <= there]
     validated, built = work.need("validate_data", keys), work.need("materialize_features", keys)
     _labelled(work, validated)
@@ -358,7 +360,7 @@ def _store(work: Work, fitted: Fitted, model_digest: str) -> Path:
     folder = home / model_digest.removeprefix("sha256:")[:16]
     work.held.check()
     home.mkdir(parents=True, exist_ok=True)
-    recorded = {Path(model.bundle).parent for model in work.records.models(work.use_case.name) if model.partition == work.key}
+    recorded = {Path(model.bundle).parent for model in work.records.models.of(work.use_case.name) if model.partition == work.key}
     for other in home.iterdir():
         if other not in recorded:
             shutil.rmtree(other)

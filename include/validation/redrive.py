@@ -93,7 +93,7 @@ def target(records: Records, use_case: UseCase) -> str:
     Raises:
         ConfigError: none is ingested, or the history ends with the newest.
     """
-    taken_in = [one.key for one in records.results(use_case.name, stage="ingest_data") if one.state in ("done", "blocked")]
+    taken_in = [one.key for one in records.results.of(use_case.name, stage="ingest_data") if one.state in ("done", "blocked")]
     newest = max(taken_in, default="")
     if not newest:
         raise ConfigError(f"{use_case.name} has no ingested partition, and so no row to redrive")
@@ -120,7 +120,7 @@ def redrive(
         raise ConfigError("a redrive needs a reason; it goes on the audit record")
     owner = f"redrive@{socket.gethostname()}:{os.getpid()}"
     ttl = settings.lease_seconds
-    with records.claim(use_case.name, "ingest_data", planned.into, owner=owner, attempt=1, ttl=ttl) as lease:
+    with records.leases.claim(use_case.name, "ingest_data", planned.into, owner=owner, attempt=1, ttl=ttl) as lease:
         now = target(records, use_case)
         if now != planned.into:
             raise Conflict(f"{use_case.name}: {planned.into} was ingested meanwhile; redrive again, into {now}")

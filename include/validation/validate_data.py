@@ -400,7 +400,7 @@ def _results(work: Work, stage: str, keys: Collection[str] | None = None) -> lis
     if work.known is not None:
         found = [result for (name, _), result in work.known.items() if name == stage]
         return [result for result in found if keys is None or result.key in keys]
-    return work.records.results(work.use_case.name, stage=stage, keys=None if keys is None else sorted(keys))
+    return work.records.results.of(work.use_case.name, stage=stage, keys=None if keys is None else sorted(keys))
 
 
 def _asked(work: Work) -> list[str]:

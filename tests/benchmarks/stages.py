@@ -80,11 +80,11 @@ class Portfolio:
         """Load so many days in one pass a stage; return seconds a day by stage."""
         first = self.use_case.history.first
         keys = partitions.between(self.use_case, first.isoformat(), (first + timedelta(days=days - 1)).isoformat())
-        have = {row.key for row in self.records.results(USE_CASE, stage=DATA_STAGES[-1]) if row.state == "done"}
+        have = {row.key for row in self.records.results.of(USE_CASE, stage=DATA_STAGES[-1]) if row.state == "done"}
         if set(keys) <= have:
             return {}
         for key in keys:
-            self.records.raise_partition(USE_CASE, key, mode="backfill", target="data", actor="benchmark", at=utc_now())
+            self.records.partitions.raise_to(USE_CASE, key, mode="backfill", target="data", actor="benchmark", at=utc_now())
         told: dict[str, Any] = {}
         for stage in DATA_STAGES:
             began = _clock()
@@ -104,13 +104,13 @@ class Portfolio:
 
     def next_days(self, count: int) -> list[str]:
         """Return the partitions after the newest one that is loaded."""
-        newest = max(row.key for row in self.records.results(USE_CASE, stage="materialize_features"))
+        newest = max(row.key for row in self.records.results.of(USE_CASE, stage="materialize_features"))
         first = partitions.period(self.use_case, newest).end.date()
         return partitions.between(self.use_case, first.isoformat(), (first + timedelta(days=count - 1)).isoformat())
 
     def events(self) -> int:
         """Return how many events are recorded."""
-        rows = self.records.results(USE_CASE, stage="ingest_data")
+        rows = self.records.results.of(USE_CASE, stage="ingest_data")
         return sum(fact["rows"] for row in rows for fact in row.outputs["sources"].values() if "version" not in fact)
 
     def run(self, stage: str, key: str) -> runner.Report:
@@ -134,7 +134,7 @@ def measure(portfolio: Portfolio, home: Path, repeats: int, say: Callable[[str],
     for number, key in enumerate(portfolio.next_days(repeats + 1)):
         counted = number > 0
         say(f"  {key}: {'measured' if counted else 'warms up'}")
-        portfolio.records.raise_partition(USE_CASE, key, mode="live", target="deployed", actor="benchmark", at=utc_now())
+        portfolio.records.partitions.raise_to(USE_CASE, key, mode="live", target="deployed", actor="benchmark", at=utc_now())
         for stage in CHAIN:
             report, done = _both(portfolio, script, stage, key, number, ours[stage], theirs[stage], counted)
             rows[stage] = {"script": done, "stage": _told(report)}
@@ -157,7 +157,7 @@ def _both(
     def run_script() -> None:
         arguments: tuple[Any, ...] = ()
         if stage == "package_model":
-            model = max(portfolio.records.models(USE_CASE), key=lambda model: model.version)
+            model = max(portfolio.records.models.of(USE_CASE), key=lambda model: model.version)
             arguments = (Path(model.bundle), model.model_digest, model.version)
         found["done"] = getattr(script, stage)(key, *arguments)
 

@@ -51,7 +51,7 @@ class Installation:
 
     def ask(self, key: str, mode: Mode = "backfill", target: Target = "judged") -> None:
         """Record that a partition is wanted."""
-        self.records.raise_partition(self.name, key, mode=mode, target=target, actor="test", at=utc_now())
+        self.records.partitions.raise_to(self.name, key, mode=mode, target=target, actor="test", at=utc_now())
 
     def run(self, stage: str, key: str, *, mode: Mode = "backfill", target: Target = "judged", **options: Any) -> runner.Report:
         """Run one stage for one partition."""
@@ -77,7 +77,7 @@ class Installation:
 
     def result(self, stage: str, key: str) -> StageResult:
         """Return a recorded result."""
-        found = self.records.result(self.name, key, stage)
+        found = self.records.results.get(self.name, key, stage)
         assert found is not None, f"{stage} {key} is not recorded"
         return found
 
@@ -101,8 +101,11 @@ class Installation:
     def live_state(self) -> tuple[Any, ...]:
         """Return everything that serves: the routing row, online watermarks and the bytes of the online rows."""
         online = Path(self.settings.home) / "online" / f"{self.name}.db"
-        sets = [(one.version, self.records.online(self.name, one.version)) for one in self.records.feature_sets(self.name)]
-        return (self.records.route(self.name), sets, _rows(online))
+        sets = [
+            (one.version, self.records.feature_sets.online(self.name, one.version))
+            for one in self.records.feature_sets.of(self.name)
+        ]
+        return (self.records.routes.get(self.name), sets, _rows(online))
 
 
 def _rows(path: Path) -> Any:

@@ -94,7 +94,7 @@ class Bench:
 
     def ask(self, key: str, mode: Mode = "live", target: Target = "deployed") -> None:
         """Record that a partition is wanted."""
-        self.records.raise_partition(NAME, key, mode=mode, target=target, actor="test", at=NOW)
+        self.records.partitions.raise_to(NAME, key, mode=mode, target=target, actor="test", at=NOW)
 
     def run(self, stage: str, key: str, mode: Mode = "live", **options: Any) -> runner.Report:
         """Run one stage for one partition."""
@@ -108,11 +108,11 @@ class Bench:
 
     def model(self, key: str) -> Model:
         """Return the newest model of a partition."""
-        return max((model for model in self.records.models(NAME) if model.partition == key), key=lambda model: model.version)
+        return max((model for model in self.records.models.of(NAME) if model.partition == key), key=lambda model: model.version)
 
     def result_counts(self, key: str) -> dict[str, Any]:
         """Return the counts of a partition's training."""
-        result = self.records.result(NAME, key, "train_model")
+        result = self.records.results.get(NAME, key, "train_model")
         assert result is not None
         counts: dict[str, Any] = result.outputs["counts"]
         return counts
@@ -142,11 +142,11 @@ class Bench:
 
     def release(self, version: int, key: str) -> None:
         """Make a model champion, as deployment would."""
-        route = self.records.route(NAME)
+        route = self.records.routes.get(NAME)
         entry = AuditEntry("release.promoted", NAME, str(version), "test", {}, at=NOW)
         change = {"champion": version, "previous": route.champion, "challenger": None}
-        route = self.records.change_route(NAME, set=change, entry=entry, partition=key)
-        waiting = mlflow_registry.waiting_challenger(self.records.models(NAME), route)
+        route = self.records.routes.change(NAME, set=change, entry=entry, partition=key)
+        waiting = mlflow_registry.waiting_challenger(self.records.models.of(NAME), route)
         mlflow_registry.mirror_aliases(self.settings, NAME, route, challenger=waiting)
 
     def copy(self, home: Path) -> Bench:
@@ -166,14 +166,14 @@ class Bench:
             return ResultRow(**vars(one))
 
         order = ["customer_id", "event_timestamp", "created_timestamp"]
-        self.records.add_feature_set(NAME, current.version, current.to_dict())
+        self.records.feature_sets.add(NAME, current.version, current.to_dict())
         with self.records.transaction() as session:
             for key in keys:
                 labels = digest(self.lake.read(stored.table(self.lake, f"{NAME}/labels"), keys=[key]), sort_by=order)
                 rows = digest(self.lake.read(view.table(NAME), keys=[key]), sort_by=order)
                 made = {"table": view.table(NAME), "version": view.version, "rows": ROWS, "digest": rows}
                 session.merge(result("validate_data", key, {"verdict": "pass", "sources": {}, "labels": {"digest": labels}}))
-                before = self.records.result(NAME, key, "materialize_features")
+                before = self.records.results.get(NAME, key, "materialize_features")
                 known = {} if before is None else before.outputs["feature_sets"]
                 sets = {"feature_sets": {**known, current.version: {view.name: made}}, "current": current.version}
                 session.merge(result("materialize_features", key, sets))

@@ -112,16 +112,16 @@ class Desk:
         model = Model(
             use_case=NAME, version=version, model_digest=bundle.bundle_digest(folder), partition=key,
             as_of=datetime.fromisoformat(key).replace(tzinfo=UTC) + timedelta(days=1), mode="live", feature_set=FEATURE_SET,
-            bundle=str(folder), pins=predictor.pins(), generation=self.records.route(NAME).generation,
+            bundle=str(folder), pins=predictor.pins(), generation=self.records.routes.get(NAME).generation,
         )  # fmt: skip
-        return self.records.add_model(replace(model, **changes))
+        return self.records.models.add(replace(model, **changes))
 
     def judge(self, model: Model, verdict: str = "pass", *, again: bool = False) -> None:
         """Record a verdict on a model against the champion of now, as evaluation would."""
-        route = self.records.route(NAME)
+        route = self.records.routes.get(NAME)
         at = utc_now()
         opponent = Opponent(NAME, model.model_digest, "live", route.champion, route.generation, model.partition, at)
-        self.records.record_opponent(opponent, again=again)
+        self.records.opponents.record(opponent, again=again)
         outputs = {"verdict": verdict, "reasons": [] if verdict == "pass" else ["AUC too low"], "version": model.version}
         self.record("evaluate_model", model.partition, outputs, digest=f"{model.model_digest}/{verdict}")
 
@@ -133,12 +133,12 @@ class Desk:
         """Record a result of a stage."""
         at = utc_now()
         result = StageResult(NAME, key, stage, state, digest, "", outputs, [], "", "live", at, at, 0.0, "none")
-        with self.records.claim(NAME, stage, key, owner="test", attempt=1, ttl=30) as lease:
-            self.records.commit(lease, result)
+        with self.records.leases.claim(NAME, stage, key, owner="test", attempt=1, ttl=30) as lease:
+            self.records.results.commit(lease, result)
 
     def ask(self, key: str, mode: Any = "live", target: Any = "deployed") -> None:
         """Record that a partition is wanted."""
-        self.records.raise_partition(NAME, key, mode=mode, target=target, actor="test", at=utc_now())
+        self.records.partitions.raise_to(NAME, key, mode=mode, target=target, actor="test", at=utc_now())
 
     def candidate(self, version: int, key: str = FIRST, **changes: Any) -> Model:
         """Record a trained, judged and packaged model of a live partition."""
@@ -152,9 +152,9 @@ class Desk:
     def work(self, stage: str, key: str = FIRST, **options: Any) -> Iterator[Work]:
         """Open a stage's work on a partition, as the runner does."""
         case = find(NAME, self.settings.usecase_dirs)
-        row = self.records.partition(NAME, key)
+        row = self.records.partitions.get(NAME, key)
         assert row is not None
-        with self.records.claim(NAME, stage, key, owner="test", attempt=1, ttl=30) as lease:
+        with self.records.leases.claim(NAME, stage, key, owner="test", attempt=1, ttl=30) as lease:
             yield Work(
                 settings=self.settings, use_case=case, period=partitions.period(case, key), lake=Lake(self.settings.lake_root),
                 records=self.records, lease=lease, mode=row.mode, target=row.target, actor="test", started=utc_now(),
@@ -171,7 +171,7 @@ class Desk:
     def record_route(self, **changes: int | None) -> int:
         """Write the routing row, as whoever decides does; return its generation."""
         entry = AuditEntry("test", NAME, "route", "test", {}, utc_now())
-        return self.records.change_route(NAME, set=changes, entry=entry).generation
+        return self.records.routes.change(NAME, set=changes, entry=entry).generation
 
     def publish(self, rows: dict[int, tuple[datetime, dict[str, Any]]], *, ttl: timedelta = timedelta(days=35)) -> None:
         """Put feature rows online."""

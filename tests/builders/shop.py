@@ -122,12 +122,12 @@ class Shop:
     def record(self, stage: str, key: str, state: str, outputs: dict[str, Any]) -> None:
         """Record a stage's result."""
         moment = datetime.now(UTC)
-        with self.records.claim("shop", stage, key, owner="test", attempt=1, ttl=30) as lease:
+        with self.records.leases.claim("shop", stage, key, owner="test", attempt=1, ttl=30) as lease:
             answer = f"sha256:{stage}{key}"
             result = StageResult(
                 "shop", key, stage, state, answer, "", outputs, [], "", "backfill", moment, moment, 0.0, "none", lease.token
             )
-            self.records.commit(lease, result)
+            self.records.results.commit(lease, result)
 
     def run(self, day: int, mode: Mode = "backfill", **options: Any) -> runner.Report:
         """Run the features stage for a day."""
@@ -137,7 +137,7 @@ class Shop:
     def ask(self, day: int, mode: Mode = "backfill") -> None:
         """Record that a day is wanted."""
         target = "deployed" if mode == "live" else "data"
-        self.records.raise_partition("shop", self.key(day), mode=mode, target=target, actor="test", at=datetime.now(UTC))
+        self.records.partitions.raise_to("shop", self.key(day), mode=mode, target=target, actor="test", at=datetime.now(UTC))
 
     def rows(self, view: str, day: int) -> list[dict[str, Any]]:
         """Return a view's rows of a day."""
@@ -156,6 +156,6 @@ class Shop:
 def serve(shop: Shop, version: str) -> None:
     """Make a model of that feature set the champion."""
     model = Model("shop", 1, "sha256:m", shop.key(0), shop.as_of(0), "live", version, "bundle", state="challenger")
-    shop.records.add_model(model)
+    shop.records.models.add(model)
     entry = AuditEntry("test", "shop", "1", "test", {}, datetime.now(UTC))
-    shop.records.change_route("shop", set={"champion": 1}, entry=entry)
+    shop.records.routes.change("shop", set={"champion": 1}, entry=entry)

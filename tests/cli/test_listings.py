@@ -38,13 +38,13 @@ def result(key: str, stage: str, *, state: str = "done", **outputs: Any) -> Stag
 
 
 def record(into: Records, made: StageResult) -> None:
-    with into.claim("visits", made.stage, made.key, owner="test", attempt=1, ttl=30) as lease:
-        into.commit(lease, made)
+    with into.leases.claim("visits", made.stage, made.key, owner="test", attempt=1, ttl=30) as lease:
+        into.results.commit(lease, made)
 
 
 def add_model(into: Records, version: int, key: str) -> None:
     digest = f"sha256:{version:064}"
-    into.add_model(Model("visits", version, digest, key, AT, "live", "fs1", "bundle", state="challenger"))
+    into.models.add(Model("visits", version, digest, key, AT, "live", "fs1", "bundle", state="challenger"))
 
 
 def listed(run: Run, *arguments: object) -> list[dict[str, Any]]:
@@ -110,12 +110,12 @@ def test_models_tell_how_each_was_judged_and_what_it_serves_as(run: Run, visits:
     record(into, result("2025-03-05", JUDGED, state="unreadable", version=5, metrics={}))
 
     def release(**changes: int) -> None:
-        into.change_route("visits", set=changes, entry=AuditEntry("release.done", "visits", "1", "test", {}, AT))
+        into.routes.change("visits", set=changes, entry=AuditEntry("release.done", "visits", "1", "test", {}, AT))
 
     release(champion=1)
     release(champion=2, previous=1)
-    into.rollback("visits", entry=AuditEntry("route.rolled_back", "visits", "2", "test", {}, AT))
-    into.update_model("visits", 4, state="candidate")
+    into.routes.rollback("visits", entry=AuditEntry("route.rolled_back", "visits", "2", "test", {}, AT))
+    into.models.update("visits", 4, state="candidate")
     found = listed(run, "models", "visits")
     assert [tuple(row) for row in found] == [models.KEYS] * 5
     assert [row["version"] for row in found] == [5, 4, 3, 2, 1]
@@ -149,7 +149,7 @@ def test_a_champion_its_predecessor_and_a_challenger_are_told_apart(run: Run, vi
     for version in (1, 2, 3):
         add_model(into, version, f"2025-03-0{version}")
     for changes in ({"champion": 1}, {"champion": 2, "previous": 1}, {"challenger": 3}):
-        into.change_route("visits", set=changes, entry=AuditEntry("release.done", "visits", "1", "test", {}, AT))
+        into.routes.change("visits", set=changes, entry=AuditEntry("release.done", "visits", "1", "test", {}, AT))
     assert [row["serves_as"] for row in listed(run, "models", "visits")] == ["challenger", "champion", "previous"]
 
 
@@ -205,7 +205,7 @@ def test_lookback_is_what_the_load_of_the_oldest_features_asked_no_more_of() -> 
 
 def test_a_history_that_begins_later_now_does_not_end_the_command(run: Run, visits: Path) -> None:
     into = opened()
-    into.raise_partition("visits", "2025-03-01", mode="backfill", target="data", actor="test", at=AT)
+    into.partitions.raise_to("visits", "2025-03-01", mode="backfill", target="data", actor="test", at=AT)
     for stage in DATA:
         record(into, result("2025-03-01", stage))
     (visits / "visits.yaml").write_text(YAML.replace("first: 2025-03-01", "first: 2025-03-03"))

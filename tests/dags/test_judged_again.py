@@ -111,7 +111,7 @@ def test_an_overtaken_verdict_is_judged_again_once_a_generation(desk: Desk, airf
         request()
     assert airflow.events == [{"asset_id": 7, "partition_key": SECOND, "extra": {"judge_again": 2}}]
     assert "model 1 serves" in task["reason"]
-    (entry,) = desk.records.entries(NAME, action="release.judge_again")
+    (entry,) = desk.records.audit.entries(NAME, action="release.judge_again")
     assert (entry.subject, entry.details["version"]) == (SECOND, 2)
     with pytest.raises(Conflict, match="judge it again"):  # nobody has judged it since: it does not go round in circles
         request()
@@ -122,7 +122,7 @@ def test_an_overtaken_verdict_is_judged_again_once_a_generation(desk: Desk, airf
 
 
 def test_judged_against_the_new_champion_it_is_released(desk: Desk, airflow: Airflow, task: dict[str, Any]) -> None:
-    model = desk.records.model(NAME, 2)
+    model = desk.records.models.get(NAME, 2)
     assert model is not None
     desk.judge(model, again=True)
     with desk.work("deploy_model", SECOND) as work:
@@ -133,4 +133,4 @@ def test_judged_against_the_new_champion_it_is_released(desk: Desk, airflow: Air
 def test_where_airflow_does_not_answer_it_is_tried_again(desk: Desk, task: dict[str, Any]) -> None:
     with pytest.raises(Unavailable):
         request()
-    assert desk.records.entries(NAME, action="release.judge_again") == []
+    assert desk.records.audit.entries(NAME, action="release.judge_again") == []

@@ -80,7 +80,7 @@ def test_what_could_not_be_read_is_tried_again_then_left_to_a_person_and_taken_u
     away.rename(bundle)
     assert operator.execute(context)["state"] == "done"  # as `heal` has it run again
     assert event.extra["state"] == "done"
-    assert bench.records.result(NAME, SECOND, "evaluate_model").outputs["opponent"] == 1  # type: ignore[union-attr]
+    assert bench.records.results.get(NAME, SECOND, "evaluate_model").outputs["opponent"] == 1  # type: ignore[union-attr]
     monkeypatch.setattr("include.packaging.package_model._reason_to_skip", lambda _: "asked again")
     assert not bench.run("package_model", SECOND).reused, "a stage that was skipped takes up what was found later"
 

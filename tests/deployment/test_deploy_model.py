@@ -81,24 +81,24 @@ def test_releases_follow_one_another_and_a_rerun_changes_nothing(desk: Desk, nod
     node.serves(1)
     desk.candidate(2, SECOND)
     assert desk.deploy(SECOND).outputs["champion"] == 2
-    route = desk.records.route(NAME)
+    route = desk.records.routes.get(NAME)
     assert (route.champion, route.previous, route.challenger, route.watermark) == (2, 1, None, SECOND)
     again = desk.deploy(SECOND)
     assert (again.state, again.digest) == ("done", desk.deploy(SECOND).digest)
     older = desk.deploy(FIRST)
     assert (older.state, older.reason) == ("done", "it was released, and model 2 has replaced it since")
-    assert desk.records.route(NAME) == route
-    assert {model.version: model.state for model in desk.records.models(NAME)} == {1: "released", 2: "released"}
-    actions = [entry.action for entry in desk.records.entries(NAME) if entry.action.startswith("release.")]
+    assert desk.records.routes.get(NAME) == route
+    assert {model.version: model.state for model in desk.records.models.of(NAME)} == {1: "released", 2: "released"}
+    actions = [entry.action for entry in desk.records.audit.entries(NAME) if entry.action.startswith("release.")]
     assert actions == ["release.requested", "release.promoted"] * 2
-    assert desk.records.verify() is None
+    assert desk.records.audit.verify() is None
 
 
 def test_the_three_steps_of_a_dag(desk: Desk, node: Follower) -> None:
     desk.candidate(1)
     asked = desk.deploy(phase="request")
     assert (asked.state, asked.outputs["error"]) == ("failed", "Unavailable")  # waiting, for status and heal
-    assert desk.records.route(NAME).challenger == 1
+    assert desk.records.routes.get(NAME).challenger == 1
     with desk.work("deploy_model") as work:
         assert deploy_model._wait(lambda: deploy_model.observed(work).state == "ready", 20)
     assert node.version is None
@@ -122,7 +122,7 @@ def test_what_is_not_released_says_why(desk: Desk, mode: str, target: str, verdi
     outcome = desk.deploy()
     assert outcome.state == "skipped"
     assert reason in outcome.reason
-    assert desk.records.route(NAME).generation == 0
+    assert desk.records.routes.get(NAME).generation == 0
 
 
 def test_without_a_verdict_nothing_can_be_released(desk: Desk) -> None:
@@ -142,7 +142,7 @@ def test_without_a_node_nothing_is_released(
         desk.deploy()
     assert time.monotonic() - started < 60
     assert "no serving node follows this use case; start one with `evergreen serve`; waiting" in caplog.text
-    assert desk.records.route(NAME).champion is None
+    assert desk.records.routes.get(NAME).champion is None
 
 
 def test_an_older_partition_never_replaces_a_newer_one(desk: Desk, node: Follower) -> None:
@@ -187,7 +187,7 @@ def test_rollback_goes_to_the_last_good_model(desk: Desk, node: Follower) -> Non
         assert desk.deploy(key).state == "held"
     desk.candidate(4, FOURTH)
     desk.deploy(FOURTH)
-    route = desk.records.route(NAME)
+    route = desk.records.routes.get(NAME)
     assert (route.champion, route.previous) == (4, 1)
     assert len(route.held) == 2
     assert roll_back(desk).champion == 1
@@ -220,7 +220,7 @@ def test_a_rollback_wins_over_a_release_on_its_way(desk: Desk, node: Follower) -
     outcome = desk.deploy(THIRD, phase="finish")
     assert outcome.state == "held"
     assert "before the last rollback" in outcome.reason
-    assert desk.records.route(NAME).champion == 1
+    assert desk.records.routes.get(NAME).champion == 1
 
 
 def test_a_damaged_candidate_is_withdrawn_and_the_champion_goes_on(desk: Desk, node: Follower) -> None:
@@ -230,9 +230,9 @@ def test_a_damaged_candidate_is_withdrawn_and_the_champion_goes_on(desk: Desk, n
     (Path(bad.bundle) / "model.txt").write_text("changed")
     with pytest.raises(ArtefactError, match="digest"):
         desk.deploy(SECOND)
-    route = desk.records.route(NAME)
+    route = desk.records.routes.get(NAME)
     assert (route.champion, route.challenger) == (1, None)
-    assert [entry.action for entry in desk.records.entries(NAME)][-1] == "release.withdrawn"
+    assert [entry.action for entry in desk.records.audit.entries(NAME)][-1] == "release.withdrawn"
     node.serves(1)
 
 
@@ -241,7 +241,7 @@ def test_of_many_rollbacks_and_promotions_at_once_one_wins_each_generation(desk:
     desk.deploy()
     desk.candidate(2, SECOND)
     desk.deploy(SECOND)
-    generation = desk.records.route(NAME).generation
+    generation = desk.records.routes.get(NAME).generation
     outcomes: list[str] = []
 
     def attempt() -> None:
@@ -257,8 +257,8 @@ def test_of_many_rollbacks_and_promotions_at_once_one_wins_each_generation(desk:
     for thread in threads:
         thread.join()
     assert sorted(outcomes) == ["lost"] * 7 + ["won"]
-    assert desk.records.route(NAME).generation == generation + 1
-    assert desk.records.verify() is None
+    assert desk.records.routes.get(NAME).generation == generation + 1
+    assert desk.records.audit.verify() is None
 
 
 def test_readiness_asks_every_node_that_lives() -> None:

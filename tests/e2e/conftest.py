@@ -144,7 +144,7 @@ class Installation:
             with sqlite3.connect(path) as con:
                 rows = list(con.execute('SELECT feature_set, entity, event_ts, "values" FROM rows ORDER BY 1, 2'))
                 rows += list(con.execute("SELECT feature_set, partition FROM sets ORDER BY 1"))
-        return self.records.route(name), rows
+        return self.records.routes.get(name), rows
 
 
 EVERY_DAG = STAGES

@@ -31,16 +31,16 @@ def test_up_runs_the_newest_day_through_the_scheduler_and_answers(installation: 
     for dag in EVERY_DAG:
         assert re.search(rf"{dag} +success +\d", installation.said)
     assert re.search(r"model_version +1\b", installation.said)
-    row = installation.records.partition("visits", newest)
+    row = installation.records.partitions.get("visits", newest)
     assert row is not None
     assert (row.mode, row.target) == ("live", "deployed")
-    assert installation.records.route("visits").champion == 1
-    assert installation.records.verify() is None
+    assert installation.records.routes.get("visits").champion == 1
+    assert installation.records.audit.verify() is None
 
 
 def test_history_was_loaded_in_one_pass_as_backfill_without_an_event(installation: Installation) -> None:
     newest = newest_key(installation, "visits")
-    rows = [row for row in installation.records.partitions("visits") if row.key != newest]
+    rows = [row for row in installation.records.partitions.of("visits") if row.key != newest]
     assert len(rows) == DAYS - 1
     assert {(row.mode, row.target) for row in rows} == {("backfill", "data")}
     for name in ("raw", "curated", "features"):
@@ -67,7 +67,7 @@ def test_only_ingest_data_of_a_use_case_that_was_not_named_is_paused(installatio
 
 def test_a_form_run_without_a_key_takes_the_newest_and_nothing_doubles(installation: Installation) -> None:
     newest, before = newest_key(installation, "visits"), installation.live_state("visits")
-    models, began = len(installation.records.models("visits")), utc_now()
+    models, began = len(installation.records.models.of("visits")), utc_now()
     run = installation.api.trigger("visits__ingest_data")
     installation.settle("visits", [newest], dags=EVERY_DAG[1:], after=began)
     assert installation.api.run(run.dag_id, run.run_id).state == "success"
@@ -76,7 +76,7 @@ def test_a_form_run_without_a_key_takes_the_newest_and_nothing_doubles(installat
         assert again["extra"]["digest"] == first["extra"]["digest"], name
         reused = (first["extra"]["reused"], again["extra"]["reused"])
         assert reused == (False, True), name
-    assert len(installation.records.models("visits")) == models
+    assert len(installation.records.models.of("visits")) == models
     assert installation.live_state("visits") == before
 
 
@@ -89,10 +89,10 @@ def test_a_ten_day_backfill_backwards_and_at_once_on_an_empty_use_case_ends_gree
     number = installation.api.backfill("fresh__ingest_data", keys[0], keys[-1], max_active_runs=10, backwards=True)
     installation.settle("fresh", keys, dags=EVERY_DAG, after=began, seconds=420)
     assert installation.api.backfill_done(number)
-    rows = {row.key: row for row in installation.records.partitions("fresh")}
+    rows = {row.key: row for row in installation.records.partitions.of("fresh")}
     assert {(rows[key].mode, rows[key].target) for key in keys} == {("backfill", "judged")}
     assert installation.live_state("fresh") == before
-    assert {row.key for row in installation.records.results("fresh", stage="evaluate_model")} >= set(keys)
+    assert {row.key for row in installation.records.results.of("fresh", stage="evaluate_model")} >= set(keys)
     kinds = {run.run_type for run in installation.api.runs("fresh__ingest_data")}
     assert kinds == {"backfill"}, "a closed history has no schedule"
 
@@ -117,12 +117,12 @@ def test_a_date_in_the_form_of_a_later_stage_travels_down_from_there(installatio
 
 def test_a_wait_for_what_nobody_brings_fails_at_once_and_names_the_command(installation: Installation) -> None:
     first, last = first_keys(installation, "fresh", 14)[0], first_keys(installation, "fresh", 14)[-1]
-    installation.records.raise_partition("fresh", last, mode="backfill", target="data", actor="test", at=utc_now())
+    installation.records.partitions.raise_to("fresh", last, mode="backfill", target="data", actor="test", at=utc_now())
     run = installation.api.trigger("fresh__materialize_features", key=last)
     installation.wait(lambda: not installation.api.run(run.dag_id, run.run_id).active, "end of the run", 90)
     states = {task.task_id: task.state for task in installation.api.tasks(run)}
     assert states == {"wait_for_inputs": "failed", "materialize": "upstream_failed"}
-    failed = installation.records.entries("fresh", action="task.failed")[-1].details
+    failed = installation.records.audit.entries("fresh", action="task.failed")[-1].details
     assert failed["error"] == "MissingPartition"
     assert failed["try"] == 1
     assert "evergreen load-history fresh --from" in failed["reason"]
@@ -153,12 +153,12 @@ def test_killing_each_airflow_process_in_the_middle_of_a_run_ends_it_all_the_sam
 
 def test_a_backfill_by_command_loads_first_what_its_training_looks_back_on(installation: Installation) -> None:
     key, gap = first_keys(installation, "fresh", 17)[-1], first_keys(installation, "fresh", 16)[-4:]
-    recorded = {row.key for row in installation.records.results("fresh", stage="materialize_features")}
+    recorded = {row.key for row in installation.records.results.of("fresh", stage="materialize_features")}
     assert not recorded & {*gap, key}
     began, told = utc_now(), installation.command("backfill", "fresh", "--from", key, "--to", key, "--yes")
     assert f"to {gap[-1]}, which is loaded first" in told
     installation.settle("fresh", [key], dags=EVERY_DAG, after=began)
-    rows = {row.key: (row.mode, row.target) for row in installation.records.partitions("fresh")}
+    rows = {row.key: (row.mode, row.target) for row in installation.records.partitions.of("fresh")}
     assert {rows[one] for one in gap} == {("backfill", "data")}
     assert rows[key] == ("backfill", "judged")
 
@@ -194,7 +194,7 @@ def expect_end(installation: Installation, key: str, began: datetime) -> None:
 
     installation.wait(lambda: bool(installation.api.health()) and ended(), f"end of {key}", 300)
     assert {run.state for run in installation.chain("fresh", key, after=began).values()} == {"success"}
-    results = installation.records.results("fresh", keys=[key])
+    results = installation.records.results.of("fresh", keys=[key])
     assert {row.stage: row.state for row in results}["evaluate_model"] == "done"
 
 

@@ -28,7 +28,7 @@ def test_the_real_credit_data_goes_through_the_whole_chain(installation: Install
     run = installation.api.trigger(f"{NAME}__load_history", conf={"first": "2005-04-01", "last": "2005-09-01"})
     installation.wait(lambda: not installation.api.run(run.dag_id, run.run_id).active, "its history", 180)
     assert installation.api.run(run.dag_id, run.run_id).state == "success"
-    assert {row.key: row.target for row in installation.records.partitions(NAME)} == {
+    assert {row.key: row.target for row in installation.records.partitions.of(NAME)} == {
         f"2005-{month:02}-01": "data" for month in range(4, 10)
     }
 
@@ -38,13 +38,13 @@ def test_the_real_credit_data_goes_through_the_whole_chain(installation: Install
     installation.settle(NAME, [LAST], dags=EVERY_DAG[1:], after=began, seconds=240)  # the form run itself has no key
     assert installation.api.runs(f"{NAME}__ingest_data", key="2005-09-01") == [], "a closed history is not scheduled"
 
-    judged = installation.records.result(NAME, LAST, "evaluate_model")
+    judged = installation.records.results.get(NAME, LAST, "evaluate_model")
     assert judged is not None
     assert judged.outputs["verdict"] == "pass", judged.outputs["reasons"]
     assert 0.75 <= judged.outputs["metrics"]["auc"] < 0.82, "far above .80 would be a leak"
-    route = installation.records.route(NAME)
+    route = installation.records.routes.get(NAME)
     assert (route.champion, route.watermark) == (1, LAST)
-    drift = installation.records.result(NAME, LAST, "check_drift")
+    drift = installation.records.results.get(NAME, LAST, "check_drift")
     assert drift is not None
     assert drift.outputs["verdict"] in ("pass", "drift")
 

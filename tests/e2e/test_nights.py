@@ -84,7 +84,7 @@ class Night(Installation):
 
     def recorded(self) -> dict[tuple[str, str], tuple[str, str]]:
         """Return state and digest of all that is on record."""
-        return {(row.stage, row.key): (row.state, row.digest) for row in self.records.results(NAME)}
+        return {(row.stage, row.key): (row.state, row.digest) for row in self.records.results.of(NAME)}
 
     def versions(self) -> dict[str, Any]:
         """Return the versions of the lake's tables: a write would raise one."""
@@ -110,10 +110,10 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
 def test_a_backfill_twice_gives_equal_digests_and_touches_nothing_live(night: Night) -> None:
     assert night.process.wait(timeout=420) == 0, night.said
     newest = night.key(1)
-    route = night.records.route(NAME)
+    route = night.records.routes.get(NAME)
     assert (route.champion, route.watermark) == (1, newest)
     keys = [night.key(back) for back in range(DAYS + 1, 1, -1)]
-    modes = {row.key: (row.mode, row.target) for row in night.records.partitions(NAME)}
+    modes = {row.key: (row.mode, row.target) for row in night.records.partitions.of(NAME)}
     assert modes[newest] == ("live", "deployed")
     assert {modes[key] for key in keys} == {("backfill", "judged")}
     first, live, versions = night.recorded(), night.live_state(NAME), night.versions()
@@ -151,7 +151,7 @@ def test_two_nights_in_a_row_run_by_themselves(night: Night) -> None:
     assert night.process.poll() is None, "the installation of the test before is up"
     caller = Caller(f"{night.settings.node_url}/v1/{NAME}/predict")
     caller.start()
-    champion = night.records.route(NAME).champion
+    champion = night.records.routes.get(NAME).champion
     champions = [champion]
     for back in (0, -1):
         key, midnight = night.key(back), night.today + timedelta(days=1 - back)
@@ -162,13 +162,13 @@ def test_two_nights_in_a_row_run_by_themselves(night: Night) -> None:
         chain = night.chain(NAME, key)
         assert {run.state for run in chain.values()} == {"success"}
         assert chain["ingest_data"].run_type == "scheduled"
-        row = night.records.partition(NAME, key)
+        row = night.records.partitions.get(NAME, key)
         assert row is not None
         assert (row.mode, row.target) == ("live", "deployed")
-        judged = night.records.result(NAME, key, "evaluate_model")
+        judged = night.records.results.get(NAME, key, "evaluate_model")
         assert judged is not None
         assert judged.outputs["opponent"] == champion
-        route = night.records.route(NAME)
+        route = night.records.routes.get(NAME)
         assert (route.champion, route.previous, route.watermark) == (judged.outputs["version"], champion, key)
         champion = route.champion
         champions.append(champion)
@@ -177,5 +177,5 @@ def test_two_nights_in_a_row_run_by_themselves(night: Night) -> None:
     caller.join(30)
     assert caller.failed == []
     assert caller.versions == champions
-    assert night.records.verify() is None
+    assert night.records.audit.verify() is None
     assert night.end() == 0

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.e2e
 
 
 def test_stop_ends_everything_and_a_second_start_finds_what_is_there(installation: Installation) -> None:
-    before, models = installation.live_state("visits"), installation.records.models("visits")
+    before, models = installation.live_state("visits"), installation.records.models.of("visits")
     state = json.loads((installation.settings.home / "run" / "supervisor.json").read_text())
     sessions = {session["pid"] for session in state["sessions"]}
     assert "all that it had started" in stop(installation.settings)
@@ -28,4 +28,4 @@ def test_stop_ends_everything_and_a_second_start_finds_what_is_there(installatio
     assert "loading the history" not in second
     assert "password" not in second, "it is shown on the first start only"
     assert installation.live_state("visits") == before
-    assert installation.records.models("visits") == models
+    assert installation.records.models.of("visits") == models

@@ -43,7 +43,7 @@ def bench(base: Bench, tmp_path: Path) -> Bench:
 
 
 def roll_back(bench: Bench) -> None:
-    route = bench.records.rollback(NAME, entry=AuditEntry("release.rolled_back", NAME, "x", "test", {}, at=NOW))
+    route = bench.records.routes.rollback(NAME, entry=AuditEntry("release.rolled_back", NAME, "x", "test", {}, at=NOW))
     mlflow_registry.mirror_aliases(bench.settings, NAME, route)
 
 
@@ -51,12 +51,12 @@ def test_the_first_model_passes_on_absolute_checks_and_becomes_challenger(bench:
     outputs = bench.judged(FIRST)
     assert (outputs["verdict"], outputs["opponent"], outputs["reasons"]) == ("pass", None, [])
     assert [check["passed"] for check in outputs["checks"]] == [True] * 6
-    assert bench.records.model(NAME, 1).state == "challenger"  # type: ignore[union-attr]
+    assert bench.records.models.get(NAME, 1).state == "challenger"  # type: ignore[union-attr]
     assert mlflow_registry.aliases(bench.settings, NAME) == {"challenger": 1}
-    judged = bench.records.entries(NAME, action="model.judged")
+    judged = bench.records.audit.entries(NAME, action="model.judged")
     assert (len(judged), judged[0].subject, judged[0].details["verdict"]) == (1, FIRST, "pass")
-    assert len(bench.records.entries(NAME, action="model.challenger")) == 1
-    assert bench.records.verify() is None
+    assert len(bench.records.audit.entries(NAME, action="model.challenger")) == 1
+    assert bench.records.audit.verify() is None
 
 
 def test_digests_are_over_ids_and_numbers_and_never_over_words(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +64,7 @@ def test_digests_are_over_ids_and_numbers_and_never_over_words(bench: Bench, mon
     bench.judged(FIRST)
     bench.release(1, FIRST)
     bench.judged(SECOND)
-    before = {stage: bench.records.result(NAME, SECOND, stage) for stage in ("train_model", "evaluate_model")}
+    before = {stage: bench.records.results.get(NAME, SECOND, stage) for stage in ("train_model", "evaluate_model")}
     check, finding, standing = gate.Check.__init__, leaks.Finding.__init__, evaluate_model.Standing.__init__
 
     def words(made: Any, *given: Any) -> None:
@@ -80,7 +80,7 @@ def test_digests_are_over_ids_and_numbers_and_never_over_words(bench: Bench, mon
     for stage, was in before.items():
         bench.forget_result(stage, SECOND)
         bench.run(stage, SECOND)
-        now = bench.records.result(NAME, SECOND, stage)
+        now = bench.records.results.get(NAME, SECOND, stage)
         assert now is not None
         assert was is not None
         assert (now.digest, sorted(now.reads)) == (was.digest, sorted(was.reads))
@@ -106,7 +106,7 @@ def test_an_equal_model_has_nothing_to_release(bench: Bench) -> None:
     assert outputs["model_digest"] == bench.model(QUIET[0]).model_digest
     assert outputs["verdict"] == "hold"
     assert outputs["reasons"] == ["equal to version 1, which serves: nothing to release"]
-    assert bench.records.model(NAME, 2).state == "candidate"  # type: ignore[union-attr]
+    assert bench.records.models.get(NAME, 2).state == "candidate"  # type: ignore[union-attr]
 
 
 def worse(bench: Bench) -> None:
@@ -123,7 +123,7 @@ def test_a_worse_model_fails_with_its_interval_and_changes_nothing_live(bench: B
     assert outputs["verdict"] == "fail"
     (reason,) = outputs["reasons"]
     assert re.search(r"AUC difference to version 1, lower end is -0\.\d+ .*must be above -0\.0300", reason)
-    assert bench.records.model(NAME, 2).state == "candidate"  # type: ignore[union-attr]
+    assert bench.records.models.get(NAME, 2).state == "candidate"  # type: ignore[union-attr]
     assert mlflow_registry.aliases(bench.settings, NAME) == {"champion": 1}
     report = bench.run("evaluate_model", SECOND)
     assert (report.state, report.reused) == ("done", True), "a refusal is a success, and terminal"
@@ -163,7 +163,7 @@ def test_a_missing_number_is_a_hold(bench: Bench, number: float | None) -> None:
     outputs = bench.run("evaluate_model", FIRST).outputs
     assert outputs["verdict"] == "hold"
     assert outputs["reasons"] == ["AUC over the logistic yardstick is not computable"]
-    assert bench.records.model(NAME, 1).state == "candidate"  # type: ignore[union-attr]
+    assert bench.records.models.get(NAME, 1).state == "candidate"  # type: ignore[union-attr]
 
 
 def test_a_champion_that_has_seen_more_than_a_tenth_of_the_rows_is_a_hold(bench: Bench) -> None:
@@ -206,7 +206,7 @@ def test_rows_that_the_champion_has_seen_are_left_out_and_counted(bench: Bench) 
     seen = len(rows[::12])
     assert (outputs["left_out"], outputs["compared"]) == (seen, len(rows) - seen)
     assert outputs["verdict"] == "pass", outputs["reasons"]
-    assert bench.records.entries(NAME, action="model.judged")[-1].details["left_out"] == seen
+    assert bench.records.audit.entries(NAME, action="model.judged")[-1].details["left_out"] == seen
     assert f"{seen} rows that the opponent was trained or tuned on" in Path(outputs["report"]).read_text()
     kept = [row for number, row in enumerate(rows) if number % 12]
     asked = pa.Table.from_pylist(kept)
@@ -266,8 +266,8 @@ def test_a_champion_whose_bundle_cannot_be_read_is_no_verdict_and_is_judged_agai
         report = bench.run("evaluate_model", SECOND)
         assert (report.state, report.reused, report.outputs["verdict"]) == ("unreadable", False, "hold")
         assert report.reason.startswith("version 1 cannot be asked: ")
-    assert len(bench.records.entries(NAME, action="evaluation.unreadable")) == 1
-    assert [entry.subject for entry in bench.records.entries(NAME, action="model.judged")] == [FIRST]
+    assert len(bench.records.audit.entries(NAME, action="evaluation.unreadable")) == 1
+    assert [entry.subject for entry in bench.records.audit.entries(NAME, action="model.judged")] == [FIRST]
     with pytest.raises(ConfigError, match="no record to compare with"):
         bench.run("evaluate_model", SECOND, force=True)
     away.rename(bundle)
@@ -361,7 +361,7 @@ def test_each_number_that_the_gate_looks_at_counts_for_the_memo(judged: Bench, t
     bench = judged.copy(tmp_path / "home")
     assert bench.run("evaluate_model", FIRST).reused
     part, _, name = number.partition(".")
-    result = bench.records.result(NAME, FIRST, "train_model")
+    result = bench.records.results.get(NAME, FIRST, "train_model")
     assert result is not None
     bench.edit_result("train_model", FIRST, **{part: {name: result.outputs[part][name] + 1}})
     assert not bench.run("evaluate_model", FIRST).reused
@@ -397,7 +397,7 @@ def test_the_opponent_is_recorded_and_reused_by_reruns(bench: Bench) -> None:
     assert bench.run("evaluate_model", SECOND).reused, "the champion is the candidate itself now"
     bench.forget_result("evaluate_model", SECOND)
     assert bench.run("evaluate_model", SECOND).outputs["opponent"] == 1
-    assert bench.records.entries(NAME, action="model.judged")[-1].details["verdict"] == "pass"
+    assert bench.records.audit.entries(NAME, action="model.judged")[-1].details["verdict"] == "pass"
 
 
 def test_a_passed_candidate_is_judged_again_where_another_champion_came_between(bench: Bench) -> None:
@@ -408,7 +408,7 @@ def test_a_passed_candidate_is_judged_again_where_another_champion_came_between(
     bench.release(2, SECOND)
     again = bench.run("evaluate_model", THIRD)
     assert (again.reused, again.outputs["opponent"]) == (False, 2)
-    opponent = bench.records.opponent(NAME, bench.model(THIRD).model_digest, mode="live")
+    opponent = bench.records.opponents.get(NAME, bench.model(THIRD).model_digest, mode="live")
     assert opponent is not None
     assert opponent.version == 2
 
@@ -425,19 +425,19 @@ def test_a_backfill_meets_the_champion_of_the_newest_older_partition_and_touches
     for version, key in enumerate((FIRST, THIRD, "2026-02-09"), start=1):
         bench.judged(key)
         bench.release(version, key)
-    live = (bench.records.route(NAME), mlflow_registry.aliases(bench.settings, NAME))
+    live = (bench.records.routes.get(NAME), mlflow_registry.aliases(bench.settings, NAME))
     outputs = bench.judged("2026-02-08", mode="backfill")
     assert outputs["opponent"] == 2
     assert bench.judged(SECOND, mode="backfill")["opponent"] == 1
     assert bench.judged("2026-02-03", mode="backfill")["opponent"] is None
-    assert (bench.records.route(NAME), mlflow_registry.aliases(bench.settings, NAME)) == live
-    assert [model.state for model in bench.records.models(NAME)] == ["released"] * 3 + ["candidate"] * 3
+    assert (bench.records.routes.get(NAME), mlflow_registry.aliases(bench.settings, NAME)) == live
+    assert [model.state for model in bench.records.models.of(NAME)] == ["released"] * 3 + ["candidate"] * 3
 
 
 def test_a_backfill_on_an_empty_installation_changes_no_live_state(bench: Bench) -> None:
     outputs = bench.judged(FIRST, mode="backfill")
     assert outputs["verdict"] == "pass"
-    assert bench.records.route(NAME).generation == 0
+    assert bench.records.routes.get(NAME).generation == 0
     assert mlflow_registry.aliases(bench.settings, NAME) == {}
     risen = bench.run("evaluate_model", FIRST, mode="live")
     assert (risen.reused, risen.effects["challenger"]) == (False, 1)
@@ -458,7 +458,7 @@ def test_what_was_trained_before_a_rollback_and_what_was_rolled_back_is_a_hold(b
     assert "was rolled back and is on hold" in "; ".join(again.outputs["reasons"])
     assert mlflow_registry.aliases(bench.settings, NAME) == {"champion": 1}
     digest = bench.model(SECOND).model_digest
-    bench.records.lift_hold(NAME, digest, entry=AuditEntry("release.hold_lifted", NAME, "2", "person", {}, at=NOW))
+    bench.records.routes.lift(NAME, digest, entry=AuditEntry("release.hold_lifted", NAME, "2", "person", {}, at=NOW))
     lifted = bench.run("evaluate_model", SECOND).outputs
     assert (lifted["verdict"], lifted["opponent"], lifted["generation"]) == ("pass", 1, 4)
 
@@ -513,7 +513,7 @@ def test_an_opponent_without_its_features_is_a_hold_until_they_are_filled(bench:
 def test_force_gives_the_same_judgement(bench: Bench) -> None:
     bench.judged(FIRST)
     assert bench.run("evaluate_model", FIRST, force=True).reason == "equal to the record"
-    assert len(bench.records.entries(NAME, action="model.judged")) == 1
+    assert len(bench.records.audit.entries(NAME, action="model.judged")) == 1
 
 
 def test_the_report_is_self_contained_and_escapes_what_comes_from_data(bench: Bench) -> None:

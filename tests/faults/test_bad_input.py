@@ -56,8 +56,8 @@ def refused(
     assert time.monotonic() - began < 60
     assert made.versions() == before
     assert made.digests() == digests
-    assert made.records.entries("shop", action="stage.refused")
-    assert made.records.route("shop").generation == 0
+    assert made.records.audit.entries("shop", action="stage.refused")
+    assert made.records.routes.get("shop").generation == 0
     message = str(caught.value)
     assert "Traceback" not in message
     assert len(message) < 4_000
@@ -135,7 +135,7 @@ def test_an_empty_day_is_what_the_policy_says(made: Intake, content: str | None)
     made.define(path="{partition}.*", more="empty: allow")
     assert made.validate(NEXT).state == "done"
     assert made.curated(NEXT) == []
-    assert made.records.route("shop").generation == 0
+    assert made.records.routes.get("shop").generation == 0
 
 
 @pytest.mark.parametrize(

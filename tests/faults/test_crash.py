@@ -24,7 +24,7 @@ def run_stages(home: str, stages: tuple[str, ...], key: str, owner: str, attempt
     """Child: run stages for a partition."""
     settings = Settings(home=Path(home), usecases=f"{home}/usecases", lease_seconds=2.0)
     records = Records.open(settings.records_address)
-    records.raise_partition("repayment", key, mode="backfill", target="judged", actor="test", at=utc_now())
+    records.partitions.raise_to("repayment", key, mode="backfill", target="judged", actor="test", at=utc_now())
     for stage in stages:
         runner.run(stage, "repayment", key, settings=settings, owner=owner, attempt=attempt, wait=wait)
 
@@ -65,7 +65,7 @@ def test_killed_at_twenty_moments_nothing_partial_is_seen_and_the_retry_agrees(
     run_stages(str(tmp_path), DATA_STAGES, KEY, "last", wait=10)
     assert made.digests() == expected
     assert killed >= 3
-    assert made.records.verify() is None
+    assert made.records.audit.verify() is None
 
 
 def test_a_stopped_writer_is_fenced_once_a_retry_has_succeeded(tmp_path: Path, expected: dict[tuple[str, str], str]) -> None:
@@ -97,7 +97,7 @@ def test_the_same_partition_twice_at_once_is_computed_once(tmp_path: Path, expec
     assert [child.exitcode for child in children] == [0, 0]
     assert made.digests() == expected
     with (
-        made.records.claim("repayment", "ingest_data", KEY, owner="somebody", attempt=1, ttl=60),
+        made.records.leases.claim("repayment", "ingest_data", KEY, owner="somebody", attempt=1, ttl=60),
         pytest.raises(Busy, match="in progress: held by somebody"),
     ):
         made.run("ingest_data", KEY)

@@ -105,7 +105,7 @@ def test_no_immature_row_is_judged_on_however_early_its_outcome_came(judged: Ins
     early = [loan for loan in loans if loan.known and not loan.mature]
     assert len(early) > 50
     assert sum(loan.repaid for loan in early) / len(early) < 0.3  # what a naive evaluation would see of the young cohort
-    (model,) = judged.records.models("loans")
+    (model,) = judged.records.models.of("loans")
     kept = model.manifest["training_set"]
     rows = judged.lake.read(kept["table"], keys=[KEY], version=kept["table_version"]).to_pylist()
     expected = {(loan.customer, loan.decided): loan.repaid for loan in loans if loan.mature and loan.known}
@@ -126,6 +126,6 @@ def test_the_verdict_and_the_report_tell_how_many_were_left_out(judged: Installa
     assert (told["immature"], told["censored"]) == (immature, censored)
     assert censored > 0
     assert result.outputs["verdict"] == "pass", result.outputs["reasons"]
-    (entry,) = judged.records.entries("loans", action="model.judged")
+    (entry,) = judged.records.audit.entries("loans", action="model.judged")
     assert (entry.details["counts"]["immature"], entry.details["counts"]["censored"]) == (immature, censored)
     assert f"{immature:,} immature, {censored:,} censored" in Path(result.outputs["report"]).read_text()

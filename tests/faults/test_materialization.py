@@ -60,7 +60,7 @@ def test_killed_at_twenty_moments_online_rows_are_old_or_new(tmp_path: Path) -> 
     assert killed >= 3
     materialize(str(tmp_path), shop.key(ROUNDS), f"last {os.getpid()}")
     assert assert_whole(shop) == (ROUNDS, ROUNDS, shop.key(ROUNDS))
-    assert shop.records.verify() is None
+    assert shop.records.audit.verify() is None
 
 
 def assert_whole(shop: Shop) -> tuple[int, int, str | None]:
@@ -76,7 +76,7 @@ def assert_whole(shop: Shop) -> tuple[int, int, str | None]:
     with closing(sqlite3.connect(shop.settings.home / "feast" / "online.db")) as con:
         query = "SELECT DISTINCT hex(value) FROM \"evergreen_shop__visit\" WHERE feature_name = 'pages'"
         (feast,) = {int(value[2:] or "0", 16) for (value,) in con.execute(query)}
-    watermark = shop.records.online("shop", version)
+    watermark = shop.records.feature_sets.online("shop", version)
     (day,) = packed
     assert there.partition == shop.key(int(day or 0))
     assert watermark is None or watermark <= there.partition

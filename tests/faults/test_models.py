@@ -92,16 +92,16 @@ def test_killed_in_training_the_retry_gives_the_same_model_once(bench: Bench, ex
     killed = 0
     for moment in kill.moments(10, seconds + 1.5):
         killed += kill.kill_after(start(child, str(bench.home), "train_model", KEY), moment)
-        for model in bench.records.models(NAME):
+        for model in bench.records.models.of(NAME):
             Predictor.load(model.bundle, model.model_digest)
     report = bench.run("train_model", KEY, wait=60)
     assert report.digest == expected
-    mine = [model for model in bench.records.models(NAME) if model.partition == KEY]
+    mine = [model for model in bench.records.models.of(NAME) if model.partition == KEY]
     assert [model.version for model in mine] == [report.outputs["version"]]
     assert [number for number, _ in versions(bench)] == [1, 2]
     assert "RUNNING" not in statuses(bench)
     assert killed >= 2
-    assert bench.records.verify() is None
+    assert bench.records.audit.verify() is None
 
 
 def test_killed_between_model_file_and_registry_the_orphan_is_never_servable_and_goes(bench: Bench, expected: str) -> None:
@@ -112,7 +112,7 @@ def test_killed_between_model_file_and_registry_the_orphan_is_never_servable_and
     folder = bench.home / "models" / NAME / KEY
     (orphan,) = folder.iterdir()
     orphan.rename(folder / "0123456789abcdef")  # a model that this training will not make again
-    assert bench.records.models(NAME) == []
+    assert bench.records.models.of(NAME) == []
     assert versions(bench) == []
     assert bench.run("train_model", KEY).digest == expected
     assert [path.name for path in folder.iterdir()] == [bench.model(KEY).model_digest[7:23]]
@@ -124,7 +124,7 @@ def test_killed_between_registry_and_record_the_version_is_found_again(bench: Be
     dead.join(60)
     assert dead.exitcode == -signal.SIGKILL
     assert len(versions(bench)) == 1
-    assert bench.records.models(NAME) == []
+    assert bench.records.models.of(NAME) == []
     report = bench.run("train_model", KEY)
     assert (report.digest, report.outputs["version"]) == (expected, 1)
     assert [(report.outputs["version"], report.outputs["run_id"])] == versions(bench)
@@ -134,18 +134,18 @@ def test_killed_before_the_alias_moves_the_old_champion_stays_and_the_next_run_r
     """Fault 5."""
     bench.judged(KEY)
     bench.release(1, KEY)
-    mlflow_registry.mirror_aliases(bench.settings, NAME, bench.records.route(NAME))
+    mlflow_registry.mirror_aliases(bench.settings, NAME, bench.records.routes.get(NAME))
     bench.run("train_model", NEXT)
     dead = start(child_killed_at_alias, str(bench.home))
     dead.join(60)
     assert dead.exitcode == -signal.SIGKILL
     assert mlflow_registry.aliases(bench.settings, NAME) == {"champion": 1}
-    assert bench.records.route(NAME).champion == 1
+    assert bench.records.routes.get(NAME).champion == 1
     report = bench.run("evaluate_model", NEXT)
     assert (report.reused, report.outputs["verdict"]) == (True, "pass")
     assert mlflow_registry.aliases(bench.settings, NAME) == {"champion": 1, "challenger": 2}
-    assert len(bench.records.entries(NAME, action="model.challenger")) == 2
-    assert len(bench.records.entries(NAME, action="model.judged")) == 2
+    assert len(bench.records.audit.entries(NAME, action="model.challenger")) == 2
+    assert len(bench.records.audit.entries(NAME, action="model.judged")) == 2
 
 
 def child_killed_at_alias(home: str) -> None:
@@ -162,7 +162,7 @@ def test_two_trainings_at_once_are_two_versions_each_judged_against_the_champion
     for process in both:
         process.join(120)
     assert [process.exitcode for process in both] == [0, 0]
-    assert sorted(model.partition for model in bench.records.models(NAME)) == [KEY, NEXT]
+    assert sorted(model.partition for model in bench.records.models.of(NAME)) == [KEY, NEXT]
     assert [number for number, _ in versions(bench)] == [1, 2]
     older, newer = bench.model(KEY), bench.model(NEXT)
     assert bench.run("evaluate_model", KEY).outputs["opponent"] is None

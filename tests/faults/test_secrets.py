@@ -130,4 +130,4 @@ def test_text_of_a_person_is_no_template_and_no_command(tmp_path: Path) -> None:
     done = evergreen(tmp_path, *words, EVERGREEN_SEED="8")  # other rows, so that the reason goes on record
     assert done.returncode == 0, done.stderr
     assert not list(ROOT.glob("hacked")) + list(tmp_path.rglob("hacked"))
-    assert reason in [entry.details.get("reason") for entry in made.records.entries("repayment")]
+    assert reason in [entry.details.get("reason") for entry in made.records.audit.entries("repayment")]

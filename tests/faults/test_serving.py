@@ -70,9 +70,9 @@ def test_packaging_killed_at_random_points_leaves_nothing_valid(desk: Desk) -> N
     assert last.communicate(timeout=120)[0] == b"done\n"
     assert len(list((desk.settings.home / "bento" / "bentos").glob("*/*/bento.yaml"))) == 1
     assert list((desk.settings.home / "bento" / "staging").iterdir()) == []
-    recorded = desk.records.model(NAME, 1)
+    recorded = desk.records.models.get(NAME, 1)
     assert recorded is not None
-    assert recorded.bento_tag == desk.records.result(NAME, FIRST, "package_model").outputs["bento_tag"]  # type: ignore[union-attr]
+    assert recorded.bento_tag == desk.records.results.get(NAME, FIRST, "package_model").outputs["bento_tag"]  # type: ignore[union-attr]
 
 
 def test_a_node_killed_under_load_loses_no_answer(desk: Desk) -> None:
@@ -81,7 +81,7 @@ def test_a_node_killed_under_load_loses_no_answer(desk: Desk) -> None:
     answered: set[str] = set()
     for number in (signal.SIGKILL, signal.SIGTERM):
         with desk.node() as node:
-            if desk.records.route(NAME).champion is None:
+            if desk.records.routes.get(NAME).champion is None:
                 desk.deploy()
             node.serves(1)
             stop = threading.Event()
@@ -149,14 +149,14 @@ def test_a_release_killed_between_its_steps_goes_on(desk: Desk, release: Node) -
         time.sleep(seconds)
         worker.kill()
         worker.wait()
-        route = desk.records.route(NAME)
+        route = desk.records.routes.get(NAME)
         assert (route.champion, route.previous) in {(1, None), (2, 1)}
         assert release.predict(entity=1).status == 200
     assert desk.deploy(SECOND).outputs["champion"] == 2
     release.serves(2)
-    actions = [entry.action for entry in desk.records.entries(NAME, subject="2") if entry.action.startswith("release.")]
+    actions = [entry.action for entry in desk.records.audit.entries(NAME, subject="2") if entry.action.startswith("release.")]
     assert actions == ["release.requested", "release.promoted"]
-    assert desk.records.verify() is None
+    assert desk.records.audit.verify() is None
 
 
 def test_secrets_stay_out_of_logs_and_answers(desk: Desk, release: Node) -> None:

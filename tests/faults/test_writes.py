@@ -46,7 +46,7 @@ def test_a_lake_commit_whose_answer_is_lost_is_not_doubled_by_the_retry(
     other.load("2026-01-01", "2026-01-01")
     other.run("ingest_data", KEY)
     assert made.digests([KEY]) == other.digests([KEY])
-    assert made.records.verify() is None
+    assert made.records.audit.verify() is None
 
 
 @pytest.mark.parametrize("shift", [timedelta(hours=1), timedelta(hours=-1), timedelta(days=400)])
@@ -69,6 +69,6 @@ def test_a_wrong_clock_changes_no_digest(
         assert other.run(stage, KEY).seconds >= 0, "durations come from a monotonic clock"
     assert steps
     assert other.digests() == made.digests()
-    sequences = [entry.sequence for entry in other.records.entries("repayment")]
+    sequences = [entry.sequence for entry in other.records.audit.entries("repayment")]
     assert sequences == sorted(sequences)
-    assert other.records.verify() is None
+    assert other.records.audit.verify() is None

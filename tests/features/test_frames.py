@@ -205,7 +205,7 @@ def test_a_frame_refuses_partitions_that_do_not_hold_a_view(shop: Shop) -> None:
     assert caught.value.keys == tuple(shop.key(day) for day in range(6, 11))
     with pytest.raises(MissingPartition, match=f"view spending in version {old.views[0].version} .*2025-01-12"):
         frame_of(shop, T0 + 12 * DAY, feature_set=old)
-    assert feature_sets.made(shop.records.results("shop", stage="materialize_features", keys=[shop.key(11)])[0]).keys() == {
+    assert feature_sets.made(shop.records.results.of("shop", stage="materialize_features", keys=[shop.key(11)])[0]).keys() == {
         view.version for view in changed.views
     }
 

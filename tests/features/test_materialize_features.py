@@ -14,7 +14,7 @@ from include.features import feature_sets
 from include.features.feature_sets import FeatureSet
 from include.features.online_store import OnlineReader
 from include.pipeline import runner
-from include.records.routes import Model
+from include.records.models import Model
 from tests.builders.shop import DAY, HOUR, T0, US, YAML, Shop, serve
 
 
@@ -38,7 +38,7 @@ def week(shop: Shop, days: int = 7) -> None:
 
 def reports(shop: Shop, days: range) -> dict[str, Any]:
     """Return what is recorded of the stage: digests and rows by key."""
-    found = shop.records.results("shop", stage="materialize_features", keys=[shop.key(day) for day in days])
+    found = shop.records.results.of("shop", stage="materialize_features", keys=[shop.key(day) for day in days])
     return {result.key: (result.digest, result.outputs) for result in found}
 
 
@@ -201,7 +201,7 @@ def test_the_champions_old_feature_set_is_kept_up_and_the_digest_is_the_current_
     assert report.digest == alone.digest
     table = old.views[0].table("shop")
     assert len(shop.lake.read(table, keys=[shop.key(3)])) == 5
-    assert feature_sets.lacking([shop.records.result("shop", shop.key(2), "materialize_features")], shop.feature_set) == [
+    assert feature_sets.lacking([shop.records.results.get("shop", shop.key(2), "materialize_features")], shop.feature_set) == [
         shop.key(2)
     ]  # type: ignore[list-item]
 
@@ -215,7 +215,7 @@ def test_a_backfill_keeps_up_the_set_of_the_model_that_it_is_judged_against(shop
         shop.define(text)
         shop.run(2 * number - 1)
         sets[name] = shop.feature_set.version
-        shop.records.add_model(
+        shop.records.models.add(
             Model("shop", number, f"sha256:{name}", shop.key(2 * number - 1), shop.as_of(2 * number - 1), "live", sets[name],
                   "bundle", state="released")
         )  # fmt: skip
@@ -265,7 +265,7 @@ def state(shop: Shop) -> Any:
     return (
         None if described is None else dataclasses.replace(described, written=T0),
         list(online(shop).rows(version)),
-        shop.records.online("shop", version),
+        shop.records.feature_sets.online("shop", version),
     )
 
 

@@ -109,17 +109,17 @@ class Replay:
 
     def _record(self, key: str, sources: dict[str, Any]) -> None:
         now = utc_now()
-        self.records.raise_partition("shop", key, mode="backfill", target="data", actor="test", at=now)
-        with self.records.claim("shop", "validate_data", key, owner="test", attempt=1, ttl=30) as lease:
+        self.records.partitions.raise_to("shop", key, mode="backfill", target="data", actor="test", at=now)
+        with self.records.leases.claim("shop", "validate_data", key, owner="test", attempt=1, ttl=30) as lease:
             outputs = {"sources": sources}
             made = StageResult(
                 "shop", key, "validate_data", "done", key, "", outputs, [], "", "backfill", now, now, 0, "none", lease.token
             )
-            self.records.commit(lease, made)
+            self.records.results.commit(lease, made)
 
     def materialize(self, key: str) -> None:
         """Bring the online rows to a partition, without Feast's mirror of them."""
-        with self.records.claim("shop", "materialize_features", key, owner=f"test {key}", attempt=1, ttl=30) as lease:
+        with self.records.leases.claim("shop", "materialize_features", key, owner=f"test {key}", attempt=1, ttl=30) as lease:
             work = runner._work(self.settings, self.use_case, key, self.records, lease, "test", utc_now(), {})
             online_sync.materialize(work, [self.feature_set.version], current="")
 

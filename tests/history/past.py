@@ -40,7 +40,7 @@ def record(home: Path, *, days: int = 100, customers: int = 1000) -> Installatio
 
 def digests(made: Installation) -> dict[str, Any]:
     """Return everything that must not change: digests by stage and partition, table and partition, model and verdict."""
-    results = made.records.results(made.name)
+    results = made.records.results.of(made.name)
     verdicts = [result for result in results if result.stage in ("evaluate_model", "check_drift")]
     return {
         "stages": [
@@ -49,9 +49,11 @@ def digests(made: Installation) -> dict[str, Any]:
             for result in results
         ],
         "tables": {f"{table} {key}": digest for (table, key), digest in sorted(made.digests().items())},
-        "models": [[model.version, model.partition, model.state, model.model_digest] for model in made.records.models(made.name)],
+        "models": [
+            [model.version, model.partition, model.state, model.model_digest] for model in made.records.models.of(made.name)
+        ],
         "verdicts": {f"{result.stage} {result.key}": result.outputs["verdict"] for result in verdicts},
-        "route": [made.records.route(made.name).champion, made.records.route(made.name).watermark],
+        "route": [made.records.routes.get(made.name).champion, made.records.routes.get(made.name).watermark],
     }
 
 
@@ -67,7 +69,7 @@ def again(made: Installation, stages: Sequence[str] = runner.STAGES) -> dict[str
     stood: dict[str, bool] = {}
     with _node(made):
         for stage in stages:
-            keys = [result.key for result in made.records.results(made.name, stage=stage)]
+            keys = [result.key for result in made.records.results.of(made.name, stage=stage)]
             if stage in DATA_STAGES:
                 reports = list(runner.run_range(stage, made.name, keys, settings=made.settings))
             else:

@@ -132,8 +132,8 @@ def test_a_restated_file_is_refused_then_accepted_with_a_reason_and_stale_days_a
         shop.run("ingest_data", "2026-01-01")
     assert shop.digests() == before
     shop.run("ingest_data", "2026-01-01", options={"restate": "the till was wrong"})
-    assert shop.records.entries("shop", action="stage.refused")
-    assert any("the till was wrong" in str(entry.details) for entry in shop.records.entries("shop"))
+    assert shop.records.audit.entries("shop", action="stage.refused")
+    assert any("the till was wrong" in str(entry.details) for entry in shop.records.audit.entries("shop"))
     assert sorted(stale_keys(shop)) == ["2026-01-01", "2026-01-02"]
     shop.day("2026-01-01", ("validate_data", "materialize_features"))
     shop.day("2026-01-02", ("validate_data", "materialize_features"))

@@ -65,7 +65,7 @@ def test_two_nights_in_a_row_and_an_old_one_again(shop: Installation, node: Node
     assert DAYS == 26
     states = night(shop, NIGHTS[0])
     assert states["deploy_model"] == "done", (states, shop.result("evaluate_model", NIGHTS[0]).outputs["reasons"])
-    first = shop.records.route("visits")
+    first = shop.records.routes.get("visits")
     assert (first.champion, first.previous, first.watermark) == (1, None, NIGHTS[0])
     until(lambda: node.post("/v1/visits/predict", json={"entity": 7}).status == 200, what="first answer")
 
@@ -75,7 +75,7 @@ def test_two_nights_in_a_row_and_an_old_one_again(shop: Installation, node: Node
     assert states["deploy_model"] == "done", (states, shop.result("evaluate_model", NIGHTS[1]).outputs["reasons"])
     judged = shop.result("evaluate_model", NIGHTS[1]).outputs
     assert judged["opponent"] == 1
-    second = shop.records.route("visits")
+    second = shop.records.routes.get("visits")
     assert (second.champion, second.previous, second.challenger) == (2, 1, None)
     assert second.watermark == NIGHTS[1]
     until(lambda: caller.versions[-1:] == [2], what="the new champion")
@@ -89,7 +89,7 @@ def test_two_nights_in_a_row_and_an_old_one_again(shop: Installation, node: Node
     caller.join(10)
     assert caller.failed == [], "a release must not fail one request"
     assert caller.versions == [1, 2]
-    assert len(shop.records.models("visits")) == 2
-    assert shop.records.verify() is None
-    raised = [entry.subject for entry in shop.records.entries("visits", action="partition.raised") if entry.actor == "test"]
+    assert len(shop.records.models.of("visits")) == 2
+    assert shop.records.audit.verify() is None
+    raised = [entry.subject for entry in shop.records.audit.entries("visits", action="partition.raised") if entry.actor == "test"]
     assert set(NIGHTS) <= set(raised)

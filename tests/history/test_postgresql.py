@@ -55,10 +55,10 @@ def test_from_the_files_to_an_answer_and_back_to_its_drift(
         node.stop()
     again = made.day(KEY, TO_JUDGEMENT, mode="live", target="deployed")
     assert {stage: report.digest for stage, report in again.items()} == {stage: done[stage].digest for stage in TO_JUDGEMENT}
-    route = made.records.route("visits")
+    route = made.records.routes.get("visits")
     assert (route.champion, route.challenger, route.watermark) == (1, None, KEY)
     assert mlflow_registry.aliases(made.settings, "visits") == {"champion": 1}
-    assert made.records.verify() is None
+    assert made.records.audit.verify() is None
 
     home = made.settings.home
     assert not {path.name for path in home.rglob("*.db")} & {"records.db", "mlflow.db"}

@@ -44,12 +44,12 @@ def _move(file: Path, home: str) -> None:
 def test_what_an_earlier_version_recorded_stays_and_comes_out_the_same_again(earlier: Installation) -> None:
     expected = json.loads((FOLDER / "digests.json").read_text())
     same_cpu = expected.pop("cpu") == cpu()
-    assert earlier.records.verify() is None
+    assert earlier.records.audit.verify() is None
     assert digests(earlier) == expected
     rows = status.rows(
         earlier.name,
-        partitions=earlier.records.partitions(earlier.name),
-        results=earlier.records.results(earlier.name),
+        partitions=earlier.records.partitions.of(earlier.name),
+        results=earlier.records.results.of(earlier.name),
         running={},
     )
     assert not [row for row in rows if row.kind == "stale"], "a migration makes nothing stale"

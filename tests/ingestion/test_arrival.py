@@ -407,7 +407,7 @@ def test_a_source_that_is_declared_or_taken_out_later_is_on_the_audit_record(tmp
     made.ingest(DAYS[0])
     path.write_text(whole)
     made.ingest(DAYS[0])
-    told = [entry.details for entry in made.records.entries("shop", action="partition.redeclared")]
+    told = [entry.details for entry in made.records.audit.entries("shop", action="partition.redeclared")]
     assert sorted((one["added"], one["removed"]) for one in told) == [([], ["people"]), (["people"], [])]
 
 

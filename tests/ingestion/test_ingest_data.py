@@ -91,7 +91,7 @@ def test_other_rows_are_refused_with_the_difference_then_taken_with_a_reason(mad
     taken = made.ingest(restate="the till was wrong")
     assert taken.digest != first.digest
     assert len(made.raw("2026-01-01")) == 3
-    (entry,) = made.records.entries("shop", action="partition.restated")
+    (entry,) = made.records.audit.entries("shop", action="partition.restated")
     assert (entry.subject, entry.details["reason"]) == ("2026-01-01", "the till was wrong")
     assert made.ingest().digest == taken.digest
 
@@ -256,12 +256,12 @@ def test_a_wrong_static_version_is_restated_by_name_with_a_reason(tmp_path: Path
     assert ingest("2026-01-02", restate="other rows") == before["2026-01-02"].outputs["sources"]["people"]  # not named
     with pytest.raises(RestatementRefused, match=r"town=Rome.*town=Rmoe.*--restate REASON --source people"):
         ingest("2026-01-02", sources=["people"])
-    assert made.records.entries("shop", action="partition.restated") == []
+    assert made.records.audit.entries("shop", action="partition.restated") == []
     fact = ingest("2026-01-02", sources=["people"], restate="it was misspelt")
     assert (fact["version"], fact["restated"]) == ("2026-01-01", 1)
     rows = made.lake.read("shop/raw/people").to_pylist()
     assert {(row["town"], row["arrived_at"].isoformat()[:10]) for row in rows} == {("Rome", "2025-12-01"), ("Oslo", "2026-01-04")}
-    (entry,) = made.records.entries("shop", action="partition.restated")
+    (entry,) = made.records.audit.entries("shop", action="partition.restated")
     assert entry.details["reason"] == "it was misspelt"
     told = entry.details["sources"]["people"]
     assert (told["version"], told["stale"]) == ("2026-01-01", ["2026-01-01", "2026-01-03"])

@@ -169,7 +169,7 @@ def test_two_at_once_record_a_row_once(till: Till) -> None:
     redriving.redrive(till.settings, till.records, till.use_case, plans[0], reason="a", actor="ann", at=AT)
     with pytest.raises(Conflict, match="redriven already"):
         redriving.redrive(till.settings, till.records, till.use_case, plans[1], reason="b", actor="bob", at=AT)
-    assert len(till.records.entries("shop", action="quarantine.redriven")) == 1
+    assert len(till.records.audit.entries("shop", action="quarantine.redriven")) == 1
     till.validate(DAYS[2])
     assert {row["order_id"]: row["amount"] for row in till.curated(DAYS[2])} == {5: 50.0, 2: 20.0}
 
@@ -177,21 +177,21 @@ def test_two_at_once_record_a_row_once(till: Till) -> None:
 def test_a_partition_that_is_being_or_was_ingested_meanwhile_takes_nothing(till: Till) -> None:
     plan = till.plan(rule="amount: not_float64", changes={"amount": "20"})
     act = lambda: redriving.redrive(till.settings, till.records, till.use_case, plan, reason="x", actor="ann", at=AT)  # noqa: E731
-    with till.records.claim("shop", "ingest_data", DAYS[2], owner="other", attempt=1, ttl=30), pytest.raises(Busy):
+    with till.records.leases.claim("shop", "ingest_data", DAYS[2], owner="other", attempt=1, ttl=30), pytest.raises(Busy):
         act()
     till.ingest(DAYS[2])
     with pytest.raises(Conflict, match=rf"{DAYS[2]} was ingested meanwhile; redrive again, into {DAYS[3]}"):
         act()
-    assert till.records.entries("shop", action="quarantine.redriven") == []
+    assert till.records.audit.entries("shop", action="quarantine.redriven") == []
     assert till.mend().into == DAYS[3]
 
 
 def test_who_why_and_which_are_on_the_audit_record(till: Till) -> None:
     till.mend()
-    (entry,) = till.records.entries("shop", action="quarantine.redriven")
+    (entry,) = till.records.audit.entries("shop", action="quarantine.redriven")
     assert (entry.actor, entry.subject, entry.details["reason"]) == ("ann", DAYS[2], "the till wrote words")
     assert (entry.details["which"], entry.details["corrected"]) == ([["orders", DAYS[0], "orders.csv", 2]], 1)
-    assert till.records.verify() is None
+    assert till.records.audit.verify() is None
     with pytest.raises(ConfigError, match="needs a reason"):
         till.redrive(reason="  ", rule="amount: above_max", changes={"amount": "30"})
 

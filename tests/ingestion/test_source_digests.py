@@ -118,7 +118,7 @@ def test_a_changed_reader_compares_the_rows(made: Intake, tmp_path: Path, monkey
     shutil.copytree(ROOT / "include", tree / "include", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(memo, "ROOT", tree)
     assert made.ingest().reused, "the same code elsewhere"
-    reader = tree / "include" / "ingest_data" / "sources.py"
+    reader = tree / "include" / "ingestion" / "sources.py"
     reader.write_text(reader.read_text() + "\nEDITED = True\n")
     assert [made.ingest().reused, made.ingest().reused] == [False, True]
 

@@ -62,7 +62,7 @@ class House:
         self.lake = Lake(self.settings.lake_root)
         self.use_case: UseCase = find("shop", [folder])
         self.feature_set = feature_sets.current(self.use_case)
-        self.records.add_feature_set("shop", self.feature_set.version, self.feature_set.to_dict())
+        self.records.feature_sets.add("shop", self.feature_set.version, self.feature_set.to_dict())
 
     def day(self, key: str, *, mean: float = 50.0, kinds: str = "ab", channels: str = "xy", opponent: int | None = None) -> None:
         """Write the features of 400 customers and 200 visits, and record the day as judged."""
@@ -79,7 +79,7 @@ class House:
             for view in self.feature_set.views
         }
         outputs = {"feature_sets": {self.feature_set.version: made}, "current": self.feature_set.version}
-        self.records.raise_partition("shop", key, mode="backfill", target="judged", actor="test", at=AT)
+        self.records.partitions.raise_to("shop", key, mode="backfill", target="judged", actor="test", at=AT)
         self.record(key, "materialize_features", outputs)
         self.record(key, "evaluate_model", {"verdict": "pass", "opponent": opponent})
 
@@ -90,11 +90,11 @@ class House:
         self.lake.replace(view.table("shop"), key, rows.cast(view.schema))
 
     def record(self, key: str, stage: str, outputs: dict[str, Any]) -> None:
-        with self.records.claim("shop", stage, key, owner="test", attempt=1, ttl=30) as lease:
+        with self.records.leases.claim("shop", stage, key, owner="test", attempt=1, ttl=30) as lease:
             made = StageResult(
                 "shop", key, stage, "done", f"{stage} {outputs}", "", outputs, [], "m", "backfill", AT, AT, 0, "none"
             )
-            self.records.commit(lease, made)
+            self.records.results.commit(lease, made)
 
     def model(self, version: int, key: str) -> None:
         """Record a model of a day with the sample that training keeps."""
@@ -104,7 +104,7 @@ class House:
         pq.write_table(pa.table({**sample, "channel": pa.array(["x"] * 400)}), path)
         manifest = {"reference": {"path": str(path), "rows": 400}}
         named = {"use_case": "shop", "version": version, "model_digest": f"sha256:{version}", "partition": key, "as_of": AT}
-        self.records.add_model(
+        self.records.models.add(
             Model(**named, mode="live", feature_set=self.feature_set.version, bundle="", manifest=manifest)  # type: ignore[arg-type]
         )
 
@@ -125,7 +125,7 @@ def test_a_first_partition_has_no_reference_and_is_held(house: House) -> None:
     report = house.run(KEYS[0])
     assert (report.state, report.outputs["verdict"]) == ("held", "hold")
     assert "no reference" in report.reason
-    (entry,) = house.records.entries("shop", action="drift.judged")
+    (entry,) = house.records.audit.entries("shop", action="drift.judged")
     assert entry.details["verdict"] == "hold"
 
 
@@ -213,7 +213,7 @@ def test_customers_who_leave_are_no_drift_and_are_counted(house: House, churn: f
     table = f"{house.settings.lake_root}/{view.table('shop')}"
     write_deltalake(table, pa.concat_tables(days), partition_by=["partition"], mode="overwrite")
     house.model(1, "2026-01-21")
-    model = house.records.model("shop", 1)
+    model = house.records.models.get("shop", 1)
     assert model is not None
     as_of = partitions.period(house.use_case, "2026-01-21").as_of
     sample = frames.population_at(house.lake, house.use_case, house.feature_set, as_of)
@@ -262,7 +262,7 @@ def test_not_computable_is_a_hold_unless_something_drifts() -> None:
 
 
 def test_a_partition_that_is_not_judged_waits(house: House) -> None:
-    house.records.raise_partition("shop", KEYS[0], mode="backfill", target="judged", actor="test", at=AT)
+    house.records.partitions.raise_to("shop", KEYS[0], mode="backfill", target="judged", actor="test", at=AT)
     with pytest.raises(MissingPartition, match="evaluation is not done"):
         house.run(KEYS[0])
 

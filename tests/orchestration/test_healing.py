@@ -64,14 +64,14 @@ def shop() -> UseCase:
 
 
 def record(records: Records, key: str, stage: str, *, state: str = "done", **outputs: object) -> None:
-    lease = records.claim("shop", stage, key, owner="test", attempt=1, ttl=30)
+    lease = records.leases.claim("shop", stage, key, owner="test", attempt=1, ttl=30)
     with lease:
         made = StageResult("shop", key, stage, state, f"{stage} {key}", "", outputs, [], "m", "backfill", AT, AT, 0.1, "none")
-        records.commit(lease, made)
+        records.results.commit(lease, made)
 
 
 def meant(records: Records, key: str, mode: Mode, target: Target) -> None:
-    records.raise_partition("shop", key, mode=mode, target=target, actor="test", at=AT)
+    records.partitions.raise_to("shop", key, mode=mode, target=target, actor="test", at=AT)
 
 
 def test_heal_after_load_history_and_a_refusal_starts_nothing(records: Records, shop: UseCase) -> None:
@@ -121,10 +121,10 @@ def test_the_mirror_of_the_aliases_is_repaired(records: Records, tmp_path: Path)
         client.set_registered_model_alias("shop", "challenger", "2")
     for version in (1, 2):
         named = {"use_case": "shop", "version": version, "model_digest": f"sha256:{version}", "partition": f"2026-01-0{version}"}
-        records.add_model(Model(**named, as_of=AT, mode="live", feature_set="fs", bundle="", state="challenger"))  # type: ignore[arg-type]
+        records.models.add(Model(**named, as_of=AT, mode="live", feature_set="fs", bundle="", state="challenger"))  # type: ignore[arg-type]
         entry = AuditEntry("release.done", "shop", str(version), "test", {}, AT)
         previous = {"previous": version - 1} if version > 1 else {}
-        records.change_route("shop", set={"champion": version, **previous}, entry=entry, partition=f"2026-01-0{version}")
+        records.routes.change("shop", set={"champion": version, **previous}, entry=entry, partition=f"2026-01-0{version}")
     assert repair_aliases(settings, records, "shop") == {"champion": 2, "challenger": None, "previous": 1}
     assert mlflow_registry.aliases(settings, "shop") == {"champion": 2, "previous": 1}
     assert repair_aliases(settings, records, "shop") == {}
@@ -153,7 +153,7 @@ def test_a_range_that_is_loading_is_on_its_way() -> None:
 
 def test_a_live_lease_is_running_and_a_dead_one_is_not(records: Records, shop: UseCase) -> None:
     meant(records, "2026-01-10", "live", "deployed")
-    with records.claim("shop", "ingest_data", "2026-01-10", owner="airflow:run", attempt=1, ttl=30):
+    with records.leases.claim("shop", "ingest_data", "2026-01-10", owner="airflow:run", attempt=1, ttl=30):
         (row,) = status_rows(records, shop)
         assert (row.kind, row.stage) == ("running", "ingest_data")
         assert "airflow:run" in row.detail

@@ -149,7 +149,7 @@ def test_a_damaged_bundle_is_not_packaged(tmp_path: Path) -> None:
 
 def test_other_pins_are_served_in_a_process_of_their_own(desk: Desk, model: Model, packaged: Outcome) -> None:
     """The Bento brings its own Predictor; the node asks it over a socket, and its end is noticed and mended."""
-    desk.records.update_model(NAME, 1, bento_tag=packaged.outputs["bento_tag"])
+    desk.records.models.update(NAME, 1, bento_tag=packaged.outputs["bento_tag"])
     desk.package(model)
     desk.publish({1: (NOW, ROW)})
     with desk.node() as node:

@@ -143,4 +143,4 @@ def test_the_judging_stages_read_what_they_declare(tmp_path: Path, recorded: Rec
                 assert made.run(stage, key).state in ("done", "held")
             assert recorded.undeclared(stage) == set(), stage
         made.release(made.model(key).version, key)
-    assert made.records.route(NAME).champion is not None
+    assert made.records.routes.get(NAME).champion is not None

@@ -101,12 +101,12 @@ def test_an_older_key_needs_an_older_history_until_all_of_it_is_recorded(tmp_pat
     assert (older["materialize_features"][0], older["materialize_features"][-1]) == ("2026-06-01", "2026-06-29")
 
     def record(stage: str, key: str) -> None:
-        records.raise_partition(case.name, key, mode="backfill", target="data", actor="test", at=NOW)
-        with records.claim(case.name, stage, key, owner="test", attempt=1, ttl=60) as lease:
+        records.partitions.raise_to(case.name, key, mode="backfill", target="data", actor="test", at=NOW)
+        with records.leases.claim(case.name, stage, key, owner="test", attempt=1, ttl=60) as lease:
             result = StageResult(
                 case.name, key, stage, "done", "d", "", {}, [], "m", "backfill", NOW, NOW, 0.0, "none", lease.token
             )
-            records.commit(lease, result)
+            records.results.commit(lease, result)
 
     for stage, keys in of_newest.items():
         for key in keys:
@@ -131,5 +131,5 @@ def test_loading_a_range_records_it_for_its_data_and_never_lowers_what_is_record
     keys = ["2026-01-01", "2026-01-02", "2026-01-03"]
     told = history.load("ingest_data", made.settings, "shop", keys, owner="test")
     assert (told["done"], told["first"], told["last"]) == (3, keys[0], keys[-1])
-    rows = {row.key: (row.mode, row.target) for row in made.records.partitions("shop")}
+    rows = {row.key: (row.mode, row.target) for row in made.records.partitions.of("shop")}
     assert rows == dict.fromkeys(keys, ("backfill", "data")) | {"2026-01-02": ("live", "deployed")}

@@ -93,7 +93,7 @@ def test_what_a_stage_starts_as_a_process_is_part_of_its_code() -> None:
 @pytest.mark.parametrize("module", ["file_worker", "decompression"])
 def test_an_edited_reader_of_files_misses(tree: Path, module: str) -> None:
     before = memo.code_digest("include.ingestion.ingest_data")
-    path = tree / "include" / "ingest_data" / f"{module}.py"
+    path = tree / "include" / "ingestion" / f"{module}.py"
     path.write_text(path.read_text() + "\nEDITED = True\n")
     assert memo.code_digest("include.ingestion.ingest_data") != before
 

@@ -79,7 +79,7 @@ def records(home: Settings) -> Records:
 
 
 def go(home: Settings, key: str = KEY, mode: str = "backfill", **options: Any) -> runner.Report:
-    records(home).raise_partition("shop", key, mode=mode, target="judged", actor="test", at=utc_now())  # type: ignore[arg-type]
+    records(home).partitions.raise_to("shop", key, mode=mode, target="judged", actor="test", at=utc_now())  # type: ignore[arg-type]
     return runner.run("validate_data", "shop", key, settings=home, **options)
 
 
@@ -111,10 +111,10 @@ def test_a_refusal_is_recorded_and_audited_and_can_be_mended(home: Settings, sta
     stage.error = SourceError("orders.csv: line 3 is cut off; deliver it again")
     with pytest.raises(SourceError):
         go(home)
-    result = records(home).result("shop", KEY, "validate_data")
+    result = records(home).results.get("shop", KEY, "validate_data")
     assert result is not None
     assert (result.state, result.reason) == ("failed", "orders.csv: line 3 is cut off; deliver it again")
-    assert [entry.subject for entry in records(home).entries("shop", action="stage.refused")] == [KEY]
+    assert [entry.subject for entry in records(home).audit.entries("shop", action="stage.refused")] == [KEY]
     stage.error = None
     assert go(home).state == "done"
 
@@ -124,10 +124,10 @@ def test_a_refusal_never_replaces_a_result(home: Settings, stage: Probe) -> None
     stage.source, stage.error = "sha256:b", SourceError("gone")
     with pytest.raises(SourceError):
         go(home)
-    result = records(home).result("shop", KEY, "validate_data")
+    result = records(home).results.get("shop", KEY, "validate_data")
     assert result is not None
     assert (result.state, result.digest) == ("done", done.digest)
-    assert len(records(home).entries("shop", action="stage.refused")) == 1
+    assert len(records(home).audit.entries("shop", action="stage.refused")) == 1
 
 
 def test_force_compares_and_writes_nothing(home: Settings, stage: Probe) -> None:
@@ -140,7 +140,7 @@ def test_force_compares_and_writes_nothing(home: Settings, stage: Probe) -> None
         go(home, force=True)
     assert Lake(home.lake_root).version(table) == version
     assert len(stage.effected) == effected
-    assert [entry.details["equal"] for entry in records(home).entries("shop", action="force.compared")] == [True, False]
+    assert [entry.details["equal"] for entry in records(home).audit.entries("shop", action="force.compared")] == [True, False]
 
 
 def test_force_without_a_record_says_what_to_do(home: Settings, stage: Probe) -> None:
@@ -149,16 +149,19 @@ def test_force_without_a_record_says_what_to_do(home: Settings, stage: Probe) ->
 
 
 def test_somebody_else_at_work_is_named_and_nothing_is_computed(home: Settings, stage: Probe) -> None:
-    with records(home).claim("shop", "validate_data", KEY, owner="other", attempt=1, ttl=60), pytest.raises(Busy, match="other"):
+    with (
+        records(home).leases.claim("shop", "validate_data", KEY, owner="other", attempt=1, ttl=60),
+        pytest.raises(Busy, match="other"),
+    ):
         go(home)
     assert stage.computed == []
-    assert records(home).result("shop", KEY, "validate_data") is None
+    assert records(home).results.get("shop", KEY, "validate_data") is None
 
 
 def test_a_retry_takes_over_and_the_first_attempt_cannot_write(home: Settings, stage: Probe) -> None:
     store = records(home)
-    store.raise_partition("shop", KEY, mode="backfill", target="judged", actor="test", at=utc_now())
-    zombie = store.claim("shop", "validate_data", KEY, owner="run-1", attempt=1, ttl=60)
+    store.partitions.raise_to("shop", KEY, mode="backfill", target="judged", actor="test", at=utc_now())
+    zombie = store.leases.claim("shop", "validate_data", KEY, owner="run-1", attempt=1, ttl=60)
     done = go(home, owner="run-1", attempt=2)
     stale = runner._work(  # the first attempt wakes up
         home, runner.find("shop", home.usecase_dirs), KEY, store, zombie, "test", utc_now(), {}
@@ -167,7 +170,7 @@ def test_a_retry_takes_over_and_the_first_attempt_cannot_write(home: Settings, s
     with pytest.raises(Busy):
         stage.compute(stale)
     assert Lake(home.lake_root).read("shop/curated/orders")["value"].to_pylist() == [1]
-    assert store.result("shop", KEY, "validate_data").digest == done.digest  # type: ignore[union-attr]
+    assert store.results.get("shop", KEY, "validate_data").digest == done.digest  # type: ignore[union-attr]
 
 
 def test_a_partition_that_nobody_asked_for_is_refused(home: Settings, stage: Probe) -> None:
@@ -178,7 +181,7 @@ def test_a_partition_that_nobody_asked_for_is_refused(home: Settings, stage: Pro
 def test_a_range_records_each_partition_and_skips_what_is_there(home: Settings, stage: Probe) -> None:
     keys = ["2026-03-01", "2026-03-02", "2026-03-03"]
     for key in keys:
-        records(home).raise_partition("shop", key, mode="backfill", target="data", actor="test", at=utc_now())
+        records(home).partitions.raise_to("shop", key, mode="backfill", target="data", actor="test", at=utc_now())
     go(home, key="2026-03-02")
     reports = list(runner.run_range("validate_data", "shop", keys, settings=home))
     assert [(report.key, report.reused) for report in sorted(reports, key=lambda report: report.key)] == [
@@ -186,27 +189,27 @@ def test_a_range_records_each_partition_and_skips_what_is_there(home: Settings, 
         ("2026-03-02", True),
         ("2026-03-03", False),
     ]
-    assert len(records(home).results("shop", stage="validate_data")) == 3
-    assert records(home).holders("shop") == []
+    assert len(records(home).results.of("shop", stage="validate_data")) == 3
+    assert records(home).leases.holders("shop") == []
 
 
 def test_a_day_whose_lease_is_lost_ends_alone(home: Settings, stage: Probe) -> None:
     """Another run takes the second day over while the range is at work: that day is theirs, the range goes on."""
     keys, taken = ["2026-03-01", "2026-03-02", "2026-03-03"], []
     for key in keys:
-        records(home).raise_partition("shop", key, mode="backfill", target="data", actor="test", at=utc_now())
+        records(home).partitions.raise_to("shop", key, mode="backfill", target="data", actor="test", at=utc_now())
 
     def computed(work: Work) -> Outcome:
         outcome = Probe.compute(stage, work)
         if work.key == keys[1]:
-            taken.append(records(home).claim("shop", "validate_data", work.key, owner="load", attempt=2, ttl=60))
+            taken.append(records(home).leases.claim("shop", "validate_data", work.key, owner="load", attempt=2, ttl=60))
         return outcome
 
     stage.compute = computed  # type: ignore[method-assign]
     reports = list(runner.run_range("validate_data", "shop", keys, settings=home, owner="load"))
     assert [(report.key, report.state) for report in reports] == [(keys[0], "done"), (keys[1], "failed"), (keys[2], "done")]
     assert "the lease of load is lost" in reports[1].reason
-    assert [row.key for row in records(home).results("shop")] == [keys[0], keys[2]]
+    assert [row.key for row in records(home).results.of("shop")] == [keys[0], keys[2]]
     taken[0].check()
 
 

@@ -193,7 +193,7 @@ def test_online_rows_go_by_the_record(tmp_path: Path) -> None:
         }
     )
     shop.lake.replace(view.table("shop"), shop.key(2), orphan.cast(view.schema))
-    with shop.records.claim("shop", "materialize_features", shop.key(3), owner="test 3", attempt=1, ttl=30) as lease:
+    with shop.records.leases.claim("shop", "materialize_features", shop.key(3), owner="test 3", attempt=1, ttl=30) as lease:
         work = runner._work(shop.settings, shop.use_case, shop.key(3), shop.records, lease, "test", utc_now(), {})
         told = online_sync.materialize(work, [version], current="")[version]
         assert (told["rows"], told["missing"]) == (3, [shop.key(2)])

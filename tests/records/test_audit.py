@@ -33,7 +33,7 @@ def entry(number: int, **changes: object) -> AuditEntry:
 def fill(records: Records, count: int = 6) -> None:
     """Append entries 1 to count."""
     for number in range(1, count + 1):
-        records.append(entry(number))
+        records.audit.append(entry(number))
 
 
 def tamper(records: Records, *statements: str) -> None:
@@ -54,20 +54,20 @@ def rewrite(session: Session, *statements: str) -> None:
 
 def test_entries_come_back_in_order_and_verify(records: Records) -> None:
     fill(records)
-    rows = records.entries("loans")
+    rows = records.audit.entries("loans")
     assert [row.sequence for row in rows] == [1, 2, 3, 4, 5, 6]
     assert (rows[1].subject, rows[1].details, rows[1].at) == ("s2", {"n": 2}, AT)
-    assert [row.subject for row in records.entries(limit=2)] == ["s5", "s6"]
-    assert [row.subject for row in records.entries(after=4)] == ["s5", "s6"]
-    assert records.entries("other") == []
-    assert records.entries(action="other") == []
-    assert [row.sequence for row in records.entries(subject="s3")] == [3]
-    assert records.verify() is None
-    assert records.head() == (6, rows[-1].hash)
+    assert [row.subject for row in records.audit.entries(limit=2)] == ["s5", "s6"]
+    assert [row.subject for row in records.audit.entries(after=4)] == ["s5", "s6"]
+    assert records.audit.entries("other") == []
+    assert records.audit.entries(action="other") == []
+    assert [row.sequence for row in records.audit.entries(subject="s3")] == [3]
+    assert records.audit.verify() is None
+    assert records.audit.head() == (6, rows[-1].hash)
 
 
 def test_an_empty_log_verifies(records: Records) -> None:
-    assert records.verify() is None
+    assert records.audit.verify() is None
 
 
 def test_a_failed_transaction_leaves_no_gap(records: Records) -> None:
@@ -80,41 +80,43 @@ def test_a_failed_transaction_leaves_no_gap(records: Records) -> None:
 
     with pytest.raises(RuntimeError):
         records.database.write(fail)
-    records.append(entry(3))
-    assert [row.subject for row in records.entries()] == ["s1", "s2", "s3"]
-    assert records.verify() is None
+    records.audit.append(entry(3))
+    assert [row.subject for row in records.audit.entries()] == ["s1", "s2", "s3"]
+    assert records.audit.verify() is None
 
 
 def test_many_writers_make_one_chain_without_gaps(records: Records) -> None:
     with ThreadPoolExecutor(6) as pool:
-        list(pool.map(lambda number: records.append(entry(number)), range(48)))
-    rows = records.entries()
+        list(pool.map(lambda number: records.audit.append(entry(number)), range(48)))
+    rows = records.audit.entries()
     assert [row.sequence for row in rows] == list(range(1, 49))
     assert {row.details["n"] for row in rows} == set(range(48))
-    assert records.verify() is None
+    assert records.audit.verify() is None
 
 
 def test_an_entry_with_the_same_once_is_written_once(records: Records) -> None:
-    records.append(entry(1, once="release 7"))
-    records.append(entry(1, once="release 7"))
+    records.audit.append(entry(1, once="release 7"))
+    records.audit.append(entry(1, once="release 7"))
     with records.transaction() as session:
         audit.append(session, entry(2, once="twice here"))
         audit.append(session, entry(2, once="twice here"))
-    assert [row.once for row in records.entries()] == ["release 7", "twice here"]
+    assert [row.once for row in records.audit.entries()] == ["release 7", "twice here"]
 
 
 def test_odd_text_and_numbers_are_kept_in_a_form_that_verifies(records: Records) -> None:
-    records.append(entry(1, subject="a\x00b\ud800", details={"x": float("nan"), "y": "\x00", "z": AT, "ü": [1.5, -0.0, 10**18]}))
-    (row,) = records.entries()
+    records.audit.append(
+        entry(1, subject="a\x00b\ud800", details={"x": float("nan"), "y": "\x00", "z": AT, "ü": [1.5, -0.0, 10**18]})
+    )
+    (row,) = records.audit.entries()
     assert row.subject == "a\ufffdb?"
     assert row.details == {"x": None, "y": "\x00", "z": AT.isoformat(), "ü": [1.5, -0.0, 10**18]}
-    assert records.verify() is None
+    assert records.audit.verify() is None
 
 
 def test_a_naive_time_is_refused(records: Records) -> None:
     with pytest.raises(ValueError, match="time zone"):
-        records.append(entry(1, at=datetime(2026, 1, 1)))  # noqa: DTZ001
-    assert records.entries() == []
+        records.audit.append(entry(1, at=datetime(2026, 1, 1)))  # noqa: DTZ001
+    assert records.audit.entries() == []
 
 
 def test_the_database_itself_refuses_changes(records: Records) -> None:
@@ -122,7 +124,7 @@ def test_the_database_itself_refuses_changes(records: Records) -> None:
     for statement in ("UPDATE audit SET actor = 'x' WHERE sequence = 2", "DELETE FROM audit WHERE sequence = 2"):
         with pytest.raises(Exception, match="never changed"), records.transaction() as session:
             session.execute(text(statement))
-    assert records.verify() is None
+    assert records.audit.verify() is None
 
 
 TAMPERING: list[tuple[list[str], int, str]] = [
@@ -160,7 +162,7 @@ def test_tampering_names_the_first_bad_row(records: Records) -> None:
             fault = audit.verify(session)
         assert fault is not None, statements
         assert (fault.sequence, reason in fault.reason) == (sequence, True), (statements, fault)
-    assert records.verify() is None
+    assert records.audit.verify() is None
 
 
 def test_a_forged_row_with_a_right_hash_breaks_the_next_one(records: Records) -> None:
@@ -171,7 +173,7 @@ def test_a_forged_row_with_a_right_hash_breaks_the_next_one(records: Records) ->
         row.actor = "somebody else"
         forged = audit._hash(row)
     tamper(records, f"UPDATE audit SET actor = 'somebody else', hash = '{forged}' WHERE sequence = 3")
-    fault = records.verify()
+    fault = records.audit.verify()
     assert fault is not None
     assert fault.sequence == 4
     assert "does not continue row 3: one of the two" in fault.reason
@@ -179,17 +181,17 @@ def test_a_forged_row_with_a_right_hash_breaks_the_next_one(records: Records) ->
 
 def test_a_cut_tail_with_a_mended_head_is_found_by_an_anchor(records: Records) -> None:
     fill(records, 4)
-    last, anchor = records.entries()[-1], None
+    last, anchor = records.audit.entries()[-1], None
     fill(records, 2)
-    anchor = records.head()
+    anchor = records.audit.head()
     tamper(records, "DELETE FROM audit WHERE sequence > 4", f"UPDATE audit_head SET sequence = 4, hash = '{last.hash}'")
-    assert records.verify() is None
-    fault = records.verify(anchor=anchor)
+    assert records.audit.verify() is None
+    fault = records.audit.verify(anchor=anchor)
     assert fault is not None
     assert fault.sequence == 5
-    records.append(entry(50))
-    records.append(entry(60))
-    fault = records.verify(anchor=anchor)
+    records.audit.append(entry(50))
+    records.audit.append(entry(60))
+    fault = records.audit.verify(anchor=anchor)
     assert fault is not None
     assert "rewritten" in fault.reason
 
@@ -198,4 +200,4 @@ def test_a_log_without_its_head_takes_no_entries(records: Records) -> None:
     fill(records, 1)
     tamper(records, "DELETE FROM audit_head")
     with pytest.raises(EvergreenError, match="head row"):
-        records.append(entry(2))
+        records.audit.append(entry(2))

@@ -29,11 +29,11 @@ from include.errors import Busy
 from include.records.records import Records, StageResult
 at = datetime(2026, 3, 1, tzinfo=UTC)
 records = Records.open(sys.argv[1])
-with records.claim("loans", "train_model", "2026-03-01", owner="first", attempt=1, ttl=float(sys.argv[2])) as lease:
+with records.leases.claim("loans", "train_model", "2026-03-01", owner="first", attempt=1, ttl=float(sys.argv[2])) as lease:
     print("holding", lease.token, flush=True)
     sys.stdin.readline()
     result = StageResult("loans", "2026-03-01", "train_model", "done", "stale", "", {}, [], "", "live", at, at, 0.0, "none")
-    for act in (lease.check, lambda: records.commit(lease, result)):
+    for act in (lease.check, lambda: records.results.commit(lease, result)):
         try:
             act()
             print("written", flush=True)
@@ -49,7 +49,7 @@ def result(digest: str) -> StageResult:
 
 def claim(records: Records, owner: str = "me", *, attempt: int = 1, ttl: float = 30.0, wait: float = 0.0) -> Lease:
     """Claim the thing."""
-    return records.claim(*THING, owner=owner, attempt=attempt, ttl=ttl, wait=wait)
+    return records.leases.claim(*THING, owner=owner, attempt=attempt, ttl=ttl, wait=wait)
 
 
 @contextmanager
@@ -73,10 +73,10 @@ def test_one_holds_and_the_other_is_told_who(records: Records) -> None:
         assert (lease.token, lease.app) == (1, "loans/train_model/2026-03-01")
         with pytest.raises(Busy, match=rf"held by nightly \(attempt 1, process {os.getpid()} on .*last sign 0 s ago"):
             claim(records, "other")
-        (seen,) = records.holders("loans")
+        (seen,) = records.leases.holders("loans")
         assert (seen.owner, seen.stage, seen.pid, seen.lost) == ("nightly", "train_model", os.getpid(), None)
-        assert records.claim("loans", "train_model", "2026-03-02", owner="other", attempt=1, ttl=30).token == 1
-    assert [held.key for held in records.holders("loans")] == ["2026-03-02"]
+        assert records.leases.claim("loans", "train_model", "2026-03-02", owner="other", attempt=1, ttl=30).token == 1
+    assert [held.key for held in records.leases.holders("loans")] == ["2026-03-02"]
     assert claim(records, "other").token == 2
 
 
@@ -86,7 +86,7 @@ def test_waiting_gets_the_lease_when_it_is_released(records: Records) -> None:
         process.stdin.write("go\n")
         process.stdin.flush()
         assert claim(records, "second", wait=10).token == 2
-    assert records.result("loans", "2026-03-01", "train_model").digest == "stale"  # it was first, and whole
+    assert records.results.get("loans", "2026-03-01", "train_model").digest == "stale"  # it was first, and whole
 
 
 def test_a_killed_holder_is_replaced_at_once(records_url: str) -> None:
@@ -98,8 +98,8 @@ def test_a_killed_holder_is_replaced_at_once(records_url: str) -> None:
         os.kill(process.pid, signal.SIGKILL)  # not waited for: it stays a zombie, which counts as dead
         lease = claim(records, "second", wait=5)
         assert lease.token == 2
-        records.commit(lease, result("good"))
-    assert records.result("loans", "2026-03-01", "train_model") is not None
+        records.results.commit(lease, result("good"))
+    assert records.results.get("loans", "2026-03-01", "train_model") is not None
 
 
 def test_a_stopped_holder_loses_its_lease_and_is_fenced_off(records_url: str) -> None:
@@ -110,13 +110,13 @@ def test_a_stopped_holder_loses_its_lease_and_is_fenced_off(records_url: str) ->
         with pytest.raises(Busy):
             claim(records, "second")
         lease = claim(records, "second", ttl=30, wait=10)
-        records.commit(lease, result("good"))
+        records.results.commit(lease, result("good"))
         os.kill(process.pid, signal.SIGCONT)
         out, _ = process.communicate("go\n", timeout=20)
     lines = out.splitlines()
     assert len(lines) == 2
     assert all(line.startswith("Busy:") and "second" in line and "Nothing was written" in line for line in lines)
-    recorded = records.result("loans", "2026-03-01", "train_model")
+    recorded = records.results.get("loans", "2026-03-01", "train_model")
     assert recorded is not None
     assert (recorded.digest, recorded.token) == ("good", 2)
     lease.check()  # the old holder's release took nothing away
@@ -136,8 +136,8 @@ def test_without_signs_a_lease_ends_after_its_ttl(records: Records) -> None:
     with pytest.raises(Busy, match="other"):
         old.check()
     with pytest.raises(Busy, match="other"):
-        records.commit(old, result("stale"))
-    assert records.result("loans", "2026-03-01", "train_model") is None
+        records.results.commit(old, result("stale"))
+    assert records.results.get("loans", "2026-03-01", "train_model") is None
 
 
 def test_the_next_attempt_of_the_same_owner_takes_over(records: Records) -> None:
@@ -235,26 +235,28 @@ def test_many_claim_and_one_gets_it(records: Records) -> None:
 def test_the_leases_of_a_range_give_signs_of_life_and_a_lost_one_is_lost_alone(records: Records) -> None:
     """A load that runs longer than a lease lasts keeps its days; the one that a later attempt takes is not taken back."""
     keys = ["2026-03-01", "2026-03-02", "2026-03-03"]
-    with records.claim_all("loans", "materialize_features", keys, owner="load", attempt=1, ttl=0.6) as leases:
+    with records.leases.claim_all("loans", "materialize_features", keys, owner="load", attempt=1, ttl=0.6) as leases:
         deadline = time.monotonic() + 2.0
         while time.monotonic() < deadline:
-            assert all(holder.lost is None for holder in records.holders("loans"))
+            assert all(holder.lost is None for holder in records.leases.holders("loans"))
             time.sleep(0.1)
-        taken = records.claim("loans", "materialize_features", keys[1], owner="load", attempt=2, ttl=30)
+        taken = records.leases.claim("loans", "materialize_features", keys[1], owner="load", attempt=2, ttl=30)
         time.sleep(0.5)
         leases.each[keys[0]].check()
         leases.each[keys[2]].check()
         with pytest.raises(Busy, match="lost"):
             leases.each[keys[1]].check()
-    assert [holder.key for holder in records.holders("loans")] == [keys[1]]
+    assert [holder.key for holder in records.leases.holders("loans")] == [keys[1]]
     taken.check()
 
 
 def test_leases_that_are_free_are_taken_without_those_that_are_held(records: Records) -> None:
-    with records.claim("loans", "materialize_features", "2026-03-01", owner="other", attempt=1, ttl=30):
+    with records.leases.claim("loans", "materialize_features", "2026-03-01", owner="other", attempt=1, ttl=30):
         with pytest.raises(Busy, match="other"):
-            records.claim_all("loans", "materialize_features", ["2026-03-01", "2026-03-02"], owner="load", attempt=1, ttl=30)
-        with records.claim_all(
+            records.leases.claim_all(
+                "loans", "materialize_features", ["2026-03-01", "2026-03-02"], owner="load", attempt=1, ttl=30
+            )
+        with records.leases.claim_all(
             "loans", "materialize_features", ["2026-03-01", "2026-03-02"], owner="load", attempt=1, ttl=30, only_free=True
         ) as leases:
             assert list(leases.each) == ["2026-03-02"]

@@ -47,7 +47,7 @@ def result(digest: str = "sha256:1", *, key: str = "2026-03-01", stage: str = "t
 
 def raise_to(records: Records, mode: str, target: str, actor: str = "me") -> tuple[str, str]:
     """Raise one partition and return what it is meant for then."""
-    row = records.raise_partition("loans", "2026-03-01", mode=mode, target=target, actor=actor, at=AT)  # type: ignore[arg-type]
+    row = records.partitions.raise_to("loans", "2026-03-01", mode=mode, target=target, actor=actor, at=AT)  # type: ignore[arg-type]
     return row.mode, row.target
 
 
@@ -77,18 +77,18 @@ def test_mode_and_target_only_rise(records: Records) -> None:
     assert raise_to(records, "live", "data", "ann") == ("live", "judged")
     assert raise_to(records, "backfill", "data", "bob") == ("live", "judged")
     assert raise_to(records, "live", "deployed") == ("live", "deployed")
-    row = records.partition("loans", "2026-03-01")
+    row = records.partitions.get("loans", "2026-03-01")
     assert row is not None
     assert (row.actor, row.at) == ("me", AT)
-    changes = [(made.details["before"], made.details["after"]) for made in records.entries(action="partition.raised")]
+    changes = [(made.details["before"], made.details["after"]) for made in records.audit.entries(action="partition.raised")]
     assert changes == [
         (None, ["backfill", "data"]),
         (["backfill", "data"], ["backfill", "judged"]),
         (["backfill", "judged"], ["live", "judged"]),
         (["live", "judged"], ["live", "deployed"]),
     ]
-    assert records.partition("loans", "2026-03-02") is None
-    assert [row.key for row in records.partitions("loans")] == ["2026-03-01"]
+    assert records.partitions.get("loans", "2026-03-02") is None
+    assert [row.key for row in records.partitions.of("loans")] == ["2026-03-01"]
 
 
 def test_an_unknown_mode_is_refused(records: Records) -> None:
@@ -101,56 +101,59 @@ def test_raising_at_once_ends_at_the_highest(records: Records) -> None:
     with ThreadPoolExecutor(5) as pool:
         list(pool.map(lambda pair: raise_to(records, *pair), asked))
     assert raise_to(records, "backfill", "data") == ("live", "deployed")
-    assert len(records.entries(action="partition.raised")) <= 4
-    assert records.verify() is None
+    assert len(records.audit.entries(action="partition.raised")) <= 4
+    assert records.audit.verify() is None
 
 
 # results
 
 
 def test_a_result_is_committed_with_its_entries_and_further_writes(records: Records) -> None:
-    with records.claim("loans", "train_model", "2026-03-01", owner="me", attempt=1, ttl=30) as lease:
-        records.commit(
+    with records.leases.claim("loans", "train_model", "2026-03-01", owner="me", attempt=1, ttl=30) as lease:
+        records.results.commit(
             lease,
             result(outputs={"auc": float("nan"), "nested": [{"b": 1, "a": None}]}),
             entries=[entry()],
             also=lambda session: audit.append(session, entry("more")),
         )
-    there = records.result("loans", "2026-03-01", "train_model")
+    there = records.results.get("loans", "2026-03-01", "train_model")
     assert there == result(outputs={"auc": None, "nested": [{"b": 1, "a": None}]}, token=1)
     assert list(there.outputs["nested"][0]) == ["b", "a"]
-    assert [row.action for row in records.entries()] == ["judged", "more"]
-    assert records.result("loans", "2026-03-01", "check_drift") is None
+    assert [row.action for row in records.audit.entries()] == ["judged", "more"]
+    assert records.results.get("loans", "2026-03-01", "check_drift") is None
 
 
 def test_the_same_result_again_is_a_no_op_and_another_one_replaces_it(records: Records) -> None:
     calls: list[int] = []
-    with records.claim("loans", "train_model", "2026-03-01", owner="me", attempt=1, ttl=30) as lease:
+    with records.leases.claim("loans", "train_model", "2026-03-01", owner="me", attempt=1, ttl=30) as lease:
         for _ in range(2):
-            records.commit(lease, result(), entries=[entry(), entry()], also=lambda session: calls.append(1))
-        assert (len(records.entries()), calls) == (2, [1])
-        records.commit(lease, result("sha256:2"), entries=[entry("restated")])
-    there = records.result("loans", "2026-03-01", "train_model")
+            records.results.commit(lease, result(), entries=[entry(), entry()], also=lambda session: calls.append(1))
+        assert (len(records.audit.entries()), calls) == (2, [1])
+        records.results.commit(lease, result("sha256:2"), entries=[entry("restated")])
+    there = records.results.get("loans", "2026-03-01", "train_model")
     assert there is not None
     assert there.digest == "sha256:2"
-    assert len(records.entries()) == 3
+    assert len(records.audit.entries()) == 3
 
 
 def test_a_commit_whose_answer_was_lost_is_recognised(records: Records) -> None:
     calls: list[int] = []
-    with records.claim("loans", "train_model", "2026-03-01", owner="me", attempt=1, ttl=30) as lease, lost_answer() as lost:
-        records.commit(lease, result(), entries=[entry()], also=lambda session: calls.append(1))
-    assert (lost, calls, len(records.entries())) == (["lost"], [1], 1)
+    with (
+        records.leases.claim("loans", "train_model", "2026-03-01", owner="me", attempt=1, ttl=30) as lease,
+        lost_answer() as lost,
+    ):
+        records.results.commit(lease, result(), entries=[entry()], also=lambda session: calls.append(1))
+    assert (lost, calls, len(records.audit.entries())) == (["lost"], [1], 1)
     with lost_answer() as lost:
         raise_to(records, "live", "judged")
-    assert (lost, len(records.entries())) == (["lost"], 2)
+    assert (lost, len(records.audit.entries())) == (["lost"], 2)
     with lost_answer() as lost:
-        records.append(entry("said"))
-    assert (lost, len(records.entries(action="said"))) == (["lost"], 1)
+        records.audit.append(entry("said"))
+    assert (lost, len(records.audit.entries(action="said"))) == (["lost"], 1)
     with lost_answer() as lost:
-        assert records.claim("loans", "check_drift", "2026-03-01", owner="me", attempt=1, ttl=30).token == 1
+        assert records.leases.claim("loans", "check_drift", "2026-03-01", owner="me", attempt=1, ttl=30).token == 1
     assert lost == ["lost"]
-    assert records.verify() is None
+    assert records.audit.verify() is None
 
 
 def test_a_failure_on_the_way_writes_nothing(records: Records) -> None:
@@ -158,61 +161,63 @@ def test_a_failure_on_the_way_writes_nothing(records: Records) -> None:
         audit.append(session, entry("half"))
         raise RuntimeError("on the way")
 
-    with records.claim("loans", "train_model", "2026-03-01", owner="me", attempt=1, ttl=30) as lease:
+    with records.leases.claim("loans", "train_model", "2026-03-01", owner="me", attempt=1, ttl=30) as lease:
         with pytest.raises(RuntimeError, match="on the way"):
-            records.commit(lease, result(), entries=[entry()], also=fail)
-        assert (records.result("loans", "2026-03-01", "train_model"), records.entries()) == (None, [])
-        records.commit(lease, result(), entries=[entry()])
-    assert records.result("loans", "2026-03-01", "train_model") is not None
+            records.results.commit(lease, result(), entries=[entry()], also=fail)
+        assert (records.results.get("loans", "2026-03-01", "train_model"), records.audit.entries()) == (None, [])
+        records.results.commit(lease, result(), entries=[entry()])
+    assert records.results.get("loans", "2026-03-01", "train_model") is not None
 
 
 def test_a_superseded_holder_writes_nothing(records: Records) -> None:
-    old = records.claim("loans", "train_model", "2026-03-01", owner="task", attempt=1, ttl=30)
-    new = records.claim("loans", "train_model", "2026-03-01", owner="task", attempt=2, ttl=30)
+    old = records.leases.claim("loans", "train_model", "2026-03-01", owner="task", attempt=1, ttl=30)
+    new = records.leases.claim("loans", "train_model", "2026-03-01", owner="task", attempt=2, ttl=30)
     with pytest.raises(Busy, match="is lost: task"):
-        records.commit(old, result("old"), entries=[entry()])
-    assert (records.result("loans", "2026-03-01", "train_model"), records.entries()) == (None, [])
-    records.commit(new, result("new"))
+        records.results.commit(old, result("old"), entries=[entry()])
+    assert (records.results.get("loans", "2026-03-01", "train_model"), records.audit.entries()) == (None, [])
+    records.results.commit(new, result("new"))
     with pytest.raises(Busy):
-        records.commit(old, result("old"))
-    there = records.result("loans", "2026-03-01", "train_model")
+        records.results.commit(old, result("old"))
+    there = records.results.get("loans", "2026-03-01", "train_model")
     assert there is not None
     assert (there.digest, there.token) == ("new", 2)
 
 
 def test_a_lease_covers_its_own_thing_only(records: Records) -> None:
-    lease = records.claim("loans", "train_model", "2026-03-01", owner="me", attempt=1, ttl=30)
-    with pytest.raises(Busy, match="does not cover loans/training/2026-03-02"):
-        records.commit(lease, result(key="2026-03-02"))
+    lease = records.leases.claim("loans", "train_model", "2026-03-01", owner="me", attempt=1, ttl=30)
+    with pytest.raises(Busy, match="does not cover loans/train_model/2026-03-02"):
+        records.results.commit(lease, result(key="2026-03-02"))
 
 
 def test_results_are_listed_by_stage_and_keys(records: Records) -> None:
     for stage in ("check_drift", "train_model"):
         for day in (3, 1, 2):
             key = f"2026-03-0{day}"
-            records.commit(records.claim("loans", stage, key, owner="me", attempt=1, ttl=30), result(key=key, stage=stage))
-    assert [(row.key, row.stage) for row in records.results("loans", keys=["2026-03-01", "2026-03-03", "2027-01-01"])] == [
+            records.results.commit(
+                records.leases.claim("loans", stage, key, owner="me", attempt=1, ttl=30), result(key=key, stage=stage)
+            )
+    assert [(row.key, row.stage) for row in records.results.of("loans", keys=["2026-03-01", "2026-03-03", "2027-01-01"])] == [
         ("2026-03-01", "check_drift"),
         ("2026-03-01", "train_model"),
         ("2026-03-03", "check_drift"),
         ("2026-03-03", "train_model"),
     ]
-    assert [row.key for row in records.results("loans", stage="check_drift")] == ["2026-03-01", "2026-03-02", "2026-03-03"]
+    assert [row.key for row in records.results.of("loans", stage="check_drift")] == ["2026-03-01", "2026-03-02", "2026-03-03"]
     many = [f"no {number}" for number in range(40_000)] + ["2026-03-02"]
-    assert [row.stage for row in records.results("loans", keys=many)] == ["check_drift", "train_model"]
-    assert records.results("loans", keys=[]) == []
-    assert records.results("other") == []
+    assert [row.stage for row in records.results.of("loans", keys=many)] == ["check_drift", "train_model"]
+    assert records.results.of("loans", keys=[]) == []
+    assert records.results.of("other") == []
 
 
 def test_times_come_back_in_utc_and_naive_ones_are_refused(records: Records) -> None:
     kolkata = timezone(timedelta(hours=5, minutes=30))
-    lease = records.claim("loans", "train_model", "2026-03-01", owner="me", attempt=1, ttl=30)
-    records.commit(lease, result(started_at=datetime(2026, 3, 1, 11, 30, 0, 1, tzinfo=kolkata)))
-    there = records.result("loans", "2026-03-01", "train_model")
+    lease = records.leases.claim("loans", "train_model", "2026-03-01", owner="me", attempt=1, ttl=30)
+    records.results.commit(lease, result(started_at=datetime(2026, 3, 1, 11, 30, 0, 1, tzinfo=kolkata)))
+    there = records.results.get("loans", "2026-03-01", "train_model")
     assert there is not None
     assert there.started_at.isoformat() == "2026-03-01T06:00:00.000001+00:00"
     with pytest.raises(Exception, match="no time zone"):
-        records.commit(lease, result(started_at=datetime(2026, 3, 1)))  # noqa: DTZ001
+        records.results.commit(lease, result(started_at=datetime(2026, 3, 1)))  # noqa: DTZ001
 
 
 # the database below
@@ -225,15 +230,15 @@ def test_a_fork_gets_connections_of_its_own(records: Records) -> None:
         code = 1
         try:
             for number in range(5):
-                records.append(entry("child", subject=str(number)))
-            code = 0 if len(records.entries(action="child")) == 5 else 2
+                records.audit.append(entry("child", subject=str(number)))
+            code = 0 if len(records.audit.entries(action="child")) == 5 else 2
         finally:
             os._exit(code)
     for number in range(5):
-        records.append(entry("parent", subject=str(number)))
+        records.audit.append(entry("parent", subject=str(number)))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert [len(records.entries(action=who)) for who in ("parent", "child")] == [5, 5]
-    assert records.verify() is None
+    assert [len(records.audit.entries(action=who)) for who in ("parent", "child")] == [5, 5]
+    assert records.audit.verify() is None
 
 
 def test_the_tables_are_those_of_the_models(records: Records) -> None:
@@ -261,7 +266,7 @@ from include.records.records import Records
 records = Records.open(sys.argv[1])
 sys.stdin.readline()
 records.migrate()
-print(records.verify(), records.head()[0])
+print(records.audit.verify(), records.audit.head()[0])
 """
 
 
@@ -302,7 +307,7 @@ def test_a_database_of_a_newer_version_is_left_alone(records: Records) -> None:
 
 def test_a_database_without_tables_says_what_makes_them(records_url: str) -> None:
     records = Records.open(records_url)
-    for act in (lambda: records.partition("loans", "2026-03-01"), lambda: records.append(entry())):
+    for act in (lambda: records.partitions.get("loans", "2026-03-01"), lambda: records.audit.append(entry())):
         with pytest.raises(ConfigError, match="`make run` creates them"):
             act()
 
@@ -321,7 +326,7 @@ def test_no_error_tells_the_password(tmp_path: Path, caplog: pytest.LogCaptureFi
     for address in ("127.0.0.1:9", "127.0.0.1:5432", "no-such-host.invalid"):
         records = Records.open(form.format(*secrets, address), patience=0.2)
         with pytest.raises(Unavailable, match="EVERGREEN_RECORDS_URL") as caught:
-            records.append(entry())
+            records.audit.append(entry())
         said += ["".join(traceback.format_exception(caught.value)), repr(records)]
     with pytest.raises(ConfigError) as wrong:
         Records.open(form.format(*secrets, "host:no-port"))
@@ -344,12 +349,12 @@ def test_sqlite_waits_for_a_writer_and_never_blocks_a_reader(tmp_path: Path) -> 
         session.execute(text("UPDATE audit_head SET hash = hash"))
         writer = threading.Thread(target=lambda: finished.append(raise_to(records, "live", "data") and 1.0))
         writer.start()
-        assert records.entries() == []  # a reader goes on, and sees the old state
+        assert records.audit.entries() == []  # a reader goes on, and sees the old state
         writer.join(0.3)
         assert finished == []
     writer.join(10)
     assert finished == [1.0]
-    assert [row.action for row in records.entries()] == ["judged", "partition.raised"]
+    assert [row.action for row in records.audit.entries()] == ["judged", "partition.raised"]
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
@@ -375,7 +380,7 @@ def test_a_full_disk_is_named_and_nothing_is_half_written(tmp_path: Path) -> Non
 
     with pytest.raises(Unavailable, match=r"no space is left for .*records\.db"):
         records.database.write(fill)
-    assert (records.entries(), records.verify(), records.head()[0]) == ([], None, 0)
+    assert (records.audit.entries(), records.audit.verify(), records.audit.head()[0]) == ([], None, 0)
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
@@ -406,12 +411,12 @@ def test_connections_that_the_server_ends_are_replaced(postgres_url: str) -> Non
         audit.append(session, entry("kept"))
 
     end_others()  # while idle in the pool
-    records.append(entry("idle"))
+    records.audit.append(entry("idle"))
     records.database.write(work)  # in the middle of a transaction
     assert len(ended) == 2
     assert ended[1] >= 1
-    assert [row.action for row in records.entries()] == ["idle", "kept"]
-    assert records.verify() is None
+    assert [row.action for row in records.audit.entries()] == ["idle", "kept"]
+    assert records.audit.verify() is None
 
 
 def nightly(count: int) -> list[StageResult]:
@@ -430,21 +435,21 @@ def test_records_do_not_grow_with_the_square_of_the_partitions(records: Records)
     sizes, nights = [], nightly(80)
     for start, end in ((0, 40), (40, 80)):
         for made in nights[start:end]:
-            lease = records.claim("loans", "train_model", made.key, owner="me", attempt=1, ttl=30)
-            records.commit(lease, made)
-            records.commit(lease, made)  # a lost answer: the same again changes nothing
+            lease = records.leases.claim("loans", "train_model", made.key, owner="me", attempt=1, ttl=30)
+            records.results.commit(lease, made)
+            records.results.commit(lease, made)  # a lost answer: the same again changes nothing
         with records.database.engine.connect() as connection:
             kept = [
                 connection.execute(text(f"SELECT sum(length(reads)) FROM {table}")).scalar() for table in ("results", "reads")
             ]
         sizes.append(sum(kept))
     assert sizes[1] < 2.6 * sizes[0], "lists of their own would take four times the space"
-    found = records.results("loans", stage="train_model")
+    found = records.results.of("loans", stage="train_model")
     assert [sorted(row.reads) for row in found] == [sorted(row.reads) for row in nights]
-    one = records.result("loans", nights[-1].key, "train_model")
+    one = records.results.get("loans", nights[-1].key, "train_model")
     assert one is not None
     assert sorted(one.reads) == sorted(nights[-1].reads)
-    assert records.states("loans") == {("train_model", row.key): "done" for row in nights}
+    assert records.results.states("loans") == {("train_model", row.key): "done" for row in nights}
     assert records.forget("loans")["reads"] > 0
 
 
@@ -458,40 +463,40 @@ def test_what_an_older_version_recorded_is_moved_and_read_alike(records: Records
     with records.database.engine.connect() as connection:
         kept = connection.execute(text("SELECT reads FROM results")).scalar_one()
     assert len(kept) < 1000, "the list itself stands in blocks"
-    (found,) = records.results("loans")
+    (found,) = records.results.of("loans")
     assert sorted(found.reads) == sorted(night.reads)
     assert dataclasses.replace(found, reads=[]) == dataclasses.replace(night, reads=[])
 
 
 def test_forgetting_a_use_case_previews_and_keeps_the_log(records: Records) -> None:
-    lease = records.claim("loans", "train_model", "2026-03-01", owner="me", attempt=1, ttl=30)
+    lease = records.leases.claim("loans", "train_model", "2026-03-01", owner="me", attempt=1, ttl=30)
     raise_to(records, "live", "judged")
-    records.commit(lease, result())
-    records.add_feature_set("loans", "v1", {"sql": "x"})
-    records.raise_partition("other", "2026-03-01", mode="live", target="data", actor="me", at=AT)
+    records.results.commit(lease, result())
+    records.feature_sets.add("loans", "v1", {"sql": "x"})
+    records.partitions.raise_to("other", "2026-03-01", mode="live", target="data", actor="me", at=AT)
     counts = records.forget("loans")
     assert {name: count for name, count in counts.items() if count} == {"partitions": 1, "results": 1, "feature_sets": 1}
-    assert records.partition("loans", "2026-03-01") is not None
+    assert records.partitions.get("loans", "2026-03-01") is not None
     assert records.forget("loans", entry=entry("reset")) == counts
-    assert (records.partitions("loans"), records.results("loans"), records.feature_sets("loans")) == ([], [], [])
-    assert records.entries(action="reset")[0].details["rows"] == counts
-    assert len(records.partitions("other")) == 1
-    assert records.claim("loans", "train_model", "2026-03-01", owner="me", attempt=2, ttl=30).token == 2
-    assert records.verify() is None
+    assert (records.partitions.of("loans"), records.results.of("loans"), records.feature_sets.of("loans")) == ([], [], [])
+    assert records.audit.entries(action="reset")[0].details["rows"] == counts
+    assert len(records.partitions.of("other")) == 1
+    assert records.leases.claim("loans", "train_model", "2026-03-01", owner="me", attempt=2, ttl=30).token == 2
+    assert records.audit.verify() is None
 
 
 def test_a_database_file_that_is_put_anew_is_not_written_behind_the_scenes(tmp_path: Path) -> None:
     url, folder = f"sqlite:///{tmp_path}/state/records.db", tmp_path / "state"
     records = Records.open(url)
     records.migrate()
-    records.append(entry("old"))
+    records.audit.append(entry("old"))
     folder.rename(tmp_path / "kept")
     with pytest.raises(Unavailable, match="unable to open"):
-        records.entries()
+        records.audit.entries()
     folder.mkdir()
     Records.open(url).migrate()
-    records.append(entry("new"))
-    assert [row.action for row in Records.open(url).entries()] == ["new"]
+    records.audit.append(entry("new"))
+    assert [row.action for row in Records.open(url).audit.entries()] == ["new"]
 
 
 def test_verifying_while_others_append_sees_one_snapshot(records: Records) -> None:
@@ -499,13 +504,13 @@ def test_verifying_while_others_append_sees_one_snapshot(records: Records) -> No
 
     def write() -> None:
         while not stop.is_set():
-            records.append(entry("more"))
+            records.audit.append(entry("more"))
 
     writers = [threading.Thread(target=write) for _ in range(2)]
     for writer in writers:
         writer.start()
     try:
-        assert [records.verify() for _ in range(25)] == [None] * 25
+        assert [records.audit.verify() for _ in range(25)] == [None] * 25
     finally:
         stop.set()
         for writer in writers:

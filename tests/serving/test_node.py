@@ -44,7 +44,7 @@ def test_an_entity_is_answered_in_full(node: Node, desk: Desk) -> None:
     body = answer.body
     assert answer.headers["x-request-id"] == body["request_id"] == "mine-1"
     assert body["model_version"] == 1
-    assert body["model_digest"] == desk.records.model(NAME, 1).model_digest  # type: ignore[union-attr]
+    assert body["model_digest"] == desk.records.models.get(NAME, 1).model_digest  # type: ignore[union-attr]
     assert body["as_of"] == NOW.isoformat()
     assert body["age_seconds"] == timedelta(days=22).total_seconds()  # behind the history's end, not behind today
     assert body["flags"] == []
@@ -222,7 +222,7 @@ def test_every_answer_is_on_record(node: Node, desk: Desk) -> None:
         assert (row["score"], row["version"], row["entity"]) == (answer["score"], 1, "1")
         assert json.loads(row["features"]) == ROW
         assert row["features_at"] == NOW
-    assert desk.records.observed(NAME)[0].state == "stopped"
+    assert desk.records.nodes.of(NAME)[0].state == "stopped"
 
 
 def test_fallbacks_score_and_say_so(tmp_path: Path) -> None:

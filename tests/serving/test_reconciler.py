@@ -36,10 +36,10 @@ def observed(desk: Desk, generation: int) -> str:
     """Return the state that the node reports of a generation."""
 
     def there() -> bool:
-        return any(one.generation == generation and one.state != "loading" for one in desk.records.observed(NAME))
+        return any(one.generation == generation and one.state != "loading" for one in desk.records.nodes.of(NAME))
 
     until(there, what=f"report of generation {generation}")
-    return desk.records.observed(NAME)[0].state
+    return desk.records.nodes.of(NAME)[0].state
 
 
 def test_swaps_under_load_fail_no_request(desk: Desk, node: Node) -> None:

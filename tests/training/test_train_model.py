@@ -327,7 +327,7 @@ def test_a_rerun_reuses_and_a_lost_record_finds_the_same_version(bench: Bench) -
     again = bench.run("train_model", KEY)
     assert not again.reused
     assert (again.digest, again.outputs["version"], again.outputs["run_id"]) == (first.digest, 1, first.outputs["run_id"])
-    assert [model.version for model in bench.records.models(NAME)] == [1]
+    assert [model.version for model in bench.records.models.of(NAME)] == [1]
     rows = bench.lake.read(stored.table(bench.lake, f"{NAME}/training_set"), keys=[KEY])
     assert len(rows) == first.outputs["training_set"]["rows"]
 
@@ -336,7 +336,7 @@ def test_force_compares_and_registers_nothing(bench: Bench) -> None:
     bench.run("train_model", KEY)
     versions = bench.lake.version(stored.table(bench.lake, f"{NAME}/training_set"))
     assert bench.run("train_model", KEY, force=True).reason == "equal to the record"
-    assert [model.version for model in bench.records.models(NAME)] == [1]
+    assert [model.version for model in bench.records.models.of(NAME)] == [1]
     assert bench.lake.version(stored.table(bench.lake, f"{NAME}/training_set")) == versions
 
 
@@ -352,7 +352,7 @@ def test_too_few_mature_rows_is_a_success_without_a_candidate(bench: Bench) -> N
     report = bench.run("train_model", KEY)
     assert (report.state, report.outputs["candidate"]) == ("done", None)
     assert "too few mature rows: the evaluation part has" in report.reason
-    assert bench.records.models(NAME) == []
+    assert bench.records.models.of(NAME) == []
     assert mlflow_registry.aliases(bench.settings, NAME) == {}
     early = bench.run("train_model", "2026-01-02")
     assert (early.state, early.outputs["candidate"]) == ("done", None)
@@ -367,8 +367,8 @@ def test_a_leak_refuses_the_stage_and_leaves_no_model(bench: Bench) -> None:
     bench.write(lambda columns: columns.update(visits=columns["label"].astype(int)))
     with pytest.raises(ConfigError, match="leaks through visits"):
         bench.run("train_model", KEY)
-    assert bench.records.models(NAME) == []
-    refusals = bench.records.entries(NAME, action="stage.refused")
+    assert bench.records.models.of(NAME) == []
+    refusals = bench.records.audit.entries(NAME, action="stage.refused")
     assert "leaks through visits" in refusals[-1].details["reason"]
 
 

@@ -49,11 +49,11 @@ def define(made: Intake, *, columns: str = COLUMNS, more: str = LOOSE, label: st
 
 
 def digests(made: Intake) -> dict[tuple[str, str], str]:
-    return {(row.stage, row.key): row.digest for row in made.records.results("shop") if row.stage in DATA}
+    return {(row.stage, row.key): row.digest for row in made.records.results.of("shop") if row.stage in DATA}
 
 
 def recomputed(made: Intake) -> list[str]:
-    return [entry.subject for entry in made.records.entries("shop", action="partition.recomputed")]
+    return [entry.subject for entry in made.records.audit.entries("shop", action="partition.recomputed")]
 
 
 TIGHT = COLUMNS.replace("{type: float64}", "{type: float64, max: 1000}")
@@ -140,7 +140,7 @@ def test_a_day_that_is_stale_as_well_is_left_to_a_person(tmp_path: Path, loose: 
 def test_a_day_that_another_run_holds_is_left_to_it(tmp_path: Path, loose: Intake, tight: Intake) -> None:
     made = copied(loose, tmp_path)
     define(made, columns=TIGHT)
-    with made.records.claim("shop", "validate_data", KEYS[0], owner="other", attempt=1, ttl=60):
+    with made.records.leases.claim("shop", "validate_data", KEYS[0], owner="other", attempt=1, ttl=60):
         made.run("validate_data", KEYS[-1])
     assert recomputed(made) == []
     assert made.result("validate_data", KEYS[-1]).digest == tight.result("validate_data", KEYS[-1]).digest

@@ -38,19 +38,19 @@ def model(version: int, *, generation: int = 0, digest: str = "", day: int = 0) 
 
 def promote(records: Records, version: int, **expected: object) -> Route:
     """Make a version the champion, as deployment does."""
-    route, day = records.route("loans"), f"2026-03-{version:02d}"
+    route, day = records.routes.get("loans"), f"2026-03-{version:02d}"
     changes = {"champion": version, "previous": route.champion, "challenger": None}
-    return records.change_route("loans", set=changes, entry=entry(), **{"partition": day, **expected})  # type: ignore[arg-type]
+    return records.routes.change("loans", set=changes, entry=entry(), **{"partition": day, **expected})  # type: ignore[arg-type]
 
 
 @pytest.fixture
 def released(records: Records) -> Records:
     """Records with models 1, 2, 3 released in turn, 4 and 5 trained since."""
     for version in (1, 2, 3):
-        records.add_model(model(version, generation=version - 1))
+        records.models.add(model(version, generation=version - 1))
         promote(records, version)
     for version in (4, 5):
-        records.add_model(model(version, generation=3))
+        records.models.add(model(version, generation=3))
     return records
 
 
@@ -59,58 +59,58 @@ def released(records: Records) -> Records:
 
 def test_a_model_is_recorded_once(records: Records) -> None:
     made = dataclasses.replace(model(1), manifest={"lock": "x"}, run_id="r")
-    assert records.add_model(made) == made == records.add_model(made) == records.model("loans", 1)
+    assert records.models.add(made) == made == records.models.add(made) == records.models.get("loans", 1)
     with pytest.raises(Conflict, match=r"loans 1 is sha256:1, not sha256:other"):
-        records.add_model(model(1, digest="sha256:other"))
-    assert records.model("loans", 2) is None
-    assert records.models("loans") == [made]
-    assert records.models("other") == []
+        records.models.add(model(1, digest="sha256:other"))
+    assert records.models.get("loans", 2) is None
+    assert records.models.of("loans") == [made]
+    assert records.models.of("other") == []
 
 
 def test_equal_models_of_two_days_share_a_digest(records: Records) -> None:
-    first, second = records.add_model(model(1)), records.add_model(model(2, digest="sha256:1"))
+    first, second = records.models.add(model(1)), records.models.add(model(2, digest="sha256:1"))
     assert first.model_digest == second.model_digest
-    assert records.models("loans") == [first, second]
+    assert records.models.of("loans") == [first, second]
 
 
 def test_what_may_change_about_a_model(records: Records) -> None:
-    records.add_model(model(1))
-    changed = records.update_model("loans", 1, bento_tag="loans:abc", pins="sha256:p", state="challenger")
+    records.models.add(model(1))
+    changed = records.models.update("loans", 1, bento_tag="loans:abc", pins="sha256:p", state="challenger")
     assert (changed.bento_tag, changed.pins, changed.state) == ("loans:abc", "sha256:p", "challenger")
     for wrong in ({"model_digest": "x"}, {"state": "best"}):
         with pytest.raises(EvergreenError, match="cannot be set"):
-            records.update_model("loans", 1, **wrong)
+            records.models.update("loans", 1, **wrong)
     with pytest.raises(Conflict, match="no model version 9"):
-        records.update_model("loans", 9, state="retired")
-    assert records.model("loans", 1) == changed
+        records.models.update("loans", 9, state="retired")
+    assert records.models.get("loans", 1) == changed
 
 
 def test_a_model_in_the_callers_transaction_goes_with_it(records: Records) -> None:
     def fail(session: Session) -> None:
-        records.add_model(model(1), session=session)
+        records.models.add(model(1), session=session)
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
         records.database.write(fail)
-    assert records.models("loans") == []
+    assert records.models.of("loans") == []
 
 
 # the routing row
 
 
 def test_nothing_released_yet(records: Records) -> None:
-    route = records.route("loans")
+    route = records.routes.get("loans")
     assert (route.generation, route.champion, route.watermark, route.held, len(route.salt)) == (0, None, None, [], 16)
-    assert records.entries() == []
+    assert records.audit.entries() == []
 
 
 def test_a_promotion_moves_the_row_and_the_log_together(records: Records) -> None:
-    records.add_model(model(1))
+    records.models.add(model(1))
     route = promote(records, 1, expect_generation=0, expect_champion=None)
     assert (route.champion, route.generation, route.watermark) == (1, 1, "2026-03-01")
-    assert route == records.route("loans")
-    assert records.model("loans", 1).state == "released"  # type: ignore[union-attr]
-    (row,) = records.entries()
+    assert route == records.routes.get("loans")
+    assert records.models.get("loans", 1).state == "released"  # type: ignore[union-attr]
+    (row,) = records.audit.entries()
     assert row.details == {
         "generation": 1,
         "before": {"champion": None, "watermark": None},
@@ -119,7 +119,7 @@ def test_a_promotion_moves_the_row_and_the_log_together(records: Records) -> Non
 
 
 def test_a_lost_compare_and_set_changes_nothing_and_is_on_record(released: Records) -> None:
-    before = released.route("loans")
+    before = released.routes.get("loans")
     for expected, reason in (
         ({"expect_generation": 2}, "at generation 3, not 2"),
         ({"expect_champion": 1}, "champion is 3, not 1"),
@@ -128,16 +128,16 @@ def test_a_lost_compare_and_set_changes_nothing_and_is_on_record(released: Recor
     ):
         with pytest.raises(Conflict, match=reason):
             promote(released, 4, **expected)
-        refused = released.entries(action="deployed.refused")[-1]
+        refused = released.audit.entries(action="deployed.refused")[-1]
         assert reason in refused.details["reason"]
-    assert released.route("loans") == before
-    assert len(released.entries(action="deployed")) == 3
+    assert released.routes.get("loans") == before
+    assert len(released.audit.entries(action="deployed")) == 3
     assert promote(released, 4, expect_generation=3, expect_champion=3, partition="2026-03-03").champion == 4
 
 
 def test_steps_and_weights_change_without_a_partition(released: Records) -> None:
     def step(**changes: object) -> Route:
-        return released.change_route("loans", set=changes, entry=entry("step"))
+        return released.routes.change("loans", set=changes, entry=entry("step"))
 
     assert step(challenger=4, step=1, weight=5.0).weight == 5.0
     route = step(step=2, weight=25)
@@ -145,28 +145,28 @@ def test_steps_and_weights_change_without_a_partition(released: Records) -> None
     for wrong in ({"weight": 101}, {"weight": -1}, {"generation": 1}, {"held": []}, {"watermark": "2020-01-01"}):
         with pytest.raises(EvergreenError, match=r"percentage|cannot be set"):
             step(**wrong)
-    assert released.route("loans") == route
+    assert released.routes.get("loans") == route
 
 
 def test_only_a_recorded_model_enters(records: Records) -> None:
     with pytest.raises(Conflict, match="no model version 7 on record"):
-        records.change_route("loans", set={"challenger": 7}, entry=entry())
+        records.routes.change("loans", set={"challenger": 7}, entry=entry())
 
 
 def test_a_change_in_a_failed_transaction_leaves_no_trace(released: Records) -> None:
-    before = released.route("loans")
+    before = released.routes.get("loans")
 
     def fail(session: Session) -> None:
-        released.change_route("loans", set={"champion": 4}, entry=entry(), session=session)
+        released.routes.change("loans", set={"champion": 4}, entry=entry(), session=session)
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
         released.database.write(fail)
-    assert (released.route("loans"), len(released.entries())) == (before, 3)
+    assert (released.routes.get("loans"), len(released.audit.entries())) == (before, 3)
 
 
 def test_a_promotion_whose_answer_was_lost_happens_once(records: Records) -> None:
-    records.add_model(model(1))
+    records.models.add(model(1))
     lost: list[int] = []
 
     def fail(session: Session) -> None:
@@ -180,71 +180,71 @@ def test_a_promotion_whose_answer_was_lost_happens_once(records: Records) -> Non
     finally:
         event.remove(Session, "after_commit", fail)
     assert (lost, route.generation, route.champion) == ([1], 1, 1)
-    assert [row.action for row in records.entries()] == ["deployed"]
+    assert [row.action for row in records.audit.entries()] == ["deployed"]
     mine = entry(once="release of 1")
     for _ in range(2):  # and by a caller who names his change, also after a restart
-        assert records.change_route("loans", set={"step": 1}, entry=mine, expect_generation=1).generation == 2
+        assert records.routes.change("loans", set={"step": 1}, entry=mine, expect_generation=1).generation == 2
 
 
 # rollback
 
 
 def test_a_rollback_goes_back_holds_the_digest_and_keeps_the_watermark(released: Records) -> None:
-    route = released.rollback("loans", entry=entry("rollback"), expect_generation=3)
+    route = released.routes.rollback("loans", entry=entry("rollback"), expect_generation=3)
     assert (route.champion, route.previous, route.held) == (2, 1, ["sha256:3"])
     assert (route.watermark, route.generation, route.rollback_generation) == ("2026-03-03", 4, 4)
-    assert released.model("loans", 3).state == "retired"  # type: ignore[union-attr]
+    assert released.models.get("loans", 3).state == "retired"  # type: ignore[union-attr]
     with pytest.raises(Conflict, match=r"version 3 \(sha256:3\) was rolled back and is on hold"):
         promote(released, 3)
     with pytest.raises(Conflict, match="trained in generation 3, before the rollback of generation 4"):
         promote(released, 4)  # in flight when the rollback came
-    released.add_model(model(6, generation=4))
+    released.models.add(model(6, generation=4))
     with pytest.raises(Conflict, match="judged in generation 3"):
         promote(released, 6, judged_generation=3)
     assert promote(released, 6, judged_generation=4).champion == 6
-    assert released.verify() is None
+    assert released.audit.verify() is None
 
 
 def test_an_equal_artefact_under_another_version_is_held_too(released: Records) -> None:
-    released.rollback("loans", entry=entry("rollback"))
-    released.add_model(model(6, generation=9, digest="sha256:3"))
+    released.routes.rollback("loans", entry=entry("rollback"))
+    released.models.add(model(6, generation=9, digest="sha256:3"))
     with pytest.raises(Conflict, match="on hold"):
         promote(released, 6)
 
 
 def test_after_two_bad_releases_the_last_good_one_serves(released: Records) -> None:
-    released.rollback("loans", entry=entry("rollback"))
-    route = released.rollback("loans", entry=entry("rollback"))
+    released.routes.rollback("loans", entry=entry("rollback"))
+    route = released.routes.rollback("loans", entry=entry("rollback"))
     assert (route.champion, route.previous, route.held) == (1, None, ["sha256:2", "sha256:3"])
     with pytest.raises(Conflict, match="no earlier champion to go back to"):
-        released.rollback("loans", entry=entry("rollback"))
-    released.add_model(model(6, generation=5))
+        released.routes.rollback("loans", entry=entry("rollback"))
+    released.models.add(model(6, generation=5))
     assert promote(released, 6).previous == 1
 
 
 def test_a_rollback_drops_a_challenger_on_its_way(released: Records) -> None:
-    released.change_route("loans", set={"challenger": 4, "weight": 5.0}, entry=entry(), partition="2026-03-04")
-    route = released.rollback("loans", entry=entry("rollback"), of="challenger")
+    released.routes.change("loans", set={"challenger": 4, "weight": 5.0}, entry=entry(), partition="2026-03-04")
+    route = released.routes.rollback("loans", entry=entry("rollback"), of="challenger")
     assert (route.champion, route.previous, route.challenger, route.weight, route.held) == (3, 2, None, 0.0, ["sha256:4"])
     assert route.watermark == "2026-03-04"
     with pytest.raises(Conflict):
         promote(released, 4)
     with pytest.raises(Conflict, match="no challenger"):
-        released.rollback("loans", entry=entry("rollback"), of="challenger")
+        released.routes.rollback("loans", entry=entry("rollback"), of="challenger")
 
 
 def test_a_person_lifts_a_hold(released: Records) -> None:
-    released.record_opponent(Opponent("loans", "sha256:3", "live", 2, 2, "2026-03-03", AT))
-    released.rollback("loans", entry=entry("rollback"))
+    released.opponents.record(Opponent("loans", "sha256:3", "live", 2, 2, "2026-03-03", AT))
+    released.routes.rollback("loans", entry=entry("rollback"))
     with pytest.raises(Conflict, match="sha256:9 is not held; held are"):
-        released.lift_hold("loans", "sha256:9", entry=entry("release"))
-    route = released.lift_hold("loans", "sha256:3", entry=entry("release"), expect_generation=4)
+        released.routes.lift("loans", "sha256:9", entry=entry("release"))
+    route = released.routes.lift("loans", "sha256:3", entry=entry("release"), expect_generation=4)
     assert (route.held, route.champion) == ([], 2)
-    judged = released.opponent("loans", "sha256:3", mode="live")
+    judged = released.opponents.get("loans", "sha256:3", mode="live")
     assert judged is not None
     assert (judged.version, judged.generation) == (2, route.generation)
     assert promote(released, 3, expect_champion=2, judged_generation=judged.generation).champion == 3
-    assert [row.action for row in released.entries()][-4:] == ["rollback", "release.refused", "release", "deployed"]
+    assert [row.action for row in released.audit.entries()][-4:] == ["rollback", "release.refused", "release", "deployed"]
 
 
 # at once
@@ -260,7 +260,7 @@ entry = lambda number: AuditEntry("race", "loans", str(version), f"racer {versio
 sys.stdin.readline()
 for number in range(rounds):
     try:
-        records.change_route("loans", set={"champion": version}, expect_generation=number, entry=entry(number))
+        records.routes.change("loans", set={"champion": version}, expect_generation=number, entry=entry(number))
         won.append(number)
     except Conflict:
         pass
@@ -272,7 +272,7 @@ def test_of_two_promotions_at_once_exactly_one_succeeds_a_hundred_times(records_
     records, rounds = Records.open(records_url), 100
     records.migrate()
     for version in (1, 2):
-        records.add_model(model(version))
+        records.models.add(model(version))
     racers = [
         subprocess.Popen(
             [sys.executable, "-c", RACER, records_url, str(version), str(rounds)],
@@ -286,10 +286,10 @@ def test_of_two_promotions_at_once_exactly_one_succeeds_a_hundred_times(records_
         racer.stdin.flush()
     won = [eval(racer.communicate(timeout=60)[0]) for racer in racers]
     assert sorted(won[0] + won[1]) == list(range(rounds))
-    assert records.route("loans").generation == rounds
-    assert [row.details["generation"] for row in records.entries(action="race")] == list(range(1, rounds + 1))
-    assert len(records.entries(action="race.refused")) == rounds
-    assert records.verify() is None
+    assert records.routes.get("loans").generation == rounds
+    assert [row.details["generation"] for row in records.audit.entries(action="race")] == list(range(1, rounds + 1))
+    assert len(records.audit.entries(action="race.refused")) == rounds
+    assert records.audit.verify() is None
 
 
 def test_many_threads_promote_at_once(released: Records) -> None:
@@ -306,19 +306,19 @@ def test_many_threads_promote_at_once(released: Records) -> None:
 
 def test_a_rollback_wins_over_a_promotion_in_flight(released: Records) -> None:
     def go_back() -> Route:
-        return released.rollback("loans", entry=entry("rollback"))
+        return released.routes.rollback("loans", entry=entry("rollback"))
 
     with ThreadPoolExecutor(2) as pool:
         promotion = pool.submit(promote, released, 4, expect_champion=3)
         back = pool.submit(go_back).result()
-    route = released.route("loans")
+    route = released.routes.get("loans")
     assert back == route  # nothing came after it
     if promotion.exception() is None:  # the promotion came first, and was taken back
         assert (route.champion, route.held) == (3, ["sha256:4"])
     else:
         assert isinstance(promotion.exception(), Conflict)
         assert (route.champion, route.held) == (2, ["sha256:3"])
-    assert released.verify() is None
+    assert released.audit.verify() is None
 
 
 # nodes, feature sets, online rows, opponents
@@ -326,42 +326,42 @@ def test_a_rollback_wins_over_a_promotion_in_flight(released: Records) -> None:
 
 def test_a_node_reports_and_replaces_its_report(records: Records) -> None:
     for generation, node in ((1, "b"), (1, "a"), (2, "b")):
-        records.observe("loans", node, generation=generation, state="serving", detail={"champion": generation}, at=AT)
-    assert [(row.node, row.generation, row.detail) for row in records.observed("loans")] == [
+        records.nodes.observe("loans", node, generation=generation, state="serving", detail={"champion": generation}, at=AT)
+    assert [(row.node, row.generation, row.detail) for row in records.nodes.of("loans")] == [
         ("a", 1, {"champion": 1}),
         ("b", 2, {"champion": 2}),
     ]
-    records.observe("loans", "a", generation=3, state="failed", detail="golden rows differ", at=AT)
-    assert records.observed("loans")[0].detail == "golden rows differ"
-    assert records.observed("other") == []
+    records.nodes.observe("loans", "a", generation=3, state="failed", detail="golden rows differ", at=AT)
+    assert records.nodes.of("loans")[0].detail == "golden rows differ"
+    assert records.nodes.of("other") == []
 
 
 def test_a_feature_set_is_its_definition(records: Records) -> None:
-    records.add_feature_set("loans", "v2", {"b": {"sql": "SELECT 1"}, "a": 1})
-    there = records.add_feature_set("loans", "v2", {"a": 1, "b": {"sql": "SELECT 1"}})
-    assert records.feature_set("loans", "v2") == there
+    records.feature_sets.add("loans", "v2", {"b": {"sql": "SELECT 1"}, "a": 1})
+    there = records.feature_sets.add("loans", "v2", {"a": 1, "b": {"sql": "SELECT 1"}})
+    assert records.feature_sets.get("loans", "v2") == there
     with pytest.raises(Conflict, match="v2 has another definition"):
-        records.add_feature_set("loans", "v2", {"a": 2})
-    records.add_feature_set("loans", "v1", {})
-    assert [row.version for row in records.feature_sets("loans")] == ["v1", "v2"]
-    assert records.feature_set("loans", "v3") is None
+        records.feature_sets.add("loans", "v2", {"a": 2})
+    records.feature_sets.add("loans", "v1", {})
+    assert [row.version for row in records.feature_sets.of("loans")] == ["v1", "v2"]
+    assert records.feature_sets.get("loans", "v3") is None
 
 
 def test_the_online_watermark_never_falls(records: Records) -> None:
-    assert records.online("loans", "v1") is None
-    records.advance_online("loans", "v1", "2026-03-02", None)
-    records.advance_online("loans", "v1", "2026-03-02", None)  # a retry
-    records.advance_online("loans", "v1", "2026-03-03", "2026-03-02")
+    assert records.feature_sets.online("loans", "v1") is None
+    records.feature_sets.advance("loans", "v1", "2026-03-02", None)
+    records.feature_sets.advance("loans", "v1", "2026-03-02", None)  # a retry
+    records.feature_sets.advance("loans", "v1", "2026-03-03", "2026-03-02")
     for key, expect in (("2026-03-02", "2026-03-03"), ("2026-03-04", "2026-03-02"), ("2026-03-04", None)):
         with pytest.raises(Conflict, match=r"online rows of v1 are of 2026-03-03"):
-            records.advance_online("loans", "v1", key, expect)
-    assert (records.online("loans", "v1"), records.online("loans", "v2")) == ("2026-03-03", None)
+            records.feature_sets.advance("loans", "v1", key, expect)
+    assert (records.feature_sets.online("loans", "v1"), records.feature_sets.online("loans", "v2")) == ("2026-03-03", None)
 
 
 def test_of_two_advances_at_once_one_wins(records: Records) -> None:
     def advance(day: int) -> bool:
         try:
-            records.advance_online("loans", "v1", f"2026-03-{day:02d}", None)
+            records.feature_sets.advance("loans", "v1", f"2026-03-{day:02d}", None)
         except Conflict:
             return False
         return True
@@ -372,9 +372,9 @@ def test_of_two_advances_at_once_one_wins(records: Records) -> None:
 
 def test_the_first_opponent_stays_until_it_is_judged_again(records: Records) -> None:
     first = Opponent("loans", "sha256:4", "live", 3, 7, "2026-03-04", AT)
-    assert records.opponent("loans", "sha256:4", mode="live") is None
-    assert records.record_opponent(first) == first
+    assert records.opponents.get("loans", "sha256:4", mode="live") is None
+    assert records.opponents.record(first) == first
     later = dataclasses.replace(first, version=None, generation=8)
-    assert records.record_opponent(later) == first == records.opponent("loans", "sha256:4", mode="live")
-    assert records.opponent("loans", "sha256:4", mode="backfill") is None
-    assert records.record_opponent(later, again=True) == later == records.opponent("loans", "sha256:4", mode="live")
+    assert records.opponents.record(later) == first == records.opponents.get("loans", "sha256:4", mode="live")
+    assert records.opponents.get("loans", "sha256:4", mode="backfill") is None
+    assert records.opponents.record(later, again=True) == later == records.opponents.get("loans", "sha256:4", mode="live")

@@ -1,0 +1,89 @@
+"""The versions of a use case's features, and which partition's rows are online."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from include.errors import Conflict
+from include.records.database import Database, listed
+from include.records.schema import (
+    FeatureSetRow,
+    OnlineRow,
+    insert_missing,
+    locked,
+    plain,
+    to_json,
+)
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """A version of a use case's features: its definitions with their SQL."""
+
+    use_case: str
+    version: str
+    definition: dict[str, Any] = field(default_factory=dict)
+
+
+class FeatureSets:
+    """The feature sets of all use cases."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, use_case: str, version: str, definition: Mapping[str, Any], *, session: Session | None = None) -> FeatureSet:
+        """Record a feature set; raises Conflict if the version has another definition."""
+
+        def work(open_session: Session) -> FeatureSet:
+            insert_missing(open_session, FeatureSetRow, use_case=use_case, version=version, definition=dict(definition))
+            there = plain(FeatureSet, open_session.get_one(FeatureSetRow, (use_case, version)))
+            if to_json(there.definition, sort=True) != to_json(definition, sort=True):
+                raise Conflict(
+                    f"{use_case}: feature set {version} has another definition on record; a new one needs a new version"
+                )
+            return there
+
+        return self._database.write(work, session)
+
+    def get(self, use_case: str, version: str) -> FeatureSet | None:
+        """Return a feature set by its version."""
+        row = self._database.read(lambda session: session.get(FeatureSetRow, (use_case, version)))
+        return None if row is None else plain(FeatureSet, row)
+
+    def of(self, use_case: str) -> list[FeatureSet]:
+        """Return the feature sets of a use case, by version."""
+        return listed(self._database, FeatureSet, FeatureSetRow, use_case, FeatureSetRow.version)
+
+    def online(self, use_case: str, feature_set: str) -> str | None:
+        """Return the partition whose rows are online, or None."""
+        return self._database.read(
+            lambda session: session.scalar(
+                select(OnlineRow.key).where(OnlineRow.use_case == use_case, OnlineRow.feature_set == feature_set)
+            )
+        )
+
+    def advance(self, use_case: str, feature_set: str, key: str, expect: str | None, *, session: Session | None = None) -> None:
+        """Move the online watermark from `expect` to `key`; it is there already: a no-op.
+
+        Raises:
+            Conflict: the watermark is not `expect`, or `key` is older.
+        """
+
+        def work(open_session: Session) -> None:
+            insert_missing(open_session, OnlineRow, use_case=use_case, feature_set=feature_set, key=None)
+            row = locked(open_session, OnlineRow, use_case, feature_set)
+            assert row is not None
+            if row.key == key:
+                return
+            if row.key != expect or (row.key is not None and key < row.key):
+                raise Conflict(
+                    f"{use_case}: online rows of {feature_set} are of {row.key}, not of {expect}; {key} may not replace them"
+                )
+            row.key = key
+
+        self._database.write(work, session)
