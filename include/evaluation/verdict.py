@@ -22,7 +22,7 @@ def judgement(work: Work) -> StageResult:
 def not_passed(evaluation: StageResult | None) -> str | None:
     """Return why the gate does not let the candidate pass, or None if it does."""
     if evaluation is None or evaluation.state != "done":
-        return f"it is not judged: {evaluation.reason if evaluation else 'evaluation has not run'}"
+        return f"it is not judged: {evaluation.reason if evaluation else 'evaluate_model has not run'}"
     verdict = evaluation.outputs.get("verdict", "hold")
     if verdict == "pass":
         return None

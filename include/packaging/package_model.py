@@ -73,7 +73,7 @@ def reads(work: Work) -> list[Read]:
     judged = work.result("evaluate_model")
     if judged is None or judged.state == "failed":
         raise MissingPartition(
-            f"{work.use_case.name}: evaluation is not done for {work.key}; "
+            f"{work.use_case.name}: evaluate_model is not done for {work.key}; "
             f"run `evergreen run evaluate_model --use-case {work.use_case.name} --partition {work.key}`",
             keys=(work.key,),
         )

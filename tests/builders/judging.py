@@ -134,7 +134,7 @@ class Bench:
         taken = {}
         with self.records.transaction() as session:
             for key in keys:
-                row = session.get_one(ResultRow, (NAME, key, "features"))
+                row = session.get_one(ResultRow, (NAME, key, "materialize_features"))
                 sets = dict(row.outputs["feature_sets"])
                 taken[key] = sets.pop(version)
                 row.outputs = {**row.outputs, "feature_sets": sets}

@@ -25,7 +25,7 @@ from include.point_in_time.partitions import period
 from include.records.records import Records
 from include.training import leaks
 from include.validation import quarantine
-from tests.builders.installation import Installation
+from tests.builders.installation import DATA_STAGES, Installation
 
 DAYS, ROWS = ("2026-01-01", "2026-01-02"), 60
 SQL = re.compile(r"\b(SELECT|FROM|WHERE|AS|OVER|JOIN|ORDER BY)\b")
@@ -134,7 +134,7 @@ def through_the_chain(home: Path, columns: list[str]) -> None:
     made = Installation(home, "shop")
     use_case: UseCase = made.use_case
     for key in DAYS:
-        made.day(key, ("ingestion", "validation", "features"))
+        made.day(key, DATA_STAGES)
     current = feature_sets.current(use_case)
     as_of = period(use_case, DAYS[-1]).as_of
     spine = frames.spine(made.lake, use_case, as_of + timedelta(days=1))

@@ -266,7 +266,7 @@ def test_a_champion_whose_bundle_cannot_be_read_is_no_verdict_and_is_judged_agai
         report = bench.run("evaluate_model", SECOND)
         assert (report.state, report.reused, report.outputs["verdict"]) == ("unreadable", False, "hold")
         assert report.reason.startswith("version 1 cannot be asked: ")
-    assert len(bench.records.audit.entries(NAME, action="evaluation.unreadable")) == 1
+    assert len(bench.records.audit.entries(NAME, action="evaluate_model.unreadable")) == 1
     assert [entry.subject for entry in bench.records.audit.entries(NAME, action="model.judged")] == [FIRST]
     with pytest.raises(ConfigError, match="no record to compare with"):
         bench.run("evaluate_model", SECOND, force=True)
@@ -503,7 +503,7 @@ def test_an_opponent_without_its_features_is_a_hold_until_they_are_filled(bench:
     assert bench.run("evaluate_model", SECOND).reused
     with bench.records.transaction() as session:
         for key, made in taken.items():
-            row = session.get_one(ResultRow, (NAME, key, "features"))
+            row = session.get_one(ResultRow, (NAME, key, "materialize_features"))
             row.outputs = {**row.outputs, "feature_sets": {**row.outputs["feature_sets"], theirs: made}}
     again = bench.run("evaluate_model", SECOND)
     assert (again.reused, again.outputs["verdict"]) == (False, "pass"), again.outputs["reasons"]

@@ -30,7 +30,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
 def ask(shop: Shop, rows: list[tuple[int, datetime]], **options: Any) -> list[dict[str, Any]]:
     feast = store(shop.settings)
     frame = pd.DataFrame({"customer_id": [row[0] for row in rows], "event_timestamp": [row[1] for row in rows]})
-    features = options.pop("materialize_features", None) or feast.get_feature_service(service_name("shop"))
+    features = options.pop("features", None) or feast.get_feature_service(service_name("shop"))
     found: list[dict[str, Any]] = (
         feast.get_historical_features(entity_df=frame, features=features, **options).to_arrow().to_pylist()
     )

@@ -114,7 +114,7 @@ def test_missing_and_blocked_partitions_of_the_lookback_are_named(shop: Shop) ->
     week(shop, 3)
     shop.arrive(3, state="blocked")
     with pytest.raises(
-        MissingPartition, match=r"validation is not done for 1 partition.*2025-01-04 \(blocked.*evergreen load-history"
+        MissingPartition, match=r"validate_data is not done for 1 partition.*2025-01-04 \(blocked.*evergreen load-history"
     ) as caught:
         shop.run(3)
     assert caught.value.keys == ("2025-01-04",)

@@ -263,7 +263,7 @@ def test_not_computable_is_a_hold_unless_something_drifts() -> None:
 
 def test_a_partition_that_is_not_judged_waits(house: House) -> None:
     house.records.partitions.raise_to("shop", KEYS[0], mode="backfill", target="judged", actor="test", at=AT)
-    with pytest.raises(MissingPartition, match="evaluation is not done"):
+    with pytest.raises(MissingPartition, match="evaluate_model is not done"):
         house.run(KEYS[0])
 
 
