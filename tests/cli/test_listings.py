@@ -97,7 +97,7 @@ def test_lists_are_flat_objects_with_stable_keys(run: Run, visits: Path) -> None
 def test_status_as_json_has_every_partition(run: Run, visits: Path) -> None:
     text = YAML.replace("first: 2025-03-01", "first: 2025-02-01")
     (visits / "visits.yaml").write_text(text)
-    opened().raise_partition("visits", "2025-02-01", mode="backfill", target="data", actor="test", at=AT)
+    opened().partitions.raise_to("visits", "2025-02-01", mode="backfill", target="data", actor="test", at=AT)
     assert len(listed(run, "status", "visits")) == 36
 
 

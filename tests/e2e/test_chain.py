@@ -80,7 +80,6 @@ def test_a_form_run_without_a_key_takes_the_newest_and_nothing_doubles(installat
     assert installation.live_state("visits") == before
 
 
-@pytest.mark.slow
 def test_a_ten_day_backfill_backwards_and_at_once_on_an_empty_use_case_ends_green(installation: Installation) -> None:
     """Every day needs the days before it, which run beside it or later: the waits must bring all of them to an end."""
     keys = first_keys(installation, "fresh", 10)

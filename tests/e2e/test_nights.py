@@ -147,6 +147,7 @@ class Caller(threading.Thread):
                     self.versions.append(answer.json()["model_version"])
 
 
+@pytest.mark.slow
 def test_two_nights_in_a_row_run_by_themselves(night: Night) -> None:
     assert night.process.poll() is None, "the installation of the test before is up"
     caller = Caller(f"{night.settings.node_url}/v1/{NAME}/predict")

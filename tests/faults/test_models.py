@@ -17,7 +17,7 @@ from include.config.settings import ROOT
 from include.errors import ArtefactError
 from include.models import bundle, mlflow_registry, predictor
 from include.models.predictor import Predictor
-from include.records.records import Records
+from include.records.results import Results
 from tests.builders.judging import NAME, Bench, new_bench
 from tests.faults import kill
 
@@ -58,8 +58,8 @@ def child(home: str, stage: str, key: str) -> None:
 
 
 def child_dying(home: str, stage: str, where: str) -> None:
-    """Run a stage that is killed where it calls `where`, a name of registry or Records."""
-    owner: Any = mlflow_registry if hasattr(mlflow_registry, where) else Records
+    """Run a stage that is killed where it calls `where`, a name of the MLflow registry or of the results on record."""
+    owner: Any = mlflow_registry if hasattr(mlflow_registry, where) else Results
 
     def die(*_: Any, **__: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -63,7 +63,6 @@ def loans(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     return Installation(home, "loans", node_port=free_port())
 
 
-@pytest.mark.slow
 def test_from_the_file_to_an_answer(loans: Installation) -> None:
     reports = loans.load("2025-01-01", "2025-11-01")
     assert {report.state for report in reports} == {"done"}
