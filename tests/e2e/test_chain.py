@@ -133,7 +133,8 @@ def test_a_wait_for_what_nobody_brings_fails_at_once_and_names_the_command(insta
 @pytest.mark.slow
 def test_killing_each_airflow_process_in_the_middle_of_a_run_ends_it_all_the_same(installation: Installation) -> None:
     """Fault 9: one after the other while a run of the chain is under way, then all at once during the next."""
-    each, together = first_keys(installation, "fresh", 12)[-2:]
+    *past, each, together = first_keys(installation, "fresh", 12)
+    installation.command("load-history", "fresh", "--from", past[0], "--to", past[-1])  # what their trainings look back on
     began = utc_now()
     installation.api.trigger("fresh__ingest_data", key=each)
     for number, name in enumerate(("dag-processor", "triggerer", "api-server", "scheduler"), start=1):
