@@ -91,7 +91,7 @@ class Script:
             if source.simulator is not None
         }
 
-    def ingestion(self, key: str) -> dict[str, int]:
+    def ingest_data(self, key: str) -> dict[str, int]:
         """Read the sources, write the events of the day; the master data only if it has changed."""
         period, counts = partitions.period(self.use_case, key), {}
         for name, received in self.read_source(key).items():
@@ -114,7 +114,7 @@ class Script:
             counts[name] = len(received)
         return counts
 
-    def validation(self, key: str) -> dict[str, int]:
+    def validate_data(self, key: str) -> dict[str, int]:
         """Type, judge and de-duplicate the events, profile them, run Great Expectations, write both sides, then labels."""
         period, counts = partitions.period(self.use_case, key), {}
         profile: dict[str, float | None] = {limit.column: None for limit in limits(self.use_case)}
@@ -151,7 +151,7 @@ class Script:
         _write(self.lake / "labels", key, rows)
         return len(rows)
 
-    def features(self, key: str) -> dict[str, int]:
+    def materialize_features(self, key: str) -> dict[str, int]:
         """Run the feature SQL over the curated files, write the rows, and bring the newest ones online."""
         period, counts = partitions.period(self.use_case, key), {}
         with _connect() as con:
@@ -204,7 +204,7 @@ class Script:
                 ((str(entity), msgspec.msgpack.encode(values)) for entity, *values in zip(*columns, strict=True)),
             )
 
-    def training(self, key: str) -> dict[str, int]:
+    def train_model(self, key: str) -> dict[str, int]:
         """Take the mature labels, have Feast join the features, train, compare with a logistic regression, log, register."""
         import lightgbm
         import mlflow
@@ -283,7 +283,7 @@ class Script:
                 "ORDER BY event_timestamp, account_id"
             ).df()
 
-    def evaluation(self, key: str) -> dict[str, int]:
+    def evaluate_model(self, key: str) -> dict[str, int]:
         """Score the rows that were held back, compute the metrics with their interval, log them, write a page."""
         import lightgbm
         import mlflow
@@ -308,7 +308,7 @@ class Script:
         (self.home / "evaluation.html").write_text(f"<!doctype html><html><body>{body}</body></html>")
         return {"rows": len(frame)}
 
-    def bento(self, key: str, bundle: Path, digest: str, version: int) -> dict[str, int]:
+    def package_model(self, key: str, bundle: Path, digest: str, version: int) -> dict[str, int]:
         """Build a Bento of the bundle, serve it, ask it the golden rows, export it."""
         import bentoml
 
@@ -351,7 +351,7 @@ class Script:
         bentoml.export_bento(str(bento.tag), str(export))
         return {"golden": len(golden["rows"])}
 
-    def drift(self, key: str) -> dict[str, int]:
+    def check_drift(self, key: str) -> dict[str, int]:
         """Compute the index of every feature against the day before, and Evidently's page of a sample."""
         from evidently import DataDefinition, Dataset, Report
         from evidently.presets import DataDriftPreset

@@ -135,6 +135,7 @@ def test_killing_each_airflow_process_in_the_middle_of_a_run_ends_it_all_the_sam
     """Fault 9: one after the other while a run of the chain is under way, then all at once during the next."""
     *past, each, together = first_keys(installation, "fresh", 12)
     installation.command("load-history", "fresh", "--from", past[0], "--to", past[-1])  # what their trainings look back on
+    installation.api.pause("fresh__ingest_data", False)
     began = utc_now()
     installation.api.trigger("fresh__ingest_data", key=each)
     for number, name in enumerate(("dag-processor", "triggerer", "api-server", "scheduler"), start=1):
