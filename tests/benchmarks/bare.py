@@ -74,6 +74,8 @@ class Script:
         if self.lake.exists():
             shutil.rmtree(self.lake)
         shutil.copytree(source, self.lake, copy_function=os.link)
+        for folder in [*self.lake.glob("curated/*@*"), *self.lake.glob("labels@*"), *self.lake.glob("training_set@*")]:
+            folder.rename(folder.with_name(folder.name.split("@")[0]))  # the script knows no digests of columns
 
     def read_source(self, key: str) -> dict[str, pa.Table]:
         """Read each source's rows of a day."""
