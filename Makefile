@@ -13,7 +13,7 @@ BESIDE = -n 2 --dist loadfile --no-loadscope-reorder
 FLAGS = $(if $(filter-out 0,$(ONCE)),--once) $(if $(USE_CASE),--use-case $(USE_CASE)) $(if $(DAYS),--days $(DAYS))
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
 	@echo "  settings:      EVERGREEN_HOME, EVERGREEN_AIRFLOW_PORT, EVERGREEN_MLFLOW_PORT, EVERGREEN_NODE_PORT, PYTHON"
 
 install: ## make .venv with exactly what requirements.txt locks (Python 3.11-3.13)

@@ -3,7 +3,7 @@
 No process is started here. `request_release` names the candidate as `challenger` in the routing row; a node that follows
 the row verifies the bundle, tries it in a child with its golden rows and reports; `finish_release` then makes it
 champion, in one transaction with the audit row, if the champion is still the one that it was judged against.
-A DAG does the three steps in tasks (option `phase`: request, then a deferred wait on `answered`, then finish).
+A DAG does the three steps in tasks (option `phase`: request, then a deferred wait on `rollout.answered`, then finish).
 
 The routing row is the truth and moves outside the memo: the stage looks at it every time and acts on a difference only.
 """
@@ -17,14 +17,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from include.deployment.rollout import Readiness, answered, mirror, readiness, release_hold, rollback
+from include.deployment.rollout import Readiness, mirror, readiness, release_hold, rollback
 from include.errors import ArtefactError, Conflict, MissingPartition, Unavailable
 from include.evaluation.verdict import judged_model, not_passed
 from include.pipeline.stage import Outcome, Read, Stage, Work
 from include.records.records import AuditEntry, Model, Records, Route
 
 __all__ = [
-    "answered",
     "compute",
     "effects",
     "finish_release",

@@ -410,7 +410,9 @@ def _outcome(
         "compared": compared,
         "left_out": None if rival is None else len(rival.compared) - int(rival.compared.sum()),
     }
-    numbers = [f"{check.id}:{check.outcome}:{'' if check.value is None else round(check.value, 9)}" for check in judgement.checks]
+    # as they are stored: what is no finite number is null there
+    values = [(check.id, check.outcome, check.to_dict()["value"]) for check in judgement.checks]
+    numbers = [f"{name}:{outcome}:{'' if value is None else round(value, 9)}" for name, outcome, value in values]
     version = None if opponent is None else opponent.version
     against = NOBODY if version is None else _candidate(work, version).model_digest
     content = combine([trained.digest, judgement.verdict, against, str(compared), *numbers])

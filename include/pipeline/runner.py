@@ -88,7 +88,7 @@ def run(
 ) -> Report:
     """Run one stage for one partition and record what it came to.
 
-    The partition's mode and target must be recorded (`Records.raise_partition`) before. `owner` and `attempt` say
+    The partition's mode and target must be recorded (`records.partitions.raise_to`) before. `owner` and `attempt` say
     who runs: a later attempt of the same owner takes the lease over. `wait` is how long (seconds) to wait for another holder,
     `started` the moment of the run (None: now): what a source holds counts as seen then.
 

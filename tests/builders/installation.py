@@ -14,10 +14,10 @@ from include.config.use_case_file import find
 from include.lake.digests import digest
 from include.lake.tables import Lake
 from include.pipeline import runner
+from include.pipeline.flow import DATA_STAGES
 from include.point_in_time import partitions
 from include.records.records import Mode, Records, StageResult, Target
 
-DATA_STAGES = ("ingest_data", "validate_data", "materialize_features")
 TO_JUDGEMENT = (*DATA_STAGES, "train_model", "evaluate_model")
 CONTENT = re.compile(r"/(raw|quarantine|curated|features|labels)(/|@|$)")
 

@@ -113,8 +113,10 @@ def _digest(stage: str, row: Any, outputs: dict[str, Any], reads: list[list[str]
             return _combine([outputs["training_set"]["digest"], outputs["model_digest"], _json_digest(judged)])
     if row.state == "unreadable":
         return _combine(["unreadable", NAMES[stage], row.key])
-    if stage == "evaluation" and row.state == "done" and all(_check_id(check["name"]) for check in outputs["checks"]):
-        outputs["checks"] = [{"id": _check_id(check["name"]), **check} for check in outputs["checks"]]
+    checks = outputs.get("checks") or ()
+    known = {"opponent", "verdict"} <= set(outputs) and all(_check_id(check["name"]) for check in checks)
+    if stage == "evaluation" and row.state == "done" and checks and known and "training" in read:
+        outputs["checks"] = [{"id": _check_id(check["name"]), **check} for check in checks]
         outcome = {True: "pass", False: "fail", None: "hold"}
         numbers = [
             f"{one['id']}:{outcome[one['passed']]}:{'' if one['value'] is None else round(one['value'], 9)}"
@@ -122,9 +124,9 @@ def _digest(stage: str, row: Any, outputs: dict[str, Any], reads: list[list[str]
         ]
         against = "none" if outputs["opponent"] is None else models.get(outputs["opponent"], "none")
         return _combine([read["training"], outputs["verdict"], against, str(outputs.get("compared")), *numbers])
-    if stage == "bento" and row.state == "skipped" and "partition" in read:
+    if stage == "bento" and row.state == "skipped" and {"partition", "evaluation"} <= set(read):
         return _combine(["skipped", *read["partition"].split("/"), read["evaluation"]])
-    if stage == "drift" and row.state in ("done", "held") and "views" in outputs:
+    if stage == "drift" and row.state in ("done", "held") and {"views", "features", "reference"} <= set(outputs):
         reference = outputs["reference"]
         if reference is not None:
             reference["kind"] = {"partition before": "before"}.get(reference["kind"], reference["kind"])
