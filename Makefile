@@ -36,6 +36,7 @@ test-slow: dev ## run the long tests: simulations, real data sets, long historie
 
 check: dev ## ruff, mypy strict, the import rule, the DAG policy, and whether generated docs are current
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m pytest -q tests/dags/test_policy.py

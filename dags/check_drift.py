@@ -2,14 +2,16 @@
 
 **When.** On the asset `judged`, for the key of its event; or by the form.
 
-**Inputs and outputs.** Reads the partition's verdict, its `features` and the reference (the sample of all entities that
-training kept with the opponent, else the partition before, marked so); writes the verdict *pass*, *drift* or *hold* with an
-audit row, and an HTML report with a page of Evidently for each view, on a bounded sample; emits `drift`. Live: imports closed
-segments of the prediction log into `predictions`.
+**Inputs and outputs.** Reads the partition's verdict, its `features` and the reference (the sample
+of all entities that training kept with the opponent, else the partition before, marked so); writes
+the verdict *pass*, *drift* or *hold* with an audit row, and an HTML report with a page of Evidently
+for each view, on a bounded sample; emits `drift`. Live: imports closed segments of the prediction
+log into `predictions`.
 
-**When it ends.** *drift* is a successful run: the reasons name the features whose PSI is above `monitoring.psi`. So is *hold*:
-no reference, which is normal for the first partition, or a feature whose index cannot be computed. A reference that cannot be
-read is tried again until `wait.deadline`. Neither verdict alerts anybody.
+**When it ends.** *drift* is a successful run: the reasons name the features whose PSI is above
+`monitoring.psi`. So is *hold*: no reference, which is normal for the first partition, or a feature
+whose index cannot be computed. A reference that cannot be read is tried again until
+`wait.deadline`. Neither verdict alerts anybody.
 """
 
 from __future__ import annotations

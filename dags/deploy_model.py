@@ -1,17 +1,20 @@
-"""Release a packaged challenger: ask for it, wait until the serving node has tried it, make it champion.
+"""Release a packaged challenger: ask for it, wait until the serving node has tried it, make it
+champion.
 
 **When.** On the asset `bento`, for the key of its event; or by the form.
 
-**Inputs and outputs.** No process is started here. `request` writes the desired state (the routing row) by
-compare-and-set; the serving node verifies the bundle, tries it in a child and asks it the golden rows; `finish` makes it
-champion in one transaction with the audit row, mirrors MLflow's aliases and emits `champion`. A refused, held or
-backfilled candidate ends as skipped with the reason; an older partition never replaces a newer one. There is no shadow
-traffic and no step between the trial and the champion.
+**Inputs and outputs.** No process is started here. `request` writes the desired state (the routing
+row) by compare-and-set; the serving node verifies the bundle, tries it in a child and asks it the
+golden rows; `finish` makes it champion in one transaction with the audit row, mirrors MLflow's
+aliases and emits `champion`. A refused, held or backfilled candidate ends as skipped with the
+reason; an older partition never replaces a newer one. There is no shadow traffic and no step
+between the trial and the champion.
 
-**When it fails.** `Unavailable`: no serving node follows the use case; start one with `evergreen serve` and clear the task.
-`ArtefactError`: the node refuses the model, and says why; what was served goes on. Where another champion was released since
-the judgement, the task ends as skipped and emits `candidate` again: `evaluate_model` judges anew, once a generation of the
-routing row. `evergreen rollback USE_CASE` goes back.
+**When it fails.** `Unavailable`: no serving node follows the use case; start one with `evergreen
+serve` and clear the task. `ArtefactError`: the node refuses the model, and says why; what was
+served goes on. Where another champion was released since the judgement, the task ends as skipped
+and emits `candidate` again: `evaluate_model` judges anew, once a generation of the routing row.
+`evergreen rollback USE_CASE` goes back.
 """
 
 from __future__ import annotations
@@ -54,7 +57,9 @@ def define(use_case: UseCase) -> None:
 
         @task(outlets=[flow.champion])
         def finish() -> dict[str, Any]:
-            return run_stage("deploy_model", use_case.name, emits=flow.champion, options={"phase": "finish"})
+            return run_stage(
+                "deploy_model", use_case.name, emits=flow.champion, options={"phase": "finish"}
+            )
 
         request() >> tried >> finish()
 

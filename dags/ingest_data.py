@@ -1,19 +1,22 @@
 """Take one partition's rows from the sources into `raw`, exactly as received.
 
-**When.** At the end of each period, by the clock: the run waits, deferred, until the partition's `as_of` (the end of
-the period plus `cut_off`) has passed. Also by the form, by a backfill (its last day is included), or by REST.
-A use case with a closed history (`history.last`) has no scheduled run.
+**When.** At the end of each period, by the clock: the run waits, deferred, until the partition's
+`as_of` (the end of the period plus `cut_off`) has passed. Also by the form, by a backfill (its last
+day is included), or by REST. A use case with a closed history (`history.last`) has no scheduled
+run.
 
-**Inputs and outputs.** Reads the sources of the use case; replaces the partition in `raw` and emits `raw`, on which
-all the rest of the chain runs for the same key. It also records what the partition is meant for: *live* for the
-schedule and for a form run of the newest complete partition, *backfill* for any other; later stages read that record.
-Live: partitions before it that nobody ran (machine off, DAG paused) are loaded first.
+**Inputs and outputs.** Reads the sources of the use case; replaces the partition in `raw` and emits
+`raw`, on which all the rest of the chain runs for the same key. It also records what the partition
+is meant for: *live* for the schedule and for a form run of the newest complete partition,
+*backfill* for any other; later stages read that record. Live: partitions before it that nobody ran
+(machine off, DAG paused) are loaded first.
 
-**When it fails.** `SourceError`: a source is missing or is not what the use case declares; the message names the file
-and the rule. Put it right and clear the task. `RestatementRefused`: the source now gives other rows for a recorded
-partition, or lacks some of them (rows that only came late are left to the newest partition, and named). If the new rows are
-right, run the form with a reason in *Restate*: it is audited, and what depends on the partition shows as stale in
-`evergreen status`.
+**When it fails.** `SourceError`: a source is missing or is not what the use case declares; the
+message names the file and the rule. Put it right and clear the task. `RestatementRefused`: the
+source now gives other rows for a recorded partition, or lacks some of them (rows that only came
+late are left to the newest partition, and named). If the new rows are right, run the form with a
+reason in *Restate*: it is audited, and what depends on the partition shows as stale in `evergreen
+status`.
 """
 
 from __future__ import annotations
@@ -24,7 +27,14 @@ from airflow.sdk import Param, dag, task
 
 from include.config.use_case import UseCase
 from include.orchestration.assets import assets_of
-from include.orchestration.dag_defaults import START, common, form, scheduled_until, ticking, use_cases
+from include.orchestration.dag_defaults import (
+    START,
+    common,
+    form,
+    scheduled_until,
+    ticking,
+    use_cases,
+)
 from include.orchestration.tasks import fill_gap, run_stage
 from include.orchestration.triggers import WaitForOperator
 
@@ -33,7 +43,8 @@ RESTATE = Param(
     type=["null", "string"],
     maxLength=500,
     title="Restate",
-    description="Why a recorded partition is to be replaced by what the source gives now. Empty: refuse a difference.",
+    description="Why a recorded partition is to be replaced by what the source gives now. Empty: "
+    "refuse a difference.",
 )
 
 
@@ -65,7 +76,12 @@ def define(use_case: UseCase) -> None:
         @task(outlets=[flow.raw])
         def ingest(params: dict[str, Any] | None = None) -> dict[str, Any]:
             reason = (params or {}).get("restate")
-            return run_stage("ingest_data", use_case.name, emits=flow.raw, options={"restate": reason} if reason else {})
+            return run_stage(
+                "ingest_data",
+                use_case.name,
+                emits=flow.raw,
+                options={"restate": reason} if reason else {},
+            )
 
         period_over >> load_gap() >> ingest()
 

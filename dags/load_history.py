@@ -1,16 +1,17 @@
 """Load months of history in one pass: ingestion, validation and features of a range of partitions.
 
-**When.** Before the first training, or after a new feature: run it from the form. Empty fields mean all that a
-training on the newest partition looks back on, up to the partition before the newest.
+**When.** Before the first training, or after a new feature: run it from the form. Empty fields mean
+all that a training on the newest partition looks back on, up to the partition before the newest.
 
-**Inputs and outputs.** Reads the sources; fills `raw`, `quarantine`, `curated`, `labels` and `features`. Partitions
-are recorded as *backfill*, for their data only: nothing is trained, nothing goes online, no asset event is emitted.
-Ingestion and validation begin earlier than `first`, by what the features look back on. Partitions that are on record
-and unchanged are answered from the record, so running it again is cheap.
+**Inputs and outputs.** Reads the sources; fills `raw`, `quarantine`, `curated`, `labels` and
+`features`. Partitions are recorded as *backfill*, for their data only: nothing is trained, nothing
+goes online, no asset event is emitted. Ingestion and validation begin earlier than `first`, by what
+the features look back on. Partitions that are on record and unchanged are answered from the record,
+so running it again is cheap.
 
-**When it fails.** A blocked or failed day stops that day, not the range: the log names the first five and why, and
-`evergreen status USE_CASE` lists all. Put the source right, then run the same range again. A task fails only when not
-one partition of the range ended well.
+**When it fails.** A blocked or failed day stops that day, not the range: the log names the first
+five and why, and `evergreen status USE_CASE` lists all. Put the source right, then run the same
+range again. A task fails only when not one partition of the range ended well.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ def define(use_case: UseCase) -> None:
         catchup=False,
         max_active_runs=1,
         params={
-            "first": day("First partition", "Empty: as far back as a training on the newest partition looks."),
+            "first": day(
+                "First partition", "Empty: as far back as a training on the newest partition looks."
+            ),
             "last": day("Last partition", "Empty: the partition before the newest complete one."),
         },
         **common(use_case, "load_history", __doc__),

@@ -2,14 +2,16 @@
 
 **When.** On the asset `curated`, for the key of its event; or by the form.
 
-**Inputs and outputs.** Reads `curated` as known before `as_of`, over the views' lookback; writes `features` for every
-feature set in use (the current one, those of champion, previous, challenger and the newest candidate, and those that a
-judgement of this or a later partition compares with) and emits `features`. Live: replaces the online rows of each set in one
-transaction and reads them back; an older partition never replaces a newer one.
+**Inputs and outputs.** Reads `curated` as known before `as_of`, over the views' lookback; writes
+`features` for every feature set in use (the current one, those of champion, previous, challenger
+and the newest candidate, and those that a judgement of this or a later partition compares with) and
+emits `features`. Live: replaces the online rows of each set in one transaction and reads them back;
+an older partition never replaces a newer one.
 
-**When it fails.** `MissingPartition` names the partitions of the lookback that are not there and the command that loads
-them; while they are on their way the first task waits instead. An error in SQL names the view and its file under
-`feature_repo/sql`. After a change of a view, load its history (`load_history`) before the next training.
+**When it fails.** `MissingPartition` names the partitions of the lookback that are not there and
+the command that loads them; while they are on their way the first task waits instead. An error in
+SQL names the view and its file under `feature_repo/sql`. After a change of a view, load its history
+(`load_history`) before the next training.
 """
 
 from __future__ import annotations

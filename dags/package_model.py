@@ -2,13 +2,14 @@
 
 **When.** On the asset `judged`, for the key of its event; or by the form.
 
-**Inputs and outputs.** Reads the model's bundle (booster text and `schema.json` under one digest); writes a BentoML
-model and a Bento with an exact tag, and an exported `.bento`; emits `bento`. A refused or backfilled
-candidate is not packaged: the task ends as skipped with the reason, and only then `announce` runs and passes that on,
-so that `deploy_model` shows it too.
+**Inputs and outputs.** Reads the model's bundle (booster text and `schema.json` under one digest);
+writes a BentoML model and a Bento with an exact tag, and an exported `.bento`; emits `bento`. A
+refused or backfilled candidate is not packaged: the task ends as skipped with the reason, and only
+then `announce` runs and passes that on, so that `deploy_model` shows it too.
 
-**When it fails.** `ArtefactError`: the bundle does not have its recorded digest; train the partition again. A smoke test
-that fails prints the end of the Bento's own log. `bentoml list` shows what there is.
+**When it fails.** `ArtefactError`: the bundle does not have its recorded digest; train the
+partition again. A smoke test that fails prints the end of the Bento's own log. `bentoml list` shows
+what there is.
 """
 
 from __future__ import annotations

@@ -2,14 +2,16 @@
 
 **When.** On the asset `features`, for the key of its event; or by the form.
 
-**Inputs and outputs.** Reads `labels` and `features` as known at each decision, within `training.window`; writes
-`training_set`, the model's bundle and the drift reference, an MLflow run with parameters, metrics and manifest, and a
-registered version; emits `candidate`. The same inputs give the same model digest. With too few mature rows it succeeds
-without a candidate, and the partition's verdict is *hold*.
+**Inputs and outputs.** Reads `labels` and `features` as known at each decision, within
+`training.window`; writes `training_set`, the model's bundle and the drift reference, an MLflow run
+with parameters, metrics and manifest, and a registered version; emits `candidate`. The same inputs
+give the same model digest. With too few mature rows it succeeds without a candidate, and the
+partition's verdict is *hold*.
 
-**When it fails.** `MissingPartition` names what is not there and the command that loads it. The leak gate refuses, all at
-once and each with its evidence and the YAML that mends it, features that are null on every row, are ids, or know the outcome
-(docs/explanation/leak-gate.md). A killed task is simply run again: a version of the same model is found again, never doubled.
+**When it fails.** `MissingPartition` names what is not there and the command that loads it. The
+leak gate refuses, all at once and each with its evidence and the YAML that mends it, features that
+are null on every row, are ids, or know the outcome (docs/explanation/leak-gate.md). A killed task
+is simply run again: a version of the same model is found again, never doubled.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""Report broken use case files: Airflow shows the reason as this file's import error; this file makes no DAG itself.
+"""Report broken use case files: Airflow shows the reason as this file's import error; this file
+makes no DAG itself.
 
-The DAGs of the other use cases are not touched by it. `evergreen usecase check FILE` says the same in a shell.
+The DAGs of the other use cases are not touched by it. `evergreen usecase check FILE` says the same
+in a shell.
 """
 
 from __future__ import annotations

@@ -1,15 +1,19 @@
-"""Check a raw partition against its contract, curate what passes, and write the labels that became known in it.
+"""Check a raw partition against its contract, curate what passes, and write the labels that became
+known in it.
 
 **When.** On the asset `raw`, for the key of its event; or by the form.
 
-**Inputs and outputs.** Reads `raw`; writes `curated` (typed, UTC, exact duplicates removed), `quarantine` (failing rows
-with the rule that failed) and `labels`; emits `curated` with the verdict *pass* or *quarantine*. Great Expectations'
-result and its page stand under `validation/` in the home folder.
+**Inputs and outputs.** Reads `raw`; writes `curated` (typed, UTC, exact duplicates removed),
+`quarantine` (failing rows with the rule that failed) and `labels`; emits `curated` with the verdict
+*pass* or *quarantine*. Great Expectations' result and its page stand under `validation/` in the
+home folder.
 
-**When it fails.** Verdict *block*: the contract is broken (missing, renamed or retyped columns, too many bad rows, too
-few rows). The message has the difference. Fix the source, then run `ingest_data` for the partition with a reason in
-*Restate*; or, if the new shape is meant, change the use case's YAML and clear this task. `evergreen quarantine list
-USE_CASE` shows the rows. `MissingPartition` names partitions that are needed and the command that fills them.
+**When it fails.** Verdict *block*: the contract is broken (missing, renamed or retyped columns, too
+many bad rows, too few rows). The message has the difference. Fix the source, then run `ingest_data`
+for the partition with a reason in
+*Restate*; or, if the new shape is meant, change the use case's YAML and clear this task. `evergreen
+quarantine list USE_CASE` shows the rows. `MissingPartition` names partitions that are needed and
+the command that fills them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Write what docs/ has from the code itself: pages on commands, settings, use case fields and DAGs, and the picture of the rooms.
+"""Write what docs/ has from the code itself: pages on commands, settings, use case fields and DAGs,
+and the picture of the rooms.
 
 `python -m docs.generate` writes them; `--check` only says which of them are out of date.
 """
@@ -24,8 +25,15 @@ NOTE = "<!-- written by `make docs`; change the code, not this page -->\n\n"
 
 def pages() -> dict[Path, str]:
     """Return the text of every generated file, by its place."""
-    found = {"commands.md": commands(), "settings.md": settings(), "use-case.md": use_case(), "dags.md": dags()}
-    return {FOLDER / name: NOTE + body.rstrip() + "\n" for name, body in found.items()} | {rooms.PICTURE: rooms.draw()}
+    found = {
+        "commands.md": commands(),
+        "settings.md": settings(),
+        "use-case.md": use_case(),
+        "dags.md": dags(),
+    }
+    return {FOLDER / name: NOTE + body.rstrip() + "\n" for name, body in found.items()} | {
+        rooms.PICTURE: rooms.draw()
+    }
 
 
 def commands() -> str:
@@ -36,7 +44,11 @@ def commands() -> str:
         lines.append(f"## evergreen {' '.join(words)}\n\n{command.help or ''}\n")
         for parameter in command.params:
             if parameter.name != "help":
-                names = ", ".join(f"`{name}`" for name in parameter.opts) if parameter.opts else f"`{parameter.name}`"
+                names = (
+                    ", ".join(f"`{name}`" for name in parameter.opts)
+                    if parameter.opts
+                    else f"`{parameter.name}`"
+                )
                 lines.append(f"- {names}: {getattr(parameter, 'help', None) or 'argument'}")
         lines.append("")
     return "\n".join(lines)
@@ -46,7 +58,9 @@ def settings() -> str:
     """Return every setting with its default."""
     lines = ["# Settings\n", "| environment variable | default | what |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
-        default = "" if "Secret" in str(field.annotation) else str(field.default).replace(str(ROOT), ".")
+        default = (
+            "" if "Secret" in str(field.annotation) else str(field.default).replace(str(ROOT), ".")
+        )
         lines.append(f"| `EVERGREEN_{name.upper()}` | `{default}` | {field.description or ''} |")
     return "\n".join(lines) + "\n"
 
@@ -54,10 +68,18 @@ def settings() -> str:
 def use_case() -> str:
     """Return every field of a use case."""
     schema = UseCase.model_json_schema()
-    lines = ["# Fields of a use case\n", "`evergreen usecase schema` prints the same as JSON schema.\n"]
+    lines = [
+        "# Fields of a use case\n",
+        "`evergreen usecase schema` prints the same as JSON schema.\n",
+    ]
     parts = {"UseCase": schema, **schema.get("$defs", {})}
     for name, part in parts.items():
-        lines += [f"## {name}\n", part.get("description", "").strip() + "\n", "| field | default | what |", "|---|---|---|"]
+        lines += [
+            f"## {name}\n",
+            part.get("description", "").strip() + "\n",
+            "| field | default | what |",
+            "|---|---|---|",
+        ]
         required = part.get("required", [])
         for field, spec in part.get("properties", {}).items():
             default = "required" if field in required else f"`{spec.get('default', '')}`"
@@ -70,7 +92,9 @@ def dags() -> str:
     """Return the run-book of every DAG file, in order of their names."""
     lines = ["# DAGs\n", "One DAG a use case and stage: `<use case>__<name>`.\n"]
     for path in sorted((ROOT / "dags").glob("*.py")):
-        lines.append(f"## {path.stem}\n\n{ast.get_docstring(ast.parse(path.read_text(encoding='utf-8')))}\n")
+        lines.append(
+            f"## {path.stem}\n\n{ast.get_docstring(ast.parse(path.read_text(encoding='utf-8')))}\n"
+        )
     return "\n".join(lines)
 
 
@@ -83,7 +107,9 @@ def main(check: bool) -> int:
             if not check:
                 _write(path, text)
     if stale:
-        sys.stdout.write(f"{'out of date, run `make docs`' if check else 'written'}: {', '.join(stale)}\n")
+        sys.stdout.write(
+            f"{'out of date, run `make docs`' if check else 'written'}: {', '.join(stale)}\n"
+        )
     return 1 if check and stale else 0
 
 

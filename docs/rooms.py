@@ -1,6 +1,8 @@
-"""Draw the rooms of include/ from the imports of the code and the layers of pyproject.toml: docs/pictures/rooms.svg.
+"""Draw the rooms of include/ from the imports of the code and the layers of pyproject.toml:
+docs/pictures/rooms.svg.
 
-`python -m docs.rooms` writes the picture; `python -m docs.generate --check` says whether it is out of date.
+`python -m docs.rooms` writes the picture; `python -m docs.generate --check` says whether it is out
+of date.
 """
 
 from __future__ import annotations
@@ -52,18 +54,30 @@ CHARACTER = 5.7  # of 10 px sans-serif, on the wide side
 
 
 def layers() -> list[list[str]]:
-    """Return the rooms as the import rule orders them, top to bottom; a later line may not import an earlier one."""
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    """Return the rooms as the import rule orders them, top to bottom; a later line may not
+    import an earlier one.
+    """
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
+        "importlinter"
+    ]["contracts"]
     lines: list[str] = next(one["layers"] for one in contracts if one["type"] == "layers")
     return [[name.strip().removeprefix("include.") for name in line.split("|")] for line in lines]
 
 
 def imports() -> dict[str, set[str]]:
     """Return which rooms each room imports, anywhere in its modules."""
-    modules = {_name(path): path for folder in ("include", "dags") for path in sorted((ROOT / folder).rglob("*.py"))}
+    modules = {
+        _name(path): path
+        for folder in ("include", "dags")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+    }
     found: dict[str, set[str]] = {}
     for name, path in modules.items():
-        named = {one for one in _imported(ast.parse(path.read_bytes())) if one in modules and one != "include"}
+        named = {
+            one
+            for one in _imported(ast.parse(path.read_bytes()))
+            if one in modules and one != "include"
+        }
         found.setdefault(_room(name), set()).update({_room(one) for one in named} - {_room(name)})
     return found
 
@@ -71,13 +85,16 @@ def imports() -> dict[str, set[str]]:
 def draw() -> str:
     """Return the picture.
 
-    Raises:
-        ValueError: a room of the import rule is not described in `HOLDS`, or a described one is gone.
+    Raises: ValueError: a room of the import rule is not described in `HOLDS`, or a described one is
+        gone.
     """
     lines, rooms = layers(), imports()
     named = {room for line in lines for room in line}
     if named != set(HOLDS):
-        raise ValueError(f"docs/rooms.py, HOLDS: describe {sorted(named - set(HOLDS))}, remove {sorted(set(HOLDS) - named)}")
+        raise ValueError(
+            f"docs/rooms.py, HOLDS: describe {sorted(named - set(HOLDS))}, remove "
+            f"{sorted(set(HOLDS) - named)}"
+        )
     body, top = list[str](), 58
     for line in lines:
         wide = (WIDTH - 2 * MARGIN - GAP * (len(line) - 1)) / len(line)
@@ -87,11 +104,14 @@ def draw() -> str:
             body += _box(room, texts[room], MARGIN + place * (wide + GAP), top, wide, high)
         top += high + GAP
     head = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top + 4}" font-family="Helvetica, Arial, sans-serif">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top + 4}" '
+        'font-family="Helvetica, Arial, sans-serif">',
         "<title>The rooms of include/</title>",
         f'<rect width="{WIDTH}" height="{top + 4}" fill="#ffffff"/>',
-        f'<text x="{MARGIN}" y="26" font-size="17" font-weight="bold" fill="#1b3a2b">The rooms of include/, and dags/</text>',
-        f'<text x="{MARGIN}" y="45" font-size="12" fill="#555555">A room imports only rooms of lines below its own. '
+        f'<text x="{MARGIN}" y="26" font-size="17" font-weight="bold" fill="#1b3a2b">The rooms of '
+        "include/, and dags/</text>",
+        f'<text x="{MARGIN}" y="45" font-size="12" fill="#555555">A room imports only rooms of '
+        "lines below its own. "
         "In grey: what it does import. Yellow: the rooms of stages.</text>",
     ]
     return "\n".join([*head, *body, "</svg>"]) + "\n"
@@ -108,12 +128,23 @@ def _texts(room: str, below: set[str], wide: float) -> list[tuple[str, str]]:
     ]
 
 
-def _box(room: str, texts: Sequence[tuple[str, str]], x: float, y: float, wide: float, high: float) -> Iterator[str]:
+def _box(
+    room: str, texts: Sequence[tuple[str, str]], x: float, y: float, wide: float, high: float
+) -> Iterator[str]:
     fill = "#fff7df" if room in STAGES else "#f3f8f4"
-    yield f'<rect x="{x:.1f}" y="{y}" width="{wide:.1f}" height="{high}" rx="5" fill="{fill}" stroke="#5c8a6b"/>'
-    yield f'<text x="{x + 8:.1f}" y="{y + 18}" font-size="13" font-weight="bold" fill="#1b3a2b">{escape(room)}</text>'
+    yield (
+        f'<rect x="{x:.1f}" y="{y}" width="{wide:.1f}" height="{high}" rx="5" fill="{fill}" '
+        'stroke="#5c8a6b"/>'
+    )
+    yield (
+        f'<text x="{x + 8:.1f}" y="{y + 18}" font-size="13" font-weight="bold" '
+        f'fill="#1b3a2b">{escape(room)}</text>'
+    )
     for number, (colour, text) in enumerate(texts):
-        yield f'<text x="{x + 8:.1f}" y="{y + 34 + LINE * number}" font-size="10" fill="{colour}">{escape(text)}</text>'
+        yield (
+            f'<text x="{x + 8:.1f}" y="{y + 34 + LINE * number}" font-size="10" '
+            f'fill="{colour}">{escape(text)}</text>'
+        )
 
 
 def _imported(tree: ast.Module) -> Iterator[str]:

@@ -1,1 +1,4 @@
-"""Evergreen: as-of correct, fail-closed model pipelines. One package a stage; Airflow is imported by `orchestration` alone."""
+"""Evergreen: as-of correct, fail-closed model pipelines.
+
+One package a stage; Airflow is imported by `orchestration` alone.
+"""

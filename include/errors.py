@@ -3,11 +3,15 @@
 EvergreenError                  exit code 1: anything that Evergreen itself refuses
 ├── ConfigError                 exit code 2: a setting, a use case file or an argument is wrong
 ├── SourceError                 exit code 3: a source cannot be read, or is not what was declared
-├── RestatementRefused          exit code 4: a recorded partition would change without a reason given
-├── MissingPartition            exit code 5: partitions that are needed are not there (and not coming)
-├── Busy                        exit code 6: somebody else is at work on the same thing, or fenced us off
+├── RestatementRefused          exit code 4: a recorded partition would change without a reason
+given
+├── MissingPartition            exit code 5: partitions that are needed are not there (and not
+coming)
+├── Busy                        exit code 6: somebody else is at work on the same thing, or fenced
+us off
 ├── Conflict                    exit code 7: a compare-and-set lost; the state has moved on
-├── ArtefactError               exit code 8: a model artefact is damaged, of a refused type or of a wrong digest
+├── ArtefactError               exit code 8: a model artefact is damaged, of a refused type or of a
+wrong digest
 └── Unavailable                 exit code 9: a service that is needed does not answer
 """
 
@@ -59,7 +63,8 @@ class Busy(EvergreenError):
 class Conflict(EvergreenError):
     """A compare-and-set lost: the state that was read has moved on.
 
-    `judge_again` is set where a judgement was overtaken: (model version, generation of the routing row) to judge it in.
+    `judge_again` is set where a judgement was overtaken: (model version, generation of the routing
+    row) to judge it in.
     """
 
     exit_code = 7

@@ -1,7 +1,9 @@
-"""Child processes of one installation: start, watch, restart, end, and find what an earlier life left behind.
+"""Child processes of one installation: start, watch, restart, end, and find what an earlier life
+left behind.
 
-Every child leads a session of its own. All that it forks stays in that session (Airflow's tasks move to other
-process groups, never to other sessions), so ending a child ends whatever still has its session, and nothing else.
+Every child leads a session of its own. All that it forks stays in that session (Airflow's tasks
+move to other process groups, never to other sessions), so ending a child ends whatever still has
+its session, and nothing else.
 """
 
 from __future__ import annotations
@@ -42,14 +44,20 @@ class Born:
     def alive(self) -> bool:
         """Whether this very process still runs (a zombie does not)."""
         try:
-            return _created(self.pid) == self.created != 0 and psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
+            return (
+                _created(self.pid) == self.created != 0
+                and psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
+            )
         except psutil.NoSuchProcess:
             return False
 
 
 @dataclass
 class Child:
-    """One supervised process. `healthy` asks whether it does its work, not only whether it lives."""
+    """One supervised process.
+
+    `healthy` asks whether it does its work, not only whether it lives.
+    """
 
     name: str
     command: Sequence[str]
@@ -109,9 +117,15 @@ class Child:
             self.sessions.clear()
             self.restarts += 1
             if self.restarts > MAX_RESTARTS:
-                raise Unavailable(f"{self.name} died {self.restarts} times; its log {self.log} ends with:\n{tail(self.log)}")
+                raise Unavailable(
+                    f"{self.name} died {self.restarts} times; its log {self.log} ends with:\n"
+                    f"{tail(self.log)}"
+                )
             self.due = now + min(2.0 ** (self.restarts - 1), 30.0)
-            return f"{self.name} ended with code {self.process.returncode}; it is started again (log: {self.log})"
+            return (
+                f"{self.name} ended with code {self.process.returncode}; it is started again "
+                f"(log: {self.log})"
+            )
         if now >= self.due:
             self.due = 0.0
             self.start()
@@ -130,17 +144,22 @@ def tail(path: Path, lines: int = 8) -> str:
 
 
 def end(children: Iterable[Child], *, grace: float = GRACE) -> None:
-    """End children: SIGTERM to each; SIGKILL first to what they forked, then to themselves, then to what is left."""
+    """End children: SIGTERM to each; SIGKILL first to what they forked, then to themselves, then
+    to what is left.
+    """
     alive = [child for child in children if child.process is not None]
     sessions = [session for child in alive for session in child.sessions]
     for child in alive:
         child.signal(signal.SIGTERM)
     began = time.monotonic()
     impatient: set[str] = set()
-    while (waiting := [child for child in alive if child.alive]) and (waited := time.monotonic() - began) < grace:
+    while (waiting := [child for child in alive if child.alive]) and (
+        waited := time.monotonic() - began
+    ) < grace:
         for child in waiting:
             if waited > child.patience and child.name not in impatient:
-                impatient.add(child.name)  # Airflow's scheduler waits for running tasks, its triggerer for triggers
+                # Airflow's scheduler waits for running tasks, its triggerer for triggers.
+                impatient.add(child.name)
                 end_sessions(child.sessions, leaders_too=False)
         time.sleep(0.1)
     for child in alive:
@@ -156,7 +175,11 @@ def end_sessions(leaders: Iterable[Born], *, leaders_too: bool = True) -> list[i
     spared = set() if leaders_too else set(wanted)
     ended: list[int] = []
     for _ in range(3):  # a dying parent may just have forked
-        found = [process for process in psutil.process_iter() if process.pid not in spared and _belongs(process.pid, wanted)]
+        found = [
+            process
+            for process in psutil.process_iter()
+            if process.pid not in spared and _belongs(process.pid, wanted)
+        ]
         for process in found:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -168,10 +191,16 @@ def end_sessions(leaders: Iterable[Born], *, leaders_too: bool = True) -> list[i
 
 
 def _belongs(pid: int, leaders: Mapping[int, Born]) -> bool:
-    """Tell whether a process is of one of these sessions; an id that the system gave out again is not taken for it."""
+    """Tell whether a process is of one of these sessions; an id that the system gave out again
+    is not taken for it.
+    """
     try:
         leader = leaders.get(os.getsid(pid))
-        if leader is None or pid == os.getpid() or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+        if (
+            leader is None
+            or pid == os.getpid()
+            or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        ):
             return False
         return _created(leader.pid) in (0.0, leader.created) and _created(pid) >= leader.created
     except (psutil.NoSuchProcess, ProcessLookupError, PermissionError):
@@ -179,7 +208,9 @@ def _belongs(pid: int, leaders: Mapping[int, Born]) -> bool:
 
 
 def _created(pid: int) -> float:
-    """Return when a process was created, 0 if there is none; on Linux since boot, so that a set clock changes nothing."""
+    """Return when a process was created, 0 if there is none; on Linux since boot, so that a set
+    clock changes nothing.
+    """
     try:
         if sys.platform == "linux":
             return float(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])

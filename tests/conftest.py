@@ -13,7 +13,9 @@ import pytest
 from include.config.settings import Settings
 from include.records.records import Records
 
-POSTGRES = os.environ.get("EVERGREEN_TEST_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres")
+POSTGRES = os.environ.get(
+    "EVERGREEN_TEST_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres"
+)
 
 
 @pytest.fixture
@@ -33,7 +35,10 @@ def postgres_url() -> Iterator[str]:
     try:
         admin = psycopg.connect(server, autocommit=True, connect_timeout=3)
     except psycopg.OperationalError as error:
-        pytest.skip(f"PostgreSQL does not answer at {url!r}; set EVERGREEN_TEST_POSTGRES ({str(error).strip().splitlines()[0]})")
+        pytest.skip(
+            f"PostgreSQL does not answer at {url!r}; set EVERGREEN_TEST_POSTGRES "
+            f"({str(error).strip().splitlines()[0]})"
+        )
     with admin:
         admin.execute(f'CREATE DATABASE "{name}"')
         try:
@@ -45,7 +50,11 @@ def postgres_url() -> Iterator[str]:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def records_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty records database, once on SQLite and once on real PostgreSQL."""
-    return f"sqlite:///{tmp_path / 'records.db'}" if request.param == "sqlite" else str(request.getfixturevalue("postgres_url"))
+    return (
+        f"sqlite:///{tmp_path / 'records.db'}"
+        if request.param == "sqlite"
+        else str(request.getfixturevalue("postgres_url"))
+    )
 
 
 @pytest.fixture
@@ -59,7 +68,9 @@ def records(records_url: str) -> Iterator[Records]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Keep the tests of a file on one worker, and all end-to-end tests: they share one running installation."""
+    """Keep the tests of a file on one worker, and all end-to-end tests: they share one running
+    installation.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):

@@ -1,4 +1,6 @@
-"""Dotted names and paths that no type checker sees: each resolves, so that a move leaves none behind."""
+"""Dotted names and paths that no type checker sees: each resolves, so that a move leaves none
+behind.
+"""
 
 from __future__ import annotations
 
@@ -54,14 +56,24 @@ def test_what_the_scheduler_imports_ahead_is_there(monkeypatch: pytest.MonkeyPat
 
 def test_airflow_finds_its_local_settings(tmp_path: Path) -> None:
     paths = environment.child_environment(Settings(home=tmp_path))["PYTHONPATH"].split(os.pathsep)
-    assert [path for path in paths if (Path(path) / "airflow_local_settings.py").is_file()] == [str(HOME)]
+    assert [path for path in paths if (Path(path) / "airflow_local_settings.py").is_file()] == [
+        str(HOME)
+    ]
     assert any((Path(path) / "include" / "__init__.py").is_file() for path in paths)
 
 
 def strings(path: Path) -> list[str]:
     """Return the dotted names of ours that stand as text in a file."""
-    found = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
-    return [text for text in found if isinstance(text, str) and text.startswith("include.") and " " not in text]
+    found = [
+        node.value
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant)
+    ]
+    return [
+        text
+        for text in found
+        if isinstance(text, str) and text.startswith("include.") and " " not in text
+    ]
 
 
 @pytest.mark.parametrize("folder", ["dags", "include"])
@@ -74,7 +86,11 @@ def test_every_dotted_name_in_code_resolves(folder: str) -> None:
 
 def test_what_feast_is_told_to_load_is_there() -> None:
     document = yaml.safe_load((ROOT / "feature_repo" / "feature_store.yaml").read_text())
-    named = [document["registry"]["registry_store_type"], document["online_store"]["type"], document["offline_store"]["type"]]
+    named = [
+        document["registry"]["registry_store_type"],
+        document["online_store"]["type"],
+        document["offline_store"]["type"],
+    ]
     assert [name for name in named if resolved(name) is None] == []
 
 
@@ -92,11 +108,15 @@ def test_a_trigger_is_found_by_the_name_that_it_serializes() -> None:
 def test_what_a_bento_ships_and_what_pins_and_rules_name_is_there() -> None:
     shipped = [ROOT / path for path in package_model._SHIPPED.values()]
     code = [Path(path) for path in predictor._CODE]
-    assert [path for path in (*shipped, *code, migrate.FOLDER / "env.py") if not path.is_file()] == []
+    assert [
+        path for path in (*shipped, *code, migrate.FOLDER / "env.py") if not path.is_file()
+    ] == []
     assert {path.stem for path in code} == {"bundle", "encoding", "predictor"}
     assert [name for name in validate_data.RULES if resolved(name) is None] == []
 
 
 def test_packages_hold_no_code_of_their_own() -> None:
     """An import of one module runs no other, and the memo follows modules alone."""
-    assert [str(path) for path in (ROOT / "include").rglob("*/__init__.py") if path.read_text()] == []
+    assert [
+        str(path) for path in (ROOT / "include").rglob("*/__init__.py") if path.read_text()
+    ] == []

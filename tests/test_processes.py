@@ -14,7 +14,8 @@ import pytest
 from include.errors import Unavailable
 from include.processes import MAX_RESTARTS, Born, Child, end, end_sessions, tail
 
-# A child that forks a grandchild into a process group of its own, as Airflow does with its tasks; both ignore SIGTERM.
+# A child that forks a grandchild into a process group of its own, as Airflow does with its tasks;
+# both ignore SIGTERM.
 STUBBORN = """
 import os, signal, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -27,7 +28,14 @@ time.sleep(60)
 
 def child(tmp_path: Path, code: str, *arguments: str, patience: float = 5.0) -> Child:
     command = [sys.executable, "-c", code, *arguments]
-    return Child("child", command, {"PATH": os.defpath}, tmp_path / "child.log", lambda: True, patience=patience)
+    return Child(
+        "child",
+        command,
+        {"PATH": os.defpath},
+        tmp_path / "child.log",
+        lambda: True,
+        patience=patience,
+    )
 
 
 def wait_for(path: Path) -> int:
@@ -72,7 +80,9 @@ def test_a_task_that_outlives_its_killed_leader_is_found_by_the_session(tmp_path
 
 
 def test_a_process_id_that_was_given_out_again_is_not_taken_for_ours() -> None:
-    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    stranger = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True
+    )
     try:
         born = Born.of(stranger.pid)
         assert born.alive

@@ -1,4 +1,6 @@
-"""What the commands share: settings, records, use case, the keys that are asked for, how they speak."""
+"""What the commands share: settings, records, use case, the keys that are asked for, how they
+speak.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +20,40 @@ if TYPE_CHECKING:
     from include.config.use_case import UseCase
     from include.records.records import Records
 
-UseCaseArgument = Annotated[str, typer.Argument(metavar="USE_CASE", help="Name of a use case, such as repayment.")]
-UseCaseOption = Annotated[str, typer.Option("--use-case", "-u", metavar="NAME", help="Name of a use case, such as repayment.")]
+UseCaseArgument = Annotated[
+    str, typer.Argument(metavar="USE_CASE", help="Name of a use case, such as repayment.")
+]
+UseCaseOption = Annotated[
+    str,
+    typer.Option("--use-case", "-u", metavar="NAME", help="Name of a use case, such as repayment."),
+]
 KEY_HELP = "Key of a partition: the first day of its period, YYYY-MM-DD."
 Partition = Annotated[str | None, typer.Option("--partition", "-p", metavar="KEY", help=KEY_HELP)]
-First = Annotated[str | None, typer.Option("--from", metavar="KEY", help="First partition of a range.")]
-Last = Annotated[str | None, typer.Option("--to", metavar="KEY", help="Last partition of a range, included.")]
+First = Annotated[
+    str | None, typer.Option("--from", metavar="KEY", help="First partition of a range.")
+]
+Last = Annotated[
+    str | None, typer.Option("--to", metavar="KEY", help="Last partition of a range, included.")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
-Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why you do it; kept in the audit log.")]
+Reason = Annotated[
+    str, typer.Option("--reason", metavar="TEXT", help="Why you do it; kept in the audit log.")
+]
 
-STYLES = {"done": "green", "running": "cyan", "waiting": "yellow", "refused": "red", "stale": "magenta", "missing": "red"}
+STYLES = {
+    "done": "green",
+    "running": "cyan",
+    "waiting": "yellow",
+    "refused": "red",
+    "stale": "magenta",
+    "missing": "red",
+}
 
 
 def current_settings() -> Settings:
-    """Return the settings; a wrong one is a ConfigError that names its variable and never shows its value."""
+    """Return the settings; a wrong one is a ConfigError that names its variable and never shows
+    its value.
+    """
     from pydantic import ValidationError
 
     from include.config.settings import settings
@@ -39,7 +61,10 @@ def current_settings() -> Settings:
     try:
         return settings()
     except ValidationError as error:
-        wrong = [f"EVERGREEN_{str(problem['loc'][0]).upper()}: {problem['msg']}" for problem in error.errors(include_input=False)]
+        wrong = [
+            f"EVERGREEN_{str(problem['loc'][0]).upper()}: {problem['msg']}"
+            for problem in error.errors(include_input=False)
+        ]
         raise ConfigError("; ".join(wrong)) from None
 
 
@@ -86,7 +111,9 @@ def checked_key(use_case: UseCase, key: str) -> str:
         raise Mistake(str(error), wrong=key, meant=nearest_key(use_case, key, utc_now())) from None
 
 
-def wanted_keys(use_case: UseCase, partition: str | None, first: str | None, last: str | None) -> list[str]:
+def wanted_keys(
+    use_case: UseCase, partition: str | None, first: str | None, last: str | None
+) -> list[str]:
     """Return the keys that `--partition`, or `--from` and `--to`, name."""
     if partition is not None and first is None and last is None:
         return [checked_key(use_case, partition)]
@@ -118,7 +145,10 @@ def newest_for(use_case: UseCase, keys: Sequence[str]) -> str:
     late = [key for key in keys if newest is None or key > newest]
     if newest is None or late:
         wrong = late[0] if late else use_case.history.first.isoformat()
-        told = f"partition {wrong} of {use_case.name} is not complete yet; the newest complete one is {newest or 'none'}"
+        told = (
+            f"partition {wrong} of {use_case.name} is not complete yet; the newest complete "
+            f"one is {newest or 'none'}"
+        )
         raise Mistake(told, wrong=wrong, meant=newest)
     return newest
 
@@ -128,7 +158,9 @@ def say(text: str = "") -> None:
     sys.stdout.write(f"{text}\n")
 
 
-def show(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
+def show(
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None
+) -> None:
     """Write a table; values are shown as they are, never as markup."""
     from rich.console import Console
     from rich.table import Table
@@ -140,7 +172,9 @@ def show(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | 
     for row in rows:
         table.add_row(*(Text(_plain(value), style=STYLES.get(str(value), "")) for value in row))
     console = Console(highlight=False)
-    console.print(table) if console.is_terminal else Console(highlight=False, width=200).print(table)
+    console.print(table) if console.is_terminal else Console(highlight=False, width=200).print(
+        table
+    )
 
 
 def say_json(rows: Iterable[Mapping[str, Any]]) -> None:
@@ -153,7 +187,9 @@ def say_json(rows: Iterable[Mapping[str, Any]]) -> None:
 
 def as_json(keys: Sequence[str]) -> Any:
     """Return the option `--json` of a command that lists rows with these keys."""
-    return typer.Option("--json", help=f"Print one JSON array instead, of objects with {', '.join(keys)}.")
+    return typer.Option(
+        "--json", help=f"Print one JSON array instead, of objects with {', '.join(keys)}."
+    )
 
 
 def ask(question: str, *, yes: bool) -> None:
@@ -213,4 +249,7 @@ def _valued(value: Any) -> Any:
 
 def _plain(value: Any) -> str:
     shown = "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
-    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in shown)
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}"
+        for letter in shown
+    )

@@ -1,4 +1,6 @@
-"""The command that lists a use case's models, and the rows and the table that `status` shows too."""
+"""The command that lists a use case's models, and the rows and the table that `status` shows
+too.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,29 @@ if TYPE_CHECKING:
     from include.records.records import Records
 
 KEYS = (
-    "version", "partition", "state", "mode", "auc", "verdict", "serves_as", "feature_set", "model_digest", "on_hold",
-)  # fmt: skip
-COLUMNS = ("version", "partition", "state", "mode", "AUC", "verdict", "serves as", "feature set", "digest", "on hold")
+    "version",
+    "partition",
+    "state",
+    "mode",
+    "auc",
+    "verdict",
+    "serves_as",
+    "feature_set",
+    "model_digest",
+    "on_hold",
+)
+COLUMNS = (
+    "version",
+    "partition",
+    "state",
+    "mode",
+    "AUC",
+    "verdict",
+    "serves as",
+    "feature set",
+    "digest",
+    "on hold",
+)
 
 
 def models(use_case: UseCaseArgument, json: Annotated[bool, as_json(KEYS)] = False) -> None:
@@ -59,9 +81,17 @@ def model_rows(records: Records, use_case: str) -> list[dict[str, Any]]:
         auc = None if result is None else result.outputs.get("metrics", {}).get("auc")
         found = None if result is None else verdict(result)
         values = (
-            model.version, model.partition, model.state, model.mode, auc, found, roles.get(model.version),
-            model.feature_set, model.model_digest, model.model_digest in route.held,
-        )  # fmt: skip
+            model.version,
+            model.partition,
+            model.state,
+            model.mode,
+            auc,
+            found,
+            roles.get(model.version),
+            model.feature_set,
+            model.model_digest,
+            model.model_digest in route.held,
+        )
         rows.append(dict(zip(KEYS, values, strict=True)))
     return rows
 

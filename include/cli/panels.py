@@ -1,4 +1,6 @@
-"""The commands in groups by who needs them, and what an unknown command was probably meant to be."""
+"""The commands in groups by who needs them, and what an unknown command was probably meant to
+be.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,11 @@ class Panels(Suggesting):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write each group with its commands and their first sentences."""
-        told = {name: one.get_short_help_str(200) for name, one in self.commands.items() if not one.hidden}
+        told = {
+            name: one.get_short_help_str(200)
+            for name, one in self.commands.items()
+            if not one.hidden
+        }
         widest = max(map(len, told))
         grouped = {name for names in PANELS.values() for name in names}
         for panel, names in {**PANELS, "Other": tuple(told.keys() - grouped)}.items():
@@ -50,6 +56,8 @@ class Panels(Suggesting):
     def words(self) -> dict[str, str]:
         """Return the commands, those of the groups below, and the stages, which `run` runs."""
         groups = {name: one for name, one in self.commands.items() if isinstance(one, TyperGroup)}
-        parts = {part: f"{name} {part}" for name, group in groups.items() for part in group.commands}
+        parts = {
+            part: f"{name} {part}" for name, group in groups.items() for part in group.commands
+        }
         stages = {word: f"run {stage}" for word, stage in stage_words().items()}
         return stages | parts | super().words()

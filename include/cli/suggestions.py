@@ -1,4 +1,6 @@
-"""What a wrong argument was probably meant to be: a stage, a use case, a partition key, a command."""
+"""What a wrong argument was probably meant to be: a stage, a use case, a partition key, a
+command.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def stage_words() -> dict[str, str]:
-    """Return the words that people have for stages: their names, those of their packages, and what they make."""
+    """Return the words that people have for stages: their names, those of their packages, and
+    what they make.
+    """
     words = {"bento": "package_model", "drift": "check_drift"}
     return words | {part: stage for stage in STAGES for part in ENTRY[stage].split(".")[1:]}
 

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from include.cli.context import First, Last, Partition, current_settings, find_use_case, say, show, wanted_keys
+from include.cli.context import (
+    First,
+    Last,
+    Partition,
+    current_settings,
+    find_use_case,
+    say,
+    show,
+    wanted_keys,
+)
 from include.cli.panels import Suggesting
 from include.cli.suggestions import Mistake, nearest
 from include.errors import ConfigError
@@ -25,16 +34,33 @@ usecase_app = typer.Typer(
 
 
 def new(
-    source: Annotated[Path, typer.Option("--from", metavar="FILE", help="A CSV or Parquet table with its outcome as a column.")],
-    name: Annotated[str | None, typer.Option("--name", help="Name of the use case; else that of the file.")] = None,
+    source: Annotated[
+        Path,
+        typer.Option(
+            "--from", metavar="FILE", help="A CSV or Parquet table with its outcome as a column."
+        ),
+    ],
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the use case; else that of the file.")
+    ] = None,
     key: Annotated[
-        str | None, typer.Option("--entity", "--key", metavar="COLUMN", help="Column that says whom a row is about.")
+        str | None,
+        typer.Option(
+            "--entity", "--key", metavar="COLUMN", help="Column that says whom a row is about."
+        ),
     ] = None,
-    time: Annotated[str | None, typer.Option("--time", metavar="COLUMN", help="Column that says when the row happened.")] = None,
+    time: Annotated[
+        str | None,
+        typer.Option("--time", metavar="COLUMN", help="Column that says when the row happened."),
+    ] = None,
     label: Annotated[
-        str | None, typer.Option("--label", metavar="COLUMN", help="Column with the outcome, of two values.")
+        str | None,
+        typer.Option("--label", metavar="COLUMN", help="Column with the outcome, of two values."),
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write; - prints it.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Where to write; - prints it."),
+    ] = None,
 ) -> None:
     """Draft a use case file from a table.
 
@@ -46,33 +72,63 @@ def new(
     settings = current_settings()
     beside = not source.resolve().is_relative_to(settings.data_dir)
     prints = output is not None and str(output) == "-"
-    folder = output.parent if output and not prints else source.parent if beside else settings.usecase_dirs[0]
+    folder = (
+        output.parent
+        if output and not prints
+        else source.parent
+        if beside
+        else settings.usecase_dirs[0]
+    )
     called, text = draft(
-        source, given_path=path_in(folder, source, settings.data_dir), name=name, key=key, time=time, label=label
+        source,
+        given_path=path_in(folder, source, settings.data_dir),
+        name=name,
+        key=key,
+        time=time,
+        label=label,
     )
     if prints:
         say(text.rstrip("\n"))
         return
     path = output or folder / f"{called}.yaml"
     if path.stem != called:
-        raise ConfigError(f"{path}: a use case file carries its name; call it {called}.yaml, or give --name {path.stem}")
+        raise ConfigError(
+            f"{path}: a use case file carries its name; call it {called}.yaml, or give --name "
+            f"{path.stem}"
+        )
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise ConfigError(f"{path} is there already; remove it, or give another --name or --output") from None
+        raise ConfigError(
+            f"{path} is there already; remove it, or give another --name or --output"
+        ) from None
     except OSError as error:
-        raise ConfigError(f"{path} cannot be written ({error.strerror}); give another --output") from error
-    say(f"Wrote {path}. Read its guesses, then run:\n  evergreen usecase check --data {quote(str(path))}")
+        raise ConfigError(
+            f"{path} cannot be written ({error.strerror}); give another --output"
+        ) from error
+    say(
+        f"Wrote {path}. Read its guesses, then run:\n  evergreen usecase check --data "
+        f"{quote(str(path))}"
+    )
     if path.parent.resolve() not in settings.usecase_dirs:
-        folders = quote(f"{settings.usecases}:{path.parent.resolve()}")  # a folder's name may hold blanks and brackets
+        # A folder's name may hold blanks and brackets.
+        folders = quote(f"{settings.usecases}:{path.parent.resolve()}")
         say(f"Then let Evergreen find it:\n  export EVERGREEN_USECASES={folders}")
 
 
 @usecase_app.command()
 def check(
-    named: Annotated[str, typer.Argument(metavar="NAME|FILE", help="Name of a use case, or the path of its file.")],
-    data: Annotated[bool, typer.Option("--data", help="Also read its data, and tell what a first training would find.")] = False,
+    named: Annotated[
+        str,
+        typer.Argument(metavar="NAME|FILE", help="Name of a use case, or the path of its file."),
+    ],
+    data: Annotated[
+        bool,
+        typer.Option(
+            "--data", help="Also read its data, and tell what a first training would find."
+        ),
+    ] = False,
 ) -> None:
     """Say what is wrong with a use case file: the line, what is wrong, and what would be right.
 
@@ -82,14 +138,21 @@ def check(
 
     file = _file_of(named, current_settings())
     use_case = checking.check_file(file)
-    say(f"{file}: {use_case.name} is well formed: {len(use_case.sources)} source(s), {len(use_case.feature_types)} feature(s)")
+    say(
+        f"{file}: {use_case.name} is well formed: {len(use_case.sources)} source(s), "
+        f"{len(use_case.feature_types)} feature(s)"
+    )
     if not data:
         return
     from include.onboarding import try_data
 
     found = try_data.try_data(use_case, current_settings())
     heads = (f"row {number}" for number in range(1, try_data.HEAD + 1))
-    show(("column", "null share", *heads), found.columns, title=f"training frame of {found.key}: {found.rows} mature rows")
+    show(
+        ("column", "null share", *heads),
+        found.columns,
+        title=f"training frame of {found.key}: {found.rows} mature rows",
+    )
     show(("what", "value"), found.facts)
     if found.rates:
         show(("decisions from", "decisions", "label rate"), found.rates)
@@ -107,21 +170,39 @@ def schema() -> None:
 
 
 def simulate(
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the files go: STREAM/KEY.csv.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="FOLDER", help="Where the files go: STREAM/KEY.csv."
+        ),
+    ],
     use_case: Annotated[
-        str, typer.Option("--use-case", "-u", metavar="NAME", help="Name of a use case with simulated sources.")
+        str,
+        typer.Option(
+            "--use-case", "-u", metavar="NAME", help="Name of a use case with simulated sources."
+        ),
     ] = "repayment",
     partition: Partition = None,
     first: First = None,
     last: Last = None,
     customers: Annotated[
-        int | None, typer.Option("--customers", metavar="N", min=1, help="How many there are; else as in the use case.")
+        int | None,
+        typer.Option(
+            "--customers", metavar="N", min=1, help="How many there are; else as in the use case."
+        ),
     ] = None,
     concept_shift: Annotated[
         int | None,
-        typer.Option("--concept-shift", metavar="DAY", min=0, help="Day of the history from which outcomes follow another rule."),
+        typer.Option(
+            "--concept-shift",
+            metavar="DAY",
+            min=0,
+            help="Day of the history from which outcomes follow another rule.",
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of chance; else EVERGREEN_SEED.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", help="Seed of chance; else EVERGREEN_SEED.")
+    ] = None,
 ) -> None:
     """Write the simulated portfolio of customers, loans and payments as CSV files.
 
@@ -133,7 +214,9 @@ def simulate(
 
     settings = current_settings()
     case = find_use_case(settings, use_case)
-    spec = next((source.simulator for source in case.sources.values() if source.simulator is not None), None)
+    spec = next(
+        (source.simulator for source in case.sources.values() if source.simulator is not None), None
+    )
     if spec is None:
         raise ConfigError(f"{case.name} has no simulated source; name one that has with --use-case")
     keys = [date.fromisoformat(key) for key in wanted_keys(case, partition, first, last)]
@@ -161,7 +244,11 @@ def _file_of(named: str, settings: Settings) -> Path:
         return known[named]
     meant = nearest(path.stem, known)
     if path.name == named and not path.suffix:
-        raise Mistake(f"no use case {named!r} and no such file; there are {sorted(known)}", wrong=named, meant=meant)
+        raise Mistake(
+            f"no use case {named!r} and no such file; there are {sorted(known)}",
+            wrong=named,
+            meant=meant,
+        )
     if meant is not None:
         raise Mistake(f"{named}: cannot be read, there is no such file", wrong=named, meant=meant)
     return path

@@ -32,15 +32,22 @@ def parse_duration(value: object) -> timedelta:
         return timedelta(0)
     match = _DURATION.match(str(value))
     if match is None:
-        raise ValueError(f"{value!r} is no duration; write a number and one of us, ms, s, m, h, d, w, such as 30d")
+        raise ValueError(
+            f"{value!r} is no duration; write a number and one of us, ms, s, m, h, d, w, such as "
+            "30d"
+        )
     try:
         return int(match[1]) * _UNITS[match[2]]
     except OverflowError:
-        raise ValueError(f"{value!r} is longer than a calendar holds; write a shorter duration") from None
+        raise ValueError(
+            f"{value!r} is longer than a calendar holds; write a shorter duration"
+        ) from None
 
 
 def lag_after_event(text: str) -> timedelta | None:
-    """Return the duration of `event + DURATION`, or None where the text is something else, such as a column's name."""
+    """Return the duration of `event + DURATION`, or None where the text is something else, such
+    as a column's name.
+    """
     match = re.match(r"^\s*event\s*\+\s*(\S+)\s*$", text)
     return parse_duration(match[1]) if match else None
 
@@ -65,7 +72,9 @@ Duration = Annotated[
 
 
 def period_start(cadence: str, day: date) -> date:
-    """Return the first day of the day's period: the day itself, its Monday, or the first of its month."""
+    """Return the first day of the day's period: the day itself, its Monday, or the first of its
+    month.
+    """
     if cadence == "week":
         return day - timedelta(days=day.weekday())
     return day.replace(day=1) if cadence == "month" else day

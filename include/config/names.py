@@ -1,7 +1,9 @@
-"""What use cases, their parts and columns may be called: safe in paths, SQL, YAML and HTML alike, and none of our own names.
+"""What use cases, their parts and columns may be called: safe in paths, SQL, YAML and HTML alike,
+and none of our own names.
 
-Names are compared without case, since DuckDB and Delta do. Columns of ours that exist only within a query begin with `__`;
-those that are stored, and so were named once for all, stand in the lists below.
+Names are compared without case, since DuckDB and Delta do. Columns of ours that exist only within a
+query begin with `__`; those that are stored, and so were named once for all, stand in the lists
+below.
 """
 
 from __future__ import annotations
@@ -25,20 +27,49 @@ TIMES = ("event_timestamp", "created_timestamp")
 ROWS = ("partition", "rule", "source_file", "source_row", "arrived_at", "malformed")
 """Columns that raw and quarantined rows have besides a source's own."""
 FRAMES = ("partition", *TIMES, "label_timestamp", "label", "split")
-"""Columns that labels, features and training sets have besides the entity's key and the features."""
+"""Columns that labels, features and training sets have besides the entity's key and the
+features.
+"""
 SCORES = ("score", "decision", "version", "model_digest")
 """Columns that a table of scores has besides the entity's key."""
 
 _LETTERS = str.maketrans(
-    {"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss", "ø": "o", "Ø": "O", "æ": "ae", "Æ": "Ae"}
-    | {"å": "a", "Å": "A", "œ": "oe", "Œ": "Oe", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D", "þ": "th", "ð": "d"}
+    {
+        "ä": "ae",
+        "ö": "oe",
+        "ü": "ue",
+        "Ä": "Ae",
+        "Ö": "Oe",
+        "Ü": "Ue",
+        "ß": "ss",
+        "ø": "o",
+        "Ø": "O",
+        "æ": "ae",
+        "Æ": "Ae",
+    }
+    | {
+        "å": "a",
+        "Å": "A",
+        "œ": "oe",
+        "Œ": "Oe",
+        "ł": "l",
+        "Ł": "L",
+        "đ": "d",
+        "Đ": "D",
+        "þ": "th",
+        "ð": "d",
+    }
 )
 
 
 def latin(words: str) -> str:
     """Return words with letters of Latin scripts as plain ones: ö as oe, é as e."""
     plain = unicodedata.normalize("NFC", words).translate(_LETTERS)
-    return "".join(letter for letter in unicodedata.normalize("NFKD", plain) if not unicodedata.combining(letter))
+    return "".join(
+        letter
+        for letter in unicodedata.normalize("NFKD", plain)
+        if not unicodedata.combining(letter)
+    )
 
 
 def is_ours(name: str, ours: Collection[str]) -> bool:

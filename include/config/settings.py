@@ -20,25 +20,45 @@ ROOT = Path(__file__).resolve().parents[2]
 class Settings(BaseSettings):
     """All settings of one installation; frozen, so a changed environment needs a new process."""
 
-    model_config = SettingsConfigDict(env_prefix="EVERGREEN_", frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix="EVERGREEN_", frozen=True, extra="ignore", env_ignore_empty=True
+    )
 
-    home: Path = Field(default=ROOT / "var", description="Folder of all state: databases, lake, logs, reports.")
+    home: Path = Field(
+        default=ROOT / "var", description="Folder of all state: databases, lake, logs, reports."
+    )
     usecases: str = Field(
         default=str(ROOT / "include" / "usecases"),
         description="Folders that hold use case YAML files, separated by ':'.",
     )
-    lake_uri: str = Field(default="", description="Root of the lake; a folder or an object store URI. Empty: HOME/lake.")
-    records_url: SecretStr = Field(default=SecretStr(""), description="SQLAlchemy URL. Empty: SQLite in HOME.")
-    mlflow_uri: SecretStr = Field(default=SecretStr(""), description="MLflow tracking URI. Empty: SQLite in HOME.")
-    data_dir: Path = Field(default=ROOT / ".." / "shared" / "data", description="Folder of the optional real data sets.")
+    lake_uri: str = Field(
+        default="",
+        description="Root of the lake; a folder or an object store URI. Empty: HOME/lake.",
+    )
+    records_url: SecretStr = Field(
+        default=SecretStr(""), description="SQLAlchemy URL. Empty: SQLite in HOME."
+    )
+    mlflow_uri: SecretStr = Field(
+        default=SecretStr(""), description="MLflow tracking URI. Empty: SQLite in HOME."
+    )
+    data_dir: Path = Field(
+        default=ROOT / ".." / "shared" / "data",
+        description="Folder of the optional real data sets.",
+    )
     host: str = Field(default="127.0.0.1", description="Address that every server binds.")
-    airflow_port: int = Field(default=8080, ge=1, le=65535, description="Port of Airflow's API server and UI.")
+    airflow_port: int = Field(
+        default=8080, ge=1, le=65535, description="Port of Airflow's API server and UI."
+    )
     mlflow_port: int = Field(default=5000, ge=1, le=65535, description="Port of MLflow's UI.")
     node_port: int = Field(default=8600, ge=1, le=65535, description="Port of the serving node.")
-    node_token: SecretStr = Field(default=SecretStr(""), description="Bearer token of the node. Empty: generated in HOME.")
+    node_token: SecretStr = Field(
+        default=SecretStr(""), description="Bearer token of the node. Empty: generated in HOME."
+    )
     seed: int = Field(default=7, description="Seed of the simulator.")
     parallelism: int = Field(default=4, ge=1, description="Tasks that Airflow runs at once.")
-    lease_seconds: float = Field(default=30.0, gt=0, description="A holder that gave no sign for so long has lost its lease.")
+    lease_seconds: float = Field(
+        default=30.0, gt=0, description="A holder that gave no sign for so long has lost its lease."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -62,7 +82,8 @@ class Settings(BaseSettings):
     def mlflow_address(self) -> str:
         """MLflow's tracking URI, with its password; never log it."""
         given = self.mlflow_uri.get_secret_value() or f"sqlite:///{self.home / 'mlflow.db'}"
-        return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", given)  # the driver that is installed
+        # The driver that is installed.
+        return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", given)
 
     @property
     def usecase_dirs(self) -> list[Path]:
@@ -80,16 +101,20 @@ class Settings(BaseSettings):
         return f"http://{self.host}:{self.node_port}"
 
     def secret(self, name: str) -> SecretStr:
-        """Return the generated secret `name`, made on first use in a file that only its owner can read."""
+        """Return the generated secret `name`, made on first use in a file that only its owner
+        can read.
+        """
         path = self.home / "secrets" / name
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            temporary = path.with_name(f".{name}.{secrets.token_hex(8)}")  # threads make one at once, too
+            # Threads make one at once, too.
+            temporary = path.with_name(f".{name}.{secrets.token_hex(8)}")
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w") as file:
                 file.write(secrets.token_urlsafe(32))
             try:
-                os.link(temporary, path)  # the first maker wins; a second process reads the winner's
+                # The first maker wins; a second process reads the winner's.
+                os.link(temporary, path)
             except FileExistsError:
                 pass
             finally:
@@ -109,6 +134,8 @@ def settings() -> Settings:
 
 
 def environment_secret(name: str) -> SecretStr | None:
-    """Return a secret that a use case names by its environment variable, or None where that is not set."""
+    """Return a secret that a use case names by its environment variable, or None where that is
+    not set.
+    """
     value = os.environ.get(name, "")
     return SecretStr(value) if value else None

@@ -1,6 +1,7 @@
 """Reads use cases: `load` and `find` read files, `parse` reads text.
 
-YAML anchors and aliases are refused and size and depth are capped while composing, before anything is expanded.
+YAML anchors and aliases are refused and size and depth are capped while composing, before anything
+is expanded.
 """
 
 from __future__ import annotations
@@ -44,13 +45,21 @@ def load(path: Path) -> UseCase:
     """Read one use case file; its name must be that of the use case."""
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise ConfigError(f"{path}: larger than {MAX_BYTES // 1024} KB; a use case is a page of YAML, keep SQL in .sql files")
+            raise ConfigError(
+                f"{path}: larger than {MAX_BYTES // 1024} KB; a use case is a page of YAML, keep "
+                "SQL in .sql files"
+            )
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as UTF-8 text ({error}); check the path and its permissions") from error
+        raise ConfigError(
+            f"{path}: cannot be read as UTF-8 text ({error}); check the path and its permissions"
+        ) from error
     use_case = parse(text, where=str(path), folder=path.parent.resolve())
     if use_case.name != path.stem:
-        raise ConfigError(f"{path}: name is {use_case.name!r}; call the file {use_case.name}.yaml, or change the name")
+        raise ConfigError(
+            f"{path}: name is {use_case.name!r}; call the file {use_case.name}.yaml, or change "
+            "the name"
+        )
     return use_case
 
 
@@ -73,7 +82,10 @@ def find(name: str, folders: list[Path]) -> UseCase:
         if path.is_file():
             return _load_cached(path, path.stat().st_mtime_ns)
     known = sorted(path.stem for path in files(folders))
-    raise ConfigError(f"no use case {name!r}; there are {known}. Add {name}.yaml to one of {[str(f) for f in folders]}")
+    raise ConfigError(
+        f"no use case {name!r}; there are {known}. Add {name}.yaml to one of "
+        f"{[str(f) for f in folders]}"
+    )
 
 
 @lru_cache(maxsize=64)
@@ -92,18 +104,29 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def _compose(text: str, where: str) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
-    """Return the mapping and the line of every path in it, refusing what could expand before it does."""
+    """Return the mapping and the line of every path in it, refusing what could expand before it
+    does.
+    """
     if len(text.encode()) > MAX_BYTES:
-        raise ConfigError(f"{where}: larger than {MAX_BYTES // 1024} KB; a use case is a page of YAML")
+        raise ConfigError(
+            f"{where}: larger than {MAX_BYTES // 1024} KB; a use case is a page of YAML"
+        )
     try:
         depth = 0
         for event in yaml.parse(text, Loader=_Loader):
             line = event.start_mark.line + 1 if event.start_mark else 1
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                raise ConfigError(f"{where}, line {line}: anchors (&) and aliases (*) are refused; write the value out")
+                raise ConfigError(
+                    f"{where}, line {line}: anchors (&) and aliases (*) are refused; write the "
+                    "value out"
+                )
             if getattr(event, "tag", None):
-                raise ConfigError(f"{where}, line {line}: tags (!) are refused; write the plain value")
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+                raise ConfigError(
+                    f"{where}, line {line}: tags (!) are refused; write the plain value"
+                )
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
+                event, yaml.CollectionEndEvent
+            )
             if depth > MAX_DEPTH:
                 raise ConfigError(f"{where}, line {line}: nested deeper than {MAX_DEPTH} levels")
         loader = _Loader(text)
@@ -119,9 +142,13 @@ def _compose(text: str, where: str) -> tuple[dict[str, Any], dict[tuple[str, ...
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{where}{at}: not valid YAML ({getattr(error, 'problem', None) or error})") from None
+        raise ConfigError(
+            f"{where}{at}: not valid YAML ({getattr(error, 'problem', None) or error})"
+        ) from None
     except ValueError as error:  # YAML's own numbers, such as `0b_` or one of ten thousand digits
-        raise ConfigError(f"{where}: a value looks like a number but is none ({error}); put it in quotes") from None
+        raise ConfigError(
+            f"{where}: a value looks like a number but is none ({error}); put it in quotes"
+        ) from None
     return data, lines
 
 
@@ -133,20 +160,26 @@ def _named(data: dict[Any, Any], where: str) -> dict[str, Any]:
         if isinstance(value, dict):
             wrong = [key for key in value if not isinstance(key, str)]
             if wrong:
-                raise ConfigError(f"{where}: the key {wrong[0]!r} is no text; put it in quotes, or correct it")
+                raise ConfigError(
+                    f"{where}: the key {wrong[0]!r} is no text; put it in quotes, or correct it"
+                )
             waiting.extend(value.values())
         elif isinstance(value, list):
             waiting.extend(value)
     return data
 
 
-def _walk(node: yaml.Node, path: tuple[str, ...], lines: dict[tuple[str, ...], int], where: str) -> None:
+def _walk(
+    node: yaml.Node, path: tuple[str, ...], lines: dict[tuple[str, ...], int], where: str
+) -> None:
     lines[path] = node.start_mark.line + 1
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             here = (*path, str(key.value))
             if here in lines:
-                raise ConfigError(f"{where}, line {key.start_mark.line + 1}: {key.value!r} stands twice; keep one")
+                raise ConfigError(
+                    f"{where}, line {key.start_mark.line + 1}: {key.value!r} stands twice; keep one"
+                )
             _walk(value, here, lines, where)
             lines[here] = key.start_mark.line + 1
     elif isinstance(node, yaml.SequenceNode):
@@ -154,7 +187,9 @@ def _walk(node: yaml.Node, path: tuple[str, ...], lines: dict[tuple[str, ...], i
             _walk(value, (*path, str(index)), lines, where)
 
 
-def _explain(error: ValidationError, where: str, lines: dict[tuple[str, ...], int]) -> Iterator[str]:
+def _explain(
+    error: ValidationError, where: str, lines: dict[tuple[str, ...], int]
+) -> Iterator[str]:
     for problem in error.errors():
         path = tuple(str(part) for part in problem["loc"])
         told = re.match(r"Value error, ((?:\w+\.)*\w+)", problem["msg"])

@@ -1,4 +1,6 @@
-"""The part of a use case that says what its sources are: where rows come from, their contract, when they can be known."""
+"""The part of a use case that says what its sources are: where rows come from, their contract,
+when they can be known.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +8,36 @@ import re
 from datetime import date, timedelta
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from include.config.durations import Duration, lag_after_event
 from include.config.names import COLUMN, ColumnName
 
 Share = Annotated[float, Field(ge=0, le=1)]
 ColumnType = Literal["int64", "float64", "string", "bool", "timestamp", "date"]
-UNIX = {"unix_seconds": 1, "unix_milliseconds": 1_000, "unix_microseconds": 1_000_000, "unix_nanoseconds": 1_000_000_000}
+UNIX = {
+    "unix_seconds": 1,
+    "unix_milliseconds": 1_000,
+    "unix_microseconds": 1_000_000,
+    "unix_nanoseconds": 1_000_000_000,
+}
 """What `dates` calls Unix times, and how many of each are in a second."""
 
 
 def _as_texts(values: object, info: ValidationInfo) -> object:
-    """Return the items of a list as the texts that a file holds, where YAML has not lost how they are written.
+    """Return the items of a list as the texts that a file holds, where YAML has not lost how they
+    are written.
 
-    Raises:
-        ValueError: an item is a word that YAML reads as something else, or a number whose digits may be lost.
+    Raises: ValueError: an item is a word that YAML reads as something else, or a number whose
+        digits may be lost.
     """
     if not isinstance(values, list):
         return values
@@ -33,15 +49,25 @@ def _as_text(value: object, kind: str) -> object:
         if kind == "bool":
             return str(value).lower()
         words = "yes, on or true" if value else "no, off or false"
-        raise ValueError(f"an unquoted {words} is the truth value {str(value).lower()} in YAML; quote it, such as 'NO'")
+        raise ValueError(
+            f"an unquoted {words} is the truth value {str(value).lower()} in YAML; quote it, such "
+            "as 'NO'"
+        )
     if isinstance(value, float) and kind != "float64":
-        raise ValueError(f"YAML reads {value!r} as a number, whose digits may be others than in the file; quote it")
+        raise ValueError(
+            f"YAML reads {value!r} as a number, whose digits may be others than in the file; "
+            "quote it"
+        )
     if value is None:
-        raise ValueError("an unquoted null, ~ or nothing is no value in YAML; quote it, such as 'null'")
+        raise ValueError(
+            "an unquoted null, ~ or nothing is no value in YAML; quote it, such as 'null'"
+        )
     return str(value) if isinstance(value, int | float) else value
 
 
-Texts = Annotated[list[str], BeforeValidator(_as_texts, json_schema_input_type=list[str | int | float | bool])]
+Texts = Annotated[
+    list[str], BeforeValidator(_as_texts, json_schema_input_type=list[str | int | float | bool])
+]
 
 
 class Strict(BaseModel):
@@ -70,15 +96,24 @@ class Column(Strict):
     header: str | None = None
     nullable: bool | None = Field(
         default=None,
-        description="Whether a value may be missing. None: yes, but not where the column is the source's key or, of events, the "
-        "entity's key; true for the entity's key leaves rows without an entity out of labels and views.",
+        description="Whether a value may be missing. None: yes, but not where the column is the "
+        "source's key or, of events, the entity's key; true for the entity's key leaves rows "
+        "without an entity out of labels and views.",
     )
     min: int | float | None = None
     max: int | float | None = None
-    values: Texts | None = Field(default=None, description="The allowed values, each read as a value of the column is.")
-    null_values: Texts | None = Field(default=None, description="Texts that mean no value here; None: those of the source.")
-    decimal: Literal[".", ","] = Field(default=".", description="What stands before the decimals of a number.")
-    thousands: Literal["", ",", ".", " ", "'"] = Field(default="", description="What groups the digits of a number.")
+    values: Texts | None = Field(
+        default=None, description="The allowed values, each read as a value of the column is."
+    )
+    null_values: Texts | None = Field(
+        default=None, description="Texts that mean no value here; None: those of the source."
+    )
+    decimal: Literal[".", ","] = Field(
+        default=".", description="What stands before the decimals of a number."
+    )
+    thousands: Literal["", ",", ".", " ", "'"] = Field(
+        default="", description="What groups the digits of a number."
+    )
     percent: bool = Field(default=False, description="Numbers end in %, and 5 % is 0.05.")
     unit: str | None = Field(
         default=None,
@@ -89,8 +124,8 @@ class Column(Strict):
     dates: str | None = Field(
         default=None,
         max_length=60,
-        description="How dates and times are written, such as %d.%m.%Y or %Y%m%d (as strptime has it), or unix_seconds, "
-        "unix_milliseconds, unix_microseconds, unix_nanoseconds. None: ISO.",
+        description="How dates and times are written, such as %d.%m.%Y or %Y%m%d (as strptime has "
+        "it), or unix_seconds, unix_milliseconds, unix_microseconds, unix_nanoseconds. None: ISO.",
     )
     regex: str | None = Field(default=None, max_length=200)
     description: str = ""
@@ -98,22 +133,49 @@ class Column(Strict):
     @model_validator(mode="after")
     def _form_of_its_type(self) -> Column:
         number = self.type in ("int64", "float64")
-        for name, allowed in (("decimal", number), ("thousands", number), ("unit", number), ("min", number), ("max", number)):
+        for name, allowed in (
+            ("decimal", number),
+            ("thousands", number),
+            ("unit", number),
+            ("min", number),
+            ("max", number),
+        ):
             if getattr(self, name) != type(self).model_fields[name].default and not allowed:
-                raise ValueError(f"{name} is for columns of type int64 or float64, and this is {self.type}; leave it out")
+                raise ValueError(
+                    f"{name} is for columns of type int64 or float64, and this is {self.type}; "
+                    "leave it out"
+                )
         if self.percent and self.type != "float64":
-            raise ValueError(f"percent is for type float64 (5 % is 0.05), and this is {self.type}; write type: float64")
+            raise ValueError(
+                f"percent is for type float64 (5 % is 0.05), and this is {self.type}; write type: "
+                "float64"
+            )
         if self.thousands == self.decimal:
-            raise ValueError(f"{self.decimal!r} cannot group the digits and begin the decimals too; mend thousands or decimal")
+            raise ValueError(
+                f"{self.decimal!r} cannot group the digits and begin the decimals too; mend "
+                "thousands or decimal"
+            )
         if self.dates is not None and self.type not in ("date", "timestamp"):
-            raise ValueError(f"dates is for columns of type date or timestamp, and this is {self.type}; mend one of the two")
-        if self.dates is not None and self.dates not in UNIX and not re.search("%-?[yYGcx]", self.dates):
-            raise ValueError(f"dates {self.dates!r} names no year; write a format such as %d.%m.%Y, or one of {', '.join(UNIX)}")
+            raise ValueError(
+                f"dates is for columns of type date or timestamp, and this is {self.type}; mend "
+                "one of the two"
+            )
+        if (
+            self.dates is not None
+            and self.dates not in UNIX
+            and not re.search("%-?[yYGcx]", self.dates)
+        ):
+            raise ValueError(
+                f"dates {self.dates!r} names no year; write a format such as %d.%m.%Y, or one of "
+                f"{', '.join(UNIX)}"
+            )
         return self
 
 
 class SqlQuery(Strict):
-    """A table or query of a database; the SQLAlchemy URL stands in the environment variable `url_env`."""
+    """A table or query of a database; the SQLAlchemy URL stands in the environment variable
+    `url_env`.
+    """
 
     url_env: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")]
     query: str
@@ -124,7 +186,9 @@ class Simulated(Strict):
 
     stream: Literal["instalments", "contacts", "accounts"]
     customers: int = Field(default=20_000, ge=1)
-    concept_shift: int | None = Field(default=None, ge=0, description="Day (from history.first) of an added concept shift.")
+    concept_shift: int | None = Field(
+        default=None, ge=0, description="Day (from history.first) of an added concept shift."
+    )
 
 
 class Source(Strict):
@@ -140,13 +204,21 @@ class Source(Strict):
     simulator: Simulated | None = None
     format: Literal["auto", "csv", "parquet", "jsonl"] = "auto"
     event_time: ColumnName = "event_timestamp"
-    arrival: str = Field(default="created_timestamp", description="A column, or `event + DURATION` (an assumption).")
-    valid_from: date | None = Field(default=None, description="Static sources: the day from which the first version is known.")
+    arrival: str = Field(
+        default="created_timestamp", description="A column, or `event + DURATION` (an assumption)."
+    )
+    valid_from: date | None = Field(
+        default=None, description="Static sources: the day from which the first version is known."
+    )
     date_means: Literal["start_of_day", "end_of_day"] = "start_of_day"
     timezone: str = Field(default="UTC", description="Zone of times that carry none.")
-    key: list[ColumnName] = Field(min_length=1, description="Columns that name a record; a later row of them corrects it.")
+    key: list[ColumnName] = Field(
+        min_length=1, description="Columns that name a record; a later row of them corrects it."
+    )
     columns: dict[ColumnName, Column]
-    extra: Literal["refuse", "ignore"] = Field(default="refuse", description="What to do with columns that are not declared.")
+    extra: Literal["refuse", "ignore"] = Field(
+        default="refuse", description="What to do with columns that are not declared."
+    )
     empty: Literal["block", "allow"] = "block"
     gaps: Literal["fail", "allow"] = "fail"
     late: Literal["refuse", "next"] | None = Field(
@@ -155,30 +227,50 @@ class Source(Strict):
         "None: next for a recorded arrival, refuse for an assumed one.",
     )
     late_within: Duration | None = Field(
-        default=None, description="How far back late rows are looked for; None: all files, 7d of a database."
+        default=None,
+        description="How far back late rows are looked for; None: all files, 7d of a database.",
     )
     spill: Duration | None = Field(
-        default=None, description="How much later than its period a `{partition}` file's rows may arrive; None: one period."
+        default=None,
+        description="How much later than its period a `{partition}` file's rows may "
+        "arrive; None: one period.",
     )
     fresh: Duration | None = Field(
-        default=None, description="Blocks a partition whose newest row arrived longer before as_of; needs empty: block."
+        default=None,
+        description="Blocks a partition whose newest row arrived longer before as_of; needs "
+        "empty: block.",
     )
     observed_within: Duration = Field(
         default=timedelta(hours=6),
-        description="Static sources: a version read so soon after as_of is known from that partition on, else from the next.",
+        description="Static sources: a version read so soon after as_of is known from that "
+        "partition on, else from the next.",
     )
-    null_values: Texts = Field(default_factory=list, description="Texts that mean no value, in every column.")
+    null_values: Texts = Field(
+        default_factory=list, description="Texts that mean no value, in every column."
+    )
     separator: str | None = Field(
         default=None,
         min_length=1,
         max_length=4,
-        description="CSV: what stands between values; a blank is one or more. None: comma, semicolon, tab or |, by the header.",
+        description="CSV: what stands between values; a blank is one or more. None: comma, "
+        "semicolon, tab or |, by the header.",
     )
-    header: bool = Field(default=True, description="CSV: whether the first line names the columns; if not they are c1, c2, ...")
-    skip: int = Field(default=0, ge=0, description="CSV: lines before the header (or the first row) that are left out.")
-    escape: Literal["double", "backslash"] = Field(default="double", description='CSV: a quote in quotes is "" or \\".')
+    header: bool = Field(
+        default=True,
+        description="CSV: whether the first line names the columns; if not they are c1, c2, ...",
+    )
+    skip: int = Field(
+        default=0,
+        ge=0,
+        description="CSV: lines before the header (or the first row) that are left out.",
+    )
+    escape: Literal["double", "backslash"] = Field(
+        default="double", description='CSV: a quote in quotes is "" or \\".'
+    )
     encoding: str = Field(
-        default="utf-8", description="CSV and JSON lines: how the text is encoded, such as cp1252, latin-1 or utf-16."
+        default="utf-8",
+        description="CSV and JSON lines: how the text is encoded, such as cp1252, "
+        "latin-1 or utf-16.",
     )
     max_bad: Share = 0.01
     min_rows: int = Field(default=0, ge=0)
@@ -191,33 +283,53 @@ class Source(Strict):
         try:
             "".encode(name)
         except (LookupError, ValueError):
-            raise ValueError(f"{name!r} is no encoding; write one such as utf-8, cp1252, latin-1 or utf-16") from None
+            raise ValueError(
+                f"{name!r} is no encoding; write one such as utf-8, cp1252, latin-1 or utf-16"
+            ) from None
         return name
 
     @field_validator("separator")
     @classmethod
     def _separates(cls, separator: str | None) -> str | None:
         if separator is not None and (re.search(r"[\"\r\n\0]|[A-Za-z0-9]", separator)):
-            raise ValueError(f"{separator!r} cannot stand between values; write one such as ',', ';', '|', ' ' or \"\\t\"")
+            raise ValueError(
+                f"{separator!r} cannot stand between values; write one such as ',', ';', '|', ' ' "
+                'or "\\t"'
+            )
         return separator
 
     @model_validator(mode="after")
     def _whole(self) -> Source:
         given = [name for name in ("path", "sql", "simulator") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of path, sql, simulator (given: {', '.join(given) or 'none'})")
+            raise ValueError(
+                f"give exactly one of path, sql, simulator (given: {', '.join(given) or 'none'})"
+            )
         if self.kind == "static":
             if self.valid_from is None:
-                raise ValueError("a static source needs valid_from: the day from which its first version is known")
+                raise ValueError(
+                    "a static source needs valid_from: the day from which its first "
+                    "version is known"
+                )
         elif self.assumed_lag is None and not re.fullmatch(COLUMN, self.arrival):
             raise ValueError(f"arrival {self.arrival!r} is neither a column nor 'event + DURATION'")
         if self.fresh is not None and (self.kind == "static" or self.empty == "allow"):
-            raise ValueError("fresh is for events that must come: leave it out, or write kind: events and empty: block")
+            raise ValueError(
+                "fresh is for events that must come: leave it out, or write kind: events and "
+                "empty: block"
+            )
         if self.kind == "events" and self.event_time == self.arrival:
-            raise ValueError(f"event_time and arrival are one column, {self.arrival!r}; write arrival: event + 0s")
-        missing = [name for name in self.key if name not in self.columns and name not in self.time_columns]
+            raise ValueError(
+                f"event_time and arrival are one column, {self.arrival!r}; write arrival: event + "
+                "0s"
+            )
+        missing = [
+            name for name in self.key if name not in self.columns and name not in self.time_columns
+        ]
         if missing:
-            raise ValueError(f"key columns {missing} are not among the declared columns {list(self.columns)}")
+            raise ValueError(
+                f"key columns {missing} are not among the declared columns {list(self.columns)}"
+            )
         return self
 
     @property
@@ -227,13 +339,20 @@ class Source(Strict):
 
     @property
     def takes_late(self) -> bool:
-        """Whether late rows are taken; if not they are refused. Only who records arrivals expects them to be late."""
+        """Whether late rows are taken; if not they are refused.
+
+        Only who records arrivals expects them to be late.
+        """
         return self.late == "next" if self.late is not None else self.assumed_lag is None
 
     @property
     def looks_back(self) -> timedelta | None:
         """How far back late rows are looked for; None: as far as the source goes."""
-        return self.late_within if self.late_within is not None or self.sql is None else timedelta(days=7)
+        return (
+            self.late_within
+            if self.late_within is not None or self.sql is None
+            else timedelta(days=7)
+        )
 
     @property
     def time_columns(self) -> list[str]:

@@ -1,4 +1,6 @@
-"""What the serving nodes say of a release, and how one is taken back: the light part of deployment, for nodes and triggers."""
+"""What the serving nodes say of a release, and how one is taken back: the light part of
+deployment, for nodes and triggers.
+"""
 
 from __future__ import annotations
 
@@ -27,31 +29,46 @@ class Readiness:
 
 
 def readiness(route: Route, reports: Sequence[Observed]) -> Readiness:
-    """Return whether all nodes that give signs of life have tried the challenger of this very generation."""
+    """Return whether all nodes that give signs of life have tried the challenger of this very
+    generation.
+    """
     if route.challenger is None:
         return Readiness(
-            "failed", "the candidate is not being released any more: it was rolled back, or another one was released"
+            "failed",
+            "the candidate is not being released any more: it was rolled back, or another "
+            "one was released",
         )
     newest = max((report.at for report in reports if report.state != "stopped"), default=None)
     if newest is None:
-        return Readiness("waiting", "no serving node follows this use case; start one with `evergreen serve`")
+        return Readiness(
+            "waiting", "no serving node follows this use case; start one with `evergreen serve`"
+        )
     living = [
         report
         for report in reports
         if report.state != "stopped" and (newest - report.at).total_seconds() < NODE_SILENT_SECONDS
-    ]  # fmt: skip
+    ]
     for report in living:
         if report.generation == route.generation and report.state == "failed":
             problems = "; ".join(report.detail.get("problems", ())) or "no reason given"
             return Readiness("failed", f"node {report.node} refuses it: {problems}")
-    late = [report.node for report in living if not (report.generation == route.generation and report.state == "ready")]
+    late = [
+        report.node
+        for report in living
+        if not (report.generation == route.generation and report.state == "ready")
+    ]
     if late:
-        return Readiness("waiting", f"node {', '.join(late)} has not tried model {route.challenger} yet")
+        return Readiness(
+            "waiting", f"node {', '.join(late)} has not tried model {route.challenger} yet"
+        )
     return Readiness("ready", f"{len(living)} node(s) have tried model {route.challenger}")
 
 
 def answered(use_case: str, key: str) -> dict[str, Any] | None:
-    """Answer once the serving nodes have tried the challenger, or will not; None: ask again. For the deferred wait."""
+    """Answer once the serving nodes have tried the challenger, or will not; None: ask again.
+
+    For the deferred wait.
+    """
     records = Records.open(settings().records_address)
     found = readiness(records.routes.get(use_case), records.nodes.of(use_case))
     return None if found.state == "waiting" else {"state": found.state, "reason": found.reason}
@@ -68,7 +85,8 @@ def rollback(
     mirrored: bool = True,
     at: datetime | None = None,
 ) -> Route:
-    """Serve the last good model again and put the digest of the present one on hold; wins over releases on their way.
+    """Serve the last good model again and put the digest of the present one on hold; wins over
+    releases on their way.
 
     Raises:
         Conflict: there is nothing to go back to, or another hand was faster.
@@ -76,7 +94,14 @@ def rollback(
     records = Records.open(here.records_address)
     before = records.routes.get(use_case)
     subject = str(getattr(before, of) or "none")
-    entry = AuditEntry("release.rolled_back", use_case, subject, actor, {"reason": reason, "of": of}, at or utc_now())
+    entry = AuditEntry(
+        "release.rolled_back",
+        use_case,
+        subject,
+        actor,
+        {"reason": reason, "of": of},
+        at or utc_now(),
+    )
     generation = before.generation if expect_generation is None else expect_generation
     route = records.routes.rollback(use_case, entry=entry, expect_generation=generation, of=of)
     log.warning("%s: %s %s is rolled back by %s: %s", use_case, of, subject, actor, reason)
@@ -85,7 +110,15 @@ def rollback(
     return route
 
 
-def release_hold(here: Settings, use_case: str, version: int, actor: str, reason: str, *, at: datetime | None = None) -> Route:
+def release_hold(
+    here: Settings,
+    use_case: str,
+    version: int,
+    actor: str,
+    reason: str,
+    *,
+    at: datetime | None = None,
+) -> Route:
     """Lift the hold that a rollback put on a model's digest, as a person decided.
 
     Raises:
@@ -94,8 +127,13 @@ def release_hold(here: Settings, use_case: str, version: int, actor: str, reason
     records = Records.open(here.records_address)
     model = records.models.get(use_case, version)
     if model is None:
-        raise Conflict(f"{use_case} has no model version {version}; `evergreen status {use_case}` lists what there is")
-    entry = AuditEntry("release.hold_lifted", use_case, str(version), actor, {"reason": reason}, at or utc_now())
+        raise Conflict(
+            f"{use_case} has no model version {version}; `evergreen status {use_case}` lists what "
+            "there is"
+        )
+    entry = AuditEntry(
+        "release.hold_lifted", use_case, str(version), actor, {"reason": reason}, at or utc_now()
+    )
     return records.routes.lift(use_case, model.model_digest, entry=entry)
 
 

@@ -1,4 +1,7 @@
-"""The gate's questions and what their answers come to. A missing number, NaN or too few rows is a hold, never a pass."""
+"""The gate's questions and what their answers come to.
+
+A missing number, NaN or too few rows is a hold, never a pass.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,8 @@ Verdict = Literal["pass", "fail", "hold"]
 class Check:
     """One question of the gate; `outcome` hold means that it could not be answered.
 
-    `id` is what records and digests know it by and never changes; `name` and `reason` are for people.
+    `id` is what records and digests know it by and never changes; `name` and `reason` are for
+    people.
     """
 
     id: str
@@ -34,7 +38,14 @@ class Check:
         """Return plain values; `passed` is None on a hold."""
         passed = {"pass": True, "fail": False, "hold": None}[self.outcome]
         value = None if self.value is None or not math.isfinite(self.value) else self.value
-        return {"id": self.id, "name": self.name, "value": value, "limit": self.limit, "passed": passed, "reason": self.reason}
+        return {
+            "id": self.id,
+            "name": self.name,
+            "value": value,
+            "limit": self.limit,
+            "passed": passed,
+            "reason": self.reason,
+        }
 
 
 @dataclass(frozen=True)
@@ -52,7 +63,9 @@ class Judgement:
 
 
 def conclude(checks: Sequence[Check], *, enough: Check) -> Verdict:
-    """Return the verdict: with enough rows a failed check is a fail; all checks passed is a pass; anything else a hold."""
+    """Return the verdict: with enough rows a failed check is a fail; all checks passed is a
+    pass; anything else a hold.
+    """
     everything = [enough, *checks]
     if enough.outcome == "pass" and any(check.outcome == "fail" for check in checks):
         return "fail"
@@ -65,7 +78,10 @@ def enough_rows(labels: Numbers, limit: int) -> Check:
     fewest = min(positive, len(labels) - positive)
     if fewest >= limit:
         return Check("mature_rows", name, fewest, limit, "pass")
-    reason = f"too few mature rows: {positive} of class 1 and {len(labels) - positive} of class 0, each class needs {limit}"
+    reason = (
+        f"too few mature rows: {positive} of class 1 and {len(labels) - positive} of class "
+        f"0, each class needs {limit}"
+    )
     return Check("mature_rows", name, fewest, limit, "hold", reason)
 
 
@@ -75,7 +91,9 @@ def censored(share: float | None, limit: float) -> Check:
     if share is not None and share <= limit:
         return Check("censored_share", name, share, limit, "pass")
     shown = "unknown" if share is None or math.isnan(share) else f"{share:.1%}"
-    reason = f"decisions past their delay without a label are {shown} of all, the limit is {limit:.1%}"
+    reason = (
+        f"decisions past their delay without a label are {shown} of all, the limit is {limit:.1%}"
+    )
     return Check("censored_share", name, share, limit, "hold", reason)
 
 
@@ -84,7 +102,11 @@ def at_least(id: str, name: str, value: float, limit: float) -> Check:
     if math.isnan(value):
         return Check(id, name, None, limit, "hold", f"{name} is not computable")
     reason = f"{name} is {value:.4f}, it must be at least {limit:g}"
-    return Check(id, name, value, limit, "pass") if value >= limit else Check(id, name, value, limit, "fail", reason)
+    return (
+        Check(id, name, value, limit, "pass")
+        if value >= limit
+        else Check(id, name, value, limit, "fail", reason)
+    )
 
 
 def above(id: str, name: str, value: float, limit: float) -> Check:
@@ -104,7 +126,9 @@ def calibrated(labels: Numbers, scores: Numbers, limit: float, seed: int) -> tup
     """
     name, error = "calibration error", statistics.calibration_error(labels, scores)
     if math.isnan(error):
-        return Check("calibration_error", name, None, limit, "hold", f"{name} is not computable"), math.nan
+        return Check(
+            "calibration_error", name, None, limit, "hold", f"{name} is not computable"
+        ), math.nan
     draws = statistics.calibration_errors_by_chance(scores, seed)
     chance, usual = float(draws.mean()), float(np.quantile(draws, 0.95))
     most = max(usual, chance + limit)
@@ -129,8 +153,9 @@ def believable(value: float, limit: float, carriers: Sequence[str] = ()) -> Chec
         return Check("max_auc", name, value, limit, "pass")
     shown = f" ({', '.join(carriers)} tell the most)" if carriers else ""
     reason = (
-        f"AUC is {value:.4f}, above gates.max_auc ({limit:g}): too good to be true. Exclude the features"
-        f" that are written after the outcome{shown}, or raise gates.max_auc if it truly is that easy"
+        f"AUC is {value:.4f}, above gates.max_auc ({limit:g}): too good to be true. Exclude the "
+        f"features that are written after the outcome{shown}, or raise gates.max_auc if it truly "
+        "is that easy"
     )
     return Check("max_auc", name, value, limit, "hold", reason)
 
@@ -141,11 +166,13 @@ def not_worse(name: str, difference: Interval, margin: float) -> Check:
         why = f": {difference.reason}" if difference.reason else ""
         return Check("opponent", name, None, -margin, "hold", f"{name} is not computable{why}")
     reason = (
-        f"{name} is {difference.low:+.4f} (difference {difference.value:+.4f}, 95 % interval up to {difference.high:+.4f}),"
-        f" it must be above {-margin:+.4f}"
+        f"{name} is {difference.low:+.4f} (difference {difference.value:+.4f}, 95 % interval up "
+        f"to {difference.high:+.4f}), it must be above {-margin:+.4f}"
     )
     outcome: Verdict = "pass" if difference.low > -margin else "fail"
-    return Check("opponent", name, difference.low, -margin, outcome, "" if outcome == "pass" else reason)
+    return Check(
+        "opponent", name, difference.low, -margin, outcome, "" if outcome == "pass" else reason
+    )
 
 
 def absolute(
@@ -174,6 +201,11 @@ def absolute(
         at_least("auc", "AUC", metrics["auc"], gates.min_auc),
         believable(metrics["auc"], gates.max_auc, carriers),
         calibration,
-        above("over_baseline", "AUC over the logistic yardstick", metrics["auc"] - yardstick, gates.over_baseline),
+        above(
+            "over_baseline",
+            "AUC over the logistic yardstick",
+            metrics["auc"] - yardstick,
+            gates.over_baseline,
+        ),
     ]
     return checks, metrics

@@ -1,4 +1,6 @@
-"""What the gate has said of a partition's candidate: what packaging and deployment ask before they act."""
+"""What the gate has said of a partition's candidate: what packaging and deployment ask before
+they act.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def judgement(work: Work) -> StageResult:
 def not_passed(evaluation: StageResult | None) -> str | None:
     """Return why the gate does not let the candidate pass, or None if it does."""
     if evaluation is None or evaluation.state != "done":
-        return f"it is not judged: {evaluation.reason if evaluation else 'evaluate_model has not run'}"
+        return (
+            f"it is not judged: {evaluation.reason if evaluation else 'evaluate_model has not run'}"
+        )
     verdict = evaluation.outputs.get("verdict", "hold")
     if verdict == "pass":
         return None
@@ -38,9 +42,12 @@ def judged_model(work: Work) -> Model:
     """
     evaluation = work.result("evaluate_model")
     version = evaluation.outputs.get("version") if evaluation is not None else None
-    model = work.records.models.get(work.use_case.name, int(version)) if version is not None else None
+    model = (
+        work.records.models.get(work.use_case.name, int(version)) if version is not None else None
+    )
     if model is None:
         raise ArtefactError(
-            f"{work.use_case.name} {work.key}: the judged model {version} is not on record; train the partition again"
+            f"{work.use_case.name} {work.key}: the judged model {version} is not on record; train "
+            "the partition again"
         )
     return model

@@ -1,6 +1,8 @@
-"""Feast's offline store over our lake: pinned table versions, both times cut always, rows in = rows out, order kept.
+"""Feast's offline store over our lake: pinned table versions, both times cut always, rows in = rows
+out, order kept.
 
-The path of a view's FileSource is the name of a lake table. Import this only inside functions: it imports feast.
+The path of a view's FileSource is the name of a lake table. Import this only inside functions: it
+imports feast.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ _pins: ContextVar[Mapping[str, int | None] | None] = ContextVar("pins", default=
 
 @contextmanager
 def pinned(versions: Mapping[str, int | None]) -> Iterator[None]:
-    """Read the given lake tables at the given versions within the context (None: as they are now)."""
+    """Read the given lake tables at the given versions within the context (None: as they are
+    now).
+    """
     token = _pins.set(dict(versions))
     try:
         yield
@@ -54,9 +58,17 @@ class LakeRetrievalJob(RetrievalJob):  # type: ignore[misc]
     """An answer that is computed when it is asked for, as Arrow."""
 
     def __init__(
-        self, answer: Callable[[], pa.Table], *, full_feature_names: bool = False, metadata: RetrievalMetadata | None = None
+        self,
+        answer: Callable[[], pa.Table],
+        *,
+        full_feature_names: bool = False,
+        metadata: RetrievalMetadata | None = None,
     ) -> None:
-        self._answer, self._full_feature_names, self._metadata = answer, full_feature_names, metadata
+        self._answer, self._full_feature_names, self._metadata = (
+            answer,
+            full_feature_names,
+            metadata,
+        )
 
     @property
     def full_feature_names(self) -> bool:
@@ -81,12 +93,17 @@ class LakeRetrievalJob(RetrievalJob):  # type: ignore[misc]
 
 
 class LakeOfflineStore(OfflineStore):  # type: ignore[misc]
-    """Point-in-time reads of lake tables. A value is never returned before its created time, whatever Feast's flag says."""
+    """Point-in-time reads of lake tables.
+
+    A value is never returned before its created time, whatever Feast's flag says.
+    """
 
     supports_filter_by_created_timestamp = True
 
     def validate_data_source(self, config: RepoConfig, data_source: DataSource) -> None:
-        """Check that the source names a lake table; it need not exist before the first partition is computed."""
+        """Check that the source names a lake table; it need not exist before the first partition
+        is computed.
+        """
         Lake(_root(config)).uri(_table(data_source))
 
     def get_table_column_names_and_types_from_data_source(
@@ -111,11 +128,19 @@ class LakeOfflineStore(OfflineStore):  # type: ignore[misc]
     ) -> RetrievalJob:
         """Return the entity frame with the features as known at each row's `event_timestamp`."""
         if entity_df is None or isinstance(entity_df, str):
-            raise ConfigError("the lake answers an entity frame (pandas) with event_timestamp; neither SQL nor a bare date range")
+            raise ConfigError(
+                "the lake answers an entity frame (pandas) with event_timestamp; neither SQL nor "
+                "a bare date range"
+            )
         spine = pa.Table.from_pandas(entity_df, preserve_index=False)
         if "event_timestamp" not in spine.column_names:
-            raise ConfigError(f"the entity frame has no event_timestamp; its columns are {spine.column_names}")
-        asked = [(view, _features_of(view, feature_refs), _join_key(view, registry, project)) for view in feature_views]
+            raise ConfigError(
+                f"the entity frame has no event_timestamp; its columns are {spine.column_names}"
+            )
+        asked = [
+            (view, _features_of(view, feature_refs), _join_key(view, registry, project))
+            for view in feature_views
+        ]
 
         def answer() -> pa.Table:
             result = spine
@@ -133,11 +158,17 @@ class LakeOfflineStore(OfflineStore):  # type: ignore[misc]
                         own="own" in view.tags,
                     )
                     for name in features:
-                        shown = f"{view.projection.name_to_use()}__{name}" if full_feature_names else name
+                        shown = (
+                            f"{view.projection.name_to_use()}__{name}"
+                            if full_feature_names
+                            else name
+                        )
                         result = result.append_column(shown, found.column(name))
             return result
 
-        metadata = RetrievalMetadata(features=feature_refs, keys=sorted({key for _, _, key in asked}))
+        metadata = RetrievalMetadata(
+            features=feature_refs, keys=sorted({key for _, _, key in asked})
+        )
         return LakeRetrievalJob(answer, full_feature_names=full_feature_names, metadata=metadata)
 
     @staticmethod
@@ -152,11 +183,27 @@ class LakeOfflineStore(OfflineStore):  # type: ignore[misc]
         end_date: datetime,
     ) -> RetrievalJob:
         """Return each entity's newest row of the time range, ties to the greatest created time."""
-        newest = ", ".join(f"{quote(name)} DESC" for name in (timestamp_field, created_timestamp_column) if name)
+        newest = ", ".join(
+            f"{quote(name)} DESC" for name in (timestamp_field, created_timestamp_column) if name
+        )
         keys = ", ".join(quote(name) for name in join_key_columns)
         last = f"QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {newest}) = 1"
-        columns = [*join_key_columns, *feature_name_columns, timestamp_field, created_timestamp_column]
-        return _pull(config, data_source, columns, timestamp_field, created_timestamp_column, start_date, end_date, last)
+        columns = [
+            *join_key_columns,
+            *feature_name_columns,
+            timestamp_field,
+            created_timestamp_column,
+        ]
+        return _pull(
+            config,
+            data_source,
+            columns,
+            timestamp_field,
+            created_timestamp_column,
+            start_date,
+            end_date,
+            last,
+        )
 
     @staticmethod
     def pull_all_from_table_or_query(
@@ -170,8 +217,22 @@ class LakeOfflineStore(OfflineStore):  # type: ignore[misc]
         end_date: datetime | None = None,
     ) -> RetrievalJob:
         """Return all rows of the time range."""
-        columns = [*join_key_columns, *feature_name_columns, timestamp_field, created_timestamp_column]
-        return _pull(config, data_source, columns, timestamp_field, created_timestamp_column, start_date, end_date, "")
+        columns = [
+            *join_key_columns,
+            *feature_name_columns,
+            timestamp_field,
+            created_timestamp_column,
+        ]
+        return _pull(
+            config,
+            data_source,
+            columns,
+            timestamp_field,
+            created_timestamp_column,
+            start_date,
+            end_date,
+            "",
+        )
 
 
 def _pull(
@@ -186,11 +247,13 @@ def _pull(
 ) -> RetrievalJob:
     """Cut both times at `end`.
 
-    Raises:
-        ConfigError: `end` lies in the future; a watermark there would hide rows that come before it.
+    Raises: ConfigError: `end` lies in the future; a watermark there would hide rows that come
+        before it.
     """
     if end is not None and _aware(end) > utc_now():
-        raise ConfigError(f"end date {end} lies in the future; materialize up to the newest complete partition")
+        raise ConfigError(
+            f"end date {end} lies in the future; materialize up to the newest complete partition"
+        )
     conditions = [f"{quote(event)} >= {_literal(start)}"] if start is not None else []
     if end is not None:
         conditions += [f"{quote(name)} <= {_literal(end)}" for name in (event, created) if name]
@@ -217,7 +280,8 @@ def _root(config: RepoConfig) -> str:
 def _table(source: DataSource | None) -> str:
     if not isinstance(source, FileSource) or source.field_mapping:
         raise ConfigError(
-            f"{source}: views of this store are over FileSource(path='<use case>/features/<table>'), no field mapping"
+            f"{source}: views of this store are over FileSource(path='<use "
+            "case>/features/<table>'), no field mapping"
         )
     return str(source.path)
 
@@ -228,7 +292,9 @@ def _features_of(view: FeatureView, feature_refs: Sequence[str]) -> list[str]:
 
 
 def _calendar(view: FeatureView) -> Calendar | None:
-    """Return the calendar that the registry keeps with a view; a view written by hand has none, its ttl is the clock's."""
+    """Return the calendar that the registry keeps with a view; a view written by hand has none,
+    its ttl is the clock's.
+    """
     text = view.tags.get("calendar")
     return None if text is None else Calendar.from_text(text)
 
@@ -236,10 +302,16 @@ def _calendar(view: FeatureView) -> Calendar | None:
 def _join_key(view: FeatureView, registry: BaseRegistry, project: str) -> str:
     keys = [registry.get_entity(name, project).join_key for name in view.entities]
     if len(keys) != 1:
-        raise ConfigError(f"feature view {view.name} has the join keys {keys}; views of this store have exactly one")
+        raise ConfigError(
+            f"feature view {view.name} has the join keys {keys}; views of this store have exactly "
+            "one"
+        )
     mapped: str = view.projection.join_key_map.get(keys[0], keys[0])
     if mapped != keys[0]:
-        raise ConfigError(f"feature view {view.name} maps {keys[0]} to {mapped}; name the column {keys[0]} in the entity frame")
+        raise ConfigError(
+            f"feature view {view.name} maps {keys[0]} to {mapped}; name the column {keys[0]} in "
+            "the entity frame"
+        )
     return mapped
 
 

@@ -1,6 +1,8 @@
-"""Feast's registry and online store, kept under HOME/feast whatever folder `feast` runs in, and safe to kill.
+"""Feast's registry and online store, kept under HOME/feast whatever folder `feast` runs in, and
+safe to kill.
 
-Named in feature_repo/feature_store.yaml; imported by feast, never by our own modules at import time.
+Named in feature_repo/feature_store.yaml; imported by feast, never by our own modules at import
+time.
 """
 
 from __future__ import annotations
@@ -22,7 +24,11 @@ from feast import ValueType
 from feast.feature_view import FeatureView
 from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.infra.online_stores.helpers import extract_text_and_num
-from feast.infra.online_stores.sqlite import SqliteOnlineStore, SqliteOnlineStoreConfig, adapt_datetime_epoch
+from feast.infra.online_stores.sqlite import (
+    SqliteOnlineStore,
+    SqliteOnlineStoreConfig,
+    adapt_datetime_epoch,
+)
 from feast.infra.registry.file import FileRegistryStore
 from feast.infra.registry.registry_store import RegistryStore
 from feast.protos.feast.core.Registry_pb2 import Registry
@@ -43,7 +49,9 @@ def under_home(path: str) -> Path:
 
 
 class HomeRegistryStore(FileRegistryStore):  # type: ignore[misc]
-    """Feast's registry file, replaced atomically; a writer that read an older registry than the one there is refused."""
+    """Feast's registry file, replaced atomically; a writer that read an older registry than the
+    one there is refused.
+    """
 
     def __init__(self, registry_config: RegistryConfig, repo_path: Path) -> None:
         self._filepath = under_home(registry_config.path)
@@ -63,7 +71,10 @@ class HomeRegistryStore(FileRegistryStore):  # type: ignore[misc]
             if self._filepath.exists():
                 there.ParseFromString(self._filepath.read_bytes())
             if there.version_id != self._seen:
-                raise Conflict(f"{self._filepath} was changed by another writer meanwhile; run `feast apply` again")
+                raise Conflict(
+                    f"{self._filepath} was changed by another writer meanwhile; run `feast apply` "
+                    "again"
+                )
             registry_proto.version_id = str(uuid.uuid4())
             registry_proto.last_updated.FromDatetime(utc_now())
             temporary = self._filepath.with_suffix(f".{os.getpid()}")
@@ -78,8 +89,9 @@ class HomeRegistryStore(FileRegistryStore):  # type: ignore[misc]
 class TransientRegistryStore(RegistryStore):  # type: ignore[misc]
     """A registry in memory: for feature views that are built for one question.
 
-    Feast remembers what a registry holds by the address of its protobuf and its version: without a version of its own, a registry
-    that comes to lie where an earlier one lay is answered with the earlier one's views.
+    Feast remembers what a registry holds by the address of its protobuf and its version: without a
+    version of its own, a registry that comes to lie where an earlier one lay is answered with the
+    earlier one's views.
     """
 
     def __init__(self, registry_config: RegistryConfig, repo_path: Path) -> None:
@@ -119,7 +131,9 @@ class _Connection(sqlite3.Connection):
 
 
 class HomeSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]
-    """Feast's SQLite online store in WAL mode: readers never wait, and an older value never overwrites a newer one."""
+    """Feast's SQLite online store in WAL mode: readers never wait, and an older value never
+    overwrites a newer one.
+    """
 
     BUSY_SECONDS: ClassVar[float] = 30.0
     _conn: sqlite3.Connection | None = None
@@ -168,32 +182,43 @@ class HomeSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]
         data: list[tuple[Any, dict[str, Any], datetime, datetime | None]],
         progress: Callable[[int], Any] | None,
     ) -> None:
-        """Write rows; outside `one_transaction` (`feast materialize`) those older than what is online are left out."""
+        """Write rows; outside `one_transaction` (`feast materialize`) those older than what is
+        online are left out.
+        """
         con = self._get_conn(config)
         if not getattr(con, "held", False):
             data = [row for row in data if not self._is_older(con, config, table, row)]
         super().online_write_batch(config, table, data, progress)
 
     def replace_all(self, config: RepoConfig, table: FeatureView, rows: pa.Table) -> None:
-        """Make `rows` (entity key, features, both times) all that is online of a view, inside `one_transaction`.
+        """Make `rows` (entity key, features, both times) all that is online of a view, inside
+        `one_transaction`.
 
-        What is stored is what Feast's own write stores of these rows, byte for byte; each distinct value is encoded once,
-        and rows go in in order of their keys.
+        What is stored is what Feast's own write stores of these rows, byte for byte; each distinct
+        value is encoded once, and rows go in in order of their keys.
         """
         con = self._get_conn(config)
         name = quote(f"{config.project}_{table.name}")
         con.execute(f"DELETE FROM {name}")
         (entity,) = table.entity_columns
-        keys = python_values_to_proto_values(rows.column(entity.name).to_pylist(), entity.dtype.to_value_type())
+        keys = python_values_to_proto_values(
+            rows.column(entity.name).to_pylist(), entity.dtype.to_value_type()
+        )
         version = config.entity_key_serialization_version
         entities = [EntityKey(join_keys=[entity.name], entity_values=[key]) for key in keys]
-        encoded = [serialize_entity_key(one, entity_key_serialization_version=version) for one in entities]
+        encoded = [
+            serialize_entity_key(one, entity_key_serialization_version=version) for one in entities
+        ]
         times = [_epochs(rows.column(time)) for time in ("event_timestamp", "created_timestamp")]
         features = sorted(table.features, key=lambda feature: str(feature.name))
-        values = [_stored(rows.column(feature.name), feature.dtype.to_value_type()) for feature in features]
+        values = [
+            _stored(rows.column(feature.name), feature.dtype.to_value_type())
+            for feature in features
+        ]
         order = sorted(range(len(rows)), key=encoded.__getitem__)
         con.executemany(
-            f"INSERT INTO {name} (entity_key, feature_name, value, value_text, event_ts, created_ts) VALUES (?, ?, ?, ?, ?, ?)",
+            f"INSERT INTO {name} (entity_key, feature_name, value, value_text, event_ts, "
+            "created_ts) VALUES (?, ?, ?, ?, ?, ?)",
             (
                 (encoded[row], feature.name, *column[row], times[0][row], times[1][row])
                 for row in order
@@ -201,11 +226,18 @@ class HomeSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]
             ),
         )
 
-    def _is_older(self, con: sqlite3.Connection, config: RepoConfig, table: FeatureView, row: tuple[Any, ...]) -> bool:
-        key = serialize_entity_key(row[0], entity_key_serialization_version=config.entity_key_serialization_version)
+    def _is_older(
+        self, con: sqlite3.Connection, config: RepoConfig, table: FeatureView, row: tuple[Any, ...]
+    ) -> bool:
+        key = serialize_entity_key(
+            row[0], entity_key_serialization_version=config.entity_key_serialization_version
+        )
         name = f"{config.project}_{table.name}".replace('"', '""')
-        found = con.execute(f'SELECT event_ts FROM "{name}" WHERE entity_key = ? LIMIT 1', (key,)).fetchone()
-        moment = to_naive_utc(row[2]).replace(microsecond=0)  # Feast's own column keeps whole seconds
+        found = con.execute(
+            f'SELECT event_ts FROM "{name}" WHERE entity_key = ? LIMIT 1', (key,)
+        ).fetchone()
+        # Feast's own column keeps whole seconds.
+        moment = to_naive_utc(row[2]).replace(microsecond=0)
         return found is not None and found[0] > moment
 
 
@@ -220,7 +252,9 @@ def _stored(column: pa.ChunkedArray, kind: ValueType) -> list[tuple[bytes, str |
 def _epochs(column: pa.ChunkedArray) -> list[int]:
     """Return times as Feast stores them: whole seconds."""
     coded = column.combine_chunks().dictionary_encode()
-    seconds = [adapt_datetime_epoch(to_naive_utc(moment)) for moment in coded.dictionary.to_pylist()]
+    seconds = [
+        adapt_datetime_epoch(to_naive_utc(moment)) for moment in coded.dictionary.to_pylist()
+    ]
     return [seconds[place] for place in _places(coded)]
 
 

@@ -1,7 +1,8 @@
-"""Feast's registry: the definitions of every use case, applied under a lease and only when they changed.
+"""Feast's registry: the definitions of every use case, applied under a lease and only when they
+changed.
 
-Names carry the use case (`<use_case>__<view>`). The service's tag `definitions` says what is registered, so that an
-unchanged registry is recognised without importing feast.
+Names carry the use case (`<use_case>__<view>`). The service's tag `definitions` says what is
+registered, so that an unchanged registry is recognised without importing feast.
 """
 
 from __future__ import annotations
@@ -63,13 +64,19 @@ def objects(use_case: UseCase, feature_set: FeatureSet) -> list[Any]:
         features=views,
         description=use_case.title or f"All features of {use_case.name}",
         owner=use_case.owner,
-        tags={"use_case": use_case.name, "feature_set": feature_set.version, "definitions": _token(use_case, feature_set)},
+        tags={
+            "use_case": use_case.name,
+            "feature_set": feature_set.version,
+            "definitions": _token(use_case, feature_set),
+        },
     )
     return [entity, *views, service]
 
 
 def store(settings: Settings) -> feast.FeatureStore:
-    """Open Feast with the registry and stores of feature_store.yaml, under this installation's home."""
+    """Open Feast with the registry and stores of feature_store.yaml, under this installation's
+    home.
+    """
     import feast
     from feast.repo_config import RepoConfig
 
@@ -81,13 +88,19 @@ def store(settings: Settings) -> feast.FeatureStore:
     return feast.FeatureStore(config=RepoConfig(**document))
 
 
-def transient_store(settings: Settings, use_case: UseCase, feature_set: FeatureSet) -> feast.FeatureStore:
-    """Open Feast with a registry in memory that holds just this feature set: the same path for new and old ones."""
+def transient_store(
+    settings: Settings, use_case: UseCase, feature_set: FeatureSet
+) -> feast.FeatureStore:
+    """Open Feast with a registry in memory that holds just this feature set: the same path for
+    new and old ones.
+    """
     import feast
     from feast.repo_config import RepoConfig
 
     document = _configuration() | {
-        "registry": {"registry_store_type": "include.features.feast_online_store.TransientRegistryStore"}
+        "registry": {
+            "registry_store_type": "include.features.feast_online_store.TransientRegistryStore"
+        }
     }
     document["offline_store"]["lake"] = settings.lake_root
     document["online_store"] = None
@@ -111,18 +124,26 @@ def is_applied(settings: Settings, use_case: UseCase, feature_set: FeatureSet) -
     return path.exists() and _token(use_case, feature_set).encode() in path.read_bytes()
 
 
-def apply_registry(settings: Settings, records: Records, use_case: UseCase, feature_set: FeatureSet) -> bool:
-    """Register a use case's definitions if they changed, one writer at a time; tell whether they did."""
+def apply_registry(
+    settings: Settings, records: Records, use_case: UseCase, feature_set: FeatureSet
+) -> bool:
+    """Register a use case's definitions if they changed, one writer at a time; tell whether they
+    did.
+    """
     if is_applied(settings, use_case, feature_set):
         return False
     owner = f"apply {use_case.name} {os.getpid()}"
-    with records.leases.claim("feast", "registry", "all", owner=owner, attempt=1, ttl=LEASE_SECONDS, wait=LEASE_SECONDS) as lease:
+    with records.leases.claim(
+        "feast", "registry", "all", owner=owner, attempt=1, ttl=LEASE_SECONDS, wait=LEASE_SECONDS
+    ) as lease:
         if is_applied(settings, use_case, feature_set):
             return False
         opened = store(settings)
         wanted = objects(use_case, feature_set)
         lease.check()
-        opened.apply(wanted, objects_to_delete=_obsolete(opened, use_case.name, wanted), partial=False)
+        opened.apply(
+            wanted, objects_to_delete=_obsolete(opened, use_case.name, wanted), partial=False
+        )
     log.info("registered feature set %s of %s with feast", feature_set.version, use_case.name)
     return True
 
@@ -131,11 +152,17 @@ def _obsolete(opened: feast.FeatureStore, use_case: str, wanted: Sequence[Any]) 
     """Return the registered views of the use case that it no longer has."""
     names = {thing.name for thing in wanted}
     registered = opened.registry.list_feature_views(opened.project)
-    return [view for view in registered if view.tags.get("use_case") == use_case and view.name not in names]
+    return [
+        view
+        for view in registered
+        if view.tags.get("use_case") == use_case and view.name not in names
+    ]
 
 
 def _configuration() -> dict[str, Any]:
-    document: dict[str, Any] = yaml.safe_load((REPO / "feature_store.yaml").read_text(encoding="utf-8"))
+    document: dict[str, Any] = yaml.safe_load(
+        (REPO / "feature_store.yaml").read_text(encoding="utf-8")
+    )
     return document
 
 
@@ -145,7 +172,9 @@ def _entity(use_case: UseCase, feature_set: FeatureSet) -> Any:
     return Entity(
         name=view_name(use_case.name, use_case.entity.name),
         join_keys=[feature_set.key],
-        value_type=ValueType.INT64 if feature_set.views[0].key_type == "int64" else ValueType.STRING,
+        value_type=ValueType.INT64
+        if feature_set.views[0].key_type == "int64"
+        else ValueType.STRING,
         description=f"{use_case.entity.name} of {use_case.title or use_case.name}",
         owner=use_case.owner,
         tags={"use_case": use_case.name},
@@ -176,7 +205,8 @@ def _view(use_case: UseCase, feature_set: FeatureSet, view: FeatureView, entity:
             *(Field(name=column, dtype=types[kind]) for column, kind in view.columns.items()),
         ],
         source=source,
-        description=(declared.description if declared else "") or f"{view.grain} view {view.name} of {use_case.name}",
+        description=(declared.description if declared else "")
+        or f"{view.grain} view {view.name} of {use_case.name}",
         owner=use_case.owner,
         tags={
             "use_case": use_case.name,
@@ -190,8 +220,17 @@ def _view(use_case: UseCase, feature_set: FeatureSet, view: FeatureView, entity:
 
 
 def _token(use_case: UseCase, feature_set: FeatureSet) -> str:
-    """Return what stands in the registry once it is applied: a digest over all that `objects` is made of."""
-    described = [use_case.title, use_case.owner, use_case.entity.model_dump(), Calendar.of(use_case).text]
+    """Return what stands in the registry once it is applied: a digest over all that `objects` is
+    made of.
+    """
+    described = [
+        use_case.title,
+        use_case.owner,
+        use_case.entity.model_dump(),
+        Calendar.of(use_case).text,
+    ]
     described += [[name, view.description] for name, view in use_case.features.items()]
-    digest = hashlib.sha256(json.dumps([feature_set.to_dict(), described], sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(
+        json.dumps([feature_set.to_dict(), described], sort_keys=True).encode()
+    ).hexdigest()
     return f"{use_case.name}@{digest[:32]}"

@@ -1,8 +1,10 @@
-"""Stage `materialize_features`: one row an entity (snapshot) or a source row (event), for each view that is needed.
+"""Stage `materialize_features`: one row an entity (snapshot) or a source row (event), for each view
+that is needed.
 
-Inputs: curated sources of the view's lookback, as known before `as_of`. Outputs: lake tables `features/<view>@<version>`,
-and when live the online rows. A partition's digest is that of the current feature set; feature sets of older models are
-computed beside it, and one that can no longer be computed (its sources are gone) is named, not fatal.
+Inputs: curated sources of the view's lookback, as known before `as_of`. Outputs: lake tables
+`features/<view>@<version>`, and when live the online rows. A partition's digest is that of the
+current feature set; feature sets of older models are computed beside it, and one that can no longer
+be computed (its sources are gone) is named, not fatal.
 """
 
 from __future__ import annotations
@@ -31,7 +33,16 @@ from include.point_in_time.views import AsOfViews, literal
 from include.records.records import StageResult
 
 NAME = "materialize_features"
-FIELDS = ("cadence", "cut_off", "availability", "entity", "sources", "features", "label.source", "label.sql")
+FIELDS = (
+    "cadence",
+    "cut_off",
+    "availability",
+    "entity",
+    "sources",
+    "features",
+    "label.source",
+    "label.sql",
+)
 LIBRARIES = ("duckdb", "pyarrow")
 CHUNK = 120
 
@@ -42,8 +53,8 @@ _TIMES = ("event_timestamp", "created_timestamp")
 def reads(work: Work) -> list[Read]:
     """Return the curated digests of the lookback, and the versions of the feature sets to compute.
 
-    Raises:
-        MissingPartition: a partition of the lookback is not validated (or blocked), and its sources allow no gap.
+    Raises: MissingPartition: a partition of the lookback is not validated (or blocked), and its
+        sources allow no gap.
     """
     needed = feature_sets.needed(work.records, work.use_case, [work.key])[work.key]
     found = [Read("feature_set", fs.version, fs.version) for fs in needed]
@@ -64,7 +75,9 @@ def compute(work: Work) -> Outcome:
 
 
 def compute_range(works: Sequence[Work]) -> Iterator[tuple[Work, Outcome]]:
-    """Compute many partitions over one scan of the curated rows, each written alone; digests equal those of single runs."""
+    """Compute many partitions over one scan of the curated rows, each written alone; digests
+    equal those of single runs.
+    """
     for start in range(0, len(works), CHUNK):
         yield from _compute_chunk(works[start : start + CHUNK])
 
@@ -76,7 +89,9 @@ def read_back(work: Work, result: StageResult) -> Iterator[ReadBack]:
         for made in views.values():
             if made["rows"]:
                 rows = work.lake.read(made["table"], keys=[result.key])
-                yield ReadBack(made["table"], result.key, made["digest"], digest(rows, sort_by=order))
+                yield ReadBack(
+                    made["table"], result.key, made["digest"], digest(rows, sort_by=order)
+                )
 
 
 def effects(work: Work, outcome: Outcome) -> dict[str, Any]:
@@ -85,7 +100,9 @@ def effects(work: Work, outcome: Outcome) -> dict[str, Any]:
 
     if outcome.state != "done":
         return {}
-    return online_sync.materialize(work, sorted(outcome.outputs["feature_sets"]), current=outcome.outputs["current"])
+    return online_sync.materialize(
+        work, sorted(outcome.outputs["feature_sets"]), current=outcome.outputs["current"]
+    )
 
 
 def sources_of(use_case: UseCase, view: FeatureView) -> list[str]:
@@ -103,12 +120,17 @@ def sources_of(use_case: UseCase, view: FeatureView) -> list[str]:
             raise ConfigError(f"{use_case.name}: view {view.name}: the query {error}") from None
     unknown = sorted(names - set(use_case.sources))
     if unknown:
-        raise ConfigError(f"{use_case.name}: view {view.name} reads {unknown}; sources are {sorted(use_case.sources)}")
+        raise ConfigError(
+            f"{use_case.name}: view {view.name} reads {unknown}; sources are "
+            f"{sorted(use_case.sources)}"
+        )
     return sorted(names)
 
 
 def _validated(work: Work, needed: Iterable[FeatureSet], used: Sequence[str]) -> list[StageResult]:
-    """Return the validation results of the lookback; those of sources that allow gaps may be missing."""
+    """Return the validation results of the lookback; those of sources that allow gaps may be
+    missing.
+    """
     use_case, key = work.use_case, work.key
     widest = max((view.lookback for fs in needed for view in fs.views), default=timedelta(0))
     expected = [
@@ -121,14 +143,16 @@ def _validated(work: Work, needed: Iterable[FeatureSet], used: Sequence[str]) ->
         return work.need("validate_data", keys)
     present = [work.result("validate_data", k) for k in keys]
     done = [result for result in present if result is not None and result.state == "done"]
-    return [*done] if any(result.key == key for result in done) else work.need("validate_data", [key])
+    return (
+        [*done] if any(result.key == key for result in done) else work.need("validate_data", [key])
+    )
 
 
 def _in_this_version(work: Work, validated: Sequence[StageResult], used: Sequence[str]) -> None:
     """Refuse curated rows that lie in the table of another contract: the view would not see them.
 
-    Raises:
-        MissingPartition: some do, or a source was declared after their partition was taken in; names the command.
+    Raises: MissingPartition: some do, or a source was declared after their partition was taken in;
+        names the command.
     """
     use_case, lacking = work.use_case, dict[str, list[str]]()
     for name in used:
@@ -141,16 +165,22 @@ def _in_this_version(work: Work, validated: Sequence[StageResult], used: Sequenc
             if fact is None:
                 there = source.gaps == "allow" or not partitions.within(source.history, result.key)
             else:
-                there = not fact.get("rows") or fact.get("table", f"{use_case.name}/curated/{name}") == table
+                there = (
+                    not fact.get("rows")
+                    or fact.get("table", f"{use_case.name}/curated/{name}") == table
+                )
             if not there:
                 lacking.setdefault(result.key, []).append(name)
     if lacking:
         keys = sorted(lacking)
-        names, span = sorted({name for names in lacking.values() for name in names}), f"--from {keys[0]} --to {keys[-1]}"
+        names, span = (
+            sorted({name for names in lacking.values() for name in names}),
+            f"--from {keys[0]} --to {keys[-1]}",
+        )
         fill = f"`evergreen load-history {use_case.name} {span}`"
         raise MissingPartition(
-            f"{use_case.name}: {len(keys)} partitions ({keys[0]} to {keys[-1]}) hold no curated rows of {', '.join(names)} in the"
-            f" columns and types of today. Fill them with {fill}",
+            f"{use_case.name}: {len(keys)} partitions ({keys[0]} to {keys[-1]}) hold no curated "
+            f"rows of {', '.join(names)} in the columns and types of today. Fill them with {fill}",
             keys=keys,
         )
 
@@ -173,7 +203,9 @@ def _compute_chunk(works: Sequence[Work]) -> Iterator[tuple[Work, Outcome]]:
             written: dict[str, dict[str, Any]] = {}
             gone: dict[str, str] = {}
             taken: Outcome | None = None
-            for view in {view.version: view for fs in needed[work.key] for view in fs.views}.values():
+            for view in {
+                view.version: view for fs in needed[work.key] for view in fs.views
+            }.values():
                 version = view.version
                 try:
                     rows = loaded.rows(view, work)
@@ -197,18 +229,27 @@ def _compute_chunk(works: Sequence[Work]) -> Iterator[tuple[Work, Outcome]]:
             yield work, taken or _outcome(needed[work.key], written, gone)
 
 
-def _outcome(needed: Sequence[FeatureSet], written: dict[str, dict[str, Any]], gone: dict[str, str]) -> Outcome:
+def _outcome(
+    needed: Sequence[FeatureSet], written: dict[str, dict[str, Any]], gone: dict[str, str]
+) -> Outcome:
     sets = {
         fs.version: {view.name: written[view.version] for view in fs.views}
         for fs in needed
         if all(view.version in written for view in fs.views)
     }
     now = needed[0]
-    lost = {fs.version: gone[view.version] for fs in needed[1:] for view in fs.views if view.version in gone}
+    lost = {
+        fs.version: gone[view.version]
+        for fs in needed[1:]
+        for view in fs.views
+        if view.version in gone
+    }
     for version, why in lost.items():
         log.warning("feature set %s can no longer be computed: %s", version, why)
     answer = combine([f"{view.name}:{written[view.version]['digest']}" for view in now.views])
-    outputs = {"feature_sets": sets, "current": now.version} | ({"not_computed": lost} if lost else {})
+    outputs = {"feature_sets": sets, "current": now.version} | (
+        {"not_computed": lost} if lost else {}
+    )
     return Outcome("done", answer, outputs=outputs)
 
 
@@ -248,7 +289,9 @@ class _Loaded:
             self._views.__exit__(*error)
 
     def rows(self, view: FeatureView, work: Work) -> pa.Table:
-        """Return a view's rows for one partition: entity key, the two times, the declared columns; sorted."""
+        """Return a view's rows for one partition: entity key, the two times, the declared
+        columns; sorted.
+        """
         names = sources_of(self._use_case, view)
         if view.sql is not None:
             assert self._views is not None
@@ -256,7 +299,9 @@ class _Loaded:
             relation = f"(\n{view.sql}\n)"
             if view.version not in self._types:
                 self._types[view.version] = _described(self._views.query, relation)
-            return _typed(self._views.query, relation, self._types[view.version], self._use_case, view, work)
+            return _typed(
+                self._views.query, relation, self._types[view.version], self._use_case, view, work
+            )
         with connect() as con:
             schema = curated_schema(self._use_case.sources[names[0]])
             table = curated_table(self._lake, self._use_case, names[0])
@@ -269,11 +314,20 @@ class _Loaded:
             return _typed(ask, known, _described(ask, known), self._use_case, view, work)
 
     def _versions(self, names: Iterable[str]) -> dict[str, set[str]]:
-        """Return the versions of static sources that the partitions know; what a record does not tell is loaded whole."""
-        told = [result.outputs["sources"] if (result := work.result("validate_data")) else {} for work in self._works]
+        """Return the versions of static sources that the partitions know; what a record does not
+        tell is loaded whole.
+        """
+        told = [
+            result.outputs["sources"] if (result := work.result("validate_data")) else {}
+            for work in self._works
+        ]
         found = {name: {facts.get(name, {}).get("version") for facts in told} for name in names}
         static = (name for name in found if self._use_case.sources[name].kind == "static")
-        return {name: {str(version) for version in found[name]} for name in static if None not in found[name]}
+        return {
+            name: {str(version) for version in found[name]}
+            for name in static
+            if None not in found[name]
+        }
 
     def _keys(self, view: FeatureView, work: Work) -> list[str]:
         return partitions.lookback(self._use_case, work.key, view.lookback)
@@ -282,7 +336,9 @@ class _Loaded:
 def _described(ask: Callable[[str], pa.Table], relation: str) -> dict[str, str]:
     """Return the columns of a relation with DuckDB's types."""
     described = ask(f"DESCRIBE SELECT * FROM {relation}")
-    return dict(zip(described["column_name"].to_pylist(), described["column_type"].to_pylist(), strict=True))
+    return dict(
+        zip(described["column_name"].to_pylist(), described["column_type"].to_pylist(), strict=True)
+    )
 
 
 def _typed(
@@ -296,38 +352,54 @@ def _typed(
     """Return a relation's rows with exactly the declared columns and types, checked and sorted."""
     where = f"{use_case.name}: view {view.name}"
     wanted = {view.key: view.key_type, **view.columns}
-    missing = [name for name in (*wanted, *(_TIMES if view.grain == "event" else ())) if name not in found]
+    missing = [
+        name for name in (*wanted, *(_TIMES if view.grain == "event" else ())) if name not in found
+    ]
     if missing:
-        raise ConfigError(f"{where}: no column {missing} among {list(found)}; add it to the SELECT, or correct the YAML")
-    chosen = [f"{cast(name, found[name], kind, where)} AS {quote(name)}" for name, kind in wanted.items()]
+        raise ConfigError(
+            f"{where}: no column {missing} among {list(found)}; add it to the SELECT, or correct "
+            "the YAML"
+        )
+    chosen = [
+        f"{cast(name, found[name], kind, where)} AS {quote(name)}" for name, kind in wanted.items()
+    ]
     if view.grain == "snapshot":
         times = [literal(work.as_of), literal(work.as_of + view.availability)]
     else:
         times = [f"CAST({name} AS TIMESTAMPTZ)" for name in _TIMES]
         relation = _arrived(relation, view, work)
-        if view.visible == "at_as_of":  # known from the as_of of the partition in which it arrived, as a snapshot is
+        # known from the as_of of the partition in which it arrived, as a snapshot is.
+        if view.visible == "at_as_of":
             times[1] = literal(work.as_of + view.availability)
     chosen[1:1] = [f"{time} AS {name}" for time, name in zip(times, _TIMES, strict=True)]
     order = ", ".join([quote(view.key), *_TIMES, *(quote(name) for name in view.columns)])
     try:
         rows = ask(f"SELECT {', '.join(chosen)} FROM {relation} ORDER BY {order}").cast(view.schema)
     except (duckdb.Error, pa.ArrowInvalid) as error:
-        raise ConfigError(f"{where}: a value does not fit its column ({str(error).splitlines()[0]}); widen the type") from None
+        raise ConfigError(
+            f"{where}: a value does not fit its column ({str(error).splitlines()[0]}); widen the "
+            "type"
+        ) from None
     _check(rows, where, view)
     return rows
 
 
 def _arrived(relation: str, view: FeatureView, work: Work) -> str:
-    """Return the rows that arrived in the partition; of an at_as_of view one of each entity and moment.
+    """Return the rows that arrived in the partition; of an at_as_of view one of each entity and
+    moment.
 
-    The rows of such a view share their created time, so the one that stands is chosen here: the newest, as the join would.
+    The rows of such a view share their created time, so the one that stands is chosen here: the
+    newest, as the join would.
     """
     event, created = _TIMES
     start, end = literal(work.period.arrival_start), literal(work.as_of)
     arrived = f"SELECT * FROM {relation} WHERE {created} >= {start} AND {created} < {end}"
     if view.visible == "at_as_of":
         order = "".join(f", {quote(name)} DESC NULLS LAST" for name in view.columns)
-        arrived += f" QUALIFY row_number() OVER (PARTITION BY {quote(view.key)}, {event} ORDER BY {created} DESC{order}) = 1"
+        arrived += (
+            f" QUALIFY row_number() OVER (PARTITION BY {quote(view.key)}, {event} ORDER BY "
+            f"{created} DESC{order}) = 1"
+        )
     return f"({arrived})"
 
 
@@ -335,11 +407,18 @@ def _check(rows: pa.Table, where: str, view: FeatureView) -> None:
     """Refuse rows without an entity, and two rows of one entity in a snapshot."""
     entities = rows.column(view.key)
     if entities.null_count:
-        raise ConfigError(f"{where}: {entities.null_count} rows have no {view.key}; leave them out in the SQL")
+        raise ConfigError(
+            f"{where}: {entities.null_count} rows have no {view.key}; leave them out in the SQL"
+        )
     if view.grain == "snapshot" and pc.count_distinct(entities).as_py() != len(rows):
-        counted = sorted((pair["counts"], pair["values"]) for pair in pc.value_counts(entities).to_pylist())[::-1]
+        counted = sorted(
+            (pair["counts"], pair["values"]) for pair in pc.value_counts(entities).to_pylist()
+        )[::-1]
         shown = ", ".join(f"{key} ({count} rows)" for count, key in counted[:3] if count > 1)
-        raise ConfigError(f"{where}: a snapshot has one row an entity, but {shown}; GROUP BY {view.key} in the SQL")
+        raise ConfigError(
+            f"{where}: a snapshot has one row an entity, but {shown}; GROUP BY {view.key} in the "
+            "SQL"
+        )
 
 
 STAGE = Stage(

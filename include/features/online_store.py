@@ -1,8 +1,9 @@
 """Packed online features: one SQLite row an entity, all features of a feature set in one blob.
 
-The serving node reads only this, so it imports the standard library and msgspec alone. A feature set's rows and its
-partition watermark are replaced in one transaction (WAL: readers never wait and see the old rows or the new ones, and
-a killed writer leaves the old). An older partition never replaces a newer one.
+The serving node reads only this, so it imports the standard library and msgspec alone. A feature
+set's rows and its partition watermark are replaced in one transaction (WAL: readers never wait and
+see the old rows or the new ones, and a killed writer leaves the old). An older partition never
+replaces a newer one.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from include.errors import Conflict, Unavailable
 Value = int | float | str | bool | None
 OnlineRow = tuple[str, int, bytes]
 _SCHEMA = (
-    "CREATE TABLE IF NOT EXISTS rows (feature_set TEXT NOT NULL, entity TEXT NOT NULL, event_ts INTEGER NOT NULL,"
+    "CREATE TABLE IF NOT EXISTS rows (feature_set TEXT NOT NULL, entity TEXT NOT NULL, event_ts "
+    "INTEGER NOT NULL,"
     ' "values" BLOB NOT NULL, PRIMARY KEY (feature_set, entity)) WITHOUT ROWID',
-    "CREATE TABLE IF NOT EXISTS sets (feature_set TEXT PRIMARY KEY, columns TEXT NOT NULL, partition TEXT NOT NULL,"
-    " ttl INTEGER NOT NULL, written TEXT NOT NULL, inputs TEXT NOT NULL, digest TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS sets (feature_set TEXT PRIMARY KEY, columns TEXT NOT NULL, "
+    "partition TEXT NOT NULL, ttl INTEGER NOT NULL, written TEXT NOT NULL, inputs TEXT NOT NULL, "
+    "digest TEXT NOT NULL) WITHOUT ROWID",
 )
 _WRITE_TIMEOUT, _READ_TIMEOUT = 30.0, 0.05
 _encode = msgspec.msgpack.Encoder().encode
@@ -46,8 +49,9 @@ class OnlineView(NamedTuple):
 class OnlineSet:
     """What is online of a feature set. A row is stale once its event time + `ttl` has passed.
 
-    `inputs` names what the rows were made of, `digest` is that of the rows. Behind its values a row has, for each of `views`,
-    the event time of that view's newest row (null: none), since each view expires by itself. Rows of before had no views.
+    `inputs` names what the rows were made of, `digest` is that of the rows. Behind its values a row
+    has, for each of `views`, the event time of that view's newest row (null: none), since each view
+    expires by itself. Rows of before had no views.
     """
 
     feature_set: str
@@ -60,20 +64,28 @@ class OnlineSet:
     views: tuple[OnlineView, ...] = ()
 
     def ages(self, event_ts: int, values: Sequence[Value], horizon: int) -> dict[str, int]:
-        """Return how far the newest row of each view lags behind the horizon, in microseconds; by view, where there is one."""
+        """Return how far the newest row of each view lags behind the horizon, in microseconds;
+        by view, where there is one.
+        """
         if not self.views:
             return {"": max(0, horizon - event_ts)}
         times = zip(self.views, values[len(self.columns) :], strict=True)
-        return {view.name: max(0, horizon - int(newest)) for view, newest in times if newest is not None}
+        return {
+            view.name: max(0, horizon - int(newest)) for view, newest in times if newest is not None
+        }
 
     @property
     def ttls(self) -> dict[str, int]:
         """The ttl of each view in microseconds."""
-        return {view.name: view.ttl for view in self.views} or {"": self.ttl // timedelta(microseconds=1)}
+        return {view.name: view.ttl for view in self.views} or {
+            "": self.ttl // timedelta(microseconds=1)
+        }
 
 
 def pack(entity: object, event_ts: int, values: Sequence[Value]) -> OnlineRow:
-    """Return the stored form of one row; `event_ts` is in microseconds since 1970 UTC, values stand in feature order."""
+    """Return the stored form of one row; `event_ts` is in microseconds since 1970 UTC, values
+    stand in feature order.
+    """
     return str(entity), event_ts, _encode(values)
 
 
@@ -86,33 +98,51 @@ def rows_digest(rows: Iterable[OnlineRow]) -> str:
     return f"sha256:{state.hexdigest()}"
 
 
-def publish(path: Path, what: OnlineSet, rows: Iterable[OnlineRow], *, check: Callable[[], None] | None = None) -> None:
-    """Replace a feature set's rows and its watermark in one transaction; `check` may still refuse right before the commit.
+def publish(
+    path: Path,
+    what: OnlineSet,
+    rows: Iterable[OnlineRow],
+    *,
+    check: Callable[[], None] | None = None,
+) -> None:
+    """Replace a feature set's rows and its watermark in one transaction; `check` may still refuse
+    right before the commit.
 
     Raises:
         Conflict: a newer partition is online.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(path, timeout=_WRITE_TIMEOUT, isolation_level=None)) as con, _errors(path):
+    with (
+        closing(sqlite3.connect(path, timeout=_WRITE_TIMEOUT, isolation_level=None)) as con,
+        _errors(path),
+    ):
         con.execute("PRAGMA journal_mode = WAL")
         con.execute("PRAGMA synchronous = NORMAL")
         con.execute("BEGIN IMMEDIATE")
         try:
             for statement in _SCHEMA:
                 con.execute(statement)
-            there = con.execute("SELECT partition FROM sets WHERE feature_set = ?", (what.feature_set,)).fetchone()
+            there = con.execute(
+                "SELECT partition FROM sets WHERE feature_set = ?", (what.feature_set,)
+            ).fetchone()
             if there is not None and there[0] > what.partition:
                 raise Conflict(
                     f"features {what.feature_set} are online from partition {there[0]}; "
                     f"the older {what.partition} does not replace it"
                 )
             con.execute("DELETE FROM rows WHERE feature_set = ?", (what.feature_set,))
-            con.executemany("INSERT INTO rows VALUES (?, ?, ?, ?)", ((what.feature_set, *row) for row in rows))
+            con.executemany(
+                "INSERT INTO rows VALUES (?, ?, ?, ?)", ((what.feature_set, *row) for row in rows)
+            )
             con.execute(
                 "INSERT OR REPLACE INTO sets VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
                     what.feature_set,
-                    json.dumps({"columns": what.columns, "views": what.views} if what.views else what.columns),
+                    json.dumps(
+                        {"columns": what.columns, "views": what.views}
+                        if what.views
+                        else what.columns
+                    ),
                     what.partition,
                     what.ttl // timedelta(microseconds=1),
                     what.written.isoformat(),
@@ -136,18 +166,24 @@ class OnlineReader:
         self._con: sqlite3.Connection | None = None
 
     def get(self, feature_set: str, entity: object) -> tuple[int, list[Value]] | None:
-        """Return the event time (microseconds since 1970 UTC) and the stored values of an entity, or None where it is unknown.
+        """Return the event time (microseconds since 1970 UTC) and the stored values of an entity,
+        or None where it is unknown.
 
         Raises:
             Unavailable: the database does not answer within the short time-out.
         """
-        found = self._one('SELECT event_ts, "values" FROM rows WHERE feature_set = ? AND entity = ?', (feature_set, str(entity)))
+        found = self._one(
+            'SELECT event_ts, "values" FROM rows WHERE feature_set = ? AND entity = ?',
+            (feature_set, str(entity)),
+        )
         return None if found is None else (found[0], _decode(found[1]))
 
     def describe(self, feature_set: str) -> OnlineSet | None:
         """Return what is online of a feature set, or None."""
         found = self._one(
-            "SELECT columns, partition, ttl, written, inputs, digest FROM sets WHERE feature_set = ?", (feature_set,)
+            "SELECT columns, partition, ttl, written, inputs, digest FROM sets "
+            "WHERE feature_set = ?",
+            (feature_set,),
         )
         if found is None:
             return None
@@ -171,7 +207,9 @@ class OnlineReader:
         if con is not None:
             with _errors(self.path):
                 yield from con.execute(
-                    'SELECT entity, event_ts, "values" FROM rows WHERE feature_set = ? ORDER BY entity', (feature_set,)
+                    'SELECT entity, event_ts, "values" FROM rows WHERE feature_set = ? '
+                    "ORDER BY entity",
+                    (feature_set,),
                 )
 
     def count(self, feature_set: str) -> int:
@@ -201,8 +239,19 @@ class OnlineReader:
                 return None
             with _errors(self.path):
                 address = f"{self.path.resolve().as_uri()}?mode=ro"
-                con = sqlite3.connect(address, uri=True, timeout=_READ_TIMEOUT, isolation_level=None, check_same_thread=False)
-                if con.execute("SELECT count(*) FROM sqlite_master WHERE name IN ('rows', 'sets')").fetchone()[0] < 2:
+                con = sqlite3.connect(
+                    address,
+                    uri=True,
+                    timeout=_READ_TIMEOUT,
+                    isolation_level=None,
+                    check_same_thread=False,
+                )
+                if (
+                    con.execute(
+                        "SELECT count(*) FROM sqlite_master WHERE name IN ('rows', 'sets')"
+                    ).fetchone()[0]
+                    < 2
+                ):
                     con.close()  # the first writer has not committed yet
                     return None
                 self._con = con
@@ -218,4 +267,6 @@ def _errors(path: Path) -> Iterator[None]:
 
 
 def _unavailable(path: Path, error: sqlite3.Error) -> Unavailable:
-    return Unavailable(f"online features {path}: {error}; check the disk and who holds the file, then run it again")
+    return Unavailable(
+        f"online features {path}: {error}; check the disk and who holds the file, then run it again"
+    )

@@ -1,8 +1,10 @@
-"""Online rows: the join's answer at `as_of` over all partitions, for every feature set that a model may be asked with.
+"""Online rows: the join's answer at `as_of` over all partitions, for every feature set that a model
+may be asked with.
 
-Written to the packed table that the serving node reads, and (current set) to Feast's own table. Each is one transaction
-with its own partition watermark, so a killed writer leaves the old rows, and an older partition never replaces a newer one.
-What is online is compared with what should be, every time; only differences are written.
+Written to the packed table that the serving node reads, and (current set) to Feast's own table.
+Each is one transaction with its own partition watermark, so a killed writer leaves the old rows,
+and an older partition never replaces a newer one. What is online is compared with what should be,
+every time; only differences are written.
 """
 
 from __future__ import annotations
@@ -41,16 +43,20 @@ def online_path(settings: Settings, use_case: str) -> Path:
 def materialize(work: Work, versions: Sequence[str], *, current: str) -> dict[str, Any]:
     """Bring each feature set's online rows to this partition and return what was done, by version.
 
-    Raises:
-        ConfigError: the partition's `as_of` is still to come; rows would hide what arrives until then.
-        EvergreenError: what is online after the write is not what was written.
+    Raises: ConfigError: the partition's `as_of` is still to come; rows would hide what arrives
+        until then. EvergreenError: what is online after the write is not what was written.
     """
     if work.as_of > work.started:
         raise ConfigError(
-            f"{work.use_case.name} {work.key}: as_of {work.as_of} lies in the future; materialize when it has passed"
+            f"{work.use_case.name} {work.key}: as_of {work.as_of} lies in the future; materialize "
+            "when it has passed"
         )
     return {
-        version: _bring(work, feature_sets.recorded(work.records, work.use_case.name, version), mirrored=version == current)
+        version: _bring(
+            work,
+            feature_sets.recorded(work.records, work.use_case.name, version),
+            mirrored=version == current,
+        )
         for version in versions
     }
 
@@ -59,24 +65,48 @@ def _bring(work: Work, feature_set: FeatureSet, *, mirrored: bool) -> dict[str, 
     name, version, records = work.use_case.name, feature_set.version, work.records
     owner = f"{work.held.app}#{work.held.token}"
     reader = OnlineReader(online_path(work.settings, name))
-    with records.leases.claim(name, "online", version, owner=owner, attempt=1, ttl=LEASE_SECONDS, wait=LEASE_SECONDS):
+    with records.leases.claim(
+        name, "online", version, owner=owner, attempt=1, ttl=LEASE_SECONDS, wait=LEASE_SECONDS
+    ):
         there = reader.describe(version)
         if there is not None and there.partition > work.key:
-            return {"partition": there.partition, "written": False, "reason": f"{there.partition} is online and newer"}
+            return {
+                "partition": there.partition,
+                "written": False,
+                "reason": f"{there.partition} is online and newer",
+            }
         held, missing = _recorded(work, feature_set)
         inputs = _inputs(work, feature_set, held)
         frame: pa.Table | None = None
         written = False
-        if there is None or (there.partition, there.inputs) != (work.key, inputs) or not _intact(reader, there):
+        if (
+            there is None
+            or (there.partition, there.inputs) != (work.key, inputs)
+            or not _intact(reader, there)
+        ):
             frame = answers_at(work.lake, work.use_case, feature_set, work.as_of, keys=list(held))
             there, written = _publish(work, feature_set, reader, frame, inputs), True
-        done: dict[str, Any] = {"partition": work.key, "written": written, "rows": reader.count(version)}
+        done: dict[str, Any] = {
+            "partition": work.key,
+            "written": written,
+            "rows": reader.count(version),
+        }
         if missing:
             done["missing"] = missing
-            log.warning("%s %s: online rows lack %d partitions, %s first", name, work.key, len(missing), missing[0])
-        if mirrored and not feast_mirror.is_mirrored(work.settings, work.use_case, feature_set, there):
+            log.warning(
+                "%s %s: online rows lack %d partitions, %s first",
+                name,
+                work.key,
+                len(missing),
+                missing[0],
+            )
+        if mirrored and not feast_mirror.is_mirrored(
+            work.settings, work.use_case, feature_set, there
+        ):
             if frame is None:
-                frame = answers_at(work.lake, work.use_case, feature_set, work.as_of, keys=list(held))
+                frame = answers_at(
+                    work.lake, work.use_case, feature_set, work.as_of, keys=list(held)
+                )
             feast_mirror.mirror(work, feature_set, there, frame)
             done["feast"] = "written"
         reader.close()
@@ -86,7 +116,9 @@ def _bring(work: Work, feature_set: FeatureSet, *, mirrored: bool) -> dict[str, 
     return done
 
 
-def _publish(work: Work, feature_set: FeatureSet, reader: OnlineReader, frame: pa.Table, inputs: str) -> OnlineSet:
+def _publish(
+    work: Work, feature_set: FeatureSet, reader: OnlineReader, frame: pa.Table, inputs: str
+) -> OnlineSet:
     """Replace the packed rows by those of the frame, and read them back."""
     wanted = OnlineSet(
         feature_set.version,
@@ -96,14 +128,24 @@ def _publish(work: Work, feature_set: FeatureSet, reader: OnlineReader, frame: p
         work.started,
         inputs,
         online_store.rows_digest(_packed(frame, feature_set)),
-        tuple(OnlineView(view.name, view.ttl // timedelta(microseconds=1), tuple(view.columns)) for view in feature_set.views),
+        tuple(
+            OnlineView(view.name, view.ttl // timedelta(microseconds=1), tuple(view.columns))
+            for view in feature_set.views
+        ),
     )
     online_store.publish(reader.path, wanted, _packed(frame, feature_set), check=work.held.check)
     if reader.describe(feature_set.version) != wanted or not _intact(reader, wanted):
         raise EvergreenError(
-            f"{work.use_case.name} {work.key}: {reader.path} does not hold what was just written; check the disk, then rerun"
+            f"{work.use_case.name} {work.key}: {reader.path} does not hold what was just written; "
+            "check the disk, then rerun"
         )
-    log.info("%s: %d online rows of feature set %s from %s", work.use_case.name, len(frame), feature_set.version, work.key)
+    log.info(
+        "%s: %d online rows of feature set %s from %s",
+        work.use_case.name,
+        len(frame),
+        feature_set.version,
+        work.key,
+    )
     return wanted
 
 
@@ -112,26 +154,39 @@ def _intact(reader: OnlineReader, there: OnlineSet) -> bool:
 
 
 def _recorded(work: Work, feature_set: FeatureSet) -> tuple[dict[str, str], list[str]]:
-    """Return the partitions whose record says that they hold the set, with the digest of its rows, and those it misses.
+    """Return the partitions whose record says that they hold the set, with the digest of its rows,
+    and those it misses.
 
-    The rows of others may stand in the tables, of a run that was killed before its record: they are not read.
+    The rows of others may stand in the tables, of a run that was killed before its record: they are
+    not read.
     """
     use_case = work.use_case
     longest = REMEMBERED * min(max(view.ttl for view in feature_set.views), timedelta(days=100_000))
-    keys = sorted({*partitions.lookback(use_case, work.key, longest), *required_at(use_case, feature_set, work.key)})
+    keys = sorted(
+        {
+            *partitions.lookback(use_case, work.key, longest),
+            *required_at(use_case, feature_set, work.key),
+        }
+    )
     held: dict[str, str] = {}
     for result in work.records.results.of(use_case.name, stage="materialize_features", keys=keys):
         made = feature_sets.made(result)
         if result.state == "done" and all(view.version in made for view in feature_set.views):
             held[result.key] = combine([made[view.version]["digest"] for view in feature_set.views])
     gaps = all(source.gaps == "allow" for source in use_case.sources.values())
-    return held, [] if gaps else [key for key in required_at(use_case, feature_set, work.key) if key not in held]
+    return held, [] if gaps else [
+        key for key in required_at(use_case, feature_set, work.key) if key not in held
+    ]
 
 
 def _inputs(work: Work, feature_set: FeatureSet, held: Mapping[str, str]) -> str:
-    """Return what the online rows depend on: the moment, the feature tables and their records, the code that joins them."""
+    """Return what the online rows depend on: the moment, the feature tables and their records,
+    the code that joins them.
+    """
     tables = [view.table(work.use_case.name) for view in feature_set.views]
-    parts = [f"{table}@{work.lake.version(table)}" for table in tables] + [f"{key}:{digest}" for key, digest in held.items()]
+    parts = [f"{table}@{work.lake.version(table)}" for table in tables] + [
+        f"{key}:{digest}" for key, digest in held.items()
+    ]
     return combine([work.as_of.isoformat(), memo.code_digest("include.features.frames"), *parts])
 
 
@@ -142,9 +197,13 @@ def _packed(frame: pa.Table, feature_set: FeatureSet) -> Iterator[OnlineRow]:
     micros = frame.column("event_timestamp").cast(pa.int64())
     newest = [newest_column(view) for view in feature_set.views]
     for name in newest:
-        frame = frame.set_column(frame.column_names.index(name), name, frame.column(name).cast(pa.int64()))
+        frame = frame.set_column(
+            frame.column_names.index(name), name, frame.column(name).cast(pa.int64())
+        )
     body = (
-        frame.select([*feature_set.feature_types, *newest]).add_column(0, "__entity", entities).add_column(1, "__micros", micros)
+        frame.select([*feature_set.feature_types, *newest])
+        .add_column(0, "__entity", entities)
+        .add_column(1, "__micros", micros)
     )
     for batch in body.take(order).to_batches(max_chunksize=ROWS_AT_ONCE):
         columns = [column.to_pylist() for column in batch.columns]

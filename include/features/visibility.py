@@ -1,4 +1,6 @@
-"""When an event view's row is known to a decision: it comes with the request, or from an `as_of` on."""
+"""When an event view's row is known to a decision: it comes with the request, or from an `as_of`
+on.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,11 @@ MOST = 0.5
 
 
 def of(use_case: UseCase, name: str) -> Visible | None:
-    """Return when the rows of a view are known; None for a snapshot, which is known from its own `as_of` on.
+    """Return when the rows of a view are known; None for a snapshot, which is known from its own
+    `as_of` on.
 
-    Not stated, a view of what the label is made of comes with the request: its row is the decision's own.
+    Not stated, a view of what the label is made of comes with the request: its row is the
+    decision's own.
     """
     view = use_case.features[name]
     if view.grain == "snapshot":
@@ -38,12 +42,19 @@ def told(use_case: UseCase) -> Iterator[tuple[str, str]]:
     """Yield for each event view from when on its rows are known, for people."""
     for name in use_case.features:
         if (visible := of(use_case, name)) is not None:
-            known = "the request brings the row" if visible == "with_request" else "known from the as_of after it arrived"
+            known = (
+                "the request brings the row"
+                if visible == "with_request"
+                else "known from the as_of after it arrived"
+            )
             yield f"view {name}", f"visible: {visible}, {known}"
 
 
-def unseen(lake: Lake, use_case: UseCase, feature_set: FeatureSet, frame: pa.Table) -> Iterator[str]:
-    """Yield a problem for each at_as_of view that most decisions do not see although it holds a row of their own.
+def unseen(
+    lake: Lake, use_case: UseCase, feature_set: FeatureSet, frame: pa.Table
+) -> Iterator[str]:
+    """Yield a problem for each at_as_of view that most decisions do not see although it holds a row
+    of their own.
 
     `frame` is a training frame. Such a row is the decision's own, and the request could bring it.
     """
@@ -59,13 +70,17 @@ def unseen(lake: Lake, use_case: UseCase, feature_set: FeatureSet, frame: pa.Tab
         with connect() as con:
             lake.scan(con, "rows", view.table(use_case.name), schema=view.schema)
             con.register("asked", asked)
-            query = f"SELECT count(*) FROM asked SEMI JOIN rows USING ({quote(view.key)}, event_timestamp)"
+            query = (
+                f"SELECT count(*) FROM asked SEMI JOIN rows USING ({quote(view.key)}, "
+                "event_timestamp)"
+            )
             own = con.execute(query).fetchone()
         if own is not None and own[0]:
             yield (
-                f"{use_case.name}: view {view.name} is empty for {len(asked)} of {len(frame)} decisions although it holds a row"
-                f" of the same {view.key} and moment for {own[0]} of them; if the request brings that row, write"
-                f" visible: with_request in features.{view.name}"
+                f"{use_case.name}: view {view.name} is empty for {len(asked)} of {len(frame)} "
+                f"decisions although it holds a row of the same {view.key} and moment for "
+                f"{own[0]} of them; if the request brings that row, write visible: with_request "
+                f"in features.{view.name}"
             )
 
 

@@ -14,12 +14,17 @@ from include.errors import ConfigError
 FILE, ROW, ARRIVED, MALFORMED = "source_file", "source_row", "arrived_at", "malformed"
 
 
-REDRIVEN = "redriven://"  # begins the `source_file` of a row that comes out of quarantine; no file's name can begin so
-LATE = "late://"  # begins the `source_file` of a late row: `late://PARTITION/FILE`, the closed partition that it belongs to
+# Begins the `source_file` of a row that comes out of quarantine; no file's name can begin so.
+REDRIVEN = "redriven://"
+# Begins the `source_file` of a late row: `late://PARTITION/FILE`, the closed partition that it
+# belongs to.
+LATE = "late://"
 
 
 def headers(source: Source) -> dict[str, str]:
-    """Return the header in the source of every column that is needed, with the name that it gets."""
+    """Return the header in the source of every column that is needed, with the name that it
+    gets.
+    """
     named = {column.header or name: name for name, column in source.columns.items()}
     for name in [*source.time_columns, *source.key]:
         if name not in named.values():
@@ -27,14 +32,17 @@ def headers(source: Source) -> dict[str, str]:
     taken = [name for name in named.values() if is_ours(name, ROWS)]
     if taken:
         raise ConfigError(
-            f"column names {taken} are taken by Evergreen; give the columns another name and say header: {taken[0]}"
+            f"column names {taken} are taken by Evergreen; give the columns another name and say "
+            f"header: {taken[0]}"
         )
     return named
 
 
 @dataclass(frozen=True)
 class ColumnDiff:
-    """How the columns that came differ from those declared, by header; `where` names a file for each."""
+    """How the columns that came differ from those declared, by header; `where` names a file for
+    each.
+    """
 
     missing: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
@@ -46,12 +54,19 @@ class ColumnDiff:
         parts = [f"missing {name!r} (in {self.where[name]})" for name in self.missing]
         if source.extra == "refuse":
             parts += [f"extra {name!r} (in {self.where[name]})" for name in self.extra]
-        parts += [f"is {new!r} the renamed {old!r}? then write header: {new} under {old}" for old, new in self.renamed]
+        parts += [
+            f"is {new!r} the renamed {old!r}? then write header: {new} under {old}"
+            for old, new in self.renamed
+        ]
         return "; ".join(parts)
 
 
-def column_diff(source: Source, seen: Sequence[Mapping[str, Any]], stored: Collection[str] | None = None) -> ColumnDiff:
-    """Compare the headers that ingestion saw (`columns`, `files` each) and the stored columns with the declared ones."""
+def column_diff(
+    source: Source, seen: Sequence[Mapping[str, Any]], stored: Collection[str] | None = None
+) -> ColumnDiff:
+    """Compare the headers that ingestion saw (`columns`, `files` each) and the stored columns
+    with the declared ones.
+    """
     wanted = headers(source)
     where: dict[str, str] = {}
     for header in seen:
@@ -61,11 +76,16 @@ def column_diff(source: Source, seen: Sequence[Mapping[str, Any]], stored: Colle
             where.setdefault(name, header["files"][0])
     for header_name, name in wanted.items():
         if seen and stored is not None and name not in stored:
-            where.setdefault(header_name, "the stored rows: they were ingested before it was declared; ingest them again")
+            where.setdefault(
+                header_name,
+                "the stored rows: they were ingested before it was declared; ingest them again",
+            )
     missing = tuple(name for name in wanted if name in where)
     extra = tuple(name for name in where if name not in wanted)
     renamed = []
     for name in missing:
-        alike = difflib.get_close_matches(name.lower(), [other.lower() for other in extra], n=1, cutoff=0.6)
+        alike = difflib.get_close_matches(
+            name.lower(), [other.lower() for other in extra], n=1, cutoff=0.6
+        )
         renamed += [(name, other) for other in extra if alike and other.lower() == alike[0]]
     return ColumnDiff(missing, extra, tuple(renamed), where)

@@ -1,4 +1,6 @@
-"""Text files from outside, as plain UTF-8: unpacked and checked byte by byte, with caps on size and on compression."""
+"""Text files from outside, as plain UTF-8: unpacked and checked byte by byte, with caps on size
+and on compression.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ class Refused(Exception):
 
 
 class NotUtf8(Refused):
-    """The text is in another encoding than UTF-8; `encodings` are those that it may be in, the likelier first."""
+    """The text is in another encoding than UTF-8; `encodings` are those that it may be in, the
+    likelier first.
+    """
 
     def __init__(self, message: str, *encodings: str) -> None:
         super().__init__(message)
@@ -37,7 +41,9 @@ class NotUtf8(Refused):
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A checked text: the file that holds it in UTF-8, the digest of the original, whether its lines end in several ways."""
+    """A checked text: the file that holds it in UTF-8, the digest of the original, whether its
+    lines end in several ways.
+    """
 
     path: Path
     sha256: str
@@ -62,7 +68,9 @@ def plain(source: Path, head: bytes, unpacked: Path, *, encoding: str = "utf-8")
             try:
                 text = decoder.decode(given)
             except UnicodeDecodeError as error:
-                raise _other_encoding(given, position + error.start, error.reason, encoding) from None
+                raise _other_encoding(
+                    given, position + error.start, error.reason, encoding
+                ) from None
             piece = given if utf8 else text.encode("utf-8")
             _check_nul(piece, size)
             if rewrite:
@@ -73,7 +81,9 @@ def plain(source: Path, head: bytes, unpacked: Path, *, encoding: str = "utf-8")
                 raise Refused(f"is larger than {MAX_BYTES >> 30} GB; split it")
     if decoder.getstate()[0]:
         raise Refused(f"ends in the middle of a character at offset {position}; it was cut off")
-    return Text(unpacked if rewrite else source, state.hexdigest(), mixed_ends(ends.crlf, ends.lf, ends.cr))
+    return Text(
+        unpacked if rewrite else source, state.hexdigest(), mixed_ends(ends.crlf, ends.lf, ends.cr)
+    )
 
 
 class _Ends:
@@ -92,36 +102,49 @@ class _Ends:
 
 
 def _check_kind(head: bytes, *, utf8: bool) -> None:
-    for magic, name in ((b"PK\x03\x04", "zip"), (b"\xfd7zXZ", "xz"), (b"BZh", "bzip2"), (b"PAR1", "Parquet")):
+    for magic, name in (
+        (b"PK\x03\x04", "zip"),
+        (b"\xfd7zXZ", "xz"),
+        (b"BZh", "bzip2"),
+        (b"PAR1", "Parquet"),
+    ):
         if head.startswith(magic):
             sheet = " (or an Excel sheet)" if name == "zip" else ""
-            raise Refused(f"is a {name} file{sheet}; set format, or store it as plain text, .gz or .zst")
+            raise Refused(
+                f"is a {name} file{sheet}; set format, or store it as plain text, .gz or .zst"
+            )
     if utf8 and head.startswith(_UTF16):
         raise _utf16()
 
 
 def _utf16() -> NotUtf8:
-    return NotUtf8("is UTF-16 (byte 0); write encoding: utf-16 under the source, or save it as UTF-8", "utf-16")
+    return NotUtf8(
+        "is UTF-16 (byte 0); write encoding: utf-16 under the source, or save it as UTF-8", "utf-16"
+    )
 
 
 def _check_nul(piece: bytes, offset: int) -> None:
     at = piece.find(b"\0")
     if at >= 0:
         raise Refused(
-            f"holds a NUL byte at offset {offset + at} of its text; text files have none: export it again, or write "
-            "encoding: utf-16-le (or utf-16-be) where it is UTF-16 without its mark"
+            f"holds a NUL byte at offset {offset + at} of its text; text files have none: export "
+            "it again, or write encoding: utf-16-le (or utf-16-be) where it is "
+            "UTF-16 without its mark"
         )
 
 
 def _other_encoding(piece: bytes, offset: int, reason: str, encoding: str) -> Refused:
     """Return the refusal of bytes that are no text of an encoding, with one that they may be of."""
     if codecs.lookup(encoding).name != "utf-8":
-        return Refused(f"is not {encoding} at offset {offset} of its text ({reason}); mend encoding, or save it as UTF-8")
+        return Refused(
+            f"is not {encoding} at offset {offset} of its text ({reason}); mend encoding, or save "
+            "it as UTF-8"
+        )
     if offset == 0 and piece.startswith(_UTF16):  # in a compressed file
         return _utf16()
     return NotUtf8(
-        f"is not UTF-8 at offset {offset} of its text ({reason}); save it as UTF-8, or write encoding: {western(piece)} under "
-        "the source if its letters read right so",
+        f"is not UTF-8 at offset {offset} of its text ({reason}); save it as UTF-8, or write "
+        f"encoding: {western(piece)} under the source if its letters read right so",
         "cp1252",
         "latin-1",
     )
@@ -154,7 +177,9 @@ def _gunzip(file: BinaryIO, state: Any) -> Iterator[bytes]:
                 text = unpacker.decompress(piece, CHUNK)
             except zlib.error as error:
                 at = packed - len(piece)
-                raise Refused(f"is a damaged gzip file, at byte {at} or soon after ({error}); fetch it again") from None
+                raise Refused(
+                    f"is a damaged gzip file, at byte {at} or soon after ({error}); fetch it again"
+                ) from None
             made += len(text)
             _check_ratio(made, packed)
             if text:
@@ -176,7 +201,8 @@ def _unzstd(file: BinaryIO, state: Any) -> Iterator[bytes]:
                 text = stream.read(CHUNK)
             except OSError as error:
                 raise Refused(
-                    f"is a damaged zstd file near byte {counted.position} ({first_line(error)}); fetch it again"
+                    f"is a damaged zstd file near byte {counted.position} ({first_line(error)}); "
+                    "fetch it again"
                 ) from None
             if not text:
                 return
@@ -206,9 +232,16 @@ class _Counted(io.RawIOBase):
 
 def _check_ratio(made: int, packed: int) -> None:
     if made > RATIO_FROM and made > packed * MAX_RATIO:
-        raise Refused(f"unpacks to more than {MAX_RATIO} times its size (byte {packed}); it looks like a bomb: store it unpacked")
+        raise Refused(
+            f"unpacks to more than {MAX_RATIO} times its size (byte {packed}); it looks like a "
+            "bomb: store it unpacked"
+        )
 
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error, shortened."""
-    return re.sub(r"\s+", " ", str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)[:400]
+    return re.sub(
+        r"\s+",
+        " ",
+        str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
+    )[:400]

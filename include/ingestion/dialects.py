@@ -1,4 +1,5 @@
-"""Dialects of CSV: what a source declares, what is found out for a draft, and the rewriting of lines that no parser takes.
+"""Dialects of CSV: what a source declares, what is found out for a draft, and the rewriting of
+lines that no parser takes.
 
 Runs in the child process that opens foreign files (include/ingestion/file_worker.py).
 """
@@ -18,9 +19,14 @@ ROWS = 500
 MAX_TITLE = 20  # lines before the header that are looked through
 _UNIT = "\x1f"  # stands for a separator of several characters, which Python's csv does not take
 BACKSLASHED = re.compile(r'\\"(?=[^",;\t|\r\n])')
-"""A quote after a backslash that does not end its cell: where quotes are doubled, a backslash may only stand before the end."""
+"""A quote after a backslash that does not end its cell: where quotes are doubled, a backslash
+may only stand before the end.
+"""
 _NUMBER = re.compile(r"[+-]?[$€£]?[0-9][0-9.,' ]*%?|[+-]?[.,][0-9]+|[0-9:./TZ +-]{8,}")
-_MISSING = re.compile(r"[^a-z]*|n/?a|n\.a\.|nan|none|null|nil|missing|unknown|\\n|.*#n/a.*|.*\bnull\b.*", re.IGNORECASE)
+_MISSING = re.compile(
+    r"[^a-z]*|n/?a|n\.a\.|nan|none|null|nil|missing|unknown|\\n|.*#n/a.*|.*\bnull\b.*",
+    re.IGNORECASE,
+)
 _SEVERAL = re.compile("[,;\t|]")
 
 
@@ -40,7 +46,12 @@ def cells(text: str, separator: str, *, escape: str = "double", limit: int = 1) 
     if len(separator) > 1:
         text, separator = text.replace(separator, _UNIT), _UNIT
     escaped = "\\" if escape == "backslash" else None
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, escapechar=escaped, doublequote=escaped is None)
+    reader = csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=separator,
+        escapechar=escaped,
+        doublequote=escaped is None,
+    )
     rows: list[list[str]] = []
     try:
         for row in reader:
@@ -59,19 +70,26 @@ def names_of(row: Sequence[str]) -> list[str]:
 
 
 def guessed(path: Path, encoding: str) -> Dialect:
-    """Return the dialect of a text file in UTF-8, by its first lines; `encoding` is what it was read from."""
+    """Return the dialect of a text file in UTF-8, by its first lines; `encoding` is what it was
+    read from.
+    """
     with path.open("rb") as file:
         start = file.read(SAMPLE)
     text = start.decode("utf-8", "ignore").replace("\r\n", "\n").replace("\r", "\n")
     if len(start) == SAMPLE:
         text = text[: text.rfind("\n") + 1] or text
     escape = "backslash" if BACKSLASHED.search(text) else "double"
-    best: tuple[tuple[bool, int, int], Dialect] = ((False, -1, 0), Dialect(",", escape=escape, encoding=encoding))
+    best: tuple[tuple[bool, int, int], Dialect] = (
+        (False, -1, 0),
+        Dialect(",", escape=escape, encoding=encoding),
+    )
     for separator in (*SEPARATORS, ", ", " "):
         sample = _without_runs(text) if separator == " " else text
         rows = cells(sample, separator, escape=escape, limit=ROWS)
         widths = [len(row) for row in rows]
-        usual = max(sorted(set(widths[MAX_TITLE:] or widths[1:] or widths)), key=widths.count, default=0)
+        usual = max(
+            sorted(set(widths[MAX_TITLE:] or widths[1:] or widths)), key=widths.count, default=0
+        )
         first = next((index for index, width in enumerate(widths) if width == usual), 0)
         if usual < 2 or first > MAX_TITLE or any(width >= usual for width in widths[:first]):
             continue
@@ -92,7 +110,9 @@ def guessed(path: Path, encoding: str) -> Dialect:
 
 
 def _atomic(cell: str) -> bool:
-    """Tell whether a cell looks like one value: a number, also with a decimal comma, or a text without separators."""
+    """Tell whether a cell looks like one value: a number, also with a decimal comma, or a text
+    without separators.
+    """
     return not _SEVERAL.search(cell) or bool(_NUMBER.fullmatch(cell.strip()))
 
 
@@ -108,8 +128,8 @@ def _lines_before(text: str, row: Sequence[str], separator: str, escape: str) ->
 def _is_header(rows: Sequence[Sequence[str]]) -> bool:
     """Tell whether the first row names the columns.
 
-    It does where it is a word over a column of numbers or dates. Where it fits into such columns, or repeats a name, or most
-    of its words come again below, it is a row.
+    It does where it is a word over a column of numbers or dates. Where it fits into such columns,
+    or repeats a name, or most of its words come again below, it is a row.
     """
     if len(rows) < 2:
         return True
@@ -120,7 +140,12 @@ def _is_header(rows: Sequence[Sequence[str]]) -> bool:
         filled = [value for value in values if value]
         numbers = sum(bool(_NUMBER.fullmatch(value)) for value in filled)
         if filled and numbers >= 0.8 * len(filled):
-            if cell and not _NUMBER.fullmatch(cell) and not _MISSING.fullmatch(cell) and cell not in filled:
+            if (
+                cell
+                and not _NUMBER.fullmatch(cell)
+                and not _MISSING.fullmatch(cell)
+                and cell not in filled
+            ):
                 return True
             as_value += bool(cell)
         again += bool(cell) and cell in filled
@@ -132,7 +157,9 @@ def _is_header(rows: Sequence[Sequence[str]]) -> bool:
 
 
 def _counts_up(numbers: Sequence[str]) -> bool:
-    """Tell whether numbers are names of columns that count on: years, or three and more of any kind."""
+    """Tell whether numbers are names of columns that count on: years, or three and more of any
+    kind.
+    """
     if len(numbers) < 2 or not all(number.isdecimal() for number in numbers):
         return False
     values = [int(number) for number in numbers]
@@ -145,19 +172,26 @@ def _without_runs(text: str) -> str:
 
 
 def mixed_ends(crlf: int, lf: int, cr: int) -> bool:
-    """Tell whether lines end in more than one way, by the counts of each mark (a CRLF counts in all three)."""
+    """Tell whether lines end in more than one way, by the counts of each mark (a CRLF counts in
+    all three).
+    """
     return lf > 0 and (0 < crlf < lf or cr > crlf)
 
 
 def tidied(path: Path, out: Path, dialect: Dialect, *, mixed: bool) -> Path:
-    """Write a text file without the lines to skip, with one kind of line end, and with one blank where several separate.
+    """Write a text file without the lines to skip, with one kind of line end, and with one blank
+    where several separate.
 
     What stands in quotes is left as it is.
     """
     blanks, inside = dialect.separator == " ", False
     escaped = re.compile(rb'\\.|"') if dialect.escape == "backslash" else re.compile(rb'"')
     with path.open("rb") as file, out.open("wb") as to:
-        lines = iter(file) if not _only_cr(path) else iter(io.BytesIO(path.read_bytes().replace(b"\r", b"\n")))
+        lines = (
+            iter(file)
+            if not _only_cr(path)
+            else iter(io.BytesIO(path.read_bytes().replace(b"\r", b"\n")))
+        )
         for number, line in enumerate(lines):
             if number < dialect.skip:
                 continue
@@ -168,7 +202,9 @@ def tidied(path: Path, out: Path, dialect: Dialect, *, mixed: bool) -> Path:
                     parts.append((line[at : mark.start()], not inside))
                     inside, at = not inside, mark.end()
             parts.append((line[at:], not inside))
-            shown = [_bare(text, mixed=mixed, blanks=blanks) if bare else text for text, bare in parts]
+            shown = [
+                _bare(text, mixed=mixed, blanks=blanks) if bare else text for text, bare in parts
+            ]
             whole = b'"'.join(shown)
             if blanks and outside:
                 whole = whole.lstrip(b" ")

@@ -23,7 +23,9 @@ FILE_SECONDS = 900.0
 
 
 class FileReader:
-    """The child process that opens foreign files: started with the first file, used for all, ended with the block."""
+    """The child process that opens foreign files: started with the first file, used for all,
+    ended with the block.
+    """
 
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
@@ -33,7 +35,12 @@ class FileReader:
     def __enter__(self) -> FileReader:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._stop()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -46,7 +53,12 @@ class FileReader:
         return self._folder
 
     def read(
-        self, path: Path, shown: str, kind: str, declared: list[str], dialect: dict[str, Any] | None = None
+        self,
+        path: Path,
+        shown: str,
+        kind: str,
+        declared: list[str],
+        dialect: dict[str, Any] | None = None,
     ) -> tuple[dict[str, Any], pa.Table]:
         """Have the child turn a file into text columns c0, c1, ...; return its answer and the rows.
 
@@ -92,10 +104,12 @@ class FileReader:
             return answer
         self._stop()
         if not ready:
-            raise SourceError(f"{shown}: was not read within {FILE_SECONDS:.0f} s; split it into smaller files")
+            raise SourceError(
+                f"{shown}: was not read within {FILE_SECONDS:.0f} s; split it into smaller files"
+            )
         raise SourceError(
-            f"{shown}: the reader died on it (exit {child.returncode}): damage in the file, or its limits of memory and time; "
-            "export it again, or split it"
+            f"{shown}: the reader died on it (exit {child.returncode}): damage in the file, or "
+            "its limits of memory and time; export it again, or split it"
         )
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -107,7 +121,13 @@ class FileReader:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd=self.folder,
-            env={**environment, "PYTHONPATH": str(ROOT), "TZ": "UTC", "PYTHONUTF8": "1", "PYTHONNOUSERSITE": "1"},
+            env={
+                **environment,
+                "PYTHONPATH": str(ROOT),
+                "TZ": "UTC",
+                "PYTHONUTF8": "1",
+                "PYTHONNOUSERSITE": "1",
+            },
         )
         return self._child
 

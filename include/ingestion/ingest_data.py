@@ -1,8 +1,10 @@
-"""Stage `ingest_data`: the rows of every source that arrived in `[arrival_start, as_of)`, as received, into `raw/<source>`.
+"""Stage `ingest_data`: the rows of every source that arrived in `[arrival_start, as_of)`, as
+received, into `raw/<source>`.
 
-Rows in = rows out: `arrival` says to which partition each row belongs. The first successful ingest is the record: equal
-rows change nothing. Rows that come later (`late`) are left to the newest partition and named, or refused where the
-source says `late: refuse`; rows that are gone are refused. With a reason (the option `restate`) a partition takes what is there.
+Rows in = rows out: `arrival` says to which partition each row belongs. The first successful ingest
+is the record: equal rows change nothing. Rows that come later (`late`) are left to the newest
+partition and named, or refused where the source says `late: refuse`; rows that are gone are
+refused. With a reason (the option `restate`) a partition takes what is there.
 """
 
 from __future__ import annotations
@@ -50,7 +52,9 @@ def reads(work: Work) -> list[Read]:
 
 
 def standing(pairs: Sequence[tuple[Work, StageResult]]) -> set[str]:
-    """Return the keys of the partitions whose sources and raw rows are as recorded, by one look at each source's bytes."""
+    """Return the keys of the partitions whose sources and raw rows are as recorded, by one look
+    at each source's bytes.
+    """
     with FileReader() as reader:
         return source_digests.standing(pairs, reader)
 
@@ -58,9 +62,9 @@ def standing(pairs: Sequence[tuple[Work, StageResult]]) -> set[str]:
 def compute(work: Work) -> Outcome:
     """Take in one partition.
 
-    Raises:
-        SourceError: a source cannot be read, or a closed partition's rows come late and the source refuses them.
-        RestatementRefused: the partition is recorded with other rows, and no reason was given.
+    Raises: SourceError: a source cannot be read, or a closed partition's rows come late and the
+        source refuses them. RestatementRefused: the partition is recorded with other rows, and no
+        reason was given.
     """
     results = list(_compute([work]))
     error = results[0][1]
@@ -70,10 +74,11 @@ def compute(work: Work) -> Outcome:
 
 
 def compute_range(works: Sequence[Work]) -> Iterator[tuple[Work, Outcome]]:
-    """Take in many partitions, reading each source once; a partition that is refused stops itself alone.
+    """Take in many partitions, reading each source once; a partition that is refused stops itself
+    alone.
 
-    Raises:
-        RestatementRefused: after all others are through, naming the partitions that are recorded with other rows.
+    Raises: RestatementRefused: after all others are through, naming the partitions that are
+        recorded with other rows.
     """
     refused: list[str] = []
     for work, outcome in _compute(works):
@@ -89,7 +94,9 @@ def compute_range(works: Sequence[Work]) -> Iterator[tuple[Work, Outcome]]:
         else:
             yield work, outcome
     if refused:
-        raise RestatementRefused("\n".join(refused[:5]) + (f"\nand {len(refused) - 5} more" if len(refused) > 5 else ""))
+        raise RestatementRefused(
+            "\n".join(refused[:5]) + (f"\nand {len(refused) - 5} more" if len(refused) > 5 else "")
+        )
 
 
 def _compute(works: Sequence[Work]) -> Iterator[tuple[Work, Outcome | EvergreenError]]:
@@ -107,29 +114,46 @@ def _compute(works: Sequence[Work]) -> Iterator[tuple[Work, Outcome | EvergreenE
 
 def _chunks(works: Sequence[Work]) -> Iterator[list[Work]]:
     """Cut a range so that a simulated portfolio of any size fits into memory."""
-    customers = max((s.simulator.customers for s in works[0].use_case.sources.values() if s.simulator), default=0)
+    customers = max(
+        (s.simulator.customers for s in works[0].use_case.sources.values() if s.simulator),
+        default=0,
+    )
     size = max(1, CHUNK_ROWS // (customers // 3 + 1)) if customers else len(works)
     for start in range(0, len(works), size):
         yield list(works[start : start + size])
 
 
 def told(sources: Mapping[str, Facts]) -> list[str]:
-    """Return in words what a person should know of a partition's record: late rows, and static versions still to come."""
-    return [text for name, fact in sources.items() for text in (late.told(name, fact), static_versions.told(name, fact)) if text]
+    """Return in words what a person should know of a partition's record: late rows, and static
+    versions still to come.
+    """
+    return [
+        text
+        for name, fact in sources.items()
+        for text in (late.told(name, fact), static_versions.told(name, fact))
+        if text
+    ]
 
 
 def observed(results: Sequence[StageResult]) -> list[str]:
-    """Return since when each static source's versions were observed: what a partition before that knows is what was read then."""
+    """Return since when each static source's versions were observed: what a partition before
+    that knows is what was read then.
+    """
     first: dict[str, str] = {}
     for result in results:
         for name, fact in result.outputs.get("sources", {}).items():
             if fact.get("observed"):
                 first[name] = min(first.get(name, fact["observed"]), fact["observed"])
-    return [f"static source {name}: its versions are observed since {at[:16].replace('T', ' ')}" for name, at in first.items()]
+    return [
+        f"static source {name}: its versions are observed since {at[:16].replace('T', ' ')}"
+        for name, at in first.items()
+    ]
 
 
 class _Intake:
-    """The sources of some partitions, each read when it is first asked for and kept for the others."""
+    """The sources of some partitions, each read when it is first asked for and kept for the
+    others.
+    """
 
     def __init__(self, works: Sequence[Work], reader: FileReader) -> None:
         self._works, self._reader = works, reader
@@ -143,15 +167,21 @@ class _Intake:
     def one(self, work: Work) -> Outcome:
         """Take in one partition: all sources are read and compared before anything is written."""
         recorded = work.result(NAME)
-        before: dict[str, Facts] = recorded.outputs["sources"] if recorded is not None and recorded.state == "done" else {}
+        before: dict[str, Facts] = (
+            recorded.outputs["sources"] if recorded is not None and recorded.state == "done" else {}
+        )
         facts: dict[str, Facts] = {}
         fresh: dict[str, pa.Table] = {}
         coming: dict[str, pa.Table] = {}
         for name, source in work.use_case.sources.items():
             if source.kind == "static":
-                facts[name], rows = static_versions.take(name, work, partial(self._snapshot, name, work))
+                facts[name], rows = static_versions.take(
+                    name, work, partial(self._snapshot, name, work)
+                )
                 if rows is not None:
-                    (coming if "pending" in facts[name] and name not in before else fresh)[name] = rows
+                    (coming if "pending" in facts[name] and name not in before else fresh)[name] = (
+                        rows
+                    )
             else:
                 facts[name], rows = self._events(name, source, work, before.get(name))
                 if rows is not None:
@@ -166,29 +196,54 @@ class _Intake:
         ]
         if before or not empty:
             for name, rows in fresh.items():
-                if before.get(name, {}).get("digest") != facts[name]["digest"] or not _stored(work, name, facts[name]):
+                if before.get(name, {}).get("digest") != facts[name]["digest"] or not _stored(
+                    work, name, facts[name]
+                ):
                     _write(work, name, facts[name], rows)
             for name, rows in coming.items():
                 _write(work, name, facts[name]["pending"], rows)
         if empty:
             if not before:  # nothing was written
-                facts = {name: fact if "version" in fact else fact | {"rows": 0, "digest": ""} for name, fact in facts.items()}
-            reason = f"no rows of {', '.join(empty)} arrived in {work.key}; deliver them, or write empty: allow for the source"
+                facts = {
+                    name: fact if "version" in fact else fact | {"rows": 0, "digest": ""}
+                    for name, fact in facts.items()
+                }
+            reason = (
+                f"no rows of {', '.join(empty)} arrived in {work.key}; deliver them, or "
+                "write empty: allow for the source"
+            )
             return Outcome("blocked", "", reason, {"sources": facts}, entries=tuple(entries))
         whole = combine([f"{name}:{fact['digest']}" for name, fact in sorted(facts.items())])
-        return Outcome("done", whole, "; ".join(told(facts)), {"sources": facts}, entries=tuple(entries))
+        return Outcome(
+            "done", whole, "; ".join(told(facts)), {"sources": facts}, entries=tuple(entries)
+        )
 
-    def _events(self, name: str, source: Source, work: Work, before: Facts | None) -> tuple[Facts, pa.Table | None]:
-        """Return what a partition has of a source, and its rows where they are to be compared or written."""
+    def _events(
+        self, name: str, source: Source, work: Work, before: Facts | None
+    ) -> tuple[Facts, pa.Table | None]:
+        """Return what a partition has of a source, and its rows where they are to be compared or
+        written.
+        """
         if partitions.within(source.history, work.key):
             facts, rows = self._arrived(name, source, work, before)
             return (facts, rows) if rows is None else self._redriven.added(name, work, facts, rows)
-        facts = {"rows": 0, "digest": "", "source_digest": "", "files": [], "columns": [], "expected": False}
+        facts = {
+            "rows": 0,
+            "digest": "",
+            "source_digest": "",
+            "files": [],
+            "columns": [],
+            "expected": False,
+        }
         narrowed = before is not None and before.get("rows")  # the source's history, since
         return facts, work.lake.read(work.table(f"raw/{name}"), keys=[]) if narrowed else None
 
-    def _arrived(self, name: str, source: Source, work: Work, before: Facts | None) -> tuple[Facts, pa.Table | None]:
-        """Return the rows that arrived in a partition; None where those on record stand, although others have come since."""
+    def _arrived(
+        self, name: str, source: Source, work: Work, before: Facts | None
+    ) -> tuple[Facts, pa.Table | None]:
+        """Return the rows that arrived in a partition; None where those on record stand,
+        although others have come since.
+        """
         found, known = self._found(name, source, work), self._known(name)
         behind, opened = self._behind(name, source, work, found)
         rows = joined([one.between(work.period.arrival_start, work.as_of) for one in found])
@@ -196,7 +251,9 @@ class _Intake:
         source_digest = source_digests.source_digest(shas)
         recorded = before if before is not None and before.get("expected", True) else None
         if recorded is not None and self._stands(name, source, work, recorded, rows, behind):
-            facts = recorded | ({} if recorded.get("redriven") else {"source_digest": source_digest})
+            facts = recorded | (
+                {} if recorded.get("redriven") else {"source_digest": source_digest}
+            )
             if not len(behind.of(work.key)):
                 facts["seen"] = checksum(rows)
             return self._named(name, work, facts, behind), None
@@ -209,14 +266,23 @@ class _Intake:
         elif len(refused := behind.before(work.key).timed()) and not source.takes_late:
             raise late.refusal(name, refused, work)
         elif is_newest(work):
-            if behind.compared:  # with these rows taken nothing of them is left: the next night has not to compare them again
+            # with these rows taken nothing of them is left: the next night has not to compare them
+            # again.
+            if behind.compared:
                 facts["compared"] = behind.compared
             behind, coming = Late(), behind.before(work.key)
             taken, facts["corrections"] = coming.taken(work), coming.corrections
         own = joined([own, taken])
         names = own.column(FILE).unique().to_pylist() if len(own) else []
-        files = sorted({file.removeprefix(LATE).partition("/")[2] if file.startswith(LATE) else file for file in names})
-        early = sum(one.early for one in found if one.owner is not None and one.owner.key == work.key)
+        files = sorted(
+            {
+                file.removeprefix(LATE).partition("/")[2] if file.startswith(LATE) else file
+                for file in names
+            }
+        )
+        early = sum(
+            one.early for one in found if one.owner is not None and one.owner.key == work.key
+        )
         facts |= {
             "rows": len(own),
             "digest": content_digest(own, source),
@@ -229,8 +295,12 @@ class _Intake:
         } | self._marks(name, source, work, opened, behind)
         return self._named(name, work, facts, behind), own
 
-    def _stands(self, name: str, source: Source, work: Work, recorded: Facts, rows: pa.Table, behind: Late) -> bool:
-        """Tell whether a partition's recorded rows are all there, and others that came since are left to the newest partition."""
+    def _stands(
+        self, name: str, source: Source, work: Work, recorded: Facts, rows: pa.Table, behind: Late
+    ) -> bool:
+        """Tell whether a partition's recorded rows are all there, and others that came since are
+        left to the newest partition.
+        """
         if not source.takes_late or source.simulator is not None or work.options.get("restate"):
             return False
         if recorded.get("checksum") == checksum(rows) or not _stored(work, name, recorded):
@@ -246,8 +316,11 @@ class _Intake:
             log.warning("%s %s: %s", work.use_case.name, work.key, late.told(name, facts))
         return facts
 
-    def _marks(self, name: str, source: Source, work: Work, opened: Sequence[Arrivals], left: Late) -> Facts:
-        """Return size and time of a partition's own files, so that a later look for late rows opens none of them again.
+    def _marks(
+        self, name: str, source: Source, work: Work, opened: Sequence[Arrivals], left: Late
+    ) -> Facts:
+        """Return size and time of a partition's own files, so that a later look for late rows opens
+        none of them again.
 
         A file of which rows are left is not among them: the run that takes them has to open it.
         """
@@ -266,11 +339,16 @@ class _Intake:
         return self._recorded[name]
 
     def _found(self, name: str, source: Source, work: Work) -> list[Arrivals]:
-        """Return what was read of a source: its own files and those that it reaches, where it has such, else one read for all."""
+        """Return what was read of a source: its own files and those that it reaches, where it
+        has such, else one read for all.
+        """
         if partitioned(source):
             keys = reach(work.use_case, name, work.key)
-            for place in [place for place in self._own if place[0] == name and place[1] not in keys]:
-                del self._own[place]  # a range goes through its files once, and holds those that one partition reaches
+            for place in [
+                place for place in self._own if place[0] == name and place[1] not in keys
+            ]:
+                # A range goes through its files once, and holds those that one partition reaches.
+                del self._own[place]
             return [self._files(name, work, key) for key in keys]
         found = self._read.get(name)
         if found is None:
@@ -286,13 +364,23 @@ class _Intake:
 
     def _whole(self, name: str, source: Source, work: Work) -> Arrivals:
         """Read a source for all these partitions, and as far back as late rows are looked for."""
-        due = sorted((one.period for one in self._works if partitions.within(source.history, one.key)), key=_by_key)
-        closed = [partitions.period(work.use_case, key) for key in sorted(self._known(name)) if key <= due[-1].key]
+        due = sorted(
+            (one.period for one in self._works if partitions.within(source.history, one.key)),
+            key=_by_key,
+        )
+        closed = [
+            partitions.period(work.use_case, key)
+            for key in sorted(self._known(name))
+            if key <= due[-1].key
+        ]
         near = [one for one in closed if _looked_at(source, due[0], one)]
         periods = sorted({*due, *(near if source.sql is not None else ())}, key=_by_key)
-        found = Arrivals(name, work.use_case, read(name, work.use_case, work.settings, self._reader, periods))
+        found = Arrivals(
+            name, work.use_case, read(name, work.use_case, work.settings, self._reader, periods)
+        )
         if source.simulator is None:  # what follows from a rule is never late
-            # Rows of a database without a time belong to the first partition, however far back that is.
+            # Rows of a database without a time belong to the first partition, however far back that
+            # is.
             near = sorted({*near, *(closed[:1] if source.sql is not None else ())}, key=_by_key)
             self._late[name] = late.look(name, work, self._known(name), [found], near)
         return found
@@ -301,34 +389,57 @@ class _Intake:
         """Return the arrivals of a partition's own files."""
         if (name, key) not in self._own:
             owner = partitions.period(work.use_case, key)
-            # Before they are read: what is written meanwhile then differs from the mark, and is opened again.
+            # Before they are read: what is written meanwhile then differs from the mark, and is
+            # opened again.
             self._stamps[name, key] = stamps(name, work.use_case, work.settings, key, self._reader)
             delivery = read(name, work.use_case, work.settings, self._reader, [owner])
             self._own[name, key] = Arrivals(name, work.use_case, delivery, owner)
         return self._own[name, key]
 
-    def _behind(self, name: str, source: Source, work: Work, found: Sequence[Arrivals]) -> tuple[Late, Sequence[Arrivals]]:
-        """Return the late rows that a partition can see, and all that was opened: the newest one opens what changed."""
+    def _behind(
+        self, name: str, source: Source, work: Work, found: Sequence[Arrivals]
+    ) -> tuple[Late, Sequence[Arrivals]]:
+        """Return the late rows that a partition can see, and all that was opened: the newest one
+        opens what changed.
+        """
         if not partitioned(source):
             return self._late.get(name, Late()), found
         known, opened = self._known(name), list(found)
         if is_newest(work):
-            seen = {file: stamp for _, fact in sorted(known.items()) for file, stamp in fact.get("marks", {}).items()}
+            seen = {
+                file: stamp
+                for _, fact in sorted(known.items())
+                for file, stamp in fact.get("marks", {}).items()
+            }
             there = {one.owner.key for one in found if one.owner is not None}
-            first = max((source.history or work.use_case.history).first, work.use_case.history.first)
-            for key in partitions.between(work.use_case, partitions.key_within(work.use_case, first), work.key):
-                if key in there or not _looked_at(source, work.period, partitions.period(work.use_case, key)):
+            first = max(
+                (source.history or work.use_case.history).first, work.use_case.history.first
+            )
+            for key in partitions.between(
+                work.use_case, partitions.key_within(work.use_case, first), work.key
+            ):
+                if key in there or not _looked_at(
+                    source, work.period, partitions.period(work.use_case, key)
+                ):
                     continue
-                if not set(stamps(name, work.use_case, work.settings, key, self._reader).items()) <= set(seen.items()):
+                if not set(
+                    stamps(name, work.use_case, work.settings, key, self._reader).items()
+                ) <= set(seen.items()):
                     opened.append(self._files(name, work, key))
         oldest = min(one.owner.key for one in opened if one.owner is not None)
-        closed = [partitions.period(work.use_case, key) for key in sorted(known) if oldest <= key <= work.key]
+        closed = [
+            partitions.period(work.use_case, key)
+            for key in sorted(known)
+            if oldest <= key <= work.key
+        ]
         return late.look(name, work, known, opened, closed), opened
 
     def _snapshot(self, name: str, work: Work) -> Delivery:
         found = self._read.get(name)
         if found is None:
-            found = self._read[name] = read(name, work.use_case, work.settings, self._reader, [work.period])
+            found = self._read[name] = read(
+                name, work.use_case, work.settings, self._reader, [work.period]
+            )
         assert isinstance(found, Delivery)
         return found
 
@@ -342,9 +453,13 @@ def _looked_at(source: Source, period: Period, closed: Period) -> bool:
     return source.looks_back is None or closed.as_of > period.arrival_start - source.looks_back
 
 
-def _restated(work: Work, before: dict[str, Facts], facts: dict[str, Facts], fresh: dict[str, pa.Table]) -> list[AuditEntry]:
+def _restated(
+    work: Work, before: dict[str, Facts], facts: dict[str, Facts], fresh: dict[str, pa.Table]
+) -> list[AuditEntry]:
     """Return the audit entry of a restatement, or refuse it."""
-    changed = [name for name in fresh if name in before and before[name]["digest"] != facts[name]["digest"]]
+    changed = [
+        name for name in fresh if name in before and before[name]["digest"] != facts[name]["digest"]
+    ]
     entries = _declared(work, before, facts)
     if not changed:
         return entries
@@ -353,35 +468,63 @@ def _restated(work: Work, before: dict[str, Facts], facts: dict[str, Facts], fre
     refused = [name for name in changed if not reason or name not in named]
     if refused:
         shown = "; ".join(f"{name}: {differing[name]}" for name in refused)
-        static = "".join(f" --source {name}" for name in refused if work.use_case.sources[name].kind == "static")
+        static = "".join(
+            f" --source {name}" for name in refused if work.use_case.sources[name].kind == "static"
+        )
         raise RestatementRefused(
-            f"{work.use_case.name} {work.key} is recorded with other rows ({shown}). The record stands. To take the new rows, "
-            f"say why: `evergreen run ingest_data --use-case {work.use_case.name} --partition {work.key} "
-            f"--restate REASON{static}`"
+            f"{work.use_case.name} {work.key} is recorded with other rows ({shown}). The record "
+            "stands. To take the new rows, say why: `evergreen run ingest_data --use-case "
+            f"{work.use_case.name} --partition {work.key} --restate REASON{static}`"
         )
     sources: dict[str, Any] = {}
     for name in changed:
-        sources[name] = {"was": before[name]["digest"], "is": facts[name]["digest"], "difference": differing[name]}
+        sources[name] = {
+            "was": before[name]["digest"],
+            "is": facts[name]["digest"],
+            "difference": differing[name],
+        }
         if "version" in facts[name]:
             others = static_versions.knowing(name, work, facts[name]["version"])
             sources[name] |= {"version": facts[name]["version"], "stale": others}
-            log.warning("%s %s is restated; stale with it: %s", name, facts[name]["version"], ", ".join(others) or "no other")
+            log.warning(
+                "%s %s is restated; stale with it: %s",
+                name,
+                facts[name]["version"],
+                ", ".join(others) or "no other",
+            )
     details = {"reason": str(reason), "sources": sources}
-    return [*entries, AuditEntry("partition.restated", work.use_case.name, work.key, work.actor, details, work.started)]
+    return [
+        *entries,
+        AuditEntry(
+            "partition.restated", work.use_case.name, work.key, work.actor, details, work.started
+        ),
+    ]
 
 
-def _declared(work: Work, before: Mapping[str, Facts], facts: Mapping[str, Facts]) -> list[AuditEntry]:
-    """Return the audit entry of a record whose sources are others than before: the use case's file is the reason."""
+def _declared(
+    work: Work, before: Mapping[str, Facts], facts: Mapping[str, Facts]
+) -> list[AuditEntry]:
+    """Return the audit entry of a record whose sources are others than before: the use case's
+    file is the reason.
+    """
     added, removed = sorted(set(facts) - set(before)), sorted(set(before) - set(facts))
     if not before or not added + removed:
         return []
     details = {"added": added, "removed": removed, "reason": "the use case declares other sources"}
-    return [AuditEntry("partition.redeclared", work.use_case.name, work.key, work.actor, details, work.started)]
+    return [
+        AuditEntry(
+            "partition.redeclared", work.use_case.name, work.key, work.actor, details, work.started
+        )
+    ]
 
 
 def _stored(work: Work, name: str, fact: Facts) -> bool:
-    """Tell whether the lake holds what the record says (cheaply: that there are rows where there should be)."""
-    return not fact["rows"] or fact.get("version", work.key) in work.lake.keys(work.table(f"raw/{name}"))
+    """Tell whether the lake holds what the record says (cheaply: that there are rows where there
+    should be).
+    """
+    return not fact["rows"] or fact.get("version", work.key) in work.lake.keys(
+        work.table(f"raw/{name}")
+    )
 
 
 def _write(work: Work, name: str, fact: Facts, rows: pa.Table) -> None:
@@ -397,17 +540,26 @@ def _difference(work: Work, name: str, fact: Facts, rows: pa.Table) -> str:
     """Return how rows differ from those on record, with samples."""
     recorded = work.lake.read(work.table(f"raw/{name}"), keys=[fact.get("version", work.key)])
     recorded = recorded if recorded.num_columns else rows.slice(0, 0)  # the table is lost
-    kept = [name for name in sorted({*rows.column_names, *recorded.column_names}) if name not in (FILE, ROW, PARTITION)]
+    kept = [
+        name
+        for name in sorted({*rows.column_names, *recorded.column_names})
+        if name not in (FILE, ROW, PARTITION)
+    ]
     counts, samples = [], []
     with connect() as con:
         con.register("fresh", rows)
         con.register("known", recorded)
         chosen = {
-            label: ", ".join(quote(name) if name in table.column_names else f"NULL AS {quote(name)}" for name in kept)
+            label: ", ".join(
+                quote(name) if name in table.column_names else f"NULL AS {quote(name)}"
+                for name in kept
+            )
             for label, table in (("fresh", rows), ("known", recorded))
         }
         for sign, one, other in (("+", "fresh", "known"), ("-", "known", "fresh")):
-            query = f"SELECT {chosen[one]} FROM {one} EXCEPT ALL SELECT {chosen[other]} FROM {other}"
+            query = (
+                f"SELECT {chosen[one]} FROM {one} EXCEPT ALL SELECT {chosen[other]} FROM {other}"
+            )
             differing = con.sql(query).to_arrow_table()
             counts.append(f"{sign}{len(differing)}")
             samples += [f"{sign} {shown(row)}" for row in differing.slice(0, SHOWN).to_pylist()]

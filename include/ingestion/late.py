@@ -1,10 +1,13 @@
-"""Late rows: those that arrived, by their own time, in a partition that was closed before they could be seen.
+"""Late rows: those that arrived, by their own time, in a partition that was closed before they
+could be seen.
 
-A row that a replica shows a minute after midnight, a file that comes a week later, a value that is changed in place: nothing
-of it is on record, and no later partition's interval holds it. Only the run of the newest complete partition takes such rows;
-they are created at the start of its arrival interval, so no earlier `as_of` sees them, and their `source_file` says where they
-belong (`late://PARTITION/FILE`). Every other run leaves them and names them. A late row whose key is on record in its partition
-with other values is a correction. A copy of a row that is on record is neither.
+A row that a replica shows a minute after midnight, a file that comes a week later, a value that is
+changed in place: nothing of it is on record, and no later partition's interval holds it. Only the
+run of the newest complete partition takes such rows; they are created at the start of its arrival
+interval, so no earlier `as_of` sees them, and their `source_file` says where they belong
+(`late://PARTITION/FILE`). Every other run leaves them and names them. A late row whose key is on
+record in its partition with other values is a correction. A copy of a row that is on record is
+neither.
 """
 
 from __future__ import annotations
@@ -33,9 +36,11 @@ Facts = dict[str, Any]
 
 @dataclass(frozen=True)
 class Late:
-    """The late rows of one source, each with the closed partition that it belongs to, and whether it is a correction.
+    """The late rows of one source, each with the closed partition that it belongs to, and whether
+    it is a correction.
 
-    `compared` are the checksums of what was offered for partitions that had to be compared row by row.
+    `compared` are the checksums of what was offered for partitions that had to be compared row by
+    row.
     """
 
     rows: pa.Table = field(default_factory=lambda: pa.table({}))
@@ -54,8 +59,12 @@ class Late:
         return self._chosen(pc.less_equal, key)
 
     def timed(self) -> Late:
-        """Return those that have a readable arrival of their own; others are lines that nobody can place better."""
-        return Late(self.rows.filter(pc.invert(self.rows.column(GUESSED)))) if len(self.rows) else self
+        """Return those that have a readable arrival of their own; others are lines that nobody
+        can place better.
+        """
+        return (
+            Late(self.rows.filter(pc.invert(self.rows.column(GUESSED)))) if len(self.rows) else self
+        )
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -74,11 +83,15 @@ class Late:
         """Return them as rows of the partition that takes them."""
         if not len(self):
             return self.rows
-        marked = [f"{LATE}{key}/{file}" for key, file in zip(*self._column(_BELONGS, FILE), strict=True)]
+        marked = [
+            f"{LATE}{key}/{file}" for key, file in zip(*self._column(_BELONGS, FILE), strict=True)
+        ]
         at = np.full(len(self), np.datetime64(work.period.arrival_start.replace(tzinfo=None), "us"))
         rows = _full(self.rows.drop_columns([_BELONGS, _CORRECTS, GUESSED]))
         rows = rows.set_column(rows.column_names.index(FILE), FILE, pa.array(marked, pa.string()))
-        return rows.set_column(rows.column_names.index(ARRIVED), ARRIVED, pa.array(at).cast(TIMESTAMP))
+        return rows.set_column(
+            rows.column_names.index(ARRIVED), ARRIVED, pa.array(at).cast(TIMESTAMP)
+        )
 
     def facts(self) -> Facts:
         """Return their numbers and some of them, for the record."""
@@ -91,27 +104,47 @@ class Late:
         }
 
     def _chosen(self, compare: Callable[[Any, str], Any], key: str) -> Late:
-        return Late(self.rows.filter(compare(self.rows.column(_BELONGS), key))) if len(self) else self
+        return (
+            Late(self.rows.filter(compare(self.rows.column(_BELONGS), key))) if len(self) else self
+        )
 
     def _column(self, *names: str) -> list[list[str]]:
         return [self.rows.column(name).to_pylist() for name in names]
 
 
-def look(name: str, work: Work, facts: Mapping[str, Facts], found: Sequence[Arrivals], closed: Sequence[Period]) -> Late:
-    """Return the rows of a read that belong to closed partitions and are neither on record there nor taken late."""
+def look(
+    name: str,
+    work: Work,
+    facts: Mapping[str, Facts],
+    found: Sequence[Arrivals],
+    closed: Sequence[Period],
+) -> Late:
+    """Return the rows of a read that belong to closed partitions and are neither on record there
+    nor taken late.
+    """
     source, table = work.use_case.sources[name], work.table(f"raw/{name}")
     stored = set(work.lake.keys(table)) if closed else set()
     suspects: dict[str, pa.Table] = {}
     sums: dict[str, str] = {}
-    compared = {key: told for _, fact in sorted(facts.items()) for key, told in fact.get("compared", {}).items()}
+    compared = {
+        key: told
+        for _, fact in sorted(facts.items())
+        for key, told in fact.get("compared", {}).items()
+    }
     for period in closed:
         key, start, end = period.key, period.arrival_start, period.as_of
-        if facts[key]["rows"] and key not in stored:  # what the lake has lost is read again, not late
+        # What the lake has lost is read again, not late.
+        if facts[key]["rows"] and key not in stored:
             continue
         if len(found) == 1:
             sums[key] = found[0].checksum(start, end)
-            # What was last compared says more than the record: a value may be changed in place, and back again.
-            if sums[key] in ([compared[key]] if key in compared else [facts[key].get("checksum"), facts[key].get("seen")]):
+            # What was last compared says more than the record: a value may be changed in place, and
+            # back again.
+            if sums[key] in (
+                [compared[key]]
+                if key in compared
+                else [facts[key].get("checksum"), facts[key].get("seen")]
+            ):
                 continue
         rows = joined([one.between(start, end, guessed=True) for one in found])
         if len(rows):
@@ -130,7 +163,9 @@ def look(name: str, work: Work, facts: Mapping[str, Facts], found: Sequence[Arri
 
 
 def _back(offered: pa.Table, late: pa.Table, taken: pa.Table, source: Source) -> pa.Table:
-    """Return the rows on record that stand again where a correction stood that was taken: they correct that one."""
+    """Return the rows on record that stand again where a correction stood that was taken: they
+    correct that one.
+    """
     names = _content(offered)
     key = [*(name for name in source.key if name in names), _BELONGS]
     if not len(taken) or len(key) == 1:
@@ -140,29 +175,42 @@ def _back(offered: pa.Table, late: pa.Table, taken: pa.Table, source: Source) ->
         con.register("offered", offered)
         con.register("late", late.select([*names, _BELONGS]) if len(late) else offered.slice(0, 0))
         con.register("taken", taken)
-        picked = ", ".join(quote(name) if name in taken.column_names else f"NULL AS {quote(name)}" for name in [*names, _BELONGS])
+        picked = ", ".join(
+            quote(name) if name in taken.column_names else f"NULL AS {quote(name)}"
+            for name in [*names, _BELONGS]
+        )
         return con.sql(
-            # Rows that an older record took say not whose they are, and so nothing of what stands again.
+            # Rows that an older record took say not whose they are, and so nothing of what stands
+            # again.
             f"WITH newest AS (SELECT {picked} FROM taken WHERE starts_with({FILE}, '{LATE}') "
-            f"QUALIFY {PARTITION} = max({PARTITION}) OVER (PARTITION BY {keys})), "
-            f"still AS (SELECT n.* FROM newest AS n SEMI JOIN offered AS o ON {_equal('n', 'o', [*names, _BELONGS])}), "
-            f"gone AS (SELECT {keys} FROM newest ANTI JOIN still USING ({keys})) "
-            f"SELECT o.*, true AS {_CORRECTS} FROM (SELECT * FROM offered SEMI JOIN gone USING ({keys})) AS o "
-            f"ANTI JOIN late AS l ON {_equal('o', 'l', [*names, _BELONGS])}"
+            f"QUALIFY {PARTITION} = max({PARTITION}) OVER (PARTITION BY {keys})), still AS "
+            "(SELECT n.* FROM newest AS n SEMI JOIN offered AS o ON "
+            f"{_equal('n', 'o', [*names, _BELONGS])}), gone AS (SELECT {keys} FROM newest ANTI "
+            f"JOIN still USING ({keys})) SELECT o.*, true AS {_CORRECTS} FROM (SELECT * FROM "
+            f"offered SEMI JOIN gone USING ({keys})) AS o ANTI JOIN late AS l ON "
+            f"{_equal('o', 'l', [*names, _BELONGS])}"
         ).to_arrow_table()
 
 
 def _content(rows: pa.Table) -> list[str]:
     """Return the columns by which rows are compared: the source's own."""
-    return [name for name in rows.column_names if name not in (FILE, ROW, ARRIVED, PARTITION, GUESSED, _BELONGS, _CORRECTS)]
+    return [
+        name
+        for name in rows.column_names
+        if name not in (FILE, ROW, ARRIVED, PARTITION, GUESSED, _BELONGS, _CORRECTS)
+    ]
 
 
 def _equal(one: str, other: str, names: Sequence[str]) -> str:
-    return " AND ".join(f"{one}.{quote(name)} IS NOT DISTINCT FROM {other}.{quote(name)}" for name in names)
+    return " AND ".join(
+        f"{one}.{quote(name)} IS NOT DISTINCT FROM {other}.{quote(name)}" for name in names
+    )
 
 
 def standing(name: str, work: Work, facts: Mapping[str, Facts], rows: pa.Table, late: Late) -> bool:
-    """Tell whether all recorded rows of a partition are there still, but for those that late ones correct."""
+    """Tell whether all recorded rows of a partition are there still, but for those that late
+    ones correct.
+    """
     record = work.lake.read(work.table(f"raw/{name}"), keys=[work.key])
     record = record.filter(own(record)) if len(record) else record
     record = record.append_column(_BELONGS, record.column(PARTITION)) if len(record) else record
@@ -175,21 +223,36 @@ def standing(name: str, work: Work, facts: Mapping[str, Facts], rows: pa.Table, 
 def kept(name: str, work: Work) -> pa.Table:
     """Return the late rows that a recorded partition has taken."""
     rows = work.lake.read(work.table(f"raw/{name}"), keys=[work.key])
-    return _full(_moved(rows, work.use_case.sources[name]).drop_columns([PARTITION]) if len(rows) else rows)
+    return _full(
+        _moved(rows, work.use_case.sources[name]).drop_columns([PARTITION]) if len(rows) else rows
+    )
 
 
 def without_taken(name: str, work: Work, facts: Mapping[str, Facts], rows: pa.Table) -> pa.Table:
-    """Return a partition's own rows but for those that came late and that another partition has taken."""
+    """Return a partition's own rows but for those that came late and that another partition has
+    taken.
+    """
     left = minus(rows, _from(_taken(name, work, facts), work.key))
-    # A column that only the taken rows fill is none of this partition's, as if they had never stood there.
+    # A column that only the taken rows fill is none of this partition's, as if they had never stood
+    # there.
     declared = {*headers(work.use_case.sources[name]).values()} if len(left) else set()
     kept = {FILE, ROW, ARRIVED, *declared}
-    return left.select([name for name in left.column_names if name in kept or left.column(name).null_count < len(left)])
+    return left.select(
+        [
+            name
+            for name in left.column_names
+            if name in kept or left.column(name).null_count < len(left)
+        ]
+    )
 
 
 def own(rows: pa.Table) -> pa.Array:
-    """Tell which rows of a partition came from its source in its own time: neither redriven nor late."""
-    marked = pc.or_(pc.starts_with(rows.column(FILE), LATE), pc.starts_with(rows.column(FILE), REDRIVEN))
+    """Tell which rows of a partition came from its source in its own time: neither redriven nor
+    late.
+    """
+    marked = pc.or_(
+        pc.starts_with(rows.column(FILE), LATE), pc.starts_with(rows.column(FILE), REDRIVEN)
+    )
     return pc.invert(marked)
 
 
@@ -197,16 +260,19 @@ def recorded(name: str, work: Work) -> dict[str, Facts]:
     """Return what each partition that is ingested recorded of a source that it expects."""
     done = [result for result in results(work, "ingest_data") if result.state == "done"]
     facts = {result.key: result.outputs.get("sources", {}).get(name) for result in done}
-    return {key: fact for key, fact in facts.items() if fact is not None and fact.get("expected", True)}
+    return {
+        key: fact for key, fact in facts.items() if fact is not None and fact.get("expected", True)
+    }
 
 
 def refusal(name: str, late: Late, work: Work) -> SourceError:
     """Return the error that names late rows which a source does not take."""
     told = late.facts()
     return SourceError(
-        f"{work.use_case.name}, source {name}: {len(late)} rows belong to partitions that are closed ({_listed(told)}), such as "
-        f"{' | '.join(told['sample'])}. Ingest the closed partition again with `--restate REASON`, or write late: next to have "
-        "the newest partition take them"
+        f"{work.use_case.name}, source {name}: {len(late)} rows belong to partitions that are "
+        f"closed ({_listed(told)}), such as {' | '.join(told['sample'])}. Ingest the closed "
+        "partition again with `--restate REASON`, or write late: next to have the newest "
+        "partition take them"
     )
 
 
@@ -214,29 +280,41 @@ def told(name: str, fact: Facts) -> str:
     """Return in words what a partition's record says of late rows; empty where there were none."""
     parts = []
     if fact.get("late"):
-        parts.append(f"{fact['late']} late rows taken ({fact.get('corrections', 0)} of them corrections)")
+        parts.append(
+            f"{fact['late']} late rows taken ({fact.get('corrections', 0)} of them corrections)"
+        )
     if waiting := fact.get("waiting"):
         parts.append(
-            f"{waiting['rows']} late rows left ({waiting['corrections']} of them corrections; {_listed(waiting)}) for the next "
-            f"newest partition, such as {waiting['sample'][0]}"
+            f"{waiting['rows']} late rows left ({waiting['corrections']} of them corrections; "
+            f"{_listed(waiting)}) for the next newest partition, such as {waiting['sample'][0]}"
         )
     return f"{name}: {'; '.join(parts)}" if parts else ""
 
 
 def shown(row: dict[str, Any]) -> str:
     """Return a raw row in a line."""
-    inner = ", ".join(f"{key}={str(value)[:40]}" for key, value in row.items() if value is not None and key not in (ROW, ARRIVED))
+    inner = ", ".join(
+        f"{key}={str(value)[:40]}"
+        for key, value in row.items()
+        if value is not None and key not in (ROW, ARRIVED)
+    )
     return "{" + inner[:300] + "}"
 
 
 def _full(rows: pa.Table) -> pa.Table:
-    """Return rows without the columns that none of them fills, so that taken again from the lake they have the same digest."""
-    return rows.select([name for name in rows.column_names if rows.column(name).null_count < len(rows)])
+    """Return rows without the columns that none of them fills, so that taken again from the lake
+    they have the same digest.
+    """
+    return rows.select(
+        [name for name in rows.column_names if rows.column(name).null_count < len(rows)]
+    )
 
 
 def _listed(fact: Facts) -> str:
     keys = fact["partitions"]
-    return f"of {', '.join(keys[:SHOWN])}" + (f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else "")
+    return f"of {', '.join(keys[:SHOWN])}" + (
+        f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
+    )
 
 
 def _taken(name: str, work: Work, facts: Mapping[str, Facts]) -> pa.Table:
@@ -247,7 +325,9 @@ def _taken(name: str, work: Work, facts: Mapping[str, Facts]) -> pa.Table:
 
 
 def _from(moved: pa.Table, key: str) -> pa.Table:
-    """Return those that belong to a partition; where an older record does not say to which, all that came after it."""
+    """Return those that belong to a partition; where an older record does not say to which, all
+    that came after it.
+    """
     if not len(moved):
         return moved
     file = moved.column(FILE)
@@ -257,12 +337,17 @@ def _from(moved: pa.Table, key: str) -> pa.Table:
 
 
 def _moved(rows: pa.Table, source: Source) -> pa.Table:
-    """Return the rows that a partition took late: by their mark, or (in older records of an assumed arrival) by their event."""
+    """Return the rows that a partition took late: by their mark, or (in older records of an
+    assumed arrival) by their event.
+    """
     if not len(rows):
         return rows
     chosen = f"starts_with({FILE}, '{LATE}')"
     if source.assumed_lag is not None and source.event_time in rows.column_names:
-        before = f"{moment(source.event_time, source)} + INTERVAL {source.assumed_lag // MICRO} MICROSECOND < {ARRIVED}"
+        before = (
+            f"{moment(source.event_time, source)} + INTERVAL {source.assumed_lag // MICRO} "
+            f"MICROSECOND < {ARRIVED}"
+        )
         chosen += f" OR ({before} AND NOT starts_with({FILE}, '{REDRIVEN}'))"
     with connect() as con:
         con.register("kept", rows)
@@ -270,7 +355,9 @@ def _moved(rows: pa.Table, source: Source) -> pa.Table:
 
 
 def _compared(offered: pa.Table, known: Sequence[pa.Table], source: Source) -> Late:
-    """Return the offered rows that no known one of the same partition equals by the source's columns."""
+    """Return the offered rows that no known one of the same partition equals by the source's
+    columns.
+    """
     if not len(offered):
         return Late(offered)
     names = _content(offered)
@@ -280,16 +367,23 @@ def _compared(offered: pa.Table, known: Sequence[pa.Table], source: Source) -> L
         parts = []
         for index, table in enumerate(there):
             con.register(f"known{index}", table)
-            chosen = [quote(name) if name in table.column_names else f"NULL AS {quote(name)}" for name in [*names, _BELONGS]]
+            chosen = [
+                quote(name) if name in table.column_names else f"NULL AS {quote(name)}"
+                for name in [*names, _BELONGS]
+            ]
             parts.append(f"SELECT {', '.join(chosen)} FROM known{index}")
         nothing = f"SELECT {', '.join(map(quote, [*names, _BELONGS]))} FROM offered WHERE false"
         con.execute(f"CREATE TEMP TABLE known AS {' UNION ALL '.join([nothing, *parts])}")
         equal = _equal("o", "k", [*names, _BELONGS])
-        same = " AND ".join([f"o.{quote(name)} = k.{quote(name)}" for name in source.key if name in names] or ["false"])
+        same = " AND ".join(
+            [f"o.{quote(name)} = k.{quote(name)}" for name in source.key if name in names]
+            or ["false"]
+        )
         belongs = f"k.{_BELONGS} = o.{_BELONGS}"
         left = con.sql(
-            f"SELECT o.__place, EXISTS (SELECT 1 FROM known AS k WHERE {same} AND {belongs}) AS corrects FROM offered AS o "
-            f"WHERE NOT EXISTS (SELECT 1 FROM known AS k WHERE {equal}) ORDER BY o.__place"
+            f"SELECT o.__place, EXISTS (SELECT 1 FROM known AS k WHERE {same} AND {belongs}) AS "
+            "corrects FROM offered AS o WHERE NOT EXISTS (SELECT 1 FROM known AS k WHERE "
+            f"{equal}) ORDER BY o.__place"
         ).to_arrow_table()
     return Late(offered.take(left.column(0)).append_column(_CORRECTS, left.column(1)))
 
@@ -298,29 +392,43 @@ def _without(rows: pa.Table, others: pa.Table, key: Iterable[str]) -> pa.Table:
     """Return the rows whose key no other row has."""
     if not len(rows) or not len(others):
         return rows
-    same = [f"r.{quote(name)} = o.{quote(name)}" for name in key if name in rows.column_names and name in others.column_names]
+    same = [
+        f"r.{quote(name)} = o.{quote(name)}"
+        for name in key
+        if name in rows.column_names and name in others.column_names
+    ]
     with connect() as con:
         con.register("rows", rows)
         con.register("others", others)
-        return con.sql(f"SELECT * FROM rows AS r ANTI JOIN others AS o ON {' AND '.join(same) or 'false'}").to_arrow_table()
+        return con.sql(
+            f"SELECT * FROM rows AS r ANTI JOIN others AS o ON {' AND '.join(same) or 'false'}"
+        ).to_arrow_table()
 
 
 def minus(rows: pa.Table, other: pa.Table) -> pa.Table:
-    """Return the rows that are left when each row of `other` has taken an equal one (by the source's columns) away."""
+    """Return the rows that are left when each row of `other` has taken an equal one (by the
+    source's columns) away.
+    """
     if not len(other) or not len(rows):
         return rows
     names = [name for name in rows.column_names if name not in (FILE, ROW, ARRIVED)]
     listed = ", ".join(quote(name) for name in names)
-    theirs = ", ".join(quote(name) if name in other.column_names else f"NULL AS {quote(name)}" for name in names)
+    theirs = ", ".join(
+        quote(name) if name in other.column_names else f"NULL AS {quote(name)}" for name in names
+    )
     place = pa.array(np.arange(len(rows)))
     with connect() as con:
         con.register("mine", rows.select(names).append_column("__place", place))
         con.register("theirs", other)
+        same = " AND ".join(
+            f"m.{quote(name)} IS NOT DISTINCT FROM t.{quote(name)}" for name in names
+        )
         left = con.sql(
-            f"WITH m AS (SELECT *, row_number() OVER (PARTITION BY {listed} ORDER BY __place) AS __copy FROM mine) "
+            "WITH m AS (SELECT *, "
+            f"row_number() OVER (PARTITION BY {listed} ORDER BY __place) AS __copy FROM mine) "
             "SELECT m.__place FROM m "
             f"LEFT JOIN (SELECT {theirs}, count(*) AS __taken FROM theirs GROUP BY ALL) AS t "
-            f"ON {' AND '.join(f'm.{quote(name)} IS NOT DISTINCT FROM t.{quote(name)}' for name in names)} "
+            f"ON {same} "
             "WHERE m.__copy > coalesce(t.__taken, 0) ORDER BY m.__place"
         ).to_arrow_table()
     return rows.take(left.column(0))

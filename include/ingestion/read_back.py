@@ -1,4 +1,6 @@
-"""What the lake holds of raw rows, digested as the record says: what `force` compares beside the computation."""
+"""What the lake holds of raw rows, digested as the record says: what `force` compares beside the
+computation.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from include.records.records import StageResult
 def read_back(work: Work, result: StageResult) -> Iterator[ReadBack]:
     """Yield each source's partition with its digest on record and that of the lake's rows.
 
-    Without rows there is nothing to read back: a table that was never written has no columns to digest.
+    Without rows there is nothing to read back: a table that was never written has no columns to
+    digest.
     """
     sources = work.use_case.sources
     for name, fact in result.outputs.get("sources", {}).items():
@@ -26,8 +29,14 @@ def read_back(work: Work, result: StageResult) -> Iterator[ReadBack]:
         rows = work.lake.read(table, keys=[key])
         # The table has the columns of all deliveries; the digest is over those of this one.
         known = headers(sources[name])
-        delivered = {known.get(column, column) for header in fact["columns"] for column in header["columns"]}
-        lacking = [column for column in rows.column_names if column not in {*delivered, ARRIVED} and _is_null(rows, column)]
+        delivered = {
+            known.get(column, column) for header in fact["columns"] for column in header["columns"]
+        }
+        lacking = [
+            column
+            for column in rows.column_names
+            if column not in {*delivered, ARRIVED} and _is_null(rows, column)
+        ]
         told = version_digest if "version" in fact else content_digest
         yield ReadBack(table, key, fact["digest"], told(rows.drop_columns(lacking), sources[name]))
 

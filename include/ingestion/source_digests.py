@@ -1,7 +1,9 @@
-"""Whether a recorded ingestion still stands: its sources hold the same bytes, and the lake its raw rows.
+"""Whether a recorded ingestion still stands: its sources hold the same bytes, and the lake its raw
+rows.
 
-The answer of the full comparison follows from the sources' bytes, the code and the use case alone, so where all are as
-recorded nothing is parsed. Only SQL keeps no bytes to look at: its rows are read and compared every time.
+The answer of the full comparison follows from the sources' bytes, the code and the use case alone,
+so where all are as recorded nothing is parsed. Only SQL keeps no bytes to look at: its rows are
+read and compared every time.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ def source_digest(digests: Mapping[str, str]) -> str:
 
 
 def standing(pairs: Sequence[tuple[Work, StageResult]], reader: FileReader) -> set[str]:
-    """Return the keys of the records that still stand; each source, and each table of the lake, is looked at once."""
+    """Return the keys of the records that still stand; each source, and each table of the lake,
+    is looked at once.
+    """
     looked = _Look(reader)
     return {work.key for work, recorded in pairs if looked.stands(work, recorded)}
 
@@ -47,11 +51,19 @@ class _Look:
         facts: Mapping[str, Mapping[str, Any]] = recorded.outputs.get("sources", {})
         if recorded.state != "done" or set(facts) != set(work.use_case.sources):
             return False
-        if lacking := [name for name, fact in facts.items() if fact["rows"] and name not in self._stored]:
-            with ThreadPoolExecutor(len(lacking)) as pool:  # opening a table is reading its log: mostly waiting
-                listed = pool.map(lambda name: set(work.lake.keys(work.table(f"raw/{name}"))), lacking)
+        if lacking := [
+            name for name, fact in facts.items() if fact["rows"] and name not in self._stored
+        ]:
+            # Opening a table is reading its log: mostly waiting.
+            with ThreadPoolExecutor(len(lacking)) as pool:
+                listed = pool.map(
+                    lambda name: set(work.lake.keys(work.table(f"raw/{name}"))), lacking
+                )
                 self._stored.update(zip(lacking, listed, strict=True))
-        return all(self._kept(work, name, fact) and self._same(work, name, fact) for name, fact in facts.items())
+        return all(
+            self._kept(work, name, fact) and self._same(work, name, fact)
+            for name, fact in facts.items()
+        )
 
     def _kept(self, work: Work, name: str, fact: Mapping[str, Any]) -> bool:
         if not fact["rows"]:
@@ -60,8 +72,12 @@ class _Look:
 
     def _same(self, work: Work, name: str, fact: Mapping[str, Any]) -> bool:
         source = work.use_case.sources[name]
-        if source.kind == "static":  # a recorded version is not read again, but a restatement of it is taken over
-            return not self._restated(work) or static_versions.recorded(name, work)[fact["version"]]["digest"] == fact["digest"]
+        # A recorded version is not read again, but a restatement of it is taken over.
+        if source.kind == "static":
+            return (
+                not self._restated(work)
+                or static_versions.recorded(name, work)[fact["version"]]["digest"] == fact["digest"]
+            )
         if not fact.get("expected", True):
             return True  # a source outside its history is not read
         if "waiting" in fact:
@@ -73,11 +89,15 @@ class _Look:
 
     def _restated(self, work: Work) -> bool:
         if self._restatements is None:
-            self._restatements = bool(work.records.audit.entries(work.use_case.name, action="partition.restated", limit=1))
+            self._restatements = bool(
+                work.records.audit.entries(work.use_case.name, action="partition.restated", limit=1)
+            )
         return self._restatements
 
     def _digest(self, work: Work, name: str) -> str | None:
-        """Return the digest of a source as it is now; None where its rows must tell, or it cannot be read."""
+        """Return the digest of a source as it is now; None where its rows must tell, or it
+        cannot be read.
+        """
         source = work.use_case.sources[name]
         if source.sql is not None:
             return None

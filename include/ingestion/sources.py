@@ -1,7 +1,10 @@
-"""Readers of the sources that a use case declares: files, SQL, the simulator. Values come as text, columns by their names.
+"""Readers of the sources that a use case declares: files, SQL, the simulator.
 
-Files are opened by a child process (`file_worker`); local ones must lie in the folder of the use case or in the data folder.
-What a read gives is a `Delivery`: text columns under their declared names, `source_file` and `source_row`.
+Values come as text, columns by their names.
+
+Files are opened by a child process (`file_worker`); local ones must lie in the folder of the use
+case or in the data folder. What a read gives is a `Delivery`: text columns under their declared
+names, `source_file` and `source_row`.
 """
 
 from __future__ import annotations
@@ -46,7 +49,8 @@ _KINDS = {
 class Delivery:
     """The rows of one read. `headers` and `digests` are by file.
 
-    `ordered`: rows stand in the order in which they were written; `files`: their row numbers are those of a file.
+    `ordered`: rows stand in the order in which they were written; `files`: their row numbers are
+    those of a file.
     """
 
     rows: pa.Table
@@ -56,8 +60,11 @@ class Delivery:
     files: bool = True
 
 
-def read(name: str, use_case: UseCase, settings: Settings, reader: FileReader, periods: Sequence[Period]) -> Delivery:
-    """Return the rows of a source that may belong to the given periods (in order): a superset, where the source cannot say.
+def read(
+    name: str, use_case: UseCase, settings: Settings, reader: FileReader, periods: Sequence[Period]
+) -> Delivery:
+    """Return the rows of a source that may belong to the given periods (in order): a superset,
+    where the source cannot say.
 
     Raises:
         SourceError: it cannot be reached or read; the message names the file and the place.
@@ -77,16 +84,26 @@ def read(name: str, use_case: UseCase, settings: Settings, reader: FileReader, p
         )
         digests = simulated(source, use_case, settings)
         (origin,) = digests
-        return Delivery(_named(source, made, origin), {origin: tuple(made.column_names)}, digests, files=False)
+        return Delivery(
+            _named(source, made, origin), {origin: tuple(made.column_names)}, digests, files=False
+        )
     if source.sql is not None:
         found = read_sql(name, use_case, periods)
         found = found.sort_by([(column, "ascending") for column in found.column_names])
         origin = f"sql:{name}"
         named = _named(source, found, origin)
-        return Delivery(named, {origin: tuple(found.column_names)}, {origin: source.sql.query}, ordered=False, files=False)
+        return Delivery(
+            named,
+            {origin: tuple(found.column_names)},
+            {origin: source.sql.query},
+            ordered=False,
+            files=False,
+        )
     parts, seen, digests = [], {}, {}
     for shown, path in files_of(name, use_case, settings, periods[0].key, reader):
-        answer, table = reader.read(path, shown, _kind(source, path, name), list(headers(source)), dialect(source))
+        answer, table = reader.read(
+            path, shown, _kind(source, path, name), list(headers(source)), dialect(source)
+        )
         digests[shown] = answer["sha256"]
         if answer["columns"]:
             seen[shown] = tuple(answer["columns"])
@@ -95,23 +112,34 @@ def read(name: str, use_case: UseCase, settings: Settings, reader: FileReader, p
     return Delivery(rows, seen, digests)
 
 
-def stamps(name: str, use_case: UseCase, settings: Settings, key: str, reader: FileReader) -> dict[str, str]:
-    """Return size and time of a partition's files, none of them opened or fetched, by the names that are shown."""
+def stamps(
+    name: str, use_case: UseCase, settings: Settings, key: str, reader: FileReader
+) -> dict[str, str]:
+    """Return size and time of a partition's files, none of them opened or fetched, by the names
+    that are shown.
+    """
     pattern = (use_case.sources[name].path or "").replace("{partition}", key)
     if "://" in pattern.removeprefix("{data_dir}/"):
         where = f"{use_case.name}, source {name}: path {use_case.sources[name].path!r}"
         return {shown: stamp for shown, _, stamp in _offered(pattern, where)[1]}
-    files = [(shown, path.stat()) for shown, path in files_of(name, use_case, settings, key, reader)]
+    files = [
+        (shown, path.stat()) for shown, path in files_of(name, use_case, settings, key, reader)
+    ]
     return {shown: f"{told.st_size}:{told.st_mtime_ns}" for shown, told in files}
 
 
 def dialect(source: Source) -> dict[str, Any]:
     """Return what a source declares about how its CSV is written."""
-    return {name: getattr(source, name) for name in ("separator", "header", "skip", "escape", "encoding")}
+    return {
+        name: getattr(source, name)
+        for name in ("separator", "header", "skip", "escape", "encoding")
+    }
 
 
 def simulated(source: Source, use_case: UseCase, settings: Settings) -> dict[str, str]:
-    """Return the digest of a simulated source, from which (and the simulator's code) all its rows follow."""
+    """Return the digest of a simulated source, from which (and the simulator's code) all its
+    rows follow.
+    """
     assert source.simulator is not None
     told = f"{settings.seed}:{use_case.history.first}:{source.simulator.model_dump_json()}"
     return {f"simulator:{source.simulator.stream}": told}
@@ -123,7 +151,10 @@ def _kind(source: Source, path: Path, name: str) -> str:
     suffixes = [suffix for suffix in path.suffixes if suffix not in (".gz", ".zst")]
     kind = _KINDS.get(suffixes[-1].lower()) if suffixes else None
     if kind is None:
-        raise SourceError(f"{path.name}: its ending says no format; write format: csv, parquet or jsonl in sources.{name}")
+        raise SourceError(
+            f"{path.name}: its ending says no format; write format: csv, parquet or jsonl in "
+            f"sources.{name}"
+        )
     return kind
 
 
@@ -137,7 +168,9 @@ def _text(source: Source, table: pa.Table, header: tuple[str, ...], shown: str) 
 
 
 def _named(source: Source, table: pa.Table, shown: str) -> pa.Table:
-    """Return text columns under their declared names (undeclared ones under a plain form of their own), with file and row."""
+    """Return text columns under their declared names (undeclared ones under a plain form of
+    their own), with file and row.
+    """
     known = headers(source)
     out: dict[str, pa.ChunkedArray] = {}
     taken = {name.lower() for name in [*known.values(), *ROWS]}
@@ -152,6 +185,8 @@ def _named(source: Source, table: pa.Table, shown: str) -> pa.Table:
             taken.add(name.lower())
         column = table.column(index)
         out[name] = column if pa.types.is_string(column.type) else column.cast(pa.string())
-    out[FILE] = pa.DictionaryArray.from_arrays(pa.array([0] * len(table), pa.int32()), pa.array([shown])).cast(pa.string())
+    out[FILE] = pa.DictionaryArray.from_arrays(
+        pa.array([0] * len(table), pa.int32()), pa.array([shown])
+    ).cast(pa.string())
     out[ROW] = pa.array(range(1, len(table) + 1), pa.int64())
     return pa.table(out)

@@ -1,6 +1,7 @@
 """SQL sources: a table or query behind a SQLAlchemy URL, read as text.
 
-The URL stands in an environment variable that the use case names; neither it nor its password is ever shown.
+The URL stands in an environment variable that the use case names; neither it nor its password is
+ever shown.
 """
 
 from __future__ import annotations
@@ -20,15 +21,19 @@ from include.point_in_time.partitions import Period
 
 ROWS = 50_000
 MARGIN = timedelta(days=2)
-"""Around the bounds that are pushed down: time zones and `date_means` move a row by less; the exact cut is ingestion's."""
+"""Around the bounds that are pushed down: time zones and `date_means` move a row by less; the
+exact cut is ingestion's.
+"""
 _DATE, _TIMESTAMP, _TIMESTAMPTZ = 1082, 1114, 1184
 _FLOATS = (700, 701, 1700)  # float4, float8, numeric: the types that have a NaN
 
 
 def read_sql(name: str, use_case: UseCase, periods: Sequence[Period]) -> pa.Table:
-    """Return the rows of a SQL source as text columns; on PostgreSQL only those that may arrive in the periods.
+    """Return the rows of a SQL source as text columns; on PostgreSQL only those that may arrive in
+    the periods.
 
-    Rows without an arrival time come always: they belong to the first partition of the source's history, whenever they come.
+    Rows without an arrival time come always: they belong to the first partition of the source's
+    history, whenever they come.
 
     Raises:
         SourceError: the database does not answer, or refuses the query.
@@ -41,14 +46,18 @@ def read_sql(name: str, use_case: UseCase, periods: Sequence[Period]) -> pa.Tabl
         raise ConfigError(f"{use_case.name}: source {name} has no sql")
     url = environment_secret(spec.url_env)
     if url is None:
-        raise ConfigError(f"{use_case.name}, source {name}: set {spec.url_env} to the SQLAlchemy URL of its database")
+        raise ConfigError(
+            f"{use_case.name}, source {name}: set {spec.url_env} to the SQLAlchemy URL of its "
+            "database"
+        )
     secret, query = url.get_secret_value(), spec.query.strip().rstrip(";")
     try:
         parsed = sqlalchemy.make_url(secret)
         engine = sqlalchemy.create_engine(parsed, poolclass=sqlalchemy.NullPool)
     except (sqlalchemy.exc.ArgumentError, ImportError):
         raise ConfigError(
-            f"{spec.url_env} holds no SQLAlchemy URL that can be used; write dialect+driver://user:password@host/db"
+            f"{spec.url_env} holds no SQLAlchemy URL that can be used; write "
+            "dialect+driver://user:password@host/db"
         ) from None
     try:
         with engine.connect() as link:
@@ -58,33 +67,45 @@ def read_sql(name: str, use_case: UseCase, periods: Sequence[Period]) -> pa.Tabl
                 return _postgresql(link, query, source, use_case, periods)
             return _any(link.execution_options(stream_results=True, max_row_buffer=ROWS), query)
     except (sqlalchemy.exc.SQLAlchemyError, OSError) as error:
-        raise SourceError(_message(name, use_case, spec, error, [secret, parsed.password])) from None
+        raise SourceError(
+            _message(name, use_case, spec, error, [secret, parsed.password])
+        ) from None
     finally:
         engine.dispose()
 
 
-def _message(name: str, use_case: UseCase, spec: SqlQuery, error: Exception, secrets: Sequence[object]) -> str:
+def _message(
+    name: str, use_case: UseCase, spec: SqlQuery, error: Exception, secrets: Sequence[object]
+) -> str:
     said = str(getattr(error, "orig", None) or error).strip().splitlines()
     text = " ".join(said[:3])
     for secret in secrets:
         if secret:
             text = text.replace(str(secret), "***")
     return (
-        f"{use_case.name}, source {name}: the database of {spec.url_env} refuses or does not answer: {text[:400]}; "
-        "check the query and that the database is up"
+        f"{use_case.name}, source {name}: the database of {spec.url_env} refuses or does not "
+        f"answer: {text[:400]}; check the query and that the database is up"
     )
 
 
-def _postgresql(link: Any, query: str, source: Source, use_case: UseCase, periods: Sequence[Period]) -> pa.Table:
+def _postgresql(
+    link: Any, query: str, source: Source, use_case: UseCase, periods: Sequence[Period]
+) -> pa.Table:
     link.exec_driver_sql("SET TRANSACTION READ ONLY")
     link.exec_driver_sql("SET LOCAL TIME ZONE 'UTC'")
     link.exec_driver_sql("SET LOCAL DateStyle = 'ISO, YMD'")
-    described = link.exec_driver_sql(f"SELECT * FROM ({query}) AS source LIMIT 0").cursor.description
+    described = link.exec_driver_sql(
+        f"SELECT * FROM ({query}) AS source LIMIT 0"
+    ).cursor.description
     types = {column[0]: column[1] for column in described}
     names = [column[0] for column in described]
     if len(types) != len(names):
-        raise SourceError(f"{use_case.name}: the query gives a column twice among {names}; name them apart")
-    picked = ", ".join(f"{_text(column, types[column])} AS c{index}" for index, column in enumerate(names))
+        raise SourceError(
+            f"{use_case.name}: the query gives a column twice among {names}; name them apart"
+        )
+    picked = ", ".join(
+        f"{_text(column, types[column])} AS c{index}" for index, column in enumerate(names)
+    )
     where = _pushed_down(source, types, periods)
     streamed = link.execution_options(stream_results=True, max_row_buffer=ROWS)
     result = streamed.exec_driver_sql(f"SELECT {picked} FROM ({query}) AS source{where}")
@@ -99,7 +120,9 @@ def _text(column: str, kind: int) -> str:
 
 
 def _pushed_down(source: Source, types: dict[str, int], periods: Sequence[Period]) -> str:
-    """Return a WHERE clause for the arrival column, where it is a time; an assumed arrival is cut by nobody but ingestion."""
+    """Return a WHERE clause for the arrival column, where it is a time; an assumed arrival is
+    cut by nobody but ingestion.
+    """
     if source.kind == "static" or source.assumed_lag is not None:
         return ""
     column = source.columns.get(source.arrival)
@@ -115,19 +138,29 @@ def _pushed_down(source: Source, types: dict[str, int], periods: Sequence[Period
 
 def _columns(names: Sequence[str], rows: Sequence[Any]) -> pa.Table:
     columns = zip(*rows, strict=True) if rows else [()] * len(names)
-    return pa.table({name: pa.array(values, pa.string()) for name, values in zip(names, columns, strict=True)})
+    return pa.table(
+        {name: pa.array(values, pa.string()) for name, values in zip(names, columns, strict=True)}
+    )
 
 
 def _any(link: Any, query: str) -> pa.Table:
-    """Read any other database: numbers, times and dates become text by DuckDB, everything else by `str`."""
+    """Read any other database: numbers, times and dates become text by DuckDB, everything else
+    by `str`.
+    """
     result = link.exec_driver_sql(query)
     names = list(result.keys())
     parts = []
     with connect() as con:
         for rows in result.partitions(ROWS):
-            typed = pa.table({name: _typed([row[index] for row in rows]) for index, name in enumerate(names)})
+            typed = pa.table(
+                {name: _typed([row[index] for row in rows]) for index, name in enumerate(names)}
+            )
             con.register("rows", typed)
-            parts.append(con.sql("SELECT CAST(COLUMNS(*) AS VARCHAR) FROM rows").to_arrow_table().rename_columns(names))
+            parts.append(
+                con.sql("SELECT CAST(COLUMNS(*) AS VARCHAR) FROM rows")
+                .to_arrow_table()
+                .rename_columns(names)
+            )
     return pa.concat_tables(parts) if parts else _columns(names, [])
 
 

@@ -1,14 +1,17 @@
-"""Static sources: whole snapshots, kept by their digest, each known from one partition on, and observed when it is observed.
+"""Static sources: whole snapshots, kept by their digest, each known from one partition on, and
+observed when it is observed.
 
-The first version is known from `valid_from` and is kept in the first partition of the history. A later one is taken only by the
-run of the newest complete partition, while that is not recorded: it is known from that partition where it was read at most
-`observed_within` after its `as_of`, otherwise from the next one (`pending` until that is ingested). Every other run reads no file
-and uses the newest version that is known to its key: what a file holds today says nothing of the past.
+The first version is known from `valid_from` and is kept in the first partition of the history. A
+later one is taken only by the run of the newest complete partition, while that is not recorded: it
+is known from that partition where it was read at most `observed_within` after its `as_of`,
+otherwise from the next one (`pending` until that is ingested). Every other run reads no file and
+uses the newest version that is known to its key: what a file holds today says nothing of the past.
 
-A version that was wrong is restated through any partition that knows it, by the options `restate` (a reason) and `sources`
-(naming the static source: otherwise its file of today, a later version, would overwrite the past whenever an event source is
-restated). The version keeps its key and the moment from which it is known; `restated` counts how often that happened, and
-the other partitions that know the version take it over when they are ingested again. Until then they are stale.
+A version that was wrong is restated through any partition that knows it, by the options `restate`
+(a reason) and `sources` (naming the static source: otherwise its file of today, a later version,
+would overwrite the past whenever an event source is restated). The version keeps its key and the
+moment from which it is known; `restated` counts how often that happened, and the other partitions
+that know the version take it over when they are ingested again. Until then they are stale.
 """
 
 from __future__ import annotations
@@ -36,13 +39,14 @@ Facts = dict[str, Any]
 
 
 def take(name: str, work: Work, read: Callable[[], Delivery]) -> tuple[Facts, pa.Table | None]:
-    """Return what a partition knows of a static source, and rows where they are a version that is not stored yet.
+    """Return what a partition knows of a static source, and rows where they are a version that is
+    not stored yet.
 
-    Facts whose digest differs from the recorded one are a restatement, for which the caller wants a reason. The rows are those of
-    the version `pending` where the facts name one.
+    Facts whose digest differs from the recorded one are a restatement, for which the caller wants a
+    reason. The rows are those of the version `pending` where the facts name one.
 
-    Raises:
-        SourceError: a version is lost and the source has another content now, or there is nothing to restate.
+    Raises: SourceError: a version is lost and the source has another content now, or there is
+        nothing to restate.
     """
     known = _known(name, work)
     versions = _versions(known)
@@ -51,8 +55,8 @@ def take(name: str, work: Work, read: Callable[[], Delivery]) -> tuple[Facts, pa
         return _again(name, work, read, known[work.key], versions, named=named)
     if named:
         raise SourceError(
-            f"{work.use_case.name} {work.key} is not ingested, and so knows no version of {name} to restate; name a partition "
-            "that does, or leave --source out"
+            f"{work.use_case.name} {work.key} is not ingested, and so knows no version of {name} "
+            "to restate; name a partition that does, or leave --source out"
         )
     version = max((version for version in versions if version <= work.key), default="")
     if not version:
@@ -67,17 +71,25 @@ def take(name: str, work: Work, read: Callable[[], Delivery]) -> tuple[Facts, pa
     if not is_newest(work):
         keys = [key for key in known if known[key]["version"] == version]
         raise SourceError(
-            f"{work.use_case.name}: version {version} of {name} is lost from the lake, and the source has another content now; "
-            f"put its content back, or accept this one: `evergreen run ingest_data --use-case {work.use_case.name} "
-            f"--partition {min(keys, default=work.key)} --restate REASON --source {name}`"
+            f"{work.use_case.name}: version {version} of {name} is lost from the lake, and the "
+            "source has another content now; put its content back, or accept this one: "
+            f"`evergreen run ingest_data --use-case {work.use_case.name} --partition "
+            f"{min(keys, default=work.key)} --restate REASON --source {name}`"
         )
     source = work.use_case.sources[name]
     if work.started - work.as_of <= source.observed_within:
         return _snapshot(name, work, work.key, delivery)
     following = partitions.following(work.use_case, work.period).key
-    told = f"{work.use_case.name} {work.key}: {name} was read more than {format_duration(source.observed_within)} after as_of"
+    told = (
+        f"{work.use_case.name} {work.key}: {name} was read more than "
+        f"{format_duration(source.observed_within)} after as_of"
+    )
     if not partitions.within(work.use_case.history, following):
-        log.warning("%s: its new content is known to no partition; restate the version, if it is of the past", told)
+        log.warning(
+            "%s: its new content is known to no partition; restate the version, if it is "
+            "of the past",
+            told,
+        )
         return versions[version], None
     log.warning("%s: its new content is known from %s on", told, following)
     facts, rows = _snapshot(name, work, following, delivery)
@@ -85,9 +97,17 @@ def take(name: str, work: Work, read: Callable[[], Delivery]) -> tuple[Facts, pa
 
 
 def _again(
-    name: str, work: Work, read: Callable[[], Delivery], mine: Facts, versions: Mapping[str, Facts], *, named: bool
+    name: str,
+    work: Work,
+    read: Callable[[], Delivery],
+    mine: Facts,
+    versions: Mapping[str, Facts],
+    *,
+    named: bool,
 ) -> tuple[Facts, pa.Table | None]:
-    """Return what a recorded partition knows: its version, as that was restated, or is now to be."""
+    """Return what a recorded partition knows: its version, as that was restated, or is now to
+    be.
+    """
     version = mine["version"]
     pending = {"pending": mine["pending"]} if "pending" in mine else {}
     if _kept(work, name, version) and not named:
@@ -99,7 +119,9 @@ def _again(
 
 
 def current(known: Mapping[str, Facts]) -> dict[str, Facts]:
-    """Return what each version is since its last restatement; `known` is what each partition recorded."""
+    """Return what each version is since its last restatement; `known` is what each partition
+    recorded.
+    """
     found: dict[str, Facts] = {}
     for key in sorted(known):
         fact = known[key]
@@ -110,11 +132,16 @@ def current(known: Mapping[str, Facts]) -> dict[str, Facts]:
 
 
 def told(name: str, fact: Facts) -> str:
-    """Return in words since when versions were observed, and which one is still to come; empty where there is nothing to say."""
+    """Return in words since when versions were observed, and which one is still to come; empty
+    where there is nothing to say.
+    """
     pending = fact.get("pending")
     if pending is None:
         return ""
-    return f"{name}: read {pending['observed'][:16]}, too long after as_of; known from {pending['version']} on"
+    return (
+        f"{name}: read {pending['observed'][:16]}, too long after as_of; known from "
+        f"{pending['version']} on"
+    )
 
 
 def recorded(name: str, work: Work) -> dict[str, Facts]:
@@ -124,12 +151,20 @@ def recorded(name: str, work: Work) -> dict[str, Facts]:
 
 def knowing(name: str, work: Work, version: str) -> list[str]:
     """Return the other partitions that know a version."""
-    return sorted(key for key, fact in _known(name, work).items() if fact["version"] == version and key != work.key)
+    return sorted(
+        key
+        for key, fact in _known(name, work).items()
+        if fact["version"] == version and key != work.key
+    )
 
 
 def _versions(known: Mapping[str, Facts]) -> dict[str, Facts]:
     """Return what each version is, those among them that no partition knows yet."""
-    pending = {fact["pending"]["version"]: fact["pending"] for _, fact in sorted(known.items()) if "pending" in fact}
+    pending = {
+        fact["pending"]["version"]: fact["pending"]
+        for _, fact in sorted(known.items())
+        if "pending" in fact
+    }
     return pending | {version: _plain(fact) for version, fact in current(known).items()}
 
 
@@ -139,7 +174,11 @@ def _plain(fact: Facts) -> Facts:
 
 def _known(name: str, work: Work) -> dict[str, Facts]:
     done = [result for result in results(work, "ingest_data") if result.state == "done"]
-    found = {result.key: result.outputs["sources"][name] for result in done if name in result.outputs["sources"]}
+    found = {
+        result.key: result.outputs["sources"][name]
+        for result in done
+        if name in result.outputs["sources"]
+    }
     return {key: fact for key, fact in found.items() if "version" in fact}
 
 
@@ -149,14 +188,23 @@ def _snapshot(name: str, work: Work, version: str, delivery: Delivery) -> tuple[
     assert source.valid_from is not None
     content = content_digest(rows, source)
     first = version == _first(work)
-    since = midnight(source.valid_from) if first else partitions.period(work.use_case, version).arrival_start
+    since = (
+        midnight(source.valid_from)
+        if first
+        else partitions.period(work.use_case, version).arrival_start
+    )
     at = np.full(len(rows), np.datetime64(since.replace(tzinfo=None), "us"))
     facts = {
         "rows": len(rows),
         "digest": content,
-        "source_digest": "|".join(f"{file}:{sha}" for file, sha in sorted(delivery.digests.items())),
+        "source_digest": "|".join(
+            f"{file}:{sha}" for file, sha in sorted(delivery.digests.items())
+        ),
         "files": sorted(delivery.digests),
-        "columns": [{"columns": list(header), "files": [file], "count": 1} for file, header in delivery.headers.items()],
+        "columns": [
+            {"columns": list(header), "files": [file], "count": 1}
+            for file, header in delivery.headers.items()
+        ],
         "late": 0,
         "arrival": "valid_from",
         "version": version,
@@ -166,7 +214,9 @@ def _snapshot(name: str, work: Work, version: str, delivery: Delivery) -> tuple[
 
 
 def content_digest(rows: pa.Table, source: Source) -> str:
-    """Return the digest of a version: the source's columns, not the file, the row number, or the moment it is known from."""
+    """Return the digest of a version: the source's columns, not the file, the row number, or the
+    moment it is known from.
+    """
     body = rows.drop_columns([name for name in (FILE, ROW, ARRIVED) if name in rows.column_names])
     return digest(body, sort_by=_sort_by(body, source.key))
 

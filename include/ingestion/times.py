@@ -1,8 +1,9 @@
 """Times as text: which forms are read, and the DuckDB expressions that turn them into UTC.
 
-Read are ISO dates and times with `T` or a blank, with or without an offset (`Z`, `UTC` and `GMT` are one), or what a column's
-`dates` says: a strptime format, or Unix time. A date is 00:00 UTC unless the source says `end_of_day`; a time without an offset
-is in the source's `timezone`, and is no time where a clock change makes it ambiguous.
+Read are ISO dates and times with `T` or a blank, with or without an offset (`Z`, `UTC` and `GMT`
+are one), or what a column's `dates` says: a strptime format, or Unix time. A date is 00:00 UTC
+unless the source says `end_of_day`; a time without an offset is in the source's `timezone`, and is
+no time where a clock change makes it ambiguous.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ from include.config.use_case_sources import UNIX, Source
 _ZERO = r"( ?[+]00:?00)? ?([Uu][Tt][Cc]|[Gg][Mm][Tt])"
 _SHAPE = (
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
-    rf"([ Tt][0-9]{{2}}:[0-9]{{2}}(:[0-9]{{2}}([.][0-9]{{1,12}})?)?( ?([Zz]|[+-][0-9]{{2}}(:?[0-9]{{2}})?)|{_ZERO})?)?"
+    r"([ Tt][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,12})?)?( "
+    rf"?([Zz]|[+-][0-9]{{2}}(:?[0-9]{{2}})?)|{_ZERO})?)?"
 )
 OLDEST, NEWEST = "TIMESTAMPTZ '1900-01-01 00:00:00+00'", "TIMESTAMPTZ '2262-04-11 00:00:00+00'"
-"""Times outside do not fit nanoseconds (which Arrow and pandas use), or are no times of business."""
+"""Times outside do not fit nanoseconds (which Arrow and pandas use), or are no times of
+business.
+"""
 EPOCH = "TIMESTAMPTZ '1970-01-01 00:00:00+00'"
 _NO_CLOCK = re.compile(r"%(?!-?[HIMSpfgnczZxX])")
 _UTC_AT_END = re.compile(r"(Z|UTC|GMT)$")
@@ -29,7 +33,8 @@ def text_literal(text: str) -> str:
 
 
 def utc(text: str, source: Source, dates: str | None = None) -> str:
-    """Return the expression of a text expression's time in UTC, NULL where it is none or is ambiguous.
+    """Return the expression of a text expression's time in UTC, NULL where it is none or is
+    ambiguous.
 
     `dates` is the form that the column declares; without one the time is ISO.
     """
@@ -39,13 +44,15 @@ def utc(text: str, source: Source, dates: str | None = None) -> str:
         return _formatted(text, source, dates)
     day = _day(f"CAST(try_cast({text} AS DATE) AS TIMESTAMPTZ)", source)
     return (
-        f"CASE WHEN regexp_full_match({text}, '{_SHAPE}') THEN CASE WHEN length({text}) = 10 THEN {day} "
-        f"{_zoned(text, source)} ELSE {_with_offset(text)} END END"
+        f"CASE WHEN regexp_full_match({text}, '{_SHAPE}') THEN CASE WHEN length({text}) = 10 THEN "
+        f"{day} {_zoned(text, source)} ELSE {_with_offset(text)} END END"
     )
 
 
 def date(text: str, dates: str | None = None) -> str:
-    """Return the expression of a text expression's day, NULL where it is none or says a time within the day."""
+    """Return the expression of a text expression's day, NULL where it is none or says a time
+    within the day.
+    """
     if dates in UNIX or (dates is not None and _aware_format(dates)):
         moment = _unix(text, str(dates)) if dates in UNIX else _parsed(text, str(dates))
         return f"CASE WHEN date_trunc('day', {moment}) = {moment} THEN CAST({moment} AS DATE) END"
@@ -53,17 +60,20 @@ def date(text: str, dates: str | None = None) -> str:
         local = _parsed(text, dates)
         return f"CASE WHEN date_trunc('day', {local}) = {local} THEN CAST({local} AS DATE) END"
     return (
-        f"CASE WHEN regexp_full_match({text}, '[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}([ T]00:00(:00([.]0+)?)?)?') "
-        f"THEN try_cast({text}[:10] AS DATE) END"
+        f"CASE WHEN regexp_full_match({text}, '[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}([ "
+        f"T]00:00(:00([.]0+)?)?)?') THEN try_cast({text}[:10] AS DATE) END"
     )
 
 
 def aware(text: str) -> str:
-    """Return the expression that tells whether an ISO time carries an offset: NULL for dates and for no time."""
+    """Return the expression that tells whether an ISO time carries an offset: NULL for dates and
+    for no time.
+    """
     tail = f"substr({text}, 12)"
     return (
-        f"CASE WHEN length({text}) > 10 AND regexp_full_match({text}, '{_SHAPE}') "
-        f"THEN right({text}, 1) IN ('Z', 'z', 'C', 'c', 'T', 't') OR contains({tail}, '+') OR contains({tail}, '-') END"
+        f"CASE WHEN length({text}) > 10 AND regexp_full_match({text}, '{_SHAPE}') THEN "
+        f"right({text}, 1) IN ('Z', 'z', 'C', 'c', 'T', 't') OR contains({tail}, '+') OR "
+        f"contains({tail}, '-') END"
     )
 
 
@@ -100,22 +110,35 @@ def _formatted(text: str, source: Source, dates: str) -> str:
     if _aware_format(dates):
         return f"CAST({parsed} AS TIMESTAMPTZ)"
     if all(_NO_CLOCK.match(dates, at.start()) for at in re.finditer("%", dates)):
-        return _day(f"CAST({parsed} AS TIMESTAMPTZ)", source, month=re.search(r"%-?[dejuaAU]", dates) is None)
+        return _day(
+            f"CAST({parsed} AS TIMESTAMPTZ)",
+            source,
+            month=re.search(r"%-?[dejuaAU]", dates) is None,
+        )
     if source.timezone.upper() == "UTC":
         return f"CAST({parsed} AS TIMESTAMPTZ)"
     return f"CASE {_clear(parsed, source)} END"
 
 
 def _unix(text: str, dates: str) -> str:
-    """Return the expression of a Unix time; whole numbers are cut to microseconds as integers, no digit goes through a float."""
+    """Return the expression of a Unix time; whole numbers are cut to microseconds as integers,
+    no digit goes through a float.
+    """
     per_second = UNIX[dates]
     whole = f"try_cast(split_part({text}, '.', 1) AS BIGINT)"
-    scale = f"{whole} * {1_000_000 // per_second}" if per_second <= 1_000_000 else f"{whole} // {per_second // 1_000_000}"
+    scale = (
+        f"{whole} * {1_000_000 // per_second}"
+        if per_second <= 1_000_000
+        else f"{whole} // {per_second // 1_000_000}"
+    )
     micros = scale
     if per_second < 1_000_000:
         fraction = f"try_cast('0.' || split_part({text}, '.', 2) || '0' AS DOUBLE)"
         sign = f"CASE WHEN starts_with({text}, '-') THEN -1 ELSE 1 END"
-        micros = f"{scale} + {sign} * CAST(floor({fraction} * {1_000_000 // per_second} + 1e-6) AS BIGINT)"
+        micros = (
+            f"{scale} + {sign} * CAST(floor({fraction} * {1_000_000 // per_second} + 1e-6) "
+            "AS BIGINT)"
+        )
     return (
         f"CASE WHEN regexp_full_match({text}, '[+-]?[0-9]{{1,19}}([.][0-9]*)?') "
         f"AND abs({whole}) < {9_223_372_036 * per_second} THEN make_timestamptz({micros}) END"
@@ -123,7 +146,9 @@ def _unix(text: str, dates: str) -> str:
 
 
 def _zoned(text: str, source: Source) -> str:
-    """Return the branch for times without an offset; none is needed where the zone is UTC, DuckDB's own here."""
+    """Return the branch for times without an offset; none is needed where the zone is UTC,
+    DuckDB's own here.
+    """
     if source.timezone.upper() == "UTC":
         return ""
     clear = _clear(f"try_cast({text} AS TIMESTAMP)", source)
@@ -133,15 +158,17 @@ def _zoned(text: str, source: Source) -> str:
 def _clear(local: str, source: Source) -> str:
     """Return `WHEN ... THEN` of a local time that is one moment in the source's zone.
 
-    The zone's offsets a day before and a day after are the two that a change within these days can mean, whatever its size:
-    where both give the local time, but not the same moment, it came twice.
+    The zone's offsets a day before and a day after are the two that a change within these days can
+    mean, whatever its size: where both give the local time, but not the same moment, it came twice.
     """
     zone = text_literal(source.timezone)
     moment = f"timezone({zone}, {local})"
     candidates = []
     for sign in "-+":
         other = f"({moment} {sign} INTERVAL 1 DAY)"
-        candidates.append(f"timezone('UTC', {local} - (timezone({zone}, {other}) - timezone('UTC', {other})))")
+        candidates.append(
+            f"timezone('UTC', {local} - (timezone({zone}, {other}) - timezone('UTC', {other})))"
+        )
     both = " AND ".join(f"timezone({zone}, {candidate}) = {local}" for candidate in candidates)
     twice = f"{both} AND {candidates[0]} <> {candidates[1]}"
     return f"WHEN timezone({zone}, {moment}) = {local} AND NOT ({twice}) THEN {moment}"

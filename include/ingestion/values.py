@@ -1,8 +1,9 @@
 """One rule for a value: the DuckDB expressions that turn a column's text into its typed value.
 
-Contract, arrival and draft ask here and nowhere else, so what a draft says of a table is what the contract does with it.
-Every text, keys among them, is trimmed of blanks, tabs, line breaks and no-break spaces at both ends; what is then empty, or
-one of the column's (else the source's) `null_values`, is no value, in every format. Raw rows stay as they were delivered.
+Contract, arrival and draft ask here and nowhere else, so what a draft says of a table is what the
+contract does with it. Every text, keys among them, is trimmed of blanks, tabs, line breaks and
+no-break spaces at both ends; what is then empty, or one of the column's (else the source's)
+`null_values`, is no value, in every format. Raw rows stay as they were delivered.
 """
 
 from __future__ import annotations
@@ -25,10 +26,13 @@ def cell(name: str, source: Source) -> str:
 
 def said(text: str, column: Column | None, source: Source) -> str:
     """Return the expression of a raw text expression: trimmed, NULL where it means no value."""
-    # trimming by a set of characters costs ten times as much as trimming blanks, so it is kept for the texts that need it
+    # trimming by a set of characters costs ten times as much as trimming blanks, so it is kept for
+    # the texts that need it
     rare = " OR ".join(f"contains({text}, '{blank}')" for blank in BLANKS[1:])
     trimmed = f"(CASE WHEN {rare} THEN trim({text}, '{BLANKS}') ELSE trim({text}) END)"
-    none = source.null_values if column is None or column.null_values is None else column.null_values
+    none = (
+        source.null_values if column is None or column.null_values is None else column.null_values
+    )
     if not none:
         return f"nullif({trimmed}, '')"
     listed = ", ".join(text_literal(token.strip(BLANKS)) for token in ["", *none])
@@ -46,17 +50,24 @@ def typed(text: str, column: Column, source: Source) -> str:
             f"THEN try_cast(split_part({digits}, '.', 1) AS BIGINT) END"
         )
     if column.type == "float64":
-        number = f"try_cast({_plain(text, column)} AS DOUBLE)" + (" / 100" if column.percent else "")
+        number = f"try_cast({_plain(text, column)} AS DOUBLE)" + (
+            " / 100" if column.percent else ""
+        )
         return f"CASE WHEN NOT contains({text}, '_') THEN {number} + 0.0::DOUBLE END"
     if column.type == "bool":
-        return f"CASE WHEN lower({text}) IN ({_TRUE}) THEN true WHEN lower({text}) IN ({_FALSE}) THEN false END"
+        return (
+            f"CASE WHEN lower({text}) IN ({_TRUE}) THEN true WHEN lower({text}) IN ({_FALSE}) "
+            "THEN false END"
+        )
     if column.type == "date":
         return date(text, column.dates)
     return utc(text, source, column.dates)
 
 
 def moment(name: str, source: Source) -> str:
-    """Return the expression of a raw column's time in UTC, whatever type the column is declared with."""
+    """Return the expression of a raw column's time in UTC, whatever type the column is declared
+    with.
+    """
     return utc(cell(name, source), source, dates_of(name, source))
 
 
@@ -66,16 +77,24 @@ def dates_of(name: str, source: Source) -> str | None:
 
 
 def _plain(text: str, column: Column) -> str:
-    """Return the expression of a number's text as a cast reads it, NULL where it is not of the form that the column declares."""
+    """Return the expression of a number's text as a cast reads it, NULL where it is not of the
+    form that the column declares.
+    """
     if (column.decimal, column.thousands, column.percent, column.unit) == (".", "", False, None):
         return text
     group, point = _GROUPS[column.thousands], "," if column.decimal == "," else "[.]"
     digits = f"([0-9]{{1,3}}({group}[0-9]{{3}})+|[0-9]+)" if group else "[0-9]+"
     unit = re.escape(column.unit) if column.unit else ""
-    before, after = (f"({unit}[ \u00a0\u202f]?)?", f"([ \u00a0\u202f]?{unit})?") if unit else ("", "")
+    before, after = (
+        (f"({unit}[ \u00a0\u202f]?)?", f"([ \u00a0\u202f]?{unit})?") if unit else ("", "")
+    )
     percent = "[ \u00a0\u202f]?%" if column.percent else ""
-    form = f"[+-]?{before}[+-]?({digits}({point}[0-9]*)?|{point}[0-9]+)([eE][+-]?[0-9]+)?{percent}{after}"
+    number = f"({digits}({point}[0-9]*)?|{point}[0-9]+)([eE][+-]?[0-9]+)?"
+    form = f"[+-]?{before}[+-]?{number}{percent}{after}"
     dropped = "|".join(part for part in (unit, group, "[% \u00a0\u202f]") if part)
     minus = f"replace({text}, '\u2212', '-')"  # the minus sign of typesetters
     bare = f"regexp_replace({minus}, {text_literal(dropped)}, '', 'g')"
-    return f"CASE WHEN regexp_full_match({minus}, {text_literal(form)}) THEN replace({bare}, ',', '.') END"
+    return (
+        f"CASE WHEN regexp_full_match({minus}, {text_literal(form)}) THEN replace({bare}, ',', "
+        "'.') END"
+    )

@@ -1,7 +1,9 @@
-"""Install Evergreen into .venv; started by `make install` with any Python, so it needs nothing but the standard library.
+"""Install Evergreen into .venv; started by `make install` with any Python, so it needs nothing but
+the standard library.
 
-uv comes from the package index, pinned by hash, and brings exactly what the lock says. A stamp with the digest of the
-lock is written last: without it the installation is not finished, and the next `make` repairs it.
+uv comes from the package index, pinned by hash, and brings exactly what the lock says. A stamp with
+the digest of the lock is written last: without it the installation is not finished, and the next
+`make` repairs it.
 
     python3 -I include/installation/bootstrap.py [--dev] [--lock]
 """
@@ -36,7 +38,8 @@ def main(arguments: list[str]) -> int:
     """Install, or with --lock write the locks anew; return the exit code."""
     if not FIRST <= sys.version_info[:2] <= LAST:
         return refuse(
-            f"this is Python {sys.version.split()[0]}; Evergreen needs 3.11 to 3.13. Name one: make install PYTHON=python3.12"
+            f"this is Python {sys.version.split()[0]}; Evergreen needs 3.11 to 3.13. Name one: "
+            "make install PYTHON=python3.12"
         )
     wanted = "dev" if "--dev" in arguments else "base"
     try:
@@ -52,9 +55,13 @@ def main(arguments: list[str]) -> int:
         STAMP.write_text(json.dumps(state(wanted)))
     except subprocess.CalledProcessError as error:
         name = Path(error.cmd[0]).name
-        return refuse(f"`{name}` failed (code {error.returncode}); see above, then run `make install` again")
+        return refuse(
+            f"`{name}` failed (code {error.returncode}); see above, then run `make install` again"
+        )
     except OSError as error:
-        return refuse(f"{error}; check the disk and the owner of {ROOT}, then run `make install` again")
+        return refuse(
+            f"{error}; check the disk and the owner of {ROOT}, then run `make install` again"
+        )
     return 0
 
 
@@ -69,9 +76,13 @@ def tell(text: str) -> None:
 
 
 def state(wanted: str) -> dict[str, str]:
-    """Return what a finished installation is of: the digests of its locks, its Python and its place."""
+    """Return what a finished installation is of: the digests of its locks, its Python and its
+    place.
+    """
     names = ["base", "dev"] if wanted == "dev" else ["base"]
-    digests = {name: hashlib.sha256((ROOT / LOCKS[name]).read_bytes()).hexdigest() for name in names}
+    digests = {
+        name: hashlib.sha256((ROOT / LOCKS[name]).read_bytes()).hexdigest() for name in names
+    }
     return dict(digests, root=str(ROOT))
 
 
@@ -81,7 +92,9 @@ def is_installed(wanted: str) -> bool:
         found = json.loads(STAMP.read_text())
     except (OSError, ValueError):
         return False
-    return python().exists() and all(found.get(name) == value for name, value in state(wanted).items())
+    return python().exists() and all(
+        found.get(name) == value for name, value in state(wanted).items()
+    )
 
 
 def python() -> Path:
@@ -89,10 +102,21 @@ def python() -> Path:
 
 
 def ensure_venv() -> None:
-    """Make .venv, or make it anew where it is damaged, was moved here or is of a Python that does not fit."""
-    probe = "import sys; print(sys.version_info[:2] >= (3, 11) and sys.version_info[:2] <= (3, 13) and sys.prefix)"
+    """Make .venv, or make it anew where it is damaged, was moved here or is of a Python that
+    does not fit.
+    """
+    probe = (
+        "import sys; print(sys.version_info[:2] >= (3, 11) and sys.version_info[:2] <= (3, "
+        "13) and sys.prefix)"
+    )
     if python().exists():
-        found = subprocess.run([str(python()), "-I", "-c", probe], capture_output=True, text=True, env=clean(), check=False)
+        found = subprocess.run(
+            [str(python()), "-I", "-c", probe],
+            capture_output=True,
+            text=True,
+            env=clean(),
+            check=False,
+        )
         if found.returncode or found.stdout.strip() != str(VENV):
             shutil.rmtree(VENV)
     if not python().exists() or not (VENV / "bin" / "pip").exists():
@@ -116,7 +140,16 @@ def uv() -> str:
 def sync(wanted: str) -> None:
     """Bring .venv to exactly what the lock says, bytecode compiled in parallel."""
     tell(f"installing {LOCKS[wanted]} into {VENV} (a minute or two)")
-    command = [uv(), "pip", "sync", "-q", "--require-hashes", "--compile-bytecode", "--python", str(python())]
+    command = [
+        uv(),
+        "pip",
+        "sync",
+        "-q",
+        "--require-hashes",
+        "--compile-bytecode",
+        "--python",
+        str(python()),
+    ]
     run([*command, str(ROOT / LOCKS[wanted])])
 
 
@@ -132,12 +165,34 @@ def link() -> None:
     launcher = VENV / "bin" / "evergreen"
     launcher.write_text(LAUNCHER.format(python=python()))
     launcher.chmod(0o755)
-    run([str(python()), "-m", "compileall", "-q", "-j", "0", str(ROOT / "include"), str(ROOT / "dags")])
+    run(
+        [
+            str(python()),
+            "-m",
+            "compileall",
+            "-q",
+            "-j",
+            "0",
+            str(ROOT / "include"),
+            str(ROOT / "dags"),
+        ]
+    )
 
 
 def lock() -> int:
-    """Write the locks anew, for all platforms and Pythons; a changed pin of uv itself is taken first."""
-    command = [uv(), "pip", "compile", "--universal", "--generate-hashes", "--python-version", "3.11", "-q"]
+    """Write the locks anew, for all platforms and Pythons; a changed pin of uv itself is taken
+    first.
+    """
+    command = [
+        uv(),
+        "pip",
+        "compile",
+        "--universal",
+        "--generate-hashes",
+        "--python-version",
+        "3.11",
+        "-q",
+    ]
     for name in ("requirements-uv", "requirements", "requirements-dev"):
         run([*command, f"{name}.in", "-o", f"{name}.txt"])
     return 0
@@ -149,7 +204,15 @@ def run(command: list[str]) -> None:
 
 def clean() -> dict[str, str]:
     """Return the environment without what would make this Python, pip or uv look elsewhere."""
-    dropped = {"PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV", "CONDA_PREFIX", "PIP_TARGET", "PIP_USER"}
+    dropped = {
+        "PYTHONPATH",
+        "PYTHONHOME",
+        "PYTHONDONTWRITEBYTECODE",
+        "VIRTUAL_ENV",
+        "CONDA_PREFIX",
+        "PIP_TARGET",
+        "PIP_USER",
+    }
     return {name: value for name, value in os.environ.items() if name not in dropped}
 
 

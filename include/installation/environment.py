@@ -1,7 +1,7 @@
 """The environment of the processes that an installation starts, built explicitly.
 
-What the caller's shell happens to hold (PYTHONPATH, TZ, locale, proxies for loopback, Airflow or MLflow settings of
-another project, PYTHONDONTWRITEBYTECODE) changes nothing in a run.
+What the caller's shell happens to hold (PYTHONPATH, TZ, locale, proxies for loopback, Airflow or
+MLflow settings of another project, PYTHONDONTWRITEBYTECODE) changes nothing in a run.
 """
 
 from __future__ import annotations
@@ -19,16 +19,34 @@ from include.orchestration.airflow_api import ADMIN, password_file
 
 MARK = "EVERGREEN_INSTALLATION"
 DROPPED = (
-    "PYTHON", "AIRFLOW", "_AIRFLOW", "MLFLOW", "_MLFLOW", "BENTO", "FEAST", "GX_", "OMP_", "OPENBLAS_", "MKL_",
-    "NUMEXPR_", "LC_", "OTEL_", "COV_", "PYTEST",
-)  # fmt: skip
+    "PYTHON",
+    "AIRFLOW",
+    "_AIRFLOW",
+    "MLFLOW",
+    "_MLFLOW",
+    "BENTO",
+    "FEAST",
+    "GX_",
+    "OMP_",
+    "OPENBLAS_",
+    "MKL_",
+    "NUMEXPR_",
+    "LC_",
+    "OTEL_",
+    "COV_",
+    "PYTEST",
+)
 DROPPED_NAMES = {"TZ", "LANG", "LANGUAGE", "VIRTUAL_ENV", "FORKED_BY_MULTIPROCESSING"}
 
 
 def child_environment(settings: Settings, outer: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the whole environment of a child process; secrets are in it, so never log it."""
     outer = os.environ if outer is None else outer
-    kept = {name: value for name, value in outer.items() if name not in DROPPED_NAMES and not name.startswith(DROPPED)}
+    kept = {
+        name: value
+        for name, value in outer.items()
+        if name not in DROPPED_NAMES and not name.startswith(DROPPED)
+    }
     loopback = ",".join(dict.fromkeys(["127.0.0.1", "localhost", "::1", settings.host]))
     own = {f"EVERGREEN_{name.upper()}": value for name, value in _given(settings).items()}
     return (
@@ -46,7 +64,7 @@ def child_environment(settings: Settings, outer: Mapping[str, str] | None = None
             "no_proxy": loopback,
             "OMP_WAIT_POLICY": "passive",
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', os.defpath)}",
-            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'include' / 'orchestration' / 'airflow_home'}",
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'include/orchestration/airflow_home'}",
             "PYTHONUNBUFFERED": "1",
             "PYTHONUTF8": "1",
             "TZ": "UTC",
@@ -55,7 +73,9 @@ def child_environment(settings: Settings, outer: Mapping[str, str] | None = None
 
 
 def ensure_password(settings: Settings) -> str | None:
-    """Make the Airflow administrator's password if there is none; return it only when it was made now."""
+    """Make the Airflow administrator's password if there is none; return it only when it was
+    made now.
+    """
     path = password_file(settings)
     if path.exists():
         return None
@@ -70,11 +90,15 @@ def ensure_password(settings: Settings) -> str | None:
 
 
 def _given(settings: Settings) -> dict[str, str]:
-    """Return the settings as text, so that a child sees what its parent saw, wherever that came from."""
+    """Return the settings as text, so that a child sees what its parent saw, wherever that came
+    from.
+    """
     values = {}
     for name in type(settings).model_fields:
         value = getattr(settings, name)
-        values[name] = value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
+        values[name] = (
+            value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
+        )
     return {name: value for name, value in values.items() if value}
 
 

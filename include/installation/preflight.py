@@ -47,7 +47,9 @@ def check_installed() -> None:
     """Refuse to run on half an installation."""
     stamp = ROOT / ".venv" / ".installed"
     if Path(sys.prefix) == ROOT / ".venv" and not stamp.exists():
-        raise ConfigError(f"the installation in {ROOT / '.venv'} was not finished; repair it with `make install`")
+        raise ConfigError(
+            f"the installation in {ROOT / '.venv'} was not finished; repair it with `make install`"
+        )
 
 
 def check_home(home: Path) -> None:
@@ -59,15 +61,19 @@ def check_home(home: Path) -> None:
         probe.unlink()
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise ConfigError(f"no space left at {home}; free some, or set EVERGREEN_HOME to another disk") from error
+            raise ConfigError(
+                f"no space left at {home}; free some, or set EVERGREEN_HOME to another disk"
+            ) from error
         raise ConfigError(
-            f"{home} cannot be written ({error.strerror}): it belongs to another user or is read-only;"
-            " fix its owner, or set EVERGREEN_HOME to a folder of yours"
+            f"{home} cannot be written ({error.strerror}): it belongs to another user or is "
+            "read-only; fix its owner, or set EVERGREEN_HOME to a folder of yours"
         ) from error
 
 
 def check_version(home: Path) -> None:
-    """Refuse a home folder of another layout, or of a newer Airflow, whose database this one cannot read."""
+    """Refuse a home folder of another layout, or of a newer Airflow, whose database this one
+    cannot read.
+    """
     path = home / "VERSION"
     if not path.exists():
         return
@@ -77,11 +83,14 @@ def check_version(home: Path) -> None:
     except (ValueError, KeyError, TypeError):
         raise ConfigError(f"{path} cannot be read; {_aside(home)}") from None
     if layout != LAYOUT:
-        raise ConfigError(f"{home} was made by layout {layout} of Evergreen, this is layout {LAYOUT}; {_aside(home)}")
+        raise ConfigError(
+            f"{home} was made by layout {layout} of Evergreen, this is layout {LAYOUT}; "
+            f"{_aside(home)}"
+        )
     if _numbers(airflow) > _numbers(version("apache-airflow")):
         raise ConfigError(
-            f"{home} was used by Airflow {airflow}, installed is the older {version('apache-airflow')};"
-            f" `git pull && make install`, or {_aside(home)}"
+            f"{home} was used by Airflow {airflow}, installed is the older "
+            f"{version('apache-airflow')}; `git pull && make install`, or {_aside(home)}"
         )
 
 
@@ -94,12 +103,17 @@ def stamp_version(home: Path) -> None:
 
 
 def is_migrated(home: Path) -> bool:
-    """Tell whether this very Airflow has set up the databases already, so that a start can skip it."""
+    """Tell whether this very Airflow has set up the databases already, so that a start can skip
+    it.
+    """
     try:
         found = json.loads((home / "VERSION").read_text())
     except (OSError, ValueError):
         return False
-    return all(found.get(name) == value for name, value in _made_by().items()) and (home / "airflow" / "airflow.db").exists()
+    return (
+        all(found.get(name) == value for name, value in _made_by().items())
+        and (home / "airflow" / "airflow.db").exists()
+    )
 
 
 def check_space(home: Path, need: int = NEED_BYTES) -> None:
@@ -107,8 +121,8 @@ def check_space(home: Path, need: int = NEED_BYTES) -> None:
     free = shutil.disk_usage(home).free
     if free < need:
         raise ConfigError(
-            f"only {free / 1024**3:.1f} GB are free at {home}, at least {need / 1024**3:.0f} GB are needed;"
-            " free some, or set EVERGREEN_HOME to another disk"
+            f"only {free / 1024**3:.1f} GB are free at {home}, at least {need / 1024**3:.0f} GB "
+            "are needed; free some, or set EVERGREEN_HOME to another disk"
         )
 
 
@@ -118,7 +132,10 @@ def check_ports(settings: Settings) -> None:
     for name, what in PORTS.items():
         port = int(getattr(settings, name))
         if port in seen:
-            raise ConfigError(f"EVERGREEN_{name.upper()} and EVERGREEN_{seen[port].upper()} are both {port}; change one")
+            raise ConfigError(
+                f"EVERGREEN_{name.upper()} and EVERGREEN_{seen[port].upper()} are both {port}; "
+                "change one"
+            )
         seen[port] = name
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -132,10 +149,13 @@ def check_ports(settings: Settings) -> None:
 def _not_free(host: str, port: int, name: str, what: str, error: OSError) -> Unavailable:
     if error.errno == errno.EADDRINUSE:
         return Unavailable(
-            f"port {port} for {what} is taken on {host}; stop what holds it (`make stop` if it is this installation),"
-            f" or choose another: EVERGREEN_{name.upper()}={port + 1} make run"
+            f"port {port} for {what} is taken on {host}; stop what holds it (`make stop` if it is "
+            f"this installation), or choose another: EVERGREEN_{name.upper()}={port + 1} make run"
         )
-    return Unavailable(f"port {port} for {what} cannot be opened on {host} ({error.strerror}); set EVERGREEN_{name.upper()}")
+    return Unavailable(
+        f"port {port} for {what} cannot be opened on {host} ({error.strerror}); set "
+        f"EVERGREEN_{name.upper()}"
+    )
 
 
 def _made_by() -> dict[str, str]:

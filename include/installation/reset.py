@@ -1,4 +1,7 @@
-"""Forget a use case: its rows in the records, then its folders. The audit log stays, with an entry more."""
+"""Forget a use case: its rows in the records, then its folders.
+
+The audit log stays, with an entry more.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,9 @@ class Found:
 
     def rows(self) -> list[tuple[str, str]]:
         """Return lines to show."""
-        held = [(f"records: {table}", f"{count} rows") for table, count in self.records.items() if count]
+        held = [
+            (f"records: {table}", f"{count} rows") for table, count in self.records.items() if count
+        ]
         return held + [(folder, f"{size:.1f} MB") for folder, size in self.folders.items()]
 
 
@@ -50,7 +55,9 @@ def reset(settings: Settings, records: Records, use_case: str, *, actor: str) ->
     working = [str(one) for one in records.leases.holders(use_case) if one.lost is None]
     if working:
         raise Busy(f"{use_case} is at work: {working[0]}; pause its DAGs, wait, then reset")
-    records.forget(use_case, entry=AuditEntry("use_case.reset", use_case, use_case, actor, {}, utc_now()))
+    records.forget(
+        use_case, entry=AuditEntry("use_case.reset", use_case, use_case, actor, {}, utc_now())
+    )
     try:
         for path in _paths(settings, use_case):
             if path.is_dir() and not path.is_symlink():
@@ -61,7 +68,8 @@ def reset(settings: Settings, records: Records, use_case: str, *, actor: str) ->
             _remove_remote(settings, use_case)
     except OSError as error:
         raise SourceError(
-            f"{error.filename or use_case}: cannot be deleted ({error.strerror}); mend that and reset again"
+            f"{error.filename or use_case}: cannot be deleted ({error.strerror}); mend that and "
+            "reset again"
         ) from error
 
 
@@ -73,10 +81,14 @@ def _check(use_case: str) -> None:
 
 
 def _paths(settings: Settings, use_case: str) -> list[Path]:
-    """Return the folders and files of a use case, whose name is checked: none of them leaves the home folder."""
+    """Return the folders and files of a use case, whose name is checked: none of them leaves the
+    home folder.
+    """
     home = settings.home
     online = [home / "online" / f"{use_case}.db{suffix}" for suffix in ("", "-wal", "-shm")]
-    folders = [home / name / use_case for name in ("models", "predictions", "reports", "validation")]
+    folders = [
+        home / name / use_case for name in ("models", "predictions", "reports", "validation")
+    ]
     local = [] if "://" in settings.lake_root else [Path(settings.lake_root) / use_case]
     return [*local, *folders, *online]
 

@@ -1,4 +1,6 @@
-"""What an installation consists of: the commands of its processes, and how each is asked whether it does its work."""
+"""What an installation consists of: the commands of its processes, and how each is asked whether
+it does its work.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +35,17 @@ def children(settings: Settings, services: Sequence[str] = SERVICES) -> list[Chi
     health["node"] = _http_health(f"{settings.node_url}/health")
     logs = settings.home / "logs"
     patience = {"triggerer": 1.0}
-    own = {"mlflow": {"MLFLOW_BACKEND_STORE_URI": settings.mlflow_address}}  # it may hold a password, which `ps` would show
+    # It may hold a password, which `ps` would show.
+    own = {"mlflow": {"MLFLOW_BACKEND_STORE_URI": settings.mlflow_address}}
     return [
-        Child(name, commands[name], environment | own.get(name, {}), logs / f"{name}.log", health[name], patience.get(name, 5.0))
+        Child(
+            name,
+            commands[name],
+            environment | own.get(name, {}),
+            logs / f"{name}.log",
+            health[name],
+            patience.get(name, 5.0),
+        )
         for name in services
     ]
 
@@ -44,7 +54,10 @@ def _mlflow_command(settings: Settings) -> list[str]:
     return [
         *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
         *("--host", settings.host, "--port", str(settings.mlflow_port)),
-        *("--allowed-hosts", f"{settings.host}:{settings.mlflow_port},localhost:{settings.mlflow_port}"),
+        *(
+            "--allowed-hosts",
+            f"{settings.host}:{settings.mlflow_port},localhost:{settings.mlflow_port}",
+        ),
         *("--no-serve-artifacts", "--default-artifact-root", str(settings.home / "mlartifacts")),
     ]
 

@@ -1,8 +1,8 @@
 """The supervisor of one installation: Airflow's four processes, MLflow's UI and the serving node.
 
-It starts them, waits until each does its work, restarts what dies, and ends all of them and nothing else. One
-supervisor a home folder: a lock says who runs, `run/supervisor.json` what it started, so that the next start finds
-what a killed one left behind.
+It starts them, waits until each does its work, restarts what dies, and ends all of them and nothing
+else. One supervisor a home folder: a lock says who runs, `run/supervisor.json` what it started, so
+that the next start finds what a killed one left behind.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ class Supervisor:
         Unavailable: a port is taken, or a process does not come up.
     """
 
-    def __init__(self, settings: Settings, *, say: Say = log.info, services: Sequence[str] = SERVICES) -> None:
+    def __init__(
+        self, settings: Settings, *, say: Say = log.info, services: Sequence[str] = SERVICES
+    ) -> None:
         self.settings = settings
         self._say = say
         self._children = children(settings, services)
@@ -77,7 +79,12 @@ class Supervisor:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._ending.set()
         for number in self._handlers:
             signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave anything behind
@@ -99,17 +106,23 @@ class Supervisor:
         self._watch.start()
 
     def wait_healthy(self, names: Sequence[str] = (), timeout: float = START_TIMEOUT) -> None:
-        """Wait until every process (or those of the given names) does its work, saying so as each comes up.
+        """Wait until every process (or those of the given names) does its work, saying so as each
+        comes up.
 
         Raises:
             Unavailable: one does not come up; the message ends with its log.
         """
         began = time.monotonic()
-        while waiting := [one for one in self._children if one.name not in self._up and (not names or one.name in names)]:
+        while waiting := [
+            one
+            for one in self._children
+            if one.name not in self._up and (not names or one.name in names)
+        ]:
             if time.monotonic() - began > timeout:
                 slow = waiting[0]
                 raise Unavailable(
-                    f"{slow.name} did not come up in {timeout:.0f} s; its log {slow.log} ends with:\n{tail(slow.log)}"
+                    f"{slow.name} did not come up in {timeout:.0f} s; its log {slow.log} ends "
+                    f"with:\n{tail(slow.log)}"
                 )
             self.pause(0.25)
 
@@ -160,7 +173,8 @@ class Supervisor:
         temporary.replace(path)
 
     def _interrupted(self, number: int, frame: FrameType | None) -> None:
-        self._interrupted_by = signal.Signals(number).name  # raised at the next `pause`, so never in the middle of a start
+        # Raised at the next `pause`, so never in the middle of a start.
+        self._interrupted_by = signal.Signals(number).name
         self._stopping.set()
 
     def _release(self) -> None:
@@ -180,10 +194,22 @@ def migrate(settings: Settings, *, say: Say = log.info) -> None:
     command = [sys.executable, "-m", "airflow", "db", "migrate"]
     (settings.home / "airflow").mkdir(parents=True, exist_ok=True)
     environment = child_environment(settings)
-    done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, check=False, start_new_session=True)
+    done = subprocess.run(
+        command,
+        env=environment,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+        start_new_session=True,
+    )
     if done.returncode:
-        lines = "\n".join(f"  {line}" for line in (done.stdout + done.stderr).strip().splitlines()[-8:])
-        raise Unavailable(f"Airflow's database in {settings.home / 'airflow'} could not be set up:\n{lines}")
+        lines = "\n".join(
+            f"  {line}" for line in (done.stdout + done.stderr).strip().splitlines()[-8:]
+        )
+        raise Unavailable(
+            f"Airflow's database in {settings.home / 'airflow'} could not be set up:\n{lines}"
+        )
     stamp_version(settings.home)
 
 
@@ -192,7 +218,9 @@ def clean_up(settings: Settings, *, say: Say = log.info) -> list[int]:
     path = _state_file(settings)
     try:
         body = json.loads(path.read_text())
-        leaders = [Born(**session) for session in body["sessions"]] if body["boot"] == _boot() else []
+        leaders = (
+            [Born(**session) for session in body["sessions"]] if body["boot"] == _boot() else []
+        )
     except FileNotFoundError:
         return []
     except (ValueError, KeyError, TypeError):
@@ -231,7 +259,9 @@ def stop(settings: Settings | None = None, *, timeout: float = STOP_TIMEOUT) -> 
             ended = clean_up(settings)
         finally:
             lock.close()
-        return f"nothing runs in {settings.home}" + (f"; ended {len(ended)} processes left behind" if ended else "")
+        return f"nothing runs in {settings.home}" + (
+            f"; ended {len(ended)} processes left behind" if ended else ""
+        )
     with contextlib.suppress(ProcessLookupError):
         os.kill(holder.pid, signal.SIGTERM)
     deadline = time.monotonic() + timeout
@@ -239,7 +269,10 @@ def stop(settings: Settings | None = None, *, timeout: float = STOP_TIMEOUT) -> 
         if running(settings) is None:
             return f"stopped process {holder.pid} and all that it had started"
         time.sleep(0.2)
-    raise Busy(f"process {holder.pid} has not ended after {timeout:.0f} s; look at it, then `kill -9 {holder.pid} && make stop`")
+    raise Busy(
+        f"process {holder.pid} has not ended after {timeout:.0f} s; look at it, then `kill -9 "
+        f"{holder.pid} && make stop`"
+    )
 
 
 def _acquire(settings: Settings) -> IO[str]:
@@ -253,8 +286,8 @@ def _acquire(settings: Settings) -> IO[str]:
         holder = file.read().strip()
         file.close()
         raise Busy(
-            f"{settings.home} is in use by process {holder}: this installation runs already. Stop it with `make stop`,"
-            " or set EVERGREEN_HOME and the ports for a second one"
+            f"{settings.home} is in use by process {holder}: this installation runs already. Stop "
+            "it with `make stop`, or set EVERGREEN_HOME and the ports for a second one"
         ) from error
     file.truncate(0)
     file.write(str(os.getpid()))
@@ -271,7 +304,9 @@ def _state_file(settings: Settings) -> Path:
 
 
 def _boot() -> str:
-    """Return what tells one boot of this machine from another, so that old process ids mean nothing after it."""
+    """Return what tells one boot of this machine from another, so that old process ids mean
+    nothing after it.
+    """
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

@@ -14,10 +14,12 @@ from include.lake.sql import PARTITION, TIMESTAMP
 
 
 def digest(rows: pa.Table, *, sort_by: Sequence[str]) -> str:
-    """Return the SHA-256 of a table's content: schema and values, whatever the order, chunking or file layout of its rows.
+    """Return the SHA-256 of a table's content: schema and values, whatever the order, chunking or
+    file layout of its rows.
 
-    Rows are sorted by `sort_by`, ties by the other columns in order of their names. `-0.0` counts as `0.0`, every
-    NaN as one NaN, timestamps as UTC microseconds; the column `partition` is left out.
+    Rows are sorted by `sort_by`, ties by the other columns in order of their names. `-0.0` counts
+    as `0.0`, every NaN as one NaN, timestamps as UTC microseconds; the column `partition` is left
+    out.
     """
     names = sorted(name for name in rows.column_names if name != PARTITION)
     rows = rows.select(names)
@@ -30,7 +32,11 @@ def digest(rows: pa.Table, *, sort_by: Sequence[str]) -> str:
     for name in names:
         column = rows.column(name).combine_chunks()
         state.update(f"{name}:{column.type}:{len(column)};".encode())
-        state.update(np.packbits(np.asarray(pc.is_valid(column).to_numpy(zero_copy_only=False), dtype=bool)).tobytes())
+        state.update(
+            np.packbits(
+                np.asarray(pc.is_valid(column).to_numpy(zero_copy_only=False), dtype=bool)
+            ).tobytes()
+        )
         _update(state, column)
     return f"sha256:{state.hexdigest()}"
 
@@ -62,11 +68,15 @@ def _update(state: Any, column: pa.Array) -> None:
         state.update(np.asarray(pc.binary_length(filled), dtype=np.int64).tobytes())
         _, offsets, data = filled.buffers()
         if data is not None and len(filled):
-            ends = np.frombuffer(offsets, dtype=np.int32)[filled.offset : filled.offset + len(filled) + 1]
+            ends = np.frombuffer(offsets, dtype=np.int32)[
+                filled.offset : filled.offset + len(filled) + 1
+            ]
             state.update(memoryview(data)[int(ends[0]) : int(ends[-1])])
         return
     zero = False if pa.types.is_boolean(column.type) else pa.scalar(0, column.type)
-    state.update(np.ascontiguousarray(pc.fill_null(column, zero).to_numpy(zero_copy_only=False)).tobytes())
+    state.update(
+        np.ascontiguousarray(pc.fill_null(column, zero).to_numpy(zero_copy_only=False)).tobytes()
+    )
 
 
 def combine(parts: Sequence[str]) -> str:

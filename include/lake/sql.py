@@ -1,4 +1,6 @@
-"""DuckDB: connections in UTC that reach for nothing, and names and types as both sides write them."""
+"""DuckDB: connections in UTC that reach for nothing, and names and types as both sides write
+them.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,12 @@ TIMESTAMP = pa.timestamp("us", tz="UTC")
 
 
 def connect(*, alone: bool = False) -> duckdb.DuckDBPyConnection:
-    """Open a connection to an in-memory DuckDB in UTC that keeps row order and reaches for no extension.
+    """Open a connection to an in-memory DuckDB in UTC that keeps row order and reaches for no
+    extension.
 
-    The connections of a process share one database, since to open one costs more than most queries; what they register and
-    their temporary tables stay their own. Whoever changes a setting takes a database `alone`: settings are a database's.
+    The connections of a process share one database, since to open one costs more than most queries;
+    what they register and their temporary tables stay their own. Whoever changes a setting takes a
+    database `alone`: settings are a database's.
     """
     if alone:
         return _database()
@@ -25,7 +29,8 @@ def connect(*, alone: bool = False) -> duckdb.DuckDBPyConnection:
         try:
             con = _shared[0].cursor()
             con.execute("SELECT 1").fetchall()
-        except (IndexError, duckdb.FatalException):  # none yet, or one that an internal error of DuckDB has ended
+        except (IndexError, duckdb.FatalException):
+            # None yet, or one that an internal error of DuckDB has ended.
             _shared[:] = [_database()]
             _shared[0].execute("SET lock_configuration = true")
             con = _shared[0].cursor()
@@ -39,11 +44,14 @@ def _database() -> duckdb.DuckDBPyConnection:
 
 
 def _leave_to_the_parent() -> None:
-    """Forget the parent's database in a forked child: its threads were not copied, so it can neither be used nor closed."""
+    """Forget the parent's database in a forked child: its threads were not copied, so it can
+    neither be used nor closed.
+    """
     global _opening
     _opening = Lock()  # another thread of the parent may have held it
     while _shared:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(_shared.pop()))  # to close it would end the child by an abort
+        # To close it would end the child by an abort.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(_shared.pop()))
 
 
 _shared: list[duckdb.DuckDBPyConnection] = []

@@ -1,7 +1,8 @@
 """The lake: versioned Delta tables, one folder a table, partitioned by the partition key.
 
-A partition is replaced by one atomic commit. A fence (the lease's token, kept as a Delta application transaction)
-makes the storage itself refuse a writer that has been superseded. Digests are of content, never of files.
+A partition is replaced by one atomic commit. A fence (the lease's token, kept as a Delta
+application transaction) makes the storage itself refuse a writer that has been superseded. Digests
+are of content, never of files.
 """
 
 from __future__ import annotations
@@ -20,13 +21,19 @@ from include.errors import Busy, EvergreenError, SourceError
 from include.lake.sql import PARTITION, TIMESTAMP, connect, quote
 
 COMMIT_ATTEMPTS = 8
-# Opening a table reads its log since the last checkpoint. Manifests pin old versions: the log is never cleaned by its age.
-PROPERTIES: dict[str, str | None] = {"delta.checkpointInterval": "20", "delta.enableExpiredLogCleanup": "false"}
+# Opening a table reads its log since the last checkpoint. Manifests pin old versions: the log is
+# never cleaned by its age.
+PROPERTIES: dict[str, str | None] = {
+    "delta.checkpointInterval": "20",
+    "delta.enableExpiredLogCleanup": "false",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """Proof of a lease: `check` raises Busy when it was superseded; `app` and `token` go into the commit."""
+    """Proof of a lease: `check` raises Busy when it was superseded; `app` and `token` go into
+    the commit.
+    """
 
     app: str
     token: int
@@ -49,35 +56,54 @@ class Lake:
         return f"{self.root}/{table}"
 
     def replace(self, table: str, key: str, rows: pa.Table, *, fence: Fence | None = None) -> int:
-        """Make `rows` the whole content of partition `key` by one atomic commit and return the table's version.
+        """Make `rows` the whole content of partition `key` by one atomic commit and return the
+        table's version.
 
-        Columns that are new are added to the table; zero rows empty the partition. No value is ever cast to fit a column.
+        Columns that are new are added to the table; zero rows empty the partition. No value is ever
+        cast to fit a column.
 
-        Raises:
-            Busy: the fence's lease was superseded, or other writers kept winning.
-            EvergreenError: a column has another type in the table, or one that no table can hold; nothing was written.
+        Raises: Busy: the fence's lease was superseded, or other writers kept winning.
+            EvergreenError: a column has another type in the table, or one that no table can hold;
+            nothing was written.
         """
         uri = self.uri(table)
-        body = _storable(rows.drop_columns([PARTITION]) if PARTITION in rows.column_names else rows, table)
-        body = body.append_column(PARTITION, pa.array([key], pa.string()).take(pa.array(np.zeros(len(rows), dtype=np.int64))))
+        body = _storable(
+            rows.drop_columns([PARTITION]) if PARTITION in rows.column_names else rows, table
+        )
+        body = body.append_column(
+            PARTITION,
+            pa.array([key], pa.string()).take(pa.array(np.zeros(len(rows), dtype=np.int64))),
+        )
         properties = CommitProperties(
             custom_metadata={"partition": key},
             app_transactions=[Transaction(fence.app, fence.token)] if fence else None,
         )
         for _ in range(COMMIT_ATTEMPTS):
             handle = self._latest(table)
-            if handle is not None:  # looked at in every try: another writer may have added a column meanwhile
+            # Looked at in every try: another writer may have added a column meanwhile.
+            if handle is not None:
                 _same_types(body.schema, pa.schema(handle.schema().to_arrow()), f"{table} {key}")
             if fence is not None:
                 fence.check()
-                if handle is not None and (handle.transaction_version(fence.app) or 0) > fence.token:
-                    raise Busy(f"{table} {key}: a newer run has written this partition; this writer (token {fence.token}) stops")
+                if (
+                    handle is not None
+                    and (handle.transaction_version(fence.app) or 0) > fence.token
+                ):
+                    raise Busy(
+                        f"{table} {key}: a newer run has written this partition; this writer "
+                        f"(token {fence.token}) stops"
+                    )
             try:
                 if handle is None:
                     if "://" not in uri:
                         Path(uri).parent.mkdir(parents=True, exist_ok=True)
                     write_deltalake(
-                        uri, body, partition_by=[PARTITION], mode="error", configuration=PROPERTIES, commit_properties=properties
+                        uri,
+                        body,
+                        partition_by=[PARTITION],
+                        mode="error",
+                        configuration=PROPERTIES,
+                        commit_properties=properties,
                     )
                 else:
                     write_deltalake(
@@ -94,13 +120,20 @@ class Lake:
                 if handle is None and DeltaTable.is_deltatable(uri):
                     continue  # another writer created the table between our look and our write
                 if isinstance(error, OSError):
-                    raise SourceError(f"{uri}: cannot be written ({error}); free space or mend permissions") from error
+                    raise SourceError(
+                        f"{uri}: cannot be written ({error}); free space or mend permissions"
+                    ) from error
                 raise
             written = handle or self._latest(table)  # a handle that wrote stands at its own commit
             if written is None:
-                raise SourceError(f"{uri}: the table is gone right after its commit; who else cleans the lake?")
+                raise SourceError(
+                    f"{uri}: the table is gone right after its commit; who else cleans the lake?"
+                )
             return int(written.version())
-        raise Busy(f"{table} {key}: {COMMIT_ATTEMPTS} commits lost to other writers; run it again when they are done")
+        raise Busy(
+            f"{table} {key}: {COMMIT_ATTEMPTS} commits lost to other writers; run it again when "
+            "they are done"
+        )
 
     def read(
         self,
@@ -110,7 +143,9 @@ class Lake:
         columns: Sequence[str] | None = None,
         version: int | None = None,
     ) -> pa.Table:
-        """Return the rows of the given partitions (None: all), column `partition` among them; no columns without a table."""
+        """Return the rows of the given partitions (None: all), column `partition` among them; no
+        columns without a table.
+        """
         if not self.exists(table):
             return pa.table({})
         with connect() as con:
@@ -118,15 +153,23 @@ class Lake:
             chosen = ", ".join(quote(name) for name in columns) if columns else "*"
             return con.sql(f"SELECT {chosen} FROM rows").to_arrow_table()
 
-    def files(self, table: str, *, keys: Sequence[str] | None = None, version: int | None = None) -> list[str]:
+    def files(
+        self, table: str, *, keys: Sequence[str] | None = None, version: int | None = None
+    ) -> list[str]:
         """Return the Parquet files of the given partitions (None: all) in a stable order."""
         handle = self._at(table, version)
         return [] if handle is None else self._paths(handle, table, keys)
 
-    def _paths(self, handle: DeltaTable, table: str, keys: Sequence[str] | None, until: str | None = None) -> list[str]:
+    def _paths(
+        self, handle: DeltaTable, table: str, keys: Sequence[str] | None, until: str | None = None
+    ) -> list[str]:
         wanted = None if keys is None else set(keys)
         files = [(key, path) for key, path in _contents(handle) if until is None or key <= until]
-        return [f"{self.uri(table)}/{path}" for key, path in sorted(files) if wanted is None or key in wanted]
+        return [
+            f"{self.uri(table)}/{path}"
+            for key, path in sorted(files)
+            if wanted is None or key in wanted
+        ]
 
     def scan(
         self,
@@ -139,14 +182,17 @@ class Lake:
         schema: pa.Schema | None = None,
         until: str | None = None,
     ) -> None:
-        """Make a temporary DuckDB view over the given partitions, or over no rows of the table's (else the given) schema.
+        """Make a temporary DuckDB view over the given partitions, or over no rows of the table's
+        (else the given) schema.
 
         `until` leaves out the partitions behind that key.
         """
         handle = self._at(table, version)
         empty = pa.schema(handle.schema().to_arrow()) if handle is not None else schema
         if empty is None:
-            raise SourceError(f"lake table {table} does not exist yet; run the stage that writes it first")
+            raise SourceError(
+                f"lake table {table} does not exist yet; run the stage that writes it first"
+            )
         none = quote(f"__empty_{name}")
         con.register(none.strip('"'), empty.empty_table())
         paths = [] if handle is None else self._paths(handle, table, keys, until)
@@ -159,9 +205,16 @@ class Lake:
             "hive_types = {'partition': VARCHAR}, union_by_name = true)"
         )
         con.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS {body}")
-        known = con.execute("SELECT column_name FROM duckdb_columns() WHERE table_name = ? AND internal = false", [name])
-        if not {row[0] for row in known.fetchall()}.issuperset(empty.names):  # files older than a column that the table gained
-            con.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS SELECT * FROM {none} UNION ALL BY NAME {body}")
+        known = con.execute(
+            "SELECT column_name FROM duckdb_columns() WHERE table_name = ? AND internal = false",
+            [name],
+        )
+        # files older than a column that the table gained.
+        if not {row[0] for row in known.fetchall()}.issuperset(empty.names):
+            con.execute(
+                f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS SELECT * FROM {none} UNION ALL BY "
+                f"NAME {body}"
+            )
 
     def keys(self, table: str, version: int | None = None) -> list[str]:
         """Return the partitions that hold rows, sorted."""
@@ -173,7 +226,9 @@ class Lake:
         handle = self._latest(table)
         if handle is None:
             return None
-        return pa.schema([field for field in pa.schema(handle.schema().to_arrow()) if field.name != PARTITION])
+        return pa.schema(
+            [field for field in pa.schema(handle.schema().to_arrow()) if field.name != PARTITION]
+        )
 
     def version(self, table: str) -> int | None:
         """Return the table's version, or None where there is no table."""
@@ -208,7 +263,9 @@ class Lake:
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type under which the lake keeps values of a type, all of them as they are; its own name otherwise."""
+    """Return the type under which the lake keeps values of a type, all of them as they are; its
+    own name otherwise.
+    """
     if pa.types.is_dictionary(kind):
         return plain_type(kind.value_type)
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_null(kind):
@@ -219,35 +276,50 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def _storable(rows: pa.Table, table: str) -> pa.Table:
-    """Return rows in the types that are kept; a type whose values Delta would change, or cannot hold, is refused.
+    """Return rows in the types that are kept; a type whose values Delta would change, or cannot
+    hold, is refused.
 
     A column without any value has no type of its own until there is one: it is text.
     """
     for index, field in enumerate(rows.schema):
         kind = plain_type(field.type)
-        lossy = pa.types.is_unsigned_integer(kind) or pa.types.is_time(kind) or pa.types.is_duration(kind)
+        lossy = (
+            pa.types.is_unsigned_integer(kind)
+            or pa.types.is_time(kind)
+            or pa.types.is_duration(kind)
+        )
         if lossy or pa.types.is_float16(kind) or kind == pa.timestamp("ns"):
-            raise EvergreenError(f"{table}: column {field.name} is {kind}, which no table keeps as it is; give it another type")
+            raise EvergreenError(
+                f"{table}: column {field.name} is {kind}, which no table keeps as it is; give it "
+                "another type"
+            )
         if kind != field.type:
             try:
                 rows = rows.set_column(index, field.name, rows.column(index).cast(kind))
             except pa.ArrowInvalid as error:  # nanoseconds that microseconds do not hold
-                raise EvergreenError(f"{table}: column {field.name} is {field.type} and does not fit {kind}: {error}") from None
+                raise EvergreenError(
+                    f"{table}: column {field.name} is {field.type} and does not fit {kind}: {error}"
+                ) from None
     return rows
 
 
 def _same_types(given: pa.Schema, there: pa.Schema, where: str) -> None:
-    """Refuse columns whose type is another one in the table: Delta would cast the values without a word."""
+    """Refuse columns whose type is another one in the table: Delta would cast the values without
+    a word.
+    """
     known = {field.name: field.type for field in there}
     other = [
         f"{field.name} is {field.type}, in the table {known[field.name]}"
         for field in given
-        if field.name in known and plain_type(known[field.name]) != field.type and not pa.types.is_nested(field.type)
+        if field.name in known
+        and plain_type(known[field.name]) != field.type
+        and not pa.types.is_nested(field.type)
     ]
     if other:
         raise EvergreenError(
-            f"{where} is not written, its columns have other types than the table's: {'; '.join(other)}. A table whose columns "
-            "follow from the use case carries their digest in its name; this one lacks it, report this"
+            f"{where} is not written, its columns have other types than the table's: "
+            f"{'; '.join(other)}. A table whose columns follow from the use case carries their "
+            "digest in its name; this one lacks it, report this"
         )
 
 
@@ -256,11 +328,15 @@ def _contents(handle: DeltaTable) -> list[tuple[str, str]]:
     actions = pa.table(handle.get_add_actions(flatten=True))
     if not len(actions):
         return []
-    return list(zip(actions[f"partition.{PARTITION}"].to_pylist(), actions["path"].to_pylist(), strict=True))
+    return list(
+        zip(actions[f"partition.{PARTITION}"].to_pylist(), actions["path"].to_pylist(), strict=True)
+    )
 
 
 class RehearsalLake(Lake):
-    """A lake that reads like the real one and writes nothing: what `force` computes beside the record."""
+    """A lake that reads like the real one and writes nothing: what `force` computes beside the
+    record.
+    """
 
     def replace(self, table: str, key: str, rows: pa.Table, *, fence: Fence | None = None) -> int:
         """Write nothing; return the version that is there."""

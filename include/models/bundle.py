@@ -27,22 +27,34 @@ def digest_of(files: Mapping[str, bytes]) -> str:
 def read_bundle(folder: str | Path) -> dict[str, bytes]:
     """Return the bytes of a bundle's files, opening nothing that is not allowed to be there.
 
-    Raises:
-        ArtefactError: a file is missing, is a link, or is of a type that is never opened (pickle and its kin).
+    Raises: ArtefactError: a file is missing, is a link, or is of a type that is never opened
+        (pickle and its kin).
     """
     folder = Path(folder)
     if folder.is_symlink() or not folder.is_dir():
-        raise ArtefactError(f"{folder} is no folder of a model bundle; train or import the model again")
+        raise ArtefactError(
+            f"{folder} is no folder of a model bundle; train or import the model again"
+        )
     for entry in sorted(folder.iterdir()):
         status = entry.lstat()
         if entry.suffix.lower() in _PICKLES:
-            raise ArtefactError(f"{entry} is of a type that can run code when it is opened; models are {', '.join(FILES)} only")
+            raise ArtefactError(
+                f"{entry} is of a type that can run code when it is opened; models are "
+                f"{', '.join(FILES)} only"
+            )
         if entry.name not in FILES:
-            raise ArtefactError(f"{entry} does not belong in a model bundle; only {', '.join(FILES)} do. Remove it")
+            raise ArtefactError(
+                f"{entry} does not belong in a model bundle; only {', '.join(FILES)} do. Remove it"
+            )
         if not stat.S_ISREG(status.st_mode):
-            raise ArtefactError(f"{entry} is a link or no regular file; a model bundle holds plain files. Replace it by the file")
+            raise ArtefactError(
+                f"{entry} is a link or no regular file; a model bundle holds plain files. Replace "
+                "it by the file"
+            )
         if status.st_size > MAX_BYTES:
-            raise ArtefactError(f"{entry} has {status.st_size} bytes, more than a model may have ({MAX_BYTES})")
+            raise ArtefactError(
+                f"{entry} has {status.st_size} bytes, more than a model may have ({MAX_BYTES})"
+            )
     files: dict[str, bytes] = {}
     for name in FILES:
         try:
@@ -50,9 +62,14 @@ def read_bundle(folder: str | Path) -> dict[str, bytes]:
             with os.fdopen(descriptor, "rb") as file:
                 files[name] = file.read()
         except FileNotFoundError:
-            raise ArtefactError(f"{folder / name} is missing; the bundle is not whole. Train or import the model again") from None
+            raise ArtefactError(
+                f"{folder / name} is missing; the bundle is not whole. Train or import the model "
+                "again"
+            ) from None
         except OSError as error:
-            raise ArtefactError(f"{folder / name} cannot be read ({error.strerror}); check its permissions") from error
+            raise ArtefactError(
+                f"{folder / name} cannot be read ({error.strerror}); check its permissions"
+            ) from error
     return files
 
 
@@ -62,7 +79,8 @@ def bundle_digest(folder: str | Path) -> str:
 
 
 def verify_bundle(folder: str | Path, digest: str) -> dict[str, bytes]:
-    """Return the bytes of a bundle after its digest was found to be the recorded one; nothing is loaded.
+    """Return the bytes of a bundle after its digest was found to be the recorded one; nothing is
+    loaded.
 
     Raises:
         ArtefactError: the bundle is not the one that was recorded, or is not whole.
@@ -70,5 +88,8 @@ def verify_bundle(folder: str | Path, digest: str) -> dict[str, bytes]:
     files = read_bundle(folder)
     found = digest_of(files)
     if found != digest:
-        raise ArtefactError(f"{folder} has digest {found}, recorded is {digest}; it was changed. Restore it, or train again")
+        raise ArtefactError(
+            f"{folder} has digest {found}, recorded is {digest}; it was changed. Restore it, or "
+            "train again"
+        )
     return files

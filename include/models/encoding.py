@@ -1,4 +1,6 @@
-"""How a row becomes the numbers that a model is asked with: once, for training and serving alike."""
+"""How a row becomes the numbers that a model is asked with: once, for training and serving
+alike.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ class Feature:
 
 @dataclass(frozen=True)
 class Schema:
-    """What a booster's columns mean and what its raw score means: `1 / (1 + exp(-(slope * raw + offset)))`."""
+    """What a booster's columns mean and what its raw score means: `1 / (1 + exp(-(slope * raw +
+    offset)))`.
+    """
 
     use_case: str
     feature_set: str
@@ -61,7 +65,11 @@ class Schema:
         """Return the text of schema.json; equal schemas give equal text."""
         features = [
             {"name": f.name, "type": f.type}
-            | ({} if f.codes is None else {"codes": dict(f.codes), "missing": f.missing, "unknown": f.unknown})
+            | (
+                {}
+                if f.codes is None
+                else {"codes": dict(f.codes), "missing": f.missing, "unknown": f.unknown}
+            )
             for f in self.features
         ]
         content = {
@@ -87,22 +95,38 @@ class Schema:
             if content["format"] != 1 or content["calibration"]["method"] != "platt":
                 raise ValueError(f"format {content['format']} is not 1")
             features = tuple(
-                Feature(f["name"], f["type"], f.get("codes"), f.get("missing", -1), f.get("unknown", -1))
+                Feature(
+                    f["name"], f["type"], f.get("codes"), f.get("missing", -1), f.get("unknown", -1)
+                )
                 for f in content["features"]
             )
-            slope, offset = float(content["calibration"]["slope"]), float(content["calibration"]["offset"])
+            slope, offset = (
+                float(content["calibration"]["slope"]),
+                float(content["calibration"]["offset"]),
+            )
             threshold = float(content["threshold"])
             if not features or not all(map(math.isfinite, (slope, offset, threshold))):
                 raise ValueError("no features, or a number that is not finite")
-            return cls(content["use_case"], content["feature_set"], features, slope, offset, threshold, content["golden"])
+            return cls(
+                content["use_case"],
+                content["feature_set"],
+                features,
+                slope,
+                offset,
+                threshold,
+                content["golden"],
+            )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ArtefactError(f"schema.json is no schema that this version reads ({error}); train the model again") from error
+            raise ArtefactError(
+                f"schema.json is no schema that this version reads ({error}); train the model again"
+            ) from error
 
 
 def encoder(feature: Feature) -> Callable[[object], float]:
     """Return the function that turns one value of a feature into the number that the booster sees.
 
-    Null, NaN and infinity are missing. An unseen category gets the unknown code. Other types are refused.
+    Null, NaN and infinity are missing. An unseen category gets the unknown code. Other types are
+    refused.
     """
     name = feature.name
     if feature.codes is not None:
@@ -139,7 +163,8 @@ Columns = Mapping[str, "Sequence[object] | NDArray[np.generic]"]
 
 
 def encode(rows: Sequence[Mapping[str, object]] | Columns, schema: Schema) -> NDArray[np.float64]:
-    """Return the booster's matrix of rows, or of columns by name: one row a row, one column a feature of the schema.
+    """Return the booster's matrix of rows, or of columns by name: one row a row, one column a
+    feature of the schema.
 
     Raises:
         InvalidFeature: a feature is missing from a row, or a value has a wrong type.
@@ -149,9 +174,15 @@ def encode(rows: Sequence[Mapping[str, object]] | Columns, schema: Schema) -> ND
     for position, feature in enumerate(schema.features):
         values: Sequence[object] | NDArray[np.generic]
         try:
-            values = rows[feature.name] if isinstance(rows, Mapping) else [row[feature.name] for row in rows]
+            values = (
+                rows[feature.name]
+                if isinstance(rows, Mapping)
+                else [row[feature.name] for row in rows]
+            )
         except KeyError:
-            raise InvalidFeature(feature.name, "is missing; send null where it is not known") from None
+            raise InvalidFeature(
+                feature.name, "is missing; send null where it is not known"
+            ) from None
         if isinstance(values, np.ndarray) and values.dtype.kind in "fiub" and feature.codes is None:
             column = values.astype(np.float64)
             column[~np.isfinite(column)] = np.nan

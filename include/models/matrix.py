@@ -36,7 +36,8 @@ def labels_of(frame: pa.Table) -> Numbers:
     wrong = ~np.isin(labels, (0.0, 1.0))
     if wrong.any():
         raise SourceError(
-            f"{int(wrong.sum())} labels are neither 0 nor 1 (such as {labels[wrong][0]}); mend the label's column or SQL"
+            f"{int(wrong.sum())} labels are neither 0 nor 1 (such as {labels[wrong][0]}); mend "
+            "the label's column or SQL"
         )
     return labels
 

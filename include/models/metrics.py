@@ -1,4 +1,7 @@
-"""Numbers that judge scores: AUC with its paired interval, calibration, ROC. Not computable is NaN, never an exception."""
+"""Numbers that judge scores: AUC with its paired interval, calibration, ROC.
+
+Not computable is NaN, never an exception.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,9 @@ EMPTY: Numbers = np.empty(0, dtype=np.float64)
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A difference with its 95 % interval; where there is none its ends are NaN and `reason` says why."""
+    """A difference with its 95 % interval; where there is none its ends are NaN and `reason`
+    says why.
+    """
 
     value: float
     low: float
@@ -35,8 +40,16 @@ class Interval:
 
 def computable(labels: Numbers, *scores: Numbers) -> bool:
     """Tell whether there are both classes and nothing but finite numbers."""
-    finite = all(bool(np.isfinite(numbers).all()) and numbers.shape == labels.shape for numbers in (labels, *scores))
-    return finite and len(labels) > 0 and bool(np.isin(labels, (0.0, 1.0)).all()) and bool(labels.min() != labels.max())
+    finite = all(
+        bool(np.isfinite(numbers).all()) and numbers.shape == labels.shape
+        for numbers in (labels, *scores)
+    )
+    return (
+        finite
+        and len(labels) > 0
+        and bool(np.isin(labels, (0.0, 1.0)).all())
+        and bool(labels.min() != labels.max())
+    )
 
 
 def auc(labels: Numbers, scores: Numbers) -> float:
@@ -48,7 +61,9 @@ def auc(labels: Numbers, scores: Numbers) -> float:
     return float((midranks(scores)[positive].sum() - m * (m + 1) / 2) / (m * n))
 
 
-def auc_difference(labels: Numbers, first: Numbers, second: Numbers, entities: Entities | None = None) -> Interval:
+def auc_difference(
+    labels: Numbers, first: Numbers, second: Numbers, entities: Entities | None = None
+) -> Interval:
     """Return AUC(first) - AUC(second) on the same rows with its paired 95 % interval by entity.
 
     Rows of one entity are alike and tell less than as many rows of different ones, so what
@@ -58,7 +73,9 @@ def auc_difference(labels: Numbers, first: Numbers, second: Numbers, entities: E
     each row is an entity of its own) it is DeLong's interval.
     """
     if not computable(labels, first, second):
-        return Interval(NAN, NAN, NAN, "there are not both outcomes, or a score is no finite number")
+        return Interval(
+            NAN, NAN, NAN, "there are not both outcomes, or a score is no finite number"
+        )
     positive = labels == 1.0
     m, n = int(positive.sum()), int((~positive).sum())
     over_negatives, over_positives = np.zeros(m), np.zeros(n)
@@ -116,7 +133,8 @@ def midranks(values: Numbers) -> Numbers:
 
 
 def calibration_curve(labels: Numbers, scores: Numbers) -> list[tuple[float, float, int]]:
-    """Return (mean score, share of positives, rows) of bins of about equal size, by ascending score.
+    """Return (mean score, share of positives, rows) of bins of about equal size, by ascending
+    score.
 
     Rows of one score are never divided, so the order in which they come changes nothing.
     """
@@ -182,7 +200,9 @@ def log_loss(labels: Numbers, scores: Numbers) -> float:
 
 
 def roc(labels: Numbers, scores: Numbers, points: int = 200) -> list[tuple[float, float]]:
-    """Return (false positive rate, true positive rate) pairs from (0, 0) to (1, 1), at most about `points`."""
+    """Return (false positive rate, true positive rate) pairs from (0, 0) to (1, 1), at most
+    about `points`.
+    """
     if not computable(labels, scores):
         return []
     order = np.argsort(-scores, kind="stable")

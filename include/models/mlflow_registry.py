@@ -1,8 +1,9 @@
 """MLflow: log a training run, register its model, mirror the aliases.
 
-The records database is the truth; MLflow is the show-window, and every call here can be repeated after a kill: a run that
-a dead process left open is closed as FAILED, and a version of the same model digest and partition is found again instead
-of doubled. Logging is by hand and in few calls: autolog, `log_input` and inferred requirements cost seconds each.
+The records database is the truth; MLflow is the show-window, and every call here can be repeated
+after a kill: a run that a dead process left open is closed as FAILED, and a version of the same
+model digest and partition is found again instead of doubled. Logging is by hand and in few calls:
+autolog, `log_input` and inferred requirements cost seconds each.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ _KEY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What is logged of one training; `folder` holds the bundle, `columns` are the booster's inputs in order."""
+    """What is logged of one training; `folder` holds the bundle, `columns` are the booster's
+    inputs in order.
+    """
 
     use_case: str
     key: str
@@ -70,26 +73,36 @@ def prepare(settings: Settings) -> None:
 def close_stale_runs(settings: Settings, use_case: str, key: str) -> int:
     """Mark runs of a partition that are still RUNNING as FAILED and return how many there were.
 
-    Only the holder of the partition's training lease may call it: whoever left them open is dead or superseded.
+    Only the holder of the partition's training lease may call it: whoever left them open is dead or
+    superseded.
     """
     with _mapped(settings) as client:
         experiment = _experiment(client, settings, name_of(use_case))
-        runs = client.search_runs([experiment], f"tags.`{PREFIX}partition` = '{_key(key)}' and attributes.status = 'RUNNING'")
+        runs = client.search_runs(
+            [experiment],
+            f"tags.`{PREFIX}partition` = '{_key(key)}' and attributes.status = 'RUNNING'",
+        )
         for run in runs:
             client.set_terminated(run.info.run_id, "FAILED")
     return len(runs)
 
 
-def find_version(settings: Settings, use_case: str, key: str, model_digest: str) -> Registered | None:
+def find_version(
+    settings: Settings, use_case: str, key: str, model_digest: str
+) -> Registered | None:
     """Return the version of a model digest and partition, if there is one."""
     with _mapped(settings) as client:
         return _find(client, name_of(use_case), _key(key), model_digest)
 
 
-def register(settings: Settings, training: Training, *, check: Callable[[], None] | None = None) -> Registered:
-    """Log a training and register its model, or return the version that holds the same model for the same partition.
+def register(
+    settings: Settings, training: Training, *, check: Callable[[], None] | None = None
+) -> Registered:
+    """Log a training and register its model, or return the version that holds the same model for
+    the same partition.
 
-    `check` is called right before the version is made; it raises when the caller's lease was superseded.
+    `check` is called right before the version is made; it raises when the caller's lease was
+    superseded.
     """
     name, key = name_of(training.use_case), _key(training.key)
     with _mapped(settings) as client:
@@ -130,7 +143,9 @@ def register(settings: Settings, training: Training, *, check: Callable[[], None
 
 
 def set_mode(settings: Settings, use_case: str, version: int, mode: str) -> bool:
-    """Show the mode of a version's partition, which can rise from backfill to live; tell whether it changed."""
+    """Show the mode of a version's partition, which can rise from backfill to live; tell whether
+    it changed.
+    """
     with _mapped(settings) as client:
         shown = client.get_model_version(name_of(use_case), str(version)).tags.get(f"{PREFIX}mode")
         if shown != mode:
@@ -139,7 +154,13 @@ def set_mode(settings: Settings, use_case: str, version: int, mode: str) -> bool
 
 
 def log_verdict(
-    settings: Settings, *, use_case: str, version: int, run_id: str, verdict: str, metrics: Mapping[str, float]
+    settings: Settings,
+    *,
+    use_case: str,
+    version: int,
+    run_id: str,
+    verdict: str,
+    metrics: Mapping[str, float],
 ) -> None:
     """Put the verdict on the model version and the evaluation's metrics on its run."""
     with _mapped(settings) as client:
@@ -147,12 +168,19 @@ def log_verdict(
         client.log_batch(run_id, metrics=_metrics(metrics, prefix="evaluation_"))
 
 
-def mirror_aliases(settings: Settings, use_case: str, route: Route, *, challenger: int | None = None) -> dict[str, int | None]:
-    """Make the aliases champion, challenger and previous those of the routing row; return what was changed.
+def mirror_aliases(
+    settings: Settings, use_case: str, route: Route, *, challenger: int | None = None
+) -> dict[str, int | None]:
+    """Make the aliases champion, challenger and previous those of the routing row; return what was
+    changed.
 
     `challenger` (see `waiting_challenger`) is shown while the routing row has none on its way.
     """
-    wanted = {"champion": route.champion, "challenger": route.challenger or challenger, "previous": route.previous}
+    wanted = {
+        "champion": route.champion,
+        "challenger": route.challenger or challenger,
+        "previous": route.previous,
+    }
     name, changed = name_of(use_case), {}
     with _mapped(settings) as client:
         try:
@@ -176,8 +204,14 @@ def mirror_aliases(settings: Settings, use_case: str, route: Route, *, challenge
 
 def waiting_challenger(models: Iterable[Model], route: Route) -> int | None:
     """Return the newest version that passed the gate and waits for its release, or None."""
-    passed = [model for model in models if model.state == "challenger" and model.version not in (route.champion, route.previous)]
-    waiting = [model for model in passed if route.watermark is None or model.partition >= route.watermark]
+    passed = [
+        model
+        for model in models
+        if model.state == "challenger" and model.version not in (route.champion, route.previous)
+    ]
+    waiting = [
+        model for model in passed if route.watermark is None or model.partition >= route.watermark
+    ]
     return max(((model.partition, model.version) for model in waiting), default=(None, None))[1]
 
 
@@ -206,17 +240,22 @@ def name_of(use_case: str) -> str:
 
 def _key(key: str) -> str:
     if not _KEY.fullmatch(key):
-        raise ConfigError(f"{key!r} is no partition key; write the period's first day as YYYY-MM-DD")
+        raise ConfigError(
+            f"{key!r} is no partition key; write the period's first day as YYYY-MM-DD"
+        )
     return key
 
 
 def _find(client: Any, name: str, key: str, model_digest: str) -> Registered | None:
     found = client.search_model_versions(f"name = '{name}' and tags.`{PREFIX}partition` = '{key}'")
-    same = [version for version in found if version.tags.get(f"{PREFIX}model_digest") == model_digest]
+    same = [
+        version for version in found if version.tags.get(f"{PREFIX}model_digest") == model_digest
+    ]
     if not same:
         return None
     first = min(same, key=lambda version: int(version.version))
-    if client.get_run(first.run_id).info.status != "FINISHED":  # killed between the version and the run's end
+    # Killed between the version and the run's end.
+    if client.get_run(first.run_id).info.status != "FINISHED":
         client.set_terminated(first.run_id, "FINISHED")
     return Registered(int(first.version), str(first.run_id), reused=True)
 
@@ -224,7 +263,8 @@ def _find(client: Any, name: str, key: str, model_digest: str) -> Registered | N
 def _experiment(client: Any, settings: Settings, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
-        served = settings.mlflow_address.startswith("http")  # a server knows where its artefacts lie, a database does not
+        # A server knows where its artefacts lie, a database does not.
+        served = settings.mlflow_address.startswith("http")
         folder = None if served else (settings.home / "mlartifacts" / name).as_uri()
         try:
             return str(client.create_experiment(name, folder))
@@ -263,7 +303,9 @@ def _log(client: Any, run_id: str, training: Training) -> None:
             booster,
             f"{scratch}/model",
             signature=signature,
-            pip_requirements=[f"{package}=={version_of(package)}" for package in ("lightgbm", "numpy")],
+            pip_requirements=[
+                f"{package}=={version_of(package)}" for package in ("lightgbm", "numpy")
+            ],
             metadata={
                 "inputs": "encoded by include.models.encoding.encode; see bundle/schema.json",
                 "model_digest": training.model_digest,
@@ -278,7 +320,11 @@ def _log(client: Any, run_id: str, training: Training) -> None:
 def _metrics(metrics: Mapping[str, float], prefix: str = "") -> list[Any]:
     from mlflow.entities import Metric
 
-    return [Metric(f"{prefix}{key}", value, 0, 0) for key, value in metrics.items() if value is not None and math.isfinite(value)]
+    return [
+        Metric(f"{prefix}{key}", value, 0, 0)
+        for key, value in metrics.items()
+        if value is not None and math.isfinite(value)
+    ]
 
 
 @contextmanager
@@ -295,7 +341,8 @@ def _mapped(settings: Settings) -> Iterator[Any]:
         password = urlsplit(address).password
         reason = reason.replace(password, "***") if password else reason
         raise Unavailable(
-            f"MLflow at {_public(address)} failed: {reason}. Start it or mend the setting, then run this again"
+            f"MLflow at {_public(address)} failed: {reason}. Start it or mend the setting, then "
+            "run this again"
         ) from None
 
 
@@ -308,12 +355,14 @@ def _public(address: str) -> str:
 def _client(address: str) -> Any:
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["DO_NOT_TRACK"] = "true"
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # its default of 7 waits for minutes
+    # Its default of 7 waits for minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     import mlflow
 
-    # MLflow's own use of SQLAlchemy is told as deprecated at the first query; a person here can do nothing about it.
+    # MLflow's own use of SQLAlchemy is told as deprecated at the first query; a person here can do
+    # nothing about it.
     warnings.filterwarnings("ignore", module=r"mlflow\.")
     with _first_use(address):
         client = mlflow.MlflowClient(tracking_uri=address, registry_uri=address)
@@ -323,7 +372,9 @@ def _client(address: str) -> Any:
 
 @contextmanager
 def _first_use(address: str) -> Iterator[None]:
-    """Let one process at a time make the tables of a database: MLflow's migrations race otherwise."""
+    """Let one process at a time make the tables of a database: MLflow's migrations race
+    otherwise.
+    """
     if address.startswith("postgresql"):
         with _advisory_lock(address):
             yield

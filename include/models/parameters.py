@@ -1,7 +1,9 @@
-"""What `training.params` may say, by LightGBM's own list: names, values, and which of them are Evergreen's.
+"""What `training.params` may say, by LightGBM's own list: names, values, and which of them are
+Evergreen's.
 
-LightGBM passes over a name that it does not know, and over an alias of a name that is set (`eta` beside `learning_rate`).
-Here each name is known, stands once and is the one that LightGBM goes by; values are tried on a few rows that are made up.
+LightGBM passes over a name that it does not know, and over an alias of a name that is set (`eta`
+beside `learning_rate`). Here each name is known, stands once and is the one that LightGBM goes by;
+values are tried on a few rows that are made up.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from include.errors import ConfigError
 Params = Mapping[str, float | int | str | bool]
 Fit = TypeVar("Fit", bound=Callable[..., Any])
 
-# What equal frames giving equal models, and a binary outcome, need; the value is what to write instead.
+# What equal frames giving equal models, and a binary outcome, need; the value is what to write
+# instead.
 OURS = {
     "objective": "the outcome is 0 or 1, and the objective binary",
     "seed": "write training.seed",
@@ -44,13 +47,55 @@ _ALLOWED: dict[str, tuple[object, ...]] = {
     "device_type": ("cpu",),
 }
 _OF_FILES = (
-    *("task", "config", "data", "valid", "input_model", "output_model", "output_result", "save_binary", "snapshot_freq"),
-    *("convert_model", "convert_model_language", "saved_feature_importance_type", "header", "two_round", "pre_partition"),
-    *("label_column", "weight_column", "group_column", "ignore_column", "categorical_feature", "parser_config_file"),
+    *(
+        "task",
+        "config",
+        "data",
+        "valid",
+        "input_model",
+        "output_model",
+        "output_result",
+        "save_binary",
+        "snapshot_freq",
+    ),
+    *(
+        "convert_model",
+        "convert_model_language",
+        "saved_feature_importance_type",
+        "header",
+        "two_round",
+        "pre_partition",
+    ),
+    *(
+        "label_column",
+        "weight_column",
+        "group_column",
+        "ignore_column",
+        "categorical_feature",
+        "parser_config_file",
+    ),
     *("precise_float_parser", "forcedsplits_filename", "forcedbins_filename", "num_class"),
-    *("machines", "machine_list_filename", "num_machines", "local_listen_port", "time_out", "tree_learner"),
-    *("start_iteration_predict", "num_iteration_predict", "predict_raw_score", "predict_leaf_index", "predict_contrib"),
-    *("predict_disable_shape_check", "pred_early_stop", "pred_early_stop_freq", "pred_early_stop_margin"),
+    *(
+        "machines",
+        "machine_list_filename",
+        "num_machines",
+        "local_listen_port",
+        "time_out",
+        "tree_learner",
+    ),
+    *(
+        "start_iteration_predict",
+        "num_iteration_predict",
+        "predict_raw_score",
+        "predict_leaf_index",
+        "predict_contrib",
+    ),
+    *(
+        "predict_disable_shape_check",
+        "pred_early_stop",
+        "pred_early_stop_freq",
+        "pred_early_stop_margin",
+    ),
 )
 _NO_METRIC = ("", "none", "na", "null", "custom")
 _ROWS, _ROUNDS = 400, 2
@@ -59,8 +104,8 @@ _ROWS, _ROUNDS = 400, 2
 def canonical(params: Params) -> dict[str, float | int | str | bool]:
     """Return parameters under LightGBM's own names.
 
-    Raises:
-        ConfigError: a name is unknown, stands twice, or is not for a use case to set; all of them, a line each.
+    Raises: ConfigError: a name is unknown, stands twice, or is not for a use case to set; all of
+        them, a line each.
     """
     found = list(_names(params))
     if found:
@@ -69,13 +114,19 @@ def canonical(params: Params) -> dict[str, float | int | str | bool]:
     return {names[name]: value for name, value in params.items()}
 
 
-def problems(params: Params, defaults: Mapping[str, Any], features: int) -> Iterator[tuple[str, str]]:
-    """Yield what is wrong: the parameter (or an empty text where it is their combination), and what with its remedy."""
+def problems(
+    params: Params, defaults: Mapping[str, Any], features: int
+) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong: the parameter (or an empty text where it is their combination), and
+    what with its remedy.
+    """
     wrong = dict(_names(params))
     yield from wrong.items()
     sound = {name: value for name, value in params.items() if name not in wrong}
     for name in list(sound):
-        if (reason := _tried({**defaults, **canonical({name: sound[name]})}, features)) and not _needs_others(name, sound):
+        if (
+            reason := _tried({**defaults, **canonical({name: sound[name]})}, features)
+        ) and not _needs_others(name, sound):
             yield name, f"{sound[name]!r}: {reason}"
             del sound[name]
     if reason := _tried({**defaults, **canonical(sound)}, features) if sound else "":
@@ -83,7 +134,8 @@ def problems(params: Params, defaults: Mapping[str, Any], features: int) -> Iter
 
 
 def refusing(fit: Fit) -> Fit:
-    """Name training.params where LightGBM refuses to train; `fit` has the use case as its third argument.
+    """Name training.params where LightGBM refuses to train; `fit` has the use case as its third
+    argument.
 
     Raises:
         ConfigError: with LightGBM's reason in our words.
@@ -96,21 +148,29 @@ def refusing(fit: Fit) -> Fit:
         except Exception as error:  # LightGBM's own class is no subclass of any other
             if not _is_lightgbms(error):
                 raise
-            params = ", ".join(f"{name}: {value}" for name, value in use_case.training.params.items()) or "none"
+            params = (
+                ", ".join(f"{name}: {value}" for name, value in use_case.training.params.items())
+                or "none"
+            )
             raise ConfigError(
-                f"{use_case.name}: LightGBM cannot train with training.params ({params}): {_told(error)}; correct them"
+                f"{use_case.name}: LightGBM cannot train with training.params ({params}): "
+                f"{_told(error)}; correct them"
             ) from error
 
     return cast(Fit, fitted)
 
 
 def _is_lightgbms(error: BaseException) -> bool:
-    """Tell whether an error was raised within LightGBM: by its class, or by the file of its innermost frame."""
+    """Tell whether an error was raised within LightGBM: by its class, or by the file of its
+    innermost frame.
+    """
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
-    return f"{type(error).__module__}.{module}".startswith("lightgbm.") or module.startswith("lightgbm")
+    return f"{type(error).__module__}.{module}".startswith("lightgbm.") or module.startswith(
+        "lightgbm"
+    )
 
 
 def _names(params: Params) -> Iterator[tuple[str, str]]:
@@ -121,18 +181,27 @@ def _names(params: Params) -> Iterator[tuple[str, str]]:
         ours = names.get(name)
         if ours is None:
             alike = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-            yield name, "LightGBM has no such parameter; " + (f"did you mean {alike[0]}?" if alike else "remove it")
+            yield (
+                name,
+                "LightGBM has no such parameter; "
+                + (f"did you mean {alike[0]}?" if alike else "remove it"),
+            )
         elif ours in OURS and value not in _ALLOWED.get(ours, ()):
             yield name, f"is Evergreen's to set: {OURS[ours]}; remove it"
         elif ours in _OF_FILES:
-            yield name, "is for LightGBM's own files and programs and changes nothing here; remove it"
+            yield (
+                name,
+                "is for LightGBM's own files and programs and changes nothing here; remove it",
+            )
         elif ours in seen:
             yield name, f"is the same as {seen[ours]}; keep one"
         seen.setdefault(ours or name, name)
 
 
 def _needs_others(name: str, params: Params) -> bool:
-    """Tell whether a value that is refused alone may be right beside the others, as `boosting: rf` beside a bagging_freq."""
+    """Tell whether a value that is refused alone may be right beside the others, as `boosting:
+    rf` beside a bagging_freq.
+    """
     return len(params) > 1 and _aliases()[name] == "boosting"
 
 
@@ -148,7 +217,14 @@ def _tried(params: Mapping[str, Any], features: int) -> str:
     from lightgbm.basic import LightGBMError
 
     own = {name: value for name, value in params.items() if name != "num_iterations"}
-    own |= {"objective": "binary", "seed": 1, "deterministic": True, "force_row_wise": True, "num_threads": 1, "verbosity": -1}
+    own |= {
+        "objective": "binary",
+        "seed": 1,
+        "deterministic": True,
+        "force_row_wise": True,
+        "num_threads": 1,
+        "verbosity": -1,
+    }
     rows = np.random.default_rng(1).normal(size=(_ROWS, features))
     labels = (rows[:, 0] > 0).astype(np.float64)
     with _silent():
@@ -156,7 +232,9 @@ def _tried(params: Mapping[str, Any], features: int) -> str:
             data = lightgbm.Dataset(rows, labels, params=own)
             held_out = lightgbm.Dataset(rows, labels, reference=data, params=own)
             stop = lightgbm.early_stopping(_ROUNDS, verbose=False)
-            lightgbm.train(own, data, num_boost_round=_ROUNDS, valid_sets=[held_out], callbacks=[stop])
+            lightgbm.train(
+                own, data, num_boost_round=_ROUNDS, valid_sets=[held_out], callbacks=[stop]
+            )
         except (LightGBMError, ValueError, TypeError) as error:
             return _told(error)
     return ""
@@ -171,14 +249,20 @@ def _told(error: Exception) -> str:
     limit = re.fullmatch(r"Check failed: \((\w+)\) (\S+) \((\S+)\)", text)
     if limit:
         return f"{limit[1]} must be {limit[2]} {limit[3]}"
-    if text.startswith(("Check failed", "Unknown token")):  # an expression of its source, which says nothing to a person
-        return "is not what it takes beside the other parameters and the features that there are; see its own documentation"
+    # An expression of its source, which says nothing to a person.
+    if text.startswith(("Check failed", "Unknown token")):
+        return (
+            "is not what it takes beside the other parameters and the features that there are; "
+            "see its own documentation"
+        )
     return text
 
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Keep LightGBM's library, which writes each refusal to the process's standard error, off the screen."""
+    """Keep LightGBM's library, which writes each refusal to the process's standard error, off
+    the screen.
+    """
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
@@ -195,4 +279,8 @@ def _aliases() -> dict[str, str]:
     """Return LightGBM's own name of each name that it knows."""
     from lightgbm.basic import _ConfigAliases
 
-    return {alias: name for name, known in _ConfigAliases._get_all_param_aliases().items() for alias in {name, *known}}
+    return {
+        alias: name
+        for name, known in _ConfigAliases._get_all_param_aliases().items()
+        for alias in {name, *known}
+    }

@@ -1,12 +1,14 @@
 """Score: with `encoding` and `bundle` all that training, the Bento and the serving node share.
 
-A **bundle** is a folder of exactly `model.txt` (booster text), `schema.json` (ordered features, types, category codes,
-calibration, threshold, digest of the golden rows) and `golden.json` (rows with their scores). Its digest covers all three.
-It is verified by digest before anything is loaded, and loaded from the very bytes that were verified. A damaged booster
-text can kill the process that loads it, so `trial_load` tries a bundle in a child first.
+A **bundle** is a folder of exactly `model.txt` (booster text), `schema.json` (ordered features,
+types, category codes, calibration, threshold, digest of the golden rows) and `golden.json` (rows
+with their scores). Its digest covers all three. It is verified by digest before anything is loaded,
+and loaded from the very bytes that were verified. A damaged booster text can kill the process that
+loads it, so `trial_load` tries a bundle in a child first.
 
-LightGBM's C library is called directly: the Python package would import pandas and scikit-learn into the serving node.
-Run as a module (`python -m include.models.predictor FOLDER DIGEST`) it loads a bundle and asks its golden rows.
+LightGBM's C library is called directly: the Python package would import pandas and scikit-learn
+into the serving node. Run as a module (`python -m include.models.predictor FOLDER DIGEST`) it loads
+a bundle and asks its golden rows.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ class Predictor:
         self.schema = Schema.from_json(files["schema.json"])
         golden = "sha256:" + hashlib.sha256(files["golden.json"]).hexdigest()
         if golden != self.schema.golden:
-            raise ArtefactError("golden.json is not the one that schema.json names; train the model again")
+            raise ArtefactError(
+                "golden.json is not the one that schema.json names; train the model again"
+            )
         self._golden = files["golden.json"]
         self._encoders = [(feature.name, encoder(feature)) for feature in self.schema.features]
         self._lock = threading.Lock()
@@ -62,18 +66,32 @@ class Predictor:
         self._length = ctypes.c_int64()
         count = ctypes.c_int()
         _check(
-            library.LGBM_BoosterLoadModelFromString(files["model.txt"], ctypes.byref(count), ctypes.byref(self._booster)),
+            library.LGBM_BoosterLoadModelFromString(
+                files["model.txt"], ctypes.byref(count), ctypes.byref(self._booster)
+            ),
             "model.txt",
         )
         _check(library.LGBM_BoosterGetNumFeature(self._booster, ctypes.byref(count)), "model.txt")
         if count.value != width:
-            raise ArtefactError(f"model.txt reads {count.value} features, schema.json names {width}; train the model again")
+            raise ArtefactError(
+                f"model.txt reads {count.value} features, schema.json names {width}; train the "
+                "model again"
+            )
         _check(library.LGBM_BoosterGetNumClasses(self._booster, ctypes.byref(count)), "model.txt")
         if count.value != 1:
-            raise ArtefactError(f"model.txt gives {count.value} scores a row; only binary models are served")
+            raise ArtefactError(
+                f"model.txt gives {count.value} scores a row; only binary models are served"
+            )
         _check(
             quick.LGBM_BoosterPredictForMatSingleRowFastInit(
-                self._booster, _RAW_SCORE, 0, -1, _FLOAT64, ctypes.c_int32(width), _PARAMETERS, ctypes.byref(self._fast)
+                self._booster,
+                _RAW_SCORE,
+                0,
+                -1,
+                _FLOAT64,
+                ctypes.c_int32(width),
+                _PARAMETERS,
+                ctypes.byref(self._fast),
             ),
             "model.txt",
         )
@@ -113,7 +131,9 @@ class Predictor:
         try:
             values = [code(row[name]) for name, code in self._encoders]
         except KeyError as error:
-            raise InvalidFeature(str(error.args[0]), "is missing; send null where it is not known") from None
+            raise InvalidFeature(
+                str(error.args[0]), "is missing; send null where it is not known"
+            ) from None
         with self._lock:
             self._row[:] = values
             status = self._quick.LGBM_BoosterPredictForMatSingleRowFast(
@@ -134,10 +154,19 @@ class Predictor:
         length = ctypes.c_int64()
         if len(data):
             status = self._library.LGBM_BoosterPredictForMat(
-                self._booster, data.ctypes.data_as(ctypes.c_void_p), _FLOAT64, ctypes.c_int32(len(data)),
-                ctypes.c_int32(data.shape[1]), 1, _RAW_SCORE, 0, -1, _PARAMETERS,
-                ctypes.byref(length), raw.ctypes.data_as(ctypes.POINTER(ctypes.c_double)),
-            )  # fmt: skip
+                self._booster,
+                data.ctypes.data_as(ctypes.c_void_p),
+                _FLOAT64,
+                ctypes.c_int32(len(data)),
+                ctypes.c_int32(data.shape[1]),
+                1,
+                _RAW_SCORE,
+                0,
+                -1,
+                _PARAMETERS,
+                ctypes.byref(length),
+                raw.ctypes.data_as(ctypes.POINTER(ctypes.c_double)),
+            )
             _check(status, "the booster")
         return calibrated(raw, self.schema.slope, self.schema.offset)
 
@@ -150,12 +179,17 @@ class Predictor:
         golden = json.loads(self._golden)
         rows, expected = golden["rows"], golden["scores"]
         if not rows or len(rows) != len(expected):
-            raise ArtefactError("golden.json holds no rows to ask; a model that cannot be checked is not served")
+            raise ArtefactError(
+                "golden.json holds no rows to ask; a model that cannot be checked is not served"
+            )
         batch = self.many(rows)
         for number, (row, want) in enumerate(zip(rows, expected, strict=True)):
             for answer in (self.one(row), float(batch[number])):
                 if not abs(answer - want) <= TOLERANCE:
-                    raise ArtefactError(f"golden row {number}: the model answers {answer!r}, recorded is {want!r}; not served")
+                    raise ArtefactError(
+                        f"golden row {number}: the model answers {answer!r}, recorded is "
+                        f"{want!r}; not served"
+                    )
         return len(rows)
 
 
@@ -171,16 +205,28 @@ def trial_load(folder: str | Path, digest: str, *, timeout: float = 60.0) -> Non
     try:
         child = subprocess.run(
             [sys.executable, "-m", "include.models.predictor", str(Path(folder).resolve()), digest],
-            env=environment, cwd=root, capture_output=True, timeout=timeout, check=False, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+            env=environment,
+            cwd=root,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
     except subprocess.TimeoutExpired:
-        raise ArtefactError(f"{folder}: the model did not answer its golden rows in {timeout:g} s; it is not served") from None
+        raise ArtefactError(
+            f"{folder}: the model did not answer its golden rows in {timeout:g} s; it is not served"
+        ) from None
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
-        raise ArtefactError(f"{folder}: loading the model killed the trial process ({name}); the file is damaged. Train it again")
+        raise ArtefactError(
+            f"{folder}: loading the model killed the trial process ({name}); the file is damaged. "
+            "Train it again"
+        )
     if child.returncode != 0 or not child.stdout.startswith(b"golden "):
         # LightGBM prints what it found in a damaged file, whatever bytes those are.
-        reason = (child.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
+        reason = (
+            child.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
+        )[-1]
         raise ArtefactError(f"{folder}: the trial load failed: {reason}")
 
 
@@ -212,7 +258,9 @@ def _sigmoid(value: float) -> float:
 
 @lru_cache(maxsize=1)
 def _libraries() -> tuple[ctypes.CDLL, ctypes.PyDLL]:
-    """Load LightGBM's C library twice: for calls that may take long, and for those of microseconds, which keep the GIL."""
+    """Load LightGBM's C library twice: for calls that may take long, and for those of
+    microseconds, which keep the GIL.
+    """
     found = importlib.util.find_spec("lightgbm")
     folder = Path(found.origin or "").parent if found else Path()
     for name in ("lib/lib_lightgbm.so", "lib/lib_lightgbm.dylib", "bin/lib_lightgbm.dll"):
@@ -220,12 +268,16 @@ def _libraries() -> tuple[ctypes.CDLL, ctypes.PyDLL]:
             library = ctypes.CDLL(str(folder / name))
             library.LGBM_GetLastError.restype = ctypes.c_char_p
             return library, ctypes.PyDLL(str(folder / name))
-    raise ArtefactError("LightGBM's library is not installed; install the packages of requirements.txt")
+    raise ArtefactError(
+        "LightGBM's library is not installed; install the packages of requirements.txt"
+    )
 
 
 def _check(status: int, what: str) -> None:
     if status != 0:
-        message = (_libraries()[0].LGBM_GetLastError() or b"no reason given").decode(errors="replace")
+        message = (_libraries()[0].LGBM_GetLastError() or b"no reason given").decode(
+            errors="replace"
+        )
         raise ArtefactError(f"LightGBM refuses {what}: {message}; train the model again")
 
 

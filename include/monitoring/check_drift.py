@@ -1,11 +1,13 @@
-"""Stage `check_drift`: population stability of every feature of all entities against a reference that is never its own rows.
+"""Stage `check_drift`: population stability of every feature of all entities against a reference
+that is never its own rows.
 
-The reference is the sample that training kept of the opponent's features at its own `as_of`, if that is of an older
-partition; otherwise the partition before, marked so; with neither the verdict is a hold. Views of grain event compare
-the rows that are new in the partition with those of the reference's training window; a view of snapshots is compared over
-the entities for which it is alive, and the share that it lost since the reference is a number of its own. The verdict comes
-from the index alone; the HTML report is for people and changes nothing. When live, closed segments of the prediction log
-are imported.
+The reference is the sample that training kept of the opponent's features at its own `as_of`, if
+that is of an older partition; otherwise the partition before, marked so; with neither the verdict
+is a hold. Views of grain event compare the rows that are new in the partition with those of the
+reference's training window; a view of snapshots is compared over the entities for which it is
+alive, and the share that it lost since the reference is a number of its own. The verdict comes from
+the index alone; the HTML report is for people and changes nothing. When live, closed segments of
+the prediction log are imported.
 """
 
 from __future__ import annotations
@@ -39,9 +41,17 @@ from include.records.records import Model
 
 NAME = "check_drift"
 FIELDS = (
-    "cadence", "cut_off", "availability", "history.first", "entity", "features", "label.source", "label.sql",
-    "training.window", "monitoring",
-)  # fmt: skip
+    "cadence",
+    "cut_off",
+    "availability",
+    "history.first",
+    "entity",
+    "features",
+    "label.source",
+    "label.sql",
+    "training.window",
+    "monitoring",
+)
 LIBRARIES = ("numpy", "pyarrow", "duckdb")
 PASS, DRIFT, HOLD = "pass", "drift", "hold"
 
@@ -58,7 +68,9 @@ class Reference:
 
     @property
     def kind(self) -> str:
-        """Which of the two references it is: the `opponent` it is judged against, or the partition `before`."""
+        """Which of the two references it is: the `opponent` it is judged against, or the
+        partition `before`.
+        """
         return "before" if self.model is None else "opponent"
 
 
@@ -71,15 +83,22 @@ class Sides:
     lost: Mapping[str, float | None]
 
     def counted(self) -> dict[str, dict[str, Any]]:
-        """Return how many rows are compared of each view, and the share of the reference's entities that it lost."""
+        """Return how many rows are compared of each view, and the share of the reference's
+        entities that it lost.
+        """
         return {
-            view: {"reference": len(rows), "current": len(self.current[view]), "lost": self.lost.get(view)}
+            view: {
+                "reference": len(rows),
+                "current": len(self.current[view]),
+                "lost": self.lost.get(view),
+            }
             for view, rows in self.reference.items()
         }
 
 
 def reads(work: Work) -> list[Read]:
-    """Return the digests of the judgement, of the reference's model, and of the feature rows that are compared.
+    """Return the digests of the judgement, of the reference's model, and of the feature rows that
+    are compared.
 
     Raises:
         MissingPartition: the partition is not judged, or its features are not there.
@@ -89,16 +108,23 @@ def reads(work: Work) -> list[Read]:
     reference = choose(work)
     if reference is None:
         return found
-    snapshots = FeatureSet(tuple(view for view in reference.feature_set.views if view.grain == "snapshot"))
+    snapshots = FeatureSet(
+        tuple(view for view in reference.feature_set.views if view.grain == "snapshot")
+    )
     if snapshots.views:
         for key in {work.key} if reference.model else {work.key, reference.key}:
             needed = frames.required_at(work.use_case, snapshots, key)
             feature_sets.held(work.records, work.use_case, snapshots, needed)
     if reference.model is not None:
         found.append(Read("model", reference.key, reference.model.model_digest))
-    for result in work.records.results.of(work.use_case.name, stage="materialize_features", keys=_feature_keys(work, reference)):
+    for result in work.records.results.of(
+        work.use_case.name, stage="materialize_features", keys=_feature_keys(work, reference)
+    ):
         made = result.outputs.get("feature_sets", {}).get(reference.feature_set.version, {})
-        found += [Read(f"features/{view}@{one['version']}", result.key, one["digest"]) for view, one in made.items()]
+        found += [
+            Read(f"features/{view}@{one['version']}", result.key, one["digest"])
+            for view, one in made.items()
+        ]
     return found
 
 
@@ -106,7 +132,14 @@ def compute(work: Work) -> Outcome:
     """Compare the partition with its reference; a drift is a success of this stage."""
     reference = choose(work)
     if reference is None:
-        return _outcome(work, None, {}, HOLD, ["no reference: no opponent of an older partition, and no partition before"], None)
+        return _outcome(
+            work,
+            None,
+            {},
+            HOLD,
+            ["no reference: no opponent of an older partition, and no partition before"],
+            None,
+        )
     sides = sides_of(work, reference)
     found: dict[str, Stability] = {}
     for view in reference.feature_set.views:
@@ -117,18 +150,26 @@ def compute(work: Work) -> Outcome:
 
 def unread(work: Work, error: Exception) -> Outcome:
     """Return the comparison that was not made, with the reference that it is about."""
-    about: dict[str, Any] = {"reference": None, "limit": work.use_case.monitoring.psi, "features": {}}
+    about: dict[str, Any] = {
+        "reference": None,
+        "limit": work.use_case.monitoring.psi,
+        "features": {},
+    }
     return unreadable(work, NAME, error, about)
 
 
 def effects(work: Work, outcome: Outcome) -> dict[str, Any]:
     """Import the closed segments of the prediction log into the lake."""
-    imported = import_segments.import_closed(work.settings, work.lake, work.records, work.use_case.name)
+    imported = import_segments.import_closed(
+        work.settings, work.lake, work.records, work.use_case.name
+    )
     return {"predictions": imported} if imported else {}
 
 
 def judge(found: Mapping[str, Stability], limit: float) -> tuple[str, list[str]]:
-    """Return the verdict and its reasons: drift above the limit, a hold where something cannot be computed."""
+    """Return the verdict and its reasons: drift above the limit, a hold where something cannot
+    be computed.
+    """
     moved = [name for name, one in found.items() if one.psi is not None and one.psi > limit]
     unknown = [name for name, one in found.items() if one.psi is None]
     reasons = [f"{name}: PSI {found[name].psi:.3f} is above {limit:g}" for name in moved]
@@ -139,18 +180,31 @@ def judge(found: Mapping[str, Stability], limit: float) -> tuple[str, list[str]]
 
 
 def choose(work: Work) -> Reference | None:
-    """Return the reference of a partition, or None where there is neither an older opponent nor a partition before."""
+    """Return the reference of a partition, or None where there is neither an older opponent nor
+    a partition before.
+    """
     name = work.use_case.name
     (own,) = work.need("materialize_features", [work.key])
     judged = judgement(work)
     version = judged.outputs.get("opponent")
     model = None if version is None else work.records.models.get(name, version)
-    if model is not None and model.partition < work.key and model.feature_set in own.outputs["feature_sets"]:
-        return Reference(model.partition, feature_sets.recorded(work.records, name, model.feature_set), model)
+    if (
+        model is not None
+        and model.partition < work.key
+        and model.feature_set in own.outputs["feature_sets"]
+    ):
+        return Reference(
+            model.partition, feature_sets.recorded(work.records, name, model.feature_set), model
+        )
     before = partitions.earlier(work.use_case, work.key)
     result = work.result("materialize_features", before) if before else None
     current = feature_sets.current(work.use_case)
-    if before is None or result is None or result.state != "done" or current.version not in result.outputs["feature_sets"]:
+    if (
+        before is None
+        or result is None
+        or result.state != "done"
+        or current.version not in result.outputs["feature_sets"]
+    ):
         return None
     return Reference(before, current)
 
@@ -167,12 +221,19 @@ def sides_of(work: Work, reference: Reference) -> Sides:
     snapshots = [view for view in views if view.grain == "snapshot"]
     if snapshots:
         here = _entities(work, reference, work.key)
-        there = _sample(reference.model) if reference.model else _entities(work, reference, reference.key)
+        there = (
+            _sample(reference.model)
+            if reference.model
+            else _entities(work, reference, reference.key)
+        )
         for view in snapshots:
             before, now = _alive(there, view), _alive(here, view)
             if before is None:  # a sample of before said nothing of who is there
                 before, now = _known(there, view), _known(here, view)
-            expected[view.name], actual[view.name] = _columns(there.filter(before), view), _columns(here.filter(now), view)
+            expected[view.name], actual[view.name] = (
+                _columns(there.filter(before), view),
+                _columns(here.filter(now), view),
+            )
             lost[view.name] = _lost(there.filter(before), here.filter(now), view)
     for view in views:
         if view.grain == "event":
@@ -212,7 +273,9 @@ def _known(rows: pa.Table, view: FeatureView) -> pa.Array:
 
 
 def _lost(before: pa.Table, now: pa.Table, view: FeatureView) -> float | None:
-    """Return the share of the reference's entities for which the view is alive no longer; None where nobody was."""
+    """Return the share of the reference's entities for which the view is alive no longer; None
+    where nobody was.
+    """
     if not len(before):
         return None
     here = pc.unique(now.column(view.key)).cast(before.schema.field(view.key).type)
@@ -228,14 +291,21 @@ def _sample(model: Model) -> pa.Table:
         rows = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
-        raise ArtefactError(f"the reference sample of version {model.version}, {path}, cannot be read: {reason}") from None
+        raise ArtefactError(
+            f"the reference sample of version {model.version}, {path}, cannot be read: {reason}"
+        ) from None
     if len(rows) != kept["rows"]:
-        raise ArtefactError(f"the reference sample of version {model.version}, {path}, has {len(rows)} rows, not {kept['rows']}")
+        raise ArtefactError(
+            f"the reference sample of version {model.version}, {path}, has {len(rows)} rows, not "
+            f"{kept['rows']}"
+        )
     return rows
 
 
 def _window(work: Work, reference: Reference) -> list[str]:
-    """Return the partitions of the reference's training window; without an opponent, the one partition before."""
+    """Return the partitions of the reference's training window; without an opponent, the one
+    partition before.
+    """
     if reference.model is None:
         return [reference.key]
     end = partitions.period(work.use_case, reference.key).as_of
@@ -244,14 +314,18 @@ def _window(work: Work, reference: Reference) -> list[str]:
 
 
 def _new_rows(work: Work, view: FeatureView, keys: Sequence[str], model: Model | None) -> pa.Table:
-    """Return the event rows of partitions, at most `monitoring.sample` of them, the same ones every time."""
+    """Return the event rows of partitions, at most `monitoring.sample` of them, the same ones
+    every time.
+    """
     table = view.table(work.use_case.name)
     version = None if model is None else model.manifest.get("tables", {}).get(table)
     chosen = ", ".join(quote(name) for name in view.columns)
     order = f"hash({quote(view.key)}, event_timestamp, created_timestamp), {chosen}"
     with connect() as con:
         work.lake.scan(con, "rows", table, keys=keys, version=version, schema=view.schema)
-        return con.sql(f"SELECT {chosen} FROM rows ORDER BY {order} LIMIT {work.use_case.monitoring.sample}").to_arrow_table()
+        return con.sql(
+            f"SELECT {chosen} FROM rows ORDER BY {order} LIMIT {work.use_case.monitoring.sample}"
+        ).to_arrow_table()
 
 
 def _columns(rows: pa.Table, view: FeatureView) -> pa.Table:
@@ -271,7 +345,10 @@ def _outcome(
     if reference is not None:
         number = reference.model.version if reference.model else None
         compared = {"kind": reference.kind, "partition": reference.key, "version": number}
-    content = [f"{name}:{'' if one['psi'] is None else round(one['psi'], 9)}" for name, one in features.items()]
+    content = [
+        f"{name}:{'' if one['psi'] is None else round(one['psi'], 9)}"
+        for name, one in features.items()
+    ]
     lost = {} if sides is None else sides.lost
     content += [f"lost/{view}:{share:.9f}" for view, share in lost.items() if share is not None]
     outputs: dict[str, Any] = {
@@ -283,27 +360,61 @@ def _outcome(
         "views": {} if sides is None else sides.counted(),
     }
     against = reference.model.model_digest if reference and reference.model else ""
-    digest = combine([verdict, reference.kind if reference else "", reference.key if reference else "", against, *content])
+    digest = combine(
+        [
+            verdict,
+            reference.kind if reference else "",
+            reference.key if reference else "",
+            against,
+            *content,
+        ]
+    )
     reason = "; ".join(reasons) if verdict != HOLD else f"hold: {'; '.join(reasons)}"
     if not work.rehearsal:
         outputs["report"] = _report(work, reference, sides or Sides({}, {}, {}), outputs)
-    worst = sorted(((one["psi"], name) for name, one in features.items() if one["psi"] is not None), reverse=True)[:5]
-    details = {"verdict": verdict, "reasons": list(reasons)[:20], "reference": compared, "worst": [[n, v] for v, n in worst]}
-    entry = AuditEntry("drift.judged", work.use_case.name, work.key, work.actor, {**details, "mode": work.mode}, work.started)
+    worst = sorted(
+        ((one["psi"], name) for name, one in features.items() if one["psi"] is not None),
+        reverse=True,
+    )[:5]
+    details = {
+        "verdict": verdict,
+        "reasons": list(reasons)[:20],
+        "reference": compared,
+        "worst": [[n, v] for v, n in worst],
+    }
+    entry = AuditEntry(
+        "drift.judged",
+        work.use_case.name,
+        work.key,
+        work.actor,
+        {**details, "mode": work.mode},
+        work.started,
+    )
     log.info("drift %s %s: %s %s", work.use_case.name, work.key, verdict, reason)
     return Outcome("held" if verdict == HOLD else "done", digest, reason, outputs, entries=(entry,))
 
 
-def _report(work: Work, reference: Reference | None, sides: Sides, outputs: Mapping[str, Any]) -> str | None:
+def _report(
+    work: Work, reference: Reference | None, sides: Sides, outputs: Mapping[str, Any]
+) -> str | None:
     """Write the HTML report; a failure is logged, and the verdict stands."""
     path = work.settings.home / "reports" / work.use_case.name / work.key / "drift.html"
     kinds = {} if reference is None else reference.feature_set.feature_types
     try:
         drift_report.write_report(
-            path, work.use_case, work.key, work.mode, outputs, reference=sides.reference, current=sides.current, kinds=kinds
+            path,
+            work.use_case,
+            work.key,
+            work.mode,
+            outputs,
+            reference=sides.reference,
+            current=sides.current,
+            kinds=kinds,
         )
     except OSError as error:
-        log.warning("drift %s %s: no report could be written: %s", work.use_case.name, work.key, error)
+        log.warning(
+            "drift %s %s: no report could be written: %s", work.use_case.name, work.key, error
+        )
         return None
     return str(path)
 

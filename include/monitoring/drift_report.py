@@ -1,7 +1,9 @@
-"""The drift report for people: the indices that decided, with a link to Evidently's page over a bounded sample of each view.
+"""The drift report for people: the indices that decided, with a link to Evidently's page over a
+bounded sample of each view.
 
-Evidently puts values of the data into its page as they are, and breaks on infinities and on columns without a value:
-so text is escaped, infinities are missing values, and empty columns stay out of its part.
+Evidently puts values of the data into its page as they are, and breaks on infinities and on columns
+without a value: so text is escaped, infinities are missing values, and empty columns stay out of
+its part.
 """
 
 from __future__ import annotations
@@ -40,12 +42,16 @@ def write_report(
     current: Mapping[str, pa.Table],
     kinds: Mapping[str, str],
 ) -> None:
-    """Write the page of a verdict to `path`, and Evidently's page of each view (`reference` and `current` by view) beside it."""
+    """Write the page of a verdict to `path`, and Evidently's page of each view (`reference` and
+    `current` by view) beside it.
+    """
     drawn: dict[str, str | None] = {}
     limit = use_case.monitoring.report_rows
     for view in reference:
         beside = path.with_name(f"{path.stem}-{view}.html")
-        text = _evidently(_frame(reference[view], kinds, limit), _frame(current[view], kinds, limit), kinds)
+        text = _evidently(
+            _frame(reference[view], kinds, limit), _frame(current[view], kinds, limit), kinds
+        )
         if text is None:
             beside.unlink(missing_ok=True)
         else:
@@ -63,7 +69,9 @@ def page(
     rows: Mapping[str, tuple[int, int]],
     drawn: Mapping[str, str | None],
 ) -> str:
-    """Return the page; `rows` are those of the reference and of the partition by view, `drawn` the files of Evidently's pages."""
+    """Return the page; `rows` are those of the reference and of the partition by view, `drawn`
+    the files of Evidently's pages.
+    """
     title, verdict = use_case.title or use_case.name, str(outputs["verdict"])
     about = f"Drift of {use_case.name}, partition {key} ({mode}), {_against(outputs['reference'])}"
     features, limit = outputs["features"], float(outputs["limit"])
@@ -97,13 +105,17 @@ def _tiles(features: Mapping[str, Mapping[str, Any]], limit: float) -> str:
 
 
 def _indices(features: Mapping[str, Mapping[str, Any]], limit: float) -> str:
-    """Return the indices as bars against the limit: what drifted first, then what cannot be computed, then the rest."""
-    largest = max([2 * limit, *(float(one["psi"]) for one in features.values() if one["psi"] is not None)])
+    """Return the indices as bars against the limit: what drifted first, then what cannot be
+    computed, then the rest.
+    """
+    largest = max(
+        [2 * limit, *(float(one["psi"]) for one in features.values() if one["psi"] is not None)]
+    )
     mark = f'<i style="left:{100 * limit / largest:.1f}%"></i>'
     rows = [_index(name, features[name], limit, largest, mark) for name in _order(features, limit)]
     head = (
-        "<tr><th>Feature</th><th>Index, and the limit</th><th class=n>PSI</th><th class=n>Missing before</th>"
-        "<th class=n>Missing now</th><th class=n>Never seen before</th><th></th></tr>"
+        "<tr><th>Feature</th><th>Index, and the limit</th><th class=n>PSI</th><th class=n>Missing "
+        "before</th><th class=n>Missing now</th><th class=n>Never seen before</th><th></th></tr>"
     )
     return card("Population stability of each feature", f"<table>{head}{''.join(rows)}</table>")
 
@@ -123,17 +135,26 @@ def _index(name: str, one: Mapping[str, Any], limit: float, largest: float, mark
     kind = "bar over" if verdict == "drift" else "bar"
     bar = f'<div class="track"><div class="{kind}" style="width:{width:.1f}%"></div>{mark}</div>'
     parts = ("reference_missing", "current_missing", "unseen")
-    shares = "".join(f"<td class=n>{_share(None if psi is None else one.get(part))}</td>" for part in parts)
+    shares = "".join(
+        f"<td class=n>{_share(None if psi is None else one.get(part))}</td>" for part in parts
+    )
     note = f'<div class="soft">{escape(str(one["note"]))}</div>' if one["note"] else ""
     return (
-        f'<tr><td style="width:28%"><span class="mono">{escape(name)}</span>{note}</td><td style="width:28%">{bar}</td>'
-        f"<td class=n>{number(psi)}</td>{shares}<td class=n>{badge(verdict, COLOURS[verdict])}</td></tr>"
+        f'<tr><td style="width:28%"><span class="mono">{escape(name)}</span>{note}</td><td '
+        f'style="width:28%">{bar}</td>'
+        f"<td class=n>{number(psi)}</td>{shares}<td "
+        f"class=n>{badge(verdict, COLOURS[verdict])}</td></tr>"
     )
 
 
-def _views(rows: Mapping[str, tuple[int, int]], drawn: Mapping[str, str | None], told: Mapping[str, Mapping[str, Any]]) -> str:
+def _views(
+    rows: Mapping[str, tuple[int, int]],
+    drawn: Mapping[str, str | None],
+    told: Mapping[str, Mapping[str, Any]],
+) -> str:
     lines = "".join(
-        f'<tr><td class="mono">{escape(view)}</td><td class=n>{before:,}</td><td class=n>{now:,}</td>'
+        f'<tr><td class="mono">{escape(view)}</td><td class=n>{before:,}</td><td '
+        f"class=n>{now:,}</td>"
         f"<td class=n>{_share(told.get(view, {}).get('lost'))}</td>"
         f"<td>{_link(drawn.get(view))}</td></tr>"
         for view, (before, now) in rows.items()
@@ -155,17 +176,25 @@ def _share(value: Any) -> str:
     return NONE if value is None else f"{value:.1%}"
 
 
-def _evidently(reference: pd.DataFrame, current: pd.DataFrame, kinds: Mapping[str, str]) -> str | None:
+def _evidently(
+    reference: pd.DataFrame, current: pd.DataFrame, kinds: Mapping[str, str]
+) -> str | None:
     """Return Evidently's page, or None where no column has values on both sides."""
     names = [str(name) for name in reference.columns if name in current.columns]
-    shared = [name for name in names if reference[name].notna().any() and current[name].notna().any()]
+    shared = [
+        name for name in names if reference[name].notna().any() and current[name].notna().any()
+    ]
     if not shared:
         return None
     os.environ.setdefault("DO_NOT_TRACK", "1")
     try:
         return _drawn(reference[shared], current[shared], kinds)
     except Exception:
-        log.warning("Evidently cannot draw %s; the report has the indices alone", ", ".join(shared), exc_info=True)
+        log.warning(
+            "Evidently cannot draw %s; the report has the indices alone",
+            ", ".join(shared),
+            exc_info=True,
+        )
         return None
 
 
@@ -178,7 +207,10 @@ def _drawn(reference: pd.DataFrame, current: pd.DataFrame, kinds: Mapping[str, s
         numerical_columns=[name for name in shared if kinds[name] in NUMERIC],
         categorical_columns=[name for name in shared if kinds[name] not in NUMERIC],
     )
-    sides = [Dataset.from_pandas(side.copy(), data_definition=definition) for side in (current, reference)]
+    sides = [
+        Dataset.from_pandas(side.copy(), data_definition=definition)
+        for side in (current, reference)
+    ]
     snapshot = Report([DataDriftPreset(method="psi")]).run(*sides)
     return str(snapshot.get_html_str(as_iframe=False))
 
@@ -193,5 +225,8 @@ def _frame(rows: pa.Table, kinds: Mapping[str, str], limit: int) -> pd.DataFrame
             values = frame[name].astype(float)
             frame[name] = values.where(values.abs() < LARGEST)
         else:
-            frame[name] = frame[name].map(lambda value: None if value is None else escape(str(value))[:200], na_action="ignore")
+            frame[name] = frame[name].map(
+                lambda value: None if value is None else escape(str(value))[:200],
+                na_action="ignore",
+            )
     return frame

@@ -1,7 +1,8 @@
 """Population stability index of one feature: numpy and Arrow only, no state.
 
-PSI = sum over bins of (current share - reference share) * ln(current share / reference share). The bins come from the
-reference alone; missing values are a bin of their own, and values that the reference never showed fall where they can be seen.
+PSI = sum over bins of (current share - reference share) * ln(current share / reference share). The
+bins come from the reference alone; missing values are a bin of their own, and values that the
+reference never showed fall where they can be seen.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BINS = 10
-ROWS_PER_BIN = 50  # fewer rows, fewer bins: the index of equal samples is about (bins - 1) * (1/n + 1/m)
+# Fewer rows, fewer bins: the index of equal samples is about (bins - 1) * (1/n + 1/m).
+ROWS_PER_BIN = 50
 ROWS_PER_CATEGORY = 20  # of which the smaller side is expected to have fewer rows is rare
 MIN_ROWS = 50
 MAX_CATEGORIES = 50
@@ -43,18 +45,34 @@ class Stability:
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values for records and audit."""
-        return {name: round(value, 9) if isinstance(value, float) else value for name, value in asdict(self).items()}
+        return {
+            name: round(value, 9) if isinstance(value, float) else value
+            for name, value in asdict(self).items()
+        }
 
 
-def stability(reference: pa.Table, current: pa.Table, types: Mapping[str, str]) -> dict[str, Stability]:
-    """Return the stability of every feature in `types` (its declared type) that both tables should hold."""
-    return {name: of_column(_column(reference, name), _column(current, name), kind) for name, kind in types.items()}
+def stability(
+    reference: pa.Table, current: pa.Table, types: Mapping[str, str]
+) -> dict[str, Stability]:
+    """Return the stability of every feature in `types` (its declared type) that both tables
+    should hold.
+    """
+    return {
+        name: of_column(_column(reference, name), _column(current, name), kind)
+        for name, kind in types.items()
+    }
 
 
-def of_column(reference: pa.ChunkedArray | None, current: pa.ChunkedArray | None, kind: str) -> Stability:
-    """Return the stability of one column; `kind` is its declared type (int64, float64: numeric; the others: categories)."""
+def of_column(
+    reference: pa.ChunkedArray | None, current: pa.ChunkedArray | None, kind: str
+) -> Stability:
+    """Return the stability of one column; `kind` is its declared type (int64, float64: numeric;
+    the others: categories).
+    """
     if reference is None or current is None:
-        return Stability(None, 0, note=f"not in the {'reference' if reference is None else 'partition'}")
+        return Stability(
+            None, 0, note=f"not in the {'reference' if reference is None else 'partition'}"
+        )
     if min(len(reference), len(current)) < MIN_ROWS:
         return Stability(None, 0, note=f"fewer than {MIN_ROWS} rows on a side")
     if kind in ("int64", "float64"):
@@ -63,7 +81,9 @@ def of_column(reference: pa.ChunkedArray | None, current: pa.ChunkedArray | None
 
 
 def numeric(reference: Array, current: Array) -> Stability:
-    """Compare two float arrays (NaN: missing) over quantile bins of the reference; infinities fall into the outermost bins."""
+    """Compare two float arrays (NaN: missing) over quantile bins of the reference; infinities
+    fall into the outermost bins.
+    """
     bins = max(2, min(BINS, min(len(reference), len(current)) // ROWS_PER_BIN))
     edges = _edges(reference[np.isfinite(reference)], bins)
     expected, actual = _histogram(reference, edges), _histogram(current, edges)
@@ -72,7 +92,8 @@ def numeric(reference: Array, current: Array) -> Stability:
 
 
 def categorical(reference: Texts, current: Texts) -> Stability:
-    """Compare two columns of text (null: missing); rare categories of the reference share a bin, new ones another.
+    """Compare two columns of text (null: missing); rare categories of the reference share a bin,
+    new ones another.
 
     Text stays in Arrow and each value is held once: a numpy array of text makes every cell as
     wide as the longest, and a single long one would take the memory of the stage.
@@ -81,27 +102,39 @@ def categorical(reference: Texts, current: Texts) -> Stability:
     counted = _large(sides[0]).drop_null().value_counts()
     known, counts = counted.field("values"), counted.field("counts").to_numpy()
     smaller = min(len(side) for side in sides)
-    common = _common(known, counts, np.flatnonzero(counts * smaller >= ROWS_PER_CATEGORY * len(sides[0])))
+    common = _common(
+        known, counts, np.flatnonzero(counts * smaller >= ROWS_PER_CATEGORY * len(sides[0]))
+    )
     # the bin of each value that the reference shows: its own, or the one of the rare
     bins = np.full(len(known), len(common))
     bins[common] = np.arange(len(common))
     expected, actual = (_counts(side, known, bins, len(common)) for side in sides)
-    return _stability(expected, actual, float(actual[-2] / len(sides[1])), all_missing=len(known) == 0)
+    return _stability(
+        expected, actual, float(actual[-2] / len(sides[1])), all_missing=len(known) == 0
+    )
 
 
 def _common(known: pa.Array, counts: Array, often: Array) -> Array:
-    """Return the places of the most frequent of often seen values, in their order; of equals the first in the alphabet."""
+    """Return the places of the most frequent of often seen values, in their order; of equals the
+    first in the alphabet.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     table = pa.table({"value": known.take(pa.array(often)), "count": counts[often], "place": often})
     order = [("count", "descending"), ("value", "ascending")]
-    chosen = table.take(pc.sort_indices(table, sort_keys=order)).slice(0, MAX_CATEGORIES).sort_by("value")
+    chosen = (
+        table.take(pc.sort_indices(table, sort_keys=order))
+        .slice(0, MAX_CATEGORIES)
+        .sort_by("value")
+    )
     return np.asarray(chosen.column("place").to_numpy(), dtype=np.int64)
 
 
 def _stability(expected: Array, actual: Array, unseen: float, *, all_missing: bool) -> Stability:
-    """Return the index of two vectors of counts over the same bins, the last of which counts missing values."""
+    """Return the index of two vectors of counts over the same bins, the last of which counts
+    missing values.
+    """
     missing = float(expected[-1] / expected.sum()), float(actual[-1] / actual.sum())
     used = (expected + actual) > 0
     p, q = _shares(expected[used]), _shares(actual[used])
@@ -111,14 +144,18 @@ def _stability(expected: Array, actual: Array, unseen: float, *, all_missing: bo
 
 
 def _shares(counts: Array) -> Array:
-    """Return shares, with half a row added to every bin where one is empty (small samples) and a floor (large ones)."""
+    """Return shares, with half a row added to every bin where one is empty (small samples) and a
+    floor (large ones).
+    """
     added = 0.5 if (counts == 0).any() else 0.0
     shares: Array = np.maximum((counts + added) / (counts.sum() + added * len(counts)), FLOOR)
     return shares
 
 
 def _edges(finite: Array, bins: int) -> Array:
-    """Return bin edges; a value that holds a whole quantile (or is one of few) gets a bin of its own."""
+    """Return bin edges; a value that holds a whole quantile (or is one of few) gets a bin of its
+    own.
+    """
     if len(finite) == 0:
         return np.empty(0)
     distinct = np.unique(finite)
@@ -137,7 +174,8 @@ def _histogram(values: Array, edges: Array) -> Array:
 
 
 def _counts(side: pa.ChunkedArray, known: pa.Array, bins: Array, common: int) -> Array:
-    """Return counts for: each common category, the rare ones together, unseen ones together, missing.
+    """Return counts for: each common category, the rare ones together, unseen ones together,
+    missing.
 
     Rows are counted some at a time: of a column of any length only a piece is looked up at once.
     """
@@ -160,7 +198,11 @@ def _column(table: pa.Table, name: str) -> pa.ChunkedArray | None:
 def _chunked(texts: Texts) -> pa.ChunkedArray:
     import pyarrow as pa
 
-    return pa.chunked_array([pa.array(texts, pa.large_string())]) if isinstance(texts, np.ndarray) else texts
+    return (
+        pa.chunked_array([pa.array(texts, pa.large_string())])
+        if isinstance(texts, np.ndarray)
+        else texts
+    )
 
 
 def _large(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:

@@ -1,4 +1,6 @@
-"""What is wrong with a use case beyond its form: names that resolve to nothing, SQL that does not run, zones, patterns."""
+"""What is wrong with a use case beyond its form: names that resolve to nothing, SQL that does
+not run, zones, patterns.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,12 @@ def check_file(path: Path) -> UseCase:
     found = list(problems(use_case))
     if found:
         lines = use_case_file.lines(path.read_text(encoding="utf-8"))
-        raise ConfigError("\n".join(f"{path}, line {_line(where, lines)}: {'.'.join(where)}: {text}" for where, text in found))
+        raise ConfigError(
+            "\n".join(
+                f"{path}, line {_line(where, lines)}: {'.'.join(where)}: {text}"
+                for where, text in found
+            )
+        )
     return use_case
 
 
@@ -61,7 +68,10 @@ def _source(where: Where, source: Source) -> Iterator[Problem]:
     try:
         ZoneInfo(source.timezone)
     except (ZoneInfoNotFoundError, ValueError):
-        yield (*where, "timezone"), f"{source.timezone!r} is no time zone; write one such as Europe/Berlin"
+        yield (
+            (*where, "timezone"),
+            f"{source.timezone!r} is no time zone; write one such as Europe/Berlin",
+        )
     for name, column in source.columns.items():
         if column.regex is not None:
             try:
@@ -69,23 +79,41 @@ def _source(where: Where, source: Source) -> Iterator[Problem]:
                     con.execute("SELECT regexp_full_match('', ?)", [column.regex])
             except duckdb.Error as error:
                 reason = str(error).splitlines()[0]
-                yield (*where, "columns", name, "regex"), f"{column.regex!r} is no regular expression ({reason}); correct it"
+                yield (
+                    (*where, "columns", name, "regex"),
+                    f"{column.regex!r} is no regular expression ({reason}); correct it",
+                )
         if column.min is not None and column.max is not None and column.min > column.max:
-            yield (*where, "columns", name), f"min ({column.min:g}) is above max ({column.max:g}); swap them"
+            yield (
+                (*where, "columns", name),
+                f"min ({column.min:g}) is above max ({column.max:g}); swap them",
+            )
         for value in column.values or []:
             if not _reads(value, column, source):
-                yield (*where, "columns", name, "values"), f"{value!r} is no value of type {column.type}; correct one of the two"
+                yield (
+                    (*where, "columns", name, "values"),
+                    f"{value!r} is no value of type {column.type}; correct one of the two",
+                )
         if column.dates is not None and (reason := _no_format(column, source)):
-            yield (*where, "columns", name, "dates"), f"{column.dates!r} is no format of dates ({reason}); correct it"
+            yield (
+                (*where, "columns", name, "dates"),
+                f"{column.dates!r} is no format of dates ({reason}); correct it",
+            )
     if source.max_rows is not None and source.min_rows > source.max_rows:
-        yield (*where, "min_rows"), f"{source.min_rows} is above max_rows ({source.max_rows}); swap them"
+        yield (
+            (*where, "min_rows"),
+            f"{source.min_rows} is above max_rows ({source.max_rows}); swap them",
+        )
     headers = [column.header or name for name, column in source.columns.items()]
     for header in sorted({header for header in headers if headers.count(header) > 1}):
         yield (*where, "columns"), f"two columns have the header {header!r}; each needs its own"
     kinds = {name: column.type for name, column in source.columns.items()}
     for time in source.time_columns:
         if kinds.get(time) not in (None, "timestamp", "date", "string"):
-            yield (*where, "columns", time), f"is the source's time but of type {kinds[time]}; make it timestamp or date"
+            yield (
+                (*where, "columns", time),
+                f"is the source's time but of type {kinds[time]}; make it timestamp or date",
+            )
 
 
 def _label(use_case: UseCase, asks: bool) -> Iterator[Problem]:
@@ -95,22 +123,44 @@ def _label(use_case: UseCase, asks: bool) -> Iterator[Problem]:
         if source.kind == "static":
             yield (
                 ("label", "source"),
-                f"{label.source} is static, and decisions have moments; make it events, or write label.sql",
+                f"{label.source} is static, and decisions have moments; make it events, or write "
+                "label.sql",
             )
         known = {*source.columns, *source.time_columns}
         if label.column not in known:
-            yield ("label", "column"), f"{label.column!r} is no column of {label.source}; it has {sorted(known)}"
+            yield (
+                ("label", "column"),
+                f"{label.column!r} is no column of {label.source}; it has {sorted(known)}",
+            )
         elif label.column in source.columns:
             yield from _outcome(use_case, source.columns[label.column], source)
         if label.assumed_lag is None and label.label_time not in known:
-            yield ("label", "label_time"), f"{label.label_time!r} is no column of {label.source}; name one, or `event + DURATION`"
-        elif label.label_time in source.columns and (kind := source.columns[label.label_time].type) not in ("timestamp", "date"):
-            yield ("label", "label_time"), f"{label.label_time!r} is of type {kind}; declare its column timestamp or date"
+            yield (
+                ("label", "label_time"),
+                f"{label.label_time!r} is no column of {label.source}; name one, or `event + "
+                "DURATION`",
+            )
+        elif label.label_time in source.columns and (
+            kind := source.columns[label.label_time].type
+        ) not in ("timestamp", "date"):
+            yield (
+                ("label", "label_time"),
+                f"{label.label_time!r} is of type {kind}; declare its column timestamp or date",
+            )
         if use_case.entity.key not in known:
-            yield ("label", "source"), f"{label.source} has no column {use_case.entity.key!r}, the entity's key; declare it"
+            yield (
+                ("label", "source"),
+                f"{label.source} has no column {use_case.entity.key!r}, the entity's key; declare "
+                "it",
+            )
         yield from _entity(use_case, label.source)
     elif label.sql is not None and asks:
-        wanted = {use_case.entity.key: use_case.entity.type, "event_timestamp": TIME, "label_timestamp": TIME, "label": OUTCOME}
+        wanted = {
+            use_case.entity.key: use_case.entity.type,
+            "event_timestamp": TIME,
+            "label_timestamp": TIME,
+            "label": OUTCOME,
+        }
         yield from _sql(use_case, ("label", "sql"), label.sql, wanted, label.lookback)
 
 
@@ -120,20 +170,31 @@ def _outcome(use_case: UseCase, column: Column, source: Source) -> Iterator[Prob
     if not label.positives and kind not in ("bool", "int64", "float64"):
         yield (
             ("label", "column"),
-            f"{label.column!r} is of type {kind}; a label is bool or 0 and 1, else name what counts as 1 by `positive`",
+            f"{label.column!r} is of type {kind}; a label is bool or 0 and 1, else name what "
+            "counts as 1 by `positive`",
         )
     elif label.positives and kind in ("timestamp", "date"):
-        yield ("label", "column"), f"{label.column!r} is of type {kind}, which is no outcome; write label.sql"
+        yield (
+            ("label", "column"),
+            f"{label.column!r} is of type {kind}, which is no outcome; write label.sql",
+        )
     elif kind in ("bool", "int64", "float64"):
         for text in label.positives:
             if not _reads(text, column, source):
-                yield ("label", "positive"), f"{text!r} is no value of {label.column!r}, which is of type {kind}; correct one"
+                yield (
+                    ("label", "positive"),
+                    f"{text!r} is no value of {label.column!r}, which is of type {kind}; correct "
+                    "one",
+                )
 
 
 def _reads(text: str, column: Column, source: Source) -> bool:
     """Tell whether the contract reads a text as a value of the column."""
     with connect() as con:
-        query = f"SELECT ({typed(said(text_literal(text), column, source), column, source)}) IS NOT NULL"
+        query = (
+            f"SELECT ({typed(said(text_literal(text), column, source), column, source)}) IS "
+            "NOT NULL"
+        )
         return bool(con.execute(query).fetchall()[0][0])
 
 
@@ -154,7 +215,8 @@ def _entity(use_case: UseCase, name: str) -> Iterator[Problem]:
         right = column.type if column.type in ("int64", "string") else "string"
         yield (
             ("entity",),
-            f"{entity.key!r} is {column.type} in {name}, but the entity is {entity.type}; write type: {right} for both",
+            f"{entity.key!r} is {column.type} in {name}, but the entity is {entity.type}; write "
+            f"type: {right} for both",
         )
 
 
@@ -170,11 +232,21 @@ def _view(use_case: UseCase, name: str, asks: bool) -> Iterator[Problem]:
         for column, kind in view.columns.items():
             contract = source.columns.get(column)
             if contract is None:
-                yield (*where, "columns", column), f"is no column of {view.source}; it has {sorted(source.columns)}"
+                yield (
+                    (*where, "columns", column),
+                    f"is no column of {view.source}; it has {sorted(source.columns)}",
+                )
             elif not _fits(contract.type, kind):
-                yield (*where, "columns", column), f"is {contract.type} in {view.source}, not {kind}; declare one of the two"
+                yield (
+                    (*where, "columns", column),
+                    f"is {contract.type} in {view.source}, not {kind}; declare one of the two",
+                )
         if use_case.entity.key not in source.columns:
-            yield (*where, "source"), f"{view.source} has no column {use_case.entity.key!r}, the entity's key; declare it"
+            yield (
+                (*where, "source"),
+                f"{view.source} has no column {use_case.entity.key!r}, the entity's key; declare "
+                "it",
+            )
         elif view.source != use_case.label.source:
             yield from _entity(use_case, view.source)
     elif view.sql is not None and asks:
@@ -183,12 +255,20 @@ def _view(use_case: UseCase, name: str, asks: bool) -> Iterator[Problem]:
         yield from _sql(use_case, (*where, "sql"), view.sql, wanted, view.lookback)
 
 
-def _sql(use_case: UseCase, where: Where, text: str, wanted: Mapping[str, str], lookback: timedelta) -> Iterator[Problem]:
-    """Run a query over sources without rows and compare its columns and their types with those that are wanted."""
+def _sql(
+    use_case: UseCase, where: Where, text: str, wanted: Mapping[str, str], lookback: timedelta
+) -> Iterator[Problem]:
+    """Run a query over sources without rows and compare its columns and their types with those
+    that are wanted.
+    """
     try:
         query = resolve_sql(use_case, text)
         if unknown := sorted(tables_in(query) - set(use_case.sources)):
-            yield where, f"the query reads {unknown}; sources are {sorted(use_case.sources)}. Correct the name, or declare it"
+            yield (
+                where,
+                f"the query reads {unknown}; sources are {sorted(use_case.sources)}. Correct the "
+                "name, or declare it",
+            )
             return
         with (
             tempfile.TemporaryDirectory() as empty,
@@ -202,23 +282,35 @@ def _sql(use_case: UseCase, where: Where, text: str, wanted: Mapping[str, str], 
         return
     missing = [name for name in wanted if name not in found]
     if missing:
-        yield where, f"the query gives no column {missing}; it gives {list(found)}. Add it to the SELECT, or correct the YAML"
+        yield (
+            where,
+            f"the query gives no column {missing}; it gives {list(found)}. Add it to the SELECT, "
+            "or correct the YAML",
+        )
     for name, kind in wanted.items():
         if name in found and (reason := _misfit(name, found[name], kind)):
             yield where, reason
 
 
 def _misfit(name: str, found: str, kind: str) -> str:
-    """Return why a query's column of DuckDB's type `found` is not what is declared, or an empty text."""
+    """Return why a query's column of DuckDB's type `found` is not what is declared, or an empty
+    text.
+    """
     if kind == TIME:
         timed = found.startswith(("TIMESTAMP", "DATE")) or found == '"NULL"'
-        return "" if timed else f"column {name} is {found} and has to be a time; cast it to TIMESTAMPTZ"
+        return (
+            ""
+            if timed
+            else f"column {name} is {found} and has to be a time; cast it to TIMESTAMPTZ"
+        )
     if kind == OUTCOME and found == "BOOLEAN":
         return ""
     try:
         declared.cast(name, found, "float64" if kind == OUTCOME else kind, "the query")
     except ConfigError as error:
-        return str(error) if kind != OUTCOME else f"column label is {found}; a label is 0, 1 or NULL"
+        return (
+            str(error) if kind != OUTCOME else f"column label is {found}; a label is 0, 1 or NULL"
+        )
     return ""
 
 
@@ -228,11 +320,19 @@ def _training(use_case: UseCase) -> Iterator[Problem]:
 
     training = use_case.training
     if not use_case.trained_features:
-        yield ("training", "exclude"), "it leaves no feature to train on; take one out, or add a feature"
+        yield (
+            ("training", "exclude"),
+            "it leaves no feature to train on; take one out, or add a feature",
+        )
         return
     if training.split.tune + training.split.evaluation >= 1:
-        yield ("training", "split"), "tune and evaluation leave nothing to train on; their sum has to be below 1"
-    for name, reason in parameters.problems(training.params, DEFAULTS, len(use_case.trained_features)):
+        yield (
+            ("training", "split"),
+            "tune and evaluation leave nothing to train on; their sum has to be below 1",
+        )
+    for name, reason in parameters.problems(
+        training.params, DEFAULTS, len(use_case.trained_features)
+    ):
         yield ("training", "params", *([name] if name else [])), reason
 
 

@@ -1,4 +1,6 @@
-"""Draft a use case from one table: every field that was guessed says so, and the draft passes `usecase check`."""
+"""Draft a use case from one table: every field that was guessed says so, and the draft passes
+`usecase check`.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +31,14 @@ def draft(
     time: str | None = None,
     label: str | None = None,
 ) -> tuple[str, str]:
-    """Return (name, YAML) of a use case over the table in `path`; `key`, `time` and `label` are headers that a person knows.
+    """Return (name, YAML) of a use case over the table in `path`; `key`, `time` and `label` are
+    headers that a person knows.
 
-    `given_path` is how the YAML names the table (see `path_in`); else its name, for a YAML that stands beside it.
+    `given_path` is how the YAML names the table (see `path_in`); else its name, for a YAML that
+    stands beside it.
 
-    Raises:
-        SourceError: the file is no readable table.
-        ConfigError: no column can be the key, the time or the label; the message says which option names it.
+    Raises: SourceError: the file is no readable table. ConfigError: no column can be the key, the
+        time or the label; the message says which option names it.
     """
     table = Table(path)
     called = _name(name or path.name.split(".")[0])
@@ -43,7 +46,8 @@ def draft(
     document = "\n".join(_render(called, given_path or path.name, table, roles)) + "\n"
     use_case = use_case_file.parse(document, where=f"draft of {path.name}", folder=path.parent)
     worst = table.worst(use_case.sources["rows"], use_case.cadence, use_case.entity.key)
-    if worst.share > use_case.sources["rows"].max_bad:  # a draft never blocks on the table that it was made from
+    # A draft never blocks on the table that it was made from.
+    if worst.share > use_case.sources["rows"].max_bad:
         document = "\n".join(_render(called, given_path or path.name, table, roles, worst)) + "\n"
         use_case_file.parse(document, where=f"draft of {path.name}", folder=path.parent)
     return called, document
@@ -55,14 +59,19 @@ def _name(words: str) -> str:
     return name[:48].rstrip("_")
 
 
-def column_names(headers: Sequence[str], own: Collection[str] = (), key: str | None = None) -> dict[str, str]:
-    """Return a column name for each header: letters, digits and _, unique, none of ours but for the headers in `own`.
+def column_names(
+    headers: Sequence[str], own: Collection[str] = (), key: str | None = None
+) -> dict[str, str]:
+    """Return a column name for each header: letters, digits and _, unique, none of ours but for the
+    headers in `own`.
 
     `key` is the header of the entity, which also stands in tables of scores.
     """
     names: dict[str, str] = {}
     for header in headers:
-        base = re.sub(r"[^A-Za-z0-9]+", "_", names_of_ours.latin(header)).strip("_")[:55] or "column"
+        base = (
+            re.sub(r"[^A-Za-z0-9]+", "_", names_of_ours.latin(header)).strip("_")[:55] or "column"
+        )
         base = base if not base[0].isdigit() else f"c_{base}"
         ours = RESERVED | set(names_of_ours.SCORES) if header == key else RESERVED
         base = f"{base}_value" if base.lower() in ours and header not in own else base
@@ -74,10 +83,11 @@ def column_names(headers: Sequence[str], own: Collection[str] = (), key: str | N
 
 
 def path_in(folder: Path, table: Path, data_dir: Path) -> str:
-    """Return how a YAML in `folder` names a table: relative to it, or to the data folder; sources may lie nowhere else.
+    """Return how a YAML in `folder` names a table: relative to it, or to the data folder; sources
+    may lie nowhere else.
 
-    Raises:
-        ConfigError: the table is in neither, or its name holds characters that a path in a YAML may not.
+    Raises: ConfigError: the table is in neither, or its name holds characters that a path in a YAML
+        may not.
     """
     table = table.resolve()
     for base, prefix in ((folder.resolve(), ""), (data_dir.resolve(), "{data_dir}/")):
@@ -86,24 +96,37 @@ def path_in(folder: Path, table: Path, data_dir: Path) -> str:
             if re.search(r"[\\%\0{}~*?\[\]]|::", relative):
                 raise ConfigError(f"{table}: its path holds one of \\ % {{ }} ~ * ? [ ]; rename it")
             return prefix + relative
-    raise ConfigError(f"{table} is neither in {folder} nor in {data_dir}; write the YAML beside the table, or move the table")
+    raise ConfigError(
+        f"{table} is neither in {folder} nor in {data_dir}; write the YAML beside the table, or "
+        "move the table"
+    )
 
 
-def _render(name: str, path: str, table: Table, roles: Roles, worst: Worst | None = None) -> Iterator[str]:
+def _render(
+    name: str, path: str, table: Table, roles: Roles, worst: Worst | None = None
+) -> Iterator[str]:
     names = {
         header: _plain(column)
-        for header, column in column_names([c.header for c in table.columns], _own(roles), roles.entity.header).items()
+        for header, column in column_names(
+            [c.header for c in table.columns], _own(roles), roles.entity.header
+        ).items()
     }
     entity, event = names[roles.entity.header], names[roles.event.header]
     (cadence, why_cadence), first, last, delay, why_delay, why_last = _times(table, roles)
-    yield f"# Drafted by `evergreen new` from {_note(table.path.name)} ({table.rows} rows). Each guess says so: read them, then"
+    yield (
+        f"# Drafted by `evergreen new` from {_note(table.path.name)} ({table.rows} rows). Each "
+        "guess says so: read them, then"
+    )
     yield "# run `evergreen usecase check` and `evergreen usecase check --data` on this file."
     count, rate = decisions(table, roles)
     outcome = f"the outcome {_note(_one(roles))} of {_note(roles.label.header)}"
     yield f"# Its rows make {count} decisions; {rate:.1%} of those with an outcome have {outcome}."
     yield f"name: {_plain(name)}"
     yield f"cadence: {cadence}  # guessed from {why_cadence}"
-    yield f"history: {{first: {first}, last: {last}}}  # {why_last}; without `last` partitions go on with the clock"
+    yield (
+        f"history: {{first: {first}, last: {last}}}  # {why_last}; without `last` partitions go "
+        "on with the clock"
+    )
     kind = _entity_type(roles.entity)
     called = _plain(_name(roles.entity.header))
     yield f"entity: {{name: {called}, key: {entity}, type: {kind}}}  # {roles.why['entity']}"
@@ -114,28 +137,48 @@ def _render(name: str, path: str, table: Table, roles: Roles, worst: Worst | Non
     yield from _dialect(table)
     yield f"    event_time: {event}  # {roles.why['event']}"
     if roles.arrival is not None:
-        yield f"    arrival: {names[roles.arrival.header]}  # guessed: when the row could first be known"
+        yield (
+            f"    arrival: {names[roles.arrival.header]}  # guessed: when the row could first "
+            "be known"
+        )
     else:
-        yield "    arrival: event + 0s  # assumed: each row was known at once; name a column, or a longer delay"
-    record = [names[roles.record.header]] if roles.record else ([entity] if roles.entity.unique else [entity, event])
+        yield (
+            "    arrival: event + 0s  # assumed: each row was known at once; name a column, or "
+            "a longer delay"
+        )
+    record = (
+        [names[roles.record.header]]
+        if roles.record
+        else ([entity] if roles.entity.unique else [entity, event])
+    )
     yield f"    key: [{', '.join(record)}]  # {roles.why['key']}"
     yield "    empty: allow  # a file that is given once has days without rows"
     if worst is not None:
         yield _max_bad(worst)
     yield f"    columns:  # types guessed from all {table.rows} rows"
-    needed = {roles.entity.header, roles.event.header} | ({roles.record.header} if roles.record else set())
+    needed = {roles.entity.header, roles.event.header} | (
+        {roles.record.header} if roles.record else set()
+    )
     for column in table.columns:
-        yield f"      {names[column.header]}: {_column(column, names, column.header in needed, roles)}"
+        yield (
+            f"      {names[column.header]}: "
+            f"{_column(column, names, column.header in needed, roles)}"
+        )
     for header, nested in table.nested.items():
         yield f"      # {_note(header)}: left out ({_note(nested)}: more than one value a row)"
     yield from _label(table, roles, names, delay, why_delay)
     yield from _features(table, roles, names)
 
 
-def _label(table: Table, roles: Roles, names: dict[str, str], delay: str, why_delay: str) -> Iterator[str]:
+def _label(
+    table: Table, roles: Roles, names: dict[str, str], delay: str, why_delay: str
+) -> Iterator[str]:
     yield "label:"
     yield "  source: rows"
-    yield f"  column: {names[roles.label.header]}  # {roles.why['label']}; the score is the probability of {_note(_one(roles))}"
+    yield (
+        f"  column: {names[roles.label.header]}  # {roles.why['label']}; the score is the "
+        f"probability of {_note(_one(roles))}"
+    )
     if roles.positive is not None:
         ones = [json.dumps(value) for value in roles.positive.ones]
         written = ones[0] if len(ones) == 1 else f"[{', '.join(ones)}]"
@@ -144,7 +187,10 @@ def _label(table: Table, roles: Roles, names: dict[str, str], delay: str, why_de
     if roles.outcome is not None:
         yield f"  label_time: {names[roles.outcome.header]}  # guessed: when the outcome was known"
     else:
-        yield "  label_time: event + 0s  # assumed: no column says when the outcome was known; write the true delay"
+        yield (
+            "  label_time: event + 0s  # assumed: no column says when the outcome was known; "
+            "write the true delay"
+        )
     yield f"  delay: {delay}  # {why_delay}"
 
 
@@ -159,12 +205,18 @@ def _features(table: Table, roles: Roles, names: dict[str, str]) -> Iterator[str
     yield f"    ttl: {ttl}"
     yield "    columns:"
     for column in roles.features:
-        yield f"      {names[column.header]}: {column.type}  # guessed from {column.distinct} different values{_late(column)}"
+        yield (
+            f"      {names[column.header]}: {column.type}  # guessed from {column.distinct} "
+            f"different values{_late(column)}"
+        )
     for column, reason in roles.left_out:
         yield f"      # {names[column.header]}: left out ({reason})"
     yield "gates:"
     least = _min_rows(table, roles)
-    yield f"  min_rows: {least}  # guessed: half of a fifth of the rarer outcome; the evaluation part holds about a fifth"
+    yield (
+        f"  min_rows: {least}  # guessed: half of a fifth of the rarer outcome; the evaluation "
+        "part holds about a fifth"
+    )
 
 
 def _column(column: Profile, names: dict[str, str], needed: bool, roles: Roles) -> str:
@@ -176,7 +228,11 @@ def _column(column: Profile, names: dict[str, str], needed: bool, roles: Roles) 
         fields.append(f"header: {json.dumps(column.header)}")
     if needed and column.nulls == 0:
         fields.append("nullable: false")
-    fields += [field for field in written(column.column) if kind == column.type or field.startswith("null_values")]
+    fields += [
+        field
+        for field in written(column.column)
+        if kind == column.type or field.startswith("null_values")
+    ]
     notes = list(column.notes)
     if column.misfits and kind == column.type:
         shown = ", ".join(map(_note, column.examples))
@@ -201,34 +257,65 @@ def _dialect(table: Table) -> Iterator[str]:
     if found["separator"] != "," or not found["header"]:
         yield f"    separator: {json.dumps(found['separator'])}  # guessed from the first lines"
     if not found["header"]:
-        yield "    header: false  # guessed: the first line is a row; columns are c1, c2, ...: call them by `name: {header: c1}`"
+        yield (
+            "    header: false  # guessed: the first line is a row; columns are c1, c2, ...: "
+            "call them by `name: {header: c1}`"
+        )
     if found["skip"]:
-        yield f"    skip: {found['skip']}  # guessed: the lines before the {'header' if found['header'] else 'first row'}"
+        yield (
+            f"    skip: {found['skip']}  # guessed: the lines before the "
+            f"{'header' if found['header'] else 'first row'}"
+        )
     if found["escape"] != "double":
         yield f'    escape: {found["escape"]}  # guessed: quotes in quotes are written \\"'
     if found["encoding"] != "utf-8":
-        yield f"    encoding: {found['encoding']}  # guessed: it is not UTF-8; see whether its letters read right"
+        yield (
+            f"    encoding: {found['encoding']}  # guessed: it is not UTF-8; see whether its "
+            "letters read right"
+        )
     if table.broken:
-        yield f"    # {table.broken} line(s) could not be split into columns, and would go to quarantine"
+        yield (
+            f"    # {table.broken} line(s) could not be split into columns, and would go to "
+            "quarantine"
+        )
 
 
 def _times(table: Table, roles: Roles) -> tuple[tuple[str, str], date, date, str, str, str]:
     """Return cadence (and why), first and last key, the label's delay, and why."""
     event = moment(roles.event.header)
-    known = [moment(column.header) for column in (roles.arrival, roles.outcome) if column is not None]
+    known = [
+        moment(column.header) for column in (roles.arrival, roles.outcome) if column is not None
+    ]
     lag = table.lag_days(f"greatest({', '.join([event, *known])})", event)
     delay = timedelta(days=math.ceil(lag))
     usual = table.lag_days(f"greatest({', '.join([event, *known])})", event, 0.95)
-    seen = f"guessed: the latest outcome came {lag:.1f} days after its row (95 % within {usual:.1f})"
+    seen = (
+        f"guessed: the latest outcome came {lag:.1f} days after its row (95 % within {usual:.1f})"
+    )
     start, end = (_day(value) for value in table.moments(roles.event.header))
     arrived = _day(table.moments(roles.arrival.header)[1]) if roles.arrival else end
     cadence, why_cadence = _cadence(table, roles, (end - start).days + 1)
-    mature = int(table.scalar(f"SELECT count(*) FROM given WHERE {event} + to_days(?) < ?", delay.days, _midnight(arrived + DAY)))
+    mature = int(
+        table.scalar(
+            f"SELECT count(*) FROM given WHERE {event} + to_days(?) < ?",
+            delay.days,
+            _midnight(arrived + DAY),
+        )
+    )
     last, why_last = arrived, "guessed from the file's first and last row"
     if mature < table.rows / 2:
-        last, why_last = end + delay + DAY, "guessed from the file's first row, and the day on which its last outcome is known"
+        last, why_last = (
+            end + delay + DAY,
+            "guessed from the file's first row, and the day on which its last outcome is known",
+        )
     keys = durations.period_start(cadence, start), durations.period_start(cadence, last)
-    return (cadence, why_cadence), *keys, durations.format_duration(delay), seen if known else "assumed, as above", why_last
+    return (
+        (cadence, why_cadence),
+        *keys,
+        durations.format_duration(delay),
+        seen if known else "assumed, as above",
+        why_last,
+    )
 
 
 def _cadence(table: Table, roles: Roles, days: int) -> tuple[str, str]:
@@ -248,7 +335,11 @@ def _cadence(table: Table, roles: Roles, days: int) -> tuple[str, str]:
 def _ttl(table: Table, roles: Roles) -> timedelta:
     first, last = (_day(value) for value in table.moments(roles.event.header))
     span = timedelta(days=(last - first).days + 2)
-    return max(span, timedelta(days=35)) if roles.entity.unique else min(max(span, timedelta(days=35)), timedelta(days=365))
+    return (
+        max(span, timedelta(days=35))
+        if roles.entity.unique
+        else min(max(span, timedelta(days=35)), timedelta(days=365))
+    )
 
 
 def _min_rows(table: Table, roles: Roles) -> int:
@@ -291,7 +382,9 @@ def _midnight(day: date) -> datetime:
 
 
 def _plain(name: str) -> str:
-    """Return a name as YAML reads it back as text: in quotes where it would be read as a truth value, a number or nothing."""
+    """Return a name as YAML reads it back as text: in quotes where it would be read as a truth
+    value, a number or nothing.
+    """
     import yaml
 
     return name if yaml.safe_load(name) == name else json.dumps(name)

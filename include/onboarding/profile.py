@@ -1,4 +1,6 @@
-"""Facts of a table in a file, by DuckDB and the contract's own expressions: what its columns hold, how they relate."""
+"""Facts of a table in a file, by DuckDB and the contract's own expressions: what its columns
+hold, how they relate.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,8 @@ MAX_COLUMNS = 500
 class Profile:
     """One column: its header in the file, the contract that its values fit, and counts.
 
-    `misfits` are the values that this contract would send to quarantine, `examples` up to three of them; `nulls` the cells that
-    mean no value.
+    `misfits` are the values that this contract would send to quarantine, `examples` up to three of
+    them; `nulls` the cells that mean no value.
     """
 
     header: str
@@ -64,9 +66,11 @@ class Worst:
 
 
 class Table:
-    """A file as a DuckDB table `given`: each value as the text of what the contract reads; foreign values never become SQL.
+    """A file as a DuckDB table `given`: each value as the text of what the contract reads; foreign
+    values never become SQL.
 
-    `given` is NULL where a cell means no value, and where a time is none; other misfits stay as they are.
+    `given` is NULL where a cell means no value, and where a time is none; other misfits stay as
+    they are.
     """
 
     def __init__(self, path: Path) -> None:
@@ -77,59 +81,86 @@ class Table:
         self.dialect, self.nested = answer["dialect"] or {}, answer["nested"]
         headers = list(answer["columns"])
         if len(headers) > MAX_COLUMNS:
-            raise SourceError(f"{path}: {len(headers)} columns; a draft takes at most {MAX_COLUMNS}, select some into a new file")
+            raise SourceError(
+                f"{path}: {len(headers)} columns; a draft takes at most {MAX_COLUMNS}, select "
+                "some into a new file"
+            )
         self._con = connect(alone=True)
-        self._con.register("delivered", rows.rename_columns([_raw_name(name, headers) for name in rows.column_names]))
+        self._con.register(
+            "delivered",
+            rows.rename_columns([_raw_name(name, headers) for name in rows.column_names]),
+        )
         self._con.execute("SET enable_external_access = false")
         self._where = "" if MALFORMED not in rows.column_names else f" WHERE {MALFORMED} IS NULL"
-        picked = ", ".join(f"{quote(f'h_{index}')} AS {quote(header)}" for index, header in enumerate(headers))
+        picked = ", ".join(
+            f"{quote(f'h_{index}')} AS {quote(header)}" for index, header in enumerate(headers)
+        )
         self._con.execute(f"CREATE TEMP VIEW raw AS SELECT {picked} FROM delivered{self._where}")
         self.rows = int(self.scalar("SELECT count(*) FROM raw"))
         self.broken = len(rows) - self.rows  # lines that could not be split into columns
         if not self.rows:
-            raise SourceError(f"{path}: no rows; a draft is guessed from values, give a file that has some")
+            raise SourceError(
+                f"{path}: no rows; a draft is guessed from values, give a file that has some"
+            )
         self._headers = headers
         self.columns = [self._profile(header) for header in headers]
-        shown = ", ".join(f"{_as_read(profile)} AS {quote(profile.header)}" for profile in self.columns)
+        shown = ", ".join(
+            f"{_as_read(profile)} AS {quote(profile.header)}" for profile in self.columns
+        )
         self._con.execute(f"CREATE TEMP TABLE given AS SELECT {shown} FROM raw")
 
     def worst(self, source: Source, cadence: str, entity: str | None = None) -> Worst:
-        """Judge all rows by a source's contract, as validation will; return the partition with most of them set aside."""
+        """Judge all rows by a source's contract, as validation will; return the partition with
+        most of them set aside.
+        """
         from include.lake.sql import quote
 
         names = headers_of(source)
         index = {header: place for place, header in enumerate(self._headers)}
-        picked = ", ".join(f"{quote(f'h_{index[header]}')} AS {quote(name)}" for header, name in names.items())
+        picked = ", ".join(
+            f"{quote(f'h_{index[header]}')} AS {quote(name)}" for header, name in names.items()
+        )
         broken = f", {MALFORMED}" if self.broken else ""
         when = known(source.arrival if source.assumed_lag is None else source.event_time, source)
         named = f"SELECT {picked}{broken}, '' AS source_file, row AS source_row FROM delivered"
-        # as ingestion does it, a row without a readable time takes that of the nearest earlier row, else of the first later one
+        # as ingestion does it, a row without a readable time takes that of the nearest earlier row,
+        # else of the first later one
         arrived = (
-            "coalesce(last_value(__at IGNORE NULLS) OVER (ORDER BY source_row), first_value(__at IGNORE NULLS) OVER "
-            "(ORDER BY source_row ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING), TIMESTAMPTZ '1970-01-01 00:00:00+00')"
+            "coalesce(last_value(__at IGNORE NULLS) OVER (ORDER BY source_row), first_value(__at "
+            "IGNORE NULLS) OVER (ORDER BY source_row ROWS BETWEEN CURRENT ROW AND UNBOUNDED "
+            "FOLLOWING), TIMESTAMPTZ '1970-01-01 00:00:00+00')"
         )
-        times = f"SELECT * EXCLUDE (__at), {arrived} AS arrived_at FROM (SELECT *, {when} AS __at FROM ({named}))"
-        self._con.execute(
-            "CREATE OR REPLACE TEMP TABLE __rows AS "
-            f"SELECT strftime(date_trunc('{cadence}', arrived_at), '%Y-%m-%d') AS partition, * FROM ({times})"
+        times = (
+            f"SELECT * EXCLUDE (__at), {arrived} AS arrived_at FROM (SELECT *, {when} AS __at "
+            f"FROM ({named}))"
         )
         self._con.execute(
-            "CREATE OR REPLACE TEMP TABLE __periods AS SELECT DISTINCT partition, TIMESTAMPTZ '2262-04-11' AS __as_of FROM __rows"
+            f"CREATE OR REPLACE TEMP TABLE __rows AS SELECT strftime(date_trunc('{cadence}', "
+            f"arrived_at), '%Y-%m-%d') AS partition, * FROM ({times})"
+        )
+        self._con.execute(
+            "CREATE OR REPLACE TEMP TABLE __periods AS SELECT DISTINCT partition, TIMESTAMPTZ "
+            "'2262-04-11' AS __as_of FROM __rows"
         )
         present = {*names.values(), *([MALFORMED] if self.broken else [])}
         zones = mixed_zones_query(source, present, "__rows")
         mixed = self._con.execute(zones).fetchall() if zones else []
         self._con.execute(
-            f"CREATE OR REPLACE TEMP TABLE __judged AS {judged_query(source, present, '__rows', mixed, entity=entity)}"
+            "CREATE OR REPLACE TEMP TABLE __judged AS "
+            f"{judged_query(source, present, '__rows', mixed, entity=entity)}"
         )
         found = self._con.execute(
-            f"SELECT count({RULE}), count(*) FROM __judged GROUP BY partition ORDER BY count({RULE}) / count(*) DESC, partition"
+            f"SELECT count({RULE}), count(*) FROM __judged GROUP BY partition ORDER BY "
+            f"count({RULE}) / count(*) DESC, partition"
         ).fetchall()
         rules = self._con.execute(
-            f"SELECT {RULE}, count(*) FROM __judged WHERE {RULE} IS NOT NULL GROUP BY ALL ORDER BY 2 DESC, 1 LIMIT 3"
+            f"SELECT {RULE}, count(*) FROM __judged WHERE {RULE} IS NOT NULL GROUP BY ALL ORDER "
+            "BY 2 DESC, 1 LIMIT 3"
         ).fetchall()
         bad, count = found[0]
-        return Worst(bad / count, bad, count, tuple((str(rule), int(number)) for rule, number in rules))
+        return Worst(
+            bad / count, bad, count, tuple((str(rule), int(number)) for rule, number in rules)
+        )
 
     def scalar(self, sql: str, *values: object) -> Any:
         """Return the first value of a query over `given`."""
@@ -138,24 +169,31 @@ class Table:
 
     def distinct(self, header: str, limit: int = 3) -> list[str]:
         """Return the first distinct values of a column, as text."""
-        rows = self._con.execute(f"SELECT DISTINCT {text(header)} AS v FROM given WHERE v IS NOT NULL ORDER BY v LIMIT {limit}")
+        rows = self._con.execute(
+            f"SELECT DISTINCT {text(header)} AS v FROM given WHERE v IS NOT NULL ORDER BY v LIMIT "
+            f"{limit}"
+        )
         return [str(row[0]) for row in rows.fetchall()]
 
     def moments(self, header: str) -> tuple[datetime, datetime]:
         """Return the first and the last time in a column."""
-        first, last = self._con.execute(f"SELECT min({moment(header)}), max({moment(header)}) FROM given").fetchone() or (
+        first, last = self._con.execute(
+            f"SELECT min({moment(header)}), max({moment(header)}) FROM given"
+        ).fetchone() or (
             None,
             None,
         )
         if first is None or last is None:
-            raise SourceError(f"{self.path}: column {header!r} holds no time; name another with --time")
+            raise SourceError(
+                f"{self.path}: column {header!r} holds no time; name another with --time"
+            )
         return first, last
 
     def lag_days(self, later: str, earlier: str, quantile: float = 1.0) -> float:
         """Return a quantile of `later - earlier` (two expressions of times) in days."""
         value = self.scalar(
-            f"SELECT quantile_cont(epoch_us({later}) - epoch_us({earlier}), {float(quantile)}) FROM given "
-            f"WHERE {later} IS NOT NULL AND {earlier} IS NOT NULL"
+            f"SELECT quantile_cont(epoch_us({later}) - epoch_us({earlier}), {float(quantile)}) "
+            f"FROM given WHERE {later} IS NOT NULL AND {earlier} IS NOT NULL"
         )
         return float(value or 0) / 86_400_000_000
 
@@ -163,7 +201,8 @@ class Table:
         from include.lake.sql import quote
 
         trimmed = said(quote(f"h_{self._headers.index(header)}"), None, SOURCE)
-        self._con.execute(  # of its own column alone: the view over all of them would be bound once a column
+        # Of its own column alone: the view over all of them would be bound once a column.
+        self._con.execute(
             f"CREATE OR REPLACE TEMP TABLE seen AS SELECT {trimmed} AS t, count(*) AS n "
             f"FROM delivered{self._where} GROUP BY t HAVING t IS NOT NULL"
         )
@@ -175,12 +214,23 @@ class Table:
         ).fetchone()
         assert row is not None
         nulls = self.rows - int(row[0])
-        return Profile(header, found.column, self.rows, nulls, int(row[1]), found.misfits, found.examples, found.notes)
+        return Profile(
+            header,
+            found.column,
+            self.rows,
+            nulls,
+            int(row[1]),
+            found.misfits,
+            found.examples,
+            found.notes,
+        )
 
 
 def _raw_name(name: str, headers: list[str]) -> str:
     """Return the name of a column of the child's in `delivered`: no header can meet it."""
-    return f"h_{name[1:]}" if re.fullmatch("c[0-9]+", name) and int(name[1:]) < len(headers) else name
+    return (
+        f"h_{name[1:]}" if re.fullmatch("c[0-9]+", name) and int(name[1:]) < len(headers) else name
+    )
 
 
 def _as_read(profile: Profile) -> str:
@@ -192,7 +242,11 @@ def _as_read(profile: Profile) -> str:
         return cell
     value = typed(cell, profile.column, SOURCE)
     if profile.type in ("date", "timestamp"):
-        low, high = ("DATE '1900-01-01'", "DATE '2262-04-11'") if profile.type == "date" else (OLDEST, NEWEST)
+        low, high = (
+            ("DATE '1900-01-01'", "DATE '2262-04-11'")
+            if profile.type == "date"
+            else (OLDEST, NEWEST)
+        )
         return f"CASE WHEN {value} BETWEEN {low} AND {high} THEN CAST({value} AS VARCHAR) END"
     return f"coalesce(CAST({value} AS VARCHAR), {cell})"
 
@@ -210,18 +264,28 @@ def moment(header: str) -> str:
 
 
 def _read(path: Path) -> tuple[str, dict[str, Any], pa.Table]:
-    """Return the format of a file, what its reader says of it, and its rows as text, broken lines among them."""
-    found = re.search(r"\.(csv|tsv|tab|txt|data|dat|asc|test|train|parquet|jsonl|ndjson|json)(\.gz|\.zst)?$", path.name.lower())
+    """Return the format of a file, what its reader says of it, and its rows as text, broken
+    lines among them.
+    """
+    found = re.search(
+        r"\.(csv|tsv|tab|txt|data|dat|asc|test|train|parquet|jsonl|ndjson|json)(\.gz|\.zst)?$",
+        path.name.lower(),
+    )
     if found is None:
         raise SourceError(
-            f"{path}: a draft is made from .csv or .parquet (also .tsv, .tab, .txt, .data, .dat, .asc, .jsonl, .json, and .gz or "
-            ".zst of them); convert the table, or write the YAML by hand"
+            f"{path}: a draft is made from .csv or .parquet (also .tsv, .tab, .txt, .data, .dat, "
+            ".asc, .jsonl, .json, and .gz or .zst of them); convert the table, or write "
+            "the YAML by hand"
         )
     if not path.is_file():
         raise SourceError(f"{path}: there is no such file; check the path")
-    kind = {"parquet": "parquet", "jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl"}.get(found[1], "csv")
+    kind = {"parquet": "parquet", "jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl"}.get(
+        found[1], "csv"
+    )
     with FileReader() as reader:
         answer, table = reader.read(path, path.name, kind, [])
     if not answer["columns"]:
-        raise SourceError(f"{path}: is empty; a draft is guessed from values, give a file that has some")
+        raise SourceError(
+            f"{path}: is empty; a draft is guessed from values, give a file that has some"
+        )
     return kind, answer, table

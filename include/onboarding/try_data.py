@@ -1,4 +1,6 @@
-"""Try a use case on its data in a throw-away folder: what its training frame would look like, and what will not work."""
+"""Try a use case on its data in a throw-away folder: what its training frame would look like,
+and what will not work.
+"""
 
 from __future__ import annotations
 
@@ -46,8 +48,8 @@ _COUNTED = {
 
 @dataclass
 class Tried:
-    """What was found: a line a column (name, null share, its first values), facts, the label's rate by period (its first day,
-    decisions, rate), and what has to be changed first.
+    """What was found: a line a column (name, null share, its first values), facts, the label's rate
+    by period (its first day, decisions, rate), and what has to be changed first.
     """
 
     key: str
@@ -64,14 +66,18 @@ class Tried:
 
 
 def try_data(use_case: UseCase, settings: Settings) -> Tried:
-    """Run the data stages over the newest partitions in a folder of its own and look at the training frame.
+    """Run the data stages over the newest partitions in a folder of its own and look at the
+    training frame.
 
     Raises:
         EvergreenError: a stage refuses; the message is its own.
     """
     newest = partitions.newest_complete(use_case, utc_now())
     if newest is None:
-        raise ConfigError(f"{use_case.name} has no complete partition yet; its history begins on {use_case.history.first}")
+        raise ConfigError(
+            f"{use_case.name} has no complete partition yet; its history begins on "
+            f"{use_case.history.first}"
+        )
     with tempfile.TemporaryDirectory(prefix="evergreen-check-") as folder:
         here = settings.model_copy(
             update={
@@ -93,14 +99,21 @@ def try_data(use_case: UseCase, settings: Settings) -> Tried:
 
 
 def sample(use_case: UseCase, newest: str) -> dict[str, list[str]]:
-    """Return the partitions that each data stage runs, so that `PERIODS` partitions of decisions are there with all they need.
+    """Return the partitions that each data stage runs, so that `PERIODS` partitions of decisions
+    are there with all they need.
 
-    Each stage begins earlier than the next by what that one looks back on: the spans add up. Decisions that can be mature
-    end by label.delay before the newest partition, and so do the features; labels are looked for up to the newest.
+    Each stage begins earlier than the next by what that one looks back on: the spans add up.
+    Decisions that can be mature end by label.delay before the newest partition, and so do the
+    features; labels are looked for up to the newest.
     """
-    views, step = use_case.features.values(), {"day": DAY, "week": 7 * DAY, "month": 31 * DAY}[use_case.cadence]
+    views, step = (
+        use_case.features.values(),
+        {"day": DAY, "week": 7 * DAY, "month": 31 * DAY}[use_case.cadence],
+    )
     decided = partitions.lookback(use_case, newest, use_case.label.delay)[0]
-    featured = partitions.lookback(use_case, decided, max(view.ttl for view in views) + (PERIODS + 1) * step)[0]
+    featured = partitions.lookback(
+        use_case, decided, max(view.ttl for view in views) + (PERIODS + 1) * step
+    )[0]
     validated = partitions.lookback(use_case, featured, max(view.lookback for view in views))[0]
     back = timedelta(0) if use_case.label.sql is None else use_case.label.lookback
     ingested = partitions.lookback(use_case, validated, back)[0]
@@ -118,44 +131,74 @@ def _run(
     now, whole = utc_now(), asked["ingest_data"]
     problems: list[str] = []
     for key in whole:
-        records.partitions.raise_to(use_case.name, key, mode="backfill", target="data", actor="check", at=now)
+        records.partitions.raise_to(
+            use_case.name, key, mode="backfill", target="data", actor="check", at=now
+        )
     facts = [("partitions", f"{len(whole)}, {whole[0]} to {whole[-1]}")]
     stopped: set[str] = set()
     for stage in DATA_STAGES:
         keys, done, failed = [key for key in asked[stage] if key not in stopped], 0, 0
-        for report in runner.run_range(stage, use_case.name, keys, settings=settings, actor="check") if keys else ():
+        for report in (
+            runner.run_range(stage, use_case.name, keys, settings=settings, actor="check")
+            if keys
+            else ()
+        ):
             if report.state == "done":
                 done += 1
                 continue
             stopped.add(report.key)
             failed += 1
             if failed <= SHOWN:
-                problems.append(f"{use_case.name}: {stage} of {report.key} is {report.state}: {report.reason}")
+                problems.append(
+                    f"{use_case.name}: {stage} of {report.key} is {report.state}: {report.reason}"
+                )
         if failed > SHOWN:
-            problems.append(f"{use_case.name}: {stage} of {failed - SHOWN} further partitions ends like that")
+            problems.append(
+                f"{use_case.name}: {stage} of {failed - SHOWN} further partitions ends like that"
+            )
         if not done:
             raise EvergreenError("\n".join(problems) or f"{use_case.name}: {stage} gave nothing")
-    facts += _sources(use_case, records.results.of(use_case.name, stage="validate_data", keys=asked["validate_data"]))
+    facts += _sources(
+        use_case,
+        records.results.of(use_case.name, stage="validate_data", keys=asked["validate_data"]),
+    )
     return facts, problems
 
 
 def _sources(use_case: UseCase, results: Sequence[StageResult]) -> Iterator[tuple[str, str]]:
-    """Yield of each source what became of its rows: quarantine by rule, duplicates, conflicts, decisions that share a moment."""
+    """Yield of each source what became of its rows: quarantine by rule, duplicates, conflicts,
+    decisions that share a moment.
+    """
     for name, source in use_case.sources.items():
-        counted = results[-1:] if source.kind == "static" else results  # each partition of a static source is all of it
+        # each partition of a static source is all of it.
+        counted = results[-1:] if source.kind == "static" else results
         totals, rules = Counter[str](), Counter[str]()
         for row in counted:
             found = row.outputs["sources"].get(name, {})
-            totals.update({what: int(found.get(what) or 0) for what in ("rows", "quarantined", *_COUNTED)})
+            totals.update(
+                {what: int(found.get(what) or 0) for what in ("rows", "quarantined", *_COUNTED)}
+            )
             rules.update(found.get("rules", {}))
         told = ", ".join(f"{rule} {count}" for rule, count in rules.most_common(SHOWN))
-        parts = [f"{totals['rows']} rows", f"{totals['quarantined']} in quarantine" + (f" ({told})" if told else "")]
-        parts += [f"{totals[what]} {text}" for what, text in _COUNTED.items() if totals[what] or what in ALWAYS]
+        parts = [
+            f"{totals['rows']} rows",
+            f"{totals['quarantined']} in quarantine" + (f" ({told})" if told else ""),
+        ]
+        parts += [
+            f"{totals[what]} {text}"
+            for what, text in _COUNTED.items()
+            if totals[what] or what in ALWAYS
+        ]
         yield f"source {name}", ", ".join(parts)
 
 
 def _look(
-    use_case: UseCase, settings: Settings, records: Records, key: str, facts: list[tuple[str, str]], problems: list[str]
+    use_case: UseCase,
+    settings: Settings,
+    records: Records,
+    key: str,
+    facts: list[tuple[str, str]],
+    problems: list[str],
 ) -> Tried:
     as_of = partitions.period(use_case, key).as_of
     lake, current = Lake(settings.lake_root), feature_sets.current(use_case)
@@ -164,21 +207,37 @@ def _look(
     past = len(spine.rows) + spine.censored
     found.facts += [
         ("mature rows", f"{len(spine.rows)}, restated {spine.restated}"),
-        ("immature rows", f"{spine.immature}, younger than label.delay ({format_duration(use_case.label.delay)})"),
-        ("censored rows", f"{spine.censored}" + (f" ({spine.censored / past:.1%} of those past the delay)" if past else "")),
+        (
+            "immature rows",
+            f"{spine.immature}, younger than label.delay ({format_duration(use_case.label.delay)})",
+        ),
+        (
+            "censored rows",
+            f"{spine.censored}"
+            + (f" ({spine.censored / past:.1%} of those past the delay)" if past else ""),
+        ),
     ]
     found.facts += visibility.told(use_case)
     found.problems += _lag(use_case, lake, found)
     if not len(spine.rows):
-        found.problems.append(f"{use_case.name}: no mature row as of {as_of:%Y-%m-%d}; lengthen history, or shorten label.delay")
+        found.problems.append(
+            f"{use_case.name}: no mature row as of {as_of:%Y-%m-%d}; lengthen history, or shorten "
+            "label.delay"
+        )
         return found
-    rows = frames.answerable(records, use_case, current, spine.rows)  # the oldest look back on what was not loaded here
+    # The oldest look back on what was not loaded here.
+    rows = frames.answerable(records, use_case, current, spine.rows)
     rows = rows if len(rows) else spine.rows  # where none can, the frame says what is missing
-    whole, rows = rows, rows.slice(max(0, len(rows) - SAMPLE))  # at the sample's beginning SQL sees outcomes alone, or none
-    frame = frames.training_frame(settings, use_case, current, rows, frames.pins(lake, use_case, current), records=records)
+    # at the sample's beginning SQL sees outcomes alone, or none.
+    whole, rows = rows, rows.slice(max(0, len(rows) - SAMPLE))
+    frame = frames.training_frame(
+        settings, use_case, current, rows, frames.pins(lake, use_case, current), records=records
+    )
     for name in frame.column_names:
         column = frame.column(name)
-        found.columns.append((name, f"{column.null_count / len(frame):.1%}", *column.slice(0, HEAD).to_pylist()))
+        found.columns.append(
+            (name, f"{column.null_count / len(frame):.1%}", *column.slice(0, HEAD).to_pylist())
+        )
     rate = float(pc.mean(whole.column("label")).as_py())
     found.facts.append(("label rate", f"{rate:.2%} of {len(whole)} rows"))
     found.rates = _rates(use_case, whole)
@@ -187,7 +246,8 @@ def _look(
         _leaks(use_case, frame, found)
     else:
         found.problems.append(
-            f"{use_case.name}: every label is {rate:g}, and a model needs both; see label.positive or label.sql"
+            f"{use_case.name}: every label is {rate:g}, and a model needs both; see "
+            "label.positive or label.sql"
         )
         found.problems += _nulls(use_case, frame)
     found.problems += visibility.unseen(lake, use_case, current, frame)
@@ -195,7 +255,9 @@ def _look(
 
 
 def _leaks(use_case: UseCase, frame: pa.Table, found: Tried) -> None:
-    """Add what the leak gate of training says of the frame, all of it: refusals are problems, questions facts."""
+    """Add what the leak gate of training says of the frame, all of it: refusals are problems,
+    questions facts.
+    """
     said = leaks.check(frame, use_case)
     found.problems += _nulls(use_case, frame)
     found.problems += [f"{use_case.name}: {one}" for one in said.refusals if one.kind != "null"]
@@ -203,13 +265,15 @@ def _leaks(use_case: UseCase, frame: pa.Table, found: Tried) -> None:
 
 
 def _rates(use_case: UseCase, rows: pa.Table) -> list[tuple[str, int, str]]:
-    """Return the label's rate by day, week, month or year of the decisions, whichever gives a page."""
+    """Return the label's rate by day, week, month or year of the decisions, whichever gives a
+    page.
+    """
     for unit in ("day", "week", "month", "quarter", "year"):
         with connect() as con:
             con.register("rows", rows)
             grouped = con.execute(
-                f"SELECT strftime(date_trunc('{unit}', event_timestamp), '%Y-%m-%d') AS period, count(*), avg(label) "
-                "FROM rows GROUP BY 1 ORDER BY 1"
+                f"SELECT strftime(date_trunc('{unit}', event_timestamp), '%Y-%m-%d') AS period, "
+                "count(*), avg(label) FROM rows GROUP BY 1 ORDER BY 1"
             ).fetchall()
         if len(grouped) <= LINES:
             break
@@ -217,8 +281,13 @@ def _rates(use_case: UseCase, rows: pa.Table) -> list[tuple[str, int, str]]:
 
 
 def _trainable(use_case: UseCase, newest: str, rows: pa.Table, rate: float) -> str:
-    """Say from which partition on there are enough mature rows, if decisions come as they do in the sample."""
-    first, last = (partitions.key_of(use_case, pc.min_max(rows.column(EVENT)).as_py()[end]) for end in ("min", "max"))
+    """Say from which partition on there are enough mature rows, if decisions come as they do in
+    the sample.
+    """
+    first, last = (
+        partitions.key_of(use_case, pc.min_max(rows.column(EVENT)).as_py()[end])
+        for end in ("min", "max")
+    )
     each = len(rows) / max(1, len(partitions.between(use_case, first, last)))
     rarer = min(rate, 1 - rate) * (use_case.training.split.evaluation or 1.0)
     wanted = -(-use_case.gates.min_rows // rarer)
@@ -233,7 +302,10 @@ def _trainable(use_case: UseCase, newest: str, rows: pa.Table, rate: float) -> s
         key = partitions.after(on, key)
     ready = partitions.key_of(on, partitions.period(on, key).end + use_case.label.delay)
     ready = min(ready, newest) if len(rows) >= wanted else ready
-    need = f"{wanted:.0f} mature decisions for gates.min_rows of each class, about {each:.0f} come a {use_case.cadence}"
+    need = (
+        f"{wanted:.0f} mature decisions for gates.min_rows of each class, about {each:.0f} "
+        f"come a {use_case.cadence}"
+    )
     end = use_case.history.last
     late = "" if end is None or ready <= end.isoformat() else f"; after the history's last ({end})"
     return f"about {ready}: it needs {need}{late}"
@@ -243,26 +315,41 @@ def _nulls(use_case: UseCase, frame: pa.Table) -> Iterator[str]:
     for name in use_case.feature_types:
         if frame.column(name).null_count == len(frame):
             view = next(view for view, spec in use_case.features.items() if name in spec.columns)
-            yield f"{use_case.name}: feature {name} is null on every row; see keys, SQL, times and ttl of view {view}"
+            yield (
+                f"{use_case.name}: feature {name} is null on every row; see keys, SQL, times "
+                f"and ttl of view {view}"
+            )
 
 
 def _lag(use_case: UseCase, lake: Lake, found: Tried) -> Iterator[str]:
-    """Compare label.delay with the time that outcomes take: of each decision, the first time that any outcome was known."""
+    """Compare label.delay with the time that outcomes take: of each decision, the first time
+    that any outcome was known.
+    """
     key = quote(use_case.entity.key)
     with connect() as con:
         lake.scan(con, "labels", label_table(lake, use_case), schema=label_schema(use_case))
         known = "epoch_us(greatest(label_timestamp, created_timestamp)) - epoch_us(event_timestamp)"
-        first = f"SELECT min({known}) AS lag FROM labels WHERE label IS NOT NULL GROUP BY {key}, event_timestamp"
-        latest, usual = con.execute(f"SELECT max(lag), quantile_cont(lag, 0.95) FROM ({first})").fetchone() or (None, None)
+        first = (
+            f"SELECT min({known}) AS lag FROM labels WHERE label IS NOT NULL GROUP BY {key}, "
+            "event_timestamp"
+        )
+        latest, usual = con.execute(
+            f"SELECT max(lag), quantile_cont(lag, 0.95) FROM ({first})"
+        ).fetchone() or (None, None)
     if latest is None:
         yield f"{use_case.name}: no label at all; see label.source or label.sql, and sources.*.path"
         return
-    late, shown = timedelta(microseconds=int(latest)), f"95 % within {float(usual or 0) / 86.4e9:.1f}"
-    found.facts.append(("outcomes known", f"at the latest {late / DAY:.1f} days after the decision, {shown}"))
+    late, shown = (
+        timedelta(microseconds=int(latest)),
+        f"95 % within {float(usual or 0) / 86.4e9:.1f}",
+    )
+    found.facts.append(
+        ("outcomes known", f"at the latest {late / DAY:.1f} days after the decision, {shown}")
+    )
     if late > use_case.label.delay:
         right = format_duration(timedelta(days=-(-late // DAY)))
         yield (
-            f"{use_case.name}: label.delay is {format_duration(use_case.label.delay)}, but an outcome was known only"
-            f" {late / DAY:.1f} days after its decision ({shown}); the newest rows would hold early outcomes alone."
-            f" Write delay: {right}"
+            f"{use_case.name}: label.delay is {format_duration(use_case.label.delay)}, but an "
+            f"outcome was known only {late / DAY:.1f} days after its decision ({shown}); the "
+            f"newest rows would hold early outcomes alone. Write delay: {right}"
         )

@@ -1,7 +1,7 @@
 """A small client of Airflow's REST API; this module does not import Airflow.
 
-Every `airflow ...` command costs seconds of imports, and stages must know nothing of Airflow: whoever needs to
-trigger, to watch or to ask does it over REST.
+Every `airflow ...` command costs seconds of imports, and stages must know nothing of Airflow:
+whoever needs to trigger, to watch or to ask does it over REST.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ class TaskState:
 
 
 def password_file(settings: Settings) -> Path:
-    """Return the file that holds Airflow's users and their passwords, readable by its owner only."""
+    """Return the file that holds Airflow's users and their passwords, readable by its owner
+    only.
+    """
     return settings.home / "secrets" / "airflow_passwords.json"
 
 
@@ -84,21 +86,36 @@ class AirflowApi:
     def __enter__(self) -> AirflowApi:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._http.close()
 
     def health(self) -> dict[str, str]:
-        """Return the state of each component, such as `{"scheduler": "healthy"}`; empty while nobody answers."""
+        """Return the state of each component, such as `{"scheduler": "healthy"}`; empty while
+        nobody answers.
+        """
         try:
             answer = self._http.get("/api/v2/monitor/health", timeout=5)
-            return {name: str((part or {}).get("status")) for name, part in answer.json().items()} if answer.is_success else {}
+            return (
+                {name: str((part or {}).get("status")) for name, part in answer.json().items()}
+                if answer.is_success
+                else {}
+            )
         except (httpx.HTTPError, ValueError):
             return {}
 
     def dag_ids(self, use_case: str | None = None) -> set[str]:
         """Return the DAGs that Airflow knows, of one use case or of all."""
         prefix = f"{use_case}__" if use_case else ""
-        return {row["dag_id"] for row in self._pages("/api/v2/dags", "dags") if row["dag_id"].startswith(prefix)}
+        return {
+            row["dag_id"]
+            for row in self._pages("/api/v2/dags", "dags")
+            if row["dag_id"].startswith(prefix)
+        }
 
     def import_errors(self) -> list[str]:
         """Return what Airflow could not parse, `file: last line` each."""
@@ -114,15 +131,24 @@ class AirflowApi:
         self._call("PATCH", f"/api/v2/dags/{quote(dag_id)}", json={"is_paused": paused})
 
     def trigger(
-        self, dag_id: str, *, key: str | None = None, conf: Mapping[str, Any] | None = None, note: str | None = None
+        self,
+        dag_id: str,
+        *,
+        key: str | None = None,
+        conf: Mapping[str, Any] | None = None,
+        note: str | None = None,
     ) -> Run:
         """Start a form run, for a partition key where one is given."""
-        body = {"logical_date": None, "conf": dict(conf or {}), "note": note} | ({"partition_key": key} if key else {})
+        body = {"logical_date": None, "conf": dict(conf or {}), "note": note} | (
+            {"partition_key": key} if key else {}
+        )
         return _run(self._call("POST", f"/api/v2/dags/{quote(dag_id)}/dagRuns", json=body))
 
     def run(self, dag_id: str, run_id: str) -> Run:
         """Return one run as it is now."""
-        return _run(self._call("GET", f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id, safe='')}"))
+        return _run(
+            self._call("GET", f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id, safe='')}")
+        )
 
     def runs(
         self,
@@ -133,7 +159,9 @@ class AirflowApi:
         states: Sequence[str] = (),
         after: datetime | None = None,
     ) -> list[Run]:
-        """Return runs, newest first: of one DAG or of all with a prefix; of one key, in given states, begun after a time."""
+        """Return runs, newest first: of one DAG or of all with a prefix; of one key, in given
+        states, begun after a time.
+        """
         params: dict[str, Any] = {"order_by": "-id"}
         if prefix:
             params["dag_id_prefix_pattern"] = prefix
@@ -143,23 +171,50 @@ class AirflowApi:
             params["state"] = list(states)
         if after:
             params["start_date_gte"] = after.isoformat()
-        found = (_run(row) for row in self._pages(f"/api/v2/dags/{quote(dag_id)}/dagRuns", "dag_runs", params))
-        return [run for run in found if run.dag_id.startswith(prefix) and (key is None or run.key == key)]
+        found = (
+            _run(row)
+            for row in self._pages(f"/api/v2/dags/{quote(dag_id)}/dagRuns", "dag_runs", params)
+        )
+        return [
+            run
+            for run in found
+            if run.dag_id.startswith(prefix) and (key is None or run.key == key)
+        ]
 
     def tasks(self, run: Run) -> list[TaskState]:
         """Return the tasks of a run, in the order in which they started."""
-        path = f"/api/v2/dags/{quote(run.dag_id)}/dagRuns/{quote(run.run_id, safe='')}/taskInstances"
+        path = (
+            f"/api/v2/dags/{quote(run.dag_id)}/dagRuns/{quote(run.run_id, safe='')}/taskInstances"
+        )
         tasks = [
-            TaskState(row["task_id"], row["state"], row["duration"] or 0.0, _moment(row["start_date"]), row["try_number"])
+            TaskState(
+                row["task_id"],
+                row["state"],
+                row["duration"] or 0.0,
+                _moment(row["start_date"]),
+                row["try_number"],
+            )
             for row in self._pages(path, "task_instances")
         ]
-        return sorted(tasks, key=lambda task: (task.started is None, task.started or datetime.min.replace(tzinfo=UTC)))
+        return sorted(
+            tasks,
+            key=lambda task: (
+                task.started is None,
+                task.started or datetime.min.replace(tzinfo=UTC),
+            ),
+        )
 
     def log(self, run: Run, task: TaskState) -> list[str]:
         """Return the log lines of a task's last try."""
-        path = f"/api/v2/dags/{quote(run.dag_id)}/dagRuns/{quote(run.run_id, safe='')}/taskInstances/{quote(task.task_id)}"
-        body = self._call("GET", f"{path}/logs/{max(task.try_number, 1)}", params={"full_content": "true"})
-        return [str(line.get("event", "")) if isinstance(line, dict) else str(line) for line in body.get("content", [])]
+        of_run = f"/api/v2/dags/{quote(run.dag_id)}/dagRuns/{quote(run.run_id, safe='')}"
+        path = f"{of_run}/taskInstances/{quote(task.task_id)}"
+        body = self._call(
+            "GET", f"{path}/logs/{max(task.try_number, 1)}", params={"full_content": "true"}
+        )
+        return [
+            str(line.get("event", "")) if isinstance(line, dict) else str(line)
+            for line in body.get("content", [])
+        ]
 
     def clear(self, run: Run) -> None:
         """Run a finished run again."""
@@ -177,7 +232,9 @@ class AirflowApi:
         reprocess: Reprocess = "none",
         conf: Mapping[str, Any] | None = None,
     ) -> int:
-        """Backfill the partitions from `first` to `last`, both included; return the backfill's id."""
+        """Backfill the partitions from `first` to `last`, both included; return the backfill's
+        id.
+        """
         body = {
             "dag_id": dag_id,
             "from_date": datetime.combine(date.fromisoformat(first), time.min, UTC).isoformat(),
@@ -198,7 +255,9 @@ class AirflowApi:
         for row in self._pages("/api/v2/assets", "assets", {"uri_pattern": uri}):
             if row["uri"] == uri:
                 return int(row["id"])
-        raise ConfigError(f"Airflow knows no asset {uri}; check that its DAG is listed and has no import error")
+        raise ConfigError(
+            f"Airflow knows no asset {uri}; check that its DAG is listed and has no import error"
+        )
 
     def emit(self, uri: str, key: str, extra: Mapping[str, Any] | None = None) -> None:
         """Emit an asset event for a partition, so that the DAG below runs for it."""
@@ -207,7 +266,11 @@ class AirflowApi:
 
     def events(self, uri: str, *, key: str | None = None) -> list[JSON]:
         """Return the events of an asset, newest first."""
-        rows = self._pages("/api/v2/assets/events", "asset_events", {"asset_id": self.asset_id(uri), "order_by": "-timestamp"})
+        rows = self._pages(
+            "/api/v2/assets/events",
+            "asset_events",
+            {"asset_id": self.asset_id(uri), "order_by": "-timestamp"},
+        )
         return [row for row in rows if key is None or row.get("partition_key") == key]
 
     @cached_property
@@ -216,27 +279,38 @@ class AirflowApi:
         try:
             password = json.loads(path.read_text())[ADMIN]
         except (OSError, ValueError, KeyError):
-            raise Unavailable(f"{path} holds no password of {ADMIN!r}: Airflow was not started here; run `make run`") from None
+            raise Unavailable(
+                f"{path} holds no password of {ADMIN!r}: Airflow was not started here; run `make "
+                "run`"
+            ) from None
         answer = self._send("POST", "/auth/token", json={"username": ADMIN, "password": password})
         if answer.status_code != 201:
             raise Unavailable(
-                f"Airflow at {self._settings.airflow_url} refuses the password in {path}: another installation may hold"
-                " the port; set EVERGREEN_AIRFLOW_PORT, or stop the other one"
+                f"Airflow at {self._settings.airflow_url} refuses the password in {path}: another "
+                "installation may hold the port; set EVERGREEN_AIRFLOW_PORT, or stop "
+                "the other one"
             )
         return str(answer.json()["access_token"])
 
     def _call(self, method: str, path: str, **options: Any) -> JSON:
-        answer = self._send(method, path, headers={"Authorization": f"Bearer {self._token}"}, **options)
+        answer = self._send(
+            method, path, headers={"Authorization": f"Bearer {self._token}"}, **options
+        )
         if answer.status_code == 401:  # the token has run out
             del self._token
-            answer = self._send(method, path, headers={"Authorization": f"Bearer {self._token}"}, **options)
+            answer = self._send(
+                method, path, headers={"Authorization": f"Bearer {self._token}"}, **options
+            )
         if answer.is_success:
             return cast(JSON, answer.json()) if answer.content else {}
         reason = _reason(answer)
         if answer.status_code == 409:
             raise Conflict(f"Airflow: {reason}")
         if answer.status_code >= 500:
-            raise Unavailable(f"Airflow answered {answer.status_code} to {method} {path}: {reason}; see the api-server's log")
+            raise Unavailable(
+                f"Airflow answered {answer.status_code} to {method} {path}: {reason}; see the "
+                "api-server's log"
+            )
         raise ConfigError(f"Airflow refuses {method} {path} ({answer.status_code}): {reason}")
 
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
@@ -244,14 +318,19 @@ class AirflowApi:
             return self._http.request(method, path, **options)
         except httpx.HTTPError as error:
             raise Unavailable(
-                f"Airflow does not answer at {self._settings.airflow_url} ({type(error).__name__}); start it with `make run`,"
-                " or set EVERGREEN_AIRFLOW_PORT to the port where it runs"
+                f"Airflow does not answer at {self._settings.airflow_url} "
+                f"({type(error).__name__}); start it with `make run`, or set "
+                "EVERGREEN_AIRFLOW_PORT to the port where it runs"
             ) from error
 
-    def _pages(self, path: str, field: str, params: Mapping[str, Any] | None = None) -> Iterator[JSON]:
+    def _pages(
+        self, path: str, field: str, params: Mapping[str, Any] | None = None
+    ) -> Iterator[JSON]:
         offset = 0
         while True:
-            body = self._call("GET", path, params={**(params or {}), "limit": PAGE, "offset": offset})
+            body = self._call(
+                "GET", path, params={**(params or {}), "limit": PAGE, "offset": offset}
+            )
             rows = body[field]
             yield from rows
             offset += len(rows)

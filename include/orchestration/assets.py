@@ -1,4 +1,7 @@
-"""Every asset, in flow order: what one DAG proves and the next one runs on. A partition's key travels with the event."""
+"""Every asset, in flow order: what one DAG proves and the next one runs on.
+
+A partition's key travels with the event.
+"""
 
 from __future__ import annotations
 
@@ -29,4 +32,9 @@ def uri(use_case: str, name: str) -> str:
 
 def assets_of(use_case: str) -> Assets:
     """Return the assets of a use case."""
-    return Assets(**{name: Asset(name=f"{use_case}.{name}", uri=uri(use_case, name), group="evergreen") for name in ASSETS})
+    return Assets(
+        **{
+            name: Asset(name=f"{use_case}.{name}", uri=uri(use_case, name), group="evergreen")
+            for name in ASSETS
+        }
+    )

@@ -1,4 +1,6 @@
-"""One failure callback for every task: the audit chain always, an alert only for live partitions."""
+"""One failure callback for every task: the audit chain always, an alert only for live
+partitions.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,12 @@ def on_failure(context: Context) -> None:
         path = here.home / "logs" / "alerts.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"at": utc_now().isoformat(), "use_case": use_case, "partition": key, **details}) + "\n")
+            file.write(
+                json.dumps(
+                    {"at": utc_now().isoformat(), "use_case": use_case, "partition": key, **details}
+                )
+                + "\n"
+            )
         log.error("ALERT %s %s: %s failed: %s", use_case, key, instance.task_id, details["reason"])
 
 
@@ -56,5 +63,12 @@ def record(address: str, use_case: str, key: str, details: dict[str, Any]) -> No
     from include.records.audit import AuditEntry
     from include.records.records import Records
 
-    entry = AuditEntry(action="task.failed", use_case=use_case, subject=key, actor="airflow", details=details, at=utc_now())
+    entry = AuditEntry(
+        action="task.failed",
+        use_case=use_case,
+        subject=key,
+        actor="airflow",
+        details=details,
+        at=utc_now(),
+    )
     Records.open(address).audit.append(entry)

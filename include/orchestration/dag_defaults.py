@@ -18,7 +18,11 @@ log = logging.getLogger(__name__)
 
 START = datetime(2000, 1, 1, tzinfo=UTC)
 CRON = {"day": "0 0 * * *", "week": "0 0 * * 1", "month": "0 0 1 * *"}
-PASSING: list[type[BaseException] | str] = ["include.errors.Busy", "include.errors.Conflict", "include.errors.Unavailable"]
+PASSING: list[type[BaseException] | str] = [
+    "include.errors.Busy",
+    "include.errors.Conflict",
+    "include.errors.Unavailable",
+]
 NETWORK: list[type[BaseException] | str] = [
     "builtins.ConnectionError",
     "builtins.TimeoutError",
@@ -27,9 +31,23 @@ NETWORK: list[type[BaseException] | str] = [
 ]
 RETRIES = ExceptionRetryPolicy(
     rules=[
-        RetryRule(exception=PASSING, action=RetryAction.RETRY, retry_delay=timedelta(seconds=10), reason="may pass"),
-        RetryRule(exception=NETWORK, action=RetryAction.RETRY, retry_delay=timedelta(seconds=20), reason="connection"),
-        RetryRule(exception="include.errors.EvergreenError", action=RetryAction.FAIL, reason="a retry cannot change it"),
+        RetryRule(
+            exception=PASSING,
+            action=RetryAction.RETRY,
+            retry_delay=timedelta(seconds=10),
+            reason="may pass",
+        ),
+        RetryRule(
+            exception=NETWORK,
+            action=RetryAction.RETRY,
+            retry_delay=timedelta(seconds=20),
+            reason="connection",
+        ),
+        RetryRule(
+            exception="include.errors.EvergreenError",
+            action=RetryAction.FAIL,
+            reason="a retry cannot change it",
+        ),
     ]
 )
 DEFAULT_ARGS: dict[str, Any] = {
@@ -77,7 +95,9 @@ def common(use_case: UseCase, name: str, doc: str | None) -> dict[str, Any]:
 
 
 def form(use_case: UseCase, **more: Param) -> dict[str, Param]:
-    """Return the form of a stage's DAG: the partition's date on top, then `force`, then what else it has."""
+    """Return the form of a stage's DAG: the partition's date on top, then `force`, then what
+    else it has.
+    """
     date = Param(
         None,
         type=["null", "string"],
@@ -89,16 +109,23 @@ def form(use_case: UseCase, **more: Param) -> dict[str, Param]:
         False,
         type="boolean",
         title="Force",
-        description="Compute again beside the record and compare; a difference fails the task, the record stands.",
+        description="Compute again beside the record and compare; a difference fails the task, "
+        "the record stands.",
     )
     return {"partition": date, **more, "force": force}
 
 
 def ticking(use_case: UseCase) -> CronPartitionTimetable:
-    """Return the schedule of a use case: one tick at the end of each period, keyed by the period's first day."""
-    return CronPartitionTimetable(CRON[use_case.cadence], timezone="UTC", run_offset=-1, key_format="%Y-%m-%d")
+    """Return the schedule of a use case: one tick at the end of each period, keyed by the
+    period's first day.
+    """
+    return CronPartitionTimetable(
+        CRON[use_case.cadence], timezone="UTC", run_offset=-1, key_format="%Y-%m-%d"
+    )
 
 
 def scheduled_until(use_case: UseCase) -> datetime | None:
-    """Return the end of the schedule: none for a history that goes on; a closed one has no scheduled run, only backfills."""
+    """Return the end of the schedule: none for a history that goes on; a closed one has no
+    scheduled run, only backfills.
+    """
     return None if use_case.history.last is None else START

@@ -1,4 +1,6 @@
-"""What has to be started again: partitions whose last recorded stage is below their target, with nothing on its way."""
+"""What has to be started again: partitions whose last recorded stage is below their target, with
+nothing on its way.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ LIMIT = 10
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """One thing to start again: an asset event for a key, or, without an asset, a run of `ingest_data`."""
+    """One thing to start again: an asset event for a key, or, without an asset, a run of
+    `ingest_data`.
+    """
 
     use_case: str
     key: str
@@ -33,23 +37,34 @@ class Restart:
     why: str
 
 
-def plan(use_case: str, rows: Iterable[Row], *, active: Collection[str], limit: int = LIMIT) -> list[Restart]:
-    """Return what to start again, newest first, at most `limit`; `active` are the keys with a queued or running run.
+def plan(
+    use_case: str, rows: Iterable[Row], *, active: Collection[str], limit: int = LIMIT
+) -> list[Restart]:
+    """Return what to start again, newest first, at most `limit`; `active` are the keys with a
+    queued or running run.
 
-    A refusal or a hold is terminal, a missing partition is for `load-history`, and a restated one is for a person.
+    A refusal or a hold is terminal, a missing partition is for `load-history`, and a restated one
+    is for a person.
     """
     waiting = [row for row in rows if row.kind == "waiting" and row.key not in active]
     newest = sorted(waiting, key=lambda row: row.key, reverse=True)[:limit]
-    return [Restart(use_case, row.key, row.stage, ASSET_BEFORE.get(row.stage), row.detail) for row in newest]
+    return [
+        Restart(use_case, row.key, row.stage, ASSET_BEFORE.get(row.stage), row.detail)
+        for row in newest
+    ]
 
 
 def active_keys(api: AirflowApi, use_case: str, among: Iterable[str]) -> set[str]:
-    """Return which keys Airflow holds a queued or running run for, be it a run of `load_history` over a range."""
+    """Return which keys Airflow holds a queued or running run for, be it a run of `load_history`
+    over a range.
+    """
     runs = api.runs(prefix=f"{use_case}__", states=("queued", "running"))
     loading = [run.conf for run in runs if run.dag_id == f"{use_case}__load_history"]
     ranges = [(conf.get("first") or "", conf.get("last") or "9999-12-31") for conf in loading]
     own = {run.key for run in runs if run.key is not None}
-    return {key for key in among if key in own or any(first <= key <= last for first, last in ranges)}
+    return {
+        key for key in among if key in own or any(first <= key <= last for first, last in ranges)
+    }
 
 
 def repair_aliases(settings: Settings, records: Records, use_case: str) -> dict[str, int | None]:
@@ -61,10 +76,14 @@ def repair_aliases(settings: Settings, records: Records, use_case: str) -> dict[
     return mirror(settings, records, records.routes.get(use_case))
 
 
-def judge_again(settings: Settings, use_case: str, key: str, error: Conflict, *, actor: str) -> bool:
-    """Have a candidate whose judgement was overtaken judged again, over Airflow's REST API; tell whether that was started.
+def judge_again(
+    settings: Settings, use_case: str, key: str, error: Conflict, *, actor: str
+) -> bool:
+    """Have a candidate whose judgement was overtaken judged again, over Airflow's REST API; tell
+    whether that was started.
 
-    Once for a model in a generation of the routing row: a judgement that changes nothing does not go round in circles.
+    Once for a model in a generation of the routing row: a judgement that changes nothing does not
+    go round in circles.
     """
     from include.orchestration.airflow_api import AirflowApi
     from include.records.records import AuditEntry, Records
@@ -74,12 +93,21 @@ def judge_again(settings: Settings, use_case: str, key: str, error: Conflict, *,
     version, generation = error.judge_again
     once = f"release.judge_again/{use_case}/{key}/{version}/{generation}"
     records = Records.open(settings.records_address)
-    if any(entry.once == once for entry in records.audit.entries(use_case, action="release.judge_again", subject=key)):
+    if any(
+        entry.once == once
+        for entry in records.audit.entries(use_case, action="release.judge_again", subject=key)
+    ):
         return False
     with AirflowApi(settings) as api:
-        api.emit(f"evergreen://{use_case}/{ASSET_BEFORE['evaluate_model']}", key, {"judge_again": version})
+        api.emit(
+            f"evergreen://{use_case}/{ASSET_BEFORE['evaluate_model']}",
+            key,
+            {"judge_again": version},
+        )
     details = {"version": version, "generation": generation, "reason": str(error)}
-    records.audit.append(AuditEntry("release.judge_again", use_case, key, actor, details, utc_now(), once))
+    records.audit.append(
+        AuditEntry("release.judge_again", use_case, key, actor, details, utc_now(), once)
+    )
     log.info("%s %s: %s; the candidate is judged again", use_case, key, error)
     return True
 
@@ -93,5 +121,7 @@ def restart(api: AirflowApi, item: Restart, *, records: Records, actor: str) -> 
     else:
         api.emit(f"evergreen://{item.use_case}/{item.asset}", item.key, {"healed": True})
     details = {"stage": item.stage, "asset": item.asset, "why": item.why}
-    records.audit.append(AuditEntry("heal.started", item.use_case, item.key, actor, details, utc_now()))
+    records.audit.append(
+        AuditEntry("heal.started", item.use_case, item.key, actor, details, utc_now())
+    )
     log.info("heal %s %s: started %s", item.use_case, item.key, item.stage)

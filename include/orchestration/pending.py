@@ -1,4 +1,5 @@
-"""What a stage does about partitions that it needs and that are not there: wait while they are coming, else fail.
+"""What a stage does about partitions that it needs and that are not there: wait while they are
+coming, else fail.
 
 Pure: what the records and Airflow say is handed in.
 """
@@ -51,9 +52,10 @@ def is_coming(
 ) -> bool:
     """Tell whether a key that `stage` needs is on its way through the stages before it.
 
-    It is while Airflow holds a queued or running run of it there; or while it is between two DAGs: the stage before
-    was recorded as done, or its run ended well, less than `transit` ago, and the target asks for the next. What was only
-    loaded (target data) emits nothing, so it moves on only while `load_history` or the intake of a later key loads it.
+    It is while Airflow holds a queued or running run of it there; or while it is between two DAGs:
+    the stage before was recorded as done, or its run ended well, less than `transit` ago, and the
+    target asks for the next. What was only loaded (target data) emits nothing, so it moves on only
+    while `load_history` or the intake of a later key loads it.
     """
     before = upstream(stage)
     dags = {*before, "load_history"}
@@ -68,9 +70,13 @@ def is_coming(
         return False
     if CHAIN.index(GOAL[target]) < CHAIN.index(following):
         return False
-    if target == "data" and not any(run.dag == "ingest_data" and run.state in ACTIVE and run.first > key for run in runs):
+    if target == "data" and not any(
+        run.dag == "ingest_data" and run.state in ACTIVE and run.first > key for run in runs
+    ):
         return False
-    ended = [run.ended for run in about if run.dag == done[-1] and run.state == "success" and run.ended]
+    ended = [
+        run.ended for run in about if run.dag == done[-1] and run.state == "success" and run.ended
+    ]
     return any(now - moment < transit for moment in (recorded[done[-1]].finished, *ended))
 
 

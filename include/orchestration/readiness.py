@@ -1,7 +1,9 @@
-"""The questions that a waiting task asks: has the period ended, are the inputs there, is what is missing coming?
+"""The questions that a waiting task asks: has the period ended, are the inputs there, is what is
+missing coming?
 
-Each is a plain function that is called again and again, in the task and then in the triggerer: it returns None for
-"ask again", or a small answer; an answer with `error` (a name from include.errors) and `message` ends the wait in it.
+Each is a plain function that is called again and again, in the task and then in the triggerer: it
+returns None for "ask again", or a small answer; an answer with `error` (a name from include.errors)
+and `message` ends the wait in it.
 """
 
 from __future__ import annotations
@@ -50,7 +52,9 @@ def inputs_there(use_case: str, key: str, stage: str) -> Answer | None:
     return {"inputs": "there"}
 
 
-def missing_inputs(stage: str, use_case: UseCase, key: str, here: Settings, records: Records) -> None:
+def missing_inputs(
+    stage: str, use_case: UseCase, key: str, here: Settings, records: Records
+) -> None:
     """Ask a stage for what it reads, without a lease: nothing is written.
 
     Raises:
@@ -74,7 +78,9 @@ def missing_inputs(stage: str, use_case: UseCase, key: str, here: Settings, reco
     stage_of(stage).reads(work)
 
 
-def _missing(stage: str, use_case: UseCase, error: MissingPartition, here: Settings, records: Records) -> Answer | None:
+def _missing(
+    stage: str, use_case: UseCase, error: MissingPartition, here: Settings, records: Records
+) -> Answer | None:
     now = utc_now()
     try:
         runs = seen_runs(here, use_case.name, error.keys)
@@ -89,14 +95,20 @@ def _missing(stage: str, use_case: UseCase, error: MissingPartition, here: Setti
     return {"error": "MissingPartition", "message": str(error), "keys": list(error.keys)}
 
 
-def _is_coming(key: str, stage: str, use_case: UseCase, runs: list[SeenRun], records: Records, now: datetime) -> bool:
+def _is_coming(
+    key: str, stage: str, use_case: UseCase, runs: list[SeenRun], records: Records, now: datetime
+) -> bool:
     found = {name: records.results.get(use_case.name, key, name) for name in upstream(stage)}
     partition = records.partitions.get(use_case.name, key)
     return is_coming(
         key,
         stage=stage,
         runs=runs,
-        recorded={name: Recorded(name, row.state, row.finished_at) for name, row in found.items() if row is not None},
+        recorded={
+            name: Recorded(name, row.state, row.finished_at)
+            for name, row in found.items()
+            if row is not None
+        },
         target=partition.target if partition else None,
         transit=use_case.wait.transit,
         now=now,
@@ -109,13 +121,21 @@ def seen_runs(here: Settings, use_case: str, keys: tuple[str, ...]) -> list[Seen
     with AirflowApi(here) as api:
         runs = api.runs(prefix=f"{use_case}__", states=("queued", "running"))
         if len(keys) <= 10:  # a wait for many is a wait for active ones
-            runs += [run for key in keys for run in api.runs(prefix=f"{use_case}__", key=key, states=("success",))]
+            runs += [
+                run
+                for key in keys
+                for run in api.runs(prefix=f"{use_case}__", key=key, states=("success",))
+            ]
     seen = [
-        SeenRun(stages[run.dag_id], run.state, run.ended, run.key, run.key) for run in runs if run.dag_id in stages and run.key
+        SeenRun(stages[run.dag_id], run.state, run.ended, run.key, run.key)
+        for run in runs
+        if run.dag_id in stages and run.key
     ]
     return seen + [_loading(run) for run in runs if run.dag_id == f"{use_case}__load_history"]
 
 
 def _loading(run: Run) -> SeenRun:
-    """Return a load with the range of its form; what it loads before that, for the views to look back on, is loading too."""
+    """Return a load with the range of its form; what it loads before that, for the views to look
+    back on, is loading too.
+    """
     return SeenRun("load_history", run.state, run.ended, FIRST, run.conf.get("last") or LAST)

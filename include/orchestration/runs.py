@@ -19,19 +19,26 @@ def use_case_of(dag_id: str) -> str:
 
 
 def run_key(use_case: str, context: Context) -> str:
-    """Return the partition of a run: its own key, else the form's date, else the newest that was complete when it began.
+    """Return the partition of a run: its own key, else the form's date, else the newest that was
+    complete when it began.
 
-    Raises:
-        ConfigError: the key is none of this use case, or the form contradicts it, or nothing is complete yet.
+    Raises: ConfigError: the key is none of this use case, or the form contradicts it, or nothing is
+        complete yet.
     """
     run = context["dag_run"]
     chosen = (context.get("params") or {}).get("partition")
     if run.partition_key and chosen and run.partition_key != chosen:
-        raise ConfigError(f"the run's partition key is {run.partition_key}, the form says {chosen}; give only one of them")
+        raise ConfigError(
+            f"the run's partition key is {run.partition_key}, the form says {chosen}; give only "
+            "one of them"
+        )
     described = find(use_case, settings().usecase_dirs)
     key = run.partition_key or chosen or partitions.newest_complete(described, run.run_after)
     if key is None:
-        raise ConfigError(f"{use_case} has no complete partition yet; its history begins on {described.history.first}")
+        raise ConfigError(
+            f"{use_case} has no complete partition yet; its history begins on "
+            f"{described.history.first}"
+        )
     return partitions.period(described, str(key)).key
 
 

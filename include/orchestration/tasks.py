@@ -28,9 +28,14 @@ TOLD = ("verdict", "version", "bento_tag", "champion")
 
 
 def run_stage(
-    stage: str, use_case: str, *, emits: Asset | None = None, options: Mapping[str, Any] | None = None
+    stage: str,
+    use_case: str,
+    *,
+    emits: Asset | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Run a stage for the run's partition and emit its asset; return the report without the stage's outputs.
+    """Run a stage for the run's partition and emit its asset; return the report without the stage's
+    outputs.
 
     Raises: as `stage_report` and `finish`.
     """
@@ -40,8 +45,8 @@ def run_stage(
 def stage_report(stage: str, use_case: str, *, options: Mapping[str, Any] | None = None) -> Report:
     """Run a stage for the run's partition.
 
-    Raises:
-        AirflowSkipException: the stage's judgement was overtaken, and the candidate is being judged again.
+    Raises: AirflowSkipException: the stage's judgement was overtaken, and the candidate is being
+        judged again.
     """
     from include.pipeline import runner
 
@@ -71,26 +76,40 @@ def stage_report(stage: str, use_case: str, *, options: Mapping[str, Any] | None
 
 
 def load_stage(stage: str, use_case: str) -> dict[str, Any]:
-    """Run a data stage over the range of the form, in one pass; return how many partitions came to what."""
+    """Run a data stage over the range of the form, in one pass; return how many partitions came
+    to what.
+    """
     from include.pipeline import history
 
     give_way()
     context = get_current_context()
     described = find(use_case, settings().usecase_dirs)
     params = context["params"]
-    keys = history.plan(described, params.get("first"), params.get("last"), context["dag_run"].run_after)[stage]
+    keys = history.plan(
+        described, params.get("first"), params.get("last"), context["dag_run"].run_after
+    )[stage]
     return history.load(
-        stage, settings(), use_case, keys, owner=owner_of(context), attempt=context["ti"].try_number, actor=actor(context)
+        stage,
+        settings(),
+        use_case,
+        keys,
+        owner=owner_of(context),
+        attempt=context["ti"].try_number,
+        actor=actor(context),
     )
 
 
 def give_way() -> None:
-    """Let the task's computation yield to the scheduler and to the serving node, which share the machine's cores with it."""
+    """Let the task's computation yield to the scheduler and to the serving node, which share the
+    machine's cores with it.
+    """
     os.nice(max(0, NICENESS - os.nice(0)))
 
 
 def fill_gap(use_case: str) -> dict[str, Any]:
-    """Record what the run's partition is meant for; if it is live, load the days before it that nobody ran."""
+    """Record what the run's partition is meant for; if it is live, load the days before it that
+    nobody ran.
+    """
     from include.pipeline import history, intake
 
     context = get_current_context()
@@ -100,27 +119,45 @@ def fill_gap(use_case: str) -> dict[str, Any]:
     told: dict[str, Any] = {"key": key, "mode": mode, "target": target}
     if mode == "live":
         give_way()
-        told |= history.load_gap(settings(), use_case, key, owner=owner_of(context), attempt=context["ti"].try_number, actor=who)
+        told |= history.load_gap(
+            settings(),
+            use_case,
+            key,
+            owner=owner_of(context),
+            attempt=context["ti"].try_number,
+            actor=who,
+        )
     return told
 
 
 def announce_result(stage: str, use_case: str, *, emits: Asset) -> dict[str, Any]:
-    """Emit what is recorded of a stage, also where it was skipped, so that the next DAG can say why."""
+    """Emit what is recorded of a stage, also where it was skipped, so that the next DAG can say
+    why.
+    """
     from include.records.records import Records
 
     context = get_current_context()
     key = run_key(use_case, context)
     row = Records.open(settings().records_address).results.get(use_case, key, stage)
     if row is None:
-        raise ConfigError(f"{stage} of {use_case} {key} is not recorded; clear the task before this one")
-    told = {"stage": stage, "key": key, "state": row.state, "reason": row.reason, "digest": row.digest}
+        raise ConfigError(
+            f"{stage} of {use_case} {key} is not recorded; clear the task before this one"
+        )
+    told = {
+        "stage": stage,
+        "key": key,
+        "state": row.state,
+        "reason": row.reason,
+        "digest": row.digest,
+    }
     told |= {name: row.outputs[name] for name in TOLD if name in row.outputs}
     emit(emits, key, told)
     return told
 
 
 def leave_out(task_id: str, told: Mapping[str, Any]) -> NoReturn:
-    """End the running task well, with `told` as its XCom, and skip the one after it without a process of its own.
+    """End the running task well, with `told` as its XCom, and skip the one after it without a
+    process of its own.
 
     Raises:
         DownstreamTasksSkipped: always; that is how Airflow is told.
@@ -151,7 +188,9 @@ def finish(report: Report, *, emits: Asset | None = None) -> dict[str, Any]:
 
 
 def emit(asset: Asset, key: str, extra: Mapping[str, Any]) -> None:
-    """Put a partition's key and what is known of it on the event that the running task emits on its success."""
+    """Put a partition's key and what is known of it on the event that the running task emits on
+    its success.
+    """
     context = get_current_context()
     event = context["outlet_events"][asset]
     event.extra = dict(extra)

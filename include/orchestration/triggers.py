@@ -1,4 +1,6 @@
-"""Waiting without a worker slot: a deferrable operator that asks a plain function until it has an answer."""
+"""Waiting without a worker slot: a deferrable operator that asks a plain function until it has
+an answer.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,11 @@ Question = Callable[..., "dict[str, Any] | None"]
 
 
 class PollTrigger(BaseTrigger):
-    """Ask `call` (a dotted name) every few seconds, off the event loop, until it answers or the absolute deadline passes.
+    """Ask `call` (a dotted name) every few seconds, off the event loop, until it answers or the
+    absolute deadline passes.
 
-    The deadline is seconds since 1970, so a restart of the triggerer neither loses nor prolongs the wait.
+    The deadline is seconds since 1970, so a restart of the triggerer neither loses nor prolongs the
+    wait.
     """
 
     def __init__(self, call: str, arguments: dict[str, Any], every: float, deadline: float) -> None:
@@ -36,7 +40,12 @@ class PollTrigger(BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class and its arguments, as the triggerer stores them."""
-        values = {"call": self.call, "arguments": self.arguments, "every": self.every, "deadline": self.deadline}
+        values = {
+            "call": self.call,
+            "arguments": self.arguments,
+            "every": self.every,
+            "deadline": self.deadline,
+        }
         return "include.orchestration.triggers.PollTrigger", values
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -54,7 +63,9 @@ class PollTrigger(BaseTrigger):
 
 
 class PauseTrigger(BaseTrigger):
-    """Wait until a moment, in seconds since 1970, so that a restart of the triggerer does not begin anew."""
+    """Wait until a moment, in seconds since 1970, so that a restart of the triggerer does not
+    begin anew.
+    """
 
     def __init__(self, until: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -72,10 +83,11 @@ class PauseTrigger(BaseTrigger):
 
 
 class JudgeOperator(BaseOperator):
-    """Run a stage that judges; where it could not read what its verdict rests on, defer and try again with growing pauses.
+    """Run a stage that judges; where it could not read what its verdict rests on, defer and try
+    again with growing pauses.
 
-    After `deadline` (seconds since the first try) the hold is emitted as it stands, and left to a person (`evergreen heal`).
-    The asset to emit is the task's one outlet.
+    After `deadline` (seconds since the first try) the hold is emitted as it stands, and left to a
+    person (`evergreen heal`). The asset to emit is the task's one outlet.
     """
 
     def __init__(self, *, stage: str, use_case: str, deadline: float, **options: Any) -> None:
@@ -86,7 +98,9 @@ class JudgeOperator(BaseOperator):
         """Judge for the first time."""
         return self._try(0, time.time() + self.deadline)
 
-    def resume(self, context: Context, event: dict[str, Any], tries: int, until: float) -> dict[str, Any]:
+    def resume(
+        self, context: Context, event: dict[str, Any], tries: int, until: float
+    ) -> dict[str, Any]:
         """Judge again after a pause."""
         return self._try(tries, until)
 
@@ -95,15 +109,21 @@ class JudgeOperator(BaseOperator):
         if report.state == "unreadable" and now < until:
             at = min(now + min(FIRST_PAUSE * 2**tries, LONGEST_PAUSE), until)
             self.log.warning("unreadable, tried again in %.0f s: %s", at - now, report.reason)
-            self.defer(trigger=PauseTrigger(at), method_name="resume", kwargs={"tries": tries + 1, "until": until})
+            self.defer(
+                trigger=PauseTrigger(at),
+                method_name="resume",
+                kwargs={"tries": tries + 1, "until": until},
+            )
         return finish(report, emits=self.outlets[0])
 
 
 class WaitForOperator(BaseOperator):
-    """Wait until `call(use_case, key, **arguments)` answers; at once, without the triggerer, where it does already.
+    """Wait until `call(use_case, key, **arguments)` answers; at once, without the triggerer, where
+    it does already.
 
-    `patience` is how long the task itself asks before it gives its slot back, `timeout` how long it waits in all (both
-    in seconds). The answer goes to XCom; one with `error` and `message` fails the task with that error.
+    `patience` is how long the task itself asks before it gives its slot back, `timeout` how long it
+    waits in all (both in seconds). The answer goes to XCom; one with `error` and `message` fails
+    the task with that error.
     """
 
     def __init__(
@@ -120,18 +140,32 @@ class WaitForOperator(BaseOperator):
     ) -> None:
         super().__init__(**options)
         self.call, self.use_case, self.arguments = call, use_case, dict(arguments or {})
-        self.every, self.patience, self.timeout, self.fail_on_timeout = every, patience, timeout, fail_on_timeout
+        self.every, self.patience, self.timeout, self.fail_on_timeout = (
+            every,
+            patience,
+            timeout,
+            fail_on_timeout,
+        )
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Ask, and defer if there is no answer yet."""
-        arguments = {"use_case": self.use_case, "key": run_key(self.use_case, context), **self.arguments}
+        arguments = {
+            "use_case": self.use_case,
+            "key": run_key(self.use_case, context),
+            **self.arguments,
+        }
         until = time.monotonic() + self.patience
         while (answer := question(self.call)(**arguments)) is None and time.monotonic() < until:
             time.sleep(0.25)
         if answer is not None:
             return _accept(answer)
-        self.log.info("%s(%s) has no answer yet; waiting up to %.0f s", self.call, arguments, self.timeout)
-        self.defer(trigger=PollTrigger(self.call, arguments, self.every, time.time() + self.timeout), method_name="resume")
+        self.log.info(
+            "%s(%s) has no answer yet; waiting up to %.0f s", self.call, arguments, self.timeout
+        )
+        self.defer(
+            trigger=PollTrigger(self.call, arguments, self.every, time.time() + self.timeout),
+            method_name="resume",
+        )
 
     def resume(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Take the trigger's answer."""
@@ -139,8 +173,8 @@ class WaitForOperator(BaseOperator):
             return event
         if event.get("timeout"):
             raise errors.MissingPartition(
-                f"{self.call} for {self.use_case} had no answer within {self.timeout:.0f} s; see what it waits for with"
-                f" `evergreen status {self.use_case}`, then clear this task"
+                f"{self.call} for {self.use_case} had no answer within {self.timeout:.0f} s; see "
+                f"what it waits for with `evergreen status {self.use_case}`, then clear this task"
             )
         return _accept(event)
 
@@ -157,9 +191,13 @@ def wait_for_inputs(use_case: UseCase, stage: str) -> WaitForOperator:
 
 
 def judging(use_case: UseCase, stage: str, task_id: str, emits: Asset) -> JudgeOperator:
-    """Return the task that judges and emits its verdict, and that tries again what it could not read."""
+    """Return the task that judges and emits its verdict, and that tries again what it could not
+    read.
+    """
     deadline = use_case.wait.deadline.total_seconds()
-    return JudgeOperator(task_id=task_id, stage=stage, use_case=use_case.name, deadline=deadline, outlets=[emits])
+    return JudgeOperator(
+        task_id=task_id, stage=stage, use_case=use_case.name, deadline=deadline, outlets=[emits]
+    )
 
 
 def question(call: str) -> Question:

@@ -1,9 +1,12 @@
-"""Build, try and export one Bento in a BentoML home of its own. Runs as a child process, which ends with its parent.
+"""Build, try and export one Bento in a BentoML home of its own.
 
-    python -m include.packaging.bento_build < order.json     (keep stdin open: its end is the parent's end)
+Runs as a child process, which ends with its parent.
 
-BentoML's store has no transactions and its settings are read at import, so nothing of this happens in the real home:
-the parent moves what is finished, tried and exported into place.
+    python -m include.packaging.bento_build < order.json     (keep stdin open: its end is the
+    parent's end)
+
+BentoML's store has no transactions and its settings are read at import, so nothing of this happens
+in the real home: the parent moves what is finished, tried and exported into place.
 """
 
 from __future__ import annotations
@@ -33,7 +36,9 @@ _servers: list[subprocess.Popen[bytes]] = []
 
 
 def main() -> int:
-    """Carry out the order on stdin; the result, or what went wrong, goes to `result.json` beside the home."""
+    """Carry out the order on stdin; the result, or what went wrong, goes to `result.json` beside
+    the home.
+    """
     order = json.loads(_first_line())
     staging = Path(order["staging"])
     home = Path(os.environ["BENTOML_HOME"])
@@ -59,7 +64,9 @@ def _build(order: dict[str, Any]) -> dict[str, str]:
     import bentoml
 
     try:
-        with bentoml.models.create(f"{order['model_name']}:{order['version']}", labels=order["labels"]) as model:
+        with bentoml.models.create(
+            f"{order['model_name']}:{order['version']}", labels=order["labels"]
+        ) as model:
             folder = Path(model.path_of("bundle"))
             folder.mkdir()
             for source in Path(order["bundle"]).iterdir():
@@ -72,7 +79,11 @@ def _build(order: dict[str, Any]) -> dict[str, str]:
             version=order["version"],
             labels={**order["labels"], "model_tag": str(model.tag)},
             python={"requirements_txt": "requirements.txt", "lock_packages": False},
-            args={"model": str(model.tag), "digest": order["digest"], "version": order["model_version"]},
+            args={
+                "model": str(model.tag),
+                "digest": order["digest"],
+                "version": order["model_version"],
+            },
         )
     except (bentoml.exceptions.BentoMLException, OSError) as error:
         raise BuildFailed(f"the Bento could not be built: {error}") from error
@@ -80,26 +91,50 @@ def _build(order: dict[str, Any]) -> dict[str, str]:
 
 
 def _try(tag: str, staging: Path, bundle: Path, exported: Path) -> None:
-    """Serve the Bento as anybody would, export it while the server starts, and compare its answers to the golden rows."""
+    """Serve the Bento as anybody would, export it while the server starts, and compare its
+    answers to the golden rows.
+    """
     golden = json.loads((bundle / "golden.json").read_text())
     port, log = _free_port(), staging / "serve.log"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment["SPT_NOENV"] = "1"  # BentoML's master renames itself, and would write over its environment
+    # BentoML's master renames itself, and would write over its environment.
+    environment["SPT_NOENV"] = "1"
     with log.open("wb") as output:
         server = subprocess.Popen(
-            [sys.executable, "-m", "bentoml", "serve", tag, "--host", "127.0.0.1", "--port", str(port)],
-            env=environment, cwd=staging, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "bentoml",
+                "serve",
+                tag,
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(port),
+            ],
+            env=environment,
+            cwd=staging,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
     _servers.append(server)
     _export(tag, exported)
     try:
         _await_ready(server, port, log)
-        for number, (row, expected) in enumerate(zip(golden["rows"], golden["scores"], strict=True)):
+        for number, (row, expected) in enumerate(
+            zip(golden["rows"], golden["scores"], strict=True)
+        ):
             score = _ask(port, row)
             if not math.isclose(score, expected, rel_tol=0, abs_tol=TOLERANCE):
-                raise BuildFailed(f"golden row {number}: the Bento answers {score!r}, the model {expected!r}")
+                raise BuildFailed(
+                    f"golden row {number}: the Bento answers {score!r}, the model {expected!r}"
+                )
     except (OSError, ValueError) as error:
-        raise BuildFailed(f"the Bento does not answer ({error}); its log ends with:\n{tail(log)}") from error
+        raise BuildFailed(
+            f"the Bento does not answer ({error}); its log ends with:\n{tail(log)}"
+        ) from error
     finally:
         with contextlib.suppress(ProcessLookupError):
             server.send_signal(signal.SIGTERM)
@@ -111,18 +146,26 @@ def _await_ready(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
     deadline = time.monotonic() + SERVE_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            raise BuildFailed(f"`bentoml serve` ended with code {server.returncode}; its log ends with:\n{tail(log)}")
+            raise BuildFailed(
+                f"`bentoml serve` ended with code {server.returncode}; its log ends with:\n"
+                f"{tail(log)}"
+            )
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
                 return
         except OSError:
             time.sleep(0.1)
-    raise BuildFailed(f"`bentoml serve` was not ready after {SERVE_SECONDS:.0f} s; its log ends with:\n{tail(log)}")
+    raise BuildFailed(
+        f"`bentoml serve` was not ready after {SERVE_SECONDS:.0f} s; its log ends with:\n"
+        f"{tail(log)}"
+    )
 
 
 def _ask(port: int, row: dict[str, Any]) -> float:
     request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/predict", json.dumps({"features": row}).encode(), {"content-type": "application/json"}
+        f"http://127.0.0.1:{port}/predict",
+        json.dumps({"features": row}).encode(),
+        {"content-type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=15) as answer:  # noqa: S310
         return float(json.loads(answer.read())["score"])
@@ -142,7 +185,9 @@ def _free_port() -> int:
 
 
 def _first_line() -> bytes:
-    """Read stdin up to its first line feed, by the descriptor: a thread that waits on `sys.stdin` could not be left behind."""
+    """Read stdin up to its first line feed, by the descriptor: a thread that waits on
+    `sys.stdin` could not be left behind.
+    """
     line = b""
     while not line.endswith(b"\n"):
         piece = os.read(0, 65536)
@@ -155,10 +200,15 @@ def _first_line() -> bytes:
 def end_users(home: Path) -> None:
     """Kill every process that works in a BentoML home, this one aside.
 
-    BentoML's workers lead sessions of their own and outlive their killed master: only what they were started with finds them.
+    BentoML's workers lead sessions of their own and outlive their killed master: only what they
+    were started with finds them.
     """
     for _ in range(5):  # a dying master may just have forked
-        found = [process for process in psutil.process_iter() if process.pid != os.getpid() and _home(process) == str(home)]
+        found = [
+            process
+            for process in psutil.process_iter()
+            if process.pid != os.getpid() and _home(process) == str(home)
+        ]
         if not found:
             return
         for process in found:

@@ -1,8 +1,10 @@
-"""Package the judged candidate: a BentoML model and a Bento under an exact tag, tried as it will run, and exported.
+"""Package the judged candidate: a BentoML model and a Bento under an exact tag, tried as it will
+run, and exported.
 
-The tag names the model's and the code's digest, so the same model with the same code is the same Bento, made once.
-It is built, served and asked its golden rows in a home of its own, then moved into `<home>/bento` by renames; a receipt
-with the digests of all files comes last. What has no receipt, or other files than its receipt says, is no Bento of ours.
+The tag names the model's and the code's digest, so the same model with the same code is the same
+Bento, made once. It is built, served and asked its golden rows in a home of its own, then moved
+into `<home>/bento` by renames; a receipt with the digests of all files comes last. What has no
+receipt, or other files than its receipt says, is no Bento of ours.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ BUILD_SECONDS = 240.0
 REQUIRED = ("lightgbm", "numpy")
 _SHIPPED = {
     "service.py": "include/packaging/bento/service.py",
-    "lane.py": "include/packaging/bento/worker.py",  # the name by which nodes of every version start it
+    # The name by which nodes of every version start it.
+    "lane.py": "include/packaging/bento/worker.py",
     **{
         path: path
         for path in (
@@ -58,7 +61,9 @@ _SHIPPED = {
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A Bento that is in place: its tags, where its export lies, and the digests of the files of all three."""
+    """A Bento that is in place: its tags, where its export lies, and the digests of the files of
+    all three.
+    """
 
     bento_tag: str
     model_tag: str
@@ -73,8 +78,8 @@ def reads(work: Work) -> list[Read]:
     judged = work.result("evaluate_model")
     if judged is None or judged.state == "failed":
         raise MissingPartition(
-            f"{work.use_case.name}: evaluate_model is not done for {work.key}; "
-            f"run `evergreen run evaluate_model --use-case {work.use_case.name} --partition {work.key}`",
+            f"{work.use_case.name}: evaluate_model is not done for {work.key}; run `evergreen run "
+            f"evaluate_model --use-case {work.use_case.name} --partition {work.key}`",
             keys=(work.key,),
         )
     return [
@@ -92,10 +97,17 @@ def compute(work: Work) -> Outcome:
     """
     reason = _reason_to_skip(work)
     if reason is not None:
-        judged = work.result("evaluate_model")  # the digest is over what decides, never over how it is said
-        return Outcome("skipped", combine(["skipped", work.mode, work.target, judged.digest if judged else ""]), reason)
+        # The digest is over what decides, never over how it is said.
+        judged = work.result("evaluate_model")
+        return Outcome(
+            "skipped",
+            combine(["skipped", work.mode, work.target, judged.digest if judged else ""]),
+            reason,
+        )
     model = judged_model(work)
-    digest = "sha256:" + hashlib.sha256(f"{model.model_digest}|{code_digest()}".encode()).hexdigest()
+    digest = (
+        "sha256:" + hashlib.sha256(f"{model.model_digest}|{code_digest()}".encode()).hexdigest()
+    )
     if work.rehearsal:
         bundle.verify_bundle(model.bundle, model.model_digest)
         return Outcome("done", digest)
@@ -111,7 +123,11 @@ def compute(work: Work) -> Outcome:
 
     def also(session: Session) -> None:
         work.records.models.update(
-            model.use_case, model.version, session=session, bento_tag=package.bento_tag, pins=predictor.pins()
+            model.use_case,
+            model.version,
+            session=session,
+            bento_tag=package.bento_tag,
+            pins=predictor.pins(),
         )
 
     return Outcome("done", digest, outputs=outputs, also=also)
@@ -142,23 +158,36 @@ def ensure(work: Work, model: Model) -> Package:
 
 
 def find(here: Settings, use_case: str, model_digest: str) -> Package | None:
-    """Return the package of a model with the code of now, or None where there is none, or it is not whole."""
+    """Return the package of a model with the code of now, or None where there is none, or it is
+    not whole.
+    """
     home = here.home / "bento"
     try:
-        package = Package(**json.loads(_receipt(home, use_case, _version(model_digest)).read_text()))
-        return package if package.files == _digests(home, package.bento_tag, package.model_tag, package.export) else None
+        package = Package(
+            **json.loads(_receipt(home, use_case, _version(model_digest)).read_text())
+        )
+        return (
+            package
+            if package.files == _digests(home, package.bento_tag, package.model_tag, package.export)
+            else None
+        )
     except (OSError, ValueError, TypeError):
         return None
 
 
 def code_digest() -> str:
     """Return the digest of what is shipped in a Bento beside the model, and of what it needs."""
-    parts = [f"{name}:{hashlib.sha256((ROOT / path).read_bytes()).hexdigest()}" for name, path in sorted(_SHIPPED.items())]
+    parts = [
+        f"{name}:{hashlib.sha256((ROOT / path).read_bytes()).hexdigest()}"
+        for name, path in sorted(_SHIPPED.items())
+    ]
     return "sha256:" + hashlib.sha256("\n".join([*parts, *requirements()]).encode()).hexdigest()
 
 
 def requirements() -> list[str]:
-    """Return the libraries of a Bento with the versions that are installed here; BentoML adds itself."""
+    """Return the libraries of a Bento with the versions that are installed here; BentoML adds
+    itself.
+    """
     return [f"{name}=={version_of(name)}" for name in REQUIRED]
 
 
@@ -172,11 +201,15 @@ def _reason_to_skip(work: Work) -> str | None:
 
 def _version(model_digest: str) -> str:
     """Return the version part of the tags: which model, by which code."""
-    return f"{model_digest.removeprefix('sha256:')[:16]}-{code_digest().removeprefix('sha256:')[:8]}"
+    return (
+        f"{model_digest.removeprefix('sha256:')[:16]}-{code_digest().removeprefix('sha256:')[:8]}"
+    )
 
 
 def _build(work: Work, model: Model, staging: Path) -> dict[str, str]:
-    """Let a child build, try and export the Bento in the staging home; it ends when this process does."""
+    """Let a child build, try and export the Bento in the staging home; it ends when this process
+    does.
+    """
     context = staging / "context"
     for name, path in _SHIPPED.items():
         (context / name).parent.mkdir(parents=True, exist_ok=True)
@@ -211,8 +244,13 @@ def _build(work: Work, model: Model, staging: Path) -> dict[str, str]:
     with (staging / "build.log").open("wb") as output:
         child = subprocess.Popen(
             [sys.executable, "-m", "include.packaging.bento_build"],
-            env=environment, cwd=staging, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True,
-        )  # fmt: skip
+            env=environment,
+            cwd=staging,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
         assert child.stdin is not None
         try:
             child.stdin.write(json.dumps(order).encode() + b"\n")
@@ -242,7 +280,8 @@ def _result(staging: Path, model: Model) -> dict[str, str]:
         lines = (staging / "build.log").read_text(errors="replace").strip().splitlines()[-5:]
         ending = "\n".join(f"  {line}" for line in lines) or "  (nothing)"
         raise Unavailable(
-            f"packaging of model {model.version} died or hung; its log ends with:\n{ending}\nRun it again"
+            f"packaging of model {model.version} died or hung; its log ends with:\n{ending}\nRun "
+            "it again"
         ) from None
     if "error" in result:
         raise ArtefactError(f"model {model.version} is not packaged: {result['error']}")
@@ -250,16 +289,25 @@ def _result(staging: Path, model: Model) -> dict[str, str]:
 
 
 def _put_in_place(home: Path, staging: Path, model: Model, built: dict[str, str]) -> Package:
-    """Move what was built into the real home: model, Bento, export, each by one rename, and the receipt last."""
+    """Move what was built into the real home: model, Bento, export, each by one rename, and the
+    receipt last.
+    """
     exported = home / "exports" / Path(built["export"]).name
     moves = [
-        (_folder(staging / "home", "models", built["model_tag"]), _folder(home, "models", built["model_tag"])),
-        (_folder(staging / "home", "bentos", built["bento_tag"]), _folder(home, "bentos", built["bento_tag"])),
+        (
+            _folder(staging / "home", "models", built["model_tag"]),
+            _folder(home, "models", built["model_tag"]),
+        ),
+        (
+            _folder(staging / "home", "bentos", built["bento_tag"]),
+            _folder(home, "bentos", built["bento_tag"]),
+        ),
         (Path(built["export"]), exported),
     ]
     for source, target in moves:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.is_dir():  # left by a run that was killed, or damaged since: without a valid receipt
+        # Left by a run that was killed, or damaged since: without a valid receipt.
+        if target.is_dir():
             target.rename(staging / f"{target.parent.parent.name}-before")
         source.rename(target)
         if target.is_dir():
@@ -272,7 +320,10 @@ def _put_in_place(home: Path, staging: Path, model: Model, built: dict[str, str]
         export=str(exported),
         files=_digests(home, built["bento_tag"], built["model_tag"], str(exported)),
     )
-    _write(_receipt(home, model.use_case, _version(model.model_digest)), json.dumps(asdict(package), indent=1))
+    _write(
+        _receipt(home, model.use_case, _version(model.model_digest)),
+        json.dumps(asdict(package), indent=1),
+    )
     log.info("%s: model %d is packaged as %s", model.use_case, model.version, package.bento_tag)
     return package
 
@@ -289,8 +340,16 @@ def _receipt(home: Path, use_case: str, version: str) -> Path:
 def _digests(home: Path, bento_tag: str, model_tag: str, export: str) -> dict[str, str]:
     """Return the digest of every file of a package."""
     found = {}
-    for root in (_folder(home, "bentos", bento_tag), _folder(home, "models", model_tag), Path(export)):
-        files = [root] if root.is_file() else [path for path in sorted(root.rglob("*")) if path.is_file()]
+    for root in (
+        _folder(home, "bentos", bento_tag),
+        _folder(home, "models", model_tag),
+        Path(export),
+    ):
+        files = (
+            [root]
+            if root.is_file()
+            else [path for path in sorted(root.rglob("*")) if path.is_file()]
+        )
         for path in files:
             if "__pycache__" not in path.parts:
                 found[str(path.relative_to(home))] = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,7 +1,9 @@
-"""Foreign errors in our words: what DuckDB, Arrow, pandas and Delta raise where a value, a name or a query does not fit.
+"""Foreign errors in our words: what DuckDB, Arrow, pandas and Delta raise where a value, a name or
+a query does not fit.
 
-Each place that foresees such an error says it better than this one can, with column and remedy. This is the last place before
-a person: the stages run behind it, so no engine's class and no exit code of a defect comes of what stands in data or SQL.
+Each place that foresees such an error says it better than this one can, with column and remedy.
+This is the last place before a person: the stages run behind it, so no engine's class and no exit
+code of a defect comes of what stands in data or SQL.
 """
 
 from __future__ import annotations
@@ -17,18 +19,26 @@ from include.pipeline.stage import Stage
 
 log = logging.getLogger(__name__)
 
-_ENGINES = ("duckdb", "_duckdb", "pyarrow", "pandas", "deltalake", "_internal", "lightgbm")  # _internal: deltalake's own
+# _internal: deltalake's own.
+_ENGINES = ("duckdb", "_duckdb", "pyarrow", "pandas", "deltalake", "_internal", "lightgbm")
 _CALLS = ("reads", "compute", "effects", "standing", "outdated")
-_OF_STORAGE = ("IOException", "HTTPException", "OutOfMemoryException", "ArrowMemoryError", "DeltaError", "OSError")
+_OF_STORAGE = (
+    "IOException",
+    "HTTPException",
+    "OutOfMemoryException",
+    "ArrowMemoryError",
+    "DeltaError",
+    "OSError",
+)
 
 
 @contextmanager
 def translated(where: str) -> Iterator[None]:
-    """Tell an engine's error as one of ours, naming what was going on; ours, and those of nobody's engine, go through.
+    """Tell an engine's error as one of ours, naming what was going on; ours, and those of nobody's
+    engine, go through.
 
-    Raises:
-        SourceError: storage or memory failed.
-        ConfigError: anything else that an engine refuses: a value of another type, an unknown name, a query.
+    Raises: SourceError: storage or memory failed. ConfigError: anything else that an engine
+        refuses: a value of another type, an unknown name, a query.
     """
     try:
         yield
@@ -39,19 +49,27 @@ def translated(where: str) -> Iterator[None]:
         if not any(kind.__module__.split(".", maxsplit=1)[0] in _ENGINES for kind in kinds):
             raise
         log.info("%s", where, exc_info=True)
-        told = " ".join(str(error).split("\n\nLINE ", maxsplit=1)[0].split())[:500] or type(error).__name__
+        told = (
+            " ".join(str(error).split("\n\nLINE ", maxsplit=1)[0].split())[:500]
+            or type(error).__name__
+        )
         if any(kind.__name__ in _OF_STORAGE for kind in kinds):
-            raise SourceError(f"{where}: storage or memory fails ({told}); free space, or mend the files") from error
+            raise SourceError(
+                f"{where}: storage or memory fails ({told}); free space, or mend the files"
+            ) from error
         raise ConfigError(
-            f"{where}: a value, a name or a query does not fit ({told}); correct the use case or its data. "
-            "`evergreen usecase check --data FILE` looks for it, `evergreen -v` shows where"
+            f"{where}: a value, a name or a query does not fit ({told}); correct the use case or "
+            "its data. `evergreen usecase check --data FILE` looks for it, `evergreen "
+            "-v` shows where"
         ) from error
 
 
 def guarded(stage: Stage) -> Stage:
     """Return a stage whose calls are told in our words where an engine refuses them."""
     calls = {name: getattr(stage, name) for name in _CALLS}
-    wrapped: dict[str, Any] = {name: _call(stage.name, call) for name, call in calls.items() if call is not None}
+    wrapped: dict[str, Any] = {
+        name: _call(stage.name, call) for name, call in calls.items() if call is not None
+    }
     compute_range = None if stage.compute_range is None else _range(stage.name, stage.compute_range)
     return replace(stage, **wrapped, compute_range=compute_range)
 
@@ -79,7 +97,9 @@ def _range(stage: str, called: Callable[..., Iterator[Any]]) -> Callable[..., It
 
 
 def _where(stage: str, asked: Any) -> str:
-    """Return the use case, stage and partition of a work, of several works, or of pairs that begin with one."""
+    """Return the use case, stage and partition of a work, of several works, or of pairs that
+    begin with one.
+    """
     first = last = asked
     while isinstance(first, (list, tuple)):
         first, last = first[0], last[-1] if last is asked else last[0]

@@ -1,6 +1,8 @@
-"""The pipeline's one table: order, entry module, assets and target of every stage; all else about the order is derived from it.
+"""The pipeline's one table: order, entry module, assets and target of every stage; all else about
+the order is derived from it.
 
-A stage's name is that of its DAG. A new stage is one line here, a package with its entry, and a DAG file.
+A stage's name is that of its DAG. A new stage is one line here, a package with its entry, and a DAG
+file.
 """
 
 from __future__ import annotations
@@ -12,9 +14,9 @@ from dataclasses import dataclass
 class Step:
     """A stage's place in the flow.
 
-    `module` is its entry, loaded by name: the one arrow upwards that no import shows. The event of the asset `takes` starts its
-    DAG, which emits `gives`. `target` is the lowest target of a partition for which it is wanted. Nothing of the chain waits
-    for a stage that is `beside` it.
+    `module` is its entry, loaded by name: the one arrow upwards that no import shows. The event of
+    the asset `takes` starts its DAG, which emits `gives`. `target` is the lowest target of a
+    partition for which it is wanted. Nothing of the chain waits for a stage that is `beside` it.
     """
 
     name: str
@@ -28,7 +30,13 @@ class Step:
 FLOW = (
     Step("ingest_data", "include.ingestion.ingest_data", None, "raw", "data"),
     Step("validate_data", "include.validation.validate_data", "raw", "curated", "data"),
-    Step("materialize_features", "include.features.materialize_features", "curated", "features", "data"),
+    Step(
+        "materialize_features",
+        "include.features.materialize_features",
+        "curated",
+        "features",
+        "data",
+    ),
     Step("train_model", "include.training.train_model", "features", "candidate", "judged"),
     Step("evaluate_model", "include.evaluation.evaluate_model", "candidate", "judged", "judged"),
     Step("package_model", "include.packaging.package_model", "judged", "bento", "deployed"),
@@ -43,7 +51,8 @@ RELEASING = tuple(step.name for step in FLOW if step.target == "deployed")
 ENTRY = {step.name: step.module for step in FLOW}
 ASSETS = {step.gives: step.name for step in FLOW}
 ASSET_BEFORE = {step.name: step.takes for step in FLOW if step.takes is not None}
-BESIDE = {step.name: ASSETS[step.takes] for step in FLOW if step.beside and step.takes is not None}  # and what it follows
+# and what it follows.
+BESIDE = {step.name: ASSETS[step.takes] for step in FLOW if step.beside and step.takes is not None}
 GOAL = {step.target: step.name for step in FLOW if not step.beside}  # the last stage of each target
 
 

@@ -20,12 +20,15 @@ from include.records.records import Records
 log = logging.getLogger(__name__)
 
 
-def plan(use_case: UseCase, first: str | None, last: str | None, now: datetime) -> dict[str, list[str]]:
-    """Return the keys that each data stage has to run so that features are there from `first` to `last`.
+def plan(
+    use_case: UseCase, first: str | None, last: str | None, now: datetime
+) -> dict[str, list[str]]:
+    """Return the keys that each data stage has to run so that features are there from `first` to
+    `last`.
 
-    Ingestion and validation begin earlier, by what the views and the label look back on. Not given, `last` is the
-    partition before the newest, and `first` what a training on the newest looks back on: the start of the history, or
-    `training.window` and all that has to be known before it.
+    Ingestion and validation begin earlier, by what the views and the label look back on. Not given,
+    `last` is the partition before the newest, and `first` what a training on the newest looks back
+    on: the start of the history, or `training.window` and all that has to be known before it.
 
     Raises:
         ConfigError: the range is empty, or not complete yet.
@@ -33,13 +36,20 @@ def plan(use_case: UseCase, first: str | None, last: str | None, now: datetime) 
     newest = partitions.newest_complete(use_case, now)
     end = last or (partitions.earlier(use_case, newest) if newest else None)
     if end is None:
-        raise ConfigError(f"{use_case.name} has no complete partition before its newest ({newest}); there is no history to load")
+        raise ConfigError(
+            f"{use_case.name} has no complete partition before its newest ({newest}); there is no "
+            "history to load"
+        )
     if partitions.period(use_case, end).as_of > now:
-        raise ConfigError(f"partition {end} of {use_case.name} is not complete yet; end the range before it")
+        raise ConfigError(
+            f"partition {end} of {use_case.name} is not complete yet; end the range before it"
+        )
     keys = partitions.between(use_case, first or training_first(use_case, newest or end), end)
     if not keys:
         raise ConfigError(f"the range {first} to {end} is empty; `first` must not be after `last`")
-    validated = partitions.lookback(use_case, keys[0], max(view.lookback for view in use_case.features.values()))[0]
+    validated = partitions.lookback(
+        use_case, keys[0], max(view.lookback for view in use_case.features.values())
+    )[0]
     ingested = partitions.lookback(use_case, validated, use_case.label.lookback)[0]
     return {
         "ingest_data": partitions.between(use_case, ingested, end),
@@ -48,14 +58,26 @@ def plan(use_case: UseCase, first: str | None, last: str | None, now: datetime) 
     }
 
 
-def unloaded(use_case: UseCase, records: Records, key: str, last: str | None, now: datetime) -> dict[str, list[str]] | None:
-    """Return the plan that makes `key`, and all after it, trainable with the history up to `last`; None where all is recorded."""
+def unloaded(
+    use_case: UseCase, records: Records, key: str, last: str | None, now: datetime
+) -> dict[str, list[str]] | None:
+    """Return the plan that makes `key`, and all after it, trainable with the history up to
+    `last`; None where all is recorded.
+    """
     first = training_first(use_case, key)
     if last is not None and first > last:
         return None  # the training looks back on nothing before the partition itself
     steps = plan(use_case, first, last, now)
-    done = {where for where, state in records.results.states(use_case.name).items() if state in ("done", "blocked")}
-    return None if all((stage, one) in done for stage, keys in steps.items() for one in keys) else steps
+    done = {
+        where
+        for where, state in records.results.states(use_case.name).items()
+        if state in ("done", "blocked")
+    }
+    return (
+        None
+        if all((stage, one) in done for stage, keys in steps.items() for one in keys)
+        else steps
+    )
 
 
 def training_first(use_case: UseCase, key: str) -> str:
@@ -73,7 +95,8 @@ def load(
     attempt: int = 1,
     actor: str = "cli",
 ) -> dict[str, Any]:
-    """Run a data stage over partitions in one pass; they are recorded as backfill, for their data only.
+    """Run a data stage over partitions in one pass; they are recorded as backfill, for their data
+    only.
 
     Returns how many came to what, and the first reasons of those that did not end well.
 
@@ -81,12 +104,17 @@ def load(
         SourceError: not one partition of the range ended well.
     """
     records, now = Records.open(settings.records_address), utc_now()
-    known = {row.key for row in records.partitions.of(use_case)}  # whatever they are meant for, it is no less than this
+    # Whatever they are meant for, it is no less than this.
+    known = {row.key for row in records.partitions.of(use_case)}
     for key in sorted(set(keys) - known):
-        records.partitions.raise_to(use_case, key, mode="backfill", target="data", actor=actor, at=now)
+        records.partitions.raise_to(
+            use_case, key, mode="backfill", target="data", actor=actor, at=now
+        )
     counts: dict[str, int] = {}
     reasons: dict[str, str] = {}
-    for report in runner.run_range(stage, use_case, keys, settings=settings, owner=owner, attempt=attempt, actor=actor):
+    for report in runner.run_range(
+        stage, use_case, keys, settings=settings, owner=owner, attempt=attempt, actor=actor
+    ):
         name = "reused" if report.reused and report.state == "done" else report.state
         counts[name] = counts.get(name, 0) + 1
         if report.state not in ("done", "skipped") and len(reasons) < 5:
@@ -95,24 +123,44 @@ def load(
         log.warning("%s %s %s: %s", stage, use_case, key, reason)
     if keys and reasons and not counts.keys() & {"done", "reused", "skipped"}:
         worst = next(iter(reasons.values()))
-        raise SourceError(f"{stage} of {use_case}: none of {len(keys)} partitions ended well; the first: {worst}")
-    return {"stage": stage, "first": keys[0], "last": keys[-1], **counts, "reasons": reasons} if keys else {"stage": stage}
+        raise SourceError(
+            f"{stage} of {use_case}: none of {len(keys)} partitions ended well; the first: {worst}"
+        )
+    return (
+        {"stage": stage, "first": keys[0], "last": keys[-1], **counts, "reasons": reasons}
+        if keys
+        else {"stage": stage}
+    )
 
 
 def gap(settings: Settings, use_case: str, key: str) -> list[str]:
-    """Return the keys between the newest ingested partition before `key` and `key` itself; none on an empty installation."""
+    """Return the keys between the newest ingested partition before `key` and `key` itself; none
+    on an empty installation.
+    """
     described = find(use_case, settings.usecase_dirs)
     done = Records.open(settings.records_address).results.of(use_case, stage="ingest_data")
     before = [row.key for row in done if row.state == "done" and row.key < key]
     return partitions.between(described, max(before), key)[1:-1] if before else []
 
 
-def load_gap(settings: Settings, use_case: str, key: str, *, owner: str, attempt: int = 1, actor: str = "cli") -> dict[str, Any]:
-    """Load the days that nobody ran (machine off, DAG paused) before a live partition is taken in."""
+def load_gap(
+    settings: Settings, use_case: str, key: str, *, owner: str, attempt: int = 1, actor: str = "cli"
+) -> dict[str, Any]:
+    """Load the days that nobody ran (machine off, DAG paused) before a live partition is taken
+    in.
+    """
     keys = gap(settings, use_case, key)
     if not keys:
         return {"loaded": 0}
-    log.info("%s: %d partitions between %s and %s were never run; loading them first", use_case, len(keys), keys[0], keys[-1])
+    log.info(
+        "%s: %d partitions between %s and %s were never run; loading them first",
+        use_case,
+        len(keys),
+        keys[0],
+        keys[-1],
+    )
     for stage in DATA_STAGES:
-        load(stage, settings, use_case, keys, owner=f"{owner}/{stage}", attempt=attempt, actor=actor)
+        load(
+            stage, settings, use_case, keys, owner=f"{owner}/{stage}", attempt=attempt, actor=actor
+        )
     return {"loaded": len(keys), "first": keys[0], "last": keys[-1]}

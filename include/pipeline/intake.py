@@ -1,4 +1,5 @@
-"""Record what a partition is meant for: its mode and target, from how the run of the first DAG came about.
+"""Record what a partition is meant for: its mode and target, from how the run of the first DAG came
+about.
 
 No other place looks at how a run came about; later stages read the record.
 """
@@ -14,15 +15,26 @@ from include.records.records import Records
 
 
 def meaning(run_type: str, key: str, newest: str | None) -> tuple[Mode, Target]:
-    """Return mode and target of a run: live for the schedule and for a form run of the newest complete partition."""
+    """Return mode and target of a run: live for the schedule and for a form run of the newest
+    complete partition.
+    """
     if run_type == "scheduled" or (run_type != "backfill" and key == newest):
         return "live", "deployed"
     return "backfill", "judged"
 
 
-def intake(settings: Settings, use_case: str, key: str, *, run_type: str, actor: str) -> tuple[Mode, Target]:
-    """Record what a partition is meant for; the record only rises. Return what it is meant for now."""
+def intake(
+    settings: Settings, use_case: str, key: str, *, run_type: str, actor: str
+) -> tuple[Mode, Target]:
+    """Record what a partition is meant for; the record only rises.
+
+    Return what it is meant for now.
+    """
     now = utc_now()
-    mode, target = meaning(run_type, key, partitions.newest_complete(find(use_case, settings.usecase_dirs), now))
-    row = Records.open(settings.records_address).partitions.raise_to(use_case, key, mode=mode, target=target, actor=actor, at=now)
+    mode, target = meaning(
+        run_type, key, partitions.newest_complete(find(use_case, settings.usecase_dirs), now)
+    )
+    row = Records.open(settings.records_address).partitions.raise_to(
+        use_case, key, mode=mode, target=target, actor=actor, at=now
+    )
     return row.mode, row.target

@@ -1,8 +1,8 @@
 """Memo keys: what an answer depends on, as one digest.
 
-Key = digests of the partitions read + the declared fields of the use case (SQL files by their content) + the code
-of the stage and of all that it imports inside include/ (its syntax tree, without comments and docstrings) + the versions of the
-libraries that it declares.
+Key = digests of the partitions read + the declared fields of the use case (SQL files by their
+content) + the code of the stage and of all that it imports inside include/ (its syntax tree,
+without comments and docstrings) + the versions of the libraries that it declares.
 """
 
 from __future__ import annotations
@@ -34,8 +34,15 @@ def memo_key(
     reads: Sequence[tuple[str, str, str]],
     options: dict[str, Any],
 ) -> str:
-    """Return the memo key of a stage for one partition; `code` is its `code_digest`, `reads` are (table, key, digest)."""
-    parts = [stage, code, fields_digest(use_case, fields), json.dumps(options, sort_keys=True, default=str)]
+    """Return the memo key of a stage for one partition; `code` is its `code_digest`, `reads` are
+    (table, key, digest).
+    """
+    parts = [
+        stage,
+        code,
+        fields_digest(use_case, fields),
+        json.dumps(options, sort_keys=True, default=str),
+    ]
     parts += [f"{name}=={_version(name)}" for name in sorted(libraries)]
     parts += ["|".join(read) for read in sorted(reads)]
     return combine(parts)
@@ -48,7 +55,9 @@ def _version(library: str) -> str:
 
 
 def fields_digest(use_case: UseCase, fields: Sequence[str]) -> str:
-    """Return the digest of some fields (dotted names), with every .sql file they name replaced by its content."""
+    """Return the digest of some fields (dotted names), with every .sql file they name replaced
+    by its content.
+    """
     document = use_case.model_dump(mode="json")
     chosen: dict[str, Any] = {}
     for name in fields:
@@ -60,7 +69,9 @@ def fields_digest(use_case: UseCase, fields: Sequence[str]) -> str:
 
 
 def code_digest(module: str) -> str:
-    """Return the digest of the code of a module and of all in include/ that it imports or starts as a child."""
+    """Return the digest of the code of a module and of all in include/ that it imports or starts
+    as a child.
+    """
     return combine([f"{path.relative_to(ROOT)}:{digest}" for path, digest in _closure(module)])
 
 
@@ -69,7 +80,8 @@ def _with_sql(value: Any, folder: Path) -> Any:
         return {key: _with_sql(item, folder) for key, item in value.items()}
     if isinstance(value, list):
         return [_with_sql(item, folder) for item in value]
-    if isinstance(value, str) and value.strip().endswith(".sql"):  # blanks around a name: as `resolve_sql` takes it
+    # Blanks around a name: as `resolve_sql` takes it.
+    if isinstance(value, str) and value.strip().endswith(".sql"):
         for base in (folder, FEATURE_SQL):
             if (base / value.strip()).is_file():
                 return (base / value.strip()).read_text(encoding="utf-8")
@@ -77,7 +89,9 @@ def _with_sql(value: Any, folder: Path) -> Any:
 
 
 def _closure(module: str) -> list[tuple[Path, str]]:
-    """Return the files of a module and of all that it reaches, each with the digest of its code, sorted."""
+    """Return the files of a module and of all that it reaches, each with the digest of its code,
+    sorted.
+    """
     there, found = _modules(), dict[str, tuple[Path, str]]()
     waiting = {module}
     while waiting:
@@ -85,7 +99,9 @@ def _closure(module: str) -> list[tuple[Path, str]]:
         path = there[name]
         code = _code(name, path, path.stat().st_mtime_ns)
         found[name] = path, code.digest
-        waiting |= {reached for reached in code.imports if reached in there and reached not in found}
+        waiting |= {
+            reached for reached in code.imports if reached in there and reached not in found
+        }
     return sorted(found.values())
 
 
@@ -128,8 +144,13 @@ def _code(module: str, path: Path, _changed: int) -> _Code:
                 parents = package.split(".")[: len(package.split(".")) - node.level + 1]
                 base = ".".join([*parents, base]) if base else ".".join(parents)
             found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("include."):
-            # A child process (`python -m include.ingestion.file_worker`), or a class that a library loads by its name.
+        elif (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and node.value.startswith("include.")
+        ):
+            # A child process (`python -m include.ingestion.file_worker`), or a class that a library
+            # loads by its name.
             found += [node.value, node.value.rpartition(".")[0]]
     ours = tuple(name for name in found if name == "include" or name.startswith("include."))
     return _Code(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), ours)
@@ -137,4 +158,8 @@ def _code(module: str, path: Path, _changed: int) -> _Code:
 
 def _is_text(node: ast.stmt) -> bool:
     """Tell whether a statement is a docstring, also one below an assignment."""
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )

@@ -11,7 +11,9 @@ from include.config.settings import ROOT
 
 @lru_cache(maxsize=1)
 def git_commit() -> str:
-    """Return the commit of the working tree, with `+dirty` where files differ from it, or `none` outside git."""
+    """Return the commit of the working tree, with `+dirty` where files differ from it, or `none`
+    outside git.
+    """
     try:
         head = _git("rev-parse", "HEAD")
         return head + ("+dirty" if _git("status", "--porcelain", "--untracked-files=no") else "")
@@ -27,5 +29,7 @@ def lock_digest() -> str:
 
 
 def _git(*words: str) -> str:
-    done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, timeout=20, check=True)
+    done = subprocess.run(
+        ["git", "-C", str(ROOT), *words], capture_output=True, text=True, timeout=20, check=True
+    )
     return done.stdout.strip()

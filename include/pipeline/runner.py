@@ -1,7 +1,7 @@
 """Run a stage for one partition, or for a range: lease, memo, computation, record, effects.
 
-Stages are loaded by the modules that `flow` names. Only computation is memoised: effects are compared with the observed state
-every time, and only for live partitions.
+Stages are loaded by the modules that `flow` names. Only computation is memoised: effects are
+compared with the observed state every time, and only for live partitions.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from include.records.records import Lease, Partition, Records, StageResult
 
 log = logging.getLogger(__name__)
 
-UNMEMOISED = ("failed", "unreadable")  # nothing was found: what rests on it never answers for a partition
+# Nothing was found: what rests on it never answers for a partition.
+UNMEMOISED = ("failed", "unreadable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +89,10 @@ def run(
 ) -> Report:
     """Run one stage for one partition and record what it came to.
 
-    The partition's mode and target must be recorded (`records.partitions.raise_to`) before. `owner` and `attempt` say
-    who runs: a later attempt of the same owner takes the lease over. `wait` is how long (seconds) to wait for another holder,
-    `started` the moment of the run (None: now): what a source holds counts as seen then.
+    The partition's mode and target must be recorded (`records.partitions.raise_to`) before. `owner`
+    and `attempt` say who runs: a later attempt of the same owner takes the lease over. `wait` is
+    how long (seconds) to wait for another holder, `started` the moment of the run (None: now): what
+    a source holds counts as seen then.
 
     Raises:
         EvergreenError: the stage refused; the refusal is on the audit record.
@@ -98,9 +100,19 @@ def run(
     stage, use_case = stage_of(name), find(use_case_name, settings.usecase_dirs)
     records = Records.open(settings.records_address)
     started, clock, owner = started or utc_now(), time.monotonic(), owner or _owner()
-    lease = records.leases.claim(use_case.name, name, key, owner=owner, attempt=attempt, ttl=settings.lease_seconds, wait=wait)
+    lease = records.leases.claim(
+        use_case.name,
+        name,
+        key,
+        owner=owner,
+        attempt=attempt,
+        ttl=settings.lease_seconds,
+        wait=wait,
+    )
     with lease:
-        work = _work(settings, use_case, key, records, lease, actor, started, options or {}, rehearsal=force)
+        work = _work(
+            settings, use_case, key, records, lease, actor, started, options or {}, rehearsal=force
+        )
         try:
             recorded, code = work.result(name), _code(stage)
             memo_key, reads = _memo_key(stage, work, code)
@@ -118,9 +130,28 @@ def run(
             _refuse(work, stage, error, clock)
             raise
     seconds = time.monotonic() - clock
-    log.info("%s %s %s: %s%s in %.2f s", name, use_case.name, key, outcome.state, " (reused)" if hit else "", seconds)
+    log.info(
+        "%s %s %s: %s%s in %.2f s",
+        name,
+        use_case.name,
+        key,
+        outcome.state,
+        " (reused)" if hit else "",
+        seconds,
+    )
     reused = hit is not None
-    return Report(name, use_case.name, key, outcome.state, outcome.digest, outcome.reason, reused, seconds, outcome.outputs, did)
+    return Report(
+        name,
+        use_case.name,
+        key,
+        outcome.state,
+        outcome.digest,
+        outcome.reason,
+        reused,
+        seconds,
+        outcome.outputs,
+        did,
+    )
 
 
 def run_range(
@@ -135,28 +166,45 @@ def run_range(
     options: Mapping[str, Any] | None = None,
     started: datetime | None = None,
 ) -> Iterator[Report]:
-    """Run a data stage for many partitions in one scan, each recorded alone; yield a report a partition.
+    """Run a data stage for many partitions in one scan, each recorded alone; yield a report a
+    partition.
 
-    Partitions that are unchanged are answered from the record, first; a blocked one stops itself, not the range.
+    Partitions that are unchanged are answered from the record, first; a blocked one stops itself,
+    not the range.
     """
     stage, use_case = stage_of(name), find(use_case_name, settings.usecase_dirs)
     if stage.compute_range is None:
-        raise ConfigError(f"{name} takes one partition at a time; ranges are for {', '.join(DATA_STAGES)}")
+        raise ConfigError(
+            f"{name} takes one partition at a time; ranges are for {', '.join(DATA_STAGES)}"
+        )
     records = Records.open(settings.records_address)
-    known = {(row.stage, row.key): row for row in records.results.of(use_case.name, stage=DATA_STAGES)}
+    known = {
+        (row.stage, row.key): row for row in records.results.of(use_case.name, stage=DATA_STAGES)
+    }
     works: list[Work] = []
     memo_keys: dict[str, tuple[str, list[Read]]] = {}
     code, owner = _code(stage), owner or _owner()
     rows = {row.key: row for row in records.partitions.of(use_case.name)}
     lake = Lake(settings.lake_root)
-    with records.leases.claim_all(use_case.name, name, keys, owner=owner, attempt=attempt, ttl=settings.lease_seconds) as leases:
+    with records.leases.claim_all(
+        use_case.name, name, keys, owner=owner, attempt=attempt, ttl=settings.lease_seconds
+    ) as leases:
         for key in keys:
             clock = time.monotonic()
             row = rows.get(key)
             work = _work(
-                settings, use_case, key, records, leases.each[key], actor, started or utc_now(), options or {},
-                lake=lake, known=known, row=row,
-            )  # fmt: skip
+                settings,
+                use_case,
+                key,
+                records,
+                leases.each[key],
+                actor,
+                started or utc_now(),
+                options or {},
+                lake=lake,
+                known=known,
+                row=row,
+            )
             try:
                 memo_key, reads = _memo_key(stage, work, code)
             except MissingPartition as error:
@@ -170,7 +218,18 @@ def run_range(
         hits = _hits(stage, [(work, work.result(name), memo_keys[work.key][0]) for work in works])
         for key, recorded in hits.items():
             hit = _recorded(recorded)
-            yield Report(name, use_case.name, key, hit.state, hit.digest, hit.reason, True, 0.0, hit.outputs, {})
+            yield Report(
+                name,
+                use_case.name,
+                key,
+                hit.state,
+                hit.digest,
+                hit.reason,
+                True,
+                0.0,
+                hit.outputs,
+                {},
+            )
         works = [work for work in works if work.key not in hits]
         clock = time.monotonic()
         for work, computed in stage.compute_range(works) if works else ():
@@ -178,25 +237,42 @@ def run_range(
             outcome = _commit_alone(work, stage, computed, memo_key, reads, clock)
             seconds = time.monotonic() - clock
             yield Report(
-                name, use_case.name, work.key, outcome.state, outcome.digest, outcome.reason, False, seconds, outcome.outputs, {}
+                name,
+                use_case.name,
+                work.key,
+                outcome.state,
+                outcome.digest,
+                outcome.reason,
+                False,
+                seconds,
+                outcome.outputs,
+                {},
             )
             clock = time.monotonic()
 
 
-def outdated(name: str, use_case: UseCase, key: str, settings: Settings, records: Records) -> list[str]:
-    """Return the earlier partitions that a run of a stage for `key` would first compute again; nothing is claimed or written."""
+def outdated(
+    name: str, use_case: UseCase, key: str, settings: Settings, records: Records
+) -> list[str]:
+    """Return the earlier partitions that a run of a stage for `key` would first compute again;
+    nothing is claimed or written.
+    """
     stage, row = stage_of(name), records.partitions.get(use_case.name, key)
     if stage.outdated is None:
         return []
     row = row or Partition(use_case.name, key, "backfill", "data", "", utc_now())
-    return stage.outdated([_work(settings, use_case, key, records, None, "", utc_now(), {}, row=row)])
+    return stage.outdated(
+        [_work(settings, use_case, key, records, None, "", utc_now(), {}, row=row)]
+    )
 
 
 def _renew(stage: Stage, works: Sequence[Work], code: str, *, owner: str, attempt: int) -> None:
-    """Compute again, in one pass, the earlier partitions that were made by other rules than today's.
+    """Compute again, in one pass, the earlier partitions that were made by other rules than
+    today's.
 
-    One that comes out equal only gets the new memo key; another is replaced, which is audited. Mode, target and live effects
-    stay. A partition that somebody else is at work on is left to them.
+    One that comes out equal only gets the new memo key; another is replaced, which is audited.
+    Mode, target and live effects stay. A partition that somebody else is at work on is left to
+    them.
     """
     keys = stage.outdated(works) if stage.outdated is not None else []
     if not keys or stage.compute_range is None:
@@ -205,29 +281,62 @@ def _renew(stage: Stage, works: Sequence[Work], code: str, *, owner: str, attemp
     name, settings = first.use_case.name, first.settings
     rows = {row.key: row for row in first.records.partitions.of(name)}
     with first.records.leases.claim_all(
-        name, stage.name, keys, owner=owner, attempt=attempt, ttl=settings.lease_seconds, only_free=True
+        name,
+        stage.name,
+        keys,
+        owner=owner,
+        attempt=attempt,
+        ttl=settings.lease_seconds,
+        only_free=True,
     ) as leases:
         again: dict[str, tuple[Work, str, list[Read]]] = {}
         for key, lease in sorted(leases.each.items()):
             work = _work(
-                settings, first.use_case, key, first.records, lease, first.actor, first.started, {},
-                lake=first.lake, known=first.known, row=rows.get(key),
-            )  # fmt: skip
+                settings,
+                first.use_case,
+                key,
+                first.records,
+                lease,
+                first.actor,
+                first.started,
+                {},
+                lake=first.lake,
+                known=first.known,
+                row=rows.get(key),
+            )
             try:
                 again[key] = (work, *_memo_key(stage, work, code))
             except MissingPartition as error:
                 log.info("%s %s %s stays as it is: %s", stage.name, name, key, error)
         differing, clock = 0, time.monotonic()
-        for work, outcome in stage.compute_range([work for work, _, _ in again.values()]) if again else ():
+        for work, outcome in (
+            stage.compute_range([work for work, _, _ in again.values()]) if again else ()
+        ):
             _, memo_key, reads = again[work.key]
             before, entries = work.result(stage.name), outcome.entries
-            if before is not None and (before.digest, before.state) != (outcome.digest, outcome.state):
-                details = {"stage": stage.name, "reason": "rules changed", "was": before.digest, "is": outcome.digest}
+            if before is not None and (before.digest, before.state) != (
+                outcome.digest,
+                outcome.state,
+            ):
+                details = {
+                    "stage": stage.name,
+                    "reason": "rules changed",
+                    "was": before.digest,
+                    "is": outcome.digest,
+                }
                 entries = (*entries, _entry(work, "partition.recomputed", details))
-            done = _commit_alone(work, stage, replace(outcome, entries=entries), memo_key, reads, clock)
+            done = _commit_alone(
+                work, stage, replace(outcome, entries=entries), memo_key, reads, clock
+            )
             differing += len(entries) > len(outcome.entries) and not done.lost
             clock = time.monotonic()
-    log.info("%s %s: rules changed, %d partitions computed again, %d differ", stage.name, name, len(again), differing)
+    log.info(
+        "%s %s: rules changed, %d partitions computed again, %d differ",
+        stage.name,
+        name,
+        len(again),
+        differing,
+    )
 
 
 def _work(
@@ -249,7 +358,8 @@ def _work(
     row = row or records.partitions.get(use_case.name, key)
     if row is None:
         raise ConfigError(
-            f"partition {key} of {use_case.name} is not recorded; start it by ingest_data, load_history or `evergreen run`"
+            f"partition {key} of {use_case.name} is not recorded; start it by ingest_data, "
+            "load_history or `evergreen run`"
         )
     lake = lake or (RehearsalLake if rehearsal else Lake)(settings.lake_root)
     return Work(
@@ -288,22 +398,40 @@ def _memo_key(stage: Stage, work: Work, code: str) -> tuple[str, list[Read]]:
     return key, reads
 
 
-def _hits(stage: Stage, asked: Sequence[tuple[Work, StageResult | None, str]]) -> dict[str, StageResult]:
-    """Return the records that answer for their partitions, by key; `asked` are works with their records and memo keys."""
+def _hits(
+    stage: Stage, asked: Sequence[tuple[Work, StageResult | None, str]]
+) -> dict[str, StageResult]:
+    """Return the records that answer for their partitions, by key; `asked` are works with their
+    records and memo keys.
+    """
     if not stage.memoised:
         return {}
-    same = [(work, row) for work, row, key in asked if row is not None and row.state not in UNMEMOISED and row.memo_key == key]
-    kept = {work.key for work, _ in same} if stage.standing is None or not same else stage.standing(same)
+    same = [
+        (work, row)
+        for work, row, key in asked
+        if row is not None and row.state not in UNMEMOISED and row.memo_key == key
+    ]
+    kept = (
+        {work.key for work, _ in same}
+        if stage.standing is None or not same
+        else stage.standing(same)
+    )
     return {work.key: row for work, row in same if work.key in kept}
 
 
 def _recorded(result: StageResult) -> Outcome:
     return Outcome(
-        cast(State, result.state), result.digest, result.reason, result.outputs, tuple(Read(*read) for read in result.reads)
+        cast(State, result.state),
+        result.digest,
+        result.reason,
+        result.outputs,
+        tuple(Read(*read) for read in result.reads),
     )
 
 
-def _commit(work: Work, stage: Stage, outcome: Outcome, memo_key: str, reads: Sequence[Read], clock: float) -> None:
+def _commit(
+    work: Work, stage: Stage, outcome: Outcome, memo_key: str, reads: Sequence[Read], clock: float
+) -> None:
     used = outcome.reads or tuple(reads)
     result = _result(work, stage.name, outcome, memo_key, used, clock)
     work.records.results.commit(work.held, result, entries=outcome.entries, also=outcome.also)
@@ -311,8 +439,12 @@ def _commit(work: Work, stage: Stage, outcome: Outcome, memo_key: str, reads: Se
         work.known[stage.name, work.key] = result
 
 
-def _commit_alone(work: Work, stage: Stage, outcome: Outcome, memo_key: str, reads: Sequence[Read], clock: float) -> Outcome:
-    """Record one partition of several; where its lease is lost whoever took it records it, and the others go on."""
+def _commit_alone(
+    work: Work, stage: Stage, outcome: Outcome, memo_key: str, reads: Sequence[Read], clock: float
+) -> Outcome:
+    """Record one partition of several; where its lease is lost whoever took it records it, and
+    the others go on.
+    """
     if not outcome.lost:
         try:
             _commit(work, stage, outcome, memo_key, reads, clock)
@@ -323,7 +455,9 @@ def _commit_alone(work: Work, stage: Stage, outcome: Outcome, memo_key: str, rea
     return outcome
 
 
-def _result(work: Work, name: str, outcome: Outcome, memo_key: str, reads: Sequence[Read], clock: float) -> StageResult:
+def _result(
+    work: Work, name: str, outcome: Outcome, memo_key: str, reads: Sequence[Read], clock: float
+) -> StageResult:
     return StageResult(
         use_case=work.use_case.name,
         key=work.key,
@@ -344,7 +478,9 @@ def _result(work: Work, name: str, outcome: Outcome, memo_key: str, reads: Seque
 
 
 def _computed(stage: Stage, work: Work) -> Outcome:
-    """Compute, and let a stage that judges say so where it could not read what its verdict rests on."""
+    """Compute, and let a stage that judges say so where it could not read what its verdict rests
+    on.
+    """
     if stage.unread is None:
         return stage.compute(work)
     try:
@@ -361,54 +497,91 @@ def _effects(stage: Stage, work: Work, outcome: Outcome) -> dict[str, Any]:
 
 
 def _rehearse(stage: Stage, work: Work, recorded: StageResult | None, clock: float) -> Report:
-    """Compute beside the record and compare, and so what the lake holds; one audit row, and a difference is an error."""
+    """Compute beside the record and compare, and so what the lake holds; one audit row, and a
+    difference is an error.
+    """
     if recorded is None or recorded.state in UNMEMOISED:
-        raise ConfigError(f"{stage.name} {work.key} has no record to compare with; run it without force first")
+        raise ConfigError(
+            f"{stage.name} {work.key} has no record to compare with; run it without force first"
+        )
     outcome = stage.compute(work)
     same = outcome.digest == recorded.digest and outcome.state == recorded.state
-    details: dict[str, Any] = {"stage": stage.name, "recorded": recorded.digest, "computed": outcome.digest, "equal": same}
+    details: dict[str, Any] = {
+        "stage": stage.name,
+        "recorded": recorded.digest,
+        "computed": outcome.digest,
+        "equal": same,
+    }
     other = stored_otherwise(stage, work, recorded)
     details |= {"stored_otherwise": other} if other else {}
     work.records.audit.append(_entry(work, "force.compared", details))
     if other:
         raise EvergreenError(
-            f"{stage.name} {work.use_case.name} {work.key}: the lake holds other rows than are recorded: {', '.join(other)}. "
-            "Run the stage again after a change of the use case or with a restatement, or restore the table's files"
+            f"{stage.name} {work.use_case.name} {work.key}: the lake holds other rows than are "
+            f"recorded: {', '.join(other)}. Run the stage again after a change of the use case or "
+            "with a restatement, or restore the table's files"
         )
     if not same:
         raise EvergreenError(
-            f"{stage.name} {work.use_case.name} {work.key}: computed again it gives {outcome.digest} ({outcome.state}), "
-            f"recorded is {recorded.digest} ({recorded.state}); the record stands. Look for changed code, libraries or data."
+            f"{stage.name} {work.use_case.name} {work.key}: computed again it gives "
+            f"{outcome.digest} ({outcome.state}), recorded is {recorded.digest} "
+            f"({recorded.state}); the record stands. Look for changed code, libraries or data."
         )
     seconds = time.monotonic() - clock
     return Report(
-        stage.name, work.use_case.name, work.key, outcome.state, outcome.digest, "equal to the record", False, seconds, {}, {}
+        stage.name,
+        work.use_case.name,
+        work.key,
+        outcome.state,
+        outcome.digest,
+        "equal to the record",
+        False,
+        seconds,
+        {},
+        {},
     )
 
 
 def stored_otherwise(stage: Stage, work: Work, recorded: StageResult) -> list[str]:
-    """Return the `table partition` of a recorded result whose rows in the lake have another digest than the record says."""
+    """Return the `table partition` of a recorded result whose rows in the lake have another
+    digest than the record says.
+    """
     if stage.read_back is None or recorded.state not in ("done", "blocked"):
         return []
-    return sorted(f"{one.table} {one.key}" for one in stage.read_back(work, recorded) if one.recorded != one.found)
+    return sorted(
+        f"{one.table} {one.key}"
+        for one in stage.read_back(work, recorded)
+        if one.recorded != one.found
+    )
 
 
 def _refuse(work: Work, stage: Stage, error: EvergreenError, clock: float) -> None:
     """Put a refusal on record; a recorded result is never replaced by one."""
     if isinstance(error, Busy):
         return
-    entry = _entry(work, "stage.refused", {"stage": stage.name, "error": type(error).__name__, "reason": str(error)[:2000]})
+    entry = _entry(
+        work,
+        "stage.refused",
+        {"stage": stage.name, "error": type(error).__name__, "reason": str(error)[:2000]},
+    )
     recorded = work.records.results.get(work.use_case.name, work.key, stage.name)
     if recorded is None or recorded.state == "failed":
         failed = Outcome("failed", "", str(error)[:2000], {"error": type(error).__name__})
-        work.records.results.commit(work.held, _result(work, stage.name, failed, "", (), clock), entries=(entry,))
+        work.records.results.commit(
+            work.held, _result(work, stage.name, failed, "", (), clock), entries=(entry,)
+        )
         return
     work.records.audit.append(entry)
 
 
 def _entry(work: Work, action: str, details: dict[str, Any]) -> AuditEntry:
     return AuditEntry(
-        action=action, use_case=work.use_case.name, subject=work.key, actor=work.actor, details=details, at=work.started
+        action=action,
+        use_case=work.use_case.name,
+        subject=work.key,
+        actor=work.actor,
+        details=details,
+        at=work.started,
     )
 
 

@@ -17,7 +17,8 @@ from include.point_in_time import partitions
 from include.records.audit import AuditEntry
 from include.records.records import Lease, Records, StageResult
 
-# unreadable: a verdict rests on something that could not be read; it is no finding, and is tried again
+# unreadable: a verdict rests on something that could not be read; it is no finding, and is tried
+# again
 State = Literal["done", "held", "blocked", "skipped", "failed", "unreadable"]
 Mode = Literal["backfill", "live"]
 Target = Literal["data", "judged", "deployed"]
@@ -33,7 +34,9 @@ class Read:
 
 
 class ReadBack(NamedTuple):
-    """A partition of a stage's table: the digest on record, and that of the rows which the lake holds."""
+    """A partition of a stage's table: the digest on record, and that of the rows which the lake
+    holds.
+    """
 
     table: str
     key: str
@@ -55,7 +58,9 @@ class Outcome:
 
     @property
     def lost(self) -> bool:
-        """Tell whether another run has taken the partition over: its record is not ours to write."""
+        """Tell whether another run has taken the partition over: its record is not ours to
+        write.
+        """
         return self.state == "failed" and self.outputs.get("error") == "Busy"
 
 
@@ -108,7 +113,10 @@ class Work:
             EvergreenError: there is none, so nothing may be written.
         """
         if self.lease is None:
-            raise EvergreenError(f"{self.use_case.name} {self.key} is only asked of: nothing is written without a lease")
+            raise EvergreenError(
+                f"{self.use_case.name} {self.key} is only asked of: nothing is written without a "
+                "lease"
+            )
         return self.lease
 
     def table(self, name: str) -> str:
@@ -131,10 +139,15 @@ class Work:
         if self.known is not None:
             found = {key: self.known[stage, key] for key in keys if (stage, key) in self.known}
         else:
-            found = {row.key: row for row in self.records.results.of(self.use_case.name, stage=stage, keys=list(keys))}
+            found = {
+                row.key: row
+                for row in self.records.results.of(self.use_case.name, stage=stage, keys=list(keys))
+            }
         missing = [key for key in keys if key not in found or found[key].state != "done"]
         if missing:
-            raise MissingPartition(_missing(self.use_case.name, stage, missing, found), keys=missing)
+            raise MissingPartition(
+                _missing(self.use_case.name, stage, missing, found), keys=missing
+            )
         return [found[key] for key in keys]
 
 
@@ -142,14 +155,16 @@ class Work:
 class Stage:
     """A stage as its entry module exports it; what is optional is None.
 
-    `fields` are those of the use case that it reads (dotted), `libraries` the distributions whose version counts: both are part
-    of the memo key. `reads` gives the recorded digests of what is read. `compute` writes the partition's own lake partitions;
-    `compute_range` does so for many in one pass. Only computation is memoised (`memoised`: at all): `effects` are compared with
-    the observed state every time, and only for live partitions.
+    `fields` are those of the use case that it reads (dotted), `libraries` the distributions whose
+    version counts: both are part of the memo key. `reads` gives the recorded digests of what is
+    read. `compute` writes the partition's own lake partitions; `compute_range` does so for many in
+    one pass. Only computation is memoised (`memoised`: at all): `effects` are compared with the
+    observed state every time, and only for live partitions.
 
-    Of the partitions whose memo key is unchanged, `standing` gives those whose record still stands. `outdated` gives the earlier
-    partitions that were made by other rules than today's, which are computed again first. `unread` is of a stage that judges: the
-    outcome where something could not be read, which no memo keeps. `read_back` gives what the lake holds of a result's tables.
+    Of the partitions whose memo key is unchanged, `standing` gives those whose record still stands.
+    `outdated` gives the earlier partitions that were made by other rules than today's, which are
+    computed again first. `unread` is of a stage that judges: the outcome where something could not
+    be read, which no memo keeps. `read_back` gives what the lake holds of a result's tables.
     """
 
     name: str
@@ -166,14 +181,18 @@ class Stage:
     read_back: Callable[[Work, StageResult], Iterator[ReadBack]] | None = None
 
 
-def _missing(use_case: str, stage: str, missing: Sequence[str], found: Mapping[str, StageResult]) -> str:
+def _missing(
+    use_case: str, stage: str, missing: Sequence[str], found: Mapping[str, StageResult]
+) -> str:
     def told(key: str) -> str:
         if key not in found:
             return key
         state, reason = found[key].state, found[key].reason.removeprefix(f"{found[key].state}: ")
         return f"{key} ({state}: {reason[:160]})"
 
-    listed = ", ".join(told(key) for key in missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+    listed = ", ".join(told(key) for key in missing[:3]) + (
+        f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    )
     return (
         f"{use_case}: {stage} is not done for {len(missing)} partition(s): {listed}. "
         f"Fill them with `evergreen load-history {use_case} --from {missing[0]} --to {missing[-1]}`"

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 Kind = Literal["done", "running", "waiting", "refused", "stale", "missing"]
 
 LOOKBACK = "loaded as lookback of later partitions; nothing asks more of it"
-PASSING = ("MissingPartition", "Unavailable", "Busy", "Conflict")  # errors that another try may not meet again
+# errors that another try may not meet again.
+PASSING = ("MissingPartition", "Unavailable", "Busy", "Conflict")
 
 
 class RecordedPartition(Protocol):
@@ -58,7 +59,10 @@ class RecordedResult(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One partition. `stage` is the one that `kind` is about: the last, the running, the awaited or the refusing one."""
+    """One partition.
+
+    `stage` is the one that `kind` is about: the last, the running, the awaited or the refusing one.
+    """
 
     key: str
     kind: Kind
@@ -79,8 +83,8 @@ def rows(
 ) -> list[Row]:
     """Return a row a partition, oldest first.
 
-    `running` maps (stage, key) to the holder of a live lease; `expected` are the keys that should be
-    there: those of them that no record knows are missing. `loaded` is what `loaded_for` returns.
+    `running` maps (stage, key) to the holder of a live lease; `expected` are the keys that should
+    be there: those of them that no record knows are missing. `loaded` is what `loaded_for` returns.
     """
     by_key: dict[str, dict[str, RecordedResult]] = {}
     for result in results:
@@ -89,7 +93,9 @@ def rows(
     _spread(use_case, by_key, digests)
     known = {partition.key: partition for partition in partitions}
     asked = loaded or {}
-    found = [_row(use_case, known[key], by_key.get(key, {}), running, digests, asked) for key in known]
+    found = [
+        _row(use_case, known[key], by_key.get(key, {}), running, digests, asked) for key in known
+    ]
     fill = "evergreen load-history {0} --from {1} --to {1}"
     gaps = [
         Row(key, "missing", "ingest_data", f"never ingested; fill it: {fill.format(use_case, key)}")
@@ -99,7 +105,9 @@ def rows(
     return sorted([*found, *gaps], key=lambda row: row.key)
 
 
-def current_digests(use_case: str, by_key: Mapping[str, Mapping[str, RecordedResult]]) -> dict[tuple[str, str], str]:
+def current_digests(
+    use_case: str, by_key: Mapping[str, Mapping[str, RecordedResult]]
+) -> dict[tuple[str, str], str]:
     """Return the digest that each recorded table partition has now, by (table or stage, key)."""
     found: dict[tuple[str, str], str] = {}
     for key, stages in by_key.items():
@@ -110,8 +118,12 @@ def current_digests(use_case: str, by_key: Mapping[str, Mapping[str, RecordedRes
     return found | _restated_versions(by_key)
 
 
-def _restated_versions(by_key: Mapping[str, Mapping[str, RecordedResult]]) -> dict[tuple[str, str], str]:
-    """Return the digest that each static version which was restated has now, for every partition that knows it."""
+def _restated_versions(
+    by_key: Mapping[str, Mapping[str, RecordedResult]],
+) -> dict[tuple[str, str], str]:
+    """Return the digest that each static version which was restated has now, for every partition
+    that knows it.
+    """
     facts = [
         (key, f"raw/{name}", fact)
         for key, stages in by_key.items()
@@ -123,22 +135,38 @@ def _restated_versions(by_key: Mapping[str, Mapping[str, RecordedResult]]) -> di
     for _, table, fact in facts:
         if fact.get("restated", 0) > newest.get((table, fact["version"]), {}).get("restated", 0):
             newest[table, fact["version"]] = fact
-    restated = [(key, table, newest[table, fact["version"]]) for key, table, fact in facts if (table, fact["version"]) in newest]
+    restated = [
+        (key, table, newest[table, fact["version"]])
+        for key, table, fact in facts
+        if (table, fact["version"]) in newest
+    ]
     return {(table, key): str(fact["digest"]) for key, table, fact in restated}
 
 
-def _spread(use_case: str, by_key: Mapping[str, Mapping[str, RecordedResult]], digests: dict[tuple[str, str], str]) -> None:
-    """Mark what was made from restated rows as restated too, stage after stage, so that what read it counts as stale."""
+def _spread(
+    use_case: str,
+    by_key: Mapping[str, Mapping[str, RecordedResult]],
+    digests: dict[tuple[str, str], str],
+) -> None:
+    """Mark what was made from restated rows as restated too, stage after stage, so that what
+    read it counts as stale.
+    """
     for stage in ("validate_data", "materialize_features"):
         for key, stages in by_key.items():
             if (result := stages.get(stage)) is not None and stale_reads(use_case, result, digests):
                 digests.update({(table, key): "stale" for table, _ in _tables(use_case, result)})
 
 
-def stale_reads(use_case: str, result: RecordedResult, digests: Mapping[tuple[str, str], str]) -> list[str]:
+def stale_reads(
+    use_case: str, result: RecordedResult, digests: Mapping[tuple[str, str], str]
+) -> list[str]:
     """Return the `table key` that a result read and that have another content now."""
     reads = [(_plain(use_case, read[0]), read[1], read[2]) for read in result.reads]
-    return [f"{table} {key}" for table, key, digest in reads if digests.get((table, key), digest) != digest]
+    return [
+        f"{table} {key}"
+        for table, key, digest in reads
+        if digests.get((table, key), digest) != digest
+    ]
 
 
 def verdict(result: RecordedResult) -> str:
@@ -161,9 +189,15 @@ def _row(
         if (stage, partition.key) in running:
             return row("running", stage, f"held by {running[stage, partition.key]}")
     kind, stage, detail = _progress(partition.target, stages)
-    if kind == "waiting" and partition.target == "data" and _is_lookback(loaded, stage, partition.key):
+    if (
+        kind == "waiting"
+        and partition.target == "data"
+        and _is_lookback(loaded, stage, partition.key)
+    ):
         kind, stage, detail = "done", _last_done(stages), LOOKBACK
-    stale = sorted({read for result in stages.values() for read in stale_reads(use_case, result, digests)})
+    stale = sorted(
+        {read for result in stages.values() for read in stale_reads(use_case, result, digests)}
+    )
     if stale:
         more = f" and {len(stale) - 3} more" if len(stale) > 3 else ""
         again = f"run it again: evergreen run all --use-case {use_case} --partition {partition.key}"
@@ -181,7 +215,8 @@ def _progress(target: str, stages: Mapping[str, RecordedResult]) -> tuple[Kind, 
             return "waiting", stage, f"for {stage}"
         if result.state == "failed":
             error = result.outputs.get("error")
-            if stage == "deploy_model" and error == "Conflict":  # another champion than it was judged against
+            # Another champion than it was judged against.
+            if stage == "deploy_model" and error == "Conflict":
                 return "waiting", "evaluate_model", result.reason
             return ("waiting" if error in PASSING else "refused"), stage, result.reason
         if result.state == "unreadable":
@@ -192,7 +227,11 @@ def _progress(target: str, stages: Mapping[str, RecordedResult]) -> tuple[Kind, 
         if stage == "evaluate_model" and verdict(result) != "pass":
             reasons = result.outputs.get("reasons") or [result.reason or "no reason recorded"]
             beside = _beside(wanted, stages)
-            return beside or ("refused", stage, f"{verdict(result)}: {'; '.join(map(str, reasons))}")
+            return beside or (
+                "refused",
+                stage,
+                f"{verdict(result)}: {'; '.join(map(str, reasons))}",
+            )
     return _beside(wanted, stages) or ("done", last, "")
 
 
@@ -205,7 +244,9 @@ def _last_done(stages: Mapping[str, RecordedResult]) -> str:
     return [stage for stage in CHAIN if stage in stages and stages[stage].state == "done"][-1]
 
 
-def _beside(wanted: Sequence[str], stages: Mapping[str, RecordedResult]) -> tuple[Kind, str, str] | None:
+def _beside(
+    wanted: Sequence[str], stages: Mapping[str, RecordedResult]
+) -> tuple[Kind, str, str] | None:
     for stage, after in BESIDE.items():
         if after in wanted and stage not in stages:
             return "waiting", stage, f"for {stage}"
@@ -215,20 +256,32 @@ def _beside(wanted: Sequence[str], stages: Mapping[str, RecordedResult]) -> tupl
 
 
 def _tables(use_case: str, result: RecordedResult) -> list[tuple[str, str]]:
-    """Return the lake tables (without the use case's name) that a result wrote, with their digests."""
+    """Return the lake tables (without the use case's name) that a result wrote, with their
+    digests.
+    """
     outputs = result.outputs
     if result.stage == "ingest_data":
         return [
-            (f"raw/{name}", str(source["digest"])) for name, source in outputs.get("sources", {}).items() if "digest" in source
+            (f"raw/{name}", str(source["digest"]))
+            for name, source in outputs.get("sources", {}).items()
+            if "digest" in source
         ]
     if result.stage == "validate_data":
         sources = outputs.get("sources", {}).items()
-        found = [(f"curated/{name}", str(source["curated_digest"])) for name, source in sources if "curated_digest" in source]
+        found = [
+            (f"curated/{name}", str(source["curated_digest"]))
+            for name, source in sources
+            if "curated_digest" in source
+        ]
         labels = outputs.get("labels") or {}
         return found + ([("labels", str(labels["digest"]))] if "digest" in labels else [])
     if result.stage == "materialize_features":
         sets = outputs.get("feature_sets", {}).values()
-        return [(_plain(use_case, view["table"]), str(view["digest"])) for views in sets for view in views.values()]
+        return [
+            (_plain(use_case, view["table"]), str(view["digest"]))
+            for views in sets
+            for view in views.values()
+        ]
     return []
 
 
@@ -241,23 +294,34 @@ def status_rows(records: Records, use_case: UseCase) -> list[Row]:
     partitions = records.partitions.of(use_case.name)
     now = utc_now()
     newest = newest_complete(use_case, now)
-    expected = between(use_case, partitions[0].key, newest) if partitions and newest and partitions[0].key <= newest else []
+    expected = (
+        between(use_case, partitions[0].key, newest)
+        if partitions and newest and partitions[0].key <= newest
+        else []
+    )
     results = records.results.of(use_case.name)
     return rows(
         use_case.name,
         partitions=partitions,
         results=results,
-        running={(one.stage, one.key): str(one) for one in records.leases.holders(use_case.name) if one.lost is None},
+        running={
+            (one.stage, one.key): str(one)
+            for one in records.leases.holders(use_case.name)
+            if one.lost is None
+        },
         expected=expected,
         loaded=loaded_for(use_case, results, now),
     )
 
 
-def loaded_for(use_case: UseCase, results: Iterable[RecordedResult], now: datetime) -> dict[str, list[str]]:
+def loaded_for(
+    use_case: UseCase, results: Iterable[RecordedResult], now: datetime
+) -> dict[str, list[str]]:
     """Return, by data stage, the partitions that the oldest one with features has to have.
 
-    A load ingests more partitions than it validates, and validates more than it computes features for.
-    Nothing is returned before a load has got as far as features: what it left behind is awaited.
+    A load ingests more partitions than it validates, and validates more than it computes features
+    for. Nothing is returned before a load has got as far as features: what it left behind is
+    awaited.
     """
     from include.pipeline import history
 

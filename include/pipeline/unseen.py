@@ -1,6 +1,8 @@
-"""What could not be read is not what was seen: which errors say nothing about a model or its data, only about the reading.
+"""What could not be read is not what was seen: which errors say nothing about a model or its data,
+only about the reading.
 
-A verdict that rests on one of them is recorded as `unreadable`: it answers for nothing, and is tried again.
+A verdict that rests on one of them is recorded as `unreadable`: it answers for nothing, and is
+tried again.
 """
 
 from __future__ import annotations
@@ -17,20 +19,38 @@ from include.lake.digests import combine
 from include.pipeline.stage import Outcome, Work
 from include.records.audit import AuditEntry
 
-# A damaged or absent file, a store or database that does not answer, a time-out. OSError holds TimeoutError and Arrow's.
+# A damaged or absent file, a store or database that does not answer, a time-out. OSError holds
+# TimeoutError and Arrow's.
 UNSEEN: tuple[type[Exception], ...] = (
-    ArtefactError, SourceError, Unavailable, OSError, duckdb.IOException, DeltaError, OperationalError, InterfaceError,
-)  # fmt: skip
+    ArtefactError,
+    SourceError,
+    Unavailable,
+    OSError,
+    duckdb.IOException,
+    DeltaError,
+    OperationalError,
+    InterfaceError,
+)
 
 
 def unreadable(work: Work, stage: str, error: Exception, outputs: Mapping[str, Any]) -> Outcome:
-    """Return the outcome of a judgement that could not be reached: a hold for whoever asks, and no finding."""
-    reason = str(error).strip().splitlines()[0][:1000] if str(error).strip() else type(error).__name__
+    """Return the outcome of a judgement that could not be reached: a hold for whoever asks, and
+    no finding.
+    """
+    reason = (
+        str(error).strip().splitlines()[0][:1000] if str(error).strip() else type(error).__name__
+    )
     kind = type(error).__name__ if isinstance(error, EvergreenError) else "Unavailable"
     digest = combine(["unreadable", stage, work.key])
     entry = AuditEntry(
-        f"{stage}.unreadable", work.use_case.name, work.key, work.actor, {"reason": reason, "mode": work.mode}, work.started,
-        once=f"{stage}.unreadable/{work.use_case.name}/{work.key}/{combine([reason])}",  # not one row a try
-    )  # fmt: skip
+        f"{stage}.unreadable",
+        work.use_case.name,
+        work.key,
+        work.actor,
+        {"reason": reason, "mode": work.mode},
+        work.started,
+        # Not one row a try.
+        once=f"{stage}.unreadable/{work.use_case.name}/{work.key}/{combine([reason])}",
+    )
     found = {"verdict": "hold", "reasons": [reason], "error": kind, **outputs}
     return Outcome("unreadable", digest, reason, found, entries=(entry,))

@@ -1,7 +1,9 @@
-"""Names of the lake tables whose columns follow from the use case: curated sources, labels, training sets.
+"""Names of the lake tables whose columns follow from the use case: curated sources, labels,
+training sets.
 
-A table's name carries the digest of its columns and types, so a changed contract writes a table of its own and no stored
-value is ever cast. A table without the digest, written before names had one, is the version that has these very types.
+A table's name carries the digest of its columns and types, so a changed contract writes a table of
+its own and no stored value is ever cast. A table without the digest, written before names had one,
+is the version that has these very types.
 """
 
 from __future__ import annotations
@@ -28,19 +30,29 @@ ARROW_TYPES = {
 
 def curated_schema(source: Source) -> pa.Schema:
     """Return the columns of a curated source: the declared ones, typed, then the two times."""
-    fields = [(name, ARROW_TYPES[column.type]) for name, column in source.columns.items() if name not in (EVENT, CREATED)]
+    fields = [
+        (name, ARROW_TYPES[column.type])
+        for name, column in source.columns.items()
+        if name not in (EVENT, CREATED)
+    ]
     return pa.schema([*fields, (EVENT, TIMESTAMP), (CREATED, TIMESTAMP)])
 
 
 def label_schema(use_case: UseCase) -> pa.Schema:
-    """Return the columns of the table `labels`: entity key, the decision's time, the two times of the outcome, label."""
+    """Return the columns of the table `labels`: entity key, the decision's time, the two times
+    of the outcome, label.
+    """
     times = [(name, TIMESTAMP) for name in (EVENT, "label_timestamp", CREATED)]
-    return pa.schema([(use_case.entity.key, ARROW_TYPES[use_case.entity.type]), *times, ("label", pa.float64())])
+    return pa.schema(
+        [(use_case.entity.key, ARROW_TYPES[use_case.entity.type]), *times, ("label", pa.float64())]
+    )
 
 
 def curated_table(lake: Lake, use_case: UseCase, source: str) -> str:
     """Return the lake table that holds a source's curated rows of today's contract."""
-    return _versioned(lake, f"{use_case.name}/curated/{source}", curated_schema(use_case.sources[source]))
+    return _versioned(
+        lake, f"{use_case.name}/curated/{source}", curated_schema(use_case.sources[source])
+    )
 
 
 def label_table(lake: Lake, use_case: UseCase) -> str:
@@ -59,7 +71,9 @@ def scores_table(lake: Lake, use_case: UseCase, schema: pa.Schema) -> str:
 
 
 def _versioned(lake: Lake, base: str, schema: pa.Schema) -> str:
-    """Return the table of a name that has these columns; their order and nullability change no value, and no name."""
+    """Return the table of a name that has these columns; their order and nullability change no
+    value, and no name.
+    """
     told, there = _told(schema), lake.schema(base)
     if there is not None and _told(there) == told:
         return base
@@ -67,7 +81,11 @@ def _versioned(lake: Lake, base: str, schema: pa.Schema) -> str:
 
 
 def _told(schema: pa.Schema) -> str:
-    return "\n".join(sorted(f"{field.name}:{plain_type(field.type)}" for field in schema if field.name != PARTITION))
+    return "\n".join(
+        sorted(
+            f"{field.name}:{plain_type(field.type)}" for field in schema if field.name != PARTITION
+        )
+    )
 
 
 def curated_name(source: Source, column: str) -> str:

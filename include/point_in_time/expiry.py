@@ -1,7 +1,9 @@
-"""When a feature row has expired: one rule for the point-in-time join, the frames, the online rows and the node.
+"""When a feature row has expired: one rule for the point-in-time join, the frames, the online rows
+and the node.
 
-A row is as old as it lags behind the newest `as_of` at or before the moment asked about, not behind the clock: features
-come once a period, so within a period nothing grows older. Nothing heavy is imported here: the node reads it.
+A row is as old as it lags behind the newest `as_of` at or before the moment asked about, not behind
+the clock: features come once a period, so within a period nothing grows older. Nothing heavy is
+imported here: the node reads it.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from include.config.durations import midnight, period_start
 if TYPE_CHECKING:
     from include.config.use_case import UseCase
 
-REMEMBERED = 4  # an entity is online until its newest row is older than so many times its view's ttl
+# An entity is online until its newest row is older than so many times its view's ttl.
+REMEMBERED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +35,21 @@ class Calendar:
     @classmethod
     def of(cls, use_case: UseCase) -> Calendar:
         """Return the calendar of a use case."""
-        return cls(use_case.cadence, use_case.cut_off, use_case.history.first, use_case.history.last)
+        return cls(
+            use_case.cadence, use_case.cut_off, use_case.history.first, use_case.history.last
+        )
 
     @classmethod
     def from_text(cls, text: str) -> Calendar:
         """Read what `text` wrote."""
         plain = json.loads(text)
         last = None if plain["last"] is None else date.fromisoformat(plain["last"])
-        return cls(plain["cadence"], timedelta(microseconds=plain["cut_off"]), date.fromisoformat(plain["first"]), last)
+        return cls(
+            plain["cadence"],
+            timedelta(microseconds=plain["cut_off"]),
+            date.fromisoformat(plain["first"]),
+            last,
+        )
 
     @property
     def text(self) -> str:
@@ -49,7 +59,9 @@ class Calendar:
         return json.dumps({**plain, "first": self.first.isoformat(), "last": last}, sort_keys=True)
 
     def newest(self, day: date) -> datetime | None:
-        """Return the newest `as_of` for moments that lie on `day` when `cut_off` is taken off; None before the first."""
+        """Return the newest `as_of` for moments that lie on `day` when `cut_off` is taken off;
+        None before the first.
+        """
         start = period_start(self.cadence, day)
         if start <= period_start(self.cadence, self.first):
             return None
@@ -58,7 +70,9 @@ class Calendar:
         return midnight(start) + self.cut_off
 
     def horizon(self, moment: datetime) -> datetime:
-        """Return the newest `as_of` at or before a moment, or the moment itself before there is one."""
+        """Return the newest `as_of` at or before a moment, or the moment itself before there is
+        one.
+        """
         return self.newest((moment - self.cut_off).astimezone(UTC).date()) or moment
 
 
@@ -69,10 +83,14 @@ def _after(cadence: str, start: date) -> date:
 
 
 def is_expired(age: int, ttl: int) -> bool:
-    """Tell whether a row of that age (behind the horizon) is older than its ttl; both in microseconds."""
+    """Tell whether a row of that age (behind the horizon) is older than its ttl; both in
+    microseconds.
+    """
     return age > ttl
 
 
 def is_forgotten(ages: Mapping[str, int], ttls: Mapping[str, int]) -> bool:
-    """Tell whether the newest row of every view is so old that the entity counts as unknown; by view, in microseconds."""
+    """Tell whether the newest row of every view is so old that the entity counts as unknown; by
+    view, in microseconds.
+    """
     return all(age > REMEMBERED * ttls[view] for view, age in ages.items())

@@ -1,10 +1,12 @@
 """The point-in-time join: for every spine row the newest feature row that was known at its moment.
 
-A feature row becomes visible at v = max(event, created). A row that is already outdone when it becomes visible (an
-older event that came late) can never be an answer; without those rows the newest visible row is the one with the
-greatest v, so one ASOF join answers exactly. Both times are cut, ties of the event time go to the greatest created time.
-A row's ttl counts from the newest `as_of` at or before the moment asked (`expiry.Calendar`), as it does in the node.
-Where all rows ask about one moment (all entities at an `as_of`), the newest row of each key is found by grouping alone.
+A feature row becomes visible at v = max(event, created). A row that is already outdone when it
+becomes visible (an older event that came late) can never be an answer; without those rows the
+newest visible row is the one with the greatest v, so one ASOF join answers exactly. Both times are
+cut, ties of the event time go to the greatest created time. A row's ttl counts from the newest
+`as_of` at or before the moment asked (`expiry.Calendar`), as it does in the node. Where all rows
+ask about one moment (all entities at an `as_of`), the newest row of each key is found by grouping
+alone.
 """
 
 from __future__ import annotations
@@ -40,13 +42,15 @@ def as_of_join(
     matched: bool = False,
     own: bool = False,
 ) -> pa.Table:
-    """Return the feature columns for each spine row: as many rows, in the same order, null where nothing is known.
+    """Return the feature columns for each spine row: as many rows, in the same order, null where
+    nothing is known.
 
-    `spine` has the key and `event_timestamp`; `features` is a relation of `con` with the key, both times and the
-    columns (None: all others). A row older than `ttl` at the newest `as_of` of `calendar` counts as unknown (None: never);
-    without a calendar its age counts to the moment asked for.
-    With `own` a row of the very moment asked for is the decision's own, which came with the request: its first version is
-    known although it arrived later. With `matched` the event time of the answering row comes as `__matched`.
+    `spine` has the key and `event_timestamp`; `features` is a relation of `con` with the key, both
+    times and the columns (None: all others). A row older than `ttl` at the newest `as_of` of
+    `calendar` counts as unknown (None: never); without a calendar its age counts to the moment
+    asked for. With `own` a row of the very moment asked for is the decision's own, which came with
+    the request: its first version is known although it arrived later. With `matched` the event time
+    of the answering row comes as `__matched`.
 
     Raises:
         EvergreenError: a spine row has no `event_timestamp`, or rows would be lost.
@@ -58,22 +62,33 @@ def as_of_join(
     try:
         bounds = _bounds(asked, ttl)
         if bounds is None:
-            return _answer(con.sql(_joined(relation, names, key, "FALSE")).to_arrow_table(), names, matched)
-        query = _joined_at_once if not own and pc.count_distinct(asked.column("__moment")).as_py() == 1 else _joined
+            return _answer(
+                con.sql(_joined(relation, names, key, "FALSE")).to_arrow_table(), names, matched
+            )
+        query = (
+            _joined_at_once
+            if not own and pc.count_distinct(asked.column("__moment")).as_py() == 1
+            else _joined
+        )
         result = con.sql(query(relation, names, key, bounds, ttl)).to_arrow_table()
         if own:
             result = _with_own(con, result, relation, names, key)
-        if len(result) > len(spine):  # rows equal in key and both times: the greatest values, column by column
+        # Rows equal in key and both times: the greatest values, column by column.
+        if len(result) > len(spine):
             order = ", ".join(f"{quote(name)} DESC NULLS LAST" for name in names)
             con.register("__ties", result)
             result = con.sql(
-                f"SELECT * FROM __ties QUALIFY row_number() OVER (PARTITION BY {_ROW} ORDER BY {order}) = 1 ORDER BY {_ROW}"
+                f"SELECT * FROM __ties QUALIFY row_number() OVER (PARTITION BY {_ROW} ORDER BY "
+                f"{order}) = 1 ORDER BY {_ROW}"
             ).to_arrow_table()
             con.unregister("__ties")
     finally:
         con.unregister("__spine")
     if len(result) != len(spine):
-        raise EvergreenError(f"the join of {features} returned {len(result)} rows for {len(spine)} asked; report this")
+        raise EvergreenError(
+            f"the join of {features} returned {len(result)} rows for {len(spine)} asked; report "
+            "this"
+        )
     return _answer(result, names, matched)
 
 
@@ -85,21 +100,31 @@ def _feature_columns(con: duckdb.DuckDBPyConnection, relation: str, key: str) ->
 def _asked(spine: pa.Table, key: str, calendar: Calendar | None) -> pa.Table:
     moments = spine.column(EVENT)
     if moments.null_count:
-        raise EvergreenError(f"{moments.null_count} rows of the entity frame have no {EVENT}; give every row its moment")
+        raise EvergreenError(
+            f"{moments.null_count} rows of the entity frame have no {EVENT}; give every row its "
+            "moment"
+        )
     row = pa.array(np.arange(len(spine)), pa.int64())
-    # Frames from pandas carry nanoseconds, the lake microseconds: round down, so that no later row can be seen.
+    # Frames from pandas carry nanoseconds, the lake microseconds: round down, so that no later row
+    # can be seen.
     micros = _micros(moments)
     horizon = micros if calendar is None else _horizons(micros, calendar)
-    return pa.table({_ROW: row, "__key": spine.column(key), "__moment": micros, "__horizon": horizon})
+    return pa.table(
+        {_ROW: row, "__key": spine.column(key), "__moment": micros, "__horizon": horizon}
+    )
 
 
 def _horizons(moments: pa.ChunkedArray, calendar: Calendar) -> pa.Array:
-    """Return the newest `as_of` at or before each moment; all moments of a day (less the cut_off) have the same one."""
+    """Return the newest `as_of` at or before each moment; all moments of a day (less the
+    cut_off) have the same one.
+    """
     micros = np.asarray(moments.cast(pa.int64()).to_numpy())
     cut_off, day = calendar.cut_off // _MICROSECOND, timedelta(days=1) // _MICROSECOND
     days, place = np.unique((micros - cut_off) // day, return_inverse=True)
     known = [calendar.newest(_EPOCH.date() + timedelta(days=int(number))) for number in days]
-    ends = np.array([_NEVER if end is None else (end - _EPOCH) // _MICROSECOND for end in known], dtype=np.int64)[place]
+    ends = np.array(
+        [_NEVER if end is None else (end - _EPOCH) // _MICROSECOND for end in known], dtype=np.int64
+    )[place]
     return pa.array(np.where(ends == _NEVER, micros, ends)).cast(TIMESTAMP)
 
 
@@ -110,7 +135,9 @@ def _micros(moments: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _bounds(asked: pa.Table, ttl: timedelta | None) -> str | None:
-    """Return the condition that leaves out feature rows which no spine row can see; None where nothing is asked."""
+    """Return the condition that leaves out feature rows which no spine row can see; None where
+    nothing is asked.
+    """
     if not len(asked):
         return None
     span = pc.min_max(asked.column("__moment"))
@@ -121,33 +148,45 @@ def _bounds(asked: pa.Table, ttl: timedelta | None) -> str | None:
     return condition
 
 
-def _joined(relation: str, names: Sequence[str], key: str, bounds: str, ttl: timedelta | None = None) -> str:
-    rank = f"epoch_us({EVENT})::HUGEINT * 9223372036854775808::HUGEINT + epoch_us({CREATED})::HUGEINT"
+def _joined(
+    relation: str, names: Sequence[str], key: str, bounds: str, ttl: timedelta | None = None
+) -> str:
+    rank = (
+        f"epoch_us({EVENT})::HUGEINT * 9223372036854775808::HUGEINT + epoch_us({CREATED})::HUGEINT"
+    )
     alive = f"AND s.__horizon <= s.{EVENT} + {_interval(ttl)}" if ttl is not None else ""
     chosen = "".join(f", f.{quote(name)}" for name in names)
     return f"""
         WITH narrow AS (
-            SELECT {quote(key)} AS __key, {EVENT}, {CREATED}, greatest({EVENT}, {CREATED}) AS __visible, {rank} AS __rank
+            SELECT {quote(key)} AS __key, {EVENT}, {CREATED},
+                greatest({EVENT}, {CREATED}) AS __visible, {rank} AS __rank
             FROM {relation}
             WHERE {bounds} AND {quote(key)} IN (SELECT __key FROM __spine)
         ), visible AS (
             SELECT DISTINCT __key, {EVENT}, {CREATED}, __visible FROM (
-                SELECT *, max(__rank) OVER (PARTITION BY __key ORDER BY __visible RANGE UNBOUNDED PRECEDING) AS __best
+                SELECT *, max(__rank) OVER (
+                    PARTITION BY __key ORDER BY __visible RANGE UNBOUNDED PRECEDING) AS __best
                 FROM narrow
             ) WHERE __rank = __best
         ), found AS (
             SELECT s.{_ROW}, s.__key, s.__horizon, v.{EVENT}, v.{CREATED}
-            FROM __spine s ASOF LEFT JOIN visible v ON s.__key = v.__key AND s.__moment >= v.__visible
+            FROM __spine s ASOF LEFT JOIN visible v ON s.__key = v.__key
+                AND s.__moment >= v.__visible
         )
         SELECT s.{_ROW}, f.{EVENT} AS {MATCHED}{chosen}
         FROM found s LEFT JOIN (SELECT * FROM {relation} WHERE {bounds}) f
-            ON f.{quote(key)} = s.__key AND f.{EVENT} = s.{EVENT} AND f.{CREATED} = s.{CREATED} {alive}
+            ON f.{quote(key)} = s.__key AND f.{EVENT} = s.{EVENT}
+                AND f.{CREATED} = s.{CREATED} {alive}
         ORDER BY s.{_ROW}
     """
 
 
-def _joined_at_once(relation: str, names: Sequence[str], key: str, bounds: str, ttl: timedelta | None = None) -> str:
-    """Return the join for a spine of one moment: `bounds` cut there already, so each key's newest row is its answer."""
+def _joined_at_once(
+    relation: str, names: Sequence[str], key: str, bounds: str, ttl: timedelta | None = None
+) -> str:
+    """Return the join for a spine of one moment: `bounds` cut there already, so each key's
+    newest row is its answer.
+    """
     alive = f"AND s.__horizon <= v.{EVENT} + {_interval(ttl)}" if ttl is not None else ""
     chosen = "".join(f", f.{quote(name)}" for name in names)
     return f"""
@@ -158,7 +197,8 @@ def _joined_at_once(relation: str, names: Sequence[str], key: str, bounds: str, 
         ), latest AS (
             SELECT __key, max({EVENT}) AS {EVENT} FROM narrow GROUP BY __key
         ), newest AS (
-            SELECT __key, {EVENT}, max({CREATED}) AS {CREATED} FROM narrow SEMI JOIN latest USING (__key, {EVENT}) GROUP BY ALL
+            SELECT __key, {EVENT}, max({CREATED}) AS {CREATED}
+            FROM narrow SEMI JOIN latest USING (__key, {EVENT}) GROUP BY ALL
         )
         SELECT s.{_ROW}, f.{EVENT} AS {MATCHED}{chosen}
         FROM __spine s LEFT JOIN newest v ON s.__key = v.__key {alive}
@@ -168,22 +208,30 @@ def _joined_at_once(relation: str, names: Sequence[str], key: str, bounds: str, 
     """
 
 
-def _with_own(con: duckdb.DuckDBPyConnection, result: pa.Table, relation: str, names: Sequence[str], key: str) -> pa.Table:
-    """Put the first version of the decision's own row where none of its moment was known by its created time."""
+def _with_own(
+    con: duckdb.DuckDBPyConnection, result: pa.Table, relation: str, names: Sequence[str], key: str
+) -> pa.Table:
+    """Put the first version of the decision's own row where none of its moment was known by its
+    created time.
+    """
     con.register("__found", result)
     chosen = "".join(
-        f", CASE WHEN o.__key IS NULL THEN r.{quote(name)} ELSE o.{quote(name)} END AS {quote(name)}" for name in names
+        f", CASE WHEN o.__key IS NULL THEN r.{quote(name)} ELSE o.{quote(name)} END AS "
+        f"{quote(name)}"
+        for name in names
     )
     listed = "".join(f", {quote(name)}" for name in names)
     answer = con.sql(f"""
         WITH own AS (
             SELECT {quote(key)} AS __key, {EVENT}{listed} FROM {relation}
-            WHERE {quote(key)} IN (SELECT __key FROM __spine) AND {EVENT} IN (SELECT __moment FROM __spine)
+            WHERE {quote(key)} IN (SELECT __key FROM __spine)
+                AND {EVENT} IN (SELECT __moment FROM __spine)
             QUALIFY rank() OVER (PARTITION BY {quote(key)}, {EVENT} ORDER BY {CREATED}) = 1
         )
         SELECT r.{_ROW}, coalesce(o.{EVENT}, r.{MATCHED}) AS {MATCHED}{chosen}
         FROM __found r JOIN __spine s USING ({_ROW})
-        LEFT JOIN own o ON o.__key = s.__key AND o.{EVENT} = s.__moment AND r.{MATCHED} IS DISTINCT FROM s.__moment
+        LEFT JOIN own o ON o.__key = s.__key AND o.{EVENT} = s.__moment
+            AND r.{MATCHED} IS DISTINCT FROM s.__moment
         ORDER BY r.{_ROW}
     """).to_arrow_table()
     con.unregister("__found")

@@ -1,4 +1,7 @@
-"""Partitions: periods, their keys, their arrival intervals and their `as_of`. No clock is read here."""
+"""Partitions: periods, their keys, their arrival intervals and their `as_of`.
+
+No clock is read here.
+"""
 
 from __future__ import annotations
 
@@ -25,36 +28,49 @@ class Period:
 def period(use_case: UseCase, key: str) -> Period:
     """Return the period of a key.
 
-    Raises:
-        ConfigError: the key is no date, lies inside a longer period, or outside the use case's history.
+    Raises: ConfigError: the key is no date, lies inside a longer period, or outside the use case's
+        history.
     """
     try:
         day = date.fromisoformat(key)
         if day.isoformat() != key:
             raise ValueError
     except ValueError:
-        raise ConfigError(f"{key!r} is no partition key; write the period's first day as YYYY-MM-DD") from None
+        raise ConfigError(
+            f"{key!r} is no partition key; write the period's first day as YYYY-MM-DD"
+        ) from None
     first = _floor(use_case, day)
     if first != day:
-        raise ConfigError(f"{key} lies inside a {use_case.cadence}; the key of its partition is {first}")
+        raise ConfigError(
+            f"{key} lies inside a {use_case.cadence}; the key of its partition is {first}"
+        )
     history = use_case.history
     if not within(history, key):
         until = history.last or "now"
-        raise ConfigError(f"partition {key} of {use_case.name} is outside its history ({history.first} to {until})")
+        raise ConfigError(
+            f"partition {key} of {use_case.name} is outside its history ({history.first} to "
+            f"{until})"
+        )
     try:
         return _period(use_case, day)
     except OverflowError:
-        raise ConfigError(f"partition {key} of {use_case.name} ends after the calendar does; name an earlier one") from None
+        raise ConfigError(
+            f"partition {key} of {use_case.name} ends after the calendar does; name an earlier one"
+        ) from None
 
 
 def within(history: History | None, key: str) -> bool:
     """Tell whether a key lies within a history (None: always)."""
     day = date.fromisoformat(key)
-    return history is None or (history.first <= day and (history.last is None or day <= history.last))
+    return history is None or (
+        history.first <= day and (history.last is None or day <= history.last)
+    )
 
 
 def key_of(use_case: UseCase, moment: datetime) -> str:
-    """Return the key of the partition in whose arrival interval `moment` (UTC) lies, also outside the history."""
+    """Return the key of the partition in whose arrival interval `moment` (UTC) lies, also
+    outside the history.
+    """
     return _floor(use_case, (moment - use_case.cut_off).date()).isoformat()
 
 
@@ -68,18 +84,22 @@ def between(use_case: UseCase, first: str, last: str) -> list[str]:
 
 
 def lookback(use_case: UseCase, key: str, span: timedelta) -> list[str]:
-    """Return the keys whose arrival interval touches the last `span` before `as_of`, clipped at the history's first."""
+    """Return the keys whose arrival interval touches the last `span` before `as_of`, clipped at
+    the history's first.
+    """
     here, first = period(use_case, key), use_case.history.first
-    known = here.as_of - midnight(first) - use_case.cut_off  # a longer span (years) could leave the calendar
+    # A longer span (years) could leave the calendar.
+    known = here.as_of - midnight(first) - use_case.cut_off
     earliest = max(key_of(use_case, here.as_of - min(span, known)), first.isoformat())
     return between(use_case, min(earliest, key), key)
 
 
 def training_lookback(use_case: UseCase, key: str) -> list[str]:
-    """Return the partitions whose labels and features a training on `key` can need: all, where it has no window.
+    """Return the partitions whose labels and features a training on `key` can need: all, where it
+    has no window.
 
-    A ttl counts from the newest `as_of` before the decision, so the oldest decision of the window reaches up
-    to a period further back than window and ttl together.
+    A ttl counts from the newest `as_of` before the decision, so the oldest decision of the window
+    reaches up to a period further back than window and ttl together.
     """
     window = use_case.training.window
     if window is None:
@@ -113,7 +133,9 @@ def after(use_case: UseCase, key: str) -> str:
 
 
 def newest_complete(use_case: UseCase, now: datetime) -> str | None:
-    """Return the newest key whose `as_of` has passed at `now`, or `history.last`; None before the first is complete."""
+    """Return the newest key whose `as_of` has passed at `now`, or `history.last`; None before
+    the first is complete.
+    """
     day = _floor(use_case, now.date())
     while _period(use_case, day).as_of > now:
         day = _floor(use_case, day - timedelta(days=1))

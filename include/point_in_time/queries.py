@@ -19,21 +19,24 @@ _LITERALS = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"",
 
 
 def resolve_sql(use_case: UseCase, text_or_file: str) -> str:
-    """Return the query: the text itself, or that of a `.sql` file beside the YAML or under feature_repo/sql/.
+    """Return the query: the text itself, or that of a `.sql` file beside the YAML or under
+    feature_repo/sql/.
 
-    Raises:
-        ConfigError: the file is not there, lies outside those folders, or the text is not one SELECT that gives the same
-            answer whenever it is asked.
+    Raises: ConfigError: the file is not there, lies outside those folders, or the text is not one
+        SELECT that gives the same answer whenever it is asked.
     """
     text, where = text_or_file, f"{use_case.name}: the query"
     if text_or_file.strip().endswith(".sql"):
         path = _sql_file(use_case, text_or_file.strip())
         text, where = path.read_text(encoding="utf-8"), str(path)
     sql = _checked(text, where)
-    word = sql_tree.reads_clock(sql, {name: curated_schema(source) for name, source in use_case.sources.items()})
+    word = sql_tree.reads_clock(
+        sql, {name: curated_schema(source) for name, source in use_case.sources.items()}
+    )
     if word is not None:
         raise ConfigError(
-            f"{where} reads {word!r}, which is no column here but the clock and changes from run to run; use getvariable('as_of')"
+            f"{where} reads {word!r}, which is no column here but the clock and changes from run "
+            "to run; use getvariable('as_of')"
         )
     return sql
 
@@ -54,7 +57,8 @@ def _blanks(literal: re.Match[str]) -> str:
 
 
 def tables_in(sql: str) -> frozenset[str]:
-    """Return the names of the tables that a query reads, by its parse alone: no table has to be there.
+    """Return the names of the tables that a query reads, by its parse alone: no table has to be
+    there.
 
     Raises:
         ConfigError: it is not one valid SELECT.
@@ -69,13 +73,21 @@ def variables_in(sql: str) -> frozenset[str]:
 
 def _sql_file(use_case: UseCase, name: str) -> Path:
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_./-]*\.sql", name) or ".." in name.split("/"):
-        raise ConfigError(f"{use_case.name}: {name!r} is no SQL file name; use letters, digits, _, -, / and the ending .sql")
+        raise ConfigError(
+            f"{use_case.name}: {name!r} is no SQL file name; use letters, digits, _, -, / and the "
+            "ending .sql"
+        )
     for folder in (use_case.folder, SQL_FOLDER):
         path = (folder / name).resolve()
         if path.is_file():
             if not path.is_relative_to(folder.resolve()):
-                raise ConfigError(f"{use_case.name}: {name} is a link that leaves {folder}; keep the file itself there")
+                raise ConfigError(
+                    f"{use_case.name}: {name} is a link that leaves {folder}; keep the file "
+                    "itself there"
+                )
             if path.stat().st_size > MAX_SQL_BYTES:
-                raise ConfigError(f"{path} is larger than {MAX_SQL_BYTES // 1024} KB; a query is a page of SQL")
+                raise ConfigError(
+                    f"{path} is larger than {MAX_SQL_BYTES // 1024} KB; a query is a page of SQL"
+                )
             return path
     raise ConfigError(f"{use_case.name}: there is no {name} in {use_case.folder} or {SQL_FOLDER}")

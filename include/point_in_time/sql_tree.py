@@ -1,7 +1,9 @@
-"""A query as DuckDB parses it: the tables and variables that it reads, and what in it would answer otherwise another day.
+"""A query as DuckDB parses it: the tables and variables that it reads, and what in it would answer
+otherwise another day.
 
-Text alone cannot tell a call from a comment, or `"now"()` from `now()`; the parser's tree can (`json_serialize_sql` is part of
-DuckDB's core build, nothing is fetched). What may be called is DuckDB's own catalogue's word, `duckdb_functions().stability`.
+Text alone cannot tell a call from a comment, or `"now"()` from `now()`; the parser's tree can
+(`json_serialize_sql` is part of DuckDB's core build, nothing is fetched). What may be called is
+DuckDB's own catalogue's word, `duckdb_functions().stability`.
 """
 
 from __future__ import annotations
@@ -22,13 +24,24 @@ from include.lake.sql import connect, quote
 VARIABLES = ("as_of", "interval_start")
 TABLE_FUNCTIONS = ("unnest", "range", "generate_series")
 CLOCK_WORDS = ("current_date", "current_time", "current_timestamp", "localtime", "localtimestamp")
-# The functions that the binder puts in the place of such a word where no relation has it as a column.
-_CLOCK_FUNCTIONS = ("current_date", "get_current_time", "get_current_timestamp", "current_localtime", "current_localtimestamp")
-_LISTED_AS_CONSISTENT = ("current_localtime", "current_localtimestamp")  # by DuckDB, and they read the clock
-_ZONED = {"TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS"}  # consistent in a session whose time zone is locked
+# The functions that the binder puts in the place of such a word where no relation has it as a
+# column.
+_CLOCK_FUNCTIONS = (
+    "current_date",
+    "get_current_time",
+    "get_current_timestamp",
+    "current_localtime",
+    "current_localtimestamp",
+)
+# By DuckDB, and they read the clock.
+_LISTED_AS_CONSISTENT = ("current_localtime", "current_localtimestamp")
+# Consistent in a session whose time zone is locked.
+_ZONED = {"TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS"}
 _QUERIES = ("SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE")
 _OWN_SCHEMAS = ("main", "temp")
-_DEPTH = 10_000  # levels of JSON: DuckDB parses expressions of up to 1,000 levels, each of which is three or four of JSON
+# Levels of JSON: DuckDB parses expressions of up to 1,000 levels, each of which is three or four of
+# JSON.
+_DEPTH = 10_000
 
 Node = Mapping[str, Any]
 
@@ -72,10 +85,11 @@ def parsed(sql: str) -> Query:
 
 
 def reads_clock(sql: str, schemas: Mapping[str, pa.Schema]) -> str | None:
-    """Return the first bare word such as `current_date` that is the clock's and no relation's column, or None.
+    """Return the first bare word such as `current_date` that is the clock's and no relation's
+    column, or None.
 
-    Whose word it is, is for the binder to say: the query is bound once as it is and once where the clock answers nobody.
-    A query that does not bind at all is left to whoever runs it.
+    Whose word it is, is for the binder to say: the query is bound once as it is and once where the
+    clock answers nobody. A query that does not bind at all is left to whoever runs it.
     """
     words = parsed(sql).clock_words
     if not words:
@@ -85,17 +99,22 @@ def reads_clock(sql: str, schemas: Mapping[str, pa.Schema]) -> str | None:
             con.execute(f"SET {setting} = false")  # to bind `FROM 'file.csv'` is to read the file
         for name, schema in schemas.items():
             con.register(f"__rows_{name}", schema.empty_table())
-            con.execute(f"CREATE TEMP VIEW {quote(name)} AS SELECT * FROM {quote(f'__rows_{name}')}")
+            con.execute(
+                f"CREATE TEMP VIEW {quote(name)} AS SELECT * FROM {quote(f'__rows_{name}')}"
+            )
         if not _binds(con, sql):
             return None
-        for function in _CLOCK_FUNCTIONS:  # found before DuckDB's own of that name, and wrong without an argument
+        # found before DuckDB's own of that name, and wrong without an argument.
+        for function in _CLOCK_FUNCTIONS:
             con.execute(f"CREATE TEMP MACRO {function}(nothing) AS nothing")
         return None if _binds(con, sql) else sorted(words)[0]
 
 
 @lru_cache(maxsize=2048)
 def refused(name: str, *, table: bool = False) -> str:
-    """Return why a function may not be called (as a table where `table`), or an empty text where it may."""
+    """Return why a function may not be called (as a table where `table`), or an empty text where
+    it may.
+    """
     return _refused(name.lower(), table, frozenset())
 
 
@@ -106,15 +125,23 @@ def _refused(name: str, table: bool, within: frozenset[str]) -> str:
     if table and name in TABLE_FUNCTIONS:
         return ""
     macros = [one for one in overloads if one.kind == ("table_macro" if table else "macro")]
-    called = [] if table else [one for one in overloads if one.kind in ("scalar", "aggregate", "window")]
+    called = (
+        [] if table else [one for one in overloads if one.kind in ("scalar", "aggregate", "window")]
+    )
     if not macros and not called:
         if name == "unnest":  # a table function in the catalogue, a function of one row in a SELECT
             return ""
-        return f"reads {name}(...); a query reads the sources, and of functions that give tables {', '.join(TABLE_FUNCTIONS)}"
+        return (
+            f"reads {name}(...); a query reads the sources, and of functions that give tables "
+            f"{', '.join(TABLE_FUNCTIONS)}"
+        )
     counted = [one for one in called if not one.types & _ZONED]
     changes = name in _LISTED_AS_CONSISTENT or any(one.stability != "CONSISTENT" for one in counted)
     if changes or any(_changes(macro, within | {name}) for macro in macros):
-        return f"calls {name}(), which changes from run to run; use getvariable('as_of') for the time, hash(key) for chance"
+        return (
+            f"calls {name}(), which changes from run to run; use getvariable('as_of') for the "
+            "time, hash(key) for chance"
+        )
     return ""
 
 
@@ -122,7 +149,10 @@ def _changes(macro: _Function, within: frozenset[str]) -> bool:
     """Tell whether a macro's body is refused; its parameters hide words such as `current_date`."""
     body = _select(macro.body)
     words = {word for node in _walk(body) if (word := _word(node)) is not None}
-    return bool(words & set(CLOCK_WORDS) - macro.parameters) or next(_reasons(body, within), None) is not None
+    return (
+        bool(words & set(CLOCK_WORDS) - macro.parameters)
+        or next(_reasons(body, within), None) is not None
+    )
 
 
 @lru_cache(maxsize=1)
@@ -132,20 +162,25 @@ def _catalogue() -> dict[str, list[_Function]]:
     body = f"CAST(json_serialize_sql({query}, skip_null := true, skip_empty := true) AS VARCHAR)"
     with connect() as con:
         rows = con.execute(
-            "SELECT lower(function_name), function_type, stability, coalesce(parameter_types, []), coalesce(parameters, []), "
-            f"coalesce({body}, '') FROM duckdb_functions()"
+            "SELECT lower(function_name), function_type, stability, coalesce(parameter_types, "
+            f"[]), coalesce(parameters, []), coalesce({body}, '') FROM duckdb_functions()"
         ).fetchall()
     found: dict[str, list[_Function]] = {}
     for name, kind, stability, types, parameters, text in rows:
-        found.setdefault(name, []).append(_Function(kind, stability, frozenset(types), text, frozenset(parameters)))
+        found.setdefault(name, []).append(
+            _Function(kind, stability, frozenset(types), text, frozenset(parameters))
+        )
     return found
 
 
 def _tree(sql: str) -> Node:
     try:
         with connect() as con:
-            row = con.execute("SELECT json_serialize_sql(?, skip_null := true, skip_empty := true)", [sql]).fetchone()
-    except (duckdb.Error, ValueError) as error:  # nested too deeply for the parser, or text that is no Unicode
+            row = con.execute(
+                "SELECT json_serialize_sql(?, skip_null := true, skip_empty := true)", [sql]
+            ).fetchone()
+    except (duckdb.Error, ValueError) as error:
+        # Nested too deeply for the parser, or text that is no Unicode.
         raise ConfigError(f"cannot be parsed: {str(error).splitlines()[0]}; simplify it") from None
     return _select(row[0] if row else "{}", sql)
 
@@ -154,14 +189,17 @@ def _select(text: str, sql: str = "") -> Node:
     """Return the one SELECT of a serialized query."""
     before = sys.getrecursionlimit()
     try:
-        sys.setrecursionlimit(max(before, _DEPTH))  # a sum of 400 columns nests deeper than Python's json goes by itself
+        # A sum of 400 columns nests deeper than Python's json goes by itself.
+        sys.setrecursionlimit(max(before, _DEPTH))
         answer: dict[str, Any] = json.loads(text)
     except RecursionError:
         raise ConfigError("nests too deeply to be checked; split it into WITH parts") from None
     finally:
         sys.setrecursionlimit(before)
     if answer.get("error_type") == "parser":
-        raise ConfigError(f"is not valid SQL: {answer['error_message']}{_place(sql, answer)}; correct it")
+        raise ConfigError(
+            f"is not valid SQL: {answer['error_message']}{_place(sql, answer)}; correct it"
+        )
     statements = answer.get("statements", [])
     if answer["error"] or len(statements) != 1:
         held = "it is of another kind" if answer["error"] else f"it holds {len(statements)}"
@@ -172,7 +210,8 @@ def _select(text: str, sql: str = "") -> Node:
 
 def _place(sql: str, answer: Node) -> str:
     at = str(answer.get("position", ""))
-    return f" (line {sql.encode()[: int(at)].count(10) + 1})" if at.isdigit() else ""  # 10: the byte of a line's end
+    # 10: the byte of a line's end.
+    return f" (line {sql.encode()[: int(at)].count(10) + 1})" if at.isdigit() else ""
 
 
 def _walk(root: Any) -> Iterator[Node]:
@@ -188,7 +227,10 @@ def _walk(root: Any) -> Iterator[Node]:
 
 
 def _tables(root: Node) -> Iterator[str]:
-    """Yield the tables that no WITH of their own scope names. DuckDB compares names without case; ours are in small letters."""
+    """Yield the tables that no WITH of their own scope names.
+
+    DuckDB compares names without case; ours are in small letters.
+    """
     waiting: list[tuple[Any, frozenset[str]]] = [(root, frozenset())]
     while waiting:
         value, known = waiting.pop()
@@ -198,16 +240,20 @@ def _tables(root: Node) -> Iterator[str]:
             continue
         if value.get("type") == "RECURSIVE_CTE_NODE":
             known |= {str(value["cte_name"]).lower()}
-        for part in (value.get("cte_map") or {}).get("map", []):  # a part sees the parts before it, and not itself
+        # A part sees the parts before it, and not itself.
+        for part in (value.get("cte_map") or {}).get("map", []):
             waiting.append((part["value"], known))
             known |= {str(part["key"]).lower()}
         waiting.extend((child, known) for name, child in value.items() if name != "cte_map")
         if value.get("type") == "BASE_TABLE":
-            yield from _named([str(part).lower() for part in value["qualified_name"]["path"]], known)
+            yield from _named(
+                [str(part).lower() for part in value["qualified_name"]["path"]], known
+            )
 
 
 def _named(path: Sequence[str], known: frozenset[str]) -> Iterator[str]:
-    if len(path) == 1 or path[0] == "recurring":  # `recurring.t` is the part of a WITH RECURSIVE ... USING KEY
+    # `recurring.t` is the part of a WITH RECURSIVE ... USING KEY.
+    if len(path) == 1 or path[0] == "recurring":
         if path[-1] not in known:
             yield path[-1]
     else:
@@ -219,12 +265,18 @@ def _reasons(root: Node, within: frozenset[str] = frozenset()) -> Iterator[str]:
     tables = {id(node["function"]) for node in _walk(root) if node.get("type") == "TABLE_FUNCTION"}
     for node in _walk(root):
         if node.get("sample") is not None:
-            yield "takes a sample (USING SAMPLE or TABLESAMPLE), another one each time; filter by a hash of the key instead"
+            yield (
+                "takes a sample (USING SAMPLE or TABLESAMPLE), another one each time; filter by "
+                "a hash of the key instead"
+            )
         kind = str(node.get("type", ""))
         if kind.endswith("_NODE") and kind not in _QUERIES:
             yield f"holds {kind.split('_', maxsplit=1)[0]} within WITH; a query only selects"
         if kind == "SHOW_REF":
-            yield "asks DESCRIBE, SHOW or SUMMARIZE, which tell of the session; select from the sources"
+            yield (
+                "asks DESCRIBE, SHOW or SUMMARIZE, which tell of the session; select "
+                "from the sources"
+            )
         if node.get("class") in ("FUNCTION", "WINDOW") and "function_name" in node:
             yield from _call(node, id(node) in tables, within)
 
@@ -233,11 +285,17 @@ def _call(node: Node, table: bool, within: frozenset[str]) -> Iterator[str]:
     name = str(node["function_name"]).lower()
     if name == "getvariable":
         if _variable(node) not in VARIABLES:
-            yield f"calls getvariable() of something else than {' or '.join(map(repr, VARIABLES))}; the stage sets these two"
+            yield (
+                "calls getvariable() of something else than "
+                f"{' or '.join(map(repr, VARIABLES))}; the stage sets these two"
+            )
     elif node.get("is_operator") and name not in _catalogue():
         return
     elif name == "age" and _arguments(node) < 2:
-        yield "calls age() of one argument, which counts from today; write age(getvariable('as_of'), ...)"
+        yield (
+            "calls age() of one argument, which counts from today; write "
+            "age(getvariable('as_of'), ...)"
+        )
     elif name in within:
         return
     elif why := _refused(name, table, within):
@@ -245,13 +303,19 @@ def _call(node: Node, table: bool, within: frozenset[str]) -> Iterator[str]:
 
 
 def _arguments(node: Node) -> int:
-    """Return how many arguments a call has; in `ordered_at.age()` the parser takes the first for a schema."""
-    chained = len(node["qualified_name"]["path"]) > 1 and node["qualified_name"]["path"][-2] not in (*_OWN_SCHEMAS, "pg_catalog")
+    """Return how many arguments a call has; in `ordered_at.age()` the parser takes the first for
+    a schema.
+    """
+    chained = len(node["qualified_name"]["path"]) > 1 and node["qualified_name"]["path"][
+        -2
+    ] not in (*_OWN_SCHEMAS, "pg_catalog")
     return len(node.get("arguments", [])) + chained
 
 
 def _variable(node: Node) -> str | None:
-    """Return the variable that a call of getvariable asks for; an empty text where it is no constant."""
+    """Return the variable that a call of getvariable asks for; an empty text where it is no
+    constant.
+    """
     if node.get("class") != "FUNCTION" or str(node.get("function_name")).lower() != "getvariable":
         return None
     arguments = [argument.get("expression", {}) for argument in node.get("arguments", [])]

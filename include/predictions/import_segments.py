@@ -1,4 +1,6 @@
-"""The predictions table of the lake: closed segments of the serving node's log, imported once each."""
+"""The predictions table of the lake: closed segments of the serving node's log, imported once
+each.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,14 @@ log = logging.getLogger(__name__)
 BATCH = 50
 
 
-def import_closed(settings: Settings, lake: Lake, records: Records, use_case: str, *, wait: float = 60.0) -> int:
-    """Bring all closed segments into `predictions`, partitioned by the day of the answer; return the number of rows.
+def import_closed(
+    settings: Settings, lake: Lake, records: Records, use_case: str, *, wait: float = 60.0
+) -> int:
+    """Bring all closed segments into `predictions`, partitioned by the day of the answer; return
+    the number of rows.
 
-    One importer at a time. A segment that was imported before a crash could remove it is recognised by its name.
+    One importer at a time. A segment that was imported before a crash could remove it is recognised
+    by its name.
 
     Raises:
         Busy: another importer does not end in time.
@@ -32,7 +38,9 @@ def import_closed(settings: Settings, lake: Lake, records: Records, use_case: st
         return 0
     owner = f"predictions@{socket.gethostname()}:{os.getpid()}"
     ttl = settings.lease_seconds
-    with records.leases.claim(use_case, "predictions", "import", owner=owner, attempt=1, ttl=ttl, wait=wait) as lease:
+    with records.leases.claim(
+        use_case, "predictions", "import", owner=owner, attempt=1, ttl=ttl, wait=wait
+    ) as lease:
         fence = Fence(lease.app, lease.token, lease.check)
         segments = prediction_log.closed_segments(settings.home, use_case)
         for start in range(0, len(segments), BATCH):
@@ -44,13 +52,21 @@ def import_closed(settings: Settings, lake: Lake, records: Records, use_case: st
 
 
 def _import(lake: Lake, table: str, rows: pa.Table, fence: Fence) -> int:
-    """Add the rows of some segments to the days on which they were answered; what is there of them already is replaced."""
+    """Add the rows of some segments to the days on which they were answered; what is there of
+    them already is replaced.
+    """
     days = pc.strftime(rows.column("at"), format="%Y-%m-%d")
     for day in pc.unique(days).to_pylist():
         new = rows.filter(pc.equal(days, day))
         there = lake.read(table, keys=[day])
         if len(there):
-            other = there.filter(pc.invert(pc.is_in(there.column("segment"), pc.unique(new.column("segment")))))
-            new = pa.concat_tables([other.drop_columns(["partition"]), new], promote_options="permissive")
-        lake.replace(table, day, new.sort_by([("segment", "ascending"), ("line", "ascending")]), fence=fence)
+            other = there.filter(
+                pc.invert(pc.is_in(there.column("segment"), pc.unique(new.column("segment"))))
+            )
+            new = pa.concat_tables(
+                [other.drop_columns(["partition"]), new], promote_options="permissive"
+            )
+        lake.replace(
+            table, day, new.sort_by([("segment", "ascending"), ("line", "ascending")]), fence=fence
+        )
     return len(rows)

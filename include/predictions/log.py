@@ -1,10 +1,11 @@
 """The prediction log: what was answered, on disk before the answer leaves the node.
 
-A node appends one JSON line a prediction to its own segment `<home>/predictions/<use case>/<name>.open`, by one
-`write` on an `O_APPEND` descriptor: the page cache outlives a killed process, so nothing answered is lost. A segment
-is closed by renaming it to `<name>.jsonl`, after a size, a time, at shutdown, or by `recover` for a process that died:
-the writer holds a file lock, which ends with it, whatever killed it and whatever container it ran in.
-Closed segments never change; `check_drift` imports them into the lake.
+A node appends one JSON line a prediction to its own segment `<home>/predictions/<use
+case>/<name>.open`, by one `write` on an `O_APPEND` descriptor: the page cache outlives a killed
+process, so nothing answered is lost. A segment is closed by renaming it to `<name>.jsonl`, after a
+size, a time, at shutdown, or by `recover` for a process that died: the writer holds a file lock,
+which ends with it, whatever killed it and whatever container it ran in. Closed segments never
+change; `check_drift` imports them into the lake.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ _OPEN, _CLOSED = ".open", ".jsonl"
 
 
 class Prediction(msgspec.Struct, omit_defaults=False):
-    """One answered prediction; `at` is UTC, `entity` is text, `features` is the row that the model saw, as JSON."""
+    """One answered prediction; `at` is UTC, `entity` is text, `features` is the row that the
+    model saw, as JSON.
+    """
 
     request_id: str
     at: str
@@ -67,7 +70,12 @@ class PredictionLog:
     """The writer of one process and one use case. Not thread-safe: it belongs to the event loop."""
 
     def __init__(
-        self, home: Path, use_case: str, *, rotate_bytes: int = ROTATE_BYTES, rotate_seconds: float = ROTATE_SECONDS
+        self,
+        home: Path,
+        use_case: str,
+        *,
+        rotate_bytes: int = ROTATE_BYTES,
+        rotate_seconds: float = ROTATE_SECONDS,
     ) -> None:
         self._folder = folder(home, use_case)
         self._rotate_bytes, self._rotate_seconds = rotate_bytes, rotate_seconds
@@ -95,8 +103,8 @@ class PredictionLog:
                 raise OSError(errno.ENOSPC, "no space left for a whole line")
         except OSError as error:
             raise Unavailable(
-                f"the prediction log {self._folder} cannot be written ({error.strerror}); "
-                "nothing is answered that is not on record: free disk space, or check the folder's owner"
+                f"the prediction log {self._folder} cannot be written ({error.strerror}); nothing "
+                "is answered that is not on record: free disk space, or check the folder's owner"
             ) from error
         self._size += written
         if self._size >= self._rotate_bytes:
@@ -108,7 +116,9 @@ class PredictionLog:
             self.close()
 
     def sync(self) -> None:
-        """Force the open segment to the disk itself (only a loss of power needs it); safe from another thread."""
+        """Force the open segment to the disk itself (only a loss of power needs it); safe from
+        another thread.
+        """
         if self._descriptor >= 0:
             try:
                 os.fdatasync(self._descriptor)
@@ -128,14 +138,19 @@ class PredictionLog:
         name = f"{time.time_ns():020d}-{secrets.token_hex(6)}"
         self._path = self._folder / f"{name}{_OPEN}"
         unlocked = self._folder / f".{name}"
-        descriptor = os.open(unlocked, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(
+            unlocked, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600
+        )
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        os.rename(unlocked, self._path)  # locked before it can be seen, so nobody recovers it from under us
+        # Locked before it can be seen, so nobody recovers it from under us.
+        os.rename(unlocked, self._path)
         self._descriptor, self._size, self._opened = descriptor, 0, time.monotonic()
 
 
 def recover(home: Path, use_case: str) -> list[Segment]:
-    """Close the segments of processes that are dead; a half-written last line is cut off, for it was never answered."""
+    """Close the segments of processes that are dead; a half-written last line is cut off, for it
+    was never answered.
+    """
     closed = []
     for path in sorted(folder(home, use_case).glob(f"*{_OPEN}")):
         try:
@@ -157,16 +172,22 @@ def recover(home: Path, use_case: str) -> list[Segment]:
 
 
 def closed_segments(home: Path, use_case: str) -> list[Segment]:
-    """Return the segments that can be imported, oldest first, those of dead processes among them."""
+    """Return the segments that can be imported, oldest first, those of dead processes among
+    them.
+    """
     recover(home, use_case)
-    return [Segment(use_case, path.stem, path) for path in sorted(folder(home, use_case).glob(f"*{_CLOSED}"))]
+    return [
+        Segment(use_case, path.stem, path)
+        for path in sorted(folder(home, use_case).glob(f"*{_CLOSED}"))
+    ]
 
 
 def read(segments: Sequence[Segment]) -> pa.Table:
     """Return the predictions of closed segments.
 
-    Columns: those of `Prediction` (`at` and `features_at` as `timestamp[us, tz=UTC]`, `features` as JSON text), and
-    `segment` and `line`, which together name a row for ever: an import that is repeated replaces, never doubles.
+    Columns: those of `Prediction` (`at` and `features_at` as `timestamp[us, tz=UTC]`, `features` as
+    JSON text), and `segment` and `line`, which together name a row for ever: an import that is
+    repeated replaces, never doubles.
     """
     import pyarrow as pa
 
@@ -179,7 +200,12 @@ def read(segments: Sequence[Segment]) -> pa.Table:
         columns["segment"].append(segment.name)
         columns["line"].append(line)
     stamp = pa.timestamp("us", tz="UTC")
-    types = {"version": pa.int64(), "score": pa.float64(), "latency_us": pa.int64(), "line": pa.int64()}
+    types = {
+        "version": pa.int64(),
+        "score": pa.float64(),
+        "latency_us": pa.int64(),
+        "line": pa.int64(),
+    }
     arrays = []
     for name in names:
         array = pa.array(columns[name], types.get(name, pa.string()))

@@ -1,8 +1,9 @@
 """The audit log: append-only rows, each hashed together with the hash of the row before it.
 
-Entries are appended inside the transaction of what they tell, and get their numbers when that transaction commits,
-under a lock on the head row: the sequence has no gap, and the lock is held for the shortest time and always taken last.
-Who can change the database can also rewrite a chain's tail; keep `head` elsewhere and give it to `verify` as the anchor.
+Entries are appended inside the transaction of what they tell, and get their numbers when that
+transaction commits, under a lock on the head row: the sequence has no gap, and the lock is held for
+the shortest time and always taken last. Who can change the database can also rewrite a chain's
+tail; keep `head` elsewhere and give it to `verify` as the anchor.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ _PENDING = "audit"
 
 @dataclass(frozen=True)
 class AuditEntry:
-    """What was decided, about what, by whom; an entry whose `once` is on record already is not written again."""
+    """What was decided, about what, by whom; an entry whose `once` is on record already is not
+    written again.
+    """
 
     action: str
     use_case: str
@@ -66,19 +69,25 @@ class AuditFault:
 def append(session: Session, entry: AuditEntry) -> None:
     """Add an entry to a transaction of `Records.transaction`; it is on record when that commits."""
     if entry.at.tzinfo is None:
-        raise ValueError(f"audit entry {entry.action}: {entry.at} has no time zone; pass an aware datetime")
+        raise ValueError(
+            f"audit entry {entry.action}: {entry.at} has no time zone; pass an aware datetime"
+        )
     session.info.setdefault(_PENDING, []).append(entry)
 
 
 def seal(session: Session) -> None:
-    """Write the transaction's entries at the end of the chain; called once, right before the commit."""
+    """Write the transaction's entries at the end of the chain; called once, right before the
+    commit.
+    """
     pending: Sequence[AuditEntry] = session.info.pop(_PENDING, ())
     if not pending:
         return
     session.flush()
     end = locked(session, AuditHead, 1)
     if end is None:
-        raise ConfigError("the audit log has lost its head row; restore the records database from a copy")
+        raise ConfigError(
+            "the audit log has lost its head row; restore the records database from a copy"
+        )
     for entry in pending:
         if entry.once is not None and known(session, entry.once):
             continue
@@ -114,8 +123,17 @@ def entries(
     limit: int | None = None,
 ) -> list[AuditRecord]:
     """Return the rows in order of their sequence; `limit` keeps the newest."""
-    statement = select(AuditRow).where(AuditRow.sequence > after).order_by(AuditRow.sequence.desc()).limit(limit)
-    for column, value in ((AuditRow.use_case, use_case), (AuditRow.action, action), (AuditRow.subject, subject)):
+    statement = (
+        select(AuditRow)
+        .where(AuditRow.sequence > after)
+        .order_by(AuditRow.sequence.desc())
+        .limit(limit)
+    )
+    for column, value in (
+        (AuditRow.use_case, use_case),
+        (AuditRow.action, action),
+        (AuditRow.subject, subject),
+    ):
         if value is not None:
             statement = statement.where(column == value)
     return [_record(row) for row in reversed(session.scalars(statement).all())]
@@ -135,7 +153,10 @@ def verify(session: Session, *, anchor: tuple[int, str] | None = None) -> AuditF
         if row.sequence != sequence + 1:
             return AuditFault(sequence + 1, f"is missing; the next row is {row.sequence}")
         if row.previous != previous:
-            return AuditFault(row.sequence, f"does not continue row {sequence}: one of the two was changed, moved or replaced")
+            return AuditFault(
+                row.sequence,
+                f"does not continue row {sequence}: one of the two was changed, moved or replaced",
+            )
         if _hash(row) != row.hash:
             return AuditFault(row.sequence, "was changed: its content does not have its hash")
         if anchor is not None and anchor[0] == row.sequence and anchor[1] != row.hash:
@@ -145,7 +166,9 @@ def verify(session: Session, *, anchor: tuple[int, str] | None = None) -> AuditF
     return _verify_end(session, sequence, previous, anchor)
 
 
-def _verify_end(session: Session, sequence: int, last: str, anchor: tuple[int, str] | None) -> AuditFault | None:
+def _verify_end(
+    session: Session, sequence: int, last: str, anchor: tuple[int, str] | None
+) -> AuditFault | None:
     end = session.get(AuditHead, 1)
     if end is None:
         return AuditFault(sequence + 1, "cannot be checked: the head row is gone")
@@ -161,7 +184,17 @@ def _verify_end(session: Session, sequence: int, last: str, anchor: tuple[int, s
 
 
 def _hash(row: AuditRow) -> str:
-    content = [row.sequence, row.at, row.action, row.use_case, row.subject, row.actor, row.details, row.once, row.previous]
+    content = [
+        row.sequence,
+        row.at,
+        row.action,
+        row.use_case,
+        row.subject,
+        row.actor,
+        row.details,
+        row.once,
+        row.previous,
+    ]
     return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -180,7 +213,9 @@ def _record(row: AuditRow) -> AuditRecord:
 
 
 def named(entry: AuditEntry) -> AuditEntry:
-    """Return the entry with a name of its own, so that a retry after a lost answer finds it on record."""
+    """Return the entry with a name of its own, so that a retry after a lost answer finds it on
+    record.
+    """
     return entry if entry.once is not None else dataclasses.replace(entry, once=uuid.uuid4().hex)
 
 
@@ -196,7 +231,9 @@ class AuditLog:
         self._database.write(lambda open_session: append(open_session, entry), session)
 
     def verify(self, *, anchor: tuple[int, str] | None = None) -> AuditFault | None:
-        """Return the first bad row of the audit log, or None; `anchor` is an earlier `head`, kept elsewhere."""
+        """Return the first bad row of the audit log, or None; `anchor` is an earlier `head`,
+        kept elsewhere.
+        """
         return self._database.read(lambda session: verify(session, anchor=anchor))
 
     def head(self) -> tuple[int, str]:
@@ -214,5 +251,7 @@ class AuditLog:
     ) -> list[AuditRecord]:
         """Return audit rows in order of their sequence; `limit` keeps the newest."""
         return self._database.read(
-            lambda session: entries(session, use_case=use_case, action=action, subject=subject, after=after, limit=limit)
+            lambda session: entries(
+                session, use_case=use_case, action=action, subject=subject, after=after, limit=limit
+            )
         )

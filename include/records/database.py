@@ -1,8 +1,9 @@
-"""One SQL database: its engine, its transactions, and its failures in words that a person can act on.
+"""One SQL database: its engine, its transactions, and its failures in words that a person can act
+on.
 
-SQLite runs in WAL mode and every write transaction is BEGIN IMMEDIATE, so two writers queue instead of failing half-way.
-PostgreSQL writes in READ COMMITTED, and what decides is read FOR UPDATE. A read sees one snapshot on both. An engine never
-crosses a fork.
+SQLite runs in WAL mode and every write transaction is BEGIN IMMEDIATE, so two writers queue instead
+of failing half-way. PostgreSQL writes in READ COMMITTED, and what decides is read FOR UPDATE. A
+read sees one snapshot on both. An engine never crosses a fork.
 """
 
 from __future__ import annotations
@@ -19,7 +20,14 @@ from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, select
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    DisconnectionError,
+    IntegrityError,
+    NoSuchModuleError,
+    SQLAlchemyError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
@@ -32,19 +40,33 @@ T = TypeVar("T")
 
 LOCK_SECONDS = 30
 _WRITE = "evergreen_write"
-_FORMS = "write sqlite:////folder/records.db or postgresql+psycopg://user:password@host:5432/database"
-# Engines of a parent process: kept, so that no garbage collection in a child closes the parent's connections.
+_FORMS = (
+    "write sqlite:////folder/records.db or postgresql+psycopg://user:password@host:5432/database"
+)
+# Engines of a parent process: kept, so that no garbage collection in a child closes the parent's
+# connections.
 _INHERITED: list[Engine] = []
 _TRANSIENT_STATES = {"40001", "40P01", "57P01", "57P02", "57P03", "53300"}
-_UNREACHABLE = {"OperationalError", "ConnectionTimeout"}  # of psycopg; without a state no server has answered
-_LASTING = ("authentication failed", "does not exist", "pg_hba.conf", "no password supplied", "not permitted to log in")
+# Of psycopg; without a state no server has answered.
+_UNREACHABLE = {"OperationalError", "ConnectionTimeout"}
+_LASTING = (
+    "authentication failed",
+    "does not exist",
+    "pg_hba.conf",
+    "no password supplied",
+    "not permitted to log in",
+)
 
 
 class Database:
     """A database by its SQLAlchemy URL; opening it connects to nothing yet."""
 
-    def __init__(self, url: str, *, patience: float = 10.0, seal: Callable[[Session], None] | None = None) -> None:
-        """Keep the address; `patience` is for how many seconds a lost connection is tried again, `seal` runs before commits."""
+    def __init__(
+        self, url: str, *, patience: float = 10.0, seal: Callable[[Session], None] | None = None
+    ) -> None:
+        """Keep the address; `patience` is for how many seconds a lost connection is tried again,
+        `seal` runs before commits.
+        """
         self._url = _parse(url)
         self._seal = seal
         self._made: tuple[int, Engine] | None = None
@@ -79,7 +101,8 @@ class Database:
             raise self.explain(error) from None
 
     def write(self, work: Callable[[Session], T], session: Session | None = None) -> T:
-        """Run `work` in the caller's transaction, or in one of its own that is tried again when the connection is lost.
+        """Run `work` in the caller's transaction, or in one of its own that is tried again when the
+        connection is lost.
 
         A commit whose answer is lost may have happened: `work` must recognise its own write.
         """
@@ -92,28 +115,44 @@ class Database:
         return self._patiently(work, write=False)
 
     def explain(self, error: SQLAlchemyError) -> Exception:
-        """Return the error with its remedy and without a password; an error of ours in the SQL is returned as it is."""
+        """Return the error with its remedy and without a password; an error of ours in the SQL
+        is returned as it is.
+        """
         origin = getattr(error, "orig", None) or error
         text = self._masked(" ".join(str(origin).split()) or type(origin).__name__)
         state = str(getattr(origin, "sqlstate", None) or "")
         explained: EvergreenError
         if "no such table" in text or state == "42P01":
-            explained = ConfigError(f"the records database {self.name} has no tables yet ({text}); `make run` creates them")
+            explained = ConfigError(
+                f"the records database {self.name} has no tables yet ({text}); `make run` creates "
+                "them"
+            )
         elif "database is locked" in text or state == "55P03":
             explained = Busy(
-                f"another process kept {self.name} locked for {LOCK_SECONDS} s; end it (see `evergreen status`), then rerun"
+                f"another process kept {self.name} locked for {LOCK_SECONDS} s; end it (see "
+                "`evergreen status`), then rerun"
             )
         elif isinstance(error, IntegrityError):
-            explained = Conflict(f"the records database {self.name} refuses the row ({text}); it clashes with one that is there")
+            explained = Conflict(
+                f"the records database {self.name} refuses the row ({text}); it clashes with one "
+                "that is there"
+            )
         elif isinstance(error, PoolTimeout):
-            explained = Unavailable(f"all connections to {self.name} are in use by this process; run fewer threads at once")
+            explained = Unavailable(
+                f"all connections to {self.name} are in use by this process; run fewer threads at "
+                "once"
+            )
         elif "not a database" in text or "malformed" in text:
             explained = Unavailable(f"{self.name} is damaged ({text}); restore it from a copy")
         elif "disk is full" in text or state == "53100":
-            explained = Unavailable(f"no space is left for {self.name} ({text}); free some, then rerun: nothing was half written")
+            explained = Unavailable(
+                f"no space is left for {self.name} ({text}); free some, then rerun: nothing was "
+                "half written"
+            )
         elif _outage(error, text, state):
             explained = Unavailable(
-                f"the records database {self.name} does not answer ({text}); start it, or correct EVERGREEN_RECORDS_URL"
+                f"the records database {self.name} does not answer ({text}); start it, or correct "
+                "EVERGREEN_RECORDS_URL"
             )
         else:
             return error
@@ -159,7 +198,10 @@ class Database:
                 event.listen(engine, "checkout", _same_file(str(self._url.database)))
                 event.listen(engine, "begin", _begin_sqlite)
                 return engine
-            options = f"-c timezone=UTC -c lock_timeout={LOCK_SECONDS}s -c idle_in_transaction_session_timeout=60s"
+            options = (
+                f"-c timezone=UTC -c lock_timeout={LOCK_SECONDS}s -c "
+                "idle_in_transaction_session_timeout=60s"
+            )
             return create_engine(
                 self._url,
                 hide_parameters=True,
@@ -178,7 +220,10 @@ class Database:
             raise ConfigError(f"no driver for {self.name} ({error}); {_FORMS}") from None
 
     def _masked(self, text: str) -> str:
-        secrets = [str(self._url.password or ""), *(str(value) for value in self._url.query.values())]
+        secrets = [
+            str(self._url.password or ""),
+            *(str(value) for value in self._url.query.values()),
+        ]
         for secret in secrets:
             text = text.replace(secret, "***") if secret else text
         return text
@@ -195,12 +240,18 @@ def _parse(url: str) -> URL:
         raise ConfigError(f"EVERGREEN_RECORDS_URL: {made.drivername} is not supported; {_FORMS}")
     if made.get_backend_name() == "sqlite":
         if not made.database or made.database == ":memory:" or made.query.get("mode") == "memory":
-            raise ConfigError("EVERGREEN_RECORDS_URL: records in memory are lost and seen by one process only; name a file")
+            raise ConfigError(
+                "EVERGREEN_RECORDS_URL: records in memory are lost and seen by one "
+                "process only; name a file"
+            )
         folder = Path(made.database).parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise Unavailable(f"{folder}: cannot be made for the records ({error.strerror}); check its owner and space") from None
+            raise Unavailable(
+                f"{folder}: cannot be made for the records ({error.strerror}); check its owner "
+                "and space"
+            ) from None
     return made
 
 
@@ -220,10 +271,16 @@ def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
             time.sleep(0.02)
 
 
-def _same_file(path: str) -> Callable[[DBAPIConnection, ConnectionPoolEntry, PoolProxiedConnection], None]:
-    """Return what refuses a pooled connection whose file was removed or replaced: it would write where nobody reads."""
+def _same_file(
+    path: str,
+) -> Callable[[DBAPIConnection, ConnectionPoolEntry, PoolProxiedConnection], None]:
+    """Return what refuses a pooled connection whose file was removed or replaced: it would write
+    where nobody reads.
+    """
 
-    def check(_connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection) -> None:
+    def check(
+        _connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection
+    ) -> None:
         try:
             file = os.stat(path)
         except FileNotFoundError:
@@ -235,7 +292,9 @@ def _same_file(path: str) -> Callable[[DBAPIConnection, ConnectionPoolEntry, Poo
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITE) else "BEGIN")
+    connection.exec_driver_sql(
+        "BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITE) else "BEGIN"
+    )
 
 
 def _transient(error: SQLAlchemyError) -> bool:
@@ -261,7 +320,9 @@ def _outage(error: SQLAlchemyError, text: str, state: str) -> bool:
     )
 
 
-def listed(database: Database, kind: type[T], table: type[Any], use_case: str, *order: Any) -> list[T]:
+def listed(
+    database: Database, kind: type[T], table: type[Any], use_case: str, *order: Any
+) -> list[T]:
     """Return the rows of a use case in a table as frozen dataclasses, in an order."""
     statement = select(table).where(table.use_case == use_case).order_by(*order)
     return database.read(lambda session: [plain(kind, row) for row in session.scalars(statement)])

@@ -36,15 +36,29 @@ class FeatureSets:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, use_case: str, version: str, definition: Mapping[str, Any], *, session: Session | None = None) -> FeatureSet:
+    def add(
+        self,
+        use_case: str,
+        version: str,
+        definition: Mapping[str, Any],
+        *,
+        session: Session | None = None,
+    ) -> FeatureSet:
         """Record a feature set; raises Conflict if the version has another definition."""
 
         def work(open_session: Session) -> FeatureSet:
-            insert_missing(open_session, FeatureSetRow, use_case=use_case, version=version, definition=dict(definition))
+            insert_missing(
+                open_session,
+                FeatureSetRow,
+                use_case=use_case,
+                version=version,
+                definition=dict(definition),
+            )
             there = plain(FeatureSet, open_session.get_one(FeatureSetRow, (use_case, version)))
             if to_json(there.definition, sort=True) != to_json(definition, sort=True):
                 raise Conflict(
-                    f"{use_case}: feature set {version} has another definition on record; a new one needs a new version"
+                    f"{use_case}: feature set {version} has another definition on record; a new "
+                    "one needs a new version"
                 )
             return there
 
@@ -63,11 +77,21 @@ class FeatureSets:
         """Return the partition whose rows are online, or None."""
         return self._database.read(
             lambda session: session.scalar(
-                select(OnlineRow.key).where(OnlineRow.use_case == use_case, OnlineRow.feature_set == feature_set)
+                select(OnlineRow.key).where(
+                    OnlineRow.use_case == use_case, OnlineRow.feature_set == feature_set
+                )
             )
         )
 
-    def advance(self, use_case: str, feature_set: str, key: str, expect: str | None, *, session: Session | None = None) -> None:
+    def advance(
+        self,
+        use_case: str,
+        feature_set: str,
+        key: str,
+        expect: str | None,
+        *,
+        session: Session | None = None,
+    ) -> None:
         """Move the online watermark from `expect` to `key`; it is there already: a no-op.
 
         Raises:
@@ -75,14 +99,17 @@ class FeatureSets:
         """
 
         def work(open_session: Session) -> None:
-            insert_missing(open_session, OnlineRow, use_case=use_case, feature_set=feature_set, key=None)
+            insert_missing(
+                open_session, OnlineRow, use_case=use_case, feature_set=feature_set, key=None
+            )
             row = locked(open_session, OnlineRow, use_case, feature_set)
             assert row is not None
             if row.key == key:
                 return
             if row.key != expect or (row.key is not None and key < row.key):
                 raise Conflict(
-                    f"{use_case}: online rows of {feature_set} are of {row.key}, not of {expect}; {key} may not replace them"
+                    f"{use_case}: online rows of {feature_set} are of {row.key}, not of {expect}; "
+                    f"{key} may not replace them"
                 )
             row.key = key
 

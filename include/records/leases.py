@@ -1,9 +1,11 @@
-"""Leases: one holder at a time for (use case, stage, key), and a token that fences off whoever held it before.
+"""Leases: one holder at a time for (use case, stage, key), and a token that fences off whoever held
+it before.
 
-A lease is taken from a holder that gave no sign for its `ttl`, whose process on this machine is dead, or that is an
-earlier attempt of the same owner. The old holder may still be running (stopped, swapped out): its token is no longer
-current, so its commit is refused. Signs are timed by the database server's clock, or on SQLite by the machine's
-monotonic clock, so a wall clock that is set changes no ownership.
+A lease is taken from a holder that gave no sign for its `ttl`, whose process on this machine is
+dead, or that is an earlier attempt of the same owner. The old holder may still be running (stopped,
+swapped out): its token is no longer current, so its commit is refused. Signs are timed by the
+database server's clock, or on SQLite by the machine's monotonic clock, so a wall clock that is set
+changes no ownership.
 """
 
 from __future__ import annotations
@@ -50,13 +52,28 @@ class Holder:
     lost: str | None  # why the lease is free to be taken, or None
 
     def __str__(self) -> str:
-        return f"{self.owner} (attempt {self.attempt}, process {self.pid} on {self.host}, last sign {self.silent:.0f} s ago)"
+        return (
+            f"{self.owner} (attempt {self.attempt}, process {self.pid} on {self.host}, last "
+            f"sign {self.silent:.0f} s ago)"
+        )
 
 
 class Lease:
-    """The right to work on one thing; `with lease:` gives signs of life and releases it at the end."""
+    """The right to work on one thing; `with lease:` gives signs of life and releases it at the
+    end.
+    """
 
-    def __init__(self, database: Database, use_case: str, stage: str, key: str, *, owner: str, token: int, ttl: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        use_case: str,
+        stage: str,
+        key: str,
+        *,
+        owner: str,
+        token: int,
+        ttl: float,
+    ) -> None:
         self.use_case, self.stage, self.key, self.owner = use_case, stage, key, owner
         self.token, self.ttl = token, ttl
         self.database = database
@@ -78,7 +95,12 @@ class Lease:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.release()
 
     def check(self) -> None:
@@ -87,13 +109,17 @@ class Lease:
         Raises:
             Busy: a newer claim has fenced this one off; names the new holder.
         """
-        row = self.database.read(lambda session: session.get(LeaseRow, (self.use_case, self.stage, self.key)))
+        row = self.database.read(
+            lambda session: session.get(LeaseRow, (self.use_case, self.stage, self.key))
+        )
         if row is None or row.token != self.token:
             self._lost.set()
             raise self.superseded(row)
 
     def hold(self, session: Session) -> None:
-        """Lock the lease's row until the transaction ends, so that nobody takes it over meanwhile; raises Busy like `check`."""
+        """Lock the lease's row until the transaction ends, so that nobody takes it over
+        meanwhile; raises Busy like `check`.
+        """
         row = locked(session, LeaseRow, self.use_case, self.stage, self.key)
         if row is None or row.token != self.token:
             self._lost.set()
@@ -101,8 +127,15 @@ class Lease:
 
     def superseded(self, row: LeaseRow | None) -> Busy:
         """Return the error of a holder that was fenced off."""
-        now = "its row is gone" if row is None else f"{row.owner} (process {row.pid}) has claimed it since"
-        return Busy(f"{self.app}: the lease of {self.owner} is lost: {now}. Nothing was written; let that run finish")
+        now = (
+            "its row is gone"
+            if row is None
+            else f"{row.owner} (process {row.pid}) has claimed it since"
+        )
+        return Busy(
+            f"{self.app}: the lease of {self.owner} is lost: {now}. Nothing was written; let that "
+            "run finish"
+        )
 
     def release(self) -> None:
         """Give the lease back; a fork, or a holder that was fenced off, releases nothing."""
@@ -114,7 +147,9 @@ class Lease:
         try:
             self.database.write(self.give_back)
         except EvergreenError as error:
-            log.warning("%s was not released (%s); it is free after %.0f s", self.app, error, self.ttl)
+            log.warning(
+                "%s was not released (%s); it is free after %.0f s", self.app, error, self.ttl
+            )
 
     def give_back(self, session: Session) -> bool:
         """Release the lease in a transaction of the caller's; tell whether it was still ours."""
@@ -125,7 +160,10 @@ class Lease:
             try:
                 if not self.database.write(self._sign):
                     self._lost.set()
-                    log.error("%s: the lease was taken over; what this process still writes is refused", self.app)
+                    log.error(
+                        "%s: the lease was taken over; what this process still writes is refused",
+                        self.app,
+                    )
                     return
             except (EvergreenError, SQLAlchemyError) as error:
                 log.warning("%s: no sign of life could be given: %s", self.app, error)
@@ -135,13 +173,26 @@ class Lease:
         return self._update(session, clock=clock, beat=beat, beat_at=utc_now())
 
     def _update(self, session: Session, **values: object) -> bool:
-        mine = {"use_case": self.use_case, "stage": self.stage, "key": self.key, "token": self.token}
+        mine = {
+            "use_case": self.use_case,
+            "stage": self.stage,
+            "key": self.key,
+            "token": self.token,
+        }
         result = session.execute(update(LeaseRow).filter_by(**mine).values(**values))
         return isinstance(result, CursorResult) and result.rowcount == 1
 
 
 def claim(
-    database: Database, use_case: str, stage: str, key: str, *, owner: str, attempt: int, ttl: float, wait: float = 0.0
+    database: Database,
+    use_case: str,
+    stage: str,
+    key: str,
+    *,
+    owner: str,
+    attempt: int,
+    ttl: float,
+    wait: float = 0.0,
 ) -> Lease:
     """Take a lease, waiting up to `wait` seconds for its holder.
 
@@ -150,16 +201,22 @@ def claim(
     """
     mine, deadline = uuid.uuid4().hex, time.monotonic() + wait
     while True:
-        taken = database.write(lambda session: _take(session, (use_case, stage, key), mine, owner, attempt, ttl))
+        taken = database.write(
+            lambda session: _take(session, (use_case, stage, key), mine, owner, attempt, ttl)
+        )
         if isinstance(taken, int):
             return Lease(database, use_case, stage, key, owner=owner, token=taken, ttl=ttl)
         if time.monotonic() >= deadline:
-            raise Busy(f"{use_case}/{stage}/{key} is in progress: held by {taken}; let it finish or end it, then rerun")
+            raise Busy(
+                f"{use_case}/{stage}/{key} is in progress: held by {taken}; let it finish or end "
+                "it, then rerun"
+            )
         time.sleep(min(POLL_SECONDS, max(deadline - time.monotonic(), 0.0)))
 
 
 class Leases:
-    """Leases that were taken together; `with` gives signs of life for all of them at once and releases them at the end.
+    """Leases that were taken together; `with` gives signs of life for all of them at once and
+    releases them at the end.
 
     One that is taken over meanwhile is lost alone: its own `check` says so, the others go on.
     """
@@ -176,15 +233,27 @@ class Leases:
             self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._stop.set()
         if os.getpid() != self._pid or not self.each:
             return
         self._thread.join(timeout=5)
         try:
-            self._database.write(lambda session: [lease.give_back(session) for lease in self.each.values()])
+            self._database.write(
+                lambda session: [lease.give_back(session) for lease in self.each.values()]
+            )
         except EvergreenError as failed:
-            log.warning("%d leases were not released (%s); they are free after %.0f s", len(self.each), failed, self._ttl)
+            log.warning(
+                "%d leases were not released (%s); they are free after %.0f s",
+                len(self.each),
+                failed,
+                self._ttl,
+            )
 
     def _beat(self) -> None:
         while not self._stop.wait(min(self._ttl / 4, 10.0)):
@@ -196,7 +265,8 @@ class Leases:
     def _sign(self, session: Session) -> None:
         clock, beat = _now(session)
         values = {"clock": clock, "beat": beat, "beat_at": utc_now()}
-        session.execute(update(LeaseRow).where(LeaseRow.claim == self._claim).values(**values))  # not those that others took
+        # not those that others took.
+        session.execute(update(LeaseRow).where(LeaseRow.claim == self._claim).values(**values))
 
 
 def claim_all(
@@ -210,7 +280,8 @@ def claim_all(
     ttl: float,
     only_free: bool = False,
 ) -> Leases:
-    """Take the leases of one stage for many keys in one transaction: all of them, or none; else those that nobody holds.
+    """Take the leases of one stage for many keys in one transaction: all of them, or none; else
+    those that nobody holds.
 
     Raises:
         Busy: somebody else holds one, and all are wanted; names who, where and since when.
@@ -224,11 +295,15 @@ def claim_all(
             if isinstance(taken, int):
                 tokens[key] = taken
             elif not only_free:
-                raise Busy(f"{use_case}/{stage}/{key} is in progress: held by {taken}; let it finish or end it, then rerun")
+                raise Busy(
+                    f"{use_case}/{stage}/{key} is in progress: held by {taken}; let it finish or "
+                    "end it, then rerun"
+                )
         return tokens
 
     each = [
-        Lease(database, use_case, stage, key, owner=owner, token=token, ttl=ttl) for key, token in database.write(work).items()
+        Lease(database, use_case, stage, key, owner=owner, token=token, ttl=ttl)
+        for key, token in database.write(work).items()
     ]
     return Leases(database, mine, each, ttl)
 
@@ -236,15 +311,34 @@ def claim_all(
 def holders(session: Session, use_case: str) -> list[Holder]:
     """Return who holds the leases of a use case now, lost ones too."""
     statement = select(LeaseRow).where(LeaseRow.use_case == use_case, LeaseRow.claim.is_not(None))
-    return [_holder(session, row) for row in session.scalars(statement.order_by(LeaseRow.key, LeaseRow.stage))]
+    return [
+        _holder(session, row)
+        for row in session.scalars(statement.order_by(LeaseRow.key, LeaseRow.stage))
+    ]
 
 
-def _take(session: Session, thing: tuple[str, str, str], mine: str, owner: str, attempt: int, ttl: float) -> int | Holder:
+def _take(
+    session: Session, thing: tuple[str, str, str], mine: str, owner: str, attempt: int, ttl: float
+) -> int | Holder:
     use_case, stage, key = thing
     insert_missing(
-        session, LeaseRow, use_case=use_case, stage=stage, key=key, token=0, claim=None,
-        owner="", attempt=0, host="", pid=0, started="", ttl=0.0, clock="", beat=0.0, beat_at=None,
-    )  # fmt: skip
+        session,
+        LeaseRow,
+        use_case=use_case,
+        stage=stage,
+        key=key,
+        token=0,
+        claim=None,
+        owner="",
+        attempt=0,
+        host="",
+        pid=0,
+        started="",
+        ttl=0.0,
+        clock="",
+        beat=0.0,
+        beat_at=None,
+    )
     row = locked(session, LeaseRow, use_case, stage, key)
     assert row is not None
     if row.claim == mine:  # our own claim, whose answer was lost on the way
@@ -267,19 +361,37 @@ def _take(session: Session, thing: tuple[str, str, str], mine: str, owner: str, 
 
 def _holder(session: Session, row: LeaseRow) -> Holder:
     clock, now = _now(session)
-    silent = now - row.beat if clock == row.clock else (utc_now() - (row.beat_at or utc_now())).total_seconds()
+    silent = (
+        now - row.beat
+        if clock == row.clock
+        else (utc_now() - (row.beat_at or utc_now())).total_seconds()
+    )
     lost = None
     if row.host == _host() and _dead(row.pid, row.started):
         lost = f"process {row.pid} is gone"
     elif silent > row.ttl:
         lost = f"no sign for {silent:.1f} s"
-    return Holder(row.use_case, row.stage, row.key, row.owner, row.attempt, row.host.split()[0], row.pid, max(silent, 0.0), lost)
+    return Holder(
+        row.use_case,
+        row.stage,
+        row.key,
+        row.owner,
+        row.attempt,
+        row.host.split()[0],
+        row.pid,
+        max(silent, 0.0),
+        lost,
+    )
 
 
 def _now(session: Session) -> tuple[str, float]:
-    """Return a clock's name and its seconds: one that all who share this database read alike and that is never set back."""
+    """Return a clock's name and its seconds: one that all who share this database read alike and
+    that is never set back.
+    """
     if session.get_bind().dialect.name == "postgresql":
-        return "server", float(session.scalar(select(func.extract("epoch", func.clock_timestamp()))) or 0.0)
+        return "server", float(
+            session.scalar(select(func.extract("epoch", func.clock_timestamp()))) or 0.0
+        )
     return _boot(), time.monotonic()
 
 
@@ -301,7 +413,9 @@ def _host() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """Return when a process began (in ticks since the boot where the system tells); None: unknown, "": it is no more."""
+    """Return when a process began (in ticks since the boot where the system tells); None:
+    unknown, "": it is no more.
+    """
     stat = Path(f"/proc/{pid}/stat")
     try:
         if Path("/proc/self/stat").exists():
@@ -332,15 +446,48 @@ class LeaseRegister:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def claim(self, use_case: str, stage: str, key: str, *, owner: str, attempt: int, ttl: float, wait: float = 0.0) -> Lease:
-        """Take the lease of a thing, waiting up to `wait` seconds; raises Busy and names the holder."""
-        return claim(self._database, use_case, stage, key, owner=owner, attempt=attempt, ttl=ttl, wait=wait)
+    def claim(
+        self,
+        use_case: str,
+        stage: str,
+        key: str,
+        *,
+        owner: str,
+        attempt: int,
+        ttl: float,
+        wait: float = 0.0,
+    ) -> Lease:
+        """Take the lease of a thing, waiting up to `wait` seconds; raises Busy and names the
+        holder.
+        """
+        return claim(
+            self._database, use_case, stage, key, owner=owner, attempt=attempt, ttl=ttl, wait=wait
+        )
 
     def claim_all(
-        self, use_case: str, stage: str, keys: Sequence[str], *, owner: str, attempt: int, ttl: float, only_free: bool = False
+        self,
+        use_case: str,
+        stage: str,
+        keys: Sequence[str],
+        *,
+        owner: str,
+        attempt: int,
+        ttl: float,
+        only_free: bool = False,
     ) -> Leases:
-        """Take the leases of many keys in one transaction: all (else Busy, which names a holder), or those that are free."""
-        return claim_all(self._database, use_case, stage, keys, owner=owner, attempt=attempt, ttl=ttl, only_free=only_free)
+        """Take the leases of many keys in one transaction: all (else Busy, which names a
+        holder), or those that are free.
+        """
+        return claim_all(
+            self._database,
+            use_case,
+            stage,
+            keys,
+            owner=owner,
+            attempt=attempt,
+            ttl=ttl,
+            only_free=only_free,
+        )
 
     def holders(self, use_case: str) -> list[Holder]:
         """Return who is at work on a use case."""

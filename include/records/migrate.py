@@ -1,4 +1,6 @@
-"""Brings the records database to this version by the Alembic migrations beside it, run by the program itself."""
+"""Brings the records database to this version by the Alembic migrations beside it, run by the
+program itself.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ _LOCK = 0x45564552  # PostgreSQL's advisory lock of whoever migrates
 
 
 def upgrade(database: Database) -> None:
-    """Bring the tables to this version: one transaction, under a lock, so that several processes may do it at once.
+    """Bring the tables to this version: one transaction, under a lock, so that several processes
+    may do it at once.
 
     Raises:
         ConfigError: the database was written by a newer version.
@@ -46,5 +49,6 @@ def _upgrade(connection: Connection, name: str) -> None:
         command.upgrade(config, "head")
     except CommandError as error:
         raise ConfigError(
-            f"{name} was written by another version of Evergreen ({error}); install that version, or name another database"
+            f"{name} was written by another version of Evergreen ({error}); install that version, "
+            "or name another database"
         ) from None

@@ -47,24 +47,34 @@ def add_model(session: Session, model: Model) -> Model:
     Raises:
         Conflict: the version is another model's.
     """
-    if not insert_missing(session, ModelRow, **{field.name: getattr(model, field.name) for field in dataclasses.fields(model)}):
+    if not insert_missing(
+        session,
+        ModelRow,
+        **{field.name: getattr(model, field.name) for field in dataclasses.fields(model)},
+    ):
         there = session.get_one(ModelRow, (model.use_case, model.version))
         if there.model_digest != model.model_digest:
             raise Conflict(
-                f"{model.use_case} {model.version} is {there.model_digest}, not {model.model_digest}; register a new version"
+                f"{model.use_case} {model.version} is {there.model_digest}, not "
+                f"{model.model_digest}; register a new version"
             )
         return plain(Model, there)
     return model
 
 
-def update_model(session: Session, use_case: str, version: int, changes: Mapping[str, Any]) -> Model:
+def update_model(
+    session: Session, use_case: str, version: int, changes: Mapping[str, Any]
+) -> Model:
     """Change what may change about a model: where it lies, its bento, its state."""
     row = locked(session, ModelRow, use_case, version)
     if row is None:
         raise Conflict(f"{use_case} has no model version {version}; train it first")
     for name, value in changes.items():
         if name not in UPDATABLE or (name == "state" and value not in STATES):
-            raise EvergreenError(f"model {use_case} {version}: {name} = {value!r} cannot be set; only {UPDATABLE}, {STATES}")
+            raise EvergreenError(
+                f"model {use_case} {version}: {name} = {value!r} cannot be set; only {UPDATABLE}, "
+                f"{STATES}"
+            )
         setattr(row, name, value)
     session.flush()
     return plain(Model, row)
@@ -86,9 +96,13 @@ class Models:
         """Record a model; raises Conflict if its version is another model's."""
         return self._database.write(lambda open_session: add_model(open_session, model), session)
 
-    def update(self, use_case: str, version: int, *, session: Session | None = None, **changes: Any) -> Model:
+    def update(
+        self, use_case: str, version: int, *, session: Session | None = None, **changes: Any
+    ) -> Model:
         """Change a model's bundle, run_id, bento_tag, pins, state or manifest."""
-        return self._database.write(lambda open_session: update_model(open_session, use_case, version, changes), session)
+        return self._database.write(
+            lambda open_session: update_model(open_session, use_case, version, changes), session
+        )
 
     def get(self, use_case: str, version: int) -> Model | None:
         """Return a model by its version."""

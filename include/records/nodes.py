@@ -30,9 +30,18 @@ class Nodes:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def observe(self, use_case: str, node: str, *, generation: int, state: str, detail: Any, at: datetime) -> None:
+    def observe(
+        self, use_case: str, node: str, *, generation: int, state: str, detail: Any, at: datetime
+    ) -> None:
         """Record what a serving node serves; replaces its last report."""
-        row = {"use_case": use_case, "node": node, "generation": generation, "state": state, "detail": detail, "at": at}
+        row = {
+            "use_case": use_case,
+            "node": node,
+            "generation": generation,
+            "state": state,
+            "detail": detail,
+            "at": at,
+        }
         self._database.write(lambda session: session.merge(ObservedRow(**row)))
 
     def of(self, use_case: str) -> list[Observed]:

@@ -18,7 +18,9 @@ from include.records.schema import (
 
 @dataclass(frozen=True)
 class Opponent:
-    """Whom a candidate is judged against: `version` None is nobody; `generation` is the routing row's at that time."""
+    """Whom a candidate is judged against: `version` None is nobody; `generation` is the routing
+    row's at that time.
+    """
 
     use_case: str
     model_digest: str
@@ -37,17 +39,28 @@ class Opponents:
 
     def get(self, use_case: str, model_digest: str, *, mode: Mode) -> Opponent | None:
         """Return whom a candidate was judged against, or None if it never was."""
-        row = self._database.read(lambda session: session.get(OpponentRow, (use_case, model_digest, mode)))
+        row = self._database.read(
+            lambda session: session.get(OpponentRow, (use_case, model_digest, mode))
+        )
         return None if row is None else plain(Opponent, row)
 
-    def record(self, opponent: Opponent, *, again: bool = False, session: Session | None = None) -> Opponent:
-        """Record whom a candidate is judged against and return it: the first record stays, unless it is judged `again`."""
+    def record(
+        self, opponent: Opponent, *, again: bool = False, session: Session | None = None
+    ) -> Opponent:
+        """Record whom a candidate is judged against and return it: the first record stays,
+        unless it is judged `again`.
+        """
 
         def work(open_session: Session) -> Opponent:
             created = insert_missing(open_session, OpponentRow, **vars(opponent))
             if again and not created:
                 open_session.merge(OpponentRow(**vars(opponent)))
                 open_session.flush()
-            return plain(Opponent, open_session.get_one(OpponentRow, (opponent.use_case, opponent.model_digest, opponent.mode)))
+            return plain(
+                Opponent,
+                open_session.get_one(
+                    OpponentRow, (opponent.use_case, opponent.model_digest, opponent.mode)
+                ),
+            )
 
         return self._database.write(work, session)

@@ -27,7 +27,9 @@ TARGETS: tuple[str, ...] = get_args(Target)
 
 @dataclass(frozen=True)
 class Partition:
-    """What a partition is meant for: mode and target only rise; `actor` and `at` are those of the last rise."""
+    """What a partition is meant for: mode and target only rise; `actor` and `at` are those of
+    the last rise.
+    """
 
     use_case: str
     key: str
@@ -44,27 +46,51 @@ class Partitions:
         self._database = database
 
     def raise_to(
-        self, use_case: str, key: str, *, mode: Mode, target: Target, actor: str, at: datetime, session: Session | None = None
+        self,
+        use_case: str,
+        key: str,
+        *,
+        mode: Mode,
+        target: Target,
+        actor: str,
+        at: datetime,
+        session: Session | None = None,
     ) -> Partition:
         """Raise mode and target of a partition to at least these; a change is audited."""
 
         def work(open_session: Session) -> Partition:
             values = {"mode": mode, "target": target, "actor": actor, "at": at}
-            created = insert_missing(open_session, PartitionRow, use_case=use_case, key=key, **values)
+            created = insert_missing(
+                open_session, PartitionRow, use_case=use_case, key=key, **values
+            )
             row = locked(open_session, PartitionRow, use_case, key)
             assert row is not None
             before = None if created else [row.mode, row.target]
-            row.mode, row.target = max(row.mode, mode, key=MODES.index), max(row.target, target, key=TARGETS.index)
+            row.mode, row.target = (
+                max(row.mode, mode, key=MODES.index),
+                max(row.target, target, key=TARGETS.index),
+            )
             if before != (after := [row.mode, row.target]):
                 row.actor, row.at = actor, at
                 audit.append(
-                    open_session, AuditEntry("partition.raised", use_case, key, actor, {"before": before, "after": after}, at)
+                    open_session,
+                    AuditEntry(
+                        "partition.raised",
+                        use_case,
+                        key,
+                        actor,
+                        {"before": before, "after": after},
+                        at,
+                    ),
                 )
                 open_session.flush()
             return plain(Partition, row)
 
         if mode not in MODES or target not in TARGETS:
-            raise ConfigError(f"partition {key}: mode is one of {MODES} and target of {TARGETS}, not {mode!r} and {target!r}")
+            raise ConfigError(
+                f"partition {key}: mode is one of {MODES} and target of {TARGETS}, not {mode!r} "
+                f"and {target!r}"
+            )
         return self._database.write(work, session)
 
     def get(self, use_case: str, key: str) -> Partition | None:

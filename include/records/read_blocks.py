@@ -1,8 +1,9 @@
 """Long lists of reads, cut into blocks that the results of many partitions share.
 
-A training without a window reads every partition there is: kept whole with each result, its lists grow with the square of the
-partitions. A block holds what was read of one table in one month, under the digest of its content. The list of the next night
-shares all blocks but the newest month's with the list of the night before.
+A training without a window reads every partition there is: kept whole with each result, its lists
+grow with the square of the partitions. A block holds what was read of one table in one month, under
+the digest of its content. The list of the next night shares all blocks but the newest month's with
+the list of the night before.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ def blocks(reads: Sequence[Sequence[str]]) -> dict[str, list[list[str]]]:
 
 
 def missing(stored: Sequence[object]) -> list[str]:
-    """Return the digests of the blocks that a stored list names; none where it holds the triples themselves."""
+    """Return the digests of the blocks that a stored list names; none where it holds the triples
+    themselves.
+    """
     return [one for one in stored if isinstance(one, str)]
 
 

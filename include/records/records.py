@@ -1,7 +1,9 @@
-"""The records: what every partition is meant for, what every stage found, who works, which model serves, and the audit log.
+"""The records: what every partition is meant for, what every stage found, who works, which model
+serves, and the audit log.
 
-One SQL database by URL (SQLite or PostgreSQL); a small class an aggregate. Each method of theirs is one transaction and
-recognises its own write when it is called again after a lost answer; `session=` puts it into a transaction of the caller's.
+One SQL database by URL (SQLite or PostgreSQL); a small class an aggregate. Each method of theirs is
+one transaction and recognises its own write when it is called again after a lost answer; `session=`
+puts it into a transaction of the caller's.
 """
 
 from __future__ import annotations
@@ -39,9 +41,23 @@ from include.records.schema import (
 )
 
 __all__ = [
-    "UNSET", "AuditEntry", "AuditFault", "AuditRecord", "FeatureSet", "Holder", "Lease", "Mode", "Model", "Observed", "Opponent",
-    "Partition", "Records", "Route", "StageResult", "Target",
-]  # fmt: skip
+    "UNSET",
+    "AuditEntry",
+    "AuditFault",
+    "AuditRecord",
+    "FeatureSet",
+    "Holder",
+    "Lease",
+    "Mode",
+    "Model",
+    "Observed",
+    "Opponent",
+    "Partition",
+    "Records",
+    "Route",
+    "StageResult",
+    "Target",
+]
 
 
 class Records:
@@ -50,7 +66,11 @@ class Records:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.partitions, self.results = Partitions(database), Results(database)
-        self.models, self.routes, self.opponents = Models(database), Routes(database), Opponents(database)
+        self.models, self.routes, self.opponents = (
+            Models(database),
+            Routes(database),
+            Opponents(database),
+        )
         self.feature_sets, self.nodes = FeatureSets(database), Nodes(database)
         self.leases, self.audit = LeaseRegister(database), AuditLog(database)
 
@@ -84,19 +104,31 @@ class Records:
         The audit log stays, and so do the leases, whose tokens must go on rising.
         """
         tables: tuple[type[Any], ...] = (
-            PartitionRow, ResultRow, ReadsRow, ModelRow, RouteRow, ObservedRow, FeatureSetRow, OnlineRow, OpponentRow,
+            PartitionRow,
+            ResultRow,
+            ReadsRow,
+            ModelRow,
+            RouteRow,
+            ObservedRow,
+            FeatureSetRow,
+            OnlineRow,
+            OpponentRow,
             RedrivenRow,
-        )  # fmt: skip
+        )
 
         def work(session: Session) -> dict[str, int]:
             counts = {}
             for table in tables:
                 mine = table.use_case == use_case
-                counts[table.__tablename__] = session.scalar(select(func.count()).select_from(table).where(mine)) or 0
+                counts[table.__tablename__] = (
+                    session.scalar(select(func.count()).select_from(table).where(mine)) or 0
+                )
                 if entry is not None:
                     session.execute(delete(table).where(mine))
             if entry is not None:
-                audit.append(session, dataclasses.replace(entry, details={**entry.details, "rows": counts}))
+                audit.append(
+                    session, dataclasses.replace(entry, details={**entry.details, "rows": counts})
+                )
             return counts
 
         return self.database.read(work) if entry is None else self.database.write(work)

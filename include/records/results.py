@@ -29,7 +29,9 @@ from include.records.schema import (
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage found for a partition; `reads` are triples (table, key, digest), in no order that means anything."""
+    """What a stage found for a partition; `reads` are triples (table, key, digest), in no order
+    that means anything.
+    """
 
     use_case: str
     key: str
@@ -64,20 +66,36 @@ class Results:
         return self._database.read(work)
 
     def of(
-        self, use_case: str, *, stage: str | Sequence[str] | None = None, keys: Sequence[str] | None = None
+        self,
+        use_case: str,
+        *,
+        stage: str | Sequence[str] | None = None,
+        keys: Sequence[str] | None = None,
     ) -> list[StageResult]:
         """Return results by key and stage; `stage` (one or more) and `keys` narrow them."""
-        where = [] if stage is None else [ResultRow.stage.in_([stage] if isinstance(stage, str) else stage)]
+        where = (
+            []
+            if stage is None
+            else [ResultRow.stage.in_([stage] if isinstance(stage, str) else stage)]
+        )
         if keys is not None and len(keys) <= 500:
             where.append(ResultRow.key.in_(keys))
-        statement = select(ResultRow).where(ResultRow.use_case == use_case, *where).order_by(ResultRow.key, ResultRow.stage)
-        found = self._database.read(lambda session: _plain(session, use_case, session.scalars(statement).all()))
+        statement = (
+            select(ResultRow)
+            .where(ResultRow.use_case == use_case, *where)
+            .order_by(ResultRow.key, ResultRow.stage)
+        )
+        found = self._database.read(
+            lambda session: _plain(session, use_case, session.scalars(statement).all())
+        )
         wanted = None if keys is None else set(keys)
         return [result for result in found if wanted is None or result.key in wanted]
 
     def states(self, use_case: str) -> dict[tuple[str, str], str]:
         """Return the state of every result, by (stage, key): no more is read than that."""
-        statement = select(ResultRow.stage, ResultRow.key, ResultRow.state).where(ResultRow.use_case == use_case)
+        statement = select(ResultRow.stage, ResultRow.key, ResultRow.state).where(
+            ResultRow.use_case == use_case
+        )
         rows = self._database.read(lambda session: session.execute(statement).all())
         return {(stage, key): state for stage, key, state in rows}
 
@@ -89,7 +107,8 @@ class Results:
         entries: Sequence[AuditEntry] = (),
         also: Callable[[Session], None] | None = None,
     ) -> None:
-        """Record a result, its audit entries and further writes in one transaction, if the lease's token is still current.
+        """Record a result, its audit entries and further writes in one transaction, if the lease's
+        token is still current.
 
         The same result again, with the same token, is a no-op.
 
@@ -97,7 +116,10 @@ class Results:
             Busy: a newer claim has fenced this lease off; nothing was written.
         """
         if (result.use_case, result.stage, result.key) != (lease.use_case, lease.stage, lease.key):
-            raise Busy(f"{lease.app}: this lease does not cover {result.use_case}/{result.stage}/{result.key}; claim that one")
+            raise Busy(
+                f"{lease.app}: this lease does not cover "
+                f"{result.use_case}/{result.stage}/{result.key}; claim that one"
+            )
         result = dataclasses.replace(result, token=lease.token)
 
         def work(session: Session) -> None:
@@ -116,12 +138,17 @@ class Results:
 
 
 def _same(one: StageResult, other: StageResult) -> bool:
-    first, second = (dataclasses.replace(result, reads=sorted(map(list, result.reads))) for result in (one, other))
+    first, second = (
+        dataclasses.replace(result, reads=sorted(map(list, result.reads)))
+        for result in (one, other)
+    )
     return to_json(vars(first)) == to_json(vars(second))
 
 
 def _kept(session: Session, result: StageResult) -> list[Any]:
-    """Return what is stored of a result's reads: themselves, or of a long list its blocks, which are written where new."""
+    """Return what is stored of a result's reads: themselves, or of a long list its blocks, which
+    are written where new.
+    """
     if len(result.reads) <= read_blocks.LONG:
         return result.reads
     found = read_blocks.blocks(result.reads)
@@ -131,14 +158,21 @@ def _kept(session: Session, result: StageResult) -> list[Any]:
 
 
 def _plain(session: Session, use_case: str, rows: Sequence[ResultRow]) -> list[StageResult]:
-    """Return results with their reads; a block that several share is read once, and is one object in all of them."""
+    """Return results with their reads; a block that several share is read once, and is one
+    object in all of them.
+    """
     wanted = sorted({digest for row in rows for digest in read_blocks.missing(row.reads)})
     known: dict[str, list[list[str]]] = {}
     for start in range(0, len(wanted), 500):
         chosen = ReadsRow.digest.in_(wanted[start : start + 500])
-        found = session.execute(select(ReadsRow.digest, ReadsRow.reads).where(ReadsRow.use_case == use_case, chosen))
+        found = session.execute(
+            select(ReadsRow.digest, ReadsRow.reads).where(ReadsRow.use_case == use_case, chosen)
+        )
         known |= {str(digest): reads for digest, reads in found.all()}
-    return [dataclasses.replace(plain(StageResult, row), reads=read_blocks.whole(row.reads, known)) for row in rows]
+    return [
+        dataclasses.replace(plain(StageResult, row), reads=read_blocks.whole(row.reads, known))
+        for row in rows
+    ]
 
 
 def _fingerprint(entry: AuditEntry) -> str:

@@ -1,7 +1,8 @@
 """Models and the routing row: what serves, what served before, what may serve next.
 
-A routing row changes by compare-and-set only, together with its audit row: `change` for a promotion or a step, `rollback`
-and `lift` for what a person decides. The partition watermark never falls; every change raises the generation.
+A routing row changes by compare-and-set only, together with its audit row: `change` for a promotion
+or a step, `rollback` and `lift` for what a person decides. The partition watermark never falls;
+every change raises the generation.
 """
 
 from __future__ import annotations
@@ -69,10 +70,12 @@ def change(
     partition: str | None = None,
     judged_generation: int | None = None,
 ) -> Route:
-    """Change the routing row and append the audit row, if the row is still what the caller has seen.
+    """Change the routing row and append the audit row, if the row is still what the caller has
+    seen.
 
-    A model enters (as champion or challenger) only if it is recorded, its digest is not held, and it was neither trained
-    nor judged before the last rollback. An entry whose `once` is on record is this very change: nothing happens again.
+    A model enters (as champion or challenger) only if it is recorded, its digest is not held, and
+    it was neither trained nor judged before the last rollback. An entry whose `once` is on record
+    is this very change: nothing happens again.
 
     Raises:
         Conflict: any of this does not hold; names what moved on.
@@ -82,22 +85,32 @@ def change(
         return plain(Route, row)
     unknown = sorted(set(changes) - set(CHANGEABLE))
     if unknown:
-        raise EvergreenError(f"route of {use_case}: {unknown} cannot be set; what can is {list(CHANGEABLE)}")
+        raise EvergreenError(
+            f"route of {use_case}: {unknown} cannot be set; what can is {list(CHANGEABLE)}"
+        )
     if not 0 <= float(changes.get("weight", 0.0)) <= 100:
-        raise EvergreenError(f"route of {use_case}: weight {changes['weight']} is no percentage; 0 to 100")
+        raise EvergreenError(
+            f"route of {use_case}: weight {changes['weight']} is no percentage; 0 to 100"
+        )
     _expect(row, expect_generation, expect_champion)
     if partition is not None and row.watermark is not None and partition < row.watermark:
-        raise Conflict(f"{use_case}: partition {partition} is older than {row.watermark}, which is live; release a newer one")
+        raise Conflict(
+            f"{use_case}: partition {partition} is older than {row.watermark}, which is live; "
+            "release a newer one"
+        )
     if judged_generation is not None and judged_generation < row.rollback_generation:
         last = row.rollback_generation
         raise Conflict(
-            f"{use_case}: judged in generation {judged_generation}, before the rollback of generation {last}; judge again"
+            f"{use_case}: judged in generation {judged_generation}, before the rollback of "
+            f"generation {last}; judge again"
         )
     for role in ("champion", "challenger"):
         version = changes.get(role)
         if version is not None and version != getattr(row, role):
             _may_enter(session, row, version)
-            _set_state(session, use_case, version, "released" if role == "champion" else "challenger")
+            _set_state(
+                session, use_case, version, "released" if role == "champion" else "challenger"
+            )
     return _apply(session, row, {**changes, "watermark": partition or row.watermark}, entry)
 
 
@@ -109,10 +122,11 @@ def rollback(
     expect_generation: int | None = None,
     of: Literal["champion", "challenger"] = "champion",
 ) -> Route:
-    """Take the champion back for the last good one (or drop the challenger), and hold the digest of what is taken back.
+    """Take the champion back for the last good one (or drop the challenger), and hold the digest of
+    what is taken back.
 
-    A challenger on its way is dropped too. The watermark stays, so an older partition cannot slip in; what was trained
-    or judged before now cannot be promoted.
+    A challenger on its way is dropped too. The watermark stays, so an older partition cannot slip
+    in; what was trained or judged before now cannot be promoted.
 
     Raises:
         Conflict: the generation has moved on, or there is nothing to go back to.
@@ -123,19 +137,32 @@ def rollback(
     _expect(row, expect_generation, UNSET)
     bad = getattr(row, of)
     if bad is None or (of == "champion" and row.previous is None):
-        missing = "challenger to take back" if of == "challenger" else "earlier champion to go back to"
+        missing = (
+            "challenger to take back" if of == "challenger" else "earlier champion to go back to"
+        )
         raise Conflict(f"{use_case}: there is no {missing}; what serves goes on serving")
     model = _set_state(session, use_case, bad, "retired")
     held = sorted({*row.held, *([] if model is None else [model.model_digest])})
     changes: dict[str, Any] = {"challenger": None, "step": 0, "weight": 0.0, "held": held}
     changes["rollback_generation"] = row.generation + 1
     if of == "champion":
-        changes |= {"champion": row.previous, "previous": _last_good(session, use_case, held, row.previous)}
+        changes |= {
+            "champion": row.previous,
+            "previous": _last_good(session, use_case, held, row.previous),
+        }
     return _apply(session, row, changes, entry)
 
 
-def lift(session: Session, use_case: str, digest: str, *, entry: AuditEntry, expect_generation: int | None = None) -> Route:
-    """Lift the hold on a digest, as a person decided: its models count as trained and judged now, so they may be promoted again.
+def lift(
+    session: Session,
+    use_case: str,
+    digest: str,
+    *,
+    entry: AuditEntry,
+    expect_generation: int | None = None,
+) -> Route:
+    """Lift the hold on a digest, as a person decided: its models count as trained and judged now,
+    so they may be promoted again.
 
     Raises:
         Conflict: the generation has moved on, or the digest is not held.
@@ -146,10 +173,14 @@ def lift(session: Session, use_case: str, digest: str, *, entry: AuditEntry, exp
     _expect(row, expect_generation, UNSET)
     if digest not in row.held:
         raise Conflict(f"{use_case}: {digest} is not held; held are {row.held or 'none'}")
-    for model in session.scalars(select(ModelRow).where(ModelRow.use_case == use_case, ModelRow.model_digest == digest)):
+    for model in session.scalars(
+        select(ModelRow).where(ModelRow.use_case == use_case, ModelRow.model_digest == digest)
+    ):
         model.generation = row.generation + 1
         model.state = "challenger"
-    judged = select(OpponentRow).where(OpponentRow.use_case == use_case, OpponentRow.model_digest == digest)
+    judged = select(OpponentRow).where(
+        OpponentRow.use_case == use_case, OpponentRow.model_digest == digest
+    )
     for opponent in session.scalars(judged):
         opponent.generation = row.generation + 1
     return _apply(session, row, {"held": [other for other in row.held if other != digest]}, entry)
@@ -165,30 +196,44 @@ def _locked_route(session: Session, use_case: str) -> RouteRow:
 
 def _expect(row: RouteRow, generation: int | None, champion: int | Unset | None) -> None:
     if generation is not None and generation != row.generation:
-        raise Conflict(f"{row.use_case}: the routing row is at generation {row.generation}, not {generation}: look, then rerun")
+        raise Conflict(
+            f"{row.use_case}: the routing row is at generation {row.generation}, not "
+            f"{generation}: look, then rerun"
+        )
     if not isinstance(champion, Unset) and champion != row.champion:
-        raise Conflict(f"{row.use_case}: the champion is {row.champion}, not {champion}; judge the candidate again")
+        raise Conflict(
+            f"{row.use_case}: the champion is {row.champion}, not {champion}; judge the candidate "
+            "again"
+        )
 
 
 def _may_enter(session: Session, row: RouteRow, version: int) -> None:
     model = session.get(ModelRow, (row.use_case, version))
     if model is None:
-        raise Conflict(f"{row.use_case}: there is no model version {version} on record; train it first")
+        raise Conflict(
+            f"{row.use_case}: there is no model version {version} on record; train it first"
+        )
     if model.model_digest in row.held:
         raise Conflict(
-            f"{row.use_case}: version {version} ({model.model_digest}) was rolled back and is on hold;"
-            f" `evergreen rollback {row.use_case} --release {model.model_digest}` lifts that"
+            f"{row.use_case}: version {version} ({model.model_digest}) was rolled back and is on "
+            f"hold; `evergreen rollback {row.use_case} --release {model.model_digest}` lifts that"
         )
     if version != row.previous and model.generation < row.rollback_generation:
         raise Conflict(
-            f"{row.use_case}: version {version} was trained in generation {model.generation}, before the rollback of generation"
-            f" {row.rollback_generation}; train a new candidate"
+            f"{row.use_case}: version {version} was trained in generation {model.generation}, "
+            f"before the rollback of generation {row.rollback_generation}; train a new candidate"
         )
 
 
-def _last_good(session: Session, use_case: str, held: list[str], champion: int | None) -> int | None:
+def _last_good(
+    session: Session, use_case: str, held: list[str], champion: int | None
+) -> int | None:
     """Return the newest other version that was released and never taken back."""
-    good = [model for model in models(session, use_case) if model.state == "released" and model.model_digest not in held]
+    good = [
+        model
+        for model in models(session, use_case)
+        if model.state == "released" and model.model_digest not in held
+    ]
     return max((model.version for model in good if model.version != champion), default=None)
 
 
@@ -239,9 +284,11 @@ class Routes:
         judged_generation: int | None = None,
         session: Session | None = None,
     ) -> Route:
-        """Change champion, previous, challenger, step, weight or salt by compare-and-set; see the function `change`.
+        """Change champion, previous, challenger, step, weight or salt by compare-and-set; see the
+        function `change`.
 
-        A refusal is audited too (as `<action>.refused`), unless it happens in a transaction of the caller's.
+        A refusal is audited too (as `<action>.refused`), unless it happens in a transaction of the
+        caller's.
 
         Raises:
             Conflict: the routing row has moved on, or the model may not enter.
@@ -269,25 +316,43 @@ class Routes:
         expect_generation: int | None = None,
         of: Literal["champion", "challenger"] = "champion",
     ) -> Route:
-        """Go back to the last good champion, or drop the challenger, and hold the digest; see the function `rollback`."""
+        """Go back to the last good champion, or drop the challenger, and hold the digest; see
+        the function `rollback`.
+        """
         return self._change(
-            lambda session, once: rollback(session, use_case, entry=once, expect_generation=expect_generation, of=of),
+            lambda session, once: rollback(
+                session, use_case, entry=once, expect_generation=expect_generation, of=of
+            ),
             entry,
         )
 
-    def lift(self, use_case: str, digest: str, *, entry: AuditEntry, expect_generation: int | None = None) -> Route:
+    def lift(
+        self, use_case: str, digest: str, *, entry: AuditEntry, expect_generation: int | None = None
+    ) -> Route:
         """Lift the hold on a digest, as a person decided; see the function `lift`."""
         return self._change(
-            lambda session, once: lift(session, use_case, digest, entry=once, expect_generation=expect_generation), entry
+            lambda session, once: lift(
+                session, use_case, digest, entry=once, expect_generation=expect_generation
+            ),
+            entry,
         )
 
-    def _change(self, work: Callable[[Session, AuditEntry], Route], entry: AuditEntry, session: Session | None = None) -> Route:
+    def _change(
+        self,
+        work: Callable[[Session, AuditEntry], Route],
+        entry: AuditEntry,
+        session: Session | None = None,
+    ) -> Route:
         once = named(entry)
         try:
             return self._database.write(lambda open_session: work(open_session, once), session)
         except Conflict as error:
             if session is None:
                 details = {**entry.details, "reason": str(error)}
-                refused = named(dataclasses.replace(entry, action=f"{entry.action}.refused", details=details, once=None))
+                refused = named(
+                    dataclasses.replace(
+                        entry, action=f"{entry.action}.refused", details=details, once=None
+                    )
+                )
                 self._database.write(lambda open_session: audit.append(open_session, refused))
             raise

@@ -1,4 +1,6 @@
-"""The tables of the records database, and the column types that make both databases answer alike."""
+"""The tables of the records database, and the column types that make both databases answer
+alike.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +26,16 @@ T = TypeVar("T")
 
 
 def to_json(value: object, *, sort: bool = False) -> str:
-    """Return ASCII JSON; NaN and infinities become null (both databases, and every reader, then agree on it)."""
+    """Return ASCII JSON; NaN and infinities become null (both databases, and every reader, then
+    agree on it).
+    """
     return json.dumps(_finite(value), sort_keys=sort, separators=(",", ":"), allow_nan=False)
 
 
 def json_digest(value: object) -> str:
-    """Return the SHA-256 of a value as JSON: the same before it is stored and after it is read back."""
+    """Return the SHA-256 of a value as JSON: the same before it is stored and after it is read
+    back.
+    """
     return "sha256:" + hashlib.sha256(to_json(value, sort=True).encode()).hexdigest()
 
 
@@ -37,7 +43,10 @@ def _finite(value: object) -> object:
     if isinstance(value, Mapping):
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_finite(item) for item in (sorted(value, key=str) if isinstance(value, set | frozenset) else value)]
+        return [
+            _finite(item)
+            for item in (sorted(value, key=str) if isinstance(value, set | frozenset) else value)
+        ]
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, datetime | date):
@@ -146,7 +155,8 @@ class ResultRow(Base):
     digest: Mapped[str]
     reason: Mapped[str]
     outputs: Mapped[dict[str, Any]]
-    reads: Mapped[list[Any]]  # triples; of a long list the digests of its blocks, which stand in `reads`
+    # Triples; of a long list the digests of its blocks, which stand in `reads`.
+    reads: Mapped[list[Any]]
     memo_key: Mapped[str]
     mode: Mapped[str]
     started_at: Mapped[datetime]
@@ -278,8 +288,12 @@ def insert_missing(session: Session, table: type[Base], **values: object) -> boo
 def locked(session: Session, table: type[R], *key: object) -> R | None:
     """Return the row of a primary key as it is now, locked until the transaction ends."""
     columns = table.__mapper__.primary_key
-    statement = select(table).where(*(column == part for column, part in zip(columns, key, strict=True)))
-    return session.scalars(statement.with_for_update().execution_options(populate_existing=True)).one_or_none()
+    statement = select(table).where(
+        *(column == part for column, part in zip(columns, key, strict=True))
+    )
+    return session.scalars(
+        statement.with_for_update().execution_options(populate_existing=True)
+    ).one_or_none()
 
 
 def plain(kind: type[T], row: object) -> T:

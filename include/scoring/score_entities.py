@@ -1,4 +1,6 @@
-"""The scored table: every entity as a model sees it at the `as_of` of a partition, into the lake and as CSV."""
+"""The scored table: every entity as a model sees it at the `as_of` of a partition, into the lake
+and as CSV.
+"""
 
 from __future__ import annotations
 
@@ -55,10 +57,9 @@ def score(
 
     Rows: entity key, event_timestamp (of the features), score, decision, version, model_digest.
 
-    Raises:
-        ConfigError: there is no such model, or none that serves.
-        MissingPartition: features that can be alive at its as_of are not computed for the model's feature set.
-        ArtefactError: the bundle does not have its recorded digest.
+    Raises: ConfigError: there is no such model, or none that serves. MissingPartition: features
+        that can be alive at its as_of are not computed for the model's feature set. ArtefactError:
+        the bundle does not have its recorded digest.
     """
     period = partitions.period(use_case, key)
     model = _model(records, use_case.name, version)
@@ -69,19 +70,39 @@ def score(
     frame = frames.entity_frame_at(lake, use_case, feature_set, period.as_of)
     rows = _rows(use_case, frame, predictor, model)
     lease = records.leases.claim(
-        use_case.name, TABLE, key, owner=f"score:{actor}:{os.getpid()}", attempt=1, ttl=settings.lease_seconds
+        use_case.name,
+        TABLE,
+        key,
+        owner=f"score:{actor}:{os.getpid()}",
+        attempt=1,
+        ttl=settings.lease_seconds,
     )
     with lease:
-        lake.replace(scores_table(lake, use_case, rows.schema), key, rows, fence=Fence(lease.app, lease.token, lease.check))
-    path = output or settings.home / "reports" / use_case.name / key / f"scores-version-{model.version}.csv"
+        lake.replace(
+            scores_table(lake, use_case, rows.schema),
+            key,
+            rows,
+            fence=Fence(lease.app, lease.token, lease.check),
+        )
+    path = (
+        output
+        or settings.home / "reports" / use_case.name / key / f"scores-version-{model.version}.csv"
+    )
     export(path, rows)
-    details = {"version": model.version, "rows": len(rows), "digest": digest(rows, sort_by=[use_case.entity.key])}
-    records.audit.append(AuditEntry("scores.written", use_case.name, key, actor, details, utc_now()))
+    details = {
+        "version": model.version,
+        "rows": len(rows),
+        "digest": digest(rows, sort_by=[use_case.entity.key]),
+    }
+    records.audit.append(
+        AuditEntry("scores.written", use_case.name, key, actor, details, utc_now())
+    )
     return Scored(len(rows), model.version, period.as_of, path)
 
 
 def export(path: Path, rows: pa.Table) -> None:
-    """Write rows as CSV, whole or not at all; text that a spreadsheet would run as a formula is quoted with `'`.
+    """Write rows as CSV, whole or not at all; text that a spreadsheet would run as a formula is
+    quoted with `'`.
 
     Raises:
         SourceError: the file cannot be written.
@@ -96,7 +117,9 @@ def export(path: Path, rows: pa.Table) -> None:
                 writer.writerows(_lines(batch.to_pydict().values()))
         temporary.replace(path)
     except OSError as error:
-        raise SourceError(f"{path} cannot be written ({error.strerror}); free space, or give another --output") from error
+        raise SourceError(
+            f"{path} cannot be written ({error.strerror}); free space, or give another --output"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -117,7 +140,9 @@ def _lines(columns: Iterable[Sequence[Any]]) -> Iterable[list[Any]]:
 def _model(records: Records, use_case: str, version: int | None) -> Model:
     number = records.routes.get(use_case).champion if version is None else version
     if number is None:
-        raise ConfigError(f"{use_case} has no champion yet; name a version with --version, or release one first")
+        raise ConfigError(
+            f"{use_case} has no champion yet; name a version with --version, or release one first"
+        )
     model = records.models.get(use_case, number)
     if model is None:
         known = [model.version for model in records.models.of(use_case)]
@@ -129,26 +154,37 @@ def _need(records: Records, use_case: UseCase, feature_set: FeatureSet, key: str
     result = records.results.get(use_case.name, key, "materialize_features")
     fill = f"fill it with `evergreen run all --use-case {use_case.name} --partition {key}`"
     if result is None or result.state != "done":
-        raise MissingPartition(f"{use_case.name}: the features of {key} are not computed; {fill}", keys=[key])
+        raise MissingPartition(
+            f"{use_case.name}: the features of {key} are not computed; {fill}", keys=[key]
+        )
     if feature_set.version not in result.outputs["feature_sets"]:
         have = sorted(result.outputs["feature_sets"])
         raise MissingPartition(
-            f"{use_case.name}: {key} holds the feature sets {have}, the model reads {feature_set.version}; {fill}", keys=[key]
+            f"{use_case.name}: {key} holds the feature sets {have}, the model reads "
+            f"{feature_set.version}; {fill}",
+            keys=[key],
         )
-    feature_sets.held(records, use_case, feature_set, frames.required_at(use_case, feature_set, key))
+    feature_sets.held(
+        records, use_case, feature_set, frames.required_at(use_case, feature_set, key)
+    )
 
 
 def _rows(use_case: UseCase, frame: pa.Table, predictor: Predictor, model: Model) -> pa.Table:
     from include.models.matrix import columns_of
 
-    values: list[float] = predictor.many(columns_of(frame, predictor.schema)).tolist() if len(frame) else []
+    values: list[float] = (
+        predictor.many(columns_of(frame, predictor.schema)).tolist() if len(frame) else []
+    )
     wrong = sum(not math.isfinite(value) for value in values)
     if wrong or len(values) != len(frame):
         raise EvergreenError(
-            f"version {model.version} gave {wrong} scores that are no numbers for {len(frame)} rows; do not use it"
+            f"version {model.version} gave {wrong} scores that are no numbers for {len(frame)} "
+            "rows; do not use it"
         )
     decision = use_case.decision
-    decisions = [decision.at_or_above if value >= decision.threshold else decision.below for value in values]
+    decisions = [
+        decision.at_or_above if value >= decision.threshold else decision.below for value in values
+    ]
     return pa.table(
         {
             use_case.entity.key: frame.column(use_case.entity.key),

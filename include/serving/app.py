@@ -1,6 +1,7 @@
 """The node's ASGI application: routes, authorisation, and the prediction path.
 
-Only what `state` holds is served; the reconciler replaces it. Everything here runs on the event loop.
+Only what `state` holds is served; the reconciler replaces it. Everything here runs on the event
+loop.
 """
 
 from __future__ import annotations
@@ -20,7 +21,17 @@ import msgspec
 from include.errors import ConfigError, Conflict, EvergreenError, Unavailable
 from include.predictions.log import PredictionLog
 from include.serving import openapi, predict
-from include.serving.http import Disconnected, Receive, Refusal, Scope, Send, answer, header, read_json_body, refuse
+from include.serving.http import (
+    Disconnected,
+    Receive,
+    Refusal,
+    Scope,
+    Send,
+    answer,
+    header,
+    read_json_body,
+    refuse,
+)
 from include.serving.prometheus import Metrics
 from include.serving.snapshot import Loaded, Served
 
@@ -51,7 +62,11 @@ class App:
         reload: Callable[[str], Awaitable[Mapping[str, Any]]],
         hosts: frozenset[str] | None = None,
     ) -> None:
-        """Build it. `lines` opens a use case's prediction log; `hosts` are the names that Host may say (None: any)."""
+        """Build it.
+
+        `lines` opens a use case's prediction log; `hosts` are the names that Host may say (None:
+        any).
+        """
         self.state: dict[str, Served] = {}
         self.healthy, self.started = True, False
         self.metrics = Metrics()
@@ -91,7 +106,11 @@ class App:
             self._horizons[name] = predict.Horizon(served.use_case)
         self.state[name] = served
         models = {"champion": served.champion, "previous": served.previous}
-        self.metrics.serving(name, served.generation, {role: model.version for role, model in models.items() if model})
+        self.metrics.serving(
+            name,
+            served.generation,
+            {role: model.version for role, model in models.items() if model},
+        )
 
     def forget(self, use_case: str) -> None:
         """Serve a use case no more."""
@@ -106,20 +125,35 @@ class App:
 
     def _route(self, path: str) -> tuple[str, str]:
         parts = path.split("/")
-        if len(parts) == 4 and parts[1] == "v1" and parts[3] in ("predict", "model", "rollback", "reload"):
+        if (
+            len(parts) == 4
+            and parts[1] == "v1"
+            and parts[3] in ("predict", "model", "rollback", "reload")
+        ):
             if not self.started:
                 raise Refusal(
-                    503, "starting", "the node has not read the use cases yet", headers=[(b"retry-after", b"1")], linger=True
+                    503,
+                    "starting",
+                    "the node has not read the use cases yet",
+                    headers=[(b"retry-after", b"1")],
+                    linger=True,
                 )
             if parts[2] not in self.state:
                 known = ", ".join(sorted(self.state)) or "none yet"
-                raise Refusal(404, "unknown_use_case", f"no use case {parts[2][:80]!r}; served are: {known}", linger=True)
+                raise Refusal(
+                    404,
+                    "unknown_use_case",
+                    f"no use case {parts[2][:80]!r}; served are: {known}",
+                    linger=True,
+                )
             return parts[2], parts[3]
         if len(parts) == 2 and parts[1] in ("health", "metrics", "openapi.json", "docs"):
             return "", parts[1]
         raise Refusal(404, "not_found", f"no page {path[:80]!r}; see /docs", linger=True)
 
-    async def _predict(self, use_case: str, scope: Scope, receive: Receive, send: Send, request_id: str) -> int:
+    async def _predict(
+        self, use_case: str, scope: Scope, receive: Receive, send: Send, request_id: str
+    ) -> int:
         if scope["method"] != "POST":
             raise _wrong_method(scope, "POST")
         started, clock = time.time_ns(), time.perf_counter()
@@ -129,21 +163,27 @@ class App:
             raise Refusal(404, "unknown_use_case", f"use case {use_case!r} is not served any more")
         asked = predict.check(predict.parse(body), served)
         model, arm, features, score = await self._score(asked, served)
-        line, reply = predict.record(request_id, asked, served, model, arm, features, score, started)
+        line, reply = predict.record(
+            request_id, asked, served, model, arm, features, score, started
+        )
         self._log(use_case).append(line)
         await answer(send, 200, _json(reply), request_id.encode("ascii"))
         self.metrics.took(use_case, time.perf_counter() - clock)
         return 200
 
-    async def _score(self, asked: predict.Asked, served: Served) -> tuple[Loaded, str, predict.Features, float]:
+    async def _score(
+        self, asked: predict.Asked, served: Served
+    ) -> tuple[Loaded, str, predict.Features, float]:
         """Ask the champion; if it gives no answer, ask the one before it."""
         champion, previous, name = served.champion, served.previous, served.use_case.name
         if champion is None:
             why = f" ({served.problems[0]})" if served.problems else ""
             raise Refusal(
-                503, "no_model", f"{name} has no model to answer yet{why}; run `evergreen status {name}`",
+                503,
+                "no_model",
+                f"{name} has no model to answer yet{why}; run `evergreen status {name}`",
                 headers=[(b"retry-after", b"10")],
-            )  # fmt: skip
+            )
         try:
             features, score = await self._ask(asked, served, champion)
             return champion, "champion", features, score
@@ -157,19 +197,28 @@ class App:
         features.flags.append("fallback")
         return previous, "fallback", features, score
 
-    async def _ask(self, asked: predict.Asked, served: Served, model: Loaded) -> tuple[predict.Features, float]:
+    async def _ask(
+        self, asked: predict.Asked, served: Served, model: Loaded
+    ) -> tuple[predict.Features, float]:
         features = predict.features_of(asked, served, model, self._horizons[served.use_case.name])
         if model.remote is None:
             return features, predict.score_sync(model, features.row)
         lacking = [name for name in model.remote.features if name not in features.row]
         if lacking:
-            raise Refusal(422, "invalid", f"feature {lacking[0]!r} is missing; send null", field=f"features.{lacking[0]}")
+            raise Refusal(
+                422,
+                "invalid",
+                f"feature {lacking[0]!r} is missing; send null",
+                field=f"features.{lacking[0]}",
+            )
         score = await model.remote.ask({name: features.row[name] for name in model.remote.features})
         if not math.isfinite(score):
             raise Unavailable(f"model {model.version} answers {score}, which is no probability")
         return features, score
 
-    async def _other(self, use_case: str, route: str, scope: Scope, receive: Receive, send: Send, request_id: str) -> int:
+    async def _other(
+        self, use_case: str, route: str, scope: Scope, receive: Receive, send: Send, request_id: str
+    ) -> int:
         if route in ("rollback", "reload"):
             return await self._administer(use_case, route, scope, receive, send, request_id)
         if scope["method"] not in ("GET", "HEAD"):
@@ -189,7 +238,9 @@ class App:
         await answer(send, 200, body, request_id.encode("ascii"), media=media, more=more)
         return 200
 
-    async def _administer(self, use_case: str, route: str, scope: Scope, receive: Receive, send: Send, request_id: str) -> int:
+    async def _administer(
+        self, use_case: str, route: str, scope: Scope, receive: Receive, send: Send, request_id: str
+    ) -> int:
         if scope["method"] != "POST":
             raise _wrong_method(scope, "POST")
         self._authorise(use_case, route, scope)
@@ -200,7 +251,9 @@ class App:
             try:
                 asked = msgspec.json.decode(body, type=Reason)
             except msgspec.ValidationError as error:
-                raise Refusal(422, "invalid", f"{error}; a rollback needs its reason", field="reason") from None
+                raise Refusal(
+                    422, "invalid", f"{error}; a rollback needs its reason", field="reason"
+                ) from None
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise Refusal(400, "bad_json", f"the body is no valid JSON: {error}") from None
             if not asked.reason.strip():
@@ -231,7 +284,9 @@ class App:
         return f"{self._prefix}-{self._count:x}"
 
     def _check_host(self, scope: Scope) -> None:
-        """Refuse names that are not ours: a page on the web could otherwise reach a node on this machine by its own name."""
+        """Refuse names that are not ours: a page on the web could otherwise reach a node on this
+        machine by its own name.
+        """
         if self._hosts is None:
             return
         host = (header(scope, b"host") or b"").decode("latin-1").lower()
@@ -247,9 +302,12 @@ class App:
             log.warning("%s: %s from %s without a valid token was refused", use_case, route, client)
             self.metrics.event(use_case, "unauthorised")
             raise Refusal(
-                401, "unauthorised", "this changes state: send the node's token as `Authorization: Bearer ...`",
-                headers=[(b"www-authenticate", b"Bearer")], linger=True,
-            )  # fmt: skip
+                401,
+                "unauthorised",
+                "this changes state: send the node's token as `Authorization: Bearer ...`",
+                headers=[(b"www-authenticate", b"Bearer")],
+                linger=True,
+            )
 
     def _log(self, use_case: str) -> PredictionLog:
         found = self._logs.get(use_case)
@@ -260,7 +318,11 @@ class App:
 
 def _wrong_method(scope: Scope, right: str) -> Refusal:
     return Refusal(
-        405, "method", f"{scope['method']} is not served here; use {right}", headers=[(b"allow", right.encode())], linger=True
+        405,
+        "method",
+        f"{scope['method']} is not served here; use {right}",
+        headers=[(b"allow", right.encode())],
+        linger=True,
     )
 
 

@@ -19,7 +19,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Refusal(EvergreenError):
-    """A request that is refused: an HTTP status, a code for programs, a message for people, the field at fault."""
+    """A request that is refused: an HTTP status, a code for programs, a message for people, the
+    field at fault.
+    """
 
     def __init__(
         self,
@@ -61,17 +63,20 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 async def read_json_body(scope: Scope, receive: Receive) -> bytes:
     """Return the body of a JSON request.
 
-    Raises:
-        Refusal: 415 for another media type or an encoded body, 413 above MAX_BODY, declared or streamed.
-        Disconnected: the client left.
+    Raises: Refusal: 415 for another media type or an encoded body, 413 above MAX_BODY, declared or
+        streamed. Disconnected: the client left.
     """
     media = header(scope, b"content-type")
     if media is None or media.partition(b";")[0].strip().lower() != b"application/json":
         shown = (media or b"none").decode("latin-1")[:80]
-        raise Refusal(415, "media_type", f"content-type is {shown!r}; send application/json", linger=True)
+        raise Refusal(
+            415, "media_type", f"content-type is {shown!r}; send application/json", linger=True
+        )
     encoding = header(scope, b"content-encoding")
     if encoding is not None and encoding.lower() != b"identity":
-        raise Refusal(415, "content_encoding", "encoded bodies are refused; send plain JSON", linger=True)
+        raise Refusal(
+            415, "content_encoding", "encoded bodies are refused; send plain JSON", linger=True
+        )
     length = header(scope, b"content-length")
     if length is not None and int(length) > MAX_BODY:
         raise _too_large()
@@ -116,7 +121,8 @@ async def answer(
 
 
 async def refuse(refusal: Refusal, receive: Receive, send: Send, request_id: str) -> None:
-    """Answer a refusal; where a body is still on its way, answer first, then discard for a while, then close.
+    """Answer a refusal; where a body is still on its way, answer first, then discard for a while,
+    then close.
 
     Closing at once would reset the connection under the client before it has read why.
     """
@@ -135,7 +141,9 @@ async def refuse(refusal: Refusal, receive: Receive, send: Send, request_id: str
     await send({"type": "http.response.body", "body": body, "more_body": True})
     try:
         async with asyncio.timeout(LINGER_SECONDS):
-            while (message := await receive())["type"] == "http.request" and message.get("more_body"):
+            while (message := await receive())["type"] == "http.request" and message.get(
+                "more_body"
+            ):
                 pass
     except TimeoutError:
         pass
@@ -143,4 +151,9 @@ async def refuse(refusal: Refusal, receive: Receive, send: Send, request_id: str
 
 
 def _too_large() -> Refusal:
-    return Refusal(413, "too_large", f"the body is larger than {MAX_BODY} bytes; ask for one entity at a time", linger=True)
+    return Refusal(
+        413,
+        "too_large",
+        f"the body is larger than {MAX_BODY} bytes; ask for one entity at a time",
+        linger=True,
+    )

@@ -1,6 +1,7 @@
 """HTTP at the edge: limits on headers, bodies and time, and what a refusal looks like.
 
-uvicorn bounds neither the headers nor how long a client may take to send them; `EdgeProtocol` and `sweep` do.
+uvicorn bounds neither the headers nor how long a client may take to send them; `EdgeProtocol` and
+`sweep` do.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ _CHUNK_ROOM = 256 * 1024
 
 
 class EdgeProtocol(HttpToolsProtocol):  # type: ignore[misc]
-    """uvicorn's HTTP protocol, with bounded headers and the time at which the request in hand began."""
+    """uvicorn's HTTP protocol, with bounded headers and the time at which the request in hand
+    began.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -76,7 +79,10 @@ class EdgeProtocol(HttpToolsProtocol):  # type: ignore[misc]
         between = self.in_head and (cycle is None or cycle.response_complete)
         if between or (not self.in_head and cycle is not None and not cycle.response_started):
             body = _encode({"error": {"code": "refused", "message": reason}})
-            head = f"HTTP/1.1 {status} Refused\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+            head = (
+                f"HTTP/1.1 {status} Refused\r\ncontent-type: application/json\r\n"
+                f"content-length: {len(body)}\r\n"
+            )
             self.transport.write(head.encode() + b"connection: close\r\n\r\n" + body)
         self.transport.close()
 

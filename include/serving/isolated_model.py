@@ -1,4 +1,6 @@
-"""A model in a process of its own: asked over a socket with a deadline, given up after failures in a row, ended with the node."""
+"""A model in a process of its own: asked over a socket with a deadline, given up after failures
+in a row, ended with the node.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,10 @@ _decode = msgspec.json.Decoder(_Reply).decode
 
 
 class Lane(asyncio.Protocol):
-    """The node's end. A breaker opens after failures in a row; only a probe in the background closes it."""
+    """The node's end.
+
+    A breaker opens after failures in a row; only a probe in the background closes it.
+    """
 
     def __init__(self, version: str) -> None:
         self._version = version
@@ -53,7 +58,9 @@ class Lane(asyncio.Protocol):
         self.on_end: Callable[[], None] = lambda: None
 
     @classmethod
-    async def start(cls, home: Path, bento_tag: str, bundle: str, digest: str, *, seconds: float) -> Lane:
+    async def start(
+        cls, home: Path, bento_tag: str, bundle: str, digest: str, *, seconds: float
+    ) -> Lane:
         """Start the process of a Bento and return when its golden rows were answered.
 
         Raises:
@@ -62,17 +69,27 @@ class Lane(asyncio.Protocol):
         name, _, version = bento_tag.partition(":")
         source = home / "bento" / "bentos" / name / version / "src"
         if not (source / "lane.py").is_file():
-            raise ArtefactError(f"bento {bento_tag} is not in {home / 'bento'}; run package_model for its partition again")
+            raise ArtefactError(
+                f"bento {bento_tag} is not in {home / 'bento'}; run package_model for its "
+                "partition again"
+            )
         ours, theirs = socket.socketpair()
         lane = cls(bento_tag)
         environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
         try:
             ours.setblocking(False)
             lane._process = await asyncio.create_subprocess_exec(
-                sys.executable, str(source / "lane.py"), str(theirs.fileno()), bundle, digest,
-                cwd=source, env=environment, pass_fds=(theirs.fileno(),),
-                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
-            )  # fmt: skip
+                sys.executable,
+                str(source / "lane.py"),
+                str(theirs.fileno()),
+                bundle,
+                digest,
+                cwd=source,
+                env=environment,
+                pass_fds=(theirs.fileno(),),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+            )
         finally:
             theirs.close()
         await asyncio.get_running_loop().create_connection(lambda: lane, sock=ours)
@@ -81,10 +98,14 @@ class Lane(asyncio.Protocol):
                 hello = await lane._hello
         except (TimeoutError, Unavailable) as error:
             lane.close()
-            raise ArtefactError(f"bento {bento_tag}: its process died or hung before it answered its golden rows") from error
+            raise ArtefactError(
+                f"bento {bento_tag}: its process died or hung before it answered its golden rows"
+            ) from error
         if hello.error is not None or not hello.golden:
             lane.close()
-            raise ArtefactError(f"bento {bento_tag} refuses its model: {hello.error or 'no golden rows'}")
+            raise ArtefactError(
+                f"bento {bento_tag} refuses its model: {hello.error or 'no golden rows'}"
+            )
         lane.features = hello.features
         return lane
 
@@ -112,7 +133,9 @@ class Lane(asyncio.Protocol):
             raise
         self._failures = 0
         if reply.feature is not None:
-            raise Refusal(422, "invalid", reply.error or "is wrong", field=f"features.{reply.feature}")
+            raise Refusal(
+                422, "invalid", reply.error or "is wrong", field=f"features.{reply.feature}"
+            )
         if reply.score is None:
             raise Unavailable(f"{self._version} answers no score")
         return reply.score
@@ -154,7 +177,9 @@ class Lane(asyncio.Protocol):
     def _late(self, number: int) -> None:
         future = self._waiting.get(number)
         if future is not None and not future.done():
-            future.set_exception(Unavailable(f"{self._version} gave no answer in {DEADLINE * 1000:.0f} ms"))
+            future.set_exception(
+                Unavailable(f"{self._version} gave no answer in {DEADLINE * 1000:.0f} ms")
+            )
 
     # asyncio.Protocol
 
@@ -171,7 +196,9 @@ class Lane(asyncio.Protocol):
             except msgspec.DecodeError:  # a process that talks nonsense is one that does not answer
                 self.close()
                 return
-            future: asyncio.Future[Any] | None = self._waiting.get(reply.id) if self._hello.done() else self._hello
+            future: asyncio.Future[Any] | None = (
+                self._waiting.get(reply.id) if self._hello.done() else self._hello
+            )
             if future is not None and not future.done():
                 future.set_result(reply)
 

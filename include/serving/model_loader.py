@@ -1,6 +1,8 @@
-"""The models of one use case that a node holds: tried in a process of their own, loaded, and ended when nothing needs them.
+"""The models of one use case that a node holds: tried in a process of their own, loaded, and ended
+when nothing needs them.
 
-A model whose serving pins are those of this node is loaded into it; another one runs as its Bento, in a process of its own.
+A model whose serving pins are those of this node is loaded into it; another one runs as its Bento,
+in a process of its own.
 """
 
 from __future__ import annotations
@@ -21,10 +23,16 @@ LINGER_SECONDS = 5.0  # requests in hand may still use a model that was swapped 
 
 
 class ModelLoader:
-    """Tries and loads models; all its state belongs to the event loop, only waiting is done in threads."""
+    """Tries and loads models; all its state belongs to the event loop, only waiting is done in
+    threads.
+    """
 
-    def __init__(self, home: Path, *, changed: Callable[[], None], loaded: Callable[[], object]) -> None:
-        """Build it; `changed` is called when a trial or a model's process has ended, `loaded` when a model was loaded."""
+    def __init__(
+        self, home: Path, *, changed: Callable[[], None], loaded: Callable[[], object]
+    ) -> None:
+        """Build it; `changed` is called when a trial or a model's process has ended, `loaded`
+        when a model was loaded.
+        """
         self._home, self._changed, self._told = home, changed, loaded
         self._loaded: dict[int, Loaded] = {}
         self._trials: dict[str, asyncio.Task[None]] = {}
@@ -54,7 +62,9 @@ class ModelLoader:
         loaded = Loaded(model.version, model.model_digest, model.feature_set, model.partition)
         if _fits(model):
             await self._trial(model)
-            scorer = await asyncio.to_thread(predictor.Predictor.load, model.bundle, model.model_digest)
+            scorer = await asyncio.to_thread(
+                predictor.Predictor.load, model.bundle, model.model_digest
+            )
             loaded = replace(loaded, scorer=scorer)
         else:
             lane = await self._lane(model)
@@ -70,7 +80,11 @@ class ModelLoader:
 
     def try_again(self, *, failed_only: bool) -> None:
         """Forget trials, so that the next look starts them anew."""
-        self._trials = {digest: task for digest, task in self._trials.items() if failed_only and not _failed(task)}
+        self._trials = {
+            digest: task
+            for digest, task in self._trials.items()
+            if failed_only and not _failed(task)
+        }
 
     def close(self) -> None:
         """End all models' processes."""
@@ -87,14 +101,21 @@ class ModelLoader:
 
     async def _try(self, model: Model) -> None:
         if _fits(model):
-            await asyncio.to_thread(predictor.trial_load, model.bundle, model.model_digest, timeout=TRIAL_SECONDS)
+            await asyncio.to_thread(
+                predictor.trial_load, model.bundle, model.model_digest, timeout=TRIAL_SECONDS
+            )
         else:
             (await self._lane(model)).close()
 
     async def _lane(self, model: Model) -> Lane:
         if model.bento_tag is None:
-            raise ArtefactError(f"model {model.version} has other serving pins than this node and no bento; package it again")
-        return await Lane.start(self._home, model.bento_tag, model.bundle, model.model_digest, seconds=TRIAL_SECONDS)
+            raise ArtefactError(
+                f"model {model.version} has other serving pins than this node and no bento; "
+                "package it again"
+            )
+        return await Lane.start(
+            self._home, model.bento_tag, model.bundle, model.model_digest, seconds=TRIAL_SECONDS
+        )
 
 
 def _fits(model: Model) -> bool:

@@ -1,6 +1,8 @@
-"""The serving node, what users call: one process with a raw ASGI application and a reconciler that follows the routing rows.
+"""The serving node, what users call: one process with a raw ASGI application and a reconciler that
+follows the routing rows.
 
-It imports no feast, mlflow, pandas, scikit-learn or airflow. Here: socket, uvicorn, housekeeping, and an orderly end.
+It imports no feast, mlflow, pandas, scikit-learn or airflow. Here: socket, uvicorn, housekeeping,
+and an orderly end.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ _LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
 class _Server(uvicorn.Server):  # type: ignore[misc]
-    """uvicorn's server, which ends on a signal without raising it again: the node has more to put in order."""
+    """uvicorn's server, which ends on a signal without raising it again: the node has more to
+    put in order.
+    """
 
     asked_to_end = False
 
@@ -73,7 +77,8 @@ async def _main(settings: Settings, listener: socket.socket) -> None:
         reload=reload,
         hosts=_LOOPBACK | {settings.host} if settings.host in _LOOPBACK else None,
     )
-    reconciler = Reconciler(settings, app, node=node, swapped=gc.freeze)  # what stays is not walked by every full collection
+    # What stays is not walked by every full collection.
+    reconciler = Reconciler(settings, app, node=node, swapped=gc.freeze)
     server = _Server(
         uvicorn.Config(
             app,
@@ -106,11 +111,15 @@ async def _main(settings: Settings, listener: socket.socket) -> None:
             lines.close()
     for task in tasks:
         if not task.cancelled() and task.exception() is not None:
-            raise EvergreenError(f"the serving node ended: {task.exception()}") from task.exception()
+            raise EvergreenError(
+                f"the serving node ended: {task.exception()}"
+            ) from task.exception()
 
 
 async def _keep_house(app: App, server: uvicorn.Server) -> None:
-    """Once a second: close prediction log segments that are old enough, sync the open ones, send slow clients away."""
+    """Once a second: close prediction log segments that are old enough, sync the open ones, send
+    slow clients away.
+    """
     loop = asyncio.get_running_loop()
     while True:
         await asyncio.sleep(1.0)

@@ -1,4 +1,6 @@
-"""What the node says of itself: the model in service, the OpenAPI document, a page for people without any script."""
+"""What the node says of itself: the model in service, the OpenAPI document, a page for people
+without any script.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +13,29 @@ from include.config.use_case import UseCase
 from include.serving.snapshot import Loaded, Served
 
 SECURITY = (
-    (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"),
+    (
+        b"content-security-policy",
+        b"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'",
+    ),
     (b"referrer-policy", b"no-referrer"),
 )
 _TYPES = {"int64": "integer", "float64": "number", "string": "string", "bool": "boolean"}
-_STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1d2b24}
-h1,h2{color:#14532d}code,pre{font:14px/1.45 ui-monospace,monospace;background:#f1f5f2;border-radius:4px}code{padding:.1em .3em}
-pre{padding:.8rem;overflow-x:auto}table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid #d6e0d9;padding:.3rem
-.6rem;text-align:left;vertical-align:top}.m{font-weight:600}"""
+_STYLE = """
+body { font:16px/1.5 system-ui,sans-serif; max-width:60rem; margin:2rem auto; padding:0 1rem;
+  color:#1d2b24 }
+h1,h2 { color:#14532d }
+code,pre { font:14px/1.45 ui-monospace,monospace; background:#f1f5f2; border-radius:4px }
+code { padding:.1em .3em }
+pre { padding:.8rem; overflow-x:auto }
+table { border-collapse:collapse; width:100% }
+td,th { border-bottom:1px solid #d6e0d9; padding:.3rem .6rem; text-align:left; vertical-align:top }
+.m { font-weight:600 }
+"""
 _STATUS = {
     "200": "the score and the decision, on record in the prediction log",
     "400": "no valid JSON",
-    "404": "no features are known of the entity (fallback.unknown: refuse), or there is no such use case",
+    "404": "no features are known of the entity (fallback.unknown: refuse), or there is "
+    "no such use case",
     "409": "the entity's features are older than their ttl (fallback.stale: refuse)",
     "413": "the body is larger than 1 MB",
     "415": "the media type is not application/json",
@@ -80,13 +93,19 @@ def openapi(state: Mapping[str, Served]) -> dict[str, Any]:
                     "required": ["reason"],
                     "properties": {"reason": {"type": "string"}, "actor": {"type": "string"}},
                 }
-                operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+                operation["requestBody"] = {
+                    "required": True,
+                    "content": {"application/json": {"schema": schema}},
+                }
             paths[f"/v1/{name}/{route}"] = {"post": operation}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Evergreen serving node", "version": "1"},
         "paths": paths,
-        "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}, "schemas": {"Error": _ERROR}},
+        "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "schemas": {"Error": _ERROR},
+        },
     }
 
 
@@ -106,18 +125,25 @@ def _predict(served: Served) -> dict[str, Any]:
                 "type": "object",
                 "additionalProperties": False,
                 "required": _trained(served),
-                "properties": {name: {"type": [_TYPES[kind], "null"]} for name, kind in use_case.feature_types.items()},
+                "properties": {
+                    name: {"type": [_TYPES[kind], "null"]}
+                    for name, kind in use_case.feature_types.items()
+                },
             },
         },
     }
     error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     responses: dict[str, Any] = {
-        status: {"description": text} | ({} if status == "200" else {"content": error}) for status, text in _STATUS.items()
+        status: {"description": text} | ({} if status == "200" else {"content": error})
+        for status, text in _STATUS.items()
     }
     responses["200"]["content"] = {"application/json": {"schema": _ANSWER}}
     return {
         "summary": f"Score one {use_case.entity.name}: {use_case.title or use_case.name}",
-        "requestBody": {"required": True, "content": {"application/json": {"schema": body, "example": _example(use_case)}}},
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": body, "example": _example(use_case)}},
+        },
         "responses": responses,
     }
 
@@ -159,7 +185,10 @@ _ANSWER = {
         "arm": {"type": "string", "enum": ["champion", "fallback"]},
         "as_of": {"type": ["string", "null"], "format": "date-time"},
         "age_seconds": {"type": ["number", "null"]},
-        "flags": {"type": "array", "items": {"type": "string", "enum": ["fallback", "stale", "unknown"]}},
+        "flags": {
+            "type": "array",
+            "items": {"type": "string", "enum": ["fallback", "stale", "unknown"]},
+        },
     },
 }
 
@@ -173,10 +202,19 @@ def docs(state: Mapping[str, Served]) -> bytes:
     ]
     for name, served in sorted(state.items()):
         use_case, champion = served.use_case, served.champion
-        serving = f"model version {champion.version} of {champion.partition}" if champion else "no model yet"
+        serving = (
+            f"model version {champion.version} of {champion.partition}"
+            if champion
+            else "no model yet"
+        )
         example = json.dumps(_example(use_case))
-        parts.append(f"<h2>{html.escape(use_case.title or name)}</h2><p>Serving: {html.escape(serving)}.</p>")
-        command = f"curl -s -H 'content-type: application/json' -d '{example}' http://HOST:PORT/v1/{name}/predict"
+        parts.append(
+            f"<h2>{html.escape(use_case.title or name)}</h2><p>Serving: {html.escape(serving)}.</p>"
+        )
+        command = (
+            f"curl -s -H 'content-type: application/json' -d '{example}' "
+            f"http://HOST:PORT/v1/{name}/predict"
+        )
         parts.append(f"<pre>{html.escape(command)}</pre>")
         parts.append(f"<p>Or send a whole row as <code>features</code>: {_rows(use_case)}</p>")
     parts.append("<h2>Routes</h2><table><tr><th>Route<th>What it does</tr>")
@@ -184,12 +222,19 @@ def docs(state: Mapping[str, Served]) -> bytes:
         for method, operation in methods.items():
             guard = " (needs the node's token)" if "security" in operation else ""
             route = f"{method.upper()} <code>{html.escape(path)}</code>"
-            parts.append(f"<tr><td class=m>{route}<td>{html.escape(operation['summary'])}{guard}</tr>")
+            parts.append(
+                f"<tr><td class=m>{route}<td>{html.escape(operation['summary'])}{guard}</tr>"
+            )
     parts.append("</table><h2>Answers of predict</h2><table>")
-    parts += [f"<tr><td class=m>{status}<td>{html.escape(text)}</tr>" for status, text in _STATUS.items()]
+    parts += [
+        f"<tr><td class=m>{status}<td>{html.escape(text)}</tr>" for status, text in _STATUS.items()
+    ]
     parts.append("</table></html>")
     return "".join(parts).encode()
 
 
 def _rows(use_case: UseCase) -> str:
-    return ", ".join(f"<code>{html.escape(name)}</code> ({kind})" for name, kind in use_case.feature_types.items())
+    return ", ".join(
+        f"<code>{html.escape(name)}</code> ({kind})"
+        for name, kind in use_case.feature_types.items()
+    )

@@ -1,4 +1,6 @@
-"""Answer one prediction: features by entity or from the request, the score, the decision, the log line, the flags."""
+"""Answer one prediction: features by entity or from the request, the score, the decision, the
+log line, the flags.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ class Question(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Answer(msgspec.Struct):
-    """The body of a prediction's answer; `as_of` and `age_seconds` are of the features, null where they came with the request."""
+    """The body of a prediction's answer; `as_of` and `age_seconds` are of the features, null
+    where they came with the request.
+    """
 
     request_id: str
     use_case: str
@@ -53,8 +57,8 @@ _decode_question = msgspec.json.Decoder(Question).decode
 def parse(body: bytes) -> Question:
     """Read the body of a request.
 
-    Raises:
-        Refusal: 400 for what is no JSON (NaN and endless nesting among it), 422 for JSON of another form, with the field.
+    Raises: Refusal: 400 for what is no JSON (NaN and endless nesting among it), 422 for JSON of
+        another form, with the field.
     """
     try:
         question = _decode_question(body)
@@ -77,7 +81,9 @@ def _invalid(message: str) -> Refusal:
 
 
 class Horizon:
-    """The newest `as_of` that should be online now: features are as old as they lag behind it, not behind the clock."""
+    """The newest `as_of` that should be online now: features are as old as they lag behind it,
+    not behind the clock.
+    """
 
     def __init__(self, use_case: UseCase, clock: Callable[[], int] = time.time_ns) -> None:
         self._calendar, self._clock = Calendar.of(use_case), clock
@@ -88,7 +94,10 @@ class Horizon:
         now = self._clock() // 1000
         if not self._until - 1_000_000 <= now < self._until:
             moment = datetime.fromtimestamp(now / 1e6, tz=UTC)
-            self._as_of, self._until = round(self._calendar.horizon(moment).timestamp() * 1e6), now + 1_000_000
+            self._as_of, self._until = (
+                round(self._calendar.horizon(moment).timestamp() * 1e6),
+                now + 1_000_000,
+            )
         return now, min(now, self._as_of)
 
 
@@ -117,9 +126,19 @@ def check(question: Question, served: Served) -> Asked:
 def _check_entity(use_case: UseCase, entity: int | str | None) -> None:
     if use_case.entity.type == "int64":
         if type(entity) is not int or not -_INT_LIMIT <= entity < _INT_LIMIT:
-            raise Refusal(422, "invalid", f"entity must be a whole number ({use_case.entity.key})", field="entity")
+            raise Refusal(
+                422,
+                "invalid",
+                f"entity must be a whole number ({use_case.entity.key})",
+                field="entity",
+            )
     elif type(entity) is not str or not 0 < len(entity) <= MAX_TEXT:
-        raise Refusal(422, "invalid", f"entity must be text ({use_case.entity.key}), 1 to {MAX_TEXT} characters", field="entity")
+        raise Refusal(
+            422,
+            "invalid",
+            f"entity must be text ({use_case.entity.key}), 1 to {MAX_TEXT} characters",
+            field="entity",
+        )
 
 
 def _check_row(row: Mapping[str, Any], types: Mapping[str, str]) -> None:
@@ -127,7 +146,12 @@ def _check_row(row: Mapping[str, Any], types: Mapping[str, str]) -> None:
         kind = types.get(name)
         field = f"features.{name[:80]}"
         if kind is None:
-            raise Refusal(422, "invalid", f"{name[:80]!r} is no feature of this use case; remove it", field=field)
+            raise Refusal(
+                422,
+                "invalid",
+                f"{name[:80]!r} is no feature of this use case; remove it",
+                field=field,
+            )
         if value is None:
             continue
         given = type(value)
@@ -136,7 +160,9 @@ def _check_row(row: Mapping[str, Any], types: Mapping[str, str]) -> None:
         elif kind == "bool":
             good = given is bool
         elif kind == "int64":
-            good = (given is int and -_INT_LIMIT <= value < _INT_LIMIT) or (given is float and value.is_integer())
+            good = (given is int and -_INT_LIMIT <= value < _INT_LIMIT) or (
+                given is float and value.is_integer()
+            )
         else:
             good = given is float or (given is int and -_INT_LIMIT <= value < _INT_LIMIT)
         if not good:
@@ -161,23 +187,29 @@ class Features(msgspec.Struct):
 
 
 def features_of(asked: Asked, served: Served, model: Loaded, horizon: Horizon) -> Features:
-    """Return the feature row for a model: what came with the request, and the entity's online features for the rest.
+    """Return the feature row for a model: what came with the request, and the entity's online
+    features for the rest.
 
     A view that has expired is null, as it is in the training frame.
 
-    Raises:
-        Refusal: 404 unknown entity, 409 stale features (unless the use case's fallback scores them), 503 none online.
+    Raises: Refusal: 404 unknown entity, 409 stale features (unless the use case's fallback scores
+        them), 503 none online.
     """
     given = asked.row or {}
-    if asked.row is not None and (asked.entity is None or all(name in given for name in _features_read(model))):
+    if asked.row is not None and (
+        asked.entity is None or all(name in given for name in _features_read(model))
+    ):
         return Features(asked.row, None, None, [])
     use_case, entity = served.use_case, str(asked.entity)
     there = served.online.describe(model.feature_set) if served.online else None
     if served.online is None or there is None:
         raise Refusal(
-            503, "no_features", f"feature set {model.feature_set} of model {model.version} is not online; "
-            "run materialize_features for the newest partition, or send the features", headers=[(b"retry-after", b"30")],
-        )  # fmt: skip
+            503,
+            "no_features",
+            f"feature set {model.feature_set} of model {model.version} is not online; "
+            "run materialize_features for the newest partition, or send the features",
+            headers=[(b"retry-after", b"30")],
+        )
     found = served.online.get(model.feature_set, entity)
     _, limit = horizon.now()
     ttls = there.ttls
@@ -185,25 +217,40 @@ def features_of(asked: Asked, served: Served, model: Loaded, horizon: Horizon) -
     if found is None or is_forgotten(ages, ttls):
         if use_case.fallback.unknown == "refuse":
             raise Refusal(
-                404, "unknown_entity", f"no features are known of {use_case.entity.name} {entity[:80]!r}",
-                field="entity", flags=["unknown"],
-            )  # fmt: skip
-        return Features({**dict.fromkeys(there.columns), **given}, None, None, ["unknown", "fallback"])
+                404,
+                "unknown_entity",
+                f"no features are known of {use_case.entity.name} {entity[:80]!r}",
+                field="entity",
+                flags=["unknown"],
+            )
+        return Features(
+            {**dict.fromkeys(there.columns), **given}, None, None, ["unknown", "fallback"]
+        )
     event_ts, values = found
-    row = dict(zip(there.columns, values, strict=False))  # behind the columns stand the views' times
+    # Behind the columns stand the views' times.
+    row = dict(zip(there.columns, values, strict=False))
     brought = {view.name for view in there.views if all(name in given for name in view.columns)}
-    expired = [view for view, age in ages.items() if view not in brought and is_expired(age, ttls[view])]
+    expired = [
+        view for view, age in ages.items() if view not in brought and is_expired(age, ttls[view])
+    ]
     flags: list[str] = []
     if expired:
         if use_case.fallback.stale == "refuse":
             age, ttl = max((ages[view], ttls[view]) for view in expired)
             raise Refusal(
-                409, "stale_features",
-                f"the features of {use_case.entity.name} {entity[:80]!r} are {age / 86_400e6:.1f} days old, "
-                f"more than their ttl of {ttl / 86_400e6:.1f}", field="entity", flags=["stale"],
-            )  # fmt: skip
+                409,
+                "stale_features",
+                f"the features of {use_case.entity.name} {entity[:80]!r} are {age / 86_400e6:.1f} "
+                f"days old, more than their ttl of {ttl / 86_400e6:.1f}",
+                field="entity",
+                flags=["stale"],
+            )
         flags = ["stale", "fallback"]
-        gone = [there.columns] if not there.views else [view.columns for view in there.views if view.name in expired]
+        gone = (
+            [there.columns]
+            if not there.views
+            else [view.columns for view in there.views if view.name in expired]
+        )
         row |= dict.fromkeys(name for names in gone for name in names)
     return Features({**row, **given}, event_ts, max(0, limit - event_ts), flags)
 
@@ -237,18 +284,36 @@ def iso(micros: int | None) -> str | None:
     """Return a time in microseconds since 1970 as ISO 8601 in UTC."""
     if micros is None:
         return None
-    return datetime.fromtimestamp(micros // 1_000_000, tz=UTC).replace(microsecond=micros % 1_000_000).isoformat()
+    return (
+        datetime.fromtimestamp(micros // 1_000_000, tz=UTC)
+        .replace(microsecond=micros % 1_000_000)
+        .isoformat()
+    )
 
 
 def decide(use_case: UseCase, score: float) -> str:
     """Return the decision for a score."""
-    return use_case.decision.at_or_above if score >= use_case.decision.threshold else use_case.decision.below
+    return (
+        use_case.decision.at_or_above
+        if score >= use_case.decision.threshold
+        else use_case.decision.below
+    )
 
 
 def record(
-    request_id: str, asked: Asked, served: Served, model: Loaded, arm: str, features: Features, score: float, started: int
+    request_id: str,
+    asked: Asked,
+    served: Served,
+    model: Loaded,
+    arm: str,
+    features: Features,
+    score: float,
+    started: int,
 ) -> tuple[Prediction, Answer]:
-    """Return the line for the log and the answer; they say the same. `started` is in nanoseconds since 1970."""
+    """Return the line for the log and the answer; they say the same.
+
+    `started` is in nanoseconds since 1970.
+    """
     decision, event = decide(served.use_case, score), iso(features.event_ts)
     now = time.time_ns()
     line = Prediction(

@@ -44,21 +44,30 @@ class Metrics:
         """Return all series."""
         lines = ["# TYPE evergreen_answers_total counter"]
         for (use_case, route, status), count in sorted(self._answers.items()):
-            lines.append(f'evergreen_answers_total{{use_case="{use_case}",route="{route}",status="{status}"}} {count}')
+            labels = f'use_case="{use_case}",route="{route}",status="{status}"'
+            lines.append(f"evergreen_answers_total{{{labels}}} {count}")
         lines.append("# TYPE evergreen_prediction_seconds histogram")
         for use_case, counts in sorted(self._buckets.items()):
             total = 0
             for bound, count in zip((*map(str, BOUNDS), "+Inf"), counts, strict=True):
                 total += count
-                lines.append(f'evergreen_prediction_seconds_bucket{{use_case="{use_case}",le="{bound}"}} {total}')
-            lines.append(f'evergreen_prediction_seconds_sum{{use_case="{use_case}"}} {self._seconds[use_case]:.6f}')
+                lines.append(
+                    f'evergreen_prediction_seconds_bucket{{use_case="{use_case}",le="{bound}"}} '
+                    f"{total}"
+                )
+            lines.append(
+                f'evergreen_prediction_seconds_sum{{use_case="{use_case}"}} '
+                f"{self._seconds[use_case]:.6f}"
+            )
             lines.append(f'evergreen_prediction_seconds_count{{use_case="{use_case}"}} {total}')
         lines.append("# TYPE evergreen_events_total counter")
         for (use_case, name), count in sorted(self._events.items()):
             lines.append(f'evergreen_events_total{{use_case="{use_case}",event="{name}"}} {count}')
         lines.append("# TYPE evergreen_model_version gauge")
         for (use_case, role), version in sorted(self._models.items()):
-            lines.append(f'evergreen_model_version{{use_case="{use_case}",role="{role}"}} {version}')
+            lines.append(
+                f'evergreen_model_version{{use_case="{use_case}",role="{role}"}} {version}'
+            )
         lines.append("# TYPE evergreen_routing_generation gauge")
         for use_case, generation in sorted(self._generations.items()):
             lines.append(f'evergreen_routing_generation{{use_case="{use_case}"}} {generation}')

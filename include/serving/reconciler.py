@@ -1,8 +1,8 @@
 """Make a serving node serve what the routing rows say, and report what it serves.
 
-The rows are polled. A model that a row names is verified by digest, tried in a child process with its golden rows, loaded
-beside the present one (`model_loader`), and swapped in by one reference. Whatever fails on the way, the present model keeps
-answering, and the node reports why.
+The rows are polled. A model that a row names is verified by digest, tried in a child process with
+its golden rows, loaded beside the present one (`model_loader`), and swapped in by one reference.
+Whatever fails on the way, the present model keeps answering, and the node reports why.
 """
 
 from __future__ import annotations
@@ -61,14 +61,25 @@ class _Worker:
     retry_at: float = 0.0
 
     def due(self, now: float) -> bool:
-        """Whether there is something to do although nothing changed: try again, or give a sign of life."""
+        """Whether there is something to do although nothing changed: try again, or give a sign
+        of life.
+        """
         return now >= (self.reported_at + BEAT_SECONDS if self.settled else self.retry_at)
 
 
 class Reconciler:
-    """Keeps an `App` in line with the records; all its state belongs to the event loop, only waiting is done in threads."""
+    """Keeps an `App` in line with the records; all its state belongs to the event loop, only
+    waiting is done in threads.
+    """
 
-    def __init__(self, settings: Settings, app: App, *, node: str, swapped: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        app: App,
+        *,
+        node: str,
+        swapped: Callable[[], object] = lambda: None,
+    ) -> None:
         """Build it; `swapped` is called whenever a model was loaded."""
         self._settings, self._app, self.node, self._swapped = settings, app, node, swapped
         self._records = Records.open(settings.records_address)
@@ -132,7 +143,9 @@ class Reconciler:
             worker.models.close()
             worker.online.close()
             try:
-                await asyncio.to_thread(self._observe, name, worker.desired.route.generation, "stopped", {})
+                await asyncio.to_thread(
+                    self._observe, name, worker.desired.route.generation, "stopped", {}
+                )
             except EvergreenError as error:
                 log.warning("%s: that this node stops could not be recorded: %s", name, error)
         self._watch.close()
@@ -150,8 +163,14 @@ class Reconciler:
                 continue
             route = self._records.routes.get(use_case.name)
             versions = {getattr(route, role) for role in _ROLES} - {None}
-            models = {version: self._records.models.get(use_case.name, version) for version in versions}
-            found.append(Desired(use_case, route, {version: model for version, model in models.items() if model}))
+            models = {
+                version: self._records.models.get(use_case.name, version) for version in versions
+            }
+            found.append(
+                Desired(
+                    use_case, route, {version: model for version, model in models.items() if model}
+                )
+            )
         return found
 
     def _spread(self, found: Sequence[Desired]) -> None:
@@ -174,7 +193,11 @@ class Reconciler:
                 known.wake.set()
                 continue
             if known.task is not None and known.task.done():
-                log.error("%s: its worker died and is started again", name, exc_info=known.task.exception())
+                log.error(
+                    "%s: its worker died and is started again",
+                    name,
+                    exc_info=known.task.exception(),
+                )
                 known.task = asyncio.create_task(self._look_after(name, known))
             if known.desired != desired or known.due(time.monotonic()):
                 if known.desired.route.generation != desired.route.generation:
@@ -210,7 +233,14 @@ class Reconciler:
             served = replace(present, use_case=desired.use_case, problems=tuple(problems))
             self._app.metrics.event(name, "model_refused")
         else:
-            served = Served(desired.use_case, worker.online, route.generation, champion, previous, tuple(problems))
+            served = Served(
+                desired.use_case,
+                worker.online,
+                route.generation,
+                champion,
+                previous,
+                tuple(problems),
+            )
         self._install(name, present, served)
         state = "failed" if refused else "serving"
         if route.challenger is not None:
@@ -219,7 +249,9 @@ class Reconciler:
             if problems != list(served.problems):
                 present, served = served, replace(served, problems=tuple(problems))
                 self._install(name, present, served)
-        worker.models.keep([model.version for model in (served.champion, served.previous) if model is not None])
+        worker.models.keep(
+            [model.version for model in (served.champion, served.previous) if model is not None]
+        )
         await self._report(name, worker, desired, served, state)
 
     def _install(self, name: str, present: Served, served: Served) -> None:
@@ -229,8 +261,12 @@ class Reconciler:
         if new is not None and new is not present.champion:
             log.info("%s: model %d answers (generation %d)", name, new.version, served.generation)
 
-    async def _challenger(self, worker: _Worker, desired: Desired, version: int, problems: list[str]) -> str:
-        """Return how far the trial of the challenger is; nobody waits for it, its end wakes the worker."""
+    async def _challenger(
+        self, worker: _Worker, desired: Desired, version: int, problems: list[str]
+    ) -> str:
+        """Return how far the trial of the challenger is; nobody waits for it, its end wakes the
+        worker.
+        """
         try:
             trial = await worker.models.verified_trial(_model(desired, version))
             if not trial.done():
@@ -241,7 +277,9 @@ class Reconciler:
             return "failed"
         return "ready"
 
-    async def _role(self, worker: _Worker, desired: Desired, role: str, problems: list[str]) -> Loaded | None:
+    async def _role(
+        self, worker: _Worker, desired: Desired, role: str, problems: list[str]
+    ) -> Loaded | None:
         version = getattr(desired.route, role)
         if version is None:
             return None
@@ -254,7 +292,9 @@ class Reconciler:
 
     # telling
 
-    async def _report(self, name: str, worker: _Worker, desired: Desired, served: Served, state: str) -> None:
+    async def _report(
+        self, name: str, worker: _Worker, desired: Desired, served: Served, state: str
+    ) -> None:
         route = desired.route
         detail = {
             "champion": served.champion.version if served.champion else None,
@@ -269,7 +309,9 @@ class Reconciler:
         worker.reported, worker.reported_at = report, now
 
     def _observe(self, name: str, generation: int, state: str, detail: dict[str, Any]) -> None:
-        self._records.nodes.observe(name, self.node, generation=generation, state=state, detail=detail, at=utc_now())
+        self._records.nodes.observe(
+            name, self.node, generation=generation, state=state, detail=detail, at=utc_now()
+        )
 
     def _say(self, problem: str) -> None:
         """Log a problem with the records once, and its end."""
@@ -285,5 +327,8 @@ class Reconciler:
 def _model(desired: Desired, version: int) -> Model:
     model = desired.models.get(version)
     if model is None:
-        raise ArtefactError(f"{desired.use_case.name} has no model version {version} on record; roll back, or train again")
+        raise ArtefactError(
+            f"{desired.use_case.name} has no model version {version} on record; roll back, or "
+            "train again"
+        )
     return model

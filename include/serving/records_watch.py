@@ -12,7 +12,9 @@ REMOTE_SECONDS = 1.0
 
 
 class Watch:
-    """Tells whether the records may have changed since it was last asked, in microseconds and without a lock."""
+    """Tells whether the records may have changed since it was last asked, in microseconds and
+    without a lock.
+    """
 
     def __init__(self, url: str) -> None:
         address = make_url(url)
@@ -23,7 +25,9 @@ class Watch:
         self._seen: tuple[int, int] | None = None
 
     def moved(self) -> bool:
-        """Return False only if nothing can have changed; of another database than SQLite nothing is known but the time."""
+        """Return False only if nothing can have changed; of another database than SQLite nothing
+        is known but the time.
+        """
         if self._path is None:
             due = time.monotonic() >= self._next
             self._next = time.monotonic() + REMOTE_SECONDS if due else self._next
@@ -32,7 +36,9 @@ class Watch:
             inode = self._path.stat().st_ino
             if self._con is None or (self._seen is not None and self._seen[0] != inode):
                 self.close()
-                self._con = sqlite3.connect(f"{self._path.resolve().as_uri()}?mode=ro", uri=True, check_same_thread=False)
+                self._con = sqlite3.connect(
+                    f"{self._path.resolve().as_uri()}?mode=ro", uri=True, check_same_thread=False
+                )
             seen = (inode, int(self._con.execute("PRAGMA data_version").fetchone()[0]))
         except (OSError, sqlite3.Error):
             self.close()

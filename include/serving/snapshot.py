@@ -1,4 +1,6 @@
-"""What a node serves: immutable snapshots, one reference a use case, swapped whole by the reconciler."""
+"""What a node serves: immutable snapshots, one reference a use case, swapped whole by the
+reconciler.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from include.features.online_store import OnlineReader, OnlineSet, Value
 
 
 class Online:
-    """The online store of one use case; what is said of a feature set is read once and kept until `refresh`."""
+    """The online store of one use case; what is said of a feature set is read once and kept
+    until `refresh`.
+    """
 
     def __init__(self, path: Path) -> None:
         self._reader = OnlineReader(path)
@@ -91,7 +95,9 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Everything that a request needs, taken once at its start, so that what is logged is what was used."""
+    """Everything that a request needs, taken once at its start, so that what is logged is what
+    was used.
+    """
 
     use_case: UseCase
     online: Online | None = None

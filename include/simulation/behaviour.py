@@ -1,8 +1,10 @@
-"""How customers behave: the true probability that an instalment is paid within 30 days of its due time, and when it is paid.
+"""How customers behave: the true probability that an instalment is paid within 30 days of its due
+time, and when it is paid.
 
-The probability depends on hidden state alone (lasting willingness, liquidity that drifts over months, product with region, age of
-the account, season), never on what happened by chance. Payments and contacts reveal that state, each payment method in its own
-way: a late debit is a bad sign, a transfer is late by habit too, and of those who pay on salary day the ones with money pay late.
+The probability depends on hidden state alone (lasting willingness, liquidity that drifts over
+months, product with region, age of the account, season), never on what happened by chance. Payments
+and contacts reveal that state, each payment method in its own way: a late debit is a bad sign, a
+transfer is late by habit too, and of those who pay on salary day the ones with money pay late.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from include.simulation.portfolio import Portfolio
 
 DAY = 86_400
 COVARIATE_SHIFT = 60
-"""Day of the portfolio from which two regions are short of money, dearer instalments fall due, and reminders go out earlier."""
+"""Day of the portfolio from which two regions are short of money, dearer instalments fall due,
+and reminders go out earlier.
+"""
 PAID_WITHIN = 30
 LATEST_PAYMENT = 40
 NEVER = 10_000 * DAY
@@ -24,8 +28,11 @@ NEVER = 10_000 * DAY
 _KNOT = 100
 _CALM = 0.7
 _GRID = 128
-_LOGISTIC = np.array([round(1 / (1 + math.exp(-i / _GRID)), 12) for i in range(-12 * _GRID, 12 * _GRID + 1)])
-_LATENESS = np.array([[11.0, 8.0, 1.0], [-12.0, -10.0, 9.0], [0.0, 3.0, 0.0]])  # usual days, slope, habit: one column a method
+_LOGISTIC = np.array(
+    [round(1 / (1 + math.exp(-i / _GRID)), 12) for i in range(-12 * _GRID, 12 * _GRID + 1)]
+)
+# usual days, slope, habit: one column a method.
+_LATENESS = np.array([[11.0, 8.0, 1.0], [-12.0, -10.0, 9.0], [0.0, 3.0, 0.0]])
 
 
 def strength(book: Portfolio, account: Ints, day: Ints, concept_shift: int | None) -> Floats:
@@ -47,12 +54,16 @@ def probability(odds: Floats) -> Floats:
 
 
 def liquidity(book: Portfolio, account: Ints, day: Ints) -> Floats:
-    """Return the customer's money at hand (mean 0, variance 1), smooth in time; in two regions it falls on the shift's day."""
+    """Return the customer's money at hand (mean 0, variance 1), smooth in time; in two regions
+    it falls on the shift's day.
+    """
     position = day / _KNOT + book.drift[account]
     knot = np.floor(position).astype(np.int64)
     first, last = (int(knot.min()), int(knot.max())) if knot.size else (0, 0)
     people = int(book.customer.max()) + 1
-    values = normal(keys(book.seed, 4, np.arange(people), np.arange(first, last + 2)[:, None]), 0).ravel()
+    values = normal(
+        keys(book.seed, 4, np.arange(people), np.arange(first, last + 2)[:, None]), 0
+    ).ravel()
     place = (knot - first) * people + book.customer[account]
     step = position - knot
     weight = step * step * (3 - 2 * step)
@@ -63,8 +74,14 @@ def liquidity(book: Portfolio, account: Ints, day: Ints) -> Floats:
 
 
 def turned(day: Ints, concept_shift: int | None) -> Floats:
-    """Return 1, or from a concept shift on -1: signs of payment and contact then mean the opposite of what they meant."""
-    return np.where(day >= concept_shift, -1.0, 1.0) if concept_shift is not None else np.ones(day.size)
+    """Return 1, or from a concept shift on -1: signs of payment and contact then mean the
+    opposite of what they meant.
+    """
+    return (
+        np.where(day >= concept_shift, -1.0, 1.0)
+        if concept_shift is not None
+        else np.ones(day.size)
+    )
 
 
 def payment_delays(book: Portfolio, account: Ints, day: Ints, odds: Floats, sign: Floats) -> Ints:
@@ -73,10 +90,17 @@ def payment_delays(book: Portfolio, account: Ints, day: Ints, odds: Floats, sign
     spread = uniform(chance, 1)
     calm = probability((odds - 1) * 0.45)
     usual, slope, idle = (column[book.method[account]] for column in _LATENESS)
-    days = usual + slope * (_CALM + sign * (calm - _CALM)) + idle * book.habit[account] + 0.6 * normal(chance, 2)
+    days = (
+        usual
+        + slope * (_CALM + sign * (calm - _CALM))
+        + idle * book.habit[account]
+        + 0.6 * normal(chance, 2)
+    )
     in_time = np.clip(days, 0.02 + spread, PAID_WITHIN - 0.1)
     too_late = np.where(
-        uniform(chance, 3) < 0.3 + 0.6 * calm, PAID_WITHIN + 0.05 + (LATEST_PAYMENT - PAID_WITHIN - 0.1) * spread, NEVER / DAY
+        uniform(chance, 3) < 0.3 + 0.6 * calm,
+        PAID_WITHIN + 0.05 + (LATEST_PAYMENT - PAID_WITHIN - 0.1) * spread,
+        NEVER / DAY,
     )
     paid = uniform(chance, 0) < probability(odds)
     return (np.where(paid, in_time, too_late) * DAY).astype(np.int64)
@@ -86,6 +110,9 @@ def _season(book: Portfolio, day: Ints) -> Floats:
     if day.size == 0:
         return np.zeros(0)
     first, offset = int(day.min()), book.start.timetuple().tm_yday - 135
-    wave = [round(0.25 * math.cos(2 * math.pi * (each + offset) / 365.25), 9) for each in range(first, int(day.max()) + 1)]
+    wave = [
+        round(0.25 * math.cos(2 * math.pi * (each + offset) / 365.25), 9)
+        for each in range(first, int(day.max()) + 1)
+    ]
     out: Floats = np.array(wave)[day - first]
     return out

@@ -1,4 +1,6 @@
-"""Counter-based draws: a value is a hash of what it belongs to, so no draw depends on another or on their order."""
+"""Counter-based draws: a value is a hash of what it belongs to, so no draw depends on another or
+on their order.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +32,13 @@ def mix(keys: Keys) -> Keys:
 
 
 def keys(seed: int, salt: int, first: NDArray[Any], second: NDArray[Any] | int = 0) -> Keys:
-    """Return one key for each pair of whole numbers (broadcast), for the draws of a seed and salt."""
+    """Return one key for each pair of whole numbers (broadcast), for the draws of a seed and
+    salt.
+    """
     origin = np.uint64((seed * _STEP + (salt + 1) * _GAMMA) & _MASK)
-    mixed = np.asarray(first).astype(np.uint64) * np.uint64(_FIRST) + np.asarray(second).astype(np.uint64) * np.uint64(_SECOND)
+    mixed = np.asarray(first).astype(np.uint64) * np.uint64(_FIRST) + np.asarray(second).astype(
+        np.uint64
+    ) * np.uint64(_SECOND)
     return mix(mixed + origin)
 
 
@@ -43,7 +49,9 @@ def uniform(keys: Keys, draw: int) -> Floats:
 
 
 def normal(keys: Keys, draw: int) -> Floats:
-    """Return draw number `draw` of each key with mean 0 and variance 1: a sum of four uniforms, the same on any machine."""
+    """Return draw number `draw` of each key with mean 0 and variance 1: a sum of four uniforms,
+    the same on any machine.
+    """
     bits = _bits(keys, draw)
     total = bits & _SIXTEEN
     for shift in (16, 32, 48):

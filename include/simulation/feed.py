@@ -1,9 +1,11 @@
-"""What the bank's systems send: rows as text, in order of arrival, with the faults of a real feed at stated rates.
+"""What the bank's systems send: rows as text, in order of arrival, with the faults of a real feed
+at stated rates.
 
-A row arrives within three hours of its event; of every 1000 rows 40 come late (up to three days) and 5 come twice; of every 1000
-payments 10 are sent wrong first and corrected within three days of the event. From the third week on, of 210 due rows one
-comes with a damaged copy under an id of its own, of reminders about one in 280; never two of the same 70 due rows (or 280
-instalments), so the malformed rows of a day stay below one in a hundred however small the portfolio.
+A row arrives within three hours of its event; of every 1000 rows 40 come late (up to three days)
+and 5 come twice; of every 1000 payments 10 are sent wrong first and corrected within three days of
+the event. From the third week on, of 210 due rows one comes with a damaged copy under an id of its
+own, of reminders about one in 280; never two of the same 70 due rows (or 280 instalments), so the
+malformed rows of a day stay below one in a hundred however small the portfolio.
 """
 
 from __future__ import annotations
@@ -19,7 +21,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from include.simulation import portfolio as books
-from include.simulation.behaviour import COVARIATE_SHIFT, DAY, LATEST_PAYMENT, payment_delays, probability, strength, turned
+from include.simulation.behaviour import (
+    COVARIATE_SHIFT,
+    DAY,
+    LATEST_PAYMENT,
+    payment_delays,
+    probability,
+    strength,
+    turned,
+)
 from include.simulation.draws import Floats, Ints, keys, normal, uniform
 from include.simulation.portfolio import Portfolio
 
@@ -43,9 +53,16 @@ _CHANNELS = np.array(["sms", "email", "letter", "phone"])
 _Columns = dict[str, NDArray[Any]]
 
 
-def batches(stream: str, first: datetime, until: datetime, *, book: Portfolio, concept_shift: int | None) -> Iterator[pa.Table]:
-    """Yield the rows of an event stream that arrive in `[first, until)`, in order of arrival, some days at a time."""
-    build, text = {"instalments": (_instalments, _instalment_text), "contacts": (_contacts, _contact_text)}[stream]
+def batches(
+    stream: str, first: datetime, until: datetime, *, book: Portfolio, concept_shift: int | None
+) -> Iterator[pa.Table]:
+    """Yield the rows of an event stream that arrive in `[first, until)`, in order of arrival,
+    some days at a time.
+    """
+    build, text = {
+        "instalments": (_instalments, _instalment_text),
+        "contacts": (_contacts, _contact_text),
+    }[stream]
     start, end = _seconds(book, first), _seconds(book, until)
     step = max(1, min(31, _CHUNK_ROWS // (book.size // 10 + 1) - LATEST_PAYMENT)) * DAY
     for begin in range(start, max(end, start + 1), step):
@@ -74,8 +91,11 @@ def accounts(book: Portfolio) -> pa.Table:
 
 
 @lru_cache(maxsize=1)
-def _cycles(book: Portfolio, first: int, last: int, concept_shift: int | None) -> tuple[Ints, Ints, Floats, Ints]:
-    """Return account, due day, log-odds and seconds to payment of all instalments of which something may happen in these days.
+def _cycles(
+    book: Portfolio, first: int, last: int, concept_shift: int | None
+) -> tuple[Ints, Ints, Floats, Ints]:
+    """Return account, due day, log-odds and seconds to payment of all instalments of which
+    something may happen in these days.
 
     The last answer is kept: the streams of one interval ask for the same.
     """
@@ -116,16 +136,22 @@ def _contacts(book: Portfolio, start: int, stop: int, concept_shift: int | None)
     """Return every reminder, call and promise of which a row may arrive in `[start, stop)`."""
     oldest = start - ARRIVAL_LAG * DAY
     account, day, odds, unpaid = _cycles(book, oldest // DAY, (stop - 1) // DAY, concept_shift)
-    waiting = np.flatnonzero((day >= oldest // DAY - _CONTACT_SPAN) & (unpaid > _FIRST_REMINDER * DAY))
+    waiting = np.flatnonzero(
+        (day >= oldest // DAY - _CONTACT_SPAN) & (unpaid > _FIRST_REMINDER * DAY)
+    )
     account, day, odds, unpaid = account[waiting], day[waiting], odds[waiting], unpaid[waiting]
     chance = keys(book.seed, 6, account, day)
-    reminded = (_FIRST_REMINDER + (day < COVARIATE_SHIFT)) * DAY + (uniform(chance, 0) * 8 * _HOUR).astype(np.int64)
+    reminded = (_FIRST_REMINDER + (day < COVARIATE_SHIFT)) * DAY + (
+        uniform(chance, 0) * 8 * _HOUR
+    ).astype(np.int64)
     called = 9 * DAY + (uniform(chance, 1) * 2 * DAY).astype(np.int64)
     signal = 1.2 * turned(day, concept_shift) * (odds - 2.0)
     read = uniform(chance, 2) < probability(_READS[book.method[account]] * signal)
     answered = uniform(chance, 3) < probability(_ANSWERS[book.method[account]] * signal)
     promised = called + 60 + (uniform(chance, 4) * 900).astype(np.int64)
-    for_days = 1 + np.maximum(0, 14 - 14 * probability(odds * 0.5) + normal(chance, 5)).astype(np.int64)
+    for_days = 1 + np.maximum(0, 14 - 14 * probability(odds * 0.5) + normal(chance, 5)).astype(
+        np.int64
+    )
     reminders = np.flatnonzero((unpaid > reminded) & (uniform(chance, 6) < 0.9))
     calls = np.flatnonzero((unpaid > called) & (uniform(chance, 7) < 0.8))
     promises = calls[(answered & (uniform(chance, 8) < 0.7))[calls]]
@@ -151,27 +177,41 @@ def _contacts(book: Portfolio, start: int, stop: int, concept_shift: int | None)
 
 
 def _struck(book: Portfolio, account: Ints, day: Ints, *, block: int, of: int) -> NDArray[np.bool_]:
-    """Choose at most one of every whole `block` of instalments that fall due on one day, each by a chance of one in `of`."""
+    """Choose at most one of every whole `block` of instalments that fall due on one day, each by
+    a chance of one in `of`.
+    """
     place, total = books.place_among_due(book, account, day)
     group, place = np.divmod(place, block)
     chosen = (uniform(keys(book.seed, 8, day, group), block) * of).astype(np.int64)
-    struck: NDArray[np.bool_] = (day >= _WHOLE_FROM) & ((group + 1) * block <= total) & (chosen == place)
+    struck: NDArray[np.bool_] = (
+        (day >= _WHOLE_FROM) & ((group + 1) * block <= total) & (chosen == place)
+    )
     return struck
 
 
 def _deliver(book: Portfolio, rows: _Columns, start: int, stop: int) -> _Columns:
-    """Return the rows that arrive in `[start, stop)`: created, wrong (a first version), damage (0: none), in order of arrival."""
+    """Return the rows that arrive in `[start, stop)`: created, wrong (a first version), damage
+    (0: none), in order of arrival.
+    """
     rows = _take(rows, np.flatnonzero(rows["event"] < stop))
     chance = keys(book.seed, 7, rows["id"])
     when, late = uniform(chance, 0), uniform(chance, 1) < LATE
-    lag = np.where(late, _PROMPT + when * when * (ARRIVAL_LAG * DAY - _PROMPT), 60 + when * (_PROMPT - 60))
+    lag = np.where(
+        late, _PROMPT + when * when * (ARRIVAL_LAG * DAY - _PROMPT), 60 + when * (_PROMPT - 60)
+    )
     rows["created"] = rows["event"] + lag.astype(np.int64)
-    rows["wrong"] = ((uniform(chance, 2) < CORRECTED) & ~late & (rows.pop("correctable") == 1)).astype(np.int64)
+    rows["wrong"] = (
+        (uniform(chance, 2) < CORRECTED) & ~late & (rows.pop("correctable") == 1)
+    ).astype(np.int64)
     rows["damage"] = np.zeros(chance.size, np.int64)
     damaged = np.flatnonzero(rows.pop("damaged"))
     damage = 1 + (uniform(chance[damaged], 4) * 4).astype(np.int64)
     corrected = np.flatnonzero(rows["wrong"])
-    mended = rows["created"][corrected] + 6 * _HOUR + (uniform(chance[corrected], 5) * 2 * DAY).astype(np.int64)
+    mended = (
+        rows["created"][corrected]
+        + 6 * _HOUR
+        + (uniform(chance[corrected], 5) * 2 * DAY).astype(np.int64)
+    )
     twice = np.flatnonzero(uniform(chance, 6) < TWICE)
     every = _take(rows, np.concatenate([np.arange(chance.size), twice, corrected, damaged]))
     fixed = slice(chance.size + twice.size, chance.size + twice.size + corrected.size)
@@ -186,7 +226,9 @@ def _deliver(book: Portfolio, rows: _Columns, start: int, stop: int) -> _Columns
 
 def _instalment_text(book: Portfolio, rows: _Columns) -> pa.Table:
     wrong, damage = rows["wrong"] == 1, rows["damage"]
-    amount = np.where(wrong, rows["amount"] // 10, rows["amount"]) * np.where(damage == 2, -1, 1) / 100
+    amount = (
+        np.where(wrong, rows["amount"] // 10, rows["amount"]) * np.where(damage == 2, -1, 1) / 100
+    )
     days_late = np.where(wrong, rows["days_late"] + 11, rows["days_late"])
     return pa.table(
         {
@@ -204,7 +246,9 @@ def _instalment_text(book: Portfolio, rows: _Columns) -> pa.Table:
 
 def _contact_text(book: Portfolio, rows: _Columns) -> pa.Table:
     damage = rows["damage"]
-    promised = pa.array(np.datetime64(book.start, "D") + rows["promised"], mask=rows["promised"] < 0).cast(pa.string())
+    promised = pa.array(
+        np.datetime64(book.start, "D") + rows["promised"], mask=rows["promised"] < 0
+    ).cast(pa.string())
     channel = _words(_CHANNELS, rows["channel"])
     return pa.table(
         {
@@ -237,7 +281,8 @@ def _times(book: Portfolio, rows: _Columns) -> dict[str, pa.Array]:
 def _time(book: Portfolio, seconds: Ints) -> pa.Array:
     since = int(np.datetime64(book.start, "s").astype(np.int64))
     text = pa.array(seconds + since).cast(pa.timestamp("s")).cast(pa.string())
-    return pc.binary_join_element_wise(text, "Z", "")  # a cast of times with a zone costs thirty times as much
+    # A cast of times with a zone costs thirty times as much.
+    return pc.binary_join_element_wise(text, "Z", "")
 
 
 def _whole(values: Ints, missing: np.ndarray | None = None) -> pa.Array:

@@ -1,4 +1,6 @@
-"""The portfolio itself: who the customers are, which accounts they hold, and when each instalment falls due."""
+"""The portfolio itself: who the customers are, which accounts they hold, and when each
+instalment falls due.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +37,16 @@ _PLACE = np.array(
 
 @dataclass(frozen=True, eq=False)
 class Portfolio:
-    """Accounts as columns, by position; whole numbers index the tuples above. Days count from `start`.
+    """Accounts as columns, by position; whole numbers index the tuples above.
 
-    `opened` is the (negative) day of opening, `cycle` the days between two instalments, and `calendar[cycle][i]` holds the
-    accounts of that cycle of which an instalment falls due on the days i, i + cycle, ...; `rank` is the place of an account in
-    its list. Hidden are `will`, the customer's lasting willingness to pay (mean 0, variance
-    1), `habit`, an idle habit of lateness, `drift`, where in its wave the liquidity begins, and `place`, what product and
-    region do together.
+    Days count from `start`.
+
+    `opened` is the (negative) day of opening, `cycle` the days between two instalments, and
+    `calendar[cycle][i]` holds the accounts of that cycle of which an instalment falls due on the
+    days i, i + cycle, ...; `rank` is the place of an account in its list. Hidden are `will`, the
+    customer's lasting willingness to pay (mean 0, variance 1), `habit`, an idle habit of lateness,
+    `drift`, where in its wave the liquidity begins, and `place`, what product and region do
+    together.
     """
 
     seed: int
@@ -107,16 +112,22 @@ def open_book(seed: int, customers: int, start: date) -> Portfolio:
 
 
 def due(book: Portfolio, first: int, last: int) -> tuple[Ints, Ints]:
-    """Return account and day of every instalment that falls due from day `first` to day `last`, both included."""
+    """Return account and day of every instalment that falls due from day `first` to day `last`,
+    both included.
+    """
     days = range(max(first, 0), last + 1)
     parts = [(book.calendar[length][day % length], day) for length in book.calendar for day in days]
     none = np.zeros(0, np.int64)
     accounts = np.concatenate([part for part, _ in parts] or [none])
-    return accounts, np.repeat(np.array([day for _, day in parts], np.int64), [part.size for part, _ in parts])
+    return accounts, np.repeat(
+        np.array([day for _, day in parts], np.int64), [part.size for part, _ in parts]
+    )
 
 
 def place_among_due(book: Portfolio, account: Ints, day: Ints) -> tuple[Ints, Ints]:
-    """Return the place of each account among all of which an instalment falls due on that day, and how many those are."""
+    """Return the place of each account among all of which an instalment falls due on that day,
+    and how many those are.
+    """
     place, total = book.rank[account], np.zeros_like(account)
     for length, parts in book.calendar.items():
         size = np.array([part.size for part in parts])[day % length]
@@ -126,7 +137,9 @@ def place_among_due(book: Portfolio, account: Ints, day: Ints) -> tuple[Ints, In
 
 
 def instalment_number(book: Portfolio, account: Ints, day: Ints) -> Ints:
-    """Return which instalment of its account falls due on a day; the first after the opening is number 1."""
+    """Return which instalment of its account falls due on a day; the first after the opening is
+    number 1.
+    """
     out: Ints = (day - book.opened[account]) // book.cycle[account] + 1
     return out
 

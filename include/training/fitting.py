@@ -1,7 +1,9 @@
-"""Fit one model on one frame: schema, LightGBM, calibration, yardstick, golden rows. Pure: no lake, no registry, no clock.
+"""Fit one model on one frame: schema, LightGBM, calibration, yardstick, golden rows.
 
-A frame has the entity key, `event_timestamp`, `label` (0 or 1) and the features; rows come sorted by the caller. Equal
-frames give equal bundles, byte for byte.
+Pure: no lake, no registry, no clock.
+
+A frame has the entity key, `event_timestamp`, `label` (0 or 1) and the features; rows come sorted
+by the caller. Equal frames give equal bundles, byte for byte.
 """
 
 from __future__ import annotations
@@ -40,8 +42,9 @@ DEFAULTS: dict[str, Any] = {
     "metric": "binary_logloss",
 }
 
-# Of rounds and learning rate, before stopping early counts. Where the outcome's rate or the features move from train to tune,
-# no round seems to help there, and one lone tree would be what is kept.
+# Of rounds and learning rate, before stopping early counts. Where the outcome's rate or the
+# features move from train to tune, no round seems to help there, and one lone tree would be what is
+# kept.
 LEAST_LEARNT = 2.5
 
 Parts = NDArray[np.int8]
@@ -64,12 +67,14 @@ class Fitted:
 
 @model_params.refusing
 def fit(frame: pa.Table, parts: Parts, use_case: UseCase, feature_set: str) -> Fitted:
-    """Find the rounds and the calibration by a first model, then train on train and tune; part 2 is left alone.
+    """Find the rounds and the calibration by a first model, then train on train and tune; part 2 is
+    left alone.
 
-    The first model is fitted on part 0 and stops early on part 1; slope and offset are fitted on its scores of part 1, the
-    newest rows that a model was not fitted on. The model that is kept has as many rounds, fitted on both parts: the newest
-    outcomes count most in what follows them. Categories, golden rows and the yardstick are of both parts too; of part 2
-    only metrics are taken. Parts 0 and 1 must each hold both classes.
+    The first model is fitted on part 0 and stops early on part 1; slope and offset are fitted on
+    its scores of part 1, the newest rows that a model was not fitted on. The model that is kept has
+    as many rounds, fitted on both parts: the newest outcomes count most in what follows them.
+    Categories, golden rows and the yardstick are of both parts too; of part 2 only metrics are
+    taken. Parts 0 and 1 must each hold both classes.
     """
     import lightgbm
 
@@ -80,13 +85,19 @@ def fit(frame: pa.Table, parts: Parts, use_case: UseCase, feature_set: str) -> F
     schema = learn_schema(seen, use_case, feature_set)
     matrix = encode(columns_of(frame, schema), schema)
     params = parameters(use_case)
-    # LightGBM takes the parameter before the argument: left there, the kept model would have that many
+    # LightGBM takes the parameter before the argument: left there, the kept model would have that
+    # many
     limit = int(params.pop("num_iterations", use_case.training.rounds))
     categorical = schema.categorical or "auto"
 
     def dataset(rows: NDArray[np.bool_], reference: Any = None) -> Any:
         return lightgbm.Dataset(
-            matrix[rows], labels[rows], reference=reference, categorical_feature=categorical, params=params, free_raw_data=True
+            matrix[rows],
+            labels[rows],
+            reference=reference,
+            categorical_feature=categorical,
+            params=params,
+            free_raw_data=True,
         )
 
     data = dataset(train)
@@ -97,10 +108,16 @@ def fit(frame: pa.Table, parts: Parts, use_case: UseCase, feature_set: str) -> F
         valid_sets=[dataset(tune, data)],
         callbacks=[lightgbm.early_stopping(use_case.training.early_stopping, verbose=False)],
     )
-    rounds = max(int(first.best_iteration or first.current_iteration()), _least_rounds(limit, params))
-    if first.num_trees() < rounds:  # it stopped sooner: its scores have to be those of so many rounds
+    rounds = max(
+        int(first.best_iteration or first.current_iteration()), _least_rounds(limit, params)
+    )
+    # It stopped sooner: its scores have to be those of so many rounds.
+    if first.num_trees() < rounds:
         first = lightgbm.train(params, data, num_boost_round=rounds)
-    held_out = np.asarray(first.predict(matrix[tune], raw_score=True, num_iteration=rounds, num_threads=1), dtype=np.float64)
+    held_out = np.asarray(
+        first.predict(matrix[tune], raw_score=True, num_iteration=rounds, num_threads=1),
+        dtype=np.float64,
+    )
     slope, offset = platt(held_out, labels[tune])
     del first, data
     text = lightgbm.train(params, dataset(used), num_boost_round=rounds).model_to_string()
@@ -114,18 +131,27 @@ def fit(frame: pa.Table, parts: Parts, use_case: UseCase, feature_set: str) -> F
     scores = calibrated(raw(encode(rows, schema)), slope, offset)
     golden = json.dumps({"rows": rows, "scores": scores.tolist()}, allow_nan=False).encode()
     schema = replace(schema, golden="sha256:" + hashlib.sha256(golden).hexdigest())
-    files = {"model.txt": text.encode(), "schema.json": schema.to_json().encode(), "golden.json": golden}
+    files = {
+        "model.txt": text.encode(),
+        "schema.json": schema.to_json().encode(),
+        "golden.json": golden,
+    }
     metrics = {
         "first_model_tune_auc": statistics.auc(labels[tune], held_out),
         "train_and_tune_auc": statistics.auc(labels[used], raw(matrix[used])),
-        "evaluation_auc": statistics.auc(labels[evaluation], raw(matrix[evaluation]) if evaluation.any() else statistics.EMPTY),
-        "yardstick_auc": statistics.auc(labels[evaluation], yardstick(matrix, labels, used, evaluation, schema)),
+        "evaluation_auc": statistics.auc(
+            labels[evaluation], raw(matrix[evaluation]) if evaluation.any() else statistics.EMPTY
+        ),
+        "yardstick_auc": statistics.auc(
+            labels[evaluation], yardstick(matrix, labels, used, evaluation, schema)
+        ),
     }
     return Fitted(files, rounds, params, metrics)
 
 
 def parameters(use_case: UseCase) -> dict[str, Any]:
-    """Return LightGBM's parameters under its own names; what determinism needs cannot be set otherwise.
+    """Return LightGBM's parameters under its own names; what determinism needs cannot be set
+    otherwise.
 
     Raises:
         ConfigError: a parameter is unknown, or not for a use case to set.
@@ -148,7 +174,9 @@ def _least_rounds(limit: int, params: dict[str, Any]) -> int:
 
 
 def learn_schema(train: pa.Table, use_case: UseCase, feature_set: str) -> Schema:
-    """Return the uncalibrated schema of the training rows; categories beyond the 200 most frequent count as unknown."""
+    """Return the uncalibrated schema of the training rows; categories beyond the 200 most
+    frequent count as unknown.
+    """
     features = []
     for name in use_case.trained_features:
         kind = use_case.feature_types[name]
@@ -159,13 +187,16 @@ def learn_schema(train: pa.Table, use_case: UseCase, feature_set: str) -> Schema
         kept = sorted(sorted(counts, key=lambda value: (-counts[value], value))[:MAX_CATEGORIES])
         codes = {value: code for code, value in enumerate(kept)}
         features.append(Feature(name, kind, codes, missing=len(kept), unknown=len(kept) + 1))
-    return Schema(use_case.name, feature_set, tuple(features), 1.0, 0.0, use_case.decision.threshold, "")
+    return Schema(
+        use_case.name, feature_set, tuple(features), 1.0, 0.0, use_case.decision.threshold, ""
+    )
 
 
 def platt(raw: Numbers, labels: Numbers) -> tuple[float, float]:
     """Return slope and offset of the sigmoid over raw scores; (1, 0) where the fit would not rise.
 
-    Platt (1999), "Probabilistic outputs for support vector machines", with his smoothed targets, by Newton steps.
+    Platt (1999), "Probabilistic outputs for support vector machines", with his smoothed targets, by
+    Newton steps.
     """
     positives = float(labels.sum())
     negatives = len(labels) - positives
@@ -185,18 +216,38 @@ def platt(raw: Numbers, labels: Numbers) -> tuple[float, float]:
 
 
 def golden_rows(frame: pa.Table, schema: Schema) -> list[dict[str, Any]]:
-    """Return rows to ask a model after loading: real ones, nulls, and categories that training never saw."""
-    spread: Sequence[int] = np.unique(np.linspace(0, len(frame) - 1, GOLDEN_ROWS).astype(int)).tolist() if len(frame) else []
-    rows: list[dict[str, Any]] = frame.select(schema.names).take(pa.array(spread, pa.int64())).to_pylist()
+    """Return rows to ask a model after loading: real ones, nulls, and categories that training
+    never saw.
+    """
+    spread: Sequence[int] = (
+        np.unique(np.linspace(0, len(frame) - 1, GOLDEN_ROWS).astype(int)).tolist()
+        if len(frame)
+        else []
+    )
+    rows: list[dict[str, Any]] = (
+        frame.select(schema.names).take(pa.array(spread, pa.int64())).to_pylist()
+    )
     rows = [{name: _plain(value) for name, value in row.items()} for row in rows]
     empty: dict[str, Any] = dict.fromkeys(schema.names)
-    unseen = {name: UNSEEN for name, feature in zip(schema.names, schema.features, strict=True) if feature.codes is not None}
+    unseen = {
+        name: UNSEEN
+        for name, feature in zip(schema.names, schema.features, strict=True)
+        if feature.codes is not None
+    }
     base = rows[0] if rows else empty
     return [*rows, empty, {**base, **unseen}, {**empty, **unseen}]
 
 
-def yardstick(matrix: Numbers, labels: Numbers, used: NDArray[np.bool_], asked: NDArray[np.bool_], schema: Schema) -> Numbers:
-    """Return the scores of a logistic regression (one-hot, standardised, missing as its own column) on the asked rows."""
+def yardstick(
+    matrix: Numbers,
+    labels: Numbers,
+    used: NDArray[np.bool_],
+    asked: NDArray[np.bool_],
+    schema: Schema,
+) -> Numbers:
+    """Return the scores of a logistic regression (one-hot, standardised, missing as its own
+    column) on the asked rows.
+    """
     from scipy import sparse
     from sklearn.linear_model import LogisticRegression
 
@@ -210,12 +261,20 @@ def yardstick(matrix: Numbers, labels: Numbers, used: NDArray[np.bool_], asked: 
             # One column a category: as a dense matrix it takes gigabytes where categories are many.
             ones = np.ones(len(values))
             codes = values.astype(np.int64)
-            blocks.append(sparse.csr_array((ones, (rows, codes)), shape=(len(values), feature.unknown + 1)))
+            blocks.append(
+                sparse.csr_array((ones, (rows, codes)), shape=(len(values), feature.unknown + 1))
+            )
             continue
         missing = np.isnan(values)
         known = values[used & ~missing]
         center, scale = (float(known.mean()), float(known.std())) if len(known) else (0.0, 0.0)
-        blocks.append(sparse.csr_array(np.where(missing, 0.0, np.clip((values - center) / (scale or 1.0), -10, 10))[:, None]))
+        blocks.append(
+            sparse.csr_array(
+                np.where(missing, 0.0, np.clip((values - center) / (scale or 1.0), -10, 10))[
+                    :, None
+                ]
+            )
+        )
         blocks.append(sparse.csr_array(missing.astype(np.float64)[:, None]))
     design = sparse.hstack(blocks, format="csr")
     fitted = design[used]
@@ -223,12 +282,16 @@ def yardstick(matrix: Numbers, labels: Numbers, used: NDArray[np.bool_], asked: 
     design = design[:, np.flatnonzero(varies)]
     if design.shape[1] == 0:
         return np.full(int(asked.sum()), float(labels[used].mean()))
-    model = LogisticRegression(C=1.0, solver="lbfgs", tol=1e-6, max_iter=1000).fit(design[used], labels[used])
+    model = LogisticRegression(C=1.0, solver="lbfgs", tol=1e-6, max_iter=1000).fit(
+        design[used], labels[used]
+    )
     return np.asarray(model.predict_proba(design[asked])[:, 1], dtype=np.float64)
 
 
 def out_of_fold_auc(frame: pa.Table, use_case: UseCase, folds: int = 5) -> float:
-    """Return the AUC of scores that each row got from a model that never saw its entity; registers nothing."""
+    """Return the AUC of scores that each row got from a model that never saw its entity;
+    registers nothing.
+    """
     frame = frame.sort_by([("event_timestamp", "ascending"), (use_case.entity.key, "ascending")])
     entities = frame.column(use_case.entity.key).to_pylist()
     fold = (splits.hash_shares(entities, use_case.training.seed) * folds).astype(int)

@@ -1,4 +1,6 @@
-"""The rule by which a text column is free text or a name and no category: drafts and training judge by it alike."""
+"""The rule by which a text column is free text or a name and no category: drafts and training
+judge by it alike.
+"""
 
 from __future__ import annotations
 
@@ -6,5 +8,7 @@ FEW = 20
 
 
 def hardly_repeats(filled: int, distinct: int) -> bool:
-    """Tell whether texts hardly ever repeat over the rows that have one: a model would learn its rows by heart."""
+    """Tell whether texts hardly ever repeat over the rows that have one: a model would learn its
+    rows by heart.
+    """
     return distinct > FEW and distinct > 0.5 * filled

@@ -1,12 +1,14 @@
-"""Train, tune and evaluation: by time, or by a hash of seed and entity where all decisions share one date.
+"""Train, tune and evaluation: by time, or by a hash of seed and entity where all decisions share
+one date.
 
-By time the evaluation part is the newest share of the rows. The decisions right before it belong to no part (the embargo):
-what is served was trained on decisions whose outcomes are known, so it is older than what it scores by the outcome's delay, and
-so it has to be when judged. Of what is left the newest share is the tune part. A boundary is the first moment that begins
-at or after its row, so decisions of one moment are never divided.
+By time the evaluation part is the newest share of the rows. The decisions right before it belong to
+no part (the embargo): what is served was trained on decisions whose outcomes are known, so it is
+older than what it scores by the outcome's delay, and so it has to be when judged. Of what is left
+the newest share is the tune part. A boundary is the first moment that begins at or after its row,
+so decisions of one moment are never divided.
 
-Boundaries are a function of the decisions alone and never move back as decisions are added at the end: rows that a later
-model is judged on were never trained on by an earlier one.
+Boundaries are a function of the decisions alone and never move back as decisions are added at the
+end: rows that a later model is judged on were never trained on by an earlier one.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ _MILLION = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Boundaries:
-    """How rows were divided; moments are UTC microseconds (by time only), `reason` says why nothing could be.
+    """How rows were divided; moments are UTC microseconds (by time only), `reason` says why nothing
+    could be.
 
     Decisions from `tune_until` up to `evaluation_from` are the embargo.
     """
@@ -43,12 +46,17 @@ class Boundaries:
 
 
 def boundaries(
-    moments: NDArray[np.int64], split: Split, *, embargo: timedelta | None = None, delay: timedelta = timedelta(0)
+    moments: NDArray[np.int64],
+    split: Split,
+    *,
+    embargo: timedelta | None = None,
+    delay: timedelta = timedelta(0),
 ) -> Boundaries:
     """Return the boundaries for decisions at `moments` (UTC microseconds).
 
-    The embargo that is not stated is the outcome's delay, but at most a tenth of the span before the evaluation part.
-    `reason` is set where decisions have fewer than three different moments, which is too few for a split by time.
+    The embargo that is not stated is the outcome's delay, but at most a tenth of the span before
+    the evaluation part. `reason` is set where decisions have fewer than three different moments,
+    which is too few for a split by time.
     """
     moments = np.sort(moments)
     distinct = np.unique(moments)
@@ -56,16 +64,22 @@ def boundaries(
     if by == "hash":
         return Boundaries("hash")
     if len(distinct) < 3:
-        return Boundaries("time", reason=f"decisions have only {len(distinct)} different times; a split by time needs three")
+        return Boundaries(
+            "time",
+            reason=f"decisions have only {len(distinct)} different times; a split by time needs "
+            "three",
+        )
     evaluation_from = _newest(moments, distinct, _millionths(split.evaluation), least=2)
     if embargo is None:
-        # A tenth of the span up to here and not to the last decision: one that is added at the end would lengthen the embargo
-        # and move the tune part back. From the row at a twentieth: one row of long ago would lengthen it as well.
+        # A tenth of the span up to here and not to the last decision: one that is added at the end
+        # would lengthen the embargo and move the tune part back. From the row at a twentieth: one
+        # row of long ago would lengthen it as well.
         span = evaluation_from - int(moments[len(moments) // 20])
         taken = min(delay // timedelta(microseconds=1), max(span, 0) // 10)
     else:
         taken = embargo // timedelta(microseconds=1)
-    # An outcome is known after its delay has passed, not when it passes: a decision exactly so long before counts as embargoed.
+    # An outcome is known after its delay has passed, not when it passes: a decision exactly so long
+    # before counts as embargoed.
     tune_until = max(evaluation_from - taken, int(distinct[1]) + 1)
     left = moments[moments < tune_until]
     rest = _MILLION - _millionths(split.evaluation)
@@ -74,7 +88,9 @@ def boundaries(
     return Boundaries("time", tune_from, tune_until, evaluation_from)
 
 
-def assign(entities: Sequence[object], moments: NDArray[np.int64], split: Split, seed: int, how: Boundaries) -> NDArray[np.int8]:
+def assign(
+    entities: Sequence[object], moments: NDArray[np.int64], split: Split, seed: int, how: Boundaries
+) -> NDArray[np.int8]:
     """Return the part of every row as its position in PARTS, or NO_PART."""
     if how.by == "hash":
         shares = hash_shares(entities, seed)
@@ -87,11 +103,19 @@ def assign(entities: Sequence[object], moments: NDArray[np.int64], split: Split,
     return names[np.searchsorted(edges, moments, side="right")]
 
 
-def judged(entities: Sequence[object], moments: NDArray[np.int64], split: Split, seed: int, how: Boundaries) -> NDArray[np.bool_]:
-    """Tell of any decisions, used or not, which are of the evaluation part's entities (by hash) or time."""
+def judged(
+    entities: Sequence[object], moments: NDArray[np.int64], split: Split, seed: int, how: Boundaries
+) -> NDArray[np.bool_]:
+    """Tell of any decisions, used or not, which are of the evaluation part's entities (by hash)
+    or time.
+    """
     if how.by == "hash":
         return hash_shares(entities, seed) >= 1 - split.evaluation
-    return moments >= (how.evaluation_from or 0) if how.evaluation_from is not None else np.zeros(len(moments), dtype=np.bool_)
+    return (
+        moments >= (how.evaluation_from or 0)
+        if how.evaluation_from is not None
+        else np.zeros(len(moments), dtype=np.bool_)
+    )
 
 
 def hash_shares(entities: Sequence[object], seed: int) -> NDArray[np.float64]:
@@ -100,21 +124,35 @@ def hash_shares(entities: Sequence[object], seed: int) -> NDArray[np.float64]:
     known: dict[object, float] = {}
     for entity in entities:
         if entity not in known:
-            known[entity] = int.from_bytes(hashlib.blake2b(str(entity).encode(), key=key, digest_size=7).digest(), "big") / 2**56
+            known[entity] = (
+                int.from_bytes(
+                    hashlib.blake2b(str(entity).encode(), key=key, digest_size=7).digest(), "big"
+                )
+                / 2**56
+            )
     return np.array([known[entity] for entity in entities], dtype=np.float64)
 
 
-def thin(entities: Sequence[object], moments: NDArray[np.int64], *, limit: int, seed: int) -> NDArray[np.int64]:
-    """Return the positions, ascending, of at most `limit` rows, chosen by a hash of seed, entity and moment."""
+def thin(
+    entities: Sequence[object], moments: NDArray[np.int64], *, limit: int, seed: int
+) -> NDArray[np.int64]:
+    """Return the positions, ascending, of at most `limit` rows, chosen by a hash of seed, entity
+    and moment.
+    """
     if len(moments) <= limit:
         return np.arange(len(moments), dtype=np.int64)
-    pairs = [f"{entity}|{moment}" for entity, moment in zip(entities, moments.tolist(), strict=True)]
+    pairs = [
+        f"{entity}|{moment}" for entity, moment in zip(entities, moments.tolist(), strict=True)
+    ]
     order = np.argsort(hash_shares(pairs, seed), kind="stable")
     return np.sort(order[:limit])
 
 
-def _newest(moments: NDArray[np.int64], distinct: NDArray[np.int64], millionths: int, *, least: int) -> int:
-    """Return the first moment that begins at or after the row from which on lies the newest share of sorted rows.
+def _newest(
+    moments: NDArray[np.int64], distinct: NDArray[np.int64], millionths: int, *, least: int
+) -> int:
+    """Return the first moment that begins at or after the row from which on lies the newest share
+    of sorted rows.
 
     At least `least` different moments stay before it, and one behind it.
     """

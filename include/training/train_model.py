@@ -1,11 +1,14 @@
-"""Stage `train_model`: mature labels known at as_of, features as known at each decision, one LightGBM model, registered.
+"""Stage `train_model`: mature labels known at as_of, features as known at each decision, one
+LightGBM model, registered.
 
-Inputs: all label and feature partitions up to this one (within `training.window`). Outputs: lake table `training_set`
-(the exact rows, with their part), a bundle and the drift reference under HOME/models, an MLflow run with a registered
-version, and a model on record. Too few mature rows is a success without a candidate, which the judgement holds.
+Inputs: all label and feature partitions up to this one (within `training.window`). Outputs: lake
+table `training_set` (the exact rows, with their part), a bundle and the drift reference under
+HOME/models, an MLflow run with a registered version, and a model on record. Too few mature rows is
+a success without a candidate, which the judgement holds.
 
-What is judged beside the model (rows, counts, shares, split, metrics) stands in the stage's outputs and counts for its digest:
-a second training that gives an equal model finds the version on record, whose manifest tells of the first.
+What is judged beside the model (rows, counts, shares, split, metrics) stands in the stage's outputs
+and counts for its digest: a second training that gives an equal model finds the version on record,
+whose manifest tells of the first.
 """
 
 from __future__ import annotations
@@ -41,9 +44,19 @@ from include.validation import labels
 
 NAME = "train_model"
 FIELDS = (
-    "cadence", "cut_off", "availability", "history.first", "entity", "features", "label", "training", "decision.threshold",
-    "gates.min_rows", "gates.max_feature_auc", "monitoring.sample",
-)  # fmt: skip
+    "cadence",
+    "cut_off",
+    "availability",
+    "history.first",
+    "entity",
+    "features",
+    "label",
+    "training",
+    "decision.threshold",
+    "gates.min_rows",
+    "gates.max_feature_auc",
+    "monitoring.sample",
+)
 LIBRARIES = ("lightgbm", "scikit-learn", "scipy", "numpy", "pyarrow", "duckdb", "mlflow")
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -54,7 +67,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Prepared:
-    """The rows of a training, sorted by time and entity, and what is to be known of them; no frame: too few.
+    """The rows of a training, sorted by time and entity, and what is to be known of them; no frame:
+    too few.
 
     `parts` are those of the frame's rows; embargoed decisions are not among them.
     """
@@ -68,14 +82,19 @@ class Prepared:
 
 
 def reads(work: Work) -> list[Read]:
-    """Return the recorded digests of labels and of the current feature set, for every partition that can matter.
+    """Return the recorded digests of labels and of the current feature set, for every partition
+    that can matter.
 
     Raises:
         MissingPartition: some are not there; the message has the command that fills them.
     """
     current = feature_sets.current(work.use_case)
     validated, built = _inputs(work, current)
-    found = [Read("labels", row.key, row.outputs["labels"]["digest"]) for row in validated if row.outputs.get("labels")]
+    found = [
+        Read("labels", row.key, row.outputs["labels"]["digest"])
+        for row in validated
+        if row.outputs.get("labels")
+    ]
     for row in built:
         for view, made in row.outputs["feature_sets"][current.version].items():
             found.append(Read(f"features/{view}@{made['version']}", row.key, made["digest"]))
@@ -93,9 +112,15 @@ def compute(work: Work) -> Outcome:
         told = {"counts": prepared.counts, "split": prepared.split}
         outputs: dict[str, Any] = {"candidate": None, "reason": prepared.reason, **told}
         nothing = _empty(work)
-        work.lake.replace(training_table(work.lake, use_case, nothing.schema), work.key, nothing, fence=work.fence)
-        return Outcome("done", combine(["no_candidate", json_digest(told)]), prepared.reason, outputs)
-    trained = prepared.frame.filter(pa.array(prepared.parts != splits.PARTS.index(splits.EVALUATION)))
+        work.lake.replace(
+            training_table(work.lake, use_case, nothing.schema), work.key, nothing, fence=work.fence
+        )
+        return Outcome(
+            "done", combine(["no_candidate", json_digest(told)]), prepared.reason, outputs
+        )
+    trained = prepared.frame.filter(
+        pa.array(prepared.parts != splits.PARTS.index(splits.EVALUATION))
+    )
     leaking = leaks.check(trained, use_case)
     leaking.refuse()
     names = pa.array(splits.PARTS, pa.string()).take(pa.array(prepared.parts, pa.int8()))
@@ -126,7 +151,12 @@ def compute(work: Work) -> Outcome:
             model_digest=model_digest,
             folder=folder / "bundle",
             columns=use_case.trained_features,
-            params={**fitted.params, "rounds": fitted.rounds, "feature_set": current.version, "training_set": content},
+            params={
+                **fitted.params,
+                "rounds": fitted.rounds,
+                "feature_set": current.version,
+                "training_set": content,
+            },
             metrics=fitted.metrics,
             manifest=manifest,
         ),
@@ -158,12 +188,17 @@ def compute(work: Work) -> Outcome:
         **judged,
     }
     return Outcome(
-        "done", answer, outputs=outputs, also=lambda session: _discard(work.records.models.add(model, session=session))
+        "done",
+        answer,
+        outputs=outputs,
+        also=lambda session: _discard(work.records.models.add(model, session=session)),
     )
 
 
 def effects(work: Work, outcome: Outcome) -> dict[str, Any]:
-    """Show in MLflow that a version which was trained by a backfill now belongs to a live partition."""
+    """Show in MLflow that a version which was trained by a backfill now belongs to a live
+    partition.
+    """
     version = outcome.outputs.get("version")
     model = None if version is None else work.records.models.get(work.use_case.name, version)
     if version is None or (model is not None and model.mode == work.mode):
@@ -181,20 +216,32 @@ def read_back(work: Work, result: StageResult) -> Iterator[ReadBack]:
 
 
 def prepare(work: Work, feature_set: feature_sets.FeatureSet) -> Prepared:
-    """Return the training rows: the spine of as_of within window and max_rows, split, with their features."""
+    """Return the training rows: the spine of as_of within window and max_rows, split, with their
+    features.
+    """
     use_case, training = work.use_case, work.use_case.training
     pins = frames.pins(work.lake, use_case, feature_set)
     since = None if training.window is None else work.as_of - training.window
-    spine = frames.spine(work.lake, use_case, work.as_of, version=pins[label_table(work.lake, use_case)], since=since)
+    spine = frames.spine(
+        work.lake, use_case, work.as_of, version=pins[label_table(work.lake, use_case)], since=since
+    )
     key = use_case.entity.key
     known = spine.rows.sort_by([("event_timestamp", "ascending"), (key, "ascending")])
-    kept = splits.thin(known.column(key).to_pylist(), _moments(known), limit=training.max_rows, seed=training.seed)
+    kept = splits.thin(
+        known.column(key).to_pylist(), _moments(known), limit=training.max_rows, seed=training.seed
+    )
     known = known.take(pa.array(kept))
     entities, moments = known.column(key).to_pylist(), _moments(known)
-    how = splits.boundaries(moments, training.split, embargo=training.embargo, delay=use_case.label.delay)
+    how = splits.boundaries(
+        moments, training.split, embargo=training.embargo, delay=use_case.label.delay
+    )
     parts = splits.assign(entities, moments, training.split, training.seed, how)
     embargoed = parts == splits.NO_PART
-    known, parts, moments = known.filter(pa.array(~embargoed)), parts[~embargoed], moments[~embargoed]
+    known, parts, moments = (
+        known.filter(pa.array(~embargoed)),
+        parts[~embargoed],
+        moments[~embargoed],
+    )
     counts = _counts(parts, known) | {
         "mature": len(spine.rows),
         "used": len(known),
@@ -207,35 +254,53 @@ def prepare(work: Work, feature_set: feature_sets.FeatureSet) -> Prepared:
     if reason:
         reason = f"{_censored(counts, use_case.label.max_censored)}too few mature rows: {reason}"
         return Prepared(None, parts, split, counts, pins, reason)
-    frame = frames.training_frame(work.settings, use_case, feature_set, replace(spine, rows=known), pins, records=work.records)
+    frame = frames.training_frame(
+        work.settings, use_case, feature_set, replace(spine, rows=known), pins, records=work.records
+    )
     if len(frame) != len(known):
-        raise EvergreenError(f"{use_case.name}: the join returned {len(frame)} rows for {len(known)} decisions; report this")
+        raise EvergreenError(
+            f"{use_case.name}: the join returned {len(frame)} rows for {len(known)} decisions; "
+            "report this"
+        )
     columns = [key, "event_timestamp", "label", *feature_set.feature_types]
     return Prepared(frame.select(columns), parts, split, counts, pins)
 
 
-def _inputs(work: Work, current: feature_sets.FeatureSet) -> tuple[list[StageResult], list[StageResult]]:
-    """Return the validation and features results up to this partition; where all sources allow gaps, those that are there."""
+def _inputs(
+    work: Work, current: feature_sets.FeatureSet
+) -> tuple[list[StageResult], list[StageResult]]:
+    """Return the validation and features results up to this partition; where all sources allow
+    gaps, those that are there.
+    """
     use_case = work.use_case
     keys = partitions.training_lookback(use_case, work.key)
     if all(source.gaps == "allow" for source in use_case.sources.values()):
-        there = {where for where, state in work.records.results.states(use_case.name).items() if state == "done"}
-        keys = [key for key in keys if key == work.key or {("validate_data", key), ("materialize_features", key)} <= there]
+        there = {
+            where
+            for where, state in work.records.results.states(use_case.name).items()
+            if state == "done"
+        }
+        keys = [
+            key
+            for key in keys
+            if key == work.key or {("validate_data", key), ("materialize_features", key)} <= there
+        ]
     validated, built = work.need("validate_data", keys), work.need("materialize_features", keys)
     _labelled(work, validated)
     lacking = feature_sets.lacking(built, current)
     if lacking:
         fill = f"`evergreen load-history {use_case.name} --from {lacking[0]} --to {lacking[-1]}`"
         raise MissingPartition(
-            f"{use_case.name}: {len(lacking)} partitions ({lacking[0]} to {lacking[-1]}) do not hold feature set"
-            f" {current.version}, which is defined now. Fill them with {fill}",
+            f"{use_case.name}: {len(lacking)} partitions ({lacking[0]} to {lacking[-1]}) do not "
+            f"hold feature set {current.version}, which is defined now. Fill them with {fill}",
             keys=lacking,
         )
     return validated, built
 
 
 def _labelled(work: Work, validated: Sequence[StageResult]) -> None:
-    """Refuse labels of another definition than today's, or in the table of other types, which the spine would not see.
+    """Refuse labels of another definition than today's, or in the table of other types, which the
+    spine would not see.
 
     Raises:
         MissingPartition: some are; the message has the command that fills them.
@@ -245,14 +310,17 @@ def _labelled(work: Work, validated: Sequence[StageResult]) -> None:
     lacking = []
     for row in validated:
         made = row.outputs.get("labels") or {}
-        here = made.get("table", f"{use_case.name}/labels") == table and made.get("rules", rules) == rules
+        here = (
+            made.get("table", f"{use_case.name}/labels") == table
+            and made.get("rules", rules) == rules
+        )
         if made.get("rows") and not here:
             lacking.append(row.key)
     if lacking:
         fill = f"`evergreen load-history {use_case.name} --from {lacking[0]} --to {lacking[-1]}`"
         raise MissingPartition(
-            f"{use_case.name}: {len(lacking)} partitions ({lacking[0]} to {lacking[-1]}) hold no labels as label is defined now."
-            f" Fill them with {fill}",
+            f"{use_case.name}: {len(lacking)} partitions ({lacking[0]} to {lacking[-1]}) hold no "
+            f"labels as label is defined now. Fill them with {fill}",
             keys=lacking,
         )
 
@@ -265,20 +333,27 @@ def _moments(rows: pa.Table) -> NDArray[np.int64]:
 def _counts(parts: Parts, rows: pa.Table) -> dict[str, Any]:
     labels = np.asarray(rows.column("label").cast(pa.float64()).to_numpy(zero_copy_only=False))
     counts: dict[str, Any] = {
-        name: {"rows": int((parts == number).sum()), "positive": int((labels[parts == number] == 1.0).sum())}
+        name: {
+            "rows": int((parts == number).sum()),
+            "positive": int((labels[parts == number] == 1.0).sum()),
+        }
         for number, name in enumerate(splits.PARTS)
     }
     return counts
 
 
 def _shares(use_case: UseCase, spine: frames.Spine, how: splits.Boundaries) -> dict[str, Any]:
-    """Count censored and restated decisions of the window, and of the evaluation part, thinned or not."""
+    """Count censored and restated decisions of the window, and of the evaluation part, thinned
+    or not.
+    """
     split, seed = use_case.training.split, use_case.training.seed
     entities = spine.mature.column(use_case.entity.key).to_pylist()
     judged = splits.judged(entities, _moments(spine.mature), split, seed, how)
     found: dict[str, Any] = {"decisions": len(spine.mature), "decisions_judged": int(judged.sum())}
     for name in ("censored", "restated"):
-        flags = np.asarray(spine.mature.column(f"__{name}").to_numpy(zero_copy_only=False), dtype=bool)
+        flags = np.asarray(
+            spine.mature.column(f"__{name}").to_numpy(zero_copy_only=False), dtype=bool
+        )
         found[name], found[f"{name}_judged"] = int(flags.sum()), int(flags[judged].sum())
         found[f"{name}_share"] = float(flags.mean()) if len(flags) else 0.0
         found[f"{name}_share_judged"] = float(flags[judged].mean()) if judged.any() else 0.0
@@ -286,31 +361,49 @@ def _shares(use_case: UseCase, spine: frames.Spine, how: splits.Boundaries) -> d
 
 
 def _censored(counts: dict[str, Any], limit: float) -> str:
-    """Say where so many decisions have no outcome that this, and no short history, is why rows are few."""
+    """Say where so many decisions have no outcome that this, and no short history, is why rows
+    are few.
+    """
     share = max(counts["censored_share"], counts["censored_share_judged"])
     if share <= limit:
         return ""
     return (
-        f"{counts['censored']:,} of {counts['decisions']:,} decisions past label.delay have no known outcome"
-        f" ({share:.1%}, the limit is {limit:.1%}; look at the label's source and its times); "
+        f"{counts['censored']:,} of {counts['decisions']:,} decisions past label.delay have no "
+        f"known outcome ({share:.1%}, the limit is {limit:.1%}; look at the label's source and "
+        "its times); "
     )
 
 
 def _too_few(counts: dict[str, Any], limit: int) -> str:
-    """Say which part lacks rows of a class: the evaluation part needs `gates.min_rows`, the others need to be trainable."""
+    """Say which part lacks rows of a class: the evaluation part needs `gates.min_rows`, the
+    others need to be trainable.
+    """
     for name, least in ((splits.EVALUATION, limit), (splits.TRAIN, 2), (splits.TUNE, 2)):
         positive = counts[name]["positive"]
         negative = counts[name]["rows"] - positive
         if min(positive, negative) < least:
-            taken = f" ({counts['embargoed']:,} rows are embargoed)" if counts["embargoed"] and name != splits.EVALUATION else ""
-            return f"the {name} part has {positive} of class 1 and {negative} of class 0; each class needs {least}{taken}"
+            taken = (
+                f" ({counts['embargoed']:,} rows are embargoed)"
+                if counts["embargoed"] and name != splits.EVALUATION
+                else ""
+            )
+            return (
+                f"the {name} part has {positive} of class 1 and {negative} of class 0; each "
+                f"class needs {least}{taken}"
+            )
     return ""
 
 
-def _split(how: splits.Boundaries, parts: Parts, moments: NDArray[np.int64], as_of: datetime) -> dict[str, Any]:
-    """Return the boundaries, and in seconds how much older the newest trained decision is than what is judged, and served."""
+def _split(
+    how: splits.Boundaries, parts: Parts, moments: NDArray[np.int64], as_of: datetime
+) -> dict[str, Any]:
+    """Return the boundaries, and in seconds how much older the newest trained decision is than
+    what is judged, and served.
+    """
     evaluation = parts == splits.PARTS.index(splits.EVALUATION)
-    trained = moments[~evaluation].max(initial=np.iinfo(np.int64).min) if (~evaluation).any() else None
+    trained = (
+        moments[~evaluation].max(initial=np.iinfo(np.int64).min) if (~evaluation).any() else None
+    )
     judged = None
     if trained is not None and evaluation.any() and how.by == "time":
         judged = float(moments[evaluation].min() - trained) / MICROS
@@ -325,7 +418,11 @@ def _split(how: splits.Boundaries, parts: Parts, moments: NDArray[np.int64], as_
 
 
 def _manifest(
-    work: Work, current: feature_sets.FeatureSet, prepared: Prepared, fitted: Fitted, training_set: dict[str, Any]
+    work: Work,
+    current: feature_sets.FeatureSet,
+    prepared: Prepared,
+    fitted: Fitted,
+    training_set: dict[str, Any],
 ) -> dict[str, Any]:
     return {
         "use_case": work.use_case.name,
@@ -355,12 +452,18 @@ def _micros(moment: datetime) -> int:
 
 
 def _store(work: Work, fitted: Fitted, model_digest: str) -> Path:
-    """Write the bundle under its digest and return its folder; what killed trainings of the partition left is removed."""
+    """Write the bundle under its digest and return its folder; what killed trainings of the
+    partition left is removed.
+    """
     home = work.settings.home / "models" / mlflow_registry.name_of(work.use_case.name) / work.key
     folder = home / model_digest.removeprefix("sha256:")[:16]
     work.held.check()
     home.mkdir(parents=True, exist_ok=True)
-    recorded = {Path(model.bundle).parent for model in work.records.models.of(work.use_case.name) if model.partition == work.key}
+    recorded = {
+        Path(model.bundle).parent
+        for model in work.records.models.of(work.use_case.name)
+        if model.partition == work.key
+    }
     for other in home.iterdir():
         if other not in recorded:
             shutil.rmtree(other)
@@ -375,26 +478,43 @@ def _store(work: Work, fitted: Fitted, model_digest: str) -> Path:
     return folder
 
 
-def _reference(work: Work, current: feature_sets.FeatureSet, pins: dict[str, int | None], folder: Path) -> dict[str, Any]:
-    """Keep a sample of the features of all who are there at as_of beside the bundle: what later partitions are compared with."""
+def _reference(
+    work: Work, current: feature_sets.FeatureSet, pins: dict[str, int | None], folder: Path
+) -> dict[str, Any]:
+    """Keep a sample of the features of all who are there at as_of beside the bundle: what later
+    partitions are compared with.
+    """
     use_case = work.use_case
     rows = frames.population_at(work.lake, use_case, current, work.as_of, pins=pins)
     entities = rows.column(use_case.entity.key).to_pylist()
     kept = splits.thin(
-        entities, np.zeros(len(rows), dtype=np.int64), limit=use_case.monitoring.sample, seed=use_case.training.seed
+        entities,
+        np.zeros(len(rows), dtype=np.int64),
+        limit=use_case.monitoring.sample,
+        seed=use_case.training.seed,
     )
     path = folder / "reference.parquet"
     temporary = path.with_name(f".{path.name}.{work.held.token}")
     pq.write_table(rows.take(pa.array(kept)), temporary, compression="zstd")
     temporary.replace(path)
-    return {"path": str(path), "rows": len(kept), "entities": len(rows), "as_of": work.as_of.isoformat()}
+    return {
+        "path": str(path),
+        "rows": len(kept),
+        "entities": len(rows),
+        "as_of": work.as_of.isoformat(),
+    }
 
 
 def _empty(work: Work) -> pa.Table:
     from include.point_in_time.curated import ARROW_TYPES
 
     key = (work.use_case.entity.key, ARROW_TYPES[work.use_case.entity.type])
-    columns = [key, ("event_timestamp", pa.timestamp("us", tz="UTC")), ("label", pa.float64()), ("split", pa.string())]
+    columns = [
+        key,
+        ("event_timestamp", pa.timestamp("us", tz="UTC")),
+        ("label", pa.float64()),
+        ("split", pa.string()),
+    ]
     return pa.schema(columns).empty_table()
 
 

@@ -1,10 +1,11 @@
-"""The contract of a source: which columns it has, what each value may be, and the DuckDB query that types and judges its rows.
+"""The contract of a source: which columns it has, what each value may be, and the DuckDB query that
+types and judges its rows.
 
-A row fails by its first rule, named `column: check`. Checks: null, not_int64, leading_zeros (of a key that is int64),
-not_float64, not_finite, not_bool, not_date, not_timestamp, ambiguous_time, mixed_time_zones, out_of_range, epoch_zero,
-in_future, late, below_min, above_max, not_allowed,
-no_match. A line that could not be split into columns is `malformed_row`; of two rows of one key and one created time with
-different values one is a `conflicting_duplicate`.
+A row fails by its first rule, named `column: check`. Checks: null, not_int64, leading_zeros (of a
+key that is int64), not_float64, not_finite, not_bool, not_date, not_timestamp, ambiguous_time,
+mixed_time_zones, out_of_range, epoch_zero, in_future, late, below_min, above_max, not_allowed,
+no_match. A line that could not be split into columns is `malformed_row`; of two rows of one key and
+one created time with different values one is a `conflicting_duplicate`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ DUCK_TYPES = {
 
 
 def mixed_zones_query(source: Source, present: Collection[str], rows: str) -> str | None:
-    """Return the query of (partition, column, kind that is in the minority) for time columns that mix naive and aware times.
+    """Return the query of (partition, column, kind that is in the minority) for time columns that
+    mix naive and aware times.
 
     Redriven rows do not count: they may come from a time when the source wrote otherwise.
     """
@@ -43,8 +45,9 @@ def mixed_zones_query(source: Source, present: Collection[str], rows: str) -> st
             delivered = f"{rows} WHERE NOT starts_with({FILE}, '{REDRIVEN}')"
             kinds = f"SELECT partition, {aware(cell(name, source))} AS k FROM {delivered}"
             parts.append(
-                f"SELECT partition, {text_literal(name)} AS name, count_if(k) < count_if(NOT k) AS minority FROM ({kinds}) "
-                "GROUP BY partition HAVING count_if(k) > 0 AND count_if(NOT k) > 0"
+                f"SELECT partition, {text_literal(name)} AS name, count_if(k) < count_if(NOT k) "
+                f"AS minority FROM ({kinds}) GROUP BY partition HAVING count_if(k) > 0 AND "
+                "count_if(NOT k) > 0"
             )
     return " UNION ALL ".join(parts) or None
 
@@ -59,11 +62,14 @@ def judged_query(
 ) -> str:
     """Return the query that types raw rows and names the first rule that each one fails.
 
-    It reads `rows` and the table `__periods` (partition, __as_of). Columns: partition, source_file, source_row,
-    arrived_at, the curated columns, `rule`. `mixed` is what `mixed_zones_query` found, `entity` the entity's key.
+    It reads `rows` and the table `__periods` (partition, __as_of). Columns: partition, source_file,
+    source_row, arrived_at, the curated columns, `rule`. `mixed` is what `mixed_zones_query` found,
+    `entity` the entity's key.
     """
     names = dict.fromkeys([*source.columns, *source.time_columns])
-    texts = {name: cell(name, source) if name in present else "CAST(NULL AS VARCHAR)" for name in names}
+    texts = {
+        name: cell(name, source) if name in present else "CAST(NULL AS VARCHAR)" for name in names
+    }
     values: dict[str, str] = {}
     checks: list[tuple[str, str]] = []
     if MALFORMED in present:
@@ -74,48 +80,70 @@ def judged_query(
             continue
         text, value = f"t.{quote('t_' + name)}", f"t.{quote('v_' + name)}"
         values[name] = typed(text, column, source)
-        checks += column_checks(name, column, source, text, value, mixed=mixed, **key_rules(source, name, entity))
-    text_list = ", ".join(f"{expression} AS {quote('t_' + name)}" for name, expression in texts.items())
-    value_list = ", ".join(f"{expression} AS {quote('v_' + name)}" for name, expression in values.items())
-    out = ", ".join(f"{quote('v_' + name)} AS {quote(name)}" for name in curated_schema(source).names)
+        checks += column_checks(
+            name, column, source, text, value, mixed=mixed, **key_rules(source, name, entity)
+        )
+    text_list = ", ".join(
+        f"{expression} AS {quote('t_' + name)}" for name, expression in texts.items()
+    )
+    value_list = ", ".join(
+        f"{expression} AS {quote('v_' + name)}" for name, expression in values.items()
+    )
+    out = ", ".join(
+        f"{quote('v_' + name)} AS {quote(name)}" for name in curated_schema(source).names
+    )
     rule = " ".join(f"WHEN {bad} THEN {text_literal(said)}" for bad, said in checks)
     kept = f"{FILE}, {ROW}, {ARRIVED}" + (f", {MALFORMED}" if MALFORMED in present else "")
     return (
-        f"WITH texts AS (SELECT partition, {kept}, __periods.__as_of, {text_list} FROM {rows} JOIN __periods USING (partition)), "
-        f"typed AS (SELECT *, {value_list} FROM texts AS t) "
+        f"WITH texts AS (SELECT partition, {kept}, __periods.__as_of, {text_list} FROM {rows} "
+        f"JOIN __periods USING (partition)), typed AS (SELECT *, {value_list} FROM texts AS t) "
         f"SELECT partition, {FILE}, {ROW}, {ARRIVED}, {out}, "
         f"{f'CASE {rule} END' if checks else 'CAST(NULL AS VARCHAR)'} AS {RULE} FROM typed AS t"
     )
 
 
 def doubled_query(source: Source, judged: str) -> str:
-    """Return the query of (__id, __conflict) for rows, numbered by `__id`, that repeat a key and created time among the good.
+    """Return the query of (__id, __conflict) for rows, numbered by `__id`, that repeat a key and
+    created time among the good.
 
-    Of equal rows the first stays; of rows that differ, the one that sorts last by all its values stays, the others conflict.
+    Of equal rows the first stays; of rows that differ, the one that sorts last by all its values
+    stays, the others conflict.
     """
     key = ", ".join(quote(name) for name in record_key(source))
     values = ", ".join(quote(name) for name in curated_schema(source).names)
-    descending = ", ".join(f"{quote(name)} DESC NULLS LAST" for name in curated_schema(source).names)
+    descending = ", ".join(
+        f"{quote(name)} DESC NULLS LAST" for name in curated_schema(source).names
+    )
     return (
-        f"WITH good AS (SELECT * FROM {judged} WHERE {RULE} IS NULL), "
-        f"twice AS (SELECT partition, {key}, {CREATED} FROM good GROUP BY ALL HAVING count(*) > 1), "
-        f"ranked AS (SELECT __id, row_number() OVER (PARTITION BY partition, {values} ORDER BY {FILE}, {ROW}) AS __copy, "
-        f"dense_rank() OVER (PARTITION BY partition, {key}, {CREATED} ORDER BY {descending}) AS __place "
-        f"FROM good SEMI JOIN twice USING (partition, {key}, {CREATED})) "
-        "SELECT __id, __copy = 1 AS __conflict FROM ranked WHERE __copy > 1 OR __place > 1"
+        f"WITH good AS (SELECT * FROM {judged} WHERE {RULE} IS NULL), twice AS (SELECT partition, "
+        f"{key}, {CREATED} FROM good GROUP BY ALL HAVING count(*) > 1), ranked AS (SELECT __id, "
+        f"row_number() OVER (PARTITION BY partition, {values} ORDER BY {FILE}, {ROW}) AS __copy, "
+        f"dense_rank() OVER (PARTITION BY partition, {key}, {CREATED} ORDER BY {descending}) AS "
+        f"__place FROM good SEMI JOIN twice USING (partition, {key}, {CREATED})) SELECT __id, "
+        "__copy = 1 AS __conflict FROM ranked WHERE __copy > 1 OR __place > 1"
     )
 
 
 def key_rules(source: Source, name: str, entity: str | None) -> dict[str, bool]:
-    """Return whether a column must have a value because it names the row or, of events, its entity, and whether it is a key."""
+    """Return whether a column must have a value because it names the row or, of events, its
+    entity, and whether it is a key.
+    """
     column = source.columns[name]
     whose = name == entity and source.kind == "events"
-    return {"required": name in source.key or (whose and column.nullable is not True), "key": name in source.key or whose}
+    return {
+        "required": name in source.key or (whose and column.nullable is not True),
+        "key": name in source.key or whose,
+    }
 
 
 def has_rules(column: Column, *, required: bool, key: bool = False) -> bool:
     """Tell whether a value of the column can fail a rule."""
-    free = column.type == "string" and column.nullable is not False and column.values is None and column.regex is None
+    free = (
+        column.type == "string"
+        and column.nullable is not False
+        and column.values is None
+        and column.regex is None
+    )
     return required or not free
 
 
@@ -124,7 +152,12 @@ def _time_texts(source: Source) -> list[str]:
     return list(dict.fromkeys([*source.time_columns, *stamps]))
 
 
-def _times(source: Source, values: dict[str, str], checks: list[tuple[str, str]], mixed: Sequence[tuple[str, str, bool]]) -> None:
+def _times(
+    source: Source,
+    values: dict[str, str],
+    checks: list[tuple[str, str]],
+    mixed: Sequence[tuple[str, str, bool]],
+) -> None:
     if source.kind == "static":
         assert source.valid_from is not None
         values[EVENT] = f"TIMESTAMPTZ '{midnight(source.valid_from).isoformat(sep=' ')}'"
@@ -132,9 +165,15 @@ def _times(source: Source, values: dict[str, str], checks: list[tuple[str, str]]
         return
     for place, name in enumerate(source.time_columns):  # by role: one column may be both times
         as_event = place == 0
-        text, value = f"t.{quote('t_' + name)}", f"t.{quote('v_' + (EVENT if as_event else CREATED))}"
+        text, value = (
+            f"t.{quote('t_' + name)}",
+            f"t.{quote('v_' + (EVENT if as_event else CREATED))}",
+        )
         moment = utc(text, source, dates_of(name, source))
-        checks += [(f"{text} IS NULL", f"{name}: null"), *_time_checks(name, text, value, dates_of(name, source), mixed)]
+        checks += [
+            (f"{text} IS NULL", f"{name}: null"),
+            *_time_checks(name, text, value, dates_of(name, source), mixed),
+        ]
         if as_event:
             values[EVENT] = moment
             checks.append((f"{value} = {EPOCH}", f"{name}: epoch_zero"))
@@ -145,8 +184,12 @@ def _times(source: Source, values: dict[str, str], checks: list[tuple[str, str]]
             taken = f"CASE WHEN {moment} < t.{ARRIVED} THEN t.{ARRIVED} ELSE {moment} END"
             if source.takes_late:
                 values[CREATED] = taken
-            else:  # a line of a late row whose own time cannot be read is taken all the same, and fails another rule
-                marked = " OR ".join(f"starts_with(t.{FILE}, '{mark}')" for mark in (REDRIVEN, LATE))
+            else:
+                # A line of a late row whose own time cannot be read is taken all the same, and
+                # fails another rule.
+                marked = " OR ".join(
+                    f"starts_with(t.{FILE}, '{mark}')" for mark in (REDRIVEN, LATE)
+                )
                 values[CREATED] = f"CASE WHEN {marked} THEN {taken} ELSE {moment} END"
                 checks.append((f"{value} < t.{ARRIVED}", f"{name}: late"))
     if source.assumed_lag is not None:
@@ -157,9 +200,14 @@ def _time_checks(
     name: str, text: str, value: str, dates: str | None, mixed: Sequence[tuple[str, str, bool]]
 ) -> list[tuple[str, str]]:
     none = f"{text} IS NOT NULL AND {value} IS NULL"
-    checks = [(f"{none} AND NOT {is_time(text, dates)}", f"{name}: not_timestamp"), (none, f"{name}: ambiguous_time")]
+    checks = [
+        (f"{none} AND NOT {is_time(text, dates)}", f"{name}: not_timestamp"),
+        (none, f"{name}: ambiguous_time"),
+    ]
     for minority in (True, False):
-        partitions = [partition for partition, column, kind in mixed if column == name and kind == minority]
+        partitions = [
+            partition for partition, column, kind in mixed if column == name and kind == minority
+        ]
         if partitions:
             listed = ", ".join(text_literal(partition) for partition in partitions)
             kind = aware(text) if minority else f"NOT {aware(text)}"
@@ -179,7 +227,9 @@ def column_checks(
     key: bool = False,
     mixed: Sequence[tuple[str, str, bool]] = (),
 ) -> list[tuple[str, str]]:
-    """Return (condition, rule) of all that a cell's text and its typed value, two expressions, may fail."""
+    """Return (condition, rule) of all that a cell's text and its typed value, two expressions,
+    may fail.
+    """
     checks: list[tuple[str, str]] = []
     if required or column.nullable is False:
         checks.append((f"{text} IS NULL", f"{name}: null"))
@@ -188,20 +238,31 @@ def column_checks(
     elif column.type != "string":
         checks.append((f"{text} IS NOT NULL AND {value} IS NULL", f"{name}: not_{column.type}"))
     if key and column.type == "int64":
-        # 007 and 7 are one number but two names: as a number one of them would pass for a correction of the other.
+        # 007 and 7 are one number but two names: as a number one of them would pass for a
+        # correction of the other.
         checks.append((f"regexp_matches({text}, '^[+-]?0[0-9]')", f"{name}: leading_zeros"))
     if column.type == "float64":
         checks.append((f"NOT isfinite({value})", f"{name}: not_finite"))
     if column.type == "date":
-        checks.append((f"{value} NOT BETWEEN DATE '1900-01-01' AND DATE '2262-04-11'", f"{name}: out_of_range"))
+        checks.append(
+            (
+                f"{value} NOT BETWEEN DATE '1900-01-01' AND DATE '2262-04-11'",
+                f"{name}: out_of_range",
+            )
+        )
     if column.min is not None and math.isfinite(column.min):
         checks.append((f"{value} < {column.min!r}", f"{name}: below_min"))
     if column.max is not None and math.isfinite(column.max):
         checks.append((f"{value} > {column.max!r}", f"{name}: above_max"))
     if column.values is not None:
-        listed = ", ".join(typed(said(text_literal(item), column, source), column, source) for item in column.values)
+        listed = ", ".join(
+            typed(said(text_literal(item), column, source), column, source)
+            for item in column.values
+        )
         allowed = f"coalesce({value} IN ({listed}), false)" if listed else "false"
         checks.append((f"{value} IS NOT NULL AND NOT {allowed}", f"{name}: not_allowed"))
     if column.regex is not None:
-        checks.append((f"NOT regexp_full_match({text}, {text_literal(column.regex)})", f"{name}: no_match"))
+        checks.append(
+            (f"NOT regexp_full_match({text}, {text_literal(column.regex)})", f"{name}: no_match")
+        )
     return checks

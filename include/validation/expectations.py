@@ -1,9 +1,11 @@
-"""Great Expectations: the suite built from a use case, run on the profile of its sources, and one that a person may add.
+"""Great Expectations: the suite built from a use case, run on the profile of its sources, and one
+that a person may add.
 
-The profile has one row a partition, computed by DuckDB: what came, how much of it is bad and why. All partitions of a range are
-validated in one run of the suite; each gets its own verdict and result from its own row. A person's suite, beside the YAML as
-`expectations/<use_case>.json` in Great Expectations' own JSON (each expectation with `meta: {"source": ...}`), runs on the
-curated rows of each partition; one of severity `warning` is recorded and blocks nothing.
+The profile has one row a partition, computed by DuckDB: what came, how much of it is bad and why.
+All partitions of a range are validated in one run of the suite; each gets its own verdict and
+result from its own row. A person's suite, beside the YAML as `expectations/<use_case>.json` in
+Great Expectations' own JSON (each expectation with `meta: {"source": ...}`), runs on the curated
+rows of each partition; one of severity `warning` is recorded and blocks nothing.
 """
 
 from __future__ import annotations
@@ -69,8 +71,12 @@ def limits(use_case: UseCase) -> list[Limit]:
     return [limit for limit in found if limit.low is not None or limit.high is not None]
 
 
-def failures(use_case: UseCase, profiles: Mapping[str, Profile]) -> tuple[dict[str, list[str]], Any]:
-    """Run the suite on one profile row a partition; return the failed profile columns by partition, and the whole result."""
+def failures(
+    use_case: UseCase, profiles: Mapping[str, Profile]
+) -> tuple[dict[str, list[str]], Any]:
+    """Run the suite on one profile row a partition; return the failed profile columns by
+    partition, and the whole result.
+    """
     with _quiet():
         import great_expectations as gx
         import pandas as pd
@@ -79,20 +85,33 @@ def failures(use_case: UseCase, profiles: Mapping[str, Profile]) -> tuple[dict[s
         wanted = limits(use_case)
         frame = pd.DataFrame([{PARTITION: key, **row} for key, row in profiles.items()])
         expectations = [
-            gxe.ExpectColumnValuesToBeBetween(column=limit.column, min_value=limit.low, max_value=limit.high)
+            gxe.ExpectColumnValuesToBeBetween(
+                column=limit.column, min_value=limit.low, max_value=limit.high
+            )
             for limit in wanted
             if frame[limit.column].notna().any()
         ]
         suite = gx.ExpectationSuite(name=f"{use_case.name} profile", expectations=expectations)
         alone = len(profiles) == 1
-        shown = "BASIC" if alone else {"result_format": "COMPLETE", "unexpected_index_column_names": [PARTITION]}
+        shown = (
+            "BASIC"
+            if alone
+            else {"result_format": "COMPLETE", "unexpected_index_column_names": [PARTITION]}
+        )
         result = _batch(gx, "profile", frame).validate(suite, result_format=shown)
     failed: dict[str, list[str]] = {key: [] for key in profiles}
     for one in result.results:
         column = one.expectation_config.kwargs["column"]
         if one.exception_info and one.exception_info.get("raised_exception"):
-            raise ConfigError(f"{use_case.name}: expectation on {column!r} fails: {one.exception_info.get('exception_message')}")
-        wrong = [next(iter(profiles))] * (not one.success) if alone else _partitions(one.result.get("unexpected_index_list"))
+            raise ConfigError(
+                f"{use_case.name}: expectation on {column!r} fails: "
+                f"{one.exception_info.get('exception_message')}"
+            )
+        wrong = (
+            [next(iter(profiles))] * (not one.success)
+            if alone
+            else _partitions(one.result.get("unexpected_index_list"))
+        )
         for key in wrong:
             failed[key].append(column)
     return failed, result
@@ -102,8 +121,12 @@ def _partitions(rows: Sequence[Mapping[str, str]] | None) -> list[str]:
     return [row[PARTITION] for row in rows or ()]
 
 
-def result_of(key: str, profile: Profile, failed: Sequence[str], use_case: UseCase, own: Sequence[Any]) -> dict[str, Any]:
-    """Return one partition's result as JSON: each expectation with its observed value, then those of a person's suite."""
+def result_of(
+    key: str, profile: Profile, failed: Sequence[str], use_case: UseCase, own: Sequence[Any]
+) -> dict[str, Any]:
+    """Return one partition's result as JSON: each expectation with its observed value, then
+    those of a person's suite.
+    """
     results = [
         {
             "expectation_config": {
@@ -134,7 +157,13 @@ def data_docs(result: Any, title: str) -> str:
         from great_expectations.render.view import DefaultJinjaPageView
 
         page: str = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(result))
-    return re.sub(r"<title>.*?</title>", f"<title>{html.escape(title)}</title>", page, count=1, flags=re.DOTALL)
+    return re.sub(
+        r"<title>.*?</title>",
+        f"<title>{html.escape(title)}</title>",
+        page,
+        count=1,
+        flags=re.DOTALL,
+    )
 
 
 def own_suite(use_case: UseCase) -> tuple[str, list[dict[str, Any]]] | None:
@@ -151,30 +180,38 @@ def own_suite(use_case: UseCase) -> tuple[str, list[dict[str, Any]]] | None:
     data = path.read_bytes()
     try:
         expectations = json.loads(data)["expectations"]
-        if not all(isinstance(one["type"], str) and isinstance(one.get("kwargs", {}), dict) for one in expectations):
+        if not all(
+            isinstance(one["type"], str) and isinstance(one.get("kwargs", {}), dict)
+            for one in expectations
+        ):
             raise TypeError
     except (ValueError, KeyError, TypeError):
         raise ConfigError(
-            f'{path} is no suite; write {{"expectations": [{{"type": ..., "kwargs": ..., "meta": ...}}]}}'
+            f'{path} is no suite; write {{"expectations": [{{"type": ..., "kwargs": ..., "meta": '
+            "...}]}"
         ) from None
     alone = next(iter(use_case.sources)) if len(use_case.sources) == 1 else None
     for index, one in enumerate(expectations):
         source = (one.get("meta") or {}).get("source", alone)
         if source not in use_case.sources:
             raise ConfigError(
-                f"{path}: expectation {index + 1} ({one['type']}) needs meta.source, one of {sorted(use_case.sources)}; "
-                f"it has {source!r}"
+                f"{path}: expectation {index + 1} ({one['type']}) needs meta.source, one of "
+                f"{sorted(use_case.sources)}; it has {source!r}"
             )
         one["meta"] = {**(one.get("meta") or {}), "source": source}
     return hashlib.sha256(data).hexdigest(), expectations
 
 
-def run_own(use_case: UseCase, expectations: Sequence[dict[str, Any]], curated: Mapping[str, pa.Table]) -> list[dict[str, Any]]:
+def run_own(
+    use_case: UseCase, expectations: Sequence[dict[str, Any]], curated: Mapping[str, pa.Table]
+) -> list[dict[str, Any]]:
     """Run a person's suite on one partition's curated rows; return a result an expectation."""
     found: list[dict[str, Any]] = []
     with _quiet():
         import great_expectations as gx
-        from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+        from great_expectations.expectations.expectation_configuration import (
+            ExpectationConfiguration,
+        )
 
         for name, rows in curated.items():
             chosen = [one for one in expectations if one["meta"]["source"] == name]
@@ -183,14 +220,22 @@ def run_own(use_case: UseCase, expectations: Sequence[dict[str, Any]], curated: 
             try:
                 configured = [
                     ExpectationConfiguration(
-                        type=one["type"], kwargs=one.get("kwargs", {}), meta=one["meta"], severity=one.get("severity", "critical")
+                        type=one["type"],
+                        kwargs=one.get("kwargs", {}),
+                        meta=one["meta"],
+                        severity=one.get("severity", "critical"),
                     ).to_domain_obj()
                     for one in chosen
                 ]
                 suite = gx.ExpectationSuite(name=f"{use_case.name} {name}", expectations=configured)
             except Exception as error:  # noqa: BLE001 - the library's own errors have no common base
-                raise ConfigError(f"{use_case.name}: the suite of {name} is refused: {str(error)[:300]}") from None
-            found += [one.to_json_dict() for one in _batch(gx, name, rows.to_pandas()).validate(suite).results]
+                raise ConfigError(
+                    f"{use_case.name}: the suite of {name} is refused: {str(error)[:300]}"
+                ) from None
+            found += [
+                one.to_json_dict()
+                for one in _batch(gx, name, rows.to_pandas()).validate(suite).results
+            ]
     return found
 
 
@@ -200,15 +245,23 @@ def blocks(result: Mapping[str, Any]) -> bool:
 
 
 def own_told(result: Mapping[str, Any]) -> str:
-    """Return a failed result of a person's suite in words; one that could not be computed says why."""
+    """Return a failed result of a person's suite in words; one that could not be computed says
+    why.
+    """
     config = result["expectation_config"]
     shown = f"{config['type']} {config['kwargs']} of {config['meta']['source']}"
     raised = _raised(result.get("exception_info"))
-    return f"{shown} could not be computed ({raised}); mend it in the suite" if raised else f"{shown} failed"
+    return (
+        f"{shown} could not be computed ({raised}); mend it in the suite"
+        if raised
+        else f"{shown} failed"
+    )
 
 
 def _raised(info: Any) -> str:
-    """Return the message of an exception that a result holds, alone or by metric; empty where there is none."""
+    """Return the message of an exception that a result holds, alone or by metric; empty where
+    there is none.
+    """
     if not isinstance(info, Mapping):
         return ""
     if info.get("raised_exception"):
@@ -217,11 +270,20 @@ def _raised(info: Any) -> str:
 
 
 def _batch(gx: Any, name: str, frame: Any) -> Any:
-    from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults
+    from great_expectations.data_context.types.base import (
+        DataContextConfig,
+        InMemoryStoreBackendDefaults,
+    )
 
     stores = InMemoryStoreBackendDefaults(init_temp_docs_sites=False)
-    context = gx.get_context(project_config=DataContextConfig(store_backend_defaults=stores, analytics_enabled=False))
-    definition = context.data_sources.add_pandas(name).add_dataframe_asset(name).add_batch_definition_whole_dataframe(name)
+    context = gx.get_context(
+        project_config=DataContextConfig(store_backend_defaults=stores, analytics_enabled=False)
+    )
+    definition = (
+        context.data_sources.add_pandas(name)
+        .add_dataframe_asset(name)
+        .add_batch_definition_whole_dataframe(name)
+    )
     context.variables.progress_bars = {"globally": False}
     return definition.get_batch({"dataframe": frame})
 

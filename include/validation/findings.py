@@ -1,4 +1,6 @@
-"""What validation found of a source in a partition, as numbers (the profile that expectations are about) and in words."""
+"""What validation found of a source in a partition, as numbers (the profile that expectations
+are about) and in words.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def counts(judged: Judged) -> dict[str, Any]:
 
 
 def profile(name: str, judged: Judged, period: Period | None = None) -> Profile:
-    """Return the profile columns of one source in one partition; shares are of the rows that came."""
+    """Return the profile columns of one source in one partition; shares are of the rows that
+    came.
+    """
     rows = judged.rows or 1
     profile: Profile = {
         f"{name}: columns missing": len(judged.diff.missing),
@@ -43,9 +47,13 @@ def profile(name: str, judged: Judged, period: Period | None = None) -> Profile:
         bad = sum(count for rule, count in judged.rules.items() if rule.startswith(f"{column}: "))
         profile[f"{name}.{column}: share of bad values"] = bad / rows
     if period is not None:
-        # What came late or by a person's hand is created at the interval's start, and so makes no partition fresher. Where
-        # no row is sound, the newest arrival is at least a period ago.
-        newest = pc.max(judged.curated.column(CREATED)).as_py() if len(judged.curated) else period.arrival_start
+        # What came late or by a person's hand is created at the interval's start, and so makes no
+        # partition fresher. Where no row is sound, the newest arrival is at least a period ago.
+        newest = (
+            pc.max(judged.curated.column(CREATED)).as_py()
+            if len(judged.curated)
+            else period.arrival_start
+        )
         profile[f"{name}: {AGE}"] = (period.as_of - newest).total_seconds()
     return profile
 
@@ -59,24 +67,32 @@ def told(name: str, source: Source, judged: Judged, found: Profile) -> str:
     if judged.bad_share > source.max_bad:
         rules = sorted(judged.rules.items(), key=lambda pair: -pair[1])[:4]
         shown = ", ".join(f"{rule} ({count} rows{_sample(judged, rule)})" for rule, count in rules)
-        parts.append(f"{len(judged.quarantine)} of {judged.rows} rows are bad, more than max_bad {source.max_bad:.2%}: {shown}")
+        parts.append(
+            f"{len(judged.quarantine)} of {judged.rows} rows are bad, more than max_bad "
+            f"{source.max_bad:.2%}: {shown}"
+        )
     if judged.rules.get(CONFLICT, 0) > source.max_bad * judged.rows:
         key = ", ".join(source.key)
         parts.append(
-            f"{judged.rules[CONFLICT]} rows repeat the key [{key}] with other values; name what tells rows apart in `key`"
+            f"{judged.rules[CONFLICT]} rows repeat the key [{key}] with other values; name what "
+            "tells rows apart in `key`"
         )
     if judged.repeated_share > source.max_bad:
         parts.append(
-            f"{judged.sharing} of {judged.rows} rows share entity and {source.event_time} with another, so {judged.repeated} "
-            "decisions would be lost; take a finer time as event_time, or make the row's own key the entity"
+            f"{judged.sharing} of {judged.rows} rows share entity and {source.event_time} with "
+            f"another, so {judged.repeated} decisions would be lost; take a finer time as "
+            "event_time, or make the row's own key the entity"
         )
     least = max(source.min_rows, 1 if source.empty == "block" else 0)
     if judged.rows < least or (source.max_rows is not None and judged.rows > source.max_rows):
-        parts.append(f"{judged.rows} rows came, expected are {least} to {source.max_rows or 'any number'}")
+        parts.append(
+            f"{judged.rows} rows came, expected are {least} to {source.max_rows or 'any number'}"
+        )
     age = found.get(f"{name}: {AGE}")
     if source.fresh is not None and age is not None and age > source.fresh.total_seconds():
         parts.append(
-            f"its newest row arrived {age / 3600:.1f} h before as_of, longer than fresh: {format_duration(source.fresh)}"
+            f"its newest row arrived {age / 3600:.1f} h before as_of, longer than fresh: "
+            f"{format_duration(source.fresh)}"
         )
     return f"source {name}: {'; '.join(parts)}" if parts else ""
 
@@ -86,7 +102,10 @@ def _sample(judged: Judged, rule: str) -> str:
     if column not in judged.quarantine.column_names:
         return ""
     bad = judged.quarantine.filter(pc.equal(judged.quarantine.column(RULE), rule)).slice(0, 3)
-    values = ", ".join(repr(str(value)[:40]) if value is not None else "nothing" for value in bad.column(column).to_pylist())
+    values = ", ".join(
+        repr(str(value)[:40]) if value is not None else "nothing"
+        for value in bad.column(column).to_pylist()
+    )
     row = bad.slice(0, 1).to_pylist()[0]
     return f", such as {values}; {row[FILE]} row {row[ROW]}"
 

@@ -1,7 +1,8 @@
 """Labels: outcomes of decisions, from a column of a source or by SQL over the curated sources.
 
-Rows: entity key, event_timestamp (the decision), label_timestamp (when the outcome was known), created_timestamp, label (0 or 1;
-null: a decision without an outcome yet). A partition holds what became known in it; what was known before is not repeated.
+Rows: entity key, event_timestamp (the decision), label_timestamp (when the outcome was known),
+created_timestamp, label (0 or 1; null: a decision without an outcome yet). A partition holds what
+became known in it; what was known before is not repeated.
 """
 
 from __future__ import annotations
@@ -28,9 +29,15 @@ from include.point_in_time.views import AsOfViews, literal
 
 _MICRO = timedelta(microseconds=1)
 RULES = (
-    "entity.key", "entity.type",
-    "label.source", "label.column", "label.positive", "label.label_time", "label.sql", "label.lookback",
-)  # fmt: skip
+    "entity.key",
+    "entity.type",
+    "label.source",
+    "label.column",
+    "label.positive",
+    "label.label_time",
+    "label.sql",
+    "label.lookback",
+)
 
 
 def label_digest(rows: pa.Table, use_case: UseCase) -> str:
@@ -39,7 +46,9 @@ def label_digest(rows: pa.Table, use_case: UseCase) -> str:
 
 
 def rules_digest(use_case: UseCase) -> str:
-    """Return the digest of what a label is: labels of two definitions never stand in one training set."""
+    """Return the digest of what a label is: labels of two definitions never stand in one
+    training set.
+    """
     return memo.fields_digest(use_case, RULES)
 
 
@@ -54,7 +63,9 @@ def sources(use_case: UseCase) -> list[str]:
     names = tables_in(resolve_sql(use_case, use_case.label.sql))
     unknown = sorted(names - set(use_case.sources))
     if unknown:
-        raise ConfigError(f"{use_case.name}: label.sql reads {unknown}; sources are {sorted(use_case.sources)}")
+        raise ConfigError(
+            f"{use_case.name}: label.sql reads {unknown}; sources are {sorted(use_case.sources)}"
+        )
     return sorted(names)
 
 
@@ -66,12 +77,18 @@ def from_column(use_case: UseCase, curated: pa.Table, con: duckdb.DuckDBPyConnec
     Raises:
         ConfigError: a column is missing, or its type or values are no label, no time or no key.
     """
-    label, source, where = use_case.label, use_case.sources[str(use_case.label.source)], f"{use_case.name}: label"
+    label, source, where = (
+        use_case.label,
+        use_case.sources[str(use_case.label.source)],
+        f"{use_case.name}: label",
+    )
     key, column = curated_name(source, use_case.entity.key), curated_name(source, str(label.column))
     moment = curated_name(source, label.label_time)
     wanted = [key, column] + ([moment] if label.assumed_lag is None else [])
     if missing := [name for name in wanted if name not in curated.column_names]:
-        raise ConfigError(f"{where} needs the columns {missing} of source {label.source}; declare them there")
+        raise ConfigError(
+            f"{where} needs the columns {missing} of source {label.source}; declare them there"
+        )
     con.register("curated", curated)
     types = {name: found for name, found, *_ in con.execute("DESCRIBE curated").fetchall()}
     if label.assumed_lag is not None:
@@ -83,8 +100,8 @@ def from_column(use_case: UseCase, curated: pa.Table, con: duckdb.DuckDBPyConnec
     return _typed(
         use_case,
         con,
-        f"SELECT {entity} AS __entity, {EVENT}, {known} AS __known, {CREATED}, {outcome} AS __label "
-        f"FROM ({standing(source, key, 'curated')})",
+        f"SELECT {entity} AS __entity, {EVENT}, {known} AS __known, {CREATED}, {outcome} AS "
+        f"__label FROM ({standing(source, key, 'curated')})",
     )
 
 
@@ -92,21 +109,29 @@ def _moment(source: Source, name: str, found: str, where: str) -> str:
     """Return the expression of a curated column as the time at which an outcome was known."""
     if found == "DATE":
         day = f"CAST({quote(name)} AS TIMESTAMPTZ)"
-        return f"({day} + INTERVAL 1 DAY - INTERVAL 1 MICROSECOND)" if source.date_means == "end_of_day" else day
+        return (
+            f"({day} + INTERVAL 1 DAY - INTERVAL 1 MICROSECOND)"
+            if source.date_means == "end_of_day"
+            else day
+        )
     if found != "TIMESTAMP WITH TIME ZONE":
         raise ConfigError(
-            f"{where}: label_time {name} is {found}; declare its column timestamp or date, or write `event + DURATION`"
+            f"{where}: label_time {name} is {found}; declare its column timestamp or date, or "
+            "write `event + DURATION`"
         )
     return quote(name)
 
 
-def _outcome(use_case: UseCase, con: duckdb.DuckDBPyConnection, column: str, found: str, where: str) -> str:
+def _outcome(
+    use_case: UseCase, con: duckdb.DuckDBPyConnection, column: str, found: str, where: str
+) -> str:
     """Return the expression of a label column as 1, 0 or null."""
     shown, positive = quote(column), use_case.label.positives
     if not positive:
         if found not in ("BOOLEAN", "BIGINT", "DOUBLE"):
             raise ConfigError(
-                f"{where}: {column} is {found}; a label is bool or 0 and 1, else write positive: <the value that is 1>"
+                f"{where}: {column} is {found}; a label is bool or 0 and 1, else write positive: "
+                "<the value that is 1>"
             )
         return f"CAST({shown} AS DOUBLE)"
     if found == "VARCHAR":
@@ -119,14 +144,24 @@ def _outcome(use_case: UseCase, con: duckdb.DuckDBPyConnection, column: str, fou
             try:
                 con.execute(f"SELECT {one}").fetchall()
             except duckdb.Error:
-                raise ConfigError(f"{where}: positive {text!r} is no value of {column}, which is {found}; correct one") from None
+                raise ConfigError(
+                    f"{where}: positive {text!r} is no value of {column}, which is {found}; "
+                    "correct one"
+                ) from None
     else:
-        raise ConfigError(f"{where}: {column} is {found}; a label is of type string, bool or a number, else write label.sql")
+        raise ConfigError(
+            f"{where}: {column} is {found}; a label is of type string, bool or a number, else "
+            "write label.sql"
+        )
     return f"CASE WHEN {value} IS NOT NULL THEN CAST({value} IN ({', '.join(ones)}) AS DOUBLE) END"
 
 
-def _near(con: duckdb.DuckDBPyConnection, value: str, ones: Sequence[str], where: str, column: str) -> None:
-    """Refuse values that are a positive one in all but case, blanks and trailing dots: they would silently count as 0."""
+def _near(
+    con: duckdb.DuckDBPyConnection, value: str, ones: Sequence[str], where: str, column: str
+) -> None:
+    """Refuse values that are a positive one in all but case, blanks and trailing dots: they
+    would silently count as 0.
+    """
     plain = "rtrim(lower(regexp_replace({}, '\\s+', '', 'g')), '.')"
     alike = ", ".join(plain.format(one) for one in ones)
     unlike = f"{plain.format(value)} IN ({alike}) AND {value} NOT IN ({', '.join(ones)})"
@@ -135,26 +170,35 @@ def _near(con: duckdb.DuckDBPyConnection, value: str, ones: Sequence[str], where
     if other:
         named = ", ".join(one.strip("'") for one in ones)
         raise ConfigError(
-            f"{where}: {column} holds {other} beside {named}, as if they were other outcomes; list each spelling under"
-            " `positive`, or make the values one in the source"
+            f"{where}: {column} holds {other} beside {named}, as if they were other outcomes; "
+            "list each spelling under `positive`, or make the values one in the source"
         )
 
 
-def from_sql(use_case: UseCase, views: AsOfViews, period: Period, con: duckdb.DuckDBPyConnection) -> pa.Table:
-    """Return the labels that the SQL gives at `as_of` and did not give at the start of the interval.
+def from_sql(
+    use_case: UseCase, views: AsOfViews, period: Period, con: duckdb.DuckDBPyConnection
+) -> pa.Table:
+    """Return the labels that the SQL gives at `as_of` and did not give at the start of the
+    interval.
 
-    Both times it sees the same window of events. A query that itself asks `getvariable('interval_start')` is asked once.
+    Both times it sees the same window of events. A query that itself asks
+    `getvariable('interval_start')` is asked once.
     """
     sql = resolve_sql(use_case, str(use_case.label.sql))
     since = period.as_of - use_case.label.lookback
-    itself = "interval_start" in variables_in(sql)  # as DuckDB parses it: a comment asks for nothing
+    # as DuckDB parses it: a comment asks for nothing.
+    itself = "interval_start" in variables_in(sql)
     if not itself:
         views.at_moment(period.arrival_start, interval_start=period.arrival_start, since=since)
         con.register("before", _asked(use_case, views, sql, period))
     views.at_moment(period.as_of, interval_start=period.arrival_start, since=since)
     con.register("now", _asked(use_case, views, sql, period))
-    same = " AND ".join(f"now.{name} IS NOT DISTINCT FROM before.{name}" for name in ("__entity", EVENT, "__label"))
-    return _typed(use_case, con, "SELECT * FROM now" + ("" if itself else f" ANTI JOIN before ON {same}"))
+    same = " AND ".join(
+        f"now.{name} IS NOT DISTINCT FROM before.{name}" for name in ("__entity", EVENT, "__label")
+    )
+    return _typed(
+        use_case, con, "SELECT * FROM now" + ("" if itself else f" ANTI JOIN before ON {same}")
+    )
 
 
 def _asked(use_case: UseCase, views: AsOfViews, sql: str, period: Period) -> pa.Table:
@@ -162,53 +206,71 @@ def _asked(use_case: UseCase, views: AsOfViews, sql: str, period: Period) -> pa.
     described = views.types(sql)
     wanted = [use_case.entity.key, EVENT, "label_timestamp", "label"]
     if missing := [name for name in wanted if name not in described]:
-        raise ConfigError(f"{use_case.name}: label.sql must give the columns {wanted}; it lacks {missing}")
-    created = f"CAST({CREATED} AS TIMESTAMPTZ)" if CREATED in described else "CAST(label_timestamp AS TIMESTAMPTZ)"
+        raise ConfigError(
+            f"{use_case.name}: label.sql must give the columns {wanted}; it lacks {missing}"
+        )
+    created = (
+        f"CAST({CREATED} AS TIMESTAMPTZ)"
+        if CREATED in described
+        else "CAST(label_timestamp AS TIMESTAMPTZ)"
+    )
     start = literal(period.arrival_start)
     key = use_case.entity.key
     entity = cast(key, described[key], use_case.entity.type, f"{use_case.name}: label.sql")
     return views.query(
         f"SELECT {entity} AS __entity, CAST({EVENT} AS TIMESTAMPTZ) AS {EVENT}, "
-        f"CAST(label_timestamp AS TIMESTAMPTZ) AS __known, "
-        f"CASE WHEN {created} BETWEEN {start} AND {literal(period.as_of - _MICRO)} THEN {created} ELSE {start} END AS {CREATED}, "
+        f"CAST(label_timestamp AS TIMESTAMPTZ) AS __known, CASE WHEN {created} BETWEEN {start} "
+        f"AND {literal(period.as_of - _MICRO)} THEN {created} ELSE {start} END AS {CREATED}, "
         f"CAST(label AS DOUBLE) AS __label FROM (\n{sql}\n)"
     )
 
 
 def _typed(use_case: UseCase, con: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
-    """Return (entity, decision, known, created, label) rows under their stored names, checked and sorted."""
+    """Return (entity, decision, known, created, label) rows under their stored names, checked
+    and sorted.
+    """
     key = quote(use_case.entity.key)
     try:
         rows = con.sql(
-            f"SELECT DISTINCT __entity AS {key}, {EVENT}, __known AS label_timestamp, {CREATED}, __label AS label "
-            f"FROM ({query}) ORDER BY {key}, {EVENT}, {CREATED}, label_timestamp, label"
+            f"SELECT DISTINCT __entity AS {key}, {EVENT}, __known AS label_timestamp, {CREATED}, "
+            f"__label AS label FROM ({query}) ORDER BY {key}, {EVENT}, {CREATED}, "
+            "label_timestamp, label"
         ).to_arrow_table()
     except duckdb.Error as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(
-            f"{use_case.name}: a label's value does not fit its type ({reason}); correct the source's columns"
+            f"{use_case.name}: a label's value does not fit its type ({reason}); correct the "
+            "source's columns"
         ) from None
     con.register("labels", rows)
     twice = f"count(*) - count(DISTINCT ({key}, {EVENT}, {CREATED}))"
-    strange, nobody = "label IS NOT NULL AND label NOT IN (0, 1)", f"{key} IS NULL OR {EVENT} IS NULL"
-    found = con.execute(f"SELECT count(*) FILTER ({strange}), count(*) FILTER ({nobody}), {twice} FROM labels").fetchall()[0]
+    strange, nobody = (
+        "label IS NOT NULL AND label NOT IN (0, 1)",
+        f"{key} IS NULL OR {EVENT} IS NULL",
+    )
+    found = con.execute(
+        f"SELECT count(*) FILTER ({strange}), count(*) FILTER ({nobody}), {twice} FROM labels"
+    ).fetchall()[0]
     if found[0]:
         raise ConfigError(
-            f"{use_case.name}: labels are 0, 1 or null; there are values such as {_shown(con, strange)}. Name the value that"
-            " counts as 1 by label.positive, or write label.sql"
+            f"{use_case.name}: labels are 0, 1 or null; there are values such as "
+            f"{_shown(con, strange)}. Name the value that counts as 1 by label.positive, or write "
+            "label.sql"
         )
     if found[1]:
         raise ConfigError(
-            f"{use_case.name}: a label needs its entity and event_timestamp; there are {_shown(con, nobody)}. "
-            "Leave them out in the SQL"
+            f"{use_case.name}: a label needs its entity and event_timestamp; there are "
+            f"{_shown(con, nobody)}. Leave them out in the SQL"
         )
     if found[2]:
         again = (
-            f"({key}, {EVENT}, {CREATED}) IN (SELECT ({key}, {EVENT}, {CREATED}) FROM labels GROUP BY ALL HAVING count(*) > 1)"
+            f"({key}, {EVENT}, {CREATED}) IN (SELECT ({key}, {EVENT}, {CREATED}) FROM labels "
+            "GROUP BY ALL HAVING count(*) > 1)"
         )
         raise ConfigError(
-            f"{use_case.name}: one decision has two labels that became known at one moment, such as {_shown(con, again)}; "
-            f"give one row for each {use_case.entity.key} and event_timestamp"
+            f"{use_case.name}: one decision has two labels that became known at one moment, such "
+            f"as {_shown(con, again)}; give one row for each {use_case.entity.key} and "
+            "event_timestamp"
         )
     return rows.cast(label_schema(use_case))
 

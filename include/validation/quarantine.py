@@ -1,7 +1,9 @@
-"""The quarantine: rows that failed validation, with the rule that failed, as people want to see and to correct them.
+"""The quarantine: rows that failed validation, with the rule that failed, as people want to see and
+to correct them.
 
-The CSV is made for a spreadsheet and for the way back: a value that a spreadsheet could take for a formula gets a `'` before
-it, and `corrected` takes that away again. A cell that is left as it was keeps its value exactly.
+The CSV is made for a spreadsheet and for the way back: a value that a spreadsheet could take for a
+formula gets a `'` before it, and `corrected` takes that away again. A cell that is left as it was
+keeps its value exactly.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ Place = tuple[str, str, str, int]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A quarantined row: where it lies, the rule that it failed, its values as text, the partition it is redriven into."""
+    """A quarantined row: where it lies, the rule that it failed, its values as text, the
+    partition it is redriven into.
+    """
 
     partition: str
     source: str
@@ -63,23 +67,35 @@ def found(
     rule: str | None = None,
     limit: int | None = None,
 ) -> list[Row]:
-    """Return quarantined rows, of one partition, source and rule, or of all; the first few where a limit says so.
+    """Return quarantined rows, of one partition, source and rule, or of all; the first few where a
+    limit says so.
 
-    With a limit the rows are to be looked at, so their values are cut: a quarantine may hold more than fits into memory.
+    With a limit the rows are to be looked at, so their values are cut: a quarantine may hold more
+    than fits into memory.
 
     Raises:
         ConfigError: the partition is no key of the use case, or it has no such source.
     """
-    gone = {(row.partition, row.source, row.file, row.row): row.into for row in recorded(records, use_case.name)}
+    gone = {
+        (row.partition, row.source, row.file, row.row): row.into
+        for row in recorded(records, use_case.name)
+    }
     rows = list[Row]()
     with connect() as con:
         for name in _scanned(con, settings, use_case, partition, source):
             whole = (PARTITION, FILE, ROW, RULE, ARRIVED)
             there = [row[0] for row in con.execute(f"DESCRIBE {quote(name)}").fetchall()]
-            cut = [f"left({quote(c)}, {SHOWN}) AS {quote(c)}" if c not in whole else quote(c) for c in there]
+            cut = [
+                f"left({quote(c)}, {SHOWN}) AS {quote(c)}" if c not in whole else quote(c)
+                for c in there
+            ]
             kept, first = ("*", "") if limit is None else (", ".join(cut), f" LIMIT {limit}")
-            where = f"WHERE $rule IS NULL OR {RULE} = $rule ORDER BY {PARTITION}, {FILE}, {ROW}{first}"
-            for batch in con.sql(f"SELECT {kept} FROM {quote(name)} {where}", params={"rule": rule}).to_arrow_reader(BATCH):
+            where = (
+                f"WHERE $rule IS NULL OR {RULE} = $rule ORDER BY {PARTITION}, {FILE}, {ROW}{first}"
+            )
+            for batch in con.sql(
+                f"SELECT {kept} FROM {quote(name)} {where}", params={"rule": rule}
+            ).to_arrow_reader(BATCH):
                 for each in batch.to_pylist():
                     place = (each.pop(PARTITION), name, each.pop(FILE), each.pop(ROW))
                     failed, _ = each.pop(RULE), each.pop(ARRIVED, None)
@@ -88,25 +104,42 @@ def found(
     return sorted(rows, key=lambda row: row.place)[:limit]
 
 
-def rules(settings: Settings, use_case: UseCase, *, partition: str | None = None, source: str | None = None) -> dict[str, int]:
+def rules(
+    settings: Settings,
+    use_case: UseCase,
+    *,
+    partition: str | None = None,
+    source: str | None = None,
+) -> dict[str, int]:
     """Return how many quarantined rows failed each rule."""
     counts = dict[str, int]()
     with connect() as con:
         for name in _scanned(con, settings, use_case, partition, source):
-            for rule, count in con.execute(f"SELECT {RULE}, count(*) FROM {quote(name)} GROUP BY 1 ORDER BY 1").fetchall():
+            for rule, count in con.execute(
+                f"SELECT {RULE}, count(*) FROM {quote(name)} GROUP BY 1 ORDER BY 1"
+            ).fetchall():
                 counts[rule] = counts.get(rule, 0) + count
     return counts
 
 
 def _scanned(
-    con: duckdb.DuckDBPyConnection, settings: Settings, use_case: UseCase, partition: str | None, source: str | None
+    con: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    use_case: UseCase,
+    partition: str | None,
+    source: str | None,
 ) -> list[str]:
     """Make a view of the quarantine of each source that has one; return their names."""
     if source is not None and source not in use_case.sources:
-        raise ConfigError(f"{use_case.name} has no source {source!r}; its sources are {', '.join(use_case.sources)}")
+        raise ConfigError(
+            f"{use_case.name} has no source {source!r}; its sources are "
+            f"{', '.join(use_case.sources)}"
+        )
     keys = None if partition is None else [period(use_case, partition).key]
     lake, names = Lake(settings.lake_root), list(use_case.sources) if source is None else [source]
-    there = [name for name in names if lake.schema(f"{use_case.name}/quarantine/{name}") is not None]
+    there = [
+        name for name in names if lake.schema(f"{use_case.name}/quarantine/{name}") is not None
+    ]
     for name in there:
         lake.scan(con, name, f"{use_case.name}/quarantine/{name}", keys=keys)
     return there
@@ -115,7 +148,12 @@ def _scanned(
 def listed(rows: list[Row], limit: int) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
     """Return the columns and lines of a table of the first rows."""
     lines = [
-        (*row.place, row.rule, row.into or "", ", ".join(f"{name}={value!r}" for name, value in row.values.items())[:SHOWN])
+        (
+            *row.place,
+            row.rule,
+            row.into or "",
+            ", ".join(f"{name}={value!r}" for name, value in row.values.items())[:SHOWN],
+        )
         for row in rows[:limit]
     ]
     return ("partition", "source", "file", "row", "rule", "redriven into", "values"), lines
@@ -139,12 +177,17 @@ def export(rows: list[Row], use_case: UseCase, path: Path) -> int:
                 out.writerow([_guarded(str(cell)) for cell in cells])
         temporary.replace(path)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror}); name another file") from None
+        raise ConfigError(
+            f"{path}: cannot be written ({error.strerror}); name another file"
+        ) from None
     return len(waiting)
 
 
-def corrected(path: Path, rows: Mapping[Place, Row], use_case: UseCase) -> dict[Place, dict[str, str]]:
-    """Return the values that a corrected CSV gives to the quarantined rows that it names, by their places.
+def corrected(
+    path: Path, rows: Mapping[Place, Row], use_case: UseCase
+) -> dict[Place, dict[str, str]]:
+    """Return the values that a corrected CSV gives to the quarantined rows that it names, by their
+    places.
 
     Raises:
         ConfigError: the file is no CSV of this quarantine; names the line.
@@ -160,27 +203,47 @@ def corrected(path: Path, rows: Mapping[Place, Row], use_case: UseCase) -> dict[
             for line in reader:
                 place = _place(line)
                 if place is None or place not in rows:
-                    raise ConfigError(f"{path}, line {reader.line_num}: no quarantined row {_told(line)}; leave it out")
+                    raise ConfigError(
+                        f"{path}, line {reader.line_num}: no quarantined row {_told(line)}; leave "
+                        "it out"
+                    )
                 if place in given:
-                    raise ConfigError(f"{path}, line {reader.line_num}: row {_told(line)} stands there twice; keep one")
+                    raise ConfigError(
+                        f"{path}, line {reader.line_num}: row {_told(line)} stands there twice; "
+                        "keep one"
+                    )
                 own = _columns(use_case, {place[1]})
-                wanted = [*own, *(name for name in line if name not in (*PLACE, RULE, *map(_heading, own)))]
-                given[place] = _values(line, rows[place], set(wanted), f"{path}, line {reader.line_num}", use_case)
+                wanted = [
+                    *own,
+                    *(name for name in line if name not in (*PLACE, RULE, *map(_heading, own))),
+                ]
+                given[place] = _values(
+                    line, rows[place], set(wanted), f"{path}, line {reader.line_num}", use_case
+                )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{path}: cannot be read as CSV in UTF-8 ({error}); export it again") from None
+        raise ConfigError(
+            f"{path}: cannot be read as CSV in UTF-8 ({error}); export it again"
+        ) from None
     return given
 
 
-def _values(line: Mapping[str, Any], row: Row, wanted: set[str], where: str, use_case: UseCase) -> dict[str, str]:
+def _values(
+    line: Mapping[str, Any], row: Row, wanted: set[str], where: str, use_case: UseCase
+) -> dict[str, str]:
     if None in line:
-        raise ConfigError(f"{where}: it has more cells than the header; quote cells that hold a comma")
+        raise ConfigError(
+            f"{where}: it has more cells than the header; quote cells that hold a comma"
+        )
     own, values = _columns(use_case, {row.source}), dict(row.values)
     for name in wanted:
         cell = line.get(_heading(name))
         if cell is None or cell == _guarded(row.values.get(name, "")):
             continue
         if name not in own:
-            raise ConfigError(f"{where}: source {row.source} declares no column {name!r}; its columns are {', '.join(own)}")
+            raise ConfigError(
+                f"{where}: source {row.source} declares no column {name!r}; its columns are "
+                f"{', '.join(own)}"
+            )
         values.pop(name, None)
         if cell:
             values[name] = _plain(cell)
@@ -189,7 +252,14 @@ def _values(line: Mapping[str, Any], row: Row, wanted: set[str], where: str, use
 
 def _columns(use_case: UseCase, sources: set[str]) -> list[str]:
     """Return the declared columns of some sources, in their order."""
-    return list(dict.fromkeys(name for source in use_case.sources if source in sources for name in named(use_case, source)))
+    return list(
+        dict.fromkeys(
+            name
+            for source in use_case.sources
+            if source in sources
+            for name in named(use_case, source)
+        )
+    )
 
 
 def named(use_case: UseCase, source: str) -> list[str]:
@@ -198,14 +268,18 @@ def named(use_case: UseCase, source: str) -> list[str]:
 
 
 def _heading(name: str) -> str:
-    """Return the heading of a source's column: it may have the name of one that says where a row lies."""
+    """Return the heading of a source's column: it may have the name of one that says where a row
+    lies.
+    """
     return f"column {name}" if name in (*PLACE, RULE) else name
 
 
 def _place(line: Mapping[str, Any]) -> Place | None:
     number = str(line[ROW] or "")
     partition, source, file = (_plain(str(line[name] or "")) for name in PLACE[:3])
-    return (partition, source, file, int(number)) if number.isdecimal() and number.isascii() else None
+    return (
+        (partition, source, file, int(number)) if number.isdecimal() and number.isascii() else None
+    )
 
 
 def _told(line: Mapping[str, Any]) -> str:
@@ -213,7 +287,9 @@ def _told(line: Mapping[str, Any]) -> str:
 
 
 def _guarded(text: str) -> str:
-    """Return a cell that no spreadsheet takes for a formula; numbers stay as they are, also those grouped as telephones are."""
+    """Return a cell that no spreadsheet takes for a formula; numbers stay as they are, also
+    those grouped as telephones are.
+    """
     return f"'{text}" if text.startswith(_FORMULA) and not _is_number(text) else text
 
 

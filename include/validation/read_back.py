@@ -1,4 +1,6 @@
-"""What the lake holds of curated rows and labels, digested as the record says: what `force` compares beside the computation."""
+"""What the lake holds of curated rows and labels, digested as the record says: what `force`
+compares beside the computation.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,16 @@ from include.validation.labels import label_digest
 
 
 def read_back(work: Work, result: StageResult) -> Iterator[ReadBack]:
-    """Yield the partitions of curated rows and of labels with their digests on record and those of the lake's rows."""
+    """Yield the partitions of curated rows and of labels with their digests on record and those
+    of the lake's rows.
+    """
     use_case = work.use_case
     for name, fact in result.outputs.get("sources", {}).items():
         if fact["rows"] and name in use_case.sources:
-            table, key = fact.get("table", work.table(f"curated/{name}")), fact.get("version", result.key)
+            table, key = (
+                fact.get("table", work.table(f"curated/{name}")),
+                fact.get("version", result.key),
+            )
             rows = work.lake.read(table, keys=[key])
             yield ReadBack(table, key, fact["curated_digest"], curated_digest(rows, use_case, name))
     made = result.outputs.get("labels") or {}

@@ -1,4 +1,6 @@
-"""Redrive quarantined rows: choose, correct, show whether they would pass now, and record what a partition is to take in."""
+"""Redrive quarantined rows: choose, correct, show whether they would pass now, and record what a
+partition is to take in.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Plan:
-    """The rows to redrive, the partition that takes them, how many of them are corrected, and how many were left out."""
+    """The rows to redrive, the partition that takes them, how many of them are corrected, and
+    how many were left out.
+    """
 
     into: str
     rows: list[Redriven]
@@ -56,20 +60,24 @@ def plan(
     changes: Mapping[str, str] | None = None,
     file: Path | None = None,
 ) -> Plan:
-    """Return what a redrive would do; `changes` are new values by column, `file` a corrected CSV, which also chooses the rows.
+    """Return what a redrive would do; `changes` are new values by column, `file` a corrected CSV,
+    which also chooses the rows.
 
-    Raises:
-        ConfigError: nothing is chosen, a column is unknown, a row is redriven already or would fail again, or the history
-            has no later partition.
+    Raises: ConfigError: nothing is chosen, a column is unknown, a row is redriven already or would
+        fail again, or the history has no later partition.
     """
-    chosen = quarantine.found(settings, records, use_case, partition=partition, source=source, rule=rule)
+    chosen = quarantine.found(
+        settings, records, use_case, partition=partition, source=source, rule=rule
+    )
     if file is not None:
         by_place = {row.place: row for row in chosen}
         given = quarantine.corrected(file, by_place, use_case)
         chosen = [row for row in chosen if row.place in given]
         gone = [row for row in chosen if row.into is not None]
         if gone:
-            raise ConfigError(f"{file}: {_told(gone[0])} is redriven already, into {gone[0].into}; leave it out")
+            raise ConfigError(
+                f"{file}: {_told(gone[0])} is redriven already, into {gone[0].into}; leave it out"
+            )
     else:
         given = {row.place: dict(row.values) for row in chosen}
     waiting = [row for row in chosen if row.into is None]
@@ -93,23 +101,36 @@ def target(records: Records, use_case: UseCase) -> str:
     Raises:
         ConfigError: none is ingested, or the history ends with the newest.
     """
-    taken_in = [one.key for one in records.results.of(use_case.name, stage="ingest_data") if one.state in ("done", "blocked")]
+    taken_in = [
+        one.key
+        for one in records.results.of(use_case.name, stage="ingest_data")
+        if one.state in ("done", "blocked")
+    ]
     newest = max(taken_in, default="")
     if not newest:
         raise ConfigError(f"{use_case.name} has no ingested partition, and so no row to redrive")
     after = partitions.key_of(use_case, partitions.period(use_case, newest).as_of)
     if not partitions.within(use_case.history, after):
         raise ConfigError(
-            f"{use_case.name} ends with {use_case.history.last}: no later partition can take the rows. Correct the source, "
-            f"and ingest their own partition again with `--restate REASON`"
+            f"{use_case.name} ends with {use_case.history.last}: no later partition can take the "
+            "rows. Correct the source, and ingest their own partition again "
+            "with `--restate REASON`"
         )
     return after
 
 
 def redrive(
-    settings: Settings, records: Records, use_case: UseCase, planned: Plan, *, reason: str, actor: str, at: datetime
+    settings: Settings,
+    records: Records,
+    use_case: UseCase,
+    planned: Plan,
+    *,
+    reason: str,
+    actor: str,
+    at: datetime,
 ) -> None:
-    """Record the rows of a plan, with who asked for it and why; the next ingestion of the partition takes them in.
+    """Record the rows of a plan, with who asked for it and why; the next ingestion of the partition
+    takes them in.
 
     Raises:
         ConfigError: there is no reason.
@@ -120,23 +141,33 @@ def redrive(
         raise ConfigError("a redrive needs a reason; it goes on the audit record")
     owner = f"redrive@{socket.gethostname()}:{os.getpid()}"
     ttl = settings.lease_seconds
-    with records.leases.claim(use_case.name, "ingest_data", planned.into, owner=owner, attempt=1, ttl=ttl) as lease:
+    with records.leases.claim(
+        use_case.name, "ingest_data", planned.into, owner=owner, attempt=1, ttl=ttl
+    ) as lease:
         now = target(records, use_case)
         if now != planned.into:
-            raise Conflict(f"{use_case.name}: {planned.into} was ingested meanwhile; redrive again, into {now}")
+            raise Conflict(
+                f"{use_case.name}: {planned.into} was ingested meanwhile; redrive again, into {now}"
+            )
         details = {
             "reason": reason.strip(),
             "rows": len(planned.rows),
             "corrected": planned.corrected,
             "digest": _digest(planned.rows),
-            "which": [[row.source, row.partition, row.file, row.row] for row in planned.rows[:LISTED]],
+            "which": [
+                [row.source, row.partition, row.file, row.row] for row in planned.rows[:LISTED]
+            ],
         }
         once = f"quarantine.redriven/{lease.app}#{lease.token}"
-        entry = AuditEntry("quarantine.redriven", use_case.name, planned.into, actor, details, at, once)
+        entry = AuditEntry(
+            "quarantine.redriven", use_case.name, planned.into, actor, details, at, once
+        )
         record(records, lease, planned.rows, entry)
 
 
-def _content(use_case: UseCase, row: Row, values: Mapping[str, str], changes: Mapping[str, str]) -> dict[str, str]:
+def _content(
+    use_case: UseCase, row: Row, values: Mapping[str, str], changes: Mapping[str, str]
+) -> dict[str, str]:
     """Return the declared columns of a row with the changes; an empty change takes the value away.
 
     Raises:
@@ -144,13 +175,17 @@ def _content(use_case: UseCase, row: Row, values: Mapping[str, str], changes: Ma
     """
     if use_case.sources[row.source].kind == "static":
         raise ConfigError(
-            f"source {row.source} is static: it is replaced as a whole. Correct it and let the next partition read it, or "
-            "correct a version of the past with `--restate REASON --source " + row.source + "`"
+            f"source {row.source} is static: it is replaced as a whole. Correct it and let the "
+            "next partition read it, or correct a version of the past with "
+            "`--restate REASON --source " + row.source + "`"
         )
     columns = quarantine.named(use_case, row.source)
     unknown = [name for name in changes if name not in columns]
     if unknown:
-        raise ConfigError(f"source {row.source} has no column {unknown[0]!r} to set; its columns are {', '.join(columns)}")
+        raise ConfigError(
+            f"source {row.source} has no column {unknown[0]!r} to set; its columns are "
+            f"{', '.join(columns)}"
+        )
     whole = {**{name: value for name, value in values.items() if name in columns}, **changes}
     return {name: value for name, value in whole.items() if value or name not in changes}
 
@@ -160,28 +195,39 @@ def _check(use_case: UseCase, name: str, rows: Sequence[Redriven], period: Perio
     source = use_case.sources[name]
     if not partitions.within(source.history, period.key):
         raise ConfigError(
-            f"source {name} has a history of its own that ends before {period.key}; correct the source, and ingest the rows' "
-            "own partition again with `--restate REASON`"
+            f"source {name} has a history of its own that ends before {period.key}; correct the "
+            "source, and ingest the rows' own partition again with `--restate REASON`"
         )
     offered = table(rows, period)
     offered = offered.append_column(PARTITION, pa.array([period.key] * len(rows), pa.string()))
-    moments = {"__as_of": pa.array([period.as_of], pa.timestamp("us", "UTC")), PARTITION: pa.array([period.key])}
+    moments = {
+        "__as_of": pa.array([period.as_of], pa.timestamp("us", "UTC")),
+        PARTITION: pa.array([period.key]),
+    }
     with connect() as con:
         con.register("offered", offered)
         con.register("__periods", pa.table(moments))
-        query = judged_query(source, offered.column_names, "offered", [], entity=use_case.entity.key)
-        bad = con.sql(f"SELECT {FILE}, {ROW}, {RULE} FROM ({query}) WHERE {RULE} IS NOT NULL ORDER BY ALL").fetchall()
+        query = judged_query(
+            source, offered.column_names, "offered", [], entity=use_case.entity.key
+        )
+        bad = con.sql(
+            f"SELECT {FILE}, {ROW}, {RULE} FROM ({query}) WHERE {RULE} IS NOT NULL ORDER BY ALL"
+        ).fetchall()
     if bad:
         listed = "; ".join(f"{file}, row {number}: {rule}" for file, number, rule in bad[:SHOWN])
         raise ConfigError(
-            f"{len(bad)} of {len(rows)} rows of {name} would fail again ({listed}). Correct them with --set COLUMN=VALUE or in "
-            f"a CSV (`evergreen quarantine list {use_case.name} --csv FILE`, then --from FILE), or choose others with --rule"
+            f"{len(bad)} of {len(rows)} rows of {name} would fail again ({listed}). Correct them "
+            f"with --set COLUMN=VALUE or in a CSV (`evergreen quarantine list {use_case.name} "
+            "--csv FILE`, then --from FILE), or choose others with --rule"
         )
 
 
 def _nothing(settings: Settings, use_case: UseCase, partition: str | None, gone: int) -> None:
     if gone:
-        raise ConfigError(f"all {gone} chosen rows are redriven already; `evergreen quarantine list {use_case.name}` says where")
+        raise ConfigError(
+            f"all {gone} chosen rows are redriven already; `evergreen quarantine list "
+            f"{use_case.name}` says where"
+        )
     rules = sorted(quarantine.rules(settings, use_case, partition=partition))
     failed = ", ".join(map(repr, rules[: 2 * SHOWN]))
     there = f"the rules that failed there are {failed}" if rules else "none is in quarantine there"

@@ -1,9 +1,12 @@
-"""Stage `validate_data`: verdict pass, quarantine or block on each source; then curated rows and labels.
+"""Stage `validate_data`: verdict pass, quarantine or block on each source; then curated rows and
+labels.
 
-Inputs: `raw/<source>` of the partition, and for labels by SQL that of the label's lookback. Outputs: `curated/<source>`,
-`quarantine/<source>`, `labels`, and the result under HOME/validation. A partition that blocks leaves no curated row and no label.
-Earlier partitions of a label's lookback that are not validated yet are curated here, in memory: the stage never waits on itself.
-So are those that were judged by other rules than today's; `outdated` names those whose record the runner renews first.
+Inputs: `raw/<source>` of the partition, and for labels by SQL that of the label's lookback.
+Outputs: `curated/<source>`, `quarantine/<source>`, `labels`, and the result under HOME/validation.
+A partition that blocks leaves no curated row and no label. Earlier partitions of a label's lookback
+that are not validated yet are curated here, in memory: the stage never waits on itself. So are
+those that were judged by other rules than today's; `outdated` names those whose record the runner
+renews first.
 """
 
 from __future__ import annotations
@@ -51,7 +54,8 @@ Facts = Mapping[str, Any]
 
 
 def reads(work: Work) -> list[Read]:
-    """Return the recorded digests of the partition's raw rows, and those that its labels look back on.
+    """Return the recorded digests of the partition's raw rows, and those that its labels look back
+    on.
 
     Raises:
         MissingPartition: the partition, or one of the label's lookback, is not ingested.
@@ -61,8 +65,9 @@ def reads(work: Work) -> list[Read]:
     new = sorted(set(work.use_case.sources) - set(ingested[work.key].outputs["sources"]))
     if new:
         raise MissingPartition(
-            f"{work.use_case.name} {work.key} was ingested before the sources {new} were declared; ingest it again: "
-            f"`evergreen run ingest_data --use-case {work.use_case.name} --partition {work.key}`",
+            f"{work.use_case.name} {work.key} was ingested before the sources {new} were "
+            "declared; ingest it again: `evergreen run ingest_data --use-case "
+            f"{work.use_case.name} --partition {work.key}`",
             keys=[work.key],
         )
     events = _label_events(work)
@@ -82,13 +87,16 @@ def compute(work: Work) -> Outcome:
 
 
 def compute_range(works: Sequence[Work]) -> Iterator[tuple[Work, Outcome]]:
-    """Validate and curate many partitions, each judged alone and with earlier partitions only, in one scan of each source."""
+    """Validate and curate many partitions, each judged alone and with earlier partitions only,
+    in one scan of each source.
+    """
     for chunk in _chunks(works):
         yield from _Range(chunk, newest=chunk[-1] is works[-1]).outcomes()
 
 
 def outdated(works: Sequence[Work]) -> list[str]:
-    """Return the earlier partitions that labels and views look back on and that were judged by other rules than today's.
+    """Return the earlier partitions that labels and views look back on and that were judged by
+    other rules than today's.
 
     One whose raw rows have changed as well is stale, and for a person to run again.
     """
@@ -98,7 +106,9 @@ def outdated(works: Sequence[Work]) -> list[str]:
         needed = feature_sets.needed(works[0].records, use_case, [work.key for work in works])
         spans += [view.lookback for sets in needed.values() for one in sets for view in one.views]
     span = max(use_case.label.lookback if _label_events(works[0]) else timedelta(0), *spans)
-    keys = {key for work in works for key in partitions.lookback(use_case, work.key, span)} - {work.key for work in works}
+    keys = {key for work in works for key in partitions.lookback(use_case, work.key, span)} - {
+        work.key for work in works
+    }
     rules = rules_digest(use_case)
     judged = [row for row in _results(works[0], NAME, keys) if row.state in ("done", "blocked")]
     old = [row for row in judged if row.outputs.get("rules") != rules]
@@ -113,15 +123,29 @@ def outdated(works: Sequence[Work]) -> list[str]:
     }
     start = works[0].table("raw/")
     return sorted(
-        row.key for row in old if all(raw.get((read[0], read[1])) == read[2] for read in row.reads if read[0].startswith(start))
+        row.key
+        for row in old
+        if all(
+            raw.get((read[0], read[1])) == read[2]
+            for read in row.reads
+            if read[0].startswith(start)
+        )
     )
 
 
 def rules_digest(use_case: UseCase) -> str:
-    """Return the digest of all that judges raw rows and makes labels of them: contract, suite, SQL, code, libraries."""
+    """Return the digest of all that judges raw rows and makes labels of them: contract, suite,
+    SQL, code, libraries.
+    """
     reads = [(read.table, read.key, read.digest) for read in _suite(use_case)]
     return memo.memo_key(
-        stage=NAME, code=_rules(), use_case=use_case, fields=FIELDS, libraries=LIBRARIES, reads=reads, options={}
+        stage=NAME,
+        code=_rules(),
+        use_case=use_case,
+        fields=FIELDS,
+        libraries=LIBRARIES,
+        reads=reads,
+        options={},
     )
 
 
@@ -149,11 +173,19 @@ class _Range:
         self._mark = rules_digest(self._use_case)
         self._ingested = _ingested(works)
         self._keys = [work.key for work in works]
-        looked = sorted({key for work in works for key in _lookback(work, self._ingested)} - set(self._keys))
-        self._recorded = {result.key: result for result in _results(works[0], NAME, [*looked, *self._keys])}
+        looked = sorted(
+            {key for work in works for key in _lookback(work, self._ingested)} - set(self._keys)
+        )
+        self._recorded = {
+            result.key: result for result in _results(works[0], NAME, [*looked, *self._keys])
+        }
         self._stored = [key for key in looked if self._is_curated(key)]
         fresh = [key for key in looked if key not in self._stored]
-        self._statics = {name: self._static(name) for name, source in self._use_case.sources.items() if source.kind == "static"}
+        self._statics = {
+            name: self._static(name)
+            for name, source in self._use_case.sources.items()
+            if source.kind == "static"
+        }
         self._verdicts, self._result = self._judge([*fresh, *self._keys])
         self._views: AsOfViews | None = None
         self._con = connect()
@@ -182,19 +214,36 @@ class _Range:
             elif fact.get("expected", True):
                 facts[name] = self._write(work, name, verdict)
         found = self._labels(work, verdict)
-        verdict_name = "block" if verdict.blocked else "quarantine" if any(f["quarantined"] for f in facts.values()) else "pass"
+        verdict_name = (
+            "block"
+            if verdict.blocked
+            else "quarantine"
+            if any(f["quarantined"] for f in facts.values())
+            else "pass"
+        )
         told = self._write_labels(work, found)
         report = self._report(work, verdict)
-        outputs = {"verdict": verdict_name, "sources": facts, "labels": told, "report": report, "rules": self._mark}
+        outputs = {
+            "verdict": verdict_name,
+            "sources": facts,
+            "labels": told,
+            "report": report,
+            "rules": self._mark,
+        }
         parts = [f"{name}:{fact['curated_digest']}" for name, fact in sorted(facts.items())]
         whole = combine([verdict_name, *parts, f"labels:{told['digest']}"])
         log.info("%s %s: %s", self._use_case.name, work.key, verdict_name)
-        return Outcome("blocked" if verdict.blocked else "done", whole, self._reason(verdict), outputs)
+        return Outcome(
+            "blocked" if verdict.blocked else "done", whole, self._reason(verdict), outputs
+        )
 
     def _write(self, work: Work, name: str, verdict: _Verdict) -> dict[str, Any]:
         judged = verdict.judged[name]
         curated = judged.curated.slice(0, 0) if verdict.blocked else judged.curated
-        table, recorded = curated_table(self._first.lake, self._use_case, name), self._recorded.get(work.key)
+        table, recorded = (
+            curated_table(self._first.lake, self._use_case, name),
+            self._recorded.get(work.key),
+        )
         fact: dict[str, Any] = {
             "table": table,
             "curated_digest": curated_digest(curated, self._use_case, name),
@@ -202,13 +251,18 @@ class _Range:
             **findings.counts(judged),
         }
         before = recorded.outputs.get("sources", {}).get(name) if recorded is not None else None
-        if before != fact or not self._stands(table, work.key, fact["curated_digest"], partial(self._curated_digest, name)):
+        if before != fact or not self._stands(
+            table, work.key, fact["curated_digest"], partial(self._curated_digest, name)
+        ):
             self._replace(table, work, work.key, curated)
             self._replace(work.table(f"quarantine/{name}"), work, work.key, judged.quarantine)
         return fact
 
     def _write_labels(self, work: Work, found: pa.Table) -> dict[str, Any]:
-        table, recorded = label_table(self._first.lake, self._use_case), self._recorded.get(work.key)
+        table, recorded = (
+            label_table(self._first.lake, self._use_case),
+            self._recorded.get(work.key),
+        )
         fact: dict[str, Any] = {
             "table": table,
             "digest": labels.label_digest(found, self._use_case),
@@ -220,9 +274,16 @@ class _Range:
             self._replace(table, work, work.key, found)
         return fact
 
-    def _stands(self, table: str, key: str, recorded: str, digest: Callable[[pa.Table], str]) -> bool:
-        """Tell whether the lake holds just these rows already: judged again to the same, they get no further version."""
-        return self._first.lake.exists(table) and digest(self._first.lake.read(table, keys=[key])) == recorded
+    def _stands(
+        self, table: str, key: str, recorded: str, digest: Callable[[pa.Table], str]
+    ) -> bool:
+        """Tell whether the lake holds just these rows already: judged again to the same, they
+        get no further version.
+        """
+        return (
+            self._first.lake.exists(table)
+            and digest(self._first.lake.read(table, keys=[key])) == recorded
+        )
 
     def _curated_digest(self, name: str, rows: pa.Table) -> str:
         return curated_digest(rows, self._use_case, name)
@@ -231,10 +292,14 @@ class _Range:
         return labels.label_digest(rows, self._use_case)
 
     def _write_static(self, work: Work, name: str, version: str) -> dict[str, Any]:
-        """Write a version of a static source where it is not there yet, whichever partition comes first."""
+        """Write a version of a static source where it is not there yet, whichever partition
+        comes first.
+        """
         known, judged = self._statics[name][version]
         if judged is not None:
-            self._replace(curated_table(self._first.lake, self._use_case, name), work, version, judged.curated)
+            self._replace(
+                curated_table(self._first.lake, self._use_case, name), work, version, judged.curated
+            )
             self._replace(work.table(f"quarantine/{name}"), work, version, judged.quarantine)
             self._statics[name][version] = (known, None)
         return known
@@ -242,10 +307,17 @@ class _Range:
     def _replace(self, table: str, work: Work, key: str, rows: pa.Table) -> None:
         lake = self._first.lake
         if len(rows) or key in lake.keys(table):
-            lake.replace(table, key, rows if rows.num_columns else lake.read(table, keys=[]), fence=work.fence)
+            lake.replace(
+                table,
+                key,
+                rows if rows.num_columns else lake.read(table, keys=[]),
+                fence=work.fence,
+            )
 
     def _static(self, name: str) -> dict[str, tuple[dict[str, Any], Judged | None]]:
-        """Return the facts of each version that the partitions know, and its rows where they are still to be written."""
+        """Return the facts of each version that the partitions know, and its rows where they are
+        still to be written.
+        """
         found: dict[str, tuple[dict[str, Any], Judged | None]] = {}
         table = curated_table(self._first.lake, self._use_case, name)
         for key in self._keys:
@@ -253,13 +325,19 @@ class _Range:
             version = fact["version"]
             if version in found:
                 continue
-            mark = combine([version, fact["digest"], self._use_case.sources[name].model_dump_json(), _rules()])
-            earlier = next((known for known in self._known(name) if known.get("mark") == mark), None)
+            mark = combine(
+                [version, fact["digest"], self._use_case.sources[name].model_dump_json(), _rules()]
+            )
+            earlier = next(
+                (known for known in self._known(name) if known.get("mark") == mark), None
+            )
             if earlier is not None and version in self._first.lake.keys(table):
                 found[version] = ({**earlier, "table": table}, None)
                 continue
             period = partitions.period(self._use_case, version)
-            judged = judge(self._first.lake, self._use_case, name, [period], {version: fact})[version]
+            judged = judge(self._first.lake, self._use_case, name, [period], {version: fact})[
+                version
+            ]
             facts = {
                 "curated_digest": curated_digest(judged.curated, self._use_case, name),
                 "rows": len(judged.curated),
@@ -298,8 +376,12 @@ class _Range:
             verdicts[key] = _Verdict(sources, profiles[key], failed[key], own)
         return verdicts, result
 
-    def _profiled(self, period: partitions.Period, judged: Mapping[str, Judged]) -> expectations.Profile:
-        profile: expectations.Profile = {limit.column: None for limit in expectations.limits(self._use_case)}
+    def _profiled(
+        self, period: partitions.Period, judged: Mapping[str, Judged]
+    ) -> expectations.Profile:
+        profile: expectations.Profile = {
+            limit.column: None for limit in expectations.limits(self._use_case)
+        }
         for name, one in judged.items():
             profile |= findings.profile(name, one, period)
         for name, versions in self._statics.items():
@@ -314,7 +396,10 @@ class _Range:
         if self._use_case.label.sql is None:
             name = str(self._use_case.label.source)
             if self._use_case.sources[name].kind == "static":
-                raise ConfigError(f"{self._use_case.name}: label.source {name} is static; labels need events, or write label.sql")
+                raise ConfigError(
+                    f"{self._use_case.name}: label.source {name} is static; labels need events, "
+                    "or write label.sql"
+                )
             source = verdict.judged.get(name)
             if source is None:
                 return label_schema(self._use_case).empty_table()
@@ -324,38 +409,70 @@ class _Range:
         return labels.from_sql(self._use_case, self._views, work.period, self._con)
 
     def _loaded(self) -> AsOfViews:
-        """Load what the label's SQL reads: curated partitions of the lake, and those that were judged here."""
+        """Load what the label's SQL reads: curated partitions of the lake, and those that were
+        judged here.
+        """
         names = labels.sources(self._use_case)
         more: dict[str, pa.Table] = {}
         for name in names:
             if self._use_case.sources[name].kind == "static":
-                parts = [judged.curated for _, judged in self._statics[name].values() if judged is not None]
+                parts = [
+                    judged.curated
+                    for _, judged in self._statics[name].values()
+                    if judged is not None
+                ]
             else:
                 sound = [verdict for verdict in self._verdicts.values() if not verdict.blocked]
-                parts = [verdict.judged[name].curated for verdict in sound if name in verdict.judged]
+                parts = [
+                    verdict.judged[name].curated for verdict in sound if name in verdict.judged
+                ]
             if parts:
                 more[name] = pa.concat_tables(parts)
-        versions = {name: self._known_versions(name) for name in names if self._use_case.sources[name].kind == "static"}
+        versions = {
+            name: self._known_versions(name)
+            for name in names
+            if self._use_case.sources[name].kind == "static"
+        }
         return AsOfViews(
-            connect(alone=True), self._first.lake, self._use_case, keys=self._stored, sources=names, more=more, versions=versions
+            connect(alone=True),
+            self._first.lake,
+            self._use_case,
+            keys=self._stored,
+            sources=names,
+            more=more,
+            versions=versions,
         )
 
     def _known_versions(self, name: str) -> set[str]:
-        """Return the versions of a static source that the partitions know at their as_of and at the start of their interval."""
+        """Return the versions of a static source that the partitions know at their as_of and at
+        the start of their interval.
+        """
         before = {key: partitions.earlier(self._use_case, key) for key in self._keys}
         asked = {key for key in before.values() if key is not None and key not in self._ingested}
-        earlier = {row.key: row for row in _results(self._first, "ingest_data", asked)} | self._ingested
+        earlier = {
+            row.key: row for row in _results(self._first, "ingest_data", asked)
+        } | self._ingested
         found = {self._ingested[key].outputs["sources"][name]["version"] for key in self._keys}
         for key, one in before.items():
-            near = one if one in earlier else max((other for other in earlier if other < key), default=None)
+            near = (
+                one
+                if one in earlier
+                else max((other for other in earlier if other < key), default=None)
+            )
             fact = earlier[near].outputs["sources"].get(name, {}) if near is not None else {}
             found |= {fact["version"]} if "version" in fact else set()
         return {str(version) for version in found}
 
     def _is_curated(self, key: str) -> bool:
-        """Tell whether the lake has the curated rows of a partition, of the raw rows and by the rules that there are now."""
+        """Tell whether the lake has the curated rows of a partition, of the raw rows and by the
+        rules that there are now.
+        """
         result = self._recorded.get(key)
-        if result is None or result.state not in ("done", "blocked") or result.outputs.get("rules") != self._mark:
+        if (
+            result is None
+            or result.state not in ("done", "blocked")
+            or result.outputs.get("rules") != self._mark
+        ):
             return False
         had = {read[0]: read[2] for read in result.reads if read[1] == key}
         facts = self._ingested[key].outputs["sources"]
@@ -368,31 +485,59 @@ class _Range:
     def _reason(self, verdict: _Verdict) -> str:
         if not verdict.blocked:
             return ""
-        told = [findings.told(name, self._use_case.sources[name], one, verdict.profile) for name, one in verdict.judged.items()]
+        told = [
+            findings.told(name, self._use_case.sources[name], one, verdict.profile)
+            for name, one in verdict.judged.items()
+        ]
         said = tuple(f"{name}{mark}" for name in verdict.judged for mark in ":.")
-        unsaid = [column for column in verdict.failed if not (column.startswith(said) and findings.explained(column))]
+        unsaid = [
+            column
+            for column in verdict.failed
+            if not (column.startswith(said) and findings.explained(column))
+        ]
         told += [f"{column} is {verdict.profile[column]}" for column in unsaid]
-        told += [expectations.own_told(result) for result in verdict.own if expectations.blocks(result)]
-        remedy = "mend the source and ingest again with --restate REASON, or change the contract in the use case"
-        return f"blocked: {'; '.join(text for text in told if text)}. See `evergreen quarantine list`; {remedy}"
+        told += [
+            expectations.own_told(result) for result in verdict.own if expectations.blocks(result)
+        ]
+        remedy = (
+            "mend the source and ingest again with --restate REASON, or change the contract "
+            "in the use case"
+        )
+        return (
+            f"blocked: {'; '.join(text for text in told if text)}. See `evergreen quarantine "
+            f"list`; {remedy}"
+        )
 
     def _report(self, work: Work, verdict: _Verdict) -> str:
-        """Keep the result as JSON, and Great Expectations' page for the newest partition; return the result's folder."""
+        """Keep the result as JSON, and Great Expectations' page for the newest partition; return
+        the result's folder.
+        """
         folder: Path = work.settings.home / "validation" / self._use_case.name / work.key
         if work.rehearsal:
             return str(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        result = expectations.result_of(work.key, verdict.profile, verdict.failed, self._use_case, verdict.own)
+        result = expectations.result_of(
+            work.key, verdict.profile, verdict.failed, self._use_case, verdict.own
+        )
         _write_text(folder / "result.json", json.dumps(result, default=str))
         if self._newest and work is self._works[-1]:
-            _write_text(folder / "index.html", expectations.data_docs(self._result, f"{self._use_case.name} {work.key}"))
+            _write_text(
+                folder / "index.html",
+                expectations.data_docs(self._result, f"{self._use_case.name} {work.key}"),
+            )
         return str(folder)
 
 
 def _ingested(works: Sequence[Work]) -> dict[str, StageResult]:
-    """Return the ingested partitions that works look at, those that came empty (blocked) among them."""
+    """Return the ingested partitions that works look at, those that came empty (blocked) among
+    them.
+    """
     keys = {key for work in works for key in _asked(work)}
-    return {result.key: result for result in _results(works[0], "ingest_data", keys) if result.state in ("done", "blocked")}
+    return {
+        result.key: result
+        for result in _results(works[0], "ingest_data", keys)
+        if result.state in ("done", "blocked")
+    }
 
 
 def _results(work: Work, stage: str, keys: Collection[str] | None = None) -> list[StageResult]:
@@ -400,21 +545,29 @@ def _results(work: Work, stage: str, keys: Collection[str] | None = None) -> lis
     if work.known is not None:
         found = [result for (name, _), result in work.known.items() if name == stage]
         return [result for result in found if keys is None or result.key in keys]
-    return work.records.results.of(work.use_case.name, stage=stage, keys=None if keys is None else sorted(keys))
+    return work.records.results.of(
+        work.use_case.name, stage=stage, keys=None if keys is None else sorted(keys)
+    )
 
 
 def _asked(work: Work) -> list[str]:
     """Return the partition and those of its label's lookback."""
     if not _label_events(work):
         return [work.key]
-    return sorted({work.key, *partitions.lookback(work.use_case, work.key, work.use_case.label.lookback)})
+    return sorted(
+        {work.key, *partitions.lookback(work.use_case, work.key, work.use_case.label.lookback)}
+    )
 
 
 def _label_events(work: Work) -> list[str]:
     """Return the event sources that the label's SQL reads."""
     if work.use_case.label.sql is None:
         return []
-    return [name for name in labels.sources(work.use_case) if work.use_case.sources[name].kind == "events"]
+    return [
+        name
+        for name in labels.sources(work.use_case)
+        if work.use_case.sources[name].kind == "events"
+    ]
 
 
 def _lookback(work: Work, ingested: Mapping[str, StageResult]) -> list[str]:
@@ -431,7 +584,10 @@ def _lookback(work: Work, ingested: Mapping[str, StageResult]) -> list[str]:
     missing = [
         key
         for key in keys
-        if key not in ingested and any(partitions.within(source.history, key) and source.gaps == "fail" for source in sources)
+        if key not in ingested
+        and any(
+            partitions.within(source.history, key) and source.gaps == "fail" for source in sources
+        )
     ]
     if missing:
         work.need("ingest_data", missing)
@@ -442,7 +598,11 @@ def _chunks(works: Sequence[Work]) -> Iterator[list[Work]]:
     """Cut a range into parts that fit into memory."""
     ingested, chunk, rows = _ingested(works), list[Work](), 0
     for work in works:
-        rows += sum(fact["rows"] for fact in ingested[work.key].outputs["sources"].values() if "version" not in fact)
+        rows += sum(
+            fact["rows"]
+            for fact in ingested[work.key].outputs["sources"].values()
+            if "version" not in fact
+        )
         chunk.append(work)
         if rows > CHUNK_ROWS:
             yield chunk
@@ -468,7 +628,9 @@ def _write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
-        raise EvergreenError(f"{path}: cannot be written ({error}); free space or mend permissions") from None
+        raise EvergreenError(
+            f"{path}: cannot be written ({error}); free space or mend permissions"
+        ) from None
 
 
 STAGE = Stage(

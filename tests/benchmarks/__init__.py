@@ -1,1 +1,4 @@
-"""Benchmarks: what the stages and the orchestration cost, as ratios within one run. `python -m tests.benchmarks --help`."""
+"""Benchmarks: what the stages and the orchestration cost, as ratios within one run.
+
+`python -m tests.benchmarks --help`.
+"""

@@ -1,4 +1,6 @@
-"""Run the benchmarks: `python -m tests.benchmarks [--small] [--check]`; docs/benchmarks.md says what the figures mean."""
+"""Run the benchmarks: `python -m tests.benchmarks [--small] [--check]`; docs/benchmarks.md says
+what the figures mean.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +32,14 @@ def main(words: Sequence[str] | None = None) -> int:
     home = (asked.home or Path(tempfile.mkdtemp(prefix="evergreen-bench-"))).resolve()
     customers, days = (1_000, 110) if asked.small else (asked.customers, asked.days)
     figures: Figures = {
-        "at": utc_now().isoformat(), "git_commit": git_commit(), "cores": os.cpu_count(), "load_average": os.getloadavg()[0],
-        "customers": customers, "days": days, "repeats": asked.repeats,
-    }  # fmt: skip
+        "at": utc_now().isoformat(),
+        "git_commit": git_commit(),
+        "cores": os.cpu_count(),
+        "load_average": os.getloadavg()[0],
+        "customers": customers,
+        "days": days,
+        "repeats": asked.repeats,
+    }
     began = time.monotonic()
     try:
         if "stages" in asked.parts:
@@ -48,20 +55,45 @@ def main(words: Sequence[str] | None = None) -> int:
     path.write_text(json.dumps(figures, indent=1, default=str) + "\n")
     table = "\n".join(_table(figures))
     print(f"\n{table}\n\nwritten to {path}")
-    missed = [name for name in ("chain", "rerun", "orchestration") if name in figures and not figures[name]["passed"]]
+    missed = [
+        name
+        for name in ("chain", "rerun", "orchestration")
+        if name in figures and not figures[name]["passed"]
+    ]
     return 1 if asked.check and missed else 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("--small", action="store_true", help="1,000 customers and 110 days: a quick try, its ratios say little")
-    parser.add_argument("--customers", type=int, default=20_000, help="customers of the portfolio (20,000 x 180 days: 1M events)")
-    parser.add_argument("--days", type=int, default=180, help="days of history that are loaded first")
-    parser.add_argument("--repeats", type=int, default=3, help="measured days; figures are medians over them")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure")
-    parser.add_argument("--home", type=Path, help="folder to keep and to use again (default: a temporary one)")
-    parser.add_argument("--out", type=Path, default=ROOT / "var" / "benchmarks", help="folder of the JSON files")
-    parser.add_argument("--check", action="store_true", help="exit with 1 where a limit is exceeded")
+    parser.add_argument(
+        "--small",
+        action="store_true",
+        help="1,000 customers and 110 days: a quick try, its ratios say little",
+    )
+    parser.add_argument(
+        "--customers",
+        type=int,
+        default=20_000,
+        help="customers of the portfolio (20,000 x 180 days: 1M events)",
+    )
+    parser.add_argument(
+        "--days", type=int, default=180, help="days of history that are loaded first"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="measured days; figures are medians over them"
+    )
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure"
+    )
+    parser.add_argument(
+        "--home", type=Path, help="folder to keep and to use again (default: a temporary one)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "var" / "benchmarks", help="folder of the JSON files"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="exit with 1 where a limit is exceeded"
+    )
     return parser
 
 
@@ -80,7 +112,9 @@ def _orchestration(home: Path) -> Figures:
     from tests.benchmarks import orchestration
 
     print("the chain through Airflow", flush=True)
-    orchestration.run_installation(home, customers=300, days=110, say=lambda text: print(text, flush=True))
+    orchestration.run_installation(
+        home, customers=300, days=110, say=lambda text: print(text, flush=True)
+    )
     return {"orchestration": orchestration.measure(home)}
 
 
@@ -88,37 +122,59 @@ def _table(figures: Figures) -> list[str]:
     lines = []
     if figures.get("load"):
         lines += ["history in one pass, seconds a day (wall / CPU)"]
-        lines += [f"  {stage:<12} {one['wall_per_day']:8.3f} {one['cpu_per_day']:8.3f}" for stage, one in figures["load"].items()]
+        lines += [
+            f"  {stage:<12} {one['wall_per_day']:8.3f} {one['cpu_per_day']:8.3f}"
+            for stage, one in figures["load"].items()
+        ]
     if "chain" in figures:
         chain, rerun = figures["chain"], figures["rerun"]
-        lines += ["", f"one day's chain, {figures['events']:,} events of history, medians of {figures['repeats']}"]
-        lines += [f"  {'':<12} {'stage s':>8} {'bare s':>8} {'ratio':>7} {'CPU':>7} {'again s':>8} {'rerun':>7}"]
+        lines += [
+            "",
+            f"one day's chain, {figures['events']:,} events of history, medians of "
+            f"{figures['repeats']}",
+        ]
+        lines += [
+            f"  {'':<12} {'stage s':>8} {'bare s':>8} {'ratio':>7} {'CPU':>7} {'again s':>8} "
+            f"{'rerun':>7}"
+        ]
         for stage, one in chain["stages"].items():
             again = rerun["stages"][stage]
             lines.append(
-                f"  {stage:<12} {one['seconds']:8.3f} {one['bare']:8.3f} {one['ratio']:7.2f} {one['cpu_ratio']:7.2f} "
-                f"{again['again']:8.3f} {again['ratio']:7.3f}"
+                f"  {stage:<12} {one['seconds']:8.3f} {one['bare']:8.3f} {one['ratio']:7.2f} "
+                f"{one['cpu_ratio']:7.2f} {again['again']:8.3f} {again['ratio']:7.3f}"
             )
         lines.append(
-            f"  {'all':<12} {chain['seconds']:8.3f} {chain['bare']:8.3f} {chain['ratio']:7.2f} {chain['cpu_ratio']:7.2f}"
+            f"  {'all':<12} {chain['seconds']:8.3f} {chain['bare']:8.3f} {chain['ratio']:7.2f} "
+            f"{chain['cpu_ratio']:7.2f}"
         )
         lines += [
-            f"(a) stages over bare calls      {chain['ratio']:6.2f}  limit {chain['limit']}, aim {chain['aim']}  {_word(chain)}",
-            f"(c) rerun over first run        {rerun['ratio']:6.3f}  limit {rerun['limit']}  {_word(rerun)} (without ingestion)",
-            f"    ingestion, beyond one read  {rerun['ingest_data']['beyond_read_over_first']:6.3f}  limit {rerun['limit']}  "
-            f"(all of it over one read: {rerun['ingest_data']['over_read']:.2f})",
+            f"(a) stages over bare calls      {chain['ratio']:6.2f}  limit {chain['limit']}, aim "
+            f"{chain['aim']}  {_word(chain)}",
+            f"(c) rerun over first run        {rerun['ratio']:6.3f}  limit {rerun['limit']}  "
+            f"{_word(rerun)} (without ingestion)",
+            "    ingestion, beyond one read  "
+            f"{rerun['ingest_data']['beyond_read_over_first']:6.3f}  limit {rerun['limit']}  (all "
+            f"of it over one read: {rerun['ingest_data']['over_read']:.2f})",
         ]
     if "orchestration" in figures:
         found = figures["orchestration"]
-        lines += ["", f"orchestration, partition {found['partition']}: task (to its start + to the run's end), hop"]
         lines += [
-            f"  {t['dag'] + '.' + t['task']:<44} {t['start']:6.2f} + {t['tail']:5.2f}   (code {t['code']:.2f})"
+            "",
+            f"orchestration, partition {found['partition']}: task (to its start + to the run's "
+            "end), hop",
+        ]
+        lines += [
+            f"  {t['dag'] + '.' + t['task']:<44} {t['start']:6.2f} + {t['tail']:5.2f}   (code "
+            f"{t['code']:.2f})"
             for t in found["tasks"]
         ]
-        lines += [f"  {h['from'] + ' -> ' + h['to']:<44} {h['seconds']:6.2f}" for h in found["hops"]]
         lines += [
-            f"(b) per task {found['per_task']:.2f} (median {found['per_task_median']:.2f}, limit {found['limit_task']}), "
-            f"per hop {found['per_hop']:.2f} (median {found['per_hop_median']:.2f}, limit {found['limit_hop']})  {_word(found)}"
+            f"  {h['from'] + ' -> ' + h['to']:<44} {h['seconds']:6.2f}" for h in found["hops"]
+        ]
+        lines += [
+            f"(b) per task {found['per_task']:.2f} (median {found['per_task_median']:.2f}, limit "
+            f"{found['limit_task']}), per hop {found['per_hop']:.2f} (median "
+            f"{found['per_hop_median']:.2f}, limit {found['limit_hop']})  {_word(found)}"
         ]
     return lines
 

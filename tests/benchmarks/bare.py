@@ -1,7 +1,9 @@
-"""One day's chain as a competent script would write it: the libraries' own calls, in one warm process, for the same result.
+"""One day's chain as a competent script would write it: the libraries' own calls, in one warm
+process, for the same result.
 
-It works on a linked copy of the installation's lake and keeps no record: no lease, no digest, no memo, no audit row, no
-refusal. What it reads, and its sizes, rounds and parameters, are those of the stage beside it.
+It works on a linked copy of the installation's lake and keeps no record: no lease, no digest, no
+memo, no audit row, no refusal. What it reads, and its sizes, rounds and parameters, are those of
+the stage beside it.
 """
 
 from __future__ import annotations
@@ -39,11 +41,17 @@ from include.validation.expectations import limits
 
 SQL = ROOT / "feature_repo" / "sql"
 TYPES = {
-    "int64": "BIGINT", "float64": "DOUBLE", "string": "VARCHAR", "bool": "BOOLEAN", "timestamp": "TIMESTAMPTZ", "date": "DATE",
-}  # fmt: skip
+    "int64": "BIGINT",
+    "float64": "DOUBLE",
+    "string": "VARCHAR",
+    "bool": "BOOLEAN",
+    "timestamp": "TIMESTAMPTZ",
+    "date": "DATE",
+}
 SHIPPED = {
     "service.py": "include/packaging/bento/service.py",
-    "lane.py": "include/packaging/bento/worker.py",  # the name by which nodes of every version start it
+    # The name by which nodes of every version start it.
+    "lane.py": "include/packaging/bento/worker.py",
     **{
         path: path
         for path in (
@@ -74,8 +82,13 @@ class Script:
         if self.lake.exists():
             shutil.rmtree(self.lake)
         shutil.copytree(source, self.lake, copy_function=os.link)
-        for folder in [*self.lake.glob("curated/*@*"), *self.lake.glob("labels@*"), *self.lake.glob("training_set@*")]:
-            folder.rename(folder.with_name(folder.name.split("@")[0]))  # the script knows no digests of columns
+        for folder in [
+            *self.lake.glob("curated/*@*"),
+            *self.lake.glob("labels@*"),
+            *self.lake.glob("training_set@*"),
+        ]:
+            # The script knows no digests of columns.
+            folder.rename(folder.with_name(folder.name.split("@")[0]))
 
     def read_source(self, key: str) -> dict[str, pa.Table]:
         """Read each source's rows of a day."""
@@ -98,7 +111,10 @@ class Script:
         period, counts = partitions.period(self.use_case, key), {}
         for name, received in self.read_source(key).items():
             static = self.use_case.sources[name].kind == "static"
-            columns = {column: received.column(column).cast(pa.string()) for column in received.column_names}
+            columns = {
+                column: received.column(column).cast(pa.string())
+                for column in received.column_names
+            }
             table = self.lake / "raw" / name
             if static:
                 rows = pa.table(columns)
@@ -109,7 +125,9 @@ class Script:
             else:
                 moment = columns["created_timestamp"].to_pandas()
                 at = pd.to_datetime(moment, utc=True, format="ISO8601", errors="coerce")
-                columns["arrived_at"] = pa.array(at.fillna(pd.Timestamp(period.arrival_start)).astype("datetime64[us, UTC]"))
+                columns["arrived_at"] = pa.array(
+                    at.fillna(pd.Timestamp(period.arrival_start)).astype("datetime64[us, UTC]")
+                )
             columns["source_file"] = pa.array([f"simulator:{name}"] * len(received))
             columns["source_row"] = pa.array(np.arange(1, len(received) + 1))
             _write(table, key, pa.table(columns))
@@ -117,7 +135,9 @@ class Script:
         return counts
 
     def validate_data(self, key: str) -> dict[str, int]:
-        """Type, judge and de-duplicate the events, profile them, run Great Expectations, write both sides, then labels."""
+        """Type, judge and de-duplicate the events, profile them, run Great Expectations, write
+        both sides, then labels.
+        """
         period, counts = partitions.period(self.use_case, key), {}
         profile: dict[str, float | None] = {limit.column: None for limit in limits(self.use_case)}
         with _connect() as con:
@@ -125,18 +145,32 @@ class Script:
                 if source.kind == "static":
                     continue
                 self._scan(con, "raw", f"raw/{name}", [key])
-                con.execute(f"CREATE OR REPLACE TEMP TABLE judged AS {_judged(source, period.as_of.isoformat())}")
-                good = con.sql("SELECT * EXCLUDE (rule, copy) FROM judged WHERE rule IS NULL AND copy = 1").to_arrow_table()
-                bad = con.sql(
-                    "SELECT raw.*, rule FROM raw JOIN judged USING (source_row) WHERE rule IS NOT NULL"
+                con.execute(
+                    "CREATE OR REPLACE TEMP TABLE judged AS "
+                    f"{_judged(source, period.as_of.isoformat())}"
+                )
+                good = con.sql(
+                    "SELECT * EXCLUDE (rule, copy) FROM judged WHERE rule IS NULL AND copy = 1"
                 ).to_arrow_table()
-                rules = dict(con.execute("SELECT rule, count(*) FROM judged WHERE rule IS NOT NULL GROUP BY 1").fetchall())
+                bad = con.sql(
+                    "SELECT raw.*, rule FROM raw JOIN judged USING (source_row) WHERE rule "
+                    "IS NOT NULL"
+                ).to_arrow_table()
+                rules = dict(
+                    con.execute(
+                        "SELECT rule, count(*) FROM judged WHERE rule IS NOT NULL GROUP BY 1"
+                    ).fetchall()
+                )
                 total = con.execute("SELECT count(*) FROM judged").fetchall()[0][0]
                 profile |= _profile(name, source, total, len(bad), rules)
                 _write(self.lake / "curated" / name, key, good.drop_columns(["source_row"]))
                 _write(self.lake / "quarantine" / name, key, bad)
                 counts[name] = len(good)
-        _expect(self.use_case, {name: value for name, value in profile.items() if value is not None}, self.home / "docs.html")
+        _expect(
+            self.use_case,
+            {name: value for name, value in profile.items() if value is not None},
+            self.home / "docs.html",
+        )
         counts["labels"] = self._labels(key)
         return counts
 
@@ -147,14 +181,17 @@ class Script:
             con.execute(f"SET VARIABLE as_of = TIMESTAMPTZ '{period.as_of.isoformat()}'")
             sql = (SQL / str(self.use_case.label.sql)).read_text()
             rows = con.sql(
-                f"SELECT *, label_timestamp AS created_timestamp FROM ({sql}) "
-                f"WHERE label_timestamp >= TIMESTAMPTZ '{period.arrival_start.isoformat()}' ORDER BY account_id, event_timestamp"
+                f"SELECT *, label_timestamp AS created_timestamp FROM ({sql}) WHERE "
+                f"label_timestamp >= TIMESTAMPTZ '{period.arrival_start.isoformat()}' ORDER BY "
+                "account_id, event_timestamp"
             ).to_arrow_table()
         _write(self.lake / "labels", key, rows)
         return len(rows)
 
     def materialize_features(self, key: str) -> dict[str, int]:
-        """Run the feature SQL over the curated files, write the rows, and bring the newest ones online."""
+        """Run the feature SQL over the curated files, write the rows, and bring the newest ones
+        online.
+        """
         period, counts = partitions.period(self.use_case, key), {}
         with _connect() as con:
             con.execute(f"SET VARIABLE as_of = TIMESTAMPTZ '{period.as_of.isoformat()}'")
@@ -163,10 +200,14 @@ class Script:
             self._scan(con, "accounts", "curated/accounts", None)
             for name, view in self.views.items():
                 moment = f"TIMESTAMPTZ '{period.as_of.isoformat()}'"
-                columns = ", ".join(f"CAST({column} AS {TYPES[kind]}) AS {column}" for column, kind in view.columns.items())
+                columns = ", ".join(
+                    f"CAST({column} AS {TYPES[kind]}) AS {column}"
+                    for column, kind in view.columns.items()
+                )
                 rows = con.sql(
-                    f"SELECT {view.key}, {moment} AS event_timestamp, {moment} AS created_timestamp, {columns} "
-                    f"FROM ({(SQL / f'{self.use_case.name}/{name}.sql').read_text()}) ORDER BY 1"
+                    f"SELECT {view.key}, {moment} AS event_timestamp, {moment} AS "
+                    f"created_timestamp, {columns} FROM "
+                    f"({(SQL / f'{self.use_case.name}/{name}.sql').read_text()}) ORDER BY 1"
                 ).to_arrow_table()
                 _write(self._view(name), key, rows)
                 counts[name] = len(rows)
@@ -193,21 +234,33 @@ class Script:
             self.feast.apply(objects(self.use_case, current(self.use_case)))
         frames = {name: self._newest(name, key) for name in self.views}
         for name, frame in frames.items():
-            self.feast.write_to_online_store(view_name(self.use_case.name, name), frame.to_pandas(types_mapper=pd.ArrowDtype))
-        first, *others = (frame.drop_columns(["event_timestamp", "created_timestamp"]) for frame in frames.values())
+            self.feast.write_to_online_store(
+                view_name(self.use_case.name, name), frame.to_pandas(types_mapper=pd.ArrowDtype)
+            )
+        first, *others = (
+            frame.drop_columns(["event_timestamp", "created_timestamp"])
+            for frame in frames.values()
+        )
         for other in others:
             first = first.join(other, first.column_names[0], join_type="full outer")
         columns = [column.to_pylist() for column in first.columns]
         with sqlite3.connect(self.home / "packed.db") as con:
-            con.execute("CREATE TABLE IF NOT EXISTS rows (entity TEXT PRIMARY KEY, body BLOB) WITHOUT ROWID")
+            con.execute(
+                "CREATE TABLE IF NOT EXISTS rows (entity TEXT PRIMARY KEY, body BLOB) WITHOUT ROWID"
+            )
             con.execute("DELETE FROM rows")
             con.executemany(
                 "INSERT INTO rows VALUES (?, ?)",
-                ((str(entity), msgspec.msgpack.encode(values)) for entity, *values in zip(*columns, strict=True)),
+                (
+                    (str(entity), msgspec.msgpack.encode(values))
+                    for entity, *values in zip(*columns, strict=True)
+                ),
             )
 
     def train_model(self, key: str) -> dict[str, int]:
-        """Take the mature labels, have Feast join the features, train, compare with a logistic regression, log, register."""
+        """Take the mature labels, have Feast join the features, train, compare with a logistic
+        regression, log, register.
+        """
         import lightgbm
         import mlflow
         from sklearn.linear_model import LogisticRegression
@@ -231,7 +284,11 @@ class Script:
         count, split = len(frame), training.split
         evaluation = int(count * (1 - split.evaluation))
         tune = int(evaluation - count * split.tune)
-        frame["split"] = ["train"] * tune + ["tune"] * (evaluation - tune) + ["evaluation"] * (count - evaluation)
+        frame["split"] = (
+            ["train"] * tune
+            + ["tune"] * (evaluation - tune)
+            + ["evaluation"] * (count - evaluation)
+        )
         _write(self.lake / "training_set", key, pa.Table.from_pandas(frame, preserve_index=False))
         names = use_case.trained_features
         texts = [name for name in names if use_case.feature_types[name] == "string"]
@@ -240,17 +297,36 @@ class Script:
             matrix[name] = matrix[name].astype("category").cat.codes
         values, labels = matrix.to_numpy(dtype=float), frame["label"].to_numpy()
         params, places = parameters(use_case), [names.index(name) for name in texts]
-        data = lightgbm.Dataset(values[:tune], labels[:tune], categorical_feature=places or "auto", params=params)
-        held = lightgbm.Dataset(values[tune:evaluation], labels[tune:evaluation], reference=data, params=params)
+        data = lightgbm.Dataset(
+            values[:tune], labels[:tune], categorical_feature=places or "auto", params=params
+        )
+        held = lightgbm.Dataset(
+            values[tune:evaluation], labels[tune:evaluation], reference=data, params=params
+        )
         stop = lightgbm.early_stopping(training.early_stopping, verbose=False)
         booster = lightgbm.train(params, data, training.rounds, valid_sets=[held], callbacks=[stop])
-        metrics = {"auc": float(roc_auc_score(labels[evaluation:], booster.predict(values[evaluation:])))}
+        metrics = {
+            "auc": float(roc_auc_score(labels[evaluation:], booster.predict(values[evaluation:])))
+        }
         numeric = frame[[name for name in names if name not in texts]].astype(float)
-        numeric = ((numeric - numeric[:tune].mean()) / numeric[:tune].std().replace(0, 1)).clip(-10, 10)
-        design = pd.concat([numeric.fillna(0), numeric.isna().astype(float), pd.get_dummies(frame[texts], dtype=float)], axis=1)
-        plain = LogisticRegression(solver="newton-cholesky").fit(design[:tune].to_numpy(), labels[:tune])
+        numeric = ((numeric - numeric[:tune].mean()) / numeric[:tune].std().replace(0, 1)).clip(
+            -10, 10
+        )
+        design = pd.concat(
+            [
+                numeric.fillna(0),
+                numeric.isna().astype(float),
+                pd.get_dummies(frame[texts], dtype=float),
+            ],
+            axis=1,
+        )
+        plain = LogisticRegression(solver="newton-cholesky").fit(
+            design[:tune].to_numpy(), labels[:tune]
+        )
         metrics["plain_auc"] = float(
-            roc_auc_score(labels[evaluation:], plain.predict_proba(design[evaluation:].to_numpy())[:, 1])
+            roc_auc_score(
+                labels[evaluation:], plain.predict_proba(design[evaluation:].to_numpy())[:, 1]
+            )
         )
         bundle = self.home / "models" / key
         bundle.mkdir(parents=True, exist_ok=True)
@@ -266,7 +342,11 @@ class Script:
             mlflow.log_metrics(metrics)
             signature = mlflow.models.infer_signature(values[:5], np.zeros(5))
             mlflow.lightgbm.log_model(
-                booster, name="model", signature=signature, registered_model_name="script", pip_requirements=["lightgbm", "numpy"]
+                booster,
+                name="model",
+                signature=signature,
+                registered_model_name="script",
+                pip_requirements=["lightgbm", "numpy"],
             )
         self.run_id = run.info.run_id
         self.evaluated = frame[evaluation:], values[evaluation:]
@@ -278,15 +358,18 @@ class Script:
         with _connect() as con:
             self._scan(con, "labels", "labels", None)
             return con.sql(
-                f"SELECT account_id, event_timestamp, label FROM labels WHERE created_timestamp < {now} "
-                f"AND event_timestamp + INTERVAL {int(label.delay.total_seconds())} SECOND < {now} "
-                f"AND event_timestamp >= {now} - INTERVAL {int(window.total_seconds())} SECOND AND label IS NOT NULL "
-                "QUALIFY row_number() OVER (PARTITION BY account_id, event_timestamp ORDER BY created_timestamp DESC) = 1 "
-                "ORDER BY event_timestamp, account_id"
+                "SELECT account_id, event_timestamp, label FROM labels WHERE created_timestamp < "
+                f"{now} AND event_timestamp + INTERVAL {int(label.delay.total_seconds())} SECOND "
+                f"< {now} AND event_timestamp >= {now} - INTERVAL {int(window.total_seconds())} "
+                "SECOND AND label IS NOT NULL QUALIFY row_number() OVER (PARTITION BY "
+                "account_id, event_timestamp ORDER BY created_timestamp DESC) = 1 ORDER BY "
+                "event_timestamp, account_id"
             ).df()
 
     def evaluate_model(self, key: str) -> dict[str, int]:
-        """Score the rows that were held back, compute the metrics with their interval, log them, write a page."""
+        """Score the rows that were held back, compute the metrics with their interval, log them,
+        write a page.
+        """
         import lightgbm
         import mlflow
         from sklearn.calibration import calibration_curve
@@ -296,18 +379,31 @@ class Script:
         stored = self._read("training_set", [key])
         assert stored is not None
         labels = frame["label"].to_numpy()
-        scores = lightgbm.Booster(model_file=str(self.home / "models" / key / "model.txt")).predict(values, num_threads=1)
+        scores = lightgbm.Booster(model_file=str(self.home / "models" / key / "model.txt")).predict(
+            values, num_threads=1
+        )
         found = {"evaluation_auc": float(roc_auc_score(labels, scores))}
         false, true, _ = roc_curve(labels, scores)
         observed, expected = calibration_curve(labels, scores, n_bins=10, strategy="quantile")
         found["evaluation_calibration"] = float(np.abs(observed - expected).max())
         mlflow.MlflowClient(self.mlflow).log_batch(
-            self.run_id, metrics=[mlflow.entities.Metric(name, value, 0, 0) for name, value in found.items()]
+            self.run_id,
+            metrics=[mlflow.entities.Metric(name, value, 0, 0) for name, value in found.items()],
         )
-        points = " ".join(f"{300 * x:.1f},{300 * (1 - y):.1f}" for x, y in zip(false[::50], true[::50], strict=True))
-        curve = " ".join(f"{300 * x:.1f},{300 * (1 - y):.1f}" for x, y in zip(expected, observed, strict=True))
-        body = f"<pre>{json.dumps(found)}</pre><svg><polyline points='{points}'/><polyline points='{curve}'/></svg>"
-        (self.home / "evaluation.html").write_text(f"<!doctype html><html><body>{body}</body></html>")
+        points = " ".join(
+            f"{300 * x:.1f},{300 * (1 - y):.1f}"
+            for x, y in zip(false[::50], true[::50], strict=True)
+        )
+        curve = " ".join(
+            f"{300 * x:.1f},{300 * (1 - y):.1f}" for x, y in zip(expected, observed, strict=True)
+        )
+        body = (
+            f"<pre>{json.dumps(found)}</pre><svg><polyline points='{points}'/><polyline "
+            f"points='{curve}'/></svg>"
+        )
+        (self.home / "evaluation.html").write_text(
+            f"<!doctype html><html><body>{body}</body></html>"
+        )
         return {"rows": len(frame)}
 
     def package_model(self, key: str, bundle: Path, digest: str, version: int) -> dict[str, int]:
@@ -335,11 +431,26 @@ class Script:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"SPT_NOENV": "1"}
+        environment = {
+            name: value for name, value in os.environ.items() if name != "PYTHONPATH"
+        } | {"SPT_NOENV": "1"}
         server = subprocess.Popen(
-            [sys.executable, "-m", "bentoml", "serve", str(bento.tag), "--host", "127.0.0.1", "--port", str(port)],
-            env=environment, cwd=self.home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "bentoml",
+                "serve",
+                str(bento.tag),
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(port),
+            ],
+            env=environment,
+            cwd=self.home,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         try:
             _await(f"http://127.0.0.1:{port}/readyz", server)
             for row, score in zip(golden["rows"], golden["scores"], strict=True):
@@ -354,7 +465,9 @@ class Script:
         return {"golden": len(golden["rows"])}
 
     def check_drift(self, key: str) -> dict[str, int]:
-        """Compute the index of every feature against the day before, and Evidently's page of a sample."""
+        """Compute the index of every feature against the day before, and Evidently's page of a
+        sample.
+        """
         from evidently import DataDefinition, Dataset, Report
         from evidently.presets import DataDriftPreset
 
@@ -362,31 +475,54 @@ class Script:
         assert before is not None
         count = 0
         for name, view in self.views.items():
-            sides = [self._newest(name, day).select(list(view.columns)).to_pandas() for day in (before, key)]
+            sides = [
+                self._newest(name, day).select(list(view.columns)).to_pandas()
+                for day in (before, key)
+            ]
             for column, kind in view.columns.items():
                 _stability(*(side[column] for side in sides), numeric=kind in ("int64", "float64"))
                 count += 1
-            numbers = [column for column, kind in view.columns.items() if kind in ("int64", "float64")]
+            numbers = [
+                column for column, kind in view.columns.items() if kind in ("int64", "float64")
+            ]
             definition = DataDefinition(
-                numerical_columns=numbers, categorical_columns=[column for column in view.columns if column not in numbers]
+                numerical_columns=numbers,
+                categorical_columns=[column for column in view.columns if column not in numbers],
             )
             rows = self.use_case.monitoring.report_rows
-            step = [np.linspace(0, len(side) - 1, min(rows, len(side))).astype(int) for side in sides]
-            sampled = [side.iloc[chosen].reset_index(drop=True) for side, chosen in zip(sides, step, strict=True)]
+            step = [
+                np.linspace(0, len(side) - 1, min(rows, len(side))).astype(int) for side in sides
+            ]
+            sampled = [
+                side.iloc[chosen].reset_index(drop=True)
+                for side, chosen in zip(sides, step, strict=True)
+            ]
             for side in sampled:
                 side[numbers] = side[numbers].astype(float)
-            shown = [Dataset.from_pandas(side, data_definition=definition) for side in reversed(sampled)]
+            shown = [
+                Dataset.from_pandas(side, data_definition=definition) for side in reversed(sampled)
+            ]
             snapshot = Report([DataDriftPreset(method="psi")]).run(*shown)
-            (self.home / f"drift-{name}.html").write_text(str(snapshot.get_html_str(as_iframe=False)))
+            (self.home / f"drift-{name}.html").write_text(
+                str(snapshot.get_html_str(as_iframe=False))
+            )
         return {"features": count}
 
     def _sample(self, key: str) -> pa.Table:
         rows = None
         for name in self.views:
             newest = self._newest(name, key).drop_columns(["created_timestamp"])
-            rows = newest if rows is None else rows.join(newest.drop_columns(["event_timestamp"]), "account_id")
+            rows = (
+                newest
+                if rows is None
+                else rows.join(newest.drop_columns(["event_timestamp"]), "account_id")
+            )
         assert rows is not None
-        return rows.take(pa.array(np.random.default_rng(0).permutation(len(rows))[: self.use_case.monitoring.sample]))
+        return rows.take(
+            pa.array(
+                np.random.default_rng(0).permutation(len(rows))[: self.use_case.monitoring.sample]
+            )
+        )
 
     def _newest(self, name: str, key: str) -> pa.Table:
         """Return the newest row of each entity within the view's ttl."""
@@ -395,38 +531,59 @@ class Script:
         keys = partitions.lookback(self.use_case, key, view.ttl)
         with _connect() as con:
             self._scan(con, "rows", str(self._view(name).relative_to(self.lake)), keys)
-            newest = f"(SELECT {view.key}, max(event_timestamp) FROM rows WHERE event_timestamp <= {now} GROUP BY 1)"
+            newest = (
+                f"(SELECT {view.key}, max(event_timestamp) FROM rows WHERE event_timestamp "
+                f"<= {now} GROUP BY 1)"
+            )
             return con.sql(
-                f"SELECT * EXCLUDE (partition) FROM rows WHERE ({view.key}, event_timestamp) IN {newest} ORDER BY 1"
+                f"SELECT * EXCLUDE (partition) FROM rows WHERE ({view.key}, event_timestamp) IN "
+                f"{newest} ORDER BY 1"
             ).to_arrow_table()
 
-    def _known(self, con: duckdb.DuckDBPyConnection, name: str, key: str, lookback: timedelta, as_of: Any) -> None:
+    def _known(
+        self, con: duckdb.DuckDBPyConnection, name: str, key: str, lookback: timedelta, as_of: Any
+    ) -> None:
         """Load the newest correction of every event of the last `lookback`."""
         source = self.use_case.sources[name]
-        self._scan(con, f"{name}_files", f"curated/{name}", partitions.lookback(self.use_case, key, lookback))
+        self._scan(
+            con,
+            f"{name}_files",
+            f"curated/{name}",
+            partitions.lookback(self.use_case, key, lookback),
+        )
         since = f"TIMESTAMPTZ '{(as_of - lookback).isoformat()}'"
         con.execute(
-            f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT * FROM {name}_files WHERE event_timestamp >= {since} QUALIFY "
-            f"row_number() OVER (PARTITION BY {', '.join(source.key)} ORDER BY created_timestamp DESC) = 1"
+            f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT * FROM {name}_files WHERE "
+            f"event_timestamp >= {since} QUALIFY row_number() OVER (PARTITION BY "
+            f"{', '.join(source.key)} ORDER BY created_timestamp DESC) = 1"
         )
 
     def _view(self, name: str) -> Path:
         return self.lake.parent / self.views[name].table(self.use_case.name)
 
-    def _scan(self, con: duckdb.DuckDBPyConnection, name: str, table: str, keys: list[str] | None) -> None:
+    def _scan(
+        self, con: duckdb.DuckDBPyConnection, name: str, table: str, keys: list[str] | None
+    ) -> None:
         wanted = ", ".join(f"'{key}'" for key in keys or ())
-        files = DeltaTable(self.lake / table).file_uris(file_pruning_predicate=f"partition IN ({wanted})" if keys else None)
+        files = DeltaTable(self.lake / table).file_uris(
+            file_pruning_predicate=f"partition IN ({wanted})" if keys else None
+        )
         listed = ", ".join(f"'{file}'" for file in files)
         con.execute(
-            f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM read_parquet([{listed}], hive_partitioning = true, "
-            "hive_types = {'partition': VARCHAR}, union_by_name = true)"
+            f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM read_parquet([{listed}], "
+            "hive_partitioning = true, hive_types = {'partition': VARCHAR}, "
+            "union_by_name = true)"
         )
 
-    def _read(self, table: str, keys: list[str] | None = None, columns: list[str] | None = None) -> pa.Table | None:
+    def _read(
+        self, table: str, keys: list[str] | None = None, columns: list[str] | None = None
+    ) -> pa.Table | None:
         try:
             with _connect() as con:
                 self._scan(con, "rows", table, keys)
-                return con.sql(f"SELECT {', '.join(columns) if columns else '*'} FROM rows").to_arrow_table()
+                return con.sql(
+                    f"SELECT {', '.join(columns) if columns else '*'} FROM rows"
+                ).to_arrow_table()
         except TableNotFoundError:
             return None
 
@@ -441,18 +598,26 @@ def _write(table: Path, key: str, rows: pa.Table) -> None:
     rows = rows.drop_columns(["partition"]) if "partition" in rows.column_names else rows
     rows = rows.append_column("partition", pa.array([key] * len(rows), pa.string()))
     options: dict[str, Any] = (
-        {"predicate": f"partition = '{key}'", "schema_mode": "merge"} if (table / "_delta_log").exists() else {}
+        {"predicate": f"partition = '{key}'", "schema_mode": "merge"}
+        if (table / "_delta_log").exists()
+        else {}
     )
     write_deltalake(table, rows, mode="overwrite", partition_by=["partition"], **options)
 
 
 def _judged(source: Source, as_of: str) -> str:
-    """Return the query that types raw text, names the first rule a row fails, and numbers equal rows."""
+    """Return the query that types raw text, names the first rule a row fails, and numbers equal
+    rows.
+    """
     names = {name: column.type for name, column in source.columns.items()}
     names |= {"event_timestamp": "timestamp", "created_timestamp": "timestamp"}
-    typed = ", ".join(f"try_cast({name} AS {TYPES[kind]}) AS {name}" for name, kind in names.items())
+    typed = ", ".join(
+        f"try_cast({name} AS {TYPES[kind]}) AS {name}" for name, kind in names.items()
+    )
     raw = ", ".join(f"{name} AS raw_{name}" for name in names)
-    rules = [f"WHEN raw_{name} IS NOT NULL AND {name} IS NULL THEN '{name}: type'" for name in names]
+    rules = [
+        f"WHEN raw_{name} IS NOT NULL AND {name} IS NULL THEN '{name}: type'" for name in names
+    ]
     for name, column in source.columns.items():
         rules += [] if column.nullable else [f"WHEN {name} IS NULL THEN '{name}: null'"]
         rules += [] if column.min is None else [f"WHEN {name} < {column.min} THEN '{name}: min'"]
@@ -465,13 +630,15 @@ def _judged(source: Source, as_of: str) -> str:
         for name in ("event_timestamp", "created_timestamp")
     ]
     return (
-        f"WITH typed AS (SELECT source_row, {typed}, {raw} FROM raw) SELECT source_row, {', '.join(names)}, "
-        f"CASE {' '.join(rules)} END AS rule, "
-        f"row_number() OVER (PARTITION BY {', '.join(names)} ORDER BY source_row) AS copy FROM typed"
+        f"WITH typed AS (SELECT source_row, {typed}, {raw} FROM raw) SELECT source_row, "
+        f"{', '.join(names)}, CASE {' '.join(rules)} END AS rule, row_number() OVER (PARTITION BY "
+        f"{', '.join(names)} ORDER BY source_row) AS copy FROM typed"
     )
 
 
-def _profile(name: str, source: Source, total: int, bad: int, rules: dict[str, int]) -> dict[str, float | None]:
+def _profile(
+    name: str, source: Source, total: int, bad: int, rules: dict[str, int]
+) -> dict[str, float | None]:
     found: dict[str, float | None] = {
         f"{name}: columns missing": 0,
         f"{name}: rows": total,
@@ -493,25 +660,40 @@ def _expect(use_case: UseCase, profile: dict[str, float | None], page: Path) -> 
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
-    batch = context.data_sources.add_pandas("profile").add_dataframe_asset("profile").add_batch_definition_whole_dataframe("all")
+    batch = (
+        context.data_sources.add_pandas("profile")
+        .add_dataframe_asset("profile")
+        .add_batch_definition_whole_dataframe("all")
+    )
     wanted = [limit for limit in limits(use_case) if limit.column in profile]
     suite = gx.ExpectationSuite(
         name="profile",
         expectations=[
-            gxe.ExpectColumnValuesToBeBetween(column=limit.column, min_value=limit.low, max_value=limit.high) for limit in wanted
+            gxe.ExpectColumnValuesToBeBetween(
+                column=limit.column, min_value=limit.low, max_value=limit.high
+            )
+            for limit in wanted
         ],
     )
     result = batch.get_batch({"dataframe": pd.DataFrame([profile])}).validate(suite)
-    page.write_text(str(DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(result))))
+    page.write_text(
+        str(DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(result)))
+    )
 
 
 def _stability(reference: pd.Series, present: pd.Series, *, numeric: bool) -> float:
     if numeric:
         one, two = reference.to_numpy(dtype=float), present.to_numpy(dtype=float)
-        edges = np.unique(np.nanquantile(one, np.linspace(0, 1, 11)[1:-1])) if np.isfinite(one).any() else np.empty(0)
+        edges = (
+            np.unique(np.nanquantile(one, np.linspace(0, 1, 11)[1:-1]))
+            if np.isfinite(one).any()
+            else np.empty(0)
+        )
         counts = [
             np.append(
-                np.bincount(np.searchsorted(edges, side[~np.isnan(side)], "right"), minlength=len(edges) + 1),
+                np.bincount(
+                    np.searchsorted(edges, side[~np.isnan(side)], "right"), minlength=len(edges) + 1
+                ),
                 np.isnan(side).sum(),
             )
             for side in (one, two)
@@ -536,6 +718,8 @@ def _await(url: str, server: subprocess.Popen[bytes]) -> None:
 
 
 def _ask(url: str, row: dict[str, Any]) -> float:
-    request = urllib.request.Request(url, json.dumps({"features": row}).encode(), {"content-type": "application/json"})
+    request = urllib.request.Request(
+        url, json.dumps({"features": row}).encode(), {"content-type": "application/json"}
+    )
     with urllib.request.urlopen(request, timeout=15) as answer:
         return float(json.loads(answer.read())["score"])

@@ -1,8 +1,10 @@
-"""Seconds that Airflow adds: per task and per hop, read from the database of a real installation that ran one chain.
+"""Seconds that Airflow adds: per task and per hop, read from the database of a real installation
+that ran one chain.
 
-Per task: from being schedulable (the latest of the run's start and the end of the tasks before it) to its first line of
-code, and from its last to the end of the run where it is the run's last task. A task that waits, deferred, is not counted:
-its seconds are those of what it waits for. Per hop: from the end of the task that emits to the start of the first task below.
+Per task: from being schedulable (the latest of the run's start and the end of the tasks before it)
+to its first line of code, and from its last to the end of the run where it is the run's last task.
+A task that waits, deferred, is not counted: its seconds are those of what it waits for. Per hop:
+from the end of the task that emits to the start of the first task below.
 """
 
 from __future__ import annotations
@@ -64,15 +66,26 @@ def run_installation(home: Path, customers: int, days: int, say: Callable[[str],
     folder.mkdir(parents=True, exist_ok=True)
     text = (ROOT / "include" / "usecases" / "repayment.yaml").read_text()
     first = utc_now().date() - timedelta(days=days)
-    text = re.sub(r"simulator: \{stream: (\w+)\}", rf"simulator: {{stream: \1, customers: {customers}}}\n    max_bad: 0.3", text)
     text = re.sub(
-        r"^gates:.*$", "gates: {min_auc: 0.5, min_rows: 5, max_calibration_error: 0.9, over_baseline: -0.5}", text, flags=re.M
+        r"simulator: \{stream: (\w+)\}",
+        rf"simulator: {{stream: \1, customers: {customers}}}\n    max_bad: 0.3",
+        text,
+    )
+    text = re.sub(
+        r"^gates:.*$",
+        "gates: {min_auc: 0.5, min_rows: 5, max_calibration_error: 0.9, over_baseline: -0.5}",
+        text,
+        flags=re.M,
     )
     text = re.sub(r"first: 2026-01-01", f"first: {first}", text)
     text = re.sub(r"valid_from: 2026-01-01", f"valid_from: {first}", text)
     (folder / "repayment.yaml").write_text(text)
     ports = free_ports(3)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("EVERGREEN_", "AIRFLOW", "BENTOML"))}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("EVERGREEN_", "AIRFLOW", "BENTOML"))
+    }
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     environment |= {
         "EVERGREEN_HOME": str(home),
@@ -94,7 +107,9 @@ def run_installation(home: Path, customers: int, days: int, say: Callable[[str],
             check=False,
         )
     if done.returncode:
-        raise RuntimeError(f"evergreen up --once ended with {done.returncode}:\n{log.read_text()[-3000:]}")
+        raise RuntimeError(
+            f"evergreen up --once ended with {done.returncode}:\n{log.read_text()[-3000:]}"
+        )
 
 
 def measure(home: Path) -> dict[str, Any]:
@@ -115,17 +130,34 @@ def measure(home: Path) -> dict[str, Any]:
                 continue
             before = members[place - 1].ended if place else task.run_started
             lag = (task.started - before).total_seconds()
-            tail = (task.run_ended - task.ended).total_seconds() if place == len(members) - 1 else 0.0
+            tail = (
+                (task.run_ended - task.ended).total_seconds() if place == len(members) - 1 else 0.0
+            )
             told.append(
-                {"dag": dag, "task": task.name, "start": lag, "tail": tail, "code": (task.ended - task.started).total_seconds()}
+                {
+                    "dag": dag,
+                    "task": task.name,
+                    "start": lag,
+                    "tail": tail,
+                    "code": (task.ended - task.started).total_seconds(),
+                }
             )
     hops = []
     for dag, (above, emitter) in HOPS.items():
-        emits = [task for task in runs.get(above, ()) if task.name.startswith(emitter)] or runs.get(above, [])[-1:]
+        emits = [task for task in runs.get(above, ()) if task.name.startswith(emitter)] or runs.get(
+            above, []
+        )[-1:]
         if emits and runs.get(dag):
-            hops.append({"from": above, "to": dag, "seconds": (runs[dag][0].started - emits[-1].ended).total_seconds()})
+            hops.append(
+                {
+                    "from": above,
+                    "to": dag,
+                    "seconds": (runs[dag][0].started - emits[-1].ended).total_seconds(),
+                }
+            )
     task_mean, hop_mean = (
-        statistics.mean(values) for values in ([t["start"] + t["tail"] for t in told], [h["seconds"] for h in hops])
+        statistics.mean(values)
+        for values in ([t["start"] + t["tail"] for t in told], [h["seconds"] for h in hops])
     )
     return {
         "partition": key,
@@ -144,10 +176,12 @@ def measure(home: Path) -> dict[str, Any]:
 def _tasks(home: Path) -> list[Task]:
     (path,) = (home / "airflow").glob("airflow.db")
     query = """
-        SELECT t.dag_id, t.run_id, coalesce(r.partition_key, ''), t.task_id, t.scheduled_dttm, t.queued_dttm, t.start_date,
+        SELECT t.dag_id, t.run_id, coalesce(r.partition_key, ''), t.task_id, t.scheduled_dttm,
+            t.queued_dttm, t.start_date,
             t.end_date, r.start_date, r.end_date
         FROM task_instance t JOIN dag_run r ON r.dag_id = t.dag_id AND r.run_id = t.run_id
-        WHERE t.start_date IS NOT NULL AND t.end_date IS NOT NULL AND r.end_date IS NOT NULL AND t.queued_dttm IS NOT NULL
+        WHERE t.start_date IS NOT NULL AND t.end_date IS NOT NULL AND r.end_date IS NOT NULL
+            AND t.queued_dttm IS NOT NULL
     """
     with sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True) as con:
         rows = con.execute(query).fetchall()

@@ -1,4 +1,6 @@
-"""A small installation in a folder of its own, driven through the runner: what the tests of whole days share."""
+"""A small installation in a folder of its own, driven through the runner: what the tests of
+whole days share.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,21 @@ CONTENT = re.compile(r"/(raw|quarantine|curated|features|labels)(/|@|$)")
 
 
 def small_repayment(folder: Path, customers: int = 300, **replacements: str) -> None:
-    """Write the shipped repayment use case for few customers; `replacements` are whole top-level lines by field."""
+    """Write the shipped repayment use case for few customers; `replacements` are whole top-level
+    lines by field.
+    """
     text = (ROOT / "include" / "usecases" / "repayment.yaml").read_text()
-    text = re.sub(r"simulator: \{stream: (\w+)\}", rf"simulator: {{stream: \1, customers: {customers}}}\n    max_bad: 0.3", text)
-    text = re.sub(r"^gates:.*$", "gates: {min_auc: 0.6, min_rows: 20, max_calibration_error: 0.3}", text, flags=re.MULTILINE)
+    text = re.sub(
+        r"simulator: \{stream: (\w+)\}",
+        rf"simulator: {{stream: \1, customers: {customers}}}\n    max_bad: 0.3",
+        text,
+    )
+    text = re.sub(
+        r"^gates:.*$",
+        "gates: {min_auc: 0.6, min_rows: 20, max_calibration_error: 0.3}",
+        text,
+        flags=re.MULTILINE,
+    )
     for field, line in replacements.items():
         text = re.sub(rf"^{field}:.*$", f"{field}: {line}", text, flags=re.MULTILINE)
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,24 +64,42 @@ class Installation:
 
     def ask(self, key: str, mode: Mode = "backfill", target: Target = "judged") -> None:
         """Record that a partition is wanted."""
-        self.records.partitions.raise_to(self.name, key, mode=mode, target=target, actor="test", at=utc_now())
+        self.records.partitions.raise_to(
+            self.name, key, mode=mode, target=target, actor="test", at=utc_now()
+        )
 
-    def run(self, stage: str, key: str, *, mode: Mode = "backfill", target: Target = "judged", **options: Any) -> runner.Report:
+    def run(
+        self,
+        stage: str,
+        key: str,
+        *,
+        mode: Mode = "backfill",
+        target: Target = "judged",
+        **options: Any,
+    ) -> runner.Report:
         """Run one stage for one partition."""
         self.ask(key, mode, target)
         return runner.run(stage, self.name, key, settings=self.settings, **options)
 
-    def day(self, key: str, stages: Iterable[str] = TO_JUDGEMENT, **options: Any) -> dict[str, runner.Report]:
+    def day(
+        self, key: str, stages: Iterable[str] = TO_JUDGEMENT, **options: Any
+    ) -> dict[str, runner.Report]:
         """Run several stages for one partition."""
         return {stage: self.run(stage, key, **options) for stage in stages}
 
-    def load(self, first: str, last: str, stages: Iterable[str] = DATA_STAGES, **options: Any) -> list[runner.Report]:
+    def load(
+        self, first: str, last: str, stages: Iterable[str] = DATA_STAGES, **options: Any
+    ) -> list[runner.Report]:
         """Load a range in one pass a stage."""
         keys = self.keys(first, last)
         for key in keys:
             self.ask(key, target="data")
         return [
-            report for stage in stages for report in runner.run_range(stage, self.name, keys, settings=self.settings, **options)
+            report
+            for stage in stages
+            for report in runner.run_range(
+                stage, self.name, keys, settings=self.settings, **options
+            )
         ]
 
     def keys(self, first: str, last: str) -> list[str]:
@@ -84,7 +115,9 @@ class Installation:
     def tables(self) -> list[str]:
         """Return the lake tables of the use case."""
         root = Path(self.settings.lake_root)
-        return sorted(str(path.parent.relative_to(root)) for path in (root / self.name).rglob("_delta_log"))
+        return sorted(
+            str(path.parent.relative_to(root)) for path in (root / self.name).rglob("_delta_log")
+        )
 
     def digests(self, keys: Sequence[str] | None = None) -> dict[tuple[str, str], str]:
         """Return a digest of the content of every partition of every data table."""
@@ -99,7 +132,9 @@ class Installation:
         return found
 
     def live_state(self) -> tuple[Any, ...]:
-        """Return everything that serves: the routing row, online watermarks and the bytes of the online rows."""
+        """Return everything that serves: the routing row, online watermarks and the bytes of the
+        online rows.
+        """
         online = Path(self.settings.home) / "online" / f"{self.name}.db"
         sets = [
             (one.version, self.records.feature_sets.online(self.name, one.version))
@@ -114,5 +149,12 @@ def _rows(path: Path) -> Any:
     if not path.exists():
         return None
     with sqlite3.connect(path) as con:
-        tables = [name for (name,) in con.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
-        return [(table, sorted(map(repr, con.execute(f'SELECT * FROM "{table}"')))) for table in tables]
+        tables = [
+            name
+            for (name,) in con.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
+            )
+        ]
+        return [
+            (table, sorted(map(repr, con.execute(f'SELECT * FROM "{table}"')))) for table in tables
+        ]

@@ -1,4 +1,6 @@
-"""A one-source use case over files: what the tests of sources, ingestion, validation and bad input share."""
+"""A one-source use case over files: what the tests of sources, ingestion, validation and bad
+input share.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,15 @@ features:
 class Intake(Installation):
     """An installation with the use case `shop`; its files lie beside the YAML."""
 
-    def __init__(self, home: Path, *, path: str = "orders.csv", more: str = "", columns: str = COLUMNS, **settings: Any) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        path: str = "orders.csv",
+        more: str = "",
+        columns: str = COLUMNS,
+        **settings: Any,
+    ) -> None:
         self.folder = home / "usecases"
         self.folder.mkdir(parents=True)
         self.define(path=path, more=more, columns=columns)
@@ -63,7 +73,9 @@ class Intake(Installation):
         return path
 
     def run(self, stage: str, key: str, **options: Any) -> runner.Report:
-        """Run one stage for one partition, by default in its own night, a minute after its `as_of`."""
+        """Run one stage for one partition, by default in its own night, a minute after its
+        `as_of`.
+        """
         options.setdefault("started", self.night(key))
         return super().run(stage, key, **options)
 
@@ -71,7 +83,9 @@ class Intake(Installation):
         """Return the moment of a partition's own night."""
         return partitions.period(self.use_case, key).as_of + after
 
-    def ingest(self, key: str = "2026-01-01", at: datetime | None = None, **options: Any) -> runner.Report:
+    def ingest(
+        self, key: str = "2026-01-01", at: datetime | None = None, **options: Any
+    ) -> runner.Report:
         """Ingest one partition, at some moment or in its own night."""
         return self.run("ingest_data", key, options=options, started=at or self.night(key))
 
@@ -86,7 +100,9 @@ class Intake(Installation):
 
     def curated(self, key: str, source: str = "orders") -> list[dict[str, Any]]:
         """Return the curated rows of a partition, as today's contract types them."""
-        return list(self.lake.read(curated_table(self.lake, self.use_case, source), keys=[key]).to_pylist())
+        return list(
+            self.lake.read(curated_table(self.lake, self.use_case, source), keys=[key]).to_pylist()
+        )
 
     def rules(self, key: str, source: str = "orders") -> dict[int, str]:
         """Return the rule that each quarantined row failed, by its number in the file."""

@@ -1,4 +1,6 @@
-"""A small installation with labels and features in its lake: what training and evaluation read, without the stages before."""
+"""A small installation with labels and features in its lake: what training and evaluation read,
+without the stages before.
+"""
 
 from __future__ import annotations
 
@@ -39,22 +41,35 @@ sources:
   events:
     path: events/*.csv
     key: [customer_id, event_timestamp]
-    columns: {{customer_id: {{type: int64}}, income: {{type: float64}}, visits: {{type: int64}}, region: {{type: string}},
+    columns: {{customer_id: {{type: int64}}, income: {{type: float64}}, visits: {{type: int64}},
+        region: {{type: string}},
                came: {{type: int64}}, label_timestamp: {{type: timestamp}}}}
 label: {{source: events, column: came, delay: 2d, max_censored: {max_censored}}}
 features:
-  facts: {{grain: event, source: events, columns: {{income: float64, visits: int64, region: string{more}}}}}
-training: {{rounds: {rounds}, early_stopping: 10, params: {{min_data_in_leaf: 20, learning_rate: 0.1}}}}
-gates: {{min_rows: {min_rows}, min_auc: {min_auc}, max_calibration_error: {max_error}, margin: 0.03, over_baseline: -0.1}}
+  facts: {{grain: event, source: events, columns: {{income: float64, visits: int64,
+      region: string{more}}}}}
+training: {{rounds: {rounds}, early_stopping: 10, params: {{min_data_in_leaf: 20,
+    learning_rate: 0.1}}}}
+gates: {{min_rows: {min_rows}, min_auc: {min_auc}, max_calibration_error: {max_error},
+    margin: 0.03, over_baseline: -0.1}}
 """
-KNOBS = {"max_censored": 0.05, "rounds": 40, "min_rows": 20, "min_auc": 0.6, "max_error": 0.15, "more": ""}
+KNOBS = {
+    "max_censored": 0.05,
+    "rounds": 40,
+    "min_rows": 20,
+    "min_auc": 0.6,
+    "max_error": 0.15,
+    "more": "",
+}
 
 
 Change = Callable[[dict[str, Any]], None]
 
 
 class Bench:
-    """One home; `write` fills the lake as the data stages would, `train` and `judge` run the real stages."""
+    """One home; `write` fills the lake as the data stages would, `train` and `judge` run the
+    real stages.
+    """
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -72,8 +87,17 @@ class Bench:
         """The use case as its file says now."""
         return find(NAME, self.settings.usecase_dirs)
 
-    def write(self, change: Change = lambda columns: None, *, days: int = DAYS, seed: int = 1, recorded: int = DAYS) -> None:
-        """Write features and labels of all days and record so many; `change` may alter the columns first."""
+    def write(
+        self,
+        change: Change = lambda columns: None,
+        *,
+        days: int = DAYS,
+        seed: int = 1,
+        recorded: int = DAYS,
+    ) -> None:
+        """Write features and labels of all days and record so many; `change` may alter the
+        columns first.
+        """
         columns = simulate(days, seed)
         change(columns)
         current = feature_sets.current(self.use_case)
@@ -90,7 +114,14 @@ class Bench:
         labels = pa.table([entity, event, times, times, label], schema=label_schema(self.use_case))
         self._put(view.table(NAME), features, moments)
         self._put(f"{NAME}/labels", labels, known)
-        self._record(current, view, [row.isoformat() for row in (FIRST + timedelta(days=number) for number in range(recorded))])
+        self._record(
+            current,
+            view,
+            [
+                row.isoformat()
+                for row in (FIRST + timedelta(days=number) for number in range(recorded))
+            ],
+        )
 
     def ask(self, key: str, mode: Mode = "live", target: Target = "deployed") -> None:
         """Record that a partition is wanted."""
@@ -108,7 +139,10 @@ class Bench:
 
     def model(self, key: str) -> Model:
         """Return the newest model of a partition."""
-        return max((model for model in self.records.models.of(NAME) if model.partition == key), key=lambda model: model.version)
+        return max(
+            (model for model in self.records.models.of(NAME) if model.partition == key),
+            key=lambda model: model.version,
+        )
 
     def result_counts(self, key: str) -> dict[str, Any]:
         """Return the counts of a partition's training."""
@@ -158,24 +192,61 @@ class Bench:
     def _put(self, table: str, rows: pa.Table, arrived: np.ndarray) -> None:
         keys = [value.date().isoformat() for value in arrived.astype("datetime64[us]").tolist()]
         body = rows.append_column("partition", pa.array(keys))
-        write_deltalake(f"{self.settings.lake_root}/{table}", body, partition_by=["partition"], mode="overwrite")
+        write_deltalake(
+            f"{self.settings.lake_root}/{table}", body, partition_by=["partition"], mode="overwrite"
+        )
 
-    def _record(self, current: feature_sets.FeatureSet, view: feature_sets.FeatureView, keys: list[str]) -> None:
+    def _record(
+        self, current: feature_sets.FeatureSet, view: feature_sets.FeatureView, keys: list[str]
+    ) -> None:
         def result(stage: str, key: str, outputs: dict[str, Any]) -> ResultRow:
-            one = StageResult(NAME, key, stage, "done", f"sha256:{stage}", "", outputs, [], "", "live", NOW, NOW, 0.0, "none", 1)
+            one = StageResult(
+                NAME,
+                key,
+                stage,
+                "done",
+                f"sha256:{stage}",
+                "",
+                outputs,
+                [],
+                "",
+                "live",
+                NOW,
+                NOW,
+                0.0,
+                "none",
+                1,
+            )
             return ResultRow(**vars(one))
 
         order = ["customer_id", "event_timestamp", "created_timestamp"]
         self.records.feature_sets.add(NAME, current.version, current.to_dict())
         with self.records.transaction() as session:
             for key in keys:
-                labels = digest(self.lake.read(stored.table(self.lake, f"{NAME}/labels"), keys=[key]), sort_by=order)
+                labels = digest(
+                    self.lake.read(stored.table(self.lake, f"{NAME}/labels"), keys=[key]),
+                    sort_by=order,
+                )
                 rows = digest(self.lake.read(view.table(NAME), keys=[key]), sort_by=order)
-                made = {"table": view.table(NAME), "version": view.version, "rows": ROWS, "digest": rows}
-                session.merge(result("validate_data", key, {"verdict": "pass", "sources": {}, "labels": {"digest": labels}}))
+                made = {
+                    "table": view.table(NAME),
+                    "version": view.version,
+                    "rows": ROWS,
+                    "digest": rows,
+                }
+                session.merge(
+                    result(
+                        "validate_data",
+                        key,
+                        {"verdict": "pass", "sources": {}, "labels": {"digest": labels}},
+                    )
+                )
                 before = self.records.results.get(NAME, key, "materialize_features")
                 known = {} if before is None else before.outputs["feature_sets"]
-                sets = {"feature_sets": {**known, current.version: {view.name: made}}, "current": current.version}
+                sets = {
+                    "feature_sets": {**known, current.version: {view.name: made}},
+                    "current": current.version,
+                }
                 session.merge(result("materialize_features", key, sets))
 
 

@@ -1,4 +1,6 @@
-"""A training frame of the simulated portfolio, made by the shipped SQL over the feed, with its rows typed by plain DuckDB."""
+"""A training frame of the simulated portfolio, made by the shipped SQL over the feed, with its
+rows typed by plain DuckDB.
+"""
 
 from __future__ import annotations
 
@@ -49,24 +51,53 @@ def curated(feed: pa.Table, name: str) -> pa.Table:
         else [f"{source.key[0]} IS NOT NULL", "event_timestamp IS NOT NULL"]
     )
     sound += [
-        f"{name} IN ({', '.join(map(repr, c.values))})" for name, c in source.columns.items() if c.values and c.nullable is False
+        f"{name} IN ({', '.join(map(repr, c.values))})"
+        for name, c in source.columns.items()
+        if c.values and c.nullable is False
     ]
-    sound += [f"{name} >= {c.min}" for name, c in source.columns.items() if c.min is not None and c.nullable is False]
+    sound += [
+        f"{name} >= {c.min}"
+        for name, c in source.columns.items()
+        if c.min is not None and c.nullable is False
+    ]
     rows = f"SELECT DISTINCT {', '.join(typed)}{times} FROM feed"
-    return con.sql(f"SELECT * FROM ({rows}) WHERE {' AND '.join(sound)}").to_arrow_table().cast(schema)
+    return (
+        con.sql(f"SELECT * FROM ({rows}) WHERE {' AND '.join(sound)}").to_arrow_table().cast(schema)
+    )
 
 
-def frame(folder: Path, *, seed: int, customers: int, first: int, days: int, concept_shift: int | None = None) -> pa.Table:
+def frame(
+    folder: Path,
+    *,
+    seed: int,
+    customers: int,
+    first: int,
+    days: int,
+    concept_shift: int | None = None,
+) -> pa.Table:
     """Return the labelled decisions that fall due on `days` days from day `first` of the portfolio.
 
-    Columns: account_id, event_timestamp, label, every feature as known at 02:00 of the due day, and `truth`.
+    Columns: account_id, event_timestamp, label, every feature as known at 02:00 of the due day, and
+    `truth`.
     """
     use_case = repayment()
     start = use_case.history.first
-    portfolio = {"seed": seed, "customers": customers, "start": start, "concept_shift": concept_shift}
-    began, done = midnight(start) + timedelta(days=first - 94), midnight(start) + timedelta(days=first + days + 34)
-    sources = {name: curated(arrivals(name, began, done, **portfolio), name) for name in use_case.sources}  # type: ignore[arg-type]
-    behaviour, profile = (resolve_sql(use_case, str(use_case.features[name].sql)) for name in ("behaviour", "profile"))
+    portfolio = {
+        "seed": seed,
+        "customers": customers,
+        "start": start,
+        "concept_shift": concept_shift,
+    }
+    began, done = (
+        midnight(start) + timedelta(days=first - 94),
+        midnight(start) + timedelta(days=first + days + 34),
+    )
+    sources = {
+        name: curated(arrivals(name, began, done, **portfolio), name) for name in use_case.sources
+    }  # type: ignore[arg-type]
+    behaviour, profile = (
+        resolve_sql(use_case, str(use_case.features[name].sql)) for name in ("behaviour", "profile")
+    )
     con = duckdb.connect()
     con.execute("SET TimeZone = 'UTC'")
     con.register("decisions", sources["instalments"])
@@ -79,10 +110,11 @@ def frame(folder: Path, *, seed: int, customers: int, first: int, days: int, con
             views.at(before, use_case.features["behaviour"].lookback)
             parts.append(
                 views.query(
-                    f"WITH behaviour AS ({behaviour}), profile AS ({profile}) "
-                    "SELECT labels.*, profile.* EXCLUDE (account_id), behaviour.* EXCLUDE (account_id) "
-                    "FROM labels LEFT JOIN profile USING (account_id) LEFT JOIN behaviour USING (account_id) "
-                    "WHERE CAST(labels.event_timestamp AS DATE) = CAST(getvariable('as_of') AS DATE) ORDER BY account_id"
+                    f"WITH behaviour AS ({behaviour}), profile AS ({profile}) SELECT labels.*, "
+                    "profile.* EXCLUDE (account_id), behaviour.* EXCLUDE (account_id) FROM "
+                    "labels LEFT JOIN profile USING (account_id) LEFT JOIN behaviour USING "
+                    "(account_id) WHERE CAST(labels.event_timestamp AS DATE) = "
+                    "CAST(getvariable('as_of') AS DATE) ORDER BY account_id"
                 )
             )
     whole = pa.concat_tables(parts)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import socket
 
-FIRST, LAST = 20_000, 30_000  # below what the kernel gives to outgoing connections, which could take a port meanwhile
+# Below what the kernel gives to outgoing connections, which could take a port meanwhile.
+FIRST, LAST = 20_000, 30_000
 
 
 def free_ports(number: int) -> list[int]:

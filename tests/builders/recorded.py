@@ -1,4 +1,6 @@
-"""Compares what each stage recorded with what the lake holds: the check that no write changed a value."""
+"""Compares what each stage recorded with what the lake holds: the check that no write changed a
+value.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,13 @@ from tests.builders.installation import Installation
 
 
 def differing(made: Installation) -> list[str]:
-    """Return the `table partition` of all results on record whose rows in the lake have another digest."""
+    """Return the `table partition` of all results on record whose rows in the lake have another
+    digest.
+    """
     found: list[str] = []
     for result in made.records.results.of(made.name):
-        work = runner._work(made.settings, made.use_case, result.key, made.records, None, "", utc_now(), {})
+        work = runner._work(
+            made.settings, made.use_case, result.key, made.records, None, "", utc_now(), {}
+        )
         found += runner.stored_otherwise(runner.stage_of(result.stage), work, result)
     return found

@@ -1,4 +1,6 @@
-"""Looks for secrets: in files as they are, and in databases value by value (a page may cut a text in two)."""
+"""Looks for secrets: in files as they are, and in databases value by value (a page may cut a
+text in two).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from urllib.parse import quote
 from include.config.settings import Settings
 
 HEADER = b"SQLite format 3\0"
-TOKEN = re.compile(rb"eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{16,}")  # a signed JSON web token: header, claims, signature
+# A signed JSON web token: header, claims, signature.
+TOKEN = re.compile(rb"eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{16,}")
 
 
 def secrets_of(settings: Settings) -> dict[str, str]:
@@ -22,7 +25,11 @@ def secrets_of(settings: Settings) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in sorted((settings.home / "secrets").iterdir()):
         text = path.read_text().strip()
-        found |= {f"{path.name} {who}": word for who, word in json.loads(text).items()} if path.suffix else {path.name: text}
+        found |= (
+            {f"{path.name} {who}": word for who, word in json.loads(text).items()}
+            if path.suffix
+            else {path.name: text}
+        )
     return found
 
 
@@ -38,7 +45,11 @@ class Scanner:
 
     def files(self, paths: Iterable[Path]) -> dict[str, set[str]]:
         """Return which words stand in which files."""
-        found = {str(path): self.names(path.read_bytes()) for path in paths if path.is_file() and not path.is_symlink()}
+        found = {
+            str(path): self.names(path.read_bytes())
+            for path in paths
+            if path.is_file() and not path.is_symlink()
+        }
         return {path: names for path, names in found.items() if names}
 
     def database(self, path: Path) -> dict[str, set[str]]:
@@ -46,12 +57,17 @@ class Scanner:
         columns: dict[str, list[bytes]] = {}
         for column, value in values(path):
             columns.setdefault(column, []).append(value)
-        found = {f"{path.name}: {column}": self.names(b"\0".join(parts)) for column, parts in columns.items()}
+        found = {
+            f"{path.name}: {column}": self.names(b"\0".join(parts))
+            for column, parts in columns.items()
+        }
         return {column: names for column, names in found.items() if names}
 
 
 def databases(folder: Path) -> list[Path]:
-    """Return the SQLite databases below a folder; Feast's registry, too, is called `.db`, and is none."""
+    """Return the SQLite databases below a folder; Feast's registry, too, is called `.db`, and is
+    none.
+    """
     return [path for path in folder.rglob("*.db") if path.read_bytes()[: len(HEADER)] == HEADER]
 
 
@@ -59,7 +75,10 @@ def values(path: Path) -> Iterator[tuple[str, bytes]]:
     """Yield every text and every blob of an SQLite database, with its table and column."""
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as con:
         con.text_factory = bytes
-        tables = [name.decode() for (name,) in con.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        tables = [
+            name.decode()
+            for (name,) in con.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        ]
         for table in tables:
             rows = con.execute(f'SELECT * FROM "{table}"')
             columns = [name for name, *_ in rows.description]
@@ -71,4 +90,9 @@ def values(path: Path) -> Iterator[tuple[str, bytes]]:
 
 def _ways(word: str) -> set[bytes]:
     plain = word.encode()
-    return {plain, quote(word, safe="").encode(), base64.b64encode(plain).rstrip(b"=")[:-1], plain.hex().encode()}
+    return {
+        plain,
+        quote(word, safe="").encode(),
+        base64.b64encode(plain).rstrip(b"=")[:-1],
+        plain.hex().encode(),
+    }

@@ -1,4 +1,6 @@
-"""A small installation that serves: bundles, judged partitions, online rows and a real node, without the stages before."""
+"""A small installation that serves: bundles, judged partitions, online rows and a real node,
+without the stages before.
+"""
 
 from __future__ import annotations
 
@@ -43,11 +45,13 @@ sources:
   events:
     path: events/*.csv
     key: [account_id, event_timestamp]
-    columns: {{account_id: {{type: int64}}, income: {{type: float64}}, jobs: {{type: int64}}, region: {{type: string}},
+    columns: {{account_id: {{type: int64}}, income: {{type: float64}}, jobs: {{type: int64}},
+        region: {{type: string}},
                new: {{type: bool}}, label: {{type: int64}}, label_timestamp: {{type: timestamp}}}}
 label: {{source: events, column: label, delay: 30d}}
 features:
-  facts: {{grain: event, source: events, columns: {{income: float64, jobs: int64, region: string, new: bool}}}}
+  facts: {{grain: event, source: events, columns: {{income: float64, jobs: int64, region: string,
+      new: bool}}}}
 fallback: {{unknown: {unknown}, stale: {stale}}}
 decision: {{threshold: 0.5}}
 """
@@ -65,18 +69,33 @@ def bundle_files(seed: int) -> dict[str, bytes]:
     matrix[:, 2] = generator.integers(0, 3, 400)
     labels = (matrix[:, 0] + 0.5 * matrix[:, 1] + generator.normal(size=400) > 0).astype(int)
     dataset = lightgbm.Dataset(matrix, labels, categorical_feature=[2])
-    parameters = {"objective": "binary", "num_leaves": 7, "num_threads": 1, "seed": seed, "verbosity": -1}
+    parameters = {
+        "objective": "binary",
+        "num_leaves": 7,
+        "num_threads": 1,
+        "seed": seed,
+        "verbosity": -1,
+    }
     booster = lightgbm.train(parameters, dataset, num_boost_round=10)
     region = encoding.Feature("region", "string", {"north": 0, "south": 1}, missing=2, unknown=3)
     plain = [encoding.Feature("income", "float64"), encoding.Feature("jobs", "int64")]
     features = (*plain, region, encoding.Feature("new", "bool"))
     schema = encoding.Schema(NAME, FEATURE_SET, features, 1.0, 0.0, 0.5, "")
-    rows: list[dict[str, Any]] = [ROW, {**ROW, "region": "unseen"}, dict.fromkeys(ROW), {**ROW, "income": -2.0}]
+    rows: list[dict[str, Any]] = [
+        ROW,
+        {**ROW, "region": "unseen"},
+        dict.fromkeys(ROW),
+        {**ROW, "income": -2.0},
+    ]
     raw = booster.predict(encoding.encode(rows, schema), raw_score=True)
     scores = predictor.calibrated(np.asarray(raw), 1.0, 0.0)
     golden = json.dumps({"rows": rows, "scores": scores.tolist()}).encode()
     schema = replace(schema, golden="sha256:" + hashlib.sha256(golden).hexdigest())
-    return {"model.txt": booster.model_to_string().encode(), "schema.json": schema.to_json().encode(), "golden.json": golden}
+    return {
+        "model.txt": booster.model_to_string().encode(),
+        "schema.json": schema.to_json().encode(),
+        "golden.json": golden,
+    }
 
 
 @dataclass
@@ -91,7 +110,14 @@ class Answer:
 class Desk:
     """An installation with what the stages before packaging would have left."""
 
-    def __init__(self, home: Path, *, unknown: str = "refuse", stale: str = "refuse", last: str = "2026-03-31") -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        unknown: str = "refuse",
+        stale: str = "refuse",
+        last: str = "2026-03-31",
+    ) -> None:
         self.usecases = home / "usecases"
         self.usecases.mkdir(parents=True)
         self.write_use_case(unknown=unknown, stale=stale, last=last)
@@ -99,46 +125,75 @@ class Desk:
         self.records = Records.open(self.settings.records_address)
         self.records.migrate()
 
-    def write_use_case(self, *, unknown: str = "refuse", stale: str = "refuse", last: str = "2026-03-31") -> None:
+    def write_use_case(
+        self, *, unknown: str = "refuse", stale: str = "refuse", last: str = "2026-03-31"
+    ) -> None:
         """Write the use case's file."""
-        (self.usecases / f"{NAME}.yaml").write_text(YAML.format(name=NAME, unknown=unknown, stale=stale, last=last))
+        (self.usecases / f"{NAME}.yaml").write_text(
+            YAML.format(name=NAME, unknown=unknown, stale=stale, last=last)
+        )
 
-    def train(self, version: int, key: str = FIRST, *, seed: int | None = None, **changes: Any) -> Model:
+    def train(
+        self, version: int, key: str = FIRST, *, seed: int | None = None, **changes: Any
+    ) -> Model:
         """Write a bundle and record its model, as training would."""
         folder = self.settings.home / "models" / str(version)
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in bundle_files(version if seed is None else seed).items():
             (folder / name).write_bytes(content)
         model = Model(
-            use_case=NAME, version=version, model_digest=bundle.bundle_digest(folder), partition=key,
-            as_of=datetime.fromisoformat(key).replace(tzinfo=UTC) + timedelta(days=1), mode="live", feature_set=FEATURE_SET,
-            bundle=str(folder), pins=predictor.pins(), generation=self.records.routes.get(NAME).generation,
-        )  # fmt: skip
+            use_case=NAME,
+            version=version,
+            model_digest=bundle.bundle_digest(folder),
+            partition=key,
+            as_of=datetime.fromisoformat(key).replace(tzinfo=UTC) + timedelta(days=1),
+            mode="live",
+            feature_set=FEATURE_SET,
+            bundle=str(folder),
+            pins=predictor.pins(),
+            generation=self.records.routes.get(NAME).generation,
+        )
         return self.records.models.add(replace(model, **changes))
 
     def judge(self, model: Model, verdict: str = "pass", *, again: bool = False) -> None:
         """Record a verdict on a model against the champion of now, as evaluation would."""
         route = self.records.routes.get(NAME)
         at = utc_now()
-        opponent = Opponent(NAME, model.model_digest, "live", route.champion, route.generation, model.partition, at)
+        opponent = Opponent(
+            NAME, model.model_digest, "live", route.champion, route.generation, model.partition, at
+        )
         self.records.opponents.record(opponent, again=again)
-        outputs = {"verdict": verdict, "reasons": [] if verdict == "pass" else ["AUC too low"], "version": model.version}
-        self.record("evaluate_model", model.partition, outputs, digest=f"{model.model_digest}/{verdict}")
+        outputs = {
+            "verdict": verdict,
+            "reasons": [] if verdict == "pass" else ["AUC too low"],
+            "version": model.version,
+        }
+        self.record(
+            "evaluate_model", model.partition, outputs, digest=f"{model.model_digest}/{verdict}"
+        )
 
     def package(self, model: Model) -> None:
         """Record that a model is packaged, without a Bento."""
-        self.record("package_model", model.partition, {"bento_tag": "none:none"}, digest=model.model_digest)
+        self.record(
+            "package_model", model.partition, {"bento_tag": "none:none"}, digest=model.model_digest
+        )
 
-    def record(self, stage: str, key: str, outputs: dict[str, Any], *, digest: str, state: str = "done") -> None:
+    def record(
+        self, stage: str, key: str, outputs: dict[str, Any], *, digest: str, state: str = "done"
+    ) -> None:
         """Record a result of a stage."""
         at = utc_now()
-        result = StageResult(NAME, key, stage, state, digest, "", outputs, [], "", "live", at, at, 0.0, "none")
+        result = StageResult(
+            NAME, key, stage, state, digest, "", outputs, [], "", "live", at, at, 0.0, "none"
+        )
         with self.records.leases.claim(NAME, stage, key, owner="test", attempt=1, ttl=30) as lease:
             self.records.results.commit(lease, result)
 
     def ask(self, key: str, mode: Any = "live", target: Any = "deployed") -> None:
         """Record that a partition is wanted."""
-        self.records.partitions.raise_to(NAME, key, mode=mode, target=target, actor="test", at=utc_now())
+        self.records.partitions.raise_to(
+            NAME, key, mode=mode, target=target, actor="test", at=utc_now()
+        )
 
     def candidate(self, version: int, key: str = FIRST, **changes: Any) -> Model:
         """Record a trained, judged and packaged model of a live partition."""
@@ -156,16 +211,26 @@ class Desk:
         assert row is not None
         with self.records.leases.claim(NAME, stage, key, owner="test", attempt=1, ttl=30) as lease:
             yield Work(
-                settings=self.settings, use_case=case, period=partitions.period(case, key), lake=Lake(self.settings.lake_root),
-                records=self.records, lease=lease, mode=row.mode, target=row.target, actor="test", started=utc_now(),
+                settings=self.settings,
+                use_case=case,
+                period=partitions.period(case, key),
+                lake=Lake(self.settings.lake_root),
+                records=self.records,
+                lease=lease,
+                mode=row.mode,
+                target=row.target,
+                actor="test",
+                started=utc_now(),
                 options=options,
-            )  # fmt: skip
+            )
 
     def deploy(self, key: str = FIRST, **options: Any) -> Outcome:
         """Release a partition's candidate and record that; the registry is left out."""
         with self.work("deploy_model", key, **options) as work:
             outcome = deploy_model.compute(work)
-        self.record("deploy_model", key, outcome.outputs, digest=outcome.digest, state=outcome.state)
+        self.record(
+            "deploy_model", key, outcome.outputs, digest=outcome.digest, state=outcome.state
+        )
         return outcome
 
     def record_route(self, **changes: int | None) -> int:
@@ -173,9 +238,16 @@ class Desk:
         entry = AuditEntry("test", NAME, "route", "test", {}, utc_now())
         return self.records.routes.change(NAME, set=changes, entry=entry).generation
 
-    def publish(self, rows: dict[int, tuple[datetime, dict[str, Any]]], *, ttl: timedelta = timedelta(days=35)) -> None:
+    def publish(
+        self,
+        rows: dict[int, tuple[datetime, dict[str, Any]]],
+        *,
+        ttl: timedelta = timedelta(days=35),
+    ) -> None:
         """Put feature rows online."""
-        what = online_store.OnlineSet(FEATURE_SET, tuple(ROW), "2026-03-09", ttl, NOW, inputs="", digest="")
+        what = online_store.OnlineSet(
+            FEATURE_SET, tuple(ROW), "2026-03-09", ttl, NOW, inputs="", digest=""
+        )
         packed = [
             online_store.pack(entity, round(at.timestamp() * 1e6), [row[name] for name in ROW])
             for entity, (at, row) in rows.items()
@@ -211,13 +283,22 @@ class Node:
             "EVERGREEN_USECASES": self.settings.usecases,
             "EVERGREEN_NODE_PORT": str(self.settings.node_port),
         }
-        code = "import logging; logging.basicConfig(level='INFO'); from include.config.settings import settings; "
+        code = (
+            "import logging; logging.basicConfig(level='INFO'); from include.config.settings "
+            "import settings; "
+        )
         code += f"from include.serving.node import serve\n{self._setup}\nserve(settings())"
         self.log = self.settings.home / "node.log"
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=ROOT, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", code], env=environment, cwd=ROOT, stdout=log, stderr=log
+            )
         wanted = ("ok",) if healthy else ("ok", "starting", "degraded")
-        until(lambda: self.get("/health").body["status"] in wanted, what=f"node on {self.url}", seconds=60)
+        until(
+            lambda: self.get("/health").body["status"] in wanted,
+            what=f"node on {self.url}",
+            seconds=60,
+        )
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """End it and return its exit code."""
@@ -266,7 +347,11 @@ class Node:
         except httpx.TransportError as error:
             return Answer(0, {"status": repr(error)}, {})
         is_json = response.headers.get("content-type", "").startswith("application/json")
-        return Answer(response.status_code, response.json() if is_json else response.text, dict(response.headers))
+        return Answer(
+            response.status_code,
+            response.json() if is_json else response.text,
+            dict(response.headers),
+        )
 
 
 def until(there: Callable[[], bool], *, what: str, seconds: float = 20.0) -> None:

@@ -1,4 +1,6 @@
-"""A tiny use case whose curated tables are written by hand: what the tests of features, frames and online rows share."""
+"""A tiny use case whose curated tables are written by hand: what the tests of features, frames
+and online rows share.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,8 @@ features:
   spending:
     sql: >-
       SELECT customer_id, count(*) AS orders_5d, sum(amount) AS amount_5d,
-      max(event_timestamp) > getvariable('as_of') - INTERVAL 1 DAY AS today FROM orders GROUP BY customer_id
+      max(event_timestamp) > getvariable('as_of') - INTERVAL 1 DAY AS today
+          FROM orders GROUP BY customer_id
     lookback: 5d
     ttl: 3d
     description: What a customer spent.
@@ -102,42 +105,77 @@ class Shop:
         return partitions.period(self.use_case, self.key(day)).as_of
 
     def arrive(
-        self, day: int, orders: Sequence[tuple[Any, ...]] = (), visits: Sequence[tuple[Any, ...]] = (), state: str = "done"
+        self,
+        day: int,
+        orders: Sequence[tuple[Any, ...]] = (),
+        visits: Sequence[tuple[Any, ...]] = (),
+        state: str = "done",
     ) -> None:
         """Write a day's curated rows and record its validation.
 
-        Orders are (order, customer, amount, event, created), visits (customer, pages, device, event, created).
+        Orders are (order, customer, amount, event, created), visits (customer, pages, device,
+        event, created).
         """
         key, sources = self.key(day), {}
         for name, rows in (("orders", orders), ("visits", visits)):
             schema = curated_schema(self.use_case.sources[name])
             columns = list(zip(*rows, strict=True)) or [()] * len(schema)
-            table = pa.table([pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema=schema)
+            table = pa.table(
+                [
+                    pa.array(column, field.type)
+                    for column, field in zip(columns, schema, strict=True)
+                ],
+                schema=schema,
+            )
             stored = curated_table(self.lake, self.use_case, name)
             self.lake.replace(stored, key, table)
-            told = {"table": stored, "curated_digest": digest(table, sort_by=["event_timestamp"]), "rows": len(table)}
+            told = {
+                "table": stored,
+                "curated_digest": digest(table, sort_by=["event_timestamp"]),
+                "rows": len(table),
+            }
             sources[name] = told
         self.record("validate_data", key, state, {"sources": sources})
 
     def record(self, stage: str, key: str, state: str, outputs: dict[str, Any]) -> None:
         """Record a stage's result."""
         moment = datetime.now(UTC)
-        with self.records.leases.claim("shop", stage, key, owner="test", attempt=1, ttl=30) as lease:
+        with self.records.leases.claim(
+            "shop", stage, key, owner="test", attempt=1, ttl=30
+        ) as lease:
             answer = f"sha256:{stage}{key}"
             result = StageResult(
-                "shop", key, stage, state, answer, "", outputs, [], "", "backfill", moment, moment, 0.0, "none", lease.token
+                "shop",
+                key,
+                stage,
+                state,
+                answer,
+                "",
+                outputs,
+                [],
+                "",
+                "backfill",
+                moment,
+                moment,
+                0.0,
+                "none",
+                lease.token,
             )
             self.records.results.commit(lease, result)
 
     def run(self, day: int, mode: Mode = "backfill", **options: Any) -> runner.Report:
         """Run the features stage for a day."""
         self.ask(day, mode)
-        return runner.run("materialize_features", "shop", self.key(day), settings=self.settings, **options)
+        return runner.run(
+            "materialize_features", "shop", self.key(day), settings=self.settings, **options
+        )
 
     def ask(self, day: int, mode: Mode = "backfill") -> None:
         """Record that a day is wanted."""
         target = "deployed" if mode == "live" else "data"
-        self.records.partitions.raise_to("shop", self.key(day), mode=mode, target=target, actor="test", at=datetime.now(UTC))
+        self.records.partitions.raise_to(
+            "shop", self.key(day), mode=mode, target=target, actor="test", at=datetime.now(UTC)
+        )
 
     def rows(self, view: str, day: int) -> list[dict[str, Any]]:
         """Return a view's rows of a day."""
@@ -149,13 +187,25 @@ class Shop:
         """Write a day's labels: (customer, event, label time, created, label)."""
         schema = label_schema(self.use_case)
         columns = list(zip(*rows, strict=True)) or [()] * len(schema)
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+        arrays = [
+            pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)
+        ]
         self.lake.replace("shop/labels", self.key(day), pa.table(arrays, schema=schema))
 
 
 def serve(shop: Shop, version: str) -> None:
     """Make a model of that feature set the champion."""
-    model = Model("shop", 1, "sha256:m", shop.key(0), shop.as_of(0), "live", version, "bundle", state="challenger")
+    model = Model(
+        "shop",
+        1,
+        "sha256:m",
+        shop.key(0),
+        shop.as_of(0),
+        "live",
+        version,
+        "bundle",
+        state="challenger",
+    )
     shop.records.models.add(model)
     entry = AuditEntry("test", "shop", "1", "test", {}, datetime.now(UTC))
     shop.records.routes.change("shop", set={"champion": 1}, entry=entry)

@@ -1,4 +1,6 @@
-"""The command line: exit codes, one clear line instead of a traceback, no secret, and a use case's whole way by commands."""
+"""The command line: exit codes, one clear line instead of a traceback, no secret, and a use
+case's whole way by commands.
+"""
 
 from __future__ import annotations
 
@@ -63,8 +65,12 @@ Run = Callable[..., Done]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
-    """Run `evergreen` in this process, with a home of its own and `tmp_path` as its folder of use cases."""
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Run]:
+    """Run `evergreen` in this process, with a home of its own and `tmp_path` as its folder of
+    use cases.
+    """
     monkeypatch.setenv("EVERGREEN_HOME", str(tmp_path / "var"))
     monkeypatch.setenv("EVERGREEN_USECASES", str(tmp_path))
     settings.cache_clear()
@@ -97,7 +103,15 @@ def write_day(folder: Path, day: int, *, factor: float = 1.0, bad: int = 0) -> P
             shown = 9e9 if number < bad else f"{amount * factor:.2f}"
             visit = day * ROWS + number
             out.writerow(
-                [visit, visit % 30, at.isoformat(), shown, rng.choice("ab"), (at + timedelta(hours=12)).isoformat(), label]
+                [
+                    visit,
+                    visit % 30,
+                    at.isoformat(),
+                    shown,
+                    rng.choice("ab"),
+                    (at + timedelta(hours=12)).isoformat(),
+                    label,
+                ]
             )
     return path
 
@@ -105,10 +119,13 @@ def write_day(folder: Path, day: int, *, factor: float = 1.0, bad: int = 0) -> P
 def test_help_is_light_and_imports_nothing_heavy() -> None:
     script = """
 import sys, include.cli.app
-heavy = "airflow pandas numpy duckdb deltalake sqlalchemy mlflow feast evidently lightgbm pydantic_settings".split()
+heavy = "airflow pandas numpy duckdb deltalake sqlalchemy mlflow feast evidently lightgbm".split()
+heavy.append("pydantic_settings")
 sys.exit(", ".join(name for name in heavy if name in sys.modules) or 0)
 """
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -143,12 +160,20 @@ def test_help_lists_every_command(run: Run) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        ("run ingest_data -u nobody -p 2025-03-01", 2, "no use case 'nobody'; there are ['visits']"),
+        (
+            "run ingest_data -u nobody -p 2025-03-01",
+            2,
+            "no use case 'nobody'; there are ['visits']",
+        ),
         ("run ingest_data -u ../visits -p 2025-03-01", 2, "is no use case name"),
         ("run ingest_data -u visits -p 2025-3-1", 2, "write the period's first day as YYYY-MM-DD"),
         ("run ingest_data -u visits -p 2025-04-01", 2, "outside its history"),
         ("run ingest_data -u visits", 2, "give either --partition KEY, or --from KEY and --to KEY"),
-        ("run ingest_data -u visits -p 2025-03-01 --from 2025-03-01", 2, "give either --partition KEY"),
+        (
+            "run ingest_data -u visits -p 2025-03-01 --from 2025-03-01",
+            2,
+            "give either --partition KEY",
+        ),
         ("run ingest_data -u visits --from 2025-03-02 --to 2025-03-01", 2, "is after --to"),
         (
             "run ingest_data -u visits -p 2025-03-01 --live",
@@ -163,7 +188,11 @@ def test_help_lists_every_command(run: Run) -> None:
             5,
             "is not done for 1 partition(s): 2025-03-01. Fill them with `evergreen load-history",
         ),
-        ("run ingest_data -u visits -p 2025-03-01", 3, "1 of 1 did not pass: ingest_data 2025-03-01"),
+        (
+            "run ingest_data -u visits -p 2025-03-01",
+            3,
+            "1 of 1 did not pass: ingest_data 2025-03-01",
+        ),
         ("score visits -p 2025-03-01", 2, "visits has no champion yet"),
         ("score visits -p 2025-03-01 --version 7", 2, "visits has no model version 7"),
         ("release visits 3", 2, "on hold is nothing"),
@@ -174,24 +203,44 @@ def test_help_lists_every_command(run: Run) -> None:
         ("password", 2, "make run"),
         ("quarantine list visits -p 2025-01-01", 2, "outside its history"),
         ("quarantine redrive visits --reason x", 2, "say which rows: --partition KEY"),
-        ("quarantine redrive visits -p 2025-03-01 --reason x --set amount", 2, "write COLUMN=VALUE"),
+        (
+            "quarantine redrive visits -p 2025-03-01 --reason x --set amount",
+            2,
+            "write COLUMN=VALUE",
+        ),
         ("quarantine redrive visits -p 2025-03-01 --reason x", 2, "none is in quarantine there"),
-        ("quarantine redrive visits --from nowhere.csv --reason x", 2, "nowhere.csv: cannot be read"),
-        ("run ingest_data -u visits -p 2025-03-01 --source rows", 2, "give --restate REASON with it"),
-        ("run ingest_data -u visits -p 2025-03-01 --restate why --source cows", 2, "no source 'cows'; its sources are rows"),
+        (
+            "quarantine redrive visits --from nowhere.csv --reason x",
+            2,
+            "nowhere.csv: cannot be read",
+        ),
+        (
+            "run ingest_data -u visits -p 2025-03-01 --source rows",
+            2,
+            "give --restate REASON with it",
+        ),
+        (
+            "run ingest_data -u visits -p 2025-03-01 --restate why --source cows",
+            2,
+            "no source 'cows'; its sources are rows",
+        ),
         ("usecase check nowhere.yaml", 2, "cannot be read"),
         ("new --from nowhere.csv", 3, "there is no such file"),
         ("audit verify --anchor x", 2, "give ROW:HASH"),
     ],
 )
-def test_a_refusal_is_one_clear_line_with_its_exit_code(run: Run, tmp_path: Path, words: str, code: int, says: str) -> None:
+def test_a_refusal_is_one_clear_line_with_its_exit_code(
+    run: Run, tmp_path: Path, words: str, code: int, says: str
+) -> None:
     (tmp_path / "visits.yaml").write_text(YAML)
     done = run(*words.split())
     assert (done.code, says in done.err) == (code, True), done
     assert "Traceback" not in done.err
 
 
-def test_a_wrong_setting_names_its_variable_and_hides_its_value(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_setting_names_its_variable_and_hides_its_value(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("EVERGREEN_NODE_PORT", "hunter2")
     done = run("audit", "verify")
     assert done.code == 2
@@ -199,8 +248,17 @@ def test_a_wrong_setting_names_its_variable_and_hides_its_value(run: Run, monkey
     assert "hunter2" not in done.out + done.err
 
 
-@pytest.mark.parametrize("url", ["hunter2pw://evergreen:hunter2pw@db/x", "postgresql://evergreen:hunter2pw@[half/x", "hunter2pw"])
-def test_no_secret_is_printed_whatever_goes_wrong(run: Run, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "hunter2pw://evergreen:hunter2pw@db/x",
+        "postgresql://evergreen:hunter2pw@[half/x",
+        "hunter2pw",
+    ],
+)
+def test_no_secret_is_printed_whatever_goes_wrong(
+    run: Run, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
     monkeypatch.setenv("EVERGREEN_RECORDS_URL", url)
     monkeypatch.setenv("EVERGREEN_NODE_TOKEN", "hunter2token")
     for options in ([], ["-v"]):
@@ -237,32 +295,72 @@ def test_new_writes_once_and_its_draft_passes(run: Run, tmp_path: Path) -> None:
     assert again.code == 2
     assert "is there already" in again.err
     assert run("new", "--from", table, "--output", "-").out.startswith("# Drafted by")
-    assert "call it shoppers.yaml" in run("new", "--from", table, "--output", tmp_path / "other.yaml").err
+    assert (
+        "call it shoppers.yaml"
+        in run("new", "--from", table, "--output", tmp_path / "other.yaml").err
+    )
 
 
 @pytest.mark.parametrize(
     ("old", "new", "line", "says"),
     [
         ("column: label,", "column: outcome,", 19, "label.column: 'outcome' is no column of rows"),
-        ("column: label,", "column: channel,", 21, "features.visit: 'channel' is the label; it would leak the outcome"),
+        (
+            "column: label,",
+            "column: channel,",
+            21,
+            "features.visit: 'channel' is the label; it would leak the outcome",
+        ),
         ("label_time: closed", "label_time: settled", 19, "'settled' is no column of rows"),
-        ("{amount: float64, channel: string}", "{amount: float64, size: string}", 26, "is no column of rows"),
-        ("{amount: float64, channel: string}", "{amount: string, channel: string}", 26, "is float64 in rows, not string"),
+        (
+            "{amount: float64, channel: string}",
+            "{amount: float64, size: string}",
+            26,
+            "is no column of rows",
+        ),
+        (
+            "{amount: float64, channel: string}",
+            "{amount: string, channel: string}",
+            26,
+            "is float64 in rows, not string",
+        ),
         ("    max_bad: 0.2", "    timezone: Mars/Olympus", 10, "is no time zone"),
         ("max: 1000", "min: 5, max: 1", 15, "min (5) is above max (1)"),
-        ("channel: {type: string}", "channel: {type: string, regex: '('}", 16, "is no regular expression"),
-        ("    source: rows\n    lookback", "    sql: SELECT nothing FROM rows\n    lookback", 23, "nothing"),
-        ("    source: rows\n    lookback", "    sql: missing.sql\n    lookback", 23, "there is no missing.sql"),
+        (
+            "channel: {type: string}",
+            "channel: {type: string, regex: '('}",
+            16,
+            "is no regular expression",
+        ),
+        (
+            "    source: rows\n    lookback",
+            "    sql: SELECT nothing FROM rows\n    lookback",
+            23,
+            "nothing",
+        ),
+        (
+            "    source: rows\n    lookback",
+            "    sql: missing.sql\n    lookback",
+            23,
+            "there is no missing.sql",
+        ),
         (
             "    source: rows\n    lookback",
             "    sql: SELECT amount, channel FROM rows\n    lookback",
             23,
             "gives no column ['customer_id'",
         ),
-        ("    source: rows\n    lookback", "    sql: drop table rows\n    lookback", 23, "must be one SELECT"),
+        (
+            "    source: rows\n    lookback",
+            "    sql: drop table rows\n    lookback",
+            23,
+            "must be one SELECT",
+        ),
     ],
 )
-def test_check_says_what_resolves_to_nothing(run: Run, tmp_path: Path, old: str, new: str, line: int, says: str) -> None:
+def test_check_says_what_resolves_to_nothing(
+    run: Run, tmp_path: Path, old: str, new: str, line: int, says: str
+) -> None:
     assert old in YAML
     path = tmp_path / "visits.yaml"
     path.write_text(YAML.replace(old, new, 1))
@@ -279,35 +377,80 @@ def test_simulate_writes_the_same_bytes_again(run: Run, tmp_path: Path) -> None:
         )
     )
     for folder in ("a", "b"):
-        assert run("simulate", "-u", "bank", "--from", "2025-03-01", "--to", "2025-03-02", "-o", tmp_path / folder).code == 0
+        assert (
+            run(
+                "simulate",
+                "-u",
+                "bank",
+                "--from",
+                "2025-03-01",
+                "--to",
+                "2025-03-02",
+                "-o",
+                tmp_path / folder,
+            ).code
+            == 0
+        )
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.csv"))
     assert len(files) == 5
-    assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in files)
+    assert all(
+        (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+        for name in files
+    )
 
 
 def test_exported_cells_are_never_formulas(tmp_path: Path) -> None:
-    texts = ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "\t=1", "  =1", "plain", "a=b", '"q"', None]
+    texts = [
+        "=cmd|' /C calc'!A0",
+        "+1",
+        "-1",
+        "@SUM(A1)",
+        "\t=1",
+        "  =1",
+        "plain",
+        "a=b",
+        '"q"',
+        None,
+    ]
     path = tmp_path / "scores.csv"
-    score_entities.export(path, pa.table({"who": texts, "score": [-0.5] * len(texts), "=head": texts}))
+    score_entities.export(
+        path, pa.table({"who": texts, "score": [-0.5] * len(texts), "=head": texts})
+    )
     with path.open(newline="") as file:
         header, *rows = list(csv.reader(file))
     assert header == ["who", "score", "'=head"]
-    assert [row[0] for row in rows] == [f"'{text}" for text in texts[:6] if text] + ["plain", "a=b", '"q"', ""]
+    assert [row[0] for row in rows] == [f"'{text}" for text in texts[:6] if text] + [
+        "plain",
+        "a=b",
+        '"q"',
+        "",
+    ]
     assert {row[1] for row in rows} == {"-0.5"}
     assert not list(tmp_path.glob(".scores*"))
 
 
-def test_data_is_tried_in_a_throw_away_home_and_a_short_delay_is_refused(run: Run, tmp_path: Path) -> None:
+def test_data_is_tried_in_a_throw_away_home_and_a_short_delay_is_refused(
+    run: Run, tmp_path: Path
+) -> None:
     for day in range(DAYS):
         write_day(tmp_path, day)
     path = tmp_path / "visits.yaml"
     path.write_text(YAML.replace("delay: 1d", "delay: 6h"))
     done = run("usecase", "check", "--data", path)
-    for shown in ("training frame of 2025-03-08", "label rate", "null share", "mature rows", "customer_id", "row 5"):
+    for shown in (
+        "training frame of 2025-03-08",
+        "label rate",
+        "null share",
+        "mature rows",
+        "customer_id",
+        "row 5",
+    ):
         assert shown in done.out
     assert not (tmp_path / "var").exists()
     assert done.code == 2
-    assert "label.delay is 6h, but an outcome was known only 0.5 days after its decision" in done.err
+    assert (
+        "label.delay is 6h, but an outcome was known only 0.5 days after its decision" in done.err
+    )
     assert "Write delay: 1d" in done.err
 
 
@@ -317,24 +460,41 @@ def test_quarantined_rows_are_shown_then_redriven_after_a_yes(run: Run, tmp_path
         write_day(tmp_path, day, bad=2 if day == 0 else 0)
     first = ("-u", "visits", "-p", "2025-03-01")
     assert [run("run", stage, *first).code for stage in ("ingest_data", "validate_data")] == [0, 0]
-    wanted = ["quarantine", "redrive", "visits", "-p", "2025-03-01", "--rule", "amount: above_max", "--set", "amount=50"]
+    wanted = [
+        "quarantine",
+        "redrive",
+        "visits",
+        "-p",
+        "2025-03-01",
+        "--rule",
+        "amount: above_max",
+        "--set",
+        "amount=50",
+    ]
     assert run(*wanted).code == 2  # without a reason
     asked = run(*wanted, "--reason", "a typing error")
     assert (asked.code, "add --yes" in asked.err) == (2, True)
     assert "2 row(s), 2 of them corrected, pass the contract now" in asked.out
     assert "quarantine.redriven" not in run("audit", "list").out
     done = run(*wanted, "--reason", "a typing error", "--yes")
-    assert (done.code, "the next ingestion of 2025-03-02 takes them in" in done.out) == (0, True), done
+    assert (done.code, "the next ingestion of 2025-03-02 takes them in" in done.out) == (0, True), (
+        done
+    )
     assert "2025-03-02" in run("audit", "list", "--action", "quarantine.redriven").out
     assert run("quarantine", "list", "visits").out.count("2025-03-02") == 2
     assert run("run", "ingest_data", "-u", "visits", "-p", "2025-03-02").code == 0
-    assert "0 row(s) written" in run("quarantine", "list", "visits", "--csv", tmp_path / "rest.csv").out
+    assert (
+        "0 row(s) written"
+        in run("quarantine", "list", "visits", "--csv", tmp_path / "rest.csv").out
+    )
     again = run(*wanted, "--reason", "a typing error", "--yes")
     assert (again.code, "redriven already" in again.err) == (2, True)
 
 
 def test_a_use_case_goes_its_way_by_commands(run: Run, tmp_path: Path) -> None:
-    """History, a judged day, a restatement refused and accepted, stale days, quarantine, scores, audit, reset."""
+    """History, a judged day, a restatement refused and accepted, stale days, quarantine, scores,
+    audit, reset.
+    """
     (tmp_path / "visits.yaml").write_text(YAML)
     for day in range(DAYS):
         write_day(tmp_path, day, bad=3 if day == 2 else 0)
@@ -354,7 +514,9 @@ def test_a_use_case_goes_its_way_by_commands(run: Run, tmp_path: Path) -> None:
 
     scored = run("score", "visits", "-p", "2025-03-08", "--version", "1")
     assert scored.code == 0, scored
-    with (tmp_path / "var" / "reports" / "visits" / "2025-03-08" / "scores-version-1.csv").open(newline="") as file:
+    with (tmp_path / "var" / "reports" / "visits" / "2025-03-08" / "scores-version-1.csv").open(
+        newline=""
+    ) as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 30
     assert all(0 < float(row["score"]) < 1 for row in rows)
@@ -363,10 +525,13 @@ def test_a_use_case_goes_its_way_by_commands(run: Run, tmp_path: Path) -> None:
     refused = run("run", "ingest_data", "-u", "visits", "-p", "2025-03-05")
     assert refused.code == 4, refused
     assert "--restate REASON" in refused.err
-    accepted = run("run", "ingest_data", "-u", "visits", "-p", "2025-03-05", "--restate", "wrong currency")
+    accepted = run(
+        "run", "ingest_data", "-u", "visits", "-p", "2025-03-05", "--restate", "wrong currency"
+    )
     assert accepted.code == 0, accepted
     assert "wrong currency" in run("audit", "list").out
-    assert "4 stale" in run("status", "visits").out  # the day, the two that look back on it, and the one that trained on it
+    # The day, the two that look back on it, and the one that trained on it.
+    assert "4 stale" in run("status", "visits").out
     assert run("run", "all", "-u", "visits", "-p", "2025-03-05").code in (0, 1)
     assert "2025-03-08  stale" in run("status", "visits").out
 
@@ -374,8 +539,11 @@ def test_a_use_case_goes_its_way_by_commands(run: Run, tmp_path: Path) -> None:
     assert verified.code == 0, verified
     head = verified.out.split()[-1]
     assert run("audit", "verify", "--anchor", head).code == 0
-    with sqlite3.connect(tmp_path / "var" / "records.db") as database:  # as somebody would who has the file
-        for (trigger,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+    # as somebody would who has the file.
+    with sqlite3.connect(tmp_path / "var" / "records.db") as database:
+        for (trigger,) in database.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+        ).fetchall():
             database.execute(f"DROP TRIGGER {trigger}")
         database.execute("UPDATE audit SET actor = 'nobody' WHERE sequence = 3")
     broken = run("audit", "verify")
@@ -398,6 +566,11 @@ def test_no_library_reports_its_use(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in QUIET:
         monkeypatch.delenv(name, raising=False)
-    code = "import os; from include.cli.app import main\ntry: main(['version'])\nexcept SystemExit: pass\nprint(dict(os.environ))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    code = (
+        "import os; from include.cli.app import main\ntry: main(['version'])\nexcept "
+        "SystemExit: pass\nprint(dict(os.environ))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert all(f"'{name}': '{value}'" in done.stdout for name, value in QUIET.items())

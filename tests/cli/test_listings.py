@@ -1,4 +1,6 @@
-"""What the listing commands print: flat objects with `--json`, models, partitions that are lookback."""
+"""What the listing commands print: flat objects with `--json`, models, partitions that are
+lookback.
+"""
 
 from __future__ import annotations
 
@@ -34,17 +36,36 @@ def opened() -> Records:
 
 
 def result(key: str, stage: str, *, state: str = "done", **outputs: Any) -> StageResult:
-    return StageResult("visits", key, stage, state, f"{stage} {key}", "", outputs, [], "m", "live", AT, AT, 0.1, "none")
+    return StageResult(
+        "visits",
+        key,
+        stage,
+        state,
+        f"{stage} {key}",
+        "",
+        outputs,
+        [],
+        "m",
+        "live",
+        AT,
+        AT,
+        0.1,
+        "none",
+    )
 
 
 def record(into: Records, made: StageResult) -> None:
-    with into.leases.claim("visits", made.stage, made.key, owner="test", attempt=1, ttl=30) as lease:
+    with into.leases.claim(
+        "visits", made.stage, made.key, owner="test", attempt=1, ttl=30
+    ) as lease:
         into.results.commit(lease, made)
 
 
 def add_model(into: Records, version: int, key: str) -> None:
     digest = f"sha256:{version:064}"
-    into.models.add(Model("visits", version, digest, key, AT, "live", "fs1", "bundle", state="challenger"))
+    into.models.add(
+        Model("visits", version, digest, key, AT, "live", "fs1", "bundle", state="challenger")
+    )
 
 
 def listed(run: Run, *arguments: object) -> list[dict[str, Any]]:
@@ -69,7 +90,10 @@ def test_an_empty_installation_lists_nothing(run: Run, visits: Path) -> None:
     for words in ("status visits", "models visits", "audit list", "quarantine list visits"):
         assert listed(run, *words.split()) == []
     told = run("models", "visits")
-    assert (told.code, "no model yet; `evergreen run all --use-case visits" in told.out) == (0, True)
+    assert (told.code, "no model yet; `evergreen run all --use-case visits" in told.out) == (
+        0,
+        True,
+    )
 
 
 def test_lists_are_flat_objects_with_stable_keys(run: Run, visits: Path) -> None:
@@ -97,7 +121,9 @@ def test_lists_are_flat_objects_with_stable_keys(run: Run, visits: Path) -> None
 def test_status_as_json_has_every_partition(run: Run, visits: Path) -> None:
     text = YAML.replace("first: 2025-03-01", "first: 2025-02-01")
     (visits / "visits.yaml").write_text(text)
-    opened().partitions.raise_to("visits", "2025-02-01", mode="backfill", target="data", actor="test", at=AT)
+    opened().partitions.raise_to(
+        "visits", "2025-02-01", mode="backfill", target="data", actor="test", at=AT
+    )
     assert len(listed(run, "status", "visits")) == 36
 
 
@@ -105,16 +131,27 @@ def test_models_tell_how_each_was_judged_and_what_it_serves_as(run: Run, visits:
     into = opened()
     for version in range(1, 6):
         add_model(into, version, f"2025-03-0{version}")
-    for version, metrics, told in ((2, {"auc": 0.8}, "pass"), (3, {"auc": float("nan")}, "hold"), (4, {"auc": 0.9}, "pass")):
-        record(into, result(f"2025-03-0{version}", JUDGED, version=version, verdict=told, metrics=metrics))
+    for version, metrics, told in (
+        (2, {"auc": 0.8}, "pass"),
+        (3, {"auc": float("nan")}, "hold"),
+        (4, {"auc": 0.9}, "pass"),
+    ):
+        record(
+            into,
+            result(f"2025-03-0{version}", JUDGED, version=version, verdict=told, metrics=metrics),
+        )
     record(into, result("2025-03-05", JUDGED, state="unreadable", version=5, metrics={}))
 
     def release(**changes: int) -> None:
-        into.routes.change("visits", set=changes, entry=AuditEntry("release.done", "visits", "1", "test", {}, AT))
+        into.routes.change(
+            "visits", set=changes, entry=AuditEntry("release.done", "visits", "1", "test", {}, AT)
+        )
 
     release(champion=1)
     release(champion=2, previous=1)
-    into.routes.rollback("visits", entry=AuditEntry("route.rolled_back", "visits", "2", "test", {}, AT))
+    into.routes.rollback(
+        "visits", entry=AuditEntry("route.rolled_back", "visits", "2", "test", {}, AT)
+    )
     into.models.update("visits", 4, state="candidate")
     found = listed(run, "models", "visits")
     assert [tuple(row) for row in found] == [models.KEYS] * 5
@@ -140,7 +177,18 @@ def test_models_tell_how_each_was_judged_and_what_it_serves_as(run: Run, visits:
         "on",
         "hold",
     ]
-    assert lines[4].split() == ["2", "2025-03-02", "retired", "live", "0.8000", "pass", "-", "fs1", "0" * 12, "yes"]
+    assert lines[4].split() == [
+        "2",
+        "2025-03-02",
+        "retired",
+        "live",
+        "0.8000",
+        "pass",
+        "-",
+        "fs1",
+        "0" * 12,
+        "yes",
+    ]
     assert "0.8000" in run("status", "visits").out
 
 
@@ -149,18 +197,30 @@ def test_a_champion_its_predecessor_and_a_challenger_are_told_apart(run: Run, vi
     for version in (1, 2, 3):
         add_model(into, version, f"2025-03-0{version}")
     for changes in ({"champion": 1}, {"champion": 2, "previous": 1}, {"challenger": 3}):
-        into.routes.change("visits", set=changes, entry=AuditEntry("release.done", "visits", "1", "test", {}, AT))
-    assert [row["serves_as"] for row in listed(run, "models", "visits")] == ["challenger", "champion", "previous"]
+        into.routes.change(
+            "visits", set=changes, entry=AuditEntry("release.done", "visits", "1", "test", {}, AT)
+        )
+    assert [row["serves_as"] for row in listed(run, "models", "visits")] == [
+        "challenger",
+        "champion",
+        "previous",
+    ]
 
 
-def test_what_is_loaded_as_lookback_is_done_and_what_the_load_needs_is_waited_for(run: Run, visits: Path) -> None:
-    """The label looks back on all days, features on three: the load of the 6th and 7th validates from the 4th."""
+def test_what_is_loaded_as_lookback_is_done_and_what_the_load_needs_is_waited_for(
+    run: Run, visits: Path
+) -> None:
+    """The label looks back on all days, features on three: the load of the 6th and 7th validates
+    from the 4th.
+    """
     assert run("load-history", "visits", "--from", "2025-03-06").code == 0
     shown = listed(run, "status", "visits")[:7]
     assert {row["state"] for row in shown} == {"done"}
     assert [row["stage"] for row in shown] == [INGESTED] * 3 + [VALIDATED] * 2 + [COMPUTED] * 2
     assert [row["detail"] for row in shown] == [LOOKBACK] * 5 + [None] * 2
-    assert run("run", VALIDATED, "-u", "visits", "-p", "2025-03-03").code == 0, "asked for by a person"
+    assert run("run", VALIDATED, "-u", "visits", "-p", "2025-03-03").code == 0, (
+        "asked for by a person"
+    )
     asked = listed(run, "status", "visits")[2]
     assert (asked["state"], asked["stage"], asked["target"]) == ("waiting", COMPUTED, "judged")
 
@@ -169,7 +229,9 @@ def test_a_load_that_stopped_halfway_is_waited_for(run: Run, visits: Path) -> No
     keys = [f"2025-03-0{day}" for day in range(1, 8)]
     opened()
     history.load(INGESTED, settings(), "visits", keys, owner="test")
-    assert [(row["state"], row["stage"]) for row in listed(run, "status", "visits")[:7]] == [("waiting", VALIDATED)] * 7
+    assert [(row["state"], row["stage"]) for row in listed(run, "status", "visits")[:7]] == [
+        ("waiting", VALIDATED)
+    ] * 7
     history.load(VALIDATED, settings(), "visits", keys[3:], owner="test")
     waited = [(row["state"], row["stage"]) for row in listed(run, "status", "visits")[:7]]
     assert waited == [("waiting", VALIDATED)] * 3 + [("waiting", COMPUTED)] * 4
@@ -194,8 +256,12 @@ def known(key: str, done: tuple[str, ...], **loaded: Any) -> Row:
 def test_lookback_is_what_the_load_of_the_oldest_features_asked_no_more_of() -> None:
     first, second, third = "2025-03-01", "2025-03-02", "2025-03-03"
     loaded = {INGESTED: [first, second, third], VALIDATED: [second, third], COMPUTED: [third]}
-    assert known(first, (INGESTED,), loaded=loaded) == Row(first, "done", INGESTED, LOOKBACK, "backfill", "data")
-    assert known(second, (INGESTED,), loaded=loaded).kind == "waiting", "the features of the third look back on it"
+    assert known(first, (INGESTED,), loaded=loaded) == Row(
+        first, "done", INGESTED, LOOKBACK, "backfill", "data"
+    )
+    assert known(second, (INGESTED,), loaded=loaded).kind == "waiting", (
+        "the features of the third look back on it"
+    )
     assert known(second, (INGESTED, VALIDATED), loaded=loaded).kind == "done"
     assert known(third, (INGESTED, VALIDATED), loaded=loaded).kind == "waiting"
     assert known("2025-02-01", (INGESTED,), loaded=loaded).kind == "waiting", "no load asked for it"
@@ -205,7 +271,9 @@ def test_lookback_is_what_the_load_of_the_oldest_features_asked_no_more_of() -> 
 
 def test_a_history_that_begins_later_now_does_not_end_the_command(run: Run, visits: Path) -> None:
     into = opened()
-    into.partitions.raise_to("visits", "2025-03-01", mode="backfill", target="data", actor="test", at=AT)
+    into.partitions.raise_to(
+        "visits", "2025-03-01", mode="backfill", target="data", actor="test", at=AT
+    )
     for stage in DATA:
         record(into, result("2025-03-01", stage))
     (visits / "visits.yaml").write_text(YAML.replace("first: 2025-03-01", "first: 2025-03-03"))

@@ -27,31 +27,59 @@ NOW = datetime(2025, 3, 6, 12, tzinfo=UTC)
     ("words", "meant"),
     [
         ("statu visits --all", "evergreen status visits --all"),
-        ("redrive visits --reason 'a typo'", "evergreen quarantine redrive visits --reason 'a typo'"),
+        (
+            "redrive visits --reason 'a typo'",
+            "evergreen quarantine redrive visits --reason 'a typo'",
+        ),
         ("audit lst", "evergreen audit list"),
         ("usecase shema", "evergreen usecase schema"),
         (f"{STAGES[0]} -u visits", f"evergreen run {STAGES[0]} -u visits"),
-        ("run training -u visits -p 2025-03-01", f"evergreen run {STAGES[3]} -u visits -p 2025-03-01"),
-        (f"run {STAGES[1][:-2]} -u visits -p 2025-03-01", f"evergreen run {STAGES[1]} -u visits -p 2025-03-01"),
+        (
+            "run training -u visits -p 2025-03-01",
+            f"evergreen run {STAGES[3]} -u visits -p 2025-03-01",
+        ),
+        (
+            f"run {STAGES[1][:-2]} -u visits -p 2025-03-01",
+            f"evergreen run {STAGES[1]} -u visits -p 2025-03-01",
+        ),
         ("status visit", "evergreen status visits"),
         ("models visits.yaml", "evergreen models visits"),
         ("reset vsits", "evergreen reset visits"),
         ("up -u visit", "evergreen up -u visits"),
-        (f"run {STAGES[0]} --use-case=visit -p 2025-03-01", f"evergreen run {STAGES[0]} --use-case=visits -p 2025-03-01"),
-        (f"run {STAGES[0]} -u visits -p 2025-3-7", f"evergreen run {STAGES[0]} -u visits -p 2025-03-07"),
-        (f"run {STAGES[0]} -u visits -p 2025-02-30", f"evergreen run {STAGES[0]} -u visits -p 2025-03-01"),
-        (f"run {STAGES[0]} -u visits -p 2025-03-01 --restate why --source row",
-         f"evergreen run {STAGES[0]} -u visits -p 2025-03-01 --restate why --source rows"),
+        (
+            f"run {STAGES[0]} --use-case=visit -p 2025-03-01",
+            f"evergreen run {STAGES[0]} --use-case=visits -p 2025-03-01",
+        ),
+        (
+            f"run {STAGES[0]} -u visits -p 2025-3-7",
+            f"evergreen run {STAGES[0]} -u visits -p 2025-03-07",
+        ),
+        (
+            f"run {STAGES[0]} -u visits -p 2025-02-30",
+            f"evergreen run {STAGES[0]} -u visits -p 2025-03-01",
+        ),
+        (
+            f"run {STAGES[0]} -u visits -p 2025-03-01 --restate why --source row",
+            f"evergreen run {STAGES[0]} -u visits -p 2025-03-01 --restate why --source rows",
+        ),
         ("score visits -p 2026-01-01", "evergreen score visits -p 2025-03-08"),
         ("load-history visits --from 20250304", "evergreen load-history visits --from 2025-03-04"),
-        ("backfill visits --from 2025-03-01 --to 2025-03-31", "evergreen backfill visits --from 2025-03-01 --to 2025-03-08"),
+        (
+            "backfill visits --from 2025-03-01 --to 2025-03-31",
+            "evergreen backfill visits --from 2025-03-01 --to 2025-03-08",
+        ),
         ("quarantine list visits -p 2025-03", "evergreen quarantine list visits -p 2025-03-01"),
-        ("quarantine redrive visits --reason x -p 2020-01-01", "evergreen quarantine redrive visits --reason x -p 2025-03-01"),
+        (
+            "quarantine redrive visits --reason x -p 2020-01-01",
+            "evergreen quarantine redrive visits --reason x -p 2025-03-01",
+        ),
         ("usecase check vsits", "evergreen usecase check visits"),
         ("usecase check visit.yaml", "evergreen usecase check visits"),
     ],
-)  # fmt: skip
-def test_a_wrong_argument_is_answered_with_the_right_command(run: Run, tmp_path: Path, words: str, meant: str) -> None:
+)
+def test_a_wrong_argument_is_answered_with_the_right_command(
+    run: Run, tmp_path: Path, words: str, meant: str
+) -> None:
     import shlex
 
     (tmp_path / "visits.yaml").write_text(YAML)
@@ -68,7 +96,9 @@ def test_a_wrong_argument_is_answered_with_the_right_command(run: Run, tmp_path:
         "backfill visits --from {} --to {}",
     ],
 )
-def test_a_partition_that_is_not_complete_is_answered_with_the_newest(run: Run, tmp_path: Path, words: str) -> None:
+def test_a_partition_that_is_not_complete_is_answered_with_the_newest(
+    run: Run, tmp_path: Path, words: str
+) -> None:
     (tmp_path / "visits.yaml").write_text(YAML.replace(", last: 2025-03-08", ""))
     newest = newest_complete(parse(YAML.replace(", last: 2025-03-08", "")), utc_now())
     done = run(*words.format("2999-01-01", "2999-01-01").split())
@@ -76,8 +106,13 @@ def test_a_partition_that_is_not_complete_is_answered_with_the_newest(run: Run, 
     assert f"Did you mean `evergreen {words.format(newest, newest)}`?" in done.err
 
 
-@pytest.mark.parametrize("words", ["xyzzy", "status nobody", "run xyzzy -u visits -p 2025-03-01", "usecase check nowhere.yaml"])
-def test_nothing_is_suggested_where_nothing_comes_near(run: Run, tmp_path: Path, words: str) -> None:
+@pytest.mark.parametrize(
+    "words",
+    ["xyzzy", "status nobody", "run xyzzy -u visits -p 2025-03-01", "usecase check nowhere.yaml"],
+)
+def test_nothing_is_suggested_where_nothing_comes_near(
+    run: Run, tmp_path: Path, words: str
+) -> None:
     (tmp_path / "visits.yaml").write_text(YAML)
     done = run(*words.split())
     assert (done.code, "Did you mean" in done.err) == (2, False), done
@@ -94,7 +129,11 @@ def test_a_use_case_is_checked_by_its_name_or_by_its_path(run: Run, tmp_path: Pa
 def test_a_use_case_whose_file_is_wrong_is_no_mistake_of_its_name(run: Run, tmp_path: Path) -> None:
     (tmp_path / "visits.yaml").write_text("name: visits\n")
     done = run("status", "visits")
-    assert (done.code, "Did you mean" in done.err, "is missing; add it" in done.err) == (2, False, True)
+    assert (done.code, "Did you mean" in done.err, "is missing; add it" in done.err) == (
+        2,
+        False,
+        True,
+    )
 
 
 @pytest.mark.parametrize(
@@ -125,7 +164,10 @@ def test_the_nearest_key_begins_its_period() -> None:
     text = YAML.replace("name: visits", "name: visits\ncadence: week")
     weeks = parse(text.replace("{first: 2025-03-01, last: 2025-03-08}", "{first: 2025-03-03}"))
     later = datetime(2025, 3, 31, tzinfo=UTC)
-    keys = [nearest_key(weeks, key, later) for key in ("2025-02-01", "2025-03-05", "2025-03-12", "2026-01-01")]
+    keys = [
+        nearest_key(weeks, key, later)
+        for key in ("2025-02-01", "2025-03-05", "2025-03-12", "2026-01-01")
+    ]
     assert keys == ["2025-03-03", "2025-03-03", "2025-03-10", "2025-03-24"]
     assert nearest_key(weeks, "2025-03-05", NOW) is None
 

@@ -18,12 +18,26 @@ def report(stage: str, **outputs: Any) -> Report:
     ("made", "lines"),
     [
         (
-            report("train_model", version=3, counts=PARTS, metrics={"first_model_tune_auc": 0.81234, "evaluation_auc": 0.8}),
-            ["rows train 60 (20 of class 1), tune 20 (5 of class 1)", "candidate 3, AUC of first model tune 0.8123"],
+            report(
+                "train_model",
+                version=3,
+                counts=PARTS,
+                metrics={"first_model_tune_auc": 0.81234, "evaluation_auc": 0.8},
+            ),
+            [
+                "rows train 60 (20 of class 1), tune 20 (5 of class 1)",
+                "candidate 3, AUC of first model tune 0.8123",
+            ],
         ),
         (report("train_model", version=None, counts={}, reason="too few"), []),
         (
-            report("evaluate_model", verdict="fail", reasons=["AUC is 0.5"], metrics={"auc": 0.5}, report="/r/evaluation.html"),
+            report(
+                "evaluate_model",
+                verdict="fail",
+                reasons=["AUC is 0.5"],
+                metrics={"auc": 0.5},
+                report="/r/evaluation.html",
+            ),
             ["AUC 0.5000", "verdict fail", "AUC is 0.5", "report /r/evaluation.html"],
         ),
         (
@@ -31,7 +45,13 @@ def report(stage: str, **outputs: Any) -> Report:
                 "evaluate_model",
                 verdict="pass",
                 opponent=2,
-                metrics={"auc": 0.8, "opponent_auc": 0.7, "difference": 0.1, "difference_low": 0.05, "difference_high": 0.15},
+                metrics={
+                    "auc": 0.8,
+                    "opponent_auc": 0.7,
+                    "difference": 0.1,
+                    "difference_low": 0.05,
+                    "difference_high": 0.15,
+                },
             ),
             ["AUC 0.8000, model 2 0.7000, difference 0.1000 (0.0500 to 0.1500)", "verdict pass"],
         ),
@@ -41,7 +61,10 @@ def report(stage: str, **outputs: Any) -> Report:
         ),
         (
             report(
-                "check_drift", verdict="pass", limit=0.2, features={"a": {"psi": 0.01}, "b": {"psi": None}, "c": {"psi": 0.1}}
+                "check_drift",
+                verdict="pass",
+                limit=0.2,
+                features={"a": {"psi": 0.01}, "b": {"psi": None}, "c": {"psi": 0.1}},
             ),
             ["greatest PSI c 0.1000, a 0.0100; the limit is 0.2", "verdict pass"],
         ),

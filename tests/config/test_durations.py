@@ -23,7 +23,9 @@ def test_durations_are_read(text: str, value: timedelta) -> None:
     assert parse_duration(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "d", "-1d", "1.5d", "1 month", "1d2h", "P1D", "1e3d", None, "9" * 30 + "d"])
+@pytest.mark.parametrize(
+    "text", ["", "d", "-1d", "1.5d", "1 month", "1d2h", "P1D", "1e3d", None, "9" * 30 + "d"]
+)
 def test_what_is_no_duration_is_refused(text: object) -> None:
     with pytest.raises(ValueError, match="duration"):
         parse_duration(text)

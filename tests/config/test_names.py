@@ -1,4 +1,6 @@
-"""A table with every name that our code uses as a column: it works through the chain, or `usecase check` refuses it."""
+"""A table with every name that our code uses as a column: it works through the chain, or
+`usecase check` refuses it.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,8 @@ features:
       amount_of_row: string
 {of_row}
   past:
-    sql: SELECT customer_id, any_value(amount_of_past) AS amount_of_past{picked} FROM orders GROUP BY customer_id
+    sql: SELECT customer_id, any_value(amount_of_past) AS amount_of_past{picked}
+        FROM orders GROUP BY customer_id
     columns:
       amount_of_past: string
 {of_past}
@@ -60,14 +63,21 @@ features:
 
 
 def identifiers(pattern: re.Pattern[str] | None = None) -> list[str]:
-    """Return the names that stand in our SQL (by a pattern), else also every string that is a name; once each without case."""
+    """Return the names that stand in our SQL (by a pattern), else also every string that is a
+    name; once each without case.
+    """
     found: dict[str, str] = {}
     for path in sorted((ROOT / "include").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 words = re.findall(r"[A-Za-z_][A-Za-z0-9_]*", node.value)
                 if pattern is not None:
-                    words = [word for found_words in pattern.findall(node.value) for word in found_words if word]
+                    words = [
+                        word
+                        for found_words in pattern.findall(node.value)
+                        for word in found_words
+                        if word
+                    ]
                 if SQL.search(node.value) or words == [node.value]:
                     for word in words:
                         if re.fullmatch(names.COLUMN, word):
@@ -79,7 +89,10 @@ def use_case_text(columns: list[str]) -> str:
     half = len(columns) // 2
     of_row, of_past = columns[:half], columns[half:]
     return HEAD.format(
-        columns="\n".join(f'      "{name}": {{type: string}}' for name in ["amount_of_row", "amount_of_past", *columns]),
+        columns="\n".join(
+            f'      "{name}": {{type: string}}'
+            for name in ["amount_of_row", "amount_of_past", *columns]
+        ),
         of_row="\n".join(f'      "{name}": string' for name in of_row),
         picked="".join(f', any_value("{name}") AS "{name}"' for name in of_past),
         of_past="\n".join(f'      "{name}": string' for name in of_past),
@@ -87,13 +100,19 @@ def use_case_text(columns: list[str]) -> str:
 
 
 def refused(columns: list[str]) -> set[str]:
-    """Return the columns that the check refuses by name: these two as the file is read, the others afterwards."""
+    """Return the columns that the check refuses by name: these two as the file is read, the
+    others afterwards.
+    """
     at_once = {name for name in columns if name.lower() in ("label", "label_timestamp")}
     for name in at_once:
-        with pytest.raises(ConfigError, match=f"'{name}' is an id, a time or the label, never a feature"):
+        with pytest.raises(
+            ConfigError, match=f"'{name}' is an id, a time or the label, never a feature"
+        ):
             parse(use_case_text([name]))
     columns = [name for name in columns if name not in at_once]
-    return at_once | {where[-1] for where, _ in check.problems(parse(use_case_text(columns)))} & set(columns)
+    return at_once | {
+        where[-1] for where, _ in check.problems(parse(use_case_text(columns)))
+    } & set(columns)
 
 
 def write_orders(path: Path, columns: list[str]) -> None:
@@ -111,12 +130,19 @@ def write_orders(path: Path, columns: list[str]) -> None:
         out = csv.writer(file)
         out.writerow(header)
         for number in range(ROWS):
-            at = (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=number * 2 * 1440 // ROWS)).isoformat()
-            # one row of each day repeats a key with other values, and one has no entity: both go to quarantine
+            at = (
+                datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=number * 2 * 1440 // ROWS)
+            ).isoformat()
+            # one row of each day repeats a key with other values, and one has no entity: both go to
+            # quarantine
             order = number - 1 if number % 30 == 7 else number
-            at = (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=order * 2 * 1440 // ROWS)).isoformat()
+            at = (
+                datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=order * 2 * 1440 // ROWS)
+            ).isoformat()
             customer = "" if number % 30 == 9 else number % 30
-            cells = [f"{name}:{number % 5}" for name in ["amount_of_row", "amount_of_past", *columns]]
+            cells = [
+                f"{name}:{number % 5}" for name in ["amount_of_row", "amount_of_past", *columns]
+            ]
             out.writerow([order, customer, number % 2, at, at, *cells])
 
 
@@ -126,7 +152,9 @@ def batches(columns: list[str], size: int) -> Iterator[list[str]]:
 
 
 def through_the_chain(home: Path, columns: list[str]) -> None:
-    """Run two days of data stages on a table with such columns, and ask of it what training, serving and drift ask."""
+    """Run two days of data stages on a table with such columns, and ask of it what training,
+    serving and drift ask.
+    """
     folder = home / "usecases"
     folder.mkdir(parents=True)
     (folder / "shop.yaml").write_text(use_case_text(columns))
@@ -140,14 +168,21 @@ def through_the_chain(home: Path, columns: list[str]) -> None:
     spine = frames.spine(made.lake, use_case, as_of + timedelta(days=1))
     assert len(spine.rows) == ROWS - 4
     frame = frames.training_frame(
-        made.settings, use_case, current, spine.rows, frames.pins(made.lake, use_case, current), records=made.records
+        made.settings,
+        use_case,
+        current,
+        spine.rows,
+        frames.pins(made.lake, use_case, current),
+        records=made.records,
     )
     online = frames.entity_frame_at(made.lake, use_case, current, as_of)
     for name in use_case.feature_types:
         of_row = pc.starts_with(frame.column(name).drop_null(), f"{name}:")
         assert pc.all(of_row).as_py(), f"{name} holds another column's values"
         assert frame.column(name).null_count < len(frame)
-        assert set(online.column(name).drop_null().to_pylist()) <= {f"{name}:{number}" for number in range(5)}
+        assert set(online.column(name).drop_null().to_pylist()) <= {
+            f"{name}:{number}" for number in range(5)
+        }
     labelled = frame.append_column("split", pa.array(["train"] * len(frame)))
     assert len(set(labelled.column_names)) == len(labelled.column_names)
     assert set(leaks.check(labelled, use_case).alone) == set(use_case.trained_features)
@@ -162,16 +197,50 @@ def through_the_chain(home: Path, columns: list[str]) -> None:
 
 def test_our_own_names_are_refused_and_no_others() -> None:
     columns = identifiers()
-    assert refused(columns) == {name for name in columns if names.is_ours(name, (*names.ROWS, *names.FRAMES))}
+    assert refused(columns) == {
+        name for name in columns if names.is_ours(name, (*names.ROWS, *names.FRAMES))
+    }
     assert {"newest", "entity", "source", "score"} <= set(columns) - refused(columns)
 
 
 def test_a_table_with_the_names_of_our_queries_goes_through_the_chain(tmp_path: Path) -> None:
     named = [
-        name for name in identifiers(re.compile(r"\b(?:AS|FROM|JOIN|WITH) \(?([a-z_]+)\b|, ([a-z_]+) AS \(")) if "__" not in name
+        name
+        for name in identifiers(
+            re.compile(r"\b(?:AS|FROM|JOIN|WITH) \(?([a-z_]+)\b|, ([a-z_]+) AS \(")
+        )
+        if "__" not in name
     ]
-    more = ["newest", "entity", "rowid", "pending", "source", "next_created", "as_of", "view", "expires", "a", "t", "v", "k", "d"]
-    columns = sorted({*named, *more, "Entity_Of", "index", "value", "score", "decision", "version", "order", "group"})
+    more = [
+        "newest",
+        "entity",
+        "rowid",
+        "pending",
+        "source",
+        "next_created",
+        "as_of",
+        "view",
+        "expires",
+        "a",
+        "t",
+        "v",
+        "k",
+        "d",
+    ]
+    columns = sorted(
+        {
+            *named,
+            *more,
+            "Entity_Of",
+            "index",
+            "value",
+            "score",
+            "decision",
+            "version",
+            "order",
+            "group",
+        }
+    )
     ours = refused(columns)
     through_the_chain(tmp_path / "home", [name for name in columns if name not in ours])
 

@@ -20,7 +20,9 @@ SECRETS = {
 }
 
 
-def test_secrets_stand_in_no_repr_dump_or_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_secrets_stand_in_no_repr_dump_or_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
     settings = Settings(home=tmp_path)
@@ -33,7 +35,9 @@ def test_secrets_stand_in_no_repr_dump_or_error(monkeypatch: pytest.MonkeyPatch,
     ):
         assert "hunter2" not in text
     assert settings.records_address == SECRETS["EVERGREEN_RECORDS_URL"]
-    assert settings.mlflow_address == "postgresql+psycopg://evergreen:hunter2-mlflow@db/mlflow", "the driver that is installed"
+    assert settings.mlflow_address == "postgresql+psycopg://evergreen:hunter2-mlflow@db/mlflow", (
+        "the driver that is installed"
+    )
     assert settings.node_secret.get_secret_value() == "hunter2-node"
     monkeypatch.setenv("EVERGREEN_NODE_PORT", "no port")
     with pytest.raises(ValidationError) as caught:
@@ -46,7 +50,10 @@ def test_a_generated_secret_is_made_once_for_its_owner_alone(tmp_path: Path) -> 
     old = os.umask(0)
     try:
         with ThreadPoolExecutor(8) as pool:
-            made = {secret.get_secret_value() for secret in pool.map(lambda _: settings.secret("node_token"), range(8))}
+            made = {
+                secret.get_secret_value()
+                for secret in pool.map(lambda _: settings.secret("node_token"), range(8))
+            }
     finally:
         os.umask(old)
     path = tmp_path / "secrets" / "node_token"

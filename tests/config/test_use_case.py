@@ -1,4 +1,6 @@
-"""The use case file: what is refused, with which line and remedy, and that nothing in it is expanded or executed."""
+"""The use case file: what is refused, with which line and remedy, and that nothing in it is
+expanded or executed.
+"""
 
 from __future__ import annotations
 
@@ -60,17 +62,34 @@ def test_a_short_file_is_enough_and_defaults_come_from_the_model() -> None:
         ("delay: 30d", "delay: 99999999999999999w", 16, "longer than a calendar holds"),
         ("delay: 30d", "delay: 30d\n  dealy: 1d", 17, "label.dealy: is not a known field"),
         ("  delay: 30d\n", "", 13, "label.delay: is missing; add it"),
-        ("    source: orders\n    columns", "    source: oders\n    columns", 20, "there is no source 'oders'"),
+        (
+            "    source: orders\n    columns",
+            "    source: oders\n    columns",
+            20,
+            "there is no source 'oders'",
+        ),
         ("{amount: float64}", "{paid: bool}", 18, "'paid' is the label; it would leak the outcome"),
         ("{amount: float64}", "{customer_id: int64}", 18, "is an id, a time or the label"),
-        ("key: [order_id]", "key: [order]", 5, "key columns ['order'] are not among the declared columns"),
+        (
+            "key: [order_id]",
+            "key: [order]",
+            5,
+            "key columns ['order'] are not among the declared columns",
+        ),
         ("name: shop", "name: ../shop", 1, "name: String should match pattern"),
-        ("  column: paid", "  column: paid\n  column: amount", 16, "'column' stands twice; keep one"),
+        (
+            "  column: paid",
+            "  column: paid\n  column: amount",
+            16,
+            "'column' stands twice; keep one",
+        ),
         ("    path: orders/*.csv\n", "", 5, "give exactly one of path, sql, simulator"),
         ("{first: 2025-01-01}", "{first: 2025-02-01, last: 2025-01-01}", 2, "is before first"),
     ],
 )
-def test_an_error_names_the_line_what_is_wrong_and_the_remedy(old: str, new: str, line: int, says: str) -> None:
+def test_an_error_names_the_line_what_is_wrong_and_the_remedy(
+    old: str, new: str, line: int, says: str
+) -> None:
     assert old in MINIMAL
     message = refused(MINIMAL.replace(old, new, 1))
     assert message.startswith(f"shop.yaml, line {line}: "), message
@@ -87,7 +106,8 @@ def test_history_names_periods_not_days_inside_them() -> None:
 
 def test_an_alias_bomb_is_refused_before_it_expands() -> None:
     bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
-        f"{here}: &{here} [{', '.join(['*' + before] * 9)}]\n" for before, here in zip("abcdefgh", "bcdefghi", strict=True)
+        f"{here}: &{here} [{', '.join(['*' + before] * 9)}]\n"
+        for before, here in zip("abcdefgh", "bcdefghi", strict=True)
     )
     begin = time.perf_counter()
     message = refused(bomb)
@@ -185,7 +205,10 @@ def test_templates_and_shell_in_free_text_stay_text() -> None:
 def test_a_column_name_that_is_no_identifier_is_refused(column: str) -> None:
     quoted = column.replace("'", "''")
     message = refused(
-        MINIMAL.replace("      paid: {type: bool}", f"      paid: {{type: bool}}\n      '{quoted}': {{type: int64}}")
+        MINIMAL.replace(
+            "      paid: {type: bool}",
+            f"      paid: {{type: bool}}\n      '{quoted}': {{type: int64}}",
+        )
     )
     assert "line 13" in message
     assert "should match pattern" in message

@@ -1,4 +1,7 @@
-"""Airflow for the tests of dags/: an empty home of its own. The environment is set before anything imports Airflow."""
+"""Airflow for the tests of dags/: an empty home of its own.
+
+The environment is set before anything imports Airflow.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A release whose verdict was overtaken by another champion: its task is skipped, and the candidate is judged again, once."""
+"""A release whose verdict was overtaken by another champion: its task is skipped, and the
+candidate is judged again, once.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
-    """An installation in which model 2 was judged while nobody served, and model 1 is champion now."""
+    """An installation in which model 2 was judged while nobody served, and model 1 is champion
+    now.
+    """
     desk, port = Desk(tmp_path), free_port()
     monkeypatch.setenv("EVERGREEN_HOME", str(desk.settings.home))
     monkeypatch.setenv("EVERGREEN_USECASES", desk.settings.usecases)
@@ -91,9 +95,15 @@ def airflow(desk: Desk) -> Iterator[Airflow]:
 def task(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Make this test the task `request` of a run of deploy_model; return what it puts on XCom."""
     pushed: dict[str, Any] = {}
-    instance = SimpleNamespace(try_number=1, task_id="request", xcom_push=lambda key, value: pushed.update({key: value}))
+    instance = SimpleNamespace(
+        try_number=1, task_id="request", xcom_push=lambda key, value: pushed.update({key: value})
+    )
     run = SimpleNamespace(
-        dag_id=f"{NAME}__deploy_model", run_id="r", partition_key=SECOND, run_type="asset", triggering_user_name=None
+        dag_id=f"{NAME}__deploy_model",
+        run_id="r",
+        partition_key=SECOND,
+        run_type="asset",
+        triggering_user_name=None,
     )
     context = {"dag_run": run, "ti": instance, "params": {}}
     monkeypatch.setattr(tasks, "get_current_context", lambda: context)
@@ -104,7 +114,9 @@ def request() -> Any:
     return tasks.run_stage("deploy_model", NAME, options={"phase": "request"})
 
 
-def test_an_overtaken_verdict_is_judged_again_once_a_generation(desk: Desk, airflow: Airflow, task: dict[str, Any]) -> None:
+def test_an_overtaken_verdict_is_judged_again_once_a_generation(
+    desk: Desk, airflow: Airflow, task: dict[str, Any]
+) -> None:
     from airflow.sdk.exceptions import AirflowSkipException
 
     with pytest.raises(AirflowSkipException, match="judged against nobody, but model 1 serves"):
@@ -113,7 +125,8 @@ def test_an_overtaken_verdict_is_judged_again_once_a_generation(desk: Desk, airf
     assert "model 1 serves" in task["reason"]
     (entry,) = desk.records.audit.entries(NAME, action="release.judge_again")
     assert (entry.subject, entry.details["version"]) == (SECOND, 2)
-    with pytest.raises(Conflict, match="judge it again"):  # nobody has judged it since: it does not go round in circles
+    # Nobody has judged it since: it does not go round in circles.
+    with pytest.raises(Conflict, match="judge it again"):
         request()
     desk.record_route(weight=0)  # the row moves on
     with pytest.raises(AirflowSkipException):
@@ -121,7 +134,9 @@ def test_an_overtaken_verdict_is_judged_again_once_a_generation(desk: Desk, airf
     assert len(airflow.events) == 2
 
 
-def test_judged_against_the_new_champion_it_is_released(desk: Desk, airflow: Airflow, task: dict[str, Any]) -> None:
+def test_judged_against_the_new_champion_it_is_released(
+    desk: Desk, airflow: Airflow, task: dict[str, Any]
+) -> None:
     model = desk.records.models.get(NAME, 2)
     assert model is not None
     desk.judge(model, again=True)

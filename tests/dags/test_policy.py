@@ -22,9 +22,23 @@ from tests.dags.conftest import DAGS, parse
 STAGES = {*flow.STAGES, "load_history"}
 ID = re.compile(r"^[a-z][a-z0-9_]*__[a-z]+_[a-z]+$")
 HEAVY = {
-    "pandas", "numpy", "pyarrow", "duckdb", "deltalake", "feast", "mlflow", "great_expectations", "evidently", "bentoml",
-    "lightgbm", "sklearn", "uvicorn", "include.pipeline.runner", "include.records.records", "include.lake.tables",
-}  # fmt: skip
+    "pandas",
+    "numpy",
+    "pyarrow",
+    "duckdb",
+    "deltalake",
+    "feast",
+    "mlflow",
+    "great_expectations",
+    "evidently",
+    "bentoml",
+    "lightgbm",
+    "sklearn",
+    "uvicorn",
+    "include.pipeline.runner",
+    "include.records.records",
+    "include.lake.tables",
+}
 SMALL = """
 name: {name}
 cadence: {cadence}
@@ -130,17 +144,35 @@ def test_data_errors_fail_at_once_and_passing_ones_are_tried_again(dags: dict[st
     from include import errors
 
     task = dags["repayment__train_model"].get_task("train")
-    final = (errors.ConfigError, errors.SourceError, errors.RestatementRefused, errors.MissingPartition, errors.ArtefactError)
+    final = (
+        errors.ConfigError,
+        errors.SourceError,
+        errors.RestatementRefused,
+        errors.MissingPartition,
+        errors.ArtefactError,
+    )
     for kind in final:
         assert task.retry_policy.evaluate(kind("x"), 1, 3).action is RetryAction.FAIL
-    for error in (errors.Busy("x"), errors.Unavailable("x"), errors.Conflict("x"), ConnectionResetError()):
+    for error in (
+        errors.Busy("x"),
+        errors.Unavailable("x"),
+        errors.Conflict("x"),
+        ConnectionResetError(),
+    ):
         assert task.retry_policy.evaluate(error, 1, 3).action is RetryAction.RETRY
     assert task.retry_policy.evaluate(KeyError("a bug"), 1, 3).action is RetryAction.DEFAULT
     assert task.retries > 0
 
 
-def test_the_chain_is_wired_by_assets_and_the_refusal_reaches_the_release(dags: dict[str, Any]) -> None:
-    emitted = {asset.name: dag_id for dag_id, dag in dags.items() for task in dag.tasks for asset in task.outlets}
+def test_the_chain_is_wired_by_assets_and_the_refusal_reaches_the_release(
+    dags: dict[str, Any],
+) -> None:
+    emitted = {
+        asset.name: dag_id
+        for dag_id, dag in dags.items()
+        for task in dag.tasks
+        for asset in task.outlets
+    }
     followers: dict[str, set[str]] = {}
     for dag_id, dag in dags.items():
         condition = getattr(dag.timetable, "asset_condition", None)
@@ -160,7 +192,9 @@ def test_the_chain_is_wired_by_assets_and_the_refusal_reaches_the_release(dags: 
         ("month", datetime(2025, 1, 1, tzinfo=UTC), "2024-12-01"),
     ],
 )
-def test_the_timetable_ticks_at_the_end_of_each_period(other: Any, cadence: str, moment: datetime, key: str) -> None:
+def test_the_timetable_ticks_at_the_end_of_each_period(
+    other: Any, cadence: str, moment: datetime, key: str
+) -> None:
     from airflow.sdk.definitions.timetables.trigger import CronPartitionTimetable
     from airflow.serialization.serialized_objects import DagSerialization
 
@@ -171,16 +205,25 @@ def test_the_timetable_ticks_at_the_end_of_each_period(other: Any, cadence: str,
     assert dag.end_date is None
     timetable = DagSerialization.from_dict(DagSerialization.to_dict(dag)).timetable
     assert timetable._get_partition_info(moment)[1] == key
-    assert [info.partition_key for info in timetable.iter_partition_dagrun_infos(earliest=_day(key), latest=_day(key))] == [key]
+    assert [
+        info.partition_key
+        for info in timetable.iter_partition_dagrun_infos(earliest=_day(key), latest=_day(key))
+    ] == [key]
 
 
 def test_a_closed_history_is_never_scheduled_but_can_be_backfilled(other: Any) -> None:
     from airflow.serialization.serialized_objects import DagSerialization
 
-    bag = other(shops=SMALL.format(name="shops", cadence="month", history="{first: 2005-04-01, last: 2005-10-01}"))
+    bag = other(
+        shops=SMALL.format(
+            name="shops", cadence="month", history="{first: 2005-04-01, last: 2005-10-01}"
+        )
+    )
     dag = DagSerialization.from_dict(DagSerialization.to_dict(bag.dags["shops__ingest_data"]))
     assert dag.next_dagrun_info(last_automated_run_info=None) is None
-    infos = dag.timetable.iter_partition_dagrun_infos(earliest=_day("2005-04-01"), latest=_day("2005-10-01"))
+    infos = dag.timetable.iter_partition_dagrun_infos(
+        earliest=_day("2005-04-01"), latest=_day("2005-10-01")
+    )
     assert [info.partition_key for info in infos][-1] == "2005-10-01"
 
 

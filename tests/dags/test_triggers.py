@@ -1,4 +1,6 @@
-"""The deferrable wait: at once where the answer is there, an absolute deadline, errors by their own name."""
+"""The deferrable wait: at once where the answer is there, an absolute deadline, errors by their
+own name.
+"""
 
 from __future__ import annotations
 
@@ -37,15 +39,25 @@ def _fresh() -> None:
         kept.clear()
 
 
-def context(key: str | None = "2026-06-30", form: str | None = None, run_after: datetime | None = None) -> Any:
-    run = SimpleNamespace(partition_key=key, run_after=run_after or datetime(2026, 7, 2, 12, tzinfo=UTC))
+def context(
+    key: str | None = "2026-06-30", form: str | None = None, run_after: datetime | None = None
+) -> Any:
+    run = SimpleNamespace(
+        partition_key=key, run_after=run_after or datetime(2026, 7, 2, 12, tzinfo=UTC)
+    )
     return {"dag_run": run, "params": {"partition": form}}
 
 
 def operator(**options: Any) -> Any:
     from include.orchestration.triggers import WaitForOperator
 
-    return WaitForOperator(task_id="wait", call=ME, use_case="repayment", arguments={"stage": "materialize_features"}, **options)
+    return WaitForOperator(
+        task_id="wait",
+        call=ME,
+        use_case="repayment",
+        arguments={"stage": "materialize_features"},
+        **options,
+    )
 
 
 def events(trigger: Any) -> list[Any]:
@@ -58,7 +70,9 @@ def events(trigger: Any) -> list[Any]:
 def test_an_answer_that_is_there_needs_no_trigger() -> None:
     ANSWERS.append({"inputs": "there"})
     assert operator().execute(context()) == {"inputs": "there"}
-    assert ASKED == [{"use_case": "repayment", "key": "2026-06-30", "stage": "materialize_features"}]
+    assert ASKED == [
+        {"use_case": "repayment", "key": "2026-06-30", "stage": "materialize_features"}
+    ]
 
 
 def test_no_answer_gives_the_slot_back_with_an_absolute_deadline() -> None:
@@ -116,7 +130,12 @@ def test_an_answer_with_an_error_fails_the_task_with_that_error() -> None:
 
 @pytest.mark.parametrize(
     ("key", "form", "expected"),
-    [("2026-06-30", None, "2026-06-30"), (None, "2026-06-29", "2026-06-29"), (None, None, "2026-07-01"), ("2026-06-30",) * 3],
+    [
+        ("2026-06-30", None, "2026-06-30"),
+        (None, "2026-06-29", "2026-06-29"),
+        (None, None, "2026-07-01"),
+        ("2026-06-30",) * 3,
+    ],
 )
 def test_the_key_of_a_run(key: str | None, form: str | None, expected: str) -> None:
     from include.orchestration.runs import run_key
@@ -128,8 +147,14 @@ def test_the_newest_is_that_of_the_runs_own_time_and_not_before_the_cut_off() ->
     """The use case's cut-off is two hours: at 01:59 the day before is not complete."""
     from include.orchestration.runs import run_key
 
-    assert run_key("repayment", context(None, run_after=datetime(2026, 7, 2, 1, 59, tzinfo=UTC))) == "2026-06-30"
-    assert run_key("repayment", context(None, run_after=datetime(2026, 7, 2, 2, 0, tzinfo=UTC))) == "2026-07-01"
+    assert (
+        run_key("repayment", context(None, run_after=datetime(2026, 7, 2, 1, 59, tzinfo=UTC)))
+        == "2026-06-30"
+    )
+    assert (
+        run_key("repayment", context(None, run_after=datetime(2026, 7, 2, 2, 0, tzinfo=UTC)))
+        == "2026-07-01"
+    )
 
 
 def test_a_form_that_contradicts_the_runs_key_is_refused() -> None:

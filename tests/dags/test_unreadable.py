@@ -1,4 +1,6 @@
-"""A judgement that could not be reached: its task defers, tries again, and emits what it finds at last."""
+"""A judgement that could not be reached: its task defers, tries again, and emits what it finds
+at last.
+"""
 
 from __future__ import annotations
 
@@ -35,26 +37,42 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     settings.cache_clear()
 
 
-def task(monkeypatch: pytest.MonkeyPatch, key: str, deadline: float = 3600.0) -> tuple[Any, Any, Any]:
-    """Return the operator of evaluate_model, the context of its run, and the event that it emits."""
+def task(
+    monkeypatch: pytest.MonkeyPatch, key: str, deadline: float = 3600.0
+) -> tuple[Any, Any, Any]:
+    """Return the operator of evaluate_model, the context of its run, and the event that it
+    emits.
+    """
     from airflow.sdk import Asset
 
     event = SimpleNamespace(extra=None, add_partitions=lambda _: None)
     asset = Asset(name="judged", uri=f"evergreen://{NAME}/judged")
     instance = SimpleNamespace(try_number=1, task_id="evaluate", xcom_push=lambda **_: None)
     run = SimpleNamespace(
-        dag_id=f"{NAME}__evaluate_model", run_id="r", partition_key=key, run_type="asset", triggering_user_name=None
+        dag_id=f"{NAME}__evaluate_model",
+        run_id="r",
+        partition_key=key,
+        run_type="asset",
+        triggering_user_name=None,
     )
     context = {"dag_run": run, "ti": instance, "params": {}, "outlet_events": {asset: event}}
     monkeypatch.setattr(tasks, "get_current_context", lambda: context)
-    made = triggers.JudgeOperator(task_id="evaluate", stage="evaluate_model", use_case=NAME, deadline=deadline, outlets=[asset])
+    made = triggers.JudgeOperator(
+        task_id="evaluate",
+        stage="evaluate_model",
+        use_case=NAME,
+        deadline=deadline,
+        outlets=[asset],
+    )
     return made, context, event
 
 
 def test_what_could_not_be_read_is_tried_again_then_left_to_a_person_and_taken_up(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The champion's bundle is away: deferred with growing pauses, a hold at the deadline, a verdict once it is back."""
+    """The champion's bundle is away: deferred with growing pauses, a hold at the deadline, a
+    verdict once it is back.
+    """
     from airflow.sdk.exceptions import TaskDeferred
 
     operator, context, event = task(monkeypatch, SECOND)
@@ -64,7 +82,9 @@ def test_what_could_not_be_read_is_tried_again_then_left_to_a_person_and_taken_u
     with pytest.raises(TaskDeferred) as first:
         operator.execute(context)
     with pytest.raises(TaskDeferred) as second:
-        getattr(operator, first.value.method_name)(context, event={"again": True}, **first.value.kwargs)
+        getattr(operator, first.value.method_name)(
+            context, event={"again": True}, **first.value.kwargs
+        )
     pauses = [deferred.value.trigger.until - before for deferred in (first, second)]
     assert triggers.FIRST_PAUSE <= pauses[0] < pauses[1]
     assert first.value.kwargs["until"] == second.value.kwargs["until"] >= before + 3600
@@ -82,7 +102,9 @@ def test_what_could_not_be_read_is_tried_again_then_left_to_a_person_and_taken_u
     assert event.extra["state"] == "done"
     assert bench.records.results.get(NAME, SECOND, "evaluate_model").outputs["opponent"] == 1  # type: ignore[union-attr]
     monkeypatch.setattr("include.packaging.package_model._reason_to_skip", lambda _: "asked again")
-    assert not bench.run("package_model", SECOND).reused, "a stage that was skipped takes up what was found later"
+    assert not bench.run("package_model", SECOND).reused, (
+        "a stage that was skipped takes up what was found later"
+    )
 
 
 def test_the_pause_ends_at_its_moment() -> None:

@@ -1,4 +1,6 @@
-"""What the scheduler imports ahead of its tasks: all of it can be imported, and no thread may run before a fork."""
+"""What the scheduler imports ahead of its tasks: all of it can be imported, and no thread may
+run before a fork.
+"""
 
 from __future__ import annotations
 

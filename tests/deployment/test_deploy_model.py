@@ -30,7 +30,9 @@ def desk(tmp_path: Path) -> Desk:
 
 
 class Follower:
-    """The node's reconciler and application in a thread, without its socket: quick to start for every test."""
+    """The node's reconciler and application in a thread, without its socket: quick to start for
+    every test.
+    """
 
     def __init__(self, desk: Desk) -> None:
         async def refuse(*_: str) -> dict[str, str]:
@@ -39,7 +41,9 @@ class Follower:
         self._desk = desk
         self._stop = threading.Event()
         home = desk.settings.home
-        self._app = App(token="x", lines=lambda name: PredictionLog(home, name), rollback=refuse, reload=refuse)
+        self._app = App(
+            token="x", lines=lambda name: PredictionLog(home, name), rollback=refuse, reload=refuse
+        )
         self.thread = threading.Thread(target=lambda: asyncio.run(self._follow()))
 
     async def _follow(self) -> None:
@@ -74,7 +78,9 @@ def roll_back(desk: Desk, reason: str = "bad") -> Route:
     return deploy_model.rollback(desk.settings, NAME, "person", reason, mirrored=False)
 
 
-def test_releases_follow_one_another_and_a_rerun_changes_nothing(desk: Desk, node: Follower) -> None:
+def test_releases_follow_one_another_and_a_rerun_changes_nothing(
+    desk: Desk, node: Follower
+) -> None:
     desk.candidate(1)
     first = desk.deploy()
     assert (first.state, first.outputs["champion"]) == ("done", 1)
@@ -82,14 +88,29 @@ def test_releases_follow_one_another_and_a_rerun_changes_nothing(desk: Desk, nod
     desk.candidate(2, SECOND)
     assert desk.deploy(SECOND).outputs["champion"] == 2
     route = desk.records.routes.get(NAME)
-    assert (route.champion, route.previous, route.challenger, route.watermark) == (2, 1, None, SECOND)
+    assert (route.champion, route.previous, route.challenger, route.watermark) == (
+        2,
+        1,
+        None,
+        SECOND,
+    )
     again = desk.deploy(SECOND)
     assert (again.state, again.digest) == ("done", desk.deploy(SECOND).digest)
     older = desk.deploy(FIRST)
-    assert (older.state, older.reason) == ("done", "it was released, and model 2 has replaced it since")
+    assert (older.state, older.reason) == (
+        "done",
+        "it was released, and model 2 has replaced it since",
+    )
     assert desk.records.routes.get(NAME) == route
-    assert {model.version: model.state for model in desk.records.models.of(NAME)} == {1: "released", 2: "released"}
-    actions = [entry.action for entry in desk.records.audit.entries(NAME) if entry.action.startswith("release.")]
+    assert {model.version: model.state for model in desk.records.models.of(NAME)} == {
+        1: "released",
+        2: "released",
+    }
+    actions = [
+        entry.action
+        for entry in desk.records.audit.entries(NAME)
+        if entry.action.startswith("release.")
+    ]
     assert actions == ["release.requested", "release.promoted"] * 2
     assert desk.records.audit.verify() is None
 
@@ -97,7 +118,8 @@ def test_releases_follow_one_another_and_a_rerun_changes_nothing(desk: Desk, nod
 def test_the_three_steps_of_a_dag(desk: Desk, node: Follower) -> None:
     desk.candidate(1)
     asked = desk.deploy(phase="request")
-    assert (asked.state, asked.outputs["error"]) == ("failed", "Unavailable")  # waiting, for status and heal
+    # Waiting, for status and heal.
+    assert (asked.state, asked.outputs["error"]) == ("failed", "Unavailable")
     assert desk.records.routes.get(NAME).challenger == 1
     with desk.work("deploy_model") as work:
         assert deploy_model._wait(lambda: deploy_model.observed(work).state == "ready", 20)
@@ -115,7 +137,9 @@ def test_the_three_steps_of_a_dag(desk: Desk, node: Follower) -> None:
         ("live", "deployed", "hold", "the verdict is hold"),
     ],
 )
-def test_what_is_not_released_says_why(desk: Desk, mode: str, target: str, verdict: str, reason: str) -> None:
+def test_what_is_not_released_says_why(
+    desk: Desk, mode: str, target: str, verdict: str, reason: str
+) -> None:
     desk.ask(FIRST, mode, target)
     model = desk.train(1)
     desk.judge(model, verdict)
@@ -127,21 +151,29 @@ def test_what_is_not_released_says_why(desk: Desk, mode: str, target: str, verdi
 
 def test_without_a_verdict_nothing_can_be_released(desk: Desk) -> None:
     desk.ask(FIRST)
-    with desk.work("deploy_model") as work, pytest.raises(MissingPartition, match="evergreen run evaluate_model"):
+    with (
+        desk.work("deploy_model") as work,
+        pytest.raises(MissingPartition, match="evergreen run evaluate_model"),
+    ):
         deploy_model.reads(work)
 
 
 def test_without_a_node_nothing_is_released(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nobody waits for the answer of a node that is not there, and what is missing is said before the wait."""
+    """Nobody waits for the answer of a node that is not there, and what is missing is said
+    before the wait.
+    """
     desk.candidate(1)
     monkeypatch.setattr(deploy_model, "NODE_SECONDS", 0.3)
     started = time.monotonic()
     with pytest.raises(Unavailable, match="evergreen serve"):
         desk.deploy()
     assert time.monotonic() - started < 60
-    assert "no serving node follows this use case; start one with `evergreen serve`; waiting" in caplog.text
+    assert (
+        "no serving node follows this use case; start one with `evergreen serve`; waiting"
+        in caplog.text
+    )
     assert desk.records.routes.get(NAME).champion is None
 
 
@@ -155,7 +187,9 @@ def test_an_older_partition_never_replaces_a_newer_one(desk: Desk, node: Followe
     assert "older partition" in outcome.reason
 
 
-def test_a_candidate_judged_against_another_champion_is_judged_again(desk: Desk, node: Follower) -> None:
+def test_a_candidate_judged_against_another_champion_is_judged_again(
+    desk: Desk, node: Follower
+) -> None:
     late = desk.candidate(2, SECOND)  # judged while nobody served
     desk.candidate(1)
     desk.deploy()
@@ -165,7 +199,9 @@ def test_a_candidate_judged_against_another_champion_is_judged_again(desk: Desk,
     assert desk.deploy(SECOND).outputs["champion"] == 2
 
 
-def test_a_candidate_that_equals_the_champion_has_nothing_to_release(desk: Desk, node: Follower) -> None:
+def test_a_candidate_that_equals_the_champion_has_nothing_to_release(
+    desk: Desk, node: Follower
+) -> None:
     desk.candidate(1)
     desk.deploy()
     desk.candidate(2, SECOND, seed=1)
@@ -223,7 +259,9 @@ def test_a_rollback_wins_over_a_release_on_its_way(desk: Desk, node: Follower) -
     assert desk.records.routes.get(NAME).champion == 1
 
 
-def test_a_damaged_candidate_is_withdrawn_and_the_champion_goes_on(desk: Desk, node: Follower) -> None:
+def test_a_damaged_candidate_is_withdrawn_and_the_champion_goes_on(
+    desk: Desk, node: Follower
+) -> None:
     desk.candidate(1)
     desk.deploy()
     bad = desk.candidate(2, SECOND)
@@ -236,7 +274,9 @@ def test_a_damaged_candidate_is_withdrawn_and_the_champion_goes_on(desk: Desk, n
     node.serves(1)
 
 
-def test_of_many_rollbacks_and_promotions_at_once_one_wins_each_generation(desk: Desk, node: Follower) -> None:
+def test_of_many_rollbacks_and_promotions_at_once_one_wins_each_generation(
+    desk: Desk, node: Follower
+) -> None:
     desk.candidate(1)
     desk.deploy()
     desk.candidate(2, SECOND)
@@ -246,7 +286,9 @@ def test_of_many_rollbacks_and_promotions_at_once_one_wins_each_generation(desk:
 
     def attempt() -> None:
         try:
-            deploy_model.rollback(desk.settings, NAME, "person", "bad", expect_generation=generation, mirrored=False)
+            deploy_model.rollback(
+                desk.settings, NAME, "person", "bad", expect_generation=generation, mirrored=False
+            )
             outcomes.append("won")
         except Conflict:
             outcomes.append("lost")

@@ -1,4 +1,6 @@
-"""What the pages name is there: files of include/, dags/ and tests/, what modules define, and the files that pages link to."""
+"""What the pages name is there: files of include/, dags/ and tests/, what modules define, and
+the files that pages link to.
+"""
 
 from __future__ import annotations
 
@@ -55,5 +57,8 @@ def test_what_a_page_links_to_is_there(page: Path) -> None:
 
 def test_a_name_that_is_gone_is_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("`include/unchanged.py`, include.deployment.rollout.answered, include.rollout.answered, `include/records/`.")
+    page.write_text(
+        "`include/unchanged.py`, include.deployment.rollout.answered, include.rollout.answered, "
+        "`include/records/`."
+    )
     assert named(page) == ["include/unchanged.py", "include.rollout.answered"]

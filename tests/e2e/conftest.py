@@ -1,4 +1,6 @@
-"""One real installation for all end-to-end tests: `evergreen up`, on free ports, with two small use cases of CSV files."""
+"""One real installation for all end-to-end tests: `evergreen up`, on free ports, with two small
+use cases of CSV files.
+"""
 
 from __future__ import annotations
 
@@ -56,9 +58,13 @@ gates: {{min_rows: 20, min_auc: 0.6, over_baseline: -0.2, max_calibration_error:
 
 
 class Installation:
-    """A running installation: its settings, its records, Airflow's API, and what `evergreen up` printed."""
+    """A running installation: its settings, its records, Airflow's API, and what `evergreen up`
+    printed.
+    """
 
-    def __init__(self, settings: Settings, use_case: str = "visits", *options: str, **environment: str) -> None:
+    def __init__(
+        self, settings: Settings, use_case: str = "visits", *options: str, **environment: str
+    ) -> None:
         self.settings, self.log = settings, settings.home.parent / "up.log"
         self.name, self.environment = use_case, environment
         self.process = self.start(*options)
@@ -74,14 +80,22 @@ class Installation:
     def command(self, *words: str) -> str:
         """Run another command of `evergreen` to its end; return what it printed."""
         done = subprocess.run(
-            [sys.executable, "-m", "include", *words], env=self.noise(), capture_output=True, text=True, check=False
+            [sys.executable, "-m", "include", *words],
+            env=self.noise(),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
     def noise(self) -> dict[str, str]:
         """Return the environment of a person's shell, full of noise."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("EVERGREEN_", "AIRFLOW"))}
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("EVERGREEN_", "AIRFLOW"))
+        }
         return environment | {
             "EVERGREEN_HOME": str(self.settings.home),
             "EVERGREEN_USECASES": self.settings.usecases,
@@ -118,16 +132,30 @@ class Installation:
     def chain(self, name: str, key: str, *, after: datetime | None = None) -> dict[str, Run]:
         """Return the newest ended run of every DAG for a key."""
         runs = self.api.runs(prefix=f"{name}__", key=key, states=("success", "failed"), after=after)
-        return {run.dag_id.split("__")[1]: run for run in sorted(runs, key=lambda run: run.ended or utc_now())}
+        return {
+            run.dag_id.split("__")[1]: run
+            for run in sorted(runs, key=lambda run: run.ended or utc_now())
+        }
 
-    def settle(self, name: str, keys: Sequence[str], *, dags: Sequence[str], after: datetime, seconds: float = 300) -> None:
+    def settle(
+        self,
+        name: str,
+        keys: Sequence[str],
+        *,
+        dags: Sequence[str],
+        after: datetime,
+        seconds: float = 300,
+    ) -> None:
         """Wait until these DAGs have ended for these keys, all of them well."""
 
         def ended() -> bool:
             for key in keys:
                 found = self.chain(name, key, after=after)
                 bad = [run for run in found.values() if run.state != "success"]
-                assert not bad, [(run.dag_id, run.key, [(t.task_id, t.state) for t in self.api.tasks(run)]) for run in bad]
+                assert not bad, [
+                    (run.dag_id, run.key, [(t.task_id, t.state) for t in self.api.tasks(run)])
+                    for run in bad
+                ]
                 if not set(dags) <= set(found):
                     return False
             return not self.api.runs(prefix=f"{name}__", states=("queued", "running"))
@@ -142,7 +170,11 @@ class Installation:
         rows: list[object] = []
         if path.exists():
             with sqlite3.connect(path) as con:
-                rows = list(con.execute('SELECT feature_set, entity, event_ts, "values" FROM rows ORDER BY 1, 2'))
+                rows = list(
+                    con.execute(
+                        'SELECT feature_set, entity, event_ts, "values" FROM rows ORDER BY 1, 2'
+                    )
+                )
                 rows += list(con.execute("SELECT feature_set, partition FROM sets ORDER BY 1"))
         return self.records.routes.get(name), rows
 
@@ -167,12 +199,17 @@ def write_data(folder: Path, last: date) -> None:
 
 @pytest.fixture(scope="session")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """`evergreen up` for the use case `visits`, up and answered; `fresh` is the same with a closed history, and never ran."""
+    """`evergreen up` for the use case `visits`, up and answered; `fresh` is the same with a
+    closed history, and never ran.
+    """
     folder = tmp_path_factory.mktemp("e2e")
     yesterday = utc_now().date() - timedelta(days=1)
     write_data(folder / "usecases" / "data", yesterday)
     first = yesterday - timedelta(days=DAYS - 1)
-    for name, history in (("visits", f"{{first: {first}}}"), ("fresh", f"{{first: {first}, last: {yesterday}}}")):
+    for name, history in (
+        ("visits", f"{{first: {first}}}"),
+        ("fresh", f"{{first: {first}, last: {yesterday}}}"),
+    ):
         text = YAML.format(name=name, history=history)
         (folder / "usecases" / f"{name}.yaml").write_text(text)
     ports = free_ports(3)
@@ -192,7 +229,9 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run what takes the shared installation down after all that need it, and what has one of its own after that."""
+    """Run what takes the shared installation down after all that need it, and what has one of
+    its own after that.
+    """
     last = ("test_stop.py", "test_nights.py")
     items.sort(key=lambda item: last.index(item.path.name) if item.path.name in last else -1)
 

@@ -1,4 +1,6 @@
-"""The whole chain through Airflow's scheduler, by real processes; the tests share one installation and run in order."""
+"""The whole chain through Airflow's scheduler, by real processes; the tests share one
+installation and run in order.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,17 @@ from tests.e2e.conftest import DAYS, EVERY_DAG, Installation, session_of
 pytestmark = pytest.mark.e2e
 
 
-def test_up_runs_the_newest_day_through_the_scheduler_and_answers(installation: Installation) -> None:
+def test_up_runs_the_newest_day_through_the_scheduler_and_answers(
+    installation: Installation,
+) -> None:
     newest = newest_key(installation, "visits")
     chain = installation.chain("visits", newest)
     assert set(EVERY_DAG) <= set(chain)
     assert {run.state for run in chain.values()} == {"success"}
     assert chain["ingest_data"].run_type == "scheduled"
-    assert {run.run_type for name, run in chain.items() if name != "ingest_data"} == {"asset_triggered"}
+    assert {run.run_type for name, run in chain.items() if name != "ingest_data"} == {
+        "asset_triggered"
+    }
     states = {task.task_id: task.state for task in installation.api.tasks(chain["package_model"])}
     assert states == {"package": "success", "announce": "skipped"}
     for dag in EVERY_DAG:
@@ -38,13 +44,17 @@ def test_up_runs_the_newest_day_through_the_scheduler_and_answers(installation: 
     assert installation.records.audit.verify() is None
 
 
-def test_history_was_loaded_in_one_pass_as_backfill_without_an_event(installation: Installation) -> None:
+def test_history_was_loaded_in_one_pass_as_backfill_without_an_event(
+    installation: Installation,
+) -> None:
     newest = newest_key(installation, "visits")
     rows = [row for row in installation.records.partitions.of("visits") if row.key != newest]
     assert len(rows) == DAYS - 1
     assert {(row.mode, row.target) for row in rows} == {("backfill", "data")}
     for name in ("raw", "curated", "features"):
-        assert {event["partition_key"] for event in installation.api.events(uri("visits", name))} == {newest}
+        assert {
+            event["partition_key"] for event in installation.api.events(uri("visits", name))
+        } == {newest}
 
 
 def test_nothing_listens_on_another_address_than_loopback(installation: Installation) -> None:
@@ -53,19 +63,25 @@ def test_nothing_listens_on_another_address_than_loopback(installation: Installa
     listening = [
         tuple(connection.laddr)
         for connection in psutil.net_connections("inet")
-        if connection.pid and connection.status in ("LISTEN", "NONE") and session_of(connection.pid) in sessions
+        if connection.pid
+        and connection.status in ("LISTEN", "NONE")
+        and session_of(connection.pid) in sessions
     ]
     here = installation.settings
     assert {here.airflow_port, here.mlflow_port, here.node_port} <= {port for _, port in listening}
     assert {address for address, _ in listening} <= {"127.0.0.1", "::1"}
 
 
-def test_only_ingest_data_of_a_use_case_that_was_not_named_is_paused(installation: Installation) -> None:
+def test_only_ingest_data_of_a_use_case_that_was_not_named_is_paused(
+    installation: Installation,
+) -> None:
     paused = {dag for dag in installation.api.dag_ids() if installation.api.paused(dag)}
     assert paused == {"fresh__ingest_data"}
 
 
-def test_a_form_run_without_a_key_takes_the_newest_and_nothing_doubles(installation: Installation) -> None:
+def test_a_form_run_without_a_key_takes_the_newest_and_nothing_doubles(
+    installation: Installation,
+) -> None:
     newest, before = newest_key(installation, "visits"), installation.live_state("visits")
     models, began = len(installation.records.models.of("visits")), utc_now()
     run = installation.api.trigger("visits__ingest_data")
@@ -80,23 +96,33 @@ def test_a_form_run_without_a_key_takes_the_newest_and_nothing_doubles(installat
     assert installation.live_state("visits") == before
 
 
-def test_a_ten_day_backfill_backwards_and_at_once_on_an_empty_use_case_ends_green(installation: Installation) -> None:
-    """Every day needs the days before it, which run beside it or later: the waits must bring all of them to an end."""
+def test_a_ten_day_backfill_backwards_and_at_once_on_an_empty_use_case_ends_green(
+    installation: Installation,
+) -> None:
+    """Every day needs the days before it, which run beside it or later: the waits must bring all
+    of them to an end.
+    """
     keys = first_keys(installation, "fresh", 10)
     before, began = installation.live_state("fresh"), utc_now()
     installation.api.pause("fresh__ingest_data", False)
-    number = installation.api.backfill("fresh__ingest_data", keys[0], keys[-1], max_active_runs=10, backwards=True)
+    number = installation.api.backfill(
+        "fresh__ingest_data", keys[0], keys[-1], max_active_runs=10, backwards=True
+    )
     installation.settle("fresh", keys, dags=EVERY_DAG, after=began, seconds=420)
     assert installation.api.backfill_done(number)
     rows = {row.key: row for row in installation.records.partitions.of("fresh")}
     assert {(rows[key].mode, rows[key].target) for key in keys} == {("backfill", "judged")}
     assert installation.live_state("fresh") == before
-    assert {row.key for row in installation.records.results.of("fresh", stage="evaluate_model")} >= set(keys)
+    assert {
+        row.key for row in installation.records.results.of("fresh", stage="evaluate_model")
+    } >= set(keys)
     kinds = {run.run_type for run in installation.api.runs("fresh__ingest_data")}
     assert kinds == {"backfill"}, "a closed history has no schedule"
 
 
-def test_a_backfilled_candidate_is_not_released_and_the_runs_say_why(installation: Installation) -> None:
+def test_a_backfilled_candidate_is_not_released_and_the_runs_say_why(
+    installation: Installation,
+) -> None:
     key = first_keys(installation, "fresh", 10)[-1]
     chain = installation.chain("fresh", key)
     states = {task.task_id: task.state for task in installation.api.tasks(chain["deploy_model"])}
@@ -106,7 +132,9 @@ def test_a_backfilled_candidate_is_not_released_and_the_runs_say_why(installatio
     assert states == {"package": "skipped", "announce": "success"}
 
 
-def test_a_date_in_the_form_of_a_later_stage_travels_down_from_there(installation: Installation) -> None:
+def test_a_date_in_the_form_of_a_later_stage_travels_down_from_there(
+    installation: Installation,
+) -> None:
     key, began = first_keys(installation, "fresh", 9)[-1], utc_now()
     run = installation.api.trigger("fresh__train_model", conf={"partition": key})
     assert run.key is None
@@ -114,11 +142,20 @@ def test_a_date_in_the_form_of_a_later_stage_travels_down_from_there(installatio
     installation.settle("fresh", [key], dags=below, after=began)
 
 
-def test_a_wait_for_what_nobody_brings_fails_at_once_and_names_the_command(installation: Installation) -> None:
-    first, last = first_keys(installation, "fresh", 14)[0], first_keys(installation, "fresh", 14)[-1]
-    installation.records.partitions.raise_to("fresh", last, mode="backfill", target="data", actor="test", at=utc_now())
+def test_a_wait_for_what_nobody_brings_fails_at_once_and_names_the_command(
+    installation: Installation,
+) -> None:
+    first, last = (
+        first_keys(installation, "fresh", 14)[0],
+        first_keys(installation, "fresh", 14)[-1],
+    )
+    installation.records.partitions.raise_to(
+        "fresh", last, mode="backfill", target="data", actor="test", at=utc_now()
+    )
     run = installation.api.trigger("fresh__materialize_features", key=last)
-    installation.wait(lambda: not installation.api.run(run.dag_id, run.run_id).active, "end of the run", 90)
+    installation.wait(
+        lambda: not installation.api.run(run.dag_id, run.run_id).active, "end of the run", 90
+    )
     states = {task.task_id: task.state for task in installation.api.tasks(run)}
     assert states == {"wait_for_inputs": "failed", "materialize": "upstream_failed"}
     failed = installation.records.audit.entries("fresh", action="task.failed")[-1].details
@@ -131,32 +168,56 @@ def test_a_wait_for_what_nobody_brings_fails_at_once_and_names_the_command(insta
 
 
 @pytest.mark.slow
-def test_killing_each_airflow_process_in_the_middle_of_a_run_ends_it_all_the_same(installation: Installation) -> None:
-    """Fault 9: one after the other while a run of the chain is under way, then all at once during the next."""
+def test_killing_each_airflow_process_in_the_middle_of_a_run_ends_it_all_the_same(
+    installation: Installation,
+) -> None:
+    """Fault 9: one after the other while a run of the chain is under way, then all at once
+    during the next.
+    """
     *past, each, together = first_keys(installation, "fresh", 12)
-    installation.command("load-history", "fresh", "--from", past[0], "--to", past[-1])  # what their trainings look back on
+    # What their trainings look back on.
+    installation.command("load-history", "fresh", "--from", past[0], "--to", past[-1])
     installation.api.pause("fresh__ingest_data", False)
     began = utc_now()
     installation.api.trigger("fresh__ingest_data", key=each)
-    for number, name in enumerate(("dag-processor", "triggerer", "api-server", "scheduler"), start=1):
-        installation.wait(lambda number=number: len(installation.chain("fresh", each, after=began)) >= number, "DAG", 120)  # type: ignore[misc]
+    for number, name in enumerate(
+        ("dag-processor", "triggerer", "api-server", "scheduler"), start=1
+    ):
+        installation.wait(
+            lambda number=number: len(installation.chain("fresh", each, after=began)) >= number,
+            "DAG",
+            120,
+        )  # type: ignore[misc]
         kill(installation, name)
-        installation.wait(lambda: bool(installation.api.health()), f"API server after {name} was killed", 90)
+        installation.wait(
+            lambda: bool(installation.api.health()), f"API server after {name} was killed", 90
+        )
     expect_end(installation, each, began)
 
     began = utc_now()
     installation.api.trigger("fresh__ingest_data", key=together)
-    installation.wait(lambda: len(installation.chain("fresh", together, after=began)) >= 1, "first DAG", 90)
+    installation.wait(
+        lambda: len(installation.chain("fresh", together, after=began)) >= 1, "first DAG", 90
+    )
     kill(installation, *AIRFLOW)
-    installation.wait(lambda: installation.api.health().get("scheduler") == "healthy", "scheduler", 90)
+    installation.wait(
+        lambda: installation.api.health().get("scheduler") == "healthy", "scheduler", 90
+    )
     expect_end(installation, together, began)
 
 
-def test_a_backfill_by_command_loads_first_what_its_training_looks_back_on(installation: Installation) -> None:
+def test_a_backfill_by_command_loads_first_what_its_training_looks_back_on(
+    installation: Installation,
+) -> None:
     key, gap = first_keys(installation, "fresh", 17)[-1], first_keys(installation, "fresh", 16)[-4:]
-    recorded = {row.key for row in installation.records.results.of("fresh", stage="materialize_features")}
+    recorded = {
+        row.key for row in installation.records.results.of("fresh", stage="materialize_features")
+    }
     assert not recorded & {*gap, key}
-    began, told = utc_now(), installation.command("backfill", "fresh", "--from", key, "--to", key, "--yes")
+    began, told = (
+        utc_now(),
+        installation.command("backfill", "fresh", "--from", key, "--to", key, "--yes"),
+    )
     assert f"to {gap[-1]}, which is loaded first" in told
     installation.settle("fresh", [key], dags=EVERY_DAG, after=began)
     rows = {row.key: (row.mode, row.target) for row in installation.records.partitions.of("fresh")}
@@ -171,7 +232,11 @@ def kill(installation: Installation, *names: str) -> None:
         assert process is not None
         process.kill()
     for name, process in processes.items():
-        installation.wait(lambda name=name, old=process: running(installation, name) not in (None, old), f"restart of {name}", 60)  # type: ignore[misc]
+        installation.wait(
+            lambda name=name, old=process: running(installation, name) not in (None, old),
+            f"restart of {name}",
+            60,
+        )  # type: ignore[misc]
         assert f"{name} ended with code -9" in installation.said
 
 
@@ -181,8 +246,12 @@ def running(installation: Installation, name: str) -> psutil.Process | None:
     for session in state["sessions"]:
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(session["pid"])
-            command = " ".join(process.cmdline())  # the API server gives itself another name when it is up
-            if re.search(rf"airflow {re.sub('-', '[-_]', name)}\b", command) and process.status() != psutil.STATUS_ZOMBIE:
+            # The API server gives itself another name when it is up.
+            command = " ".join(process.cmdline())
+            if (
+                re.search(rf"airflow {re.sub('-', '[-_]', name)}\b", command)
+                and process.status() != psutil.STATUS_ZOMBIE
+            ):
                 return process
     return None
 
@@ -194,7 +263,9 @@ def expect_end(installation: Installation, key: str, began: datetime) -> None:
         return set(EVERY_DAG) <= set(installation.chain("fresh", key, after=began))
 
     installation.wait(lambda: bool(installation.api.health()) and ended(), f"end of {key}", 300)
-    assert {run.state for run in installation.chain("fresh", key, after=began).values()} == {"success"}
+    assert {run.state for run in installation.chain("fresh", key, after=began).values()} == {
+        "success"
+    }
     results = installation.records.results.of("fresh", keys=[key])
     assert {row.stage: row.state for row in results}["evaluate_model"] == "done"
 

@@ -1,4 +1,6 @@
-"""A use case that is added while everything runs: the real UCI data, by its YAML, through the whole chain in Airflow."""
+"""A use case that is added while everything runs: the real UCI data, by its YAML, through the
+whole chain in Airflow.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,17 @@ def test_the_real_credit_data_goes_through_the_whole_chain(installation: Install
     folder = installation.settings.usecase_dirs[0]
     shutil.copy(ROOT / "include" / "usecases" / f"{NAME}.yaml", folder)
     wanted = {f"{NAME}__{dag}" for dag in (*EVERY_DAG, "load_history")}
-    installation.wait(lambda: wanted <= set(installation.api.dag_ids()), "the new use case's DAGs", 120)
+    installation.wait(
+        lambda: wanted <= set(installation.api.dag_ids()), "the new use case's DAGs", 120
+    )
     assert installation.api.paused(f"{NAME}__ingest_data"), "a new use case starts paused"
 
-    run = installation.api.trigger(f"{NAME}__load_history", conf={"first": "2005-04-01", "last": "2005-09-01"})
-    installation.wait(lambda: not installation.api.run(run.dag_id, run.run_id).active, "its history", 180)
+    run = installation.api.trigger(
+        f"{NAME}__load_history", conf={"first": "2005-04-01", "last": "2005-09-01"}
+    )
+    installation.wait(
+        lambda: not installation.api.run(run.dag_id, run.run_id).active, "its history", 180
+    )
     assert installation.api.run(run.dag_id, run.run_id).state == "success"
     assert {row.key: row.target for row in installation.records.partitions.of(NAME)} == {
         f"2005-{month:02}-01": "data" for month in range(4, 10)
@@ -35,8 +43,11 @@ def test_the_real_credit_data_goes_through_the_whole_chain(installation: Install
     began = utc_now()
     installation.api.pause(f"{NAME}__ingest_data", False)
     installation.api.trigger(f"{NAME}__ingest_data")
-    installation.settle(NAME, [LAST], dags=EVERY_DAG[1:], after=began, seconds=240)  # the form run itself has no key
-    assert installation.api.runs(f"{NAME}__ingest_data", key="2005-09-01") == [], "a closed history is not scheduled"
+    # The form run itself has no key.
+    installation.settle(NAME, [LAST], dags=EVERY_DAG[1:], after=began, seconds=240)
+    assert installation.api.runs(f"{NAME}__ingest_data", key="2005-09-01") == [], (
+        "a closed history is not scheduled"
+    )
 
     judged = installation.records.results.get(NAME, LAST, "evaluate_model")
     assert judged is not None
@@ -49,7 +60,9 @@ def test_the_real_credit_data_goes_through_the_whole_chain(installation: Install
     assert drift.outputs["verdict"] in ("pass", "drift")
 
     def answered() -> bool:
-        answer = httpx.post(f"{installation.settings.node_url}/v1/{NAME}/predict", json={"entity": 1}, timeout=10)
+        answer = httpx.post(
+            f"{installation.settings.node_url}/v1/{NAME}/predict", json={"entity": 1}, timeout=10
+        )
         return answer.status_code == 200
 
     installation.wait(answered, "an answer", 30)

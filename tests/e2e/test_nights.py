@@ -1,6 +1,8 @@
-"""The shipped use case through Airflow by a clock that the test turns: a backfill twice, then two nights in a row.
+"""The shipped use case through Airflow by a clock that the test turns: a backfill twice, then two
+nights in a row.
 
-The clock of all processes of the installation is shifted by a small library (shifted_clock.c), compiled here.
+The clock of all processes of the installation is shifted by a small library (shifted_clock.c),
+compiled here.
 """
 
 from __future__ import annotations
@@ -41,7 +43,10 @@ class Clock:
     def __init__(self, folder: Path) -> None:
         self.library = folder / "shifted_clock.so"
         source = Path(__file__).with_name("shifted_clock.c")
-        subprocess.run([str(COMPILER), "-shared", "-fPIC", "-O2", "-o", str(self.library), str(source)], check=True)
+        subprocess.run(
+            [str(COMPILER), "-shared", "-fPIC", "-O2", "-o", str(self.library), str(source)],
+            check=True,
+        )
         self.path = folder / "shift"
         self.path.write_bytes(struct.pack("q", 0))
 
@@ -60,16 +65,23 @@ class Night(Installation):
     """An installation of the simulated portfolio whose clock stands where a test puts it."""
 
     def __init__(self, folder: Path) -> None:
-        self.today = utc_now().date() + timedelta(days=1)  # never before the files that it is made of
+        # Never before the files that it is made of.
+        self.today = utc_now().date() + timedelta(days=1)
         self.clock = Clock(folder)
         self.clock.set(at(self.today, 12))
         first = self.today - timedelta(days=HISTORY)
-        small_repayment(folder / "usecases", 300, gates=GATES, training=TRAINING, history=f"{{first: {first}}}")
+        small_repayment(
+            folder / "usecases", 300, gates=GATES, training=TRAINING, history=f"{{first: {first}}}"
+        )
         path = folder / "usecases" / f"{NAME}.yaml"
         path.write_text(path.read_text().replace("valid_from: 2026-01-01", f"valid_from: {first}"))
         ports = free_ports(3)
         settings = Settings(
-            home=folder / "var", usecases=str(path.parent), airflow_port=ports[0], mlflow_port=ports[1], node_port=ports[2]
+            home=folder / "var",
+            usecases=str(path.parent),
+            airflow_port=ports[0],
+            mlflow_port=ports[1],
+            node_port=ports[2],
         )
         super().__init__(settings, NAME, "--once", "--days", str(DAYS), **self.clock.environment)
 
@@ -80,15 +92,25 @@ class Night(Installation):
     def waits_for_cut_off(self, key: str) -> bool:
         """Tell whether a key has its run, and that holds no worker."""
         runs = self.api.runs(f"{NAME}__ingest_data", key=key)
-        return [task.state for run in runs for task in self.api.tasks(run) if task.task_id == "wait_for_cut_off"] == ["deferred"]
+        return [
+            task.state
+            for run in runs
+            for task in self.api.tasks(run)
+            if task.task_id == "wait_for_cut_off"
+        ] == ["deferred"]
 
     def recorded(self) -> dict[tuple[str, str], tuple[str, str]]:
         """Return state and digest of all that is on record."""
-        return {(row.stage, row.key): (row.state, row.digest) for row in self.records.results.of(NAME)}
+        return {
+            (row.stage, row.key): (row.state, row.digest) for row in self.records.results.of(NAME)
+        }
 
     def versions(self) -> dict[str, Any]:
         """Return the versions of the lake's tables: a write would raise one."""
-        found = {str(log.parent): max(log.glob("*.json")).name for log in self.settings.home.glob("lake/**/_delta_log")}
+        found = {
+            str(log.parent): max(log.glob("*.json")).name
+            for log in self.settings.home.glob("lake/**/_delta_log")
+        }
         assert len(found) > 5, found
         return found
 
@@ -157,9 +179,17 @@ def test_two_nights_in_a_row_run_by_themselves(night: Night) -> None:
     for back in (0, -1):
         key, midnight = night.key(back), night.today + timedelta(days=1 - back)
         night.clock.set(at(midnight, 0, 0, 1))
-        night.wait(lambda key=key: night.waits_for_cut_off(key), f"a run of {key} that waits for its cut-off", 60)  # type: ignore[misc]
+        night.wait(
+            lambda key=key: night.waits_for_cut_off(key),
+            f"a run of {key} that waits for its cut-off",
+            60,
+        )  # type: ignore[misc]
         night.clock.set(at(midnight, 2, 0, 1))
-        night.wait(lambda key=key: set(EVERY_DAG) <= set(night.chain(NAME, key)), f"end of the night of {key}", 240)  # type: ignore[misc]
+        night.wait(
+            lambda key=key: set(EVERY_DAG) <= set(night.chain(NAME, key)),
+            f"end of the night of {key}",
+            240,
+        )  # type: ignore[misc]
         chain = night.chain(NAME, key)
         assert {run.state for run in chain.values()} == {"success"}
         assert chain["ingest_data"].run_type == "scheduled"
@@ -170,10 +200,18 @@ def test_two_nights_in_a_row_run_by_themselves(night: Night) -> None:
         assert judged is not None
         assert judged.outputs["opponent"] == champion
         route = night.records.routes.get(NAME)
-        assert (route.champion, route.previous, route.watermark) == (judged.outputs["version"], champion, key)
+        assert (route.champion, route.previous, route.watermark) == (
+            judged.outputs["version"],
+            champion,
+            key,
+        )
         champion = route.champion
         champions.append(champion)
-        night.wait(lambda: caller.versions == champions or bool(caller.failed), "answer of the new champion", 30)
+        night.wait(
+            lambda: caller.versions == champions or bool(caller.failed),
+            "answer of the new champion",
+            30,
+        )
     caller.done.set()
     caller.join(30)
     assert caller.failed == []

@@ -1,4 +1,6 @@
-"""Fault 72 after a whole chain in Airflow: no secret of the installation in a log, an XCom, a database, a report or `ps`."""
+"""Fault 72 after a whole chain in Airflow: no secret of the installation in a log, an XCom, a
+database, a report or `ps`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,13 @@ from tests.builders.scanning import TOKEN, Scanner, databases, secrets_of, value
 from tests.e2e.conftest import Installation, session_of
 
 pytestmark = pytest.mark.e2e
-KINDS = {"airflow_fernet", "airflow_jwt", "airflow_session", "airflow_passwords.json admin", "node_token"}
+KINDS = {
+    "airflow_fernet",
+    "airflow_jwt",
+    "airflow_session",
+    "airflow_passwords.json admin",
+    "node_token",
+}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +35,11 @@ def words(installation: Installation) -> dict[str, str]:
 def kept(home: Path) -> list[Path]:
     """Return every file of the installation but its secrets and what is read as a database."""
     apart = {Path(f"{path}{end}") for path in databases(home) for end in ("", "-wal", "-shm")}
-    return [path for path in home.rglob("*") if path.is_file() and path.parent != home / "secrets" and path not in apart]
+    return [
+        path
+        for path in home.rglob("*")
+        if path.is_file() and path.parent != home / "secrets" and path not in apart
+    ]
 
 
 def test_no_file_holds_a_secret(installation: Installation, words: dict[str, str]) -> None:
@@ -35,8 +47,16 @@ def test_no_file_holds_a_secret(installation: Installation, words: dict[str, str
     files = kept(home)
     assert Scanner(words).files(files) == {}
     telling = Scanner({"use case": "visits", "a log's level": "INFO"}).files(files)
-    for place in ("logs/airflow", "logs/scheduler.log", "logs/api-server.log", "logs/mlflow.log", "reports/visits"):
-        assert any(path.startswith(str(home / place)) for path in telling), f"nothing was read of {place}"
+    for place in (
+        "logs/airflow",
+        "logs/scheduler.log",
+        "logs/api-server.log",
+        "logs/mlflow.log",
+        "reports/visits",
+    ):
+        assert any(path.startswith(str(home / place)) for path in telling), (
+            f"nothing was read of {place}"
+        )
 
 
 def test_no_database_holds_a_secret(installation: Installation, words: dict[str, str]) -> None:
@@ -44,7 +64,11 @@ def test_no_database_holds_a_secret(installation: Installation, words: dict[str,
     for path in databases(installation.settings.home):
         assert Scanner(words).database(path) == {}, path
         read[path.name] = {column for column, _ in values(path)}
-    assert {"xcom.value", "rendered_task_instance_fields.rendered_fields", "task_instance.dag_id"} <= read["airflow.db"]
+    assert {
+        "xcom.value",
+        "rendered_task_instance_fields.rendered_fields",
+        "task_instance.dag_id",
+    } <= read["airflow.db"]
     assert {"audit.details", "results.outputs"} <= read["records.db"]
     assert "params.value" in read["mlflow.db"]
 
@@ -57,7 +81,9 @@ def test_no_token_that_a_secret_has_signed_is_kept(installation: Installation) -
         assert {column for column, value in values(path) if TOKEN.search(value)} == set()
 
 
-def test_what_was_printed_has_the_password_once_and_nothing_else(installation: Installation, words: dict[str, str]) -> None:
+def test_what_was_printed_has_the_password_once_and_nothing_else(
+    installation: Installation, words: dict[str, str]
+) -> None:
     password = words["airflow_passwords.json admin"]
     assert installation.said.count(password) == 1
     assert Scanner(words).names(installation.said.replace(password, "").encode()) == set()
@@ -67,7 +93,11 @@ def test_no_command_line_shows_a_secret(installation: Installation, words: dict[
     """Every user of a machine can read the command lines of its processes."""
     state = json.loads((installation.settings.home / "run" / "supervisor.json").read_text())
     sessions = {session["pid"] for session in state["sessions"]}
-    lines = [_command(pid) for pid in psutil.pids() if session_of(pid) in sessions or pid == installation.process.pid]
+    lines = [
+        _command(pid)
+        for pid in psutil.pids()
+        if session_of(pid) in sessions or pid == installation.process.pid
+    ]
     assert len([line for line in lines if line]) >= len(state["sessions"])
     assert Scanner(words).names("\n".join(lines).encode()) == set()
 

@@ -13,7 +13,9 @@ from tests.e2e.conftest import Installation, session_of
 pytestmark = pytest.mark.e2e
 
 
-def test_stop_ends_everything_and_a_second_start_finds_what_is_there(installation: Installation) -> None:
+def test_stop_ends_everything_and_a_second_start_finds_what_is_there(
+    installation: Installation,
+) -> None:
     before, models = installation.live_state("visits"), installation.records.models.of("visits")
     state = json.loads((installation.settings.home / "run" / "supervisor.json").read_text())
     sessions = {session["pid"] for session in state["sessions"]}

@@ -1,4 +1,6 @@
-"""The gate: first, equal and worse models, too few rows, NaN, a champion that has seen the rows; verdicts and effects."""
+"""The gate: first, equal and worse models, too few rows, NaN, a champion that has seen the rows;
+verdicts and effects.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,10 @@ from include.records.schema import ModelRow, ResultRow
 from include.training import leaks
 from tests.builders.judging import NAME, NOW, Bench, new_bench
 
-FIRST, SECOND, THIRD = "2026-02-04", "2026-02-06", "2026-02-07"  # each trains on other days, for a day is never divided
-QUIET = ("2026-02-20", "2026-02-21")  # days after the last decision matured: both train on the same rows
+# Each trains on other days, for a day is never divided.
+FIRST, SECOND, THIRD = "2026-02-04", "2026-02-06", "2026-02-07"
+# Days after the last decision matured: both train on the same rows.
+QUIET = ("2026-02-20", "2026-02-21")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +47,9 @@ def bench(base: Bench, tmp_path: Path) -> Bench:
 
 
 def roll_back(bench: Bench) -> None:
-    route = bench.records.routes.rollback(NAME, entry=AuditEntry("release.rolled_back", NAME, "x", "test", {}, at=NOW))
+    route = bench.records.routes.rollback(
+        NAME, entry=AuditEntry("release.rolled_back", NAME, "x", "test", {}, at=NOW)
+    )
     mlflow_registry.mirror_aliases(bench.settings, NAME, route)
 
 
@@ -59,13 +65,24 @@ def test_the_first_model_passes_on_absolute_checks_and_becomes_challenger(bench:
     assert bench.records.audit.verify() is None
 
 
-def test_digests_are_over_ids_and_numbers_and_never_over_words(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every name and reason said otherwise: training's digest, the verdict's and what the verdict has read stay as they are."""
+def test_digests_are_over_ids_and_numbers_and_never_over_words(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every name and reason said otherwise: training's digest, the verdict's and what the
+    verdict has read stay as they are.
+    """
     bench.judged(FIRST)
     bench.release(1, FIRST)
     bench.judged(SECOND)
-    before = {stage: bench.records.results.get(NAME, SECOND, stage) for stage in ("train_model", "evaluate_model")}
-    check, finding, standing = gate.Check.__init__, leaks.Finding.__init__, evaluate_model.Standing.__init__
+    before = {
+        stage: bench.records.results.get(NAME, SECOND, stage)
+        for stage in ("train_model", "evaluate_model")
+    }
+    check, finding, standing = (
+        gate.Check.__init__,
+        leaks.Finding.__init__,
+        evaluate_model.Standing.__init__,
+    )
 
     def words(made: Any, *given: Any) -> None:
         if isinstance(made, gate.Check):
@@ -94,7 +111,9 @@ def test_an_as_good_model_is_compared_with_the_champion_on_the_same_rows(bench: 
     outputs = bench.judged(SECOND)
     assert (outputs["verdict"], outputs["opponent"]) == ("pass", 1)
     metrics = outputs["metrics"]
-    assert metrics["difference"] == pytest.approx(metrics["auc"] - metrics["opponent_auc"], abs=1e-12)
+    assert metrics["difference"] == pytest.approx(
+        metrics["auc"] - metrics["opponent_auc"], abs=1e-12
+    )
     assert metrics["difference_low"] <= metrics["difference"] <= metrics["difference_high"]
     assert mlflow_registry.aliases(bench.settings, NAME) == {"champion": 1, "challenger": 2}
 
@@ -113,7 +132,9 @@ def worse(bench: Bench) -> None:
     bench.judged(FIRST)
     bench.release(1, FIRST)
     text = (bench.home / "usecases" / "visits.yaml").read_text()
-    text = text.replace("training: {", "training: {exclude: [income, visits], ").replace("min_auc: 0.6", "min_auc: 0.4")
+    text = text.replace("training: {", "training: {exclude: [income, visits], ").replace(
+        "min_auc: 0.6", "min_auc: 0.4"
+    )
     (bench.home / "usecases" / "visits.yaml").write_text(text)
 
 
@@ -122,7 +143,9 @@ def test_a_worse_model_fails_with_its_interval_and_changes_nothing_live(bench: B
     outputs = bench.judged(SECOND)
     assert outputs["verdict"] == "fail"
     (reason,) = outputs["reasons"]
-    assert re.search(r"AUC difference to version 1, lower end is -0\.\d+ .*must be above -0\.0300", reason)
+    assert re.search(
+        r"AUC difference to version 1, lower end is -0\.\d+ .*must be above -0\.0300", reason
+    )
     assert bench.records.models.get(NAME, 2).state == "candidate"  # type: ignore[union-attr]
     assert mlflow_registry.aliases(bench.settings, NAME) == {"champion": 1}
     report = bench.run("evaluate_model", SECOND)
@@ -132,7 +155,9 @@ def test_a_worse_model_fails_with_its_interval_and_changes_nothing_live(bench: B
 def test_a_model_below_the_absolute_limits_fails_each_by_name(bench: Bench) -> None:
     def later_more(columns: dict[str, Any]) -> None:
         newest = np.arange(len(columns["label"])) > 0.75 * len(columns["label"])
-        columns["label"] = np.where(newest & (np.arange(len(newest)) % 2 == 0), 1.0, columns["label"])
+        columns["label"] = np.where(
+            newest & (np.arange(len(newest)) % 2 == 0), 1.0, columns["label"]
+        )
 
     bench.write(later_more, recorded=60)
     bench.configure(min_auc=0.99, max_error=0.01)
@@ -171,7 +196,10 @@ def test_a_champion_that_has_seen_more_than_a_tenth_of_the_rows_is_a_hold(bench:
     bench.release(1, FIRST)
     outputs = bench.judged(SECOND)
     assert outputs["verdict"] == "hold"
-    said = r"version 1 was trained or tuned on \d+ of 630 evaluation rows, more than 10%: the champion has seen these rows"
+    said = (
+        r"version 1 was trained or tuned on \d+ of 630 evaluation rows, more than 10%: the "
+        r"champion has seen these rows"
+    )
     assert re.fullmatch(said, outputs["reasons"][0])
 
 
@@ -180,19 +208,27 @@ def show_rows(bench: Bench, version: int, rows: list[dict[str, Any]]) -> None:
     with bench.records.transaction() as session:
         row = session.get_one(ModelRow, (NAME, version))
         made = row.manifest["training_set"]
-        theirs = bench.lake.read(made["table"], keys=[row.partition], version=made["table_version"]).drop_columns(["partition"])
+        theirs = bench.lake.read(
+            made["table"], keys=[row.partition], version=made["table_version"]
+        ).drop_columns(["partition"])
         seen = pa.Table.from_pylist(rows, theirs.schema).set_column(
             theirs.schema.get_field_index("split"), "split", pa.array(["train"] * len(rows))
         )
         both = pa.concat_tables([theirs.filter(pc.not_equal(theirs["split"], "evaluation")), seen])
         number = bench.lake.replace(made["table"], row.partition, both)
-        changed = {"digest": digest(both, sort_by=["event_timestamp", "customer_id"]), "rows": len(both), "table_version": number}
+        changed = {
+            "digest": digest(both, sort_by=["event_timestamp", "customer_id"]),
+            "rows": len(both),
+            "table_version": number,
+        }
         row.manifest = {**row.manifest, "training_set": {**made, **changed}}
 
 
 def evaluation_rows(bench: Bench, key: str) -> list[dict[str, Any]]:
     made = bench.model(key).manifest["training_set"]
-    rows = bench.lake.read(made["table"], keys=[key], version=made["table_version"]).drop_columns(["partition"])
+    rows = bench.lake.read(made["table"], keys=[key], version=made["table_version"]).drop_columns(
+        ["partition"]
+    )
     return [row for row in rows.to_pylist() if row["split"] == "evaluation"]
 
 
@@ -207,7 +243,10 @@ def test_rows_that_the_champion_has_seen_are_left_out_and_counted(bench: Bench) 
     assert (outputs["left_out"], outputs["compared"]) == (seen, len(rows) - seen)
     assert outputs["verdict"] == "pass", outputs["reasons"]
     assert bench.records.audit.entries(NAME, action="model.judged")[-1].details["left_out"] == seen
-    assert f"{seen} rows that the opponent was trained or tuned on" in Path(outputs["report"]).read_text()
+    assert (
+        f"{seen} rows that the opponent was trained or tuned on"
+        in Path(outputs["report"]).read_text()
+    )
     kept = [row for number, row in enumerate(rows) if number % 12]
     asked = pa.Table.from_pylist(kept)
     labels = np.array([row["label"] for row in kept])
@@ -233,19 +272,30 @@ def test_a_class_that_the_champion_has_seen_too_much_of_is_a_hold(bench: Bench) 
 
 
 @pytest.mark.parametrize("version", [1, 2], ids=["the opponent's", "the candidate's"])
-def test_a_training_set_with_as_many_other_rows_is_no_training_set(bench: Bench, version: int) -> None:
-    """The lake gives back other values than were trained on, as a cast once did: as many rows, another digest."""
+def test_a_training_set_with_as_many_other_rows_is_no_training_set(
+    bench: Bench, version: int
+) -> None:
+    """The lake gives back other values than were trained on, as a cast once did: as many rows,
+    another digest.
+    """
     bench.judged(FIRST)
     bench.release(1, FIRST)
     bench.run("train_model", SECOND)
     made = bench.model((FIRST, SECOND)[version - 1]).manifest["training_set"]
     key = (FIRST, SECOND)[version - 1]
-    rows = bench.lake.read(made["table"], keys=[key], version=made["table_version"]).drop_columns(["partition"])
+    rows = bench.lake.read(made["table"], keys=[key], version=made["table_version"]).drop_columns(
+        ["partition"]
+    )
     place = rows.schema.get_field_index("visits")
-    other = bench.lake.replace(made["table"], key, rows.set_column(place, "visits", pc.add(rows["visits"], 1)))
+    other = bench.lake.replace(
+        made["table"], key, rows.set_column(place, "visits", pc.add(rows["visits"], 1))
+    )
     if version == 2:
         bench.edit_result("train_model", SECOND, training_set={"table_version": other})
-        with pytest.raises(EvergreenError, match=r"holds sha256:\w+ in version \d+, recorded are \d+ rows of sha256"):
+        with pytest.raises(
+            EvergreenError,
+            match=r"holds sha256:\w+ in version \d+, recorded are \d+ rows of sha256",
+        ):
             bench.run("evaluate_model", SECOND)
         return
     with bench.records.transaction() as session:
@@ -256,7 +306,9 @@ def test_a_training_set_with_as_many_other_rows_is_no_training_set(bench: Bench,
     assert "version 1 cannot be asked" in outputs["reasons"][0]
 
 
-def test_a_champion_whose_bundle_cannot_be_read_is_no_verdict_and_is_judged_again(bench: Bench) -> None:
+def test_a_champion_whose_bundle_cannot_be_read_is_no_verdict_and_is_judged_again(
+    bench: Bench,
+) -> None:
     bench.judged(FIRST)
     bench.release(1, FIRST)
     bench.run("train_model", SECOND)
@@ -264,10 +316,16 @@ def test_a_champion_whose_bundle_cannot_be_read_is_no_verdict_and_is_judged_agai
     away = bundle.rename(bundle.with_name("away"))
     for _ in range(2):
         report = bench.run("evaluate_model", SECOND)
-        assert (report.state, report.reused, report.outputs["verdict"]) == ("unreadable", False, "hold")
+        assert (report.state, report.reused, report.outputs["verdict"]) == (
+            "unreadable",
+            False,
+            "hold",
+        )
         assert report.reason.startswith("version 1 cannot be asked: ")
     assert len(bench.records.audit.entries(NAME, action="evaluate_model.unreadable")) == 1
-    assert [entry.subject for entry in bench.records.audit.entries(NAME, action="model.judged")] == [FIRST]
+    assert [
+        entry.subject for entry in bench.records.audit.entries(NAME, action="model.judged")
+    ] == [FIRST]
     with pytest.raises(ConfigError, match="no record to compare with"):
         bench.run("evaluate_model", SECOND, force=True)
     away.rename(bundle)
@@ -280,21 +338,36 @@ def test_a_champion_whose_bundle_cannot_be_read_is_no_verdict_and_is_judged_agai
 
 def test_censored_decisions_above_the_limit_are_a_hold(bench: Bench) -> None:
     def withdraw(columns: dict[str, Any]) -> None:
-        columns["label"] = [None if index % 10 == 0 else value for index, value in enumerate(columns["label"])]
+        columns["label"] = [
+            None if index % 10 == 0 else value for index, value in enumerate(columns["label"])
+        ]
 
     bench.write(withdraw, recorded=60)
     outputs = bench.judged(FIRST)
     assert outputs["verdict"] == "hold"
-    assert "past their delay without a label are 10.0% of all, the limit is 5.0%" in outputs["reasons"][0]
+    assert (
+        "past their delay without a label are 10.0% of all, the limit is 5.0%"
+        in outputs["reasons"][0]
+    )
 
 
-def test_a_break_within_the_window_is_a_hold_though_it_is_little_of_all_history(bench: Bench) -> None:
-    """Every second outcome of the last mature days is missing: 11 % of all decisions, 22 % of the window's."""
+def test_a_break_within_the_window_is_a_hold_though_it_is_little_of_all_history(
+    bench: Bench,
+) -> None:
+    """Every second outcome of the last mature days is missing: 11 % of all decisions, 22 % of
+    the window's.
+    """
 
     def breaks(columns: dict[str, Any]) -> None:
-        day = (columns["event_timestamp"] - columns["event_timestamp"][0]).astype("timedelta64[D]").astype(int)
+        day = (
+            (columns["event_timestamp"] - columns["event_timestamp"][0])
+            .astype("timedelta64[D]")
+            .astype(int)
+        )
         lost = (day >= 26) & (day <= 33) & (np.arange(len(day)) % 2 == 0)
-        columns["label"] = [None if gone else value for gone, value in zip(lost, columns["label"], strict=True)]
+        columns["label"] = [
+            None if gone else value for gone, value in zip(lost, columns["label"], strict=True)
+        ]
 
     bench.write(breaks, recorded=60)
     bench.configure(max_censored=0.13)
@@ -311,10 +384,16 @@ def window(bench: Bench, span: str) -> None:
     file.write_text(file.read_text().replace("training: {", f"training: {{window: {span}, "))
 
 
-def test_a_break_in_what_is_judged_is_a_hold_though_it_is_little_of_the_window(bench: Bench) -> None:
+def test_a_break_in_what_is_judged_is_a_hold_though_it_is_little_of_the_window(
+    bench: Bench,
+) -> None:
     def breaks(columns: dict[str, Any]) -> None:
-        lost = (np.arange(len(columns["label"])) % 4 == 0) & (columns["event_timestamp"] >= np.datetime64("2026-01-30"))
-        columns["label"] = [None if gone else value for gone, value in zip(lost, columns["label"], strict=True)]
+        lost = (np.arange(len(columns["label"])) % 4 == 0) & (
+            columns["event_timestamp"] >= np.datetime64("2026-01-30")
+        )
+        columns["label"] = [
+            None if gone else value for gone, value in zip(lost, columns["label"], strict=True)
+        ]
 
     bench.write(breaks, recorded=60)
     bench.configure(max_censored=0.1)
@@ -323,10 +402,15 @@ def test_a_break_in_what_is_judged_is_a_hold_though_it_is_little_of_the_window(b
     assert counts["censored_share"] < 0.08
     assert counts["censored_share_judged"] > 0.12
     assert outputs["verdict"] == "hold"
-    assert f"are {counts['censored_share_judged']:.1%} of all, the limit is 10.0%" in outputs["reasons"][0]
+    assert (
+        f"are {counts['censored_share_judged']:.1%} of all, the limit is 10.0%"
+        in outputs["reasons"][0]
+    )
 
 
-def test_the_verdict_follows_decisions_without_an_outcome_though_the_model_stays_equal(bench: Bench) -> None:
+def test_the_verdict_follows_decisions_without_an_outcome_though_the_model_stays_equal(
+    bench: Bench,
+) -> None:
     first = bench.judged(FIRST)
     assert first["verdict"] == "pass"
 
@@ -336,13 +420,22 @@ def test_the_verdict_follows_decisions_without_an_outcome_though_the_model_stays
             again = [values[index] for index in late]
             if name == "customer_id":
                 again = [value + 1000 for value in again]
-            columns[name] = np.concatenate([values, again]) if isinstance(values, np.ndarray) else [*values, *again]
+            columns[name] = (
+                np.concatenate([values, again])
+                if isinstance(values, np.ndarray)
+                else [*values, *again]
+            )
         columns["label"] = [*columns["label"][: -len(late)].tolist(), *[None] * len(late)]
 
     bench.write(more, recorded=60)
     outputs = bench.judged(FIRST)
-    assert (outputs["version"], outputs["model_digest"]) == (first["version"], first["model_digest"])
-    assert outputs["verdict"] == "hold", "by the second training's shares, not those of the manifest on record"
+    assert (outputs["version"], outputs["model_digest"]) == (
+        first["version"],
+        first["model_digest"],
+    )
+    assert outputs["verdict"] == "hold", (
+        "by the second training's shares, not those of the manifest on record"
+    )
     assert outputs["counts"]["censored_share_judged"] == 0.5
     assert "past their delay without a label are 50.0% of all" in outputs["reasons"][0]
 
@@ -357,7 +450,9 @@ def test_the_verdict_follows_decisions_without_an_outcome_though_the_model_stays
         "metrics.yardstick_auc",
     ],
 )
-def test_each_number_that_the_gate_looks_at_counts_for_the_memo(judged: Bench, tmp_path: Path, number: str) -> None:
+def test_each_number_that_the_gate_looks_at_counts_for_the_memo(
+    judged: Bench, tmp_path: Path, number: str
+) -> None:
     bench = judged.copy(tmp_path / "home")
     assert bench.run("evaluate_model", FIRST).reused
     part, _, name = number.partition(".")
@@ -375,7 +470,9 @@ def judged(base: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 def test_an_equal_model_of_a_second_training_is_judged_on_the_second_rows(bench: Bench) -> None:
-    """The evaluation rows touch no byte of a model, whose manifest on record tells of its first training."""
+    """The evaluation rows touch no byte of a model, whose manifest on record tells of its first
+    training.
+    """
     first = bench.judged(FIRST)
 
     def restate(columns: dict[str, Any]) -> None:
@@ -400,7 +497,9 @@ def test_the_opponent_is_recorded_and_reused_by_reruns(bench: Bench) -> None:
     assert bench.records.audit.entries(NAME, action="model.judged")[-1].details["verdict"] == "pass"
 
 
-def test_a_passed_candidate_is_judged_again_where_another_champion_came_between(bench: Bench) -> None:
+def test_a_passed_candidate_is_judged_again_where_another_champion_came_between(
+    bench: Bench,
+) -> None:
     bench.judged(FIRST)
     bench.release(1, FIRST)
     bench.judged(SECOND)
@@ -421,7 +520,9 @@ def test_a_refused_candidate_keeps_its_verdict_whoever_serves_later(bench: Bench
     assert bench.run("evaluate_model", SECOND).reused
 
 
-def test_a_backfill_meets_the_champion_of_the_newest_older_partition_and_touches_nothing_live(bench: Bench) -> None:
+def test_a_backfill_meets_the_champion_of_the_newest_older_partition_and_touches_nothing_live(
+    bench: Bench,
+) -> None:
     for version, key in enumerate((FIRST, THIRD, "2026-02-09"), start=1):
         bench.judged(key)
         bench.release(version, key)
@@ -431,7 +532,9 @@ def test_a_backfill_meets_the_champion_of_the_newest_older_partition_and_touches
     assert bench.judged(SECOND, mode="backfill")["opponent"] == 1
     assert bench.judged("2026-02-03", mode="backfill")["opponent"] is None
     assert (bench.records.routes.get(NAME), mlflow_registry.aliases(bench.settings, NAME)) == live
-    assert [model.state for model in bench.records.models.of(NAME)] == ["released"] * 3 + ["candidate"] * 3
+    assert [model.state for model in bench.records.models.of(NAME)] == ["released"] * 3 + [
+        "candidate"
+    ] * 3
 
 
 def test_a_backfill_on_an_empty_installation_changes_no_live_state(bench: Bench) -> None:
@@ -443,7 +546,9 @@ def test_a_backfill_on_an_empty_installation_changes_no_live_state(bench: Bench)
     assert (risen.reused, risen.effects["challenger"]) == (False, 1)
 
 
-def test_what_was_trained_before_a_rollback_and_what_was_rolled_back_is_a_hold(bench: Bench) -> None:
+def test_what_was_trained_before_a_rollback_and_what_was_rolled_back_is_a_hold(
+    bench: Bench,
+) -> None:
     bench.judged(FIRST)
     bench.release(1, FIRST)
     bench.judged(SECOND)
@@ -458,7 +563,9 @@ def test_what_was_trained_before_a_rollback_and_what_was_rolled_back_is_a_hold(b
     assert "was rolled back and is on hold" in "; ".join(again.outputs["reasons"])
     assert mlflow_registry.aliases(bench.settings, NAME) == {"champion": 1}
     digest = bench.model(SECOND).model_digest
-    bench.records.routes.lift(NAME, digest, entry=AuditEntry("release.hold_lifted", NAME, "2", "person", {}, at=NOW))
+    bench.records.routes.lift(
+        NAME, digest, entry=AuditEntry("release.hold_lifted", NAME, "2", "person", {}, at=NOW)
+    )
     lifted = bench.run("evaluate_model", SECOND).outputs
     assert (lifted["verdict"], lifted["opponent"], lifted["generation"]) == ("pass", 1, 4)
 
@@ -477,7 +584,9 @@ def test_the_opponent_is_scored_on_its_own_feature_set(bench: Bench) -> None:
     bench.release(1, FIRST)
     bench.configure(more=", extra: float64")
     noise = np.random.default_rng(1)
-    bench.write(lambda columns: columns.update(extra=noise.normal(size=len(columns["label"]))), recorded=60)
+    bench.write(
+        lambda columns: columns.update(extra=noise.normal(size=len(columns["label"]))), recorded=60
+    )
     outputs = bench.judged(SECOND)
     assert bench.model(SECOND).feature_set != bench.model(FIRST).feature_set
     assert (outputs["opponent"], outputs["verdict"]) == (1, "pass"), outputs["reasons"]
@@ -485,26 +594,36 @@ def test_the_opponent_is_scored_on_its_own_feature_set(bench: Bench) -> None:
 
 
 def test_an_opponent_without_its_features_is_a_hold_until_they_are_filled(bench: Bench) -> None:
-    """Joined, a set that was never computed is null: the champion was asked without its features, lost, and the gate passed."""
+    """Joined, a set that was never computed is null: the champion was asked without its
+    features, lost, and the gate passed.
+    """
     bench.judged(FIRST)
     bench.release(1, FIRST)
     theirs = bench.model(FIRST).feature_set
     bench.configure(more=", extra: float64")
     noise = np.random.default_rng(1)
-    bench.write(lambda columns: columns.update(extra=noise.normal(size=len(columns["label"]))), recorded=60)
+    bench.write(
+        lambda columns: columns.update(extra=noise.normal(size=len(columns["label"]))), recorded=60
+    )
     lost = [f"2026-01-{day}" for day in range(20, 32)]
     taken = bench.forget_features(theirs, lost)
     outputs = bench.judged(SECOND)
     assert outputs["verdict"] == "hold"
     (reason,) = outputs["reasons"]
-    said = r"version 1 cannot be asked, its features are not there for 12 of \d+ partitions \(2026-01-20 to 2026-01-31\)\. Fill"
+    said = (
+        r"version 1 cannot be asked, its features are not there for 12 of \d+ partitions "
+        r"\(2026-01-20 to 2026-01-31\)\. Fill"
+    )
     assert re.match(said, reason)
     assert "opponent_auc" not in outputs["metrics"]
     assert bench.run("evaluate_model", SECOND).reused
     with bench.records.transaction() as session:
         for key, made in taken.items():
             row = session.get_one(ResultRow, (NAME, key, "materialize_features"))
-            row.outputs = {**row.outputs, "feature_sets": {**row.outputs["feature_sets"], theirs: made}}
+            row.outputs = {
+                **row.outputs,
+                "feature_sets": {**row.outputs["feature_sets"], theirs: made},
+            }
     again = bench.run("evaluate_model", SECOND)
     assert (again.reused, again.outputs["verdict"]) == (False, "pass"), again.outputs["reasons"]
     assert again.outputs["metrics"]["opponent_auc"] > 0.7
@@ -527,7 +646,11 @@ def test_the_report_is_self_contained_and_escapes_what_comes_from_data(bench: Be
     model = bench.model(FIRST)
     bad = "<script>alert(1)</script>"
     manifest = {**model.manifest, "feature_auc": {bad: 0.9}, "git_commit": bad}
-    judged = {**outputs, "reasons": [bad], "checks": [{**outputs["checks"][0], "name": bad, "reason": bad}]}
+    judged = {
+        **outputs,
+        "reasons": [bad],
+        "checks": [{**outputs["checks"][0], "name": bad, "reason": bad}],
+    }
     drawn = evaluation_report.pictures(np.array([0.0, 1.0]), np.array([0.1, 0.9]), None)
     page = evaluation_report.page(bench.use_case, FIRST, "live", judged, manifest, drawn)
     assert "<script" not in page
@@ -545,7 +668,10 @@ def test_a_report_of_nothing_is_still_a_page(bench: Bench) -> None:
 def test_the_bundle_that_is_judged_is_the_one_on_record(bench: Bench) -> None:
     bench.run("train_model", FIRST)
     model = bench.model(FIRST)
-    files = {name: (Path(model.bundle) / name).read_bytes() for name in ("model.txt", "schema.json", "golden.json")}
+    files = {
+        name: (Path(model.bundle) / name).read_bytes()
+        for name in ("model.txt", "schema.json", "golden.json")
+    }
     assert digest_of(files) == model.model_digest
     (Path(model.bundle) / "extra.pkl").write_bytes(b"x")
     report = bench.run("evaluate_model", FIRST)

@@ -24,7 +24,9 @@ PRELOAD = [
 
 
 def context(preload: list[str] = PRELOAD) -> Any:
-    """Return a fork server that has imported the stages: a child starts at once and shares no thread with the test."""
+    """Return a fork server that has imported the stages: a child starts at once and shares no
+    thread with the test.
+    """
     made = multiprocessing.get_context("forkserver")
     made.set_forkserver_preload(preload)
     return made
@@ -38,7 +40,9 @@ def start(target: Callable[..., None], *arguments: Any) -> Any:
 
 
 def kill_after(child: Any, seconds: float, how: signal.Signals = signal.SIGKILL) -> bool:
-    """Send a signal after some seconds, wait for the end, and tell whether the child was still at work."""
+    """Send a signal after some seconds, wait for the end, and tell whether the child was still
+    at work.
+    """
     child.join(seconds)
     alive = child.is_alive()
     if alive:
@@ -62,7 +66,9 @@ def timed(child: Any) -> float:
 
 
 def stop_between_transactions(child: Any, database: Path) -> None:
-    """Stop a process while it holds no lock of an SQLite database; stopped within a transaction it would lock out everybody."""
+    """Stop a process while it holds no lock of an SQLite database; stopped within a transaction
+    it would lock out everybody.
+    """
     while True:
         os.kill(child.pid, signal.SIGSTOP)
         with closing(sqlite3.connect(database, timeout=0.2, isolation_level=None)) as con:

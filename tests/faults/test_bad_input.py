@@ -1,4 +1,6 @@
-"""Bad input: each fault is injected into a file beside a partition that is on record, and must leave that record as it is."""
+"""Bad input: each fault is injected into a file beside a partition that is on record, and must
+leave that record as it is.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ LINE = "3,1,2026-01-02T10:00:00Z,2026-01-02T10:00:00Z,30,1\n"
 def parquet(folder: Path, rows: int = 2_000) -> bytes:
     text = [str(index) for index in range(rows)]
     at = ["2026-01-02T10:00:00Z"] * rows
-    table = pa.table(dict(zip(HEAD.strip().split(","), [text, text, at, at, text, ["1"] * rows], strict=True)))
+    table = pa.table(
+        dict(zip(HEAD.strip().split(","), [text, text, at, at, text, ["1"] * rows], strict=True))
+    )
     pq.write_table(table, folder / "x.parquet")
     return (folder / "x.parquet").read_bytes()
 
@@ -29,14 +33,18 @@ def parquet(folder: Path, rows: int = 2_000) -> bytes:
 def one_day(home: Path) -> Intake:
     """Return an installation with one day on record."""
     intake = Intake(home, path="{partition}.*")
-    intake.put(HEAD + "".join(line for line in GOOD.splitlines(keepends=True) if KEY in line), f"{KEY}.csv")
+    intake.put(
+        HEAD + "".join(line for line in GOOD.splitlines(keepends=True) if KEY in line), f"{KEY}.csv"
+    )
     intake.validate(KEY)
     return intake
 
 
 @pytest.fixture
 def made(tmp_path: Path) -> Intake:
-    """An installation of the test's own with one day on record; the next day's file is the test's."""
+    """An installation of the test's own with one day on record; the next day's file is the
+    test's.
+    """
     return one_day(tmp_path)
 
 
@@ -47,7 +55,11 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Intake:
 
 
 def refused(
-    made: Intake, said: str, error: type[EvergreenError] = SourceError, key: str = NEXT, stage: str = "ingest_data"
+    made: Intake,
+    said: str,
+    error: type[EvergreenError] = SourceError,
+    key: str = NEXT,
+    stage: str = "ingest_data",
 ) -> str:
     """Run the stage; it must be refused with a message that names the file, and change no table."""
     before, digests, began = made.versions(), made.digests(), time.monotonic()
@@ -81,26 +93,72 @@ def scrambled_parquet(folder: Path) -> bytes:
 
 
 FILES = {
-    "36 truncated gzip": ("csv.gz", gzip.compress(os.urandom(200_000).hex().encode())[:-5_000], r"cut off at byte \d+"),
-    "36 bad CRC": ("csv.gz", damaged_gzip(), r"damaged gzip file, at byte \d+ .*incorrect data check"),
-    "36 truncated zstd": ("csv.zst", pa.compress(b"a,b\n" * 90_000, codec="zstd", asbytes=True)[:-9], "damaged zstd"),
-    "53 mojibake": ("csv", HEAD.encode() + LINE.encode().replace(b"30", b"caf\xe9"), r"not UTF-8 at offset \d+"),
+    "36 truncated gzip": (
+        "csv.gz",
+        gzip.compress(os.urandom(200_000).hex().encode())[:-5_000],
+        r"cut off at byte \d+",
+    ),
+    "36 bad CRC": (
+        "csv.gz",
+        damaged_gzip(),
+        r"damaged gzip file, at byte \d+ .*incorrect data check",
+    ),
+    "36 truncated zstd": (
+        "csv.zst",
+        pa.compress(b"a,b\n" * 90_000, codec="zstd", asbytes=True)[:-9],
+        "damaged zstd",
+    ),
+    "53 mojibake": (
+        "csv",
+        HEAD.encode() + LINE.encode().replace(b"30", b"caf\xe9"),
+        r"not UTF-8 at offset \d+",
+    ),
     "53 UTF-16": ("csv", (HEAD + LINE).encode("utf-16"), "is UTF-16"),
     "53 NUL": ("csv", (HEAD + LINE.replace("30", "3\0")).encode(), r"NUL byte at offset \d+"),
-    "53 cell of 10 MB": ("csv", (HEAD + LINE.replace("30", "x" * 10_000_000)).encode(), r"line 2 is longer than 4 MB"),
-    "53 quoted cell of 2 MB": ("csv", (HEAD + LINE.replace("30", '"' + "x" * 2_000_000 + '"')).encode(), "cell of 2000000 bytes"),
-    "53 10,000 columns": ("csv", (",".join(f"c{index}" for index in range(10_000)) + "\n").encode(), "10000 columns; at most"),
+    "53 cell of 10 MB": (
+        "csv",
+        (HEAD + LINE.replace("30", "x" * 10_000_000)).encode(),
+        r"line 2 is longer than 4 MB",
+    ),
+    "53 quoted cell of 2 MB": (
+        "csv",
+        (HEAD + LINE.replace("30", '"' + "x" * 2_000_000 + '"')).encode(),
+        "cell of 2000000 bytes",
+    ),
+    "53 10,000 columns": (
+        "csv",
+        (",".join(f"c{index}" for index in range(10_000)) + "\n").encode(),
+        "10000 columns; at most",
+    ),
     "53 endless header": ("csv", b"x" * 600_000, "first line of more than 256 KB"),
-    "53 endless quote": ("csv", (HEAD + LINE.replace("30", '"30') + LINE * 50).encode(), "line 2 opens a quote"),
-    "54 gzip bomb": ("csv.gz", gzip.compress(HEAD.encode() + b"0" * 200_000_000), "more than 200 times its size"),
-    "37 duplicated column": ("csv", (HEAD.strip() + ",paid\n" + LINE).encode(), "has the column 'paid' twice"),
-    "37 column without a name": ("csv", (HEAD.strip() + ",\n" + LINE).encode(), "no line that could be read as its 7 columns"),
+    "53 endless quote": (
+        "csv",
+        (HEAD + LINE.replace("30", '"30') + LINE * 50).encode(),
+        "line 2 opens a quote",
+    ),
+    "54 gzip bomb": (
+        "csv.gz",
+        gzip.compress(HEAD.encode() + b"0" * 200_000_000),
+        "more than 200 times its size",
+    ),
+    "37 duplicated column": (
+        "csv",
+        (HEAD.strip() + ",paid\n" + LINE).encode(),
+        "has the column 'paid' twice",
+    ),
+    "37 column without a name": (
+        "csv",
+        (HEAD.strip() + ",\n" + LINE).encode(),
+        "no line that could be read as its 7 columns",
+    ),
     "no text at all": ("csv", b"PK\x03\x04" + os.urandom(500), "is a zip file"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("fault", FILES)
-def test_a_damaged_or_hostile_file_is_refused_and_the_lake_is_unchanged(shared: Intake, fault: str) -> None:
+def test_a_damaged_or_hostile_file_is_refused_and_the_lake_is_unchanged(
+    shared: Intake, fault: str
+) -> None:
     """Faults 36, 37, 53, 54."""
     ending, content, said = FILES[fault]
     path = shared.put(content, f"{NEXT}.{ending}")
@@ -113,9 +171,15 @@ def test_a_damaged_or_hostile_file_is_refused_and_the_lake_is_unchanged(shared: 
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"), [(cut_parquet, r"ends at byte \d+ without a valid footer"), (scrambled_parquet, "cannot be read")]
+    ("damage", "said"),
+    [
+        (cut_parquet, r"ends at byte \d+ without a valid footer"),
+        (scrambled_parquet, "cannot be read"),
+    ],
 )
-def test_a_damaged_parquet_file_is_refused_then_its_mended_form_is_taken(made: Intake, damage, said: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_damaged_parquet_file_is_refused_then_its_mended_form_is_taken(
+    made: Intake, damage, said: str
+) -> None:  # type: ignore[no-untyped-def]
     """Fault 36."""
     made.put(damage(made.folder), f"{NEXT}.parquet")
     (made.folder / "x.parquet").unlink()
@@ -151,25 +215,38 @@ def test_an_empty_day_is_what_the_policy_says(made: Intake, content: str | None)
 def test_columns_are_found_by_name_never_by_place(made: Intake, head: str, state: str) -> None:
     """Fault 37: renamed, missing, extra, reordered."""
     values = dict(zip(HEAD.strip().split(","), LINE.strip().split(","), strict=True))
-    made.put(head + ",".join(values.get(name, "77") for name in head.strip().split(",")) + "\n", f"{NEXT}.csv")
+    made.put(
+        head + ",".join(values.get(name, "77") for name in head.strip().split(",")) + "\n",
+        f"{NEXT}.csv",
+    )
     report = made.validate(NEXT)
     assert report.state == state
     rows = made.curated(NEXT)
-    assert [(row["order_id"], row["amount"], row["paid"]) for row in rows] == ([(3, 30.0, 1)] if state == "done" else [])
+    assert [(row["order_id"], row["amount"], row["paid"]) for row in rows] == (
+        [(3, 30.0, 1)] if state == "done" else []
+    )
     assert ("columns differ from the contract" in report.reason) is (state == "blocked")
 
 
 def test_bad_rows_up_to_max_bad_are_counted_and_above_it_block(made: Intake) -> None:
     """Fault 37a: 1 of 100 passes, 2 of 100 block."""
-    lines = [f"{index},{index},2026-01-02T10:00:00Z,2026-01-02T10:00:00Z,1,1\n" for index in range(100)]
+    lines = [
+        f"{index},{index},2026-01-02T10:00:00Z,2026-01-02T10:00:00Z,1,1\n" for index in range(100)
+    ]
     made.put(HEAD + "".join(lines).replace("\n5,5,", "\nfive,5,"), f"{NEXT}.csv")
     report = made.validate(NEXT)
     assert (report.state, report.outputs["sources"]["orders"]["quarantined"]) == ("done", 1)
-    made.put(HEAD + "".join(lines).replace("\n5,5,", "\nfive,5,").replace("\n7,7,", "\nseven,7,"), f"{NEXT}.csv")
+    made.put(
+        HEAD + "".join(lines).replace("\n5,5,", "\nfive,5,").replace("\n7,7,", "\nseven,7,"),
+        f"{NEXT}.csv",
+    )
     made.ingest(NEXT, restate="second delivery")
     report = made.run("validate_data", NEXT)
     assert report.state == "blocked"
-    assert "2 of 100 rows are bad, more than max_bad 1.00%: order_id: not_int64 (2 rows, such as 'five', 'seven'" in report.reason
+    assert (
+        "2 of 100 rows are bad, more than max_bad 1.00%: order_id: not_int64 (2 rows, such as "
+        "'five', 'seven'" in report.reason
+    )
     assert made.rules(NEXT) == {6: "order_id: not_int64", 8: "order_id: not_int64"}
 
 
@@ -193,12 +270,20 @@ def test_a_column_that_changed_its_type_blocks_with_samples(made: Intake, value:
 
 @pytest.mark.parametrize(
     "event",
-    ["1970-01-01T00:00:00Z", "9999-12-31T00:00:00Z", "2262-04-12T00:00:00Z", "2026-01-03T00:00:00Z", "1600-01-01T00:00:00Z"],
+    [
+        "1970-01-01T00:00:00Z",
+        "9999-12-31T00:00:00Z",
+        "2262-04-12T00:00:00Z",
+        "2026-01-03T00:00:00Z",
+        "1600-01-01T00:00:00Z",
+    ],
 )
 def test_impossible_times_are_quarantined(made: Intake, event: str) -> None:
     """Fault 44."""
     made.define(path="{partition}.*", more="max_bad: 0.5")
-    made.put(HEAD + LINE + LINE.replace("3,1,2026-01-02T10:00:00Z", f"4,1,{event}", 1), f"{NEXT}.csv")
+    made.put(
+        HEAD + LINE + LINE.replace("3,1,2026-01-02T10:00:00Z", f"4,1,{event}", 1), f"{NEXT}.csv"
+    )
     assert made.validate(NEXT).state == "done"
     assert made.rules(NEXT)[2].startswith("event_timestamp: ")
     assert [row["order_id"] for row in made.curated(NEXT)] == [3]
@@ -206,10 +291,16 @@ def test_impossible_times_are_quarantined(made: Intake, event: str) -> None:
 
 def test_offsets_are_normalised_and_mixed_kinds_of_time_are_refused(made: Intake) -> None:
     """Fault 43."""
-    made.put(HEAD + LINE + LINE.replace("3,1,2026-01-02T10:00:00Z", "4,2,2026-01-02T15:30:00+05:30", 1), f"{NEXT}.csv")
+    made.put(
+        HEAD + LINE + LINE.replace("3,1,2026-01-02T10:00:00Z", "4,2,2026-01-02T15:30:00+05:30", 1),
+        f"{NEXT}.csv",
+    )
     made.validate(NEXT)
     assert len({row["event_timestamp"] for row in made.curated(NEXT)}) == 1
-    made.put(HEAD + LINE + LINE.replace("3,1,2026-01-02T10:00:00Z", "4,2,2026-01-02T10:00:00", 1), f"{NEXT}.csv")
+    made.put(
+        HEAD + LINE + LINE.replace("3,1,2026-01-02T10:00:00Z", "4,2,2026-01-02T10:00:00", 1),
+        f"{NEXT}.csv",
+    )
     made.ingest(NEXT, restate="other file")
     report = made.run("validate_data", NEXT)
     assert report.state == "blocked"
@@ -219,11 +310,18 @@ def test_offsets_are_normalised_and_mixed_kinds_of_time_are_refused(made: Intake
 def test_a_closed_day_keeps_its_digest_whatever_comes_late(made: Intake) -> None:
     """Faults 41 and 42: a late row and a correction land in the partition in which they came."""
     before = {at: value for at, value in made.digests().items() if at[1] == KEY}
-    late = "9,1,2026-01-01T09:00:00Z,2026-01-02T09:00:00Z,5,1\n1,1,2026-01-01T10:00:00Z,2026-01-02T09:00:00Z,999,1\n"
+    late = (
+        "9,1,2026-01-01T09:00:00Z,2026-01-02T09:00:00Z,5,1\n"
+        "1,1,2026-01-01T10:00:00Z,2026-01-02T09:00:00Z,999,1\n"
+    )
     made.put(HEAD + LINE + late, f"{NEXT}.csv")
     assert made.validate(NEXT).state == "done"
     assert {at: value for at, value in made.digests().items() if at[1] == KEY} == before
-    assert sorted((row["order_id"], row["amount"]) for row in made.curated(NEXT)) == [(1, 999.0), (3, 30.0), (9, 5.0)]
+    assert sorted((row["order_id"], row["amount"]) for row in made.curated(NEXT)) == [
+        (1, 999.0),
+        (3, 30.0),
+        (9, 5.0),
+    ]
     made.put(HEAD + late, f"{KEY}.csv")
     refused(made, r"recorded with other rows.*--restate", RestatementRefused, KEY)
 
@@ -231,7 +329,12 @@ def test_a_closed_day_keeps_its_digest_whatever_comes_late(made: Intake) -> None
 def test_sql_in_names_and_values_has_no_effect(tmp_path: Path) -> None:
     """Fault 56."""
     evil = "x'); DROP TABLE raw; --"
-    columns = COLUMNS + "\n      note: {type: string, header: 'a\"; DROP TABLE raw; --', values: [\"" + evil + '"], regex: "x.*"}'
+    columns = (
+        COLUMNS
+        + "\n      note: {type: string, header: 'a\"; DROP TABLE raw; --', values: [\""
+        + evil
+        + '"], regex: "x.*"}'
+    )
     made = Intake(tmp_path, path="*.csv", columns=columns, more="extra: ignore")
     head = HEAD.strip() + ',"a""; DROP TABLE raw; --","b\'; DROP TABLE raw; --"\n'
     made.put(head + LINE.strip() + f',"{evil}","{evil}"\n', "o'; DROP TABLE raw; --.csv")
@@ -251,7 +354,9 @@ def test_formulas_and_markup_stay_text_and_reach_no_page(made: Intake) -> None:
     assert report.state == "blocked"
     assert repr(evil) in report.reason
     assert "<script>alert" not in (Path(report.outputs["report"]) / "index.html").read_text()
-    made.define(path="{partition}.*", columns=COLUMNS + "\n      note: {type: string}", more="extra: ignore")
+    made.define(
+        path="{partition}.*", columns=COLUMNS + "\n      note: {type: string}", more="extra: ignore"
+    )
     made.run("validate_data", NEXT)
     assert made.curated(NEXT)[0]["note"] == evil
 
@@ -274,7 +379,9 @@ simplecache::file:///etc/passwd
 
 @pytest.mark.parametrize("path", PATHS.split())
 def test_a_path_that_leaves_its_folder_is_refused(shared: Intake, path: str) -> None:
-    """Fault 59: parents, absolute paths, backslash, NUL, URL-encoded once and twice, other schemes."""
+    """Fault 59: parents, absolute paths, backslash, NUL, URL-encoded once and twice, other
+    schemes.
+    """
     (shared.folder.parent / "secret.csv").write_text(HEAD + LINE)
     shared.define(path=path)
     try:
@@ -283,7 +390,9 @@ def test_a_path_that_leaves_its_folder_is_refused(shared: Intake, path: str) -> 
         shared.define(path="{partition}.*")
 
 
-def test_links_that_leave_the_folder_and_what_is_no_file_are_refused(made: Intake, tmp_path: Path) -> None:
+def test_links_that_leave_the_folder_and_what_is_no_file_are_refused(
+    made: Intake, tmp_path: Path
+) -> None:
     """Fault 59."""
     secret = tmp_path / "secret.csv"
     secret.write_text(HEAD + LINE)

@@ -20,13 +20,19 @@ from tests.faults import kill
 KEY = "2026-01-03"
 
 
-def run_stages(home: str, stages: tuple[str, ...], key: str, owner: str, attempt: int = 1, wait: float = 0.0) -> None:
+def run_stages(
+    home: str, stages: tuple[str, ...], key: str, owner: str, attempt: int = 1, wait: float = 0.0
+) -> None:
     """Child: run stages for a partition."""
     settings = Settings(home=Path(home), usecases=f"{home}/usecases", lease_seconds=2.0)
     records = Records.open(settings.records_address)
-    records.partitions.raise_to("repayment", key, mode="backfill", target="judged", actor="test", at=utc_now())
+    records.partitions.raise_to(
+        "repayment", key, mode="backfill", target="judged", actor="test", at=utc_now()
+    )
     for stage in stages:
-        runner.run(stage, "repayment", key, settings=settings, owner=owner, attempt=attempt, wait=wait)
+        runner.run(
+            stage, "repayment", key, settings=settings, owner=owner, attempt=attempt, wait=wait
+        )
 
 
 def install(home: Path, until: str = "2026-01-02", customers: int = 200) -> Installation:
@@ -48,7 +54,9 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], 
 def test_killed_at_twenty_moments_nothing_partial_is_seen_and_the_retry_agrees(
     tmp_path: Path, expected: dict[tuple[str, str], str]
 ) -> None:
-    """Faults 1 and 10: SIGKILL (or SIGTERM) at random moments, each followed by a retry that finds the same digests."""
+    """Faults 1 and 10: SIGKILL (or SIGTERM) at random moments, each followed by a retry that
+    finds the same digests.
+    """
     made = install(tmp_path)
     longest = kill.timed(kill.start(run_stages, str(tmp_path), DATA_STAGES, "2026-01-02", "warm"))
     key_rows = {at: value for at, value in expected.items() if at[1] == KEY}
@@ -58,7 +66,9 @@ def test_killed_at_twenty_moments_nothing_partial_is_seen_and_the_retry_agrees(
         child = kill.start(run_stages, str(tmp_path), DATA_STAGES, KEY, f"try-{number}")
         killed += kill.kill_after(child, moment, how)
         seen = made.digests([KEY])
-        assert all(key_rows[at] == value for at, value in seen.items()), "a reader saw a partial partition"
+        assert all(key_rows[at] == value for at, value in seen.items()), (
+            "a reader saw a partial partition"
+        )
         if number % 5 == 4:
             run_stages(str(tmp_path), DATA_STAGES, KEY, f"retry-{number}", wait=10)
             assert made.digests() == expected
@@ -68,11 +78,14 @@ def test_killed_at_twenty_moments_nothing_partial_is_seen_and_the_retry_agrees(
     assert made.records.audit.verify() is None
 
 
-def test_a_stopped_writer_is_fenced_once_a_retry_has_succeeded(tmp_path: Path, expected: dict[tuple[str, str], str]) -> None:
+def test_a_stopped_writer_is_fenced_once_a_retry_has_succeeded(
+    tmp_path: Path, expected: dict[tuple[str, str], str]
+) -> None:
     """Fault 11: SIGSTOP, a retry succeeds, SIGCONT: the stale writer's commit is refused."""
     made = install(tmp_path)
     child = kill.start(run_stages, str(tmp_path), DATA_STAGES, KEY, "run", 1)
-    while not any(made.settings.home.glob(f"lake/repayment/raw/*/partition={KEY}/*")):  # it is writing its first rows
+    # It is writing its first rows.
+    while not any(made.settings.home.glob(f"lake/repayment/raw/*/partition={KEY}/*")):
         time.sleep(0.001)
     kill.stop_between_transactions(child, tmp_path / "records.db")
     try:
@@ -88,26 +101,39 @@ def test_a_stopped_writer_is_fenced_once_a_retry_has_succeeded(tmp_path: Path, e
     assert {stage: made.result(stage, KEY) for stage in DATA_STAGES} == results
 
 
-def test_the_same_partition_twice_at_once_is_computed_once(tmp_path: Path, expected: dict[tuple[str, str], str]) -> None:
-    """Fault 14: one wins; the other waits and is answered from the record, or says who is at work."""
+def test_the_same_partition_twice_at_once_is_computed_once(
+    tmp_path: Path, expected: dict[tuple[str, str], str]
+) -> None:
+    """Fault 14: one wins; the other waits and is answered from the record, or says who is at
+    work.
+    """
     made = install(tmp_path)
-    children = [kill.start(run_stages, str(tmp_path), DATA_STAGES, KEY, f"run-{n}", 1, 90.0) for n in range(2)]
+    children = [
+        kill.start(run_stages, str(tmp_path), DATA_STAGES, KEY, f"run-{n}", 1, 90.0)
+        for n in range(2)
+    ]
     for child in children:
         child.join(120)
     assert [child.exitcode for child in children] == [0, 0]
     assert made.digests() == expected
     with (
-        made.records.leases.claim("repayment", "ingest_data", KEY, owner="somebody", attempt=1, ttl=60),
+        made.records.leases.claim(
+            "repayment", "ingest_data", KEY, owner="somebody", attempt=1, ttl=60
+        ),
         pytest.raises(Busy, match="in progress: held by somebody"),
     ):
         made.run("ingest_data", KEY)
 
 
 def test_a_backfill_beside_the_nightly_run_disturbs_neither(tmp_path: Path) -> None:
-    """Fault 17: disjoint partitions at once, one of them a range; the same digests as one after the other."""
+    """Fault 17: disjoint partitions at once, one of them a range; the same digests as one after
+    the other.
+    """
     alone = install(tmp_path / "alone", until="2026-01-08", customers=100)
     both = install(tmp_path / "both", until="2026-01-04", customers=100)
-    nightly = kill.start(run_stages, str(tmp_path / "both"), ("ingest_data",), "2026-01-08", "nightly")
+    nightly = kill.start(
+        run_stages, str(tmp_path / "both"), ("ingest_data",), "2026-01-08", "nightly"
+    )
     both.load("2026-01-05", "2026-01-07")
     nightly.join(60)
     assert nightly.exitcode == 0
@@ -140,8 +166,22 @@ def test_a_noisy_environment_gives_the_same_digests(
     }
     for stage in DATA_STAGES:
         done = subprocess.run(
-            [sys.executable, "-m", "include", "run", stage, "--use-case", "repayment", "--partition", KEY],
-            env=environment, capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "include",
+                "run",
+                stage,
+                "--use-case",
+                "repayment",
+                "--partition",
+                KEY,
+            ],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
     assert made.digests() == expected

@@ -1,4 +1,6 @@
-"""Outcomes that take a month and come in part: only the matured cohort is trained and judged on, through the whole chain."""
+"""Outcomes that take a month and come in part: only the matured cohort is trained and judged on,
+through the whole chain.
+"""
 
 from __future__ import annotations
 
@@ -72,15 +74,21 @@ class Loan:
 
 
 def drawn() -> list[Loan]:
-    """Return loans of which those that fail tell so within days: the early outcomes of a young cohort are nearly all bad."""
+    """Return loans of which those that fail tell so within days: the early outcomes of a young
+    cohort are nearly all bad.
+    """
     draw = random.Random(48)
     loans = []
     for number in range(WEEKS * EACH):
         decided = FIRST + number * timedelta(days=7) / EACH
         amount = draw.gauss(100, 30)
         repaid = int(draw.random() < 1 / (1 + 2.718 ** ((amount - 100) / 12)))
-        after: timedelta | None = timedelta(days=draw.uniform(25, 29)) if repaid else timedelta(days=draw.uniform(1, 5))
-        loans.append(Loan(number % 300, decided, amount, repaid, None if draw.random() < 0.03 else after))
+        after: timedelta | None = (
+            timedelta(days=draw.uniform(25, 29)) if repaid else timedelta(days=draw.uniform(1, 5))
+        )
+        loans.append(
+            Loan(number % 300, decided, amount, repaid, None if draw.random() < 0.03 else after)
+        )
     return loans
 
 
@@ -91,7 +99,9 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     (home / "usecases").mkdir(parents=True)
     (home / "usecases" / "loans.yaml").write_text(YAML)
     lines = [line for loan in drawn() for line in loan.lines()]
-    (home / "usecases" / "loans.csv").write_text("\n".join(["customer_id,decided,told,amount,closed,repaid", *lines]) + "\n")
+    (home / "usecases" / "loans.csv").write_text(
+        "\n".join(["customer_id,decided,told,amount,closed,repaid", *lines]) + "\n"
+    )
     made = Installation(home, "loans")
     reports = made.load("2026-01-05", KEY)
     assert {report.state for report in reports} == {"done"}
@@ -104,11 +114,14 @@ def test_no_immature_row_is_judged_on_however_early_its_outcome_came(judged: Ins
     loans = drawn()
     early = [loan for loan in loans if loan.known and not loan.mature]
     assert len(early) > 50
-    assert sum(loan.repaid for loan in early) / len(early) < 0.3  # what a naive evaluation would see of the young cohort
+    # What a naive evaluation would see of the young cohort.
+    assert sum(loan.repaid for loan in early) / len(early) < 0.3
     (model,) = judged.records.models.of("loans")
     kept = model.manifest["training_set"]
     rows = judged.lake.read(kept["table"], keys=[KEY], version=kept["table_version"]).to_pylist()
-    expected = {(loan.customer, loan.decided): loan.repaid for loan in loans if loan.mature and loan.known}
+    expected = {
+        (loan.customer, loan.decided): loan.repaid for loan in loans if loan.mature and loan.known
+    }
     assert {(row["customer_id"], row["event_timestamp"]): row["label"] for row in rows} == expected
     evaluation = [row for row in rows if row["split"] == splits.EVALUATION]
     assert evaluation
@@ -127,5 +140,11 @@ def test_the_verdict_and_the_report_tell_how_many_were_left_out(judged: Installa
     assert censored > 0
     assert result.outputs["verdict"] == "pass", result.outputs["reasons"]
     (entry,) = judged.records.audit.entries("loans", action="model.judged")
-    assert (entry.details["counts"]["immature"], entry.details["counts"]["censored"]) == (immature, censored)
-    assert f"{immature:,} immature, {censored:,} censored" in Path(result.outputs["report"]).read_text()
+    assert (entry.details["counts"]["immature"], entry.details["counts"]["censored"]) == (
+        immature,
+        censored,
+    )
+    assert (
+        f"{immature:,} immature, {censored:,} censored"
+        in Path(result.outputs["report"]).read_text()
+    )

@@ -1,4 +1,6 @@
-"""Killed while it materializes: online rows are the old or the new ones, and the watermark never runs ahead of them."""
+"""Killed while it materializes: online rows are the old or the new ones, and the watermark never
+runs ahead of them.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def materialize(home: str, key: str, owner: str) -> None:
 
 @pytest.mark.slow
 def test_killed_at_twenty_moments_online_rows_are_old_or_new(tmp_path: Path) -> None:
-    """Fault 2: every customer's `pages` says the day, so rows of two days among them would be a mix."""
+    """Fault 2: every customer's `pages` says the day, so rows of two days among them would be a
+    mix.
+    """
     shop = Shop(tmp_path, lease_seconds=2.0)
     for day in range(ROUNDS + 1):
         moment = T0 + day * DAY + HOUR
@@ -52,7 +56,9 @@ def test_killed_at_twenty_moments_online_rows_are_old_or_new(tmp_path: Path) -> 
     assert_whole(shop)
     killed = 0
     for number, wait in enumerate(kill.moments(ROUNDS - 1, longest * 1.2)):
-        child = context.Process(target=materialize, args=(str(tmp_path), shop.key(number + 2), f"try-{number}"))
+        child = context.Process(
+            target=materialize, args=(str(tmp_path), shop.key(number + 2), f"try-{number}")
+        )
         child.start()
         how = signal.SIGTERM if number % 4 == 3 else signal.SIGKILL
         killed += kill.kill_after(child, wait, how)
@@ -64,17 +70,23 @@ def test_killed_at_twenty_moments_online_rows_are_old_or_new(tmp_path: Path) -> 
 
 
 def assert_whole(shop: Shop) -> tuple[int, int, str | None]:
-    """Check that packed and Feast's rows are each of one day; return both days and the recorded watermark."""
+    """Check that packed and Feast's rows are each of one day; return both days and the recorded
+    watermark.
+    """
     version = shop.feature_set.version
     reader = OnlineReader(shop.settings.home / "online" / "shop.db")
     there = reader.describe(version)
     assert there is not None
     rows = list(reader.rows(version))
     assert rows_digest(rows) == there.digest
-    packed = {found[1][3] for customer in range(CUSTOMERS) if (found := reader.get(version, customer))}
+    packed = {
+        found[1][3] for customer in range(CUSTOMERS) if (found := reader.get(version, customer))
+    }
     reader.close()
     with closing(sqlite3.connect(shop.settings.home / "feast" / "online.db")) as con:
-        query = "SELECT DISTINCT hex(value) FROM \"evergreen_shop__visit\" WHERE feature_name = 'pages'"
+        query = (
+            "SELECT DISTINCT hex(value) FROM \"evergreen_shop__visit\" WHERE feature_name = 'pages'"
+        )
         (feast,) = {int(value[2:] or "0", 16) for (value,) in con.execute(query)}
     watermark = shop.records.feature_sets.online("shop", version)
     (day,) = packed

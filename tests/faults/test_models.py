@@ -58,7 +58,9 @@ def child(home: str, stage: str, key: str) -> None:
 
 
 def child_dying(home: str, stage: str, where: str) -> None:
-    """Run a stage that is killed where it calls `where`, a name of the MLflow registry or of the results on record."""
+    """Run a stage that is killed where it calls `where`, a name of the MLflow registry or of the
+    results on record.
+    """
     owner: Any = mlflow_registry if hasattr(mlflow_registry, where) else Results
 
     def die(*_: Any, **__: Any) -> None:
@@ -85,7 +87,9 @@ def versions(bench: Bench) -> list[tuple[int, str]]:
 
 
 @pytest.mark.slow
-def test_killed_in_training_the_retry_gives_the_same_model_once(bench: Bench, expected: str) -> None:
+def test_killed_in_training_the_retry_gives_the_same_model_once(
+    bench: Bench, expected: str
+) -> None:
     """Fault 3, ten times: whatever a kill left, one version, one model on record, no open run."""
     kill.timed(start(child, str(bench.home), "train_model", NEXT))
     seconds = kill.timed(start(child, str(bench.home), "evaluate_model", NEXT))
@@ -104,7 +108,9 @@ def test_killed_in_training_the_retry_gives_the_same_model_once(bench: Bench, ex
     assert bench.records.audit.verify() is None
 
 
-def test_killed_between_model_file_and_registry_the_orphan_is_never_servable_and_goes(bench: Bench, expected: str) -> None:
+def test_killed_between_model_file_and_registry_the_orphan_is_never_servable_and_goes(
+    bench: Bench, expected: str
+) -> None:
     """Fault 4."""
     dead = start(child_dying, str(bench.home), "train_model", "register")
     dead.join(60)
@@ -118,8 +124,12 @@ def test_killed_between_model_file_and_registry_the_orphan_is_never_servable_and
     assert [path.name for path in folder.iterdir()] == [bench.model(KEY).model_digest[7:23]]
 
 
-def test_killed_between_registry_and_record_the_version_is_found_again(bench: Bench, expected: str) -> None:
-    """Faults 3 and 13: MLflow has the version, our record does not; the retry recognises its own write."""
+def test_killed_between_registry_and_record_the_version_is_found_again(
+    bench: Bench, expected: str
+) -> None:
+    """Faults 3 and 13: MLflow has the version, our record does not; the retry recognises its own
+    write.
+    """
     dead = start(child_dying, str(bench.home), "train_model", "commit")
     dead.join(60)
     assert dead.exitcode == -signal.SIGKILL
@@ -130,7 +140,9 @@ def test_killed_between_registry_and_record_the_version_is_found_again(bench: Be
     assert [(report.outputs["version"], report.outputs["run_id"])] == versions(bench)
 
 
-def test_killed_before_the_alias_moves_the_old_champion_stays_and_the_next_run_resumes(bench: Bench) -> None:
+def test_killed_before_the_alias_moves_the_old_champion_stays_and_the_next_run_resumes(
+    bench: Bench,
+) -> None:
     """Fault 5."""
     bench.judged(KEY)
     bench.release(1, KEY)
@@ -156,7 +168,9 @@ def child_killed_at_alias(home: str) -> None:
     Bench(Path(home)).run("evaluate_model", NEXT)
 
 
-def test_two_trainings_at_once_are_two_versions_each_judged_against_the_champion_of_then(bench: Bench) -> None:
+def test_two_trainings_at_once_are_two_versions_each_judged_against_the_champion_of_then(
+    bench: Bench,
+) -> None:
     """Fault 15."""
     both = [start(child, str(bench.home), "train_model", key) for key in (KEY, NEXT)]
     for process in both:
@@ -177,7 +191,8 @@ import numpy as np, lightgbm
 rows = np.random.default_rng(1).normal(size=(20000, 20))
 data = lightgbm.Dataset(rows, (rows[:, 0] > 0).astype(float))
 lightgbm.train({"objective": "binary", "num_threads": 2, "verbosity": -1}, data, num_boost_round=20)
-lightgbm.train({"objective": "binary", "num_threads": 2, "verbosity": -1}, data, num_boost_round=2).predict(rows)
+lightgbm.train({"objective": "binary", "num_threads": 2, "verbosity": -1}, data,
+    num_boost_round=2).predict(rows)
 child = os.fork()
 if child == 0:
     signal.alarm(240)
@@ -194,21 +209,26 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0)
 
 
 def test_a_fork_after_openmp_was_used_does_not_hang(bench: Bench) -> None:
-    """Fault 22: we train and score on one thread, which needs nothing of the parent's thread pool."""
+    """Fault 22: we train and score on one thread, which needs nothing of the parent's thread
+    pool.
+    """
     words = [sys.executable, "-c", FORKED, str(bench.home)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_a_damaged_bundle_dies_in_the_trial_and_the_loaded_model_goes_on(bench: Bench) -> None:
-    """Faults 62 to 64: what serves is in memory already, and the process that serves survives the offer."""
+    """Faults 62 to 64: what serves is in memory already, and the process that serves survives
+    the offer.
+    """
     bench.run("train_model", KEY)
     model = bench.model(KEY)
     serving = Predictor.load(model.bundle, model.model_digest)
     before = serving.check_golden()
     text = Path(model.bundle) / "model.txt"
     whole = text.read_bytes()
-    # LightGBM prints what it stumbles over, so the second one puts bytes that are no text into its output.
+    # LightGBM prints what it stumbles over, so the second one puts bytes that are no text into its
+    # output.
     for damaged in (whole[: len(whole) // 2], whole.replace(b"objective=", b"objective=\x84\xff")):
         text.write_bytes(damaged)
         with pytest.raises(ArtefactError, match="recorded is"):

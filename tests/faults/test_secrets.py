@@ -1,4 +1,6 @@
-"""Fault 72: secrets in settings reach no log, no error, no record, no report; and no user text is a template or a command."""
+"""Fault 72: secrets in settings reach no log, no error, no record, no report; and no user text
+is a template or a command.
+"""
 
 from __future__ import annotations
 
@@ -32,18 +34,28 @@ def evergreen(home: Path, *words: str, **more: str) -> subprocess.CompletedProce
         **more,
     }
     return subprocess.run(
-        [sys.executable, "-m", "include", "-v", *words], env=environment, capture_output=True, text=True, timeout=120, cwd=ROOT,
+        [sys.executable, "-m", "include", "-v", *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=ROOT,
         check=False,
-    )  # fmt: skip
+    )
 
 
 def found(home: Path, *secrets: str) -> list[Path]:
     """Return the files that hold a secret."""
-    return [Path(path) for path in Scanner({secret: secret for secret in secrets}).files(home.rglob("*"))]
+    return [
+        Path(path)
+        for path in Scanner({secret: secret for secret in secrets}).files(home.rglob("*"))
+    ]
 
 
 def test_the_scanner_finds_what_is_planted(tmp_path: Path) -> None:
-    """What is found nowhere else must be findable: in text and blobs, whole or as part, also where a page cuts it in two."""
+    """What is found nowhere else must be findable: in text and blobs, whole or as part, also
+    where a page cuts it in two.
+    """
     scanner = Scanner({"password": PASSWORD, "token": TOKEN})
     (tmp_path / "task.log").write_text(f"url=postgresql://me:{PASSWORD}@host/x")
     (tmp_path / "quiet.log").write_text("nothing to see")
@@ -52,20 +64,29 @@ def test_the_scanner_finds_what_is_planted(tmp_path: Path) -> None:
     text = json.dumps({"x": TOKEN * 500})
     with closing(sqlite3.connect(path)) as con, con:
         con.execute("CREATE TABLE xcom (key TEXT, value)")
-        rows = [("a", text), ("b", b"\0" + base64.b64encode(PASSWORD.encode())), ("c", 5), ("d", None)]
+        rows = [
+            ("a", text),
+            ("b", b"\0" + base64.b64encode(PASSWORD.encode())),
+            ("c", 5),
+            ("d", None),
+        ]
         con.executemany("INSERT INTO xcom VALUES (?, ?)", rows)
     assert path.read_bytes().count(TOKEN.encode()) < 500, "some lie across two pages"
     assert scanner.database(path) == {"airflow.db: xcom.value": {"password", "token"}}
 
 
 def test_no_command_line_shows_a_password(tmp_path: Path) -> None:
-    """Every user of a machine can read the command lines of its processes; the environment only their owner."""
+    """Every user of a machine can read the command lines of its processes; the environment only
+    their owner.
+    """
     url = SecretStr(f"postgresql://evergreen:{PASSWORD}@127.0.0.1:1/none")
     settings = Settings(home=tmp_path, records_url=url, mlflow_uri=url, node_token=SecretStr(TOKEN))
     started = children(settings)
     assert {child.name for child in started} == set(SERVICES)
     scanner = Scanner({"password": PASSWORD, "token": TOKEN})
-    assert [child.name for child in started if scanner.names(" ".join(child.command).encode())] == []
+    assert [
+        child.name for child in started if scanner.names(" ".join(child.command).encode())
+    ] == []
     (mlflow,) = (child for child in started if child.name == "mlflow")
     assert mlflow.environment["MLFLOW_BACKEND_STORE_URI"] == settings.mlflow_address
 
@@ -97,7 +118,9 @@ features:
     (tmp_path / "usecases").mkdir()
     (tmp_path / "usecases" / "shop.yaml").write_text(text)
     words = ("run", "ingest_data", "--use-case", "shop", "--partition", "2026-01-01")
-    done = evergreen(tmp_path, *words, SHOP_DATABASE=f"postgresql+psycopg://me:{PASSWORD}@127.0.0.1:1/none")
+    done = evergreen(
+        tmp_path, *words, SHOP_DATABASE=f"postgresql+psycopg://me:{PASSWORD}@127.0.0.1:1/none"
+    )
     assert done.returncode == 3, done.stderr
     assert "orders" in done.stderr
     assert PASSWORD not in done.stdout + done.stderr
@@ -106,7 +129,9 @@ features:
 
 
 @pytest.mark.slow
-def test_a_whole_chain_leaves_no_secret_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_whole_chain_leaves_no_secret_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("EVERGREEN_NODE_TOKEN", TOKEN)
     small_repayment(tmp_path / "usecases", 150)
     made = Installation(tmp_path)
@@ -126,8 +151,20 @@ def test_text_of_a_person_is_no_template_and_no_command(tmp_path: Path) -> None:
     small_repayment(tmp_path / "usecases", 100)
     made = Installation(tmp_path)
     made.run("ingest_data", "2026-01-01")
-    words = ("run", "ingest_data", "--use-case", "repayment", "--partition", "2026-01-01", "--restate", reason)
-    done = evergreen(tmp_path, *words, EVERGREEN_SEED="8")  # other rows, so that the reason goes on record
+    words = (
+        "run",
+        "ingest_data",
+        "--use-case",
+        "repayment",
+        "--partition",
+        "2026-01-01",
+        "--restate",
+        reason,
+    )
+    # Other rows, so that the reason goes on record.
+    done = evergreen(tmp_path, *words, EVERGREEN_SEED="8")
     assert done.returncode == 0, done.stderr
     assert not list(ROOT.glob("hacked")) + list(tmp_path.rglob("hacked"))
-    assert reason in [entry.details.get("reason") for entry in made.records.audit.entries("repayment")]
+    assert reason in [
+        entry.details.get("reason") for entry in made.records.audit.entries("repayment")
+    ]

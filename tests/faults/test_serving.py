@@ -1,4 +1,6 @@
-"""Faults of packaging and serving: kills at random points, a node killed under load, secrets, a mirror left behind."""
+"""Faults of packaging and serving: kills at random points, a node killed under load, secrets, a
+mirror left behind.
+"""
 
 from __future__ import annotations
 
@@ -35,11 +37,18 @@ def desk(tmp_path: Path) -> Desk:
 def stage(desk: Desk, name: str) -> subprocess.Popen[bytes]:
     """Run a stage in a process of its own."""
     code = (
-        "import sys; from include.pipeline import runner; from include.config.settings import settings\n"
-        f"print(runner.run({name!r}, {NAME!r}, {FIRST!r}, settings=settings(), wait=60.0).state)"
+        "import sys; from include.pipeline import runner; from include.config.settings import "
+        f"settings\nprint(runner.run({name!r}, {NAME!r}, {FIRST!r}, settings=settings(), "
+        "wait=60.0).state)"
     )
-    environment = {**os.environ, "EVERGREEN_HOME": str(desk.settings.home), "EVERGREEN_USECASES": desk.settings.usecases}
-    return subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=ROOT, stdout=subprocess.PIPE)
+    environment = {
+        **os.environ,
+        "EVERGREEN_HOME": str(desk.settings.home),
+        "EVERGREEN_USECASES": desk.settings.usecases,
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, cwd=ROOT, stdout=subprocess.PIPE
+    )
 
 
 def children_of(home: Path) -> list[list[str]]:
@@ -63,7 +72,10 @@ def test_packaging_killed_at_random_points_leaves_nothing_valid(desk: Desk) -> N
         time.sleep(seconds)
         worker.kill()
         worker.wait()
-        until(lambda: children_of(desk.settings.home) == [], what=f"end of what was started (killed at {seconds:.2f} s)")
+        until(
+            lambda: children_of(desk.settings.home) == [],
+            what=f"end of what was started (killed at {seconds:.2f} s)",
+        )
         there = package_model.find(desk.settings, NAME, model.model_digest)
         assert there is None or Path(there.export).is_file()
     last = stage(desk, "package_model")
@@ -72,11 +84,16 @@ def test_packaging_killed_at_random_points_leaves_nothing_valid(desk: Desk) -> N
     assert list((desk.settings.home / "bento" / "staging").iterdir()) == []
     recorded = desk.records.models.get(NAME, 1)
     assert recorded is not None
-    assert recorded.bento_tag == desk.records.results.get(NAME, FIRST, "package_model").outputs["bento_tag"]  # type: ignore[union-attr]
+    assert (
+        recorded.bento_tag
+        == desk.records.results.get(NAME, FIRST, "package_model").outputs["bento_tag"]
+    )  # type: ignore[union-attr]
 
 
 def test_a_node_killed_under_load_loses_no_answer(desk: Desk) -> None:
-    """Faults 8 and 10: all that was answered is on record, after SIGKILL and after SIGTERM; a new node goes on."""
+    """Faults 8 and 10: all that was answered is on record, after SIGKILL and after SIGTERM; a
+    new node goes on.
+    """
     desk.candidate(1)
     answered: set[str] = set()
     for number in (signal.SIGKILL, signal.SIGTERM):
@@ -85,7 +102,9 @@ def test_a_node_killed_under_load_loses_no_answer(desk: Desk) -> None:
                 desk.deploy()
             node.serves(1)
             stop = threading.Event()
-            threads = [threading.Thread(target=ask, args=(desk.settings, stop, answered)) for _ in range(2)]
+            threads = [
+                threading.Thread(target=ask, args=(desk.settings, stop, answered)) for _ in range(2)
+            ]
             for thread in threads:
                 thread.start()
             time.sleep(0.7)
@@ -94,7 +113,9 @@ def test_a_node_killed_under_load_loses_no_answer(desk: Desk) -> None:
             stop.set()
             for thread in threads:
                 thread.join()
-        logged = set(read(closed_segments(desk.settings.home, NAME)).column("request_id").to_pylist())
+        logged = set(
+            read(closed_segments(desk.settings.home, NAME)).column("request_id").to_pylist()
+        )
         assert len(answered) > 50
         assert answered <= logged
 
@@ -111,7 +132,9 @@ def ask(settings: Settings, stop: threading.Event, answered: set[str]) -> None:
 def test_a_full_disk_of_the_log_is_an_error_not_a_silent_loss(desk: Desk) -> None:
     """Fault 28: what cannot be put on record is not answered, and the answer says so."""
     desk.candidate(1)
-    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); import signal; "
+    limit = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); import signal; "
+    )
     limit += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)"
     desk.record_route(champion=1)
     with desk.node(setup=limit) as node:
@@ -135,15 +158,21 @@ def release(desk: Desk) -> Iterator[Node]:
 
 
 def test_a_release_killed_between_its_steps_goes_on(desk: Desk, release: Node) -> None:
-    """A deployment killed at random points: the row is always whole, one try more ends it, nothing is done twice."""
+    """A deployment killed at random points: the row is always whole, one try more ends it,
+    nothing is done twice.
+    """
     desk.candidate(2, SECOND)
     code = (
-        "import sys; from include.pipeline import runner; from include.config.settings import settings\n"
-        "from dataclasses import replace; from include.deployment import deploy_model\n"
+        "import sys; from include.pipeline import runner; from include.config.settings import "
+        "settings\nfrom dataclasses import replace; from include.deployment import deploy_model\n"
         "deploy_model.STAGE = replace(deploy_model.STAGE, effects=lambda work, outcome: {})\n"
         f"runner.run('deploy_model', {NAME!r}, {SECOND!r}, settings=settings(), wait=60.0)"
     )
-    environment = {**os.environ, "EVERGREEN_HOME": str(desk.settings.home), "EVERGREEN_USECASES": desk.settings.usecases}
+    environment = {
+        **os.environ,
+        "EVERGREEN_HOME": str(desk.settings.home),
+        "EVERGREEN_USECASES": desk.settings.usecases,
+    }
     for seconds in (0.5, 0.9, 1.4):
         worker = subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=ROOT)
         time.sleep(seconds)
@@ -154,7 +183,11 @@ def test_a_release_killed_between_its_steps_goes_on(desk: Desk, release: Node) -
         assert release.predict(entity=1).status == 200
     assert desk.deploy(SECOND).outputs["champion"] == 2
     release.serves(2)
-    actions = [entry.action for entry in desk.records.audit.entries(NAME, subject="2") if entry.action.startswith("release.")]
+    actions = [
+        entry.action
+        for entry in desk.records.audit.entries(NAME, subject="2")
+        if entry.action.startswith("release.")
+    ]
     assert actions == ["release.requested", "release.promoted"]
     assert desk.records.audit.verify() is None
 
@@ -163,7 +196,9 @@ def test_secrets_stay_out_of_logs_and_answers(desk: Desk, release: Node) -> None
     """Fault 72: the token is in its file alone."""
     token = desk.settings.node_secret.get_secret_value()
     release.post(f"/v1/{NAME}/rollback", json={"reason": "x"}, headers=release.token)
-    release.post(f"/v1/{NAME}/rollback", json={"reason": "x"}, headers={"authorization": f"Bearer {token}x"})
+    release.post(
+        f"/v1/{NAME}/rollback", json={"reason": "x"}, headers={"authorization": f"Bearer {token}x"}
+    )
     assert (desk.settings.home / "secrets" / "node_token").stat().st_mode & 0o077 == 0
     release.stop()
     for path in desk.settings.home.rglob("*"):
@@ -197,7 +232,15 @@ def register(desk: Desk, bundle: str, digest: str) -> int:
     schema = json.loads((Path(bundle) / "schema.json").read_text())
     columns = [feature["name"] for feature in schema["features"]]
     training = Training(
-        use_case=NAME, key=FIRST, as_of=f"{SECOND}T00:00:00+00:00", mode="live", model_digest=digest, folder=Path(bundle),
-        columns=columns, params={}, metrics={}, manifest={},
-    )  # fmt: skip
+        use_case=NAME,
+        key=FIRST,
+        as_of=f"{SECOND}T00:00:00+00:00",
+        mode="live",
+        model_digest=digest,
+        folder=Path(bundle),
+        columns=columns,
+        params={},
+        metrics={},
+        manifest={},
+    )
     return register_model(desk.settings, training).version

@@ -1,4 +1,7 @@
-"""Fault 13: a write succeeded but an error came back. Fault 31: the clock is wrong, or is set while a stage runs."""
+"""Fault 13: a write succeeded but an error came back.
+
+Fault 31: the clock is wrong, or is set while a stage runs.
+"""
 
 from __future__ import annotations
 

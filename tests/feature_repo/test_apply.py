@@ -1,4 +1,6 @@
-"""`feast` from the command line: definitions of every use case, state under the installation's home, online rows kept."""
+"""`feast` from the command line: definitions of every use case, state under the installation's
+home, online rows kept.
+"""
 
 from __future__ import annotations
 
@@ -25,18 +27,26 @@ from feast.types import Int64
 from definitions import shop__customer
 
 visits_by_hand = FeatureView(
-    name="visits_by_hand", entities=[shop__customer], ttl=timedelta(days=2), schema=[Field(name="pages", dtype=Int64)],
-    source=FileSource(name="visits_by_hand", path="shop/curated/visits", timestamp_field="event_timestamp",
+    name="visits_by_hand", entities=[shop__customer], ttl=timedelta(days=2),
+        schema=[Field(name="pages", dtype=Int64)],
+    source=FileSource(name="visits_by_hand", path="shop/curated/visits",
+        timestamp_field="event_timestamp",
                       created_timestamp_column="created_timestamp"),
-    description="Visits, straight from the curated table.", owner="somebody", tags={"made": "by hand"},
+    description="Visits, straight from the curated table.", owner="somebody",
+        tags={"made": "by hand"},
 )
 """
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """Return the environment of a child: ours without settings, with the given ones; the checkout importable."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("EVERGREEN_")} | settings
-    if not (Path(sysconfig.get_path("purelib")) / "evergreen.pth").exists():  # not made by `make install`
+    """Return the environment of a child: ours without settings, with the given ones; the
+    checkout importable.
+    """
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith("EVERGREEN_")
+    } | settings
+    # not made by `make install`.
+    if not (Path(sysconfig.get_path("purelib")) / "evergreen.pth").exists():
         clean["PYTHONPATH"] = str(ROOT)
     return clean
 
@@ -45,7 +55,13 @@ def feast(folder: Path, *words: str, **settings: str) -> str:
     """Run `feast` in a folder and return what it prints."""
     command = [str(Path(sys.executable).with_name("feast")), *words]
     done = subprocess.run(
-        command, cwd=folder, env=environment(**settings), capture_output=True, text=True, timeout=120, check=False
+        command,
+        cwd=folder,
+        env=environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -63,23 +79,33 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
 def answers(shop: Shop) -> Any:
     opened = store(shop.settings)
     service = opened.get_feature_service(service_name("shop"))
-    online = opened.get_online_features(service, [{"customer_id": one} for one in (1, 2, 3)]).to_dict()
+    online = opened.get_online_features(
+        service, [{"customer_id": one} for one in (1, 2, 3)]
+    ).to_dict()
     packed = OnlineReader(shop.settings.home / "online" / "shop.db")
     return online, [packed.get(shop.feature_set.version, one) for one in (1, 2, 3)]
 
 
-def test_apply_by_hand_keeps_what_is_online_and_views_by_hand_stand_beside(shop: Shop, tmp_path: Path) -> None:
+def test_apply_by_hand_keeps_what_is_online_and_views_by_hand_stand_beside(
+    shop: Shop, tmp_path: Path
+) -> None:
     before = answers(shop)
     assert before[0]["pages"] == [10, 20, None]
     repo = tmp_path / "feature_repo"
     shutil.copytree(ROOT / "feature_repo", repo, ignore=shutil.ignore_patterns("__pycache__"))
     (repo / "by_hand.py").write_text(BY_HAND)
-    settings = {"EVERGREEN_HOME": str(shop.settings.home), "EVERGREEN_USECASES": shop.settings.usecases}
+    settings = {
+        "EVERGREEN_HOME": str(shop.settings.home),
+        "EVERGREEN_USECASES": shop.settings.usecases,
+    }
     printed = feast(repo, "apply", **settings)
     assert "visits_by_hand" in printed
     assert answers(shop) == before
     assert is_applied(shop.settings, shop.use_case, shop.feature_set)
-    assert sorted(path.name for path in repo.iterdir() if path.suffix == ".db" or path.name == "data") == []
+    assert (
+        sorted(path.name for path in repo.iterdir() if path.suffix == ".db" or path.name == "data")
+        == []
+    )
 
     opened = store(shop.settings)
     views = {view.name: view for view in opened.list_feature_views()}
@@ -112,20 +138,31 @@ def test_a_view_that_a_use_case_no_longer_has_leaves_the_registry(tmp_path: Path
 
 def test_without_settings_state_lies_under_the_default_home() -> None:
     code = (
-        "from pathlib import Path; from feast.repo_config import load_repo_config;"
-        "config = load_repo_config(Path('.'), Path('feature_store.yaml'));"
-        "from include.features.feast_online_store import HomeRegistryStore, HomeSqliteOnlineStore;"
-        "print(HomeSqliteOnlineStore._get_db_path(config), HomeRegistryStore(config.registry, Path('.'))._filepath)"
+        "from pathlib import Path; from feast.repo_config import load_repo_config;config = "
+        "load_repo_config(Path('.'), Path('feature_store.yaml'));from "
+        "include.features.feast_online_store import HomeRegistryStore, "
+        "HomeSqliteOnlineStore;print(HomeSqliteOnlineStore._get_db_path(config), "
+        "HomeRegistryStore(config.registry, Path('.'))._filepath)"
     )
     command = [sys.executable, "-c", code]
     done = subprocess.run(
-        command, cwd=ROOT / "feature_repo", env=environment(), capture_output=True, text=True, timeout=120, check=True
+        command,
+        cwd=ROOT / "feature_repo",
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
     )
-    assert done.stdout.split() == [str(ROOT / "var" / "feast" / name) for name in ("online.db", "registry.db")]
+    assert done.stdout.split() == [
+        str(ROOT / "var" / "feast" / name) for name in ("online.db", "registry.db")
+    ]
 
 
 def test_of_two_registry_writers_the_later_one_is_refused(shop: Shop) -> None:
-    """Feast writes back a registry that it read before: without a check the other writer's objects would vanish."""
+    """Feast writes back a registry that it read before: without a check the other writer's
+    objects would vanish.
+    """
     from feast import Entity
 
     first, second = store(shop.settings), store(shop.settings)
@@ -140,7 +177,9 @@ def test_of_two_registry_writers_the_later_one_is_refused(shop: Shop) -> None:
 
 
 def test_a_transaction_over_many_batches_is_all_or_nothing(shop: Shop) -> None:
-    """Feast commits each batch by itself; inside our transaction a failure takes all of them back."""
+    """Feast commits each batch by itself; inside our transaction a failure takes all of them
+    back.
+    """
     import pandas as pd
 
     before = answers(shop)
@@ -151,7 +190,10 @@ def test_a_transaction_over_many_batches_is_all_or_nothing(shop: Shop) -> None:
         with online_store.one_transaction(opened.config):
             for customer in (1, 2, 3):
                 row = {"customer_id": [customer], "pages": [77], "device": ["x"]}
-                times = {name: [pd.Timestamp(moment)] for name in ("event_timestamp", "created_timestamp")}
+                times = {
+                    name: [pd.Timestamp(moment)]
+                    for name in ("event_timestamp", "created_timestamp")
+                }
                 opened.write_to_online_store("shop__visit", pd.DataFrame(row | times))
             raise RuntimeError("killed here")
 

@@ -1,4 +1,6 @@
-"""The features stage: what is known at `as_of`, equal digests however it is run, online rows that only move forward."""
+"""The features stage: what is known at `as_of`, equal digests however it is run, online rows
+that only move forward.
+"""
 
 from __future__ import annotations
 
@@ -24,21 +26,30 @@ def shop(tmp_path: Path) -> Shop:
 
 
 def week(shop: Shop, days: int = 7) -> None:
-    """Let some days arrive, with a correction of day 1 on day 3 and a late order of day 2 on day 4."""
+    """Let some days arrive, with a correction of day 1 on day 3 and a late order of day 2 on day
+    4.
+    """
     for day in range(days):
         start = T0 + day * DAY
-        orders = [(day * 10 + n, n, 10.0 * n + day / 3, start + n * HOUR, start + (n + 1) * HOUR) for n in range(5)]
+        orders = [
+            (day * 10 + n, n, 10.0 * n + day / 3, start + n * HOUR, start + (n + 1) * HOUR)
+            for n in range(5)
+        ]
         if day == 3:
             orders.append((11, 1, 999.0, T0 + DAY + HOUR, start + HOUR))
         if day == 4:
             orders.append((98, 2, 0.25, T0 + 2 * DAY + HOUR, start + HOUR))
-        visits = [(n, n + day, "web" if n else None, start + HOUR, start + 2 * HOUR) for n in range(3)]
+        visits = [
+            (n, n + day, "web" if n else None, start + HOUR, start + 2 * HOUR) for n in range(3)
+        ]
         shop.arrive(day, orders, visits)
 
 
 def reports(shop: Shop, days: range) -> dict[str, Any]:
     """Return what is recorded of the stage: digests and rows by key."""
-    found = shop.records.results.of("shop", stage="materialize_features", keys=[shop.key(day) for day in days])
+    found = shop.records.results.of(
+        "shop", stage="materialize_features", keys=[shop.key(day) for day in days]
+    )
     return {result.key: (result.digest, result.outputs) for result in found}
 
 
@@ -48,7 +59,10 @@ def test_a_snapshot_has_one_row_an_entity_stamped_as_of(shop: Shop) -> None:
     rows = {row["customer_id"]: row for row in shop.rows("spending", 3)}
     assert sorted(rows) == [0, 1, 2, 3, 4]
     assert rows[1]["event_timestamp"] == rows[1]["created_timestamp"] == T0 + 4 * DAY
-    assert (rows[1]["orders_5d"], rows[1]["amount_5d"]) == (4, pytest.approx(10 + 999 + 10 + 2 / 3 + 11))
+    assert (rows[1]["orders_5d"], rows[1]["amount_5d"]) == (
+        4,
+        pytest.approx(10 + 999 + 10 + 2 / 3 + 11),
+    )
 
 
 def test_availability_is_added_to_the_created_time(tmp_path: Path) -> None:
@@ -63,13 +77,19 @@ def test_an_event_view_has_a_row_for_each_source_row_of_the_partition(shop: Shop
     week(shop)
     shop.run(3)
     rows = shop.rows("visit", 3)
-    assert [(row["customer_id"], row["pages"], row["device"]) for row in rows] == [(0, 3, None), (1, 4, "web"), (2, 5, "web")]
+    assert [(row["customer_id"], row["pages"], row["device"]) for row in rows] == [
+        (0, 3, None),
+        (1, 4, "web"),
+        (2, 5, "web"),
+    ]
     assert {(row["event_timestamp"], row["created_timestamp"]) for row in rows} == {
         (T0 + 3 * DAY + HOUR, T0 + 3 * DAY + 2 * HOUR)
     }
 
 
-@pytest.mark.parametrize(("event", "created", "seen"), [(-US, -US, True), (0 * US, 0 * US, False), (-US, 0 * US, False)])
+@pytest.mark.parametrize(
+    ("event", "created", "seen"), [(-US, -US, True), (0 * US, 0 * US, False), (-US, 0 * US, False)]
+)
 def test_both_times_are_cut_before_as_of(shop: Shop, event: Any, created: Any, seen: bool) -> None:
     end = shop.as_of(0)
     shop.arrive(0, [(1, 1, 1.0, T0, T0), (2, 2, 1.0, end + event, end + created)])
@@ -114,7 +134,9 @@ def test_missing_and_blocked_partitions_of_the_lookback_are_named(shop: Shop) ->
     week(shop, 3)
     shop.arrive(3, state="blocked")
     with pytest.raises(
-        MissingPartition, match=r"validate_data is not done for 1 partition.*2025-01-04 \(blocked.*evergreen load-history"
+        MissingPartition,
+        match=r"validate_data is not done for 1 partition.*2025-01-04 \(blocked.*evergreen "
+        r"load-history",
     ) as caught:
         shop.run(3)
     assert caught.value.keys == ("2025-01-04",)
@@ -142,12 +164,18 @@ SPENDING = YAML[YAML.index("    sql: >-") : YAML.index("    lookback: 5d")]
             "SELECT customer_id, 1 AS orders_5d, 1.0 AS amount_5d, true AS today FROM orders",
             r"spending.*one row an entity, but 1 \(2 rows\)",
         ),
-        ("SELECT customer_id, 1 AS orders_5d, 1.0 AS amount_5d FROM orders", r"spending: no column \['today'\]"),
+        (
+            "SELECT customer_id, 1 AS orders_5d, 1.0 AS amount_5d FROM orders",
+            r"spending: no column \['today'\]",
+        ),
         (
             "SELECT 1 AS customer_id, 'x' AS orders_5d, 1.0 AS amount_5d, true AS today",
             r"orders_5d is VARCHAR, declared int64; cast it",
         ),
-        ("SELECT NULL AS customer_id, 1 AS orders_5d, 1.0 AS amount_5d, true AS today", "1 rows have no customer_id"),
+        (
+            "SELECT NULL AS customer_id, 1 AS orders_5d, 1.0 AS amount_5d, true AS today",
+            "1 rows have no customer_id",
+        ),
         (
             "SELECT 1 AS customer_id, 2::HUGEINT**90 AS orders_5d, 1.0 AS amount_5d, true AS today",
             "DOUBLE, declared int64|does not fit",
@@ -156,7 +184,9 @@ SPENDING = YAML[YAML.index("    sql: >-") : YAML.index("    lookback: 5d")]
         ("SELECT nonsense FROM orders", "nonsense"),
     ],
 )
-def test_a_view_that_does_not_hold_what_it_declares_is_refused_by_name(tmp_path: Path, sql: str, message: str) -> None:
+def test_a_view_that_does_not_hold_what_it_declares_is_refused_by_name(
+    tmp_path: Path, sql: str, message: str
+) -> None:
     shop = Shop(tmp_path, YAML.replace(SPENDING, f'    sql: "{sql}"\n'))
     shop.arrive(0, [(1, 1, 1.0, T0, T0), (2, 1, 1.0, T0, T0)])
     with pytest.raises(ConfigError, match=message):
@@ -169,7 +199,9 @@ def test_an_event_view_by_sql_holds_what_arrived_in_the_partition(tmp_path: Path
     week(shop)
     for day in (2, 3):
         shop.run(day)
-        assert {row["event_timestamp"] for row in shop.rows("visit", day)} == {T0 + day * DAY + HOUR}
+        assert {row["event_timestamp"] for row in shop.rows("visit", day)} == {
+            T0 + day * DAY + HOUR
+        }
 
 
 def test_versions_follow_definitions_and_come_back_from_the_record(shop: Shop) -> None:
@@ -187,7 +219,9 @@ def test_versions_follow_definitions_and_come_back_from_the_record(shop: Shop) -
         FeatureSet.from_dict(damaged)
 
 
-def test_the_champions_old_feature_set_is_kept_up_and_the_digest_is_the_current_ones(tmp_path: Path) -> None:
+def test_the_champions_old_feature_set_is_kept_up_and_the_digest_is_the_current_ones(
+    tmp_path: Path,
+) -> None:
     shop, other = Shop(tmp_path / "a"), Shop(tmp_path / "b")
     for one in (shop, other):
         week(one)
@@ -201,13 +235,15 @@ def test_the_champions_old_feature_set_is_kept_up_and_the_digest_is_the_current_
     assert report.digest == alone.digest
     table = old.views[0].table("shop")
     assert len(shop.lake.read(table, keys=[shop.key(3)])) == 5
-    assert feature_sets.lacking([shop.records.results.get("shop", shop.key(2), "materialize_features")], shop.feature_set) == [
-        shop.key(2)
-    ]  # type: ignore[list-item]
+    assert feature_sets.lacking(
+        [shop.records.results.get("shop", shop.key(2), "materialize_features")], shop.feature_set
+    ) == [shop.key(2)]  # type: ignore[list-item]
 
 
 def test_a_backfill_keeps_up_the_set_of_the_model_that_it_is_judged_against(shop: Shop) -> None:
-    """Released from the newest partition before it, though another is champion; in a range each day has its own."""
+    """Released from the newest partition before it, though another is champion; in a range each
+    day has its own.
+    """
     week(shop)
     texts = {name: YAML.replace("sum(amount)", f"{name}(amount)") for name in ("min", "max", "avg")}
     sets = {}
@@ -216,9 +252,18 @@ def test_a_backfill_keeps_up_the_set_of_the_model_that_it_is_judged_against(shop
         shop.run(2 * number - 1)
         sets[name] = shop.feature_set.version
         shop.records.models.add(
-            Model("shop", number, f"sha256:{name}", shop.key(2 * number - 1), shop.as_of(2 * number - 1), "live", sets[name],
-                  "bundle", state="released")
-        )  # fmt: skip
+            Model(
+                "shop",
+                number,
+                f"sha256:{name}",
+                shop.key(2 * number - 1),
+                shop.as_of(2 * number - 1),
+                "live",
+                sets[name],
+                "bundle",
+                state="released",
+            )
+        )
     shop.define(YAML)
     now = shop.feature_set.version
     for day in range(7):
@@ -227,21 +272,35 @@ def test_a_backfill_keeps_up_the_set_of_the_model_that_it_is_judged_against(shop
     wanted = {
         shop.key(day): {now, *(sets[name] for name in names)}
         for day, names in enumerate(
-            [("min", "max", "avg"), ("min", "max", "avg"), ("min", "max", "avg"), ("min", "max", "avg"), ("max", "avg"),
-             ("max", "avg"), ("avg",)]
+            [
+                ("min", "max", "avg"),
+                ("min", "max", "avg"),
+                ("min", "max", "avg"),
+                ("min", "max", "avg"),
+                ("max", "avg"),
+                ("max", "avg"),
+                ("avg",),
+            ]
         )
-    }  # fmt: skip
-    done = {report.key: report for report in runner.run_range("materialize_features", "shop", keys, settings=shop.settings)}
+    }
+    done = {
+        report.key: report
+        for report in runner.run_range("materialize_features", "shop", keys, settings=shop.settings)
+    }
     assert {key: set(report.outputs["feature_sets"]) for key, report in done.items()} == wanted
     assert shop.run(4).reused
 
 
-def test_an_old_feature_set_that_cannot_be_computed_any_more_is_named_and_stops_nobody(shop: Shop) -> None:
+def test_an_old_feature_set_that_cannot_be_computed_any_more_is_named_and_stops_nobody(
+    shop: Shop,
+) -> None:
     week(shop)
     shop.run(2)
     old = shop.feature_set
     serve(shop, old.version)
-    text = YAML.replace("amount: {type: float64}", "total: {type: float64, header: amount}").replace("(amount)", "(total)")
+    text = YAML.replace(
+        "amount: {type: float64}", "total: {type: float64, header: amount}"
+    ).replace("(amount)", "(total)")
     shop.define(text.replace("column: amount", "column: total"))
     for day in range(8):
         shop.arrive(day, [(day, 1, 1.0, T0 + day * DAY, T0 + day * DAY)])
@@ -277,7 +336,9 @@ def test_a_backfill_touches_nothing_online(shop: Shop) -> None:
 
 
 def test_live_rows_are_the_joins_answer_and_agree_with_feast(shop: Shop) -> None:
-    """The packed rows equal Feast's online answer and its historical one at that moment; a rerun writes nothing."""
+    """The packed rows equal Feast's online answer and its historical one at that moment; a rerun
+    writes nothing.
+    """
     import pandas as pd
 
     from include.features.feast_registry import service_name, store
@@ -285,14 +346,22 @@ def test_live_rows_are_the_joins_answer_and_agree_with_feast(shop: Shop) -> None
     week(shop)
     for day in range(3):
         shop.run(day)
-    # Customer 7 was last seen on day 0 (its visit has expired by then), customer 8 has a late, older visit.
-    shop.arrive(3, [(31, 1, 5.0, T0 + 3 * DAY, T0 + 3 * DAY)], [(8, 80, "web", T0 + 3 * DAY, T0 + 3 * DAY)])
+    # Customer 7 was last seen on day 0 (its visit has expired by then), customer 8 has a late,
+    # older visit.
+    shop.arrive(
+        3, [(31, 1, 5.0, T0 + 3 * DAY, T0 + 3 * DAY)], [(8, 80, "web", T0 + 3 * DAY, T0 + 3 * DAY)]
+    )
     shop.run(3)
     late = (8, 1, "late", T0 + 2 * DAY, T0 + 4 * DAY)
     shop.arrive(4, [(41, 1, 5.0, T0 + 4 * DAY, T0 + 4 * DAY)], [late])
     report = shop.run(4, "live")
     version = shop.feature_set.version
-    assert report.effects[version] == {"partition": shop.key(4), "written": True, "rows": 6, "feast": "written"}
+    assert report.effects[version] == {
+        "partition": shop.key(4),
+        "written": True,
+        "rows": 6,
+        "feast": "written",
+    }
     columns = list(shop.feature_set.feature_types)
     reader = online(shop)
     found = reader.get(version, 8)
@@ -302,9 +371,18 @@ def test_live_rows_are_the_joins_answer_and_agree_with_feast(shop: Shop) -> None
     feast = store(shop.settings)
     entities = [0, 1, 2, 3, 4, 8, 99]
     service = feast.get_feature_service(service_name("shop"))
-    answer = feast.get_online_features(features=service, entity_rows=[{"customer_id": one} for one in entities]).to_dict()
-    frame = pd.DataFrame({"customer_id": entities, "event_timestamp": pd.to_datetime([shop.as_of(4)] * len(entities))})
-    history = feast.get_historical_features(entity_df=frame, features=service).to_arrow().to_pylist()
+    answer = feast.get_online_features(
+        features=service, entity_rows=[{"customer_id": one} for one in entities]
+    ).to_dict()
+    frame = pd.DataFrame(
+        {
+            "customer_id": entities,
+            "event_timestamp": pd.to_datetime([shop.as_of(4)] * len(entities)),
+        }
+    )
+    history = (
+        feast.get_historical_features(entity_df=frame, features=service).to_arrow().to_pylist()
+    )
     for index, entity in enumerate(entities):
         packed = reader.get(version, entity)
         values = dict(zip(columns, packed[1], strict=False)) if packed else dict.fromkeys(columns)
@@ -327,7 +405,11 @@ def test_online_rows_only_move_forward_and_are_repaired_where_they_differ(shop: 
     shop.run(4, "live")
     before, version = state(shop), shop.feature_set.version
     older = shop.run(2, "live")
-    assert older.effects[version] == {"partition": shop.key(4), "written": False, "reason": "2025-01-05 is online and newer"}
+    assert older.effects[version] == {
+        "partition": shop.key(4),
+        "written": False,
+        "reason": "2025-01-05 is online and newer",
+    }
     assert state(shop) == before
 
     with sqlite3.connect(shop.settings.home / "online" / "shop.db") as con:
@@ -337,7 +419,8 @@ def test_online_rows_only_move_forward_and_are_repaired_where_they_differ(shop: 
     repaired = shop.run(4, "live").effects[version]
     assert (repaired["written"], repaired["feast"], state(shop)) == (True, "written", before)
 
-    with shop.records.transaction() as session:  # as if killed between the rows' commit and the watermark
+    # as if killed between the rows' commit and the watermark.
+    with shop.records.transaction() as session:
         from include.records.schema import OnlineRow
 
         session.delete(session.get(OnlineRow, ("shop", version)))

@@ -1,4 +1,6 @@
-"""The packed online rows: all or nothing, never backwards, readable while they are written, whole after a kill."""
+"""The packed online rows: all or nothing, never backwards, readable while they are written,
+whole after a kill.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,15 @@ from include.config.settings import ROOT
 from include.errors import Busy, Conflict, Unavailable
 from include.features.online_store import OnlineReader, OnlineSet, Value, pack, publish, rows_digest
 
-SET = OnlineSet("aaaa", ("x", "y"), "2025-01-01", timedelta(days=3), datetime(2025, 1, 2, tzinfo=UTC), "inputs", "digest")
+SET = OnlineSet(
+    "aaaa",
+    ("x", "y"),
+    "2025-01-01",
+    timedelta(days=3),
+    datetime(2025, 1, 2, tzinfo=UTC),
+    "inputs",
+    "digest",
+)
 
 
 def of(partition: str, feature_set: str = "aaaa") -> OnlineSet:
@@ -27,8 +37,21 @@ def of(partition: str, feature_set: str = "aaaa") -> OnlineSet:
 
 
 def test_a_row_comes_back_as_it_went_in(tmp_path: Path) -> None:
-    values: list[Value] = [None, True, False, -3, 2**53, 0.1, math.inf, -0.0, "", "ä\N{SNOWMAN}'\"; drop table rows --"]
-    publish(tmp_path / "o.db", SET, [pack(7, 1_700_000_000_000_001, values), pack("o'brien", 5, [])])
+    values: list[Value] = [
+        None,
+        True,
+        False,
+        -3,
+        2**53,
+        0.1,
+        math.inf,
+        -0.0,
+        "",
+        "ä\N{SNOWMAN}'\"; drop table rows --",
+    ]
+    publish(
+        tmp_path / "o.db", SET, [pack(7, 1_700_000_000_000_001, values), pack("o'brien", 5, [])]
+    )
     reader = OnlineReader(tmp_path / "o.db")
     assert reader.get("aaaa", 7) == (1_700_000_000_000_001, values)
     assert reader.get("aaaa", "7") == reader.get("aaaa", 7)
@@ -61,7 +84,9 @@ def test_a_newer_partition_replaces_everything_and_an_older_one_nothing(tmp_path
     assert reader.get("aaaa", 1) == (3, [33])
 
 
-def test_a_writer_that_is_fenced_off_right_before_its_commit_leaves_the_old_rows(tmp_path: Path) -> None:
+def test_a_writer_that_is_fenced_off_right_before_its_commit_leaves_the_old_rows(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "o.db"
     publish(path, of("2025-01-02"), [pack(1, 2, [2])])
 
@@ -86,7 +111,12 @@ def test_readers_see_the_old_rows_until_the_commit_and_never_wait(tmp_path: Path
             seen.append(reader.get("aaaa", 1))
             slowest = max(slowest, time.perf_counter() - begun)
 
-    publish(path, of("2025-01-03"), [pack(number, 3, [3]) for number in range(2000)], check=while_written)
+    publish(
+        path,
+        of("2025-01-03"),
+        [pack(number, 3, [3]) for number in range(2000)],
+        check=while_written,
+    )
     assert set(map(str, seen)) == {str((2, [2]))}
     assert slowest < 0.5
     assert reader.get("aaaa", 1) == (3, [3])
@@ -124,12 +154,19 @@ for day in range(first, first + 400):
 def test_kill_at_twenty_points_leaves_old_or_new_rows_never_a_mix(tmp_path: Path) -> None:
     path, draw, day = tmp_path / "o.db", random.Random(1), 0
     for _ in range(20):
-        child = subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(day)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        child = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path), str(day)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         assert child.stdout is not None
         acknowledged = int(child.stdout.readline())
         time.sleep(draw.random() * 0.05)
         os.kill(child.pid, signal.SIGKILL)
-        acknowledged = max([acknowledged, *(int(line) for line in child.stdout.read().split("\n") if line.strip())])
+        acknowledged = max(
+            [acknowledged, *(int(line) for line in child.stdout.read().split("\n") if line.strip())]
+        )
         child.wait()
         reader = OnlineReader(path)
         there = reader.describe("aaaa")
@@ -145,5 +182,7 @@ def test_kill_at_twenty_points_leaves_old_or_new_rows_never_a_mix(tmp_path: Path
 def test_importing_it_loads_no_heavy_library() -> None:
     heavy = {"duckdb", "pyarrow", "numpy", "pandas", "feast", "pydantic"}
     code = f"import sys, include.features.online_store; print(sorted({heavy} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"

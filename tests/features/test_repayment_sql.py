@@ -22,7 +22,9 @@ DAY, MICRO = timedelta(days=1), timedelta(microseconds=1)
 AS_OF = datetime(2026, 4, 30, 2, tzinfo=UTC)
 
 
-def event(kind: str, when: datetime, *, created: datetime | None = None, number: int = 1, account: int = 1) -> dict[str, Any]:
+def event(
+    kind: str, when: datetime, *, created: datetime | None = None, number: int = 1, account: int = 1
+) -> dict[str, Any]:
     """A row of `instalments`; payments are of the instalment that fell due at DUE, one a number."""
     return {
         "event_id": account * 1000 + number * 10 + (kind == "paid"),
@@ -38,7 +40,9 @@ def event(kind: str, when: datetime, *, created: datetime | None = None, number:
     }
 
 
-def contact(kind: str, when: datetime, outcome: str, promised_for: date | None = None) -> dict[str, Any]:
+def contact(
+    kind: str, when: datetime, outcome: str, promised_for: date | None = None
+) -> dict[str, Any]:
     return {
         "contact_id": int(when.timestamp()),
         "account_id": 1,
@@ -53,7 +57,11 @@ def contact(kind: str, when: datetime, outcome: str, promised_for: date | None =
 
 
 def ask(
-    folder: Path, what: str, instalments: list[dict[str, Any]], contacts: Sequence[dict[str, Any]] = (), as_of: datetime = AS_OF
+    folder: Path,
+    what: str,
+    instalments: list[dict[str, Any]],
+    contacts: Sequence[dict[str, Any]] = (),
+    as_of: datetime = AS_OF,
 ) -> list[dict[str, Any]]:
     """Answer the label's or a view's SQL over rows as known before `as_of`."""
     use_case = repayment()
@@ -61,10 +69,21 @@ def ask(
         sql, lookback = use_case.label.sql, use_case.label.lookback
     else:
         sql, lookback = use_case.features[what].sql, use_case.features[what].lookback
-    account = {"account_id": 1, "customer_id": 1, "product": "auto", "opened": date(2025, 3, 1), "principal": 5.0}
-    account |= dict.fromkeys(("event_timestamp", "created_timestamp"), datetime(2026, 1, 1, tzinfo=UTC))
+    account = {
+        "account_id": 1,
+        "customer_id": 1,
+        "product": "auto",
+        "opened": date(2025, 3, 1),
+        "principal": 5.0,
+    }
+    account |= dict.fromkeys(
+        ("event_timestamp", "created_timestamp"), datetime(2026, 1, 1, tzinfo=UTC)
+    )
     rows = {"instalments": instalments, "contacts": list(contacts), "accounts": [account]}
-    tables = {name: pa.Table.from_pylist(rows[name], curated_schema(use_case.sources[name])) for name in rows}
+    tables = {
+        name: pa.Table.from_pylist(rows[name], curated_schema(use_case.sources[name]))
+        for name in rows
+    }
     con = duckdb.connect()
     con.execute("SET TimeZone = 'UTC'")
     with AsOfViews(con, Lake(str(folder)), use_case, keys=(), more=tables) as views:
@@ -73,8 +92,12 @@ def ask(
 
 
 @pytest.mark.parametrize(("after", "label"), [(30 * DAY, 1.0), (30 * DAY + MICRO, 0.0)])
-def test_a_payment_within_30_days_is_positive(tmp_path: Path, after: timedelta, label: float) -> None:
-    rows = ask(tmp_path, "label", [event("due", DUE), event("paid", DUE + after)], as_of=DUE + 34 * DAY)
+def test_a_payment_within_30_days_is_positive(
+    tmp_path: Path, after: timedelta, label: float
+) -> None:
+    rows = ask(
+        tmp_path, "label", [event("due", DUE), event("paid", DUE + after)], as_of=DUE + 34 * DAY
+    )
     assert [row["label"] for row in rows] == [label]
     assert rows[0]["event_timestamp"] == DUE
 
@@ -91,7 +114,9 @@ def test_a_negative_is_known_when_no_payment_can_arrive_any_more(tmp_path: Path)
     known = ask(tmp_path, "label", [event("due", DUE)], as_of=DUE + 33 * DAY + MICRO)
     assert [(row["label"], row["label_timestamp"]) for row in known] == [(0.0, DUE + 33 * DAY)]
     last = [event("due", DUE), event("paid", DUE + 30 * DAY, created=DUE + 33 * DAY - MICRO)]
-    assert [row["label"] for row in ask(tmp_path, "label", last, as_of=DUE + 33 * DAY + MICRO)] == [1.0]
+    assert [row["label"] for row in ask(tmp_path, "label", last, as_of=DUE + 33 * DAY + MICRO)] == [
+        1.0
+    ]
 
 
 def test_the_delay_covers_all_that_may_arrive() -> None:
@@ -135,7 +160,11 @@ def test_behaviour_of_an_account(tmp_path: Path) -> None:
     }
     assert row == expected
     [punctual] = ask(tmp_path, "behaviour", [*rows, event("paid", DUE + 2 * DAY)])
-    assert (punctual["missed_share_90d"], punctual["days_late_last"], punctual["calls_90d"]) == (0.0, 2, 0)
+    assert (punctual["missed_share_90d"], punctual["days_late_last"], punctual["calls_90d"]) == (
+        0.0,
+        2,
+        0,
+    )
 
 
 def test_profile_ages_with_as_of(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""Training sees what serving would have seen: decisions replayed through the online rows, as the node would answer them.
+"""Training sees what serving would have seen: decisions replayed through the online rows, as the
+node would answer them.
 
-Partition after partition is made online; each decision is asked of the newest that was there at its moment, with its own
-row in the request. The answers must be the rows of the training frame.
+Partition after partition is made online; each decision is asked of the newest that was there at its
+moment, with its own row in the request. The answers must be the rows of the training frame.
 """
 
 from __future__ import annotations
@@ -45,12 +46,16 @@ availability: {availability}
 history: {{first: 2025-01-01{last}}}
 entity: {{name: customer, key: customer_id}}
 sources:"""
-    + "".join(SOURCE.format(name=name).replace("{", "{{").replace("}", "}}") for name in ("orders", "calls", "loans"))
+    + "".join(
+        SOURCE.format(name=name).replace("{", "{{").replace("}", "}}")
+        for name in ("orders", "calls", "loans")
+    )
     + """
 label: {{source: loans, column: id, delay: 1d}}
 features:
   spending:
-    sql: SELECT customer_id, count(*) AS orders, sum(orders_value) AS spent FROM orders GROUP BY customer_id
+    sql: SELECT customer_id, count(*) AS orders, sum(orders_value) AS spent
+        FROM orders GROUP BY customer_id
     lookback: {lookback}
     ttl: {ttl}
     columns: {{orders: int64, spent: float64}}
@@ -77,7 +82,9 @@ Row = tuple[int, int, int, datetime, datetime]  # id, customer, value, event, cr
 
 
 class Replay:
-    """One installation; `arrive` writes curated rows into the partitions in which they arrived and computes all features."""
+    """One installation; `arrive` writes curated rows into the partitions in which they arrived
+    and computes all features.
+    """
 
     def __init__(self, home: Path, **knobs: str) -> None:
         (home / "usecases").mkdir(parents=True)
@@ -91,17 +98,27 @@ class Replay:
         self.periods: list[partitions.Period] = []
 
     def arrive(self, rows: dict[str, list[Row]], first: str, last: str) -> None:
-        self.periods = [partitions.period(self.use_case, key) for key in partitions.between(self.use_case, first, last)]
+        self.periods = [
+            partitions.period(self.use_case, key)
+            for key in partitions.between(self.use_case, first, last)
+        ]
         for period in self.periods:
             sources = {}
             for name, body in rows.items():
                 schema = curated_schema(self.use_case.sources[name])
                 here = [row for row in body if period.arrival_start <= row[4] < period.as_of]
                 columns = list(zip(*here, strict=True)) or [()] * len(schema)
-                table = pa.table([pa.array(one, field.type) for one, field in zip(columns, schema, strict=True)], schema=schema)
+                table = pa.table(
+                    [pa.array(one, field.type) for one, field in zip(columns, schema, strict=True)],
+                    schema=schema,
+                )
                 stored = curated_table(self.lake, self.use_case, name)
                 self.lake.replace(stored, period.key, table)
-                sources[name] = {"table": stored, "curated_digest": digest(table, sort_by=["id"]), "rows": len(table)}
+                sources[name] = {
+                    "table": stored,
+                    "curated_digest": digest(table, sort_by=["id"]),
+                    "rows": len(table),
+                }
             self._record(period.key, sources)
         keys = [period.key for period in self.periods]
         done = list(runner.run_range("materialize_features", "shop", keys, settings=self.settings))
@@ -109,22 +126,48 @@ class Replay:
 
     def _record(self, key: str, sources: dict[str, Any]) -> None:
         now = utc_now()
-        self.records.partitions.raise_to("shop", key, mode="backfill", target="data", actor="test", at=now)
-        with self.records.leases.claim("shop", "validate_data", key, owner="test", attempt=1, ttl=30) as lease:
+        self.records.partitions.raise_to(
+            "shop", key, mode="backfill", target="data", actor="test", at=now
+        )
+        with self.records.leases.claim(
+            "shop", "validate_data", key, owner="test", attempt=1, ttl=30
+        ) as lease:
             outputs = {"sources": sources}
             made = StageResult(
-                "shop", key, "validate_data", "done", key, "", outputs, [], "", "backfill", now, now, 0, "none", lease.token
+                "shop",
+                key,
+                "validate_data",
+                "done",
+                key,
+                "",
+                outputs,
+                [],
+                "",
+                "backfill",
+                now,
+                now,
+                0,
+                "none",
+                lease.token,
             )
             self.records.results.commit(lease, made)
 
     def materialize(self, key: str) -> None:
         """Bring the online rows to a partition, without Feast's mirror of them."""
-        with self.records.leases.claim("shop", "materialize_features", key, owner=f"test {key}", attempt=1, ttl=30) as lease:
-            work = runner._work(self.settings, self.use_case, key, self.records, lease, "test", utc_now(), {})
+        with self.records.leases.claim(
+            "shop", "materialize_features", key, owner=f"test {key}", attempt=1, ttl=30
+        ) as lease:
+            work = runner._work(
+                self.settings, self.use_case, key, self.records, lease, "test", utc_now(), {}
+            )
             online_sync.materialize(work, [self.feature_set.version], current="")
 
-    def answers(self, decisions: list[tuple[int, datetime, dict[str, Any] | None]]) -> Iterator[tuple[list[Any], list[str]]]:
-        """Yield what the node would ask its model with, and the flags, decision by decision in order of time."""
+    def answers(
+        self, decisions: list[tuple[int, datetime, dict[str, Any] | None]]
+    ) -> Iterator[tuple[list[Any], list[str]]]:
+        """Yield what the node would ask its model with, and the flags, decision by decision in
+        order of time.
+        """
         names = list(self.feature_set.feature_types)
         there = Online(online_sync.online_path(self.settings, "shop"))
         served = Served(self.use_case, online=there)
@@ -136,20 +179,28 @@ class Replay:
                 there.refresh()
             micros = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // US
             horizon = predict.Horizon(self.use_case, clock=lambda micros=micros: micros * 1000)  # type: ignore[misc]
-            if there.describe(self.feature_set.version) is None:  # before anything is online, nobody can be asked
+            # Before anything is online, nobody can be asked.
+            if there.describe(self.feature_set.version) is None:
                 yield [None if row is None else row.get(name) for name in names], ["unknown"]
                 continue
             found = predict.features_of(predict.Asked(customer, row), served, model, horizon)
             yield [found.row[name] for name in names], found.flags
 
-    def frame(self, decisions: list[tuple[int, datetime, dict[str, Any] | None]]) -> list[list[Any]]:
+    def frame(
+        self, decisions: list[tuple[int, datetime, dict[str, Any] | None]]
+    ) -> list[list[Any]]:
         """Return the training frame's features of the decisions."""
         moments = pa.array([moment for _, moment, _ in decisions], TIMESTAMP)
-        asked = pa.table({"customer_id": pa.array([one for one, _, _ in decisions], pa.int64()), "event_timestamp": moments})
-        pins = frames.pins(self.lake, self.use_case, self.feature_set)
-        found = frames.training_frame(self.settings, self.use_case, self.feature_set, asked, pins, records=self.records).select(
-            list(self.feature_set.feature_types)
+        asked = pa.table(
+            {
+                "customer_id": pa.array([one for one, _, _ in decisions], pa.int64()),
+                "event_timestamp": moments,
+            }
         )
+        pins = frames.pins(self.lake, self.use_case, self.feature_set)
+        found = frames.training_frame(
+            self.settings, self.use_case, self.feature_set, asked, pins, records=self.records
+        ).select(list(self.feature_set.feature_types))
         return [list(row.values()) for row in found.to_pylist()]
 
 
@@ -165,34 +216,60 @@ class Reads:
 
 
 CASES = {
-    "day": ("2025-01-01", "2025-01-11", {"cadence": "day", "cut_off": "0s", "availability": "0s", "ttl": "2d", "long": "5d"}),
+    "day": (
+        "2025-01-01",
+        "2025-01-11",
+        {"cadence": "day", "cut_off": "0s", "availability": "0s", "ttl": "2d", "long": "5d"},
+    ),
     "day, cut_off and availability": (
-        "2025-01-01", "2025-01-09", {"cadence": "day", "cut_off": "5h", "availability": "7h", "ttl": "3d", "long": "30h"},
+        "2025-01-01",
+        "2025-01-09",
+        {"cadence": "day", "cut_off": "5h", "availability": "7h", "ttl": "3d", "long": "30h"},
     ),
     "month": (
-        "2025-01-01", "2025-08-01", {"cadence": "month", "cut_off": "3d", "availability": "0s", "ttl": "35d", "long": "20d"},
+        "2025-01-01",
+        "2025-08-01",
+        {"cadence": "month", "cut_off": "3d", "availability": "0s", "ttl": "35d", "long": "20d"},
     ),
     "month, availability, ended": (
-        "2025-01-01", "2025-09-01",
-        {"cadence": "month", "cut_off": "0s", "availability": "2d", "ttl": "50d", "long": "10d", "last": ", last: 2025-09-01"},
+        "2025-01-01",
+        "2025-09-01",
+        {
+            "cadence": "month",
+            "cut_off": "0s",
+            "availability": "2d",
+            "ttl": "50d",
+            "long": "10d",
+            "last": ", last: 2025-09-01",
+        },
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_node_answers_what_the_training_frame_holds(tmp_path: Path, name: str) -> None:
-    """Late older events, restated rows, rows at the boundaries, customers who come and go; three views of two grains."""
+    """Late older events, restated rows, rows at the boundaries, customers who come and go; three
+    views of two grains.
+    """
     first, last, knobs = CASES[name]
-    replay = Replay(tmp_path, **{"last": "", "lookback": "60d" if knobs["cadence"] == "month" else "6d", **knobs})
+    replay = Replay(
+        tmp_path,
+        **{"last": "", "lookback": "60d" if knobs["cadence"] == "month" else "6d", **knobs},
+    )
     draw = random.Random(name)
-    periods = [partitions.period(replay.use_case, key) for key in partitions.between(replay.use_case, first, last)]
+    periods = [
+        partitions.period(replay.use_case, key)
+        for key in partitions.between(replay.use_case, first, last)
+    ]
     start, end = periods[0].arrival_start, periods[-1].as_of
     length = (end - start) / len(periods)
 
     def moment(low: datetime, high: datetime) -> datetime:
         """Some moment, often within a microsecond of a boundary."""
         if draw.random() < 0.3:
-            edge = draw.choice(periods).as_of + draw.choice([timedelta(0), replay.use_case.availability])
+            edge = draw.choice(periods).as_of + draw.choice(
+                [timedelta(0), replay.use_case.availability]
+            )
             at = edge + draw.choice([-US, 0 * US, US])
             if low <= at < high:
                 return at
@@ -211,16 +288,27 @@ def test_the_node_answers_what_the_training_frame_holds(tmp_path: Path, name: st
         created = event + draw.choice([timedelta(0), US, HOUR, length * draw.random() * 2])
         rows[source].append((number, customer, number, event, created))
         if draw.random() < 0.25:
-            rows[source].append((number, customer, 1000 + number, event, created + length * draw.random() * 2 + US))
+            rows[source].append(
+                (number, customer, 1000 + number, event, created + length * draw.random() * 2 + US)
+            )
         if source == "loans" and created < end:  # else nobody knows of the decision yet
             decisions.append((customer, event, {"loans_value": number}))
     decisions.sort(key=lambda one: one[1])
     replay.arrive(rows, first, last)
     served, flags = zip(*replay.answers(decisions), strict=True)
     trained = replay.frame(decisions)
-    for (customer, at, _), online_row, frame_row, said in zip(decisions, served, trained, flags, strict=True):
+    for (customer, at, _), online_row, frame_row, said in zip(
+        decisions, served, trained, flags, strict=True
+    ):
         assert online_row == frame_row, f"customer {customer} at {at}: {said}"
     kinds = {tuple(one) for one in flags}
-    assert {(), ("stale", "fallback"), ("unknown", "fallback")} <= kinds, f"the draw shows too little: {kinds}"
+    assert {(), ("stale", "fallback"), ("unknown", "fallback")} <= kinds, (
+        f"the draw shows too little: {kinds}"
+    )
     assert sum(None not in row for row in trained) > 5
-    assert online_store.OnlineReader(online_sync.online_path(replay.settings, "shop")).count(replay.feature_set.version) > 5
+    assert (
+        online_store.OnlineReader(online_sync.online_path(replay.settings, "shop")).count(
+            replay.feature_set.version
+        )
+        > 5
+    )

@@ -1,8 +1,10 @@
-"""Record a small history, or say what one holds: `python -m tests.history.past record|digests|again FOLDER`.
+"""Record a small history, or say what one holds: `python -m tests.history.past record|digests|again
+FOLDER`.
 
-The simulated portfolio; all days loaded, three nights live and one old day backfilled. The first night's model serves, both later
-ones are judged against a champion. Digests are of every partition of every table, every stage, model and verdict: two versions
-of the code, or one installation before and after its records are migrated, are compared by them.
+The simulated portfolio; all days loaded, three nights live and one old day backfilled. The first
+night's model serves, both later ones are judged against a champion. Digests are of every partition
+of every table, every stage, model and verdict: two versions of the code, or one installation before
+and after its records are migrated, are compared by them.
 """
 
 from __future__ import annotations
@@ -39,33 +41,52 @@ def record(home: Path, *, days: int = 100, customers: int = 1000) -> Installatio
 
 
 def digests(made: Installation) -> dict[str, Any]:
-    """Return everything that must not change: digests by stage and partition, table and partition, model and verdict."""
+    """Return everything that must not change: digests by stage and partition, table and
+    partition, model and verdict.
+    """
     results = made.records.results.of(made.name)
     verdicts = [result for result in results if result.stage in ("evaluate_model", "check_drift")]
     return {
         "stages": [
             # a package's digest is over the code that it ships, too
-            [result.stage, result.key, result.state, "" if result.stage == "package_model" else result.digest]
+            [
+                result.stage,
+                result.key,
+                result.state,
+                "" if result.stage == "package_model" else result.digest,
+            ]
             for result in results
         ],
-        "tables": {f"{table} {key}": digest for (table, key), digest in sorted(made.digests().items())},
+        "tables": {
+            f"{table} {key}": digest for (table, key), digest in sorted(made.digests().items())
+        },
         "models": [
-            [model.version, model.partition, model.state, model.model_digest] for model in made.records.models.of(made.name)
+            [model.version, model.partition, model.state, model.model_digest]
+            for model in made.records.models.of(made.name)
         ],
-        "verdicts": {f"{result.stage} {result.key}": result.outputs["verdict"] for result in verdicts},
-        "route": [made.records.routes.get(made.name).champion, made.records.routes.get(made.name).watermark],
+        "verdicts": {
+            f"{result.stage} {result.key}": result.outputs["verdict"] for result in verdicts
+        },
+        "route": [
+            made.records.routes.get(made.name).champion,
+            made.records.routes.get(made.name).watermark,
+        ],
     }
 
 
 def cpu() -> str:
-    """Return a digest of what numpy uses of the processor: another one may round a model's last digit otherwise."""
+    """Return a digest of what numpy uses of the processor: another one may round a model's last
+    digit otherwise.
+    """
     from numpy._core._multiarray_umath import __cpu_features__
 
     return hashlib.sha256(json.dumps(__cpu_features__, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def again(made: Installation, stages: Sequence[str] = runner.STAGES) -> dict[str, bool]:
-    """Run recorded stages again and return whether the record still stood for them, as it does for the code that made it."""
+    """Run recorded stages again and return whether the record still stood for them, as it does
+    for the code that made it.
+    """
     stood: dict[str, bool] = {}
     with _node(made):
         for stage in stages:
@@ -73,7 +94,9 @@ def again(made: Installation, stages: Sequence[str] = runner.STAGES) -> dict[str
             if stage in DATA_STAGES:
                 reports = list(runner.run_range(stage, made.name, keys, settings=made.settings))
             else:
-                reports = [runner.run(stage, made.name, key, settings=made.settings) for key in keys]
+                reports = [
+                    runner.run(stage, made.name, key, settings=made.settings) for key in keys
+                ]
             stood |= {f"{stage} {report.key}": report.reused for report in reports}
     return stood
 
@@ -92,7 +115,9 @@ if __name__ == "__main__":
     command, folder = sys.argv[1:3]
     home = Path(folder).resolve()
     if command == "record":
-        made = record(home, **{name: int(value) for name, value in (word.split("=") for word in sys.argv[3:])})
+        made = record(
+            home, **{name: int(value) for name, value in (word.split("=") for word in sys.argv[3:])}
+        )
     else:
         made = Installation(home, "repayment", node_port=free_port())
         if command == "again":

@@ -1,4 +1,6 @@
-"""Rows at each boundary, one microsecond before and after, through daily runs, a range and a rebuild: raw to features."""
+"""Rows at each boundary, one microsecond before and after, through daily runs, a range and a
+rebuild: raw to features.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ BELONG = {DAYS[0]: [1], DAYS[1]: [2, 3, 4], DAYS[2]: [5, 6]}
 
 def edges() -> str:
     """Return an order at each boundary, of one customer, whose amount names it."""
-    return HEAD + "".join(f"{n},1,2026-01-{at},2026-01-{at},{2**n},{n % 2}\n" for n, at in EDGES.items())
+    return HEAD + "".join(
+        f"{n},1,2026-01-{at},2026-01-{at},{2**n},{n % 2}\n" for n, at in EDGES.items()
+    )
 
 
 def daily(made: Intake) -> None:
@@ -32,7 +36,9 @@ def ranged(made: Intake) -> None:
 
 
 def rebuilt(made: Intake) -> None:
-    """Take wrong rows in first, then restate every day and run its stages again, the newest first."""
+    """Take wrong rows in first, then restate every day and run its stages again, the newest
+    first.
+    """
     made.put(HEAD + GOOD)
     made.load(DAYS[0], DAYS[-1], started=made.night(DAYS[-1]))
     made.put(edges())
@@ -67,5 +73,7 @@ def features(made: Intake, key: str) -> list[tuple[Any, ...]]:
 
 def labels(made: Intake, key: str) -> list[int]:
     """Return the labels in order of their decisions."""
-    rows = made.lake.read(stored.table(made.lake, "shop/labels"), keys=[key]).sort_by("event_timestamp")
+    rows = made.lake.read(stored.table(made.lake, "shop/labels"), keys=[key]).sort_by(
+        "event_timestamp"
+    )
     return [int(label) for label in rows["label"].to_pylist()]

@@ -1,4 +1,6 @@
-"""History, backfill, correction: the same digests whatever the order, and nothing live is touched."""
+"""History, backfill, correction: the same digests whatever the order, and nothing live is
+touched.
+"""
 
 from __future__ import annotations
 
@@ -30,16 +32,26 @@ def ranged(tmp_path_factory: pytest.TempPathFactory) -> Installation:
 
 
 @pytest.mark.slow
-def test_thirty_days_in_one_pass_equal_thirty_daily_runs(ranged: Installation, tmp_path: Path) -> None:
+def test_thirty_days_in_one_pass_equal_thirty_daily_runs(
+    ranged: Installation, tmp_path: Path
+) -> None:
     daily = fresh(tmp_path)
     for key in daily.keys(FIRST, LAST):
         daily.day(key, DATA_STAGES)
     expected = ranged.digests()
-    assert {table.split("/")[1].split("@")[0] for table, _ in expected} == {"raw", "quarantine", "curated", "features", "labels"}
+    assert {table.split("/")[1].split("@")[0] for table, _ in expected} == {
+        "raw",
+        "quarantine",
+        "curated",
+        "features",
+        "labels",
+    }
     assert daily.digests() == expected
 
 
-def test_backwards_ingestion_and_again_give_equal_digests(ranged: Installation, tmp_path: Path) -> None:
+def test_backwards_ingestion_and_again_give_equal_digests(
+    ranged: Installation, tmp_path: Path
+) -> None:
     """Ingestion backwards, then the range forward in pieces, with a part run twice."""
     made = fresh(tmp_path)
     for key in reversed(made.keys("2026-01-01", "2026-01-06")):
@@ -89,7 +101,9 @@ def test_keys_outside_the_history_are_refused(ranged: Installation) -> None:
 
 
 def stale_keys(made: Installation) -> list[str]:
-    return [row.key for row in status.status_rows(made.records, made.use_case) if row.kind == "stale"]
+    return [
+        row.key for row in status.status_rows(made.records, made.use_case) if row.kind == "stale"
+    ]
 
 
 @pytest.fixture
@@ -121,7 +135,9 @@ def test_a_later_correction_leaves_the_older_day_and_is_seen_by_a_later_one(shop
     assert totals(shop, "2026-01-03")[1] == 1029
 
 
-def test_a_restated_file_is_refused_then_accepted_with_a_reason_and_stale_days_are_listed(shop: Intake) -> None:
+def test_a_restated_file_is_refused_then_accepted_with_a_reason_and_stale_days_are_listed(
+    shop: Intake,
+) -> None:
     shop.define(more="max_bad: 0.5\n    late: refuse")
     for key in ("2026-01-01", "2026-01-02"):
         shop.day(key, DATA_STAGES)
@@ -133,7 +149,9 @@ def test_a_restated_file_is_refused_then_accepted_with_a_reason_and_stale_days_a
     assert shop.digests() == before
     shop.run("ingest_data", "2026-01-01", options={"restate": "the till was wrong"})
     assert shop.records.audit.entries("shop", action="stage.refused")
-    assert any("the till was wrong" in str(entry.details) for entry in shop.records.audit.entries("shop"))
+    assert any(
+        "the till was wrong" in str(entry.details) for entry in shop.records.audit.entries("shop")
+    )
     assert sorted(stale_keys(shop)) == ["2026-01-01", "2026-01-02"]
     shop.day("2026-01-01", ("validate_data", "materialize_features"))
     shop.day("2026-01-02", ("validate_data", "materialize_features"))

@@ -1,4 +1,6 @@
-"""Two nights in a row, live, with a real serving node that is asked all the time; then an old night again."""
+"""Two nights in a row, live, with a real serving node that is asked all the time; then an old
+night again.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def shop(tmp_path: Path) -> Installation:
     """Visits of `DAYS` days, loaded up to the first night."""
     write_data(tmp_path / "usecases" / "data", LAST)
     text = YAML.format(name="visits", history="{first: 2026-03-01, last: 2026-03-26}")
-    (tmp_path / "usecases" / "visits.yaml").write_text(text.replace("gates: {", "gates: {margin: 0.6, "))
+    (tmp_path / "usecases" / "visits.yaml").write_text(
+        text.replace("gates: {", "gates: {margin: 0.6, ")
+    )
     made = Installation(tmp_path, "visits", node_port=free_port())
     made.load("2026-03-01", "2026-03-24")
     return made
@@ -57,22 +61,34 @@ def node(shop: Installation) -> Iterator[Node]:
 
 
 def night(made: Installation, key: str) -> dict[str, str]:
-    return {stage: report.state for stage, report in made.day(key, STAGES, mode="live", target="deployed").items()}
+    return {
+        stage: report.state
+        for stage, report in made.day(key, STAGES, mode="live", target="deployed").items()
+    }
 
 
 @pytest.mark.slow
 def test_two_nights_in_a_row_and_an_old_one_again(shop: Installation, node: Node) -> None:
     assert DAYS == 26
     states = night(shop, NIGHTS[0])
-    assert states["deploy_model"] == "done", (states, shop.result("evaluate_model", NIGHTS[0]).outputs["reasons"])
+    assert states["deploy_model"] == "done", (
+        states,
+        shop.result("evaluate_model", NIGHTS[0]).outputs["reasons"],
+    )
     first = shop.records.routes.get("visits")
     assert (first.champion, first.previous, first.watermark) == (1, None, NIGHTS[0])
-    until(lambda: node.post("/v1/visits/predict", json={"entity": 7}).status == 200, what="first answer")
+    until(
+        lambda: node.post("/v1/visits/predict", json={"entity": 7}).status == 200,
+        what="first answer",
+    )
 
     caller = Caller(node)
     caller.start()
     states = night(shop, NIGHTS[1])
-    assert states["deploy_model"] == "done", (states, shop.result("evaluate_model", NIGHTS[1]).outputs["reasons"])
+    assert states["deploy_model"] == "done", (
+        states,
+        shop.result("evaluate_model", NIGHTS[1]).outputs["reasons"],
+    )
     judged = shop.result("evaluate_model", NIGHTS[1]).outputs
     assert judged["opponent"] == 1
     second = shop.records.routes.get("visits")
@@ -91,5 +107,9 @@ def test_two_nights_in_a_row_and_an_old_one_again(shop: Installation, node: Node
     assert caller.versions == [1, 2]
     assert len(shop.records.models.of("visits")) == 2
     assert shop.records.audit.verify() is None
-    raised = [entry.subject for entry in shop.records.audit.entries("visits", action="partition.raised") if entry.actor == "test"]
+    raised = [
+        entry.subject
+        for entry in shop.records.audit.entries("visits", action="partition.raised")
+        if entry.actor == "test"
+    ]
     assert set(NIGHTS) <= set(raised)

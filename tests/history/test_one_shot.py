@@ -1,4 +1,6 @@
-"""A CSV by YAML alone where each entity appears once, with its label on the row: from the file to an answer."""
+"""A CSV by YAML alone where each entity appears once, with its label on the row: from the file
+to an answer.
+"""
 
 from __future__ import annotations
 
@@ -78,11 +80,20 @@ def test_from_the_file_to_an_answer(loans: Installation) -> None:
         whole = {"features": {"amount": 5.0, "region": "north"}}
         until(lambda: node.post("/v1/loans/predict", json=whole).status == 200, what="an answer")
         small = node.post("/v1/loans/predict", json=whole).body["score"]
-        large = node.post("/v1/loans/predict", json={"features": {"amount": 99.0, "region": "east"}}).body["score"]
+        large = node.post(
+            "/v1/loans/predict", json={"features": {"amount": 99.0, "region": "east"}}
+        ).body["score"]
         assert small > large
-        unseen = node.post("/v1/loans/predict", json={"features": {"amount": 5.0, "region": "west"}})
+        unseen = node.post(
+            "/v1/loans/predict", json={"features": {"amount": 5.0, "region": "west"}}
+        )
         assert unseen.status == 200
-        assert node.post("/v1/loans/predict", json={"features": {"amount": "a lot", "region": "north"}}).status == 422
+        assert (
+            node.post(
+                "/v1/loans/predict", json={"features": {"amount": "a lot", "region": "north"}}
+            ).status
+            == 422
+        )
         assert node.post("/v1/loans/predict", json={"entity": "L-99999"}).status == 404
     finally:
         node.stop()
@@ -94,7 +105,9 @@ def test_a_rebuild_of_a_past_month_gives_the_recorded_digests(loans: Installatio
 
 
 def test_labels_that_are_on_the_row_are_not_known_before_their_time(loans: Installation) -> None:
-    """At the end of June only loans approved before May have a mature label, although the file holds all of them."""
+    """At the end of June only loans approved before May have a mature label, although the file
+    holds all of them.
+    """
     from include.features import frames
     from include.point_in_time import partitions
 
@@ -105,14 +118,20 @@ def test_labels_that_are_on_the_row_are_not_known_before_their_time(loans: Insta
     assert spine.immature > 0
 
 
-def test_a_row_that_no_request_brings_is_no_feature_of_the_decision_before_it_arrived(tmp_path: Path) -> None:
-    """Known from the as_of after it arrived, every feature is null at the decision: an error, not a model."""
+def test_a_row_that_no_request_brings_is_no_feature_of_the_decision_before_it_arrived(
+    tmp_path: Path,
+) -> None:
+    """Known from the as_of after it arrived, every feature is null at the decision: an error,
+    not a model.
+    """
     from include.errors import ConfigError
 
     (tmp_path / "usecases").mkdir()
     write_loans(tmp_path / "usecases" / "loans.csv")
     (tmp_path / "usecases" / "loans.yaml").write_text(
-        YAML.replace("event + 0s", "event + 1d").replace("    ttl: 600d", "    visible: at_as_of\n    ttl: 600d")
+        YAML.replace("event + 0s", "event + 1d").replace(
+            "    ttl: 600d", "    visible: at_as_of\n    ttl: 600d"
+        )
     )
     late = Installation(tmp_path, "loans")
     late.load("2025-01-01", "2025-11-01")

@@ -1,4 +1,6 @@
-"""The whole chain with records and MLflow on one PostgreSQL database: what a cluster would run, in one process and a node."""
+"""The whole chain with records and MLflow on one PostgreSQL database: what a cluster would run,
+in one process and a node.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def visits(home: Path) -> Installation:
 
 
 @pytest.fixture
-def made(tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installation]:
+def made(
+    tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Installation]:
     url = postgres_url.replace("postgresql+psycopg://", "postgresql://")  # as people write it
     monkeypatch.setenv("EVERGREEN_RECORDS_URL", url)
     monkeypatch.setenv("EVERGREEN_MLFLOW_URI", url)
@@ -47,14 +51,25 @@ def test_from_the_files_to_an_answer_and_back_to_its_drift(
     try:
         done = made.day(KEY, STAGES, mode="live", target="deployed")
         drift = done.pop("check_drift")
-        assert {stage: report.state for stage, report in done.items()} == dict.fromkeys(done, "done")
-        assert drift.outputs["reference"] == {"kind": "before", "partition": HISTORY[1], "version": None}
+        assert {stage: report.state for stage, report in done.items()} == dict.fromkeys(
+            done, "done"
+        )
+        assert drift.outputs["reference"] == {
+            "kind": "before",
+            "partition": HISTORY[1],
+            "version": None,
+        }
         assert "fewer than 50 rows" in drift.reason, "forty visits a day are too few to tell"
-        until(lambda: node.post("/v1/visits/predict", json={"entity": 7}).status == 200, what="an answer")
+        until(
+            lambda: node.post("/v1/visits/predict", json={"entity": 7}).status == 200,
+            what="an answer",
+        )
     finally:
         node.stop()
     again = made.day(KEY, TO_JUDGEMENT, mode="live", target="deployed")
-    assert {stage: report.digest for stage, report in again.items()} == {stage: done[stage].digest for stage in TO_JUDGEMENT}
+    assert {stage: report.digest for stage, report in again.items()} == {
+        stage: done[stage].digest for stage in TO_JUDGEMENT
+    }
     route = made.records.routes.get("visits")
     assert (route.champion, route.challenger, route.watermark) == (1, None, KEY)
     assert mlflow_registry.aliases(made.settings, "visits") == {"champion": 1}
@@ -69,4 +84,6 @@ def test_from_the_files_to_an_answer_and_back_to_its_drift(
     embedded = visits(tmp_path / "sqlite")
     assert embedded.settings.records_address.startswith("sqlite:")
     same = embedded.day(KEY, TO_JUDGEMENT, mode="live", target="deployed")
-    assert {stage: report.digest for stage, report in same.items()} == {stage: done[stage].digest for stage in TO_JUDGEMENT}
+    assert {stage: report.digest for stage, report in same.items()} == {
+        stage: done[stage].digest for stage in TO_JUDGEMENT
+    }

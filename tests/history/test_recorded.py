@@ -1,4 +1,6 @@
-"""A history that an earlier version recorded is opened by this one: what it says stays, and comes out the same again."""
+"""A history that an earlier version recorded is opened by this one: what it says stays, and
+comes out the same again.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,19 @@ FOLDER = Path(__file__).parent / "recorded"
 HOME = "/srv/evergreen"  # where it was recorded: models are kept under absolute paths
 
 
-@pytest.fixture(params=sorted(path.name.removesuffix(".tar.xz") for path in FOLDER.glob("*.tar.xz")))
+@pytest.fixture(
+    params=sorted(path.name.removesuffix(".tar.xz") for path in FOLDER.glob("*.tar.xz"))
+)
 def earlier(request: pytest.FixtureRequest, tmp_path: Path) -> Installation:
-    """Unpack what a version recorded, named by the revision of its records, into a home and migrate it."""
+    """Unpack what a version recorded, named by the revision of its records, into a home and
+    migrate it.
+    """
     with tarfile.open(FOLDER / f"{request.param}.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
     with sqlite3.connect(tmp_path / "records.db") as con:
-        assert con.execute("SELECT version_num FROM evergreen_version").fetchone() == (request.param,)
+        assert con.execute("SELECT version_num FROM evergreen_version").fetchone() == (
+            request.param,
+        )
     for file in ("records.db", "mlflow.db"):
         _move(tmp_path / file, str(tmp_path))
     return Installation(tmp_path, "repayment", node_port=free_port())
@@ -33,15 +41,26 @@ def earlier(request: pytest.FixtureRequest, tmp_path: Path) -> Installation:
 
 def _move(file: Path, home: str) -> None:
     with sqlite3.connect(file) as con:
-        for (table,) in con.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-            for column in [name for _, name, kind, *_ in con.execute(f"PRAGMA table_info({table})") if kind != "INTEGER"]:
+        for (table,) in con.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table'"
+        ).fetchall():
+            for column in [
+                name
+                for _, name, kind, *_ in con.execute(f"PRAGMA table_info({table})")
+                if kind != "INTEGER"
+            ]:
                 if table != "audit":  # is hashed
-                    con.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?) WHERE {column} LIKE ?",
-                                (HOME, home, f"%{HOME}%"))  # fmt: skip
+                    con.execute(
+                        f"UPDATE {table} SET {column} = replace({column}, ?, ?) WHERE {column} "
+                        "LIKE ?",
+                        (HOME, home, f"%{HOME}%"),
+                    )
 
 
 @pytest.mark.slow
-def test_what_an_earlier_version_recorded_stays_and_comes_out_the_same_again(earlier: Installation) -> None:
+def test_what_an_earlier_version_recorded_stays_and_comes_out_the_same_again(
+    earlier: Installation,
+) -> None:
     expected = json.loads((FOLDER / "digests.json").read_text())
     same_cpu = expected.pop("cpu") == cpu()
     assert earlier.records.audit.verify() is None

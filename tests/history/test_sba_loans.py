@@ -1,7 +1,9 @@
-"""Real loans, each once with its outcome on the row and years late: from one file to an answer by a drafted YAML alone.
+"""Real loans, each once with its outcome on the row and years late: from one file to an answer by a
+drafted YAML alone.
 
-`evergreen new` drafts what a file can tell: key, times, types, the label. Two things a person must know and write: an outcome
-of a loan can take 26 years, so the question is a charge-off within two years; and `term` is cut short by a charge-off.
+`evergreen new` drafts what a file can tell: key, times, types, the label. Two things a person must
+know and write: an outcome of a loan can take 26 years, so the question is a charge-off within two
+years; and `term` is cut short by a charge-off.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ from tests.builders.ports import free_port
 from tests.builders.serving import Node, until
 
 DATA = Settings().data_dir / "sba_loans"
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"the loans are not in {DATA}; set EVERGREEN_DATA_DIR")
+pytestmark = pytest.mark.skipif(
+    not DATA.is_dir(), reason=f"the loans are not in {DATA}; set EVERGREEN_DATA_DIR"
+)
 FIRST, LAST, LIVE = "2006-07-01", "2009-05-01", "2009-06-01"
 LABEL = """label:
   sql: >-
@@ -40,7 +44,9 @@ gates: {min_rows: 50, min_auc: 0.6, over_baseline: -0.05, max_feature_auc: 0.75}
 
 
 def write_loans(path: Path) -> None:
-    """Write one table of the loans of three years with their outcomes; of those that cannot be mature every second one."""
+    """Write one table of the loans of three years with their outcomes; of those that cannot be
+    mature every second one.
+    """
     sample = f"""
         SELECT a.*, CAST(o.label_timestamp AS TIMESTAMPTZ) AS label_timestamp, o.charged_off
         FROM '{DATA}/applications.parquet' a JOIN '{DATA}/outcomes.parquet' o USING (loan_id)
@@ -54,9 +60,13 @@ def write_loans(path: Path) -> None:
 
 
 def completed(draft: str) -> str:
-    """Return the draft as a person leaves it: the question, the months, the gates, and no training on `term`."""
+    """Return the draft as a person leaves it: the question, the months, the gates, and no
+    training on `term`.
+    """
     text = re.sub(r"^cadence: week", "cadence: month", draft, flags=re.MULTILINE)
-    text = re.sub(r"^history: \{.*?\}", f"history: {{first: {FIRST}, last: {LIVE}}}", text, flags=re.MULTILINE)
+    text = re.sub(
+        r"^history: \{.*?\}", f"history: {{first: {FIRST}, last: {LIVE}}}", text, flags=re.MULTILINE
+    )
     text = re.sub(r"^label:\n.*?^features:\n", LABEL, text, flags=re.MULTILINE | re.DOTALL)
     return re.sub(r"^gates:\n.*", GATES, text, flags=re.MULTILINE | re.DOTALL)
 
@@ -78,10 +88,18 @@ def loans(draft: tuple[Path, str]) -> Installation:
     return made
 
 
-def test_the_draft_guesses_the_roles_and_says_how_late_the_outcomes_are(draft: tuple[Path, str]) -> None:
+def test_the_draft_guesses_the_roles_and_says_how_late_the_outcomes_are(
+    draft: tuple[Path, str],
+) -> None:
     case = use_case_file.parse(draft[1], folder=draft[0].parent)
-    assert (case.entity.key, case.label.column, case.label.label_time) == ("loan_id", "charged_off", "label_timestamp")
-    assert case.label.delay.days > 20 * 365, "the last outcome of a loan comes decades later: a person has to ask something else"
+    assert (case.entity.key, case.label.column, case.label.label_time) == (
+        "loan_id",
+        "charged_off",
+        "label_timestamp",
+    )
+    assert case.label.delay.days > 20 * 365, (
+        "the last outcome of a loan comes decades later: a person has to ask something else"
+    )
     assert "term" in case.feature_types, "no file says that a column was written after the outcome"
     assert not {"label_timestamp", "charged_off", "loan_id"} & set(case.feature_types)
 
@@ -94,10 +112,17 @@ def test_from_the_file_to_an_answer(loans: Installation) -> None:
         done = loans.day(LIVE, STAGES, mode="live", target="deployed")
         judged = done["evaluate_model"].outputs
         assert done["deploy_model"].state == "done", judged["reasons"]
-        assert 0.6 <= judged["metrics"]["auc"] <= 0.80, "far above .80 would be a leak; with `term` it is"
-        until(lambda: node.post("/v1/sba_loans/predict", json={"entity": 1}).status == 404, what="the model")
+        assert 0.6 <= judged["metrics"]["auc"] <= 0.80, (
+            "far above .80 would be a leak; with `term` it is"
+        )
+        until(
+            lambda: node.post("/v1/sba_loans/predict", json={"entity": 1}).status == 404,
+            what="the model",
+        )
         loan = (
-            loans.lake.read(stored.table(loans.lake, "sba_loans/curated/rows"), keys=[LIVE]).slice(0, 1).to_pylist()[0]["loan_id"]
+            loans.lake.read(stored.table(loans.lake, "sba_loans/curated/rows"), keys=[LIVE])
+            .slice(0, 1)
+            .to_pylist()[0]["loan_id"]
         )
         answer = node.post("/v1/sba_loans/predict", json={"entity": loan})
         assert answer.status == 200, answer.body
@@ -107,7 +132,9 @@ def test_from_the_file_to_an_answer(loans: Installation) -> None:
 
 
 def test_no_outcome_is_known_before_its_time(loans: Installation) -> None:
-    """At the end of May 2009 the youngest loan whose two years are over is of May 2007, though the file knows them all."""
+    """At the end of May 2009 the youngest loan whose two years are over is of May 2007, though
+    the file knows them all.
+    """
     from include.features import frames
     from include.point_in_time import partitions
 
@@ -118,7 +145,9 @@ def test_no_outcome_is_known_before_its_time(loans: Installation) -> None:
 
 
 @pytest.mark.slow
-def test_a_term_that_was_cut_short_by_the_outcome_is_refused_by_the_leak_gate(loans: Installation) -> None:
+def test_a_term_that_was_cut_short_by_the_outcome_is_refused_by_the_leak_gate(
+    loans: Installation,
+) -> None:
     file = loans.settings.usecase_dirs[0] / "sba_loans.yaml"
     text = file.read_text()
     file.write_text(text.replace("training: {exclude: [term]}\n", ""))

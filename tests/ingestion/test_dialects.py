@@ -1,4 +1,6 @@
-"""Files as they are: dialects that a source declares, those that are found out for a draft, and refusals with a remedy."""
+"""Files as they are: dialects that a source declares, those that are found out for a draft, and
+refusals with a remedy.
+"""
 
 from __future__ import annotations
 
@@ -32,12 +34,27 @@ def reader() -> Iterator[FileReader]:
 
 
 def read(
-    reader: FileReader, path: Path, content: str | bytes, *, kind: str = "csv", declared: list[str] | None = None, **fields: Any
+    reader: FileReader,
+    path: Path,
+    content: str | bytes,
+    *,
+    kind: str = "csv",
+    declared: list[str] | None = None,
+    **fields: Any,
 ) -> tuple[dict[str, Any], list[list[str | None]]]:
     """Return the child's answer and the rows; without fields the dialect is guessed."""
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    given = {"path": "x", "key": ["id"], "arrival": "event + 0s", "columns": {"id": {"type": "string"}}}
-    wanted = dialect(Source.model_validate({**given, **fields})) if fields or declared is not None else None
+    given = {
+        "path": "x",
+        "key": ["id"],
+        "arrival": "event + 0s",
+        "columns": {"id": {"type": "string"}},
+    }
+    wanted = (
+        dialect(Source.model_validate({**given, **fields}))
+        if fields or declared is not None
+        else None
+    )
     answer, table = reader.read(path, path.name, kind, declared or [], wanted)
     body = table.select([name for name in table.column_names if name.startswith("c")])
     return answer, [list(row.values()) for row in body.to_pylist()]
@@ -62,23 +79,47 @@ SAME = [["0", "2025-01-01", "0.5", "word0"], ["39", "2025-01-12", "39.5", "word0
         (WHOLE.replace(",", " "), {"separator": " "}, DECLARED),
         (WHOLE.replace(",", "   ").replace("\n", "  \n"), {"separator": " "}, DECLARED),
         ("".join(LINES), {"header": False}, ["c1", "c2", "c3", "c4"]),
-        ("".join(LINES).replace(",", "  "), {"header": False, "separator": " "}, ["c1", "c2", "c3", "c4"]),
+        (
+            "".join(LINES).replace(",", "  "),
+            {"header": False, "separator": " "},
+            ["c1", "c2", "c3", "c4"],
+        ),
         ("Orders, of the shop; on request\n" + WHOLE, {"skip": 1}, DECLARED),
         ("Report\n\n# made today\n" + WHOLE, {"skip": 3}, DECLARED),
-        ("|1x3 Cross validator\n" + "".join(LINES), {"skip": 1, "header": False}, ["c1", "c2", "c3", "c4"]),
+        (
+            "|1x3 Cross validator\n" + "".join(LINES),
+            {"skip": 1, "header": False},
+            ["c1", "c2", "c3", "c4"],
+        ),
         (WHOLE.encode("utf-16"), {"encoding": "utf-16"}, DECLARED),
         (gzip.compress(WHOLE.encode()), {}, DECLARED),
         (gzip.compress(WHOLE.encode("utf-16")), {"encoding": "utf-16"}, DECLARED),
         ("\ufeff" + WHOLE, {}, DECLARED),
         (WHOLE.replace("id,", ",", 1), {}, ["Unnamed: 0", "day", "amount", "note"]),
         (WHOLE.replace("\n", "\r"), {}, DECLARED),
-        ("".join(line[:-1] + ("\r\n" if n % 2 else "\n") for n, line in enumerate([NAMES, *LINES])), {}, DECLARED),
-        ("".join(line[:-1] + ("\n" if n > 20 else "\r\n") for n, line in enumerate([NAMES, *LINES])), {}, DECLARED),
+        (
+            "".join(
+                line[:-1] + ("\r\n" if n % 2 else "\n") for n, line in enumerate([NAMES, *LINES])
+            ),
+            {},
+            DECLARED,
+        ),
+        (
+            "".join(
+                line[:-1] + ("\n" if n > 20 else "\r\n") for n, line in enumerate([NAMES, *LINES])
+            ),
+            {},
+            DECLARED,
+        ),
         (WHOLE.replace("\n", "\r\r\n"), {}, DECLARED),
     ],
 )
 def test_a_dialect_is_found_out_and_no_row_is_lost(
-    reader: FileReader, tmp_path: Path, content: str | bytes, expected: dict[str, Any], names: list[str]
+    reader: FileReader,
+    tmp_path: Path,
+    content: str | bytes,
+    expected: dict[str, Any],
+    names: list[str],
 ) -> None:
     answer, body = read(reader, tmp_path / "t.csv", content)
     assert (found(answer), answer["columns"]) == (expected, names)
@@ -86,36 +127,57 @@ def test_a_dialect_is_found_out_and_no_row_is_lost(
 
 
 def test_a_found_dialect_declared_reads_the_same(reader: FileReader, tmp_path: Path) -> None:
-    for content in (WHOLE.replace(",", ";"), "t\n" + "".join(LINES).replace(",", "  "), WHOLE.encode("utf-16")):
+    for content in (
+        WHOLE.replace(",", ";"),
+        "t\n" + "".join(LINES).replace(",", "  "),
+        WHOLE.encode("utf-16"),
+    ):
         answer, body = read(reader, tmp_path / "t.csv", content)
-        again, same = read(reader, tmp_path / "t.csv", content, declared=DECLARED, **answer["dialect"])
+        again, same = read(
+            reader, tmp_path / "t.csv", content, declared=DECLARED, **answer["dialect"]
+        )
         assert (again["columns"], same) == (answer["columns"], body)
 
 
-def test_numbers_with_a_decimal_comma_do_not_make_the_comma_a_separator(reader: FileReader, tmp_path: Path) -> None:
+def test_numbers_with_a_decimal_comma_do_not_make_the_comma_a_separator(
+    reader: FileReader, tmp_path: Path
+) -> None:
     lines = "".join(f"{n},5;{n * 2},25;{n},0\n" for n in range(30))
     answer, body = read(reader, tmp_path / "t.csv", lines)
     assert (found(answer), body[1]) == ({"separator": ";", "header": False}, ["1,5", "2,25", "1,0"])
     answer, body = read(reader, tmp_path / "t.csv", "a;b;c\n" + lines)
-    assert (found(answer), answer["columns"], len(body)) == ({"separator": ";"}, ["a", "b", "c"], 30)
+    assert (found(answer), answer["columns"], len(body)) == (
+        {"separator": ";"},
+        ["a", "b", "c"],
+        30,
+    )
 
 
-def test_years_as_names_and_tables_of_words_keep_their_header(reader: FileReader, tmp_path: Path) -> None:
+def test_years_as_names_and_tables_of_words_keep_their_header(
+    reader: FileReader, tmp_path: Path
+) -> None:
     wide = "country,2019,2020\n" + "".join(f"c{n},{n},{n + 1}\n" for n in range(9))
     assert read(reader, tmp_path / "t.csv", wide)[0]["columns"] == ["country", "2019", "2020"]
-    for token in ("?", "NA", "(null)", "\\N"):  # a value that is missing in the first row names no column
+    # A value that is missing in the first row names no column.
+    for token in ("?", "NA", "(null)", "\\N"):
         lines = f"5,{token},x\n" + "".join(f"{n},{n}.5,y\n" for n in range(30))
         assert read(reader, tmp_path / "t.csv", lines)[0]["columns"] == ["c1", "c2", "c3"]
     words = "colour,size\n" + "red,big\nblue,small\n" * 5
     assert read(reader, tmp_path / "t.csv", words)[0]["columns"] == ["colour", "size"]
-    assert read(reader, tmp_path / "t.csv", words.replace("colour,size", "red,small"))[0]["columns"] == ["c1", "c2"]
+    assert read(reader, tmp_path / "t.csv", words.replace("colour,size", "red,small"))[0][
+        "columns"
+    ] == ["c1", "c2"]
 
 
-def test_a_backslash_before_a_quote_is_found_out_declared_or_named(reader: FileReader, tmp_path: Path) -> None:
+def test_a_backslash_before_a_quote_is_found_out_declared_or_named(
+    reader: FileReader, tmp_path: Path
+) -> None:
     content = NAMES + "".join(f'{n},2025-01-01,1,"said \\"yes\\", twice"\n' for n in range(20))
     answer, body = read(reader, tmp_path / "t.csv", content)
     assert (found(answer), body[0][3]) == ({"escape": "backslash"}, 'said "yes", twice')
-    assert read(reader, tmp_path / "t.csv", content, declared=DECLARED, escape="backslash")[1] == body
+    assert (
+        read(reader, tmp_path / "t.csv", content, declared=DECLARED, escape="backslash")[1] == body
+    )
     with pytest.raises(SourceError, match="write escape: backslash"):
         read(reader, tmp_path / "t.csv", content, declared=DECLARED)
     folders = NAMES + '1,2025-01-01,1,"C:\\dir\\"\n2,2025-01-01,1,"say ""a"""\n' + LINES[3]
@@ -123,18 +185,28 @@ def test_a_backslash_before_a_quote_is_found_out_declared_or_named(reader: FileR
     assert (found(answer), body[0][3], body[1][3]) == ({}, "C:\\dir\\", 'say "a"')
 
 
-def test_line_breaks_in_quotes_stay_where_line_ends_are_mixed(reader: FileReader, tmp_path: Path) -> None:
-    content = 'id,day,amount,note\r\n1,2025-01-01,1,"two\r\nlines"\n2,2025-01-01,1,"three\nmore"\r\n3,2025-01-01,1,x\n'
+def test_line_breaks_in_quotes_stay_where_line_ends_are_mixed(
+    reader: FileReader, tmp_path: Path
+) -> None:
+    content = (
+        'id,day,amount,note\r\n1,2025-01-01,1,"two\r\nlines"\n2,2025-01-01,1,"three\n'
+        'more"\r\n3,2025-01-01,1,x\n'
+    )
     body = read(reader, tmp_path / "t.csv", content, declared=DECLARED)[1]
     assert [row[3] for row in body] == ["two\r\nlines", "three\nmore", "x"]
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "latin-1"])
-def test_letters_of_other_encodings_are_found_out_declared_or_named(reader: FileReader, tmp_path: Path, encoding: str) -> None:
+def test_letters_of_other_encodings_are_found_out_declared_or_named(
+    reader: FileReader, tmp_path: Path, encoding: str
+) -> None:
     content = WHOLE.replace("word1", "Köln").encode(encoding)
     answer, body = read(reader, tmp_path / "t.csv", content)
     assert (found(answer), body[1][3]) == ({"encoding": "cp1252"}, "Köln")
-    assert read(reader, tmp_path / "t.csv", content, declared=DECLARED, encoding=encoding)[1][1][3] == "Köln"
+    assert (
+        read(reader, tmp_path / "t.csv", content, declared=DECLARED, encoding=encoding)[1][1][3]
+        == "Köln"
+    )
     with pytest.raises(SourceError, match=r"not UTF-8 at offset \d+ .* write encoding: cp1252"):
         read(reader, tmp_path / "t.csv", content, declared=DECLARED)
     with pytest.raises(SourceError, match="write encoding: utf-16"):
@@ -148,9 +220,17 @@ def test_letters_of_other_encodings_are_found_out_declared_or_named(reader: File
     [
         ("Orders of the shop\n" + WHOLE, {}, r"header in line 2, it seems: write skip: 1"),
         ("a\nb\nc,d\n" + WHOLE.replace(",", ";"), {}, "header in line 4, it seems: write skip: 3"),
-        (NAMES + "1,2\n3,4\n", {}, r"no line that could be read as its 4 columns .* line 2, is '1,2'"),
+        (
+            NAMES + "1,2\n3,4\n",
+            {},
+            r"no line that could be read as its 4 columns .* line 2, is '1,2'",
+        ),
         ("x\ny\n" + NAMES + "1,2\n", {"skip": 2}, "the first, line 4, is '1,2'"),
-        (NAMES + '1,2025-01-01,1,"open\n' + LINES[1], {}, "opens a quote that is never closed; mend the quoting"),
+        (
+            NAMES + '1,2025-01-01,1,"open\n' + LINES[1],
+            {},
+            "opens a quote that is never closed; mend the quoting",
+        ),
     ],
 )
 def test_a_file_of_which_nothing_can_be_read_is_refused_with_its_first_line(
@@ -160,7 +240,9 @@ def test_a_file_of_which_nothing_can_be_read_is_refused_with_its_first_line(
         read(reader, tmp_path / "t.csv", content, declared=DECLARED, **fields)
 
 
-def test_lines_that_are_no_rows_carry_their_number_whatever_stands_before_the_rows(reader: FileReader, tmp_path: Path) -> None:
+def test_lines_that_are_no_rows_carry_their_number_whatever_stands_before_the_rows(
+    reader: FileReader, tmp_path: Path
+) -> None:
     for content, fields in (
         (NAMES + LINES[0] + "broken\n" + LINES[1], {}),
         (LINES[0] + "broken\n" + LINES[1], {"header": False}),
@@ -168,18 +250,36 @@ def test_lines_that_are_no_rows_carry_their_number_whatever_stands_before_the_ro
     ):
         path = tmp_path / "t.csv"
         path.write_text(content)
-        given = {"path": "x", "key": ["id"], "arrival": "event + 0s", "columns": {"id": {"type": "string"}}, **fields}
-        table = reader.read(path, "t.csv", "csv", DECLARED, dialect(Source.model_validate(given)))[1]
+        given = {
+            "path": "x",
+            "key": ["id"],
+            "arrival": "event + 0s",
+            "columns": {"id": {"type": "string"}},
+            **fields,
+        }
+        table = reader.read(path, "t.csv", "csv", DECLARED, dialect(Source.model_validate(given)))[
+            1
+        ]
         numbers = {row["row"]: row["malformed"] for row in table.to_pylist()}
         assert numbers == {1: None, 2: "broken", 3: None}
 
 
-def test_one_json_array_is_read_and_broken_json_is_named(reader: FileReader, tmp_path: Path) -> None:
+def test_one_json_array_is_read_and_broken_json_is_named(
+    reader: FileReader, tmp_path: Path
+) -> None:
     objects = [{"id": 12345678901234567890, "note": "a"}, {"id": 2, "note": None}]
     for text in (json.dumps(objects), "\n " + json.dumps(objects, indent=2)):
-        answer, body = read(reader, tmp_path / "t.json", text, kind="jsonl", declared=["id", "note"])
-        assert (answer["columns"], body) == (["id", "note"], [["12345678901234567890", "a"], ["2", None]])
-    for text, says in (('[{"id": 1}', "one JSON array and is none"), ("{\n'id': 1\n}\n", "no line that is a JSON object")):
+        answer, body = read(
+            reader, tmp_path / "t.json", text, kind="jsonl", declared=["id", "note"]
+        )
+        assert (answer["columns"], body) == (
+            ["id", "note"],
+            [["12345678901234567890", "a"], ["2", None]],
+        )
+    for text, says in (
+        ('[{"id": 1}', "one JSON array and is none"),
+        ("{\n'id': 1\n}\n", "no line that is a JSON object"),
+    ):
         with pytest.raises(SourceError, match=says):
             read(reader, tmp_path / "t.json", text, kind="jsonl", declared=["id"])
 
@@ -188,10 +288,15 @@ def test_an_object_that_says_a_name_twice_is_no_row(reader: FileReader, tmp_path
     path = tmp_path / "t.jsonl"
     path.write_text('{"id": 1, "id": 2}\n{"id": 3}\n')
     table = reader.read(path, "t.jsonl", "jsonl", ["id"], {})[1]
-    assert [(row["c0"], row["malformed"]) for row in table.to_pylist()] == [(None, '{"id": 1, "id": 2}'), ("3", None)]
+    assert [(row["c0"], row["malformed"]) for row in table.to_pylist()] == [
+        (None, '{"id": 1, "id": 2}'),
+        ("3", None),
+    ]
 
 
-def test_parquet_gives_nan_as_no_value_bytes_as_text_and_leaves_nested_columns_out(reader: FileReader, tmp_path: Path) -> None:
+def test_parquet_gives_nan_as_no_value_bytes_as_text_and_leaves_nested_columns_out(
+    reader: FileReader, tmp_path: Path
+) -> None:
     table = pa.table(
         {
             "id": pa.array([2**64 - 1, 1], pa.uint64()),
@@ -209,16 +314,32 @@ def test_parquet_gives_nan_as_no_value_bytes_as_text_and_leaves_nested_columns_o
     answer, body = reader.read(tmp_path / "t.parquet", "t.parquet", "parquet", ["id"], {})
     assert list(answer["nested"]) == ["list", "struct", "map"]
     assert answer["columns"] == ["id", "x", "y", "text", "amount", "code"]
-    assert list(body.drop_columns(["row"]).to_pylist()[0].values()) == ["18446744073709551615", None, None, "Köln", "1.00", "a"]
+    assert list(body.drop_columns(["row"]).to_pylist()[0].values()) == [
+        "18446744073709551615",
+        None,
+        None,
+        "Köln",
+        "1.00",
+        "a",
+    ]
     assert body.column("c3")[1].as_py() == "\\xFF"
-    many = pa.table({"x": [float("nan") if number % 10 == 0 else number / 7 for number in range(1_000)]})
+    many = pa.table(
+        {"x": [float("nan") if number % 10 == 0 else number / 7 for number in range(1_000)]}
+    )
     pq.write_table(many, tmp_path / "m.parquet")  # with statistics that say nothing of NaN
-    assert reader.read(tmp_path / "m.parquet", "m.parquet", "parquet", ["x"], {})[1].column("c0").null_count == 100
+    assert (
+        reader.read(tmp_path / "m.parquet", "m.parquet", "parquet", ["x"], {})[1]
+        .column("c0")
+        .null_count
+        == 100
+    )
     with pytest.raises(SourceError, match="column 'struct' holds STRUCT"):
         reader.read(tmp_path / "t.parquet", "t.parquet", "parquet", ["struct"], {})
 
 
-def test_what_a_writer_leaves_beside_its_parts_is_passed_over(reader: FileReader, tmp_path: Path) -> None:
+def test_what_a_writer_leaves_beside_its_parts_is_passed_over(
+    reader: FileReader, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     (out / "_temporary").mkdir(parents=True)
     for name in ("part-0.csv", "_SUCCESS", "_metadata", ".part-0.csv.crc", "_temporary/part-9.csv"):
@@ -232,22 +353,42 @@ def test_what_a_writer_leaves_beside_its_parts_is_passed_over(reader: FileReader
         ("out/_metadata", ["out/_metadata"]),
         ("out/_temporary/*", ["out/_temporary/part-9.csv"]),
     ):
-        found_files = files_of("orders", case(tmp_path, f'path: "{path}"'), Settings(home=tmp_path), "2026-01-01", reader)
+        found_files = files_of(
+            "orders",
+            case(tmp_path, f'path: "{path}"'),
+            Settings(home=tmp_path),
+            "2026-01-01",
+            reader,
+        )
         assert [shown for shown, _ in found_files] == expected, path
 
 
 def test_a_source_declares_its_dialect(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "a.data").write_bytes(("Köln\n" + ROW.replace(",", " ; ") + "\n").encode("cp1252"))
+    (tmp_path / "data" / "a.data").write_bytes(
+        ("Köln\n" + ROW.replace(",", " ; ") + "\n").encode("cp1252")
+    )
     source = "path: data/*\n    separator: ;\n    header: false\n    skip: 1\n    encoding: cp1252"
     use_case = case(tmp_path, source)
     columns = {"order_id": "c1", "amount": "c2", "event_timestamp": "c3", "created_timestamp": "c4"}
     declared = {
-        name: {"type": "int64" if name == "order_id" else "float64" if name == "amount" else "timestamp", "header": header}
+        name: {
+            "type": "int64"
+            if name == "order_id"
+            else "float64"
+            if name == "amount"
+            else "timestamp",
+            "header": header,
+        }
         for name, header in columns.items()
     }
-    orders = use_case.sources["orders"].model_copy(update={"columns": Source.model_validate(
-        {"path": "x", "key": ["order_id"], "columns": declared}).columns})  # fmt: skip
+    orders = use_case.sources["orders"].model_copy(
+        update={
+            "columns": Source.model_validate(
+                {"path": "x", "key": ["order_id"], "columns": declared}
+            ).columns
+        }
+    )
     from include.config.settings import Settings
     from include.ingestion.sources import read as read_source
     from include.point_in_time import partitions
@@ -256,4 +397,6 @@ def test_a_source_declares_its_dialect(tmp_path: Path) -> None:
     with FileReader() as made:
         period = partitions.period(changed, "2026-01-01")
         delivery = read_source("orders", changed, Settings(home=tmp_path), made, [period])
-    assert [value.strip() for value in texts([dict(delivery.rows.to_pylist()[0])])[0].values()] == ROW.split(",")
+    assert [
+        value.strip() for value in texts([dict(delivery.rows.to_pylist()[0])])[0].values()
+    ] == ROW.split(",")

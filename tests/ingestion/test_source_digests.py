@@ -1,4 +1,6 @@
-"""A rerun of ingestion is answered from the record only where sources, code, use case and lake are as recorded."""
+"""A rerun of ingestion is answered from the record only where sources, code, use case and lake
+are as recorded.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,9 @@ def test_a_partitions_own_file_that_is_gone_is_seen(tmp_path: Path) -> None:
         made.ingest()
 
 
-def test_late_rows_are_taken_by_the_next_day_whatever_the_closed_ones_answer(tmp_path: Path) -> None:
+def test_late_rows_are_taken_by_the_next_day_whatever_the_closed_ones_answer(
+    tmp_path: Path,
+) -> None:
     made = Intake(tmp_path, more=ASSUMED)
     made.put(HEAD + GOOD)
     first = made.ingest()
@@ -113,9 +117,13 @@ def test_another_contract_compares_the_rows(made: Intake) -> None:
     assert [made.ingest().reused, made.ingest().reused] == [False, True]
 
 
-def test_a_changed_reader_compares_the_rows(made: Intake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_reader_compares_the_rows(
+    made: Intake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tree = tmp_path / "tree"
-    shutil.copytree(ROOT / "include", tree / "include", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "include", tree / "include", ignore=shutil.ignore_patterns("__pycache__")
+    )
     monkeypatch.setattr(memo, "ROOT", tree)
     assert made.ingest().reused, "the same code elsewhere"
     reader = tree / "include" / "ingestion" / "sources.py"
@@ -140,7 +148,10 @@ def test_a_blocked_day_is_looked_at_again(made: Intake) -> None:
 
 def test_a_static_source_is_compared_by_the_days_that_do_not_know_it_yet(tmp_path: Path) -> None:
     made = Intake(tmp_path)
-    people = "  people:\n    kind: static\n    path: people.csv\n    valid_from: 2025-12-01\n    key: [customer_id]\n"
+    people = (
+        "  people:\n    kind: static\n    path: people.csv\n    valid_from: 2025-12-01\n    "
+        "key: [customer_id]\n"
+    )
     people += "    columns: {customer_id: {type: int64}, town: {type: string}}\nlabel:"
     path = made.folder / "shop.yaml"
     path.write_text(path.read_text().replace("label:", people, 1))
@@ -156,7 +167,9 @@ def test_a_static_source_is_compared_by_the_days_that_do_not_know_it_yet(tmp_pat
     assert [row["town"] for row in made.raw("2026-01-02", "people")] == ["Oslo"]
 
 
-def test_a_simulated_day_is_answered_from_the_record_unless_what_it_follows_from_changes(tmp_path: Path) -> None:
+def test_a_simulated_day_is_answered_from_the_record_unless_what_it_follows_from_changes(
+    tmp_path: Path,
+) -> None:
     small_repayment(tmp_path / "usecases", 50)
     made = Installation(tmp_path)
     first = made.run("ingest_data", DAY)
@@ -167,21 +180,32 @@ def test_a_simulated_day_is_answered_from_the_record_unless_what_it_follows_from
         runner.run("ingest_data", "repayment", DAY, settings=other)
 
 
-def test_rows_of_a_database_are_compared_every_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_a_database_are_compared_every_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = Intake(tmp_path)
     path = made.folder / "shop.yaml"
-    text = path.read_text().replace('path: "orders.csv"', "sql: {url_env: SHOP_DB, query: SELECT * FROM orders}")
+    text = path.read_text().replace(
+        'path: "orders.csv"', "sql: {url_env: SHOP_DB, query: SELECT * FROM orders}"
+    )
     path.write_text(text)
     monkeypatch.setenv("SHOP_DB", f"sqlite:///{tmp_path / 'shop.sqlite'}")
     with sqlite3.connect(tmp_path / "shop.sqlite") as con:
         con.execute(f"CREATE TABLE orders ({HEAD.strip()})")
-        con.executemany("INSERT INTO orders VALUES (?, ?, ?, ?, ?, ?)", [line.split(",") for line in GOOD.splitlines()])
+        con.executemany(
+            "INSERT INTO orders VALUES (?, ?, ?, ?, ?, ?)",
+            [line.split(",") for line in GOOD.splitlines()],
+        )
     first, again = made.ingest(), made.ingest()
     assert (again.reused, again.digest) == (False, first.digest)
     with sqlite3.connect(tmp_path / "shop.sqlite") as con:
         con.execute("UPDATE orders SET amount = '11' WHERE order_id = '1'")
     waiting = made.ingest().outputs["sources"]["orders"]["waiting"]
-    assert (waiting["rows"], waiting["corrections"], "amount=11" in waiting["sample"][0]) == (1, 1, True)
+    assert (waiting["rows"], waiting["corrections"], "amount=11" in waiting["sample"][0]) == (
+        1,
+        1,
+        True,
+    )
     with sqlite3.connect(tmp_path / "shop.sqlite") as con:
         con.execute("DELETE FROM orders WHERE order_id = '1'")
     with pytest.raises(RestatementRefused, match=r"-1 rows.*amount=10"):

@@ -35,24 +35,42 @@ features:
 """
 HEADER = "order_id,Amount (EUR),event_timestamp,created_timestamp"
 ROW = "1,2.50,2026-01-01,2026-01-01T10:00:00Z"
-TEXT = {"order_id": "1", "amount": "2.50", "event_timestamp": "2026-01-01", "created_timestamp": "2026-01-01T10:00:00Z"}
+TEXT = {
+    "order_id": "1",
+    "amount": "2.50",
+    "event_timestamp": "2026-01-01",
+    "created_timestamp": "2026-01-01T10:00:00Z",
+}
 
 
 def case(folder: Path, source: str = "path: data/*") -> UseCase:
     return parse(YAML.format(source=source), folder=folder)
 
 
-def rows(folder: Path, source: str = "path: data/*", key: str = "2026-01-01", **settings: Any) -> list[dict[str, Any]]:
+def rows(
+    folder: Path, source: str = "path: data/*", key: str = "2026-01-01", **settings: Any
+) -> list[dict[str, Any]]:
     """Read the source `orders` as the text columns, without file and row."""
     use_case = case(folder, source)
     with FileReader() as reader:
-        delivery = read("orders", use_case, Settings(home=folder, **settings), reader, [partitions.period(use_case, key)])
+        delivery = read(
+            "orders",
+            use_case,
+            Settings(home=folder, **settings),
+            reader,
+            [partitions.period(use_case, key)],
+        )
         return [dict(row) for row in delivery.rows.to_pylist()]
 
 
 def texts(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
-        {name: value for name, value in row.items() if name not in ("source_file", "source_row", "malformed")} for row in found
+        {
+            name: value
+            for name, value in row.items()
+            if name not in ("source_file", "source_row", "malformed")
+        }
+        for row in found
     ]
 
 
@@ -70,14 +88,23 @@ def put(folder: Path, name: str, content: str | bytes) -> None:
         ("a.csv", f"\ufeff{HEADER}\n{ROW}"),
         ("a.csv", f"{HEADER}\n{ROW}\n".replace(",", ";")),
         ("a.tsv", f"{HEADER}\n{ROW}\n".replace(",", "\t")),
-        ("a.csv", 'created_timestamp,"Amount (EUR)",event_timestamp,order_id\n2026-01-01T10:00:00Z,"2.50",2026-01-01,1\n'),
+        (
+            "a.csv",
+            'created_timestamp,"Amount (EUR)",event_timestamp,order_id\n'
+            '2026-01-01T10:00:00Z,"2.50",2026-01-01,1\n',
+        ),
         ("a.csv.gz", gzip.compress(f"{HEADER}\n{ROW}\n".encode(), mtime=0)),
-        ("a.csv.gz", gzip.compress(f"{HEADER}\n".encode(), mtime=0) + gzip.compress(f"{ROW}\n".encode())),
+        (
+            "a.csv.gz",
+            gzip.compress(f"{HEADER}\n".encode(), mtime=0) + gzip.compress(f"{ROW}\n".encode()),
+        ),
         ("a.csv.zst", pa.compress(f"{HEADER}\n{ROW}\n".encode(), codec="zstd", asbytes=True)),
         ("a.jsonl", json.dumps(dict(zip(HEADER.split(","), ROW.split(","), strict=True))) + "\n\n"),
     ],
 )
-def test_every_form_of_a_file_gives_the_same_text_by_the_columns_names(tmp_path: Path, name: str, content: str | bytes) -> None:
+def test_every_form_of_a_file_gives_the_same_text_by_the_columns_names(
+    tmp_path: Path, name: str, content: str | bytes
+) -> None:
     put(tmp_path, name, content)
     found = rows(tmp_path)
     assert texts(found) == [TEXT]
@@ -110,7 +137,10 @@ def test_several_files_are_joined_by_name_in_order_of_their_paths(tmp_path: Path
     put(tmp_path, "a.csv", f"note,{HEADER}\nhello,{ROW}\n")
     put(tmp_path, "empty.csv", "")
     found = rows(tmp_path)
-    assert [(row["source_file"], row.get("note")) for row in found] == [("data/a.csv", "hello"), ("data/b.csv", None)]
+    assert [(row["source_file"], row.get("note")) for row in found] == [
+        ("data/a.csv", "hello"),
+        ("data/b.csv", None),
+    ]
 
 
 def test_undeclared_columns_get_plain_names_that_clash_with_nothing(tmp_path: Path) -> None:
@@ -127,15 +157,27 @@ def test_undeclared_columns_get_plain_names_that_clash_with_nothing(tmp_path: Pa
 def test_lines_that_are_no_rows_are_kept_as_they_are(tmp_path: Path) -> None:
     put(tmp_path, "a.csv", f"{HEADER}\n{ROW}\n1,2\n{ROW},x\n{ROW}\n")
     found = rows(tmp_path)
-    assert sorted((row["source_row"], row["malformed"]) for row in found) == [(1, None), (2, "1,2"), (3, f"{ROW},x"), (4, None)]
+    assert sorted((row["source_row"], row["malformed"]) for row in found) == [
+        (1, None),
+        (2, "1,2"),
+        (3, f"{ROW},x"),
+        (4, None),
+    ]
     put(tmp_path, "a.csv", f"{HEADER}\n")
     put(tmp_path, "b.jsonl", '{"order_id": 1}\n[1]\nnone\n')
     assert [row["malformed"] for row in rows(tmp_path)] == [None, "[1]", "none"]
 
 
 def test_json_values_keep_their_digits(tmp_path: Path) -> None:
-    put(tmp_path, "a.jsonl", '{"order_id": 12345678901234567890123, "Amount (EUR)": 1e400}\n{"order_id": null}\n')
-    assert [(row["order_id"], row["amount"]) for row in rows(tmp_path)] == [("12345678901234567890123", "1e400"), (None, None)]
+    put(
+        tmp_path,
+        "a.jsonl",
+        '{"order_id": 12345678901234567890123, "Amount (EUR)": 1e400}\n{"order_id": null}\n',
+    )
+    assert [(row["order_id"], row["amount"]) for row in rows(tmp_path)] == [
+        ("12345678901234567890123", "1e400"),
+        (None, None),
+    ]
 
 
 def test_a_partition_has_files_of_its_own_and_the_data_folder_is_a_setting(tmp_path: Path) -> None:
@@ -169,7 +211,13 @@ def test_one_child_reads_all_files_and_is_gone_afterwards(tmp_path: Path) -> Non
         put(tmp_path, f"{index}.csv", f"{HEADER}\n{ROW}\n")
     use_case = case(tmp_path)
     with FileReader() as reader:
-        read("orders", use_case, Settings(home=tmp_path), reader, [partitions.period(use_case, "2026-01-01")])
+        read(
+            "orders",
+            use_case,
+            Settings(home=tmp_path),
+            reader,
+            [partitions.period(use_case, "2026-01-01")],
+        )
         child, folder = reader._child, reader.folder
         assert child is not None
         assert child.poll() is None
@@ -195,10 +243,20 @@ def test_an_ending_that_says_no_format_needs_one(tmp_path: Path) -> None:
 def test_a_simulated_stream_comes_as_text(tmp_path: Path) -> None:
     use_case = case(tmp_path, "simulator: {stream: instalments, customers: 50}")
     with FileReader() as reader:
-        delivery = read("orders", use_case, Settings(home=tmp_path), reader, [partitions.period(use_case, "2026-01-05")])
+        delivery = read(
+            "orders",
+            use_case,
+            Settings(home=tmp_path),
+            reader,
+            [partitions.period(use_case, "2026-01-05")],
+        )
         assert reader._child is None
     assert len(delivery.rows) > 5
-    assert all(pa.types.is_string(field.type) for field in delivery.rows.schema if field.name != "source_row")
+    assert all(
+        pa.types.is_string(field.type)
+        for field in delivery.rows.schema
+        if field.name != "source_row"
+    )
 
 
 SQL = "sql: {{url_env: SHOP_DB, query: {query}}}"
@@ -208,8 +266,14 @@ def test_a_sqlite_table_comes_as_text(tmp_path: Path, monkeypatch: pytest.Monkey
     import sqlite3
 
     with sqlite3.connect(tmp_path / "shop.db") as con:
-        con.execute('CREATE TABLE o (order_id INTEGER, "Amount (EUR)" REAL, event_timestamp TEXT, created_timestamp TEXT)')
-        con.execute("INSERT INTO o VALUES (1, 2.5, '2026-01-01', '2026-01-01T10:00:00Z'), (2, NULL, NULL, 'x')")
+        con.execute(
+            'CREATE TABLE o (order_id INTEGER, "Amount (EUR)" REAL, event_timestamp TEXT, '
+            "created_timestamp TEXT)"
+        )
+        con.execute(
+            "INSERT INTO o VALUES (1, 2.5, '2026-01-01', '2026-01-01T10:00:00Z'), (2, "
+            "NULL, NULL, 'x')"
+        )
     con.close()
     monkeypatch.setenv("SHOP_DB", f"sqlite:///{tmp_path / 'shop.db'}")
     found = texts(rows(tmp_path, SQL.format(query="SELECT * FROM o")))
@@ -228,11 +292,13 @@ def test_a_postgresql_table_comes_as_text_and_only_what_may_have_arrived(
     with engine.begin() as link:
         link.exec_driver_sql("CREATE SEQUENCE s")
         link.exec_driver_sql(
-            'CREATE TABLE o (order_id bigint, "Amount (EUR)" numeric, event_timestamp date, created_timestamp timestamptz)'
+            'CREATE TABLE o (order_id bigint, "Amount (EUR)" numeric, event_timestamp date, '
+            "created_timestamp timestamptz)"
         )
         link.exec_driver_sql(
-            "INSERT INTO o VALUES (1, 2.50, '2026-01-01', '2026-01-01 11:00+01'), (2, 1.1, '2026-03-01', '2026-03-01 11:00+01'), "
-            "(3, 'NaN', 'infinity', NULL), (4, 1, '2026-01-01', 'infinity')"
+            "INSERT INTO o VALUES (1, 2.50, '2026-01-01', '2026-01-01 11:00+01'), (2, 1.1, "
+            "'2026-03-01', '2026-03-01 11:00+01'), (3, 'NaN', 'infinity', NULL), (4, 1, "
+            "'2026-01-01', 'infinity')"
         )
     engine.dispose()
     monkeypatch.setenv("SHOP_DB", postgres_url)
@@ -241,17 +307,26 @@ def test_a_postgresql_table_comes_as_text_and_only_what_may_have_arrived(
     assert sorted(found, key=lambda row: row["order_id"]) == [
         first,
         {"order_id": "3", "amount": None, "event_timestamp": "infinity", "created_timestamp": None},
-        {"order_id": "4", "amount": "1", "event_timestamp": "2026-01-01", "created_timestamp": "infinity"},
+        {
+            "order_id": "4",
+            "amount": "1",
+            "event_timestamp": "2026-01-01",
+            "created_timestamp": "infinity",
+        },
     ]
     later = texts(rows(tmp_path, SQL.format(query="SELECT * FROM o"), "2026-03-01"))
-    assert sorted(row["order_id"] for row in later) == ["2", "3", "4"], "a row without an arrival is never lost"
+    assert sorted(row["order_id"] for row in later) == ["2", "3", "4"], (
+        "a row without an arrival is never lost"
+    )
     with pytest.raises(SourceError, match=r"refuses or does not answer.*nowhere"):
         rows(tmp_path, SQL.format(query="SELECT * FROM nowhere"))
     with pytest.raises(SourceError, match="read-only"):
         rows(tmp_path, SQL.format(query="SELECT nextval('s')"))
 
 
-def test_a_database_that_is_away_is_told_without_its_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_is_away_is_told_without_its_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SHOP_DB", "postgresql+psycopg://me:s3cret@127.0.0.1:1/none")
     with pytest.raises(SourceError, match="database of SHOP_DB") as error:
         rows(tmp_path, SQL.format(query="SELECT 1"))

@@ -1,4 +1,6 @@
-"""Of a static source only the versions that the partitions know are loaded, however many there were."""
+"""Of a static source only the versions that the partitions know are loaded, however many there
+were.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ SHOPS = """
     columns: {customer_id: {type: int64}, town: {type: string}}
 label:
   sql: >-
-    SELECT customer_id, orders.event_timestamp, orders.created_timestamp AS label_timestamp, paid AS label
+    SELECT customer_id, orders.event_timestamp, orders.created_timestamp AS label_timestamp,
+        paid AS label
     FROM orders JOIN shops USING (customer_id)
   delay: 1d
   lookback: 3d
@@ -62,7 +65,9 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     def counted(self: AsOfViews, lake: Lake, name: str, *rest: Any) -> None:
         load(self, lake, name, *rest)
         if name == "shops":
-            counts.append(int(self._con.execute('SELECT count(*) FROM "__known_shops"').fetchall()[0][0]))
+            counts.append(
+                int(self._con.execute('SELECT count(*) FROM "__known_shops"').fetchall()[0][0])
+            )
 
     monkeypatch.setattr(AsOfViews, "_load", counted)
     return counts
@@ -71,7 +76,10 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def other_versions(till: Intake, count: int) -> None:
     """Write curated versions that no partition knows."""
     use_case = find("shop", till.settings.usecase_dirs)
-    schema, table = curated_schema(use_case.sources["shops"]), curated_table(till.lake, use_case, "shops")
+    schema, table = (
+        curated_schema(use_case.sources["shops"]),
+        curated_table(till.lake, use_case, "shops"),
+    )
     first = till.lake.read(table, keys=["2026-01-01"]).column("created_timestamp")[0].as_py()
     for number in range(1, count + 1):
         moment = first + timedelta(seconds=number)
@@ -79,7 +87,9 @@ def other_versions(till: Intake, count: int) -> None:
         till.lake.replace(table, (first + timedelta(days=number)).date().isoformat(), rows)
 
 
-def test_labels_and_features_load_the_versions_that_their_partitions_know(till: Intake, loaded: list[int]) -> None:
+def test_labels_and_features_load_the_versions_that_their_partitions_know(
+    till: Intake, loaded: list[int]
+) -> None:
     till.validate("2026-01-01")
     other_versions(till, 40)
     till.validate("2026-01-02")

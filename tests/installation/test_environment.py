@@ -30,7 +30,10 @@ NOISE = {
 
 def test_noise_of_the_shell_changes_nothing(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
-    quiet, noisy = child_environment(settings, {"PATH": "/usr/bin"}), child_environment(settings, NOISE)
+    quiet, noisy = (
+        child_environment(settings, {"PATH": "/usr/bin"}),
+        child_environment(settings, NOISE),
+    )
     assert {name: noisy[name] for name in quiet} == quiet
     assert noisy.keys() - quiet.keys() == {"https_proxy", "WAREHOUSE_URL"}
 
@@ -42,16 +45,29 @@ def test_loopback_never_goes_through_a_proxy_and_sources_still_may(tmp_path: Pat
 
 
 def test_every_server_gets_the_address_and_port_of_the_settings(tmp_path: Path) -> None:
-    environment = child_environment(Settings(home=tmp_path, airflow_port=18081, node_port=18601), {})
+    environment = child_environment(
+        Settings(home=tmp_path, airflow_port=18081, node_port=18601), {}
+    )
     assert environment["AIRFLOW__API__HOST"] == "127.0.0.1"
     assert environment["AIRFLOW__API__PORT"] == "18081"
-    assert environment["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://127.0.0.1:18081/execution/"
+    assert (
+        environment["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"]
+        == "http://127.0.0.1:18081/execution/"
+    )
     assert environment["EVERGREEN_NODE_PORT"] == "18601"
     assert environment["EVERGREEN_HOME"] == str(tmp_path)
 
 
-def test_a_child_reads_the_same_settings_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = Settings(home=tmp_path, data_dir=tmp_path, seed=11, parallelism=3, records_url="postgresql://u:p@h/db")
+def test_a_child_reads_the_same_settings_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(
+        home=tmp_path,
+        data_dir=tmp_path,
+        seed=11,
+        parallelism=3,
+        records_url="postgresql://u:p@h/db",
+    )
     for name, value in child_environment(settings, {}).items():
         monkeypatch.setenv(name, value)
     assert Settings().model_dump() == settings.model_dump()

@@ -72,13 +72,19 @@ def test_a_taken_port_names_the_port_its_setting_and_the_remedy(tmp_path: Path) 
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        settings = Settings(home=tmp_path, airflow_port=free_port(), mlflow_port=port, node_port=free_port())
-        with pytest.raises(Unavailable, match=rf"port {port} for MLflow.*EVERGREEN_MLFLOW_PORT={port + 1}"):
+        settings = Settings(
+            home=tmp_path, airflow_port=free_port(), mlflow_port=port, node_port=free_port()
+        )
+        with pytest.raises(
+            Unavailable, match=rf"port {port} for MLflow.*EVERGREEN_MLFLOW_PORT={port + 1}"
+        ):
             preflight.check_ports(settings)
     preflight.check_ports(settings)
 
 
 def test_two_settings_with_one_port(tmp_path: Path) -> None:
     port = free_port()
-    with pytest.raises(ConfigError, match=f"EVERGREEN_MLFLOW_PORT and EVERGREEN_AIRFLOW_PORT are both {port}"):
+    with pytest.raises(
+        ConfigError, match=f"EVERGREEN_MLFLOW_PORT and EVERGREEN_AIRFLOW_PORT are both {port}"
+    ):
         preflight.check_ports(Settings(home=tmp_path, airflow_port=port, mlflow_port=port))

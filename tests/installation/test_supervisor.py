@@ -1,4 +1,6 @@
-"""The supervisor, with the serving node as its one real child: restart, stop, stale state, a second one."""
+"""The supervisor, with the serving node as its one real child: restart, stop, stale state, a
+second one.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ import sys
 from include.config.settings import settings
 from include.installation.supervisor import Stopped, Supervisor
 try:
-    with Supervisor(settings(), say=lambda text: print(text, flush=True), services=("node",)) as supervisor:
+    with Supervisor(settings(), say=lambda text: print(text, flush=True),
+        services=("node",)) as supervisor:
         supervisor.start()
         supervisor.wait_healthy()
         print("READY", flush=True)
@@ -42,7 +45,9 @@ class Outside:
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.log = settings, settings.home / "outside.log"
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("EVERGREEN_")}
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("EVERGREEN_")
+        }
         environment |= {
             "EVERGREEN_HOME": str(settings.home),
             "EVERGREEN_USECASES": settings.usecases,
@@ -52,7 +57,9 @@ class Outside:
             "PYTHONPATH": str(ROOT),
         }
         with self.log.open("ab") as output:
-            self.process = subprocess.Popen([sys.executable, "-c", SERVE], env=environment, stdout=output, stderr=output)
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", SERVE], env=environment, stdout=output, stderr=output
+            )
 
     def said(self, text: str) -> bool:
         return text in self.log.read_text()
@@ -69,7 +76,11 @@ def small(tmp_path: Path) -> Settings:
     (tmp_path / "usecases").mkdir()
     ports = free_ports(3)
     return Settings(
-        home=tmp_path, usecases=str(tmp_path / "usecases"), airflow_port=ports[0], mlflow_port=ports[1], node_port=ports[2]
+        home=tmp_path,
+        usecases=str(tmp_path / "usecases"),
+        airflow_port=ports[0],
+        mlflow_port=ports[1],
+        node_port=ports[2],
     )
 
 
@@ -86,11 +97,18 @@ def outside(small: Settings) -> Iterator[Outside]:
 def test_a_dead_node_is_started_again_and_stop_ends_all(outside: Outside) -> None:
     first = outside.node
     os.kill(first, signal.SIGKILL)
-    wait_until(lambda: outside.node != first and answers(outside.settings.node_port), "the node is back", outside.log)
+    wait_until(
+        lambda: outside.node != first and answers(outside.settings.node_port),
+        "the node is back",
+        outside.log,
+    )
     second = outside.node
     assert outside.said("node ended with code -9")
 
-    with pytest.raises(Busy, match=f"in use by process {outside.process.pid}.*EVERGREEN_HOME"), Supervisor(outside.settings):
+    with (
+        pytest.raises(Busy, match=f"in use by process {outside.process.pid}.*EVERGREEN_HOME"),
+        Supervisor(outside.settings),
+    ):
         pass
 
     assert "and all that it had started" in stop(outside.settings, timeout=30)
@@ -101,7 +119,9 @@ def test_a_dead_node_is_started_again_and_stop_ends_all(outside: Outside) -> Non
     assert stop(outside.settings).startswith("nothing runs")
 
 
-def test_what_a_killed_supervisor_left_behind_is_ended_by_the_next(outside: Outside, small: Settings) -> None:
+def test_what_a_killed_supervisor_left_behind_is_ended_by_the_next(
+    outside: Outside, small: Settings
+) -> None:
     orphan = outside.node
     outside.process.kill()
     outside.process.wait()
@@ -124,7 +144,9 @@ def test_ctrl_c_ends_all(outside: Outside) -> None:
 
 
 def test_stale_state_of_another_boot_names_nobody(small: Settings) -> None:
-    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    bystander = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True
+    )
     try:
         born = Born.of(bystander.pid)
         state = small.home / "run" / "supervisor.json"
@@ -147,7 +169,9 @@ def wait_until(there: Callable[[], bool], what: str, log: Path, seconds: float =
                 return
         except (OSError, ValueError):
             pass
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} s; the log says: {log.read_text()}"
+        assert time.monotonic() < deadline, (
+            f"{what}: not within {seconds} s; the log says: {log.read_text()}"
+        )
         time.sleep(0.1)
 
 

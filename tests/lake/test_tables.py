@@ -40,7 +40,10 @@ def test_a_partition_is_replaced_and_others_stay(lake: Lake) -> None:
     lake.replace("u/raw/a", "2026-01-01", table(9))
     assert sorted(lake.read("u/raw/a")["id"].to_pylist()) == [3, 9]
     assert lake.keys("u/raw/a") == ["2026-01-01", "2026-01-02"]
-    assert lake.read("u/raw/a", keys=["2026-01-02"]).to_pydict() == {"id": [3], "partition": ["2026-01-02"]}
+    assert lake.read("u/raw/a", keys=["2026-01-02"]).to_pydict() == {
+        "id": [3],
+        "partition": ["2026-01-02"],
+    }
 
 
 def test_zero_rows_empty_a_partition_and_keep_the_schema(lake: Lake) -> None:
@@ -60,14 +63,18 @@ def test_a_pinned_version_still_gives_the_old_rows(lake: Lake) -> None:
 
 
 def test_a_version_that_a_manifest_pins_outlives_the_logs_age(lake: Lake) -> None:
-    """Delta's default removes log entries of more than 30 days with a checkpoint, and with them the versions they make."""
+    """Delta's default removes log entries of more than 30 days with a checkpoint, and with them
+    the versions they make.
+    """
     pinned = lake.replace("shop/raw", "2026-03-01", table(1))
     log = Path(lake.root) / "shop" / "raw" / "_delta_log"
     for entry in log.iterdir():
         os.utime(entry, (0, 0))
     for number in range(25):
         lake.replace("shop/raw", "2026-03-01", table(number))
-    assert list(log.glob("*.checkpoint.parquet")), "opening the table reads the log since a recent checkpoint"
+    assert list(log.glob("*.checkpoint.parquet")), (
+        "opening the table reads the log since a recent checkpoint"
+    )
     assert Lake(lake.root).read("shop/raw", version=pinned)["id"].to_pylist() == [1]
 
 
@@ -76,7 +83,11 @@ def test_until_leaves_out_later_partitions(lake: Lake) -> None:
         lake.replace("shop/raw", f"2026-03-0{day}", table(day))
     with connect() as con:
         late = ["2026-03-02", "2026-03-03"]
-        for until, keys, expected in (("2026-03-02", None, 2), ("2026-03-02", late, 1), ("2026-02-01", None, 0)):
+        for until, keys, expected in (
+            ("2026-03-02", None, 2),
+            ("2026-03-02", late, 1),
+            ("2026-02-01", None, 0),
+        ):
             lake.scan(con, "rows", "shop/raw", keys=keys, until=until)
             assert con.execute("SELECT count(*) FROM rows").fetchall() == [(expected,)]
 
@@ -97,7 +108,9 @@ def test_a_stale_writer_is_refused_by_the_storage(lake: Lake) -> None:
 
 
 def test_a_writer_that_looked_before_a_newer_commit_is_refused(lake: Lake) -> None:
-    """The stale writer holds an old view of the table, passes the first look and is caught by the commit itself."""
+    """The stale writer holds an old view of the table, passes the first look and is caught by
+    the commit itself.
+    """
     lake.replace("u/raw/a", "2026-01-01", table(0), fence=fence(1))
     stale = Lake(lake.root)
     overtaken = []
@@ -185,7 +198,9 @@ def test_the_digest_is_of_content_alone(lake: Lake) -> None:
     ],
 )
 def test_the_digest_tells_other_content_apart(other: dict[str, list[object]]) -> None:
-    assert digest(pa.table({"id": [1, 2], "name": ["a", "bc"]}), sort_by=["id"]) != digest(pa.table(other), sort_by=["id"])
+    assert digest(pa.table({"id": [1, 2], "name": ["a", "bc"]}), sort_by=["id"]) != digest(
+        pa.table(other), sort_by=["id"]
+    )
 
 
 def test_equal_keys_do_not_make_the_digest_depend_on_order() -> None:
@@ -206,7 +221,9 @@ VALUES: dict[str, tuple[pa.DataType, list[object]]] = {
 
 @pytest.mark.parametrize("old", VALUES)
 def test_what_is_stored_is_what_was_given_or_is_refused(lake: Lake, old: str) -> None:
-    """A column of another type is refused by name; nothing is cast, and nothing of the refused write is there."""
+    """A column of another type is refused by name; nothing is cast, and nothing of the refused
+    write is there.
+    """
 
     def rows(name: str) -> pa.Table:
         kind, values = VALUES[name]
@@ -217,7 +234,9 @@ def test_what_is_stored_is_what_was_given_or_is_refused(lake: Lake, old: str) ->
         if old == new:
             lake.replace("u/t", "2026-01-02", rows(new))
             continue
-        with pytest.raises(EvergreenError, match=r"u/t 2026-01-03 is not written.* x is .*, in the table "):
+        with pytest.raises(
+            EvergreenError, match=r"u/t 2026-01-03 is not written.* x is .*, in the table "
+        ):
             lake.replace("u/t", "2026-01-03", rows(new))
     assert lake.keys("u/t") == ["2026-01-01", "2026-01-02"]
     for key in lake.keys("u/t"):
@@ -230,13 +249,18 @@ def test_what_is_stored_is_what_was_given_or_is_refused(lake: Lake, old: str) ->
         (pa.array(["a", None]).dictionary_encode(), pa.array(["a", None])),
         (pa.array(["a", None], pa.large_string()), pa.array(["a", None])),
         (pa.array([None, None], pa.null()), pa.array([None, None], pa.string())),
-        (pa.array([1_000, None], pa.timestamp("ns", tz="UTC")), pa.array([1, None], pa.timestamp("us", tz="UTC"))),
+        (
+            pa.array([1_000, None], pa.timestamp("ns", tz="UTC")),
+            pa.array([1, None], pa.timestamp("us", tz="UTC")),
+        ),
         (pa.array([1_001, None], pa.timestamp("ns", tz="UTC")), None),
         (pa.array([2**63, None], pa.uint64()), None),
         (pa.array([1, None], pa.time64("us")), None),
     ],
 )
-def test_another_form_of_a_type_keeps_its_values_or_is_refused(lake: Lake, given: pa.Array, kept: pa.Array | None) -> None:
+def test_another_form_of_a_type_keeps_its_values_or_is_refused(
+    lake: Lake, given: pa.Array, kept: pa.Array | None
+) -> None:
     body = pa.table({"x": given})
     for key in ("2026-01-01", "2026-01-02"):  # into no table, and into the one that is there
         if kept is None:
@@ -257,9 +281,18 @@ def test_a_table_is_named_by_its_columns_whatever_their_order(lake: Lake) -> Non
     schema = pa.schema([("a", pa.int64()), ("b", pa.string())])
     other = pa.schema([pa.field("b", pa.large_string(), nullable=False), pa.field("a", pa.int64())])
     named = training_table(lake, shop, schema)
-    assert training_table(lake, shop, other) == named != training_table(lake, shop, pa.schema([("a", pa.float64())]))
-    lake.replace("shop/training_set", "2026-01-01", pa.table({"b": ["x"], "a": [1]}))  # of before: it is that version
-    assert training_table(lake, shop, schema) == training_table(lake, shop, other) == "shop/training_set"
+    assert (
+        training_table(lake, shop, other)
+        == named
+        != training_table(lake, shop, pa.schema([("a", pa.float64())]))
+    )
+    # Of before: it is that version.
+    lake.replace("shop/training_set", "2026-01-01", pa.table({"b": ["x"], "a": [1]}))
+    assert (
+        training_table(lake, shop, schema)
+        == training_table(lake, shop, other)
+        == "shop/training_set"
+    )
 
 
 def test_connections_share_a_database_and_neither_tables_nor_settings() -> None:
@@ -272,12 +305,15 @@ def test_connections_share_a_database_and_neither_tables_nor_settings() -> None:
         with pytest.raises(duckdb.InvalidInputException, match="locked"):
             one.execute("SET threads = 1")
         alone.execute("SET threads = 1")
-        assert other.execute("SELECT current_setting('threads'), current_setting('TimeZone')").fetchall() == [(2, "UTC")]
+        assert other.execute(
+            "SELECT current_setting('threads'), current_setting('TimeZone')"
+        ).fetchall() == [(2, "UTC")]
 
 
 def test_a_forked_child_opens_its_own_database_and_ends_well() -> None:
     with connect() as con:
-        con.execute("SELECT sum(range) FROM range(1000000)").fetchall()  # the parent's threads have started
+        # The parent's threads have started.
+        con.execute("SELECT sum(range) FROM range(1000000)").fetchall()
     context = multiprocessing.get_context("fork")
     child = context.Process(target=_sum_in_child)
     child.start()

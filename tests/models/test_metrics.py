@@ -15,7 +15,9 @@ from include.models import metrics
 from include.models.metrics import Interval
 
 
-def sample(count: int = 3000, seed: int = 3) -> tuple[metrics.Numbers, metrics.Numbers, metrics.Numbers]:
+def sample(
+    count: int = 3000, seed: int = 3
+) -> tuple[metrics.Numbers, metrics.Numbers, metrics.Numbers]:
     generator = np.random.default_rng(seed)
     signal = generator.normal(size=count)
     labels = (generator.random(count) < 1 / (1 + np.exp(-signal))).astype(float)
@@ -29,7 +31,9 @@ def test_auc_equals_scikit_learn_with_ties() -> None:
 
     labels, first, _ = sample()
     for scores in (first, np.round(first, 1)):
-        assert metrics.auc(labels, scores) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+        assert metrics.auc(labels, scores) == pytest.approx(
+            roc_auc_score(labels, scores), abs=1e-12
+        )
 
 
 def test_auc_by_hand() -> None:
@@ -39,12 +43,16 @@ def test_auc_by_hand() -> None:
 def test_paired_interval_agrees_with_resampling() -> None:
     labels, first, second = sample()
     found = metrics.auc_difference(labels, first, second)
-    assert found.value == pytest.approx(metrics.auc(labels, first) - metrics.auc(labels, second), abs=1e-12)
+    assert found.value == pytest.approx(
+        metrics.auc(labels, first) - metrics.auc(labels, second), abs=1e-12
+    )
     generator = np.random.default_rng(0)
     drawn = []
     for _ in range(400):
         rows = generator.integers(0, len(labels), len(labels))
-        drawn.append(metrics.auc(labels[rows], first[rows]) - metrics.auc(labels[rows], second[rows]))
+        drawn.append(
+            metrics.auc(labels[rows], first[rows]) - metrics.auc(labels[rows], second[rows])
+        )
     half = 1.96 * float(np.std(drawn))
     assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.15)
 
@@ -59,9 +67,14 @@ def test_paired_interval_is_narrower_than_unpaired_and_zero_for_equal_scores() -
 def delong(labels: metrics.Numbers, *both: metrics.Numbers) -> float:
     """Return half of DeLong's interval straight from its definition, over all pairs."""
     one, zero = labels == 1.0, labels == 0.0
-    wins = [(scores[one][:, None] > scores[zero]) + 0.5 * (scores[one][:, None] == scores[zero]) for scores in both]
+    wins = [
+        (scores[one][:, None] > scores[zero]) + 0.5 * (scores[one][:, None] == scores[zero])
+        for scores in both
+    ]
     gain = wins[0] - wins[1]
-    variance = gain.mean(axis=1).var(ddof=1) / one.sum() + gain.mean(axis=0).var(ddof=1) / zero.sum()
+    variance = (
+        gain.mean(axis=1).var(ddof=1) / one.sum() + gain.mean(axis=0).var(ddof=1) / zero.sum()
+    )
     return 1.959963984540054 * math.sqrt(variance)
 
 
@@ -88,7 +101,9 @@ def test_entities_are_told_apart_whatever_their_type_order_and_chunks() -> None:
     codes = np.random.default_rng(1).integers(0, 90, 900)
     texts = pa.array([f"{code:05}" for code in codes])
     chunked = pa.chunked_array([texts.slice(0, 17), texts.slice(17)])
-    found = {metrics.auc_difference(labels, first, second, kind) for kind in (codes, texts, chunked)}
+    found = {
+        metrics.auc_difference(labels, first, second, kind) for kind in (codes, texts, chunked)
+    }
     assert len(found) == 1
     order = np.random.default_rng(2).permutation(900)
     shuffled = metrics.auc_difference(labels[order], first[order], second[order], codes[order])
@@ -119,7 +134,10 @@ def test_the_interval_covers_the_truth_however_many_rows_an_entity_has(rows: int
         signal = generator.normal(size=100)[entity] + 0.5 * generator.normal(size=len(entity))
         labels = (generator.random(len(entity)) < 1 / (1 + np.exp(-signal))).astype(float)
         # two scores whose errors are drawn alike: the true difference is 0
-        first, second = (signal + generator.normal(size=100)[entity] + 0.3 * generator.normal(size=len(entity)) for _ in range(2))
+        first, second = (
+            signal + generator.normal(size=100)[entity] + 0.3 * generator.normal(size=len(entity))
+            for _ in range(2)
+        )
         found = metrics.auc_difference(labels, first, second, entity)
         hits += found.low <= 0 <= found.high
         found = metrics.auc_difference(labels, first, second)
@@ -183,9 +201,12 @@ def test_tied_scores_in_any_order_give_one_number(scores: metrics.Numbers) -> No
     assert metrics.calibration_error(halves, constant) == 0.0
 
 
-def drawn(generator: np.random.Generator, each: int, off: float) -> tuple[metrics.Numbers, metrics.Numbers]:
+def drawn(
+    generator: np.random.Generator, each: int, off: float
+) -> tuple[metrics.Numbers, metrics.Numbers]:
     """Return labels, so many of each class, and scores that are too high by `off` throughout."""
-    chances = 0.1 + 0.8 * generator.random(each * 8)  # half of them 1: so many of each are a fair draw
+    # half of them 1: so many of each are a fair draw.
+    chances = 0.1 + 0.8 * generator.random(each * 8)
     labels = (generator.random(each * 8) < chances).astype(float)
     rows = np.concatenate([np.flatnonzero(labels == one)[:each] for one in (0.0, 1.0)])
     return labels[rows], chances[rows] + off
@@ -194,7 +215,9 @@ def drawn(generator: np.random.Generator, each: int, off: float) -> tuple[metric
 @pytest.mark.slow
 @pytest.mark.parametrize(("each", "off"), [(200, 0.0), (500, 0.1), (500, -0.1)])
 def test_calibration_fails_models_that_are_off_and_no_others(each: int, off: float) -> None:
-    """The limit is .05: a model that is right fails once in 20 at most, one off by .10 nine times of ten."""
+    """The limit is .05: a model that is right fails once in 20 at most, one off by .10 nine
+    times of ten.
+    """
     generator = np.random.default_rng(11)
     found = [gate.calibrated(*drawn(generator, each, off), 0.05, 7)[0].outcome for _ in range(100)]
     failed = found.count("fail") / len(found)
@@ -207,7 +230,10 @@ def test_the_errors_that_chance_gives_are_those_of_models_that_are_right() -> No
     by_chance = metrics.calibration_errors_by_chance(scores, 7)
     assert len(by_chance) == metrics.DRAWS
     assert (by_chance == metrics.calibration_errors_by_chance(scores[::-1].copy(), 7)).all()
-    one_by_one = [metrics.calibration_error((generator.random(302) < scores).astype(float), scores) for _ in range(2000)]
+    one_by_one = [
+        metrics.calibration_error((generator.random(302) < scores).astype(float), scores)
+        for _ in range(2000)
+    ]
     assert by_chance.mean() == pytest.approx(np.mean(one_by_one), rel=0.05)
     assert by_chance.std() == pytest.approx(np.std(one_by_one), rel=0.1)
 
@@ -223,11 +249,16 @@ def test_many_rows_need_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_as_good_as_the_yardstick_is_not_better() -> None:
     for value, outcome in ((0.0, "fail"), (1e-9, "pass"), (-0.1, "fail"), (math.nan, "hold")):
-        assert gate.above("over_baseline", "AUC over the logistic yardstick", value, 0.0).outcome == outcome
+        assert (
+            gate.above("over_baseline", "AUC over the logistic yardstick", value, 0.0).outcome
+            == outcome
+        )
     labels, first, _ = sample()
     area = metrics.auc(labels, first)
     checks, _ = gate.absolute(labels, first, area, Gates(min_rows=1))
-    assert "AUC over the logistic yardstick" in [one.name for one in checks if one.outcome == "fail"]
+    assert "AUC over the logistic yardstick" in [
+        one.name for one in checks if one.outcome == "fail"
+    ]
 
 
 def test_a_model_that_is_too_good_to_be_true_is_held() -> None:
@@ -270,6 +301,8 @@ def test_too_few_rows_hold_even_where_a_number_fails() -> None:
     assert gate.conclude(checks, enough=gate.enough_rows(labels, 10)) == "fail"
 
 
-@pytest.mark.parametrize(("low", "outcome"), [(-0.0101, "fail"), (-0.01, "fail"), (-0.0099, "pass"), (0.2, "pass")])
+@pytest.mark.parametrize(
+    ("low", "outcome"), [(-0.0101, "fail"), (-0.01, "fail"), (-0.0099, "pass"), (0.2, "pass")]
+)
 def test_the_lower_end_must_be_above_the_margin(low: float, outcome: str) -> None:
     assert gate.not_worse("x", Interval(low + 0.01, low, low + 0.02), 0.01).outcome == outcome

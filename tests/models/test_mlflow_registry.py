@@ -43,7 +43,18 @@ def training(home: Settings, seed: int = 1, key: str = KEY, mode: str = "live") 
     for name, content in files.items():
         (folder / name).write_bytes(content)
     columns = Fitted(files, 1, {}, {}).predictor.features
-    return Training(NAME, key, NOW.isoformat(), mode, digest_of(files), folder, columns, {"rounds": 10}, {"auc": 0.7}, {"a": 1})
+    return Training(
+        NAME,
+        key,
+        NOW.isoformat(),
+        mode,
+        digest_of(files),
+        folder,
+        columns,
+        {"rounds": 10},
+        {"auc": 0.7},
+        {"a": 1},
+    )
 
 
 def test_a_run_holds_parameters_metrics_manifest_bundle_and_signature(home: Settings) -> None:
@@ -56,21 +67,32 @@ def test_a_run_holds_parameters_metrics_manifest_bundle_and_signature(home: Sett
     assert run.data.params["rounds"] == "10"
     assert run.data.metrics["auc"] == 0.7
     assert run.data.tags["evergreen.partition"] == KEY
-    assert {item.path for item in client.list_artifacts(made.run_id)} == {"bundle", "manifest.json", "model"}
+    assert {item.path for item in client.list_artifacts(made.run_id)} == {
+        "bundle",
+        "manifest.json",
+        "model",
+    }
     version = client.get_model_version(NAME, "1")
-    assert (version.tags["evergreen.mode"], version.tags["evergreen.as_of"]) == ("live", NOW.isoformat())
+    assert (version.tags["evergreen.mode"], version.tags["evergreen.as_of"]) == (
+        "live",
+        NOW.isoformat(),
+    )
     signature = mlflow.models.Model.load(version.source.removeprefix("file://")).signature
     assert signature.inputs.input_names() == ["income", "jobs", "region", "new"]
 
 
-def test_the_same_model_of_the_same_partition_is_found_again_and_another_partition_gets_its_own_version(home: Settings) -> None:
+def test_a_model_of_its_partition_is_found_again_and_another_partition_gets_its_own_version(
+    home: Settings,
+) -> None:
     first = mlflow_registry.register(home, training(home, mode="backfill"))
     again = mlflow_registry.register(home, training(home, mode="live"))
     assert (again.version, again.run_id, again.reused) == (first.version, first.run_id, True)
     assert mlflow_registry.find_version(home, NAME, KEY, training(home).model_digest) == again
     assert mlflow_registry.register(home, training(home, key="2026-03-02")).version == 2
     assert mlflow_registry.register(home, training(home, seed=2)).version == 3
-    assert mlflow_registry.find_version(home, NAME, "2026-03-09", training(home).model_digest) is None
+    assert (
+        mlflow_registry.find_version(home, NAME, "2026-03-09", training(home).model_digest) is None
+    )
 
 
 def test_a_superseded_training_makes_no_version_and_its_run_is_failed(home: Settings) -> None:
@@ -102,7 +124,11 @@ def test_aliases_follow_the_routing_row_and_nothing_else(home: Settings) -> None
         mlflow_registry.register(home, training(home, seed=seed))
     route = Route(NAME, champion=2, previous=1)
     changed = mlflow_registry.mirror_aliases(home, NAME, route, challenger=3)
-    assert changed == {"champion": 2, "previous": 1, "challenger": 3} == mlflow_registry.aliases(home, NAME)
+    assert (
+        changed
+        == {"champion": 2, "previous": 1, "challenger": 3}
+        == mlflow_registry.aliases(home, NAME)
+    )
     assert mlflow_registry.mirror_aliases(home, NAME, route, challenger=3) == {}
     assert mlflow_registry.mirror_aliases(home, NAME, Route(NAME, champion=1)) == {
         "champion": 1,
@@ -119,15 +145,27 @@ def test_a_mirror_without_any_model_is_nothing(home: Settings) -> None:
 
 def test_the_waiting_challenger_is_of_the_newest_partition_that_may_still_be_released() -> None:
     def model(version: int, partition: str, state: str = "challenger") -> Model:
-        return Model(NAME, version, f"sha256:{version}", partition, NOW, "live", "f", "b", state=state)  # type: ignore[arg-type]
+        return Model(
+            NAME, version, f"sha256:{version}", partition, NOW, "live", "f", "b", state=state
+        )  # type: ignore[arg-type]
 
-    models = [model(1, "2026-03-01"), model(2, "2026-03-03"), model(3, "2026-03-02"), model(4, "2026-03-04", "candidate")]
+    models = [
+        model(1, "2026-03-01"),
+        model(2, "2026-03-03"),
+        model(3, "2026-03-02"),
+        model(4, "2026-03-04", "candidate"),
+    ]
     assert mlflow_registry.waiting_challenger(models, Route(NAME)) == 2
-    assert mlflow_registry.waiting_challenger(models, Route(NAME, champion=2, watermark="2026-03-03")) is None
+    assert (
+        mlflow_registry.waiting_challenger(models, Route(NAME, champion=2, watermark="2026-03-03"))
+        is None
+    )
     assert mlflow_registry.waiting_challenger([], Route(NAME)) is None
 
 
-@pytest.mark.parametrize("name", ["../x", "/abs", "a\\b", "a%2e%2e", "a\0b", "", "A", "x" * 60, "a\n", "<script>"])
+@pytest.mark.parametrize(
+    "name", ["../x", "/abs", "a\\b", "a%2e%2e", "a\0b", "", "A", "x" * 60, "a\n", "<script>"]
+)
 def test_names_that_are_no_plain_names_are_refused(home: Settings, name: str) -> None:
     with pytest.raises(ConfigError, match="no model name"):
         mlflow_registry.aliases(home, name)
@@ -139,7 +177,9 @@ def test_keys_that_are_no_keys_are_refused(home: Settings, key: str) -> None:
         mlflow_registry.find_version(home, NAME, key, "sha256:x")
 
 
-def test_a_server_that_does_not_answer_is_named_without_its_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_answer_is_named_without_its_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     away = Settings(home=tmp_path, mlflow_uri="http://user:hunter2@127.0.0.1:9")
     with pytest.raises(Unavailable, match=r"http://127\.0\.0\.1:9") as refused:
@@ -148,23 +188,39 @@ def test_a_server_that_does_not_answer_is_named_without_its_password(tmp_path: P
     assert refused.value.__cause__ is None
 
 
-def test_a_database_server_that_does_not_answer_is_named_without_its_password(tmp_path: Path) -> None:
+def test_a_database_server_that_does_not_answer_is_named_without_its_password(
+    tmp_path: Path,
+) -> None:
     away = Settings(home=tmp_path, mlflow_uri="postgresql://user:hunter2@127.0.0.1:9/mlflow")
-    with pytest.raises(Unavailable, match=r"MLflow at postgresql\+psycopg://127\.0\.0\.1:9 failed") as refused:
+    with pytest.raises(
+        Unavailable, match=r"MLflow at postgresql\+psycopg://127\.0\.0\.1:9 failed"
+    ) as refused:
         mlflow_registry.prepare(away)
     assert "hunter2" not in str(refused.value)
     assert refused.value.__cause__ is None
 
 
 @pytest.mark.slow
-def test_two_processes_may_make_the_tables_of_one_postgresql_database_at_once(tmp_path: Path, postgres_url: str) -> None:
+def test_two_processes_may_make_the_tables_of_one_postgresql_database_at_once(
+    tmp_path: Path, postgres_url: str
+) -> None:
     code = (
         "from include.models import mlflow_registry; from include.config.settings import settings\n"
         "import mlflow; mlflow_registry.prepare(settings())"
     )
-    environment = {**os.environ, "EVERGREEN_MLFLOW_URI": postgres_url, "EVERGREEN_HOME": str(tmp_path)}
+    environment = {
+        **os.environ,
+        "EVERGREEN_MLFLOW_URI": postgres_url,
+        "EVERGREEN_HOME": str(tmp_path),
+    }
     started = [
-        subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=environment,
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         for _ in range(2)
     ]
     ended = [(process.communicate(timeout=120)[1], process.returncode) for process in started]

@@ -1,4 +1,6 @@
-"""The predictor: one encoding for training and serving, bundles that are verified before they are loaded."""
+"""The predictor: one encoding for training and serving, bundles that are verified before they
+are loaded.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ USE_CASE = parse(YAML.format(**{**KNOBS, "more": ", member: bool"}))
 def frame() -> pa.Table:
     columns = simulate(20, 1)
     generator = np.random.default_rng(2)
-    member = [None if value < 0.1 else value < 0.5 for value in generator.random(len(columns["label"]))]
+    member = [
+        None if value < 0.1 else value < 0.5 for value in generator.random(len(columns["label"]))
+    ]
     region = [None if index % 17 == 0 else value for index, value in enumerate(columns["region"])]
     return pa.table(
         {
@@ -43,7 +47,9 @@ def frame() -> pa.Table:
             "event_timestamp": pa.array(columns["event_timestamp"], pa.timestamp("us", tz="UTC")),
             "label": columns["label"],
             "income": pa.array(columns["income"], pa.float64()),
-            "visits": pa.array(columns["visits"], pa.int64(), mask=generator.random(len(region)) < 0.1),
+            "visits": pa.array(
+                columns["visits"], pa.int64(), mask=generator.random(len(region)) < 0.1
+            ),
             "region": pa.array(region, pa.string()),
             "member": pa.array(member, pa.bool_()),
         }
@@ -54,7 +60,9 @@ def frame() -> pa.Table:
 def fitted(frame: pa.Table) -> Fitted:
     moments = np.asarray(frame["event_timestamp"].cast(pa.int64()))
     how = splits.boundaries(moments, USE_CASE.training.split)
-    parts = splits.assign(frame["customer_id"].to_pylist(), moments, USE_CASE.training.split, 7, how)
+    parts = splits.assign(
+        frame["customer_id"].to_pylist(), moments, USE_CASE.training.split, 7, how
+    )
     return fitting.fit(frame, parts, USE_CASE, "abc")
 
 
@@ -70,7 +78,9 @@ def write(folder: Path, files: dict[str, bytes]) -> Path:
     return folder
 
 
-def test_scores_equal_the_booster_to_1e_9_row_by_row_and_in_bulk(fitted: Fitted, frame: pa.Table) -> None:
+def test_scores_equal_the_booster_to_1e_9_row_by_row_and_in_bulk(
+    fitted: Fitted, frame: pa.Table
+) -> None:
     import lightgbm
 
     model = fitted.predictor
@@ -105,16 +115,28 @@ def test_unseen_categories_missing_ones_and_odd_numbers(fitted: Fitted) -> None:
     assert model.one({**row, "region": "nowhere"}) == model.one({**row, "region": "=cmd|calc"})
     for odd in (math.nan, math.inf, -math.inf, 10**400):
         assert model.one({**row, "income": odd}) == model.one({**row, "income": None})
-    assert model.one({**row, "income": np.float64(0.3), "visits": np.int64(2), "member": np.bool_(True)}) == model.one(row)
+    assert model.one(
+        {**row, "income": np.float64(0.3), "visits": np.int64(2), "member": np.bool_(True)}
+    ) == model.one(row)
     assert model.one({**row, "unused": "x"}) == model.one(row)
     assert 0 < model.one({**row, "income": 5e-324}) < 1
 
 
 @pytest.mark.parametrize(
-    ("change", "feature"), [({"income": "12"}, "income"), ({"region": 5}, "region"), ({"visits": [1]}, "visits"), ({}, "member")]
+    ("change", "feature"),
+    [
+        ({"income": "12"}, "income"),
+        ({"region": 5}, "region"),
+        ({"visits": [1]}, "visits"),
+        ({}, "member"),
+    ],
 )
-def test_a_wrong_or_missing_value_is_refused_by_name(fitted: Fitted, change: dict[str, Any], feature: str) -> None:
-    row: dict[str, Any] = {"income": 0.3, "visits": 2, "region": "r1"} | ({"member": True} if change else {}) | change
+def test_a_wrong_or_missing_value_is_refused_by_name(
+    fitted: Fitted, change: dict[str, Any], feature: str
+) -> None:
+    row: dict[str, Any] = (
+        {"income": 0.3, "visits": 2, "region": "r1"} | ({"member": True} if change else {}) | change
+    )
     for ask in (fitted.predictor.one, lambda bad: fitted.predictor.many([bad])):
         with pytest.raises(InvalidFeature, match=feature) as refused:
             ask(row)
@@ -175,8 +197,12 @@ def test_files_added_removed_or_renamed_are_refused(bundle: Path) -> None:
         Predictor.load(bundle, digest)
 
 
-@pytest.mark.parametrize("name", ["model.pkl", "model.joblib", "model.dill", "weights.pickle", "MODEL.PKL"])
-def test_pickled_models_are_refused_by_type_and_never_opened(bundle: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["model.pkl", "model.joblib", "model.dill", "weights.pickle", "MODEL.PKL"]
+)
+def test_pickled_models_are_refused_by_type_and_never_opened(
+    bundle: Path, tmp_path: Path, name: str
+) -> None:
     class Trap:
         def __reduce__(self) -> Any:
             return (Path.touch, (tmp_path / "opened",))
@@ -202,14 +228,18 @@ def test_links_are_refused(bundle: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keep", [0.0, 0.5, 0.9])
 def test_a_cut_model_kills_at_most_the_trial(fitted: Fitted, tmp_path: Path, keep: float) -> None:
-    """The digest is that of the cut file, so only the trial can find it; LightGBM dies of some of them."""
+    """The digest is that of the cut file, so only the trial can find it; LightGBM dies of some
+    of them.
+    """
     text = fitted.files["model.txt"]
     folder = write(tmp_path / "cut", {**fitted.files, "model.txt": text[: int(len(text) * keep)]})
     with pytest.raises(ArtefactError, match="trial"):
         predictor.trial_load(folder, models_bundle.bundle_digest(folder))
 
 
-def test_a_changed_leaf_with_a_fresh_digest_is_found_by_its_golden_rows(fitted: Fitted, tmp_path: Path) -> None:
+def test_a_changed_leaf_with_a_fresh_digest_is_found_by_its_golden_rows(
+    fitted: Fitted, tmp_path: Path
+) -> None:
     lines = fitted.files["model.txt"].decode().splitlines(keepends=True)
     first = next(number for number, line in enumerate(lines) if line.startswith("leaf_value="))
     other_digits = str.maketrans("123456789", "234567891")
@@ -219,13 +249,17 @@ def test_a_changed_leaf_with_a_fresh_digest_is_found_by_its_golden_rows(fitted: 
         predictor.trial_load(folder, models_bundle.bundle_digest(folder))
 
 
-def test_golden_rows_of_another_model_or_none_at_all_are_refused(fitted: Fitted, tmp_path: Path) -> None:
+def test_golden_rows_of_another_model_or_none_at_all_are_refused(
+    fitted: Fitted, tmp_path: Path
+) -> None:
     empty = json.dumps({"rows": [], "scores": []}).encode()
     with pytest.raises(ArtefactError, match=r"golden\.json is not the one"):
         Predictor({**fitted.files, "golden.json": empty})
     schema = json.loads(fitted.files["schema.json"])
     schema["golden"] = "sha256:" + hashlib.sha256(empty).hexdigest()
-    model = Predictor({**fitted.files, "golden.json": empty, "schema.json": json.dumps(schema).encode()})
+    model = Predictor(
+        {**fitted.files, "golden.json": empty, "schema.json": json.dumps(schema).encode()}
+    )
     with pytest.raises(ArtefactError, match="no rows to ask"):
         model.check_golden()
 
@@ -250,17 +284,24 @@ def test_a_trial_that_hangs_is_ended(bundle: Path) -> None:
 
 def test_serving_imports_no_pandas_scikit_learn_or_lightgbm_package(bundle: Path) -> None:
     code = (
-        "import sys; from include.models.predictor import Predictor\n"
-        f"model = Predictor.load({str(bundle)!r}, {models_bundle.bundle_digest(bundle)!r}); model.check_golden()\n"
-        "print([name for name in ('pandas', 'sklearn', 'lightgbm', 'mlflow', 'feast', 'pyarrow') if name in sys.modules])"
+        "import sys; from include.models.predictor import Predictor\nmodel = "
+        f"Predictor.load({str(bundle)!r}, {models_bundle.bundle_digest(bundle)!r}); "
+        "model.check_golden()\nprint([name for name in ('pandas', 'sklearn', 'lightgbm', "
+        "'mlflow', 'feast', 'pyarrow') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
-def test_pins_are_equal_in_another_process_and_follow_each_pin(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pins_are_equal_in_another_process_and_follow_each_pin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     code = "from include.models.predictor import pins; print(pins())"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == predictor.pins()
     monkeypatch.setattr(predictor.importlib.metadata, "version", lambda name: "0.0.1")
     predictor.pins.cache_clear()

@@ -27,12 +27,17 @@ def test_equals_the_formula_worked_out_by_hand() -> None:
 
 def test_equal_samples_have_no_drift_and_a_shift_has() -> None:
     rng = np.random.default_rng(1)
-    reference, same, shifted = rng.normal(size=20_000), rng.normal(size=20_000), rng.normal(0.8, 1, 20_000)
+    reference, same, shifted = (
+        rng.normal(size=20_000),
+        rng.normal(size=20_000),
+        rng.normal(0.8, 1, 20_000),
+    )
     assert psi.numeric(reference, reference).psi == 0
     quiet, loud = psi.numeric(reference, same).psi, psi.numeric(reference, shifted).psi
     assert quiet is not None
     assert quiet < 0.01
-    # deciles of N(0,1) against N(0.8,1): the integral of the two densities' PSI is 0.64; ten bins see most of it
+    # deciles of N(0,1) against N(0.8,1): the integral of the two densities' PSI is 0.64; ten bins
+    # see most of it
     assert loud is not None
     assert 0.5 < loud < 0.65
 
@@ -66,7 +71,10 @@ def test_a_value_that_fills_whole_quantiles_keeps_its_own_bin(heavy: float) -> N
 def test_many_categories_in_few_rows_are_no_drift() -> None:
     rng = np.random.default_rng(8)
     draws = [
-        psi.categorical(*(rng.choice(list("abcdefghijklmnop"), 150).astype(object) for _ in range(2))).psi for _ in range(200)
+        psi.categorical(
+            *(rng.choice(list("abcdefghijklmnop"), 150).astype(object) for _ in range(2))
+        ).psi
+        for _ in range(200)
     ]
     assert np.mean([value is not None and value > 0.2 for value in draws]) < 0.02
 
@@ -160,7 +168,9 @@ def test_texts_are_counted_alike_in_any_pieces(monkeypatch: pytest.MonkeyPatch) 
 
     def drawn(rows: int, most: int) -> pa.ChunkedArray:
         values = [None if one == 0 else f"v{one}é" for one in generator.integers(0, most, rows)]
-        return pa.chunked_array([pa.array(values[:7], pa.string()), pa.array(values[7:], pa.string())])
+        return pa.chunked_array(
+            [pa.array(values[:7], pa.string()), pa.array(values[7:], pa.string())]
+        )
 
     reference, current = drawn(900, 70), drawn(1200, 90)
     whole = psi.of_column(reference, current, "string")
@@ -174,14 +184,22 @@ def test_texts_are_counted_alike_in_any_pieces(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("kind", "values"),
     [
-        ("float64", [math.nan, math.inf, -math.inf, -0.0, 0.0, 5e-324, 1.797e308, -1.797e308, None]),
+        (
+            "float64",
+            [math.nan, math.inf, -math.inf, -0.0, 0.0, 5e-324, 1.797e308, -1.797e308, None],
+        ),
         ("int64", [2**63 - 1, -(2**63), 2**53 + 1, 0, None]),
         ("bool", [True, False, None]),
         ("string", ["", None, "\x00", "😀" * 1000, "a"]),
     ],
 )
 def test_odd_values_of_every_kind_of_column_are_compared(kind: str, values: list[object]) -> None:
-    types = {"float64": pa.float64(), "int64": pa.int64(), "bool": pa.bool_(), "string": pa.string()}
+    types = {
+        "float64": pa.float64(),
+        "int64": pa.int64(),
+        "bool": pa.bool_(),
+        "string": pa.string(),
+    }
     odd = pa.table({"x": pa.array(values * 100, types[kind])})
     plain = pa.table({"x": pa.array([values[-2]] * 300, types[kind])})
     for reference, current in ((odd, odd), (odd, plain), (plain, odd)):

@@ -41,7 +41,9 @@ VIEW = "SELECT customer_id, sum(amount) AS total FROM orders GROUP BY customer_i
 
 
 def checked(folder: Path, *changes: tuple[str, str]) -> str:
-    """Return what the check says of the use case with some of its text replaced; an empty text where all is well."""
+    """Return what the check says of the use case with some of its text replaced; an empty text
+    where all is well.
+    """
     text = SHOP
     for old, new in changes:
         assert old in text
@@ -60,13 +62,16 @@ def checked(folder: Path, *changes: tuple[str, str]) -> str:
     [
         VIEW,
         "SELECT customer_id, sum(amount) AS total FROM orders JOIN shops USING (town) GROUP BY ALL",
-        "SELECT customer_id, sum(amount) AS total FROM orders NATURAL JOIN (SELECT town, size FROM shops) GROUP BY ALL",
+        "SELECT customer_id, sum(amount) AS total FROM orders NATURAL JOIN (SELECT town, size "
+        "FROM shops) GROUP BY ALL",
         "SELECT customer_id, max(COLUMNS('amoun.')) AS total FROM orders GROUP BY ALL",
-        "SELECT a.customer_id, max(b.amount) AS total FROM orders a ASOF JOIN orders b ON a.customer_id = b.customer_id "
-        "AND a.event_timestamp > b.event_timestamp GROUP BY ALL",
-        "SELECT DISTINCT ON (customer_id) customer_id, sum(amount) OVER (PARTITION BY customer_id ORDER BY event_timestamp "
-        "RANGE BETWEEN INTERVAL 7 DAY PRECEDING AND CURRENT ROW) AS total FROM orders ORDER BY customer_id, event_timestamp DESC",
-        "SELECT customer_id, date_diff('day', max(event_timestamp), getvariable('as_of')) AS total FROM ORDERS GROUP BY ALL",
+        "SELECT a.customer_id, max(b.amount) AS total FROM orders a ASOF JOIN orders b ON "
+        "a.customer_id = b.customer_id AND a.event_timestamp > b.event_timestamp GROUP BY ALL",
+        "SELECT DISTINCT ON (customer_id) customer_id, sum(amount) OVER (PARTITION BY customer_id "
+        "ORDER BY event_timestamp RANGE BETWEEN INTERVAL 7 DAY PRECEDING AND CURRENT ROW) AS "
+        "total FROM orders ORDER BY customer_id, event_timestamp DESC",
+        "SELECT customer_id, date_diff('day', max(event_timestamp), getvariable('as_of')) AS "
+        "total FROM ORDERS GROUP BY ALL",
     ],
 )
 def test_natural_feature_sql_is_well_formed(tmp_path: Path, query: str) -> None:
@@ -76,17 +81,34 @@ def test_natural_feature_sql_is_well_formed(tmp_path: Path, query: str) -> None:
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        ("SELECT customer_id, town AS total FROM orders", "column total is VARCHAR, declared float64"),
-        ("SELECT town AS customer_id, amount AS total FROM orders", "column customer_id is VARCHAR, declared int64"),
-        ("SELECT customer_id, amount AS total FROM nowhere", r"the query reads ['nowhere']; sources are ['orders', 'shops']"),
-        ("SELECT customer_id, amount AS total FROM __known_orders", r"the query reads ['__known_orders']"),
+        (
+            "SELECT customer_id, town AS total FROM orders",
+            "column total is VARCHAR, declared float64",
+        ),
+        (
+            "SELECT town AS customer_id, amount AS total FROM orders",
+            "column customer_id is VARCHAR, declared int64",
+        ),
+        (
+            "SELECT customer_id, amount AS total FROM nowhere",
+            r"the query reads ['nowhere']; sources are ['orders', 'shops']",
+        ),
+        (
+            "SELECT customer_id, amount AS total FROM __known_orders",
+            r"the query reads ['__known_orders']",
+        ),
         ("SELECT customer_id, amount AS total FROM 'x.csv'", r"the query reads ['x.csv']"),
         ("SELECT customer_id, amont AS total FROM orders", '"amont" not found'),
-        ("SELECT customer_id, amount AS total FROM orders WHERE event_timestamp < current_date", "'current_date'"),
+        (
+            "SELECT customer_id, amount AS total FROM orders WHERE event_timestamp < current_date",
+            "'current_date'",
+        ),
         ("SELECT customer_id, age(event_timestamp) AS total FROM orders", "age() of one argument"),
     ],
 )
-def test_sql_that_a_stage_would_refuse_is_refused_with_its_line(tmp_path: Path, query: str, said: str) -> None:
+def test_sql_that_a_stage_would_refuse_is_refused_with_its_line(
+    tmp_path: Path, query: str, said: str
+) -> None:
     told = checked(tmp_path, (VIEW, f'"{query}"'))
     assert said in told
     assert "line 24: features.spending.sql" in told
@@ -115,18 +137,36 @@ def test_types_are_compared_before_any_row_is_read(tmp_path: Path) -> None:
         ('values: ["0", "1"]', 'values: ["0", "yes"]', "'yes' is no value of type int64"),
         ('values: ["0", "1"]', 'values: ["0", "1.5"]', "'1.5' is no value of type int64"),
         ("label_time: event + 1d", "label_time: town", "declare its column timestamp or date"),
-        ("key: [order_id]", "key: [order_id]\n    event_time: ts\n    arrival: ts", "write arrival: event + 0s"),
+        (
+            "key: [order_id]",
+            "key: [order_id]\n    event_time: ts\n    arrival: ts",
+            "write arrival: event + 0s",
+        ),
         ("key: [order_id]", "key: [order_id]\n    min_rows: 9\n    max_rows: 3", "swap them"),
-        ("town: {type: string}\n", "town: {type: string}\n      Town: {type: string}\n", "in nothing but case"),
+        (
+            "town: {type: string}\n",
+            "town: {type: string}\n      Town: {type: string}\n",
+            "in nothing but case",
+        ),
         ("{source: orders, column: paid,", "{source: shops, column: size,", "shops is static"),
         (f"sql: {VIEW}", "source: shops\n    grain: event", "its rows have no moment"),
         ("delay: 1d}", "delay: 1d}\ntraining: {exclude: [total]}", "leaves no feature"),
-        ("delay: 1d}", "delay: 1d}\ntraining: {split: {tune: 0.5, evaluation: 0.5}}", "leave nothing to train on"),
-        ("delay: 1d}", "delay: 1d}\ntraining:\n  params: {learning_rte: 0.1}", "line 22: training.params.learning_rte"),
+        (
+            "delay: 1d}",
+            "delay: 1d}\ntraining: {split: {tune: 0.5, evaluation: 0.5}}",
+            "leave nothing to train on",
+        ),
+        (
+            "delay: 1d}",
+            "delay: 1d}\ntraining:\n  params: {learning_rte: 0.1}",
+            "line 22: training.params.learning_rte",
+        ),
         ("delay: 1d}", "delay: 1d}\ntraining: {params: {num_leaves: 1}}", "num_leaves must be > 1"),
     ],
 )
-def test_what_a_later_stage_would_refuse_is_said_with_its_remedy(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_what_a_later_stage_would_refuse_is_said_with_its_remedy(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
     assert said in checked(tmp_path, (old, new))
 
 
@@ -164,7 +204,10 @@ def test_parameters_are_refused_by_lightgbms_own_list(
 
 def test_an_alias_reaches_lightgbm_under_the_name_that_it_goes_by() -> None:
     """`eta` beside the default `learning_rate` would be passed over without a word."""
-    assert parameters.canonical({"eta": 0.1, "max_leaves": 7}) == {"learning_rate": 0.1, "num_leaves": 7}
+    assert parameters.canonical({"eta": 0.1, "max_leaves": 7}) == {
+        "learning_rate": 0.1,
+        "num_leaves": 7,
+    }
 
 
 def leaves(value: object, path: tuple[object, ...] = ()) -> Iterator[tuple[object, ...]]:
@@ -179,11 +222,28 @@ def leaves(value: object, path: tuple[object, ...] = ()) -> Iterator[tuple[objec
         yield path
 
 
-ODD = ("", "event_timestamp", "no such thing", -1, 10**30, [], {"a": 1}, None, "SELECT 1 AS customer_id", "Ω'; --", "0s", True)
+ODD = (
+    "",
+    "event_timestamp",
+    "no such thing",
+    -1,
+    10**30,
+    [],
+    {"a": 1},
+    None,
+    "SELECT 1 AS customer_id",
+    "Ω'; --",
+    "0s",
+    True,
+)
 
 
-def test_whatever_stands_in_a_use_case_the_check_ends_with_a_refusal_of_ours_or_none(tmp_path: Path) -> None:
-    """Each scalar in turn is replaced by something odd: never a foreign exception, which would end as exit 70."""
+def test_whatever_stands_in_a_use_case_the_check_ends_with_a_refusal_of_ours_or_none(
+    tmp_path: Path,
+) -> None:
+    """Each scalar in turn is replaced by something odd: never a foreign exception, which would
+    end as exit 70.
+    """
     whole = yaml.safe_load(SHOP.replace("2026-01-01", '"2026-01-01"'))
     paths = list(leaves(whole))
     assert len(paths) > 20

@@ -1,4 +1,6 @@
-"""What a draft takes each column for: guesses are checked against the rows, and what only a person can choose is asked for."""
+"""What a draft takes each column for: guesses are checked against the rows, and what only a
+person can choose is asked for.
+"""
 
 from __future__ import annotations
 
@@ -59,9 +61,15 @@ def test_orders_of_one_customer_on_one_day_make_each_order_an_entity(tmp_path: P
     assert "customer_id" not in use_case.feature_types
     assert "guessed: an entity a row, since" in text
     assert "rows share 'customer_id' and 'event_time' with another" in text
-    with pytest.raises(ConfigError, match=r"a finer time with --time, or with --entity a column .*, such as 'order_id'"):
+    with pytest.raises(
+        ConfigError,
+        match=r"a finer time with --time, or with --entity a column .*, such as 'order_id'",
+    ):
         drafted(tmp_path, rows, key="customer_id")
-    with pytest.raises(ConfigError, match=r"a finer time with --time, or with --entity a column that each row has of its own$"):
+    with pytest.raises(
+        ConfigError,
+        match=r"a finer time with --time, or with --entity a column that each row has of its own$",
+    ):
         drafted(tmp_path, {name: values for name, values in rows.items() if name != "order_id"})
 
 
@@ -70,27 +78,43 @@ def test_the_draft_says_how_many_decisions_it_makes_and_how_many_are_one(tmp_pat
     rows["returned"][:10] = [None] * 10
     _, text = drafted(tmp_path, rows)
     rate = sum(rows["returned"][10:]) / (N - 10)
-    assert f'# Its rows make {N} decisions; {rate:.1%} of those with an outcome have the outcome "1" of "returned".' in text
+    assert (
+        f'# Its rows make {N} decisions; {rate:.1%} of those with an outcome have the outcome "1" '
+        'of "returned".' in text
+    )
 
 
 @pytest.mark.parametrize(
     ("times", "event", "others"),
     [
-        ({"birth_date": days(timedelta(days=9), date(1950, 1, 1)), "signup_date": days()}, "signup_date", '"birth_date"'),
+        (
+            {"birth_date": days(timedelta(days=9), date(1950, 1, 1)), "signup_date": days()},
+            "signup_date",
+            '"birth_date"',
+        ),
         ({"status_date": days(), "applied": days()}, "applied", '"status_date"'),
         ({"closedAt": days(), "someDay": days()}, "someDay", '"closedAt"'),
     ],
 )
-def test_the_time_of_a_row_is_no_birth_and_no_outcome(tmp_path: Path, times: Rows, event: str, others: str) -> None:
+def test_the_time_of_a_row_is_no_birth_and_no_outcome(
+    tmp_path: Path, times: Rows, event: str, others: str
+) -> None:
     use_case, text = drafted(tmp_path, orders(event_time=[], **times))
     assert use_case.sources["rows"].event_time == event
     assert f"others: {others}" in text
 
 
-@pytest.mark.parametrize("name", ["reservation_status_date", "date_of_birth", "end_date", "result time"])
-def test_a_time_of_the_outcome_or_of_a_birth_alone_is_asked_about(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["reservation_status_date", "date_of_birth", "end_date", "result time"]
+)
+def test_a_time_of_the_outcome_or_of_a_birth_alone_is_asked_about(
+    tmp_path: Path, name: str
+) -> None:
     rows = orders(event_time=[], **{name: days()})
-    with pytest.raises(ConfigError, match=f"'{name}' .* name the column that says when each row happened with --time"):
+    with pytest.raises(
+        ConfigError,
+        match=f"'{name}' .* name the column that says when each row happened with --time",
+    ):
         drafted(tmp_path, rows)
     use_case, text = drafted(tmp_path, rows, time=name)
     assert "# given: when the row happened" in text
@@ -98,23 +122,38 @@ def test_a_time_of_the_outcome_or_of_a_birth_alone_is_asked_about(tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["__index_level_0__", "Unnamed: 0", "unnamed_0", "index"])
-def test_the_place_of_a_row_in_a_file_is_no_feature_no_time_and_no_key(tmp_path: Path, name: str) -> None:
+def test_the_place_of_a_row_in_a_file_is_no_feature_no_time_and_no_key(
+    tmp_path: Path, name: str
+) -> None:
     use_case, text = drafted(tmp_path, orders(order_id=[], **{name: list(range(N))}))
     assert use_case.feature_types == {"amount": "float64"}
     assert use_case.sources["rows"].key == ["customer_id", "event_time"]
     assert "left out (the place of a row in a file)" in text
 
 
-def test_a_unique_id_ranks_above_other_columns_that_repeat_and_weeks_are_no_ids(tmp_path: Path) -> None:
-    rows = orders(customer_id=[], shop_id=[n % 30 for n in range(N)], week_number=[n % 53 for n in range(N)])
+def test_a_unique_id_ranks_above_other_columns_that_repeat_and_weeks_are_no_ids(
+    tmp_path: Path,
+) -> None:
+    rows = orders(
+        customer_id=[], shop_id=[n % 30 for n in range(N)], week_number=[n % 53 for n in range(N)]
+    )
     assert drafted(tmp_path, rows)[0].entity.key == "order_id"
-    with pytest.raises(ConfigError, match=r"no column names whom a row is about .* name it with --entity"):
-        drafted(tmp_path, {name: values for name, values in rows.items() if name not in ("order_id", "shop_id")})
+    with pytest.raises(
+        ConfigError, match=r"no column names whom a row is about .* name it with --entity"
+    ):
+        drafted(
+            tmp_path,
+            {name: values for name, values in rows.items() if name not in ("order_id", "shop_id")},
+        )
 
 
 def test_two_columns_that_could_be_the_outcome_are_both_named(tmp_path: Path) -> None:
-    rows = orders(churned=[n % 2 for n in range(N)], paid=[int(n % 3 == 0) for n in range(N)], returned=[])
-    with pytest.raises(ConfigError, match=r"\['churned', 'paid'\] could each be the label; name it with --label"):
+    rows = orders(
+        churned=[n % 2 for n in range(N)], paid=[int(n % 3 == 0) for n in range(N)], returned=[]
+    )
+    with pytest.raises(
+        ConfigError, match=r"\['churned', 'paid'\] could each be the label; name it with --label"
+    ):
         drafted(tmp_path, rows)
     assert drafted(tmp_path, rows, label="paid")[0].label.column == "paid"
 
@@ -130,7 +169,9 @@ def test_two_columns_that_could_be_the_outcome_are_both_named(tmp_path: Path) ->
         (["good", "bad", "good"], ["bad"]),
     ],
 )
-def test_a_label_is_any_column_of_two_values(tmp_path: Path, values: list[str], positives: list[str]) -> None:
+def test_a_label_is_any_column_of_two_values(
+    tmp_path: Path, values: list[str], positives: list[str]
+) -> None:
     column = [values[n % len(values)] for n in range(N)]
     use_case, text = drafted(tmp_path, orders(y_income=column), label="y_income")
     assert sorted(use_case.label.positives) == positives
@@ -154,7 +195,9 @@ def test_what_cannot_be_a_label_is_named(tmp_path: Path, values: list[Any], says
 
 
 def test_a_column_of_one_value_is_named_where_it_would_be_the_label(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no column holds just 0 and 1 .*'returned' hold\(s\) one value only"):
+    with pytest.raises(
+        ConfigError, match=r"no column holds just 0 and 1 .*'returned' hold\(s\) one value only"
+    ):
         drafted(tmp_path, orders(returned=[0] * N))
 
 
@@ -167,7 +210,9 @@ def test_names_of_ours_are_renamed(tmp_path: Path) -> None:
 
 
 def test_letters_of_other_scripts_are_written_out(tmp_path: Path) -> None:
-    use_case, _ = drafted(tmp_path, orders(**{"Größe in m": [n % 9 for n in range(N)]}), name="Köln Übersicht")
+    use_case, _ = drafted(
+        tmp_path, orders(**{"Größe in m": [n % 9 for n in range(N)]}), name="Köln Übersicht"
+    )
     assert use_case.name == "koeln_uebersicht"
     assert use_case.sources["rows"].columns["Groesse_in_m"].header == "Größe in m"
 
@@ -180,22 +225,30 @@ def test_letters_of_other_scripts_are_written_out(tmp_path: Path) -> None:
         ([date(2024, 1, 1) + timedelta(days=n) for n in range(60)], "day"),
     ],
 )
-def test_the_cadence_is_the_rhythm_of_the_dates(tmp_path: Path, dates: list[date], cadence: str) -> None:
+def test_the_cadence_is_the_rhythm_of_the_dates(
+    tmp_path: Path, dates: list[date], cadence: str
+) -> None:
     rows = orders(event_time=[dates[n % len(dates)] for n in range(N)], customer_id=[])
     assert drafted(tmp_path, rows)[0].cadence == cadence
 
 
 def test_features_that_sound_of_after_the_outcome_are_marked(tmp_path: Path) -> None:
     more = {
-        name: [n % 5 for n in range(N)] for name in ("days_overdue", "ChargedOffAmount", "final_grade", "channel_nr_of_visits")
+        name: [n % 5 for n in range(N)]
+        for name in ("days_overdue", "ChargedOffAmount", "final_grade", "channel_nr_of_visits")
     }
     _, text = drafted(tmp_path, orders(**more))
-    marked = [line.split(":")[0].strip() for line in text.splitlines() if "sounds of after the outcome" in line]
+    marked = [
+        line.split(":")[0].strip()
+        for line in text.splitlines()
+        if "sounds of after the outcome" in line
+    ]
     assert marked == ["days_overdue", "ChargedOffAmount", "final_grade"]
 
 
 def test_draft_and_training_judge_free_text_by_one_rule(tmp_path: Path) -> None:
-    titles = [f"title {n % 147}" for n in range(N)]  # 49 % of all rows differ, but all of the first half do
+    # 49 % of all rows differ, but all of the first half do.
+    titles = [f"title {n % 147}" for n in range(N)]
     _, text = drafted(tmp_path, orders(title=titles))
     assert "# title: left out (different on most rows, as names and free text are)" in text
     first = pa.table({"title": titles[: N // 2], "customer_id": list(range(N // 2))})

@@ -1,4 +1,6 @@
-"""Drafts: they pass the check, guess right on plain tables, and are not led astray by what a file holds."""
+"""Drafts: they pass the check, guess right on plain tables, and are not led astray by what a
+file holds.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,32 @@ def visits(path: Path, rows: int = 600) -> Path:
         amount = rng.gauss(50, 10)
         closed = at + timedelta(days=1 + number % 3)
         channel, label = rng.choice(["shop", "web", "phone"]), int(amount + rng.gauss(0, 5) > 50)
-        lines.append([number, number % 40, at.isoformat(), f"{amount:.2f}", channel, f"note {number}", closed.isoformat(), label])
-    return write(path, ["order id", "customer_id", "event_time", "amount", "channel", "notes", "closed_at", "returned"], lines)
+        lines.append(
+            [
+                number,
+                number % 40,
+                at.isoformat(),
+                f"{amount:.2f}",
+                channel,
+                f"note {number}",
+                closed.isoformat(),
+                label,
+            ]
+        )
+    return write(
+        path,
+        [
+            "order id",
+            "customer_id",
+            "event_time",
+            "amount",
+            "channel",
+            "notes",
+            "closed_at",
+            "returned",
+        ],
+        lines,
+    )
 
 
 def applications(path: Path, rows: int = 300) -> Path:
@@ -43,8 +69,18 @@ def applications(path: Path, rows: int = 300) -> Path:
     for number in range(rows):
         income = rng.gauss(100, 20)
         day = date(2024, 1, 1) + timedelta(days=number % 200)
-        lines.append([f"A-{number:05}", day, f"{income:.1f}", rng.choice(["x", "y"]), rng.choice(["yes", "no"])])
-    return write(path, ["application_id", "applied_on", "income", "grade", "default.payment"], lines)
+        lines.append(
+            [
+                f"A-{number:05}",
+                day,
+                f"{income:.1f}",
+                rng.choice(["x", "y"]),
+                rng.choice(["yes", "no"]),
+            ]
+        )
+    return write(
+        path, ["application_id", "applied_on", "income", "grade", "default.payment"], lines
+    )
 
 
 def test_entities_that_repeat(tmp_path: Path) -> None:
@@ -83,7 +119,11 @@ def test_every_guess_says_so_and_the_draft_passes_the_check(tmp_path: Path) -> N
         path.write_text(text)
         assert check.check_file(path).name == name
         for field in ("cadence", "history", "entity", "event_time", "key", "column", "delay"):
-            lines = [line for line in text.splitlines() if line.strip().startswith(f"{field}:") and "{type:" not in line]
+            lines = [
+                line
+                for line in text.splitlines()
+                if line.strip().startswith(f"{field}:") and "{type:" not in line
+            ]
             assert lines
             assert all("# guessed" in line or "# assumed" in line for line in lines), lines
 
@@ -108,20 +148,28 @@ def test_parquet_keeps_its_types(tmp_path: Path) -> None:
 
 def test_what_a_person_knows_is_taken(tmp_path: Path) -> None:
     rows: list[list[object]] = [
-        [n, n % 9, f"2025-01-{1 + n % 28:02}", f"2025-02-{1 + n % 28:02}", n % 2, n // 50 % 2] for n in range(100)
+        [n, n % 9, f"2025-01-{1 + n % 28:02}", f"2025-02-{1 + n % 28:02}", n % 2, n // 50 % 2]
+        for n in range(100)
     ]
     table = write(tmp_path / "t.csv", ["a", "b", "seen", "start_date", "up", "down"], rows)
     with pytest.raises(ConfigError, match="name it with --label"):
         draft.draft(table)
-    case = use_case_file.parse(draft.draft(table, key="b", time="seen", label="down")[1], folder=tmp_path)
-    assert (case.entity.key, case.sources["rows"].event_time, case.label.column) == ("b", "seen", "down")
+    case = use_case_file.parse(
+        draft.draft(table, key="b", time="seen", label="down")[1], folder=tmp_path
+    )
+    assert (case.entity.key, case.sources["rows"].event_time, case.label.column) == (
+        "b",
+        "seen",
+        "down",
+    )
     with pytest.raises(ConfigError, match="--entity 'c': no such column"):
         draft.draft(table, key="c")
 
 
 def test_codes_with_leading_zeros_stay_text_and_misfits_are_named(tmp_path: Path) -> None:
     rows: list[list[object]] = [
-        [n, f"2025-01-{1 + n % 28:02}", f"{n % 9:04}", n if n != 7 else "seven", n % 2] for n in range(500)
+        [n, f"2025-01-{1 + n % 28:02}", f"{n % 9:04}", n if n != 7 else "seven", n % 2]
+        for n in range(500)
     ]
     _, text = draft.draft(write(tmp_path / "t.csv", ["id", "date", "zip", "n", "label"], rows))
     case = use_case_file.parse(text, folder=tmp_path)
@@ -131,9 +179,21 @@ def test_codes_with_leading_zeros_stay_text_and_misfits_are_named(tmp_path: Path
 
 
 def test_hostile_headers_and_values_reach_neither_yaml_nor_sql(tmp_path: Path) -> None:
-    header = ["id", "date", 'x"; drop table given; --', "a: &a [*a]", "{{ 7*7 }}", "partition", "yes", "X y", "x_y", "label"]
+    header = [
+        "id",
+        "date",
+        'x"; drop table given; --',
+        "a: &a [*a]",
+        "{{ 7*7 }}",
+        "partition",
+        "yes",
+        "X y",
+        "x_y",
+        "label",
+    ]
     rows: list[list[object]] = [
-        [n, f"2025-01-{1 + n % 28:02}", n, n, "=cmd|x", n, "'); --", n % 5, n % 3, n % 2] for n in range(100)
+        [n, f"2025-01-{1 + n % 28:02}", n, n, "=cmd|x", n, "'); --", n % 5, n % 3, n % 2]
+        for n in range(100)
     ]
     _, text = draft.draft(write(tmp_path / "t.csv", header, rows))
     case = use_case_file.parse(text, folder=tmp_path)
@@ -151,10 +211,15 @@ def test_hostile_headers_and_values_reach_neither_yaml_nor_sql(tmp_path: Path) -
         ("id,when,label\n1,soon,0\n2,later,1\n", "no column holds dates"),
         ("id,date,x\n1,2025-01-01,5\n2,2025-01-02,7\n", "no column holds just 0 and 1"),
         ("date,label,x\n" + "2025-01-01,0,5\n2025-01-01,1,5\n" * 9, "name it with --entity"),
-        ("id,date,label\n" + "".join(f"{n},2025-01-01,{n % 2}\n" for n in range(9)), "no column is left that could be a feature"),
+        (
+            "id,date,label\n" + "".join(f"{n},2025-01-01,{n % 2}\n" for n in range(9)),
+            "no column is left that could be a feature",
+        ),
     ],
 )
-def test_a_table_that_cannot_be_guessed_is_refused_with_a_remedy(tmp_path: Path, content: str, says: str) -> None:
+def test_a_table_that_cannot_be_guessed_is_refused_with_a_remedy(
+    tmp_path: Path, content: str, says: str
+) -> None:
     path = tmp_path / "t.csv"
     path.write_text(content)
     with pytest.raises((ConfigError, SourceError), match=says):
@@ -174,8 +239,14 @@ def test_a_file_of_another_kind_or_none_is_refused(tmp_path: Path) -> None:
 
 def test_the_yaml_names_the_table_from_where_it_stands(tmp_path: Path) -> None:
     (tmp_path / "uc" / "in").mkdir(parents=True)
-    assert draft.path_in(tmp_path / "uc", tmp_path / "uc" / "in" / "t.csv", tmp_path / "data") == "in/t.csv"
-    assert draft.path_in(tmp_path / "uc", tmp_path / "data" / "t.csv", tmp_path / "data") == "{data_dir}/t.csv"
+    assert (
+        draft.path_in(tmp_path / "uc", tmp_path / "uc" / "in" / "t.csv", tmp_path / "data")
+        == "in/t.csv"
+    )
+    assert (
+        draft.path_in(tmp_path / "uc", tmp_path / "data" / "t.csv", tmp_path / "data")
+        == "{data_dir}/t.csv"
+    )
     with pytest.raises(ConfigError, match="write the YAML beside the table"):
         draft.path_in(tmp_path / "uc", tmp_path / "t.csv", tmp_path / "data")
     with pytest.raises(ConfigError, match="rename it"):

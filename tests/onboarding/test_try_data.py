@@ -28,7 +28,8 @@ sources:
       paid: {type: int64}
 label:
   sql: >-
-    SELECT customer_id, event_timestamp, event_timestamp + INTERVAL 2 DAY AS label_timestamp, paid AS label FROM orders
+    SELECT customer_id, event_timestamp, event_timestamp + INTERVAL 2 DAY AS label_timestamp,
+        paid AS label FROM orders
     WHERE event_timestamp + INTERVAL 2 DAY < getvariable('as_of')
   delay: 3d
   lookback: 5d
@@ -43,14 +44,18 @@ gates: {min_rows: 20}
 
 
 def shop(folder: Path, text: str = SHOP, repeated: bool = False) -> Path:
-    """Write a use case whose every customer orders every day; the outcome follows the day and the customer."""
+    """Write a use case whose every customer orders every day; the outcome follows the day and
+    the customer.
+    """
     lines = ["order_id,customer_id,event_timestamp,amount,leak,paid"]
     for day in range(DAYS):
         month, date = (1, day + 1) if day < 31 else (2, day - 30)
         for customer in range(12):
             paid = (day * 7 + customer * 5) % 3 == 0
             stamp = f"2026-{month:02}-{date:02}T{customer:02}:00:00Z"
-            lines.append(f"{day * 100 + customer},{customer},{stamp},{(day * customer) % 11},{paid + customer / 100},{int(paid)}")
+            leak = paid + customer / 100
+            amount = (day * customer) % 11
+            lines.append(f"{day * 100 + customer},{customer},{stamp},{amount},{leak},{int(paid)}")
     if repeated:
         lines.append(lines[-1])
     (folder / "orders.csv").write_text("\n".join(lines) + "\n")
@@ -60,12 +65,15 @@ def shop(folder: Path, text: str = SHOP, repeated: bool = False) -> Path:
 
 
 def test_the_spans_that_the_stages_look_back_on_add_up() -> None:
-    """Each stage begins earlier than the next by what that one looks back on; the shipped use case is not refused."""
+    """Each stage begins earlier than the next by what that one looks back on; the shipped use
+    case is not refused.
+    """
     use_case = load(ROOT / "include" / "usecases" / "repayment.yaml")
     found = try_data.sample(use_case, "2026-11-25")
     lengths = {stage: len(keys) for stage, keys in found.items()}
     assert found["ingest_data"][-1] == found["validate_data"][-1] == "2026-11-25"
-    assert found["materialize_features"][-1] == "2026-10-24"  # label.delay of 33 days before its as_of
+    # label.delay of 33 days before its as_of.
+    assert found["materialize_features"][-1] == "2026-10-24"
     assert lengths["materialize_features"] >= try_data.PERIODS + 7  # and the ttl
     assert (
         lengths["validate_data"] == lengths["materialize_features"] + 32 + 89
@@ -87,24 +95,40 @@ def test_a_correct_use_case_passes_and_what_it_holds_is_shown(tmp_path: Path) ->
 
 def test_a_first_training_after_the_end_of_the_history_is_told(tmp_path: Path) -> None:
     text = SHOP.replace("gates: {min_rows: 20}", "gates: {min_rows: 200}")
-    found = try_data.try_data(use_case_file.load(shop(tmp_path, text)), Settings(home=tmp_path / "home"))
+    found = try_data.try_data(
+        use_case_file.load(shop(tmp_path, text)), Settings(home=tmp_path / "home")
+    )
     assert found.problems == []
     assert dict(found.facts)["first training"].endswith("; after the history's last (2026-02-09)")
 
 
-def test_a_view_whose_rows_come_too_late_for_their_own_decisions_is_asked_about(tmp_path: Path) -> None:
-    """Read at as_of, the row of a decision is known a day later than the decision; `visible` is named."""
-    view = "  told:\n    grain: event\n    source: orders\n    visible: at_as_of\n    ttl: 1h\n    columns: {amount: float64}\n"
+def test_a_view_whose_rows_come_too_late_for_their_own_decisions_is_asked_about(
+    tmp_path: Path,
+) -> None:
+    """Read at as_of, the row of a decision is known a day later than the decision; `visible` is
+    named.
+    """
+    view = (
+        "  told:\n    grain: event\n    source: orders\n    visible: at_as_of\n    ttl: 1h\n"
+        "    columns: {amount: float64}\n"
+    )
     found = try_data.try_data(
-        use_case_file.load(shop(tmp_path, SHOP.replace("gates:", view + "gates:"))), Settings(home=tmp_path / "home")
+        use_case_file.load(shop(tmp_path, SHOP.replace("gates:", view + "gates:"))),
+        Settings(home=tmp_path / "home"),
     )
     assert any("visible: with_request in features.told" in text for text in found.problems)
 
 
-def test_a_feature_that_tells_the_outcome_is_found_before_anything_is_trained(tmp_path: Path) -> None:
-    view = "  told:\n    grain: event\n    source: orders\n    visible: with_request\n    columns: {leak: float64}\n"
+def test_a_feature_that_tells_the_outcome_is_found_before_anything_is_trained(
+    tmp_path: Path,
+) -> None:
+    view = (
+        "  told:\n    grain: event\n    source: orders\n    visible: with_request\n    "
+        "columns: {leak: float64}\n"
+    )
     found = try_data.try_data(
-        use_case_file.load(shop(tmp_path, SHOP.replace("gates:", view + "gates:"))), Settings(home=tmp_path / "home")
+        use_case_file.load(shop(tmp_path, SHOP.replace("gates:", view + "gates:"))),
+        Settings(home=tmp_path / "home"),
     )
     assert any("leak" in problem for problem in found.problems)
     with pytest.raises(ConfigError, match="leak"):

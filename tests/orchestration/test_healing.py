@@ -31,14 +31,20 @@ def test_newest_first_at_most_n_and_nothing_that_is_on_its_way() -> None:
 
 
 def test_a_refusal_a_hold_a_gap_and_a_stale_day_are_not_started() -> None:
-    rows = [Row("2026-01-01", kind, "evaluate_model", "why") for kind in ("done", "running", "refused", "stale", "missing")]
+    rows = [
+        Row("2026-01-01", kind, "evaluate_model", "why")
+        for kind in ("done", "running", "refused", "stale", "missing")
+    ]
     assert plan("shop", rows, active=set()) == []
 
 
 def test_what_was_never_ingested_is_started_by_its_dag_and_the_rest_by_the_asset_before() -> None:
     (item,) = plan("shop", [waiting("2026-01-01", "ingest_data")], active=set())
     assert item.asset is None
-    assert {stage: plan("shop", [waiting("2026-01-01", stage)], active=set())[0].asset for stage in ASSET_BEFORE} == ASSET_BEFORE
+    assert {
+        stage: plan("shop", [waiting("2026-01-01", stage)], active=set())[0].asset
+        for stage in ASSET_BEFORE
+    } == ASSET_BEFORE
 
 
 @pytest.fixture
@@ -56,17 +62,40 @@ def shop() -> UseCase:
             "name": "shop",
             "history": {"first": "2026-01-01", "last": "2026-01-10"},
             "entity": {"name": "customer", "key": "customer_id"},
-            "sources": {"orders": {"path": "x.csv", "key": ["customer_id"], "columns": {"customer_id": {"type": "int64"}}}},
+            "sources": {
+                "orders": {
+                    "path": "x.csv",
+                    "key": ["customer_id"],
+                    "columns": {"customer_id": {"type": "int64"}},
+                }
+            },
             "label": {"sql": "select 1", "delay": "1d"},
             "features": {"spend": {"sql": "select 1", "columns": {"amount": "float64"}}},
         }
     )
 
 
-def record(records: Records, key: str, stage: str, *, state: str = "done", **outputs: object) -> None:
+def record(
+    records: Records, key: str, stage: str, *, state: str = "done", **outputs: object
+) -> None:
     lease = records.leases.claim("shop", stage, key, owner="test", attempt=1, ttl=30)
     with lease:
-        made = StageResult("shop", key, stage, state, f"{stage} {key}", "", outputs, [], "m", "backfill", AT, AT, 0.1, "none")
+        made = StageResult(
+            "shop",
+            key,
+            stage,
+            state,
+            f"{stage} {key}",
+            "",
+            outputs,
+            [],
+            "m",
+            "backfill",
+            AT,
+            AT,
+            0.1,
+            "none",
+        )
         records.results.commit(lease, made)
 
 
@@ -74,7 +103,9 @@ def meant(records: Records, key: str, mode: Mode, target: Target) -> None:
     records.partitions.raise_to("shop", key, mode=mode, target=target, actor="test", at=AT)
 
 
-def test_heal_after_load_history_and_a_refusal_starts_nothing(records: Records, shop: UseCase) -> None:
+def test_heal_after_load_history_and_a_refusal_starts_nothing(
+    records: Records, shop: UseCase
+) -> None:
     for day in range(1, 10):
         meant(records, f"2026-01-{day:02}", "backfill", "data")
         for stage in DATA:
@@ -120,12 +151,28 @@ def test_the_mirror_of_the_aliases_is_repaired(records: Records, tmp_path: Path)
         client.set_registered_model_alias("shop", "champion", "1")
         client.set_registered_model_alias("shop", "challenger", "2")
     for version in (1, 2):
-        named = {"use_case": "shop", "version": version, "model_digest": f"sha256:{version}", "partition": f"2026-01-0{version}"}
-        records.models.add(Model(**named, as_of=AT, mode="live", feature_set="fs", bundle="", state="challenger"))  # type: ignore[arg-type]
+        named = {
+            "use_case": "shop",
+            "version": version,
+            "model_digest": f"sha256:{version}",
+            "partition": f"2026-01-0{version}",
+        }
+        records.models.add(
+            Model(**named, as_of=AT, mode="live", feature_set="fs", bundle="", state="challenger")
+        )  # type: ignore[arg-type]
         entry = AuditEntry("release.done", "shop", str(version), "test", {}, AT)
         previous = {"previous": version - 1} if version > 1 else {}
-        records.routes.change("shop", set={"champion": version, **previous}, entry=entry, partition=f"2026-01-0{version}")
-    assert repair_aliases(settings, records, "shop") == {"champion": 2, "challenger": None, "previous": 1}
+        records.routes.change(
+            "shop",
+            set={"champion": version, **previous},
+            entry=entry,
+            partition=f"2026-01-0{version}",
+        )
+    assert repair_aliases(settings, records, "shop") == {
+        "champion": 2,
+        "challenger": None,
+        "previous": 1,
+    }
     assert mlflow_registry.aliases(settings, "shop") == {"champion": 2, "previous": 1}
     assert repair_aliases(settings, records, "shop") == {}
 
@@ -141,7 +188,14 @@ def test_a_range_that_is_loading_is_on_its_way() -> None:
         def __init__(self, runs: list[Run]) -> None:
             self._runs = runs
 
-        def runs(self, dag_id: str = "~", *, prefix: str = "", key: str | None = None, states: Sequence[str] = ()) -> list[Run]:
+        def runs(
+            self,
+            dag_id: str = "~",
+            *,
+            prefix: str = "",
+            key: str | None = None,
+            states: Sequence[str] = (),
+        ) -> list[Run]:
             return self._runs
 
     assert active_keys(Answers([run("train_model", keys[1])]), "shop", keys) == {keys[1]}
@@ -153,7 +207,9 @@ def test_a_range_that_is_loading_is_on_its_way() -> None:
 
 def test_a_live_lease_is_running_and_a_dead_one_is_not(records: Records, shop: UseCase) -> None:
     meant(records, "2026-01-10", "live", "deployed")
-    with records.leases.claim("shop", "ingest_data", "2026-01-10", owner="airflow:run", attempt=1, ttl=30):
+    with records.leases.claim(
+        "shop", "ingest_data", "2026-01-10", owner="airflow:run", attempt=1, ttl=30
+    ):
         (row,) = status_rows(records, shop)
         assert (row.kind, row.stage) == ("running", "ingest_data")
         assert "airflow:run" in row.detail

@@ -1,4 +1,6 @@
-"""Packaging: exact tags, nothing doubled, complete in itself, and a bundle of other pins in a process of its own."""
+"""Packaging: exact tags, nothing doubled, complete in itself, and a bundle of other pins in a
+process of its own.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,10 @@ def packaged(desk: Desk, model: Model) -> Outcome:
 def package(desk: Desk) -> Outcome:
     with desk.work("package_model") as work:
         outcome = package_model.compute(work)
-        assert package_model.effects(work, outcome) in ({}, {"bento_tag": outcome.outputs.get("bento_tag")})
+        assert package_model.effects(work, outcome) in (
+            {},
+            {"bento_tag": outcome.outputs.get("bento_tag")},
+        )
         return outcome
 
 
@@ -57,7 +62,12 @@ def bentoml(folder: Path, *words: str) -> str:
     environment = {**os.environ, "BENTOML_HOME": str(folder), "BENTOML_DO_NOT_TRACK": "True"}
     environment.pop("PYTHONPATH", None)
     done = subprocess.run(
-        [sys.executable, "-m", "bentoml", *words], env=environment, cwd=folder, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "bentoml", *words],
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return done.stdout
 
@@ -70,7 +80,9 @@ def test_a_package_is_made_once(desk: Desk, packaged: Outcome) -> None:
     before = {path: path.stat().st_mtime_ns for path in home(desk).rglob("*") if path.is_file()}
     again = package(desk)
     assert (again.digest, again.outputs) == (packaged.digest, packaged.outputs)
-    assert before == {path: path.stat().st_mtime_ns for path in home(desk).rglob("*") if path.is_file()}
+    assert before == {
+        path: path.stat().st_mtime_ns for path in home(desk).rglob("*") if path.is_file()
+    }
     assert list((home(desk) / "staging").iterdir()) == []
 
 
@@ -80,8 +92,17 @@ def test_labels_pin_what_it_is(desk: Desk, model: Model, packaged: Outcome) -> N
     name, version = packaged.outputs["bento_tag"].split(":")
     content = yaml.safe_load((home(desk) / "bentos" / name / version / "bento.yaml").read_text())
     assert content["labels"]["model_digest"] == content["args"]["digest"] == model.model_digest
-    assert content["services"][0]["models"][0]["tag"] == content["labels"]["model_tag"] == packaged.outputs["model_tag"]
-    assert "lightgbm==" in (home(desk) / "bentos" / name / version / "env" / "python" / "requirements.txt").read_text()
+    assert (
+        content["services"][0]["models"][0]["tag"]
+        == content["labels"]["model_tag"]
+        == packaged.outputs["model_tag"]
+    )
+    assert (
+        "lightgbm=="
+        in (
+            home(desk) / "bentos" / name / version / "env" / "python" / "requirements.txt"
+        ).read_text()
+    )
 
 
 def test_the_export_runs_alone(tmp_path: Path, packaged: Outcome) -> None:
@@ -91,9 +112,23 @@ def test_the_export_runs_alone(tmp_path: Path, packaged: Outcome) -> None:
     environment.pop("PYTHONPATH", None)
     with (tmp_path / "serve.log").open("wb") as output:
         server = subprocess.Popen(
-            [sys.executable, "-m", "bentoml", "serve", packaged.outputs["bento_tag"], "--port", str(port), "--host", "127.0.0.1"],
-            env=environment, cwd=tmp_path, stdout=output, stderr=output, start_new_session=True,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "bentoml",
+                "serve",
+                packaged.outputs["bento_tag"],
+                "--port",
+                str(port),
+                "--host",
+                "127.0.0.1",
+            ],
+            env=environment,
+            cwd=tmp_path,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
 
     def ready() -> bool:
         try:
@@ -107,7 +142,9 @@ def test_the_export_runs_alone(tmp_path: Path, packaged: Outcome) -> None:
         for row, score in zip(golden["rows"], golden["scores"], strict=True):
             answer = httpx.post(f"http://127.0.0.1:{port}/predict", json={"features": row})
             assert answer.json()["score"] == pytest.approx(score, abs=1e-9)
-        wrong = httpx.post(f"http://127.0.0.1:{port}/predict", json={"features": {**ROW, "jobs": "two"}})
+        wrong = httpx.post(
+            f"http://127.0.0.1:{port}/predict", json={"features": {**ROW, "jobs": "two"}}
+        )
         assert (wrong.status_code, "jobs" in wrong.text) == (400, True)
     finally:
         server.kill()
@@ -124,7 +161,9 @@ def test_the_export_runs_alone(tmp_path: Path, packaged: Outcome) -> None:
         ("live", "deployed", "hold", "the verdict is hold"),
     ],
 )
-def test_what_is_not_released_is_not_packaged(tmp_path: Path, mode: str, target: str, verdict: str, reason: str) -> None:
+def test_what_is_not_released_is_not_packaged(
+    tmp_path: Path, mode: str, target: str, verdict: str, reason: str
+) -> None:
     desk = Desk(tmp_path)
     desk.ask(FIRST, mode, target)
     desk.judge(desk.train(1), verdict)
@@ -147,8 +186,12 @@ def test_a_damaged_bundle_is_not_packaged(tmp_path: Path) -> None:
         package(desk)
 
 
-def test_other_pins_are_served_in_a_process_of_their_own(desk: Desk, model: Model, packaged: Outcome) -> None:
-    """The Bento brings its own Predictor; the node asks it over a socket, and its end is noticed and mended."""
+def test_other_pins_are_served_in_a_process_of_their_own(
+    desk: Desk, model: Model, packaged: Outcome
+) -> None:
+    """The Bento brings its own Predictor; the node asks it over a socket, and its end is noticed
+    and mended.
+    """
     desk.records.models.update(NAME, 1, bento_tag=packaged.outputs["bento_tag"])
     desk.package(model)
     desk.publish({1: (NOW, ROW)})
@@ -190,7 +233,11 @@ def test_a_damaged_package_is_made_again(desk: Desk, packaged: Outcome) -> None:
 def _no_orphans(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     yield
     mine = str(tmp_path_factory.getbasetemp())
-    left = [one.info for one in psutil.process_iter(["pid", "cmdline", "environ"]) if mine in str(one.info["environ"])]
+    left = [
+        one.info
+        for one in psutil.process_iter(["pid", "cmdline", "environ"])
+        if mine in str(one.info["environ"])
+    ]
     assert [one["cmdline"] for one in left if one["pid"] != os.getpid()] == []
 
 

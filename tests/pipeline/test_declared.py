@@ -1,4 +1,6 @@
-"""Names of ours and keys that lose values: refused with line and remedy, by the check and by every stage."""
+"""Names of ours and keys that lose values: refused with line and remedy, by the check and by
+every stage.
+"""
 
 from __future__ import annotations
 
@@ -37,18 +39,68 @@ features:
 @pytest.mark.parametrize(
     ("old", "new", "line", "says"),
     [
-        ("order_id: {type: int64}", "order_id: {type: float64}", 11, "part of the source's key but of type float64"),
-        ("customer_id: {type: int64}", "customer_id: {type: float64}", 12, "part of the entity's key but of type float64"),
-        ("amount: {type: float64}", "rule: {type: float64}", 13, r"Evergreen's own; write rule_value: \{header: rule, \.\.\.\}"),
-        ("amount: {type: float64}", "Partition: {type: float64}", 13, "Evergreen's own; write Partition_value"),
+        (
+            "order_id: {type: int64}",
+            "order_id: {type: float64}",
+            11,
+            "part of the source's key but of type float64",
+        ),
+        (
+            "customer_id: {type: int64}",
+            "customer_id: {type: float64}",
+            12,
+            "part of the entity's key but of type float64",
+        ),
+        (
+            "amount: {type: float64}",
+            "rule: {type: float64}",
+            13,
+            r"Evergreen's own; write rule_value: \{header: rule, \.\.\.\}",
+        ),
+        (
+            "amount: {type: float64}",
+            "Partition: {type: float64}",
+            13,
+            "Evergreen's own; write Partition_value",
+        ),
         ("amount: {type: float64}", "__x: {type: float64}", 13, "Evergreen's own; write x_value"),
-        ("amount: {type: float64}", "event_timestamp: {type: timestamp}", 13, "own name for the event_time of a row"),
-        ("amount: {type: float64}", "CREATED_timestamp: {type: timestamp}", 13, "own name for the arrival of a row"),
-        ("amount: {type: float64}", "PAID: {type: float64}", 15, "differs from 'PAID' in nothing but case"),
-        ("columns: {amount: float64}", "columns: {split: float64}", 18, "Evergreen's own; name the source's column split_value"),
+        (
+            "amount: {type: float64}",
+            "event_timestamp: {type: timestamp}",
+            13,
+            "own name for the event_time of a row",
+        ),
+        (
+            "amount: {type: float64}",
+            "CREATED_timestamp: {type: timestamp}",
+            13,
+            "own name for the arrival of a row",
+        ),
+        (
+            "amount: {type: float64}",
+            "PAID: {type: float64}",
+            15,
+            "differs from 'PAID' in nothing but case",
+        ),
+        (
+            "columns: {amount: float64}",
+            "columns: {split: float64}",
+            18,
+            "Evergreen's own; name the source's column split_value",
+        ),
         ("columns: {amount: float64}", "columns: {Label: float64}", 18, "Evergreen's own"),
-        ("columns: {amount: float64}", "columns: {Customer_ID: int64}", 18, "is the entity's key 'customer_id'"),
-        ("columns: {amount: float64}", "columns: {amount: float64, AMOUNT: float64}", 18, "differs from 'amount' in nothing"),
+        (
+            "columns: {amount: float64}",
+            "columns: {Customer_ID: int64}",
+            18,
+            "is the entity's key 'customer_id'",
+        ),
+        (
+            "columns: {amount: float64}",
+            "columns: {amount: float64, AMOUNT: float64}",
+            18,
+            "differs from 'amount' in nothing",
+        ),
         ("key: customer_id}", "key: score}", 3, "Evergreen's own"),
         (
             "type: int64}\n      amount",
@@ -57,12 +109,24 @@ features:
             "is string in orders, but the entity is int64; write type",
         ),
         ("at: {type: timestamp}", "at: {type: timestamp}\n      t: {type: string}", 0, ""),
-        ("label_time: event + 1d", "label_time: amount", 16, "is of type float64; declare its column timestamp or date"),
+        (
+            "label_time: event + 1d",
+            "label_time: amount",
+            16,
+            "is of type float64; declare its column timestamp or date",
+        ),
         ("delay: 1d}", "delay: 1d, positive: good}", 16, "'good' is no value of 'paid'"),
-        ("paid: {type: int64}", "paid: {type: string}", 16, "else name what counts as 1 by `positive`"),
+        (
+            "paid: {type: int64}",
+            "paid: {type: string}",
+            16,
+            "else name what counts as 1 by `positive`",
+        ),
     ],
 )
-def test_the_check_names_the_line_and_the_remedy(tmp_path: Path, old: str, new: str, line: int, says: str) -> None:
+def test_the_check_names_the_line_and_the_remedy(
+    tmp_path: Path, old: str, new: str, line: int, says: str
+) -> None:
     assert old in YAML
     path = tmp_path / "shop.yaml"
     path.write_text(YAML.replace(old, new, 1))
@@ -75,15 +139,21 @@ def test_the_check_names_the_line_and_the_remedy(tmp_path: Path, old: str, new: 
 
 def test_a_stage_refuses_what_the_check_refuses(tmp_path: Path) -> None:
     made = Intake(
-        tmp_path, columns="\n      order_id: {type: float64}\n      customer_id: {type: int64}\n      paid: {type: int64}"
+        tmp_path,
+        columns="\n      order_id: {type: float64}\n      customer_id: {type: int64}\n      paid: "
+        "{type: int64}",
     )
     made.put(HEAD + GOOD)
-    with pytest.raises(ConfigError, match="order_id: is part of the source's key but of type float64"):
+    with pytest.raises(
+        ConfigError, match="order_id: is part of the source's key but of type float64"
+    ):
         made.ingest()
 
 
 def test_the_times_of_a_row_keep_their_names() -> None:
-    text = YAML.replace("event_time: at", "event_time: event_timestamp").replace("      at:", "      event_timestamp:")
+    text = YAML.replace("event_time: at", "event_time: event_timestamp").replace(
+        "      at:", "      event_timestamp:"
+    )
     assert list(declared.problems(parse(text))) == []
 
 

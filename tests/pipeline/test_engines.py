@@ -1,4 +1,6 @@
-"""What an engine refuses reaches a person in our words: exit 2 or 3 with use case, stage and partition, never 70."""
+"""What an engine refuses reaches a person in our words: exit 2 or 3 with use case, stage and
+partition, never 70.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,10 @@ def stage(call: Callable[[], Any]) -> Any:
         (lambda: duckdb.sql("SELECT CAST('C001' AS BIGINT)").fetchall(), ConfigError),
         (lambda: duckdb.sql("SELECT nothing FROM range(2)").fetchall(), ConfigError),
         (lambda: duckdb.sql("SELECT * FROM nowhere").fetchall(), ConfigError),
-        (lambda: duckdb.sql("SELECT * FROM read_parquet('/nowhere/x.parquet')").fetchall(), SourceError),
+        (
+            lambda: duckdb.sql("SELECT * FROM read_parquet('/nowhere/x.parquet')").fetchall(),
+            SourceError,
+        ),
         (lambda: pa.array([2**60 + 1]).cast(pa.float64()), ConfigError),
         (lambda: pa.array(["x"]).cast(pa.int64()), ConfigError),
         (lambda: pa.table({"a": [1]}).join(pa.table({"a": ["x"]}), "a"), ConfigError),
@@ -53,7 +58,9 @@ def stage(call: Callable[[], Any]) -> Any:
         (lambda: DeltaTable("/nowhere/at/all"), SourceError),
     ],
 )
-def test_an_engines_error_is_told_with_stage_and_partition(call: Callable[[], Any], kind: type[Exception]) -> None:
+def test_an_engines_error_is_told_with_stage_and_partition(
+    call: Callable[[], Any], kind: type[Exception]
+) -> None:
     with pytest.raises(kind, match="shop: validate_data of 2026-01-01: ") as found:
         stage(call).compute(WORK)
     assert found.value.exit_code in (2, 3)  # type: ignore[attr-defined]
@@ -61,9 +68,13 @@ def test_an_engines_error_is_told_with_stage_and_partition(call: Callable[[], An
 
 
 def test_a_range_yields_what_was_good_and_then_tells_the_error() -> None:
-    made = stage(lambda: duckdb.sql("SELECT CAST('C001' AS BIGINT)").fetchall()).compute_range([WORK, LATER])
+    made = stage(lambda: duckdb.sql("SELECT CAST('C001' AS BIGINT)").fetchall()).compute_range(
+        [WORK, LATER]
+    )
     assert next(made) == (WORK, "first")
-    with pytest.raises(ConfigError, match=r"shop: validate_data of 2026-01-01 to 2026-01-03: .*C001"):
+    with pytest.raises(
+        ConfigError, match=r"shop: validate_data of 2026-01-01 to 2026-01-03: .*C001"
+    ):
         next(made)
 
 
@@ -75,14 +86,19 @@ def test_our_own_errors_and_defects_go_through_as_they_are() -> None:
         busy()
     with pytest.raises(ZeroDivisionError), translated("here"):
         1 / 0  # noqa: B018
-    assert list(stage(lambda: "second").compute_range([WORK])) == [(WORK, "first"), (WORK, "second")]
+    assert list(stage(lambda: "second").compute_range([WORK])) == [
+        (WORK, "first"),
+        (WORK, "second"),
+    ]
     assert stage(busy).standing is None
 
 
 @pytest.mark.parametrize("name", runner.STAGES)
 def test_every_stage_stands_behind_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module(ENTRY[name])
-    monkeypatch.setattr(module, "STAGE", replace(module.STAGE, compute=lambda _: duckdb.sql("SELECT nothing")))
+    monkeypatch.setattr(
+        module, "STAGE", replace(module.STAGE, compute=lambda _: duckdb.sql("SELECT nothing"))
+    )
     with pytest.raises(ConfigError, match=f"shop: {name} of 2026-01-01: "):
         runner.stage_of(name).compute(WORK)  # type: ignore[arg-type]
 
@@ -99,7 +115,9 @@ def test_every_stage_stands_behind_it(name: str, monkeypatch: pytest.MonkeyPatch
 def test_what_reaches_training_all_the_same_names_its_parameters(params: str, said: str) -> None:
     text = SHOP.replace("delay: 1d}", f"delay: 1d}}\ntraining: {{params: {params}}}")
     rows = np.random.default_rng(1).normal(size=200)
-    frame = pa.table({"customer_id": np.arange(200), "label": (rows > 0).astype(float), "total": rows})
+    frame = pa.table(
+        {"customer_id": np.arange(200), "label": (rows > 0).astype(float), "total": rows}
+    )
     frame = frame.append_column("event_timestamp", pa.array([0] * 200, pa.timestamp("us", "UTC")))
     parts = np.repeat(np.array([0, 1, 2], dtype=np.int8), [120, 40, 40])
     with pytest.raises(ConfigError, match=f"training.params.*{said}"):

@@ -1,4 +1,6 @@
-"""Declared fields are complete: each stage runs with a use case that records what is read, and must have declared it."""
+"""Declared fields are complete: each stage runs with a use case that records what is read, and
+must have declared it.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +32,12 @@ ELSEWHERE = {
 }
 # Read by one stage and no input of its result.
 APART: dict[str, dict[str, str]] = {
-    "materialize_features": {"history.first": "clips the lookback; the partitions that are left are among the reads"},
+    "materialize_features": {
+        "history.first": "clips the lookback; the partitions that are left are among the reads"
+    },
     "train_model": {
-        "sources": "which sources may have gaps decides which partitions may be missing; those that are there are among the reads"
+        "sources": "which sources may have gaps decides which partitions may be missing; those "
+        "that are there are among the reads"
     },
 }
 
@@ -98,7 +103,11 @@ class Recorded:
         fields = runner.stage_of(stage).fields
         assert self.seen, f"{stage} read nothing at all"
         known = {*fields, *ELSEWHERE, *APART.get(stage, {})}
-        return {name for name in self.seen if not any(name == one or name.startswith(f"{one}.") for one in known)}
+        return {
+            name
+            for name in self.seen
+            if not any(name == one or name.startswith(f"{one}.") for one in known)
+        }
 
 
 @pytest.fixture
@@ -109,7 +118,8 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
 
 LABEL_SQL = """label:
   delay: 1d
-  sql: SELECT customer_id, event_timestamp, created_timestamp AS label_timestamp, paid AS label FROM orders
+  sql: SELECT customer_id, event_timestamp, created_timestamp AS label_timestamp,
+      paid AS label FROM orders
 """
 
 
@@ -120,9 +130,15 @@ def test_the_data_stages_read_what_they_declare(
     made = Intake(tmp_path)
     path = made.folder / "shop.yaml"
     text = path.read_text()
-    static = "sources:\n  branches:\n    kind: static\n    valid_from: 2026-01-01\n    path: branches.csv\n    key: [branch]\n"
+    static = (
+        "sources:\n  branches:\n    kind: static\n    valid_from: 2026-01-01\n    path: "
+        "branches.csv\n    key: [branch]\n"
+    )
     text = text.replace("sources:\n", static + "    columns: {branch: {type: string}}\n")
-    text = text.replace("features:\n", "features:\n  order: {grain: event, source: orders, columns: {amount: float64}}\n")
+    text = text.replace(
+        "features:\n",
+        "features:\n  order: {grain: event, source: orders, columns: {amount: float64}}\n",
+    )
     if label == "sql":
         text = text[: text.index("label:")] + LABEL_SQL + text[text.index("features:") :]
     path.write_text(text)
@@ -134,7 +150,9 @@ def test_the_data_stages_read_what_they_declare(
         assert recorded.undeclared(stage) == set(), stage
 
 
-def test_the_judging_stages_read_what_they_declare(tmp_path: Path, recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_judging_stages_read_what_they_declare(
+    tmp_path: Path, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made: Bench = new_bench(tmp_path)
     made.write()
     for key in ("2026-02-05", "2026-02-06"):

@@ -20,7 +20,9 @@ TEXT = YAML.replace("source: visits\n", "sql: shop/orders.sql\n")
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of include/ that may be edited."""
-    shutil.copytree(ROOT / "include", tmp_path / "include", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "include", tmp_path / "include", ignore=shutil.ignore_patterns("__pycache__")
+    )
     (tmp_path / "README.md").write_text("first")
     sql = tmp_path / "feature_repo" / "sql" / "shop"
     sql.mkdir(parents=True)
@@ -55,24 +57,38 @@ def test_the_readme_hits_and_the_kernel_misses(tree: Path) -> None:
 def test_what_is_said_to_readers_hits(tree: Path) -> None:
     before = key()
     kernel = tree / "include" / "lake" / "digests.py"
-    text = kernel.read_text().replace('"""Return', '"""Give back').replace("\n\n\n", "\n\n\n# A remark.\n")
+    text = (
+        kernel.read_text()
+        .replace('"""Return', '"""Give back')
+        .replace("\n\n\n", "\n\n\n# A remark.\n")
+    )
     assert text != kernel.read_text()
     kernel.write_text(text)
     assert key() == before
 
 
 def children() -> set[tuple[str, str]]:
-    """Return (module, module that it starts as a process of its own), found in the sources of include/."""
+    """Return (module, module that it starts as a process of its own), found in the sources of
+    include/.
+    """
     found = set()
     for name, path in memo._modules().items():
         for node in ast.walk(ast.parse(path.read_text())):
-            words = [word.value for word in getattr(node, "elts", []) if isinstance(word, ast.Constant)]
-            found |= {(name, child) for flag, child in pairwise(words) if flag == "-m" and str(child).startswith("include.")}
+            words = [
+                word.value for word in getattr(node, "elts", []) if isinstance(word, ast.Constant)
+            ]
+            found |= {
+                (name, child)
+                for flag, child in pairwise(words)
+                if flag == "-m" and str(child).startswith("include.")
+            }
     return found
 
 
 def test_what_a_stage_starts_as_a_process_is_part_of_its_code() -> None:
-    """The reader of files is a child of ingestion: mended, it must read again what it read wrongly."""
+    """The reader of files is a child of ingestion: mended, it must read again what it read
+    wrongly.
+    """
     from include.pipeline.flow import ENTRY, STAGES
 
     started = children()
@@ -84,10 +100,16 @@ def test_what_a_stage_starts_as_a_process_is_part_of_its_code() -> None:
     modules = memo._modules()
     for stage in STAGES:
         closure = {path for path, _ in memo._closure(ENTRY[stage])}
-        lacking = {child for starter, child in started if modules[starter] in closure and modules[child] not in closure}
+        lacking = {
+            child
+            for starter, child in started
+            if modules[starter] in closure and modules[child] not in closure
+        }
         assert lacking == set(), f"{stage} starts {lacking}, whose code its memo key leaves out"
     training = {path for path, _ in memo._closure("include.training.train_model")}
-    assert modules["include.features.feast_online_store"] in training, "a class that Feast loads by its name"
+    assert modules["include.features.feast_online_store"] in training, (
+        "a class that Feast loads by its name"
+    )
 
 
 @pytest.mark.parametrize("module", ["file_worker", "decompression"])
@@ -119,7 +141,10 @@ def test_sql_counts_by_its_content(tree: Path) -> None:
 
 def test_only_declared_fields_count(tree: Path) -> None:
     before = key()
-    assert key(use_case=use_case_file.parse(TEXT.replace("owner: shop-team", "owner: somebody"))) == before
+    assert (
+        key(use_case=use_case_file.parse(TEXT.replace("owner: shop-team", "owner: somebody")))
+        == before
+    )
     assert key(use_case=use_case_file.parse(TEXT.replace("delay: 5d", "delay: 4d"))) != before
 
 

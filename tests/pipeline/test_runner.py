@@ -1,4 +1,7 @@
-"""The runner: leases, memo, records, refusals, force, effects. Driven by small stages of the test's own."""
+"""The runner: leases, memo, records, refusals, force, effects.
+
+Driven by small stages of the test's own.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,13 @@ class Probe(types.ModuleType):
     def __init__(self) -> None:
         super().__init__("include.validation.validate_data")
         self.STAGE = Stage(
-            "validate_data", ("label.delay",), ("duckdb",), self.reads, self.compute, self.compute_range, self.effects
+            "validate_data",
+            ("label.delay",),
+            ("duckdb",),
+            self.reads,
+            self.compute,
+            self.compute_range,
+            self.effects,
         )
         self.value, self.source = 1, "sha256:a"
         self.computed: list[str] = []
@@ -79,7 +88,9 @@ def records(home: Settings) -> Records:
 
 
 def go(home: Settings, key: str = KEY, mode: str = "backfill", **options: Any) -> runner.Report:
-    records(home).partitions.raise_to("shop", key, mode=mode, target="judged", actor="test", at=utc_now())  # type: ignore[arg-type]
+    records(home).partitions.raise_to(
+        "shop", key, mode=mode, target="judged", actor="test", at=utc_now()
+    )  # type: ignore[arg-type]
     return runner.run("validate_data", "shop", key, settings=home, **options)
 
 
@@ -113,8 +124,13 @@ def test_a_refusal_is_recorded_and_audited_and_can_be_mended(home: Settings, sta
         go(home)
     result = records(home).results.get("shop", KEY, "validate_data")
     assert result is not None
-    assert (result.state, result.reason) == ("failed", "orders.csv: line 3 is cut off; deliver it again")
-    assert [entry.subject for entry in records(home).audit.entries("shop", action="stage.refused")] == [KEY]
+    assert (result.state, result.reason) == (
+        "failed",
+        "orders.csv: line 3 is cut off; deliver it again",
+    )
+    assert [
+        entry.subject for entry in records(home).audit.entries("shop", action="stage.refused")
+    ] == [KEY]
     stage.error = None
     assert go(home).state == "done"
 
@@ -140,7 +156,10 @@ def test_force_compares_and_writes_nothing(home: Settings, stage: Probe) -> None
         go(home, force=True)
     assert Lake(home.lake_root).version(table) == version
     assert len(stage.effected) == effected
-    assert [entry.details["equal"] for entry in records(home).audit.entries("shop", action="force.compared")] == [True, False]
+    assert [
+        entry.details["equal"]
+        for entry in records(home).audit.entries("shop", action="force.compared")
+    ] == [True, False]
 
 
 def test_force_without_a_record_says_what_to_do(home: Settings, stage: Probe) -> None:
@@ -148,7 +167,9 @@ def test_force_without_a_record_says_what_to_do(home: Settings, stage: Probe) ->
         go(home, force=True)
 
 
-def test_somebody_else_at_work_is_named_and_nothing_is_computed(home: Settings, stage: Probe) -> None:
+def test_somebody_else_at_work_is_named_and_nothing_is_computed(
+    home: Settings, stage: Probe
+) -> None:
     with (
         records(home).leases.claim("shop", "validate_data", KEY, owner="other", attempt=1, ttl=60),
         pytest.raises(Busy, match="other"),
@@ -158,9 +179,13 @@ def test_somebody_else_at_work_is_named_and_nothing_is_computed(home: Settings, 
     assert records(home).results.get("shop", KEY, "validate_data") is None
 
 
-def test_a_retry_takes_over_and_the_first_attempt_cannot_write(home: Settings, stage: Probe) -> None:
+def test_a_retry_takes_over_and_the_first_attempt_cannot_write(
+    home: Settings, stage: Probe
+) -> None:
     store = records(home)
-    store.partitions.raise_to("shop", KEY, mode="backfill", target="judged", actor="test", at=utc_now())
+    store.partitions.raise_to(
+        "shop", KEY, mode="backfill", target="judged", actor="test", at=utc_now()
+    )
     zombie = store.leases.claim("shop", "validate_data", KEY, owner="run-1", attempt=1, ttl=60)
     done = go(home, owner="run-1", attempt=2)
     stale = runner._work(  # the first attempt wakes up
@@ -178,13 +203,19 @@ def test_a_partition_that_nobody_asked_for_is_refused(home: Settings, stage: Pro
         runner.run("validate_data", "shop", KEY, settings=home)
 
 
-def test_a_range_records_each_partition_and_skips_what_is_there(home: Settings, stage: Probe) -> None:
+def test_a_range_records_each_partition_and_skips_what_is_there(
+    home: Settings, stage: Probe
+) -> None:
     keys = ["2026-03-01", "2026-03-02", "2026-03-03"]
     for key in keys:
-        records(home).partitions.raise_to("shop", key, mode="backfill", target="data", actor="test", at=utc_now())
+        records(home).partitions.raise_to(
+            "shop", key, mode="backfill", target="data", actor="test", at=utc_now()
+        )
     go(home, key="2026-03-02")
     reports = list(runner.run_range("validate_data", "shop", keys, settings=home))
-    assert [(report.key, report.reused) for report in sorted(reports, key=lambda report: report.key)] == [
+    assert [
+        (report.key, report.reused) for report in sorted(reports, key=lambda report: report.key)
+    ] == [
         ("2026-03-01", False),
         ("2026-03-02", True),
         ("2026-03-03", False),
@@ -194,31 +225,47 @@ def test_a_range_records_each_partition_and_skips_what_is_there(home: Settings, 
 
 
 def test_a_day_whose_lease_is_lost_ends_alone(home: Settings, stage: Probe) -> None:
-    """Another run takes the second day over while the range is at work: that day is theirs, the range goes on."""
+    """Another run takes the second day over while the range is at work: that day is theirs, the
+    range goes on.
+    """
     keys, taken = ["2026-03-01", "2026-03-02", "2026-03-03"], []
     for key in keys:
-        records(home).partitions.raise_to("shop", key, mode="backfill", target="data", actor="test", at=utc_now())
+        records(home).partitions.raise_to(
+            "shop", key, mode="backfill", target="data", actor="test", at=utc_now()
+        )
 
     def computed(work: Work) -> Outcome:
         outcome = Probe.compute(stage, work)
         if work.key == keys[1]:
-            taken.append(records(home).leases.claim("shop", "validate_data", work.key, owner="load", attempt=2, ttl=60))
+            taken.append(
+                records(home).leases.claim(
+                    "shop", "validate_data", work.key, owner="load", attempt=2, ttl=60
+                )
+            )
         return outcome
 
     stage.compute = computed  # type: ignore[method-assign]
     reports = list(runner.run_range("validate_data", "shop", keys, settings=home, owner="load"))
-    assert [(report.key, report.state) for report in reports] == [(keys[0], "done"), (keys[1], "failed"), (keys[2], "done")]
+    assert [(report.key, report.state) for report in reports] == [
+        (keys[0], "done"),
+        (keys[1], "failed"),
+        (keys[2], "done"),
+    ]
     assert "the lease of load is lost" in reports[1].reason
     assert [row.key for row in records(home).results.of("shop")] == [keys[0], keys[2]]
     taken[0].check()
 
 
-def test_what_is_missing_is_named_with_the_command_that_fills_it(home: Settings, stage: Probe) -> None:
+def test_what_is_missing_is_named_with_the_command_that_fills_it(
+    home: Settings, stage: Probe
+) -> None:
     def reads(work: Work) -> list[Read]:
         work.need("ingest_data", ["2026-02-27", "2026-02-28"])
         return []
 
     stage.STAGE = replace(stage.STAGE, reads=reads)
-    with pytest.raises(MissingPartition, match=r"evergreen load-history shop --from 2026-02-27 --to 2026-02-28") as caught:
+    with pytest.raises(
+        MissingPartition, match=r"evergreen load-history shop --from 2026-02-27 --to 2026-02-28"
+    ) as caught:
         go(home)
     assert caught.value.keys == ("2026-02-27", "2026-02-28")

@@ -22,20 +22,41 @@ def partition(key: str = KEY, *, mode: Mode = "backfill", target: Target = "judg
     return Partition("shop", key, mode, target, "test", AT)
 
 
-def result(stage: str, key: str = KEY, *, state: str = "done", reason: str = "", **outputs: Any) -> StageResult:
+def result(
+    stage: str, key: str = KEY, *, state: str = "done", reason: str = "", **outputs: Any
+) -> StageResult:
     if stage == "evaluate_model" and "verdict" not in outputs:
         outputs["verdict"] = "pass"
     return StageResult(
-        "shop", key, stage, state, f"sha256:{stage}{key}", reason, outputs, [], "m", "backfill", AT, AT, 0.1, "none"
+        "shop",
+        key,
+        stage,
+        state,
+        f"sha256:{stage}{key}",
+        reason,
+        outputs,
+        [],
+        "m",
+        "backfill",
+        AT,
+        AT,
+        0.1,
+        "none",
     )
 
 
-def one(target: Target, *results: StageResult, running: dict[tuple[str, str], str] | None = None) -> Row:
-    (row,) = rows("shop", partitions=[partition(target=target)], results=results, running=running or {})
+def one(
+    target: Target, *results: StageResult, running: dict[tuple[str, str], str] | None = None
+) -> Row:
+    (row,) = rows(
+        "shop", partitions=[partition(target=target)], results=results, running=running or {}
+    )
     return row
 
 
-@pytest.mark.parametrize(("target", "stages"), [("data", DATA), ("judged", JUDGED), ("deployed", DEPLOYED)])
+@pytest.mark.parametrize(
+    ("target", "stages"), [("data", DATA), ("judged", JUDGED), ("deployed", DEPLOYED)]
+)
 def test_done_is_when_the_target_is_reached(target: Target, stages: tuple[str, ...]) -> None:
     assert one(target, *(result(stage) for stage in stages)).kind == "done"
 
@@ -51,7 +72,11 @@ def test_waiting_names_the_stage_that_is_missing(missing: str) -> None:
         "package_model",
         "deploy_model",
     )
-    before = chain[: chain.index(missing)] if missing in chain else [stage for stage in DEPLOYED if stage != missing]
+    before = (
+        chain[: chain.index(missing)]
+        if missing in chain
+        else [stage for stage in DEPLOYED if stage != missing]
+    )
     row = one("deployed", *(result(stage) for stage in before))
     assert (row.kind, row.stage, row.detail) == ("waiting", missing, f"for {missing}")
 
@@ -63,12 +88,17 @@ def test_what_load_history_made_is_complete_after_features() -> None:
 
 def test_a_refusal_says_why_and_ends_the_chain() -> None:
     judged = [result(stage) for stage in (*DATA, "train_model")]
-    failed = result("evaluate_model", verdict="fail", reasons=["AUC is 0.6100, it must be at least 0.86"])
+    failed = result(
+        "evaluate_model", verdict="fail", reasons=["AUC is 0.6100, it must be at least 0.86"]
+    )
     row = one("deployed", *judged, failed, result("check_drift"))
     assert (row.kind, row.stage) == ("refused", "evaluate_model")
     assert row.detail == "fail: AUC is 0.6100, it must be at least 0.86"
     held = result("evaluate_model", verdict="hold", reasons=["too few mature rows"])
-    skipped = [result(stage, state="skipped", reason="the verdict is hold") for stage in ("package_model", "deploy_model")]
+    skipped = [
+        result(stage, state="skipped", reason="the verdict is hold")
+        for stage in ("package_model", "deploy_model")
+    ]
     row = one("deployed", *judged, held, result("check_drift"), *skipped)
     assert (row.kind, row.detail) == ("refused", "hold: too few mature rows")
 
@@ -84,12 +114,18 @@ def test_an_evaluation_without_a_verdict_is_never_a_pass() -> None:
 
 
 def test_drift_is_awaited_also_after_a_refusal() -> None:
-    row = one("judged", *(result(stage) for stage in (*DATA, "train_model")), result("evaluate_model", verdict="fail"))
+    row = one(
+        "judged",
+        *(result(stage) for stage in (*DATA, "train_model")),
+        result("evaluate_model", verdict="fail"),
+    )
     assert (row.kind, row.stage) == ("waiting", "check_drift")
 
 
 def test_a_blocked_day_is_refused_and_a_passing_fault_is_not() -> None:
-    blocked = result("validate_data", state="blocked", reason="orders: 7.2 % of rows are bad, the limit is 1.0 %")
+    blocked = result(
+        "validate_data", state="blocked", reason="orders: 7.2 % of rows are bad, the limit is 1.0 %"
+    )
     row = one("judged", result("ingest_data"), blocked)
     assert (row.kind, row.stage) == ("refused", "validate_data")
     assert "7.2 %" in row.detail
@@ -108,15 +144,24 @@ def test_what_could_not_be_read_waits_and_can_be_started_again(stage: str) -> No
     from include.orchestration.healing import plan
 
     results = [result(name) for name in (*DATA, "train_model", "evaluate_model", "check_drift")]
-    results = [replace(row, state="unreadable", reason="the bundle is away") if row.stage == stage else row for row in results]
+    results = [
+        replace(row, state="unreadable", reason="the bundle is away") if row.stage == stage else row
+        for row in results
+    ]
     row = one("judged", *results)
-    assert (row.kind, row.stage, row.detail) == ("waiting", stage, "unreadable, tried again: the bundle is away")
+    assert (row.kind, row.stage, row.detail) == (
+        "waiting",
+        stage,
+        "unreadable, tried again: the bundle is away",
+    )
     (again,) = plan("shop", [row], active=set())
     assert again.asset == {"evaluate_model": "candidate", "check_drift": "judged"}[stage]
 
 
 def test_running_names_the_holder_of_the_lease() -> None:
-    row = one("judged", result("ingest_data"), running={("validate_data", KEY): "airflow:run (attempt 1)"})
+    row = one(
+        "judged", result("ingest_data"), running={("validate_data", KEY): "airflow:run (attempt 1)"}
+    )
     assert (row.kind, row.stage) == ("running", "validate_data")
     assert "airflow:run" in row.detail
 
@@ -126,43 +171,76 @@ def test_missing_are_the_gaps_between_what_is_there() -> None:
     known = [partition("2026-01-04", target="data"), partition("2026-01-06", target="data")]
     results = [result(stage, key) for key in ("2026-01-04", "2026-01-06") for stage in DATA]
     found = rows("shop", partitions=known, results=results, running={}, expected=expected)
-    assert [(row.key, row.kind) for row in found] == [("2026-01-04", "done"), ("2026-01-05", "missing"), ("2026-01-06", "done")]
+    assert [(row.key, row.kind) for row in found] == [
+        ("2026-01-04", "done"),
+        ("2026-01-05", "missing"),
+        ("2026-01-06", "done"),
+    ]
     assert "evergreen load-history shop --from 2026-01-05 --to 2026-01-05" in found[1].detail
 
 
 def test_stale_is_whatever_read_a_partition_that_was_restated() -> None:
-    """Day 4 is ingested again with other rows: its own validation, and every later day that read it, are stale."""
+    """Day 4 is ingested again with other rows: its own validation, and every later day that read
+    it, are stale.
+    """
     results = []
     for key in ("2026-01-04", "2026-01-05", "2026-01-06"):
         raw = result("ingest_data", key, sources={"orders": {"digest": f"raw {key}"}})
         curated = result(
-            "validate_data", key, sources={"orders": {"curated_digest": f"curated {key}"}}, labels={"digest": f"labels {key}"}
+            "validate_data",
+            key,
+            sources={"orders": {"curated_digest": f"curated {key}"}},
+            labels={"digest": f"labels {key}"},
         )
         features = result("materialize_features", key)
         reads = [
-            ["curated/orders", other, f"curated {other}"] for other in ("2026-01-04", "2026-01-05", "2026-01-06") if other <= key
+            ["curated/orders", other, f"curated {other}"]
+            for other in ("2026-01-04", "2026-01-05", "2026-01-06")
+            if other <= key
         ]
-        results += [raw, replace(curated, reads=[["shop/raw/orders", key, f"raw {key}"]]), replace(features, reads=reads)]
+        results += [
+            raw,
+            replace(curated, reads=[["shop/raw/orders", key, f"raw {key}"]]),
+            replace(features, reads=reads),
+        ]
     known = [partition(key, target="data") for key in ("2026-01-04", "2026-01-05", "2026-01-06")]
-    assert {row.kind for row in rows("shop", partitions=known, results=results, running={})} == {"done"}
+    assert {row.kind for row in rows("shop", partitions=known, results=results, running={})} == {
+        "done"
+    }
 
     again = result("ingest_data", "2026-01-05", sources={"orders": {"digest": "raw restated"}})
-    changed = [again if (row.stage, row.key) == ("ingest_data", "2026-01-05") else row for row in results]
-    kinds = {row.key: row.kind for row in rows("shop", partitions=known, results=changed, running={})}
+    changed = [
+        again if (row.stage, row.key) == ("ingest_data", "2026-01-05") else row for row in results
+    ]
+    kinds = {
+        row.key: row.kind for row in rows("shop", partitions=known, results=changed, running={})
+    }
     assert kinds == {"2026-01-04": "done", "2026-01-05": "stale", "2026-01-06": "stale"}
 
     curated = result(
-        "validate_data", "2026-01-05", sources={"orders": {"curated_digest": "curated restated"}}, labels={"digest": "l"}
+        "validate_data",
+        "2026-01-05",
+        sources={"orders": {"curated_digest": "curated restated"}},
+        labels={"digest": "l"},
     )
     curated = replace(curated, reads=[["raw/orders", "2026-01-05", "raw restated"]])
-    changed = [curated if (row.stage, row.key) == ("validate_data", "2026-01-05") else row for row in changed]
+    changed = [
+        curated if (row.stage, row.key) == ("validate_data", "2026-01-05") else row
+        for row in changed
+    ]
     found = {row.key: row for row in rows("shop", partitions=known, results=changed, running={})}
-    assert {key: row.kind for key, row in found.items()} == {"2026-01-04": "done", "2026-01-05": "stale", "2026-01-06": "stale"}
+    assert {key: row.kind for key, row in found.items()} == {
+        "2026-01-04": "done",
+        "2026-01-05": "stale",
+        "2026-01-06": "stale",
+    }
     assert "curated/orders 2026-01-05" in found["2026-01-06"].detail
     assert "evergreen run all --use-case shop --partition 2026-01-06" in found["2026-01-06"].detail
 
     raised = [partition(key, target="judged") for key in found]
-    kinds = {row.key: row.kind for row in rows("shop", partitions=raised, results=changed, running={})}
+    kinds = {
+        row.key: row.kind for row in rows("shop", partitions=raised, results=changed, running={})
+    }
     assert kinds == {"2026-01-04": "waiting", "2026-01-05": "stale", "2026-01-06": "stale"}
 
 

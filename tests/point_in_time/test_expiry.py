@@ -1,4 +1,6 @@
-"""What is known, stale or unknown: event views by visibility, online rows by the ttl of each view, requests with a row."""
+"""What is known, stale or unknown: event views by visibility, online rows by the ttl of each
+view, requests with a row.
+"""
 
 from __future__ import annotations
 
@@ -20,45 +22,70 @@ from include.serving.http import Refusal
 from include.serving.snapshot import Loaded, Online, Served
 from tests.builders.shop import DAY, HOUR, T0, US, YAML, Shop
 
-AT_AS_OF = YAML.replace("visible: with_request", "visible: at_as_of").replace("availability: 0s", "availability: 2h")
+AT_AS_OF = YAML.replace("visible: with_request", "visible: at_as_of").replace(
+    "availability: 0s", "availability: 2h"
+)
 
 
-def test_an_at_as_of_row_is_known_from_the_as_of_of_the_partition_in_which_it_arrived(tmp_path: Path) -> None:
-    """Late rows too; of one entity and moment the newest stands, in the partition and over partitions."""
+def test_an_at_as_of_row_is_known_from_the_as_of_of_the_partition_in_which_it_arrived(
+    tmp_path: Path,
+) -> None:
+    """Late rows too; of one entity and moment the newest stands, in the partition and over
+    partitions.
+    """
     shop = Shop(tmp_path, AT_AS_OF)
     start = T0 + DAY
     shop.arrive(0, [], [(1, 5, "web", T0 + HOUR, T0 + HOUR)])
     late = (2, 7, "late", T0 + 3 * HOUR, start + HOUR)
-    corrected = [(1, 9, "first", start + HOUR, start + HOUR), (1, 10, "second", start + HOUR, start + 4 * HOUR)]
+    corrected = [
+        (1, 9, "first", start + HOUR, start + HOUR),
+        (1, 10, "second", start + HOUR, start + 4 * HOUR),
+    ]
     shop.arrive(1, [], [late, *corrected])
     for day in range(2):
         shop.run(day)
     rows = [
-        (row["customer_id"], row["device"], row["event_timestamp"], row["created_timestamp"]) for row in shop.rows("visit", 1)
+        (row["customer_id"], row["device"], row["event_timestamp"], row["created_timestamp"])
+        for row in shop.rows("visit", 1)
     ]
     known = shop.as_of(1) + 2 * HOUR
     assert rows == [(1, "second", start + HOUR, known), (2, "late", T0 + 3 * HOUR, known)]
     moments = [start + 5 * HOUR, known - US, known]
     asked = pa.table({"customer_id": [1] * 3, "event_timestamp": pa.array(moments, TIMESTAMP)})
-    frame = frames.training_frame(shop.settings, shop.use_case, shop.feature_set, asked, {}, records=shop.records)
+    frame = frames.training_frame(
+        shop.settings, shop.use_case, shop.feature_set, asked, {}, records=shop.records
+    )
     assert frame["pages"].to_pylist() == [5, 5, 10]
 
 
-def test_the_label_s_source_comes_with_the_request_and_versions_on_record_stay(tmp_path: Path) -> None:
-    """Only at_as_of stands in a definition, so a set that was recorded before there was a choice reads back as it was."""
+def test_the_label_s_source_comes_with_the_request_and_versions_on_record_stay(
+    tmp_path: Path,
+) -> None:
+    """Only at_as_of stands in a definition, so a set that was recorded before there was a choice
+    reads back as it was.
+    """
     shop = Shop(tmp_path)
     stated = shop.feature_set
     assert "visible" not in stated.to_dict()["views"][1]
-    assert [view.visible for view in FeatureSet.from_dict(stated.to_dict()).views] == [None, "with_request"]
+    assert [view.visible for view in FeatureSet.from_dict(stated.to_dict()).views] == [
+        None,
+        "with_request",
+    ]
     unsaid = YAML.replace("    visible: with_request\n", "")
     shop.define(unsaid)
     assert visibility.of(shop.use_case, "visit") == "at_as_of", "the label is made of orders"
     assert shop.feature_set.views[1].version != stated.views[1].version
     assert FeatureSet.from_dict(shop.feature_set.to_dict()) == shop.feature_set
-    query = "SELECT customer_id, event_timestamp, event_timestamp AS label_timestamp, 1.0 AS label FROM visits"
+    query = (
+        "SELECT customer_id, event_timestamp, event_timestamp AS label_timestamp, 1.0 AS "
+        "label FROM visits"
+    )
     for label in ("{source: visits, column: pages, delay: 5d}", f"{{sql: {query!r}, delay: 5d}}"):
         shop.define(
-            unsaid.replace("{source: orders, column: amount, delay: 5d}", label.replace("column: pages", "column: customer_id"))
+            unsaid.replace(
+                "{source: orders, column: amount, delay: 5d}",
+                label.replace("column: pages", "column: customer_id"),
+            )
         )
         assert visibility.of(shop.use_case, "visit") == "with_request"
         assert shop.feature_set.views[1].version == stated.views[1].version
@@ -73,19 +100,31 @@ def test_a_view_that_could_come_with_the_request_is_named(tmp_path: Path) -> Non
     for day, moment in enumerate(moments):
         shop.arrive(day, [], [(day, day, "web", moment, moment)])
         shop.run(day)
-    rows = pa.table({"customer_id": list(range(4)), "event_timestamp": pa.array(moments, TIMESTAMP)})
-    frame = frames.training_frame(shop.settings, shop.use_case, shop.feature_set, rows, {}, records=shop.records)
+    rows = pa.table(
+        {"customer_id": list(range(4)), "event_timestamp": pa.array(moments, TIMESTAMP)}
+    )
+    frame = frames.training_frame(
+        shop.settings, shop.use_case, shop.feature_set, rows, {}, records=shop.records
+    )
     (told,) = visibility.unseen(shop.lake, shop.use_case, shop.feature_set, frame)
     assert "empty for 4 of 4 decisions" in told
     assert "visible: with_request in features.visit" in told
-    assert list(visibility.told(shop.use_case)) == [("view visit", "visible: at_as_of, known from the as_of after it arrived")]
-    shifted = rows.set_column(1, "event_timestamp", pa.array([moment + DAY for moment in moments[:3]] + [T0], TIMESTAMP))
-    frame = frames.training_frame(shop.settings, shop.use_case, shop.feature_set, shifted, {}, records=shop.records)
+    assert list(visibility.told(shop.use_case)) == [
+        ("view visit", "visible: at_as_of, known from the as_of after it arrived")
+    ]
+    shifted = rows.set_column(
+        1, "event_timestamp", pa.array([moment + DAY for moment in moments[:3]] + [T0], TIMESTAMP)
+    )
+    frame = frames.training_frame(
+        shop.settings, shop.use_case, shop.feature_set, shifted, {}, records=shop.records
+    )
     assert list(visibility.unseen(shop.lake, shop.use_case, shop.feature_set, frame)) == []
 
 
 def test_nobody_is_online_longer_than_four_ttls(tmp_path: Path) -> None:
-    """An entity is there while one of its views is; then it is unknown, also where stale features are scored."""
+    """An entity is there while one of its views is; then it is unknown, also where stale
+    features are scored.
+    """
     shop = Shop(tmp_path)
     spending, visit = shop.feature_set.views
     for view, values in (
@@ -93,7 +132,9 @@ def test_nobody_is_online_longer_than_four_ttls(tmp_path: Path) -> None:
         (visit, {"pages": [3], "device": ["a"]}),
     ):
         times = pa.array([T0 + DAY], TIMESTAMP)
-        rows = pa.table({"customer_id": [1], "event_timestamp": times, "created_timestamp": times, **values}).cast(view.schema)
+        rows = pa.table(
+            {"customer_id": [1], "event_timestamp": times, "created_timestamp": times, **values}
+        ).cast(view.schema)
         shop.lake.replace(view.table("shop"), shop.key(0), rows)
 
     def there(as_of: datetime, *views: Any) -> int:
@@ -101,10 +142,15 @@ def test_nobody_is_online_longer_than_four_ttls(tmp_path: Path) -> None:
 
     assert [there(T0 + (1 + days) * DAY, spending) for days in (0, 3, 12, 13)] == [1, 1, 1, 0]
     assert [there(T0 + (1 + days) * DAY, spending, visit) for days in (13, 16, 17)] == [1, 1, 0]
-    alive = frames.population_at(shop.lake, shop.use_case, shop.feature_set, T0 + 5 * DAY).to_pylist()
+    alive = frames.population_at(
+        shop.lake, shop.use_case, shop.feature_set, T0 + 5 * DAY
+    ).to_pylist()
     assert [(row["__alive_spending"], row["__alive_visit"]) for row in alive] == [(False, True)]
     nobody = frames.population_at(shop.lake, shop.use_case, shop.feature_set, T0 + 30 * DAY)
-    assert (len(nobody), nobody.schema) == (0, frames.population_at(shop.lake, shop.use_case, shop.feature_set, T0).schema)
+    assert (len(nobody), nobody.schema) == (
+        0,
+        frames.population_at(shop.lake, shop.use_case, shop.feature_set, T0).schema,
+    )
 
 
 class Model:
@@ -117,10 +163,15 @@ class Model:
         return 0.5
 
 
-VIEWS = (OnlineView("daily", 3 * 86_400_000_000, ("a", "b")), OnlineView("asked", 5 * 86_400_000_000, ("c",)))
+VIEWS = (
+    OnlineView("daily", 3 * 86_400_000_000, ("a", "b")),
+    OnlineView("asked", 5 * 86_400_000_000, ("c",)),
+)
 
 
-def answer(shop: Shop, days: int, given: dict[str, Any] | None, *, entity: int = 1) -> predict.Features:
+def answer(
+    shop: Shop, days: int, given: dict[str, Any] | None, *, entity: int = 1
+) -> predict.Features:
     """Return what the node asks its model with, so many days after the row of day 0."""
     now = T0 + DAY + days * DAY
     model = Loaded(1, "sha256:m", "fs", "", scorer=Model())  # type: ignore[arg-type]
@@ -136,7 +187,10 @@ def test_each_view_expires_by_itself_and_a_request_may_bring_a_part(tmp_path: Pa
     online_store.publish(
         score.settings.home / "o.db",
         what,
-        [online_store.pack(1, newest, [1, None, 7, newest, newest]), online_store.pack(2, newest, [1, 2, None, newest, None])],
+        [
+            online_store.pack(1, newest, [1, None, 7, newest, newest]),
+            online_store.pack(2, newest, [1, 2, None, newest, None]),
+        ],
     )
     assert online_store.OnlineReader(score.settings.home / "o.db").describe("fs") == what
     for days, given, row, flags in (
@@ -162,15 +216,24 @@ def test_each_view_expires_by_itself_and_a_request_may_bring_a_part(tmp_path: Pa
 def test_rows_of_before_expire_as_one(tmp_path: Path) -> None:
     shop = Shop(tmp_path, YAML + "fallback: {unknown: score, stale: score}\n")
     newest = round((T0 + DAY).timestamp() * 1e6)
-    what = dataclasses.replace(OnlineSet("fs", ("a", "b", "c"), shop.key(0), timedelta(days=3), T0, "", ""), views=())
-    online_store.publish(shop.settings.home / "o.db", what, [online_store.pack(1, newest, [1, 2, 3])])
+    what = dataclasses.replace(
+        OnlineSet("fs", ("a", "b", "c"), shop.key(0), timedelta(days=3), T0, "", ""), views=()
+    )
+    online_store.publish(
+        shop.settings.home / "o.db", what, [online_store.pack(1, newest, [1, 2, 3])]
+    )
     assert [answer(shop, days, None).flags for days in (3, 4, 12, 13)] == [
-        [], ["stale", "fallback"], ["stale", "fallback"], ["unknown", "fallback"],
-    ]  # fmt: skip
+        [],
+        ["stale", "fallback"],
+        ["stale", "fallback"],
+        ["unknown", "fallback"],
+    ]
 
 
 def test_online_rows_go_by_the_record(tmp_path: Path) -> None:
-    """Rows of a partition without a record are not read, and it is named; once it is recorded they are."""
+    """Rows of a partition without a record are not read, and it is named; once it is recorded
+    they are.
+    """
     from include.clock import utc_now
     from include.features import online_sync
     from include.pipeline import runner
@@ -193,8 +256,12 @@ def test_online_rows_go_by_the_record(tmp_path: Path) -> None:
         }
     )
     shop.lake.replace(view.table("shop"), shop.key(2), orphan.cast(view.schema))
-    with shop.records.leases.claim("shop", "materialize_features", shop.key(3), owner="test 3", attempt=1, ttl=30) as lease:
-        work = runner._work(shop.settings, shop.use_case, shop.key(3), shop.records, lease, "test", utc_now(), {})
+    with shop.records.leases.claim(
+        "shop", "materialize_features", shop.key(3), owner="test 3", attempt=1, ttl=30
+    ) as lease:
+        work = runner._work(
+            shop.settings, shop.use_case, shop.key(3), shop.records, lease, "test", utc_now(), {}
+        )
         told = online_sync.materialize(work, [version], current="")[version]
         assert (told["rows"], told["missing"]) == (3, [shop.key(2)])
         shop.run(2)

@@ -1,4 +1,6 @@
-"""Periods and keys: every moment belongs to exactly one partition, at every boundary, in every cadence (faults 32, 46)."""
+"""Periods and keys: every moment belongs to exactly one partition, at every boundary, in every
+cadence (faults 32, 46).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from include.point_in_time import partitions
 US = timedelta(microseconds=1)
 
 
-def case(cadence: str = "day", cut_off: str = "0s", first: str = "2024-01-01", last: str | None = None) -> use_case.UseCase:
+def case(
+    cadence: str = "day", cut_off: str = "0s", first: str = "2024-01-01", last: str | None = None
+) -> use_case.UseCase:
     return use_case.UseCase.model_validate(
         {
             "name": "shop",
@@ -22,7 +26,13 @@ def case(cadence: str = "day", cut_off: str = "0s", first: str = "2024-01-01", l
             "cut_off": cut_off,
             "history": {"first": first, "last": last},
             "entity": {"name": "customer", "key": "customer_id"},
-            "sources": {"orders": {"path": "x.csv", "key": ["customer_id"], "columns": {"customer_id": {"type": "int64"}}}},
+            "sources": {
+                "orders": {
+                    "path": "x.csv",
+                    "key": ["customer_id"],
+                    "columns": {"customer_id": {"type": "int64"}},
+                }
+            },
             "label": {"sql": "select 1", "delay": "1d"},
             "features": {"spend": {"sql": "select 1", "columns": {"amount": "float64"}}},
         }
@@ -62,9 +72,13 @@ def test_the_cut_off_moves_arrival_and_as_of_but_not_the_key() -> None:
 @pytest.mark.parametrize("cadence", ["day", "week", "month"])
 @pytest.mark.parametrize("cut_off", ["0s", "2h", "3d"])
 def test_each_moment_belongs_to_exactly_one_partition(cadence: str, cut_off: str) -> None:
-    """Walk three years: intervals touch without gap or overlap, and both sides of each boundary find their own key."""
+    """Walk three years: intervals touch without gap or overlap, and both sides of each boundary
+    find their own key.
+    """
     here = case(cadence, cut_off, first="2024-01-01")
-    keys = partitions.between(here, "2024-01-01", "2026-12-28" if cadence == "week" else "2026-12-01")
+    keys = partitions.between(
+        here, "2024-01-01", "2026-12-28" if cadence == "week" else "2026-12-01"
+    )
     periods = [partitions.period(here, key) for key in keys]
     assert len(set(keys)) == len(keys)
     for before, after in pairwise(periods):
@@ -75,11 +89,17 @@ def test_each_moment_belongs_to_exactly_one_partition(cadence: str, cut_off: str
         assert partitions.key_of(here, before.as_of + US) == after.key
 
 
-@pytest.mark.parametrize(("cadence", "days"), [("day", {1}), ("week", {7}), ("month", {28, 29, 30, 31})])
+@pytest.mark.parametrize(
+    ("cadence", "days"), [("day", {1}), ("week", {7}), ("month", {28, 29, 30, 31})]
+)
 def test_one_partition_a_period_over_leap_years(cadence: str, days: set[int]) -> None:
     here = case(cadence)
-    keys = partitions.between(here, "2024-01-01", "2028-01-03" if cadence == "week" else "2028-01-01")
-    lengths = {(partitions.period(here, key).end - partitions.period(here, key).start).days for key in keys}
+    keys = partitions.between(
+        here, "2024-01-01", "2028-01-03" if cadence == "week" else "2028-01-01"
+    )
+    lengths = {
+        (partitions.period(here, key).end - partitions.period(here, key).start).days for key in keys
+    }
     assert lengths == days
     assert len(keys) == {"day": 1462, "week": 210, "month": 49}[cadence]
 
@@ -101,16 +121,26 @@ def test_one_partition_a_period_over_leap_years(cadence: str, days: set[int]) ->
     ],
 )
 def test_what_is_no_key_is_refused(key: str) -> None:
-    with pytest.raises(ConfigError, match="is no partition key; write the period's first day as YYYY-MM-DD"):
+    with pytest.raises(
+        ConfigError, match="is no partition key; write the period's first day as YYYY-MM-DD"
+    ):
         partitions.period(case(), key)
 
 
 @pytest.mark.parametrize(
     ("cadence", "key", "right"),
-    [("month", "2024-02-29", "2024-02-01"), ("week", "2025-01-01", "2024-12-30"), ("week", "2024-01-07", "2024-01-01")],
+    [
+        ("month", "2024-02-29", "2024-02-01"),
+        ("week", "2025-01-01", "2024-12-30"),
+        ("week", "2024-01-07", "2024-01-01"),
+    ],
 )
-def test_a_date_inside_a_period_is_refused_with_the_right_key(cadence: str, key: str, right: str) -> None:
-    with pytest.raises(ConfigError, match=f"{key} lies inside a {cadence}; the key of its partition is {right}"):
+def test_a_date_inside_a_period_is_refused_with_the_right_key(
+    cadence: str, key: str, right: str
+) -> None:
+    with pytest.raises(
+        ConfigError, match=f"{key} lies inside a {cadence}; the key of its partition is {right}"
+    ):
         partitions.period(case(cadence), key)
 
 
@@ -119,7 +149,10 @@ def test_keys_outside_the_history_are_refused() -> None:
     for key in ("2024-01-09", "2024-01-21"):
         with pytest.raises(ConfigError, match=r"outside its history \(2024-01-10 to 2024-01-20\)"):
             partitions.period(here, key)
-    assert [partitions.period(here, key).key for key in ("2024-01-10", "2024-01-20")] == ["2024-01-10", "2024-01-20"]
+    assert [partitions.period(here, key).key for key in ("2024-01-10", "2024-01-20")] == [
+        "2024-01-10",
+        "2024-01-20",
+    ]
 
 
 def test_the_end_of_the_calendar_is_a_config_error() -> None:
@@ -130,7 +163,11 @@ def test_the_end_of_the_calendar_is_a_config_error() -> None:
 
 def test_lookback_is_what_touches_the_span_clipped_at_the_first() -> None:
     here = case(first="2024-01-05")
-    assert partitions.lookback(here, "2024-01-10", timedelta(days=3)) == ["2024-01-08", "2024-01-09", "2024-01-10"]
+    assert partitions.lookback(here, "2024-01-10", timedelta(days=3)) == [
+        "2024-01-08",
+        "2024-01-09",
+        "2024-01-10",
+    ]
     assert partitions.lookback(here, "2024-01-10", timedelta(days=3) + US)[0] == "2024-01-07"
     assert partitions.lookback(here, "2024-01-10", timedelta(days=900))[0] == "2024-01-05"
     assert partitions.lookback(here, "2024-01-10", timedelta(0)) == ["2024-01-10"]
@@ -140,7 +177,10 @@ def test_lookback_is_what_touches_the_span_clipped_at_the_first() -> None:
 def test_lookback_counts_arrival_intervals() -> None:
     here = case("month", "3d", first="2005-04-01")
     assert partitions.lookback(here, "2005-09-01", timedelta(days=30)) == ["2005-09-01"]
-    assert partitions.lookback(here, "2005-09-01", timedelta(days=31)) == ["2005-08-01", "2005-09-01"]
+    assert partitions.lookback(here, "2005-09-01", timedelta(days=31)) == [
+        "2005-08-01",
+        "2005-09-01",
+    ]
 
 
 def test_earlier_steps_back_and_stops_at_the_first() -> None:
@@ -163,7 +203,9 @@ def test_earlier_steps_back_and_stops_at_the_first() -> None:
         ("week", "0s", "2025-01-06T00:00:00", "2024-12-30"),
     ],
 )
-def test_the_newest_complete_is_the_newest_whose_as_of_has_passed(cadence: str, cut_off: str, now: str, key: str) -> None:
+def test_the_newest_complete_is_the_newest_whose_as_of_has_passed(
+    cadence: str, cut_off: str, now: str, key: str
+) -> None:
     assert partitions.newest_complete(case(cadence, cut_off), utc(now)) == key
 
 

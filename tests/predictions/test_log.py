@@ -13,14 +13,33 @@ import pytest
 
 from include.config.settings import ROOT
 from include.errors import Unavailable
-from include.predictions.log import Prediction, PredictionLog, closed_segments, folder, forget, read, recover
+from include.predictions.log import (
+    Prediction,
+    PredictionLog,
+    closed_segments,
+    folder,
+    forget,
+    read,
+    recover,
+)
 
 
 def line(number: int) -> Prediction:
     return Prediction(
-        request_id=f"r{number}", at="2026-03-10T00:00:00.000001+00:00", version=1, digest="d", arm="champion", entity=str(number),
-        score=0.5, decision="accept", flags="", feature_set="f", features_at=None, features=msgspec.Raw(b'{"a":1}'), latency_us=9,
-    )  # fmt: skip
+        request_id=f"r{number}",
+        at="2026-03-10T00:00:00.000001+00:00",
+        version=1,
+        digest="d",
+        arm="champion",
+        entity=str(number),
+        score=0.5,
+        decision="accept",
+        flags="",
+        feature_set="f",
+        features_at=None,
+        features=msgspec.Raw(b'{"a":1}'),
+        latency_us=9,
+    )
 
 
 def test_closed_segments_are_read_with_a_name_for_every_row(tmp_path: Path) -> None:
@@ -51,10 +70,12 @@ def test_a_segment_is_rotated_by_size_and_by_time(tmp_path: Path) -> None:
     assert len(closed_segments(tmp_path, "other")) == 1
 
 
-def test_the_segment_of_a_killed_writer_is_recovered_and_a_torn_line_cut_off(tmp_path: Path) -> None:
+def test_the_segment_of_a_killed_writer_is_recovered_and_a_torn_line_cut_off(
+    tmp_path: Path,
+) -> None:
     code = (
-        "import sys, time; from pathlib import Path; sys.path.insert(0, 'tests/predictions'); from test_log import *\n"
-        f"log = PredictionLog(Path({str(tmp_path)!r}), 'loans')\n"
+        "import sys, time; from pathlib import Path; sys.path.insert(0, 'tests/predictions'); "
+        f"from test_log import *\nlog = PredictionLog(Path({str(tmp_path)!r}), 'loans')\n"
         "log.append(line(1)); log.append(line(2)); print('ready', flush=True); time.sleep(60)"
     )
     writer = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)

@@ -1,4 +1,6 @@
-"""The audit chain on SQLite and PostgreSQL: gapless, append-only, and every kind of tampering is found and named."""
+"""The audit chain on SQLite and PostgreSQL: gapless, append-only, and every kind of tampering is
+found and named.
+"""
 
 from __future__ import annotations
 
@@ -105,7 +107,11 @@ def test_an_entry_with_the_same_once_is_written_once(records: Records) -> None:
 
 def test_odd_text_and_numbers_are_kept_in_a_form_that_verifies(records: Records) -> None:
     records.audit.append(
-        entry(1, subject="a\x00b\ud800", details={"x": float("nan"), "y": "\x00", "z": AT, "ü": [1.5, -0.0, 10**18]})
+        entry(
+            1,
+            subject="a\x00b\ud800",
+            details={"x": float("nan"), "y": "\x00", "z": AT, "ü": [1.5, -0.0, 10**18]},
+        )
     )
     (row,) = records.audit.entries()
     assert row.subject == "a\ufffdb?"
@@ -121,7 +127,10 @@ def test_a_naive_time_is_refused(records: Records) -> None:
 
 def test_the_database_itself_refuses_changes(records: Records) -> None:
     fill(records, 3)
-    for statement in ("UPDATE audit SET actor = 'x' WHERE sequence = 2", "DELETE FROM audit WHERE sequence = 2"):
+    for statement in (
+        "UPDATE audit SET actor = 'x' WHERE sequence = 2",
+        "DELETE FROM audit WHERE sequence = 2",
+    ):
         with pytest.raises(Exception, match="never changed"), records.transaction() as session:
             session.execute(text(statement))
     assert records.audit.verify() is None
@@ -130,20 +139,30 @@ def test_the_database_itself_refuses_changes(records: Records) -> None:
 TAMPERING: list[tuple[list[str], int, str]] = [
     (["UPDATE audit SET actor = 'somebody else' WHERE sequence = 3"], 3, "was changed"),
     (["UPDATE audit SET details = '{\"n\": 3}' WHERE sequence = 3"], 3, "was changed"),
-    (["UPDATE audit SET at = '2026-03-02T12:00:00.123456+00:00' WHERE sequence = 6"], 6, "was changed"),
+    (
+        ["UPDATE audit SET at = '2026-03-02T12:00:00.123456+00:00' WHERE sequence = 6"],
+        6,
+        "was changed",
+    ),
     (["UPDATE audit SET hash = 'f00' WHERE sequence = 3"], 3, "was changed"),
     (["DELETE FROM audit WHERE sequence = 3"], 3, "is missing; the next row is 4"),
     (["DELETE FROM audit WHERE sequence = 1"], 1, "is missing"),
     (["DELETE FROM audit WHERE sequence >= 5"], 5, "the log was cut, it had 6 rows"),
     (["DELETE FROM audit"], 1, "the log was cut"),
     (
-        [f"UPDATE audit SET sequence = {new} WHERE sequence = {old}" for old, new in ((2, 99), (4, 2), (99, 4))],
+        [
+            f"UPDATE audit SET sequence = {new} WHERE sequence = {old}"
+            for old, new in ((2, 99), (4, 2), (99, 4))
+        ],
         2,
         "does not continue row 1",
     ),
     (
         ["DELETE FROM audit WHERE sequence = 3"]
-        + [f"UPDATE audit SET sequence = {number - 1} WHERE sequence = {number}" for number in (4, 5, 6)]
+        + [
+            f"UPDATE audit SET sequence = {number - 1} WHERE sequence = {number}"
+            for number in (4, 5, 6)
+        ]
         + ["UPDATE audit_head SET sequence = 5"],
         3,
         "does not continue row 2",
@@ -172,7 +191,9 @@ def test_a_forged_row_with_a_right_hash_breaks_the_next_one(records: Records) ->
         session.expunge(row)
         row.actor = "somebody else"
         forged = audit._hash(row)
-    tamper(records, f"UPDATE audit SET actor = 'somebody else', hash = '{forged}' WHERE sequence = 3")
+    tamper(
+        records, f"UPDATE audit SET actor = 'somebody else', hash = '{forged}' WHERE sequence = 3"
+    )
     fault = records.audit.verify()
     assert fault is not None
     assert fault.sequence == 4
@@ -184,7 +205,11 @@ def test_a_cut_tail_with_a_mended_head_is_found_by_an_anchor(records: Records) -
     last, anchor = records.audit.entries()[-1], None
     fill(records, 2)
     anchor = records.audit.head()
-    tamper(records, "DELETE FROM audit WHERE sequence > 4", f"UPDATE audit_head SET sequence = 4, hash = '{last.hash}'")
+    tamper(
+        records,
+        "DELETE FROM audit WHERE sequence > 4",
+        f"UPDATE audit_head SET sequence = 4, hash = '{last.hash}'",
+    )
     assert records.audit.verify() is None
     fault = records.audit.verify(anchor=anchor)
     assert fault is not None

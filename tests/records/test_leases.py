@@ -29,10 +29,12 @@ from include.errors import Busy
 from include.records.records import Records, StageResult
 at = datetime(2026, 3, 1, tzinfo=UTC)
 records = Records.open(sys.argv[1])
-with records.leases.claim("loans", "train_model", "2026-03-01", owner="first", attempt=1, ttl=float(sys.argv[2])) as lease:
+with records.leases.claim("loans", "train_model", "2026-03-01", owner="first", attempt=1,
+    ttl=float(sys.argv[2])) as lease:
     print("holding", lease.token, flush=True)
     sys.stdin.readline()
-    result = StageResult("loans", "2026-03-01", "train_model", "done", "stale", "", {}, [], "", "live", at, at, 0.0, "none")
+    result = StageResult("loans", "2026-03-01", "train_model", "done", "stale", "", {}, [], "",
+        "live", at, at, 0.0, "none")
     for act in (lease.check, lambda: records.results.commit(lease, result)):
         try:
             act()
@@ -44,10 +46,27 @@ with records.leases.claim("loans", "train_model", "2026-03-01", owner="first", a
 
 def result(digest: str) -> StageResult:
     """Return a result of the thing that is leased here."""
-    return StageResult("loans", "2026-03-01", "train_model", "done", digest, "", {}, [], "", "live", AT, AT, 0.0, "none")
+    return StageResult(
+        "loans",
+        "2026-03-01",
+        "train_model",
+        "done",
+        digest,
+        "",
+        {},
+        [],
+        "",
+        "live",
+        AT,
+        AT,
+        0.0,
+        "none",
+    )
 
 
-def claim(records: Records, owner: str = "me", *, attempt: int = 1, ttl: float = 30.0, wait: float = 0.0) -> Lease:
+def claim(
+    records: Records, owner: str = "me", *, attempt: int = 1, ttl: float = 30.0, wait: float = 0.0
+) -> Lease:
     """Claim the thing."""
     return records.leases.claim(*THING, owner=owner, attempt=attempt, ttl=ttl, wait=wait)
 
@@ -56,7 +75,11 @@ def claim(records: Records, owner: str = "me", *, attempt: int = 1, ttl: float =
 def holder(url: str, ttl: float = 30.0) -> Iterator[subprocess.Popen[str]]:
     """Run a process that holds the thing until it reads a line."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, url, str(ttl)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+        [sys.executable, "-c", HOLDER, url, str(ttl)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
     )
     assert process.stdout is not None
     try:
@@ -71,11 +94,24 @@ def test_one_holds_and_the_other_is_told_who(records: Records) -> None:
     with claim(records, "nightly") as lease:
         lease.check()
         assert (lease.token, lease.app) == (1, "loans/train_model/2026-03-01")
-        with pytest.raises(Busy, match=rf"held by nightly \(attempt 1, process {os.getpid()} on .*last sign 0 s ago"):
+        with pytest.raises(
+            Busy,
+            match=rf"held by nightly \(attempt 1, process {os.getpid()} on .*last sign 0 s ago",
+        ):
             claim(records, "other")
         (seen,) = records.leases.holders("loans")
-        assert (seen.owner, seen.stage, seen.pid, seen.lost) == ("nightly", "train_model", os.getpid(), None)
-        assert records.leases.claim("loans", "train_model", "2026-03-02", owner="other", attempt=1, ttl=30).token == 1
+        assert (seen.owner, seen.stage, seen.pid, seen.lost) == (
+            "nightly",
+            "train_model",
+            os.getpid(),
+            None,
+        )
+        assert (
+            records.leases.claim(
+                "loans", "train_model", "2026-03-02", owner="other", attempt=1, ttl=30
+            ).token
+            == 1
+        )
     assert [held.key for held in records.leases.holders("loans")] == ["2026-03-02"]
     assert claim(records, "other").token == 2
 
@@ -86,7 +122,8 @@ def test_waiting_gets_the_lease_when_it_is_released(records: Records) -> None:
         process.stdin.write("go\n")
         process.stdin.flush()
         assert claim(records, "second", wait=10).token == 2
-    assert records.results.get("loans", "2026-03-01", "train_model").digest == "stale"  # it was first, and whole
+    # It was first, and whole.
+    assert records.results.get("loans", "2026-03-01", "train_model").digest == "stale"
 
 
 def test_a_killed_holder_is_replaced_at_once(records_url: str) -> None:
@@ -95,7 +132,8 @@ def test_a_killed_holder_is_replaced_at_once(records_url: str) -> None:
     with holder(records_url, ttl=3600) as process:
         with pytest.raises(Busy, match="first"):
             claim(records, "second")
-        os.kill(process.pid, signal.SIGKILL)  # not waited for: it stays a zombie, which counts as dead
+        # not waited for: it stays a zombie, which counts as dead.
+        os.kill(process.pid, signal.SIGKILL)
         lease = claim(records, "second", wait=5)
         assert lease.token == 2
         records.results.commit(lease, result("good"))
@@ -115,7 +153,10 @@ def test_a_stopped_holder_loses_its_lease_and_is_fenced_off(records_url: str) ->
         out, _ = process.communicate("go\n", timeout=20)
     lines = out.splitlines()
     assert len(lines) == 2
-    assert all(line.startswith("Busy:") and "second" in line and "Nothing was written" in line for line in lines)
+    assert all(
+        line.startswith("Busy:") and "second" in line and "Nothing was written" in line
+        for line in lines
+    )
     recorded = records.results.get("loans", "2026-03-01", "train_model")
     assert recorded is not None
     assert (recorded.digest, recorded.token) == ("good", 2)
@@ -180,7 +221,9 @@ def test_setting_the_wall_clock_changes_no_ownership(records: Records) -> None:
     claim(records, "holder", ttl=30)
     for shift in (-3600, 3600):
         with records.transaction() as session:
-            session.execute(update(LeaseRow).values(beat_at=datetime.now(UTC) + timedelta(seconds=shift)))
+            session.execute(
+                update(LeaseRow).values(beat_at=datetime.now(UTC) + timedelta(seconds=shift))
+            )
         with pytest.raises(Busy, match="holder"):
             claim(records, "me")
 
@@ -232,15 +275,23 @@ def test_many_claim_and_one_gets_it(records: Records) -> None:
         assert sum(pool.map(attempt, range(16))) == 1
 
 
-def test_the_leases_of_a_range_give_signs_of_life_and_a_lost_one_is_lost_alone(records: Records) -> None:
-    """A load that runs longer than a lease lasts keeps its days; the one that a later attempt takes is not taken back."""
+def test_the_leases_of_a_range_give_signs_of_life_and_a_lost_one_is_lost_alone(
+    records: Records,
+) -> None:
+    """A load that runs longer than a lease lasts keeps its days; the one that a later attempt
+    takes is not taken back.
+    """
     keys = ["2026-03-01", "2026-03-02", "2026-03-03"]
-    with records.leases.claim_all("loans", "materialize_features", keys, owner="load", attempt=1, ttl=0.6) as leases:
+    with records.leases.claim_all(
+        "loans", "materialize_features", keys, owner="load", attempt=1, ttl=0.6
+    ) as leases:
         deadline = time.monotonic() + 2.0
         while time.monotonic() < deadline:
             assert all(holder.lost is None for holder in records.leases.holders("loans"))
             time.sleep(0.1)
-        taken = records.leases.claim("loans", "materialize_features", keys[1], owner="load", attempt=2, ttl=30)
+        taken = records.leases.claim(
+            "loans", "materialize_features", keys[1], owner="load", attempt=2, ttl=30
+        )
         time.sleep(0.5)
         leases.each[keys[0]].check()
         leases.each[keys[2]].check()
@@ -251,12 +302,25 @@ def test_the_leases_of_a_range_give_signs_of_life_and_a_lost_one_is_lost_alone(r
 
 
 def test_leases_that_are_free_are_taken_without_those_that_are_held(records: Records) -> None:
-    with records.leases.claim("loans", "materialize_features", "2026-03-01", owner="other", attempt=1, ttl=30):
+    with records.leases.claim(
+        "loans", "materialize_features", "2026-03-01", owner="other", attempt=1, ttl=30
+    ):
         with pytest.raises(Busy, match="other"):
             records.leases.claim_all(
-                "loans", "materialize_features", ["2026-03-01", "2026-03-02"], owner="load", attempt=1, ttl=30
+                "loans",
+                "materialize_features",
+                ["2026-03-01", "2026-03-02"],
+                owner="load",
+                attempt=1,
+                ttl=30,
             )
         with records.leases.claim_all(
-            "loans", "materialize_features", ["2026-03-01", "2026-03-02"], owner="load", attempt=1, ttl=30, only_free=True
+            "loans",
+            "materialize_features",
+            ["2026-03-01", "2026-03-02"],
+            owner="load",
+            attempt=1,
+            ttl=30,
+            only_free=True,
         ) as leases:
             assert list(leases.each) == ["2026-03-02"]

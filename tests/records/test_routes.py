@@ -1,4 +1,6 @@
-"""Models, the routing row, online watermarks and opponents on SQLite and PostgreSQL: one change wins, the others are told."""
+"""Models, the routing row, online watermarks and opponents on SQLite and PostgreSQL: one change
+wins, the others are told.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,15 @@ AT = datetime(2026, 3, 1, 6, 0, tzinfo=UTC)
 def entry(action: str = "deployed", **changes: object) -> AuditEntry:
     """Return an audit entry."""
     return AuditEntry(
-        **{"action": action, "use_case": "loans", "subject": "x", "actor": "me", "details": {}, "at": AT, **changes}
+        **{
+            "action": action,
+            "use_case": "loans",
+            "subject": "x",
+            "actor": "me",
+            "details": {},
+            "at": AT,
+            **changes,
+        }
     )
 
 
@@ -32,7 +42,15 @@ def model(version: int, *, generation: int = 0, digest: str = "", day: int = 0) 
     """Return a model; its digest follows its version."""
     key = f"2026-03-{day or version:02d}"
     return Model(
-        "loans", version, digest or f"sha256:{version}", key, AT, "live", "fs1", f"/bundles/{version}", generation=generation
+        "loans",
+        version,
+        digest or f"sha256:{version}",
+        key,
+        AT,
+        "live",
+        "fs1",
+        f"/bundles/{version}",
+        generation=generation,
     )
 
 
@@ -40,7 +58,9 @@ def promote(records: Records, version: int, **expected: object) -> Route:
     """Make a version the champion, as deployment does."""
     route, day = records.routes.get("loans"), f"2026-03-{version:02d}"
     changes = {"champion": version, "previous": route.champion, "challenger": None}
-    return records.routes.change("loans", set=changes, entry=entry(), **{"partition": day, **expected})  # type: ignore[arg-type]
+    return records.routes.change(
+        "loans", set=changes, entry=entry(), **{"partition": day, **expected}
+    )  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -59,7 +79,12 @@ def released(records: Records) -> Records:
 
 def test_a_model_is_recorded_once(records: Records) -> None:
     made = dataclasses.replace(model(1), manifest={"lock": "x"}, run_id="r")
-    assert records.models.add(made) == made == records.models.add(made) == records.models.get("loans", 1)
+    assert (
+        records.models.add(made)
+        == made
+        == records.models.add(made)
+        == records.models.get("loans", 1)
+    )
     with pytest.raises(Conflict, match=r"loans 1 is sha256:1, not sha256:other"):
         records.models.add(model(1, digest="sha256:other"))
     assert records.models.get("loans", 2) is None
@@ -75,8 +100,14 @@ def test_equal_models_of_two_days_share_a_digest(records: Records) -> None:
 
 def test_what_may_change_about_a_model(records: Records) -> None:
     records.models.add(model(1))
-    changed = records.models.update("loans", 1, bento_tag="loans:abc", pins="sha256:p", state="challenger")
-    assert (changed.bento_tag, changed.pins, changed.state) == ("loans:abc", "sha256:p", "challenger")
+    changed = records.models.update(
+        "loans", 1, bento_tag="loans:abc", pins="sha256:p", state="challenger"
+    )
+    assert (changed.bento_tag, changed.pins, changed.state) == (
+        "loans:abc",
+        "sha256:p",
+        "challenger",
+    )
     for wrong in ({"model_digest": "x"}, {"state": "best"}):
         with pytest.raises(EvergreenError, match="cannot be set"):
             records.models.update("loans", 1, **wrong)
@@ -100,7 +131,13 @@ def test_a_model_in_the_callers_transaction_goes_with_it(records: Records) -> No
 
 def test_nothing_released_yet(records: Records) -> None:
     route = records.routes.get("loans")
-    assert (route.generation, route.champion, route.watermark, route.held, len(route.salt)) == (0, None, None, [], 16)
+    assert (route.generation, route.champion, route.watermark, route.held, len(route.salt)) == (
+        0,
+        None,
+        None,
+        [],
+        16,
+    )
     assert records.audit.entries() == []
 
 
@@ -132,7 +169,12 @@ def test_a_lost_compare_and_set_changes_nothing_and_is_on_record(released: Recor
         assert reason in refused.details["reason"]
     assert released.routes.get("loans") == before
     assert len(released.audit.entries(action="deployed")) == 3
-    assert promote(released, 4, expect_generation=3, expect_champion=3, partition="2026-03-03").champion == 4
+    assert (
+        promote(
+            released, 4, expect_generation=3, expect_champion=3, partition="2026-03-03"
+        ).champion
+        == 4
+    )
 
 
 def test_steps_and_weights_change_without_a_partition(released: Records) -> None:
@@ -141,8 +183,20 @@ def test_steps_and_weights_change_without_a_partition(released: Records) -> None
 
     assert step(challenger=4, step=1, weight=5.0).weight == 5.0
     route = step(step=2, weight=25)
-    assert (route.champion, route.challenger, route.weight, route.generation, route.watermark) == (3, 4, 25.0, 5, "2026-03-03")
-    for wrong in ({"weight": 101}, {"weight": -1}, {"generation": 1}, {"held": []}, {"watermark": "2020-01-01"}):
+    assert (route.champion, route.challenger, route.weight, route.generation, route.watermark) == (
+        3,
+        4,
+        25.0,
+        5,
+        "2026-03-03",
+    )
+    for wrong in (
+        {"weight": 101},
+        {"weight": -1},
+        {"generation": 1},
+        {"held": []},
+        {"watermark": "2020-01-01"},
+    ):
         with pytest.raises(EvergreenError, match=r"percentage|cannot be set"):
             step(**wrong)
     assert released.routes.get("loans") == route
@@ -183,7 +237,12 @@ def test_a_promotion_whose_answer_was_lost_happens_once(records: Records) -> Non
     assert [row.action for row in records.audit.entries()] == ["deployed"]
     mine = entry(once="release of 1")
     for _ in range(2):  # and by a caller who names his change, also after a restart
-        assert records.routes.change("loans", set={"step": 1}, entry=mine, expect_generation=1).generation == 2
+        assert (
+            records.routes.change(
+                "loans", set={"step": 1}, entry=mine, expect_generation=1
+            ).generation
+            == 2
+        )
 
 
 # rollback
@@ -196,7 +255,9 @@ def test_a_rollback_goes_back_holds_the_digest_and_keeps_the_watermark(released:
     assert released.models.get("loans", 3).state == "retired"  # type: ignore[union-attr]
     with pytest.raises(Conflict, match=r"version 3 \(sha256:3\) was rolled back and is on hold"):
         promote(released, 3)
-    with pytest.raises(Conflict, match="trained in generation 3, before the rollback of generation 4"):
+    with pytest.raises(
+        Conflict, match="trained in generation 3, before the rollback of generation 4"
+    ):
         promote(released, 4)  # in flight when the rollback came
     released.models.add(model(6, generation=4))
     with pytest.raises(Conflict, match="judged in generation 3"):
@@ -223,9 +284,17 @@ def test_after_two_bad_releases_the_last_good_one_serves(released: Records) -> N
 
 
 def test_a_rollback_drops_a_challenger_on_its_way(released: Records) -> None:
-    released.routes.change("loans", set={"challenger": 4, "weight": 5.0}, entry=entry(), partition="2026-03-04")
+    released.routes.change(
+        "loans", set={"challenger": 4, "weight": 5.0}, entry=entry(), partition="2026-03-04"
+    )
     route = released.routes.rollback("loans", entry=entry("rollback"), of="challenger")
-    assert (route.champion, route.previous, route.challenger, route.weight, route.held) == (3, 2, None, 0.0, ["sha256:4"])
+    assert (route.champion, route.previous, route.challenger, route.weight, route.held) == (
+        3,
+        2,
+        None,
+        0.0,
+        ["sha256:4"],
+    )
     assert route.watermark == "2026-03-04"
     with pytest.raises(Conflict):
         promote(released, 4)
@@ -243,8 +312,15 @@ def test_a_person_lifts_a_hold(released: Records) -> None:
     judged = released.opponents.get("loans", "sha256:3", mode="live")
     assert judged is not None
     assert (judged.version, judged.generation) == (2, route.generation)
-    assert promote(released, 3, expect_champion=2, judged_generation=judged.generation).champion == 3
-    assert [row.action for row in released.audit.entries()][-4:] == ["rollback", "release.refused", "release", "deployed"]
+    assert (
+        promote(released, 3, expect_champion=2, judged_generation=judged.generation).champion == 3
+    )
+    assert [row.action for row in released.audit.entries()][-4:] == [
+        "rollback",
+        "release.refused",
+        "release",
+        "deployed",
+    ]
 
 
 # at once
@@ -256,11 +332,13 @@ from include.errors import Conflict
 from include.records.records import AuditEntry, Records
 url, version, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 records, won = Records.open(url), []
-entry = lambda number: AuditEntry("race", "loans", str(version), f"racer {version}", {"round": number}, datetime.now(UTC))
+entry = lambda number: AuditEntry("race", "loans", str(version), f"racer {version}",
+    {"round": number}, datetime.now(UTC))
 sys.stdin.readline()
 for number in range(rounds):
     try:
-        records.routes.change("loans", set={"champion": version}, expect_generation=number, entry=entry(number))
+        records.routes.change("loans", set={"champion": version}, expect_generation=number,
+            entry=entry(number))
         won.append(number)
     except Conflict:
         pass
@@ -276,10 +354,13 @@ def test_of_two_promotions_at_once_exactly_one_succeeds_a_hundred_times(records_
     racers = [
         subprocess.Popen(
             [sys.executable, "-c", RACER, records_url, str(version), str(rounds)],
-            cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            cwd=ROOT,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         for version in (1, 2)
-    ]  # fmt: skip
+    ]
     for racer in racers:
         assert racer.stdin is not None
         racer.stdin.write("go\n")
@@ -287,7 +368,9 @@ def test_of_two_promotions_at_once_exactly_one_succeeds_a_hundred_times(records_
     won = [eval(racer.communicate(timeout=60)[0]) for racer in racers]
     assert sorted(won[0] + won[1]) == list(range(rounds))
     assert records.routes.get("loans").generation == rounds
-    assert [row.details["generation"] for row in records.audit.entries(action="race")] == list(range(1, rounds + 1))
+    assert [row.details["generation"] for row in records.audit.entries(action="race")] == list(
+        range(1, rounds + 1)
+    )
     assert len(records.audit.entries(action="race.refused")) == rounds
     assert records.audit.verify() is None
 
@@ -326,12 +409,21 @@ def test_a_rollback_wins_over_a_promotion_in_flight(released: Records) -> None:
 
 def test_a_node_reports_and_replaces_its_report(records: Records) -> None:
     for generation, node in ((1, "b"), (1, "a"), (2, "b")):
-        records.nodes.observe("loans", node, generation=generation, state="serving", detail={"champion": generation}, at=AT)
+        records.nodes.observe(
+            "loans",
+            node,
+            generation=generation,
+            state="serving",
+            detail={"champion": generation},
+            at=AT,
+        )
     assert [(row.node, row.generation, row.detail) for row in records.nodes.of("loans")] == [
         ("a", 1, {"champion": 1}),
         ("b", 2, {"champion": 2}),
     ]
-    records.nodes.observe("loans", "a", generation=3, state="failed", detail="golden rows differ", at=AT)
+    records.nodes.observe(
+        "loans", "a", generation=3, state="failed", detail="golden rows differ", at=AT
+    )
     assert records.nodes.of("loans")[0].detail == "golden rows differ"
     assert records.nodes.of("other") == []
 
@@ -352,10 +444,17 @@ def test_the_online_watermark_never_falls(records: Records) -> None:
     records.feature_sets.advance("loans", "v1", "2026-03-02", None)
     records.feature_sets.advance("loans", "v1", "2026-03-02", None)  # a retry
     records.feature_sets.advance("loans", "v1", "2026-03-03", "2026-03-02")
-    for key, expect in (("2026-03-02", "2026-03-03"), ("2026-03-04", "2026-03-02"), ("2026-03-04", None)):
+    for key, expect in (
+        ("2026-03-02", "2026-03-03"),
+        ("2026-03-04", "2026-03-02"),
+        ("2026-03-04", None),
+    ):
         with pytest.raises(Conflict, match=r"online rows of v1 are of 2026-03-03"):
             records.feature_sets.advance("loans", "v1", key, expect)
-    assert (records.feature_sets.online("loans", "v1"), records.feature_sets.online("loans", "v2")) == ("2026-03-03", None)
+    assert (
+        records.feature_sets.online("loans", "v1"),
+        records.feature_sets.online("loans", "v2"),
+    ) == ("2026-03-03", None)
 
 
 def test_of_two_advances_at_once_one_wins(records: Records) -> None:
@@ -375,6 +474,14 @@ def test_the_first_opponent_stays_until_it_is_judged_again(records: Records) -> 
     assert records.opponents.get("loans", "sha256:4", mode="live") is None
     assert records.opponents.record(first) == first
     later = dataclasses.replace(first, version=None, generation=8)
-    assert records.opponents.record(later) == first == records.opponents.get("loans", "sha256:4", mode="live")
+    assert (
+        records.opponents.record(later)
+        == first
+        == records.opponents.get("loans", "sha256:4", mode="live")
+    )
     assert records.opponents.get("loans", "sha256:4", mode="backfill") is None
-    assert records.opponents.record(later, again=True) == later == records.opponents.get("loans", "sha256:4", mode="live")
+    assert (
+        records.opponents.record(later, again=True)
+        == later
+        == records.opponents.get("loans", "sha256:4", mode="live")
+    )

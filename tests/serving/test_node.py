@@ -46,7 +46,8 @@ def test_an_entity_is_answered_in_full(node: Node, desk: Desk) -> None:
     assert body["model_version"] == 1
     assert body["model_digest"] == desk.records.models.get(NAME, 1).model_digest  # type: ignore[union-attr]
     assert body["as_of"] == NOW.isoformat()
-    assert body["age_seconds"] == timedelta(days=22).total_seconds()  # behind the history's end, not behind today
+    # Behind the history's end, not behind today.
+    assert body["age_seconds"] == timedelta(days=22).total_seconds()
     assert body["flags"] == []
     by_row = node.predict(features=ROW).body
     assert by_row["score"] == body["score"]
@@ -90,10 +91,15 @@ def test_422_names_the_field(node: Node, body: object, field: str) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        b"", b"{", b"\xff\xfe{}", b'{"entity": NaN}', b'{"features": {"income": Infinity}}', b'{"entity": 1} x',
+        b"",
+        b"{",
+        b"\xff\xfe{}",
+        b'{"entity": NaN}',
+        b'{"features": {"income": Infinity}}',
+        b'{"entity": 1} x',
         b'{"features":{"income":' + b"[" * 10_000 + b"]" * 10_000 + b"}}",
     ],
-)  # fmt: skip
+)
 def test_400_for_what_is_no_json(node: Node, content: bytes) -> None:
     answer = node.post(PREDICT, content=content, headers=JSON)
     assert answer.status == 400, answer
@@ -136,7 +142,13 @@ def test_routes_and_methods(node: Node) -> None:
 
 
 @pytest.mark.parametrize(
-    "headers", [{}, {"authorization": "Bearer wrong"}, {"authorization": "Basic x"}, {"authorization": "Bearer"}]
+    "headers",
+    [
+        {},
+        {"authorization": "Bearer wrong"},
+        {"authorization": "Basic x"},
+        {"authorization": "Bearer"},
+    ],
 )
 def test_what_changes_state_needs_the_token(node: Node, headers: dict[str, str]) -> None:
     for route in ("rollback", "reload"):
@@ -146,14 +158,21 @@ def test_what_changes_state_needs_the_token(node: Node, headers: dict[str, str])
 
 def test_reload_and_a_rollback_without_a_way_back(node: Node) -> None:
     assert node.post(f"/v1/{NAME}/reload", headers=node.token).body["champion"] == 1
-    assert node.post(f"/v1/{NAME}/rollback", json={}, headers=node.token).body["error"]["field"] == "reason"
-    assert node.post(f"/v1/{NAME}/rollback", json={"reason": "bad"}, headers=node.token).status == 409
+    assert (
+        node.post(f"/v1/{NAME}/rollback", json={}, headers=node.token).body["error"]["field"]
+        == "reason"
+    )
+    assert (
+        node.post(f"/v1/{NAME}/rollback", json={"reason": "bad"}, headers=node.token).status == 409
+    )
     assert node.predict(entity=1).body["model_version"] == 1
 
 
 def test_only_names_of_this_machine_are_answered(node: Node) -> None:
     assert node.get("/health", headers={"host": "evil.example"}).status == 421
-    assert node.get("/health", headers={"host": f"localhost:{node.settings.node_port}"}).status == 200
+    assert (
+        node.get("/health", headers={"host": f"localhost:{node.settings.node_port}"}).status == 200
+    )
 
 
 def test_pages(node: Node) -> None:
@@ -181,7 +200,8 @@ def test_metrics_have_a_bounded_number_of_series(node: Node) -> None:
 
 def test_a_client_that_never_finishes_is_sent_away(tmp_path: Path) -> None:
     with Desk(tmp_path).node(
-        setup="import include.serving.http_limits as edge; edge.HEAD_SECONDS = edge.BODY_SECONDS = 0.5"
+        setup="import include.serving.http_limits as edge; edge.HEAD_SECONDS "
+        "= edge.BODY_SECONDS = 0.5"
     ) as node:
 
         def opened(*pieces: bytes) -> socket.socket:
@@ -192,7 +212,8 @@ def test_a_client_that_never_finishes_is_sent_away(tmp_path: Path) -> None:
 
         in_head = opened(b"POST /v1/x/predict HTTP/1.1\r\nhost: localhost\r\ncontent-le")
         in_body = opened(
-            f"POST {PREDICT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n".encode(),
+            f"POST {PREDICT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            "content-length: 9\r\n\r\n".encode(),
             b"{",
         )
         silent = opened()
@@ -204,7 +225,9 @@ def test_a_client_that_never_finishes_is_sent_away(tmp_path: Path) -> None:
 
 def test_endless_headers_are_refused(node: Node) -> None:
     with socket.create_connection(("127.0.0.1", node.settings.node_port), timeout=10) as client:
-        client.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\nx: " + b"y" * 40_000 + b"\r\n\r\n")
+        client.sendall(
+            b"GET /health HTTP/1.1\r\nhost: localhost\r\nx: " + b"y" * 40_000 + b"\r\n\r\n"
+        )
         assert client.recv(100).startswith(b"HTTP/1.1 431")
     with (
         socket.create_connection(("127.0.0.1", node.settings.node_port), timeout=10) as client,
@@ -216,7 +239,10 @@ def test_endless_headers_are_refused(node: Node) -> None:
 def test_every_answer_is_on_record(node: Node, desk: Desk) -> None:
     asked = [node.predict(entity=1).body for _ in range(5)]
     node.stop()
-    rows = {row["request_id"]: row for row in read(closed_segments(desk.settings.home, NAME)).to_pylist()}
+    rows = {
+        row["request_id"]: row
+        for row in read(closed_segments(desk.settings.home, NAME)).to_pylist()
+    }
     for answer in asked:
         row = rows[answer["request_id"]]
         assert (row["score"], row["version"], row["entity"]) == (answer["score"], 1, "1")
@@ -239,11 +265,13 @@ def test_fallbacks_score_and_say_so(tmp_path: Path) -> None:
 
 def test_heavy_libraries_stay_outside_the_node() -> None:
     code = (
-        "import sys; import include.serving.node, include.serving.reconciler\n"
-        "import include.deployment.rollout, include.models.predictor\n"
-        "include.models.predictor._libraries()\n"
-        "heavy = {'feast', 'mlflow', 'pandas', 'sklearn', 'airflow', 'bentoml', 'pyarrow', 'lightgbm', 'deltalake'}\n"
-        "print(sorted(heavy & set(sys.modules)))"
+        "import sys; import include.serving.node, include.serving.reconciler\nimport "
+        "include.deployment.rollout, include.models.predictor\n"
+        "include.models.predictor._libraries()\nheavy = {'feast', 'mlflow', 'pandas', 'sklearn', "
+        "'airflow', 'bentoml', 'pyarrow', 'lightgbm', 'deltalake'}\nprint(sorted(heavy & "
+        "set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"

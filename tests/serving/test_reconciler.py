@@ -1,4 +1,6 @@
-"""The node follows the routing row: swaps under load, and what it refuses to load while it goes on answering."""
+"""The node follows the routing row: swaps under load, and what it refuses to load while it goes
+on answering.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,10 @@ def observed(desk: Desk, generation: int) -> str:
     """Return the state that the node reports of a generation."""
 
     def there() -> bool:
-        return any(one.generation == generation and one.state != "loading" for one in desk.records.nodes.of(NAME))
+        return any(
+            one.generation == generation and one.state != "loading"
+            for one in desk.records.nodes.of(NAME)
+        )
 
     until(there, what=f"report of generation {generation}")
     return desk.records.nodes.of(NAME)[0].state
@@ -59,7 +64,9 @@ def test_swaps_under_load_fail_no_request(desk: Desk, node: Node) -> None:
     for thread in threads:
         thread.start()
     for version in (2, 1, 2, 1):
-        assert observed(desk, desk.record_route(champion=version, previous=3 - version)) == "serving"
+        assert (
+            observed(desk, desk.record_route(champion=version, previous=3 - version)) == "serving"
+        )
     stop.set()
     for thread in threads:
         thread.join()
@@ -77,7 +84,9 @@ def change_digit(folder: Path) -> None:
     text = (folder / "model.txt").read_text()
     at = text.index("leaf_value=") + len("leaf_value=")
     at += text[at:].index(".") + 1
-    (folder / "model.txt").write_text(text[:at] + ("1" if text[at] != "1" else "2") + text[at + 1 :])
+    (folder / "model.txt").write_text(
+        text[:at] + ("1" if text[at] != "1" else "2") + text[at + 1 :]
+    )
 
 
 def add_pickle(folder: Path) -> None:
@@ -101,11 +110,21 @@ def swap(folder: Path) -> None:
     (folder / "model.txt").write_bytes(bundle_files(99)["model.txt"])
 
 
-BROKEN: list[Callable[[Path], None]] = [cut, change_digit, swap, add_pickle, remove_golden, rename, link]
+BROKEN: list[Callable[[Path], None]] = [
+    cut,
+    change_digit,
+    swap,
+    add_pickle,
+    remove_golden,
+    rename,
+    link,
+]
 
 
 @pytest.mark.parametrize("damage", BROKEN)
-def test_a_damaged_bundle_is_refused_before_it_is_loaded(desk: Desk, node: Node, damage: Callable[[Path], None]) -> None:
+def test_a_damaged_bundle_is_refused_before_it_is_loaded(
+    desk: Desk, node: Node, damage: Callable[[Path], None]
+) -> None:
     version = 10 + BROKEN.index(damage)
     model = desk.train(version)
     damage(Path(model.bundle))

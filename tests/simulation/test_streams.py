@@ -1,4 +1,6 @@
-"""The simulated portfolio: addressable by interval, at the stated rates, with a truth of the stated difficulty."""
+"""The simulated portfolio: addressable by interval, at the stated rates, with a truth of the
+stated difficulty.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ def moments(column: pa.ChunkedArray) -> np.ndarray:
 def test_a_day_depends_on_neither_order_nor_range(stream: str) -> None:
     whole = arrived(stream, 50, 90)
     backwards = {day: arrived(stream, day, day + 1) for day in reversed(range(50, 90))}
-    assert pa.concat_tables([backwards[day] for day in range(50, 90)]).equals(whole.combine_chunks())
+    assert pa.concat_tables([backwards[day] for day in range(50, 90)]).equals(
+        whole.combine_chunks()
+    )
     assert len(whole) > 1_000
 
 
@@ -89,7 +93,9 @@ def test_before_the_portfolio_and_in_an_empty_interval_nothing_arrives() -> None
 
 
 def test_an_unknown_stream_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no stream 'payments'; use one of instalments, contacts, accounts"):
+    with pytest.raises(
+        ConfigError, match="no stream 'payments'; use one of instalments, contacts, accounts"
+    ):
         arrived("payments", 1, 2)
 
 
@@ -99,7 +105,9 @@ def test_twenty_thousand_customers_make_a_million_events_in_180_days() -> None:
 
 
 def test_faults_come_at_the_stated_rates() -> None:
-    rows = pa.concat_tables(arrived("instalments", 0, 180, customers=2_000, seed=seed) for seed in (5, 6))
+    rows = pa.concat_tables(
+        arrived("instalments", 0, 180, customers=2_000, seed=seed) for seed in (5, 6)
+    )
     total, events = len(rows), sound(rows)
     damaged = total - len(rows.filter(own(rows)))
     assert 0.001 < damaged / total < 0.005
@@ -107,7 +115,9 @@ def test_faults_come_at_the_stated_rates() -> None:
     lag = moments(events["created_timestamp"]) - moments(events["event_timestamp"])
     assert lag.min() >= np.timedelta64(60, "s")
     assert lag.max() < np.timedelta64(feed.ARRIVAL_LAG, "D")
-    assert (lag > np.timedelta64(3, "h")).mean() == pytest.approx(feed.LATE + 0.5 * feed.CORRECTED, rel=0.15)
+    assert (lag > np.timedelta64(3, "h")).mean() == pytest.approx(
+        feed.LATE + 0.5 * feed.CORRECTED, rel=0.15
+    )
     bad = rows.filter(pc.is_in(rows["event_timestamp"], pa.array(["31/02 25:61"])))
     assert len(bad) > 0
     assert rows["event_id"].null_count > 0
@@ -119,7 +129,11 @@ def test_faults_come_at_the_stated_rates() -> None:
 def test_a_day_never_has_one_malformed_row_in_a_hundred(customers: int) -> None:
     for stream in STREAMS:
         rows = arrived(stream, 0, 120, customers=customers)
-        day = (moments(rows["created_timestamp"]) - np.timedelta64(2, "h")).astype("datetime64[D]").astype(int)
+        day = (
+            (moments(rows["created_timestamp"]) - np.timedelta64(2, "h"))
+            .astype("datetime64[D]")
+            .astype(int)
+        )
         every = np.bincount(day - day.min())
         bad = np.bincount(day - day.min(), weights=~own(rows).to_numpy())
         assert (bad <= 0.01 * every).all()
@@ -147,17 +161,24 @@ def test_payments_belong_to_their_instalments() -> None:
         .sort_values("created_timestamp")
         .drop_duplicates("event_id", keep="last")
     )
-    dues, paid = (events[events.kind == kind].set_index(["account_id", "instalment"]) for kind in ("due", "paid"))
+    dues, paid = (
+        events[events.kind == kind].set_index(["account_id", "instalment"])
+        for kind in ("due", "paid")
+    )
     assert dues.index.is_unique
     assert paid.index.is_unique
-    assert paid.index.isin(dues.index).mean() > 0.99, "only those are missing whose due row is still on its way"
-    settled = paid[paid.event_timestamp < str(START + timedelta(days=126))]  # their corrections have arrived
+    assert paid.index.isin(dues.index).mean() > 0.99, (
+        "only those are missing whose due row is still on its way"
+    )
+    # Their corrections have arrived.
+    settled = paid[paid.event_timestamp < str(START + timedelta(days=126))]
     both = dues.join(settled, rsuffix="_paid", how="inner")
     assert (both.due_at == both.due_at_paid).all()
     assert (both.amount == both.amount_paid).all()
-    late = (moments(pa.chunked_array([both.event_timestamp_paid])) - moments(pa.chunked_array([both.due_at]))) / np.timedelta64(
-        1, "D"
-    )
+    late = (
+        moments(pa.chunked_array([both.event_timestamp_paid]))
+        - moments(pa.chunked_array([both.due_at]))
+    ) / np.timedelta64(1, "D")
     assert late.min() > 0
     assert late.max() < behaviour.LATEST_PAYMENT
     assert (np.floor(late) == both.days_late_paid.astype(float)).all()
@@ -181,12 +202,21 @@ def test_the_covariate_shift_shows_in_the_amounts_of_day_60_and_not_before() -> 
     assert len(accounts) == SMALL["customers"] * 11 // 10
     rows = sound(arrived("instalments", 0, 90, customers=2_000)).to_pandas()
     rows = rows[rows.kind == "due"].assign(
-        day=lambda t: (moments(pa.chunked_array([t.due_at])) - np.datetime64(START)).astype("timedelta64[D]").astype(int)
+        day=lambda t: (
+            (moments(pa.chunked_array([t.due_at])) - np.datetime64(START))
+            .astype("timedelta64[D]")
+            .astype(int)
+        )
     )
-    amounts = rows.assign(amount=rows.amount.astype(float)).groupby(rows.day >= behaviour.COVARIATE_SHIFT).amount
+    amounts = (
+        rows.assign(amount=rows.amount.astype(float))
+        .groupby(rows.day >= behaviour.COVARIATE_SHIFT)
+        .amount
+    )
     edges = np.quantile(amounts.get_group(False), np.arange(0.1, 1, 0.1))
     before, after = (
-        np.bincount(np.searchsorted(edges, amounts.get_group(side)), minlength=10) / len(amounts.get_group(side))
+        np.bincount(np.searchsorted(edges, amounts.get_group(side)), minlength=10)
+        / len(amounts.get_group(side))
         for side in (False, True)
     )
     assert ((after - before) * np.log(after / before)).sum() > 0.2
@@ -200,7 +230,8 @@ def test_the_truth_separates_and_holds(seed: int) -> None:
     account, day = due(book, 120, 225)
     odds = behaviour.strength(book, account, day, None)
     paid = (
-        behaviour.payment_delays(book, account, day, odds, behaviour.turned(day, None)) <= behaviour.PAID_WITHIN * behaviour.DAY
+        behaviour.payment_delays(book, account, day, odds, behaviour.turned(day, None))
+        <= behaviour.PAID_WITHIN * behaviour.DAY
     )
     truth = simulation.true_probability(
         account + FIRST_ACCOUNT,
@@ -224,11 +255,22 @@ def test_written_days_are_the_partitions_rows(tmp_path: Path, file_format: Any) 
     last = START + timedelta(days=21)
     for _ in range(2):
         written = simulation.write_days(
-            tmp_path, START + timedelta(days=20), last, **SMALL, cut_off=cut_off, file_format=file_format
+            tmp_path,
+            START + timedelta(days=20),
+            last,
+            **SMALL,
+            cut_off=cut_off,
+            file_format=file_format,
         )
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(written)
     path = tmp_path / "instalments" / f"{last}.{file_format}"
     expected = simulation.arrivals("instalments", at(21, 2), at(22, 2), **SMALL)
-    options = csv.ConvertOptions(column_types=dict.fromkeys(expected.column_names, pa.string()), strings_can_be_null=True)
-    found = parquet.read_table(path) if file_format == "parquet" else csv.read_csv(path, convert_options=options)
+    options = csv.ConvertOptions(
+        column_types=dict.fromkeys(expected.column_names, pa.string()), strings_can_be_null=True
+    )
+    found = (
+        parquet.read_table(path)
+        if file_format == "parquet"
+        else csv.read_csv(path, convert_options=options)
+    )
     assert found.combine_chunks().equals(expected.combine_chunks())

@@ -1,4 +1,6 @@
-"""The leak gate: every kind of finding on made-up rows, all at once, and what it says of real sets."""
+"""The leak gate: every kind of finding on made-up rows, all at once, and what it says of real
+sets.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +30,19 @@ Columns = dict[str, Any]
 
 def case(table: pa.Table, training: str = "{}") -> UseCase:
     """Return a use case whose features are all columns but key and label."""
-    kinds = {name: TYPES[table.schema.field(name).type] for name in table.column_names if name not in ("key", "label")}
+    kinds = {
+        name: TYPES[table.schema.field(name).type]
+        for name in table.column_names
+        if name not in ("key", "label")
+    }
     listed = ", ".join(f"{name}: {kind}" for name, kind in kinds.items())
     columns = ", ".join(f"{name}: {{type: {kind}}}" for name, kind in kinds.items())
     return parse(f"""name: rows
 history: {{first: 2026-01-01}}
 entity: {{name: thing, key: key}}
 sources:
-  rows: {{path: x.csv, key: [key, event_timestamp], columns: {{key: {{type: int64}}, came: {{type: int64}}, {columns}}}}}
+  rows: {{path: x.csv, key: [key, event_timestamp], columns: {{key: {{type: int64}},
+      came: {{type: int64}}, {columns}}}}}
 label: {{source: rows, column: came, delay: 2d}}
 features:
   facts: {{grain: event, source: rows, columns: {{{listed}}}}}
@@ -43,8 +50,12 @@ training: {training}
 """)
 
 
-def made(change: Callable[[Columns, Any, Any], None] = lambda *_: None, rows: int = 3000) -> pa.Table:
-    """Return rows with ten honest features; `change` gets the columns, the outcomes and a generator."""
+def made(
+    change: Callable[[Columns, Any, Any], None] = lambda *_: None, rows: int = 3000
+) -> pa.Table:
+    """Return rows with ten honest features; `change` gets the columns, the outcomes and a
+    generator.
+    """
     generator = np.random.default_rng(5)
     values = generator.normal(size=(rows, 8))
     chance = 1 / (1 + np.exp(-values @ np.array([0.9, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.0])))
@@ -89,7 +100,11 @@ def cut(labels: Any, generator: Any) -> Any:
 
 
 def status(labels: Any, generator: Any) -> Any:
-    return np.where(some(labels, generator, 0.3), "settled", np.array(["a", "b"])[generator.integers(0, 2, len(labels))])
+    return np.where(
+        some(labels, generator, 0.3),
+        "settled",
+        np.array(["a", "b"])[generator.integers(0, 2, len(labels))],
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,7 +115,11 @@ def status(labels: Any, generator: Any) -> Any:
         (recovered, "presence", "where it is neither empty nor 0, all"),
         (cut, "pure", "where it lies in "),
         (status, "pure", "where it is 'settled', all"),
-        (lambda labels, generator: labels + generator.normal(size=len(labels)) / 20, "alone", r"gates.max_feature_auc (0.98)"),
+        (
+            lambda labels, generator: labels + generator.normal(size=len(labels)) / 20,
+            "alone",
+            r"gates.max_feature_auc (0.98)",
+        ),
     ],
     ids=["present", "missing", "not zero", "a range", "a category", "alone"],
 )
@@ -116,8 +135,14 @@ def test_a_feature_that_tells_the_outcome_is_named_with_evidence_and_remedy(
         found.refuse()
 
 
-@pytest.mark.parametrize("make", [closed, lost, recovered, cut, status], ids=["present", "missing", "not zero", "range", "text"])
-def test_less_than_a_tenth_of_a_class_or_a_row_of_the_other_is_no_leak(make: Callable[[Any, Any], Any]) -> None:
+@pytest.mark.parametrize(
+    "make",
+    [closed, lost, recovered, cut, status],
+    ids=["present", "missing", "not zero", "range", "text"],
+)
+def test_less_than_a_tenth_of_a_class_or_a_row_of_the_other_is_no_leak(
+    make: Callable[[Any, Any], Any],
+) -> None:
     def rarely(labels: Any, generator: Any) -> Any:
         marked = np.where(generator.random(len(labels)) < 0.25, labels, 0.0)
         return make(marked, generator)
@@ -144,7 +169,9 @@ def test_two_columns_of_one_set_of_values_are_compared() -> None:
     def counts(columns: Columns, labels: Any, generator: Any) -> None:
         busy = (labels == 1) | (generator.random(len(labels)) < 0.2)
         for name in ("calls", "promises"):
-            columns[name] = pa.array(np.where(busy, generator.integers(0, 9, len(labels)), 0), pa.int64())
+            columns[name] = pa.array(
+                np.where(busy, generator.integers(0, 9, len(labels)), 0), pa.int64()
+            )
 
     assert not [one for one in check(made(counts)).refusals if one.kind == "pair"]
 
@@ -175,23 +202,37 @@ def test_columns_of_noise_make_no_honest_feature_suspect() -> None:
     amount = generator.normal(size=1200)
     label = (generator.random(1200) < 1 / (1 + np.exp(-1.4 * amount))).astype(np.float64)
     noise = {f"n{number}": generator.integers(0, 100, 1200) for number in range(25)}
-    found = check(pa.table({"key": np.arange(1200) % 150, "label": label, "amount": amount, **noise}))
+    found = check(
+        pa.table({"key": np.arange(1200) % 150, "label": label, "amount": amount, **noise})
+    )
     assert found.gains["amount"] > leaks.REFUSAL
     assert not found.refusals
     assert [one.columns for one in found.questions] == [("amount",)]
 
 
 def everything(columns: Columns, labels: Any, generator: Any) -> None:
-    columns |= {"closed_on": closed(labels, generator), "term": cut(labels, generator), "end": status(labels, generator)}
-    columns |= {"nothing": pa.nulls(len(labels), pa.float64()), "name": [f"n{row}" for row in range(len(labels))]}
+    columns |= {
+        "closed_on": closed(labels, generator),
+        "term": cut(labels, generator),
+        "end": status(labels, generator),
+    }
+    columns |= {
+        "nothing": pa.nulls(len(labels), pa.float64()),
+        "name": [f"n{row}" for row in range(len(labels))],
+    }
     columns |= {"paid": labels * 3 + generator.random(len(labels))}
 
 
 def test_all_findings_come_at_once_with_one_line_that_mends_them() -> None:
     found = check(made(everything), "{exclude: [x7]}")
     assert {one.columns[0]: one.kind for one in found.refusals} == {
-        "closed_on": "presence", "term": "pure", "end": "pure", "nothing": "null", "name": "id", "paid": "alone",
-    }  # fmt: skip
+        "closed_on": "presence",
+        "term": "pure",
+        "end": "pure",
+        "nothing": "null",
+        "name": "id",
+        "paid": "alone",
+    }
     with pytest.raises(ConfigError) as told:
         found.refuse()
     message = str(told.value)
@@ -230,17 +271,34 @@ def test_few_rows_or_one_outcome_say_nothing_and_break_nothing(rows: int) -> Non
     assert not check(one_outcome).found
 
 
-ODD = [float("nan"), float("inf"), float("-inf"), -0.0, 0.0, 5e-324, -5e-324, 1.797e308, -1.797e308, None]
+ODD = [
+    float("nan"),
+    float("inf"),
+    float("-inf"),
+    -0.0,
+    0.0,
+    5e-324,
+    -5e-324,
+    1.797e308,
+    -1.797e308,
+    None,
+]
 
 
 @pytest.mark.parametrize("rows", [400, 3000])
 def test_odd_numbers_break_nothing(rows: int) -> None:
     def odd(columns: Columns, labels: Any, generator: Any) -> None:
         columns["odd"] = pa.array([ODD[row % len(ODD)] for row in range(rows)], pa.float64())
-        columns["huge"] = pa.array([[2**63 - 1, -(2**63), 2**53 + 1, None][row % 4] for row in range(rows)], pa.int64())
+        columns["huge"] = pa.array(
+            [[2**63 - 1, -(2**63), 2**53 + 1, None][row % 4] for row in range(rows)], pa.int64()
+        )
         columns["hash"] = pa.array(generator.integers(-(2**62), 2**62, rows), pa.int64())
-        columns["flag"] = pa.array([[True, None, False][row % 3] for row in range(rows)], pa.bool_())
-        columns["text"] = pa.array([["", None, "\x00", "😀" * 50, "a"][row % 5] for row in range(rows)], pa.string())
+        columns["flag"] = pa.array(
+            [[True, None, False][row % 3] for row in range(rows)], pa.bool_()
+        )
+        columns["text"] = pa.array(
+            [["", None, "\x00", "😀" * 50, "a"][row % 5] for row in range(rows)], pa.string()
+        )
 
     table = made(odd, rows)
     found = check(table)
@@ -283,7 +341,9 @@ def vars_of(finding: leaks.Finding) -> dict[str, Any]:
 
 def real(query: str, drop: str = "") -> Findings:
     with duckdb.connect() as con:
-        rows = con.sql(f"SELECT * EXCLUDE (one {drop}), CAST(one AS DOUBLE) AS label FROM ({query})").to_arrow_table()
+        rows = con.sql(
+            f"SELECT * EXCLUDE (one {drop}), CAST(one AS DOUBLE) AS label FROM ({query})"
+        ).to_arrow_table()
     arrays = {}
     for field in rows.schema:
         kind = pa.int64() if pa.types.is_integer(field.type) else field.type
@@ -292,23 +352,33 @@ def real(query: str, drop: str = "") -> Findings:
 
 
 BANK = f"""SELECT row_number() OVER () AS key, * EXCLUDE y, CAST(y = 'yes' AS INT) AS one
-    FROM read_csv('{DATA}/bank_marketing/bank-additional-full.csv.gz', delim = ';', types = {{'y': 'VARCHAR'}})"""
-HOTEL = f"""SELECT row_number() OVER () AS key, * EXCLUDE (is_canceled, reservation_status, reservation_status_date),
-    is_canceled AS one FROM read_csv('{DATA}/hotel_bookings/hotel_bookings.csv.gz', nullstr = ['NULL', 'NA'])
+    FROM read_csv('{DATA}/bank_marketing/bank-additional-full.csv.gz', delim = ';',
+        types = {{'y': 'VARCHAR'}})"""
+HOTEL = f"""SELECT row_number() OVER () AS key, * EXCLUDE (is_canceled, reservation_status,
+    reservation_status_date),
+    is_canceled AS one FROM read_csv('{DATA}/hotel_bookings/hotel_bookings.csv.gz',
+        nullstr = ['NULL', 'NA'])
     QUALIFY key % 3 = 0"""
-NAMES = (
-    "age work weight education years marital job relation race sex gain loss hours country income".split()  # noqa: SIM905
-)
-ADULT = f"""SELECT row_number() OVER () AS key, * EXCLUDE income, CAST(income LIKE '%>50K%' AS INT) AS one
+NAMES = [
+    *("age", "work", "weight", "education", "years", "marital", "job", "relation", "race"),
+    *("sex", "gain", "loss", "hours", "country", "income"),
+]
+ADULT = f"""SELECT row_number() OVER () AS key, * EXCLUDE income,
+    CAST(income LIKE '%>50K%' AS INT) AS one
     FROM read_csv('{DATA}/adult/adult.data.gz', header = false, names = {NAMES}, nullstr = ' ?')"""
-UCI = f"""SELECT id AS key, * EXCLUDE (id, "default.payment.next.month"), "default.payment.next.month" AS one
+UCI = f"""SELECT id AS key, * EXCLUDE (id, "default.payment.next.month"),
+    "default.payment.next.month" AS one
     FROM '{DATA}/uci_credit_default/UCI_Credit_Card.csv'"""
 SBA = f"""SELECT loan_id AS key, a.* EXCLUDE (loan_id, event_timestamp), charged_off AS one
-    FROM '{DATA}/sba_loans/applications.parquet' a JOIN '{DATA}/sba_loans/outcomes.parquet' o USING (loan_id)"""
+    FROM '{DATA}/sba_loans/applications.parquet' a
+    JOIN '{DATA}/sba_loans/outcomes.parquet' o USING (loan_id)"""
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (DATA / "hotel_bookings").is_dir(), reason=f"the sets are not in {DATA}; set EVERGREEN_DATA_DIR")
+@pytest.mark.skipif(
+    not (DATA / "hotel_bookings").is_dir(),
+    reason=f"the sets are not in {DATA}; set EVERGREEN_DATA_DIR",
+)
 @pytest.mark.parametrize(
     ("query", "drop", "refused"),
     [

@@ -1,4 +1,6 @@
-"""Training: splits, determinism, leaks, what is recorded, and what happens when it is done twice."""
+"""Training: splits, determinism, leaks, what is recorded, and what happens when it is done
+twice.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def use_case(**knobs: Any) -> UseCase:
     return parse(YAML.format(**{**KNOBS, **knobs}))
 
 
-def frame(change: Callable[[dict[str, Any]], None] = lambda columns: None, days: int = 20) -> pa.Table:
+def frame(
+    change: Callable[[dict[str, Any]], None] = lambda columns: None, days: int = 20
+) -> pa.Table:
     columns = simulate(days, 1)
     change(columns)
     moments = pa.array(columns.pop("event_timestamp"), pa.timestamp("us", tz="UTC"))
@@ -54,7 +58,9 @@ def frame(change: Callable[[dict[str, Any]], None] = lambda columns: None, days:
 # splits
 
 
-def divided(moments: Any, split: Split | None = None, **options: Any) -> tuple[splits.Boundaries, Any]:
+def divided(
+    moments: Any, split: Split | None = None, **options: Any
+) -> tuple[splits.Boundaries, Any]:
     """Return the boundaries and the parts of decisions by time."""
     split = split or Split()
     how = splits.boundaries(moments, split, **options)
@@ -71,7 +77,8 @@ def test_a_moment_is_never_divided_and_parts_follow_in_time_by_shares_of_the_row
 
 
 def test_a_boundary_is_the_first_moment_that_begins_at_or_after_its_row() -> None:
-    moments = np.array([0, 1, 2, 3, 4, 5, 6, 7, 7, 7], dtype=np.int64)  # the eighth row begins the moment, the ninth does not
+    # The eighth row begins the moment, the ninth does not.
+    moments = np.array([0, 1, 2, 3, 4, 5, 6, 7, 7, 7], dtype=np.int64)
     assert divided(moments, Split(evaluation=0.3))[0].evaluation_from == 7
     assert divided(np.append(moments, [8, 9]), Split(evaluation=0.3))[0].evaluation_from == 8
 
@@ -81,7 +88,8 @@ def test_the_embargo_belongs_to_no_part_and_the_rest_is_divided_in_proportion() 
     how, parts = divided(moments, embargo=timedelta(days=10))
     assert (how.evaluation_from, how.tune_until) == (80 * DAY, 70 * DAY)
     assert moments[parts == splits.NO_PART].tolist() == moments[70:80].tolist()
-    assert np.bincount(parts[parts >= 0]).tolist() == [53, 17, 20]  # a quarter of what is left is tune
+    # A quarter of what is left is tune.
+    assert np.bincount(parts[parts >= 0]).tolist() == [53, 17, 20]
     assert how.tune_from == 53 * DAY
     assert (divided(moments, embargo=timedelta(0))[1] >= 0).all()
     by_hash = Split(by="hash")
@@ -93,18 +101,24 @@ def test_an_outcome_known_right_at_the_first_judged_decision_is_embargoed() -> N
     moments = np.arange(100, dtype=np.int64) * DAY
     parts = divided(moments, embargo=timedelta(days=1))[1]
     assert parts[78:81].tolist() == [1, splits.NO_PART, 2]
-    assert divided(moments, embargo=timedelta(days=1) - timedelta(microseconds=1))[1][78:81].tolist() == [1, 1, 2]
+    assert divided(moments, embargo=timedelta(days=1) - timedelta(microseconds=1))[1][
+        78:81
+    ].tolist() == [1, 1, 2]
 
 
 def test_the_embargo_is_the_delay_but_at_most_a_tenth_of_the_span_where_none_is_stated() -> None:
     moments = np.arange(1000, dtype=np.int64) * DAY
     assert divided(moments, delay=timedelta(days=33))[0].tune_until == (800 - 33) * DAY
     how = divided(moments, delay=timedelta(days=700))[0]
-    assert how.tune_until == 725 * DAY, "a tenth of what lies between the fiftieth decision and the first judged"
+    assert how.tune_until == 725 * DAY, (
+        "a tenth of what lies between the fiftieth decision and the first judged"
+    )
 
 
 def test_one_row_of_long_ago_changes_neither_parts_nor_embargo() -> None:
-    """10,000 decisions of 90 days were divided 1 : 1 : 9,999 by one more of five years before, and training ended for good."""
+    """10,000 decisions of 90 days were divided 1 : 1 : 9,999 by one more of five years before,
+    and training ended for good.
+    """
     moments = np.sort(np.random.default_rng(2).integers(0, 90 * 86_400, 10_000)) * 1_000_000
     delay = timedelta(days=60)
     before, parts = divided(moments, delay=delay)
@@ -121,7 +135,9 @@ def test_an_embargo_longer_than_the_history_leaves_a_moment_to_each_part() -> No
     assert parts.tolist() == [0] * 3 + [1] * 3 + [splits.NO_PART] * 18 + [2] * 6
 
 
-@pytest.mark.parametrize("shares", [(0.2, 0.2), (0.0, 0.0), (0.5, 0.5), (1.0, 1.0), (0.05, 0.3), (0.9, 0.31)])
+@pytest.mark.parametrize(
+    "shares", [(0.2, 0.2), (0.0, 0.0), (0.5, 0.5), (1.0, 1.0), (0.05, 0.3), (0.9, 0.31)]
+)
 @pytest.mark.parametrize("embargo", [None, timedelta(0), timedelta(days=9)])
 def test_boundaries_only_move_forward_as_decisions_are_added_at_the_end_and_no_part_is_empty(
     shares: tuple[float, float], embargo: timedelta | None
@@ -129,7 +145,8 @@ def test_boundaries_only_move_forward_as_decisions_are_added_at_the_end_and_no_p
     split = Split(by="time", tune=shares[0], evaluation=shares[1])
     for seed in range(12):
         draw = np.random.default_rng(seed)
-        steps = draw.integers(0, draw.choice([2, 5, 30]), 70) * draw.choice([1, 1, 1, 400], 70)  # ties, bursts and long gaps
+        # Ties, bursts and long gaps.
+        steps = draw.integers(0, draw.choice([2, 5, 30]), 70) * draw.choice([1, 1, 1, 400], 70)
         moments = np.cumsum(steps).astype(np.int64) * DAY
         last = (-1, -1, -1)
         for count in range(1, 70):
@@ -150,7 +167,10 @@ def test_two_moments_are_too_few_for_a_split_by_time() -> None:
     assert "only 2 different times" in splits.boundaries(np.array([1, 1, 2]), Split()).reason
     assert splits.boundaries(np.array([1, 1, 1]), Split()) == splits.Boundaries("hash")
     assert splits.boundaries(np.array([], dtype=np.int64), Split()).by == "hash"
-    assert "only 0 different times" in splits.boundaries(np.array([], dtype=np.int64), Split(by="time")).reason
+    assert (
+        "only 0 different times"
+        in splits.boundaries(np.array([], dtype=np.int64), Split(by="time")).reason
+    )
 
 
 def test_the_hash_split_is_fixed_for_an_entity_and_has_its_shares() -> None:
@@ -188,7 +208,10 @@ def test_equal_frames_give_equal_bundles_and_a_changed_row_another() -> None:
     first, second = (fitting.fit(rows, parts(rows), use_case(), "f") for _ in range(2))
     assert first.files == second.files
     changed = frame(lambda columns: columns["income"].__setitem__(3, 9.0))
-    assert fitting.fit(changed, parts(changed), use_case(), "f").files["model.txt"] != first.files["model.txt"]
+    assert (
+        fitting.fit(changed, parts(changed), use_case(), "f").files["model.txt"]
+        != first.files["model.txt"]
+    )
     assert b"[num_threads: 1]" in first.files["model.txt"]
     assert first.metrics["evaluation_auc"] > 0.7
 
@@ -198,20 +221,27 @@ def test_nothing_of_the_evaluation_rows_reaches_the_bundle() -> None:
     judged = parts(rows) == splits.PARTS.index(splits.EVALUATION)
 
     def mark(columns: dict[str, Any]) -> None:
-        """Plant what would be learnt at once: the outcome itself as a number, and turned around as the label."""
+        """Plant what would be learnt at once: the outcome itself as a number, and turned around
+        as the label.
+        """
         for place in np.flatnonzero(judged).tolist():
             columns["income"][place] = 1e6 * (1 + columns["label"][place])
             columns["label"][place] = 1 - columns["label"][place]
 
     marked = frame(mark)
     assert not marked.equals(rows)
-    assert fitting.fit(marked, parts(rows), use_case(), "f").files == fitting.fit(rows, parts(rows), use_case(), "f").files
+    assert (
+        fitting.fit(marked, parts(rows), use_case(), "f").files
+        == fitting.fit(rows, parts(rows), use_case(), "f").files
+    )
 
 
 def test_rounds_written_as_a_parameter_are_the_most_of_both_models() -> None:
     rows = frame()
     case = use_case()
-    asked = case.training.model_copy(update={"params": {**case.training.params, "num_iterations": 40}})
+    asked = case.training.model_copy(
+        update={"params": {**case.training.params, "num_iterations": 40}}
+    )
     fitted = fitting.fit(rows, parts(rows), case.model_copy(update={"train_model": asked}), "f")
     assert fitted.rounds <= 40
     assert fitted.files["model.txt"].count(b"\nTree=") == fitted.rounds
@@ -224,7 +254,10 @@ def test_calibration_is_fitted_on_tune_rows_only() -> None:
     slope, offset = fitting.platt(raw, labels)
     assert (slope, offset) == (pytest.approx(2.0, abs=0.15), pytest.approx(-0.5, abs=0.1))
     assert fitting.platt(-raw, labels) == (1.0, 0.0)
-    assert fitting.platt(np.zeros(10), np.array([0.0, 1.0] * 5)) == (pytest.approx(1.0), pytest.approx(0.0))
+    assert fitting.platt(np.zeros(10), np.array([0.0, 1.0] * 5)) == (
+        pytest.approx(1.0),
+        pytest.approx(0.0),
+    )
 
 
 def test_labels_that_are_no_outcome_are_refused() -> None:
@@ -233,7 +266,9 @@ def test_labels_that_are_no_outcome_are_refused() -> None:
 
 
 def test_a_feature_that_is_null_everywhere_is_named() -> None:
-    empty = frame(lambda columns: columns.update(region=pa.nulls(len(columns["label"]), pa.string())))
+    empty = frame(
+        lambda columns: columns.update(region=pa.nulls(len(columns["label"]), pa.string()))
+    )
     with pytest.raises(ConfigError, match=r"'region' of visits is null on all 1800 training rows"):
         leaks.check(empty, use_case()).refuse()
 
@@ -244,16 +279,24 @@ def test_a_feature_that_is_null_everywhere_is_named() -> None:
         lambda label, noise: label * 10 + noise,
         lambda label, noise: -label,
         lambda label, noise: [None if value else 1.0 for value in label],
-        lambda label, noise: [float(50 * value + number // 2 % 2 * 100) for number, value in enumerate(label)],
+        lambda label, noise: [
+            float(50 * value + number // 2 % 2 * 100) for number, value in enumerate(label)
+        ],
     ],
     ids=["high", "reversed", "missing", "up and down again"],
 )
 def test_a_feature_that_knows_the_outcome_is_named(leak: Callable[[Any, Any], Any]) -> None:
     noise = np.random.default_rng(1).normal(size=1800)
-    leaking = frame(lambda columns: columns.update(income=pa.array(list(leak(columns["label"], noise)), pa.float64())))
+    leaking = frame(
+        lambda columns: columns.update(
+            income=pa.array(list(leak(columns["label"], noise)), pa.float64())
+        )
+    )
     with pytest.raises(ConfigError, match=r"leaks through income \((0\.99|1\.00)"):
         leaks.check(leaking, use_case()).refuse()
-    text = frame(lambda columns: columns.update(region=[f"outcome {value}" for value in columns["label"]]))
+    text = frame(
+        lambda columns: columns.update(region=[f"outcome {value}" for value in columns["label"]])
+    )
     with pytest.raises(ConfigError, match="leaks through region"):
         leaks.check(text, use_case()).refuse()
 
@@ -270,7 +313,10 @@ def test_a_feature_that_knows_the_outcome_is_named(leak: Callable[[Any, Any], An
 )
 def test_ids_are_no_features(column: str, make: Callable[[Any], Any]) -> None:
     with pytest.raises(ConfigError, match=f"{column!r} of visits is an id"):
-        leaks.check(frame(lambda columns: columns.update({column: make(columns["customer_id"])})), use_case()).refuse()
+        leaks.check(
+            frame(lambda columns: columns.update({column: make(columns["customer_id"])})),
+            use_case(),
+        ).refuse()
 
 
 def test_honest_features_pass_the_leak_check() -> None:
@@ -294,13 +340,25 @@ def test_a_text_with_many_values_that_say_nothing_is_no_leak() -> None:
 def test_a_training_records_everything_that_made_it(bench: Bench) -> None:
     report = bench.run("train_model", KEY)
     model, manifest = bench.model(KEY), bench.model(KEY).manifest
-    assert (report.state, model.version, model.partition, model.mode, model.generation) == ("done", 1, KEY, "live", 0)
+    assert (report.state, model.version, model.partition, model.mode, model.generation) == (
+        "done",
+        1,
+        KEY,
+        "live",
+        0,
+    )
     assert model.pins == predictor.pins()
     assert model.as_of == datetime(2026, 2, 6, tzinfo=UTC)
     predictor.trial_load(model.bundle, model.model_digest)
-    wanted = "training_set tables feature_set git_commit lock libraries split counts mode as_of partition"
+    wanted = (
+        "training_set tables feature_set git_commit lock libraries split counts "
+        "mode as_of partition"
+    )
     assert all(manifest[name] for name in wanted.split())
-    assert manifest["tables"] == {f"{NAME}/labels": 0, next(name for name in manifest["tables"] if "features" in name): 0}
+    assert manifest["tables"] == {
+        f"{NAME}/labels": 0,
+        next(name for name in manifest["tables"] if "features" in name): 0,
+    }
     rows = bench.lake.read(stored.table(bench.lake, f"{NAME}/training_set"), keys=[KEY])
     assert len(rows) == manifest["training_set"]["rows"] == manifest["counts"]["used"]
     assert sorted(set(rows["split"].to_pylist())) == ["evaluation", "train", "tune"]
@@ -316,7 +374,9 @@ def test_nothing_younger_than_its_delay_or_after_as_of_is_trained_on(bench: Benc
     bench.run("train_model", KEY)
     rows = bench.lake.read(stored.table(bench.lake, f"{NAME}/training_set"), keys=[KEY])
     newest = max(rows["event_timestamp"].to_pylist())
-    assert newest == datetime(2026, 2, 3, 12, tzinfo=UTC), "decisions of 4 February at noon mature only after 6 February, 00:00"
+    assert newest == datetime(2026, 2, 3, 12, tzinfo=UTC), (
+        "decisions of 4 February at noon mature only after 6 February, 00:00"
+    )
     assert bench.result_counts(KEY)["immature"] == 90
 
 
@@ -326,7 +386,11 @@ def test_a_rerun_reuses_and_a_lost_record_finds_the_same_version(bench: Bench) -
     bench.forget_result("train_model", KEY)
     again = bench.run("train_model", KEY)
     assert not again.reused
-    assert (again.digest, again.outputs["version"], again.outputs["run_id"]) == (first.digest, 1, first.outputs["run_id"])
+    assert (again.digest, again.outputs["version"], again.outputs["run_id"]) == (
+        first.digest,
+        1,
+        first.outputs["run_id"],
+    )
     assert [model.version for model in bench.records.models.of(NAME)] == [1]
     rows = bench.lake.read(stored.table(bench.lake, f"{NAME}/training_set"), keys=[KEY])
     assert len(rows) == first.outputs["training_set"]["rows"]
@@ -374,19 +438,26 @@ def test_a_leak_refuses_the_stage_and_leaves_no_model(bench: Bench) -> None:
 
 def test_missing_partitions_are_named_with_the_command_that_fills_them(bench: Bench) -> None:
     bench.forget_result("materialize_features", "2026-01-20")
-    with pytest.raises(MissingPartition, match=r"2026-01-20.*evergreen load-history visits --from 2026-01-20"):
+    with pytest.raises(
+        MissingPartition, match=r"2026-01-20.*evergreen load-history visits --from 2026-01-20"
+    ):
         bench.run("train_model", KEY)
 
 
 def test_a_new_feature_set_names_the_partitions_that_lack_it(bench: Bench) -> None:
     bench.configure(more=", income2: float64")
-    with pytest.raises(MissingPartition, match=r"36 partitions \(2026-01-01 to 2026-02-05\) do not hold feature set"):
+    with pytest.raises(
+        MissingPartition,
+        match=r"36 partitions \(2026-01-01 to 2026-02-05\) do not hold feature set",
+    ):
         bench.run("train_model", KEY)
 
 
 def test_max_rows_and_window_bound_the_rows(bench: Bench) -> None:
     text = (bench.home / "usecases" / "visits.yaml").read_text()
-    (bench.home / "usecases" / "visits.yaml").write_text(text.replace("training: {", "training: {max_rows: 1000, window: 20d, "))
+    (bench.home / "usecases" / "visits.yaml").write_text(
+        text.replace("training: {", "training: {max_rows: 1000, window: 20d, ")
+    )
     report = bench.run("train_model", KEY)
     assert report.outputs["training_set"]["rows"] + report.outputs["counts"]["embargoed"] == 1000
     rows = bench.lake.read(stored.table(bench.lake, f"{NAME}/training_set"), keys=[KEY])
@@ -397,24 +468,47 @@ def test_lost_rows_in_the_join_are_an_error(bench: Bench, monkeypatch: pytest.Mo
     from include.features import frames
 
     honest = frames.training_frame
-    monkeypatch.setattr(frames, "training_frame", lambda *arguments, **named: honest(*arguments, **named).slice(1))
+    monkeypatch.setattr(
+        frames, "training_frame", lambda *arguments, **named: honest(*arguments, **named).slice(1)
+    )
     with pytest.raises(EvergreenError, match="rows for"):
         bench.run("train_model", KEY)
 
 
 def test_out_of_fold_auc_on_real_data_is_what_is_published_and_no_leak() -> None:
-    """UCI credit default: LightGBM reaches .779 in the literature, the best known is .791; above .80 something leaks."""
+    """UCI credit default: LightGBM reaches .779 in the literature, the best known is .791; above
+    .80 something leaks.
+    """
     path = Settings().data_dir / "uci_credit_default" / "UCI_Credit_Card.csv"
     if not path.exists():
-        pytest.skip(f"{path} is not there; set EVERGREEN_DATA_DIR to the folder of the real data sets")
+        pytest.skip(
+            f"{path} is not there; set EVERGREEN_DATA_DIR to the folder of the real data sets"
+        )
     table = csv.read_csv(path)
-    names = [name for name in table.column_names if name.startswith(("LIMIT", "EDUCATION", "PAY_", "BILL_"))]
+    names = [
+        name
+        for name in table.column_names
+        if name.startswith(("LIMIT", "EDUCATION", "PAY_", "BILL_"))
+    ]
     columns = ", ".join(f"{name}: float64" for name in names)
-    text = YAML.format(**{**KNOBS, "rounds": 300}).replace("income: float64, visits: int64, region: string", columns)
-    credit = parse(text.replace("early_stopping: 10, params: {min_data_in_leaf: 20, learning_rate: 0.1}", "early_stopping: 30"))
+    text = YAML.format(**{**KNOBS, "rounds": 300}).replace(
+        "income: float64, visits: int64, region: string", columns
+    )
+    credit = parse(
+        text.replace(
+            "early_stopping: 10, params: {min_data_in_leaf: 20, learning_rate: 0.1}",
+            "early_stopping: 30",
+        )
+    )
     label = next(name for name in table.column_names if name.startswith("default"))
     moment = pa.array(np.zeros(len(table), dtype="datetime64[us]"), pa.timestamp("us", tz="UTC"))
-    rows = pa.table({"customer_id": table["ID"], "event_timestamp": moment, "label": table[label].cast(pa.float64())})
+    rows = pa.table(
+        {
+            "customer_id": table["ID"],
+            "event_timestamp": moment,
+            "label": table[label].cast(pa.float64()),
+        }
+    )
     for name in names:
         rows = rows.append_column(name, table[name].cast(pa.float64()))
     assert 0.775 <= fitting.out_of_fold_auc(rows, credit) <= 0.80

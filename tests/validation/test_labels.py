@@ -1,4 +1,6 @@
-"""Labels from a column: which values are one, which row of a decision stands, and what is refused."""
+"""Labels from a column: which values are one, which row of a decision stands, and what is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +39,14 @@ label: {{source: orders, column: paid, label_time: {time}, delay: 1d{positive}}}
 features: {{facts: {{grain: event, source: orders, columns: {{order_id: int64}}}}}}
 """
 KNOBS = {
-    "entity": "int64", "key": "int64", "label": "int64", "known": "timestamp", "time": "event + 1d", "more": "", "positive": ""
-}  # fmt: skip
+    "entity": "int64",
+    "key": "int64",
+    "label": "int64",
+    "known": "timestamp",
+    "time": "event + 1d",
+    "more": "",
+    "positive": "",
+}
 Row = tuple[Any, ...]
 
 
@@ -47,11 +55,16 @@ def case(**knobs: str) -> UseCase:
 
 
 def made(use_case: UseCase, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return the labels of curated rows (order, customer, paid, known, created); all decisions are of one moment."""
+    """Return the labels of curated rows (order, customer, paid, known, created); all decisions
+    are of one moment.
+    """
     schema = curated_schema(use_case.sources["orders"])
     order, customer, paid, known, created = zip(*rows, strict=True)
     columns = [order, customer, paid, known, [T0] * len(rows), created]
-    table = pa.table([pa.array(values).cast(kind) for values, kind in zip(columns, schema.types, strict=True)], schema=schema)
+    table = pa.table(
+        [pa.array(values).cast(kind) for values, kind in zip(columns, schema.types, strict=True)],
+        schema=schema,
+    )
     with connect() as con:
         return list(labels.from_column(use_case, table, con).to_pylist())
 
@@ -63,20 +76,33 @@ def outcomes(use_case: UseCase, values: Sequence[Any]) -> list[float | None]:
 
 def test_which_row_of_a_decision_stands_does_not_depend_on_its_label() -> None:
     for first, second, third in itertools.product([0, 1, None], repeat=3):
-        (row,) = made(case(), [(2, 7, second, None, T0), (3, 7, third, None, T0), (1, 7, first, None, T0)])
+        (row,) = made(
+            case(), [(2, 7, second, None, T0), (3, 7, third, None, T0), (1, 7, first, None, T0)]
+        )
         assert row["label"] == third
 
 
 def test_a_correction_and_an_earlier_row_are_both_kept_as_what_was_known_when() -> None:
     found = made(case(), [(9, 7, 1, None, T0), (1, 7, 0, None, T0 + HOUR)])
-    assert [(row["created_timestamp"], row["label"]) for row in found] == [(T0, 1.0), (T0 + HOUR, 0.0)]
+    assert [(row["created_timestamp"], row["label"]) for row in found] == [
+        (T0, 1.0),
+        (T0 + HOUR, 0.0),
+    ]
 
 
 @pytest.mark.parametrize(
     ("knobs", "values", "right"),
     [
-        ({"label": "string", "positive": ', positive: ">50K"'}, [">50K", "<=50K", " >50K ", None, ""], [1, 0, 1, None, None]),
-        ({"label": "string", "positive": ', positive: [">50K", ">50K."]'}, [">50K", "<=50K.", ">50K."], [1, 0, 1]),
+        (
+            {"label": "string", "positive": ', positive: ">50K"'},
+            [">50K", "<=50K", " >50K ", None, ""],
+            [1, 0, 1, None, None],
+        ),
+        (
+            {"label": "string", "positive": ', positive: [">50K", ">50K."]'},
+            [">50K", "<=50K.", ">50K."],
+            [1, 0, 1],
+        ),
         ({"label": "int64", "positive": ", positive: 2"}, [1, 2, None], [0, 1, None]),
         ({"label": "float64", "positive": ', positive: "2"'}, [1.0, 2.0], [0, 1]),
         ({"label": "bool", "positive": ', positive: "no"'}, [True, False, None], [0, 1, None]),
@@ -84,26 +110,50 @@ def test_a_correction_and_an_earlier_row_are_both_kept_as_what_was_known_when() 
         ({"label": "float64"}, [1.0, 0.0, None], [1, 0, None]),
     ],
 )
-def test_the_positive_value_counts_as_one(knobs: dict[str, str], values: list[Any], right: list[float | None]) -> None:
+def test_the_positive_value_counts_as_one(
+    knobs: dict[str, str], values: list[Any], right: list[float | None]
+) -> None:
     assert outcomes(case(**knobs), values) == right
 
 
 @pytest.mark.parametrize(
     ("knobs", "values", "says"),
     [
-        ({"label": "string", "positive": ', positive: ">50K"'}, [">50K", ">50K."], r"holds \['>50K\.'\] beside >50K"),
-        ({"label": "string", "positive": ', positive: "Yes"'}, ["Yes", "YES "], r"holds \['YES'\] beside Yes"),
-        ({"label": "string"}, ["1", "0"], "paid is VARCHAR; a label is bool or 0 and 1, else write positive"),
+        (
+            {"label": "string", "positive": ', positive: ">50K"'},
+            [">50K", ">50K."],
+            r"holds \['>50K\.'\] beside >50K",
+        ),
+        (
+            {"label": "string", "positive": ', positive: "Yes"'},
+            ["Yes", "YES "],
+            r"holds \['YES'\] beside Yes",
+        ),
+        (
+            {"label": "string"},
+            ["1", "0"],
+            "paid is VARCHAR; a label is bool or 0 and 1, else write positive",
+        ),
         ({"label": "date"}, [date(2026, 1, 1)], "paid is DATE"),
-        ({"label": "int64", "positive": ', positive: "two"'}, [1, 2], "positive 'two' is no value of paid"),
+        (
+            {"label": "int64", "positive": ', positive: "two"'},
+            [1, 2],
+            "positive 'two' is no value of paid",
+        ),
         ({"label": "int64"}, [1, 2], "labels are 0, 1 or null; .*label=2.*label.positive"),
         ({"key": "string"}, [1], "customer_id is VARCHAR, declared int64"),
         ({"key": "float64"}, [1], "customer_id is DOUBLE, declared int64"),
         ({"entity": "string"}, [1], "customer_id is BIGINT, declared string"),
-        ({"known": "string", "time": "known"}, [1], "label_time known is VARCHAR; declare its column timestamp or date"),
+        (
+            {"known": "string", "time": "known"},
+            [1],
+            "label_time known is VARCHAR; declare its column timestamp or date",
+        ),
     ],
 )
-def test_what_is_no_label_no_key_and_no_time_is_refused(knobs: dict[str, str], values: list[Any], says: str) -> None:
+def test_what_is_no_label_no_key_and_no_time_is_refused(
+    knobs: dict[str, str], values: list[Any], says: str
+) -> None:
     with pytest.raises(ConfigError, match=says):
         outcomes(case(**knobs), values)
 

@@ -22,9 +22,18 @@ TYPES = """
       code: {type: string, regex: "[A-Z]{2}"}"""
 TYPED = "id,whole,real,flag,day,at,colour,code,event_timestamp,created_timestamp,customer_id,paid\n"
 SOUND = {
-    "whole": "1", "real": "1.5", "flag": "true", "day": "2026-01-01", "at": "2026-01-01T00:00:00Z", "colour": "red", "code": "AB",
-    "event_timestamp": "2026-01-01T10:00:00Z", "created_timestamp": "2026-01-01T11:00:00Z", "customer_id": "1", "paid": "1",
-}  # fmt: skip
+    "whole": "1",
+    "real": "1.5",
+    "flag": "true",
+    "day": "2026-01-01",
+    "at": "2026-01-01T00:00:00Z",
+    "colour": "red",
+    "code": "AB",
+    "event_timestamp": "2026-01-01T10:00:00Z",
+    "created_timestamp": "2026-01-01T11:00:00Z",
+    "customer_id": "1",
+    "paid": "1",
+}
 PAID = "\n      customer_id: {type: int64}\n      paid: {type: int64}"
 
 
@@ -73,7 +82,7 @@ BAD = [
     ({"event_timestamp": "2026-01-01T10:00:00"}, "event_timestamp: mixed_time_zones"),
     ({"created_timestamp": ""}, "created_timestamp: null"),
     ({"created_timestamp": "soon"}, "created_timestamp: not_timestamp"),
-]  # fmt: skip
+]
 
 
 def test_each_bad_value_is_quarantined_by_the_rule_that_it_fails(tmp_path: Path) -> None:
@@ -82,11 +91,20 @@ def test_each_bad_value_is_quarantined_by_the_rule_that_it_fails(tmp_path: Path)
     assert made.rules("2026-01-01") == {index: rule for index, (_, rule) in enumerate(BAD, 2)}
     result = made.result("validate_data", "2026-01-01")
     fact = result.outputs["sources"]["orders"]
-    assert (result.outputs["verdict"], fact["rows"], fact["quarantined"], fact["duplicates"]) == ("quarantine", 2, len(BAD), 0)
+    assert (result.outputs["verdict"], fact["rows"], fact["quarantined"], fact["duplicates"]) == (
+        "quarantine",
+        2,
+        len(BAD),
+        0,
+    )
     kept = made.lake.read("shop/quarantine/orders").to_pylist()
-    assert {(row["source_file"], row["real"]) for row in kept if row["rule"] == "real: not_finite"} == {
-        ("orders.csv", "1e400"), ("orders.csv", "-inf"), ("orders.csv", "NaN"),
-    }  # fmt: skip
+    assert {
+        (row["source_file"], row["real"]) for row in kept if row["rule"] == "real: not_finite"
+    } == {
+        ("orders.csv", "1e400"),
+        ("orders.csv", "-inf"),
+        ("orders.csv", "NaN"),
+    }
 
 
 def test_odd_but_sound_values_are_read_as_what_they_say(tmp_path: Path) -> None:
@@ -99,14 +117,27 @@ def test_odd_but_sound_values_are_read_as_what_they_say(tmp_path: Path) -> None:
             "day": "2026-01-01 00:00:00",
             "at": "2026-01-01 05:30:00.123456789+05:30",
         },
-        {"whole": "", "real": ".5", "flag": "", "day": "", "at": "2026-01-01", "colour": "", "code": ""},
+        {
+            "whole": "",
+            "real": ".5",
+            "flag": "",
+            "day": "",
+            "at": "2026-01-01",
+            "colour": "",
+            "code": "",
+        },
         {"event_timestamp": "2026-01-01T23:59:59.999999+00", "at": "2026-01-01T00:00Z"},
         {"event_timestamp": "1969-07-20T20:17:00Z", "real": "12345678901234567890123"},
     ]
     made = typed(tmp_path, changes)
     assert made.rules("2026-01-01") == {}
     rows = {row["id"]: row for row in made.curated("2026-01-01")}
-    assert (rows[1]["whole"], str(rows[1]["real"]), rows[1]["flag"], rows[1]["day"].isoformat()) == (
+    assert (
+        rows[1]["whole"],
+        str(rows[1]["real"]),
+        rows[1]["flag"],
+        rows[1]["day"].isoformat(),
+    ) == (
         7,
         "0.0",
         False,
@@ -114,37 +145,67 @@ def test_odd_but_sound_values_are_read_as_what_they_say(tmp_path: Path) -> None:
     )
     assert (rows[2]["whole"], rows[2]["real"], rows[2]["flag"]) == (8, 5e-324, True)
     assert rows[2]["at"] == datetime(2026, 1, 1, 0, 0, 0, 123456, tzinfo=UTC)
-    assert [rows[3][name] for name in ("whole", "real", "flag", "day", "colour")] == [None, 0.5, None, None, None]
+    assert [rows[3][name] for name in ("whole", "real", "flag", "day", "colour")] == [
+        None,
+        0.5,
+        None,
+        None,
+        None,
+    ]
     assert rows[5]["real"] == 1.2345678901234568e22
 
 
-def test_times_without_an_offset_are_in_the_sources_zone_and_never_ambiguous(tmp_path: Path) -> None:
+def test_times_without_an_offset_are_in_the_sources_zone_and_never_ambiguous(
+    tmp_path: Path,
+) -> None:
     """Fault 43: the hour that comes twice, and the one that does not come, are no times."""
-    made = Intake(tmp_path, more="max_bad: 1\n    timezone: Europe/Berlin\n    history: {first: 2026-03-29}")
-    text = (made.folder / "shop.yaml").read_text().replace("history: {first: 2026-01-01}", "history: {first: 2025-10-26}")
+    made = Intake(
+        tmp_path, more="max_bad: 1\n    timezone: Europe/Berlin\n    history: {first: 2026-03-29}"
+    )
+    text = (
+        (made.folder / "shop.yaml")
+        .read_text()
+        .replace("history: {first: 2026-01-01}", "history: {first: 2025-10-26}")
+    )
     (made.folder / "shop.yaml").write_text(text.replace("    history: {first: 2026-03-29}\n", ""))
     events = ["2025-10-26T01:30:00", "2025-10-26T02:30:00", "2025-10-26T03:30:00"]
-    made.put(HEAD + "".join(f"{index},1,{event},2025-10-26T12:00:00,1,1\n" for index, event in enumerate(events, 1)))
+    made.put(
+        HEAD
+        + "".join(
+            f"{index},1,{event},2025-10-26T12:00:00,1,1\n" for index, event in enumerate(events, 1)
+        )
+    )
     made.validate("2025-10-26")
     assert made.rules("2025-10-26") == {2: "event_timestamp: ambiguous_time"}
     assert [row["event_timestamp"].hour for row in made.curated("2025-10-26")] == [23, 2]
-    made.put(HEAD + "1,1,2026-03-29T02:30:00,2026-03-29T12:00:00,1,1\n2,1,2026-03-29T03:30:00,2026-03-29T12:00:00,1,1\n")
+    made.put(
+        HEAD + "1,1,2026-03-29T02:30:00,2026-03-29T12:00:00,1,1\n"
+        "2,1,2026-03-29T03:30:00,2026-03-29T12:00:00,1,1\n"
+    )
     made.validate("2026-03-29")
     assert made.rules("2026-03-29") == {1: "event_timestamp: ambiguous_time"}
 
 
 def test_a_date_is_midnight_or_the_end_of_its_day_as_the_source_says(tmp_path: Path) -> None:
     line = "1,1,2026-01-01,2026-01-01,1,1\n"
-    for means, expected in (("start_of_day", "2026-01-01T00:00:00+00:00"), ("end_of_day", "2026-01-01T23:59:59.999999+00:00")):
+    for means, expected in (
+        ("start_of_day", "2026-01-01T00:00:00+00:00"),
+        ("end_of_day", "2026-01-01T23:59:59.999999+00:00"),
+    ):
         made = Intake(tmp_path / means, more=f"date_means: {means}")
         made.put(HEAD + line)
         made.validate()
         (row,) = made.curated("2026-01-01")
-        assert (row["event_timestamp"].isoformat(), row["created_timestamp"].isoformat()) == (expected, expected)
+        assert (row["event_timestamp"].isoformat(), row["created_timestamp"].isoformat()) == (
+            expected,
+            expected,
+        )
 
 
 def test_duplicates_are_dropped_and_conflicts_decided_by_their_values(tmp_path: Path) -> None:
-    """Fault 40: equal rows count once; of rows that differ at one created time the greatest stays, whatever their order."""
+    """Fault 40: equal rows count once; of rows that differ at one created time the greatest
+    stays, whatever their order.
+    """
     line = "{},1,2026-01-01T01:00:00Z,2026-01-01T0{}:00:00Z,{},1\n"
     rows = [
         line.format(1, 2, 5),
@@ -160,23 +221,34 @@ def test_duplicates_are_dropped_and_conflicts_decided_by_their_values(tmp_path: 
         made.put(HEAD + "".join(content))
         report = made.validate()
         fact = report.outputs["sources"]["orders"]
-        assert {what: fact[what] for what in ("rows", "duplicates", "conflicts", "quarantined")} == {
-            "rows": 3, "duplicates": 1, "conflicts": 2, "quarantined": 2,
-        }  # fmt: skip
+        assert {
+            what: fact[what] for what in ("rows", "duplicates", "conflicts", "quarantined")
+        } == {
+            "rows": 3,
+            "duplicates": 1,
+            "conflicts": 2,
+            "quarantined": 2,
+        }
         assert [row["amount"] for row in made.curated("2026-01-01")] == [9.0, 1.0, 6.0]
         assert set(made.rules("2026-01-01").values()) == {"conflicting_duplicate"}
         digests.add(report.digest)
     assert len(digests) == 1
 
 
-def test_late_rows_of_a_partitions_own_file_are_quarantined_or_taken_as_they_come(tmp_path: Path) -> None:
+def test_late_rows_of_a_partitions_own_file_are_quarantined_or_taken_as_they_come(
+    tmp_path: Path,
+) -> None:
     content = (
-        HEAD + "1,1,2025-12-30,2025-12-31T10:00:00Z,1,1\n2,1,2026-01-01,2026-01-01T10:00:00Z,1,1\n3,1,2026-01-01,2026-01-03,1,1\n"
+        HEAD + "1,1,2025-12-30,2025-12-31T10:00:00Z,1,1\n2,1,2026-01-01,2026-01-01T10:00:00Z,1,1\n"
+        "3,1,2026-01-01,2026-01-03,1,1\n"
     )
     made = Intake(tmp_path / "refuse", path="{partition}.csv", more="max_bad: 1\n    late: refuse")
     made.put(content, "2026-01-01.csv")
     made.validate()
-    assert made.rules("2026-01-01") == {1: "created_timestamp: late", 3: "created_timestamp: in_future"}
+    assert made.rules("2026-01-01") == {
+        1: "created_timestamp: late",
+        3: "created_timestamp: in_future",
+    }
     made = Intake(tmp_path / "next", path="{partition}.csv", more="max_bad: 1")
     made.put(content, "2026-01-01.csv")
     made.validate()
@@ -207,14 +279,19 @@ def test_a_sound_partition_passes_with_result_and_page(made: Intake) -> None:
 
 
 def test_a_blocked_partition_leaves_nothing_but_its_quarantine(made: Intake) -> None:
-    """Fault 37a: above max_bad the partition blocks; the reason names rule, sample, file and row."""
+    """Fault 37a: above max_bad the partition blocks; the reason names rule, sample, file and
+    row.
+    """
     made.validate()
     assert len(made.curated("2026-01-01")) == 2
     made.put(HEAD + GOOD.replace(",20,0", ",abc,0"))
     made.ingest(restate="again")
     report = made.run("validate_data", "2026-01-01")
     assert (report.state, report.outputs["verdict"]) == ("blocked", "block")
-    for said in ("1 of 2 rows are bad, more than max_bad 1.00%", "amount: not_float64 (1 rows, such as 'abc'; orders.csv row 2)"):
+    for said in (
+        "1 of 2 rows are bad, more than max_bad 1.00%",
+        "amount: not_float64 (1 rows, such as 'abc'; orders.csv row 2)",
+    ):
         assert said in report.reason
     assert made.curated("2026-01-01") == []
     assert made.rules("2026-01-01") == {2: "amount: not_float64"}
@@ -226,7 +303,10 @@ def test_a_blocked_partition_leaves_nothing_but_its_quarantine(made: Intake) -> 
 
 @pytest.mark.parametrize(
     ("more", "said"),
-    [("min_rows: 3", "2 rows came, expected are 3 to any number"), ("max_rows: 1", "2 rows came, expected are 1 to 1")],
+    [
+        ("min_rows: 3", "2 rows came, expected are 3 to any number"),
+        ("max_rows: 1", "2 rows came, expected are 1 to 1"),
+    ],
 )
 def test_the_row_count_has_its_band(made: Intake, more: str, said: str) -> None:
     made.define(more=more)
@@ -241,7 +321,8 @@ def test_the_row_count_has_its_band(made: Intake, more: str, said: str) -> None:
         (
             HEAD.replace("amount", "amont"),
             "",
-            "missing 'amount' (in orders.csv); extra 'amont' (in orders.csv); is 'amont' the renamed 'amount'?",
+            "missing 'amount' (in orders.csv); extra 'amont' (in orders.csv); is 'amont' the "
+            "renamed 'amount'?",
         ),
         (
             HEAD.replace("amount", "Amount"),
@@ -252,16 +333,22 @@ def test_the_row_count_has_its_band(made: Intake, more: str, said: str) -> None:
         (HEAD.replace("paid", "zzz"), "extra: ignore", "missing 'paid' (in orders.csv)"),
     ],
 )
-def test_columns_that_differ_from_the_contract_block_with_the_difference(made: Intake, head: str, more: str, said: str) -> None:
+def test_columns_that_differ_from_the_contract_block_with_the_difference(
+    made: Intake, head: str, more: str, said: str
+) -> None:
     """Fault 37."""
     made.define(more=more)
-    made.put(head + (GOOD.replace("1\n", "1,x\n").replace("0\n", "0,x\n") if "note" in head else GOOD))
+    made.put(
+        head + (GOOD.replace("1\n", "1,x\n").replace("0\n", "0,x\n") if "note" in head else GOOD)
+    )
     report = made.validate()
     assert report.state == "blocked"
     assert said in report.reason
 
 
-def test_extra_columns_are_ignored_where_the_source_says_so_and_order_does_not_matter(made: Intake) -> None:
+def test_extra_columns_are_ignored_where_the_source_says_so_and_order_does_not_matter(
+    made: Intake,
+) -> None:
     expected = made.validate().digest
     made.define(more="extra: ignore")
     lines = [line.split(",") for line in (HEAD + GOOD).splitlines()]
@@ -284,7 +371,10 @@ def suite(made: Intake, *expectations: dict[str, Any]) -> None:
 
 def test_a_persons_suite_blocks_or_warns_and_is_part_of_the_memo(made: Intake) -> None:
     assert made.validate().state == "done"
-    low = {"type": "expect_column_values_to_be_between", "kwargs": {"column": "amount", "max_value": 15}}
+    low = {
+        "type": "expect_column_values_to_be_between",
+        "kwargs": {"column": "amount", "max_value": 15},
+    }
     suite(made, {**low, "severity": "warning"})
     warned = made.run("validate_data", "2026-01-01")
     assert (warned.state, warned.reused) == ("done", False)
@@ -306,7 +396,8 @@ LABEL_SQL = """label:
   delay: 1d
   lookback: 3d
   sql: >-
-    SELECT customer_id, min(event_timestamp) AS event_timestamp, max(created_timestamp) AS label_timestamp,
+    SELECT customer_id, min(event_timestamp) AS event_timestamp,
+        max(created_timestamp) AS label_timestamp,
     CASE WHEN count(*) > 1 THEN 1 ELSE 0 END AS label FROM orders GROUP BY customer_id
 """
 
@@ -314,25 +405,36 @@ LABEL_SQL = """label:
 def with_sql(made: Intake) -> Intake:
     text = (made.folder / "shop.yaml").read_text()
     start = text.index("label:")
-    (made.folder / "shop.yaml").write_text(text[:start] + LABEL_SQL + text[text.index("features:") :])
+    (made.folder / "shop.yaml").write_text(
+        text[:start] + LABEL_SQL + text[text.index("features:") :]
+    )
     return made
 
 
 def label_rows(made: Intake, key: str) -> list[tuple[int, float, str]]:
     rows = made.lake.read(stored.table(made.lake, "shop/labels"), keys=[key]).to_pylist()
-    return [(row["customer_id"], row["label"], row["created_timestamp"].isoformat()) for row in rows]
+    return [
+        (row["customer_id"], row["label"], row["created_timestamp"].isoformat()) for row in rows
+    ]
 
 
 def test_labels_by_sql_hold_what_became_known_in_the_partition(made: Intake) -> None:
     with_sql(made)
     made.load("2026-01-01", "2026-01-03", ["ingest_data", "validate_data"])
-    assert label_rows(made, "2026-01-01") == [(1, 0.0, "2026-01-01T10:00:00+00:00"), (2, 0.0, "2026-01-01T11:00:00+00:00")]
+    assert label_rows(made, "2026-01-01") == [
+        (1, 0.0, "2026-01-01T10:00:00+00:00"),
+        (2, 0.0, "2026-01-01T11:00:00+00:00"),
+    ]
     assert label_rows(made, "2026-01-02") == [(1, 1.0, "2026-01-02T10:00:00+00:00")]
     assert label_rows(made, "2026-01-03") == [(2, 1.0, "2026-01-03T10:00:00+00:00")]
 
 
-def test_labels_do_not_depend_on_whether_earlier_days_are_validated(made: Intake, tmp_path: Path) -> None:
-    """Each day alone, backwards, gives what the range gives; a day that is not ingested is asked for by name."""
+def test_labels_do_not_depend_on_whether_earlier_days_are_validated(
+    made: Intake, tmp_path: Path
+) -> None:
+    """Each day alone, backwards, gives what the range gives; a day that is not ingested is asked
+    for by name.
+    """
     with_sql(made)
     with pytest.raises(MissingPartition, match="2026-01-01, 2026-01-02"):
         made.validate("2026-01-03")
@@ -350,7 +452,11 @@ def test_a_blocked_day_gives_no_rows_to_later_labels_and_stops_nobody_else(made:
     with_sql(made)
     made.put(HEAD + GOOD.replace("2026-01-02T10:00:00Z,30,1", "2026-01-02T10:00:00Z,abc,1"))
     reports = made.load("2026-01-01", "2026-01-03", ["ingest_data", "validate_data"])
-    assert [report.state for report in reports if report.stage == "validate_data"] == ["done", "blocked", "done"]
+    assert [report.state for report in reports if report.stage == "validate_data"] == [
+        "done",
+        "blocked",
+        "done",
+    ]
     assert label_rows(made, "2026-01-02") == []
     assert [row[:2] for row in label_rows(made, "2026-01-03")] == [(2, 1.0)]
 
@@ -362,9 +468,18 @@ TIMES = "created_timestamp AS label_timestamp"
     ("query", "said"),
     [
         ("SELECT 1 AS customer_id", r"lacks \['event_timestamp', 'label_timestamp', 'label'\]"),
-        (f"SELECT customer_id, event_timestamp, {TIMES}, 7 AS label FROM orders", "labels are 0, 1 or null"),
-        (f"SELECT NULL AS customer_id, event_timestamp, {TIMES}, 1 AS label FROM orders", "a label needs its entity"),
-        (f"SELECT customer_id, event_timestamp, {TIMES}, range AS label FROM orders, range(2)", "two labels"),
+        (
+            f"SELECT customer_id, event_timestamp, {TIMES}, 7 AS label FROM orders",
+            "labels are 0, 1 or null",
+        ),
+        (
+            f"SELECT NULL AS customer_id, event_timestamp, {TIMES}, 1 AS label FROM orders",
+            "a label needs its entity",
+        ),
+        (
+            f"SELECT customer_id, event_timestamp, {TIMES}, range AS label FROM orders, range(2)",
+            "two labels",
+        ),
         ("SELECT * FROM secrets", r"label.sql reads \['secrets'\]"),
         ("SELECT * FROM read_csv('/etc/passwd')", r"reads read_csv\(...\)"),
     ],

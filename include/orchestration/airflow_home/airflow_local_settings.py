@@ -1,7 +1,7 @@
 """Warm start: what the scheduler has imported, every task that is forked from it has for nothing.
 
-Airflow imports this module by its bare name in all of its processes. The libraries are only imported here, never
-used: no thread pool and no OpenMP runtime may have started before a fork.
+Airflow imports this module by its bare name in all of its processes. The libraries are only
+imported here, never used: no thread pool and no OpenMP runtime may have started before a fork.
 """
 
 import importlib
@@ -41,7 +41,9 @@ def _warm() -> None:
         try:
             importlib.import_module(name)
         except Exception:  # a task that needs it will say so; the scheduler must start
-            logging.getLogger(__name__).warning("cannot import %s ahead of the tasks", name, exc_info=True)
+            logging.getLogger(__name__).warning(
+                "cannot import %s ahead of the tasks", name, exc_info=True
+            )
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.NOTSET)
 

@@ -1,4 +1,5 @@
-"""The service inside every Bento: one row in, one score out, by the Predictor and the model that are shipped with it.
+"""The service inside every Bento: one row in, one score out, by the Predictor and the model that
+are shipped with it.
 
 bentoml serve TAG
 curl -H 'content-type: application/json' -d '{"features": {...}}' http://127.0.0.1:3000/predict
@@ -16,7 +17,9 @@ from include.models.predictor import Predictor
 
 
 class Pinned(BaseModel):
-    """What the Bento was built with: the exact tag of its model, and the digest that the model must have."""
+    """What the Bento was built with: the exact tag of its model, and the digest that the model
+    must have.
+    """
 
     model: str
     digest: str
@@ -41,7 +44,9 @@ class Score(BaseModel):
 pinned = bentoml.use_arguments(Pinned)
 
 
-@bentoml.service(name="scorer", workers=1, traffic={"timeout": 10}, tracing={"excluded_urls": [".*"]})
+@bentoml.service(
+    name="scorer", workers=1, traffic={"timeout": 10}, tracing={"excluded_urls": [".*"]}
+)
 class Scorer:
     """Scores rows; the model is verified by its digest before it is loaded."""
 
@@ -57,4 +62,6 @@ class Scorer:
             score = self.predictor.one(row.features)
         except InvalidFeature as error:
             raise bentoml.exceptions.InvalidArgument(str(error)) from None
-        return Score(score=score, positive=score >= self.predictor.threshold, model_version=pinned.version)
+        return Score(
+            score=score, positive=score >= self.predictor.threshold, model_version=pinned.version
+        )

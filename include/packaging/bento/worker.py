@@ -1,7 +1,8 @@
 """Answer a serving node over an inherited socket: one JSON line a question, one a reply.
 
-Shipped in every Bento. A node whose own libraries or Predictor differ from the Bento's starts this file, with the
-Bento's sources as its path; the process ends when the node closes the socket, or dies.
+Shipped in every Bento. A node whose own libraries or Predictor differ from the Bento's starts this
+file, with the Bento's sources as its path; the process ends when the node closes the socket, or
+dies.
 
     python lane.py SOCKET_FILENO BUNDLE_FOLDER DIGEST
 """
@@ -28,7 +29,10 @@ def answer(predictor: Predictor, question: dict[str, Any]) -> dict[str, Any]:
 
 def main(arguments: Sequence[str]) -> int:
     """Load the model, ask its golden rows, then answer until the other end closes."""
-    with socket.socket(fileno=int(arguments[0])) as connection, connection.makefile("rwb") as stream:
+    with (
+        socket.socket(fileno=int(arguments[0])) as connection,
+        connection.makefile("rwb") as stream,
+    ):
 
         def say(reply: dict[str, Any]) -> None:
             stream.write(json.dumps(reply).encode() + b"\n")

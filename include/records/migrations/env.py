@@ -1,4 +1,6 @@
-"""Alembic's entry: runs the migrations on the connection that `include.records.migrate` hands over."""
+"""Alembic's entry: runs the migrations on the connection that `include.records.migrate` hands
+over.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,10 @@ from alembic import context
 
 from include.records.schema import VERSION_TABLE, Base
 
-context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata, version_table=VERSION_TABLE)
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=Base.metadata,
+    version_table=VERSION_TABLE,
+)
 with context.begin_transaction():
     context.run_migrations()

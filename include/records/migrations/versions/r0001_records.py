@@ -61,7 +61,10 @@ def upgrade() -> None:
     op.create_table(
         "results",
         *(text(name, key=True) for name in ("use_case", "key", "stage")),
-        *(text(name) for name in ("state", "digest", "reason", "outputs", "reads", "memo_key", "mode")),
+        *(
+            text(name)
+            for name in ("state", "digest", "reason", "outputs", "reads", "memo_key", "mode")
+        ),
         instant("started_at"),
         instant("finished_at"),
         real("seconds"),
@@ -105,8 +108,12 @@ def upgrade() -> None:
         text("detail"),
         instant("at"),
     )
-    op.create_table("feature_sets", text("use_case", key=True), text("version", key=True), text("definition"))
-    op.create_table("online", text("use_case", key=True), text("feature_set", key=True), text("key", null=True))
+    op.create_table(
+        "feature_sets", text("use_case", key=True), text("version", key=True), text("definition")
+    )
+    op.create_table(
+        "online", text("use_case", key=True), text("feature_set", key=True), text("key", null=True)
+    )
     op.create_table(
         "opponents",
         *(text(name, key=True) for name in ("use_case", "model_digest", "mode")),
@@ -133,10 +140,14 @@ def _audit() -> None:
     if op.get_bind().dialect.name == "sqlite":
         for event in ("UPDATE", "DELETE"):
             op.execute(
-                f"CREATE TRIGGER audit_no_{event.lower()} BEFORE {event} ON audit BEGIN SELECT RAISE(ABORT, '{REFUSAL}'); END"
+                f"CREATE TRIGGER audit_no_{event.lower()} BEFORE {event} ON audit BEGIN SELECT "
+                f"RAISE(ABORT, '{REFUSAL}'); END"
             )
         return
-    op.execute(f"CREATE FUNCTION audit_refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION '{REFUSAL}'; END $$")
+    op.execute(
+        "CREATE FUNCTION audit_refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE "
+        f"EXCEPTION '{REFUSAL}'; END $$"
+    )
     op.execute(
         "CREATE TRIGGER audit_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON audit"
         " FOR EACH STATEMENT EXECUTE FUNCTION audit_refuse()"

@@ -1,4 +1,6 @@
-"""What results have read, in blocks that they share: records no longer grow with the square of the partitions."""
+"""What results have read, in blocks that they share: records no longer grow with the square of
+the partitions.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
-RESULTS = sa.table("results", *(sa.column(name, sa.Text) for name in ("use_case", "key", "stage", "reads")))
+RESULTS = sa.table(
+    "results", *(sa.column(name, sa.Text) for name in ("use_case", "key", "stage", "reads"))
+)
 
 
 def upgrade() -> None:
@@ -30,7 +34,9 @@ def upgrade() -> None:
     # One at a time: all of them together are what had grown too large.
     for row in connection.execute(sa.select(*key)).all():
         same = [column == value for column, value in zip(key, row, strict=True)]
-        triples = json.loads(connection.execute(sa.select(RESULTS.c.reads).where(*same)).scalar_one())
+        triples = json.loads(
+            connection.execute(sa.select(RESULTS.c.reads).where(*same)).scalar_one()
+        )
         if len(triples) <= LONG:
             continue
         found = blocks(triples)
@@ -38,5 +44,11 @@ def upgrade() -> None:
             if (row.use_case, digest) not in known:
                 known.add((row.use_case, digest))
                 text = json.dumps(block, separators=(",", ":"))
-                connection.execute(sa.insert(reads).values(use_case=row.use_case, digest=digest, reads=text))
-        connection.execute(sa.update(RESULTS).where(*same).values(reads=json.dumps(list(found), separators=(",", ":"))))
+                connection.execute(
+                    sa.insert(reads).values(use_case=row.use_case, digest=digest, reads=text)
+                )
+        connection.execute(
+            sa.update(RESULTS)
+            .where(*same)
+            .values(reads=json.dumps(list(found), separators=(",", ":")))
+        )

@@ -1,10 +1,12 @@
-"""Digests over stable ids instead of words that people read, and stages under the names of their DAGs.
+"""Digests over stable ids instead of words that people read, and stages under the names of their
+DAGs.
 
 Digests of trainings, verdicts and drift checks are made anew.
 
-Everything that they are made of is stored, so nothing has to be computed again: a result whose digest was over its words gets
-the digest that today's code gives it, and so do the reads of whoever has read it. Audit rows stay as they were written. A result
-that an earlier version recorded with less than today's digest is over stays as it is, and is computed again when it is next run.
+Everything that they are made of is stored, so nothing has to be computed again: a result whose
+digest was over its words gets the digest that today's code gives it, and so do the reads of whoever
+has read it. Audit rows stay as they were written. A result that an earlier version recorded with
+less than today's digest is over stays as it is, and is computed again when it is next run.
 """
 
 from __future__ import annotations
@@ -26,11 +28,20 @@ branch_labels = None
 depends_on = None
 
 RESULTS = sa.table(
-    "results", *(sa.column(name, sa.Text) for name in ("use_case", "key", "stage", "state", "digest", "outputs", "reads"))
+    "results",
+    *(
+        sa.column(name, sa.Text)
+        for name in ("use_case", "key", "stage", "state", "digest", "outputs", "reads")
+    ),
 )
 LEASES = sa.table("leases", sa.column("stage", sa.Text))
 READS = sa.table("reads", *(sa.column(name, sa.Text) for name in ("use_case", "digest", "reads")))
-MODELS = sa.table("models", sa.column("use_case", sa.Text), sa.column("version", sa.Integer), sa.column("model_digest", sa.Text))
+MODELS = sa.table(
+    "models",
+    sa.column("use_case", sa.Text),
+    sa.column("version", sa.Integer),
+    sa.column("model_digest", sa.Text),
+)
 
 NAMES = {
     "ingestion": "ingest_data",
@@ -42,7 +53,8 @@ NAMES = {
     "deployment": "deploy_model",
     "drift": "check_drift",
 }
-STAGES = ("training", "evaluation", "bento", "deployment", "drift")  # in order: each reads those before it
+# in order: each reads those before it.
+STAGES = ("training", "evaluation", "bento", "deployment", "drift")
 READ = ("training", "evaluation")  # stages that others read by their names
 CHECKS = {
     "mature rows of each class": "mature_rows",
@@ -72,7 +84,9 @@ def upgrade() -> None:
 
 def _use_case(connection: sa.Connection, use_case: str) -> None:
     models = dict(
-        connection.execute(sa.select(MODELS.c.version, MODELS.c.model_digest).where(MODELS.c.use_case == use_case)).all()
+        connection.execute(
+            sa.select(MODELS.c.version, MODELS.c.model_digest).where(MODELS.c.use_case == use_case)
+        ).all()
     )
     renamed: dict[tuple[str, str, str], str] = {}  # stage, key and digest of before: digest of now
     told: dict[str, Any] = {}  # what each training told, by partition
@@ -81,7 +95,10 @@ def _use_case(connection: sa.Connection, use_case: str) -> None:
         for key in connection.scalars(sa.select(RESULTS.c.key).where(*chosen)).all():
             same = (*chosen, RESULTS.c.key == key)
             row = connection.execute(sa.select(RESULTS).where(*same)).one()
-            outputs, reads = json.loads(row.outputs), _reads(connection, use_case, json.loads(row.reads))
+            outputs, reads = (
+                json.loads(row.outputs),
+                _reads(connection, use_case, json.loads(row.reads)),
+            )
             if stage == "training":
                 told[key] = outputs
             before = [list(read) for read in reads]
@@ -89,8 +106,14 @@ def _use_case(connection: sa.Connection, use_case: str) -> None:
                 read[2] = renamed.get((read[0], read[1], read[2]), read[2])
                 if stage == "evaluation" and read[0] == "standing":
                     read[2] = _standing(read[2])
-                if stage == "evaluation" and read[0] == "numbers" and read[2] == _numbers_before(told.get(key, {})):
-                    read[2] = _json_digest(_without_prose({name: told[key].get(name) for name in JUDGED}))
+                if (
+                    stage == "evaluation"
+                    and read[0] == "numbers"
+                    and read[2] == _numbers_before(told.get(key, {}))
+                ):
+                    read[2] = _json_digest(
+                        _without_prose({name: told[key].get(name) for name in JUDGED})
+                    )
             digest = _digest(stage, row, outputs, reads, models)
             renamed[stage, key, row.digest] = digest
             for read in reads:
@@ -102,39 +125,70 @@ def _use_case(connection: sa.Connection, use_case: str) -> None:
             connection.execute(sa.update(RESULTS).where(*same).values(**values))
 
 
-def _digest(stage: str, row: Any, outputs: dict[str, Any], reads: list[list[str]], models: Mapping[int, str]) -> str:
+def _digest(
+    stage: str, row: Any, outputs: dict[str, Any], reads: list[list[str]], models: Mapping[int, str]
+) -> str:
     """Return the digest of a result as it is made now; `outputs` get the ids that they lack."""
     read = {table: digest for table, _, digest in reads}
     if stage == "training" and row.state == "done":
         if outputs.get("candidate") is None and {"counts", "split"} <= set(outputs):
-            return _combine(["no_candidate", _json_digest({name: outputs[name] for name in ("counts", "split")})])
+            return _combine(
+                [
+                    "no_candidate",
+                    _json_digest({name: outputs[name] for name in ("counts", "split")}),
+                ]
+            )
         if {*JUDGED, "training_set", "model_digest"} <= set(outputs):
             judged = _without_prose({name: outputs[name] for name in JUDGED})
-            return _combine([outputs["training_set"]["digest"], outputs["model_digest"], _json_digest(judged)])
+            return _combine(
+                [outputs["training_set"]["digest"], outputs["model_digest"], _json_digest(judged)]
+            )
     if row.state == "unreadable":
         return _combine(["unreadable", NAMES[stage], row.key])
     checks = outputs.get("checks") or ()
-    known = {"opponent", "verdict"} <= set(outputs) and all(_check_id(check["name"]) for check in checks)
+    known = {"opponent", "verdict"} <= set(outputs) and all(
+        _check_id(check["name"]) for check in checks
+    )
     if stage == "evaluation" and row.state == "done" and checks and known and "training" in read:
         outputs["checks"] = [{"id": _check_id(check["name"]), **check} for check in checks]
         outcome = {True: "pass", False: "fail", None: "hold"}
+        values = [
+            "" if one["value"] is None else round(one["value"], 9) for one in outputs["checks"]
+        ]
         numbers = [
-            f"{one['id']}:{outcome[one['passed']]}:{'' if one['value'] is None else round(one['value'], 9)}"
-            for one in outputs["checks"]
+            f"{one['id']}:{outcome[one['passed']]}:{value}"
+            for one, value in zip(outputs["checks"], values, strict=True)
         ]
         against = "none" if outputs["opponent"] is None else models.get(outputs["opponent"], "none")
-        return _combine([read["training"], outputs["verdict"], against, str(outputs.get("compared")), *numbers])
+        return _combine(
+            [read["training"], outputs["verdict"], against, str(outputs.get("compared")), *numbers]
+        )
     if stage == "bento" and row.state == "skipped" and {"partition", "evaluation"} <= set(read):
         return _combine(["skipped", *read["partition"].split("/"), read["evaluation"]])
-    if stage == "drift" and row.state in ("done", "held") and {"views", "features", "reference"} <= set(outputs):
+    if (
+        stage == "drift"
+        and row.state in ("done", "held")
+        and {"views", "features", "reference"} <= set(outputs)
+    ):
         reference = outputs["reference"]
         if reference is not None:
-            reference["kind"] = {"partition before": "before"}.get(reference["kind"], reference["kind"])
-        content = [f"{name}:{'' if one['psi'] is None else round(one['psi'], 9)}" for name, one in outputs["features"].items()]
-        lost = {view: one["lost"] for view, one in outputs["views"].items() if one["lost"] is not None}
+            reference["kind"] = {"partition before": "before"}.get(
+                reference["kind"], reference["kind"]
+            )
+        content = [
+            f"{name}:{'' if one['psi'] is None else round(one['psi'], 9)}"
+            for name, one in outputs["features"].items()
+        ]
+        lost = {
+            view: one["lost"] for view, one in outputs["views"].items() if one["lost"] is not None
+        }
         content += [f"lost/{view}:{share:.9f}" for view, share in lost.items()]
         kind, key = ("", "") if reference is None else (reference["kind"], reference["partition"])
-        against = "" if reference is None or reference["version"] is None else models.get(reference["version"], "")
+        against = (
+            ""
+            if reference is None or reference["version"] is None
+            else models.get(reference["version"], "")
+        )
         return _combine([outputs["verdict"], kind, key, against, *content])
     return str(row.digest)
 
@@ -158,12 +212,20 @@ def _numbers_before(told: Mapping[str, Any]) -> str:
 def _without_prose(told: dict[str, Any]) -> dict[str, Any]:
     if not told.get("leaks"):
         return told
-    found = [{name: one[name] for name in ("kind", "level", "columns")} for one in told["leaks"].get("found", ())]
+    found = [
+        {name: one[name] for name in ("kind", "level", "columns")}
+        for one in told["leaks"].get("found", ())
+    ]
     return {**told, "leaks": {**told["leaks"], "found": found}}
 
 
 def _json_digest(value: object) -> str:
-    return "sha256:" + hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return (
+        "sha256:"
+        + hashlib.sha256(
+            json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+        ).hexdigest()
+    )
 
 
 def _combine(parts: list[str]) -> str:
@@ -178,18 +240,24 @@ def _reads(connection: sa.Connection, use_case: str, stored: list[Any]) -> list[
     """Return the triples of a stored list, whose blocks stand in a table of their own."""
     known = {}
     for digest in (one for one in stored if isinstance(one, str)):
-        query = sa.select(READS.c.reads).where(READS.c.use_case == use_case, READS.c.digest == digest)
+        query = sa.select(READS.c.reads).where(
+            READS.c.use_case == use_case, READS.c.digest == digest
+        )
         known[digest] = json.loads(connection.execute(query).scalar_one())
     return [list(read) for read in whole(stored, known)]
 
 
 def _kept(connection: sa.Connection, use_case: str, reads: list[list[str]]) -> list[Any]:
-    """Return what is stored of a list of triples; blocks of a long one are written where they are not there yet."""
+    """Return what is stored of a list of triples; blocks of a long one are written where they
+    are not there yet.
+    """
     if len(reads) <= LONG:
         return list(reads)
     found = blocks(reads)
     for digest, block in found.items():
         same = (READS.c.use_case == use_case, READS.c.digest == digest)
         if connection.execute(sa.select(READS.c.digest).where(*same)).first() is None:
-            connection.execute(sa.insert(READS).values(use_case=use_case, digest=digest, reads=_text(block)))
+            connection.execute(
+                sa.insert(READS).values(use_case=use_case, digest=digest, reads=_text(block))
+            )
     return list(found)
