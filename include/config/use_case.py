@@ -173,7 +173,7 @@ class Gates(Strict):
     )
     over_baseline: float = Field(
         default=0.0,
-        description="The candidate's AUC less the logistic yardstick's must be above it.",
+        description="The candidate's AUC less the logistic baseline's must be above it.",
     )
     margin: float = Field(
         default=0.01, ge=0, description="Loss of AUC against the opponent that is tolerated."

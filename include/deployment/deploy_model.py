@@ -21,18 +21,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from include.deployment.rollout import Readiness, mirror, readiness, release_hold, rollback
+from include.deployment.rollout import (
+    Readiness,
+    mirror_aliases_of,
+    readiness,
+    release_hold,
+    rollback,
+)
 from include.errors import ArtefactError, Conflict, MissingPartition, Unavailable
 from include.evaluation.verdict import judged_model, not_passed
-from include.pipeline.stage import Outcome, Read, Stage, Work
+from include.pipeline.stage import Input, Outcome, Stage, StageContext
 from include.records.records import AuditEntry, Model, Records, Route
 
 __all__ = [
     "compute",
     "effects",
     "finish_release",
+    "inputs",
     "observed",
-    "reads",
     "release_hold",
     "request_release",
     "rollback",
@@ -64,22 +70,22 @@ class Candidate:
     generation: int
 
 
-def reads(work: Work) -> list[Read]:
+def inputs(context: StageContext) -> list[Input]:
     """Return the verdict and the package of the partition."""
     found = []
     for stage in ("evaluate_model", "package_model"):
-        result = work.result(stage)
+        result = context.result(stage)
         if result is None or result.state == "failed":
             raise MissingPartition(
-                f"{work.use_case.name}: {stage} is not done for {work.key}; run `evergreen run "
-                f"{stage} --use-case {work.use_case.name} --partition {work.key}`",
-                keys=(work.key,),
+                f"{context.use_case.name}: {stage} is not done for {context.key}; run `evergreen "
+                f"run {stage} --use-case {context.use_case.name} --partition {context.key}`",
+                keys=(context.key,),
             )
-        found.append(Read(stage, work.key, result.digest))
+        found.append(Input(stage, context.key, result.digest))
     return found
 
 
-def compute(work: Work) -> Outcome:
+def compute(context: StageContext) -> Outcome:
     """Release the partition's candidate if it may be, as far as the option `phase` says (default:
     all the way).
 
@@ -87,14 +93,14 @@ def compute(work: Work) -> Outcome:
         judged again. Unavailable: no serving node has tried it in time. ArtefactError: a serving
         node has tried it and refuses it; what was served goes on.
     """
-    decided = decide(work)
+    decided = decide(context)
     if isinstance(decided, Outcome):
         return decided
-    phase = work.options.get("phase", "all")
-    if work.rehearsal:
-        return _done(decided.model, work.records.routes.get(work.use_case.name))
+    phase = context.options.get("phase", "all")
+    if context.rehearsal:
+        return _done(decided.model, context.records.routes.get(context.use_case.name))
     if phase in ("request", "all"):
-        request_release(work, decided)
+        request_release(context, decided)
     if phase == "request":
         waiting = f"waiting for a serving node to try model {decided.model.version}"
         return Outcome(
@@ -104,49 +110,49 @@ def compute(work: Work) -> Outcome:
             outputs={"error": "Unavailable", "version": decided.model.version},
         )
     if phase == "all":
-        _await_nodes(work, float(work.options.get("wait", WAIT_SECONDS)))
-    return finish_release(work, decided)
+        _await_nodes(context, float(context.options.get("wait", WAIT_SECONDS)))
+    return finish_release(context, decided)
 
 
-def effects(work: Work, outcome: Outcome) -> dict[str, Any]:
+def effects(context: StageContext, outcome: Outcome) -> dict[str, Any]:
     """Mirror the routing row in the registry's aliases; where a kill came in between, this
     repairs them.
     """
-    route = work.records.routes.get(work.use_case.name)
+    route = context.records.routes.get(context.use_case.name)
     done: dict[str, Any] = {"champion": route.champion, "generation": route.generation}
     if outcome.state == "done":
-        done["aliases"] = mirror(work.settings, work.records, route)
+        done["aliases"] = mirror_aliases_of(context.settings, context.records, route)
     return done
 
 
-def decide(work: Work) -> Candidate | Outcome:
+def decide(context: StageContext) -> Candidate | Outcome:
     """Return the candidate of the partition, or why nothing is released; changes nothing.
 
     Raises:
         Conflict: it must be judged again, against the champion that there is now.
     """
-    name, key = work.use_case.name, work.key
-    if work.mode != "live":
+    name, key = context.use_case.name, context.key
+    if context.mode != "live":
         return _nothing(
-            "skipped", f"{key} is recorded as {work.mode}: it is judged, never released"
+            "skipped", f"{key} is recorded as {context.mode}: it is judged, never released"
         )
-    if work.target != "deployed":
-        return _nothing("skipped", f"{key} has the target {work.target}, not deployed")
-    refusal = not_passed(work.result("evaluate_model"))
+    if context.target != "deployed":
+        return _nothing("skipped", f"{key} has the target {context.target}, not deployed")
+    refusal = not_passed(context.result("evaluate_model"))
     if refusal is not None:
         return _nothing("skipped", refusal)
-    packaged = work.result("package_model")
+    packaged = context.result("package_model")
     if packaged is None or packaged.state != "done":
         return _nothing(
             "skipped",
             f"it is not packaged: {packaged.reason if packaged else 'the bento stage has not run'}",
         )
-    return _decide_against(work, judged_model(work), work.records.routes.get(name))
+    return _decide_against(context, judged_model(context), context.records.routes.get(name))
 
 
-def _decide_against(work: Work, model: Model, route: Route) -> Candidate | Outcome:
+def _decide_against(context: StageContext, model: Model, route: Route) -> Candidate | Outcome:
     """Compare the candidate with what serves, what is held and what is on its way."""
-    name, key = work.use_case.name, work.key
+    name, key = context.use_case.name, context.key
     if route.champion == model.version:
         return _done(model, route)
     if model.model_digest in route.held:
@@ -154,11 +160,13 @@ def _decide_against(work: Work, model: Model, route: Route) -> Candidate | Outco
         return _nothing(
             "held", f"model {model.version} was rolled back and its digest is on hold; {hint}"
         )
-    if _released_before(work, model):
+    if _released_before(context, model):
         return _done(
             model, route, f"it was released, and model {route.champion} has replaced it since"
         )
-    champion = work.records.models.get(name, route.champion) if route.champion is not None else None
+    champion = (
+        context.records.models.get(name, route.champion) if route.champion is not None else None
+    )
     if champion is not None and champion.model_digest == model.model_digest:
         return _done(
             model, route, f"it equals the champion, model {champion.version}: nothing to release"
@@ -169,7 +177,7 @@ def _decide_against(work: Work, model: Model, route: Route) -> Candidate | Outco
             f"{route.watermark} is live already; an older partition never replaces a newer one",
         )
     coming = (
-        work.records.models.get(name, route.challenger)
+        context.records.models.get(name, route.challenger)
         if route.challenger not in (None, model.version)
         else None
     )
@@ -177,7 +185,7 @@ def _decide_against(work: Work, model: Model, route: Route) -> Candidate | Outco
         return _nothing(
             "skipped", f"model {coming.version} of the newer {coming.partition} is being released"
         )
-    judged = _judged(work, model)
+    judged = _judged(context, model)
     if min(model.generation, judged.generation) < route.rollback_generation:
         return _nothing(
             "held",
@@ -194,63 +202,63 @@ def _decide_against(work: Work, model: Model, route: Route) -> Candidate | Outco
     return judged
 
 
-def request_release(work: Work, candidate: Candidate) -> Route:
+def request_release(context: StageContext, candidate: Candidate) -> Route:
     """Name the candidate as challenger in the routing row, by compare-and-set; it is there
     already: nothing happens.
     """
-    name, model = work.use_case.name, candidate.model
-    route = work.records.routes.get(name)
+    name, model = context.use_case.name, candidate.model
+    route = context.records.routes.get(name)
     if route.challenger == model.version:
         return route
-    return work.records.routes.change(
+    return context.records.routes.change(
         name,
         set={"challenger": model.version, "step": 0, "weight": 0.0},
-        entry=_entry(work, "release.requested", model, {}),
+        entry=_entry(context, "release.requested", model, {}),
         expect_generation=route.generation,
         expect_champion=candidate.opponent,
         judged_generation=candidate.generation,
     )
 
 
-def observed(work: Work) -> Readiness:
+def observed(context: StageContext) -> Readiness:
     """Return what the serving nodes say of the partition's challenger."""
-    name = work.use_case.name
-    return readiness(work.records.routes.get(name), work.records.nodes.of(name))
+    name = context.use_case.name
+    return readiness(context.records.routes.get(name), context.records.nodes.of(name))
 
 
-def finish_release(work: Work, candidate: Candidate) -> Outcome:
+def finish_release(context: StageContext, candidate: Candidate) -> Outcome:
     """Make the challenger champion, if a node has tried it and nothing has moved on; then wait
     until it is served.
     """
-    name, model = work.use_case.name, candidate.model
-    route = work.records.routes.get(name)
-    found = readiness(route, work.records.nodes.of(name))
+    name, model = context.use_case.name, candidate.model
+    route = context.records.routes.get(name)
+    found = readiness(route, context.records.nodes.of(name))
     if route.challenger != model.version:
         raise Conflict(
-            f"{name} {work.key}: model {model.version} is no longer being released; look at "
+            f"{name} {context.key}: model {model.version} is no longer being released; look at "
             f"`evergreen status {name}`"
         )
     if found.state == "waiting":
         raise Unavailable(
-            f"{name} {work.key}: model {model.version} is not released: {found.reason}"
+            f"{name} {context.key}: model {model.version} is not released: {found.reason}"
         )
     if found.state == "failed":
-        _withdraw(work, candidate, route, found.reason)
+        _withdraw(context, candidate, route, found.reason)
         raise ArtefactError(
-            f"{name} {work.key}: model {model.version} is not released: {found.reason}; what was "
-            "served goes on"
+            f"{name} {context.key}: model {model.version} is not released: {found.reason}; what "
+            "was served goes on"
         )
     entry = _entry(
-        work,
+        context,
         "release.promoted",
         model,
         {"judged_against": candidate.opponent, "previous": route.champion},
     )
-    route = work.records.routes.change(
+    route = context.records.routes.change(
         name,
         set={
             "champion": model.version,
-            "previous": _last_good(work, route),
+            "previous": _last_good(context, route),
             "challenger": None,
             "step": 0,
             "weight": 0.0,
@@ -259,64 +267,67 @@ def finish_release(work: Work, candidate: Candidate) -> Outcome:
         expect_generation=route.generation,
         expect_champion=candidate.opponent,
         judged_generation=candidate.generation,
-        partition=work.key,
+        partition=context.key,
     )
     log.info(
         "%s: model %d of %s is champion (generation %d)",
         name,
         model.version,
-        work.key,
+        context.key,
         route.generation,
     )
-    if not _wait(lambda: _served(work.records, route), SERVED_SECONDS):
+    if not _wait(lambda: _served(context.records, route), SERVED_SECONDS):
         log.warning("%s: no node reports yet that it serves model %d", name, model.version)
     return _done(model, route)
 
 
-def _await_nodes(work: Work, seconds: float) -> None:
+def _await_nodes(context: StageContext, seconds: float) -> None:
     """Wait for the nodes' answer, saying at once for what; where no node gives a sign of life
     there is no answer to wait for.
     """
-    found = observed(work)
+    found = observed(context)
     if found.state != "waiting":
         return
-    log.warning("%s %s: %s; waiting", work.use_case.name, work.key, found.reason)
-    if not work.records.nodes.of(work.use_case.name):
-        _wait(lambda: bool(work.records.nodes.of(work.use_case.name)), min(seconds, NODE_SECONDS))
-    if work.records.nodes.of(work.use_case.name):
-        _wait(lambda: observed(work).state != "waiting", seconds)
+    log.warning("%s %s: %s; waiting", context.use_case.name, context.key, found.reason)
+    if not context.records.nodes.of(context.use_case.name):
+        _wait(
+            lambda: bool(context.records.nodes.of(context.use_case.name)),
+            min(seconds, NODE_SECONDS),
+        )
+    if context.records.nodes.of(context.use_case.name):
+        _wait(lambda: observed(context).state != "waiting", seconds)
 
 
-def _judged(work: Work, model: Model) -> Candidate:
+def _judged(context: StageContext, model: Model) -> Candidate:
     """Return the candidate as the partition's verdict has it, or as the digest's first live
     judgement has it.
     """
-    evaluation = work.result("evaluate_model")
+    evaluation = context.result("evaluate_model")
     outputs = evaluation.outputs if evaluation is not None else {}
     if "opponent" in outputs and outputs.get("generation") is not None:
         return Candidate(model, outputs["opponent"], int(outputs["generation"]))
-    recorded = work.records.opponents.get(work.use_case.name, model.model_digest, mode="live")
+    recorded = context.records.opponents.get(context.use_case.name, model.model_digest, mode="live")
     if recorded is None:
         raise Conflict(
-            f"{work.use_case.name} {work.key}: model {model.version} was never judged live; run "
-            "its evaluation again"
+            f"{context.use_case.name} {context.key}: model {model.version} was never judged live; "
+            "run its evaluation again"
         )
     return Candidate(model, recorded.version, recorded.generation)
 
 
-def _released_before(work: Work, model: Model) -> bool:
-    mine = work.result(NAME)
+def _released_before(context: StageContext, model: Model) -> bool:
+    mine = context.result(NAME)
     return (
         mine is not None and mine.state == "done" and mine.outputs.get("released") == model.version
     )
 
 
-def _last_good(work: Work, route: Route) -> int | None:
+def _last_good(context: StageContext, route: Route) -> int | None:
     """Return the champion that is replaced, unless it is on hold; then the one that was good
     before it.
     """
     champion = (
-        work.records.models.get(work.use_case.name, route.champion)
+        context.records.models.get(context.use_case.name, route.champion)
         if route.champion is not None
         else None
     )
@@ -325,13 +336,13 @@ def _last_good(work: Work, route: Route) -> int | None:
     return champion.version
 
 
-def _withdraw(work: Work, candidate: Candidate, route: Route, reason: str) -> None:
+def _withdraw(context: StageContext, candidate: Candidate, route: Route, reason: str) -> None:
     if route.challenger is None:
         return
-    work.records.routes.change(
-        work.use_case.name,
+    context.records.routes.change(
+        context.use_case.name,
         set={"challenger": None, "step": 0, "weight": 0.0},
-        entry=_entry(work, "release.withdrawn", candidate.model, {"reason": reason}),
+        entry=_entry(context, "release.withdrawn", candidate.model, {"reason": reason}),
         expect_generation=route.generation,
     )
 
@@ -366,15 +377,15 @@ def _nothing(state: Literal["skipped", "held"], reason: str) -> Outcome:
     return Outcome(state, _WITHOUT_MODEL, reason)
 
 
-def _entry(work: Work, action: str, model: Model, details: dict[str, Any]) -> AuditEntry:
+def _entry(context: StageContext, action: str, model: Model, details: dict[str, Any]) -> AuditEntry:
     content = {
-        "partition": work.key,
+        "partition": context.key,
         "model_digest": model.model_digest,
         "bento_tag": model.bento_tag,
         **details,
     }
     return AuditEntry(
-        action, work.use_case.name, str(model.version), work.actor, content, work.started
+        action, context.use_case.name, str(model.version), context.actor, content, context.started
     )
 
 
@@ -386,7 +397,7 @@ STAGE = Stage(
     name=NAME,
     fields=FIELDS,
     libraries=LIBRARIES,
-    reads=reads,
+    inputs=inputs,
     compute=compute,
     effects=effects,
     memoised=False,  # the routing row is looked at every time

@@ -106,7 +106,7 @@ def rollback(
     route = records.routes.rollback(use_case, entry=entry, expect_generation=generation, of=of)
     log.warning("%s: %s %s is rolled back by %s: %s", use_case, of, subject, actor, reason)
     if mirrored:
-        mirror(here, records, route)
+        mirror_aliases_of(here, records, route)
     return route
 
 
@@ -137,7 +137,7 @@ def release_hold(
     return records.routes.lift(use_case, model.model_digest, entry=entry)
 
 
-def mirror(here: Settings, records: Records, route: Route) -> dict[str, int | None]:
+def mirror_aliases_of(here: Settings, records: Records, route: Route) -> dict[str, int | None]:
     """Make the registry's aliases say what the routing row says; return what was changed."""
     from include.models.mlflow_registry import mirror_aliases, waiting_challenger
 

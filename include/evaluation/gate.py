@@ -185,13 +185,13 @@ def absolute(
 ) -> tuple[list[Check], dict[str, float]]:
     """Ask what needs no opponent; return the checks and the metrics.
 
-    AUC, believable, calibration (`seed` draws what chance gives), better than the yardstick.
+    AUC, believable, calibration (`seed` draws what chance gives), better than the baseline.
     """
-    yardstick = math.nan if yardstick_auc is None else float(yardstick_auc)
+    baseline = math.nan if yardstick_auc is None else float(yardstick_auc)
     calibration, chance = calibrated(labels, scores, gates.max_calibration_error, seed)
     metrics = {
         "auc": statistics.auc(labels, scores),
-        "yardstick_auc": yardstick,
+        "yardstick_auc": baseline,
         "calibration_error": statistics.calibration_error(labels, scores),
         "calibration_error_by_chance": chance,
         "brier": statistics.brier(labels, scores),
@@ -203,8 +203,8 @@ def absolute(
         calibration,
         above(
             "over_baseline",
-            "AUC over the logistic yardstick",
-            metrics["auc"] - yardstick,
+            "AUC over the logistic baseline",
+            metrics["auc"] - baseline,
             gates.over_baseline,
         ),
     ]

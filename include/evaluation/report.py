@@ -81,7 +81,7 @@ def _tiles(metrics: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
         [
             ("AUC", number(metrics.get("auc"))),
             ("Opponent AUC", number(metrics.get("opponent_auc"))),
-            ("Yardstick AUC", number(metrics.get("yardstick_auc"))),
+            ("Baseline AUC", number(metrics.get("yardstick_auc"))),
             ("Calibration error", number(metrics.get("calibration_error"))),
             ("Evaluation rows", f"{counts.get('rows', 0):,}" if counts else NONE),
             (

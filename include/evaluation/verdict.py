@@ -5,19 +5,19 @@ they act.
 from __future__ import annotations
 
 from include.errors import ArtefactError
-from include.pipeline.stage import Work
+from include.pipeline.stage import StageContext
 from include.records.records import Model, StageResult
 
 
-def judgement(work: Work) -> StageResult:
+def judgement(context: StageContext) -> StageResult:
     """Return the record of the partition's judgement, also of one that could not be reached.
 
     Raises:
         MissingPartition: it is not judged.
     """
-    result = work.result("evaluate_model")
+    result = context.result("evaluate_model")
     if result is None or result.state != "unreadable":
-        (result,) = work.need("evaluate_model", [work.key])
+        (result,) = context.need("evaluate_model", [context.key])
     return result
 
 
@@ -34,20 +34,22 @@ def not_passed(evaluation: StageResult | None) -> str | None:
     return f"the verdict is {verdict}: {reasons}"
 
 
-def judged_model(work: Work) -> Model:
+def judged_model(context: StageContext) -> Model:
     """Return the model that the partition's verdict is about.
 
     Raises:
         ArtefactError: it is not on record.
     """
-    evaluation = work.result("evaluate_model")
+    evaluation = context.result("evaluate_model")
     version = evaluation.outputs.get("version") if evaluation is not None else None
     model = (
-        work.records.models.get(work.use_case.name, int(version)) if version is not None else None
+        context.records.models.get(context.use_case.name, int(version))
+        if version is not None
+        else None
     )
     if model is None:
         raise ArtefactError(
-            f"{work.use_case.name} {work.key}: the judged model {version} is not on record; train "
-            "the partition again"
+            f"{context.use_case.name} {context.key}: the judged model {version} is not on record; "
+            "train the partition again"
         )
     return model

@@ -21,7 +21,7 @@ from include.features.feature_sets import FeatureSet, FeatureView
 from include.features.frames import newest_column
 from include.features.online_store import OnlineSet
 from include.lake.sql import TIMESTAMP
-from include.pipeline.stage import Work
+from include.pipeline.stage import StageContext
 
 if TYPE_CHECKING:
     import feast
@@ -58,7 +58,9 @@ def is_mirrored(
     )
 
 
-def mirror(work: Work, feature_set: FeatureSet, packed: OnlineSet, frame: pa.Table) -> None:
+def mirror(
+    context: StageContext, feature_set: FeatureSet, packed: OnlineSet, frame: pa.Table
+) -> None:
     """Register the definitions if they changed, then write all views of the frame in one
     transaction, and read back.
 
@@ -66,36 +68,36 @@ def mirror(work: Work, feature_set: FeatureSet, packed: OnlineSet, frame: pa.Tab
         Conflict: Feast's table stands at a newer partition.
         EvergreenError: Feast answers otherwise than what was written.
     """
-    feast_registry.apply_registry(work.settings, work.records, work.use_case, feature_set)
-    store = feast_registry.store(work.settings)
+    feast_registry.apply_registry(context.settings, context.records, context.use_case, feature_set)
+    store = feast_registry.store(context.settings)
     online_store = store._get_provider().online_store
     with online_store.one_transaction(store.config) as con:
         con.execute(_MARKER)
         there = con.execute(
-            "SELECT partition FROM evergreen_mirror WHERE use_case = ?", (work.use_case.name,)
+            "SELECT partition FROM evergreen_mirror WHERE use_case = ?", (context.use_case.name,)
         ).fetchone()
         if there is not None and there[0] > packed.partition:
             raise Conflict(
-                f"{work.use_case.name}: Feast's online rows are from {there[0]}; "
+                f"{context.use_case.name}: Feast's online rows are from {there[0]}; "
                 f"{packed.partition} does not replace them"
             )
         for view in feature_set.views:
             declared = store.get_feature_view(
-                feast_registry.view_name(work.use_case.name, view.name)
+                feast_registry.view_name(context.use_case.name, view.name)
             )
             online_store.replace_all(store.config, declared, _rows(frame, feature_set, view))
-        work.held.check()
+        context.held.check()
         con.execute(
             "INSERT OR REPLACE INTO evergreen_mirror VALUES (?, ?, ?, ?, ?)",
             (
-                work.use_case.name,
+                context.use_case.name,
                 packed.feature_set,
                 packed.partition,
                 packed.digest,
-                _cells(con, work.use_case, feature_set),
+                _cells(con, context.use_case, feature_set),
             ),
         )
-    _read_back(store, work, feature_set, frame)
+    _read_back(store, context, feature_set, frame)
 
 
 def _rows(frame: pa.Table, feature_set: FeatureSet, view: FeatureView) -> pa.Table:
@@ -109,14 +111,14 @@ def _rows(frame: pa.Table, feature_set: FeatureSet, view: FeatureView) -> pa.Tab
 
 
 def _read_back(
-    store: feast.FeatureStore, work: Work, feature_set: FeatureSet, frame: pa.Table
+    store: feast.FeatureStore, context: StageContext, feature_set: FeatureSet, frame: pa.Table
 ) -> None:
     """Ask Feast for a sample of entities, spread over all, and compare every feature."""
     step = max(1, len(frame) // SAMPLE)
     sample = frame.take(pa.array(range(0, len(frame), step), pa.int64())).to_pylist()
     if not sample:
         return
-    key, name = feature_set.key, work.use_case.name
+    key, name = feature_set.key, context.use_case.name
     answer = store.get_online_features(
         features=store.get_feature_service(feast_registry.service_name(name)),
         entity_rows=[{key: row[key]} for row in sample],
@@ -125,7 +127,7 @@ def _read_back(
         for feature in feature_set.feature_types:
             if not _same(answer[feature][index], row[feature]):
                 raise EvergreenError(
-                    f"{name} {work.key}: Feast answers {answer[feature][index]!r} for {feature} "
+                    f"{name} {context.key}: Feast answers {answer[feature][index]!r} for {feature} "
                     f"of {key} {row[key]}, written was {row[feature]!r}; run materialize_features "
                     "again"
                 )

@@ -134,7 +134,7 @@ def spine(
     return Spine(rows, mature, immature)
 
 
-def pins(lake: Lake, use_case: UseCase, feature_set: FeatureSet) -> dict[str, int | None]:
+def table_versions(lake: Lake, use_case: UseCase, feature_set: FeatureSet) -> dict[str, int | None]:
     """Return the versions that the labels and the feature tables have now: what a manifest
     keeps.
     """
@@ -197,7 +197,7 @@ def training_frame(
     use_case: UseCase,
     feature_set: FeatureSet,
     spine: Spine | pa.Table,
-    pins: Mapping[str, int | None],
+    versions: Mapping[str, int | None],
     *,
     records: Records,
 ) -> pa.Table:
@@ -217,7 +217,7 @@ def training_frame(
     )
     asked = rows.select([feature_set.key, "event_timestamp"])
     store = transient_store(settings, use_case, feature_set)
-    with pinned(pins):
+    with pinned(versions):
         job = store.get_historical_features(
             entity_df=asked.to_pandas(),
             features=store.get_feature_service(service_name(use_case.name)),
@@ -242,7 +242,7 @@ def entity_frame_at(
     feature_set: FeatureSet,
     as_of: datetime,
     *,
-    pins: Mapping[str, int | None] | None = None,
+    versions: Mapping[str, int | None] | None = None,
 ) -> pa.Table:
     """Return every entity's features as a decision at `as_of` (+ availability) sees them, over all
     partitions up to it.
@@ -252,7 +252,7 @@ def entity_frame_at(
     time of the oldest. A view that has expired is null, and the row stays, so that stale can be
     told from unknown, until each view's newest row is older than `expiry.REMEMBERED` ttls.
     """
-    frame = answers_at(lake, use_case, feature_set, as_of, pins=pins)
+    frame = answers_at(lake, use_case, feature_set, as_of, versions=versions)
     return frame.select([feature_set.key, "event_timestamp", *feature_set.feature_types])
 
 
@@ -262,14 +262,14 @@ def population_at(
     feature_set: FeatureSet,
     as_of: datetime,
     *,
-    pins: Mapping[str, int | None] | None = None,
+    versions: Mapping[str, int | None] | None = None,
 ) -> pa.Table:
     """Return the entities for which a view is alive at `as_of`, with all features: what drift
     compares.
 
     Columns: entity key, the features, and for each view whether it is alive (`alive_column`).
     """
-    frame = answers_at(lake, use_case, feature_set, as_of, pins=pins)
+    frame = answers_at(lake, use_case, feature_set, as_of, versions=versions)
     moment = as_of + max(view.availability for view in feature_set.views)
     horizon = pa.scalar(
         (Calendar.of(use_case).horizon(moment) - _EPOCH) // _MICROSECOND, pa.int64()
@@ -302,7 +302,7 @@ def answers_at(
     feature_set: FeatureSet,
     as_of: datetime,
     *,
-    pins: Mapping[str, int | None] | None = None,
+    versions: Mapping[str, int | None] | None = None,
     keys: Sequence[str] | None = None,
 ) -> pa.Table:
     """Return the rows of `entity_frame_at` with, for each view, the event time of its newest row
@@ -326,7 +326,7 @@ def answers_at(
                 table,
                 use_case,
                 as_of,
-                (pins or {}).get(table),
+                (versions or {}).get(table),
                 view.schema,
                 keys,
             )

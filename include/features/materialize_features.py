@@ -25,7 +25,7 @@ from include.features.feature_sets import FeatureSet, FeatureView
 from include.lake.digests import combine, digest
 from include.lake.sql import connect, quote
 from include.pipeline.declared import cast
-from include.pipeline.stage import Outcome, Read, ReadBack, Stage, Work, lost
+from include.pipeline.stage import Input, Outcome, ReadBack, Stage, StageContext, lost
 from include.point_in_time import decisions, partitions
 from include.point_in_time.curated import curated_schema, curated_table
 from include.point_in_time.queries import tables_in
@@ -50,58 +50,60 @@ log = logging.getLogger(__name__)
 _TIMES = ("event_timestamp", "created_timestamp")
 
 
-def reads(work: Work) -> list[Read]:
+def inputs(context: StageContext) -> list[Input]:
     """Return the curated digests of the lookback, and the versions of the feature sets to compute.
 
     Raises: MissingPartition: a partition of the lookback is not validated (or blocked), and its
         sources allow no gap.
     """
-    needed = feature_sets.needed(work.records, work.use_case, [work.key])[work.key]
-    found = [Read("feature_set", fs.version, fs.version) for fs in needed]
-    used = {name for fs in needed for view in fs.views for name in sources_of(work.use_case, view)}
-    validated = _validated(work, needed, sorted(used))
-    _in_this_version(work, validated, sorted(used))
+    needed = feature_sets.needed(context.records, context.use_case, [context.key])[context.key]
+    found = [Input("feature_set", fs.version, fs.version) for fs in needed]
+    used = {
+        name for fs in needed for view in fs.views for name in sources_of(context.use_case, view)
+    }
+    validated = _validated(context, needed, sorted(used))
+    _in_this_version(context, validated, sorted(used))
     for result in validated:
         for name, source in result.outputs.get("sources", {}).items():
             if name in used and "curated_digest" in source:
-                found.append(Read(f"curated/{name}", result.key, source["curated_digest"]))
+                found.append(Input(f"curated/{name}", result.key, source["curated_digest"]))
     return found
 
 
-def compute(work: Work) -> Outcome:
+def compute(context: StageContext) -> Outcome:
     """Compute the partition's feature rows."""
-    ((_, outcome),) = compute_range([work])
+    ((_, outcome),) = compute_range([context])
     return outcome
 
 
-def compute_range(works: Sequence[Work]) -> Iterator[tuple[Work, Outcome]]:
+def compute_range(contexts: Sequence[StageContext]) -> Iterator[tuple[StageContext, Outcome]]:
     """Compute many partitions over one scan of the curated rows, each written alone; digests
     equal those of single runs.
     """
-    for start in range(0, len(works), CHUNK):
-        yield from _compute_chunk(works[start : start + CHUNK])
+    for start in range(0, len(contexts), CHUNK):
+        yield from _compute_chunk(contexts[start : start + CHUNK])
 
 
-def read_back(work: Work, result: StageResult) -> Iterator[ReadBack]:
+def read_back(context: StageContext, result: StageResult) -> Iterator[ReadBack]:
     """Yield each view's partition with its digest on record and that of the lake's rows."""
-    order = [work.use_case.entity.key, "event_timestamp", "created_timestamp"]
+    order = [context.use_case.entity.key, "event_timestamp", "created_timestamp"]
     for views in result.outputs.get("feature_sets", {}).values():
         for made in views.values():
             if made["rows"]:
-                rows = work.lake.read(made["table"], keys=[result.key])
+                rows = context.lake.read(made["table"], keys=[result.key])
                 yield ReadBack(
                     made["table"], result.key, made["digest"], digest(rows, sort_by=order)
                 )
 
 
-def effects(work: Work, outcome: Outcome) -> dict[str, Any]:
+def effects(context: StageContext, outcome: Outcome) -> dict[str, Any]:
     """Bring the online rows to this partition, where they are not there yet."""
     from include.features import online_sync
 
     if outcome.state != "done":
         return {}
     return online_sync.materialize(
-        work, sorted(outcome.outputs["feature_sets"]), current=outcome.outputs["current"]
+        context, sorted(outcome.outputs["feature_sets"]), current=outcome.outputs["current"]
     )
 
 
@@ -127,11 +129,13 @@ def sources_of(use_case: UseCase, view: FeatureView) -> list[str]:
     return sorted(names)
 
 
-def _validated(work: Work, needed: Iterable[FeatureSet], used: Sequence[str]) -> list[StageResult]:
+def _validated(
+    context: StageContext, needed: Iterable[FeatureSet], used: Sequence[str]
+) -> list[StageResult]:
     """Return the validation results of the lookback; those of sources that allow gaps may be
     missing.
     """
-    use_case, key = work.use_case, work.key
+    use_case, key = context.use_case, context.key
     widest = max((view.lookback for fs in needed for view in fs.views), default=timedelta(0))
     expected = [
         k
@@ -140,26 +144,30 @@ def _validated(work: Work, needed: Iterable[FeatureSet], used: Sequence[str]) ->
     ]
     keys = sorted(expected)
     if not all(use_case.sources[name].gaps == "allow" for name in used):
-        return work.need("validate_data", keys)
-    present = [work.result("validate_data", k) for k in keys]
+        return context.need("validate_data", keys)
+    present = [context.result("validate_data", k) for k in keys]
     done = [result for result in present if result is not None and result.state == "done"]
     return (
-        [*done] if any(result.key == key for result in done) else work.need("validate_data", [key])
+        [*done]
+        if any(result.key == key for result in done)
+        else context.need("validate_data", [key])
     )
 
 
-def _in_this_version(work: Work, validated: Sequence[StageResult], used: Sequence[str]) -> None:
+def _in_this_version(
+    context: StageContext, validated: Sequence[StageResult], used: Sequence[str]
+) -> None:
     """Refuse curated rows that lie in the table of another contract: the view would not see them.
 
     Raises: MissingPartition: some do, or a source was declared after their partition was taken in;
         names the command.
     """
-    use_case, lacking = work.use_case, dict[str, list[str]]()
+    use_case, lacking = context.use_case, dict[str, list[str]]()
     for name in used:
         source = use_case.sources[name]
         if source.kind == "static":
             continue
-        table = curated_table(work.lake, use_case, name)
+        table = curated_table(context.lake, use_case, name)
         for result in validated:
             fact = result.outputs.get("sources", {}).get(name)
             if fact is None:
@@ -189,34 +197,36 @@ def _history(use_case: UseCase, name: str) -> Any:
     return use_case.sources[name].history
 
 
-def _compute_chunk(works: Sequence[Work]) -> Iterator[tuple[Work, Outcome]]:
-    first = works[0]
-    needed = feature_sets.needed(first.records, first.use_case, [work.key for work in works])
+def _compute_chunk(contexts: Sequence[StageContext]) -> Iterator[tuple[StageContext, Outcome]]:
+    first = contexts[0]
+    needed = feature_sets.needed(
+        first.records, first.use_case, [context.key for context in contexts]
+    )
     sets = {fs.version: fs for each in needed.values() for fs in each}
     if not first.rehearsal:
         for fs in sets.values():
             first.records.feature_sets.add(first.use_case.name, fs.version, fs.to_dict())
     every = {view.version: view for fs in sets.values() for view in fs.views}
     now = {view.version for view in needed[first.key][0].views}
-    with _Loaded(first, works, list(every.values())) as loaded:
-        for work in works:
+    with _Loaded(first, contexts, list(every.values())) as loaded:
+        for context in contexts:
             written: dict[str, dict[str, Any]] = {}
             gone: dict[str, str] = {}
             taken: Outcome | None = None
             for view in {
-                view.version: view for fs in needed[work.key] for view in fs.views
+                view.version: view for fs in needed[context.key] for view in fs.views
             }.values():
                 version = view.version
                 try:
-                    rows = loaded.rows(view, work)
+                    rows = loaded.rows(view, context)
                 except ConfigError as error:
                     if version in now:
                         raise
                     gone[version] = str(error)
                     continue
-                table = view.table(work.use_case.name)
+                table = view.table(context.use_case.name)
                 try:
-                    work.lake.replace(table, work.key, rows, fence=work.fence)
+                    context.lake.replace(table, context.key, rows, fence=context.fence)
                 except Busy as error:
                     taken = lost(error)
                     break
@@ -226,7 +236,7 @@ def _compute_chunk(works: Sequence[Work]) -> Iterator[tuple[Work, Outcome]]:
                     "rows": len(rows),
                     "digest": digest(rows, sort_by=[view.key, *_TIMES]),
                 }
-            yield work, taken or _outcome(needed[work.key], written, gone)
+            yield context, taken or _outcome(needed[context.key], written, gone)
 
 
 def _outcome(
@@ -256,8 +266,10 @@ def _outcome(
 class _Loaded:
     """The curated rows of all partitions' lookbacks, loaded once."""
 
-    def __init__(self, first: Work, works: Sequence[Work], views: Sequence[FeatureView]) -> None:
-        self._use_case, self._works, self._lake = first.use_case, works, first.lake
+    def __init__(
+        self, first: StageContext, contexts: Sequence[StageContext], views: Sequence[FeatureView]
+    ) -> None:
+        self._use_case, self._contexts, self._lake = first.use_case, contexts, first.lake
         self._sql = [view for view in views if view.sql is not None]
         self._views: AsOfViews | None = None
         self._types: dict[str, dict[str, str]] = {}  # by view version: the same for every partition
@@ -271,7 +283,12 @@ class _Loaded:
                 continue  # reported where the view is asked for
             readable.append(view)
         if readable:
-            keys = {k for work in self._works for view in readable for k in self._keys(view, work)}
+            keys = {
+                k
+                for context in self._contexts
+                for view in readable
+                for k in self._keys(view, context)
+            }
             names = {name for view in readable for name in sources_of(self._use_case, view)}
             self._views = AsOfViews(
                 connect(alone=True),
@@ -288,38 +305,43 @@ class _Loaded:
         if self._views is not None:
             self._views.__exit__(*error)
 
-    def rows(self, view: FeatureView, work: Work) -> pa.Table:
+    def rows(self, view: FeatureView, context: StageContext) -> pa.Table:
         """Return a view's rows for one partition: entity key, the two times, the declared
         columns; sorted.
         """
         names = sources_of(self._use_case, view)
         if view.sql is not None:
             assert self._views is not None
-            self._views.at(work.period, view.lookback)
+            self._views.at(context.period, view.lookback)
             relation = f"(\n{view.sql}\n)"
             if view.version not in self._types:
                 self._types[view.version] = _described(self._views.query, relation)
             return _typed(
-                self._views.query, relation, self._types[view.version], self._use_case, view, work
+                self._views.query,
+                relation,
+                self._types[view.version],
+                self._use_case,
+                view,
+                context,
             )
         with connect() as con:
             schema = curated_schema(self._use_case.sources[names[0]])
             table = curated_table(self._lake, self._use_case, names[0])
-            self._lake.scan(con, "curated", table, keys=[work.key], schema=schema)
+            self._lake.scan(con, "curated", table, keys=[context.key], schema=schema)
             known = f"({decisions.standing(self._use_case.sources[names[0]], view.key, 'curated')})"
 
             def ask(sql: str) -> pa.Table:
                 return con.sql(sql).to_arrow_table()
 
-            return _typed(ask, known, _described(ask, known), self._use_case, view, work)
+            return _typed(ask, known, _described(ask, known), self._use_case, view, context)
 
     def _versions(self, names: Iterable[str]) -> dict[str, set[str]]:
         """Return the versions of static sources that the partitions know; what a record does not
         tell is loaded whole.
         """
         told = [
-            result.outputs["sources"] if (result := work.result("validate_data")) else {}
-            for work in self._works
+            result.outputs["sources"] if (result := context.result("validate_data")) else {}
+            for context in self._contexts
         ]
         found = {name: {facts.get(name, {}).get("version") for facts in told} for name in names}
         static = (name for name in found if self._use_case.sources[name].kind == "static")
@@ -329,8 +351,8 @@ class _Loaded:
             if None not in found[name]
         }
 
-    def _keys(self, view: FeatureView, work: Work) -> list[str]:
-        return partitions.lookback(self._use_case, work.key, view.lookback)
+    def _keys(self, view: FeatureView, context: StageContext) -> list[str]:
+        return partitions.lookback(self._use_case, context.key, view.lookback)
 
 
 def _described(ask: Callable[[str], pa.Table], relation: str) -> dict[str, str]:
@@ -347,7 +369,7 @@ def _typed(
     found: Mapping[str, str],
     use_case: UseCase,
     view: FeatureView,
-    work: Work,
+    context: StageContext,
 ) -> pa.Table:
     """Return a relation's rows with exactly the declared columns and types, checked and sorted."""
     where = f"{use_case.name}: view {view.name}"
@@ -364,13 +386,13 @@ def _typed(
         f"{cast(name, found[name], kind, where)} AS {quote(name)}" for name, kind in wanted.items()
     ]
     if view.grain == "snapshot":
-        times = [literal(work.as_of), literal(work.as_of + view.availability)]
+        times = [literal(context.as_of), literal(context.as_of + view.availability)]
     else:
         times = [f"CAST({name} AS TIMESTAMPTZ)" for name in _TIMES]
-        relation = _arrived(relation, view, work)
+        relation = _arrived(relation, view, context)
         # known from the as_of of the partition in which it arrived, as a snapshot is.
         if view.visible == "at_as_of":
-            times[1] = literal(work.as_of + view.availability)
+            times[1] = literal(context.as_of + view.availability)
     chosen[1:1] = [f"{time} AS {name}" for time, name in zip(times, _TIMES, strict=True)]
     order = ", ".join([quote(view.key), *_TIMES, *(quote(name) for name in view.columns)])
     try:
@@ -384,7 +406,7 @@ def _typed(
     return rows
 
 
-def _arrived(relation: str, view: FeatureView, work: Work) -> str:
+def _arrived(relation: str, view: FeatureView, context: StageContext) -> str:
     """Return the rows that arrived in the partition; of an at_as_of view one of each entity and
     moment.
 
@@ -392,7 +414,7 @@ def _arrived(relation: str, view: FeatureView, work: Work) -> str:
     newest, as the join would.
     """
     event, created = _TIMES
-    start, end = literal(work.period.arrival_start), literal(work.as_of)
+    start, end = literal(context.period.arrival_start), literal(context.as_of)
     arrived = f"SELECT * FROM {relation} WHERE {created} >= {start} AND {created} < {end}"
     if view.visible == "at_as_of":
         order = "".join(f", {quote(name)} DESC NULLS LAST" for name in view.columns)
@@ -425,7 +447,7 @@ STAGE = Stage(
     name=NAME,
     fields=FIELDS,
     libraries=LIBRARIES,
-    reads=reads,
+    inputs=inputs,
     compute=compute,
     compute_range=compute_range,
     effects=effects,

@@ -26,7 +26,7 @@ from include.features.frames import answers_at, newest_column, required_at
 from include.features.online_store import OnlineReader, OnlineRow, OnlineSet, OnlineView
 from include.lake.digests import combine
 from include.pipeline import memo
-from include.pipeline.stage import Work
+from include.pipeline.stage import StageContext
 from include.point_in_time import partitions
 from include.point_in_time.expiry import REMEMBERED
 
@@ -40,54 +40,56 @@ def online_path(settings: Settings, use_case: str) -> Path:
     return settings.home / "online" / f"{use_case}.db"
 
 
-def materialize(work: Work, versions: Sequence[str], *, current: str) -> dict[str, Any]:
+def materialize(context: StageContext, versions: Sequence[str], *, current: str) -> dict[str, Any]:
     """Bring each feature set's online rows to this partition and return what was done, by version.
 
     Raises: ConfigError: the partition's `as_of` is still to come; rows would hide what arrives
         until then. EvergreenError: what is online after the write is not what was written.
     """
-    if work.as_of > work.started:
+    if context.as_of > context.started:
         raise ConfigError(
-            f"{work.use_case.name} {work.key}: as_of {work.as_of} lies in the future; materialize "
-            "when it has passed"
+            f"{context.use_case.name} {context.key}: as_of {context.as_of} lies in the future; "
+            "materialize when it has passed"
         )
     return {
         version: _bring(
-            work,
-            feature_sets.recorded(work.records, work.use_case.name, version),
+            context,
+            feature_sets.recorded(context.records, context.use_case.name, version),
             mirrored=version == current,
         )
         for version in versions
     }
 
 
-def _bring(work: Work, feature_set: FeatureSet, *, mirrored: bool) -> dict[str, Any]:
-    name, version, records = work.use_case.name, feature_set.version, work.records
-    owner = f"{work.held.app}#{work.held.token}"
-    reader = OnlineReader(online_path(work.settings, name))
+def _bring(context: StageContext, feature_set: FeatureSet, *, mirrored: bool) -> dict[str, Any]:
+    name, version, records = context.use_case.name, feature_set.version, context.records
+    owner = f"{context.held.app}#{context.held.token}"
+    reader = OnlineReader(online_path(context.settings, name))
     with records.leases.claim(
         name, "online", version, owner=owner, attempt=1, ttl=LEASE_SECONDS, wait=LEASE_SECONDS
     ):
         there = reader.describe(version)
-        if there is not None and there.partition > work.key:
+        if there is not None and there.partition > context.key:
             return {
                 "partition": there.partition,
                 "written": False,
                 "reason": f"{there.partition} is online and newer",
             }
-        held, missing = _recorded(work, feature_set)
-        inputs = _inputs(work, feature_set, held)
+        held, missing = _recorded(context, feature_set)
+        inputs = _inputs(context, feature_set, held)
         frame: pa.Table | None = None
         written = False
         if (
             there is None
-            or (there.partition, there.inputs) != (work.key, inputs)
+            or (there.partition, there.inputs) != (context.key, inputs)
             or not _intact(reader, there)
         ):
-            frame = answers_at(work.lake, work.use_case, feature_set, work.as_of, keys=list(held))
-            there, written = _publish(work, feature_set, reader, frame, inputs), True
+            frame = answers_at(
+                context.lake, context.use_case, feature_set, context.as_of, keys=list(held)
+            )
+            there, written = _publish(context, feature_set, reader, frame, inputs), True
         done: dict[str, Any] = {
-            "partition": work.key,
+            "partition": context.key,
             "written": written,
             "rows": reader.count(version),
         }
@@ -96,36 +98,40 @@ def _bring(work: Work, feature_set: FeatureSet, *, mirrored: bool) -> dict[str, 
             log.warning(
                 "%s %s: online rows lack %d partitions, %s first",
                 name,
-                work.key,
+                context.key,
                 len(missing),
                 missing[0],
             )
         if mirrored and not feast_mirror.is_mirrored(
-            work.settings, work.use_case, feature_set, there
+            context.settings, context.use_case, feature_set, there
         ):
             if frame is None:
                 frame = answers_at(
-                    work.lake, work.use_case, feature_set, work.as_of, keys=list(held)
+                    context.lake, context.use_case, feature_set, context.as_of, keys=list(held)
                 )
-            feast_mirror.mirror(work, feature_set, there, frame)
+            feast_mirror.mirror(context, feature_set, there, frame)
             done["feast"] = "written"
         reader.close()
         recorded = records.feature_sets.online(name, version)
-        if recorded is None or recorded < work.key:
-            records.feature_sets.advance(name, version, work.key, recorded)
+        if recorded is None or recorded < context.key:
+            records.feature_sets.advance(name, version, context.key, recorded)
     return done
 
 
 def _publish(
-    work: Work, feature_set: FeatureSet, reader: OnlineReader, frame: pa.Table, inputs: str
+    context: StageContext,
+    feature_set: FeatureSet,
+    reader: OnlineReader,
+    frame: pa.Table,
+    inputs: str,
 ) -> OnlineSet:
     """Replace the packed rows by those of the frame, and read them back."""
     wanted = OnlineSet(
         feature_set.version,
         tuple(feature_set.feature_types),
-        work.key,
+        context.key,
         feature_set.ttl,
-        work.started,
+        context.started,
         inputs,
         online_store.rows_digest(_packed(frame, feature_set)),
         tuple(
@@ -133,18 +139,18 @@ def _publish(
             for view in feature_set.views
         ),
     )
-    online_store.publish(reader.path, wanted, _packed(frame, feature_set), check=work.held.check)
+    online_store.publish(reader.path, wanted, _packed(frame, feature_set), check=context.held.check)
     if reader.describe(feature_set.version) != wanted or not _intact(reader, wanted):
         raise EvergreenError(
-            f"{work.use_case.name} {work.key}: {reader.path} does not hold what was just written; "
-            "check the disk, then rerun"
+            f"{context.use_case.name} {context.key}: {reader.path} does not hold what was just "
+            "written; check the disk, then rerun"
         )
     log.info(
         "%s: %d online rows of feature set %s from %s",
-        work.use_case.name,
+        context.use_case.name,
         len(frame),
         feature_set.version,
-        work.key,
+        context.key,
     )
     return wanted
 
@@ -153,41 +159,43 @@ def _intact(reader: OnlineReader, there: OnlineSet) -> bool:
     return online_store.rows_digest(reader.rows(there.feature_set)) == there.digest
 
 
-def _recorded(work: Work, feature_set: FeatureSet) -> tuple[dict[str, str], list[str]]:
+def _recorded(context: StageContext, feature_set: FeatureSet) -> tuple[dict[str, str], list[str]]:
     """Return the partitions whose record says that they hold the set, with the digest of its rows,
     and those it misses.
 
     The rows of others may stand in the tables, of a run that was killed before its record: they are
     not read.
     """
-    use_case = work.use_case
+    use_case = context.use_case
     longest = REMEMBERED * min(max(view.ttl for view in feature_set.views), timedelta(days=100_000))
     keys = sorted(
         {
-            *partitions.lookback(use_case, work.key, longest),
-            *required_at(use_case, feature_set, work.key),
+            *partitions.lookback(use_case, context.key, longest),
+            *required_at(use_case, feature_set, context.key),
         }
     )
     held: dict[str, str] = {}
-    for result in work.records.results.of(use_case.name, stage="materialize_features", keys=keys):
+    for result in context.records.results.of(
+        use_case.name, stage="materialize_features", keys=keys
+    ):
         made = feature_sets.made(result)
         if result.state == "done" and all(view.version in made for view in feature_set.views):
             held[result.key] = combine([made[view.version]["digest"] for view in feature_set.views])
     gaps = all(source.gaps == "allow" for source in use_case.sources.values())
     return held, [] if gaps else [
-        key for key in required_at(use_case, feature_set, work.key) if key not in held
+        key for key in required_at(use_case, feature_set, context.key) if key not in held
     ]
 
 
-def _inputs(work: Work, feature_set: FeatureSet, held: Mapping[str, str]) -> str:
+def _inputs(context: StageContext, feature_set: FeatureSet, held: Mapping[str, str]) -> str:
     """Return what the online rows depend on: the moment, the feature tables and their records,
     the code that joins them.
     """
-    tables = [view.table(work.use_case.name) for view in feature_set.views]
-    parts = [f"{table}@{work.lake.version(table)}" for table in tables] + [
+    tables = [view.table(context.use_case.name) for view in feature_set.views]
+    parts = [f"{table}@{context.lake.version(table)}" for table in tables] + [
         f"{key}:{digest}" for key, digest in held.items()
     ]
-    return combine([work.as_of.isoformat(), memo.code_digest("include.features.frames"), *parts])
+    return combine([context.as_of.isoformat(), memo.code_digest("include.features.frames"), *parts])
 
 
 def _packed(frame: pa.Table, feature_set: FeatureSet) -> Iterator[OnlineRow]:

@@ -31,7 +31,7 @@ from include.ingestion.sources import Delivery
 from include.ingestion.values import moment
 from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP, connect, quote
-from include.pipeline.stage import Work
+from include.pipeline.stage import StageContext
 from include.point_in_time import partitions
 from include.point_in_time.partitions import Period
 from include.records.records import StageResult
@@ -216,20 +216,22 @@ def _limit(use_case: UseCase, name: str, owner: Period) -> datetime:
     return owner.as_of + spill if spill is not None else partitions.following(use_case, owner).as_of
 
 
-def is_newest(work: Work) -> bool:
+def is_newest(context: StageContext) -> bool:
     """Tell whether this is the run that takes what is late or new: of the newest complete
     partition, not recorded yet.
     """
-    recorded = work.result("ingest_data")
+    recorded = context.result("ingest_data")
     closed = recorded is not None and recorded.state == "done"
-    return not closed and partitions.newest_complete(work.use_case, work.started) == work.key
+    return (
+        not closed and partitions.newest_complete(context.use_case, context.started) == context.key
+    )
 
 
-def results(work: Work, stage: str) -> list[StageResult]:
+def results(context: StageContext, stage: str) -> list[StageResult]:
     """Return what is recorded of a stage for all partitions."""
-    if work.known is not None:
-        return [result for (name, _), result in work.known.items() if name == stage]
-    return work.records.results.of(work.use_case.name, stage=stage)
+    if context.known is not None:
+        return [result for (name, _), result in context.known.items() if name == stage]
+    return context.records.results.of(context.use_case.name, stage=stage)
 
 
 def checksum(rows: pa.Table) -> str:

@@ -26,7 +26,7 @@ from include.ingestion.arrival import GUESSED, MICRO, Arrivals, joined, results
 from include.ingestion.columns import ARRIVED, FILE, LATE, REDRIVEN, ROW, headers
 from include.ingestion.values import moment
 from include.lake.sql import PARTITION, TIMESTAMP, connect, quote
-from include.pipeline.stage import Work
+from include.pipeline.stage import StageContext
 from include.point_in_time.partitions import Period
 
 SHOWN = 3
@@ -79,14 +79,16 @@ class Late:
         """The files that they stand in."""
         return set(self.rows.column(FILE).unique().to_pylist()) if len(self.rows) else set()
 
-    def taken(self, work: Work) -> pa.Table:
+    def taken(self, context: StageContext) -> pa.Table:
         """Return them as rows of the partition that takes them."""
         if not len(self):
             return self.rows
         marked = [
             f"{LATE}{key}/{file}" for key, file in zip(*self._column(_BELONGS, FILE), strict=True)
         ]
-        at = np.full(len(self), np.datetime64(work.period.arrival_start.replace(tzinfo=None), "us"))
+        at = np.full(
+            len(self), np.datetime64(context.period.arrival_start.replace(tzinfo=None), "us")
+        )
         rows = _full(self.rows.drop_columns([_BELONGS, _CORRECTS, GUESSED]))
         rows = rows.set_column(rows.column_names.index(FILE), FILE, pa.array(marked, pa.string()))
         return rows.set_column(
@@ -114,7 +116,7 @@ class Late:
 
 def look(
     name: str,
-    work: Work,
+    context: StageContext,
     facts: Mapping[str, Facts],
     found: Sequence[Arrivals],
     closed: Sequence[Period],
@@ -122,8 +124,8 @@ def look(
     """Return the rows of a read that belong to closed partitions and are neither on record there
     nor taken late.
     """
-    source, table = work.use_case.sources[name], work.table(f"raw/{name}")
-    stored = set(work.lake.keys(table)) if closed else set()
+    source, table = context.use_case.sources[name], context.table(f"raw/{name}")
+    stored = set(context.lake.keys(table)) if closed else set()
     suspects: dict[str, pa.Table] = {}
     sums: dict[str, str] = {}
     compared = {
@@ -152,10 +154,10 @@ def look(
     if not suspects:
         return Late()
     offered = joined(list(suspects.values()))
-    known = work.lake.read(table, keys=sorted(suspects))
+    known = context.lake.read(table, keys=sorted(suspects))
     mine = known.filter(own(known)) if len(known) else known
     mine = mine.append_column(_BELONGS, mine.column(PARTITION)) if len(mine) else mine
-    moved = _taken(name, work, facts)
+    moved = _taken(name, context, facts)
     taken = joined([pa.table({}), *(_from(moved, key) for key in sorted(suspects))])
     late = _compared(offered, [mine, taken], source).rows
     late = joined([late, _back(offered, late, taken, source)])
@@ -207,35 +209,41 @@ def _equal(one: str, other: str, names: Sequence[str]) -> str:
     )
 
 
-def standing(name: str, work: Work, facts: Mapping[str, Facts], rows: pa.Table, late: Late) -> bool:
+def standing(
+    name: str, context: StageContext, facts: Mapping[str, Facts], rows: pa.Table, late: Late
+) -> bool:
     """Tell whether all recorded rows of a partition are there still, but for those that late
     ones correct.
     """
-    record = work.lake.read(work.table(f"raw/{name}"), keys=[work.key])
+    record = context.lake.read(context.table(f"raw/{name}"), keys=[context.key])
     record = record.filter(own(record)) if len(record) else record
     record = record.append_column(_BELONGS, record.column(PARTITION)) if len(record) else record
-    offered = rows.append_column(_BELONGS, pa.array([work.key] * len(rows), pa.string()))
-    missing = _compared(record, [offered], work.use_case.sources[name]).rows
-    corrected = joined([late.rows, _from(_taken(name, work, facts), work.key)])
-    return len(_without(missing, corrected, work.use_case.sources[name].key)) == 0
+    offered = rows.append_column(_BELONGS, pa.array([context.key] * len(rows), pa.string()))
+    missing = _compared(record, [offered], context.use_case.sources[name]).rows
+    corrected = joined([late.rows, _from(_taken(name, context, facts), context.key)])
+    return len(_without(missing, corrected, context.use_case.sources[name].key)) == 0
 
 
-def kept(name: str, work: Work) -> pa.Table:
+def kept(name: str, context: StageContext) -> pa.Table:
     """Return the late rows that a recorded partition has taken."""
-    rows = work.lake.read(work.table(f"raw/{name}"), keys=[work.key])
+    rows = context.lake.read(context.table(f"raw/{name}"), keys=[context.key])
     return _full(
-        _moved(rows, work.use_case.sources[name]).drop_columns([PARTITION]) if len(rows) else rows
+        _moved(rows, context.use_case.sources[name]).drop_columns([PARTITION])
+        if len(rows)
+        else rows
     )
 
 
-def without_taken(name: str, work: Work, facts: Mapping[str, Facts], rows: pa.Table) -> pa.Table:
+def without_taken(
+    name: str, context: StageContext, facts: Mapping[str, Facts], rows: pa.Table
+) -> pa.Table:
     """Return a partition's own rows but for those that came late and that another partition has
     taken.
     """
-    left = minus(rows, _from(_taken(name, work, facts), work.key))
+    left = minus(rows, _from(_taken(name, context, facts), context.key))
     # A column that only the taken rows fill is none of this partition's, as if they had never stood
     # there.
-    declared = {*headers(work.use_case.sources[name]).values()} if len(left) else set()
+    declared = {*headers(context.use_case.sources[name]).values()} if len(left) else set()
     kept = {FILE, ROW, ARRIVED, *declared}
     return left.select(
         [
@@ -256,20 +264,20 @@ def own(rows: pa.Table) -> pa.Array:
     return pc.invert(marked)
 
 
-def recorded(name: str, work: Work) -> dict[str, Facts]:
+def recorded(name: str, context: StageContext) -> dict[str, Facts]:
     """Return what each partition that is ingested recorded of a source that it expects."""
-    done = [result for result in results(work, "ingest_data") if result.state == "done"]
+    done = [result for result in results(context, "ingest_data") if result.state == "done"]
     facts = {result.key: result.outputs.get("sources", {}).get(name) for result in done}
     return {
         key: fact for key, fact in facts.items() if fact is not None and fact.get("expected", True)
     }
 
 
-def refusal(name: str, late: Late, work: Work) -> SourceError:
+def refusal(name: str, late: Late, context: StageContext) -> SourceError:
     """Return the error that names late rows which a source does not take."""
     told = late.facts()
     return SourceError(
-        f"{work.use_case.name}, source {name}: {len(late)} rows belong to partitions that are "
+        f"{context.use_case.name}, source {name}: {len(late)} rows belong to partitions that are "
         f"closed ({_listed(told)}), such as {' | '.join(told['sample'])}. Ingest the closed "
         "partition again with `--restate REASON`, or write late: next to have the newest "
         "partition take them"
@@ -317,11 +325,11 @@ def _listed(fact: Facts) -> str:
     )
 
 
-def _taken(name: str, work: Work, facts: Mapping[str, Facts]) -> pa.Table:
+def _taken(name: str, context: StageContext, facts: Mapping[str, Facts]) -> pa.Table:
     """Return all rows that partitions have taken late."""
     keys = sorted(key for key, fact in facts.items() if fact.get("late"))
-    rows = work.lake.read(work.table(f"raw/{name}"), keys=keys) if keys else pa.table({})
-    return _moved(rows, work.use_case.sources[name])
+    rows = context.lake.read(context.table(f"raw/{name}"), keys=keys) if keys else pa.table({})
+    return _moved(rows, context.use_case.sources[name])
 
 
 def _from(moved: pa.Table, key: str) -> pa.Table:

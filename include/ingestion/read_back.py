@@ -11,22 +11,22 @@ import pyarrow as pa
 from include.ingestion.arrival import content_digest
 from include.ingestion.columns import ARRIVED, headers
 from include.ingestion.static_versions import content_digest as version_digest
-from include.pipeline.stage import ReadBack, Work
+from include.pipeline.stage import ReadBack, StageContext
 from include.records.records import StageResult
 
 
-def read_back(work: Work, result: StageResult) -> Iterator[ReadBack]:
+def read_back(context: StageContext, result: StageResult) -> Iterator[ReadBack]:
     """Yield each source's partition with its digest on record and that of the lake's rows.
 
     Without rows there is nothing to read back: a table that was never written has no columns to
     digest.
     """
-    sources = work.use_case.sources
+    sources = context.use_case.sources
     for name, fact in result.outputs.get("sources", {}).items():
-        table, key = work.table(f"raw/{name}"), fact.get("version", result.key)
+        table, key = context.table(f"raw/{name}"), fact.get("version", result.key)
         if not fact["rows"] or name not in sources:
             continue
-        rows = work.lake.read(table, keys=[key])
+        rows = context.lake.read(table, keys=[key])
         # The table has the columns of all deliveries; the digest is over those of this one.
         known = headers(sources[name])
         delivered = {

@@ -21,7 +21,7 @@ from include.ingestion.arrival import content_digest
 from include.ingestion.columns import ARRIVED, FILE, REDRIVEN, ROW
 from include.lake.digests import combine
 from include.lake.sql import TIMESTAMP
-from include.pipeline.stage import Work
+from include.pipeline.stage import StageContext
 from include.point_in_time.partitions import Period
 from include.records import audit
 from include.records.audit import AuditEntry
@@ -49,22 +49,26 @@ class Redriven:
 class Taken:
     """The redriven rows that some partitions take, read from the records once."""
 
-    def __init__(self, works: Sequence[Work]) -> None:
+    def __init__(self, contexts: Sequence[StageContext]) -> None:
         self._rows: dict[tuple[str, str], list[Redriven]] = {}
         for row in recorded(
-            works[0].records, works[0].use_case.name, first=min(work.key for work in works)
+            contexts[0].records,
+            contexts[0].use_case.name,
+            first=min(context.key for context in contexts),
         ):
             self._rows.setdefault((row.source, row.into), []).append(row)
 
-    def added(self, name: str, work: Work, facts: Facts, rows: pa.Table) -> tuple[Facts, pa.Table]:
+    def added(
+        self, name: str, context: StageContext, facts: Facts, rows: pa.Table
+    ) -> tuple[Facts, pa.Table]:
         """Return the facts and rows of a source with those that a person has redriven into this
         partition.
         """
-        mine = self._rows.get((name, work.key))
+        mine = self._rows.get((name, context.key))
         if not mine:
             return facts, rows
-        source = work.use_case.sources[name]
-        more = table(mine, work.period)
+        source = context.use_case.sources[name]
+        more = table(mine, context.period)
         rows = pa.concat_tables([rows, more], promote_options="default")
         return facts | {
             "rows": len(rows),
@@ -118,7 +122,7 @@ def record(records: Records, lease: Lease, rows: Sequence[Redriven], entry: Audi
         Busy: the lease is lost.
     """
 
-    def work(session: Any) -> None:
+    def write(session: Any) -> None:
         lease.hold(session)
         if entry.once is not None and audit.known(session, entry.once):
             return  # the answer to this very write was lost
@@ -135,4 +139,4 @@ def record(records: Records, lease: Lease, rows: Sequence[Redriven], entry: Audi
                 )
         audit.append(session, entry)
 
-    records.database.write(work)
+    records.database.write(write)

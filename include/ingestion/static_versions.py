@@ -31,14 +31,16 @@ from include.ingestion.columns import ARRIVED, FILE, ROW
 from include.ingestion.sources import Delivery
 from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP
-from include.pipeline.stage import Work
+from include.pipeline.stage import StageContext
 from include.point_in_time import partitions
 
 log = logging.getLogger(__name__)
 Facts = dict[str, Any]
 
 
-def take(name: str, work: Work, read: Callable[[], Delivery]) -> tuple[Facts, pa.Table | None]:
+def take(
+    name: str, context: StageContext, read: Callable[[], Delivery]
+) -> tuple[Facts, pa.Table | None]:
     """Return what a partition knows of a static source, and rows where they are a version that is
     not stored yet.
 
@@ -48,43 +50,43 @@ def take(name: str, work: Work, read: Callable[[], Delivery]) -> tuple[Facts, pa
     Raises: SourceError: a version is lost and the source has another content now, or there is
         nothing to restate.
     """
-    known = _known(name, work)
+    known = _known(name, context)
     versions = _versions(known)
-    named = name in work.options.get("sources", ())
-    if work.key in known:
-        return _again(name, work, read, known[work.key], versions, named=named)
+    named = name in context.options.get("sources", ())
+    if context.key in known:
+        return _again(name, context, read, known[context.key], versions, named=named)
     if named:
         raise SourceError(
-            f"{work.use_case.name} {work.key} is not ingested, and so knows no version of {name} "
-            "to restate; name a partition that does, or leave --source out"
+            f"{context.use_case.name} {context.key} is not ingested, and so knows no version of "
+            f"{name} to restate; name a partition that does, or leave --source out"
         )
-    version = max((version for version in versions if version <= work.key), default="")
+    version = max((version for version in versions if version <= context.key), default="")
     if not version:
-        return _snapshot(name, work, _first(work), read())
-    there = _kept(work, name, version)
-    if there and not is_newest(work):
+        return _snapshot(name, context, _first(context), read())
+    there = _kept(context, name, version)
+    if there and not is_newest(context):
         return versions[version], None
     delivery = read()
-    facts, rows = _snapshot(name, work, version, delivery)
+    facts, rows = _snapshot(name, context, version, delivery)
     if facts["digest"] == versions[version]["digest"]:
         return versions[version], None if there else rows
-    if not is_newest(work):
+    if not is_newest(context):
         keys = [key for key in known if known[key]["version"] == version]
         raise SourceError(
-            f"{work.use_case.name}: version {version} of {name} is lost from the lake, and the "
+            f"{context.use_case.name}: version {version} of {name} is lost from the lake, and the "
             "source has another content now; put its content back, or accept this one: "
-            f"`evergreen run ingest_data --use-case {work.use_case.name} --partition "
-            f"{min(keys, default=work.key)} --restate REASON --source {name}`"
+            f"`evergreen run ingest_data --use-case {context.use_case.name} --partition "
+            f"{min(keys, default=context.key)} --restate REASON --source {name}`"
         )
-    source = work.use_case.sources[name]
-    if work.started - work.as_of <= source.observed_within:
-        return _snapshot(name, work, work.key, delivery)
-    following = partitions.following(work.use_case, work.period).key
+    source = context.use_case.sources[name]
+    if context.started - context.as_of <= source.observed_within:
+        return _snapshot(name, context, context.key, delivery)
+    following = partitions.following(context.use_case, context.period).key
     told = (
-        f"{work.use_case.name} {work.key}: {name} was read more than "
+        f"{context.use_case.name} {context.key}: {name} was read more than "
         f"{format_duration(source.observed_within)} after as_of"
     )
-    if not partitions.within(work.use_case.history, following):
+    if not partitions.within(context.use_case.history, following):
         log.warning(
             "%s: its new content is known to no partition; restate the version, if it is "
             "of the past",
@@ -92,13 +94,13 @@ def take(name: str, work: Work, read: Callable[[], Delivery]) -> tuple[Facts, pa
         )
         return versions[version], None
     log.warning("%s: its new content is known from %s on", told, following)
-    facts, rows = _snapshot(name, work, following, delivery)
+    facts, rows = _snapshot(name, context, following, delivery)
     return versions[version] | {"pending": facts}, rows
 
 
 def _again(
     name: str,
-    work: Work,
+    context: StageContext,
     read: Callable[[], Delivery],
     mine: Facts,
     versions: Mapping[str, Facts],
@@ -110,12 +112,12 @@ def _again(
     """
     version = mine["version"]
     pending = {"pending": mine["pending"]} if "pending" in mine else {}
-    if _kept(work, name, version) and not named:
+    if _kept(context, name, version) and not named:
         return versions[version] | pending, None
-    facts, rows = _snapshot(name, work, version, read())
+    facts, rows = _snapshot(name, context, version, read())
     if facts["digest"] != versions[version]["digest"]:
         return facts | pending | {"restated": versions[version].get("restated", 0) + 1}, rows
-    return versions[version] | pending, None if _kept(work, name, version) else rows
+    return versions[version] | pending, None if _kept(context, name, version) else rows
 
 
 def current(known: Mapping[str, Facts]) -> dict[str, Facts]:
@@ -144,17 +146,17 @@ def told(name: str, fact: Facts) -> str:
     )
 
 
-def recorded(name: str, work: Work) -> dict[str, Facts]:
+def recorded(name: str, context: StageContext) -> dict[str, Facts]:
     """Return what each version of a static source is now, by the records of all partitions."""
-    return current(_known(name, work))
+    return current(_known(name, context))
 
 
-def knowing(name: str, work: Work, version: str) -> list[str]:
+def knowing(name: str, context: StageContext, version: str) -> list[str]:
     """Return the other partitions that know a version."""
     return sorted(
         key
-        for key, fact in _known(name, work).items()
-        if fact["version"] == version and key != work.key
+        for key, fact in _known(name, context).items()
+        if fact["version"] == version and key != context.key
     )
 
 
@@ -172,8 +174,8 @@ def _plain(fact: Facts) -> Facts:
     return {name: value for name, value in fact.items() if name != "pending"}
 
 
-def _known(name: str, work: Work) -> dict[str, Facts]:
-    done = [result for result in results(work, "ingest_data") if result.state == "done"]
+def _known(name: str, context: StageContext) -> dict[str, Facts]:
+    done = [result for result in results(context, "ingest_data") if result.state == "done"]
     found = {
         result.key: result.outputs["sources"][name]
         for result in done
@@ -182,16 +184,18 @@ def _known(name: str, work: Work) -> dict[str, Facts]:
     return {key: fact for key, fact in found.items() if "version" in fact}
 
 
-def _snapshot(name: str, work: Work, version: str, delivery: Delivery) -> tuple[Facts, pa.Table]:
+def _snapshot(
+    name: str, context: StageContext, version: str, delivery: Delivery
+) -> tuple[Facts, pa.Table]:
     """Return the facts and rows of a delivery as a version."""
-    source, rows = work.use_case.sources[name], delivery.rows
+    source, rows = context.use_case.sources[name], delivery.rows
     assert source.valid_from is not None
     content = content_digest(rows, source)
-    first = version == _first(work)
+    first = version == _first(context)
     since = (
         midnight(source.valid_from)
         if first
-        else partitions.period(work.use_case, version).arrival_start
+        else partitions.period(context.use_case, version).arrival_start
     )
     at = np.full(len(rows), np.datetime64(since.replace(tzinfo=None), "us"))
     facts = {
@@ -208,7 +212,7 @@ def _snapshot(name: str, work: Work, version: str, delivery: Delivery) -> tuple[
         "late": 0,
         "arrival": "valid_from",
         "version": version,
-        "observed": work.started.isoformat(),
+        "observed": context.started.isoformat(),
     }
     return facts, rows.append_column(ARRIVED, pa.array(at).cast(TIMESTAMP))
 
@@ -221,12 +225,12 @@ def content_digest(rows: pa.Table, source: Source) -> str:
     return digest(body, sort_by=_sort_by(body, source.key))
 
 
-def _first(work: Work) -> str:
-    return partitions.period(work.use_case, work.use_case.history.first.isoformat()).key
+def _first(context: StageContext) -> str:
+    return partitions.period(context.use_case, context.use_case.history.first.isoformat()).key
 
 
-def _kept(work: Work, name: str, version: str) -> bool:
-    return version in work.lake.keys(work.table(f"raw/{name}"))
+def _kept(context: StageContext, name: str, version: str) -> bool:
+    return version in context.lake.keys(context.table(f"raw/{name}"))
 
 
 def _sort_by(rows: pa.Table, key: list[str]) -> list[str]:

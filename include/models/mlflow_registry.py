@@ -38,7 +38,7 @@ _KEY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
+class TrainingRun:
     """What is logged of one training; `folder` holds the bundle, `columns` are the booster's
     inputs in order.
     """
@@ -96,7 +96,7 @@ def find_version(
 
 
 def register(
-    settings: Settings, training: Training, *, check: Callable[[], None] | None = None
+    settings: Settings, training: TrainingRun, *, check: Callable[[], None] | None = None
 ) -> Registered:
     """Log a training and register its model, or return the version that holds the same model for
     the same partition.
@@ -283,7 +283,7 @@ def _ensure_model(client: Any, name: str) -> None:
             raise
 
 
-def _log(client: Any, run_id: str, training: Training) -> None:
+def _log(client: Any, run_id: str, training: TrainingRun) -> None:
     """Log parameters, metrics, manifest, bundle and an MLflow model with its signature."""
     import lightgbm
     import mlflow.lightgbm

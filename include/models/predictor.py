@@ -231,7 +231,7 @@ def trial_load(folder: str | Path, digest: str, *, timeout: float = 60.0) -> Non
 
 
 @lru_cache(maxsize=1)
-def pins() -> str:
+def serving_pins() -> str:
     """Return the digest of what must be equal for a bundle to load in another process of ours."""
     content = {
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",

@@ -32,8 +32,8 @@ from include.lake.digests import combine
 from include.lake.sql import connect, quote
 from include.monitoring import drift_report, psi
 from include.monitoring.psi import Stability
-from include.pipeline.stage import Outcome, Read, Stage, Work
-from include.pipeline.unseen import unreadable
+from include.pipeline.stage import Input, Outcome, Stage, StageContext
+from include.pipeline.unseen import unreadable_outcome
 from include.point_in_time import partitions
 from include.predictions import import_segments
 from include.records.audit import AuditEntry
@@ -96,72 +96,72 @@ class Sides:
         }
 
 
-def reads(work: Work) -> list[Read]:
+def inputs(context: StageContext) -> list[Input]:
     """Return the digests of the judgement, of the reference's model, and of the feature rows that
     are compared.
 
     Raises:
         MissingPartition: the partition is not judged, or its features are not there.
     """
-    judged = judgement(work)
-    found = [Read("evaluate_model", work.key, judged.digest)]
-    reference = choose(work)
+    judged = judgement(context)
+    found = [Input("evaluate_model", context.key, judged.digest)]
+    reference = choose(context)
     if reference is None:
         return found
     snapshots = FeatureSet(
         tuple(view for view in reference.feature_set.views if view.grain == "snapshot")
     )
     if snapshots.views:
-        for key in {work.key} if reference.model else {work.key, reference.key}:
-            needed = frames.required_at(work.use_case, snapshots, key)
-            feature_sets.held(work.records, work.use_case, snapshots, needed)
+        for key in {context.key} if reference.model else {context.key, reference.key}:
+            needed = frames.required_at(context.use_case, snapshots, key)
+            feature_sets.held(context.records, context.use_case, snapshots, needed)
     if reference.model is not None:
-        found.append(Read("model", reference.key, reference.model.model_digest))
-    for result in work.records.results.of(
-        work.use_case.name, stage="materialize_features", keys=_feature_keys(work, reference)
+        found.append(Input("model", reference.key, reference.model.model_digest))
+    for result in context.records.results.of(
+        context.use_case.name, stage="materialize_features", keys=_feature_keys(context, reference)
     ):
         made = result.outputs.get("feature_sets", {}).get(reference.feature_set.version, {})
         found += [
-            Read(f"features/{view}@{one['version']}", result.key, one["digest"])
+            Input(f"features/{view}@{one['version']}", result.key, one["digest"])
             for view, one in made.items()
         ]
     return found
 
 
-def compute(work: Work) -> Outcome:
+def compute(context: StageContext) -> Outcome:
     """Compare the partition with its reference; a drift is a success of this stage."""
-    reference = choose(work)
+    reference = choose(context)
     if reference is None:
         return _outcome(
-            work,
+            context,
             None,
             {},
             HOLD,
             ["no reference: no opponent of an older partition, and no partition before"],
             None,
         )
-    sides = sides_of(work, reference)
+    sides = sides_of(context, reference)
     found: dict[str, Stability] = {}
     for view in reference.feature_set.views:
         found |= psi.stability(sides.reference[view.name], sides.current[view.name], view.columns)
-    verdict, reasons = judge(found, work.use_case.monitoring.psi)
-    return _outcome(work, reference, found, verdict, reasons, sides)
+    verdict, reasons = judge(found, context.use_case.monitoring.psi)
+    return _outcome(context, reference, found, verdict, reasons, sides)
 
 
-def unread(work: Work, error: Exception) -> Outcome:
+def unreadable(context: StageContext, error: Exception) -> Outcome:
     """Return the comparison that was not made, with the reference that it is about."""
     about: dict[str, Any] = {
         "reference": None,
-        "limit": work.use_case.monitoring.psi,
+        "limit": context.use_case.monitoring.psi,
         "features": {},
     }
-    return unreadable(work, NAME, error, about)
+    return unreadable_outcome(context, NAME, error, about)
 
 
-def effects(work: Work, outcome: Outcome) -> dict[str, Any]:
+def effects(context: StageContext, outcome: Outcome) -> dict[str, Any]:
     """Import the closed segments of the prediction log into the lake."""
     imported = import_segments.import_closed(
-        work.settings, work.lake, work.records, work.use_case.name
+        context.settings, context.lake, context.records, context.use_case.name
     )
     return {"predictions": imported} if imported else {}
 
@@ -179,26 +179,26 @@ def judge(found: Mapping[str, Stability], limit: float) -> tuple[str, list[str]]
     return (DRIFT if moved else HOLD if unknown else PASS), reasons
 
 
-def choose(work: Work) -> Reference | None:
+def choose(context: StageContext) -> Reference | None:
     """Return the reference of a partition, or None where there is neither an older opponent nor
     a partition before.
     """
-    name = work.use_case.name
-    (own,) = work.need("materialize_features", [work.key])
-    judged = judgement(work)
+    name = context.use_case.name
+    (own,) = context.need("materialize_features", [context.key])
+    judged = judgement(context)
     version = judged.outputs.get("opponent")
-    model = None if version is None else work.records.models.get(name, version)
+    model = None if version is None else context.records.models.get(name, version)
     if (
         model is not None
-        and model.partition < work.key
+        and model.partition < context.key
         and model.feature_set in own.outputs["feature_sets"]
     ):
         return Reference(
-            model.partition, feature_sets.recorded(work.records, name, model.feature_set), model
+            model.partition, feature_sets.recorded(context.records, name, model.feature_set), model
         )
-    before = partitions.earlier(work.use_case, work.key)
-    result = work.result("materialize_features", before) if before else None
-    current = feature_sets.current(work.use_case)
+    before = partitions.earlier(context.use_case, context.key)
+    result = context.result("materialize_features", before) if before else None
+    current = feature_sets.current(context.use_case)
     if (
         before is None
         or result is None
@@ -209,7 +209,7 @@ def choose(work: Work) -> Reference | None:
     return Reference(before, current)
 
 
-def sides_of(work: Work, reference: Reference) -> Sides:
+def sides_of(context: StageContext, reference: Reference) -> Sides:
     """Return the rows to compare.
 
     Raises:
@@ -220,11 +220,11 @@ def sides_of(work: Work, reference: Reference) -> Sides:
     lost: dict[str, float | None] = {}
     snapshots = [view for view in views if view.grain == "snapshot"]
     if snapshots:
-        here = _entities(work, reference, work.key)
+        here = _entities(context, reference, context.key)
         there = (
             _sample(reference.model)
             if reference.model
-            else _entities(work, reference, reference.key)
+            else _entities(context, reference, reference.key)
         )
         for view in snapshots:
             before, now = _alive(there, view), _alive(here, view)
@@ -237,26 +237,28 @@ def sides_of(work: Work, reference: Reference) -> Sides:
             lost[view.name] = _lost(there.filter(before), here.filter(now), view)
     for view in views:
         if view.grain == "event":
-            expected[view.name] = _new_rows(work, view, _window(work, reference), reference.model)
-            actual[view.name] = _new_rows(work, view, [work.key], None)
+            expected[view.name] = _new_rows(
+                context, view, _window(context, reference), reference.model
+            )
+            actual[view.name] = _new_rows(context, view, [context.key], None)
     return Sides(expected, actual, lost)
 
 
-def _feature_keys(work: Work, reference: Reference) -> list[str]:
+def _feature_keys(context: StageContext, reference: Reference) -> list[str]:
     """Return the partitions whose feature rows can matter to either side."""
     ttl = max(view.ttl for view in reference.feature_set.views)
-    keys = set(partitions.lookback(work.use_case, work.key, ttl))
+    keys = set(partitions.lookback(context.use_case, context.key, ttl))
     if reference.model is None:
-        keys |= set(partitions.lookback(work.use_case, reference.key, ttl))
+        keys |= set(partitions.lookback(context.use_case, reference.key, ttl))
     if any(view.grain == "event" for view in reference.feature_set.views):
-        keys |= set(_window(work, reference))
+        keys |= set(_window(context, reference))
     return sorted(keys)
 
 
-def _entities(work: Work, reference: Reference, key: str) -> pa.Table:
+def _entities(context: StageContext, reference: Reference, key: str) -> pa.Table:
     """Return the features of all who are there at the `as_of` of a partition."""
-    as_of = partitions.period(work.use_case, key).as_of
-    return frames.population_at(work.lake, work.use_case, reference.feature_set, as_of)
+    as_of = partitions.period(context.use_case, key).as_of
+    return frames.population_at(context.lake, context.use_case, reference.feature_set, as_of)
 
 
 def _alive(rows: pa.Table, view: FeatureView) -> pa.ChunkedArray | None:
@@ -302,29 +304,33 @@ def _sample(model: Model) -> pa.Table:
     return rows
 
 
-def _window(work: Work, reference: Reference) -> list[str]:
+def _window(context: StageContext, reference: Reference) -> list[str]:
     """Return the partitions of the reference's training window; without an opponent, the one
     partition before.
     """
     if reference.model is None:
         return [reference.key]
-    end = partitions.period(work.use_case, reference.key).as_of
-    span: timedelta = work.use_case.training.window or end - midnight(work.use_case.history.first)
-    return partitions.lookback(work.use_case, reference.key, span)
+    end = partitions.period(context.use_case, reference.key).as_of
+    span: timedelta = context.use_case.training.window or end - midnight(
+        context.use_case.history.first
+    )
+    return partitions.lookback(context.use_case, reference.key, span)
 
 
-def _new_rows(work: Work, view: FeatureView, keys: Sequence[str], model: Model | None) -> pa.Table:
+def _new_rows(
+    context: StageContext, view: FeatureView, keys: Sequence[str], model: Model | None
+) -> pa.Table:
     """Return the event rows of partitions, at most `monitoring.sample` of them, the same ones
     every time.
     """
-    table = view.table(work.use_case.name)
+    table = view.table(context.use_case.name)
     version = None if model is None else model.manifest.get("tables", {}).get(table)
     chosen = ", ".join(quote(name) for name in view.columns)
     order = f"hash({quote(view.key)}, event_timestamp, created_timestamp), {chosen}"
     with connect() as con:
-        work.lake.scan(con, "rows", table, keys=keys, version=version, schema=view.schema)
+        context.lake.scan(con, "rows", table, keys=keys, version=version, schema=view.schema)
         return con.sql(
-            f"SELECT {chosen} FROM rows ORDER BY {order} LIMIT {work.use_case.monitoring.sample}"
+            f"SELECT {chosen} FROM rows ORDER BY {order} LIMIT {context.use_case.monitoring.sample}"
         ).to_arrow_table()
 
 
@@ -333,7 +339,7 @@ def _columns(rows: pa.Table, view: FeatureView) -> pa.Table:
 
 
 def _outcome(
-    work: Work,
+    context: StageContext,
     reference: Reference | None,
     found: Mapping[str, Stability],
     verdict: str,
@@ -355,7 +361,7 @@ def _outcome(
         "verdict": verdict,
         "reasons": list(reasons),
         "reference": compared,
-        "limit": work.use_case.monitoring.psi,
+        "limit": context.use_case.monitoring.psi,
         "features": features,
         "views": {} if sides is None else sides.counted(),
     }
@@ -370,8 +376,8 @@ def _outcome(
         ]
     )
     reason = "; ".join(reasons) if verdict != HOLD else f"hold: {'; '.join(reasons)}"
-    if not work.rehearsal:
-        outputs["report"] = _report(work, reference, sides or Sides({}, {}, {}), outputs)
+    if not context.rehearsal:
+        outputs["report"] = _report(context, reference, sides or Sides({}, {}, {}), outputs)
     worst = sorted(
         ((one["psi"], name) for name, one in features.items() if one["psi"] is not None),
         reverse=True,
@@ -384,28 +390,28 @@ def _outcome(
     }
     entry = AuditEntry(
         "drift.judged",
-        work.use_case.name,
-        work.key,
-        work.actor,
-        {**details, "mode": work.mode},
-        work.started,
+        context.use_case.name,
+        context.key,
+        context.actor,
+        {**details, "mode": context.mode},
+        context.started,
     )
-    log.info("drift %s %s: %s %s", work.use_case.name, work.key, verdict, reason)
+    log.info("drift %s %s: %s %s", context.use_case.name, context.key, verdict, reason)
     return Outcome("held" if verdict == HOLD else "done", digest, reason, outputs, entries=(entry,))
 
 
 def _report(
-    work: Work, reference: Reference | None, sides: Sides, outputs: Mapping[str, Any]
+    context: StageContext, reference: Reference | None, sides: Sides, outputs: Mapping[str, Any]
 ) -> str | None:
     """Write the HTML report; a failure is logged, and the verdict stands."""
-    path = work.settings.home / "reports" / work.use_case.name / work.key / "drift.html"
+    path = context.settings.home / "reports" / context.use_case.name / context.key / "drift.html"
     kinds = {} if reference is None else reference.feature_set.feature_types
     try:
         drift_report.write_report(
             path,
-            work.use_case,
-            work.key,
-            work.mode,
+            context.use_case,
+            context.key,
+            context.mode,
             outputs,
             reference=sides.reference,
             current=sides.current,
@@ -413,7 +419,7 @@ def _report(
         )
     except OSError as error:
         log.warning(
-            "drift %s %s: no report could be written: %s", work.use_case.name, work.key, error
+            "drift %s %s: no report could be written: %s", context.use_case.name, context.key, error
         )
         return None
     return str(path)
@@ -423,8 +429,8 @@ STAGE = Stage(
     name=NAME,
     fields=FIELDS,
     libraries=LIBRARIES,
-    reads=reads,
+    inputs=inputs,
     compute=compute,
     effects=effects,
-    unread=unread,
+    unreadable=unreadable,
 )

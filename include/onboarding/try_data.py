@@ -231,7 +231,12 @@ def _look(
     # at the sample's beginning SQL sees outcomes alone, or none.
     whole, rows = rows, rows.slice(max(0, len(rows) - SAMPLE))
     frame = frames.training_frame(
-        settings, use_case, current, rows, frames.pins(lake, use_case, current), records=records
+        settings,
+        use_case,
+        current,
+        rows,
+        frames.table_versions(lake, use_case, current),
+        records=records,
     )
     for name in frame.column_names:
         column = frame.column(name)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from include.clock import utc_now
 from include.pipeline.flow import ASSET_BEFORE
-from include.pipeline.status import Row
+from include.pipeline.status import StatusRow
 
 if TYPE_CHECKING:
     from include.config.settings import Settings
@@ -38,7 +38,7 @@ class Restart:
 
 
 def plan(
-    use_case: str, rows: Iterable[Row], *, active: Collection[str], limit: int = LIMIT
+    use_case: str, rows: Iterable[StatusRow], *, active: Collection[str], limit: int = LIMIT
 ) -> list[Restart]:
     """Return what to start again, newest first, at most `limit`; `active` are the keys with a
     queued or running run.
@@ -69,11 +69,11 @@ def active_keys(api: AirflowApi, use_case: str, among: Iterable[str]) -> set[str
 
 def repair_aliases(settings: Settings, records: Records, use_case: str) -> dict[str, int | None]:
     """Make MLflow's aliases those of the routing row again; return what was changed."""
-    from include.deployment.rollout import mirror
+    from include.deployment.rollout import mirror_aliases_of
 
     if not records.models.of(use_case):
         return {}
-    return mirror(settings, records, records.routes.get(use_case))
+    return mirror_aliases_of(settings, records, records.routes.get(use_case))
 
 
 def judge_again(

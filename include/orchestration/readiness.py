@@ -22,7 +22,7 @@ from include.orchestration.airflow_api import AirflowApi, Run
 from include.orchestration.pending import Recorded, SeenRun, hopeless, is_coming
 from include.pipeline.flow import STAGES, upstream
 from include.pipeline.runner import stage_of
-from include.pipeline.stage import Work
+from include.pipeline.stage import StageContext
 from include.point_in_time import partitions
 from include.records.records import Records
 
@@ -63,7 +63,7 @@ def missing_inputs(
     row = records.partitions.get(use_case.name, key)
     if row is None:
         return
-    work = Work(
+    context = StageContext(
         settings=here,
         use_case=use_case,
         period=partitions.period(use_case, key),
@@ -75,7 +75,7 @@ def missing_inputs(
         actor="readiness",
         started=utc_now(),
     )
-    stage_of(stage).reads(work)
+    stage_of(stage).inputs(context)
 
 
 def _missing(

@@ -30,7 +30,7 @@ from include.lake.digests import combine
 from include.models import bundle, predictor
 from include.packaging.bento_build import end_users
 from include.pipeline.provenance import lock_digest
-from include.pipeline.stage import Outcome, Read, Stage, Work
+from include.pipeline.stage import Input, Outcome, Stage, StageContext
 from include.records.records import Model
 
 log = logging.getLogger(__name__)
@@ -73,85 +73,86 @@ class Package:
     files: dict[str, str]
 
 
-def reads(work: Work) -> list[Read]:
+def inputs(context: StageContext) -> list[Input]:
     """Return the verdict, what the partition is meant for, and the code that is shipped."""
-    judged = work.result("evaluate_model")
+    judged = context.result("evaluate_model")
     if judged is None or judged.state == "failed":
         raise MissingPartition(
-            f"{work.use_case.name}: evaluate_model is not done for {work.key}; run `evergreen run "
-            f"evaluate_model --use-case {work.use_case.name} --partition {work.key}`",
-            keys=(work.key,),
+            f"{context.use_case.name}: evaluate_model is not done for {context.key}; run "
+            f"`evergreen run evaluate_model --use-case {context.use_case.name} --partition "
+            f"{context.key}`",
+            keys=(context.key,),
         )
     return [
-        Read("evaluate_model", work.key, judged.digest),
-        Read("partition", work.key, f"{work.mode}/{work.target}"),
-        Read("serving code", work.key, code_digest()),
+        Input("evaluate_model", context.key, judged.digest),
+        Input("partition", context.key, f"{context.mode}/{context.target}"),
+        Input("serving code", context.key, serving_digest()),
     ]
 
 
-def compute(work: Work) -> Outcome:
+def compute(context: StageContext) -> Outcome:
     """Package the partition's candidate, unless it was refused or is not to be deployed.
 
     Raises:
         ArtefactError: the bundle is damaged, or the Bento does not answer as its model does.
     """
-    reason = _reason_to_skip(work)
+    reason = _reason_to_skip(context)
     if reason is not None:
         # The digest is over what decides, never over how it is said.
-        judged = work.result("evaluate_model")
+        judged = context.result("evaluate_model")
         return Outcome(
             "skipped",
-            combine(["skipped", work.mode, work.target, judged.digest if judged else ""]),
+            combine(["skipped", context.mode, context.target, judged.digest if judged else ""]),
             reason,
         )
-    model = judged_model(work)
+    model = judged_model(context)
     digest = (
-        "sha256:" + hashlib.sha256(f"{model.model_digest}|{code_digest()}".encode()).hexdigest()
+        "sha256:" + hashlib.sha256(f"{model.model_digest}|{serving_digest()}".encode()).hexdigest()
     )
-    if work.rehearsal:
+    if context.rehearsal:
         bundle.verify_bundle(model.bundle, model.model_digest)
         return Outcome("done", digest)
-    package = ensure(work, model)
+    package = ensure(context, model)
     outputs = {
         "bento_tag": package.bento_tag,
         "model_tag": package.model_tag,
         "bundle": model.bundle,
-        "pins": predictor.pins(),
+        "pins": predictor.serving_pins(),
         "export": package.export,
         "version": model.version,
     }
 
-    def also(session: Session) -> None:
-        work.records.models.update(
+    def in_transaction(session: Session) -> None:
+        context.records.models.update(
             model.use_case,
             model.version,
             session=session,
             bento_tag=package.bento_tag,
-            pins=predictor.pins(),
+            pins=predictor.serving_pins(),
         )
 
-    return Outcome("done", digest, outputs=outputs, also=also)
+    return Outcome("done", digest, outputs=outputs, in_transaction=in_transaction)
 
 
-def effects(work: Work, outcome: Outcome) -> dict[str, Any]:
+def effects(context: StageContext, outcome: Outcome) -> dict[str, Any]:
     """Look whether the Bento is still there and whole; make it again where it is not."""
     if outcome.state != "done":
         return {}
-    return {"bento_tag": ensure(work, judged_model(work)).bento_tag}
+    return {"bento_tag": ensure(context, judged_model(context)).bento_tag}
 
 
-def ensure(work: Work, model: Model) -> Package:
+def ensure(context: StageContext, model: Model) -> Package:
     """Return the package of a model, made now if it is not in place yet."""
     bundle.verify_bundle(model.bundle, model.model_digest)
-    home = work.settings.home / "bento"
-    there = find(work.settings, work.use_case.name, model.model_digest)
+    home = context.settings.home / "bento"
+    there = find(context.settings, context.use_case.name, model.model_digest)
     if there is not None:
         return there
-    staging = home / "staging" / f"{work.use_case.name}-{work.key}-{work.held.token}"
-    _clear(staging.parent, f"{work.use_case.name}-{work.key}-")
+    staging = home / "staging" / f"{context.use_case.name}-{context.key}-{context.held.token}"
+    _clear(staging.parent, f"{context.use_case.name}-{context.key}-")
     try:
-        built = _build(work, model, staging)
-        work.held.check()
+        built = _build(context, model, staging)
+        context.held.check()
         return _put_in_place(home, staging, model, built)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -175,7 +176,7 @@ def find(here: Settings, use_case: str, model_digest: str) -> Package | None:
         return None
 
 
-def code_digest() -> str:
+def serving_digest() -> str:
     """Return the digest of what is shipped in a Bento beside the model, and of what it needs."""
     parts = [
         f"{name}:{hashlib.sha256((ROOT / path).read_bytes()).hexdigest()}"
@@ -191,46 +192,45 @@ def requirements() -> list[str]:
     return [f"{name}=={version_of(name)}" for name in REQUIRED]
 
 
-def _reason_to_skip(work: Work) -> str | None:
-    if work.mode != "live":
-        return f"{work.key} is recorded as {work.mode}: it is judged, never packaged"
-    if work.target != "deployed":
-        return f"{work.key} has the target {work.target}, not deployed"
-    return not_passed(work.result("evaluate_model"))
+def _reason_to_skip(context: StageContext) -> str | None:
+    if context.mode != "live":
+        return f"{context.key} is recorded as {context.mode}: it is judged, never packaged"
+    if context.target != "deployed":
+        return f"{context.key} has the target {context.target}, not deployed"
+    return not_passed(context.result("evaluate_model"))
 
 
 def _version(model_digest: str) -> str:
     """Return the version part of the tags: which model, by which code."""
-    return (
-        f"{model_digest.removeprefix('sha256:')[:16]}-{code_digest().removeprefix('sha256:')[:8]}"
-    )
+    model, code = (digest.removeprefix("sha256:") for digest in (model_digest, serving_digest()))
+    return f"{model[:16]}-{code[:8]}"
 
 
-def _build(work: Work, model: Model, staging: Path) -> dict[str, str]:
+def _build(context: StageContext, model: Model, staging: Path) -> dict[str, str]:
     """Let a child build, try and export the Bento in the staging home; it ends when this process
     does.
     """
-    context = staging / "context"
+    build = staging / "context"
     for name, path in _SHIPPED.items():
-        (context / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / path, context / name)
-    (context / "requirements.txt").write_text("\n".join(requirements()) + "\n")
+        (build / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / path, build / name)
+    (build / "requirements.txt").write_text("\n".join(requirements()) + "\n")
     order = {
         "staging": str(staging),
-        "context": str(context),
+        "context": str(build),
         "bundle": model.bundle,
         "digest": model.model_digest,
         "model_version": model.version,
-        "model_name": f"{work.use_case.name}_model",
-        "bento_name": f"{work.use_case.name}_scorer",
+        "model_name": f"{context.use_case.name}_model",
+        "bento_name": f"{context.use_case.name}_scorer",
         "version": _version(model.model_digest),
         "labels": {
-            "use_case": work.use_case.name,
-            "partition": work.key,
+            "use_case": context.use_case.name,
+            "partition": context.key,
             "model_version": str(model.version),
             "model_digest": model.model_digest,
-            "code_digest": code_digest(),
-            "pins": predictor.pins(),
+            "code_digest": serving_digest(),
+            "pins": predictor.serving_pins(),
             "lock_digest": lock_digest(),
         },
     }
@@ -316,7 +316,7 @@ def _put_in_place(home: Path, staging: Path, model: Model, built: dict[str, str]
         bento_tag=built["bento_tag"],
         model_tag=built["model_tag"],
         model_digest=model.model_digest,
-        code_digest=code_digest(),
+        code_digest=serving_digest(),
         export=str(exported),
         files=_digests(home, built["bento_tag"], built["model_tag"], str(exported)),
     )
@@ -374,7 +374,7 @@ STAGE = Stage(
     name=NAME,
     fields=FIELDS,
     libraries=LIBRARIES,
-    reads=reads,
+    inputs=inputs,
     compute=compute,
     effects=effects,
 )

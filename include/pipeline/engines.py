@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 # _internal: deltalake's own.
 _ENGINES = ("duckdb", "_duckdb", "pyarrow", "pandas", "deltalake", "_internal", "lightgbm")
-_CALLS = ("reads", "compute", "effects", "standing", "outdated")
+_CALLS = ("inputs", "compute", "effects", "still_valid", "outdated")
 _OF_STORAGE = (
     "IOException",
     "HTTPException",
@@ -75,18 +75,18 @@ def guarded(stage: Stage) -> Stage:
 
 
 def _call(stage: str, called: Callable[..., Any]) -> Callable[..., Any]:
-    def call(work: Any, *more: Any) -> Any:
-        with translated(_where(stage, work)):
-            return called(work, *more)
+    def call(context: Any, *more: Any) -> Any:
+        with translated(_where(stage, context)):
+            return called(context, *more)
 
     return call
 
 
 def _range(stage: str, called: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
-    def answers(works: Any) -> Iterator[Any]:
-        given = iter(called(works))
+    def answers(contexts: Any) -> Iterator[Any]:
+        given = iter(called(contexts))
         while True:
-            with translated(_where(stage, works)):
+            with translated(_where(stage, contexts)):
                 try:
                     answer = next(given)
                 except StopIteration:

@@ -31,10 +31,10 @@ def memo_key(
     use_case: UseCase,
     fields: Sequence[str],
     libraries: Sequence[str],
-    reads: Sequence[tuple[str, str, str]],
+    inputs: Sequence[tuple[str, str, str]],
     options: dict[str, Any],
 ) -> str:
-    """Return the memo key of a stage for one partition; `code` is its `code_digest`, `reads` are
+    """Return the memo key of a stage for one partition; `code` is its `code_digest`, `inputs` are
     (table, key, digest).
     """
     parts = [
@@ -44,7 +44,7 @@ def memo_key(
         json.dumps(options, sort_keys=True, default=str),
     ]
     parts += [f"{name}=={_version(name)}" for name in sorted(libraries)]
-    parts += ["|".join(read) for read in sorted(reads)]
+    parts += ["|".join(read) for read in sorted(inputs)]
     return combine(parts)
 
 

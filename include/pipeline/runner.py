@@ -24,7 +24,7 @@ from include.lake.tables import Lake, RehearsalLake
 from include.pipeline import declared, memo, provenance
 from include.pipeline.engines import guarded
 from include.pipeline.flow import DATA_STAGES, ENTRY, STAGES
-from include.pipeline.stage import Outcome, Read, Stage, State, Work, lost
+from include.pipeline.stage import Input, Outcome, Stage, StageContext, State, lost
 from include.pipeline.unseen import UNSEEN
 from include.point_in_time import partitions
 from include.records.audit import AuditEntry
@@ -110,24 +110,24 @@ def run(
         wait=wait,
     )
     with lease:
-        work = _work(
+        context = _context(
             settings, use_case, key, records, lease, actor, started, options or {}, rehearsal=force
         )
         try:
-            recorded, code = work.result(name), _code(stage)
-            memo_key, reads = _memo_key(stage, work, code)
+            recorded, code = context.result(name), _code(stage)
+            memo_key, inputs = _memo_key(stage, context, code)
             if force:
-                return _rehearse(stage, work, recorded, clock)
-            _renew(stage, [work], code, owner=owner, attempt=attempt)
-            hit = _hits(stage, [(work, recorded, memo_key)]).get(key)
+                return _rehearse(stage, context, recorded, clock)
+            _renew(stage, [context], code, owner=owner, attempt=attempt)
+            hit = _hits(stage, [(context, recorded, memo_key)]).get(key)
             if hit is not None:
                 outcome = _recorded(hit)
             else:
-                outcome = _computed(stage, work)
-                _commit(work, stage, outcome, memo_key, reads, clock)
-            did = _effects(stage, work, outcome)
+                outcome = _computed(stage, context)
+                _commit(context, stage, outcome, memo_key, inputs, clock)
+            did = _effects(stage, context, outcome)
         except EvergreenError as error:
-            _refuse(work, stage, error, clock)
+            _refuse(context, stage, error, clock)
             raise
     seconds = time.monotonic() - clock
     log.info(
@@ -181,8 +181,8 @@ def run_range(
     known = {
         (row.stage, row.key): row for row in records.results.of(use_case.name, stage=DATA_STAGES)
     }
-    works: list[Work] = []
-    memo_keys: dict[str, tuple[str, list[Read]]] = {}
+    contexts: list[StageContext] = []
+    memo_keys: dict[str, tuple[str, list[Input]]] = {}
     code, owner = _code(stage), owner or _owner()
     rows = {row.key: row for row in records.partitions.of(use_case.name)}
     lake = Lake(settings.lake_root)
@@ -192,7 +192,7 @@ def run_range(
         for key in keys:
             clock = time.monotonic()
             row = rows.get(key)
-            work = _work(
+            context = _context(
                 settings,
                 use_case,
                 key,
@@ -206,16 +206,19 @@ def run_range(
                 row=row,
             )
             try:
-                memo_key, reads = _memo_key(stage, work, code)
+                memo_key, inputs = _memo_key(stage, context, code)
             except MissingPartition as error:
-                _refuse(work, stage, error, clock)
+                _refuse(context, stage, error, clock)
                 yield Report(name, use_case.name, key, "failed", "", str(error), False, 0.0, {}, {})
                 continue
-            memo_keys[key] = (memo_key, reads)
-            works.append(work)
-        if works:
-            _renew(stage, works, code, owner=owner, attempt=attempt)
-        hits = _hits(stage, [(work, work.result(name), memo_keys[work.key][0]) for work in works])
+            memo_keys[key] = (memo_key, inputs)
+            contexts.append(context)
+        if contexts:
+            _renew(stage, contexts, code, owner=owner, attempt=attempt)
+        hits = _hits(
+            stage,
+            [(context, context.result(name), memo_keys[context.key][0]) for context in contexts],
+        )
         for key, recorded in hits.items():
             hit = _recorded(recorded)
             yield Report(
@@ -230,16 +233,16 @@ def run_range(
                 hit.outputs,
                 {},
             )
-        works = [work for work in works if work.key not in hits]
+        contexts = [context for context in contexts if context.key not in hits]
         clock = time.monotonic()
-        for work, computed in stage.compute_range(works) if works else ():
-            memo_key, reads = memo_keys[work.key]
-            outcome = _commit_alone(work, stage, computed, memo_key, reads, clock)
+        for context, computed in stage.compute_range(contexts) if contexts else ():
+            memo_key, inputs = memo_keys[context.key]
+            outcome = _commit_alone(context, stage, computed, memo_key, inputs, clock)
             seconds = time.monotonic() - clock
             yield Report(
                 name,
                 use_case.name,
-                work.key,
+                context.key,
                 outcome.state,
                 outcome.digest,
                 outcome.reason,
@@ -262,11 +265,13 @@ def outdated(
         return []
     row = row or Partition(use_case.name, key, "backfill", "data", "", utc_now())
     return stage.outdated(
-        [_work(settings, use_case, key, records, None, "", utc_now(), {}, row=row)]
+        [_context(settings, use_case, key, records, None, "", utc_now(), {}, row=row)]
     )
 
 
-def _renew(stage: Stage, works: Sequence[Work], code: str, *, owner: str, attempt: int) -> None:
+def _renew(
+    stage: Stage, contexts: Sequence[StageContext], code: str, *, owner: str, attempt: int
+) -> None:
     """Compute again, in one pass, the earlier partitions that were made by other rules than
     today's.
 
@@ -274,10 +279,10 @@ def _renew(stage: Stage, works: Sequence[Work], code: str, *, owner: str, attemp
     Mode, target and live effects stay. A partition that somebody else is at work on is left to
     them.
     """
-    keys = stage.outdated(works) if stage.outdated is not None else []
+    keys = stage.outdated(contexts) if stage.outdated is not None else []
     if not keys or stage.compute_range is None:
         return
-    first = works[0]
+    first = contexts[0]
     name, settings = first.use_case.name, first.settings
     rows = {row.key: row for row in first.records.partitions.of(name)}
     with first.records.leases.claim_all(
@@ -289,9 +294,9 @@ def _renew(stage: Stage, works: Sequence[Work], code: str, *, owner: str, attemp
         ttl=settings.lease_seconds,
         only_free=True,
     ) as leases:
-        again: dict[str, tuple[Work, str, list[Read]]] = {}
+        again: dict[str, tuple[StageContext, str, list[Input]]] = {}
         for key, lease in sorted(leases.each.items()):
-            work = _work(
+            context = _context(
                 settings,
                 first.use_case,
                 key,
@@ -305,15 +310,15 @@ def _renew(stage: Stage, works: Sequence[Work], code: str, *, owner: str, attemp
                 row=rows.get(key),
             )
             try:
-                again[key] = (work, *_memo_key(stage, work, code))
+                again[key] = (context, *_memo_key(stage, context, code))
             except MissingPartition as error:
                 log.info("%s %s %s stays as it is: %s", stage.name, name, key, error)
         differing, clock = 0, time.monotonic()
-        for work, outcome in (
-            stage.compute_range([work for work, _, _ in again.values()]) if again else ()
+        for context, outcome in (
+            stage.compute_range([context for context, _, _ in again.values()]) if again else ()
         ):
-            _, memo_key, reads = again[work.key]
-            before, entries = work.result(stage.name), outcome.entries
+            _, memo_key, inputs = again[context.key]
+            before, entries = context.result(stage.name), outcome.entries
             if before is not None and (before.digest, before.state) != (
                 outcome.digest,
                 outcome.state,
@@ -324,9 +329,9 @@ def _renew(stage: Stage, works: Sequence[Work], code: str, *, owner: str, attemp
                     "was": before.digest,
                     "is": outcome.digest,
                 }
-                entries = (*entries, _entry(work, "partition.recomputed", details))
+                entries = (*entries, _entry(context, "partition.recomputed", details))
             done = _commit_alone(
-                work, stage, replace(outcome, entries=entries), memo_key, reads, clock
+                context, stage, replace(outcome, entries=entries), memo_key, inputs, clock
             )
             differing += len(entries) > len(outcome.entries) and not done.lost
             clock = time.monotonic()
@@ -339,7 +344,7 @@ def _renew(stage: Stage, works: Sequence[Work], code: str, *, owner: str, attemp
     )
 
 
-def _work(
+def _context(
     settings: Settings,
     use_case: UseCase,
     key: str,
@@ -353,7 +358,7 @@ def _work(
     lake: Lake | None = None,
     known: dict[tuple[str, str], StageResult] | None = None,
     row: Partition | None = None,
-) -> Work:
+) -> StageContext:
     period = partitions.period(use_case, key)
     row = row or records.partitions.get(use_case.name, key)
     if row is None:
@@ -362,7 +367,7 @@ def _work(
             "load_history or `evergreen run`"
         )
     lake = lake or (RehearsalLake if rehearsal else Lake)(settings.lake_root)
-    return Work(
+    return StageContext(
         settings=settings,
         use_case=use_case,
         period=period,
@@ -383,23 +388,23 @@ def _code(stage: Stage) -> str:
     return memo.code_digest(ENTRY[stage.name])
 
 
-def _memo_key(stage: Stage, work: Work, code: str) -> tuple[str, list[Read]]:
-    declared.refuse(work.use_case)
-    reads = stage.reads(work)
+def _memo_key(stage: Stage, context: StageContext, code: str) -> tuple[str, list[Input]]:
+    declared.refuse(context.use_case)
+    inputs = stage.inputs(context)
     key = memo.memo_key(
         stage=stage.name,
         code=code,
-        use_case=work.use_case,
+        use_case=context.use_case,
         fields=stage.fields,
         libraries=stage.libraries,
-        reads=[(read.table, read.key, read.digest) for read in reads],
-        options=dict(work.options),
+        inputs=[(read.table, read.key, read.digest) for read in inputs],
+        options=dict(context.options),
     )
-    return key, reads
+    return key, inputs
 
 
 def _hits(
-    stage: Stage, asked: Sequence[tuple[Work, StageResult | None, str]]
+    stage: Stage, asked: Sequence[tuple[StageContext, StageResult | None, str]]
 ) -> dict[str, StageResult]:
     """Return the records that answer for their partitions, by key; `asked` are works with their
     records and memo keys.
@@ -407,16 +412,16 @@ def _hits(
     if not stage.memoised:
         return {}
     same = [
-        (work, row)
-        for work, row, key in asked
+        (context, row)
+        for context, row, key in asked
         if row is not None and row.state not in UNMEMOISED and row.memo_key == key
     ]
     kept = (
-        {work.key for work, _ in same}
-        if stage.standing is None or not same
-        else stage.standing(same)
+        {context.key for context, _ in same}
+        if stage.still_valid is None or not same
+        else stage.still_valid(same)
     )
-    return {work.key: row for work, row in same if work.key in kept}
+    return {context.key: row for context, row in same if context.key in kept}
 
 
 def _recorded(result: StageResult) -> Outcome:
@@ -425,29 +430,41 @@ def _recorded(result: StageResult) -> Outcome:
         result.digest,
         result.reason,
         result.outputs,
-        tuple(Read(*read) for read in result.reads),
+        tuple(Input(*read) for read in result.reads),
     )
 
 
 def _commit(
-    work: Work, stage: Stage, outcome: Outcome, memo_key: str, reads: Sequence[Read], clock: float
+    context: StageContext,
+    stage: Stage,
+    outcome: Outcome,
+    memo_key: str,
+    inputs: Sequence[Input],
+    clock: float,
 ) -> None:
-    used = outcome.reads or tuple(reads)
-    result = _result(work, stage.name, outcome, memo_key, used, clock)
-    work.records.results.commit(work.held, result, entries=outcome.entries, also=outcome.also)
-    if work.known is not None:
-        work.known[stage.name, work.key] = result
+    used = outcome.inputs or tuple(inputs)
+    result = _result(context, stage.name, outcome, memo_key, used, clock)
+    context.records.results.commit(
+        context.held, result, entries=outcome.entries, in_transaction=outcome.in_transaction
+    )
+    if context.known is not None:
+        context.known[stage.name, context.key] = result
 
 
 def _commit_alone(
-    work: Work, stage: Stage, outcome: Outcome, memo_key: str, reads: Sequence[Read], clock: float
+    context: StageContext,
+    stage: Stage,
+    outcome: Outcome,
+    memo_key: str,
+    inputs: Sequence[Input],
+    clock: float,
 ) -> Outcome:
     """Record one partition of several; where its lease is lost whoever took it records it, and
     the others go on.
     """
     if not outcome.lost:
         try:
-            _commit(work, stage, outcome, memo_key, reads, clock)
+            _commit(context, stage, outcome, memo_key, inputs, clock)
         except Busy as error:
             outcome = lost(error)
     if outcome.lost:
@@ -456,55 +473,64 @@ def _commit_alone(
 
 
 def _result(
-    work: Work, name: str, outcome: Outcome, memo_key: str, reads: Sequence[Read], clock: float
+    context: StageContext,
+    name: str,
+    outcome: Outcome,
+    memo_key: str,
+    inputs: Sequence[Input],
+    clock: float,
 ) -> StageResult:
     return StageResult(
-        use_case=work.use_case.name,
-        key=work.key,
+        use_case=context.use_case.name,
+        key=context.key,
         stage=name,
         state=outcome.state,
         digest=outcome.digest,
         reason=outcome.reason,
         outputs=outcome.outputs,
-        reads=[[read.table, read.key, read.digest] for read in reads],
+        reads=[[read.table, read.key, read.digest] for read in inputs],
         memo_key=memo_key,
-        mode=work.mode,
-        started_at=work.started,
+        mode=context.mode,
+        started_at=context.started,
         finished_at=utc_now(),
         seconds=time.monotonic() - clock,
         git_commit=provenance.git_commit(),
-        token=work.held.token,
+        token=context.held.token,
     )
 
 
-def _computed(stage: Stage, work: Work) -> Outcome:
+def _computed(stage: Stage, context: StageContext) -> Outcome:
     """Compute, and let a stage that judges say so where it could not read what its verdict rests
     on.
     """
-    if stage.unread is None:
-        return stage.compute(work)
+    if stage.unreadable is None:
+        return stage.compute(context)
     try:
-        return stage.compute(work)
+        return stage.compute(context)
     except UNSEEN as error:
-        log.warning("%s %s %s: unreadable: %s", stage.name, work.use_case.name, work.key, error)
-        return stage.unread(work, error)
+        log.warning(
+            "%s %s %s: unreadable: %s", stage.name, context.use_case.name, context.key, error
+        )
+        return stage.unreadable(context, error)
 
 
-def _effects(stage: Stage, work: Work, outcome: Outcome) -> dict[str, Any]:
-    if stage.effects is None or work.mode != "live" or outcome.state == "unreadable":
+def _effects(stage: Stage, context: StageContext, outcome: Outcome) -> dict[str, Any]:
+    if stage.effects is None or context.mode != "live" or outcome.state == "unreadable":
         return {}
-    return stage.effects(work, outcome)
+    return stage.effects(context, outcome)
 
 
-def _rehearse(stage: Stage, work: Work, recorded: StageResult | None, clock: float) -> Report:
+def _rehearse(
+    stage: Stage, context: StageContext, recorded: StageResult | None, clock: float
+) -> Report:
     """Compute beside the record and compare, and so what the lake holds; one audit row, and a
     difference is an error.
     """
     if recorded is None or recorded.state in UNMEMOISED:
         raise ConfigError(
-            f"{stage.name} {work.key} has no record to compare with; run it without force first"
+            f"{stage.name} {context.key} has no record to compare with; run it without force first"
         )
-    outcome = stage.compute(work)
+    outcome = stage.compute(context)
     same = outcome.digest == recorded.digest and outcome.state == recorded.state
     details: dict[str, Any] = {
         "stage": stage.name,
@@ -512,26 +538,26 @@ def _rehearse(stage: Stage, work: Work, recorded: StageResult | None, clock: flo
         "computed": outcome.digest,
         "equal": same,
     }
-    other = stored_otherwise(stage, work, recorded)
+    other = stored_otherwise(stage, context, recorded)
     details |= {"stored_otherwise": other} if other else {}
-    work.records.audit.append(_entry(work, "force.compared", details))
+    context.records.audit.append(_entry(context, "force.compared", details))
     if other:
         raise EvergreenError(
-            f"{stage.name} {work.use_case.name} {work.key}: the lake holds other rows than are "
-            f"recorded: {', '.join(other)}. Run the stage again after a change of the use case or "
-            "with a restatement, or restore the table's files"
+            f"{stage.name} {context.use_case.name} {context.key}: the lake holds other rows than "
+            f"are recorded: {', '.join(other)}. Run the stage again after a change of the use "
+            "case or with a restatement, or restore the table's files"
         )
     if not same:
         raise EvergreenError(
-            f"{stage.name} {work.use_case.name} {work.key}: computed again it gives "
+            f"{stage.name} {context.use_case.name} {context.key}: computed again it gives "
             f"{outcome.digest} ({outcome.state}), recorded is {recorded.digest} "
             f"({recorded.state}); the record stands. Look for changed code, libraries or data."
         )
     seconds = time.monotonic() - clock
     return Report(
         stage.name,
-        work.use_case.name,
-        work.key,
+        context.use_case.name,
+        context.key,
         outcome.state,
         outcome.digest,
         "equal to the record",
@@ -542,7 +568,7 @@ def _rehearse(stage: Stage, work: Work, recorded: StageResult | None, clock: flo
     )
 
 
-def stored_otherwise(stage: Stage, work: Work, recorded: StageResult) -> list[str]:
+def stored_otherwise(stage: Stage, context: StageContext, recorded: StageResult) -> list[str]:
     """Return the `table partition` of a recorded result whose rows in the lake have another
     digest than the record says.
     """
@@ -550,38 +576,38 @@ def stored_otherwise(stage: Stage, work: Work, recorded: StageResult) -> list[st
         return []
     return sorted(
         f"{one.table} {one.key}"
-        for one in stage.read_back(work, recorded)
+        for one in stage.read_back(context, recorded)
         if one.recorded != one.found
     )
 
 
-def _refuse(work: Work, stage: Stage, error: EvergreenError, clock: float) -> None:
+def _refuse(context: StageContext, stage: Stage, error: EvergreenError, clock: float) -> None:
     """Put a refusal on record; a recorded result is never replaced by one."""
     if isinstance(error, Busy):
         return
     entry = _entry(
-        work,
+        context,
         "stage.refused",
         {"stage": stage.name, "error": type(error).__name__, "reason": str(error)[:2000]},
     )
-    recorded = work.records.results.get(work.use_case.name, work.key, stage.name)
+    recorded = context.records.results.get(context.use_case.name, context.key, stage.name)
     if recorded is None or recorded.state == "failed":
         failed = Outcome("failed", "", str(error)[:2000], {"error": type(error).__name__})
-        work.records.results.commit(
-            work.held, _result(work, stage.name, failed, "", (), clock), entries=(entry,)
+        context.records.results.commit(
+            context.held, _result(context, stage.name, failed, "", (), clock), entries=(entry,)
         )
         return
-    work.records.audit.append(entry)
+    context.records.audit.append(entry)
 
 
-def _entry(work: Work, action: str, details: dict[str, Any]) -> AuditEntry:
+def _entry(context: StageContext, action: str, details: dict[str, Any]) -> AuditEntry:
     return AuditEntry(
         action=action,
-        use_case=work.use_case.name,
-        subject=work.key,
-        actor=work.actor,
+        use_case=context.use_case.name,
+        subject=context.key,
+        actor=context.actor,
         details=details,
-        at=work.started,
+        at=context.started,
     )
 
 
@@ -589,4 +615,4 @@ def _owner() -> str:
     return f"cli@{socket.gethostname()}:{time.monotonic_ns()}"
 
 
-__all__ = ["STAGES", "Outcome", "Read", "Report", "Work", "run", "run_range", "stage_of"]
+__all__ = ["STAGES", "Input", "Outcome", "Report", "StageContext", "run", "run_range", "stage_of"]

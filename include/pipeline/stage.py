@@ -1,4 +1,4 @@
-"""What a stage is, what it is given and what it gives back: Stage, Work, Read, Outcome."""
+"""What a stage is, what it is given and what it gives back: Stage, StageContext, Input, Outcome."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Target = Literal["data", "judged", "deployed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class Input:
     """A partition that a stage reads, by the digest of its content."""
 
     table: str
@@ -46,15 +46,18 @@ class ReadBack(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a stage came to. `entries` and `also` are written in the transaction that records it."""
+    """What a stage came to.
+
+    `entries` and `in_transaction` are written in the transaction that records it.
+    """
 
     state: State
     digest: str
     reason: str = ""
     outputs: dict[str, Any] = field(default_factory=dict)
-    reads: tuple[Read, ...] = ()
+    inputs: tuple[Input, ...] = ()
     entries: tuple[AuditEntry, ...] = ()
-    also: Callable[[Session], None] | None = None
+    in_transaction: Callable[[Session], None] | None = None
 
     @property
     def lost(self) -> bool:
@@ -70,7 +73,7 @@ def lost(error: Busy) -> Outcome:
 
 
 @dataclass(frozen=True)
-class Work:
+class StageContext:
     """Everything that a stage may use for one partition; its time is `period`, never a clock.
 
     `rehearsal` is set by `force`: the lake then takes no writes, and a stage must register nothing.
@@ -156,29 +159,32 @@ class Stage:
     """A stage as its entry module exports it; what is optional is None.
 
     `fields` are those of the use case that it reads (dotted), `libraries` the distributions whose
-    version counts: both are part of the memo key. `reads` gives the recorded digests of what is
+    version counts: both are part of the memo key. `inputs` gives the recorded digests of what is
     read. `compute` writes the partition's own lake partitions; `compute_range` does so for many in
     one pass. Only computation is memoised (`memoised`: at all): `effects` are compared with the
     observed state every time, and only for live partitions.
 
-    Of the partitions whose memo key is unchanged, `standing` gives those whose record still stands.
-    `outdated` gives the earlier partitions that were made by other rules than today's, which are
-    computed again first. `unread` is of a stage that judges: the outcome where something could not
-    be read, which no memo keeps. `read_back` gives what the lake holds of a result's tables.
+    Of the partitions whose memo key is unchanged, `still_valid` gives those whose record still
+    stands. `outdated` gives the earlier partitions that were made by other rules than today's,
+    which are computed again first. `unreadable` is of a stage that judges: the outcome where
+    something could not be read, which no memo keeps. `read_back` gives what the lake holds of a
+    result's tables.
     """
 
     name: str
     fields: tuple[str, ...]
     libraries: tuple[str, ...]
-    reads: Callable[[Work], list[Read]]
-    compute: Callable[[Work], Outcome]
-    compute_range: Callable[[Sequence[Work]], Iterator[tuple[Work, Outcome]]] | None = None
-    effects: Callable[[Work, Outcome], dict[str, Any]] | None = None
+    inputs: Callable[[StageContext], list[Input]]
+    compute: Callable[[StageContext], Outcome]
+    compute_range: (
+        Callable[[Sequence[StageContext]], Iterator[tuple[StageContext, Outcome]]] | None
+    ) = None
+    effects: Callable[[StageContext, Outcome], dict[str, Any]] | None = None
     memoised: bool = True
-    standing: Callable[[Sequence[tuple[Work, StageResult]]], set[str]] | None = None
-    outdated: Callable[[Sequence[Work]], list[str]] | None = None
-    unread: Callable[[Work, Exception], Outcome] | None = None
-    read_back: Callable[[Work, StageResult], Iterator[ReadBack]] | None = None
+    still_valid: Callable[[Sequence[tuple[StageContext, StageResult]]], set[str]] | None = None
+    outdated: Callable[[Sequence[StageContext]], list[str]] | None = None
+    unreadable: Callable[[StageContext, Exception], Outcome] | None = None
+    read_back: Callable[[StageContext, StageResult], Iterator[ReadBack]] | None = None
 
 
 def _missing(

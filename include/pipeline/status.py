@@ -58,7 +58,7 @@ class RecordedResult(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class StatusRow:
     """One partition.
 
     `stage` is the one that `kind` is about: the last, the running, the awaited or the refusing one.
@@ -80,7 +80,7 @@ def rows(
     running: Mapping[tuple[str, str], str],
     expected: Sequence[str] = (),
     loaded: Mapping[str, Collection[str]] | None = None,
-) -> list[Row]:
+) -> list[StatusRow]:
     """Return a row a partition, oldest first.
 
     `running` maps (stage, key) to the holder of a live lease; `expected` are the keys that should
@@ -98,7 +98,9 @@ def rows(
     ]
     fill = "evergreen load-history {0} --from {1} --to {1}"
     gaps = [
-        Row(key, "missing", "ingest_data", f"never ingested; fill it: {fill.format(use_case, key)}")
+        StatusRow(
+            key, "missing", "ingest_data", f"never ingested; fill it: {fill.format(use_case, key)}"
+        )
         for key in expected
         if key not in known
     ]
@@ -181,9 +183,9 @@ def _row(
     running: Mapping[tuple[str, str], str],
     digests: Mapping[tuple[str, str], str],
     loaded: Mapping[str, Collection[str]],
-) -> Row:
-    def row(kind: Kind, stage: str, detail: str = "") -> Row:
-        return Row(partition.key, kind, stage, detail, partition.mode, partition.target)
+) -> StatusRow:
+    def row(kind: Kind, stage: str, detail: str = "") -> StatusRow:
+        return StatusRow(partition.key, kind, stage, detail, partition.mode, partition.target)
 
     for stage in (*CHAIN, *BESIDE):
         if (stage, partition.key) in running:
@@ -289,7 +291,7 @@ def _plain(use_case: str, table: str) -> str:
     return table.removeprefix(f"{use_case}/")
 
 
-def status_rows(records: Records, use_case: UseCase) -> list[Row]:
+def status_rows(records: Records, use_case: UseCase) -> list[StatusRow]:
     """Return what each partition of a use case is, from the records as they are now."""
     partitions = records.partitions.of(use_case.name)
     now = utc_now()

@@ -16,7 +16,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 from include.errors import ArtefactError, EvergreenError, SourceError, Unavailable
 from include.lake.digests import combine
-from include.pipeline.stage import Outcome, Work
+from include.pipeline.stage import Outcome, StageContext
 from include.records.audit import AuditEntry
 
 # A damaged or absent file, a store or database that does not answer, a time-out. OSError holds
@@ -33,7 +33,9 @@ UNSEEN: tuple[type[Exception], ...] = (
 )
 
 
-def unreadable(work: Work, stage: str, error: Exception, outputs: Mapping[str, Any]) -> Outcome:
+def unreadable_outcome(
+    context: StageContext, stage: str, error: Exception, outputs: Mapping[str, Any]
+) -> Outcome:
     """Return the outcome of a judgement that could not be reached: a hold for whoever asks, and
     no finding.
     """
@@ -41,16 +43,16 @@ def unreadable(work: Work, stage: str, error: Exception, outputs: Mapping[str, A
         str(error).strip().splitlines()[0][:1000] if str(error).strip() else type(error).__name__
     )
     kind = type(error).__name__ if isinstance(error, EvergreenError) else "Unavailable"
-    digest = combine(["unreadable", stage, work.key])
+    digest = combine(["unreadable", stage, context.key])
     entry = AuditEntry(
         f"{stage}.unreadable",
-        work.use_case.name,
-        work.key,
-        work.actor,
-        {"reason": reason, "mode": work.mode},
-        work.started,
+        context.use_case.name,
+        context.key,
+        context.actor,
+        {"reason": reason, "mode": context.mode},
+        context.started,
         # Not one row a try.
-        once=f"{stage}.unreadable/{work.use_case.name}/{work.key}/{combine([reason])}",
+        once=f"{stage}.unreadable/{context.use_case.name}/{context.key}/{combine([reason])}",
     )
     found = {"verdict": "hold", "reasons": [reason], "error": kind, **outputs}
     return Outcome("unreadable", digest, reason, found, entries=(entry,))

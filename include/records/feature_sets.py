@@ -22,7 +22,7 @@ from include.records.schema import (
 
 
 @dataclass(frozen=True)
-class FeatureSet:
+class FeatureSetRecord:
     """A version of a use case's features: its definitions with their SQL."""
 
     use_case: str
@@ -43,10 +43,10 @@ class FeatureSets:
         definition: Mapping[str, Any],
         *,
         session: Session | None = None,
-    ) -> FeatureSet:
+    ) -> FeatureSetRecord:
         """Record a feature set; raises Conflict if the version has another definition."""
 
-        def work(open_session: Session) -> FeatureSet:
+        def work(open_session: Session) -> FeatureSetRecord:
             insert_missing(
                 open_session,
                 FeatureSetRow,
@@ -54,7 +54,9 @@ class FeatureSets:
                 version=version,
                 definition=dict(definition),
             )
-            there = plain(FeatureSet, open_session.get_one(FeatureSetRow, (use_case, version)))
+            there = plain(
+                FeatureSetRecord, open_session.get_one(FeatureSetRow, (use_case, version))
+            )
             if to_json(there.definition, sort=True) != to_json(definition, sort=True):
                 raise Conflict(
                     f"{use_case}: feature set {version} has another definition on record; a new "
@@ -64,14 +66,16 @@ class FeatureSets:
 
         return self._database.write(work, session)
 
-    def get(self, use_case: str, version: str) -> FeatureSet | None:
+    def get(self, use_case: str, version: str) -> FeatureSetRecord | None:
         """Return a feature set by its version."""
         row = self._database.read(lambda session: session.get(FeatureSetRow, (use_case, version)))
-        return None if row is None else plain(FeatureSet, row)
+        return None if row is None else plain(FeatureSetRecord, row)
 
-    def of(self, use_case: str) -> list[FeatureSet]:
+    def of(self, use_case: str) -> list[FeatureSetRecord]:
         """Return the feature sets of a use case, by version."""
-        return listed(self._database, FeatureSet, FeatureSetRow, use_case, FeatureSetRow.version)
+        return listed(
+            self._database, FeatureSetRecord, FeatureSetRow, use_case, FeatureSetRow.version
+        )
 
     def online(self, use_case: str, feature_set: str) -> str | None:
         """Return the partition whose rows are online, or None."""

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from include.records import audit, migrate
 from include.records.audit import AuditEntry, AuditFault, AuditLog, AuditRecord
 from include.records.database import Database
-from include.records.feature_sets import FeatureSet, FeatureSets
+from include.records.feature_sets import FeatureSetRecord, FeatureSets
 from include.records.leases import Holder, Lease, LeaseRegister
 from include.records.models import Mode, Model, Models
 from include.records.nodes import Nodes, Observed
@@ -45,7 +45,7 @@ __all__ = [
     "AuditEntry",
     "AuditFault",
     "AuditRecord",
-    "FeatureSet",
+    "FeatureSetRecord",
     "Holder",
     "Lease",
     "Mode",

@@ -105,7 +105,7 @@ class Results:
         result: StageResult,
         *,
         entries: Sequence[AuditEntry] = (),
-        also: Callable[[Session], None] | None = None,
+        in_transaction: Callable[[Session], None] | None = None,
     ) -> None:
         """Record a result, its audit entries and further writes in one transaction, if the lease's
         token is still current.
@@ -131,8 +131,8 @@ class Results:
             for number, entry in enumerate(entries):
                 once = entry.once or f"{lease.app}#{lease.token}/{number}/{_fingerprint(entry)}"
                 audit.append(session, dataclasses.replace(entry, once=once))
-            if also is not None:
-                also(session)
+            if in_transaction is not None:
+                in_transaction(session)
 
         self._database.write(work)
 

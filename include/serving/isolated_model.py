@@ -38,7 +38,7 @@ class _Reply(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Reply).decode
 
 
-class Lane(asyncio.Protocol):
+class IsolatedModel(asyncio.Protocol):
     """The node's end.
 
     A breaker opens after failures in a row; only a probe in the background closes it.
@@ -60,7 +60,7 @@ class Lane(asyncio.Protocol):
     @classmethod
     async def start(
         cls, home: Path, bento_tag: str, bundle: str, digest: str, *, seconds: float
-    ) -> Lane:
+    ) -> IsolatedModel:
         """Start the process of a Bento and return when its golden rows were answered.
 
         Raises:
@@ -74,11 +74,11 @@ class Lane(asyncio.Protocol):
                 "partition again"
             )
         ours, theirs = socket.socketpair()
-        lane = cls(bento_tag)
+        isolated = cls(bento_tag)
         environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
         try:
             ours.setblocking(False)
-            lane._process = await asyncio.create_subprocess_exec(
+            isolated._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 str(source / "lane.py"),
                 str(theirs.fileno()),
@@ -92,22 +92,22 @@ class Lane(asyncio.Protocol):
             )
         finally:
             theirs.close()
-        await asyncio.get_running_loop().create_connection(lambda: lane, sock=ours)
+        await asyncio.get_running_loop().create_connection(lambda: isolated, sock=ours)
         try:
             async with asyncio.timeout(seconds):
-                hello = await lane._hello
+                hello = await isolated._hello
         except (TimeoutError, Unavailable) as error:
-            lane.close()
+            isolated.close()
             raise ArtefactError(
                 f"bento {bento_tag}: its process died or hung before it answered its golden rows"
             ) from error
         if hello.error is not None or not hello.golden:
-            lane.close()
+            isolated.close()
             raise ArtefactError(
                 f"bento {bento_tag} refuses its model: {hello.error or 'no golden rows'}"
             )
-        lane.features = hello.features
-        return lane
+        isolated.features = hello.features
+        return isolated
 
     @property
     def alive(self) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from include.errors import ArtefactError
 from include.models import bundle, predictor
 from include.records.records import Model
-from include.serving.isolated_model import Lane
+from include.serving.isolated_model import IsolatedModel
 from include.serving.snapshot import Loaded
 
 TRIAL_SECONDS = 60.0
@@ -67,9 +67,9 @@ class ModelLoader:
             )
             loaded = replace(loaded, scorer=scorer)
         else:
-            lane = await self._lane(model)
-            lane.on_end = self._changed
-            loaded = replace(loaded, remote=lane)
+            isolated = await self._isolated(model)
+            isolated.on_end = self._changed
+            loaded = replace(loaded, remote=isolated)
         self._loaded[model.version] = loaded
         self._told()
 
@@ -105,21 +105,21 @@ class ModelLoader:
                 predictor.trial_load, model.bundle, model.model_digest, timeout=TRIAL_SECONDS
             )
         else:
-            (await self._lane(model)).close()
+            (await self._isolated(model)).close()
 
-    async def _lane(self, model: Model) -> Lane:
+    async def _isolated(self, model: Model) -> IsolatedModel:
         if model.bento_tag is None:
             raise ArtefactError(
                 f"model {model.version} has other serving pins than this node and no bento; "
                 "package it again"
             )
-        return await Lane.start(
+        return await IsolatedModel.start(
             self._home, model.bento_tag, model.bundle, model.model_digest, seconds=TRIAL_SECONDS
         )
 
 
 def _fits(model: Model) -> bool:
-    return model.pins is None or model.pins == predictor.pins()
+    return model.pins is None or model.pins == predictor.serving_pins()
 
 
 def _failed(task: asyncio.Task[None]) -> bool:

@@ -1,4 +1,4 @@
-"""Fit one model on one frame: schema, LightGBM, calibration, yardstick, golden rows.
+"""Fit one model on one frame: schema, LightGBM, calibration, baseline, golden rows.
 
 Pure: no lake, no registry, no clock.
 
@@ -73,7 +73,7 @@ def fit(frame: pa.Table, parts: Parts, use_case: UseCase, feature_set: str) -> F
     The first model is fitted on part 0 and stops early on part 1; slope and offset are fitted on
     its scores of part 1, the newest rows that a model was not fitted on. The model that is kept has
     as many rounds, fitted on both parts: the newest outcomes count most in what follows them.
-    Categories, golden rows and the yardstick are of both parts too; of part 2 only metrics are
+    Categories, golden rows and the baseline are of both parts too; of part 2 only metrics are
     taken. Parts 0 and 1 must each hold both classes.
     """
     import lightgbm
@@ -143,7 +143,7 @@ def fit(frame: pa.Table, parts: Parts, use_case: UseCase, feature_set: str) -> F
             labels[evaluation], raw(matrix[evaluation]) if evaluation.any() else statistics.EMPTY
         ),
         "yardstick_auc": statistics.auc(
-            labels[evaluation], yardstick(matrix, labels, used, evaluation, schema)
+            labels[evaluation], baseline(matrix, labels, used, evaluation, schema)
         ),
     }
     return Fitted(files, rounds, params, metrics)
@@ -238,7 +238,7 @@ def golden_rows(frame: pa.Table, schema: Schema) -> list[dict[str, Any]]:
     return [*rows, empty, {**base, **unseen}, {**empty, **unseen}]
 
 
-def yardstick(
+def baseline(
     matrix: Numbers,
     labels: Numbers,
     used: NDArray[np.bool_],

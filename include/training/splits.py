@@ -133,7 +133,7 @@ def hash_shares(entities: Sequence[object], seed: int) -> NDArray[np.float64]:
     return np.array([known[entity] for entity in entities], dtype=np.float64)
 
 
-def thin(
+def subsample(
     entities: Sequence[object], moments: NDArray[np.int64], *, limit: int, seed: int
 ) -> NDArray[np.int64]:
     """Return the positions, ascending, of at most `limit` rows, chosen by a hash of seed, entity

@@ -33,7 +33,7 @@ from include.features import feature_sets, frames
 from include.lake.digests import combine, digest
 from include.models import bundle, mlflow_registry, predictor
 from include.pipeline import provenance
-from include.pipeline.stage import Outcome, Read, ReadBack, Stage, Work
+from include.pipeline.stage import Input, Outcome, ReadBack, Stage, StageContext
 from include.point_in_time import partitions
 from include.point_in_time.curated import label_table, training_table
 from include.records.records import Model, StageResult
@@ -77,43 +77,46 @@ class Prepared:
     parts: Parts
     split: dict[str, Any]
     counts: dict[str, Any]
-    pins: dict[str, int | None]
+    versions: dict[str, int | None]
     reason: str = ""
 
 
-def reads(work: Work) -> list[Read]:
+def inputs(context: StageContext) -> list[Input]:
     """Return the recorded digests of labels and of the current feature set, for every partition
     that can matter.
 
     Raises:
         MissingPartition: some are not there; the message has the command that fills them.
     """
-    current = feature_sets.current(work.use_case)
-    validated, built = _inputs(work, current)
+    current = feature_sets.current(context.use_case)
+    validated, built = _inputs(context, current)
     found = [
-        Read("labels", row.key, row.outputs["labels"]["digest"])
+        Input("labels", row.key, row.outputs["labels"]["digest"])
         for row in validated
         if row.outputs.get("labels")
     ]
     for row in built:
         for view, made in row.outputs["feature_sets"][current.version].items():
-            found.append(Read(f"features/{view}@{made['version']}", row.key, made["digest"]))
+            found.append(Input(f"features/{view}@{made['version']}", row.key, made["digest"]))
     return found
 
 
-def compute(work: Work) -> Outcome:
+def compute(context: StageContext) -> Outcome:
     """Train, register and record the partition's candidate, or say why there is none."""
-    use_case = work.use_case
+    use_case = context.use_case
     current = feature_sets.current(use_case)
-    generation = work.records.routes.get(use_case.name).generation
-    prepared = prepare(work, current)
+    generation = context.records.routes.get(use_case.name).generation
+    prepared = prepare(context, current)
     if prepared.frame is None:
-        log.info("training %s %s: no candidate, %s", use_case.name, work.key, prepared.reason)
+        log.info("training %s %s: no candidate, %s", use_case.name, context.key, prepared.reason)
         told = {"counts": prepared.counts, "split": prepared.split}
         outputs: dict[str, Any] = {"candidate": None, "reason": prepared.reason, **told}
-        nothing = _empty(work)
-        work.lake.replace(
-            training_table(work.lake, use_case, nothing.schema), work.key, nothing, fence=work.fence
+        nothing = _empty(context)
+        context.lake.replace(
+            training_table(context.lake, use_case, nothing.schema),
+            context.key,
+            nothing,
+            fence=context.fence,
         )
         return Outcome(
             "done", combine(["no_candidate", json_digest(told)]), prepared.reason, outputs
@@ -126,28 +129,28 @@ def compute(work: Work) -> Outcome:
     names = pa.array(splits.PARTS, pa.string()).take(pa.array(prepared.parts, pa.int8()))
     rows = prepared.frame.append_column("split", names)
     content = digest(rows, sort_by=["event_timestamp", use_case.entity.key])
-    table = training_table(work.lake, use_case, rows.schema)
-    version = work.lake.replace(table, work.key, rows, fence=work.fence)
+    table = training_table(context.lake, use_case, rows.schema)
+    version = context.lake.replace(table, context.key, rows, fence=context.fence)
     fitted = fit(prepared.frame, prepared.parts, use_case, current.version)
     model_digest = bundle.digest_of(fitted.files)
     judged = {"counts": prepared.counts, "split": prepared.split, "metrics": fitted.metrics}
     judged |= {"feature_auc": dict(leaking.alone), "leaks": leaking.to_dict()}
     answer = combine([content, model_digest, json_digest(leaks.without_prose(judged))])
-    if work.rehearsal:
+    if context.rehearsal:
         return Outcome("done", answer)
     training_set = {"table": table, "digest": content, "table_version": version, "rows": len(rows)}
-    manifest = _manifest(work, current, prepared, fitted, training_set)
+    manifest = _manifest(context, current, prepared, fitted, training_set)
     manifest |= {**judged, "generation": generation}
-    folder = _store(work, fitted, model_digest)
-    manifest["reference"] = _reference(work, current, prepared.pins, folder)
-    mlflow_registry.close_stale_runs(work.settings, use_case.name, work.key)
+    folder = _store(context, fitted, model_digest)
+    manifest["reference"] = _reference(context, current, prepared.versions, folder)
+    mlflow_registry.close_stale_runs(context.settings, use_case.name, context.key)
     made = mlflow_registry.register(
-        work.settings,
-        mlflow_registry.Training(
+        context.settings,
+        mlflow_registry.TrainingRun(
             use_case=use_case.name,
-            key=work.key,
-            as_of=work.as_of.isoformat(),
-            mode=work.mode,
+            key=context.key,
+            as_of=context.as_of.isoformat(),
+            mode=context.mode,
             model_digest=model_digest,
             folder=folder / "bundle",
             columns=use_case.trained_features,
@@ -160,19 +163,19 @@ def compute(work: Work) -> Outcome:
             metrics=fitted.metrics,
             manifest=manifest,
         ),
-        check=work.held.check,
+        check=context.held.check,
     )
     model = Model(
         use_case=use_case.name,
         version=made.version,
         model_digest=model_digest,
-        partition=work.key,
-        as_of=work.as_of,
-        mode=work.mode,
+        partition=context.key,
+        as_of=context.as_of,
+        mode=context.mode,
         feature_set=current.version,
         bundle=str(folder / "bundle"),
         run_id=made.run_id,
-        pins=predictor.pins(),
+        pins=predictor.serving_pins(),
         generation=generation,
         manifest=manifest,
     )
@@ -191,43 +194,49 @@ def compute(work: Work) -> Outcome:
         "done",
         answer,
         outputs=outputs,
-        also=lambda session: _discard(work.records.models.add(model, session=session)),
+        in_transaction=lambda session: _discard(context.records.models.add(model, session=session)),
     )
 
 
-def effects(work: Work, outcome: Outcome) -> dict[str, Any]:
+def effects(context: StageContext, outcome: Outcome) -> dict[str, Any]:
     """Show in MLflow that a version which was trained by a backfill now belongs to a live
     partition.
     """
     version = outcome.outputs.get("version")
-    model = None if version is None else work.records.models.get(work.use_case.name, version)
-    if version is None or (model is not None and model.mode == work.mode):
+    model = None if version is None else context.records.models.get(context.use_case.name, version)
+    if version is None or (model is not None and model.mode == context.mode):
         return {}
-    changed = mlflow_registry.set_mode(work.settings, work.use_case.name, version, work.mode)
-    return {"mode": work.mode} if changed else {}
+    changed = mlflow_registry.set_mode(
+        context.settings, context.use_case.name, version, context.mode
+    )
+    return {"mode": context.mode} if changed else {}
 
 
-def read_back(work: Work, result: StageResult) -> Iterator[ReadBack]:
+def read_back(context: StageContext, result: StageResult) -> Iterator[ReadBack]:
     """Yield the training set with its digest on record and that of the lake's rows."""
     if made := result.outputs.get("training_set"):
-        rows = work.lake.read(made["table"], keys=[result.key], version=made["table_version"])
-        order = ["event_timestamp", work.use_case.entity.key]
+        rows = context.lake.read(made["table"], keys=[result.key], version=made["table_version"])
+        order = ["event_timestamp", context.use_case.entity.key]
         yield ReadBack(made["table"], result.key, made["digest"], digest(rows, sort_by=order))
 
 
-def prepare(work: Work, feature_set: feature_sets.FeatureSet) -> Prepared:
+def prepare(context: StageContext, feature_set: feature_sets.FeatureSet) -> Prepared:
     """Return the training rows: the spine of as_of within window and max_rows, split, with their
     features.
     """
-    use_case, training = work.use_case, work.use_case.training
-    pins = frames.pins(work.lake, use_case, feature_set)
-    since = None if training.window is None else work.as_of - training.window
+    use_case, training = context.use_case, context.use_case.training
+    versions = frames.table_versions(context.lake, use_case, feature_set)
+    since = None if training.window is None else context.as_of - training.window
     spine = frames.spine(
-        work.lake, use_case, work.as_of, version=pins[label_table(work.lake, use_case)], since=since
+        context.lake,
+        use_case,
+        context.as_of,
+        version=versions[label_table(context.lake, use_case)],
+        since=since,
     )
     key = use_case.entity.key
     known = spine.rows.sort_by([("event_timestamp", "ascending"), (key, "ascending")])
-    kept = splits.thin(
+    kept = splits.subsample(
         known.column(key).to_pylist(), _moments(known), limit=training.max_rows, seed=training.seed
     )
     known = known.take(pa.array(kept))
@@ -249,13 +258,18 @@ def prepare(work: Work, feature_set: feature_sets.FeatureSet) -> Prepared:
         "immature": spine.immature,
         **_shares(use_case, spine, how),
     }
-    split = _split(how, parts, moments, work.as_of)
+    split = _split(how, parts, moments, context.as_of)
     reason = how.reason or _too_few(counts, use_case.gates.min_rows)
     if reason:
         reason = f"{_censored(counts, use_case.label.max_censored)}too few mature rows: {reason}"
-        return Prepared(None, parts, split, counts, pins, reason)
+        return Prepared(None, parts, split, counts, versions, reason)
     frame = frames.training_frame(
-        work.settings, use_case, feature_set, replace(spine, rows=known), pins, records=work.records
+        context.settings,
+        use_case,
+        feature_set,
+        replace(spine, rows=known),
+        versions,
+        records=context.records,
     )
     if len(frame) != len(known):
         raise EvergreenError(
@@ -263,30 +277,34 @@ def prepare(work: Work, feature_set: feature_sets.FeatureSet) -> Prepared:
             "report this"
         )
     columns = [key, "event_timestamp", "label", *feature_set.feature_types]
-    return Prepared(frame.select(columns), parts, split, counts, pins)
+    return Prepared(frame.select(columns), parts, split, counts, versions)
 
 
 def _inputs(
-    work: Work, current: feature_sets.FeatureSet
+    context: StageContext, current: feature_sets.FeatureSet
 ) -> tuple[list[StageResult], list[StageResult]]:
     """Return the validation and features results up to this partition; where all sources allow
     gaps, those that are there.
     """
-    use_case = work.use_case
-    keys = partitions.training_lookback(use_case, work.key)
+    use_case = context.use_case
+    keys = partitions.training_lookback(use_case, context.key)
     if all(source.gaps == "allow" for source in use_case.sources.values()):
         there = {
             where
-            for where, state in work.records.results.states(use_case.name).items()
+            for where, state in context.records.results.states(use_case.name).items()
             if state == "done"
         }
         keys = [
             key
             for key in keys
-            if key == work.key or {("validate_data", key), ("materialize_features", key)} <= there
+            if key == context.key
+            or {("validate_data", key), ("materialize_features", key)} <= there
         ]
-    validated, built = work.need("validate_data", keys), work.need("materialize_features", keys)
-    _labelled(work, validated)
+    validated, built = (
+        context.need("validate_data", keys),
+        context.need("materialize_features", keys),
+    )
+    _labelled(context, validated)
     lacking = feature_sets.lacking(built, current)
     if lacking:
         fill = f"`evergreen load-history {use_case.name} --from {lacking[0]} --to {lacking[-1]}`"
@@ -298,15 +316,15 @@ def _inputs(
     return validated, built
 
 
-def _labelled(work: Work, validated: Sequence[StageResult]) -> None:
+def _labelled(context: StageContext, validated: Sequence[StageResult]) -> None:
     """Refuse labels of another definition than today's, or in the table of other types, which the
     spine would not see.
 
     Raises:
         MissingPartition: some are; the message has the command that fills them.
     """
-    use_case = work.use_case
-    table, rules = label_table(work.lake, use_case), labels.rules_digest(use_case)
+    use_case = context.use_case
+    table, rules = label_table(context.lake, use_case), labels.rules_digest(use_case)
     lacking = []
     for row in validated:
         made = row.outputs.get("labels") or {}
@@ -418,19 +436,19 @@ def _split(
 
 
 def _manifest(
-    work: Work,
+    context: StageContext,
     current: feature_sets.FeatureSet,
     prepared: Prepared,
     fitted: Fitted,
     training_set: dict[str, Any],
 ) -> dict[str, Any]:
     return {
-        "use_case": work.use_case.name,
-        "partition": work.key,
-        "as_of": work.as_of.isoformat(),
-        "mode": work.mode,
+        "use_case": context.use_case.name,
+        "partition": context.key,
+        "as_of": context.as_of.isoformat(),
+        "mode": context.mode,
         "training_set": training_set,
-        "tables": prepared.pins,
+        "tables": prepared.versions,
         "feature_set": current.to_dict(),
         "split": prepared.split,
         "counts": prepared.counts,
@@ -451,18 +469,23 @@ def _micros(moment: datetime) -> int:
     return (moment - EPOCH) // timedelta(microseconds=1)
 
 
-def _store(work: Work, fitted: Fitted, model_digest: str) -> Path:
+def _store(context: StageContext, fitted: Fitted, model_digest: str) -> Path:
     """Write the bundle under its digest and return its folder; what killed trainings of the
     partition left is removed.
     """
-    home = work.settings.home / "models" / mlflow_registry.name_of(work.use_case.name) / work.key
+    home = (
+        context.settings.home
+        / "models"
+        / mlflow_registry.name_of(context.use_case.name)
+        / context.key
+    )
     folder = home / model_digest.removeprefix("sha256:")[:16]
-    work.held.check()
+    context.held.check()
     home.mkdir(parents=True, exist_ok=True)
     recorded = {
         Path(model.bundle).parent
-        for model in work.records.models.of(work.use_case.name)
-        if model.partition == work.key
+        for model in context.records.models.of(context.use_case.name)
+        if model.partition == context.key
     }
     for other in home.iterdir():
         if other not in recorded:
@@ -470,7 +493,7 @@ def _store(work: Work, fitted: Fitted, model_digest: str) -> Path:
     if (folder / "bundle").is_dir():
         bundle.verify_bundle(folder / "bundle", model_digest)
     else:
-        scratch = home / f".{folder.name}.{work.held.token}"
+        scratch = home / f".{folder.name}.{context.held.token}"
         (scratch / "bundle").mkdir(parents=True)
         for name, content in fitted.files.items():
             (scratch / "bundle" / name).write_bytes(content)
@@ -479,36 +502,39 @@ def _store(work: Work, fitted: Fitted, model_digest: str) -> Path:
 
 
 def _reference(
-    work: Work, current: feature_sets.FeatureSet, pins: dict[str, int | None], folder: Path
+    context: StageContext,
+    current: feature_sets.FeatureSet,
+    versions: dict[str, int | None],
+    folder: Path,
 ) -> dict[str, Any]:
     """Keep a sample of the features of all who are there at as_of beside the bundle: what later
     partitions are compared with.
     """
-    use_case = work.use_case
-    rows = frames.population_at(work.lake, use_case, current, work.as_of, pins=pins)
+    use_case = context.use_case
+    rows = frames.population_at(context.lake, use_case, current, context.as_of, versions=versions)
     entities = rows.column(use_case.entity.key).to_pylist()
-    kept = splits.thin(
+    kept = splits.subsample(
         entities,
         np.zeros(len(rows), dtype=np.int64),
         limit=use_case.monitoring.sample,
         seed=use_case.training.seed,
     )
     path = folder / "reference.parquet"
-    temporary = path.with_name(f".{path.name}.{work.held.token}")
+    temporary = path.with_name(f".{path.name}.{context.held.token}")
     pq.write_table(rows.take(pa.array(kept)), temporary, compression="zstd")
     temporary.replace(path)
     return {
         "path": str(path),
         "rows": len(kept),
         "entities": len(rows),
-        "as_of": work.as_of.isoformat(),
+        "as_of": context.as_of.isoformat(),
     }
 
 
-def _empty(work: Work) -> pa.Table:
+def _empty(context: StageContext) -> pa.Table:
     from include.point_in_time.curated import ARROW_TYPES
 
-    key = (work.use_case.entity.key, ARROW_TYPES[work.use_case.entity.type])
+    key = (context.use_case.entity.key, ARROW_TYPES[context.use_case.entity.type])
     columns = [
         key,
         ("event_timestamp", pa.timestamp("us", tz="UTC")),
@@ -526,7 +552,7 @@ STAGE = Stage(
     name=NAME,
     fields=FIELDS,
     libraries=LIBRARIES,
-    reads=reads,
+    inputs=inputs,
     compute=compute,
     effects=effects,
     read_back=read_back,

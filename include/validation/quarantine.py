@@ -38,7 +38,7 @@ Place = tuple[str, str, str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class QuarantinedRow:
     """A quarantined row: where it lies, the rule that it failed, its values as text, the
     partition it is redriven into.
     """
@@ -66,7 +66,7 @@ def found(
     source: str | None = None,
     rule: str | None = None,
     limit: int | None = None,
-) -> list[Row]:
+) -> list[QuarantinedRow]:
     """Return quarantined rows, of one partition, source and rule, or of all; the first few where a
     limit says so.
 
@@ -80,7 +80,7 @@ def found(
         (row.partition, row.source, row.file, row.row): row.into
         for row in recorded(records, use_case.name)
     }
-    rows = list[Row]()
+    rows = list[QuarantinedRow]()
     with connect() as con:
         for name in _scanned(con, settings, use_case, partition, source):
             whole = (PARTITION, FILE, ROW, RULE, ARRIVED)
@@ -100,7 +100,7 @@ def found(
                     place = (each.pop(PARTITION), name, each.pop(FILE), each.pop(ROW))
                     failed, _ = each.pop(RULE), each.pop(ARRIVED, None)
                     values = {column: value for column, value in each.items() if value is not None}
-                    rows.append(Row(*place, failed, values, gone.get(place)))
+                    rows.append(QuarantinedRow(*place, failed, values, gone.get(place)))
     return sorted(rows, key=lambda row: row.place)[:limit]
 
 
@@ -145,7 +145,7 @@ def _scanned(
     return there
 
 
-def listed(rows: list[Row], limit: int) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+def listed(rows: list[QuarantinedRow], limit: int) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
     """Return the columns and lines of a table of the first rows."""
     lines = [
         (
@@ -159,7 +159,7 @@ def listed(rows: list[Row], limit: int) -> tuple[tuple[str, ...], list[tuple[Any
     return ("partition", "source", "file", "row", "rule", "redriven into", "values"), lines
 
 
-def export(rows: list[Row], use_case: UseCase, path: Path) -> int:
+def export(rows: list[QuarantinedRow], use_case: UseCase, path: Path) -> int:
     """Write the rows that are not redriven yet as a CSV to correct; return how many.
 
     Raises:
@@ -184,7 +184,7 @@ def export(rows: list[Row], use_case: UseCase, path: Path) -> int:
 
 
 def corrected(
-    path: Path, rows: Mapping[Place, Row], use_case: UseCase
+    path: Path, rows: Mapping[Place, QuarantinedRow], use_case: UseCase
 ) -> dict[Place, dict[str, str]]:
     """Return the values that a corrected CSV gives to the quarantined rows that it names, by their
     places.
@@ -228,7 +228,7 @@ def corrected(
 
 
 def _values(
-    line: Mapping[str, Any], row: Row, wanted: set[str], where: str, use_case: UseCase
+    line: Mapping[str, Any], row: QuarantinedRow, wanted: set[str], where: str, use_case: UseCase
 ) -> dict[str, str]:
     if None in line:
         raise ConfigError(

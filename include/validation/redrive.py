@@ -26,7 +26,7 @@ from include.records.audit import AuditEntry
 from include.records.records import Records
 from include.validation import quarantine
 from include.validation.contract import RULE, judged_query
-from include.validation.quarantine import Row
+from include.validation.quarantine import QuarantinedRow
 
 LISTED = 1000
 SHOWN = 5
@@ -166,7 +166,7 @@ def redrive(
 
 
 def _content(
-    use_case: UseCase, row: Row, values: Mapping[str, str], changes: Mapping[str, str]
+    use_case: UseCase, row: QuarantinedRow, values: Mapping[str, str], changes: Mapping[str, str]
 ) -> dict[str, str]:
     """Return the declared columns of a row with the changes; an empty change takes the value away.
 
@@ -249,5 +249,5 @@ def _digest(rows: Sequence[Redriven]) -> str:
     )
 
 
-def _told(row: Row) -> str:
+def _told(row: QuarantinedRow) -> str:
     return f"row {row.row} of {row.file} ({row.source} {row.partition})"

@@ -29,7 +29,7 @@ from include.features import feature_sets
 from include.lake.digests import combine
 from include.lake.sql import connect
 from include.pipeline import memo
-from include.pipeline.stage import Outcome, Read, Stage, Work, lost
+from include.pipeline.stage import Input, Outcome, Stage, StageContext, lost
 from include.point_in_time import partitions
 from include.point_in_time.curated import curated_table, label_schema, label_table
 from include.point_in_time.views import AsOfViews
@@ -53,75 +53,77 @@ log = logging.getLogger(__name__)
 Facts = Mapping[str, Any]
 
 
-def reads(work: Work) -> list[Read]:
+def inputs(context: StageContext) -> list[Input]:
     """Return the recorded digests of the partition's raw rows, and those that its labels look back
     on.
 
     Raises:
         MissingPartition: the partition, or one of the label's lookback, is not ingested.
     """
-    work.need("ingest_data", [work.key])
-    ingested = _ingested([work])
-    new = sorted(set(work.use_case.sources) - set(ingested[work.key].outputs["sources"]))
+    context.need("ingest_data", [context.key])
+    ingested = _ingested([context])
+    new = sorted(set(context.use_case.sources) - set(ingested[context.key].outputs["sources"]))
     if new:
         raise MissingPartition(
-            f"{work.use_case.name} {work.key} was ingested before the sources {new} were "
+            f"{context.use_case.name} {context.key} was ingested before the sources {new} were "
             "declared; ingest it again: `evergreen run ingest_data --use-case "
-            f"{work.use_case.name} --partition {work.key}`",
-            keys=[work.key],
+            f"{context.use_case.name} --partition {context.key}`",
+            keys=[context.key],
         )
-    events = _label_events(work)
+    events = _label_events(context)
     found = [
-        Read(work.table(f"raw/{name}"), key, fact["digest"])
-        for key in _lookback(work, ingested)
+        Input(context.table(f"raw/{name}"), key, fact["digest"])
+        for key in _lookback(context, ingested)
         for name, fact in ingested[key].outputs["sources"].items()
-        if key == work.key or name in events
+        if key == context.key or name in events
     ]
-    return found + _suite(work.use_case)
+    return found + _suite(context.use_case)
 
 
-def compute(work: Work) -> Outcome:
+def compute(context: StageContext) -> Outcome:
     """Validate and curate one partition."""
-    ((_, outcome),) = compute_range([work])
+    ((_, outcome),) = compute_range([context])
     return outcome
 
 
-def compute_range(works: Sequence[Work]) -> Iterator[tuple[Work, Outcome]]:
+def compute_range(contexts: Sequence[StageContext]) -> Iterator[tuple[StageContext, Outcome]]:
     """Validate and curate many partitions, each judged alone and with earlier partitions only,
     in one scan of each source.
     """
-    for chunk in _chunks(works):
-        yield from _Range(chunk, newest=chunk[-1] is works[-1]).outcomes()
+    for chunk in _chunks(contexts):
+        yield from _Range(chunk, newest=chunk[-1] is contexts[-1]).outcomes()
 
 
-def outdated(works: Sequence[Work]) -> list[str]:
+def outdated(contexts: Sequence[StageContext]) -> list[str]:
     """Return the earlier partitions that labels and views look back on and that were judged by
     other rules than today's.
 
     One whose raw rows have changed as well is stale, and for a person to run again.
     """
-    use_case = works[0].use_case
+    use_case = contexts[0].use_case
     spans = [view.lookback for view in use_case.features.values()]
     with suppress(ConfigError):  # a query that is not there is told by the stage that asks it
-        needed = feature_sets.needed(works[0].records, use_case, [work.key for work in works])
+        needed = feature_sets.needed(
+            contexts[0].records, use_case, [context.key for context in contexts]
+        )
         spans += [view.lookback for sets in needed.values() for one in sets for view in one.views]
-    span = max(use_case.label.lookback if _label_events(works[0]) else timedelta(0), *spans)
-    keys = {key for work in works for key in partitions.lookback(use_case, work.key, span)} - {
-        work.key for work in works
-    }
+    span = max(use_case.label.lookback if _label_events(contexts[0]) else timedelta(0), *spans)
+    keys = {
+        key for context in contexts for key in partitions.lookback(use_case, context.key, span)
+    } - {context.key for context in contexts}
     rules = rules_digest(use_case)
-    judged = [row for row in _results(works[0], NAME, keys) if row.state in ("done", "blocked")]
+    judged = [row for row in _results(contexts[0], NAME, keys) if row.state in ("done", "blocked")]
     old = [row for row in judged if row.outputs.get("rules") != rules]
     if not old:
         return []
     read = {read[1] for row in old for read in row.reads}
     raw = {
-        (works[0].table(f"raw/{name}"), result.key): fact.get("digest")
-        for result in _results(works[0], "ingest_data", read)
+        (contexts[0].table(f"raw/{name}"), result.key): fact.get("digest")
+        for result in _results(contexts[0], "ingest_data", read)
         if result.state == "done"
         for name, fact in result.outputs["sources"].items()
     }
-    start = works[0].table("raw/")
+    start = contexts[0].table("raw/")
     return sorted(
         row.key
         for row in old
@@ -137,14 +139,14 @@ def rules_digest(use_case: UseCase) -> str:
     """Return the digest of all that judges raw rows and makes labels of them: contract, suite,
     SQL, code, libraries.
     """
-    reads = [(read.table, read.key, read.digest) for read in _suite(use_case)]
+    inputs = [(read.table, read.key, read.digest) for read in _suite(use_case)]
     return memo.memo_key(
         stage=NAME,
         code=_rules(),
         use_case=use_case,
         fields=FIELDS,
         libraries=LIBRARIES,
-        reads=reads,
+        inputs=inputs,
         options={},
     )
 
@@ -167,17 +169,18 @@ class _Verdict:
 class _Range:
     """Some partitions and the earlier ones that their labels need, judged together."""
 
-    def __init__(self, works: Sequence[Work], *, newest: bool) -> None:
-        self._works, self._first, self._newest = works, works[0], newest
-        self._use_case = works[0].use_case
+    def __init__(self, contexts: Sequence[StageContext], *, newest: bool) -> None:
+        self._contexts, self._first, self._newest = contexts, contexts[0], newest
+        self._use_case = contexts[0].use_case
         self._mark = rules_digest(self._use_case)
-        self._ingested = _ingested(works)
-        self._keys = [work.key for work in works]
+        self._ingested = _ingested(contexts)
+        self._keys = [context.key for context in contexts]
         looked = sorted(
-            {key for work in works for key in _lookback(work, self._ingested)} - set(self._keys)
+            {key for context in contexts for key in _lookback(context, self._ingested)}
+            - set(self._keys)
         )
         self._recorded = {
-            result.key: result for result in _results(works[0], NAME, [*looked, *self._keys])
+            result.key: result for result in _results(contexts[0], NAME, [*looked, *self._keys])
         }
         self._stored = [key for key in looked if self._is_curated(key)]
         fresh = [key for key in looked if key not in self._stored]
@@ -190,30 +193,30 @@ class _Range:
         self._views: AsOfViews | None = None
         self._con = connect()
 
-    def outcomes(self) -> Iterator[tuple[Work, Outcome]]:
+    def outcomes(self) -> Iterator[tuple[StageContext, Outcome]]:
         """Write each partition and yield what it came to."""
         try:
-            for work in self._works:
+            for context in self._contexts:
                 try:
-                    outcome = self._one(work)
+                    outcome = self._one(context)
                 except Busy as error:
                     outcome = lost(error)
-                yield work, outcome
+                yield context, outcome
         finally:
             self._con.close()
             if self._views is not None:
                 self._views.__exit__(None, None, None)
 
-    def _one(self, work: Work) -> Outcome:
-        verdict = self._verdicts[work.key]
+    def _one(self, context: StageContext) -> Outcome:
+        verdict = self._verdicts[context.key]
         facts: dict[str, dict[str, Any]] = {}
         for name, source in self._use_case.sources.items():
-            fact = self._ingested[work.key].outputs["sources"][name]
+            fact = self._ingested[context.key].outputs["sources"][name]
             if source.kind == "static":
-                facts[name] = self._write_static(work, name, fact["version"])
+                facts[name] = self._write_static(context, name, fact["version"])
             elif fact.get("expected", True):
-                facts[name] = self._write(work, name, verdict)
-        found = self._labels(work, verdict)
+                facts[name] = self._write(context, name, verdict)
+        found = self._labels(context, verdict)
         verdict_name = (
             "block"
             if verdict.blocked
@@ -221,8 +224,8 @@ class _Range:
             if any(f["quarantined"] for f in facts.values())
             else "pass"
         )
-        told = self._write_labels(work, found)
-        report = self._report(work, verdict)
+        told = self._write_labels(context, found)
+        report = self._report(context, verdict)
         outputs = {
             "verdict": verdict_name,
             "sources": facts,
@@ -232,17 +235,17 @@ class _Range:
         }
         parts = [f"{name}:{fact['curated_digest']}" for name, fact in sorted(facts.items())]
         whole = combine([verdict_name, *parts, f"labels:{told['digest']}"])
-        log.info("%s %s: %s", self._use_case.name, work.key, verdict_name)
+        log.info("%s %s: %s", self._use_case.name, context.key, verdict_name)
         return Outcome(
             "blocked" if verdict.blocked else "done", whole, self._reason(verdict), outputs
         )
 
-    def _write(self, work: Work, name: str, verdict: _Verdict) -> dict[str, Any]:
+    def _write(self, context: StageContext, name: str, verdict: _Verdict) -> dict[str, Any]:
         judged = verdict.judged[name]
         curated = judged.curated.slice(0, 0) if verdict.blocked else judged.curated
         table, recorded = (
             curated_table(self._first.lake, self._use_case, name),
-            self._recorded.get(work.key),
+            self._recorded.get(context.key),
         )
         fact: dict[str, Any] = {
             "table": table,
@@ -252,16 +255,18 @@ class _Range:
         }
         before = recorded.outputs.get("sources", {}).get(name) if recorded is not None else None
         if before != fact or not self._stands(
-            table, work.key, fact["curated_digest"], partial(self._curated_digest, name)
+            table, context.key, fact["curated_digest"], partial(self._curated_digest, name)
         ):
-            self._replace(table, work, work.key, curated)
-            self._replace(work.table(f"quarantine/{name}"), work, work.key, judged.quarantine)
+            self._replace(table, context, context.key, curated)
+            self._replace(
+                context.table(f"quarantine/{name}"), context, context.key, judged.quarantine
+            )
         return fact
 
-    def _write_labels(self, work: Work, found: pa.Table) -> dict[str, Any]:
+    def _write_labels(self, context: StageContext, found: pa.Table) -> dict[str, Any]:
         table, recorded = (
             label_table(self._first.lake, self._use_case),
-            self._recorded.get(work.key),
+            self._recorded.get(context.key),
         )
         fact: dict[str, Any] = {
             "table": table,
@@ -270,8 +275,10 @@ class _Range:
             "rules": labels.rules_digest(self._use_case),
         }
         before = recorded.outputs.get("labels") if recorded is not None else None
-        if before != fact or not self._stands(table, work.key, fact["digest"], self._label_digest):
-            self._replace(table, work, work.key, found)
+        if before != fact or not self._stands(
+            table, context.key, fact["digest"], self._label_digest
+        ):
+            self._replace(table, context, context.key, found)
         return fact
 
     def _stands(
@@ -291,27 +298,30 @@ class _Range:
     def _label_digest(self, rows: pa.Table) -> str:
         return labels.label_digest(rows, self._use_case)
 
-    def _write_static(self, work: Work, name: str, version: str) -> dict[str, Any]:
+    def _write_static(self, context: StageContext, name: str, version: str) -> dict[str, Any]:
         """Write a version of a static source where it is not there yet, whichever partition
         comes first.
         """
         known, judged = self._statics[name][version]
         if judged is not None:
             self._replace(
-                curated_table(self._first.lake, self._use_case, name), work, version, judged.curated
+                curated_table(self._first.lake, self._use_case, name),
+                context,
+                version,
+                judged.curated,
             )
-            self._replace(work.table(f"quarantine/{name}"), work, version, judged.quarantine)
+            self._replace(context.table(f"quarantine/{name}"), context, version, judged.quarantine)
             self._statics[name][version] = (known, None)
         return known
 
-    def _replace(self, table: str, work: Work, key: str, rows: pa.Table) -> None:
+    def _replace(self, table: str, context: StageContext, key: str, rows: pa.Table) -> None:
         lake = self._first.lake
         if len(rows) or key in lake.keys(table):
             lake.replace(
                 table,
                 key,
                 rows if rows.num_columns else lake.read(table, keys=[]),
-                fence=work.fence,
+                fence=context.fence,
             )
 
     def _static(self, name: str) -> dict[str, tuple[dict[str, Any], Judged | None]]:
@@ -390,7 +400,7 @@ class _Range:
                 profile |= versions[fact["version"]][0]["profile"]
         return profile
 
-    def _labels(self, work: Work, verdict: _Verdict) -> pa.Table:
+    def _labels(self, context: StageContext, verdict: _Verdict) -> pa.Table:
         if verdict.blocked:
             return label_schema(self._use_case).empty_table()
         if self._use_case.label.sql is None:
@@ -406,7 +416,7 @@ class _Range:
             return labels.from_column(self._use_case, source.curated, self._con)
         if self._views is None:
             self._views = self._loaded()
-        return labels.from_sql(self._use_case, self._views, work.period, self._con)
+        return labels.from_sql(self._use_case, self._views, context.period, self._con)
 
     def _loaded(self) -> AsOfViews:
         """Load what the label's SQL reads: curated partitions of the lake, and those that were
@@ -508,79 +518,84 @@ class _Range:
             f"list`; {remedy}"
         )
 
-    def _report(self, work: Work, verdict: _Verdict) -> str:
+    def _report(self, context: StageContext, verdict: _Verdict) -> str:
         """Keep the result as JSON, and Great Expectations' page for the newest partition; return
         the result's folder.
         """
-        folder: Path = work.settings.home / "validation" / self._use_case.name / work.key
-        if work.rehearsal:
+        folder: Path = context.settings.home / "validation" / self._use_case.name / context.key
+        if context.rehearsal:
             return str(folder)
         folder.mkdir(parents=True, exist_ok=True)
         result = expectations.result_of(
-            work.key, verdict.profile, verdict.failed, self._use_case, verdict.own
+            context.key, verdict.profile, verdict.failed, self._use_case, verdict.own
         )
         _write_text(folder / "result.json", json.dumps(result, default=str))
-        if self._newest and work is self._works[-1]:
+        if self._newest and context is self._contexts[-1]:
             _write_text(
                 folder / "index.html",
-                expectations.data_docs(self._result, f"{self._use_case.name} {work.key}"),
+                expectations.data_docs(self._result, f"{self._use_case.name} {context.key}"),
             )
         return str(folder)
 
 
-def _ingested(works: Sequence[Work]) -> dict[str, StageResult]:
+def _ingested(contexts: Sequence[StageContext]) -> dict[str, StageResult]:
     """Return the ingested partitions that works look at, those that came empty (blocked) among
     them.
     """
-    keys = {key for work in works for key in _asked(work)}
+    keys = {key for context in contexts for key in _asked(context)}
     return {
         result.key: result
-        for result in _results(works[0], "ingest_data", keys)
+        for result in _results(contexts[0], "ingest_data", keys)
         if result.state in ("done", "blocked")
     }
 
 
-def _results(work: Work, stage: str, keys: Collection[str] | None = None) -> list[StageResult]:
+def _results(
+    context: StageContext, stage: str, keys: Collection[str] | None = None
+) -> list[StageResult]:
     """Return what is recorded of a stage for some partitions (None: for all)."""
-    if work.known is not None:
-        found = [result for (name, _), result in work.known.items() if name == stage]
+    if context.known is not None:
+        found = [result for (name, _), result in context.known.items() if name == stage]
         return [result for result in found if keys is None or result.key in keys]
-    return work.records.results.of(
-        work.use_case.name, stage=stage, keys=None if keys is None else sorted(keys)
+    return context.records.results.of(
+        context.use_case.name, stage=stage, keys=None if keys is None else sorted(keys)
     )
 
 
-def _asked(work: Work) -> list[str]:
+def _asked(context: StageContext) -> list[str]:
     """Return the partition and those of its label's lookback."""
-    if not _label_events(work):
-        return [work.key]
+    if not _label_events(context):
+        return [context.key]
     return sorted(
-        {work.key, *partitions.lookback(work.use_case, work.key, work.use_case.label.lookback)}
+        {
+            context.key,
+            *partitions.lookback(context.use_case, context.key, context.use_case.label.lookback),
+        }
     )
 
 
-def _label_events(work: Work) -> list[str]:
+def _label_events(context: StageContext) -> list[str]:
     """Return the event sources that the label's SQL reads."""
-    if work.use_case.label.sql is None:
+    if context.use_case.label.sql is None:
         return []
     return [
         name
-        for name in labels.sources(work.use_case)
-        if work.use_case.sources[name].kind == "events"
+        for name in labels.sources(context.use_case)
+        if context.use_case.sources[name].kind == "events"
     ]
 
 
-def _lookback(work: Work, ingested: Mapping[str, StageResult]) -> list[str]:
+def _lookback(context: StageContext, ingested: Mapping[str, StageResult]) -> list[str]:
     """Return the partition and the earlier ones that its labels need.
 
     Raises:
         MissingPartition: one is not ingested, and a source that is needed allows no gaps.
     """
-    events = _label_events(work)
+    events = _label_events(context)
     if not events:
-        return [work.key]
-    keys = partitions.lookback(work.use_case, work.key, work.use_case.label.lookback)
-    sources = [work.use_case.sources[name] for name in events]
+        return [context.key]
+    keys = partitions.lookback(context.use_case, context.key, context.use_case.label.lookback)
+    sources = [context.use_case.sources[name] for name in events]
     missing = [
         key
         for key in keys
@@ -590,20 +605,20 @@ def _lookback(work: Work, ingested: Mapping[str, StageResult]) -> list[str]:
         )
     ]
     if missing:
-        work.need("ingest_data", missing)
+        context.need("ingest_data", missing)
     return [key for key in keys if key in ingested]
 
 
-def _chunks(works: Sequence[Work]) -> Iterator[list[Work]]:
+def _chunks(contexts: Sequence[StageContext]) -> Iterator[list[StageContext]]:
     """Cut a range into parts that fit into memory."""
-    ingested, chunk, rows = _ingested(works), list[Work](), 0
-    for work in works:
+    ingested, chunk, rows = _ingested(contexts), list[StageContext](), 0
+    for context in contexts:
         rows += sum(
             fact["rows"]
-            for fact in ingested[work.key].outputs["sources"].values()
+            for fact in ingested[context.key].outputs["sources"].values()
             if "version" not in fact
         )
-        chunk.append(work)
+        chunk.append(context)
         if rows > CHUNK_ROWS:
             yield chunk
             chunk, rows = [], 0
@@ -611,10 +626,10 @@ def _chunks(works: Sequence[Work]) -> Iterator[list[Work]]:
         yield chunk
 
 
-def _suite(use_case: UseCase) -> list[Read]:
+def _suite(use_case: UseCase) -> list[Input]:
     """Return the suite of the use case's own expectations, where it has one."""
     suite = expectations.own_suite(use_case)
-    return [Read("expectations", use_case.name, suite[0])] if suite else []
+    return [Input("expectations", use_case.name, suite[0])] if suite else []
 
 
 @lru_cache(maxsize=1)
@@ -637,7 +652,7 @@ STAGE = Stage(
     name=NAME,
     fields=FIELDS,
     libraries=LIBRARIES,
-    reads=reads,
+    inputs=inputs,
     compute=compute,
     compute_range=compute_range,
     outdated=outdated,

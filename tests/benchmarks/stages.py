@@ -56,7 +56,7 @@ class Measured:
         return statistics.median(self.wall)
 
     @property
-    def work(self) -> float:
+    def context(self) -> float:
         """The median of the CPU seconds."""
         return statistics.median(self.cpu)
 
@@ -274,14 +274,16 @@ def _chain(ours: dict[str, Measured], theirs: dict[str, Measured]) -> dict[str, 
             "seconds": ours[stage].seconds,
             "bare": theirs[stage].seconds,
             "ratio": ours[stage].seconds / theirs[stage].seconds,
-            "cpu_ratio": ours[stage].work / theirs[stage].work,
+            "cpu_ratio": ours[stage].context / theirs[stage].context,
             "runs": ours[stage].wall,
             "bare_runs": theirs[stage].wall,
         }
         for stage in CHAIN
     }
     seconds, bare = (sum(one[name] for one in stages.values()) for name in ("seconds", "bare"))
-    cpu = sum(ours[stage].work for stage in CHAIN) / sum(theirs[stage].work for stage in CHAIN)
+    cpu = sum(ours[stage].context for stage in CHAIN) / sum(
+        theirs[stage].context for stage in CHAIN
+    )
     return {
         "stages": stages,
         "seconds": seconds,

@@ -15,8 +15,8 @@ def differing(made: Installation) -> list[str]:
     """
     found: list[str] = []
     for result in made.records.results.of(made.name):
-        work = runner._work(
+        context = runner._context(
             made.settings, made.use_case, result.key, made.records, None, "", utc_now(), {}
         )
-        found += runner.stored_otherwise(runner.stage_of(result.stage), work, result)
+        found += runner.stored_otherwise(runner.stage_of(result.stage), context, result)
     return found

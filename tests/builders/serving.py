@@ -28,7 +28,7 @@ from include.deployment import deploy_model
 from include.features import online_store
 from include.lake.tables import Lake
 from include.models import bundle, encoding, predictor
-from include.pipeline.stage import Outcome, Work
+from include.pipeline.stage import Outcome, StageContext
 from include.point_in_time import partitions
 from include.records.records import AuditEntry, Model, Opponent, Records, StageResult
 from tests.builders.ports import free_port
@@ -150,7 +150,7 @@ class Desk:
             mode="live",
             feature_set=FEATURE_SET,
             bundle=str(folder),
-            pins=predictor.pins(),
+            pins=predictor.serving_pins(),
             generation=self.records.routes.get(NAME).generation,
         )
         return self.records.models.add(replace(model, **changes))
@@ -204,13 +204,13 @@ class Desk:
         return model
 
     @contextmanager
-    def work(self, stage: str, key: str = FIRST, **options: Any) -> Iterator[Work]:
+    def context(self, stage: str, key: str = FIRST, **options: Any) -> Iterator[StageContext]:
         """Open a stage's work on a partition, as the runner does."""
         case = find(NAME, self.settings.usecase_dirs)
         row = self.records.partitions.get(NAME, key)
         assert row is not None
         with self.records.leases.claim(NAME, stage, key, owner="test", attempt=1, ttl=30) as lease:
-            yield Work(
+            yield StageContext(
                 settings=self.settings,
                 use_case=case,
                 period=partitions.period(case, key),
@@ -226,8 +226,8 @@ class Desk:
 
     def deploy(self, key: str = FIRST, **options: Any) -> Outcome:
         """Release a partition's candidate and record that; the registry is left out."""
-        with self.work("deploy_model", key, **options) as work:
-            outcome = deploy_model.compute(work)
+        with self.context("deploy_model", key, **options) as context:
+            outcome = deploy_model.compute(context)
         self.record(
             "deploy_model", key, outcome.outputs, digest=outcome.digest, state=outcome.state
         )

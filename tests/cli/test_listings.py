@@ -15,7 +15,7 @@ from include.cli import models, records
 from include.config.settings import settings
 from include.pipeline import history
 from include.pipeline.flow import CHAIN, GOAL
-from include.pipeline.status import LOOKBACK, Row, rows
+from include.pipeline.status import LOOKBACK, StatusRow, rows
 from include.records.records import AuditEntry, Model, Partition, Records, StageResult
 from tests.cli import test_app as test_cli
 from tests.cli.test_app import YAML, Run, write_day
@@ -241,7 +241,7 @@ def test_a_load_that_stopped_halfway_is_waited_for(run: Run, visits: Path) -> No
     assert waited == [*done, ("waiting", COMPUTED)]
 
 
-def known(key: str, done: tuple[str, ...], **loaded: Any) -> Row:
+def known(key: str, done: tuple[str, ...], **loaded: Any) -> StatusRow:
     """Return what a partition for its data is, of which some stages are recorded."""
     (row,) = rows(
         "visits",
@@ -256,7 +256,7 @@ def known(key: str, done: tuple[str, ...], **loaded: Any) -> Row:
 def test_lookback_is_what_the_load_of_the_oldest_features_asked_no_more_of() -> None:
     first, second, third = "2025-03-01", "2025-03-02", "2025-03-03"
     loaded = {INGESTED: [first, second, third], VALIDATED: [second, third], COMPUTED: [third]}
-    assert known(first, (INGESTED,), loaded=loaded) == Row(
+    assert known(first, (INGESTED,), loaded=loaded) == StatusRow(
         first, "done", INGESTED, LOOKBACK, "backfill", "data"
     )
     assert known(second, (INGESTED,), loaded=loaded).kind == "waiting", (

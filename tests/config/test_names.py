@@ -172,7 +172,7 @@ def through_the_chain(home: Path, columns: list[str]) -> None:
         use_case,
         current,
         spine.rows,
-        frames.pins(made.lake, use_case, current),
+        frames.table_versions(made.lake, use_case, current),
         records=made.records,
     )
     online = frames.entity_frame_at(made.lake, use_case, current, as_of)

@@ -140,8 +140,8 @@ def test_judged_against_the_new_champion_it_is_released(
     model = desk.records.models.get(NAME, 2)
     assert model is not None
     desk.judge(model, again=True)
-    with desk.work("deploy_model", SECOND) as work:
-        assert isinstance(deploy_model.decide(work), deploy_model.Candidate)
+    with desk.context("deploy_model", SECOND) as context:
+        assert isinstance(deploy_model.decide(context), deploy_model.Candidate)
     assert airflow.events == []
 
 

@@ -121,8 +121,8 @@ def test_the_three_steps_of_a_dag(desk: Desk, node: Follower) -> None:
     # Waiting, for status and heal.
     assert (asked.state, asked.outputs["error"]) == ("failed", "Unavailable")
     assert desk.records.routes.get(NAME).challenger == 1
-    with desk.work("deploy_model") as work:
-        assert deploy_model._wait(lambda: deploy_model.observed(work).state == "ready", 20)
+    with desk.context("deploy_model") as context:
+        assert deploy_model._wait(lambda: deploy_model.observed(context).state == "ready", 20)
     assert node.version is None
     assert desk.deploy(phase="finish").state == "done"
     node.serves(1)
@@ -152,10 +152,10 @@ def test_what_is_not_released_says_why(
 def test_without_a_verdict_nothing_can_be_released(desk: Desk) -> None:
     desk.ask(FIRST)
     with (
-        desk.work("deploy_model") as work,
+        desk.context("deploy_model") as context,
         pytest.raises(MissingPartition, match="evergreen run evaluate_model"),
     ):
-        deploy_model.reads(work)
+        deploy_model.inputs(context)
 
 
 def test_without_a_node_nothing_is_released(

@@ -187,7 +187,7 @@ def test_a_missing_number_is_a_hold(bench: Bench, number: float | None) -> None:
     bench.edit_result("train_model", FIRST, metrics={"yardstick_auc": number})
     outputs = bench.run("evaluate_model", FIRST).outputs
     assert outputs["verdict"] == "hold"
-    assert outputs["reasons"] == ["AUC over the logistic yardstick is not computable"]
+    assert outputs["reasons"] == ["AUC over the logistic baseline is not computable"]
     assert bench.records.models.get(NAME, 1).state == "candidate"  # type: ignore[union-attr]
 
 

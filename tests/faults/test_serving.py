@@ -226,12 +226,12 @@ def test_a_kill_between_route_and_aliases_is_repaired_by_the_next_run(desk: Desk
 
 def register(desk: Desk, bundle: str, digest: str) -> int:
     """Register a bundle in MLflow."""
-    from include.models.mlflow_registry import Training
+    from include.models.mlflow_registry import TrainingRun
     from include.models.mlflow_registry import register as register_model
 
     schema = json.loads((Path(bundle) / "schema.json").read_text())
     columns = [feature["name"] for feature in schema["features"]]
-    training = Training(
+    training = TrainingRun(
         use_case=NAME,
         key=FIRST,
         as_of=f"{SECOND}T00:00:00+00:00",

@@ -200,7 +200,7 @@ def test_a_training_frame_keeps_the_spine_and_sees_what_was_known_at_each_decisi
         shop.use_case,
         shop.feature_set,
         spine,
-        frames.pins(shop.lake, shop.use_case, shop.feature_set),
+        frames.table_versions(shop.lake, shop.use_case, shop.feature_set),
         records=shop.records,
     )
     assert frame.select(spine.rows.column_names) == spine.rows
@@ -318,7 +318,7 @@ def test_an_old_feature_set_is_joined_by_the_same_path_at_its_pinned_versions(sh
     days(shop, 2)
     old = shop.feature_set
     serve(shop, old.version)
-    pins = frames.pins(shop.lake, shop.use_case, old)
+    versions = frames.table_versions(shop.lake, shop.use_case, old)
     shop.arrive(1, [(7, 1, 100.0, T0 + DAY, T0 + DAY)])
     shop.define(YAML.replace("sum(amount)", "sum(amount) + 0.5"))
     shop.arrive(2)
@@ -334,7 +334,7 @@ def test_an_old_feature_set_is_joined_by_the_same_path_at_its_pinned_versions(sh
 
     again = recorded(shop.records, "shop", old.version)
     assert again == old
-    assert amount(again, pins) == [3.0]
+    assert amount(again, versions) == [3.0]
     assert amount(again, {}) == [101.0]
     assert amount(shop.feature_set, {}) == [101.5]
     # views of one name, in registries that may come to lie where an earlier one lay.

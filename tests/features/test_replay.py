@@ -157,10 +157,10 @@ class Replay:
         with self.records.leases.claim(
             "shop", "materialize_features", key, owner=f"test {key}", attempt=1, ttl=30
         ) as lease:
-            work = runner._work(
+            context = runner._context(
                 self.settings, self.use_case, key, self.records, lease, "test", utc_now(), {}
             )
-            online_sync.materialize(work, [self.feature_set.version], current="")
+            online_sync.materialize(context, [self.feature_set.version], current="")
 
     def answers(
         self, decisions: list[tuple[int, datetime, dict[str, Any] | None]]
@@ -197,9 +197,9 @@ class Replay:
                 "event_timestamp": moments,
             }
         )
-        pins = frames.pins(self.lake, self.use_case, self.feature_set)
+        versions = frames.table_versions(self.lake, self.use_case, self.feature_set)
         found = frames.training_frame(
-            self.settings, self.use_case, self.feature_set, asked, pins, records=self.records
+            self.settings, self.use_case, self.feature_set, asked, versions, records=self.records
         ).select(list(self.feature_set.feature_types))
         return [list(row.values()) for row in found.to_pylist()]
 

@@ -250,15 +250,13 @@ def test_many_rows_need_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_as_good_as_the_yardstick_is_not_better() -> None:
     for value, outcome in ((0.0, "fail"), (1e-9, "pass"), (-0.1, "fail"), (math.nan, "hold")):
         assert (
-            gate.above("over_baseline", "AUC over the logistic yardstick", value, 0.0).outcome
+            gate.above("over_baseline", "AUC over the logistic baseline", value, 0.0).outcome
             == outcome
         )
     labels, first, _ = sample()
     area = metrics.auc(labels, first)
     checks, _ = gate.absolute(labels, first, area, Gates(min_rows=1))
-    assert "AUC over the logistic yardstick" in [
-        one.name for one in checks if one.outcome == "fail"
-    ]
+    assert "AUC over the logistic baseline" in [one.name for one in checks if one.outcome == "fail"]
 
 
 def test_a_model_that_is_too_good_to_be_true_is_held() -> None:
@@ -285,8 +283,8 @@ def test_a_number_that_is_missing_or_nan_is_a_hold_never_a_pass() -> None:
     labels, first, _ = sample()
     wrong = first.copy()
     wrong[7] = math.nan
-    for scores, yardstick in ((wrong, 0.5), (first, None), (first, math.nan)):
-        checks, _ = gate.absolute(labels, scores, yardstick, Gates(min_rows=1))
+    for scores, baseline in ((wrong, 0.5), (first, None), (first, math.nan)):
+        checks, _ = gate.absolute(labels, scores, baseline, Gates(min_rows=1))
         assert gate.conclude(checks, enough=gate.enough_rows(labels, 1)) == "hold"
     assert gate.not_worse("x", Interval(math.nan, math.nan, math.nan), 0.01).outcome == "hold"
     assert gate.censored(None, 0.5).outcome == "hold"

@@ -15,7 +15,7 @@ from include.config.settings import ROOT, Settings
 from include.errors import ConfigError, Unavailable
 from include.models import mlflow_registry
 from include.models.bundle import digest_of
-from include.models.mlflow_registry import Training
+from include.models.mlflow_registry import TrainingRun
 from include.records.records import Model, Route
 from include.training.fitting import Fitted
 from tests.builders.serving import NAME, NOW, bundle_files
@@ -36,14 +36,14 @@ def home(tmp_path: Path, template: Path) -> Settings:
     return Settings(home=tmp_path)
 
 
-def training(home: Settings, seed: int = 1, key: str = KEY, mode: str = "live") -> Training:
+def training(home: Settings, seed: int = 1, key: str = KEY, mode: str = "live") -> TrainingRun:
     files = bundle_files(seed)
     folder = home.home / f"bundle-{seed}"
     folder.mkdir(exist_ok=True)
     for name, content in files.items():
         (folder / name).write_bytes(content)
     columns = Fitted(files, 1, {}, {}).predictor.features
-    return Training(
+    return TrainingRun(
         NAME,
         key,
         NOW.isoformat(),

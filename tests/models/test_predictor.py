@@ -298,12 +298,12 @@ def test_serving_imports_no_pandas_scikit_learn_or_lightgbm_package(bundle: Path
 def test_pins_are_equal_in_another_process_and_follow_each_pin(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    code = "from include.models.predictor import pins; print(pins())"
+    code = "from include.models.predictor import serving_pins; print(serving_pins())"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == predictor.pins()
+    assert done.stdout.strip() == predictor.serving_pins()
     monkeypatch.setattr(predictor.importlib.metadata, "version", lambda name: "0.0.1")
-    predictor.pins.cache_clear()
-    assert predictor.pins() != done.stdout.strip()
-    predictor.pins.cache_clear()
+    predictor.serving_pins.cache_clear()
+    assert predictor.serving_pins() != done.stdout.strip()
+    predictor.serving_pins.cache_clear()

@@ -309,8 +309,8 @@ def test_customers_who_leave_are_no_drift_and_are_counted(
     found = {}
     for day in (21, 40, 70, 98, 99):
         key = (first + timedelta(days=day)).date().isoformat()
-        work: Any = SimpleNamespace(use_case=house.use_case, lake=house.lake, key=key)
-        sides = check_drift.sides_of(work, reference)
+        context: Any = SimpleNamespace(use_case=house.use_case, lake=house.lake, key=key)
+        sides = check_drift.sides_of(context, reference)
         index = psi.stability(sides.reference["spend"], sides.current["spend"], view.columns)
         found[day] = max(one.psi or 0.0 for one in index.values())
         alive = sides.counted()["spend"]

@@ -12,15 +12,15 @@ from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.orchestration.airflow_api import AirflowApi, Run
 from include.orchestration.healing import ASSET_BEFORE, active_keys, plan
-from include.pipeline.status import Row, status_rows
+from include.pipeline.status import StatusRow, status_rows
 from include.records.records import AuditEntry, Mode, Model, Records, StageResult, Target
 
 AT = datetime(2026, 1, 20, tzinfo=UTC)
 DATA = ("ingest_data", "validate_data", "materialize_features")
 
 
-def waiting(key: str, stage: str = "train_model") -> Row:
-    return Row(key, "waiting", stage, f"for {stage}", "backfill", "judged")
+def waiting(key: str, stage: str = "train_model") -> StatusRow:
+    return StatusRow(key, "waiting", stage, f"for {stage}", "backfill", "judged")
 
 
 def test_newest_first_at_most_n_and_nothing_that_is_on_its_way() -> None:
@@ -32,7 +32,7 @@ def test_newest_first_at_most_n_and_nothing_that_is_on_its_way() -> None:
 
 def test_a_refusal_a_hold_a_gap_and_a_stale_day_are_not_started() -> None:
     rows = [
-        Row("2026-01-01", kind, "evaluate_model", "why")
+        StatusRow("2026-01-01", kind, "evaluate_model", "why")
         for kind in ("done", "running", "refused", "stale", "missing")
     ]
     assert plan("shop", rows, active=set()) == []

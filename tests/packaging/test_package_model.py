@@ -45,9 +45,9 @@ def packaged(desk: Desk, model: Model) -> Outcome:
 
 
 def package(desk: Desk) -> Outcome:
-    with desk.work("package_model") as work:
-        outcome = package_model.compute(work)
-        assert package_model.effects(work, outcome) in (
+    with desk.context("package_model") as context:
+        outcome = package_model.compute(context)
+        assert package_model.effects(context, outcome) in (
             {},
             {"bento_tag": outcome.outputs.get("bento_tag")},
         )
@@ -203,12 +203,12 @@ def test_other_pins_are_served_in_a_process_of_their_own(
         assert node.get(f"/v1/{NAME}/model").body["champion"]["in_process"] is False
         assert node.predict(features={"income": 1.0}).body["error"]["field"] == "features.jobs"
         assert node.process is not None
-        (lane,) = psutil.Process(node.process.pid).children()
-        assert str(home(desk)) in " ".join(lane.cmdline())
-        lane.kill()
+        (isolated,) = psutil.Process(node.process.pid).children()
+        assert str(home(desk)) in " ".join(isolated.cmdline())
+        isolated.kill()
         until(lambda: node.predict(entity=1).status == 200, what="a new process")
         (other,) = psutil.Process(node.process.pid).children()
-        assert other.pid != lane.pid
+        assert other.pid != isolated.pid
         other.suspend()  # it hangs: the deadline answers, not the user's patience
         started = time.monotonic()
         assert node.predict(entity=1).status == 503

@@ -33,11 +33,11 @@ LATER = SimpleNamespace(use_case=SimpleNamespace(name="shop"), key="2026-01-03")
 def stage(call: Callable[[], Any]) -> Any:
     """Return a guarded stage of which everything does `call`."""
 
-    def compute_range(works: Any) -> Iterator[Any]:
-        yield works[0], "first"
-        yield works[-1], call()
+    def compute_range(contexts: Any) -> Iterator[Any]:
+        yield contexts[0], "first"
+        yield contexts[-1], call()
 
-    made = Stage("validate_data", (), (), lambda work: [], lambda work: call(), compute_range)
+    made = Stage("validate_data", (), (), lambda context: [], lambda context: call(), compute_range)
     return guarded(made)
 
 

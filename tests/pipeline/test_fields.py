@@ -82,15 +82,15 @@ class Recorded:
 
     @contextmanager
     def computing(self, stage: str, patch: pytest.MonkeyPatch) -> Iterator[None]:
-        """Record what the stage's `compute` reads; what `reads` reads shows in what it returns."""
+        """Record what the stage's `compute` reads; what `inputs` reads shows in what it returns."""
         module = importlib.import_module(ENTRY[stage])
         compute = module.STAGE.compute
         self.seen.clear()
 
-        def recorded(work: Any) -> Any:
+        def recorded(context: Any) -> Any:
             self.on = True
             try:
-                return compute(work)
+                return compute(context)
             finally:
                 self.on = False
 

@@ -39,7 +39,7 @@ def key(**changes: object) -> str:
         "use_case": use_case_file.parse(TEXT),
         "fields": ("sources", "label.delay", "features"),
         "libraries": ("duckdb",),
-        "reads": [("shop/raw/orders", "2026-01-01", "sha256:a")],
+        "inputs": [("shop/raw/orders", "2026-01-01", "sha256:a")],
         "options": {},
     }
     return memo.memo_key(**{**arguments, **changes})
@@ -151,8 +151,8 @@ def test_only_declared_fields_count(tree: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"reads": [("shop/raw/orders", "2026-01-01", "sha256:b")]},
-        {"reads": []},
+        {"inputs": [("shop/raw/orders", "2026-01-01", "sha256:b")]},
+        {"inputs": []},
         {"libraries": ("duckdb", "pyarrow")},
         {"options": {"restate": "reason"}},
     ],
@@ -163,4 +163,4 @@ def test_what_is_read_counts(tree: Path, change: dict) -> None:
 
 def test_the_order_of_reads_does_not_count(tree: Path) -> None:
     reads = [("a", "1", "x"), ("b", "2", "y")]
-    assert key(reads=reads) == key(reads=reads[::-1])
+    assert key(inputs=reads) == key(inputs=reads[::-1])

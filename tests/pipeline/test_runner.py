@@ -21,7 +21,7 @@ from include.errors import Busy, ConfigError, EvergreenError, MissingPartition, 
 from include.lake.digests import digest
 from include.lake.tables import Lake
 from include.pipeline import runner
-from include.pipeline.stage import Outcome, Read, Stage, Work
+from include.pipeline.stage import Input, Outcome, Stage, StageContext
 from include.records.records import Records
 from tests.builders.shop import YAML
 
@@ -37,7 +37,7 @@ class Probe(types.ModuleType):
             "validate_data",
             ("label.delay",),
             ("duckdb",),
-            self.reads,
+            self.inputs,
             self.compute,
             self.compute_range,
             self.effects,
@@ -47,23 +47,25 @@ class Probe(types.ModuleType):
         self.effected: list[str] = []
         self.error: Exception | None = None
 
-    def reads(self, work: Work) -> list[Read]:
-        return [Read("shop/raw/orders", work.key, self.source)]
+    def inputs(self, context: StageContext) -> list[Input]:
+        return [Input("shop/raw/orders", context.key, self.source)]
 
-    def compute(self, work: Work) -> Outcome:
-        self.computed.append(work.key)
+    def compute(self, context: StageContext) -> Outcome:
+        self.computed.append(context.key)
         if self.error is not None:
             raise self.error
         rows = pa.table({"value": [self.value]})
-        work.lake.replace(work.table("curated/orders"), work.key, rows, fence=work.fence)
+        context.lake.replace(
+            context.table("curated/orders"), context.key, rows, fence=context.fence
+        )
         return Outcome("done", digest(rows, sort_by=["value"]), outputs={"rows": 1})
 
-    def compute_range(self, works: list[Work]) -> Iterator[tuple[Work, Outcome]]:
-        for work in works:
-            yield work, self.compute(work)
+    def compute_range(self, contexts: list[StageContext]) -> Iterator[tuple[StageContext, Outcome]]:
+        for context in contexts:
+            yield context, self.compute(context)
 
-    def effects(self, work: Work, outcome: Outcome) -> dict[str, Any]:
-        self.effected.append(work.key)
+    def effects(self, context: StageContext, outcome: Outcome) -> dict[str, Any]:
+        self.effected.append(context.key)
         return {"seen": outcome.digest}
 
 
@@ -188,7 +190,7 @@ def test_a_retry_takes_over_and_the_first_attempt_cannot_write(
     )
     zombie = store.leases.claim("shop", "validate_data", KEY, owner="run-1", attempt=1, ttl=60)
     done = go(home, owner="run-1", attempt=2)
-    stale = runner._work(  # the first attempt wakes up
+    stale = runner._context(  # the first attempt wakes up
         home, runner.find("shop", home.usecase_dirs), KEY, store, zombie, "test", utc_now(), {}
     )
     stage.value = 99
@@ -234,12 +236,12 @@ def test_a_day_whose_lease_is_lost_ends_alone(home: Settings, stage: Probe) -> N
             "shop", key, mode="backfill", target="data", actor="test", at=utc_now()
         )
 
-    def computed(work: Work) -> Outcome:
-        outcome = Probe.compute(stage, work)
-        if work.key == keys[1]:
+    def computed(context: StageContext) -> Outcome:
+        outcome = Probe.compute(stage, context)
+        if context.key == keys[1]:
             taken.append(
                 records(home).leases.claim(
-                    "shop", "validate_data", work.key, owner="load", attempt=2, ttl=60
+                    "shop", "validate_data", context.key, owner="load", attempt=2, ttl=60
                 )
             )
         return outcome
@@ -259,11 +261,11 @@ def test_a_day_whose_lease_is_lost_ends_alone(home: Settings, stage: Probe) -> N
 def test_what_is_missing_is_named_with_the_command_that_fills_it(
     home: Settings, stage: Probe
 ) -> None:
-    def reads(work: Work) -> list[Read]:
-        work.need("ingest_data", ["2026-02-27", "2026-02-28"])
+    def inputs(context: StageContext) -> list[Input]:
+        context.need("ingest_data", ["2026-02-27", "2026-02-28"])
         return []
 
-    stage.STAGE = replace(stage.STAGE, reads=reads)
+    stage.STAGE = replace(stage.STAGE, inputs=inputs)
     with pytest.raises(
         MissingPartition, match=r"evergreen load-history shop --from 2026-02-27 --to 2026-02-28"
     ) as caught:

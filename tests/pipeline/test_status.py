@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from include.pipeline.status import Row, rows
+from include.pipeline.status import StatusRow, rows
 from include.records.records import Mode, Partition, StageResult, Target
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -47,7 +47,7 @@ def result(
 
 def one(
     target: Target, *results: StageResult, running: dict[tuple[str, str], str] | None = None
-) -> Row:
+) -> StatusRow:
     (row,) = rows(
         "shop", partitions=[partition(target=target)], results=results, running=running or {}
     )

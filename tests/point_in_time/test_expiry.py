@@ -259,13 +259,13 @@ def test_online_rows_go_by_the_record(tmp_path: Path) -> None:
     with shop.records.leases.claim(
         "shop", "materialize_features", shop.key(3), owner="test 3", attempt=1, ttl=30
     ) as lease:
-        work = runner._work(
+        context = runner._context(
             shop.settings, shop.use_case, shop.key(3), shop.records, lease, "test", utc_now(), {}
         )
-        told = online_sync.materialize(work, [version], current="")[version]
+        told = online_sync.materialize(context, [version], current="")[version]
         assert (told["rows"], told["missing"]) == (3, [shop.key(2)])
         shop.run(2)
-        told = online_sync.materialize(work, [version], current="")[version]
+        told = online_sync.materialize(context, [version], current="")[version]
         assert (told["rows"], told["written"], "missing" in told) == (4, True, False)
 
 

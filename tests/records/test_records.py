@@ -160,7 +160,7 @@ def test_a_result_is_committed_with_its_entries_and_further_writes(records: Reco
             lease,
             result(outputs={"auc": float("nan"), "nested": [{"b": 1, "a": None}]}),
             entries=[entry()],
-            also=lambda session: audit.append(session, entry("more")),
+            in_transaction=lambda session: audit.append(session, entry("more")),
         )
     there = records.results.get("loans", "2026-03-01", "train_model")
     assert there == result(outputs={"auc": None, "nested": [{"b": 1, "a": None}]}, token=1)
@@ -176,7 +176,10 @@ def test_the_same_result_again_is_a_no_op_and_another_one_replaces_it(records: R
     ) as lease:
         for _ in range(2):
             records.results.commit(
-                lease, result(), entries=[entry(), entry()], also=lambda session: calls.append(1)
+                lease,
+                result(),
+                entries=[entry(), entry()],
+                in_transaction=lambda session: calls.append(1),
             )
         assert (len(records.audit.entries()), calls) == (2, [1])
         records.results.commit(lease, result("sha256:2"), entries=[entry("restated")])
@@ -195,7 +198,7 @@ def test_a_commit_whose_answer_was_lost_is_recognised(records: Records) -> None:
         lost_answer() as lost,
     ):
         records.results.commit(
-            lease, result(), entries=[entry()], also=lambda session: calls.append(1)
+            lease, result(), entries=[entry()], in_transaction=lambda session: calls.append(1)
         )
     assert (lost, calls, len(records.audit.entries())) == (["lost"], [1], 1)
     with lost_answer() as lost:
@@ -224,7 +227,7 @@ def test_a_failure_on_the_way_writes_nothing(records: Records) -> None:
         "loans", "train_model", "2026-03-01", owner="me", attempt=1, ttl=30
     ) as lease:
         with pytest.raises(RuntimeError, match="on the way"):
-            records.results.commit(lease, result(), entries=[entry()], also=fail)
+            records.results.commit(lease, result(), entries=[entry()], in_transaction=fail)
         assert (
             records.results.get("loans", "2026-03-01", "train_model"),
             records.audit.entries(),

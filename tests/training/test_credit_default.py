@@ -67,7 +67,7 @@ def test_out_of_fold_auc_of_the_training_function_is_good_and_no_leak(made: Inst
         use_case,
         current,
         spine,
-        frames.pins(made.lake, use_case, current),
+        frames.table_versions(made.lake, use_case, current),
         records=made.records,
     )
     assert len(frame) == 30_000

@@ -188,9 +188,11 @@ def test_the_hash_split_is_fixed_for_an_entity_and_has_its_shares() -> None:
 
 def test_thinning_keeps_the_same_rows_whatever_their_order() -> None:
     entities, moments = list(range(500)), np.arange(500, dtype=np.int64) % 7
-    kept = splits.thin(entities, moments, limit=100, seed=7)
+    kept = splits.subsample(entities, moments, limit=100, seed=7)
     order = np.random.default_rng(1).permutation(500)
-    shuffled = splits.thin([entities[index] for index in order], moments[order], limit=100, seed=7)
+    shuffled = splits.subsample(
+        [entities[index] for index in order], moments[order], limit=100, seed=7
+    )
     assert len(kept) == 100
     assert set(kept.tolist()) == {entities[order[index]] for index in shuffled}
 
@@ -347,7 +349,7 @@ def test_a_training_records_everything_that_made_it(bench: Bench) -> None:
         "live",
         0,
     )
-    assert model.pins == predictor.pins()
+    assert model.pins == predictor.serving_pins()
     assert model.as_of == datetime(2026, 2, 6, tzinfo=UTC)
     predictor.trial_load(model.bundle, model.model_digest)
     wanted = (
