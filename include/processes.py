@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import psutil
 
@@ -26,6 +27,57 @@ GRACE = 20.0
 STABLE = 60.0
 MAX_RESTARTS = 5
 LOG_BYTES = 20 * 1024 * 1024
+
+
+def python_module(module: str, *arguments: str) -> list[str]:
+    """Return the command that runs a module by this very interpreter."""
+    return [sys.executable, "-m", module, *arguments]
+
+
+def start(
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    folder: Path,
+    log: IO[bytes] | int = subprocess.DEVNULL,
+    stdin: int = subprocess.DEVNULL,
+) -> subprocess.Popen[bytes]:
+    """Start a child in a session of its own, its output in `log`; it inherits no environment and
+    no terminal.
+    """
+    return subprocess.Popen(
+        list(command),
+        env=dict(environment),
+        cwd=folder,
+        stdin=stdin,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def run(
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    folder: Path,
+    timeout: float | None = None,
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a child to its end and return its code and output; when it hangs, it is killed.
+
+    Raises:
+        subprocess.TimeoutExpired: it has not ended within `timeout` seconds.
+    """
+    return subprocess.run(
+        list(command),
+        env=dict(environment),
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=timeout,
+        check=False,
+        start_new_session=True,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +130,8 @@ class Child:
         if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
             self.log.replace(self.log.with_suffix(".1.log"))
         with self.log.open("ab") as output:
-            self.process = subprocess.Popen(
-                list(self.command),
-                env=dict(self.environment),
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
+            self.process = start(
+                self.command, environment=self.environment, folder=Path("/"), log=output
             )
         self.born = Born.of(self.process.pid)
         self.sessions.append(self.born)

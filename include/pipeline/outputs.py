@@ -86,7 +86,7 @@ class PackageOutputs(Outputs, frozen=True, kw_only=True):
 class DeploymentOutputs(Outputs, frozen=True, kw_only=True):
     """What `deploy_model` leaves; `released` is the version that it released."""
 
-    champion: int | None | UnsetType = UNSET
+    champion: int | UnsetType | None = UNSET
     generation: int | UnsetType = UNSET
     version: int | UnsetType = UNSET
     released: int | UnsetType = UNSET

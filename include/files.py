@@ -1,0 +1,46 @@
+"""Files that others read while they are written: each is written aside and put in place at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def written_aside(path: Path, *, mode: int = 0o666, durable: bool = False) -> Iterator[Path]:
+    """Give a temporary path beside `path` to write to, and rename it when the block ends well.
+
+    A reader sees the old file or the new one, never a part; two writers do not mix, the later
+    rename wins. After an error `path` is as it was, and the temporary file is gone. The folder is
+    made if it is missing. `mode` is what the file may have at most (the process' umask applies).
+    `durable` waits until the bytes are on the disk: for what must survive a loss of power.
+
+    Raises:
+        OSError: the folder or the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # In the same folder, since a rename across file systems is a copy. The name is hidden, and ends
+    # like the real one: writers choose a format by it.
+    temporary = path.with_name(f".{uuid.uuid4().hex[:12]}.{path.name}")
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
+    try:
+        yield temporary
+        if durable:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str, *, mode: int = 0o666) -> None:
+    """Write a UTF-8 text as a whole.
+
+    Raises:
+        OSError: it cannot be written; what was there stays.
+    """
+    with written_aside(path, mode=mode) as temporary:
+        temporary.write_text(text, encoding="utf-8")

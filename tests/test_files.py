@@ -1,0 +1,56 @@
+"""Files are put in place as a whole, or not at all."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from include import files
+
+
+def test_a_reader_sees_the_old_file_or_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "page.html"
+    files.write_text(path, "old")
+    with files.written_aside(path) as temporary:
+        temporary.write_text("half")
+        assert path.read_text() == "old"
+        assert (temporary.parent, temporary.suffix) == (path.parent, ".html")
+        temporary.write_text("new ü")
+    assert path.read_text(encoding="utf-8") == "new ü"
+    assert os.listdir(path.parent) == ["page.html"]
+
+
+def test_an_error_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    files.write_text(path, "old")
+
+    def fail(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), files.written_aside(path) as temporary:
+        fail(temporary)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["page.html"]
+
+
+def test_a_secret_is_never_readable_by_others(tmp_path: Path) -> None:
+    path = tmp_path / "password"
+    with files.written_aside(path, mode=0o600, durable=True) as temporary:
+        assert temporary.stat().st_mode & 0o777 == 0o600
+        temporary.write_text("secret")
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_writers_at_once_do_not_mix(tmp_path: Path) -> None:
+    path, texts = tmp_path / "page.html", [letter * 200_000 for letter in "abcdef"]
+    threads = [threading.Thread(target=files.write_text, args=(path, text)) for text in texts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert path.read_text() in texts
+    assert os.listdir(tmp_path) == ["page.html"]
