@@ -15,11 +15,10 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -27,6 +26,8 @@ from urllib.parse import urlsplit
 from include.config.names import NAME
 from include.config.settings import Settings
 from include.errors import ConfigError, Unavailable
+from include.models.bundle import SCHEMA
+from include.models.kinds import kind_in
 from include.records.models import Model
 from include.records.routes import Route
 
@@ -39,9 +40,7 @@ _KEY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 @dataclass(frozen=True, slots=True)
 class TrainingRun:
-    """What is logged of one training; `folder` holds the bundle, `columns` are the booster's
-    inputs in order.
-    """
+    """What is logged of one training; `folder` holds the bundle."""
 
     use_case: str
     key: str
@@ -49,7 +48,6 @@ class TrainingRun:
     mode: str
     model_digest: str
     folder: Path
-    columns: Sequence[str]
     params: Mapping[str, Any]
     metrics: Mapping[str, float]
     manifest: Mapping[str, Any]
@@ -285,32 +283,13 @@ def _ensure_model(client: Any, name: str) -> None:
 
 def _log(client: Any, run_id: str, training: TrainingRun) -> None:
     """Log parameters, metrics, manifest, bundle and an MLflow model with its signature."""
-    import lightgbm
-    import mlflow.lightgbm
     from mlflow.entities import Param
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
 
     params = [Param(key, str(value)[:5900]) for key, value in training.params.items()]
     client.log_batch(run_id, metrics=_metrics(training.metrics), params=params)
-    signature = ModelSignature(
-        inputs=Schema([ColSpec("double", column) for column in training.columns]),
-        outputs=Schema([ColSpec("double", "raw_score")]),
-    )
-    booster = lightgbm.Booster(model_file=str(training.folder / "model.txt"))
+    kind = kind_in((training.folder / SCHEMA).read_bytes())
     with tempfile.TemporaryDirectory() as scratch:
-        mlflow.lightgbm.save_model(
-            booster,
-            f"{scratch}/model",
-            signature=signature,
-            pip_requirements=[
-                f"{package}=={version_of(package)}" for package in ("lightgbm", "numpy")
-            ],
-            metadata={
-                "inputs": "encoded by include.models.encoding.encode; see bundle/schema.json",
-                "model_digest": training.model_digest,
-            },
-        )
+        kind.save_for_mlflow(training.folder, Path(scratch) / "model", digest=training.model_digest)
         manifest = Path(scratch) / "manifest.json"
         manifest.write_text(json.dumps(training.manifest, indent=1, default=str, sort_keys=True))
         client.log_artifacts(run_id, scratch)

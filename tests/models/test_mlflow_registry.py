@@ -17,7 +17,6 @@ from include.models import mlflow_registry
 from include.models.bundle import digest_of
 from include.models.mlflow_registry import TrainingRun
 from include.records.records import Model, Route
-from include.training.fitting import Fitted
 from tests.builders.serving import NAME, NOW, bundle_files
 
 KEY = "2026-03-01"
@@ -42,7 +41,6 @@ def training(home: Settings, seed: int = 1, key: str = KEY, mode: str = "live") 
     folder.mkdir(exist_ok=True)
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    columns = Fitted(files, 1, {}, {}).predictor.features
     return TrainingRun(
         NAME,
         key,
@@ -50,7 +48,6 @@ def training(home: Settings, seed: int = 1, key: str = KEY, mode: str = "live") 
         mode,
         digest_of(files),
         folder,
-        columns,
         {"rounds": 10},
         {"auc": 0.7},
         {"a": 1},
