@@ -17,7 +17,8 @@ import yaml
 
 from include.config.settings import ROOT, Settings
 from include.installation import environment
-from include.models import predictor
+from include.models.kinds import KINDS, every_kind
+from include.models.pins import COMMON
 from include.orchestration import dag_defaults, triggers
 from include.packaging import package_model
 from include.pipeline.flow import ENTRY
@@ -106,12 +107,12 @@ def test_a_trigger_is_found_by_the_name_that_it_serializes() -> None:
 
 
 def test_what_a_bento_ships_and_what_pins_and_rules_name_is_there() -> None:
-    shipped = [ROOT / path for path in package_model._SHIPPED.values()]
-    code = [Path(path) for path in predictor._CODE]
-    assert [
-        path for path in (*shipped, *code, migrate.FOLDER / "env.py") if not path.is_file()
-    ] == []
-    assert {path.stem for path in code} == {"bundle", "encoding", "predictor"}
+    kinds = every_kind()
+    shipped = {path for kind in kinds for path in package_model.shipped_files(kind).values()}
+    assert shipped >= {*COMMON, *(path for kind in kinds for path in kind.modules)}
+    assert shipped >= {f"{name.replace('.', '/')}.py" for name in KINDS.values()}
+    assert [path for path in shipped if not (ROOT / path).is_file()] == []
+    assert (migrate.FOLDER / "env.py").is_file()
     assert [name for name in validate_data.RULES if resolved(name) is None] == []
 
 

@@ -1,5 +1,6 @@
-"""What the serving nodes say of a release, and how one is taken back: the light part of
-deployment, for nodes and triggers.
+"""What the serving nodes say of a release, and how one is taken back.
+
+The light part of deployment, which nodes and triggers import.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from datetime import datetime
 from typing import Any, Literal
 
 from include.clock import utc_now
-from include.config.settings import Settings, settings
+from include.config import settings as environment
+from include.config.settings import Settings
 from include.errors import Conflict
 from include.records.records import AuditEntry, Observed, Records, Route
 
@@ -28,9 +30,10 @@ class Readiness:
     reason: str
 
 
-def readiness(route: Route, reports: Sequence[Observed]) -> Readiness:
-    """Return whether all nodes that give signs of life have tried the challenger of this very
-    generation.
+def node_readiness(route: Route, reports: Sequence[Observed]) -> Readiness:
+    """Return whether all living nodes have tried the challenger of this very generation.
+
+    Signs of life are compared with the newest among them, not with the clock of this process.
     """
     if route.challenger is None:
         return Readiness(
@@ -65,17 +68,16 @@ def readiness(route: Route, reports: Sequence[Observed]) -> Readiness:
 
 
 def answered(use_case: str, key: str) -> dict[str, Any] | None:
-    """Answer once the serving nodes have tried the challenger, or will not; None: ask again.
-
-    For the deferred wait.
-    """
-    records = Records.open(settings().records_address)
-    found = readiness(records.routes.get(use_case), records.nodes.of(use_case))
-    return None if found.state == "waiting" else {"state": found.state, "reason": found.reason}
+    """Return the nodes' answer to a release for the deferred wait, or None while there is none."""
+    records = Records.open(environment.settings().records_address)
+    readiness = node_readiness(records.routes.get(use_case), records.nodes.of(use_case))
+    if readiness.state == "waiting":
+        return None
+    return {"state": readiness.state, "reason": readiness.reason}
 
 
 def rollback(
-    here: Settings,
+    settings: Settings,
     use_case: str,
     actor: str,
     reason: str,
@@ -85,13 +87,15 @@ def rollback(
     mirrored: bool = True,
     at: datetime | None = None,
 ) -> Route:
-    """Serve the last good model again and put the digest of the present one on hold; wins over
-    releases on their way.
+    """Serve the last good model again and put the digest of the present one on hold.
+
+    It wins over releases on their way: theirs was read in an older generation of the routing row.
+    `mirrored` is whether MLflow's aliases follow at once.
 
     Raises:
         Conflict: there is nothing to go back to, or another hand was faster.
     """
-    records = Records.open(here.records_address)
+    records = Records.open(settings.records_address)
     before = records.routes.get(use_case)
     subject = str(getattr(before, of) or "none")
     entry = AuditEntry(
@@ -106,12 +110,12 @@ def rollback(
     route = records.routes.rollback(use_case, entry=entry, expect_generation=generation, of=of)
     log.warning("%s: %s %s is rolled back by %s: %s", use_case, of, subject, actor, reason)
     if mirrored:
-        mirror_aliases_of(here, records, route)
+        mirror_aliases_of(settings, records, route)
     return route
 
 
 def release_hold(
-    here: Settings,
+    settings: Settings,
     use_case: str,
     version: int,
     actor: str,
@@ -124,7 +128,7 @@ def release_hold(
     Raises:
         Conflict: the model is not on hold.
     """
-    records = Records.open(here.records_address)
+    records = Records.open(settings.records_address)
     model = records.models.get(use_case, version)
     if model is None:
         raise Conflict(
@@ -137,9 +141,9 @@ def release_hold(
     return records.routes.lift(use_case, model.model_digest, entry=entry)
 
 
-def mirror_aliases_of(here: Settings, records: Records, route: Route) -> dict[str, int | None]:
+def mirror_aliases_of(settings: Settings, records: Records, route: Route) -> dict[str, int | None]:
     """Make the registry's aliases say what the routing row says; return what was changed."""
     from include.models.mlflow_registry import mirror_aliases, waiting_challenger
 
     challenger = waiting_challenger(records.models.of(route.use_case), route)
-    return mirror_aliases(here, route.use_case, route, challenger=challenger)
+    return mirror_aliases(settings, route.use_case, route, challenger=challenger)

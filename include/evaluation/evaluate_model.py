@@ -29,9 +29,10 @@ from include.features import feature_sets, frames
 from include.lake.digests import combine, digest
 from include.models import metrics as statistics
 from include.models import mlflow_registry
+from include.models.kinds import serving_libraries
+from include.models.loading import load_model
 from include.models.matrix import columns_of, labels_of
 from include.models.metrics import Interval, Numbers
-from include.models.predictor import Predictor
 from include.pipeline.stage import Input, Outcome, Stage, StageContext
 from include.pipeline.unseen import UNSEEN, unreadable_outcome
 from include.records.audit import AuditEntry
@@ -42,7 +43,7 @@ from include.training import leaks, splits
 
 NAME = "evaluate_model"
 FIELDS = ("gates", "entity", "label.max_censored", "training.seed")
-LIBRARIES = ("lightgbm", "numpy", "pyarrow")
+LIBRARIES = (*serving_libraries(), "pyarrow")
 NOBODY = "none"
 COUNTED = (
     "evaluation",
@@ -491,7 +492,7 @@ def _scores(context: StageContext, model: Model, rows: pa.Table, feature_set: st
     """
     if not len(rows):
         return statistics.EMPTY
-    predictor = Predictor.load(model.bundle, model.model_digest)
+    scorer = load_model(model.bundle, model.model_digest)
     if model.feature_set != feature_set:
         names = [context.use_case.entity.key, "event_timestamp", "label"]
         other = feature_sets.recorded(context.records, context.use_case.name, model.feature_set)
@@ -504,7 +505,7 @@ def _scores(context: StageContext, model: Model, rows: pa.Table, feature_set: st
             versions,
             records=context.records,
         )
-    return predictor.many(columns_of(rows, predictor.schema))
+    return scorer.many(columns_of(rows, scorer.schema))
 
 
 def _seen(context: StageContext, against: Model, rows: pa.Table) -> NDArray[np.bool_]:

@@ -324,7 +324,7 @@ class MainJob:
             if row is not None
             and row.mode == "live"
             and result is not None
-            and result.state != "failed"
+            and result.state not in ("failed", "waiting")
             else None
         )
 

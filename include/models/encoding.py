@@ -1,6 +1,4 @@
-"""How a row becomes the numbers that a model is asked with: once, for training and serving
-alike.
-"""
+"""How a row becomes the numbers that a model is asked with, once for training and serving alike."""
 
 from __future__ import annotations
 
@@ -13,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from include.errors import ArtefactError
+from include.models.kinds import DEFAULT
 
 _NAN = float("nan")
 
@@ -39,8 +38,9 @@ class Feature:
 
 @dataclass(frozen=True)
 class Schema:
-    """What a booster's columns mean and what its raw score means: `1 / (1 + exp(-(slope * raw +
-    offset)))`.
+    """What a model's columns mean, and how its raw score becomes a probability (`calibration`).
+
+    `golden` is the digest of the golden rows, `kind` the kind of the model.
     """
 
     use_case: str
@@ -50,10 +50,11 @@ class Schema:
     offset: float
     threshold: float
     golden: str
+    kind: str = DEFAULT
 
     @property
     def names(self) -> list[str]:
-        """The features in the order of the booster's columns."""
+        """The features in the order of the model's columns."""
         return [feature.name for feature in self.features]
 
     @property
@@ -74,6 +75,8 @@ class Schema:
         ]
         content = {
             "format": 1,
+            # LightGBM's bundles came before kinds: equal data gives the digest that it always gave.
+            **({} if self.kind == DEFAULT else {"kind": self.kind}),
             "use_case": self.use_case,
             "feature_set": self.feature_set,
             "features": features,
@@ -115,6 +118,7 @@ class Schema:
                 offset,
                 threshold,
                 content["golden"],
+                content.get("kind", DEFAULT),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ArtefactError(
@@ -123,7 +127,7 @@ class Schema:
 
 
 def encoder(feature: Feature) -> Callable[[object], float]:
-    """Return the function that turns one value of a feature into the number that the booster sees.
+    """Return the function that turns one value of a feature into the number that the model sees.
 
     Null, NaN and infinity are missing. An unseen category gets the unknown code. Other types are
     refused.
@@ -163,7 +167,7 @@ Columns = Mapping[str, "Sequence[object] | NDArray[np.generic]"]
 
 
 def encode(rows: Sequence[Mapping[str, object]] | Columns, schema: Schema) -> NDArray[np.float64]:
-    """Return the booster's matrix of rows, or of columns by name: one row a row, one column a
+    """Return the matrix of rows, or of columns by name: one row a row, one column a
     feature of the schema.
 
     Raises:

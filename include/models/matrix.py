@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from include.config.use_case import UseCase
 from include.errors import SourceError
-from include.models.encoding import Columns, Schema
+from include.models.encoding import Columns, Feature, Schema
 
 Numbers = NDArray[np.float64]
+Parts = NDArray[np.int8]  # of each row: 0 trains, 1 tunes, 2 evaluates
+
+MAX_CATEGORIES = 200
+GOLDEN_ROWS = 12
+UNSEEN = "\u2205 never seen in training"
 
 
 def columns_of(frame: pa.Table, schema: Schema) -> Columns:
@@ -50,3 +58,49 @@ def floats(column: pa.ChunkedArray) -> NDArray[np.float64]:
     """
     doubles = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     return np.asarray(doubles, dtype=np.float64)
+
+
+def learn_schema(train: pa.Table, use_case: UseCase, feature_set: str) -> Schema:
+    """Return the uncalibrated schema of the training rows; categories beyond the 200 most
+    frequent count as unknown.
+    """
+    features = []
+    for name in use_case.trained_features:
+        kind = use_case.feature_types[name]
+        if kind != "string":
+            features.append(Feature(name, kind))
+            continue
+        counts = Counter(value for value in train.column(name).to_pylist() if value is not None)
+        kept = sorted(sorted(counts, key=lambda value: (-counts[value], value))[:MAX_CATEGORIES])
+        codes = {value: code for code, value in enumerate(kept)}
+        features.append(Feature(name, kind, codes, missing=len(kept), unknown=len(kept) + 1))
+    return Schema(
+        use_case.name, feature_set, tuple(features), 1.0, 0.0, use_case.decision.threshold, ""
+    )
+
+
+def choose_golden_rows(frame: pa.Table, schema: Schema) -> list[dict[str, Any]]:
+    """Return rows to ask a model after loading: real ones, nulls, and categories that training
+    never saw.
+    """
+    spread: Sequence[int] = (
+        np.unique(np.linspace(0, len(frame) - 1, GOLDEN_ROWS).astype(int)).tolist()
+        if len(frame)
+        else []
+    )
+    rows: list[dict[str, Any]] = (
+        frame.select(schema.names).take(pa.array(spread, pa.int64())).to_pylist()
+    )
+    rows = [{name: _plain(value) for name, value in row.items()} for row in rows]
+    empty: dict[str, Any] = dict.fromkeys(schema.names)
+    unseen = {
+        name: UNSEEN
+        for name, feature in zip(schema.names, schema.features, strict=True)
+        if feature.codes is not None
+    }
+    base = rows[0] if rows else empty
+    return [*rows, empty, {**base, **unseen}, {**empty, **unseen}]
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not np.isfinite(value) else value

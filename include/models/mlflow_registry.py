@@ -1,4 +1,4 @@
-"""MLflow: log a training run, register its model, mirror the aliases.
+"""MLflow's registry: log a training run, register its model, mirror the aliases.
 
 The records database is the truth; MLflow is the show-window, and every call here can be repeated
 after a kill: a run that a dead process left open is closed as FAILED, and a version of the same
@@ -9,39 +9,32 @@ autolog, `log_input` and inferred requirements cost seconds each.
 from __future__ import annotations
 
 import json
-import logging
 import math
-import os
 import re
 import tempfile
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Any, cast
-from urllib.parse import urlsplit
+from typing import Any
 
 from include.config.names import NAME
 from include.config.settings import Settings
-from include.errors import ConfigError, Unavailable
+from include.errors import ConfigError
+from include.models.bundle import SCHEMA
+from include.models.kinds import kind_in
+from include.models.mlflow_client import connected, mlflow_error
 from include.records.models import Model
 from include.records.routes import Route
 
-log = logging.getLogger(__name__)
-
 PREFIX = "evergreen."
 ALIASES = ("champion", "challenger", "previous")
-_KEY = re.compile(r"\d{4}-\d{2}-\d{2}")
+_KEY = re.compile(r"\d{4}-\d{2}-\d{2}")  # nothing in it can end the quotes of a filter string
+MAX_PARAM = 5900  # characters; MLflow refuses a parameter of more than 6000
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingRun:
-    """What is logged of one training; `folder` holds the bundle, `columns` are the booster's
-    inputs in order.
-    """
+    """What is logged of one training; `folder` holds the bundle."""
 
     use_case: str
     key: str
@@ -49,7 +42,6 @@ class TrainingRun:
     mode: str
     model_digest: str
     folder: Path
-    columns: Sequence[str]
     params: Mapping[str, Any]
     metrics: Mapping[str, float]
     manifest: Mapping[str, Any]
@@ -64,19 +56,13 @@ class Registered:
     reused: bool
 
 
-def prepare(settings: Settings) -> None:
-    """Make MLflow's tables; safe when several processes do it at once."""
-    with _mapped(settings) as client:
-        client.search_experiments(max_results=1)
-
-
 def close_stale_runs(settings: Settings, use_case: str, key: str) -> int:
     """Mark runs of a partition that are still RUNNING as FAILED and return how many there were.
 
     Only the holder of the partition's training lease may call it: whoever left them open is dead or
     superseded.
     """
-    with _mapped(settings) as client:
+    with connected(settings) as client:
         experiment = _experiment(client, settings, name_of(use_case))
         runs = client.search_runs(
             [experiment],
@@ -87,25 +73,19 @@ def close_stale_runs(settings: Settings, use_case: str, key: str) -> int:
     return len(runs)
 
 
-def find_version(
-    settings: Settings, use_case: str, key: str, model_digest: str
-) -> Registered | None:
-    """Return the version of a model digest and partition, if there is one."""
-    with _mapped(settings) as client:
-        return _find(client, name_of(use_case), _key(key), model_digest)
-
-
 def register(
     settings: Settings, training: TrainingRun, *, check: Callable[[], None] | None = None
 ) -> Registered:
-    """Log a training and register its model, or return the version that holds the same model for
-    the same partition.
+    """Log a training and register its model, or return the version that is there already.
 
-    `check` is called right before the version is made; it raises when the caller's lease was
-    superseded.
+    That is the version of the same model digest and partition. `check` is called right before a
+    version is made; it raises when the caller's lease was superseded.
+
+    Raises:
+        Unavailable: MLflow does not answer; nothing is registered.
     """
     name, key = name_of(training.use_case), _key(training.key)
-    with _mapped(settings) as client:
+    with connected(settings) as client:
         tags = {
             "use_case": name,
             "partition": key,
@@ -113,10 +93,10 @@ def register(
             "mode": training.mode,
             "model_digest": training.model_digest,
         }
-        known = _find(client, name, key, training.model_digest)
-        if known is not None:
-            client.set_model_version_tag(name, str(known.version), f"{PREFIX}mode", training.mode)
-            return known
+        present = _find_version(client, name, key, training.model_digest)
+        if present is not None:
+            client.set_model_version_tag(name, str(present.version), f"{PREFIX}mode", training.mode)
+            return present
         experiment = _experiment(client, settings, name)
         run = client.create_run(
             experiment,
@@ -129,24 +109,25 @@ def register(
             if check is not None:
                 check()
             _ensure_model(client, name)
-            made = client.create_model_version(
+            version = client.create_model_version(
                 name,
                 source=f"{run.info.artifact_uri}/model",
                 run_id=run_id,
                 tags={f"{PREFIX}{tag}": value for tag, value in tags.items()},
             )
-        except BaseException:
+        except BaseException:  # also Ctrl-C: a run that stays RUNNING looks like work going on
             client.set_terminated(run_id, "FAILED")
             raise
         client.set_terminated(run_id, "FINISHED")
-        return Registered(int(made.version), run_id, reused=False)
+        return Registered(int(version.version), run_id, reused=False)
 
 
 def set_mode(settings: Settings, use_case: str, version: int, mode: str) -> bool:
-    """Show the mode of a version's partition, which can rise from backfill to live; tell whether
-    it changed.
+    """Show the mode of a version's partition and tell whether it changed.
+
+    A mode can rise from backfill to live.
     """
-    with _mapped(settings) as client:
+    with connected(settings) as client:
         shown = client.get_model_version(name_of(use_case), str(version)).tags.get(f"{PREFIX}mode")
         if shown != mode:
             client.set_model_version_tag(use_case, str(version), f"{PREFIX}mode", mode)
@@ -163,7 +144,7 @@ def log_verdict(
     metrics: Mapping[str, float],
 ) -> None:
     """Put the verdict on the model version and the evaluation's metrics on its run."""
-    with _mapped(settings) as client:
+    with connected(settings) as client:
         client.set_model_version_tag(name_of(use_case), str(version), f"{PREFIX}verdict", verdict)
         client.log_batch(run_id, metrics=_metrics(metrics, prefix="evaluation_"))
 
@@ -171,8 +152,7 @@ def log_verdict(
 def mirror_aliases(
     settings: Settings, use_case: str, route: Route, *, challenger: int | None = None
 ) -> dict[str, int | None]:
-    """Make the aliases champion, challenger and previous those of the routing row; return what was
-    changed.
+    """Make the aliases those of the routing row and return what was changed.
 
     `challenger` (see `waiting_challenger`) is shown while the routing row has none on its way.
     """
@@ -182,17 +162,13 @@ def mirror_aliases(
         "previous": route.previous,
     }
     name, changed = name_of(use_case), {}
-    with _mapped(settings) as client:
-        try:
-            model = client.get_registered_model(name)
-        except _error() as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST" and not any(wanted.values()):
-                return {}
-            raise
-        present = {alias: int(number) for alias, number in (model.aliases or {}).items()}
+    with connected(settings) as client:
+        present = _present_aliases(client, name)
+        if present is None and not any(wanted.values()):
+            return {}
         for alias in ALIASES:
-            target = wanted.get(alias)
-            if present.get(alias) == target:
+            target = wanted[alias]
+            if (present or {}).get(alias) == target:
                 continue
             if target is None:
                 client.delete_registered_model_alias(name, alias)
@@ -217,14 +193,8 @@ def waiting_challenger(models: Iterable[Model], route: Route) -> int | None:
 
 def aliases(settings: Settings, use_case: str) -> dict[str, int]:
     """Return the aliases as MLflow shows them."""
-    with _mapped(settings) as client:
-        try:
-            model = client.get_registered_model(name_of(use_case))
-        except _error() as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return {}
-            raise
-        return {alias: int(number) for alias, number in (model.aliases or {}).items()}
+    with connected(settings) as client:
+        return _present_aliases(client, name_of(use_case)) or {}
 
 
 def name_of(use_case: str) -> str:
@@ -246,10 +216,24 @@ def _key(key: str) -> str:
     return key
 
 
-def _find(client: Any, name: str, key: str, model_digest: str) -> Registered | None:
-    found = client.search_model_versions(f"name = '{name}' and tags.`{PREFIX}partition` = '{key}'")
+def _present_aliases(client: Any, name: str) -> dict[str, int] | None:
+    """Return the version of each alias, or None where there is no such model."""
+    try:
+        model = client.get_registered_model(name)
+    except mlflow_error() as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+    return {alias: int(version) for alias, version in (model.aliases or {}).items()}
+
+
+def _find_version(client: Any, name: str, key: str, model_digest: str) -> Registered | None:
+    """Return the oldest version of a model digest and partition, its run ended well."""
+    versions = client.search_model_versions(
+        f"name = '{name}' and tags.`{PREFIX}partition` = '{key}'"
+    )
     same = [
-        version for version in found if version.tags.get(f"{PREFIX}model_digest") == model_digest
+        version for version in versions if version.tags.get(f"{PREFIX}model_digest") == model_digest
     ]
     if not same:
         return None
@@ -261,56 +245,38 @@ def _find(client: Any, name: str, key: str, model_digest: str) -> Registered | N
 
 
 def _experiment(client: Any, settings: Settings, name: str) -> str:
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    """Return the id of a use case's experiment, made if it is missing."""
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         # A server knows where its artefacts lie, a database does not.
         served = settings.mlflow_address.startswith("http")
         folder = None if served else (settings.home / "mlartifacts" / name).as_uri()
         try:
             return str(client.create_experiment(name, folder))
-        except _error() as error:
+        except mlflow_error() as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            found = client.get_experiment_by_name(name)
-    return str(found.experiment_id)
+            experiment = client.get_experiment_by_name(name)  # another process was faster
+    return str(experiment.experiment_id)
 
 
 def _ensure_model(client: Any, name: str) -> None:
     try:
         client.create_registered_model(name)
-    except _error() as error:
+    except mlflow_error() as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
 
 
 def _log(client: Any, run_id: str, training: TrainingRun) -> None:
-    """Log parameters, metrics, manifest, bundle and an MLflow model with its signature."""
-    import lightgbm
-    import mlflow.lightgbm
+    """Log parameters, metrics, manifest, bundle, and the model in MLflow's own form."""
     from mlflow.entities import Param
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
 
-    params = [Param(key, str(value)[:5900]) for key, value in training.params.items()]
+    params = [Param(key, str(value)[:MAX_PARAM]) for key, value in training.params.items()]
     client.log_batch(run_id, metrics=_metrics(training.metrics), params=params)
-    signature = ModelSignature(
-        inputs=Schema([ColSpec("double", column) for column in training.columns]),
-        outputs=Schema([ColSpec("double", "raw_score")]),
-    )
-    booster = lightgbm.Booster(model_file=str(training.folder / "model.txt"))
+    kind = kind_in((training.folder / SCHEMA).read_bytes())
     with tempfile.TemporaryDirectory() as scratch:
-        mlflow.lightgbm.save_model(
-            booster,
-            f"{scratch}/model",
-            signature=signature,
-            pip_requirements=[
-                f"{package}=={version_of(package)}" for package in ("lightgbm", "numpy")
-            ],
-            metadata={
-                "inputs": "encoded by include.models.encoding.encode; see bundle/schema.json",
-                "model_digest": training.model_digest,
-            },
-        )
+        kind.save_for_mlflow(training.folder, Path(scratch) / "model", digest=training.model_digest)
         manifest = Path(scratch) / "manifest.json"
         manifest.write_text(json.dumps(training.manifest, indent=1, default=str, sort_keys=True))
         client.log_artifacts(run_id, scratch)
@@ -325,83 +291,3 @@ def _metrics(metrics: Mapping[str, float], prefix: str = "") -> list[Any]:
         for key, value in metrics.items()
         if value is not None and math.isfinite(value)
     ]
-
-
-@contextmanager
-def _mapped(settings: Settings) -> Iterator[Any]:
-    """Give a client; foreign errors become Unavailable, without the address's password."""
-    from requests.exceptions import RequestException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    address = settings.mlflow_address
-    try:
-        yield _client(address)
-    except (_error(), SQLAlchemyError, RequestException, OSError) as error:
-        reason = str(error).replace(address, _public(address)).splitlines()[0][:500]
-        password = urlsplit(address).password
-        reason = reason.replace(password, "***") if password else reason
-        raise Unavailable(
-            f"MLflow at {_public(address)} failed: {reason}. Start it or mend the setting, then "
-            "run this again"
-        ) from None
-
-
-def _public(address: str) -> str:
-    parts = urlsplit(address)
-    return f"{parts.scheme}://{parts.hostname}:{parts.port}" if parts.hostname else address
-
-
-@lru_cache(maxsize=4)
-def _client(address: str) -> Any:
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    os.environ["DO_NOT_TRACK"] = "true"
-    # Its default of 7 waits for minutes.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-    for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    import mlflow
-
-    # MLflow's own use of SQLAlchemy is told as deprecated at the first query; a person here can do
-    # nothing about it.
-    warnings.filterwarnings("ignore", module=r"mlflow\.")
-    with _first_use(address):
-        client = mlflow.MlflowClient(tracking_uri=address, registry_uri=address)
-        client.search_experiments(max_results=1)
-    return client
-
-
-@contextmanager
-def _first_use(address: str) -> Iterator[None]:
-    """Let one process at a time make the tables of a database: MLflow's migrations race
-    otherwise.
-    """
-    if address.startswith("postgresql"):
-        with _advisory_lock(address):
-            yield
-        return
-    if not address.startswith("sqlite:///"):
-        yield
-        return
-    import fcntl
-
-    database = Path(address.removeprefix("sqlite:///"))
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with open(database.with_name(f".{database.name}.lock"), "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def _advisory_lock(address: str) -> Iterator[None]:
-    from sqlalchemy import create_engine, text
-    from sqlalchemy.pool import NullPool
-
-    with create_engine(address, poolclass=NullPool).connect() as connection:
-        connection.execute(text("SELECT pg_advisory_lock(hashtext('evergreen mlflow'))"))
-        yield  # the lock goes with the connection
-
-
-def _error() -> type[Any]:
-    from mlflow.exceptions import MlflowException
-
-    return cast(type[Any], MlflowException)

@@ -1,28 +1,13 @@
-"""Score: with `encoding` and `bundle` all that training, the Bento and the serving node share.
-
-A **bundle** is a folder of exactly `model.txt` (booster text), `schema.json` (ordered features,
-types, category codes, calibration, threshold, digest of the golden rows) and `golden.json` (rows
-with their scores). Its digest covers all three. It is verified by digest before anything is loaded,
-and loaded from the very bytes that were verified. A damaged booster text can kill the process that
-loads it, so `trial_load` tries a bundle in a child first.
+"""A LightGBM model in memory: what the serving node, a Bento and the judgement ask alike.
 
 LightGBM's C library is called directly: the Python package would import pandas and scikit-learn
-into the serving node. Run as a module (`python -m include.models.predictor FOLDER DIGEST`) it loads
-a bundle and asks its golden rows.
+into the serving node.
 """
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import importlib.metadata
 import importlib.util
-import json
-import math
-import os
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -33,12 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from include.errors import ArtefactError
-from include.models import bundle, encoding
-from include.models.bundle import digest_of, verify_bundle
+from include.models import golden
+from include.models.bundle import digest_of
+from include.models.calibration import calibrated, sigmoid
 from include.models.encoding import Columns, InvalidFeature, Schema, encode, encoder
 
-TOLERANCE = 1e-9
-_CODE = (bundle.__file__, encoding.__file__, __file__)  # what turns a bundle and a row into a score
 _FLOAT64, _RAW_SCORE = 1, 1  # C_API_DTYPE_FLOAT64, C_API_PREDICT_RAW_SCORE
 _PARAMETERS = b"num_threads=1 verbosity=-1"
 
@@ -49,12 +33,7 @@ class Predictor:
     def __init__(self, files: Mapping[str, bytes]) -> None:
         self.digest = digest_of(files)
         self.schema = Schema.from_json(files["schema.json"])
-        golden = "sha256:" + hashlib.sha256(files["golden.json"]).hexdigest()
-        if golden != self.schema.golden:
-            raise ArtefactError(
-                "golden.json is not the one that schema.json names; train the model again"
-            )
-        self._golden = files["golden.json"]
+        self._golden = golden.named_by(self.schema, files)
         self._encoders = [(feature.name, encoder(feature)) for feature in self.schema.features]
         self._lock = threading.Lock()
         self._library, self._quick = library, quick = _libraries()
@@ -96,15 +75,6 @@ class Predictor:
             "model.txt",
         )
 
-    @classmethod
-    def load(cls, folder: str | Path, digest: str) -> Predictor:
-        """Verify a bundle and load it from the bytes that were verified.
-
-        Raises:
-            ArtefactError: the bundle is not the recorded one, or LightGBM refuses it.
-        """
-        return cls(verify_bundle(folder, digest))
-
     def __del__(self) -> None:
         library = getattr(self, "_library", None)
         if library is not None and self._fast:
@@ -141,7 +111,7 @@ class Predictor:
             )
             raw = self._score[0]
         _check(status, "the booster")
-        return _sigmoid(self.schema.slope * raw + self.schema.offset)
+        return sigmoid(self.schema.slope * raw + self.schema.offset)
 
     def many(self, rows: Sequence[Mapping[str, object]] | Columns) -> NDArray[np.float64]:
         """Return the probability of every row, in order."""
@@ -176,84 +146,7 @@ class Predictor:
         Raises:
             ArtefactError: there are none, or an answer differs by more than 1e-9.
         """
-        golden = json.loads(self._golden)
-        rows, expected = golden["rows"], golden["scores"]
-        if not rows or len(rows) != len(expected):
-            raise ArtefactError(
-                "golden.json holds no rows to ask; a model that cannot be checked is not served"
-            )
-        batch = self.many(rows)
-        for number, (row, want) in enumerate(zip(rows, expected, strict=True)):
-            for answer in (self.one(row), float(batch[number])):
-                if not abs(answer - want) <= TOLERANCE:
-                    raise ArtefactError(
-                        f"golden row {number}: the model answers {answer!r}, recorded is "
-                        f"{want!r}; not served"
-                    )
-        return len(rows)
-
-
-def trial_load(folder: str | Path, digest: str, *, timeout: float = 60.0) -> None:
-    """Verify a bundle, then load it and ask its golden rows in a fresh process.
-
-    Raises:
-        ArtefactError: it is not the recorded one, or the child refused it, died of it or hung.
-    """
-    verify_bundle(folder, digest)
-    root = Path(__file__).resolve().parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    try:
-        child = subprocess.run(
-            [sys.executable, "-m", "include.models.predictor", str(Path(folder).resolve()), digest],
-            env=environment,
-            cwd=root,
-            capture_output=True,
-            timeout=timeout,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-    except subprocess.TimeoutExpired:
-        raise ArtefactError(
-            f"{folder}: the model did not answer its golden rows in {timeout:g} s; it is not served"
-        ) from None
-    if child.returncode < 0:
-        name = signal.Signals(-child.returncode).name
-        raise ArtefactError(
-            f"{folder}: loading the model killed the trial process ({name}); the file is damaged. "
-            "Train it again"
-        )
-    if child.returncode != 0 or not child.stdout.startswith(b"golden "):
-        # LightGBM prints what it found in a damaged file, whatever bytes those are.
-        reason = (
-            child.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
-        )[-1]
-        raise ArtefactError(f"{folder}: the trial load failed: {reason}")
-
-
-@lru_cache(maxsize=1)
-def serving_pins() -> str:
-    """Return the digest of what must be equal for a bundle to load in another process of ours."""
-    content = {
-        "python": f"{sys.version_info.major}.{sys.version_info.minor}",
-        "numpy": np.__version__,
-        "lightgbm": importlib.metadata.version("lightgbm"),
-        **{path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in map(Path, _CODE)},
-    }
-    return "sha256:" + hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def calibrated(raw: NDArray[np.float64], slope: float, offset: float) -> NDArray[np.float64]:
-    """Return the probabilities of raw scores."""
-    with np.errstate(over="ignore"):
-        result: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-(slope * raw + offset)))
-    return result
-
-
-def _sigmoid(value: float) -> float:
-    if value >= 0:
-        return 1.0 / (1.0 + math.exp(-value))
-    tail = math.exp(value)
-    return tail / (1.0 + tail)
+        return golden.check(self, self._golden)
 
 
 @lru_cache(maxsize=1)
@@ -279,17 +172,3 @@ def _check(status: int, what: str) -> None:
             errors="replace"
         )
         raise ArtefactError(f"LightGBM refuses {what}: {message}; train the model again")
-
-
-def _main(arguments: Sequence[str]) -> int:
-    try:
-        count = Predictor.load(arguments[0], arguments[1]).check_golden()
-    except ArtefactError as error:
-        sys.stderr.write(f"{error}\n")
-        return ArtefactError.exit_code
-    sys.stdout.write(f"golden {count}\n")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(_main(sys.argv[1:]))

@@ -315,8 +315,7 @@ def _misfit(name: str, found: str, kind: str) -> str:
 
 
 def _training(use_case: UseCase) -> Iterator[Problem]:
-    from include.models import parameters
-    from include.training.fitting import DEFAULTS
+    from include.models.kinds import DEFAULT, kind_of
 
     training = use_case.training
     if not use_case.trained_features:
@@ -330,8 +329,8 @@ def _training(use_case: UseCase) -> Iterator[Problem]:
             ("training", "split"),
             "tune and evaluation leave nothing to train on; their sum has to be below 1",
         )
-    for name, reason in parameters.problems(
-        training.params, DEFAULTS, len(use_case.trained_features)
+    for name, reason in kind_of(DEFAULT).parameter_problems(
+        training.params, len(use_case.trained_features)
     ):
         yield ("training", "params", *([name] if name else [])), reason
 

@@ -1,5 +1,7 @@
-"""Package the judged candidate: a BentoML model and a Bento under an exact tag, tried as it will
-run, and exported.
+"""Stage `package_model`: make the judged candidate a Bento that was tried as it will run.
+
+Inputs: the verdict, the bundle, the code that is shipped. Outputs, all in `<home>/bento`: a BentoML
+model and a Bento under exact tags, an export (one file), and a receipt.
 
 The tag names the model's and the code's digest, so the same model with the same code is the same
 Bento, made once. It is built, served and asked its golden rows in a home of its own, then moved
@@ -15,7 +17,6 @@ import logging
 import os
 import shutil
 import subprocess
-import sys
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -26,21 +27,27 @@ from sqlalchemy.orm import Session
 from include.config.settings import ROOT, Settings
 from include.errors import ArtefactError, MissingPartition, Unavailable
 from include.evaluation.verdict import judged_model, not_passed
+from include.files import write_text
 from include.lake.digests import combine
-from include.models import bundle, predictor
+from include.models import bundle, pins
+from include.models.kinds import ModelKind, every_kind, kind_in, serving_libraries
+from include.models.pins import serving_pins
 from include.packaging.bento_build import end_users
+from include.pipeline.outputs import PackageOutputs
 from include.pipeline.provenance import lock_digest
 from include.pipeline.stage import Input, Outcome, Stage, StageContext
+from include.processes import python_module, start
 from include.records.records import Model
+from include.syntax import file_digest
 
 log = logging.getLogger(__name__)
 
 NAME = "package_model"
 FIELDS: tuple[str, ...] = ("name",)
-LIBRARIES: tuple[str, ...] = ("bentoml", "lightgbm", "numpy")
+LIBRARIES: tuple[str, ...] = ("bentoml", *serving_libraries())
 
 BUILD_SECONDS = 240.0
-REQUIRED = ("lightgbm", "numpy")
+# By the name in the Bento; what a kind adds is shipped under its own path.
 _SHIPPED = {
     "service.py": "include/packaging/bento/service.py",
     # The name by which nodes of every version start it.
@@ -51,9 +58,9 @@ _SHIPPED = {
             "include/__init__.py",
             "include/errors.py",
             "include/models/__init__.py",
-            "include/models/bundle.py",
-            "include/models/encoding.py",
-            "include/models/predictor.py",
+            "include/models/kinds.py",
+            "include/models/loading.py",
+            *pins.COMMON,
         )
     },
 }
@@ -61,8 +68,9 @@ _SHIPPED = {
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A Bento that is in place: its tags, where its export lies, and the digests of the files of
-    all three.
+    """A Bento that is in place, as its receipt says.
+
+    `files` holds the digest of every file of model, Bento and export, by its path below the home.
     """
 
     bento_tag: str
@@ -74,7 +82,11 @@ class Package:
 
 
 def inputs(context: StageContext) -> list[Input]:
-    """Return the verdict, what the partition is meant for, and the code that is shipped."""
+    """Return the verdict, what the partition is meant for, and the code that is shipped.
+
+    Raises:
+        MissingPartition: the partition is not judged.
+    """
     judged = context.result("evaluate_model")
     if judged is None or judged.state == "failed":
         raise MissingPartition(
@@ -83,10 +95,12 @@ def inputs(context: StageContext) -> list[Input]:
             f"{context.key}`",
             keys=(context.key,),
         )
+    # Of every kind: which one the model is of stands in its bundle, which is not opened to ask.
+    code = combine([serving_digest(kind) for kind in every_kind()])
     return [
         Input("evaluate_model", context.key, judged.digest),
         Input("partition", context.key, f"{context.mode}/{context.target}"),
-        Input("serving code", context.key, serving_digest()),
+        Input("serving code", context.key, code),
     ]
 
 
@@ -106,21 +120,20 @@ def compute(context: StageContext) -> Outcome:
             reason,
         )
     model = judged_model(context)
-    digest = (
-        "sha256:" + hashlib.sha256(f"{model.model_digest}|{serving_digest()}".encode()).hexdigest()
-    )
+    kind = _verified_kind(model)
+    content = f"{model.model_digest}|{serving_digest(kind)}"
+    digest = "sha256:" + hashlib.sha256(content.encode()).hexdigest()
     if context.rehearsal:
-        bundle.verify_bundle(model.bundle, model.model_digest)
         return Outcome("done", digest)
-    package = ensure(context, model)
-    outputs = {
-        "bento_tag": package.bento_tag,
-        "model_tag": package.model_tag,
-        "bundle": model.bundle,
-        "pins": predictor.serving_pins(),
-        "export": package.export,
-        "version": model.version,
-    }
+    package = ensure_package(context, model)
+    outputs = PackageOutputs(
+        bento_tag=package.bento_tag,
+        model_tag=package.model_tag,
+        bundle=model.bundle,
+        pins=serving_pins(kind),
+        export=package.export,
+        version=model.version,
+    )
 
     def in_transaction(session: Session) -> None:
         context.records.models.update(
@@ -128,68 +141,83 @@ def compute(context: StageContext) -> Outcome:
             model.version,
             session=session,
             bento_tag=package.bento_tag,
-            pins=predictor.serving_pins(),
+            pins=serving_pins(kind),
         )
 
-    return Outcome("done", digest, outputs=outputs, in_transaction=in_transaction)
+    return Outcome("done", digest, outputs=outputs.plain(), in_transaction=in_transaction)
 
 
 def effects(context: StageContext, outcome: Outcome) -> dict[str, Any]:
     """Look whether the Bento is still there and whole; make it again where it is not."""
     if outcome.state != "done":
         return {}
-    return {"bento_tag": ensure(context, judged_model(context)).bento_tag}
+    return {"bento_tag": ensure_package(context, judged_model(context)).bento_tag}
 
 
-def ensure(context: StageContext, model: Model) -> Package:
-    """Return the package of a model, made now if it is not in place yet."""
-    bundle.verify_bundle(model.bundle, model.model_digest)
+def ensure_package(context: StageContext, model: Model) -> Package:
+    """Return the package of a model, made now if it is not in place yet.
+
+    Raises:
+        ArtefactError: the bundle is damaged, or the Bento does not answer as its model does.
+        Unavailable: the build died or hung.
+    """
+    kind = _verified_kind(model)
     home = context.settings.home / "bento"
-    there = find(context.settings, context.use_case.name, model.model_digest)
-    if there is not None:
-        return there
+    package = find_package(context.settings, context.use_case.name, model.model_digest, kind)
+    if package is not None:
+        return package
     staging = home / "staging" / f"{context.use_case.name}-{context.key}-{context.held.token}"
     _clear(staging.parent, f"{context.use_case.name}-{context.key}-")
     try:
-        built = _build(context, model, staging)
+        built = _build(context, model, kind, staging)
         context.held.check()
-        return _put_in_place(home, staging, model, built)
+        return _put_in_place(home, staging, model, kind, built)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def find(here: Settings, use_case: str, model_digest: str) -> Package | None:
-    """Return the package of a model with the code of now, or None where there is none, or it is
-    not whole.
+def find_package(
+    settings: Settings, use_case: str, model_digest: str, kind: ModelKind
+) -> Package | None:
+    """Return the package of a model with the code of now, or None.
+
+    It counts as missing also where its receipt is no receipt, or its files are not those that the
+    receipt names.
     """
-    home = here.home / "bento"
+    home = settings.home / "bento"
     try:
-        package = Package(
-            **json.loads(_receipt(home, use_case, _version(model_digest)).read_text())
-        )
-        return (
-            package
-            if package.files == _digests(home, package.bento_tag, package.model_tag, package.export)
-            else None
-        )
+        receipt = _receipt(home, use_case, _version(model_digest, kind)).read_text()
+        package = Package(**json.loads(receipt))
+        files = _digests(home, package.bento_tag, package.model_tag, package.export)
     except (OSError, ValueError, TypeError):
         return None
+    return package if package.files == files else None
 
 
-def serving_digest() -> str:
-    """Return the digest of what is shipped in a Bento beside the model, and of what it needs."""
-    parts = [
-        f"{name}:{hashlib.sha256((ROOT / path).read_bytes()).hexdigest()}"
-        for name, path in sorted(_SHIPPED.items())
-    ]
-    return "sha256:" + hashlib.sha256("\n".join([*parts, *requirements()]).encode()).hexdigest()
+def shipped_files(kind: ModelKind) -> dict[str, str]:
+    """Return what a Bento holds beside the model: the name there, and the source in this tree."""
+    return _SHIPPED | {path: path for path in kind.modules}
 
 
-def requirements() -> list[str]:
-    """Return the libraries of a Bento with the versions that are installed here; BentoML adds
-    itself.
+def serving_digest(kind: ModelKind) -> str:
+    """Return the digest of what is shipped beside a model of a kind, and of what it needs.
+
+    It counts what the code does, not what it says: a Bento with another comment is the same Bento.
     """
-    return [f"{name}=={version_of(name)}" for name in REQUIRED]
+    parts = [
+        f"{name}:{file_digest(ROOT / path)}" for name, path in sorted(shipped_files(kind).items())
+    ]
+    return "sha256:" + hashlib.sha256("\n".join([*parts, *requirements(kind)]).encode()).hexdigest()
+
+
+def requirements(kind: ModelKind) -> list[str]:
+    """Return the libraries of a Bento in the versions installed here; BentoML adds itself."""
+    return [f"{name}=={version_of(name)}" for name in kind.requirements]
+
+
+def _verified_kind(model: Model) -> ModelKind:
+    """Return the kind of a model whose bundle is the recorded one."""
+    return kind_in(bundle.verify_bundle(model.bundle, model.model_digest)[bundle.SCHEMA])
 
 
 def _reason_to_skip(context: StageContext) -> str | None:
@@ -200,21 +228,21 @@ def _reason_to_skip(context: StageContext) -> str | None:
     return not_passed(context.result("evaluate_model"))
 
 
-def _version(model_digest: str) -> str:
+def _version(model_digest: str, kind: ModelKind) -> str:
     """Return the version part of the tags: which model, by which code."""
-    model, code = (digest.removeprefix("sha256:") for digest in (model_digest, serving_digest()))
+    model, code = (
+        digest.removeprefix("sha256:") for digest in (model_digest, serving_digest(kind))
+    )
     return f"{model[:16]}-{code[:8]}"
 
 
-def _build(context: StageContext, model: Model, staging: Path) -> dict[str, str]:
-    """Let a child build, try and export the Bento in the staging home; it ends when this process
-    does.
-    """
+def _build(context: StageContext, model: Model, kind: ModelKind, staging: Path) -> dict[str, str]:
+    """Let a child build, try and export the Bento in the staging home; it ends when we do."""
     build = staging / "context"
-    for name, path in _SHIPPED.items():
+    for name, path in shipped_files(kind).items():
         (build / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / path, build / name)
-    (build / "requirements.txt").write_text("\n".join(requirements()) + "\n")
+    (build / "requirements.txt").write_text("\n".join(requirements(kind)) + "\n")
     order = {
         "staging": str(staging),
         "context": str(build),
@@ -223,14 +251,14 @@ def _build(context: StageContext, model: Model, staging: Path) -> dict[str, str]
         "model_version": model.version,
         "model_name": f"{context.use_case.name}_model",
         "bento_name": f"{context.use_case.name}_scorer",
-        "version": _version(model.model_digest),
+        "version": _version(model.model_digest, kind),
         "labels": {
             "use_case": context.use_case.name,
             "partition": context.key,
             "model_version": str(model.version),
             "model_digest": model.model_digest,
-            "code_digest": serving_digest(),
-            "pins": predictor.serving_pins(),
+            "code_digest": serving_digest(kind),
+            "pins": serving_pins(kind),
             "lock_digest": lock_digest(),
         },
     }
@@ -242,14 +270,12 @@ def _build(context: StageContext, model: Model, staging: Path) -> dict[str, str]
         "OMP_NUM_THREADS": "1",
     }
     with (staging / "build.log").open("wb") as output:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "include.packaging.bento_build"],
-            env=environment,
-            cwd=staging,
+        child = start(
+            python_module("include.packaging.bento_build"),
+            environment=environment,
+            folder=staging,
+            log=output,
             stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
         )
         assert child.stdin is not None
         try:
@@ -288,9 +314,12 @@ def _result(staging: Path, model: Model) -> dict[str, str]:
     return result
 
 
-def _put_in_place(home: Path, staging: Path, model: Model, built: dict[str, str]) -> Package:
-    """Move what was built into the real home: model, Bento, export, each by one rename, and the
-    receipt last.
+def _put_in_place(
+    home: Path, staging: Path, model: Model, kind: ModelKind, built: dict[str, str]
+) -> Package:
+    """Move what was built into the real home: model, Bento and export by a rename each.
+
+    The receipt comes last: what a kill leaves between two renames has none, and is replaced.
     """
     exported = home / "exports" / Path(built["export"]).name
     moves = [
@@ -311,19 +340,17 @@ def _put_in_place(home: Path, staging: Path, model: Model, built: dict[str, str]
             target.rename(staging / f"{target.parent.parent.name}-before")
         source.rename(target)
         if target.is_dir():
-            _write(target.parent / "latest", target.name)
+            write_text(target.parent / "latest", target.name)
     package = Package(
         bento_tag=built["bento_tag"],
         model_tag=built["model_tag"],
         model_digest=model.model_digest,
-        code_digest=serving_digest(),
+        code_digest=serving_digest(kind),
         export=str(exported),
         files=_digests(home, built["bento_tag"], built["model_tag"], str(exported)),
     )
-    _write(
-        _receipt(home, model.use_case, _version(model.model_digest)),
-        json.dumps(asdict(package), indent=1),
-    )
+    receipt = _receipt(home, model.use_case, _version(model.model_digest, kind))
+    write_text(receipt, json.dumps(asdict(package), indent=1))
     log.info("%s: model %d is packaged as %s", model.use_case, model.version, package.bento_tag)
     return package
 
@@ -338,29 +365,16 @@ def _receipt(home: Path, use_case: str, version: str) -> Path:
 
 
 def _digests(home: Path, bento_tag: str, model_tag: str, export: str) -> dict[str, str]:
-    """Return the digest of every file of a package."""
-    found = {}
-    for root in (
-        _folder(home, "bentos", bento_tag),
-        _folder(home, "models", model_tag),
-        Path(export),
-    ):
-        files = (
-            [root]
-            if root.is_file()
-            else [path for path in sorted(root.rglob("*")) if path.is_file()]
-        )
-        for path in files:
-            if "__pycache__" not in path.parts:
-                found[str(path.relative_to(home))] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(path)
+    """Return the SHA-256 of every file of a package, by its path below the home."""
+    roots = (_folder(home, "bentos", bento_tag), _folder(home, "models", model_tag), Path(export))
+    digests = {}
+    for root in roots:
+        for path in [root] if root.is_file() else sorted(root.rglob("*")):
+            # Python writes there when the Bento is served.
+            if path.is_file() and "__pycache__" not in path.parts:
+                content = hashlib.sha256(path.read_bytes()).hexdigest()
+                digests[str(path.relative_to(home))] = content
+    return digests
 
 
 def _clear(folder: Path, prefix: str) -> None:

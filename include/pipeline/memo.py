@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from include.config.settings import ROOT
 from include.config.use_case import UseCase
 from include.lake.digests import combine
+from include.syntax import bare_tree, tree_digest
 
 FEATURE_SQL = ROOT / "feature_repo" / "sql"
 
@@ -131,12 +132,10 @@ def _code(module: str, path: Path, _changed: int) -> _Code:
     Comments and docstrings do not count: what is said to readers retrains nothing.
     """
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    tree = ast.parse(path.read_bytes())
+    tree = bare_tree(path.read_bytes())
     found: list[str] = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            node.body = [one for one in node.body if not _is_text(one)]
-        elif isinstance(node, ast.Import):
+        if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
@@ -153,13 +152,4 @@ def _code(module: str, path: Path, _changed: int) -> _Code:
             # loads by its name.
             found += [node.value, node.value.rpartition(".")[0]]
     ours = tuple(name for name in found if name == "include" or name.startswith("include."))
-    return _Code(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), ours)
-
-
-def _is_text(node: ast.stmt) -> bool:
-    """Tell whether a statement is a docstring, also one below an assignment."""
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )
+    return _Code(tree_digest(tree), ours)

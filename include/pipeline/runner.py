@@ -32,8 +32,9 @@ from include.records.records import Lease, Partition, Records, StageResult
 
 log = logging.getLogger(__name__)
 
-# Nothing was found: what rests on it never answers for a partition.
-UNMEMOISED = ("failed", "unreadable")
+# Nothing was found yet: such a record never answers for a partition.
+UNMEMOISED = ("failed", "waiting", "unreadable")
+REPLACEABLE = ("failed", "waiting")  # by a refusal, which never replaces a finding
 
 
 @dataclass(frozen=True, slots=True)
@@ -591,7 +592,7 @@ def _refuse(context: StageContext, stage: Stage, error: EvergreenError, clock: f
         {"stage": stage.name, "error": type(error).__name__, "reason": str(error)[:2000]},
     )
     recorded = context.records.results.get(context.use_case.name, context.key, stage.name)
-    if recorded is None or recorded.state == "failed":
+    if recorded is None or recorded.state in REPLACEABLE:
         failed = Outcome("failed", "", str(error)[:2000], {"error": type(error).__name__})
         context.records.results.commit(
             context.held, _result(context, stage.name, failed, "", (), clock), entries=(entry,)

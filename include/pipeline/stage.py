@@ -17,9 +17,10 @@ from include.point_in_time import partitions
 from include.records.audit import AuditEntry
 from include.records.records import Lease, Records, StageResult
 
+# waiting: it was asked for, and the answer of somebody else is to come; a later run goes on from it
 # unreadable: a verdict rests on something that could not be read; it is no finding, and is tried
 # again
-State = Literal["done", "held", "blocked", "skipped", "failed", "unreadable"]
+State = Literal["done", "held", "blocked", "skipped", "waiting", "failed", "unreadable"]
 Mode = Literal["backfill", "live"]
 Target = Literal["data", "judged", "deployed"]
 

@@ -221,6 +221,8 @@ def _progress(target: str, stages: Mapping[str, RecordedResult]) -> tuple[Kind, 
             if stage == "deploy_model" and error == "Conflict":
                 return "waiting", "evaluate_model", result.reason
             return ("waiting" if error in PASSING else "refused"), stage, result.reason
+        if result.state == "waiting":
+            return "waiting", stage, result.reason
         if result.state == "unreadable":
             return "waiting", stage, f"unreadable, tried again: {result.reason}"
         if result.state != "done":

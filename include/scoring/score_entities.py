@@ -23,7 +23,8 @@ from include.features import feature_sets, frames
 from include.features.feature_sets import FeatureSet
 from include.lake.digests import digest
 from include.lake.tables import Fence, Lake
-from include.models.predictor import Predictor
+from include.models.kinds import ServedModel
+from include.models.loading import load_model
 from include.point_in_time import partitions
 from include.point_in_time.curated import scores_table
 from include.records.audit import AuditEntry
@@ -66,7 +67,7 @@ def score(
     feature_set = feature_sets.recorded(records, use_case.name, model.feature_set)
     _need(records, use_case, feature_set, key)
     lake = Lake(settings.lake_root)
-    predictor = Predictor.load(model.bundle, model.model_digest)
+    predictor = load_model(model.bundle, model.model_digest)
     frame = frames.entity_frame_at(lake, use_case, feature_set, period.as_of)
     rows = _rows(use_case, frame, predictor, model)
     lease = records.leases.claim(
@@ -169,7 +170,7 @@ def _need(records: Records, use_case: UseCase, feature_set: FeatureSet, key: str
     )
 
 
-def _rows(use_case: UseCase, frame: pa.Table, predictor: Predictor, model: Model) -> pa.Table:
+def _rows(use_case: UseCase, frame: pa.Table, predictor: ServedModel, model: Model) -> pa.Table:
     from include.models.matrix import columns_of
 
     values: list[float] = (

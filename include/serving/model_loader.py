@@ -13,7 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from include.errors import ArtefactError
-from include.models import bundle, predictor
+from include.models import bundle
+from include.models.loading import load_model
+from include.models.pins import fits_here
+from include.models.trial import trial_load
 from include.records.records import Model
 from include.serving.isolated_model import IsolatedModel
 from include.serving.snapshot import Loaded
@@ -60,11 +63,9 @@ class ModelLoader:
         if there is not None and there.digest == model.model_digest and _alive(there):
             return
         loaded = Loaded(model.version, model.model_digest, model.feature_set, model.partition)
-        if _fits(model):
+        if fits_here(model.pins):
             await self._trial(model)
-            scorer = await asyncio.to_thread(
-                predictor.Predictor.load, model.bundle, model.model_digest
-            )
+            scorer = await asyncio.to_thread(load_model, model.bundle, model.model_digest)
             loaded = replace(loaded, scorer=scorer)
         else:
             isolated = await self._isolated(model)
@@ -100,9 +101,9 @@ class ModelLoader:
         return trial
 
     async def _try(self, model: Model) -> None:
-        if _fits(model):
+        if fits_here(model.pins):
             await asyncio.to_thread(
-                predictor.trial_load, model.bundle, model.model_digest, timeout=TRIAL_SECONDS
+                trial_load, model.bundle, model.model_digest, timeout=TRIAL_SECONDS
             )
         else:
             (await self._isolated(model)).close()
@@ -116,10 +117,6 @@ class ModelLoader:
         return await IsolatedModel.start(
             self._home, model.bento_tag, model.bundle, model.model_digest, seconds=TRIAL_SECONDS
         )
-
-
-def _fits(model: Model) -> bool:
-    return model.pins is None or model.pins == predictor.serving_pins()
 
 
 def _failed(task: asyncio.Task[None]) -> bool:

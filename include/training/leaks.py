@@ -23,9 +23,8 @@ from include.config.use_case import UseCase
 from include.errors import ConfigError
 from include.models import metrics
 from include.models.encoding import encode
-from include.models.matrix import columns_of, floats, labels_of
+from include.models.matrix import columns_of, floats, labels_of, learn_schema
 from include.training import splits
-from include.training.fitting import learn_schema
 from include.training.free_text import hardly_repeats
 
 MAX_ROWS = 100_000

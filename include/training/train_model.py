@@ -31,7 +31,10 @@ from include.config.use_case import UseCase
 from include.errors import EvergreenError, MissingPartition
 from include.features import feature_sets, frames
 from include.lake.digests import combine, digest
-from include.models import bundle, mlflow_registry, predictor
+from include.models import bundle, mlflow_registry
+from include.models.kinds import DEFAULT, Fitted, kind_of
+from include.models.matrix import Parts
+from include.models.pins import serving_pins
 from include.pipeline import provenance
 from include.pipeline.stage import Input, Outcome, ReadBack, Stage, StageContext
 from include.point_in_time import partitions
@@ -39,7 +42,6 @@ from include.point_in_time.curated import label_table, training_table
 from include.records.records import Model, StageResult
 from include.records.schema import json_digest
 from include.training import leaks, splits
-from include.training.fitting import Fitted, Parts, fit
 from include.validation import labels
 
 NAME = "train_model"
@@ -57,7 +59,8 @@ FIELDS = (
     "gates.max_feature_auc",
     "monitoring.sample",
 )
-LIBRARIES = ("lightgbm", "scikit-learn", "scipy", "numpy", "pyarrow", "duckdb", "mlflow")
+KIND = kind_of(DEFAULT)
+LIBRARIES = (*KIND.libraries, "pyarrow", "duckdb", "mlflow")
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROS = 1_000_000
@@ -131,7 +134,7 @@ def compute(context: StageContext) -> Outcome:
     content = digest(rows, sort_by=["event_timestamp", use_case.entity.key])
     table = training_table(context.lake, use_case, rows.schema)
     version = context.lake.replace(table, context.key, rows, fence=context.fence)
-    fitted = fit(prepared.frame, prepared.parts, use_case, current.version)
+    fitted = KIND.fit(prepared.frame, prepared.parts, use_case, current.version)
     model_digest = bundle.digest_of(fitted.files)
     judged = {"counts": prepared.counts, "split": prepared.split, "metrics": fitted.metrics}
     judged |= {"feature_auc": dict(leaking.alone), "leaks": leaking.to_dict()}
@@ -153,7 +156,6 @@ def compute(context: StageContext) -> Outcome:
             mode=context.mode,
             model_digest=model_digest,
             folder=folder / "bundle",
-            columns=use_case.trained_features,
             params={
                 **fitted.params,
                 "rounds": fitted.rounds,
@@ -175,7 +177,7 @@ def compute(context: StageContext) -> Outcome:
         feature_set=current.version,
         bundle=str(folder / "bundle"),
         run_id=made.run_id,
-        pins=predictor.serving_pins(),
+        pins=serving_pins(KIND),
         generation=generation,
         manifest=manifest,
     )

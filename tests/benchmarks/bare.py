@@ -34,9 +34,9 @@ from include.config.settings import ROOT, Settings
 from include.config.use_case import UseCase
 from include.config.use_case_sources import Source
 from include.features.feature_sets import current
+from include.models.lightgbm_fitting import parameters
 from include.point_in_time import partitions
 from include.simulation.streams import arrivals
-from include.training.fitting import parameters
 from include.validation.expectations import limits
 
 SQL = ROOT / "feature_repo" / "sql"
@@ -59,7 +59,12 @@ SHIPPED = {
             "include/errors.py",
             "include/models/__init__.py",
             "include/models/bundle.py",
+            "include/models/calibration.py",
             "include/models/encoding.py",
+            "include/models/golden.py",
+            "include/models/kinds.py",
+            "include/models/lightgbm_kind.py",
+            "include/models/loading.py",
             "include/models/predictor.py",
         )
     },

@@ -22,6 +22,7 @@ from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP
 from include.lake.tables import Lake
 from include.models import mlflow_registry
+from include.models.mlflow_client import connected
 from include.pipeline import runner
 from include.point_in_time.curated import label_schema
 from include.records.records import AuditEntry, Mode, Model, Records, StageResult, Target
@@ -276,5 +277,6 @@ def new_bench(home: Path) -> Bench:
     bench = Bench(home)
     bench.configure()
     bench.records.migrate()
-    mlflow_registry.prepare(bench.settings)
+    with connected(bench.settings):
+        pass
     return bench

@@ -27,7 +27,10 @@ from include.config.use_case_file import find
 from include.deployment import deploy_model
 from include.features import online_store
 from include.lake.tables import Lake
-from include.models import bundle, encoding, predictor
+from include.models import bundle, encoding
+from include.models.calibration import calibrated
+from include.models.kinds import DEFAULT, kind_of
+from include.models.pins import serving_pins
 from include.pipeline.stage import Outcome, StageContext
 from include.point_in_time import partitions
 from include.records.records import AuditEntry, Model, Opponent, Records, StageResult
@@ -88,7 +91,7 @@ def bundle_files(seed: int) -> dict[str, bytes]:
         {**ROW, "income": -2.0},
     ]
     raw = booster.predict(encoding.encode(rows, schema), raw_score=True)
-    scores = predictor.calibrated(np.asarray(raw), 1.0, 0.0)
+    scores = calibrated(np.asarray(raw), 1.0, 0.0)
     golden = json.dumps({"rows": rows, "scores": scores.tolist()}).encode()
     schema = replace(schema, golden="sha256:" + hashlib.sha256(golden).hexdigest())
     return {
@@ -150,7 +153,7 @@ class Desk:
             mode="live",
             feature_set=FEATURE_SET,
             bundle=str(folder),
-            pins=predictor.serving_pins(),
+            pins=serving_pins(kind_of(DEFAULT)),
             generation=self.records.routes.get(NAME).generation,
         )
         return self.records.models.add(replace(model, **changes))

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from include.config.settings import settings
-from include.deployment import deploy_model
+from include.deployment.candidate import Candidate, decide_release
 from include.errors import Conflict, Unavailable
 from include.orchestration import tasks
 from include.orchestration.airflow_api import ADMIN, password_file
@@ -141,7 +141,7 @@ def test_judged_against_the_new_champion_it_is_released(
     assert model is not None
     desk.judge(model, again=True)
     with desk.context("deploy_model", SECOND) as context:
-        assert isinstance(deploy_model.decide(context), deploy_model.Candidate)
+        assert isinstance(decide_release(context), Candidate)
     assert airflow.events == []
 
 

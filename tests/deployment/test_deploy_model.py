@@ -6,17 +6,14 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from include.deployment import deploy_model
-from include.deployment.rollout import readiness
+from include.deployment import deploy_model, rollout
 from include.errors import ArtefactError, Conflict, MissingPartition, Unavailable
 from include.predictions.log import PredictionLog
-from include.records.records import Observed, Route
+from include.records.records import Route
 from include.serving.app import App
 from include.serving.reconciler import Reconciler
 from tests.builders.serving import FIRST, NAME, Desk, until
@@ -75,7 +72,7 @@ def node(desk: Desk) -> Iterator[Follower]:
 
 
 def roll_back(desk: Desk, reason: str = "bad") -> Route:
-    return deploy_model.rollback(desk.settings, NAME, "person", reason, mirrored=False)
+    return rollout.rollback(desk.settings, NAME, "person", reason, mirrored=False)
 
 
 def test_releases_follow_one_another_and_a_rerun_changes_nothing(
@@ -118,35 +115,14 @@ def test_releases_follow_one_another_and_a_rerun_changes_nothing(
 def test_the_three_steps_of_a_dag(desk: Desk, node: Follower) -> None:
     desk.candidate(1)
     asked = desk.deploy(phase="request")
-    # Waiting, for status and heal.
-    assert (asked.state, asked.outputs["error"]) == ("failed", "Unavailable")
+    assert (asked.state, asked.outputs) == ("waiting", {"version": 1})
+    assert asked.reason == "waiting for a serving node to try model 1"
     assert desk.records.routes.get(NAME).challenger == 1
     with desk.context("deploy_model") as context:
-        assert deploy_model._wait(lambda: deploy_model.observed(context).state == "ready", 20)
+        until(lambda: deploy_model.observe_nodes(context).state == "ready", what="the node's trial")
     assert node.version is None
     assert desk.deploy(phase="finish").state == "done"
     node.serves(1)
-
-
-@pytest.mark.parametrize(
-    ("mode", "target", "verdict", "reason"),
-    [
-        ("backfill", "judged", "pass", "backfill"),
-        ("live", "judged", "pass", "target judged"),
-        ("live", "deployed", "fail", "the verdict is fail: AUC too low"),
-        ("live", "deployed", "hold", "the verdict is hold"),
-    ],
-)
-def test_what_is_not_released_says_why(
-    desk: Desk, mode: str, target: str, verdict: str, reason: str
-) -> None:
-    desk.ask(FIRST, mode, target)
-    model = desk.train(1)
-    desk.judge(model, verdict)
-    outcome = desk.deploy()
-    assert outcome.state == "skipped"
-    assert reason in outcome.reason
-    assert desk.records.routes.get(NAME).generation == 0
 
 
 def test_without_a_verdict_nothing_can_be_released(desk: Desk) -> None:
@@ -237,12 +213,12 @@ def test_only_a_person_lifts_a_hold(desk: Desk, node: Follower) -> None:
     roll_back(desk)
     twin = desk.candidate(3, THIRD, seed=2)
     assert desk.deploy(THIRD).state == "held"  # the hold is on the digest, not on the version
-    deploy_model.release_hold(desk.settings, NAME, 2, "person", "it was the data")
+    rollout.release_hold(desk.settings, NAME, 2, "person", "it was the data")
     desk.judge(bad, again=True)
     desk.judge(twin, again=True)
     assert desk.deploy(THIRD).outputs["champion"] == 3
     with pytest.raises(Conflict, match="not held"):
-        deploy_model.release_hold(desk.settings, NAME, 3, "person", "again")
+        rollout.release_hold(desk.settings, NAME, 3, "person", "again")
 
 
 def test_a_rollback_wins_over_a_release_on_its_way(desk: Desk, node: Follower) -> None:
@@ -286,7 +262,7 @@ def test_of_many_rollbacks_and_promotions_at_once_one_wins_each_generation(
 
     def attempt() -> None:
         try:
-            deploy_model.rollback(
+            rollout.rollback(
                 desk.settings, NAME, "person", "bad", expect_generation=generation, mirrored=False
             )
             outcomes.append("won")
@@ -301,17 +277,3 @@ def test_of_many_rollbacks_and_promotions_at_once_one_wins_each_generation(
     assert sorted(outcomes) == ["lost"] * 7 + ["won"]
     assert desk.records.routes.get(NAME).generation == generation + 1
     assert desk.records.audit.verify() is None
-
-
-def test_readiness_asks_every_node_that_lives() -> None:
-    at = datetime(2026, 3, 1, tzinfo=UTC)
-    route = Route(NAME, challenger=2, generation=5)
-    ready = Observed(NAME, "a", 5, "ready", {"problems": []}, at)
-    assert readiness(route, []).state == "waiting"
-    assert readiness(route, [ready]).state == "ready"
-    late = replace(ready, node="b", generation=4)
-    assert readiness(route, [ready, late]).state == "waiting"
-    assert readiness(route, [ready, replace(late, state="stopped")]).state == "ready"
-    assert readiness(route, [ready, replace(late, at=at - timedelta(minutes=5))]).state == "ready"
-    assert readiness(route, [replace(ready, state="failed")]).state == "failed"
-    assert readiness(replace(route, challenger=None), [ready]).state == "failed"

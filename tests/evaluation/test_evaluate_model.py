@@ -21,8 +21,8 @@ from include.lake.digests import digest
 from include.models import metrics as statistics
 from include.models import mlflow_registry
 from include.models.bundle import digest_of
+from include.models.loading import load_model
 from include.models.matrix import columns_of
-from include.models.predictor import Predictor
 from include.records.records import AuditEntry
 from include.records.schema import ModelRow, ResultRow
 from include.training import leaks
@@ -252,7 +252,7 @@ def test_rows_that_the_champion_has_seen_are_left_out_and_counted(bench: Bench) 
     labels = np.array([row["label"] for row in kept])
     expected = []
     for key in (SECOND, FIRST):
-        predictor = Predictor.load(bench.model(key).bundle, bench.model(key).model_digest)
+        predictor = load_model(bench.model(key).bundle, bench.model(key).model_digest)
         expected.append(statistics.auc(labels, predictor.many(columns_of(asked, predictor.schema))))
     assert outputs["metrics"]["opponent_auc"] == pytest.approx(expected[1], abs=1e-12)
     assert outputs["metrics"]["difference"] == pytest.approx(expected[0] - expected[1], abs=1e-12)

@@ -15,8 +15,9 @@ import pytest
 
 from include.config.settings import ROOT
 from include.errors import ArtefactError
-from include.models import bundle, mlflow_registry, predictor
-from include.models.predictor import Predictor
+from include.models import bundle, mlflow_registry
+from include.models.loading import load_model
+from include.models.trial import trial_load
 from include.records.results import Results
 from tests.builders.judging import NAME, Bench, new_bench
 from tests.faults import kill
@@ -97,7 +98,7 @@ def test_killed_in_training_the_retry_gives_the_same_model_once(
     for moment in kill.moments(10, seconds + 1.5):
         killed += kill.kill_after(start(child, str(bench.home), "train_model", KEY), moment)
         for model in bench.records.models.of(NAME):
-            Predictor.load(model.bundle, model.model_digest)
+            load_model(model.bundle, model.model_digest)
     report = bench.run("train_model", KEY, wait=60)
     assert report.digest == expected
     mine = [model for model in bench.records.models.of(NAME) if model.partition == KEY]
@@ -198,11 +199,11 @@ if child == 0:
     signal.alarm(240)
     from pathlib import Path
     from tests.builders.judging import Bench
-    from include.models.predictor import Predictor
+    from include.models.loading import load_model
     bench = Bench(Path(sys.argv[1]))
     bench.run("train_model", "2026-02-05")
     model = bench.model("2026-02-05")
-    Predictor.load(model.bundle, model.model_digest).check_golden()
+    load_model(model.bundle, model.model_digest).check_golden()
     os._exit(0)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0)
 """
@@ -223,7 +224,7 @@ def test_a_damaged_bundle_dies_in_the_trial_and_the_loaded_model_goes_on(bench: 
     """
     bench.run("train_model", KEY)
     model = bench.model(KEY)
-    serving = Predictor.load(model.bundle, model.model_digest)
+    serving = load_model(model.bundle, model.model_digest)
     before = serving.check_golden()
     text = Path(model.bundle) / "model.txt"
     whole = text.read_bytes()
@@ -232,10 +233,10 @@ def test_a_damaged_bundle_dies_in_the_trial_and_the_loaded_model_goes_on(bench: 
     for damaged in (whole[: len(whole) // 2], whole.replace(b"objective=", b"objective=\x84\xff")):
         text.write_bytes(damaged)
         with pytest.raises(ArtefactError, match="recorded is"):
-            predictor.trial_load(model.bundle, model.model_digest)
+            trial_load(model.bundle, model.model_digest)
         with pytest.raises(ArtefactError, match=r"killed the trial process|trial load failed"):
-            predictor.trial_load(model.bundle, bundle.bundle_digest(model.bundle))
+            trial_load(model.bundle, bundle.bundle_digest(model.bundle))
     (Path(model.bundle) / "model.pkl").write_bytes(b"\x80\x04.")
     with pytest.raises(ArtefactError, match="can run code"):
-        predictor.trial_load(model.bundle, model.model_digest)
+        trial_load(model.bundle, model.model_digest)
     assert serving.check_golden() == before

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
-import subprocess
-import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
-from include.config.settings import ROOT, Settings
-from include.errors import ConfigError, Unavailable
-from include.models import mlflow_registry
+from include.config.settings import Settings
+from include.errors import ConfigError
+from include.models import kinds, mlflow_registry
 from include.models.bundle import digest_of
+from include.models.mlflow_client import connected
 from include.models.mlflow_registry import TrainingRun
 from include.records.records import Model, Route
-from include.training.fitting import Fitted
+from tests.builders import rate_kind
+from tests.builders.bundles import write_bundle
 from tests.builders.serving import NAME, NOW, bundle_files
+from tests.models.conftest import USE_CASE
 
 KEY = "2026-03-01"
 
@@ -26,8 +29,8 @@ KEY = "2026-03-01"
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("mlflow")
-    mlflow_registry.prepare(Settings(home=home))
-    return home / "mlflow.db"
+    with connected(Settings(home=home)):
+        return home / "mlflow.db"
 
 
 @pytest.fixture
@@ -42,7 +45,6 @@ def training(home: Settings, seed: int = 1, key: str = KEY, mode: str = "live") 
     folder.mkdir(exist_ok=True)
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    columns = Fitted(files, 1, {}, {}).predictor.features
     return TrainingRun(
         NAME,
         key,
@@ -50,7 +52,6 @@ def training(home: Settings, seed: int = 1, key: str = KEY, mode: str = "live") 
         mode,
         digest_of(files),
         folder,
-        columns,
         {"rounds": 10},
         {"auc": 0.7},
         {"a": 1},
@@ -87,12 +88,24 @@ def test_a_model_of_its_partition_is_found_again_and_another_partition_gets_its_
     first = mlflow_registry.register(home, training(home, mode="backfill"))
     again = mlflow_registry.register(home, training(home, mode="live"))
     assert (again.version, again.run_id, again.reused) == (first.version, first.run_id, True)
-    assert mlflow_registry.find_version(home, NAME, KEY, training(home).model_digest) == again
     assert mlflow_registry.register(home, training(home, key="2026-03-02")).version == 2
     assert mlflow_registry.register(home, training(home, seed=2)).version == 3
-    assert (
-        mlflow_registry.find_version(home, NAME, "2026-03-09", training(home).model_digest) is None
-    )
+
+
+def test_a_model_of_a_second_kind_is_registered_in_its_own_form(
+    home: Settings, frame: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    monkeypatch.setitem(kinds.KINDS, rate_kind.NAME, rate_kind.MODULE)
+    parts = np.zeros(len(frame), dtype=np.int8)
+    fitted = kinds.kind_of(rate_kind.NAME).fit(frame, parts, USE_CASE, "abc")
+    run = replace(training(home), folder=write_bundle(home.home / "rated", fitted.files))
+    version = mlflow_registry.register(home, run)
+    client = mlflow.MlflowClient(home.mlflow_address, home.mlflow_address)
+    assert [item.path for item in client.list_artifacts(version.run_id, "model")] == [
+        "model/rate.json"
+    ]
 
 
 def test_a_superseded_training_makes_no_version_and_its_run_is_failed(home: Settings) -> None:
@@ -101,8 +114,8 @@ def test_a_superseded_training_makes_no_version_and_its_run_is_failed(home: Sett
 
     with pytest.raises(ConfigError):
         mlflow_registry.register(home, training(home), check=superseded)
-    assert mlflow_registry.find_version(home, NAME, KEY, training(home).model_digest) is None
     with sqlite3.connect(home.home / "mlflow.db") as con:
+        assert con.execute("SELECT count(*) FROM model_versions").fetchone() == (0,)
         assert con.execute("SELECT status FROM runs").fetchall() == [("FAILED",)]
 
 
@@ -174,60 +187,4 @@ def test_names_that_are_no_plain_names_are_refused(home: Settings, name: str) ->
 @pytest.mark.parametrize("key", ["2026-03-01' or 1=1", "../..", "2026-3-1", "2026-03-01\n"])
 def test_keys_that_are_no_keys_are_refused(home: Settings, key: str) -> None:
     with pytest.raises(ConfigError, match="no partition key"):
-        mlflow_registry.find_version(home, NAME, key, "sha256:x")
-
-
-def test_a_server_that_does_not_answer_is_named_without_its_password(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    away = Settings(home=tmp_path, mlflow_uri="http://user:hunter2@127.0.0.1:9")
-    with pytest.raises(Unavailable, match=r"http://127\.0\.0\.1:9") as refused:
-        mlflow_registry.prepare(away)
-    assert "hunter2" not in str(refused.value)
-    assert refused.value.__cause__ is None
-
-
-def test_a_database_server_that_does_not_answer_is_named_without_its_password(
-    tmp_path: Path,
-) -> None:
-    away = Settings(home=tmp_path, mlflow_uri="postgresql://user:hunter2@127.0.0.1:9/mlflow")
-    with pytest.raises(
-        Unavailable, match=r"MLflow at postgresql\+psycopg://127\.0\.0\.1:9 failed"
-    ) as refused:
-        mlflow_registry.prepare(away)
-    assert "hunter2" not in str(refused.value)
-    assert refused.value.__cause__ is None
-
-
-@pytest.mark.slow
-def test_two_processes_may_make_the_tables_of_one_postgresql_database_at_once(
-    tmp_path: Path, postgres_url: str
-) -> None:
-    code = (
-        "from include.models import mlflow_registry; from include.config.settings import settings\n"
-        "import mlflow; mlflow_registry.prepare(settings())"
-    )
-    environment = {
-        **os.environ,
-        "EVERGREEN_MLFLOW_URI": postgres_url,
-        "EVERGREEN_HOME": str(tmp_path),
-    }
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            env=environment,
-            cwd=ROOT,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    ended = [(process.communicate(timeout=120)[1], process.returncode) for process in started]
-    assert [code for _, code in ended] == [0, 0], ended
-
-
-def test_a_database_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
-    (tmp_path / "mlflow.db").write_bytes(b"this is no database" * 100)
-    with pytest.raises(Unavailable, match=r"mlflow\.db"):
-        mlflow_registry.prepare(Settings(home=tmp_path))
+        mlflow_registry.close_stale_runs(home, NAME, key)

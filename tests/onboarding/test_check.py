@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from include.errors import ConfigError
-from include.models import parameters
+from include.models import lightgbm_parameters as parameters
+from include.models.lightgbm_fitting import DEFAULTS
 from include.onboarding import check
-from include.training.fitting import DEFAULTS
 
 SHOP = """name: shop
 history: {first: 2026-01-01}

@@ -140,11 +140,11 @@ def test_a_raised_target_and_a_lost_event_are_started(records: Records, shop: Us
 def test_the_mirror_of_the_aliases_is_repaired(records: Records, tmp_path: Path) -> None:
     """Killed between the routing row and MLflow: the aliases still name the version before."""
     from include.models import mlflow_registry
+    from include.models.mlflow_client import connected
     from include.orchestration.healing import repair_aliases
 
     settings = Settings(home=tmp_path)
-    mlflow_registry.prepare(settings)
-    with mlflow_registry._mapped(settings) as client:
+    with connected(settings) as client:
         client.create_registered_model("shop")
         for version in ("1", "2"):
             client.create_model_version("shop", source=(tmp_path / version).as_uri())

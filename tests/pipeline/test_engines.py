@@ -19,11 +19,11 @@ from deltalake import DeltaTable
 
 from include.config.use_case_file import parse
 from include.errors import Busy, ConfigError, SourceError
+from include.models import lightgbm_fitting as fitting
 from include.pipeline import runner
 from include.pipeline.engines import guarded, translated
 from include.pipeline.flow import ENTRY
 from include.pipeline.stage import Stage
-from include.training import fitting
 from tests.onboarding.test_check import SHOP
 
 WORK = SimpleNamespace(use_case=SimpleNamespace(name="shop"), key="2026-01-01")

@@ -77,11 +77,10 @@ def children() -> set[tuple[str, str]]:
             words = [
                 word.value for word in getattr(node, "elts", []) if isinstance(word, ast.Constant)
             ]
-            found |= {
-                (name, child)
-                for flag, child in pairwise(words)
-                if flag == "-m" and str(child).startswith("include.")
-            }
+            started = [child for flag, child in pairwise(words) if flag == "-m"]
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("python_module"):
+                started += [word.value for word in node.args[:1] if isinstance(word, ast.Constant)]
+            found |= {(name, child) for child in started if str(child).startswith("include.")}
     return found
 
 
@@ -94,7 +93,7 @@ def test_what_a_stage_starts_as_a_process_is_part_of_its_code() -> None:
     started = children()
     assert {child for _, child in started} >= {
         "include.ingestion.file_worker",
-        "include.models.predictor",
+        "include.models.trial",
         "include.packaging.bento_build",
     }
     modules = memo._modules()

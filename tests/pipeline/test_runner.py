@@ -137,6 +137,27 @@ def test_a_refusal_is_recorded_and_audited_and_can_be_mended(home: Settings, sta
     assert go(home).state == "done"
 
 
+def test_a_wait_answers_for_nothing_and_a_refusal_replaces_it(
+    home: Settings, stage: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as asked:
+        waiting = Outcome("waiting", "", "waiting for a node", outputs={"version": 1})
+        asked.setattr(stage, "STAGE", replace(stage.STAGE, compute=lambda context: waiting))
+        for _ in range(2):
+            report = go(home)
+            assert (report.state, report.reused) == ("waiting", False)
+        with pytest.raises(ConfigError, match="no record to compare with"):
+            go(home, force=True)
+    stage.error = SourceError("gone")
+    with pytest.raises(SourceError):
+        go(home)
+    result = records(home).results.get("shop", KEY, "validate_data")
+    assert result is not None
+    assert (result.state, result.reason) == ("failed", "gone")
+    stage.error = None
+    assert go(home).state == "done"
+
+
 def test_a_refusal_never_replaces_a_result(home: Settings, stage: Probe) -> None:
     done = go(home)
     stage.source, stage.error = "sha256:b", SourceError("gone")

@@ -139,6 +139,16 @@ def test_a_blocked_day_is_refused_and_a_passing_fault_is_not() -> None:
         assert one("judged", result("ingest_data"), failed).kind == kind
 
 
+def test_a_release_that_was_asked_for_waits_also_as_older_versions_recorded_it() -> None:
+    before = [result(stage) for stage in DEPLOYED if stage != "deploy_model"]
+    reason = "waiting for a serving node to try model 3"
+    asked = result("deploy_model", state="waiting", reason=reason)
+    before_states = result("deploy_model", state="failed", reason=reason, error="Unavailable")
+    for recorded in (asked, before_states):
+        row = one("deployed", *before, recorded)
+        assert (row.kind, row.stage, row.detail) == ("waiting", "deploy_model", reason)
+
+
 @pytest.mark.parametrize("stage", ["evaluate_model", "check_drift"])
 def test_what_could_not_be_read_waits_and_can_be_started_again(stage: str) -> None:
     from include.orchestration.healing import plan

@@ -20,10 +20,12 @@ from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import parse
 from include.lake.sql import TIMESTAMP
+from include.models import lightgbm_fitting as fitting
 from include.models import matrix, metrics
 from include.models.bundle import digest_of
+from include.models.kinds import Fitted
 from include.models.predictor import Predictor
-from include.training import fitting, splits
+from include.training import splits
 
 DATA = Settings().data_dir
 YAML = """name: published
@@ -91,7 +93,7 @@ def use_case_of(rows: pa.Table, delay: str, training: str) -> UseCase:
     return parse(YAML.format(columns=columns, features=features, delay=delay, training=training))
 
 
-def fitted(rows: pa.Table, *, delay: str = "1d", training: str = "") -> fitting.Fitted:
+def fitted(rows: pa.Table, *, delay: str = "1d", training: str = "") -> Fitted:
     """Divide and fit the rows as training does."""
     use_case = use_case_of(rows, delay, training)
     settings = use_case.training

@@ -266,7 +266,7 @@ def test_fallbacks_score_and_say_so(tmp_path: Path) -> None:
 def test_heavy_libraries_stay_outside_the_node() -> None:
     code = (
         "import sys; import include.serving.node, include.serving.reconciler\nimport "
-        "include.deployment.rollout, include.models.predictor\n"
+        "include.deployment.rollout, include.models.lightgbm_kind, include.models.predictor\n"
         "include.models.predictor._libraries()\nheavy = {'feast', 'mlflow', 'pandas', 'sklearn', "
         "'airflow', 'bentoml', 'pyarrow', 'lightgbm', 'deltalake'}\nprint(sorted(heavy & "
         "set(sys.modules)))"

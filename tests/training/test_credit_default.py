@@ -58,7 +58,7 @@ def test_the_decisions_of_4_october_see_septembers_statement_and_count_lags_in_s
 
 @pytest.mark.slow
 def test_out_of_fold_auc_of_the_training_function_is_good_and_no_leak(made: Installation) -> None:
-    from include.training.fitting import out_of_fold_auc
+    from tests.builders.out_of_fold import out_of_fold_auc
 
     use_case, current = made.use_case, feature_sets.current(made.use_case)
     spine = frames.spine(made.lake, use_case, partitions.period(use_case, "2005-10-01").as_of)

@@ -18,9 +18,10 @@ from include.config.use_case import UseCase
 from include.config.use_case_file import parse
 from include.errors import ConfigError
 from include.evaluation import report
+from include.models import lightgbm_fitting as fitting
 from include.models import matrix
 from include.models.encoding import Feature, Schema, encode
-from include.training import fitting, leaks
+from include.training import leaks
 from include.training.leaks import Findings
 
 DATA = Settings().data_dir

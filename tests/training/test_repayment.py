@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from include.models import lightgbm_fitting as fitting
 from include.models import matrix
 from include.models.metrics import auc
-from include.training import fitting, splits
+from include.training import splits
 from tests.builders.portfolio_frames import frame, repayment
 
 CUSTOMERS, FIRST, DAYS = 3_000, 120, 57  # as many days as are mature in the use case's window of 90

@@ -14,14 +14,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pyarrow import csv
 
-from include.config.settings import Settings
 from include.config.use_case import Split, UseCase
 from include.config.use_case_file import parse
 from include.errors import ConfigError, EvergreenError, MissingPartition, SourceError
-from include.models import matrix, mlflow_registry, predictor
-from include.training import fitting, leaks, splits
+from include.models import matrix, mlflow_registry
+from include.models.kinds import DEFAULT, kind_of
+from include.models.pins import serving_pins
+from include.models.trial import trial_load
+from include.training import leaks, splits
 from tests.builders import stored
 from tests.builders.judging import KNOBS, NAME, YAML, Bench, new_bench, simulate
 
@@ -197,69 +198,7 @@ def test_thinning_keeps_the_same_rows_whatever_their_order() -> None:
     assert set(kept.tolist()) == {entities[order[index]] for index in shuffled}
 
 
-# fitting and leaks
-
-
-def parts(rows: pa.Table) -> fitting.Parts:
-    moments = np.asarray(rows["event_timestamp"].cast(pa.int64()))
-    return splits.assign([0] * len(rows), moments, Split(), 7, splits.boundaries(moments, Split()))
-
-
-def test_equal_frames_give_equal_bundles_and_a_changed_row_another() -> None:
-    rows = frame()
-    first, second = (fitting.fit(rows, parts(rows), use_case(), "f") for _ in range(2))
-    assert first.files == second.files
-    changed = frame(lambda columns: columns["income"].__setitem__(3, 9.0))
-    assert (
-        fitting.fit(changed, parts(changed), use_case(), "f").files["model.txt"]
-        != first.files["model.txt"]
-    )
-    assert b"[num_threads: 1]" in first.files["model.txt"]
-    assert first.metrics["evaluation_auc"] > 0.7
-
-
-def test_nothing_of_the_evaluation_rows_reaches_the_bundle() -> None:
-    rows = frame()
-    judged = parts(rows) == splits.PARTS.index(splits.EVALUATION)
-
-    def mark(columns: dict[str, Any]) -> None:
-        """Plant what would be learnt at once: the outcome itself as a number, and turned around
-        as the label.
-        """
-        for place in np.flatnonzero(judged).tolist():
-            columns["income"][place] = 1e6 * (1 + columns["label"][place])
-            columns["label"][place] = 1 - columns["label"][place]
-
-    marked = frame(mark)
-    assert not marked.equals(rows)
-    assert (
-        fitting.fit(marked, parts(rows), use_case(), "f").files
-        == fitting.fit(rows, parts(rows), use_case(), "f").files
-    )
-
-
-def test_rounds_written_as_a_parameter_are_the_most_of_both_models() -> None:
-    rows = frame()
-    case = use_case()
-    asked = case.training.model_copy(
-        update={"params": {**case.training.params, "num_iterations": 40}}
-    )
-    fitted = fitting.fit(rows, parts(rows), case.model_copy(update={"train_model": asked}), "f")
-    assert fitted.rounds <= 40
-    assert fitted.files["model.txt"].count(b"\nTree=") == fitted.rounds
-
-
-def test_calibration_is_fitted_on_tune_rows_only() -> None:
-    generator = np.random.default_rng(1)
-    raw = generator.normal(size=5000)
-    labels = (generator.random(5000) < 1 / (1 + np.exp(-(2.0 * raw - 0.5)))).astype(float)
-    slope, offset = fitting.platt(raw, labels)
-    assert (slope, offset) == (pytest.approx(2.0, abs=0.15), pytest.approx(-0.5, abs=0.1))
-    assert fitting.platt(-raw, labels) == (1.0, 0.0)
-    assert fitting.platt(np.zeros(10), np.array([0.0, 1.0] * 5)) == (
-        pytest.approx(1.0),
-        pytest.approx(0.0),
-    )
+# leaks
 
 
 def test_labels_that_are_no_outcome_are_refused() -> None:
@@ -349,9 +288,9 @@ def test_a_training_records_everything_that_made_it(bench: Bench) -> None:
         "live",
         0,
     )
-    assert model.pins == predictor.serving_pins()
+    assert model.pins == serving_pins(kind_of(DEFAULT))
     assert model.as_of == datetime(2026, 2, 6, tzinfo=UTC)
-    predictor.trial_load(model.bundle, model.model_digest)
+    trial_load(model.bundle, model.model_digest)
     wanted = (
         "training_set tables feature_set git_commit lock libraries split counts "
         "mode as_of partition"
@@ -475,42 +414,3 @@ def test_lost_rows_in_the_join_are_an_error(bench: Bench, monkeypatch: pytest.Mo
     )
     with pytest.raises(EvergreenError, match="rows for"):
         bench.run("train_model", KEY)
-
-
-def test_out_of_fold_auc_on_real_data_is_what_is_published_and_no_leak() -> None:
-    """UCI credit default: LightGBM reaches .779 in the literature, the best known is .791; above
-    .80 something leaks.
-    """
-    path = Settings().data_dir / "uci_credit_default" / "UCI_Credit_Card.csv"
-    if not path.exists():
-        pytest.skip(
-            f"{path} is not there; set EVERGREEN_DATA_DIR to the folder of the real data sets"
-        )
-    table = csv.read_csv(path)
-    names = [
-        name
-        for name in table.column_names
-        if name.startswith(("LIMIT", "EDUCATION", "PAY_", "BILL_"))
-    ]
-    columns = ", ".join(f"{name}: float64" for name in names)
-    text = YAML.format(**{**KNOBS, "rounds": 300}).replace(
-        "income: float64, visits: int64, region: string", columns
-    )
-    credit = parse(
-        text.replace(
-            "early_stopping: 10, params: {min_data_in_leaf: 20, learning_rate: 0.1}",
-            "early_stopping: 30",
-        )
-    )
-    label = next(name for name in table.column_names if name.startswith("default"))
-    moment = pa.array(np.zeros(len(table), dtype="datetime64[us]"), pa.timestamp("us", tz="UTC"))
-    rows = pa.table(
-        {
-            "customer_id": table["ID"],
-            "event_timestamp": moment,
-            "label": table[label].cast(pa.float64()),
-        }
-    )
-    for name in names:
-        rows = rows.append_column(name, table[name].cast(pa.float64()))
-    assert 0.775 <= fitting.out_of_fold_auc(rows, credit) <= 0.80

@@ -26,7 +26,7 @@ WARM = (
     "include.features.feast_offline_store",
     "include.features.feast_online_store",
     "include.features.online_sync",
-    "include.training.fitting",
+    "include.models.lightgbm_fitting",
     "include.evaluation.report",
     "include.monitoring.drift_report",
     *ENTRY.values(),

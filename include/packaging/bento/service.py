@@ -1,5 +1,4 @@
-"""The service inside every Bento: one row in, one score out, by the Predictor and the model that
-are shipped with it.
+"""The service inside every Bento: one row in, one score out, by the shipped model and code.
 
 bentoml serve TAG
 curl -H 'content-type: application/json' -d '{"features": {...}}' http://127.0.0.1:3000/predict
@@ -13,7 +12,7 @@ import bentoml
 from pydantic import BaseModel, ConfigDict, Field
 
 from include.models.encoding import InvalidFeature
-from include.models.predictor import Predictor
+from include.models.loading import load_model
 
 
 class Pinned(BaseModel):
@@ -53,15 +52,15 @@ class Scorer:
     stored = bentoml.models.BentoModel(pinned.model)
 
     def __init__(self) -> None:
-        self.predictor = Predictor.load(self.stored.path_of("bundle"), pinned.digest)
+        self.model = load_model(self.stored.path_of("bundle"), pinned.digest)
 
     @bentoml.api(route="/predict")  # type: ignore[untyped-decorator]
     def predict(self, row: Row, /) -> Score:
         """Score one row; a wrong or missing feature is named."""
         try:
-            score = self.predictor.one(row.features)
+            score = self.model.one(row.features)
         except InvalidFeature as error:
             raise bentoml.exceptions.InvalidArgument(str(error)) from None
         return Score(
-            score=score, positive=score >= self.predictor.threshold, model_version=pinned.version
+            score=score, positive=score >= self.model.threshold, model_version=pinned.version
         )

@@ -1,6 +1,6 @@
 """Answer a serving node over an inherited socket: one JSON line a question, one a reply.
 
-Shipped in every Bento. A node whose own libraries or Predictor differ from the Bento's starts this
+Shipped in every Bento. A node whose own libraries or code differ from the Bento's starts this
 file, with the Bento's sources as its path; the process ends when the node closes the socket, or
 dies.
 
@@ -16,13 +16,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from include.models.encoding import InvalidFeature
-from include.models.predictor import Predictor
+from include.models.kinds import ServedModel
+from include.models.loading import load_model
 
 
-def answer(predictor: Predictor, question: dict[str, Any]) -> dict[str, Any]:
+def answer(model: ServedModel, question: dict[str, Any]) -> dict[str, Any]:
     """Return the reply to one question: a score, or which feature is wrong."""
     try:
-        return {"id": question["id"], "score": predictor.one(question["row"])}
+        return {"id": question["id"], "score": model.one(question["row"])}
     except InvalidFeature as error:
         return {"id": question["id"], "feature": error.feature, "error": str(error)}
 
@@ -34,18 +35,18 @@ def main(arguments: Sequence[str]) -> int:
         connection.makefile("rwb") as stream,
     ):
 
-        def say(reply: dict[str, Any]) -> None:
-            stream.write(json.dumps(reply).encode() + b"\n")
+        def reply(content: dict[str, Any]) -> None:
+            stream.write(json.dumps(content).encode() + b"\n")
             stream.flush()
 
         try:
-            predictor = Predictor.load(arguments[1], arguments[2])
-            say({"golden": predictor.check_golden(), "features": predictor.features})
-        except Exception as error:  # noqa: BLE001 - whatever a Bento's Predictor raises, the node must be told
-            say({"error": f"{type(error).__name__}: {error}"})
+            model = load_model(arguments[1], arguments[2])
+            reply({"golden": model.check_golden(), "features": model.features})
+        except Exception as error:  # noqa: BLE001 - whatever a Bento's model raises, the node must be told
+            reply({"error": f"{type(error).__name__}: {error}"})
             return 1
         for line in stream:
-            say(answer(predictor, json.loads(line)))
+            reply(answer(model, json.loads(line)))
     return 0
 
 
