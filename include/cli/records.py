@@ -118,9 +118,9 @@ def _arrived(records: Records, use_case: str, keys: Sequence[str]) -> None:
     ingested = records.results.of(use_case, stage="ingest_data")
     for result in ingested:
         if result.key in keys and result.state == "done":
-            for text in ingest_data.told(result.outputs.get("sources", {})):
+            for text in ingest_data.describe_sources(result):
                 say(f"{result.key}, {text}")
-    for text in ingest_data.observed(ingested):
+    for text in ingest_data.describe_observation(ingested):
         say(text)
 
 

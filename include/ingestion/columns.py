@@ -1,18 +1,20 @@
-"""The columns of raw rows: those of a source by header, and our own."""
+"""The columns of raw rows: those that a source declares, by header, and Evergreen's own."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from include.config.names import ROWS, is_ours
 from include.config.use_case_sources import Source
 from include.errors import ConfigError
+from include.pipeline.outputs import FileHeader
 
 FILE, ROW, ARRIVED, MALFORMED = "source_file", "source_row", "arrived_at", "malformed"
-
+# While rows are compared: whose arrival is guessed, the partition that a late row belongs to, and
+# whether it corrects a row on record.
+GUESSED, BELONGS, CORRECTS = "__guessed", "__belongs", "__corrects"
 
 # Begins the `source_file` of a row that comes out of quarantine; no file's name can begin so.
 REDRIVEN = "redriven://"
@@ -22,26 +24,29 @@ LATE = "late://"
 
 
 def headers(source: Source) -> dict[str, str]:
-    """Return the header in the source of every column that is needed, with the name that it
-    gets.
+    """Return the names of all columns that are needed, by their header in the source.
+
+    Raises:
+        ConfigError: a column has the name of one of Evergreen's own.
     """
-    named = {column.header or name: name for name, column in source.columns.items()}
+    names = {column.header or name: name for name, column in source.columns.items()}
     for name in [*source.time_columns, *source.key]:
-        if name not in named.values():
-            named[name] = name
-    taken = [name for name in named.values() if is_ours(name, ROWS)]
+        if name not in names.values():
+            names[name] = name
+    taken = [name for name in names.values() if is_ours(name, ROWS)]
     if taken:
         raise ConfigError(
             f"column names {taken} are taken by Evergreen; give the columns another name and say "
             f"header: {taken[0]}"
         )
-    return named
+    return names
 
 
 @dataclass(frozen=True)
 class ColumnDiff:
-    """How the columns that came differ from those declared, by header; `where` names a file for
-    each.
+    """How the columns that came differ from those declared, by header.
+
+    `where` names a file in which each of them is missing, or is found.
     """
 
     missing: tuple[str, ...] = ()
@@ -62,18 +67,16 @@ class ColumnDiff:
 
 
 def column_diff(
-    source: Source, seen: Sequence[Mapping[str, Any]], stored: Collection[str] | None = None
+    source: Source, seen: Sequence[FileHeader], stored: Collection[str] | None = None
 ) -> ColumnDiff:
-    """Compare the headers that ingestion saw (`columns`, `files` each) and the stored columns
-    with the declared ones.
-    """
+    """Compare the headers that ingestion saw, and the stored columns, with the declared ones."""
     wanted = headers(source)
     where: dict[str, str] = {}
     for header in seen:
-        for name in [name for name in wanted if name not in header["columns"]]:
-            where.setdefault(name, header["files"][0])
-        for name in [name for name in header["columns"] if name not in wanted]:
-            where.setdefault(name, header["files"][0])
+        for name in [name for name in wanted if name not in header.columns]:
+            where.setdefault(name, header.files[0])
+        for name in [name for name in header.columns if name not in wanted]:
+            where.setdefault(name, header.files[0])
     for header_name, name in wanted.items():
         if seen and stored is not None and name not in stored:
             where.setdefault(
@@ -84,6 +87,8 @@ def column_diff(
     extra = tuple(name for name in where if name not in wanted)
     renamed = []
     for name in missing:
+        # difflib's own cutoff, which finds abbreviations and added words (`amt`, `is_paid`). It may
+        # be wrong: the difference is put to a person as a question, and nothing is renamed.
         alike = difflib.get_close_matches(
             name.lower(), [other.lower() for other in extra], n=1, cutoff=0.6
         )

@@ -1,16 +1,12 @@
-"""What the lake holds of raw rows, digested as the record says: what `force` compares beside the
-computation.
-"""
+"""The raw rows of the lake, digested as the record has them: `force` compares the two."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-import pyarrow as pa
-
-from include.ingestion.arrival import content_digest
 from include.ingestion.columns import ARRIVED, headers
-from include.ingestion.static_versions import content_digest as version_digest
+from include.ingestion.raw_rows import drop_unfilled, partition_digest, version_digest
+from include.pipeline.outputs import IngestOutputs
 from include.pipeline.stage import ReadBack, StageContext
 from include.records.records import StageResult
 
@@ -22,24 +18,16 @@ def read_back(context: StageContext, result: StageResult) -> Iterator[ReadBack]:
     digest.
     """
     sources = context.use_case.sources
-    for name, fact in result.outputs.get("sources", {}).items():
-        table, key = context.table(f"raw/{name}"), fact.get("version", result.key)
-        if not fact["rows"] or name not in sources:
+    for name, recorded in IngestOutputs.of(result).sources.items():
+        if not recorded.rows or name not in sources:
             continue
+        table, key = context.table(f"raw/{name}"), recorded.stored_under(result.key)
         rows = context.lake.read(table, keys=[key])
         # The table has the columns of all deliveries; the digest is over those of this one.
-        known = headers(sources[name])
+        names = headers(sources[name])
         delivered = {
-            known.get(column, column) for header in fact["columns"] for column in header["columns"]
+            names.get(column, column) for header in recorded.columns for column in header.columns
         }
-        lacking = [
-            column
-            for column in rows.column_names
-            if column not in {*delivered, ARRIVED} and _is_null(rows, column)
-        ]
-        told = version_digest if "version" in fact else content_digest
-        yield ReadBack(table, key, fact["digest"], told(rows.drop_columns(lacking), sources[name]))
-
-
-def _is_null(rows: pa.Table, column: str) -> bool:
-    return bool(rows.column(column).null_count == len(rows))
+        rows = drop_unfilled(rows, keep={ARRIVED, *delivered})
+        content_digest = version_digest if recorded.version else partition_digest
+        yield ReadBack(table, key, recorded.digest, content_digest(rows, sources[name]))

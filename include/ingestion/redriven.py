@@ -1,7 +1,8 @@
-"""Redriven rows: taken out of quarantine by a person, and taken in by the first partition that was
-not ingested yet.
+"""Redriven rows: a person takes them out of quarantine, and a later partition takes them in.
 
-They arrive at the start of that partition's arrival interval, so no earlier `as_of` sees them, and
+It is the first partition that was not ingested yet when they were redriven.
+
+They arrive at the start of its arrival interval, so no earlier `as_of` sees them, and
 the partition that they come from keeps its digest. Which partition takes a row is on record from
 the start: whatever order partitions run in, it enters that one, and a rerun takes the same rows.
 """
@@ -10,17 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from include.errors import Conflict
-from include.ingestion.arrival import content_digest
 from include.ingestion.columns import ARRIVED, FILE, REDRIVEN, ROW
+from include.ingestion.raw_rows import partition_digest
 from include.lake.digests import combine
 from include.lake.sql import TIMESTAMP
+from include.pipeline.outputs import IngestedSource
 from include.pipeline.stage import StageContext
 from include.point_in_time.partitions import Period
 from include.records import audit
@@ -29,13 +32,12 @@ from include.records.leases import Lease
 from include.records.records import Records
 from include.records.schema import RedrivenRow, insert_missing, plain
 
-Facts = dict[str, Any]
-
 
 @dataclass(frozen=True, slots=True)
 class Redriven:
-    """One row: where it lay in quarantine, the partition that takes it, and its values as text,
-    corrections among them.
+    """A redriven row: where it lay in quarantine, and the partition that takes it (`into`).
+
+    `content` has its values as text by column, corrections among them.
     """
 
     source: str
@@ -46,41 +48,41 @@ class Redriven:
     content: dict[str, str]
 
 
-class Taken:
+class RowsToTake:
     """The redriven rows that some partitions take, read from the records once."""
 
     def __init__(self, contexts: Sequence[StageContext]) -> None:
         self._rows: dict[tuple[str, str], list[Redriven]] = {}
-        for row in recorded(
+        for row in read_redriven(
             contexts[0].records,
             contexts[0].use_case.name,
             first=min(context.key for context in contexts),
         ):
             self._rows.setdefault((row.source, row.into), []).append(row)
 
-    def added(
-        self, name: str, context: StageContext, facts: Facts, rows: pa.Table
-    ) -> tuple[Facts, pa.Table]:
-        """Return the facts and rows of a source with those that a person has redriven into this
-        partition.
-        """
-        mine = self._rows.get((name, context.key))
-        if not mine:
-            return facts, rows
-        source = context.use_case.sources[name]
-        more = table(mine, context.period)
-        rows = pa.concat_tables([rows, more], promote_options="default")
-        return facts | {
-            "rows": len(rows),
-            "digest": content_digest(rows, source),
-            "source_digest": combine(
-                [facts["source_digest"], f"redriven:{content_digest(more, source)}"]
+    def add_to(
+        self, name: str, context: StageContext, source: IngestedSource, rows: pa.Table
+    ) -> tuple[IngestedSource, pa.Table]:
+        """Return what a partition took of a source, and its rows, with those redriven into it."""
+        redriven = self._rows.get((name, context.key))
+        if not redriven:
+            return source, rows
+        declared = context.use_case.sources[name]
+        added = as_raw_rows(redriven, context.period)
+        rows = pa.concat_tables([rows, added], promote_options="default")
+        source = msgspec.structs.replace(
+            source,
+            rows=len(rows),
+            digest=partition_digest(rows, declared),
+            source_digest=combine(
+                [source.source_digest, f"redriven:{partition_digest(added, declared)}"]
             ),
-            "redriven": len(more),
-        }, rows
+            redriven=len(added),
+        )
+        return source, rows
 
 
-def table(rows: Sequence[Redriven], period: Period) -> pa.Table:
+def as_raw_rows(rows: Sequence[Redriven], period: Period) -> pa.Table:
     """Return rows as ingestion writes them, arrived at the start of a partition's interval."""
     names = sorted({name for row in rows for name in row.content})
     columns: dict[str, pa.Array] = {
@@ -92,10 +94,8 @@ def table(rows: Sequence[Redriven], period: Period) -> pa.Table:
     return pa.table({**columns, ARRIVED: pa.array(arrived).cast(TIMESTAMP)})
 
 
-def recorded(records: Records, use_case: str, *, first: str = "") -> list[Redriven]:
-    """Return the redriven rows of a use case that partitions from `first` on take, in a stable
-    order.
-    """
+def read_redriven(records: Records, use_case: str, *, first: str = "") -> list[Redriven]:
+    """Return the redriven rows that partitions from `first` on take, in a stable order."""
     order = (
         RedrivenRow.into,
         RedrivenRow.source,
@@ -113,16 +113,20 @@ def recorded(records: Records, use_case: str, *, first: str = "") -> list[Redriv
     )
 
 
-def record(records: Records, lease: Lease, rows: Sequence[Redriven], entry: AuditEntry) -> None:
-    """Record rows and the audit entry in one transaction, under the lease of the ingestion that
-    takes them.
+def record_redriven(
+    records: Records, lease: Lease, rows: Sequence[Redriven], entry: AuditEntry
+) -> None:
+    """Record rows and the audit entry in one transaction.
+
+    The lease is that of the ingestion which takes the rows: while it is held nobody ingests that
+    partition.
 
     Raises:
         Conflict: one of them is redriven already; nothing was written.
         Busy: the lease is lost.
     """
 
-    def write(session: Any) -> None:
+    def write(session: Session) -> None:
         lease.hold(session)
         if entry.once is not None and audit.known(session, entry.once):
             return  # the answer to this very write was lost

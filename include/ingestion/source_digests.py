@@ -1,5 +1,4 @@
-"""Whether a recorded ingestion still stands: its sources hold the same bytes, and the lake its raw
-rows.
+"""Whether a recorded ingestion still stands, by the bytes of its sources and the rows in the lake.
 
 The answer of the full comparison follows from the sources' bytes, the code and the use case alone,
 so where all are as recorded nothing is parsed. Only SQL keeps no bytes to look at: its rows are
@@ -11,15 +10,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from include.errors import EvergreenError
 from include.ingestion import static_versions
-from include.ingestion.arrival import reach
+from include.ingestion.arrival import readable_partitions
 from include.ingestion.file_reader import FileReader
-from include.ingestion.files import files_of, partitioned
-from include.ingestion.sources import simulated
+from include.ingestion.files import files_of, has_partition_files
+from include.ingestion.recorded_intake import RecordedIntake
+from include.ingestion.sources import simulator_digest
 from include.lake.digests import combine
+from include.pipeline.outputs import IngestedSource, IngestOutputs
 from include.pipeline.stage import StageContext
 from include.records.records import StageResult
 
@@ -30,63 +30,60 @@ def source_digest(digests: Mapping[str, str]) -> str:
 
 
 def still_valid(pairs: Sequence[tuple[StageContext, StageResult]], reader: FileReader) -> set[str]:
-    """Return the keys of the records that still stand; each source, and each table of the lake,
-    is looked at once.
-    """
-    looked = _Look(reader)
-    return {context.key for context, recorded in pairs if looked.stands(context, recorded)}
+    """Return the keys of the records that still stand; sources and tables are read once for all."""
+    inspection = _Inspection(reader)
+    return {context.key for context, result in pairs if inspection.confirms(context, result)}
 
 
-class _Look:
-    """What was found of sources and tables, kept for the partitions that share them."""
+class _Inspection:
+    """What was seen of sources and tables, kept for the partitions that share them."""
 
     def __init__(self, reader: FileReader) -> None:
         self._reader = reader
+        self._recorded = RecordedIntake()
         self._digests: dict[tuple[str, str], str | None] = {}
         self._stored: dict[str, set[str]] = {}
         self._restatements: bool | None = None
 
-    def stands(self, context: StageContext, recorded: StageResult) -> bool:
+    def confirms(self, context: StageContext, result: StageResult) -> bool:
         """Tell whether all sources and raw rows of a partition are as recorded."""
-        facts: Mapping[str, Mapping[str, Any]] = recorded.outputs.get("sources", {})
-        if recorded.state != "done" or set(facts) != set(context.use_case.sources):
+        sources = IngestOutputs.of(result).sources
+        if result.state != "done" or set(sources) != set(context.use_case.sources):
             return False
-        if lacking := [
-            name for name, fact in facts.items() if fact["rows"] and name not in self._stored
+        if unlisted := [
+            name for name, source in sources.items() if source.rows and name not in self._stored
         ]:
             # Opening a table is reading its log: mostly waiting.
-            with ThreadPoolExecutor(len(lacking)) as pool:
-                listed = pool.map(
-                    lambda name: set(context.lake.keys(context.table(f"raw/{name}"))), lacking
+            with ThreadPoolExecutor(len(unlisted)) as pool:
+                keys = pool.map(
+                    lambda name: set(context.lake.keys(context.table(f"raw/{name}"))), unlisted
                 )
-                self._stored.update(zip(lacking, listed, strict=True))
+                self._stored.update(zip(unlisted, keys, strict=True))
         return all(
-            self._kept(context, name, fact) and self._same(context, name, fact)
-            for name, fact in facts.items()
+            self._is_stored(context, name, source) and self._is_unchanged(context, name, source)
+            for name, source in sources.items()
         )
 
-    def _kept(self, context: StageContext, name: str, fact: Mapping[str, Any]) -> bool:
-        if not fact["rows"]:
-            return True
-        return fact.get("version", context.key) in self._stored[name]
+    def _is_stored(self, context: StageContext, name: str, source: IngestedSource) -> bool:
+        return not source.rows or source.stored_under(context.key) in self._stored[name]
 
-    def _same(self, context: StageContext, name: str, fact: Mapping[str, Any]) -> bool:
+    def _is_unchanged(self, context: StageContext, name: str, recorded: IngestedSource) -> bool:
         source = context.use_case.sources[name]
         # A recorded version is not read again, but a restatement of it is taken over.
         if source.kind == "static":
-            return (
-                not self._restated(context)
-                or static_versions.recorded(name, context)[fact["version"]]["digest"]
-                == fact["digest"]
-            )
-        if not fact.get("expected", True):
+            if not self._restated(context):
+                return True
+            versions = static_versions.current_versions(self._recorded.versions(name, context))
+            return versions[str(recorded.version)].digest == recorded.digest
+        if not recorded.is_expected:
             return True  # a source outside its history is not read
-        if "waiting" in fact:
+        if recorded.waiting:
             return False  # what waits may be taken since, and more may have come
-        asked = (name, context.key if partitioned(source) else "")
-        if asked not in self._digests:
-            self._digests[asked] = self._digest(context, name)
-        return bool(self._digests[asked] == fact["source_digest"])
+        # Files of no partition are the same for all: they are digested once.
+        place = (name, context.key if has_partition_files(source) else "")
+        if place not in self._digests:
+            self._digests[place] = self._digest(context, name)
+        return self._digests[place] == recorded.source_digest
 
     def _restated(self, context: StageContext) -> bool:
         if self._restatements is None:
@@ -98,22 +95,20 @@ class _Look:
         return self._restatements
 
     def _digest(self, context: StageContext, name: str) -> str | None:
-        """Return the digest of a source as it is now; None where its rows must tell, or it
-        cannot be read.
-        """
+        """Return the digest of a source as it is now, or None where only its rows can tell."""
         source = context.use_case.sources[name]
         if source.sql is not None:
             return None
         if source.simulator is not None:
-            return source_digest(simulated(source, context.use_case, context.settings))
+            return source_digest(simulator_digest(source, context.use_case, context.settings))
         try:
-            found = {}
-            for key in reach(context.use_case, name, context.key):
+            digests = {}
+            for key in readable_partitions(context.use_case, name, context.key):
                 for shown, path in files_of(
                     name, context.use_case, context.settings, key, self._reader
                 ):
                     with path.open("rb") as file:
-                        found[shown] = hashlib.file_digest(file, "sha256").hexdigest()
-            return source_digest(found)
+                        digests[shown] = hashlib.file_digest(file, "sha256").hexdigest()
+            return source_digest(digests)
         except (EvergreenError, OSError):
             return None  # the reader says what is wrong, and where

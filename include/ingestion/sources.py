@@ -1,10 +1,8 @@
 """Readers of the sources that a use case declares: files, SQL, the simulator.
 
-Values come as text, columns by their names.
-
 Files are opened by a child process (`file_worker`); local ones must lie in the folder of the use
-case or in the data folder. What a read gives is a `Delivery`: text columns under their declared
-names, `source_file` and `source_row`.
+case or in the data folder. What a read gives is a `Delivery`: every value as text, columns under
+their declared names, with `source_file` and `source_row`.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from include.config.use_case_sources import Source
 from include.errors import SourceError
 from include.ingestion.columns import FILE, MALFORMED, ROW, headers
 from include.ingestion.file_reader import FileReader
-from include.ingestion.files import _offered, files_of
+from include.ingestion.files import describe_path, files_of, list_remote_files
 from include.ingestion.sql_source import read_sql
 from include.point_in_time.partitions import Period
 
@@ -47,9 +45,9 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Delivery:
-    """The rows of one read. `headers` and `digests` are by file.
+    """The rows of one read; `headers` and `digests` are by file.
 
-    `ordered`: rows stand in the order in which they were written; `files`: their row numbers are
+    `ordered`: rows stand in the order in which they were written. `files`: their row numbers are
     those of a file.
     """
 
@@ -60,75 +58,51 @@ class Delivery:
     files: bool = True
 
 
-def read(
+def read_source(
     name: str, use_case: UseCase, settings: Settings, reader: FileReader, periods: Sequence[Period]
 ) -> Delivery:
-    """Return the rows of a source that may belong to the given periods (in order): a superset,
-    where the source cannot say.
+    """Return the rows of a source that may belong to the given periods, which stand in order.
+
+    It is a superset where the source cannot say to which one a row belongs.
 
     Raises:
         SourceError: it cannot be reached or read; the message names the file and the place.
     """
     source = use_case.sources[name]
     if source.simulator is not None:
-        from include.simulation.streams import arrivals
-
-        made = arrivals(
-            source.simulator.stream,
-            periods[0].arrival_start,
-            periods[-1].as_of,
-            seed=settings.seed,
-            customers=source.simulator.customers,
-            start=use_case.history.first,
-            concept_shift=source.simulator.concept_shift,
-        )
-        digests = simulated(source, use_case, settings)
-        (origin,) = digests
-        return Delivery(
-            _named(source, made, origin), {origin: tuple(made.column_names)}, digests, files=False
-        )
+        return _simulate(source, use_case, settings, periods)
     if source.sql is not None:
-        found = read_sql(name, use_case, periods)
-        found = found.sort_by([(column, "ascending") for column in found.column_names])
-        origin = f"sql:{name}"
-        named = _named(source, found, origin)
-        return Delivery(
-            named,
-            {origin: tuple(found.column_names)},
-            {origin: source.sql.query},
-            ordered=False,
-            files=False,
-        )
-    parts, seen, digests = [], {}, {}
+        return _query(name, source, use_case, periods)
+    parts, header_by_file, digests = [], {}, {}
     for shown, path in files_of(name, use_case, settings, periods[0].key, reader):
         answer, table = reader.read(
-            path, shown, _kind(source, path, name), list(headers(source)), dialect(source)
+            path, shown, _kind(source, path, name), list(headers(source)), dialect_of(source)
         )
         digests[shown] = answer["sha256"]
         if answer["columns"]:
-            seen[shown] = tuple(answer["columns"])
-            parts.append(_text(source, table, seen[shown], shown))
+            header_by_file[shown] = tuple(answer["columns"])
+            parts.append(_with_names(source, table, header_by_file[shown], shown))
     rows = pa.concat_tables(parts, promote_options="default") if parts else pa.table({})
-    return Delivery(rows, seen, digests)
+    return Delivery(rows, header_by_file, digests)
 
 
-def stamps(
+def stamps_of(
     name: str, use_case: UseCase, settings: Settings, key: str, reader: FileReader
 ) -> dict[str, str]:
-    """Return size and time of a partition's files, none of them opened or fetched, by the names
-    that are shown.
+    """Return size and time of a partition's files by their shown names; none is opened or
+    fetched.
     """
     pattern = (use_case.sources[name].path or "").replace("{partition}", key)
     if "://" in pattern.removeprefix("{data_dir}/"):
-        where = f"{use_case.name}, source {name}: path {use_case.sources[name].path!r}"
-        return {shown: stamp for shown, _, stamp in _offered(pattern, where)[1]}
+        _, remote = list_remote_files(pattern, describe_path(name, use_case))
+        return {file.shown: file.stamp for file in remote}
     files = [
         (shown, path.stat()) for shown, path in files_of(name, use_case, settings, key, reader)
     ]
-    return {shown: f"{told.st_size}:{told.st_mtime_ns}" for shown, told in files}
+    return {shown: f"{status.st_size}:{status.st_mtime_ns}" for shown, status in files}
 
 
-def dialect(source: Source) -> dict[str, Any]:
+def dialect_of(source: Source) -> dict[str, Any]:
     """Return what a source declares about how its CSV is written."""
     return {
         name: getattr(source, name)
@@ -136,16 +110,54 @@ def dialect(source: Source) -> dict[str, Any]:
     }
 
 
-def simulated(source: Source, use_case: UseCase, settings: Settings) -> dict[str, str]:
-    """Return the digest of a simulated source, from which (and the simulator's code) all its
-    rows follow.
+def simulator_digest(source: Source, use_case: UseCase, settings: Settings) -> dict[str, str]:
+    """Return the digest of a simulated source: all its rows follow from it and the simulator's
+    code.
     """
     assert source.simulator is not None
-    told = f"{settings.seed}:{use_case.history.first}:{source.simulator.model_dump_json()}"
-    return {f"simulator:{source.simulator.stream}": told}
+    seed = f"{settings.seed}:{use_case.history.first}:{source.simulator.model_dump_json()}"
+    return {f"simulator:{source.simulator.stream}": seed}
+
+
+def _simulate(
+    source: Source, use_case: UseCase, settings: Settings, periods: Sequence[Period]
+) -> Delivery:
+    from include.simulation.streams import arrivals
+
+    assert source.simulator is not None
+    rows = arrivals(
+        source.simulator.stream,
+        periods[0].arrival_start,
+        periods[-1].as_of,
+        seed=settings.seed,
+        customers=source.simulator.customers,
+        start=use_case.history.first,
+        concept_shift=source.simulator.concept_shift,
+    )
+    digests = simulator_digest(source, use_case, settings)
+    (origin,) = digests
+    return Delivery(
+        _as_text(source, rows, origin), {origin: tuple(rows.column_names)}, digests, files=False
+    )
+
+
+def _query(name: str, source: Source, use_case: UseCase, periods: Sequence[Period]) -> Delivery:
+    assert source.sql is not None
+    rows = read_sql(name, use_case, periods)
+    # A database gives rows in any order: sorted, equal rows get equal numbers.
+    rows = rows.sort_by([(column, "ascending") for column in rows.column_names])
+    origin = f"sql:{name}"
+    return Delivery(
+        _as_text(source, rows, origin),
+        {origin: tuple(rows.column_names)},
+        {origin: source.sql.query},
+        ordered=False,
+        files=False,
+    )
 
 
 def _kind(source: Source, path: Path, name: str) -> str:
+    """Return the format of a file: as declared, else by its ending."""
     if source.format != "auto":
         return source.format
     suffixes = [suffix for suffix in path.suffixes if suffix not in (".gz", ".zst")]
@@ -158,25 +170,30 @@ def _kind(source: Source, path: Path, name: str) -> str:
     return kind
 
 
-def _text(source: Source, table: pa.Table, header: tuple[str, ...], shown: str) -> pa.Table:
-    """Give the child's columns their names."""
-    columns = {name: table.column(f"c{index}") for index, name in enumerate(header)}
-    named = _named(source, pa.table(columns), shown).drop_columns([ROW])
-    if MALFORMED in table.column_names:
-        named = named.append_column(MALFORMED, table.column(MALFORMED))
-    return named.append_column(ROW, table.column("row"))
-
-
-def _named(source: Source, table: pa.Table, shown: str) -> pa.Table:
-    """Return text columns under their declared names (undeclared ones under a plain form of
-    their own), with file and row.
+def _with_names(source: Source, table: pa.Table, header: tuple[str, ...], shown: str) -> pa.Table:
+    """Return the rows that the child process read, which are in columns c0, c1, ..., under their
+    names.
     """
-    known = headers(source)
+    columns = {name: table.column(f"c{index}") for index, name in enumerate(header)}
+    rows = _as_text(source, pa.table(columns), shown).drop_columns([ROW])
+    if MALFORMED in table.column_names:
+        rows = rows.append_column(MALFORMED, table.column(MALFORMED))
+    return rows.append_column(ROW, table.column("row"))
+
+
+def _as_text(source: Source, table: pa.Table, shown: str) -> pa.Table:
+    """Return rows as text columns under their declared names, with file and row number.
+
+    An undeclared column goes by a plain form of its own name.
+    """
+    names = headers(source)
     out: dict[str, pa.ChunkedArray] = {}
-    taken = {name.lower() for name in [*known.values(), *ROWS]}
+    # In lower case: DuckDB takes names that differ by case alone for one.
+    taken = {name.lower() for name in [*names.values(), *ROWS]}
     for index, header in enumerate(table.column_names):
-        name = known.get(header)
+        name = names.get(header)
         if name is None:
+            # Letters, digits and underscores alone, 60 characters: a name that every engine takes.
             name = plain = re.sub(r"\W", "_", header, flags=re.ASCII)[:60] or "_"
             if plain[0].isdigit() or plain.lower() in taken:
                 name = plain = f"extra_{plain}"

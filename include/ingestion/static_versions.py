@@ -1,5 +1,4 @@
-"""Static sources: whole snapshots, kept by their digest, each known from one partition on, and
-observed when it is observed.
+"""Static sources: whole snapshots, each a version that is known from one partition on.
 
 The first version is known from `valid_from` and is kept in the first partition of the history. A
 later one is taken only by the run of the newest complete partition, while that is not recorded: it
@@ -18,220 +17,201 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
+from msgspec import UNSET
 
 from include.config.durations import format_duration, midnight
-from include.config.use_case_sources import Source
 from include.errors import SourceError
-from include.ingestion.arrival import is_newest, results
-from include.ingestion.columns import ARRIVED, FILE, ROW
+from include.ingestion.columns import ARRIVED
+from include.ingestion.raw_rows import version_digest
+from include.ingestion.recorded_intake import RecordedIntake, is_newest
 from include.ingestion.sources import Delivery
-from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP
+from include.pipeline.outputs import FileHeader, IngestedSource, StaticVersion
 from include.pipeline.stage import StageContext
 from include.point_in_time import partitions
 
 log = logging.getLogger(__name__)
-Facts = dict[str, Any]
 
 
-def take(
-    name: str, context: StageContext, read: Callable[[], Delivery]
-) -> tuple[Facts, pa.Table | None]:
-    """Return what a partition knows of a static source, and rows where they are a version that is
-    not stored yet.
+def take_version(
+    name: str, context: StageContext, record: RecordedIntake, read: Callable[[], Delivery]
+) -> tuple[StaticVersion, pa.Table | None]:
+    """Return the version that a partition knows, and rows where they are not stored yet.
 
-    Facts whose digest differs from the recorded one are a restatement, for which the caller wants a
-    reason. The rows are those of the version `pending` where the facts name one.
+    A version whose digest differs from the recorded one is a restatement, for which the caller
+    wants a reason. The rows are those of the version `pending` where there is one. `read` is called
+    only where the source has to be read.
 
-    Raises: SourceError: a version is lost and the source has another content now, or there is
-        nothing to restate.
+    Raises:
+        SourceError: a version is lost and the source has another content now, or there is nothing
+            to restate.
     """
-    known = _known(name, context)
-    versions = _versions(known)
-    named = name in context.options.get("sources", ())
+    known = record.versions(name, context)
+    versions = _all_versions(known)
+    restate = name in context.options.get("sources", ())
     if context.key in known:
-        return _again(name, context, read, known[context.key], versions, named=named)
-    if named:
+        return _take_again(name, context, read, known[context.key], versions, restate=restate)
+    if restate:
         raise SourceError(
             f"{context.use_case.name} {context.key} is not ingested, and so knows no version of "
             f"{name} to restate; name a partition that does, or leave --source out"
         )
     version = max((version for version in versions if version <= context.key), default="")
     if not version:
-        return _snapshot(name, context, _first(context), read())
-    there = _kept(context, name, version)
-    if there and not is_newest(context):
+        return _snapshot(name, context, _first_key(context), read())
+    stored = _is_stored(context, name, version)
+    if stored and not is_newest(context):
         return versions[version], None
     delivery = read()
-    facts, rows = _snapshot(name, context, version, delivery)
-    if facts["digest"] == versions[version]["digest"]:
-        return versions[version], None if there else rows
+    snapshot, rows = _snapshot(name, context, version, delivery)
+    if snapshot.digest == versions[version].digest:
+        return versions[version], None if stored else rows
     if not is_newest(context):
-        keys = [key for key in known if known[key]["version"] == version]
+        knowing = [key for key in known if known[key].version == version]
         raise SourceError(
             f"{context.use_case.name}: version {version} of {name} is lost from the lake, and the "
             "source has another content now; put its content back, or accept this one: "
             f"`evergreen run ingest_data --use-case {context.use_case.name} --partition "
-            f"{min(keys, default=context.key)} --restate REASON --source {name}`"
+            f"{min(knowing, default=context.key)} --restate REASON --source {name}`"
         )
-    source = context.use_case.sources[name]
-    if context.started - context.as_of <= source.observed_within:
+    if context.started - context.as_of <= context.use_case.sources[name].observed_within:
         return _snapshot(name, context, context.key, delivery)
+    return _take_too_late(name, context, versions[version], delivery)
+
+
+def _take_too_late(
+    name: str, context: StageContext, version: StaticVersion, delivery: Delivery
+) -> tuple[StaticVersion, pa.Table | None]:
+    """Return the version that a partition knows, with a content that only the next one knows.
+
+    The content was read so long after the partition's `as_of` that nobody can say whether it was
+    there at that moment.
+    """
     following = partitions.following(context.use_case, context.period).key
-    told = (
+    message = (
         f"{context.use_case.name} {context.key}: {name} was read more than "
-        f"{format_duration(source.observed_within)} after as_of"
+        f"{format_duration(context.use_case.sources[name].observed_within)} after as_of"
     )
     if not partitions.within(context.use_case.history, following):
         log.warning(
             "%s: its new content is known to no partition; restate the version, if it is "
             "of the past",
-            told,
+            message,
         )
-        return versions[version], None
-    log.warning("%s: its new content is known from %s on", told, following)
-    facts, rows = _snapshot(name, context, following, delivery)
-    return versions[version] | {"pending": facts}, rows
+        return version, None
+    log.warning("%s: its new content is known from %s on", message, following)
+    pending, rows = _snapshot(name, context, following, delivery)
+    return msgspec.structs.replace(version, pending=pending), rows
 
 
-def _again(
+def _take_again(
     name: str,
     context: StageContext,
     read: Callable[[], Delivery],
-    mine: Facts,
-    versions: Mapping[str, Facts],
+    recorded: StaticVersion,
+    versions: Mapping[str, StaticVersion],
     *,
-    named: bool,
-) -> tuple[Facts, pa.Table | None]:
-    """Return what a recorded partition knows: its version, as that was restated, or is now to
-    be.
+    restate: bool,
+) -> tuple[StaticVersion, pa.Table | None]:
+    """Return the version that a recorded partition knows, as it was restated or is now to be."""
+    current = versions[recorded.version]
+    stored = _is_stored(context, name, recorded.version)
+    if stored and not restate:
+        return msgspec.structs.replace(current, pending=recorded.pending), None
+    snapshot, rows = _snapshot(name, context, recorded.version, read())
+    if snapshot.digest != current.digest:
+        restated = msgspec.structs.replace(
+            snapshot, pending=recorded.pending, restated=(current.restated or 0) + 1
+        )
+        return restated, rows
+    current = msgspec.structs.replace(current, pending=recorded.pending)
+    return current, None if stored else rows
+
+
+def current_versions(known: Mapping[str, StaticVersion]) -> dict[str, StaticVersion]:
+    """Return what each version is since its last restatement.
+
+    `known` is what each partition recorded, by key.
     """
-    version = mine["version"]
-    pending = {"pending": mine["pending"]} if "pending" in mine else {}
-    if _kept(context, name, version) and not named:
-        return versions[version] | pending, None
-    facts, rows = _snapshot(name, context, version, read())
-    if facts["digest"] != versions[version]["digest"]:
-        return facts | pending | {"restated": versions[version].get("restated", 0) + 1}, rows
-    return versions[version] | pending, None if _kept(context, name, version) else rows
+    current: dict[str, StaticVersion] = {}
+    for _, recorded in sorted(known.items()):
+        newest = current.setdefault(recorded.version, recorded)
+        if (recorded.restated or 0) > (newest.restated or 0):
+            current[recorded.version] = recorded
+    return current
 
 
-def current(known: Mapping[str, Facts]) -> dict[str, Facts]:
-    """Return what each version is since its last restatement; `known` is what each partition
-    recorded.
-    """
-    found: dict[str, Facts] = {}
-    for key in sorted(known):
-        fact = known[key]
-        there = found.setdefault(fact["version"], fact)
-        if fact.get("restated", 0) > there.get("restated", 0):
-            found[fact["version"]] = fact
-    return found
-
-
-def told(name: str, fact: Facts) -> str:
-    """Return in words since when versions were observed, and which one is still to come; empty
-    where there is nothing to say.
-    """
-    pending = fact.get("pending")
-    if pending is None:
+def describe_pending(name: str, recorded: IngestedSource) -> str:
+    """Return in words which version of a static source is still to come; empty where none is."""
+    if not recorded.pending:
         return ""
     return (
-        f"{name}: read {pending['observed'][:16]}, too long after as_of; known from "
-        f"{pending['version']} on"
+        f"{name}: read {recorded.pending.observed[:16]}, too long after as_of; known from "
+        f"{recorded.pending.version} on"
     )
 
 
-def recorded(name: str, context: StageContext) -> dict[str, Facts]:
-    """Return what each version of a static source is now, by the records of all partitions."""
-    return current(_known(name, context))
-
-
-def knowing(name: str, context: StageContext, version: str) -> list[str]:
-    """Return the other partitions that know a version."""
+def partitions_knowing(
+    name: str, context: StageContext, record: RecordedIntake, version: str
+) -> list[str]:
+    """Return the other partitions that know a version, sorted."""
     return sorted(
         key
-        for key, fact in _known(name, context).items()
-        if fact["version"] == version and key != context.key
+        for key, recorded in record.versions(name, context).items()
+        if recorded.version == version and key != context.key
     )
 
 
-def _versions(known: Mapping[str, Facts]) -> dict[str, Facts]:
-    """Return what each version is, those among them that no partition knows yet."""
+def _all_versions(known: Mapping[str, StaticVersion]) -> dict[str, StaticVersion]:
+    """Return what each version is, also of those that no partition knows yet."""
     pending = {
-        fact["pending"]["version"]: fact["pending"]
-        for _, fact in sorted(known.items())
-        if "pending" in fact
+        recorded.pending.version: recorded.pending
+        for _, recorded in sorted(known.items())
+        if recorded.pending
     }
-    return pending | {version: _plain(fact) for version, fact in current(known).items()}
-
-
-def _plain(fact: Facts) -> Facts:
-    return {name: value for name, value in fact.items() if name != "pending"}
-
-
-def _known(name: str, context: StageContext) -> dict[str, Facts]:
-    done = [result for result in results(context, "ingest_data") if result.state == "done"]
-    found = {
-        result.key: result.outputs["sources"][name]
-        for result in done
-        if name in result.outputs["sources"]
+    current = {
+        version: msgspec.structs.replace(recorded, pending=UNSET)
+        for version, recorded in current_versions(known).items()
     }
-    return {key: fact for key, fact in found.items() if "version" in fact}
+    return pending | current
 
 
 def _snapshot(
     name: str, context: StageContext, version: str, delivery: Delivery
-) -> tuple[Facts, pa.Table]:
-    """Return the facts and rows of a delivery as a version."""
+) -> tuple[StaticVersion, pa.Table]:
+    """Return a delivery as a version, and its rows, which arrived when the version is known."""
     source, rows = context.use_case.sources[name], delivery.rows
     assert source.valid_from is not None
-    content = content_digest(rows, source)
-    first = version == _first(context)
-    since = (
+    known_from = (
         midnight(source.valid_from)
-        if first
+        if version == _first_key(context)
         else partitions.period(context.use_case, version).arrival_start
     )
-    at = np.full(len(rows), np.datetime64(since.replace(tzinfo=None), "us"))
-    facts = {
-        "rows": len(rows),
-        "digest": content,
-        "source_digest": "|".join(
-            f"{file}:{sha}" for file, sha in sorted(delivery.digests.items())
-        ),
-        "files": sorted(delivery.digests),
-        "columns": [
-            {"columns": list(header), "files": [file], "count": 1}
+    arrived = np.full(len(rows), np.datetime64(known_from.replace(tzinfo=None), "us"))
+    snapshot = StaticVersion(
+        rows=len(rows),
+        digest=version_digest(rows, source),
+        source_digest="|".join(f"{file}:{sha}" for file, sha in sorted(delivery.digests.items())),
+        files=sorted(delivery.digests),
+        columns=[
+            FileHeader(columns=list(header), files=[file], count=1)
             for file, header in delivery.headers.items()
         ],
-        "late": 0,
-        "arrival": "valid_from",
-        "version": version,
-        "observed": context.started.isoformat(),
-    }
-    return facts, rows.append_column(ARRIVED, pa.array(at).cast(TIMESTAMP))
+        late=0,
+        arrival="valid_from",
+        version=version,
+        observed=context.started.isoformat(),
+    )
+    return snapshot, rows.append_column(ARRIVED, pa.array(arrived).cast(TIMESTAMP))
 
 
-def content_digest(rows: pa.Table, source: Source) -> str:
-    """Return the digest of a version: the source's columns, not the file, the row number, or the
-    moment it is known from.
-    """
-    body = rows.drop_columns([name for name in (FILE, ROW, ARRIVED) if name in rows.column_names])
-    return digest(body, sort_by=_sort_by(body, source.key))
-
-
-def _first(context: StageContext) -> str:
+def _first_key(context: StageContext) -> str:
     return partitions.period(context.use_case, context.use_case.history.first.isoformat()).key
 
 
-def _kept(context: StageContext, name: str, version: str) -> bool:
+def _is_stored(context: StageContext, name: str, version: str) -> bool:
     return version in context.lake.keys(context.table(f"raw/{name}"))
-
-
-def _sort_by(rows: pa.Table, key: list[str]) -> list[str]:
-    return [name for name in key if name in rows.column_names]

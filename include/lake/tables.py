@@ -135,6 +135,24 @@ class Lake:
             "they are done"
         )
 
+    def set_partition(
+        self, table: str, key: str, rows: pa.Table, *, fence: Fence | None = None
+    ) -> None:
+        """Make `rows` the content of a partition, which may be none and need not be there.
+
+        Without rows a partition that is not there stays so, and no table is made.
+
+        Raises:
+            Busy: as `replace` does.
+            EvergreenError: as `replace` does.
+        """
+        if not len(rows):
+            if key not in self.keys(table):
+                return
+            # An empty table of no known columns: it takes those that the lake has.
+            rows = self.read(table, keys=[])
+        self.replace(table, key, rows, fence=fence)
+
     def read(
         self,
         table: str,

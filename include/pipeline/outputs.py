@@ -46,6 +46,131 @@ class Outputs(msgspec.Struct, frozen=True, kw_only=True):
         return plain
 
 
+class FileHeader(msgspec.Struct, frozen=True, kw_only=True):
+    """A header that files of a source had, with up to three of the files, and how many have it."""
+
+    columns: list[str]
+    files: list[str]
+    count: int | UnsetType = UNSET
+
+
+class WaitingRows(msgspec.Struct, frozen=True, kw_only=True):
+    """The late rows that a partition's run saw and left, and the partitions that they belong to."""
+
+    rows: int
+    corrections: int
+    partitions: list[str]
+    sample: list[str]
+
+
+class IngestedSource(msgspec.Struct, frozen=True, kw_only=True):
+    """What `ingest_data` took of one source.
+
+    `checksum` and `seen` are quick checksums: of the partition's own rows, and of what its source
+    offered last. `compared` has those that the run compared row by row, by the partition that the
+    rows belong to. `marks` are size and time of the partition's own files. `expected` is False
+    where the partition lies outside the source's history.
+    """
+
+    checksum: str | UnsetType = UNSET
+    corrections: int | UnsetType = UNSET
+    compared: dict[str, str] | UnsetType = UNSET
+    rows: int
+    digest: str
+    source_digest: str
+    files: list[str]
+    columns: list[FileHeader]
+    late: int | UnsetType = UNSET
+    early: int | UnsetType = UNSET
+    arrival: str | UnsetType = UNSET
+    marks: dict[str, str] | UnsetType = UNSET
+    seen: str | UnsetType = UNSET
+    waiting: WaitingRows | UnsetType = UNSET
+    redriven: int | UnsetType = UNSET
+    expected: bool | UnsetType = UNSET
+
+    # Of a static source alone: the version, the partition from which on it is known, is the key
+    # under which the lake keeps its rows.
+    version: str | UnsetType = UNSET
+    observed: str | UnsetType = UNSET
+    pending: StaticVersion | UnsetType = UNSET
+    restated: int | UnsetType = UNSET
+
+    @property
+    def is_expected(self) -> bool:
+        """Tell whether the partition lies within the source's history."""
+        return self.expected is UNSET or self.expected
+
+    def stored_under(self, key: str) -> str:
+        """Return the key under which the lake keeps the rows that partition `key` took."""
+        return self.version or key
+
+
+class StaticVersion(IngestedSource, frozen=True, kw_only=True):
+    """What `ingest_data` took of a static source: one version, and `pending`, the next one."""
+
+    version: str
+    observed: str
+
+    @classmethod
+    def of(cls, source: IngestedSource) -> StaticVersion | None:
+        """Return a source as the version that it is, or None where it is not static."""
+        return cls(**msgspec.structs.asdict(source)) if source.version else None
+
+
+class IngestOutputs(Outputs, frozen=True, kw_only=True):
+    """What `ingest_data` leaves, by source."""
+
+    sources: dict[str, IngestedSource] = {}
+
+
+class CuratedSource(msgspec.Struct, frozen=True, kw_only=True):
+    """What `validate_data` made of one source; rows set aside are counted by the rule they fail.
+
+    `mark` is the digest of all that a static version's curated rows follow from, `profile` what the
+    expectations are asked of: both are recorded of static sources alone.
+    """
+
+    table: str | UnsetType = UNSET
+    curated_digest: str
+    rows: int
+    quarantined: int | UnsetType = UNSET
+    duplicates: int | UnsetType = UNSET
+    conflicts: int | UnsetType = UNSET
+    repeated: int | UnsetType = UNSET
+    sharing: int | UnsetType = UNSET
+    rules: dict[str, int] | UnsetType = UNSET
+    version: str | UnsetType = UNSET
+    mark: str | UnsetType = UNSET
+    profile: dict[str, int | float | None] | UnsetType = UNSET
+
+    def stored_under(self, key: str) -> str:
+        """Return the key under which the lake keeps the curated rows of partition `key`."""
+        return self.version or key
+
+
+class LabelTable(msgspec.Struct, frozen=True, kw_only=True):
+    """A partition of the labels; `rules` is the digest of what a label is."""
+
+    table: str | UnsetType = UNSET
+    digest: str
+    rows: int
+    rules: str | UnsetType = UNSET
+
+
+class ValidationOutputs(Outputs, frozen=True, kw_only=True):
+    """What `validate_data` leaves; `rules` is the digest of all that judges raw rows.
+
+    `report` is the folder with the result of the expectations.
+    """
+
+    verdict: str | UnsetType = UNSET
+    sources: dict[str, CuratedSource] = {}
+    labels: LabelTable | UnsetType = UNSET
+    report: str | UnsetType = UNSET
+    rules: str | UnsetType = UNSET
+
+
 class FeatureTable(msgspec.Struct, frozen=True, kw_only=True):
     """A partition of one view's table; `version` is that of the view's definition."""
 

@@ -23,6 +23,7 @@ from include.point_in_time.curated import CREATED, EVENT, curated_schema, record
 
 RULE = "rule"
 CONFLICT = "conflicting_duplicate"
+DUPLICATE = ""  # stands for a rule of an exact duplicate, which is dropped and counted
 DUCK_TYPES = {
     "int64": "BIGINT",
     "float64": "DOUBLE",

@@ -244,10 +244,8 @@ def blocks(result: Mapping[str, Any]) -> bool:
     return not result["success"] and result["expectation_config"].get("severity") != "warning"
 
 
-def own_told(result: Mapping[str, Any]) -> str:
-    """Return a failed result of a person's suite in words; one that could not be computed says
-    why.
-    """
+def describe_failure(result: Mapping[str, Any]) -> str:
+    """Return a failed result of a person's suite in words, with why it could not be computed."""
     config = result["expectation_config"]
     shown = f"{config['type']} {config['kwargs']} of {config['meta']['source']}"
     raised = _raised(result.get("exception_info"))

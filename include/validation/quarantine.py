@@ -22,7 +22,7 @@ from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.errors import ConfigError
 from include.ingestion.columns import ARRIVED, FILE, MALFORMED, ROW, headers
-from include.ingestion.redriven import recorded
+from include.ingestion.redriven import read_redriven
 from include.lake.sql import PARTITION, connect, quote
 from include.lake.tables import Lake
 from include.point_in_time.partitions import period
@@ -78,7 +78,7 @@ def found(
     """
     gone = {
         (row.partition, row.source, row.file, row.row): row.into
-        for row in recorded(records, use_case.name)
+        for row in read_redriven(records, use_case.name)
     }
     rows = list[QuarantinedRow]()
     with connect() as con:

@@ -1,11 +1,10 @@
-"""What the lake holds of curated rows and labels, digested as the record says: what `force`
-compares beside the computation.
-"""
+"""Curated rows and labels of the lake, digested as the record has them: `force` compares both."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from include.pipeline.outputs import ValidationOutputs
 from include.pipeline.stage import ReadBack, StageContext
 from include.records.records import StageResult
 from include.validation.curation import curated_digest
@@ -13,20 +12,19 @@ from include.validation.labels import label_digest
 
 
 def read_back(context: StageContext, result: StageResult) -> Iterator[ReadBack]:
-    """Yield the partitions of curated rows and of labels with their digests on record and those
-    of the lake's rows.
+    """Yield each partition of curated rows and of labels, with the digests of both sides.
+
+    Records of before the tables' names carried a digest do not name their table.
     """
-    use_case = context.use_case
-    for name, fact in result.outputs.get("sources", {}).items():
-        if fact["rows"] and name in use_case.sources:
-            table, key = (
-                fact.get("table", context.table(f"curated/{name}")),
-                fact.get("version", result.key),
-            )
+    use_case, outputs = context.use_case, ValidationOutputs.of(result)
+    for name, source in outputs.sources.items():
+        if source.rows and name in use_case.sources:
+            table = source.table or context.table(f"curated/{name}")
+            key = source.stored_under(result.key)
             rows = context.lake.read(table, keys=[key])
-            yield ReadBack(table, key, fact["curated_digest"], curated_digest(rows, use_case, name))
-    made = result.outputs.get("labels") or {}
-    if made.get("rows"):
-        table = made.get("table", context.table("labels"))
+            found = curated_digest(rows, use_case, name)
+            yield ReadBack(table, key, source.curated_digest, found)
+    if outputs.labels and outputs.labels.rows:
+        table = outputs.labels.table or context.table("labels")
         rows = context.lake.read(table, keys=[result.key])
-        yield ReadBack(table, result.key, made["digest"], label_digest(rows, use_case))
+        yield ReadBack(table, result.key, outputs.labels.digest, label_digest(rows, use_case))

@@ -17,7 +17,7 @@ from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.errors import ConfigError, Conflict
 from include.ingestion.columns import FILE, ROW
-from include.ingestion.redriven import Redriven, record, table
+from include.ingestion.redriven import Redriven, as_raw_rows, record_redriven
 from include.lake.digests import digest
 from include.lake.sql import PARTITION, connect
 from include.point_in_time import partitions
@@ -26,6 +26,7 @@ from include.records.audit import AuditEntry
 from include.records.records import Records
 from include.validation import quarantine
 from include.validation.contract import RULE, judged_query
+from include.validation.curation import periods_table
 from include.validation.quarantine import QuarantinedRow
 
 LISTED = 1000
@@ -162,7 +163,7 @@ def redrive(
         entry = AuditEntry(
             "quarantine.redriven", use_case.name, planned.into, actor, details, at, once
         )
-        record(records, lease, planned.rows, entry)
+        record_redriven(records, lease, planned.rows, entry)
 
 
 def _content(
@@ -198,15 +199,11 @@ def _check(use_case: UseCase, name: str, rows: Sequence[Redriven], period: Perio
             f"source {name} has a history of its own that ends before {period.key}; correct the "
             "source, and ingest the rows' own partition again with `--restate REASON`"
         )
-    offered = table(rows, period)
+    offered = as_raw_rows(rows, period)
     offered = offered.append_column(PARTITION, pa.array([period.key] * len(rows), pa.string()))
-    moments = {
-        "__as_of": pa.array([period.as_of], pa.timestamp("us", "UTC")),
-        PARTITION: pa.array([period.key]),
-    }
     with connect() as con:
         con.register("offered", offered)
-        con.register("__periods", pa.table(moments))
+        con.register("__periods", periods_table([period]))
         query = judged_query(
             source, offered.column_names, "offered", [], entity=use_case.entity.key
         )

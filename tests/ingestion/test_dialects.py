@@ -18,7 +18,7 @@ from include.config.use_case_sources import Source
 from include.errors import SourceError
 from include.ingestion.file_reader import FileReader
 from include.ingestion.files import files_of
-from include.ingestion.sources import dialect
+from include.ingestion.sources import dialect_of
 from tests.ingestion.test_sources import HEADER, ROW, case, texts
 
 DECLARED = ["id", "day", "amount", "note"]
@@ -51,7 +51,7 @@ def read(
         "columns": {"id": {"type": "string"}},
     }
     wanted = (
-        dialect(Source.model_validate({**given, **fields}))
+        dialect_of(Source.model_validate({**given, **fields}))
         if fields or declared is not None
         else None
     )
@@ -257,9 +257,9 @@ def test_lines_that_are_no_rows_carry_their_number_whatever_stands_before_the_ro
             "columns": {"id": {"type": "string"}},
             **fields,
         }
-        table = reader.read(path, "t.csv", "csv", DECLARED, dialect(Source.model_validate(given)))[
-            1
-        ]
+        table = reader.read(
+            path, "t.csv", "csv", DECLARED, dialect_of(Source.model_validate(given))
+        )[1]
         numbers = {row["row"]: row["malformed"] for row in table.to_pylist()}
         assert numbers == {1: None, 2: "broken", 3: None}
 
@@ -390,7 +390,7 @@ def test_a_source_declares_its_dialect(tmp_path: Path) -> None:
         }
     )
     from include.config.settings import Settings
-    from include.ingestion.sources import read as read_source
+    from include.ingestion.sources import read_source
     from include.point_in_time import partitions
 
     changed = use_case.model_copy(update={"sources": {"orders": orders}})

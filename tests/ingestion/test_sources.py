@@ -15,7 +15,7 @@ from include.config.use_case import UseCase
 from include.config.use_case_file import parse
 from include.errors import ConfigError, SourceError
 from include.ingestion.file_reader import FileReader
-from include.ingestion.sources import read
+from include.ingestion.sources import read_source
 from include.point_in_time import partitions
 
 YAML = """
@@ -53,7 +53,7 @@ def rows(
     """Read the source `orders` as the text columns, without file and row."""
     use_case = case(folder, source)
     with FileReader() as reader:
-        delivery = read(
+        delivery = read_source(
             "orders",
             use_case,
             Settings(home=folder, **settings),
@@ -211,7 +211,7 @@ def test_one_child_reads_all_files_and_is_gone_afterwards(tmp_path: Path) -> Non
         put(tmp_path, f"{index}.csv", f"{HEADER}\n{ROW}\n")
     use_case = case(tmp_path)
     with FileReader() as reader:
-        read(
+        read_source(
             "orders",
             use_case,
             Settings(home=tmp_path),
@@ -243,7 +243,7 @@ def test_an_ending_that_says_no_format_needs_one(tmp_path: Path) -> None:
 def test_a_simulated_stream_comes_as_text(tmp_path: Path) -> None:
     use_case = case(tmp_path, "simulator: {stream: instalments, customers: 50}")
     with FileReader() as reader:
-        delivery = read(
+        delivery = read_source(
             "orders",
             use_case,
             Settings(home=tmp_path),

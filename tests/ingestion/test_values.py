@@ -18,7 +18,7 @@ from include.ingestion.values import typed
 from include.lake.sql import connect
 from include.onboarding import check
 from include.validation.contract import judged_query, mixed_zones_query
-from include.validation.expectations import own_told
+from include.validation.expectations import describe_failure
 from include.validation.quarantine import _guarded
 from tests.builders.intake import COLUMNS, YAML
 
@@ -376,8 +376,8 @@ def test_an_expectation_that_raised_is_told_as_such() -> None:
         "success": False,
         "exception_info": {"raised_exception": False},
     }
-    assert own_told(failed).endswith("of orders failed")
+    assert describe_failure(failed).endswith("of orders failed")
     raised = {"('x', 'y')": {"raised_exception": True, "exception_message": "no column\n x"}}
-    assert own_told({**failed, "exception_info": raised}).endswith(
+    assert describe_failure({**failed, "exception_info": raised}).endswith(
         "could not be computed (no column x); mend it in the suite"
     )
