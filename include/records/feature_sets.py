@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from include.errors import Conflict
-from include.records.database import Database, listed
+from include.records.database import Database, rows_of_use_case
 from include.records.schema import (
     FeatureSetRow,
     OnlineRow,
@@ -73,7 +73,7 @@ class FeatureSets:
 
     def of(self, use_case: str) -> list[FeatureSetRecord]:
         """Return the feature sets of a use case, by version."""
-        return listed(
+        return rows_of_use_case(
             self._database, FeatureSetRecord, FeatureSetRow, use_case, FeatureSetRow.version
         )
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from include.errors import ConfigError
 from include.records import audit
 from include.records.audit import AuditEntry
-from include.records.database import Database, listed
+from include.records.database import Database, rows_of_use_case
 from include.records.models import Mode
 from include.records.schema import (
     PartitionRow,
@@ -100,4 +100,4 @@ class Partitions:
 
     def of(self, use_case: str) -> list[Partition]:
         """Return the partitions of a use case, by key."""
-        return listed(self._database, Partition, PartitionRow, use_case, PartitionRow.key)
+        return rows_of_use_case(self._database, Partition, PartitionRow, use_case, PartitionRow.key)

@@ -20,7 +20,8 @@ from include.records import audit, migrate
 from include.records.audit import AuditEntry, AuditFault, AuditLog, AuditRecord
 from include.records.database import Database
 from include.records.feature_sets import FeatureSetRecord, FeatureSets
-from include.records.leases import Holder, Lease, LeaseRegister
+from include.records.lease_register import Holder, LeaseRegister
+from include.records.leases import Lease
 from include.records.models import Mode, Model, Models
 from include.records.nodes import Nodes, Observed
 from include.records.opponents import Opponent, Opponents
