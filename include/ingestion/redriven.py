@@ -124,7 +124,7 @@ def record(records: Records, lease: Lease, rows: Sequence[Redriven], entry: Audi
 
     def write(session: Any) -> None:
         lease.hold(session)
-        if entry.once is not None and audit.known(session, entry.once):
+        if entry.once is not None and audit.is_recorded(session, entry.once):
             return  # the answer to this very write was lost
         for row in rows:
             values = {

@@ -1,4 +1,4 @@
-"""The versions of a use case's features, and which partition's rows are online."""
+"""Record the versions of a use case's features, and which partition's rows are online."""
 
 from __future__ import annotations
 
@@ -44,7 +44,11 @@ class FeatureSets:
         *,
         session: Session | None = None,
     ) -> FeatureSetRecord:
-        """Record a feature set; raises Conflict if the version has another definition."""
+        """Record a feature set; the same version with the same definition is a no-op.
+
+        Raises:
+            Conflict: the version has another definition.
+        """
 
         def work(open_session: Session) -> FeatureSetRecord:
             insert_missing(
@@ -54,15 +58,15 @@ class FeatureSets:
                 version=version,
                 definition=dict(definition),
             )
-            there = plain(
+            record = plain(
                 FeatureSetRecord, open_session.get_one(FeatureSetRow, (use_case, version))
             )
-            if to_json(there.definition, sort=True) != to_json(definition, sort=True):
+            if to_json(record.definition, sort=True) != to_json(definition, sort=True):
                 raise Conflict(
                     f"{use_case}: feature set {version} has another definition on record; a new "
                     "one needs a new version"
                 )
-            return there
+            return record
 
         return self._database.write(work, session)
 
@@ -78,7 +82,7 @@ class FeatureSets:
         )
 
     def online(self, use_case: str, feature_set: str) -> str | None:
-        """Return the partition whose rows are online, or None."""
+        """Return the key of the partition whose rows are online, or None."""
         return self._database.read(
             lambda session: session.scalar(
                 select(OnlineRow.key).where(
@@ -96,7 +100,7 @@ class FeatureSets:
         *,
         session: Session | None = None,
     ) -> None:
-        """Move the online watermark from `expect` to `key`; it is there already: a no-op.
+        """Move the online watermark from `expect` to `key`; where it is at `key`, nothing happens.
 
         Raises:
             Conflict: the watermark is not `expect`, or `key` is older.

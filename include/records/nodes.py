@@ -1,4 +1,4 @@
-"""What the serving nodes report."""
+"""Record what the serving nodes report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every partition is meant for."""
+"""Record what every partition is meant for."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ TARGETS: tuple[str, ...] = get_args(Target)
 
 @dataclass(frozen=True)
 class Partition:
-    """What a partition is meant for: mode and target only rise; `actor` and `at` are those of
-    the last rise.
+    """What a partition is meant for; mode and target only rise.
+
+    `actor` and `at` are those of the last rise.
     """
 
     use_case: str
@@ -56,7 +57,11 @@ class Partitions:
         at: datetime,
         session: Session | None = None,
     ) -> Partition:
-        """Raise mode and target of a partition to at least these; a change is audited."""
+        """Raise mode and target of a partition to at least these; a change is audited.
+
+        Raises:
+            ConfigError: there is no such mode or target.
+        """
 
         def work(open_session: Session) -> Partition:
             values = {"mode": mode, "target": target, "actor": actor, "at": at}

@@ -43,12 +43,12 @@ def test_a_block_is_of_one_table_in_one_month_and_named_by_its_content() -> None
         for table in ("labels", "curated/orders")
         for key in ("2026-01-30", "2026-01-31", "2026-02-01")
     ]
-    blocks = read_blocks.blocks(reads)
+    blocks = read_blocks.split_into_blocks(reads)
     assert [len(block) for block in blocks.values()] == [2, 1, 2, 1]
-    assert read_blocks.missing([*blocks, ["t", "k", "d"]]) == list(blocks)
-    assert sorted(read_blocks.whole(list(blocks), blocks)) == sorted(reads)
-    assert read_blocks.whole([("t", "k", "d")], {}) == [["t", "k", "d"]]
-    longer = read_blocks.blocks([*reads, ["labels", "2026-02-02", "sha256:x"]])
+    assert read_blocks.block_digests([*blocks, ["t", "k", "d"]]) == list(blocks)
+    assert sorted(read_blocks.join_blocks(list(blocks), blocks)) == sorted(reads)
+    assert read_blocks.join_blocks([("t", "k", "d")], {}) == [["t", "k", "d"]]
+    longer = read_blocks.split_into_blocks([*reads, ["labels", "2026-02-02", "sha256:x"]])
     assert len(blocks.keys() & longer.keys()) == 3, (
         "only the newest month's block of a table is new"
     )
