@@ -229,8 +229,8 @@ def is_newest(context: StageContext) -> bool:
 
 def results(context: StageContext, stage: str) -> list[StageResult]:
     """Return what is recorded of a stage for all partitions."""
-    if context.known is not None:
-        return [result for (name, _), result in context.known.items() if name == stage]
+    if context.preloaded is not None:
+        return [result for (name, _), result in context.preloaded.items() if name == stage]
     return context.records.results.of(context.use_case.name, stage=stage)
 
 

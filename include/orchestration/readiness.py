@@ -17,12 +17,10 @@ from include.config.settings import Settings, settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import find
 from include.errors import EvergreenError, MissingPartition, Unavailable
-from include.lake.tables import Lake
 from include.orchestration.airflow_api import AirflowApi, Run
 from include.orchestration.pending import Recorded, SeenRun, hopeless, is_coming
+from include.pipeline.execution import Execution
 from include.pipeline.flow import STAGES, upstream
-from include.pipeline.runner import stage_of
-from include.pipeline.stage import StageContext
 from include.point_in_time import partitions
 from include.records.records import Records
 
@@ -63,19 +61,8 @@ def missing_inputs(
     row = records.partitions.get(use_case.name, key)
     if row is None:
         return
-    context = StageContext(
-        settings=here,
-        use_case=use_case,
-        period=partitions.period(use_case, key),
-        lake=Lake(here.lake_root),
-        records=records,
-        lease=None,
-        mode=row.mode,
-        target=row.target,
-        actor="readiness",
-        started=utc_now(),
-    )
-    stage_of(stage).inputs(context)
+    execution = Execution.begin(stage, use_case.name, settings=here, actor="readiness")
+    execution.stage.inputs(execution.context(key, partition=row))
 
 
 def _missing(

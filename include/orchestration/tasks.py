@@ -17,7 +17,7 @@ from include.orchestration.runs import actor, owner_of, run_key
 from include.pipeline.flow import RELEASING
 
 if TYPE_CHECKING:
-    from include.pipeline.runner import Report
+    from include.pipeline.execution import Report
 
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import find
 from include.errors import ConfigError, SourceError
-from include.pipeline import runner
 from include.pipeline.flow import DATA_STAGES
+from include.pipeline.ranges import run_range
 from include.point_in_time import partitions
 from include.records.records import Records
 
@@ -112,7 +112,7 @@ def load(
         )
     counts: dict[str, int] = {}
     reasons: dict[str, str] = {}
-    for report in runner.run_range(
+    for report in run_range(
         stage, use_case, keys, settings=settings, owner=owner, attempt=attempt, actor=actor
     ):
         name = "reused" if report.reused and report.state == "done" else report.state

@@ -197,7 +197,8 @@ class Database:
 
     def _run(self, work: Callable[[Session], T], *, write: bool) -> T:
         try:
-            return self._retrying(self._run_once, work, write=write)
+            answer: T = self._retrying(self._run_once, work, write=write)
+            return answer
         except SQLAlchemyError as error:
             raise self.explain(error) from None
 

@@ -554,8 +554,8 @@ def _results(
     context: StageContext, stage: str, keys: Collection[str] | None = None
 ) -> list[StageResult]:
     """Return what is recorded of a stage for some partitions (None: for all)."""
-    if context.known is not None:
-        found = [result for (name, _), result in context.known.items() if name == stage]
+    if context.preloaded is not None:
+        found = [result for (name, _), result in context.preloaded.items() if name == stage]
         return [result for result in found if keys is None or result.key in keys]
     return context.records.results.of(
         context.use_case.name, stage=stage, keys=None if keys is None else sorted(keys)
