@@ -216,11 +216,11 @@ def load_history(use_case: UseCaseArgument, first: First = None, last: Last = No
     settings = current_settings()
     case = find_use_case(settings, use_case)
     newest_for(case, [checked_key(case, key) for key in (first, last) if key is not None])
-    plan = history.plan(case, first, last, utc_now())
+    plan = history.plan_load(case, first, last, utc_now())
     open_records(settings)
     done, failed = [], 0
     for stage, keys in plan.items():
-        found = history.load(
+        found = history.load_stage(
             stage, settings, case.name, keys, owner=f"load-history@{actor()}", actor=actor()
         )
         counts = {

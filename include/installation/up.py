@@ -225,7 +225,7 @@ class MainJob:
     def _history_to_load(self) -> dict[str, list[str]] | None:
         if self.before is None:
             return None
-        return history.unloaded(
+        return history.plan_missing(
             self.use_case, self.records, [*self.backfilled, self.newest][0], self.before, utc_now()
         )
 

@@ -141,7 +141,7 @@ def test_a_blocked_day_is_refused_and_a_passing_fault_is_not() -> None:
 
 @pytest.mark.parametrize("stage", ["evaluate_model", "check_drift"])
 def test_what_could_not_be_read_waits_and_can_be_started_again(stage: str) -> None:
-    from include.orchestration.healing import plan
+    from include.orchestration.healing import plan_restarts
 
     results = [result(name) for name in (*DATA, "train_model", "evaluate_model", "check_drift")]
     results = [
@@ -154,7 +154,7 @@ def test_what_could_not_be_read_waits_and_can_be_started_again(stage: str) -> No
         stage,
         "unreadable, tried again: the bundle is away",
     )
-    (again,) = plan("shop", [row], active=set())
+    (again,) = plan_restarts("shop", [row], active=set())
     assert again.asset == {"evaluate_model": "candidate", "check_drift": "judged"}[stage]
 
 
