@@ -1,5 +1,4 @@
-"""Release a packaged challenger: ask for it, wait until the serving node has tried it, make it
-champion.
+"""Release a packaged challenger: the serving node tries it, then it becomes champion.
 
 **When.** On the asset `bento`, for the key of its event; or by the form.
 
@@ -25,7 +24,7 @@ from airflow.sdk import PartitionedAssetTimetable, dag, task
 
 from include.config.use_case import UseCase
 from include.orchestration.assets import assets_of
-from include.orchestration.dag_defaults import START, common, form, use_cases
+from include.orchestration.dag_defaults import START, dag_arguments, form, use_cases
 from include.orchestration.tasks import run_stage
 from include.orchestration.triggers import WaitForOperator
 
@@ -38,7 +37,7 @@ def define(use_case: UseCase) -> None:
         start_date=START,
         catchup=False,
         params=form(use_case),
-        **common(use_case, "deploy_model", __doc__),
+        **dag_arguments(use_case, "deploy_model", __doc__),
     )
     def deploy_model() -> None:
         @task

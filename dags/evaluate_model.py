@@ -20,8 +20,8 @@ from airflow.sdk import PartitionedAssetTimetable, dag
 
 from include.config.use_case import UseCase
 from include.orchestration.assets import assets_of
-from include.orchestration.dag_defaults import START, common, form, use_cases
-from include.orchestration.triggers import judging
+from include.orchestration.dag_defaults import START, dag_arguments, form, use_cases
+from include.orchestration.triggers import judge_task
 
 
 def define(use_case: UseCase) -> None:
@@ -32,10 +32,10 @@ def define(use_case: UseCase) -> None:
         start_date=START,
         catchup=False,
         params=form(use_case),
-        **common(use_case, "evaluate_model", __doc__),
+        **dag_arguments(use_case, "evaluate_model", __doc__),
     )
     def evaluate_model() -> None:
-        judging(use_case, "evaluate_model", "evaluate", emits=flow.judged)
+        judge_task(use_case, "evaluate_model", "evaluate", emits=flow.judged)
 
     evaluate_model()
 

@@ -29,13 +29,13 @@ from include.config.use_case import UseCase
 from include.orchestration.assets import assets_of
 from include.orchestration.dag_defaults import (
     START,
-    common,
+    dag_arguments,
     form,
-    scheduled_until,
-    ticking,
+    period_schedule,
+    schedule_end,
     use_cases,
 )
-from include.orchestration.tasks import fill_gap, run_stage
+from include.orchestration.tasks import prepare_partition, run_stage
 from include.orchestration.triggers import WaitForOperator
 
 RESTATE = Param(
@@ -52,18 +52,18 @@ def define(use_case: UseCase) -> None:
     flow = assets_of(use_case.name)
 
     @dag(
-        schedule=ticking(use_case),
+        schedule=period_schedule(use_case),
         start_date=START,
-        end_date=scheduled_until(use_case),
+        end_date=schedule_end(use_case),
         catchup=False,
         max_active_runs=16,
         params=form(use_case, restate=RESTATE),
-        **common(use_case, "ingest_data", __doc__) | {"is_paused_upon_creation": True},
+        **dag_arguments(use_case, "ingest_data", __doc__) | {"is_paused_upon_creation": True},
     )
     def ingest_data() -> None:
         period_over = WaitForOperator(
             task_id="wait_for_cut_off",
-            call="include.orchestration.readiness.period_over",
+            call="include.orchestration.readiness.check_period_over",
             use_case=use_case.name,
             every=15,
             timeout=40 * 86400,
@@ -71,7 +71,7 @@ def define(use_case: UseCase) -> None:
 
         @task
         def load_gap() -> dict[str, Any]:
-            return fill_gap(use_case.name)
+            return prepare_partition(use_case.name)
 
         @task(outlets=[flow.raw])
         def ingest(params: dict[str, Any] | None = None) -> dict[str, Any]:

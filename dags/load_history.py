@@ -21,8 +21,8 @@ from typing import Any
 from airflow.sdk import Param, dag, task
 
 from include.config.use_case import UseCase
-from include.orchestration.dag_defaults import START, common, use_cases
-from include.orchestration.tasks import load_stage
+from include.orchestration.dag_defaults import START, dag_arguments, use_cases
+from include.orchestration.tasks import load_history_of
 
 
 def day(title: str, description: str) -> Param:
@@ -41,20 +41,20 @@ def define(use_case: UseCase) -> None:
             ),
             "last": day("Last partition", "Empty: the partition before the newest complete one."),
         },
-        **common(use_case, "load_history", __doc__),
+        **dag_arguments(use_case, "load_history", __doc__),
     )
     def load_history() -> None:
         @task
         def ingest() -> dict[str, Any]:
-            return load_stage("ingest_data", use_case.name)
+            return load_history_of("ingest_data", use_case.name)
 
         @task
         def validate() -> dict[str, Any]:
-            return load_stage("validate_data", use_case.name)
+            return load_history_of("validate_data", use_case.name)
 
         @task
         def materialize() -> dict[str, Any]:
-            return load_stage("materialize_features", use_case.name)
+            return load_history_of("materialize_features", use_case.name)
 
         ingest() >> validate() >> materialize()
 

@@ -22,7 +22,7 @@ from airflow.sdk import PartitionedAssetTimetable, dag, task
 
 from include.config.use_case import UseCase
 from include.orchestration.assets import assets_of
-from include.orchestration.dag_defaults import START, common, form, use_cases
+from include.orchestration.dag_defaults import START, dag_arguments, form, use_cases
 from include.orchestration.tasks import run_stage
 from include.orchestration.triggers import wait_for_inputs
 
@@ -35,7 +35,7 @@ def define(use_case: UseCase) -> None:
         start_date=START,
         catchup=False,
         params=form(use_case),
-        **common(use_case, "materialize_features", __doc__),
+        **dag_arguments(use_case, "materialize_features", __doc__),
     )
     def materialize_features() -> None:
         @task(outlets=[flow.features])

@@ -20,8 +20,8 @@ from airflow.sdk import PartitionedAssetTimetable, dag, task
 
 from include.config.use_case import UseCase
 from include.orchestration.assets import assets_of
-from include.orchestration.dag_defaults import START, common, form, use_cases
-from include.orchestration.tasks import announce_result, leave_out, run_stage
+from include.orchestration.dag_defaults import START, dag_arguments, form, use_cases
+from include.orchestration.tasks import announce_result, run_stage, skip_task
 
 
 def define(use_case: UseCase) -> None:
@@ -33,12 +33,12 @@ def define(use_case: UseCase) -> None:
         catchup=False,
         max_active_runs=2,
         params=form(use_case),
-        **common(use_case, "package_model", __doc__),
+        **dag_arguments(use_case, "package_model", __doc__),
     )
     def package_model() -> None:
         @task(outlets=[flow.bento])
         def package() -> None:
-            leave_out("announce", run_stage("package_model", use_case.name, emits=flow.bento))
+            skip_task("announce", run_stage("package_model", use_case.name, emits=flow.bento))
 
         @task(outlets=[flow.bento], trigger_rule="none_failed")
         def announce() -> dict[str, Any]:

@@ -22,7 +22,7 @@ from airflow.sdk import PartitionedAssetTimetable, dag, task
 
 from include.config.use_case import UseCase
 from include.orchestration.assets import assets_of
-from include.orchestration.dag_defaults import START, common, form, use_cases
+from include.orchestration.dag_defaults import START, dag_arguments, form, use_cases
 from include.orchestration.tasks import run_stage
 from include.orchestration.triggers import wait_for_inputs
 
@@ -36,7 +36,7 @@ def define(use_case: UseCase) -> None:
         catchup=False,
         max_active_runs=2,
         params=form(use_case),
-        **common(use_case, "train_model", __doc__),
+        **dag_arguments(use_case, "train_model", __doc__),
     )
     def train_model() -> None:
         @task(outlets=[flow.candidate])

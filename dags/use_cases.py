@@ -1,5 +1,4 @@
-"""Report broken use case files: Airflow shows the reason as this file's import error; this file
-makes no DAG itself.
+"""Report use case files that are broken, as this file's import error; it makes no DAG itself.
 
 The DAGs of the other use cases are not touched by it. `evergreen usecase check FILE` says the same
 in a shell.

@@ -1,19 +1,17 @@
-"""Check a raw partition against its contract, curate what passes, and write the labels that became
-known in it.
+"""Check a raw partition against its contract, curate what passes, and write its labels.
 
 **When.** On the asset `raw`, for the key of its event; or by the form.
 
 **Inputs and outputs.** Reads `raw`; writes `curated` (typed, UTC, exact duplicates removed),
-`quarantine` (failing rows with the rule that failed) and `labels`; emits `curated` with the verdict
-*pass* or *quarantine*. Great Expectations' result and its page stand under `validation/` in the
-home folder.
+`quarantine` (failing rows with the rule that failed) and the `labels` that became known in it;
+emits `curated` with the verdict *pass* or *quarantine*. Great Expectations' result and its page
+stand under `validation/` in the home folder.
 
 **When it fails.** Verdict *block*: the contract is broken (missing, renamed or retyped columns, too
 many bad rows, too few rows). The message has the difference. Fix the source, then run `ingest_data`
-for the partition with a reason in
-*Restate*; or, if the new shape is meant, change the use case's YAML and clear this task. `evergreen
-quarantine list USE_CASE` shows the rows. `MissingPartition` names partitions that are needed and
-the command that fills them.
+for the partition with a reason in *Restate*; or, if the new shape is meant, change the use case's
+YAML and clear this task. `evergreen quarantine list USE_CASE` shows the rows. `MissingPartition`
+names partitions that are needed and the command that fills them.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from airflow.sdk import PartitionedAssetTimetable, dag, task
 
 from include.config.use_case import UseCase
 from include.orchestration.assets import assets_of
-from include.orchestration.dag_defaults import START, common, form, use_cases
+from include.orchestration.dag_defaults import START, dag_arguments, form, use_cases
 from include.orchestration.tasks import run_stage
 from include.orchestration.triggers import wait_for_inputs
 
@@ -37,7 +35,7 @@ def define(use_case: UseCase) -> None:
         start_date=START,
         catchup=False,
         params=form(use_case),
-        **common(use_case, "validate_data", __doc__),
+        **dag_arguments(use_case, "validate_data", __doc__),
     )
     def validate_data() -> None:
         @task(outlets=[flow.curated])

@@ -96,7 +96,7 @@ def test_what_feast_is_told_to_load_is_there() -> None:
 
 
 def test_what_airflow_is_told_to_retry_is_there() -> None:
-    assert [name for name in dag_defaults.PASSING if resolved(str(name)) is None] == []
+    assert [name for name in dag_defaults.TRANSIENT if resolved(str(name)) is None] == []
 
 
 def test_a_trigger_is_found_by_the_name_that_it_serializes() -> None:

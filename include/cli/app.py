@@ -48,7 +48,7 @@ from include.pipeline.flow import DATA_STAGES, STAGES, UP_TO_JUDGED
 if TYPE_CHECKING:
     from include.config.settings import Settings
     from include.config.use_case import UseCase
-    from include.pipeline.runner import Report
+    from include.pipeline.execution import Report
     from include.records.records import Mode, Records, Target
 
 log = logging.getLogger(__name__)
@@ -216,11 +216,11 @@ def load_history(use_case: UseCaseArgument, first: First = None, last: Last = No
     settings = current_settings()
     case = find_use_case(settings, use_case)
     newest_for(case, [checked_key(case, key) for key in (first, last) if key is not None])
-    plan = history.plan(case, first, last, utc_now())
+    plan = history.plan_load(case, first, last, utc_now())
     open_records(settings)
     done, failed = [], 0
     for stage, keys in plan.items():
-        found = history.load(
+        found = history.load_stage(
             stage, settings, case.name, keys, owner=f"load-history@{actor()}", actor=actor()
         )
         counts = {
@@ -322,7 +322,8 @@ def _run_stage(
     """Run a stage for keys: a data stage for many in one scan, the others one by one; one key's
     refusal stops only that key.
     """
-    from include.pipeline import runner
+    from include.pipeline import ranges, runner
+    from include.pipeline.execution import Report
 
     who = actor()
     if len(keys) == 1:
@@ -333,7 +334,7 @@ def _run_stage(
         ]
     if name in DATA_STAGES and not force:
         return list(
-            runner.run_range(name, case.name, keys, settings=settings, actor=who, options=options)
+            ranges.run_range(name, case.name, keys, settings=settings, actor=who, options=options)
         )
     reports = []
     for key in keys:
@@ -344,9 +345,15 @@ def _run_stage(
                 )
             )
         except EvergreenError as error:
-            told = {"error": type(error).__name__}
             reports.append(
-                runner.Report(name, case.name, key, "failed", "", str(error), False, 0.0, told, {})
+                Report(
+                    stage=name,
+                    use_case=case.name,
+                    key=key,
+                    state="failed",
+                    reason=str(error),
+                    outputs={"error": type(error).__name__},
+                )
             )
     return reports
 

@@ -66,7 +66,7 @@ def backfill(
         ],
     )
     before = earlier(case, keys[0])
-    load = history.unloaded(case, records, keys[0], before, now) if before else None
+    load = history.plan_missing(case, records, keys[0], before, now) if before else None
     if load:
         oldest = load["materialize_features"][0]
         say(

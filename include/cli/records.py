@@ -166,15 +166,15 @@ def heal(
             say(f"alias {alias} is now {number or 'removed'}, as the routing row says")
     with AirflowApi(settings) as api:
         rows = pipeline_status.status_rows(records, case)
-        plan = healing.plan(
+        plan = healing.plan_restarts(
             case.name,
             rows,
-            active=healing.active_keys(api, case.name, [row.key for row in rows]),
+            active=healing.find_active_keys(api, case.name, [row.key for row in rows]),
             limit=limit,
         )
         for item in plan:
             if not dry_run:
-                healing.restart(api, item, records=records, actor=actor())
+                healing.restart_partition(api, item, records=records, actor=actor())
             say(f"{item.key}: {'would start' if dry_run else 'started'} {item.stage} ({item.why})")
     if not plan:
         say(f"{use_case}: nothing to start; see `evergreen status {use_case}` for refusals")

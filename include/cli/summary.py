@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from include.pipeline.runner import Report
+from include.pipeline.execution import Report
 
 
 def told(report: Report) -> Iterator[str]:

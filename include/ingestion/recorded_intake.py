@@ -65,6 +65,6 @@ def is_newest(context: StageContext) -> bool:
 
 
 def _results(context: StageContext) -> list[StageResult]:
-    if context.known is not None:
-        return [result for (stage, _), result in context.known.items() if stage == STAGE]
+    if context.preloaded is not None:
+        return [result for (stage, _), result in context.preloaded.items() if stage == STAGE]
     return context.records.results.of(context.use_case.name, stage=STAGE)

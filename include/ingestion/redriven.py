@@ -128,7 +128,7 @@ def record_redriven(
 
     def write(session: Session) -> None:
         lease.hold(session)
-        if entry.once is not None and audit.known(session, entry.once):
+        if entry.once is not None and audit.is_recorded(session, entry.once):
             return  # the answer to this very write was lost
         for row in rows:
             values = {

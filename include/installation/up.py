@@ -27,7 +27,7 @@ from include.installation.environment import ensure_password
 from include.installation.services import descriptions
 from include.installation.supervisor import Stopped, Supervisor, migrate
 from include.orchestration.airflow_api import ACTIVE, AirflowApi, Run
-from include.pipeline import history, runner
+from include.pipeline import history, ranges
 from include.pipeline.flow import STAGES
 from include.point_in_time import partitions
 from include.records.records import Records, StageResult
@@ -109,13 +109,13 @@ def upgraded(settings: Settings, now: datetime) -> list[str]:
     """Return what the next run of each use case computes again because rules, or the code behind
     them, have changed.
     """
-    found, records = [], Records.open(settings.records_address)
+    found = []
     for path in files(settings.usecase_dirs):
         try:
             use_case = find(path.stem, settings.usecase_dirs)
             newest = partitions.newest_complete(use_case, now)
             keys = (
-                runner.outdated("validate_data", use_case, newest, settings, records)
+                ranges.find_outdated("validate_data", use_case.name, newest, settings=settings)
                 if newest
                 else []
             )
@@ -225,7 +225,7 @@ class MainJob:
     def _history_to_load(self) -> dict[str, list[str]] | None:
         if self.before is None:
             return None
-        return history.unloaded(
+        return history.plan_missing(
             self.use_case, self.records, [*self.backfilled, self.newest][0], self.before, utc_now()
         )
 

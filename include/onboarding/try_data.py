@@ -24,7 +24,7 @@ from include.errors import ConfigError, EvergreenError
 from include.features import feature_sets, frames, visibility
 from include.lake.sql import connect, quote
 from include.lake.tables import Lake
-from include.pipeline import runner
+from include.pipeline import ranges
 from include.pipeline.engines import translated
 from include.pipeline.flow import DATA_STAGES
 from include.point_in_time import partitions
@@ -139,7 +139,7 @@ def _run(
     for stage in DATA_STAGES:
         keys, done, failed = [key for key in asked[stage] if key not in stopped], 0, 0
         for report in (
-            runner.run_range(stage, use_case.name, keys, settings=settings, actor="check")
+            ranges.run_range(stage, use_case.name, keys, settings=settings, actor="check")
             if keys
             else ()
         ):

@@ -1,4 +1,4 @@
-"""A small client of Airflow's REST API; this module does not import Airflow.
+"""Trigger, watch and ask Airflow over its REST API; this module does not import Airflow.
 
 Every `airflow ...` command costs seconds of imports, and stages must know nothing of Airflow:
 whoever needs to trigger, to watch or to ask does it over REST.
@@ -23,7 +23,7 @@ from include.errors import ConfigError, Conflict, Unavailable
 
 ADMIN = "admin"
 ACTIVE = ("queued", "running")
-PAGE = 100
+PAGE = 100  # rows of one answer: the most that Airflow gives
 JSON = dict[str, Any]
 Reprocess = Literal["none", "completed", "failed"]
 
@@ -64,9 +64,7 @@ class TaskState:
 
 
 def password_file(settings: Settings) -> Path:
-    """Return the file that holds Airflow's users and their passwords, readable by its owner
-    only.
-    """
+    """Return the file of Airflow's users and their passwords, readable by its owner only."""
     return settings.home / "secrets" / "airflow_passwords.json"
 
 
@@ -95,8 +93,9 @@ class AirflowApi:
         self._http.close()
 
     def health(self) -> dict[str, str]:
-        """Return the state of each component, such as `{"scheduler": "healthy"}`; empty while
-        nobody answers.
+        """Return the state of each component, such as `{"scheduler": "healthy"}`.
+
+        Empty while nobody answers.
         """
         try:
             answer = self._http.get("/api/v2/monitor/health", timeout=5)
@@ -159,8 +158,9 @@ class AirflowApi:
         states: Sequence[str] = (),
         after: datetime | None = None,
     ) -> list[Run]:
-        """Return runs, newest first: of one DAG or of all with a prefix; of one key, in given
-        states, begun after a time.
+        """Return runs, newest first, of one DAG or of all whose ids begin with `prefix`.
+
+        `key`, `states` and `after` (the moment since which they began) narrow them.
         """
         params: dict[str, Any] = {"order_by": "-id"}
         if prefix:
@@ -171,14 +171,13 @@ class AirflowApi:
             params["state"] = list(states)
         if after:
             params["start_date_gte"] = after.isoformat()
-        found = (
+        runs = (
             _run(row)
             for row in self._pages(f"/api/v2/dags/{quote(dag_id)}/dagRuns", "dag_runs", params)
         )
+        # Airflow's filters are prefixes, so more may come than was asked for.
         return [
-            run
-            for run in found
-            if run.dag_id.startswith(prefix) and (key is None or run.key == key)
+            run for run in runs if run.dag_id.startswith(prefix) and (key is None or run.key == key)
         ]
 
     def tasks(self, run: Run) -> list[TaskState]:
@@ -232,9 +231,7 @@ class AirflowApi:
         reprocess: Reprocess = "none",
         conf: Mapping[str, Any] | None = None,
     ) -> int:
-        """Backfill the partitions from `first` to `last`, both included; return the backfill's
-        id.
-        """
+        """Backfill the partitions from `first` to `last`, both included; return its id."""
         body = {
             "dag_id": dag_id,
             "from_date": datetime.combine(date.fromisoformat(first), time.min, UTC).isoformat(),
@@ -326,6 +323,7 @@ class AirflowApi:
     def _pages(
         self, path: str, field: str, params: Mapping[str, Any] | None = None
     ) -> Iterator[JSON]:
+        """Yield the rows of all pages of a list."""
         offset = 0
         while True:
             body = self._call(

@@ -1,4 +1,4 @@
-"""Every asset, in flow order: what one DAG proves and the next one runs on.
+"""List the assets in flow order: what one DAG proves and the next one runs on.
 
 A partition's key travels with the event.
 """
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from airflow.sdk import Asset
 
-from include.pipeline.flow import ASSETS
+from include.pipeline.flow import ASSETS, asset_uri
 
 
 class Assets(NamedTuple):
@@ -25,16 +25,11 @@ class Assets(NamedTuple):
     drift: Asset
 
 
-def uri(use_case: str, name: str) -> str:
-    """Return the address of an asset."""
-    return f"evergreen://{use_case}/{name}"
-
-
 def assets_of(use_case: str) -> Assets:
     """Return the assets of a use case."""
     return Assets(
         **{
-            name: Asset(name=f"{use_case}.{name}", uri=uri(use_case, name), group="evergreen")
+            name: Asset(name=f"{use_case}.{name}", uri=asset_uri(use_case, name), group="evergreen")
             for name in ASSETS
         }
     )

@@ -1,6 +1,4 @@
-"""One failure callback for every task: the audit chain always, an alert only for live
-partitions.
-"""
+"""Record a task that has failed for good, and alert where its partition is live."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ def on_failure(context: Context) -> None:
     from include.orchestration.runs import run_key, use_case_of
 
     run, instance = context["dag_run"], context["ti"]
-    use_case, here = use_case_of(run.dag_id), settings()
+    use_case, address = use_case_of(run.dag_id), settings().records_address
     try:
         key = run_key(use_case, context)
     except Exception:  # noqa: BLE001 - a run whose key is wrong has failed for that very reason
@@ -35,9 +33,9 @@ def on_failure(context: Context) -> None:
         "error": type(error).__name__,
         "reason": str(error)[:2000],
     }
-    record(here.records_address, use_case, key, details)
-    if is_live(here.records_address, use_case, key):
-        path = here.home / "logs" / "alerts.jsonl"
+    record_failure(address, use_case, key, details)
+    if is_live(address, use_case, key):
+        path = settings().home / "logs" / "alerts.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             file.write(
@@ -50,14 +48,14 @@ def on_failure(context: Context) -> None:
 
 
 def is_live(address: str, use_case: str, key: str) -> bool:
-    """Tell whether a failure of this partition is anybody's alarm: backfills never are."""
+    """Tell whether a failure of this partition is somebody's alarm; that of a backfill never is."""
     from include.records.records import Records
 
     row = Records.open(address).partitions.get(use_case, key) if key else None
     return row is None or row.mode == "live"
 
 
-def record(address: str, use_case: str, key: str, details: dict[str, Any]) -> None:
+def record_failure(address: str, use_case: str, key: str, details: dict[str, Any]) -> None:
     """Append the failure to the audit chain."""
     from include.clock import utc_now
     from include.records.audit import AuditEntry

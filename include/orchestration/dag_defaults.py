@@ -1,4 +1,4 @@
-"""What all DAGs share: defaults, retries, forms and schedules."""
+"""Define what all DAGs share: defaults, retries, forms and schedules."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from include.orchestration.callbacks import on_failure
 
 log = logging.getLogger(__name__)
 
-START = datetime(2000, 1, 1, tzinfo=UTC)
+START = datetime(2000, 1, 1, tzinfo=UTC)  # of all DAGs, before any history begins
 CRON = {"day": "0 0 * * *", "week": "0 0 * * 1", "month": "0 0 1 * *"}
-PASSING: list[type[BaseException] | str] = [
+TRANSIENT: list[type[BaseException] | str] = [
     "include.errors.Busy",
     "include.errors.Conflict",
     "include.errors.Unavailable",
@@ -32,7 +32,7 @@ NETWORK: list[type[BaseException] | str] = [
 RETRIES = ExceptionRetryPolicy(
     rules=[
         RetryRule(
-            exception=PASSING,
+            exception=TRANSIENT,
             action=RetryAction.RETRY,
             retry_delay=timedelta(seconds=10),
             reason="may pass",
@@ -70,18 +70,19 @@ def broken_use_cases() -> list[str]:
 
 
 def _read_all() -> tuple[list[UseCase], list[str]]:
-    found: dict[str, UseCase] = {}
+    """Return the use cases that can be read, and what is wrong with the others."""
+    by_name: dict[str, UseCase] = {}
     problems: list[str] = []
     folders = settings().usecase_dirs
     for path in files(folders):
         try:
-            found.setdefault(path.stem, find(path.stem, folders))
+            by_name.setdefault(path.stem, find(path.stem, folders))
         except ConfigError as error:
             problems.append(str(error))
-    return list(found.values()), problems
+    return list(by_name.values()), problems
 
 
-def common(use_case: UseCase, name: str, doc: str | None) -> dict[str, Any]:
+def dag_arguments(use_case: UseCase, name: str, doc: str | None) -> dict[str, Any]:
     """Return the arguments of `@dag` that no DAG file has to think about."""
     return {
         "dag_id": f"{use_case.name}__{name}",
@@ -95,9 +96,7 @@ def common(use_case: UseCase, name: str, doc: str | None) -> dict[str, Any]:
 
 
 def form(use_case: UseCase, **more: Param) -> dict[str, Param]:
-    """Return the form of a stage's DAG: the partition's date on top, then `force`, then what
-    else it has.
-    """
+    """Return the form of a stage's DAG: the partition's date, what else it has, and `force`."""
     date = Param(
         None,
         type=["null", "string"],
@@ -115,17 +114,16 @@ def form(use_case: UseCase, **more: Param) -> dict[str, Param]:
     return {"partition": date, **more, "force": force}
 
 
-def ticking(use_case: UseCase) -> CronPartitionTimetable:
-    """Return the schedule of a use case: one tick at the end of each period, keyed by the
-    period's first day.
-    """
+def period_schedule(use_case: UseCase) -> CronPartitionTimetable:
+    """Return a schedule with a tick at the end of each period, keyed by the period's first day."""
     return CronPartitionTimetable(
         CRON[use_case.cadence], timezone="UTC", run_offset=-1, key_format="%Y-%m-%d"
     )
 
 
-def scheduled_until(use_case: UseCase) -> datetime | None:
-    """Return the end of the schedule: none for a history that goes on; a closed one has no
-    scheduled run, only backfills.
+def schedule_end(use_case: UseCase) -> datetime | None:
+    """Return the end of the schedule; None for a history that goes on.
+
+    A closed one ends as it begins: it has no scheduled run, only backfills.
     """
     return None if use_case.history.last is None else START

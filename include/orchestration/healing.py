@@ -1,6 +1,4 @@
-"""What has to be started again: partitions whose last recorded stage is below their target, with
-nothing on its way.
-"""
+"""Start again what stopped: partitions below their target, with nothing on its way."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from include.clock import utc_now
-from include.pipeline.flow import ASSET_BEFORE
+from include.pipeline.flow import ASSET_BEFORE, asset_uri
 from include.pipeline.status import StatusRow
 
 if TYPE_CHECKING:
@@ -21,14 +19,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LIMIT = 10
+LIMIT = 10  # partitions that one command starts, so that it floods no scheduler
 
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """One thing to start again: an asset event for a key, or, without an asset, a run of
-    `ingest_data`.
-    """
+    """A partition to start again: by an asset event, or, without an asset, by `ingest_data`."""
 
     use_case: str
     key: str
@@ -37,14 +33,13 @@ class Restart:
     why: str
 
 
-def plan(
+def plan_restarts(
     use_case: str, rows: Iterable[StatusRow], *, active: Collection[str], limit: int = LIMIT
 ) -> list[Restart]:
-    """Return what to start again, newest first, at most `limit`; `active` are the keys with a
-    queued or running run.
+    """Return what to start again, newest first, at most `limit`.
 
-    A refusal or a hold is terminal, a missing partition is for `load-history`, and a restated one
-    is for a person.
+    `active` are the keys with a queued or running run. A refusal or a hold is terminal, a missing
+    partition is for `load-history`, and a restated one is for a person.
     """
     waiting = [row for row in rows if row.kind == "waiting" and row.key not in active]
     newest = sorted(waiting, key=lambda row: row.key, reverse=True)[:limit]
@@ -54,10 +49,8 @@ def plan(
     ]
 
 
-def active_keys(api: AirflowApi, use_case: str, among: Iterable[str]) -> set[str]:
-    """Return which keys Airflow holds a queued or running run for, be it a run of `load_history`
-    over a range.
-    """
+def find_active_keys(api: AirflowApi, use_case: str, among: Iterable[str]) -> set[str]:
+    """Return the keys among these that a queued or running run, or load of a range, is about."""
     runs = api.runs(prefix=f"{use_case}__", states=("queued", "running"))
     loading = [run.conf for run in runs if run.dag_id == f"{use_case}__load_history"]
     ranges = [(conf.get("first") or "", conf.get("last") or "9999-12-31") for conf in loading]
@@ -68,7 +61,7 @@ def active_keys(api: AirflowApi, use_case: str, among: Iterable[str]) -> set[str
 
 
 def repair_aliases(settings: Settings, records: Records, use_case: str) -> dict[str, int | None]:
-    """Make MLflow's aliases those of the routing row again; return what was changed."""
+    """Make MLflow's aliases those of the routing row again; return what was changed, by alias."""
     from include.deployment.rollout import mirror_aliases_of
 
     if not records.models.of(use_case):
@@ -79,11 +72,10 @@ def repair_aliases(settings: Settings, records: Records, use_case: str) -> dict[
 def judge_again(
     settings: Settings, use_case: str, key: str, error: Conflict, *, actor: str
 ) -> bool:
-    """Have a candidate whose judgement was overtaken judged again, over Airflow's REST API; tell
-    whether that was started.
+    """Have a candidate whose judgement was overtaken judged again; tell whether that was started.
 
-    Once for a model in a generation of the routing row: a judgement that changes nothing does not
-    go round in circles.
+    It is asked for over Airflow's REST API, once for a model in a generation of the routing row: a
+    judgement that changes nothing does not go round in circles.
     """
     from include.orchestration.airflow_api import AirflowApi
     from include.records.records import AuditEntry, Records
@@ -99,11 +91,8 @@ def judge_again(
     ):
         return False
     with AirflowApi(settings) as api:
-        api.emit(
-            f"evergreen://{use_case}/{ASSET_BEFORE['evaluate_model']}",
-            key,
-            {"judge_again": version},
-        )
+        candidate = asset_uri(use_case, ASSET_BEFORE["evaluate_model"])
+        api.emit(candidate, key, {"judge_again": version})
     details = {"version": version, "generation": generation, "reason": str(error)}
     records.audit.append(
         AuditEntry("release.judge_again", use_case, key, actor, details, utc_now(), once)
@@ -112,14 +101,14 @@ def judge_again(
     return True
 
 
-def restart(api: AirflowApi, item: Restart, *, records: Records, actor: str) -> None:
-    """Start one thing again over Airflow's REST API, and put that on the audit record."""
+def restart_partition(api: AirflowApi, item: Restart, *, records: Records, actor: str) -> None:
+    """Start one partition again over Airflow's REST API, and put that on the audit record."""
     from include.records.records import AuditEntry
 
     if item.asset is None:
         api.trigger(f"{item.use_case}__ingest_data", key=item.key)
     else:
-        api.emit(f"evergreen://{item.use_case}/{item.asset}", item.key, {"healed": True})
+        api.emit(asset_uri(item.use_case, item.asset), item.key, {"healed": True})
     details = {"stage": item.stage, "asset": item.asset, "why": item.why}
     records.audit.append(
         AuditEntry("heal.started", item.use_case, item.key, actor, details, utc_now())

@@ -1,7 +1,6 @@
-"""What a stage does about partitions that it needs and that are not there: wait while they are
-coming, else fail.
+"""Tell whether partitions that a stage needs, and that are not there, are on their way.
 
-Pure: what the records and Airflow say is handed in.
+While they are, the stage waits; else it fails. Pure: what the records and Airflow say is handed in.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class SeenRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class StageRecord:
     """What is recorded of one stage of one key."""
 
     stage: str
@@ -45,7 +44,7 @@ def is_coming(
     *,
     stage: str,
     runs: Collection[SeenRun],
-    recorded: Mapping[str, Recorded],
+    recorded: Mapping[str, StageRecord],
     target: str | None,
     transit: timedelta,
     now: datetime,
@@ -57,29 +56,33 @@ def is_coming(
     target asks for the next. What was only loaded (target data) emits nothing, so it moves on only
     while `load_history` or the intake of a later key loads it.
     """
-    before = upstream(stage)
-    dags = {*before, "load_history"}
-    about = [run for run in runs if run.dag in dags and run.covers(key)]
-    if any(run.state in ACTIVE for run in about):
+    earlier = upstream(stage)
+    dags = {*earlier, "load_history"}
+    runs_of_key = [run for run in runs if run.dag in dags and run.covers(key)]
+    if any(run.state in ACTIVE for run in runs_of_key):
         return True
-    done = [name for name in before if name in recorded and recorded[name].state == "done"]
-    following = before[len(done)] if len(done) < len(before) else None
+    done = [name for name in earlier if name in recorded and recorded[name].state == "done"]
+    following = earlier[len(done)] if len(done) < len(earlier) else None
     if following is None or not done or target is None:
         return False
     if following in recorded and recorded[following].state in TERMINAL:
         return False
     if CHAIN.index(GOAL[target]) < CHAIN.index(following):
         return False
-    if target == "data" and not any(
+    is_loading_gap = any(
         run.dag == "ingest_data" and run.state in ACTIVE and run.first > key for run in runs
-    ):
+    )
+    if target == "data" and not is_loading_gap:
         return False
+    # Between two DAGs: the event was emitted, and Airflow has not started the next run yet.
     ended = [
-        run.ended for run in about if run.dag == done[-1] and run.state == "success" and run.ended
+        run.ended
+        for run in runs_of_key
+        if run.dag == done[-1] and run.state == "success" and run.ended
     ]
     return any(now - moment < transit for moment in (recorded[done[-1]].finished, *ended))
 
 
-def hopeless(missing: Sequence[str], coming: Collection[str]) -> list[str]:
-    """Return the missing keys that nobody is bringing."""
+def keys_not_coming(missing: Sequence[str], coming: Collection[str]) -> list[str]:
+    """Return the missing keys that are not on their way."""
     return [key for key in missing if key not in coming]

@@ -1,9 +1,8 @@
-"""The questions that a waiting task asks: has the period ended, are the inputs there, is what is
-missing coming?
+"""Answer what a waiting task asks: is the period over, are the inputs on record?
 
-Each is a plain function that is called again and again, in the task and then in the triggerer: it
-returns None for "ask again", or a small answer; an answer with `error` (a name from include.errors)
-and `message` ends the wait in it.
+Each question is a plain function that is called again and again, in the task and then in the
+triggerer. It returns None for "ask again", or a small answer; an answer with `error` (a name from
+include.errors) and `message` fails the task.
 """
 
 from __future__ import annotations
@@ -17,79 +16,60 @@ from include.config.settings import Settings, settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import find
 from include.errors import EvergreenError, MissingPartition, Unavailable
-from include.lake.tables import Lake
 from include.orchestration.airflow_api import AirflowApi, Run
-from include.orchestration.pending import Recorded, SeenRun, hopeless, is_coming
+from include.orchestration.pending import SeenRun, StageRecord, is_coming, keys_not_coming
+from include.pipeline.execution import Execution
 from include.pipeline.flow import STAGES, upstream
-from include.pipeline.runner import stage_of
-from include.pipeline.stage import StageContext
 from include.point_in_time import partitions
 from include.records.records import Records
 
 log = logging.getLogger(__name__)
 
 Answer = dict[str, Any]
-FIRST, LAST = "0000-00-00", "9999-99-99"
+FIRST, LAST = "0000-00-00", "9999-99-99"  # before and after every key, which are compared as text
 
 
-def period_over(use_case: str, key: str) -> Answer | None:
+def check_period_over(use_case: str, key: str) -> Answer | None:
     """Answer once the partition's `as_of` has passed."""
     as_of = partitions.period(find(use_case, settings().usecase_dirs), key).as_of
     return {"as_of": as_of.isoformat()} if utc_now() >= as_of else None
 
 
-def inputs_there(use_case: str, key: str, stage: str) -> Answer | None:
+def check_inputs(use_case: str, key: str, stage: str) -> Answer | None:
     """Answer once all that `stage` reads is recorded, or once what is missing is not coming."""
-    here = settings()
-    described = find(use_case, here.usecase_dirs)
-    records = Records.open(here.records_address)
+    records = Records.open(settings().records_address)
     try:
-        missing_inputs(stage, described, key, here, records)
+        _ask_for_inputs(stage, use_case, key, records)
     except MissingPartition as error:
-        return _missing(stage, described, error, here, records)
+        return _answer_missing(stage, find(use_case, settings().usecase_dirs), error, records)
     except EvergreenError:
         return {"inputs": "unknown"}  # the stage itself will say, and record, what is wrong
     return {"inputs": "there"}
 
 
-def missing_inputs(
-    stage: str, use_case: UseCase, key: str, here: Settings, records: Records
-) -> None:
+def _ask_for_inputs(stage: str, use_case: str, key: str, records: Records) -> None:
     """Ask a stage for what it reads, without a lease: nothing is written.
 
     Raises:
         MissingPartition: something is not recorded.
     """
-    row = records.partitions.get(use_case.name, key)
-    if row is None:
-        return
-    context = StageContext(
-        settings=here,
-        use_case=use_case,
-        period=partitions.period(use_case, key),
-        lake=Lake(here.lake_root),
-        records=records,
-        lease=None,
-        mode=row.mode,
-        target=row.target,
-        actor="readiness",
-        started=utc_now(),
-    )
-    stage_of(stage).inputs(context)
+    execution = Execution.begin(stage, use_case, settings=settings(), actor="readiness")
+    partition = records.partitions.get(use_case, key)
+    if partition is not None:
+        execution.stage.inputs(execution.context(key, partition=partition))
 
 
-def _missing(
-    stage: str, use_case: UseCase, error: MissingPartition, here: Settings, records: Records
+def _answer_missing(
+    stage: str, use_case: UseCase, error: MissingPartition, records: Records
 ) -> Answer | None:
     now = utc_now()
     try:
-        runs = seen_runs(here, use_case.name, error.keys)
+        runs = list_seen_runs(settings(), use_case.name, error.keys)
     except Unavailable as unavailable:
         log.warning("%s; asking again", unavailable)  # the API server may just be restarting
         return None
     coming = {key for key in error.keys if _is_coming(key, stage, use_case, runs, records, now)}
-    lost = hopeless(error.keys, coming)
-    if error.keys and not lost:
+    if error.keys and not keys_not_coming(error.keys, coming):
         log.info("%s of %s waits for %s", stage, use_case.name, ", ".join(error.keys))
         return None
     return {"error": "MissingPartition", "message": str(error), "keys": list(error.keys)}
@@ -98,16 +78,16 @@ def _missing(
 def _is_coming(
     key: str, stage: str, use_case: UseCase, runs: list[SeenRun], records: Records, now: datetime
 ) -> bool:
-    found = {name: records.results.get(use_case.name, key, name) for name in upstream(stage)}
+    results = {name: records.results.get(use_case.name, key, name) for name in upstream(stage)}
     partition = records.partitions.get(use_case.name, key)
     return is_coming(
         key,
         stage=stage,
         runs=runs,
         recorded={
-            name: Recorded(name, row.state, row.finished_at)
-            for name, row in found.items()
-            if row is not None
+            name: StageRecord(name, result.state, result.finished_at)
+            for name, result in results.items()
+            if result is not None
         },
         target=partition.target if partition else None,
         transit=use_case.wait.transit,
@@ -115,12 +95,12 @@ def _is_coming(
     )
 
 
-def seen_runs(here: Settings, use_case: str, keys: tuple[str, ...]) -> list[SeenRun]:
+def list_seen_runs(settings: Settings, use_case: str, keys: tuple[str, ...]) -> list[SeenRun]:
     """Return Airflow's runs about these keys, and the active ones of `load_history`, over REST."""
     stages = {f"{use_case}__{dag}": dag for dag in STAGES}
-    with AirflowApi(here) as api:
+    with AirflowApi(settings) as api:
         runs = api.runs(prefix=f"{use_case}__", states=("queued", "running"))
-        if len(keys) <= 10:  # a wait for many is a wait for active ones
+        if len(keys) <= 10:  # a request each; who waits for many waits for active runs
             runs += [
                 run
                 for key in keys
@@ -135,7 +115,8 @@ def seen_runs(here: Settings, use_case: str, keys: tuple[str, ...]) -> list[Seen
 
 
 def _loading(run: Run) -> SeenRun:
-    """Return a load with the range of its form; what it loads before that, for the views to look
-    back on, is loading too.
+    """Return a load as a run up to the last key of its form.
+
+    From the first key there is: what the views look back on is loaded too.
     """
     return SeenRun("load_history", run.state, run.ended, FIRST, run.conf.get("last") or LAST)

@@ -1,4 +1,4 @@
-"""What a run is: of which use case and partition, and on whose behalf."""
+"""Read a DAG run: of which use case and partition it is, and on whose behalf."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ def use_case_of(dag_id: str) -> str:
 
 
 def run_key(use_case: str, context: Context) -> str:
-    """Return the partition of a run: its own key, else the form's date, else the newest that was
-    complete when it began.
+    """Return the partition key of a run.
 
-    Raises: ConfigError: the key is none of this use case, or the form contradicts it, or nothing is
-        complete yet.
+    It is the run's own, else the form's date, else the newest that was complete when the run began.
+
+    Raises:
+        ConfigError: the key is none of this use case, or the form contradicts it, or nothing is
+            complete yet.
     """
     run = context["dag_run"]
     chosen = (context.get("params") or {}).get("partition")
@@ -32,17 +34,17 @@ def run_key(use_case: str, context: Context) -> str:
             f"the run's partition key is {run.partition_key}, the form says {chosen}; give only "
             "one of them"
         )
-    described = find(use_case, settings().usecase_dirs)
-    key = run.partition_key or chosen or partitions.newest_complete(described, run.run_after)
+    definition = find(use_case, settings().usecase_dirs)
+    key = run.partition_key or chosen or partitions.newest_complete(definition, run.run_after)
     if key is None:
         raise ConfigError(
             f"{use_case} has no complete partition yet; its history begins on "
-            f"{described.history.first}"
+            f"{definition.history.first}"
         )
-    return partitions.period(described, str(key)).key
+    return partitions.period(definition, str(key)).key
 
 
-def actor(context: Context) -> str:
+def actor_of(context: Context) -> str:
     """Return who started the run, for the audit log."""
     run = context["dag_run"]
     return f"airflow:{run.triggering_user_name or getattr(run.run_type, 'value', run.run_type)}"

@@ -1,4 +1,4 @@
-"""What a task does: run a stage or load its history, tell, and announce what came of it."""
+"""Do what a task does: run a stage or load its history, and announce what came of it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
 from include.config.settings import settings
 from include.config.use_case_file import find
 from include.errors import ConfigError, Conflict, SourceError
-from include.orchestration.runs import actor, owner_of, run_key
+from include.orchestration.runs import actor_of, owner_of, run_key
 from include.pipeline.flow import RELEASING
 
 if TYPE_CHECKING:
-    from include.pipeline.runner import Report
+    from include.pipeline.execution import Report
 
 
 log = logging.getLogger(__name__)
 
-LEASE_WAIT = 120.0
+LEASE_WAIT = 120.0  # seconds that a task waits for another holder of its partition's lease
 NICENESS = 10
-TOLD = ("verdict", "version", "bento_tag", "champion")
+ANNOUNCED = ("verdict", "version", "bento_tag", "champion")  # outputs that go on the event
 
 
 def run_stage(
@@ -34,23 +34,23 @@ def run_stage(
     emits: Asset | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Run a stage for the run's partition and emit its asset; return the report without the stage's
-    outputs.
+    """Run a stage for the run's partition, emit its asset, and return a short report.
 
-    Raises: as `stage_report` and `finish`.
+    Raises: as `execute_stage` and `end_task`.
     """
-    return finish(stage_report(stage, use_case, options=options), emits=emits)
+    return end_task(execute_stage(stage, use_case, options=options), emits=emits)
 
 
-def stage_report(stage: str, use_case: str, *, options: Mapping[str, Any] | None = None) -> Report:
+def execute_stage(stage: str, use_case: str, *, options: Mapping[str, Any] | None = None) -> Report:
     """Run a stage for the run's partition.
 
-    Raises: AirflowSkipException: the stage's judgement was overtaken, and the candidate is being
-        judged again.
+    Raises:
+        EvergreenError: the stage refused.
+        AirflowSkipException: its judgement was overtaken, and the candidate is being judged again.
     """
     from include.pipeline import runner
 
-    give_way()
+    lower_priority()
     context = get_current_context()
     key = run_key(use_case, context)
     try:
@@ -61,7 +61,7 @@ def stage_report(stage: str, use_case: str, *, options: Mapping[str, Any] | None
             settings=settings(),
             owner=owner_of(context),
             attempt=context["ti"].try_number,
-            actor=actor(context),
+            actor=actor_of(context),
             force=bool(context["params"].get("force", False)),
             options=options,
             wait=LEASE_WAIT,
@@ -69,104 +69,101 @@ def stage_report(stage: str, use_case: str, *, options: Mapping[str, Any] | None
     except Conflict as error:
         from include.orchestration import healing
 
-        if not healing.judge_again(settings(), use_case, key, error, actor=actor(context)):
+        if not healing.judge_again(settings(), use_case, key, error, actor=actor_of(context)):
             raise
         context["ti"].xcom_push(key="reason", value=str(error))
         raise AirflowSkipException(f"it is judged again: {error}") from None
 
 
-def load_stage(stage: str, use_case: str) -> dict[str, Any]:
-    """Run a data stage over the range of the form, in one pass; return how many partitions came
-    to what.
-    """
+def load_history_of(stage: str, use_case: str) -> dict[str, Any]:
+    """Run a data stage over the range of the form, and return how many partitions came to what."""
     from include.pipeline import history
 
-    give_way()
+    lower_priority()
     context = get_current_context()
-    described = find(use_case, settings().usecase_dirs)
     params = context["params"]
-    keys = history.plan(
-        described, params.get("first"), params.get("last"), context["dag_run"].run_after
-    )[stage]
-    return history.load(
+    keys_by_stage = history.plan_load(
+        find(use_case, settings().usecase_dirs),
+        params.get("first"),
+        params.get("last"),
+        context["dag_run"].run_after,
+    )
+    return history.load_stage(
         stage,
         settings(),
         use_case,
-        keys,
+        keys_by_stage[stage],
         owner=owner_of(context),
         attempt=context["ti"].try_number,
-        actor=actor(context),
+        actor=actor_of(context),
     )
 
 
-def give_way() -> None:
-    """Let the task's computation yield to the scheduler and to the serving node, which share the
-    machine's cores with it.
-    """
-    os.nice(max(0, NICENESS - os.nice(0)))
+def lower_priority() -> None:
+    """Let the scheduler and the serving node, which share the machine's cores, go first."""
+    os.nice(max(0, NICENESS - os.nice(0)))  # nice adds to what is: a second call changes nothing
 
 
-def fill_gap(use_case: str) -> dict[str, Any]:
-    """Record what the run's partition is meant for; if it is live, load the days before it that
-    nobody ran.
+def prepare_partition(use_case: str) -> dict[str, Any]:
+    """Record what the run's partition is meant for; if live, load the days that nobody ran.
+
+    Those are the days between the newest ingested partition before it and the partition itself.
     """
     from include.pipeline import history, intake
 
     context = get_current_context()
-    key, who = run_key(use_case, context), actor(context)
+    key, actor = run_key(use_case, context), actor_of(context)
     run_type = str(getattr(context["dag_run"].run_type, "value", context["dag_run"].run_type))
-    mode, target = intake.intake(settings(), use_case, key, run_type=run_type, actor=who)
-    told: dict[str, Any] = {"key": key, "mode": mode, "target": target}
+    mode, target = intake.record_intake(settings(), use_case, key, run_type=run_type, actor=actor)
+    summary: dict[str, Any] = {"key": key, "mode": mode, "target": target}
     if mode == "live":
-        give_way()
-        told |= history.load_gap(
+        lower_priority()
+        summary |= history.load_gap(
             settings(),
             use_case,
             key,
             owner=owner_of(context),
             attempt=context["ti"].try_number,
-            actor=who,
+            actor=actor,
         )
-    return told
+    return summary
 
 
 def announce_result(stage: str, use_case: str, *, emits: Asset) -> dict[str, Any]:
-    """Emit what is recorded of a stage, also where it was skipped, so that the next DAG can say
-    why.
-    """
+    """Emit what is recorded of a stage, also where it was skipped: the next DAG can say why."""
     from include.records.records import Records
 
     context = get_current_context()
     key = run_key(use_case, context)
-    row = Records.open(settings().records_address).results.get(use_case, key, stage)
-    if row is None:
+    result = Records.open(settings().records_address).results.get(use_case, key, stage)
+    if result is None:
         raise ConfigError(
             f"{stage} of {use_case} {key} is not recorded; clear the task before this one"
         )
-    told = {
+    summary = {
         "stage": stage,
         "key": key,
-        "state": row.state,
-        "reason": row.reason,
-        "digest": row.digest,
-    }
-    told |= {name: row.outputs[name] for name in TOLD if name in row.outputs}
-    emit(emits, key, told)
-    return told
+        "state": result.state,
+        "reason": result.reason,
+        "digest": result.digest,
+    } | _announced(result.outputs)
+    emit_event(emits, key, summary)
+    return summary
 
 
-def leave_out(task_id: str, told: Mapping[str, Any]) -> NoReturn:
-    """End the running task well, with `told` as its XCom, and skip the one after it without a
-    process of its own.
+def skip_task(task_id: str, result: Mapping[str, Any]) -> NoReturn:
+    """End the running task well, with `result` as its XCom, and skip the one after it.
+
+    The scheduler skips it: no process is started for it.
 
     Raises:
         DownstreamTasksSkipped: always; that is how Airflow is told.
     """
-    get_current_context()["ti"].xcom_push(key="return_value", value=dict(told))
+    get_current_context()["ti"].xcom_push(key="return_value", value=dict(result))
     raise DownstreamTasksSkipped(tasks=[task_id])  # type: ignore[no-untyped-call]
 
 
-def finish(report: Report, *, emits: Asset | None = None) -> dict[str, Any]:
+def end_task(report: Report, *, emits: Asset | None = None) -> dict[str, Any]:
     """End a task as its stage ended: emit, skip with the reason, or fail.
 
     Raises:
@@ -182,15 +179,16 @@ def finish(report: Report, *, emits: Asset | None = None) -> dict[str, Any]:
         context["ti"].xcom_push(key="reason", value=report.reason)
         raise AirflowSkipException(report.reason)
     if emits is not None:
-        told = {name: report.outputs[name] for name in TOLD if name in report.outputs}
-        emit(emits, report.key, {**summary, **told})
+        emit_event(emits, report.key, {**summary, **_announced(report.outputs)})
     return summary
 
 
-def emit(asset: Asset, key: str, extra: Mapping[str, Any]) -> None:
-    """Put a partition's key and what is known of it on the event that the running task emits on
-    its success.
-    """
+def _announced(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: outputs[name] for name in ANNOUNCED if name in outputs}
+
+
+def emit_event(asset: Asset, key: str, extra: Mapping[str, Any]) -> None:
+    """Put a partition's key and its facts on the event that the running task's success emits."""
     context = get_current_context()
     event = context["outlet_events"][asset]
     event.extra = dict(extra)

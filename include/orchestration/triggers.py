@@ -1,6 +1,4 @@
-"""Waiting without a worker slot: a deferrable operator that asks a plain function until it has
-an answer.
-"""
+"""Wait without a worker slot: deferrable operators that ask a plain function for an answer."""
 
 from __future__ import annotations
 
@@ -14,24 +12,24 @@ from airflow.sdk import BaseOperator
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from include import errors
+from include.clock import wait_for
 from include.orchestration.runs import run_key
-from include.orchestration.tasks import finish, stage_report
+from include.orchestration.tasks import end_task, execute_stage
 
 if TYPE_CHECKING:
     from airflow.sdk import Asset, Context
 
     from include.config.use_case import UseCase
 
-FIRST_PAUSE, LONGEST_PAUSE = 15.0, 900.0
+FIRST_PAUSE, LONGEST_PAUSE = 15.0, 900.0  # seconds
 Question = Callable[..., "dict[str, Any] | None"]
 
 
 class PollTrigger(BaseTrigger):
-    """Ask `call` (a dotted name) every few seconds, off the event loop, until it answers or the
-    absolute deadline passes.
+    """Ask `call` (a dotted name) every few seconds until it answers or the deadline passes.
 
-    The deadline is seconds since 1970, so a restart of the triggerer neither loses nor prolongs the
-    wait.
+    It is asked off the event loop, which other triggers share. The deadline is in seconds since
+    1970, so a restart of the triggerer neither loses nor prolongs the wait.
     """
 
     def __init__(self, call: str, arguments: dict[str, Any], every: float, deadline: float) -> None:
@@ -52,7 +50,7 @@ class PollTrigger(BaseTrigger):
         """Yield one event: the answer, what went wrong, or that the deadline has passed."""
         while time.time() < self.deadline:
             try:
-                answer = await asyncio.to_thread(question(self.call), **self.arguments)
+                answer = await asyncio.to_thread(load_question(self.call), **self.arguments)
             except errors.EvergreenError as error:
                 answer = {"error": type(error).__name__, "message": str(error)}
             if answer is not None:
@@ -63,9 +61,7 @@ class PollTrigger(BaseTrigger):
 
 
 class PauseTrigger(BaseTrigger):
-    """Wait until a moment, in seconds since 1970, so that a restart of the triggerer does not
-    begin anew.
-    """
+    """Wait until a moment in seconds since 1970: a restart of the triggerer begins nothing anew."""
 
     def __init__(self, until: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -83,11 +79,11 @@ class PauseTrigger(BaseTrigger):
 
 
 class JudgeOperator(BaseOperator):
-    """Run a stage that judges; where it could not read what its verdict rests on, defer and try
-    again with growing pauses.
+    """Run a stage that judges, and try again what it could not read.
 
-    After `deadline` (seconds since the first try) the hold is emitted as it stands, and left to a
-    person (`evergreen heal`). The asset to emit is the task's one outlet.
+    Where it could not read what its verdict rests on, it defers, with growing pauses. After
+    `deadline` (seconds since the first try) the hold is emitted as it stands, and left to a person
+    (`evergreen heal`). The asset to emit is the task's one outlet.
     """
 
     def __init__(self, *, stage: str, use_case: str, deadline: float, **options: Any) -> None:
@@ -105,7 +101,7 @@ class JudgeOperator(BaseOperator):
         return self._try(tries, until)
 
     def _try(self, tries: int, until: float) -> dict[str, Any]:
-        report, now = stage_report(self.stage, self.use_case), time.time()
+        report, now = execute_stage(self.stage, self.use_case), time.time()
         if report.state == "unreadable" and now < until:
             at = min(now + min(FIRST_PAUSE * 2**tries, LONGEST_PAUSE), until)
             self.log.warning("unreadable, tried again in %.0f s: %s", at - now, report.reason)
@@ -114,16 +110,15 @@ class JudgeOperator(BaseOperator):
                 method_name="resume",
                 kwargs={"tries": tries + 1, "until": until},
             )
-        return finish(report, emits=self.outlets[0])
+        return end_task(report, emits=self.outlets[0])
 
 
 class WaitForOperator(BaseOperator):
-    """Wait until `call(use_case, key, **arguments)` answers; at once, without the triggerer, where
-    it does already.
+    """Wait until `call(use_case, key, **arguments)` answers.
 
-    `patience` is how long the task itself asks before it gives its slot back, `timeout` how long it
-    waits in all (both in seconds). The answer goes to XCom; one with `error` and `message` fails
-    the task with that error.
+    Where it does already, the triggerer is not asked. `patience` is how long the task itself asks
+    before it gives its slot back, `timeout` how long it waits in all (both in seconds). The answer
+    goes to XCom; one with `error` and `message` fails the task with that error.
     """
 
     def __init__(
@@ -154,9 +149,8 @@ class WaitForOperator(BaseOperator):
             "key": run_key(self.use_case, context),
             **self.arguments,
         }
-        until = time.monotonic() + self.patience
-        while (answer := question(self.call)(**arguments)) is None and time.monotonic() < until:
-            time.sleep(0.25)
+        question = load_question(self.call)
+        answer = wait_for(lambda: question(**arguments), seconds=self.patience, every=0.25)
         if answer is not None:
             return _accept(answer)
         self.log.info(
@@ -183,31 +177,30 @@ def wait_for_inputs(use_case: UseCase, stage: str) -> WaitForOperator:
     """Return the task that waits while what a stage needs is coming, and fails where it is not."""
     return WaitForOperator(
         task_id="wait_for_inputs",
-        call="include.orchestration.readiness.inputs_there",
+        call="include.orchestration.readiness.check_inputs",
         use_case=use_case.name,
         arguments={"stage": stage},
         timeout=use_case.wait.deadline.total_seconds(),
     )
 
 
-def judging(use_case: UseCase, stage: str, task_id: str, emits: Asset) -> JudgeOperator:
-    """Return the task that judges and emits its verdict, and that tries again what it could not
-    read.
-    """
+def judge_task(use_case: UseCase, stage: str, task_id: str, emits: Asset) -> JudgeOperator:
+    """Return the task that judges and emits its verdict, and tries again what it could not read."""
     deadline = use_case.wait.deadline.total_seconds()
     return JudgeOperator(
         task_id=task_id, stage=stage, use_case=use_case.name, deadline=deadline, outlets=[emits]
     )
 
 
-def question(call: str) -> Question:
-    """Return the function of a dotted name."""
+def load_question(call: str) -> Question:
+    """Return the function of a dotted name, as the triggerer stores it."""
     module, _, name = call.rpartition(".")
-    found: Question = getattr(importlib.import_module(module), name)
-    return found
+    question: Question = getattr(importlib.import_module(module), name)
+    return question
 
 
 def _accept(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer, or raise the error that it names."""
     if "error" not in answer:
         return answer
     kind = getattr(errors, str(answer["error"]), errors.EvergreenError)

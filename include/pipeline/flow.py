@@ -1,8 +1,7 @@
-"""The pipeline's one table: order, entry module, assets and target of every stage; all else about
-the order is derived from it.
+"""List the stages in their one table: order, entry module, assets and target of each.
 
-A stage's name is that of its DAG. A new stage is one line here, a package with its entry, and a DAG
-file.
+All else about the order is derived from it. A stage's name is that of its DAG. A new stage is one
+line here, a package with its entry, and a DAG file.
 """
 
 from __future__ import annotations
@@ -51,9 +50,14 @@ RELEASING = tuple(step.name for step in FLOW if step.target == "deployed")
 ENTRY = {step.name: step.module for step in FLOW}
 ASSETS = {step.gives: step.name for step in FLOW}
 ASSET_BEFORE = {step.name: step.takes for step in FLOW if step.takes is not None}
-# and what it follows.
+# Stages beside the chain, each with the stage that it follows.
 BESIDE = {step.name: ASSETS[step.takes] for step in FLOW if step.beside and step.takes is not None}
 GOAL = {step.target: step.name for step in FLOW if not step.beside}  # the last stage of each target
+
+
+def asset_uri(use_case: str, asset: str) -> str:
+    """Return the address of an asset of a use case."""
+    return f"evergreen://{use_case}/{asset}"
 
 
 def upstream(stage: str) -> tuple[str, ...]:

@@ -12,19 +12,18 @@ from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import find
 from include.errors import ConfigError, SourceError
-from include.pipeline import runner
 from include.pipeline.flow import DATA_STAGES
+from include.pipeline.ranges import run_range
 from include.point_in_time import partitions
 from include.records.records import Records
 
 log = logging.getLogger(__name__)
 
 
-def plan(
+def plan_load(
     use_case: UseCase, first: str | None, last: str | None, now: datetime
 ) -> dict[str, list[str]]:
-    """Return the keys that each data stage has to run so that features are there from `first` to
-    `last`.
+    """Return the keys that each data stage has to run for features from `first` to `last`.
 
     Ingestion and validation begin earlier, by what the views and the label look back on. Not given,
     `last` is the partition before the newest, and `first` what a training on the newest looks back
@@ -44,7 +43,7 @@ def plan(
         raise ConfigError(
             f"partition {end} of {use_case.name} is not complete yet; end the range before it"
         )
-    keys = partitions.between(use_case, first or training_first(use_case, newest or end), end)
+    keys = partitions.between(use_case, first or first_of_training(use_case, newest or end), end)
     if not keys:
         raise ConfigError(f"the range {first} to {end} is empty; `first` must not be after `last`")
     validated = partitions.lookback(
@@ -58,34 +57,32 @@ def plan(
     }
 
 
-def unloaded(
+def plan_missing(
     use_case: UseCase, records: Records, key: str, last: str | None, now: datetime
 ) -> dict[str, list[str]] | None:
-    """Return the plan that makes `key`, and all after it, trainable with the history up to
-    `last`; None where all is recorded.
+    """Return what has to be loaded, by stage, so that `key` and all after it can be trained.
+
+    It goes up to `last`; None where all of it is on record.
     """
-    first = training_first(use_case, key)
+    first = first_of_training(use_case, key)
     if last is not None and first > last:
         return None  # the training looks back on nothing before the partition itself
-    steps = plan(use_case, first, last, now)
-    done = {
-        where
-        for where, state in records.results.states(use_case.name).items()
-        if state in ("done", "blocked")
-    }
-    return (
-        None
-        if all((stage, one) in done for stage, keys in steps.items() for one in keys)
-        else steps
+    steps = plan_load(use_case, first, last, now)
+    states = records.results.states(use_case.name)
+    is_loaded = all(
+        states.get((stage, step_key)) in ("done", "blocked")
+        for stage, keys in steps.items()
+        for step_key in keys
     )
+    return None if is_loaded else steps
 
 
-def training_first(use_case: UseCase, key: str) -> str:
+def first_of_training(use_case: UseCase, key: str) -> str:
     """Return the oldest partition whose features and labels a training on `key` can need."""
     return partitions.training_lookback(use_case, key)[0]
 
 
-def load(
+def load_stage(
     stage: str,
     settings: Settings,
     use_case: str,
@@ -95,8 +92,7 @@ def load(
     attempt: int = 1,
     actor: str = "cli",
 ) -> dict[str, Any]:
-    """Run a data stage over partitions in one pass; they are recorded as backfill, for their data
-    only.
+    """Run a data stage over partitions in one pass, recorded as backfill, for their data only.
 
     Returns how many came to what, and the first reasons of those that did not end well.
 
@@ -104,15 +100,15 @@ def load(
         SourceError: not one partition of the range ended well.
     """
     records, now = Records.open(settings.records_address), utc_now()
-    # Whatever they are meant for, it is no less than this.
-    known = {row.key for row in records.partitions.of(use_case)}
-    for key in sorted(set(keys) - known):
+    # Whatever those on record are meant for, it is no less than this.
+    recorded = {row.key for row in records.partitions.of(use_case)}
+    for key in sorted(set(keys) - recorded):
         records.partitions.raise_to(
             use_case, key, mode="backfill", target="data", actor=actor, at=now
         )
     counts: dict[str, int] = {}
     reasons: dict[str, str] = {}
-    for report in runner.run_range(
+    for report in run_range(
         stage, use_case, keys, settings=settings, owner=owner, attempt=attempt, actor=actor
     ):
         name = "reused" if report.reused and report.state == "done" else report.state
@@ -122,9 +118,10 @@ def load(
     for key, reason in reasons.items():
         log.warning("%s %s %s: %s", stage, use_case, key, reason)
     if keys and reasons and not counts.keys() & {"done", "reused", "skipped"}:
-        worst = next(iter(reasons.values()))
+        first_reason = next(iter(reasons.values()))
         raise SourceError(
-            f"{stage} of {use_case}: none of {len(keys)} partitions ended well; the first: {worst}"
+            f"{stage} of {use_case}: none of {len(keys)} partitions ended well; the first: "
+            f"{first_reason}"
         )
     return (
         {"stage": stage, "first": keys[0], "last": keys[-1], **counts, "reasons": reasons}
@@ -133,23 +130,24 @@ def load(
     )
 
 
-def gap(settings: Settings, use_case: str, key: str) -> list[str]:
-    """Return the keys between the newest ingested partition before `key` and `key` itself; none
-    on an empty installation.
+def find_gap(settings: Settings, use_case: str, key: str) -> list[str]:
+    """Return the keys between the newest ingested partition before `key` and `key` itself.
+
+    There are none on an empty installation, which has no history.
     """
-    described = find(use_case, settings.usecase_dirs)
-    done = Records.open(settings.records_address).results.of(use_case, stage="ingest_data")
-    before = [row.key for row in done if row.state == "done" and row.key < key]
-    return partitions.between(described, max(before), key)[1:-1] if before else []
+    results = Records.open(settings.records_address).results.of(use_case, stage="ingest_data")
+    earlier = [row.key for row in results if row.state == "done" and row.key < key]
+    if not earlier:
+        return []
+    # Without the two ends, which are ingested and about to be.
+    return partitions.between(find(use_case, settings.usecase_dirs), max(earlier), key)[1:-1]
 
 
 def load_gap(
     settings: Settings, use_case: str, key: str, *, owner: str, attempt: int = 1, actor: str = "cli"
 ) -> dict[str, Any]:
-    """Load the days that nobody ran (machine off, DAG paused) before a live partition is taken
-    in.
-    """
-    keys = gap(settings, use_case, key)
+    """Load the days that nobody ran (machine off, DAG paused) before a live partition."""
+    keys = find_gap(settings, use_case, key)
     if not keys:
         return {"loaded": 0}
     log.info(
@@ -160,7 +158,7 @@ def load_gap(
         keys[-1],
     )
     for stage in DATA_STAGES:
-        load(
+        load_stage(
             stage, settings, use_case, keys, owner=f"{owner}/{stage}", attempt=attempt, actor=actor
         )
     return {"loaded": len(keys), "first": keys[0], "last": keys[-1]}

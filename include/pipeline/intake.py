@@ -1,5 +1,4 @@
-"""Record what a partition is meant for: its mode and target, from how the run of the first DAG came
-about.
+"""Record what a partition is meant for, from how the run of the first DAG came about.
 
 No other place looks at how a run came about; later stages read the record.
 """
@@ -14,24 +13,22 @@ from include.point_in_time import partitions
 from include.records.records import Records
 
 
-def meaning(run_type: str, key: str, newest: str | None) -> tuple[Mode, Target]:
-    """Return mode and target of a run: live for the schedule and for a form run of the newest
-    complete partition.
+def decide_intake(run_type: str, key: str, newest: str | None) -> tuple[Mode, Target]:
+    """Return mode and target of a run's partition.
+
+    Live are those of the schedule, and a form run of the newest complete partition.
     """
     if run_type == "scheduled" or (run_type != "backfill" and key == newest):
         return "live", "deployed"
     return "backfill", "judged"
 
 
-def intake(
+def record_intake(
     settings: Settings, use_case: str, key: str, *, run_type: str, actor: str
 ) -> tuple[Mode, Target]:
-    """Record what a partition is meant for; the record only rises.
-
-    Return what it is meant for now.
-    """
+    """Record what a partition is meant for, and return that; the record only rises."""
     now = utc_now()
-    mode, target = meaning(
+    mode, target = decide_intake(
         run_type, key, partitions.newest_complete(find(use_case, settings.usecase_dirs), now)
     )
     row = Records.open(settings.records_address).partitions.raise_to(

@@ -35,9 +35,7 @@ class Input:
 
 
 class ReadBack(NamedTuple):
-    """A partition of a stage's table: the digest on record, and that of the rows which the lake
-    holds.
-    """
+    """A partition of a stage's table: the digest on record, and that of the rows in the lake."""
 
     table: str
     key: str
@@ -62,9 +60,7 @@ class Outcome:
 
     @property
     def lost(self) -> bool:
-        """Tell whether another run has taken the partition over: its record is not ours to
-        write.
-        """
+        """Whether another run has taken the partition over: its record is not ours to write."""
         return self.state == "failed" and self.outputs.get("error") == "Busy"
 
 
@@ -78,6 +74,7 @@ class StageContext:
     """Everything that a stage may use for one partition; its time is `period`, never a clock.
 
     `rehearsal` is set by `force`: the lake then takes no writes, and a stage must register nothing.
+    `preloaded` are the results of the data stages by (stage, key), read once for a range.
     """
 
     settings: Settings
@@ -92,7 +89,7 @@ class StageContext:
     started: datetime
     options: Mapping[str, Any] = field(default_factory=dict)
     rehearsal: bool = False
-    known: dict[tuple[str, str], StageResult] | None = None
+    preloaded: dict[tuple[str, str], StageResult] | None = None
 
     @property
     def key(self) -> str:
@@ -129,10 +126,10 @@ class StageContext:
 
     def result(self, stage: str, key: str | None = None) -> StageResult | None:
         """Return what is recorded of a stage for this, or another, partition."""
-        wanted = key or self.key
-        if self.known is not None and (stage, wanted) in self.known:
-            return self.known[stage, wanted]
-        return self.records.results.get(self.use_case.name, wanted, stage)
+        key = key or self.key
+        if self.preloaded is not None and (stage, key) in self.preloaded:
+            return self.preloaded[stage, key]
+        return self.records.results.get(self.use_case.name, key, stage)
 
     def need(self, stage: str, keys: Sequence[str]) -> list[StageResult]:
         """Return the results of an earlier stage, which must be recorded as done for every key.
@@ -140,19 +137,18 @@ class StageContext:
         Raises:
             MissingPartition: some are not; the message has the command that fills them.
         """
-        if self.known is not None:
-            found = {key: self.known[stage, key] for key in keys if (stage, key) in self.known}
-        else:
-            found = {
-                row.key: row
-                for row in self.records.results.of(self.use_case.name, stage=stage, keys=list(keys))
-            }
-        missing = [key for key in keys if key not in found or found[key].state != "done"]
+        results = {result.key: result for result in self._results(stage, keys)}
+        missing = [key for key in keys if key not in results or results[key].state != "done"]
         if missing:
             raise MissingPartition(
-                _missing(self.use_case.name, stage, missing, found), keys=missing
+                _describe_missing(self.use_case.name, stage, missing, results), keys=missing
             )
-        return [found[key] for key in keys]
+        return [results[key] for key in keys]
+
+    def _results(self, stage: str, keys: Sequence[str]) -> list[StageResult]:
+        if self.preloaded is None:
+            return self.records.results.of(self.use_case.name, stage=stage, keys=keys)
+        return [self.preloaded[stage, key] for key in keys if (stage, key) in self.preloaded]
 
 
 @dataclass(frozen=True)
@@ -188,16 +184,18 @@ class Stage:
     read_back: Callable[[StageContext, StageResult], Iterator[ReadBack]] | None = None
 
 
-def _missing(
-    use_case: str, stage: str, missing: Sequence[str], found: Mapping[str, StageResult]
+def _describe_missing(
+    use_case: str, stage: str, missing: Sequence[str], results: Mapping[str, StageResult]
 ) -> str:
-    def told(key: str) -> str:
-        if key not in found:
-            return key
-        state, reason = found[key].state, found[key].reason.removeprefix(f"{found[key].state}: ")
-        return f"{key} ({state}: {reason[:160]})"
+    """Return what is missing, why as far as that is on record, and the command that fills it."""
 
-    listed = ", ".join(told(key) for key in missing[:3]) + (
+    def describe(key: str) -> str:
+        if key not in results:
+            return key
+        state, reason = results[key].state, results[key].reason
+        return f"{key} ({state}: {reason.removeprefix(f'{state}: ')[:160]})"
+
+    listed = ", ".join(describe(key) for key in missing[:3]) + (
         f" and {len(missing) - 3} more" if len(missing) > 3 else ""
     )
     return (

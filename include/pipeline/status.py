@@ -334,6 +334,6 @@ def loaded_for(
     if not made:
         return {}
     try:
-        return history.plan(use_case, min(made), min(made), now)
+        return history.plan_load(use_case, min(made), min(made), now)
     except ConfigError:  # the history of the use case begins later now
         return {}

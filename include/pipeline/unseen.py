@@ -1,5 +1,4 @@
-"""What could not be read is not what was seen: which errors say nothing about a model or its data,
-only about the reading.
+"""Tell errors of reading, which say nothing about a model or its data, from findings.
 
 A verdict that rests on one of them is recorded as `unreadable`: it answers for nothing, and is
 tried again.
@@ -36,12 +35,9 @@ UNSEEN: tuple[type[Exception], ...] = (
 def unreadable_outcome(
     context: StageContext, stage: str, error: Exception, outputs: Mapping[str, Any]
 ) -> Outcome:
-    """Return the outcome of a judgement that could not be reached: a hold for whoever asks, and
-    no finding.
-    """
-    reason = (
-        str(error).strip().splitlines()[0][:1000] if str(error).strip() else type(error).__name__
-    )
+    """Return the outcome of a judgement that was not reached: a hold for whoever asks."""
+    message = str(error).strip()
+    reason = message.splitlines()[0][:1000] if message else type(error).__name__
     kind = type(error).__name__ if isinstance(error, EvergreenError) else "Unavailable"
     digest = combine(["unreadable", stage, context.key])
     entry = AuditEntry(
@@ -51,8 +47,8 @@ def unreadable_outcome(
         context.actor,
         {"reason": reason, "mode": context.mode},
         context.started,
-        # Not one row a try.
+        # One row a reason, not one a try.
         once=f"{stage}.unreadable/{context.use_case.name}/{context.key}/{combine([reason])}",
     )
-    found = {"verdict": "hold", "reasons": [reason], "error": kind, **outputs}
-    return Outcome("unreadable", digest, reason, found, entries=(entry,))
+    outputs = {"verdict": "hold", "reasons": [reason], "error": kind, **outputs}
+    return Outcome("unreadable", digest, reason, outputs, entries=(entry,))

@@ -1,4 +1,4 @@
-"""The audit log: append-only rows, each hashed together with the hash of the row before it.
+"""Append decisions to the audit log, whose rows each hold the hash of the row before.
 
 Entries are appended inside the transaction of what they tell, and get their numbers when that
 transaction commits, under a lock on the head row: the sequence has no gap, and the lock is held for
@@ -30,8 +30,9 @@ _PENDING = "audit"
 
 @dataclass(frozen=True)
 class AuditEntry:
-    """What was decided, about what, by whom; an entry whose `once` is on record already is not
-    written again.
+    """What was decided, about what, by whom.
+
+    An entry whose `once` is on record already is not written again.
     """
 
     action: str
@@ -76,8 +77,10 @@ def append(session: Session, entry: AuditEntry) -> None:
 
 
 def seal(session: Session) -> None:
-    """Write the transaction's entries at the end of the chain; called once, right before the
-    commit.
+    """Write the transaction's entries at the end of the chain, right before it commits.
+
+    Called once. The head row is locked last and for the shortest time, and always after whatever
+    else the transaction locks: two transactions cannot wait for each other here.
     """
     pending: Sequence[AuditEntry] = session.info.pop(_PENDING, ())
     if not pending:
@@ -89,7 +92,7 @@ def seal(session: Session) -> None:
             "the audit log has lost its head row; restore the records database from a copy"
         )
     for entry in pending:
-        if entry.once is not None and known(session, entry.once):
+        if entry.once is not None and is_recorded(session, entry.once):
             continue
         row = AuditRow(
             sequence=end.sequence + 1,
@@ -108,45 +111,68 @@ def seal(session: Session) -> None:
         session.flush()
 
 
-def known(session: Session, once: str) -> bool:
+def is_recorded(session: Session, once: str) -> bool:
     """Tell whether an entry with this `once` is on record."""
     return session.scalar(select(AuditRow.sequence).where(AuditRow.once == words(once))) is not None
 
 
-def entries(
-    session: Session,
-    *,
-    use_case: str | None = None,
-    action: str | None = None,
-    subject: str | None = None,
-    after: int = 0,
-    limit: int | None = None,
-) -> list[AuditRecord]:
-    """Return the rows in order of their sequence; `limit` keeps the newest."""
-    statement = (
-        select(AuditRow)
-        .where(AuditRow.sequence > after)
-        .order_by(AuditRow.sequence.desc())
-        .limit(limit)
-    )
-    for column, value in (
-        (AuditRow.use_case, use_case),
-        (AuditRow.action, action),
-        (AuditRow.subject, subject),
-    ):
-        if value is not None:
-            statement = statement.where(column == value)
-    return [_record(row) for row in reversed(session.scalars(statement).all())]
+def with_once(entry: AuditEntry) -> AuditEntry:
+    """Return the entry with a `once`, so that a retry after a lost answer finds it on record."""
+    return entry if entry.once is not None else dataclasses.replace(entry, once=uuid.uuid4().hex)
 
 
-def head(session: Session) -> tuple[int, str]:
-    """Return sequence and hash of the newest row: an anchor to keep outside this database."""
-    row = session.get_one(AuditHead, 1)
-    return row.sequence, row.hash
+class AuditLog:
+    """The audit log of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def append(self, entry: AuditEntry, *, session: Session | None = None) -> None:
+        """Append one entry; with its `once` on record already, nothing happens."""
+        entry = entry if session is not None else with_once(entry)
+        self._database.write(lambda open_session: append(open_session, entry), session)
+
+    def verify(self, *, anchor: tuple[int, str] | None = None) -> AuditFault | None:
+        """Return the first bad row, or None if the chain is whole and still holds the anchor.
+
+        `anchor` is an earlier `head`, kept elsewhere.
+        """
+        return self._database.read(lambda session: _first_fault(session, anchor))
+
+    def head(self) -> tuple[int, str]:
+        """Return sequence and hash of the newest row: an anchor to keep outside this database."""
+        row = self._database.read(lambda session: session.get_one(AuditHead, 1))
+        return row.sequence, row.hash
+
+    def entries(
+        self,
+        use_case: str | None = None,
+        *,
+        action: str | None = None,
+        subject: str | None = None,
+        after: int = 0,
+        limit: int | None = None,
+    ) -> list[AuditRecord]:
+        """Return rows in order of their sequence; `limit` keeps the newest."""
+        statement = (
+            select(AuditRow)
+            .where(AuditRow.sequence > after)
+            .order_by(AuditRow.sequence.desc())
+            .limit(limit)
+        )
+        for column, value in (
+            (AuditRow.use_case, use_case),
+            (AuditRow.action, action),
+            (AuditRow.subject, subject),
+        ):
+            if value is not None:
+                statement = statement.where(column == value)
+        return self._database.read(
+            lambda session: [_record(row) for row in reversed(session.scalars(statement).all())]
+        )
 
 
-def verify(session: Session, *, anchor: tuple[int, str] | None = None) -> AuditFault | None:
-    """Return the first bad row, or None if the chain is whole (and still holds the anchor)."""
+def _first_fault(session: Session, anchor: tuple[int, str] | None) -> AuditFault | None:
     sequence, previous = 0, GENESIS
     statement = select(AuditRow).order_by(AuditRow.sequence).execution_options(yield_per=1000)
     for row in session.scalars(statement):
@@ -162,11 +188,11 @@ def verify(session: Session, *, anchor: tuple[int, str] | None = None) -> AuditF
         if anchor is not None and anchor[0] == row.sequence and anchor[1] != row.hash:
             return AuditFault(row.sequence, "is not the anchored row: the log was rewritten")
         sequence, previous = row.sequence, row.hash
-        session.expunge(row)
-    return _verify_end(session, sequence, previous, anchor)
+        session.expunge(row)  # a long log need not fit into memory
+    return _end_fault(session, sequence, previous, anchor)
 
 
-def _verify_end(
+def _end_fault(
     session: Session, sequence: int, last: str, anchor: tuple[int, str] | None
 ) -> AuditFault | None:
     end = session.get(AuditHead, 1)
@@ -210,48 +236,3 @@ def _record(row: AuditRow) -> AuditRecord:
         once=row.once,
         hash=row.hash,
     )
-
-
-def named(entry: AuditEntry) -> AuditEntry:
-    """Return the entry with a name of its own, so that a retry after a lost answer finds it on
-    record.
-    """
-    return entry if entry.once is not None else dataclasses.replace(entry, once=uuid.uuid4().hex)
-
-
-class AuditLog:
-    """The audit log of one database."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def append(self, entry: AuditEntry, *, session: Session | None = None) -> None:
-        """Append one audit entry; with its `once` on record already, nothing happens."""
-        entry = entry if session is not None else named(entry)
-        self._database.write(lambda open_session: append(open_session, entry), session)
-
-    def verify(self, *, anchor: tuple[int, str] | None = None) -> AuditFault | None:
-        """Return the first bad row of the audit log, or None; `anchor` is an earlier `head`,
-        kept elsewhere.
-        """
-        return self._database.read(lambda session: verify(session, anchor=anchor))
-
-    def head(self) -> tuple[int, str]:
-        """Return sequence and hash of the newest audit row."""
-        return self._database.read(head)
-
-    def entries(
-        self,
-        use_case: str | None = None,
-        *,
-        action: str | None = None,
-        subject: str | None = None,
-        after: int = 0,
-        limit: int | None = None,
-    ) -> list[AuditRecord]:
-        """Return audit rows in order of their sequence; `limit` keeps the newest."""
-        return self._database.read(
-            lambda session: entries(
-                session, use_case=use_case, action=action, subject=subject, after=after, limit=limit
-            )
-        )

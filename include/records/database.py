@@ -1,5 +1,4 @@
-"""One SQL database: its engine, its transactions, and its failures in words that a person can act
-on.
+"""Open transactions on one SQL database, retry what may pass, and explain what fails.
 
 SQLite runs in WAL mode and every write transaction is BEGIN IMMEDIATE, so two writers queue instead
 of failing half-way. PostgreSQL writes in READ COMMITTED, and what decides is read FOR UPDATE. A
@@ -10,9 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +28,17 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry,
+    retry_if_exception,
+    stop_after_delay,
+    stop_before_delay,
+    wait_exponential,
+    wait_fixed,
+    wait_random_exponential,
+)
 
 from include.errors import Busy, ConfigError, Conflict, EvergreenError, Unavailable
 from include.records.schema import plain
@@ -39,22 +47,30 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LOCK_SECONDS = 30
-_WRITE = "evergreen_write"
+_WRITE = "evergreen_write"  # execution option that makes a transaction of SQLite BEGIN IMMEDIATE
 _FORMS = (
     "write sqlite:////folder/records.db or postgresql+psycopg://user:password@host:5432/database"
 )
 # Engines of a parent process: kept, so that no garbage collection in a child closes the parent's
 # connections.
 _INHERITED: list[Engine] = []
+# SQLSTATEs after which the same transaction may succeed: it lost against another one (40001,
+# 40P01), the server is stopping or starting (57P01 to 57P03), or has no connection left (53300).
 _TRANSIENT_STATES = {"40001", "40P01", "57P01", "57P02", "57P03", "53300"}
-# Of psycopg; without a state no server has answered.
+# Class names of psycopg's errors; without a SQLSTATE no server has answered.
 _UNREACHABLE = {"OperationalError", "ConnectionTimeout"}
+# What a server says, also without a SQLSTATE, where another try meets the same answer.
 _LASTING = (
     "authentication failed",
     "does not exist",
     "pg_hba.conf",
     "no password supplied",
     "not permitted to log in",
+)
+# Pauses of 0.05 s, doubled up to 1 s; half of each is random, so that processes which lost the
+# same server do not come back to it at the same moment.
+_PAUSES = wait_exponential(multiplier=0.025, max=0.5) + wait_random_exponential(
+    multiplier=0.025, max=0.5
 )
 
 
@@ -64,13 +80,21 @@ class Database:
     def __init__(
         self, url: str, *, patience: float = 10.0, seal: Callable[[Session], None] | None = None
     ) -> None:
-        """Keep the address; `patience` is for how many seconds a lost connection is tried again,
-        `seal` runs before commits.
+        """Keep the address of a database.
+
+        `patience` is for how many seconds a lost connection is tried again; `seal` runs in every
+        write transaction right before its commit.
         """
         self._url = _parse(url)
         self._seal = seal
-        self._made: tuple[int, Engine] | None = None
-        self.patience = patience
+        self._engine: tuple[int, Engine] | None = None  # with the process that created it
+        self._retrying = Retrying(
+            retry=retry_if_exception(_is_transient),
+            stop=stop_before_delay(patience),
+            wait=_PAUSES,
+            before_sleep=self._log_retry,
+            reraise=True,
+        )
         self.dialect = self._url.get_backend_name()
         self.name = self._url.set(query={}).render_as_string(hide_password=True)
 
@@ -80,16 +104,16 @@ class Database:
     @property
     def engine(self) -> Engine:
         """The engine of this process; a forked child gets its own."""
-        if self._made is None or self._made[0] != os.getpid():
-            if self._made is not None:
-                _INHERITED.append(self._made[1])
-            self._made = (os.getpid(), self._create())
-        return self._made[1]
+        if self._engine is None or self._engine[0] != os.getpid():
+            if self._engine is not None:
+                _INHERITED.append(self._engine[1])
+            self._engine = (os.getpid(), self._create_engine())
+        return self._engine[1]
 
     def close(self) -> None:
         """Close the pooled connections; the next use opens new ones."""
-        if self._made is not None and self._made[0] == os.getpid():
-            self._made[1].dispose()
+        if self._engine is not None and self._engine[0] == os.getpid():
+            self._engine[1].dispose()
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -101,22 +125,23 @@ class Database:
             raise self.explain(error) from None
 
     def write(self, work: Callable[[Session], T], session: Session | None = None) -> T:
-        """Run `work` in the caller's transaction, or in one of its own that is tried again when the
-        connection is lost.
+        """Run `work` in the caller's transaction, or in one of its own that is retried.
 
-        A commit whose answer is lost may have happened: `work` must recognise its own write.
+        It is retried when the connection is lost or another transaction won. A commit whose answer
+        is lost may have happened: `work` must recognise its own write.
         """
         if session is not None:
             return work(session)
-        return self._patiently(work, write=True)
+        return self._run(work, write=True)
 
     def read(self, work: Callable[[Session], T]) -> T:
         """Run `work` in a read transaction, which sees one snapshot."""
-        return self._patiently(work, write=False)
+        return self._run(work, write=False)
 
     def explain(self, error: SQLAlchemyError) -> Exception:
-        """Return the error with its remedy and without a password; an error of ours in the SQL
-        is returned as it is.
+        """Return the error in our words, with its remedy and without a password.
+
+        What is none of the database's failures (a mistake in our own SQL) comes back as it is.
         """
         origin = getattr(error, "orig", None) or error
         text = self._masked(" ".join(str(origin).split()) or type(origin).__name__)
@@ -149,7 +174,7 @@ class Database:
                 f"no space is left for {self.name} ({text}); free some, then rerun: nothing was "
                 "half written"
             )
-        elif _outage(error, text, state):
+        elif _is_outage(error, text, state):
             explained = Unavailable(
                 f"the records database {self.name} does not answer ({text}); start it, or correct "
                 "EVERGREEN_RECORDS_URL"
@@ -170,20 +195,22 @@ class Database:
                     self._seal(session)
                 session.commit()
 
-    def _patiently(self, work: Callable[[Session], T], *, write: bool) -> T:
-        deadline, pause = time.monotonic() + self.patience, 0.05
-        while True:
-            try:
-                with self._session(write=write) as session:
-                    return work(session)
-            except SQLAlchemyError as error:
-                if not _transient(error) or time.monotonic() + pause > deadline:
-                    raise self.explain(error) from None
-                log.warning("%s: %s; trying again", self.name, type(error).__name__)
-            time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads retries, guards nothing
-            pause = min(pause * 2, 1.0)
+    def _run(self, work: Callable[[Session], T], *, write: bool) -> T:
+        try:
+            answer: T = self._retrying(self._run_once, work, write=write)
+            return answer
+        except SQLAlchemyError as error:
+            raise self.explain(error) from None
 
-    def _create(self) -> Engine:
+    def _run_once(self, work: Callable[[Session], T], *, write: bool) -> T:
+        with self._session(write=write) as session:
+            return work(session)
+
+    def _log_retry(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        log.warning("%s: %s; trying again", self.name, type(error).__name__)
+
+    def _create_engine(self) -> Engine:
         try:
             if self.dialect == "sqlite":
                 engine = create_engine(
@@ -195,7 +222,7 @@ class Database:
                     connect_args={"timeout": LOCK_SECONDS},
                 )
                 event.listen(engine, "connect", _prepare_sqlite)
-                event.listen(engine, "checkout", _same_file(str(self._url.database)))
+                event.listen(engine, "checkout", _file_check(str(self._url.database)))
                 event.listen(engine, "begin", _begin_sqlite)
                 return engine
             options = (
@@ -230,21 +257,31 @@ class Database:
 
 
 def _parse(url: str) -> URL:
+    """Return a URL with its driver; the folder of a SQLite file is made if it is missing.
+
+    Raises:
+        ConfigError: it is no URL, or of a database that is not supported.
+        Unavailable: the folder cannot be made.
+    """
     try:
-        made = make_url(url)
+        parsed = make_url(url)
     except (ArgumentError, ValueError):
         raise ConfigError(f"EVERGREEN_RECORDS_URL is no database URL; {_FORMS}") from None
-    if made.drivername in {"postgres", "postgresql"}:
-        made = made.set(drivername="postgresql+psycopg")
-    if made.get_backend_name() not in {"sqlite", "postgresql"}:
-        raise ConfigError(f"EVERGREEN_RECORDS_URL: {made.drivername} is not supported; {_FORMS}")
-    if made.get_backend_name() == "sqlite":
-        if not made.database or made.database == ":memory:" or made.query.get("mode") == "memory":
+    if parsed.drivername in {"postgres", "postgresql"}:
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() not in {"sqlite", "postgresql"}:
+        raise ConfigError(f"EVERGREEN_RECORDS_URL: {parsed.drivername} is not supported; {_FORMS}")
+    if parsed.get_backend_name() == "sqlite":
+        if (
+            not parsed.database
+            or parsed.database == ":memory:"
+            or parsed.query.get("mode") == "memory"
+        ):
             raise ConfigError(
                 "EVERGREEN_RECORDS_URL: records in memory are lost and seen by one "
                 "process only; name a file"
             )
-        folder = Path(made.database).parent
+        folder = Path(parsed.database).parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -252,7 +289,7 @@ def _parse(url: str) -> URL:
                 f"{folder}: cannot be made for the records ({error.strerror}); check its owner "
                 "and space"
             ) from None
-    return made
+    return parsed
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
@@ -261,31 +298,55 @@ def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
     raw.execute(f"PRAGMA busy_timeout = {LOCK_SECONDS * 1000}")
     raw.execute("PRAGMA foreign_keys = ON")
     raw.execute("PRAGMA synchronous = FULL")
-    deadline = time.monotonic() + LOCK_SECONDS
-    while raw.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-        try:
-            raw.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:  # the busy handler is not asked here
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
+    _use_wal(raw)
 
 
-def _same_file(
+def _is_locked(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+
+
+# SQLite does not ask its busy handler when the journal mode changes, so two processes that create
+# the file at the same moment would fail without these retries.
+@retry(
+    retry=retry_if_exception(_is_locked),
+    stop=stop_after_delay(LOCK_SECONDS),
+    wait=wait_fixed(0.02),
+    reraise=True,
+)
+def _use_wal(connection: Any) -> None:
+    """Switch a SQLite file to WAL mode, in which readers and a writer do not block each other.
+
+    Raises:
+        ConfigError: the file system does not allow it.
+    """
+    mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
+    if mode != "wal":
+        mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":
+        raise ConfigError(
+            f"SQLite cannot keep the records in WAL mode here (it stays in {mode!r}): the file "
+            "system shares no memory between processes; name a file on a local disk, or a "
+            "PostgreSQL database"
+        )
+
+
+def _file_check(
     path: str,
 ) -> Callable[[DBAPIConnection, ConnectionPoolEntry, PoolProxiedConnection], None]:
-    """Return what refuses a pooled connection whose file was removed or replaced: it would write
-    where nobody reads.
+    """Return a check that refuses a pooled connection whose file was removed or replaced.
+
+    Such a connection would write into a file that no other process opens any more.
     """
 
     def check(
         _connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection
     ) -> None:
         try:
-            file = os.stat(path)
+            stat = os.stat(path)
         except FileNotFoundError:
             raise DisconnectionError(f"{path} was removed") from None
-        if record.info.setdefault("file", (file.st_dev, file.st_ino)) != (file.st_dev, file.st_ino):
+        identity = (stat.st_dev, stat.st_ino)
+        if record.info.setdefault("file", identity) != identity:
             raise DisconnectionError(f"{path} was replaced")
 
     return check
@@ -297,10 +358,12 @@ def _begin_sqlite(connection: Connection) -> None:
     )
 
 
-def _transient(error: SQLAlchemyError) -> bool:
+def _is_transient(error: BaseException) -> bool:
+    """Tell whether the same transaction may succeed when it is tried again."""
     if not isinstance(error, DBAPIError):
         return False
     state = str(getattr(error.orig, "sqlstate", None) or "")
+    # Class 08 of the SQLSTATEs is connection failures.
     if error.connection_invalidated or state in _TRANSIENT_STATES or state.startswith("08"):
         return True
     if isinstance(error.orig, sqlite3.Error) or type(error.orig).__name__ not in _UNREACHABLE:
@@ -308,19 +371,22 @@ def _transient(error: SQLAlchemyError) -> bool:
     return not state and not any(phrase in str(error.orig) for phrase in _LASTING)
 
 
-def _outage(error: SQLAlchemyError, text: str, state: str) -> bool:
+def _is_outage(error: SQLAlchemyError, text: str, state: str) -> bool:
+    """Tell whether the database cannot be reached or used, whoever asks and whatever for."""
     if not isinstance(error, DBAPIError):
         return False
     if isinstance(error.orig, sqlite3.OperationalError):
         return any(phrase in text for phrase in ("unable to open", "readonly", "disk I/O"))
     return (
         error.connection_invalidated
+        # Classes of SQLSTATEs: connection, resources, operator intervention, authorization, and a
+        # database that is not there.
         or state[:2] in {"08", "53", "57", "28", "3D"}
         or (not state and type(error.orig).__name__ in _UNREACHABLE)
     )
 
 
-def listed(
+def rows_of_use_case(
     database: Database, kind: type[T], table: type[Any], use_case: str, *order: Any
 ) -> list[T]:
     """Return the rows of a use case in a table as frozen dataclasses, in an order."""

@@ -1,4 +1,4 @@
-"""The versions of a use case's features, and which partition's rows are online."""
+"""Record the versions of a use case's features, and which partition's rows are online."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from include.errors import Conflict
-from include.records.database import Database, listed
+from include.records.database import Database, rows_of_use_case
 from include.records.schema import (
     FeatureSetRow,
     OnlineRow,
@@ -44,7 +44,11 @@ class FeatureSets:
         *,
         session: Session | None = None,
     ) -> FeatureSetRecord:
-        """Record a feature set; raises Conflict if the version has another definition."""
+        """Record a feature set; the same version with the same definition is a no-op.
+
+        Raises:
+            Conflict: the version has another definition.
+        """
 
         def work(open_session: Session) -> FeatureSetRecord:
             insert_missing(
@@ -54,15 +58,15 @@ class FeatureSets:
                 version=version,
                 definition=dict(definition),
             )
-            there = plain(
+            record = plain(
                 FeatureSetRecord, open_session.get_one(FeatureSetRow, (use_case, version))
             )
-            if to_json(there.definition, sort=True) != to_json(definition, sort=True):
+            if to_json(record.definition, sort=True) != to_json(definition, sort=True):
                 raise Conflict(
                     f"{use_case}: feature set {version} has another definition on record; a new "
                     "one needs a new version"
                 )
-            return there
+            return record
 
         return self._database.write(work, session)
 
@@ -73,12 +77,12 @@ class FeatureSets:
 
     def of(self, use_case: str) -> list[FeatureSetRecord]:
         """Return the feature sets of a use case, by version."""
-        return listed(
+        return rows_of_use_case(
             self._database, FeatureSetRecord, FeatureSetRow, use_case, FeatureSetRow.version
         )
 
     def online(self, use_case: str, feature_set: str) -> str | None:
-        """Return the partition whose rows are online, or None."""
+        """Return the key of the partition whose rows are online, or None."""
         return self._database.read(
             lambda session: session.scalar(
                 select(OnlineRow.key).where(
@@ -96,7 +100,7 @@ class FeatureSets:
         *,
         session: Session | None = None,
     ) -> None:
-        """Move the online watermark from `expect` to `key`; it is there already: a no-op.
+        """Move the online watermark from `expect` to `key`; where it is at `key`, nothing happens.
 
         Raises:
             Conflict: the watermark is not `expect`, or `key` is older.

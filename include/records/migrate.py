@@ -1,5 +1,6 @@
-"""Brings the records database to this version by the Alembic migrations beside it, run by the
-program itself.
+"""Bring the records database to this version by the Alembic migrations beside it.
+
+The program runs them itself, whenever it starts: nobody has to think of them.
 """
 
 from __future__ import annotations
@@ -13,22 +14,22 @@ from include.records.database import Database
 from include.records.schema import HEAD, VERSION_TABLE
 
 FOLDER = Path(__file__).resolve().parent / "migrations"
-_LOCK = 0x45564552  # PostgreSQL's advisory lock of whoever migrates
+_LOCK = 0x45564552  # "EVER": the number of PostgreSQL's advisory lock of whoever migrates
 
 
 def upgrade(database: Database) -> None:
-    """Bring the tables to this version: one transaction, under a lock, so that several processes
-    may do it at once.
+    """Bring the tables to this version, in one transaction; several processes may do it at once.
 
     Raises:
         ConfigError: the database was written by a newer version.
     """
+    # SQLite: every write transaction takes the one lock there is as it begins.
     with database.transaction() as session:
         connection = session.connection()
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         if _revision(connection) != HEAD:
-            _upgrade(connection, database.name)
+            _run_migrations(connection, database.name)
 
 
 def _revision(connection: Connection) -> str | None:
@@ -37,7 +38,7 @@ def _revision(connection: Connection) -> str | None:
     return connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
 
 
-def _upgrade(connection: Connection, name: str) -> None:
+def _run_migrations(connection: Connection, name: str) -> None:
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError

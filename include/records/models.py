@@ -1,12 +1,11 @@
-"""The models on record: each version with its state and where its files lie."""
+"""Record models: each version with its state and where its files lie."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -17,7 +16,7 @@ from include.records.schema import ModelRow, insert_missing, locked, plain
 
 Mode = Literal["backfill", "live"]
 State = Literal["candidate", "challenger", "released", "retired"]
-STATES = ("candidate", "challenger", "released", "retired")
+STATES: tuple[str, ...] = get_args(State)
 UPDATABLE = ("bundle", "run_id", "bento_tag", "pins", "state", "manifest")
 
 
@@ -41,51 +40,6 @@ class Model:
     manifest: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def add_model(session: Session, model: Model) -> Model:
-    """Record a model; the same version with the same digest is a no-op.
-
-    Raises:
-        Conflict: the version is another model's.
-    """
-    if not insert_missing(
-        session,
-        ModelRow,
-        **{field.name: getattr(model, field.name) for field in dataclasses.fields(model)},
-    ):
-        there = session.get_one(ModelRow, (model.use_case, model.version))
-        if there.model_digest != model.model_digest:
-            raise Conflict(
-                f"{model.use_case} {model.version} is {there.model_digest}, not "
-                f"{model.model_digest}; register a new version"
-            )
-        return plain(Model, there)
-    return model
-
-
-def update_model(
-    session: Session, use_case: str, version: int, changes: Mapping[str, Any]
-) -> Model:
-    """Change what may change about a model: where it lies, its bento, its state."""
-    row = locked(session, ModelRow, use_case, version)
-    if row is None:
-        raise Conflict(f"{use_case} has no model version {version}; train it first")
-    for name, value in changes.items():
-        if name not in UPDATABLE or (name == "state" and value not in STATES):
-            raise EvergreenError(
-                f"model {use_case} {version}: {name} = {value!r} cannot be set; only {UPDATABLE}, "
-                f"{STATES}"
-            )
-        setattr(row, name, value)
-    session.flush()
-    return plain(Model, row)
-
-
-def models(session: Session, use_case: str) -> list[Model]:
-    """Return the models of a use case, by version."""
-    statement = select(ModelRow).where(ModelRow.use_case == use_case).order_by(ModelRow.version)
-    return [plain(Model, row) for row in session.scalars(statement)]
-
-
 class Models:
     """The models of all use cases."""
 
@@ -93,16 +47,51 @@ class Models:
         self._database = database
 
     def add(self, model: Model, *, session: Session | None = None) -> Model:
-        """Record a model; raises Conflict if its version is another model's."""
-        return self._database.write(lambda open_session: add_model(open_session, model), session)
+        """Record a model; the same version with the same digest is a no-op.
+
+        Raises:
+            Conflict: the version is another model's.
+        """
+
+        def work(open_session: Session) -> Model:
+            values = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
+            if insert_missing(open_session, ModelRow, **values):
+                return model
+            row = open_session.get_one(ModelRow, (model.use_case, model.version))
+            if row.model_digest != model.model_digest:
+                raise Conflict(
+                    f"{model.use_case} {model.version} is {row.model_digest}, not "
+                    f"{model.model_digest}; register a new version"
+                )
+            return plain(Model, row)
+
+        return self._database.write(work, session)
 
     def update(
         self, use_case: str, version: int, *, session: Session | None = None, **changes: Any
     ) -> Model:
-        """Change a model's bundle, run_id, bento_tag, pins, state or manifest."""
-        return self._database.write(
-            lambda open_session: update_model(open_session, use_case, version, changes), session
-        )
+        """Change a model's bundle, run_id, bento_tag, pins, state or manifest.
+
+        Raises:
+            Conflict: there is no such version.
+            EvergreenError: something else was to be changed, or to another state.
+        """
+
+        def work(open_session: Session) -> Model:
+            row = locked(open_session, ModelRow, use_case, version)
+            if row is None:
+                raise Conflict(f"{use_case} has no model version {version}; train it first")
+            for name, value in changes.items():
+                if name not in UPDATABLE or (name == "state" and value not in STATES):
+                    raise EvergreenError(
+                        f"model {use_case} {version}: {name} = {value!r} cannot be set; only "
+                        f"{UPDATABLE}, {STATES}"
+                    )
+                setattr(row, name, value)
+            open_session.flush()
+            return plain(Model, row)
+
+        return self._database.write(work, session)
 
     def get(self, use_case: str, version: int) -> Model | None:
         """Return a model by its version."""
@@ -111,4 +100,10 @@ class Models:
 
     def of(self, use_case: str) -> list[Model]:
         """Return the models of a use case, by version."""
-        return self._database.read(lambda session: models(session, use_case))
+        return self._database.read(lambda session: models_of(session, use_case))
+
+
+def models_of(session: Session, use_case: str) -> list[Model]:
+    """Return the models of a use case, by version, as a transaction sees them."""
+    statement = select(ModelRow).where(ModelRow.use_case == use_case).order_by(ModelRow.version)
+    return [plain(Model, row) for row in session.scalars(statement)]

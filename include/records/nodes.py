@@ -1,4 +1,4 @@
-"""What the serving nodes report."""
+"""Record what the serving nodes report."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from include.records.database import Database, listed
+from include.records.database import Database, rows_of_use_case
 from include.records.schema import (
     ObservedRow,
 )
@@ -46,4 +46,4 @@ class Nodes:
 
     def of(self, use_case: str) -> list[Observed]:
         """Return the last report of every node."""
-        return listed(self._database, Observed, ObservedRow, use_case, ObservedRow.node)
+        return rows_of_use_case(self._database, Observed, ObservedRow, use_case, ObservedRow.node)

@@ -1,4 +1,4 @@
-"""Whom candidates are judged against."""
+"""Record whom each candidate is judged against."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from include.records.schema import (
 
 @dataclass(frozen=True)
 class Opponent:
-    """Whom a candidate is judged against: `version` None is nobody; `generation` is the routing
-    row's at that time.
+    """Whom a candidate is judged against.
+
+    `version` None is nobody; `generation` is the routing row's at that time.
     """
 
     use_case: str
@@ -47,8 +48,9 @@ class Opponents:
     def record(
         self, opponent: Opponent, *, again: bool = False, session: Session | None = None
     ) -> Opponent:
-        """Record whom a candidate is judged against and return it: the first record stays,
-        unless it is judged `again`.
+        """Record whom a candidate is judged against, and return what is on record then.
+
+        The first record stays, unless the candidate is judged `again`.
         """
 
         def work(open_session: Session) -> Opponent:

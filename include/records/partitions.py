@@ -1,4 +1,4 @@
-"""What every partition is meant for."""
+"""Record what every partition is meant for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from include.errors import ConfigError
 from include.records import audit
 from include.records.audit import AuditEntry
-from include.records.database import Database, listed
+from include.records.database import Database, rows_of_use_case
 from include.records.models import Mode
 from include.records.schema import (
     PartitionRow,
@@ -27,8 +27,9 @@ TARGETS: tuple[str, ...] = get_args(Target)
 
 @dataclass(frozen=True)
 class Partition:
-    """What a partition is meant for: mode and target only rise; `actor` and `at` are those of
-    the last rise.
+    """What a partition is meant for; mode and target only rise.
+
+    `actor` and `at` are those of the last rise.
     """
 
     use_case: str
@@ -56,7 +57,11 @@ class Partitions:
         at: datetime,
         session: Session | None = None,
     ) -> Partition:
-        """Raise mode and target of a partition to at least these; a change is audited."""
+        """Raise mode and target of a partition to at least these; a change is audited.
+
+        Raises:
+            ConfigError: there is no such mode or target.
+        """
 
         def work(open_session: Session) -> Partition:
             values = {"mode": mode, "target": target, "actor": actor, "at": at}
@@ -100,4 +105,4 @@ class Partitions:
 
     def of(self, use_case: str) -> list[Partition]:
         """Return the partitions of a use case, by key."""
-        return listed(self._database, Partition, PartitionRow, use_case, PartitionRow.key)
+        return rows_of_use_case(self._database, Partition, PartitionRow, use_case, PartitionRow.key)

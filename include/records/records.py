@@ -1,9 +1,9 @@
-"""The records: what every partition is meant for, what every stage found, who works, which model
-serves, and the audit log.
+"""Open the records: one SQL database with all that is meant, found, served and decided.
 
-One SQL database by URL (SQLite or PostgreSQL); a small class an aggregate. Each method of theirs is
-one transaction and recognises its own write when it is called again after a lost answer; `session=`
-puts it into a transaction of the caller's.
+It holds what every partition is meant for, what every stage came to, who is at work, which model
+serves, and the audit log. The database is SQLite or PostgreSQL, by URL; a small class an aggregate.
+Each method of theirs is one transaction, and recognises its own write when it is called again after
+a lost answer; `session=` puts it into a transaction of the caller's.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from include.records import audit, migrate
 from include.records.audit import AuditEntry, AuditFault, AuditLog, AuditRecord
 from include.records.database import Database
 from include.records.feature_sets import FeatureSetRecord, FeatureSets
-from include.records.leases import Holder, Lease, LeaseRegister
+from include.records.lease_register import Holder, LeaseRegister
+from include.records.leases import Lease
 from include.records.models import Mode, Model, Models
 from include.records.nodes import Nodes, Observed
 from include.records.opponents import Opponent, Opponents
@@ -119,12 +120,12 @@ class Records:
         def work(session: Session) -> dict[str, int]:
             counts = {}
             for table in tables:
-                mine = table.use_case == use_case
+                of_use_case = table.use_case == use_case
                 counts[table.__tablename__] = (
-                    session.scalar(select(func.count()).select_from(table).where(mine)) or 0
+                    session.scalar(select(func.count()).select_from(table).where(of_use_case)) or 0
                 )
                 if entry is not None:
-                    session.execute(delete(table).where(mine))
+                    session.execute(delete(table).where(of_use_case))
             if entry is not None:
                 audit.append(
                     session, dataclasses.replace(entry, details={**entry.details, "rows": counts})

@@ -1,4 +1,4 @@
-"""What every stage found for every partition, with what it has read."""
+"""Record what every stage came to for every partition, with what it has read."""
 
 from __future__ import annotations
 
@@ -26,11 +26,15 @@ from include.records.schema import (
     to_json,
 )
 
+PARAMETERS = 500  # of one statement: SQLite takes 999 at least
+
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage found for a partition; `reads` are triples (table, key, digest), in no order
-    that means anything.
+    """What a stage came to for a partition.
+
+    `reads` are triples (table, key, digest), in no order that means anything; `seconds` is how long
+    it took; `token` that of the lease under which it was recorded.
     """
 
     use_case: str
@@ -57,11 +61,11 @@ class Results:
         self._database = database
 
     def get(self, use_case: str, key: str, stage: str) -> StageResult | None:
-        """Return what a stage found for a partition."""
+        """Return what a stage came to for a partition, or None if that is not on record."""
 
         def work(session: Session) -> StageResult | None:
             row = session.get(ResultRow, (use_case, key, stage))
-            return None if row is None else _plain(session, use_case, [row])[0]
+            return None if row is None else _with_reads(session, use_case, [row])[0]
 
         return self._database.read(work)
 
@@ -73,23 +77,21 @@ class Results:
         keys: Sequence[str] | None = None,
     ) -> list[StageResult]:
         """Return results by key and stage; `stage` (one or more) and `keys` narrow them."""
-        where = (
-            []
-            if stage is None
-            else [ResultRow.stage.in_([stage] if isinstance(stage, str) else stage)]
-        )
-        if keys is not None and len(keys) <= 500:
-            where.append(ResultRow.key.in_(keys))
         statement = (
             select(ResultRow)
-            .where(ResultRow.use_case == use_case, *where)
+            .where(ResultRow.use_case == use_case)
             .order_by(ResultRow.key, ResultRow.stage)
         )
-        found = self._database.read(
-            lambda session: _plain(session, use_case, session.scalars(statement).all())
+        if stage is not None:
+            stages = [stage] if isinstance(stage, str) else stage
+            statement = statement.where(ResultRow.stage.in_(stages))
+        if keys is not None and len(keys) <= PARAMETERS:  # of more, all are read and chosen from
+            statement = statement.where(ResultRow.key.in_(keys))
+        results = self._database.read(
+            lambda session: _with_reads(session, use_case, session.scalars(statement).all())
         )
         wanted = None if keys is None else set(keys)
-        return [result for result in found if wanted is None or result.key in wanted]
+        return [result for result in results if wanted is None or result.key in wanted]
 
     def states(self, use_case: str) -> dict[tuple[str, str], str]:
         """Return the state of every result, by (stage, key): no more is read than that."""
@@ -107,10 +109,10 @@ class Results:
         entries: Sequence[AuditEntry] = (),
         in_transaction: Callable[[Session], None] | None = None,
     ) -> None:
-        """Record a result, its audit entries and further writes in one transaction, if the lease's
-        token is still current.
+        """Record a result with its audit entries and further writes in one transaction.
 
-        The same result again, with the same token, is a no-op.
+        The lease's token must still be current. The same result again, with the same token, is a
+        no-op.
 
         Raises:
             Busy: a newer claim has fenced this lease off; nothing was written.
@@ -125,9 +127,11 @@ class Results:
         def work(session: Session) -> None:
             lease.hold(session)
             row = locked(session, ResultRow, result.use_case, result.key, result.stage)
-            if row is not None and _same(_plain(session, result.use_case, [row])[0], result):
-                return
-            session.merge(ResultRow(**{**vars(result), "reads": _kept(session, result)}))
+            if row is not None and _are_equal(
+                _with_reads(session, result.use_case, [row])[0], result
+            ):
+                return  # this very commit, whose answer was lost
+            session.merge(ResultRow(**{**vars(result), "reads": _stored_reads(session, result)}))
             for number, entry in enumerate(entries):
                 once = entry.once or f"{lease.app}#{lease.token}/{number}/{_fingerprint(entry)}"
                 audit.append(session, dataclasses.replace(entry, once=once))
@@ -137,40 +141,47 @@ class Results:
         self._database.write(work)
 
 
-def _same(one: StageResult, other: StageResult) -> bool:
-    first, second = (
-        dataclasses.replace(result, reads=sorted(map(list, result.reads)))
-        for result in (one, other)
-    )
-    return to_json(vars(first)) == to_json(vars(second))
+def _are_equal(left: StageResult, right: StageResult) -> bool:
+    """Compare two results as they are stored; blocks of reads come back in another order."""
+
+    def stored(result: StageResult) -> str:
+        return to_json(
+            vars(dataclasses.replace(result, reads=sorted(map(list, result.reads)))),
+        )
+
+    return stored(left) == stored(right)
 
 
-def _kept(session: Session, result: StageResult) -> list[Any]:
-    """Return what is stored of a result's reads: themselves, or of a long list its blocks, which
-    are written where new.
+def _stored_reads(session: Session, result: StageResult) -> list[Any]:
+    """Return a result's reads as they are stored: the triples, or the digests of their blocks.
+
+    Blocks of a long list that are new are written.
     """
     if len(result.reads) <= read_blocks.LONG:
         return result.reads
-    found = read_blocks.blocks(result.reads)
-    for digest, block in found.items():
+    blocks = read_blocks.split_into_blocks(result.reads)
+    for digest, block in blocks.items():
         insert_missing(session, ReadsRow, use_case=result.use_case, digest=digest, reads=block)
-    return list(found)
+    return list(blocks)
 
 
-def _plain(session: Session, use_case: str, rows: Sequence[ResultRow]) -> list[StageResult]:
-    """Return results with their reads; a block that several share is read once, and is one
-    object in all of them.
+def _with_reads(session: Session, use_case: str, rows: Sequence[ResultRow]) -> list[StageResult]:
+    """Return results with their reads.
+
+    A block that several results share is read once, and is one object in all of them.
     """
-    wanted = sorted({digest for row in rows for digest in read_blocks.missing(row.reads)})
-    known: dict[str, list[list[str]]] = {}
-    for start in range(0, len(wanted), 500):
-        chosen = ReadsRow.digest.in_(wanted[start : start + 500])
-        found = session.execute(
-            select(ReadsRow.digest, ReadsRow.reads).where(ReadsRow.use_case == use_case, chosen)
+    digests = sorted({digest for row in rows for digest in read_blocks.block_digests(row.reads)})
+    blocks: dict[str, list[list[str]]] = {}
+    for start in range(0, len(digests), PARAMETERS):
+        statement = select(ReadsRow.digest, ReadsRow.reads).where(
+            ReadsRow.use_case == use_case,
+            ReadsRow.digest.in_(digests[start : start + PARAMETERS]),
         )
-        known |= {str(digest): reads for digest, reads in found.all()}
+        blocks |= {str(digest): reads for digest, reads in session.execute(statement).all()}
     return [
-        dataclasses.replace(plain(StageResult, row), reads=read_blocks.whole(row.reads, known))
+        dataclasses.replace(
+            plain(StageResult, row), reads=read_blocks.join_blocks(row.reads, blocks)
+        )
         for row in rows
     ]
 

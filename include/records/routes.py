@@ -1,14 +1,16 @@
-"""Models and the routing row: what serves, what served before, what may serve next.
+"""Change the routing row: which model serves, which served before, which may serve next.
 
 A routing row changes by compare-and-set only, together with its audit row: `change` for a promotion
 or a step, `rollback` and `lift` for what a person decides. The partition watermark never falls;
-every change raises the generation.
+every change raises the generation. An entry whose `once` is on record is the very change: it does
+not happen a second time.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -19,9 +21,9 @@ from sqlalchemy.orm import Session
 
 from include.errors import Conflict, EvergreenError
 from include.records import audit
-from include.records.audit import AuditEntry, named
+from include.records.audit import AuditEntry, with_once
 from include.records.database import Database
-from include.records.models import Model, State, models
+from include.records.models import Model, State, models_of
 from include.records.schema import ModelRow, OpponentRow, RouteRow, insert_missing, locked, plain
 
 CHANGEABLE = ("champion", "previous", "challenger", "step", "weight", "salt")
@@ -38,7 +40,12 @@ UNSET = Unset.UNSET
 
 @dataclass(frozen=True)
 class Route:
-    """The desired state of a use case; `weight` is the challenger's share of traffic in percent."""
+    """The desired state of a use case.
+
+    `weight` is the challenger's share of traffic in percent; `watermark` the newest partition that
+    was ever released; `held` are digests that may not serve; `rollback_generation` is the
+    generation of the last rollback.
+    """
 
     use_case: str
     champion: int | None = None
@@ -53,36 +60,166 @@ class Route:
     held: list[str] = dataclasses.field(default_factory=list)
 
 
-def route(session: Session, use_case: str) -> Route:
-    """Return the routing row; generation 0 where nothing was ever released."""
-    row = session.get(RouteRow, use_case)
-    return Route(use_case, salt=_salt(use_case)) if row is None else plain(Route, row)
+class Routes:
+    """The routing rows of all use cases."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def get(self, use_case: str) -> Route:
+        """Return the routing row; generation 0 where nothing was ever released."""
+
+        def work(session: Session) -> Route:
+            row = session.get(RouteRow, use_case)
+            return Route(use_case, salt=_salt(use_case)) if row is None else plain(Route, row)
+
+        return self._database.read(work)
+
+    def change(
+        self,
+        use_case: str,
+        *,
+        set: Mapping[str, Any],
+        entry: AuditEntry,
+        expect_generation: int | None = None,
+        expect_champion: int | Unset | None = UNSET,
+        partition: str | None = None,
+        judged_generation: int | None = None,
+        session: Session | None = None,
+    ) -> Route:
+        """Change the routing row and append the audit row, if the row is as the caller has seen it.
+
+        `set` may hold champion, previous, challenger, step, weight and salt. A model enters (as
+        champion or challenger) only if it is recorded, its digest is not held, and it was neither
+        trained nor judged before the last rollback. A refusal is audited too (as
+        `<action>.refused`), unless it happens in a transaction of the caller's.
+
+        Raises:
+            Conflict: any of this does not hold; names what moved on.
+            EvergreenError: something else was to be set, or a weight outside of 0 to 100.
+        """
+        _check_values(use_case, set)
+
+        def work(open_session: Session, row: RouteRow, entry: AuditEntry) -> Route:
+            _expect(row, expect_generation, expect_champion)
+            _expect_no_newer_release(row, partition)
+            _expect_judged_since_rollback(row, judged_generation)
+            states: dict[str, State] = {"champion": "released", "challenger": "challenger"}
+            for role, state in states.items():
+                version = set.get(role)
+                if version is not None and version != getattr(row, role):
+                    _admit(open_session, row, version)
+                    _set_state(open_session, use_case, version, state)
+            changes = {**set, "watermark": partition or row.watermark}
+            return _apply(open_session, row, changes, entry)
+
+        return self._decide(use_case, work, entry, session)
+
+    def rollback(
+        self,
+        use_case: str,
+        *,
+        entry: AuditEntry,
+        expect_generation: int | None = None,
+        of: Literal["champion", "challenger"] = "champion",
+    ) -> Route:
+        """Go back to the last good champion (or drop the challenger), and hold the bad digest.
+
+        A challenger on its way is dropped too. The watermark stays, so an older partition cannot
+        slip in; what was trained or judged before now cannot be promoted.
+
+        Raises:
+            Conflict: the generation has moved on, or there is nothing to go back to.
+        """
+
+        def work(session: Session, row: RouteRow, entry: AuditEntry) -> Route:
+            _expect(row, expect_generation, UNSET)
+            bad_version = getattr(row, of)
+            if bad_version is None or (of == "champion" and row.previous is None):
+                missing = (
+                    "challenger to take back"
+                    if of == "challenger"
+                    else "earlier champion to go back to"
+                )
+                raise Conflict(f"{use_case}: there is no {missing}; what serves goes on serving")
+            model = _set_state(session, use_case, bad_version, "retired")
+            held = sorted({*row.held, *([] if model is None else [model.model_digest])})
+            changes: dict[str, Any] = {
+                "challenger": None,
+                "step": 0,
+                "weight": 0.0,
+                "held": held,
+                "rollback_generation": row.generation + 1,
+            }
+            if of == "champion":
+                changes["champion"] = row.previous
+                changes["previous"] = _last_good(session, use_case, held, row.previous)
+            return _apply(session, row, changes, entry)
+
+        return self._decide(use_case, work, entry)
+
+    def lift(
+        self, use_case: str, digest: str, *, entry: AuditEntry, expect_generation: int | None = None
+    ) -> Route:
+        """Lift the hold on a digest, as a person decided.
+
+        Its models count as trained and judged now, so they may be promoted again.
+
+        Raises:
+            Conflict: the generation has moved on, or the digest is not held.
+        """
+
+        def work(session: Session, row: RouteRow, entry: AuditEntry) -> Route:
+            _expect(row, expect_generation, UNSET)
+            if digest not in row.held:
+                raise Conflict(f"{use_case}: {digest} is not held; held are {row.held or 'none'}")
+            models = select(ModelRow).where(
+                ModelRow.use_case == use_case, ModelRow.model_digest == digest
+            )
+            for model in session.scalars(models):
+                model.generation = row.generation + 1
+                model.state = "challenger"
+            judgements = select(OpponentRow).where(
+                OpponentRow.use_case == use_case, OpponentRow.model_digest == digest
+            )
+            for opponent in session.scalars(judgements):
+                opponent.generation = row.generation + 1
+            held = [other for other in row.held if other != digest]
+            return _apply(session, row, {"held": held}, entry)
+
+        return self._decide(use_case, work, entry)
+
+    def _decide(
+        self,
+        use_case: str,
+        work: Callable[[Session, RouteRow, AuditEntry], Route],
+        entry: AuditEntry,
+        session: Session | None = None,
+    ) -> Route:
+        """Run `work` on the locked routing row unless its entry is on record; audit a refusal."""
+        entry = with_once(entry)
+
+        def decide(open_session: Session) -> Route:
+            row = _locked_route(open_session, use_case)
+            if entry.once is not None and audit.is_recorded(open_session, entry.once):
+                return plain(Route, row)
+            return work(open_session, row, entry)
+
+        try:
+            return self._database.write(decide, session)
+        except Conflict as error:
+            if session is None:
+                refusal = dataclasses.replace(
+                    entry,
+                    action=f"{entry.action}.refused",
+                    details={**entry.details, "reason": str(error)},
+                    once=uuid.uuid4().hex,
+                )
+                self._database.write(lambda open_session: audit.append(open_session, refusal))
+            raise
 
 
-def change(
-    session: Session,
-    use_case: str,
-    *,
-    entry: AuditEntry,
-    changes: Mapping[str, Any],
-    expect_generation: int | None = None,
-    expect_champion: int | Unset | None = UNSET,
-    partition: str | None = None,
-    judged_generation: int | None = None,
-) -> Route:
-    """Change the routing row and append the audit row, if the row is still what the caller has
-    seen.
-
-    A model enters (as champion or challenger) only if it is recorded, its digest is not held, and
-    it was neither trained nor judged before the last rollback. An entry whose `once` is on record
-    is this very change: nothing happens again.
-
-    Raises:
-        Conflict: any of this does not hold; names what moved on.
-    """
-    row = _locked_route(session, use_case)
-    if entry.once is not None and audit.known(session, entry.once):
-        return plain(Route, row)
+def _check_values(use_case: str, changes: Mapping[str, Any]) -> None:
     unknown = sorted(set(changes) - set(CHANGEABLE))
     if unknown:
         raise EvergreenError(
@@ -92,101 +229,10 @@ def change(
         raise EvergreenError(
             f"route of {use_case}: weight {changes['weight']} is no percentage; 0 to 100"
         )
-    _expect(row, expect_generation, expect_champion)
-    if partition is not None and row.watermark is not None and partition < row.watermark:
-        raise Conflict(
-            f"{use_case}: partition {partition} is older than {row.watermark}, which is live; "
-            "release a newer one"
-        )
-    if judged_generation is not None and judged_generation < row.rollback_generation:
-        last = row.rollback_generation
-        raise Conflict(
-            f"{use_case}: judged in generation {judged_generation}, before the rollback of "
-            f"generation {last}; judge again"
-        )
-    for role in ("champion", "challenger"):
-        version = changes.get(role)
-        if version is not None and version != getattr(row, role):
-            _may_enter(session, row, version)
-            _set_state(
-                session, use_case, version, "released" if role == "champion" else "challenger"
-            )
-    return _apply(session, row, {**changes, "watermark": partition or row.watermark}, entry)
-
-
-def rollback(
-    session: Session,
-    use_case: str,
-    *,
-    entry: AuditEntry,
-    expect_generation: int | None = None,
-    of: Literal["champion", "challenger"] = "champion",
-) -> Route:
-    """Take the champion back for the last good one (or drop the challenger), and hold the digest of
-    what is taken back.
-
-    A challenger on its way is dropped too. The watermark stays, so an older partition cannot slip
-    in; what was trained or judged before now cannot be promoted.
-
-    Raises:
-        Conflict: the generation has moved on, or there is nothing to go back to.
-    """
-    row = _locked_route(session, use_case)
-    if entry.once is not None and audit.known(session, entry.once):
-        return plain(Route, row)
-    _expect(row, expect_generation, UNSET)
-    bad = getattr(row, of)
-    if bad is None or (of == "champion" and row.previous is None):
-        missing = (
-            "challenger to take back" if of == "challenger" else "earlier champion to go back to"
-        )
-        raise Conflict(f"{use_case}: there is no {missing}; what serves goes on serving")
-    model = _set_state(session, use_case, bad, "retired")
-    held = sorted({*row.held, *([] if model is None else [model.model_digest])})
-    changes: dict[str, Any] = {"challenger": None, "step": 0, "weight": 0.0, "held": held}
-    changes["rollback_generation"] = row.generation + 1
-    if of == "champion":
-        changes |= {
-            "champion": row.previous,
-            "previous": _last_good(session, use_case, held, row.previous),
-        }
-    return _apply(session, row, changes, entry)
-
-
-def lift(
-    session: Session,
-    use_case: str,
-    digest: str,
-    *,
-    entry: AuditEntry,
-    expect_generation: int | None = None,
-) -> Route:
-    """Lift the hold on a digest, as a person decided: its models count as trained and judged now,
-    so they may be promoted again.
-
-    Raises:
-        Conflict: the generation has moved on, or the digest is not held.
-    """
-    row = _locked_route(session, use_case)
-    if entry.once is not None and audit.known(session, entry.once):
-        return plain(Route, row)
-    _expect(row, expect_generation, UNSET)
-    if digest not in row.held:
-        raise Conflict(f"{use_case}: {digest} is not held; held are {row.held or 'none'}")
-    for model in session.scalars(
-        select(ModelRow).where(ModelRow.use_case == use_case, ModelRow.model_digest == digest)
-    ):
-        model.generation = row.generation + 1
-        model.state = "challenger"
-    judged = select(OpponentRow).where(
-        OpponentRow.use_case == use_case, OpponentRow.model_digest == digest
-    )
-    for opponent in session.scalars(judged):
-        opponent.generation = row.generation + 1
-    return _apply(session, row, {"held": [other for other in row.held if other != digest]}, entry)
 
 
 def _locked_route(session: Session, use_case: str) -> RouteRow:
+    """Return the routing row, locked until the transaction ends; a first one is inserted."""
     empty = dataclasses.asdict(Route(use_case, salt=_salt(use_case)))
     insert_missing(session, RouteRow, **empty)
     row = locked(session, RouteRow, use_case)
@@ -207,7 +253,27 @@ def _expect(row: RouteRow, generation: int | None, champion: int | Unset | None)
         )
 
 
-def _may_enter(session: Session, row: RouteRow, version: int) -> None:
+def _expect_no_newer_release(row: RouteRow, partition: str | None) -> None:
+    if partition is not None and row.watermark is not None and partition < row.watermark:
+        raise Conflict(
+            f"{row.use_case}: partition {partition} is older than {row.watermark}, which is live; "
+            "release a newer one"
+        )
+
+
+def _expect_judged_since_rollback(row: RouteRow, judged_generation: int | None) -> None:
+    if judged_generation is not None and judged_generation < row.rollback_generation:
+        raise Conflict(
+            f"{row.use_case}: judged in generation {judged_generation}, before the rollback of "
+            f"generation {row.rollback_generation}; judge again"
+        )
+
+
+def _admit(session: Session, row: RouteRow, version: int) -> None:
+    """Refuse a model that may not serve, or return.
+
+    The previous champion may come back, however long before the last rollback it was trained.
+    """
     model = session.get(ModelRow, (row.use_case, version))
     if model is None:
         raise Conflict(
@@ -231,13 +297,14 @@ def _last_good(
     """Return the newest other version that was released and never taken back."""
     good = [
         model
-        for model in models(session, use_case)
+        for model in models_of(session, use_case)
         if model.state == "released" and model.model_digest not in held
     ]
     return max((model.version for model in good if model.version != champion), default=None)
 
 
 def _apply(session: Session, row: RouteRow, changes: Mapping[str, Any], entry: AuditEntry) -> Route:
+    """Write changes into the row and raise its generation; the audit row says what was before."""
     before = {name: getattr(row, name) for name in changes if getattr(row, name) != changes[name]}
     for name in before:
         setattr(row, name, changes[name])
@@ -250,6 +317,7 @@ def _apply(session: Session, row: RouteRow, changes: Mapping[str, Any], entry: A
 
 
 def _set_state(session: Session, use_case: str, version: int, state: State) -> Model | None:
+    """Set the state of a model and return it, or None if it is not on record."""
     row = locked(session, ModelRow, use_case, version)
     if row is None:
         return None
@@ -259,100 +327,5 @@ def _set_state(session: Session, use_case: str, version: int, state: State) -> M
 
 
 def _salt(use_case: str) -> str:
+    """Return what splits the traffic of a use case by entity, unlike that of any other."""
     return hashlib.sha256(use_case.encode()).hexdigest()[:16]
-
-
-class Routes:
-    """The routing rows of all use cases."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def get(self, use_case: str) -> Route:
-        """Return the routing row; generation 0 where nothing was ever released."""
-        return self._database.read(lambda session: route(session, use_case))
-
-    def change(
-        self,
-        use_case: str,
-        *,
-        set: Mapping[str, Any],
-        entry: AuditEntry,
-        expect_generation: int | None = None,
-        expect_champion: int | Unset | None = UNSET,
-        partition: str | None = None,
-        judged_generation: int | None = None,
-        session: Session | None = None,
-    ) -> Route:
-        """Change champion, previous, challenger, step, weight or salt by compare-and-set; see the
-        function `change`.
-
-        A refusal is audited too (as `<action>.refused`), unless it happens in a transaction of the
-        caller's.
-
-        Raises:
-            Conflict: the routing row has moved on, or the model may not enter.
-        """
-        return self._change(
-            lambda open_session, once: change(
-                open_session,
-                use_case,
-                entry=once,
-                changes=set,
-                expect_generation=expect_generation,
-                expect_champion=expect_champion,
-                partition=partition,
-                judged_generation=judged_generation,
-            ),
-            entry,
-            session,
-        )
-
-    def rollback(
-        self,
-        use_case: str,
-        *,
-        entry: AuditEntry,
-        expect_generation: int | None = None,
-        of: Literal["champion", "challenger"] = "champion",
-    ) -> Route:
-        """Go back to the last good champion, or drop the challenger, and hold the digest; see
-        the function `rollback`.
-        """
-        return self._change(
-            lambda session, once: rollback(
-                session, use_case, entry=once, expect_generation=expect_generation, of=of
-            ),
-            entry,
-        )
-
-    def lift(
-        self, use_case: str, digest: str, *, entry: AuditEntry, expect_generation: int | None = None
-    ) -> Route:
-        """Lift the hold on a digest, as a person decided; see the function `lift`."""
-        return self._change(
-            lambda session, once: lift(
-                session, use_case, digest, entry=once, expect_generation=expect_generation
-            ),
-            entry,
-        )
-
-    def _change(
-        self,
-        work: Callable[[Session, AuditEntry], Route],
-        entry: AuditEntry,
-        session: Session | None = None,
-    ) -> Route:
-        once = named(entry)
-        try:
-            return self._database.write(lambda open_session: work(open_session, once), session)
-        except Conflict as error:
-            if session is None:
-                details = {**entry.details, "reason": str(error)}
-                refused = named(
-                    dataclasses.replace(
-                        entry, action=f"{entry.action}.refused", details=details, once=None
-                    )
-                )
-                self._database.write(lambda open_session: audit.append(open_session, refused))
-            raise

@@ -1,6 +1,4 @@
-"""The tables of the records database, and the column types that make both databases answer
-alike.
-"""
+"""Declare the tables of the records, and column types that make both databases answer alike."""
 
 from __future__ import annotations
 
@@ -26,16 +24,15 @@ T = TypeVar("T")
 
 
 def to_json(value: object, *, sort: bool = False) -> str:
-    """Return ASCII JSON; NaN and infinities become null (both databases, and every reader, then
-    agree on it).
+    """Return a value as ASCII JSON; NaN and infinities become null.
+
+    PostgreSQL and most readers of JSON know no such numbers.
     """
     return json.dumps(_finite(value), sort_keys=sort, separators=(",", ":"), allow_nan=False)
 
 
 def json_digest(value: object) -> str:
-    """Return the SHA-256 of a value as JSON: the same before it is stored and after it is read
-    back.
-    """
+    """Return the SHA-256 of a value as JSON: the same before it is stored and after it is read."""
     return "sha256:" + hashlib.sha256(to_json(value, sort=True).encode()).hexdigest()
 
 

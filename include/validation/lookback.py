@@ -17,10 +17,10 @@ def recorded_results(
     context: StageContext, stage: str, keys: Collection[str] | None = None
 ) -> list[StageResult]:
     """Return what is recorded of a stage for some partitions (None: for all)."""
-    if context.known is not None:
+    if context.preloaded is not None:
         return [
             result
-            for (name, key), result in context.known.items()
+            for (name, key), result in context.preloaded.items()
             if name == stage and (keys is None or key in keys)
         ]
     return context.records.results.of(

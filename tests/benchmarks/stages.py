@@ -25,7 +25,7 @@ from include.clock import utc_now
 from include.config.settings import ROOT, Settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import find
-from include.pipeline import runner
+from include.pipeline import execution, ranges, runner
 from include.pipeline.history import DATA_STAGES
 from include.point_in_time import partitions
 from include.records.records import Records
@@ -116,7 +116,7 @@ class Portfolio:
         for stage in DATA_STAGES:
             began = _clock()
             ended = list(
-                runner.run_range(stage, USE_CASE, keys, settings=self.settings, actor="benchmark")
+                ranges.run_range(stage, USE_CASE, keys, settings=self.settings, actor="benchmark")
             )
             wall, cpu = (now - before for now, before in zip(_clock(), began, strict=True))
             bad = [report for report in ended if report.state != "done"]
@@ -151,7 +151,7 @@ class Portfolio:
             if "version" not in fact
         )
 
-    def run(self, stage: str, key: str) -> runner.Report:
+    def run(self, stage: str, key: str) -> execution.Report:
         """Run a stage for a live day, as the chain does."""
         return runner.run(stage, USE_CASE, key, settings=self.settings, actor="benchmark")
 
@@ -205,7 +205,7 @@ def _both(
     ours: Measured,
     theirs: Measured,
     counted: bool,
-) -> tuple[runner.Report, dict[str, int]]:
+) -> tuple[execution.Report, dict[str, int]]:
     """Run a stage and the script's part, who begins alternates; only Bento's part of the script
     needs the stage's bundle.
     """
@@ -224,7 +224,7 @@ def _both(
     order = [(run_stage, ours), (run_script, theirs)]
     for act, into in order if number % 2 else reversed(order):
         _timed(into if counted else Measured(), act)
-    report: runner.Report = found["report"]
+    report: execution.Report = found["report"]
     if report.state not in ("done", "held") or report.reused:
         raise RuntimeError(
             f"{stage} {key}: {report.state} (reused: {report.reused}), {report.reason}"
@@ -255,7 +255,7 @@ def _clock() -> tuple[float, float]:
     return time.perf_counter(), sum(one.ru_utime + one.ru_stime for one in used)
 
 
-def _told(report: runner.Report) -> dict[str, Any]:
+def _told(report: execution.Report) -> dict[str, Any]:
     outputs = report.outputs
     names = ("verdict", "metrics", "labels", "training_set", "counts")
     told = {name: outputs[name] for name in names if name in outputs}

@@ -15,7 +15,7 @@ from include.config.use_case import UseCase
 from include.config.use_case_file import find
 from include.lake.digests import digest
 from include.lake.tables import Lake
-from include.pipeline import runner
+from include.pipeline import execution, ranges, runner
 from include.pipeline.flow import DATA_STAGES
 from include.point_in_time import partitions
 from include.records.records import Mode, Records, StageResult, Target
@@ -76,20 +76,20 @@ class Installation:
         mode: Mode = "backfill",
         target: Target = "judged",
         **options: Any,
-    ) -> runner.Report:
+    ) -> execution.Report:
         """Run one stage for one partition."""
         self.ask(key, mode, target)
         return runner.run(stage, self.name, key, settings=self.settings, **options)
 
     def day(
         self, key: str, stages: Iterable[str] = TO_JUDGEMENT, **options: Any
-    ) -> dict[str, runner.Report]:
+    ) -> dict[str, execution.Report]:
         """Run several stages for one partition."""
         return {stage: self.run(stage, key, **options) for stage in stages}
 
     def load(
         self, first: str, last: str, stages: Iterable[str] = DATA_STAGES, **options: Any
-    ) -> list[runner.Report]:
+    ) -> list[execution.Report]:
         """Load a range in one pass a stage."""
         keys = self.keys(first, last)
         for key in keys:
@@ -97,7 +97,7 @@ class Installation:
         return [
             report
             for stage in stages
-            for report in runner.run_range(
+            for report in ranges.run_range(
                 stage, self.name, keys, settings=self.settings, **options
             )
         ]

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from include.pipeline import runner
+from include.pipeline import execution
 from include.point_in_time import partitions
 from include.point_in_time.curated import curated_table
 from tests.builders.installation import Installation
@@ -72,7 +72,7 @@ class Intake(Installation):
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         return path
 
-    def run(self, stage: str, key: str, **options: Any) -> runner.Report:
+    def run(self, stage: str, key: str, **options: Any) -> execution.Report:
         """Run one stage for one partition, by default in its own night, a minute after its
         `as_of`.
         """
@@ -85,11 +85,11 @@ class Intake(Installation):
 
     def ingest(
         self, key: str = "2026-01-01", at: datetime | None = None, **options: Any
-    ) -> runner.Report:
+    ) -> execution.Report:
         """Ingest one partition, at some moment or in its own night."""
         return self.run("ingest_data", key, options=options, started=at or self.night(key))
 
-    def validate(self, key: str = "2026-01-01") -> runner.Report:
+    def validate(self, key: str = "2026-01-01") -> execution.Report:
         """Ingest and validate one partition."""
         self.ingest(key)
         return self.run("validate_data", key)

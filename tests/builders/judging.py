@@ -23,7 +23,7 @@ from include.lake.sql import TIMESTAMP
 from include.lake.tables import Lake
 from include.models import mlflow_registry
 from include.models.mlflow_client import connected
-from include.pipeline import runner
+from include.pipeline import execution, runner
 from include.point_in_time.curated import label_schema
 from include.records.records import AuditEntry, Mode, Model, Records, StageResult, Target
 from include.records.schema import ResultRow
@@ -128,7 +128,7 @@ class Bench:
         """Record that a partition is wanted."""
         self.records.partitions.raise_to(NAME, key, mode=mode, target=target, actor="test", at=NOW)
 
-    def run(self, stage: str, key: str, mode: Mode = "live", **options: Any) -> runner.Report:
+    def run(self, stage: str, key: str, mode: Mode = "live", **options: Any) -> execution.Report:
         """Run one stage for one partition."""
         self.ask(key, mode)
         return runner.run(stage, NAME, key, settings=self.settings, **options)

@@ -4,8 +4,8 @@ value.
 
 from __future__ import annotations
 
-from include.clock import utc_now
-from include.pipeline import runner
+from include.pipeline.execution import Execution
+from include.pipeline.runner import find_altered_partitions
 from tests.builders.installation import Installation
 
 
@@ -15,8 +15,6 @@ def differing(made: Installation) -> list[str]:
     """
     found: list[str] = []
     for result in made.records.results.of(made.name):
-        context = runner._context(
-            made.settings, made.use_case, result.key, made.records, None, "", utc_now(), {}
-        )
-        found += runner.stored_otherwise(runner.stage_of(result.stage), context, result)
+        execution = Execution.begin(result.stage, made.name, settings=made.settings)
+        found += find_altered_partitions(execution.stage, execution.context(result.key), result)
     return found

@@ -17,7 +17,7 @@ from include.config.use_case_file import find
 from include.features.feature_sets import FeatureSet, current
 from include.lake.digests import digest
 from include.lake.tables import Lake
-from include.pipeline import runner
+from include.pipeline import execution, runner
 from include.point_in_time import partitions
 from include.point_in_time.curated import curated_schema, curated_table, label_schema
 from include.records.records import AuditEntry, Mode, Model, Records, StageResult
@@ -163,7 +163,7 @@ class Shop:
             )
             self.records.results.commit(lease, result)
 
-    def run(self, day: int, mode: Mode = "backfill", **options: Any) -> runner.Report:
+    def run(self, day: int, mode: Mode = "backfill", **options: Any) -> execution.Report:
         """Run the features stage for a day."""
         self.ask(day, mode)
         return runner.run(

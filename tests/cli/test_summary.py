@@ -5,13 +5,21 @@ from typing import Any
 import pytest
 
 from include.cli.summary import told
-from include.pipeline.runner import Report
+from include.pipeline.execution import Report
 
 PARTS = {"train": {"rows": 60, "positive": 20}, "tune": {"rows": 20, "positive": 5}, "mature": 100}
 
 
 def report(stage: str, **outputs: Any) -> Report:
-    return Report(stage, "shop", "2026-01-01", "done", "sha256:0", "", False, 0.1, outputs, {})
+    return Report(
+        stage=stage,
+        use_case="shop",
+        key="2026-01-01",
+        state="done",
+        digest="sha256:0",
+        seconds=0.1,
+        outputs=outputs,
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,36 +1,17 @@
-"""Airflow for the tests of dags/: an empty home of its own.
-
-The environment is set before anything imports Airflow.
-"""
+"""The DAGs of dags/, parsed as the dag-processor does, with an Airflow home of their own."""
 
 from __future__ import annotations
 
-import atexit
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from include.config.settings import ROOT, settings
+from include.config.settings import settings
+from tests.builders.airflow_home import DAGS
 
 if TYPE_CHECKING:
     from airflow.dag_processing.dagbag import DagBag
-
-DAGS = ROOT / "dags"
-_HOME = Path(tempfile.mkdtemp(prefix="evergreen-airflow-"))
-atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
-os.environ.update(
-    AIRFLOW_HOME=str(_HOME),
-    AIRFLOW__CORE__DAGS_FOLDER=str(DAGS),
-    AIRFLOW__CORE__LOAD_EXAMPLES="False",
-    AIRFLOW__CORE__PLUGINS_FOLDER=str(_HOME / "none"),
-    AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{_HOME}/airflow.db",
-    AIRFLOW__LOGGING__LOGGING_LEVEL="WARNING",
-)
 
 
 def parse() -> DagBag:

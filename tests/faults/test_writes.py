@@ -14,7 +14,7 @@ import pytest
 
 from include import clock
 from include.lake import tables
-from include.pipeline import runner
+from include.pipeline import execution
 from tests.builders.installation import DATA_STAGES, Installation, small_repayment
 
 KEY = "2026-01-02"
@@ -66,7 +66,7 @@ def test_a_wrong_clock_changes_no_digest(
         steps.append(1)
         return real() + shift * (len(steps) % 2)  # it is set back and forth while the stages run
 
-    monkeypatch.setattr(runner, "utc_now", stepping)
+    monkeypatch.setattr(execution, "utc_now", stepping)
     other.load("2026-01-01", "2026-01-01")
     for stage in DATA_STAGES:
         assert other.run(stage, KEY).seconds >= 0, "durations come from a monotonic clock"

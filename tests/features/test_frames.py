@@ -18,7 +18,7 @@ from include.features.feast_registry import transient_store
 from include.features.feature_sets import FeatureSet, recorded
 from include.features.frames import Spine
 from include.lake.sql import TIMESTAMP
-from include.pipeline import runner
+from include.pipeline import ranges
 from tests.builders.shop import DAY, HOUR, T0, US, YAML, Shop, serve
 
 DELAY = 5 * DAY
@@ -173,7 +173,7 @@ def days(shop: Shop, count: int, *, without: range = range(0)) -> None:
     keys = [shop.key(day) for day in range(count) if day not in without]
     assert {
         report.state
-        for report in runner.run_range("materialize_features", "shop", keys, settings=shop.settings)
+        for report in ranges.run_range("materialize_features", "shop", keys, settings=shop.settings)
     } == {"done"}
 
 

@@ -15,7 +15,7 @@ from include.errors import ConfigError, MissingPartition
 from include.features import feature_sets
 from include.features.feature_sets import FeatureSet
 from include.features.online_store import OnlineReader
-from include.pipeline import runner
+from include.pipeline import ranges
 from include.records.models import Model
 from tests.builders.shop import DAY, HOUR, T0, US, YAML, Shop, serve
 
@@ -108,7 +108,7 @@ def test_day_by_day_backwards_again_and_in_one_pass_agree(tmp_path: Path) -> Non
         backward.run(6 - day)
         ranged.ask(day)
     keys = [ranged.key(day) for day in range(7)]
-    done = list(runner.run_range("materialize_features", "shop", keys, settings=ranged.settings))
+    done = list(ranges.run_range("materialize_features", "shop", keys, settings=ranged.settings))
     assert [report.state for report in done] == ["done"] * 7
     expected = reports(forward, range(7))
     assert len(expected) == 7
@@ -285,7 +285,7 @@ def test_a_backfill_keeps_up_the_set_of_the_model_that_it_is_judged_against(shop
     }
     done = {
         report.key: report
-        for report in runner.run_range("materialize_features", "shop", keys, settings=shop.settings)
+        for report in ranges.run_range("materialize_features", "shop", keys, settings=shop.settings)
     }
     assert {key: set(report.outputs["feature_sets"]) for key, report in done.items()} == wanted
     assert shop.run(4).reused

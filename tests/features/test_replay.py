@@ -23,7 +23,8 @@ from include.features import feature_sets, frames, online_store, online_sync
 from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP
 from include.lake.tables import Lake
-from include.pipeline import runner
+from include.pipeline import ranges
+from include.pipeline.execution import Execution
 from include.point_in_time import partitions
 from include.point_in_time.curated import curated_schema, curated_table
 from include.records.records import Records, StageResult
@@ -121,7 +122,7 @@ class Replay:
                 }
             self._record(period.key, sources)
         keys = [period.key for period in self.periods]
-        done = list(runner.run_range("materialize_features", "shop", keys, settings=self.settings))
+        done = list(ranges.run_range("materialize_features", "shop", keys, settings=self.settings))
         assert {report.state for report in done} == {"done"}, [report.reason for report in done]
 
     def _record(self, key: str, sources: dict[str, Any]) -> None:
@@ -157,9 +158,10 @@ class Replay:
         with self.records.leases.claim(
             "shop", "materialize_features", key, owner=f"test {key}", attempt=1, ttl=30
         ) as lease:
-            context = runner._context(
-                self.settings, self.use_case, key, self.records, lease, "test", utc_now(), {}
+            execution = Execution.begin(
+                "materialize_features", self.use_case.name, settings=self.settings
             )
+            context = execution.context(key, lease)
             online_sync.materialize(context, [self.feature_set.version], current="")
 
     def answers(

@@ -18,7 +18,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-from include.pipeline import runner
+from include.pipeline import flow, ranges, runner
 from tests.builders.installation import DATA_STAGES, TO_JUDGEMENT, Installation, small_repayment
 from tests.builders.ports import free_port
 from tests.builders.serving import Node
@@ -35,7 +35,7 @@ def record(home: Path, *, days: int = 100, customers: int = 1000) -> Installatio
     made.load(past[0], past[-1])
     with _node(made):
         for night in nights:
-            made.day(night, runner.STAGES, mode="live", target="deployed")
+            made.day(night, flow.STAGES, mode="live", target="deployed")
     made.day(old, TO_JUDGEMENT)
     return made
 
@@ -83,7 +83,7 @@ def cpu() -> str:
     return hashlib.sha256(json.dumps(__cpu_features__, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def again(made: Installation, stages: Sequence[str] = runner.STAGES) -> dict[str, bool]:
+def again(made: Installation, stages: Sequence[str] = flow.STAGES) -> dict[str, bool]:
     """Run recorded stages again and return whether the record still stood for them, as it does
     for the code that made it.
     """
@@ -92,7 +92,7 @@ def again(made: Installation, stages: Sequence[str] = runner.STAGES) -> dict[str
         for stage in stages:
             keys = [result.key for result in made.records.results.of(made.name, stage=stage)]
             if stage in DATA_STAGES:
-                reports = list(runner.run_range(stage, made.name, keys, settings=made.settings))
+                reports = list(ranges.run_range(stage, made.name, keys, settings=made.settings))
             else:
                 reports = [
                     runner.run(stage, made.name, key, settings=made.settings) for key in keys

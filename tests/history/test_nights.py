@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from include.pipeline.runner import STAGES
+from include.pipeline.flow import STAGES
 from tests.builders.installation import Installation
 from tests.builders.ports import free_port
 from tests.builders.serving import Node, until

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from include.pipeline import status
-from include.pipeline.runner import STAGES
+from include.pipeline.flow import STAGES
 from tests.builders.installation import DATA_STAGES, Installation
 from tests.builders.ports import free_port
 from tests.history.past import again, cpu, digests

@@ -18,7 +18,7 @@ from include.config import use_case_file
 from include.config.settings import Settings
 from include.errors import ConfigError
 from include.onboarding import draft as drafting
-from include.pipeline.runner import STAGES
+from include.pipeline.flow import STAGES
 from tests.builders import stored
 from tests.builders.installation import Installation
 from tests.builders.ports import free_port

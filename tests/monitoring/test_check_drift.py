@@ -24,7 +24,7 @@ from include.lake.sql import TIMESTAMP
 from include.lake.tables import Lake
 from include.monitoring import check_drift, drift_report
 from include.monitoring.psi import Stability
-from include.pipeline import runner
+from include.pipeline import execution, runner
 from include.predictions import import_segments
 from include.predictions import log as prediction_log
 from include.predictions.log import Prediction, PredictionLog
@@ -175,7 +175,7 @@ class House:
             )  # type: ignore[arg-type]
         )
 
-    def run(self, key: str) -> runner.Report:
+    def run(self, key: str) -> execution.Report:
         return runner.run("check_drift", "shop", key, settings=self.settings)
 
 

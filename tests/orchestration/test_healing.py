@@ -11,7 +11,7 @@ import pytest
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.orchestration.airflow_api import AirflowApi, Run
-from include.orchestration.healing import ASSET_BEFORE, active_keys, plan
+from include.orchestration.healing import ASSET_BEFORE, find_active_keys, plan_restarts
 from include.pipeline.status import StatusRow, status_rows
 from include.records.records import AuditEntry, Mode, Model, Records, StageResult, Target
 
@@ -25,7 +25,7 @@ def waiting(key: str, stage: str = "train_model") -> StatusRow:
 
 def test_newest_first_at_most_n_and_nothing_that_is_on_its_way() -> None:
     rows = [waiting(f"2026-01-0{day}") for day in range(1, 8)]
-    found = plan("shop", rows, active={"2026-01-06"}, limit=3)
+    found = plan_restarts("shop", rows, active={"2026-01-06"}, limit=3)
     assert [item.key for item in found] == ["2026-01-07", "2026-01-05", "2026-01-04"]
     assert {item.asset for item in found} == {"features"}
 
@@ -35,14 +35,14 @@ def test_a_refusal_a_hold_a_gap_and_a_stale_day_are_not_started() -> None:
         StatusRow("2026-01-01", kind, "evaluate_model", "why")
         for kind in ("done", "running", "refused", "stale", "missing")
     ]
-    assert plan("shop", rows, active=set()) == []
+    assert plan_restarts("shop", rows, active=set()) == []
 
 
 def test_what_was_never_ingested_is_started_by_its_dag_and_the_rest_by_the_asset_before() -> None:
-    (item,) = plan("shop", [waiting("2026-01-01", "ingest_data")], active=set())
+    (item,) = plan_restarts("shop", [waiting("2026-01-01", "ingest_data")], active=set())
     assert item.asset is None
     assert {
-        stage: plan("shop", [waiting("2026-01-01", stage)], active=set())[0].asset
+        stage: plan_restarts("shop", [waiting("2026-01-01", stage)], active=set())[0].asset
         for stage in ASSET_BEFORE
     } == ASSET_BEFORE
 
@@ -116,7 +116,7 @@ def test_heal_after_load_history_and_a_refusal_starts_nothing(
     record(records, "2026-01-10", "evaluate_model", verdict="fail", reasons=["AUC is too low"])
     found = status_rows(records, shop)
     assert [row.kind for row in found] == ["done"] * 9 + ["refused"]
-    assert plan("shop", found, active=set()) == []
+    assert plan_restarts("shop", found, active=set()) == []
 
 
 def test_a_raised_target_and_a_lost_event_are_started(records: Records, shop: UseCase) -> None:
@@ -124,13 +124,13 @@ def test_a_raised_target_and_a_lost_event_are_started(records: Records, shop: Us
         meant(records, key, "backfill", "data")
         for stage in DATA:
             record(records, key, stage)
-    assert plan("shop", status_rows(records, shop), active=set()) == []
+    assert plan_restarts("shop", status_rows(records, shop), active=set()) == []
     meant(records, "2026-01-04", "backfill", "judged")
     found = status_rows(records, shop)
-    assert [(item.key, item.stage, item.asset) for item in plan("shop", found, active=set())] == [
-        ("2026-01-04", "train_model", "features")
-    ]
-    assert plan("shop", found, active={"2026-01-04"}) == []
+    assert [
+        (item.key, item.stage, item.asset) for item in plan_restarts("shop", found, active=set())
+    ] == [("2026-01-04", "train_model", "features")]
+    assert plan_restarts("shop", found, active={"2026-01-04"}) == []
     kinds = {row.key: row.kind for row in found}
     assert kinds["2026-01-03"] == "missing"
     assert kinds["2026-01-10"] == "missing"
@@ -198,11 +198,11 @@ def test_a_range_that_is_loading_is_on_its_way() -> None:
         ) -> list[Run]:
             return self._runs
 
-    assert active_keys(Answers([run("train_model", keys[1])]), "shop", keys) == {keys[1]}
+    assert find_active_keys(Answers([run("train_model", keys[1])]), "shop", keys) == {keys[1]}
     loading = run("load_history", None, first=keys[1], last=keys[2])
-    assert active_keys(Answers([loading]), "shop", keys) == {keys[1], keys[2]}
-    assert active_keys(Answers([run("load_history", None)]), "shop", keys) == set(keys)
-    assert active_keys(Answers([run("train_model", None)]), "shop", keys) == set()
+    assert find_active_keys(Answers([loading]), "shop", keys) == {keys[1], keys[2]}
+    assert find_active_keys(Answers([run("load_history", None)]), "shop", keys) == set(keys)
+    assert find_active_keys(Answers([run("train_model", None)]), "shop", keys) == set()
 
 
 def test_a_live_lease_is_running_and_a_dead_one_is_not(records: Records, shop: UseCase) -> None:

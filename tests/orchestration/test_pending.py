@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from include.orchestration.pending import Recorded, SeenRun, hopeless, is_coming
+from include.orchestration.pending import SeenRun, StageRecord, is_coming, keys_not_coming
 from include.pipeline.flow import CHAIN, STAGES, upstream
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
@@ -18,14 +18,14 @@ def seen(dag: str, state: str, *, key: str = KEY, ago: timedelta | None = None) 
     return SeenRun(dag, state, NOW - ago if ago is not None else None, key, key)
 
 
-def done(*stages: str, ago: timedelta = timedelta(hours=1)) -> dict[str, Recorded]:
-    return {name: Recorded(name, "done", NOW - ago) for name in stages}
+def done(*stages: str, ago: timedelta = timedelta(hours=1)) -> dict[str, StageRecord]:
+    return {name: StageRecord(name, "done", NOW - ago) for name in stages}
 
 
 def coming(
     stage: str,
     runs: list[SeenRun],
-    recorded: dict[str, Recorded],
+    recorded: dict[str, StageRecord],
     target: str | None = "judged",
     key: str = KEY,
 ) -> bool:
@@ -87,7 +87,7 @@ def test_a_rerun_answered_from_an_old_record_is_in_transit_too() -> None:
 @pytest.mark.parametrize("state", ["failed", "blocked"])
 def test_a_refusal_is_terminal_unless_it_is_being_run_again(state: str) -> None:
     recorded = done("ingest_data", ago=timedelta(seconds=1)) | {
-        "validate_data": Recorded("validate_data", state, NOW)
+        "validate_data": StageRecord("validate_data", state, NOW)
     }
     assert not coming("materialize_features", [], recorded)
     assert coming("materialize_features", [seen("validate_data", "running")], recorded)
@@ -137,7 +137,7 @@ def test_no_stage_waits_for_itself() -> None:
 
 
 def test_hopeless_names_what_is_missing_and_not_coming_in_order() -> None:
-    assert hopeless(["2026-06-01", "2026-06-02", "2026-06-03"], {"2026-06-02"}) == [
+    assert keys_not_coming(["2026-06-01", "2026-06-02", "2026-06-03"], {"2026-06-02"}) == [
         "2026-06-01",
         "2026-06-03",
     ]

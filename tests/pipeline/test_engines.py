@@ -20,7 +20,7 @@ from deltalake import DeltaTable
 from include.config.use_case_file import parse
 from include.errors import Busy, ConfigError, SourceError
 from include.models import lightgbm_fitting as fitting
-from include.pipeline import runner
+from include.pipeline import execution, flow
 from include.pipeline.engines import guarded, translated
 from include.pipeline.flow import ENTRY
 from include.pipeline.stage import Stage
@@ -90,17 +90,17 @@ def test_our_own_errors_and_defects_go_through_as_they_are() -> None:
         (WORK, "first"),
         (WORK, "second"),
     ]
-    assert stage(busy).standing is None
+    assert stage(busy).still_valid is None
 
 
-@pytest.mark.parametrize("name", runner.STAGES)
+@pytest.mark.parametrize("name", flow.STAGES)
 def test_every_stage_stands_behind_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module(ENTRY[name])
     monkeypatch.setattr(
         module, "STAGE", replace(module.STAGE, compute=lambda _: duckdb.sql("SELECT nothing"))
     )
     with pytest.raises(ConfigError, match=f"shop: {name} of 2026-01-01: "):
-        runner.stage_of(name).compute(WORK)  # type: ignore[arg-type]
+        execution.load_stage(name).compute(WORK)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 from include.config import use_case_file
 from include.config.use_case import UseCase
 from include.config.use_case_sources import Strict
-from include.pipeline import runner
+from include.pipeline import execution
 from include.pipeline.flow import ENTRY
 from include.validation import expectations
 from tests.builders.intake import GOOD, HEAD, Intake
@@ -62,7 +62,7 @@ class Recorded:
             return value
 
         patch.setattr(Strict, "__getattribute__", read)
-        patch.setattr(runner, "find", self.find)
+        patch.setattr(execution, "find", self.find)
 
     def find(self, name: str, folders: list[Path]) -> UseCase:
         """Return a use case whose parts are known by their place."""
@@ -100,7 +100,7 @@ class Recorded:
 
     def undeclared(self, stage: str) -> set[str]:
         """Return what was read and is neither declared nor listed with a reason."""
-        fields = runner.stage_of(stage).fields
+        fields = execution.load_stage(stage).fields
         assert self.seen, f"{stage} read nothing at all"
         known = {*fields, *ELSEWHERE, *APART.get(stage, {})}
         return {

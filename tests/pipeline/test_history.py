@@ -47,13 +47,13 @@ def use_case(extra: str = "") -> UseCase:
 def test_only_the_schedule_and_a_form_run_of_the_newest_are_live(
     run_type: str, key: str, expected: tuple[str, str]
 ) -> None:
-    assert intake.meaning(run_type, key, "2026-06-30") == expected
+    assert intake.decide_intake(run_type, key, "2026-06-30") == expected
 
 
 def test_the_default_range_ends_before_the_newest_and_reaches_back_as_far_as_a_training_looks() -> (
     None
 ):
-    plan = history.plan(use_case("training: {window: 20d}\n"), None, None, NOW)
+    plan = history.plan_load(use_case("training: {window: 20d}\n"), None, None, NOW)
     assert {keys[-1] for keys in plan.values()} == {"2026-06-29"}
     # as_of of 06-30 is 07-01; 20 d window + 2 d ttl + 3 d delay before it; then 10 d of the view;
     # then 5 d of the label
@@ -63,9 +63,9 @@ def test_the_default_range_ends_before_the_newest_and_reaches_back_as_far_as_a_t
 
 
 def test_what_is_looked_back_on_is_clipped_at_the_start_of_the_history() -> None:
-    plan = history.plan(use_case(), None, None, NOW)
+    plan = history.plan_load(use_case(), None, None, NOW)
     assert {keys[0] for keys in plan.values()} == {"2026-01-01"}
-    plan = history.plan(use_case(), "2026-01-03", "2026-01-04", NOW)
+    plan = history.plan_load(use_case(), "2026-01-03", "2026-01-04", NOW)
     assert plan["materialize_features"] == ["2026-01-03", "2026-01-04"]
     assert plan["ingest_data"][0] == "2026-01-01"
 
@@ -82,12 +82,12 @@ def test_a_range_that_cannot_be_loaded_is_refused(
     first: str | None, last: str | None, reason: str
 ) -> None:
     with pytest.raises(ConfigError, match=reason):
-        history.plan(use_case(), first, last, NOW)
+        history.plan_load(use_case(), first, last, NOW)
 
 
 def test_a_use_case_that_has_only_its_newest_day_has_no_history_to_load() -> None:
     with pytest.raises(ConfigError, match="no history to load"):
-        history.plan(use_case(), None, None, datetime(2026, 1, 2, 12, tzinfo=UTC))
+        history.plan_load(use_case(), None, None, datetime(2026, 1, 2, 12, tzinfo=UTC))
 
 
 def test_a_training_that_looks_back_on_no_more_than_is_loaded_needs_no_history(
@@ -102,8 +102,8 @@ def test_a_training_that_looks_back_on_no_more_than_is_loaded_needs_no_history(
     )
     # a decision of the 25th sees what was known at its newest as_of, the end of the 24th, however
     # short the ttl
-    assert history.training_first(case, "2026-06-25") == "2026-06-24"
-    assert history.unloaded(case, records, "2026-06-25", "2026-06-23", NOW) is None
+    assert history.first_of_training(case, "2026-06-25") == "2026-06-24"
+    assert history.plan_missing(case, records, "2026-06-25", "2026-06-23", NOW) is None
 
 
 def test_an_older_key_needs_an_older_history_until_all_of_it_is_recorded(tmp_path: Path) -> None:
@@ -112,9 +112,9 @@ def test_an_older_key_needs_an_older_history_until_all_of_it_is_recorded(tmp_pat
         use_case("training: {window: 20d}\n"),
     )
     records.migrate()
-    of_newest = history.unloaded(case, records, "2026-06-30", "2026-06-29", NOW)
-    assert of_newest == history.plan(case, None, None, NOW)
-    older = history.unloaded(case, records, "2026-06-25", "2026-06-29", NOW)
+    of_newest = history.plan_missing(case, records, "2026-06-30", "2026-06-29", NOW)
+    assert of_newest == history.plan_load(case, None, None, NOW)
+    older = history.plan_missing(case, records, "2026-06-25", "2026-06-29", NOW)
     assert older is not None
     assert (older["materialize_features"][0], older["materialize_features"][-1]) == (
         "2026-06-01",
@@ -148,8 +148,8 @@ def test_an_older_key_needs_an_older_history_until_all_of_it_is_recorded(tmp_pat
     for stage, keys in of_newest.items():
         for key in keys:
             record(stage, key)
-    assert history.unloaded(case, records, "2026-06-30", "2026-06-29", NOW) is None
-    assert history.unloaded(case, records, "2026-06-25", "2026-06-29", NOW) == older
+    assert history.plan_missing(case, records, "2026-06-30", "2026-06-29", NOW) is None
+    assert history.plan_missing(case, records, "2026-06-25", "2026-06-29", NOW) == older
 
 
 def test_a_gap_is_what_nobody_ran_between_the_last_ingested_day_and_this_one(
@@ -157,12 +157,12 @@ def test_a_gap_is_what_nobody_ran_between_the_last_ingested_day_and_this_one(
 ) -> None:
     made = Intake(tmp_path)
     made.put(HEAD + GOOD)
-    assert history.gap(made.settings, "shop", "2026-01-05") == [], (
+    assert history.find_gap(made.settings, "shop", "2026-01-05") == [], (
         "an empty installation has no gap, it has no history"
     )
     made.ingest("2026-01-01")
-    assert history.gap(made.settings, "shop", "2026-01-02") == []
-    assert history.gap(made.settings, "shop", "2026-01-05") == [
+    assert history.find_gap(made.settings, "shop", "2026-01-02") == []
+    assert history.find_gap(made.settings, "shop", "2026-01-05") == [
         "2026-01-02",
         "2026-01-03",
         "2026-01-04",
@@ -176,7 +176,7 @@ def test_loading_a_range_records_it_for_its_data_and_never_lowers_what_is_record
     made.put(HEAD + GOOD)
     made.ask("2026-01-02", mode="live", target="deployed")
     keys = ["2026-01-01", "2026-01-02", "2026-01-03"]
-    told = history.load("ingest_data", made.settings, "shop", keys, owner="test")
+    told = history.load_stage("ingest_data", made.settings, "shop", keys, owner="test")
     assert (told["done"], told["first"], told["last"]) == (3, keys[0], keys[-1])
     rows = {row.key: (row.mode, row.target) for row in made.records.partitions.of("shop")}
     assert rows == dict.fromkeys(keys, ("backfill", "data")) | {"2026-01-02": ("live", "deployed")}

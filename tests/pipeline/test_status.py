@@ -151,7 +151,7 @@ def test_a_release_that_was_asked_for_waits_also_as_older_versions_recorded_it()
 
 @pytest.mark.parametrize("stage", ["evaluate_model", "check_drift"])
 def test_what_could_not_be_read_waits_and_can_be_started_again(stage: str) -> None:
-    from include.orchestration.healing import plan
+    from include.orchestration.healing import plan_restarts
 
     results = [result(name) for name in (*DATA, "train_model", "evaluate_model", "check_drift")]
     results = [
@@ -164,7 +164,7 @@ def test_what_could_not_be_read_waits_and_can_be_started_again(stage: str) -> No
         stage,
         "unreadable, tried again: the bundle is away",
     )
-    (again,) = plan("shop", [row], active=set())
+    (again,) = plan_restarts("shop", [row], active=set())
     assert again.asset == {"evaluate_model": "candidate", "check_drift": "judged"}[stage]
 
 

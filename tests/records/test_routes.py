@@ -1,14 +1,10 @@
-"""Models, the routing row, online watermarks and opponents on SQLite and PostgreSQL: one change
-wins, the others are told.
-"""
+"""The routing row on SQLite and PostgreSQL: one change wins, the others are told."""
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import event
@@ -18,9 +14,11 @@ from sqlalchemy.orm import Session
 from include.config.settings import ROOT
 from include.errors import Conflict, EvergreenError
 from include.records.audit import AuditEntry
-from include.records.records import Model, Opponent, Records, Route
-
-AT = datetime(2026, 3, 1, 6, 0, tzinfo=UTC)
+from include.records.records import Opponent, Records, Route
+from tests.records.builders import (
+    AT,
+    model,
+)
 
 
 def entry(action: str = "deployed", **changes: object) -> AuditEntry:
@@ -35,22 +33,6 @@ def entry(action: str = "deployed", **changes: object) -> AuditEntry:
             "at": AT,
             **changes,
         }
-    )
-
-
-def model(version: int, *, generation: int = 0, digest: str = "", day: int = 0) -> Model:
-    """Return a model; its digest follows its version."""
-    key = f"2026-03-{day or version:02d}"
-    return Model(
-        "loans",
-        version,
-        digest or f"sha256:{version}",
-        key,
-        AT,
-        "live",
-        "fs1",
-        f"/bundles/{version}",
-        generation=generation,
     )
 
 
@@ -72,61 +54,6 @@ def released(records: Records) -> Records:
     for version in (4, 5):
         records.models.add(model(version, generation=3))
     return records
-
-
-# models
-
-
-def test_a_model_is_recorded_once(records: Records) -> None:
-    made = dataclasses.replace(model(1), manifest={"lock": "x"}, run_id="r")
-    assert (
-        records.models.add(made)
-        == made
-        == records.models.add(made)
-        == records.models.get("loans", 1)
-    )
-    with pytest.raises(Conflict, match=r"loans 1 is sha256:1, not sha256:other"):
-        records.models.add(model(1, digest="sha256:other"))
-    assert records.models.get("loans", 2) is None
-    assert records.models.of("loans") == [made]
-    assert records.models.of("other") == []
-
-
-def test_equal_models_of_two_days_share_a_digest(records: Records) -> None:
-    first, second = records.models.add(model(1)), records.models.add(model(2, digest="sha256:1"))
-    assert first.model_digest == second.model_digest
-    assert records.models.of("loans") == [first, second]
-
-
-def test_what_may_change_about_a_model(records: Records) -> None:
-    records.models.add(model(1))
-    changed = records.models.update(
-        "loans", 1, bento_tag="loans:abc", pins="sha256:p", state="challenger"
-    )
-    assert (changed.bento_tag, changed.pins, changed.state) == (
-        "loans:abc",
-        "sha256:p",
-        "challenger",
-    )
-    for wrong in ({"model_digest": "x"}, {"state": "best"}):
-        with pytest.raises(EvergreenError, match="cannot be set"):
-            records.models.update("loans", 1, **wrong)
-    with pytest.raises(Conflict, match="no model version 9"):
-        records.models.update("loans", 9, state="retired")
-    assert records.models.get("loans", 1) == changed
-
-
-def test_a_model_in_the_callers_transaction_goes_with_it(records: Records) -> None:
-    def fail(session: Session) -> None:
-        records.models.add(model(1), session=session)
-        raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        records.database.write(fail)
-    assert records.models.of("loans") == []
-
-
-# the routing row
 
 
 def test_nothing_released_yet(records: Records) -> None:
@@ -245,9 +172,6 @@ def test_a_promotion_whose_answer_was_lost_happens_once(records: Records) -> Non
         )
 
 
-# rollback
-
-
 def test_a_rollback_goes_back_holds_the_digest_and_keeps_the_watermark(released: Records) -> None:
     route = released.routes.rollback("loans", entry=entry("rollback"), expect_generation=3)
     assert (route.champion, route.previous, route.held) == (2, 1, ["sha256:3"])
@@ -322,8 +246,6 @@ def test_a_person_lifts_a_hold(released: Records) -> None:
         "deployed",
     ]
 
-
-# at once
 
 RACER = """
 import sys
@@ -402,86 +324,3 @@ def test_a_rollback_wins_over_a_promotion_in_flight(released: Records) -> None:
         assert isinstance(promotion.exception(), Conflict)
         assert (route.champion, route.held) == (2, ["sha256:3"])
     assert released.audit.verify() is None
-
-
-# nodes, feature sets, online rows, opponents
-
-
-def test_a_node_reports_and_replaces_its_report(records: Records) -> None:
-    for generation, node in ((1, "b"), (1, "a"), (2, "b")):
-        records.nodes.observe(
-            "loans",
-            node,
-            generation=generation,
-            state="serving",
-            detail={"champion": generation},
-            at=AT,
-        )
-    assert [(row.node, row.generation, row.detail) for row in records.nodes.of("loans")] == [
-        ("a", 1, {"champion": 1}),
-        ("b", 2, {"champion": 2}),
-    ]
-    records.nodes.observe(
-        "loans", "a", generation=3, state="failed", detail="golden rows differ", at=AT
-    )
-    assert records.nodes.of("loans")[0].detail == "golden rows differ"
-    assert records.nodes.of("other") == []
-
-
-def test_a_feature_set_is_its_definition(records: Records) -> None:
-    records.feature_sets.add("loans", "v2", {"b": {"sql": "SELECT 1"}, "a": 1})
-    there = records.feature_sets.add("loans", "v2", {"a": 1, "b": {"sql": "SELECT 1"}})
-    assert records.feature_sets.get("loans", "v2") == there
-    with pytest.raises(Conflict, match="v2 has another definition"):
-        records.feature_sets.add("loans", "v2", {"a": 2})
-    records.feature_sets.add("loans", "v1", {})
-    assert [row.version for row in records.feature_sets.of("loans")] == ["v1", "v2"]
-    assert records.feature_sets.get("loans", "v3") is None
-
-
-def test_the_online_watermark_never_falls(records: Records) -> None:
-    assert records.feature_sets.online("loans", "v1") is None
-    records.feature_sets.advance("loans", "v1", "2026-03-02", None)
-    records.feature_sets.advance("loans", "v1", "2026-03-02", None)  # a retry
-    records.feature_sets.advance("loans", "v1", "2026-03-03", "2026-03-02")
-    for key, expect in (
-        ("2026-03-02", "2026-03-03"),
-        ("2026-03-04", "2026-03-02"),
-        ("2026-03-04", None),
-    ):
-        with pytest.raises(Conflict, match=r"online rows of v1 are of 2026-03-03"):
-            records.feature_sets.advance("loans", "v1", key, expect)
-    assert (
-        records.feature_sets.online("loans", "v1"),
-        records.feature_sets.online("loans", "v2"),
-    ) == ("2026-03-03", None)
-
-
-def test_of_two_advances_at_once_one_wins(records: Records) -> None:
-    def advance(day: int) -> bool:
-        try:
-            records.feature_sets.advance("loans", "v1", f"2026-03-{day:02d}", None)
-        except Conflict:
-            return False
-        return True
-
-    with ThreadPoolExecutor(8) as pool:
-        assert sum(pool.map(advance, range(1, 9))) == 1
-
-
-def test_the_first_opponent_stays_until_it_is_judged_again(records: Records) -> None:
-    first = Opponent("loans", "sha256:4", "live", 3, 7, "2026-03-04", AT)
-    assert records.opponents.get("loans", "sha256:4", mode="live") is None
-    assert records.opponents.record(first) == first
-    later = dataclasses.replace(first, version=None, generation=8)
-    assert (
-        records.opponents.record(later)
-        == first
-        == records.opponents.get("loans", "sha256:4", mode="live")
-    )
-    assert records.opponents.get("loans", "sha256:4", mode="backfill") is None
-    assert (
-        records.opponents.record(later, again=True)
-        == later
-        == records.opponents.get("loans", "sha256:4", mode="live")
-    )

@@ -13,7 +13,7 @@ import pytest
 
 from include.errors import EvergreenError, MissingPartition
 from include.installation.up import upgraded
-from include.pipeline import runner
+from include.pipeline import ranges
 from include.validation import expectations
 from tests.builders.installation import Installation
 from tests.builders.intake import COLUMNS, HEAD, Intake
@@ -232,9 +232,7 @@ def test_what_an_upgrade_will_compute_again_is_known_before(tmp_path: Path, loos
     made = copied(loose, tmp_path)
 
     def asked() -> list[str]:
-        return runner.outdated(
-            "validate_data", made.use_case, KEYS[-1], made.settings, made.records
-        )
+        return ranges.find_outdated("validate_data", made.name, KEYS[-1], settings=made.settings)
 
     now = datetime(2026, 1, 4, tzinfo=UTC)
     assert asked() == upgraded(made.settings, now) == []
@@ -245,9 +243,7 @@ def test_what_an_upgrade_will_compute_again_is_known_before(tmp_path: Path, loos
         "2 partitions were judged (2026-01-01 to 2026-01-02); the next run judges them again first"
         in line
     )
-    assert (
-        runner.outdated("ingest_data", made.use_case, KEYS[-1], made.settings, made.records) == []
-    )
+    assert ranges.find_outdated("ingest_data", made.name, KEYS[-1], settings=made.settings) == []
 
 
 def test_labels_of_another_definition_are_asked_for_by_name(tmp_path: Path, loose: Intake) -> None:

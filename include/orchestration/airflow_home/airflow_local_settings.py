@@ -1,4 +1,4 @@
-"""Warm start: what the scheduler has imported, every task that is forked from it has for nothing.
+"""Import ahead in the scheduler what every task that is forked from it then has for nothing.
 
 Airflow imports this module by its bare name in all of its processes. The libraries are only
 imported here, never used: no thread pool and no OpenMP runtime may have started before a fork.

@@ -1,6 +1,4 @@
-"""Alembic's entry: runs the migrations on the connection that `include.records.migrate` hands
-over.
-"""
+"""Run the migrations, as Alembic's entry, on the connection that `migrate` hands over."""
 
 from __future__ import annotations
 

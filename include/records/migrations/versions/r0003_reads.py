@@ -1,5 +1,6 @@
-"""What results have read, in blocks that they share: records no longer grow with the square of
-the partitions.
+"""Move long lists of reads into blocks that results share.
+
+Records no longer grow with the square of the partitions.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import json
 import sqlalchemy as sa
 from alembic import op
 
-from include.records.read_blocks import LONG, blocks
+from include.records.read_blocks import LONG, split_into_blocks
 
 revision = "0003"
 down_revision = "0002"
@@ -29,7 +30,7 @@ def upgrade() -> None:
         sa.Column("digest", sa.Text, primary_key=True, nullable=False),
         sa.Column("reads", sa.Text, nullable=False),
     )
-    connection, known = op.get_bind(), set[tuple[str, str]]()
+    connection, written = op.get_bind(), set[tuple[str, str]]()
     key = (RESULTS.c.use_case, RESULTS.c.key, RESULTS.c.stage)
     # One at a time: all of them together are what had grown too large.
     for row in connection.execute(sa.select(*key)).all():
@@ -39,10 +40,10 @@ def upgrade() -> None:
         )
         if len(triples) <= LONG:
             continue
-        found = blocks(triples)
-        for digest, block in found.items():
-            if (row.use_case, digest) not in known:
-                known.add((row.use_case, digest))
+        blocks = split_into_blocks(triples)
+        for digest, block in blocks.items():
+            if (row.use_case, digest) not in written:
+                written.add((row.use_case, digest))
                 text = json.dumps(block, separators=(",", ":"))
                 connection.execute(
                     sa.insert(reads).values(use_case=row.use_case, digest=digest, reads=text)
@@ -50,5 +51,5 @@ def upgrade() -> None:
         connection.execute(
             sa.update(RESULTS)
             .where(*same)
-            .values(reads=json.dumps(list(found), separators=(",", ":")))
+            .values(reads=json.dumps(list(blocks), separators=(",", ":")))
         )

@@ -1,12 +1,10 @@
-"""Digests over stable ids instead of words that people read, and stages under the names of their
-DAGs.
+"""Digest stable ids instead of words that people read, and name stages as their DAGs.
 
-Digests of trainings, verdicts and drift checks are made anew.
-
-Everything that they are made of is stored, so nothing has to be computed again: a result whose
-digest was over its words gets the digest that today's code gives it, and so do the reads of whoever
-has read it. Audit rows stay as they were written. A result that an earlier version recorded with
-less than today's digest is over stays as it is, and is computed again when it is next run.
+Digests of trainings, verdicts and drift checks are made anew. Everything that they are made of is
+stored, so nothing has to be computed again: a result whose digest was over its words gets the
+digest that today's code gives it, and so do the reads of whoever has read it. Audit rows stay as
+they were written. A result that an earlier version recorded with less than today's digest is over
+stays as it is, and is computed again when it is next run.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-from include.records.read_blocks import LONG, blocks, whole
+from include.records.read_blocks import LONG, join_blocks, split_into_blocks
 
 revision = "0004"
 down_revision = "0003"
@@ -238,26 +236,24 @@ def _text(value: object) -> str:
 
 def _reads(connection: sa.Connection, use_case: str, stored: list[Any]) -> list[list[str]]:
     """Return the triples of a stored list, whose blocks stand in a table of their own."""
-    known = {}
+    blocks = {}
     for digest in (one for one in stored if isinstance(one, str)):
         query = sa.select(READS.c.reads).where(
             READS.c.use_case == use_case, READS.c.digest == digest
         )
-        known[digest] = json.loads(connection.execute(query).scalar_one())
-    return [list(read) for read in whole(stored, known)]
+        blocks[digest] = json.loads(connection.execute(query).scalar_one())
+    return [list(read) for read in join_blocks(stored, blocks)]
 
 
 def _kept(connection: sa.Connection, use_case: str, reads: list[list[str]]) -> list[Any]:
-    """Return what is stored of a list of triples; blocks of a long one are written where they
-    are not there yet.
-    """
+    """Return what is stored of a list of triples; missing blocks of a long one are written."""
     if len(reads) <= LONG:
         return list(reads)
-    found = blocks(reads)
-    for digest, block in found.items():
+    blocks = split_into_blocks(reads)
+    for digest, block in blocks.items():
         same = (READS.c.use_case == use_case, READS.c.digest == digest)
         if connection.execute(sa.select(READS.c.digest).where(*same)).first() is None:
             connection.execute(
                 sa.insert(READS).values(use_case=use_case, digest=digest, reads=_text(block))
             )
-    return list(found)
+    return list(blocks)

@@ -1,6 +1,4 @@
-"""The deferrable wait: at once where the answer is there, an absolute deadline, errors by their
-own name.
-"""
+"""The deferrable wait: at once where it is answered, by an absolute deadline, errors by name."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from include.errors import ConfigError, MissingPartition, Unavailable
+from include.errors import MissingPartition, Unavailable
 
 ASKED: list[dict[str, Any]] = []
 ANSWERS: list[dict[str, Any] | None] = []
@@ -126,41 +124,3 @@ def test_an_answer_with_an_error_fails_the_task_with_that_error() -> None:
     ANSWERS.append({"error": "MissingPartition", "message": "2026-06-01 is not there"})
     with pytest.raises(MissingPartition, match="2026-06-01"):
         operator().execute(context())
-
-
-@pytest.mark.parametrize(
-    ("key", "form", "expected"),
-    [
-        ("2026-06-30", None, "2026-06-30"),
-        (None, "2026-06-29", "2026-06-29"),
-        (None, None, "2026-07-01"),
-        ("2026-06-30",) * 3,
-    ],
-)
-def test_the_key_of_a_run(key: str | None, form: str | None, expected: str) -> None:
-    from include.orchestration.runs import run_key
-
-    assert run_key("repayment", context(key, form)) == expected
-
-
-def test_the_newest_is_that_of_the_runs_own_time_and_not_before_the_cut_off() -> None:
-    """The use case's cut-off is two hours: at 01:59 the day before is not complete."""
-    from include.orchestration.runs import run_key
-
-    assert (
-        run_key("repayment", context(None, run_after=datetime(2026, 7, 2, 1, 59, tzinfo=UTC)))
-        == "2026-06-30"
-    )
-    assert (
-        run_key("repayment", context(None, run_after=datetime(2026, 7, 2, 2, 0, tzinfo=UTC)))
-        == "2026-07-01"
-    )
-
-
-def test_a_form_that_contradicts_the_runs_key_is_refused() -> None:
-    from include.orchestration.runs import run_key
-
-    with pytest.raises(ConfigError, match=r"2026-06-30.*2026-06-29.*only one"):
-        run_key("repayment", context("2026-06-30", "2026-06-29"))
-    with pytest.raises(ConfigError, match="no partition key"):
-        run_key("repayment", context("30.6.2026"))

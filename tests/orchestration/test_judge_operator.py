@@ -30,7 +30,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     made.run("train_model", SECOND)
     monkeypatch.setenv("EVERGREEN_HOME", str(made.settings.home))
     monkeypatch.setenv("EVERGREEN_USECASES", str(made.settings.usecases))
-    monkeypatch.setattr(tasks, "give_way", lambda: None)
+    monkeypatch.setattr(tasks, "lower_priority", lambda: None)
     settings.cache_clear()
     yield made
     monkeypatch.undo()

@@ -1,0 +1,126 @@
+"""The client of Airflow's REST API: pages, a token that runs out, and errors in our words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from include.config.settings import Settings
+from include.errors import ConfigError, Conflict, Unavailable
+from include.orchestration.airflow_api import AirflowApi, password_file
+from tests.builders.airflow_server import AirflowServer, airflow_server, run_row
+from tests.builders.ports import free_port
+
+RUNS = "/api/v2/dags/~/dagRuns"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path, airflow_port=free_port())
+
+
+@pytest.fixture
+def server(settings: Settings) -> Iterator[AirflowServer]:
+    with airflow_server(settings) as server:
+        yield server
+
+
+@pytest.fixture
+def api(settings: Settings) -> Iterator[AirflowApi]:
+    with AirflowApi(settings, timeout=5) as api:
+        yield api
+
+
+def test_a_list_is_read_to_its_last_page(server: AirflowServer, api: AirflowApi) -> None:
+    ids = [f"shop__dag_{number}" for number in range(250)]
+
+    def page(query: dict[str, str]) -> tuple[int, Any]:
+        offset, limit = int(query["offset"]), int(query["limit"])
+        return 200, {"dags": [{"dag_id": name} for name in ids[offset : offset + limit]]}
+
+    server.answers["GET", "/api/v2/dags"] = page
+    assert api.dag_ids() == set(ids)
+    assert api.dag_ids("shops") == set()
+    assert server.requests.count(("GET", "/api/v2/dags")) == 6
+    assert server.requests.count(("POST", "/auth/token")) == 1
+
+
+def test_runs_are_those_of_the_prefix_and_the_key(server: AirflowServer, api: AirflowApi) -> None:
+    """Airflow's filters are prefixes: they let through more than was asked for."""
+    rows = [
+        run_row("shop__train_model", "2026-01-01", "success"),
+        run_row("shop__train_model", "2026-01-01T00"),
+        run_row("shopping__train_model", "2026-01-01"),
+        run_row("shop__load_history", None, first="2026-01-01"),
+    ]
+    server.answers["GET", RUNS] = (200, {"dag_runs": rows})
+    (run,) = api.runs(prefix="shop__", key="2026-01-01")
+    assert (run.dag_id, run.active, run.seconds) == ("shop__train_model", False, 5.0)
+    assert [run.key for run in api.runs(prefix="shop__")] == ["2026-01-01", "2026-01-01T00", None]
+    assert api.runs(prefix="shop__")[-1].conf == {"first": "2026-01-01"}
+
+
+def test_a_token_that_has_run_out_is_fetched_anew_once(
+    server: AirflowServer, api: AirflowApi
+) -> None:
+    answers = iter([(401, {}), (200, {"is_paused": True}), (401, {}), (401, {"detail": "who?"})])
+    server.answers["GET", "/api/v2/dags/shop__train_model"] = lambda _: next(answers)
+    assert api.paused("shop__train_model")
+    assert server.requests.count(("POST", "/auth/token")) == 2
+    with pytest.raises(ConfigError, match=r"\(401\): who\?"):
+        api.paused("shop__train_model")
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "message"),
+    [
+        (409, Conflict, "Airflow: already there"),
+        (422, ConfigError, r"refuses POST .*/dagRuns \(422\): already there"),
+        (503, Unavailable, r"answered 503 to POST .*already there; see the api-server's log"),
+    ],
+)
+def test_a_refusal_is_told_with_its_reason(
+    server: AirflowServer, api: AirflowApi, status: int, kind: type[Exception], message: str
+) -> None:
+    server.answers["POST", "/api/v2/dags/shop__ingest_data/dagRuns"] = (
+        status,
+        {"detail": "already there"},
+    )
+    with pytest.raises(kind, match=message):
+        api.trigger("shop__ingest_data", key="2026-01-01")
+    assert server.bodies == [
+        {"logical_date": None, "conf": {}, "note": None, "partition_key": "2026-01-01"}
+    ]
+
+
+def test_an_event_is_emitted_for_the_asset_of_its_address(
+    server: AirflowServer, api: AirflowApi
+) -> None:
+    assets = [{"id": 1, "uri": "evergreen://shop/raw2"}, {"id": 2, "uri": "evergreen://shop/raw"}]
+    server.answers["GET", "/api/v2/assets"] = (200, {"assets": assets})
+    server.answers["POST", "/api/v2/assets/events"] = (200, {})
+    api.emit("evergreen://shop/raw", "2026-01-01", {"healed": True})
+    assert server.bodies == [
+        {"asset_id": 2, "partition_key": "2026-01-01", "extra": {"healed": True}}
+    ]
+    with pytest.raises(ConfigError, match="knows no asset evergreen://shop/curated"):
+        api.emit("evergreen://shop/curated", "2026-01-01")
+
+
+def test_where_nobody_answers_it_says_how_to_start_it(settings: Settings, api: AirflowApi) -> None:
+    assert api.health() == {}
+    with pytest.raises(Unavailable, match=r"holds no password of 'admin'.*make run"):
+        api.dag_ids()
+    password_file(settings).parent.mkdir(parents=True)
+    password_file(settings).write_text('{"admin": "secret"}')
+    with pytest.raises(Unavailable, match=r"does not answer at .*ConnectError.*make run"):
+        api.dag_ids()
+
+
+def test_another_installation_at_the_port_is_told(server: AirflowServer, api: AirflowApi) -> None:
+    server.answers["POST", "/auth/token"] = (401, {})
+    with pytest.raises(Unavailable, match=r"refuses the password in .*EVERGREEN_AIRFLOW_PORT"):
+        api.dag_ids()
