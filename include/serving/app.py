@@ -96,7 +96,7 @@ class App:
             refusal = _as_refusal(error)
             status = refusal.status
             await refuse(refusal, receive, send, request_id)
-        self.metrics.answered(use_case, route, status)
+        self.metrics.count_answer(use_case, route, status)
 
     def install(self, served: Served) -> None:
         """Serve a snapshot from the next request on."""
@@ -106,7 +106,7 @@ class App:
             self._horizons[name] = predict.Horizon(served.use_case)
         self.state[name] = served
         models = {"champion": served.champion, "previous": served.previous}
-        self.metrics.serving(
+        self.metrics.show_served(
             name,
             served.generation,
             {role: model.version for role, model in models.items() if model},
@@ -115,6 +115,7 @@ class App:
     def forget(self, use_case: str) -> None:
         """Serve a use case no more."""
         self.state.pop(use_case, None)
+        self.metrics.hide_served(use_case)
 
     @property
     def logs(self) -> list[PredictionLog]:
@@ -168,7 +169,7 @@ class App:
         )
         self._log(use_case).append(line)
         await answer(send, 200, _json(reply), request_id.encode("ascii"))
-        self.metrics.took(use_case, time.perf_counter() - clock)
+        self.metrics.observe_duration(use_case, time.perf_counter() - clock)
         return 200
 
     async def _score(
@@ -188,12 +189,12 @@ class App:
             features, score = await self._ask(asked, served, champion)
             return champion, "champion", features, score
         except Unavailable as error:
-            self.metrics.event(name, "champion_failed")
+            self.metrics.count_event(name, "champion_failed")
             if previous is None or champion is previous:
                 raise
             log.warning("%s: %s; model %d answers instead", name, error, previous.version)
         features, score = await self._ask(asked, served, previous)
-        self.metrics.event(name, "fallback")
+        self.metrics.count_event(name, "fallback")
         features.flags.append("fallback")
         return previous, "fallback", features, score
 
@@ -231,7 +232,9 @@ class App:
         elif route == "openapi.json":
             body = _json(openapi.openapi(self.state))
         elif route == "metrics":
-            body, media = self.metrics.text(), b"text/plain; version=0.0.4; charset=utf-8"
+            accepted = (header(scope, b"accept") or b"").decode("latin-1")
+            body, media_type = self.metrics.render(accepted)
+            media = media_type.encode("latin-1")
         else:
             body, media = openapi.docs(self.state), b"text/html; charset=utf-8"
         more = openapi.SECURITY if route == "docs" else ()
@@ -300,7 +303,7 @@ class App:
         if not hmac.compare_digest(given, self._token) or scheme.lower() != b"bearer":
             client = (scope.get("client") or ("unknown",))[0]
             log.warning("%s: %s from %s without a valid token was refused", use_case, route, client)
-            self.metrics.event(use_case, "unauthorised")
+            self.metrics.count_event(use_case, "unauthorised")
             raise Refusal(
                 401,
                 "unauthorised",

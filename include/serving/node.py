@@ -125,7 +125,7 @@ async def _keep_house(app: App, server: uvicorn.Server) -> None:
         await asyncio.sleep(1.0)
         late = sweep(server.server_state.connections, loop.time())
         if late:
-            app.metrics.event("", "slow_client", late)
+            app.metrics.count_event("", "slow_client", late)
         for lines in app.logs:
             try:
                 lines.rotate()

@@ -231,7 +231,7 @@ class Reconciler:
         refused = route.champion is not None and champion is None
         if refused:  # what answers now goes on
             served = replace(present, use_case=desired.use_case, problems=tuple(problems))
-            self._app.metrics.event(name, "model_refused")
+            self._app.metrics.count_event(name, "model_refused")
         else:
             served = Served(
                 desired.use_case,
