@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, cast
+from collections.abc import Iterable
+from typing import cast
 
 import msgspec
+from starlette.types import Receive, Scope, Send
 
 from include.errors import EvergreenError
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 MAX_BODY = 1024 * 1024
 LINGER_SECONDS = 3.0
 _encode = msgspec.json.Encoder().encode
@@ -105,12 +103,11 @@ async def answer(
     body: bytes,
     request_id: bytes,
     *,
-    media: bytes = b"application/json",
     more: Iterable[tuple[bytes, bytes]] = (),
 ) -> None:
-    """Send a whole answer."""
+    """Send a whole answer in JSON; `more` are headers that are added."""
     headers = [
-        (b"content-type", media),
+        (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
         (b"x-request-id", request_id),
         (b"x-content-type-options", b"nosniff"),
@@ -155,5 +152,16 @@ def _too_large() -> Refusal:
         413,
         "too_large",
         f"the body is larger than {MAX_BODY} bytes; ask for one entity at a time",
+        linger=True,
+    )
+
+
+def wrong_method(scope: Scope, right: str) -> Refusal:
+    """Return the refusal of a method; `right` is the one that the path is served by."""
+    return Refusal(
+        405,
+        "method",
+        f"{scope['method']} is not served here; use {right}",
+        headers=[(b"allow", right.encode())],
         linger=True,
     )

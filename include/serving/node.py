@@ -72,7 +72,7 @@ async def _main(settings: Settings, listener: socket.socket) -> None:
 
     app = App(
         token=settings.node_secret.get_secret_value(),
-        lines=lambda use_case: PredictionLog(settings.home, use_case),
+        open_log=lambda use_case: PredictionLog(settings.home, use_case),
         rollback=roll_back,
         reload=reload,
         hosts=_LOOPBACK | {settings.host} if settings.host in _LOOPBACK else None,

@@ -98,7 +98,7 @@ class Reconciler:
                 if await asyncio.to_thread(self._watch.moved) or forced or now >= refresh_at:
                     refresh_at = time.monotonic() + RETRY_SECONDS
                     self._spread(await asyncio.to_thread(self._read))
-                    self._app.started = True
+                    self._app.table.started = True
                 self._say("")
             except (EvergreenError, SQLAlchemyError) as error:
                 self._say(str(error))
@@ -124,7 +124,7 @@ class Reconciler:
                 await worker.done.wait()
         except TimeoutError:
             raise Unavailable(f"{name} is still being loaded; see the node's log") from None
-        served = self._app.state[name]
+        served = self._app.table.served[name]
         return {
             "use_case": name,
             "generation": served.generation,
@@ -215,7 +215,9 @@ class Reconciler:
             worker.retry_at = time.monotonic() + RETRY_SECONDS
             try:
                 await self._reconcile(name, worker, desired)
-                worker.settled = worker.desired is desired and not self._app.state[name].problems
+                worker.settled = (
+                    worker.desired is desired and not self._app.table.served[name].problems
+                )
             except EvergreenError as error:
                 log.warning("%s: %s", name, error)
             worker.done.set()
@@ -227,7 +229,7 @@ class Reconciler:
         route, problems = desired.route, list[str]()
         champion = await self._role(worker, desired, "champion", problems)
         previous = await self._role(worker, desired, "previous", problems)
-        present = self._app.state[name]
+        present = self._app.table.served[name]
         refused = route.champion is not None and champion is None
         if refused:  # what answers now goes on
             served = replace(present, use_case=desired.use_case, problems=tuple(problems))
@@ -321,7 +323,7 @@ class Reconciler:
             else:
                 log.info("the records are followed again")
         self._problem = problem
-        self._app.healthy = not problem
+        self._app.table.healthy = not problem
 
 
 def _model(desired: Desired, version: int) -> Model:

@@ -42,7 +42,10 @@ class Follower:
         self._stop = threading.Event()
         home = desk.settings.home
         self._app = App(
-            token="x", lines=lambda name: PredictionLog(home, name), rollback=refuse, reload=refuse
+            token="x",
+            open_log=lambda name: PredictionLog(home, name),
+            rollback=refuse,
+            reload=refuse,
         )
         self.thread = threading.Thread(target=lambda: asyncio.run(self._follow()))
 
@@ -59,7 +62,7 @@ class Follower:
 
     @property
     def version(self) -> int | None:
-        served = self._app.state.get(NAME)
+        served = self._app.table.served.get(NAME)
         return served.champion.version if served and served.champion else None
 
     def serves(self, version: int) -> None:
