@@ -53,14 +53,14 @@ def document(served_by_name: Mapping[str, Served]) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of the routes that are served."""
     paths: dict[str, Any] = {
         "/health": {"get": _operation("Whether the node lives, and what it serves")},
-        "/metrics": {"get": _operation("Counters in Prometheus' text format")},
+        "/metrics": {"get": _operation("The node's numbers, for Prometheus")},
     }
     for name, served in sorted(served_by_name.items()):
         paths[f"/v1/{name}/predict"] = {"post": _predict(served)}
         paths[f"/v1/{name}/model"] = {"get": _operation("The model in service")}
         for route, text in (
             ("rollback", "Serve the previous model again, and hold the present one"),
-            ("reload", "Look again now"),
+            ("reload", "Read the records again now"),
         ):
             operation = _operation(text)
             operation["security"] = [{"token": []}]
