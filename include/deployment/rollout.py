@@ -1,5 +1,5 @@
 """What the serving nodes say of a release, and how one is taken back: the light part of
-deployment, for nodes and triggers.
+deployment, for triggers and commands.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from include.clock import utc_now
 from include.config.settings import Settings, settings
+from include.deployment.rollback import record_rollback
 from include.errors import Conflict
 from include.records.records import AuditEntry, Observed, Records, Route
 
@@ -82,31 +83,17 @@ def rollback(
     *,
     of: Literal["champion", "challenger"] = "champion",
     expect_generation: int | None = None,
-    mirrored: bool = True,
-    at: datetime | None = None,
 ) -> Route:
-    """Serve the last good model again and put the digest of the present one on hold; wins over
-    releases on their way.
+    """Serve the last good model again, hold the present one, and show that in MLflow's aliases.
 
     Raises:
         Conflict: there is nothing to go back to, or another hand was faster.
     """
     records = Records.open(here.records_address)
-    before = records.routes.get(use_case)
-    subject = str(getattr(before, of) or "none")
-    entry = AuditEntry(
-        "release.rolled_back",
-        use_case,
-        subject,
-        actor,
-        {"reason": reason, "of": of},
-        at or utc_now(),
+    route = record_rollback(
+        records, use_case, actor, reason, of=of, expect_generation=expect_generation
     )
-    generation = before.generation if expect_generation is None else expect_generation
-    route = records.routes.rollback(use_case, entry=entry, expect_generation=generation, of=of)
-    log.warning("%s: %s %s is rolled back by %s: %s", use_case, of, subject, actor, reason)
-    if mirrored:
-        mirror_aliases_of(here, records, route)
+    mirror_aliases_of(here, records, route)
     return route
 
 

@@ -20,8 +20,10 @@ import uvicorn
 import uvloop
 
 from include.config.settings import Settings
+from include.deployment.rollback import record_rollback
 from include.errors import ConfigError, EvergreenError
 from include.predictions.log import PredictionLog
+from include.records.records import Records
 from include.serving.app import App
 from include.serving.http_limits import EdgeProtocol, sweep
 from include.serving.reconciler import Reconciler
@@ -61,10 +63,9 @@ async def _main(settings: Settings, listener: socket.socket) -> None:
     node = f"{socket.gethostname()}:{settings.node_port}"
 
     async def roll_back(use_case: str, actor: str, reason: str) -> Mapping[str, Any]:
-        from include.deployment.rollout import rollback
-
-        # The aliases are mirrored by the next deployment: MLflow is not imported into the node.
-        await asyncio.to_thread(rollback, settings, use_case, actor, reason, mirrored=False)
+        # MLflow's aliases follow with the next deployment: MLflow is not imported into the node.
+        records = Records.open(settings.records_address)
+        await asyncio.to_thread(record_rollback, records, use_case, actor, reason)
         return await reconciler.reload(use_case)
 
     async def reload(use_case: str) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from include.deployment import deploy_model
+from include.deployment.rollback import record_rollback
 from include.deployment.rollout import readiness
 from include.errors import ArtefactError, Conflict, MissingPartition, Unavailable
 from include.predictions.log import PredictionLog
@@ -78,7 +79,7 @@ def node(desk: Desk) -> Iterator[Follower]:
 
 
 def roll_back(desk: Desk, reason: str = "bad") -> Route:
-    return deploy_model.rollback(desk.settings, NAME, "person", reason, mirrored=False)
+    return record_rollback(desk.records, NAME, "person", reason)
 
 
 def test_releases_follow_one_another_and_a_rerun_changes_nothing(
@@ -289,9 +290,7 @@ def test_of_many_rollbacks_and_promotions_at_once_one_wins_each_generation(
 
     def attempt() -> None:
         try:
-            deploy_model.rollback(
-                desk.settings, NAME, "person", "bad", expect_generation=generation, mirrored=False
-            )
+            record_rollback(desk.records, NAME, "person", "bad", expect_generation=generation)
             outcomes.append("won")
         except Conflict:
             outcomes.append("lost")
