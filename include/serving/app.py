@@ -1,6 +1,6 @@
-"""The node's ASGI application: routes, authorisation, and the prediction path.
+"""The node's ASGI application: it answers predictions, and hands everything else to the routes.
 
-Only what `state` holds is served; the reconciler replaces it. Everything here runs on the event
+Only what its table holds is served; the reconciler replaces that. Everything here runs on the event
 loop.
 """
 
@@ -43,8 +43,8 @@ _encode = msgspec.json.Encoder().encode
 class App:
     """Answers HTTP requests from a table of `Served` snapshots.
 
-    Predict is answered here, over bare ASGI; Starlette's router costs as much as the model does.
-    Everything else goes to `http_routes`.
+    Predict is answered here, over bare ASGI: Starlette's router costs 10 us a request, as much as
+    the model. Everything else goes to `http_routes`.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class App:
     ) -> None:
         """Build it.
 
-        `open_log` opens a use case's prediction log; `hosts` are the names that Host may say (None:
-        any).
+        `token` is what changes of state need, `open_log` opens a use case's prediction log, `hosts`
+        are the names that the header Host may say (None: any).
         """
         self.table = ServingTable()
         self.metrics = Metrics()
@@ -150,6 +150,7 @@ class App:
     async def _predict(
         self, use_case: str, scope: Scope, receive: Receive, send: Send, request_id: str
     ) -> int:
+        """Answer a prediction and return the status, which is 200: all else is raised."""
         if scope["method"] != "POST":
             raise wrong_method(scope, "POST")
         started, clock = time.time_ns(), time.perf_counter()
@@ -157,64 +158,67 @@ class App:
         served = self.table.served.get(use_case)
         if served is None:
             raise Refusal(404, "unknown_use_case", f"use case {use_case!r} is not served any more")
-        asked = predict.check(predict.parse(body), served)
-        model, arm, features, score = await self._score(asked, served)
-        line, reply = predict.record(
-            request_id, asked, served, model, arm, features, score, started
+        request = predict.check_request(predict.parse_request(body), served)
+        model, arm, features, score = await self._score(request, served)
+        line, reply = predict.describe_answer(
+            request_id, request, served, model, arm, features, score, started
         )
-        self._log(use_case).append(line)
+        # Before the answer: what was answered is on record, whatever happens to the process next.
+        self._log_of(use_case).append(line)
         await answer(send, 200, _encode(reply), request_id.encode("ascii"))
         self.metrics.observe_duration(use_case, time.perf_counter() - clock)
         return 200
 
     async def _score(
-        self, asked: predict.Asked, served: Served
+        self, request: predict.CheckedRequest, served: Served
     ) -> tuple[Loaded, str, predict.Features, float]:
         """Ask the champion; if it gives no answer, ask the one before it."""
         champion, previous, name = served.champion, served.previous, served.use_case.name
         if champion is None:
-            why = f" ({served.problems[0]})" if served.problems else ""
+            reason = f" ({served.problems[0]})" if served.problems else ""
             raise Refusal(
                 503,
                 "no_model",
-                f"{name} has no model to answer yet{why}; run `evergreen status {name}`",
+                f"{name} has no model to answer yet{reason}; run `evergreen status {name}`",
                 headers=[(b"retry-after", b"10")],
             )
         try:
-            features, score = await self._ask(asked, served, champion)
+            features, score = await self._ask(request, served, champion)
             return champion, "champion", features, score
         except Unavailable as error:
             self.metrics.count_event(name, "champion_failed")
             if previous is None or champion is previous:
                 raise
             log.warning("%s: %s; model %d answers instead", name, error, previous.version)
-        features, score = await self._ask(asked, served, previous)
+        features, score = await self._ask(request, served, previous)
         self.metrics.count_event(name, "fallback")
-        features.flags.append("fallback")
+        if "fallback" not in features.flags:  # it may be there for unknown or stale features
+            features.flags.append("fallback")
         return previous, "fallback", features, score
 
     async def _ask(
-        self, asked: predict.Asked, served: Served, model: Loaded
+        self, request: predict.CheckedRequest, served: Served, model: Loaded
     ) -> tuple[predict.Features, float]:
-        features = predict.features_of(asked, served, model, self._horizons[served.use_case.name])
+        """Return the features and the score of one model, in this process or in its own."""
+        horizon = self._horizons[served.use_case.name]
+        features = predict.find_features(request, served, model, horizon)
         if model.remote is None:
-            return features, predict.score_sync(model, features.row)
-        lacking = [name for name in model.remote.features if name not in features.row]
-        if lacking:
+            return features, predict.score_in_process(model, features.row)
+        missing = [name for name in model.remote.features if name not in features.row]
+        if missing:
             raise Refusal(
                 422,
                 "invalid",
-                f"feature {lacking[0]!r} is missing; send null",
-                field=f"features.{lacking[0]}",
+                f"feature {missing[0]!r} is missing; send null",
+                field=f"features.{missing[0]}",
             )
         score = await model.remote.ask({name: features.row[name] for name in model.remote.features})
         if not math.isfinite(score):
             raise Unavailable(f"model {model.version} answers {score}, which is no probability")
         return features, score
 
-    # edges
-
     def _request_id(self, scope: Scope) -> str:
+        """Return the caller's id of the request, or the next of our own (cheaper than a UUID)."""
         given = header(scope, b"x-request-id")
         if given is not None and _REQUEST_ID.match(given):
             return given.decode("ascii")
@@ -222,24 +226,29 @@ class App:
         return f"{self._prefix}-{self._count:x}"
 
     def _check_host(self, scope: Scope) -> None:
-        """Refuse names that are not ours: a page on the web could otherwise reach a node on this
-        machine by its own name.
+        """Refuse a Host that is not this node's.
+
+        A page on the web could otherwise let its own name point to this machine, and read what the
+        node answers.
         """
         if self._hosts is None:
             return
         host = (header(scope, b"host") or b"").decode("latin-1").lower()
+        # Without the port; an IPv6 address stands in brackets, since it has colons of its own.
         name = host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
         if name not in self._hosts:
             raise Refusal(421, "wrong_host", f"host {host[:80]!r} is not served here", linger=True)
 
-    def _log(self, use_case: str) -> PredictionLog:
-        found = self._logs.get(use_case)
-        if found is None:
-            found = self._logs[use_case] = self._open_log(use_case)
-        return found
+    def _log_of(self, use_case: str) -> PredictionLog:
+        """Return a use case's prediction log, opened with its first answer."""
+        prediction_log = self._logs.get(use_case)
+        if prediction_log is None:
+            prediction_log = self._logs[use_case] = self._open_log(use_case)
+        return prediction_log
 
 
 def _as_refusal(error: EvergreenError) -> Refusal:
+    """Return how an error of ours is answered."""
     if isinstance(error, Refusal):
         return error
     if isinstance(error, Conflict):
