@@ -73,6 +73,12 @@ class Client:
         return self.ask("POST", f"/v1/{NAME}/predict", json=body)
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    """The event loop that coroutines among the tests run on."""
+    return "asyncio"
+
+
 @pytest.fixture(scope="module")
 def asked_desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     """The installation whose application is asked without a socket."""
