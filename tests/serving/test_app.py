@@ -110,6 +110,12 @@ def test_a_feature_that_a_model_of_its_own_process_needs_is_named(client: Client
     assert client.predict(features=ROW).json()["score"] == 0.5
 
 
+def test_a_feature_that_the_model_needs_is_named(client: Client) -> None:
+    client.serve()
+    answer = client.predict(features={"income": 1.0})
+    assert (answer.status_code, answer.json()["error"]["field"]) == (422, "features.jobs")
+
+
 def test_before_the_start_callers_are_asked_to_come_again(client: Client) -> None:
     answer = client.predict(features=ROW)
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "starting")
