@@ -51,4 +51,4 @@ def render(served_by_name: Mapping[str, Served]) -> str:
         for path, methods in openapi.document(served_by_name)["paths"].items()
         for method, operation in methods.items()
     ]
-    return _template.render(use_cases=use_cases, routes=routes, answers=openapi.ANSWERS)
+    return _template.render(use_cases=use_cases, routes=routes, answers=openapi.MEANING_BY_STATUS)

@@ -9,7 +9,8 @@ from include.config.use_case import UseCase
 from include.serving.snapshot import Loaded, Served
 
 _TYPES = {"int64": "integer", "float64": "number", "string": "string", "bool": "boolean"}
-ANSWERS = {
+# What predict answers.
+MEANING_BY_STATUS = {
     "200": "the score and the decision, on record in the prediction log",
     "400": "no valid JSON",
     "404": "no features are known of the entity (fallback.unknown: refuse), or there is "
@@ -51,31 +52,22 @@ def _model(model: Loaded | None) -> dict[str, Any] | None:
 
 def document(served_by_name: Mapping[str, Served]) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of the routes that are served."""
-    paths: dict[str, Any] = {
+    paths = {
         "/health": {"get": _operation("Whether the node lives, and what it serves")},
         "/metrics": {"get": _operation("The node's numbers, for Prometheus")},
     }
     for name, served in sorted(served_by_name.items()):
-        paths[f"/v1/{name}/predict"] = {"post": _predict(served)}
-        paths[f"/v1/{name}/model"] = {"get": _operation("The model in service")}
-        for route, text in (
-            ("rollback", "Serve the previous model again, and hold the present one"),
-            ("reload", "Read the records again now"),
-        ):
-            operation = _operation(text)
-            operation["security"] = [{"token": []}]
-            operation["responses"]["401"] = {"description": "the token is missing or wrong"}
-            if route == "rollback":
-                schema = {
-                    "type": "object",
-                    "required": ["reason"],
-                    "properties": {"reason": {"type": "string"}, "actor": {"type": "string"}},
-                }
-                operation["requestBody"] = {
-                    "required": True,
-                    "content": {"application/json": {"schema": schema}},
-                }
-            paths[f"/v1/{name}/{route}"] = {"post": operation}
+        rollback = _guarded("Serve the previous model again, and hold the present one")
+        rollback["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": _ROLLBACK}},
+        }
+        paths |= {
+            f"/v1/{name}/predict": {"post": _predict(served)},
+            f"/v1/{name}/model": {"get": _operation("The model in service")},
+            f"/v1/{name}/rollback": {"post": rollback},
+            f"/v1/{name}/reload": {"post": _guarded("Read the records again now")},
+        }
     return {
         "openapi": "3.1.0",
         "info": {"title": "Evergreen serving node", "version": "1"},
@@ -91,18 +83,33 @@ def _operation(summary: str) -> dict[str, Any]:
     return {"summary": summary, "responses": {"200": {"description": "OK"}}}
 
 
+def _guarded(summary: str) -> dict[str, Any]:
+    """Return an operation that needs the node's token."""
+    operation = _operation(summary)
+    operation["security"] = [{"token": []}]
+    operation["responses"]["401"] = {"description": "the token is missing or wrong"}
+    return operation
+
+
 def _predict(served: Served) -> dict[str, Any]:
+    """Return the operation of predict, with the features and types of the use case."""
     use_case = served.use_case
     body = {
         "type": "object",
         "additionalProperties": False,
-        "anyOf": [{"required": ["entity"]}, {"required": ["features"]}],
+        # Beside an entity, a part of the row will do: the rest is read from the online store.
+        "anyOf": [
+            {"required": ["entity"]},
+            {
+                "required": ["features"],
+                "properties": {"features": {"required": _required_features(served)}},
+            },
+        ],
         "properties": {
             "entity": {"type": _TYPES[use_case.entity.type], "description": use_case.entity.key},
             "features": {
                 "type": "object",
                 "additionalProperties": False,
-                "required": _trained(served),
                 "properties": {
                     name: {"type": [_TYPES[kind], "null"]}
                     for name, kind in use_case.feature_types.items()
@@ -113,7 +120,7 @@ def _predict(served: Served) -> dict[str, Any]:
     error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     responses: dict[str, Any] = {
         status: {"description": text} | ({} if status == "200" else {"content": error})
-        for status, text in ANSWERS.items()
+        for status, text in MEANING_BY_STATUS.items()
     }
     responses["200"]["content"] = {"application/json": {"schema": _ANSWER}}
     return {
@@ -126,7 +133,8 @@ def _predict(served: Served) -> dict[str, Any]:
     }
 
 
-def _trained(served: Served) -> list[str]:
+def _required_features(served: Served) -> list[str]:
+    """Return what a row must hold: what the champion reads, or what the next one will."""
     scorer = (served.champion.scorer or served.champion.remote) if served.champion else None
     return scorer.features if scorer else served.use_case.trained_features
 
@@ -136,6 +144,11 @@ def example_request(use_case: UseCase) -> dict[str, Any]:
     return {"entity": 42 if use_case.entity.type == "int64" else "42"}
 
 
+_ROLLBACK = {
+    "type": "object",
+    "required": ["reason"],
+    "properties": {"reason": {"type": "string"}, "actor": {"type": "string"}},
+}
 _ERROR = {
     "type": "object",
     "properties": {
@@ -151,6 +164,7 @@ _ERROR = {
         },
     },
 }
+# The fields of predict.PredictionAnswer; a test compares them.
 _ANSWER = {
     "type": "object",
     "properties": {

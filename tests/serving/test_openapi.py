@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from jsonschema import Draft202012Validator
 
 from include.serving import openapi
 from include.serving.predict import PredictionAnswer
-from include.serving.snapshot import Served
-from tests.builders.serving import NAME, ROW
+from include.serving.snapshot import Online, Served
+from tests.builders.serving import NAME, NOW, ROW
 from tests.serving.conftest import Client
 
 
@@ -28,15 +31,31 @@ def test_what_changes_state_names_its_security(client: Client) -> None:
     assert guarded == [f"/v1/{NAME}/rollback", f"/v1/{NAME}/reload"]
 
 
-def test_the_features_of_the_model_in_service_are_required(client: Client) -> None:
-    loaded = client.serve()
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"entity": 1},
+        {"features": ROW},
+        {"features": dict.fromkeys(ROW)},
+        {"entity": 1, "features": {"income": 2.5}},
+        {"entity": 1, "features": ROW},
+        {},
+        {"entity": "1"},
+        {"features": {"income": 2.5}},
+        {"features": {**ROW, "age": 3}},
+        {"features": {**ROW, "jobs": "two"}},
+        {"entity": 1, "more": 2},
+    ],
+)
+def test_a_request_is_valid_by_the_document_where_the_node_takes_it(
+    client: Client, body: dict[str, Any]
+) -> None:
+    client.desk.publish({1: (NOW, ROW)})
+    client.serve(online=Online(client.desk.settings.home / "online" / f"{NAME}.db"))
     operation = openapi.document(client.app.table.served)["paths"][f"/v1/{NAME}/predict"]["post"]
     schema = operation["requestBody"]["content"]["application/json"]["schema"]
-    features = schema["properties"]["features"]
-    assert loaded.scorer is not None
-    assert features["required"] == loaded.scorer.features == list(ROW)
-    assert features["properties"]["income"] == {"type": ["number", "null"]}
-    assert schema["properties"]["entity"]["type"] == "integer"
+    valid = Draft202012Validator(schema).is_valid(body)
+    assert client.predict(**body).status_code == (200 if valid else 422)
 
 
 def test_the_answer_has_the_fields_that_are_described(client: Client) -> None:
