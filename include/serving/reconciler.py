@@ -79,6 +79,7 @@ class _Worker:
             self.task.cancel()
         self.models.keep(())
         self.online.close()
+        self.done.set()  # whoever waits for a reload learns that there is nothing to wait for
 
 
 class Reconciler:
@@ -129,6 +130,7 @@ class Reconciler:
 
         Raises:
             Unavailable: the use case is not followed yet, or its model loads for too long.
+            Refusal: the use case was removed meanwhile.
         """
         worker = self._workers.get(name)
         if worker is None:
@@ -143,7 +145,7 @@ class Reconciler:
                 await worker.done.wait()
         except TimeoutError:
             raise Unavailable(f"{name} is still being loaded; see the node's log") from None
-        served = self._app.table.served[name]
+        served = self._app.table.find(name)
         return {
             "use_case": name,
             "generation": served.generation,

@@ -1,12 +1,11 @@
-"""The node follows the routing row: swaps under load, and what it refuses to load while it goes
-on answering.
-"""
+"""The node follows the routing row: swaps under load, and what it refuses to load meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from include.models import bundle
 from include.records.records import Records
 from include.serving import model_loader
 from include.serving.app import App
+from include.serving.http import Refusal
 from include.serving.reconciler import Reconciler
 from include.serving.snapshot import Loaded
 from tests.builders.isolated import write_bento
@@ -42,13 +42,13 @@ def node(desk: Desk) -> Iterator[Node]:
 def observed(desk: Desk, generation: int) -> str:
     """Return the state that the node reports of a generation."""
 
-    def there() -> bool:
+    def reported() -> bool:
         return any(
-            one.generation == generation and one.state != "loading"
-            for one in desk.records.nodes.of(NAME)
+            report.generation == generation and report.state != "loading"
+            for report in desk.records.nodes.of(NAME)
         )
 
-    until(there, what=f"report of generation {generation}")
+    until(reported, what=f"report of generation {generation}")
     return desk.records.nodes.of(NAME)[0].state
 
 
@@ -213,6 +213,20 @@ def test_a_node_that_starts_first_waits_for_its_records(tmp_path: Path) -> None:
         node.stop()
 
 
+@contextlib.asynccontextmanager
+async def following(desk: Desk) -> AsyncIterator[tuple[App, Reconciler]]:
+    """Follow the records in this process, without a socket, from when a champion answers."""
+    app = Client(desk).app
+    reconciler = Reconciler(desk.settings, app, node="here")
+    task = asyncio.create_task(reconciler.run())
+    try:
+        await wait_until(lambda: NAME in app.table.served and champion(app) is not None)
+        yield app, reconciler
+    finally:
+        task.cancel()
+        await reconciler.close()
+
+
 @pytest.mark.anyio
 async def test_a_use_case_that_is_removed_takes_its_processes_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -221,21 +235,28 @@ async def test_a_use_case_that_is_removed_takes_its_processes_with_it(
     desk = Desk(tmp_path)
     desk.train(1, pins="sha256:of another node", bento_tag=write_bento(desk.settings.home))
     desk.record_route(champion=1)
-    app = Client(desk).app
-    reconciler = Reconciler(desk.settings, app, node="here")
-    following = asyncio.create_task(reconciler.run())
-    try:
-        await wait_until(lambda: NAME in app.table.served and champion(app) is not None)
+    async with following(desk) as (app, _):
         remote = champion(app).remote  # type: ignore[union-attr]
         assert remote is not None
         assert remote.alive
         (desk.usecases / f"{NAME}.yaml").unlink()
-        await reconciler.reload(NAME)
+        await asyncio.to_thread(desk.record_route, weight=0)  # so that the records are read now
         await wait_until(lambda: NAME not in app.table.served)
         await wait_until(lambda: not remote.alive)
-    finally:
-        following.cancel()
-        await reconciler.close()
+
+
+@pytest.mark.anyio
+async def test_a_reload_of_a_use_case_that_is_removed_is_refused_at_once(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.train(1, pins="sha256:of another node", bento_tag=write_bento(desk.settings.home))
+    desk.record_route(champion=1)
+    async with following(desk) as (_, reconciler):
+        reload = asyncio.create_task(reconciler.reload(NAME))
+        await asyncio.sleep(0)  # it waits for the worker, which has not run again yet
+        reconciler._follow([])
+        async with asyncio.timeout(5):
+            with pytest.raises(Refusal, match="no use case"):
+                await reload
 
 
 def champion(app: App) -> Loaded | None:
