@@ -1,6 +1,6 @@
 """What the serving nodes say of a release, and how one is taken back.
 
-The light part of deployment, which nodes and triggers import.
+The light part of deployment, which triggers and commands import.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Literal
 from include.clock import utc_now
 from include.config import settings as environment
 from include.config.settings import Settings
+from include.deployment.rollback import record_rollback
 from include.errors import Conflict
 from include.records.records import AuditEntry, Observed, Records, Route
 
@@ -84,33 +85,17 @@ def rollback(
     *,
     of: Literal["champion", "challenger"] = "champion",
     expect_generation: int | None = None,
-    mirrored: bool = True,
-    at: datetime | None = None,
 ) -> Route:
-    """Serve the last good model again and put the digest of the present one on hold.
-
-    It wins over releases on their way: theirs was read in an older generation of the routing row.
-    `mirrored` is whether MLflow's aliases follow at once.
+    """Serve the last good model again, hold the present one, and show that in MLflow's aliases.
 
     Raises:
         Conflict: there is nothing to go back to, or another hand was faster.
     """
     records = Records.open(settings.records_address)
-    before = records.routes.get(use_case)
-    subject = str(getattr(before, of) or "none")
-    entry = AuditEntry(
-        "release.rolled_back",
-        use_case,
-        subject,
-        actor,
-        {"reason": reason, "of": of},
-        at or utc_now(),
+    route = record_rollback(
+        records, use_case, actor, reason, of=of, expect_generation=expect_generation
     )
-    generation = before.generation if expect_generation is None else expect_generation
-    route = records.routes.rollback(use_case, entry=entry, expect_generation=generation, of=of)
-    log.warning("%s: %s %s is rolled back by %s: %s", use_case, of, subject, actor, reason)
-    if mirrored:
-        mirror_aliases_of(settings, records, route)
+    mirror_aliases_of(settings, records, route)
     return route
 
 

@@ -1,80 +1,75 @@
-"""The node's ASGI application: routes, authorisation, and the prediction path.
+"""The node's ASGI application: it answers predictions, and hands everything else to the routes.
 
-Only what `state` holds is served; the reconciler replaces it. Everything here runs on the event
+Only what its table holds is served; the reconciler replaces that. Everything here runs on the event
 loop.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import logging
 import math
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import msgspec
+from starlette.types import Message, Receive, Scope, Send
 
 from include.errors import ConfigError, Conflict, EvergreenError, Unavailable
 from include.predictions.log import PredictionLog
-from include.serving import openapi, predict
+from include.serving import predict
 from include.serving.http import (
     Disconnected,
-    Receive,
     Refusal,
-    Scope,
-    Send,
     answer,
     header,
     read_json_body,
     refuse,
+    wrong_method,
 )
+from include.serving.http_routes import Endpoints, Reload, Rollback
 from include.serving.prometheus import Metrics
+from include.serving.serving_table import ServingTable
 from include.serving.snapshot import Loaded, Served
 
 log = logging.getLogger(__name__)
 
+# What may be put into a header and a log as it is.
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._\-]{1,64}\Z")
-_json = msgspec.json.Encoder().encode
-Lines = Callable[[str], PredictionLog]
-Admin = Callable[[str, str, str], Awaitable[Mapping[str, Any]]]
-
-
-class Reason(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of a rollback."""
-
-    reason: str
-    actor: str = "node"
+_encode = msgspec.json.Encoder().encode
 
 
 class App:
-    """Answers HTTP requests from a table of `Served` snapshots."""
+    """Answers HTTP requests from a table of `Served` snapshots.
+
+    Predict is answered here, over bare ASGI: Starlette's router costs 10 us a request, as much as
+    the model. Everything else goes to `http_routes`.
+    """
 
     def __init__(
         self,
         *,
         token: str,
-        lines: Lines,
-        rollback: Admin,
-        reload: Callable[[str], Awaitable[Mapping[str, Any]]],
+        open_log: Callable[[str], PredictionLog],
+        rollback: Rollback,
+        reload: Reload,
         hosts: frozenset[str] | None = None,
     ) -> None:
         """Build it.
 
-        `lines` opens a use case's prediction log; `hosts` are the names that Host may say (None:
-        any).
+        `token` is what changes of state need, `open_log` opens a use case's prediction log, `hosts`
+        are the names that the header Host may say (None: any).
         """
-        self.state: dict[str, Served] = {}
-        self.healthy, self.started = True, False
+        self.table = ServingTable()
         self.metrics = Metrics()
-        self._token = hashlib.sha256(token.encode()).digest()
+        endpoints = Endpoints(
+            self.table, self.metrics, token=token, rollback=rollback, reload=reload
+        )
+        self._router = endpoints.router()
         self._hosts = hosts
-        self._open_log, self._logs = lines, dict[str, PredictionLog]()
+        self._open_log, self._logs = open_log, dict[str, PredictionLog]()
         self._horizons: dict[str, predict.Horizon] = {}
-        self._rollback, self._reload = rollback, reload
         self._prefix, self._count = secrets.token_hex(6), 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,201 +77,148 @@ class App:
         if scope["type"] != "http":
             raise Unavailable(f"{scope['type']} is not served here")
         request_id = self._request_id(scope)
-        use_case, route = "", ""
+        use_case = route = ""  # what the answer is counted under
         try:
             self._check_host(scope)
-            use_case, route = self._route(scope["path"])
-            if route == "predict":
+            parts = scope["path"].split("/")  # "", "v1", the use case, "predict"
+            if len(parts) == 4 and parts[3] == "predict" and parts[1] == "v1":
+                self.table.find(parts[2])
+                use_case, route = parts[2], "predict"
                 status = await self._predict(use_case, scope, receive, send, request_id)
             else:
-                status = await self._other(use_case, route, scope, receive, send, request_id)
+                status = await self._other(scope, receive, send, request_id)
         except Disconnected:
             status = 499
         except EvergreenError as error:
             refusal = _as_refusal(error)
             status = refusal.status
             await refuse(refusal, receive, send, request_id)
-        self.metrics.answered(use_case, route, status)
+        if not route:
+            use_case, route = self._labels(scope)
+        self.metrics.count_answer(use_case, route, status)
 
     def install(self, served: Served) -> None:
         """Serve a snapshot from the next request on."""
         name = served.use_case.name
-        known = self.state.get(name)
-        if known is None or known.use_case is not served.use_case:
+        present = self.table.served.get(name)
+        if present is None or present.use_case is not served.use_case:
             self._horizons[name] = predict.Horizon(served.use_case)
-        self.state[name] = served
+        self.table.served[name] = served
         models = {"champion": served.champion, "previous": served.previous}
-        self.metrics.serving(
-            name,
-            served.generation,
-            {role: model.version for role, model in models.items() if model},
-        )
+        versions = {role: model.version for role, model in models.items() if model}
+        self.metrics.show_served(name, served.generation, versions)
 
     def forget(self, use_case: str) -> None:
         """Serve a use case no more."""
-        self.state.pop(use_case, None)
+        self.table.served.pop(use_case, None)
+        self.metrics.hide_served(use_case)
 
     @property
     def logs(self) -> list[PredictionLog]:
         """The prediction logs that are open."""
         return list(self._logs.values())
 
-    # routes
+    async def _other(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> int:
+        """Answer what is not predict and return the status; each answer names its request."""
+        status = 0
 
-    def _route(self, path: str) -> tuple[str, str]:
-        parts = path.split("/")
-        if (
-            len(parts) == 4
-            and parts[1] == "v1"
-            and parts[3] in ("predict", "model", "rollback", "reload")
-        ):
-            if not self.started:
-                raise Refusal(
-                    503,
-                    "starting",
-                    "the node has not read the use cases yet",
-                    headers=[(b"retry-after", b"1")],
-                    linger=True,
-                )
-            if parts[2] not in self.state:
-                known = ", ".join(sorted(self.state)) or "none yet"
-                raise Refusal(
-                    404,
-                    "unknown_use_case",
-                    f"no use case {parts[2][:80]!r}; served are: {known}",
-                    linger=True,
-                )
-            return parts[2], parts[3]
-        if len(parts) == 2 and parts[1] in ("health", "metrics", "openapi.json", "docs"):
-            return "", parts[1]
-        raise Refusal(404, "not_found", f"no page {path[:80]!r}; see /docs", linger=True)
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] += [
+                    (b"x-request-id", request_id.encode("ascii")),
+                    (b"x-content-type-options", b"nosniff"),
+                ]
+            await send(message)
+
+        await self._router(scope, receive, send_with_id)
+        return status
+
+    def _labels(self, scope: Scope) -> tuple[str, str]:
+        """Return the use case and route that a request's answer is counted under.
+
+        Only names that are served count: whoever tries out paths would otherwise make series
+        without end.
+        """
+        route = scope.get("route")
+        use_case = scope.get("path_params", {}).get("use_case", "")
+        if route is None or (use_case and use_case not in self.table.served):
+            return "", ""
+        return use_case, route.name
 
     async def _predict(
         self, use_case: str, scope: Scope, receive: Receive, send: Send, request_id: str
     ) -> int:
+        """Answer a prediction and return the status, which is 200: all else is raised."""
         if scope["method"] != "POST":
-            raise _wrong_method(scope, "POST")
+            raise wrong_method(scope, "POST")
         started, clock = time.time_ns(), time.perf_counter()
         body = await read_json_body(scope, receive)
-        served = self.state.get(use_case)
+        served = self.table.served.get(use_case)
         if served is None:
             raise Refusal(404, "unknown_use_case", f"use case {use_case!r} is not served any more")
-        asked = predict.check(predict.parse(body), served)
-        model, arm, features, score = await self._score(asked, served)
-        line, reply = predict.record(
-            request_id, asked, served, model, arm, features, score, started
+        request = predict.check_request(predict.parse_request(body), served)
+        model, arm, features, score = await self._score(request, served)
+        line, reply = predict.describe_answer(
+            request_id, request, served, model, arm, features, score, started
         )
-        self._log(use_case).append(line)
-        await answer(send, 200, _json(reply), request_id.encode("ascii"))
-        self.metrics.took(use_case, time.perf_counter() - clock)
+        # Before the answer: what was answered is on record, whatever happens to the process next.
+        self._log_of(use_case).append(line)
+        await answer(send, 200, _encode(reply), request_id.encode("ascii"))
+        self.metrics.observe_duration(use_case, time.perf_counter() - clock)
         return 200
 
     async def _score(
-        self, asked: predict.Asked, served: Served
+        self, request: predict.CheckedRequest, served: Served
     ) -> tuple[Loaded, str, predict.Features, float]:
         """Ask the champion; if it gives no answer, ask the one before it."""
         champion, previous, name = served.champion, served.previous, served.use_case.name
         if champion is None:
-            why = f" ({served.problems[0]})" if served.problems else ""
+            reason = f" ({served.problems[0]})" if served.problems else ""
             raise Refusal(
                 503,
                 "no_model",
-                f"{name} has no model to answer yet{why}; run `evergreen status {name}`",
+                f"{name} has no model to answer yet{reason}; run `evergreen status {name}`",
                 headers=[(b"retry-after", b"10")],
             )
         try:
-            features, score = await self._ask(asked, served, champion)
+            features, score = await self._ask(request, served, champion)
             return champion, "champion", features, score
         except Unavailable as error:
-            self.metrics.event(name, "champion_failed")
+            self.metrics.count_event(name, "champion_failed")
             if previous is None or champion is previous:
                 raise
             log.warning("%s: %s; model %d answers instead", name, error, previous.version)
-        features, score = await self._ask(asked, served, previous)
-        self.metrics.event(name, "fallback")
-        features.flags.append("fallback")
+        features, score = await self._ask(request, served, previous)
+        self.metrics.count_event(name, "fallback")
+        if "fallback" not in features.flags:  # it may be there for unknown or stale features
+            features.flags.append("fallback")
         return previous, "fallback", features, score
 
     async def _ask(
-        self, asked: predict.Asked, served: Served, model: Loaded
+        self, request: predict.CheckedRequest, served: Served, model: Loaded
     ) -> tuple[predict.Features, float]:
-        features = predict.features_of(asked, served, model, self._horizons[served.use_case.name])
+        """Return the features and the score of one model, in this process or in its own."""
+        horizon = self._horizons[served.use_case.name]
+        features = predict.find_features(request, served, model, horizon)
         if model.remote is None:
-            return features, predict.score_sync(model, features.row)
-        lacking = [name for name in model.remote.features if name not in features.row]
-        if lacking:
+            return features, predict.score_in_process(model, features.row)
+        missing = [name for name in model.remote.features if name not in features.row]
+        if missing:
             raise Refusal(
                 422,
                 "invalid",
-                f"feature {lacking[0]!r} is missing; send null",
-                field=f"features.{lacking[0]}",
+                f"feature {missing[0]!r} is missing; send null",
+                field=f"features.{missing[0]}",
             )
         score = await model.remote.ask({name: features.row[name] for name in model.remote.features})
         if not math.isfinite(score):
             raise Unavailable(f"model {model.version} answers {score}, which is no probability")
         return features, score
 
-    async def _other(
-        self, use_case: str, route: str, scope: Scope, receive: Receive, send: Send, request_id: str
-    ) -> int:
-        if route in ("rollback", "reload"):
-            return await self._administer(use_case, route, scope, receive, send, request_id)
-        if scope["method"] not in ("GET", "HEAD"):
-            raise _wrong_method(scope, "GET")
-        media = b"application/json"
-        if route == "health":
-            body = _json(self._health())
-        elif route == "model":
-            body = _json(openapi.describe(self.state[use_case]))
-        elif route == "openapi.json":
-            body = _json(openapi.openapi(self.state))
-        elif route == "metrics":
-            body, media = self.metrics.text(), b"text/plain; version=0.0.4; charset=utf-8"
-        else:
-            body, media = openapi.docs(self.state), b"text/html; charset=utf-8"
-        more = openapi.SECURITY if route == "docs" else ()
-        await answer(send, 200, body, request_id.encode("ascii"), media=media, more=more)
-        return 200
-
-    async def _administer(
-        self, use_case: str, route: str, scope: Scope, receive: Receive, send: Send, request_id: str
-    ) -> int:
-        if scope["method"] != "POST":
-            raise _wrong_method(scope, "POST")
-        self._authorise(use_case, route, scope)
-        if route == "reload":
-            done = await self._reload(use_case)
-        else:
-            body = await read_json_body(scope, receive)
-            try:
-                asked = msgspec.json.decode(body, type=Reason)
-            except msgspec.ValidationError as error:
-                raise Refusal(
-                    422, "invalid", f"{error}; a rollback needs its reason", field="reason"
-                ) from None
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                raise Refusal(400, "bad_json", f"the body is no valid JSON: {error}") from None
-            if not asked.reason.strip():
-                raise Refusal(422, "invalid", "a rollback needs its reason", field="reason")
-            done = await self._rollback(use_case, asked.actor[:80], asked.reason[:1000])
-        await answer(send, 200, _json(done), request_id.encode("ascii"))
-        return 200
-
-    def _health(self) -> dict[str, Any]:
-        cases = {}
-        for name, served in sorted(self.state.items()):
-            champion = served.champion
-            cases[name] = {
-                "model_version": champion.version if champion else None,
-                "generation": served.generation,
-                "problems": list(served.problems),
-            }
-        status = "starting" if not self.started else "ok" if self.healthy else "degraded"
-        return {"status": status, "use_cases": cases}
-
-    # edges
-
     def _request_id(self, scope: Scope) -> str:
+        """Return the caller's id of the request, or the next of our own (cheaper than a UUID)."""
         given = header(scope, b"x-request-id")
         if given is not None and _REQUEST_ID.match(given):
             return given.decode("ascii")
@@ -284,49 +226,29 @@ class App:
         return f"{self._prefix}-{self._count:x}"
 
     def _check_host(self, scope: Scope) -> None:
-        """Refuse names that are not ours: a page on the web could otherwise reach a node on this
-        machine by its own name.
+        """Refuse a Host that is not this node's.
+
+        A page on the web could otherwise let its own name point to this machine, and read what the
+        node answers.
         """
         if self._hosts is None:
             return
         host = (header(scope, b"host") or b"").decode("latin-1").lower()
+        # Without the port; an IPv6 address stands in brackets, since it has colons of its own.
         name = host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
         if name not in self._hosts:
             raise Refusal(421, "wrong_host", f"host {host[:80]!r} is not served here", linger=True)
 
-    def _authorise(self, use_case: str, route: str, scope: Scope) -> None:
-        scheme, _, token = (header(scope, b"authorization") or b"").partition(b" ")
-        given = hashlib.sha256(token.strip()).digest()
-        if not hmac.compare_digest(given, self._token) or scheme.lower() != b"bearer":
-            client = (scope.get("client") or ("unknown",))[0]
-            log.warning("%s: %s from %s without a valid token was refused", use_case, route, client)
-            self.metrics.event(use_case, "unauthorised")
-            raise Refusal(
-                401,
-                "unauthorised",
-                "this changes state: send the node's token as `Authorization: Bearer ...`",
-                headers=[(b"www-authenticate", b"Bearer")],
-                linger=True,
-            )
-
-    def _log(self, use_case: str) -> PredictionLog:
-        found = self._logs.get(use_case)
-        if found is None:
-            found = self._logs[use_case] = self._open_log(use_case)
-        return found
-
-
-def _wrong_method(scope: Scope, right: str) -> Refusal:
-    return Refusal(
-        405,
-        "method",
-        f"{scope['method']} is not served here; use {right}",
-        headers=[(b"allow", right.encode())],
-        linger=True,
-    )
+    def _log_of(self, use_case: str) -> PredictionLog:
+        """Return a use case's prediction log, opened with its first answer."""
+        prediction_log = self._logs.get(use_case)
+        if prediction_log is None:
+            prediction_log = self._logs[use_case] = self._open_log(use_case)
+        return prediction_log
 
 
 def _as_refusal(error: EvergreenError) -> Refusal:
+    """Return how an error of ours is answered."""
     if isinstance(error, Refusal):
         return error
     if isinstance(error, Conflict):

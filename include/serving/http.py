@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, cast
+from collections.abc import Iterable
+from typing import cast
 
 import msgspec
+from starlette.types import Receive, Scope, Send
 
 from include.errors import EvergreenError
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-MAX_BODY = 1024 * 1024
-LINGER_SECONDS = 3.0
+MAX_BODY = 1024 * 1024  # bytes
+LINGER_SECONDS = 3.0  # for so long the rest of a refused body is read
 _encode = msgspec.json.Encoder().encode
 
 
 class Refusal(EvergreenError):
-    """A request that is refused: an HTTP status, a code for programs, a message for people, the
-    field at fault.
+    """A request that is refused: a status, a code for programs, a message for people.
+
+    `field` is the one at fault. `linger` says that a body may still be on its way.
     """
 
     def __init__(
@@ -38,14 +37,17 @@ class Refusal(EvergreenError):
         self.status, self.code, self.field, self.linger = status, code, field, linger
         self.headers, self.flags = list(headers), list(flags)
 
-    def body(self, request_id: str) -> bytes:
-        """Return the answer's body."""
+    def body(self, request_id: str | None = None) -> bytes:
+        """Return the answer's body; a request that was never whole has no id."""
         error: dict[str, object] = {"code": self.code, "message": str(self)}
         if self.field is not None:
             error["field"] = self.field
         if self.flags:
             error["flags"] = self.flags
-        return _encode({"error": error, "request_id": request_id})
+        answered: dict[str, object] = {"error": error}
+        if request_id is not None:
+            answered["request_id"] = request_id
+        return _encode(answered)
 
 
 class Disconnected(Exception):
@@ -63,8 +65,10 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 async def read_json_body(scope: Scope, receive: Receive) -> bytes:
     """Return the body of a JSON request.
 
-    Raises: Refusal: 415 for another media type or an encoded body, 413 above MAX_BODY, declared or
-        streamed. Disconnected: the client left.
+    Raises:
+        Refusal: 415 for another media type or an encoded body, 413 above MAX_BODY, declared or
+            streamed.
+        Disconnected: the client left.
     """
     media = header(scope, b"content-type")
     if media is None or media.partition(b";")[0].strip().lower() != b"application/json":
@@ -82,6 +86,7 @@ async def read_json_body(scope: Scope, receive: Receive) -> bytes:
         raise _too_large()
     message = await receive()
     body = cast(bytes, message.get("body", b""))
+    # Nearly every body comes whole, in one message: nothing is copied then.
     if message["type"] == "http.request" and not message.get("more_body"):
         if len(body) > MAX_BODY:
             raise _too_large()
@@ -105,12 +110,11 @@ async def answer(
     body: bytes,
     request_id: bytes,
     *,
-    media: bytes = b"application/json",
     more: Iterable[tuple[bytes, bytes]] = (),
 ) -> None:
-    """Send a whole answer."""
+    """Send a whole answer in JSON; `more` are headers that are added."""
     headers = [
-        (b"content-type", media),
+        (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
         (b"x-request-id", request_id),
         (b"x-content-type-options", b"nosniff"),
@@ -121,10 +125,10 @@ async def answer(
 
 
 async def refuse(refusal: Refusal, receive: Receive, send: Send, request_id: str) -> None:
-    """Answer a refusal; where a body is still on its way, answer first, then discard for a while,
-    then close.
+    """Answer a refusal; where a body may still be on its way, read and discard it for a while.
 
-    Closing at once would reset the connection under the client before it has read why.
+    Closing at once would reset the connection under the client before it has read why. So the
+    answer is sent but not ended, what comes is discarded, then the connection is closed.
     """
     body, name = refusal.body(request_id), request_id.encode("ascii")
     if not refusal.linger:
@@ -155,5 +159,16 @@ def _too_large() -> Refusal:
         413,
         "too_large",
         f"the body is larger than {MAX_BODY} bytes; ask for one entity at a time",
+        linger=True,
+    )
+
+
+def wrong_method(scope: Scope, right: str) -> Refusal:
+    """Return the refusal of a method; `right` is the one that the path is served by."""
+    return Refusal(
+        405,
+        "method",
+        f"{scope['method']} is not served here; use {right}",
+        headers=[(b"allow", right.encode())],
         linger=True,
     )

@@ -1,7 +1,6 @@
-"""HTTP at the edge: limits on headers, bodies and time, and what a refusal looks like.
+"""Limits on the headers of a request and on the time that a client may take to send it.
 
-uvicorn bounds neither the headers nor how long a client may take to send them; `EdgeProtocol` and
-`sweep` do.
+uvicorn bounds neither; `EdgeProtocol` and `end_slow_requests` do. The limit on bodies is in `http`.
 """
 
 from __future__ import annotations
@@ -12,17 +11,21 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from include.serving.http import _encode
+from include.serving.http import Refusal
 
-MAX_HEAD = 16 * 1024
+MAX_HEAD = 16 * 1024  # bytes of path and headers
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 20.0
+# One read from the socket may hold the headers and much of the body: only what is well above that
+# is refused before the parser has found the end of the headers.
 _CHUNK_ROOM = 256 * 1024
 
 
 class EdgeProtocol(HttpToolsProtocol):  # type: ignore[misc]
-    """uvicorn's HTTP protocol, with bounded headers and the time at which the request in hand
-    began.
+    """uvicorn's HTTP protocol, with bounded headers and a clock for each request.
+
+    `began` is when the request in hand began, in the loop's seconds; None between requests, when
+    uvicorn's own limit on idle connections applies. `in_head` says that its headers are not whole.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -75,10 +78,11 @@ class EdgeProtocol(HttpToolsProtocol):  # type: ignore[misc]
         """Answer by hand and close; nothing of the request reaches the application any more."""
         if self.transport.is_closing():
             return
+        # Only where no answer has begun: a second one would be taken for a part of its body.
         cycle = self.cycle
         between = self.in_head and (cycle is None or cycle.response_complete)
         if between or (not self.in_head and cycle is not None and not cycle.response_started):
-            body = _encode({"error": {"code": "refused", "message": reason}})
+            body = Refusal(status, "refused", reason).body()
             head = (
                 f"HTTP/1.1 {status} Refused\r\ncontent-type: application/json\r\n"
                 f"content-length: {len(body)}\r\n"
@@ -87,8 +91,11 @@ class EdgeProtocol(HttpToolsProtocol):  # type: ignore[misc]
         self.transport.close()
 
 
-def sweep(connections: Iterable[Any], now: float) -> int:
-    """Send away the clients that take too long to send a request; return how many."""
+def end_slow_requests(connections: Iterable[Any], now: float) -> int:
+    """Send away the clients that take too long to send a request; return how many.
+
+    `now` is in the loop's seconds.
+    """
     late = 0
     for protocol in list(connections):
         if not isinstance(protocol, EdgeProtocol) or protocol.began is None:

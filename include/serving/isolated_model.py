@@ -1,5 +1,7 @@
-"""A model in a process of its own: asked over a socket with a deadline, given up after failures
-in a row, ended with the node.
+"""A model in a process of its own, asked over a socket.
+
+Each question has a deadline; after failures in a row the process is asked no more until it answers
+a probe; it ends with the node.
 """
 
 from __future__ import annotations
@@ -18,15 +20,20 @@ import msgspec
 from include.errors import ArtefactError, Unavailable
 from include.serving.http import Refusal
 
-DEADLINE = 0.5
-FAILURES = 3
+DEADLINE = 0.5  # seconds for one answer
+FAILURES = 3  # in a row, after which it is asked no more
 PROBE_SECONDS = 1.0
-MAX_WAITING = 64
+MAX_WAITING = 64  # questions at once: more would only wait behind each other
 
 _encode = msgspec.json.Encoder().encode
 
 
 class _Reply(msgspec.Struct):
+    """One line of the process.
+
+    The first one, without an id, says how many golden rows were answered and what a row must hold.
+    """
+
     id: int = 0
     score: float | None = None
     error: str | None = None
@@ -39,12 +46,14 @@ _decode = msgspec.json.Decoder(_Reply).decode
 
 
 class IsolatedModel(asyncio.Protocol):
-    """The node's end.
+    """The node's end of the socket.
 
-    A breaker opens after failures in a row; only a probe in the background closes it.
+    A breaker opens after failures in a row. Only a probe in the background closes it: letting the
+    next requests through instead would make each of them wait for the deadline.
     """
 
     def __init__(self, version: str) -> None:
+        """Build it; `version` is how messages call the model. `start` is what others use."""
         self._version = version
         self._transport: asyncio.Transport | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -73,39 +82,43 @@ class IsolatedModel(asyncio.Protocol):
                 f"bento {bento_tag} is not in {home / 'bento'}; run package_model for its "
                 "partition again"
             )
-        ours, theirs = socket.socketpair()
+        node_end, process_end = socket.socketpair()
         isolated = cls(bento_tag)
         environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
         try:
-            ours.setblocking(False)
+            node_end.setblocking(False)
             isolated._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 str(source / "lane.py"),
-                str(theirs.fileno()),
+                str(process_end.fileno()),
                 bundle,
                 digest,
                 cwd=source,
                 env=environment,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(process_end.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
             )
         finally:
-            theirs.close()
-        await asyncio.get_running_loop().create_connection(lambda: isolated, sock=ours)
-        try:
-            async with asyncio.timeout(seconds):
-                hello = await isolated._hello
-        except (TimeoutError, Unavailable) as error:
-            isolated.close()
-            raise ArtefactError(
-                f"bento {bento_tag}: its process died or hung before it answered its golden rows"
-            ) from error
-        if hello.error is not None or not hello.golden:
-            isolated.close()
-            raise ArtefactError(
-                f"bento {bento_tag} refuses its model: {hello.error or 'no golden rows'}"
-            )
+            # The process has its own copy: while this one is open, its death would not be seen.
+            process_end.close()
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(isolated.close)  # also when this very start is cancelled
+            loop = asyncio.get_running_loop()
+            await loop.create_connection(lambda: isolated, sock=node_end)
+            try:
+                async with asyncio.timeout(seconds):
+                    hello = await isolated._hello
+            except (TimeoutError, Unavailable) as error:
+                raise ArtefactError(
+                    f"bento {bento_tag}: its process died or hung before it answered its golden "
+                    "rows"
+                ) from error
+            if hello.error is not None or not hello.golden:
+                raise ArtefactError(
+                    f"bento {bento_tag} refuses its model: {hello.error or 'no golden rows'}"
+                )
+            on_failure.pop_all()
         isolated.features = hello.features
         return isolated
 
@@ -151,6 +164,7 @@ class IsolatedModel(asyncio.Protocol):
                 self._process.kill()
 
     async def _exchange(self, row: Mapping[str, object]) -> _Reply:
+        """Send a question and return its reply; several may be on their way, told apart by id."""
         loop = asyncio.get_running_loop()
         self._count += 1
         number = self._count
@@ -167,6 +181,7 @@ class IsolatedModel(asyncio.Protocol):
             self._waiting.pop(number, None)
 
     async def _until_it_answers(self) -> None:
+        """Ask the last row again until it is answered; then callers' questions are let through."""
         while self.alive:
             await asyncio.sleep(PROBE_SECONDS)
             with contextlib.suppress(Unavailable):

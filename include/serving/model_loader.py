@@ -1,8 +1,8 @@
-"""The models of one use case that a node holds: tried in a process of their own, loaded, and ended
-when nothing needs them.
+"""The models of one use case that a node holds.
 
-A model whose serving pins are those of this node is loaded into it; another one runs as its Bento,
-in a process of its own.
+Each is tried in a child process before it is loaded: a damaged model file may kill its process, and
+this must not be the node's. A model whose serving pins are those of this node is loaded into it;
+another one runs as its Bento, in a process of its own.
 """
 
 from __future__ import annotations
@@ -22,21 +22,23 @@ from include.serving.isolated_model import IsolatedModel
 from include.serving.snapshot import Loaded
 
 TRIAL_SECONDS = 60.0
-LINGER_SECONDS = 5.0  # requests in hand may still use a model that was swapped out
+LINGER_SECONDS = 5.0  # after which a model that was swapped out is ended
 
 
 class ModelLoader:
-    """Tries and loads models; all its state belongs to the event loop, only waiting is done in
-    threads.
+    """Tries, loads and ends models.
+
+    All its state belongs to the event loop; only what waits is done in threads.
     """
 
     def __init__(
         self, home: Path, *, changed: Callable[[], None], loaded: Callable[[], object]
     ) -> None:
-        """Build it; `changed` is called when a trial or a model's process has ended, `loaded`
-        when a model was loaded.
+        """Build it.
+
+        `changed` is called when a trial or a model's process has ended, `loaded` after each load.
         """
-        self._home, self._changed, self._told = home, changed, loaded
+        self._home, self._changed, self._on_load = home, changed, loaded
         self._loaded: dict[int, Loaded] = {}
         self._trials: dict[str, asyncio.Task[None]] = {}
 
@@ -59,8 +61,8 @@ class ModelLoader:
         Raises:
             ArtefactError: it did not answer its golden rows, or its Bento is not there.
         """
-        there = self._loaded.get(model.version)
-        if there is not None and there.digest == model.model_digest and _alive(there):
+        present = self._loaded.get(model.version)
+        if present is not None and present.digest == model.model_digest and _alive(present):
             return
         loaded = Loaded(model.version, model.model_digest, model.feature_set, model.partition)
         if fits_here(model.pins):
@@ -72,10 +74,10 @@ class ModelLoader:
             isolated.on_end = self._changed
             loaded = replace(loaded, remote=isolated)
         self._loaded[model.version] = loaded
-        self._told()
+        self._on_load()
 
     def keep(self, versions: Collection[int]) -> None:
-        """End all other models, a little later."""
+        """End all other models, a little later: requests in hand may still use them."""
         for version in self._loaded.keys() - set(versions):
             asyncio.get_running_loop().call_later(LINGER_SECONDS, _end, self._loaded.pop(version))
 
@@ -93,6 +95,7 @@ class ModelLoader:
             _end(model)
 
     def _trial(self, model: Model) -> asyncio.Task[None]:
+        """Return the trial of a model's digest, started if there was none; it is not repeated."""
         trial = self._trials.get(model.model_digest)
         if trial is None:
             trial = asyncio.create_task(self._try(model))

@@ -1,8 +1,7 @@
-"""The serving node, what users call: one process with a raw ASGI application and a reconciler that
-follows the routing rows.
+"""The serving node: one process that answers predictions and follows the routing rows.
 
-It imports no feast, mlflow, pandas, scikit-learn or airflow. Here: socket, uvicorn, housekeeping,
-and an orderly end.
+This module has its socket, uvicorn, the housekeeping and an orderly end. The node imports no feast,
+mlflow, pandas, scikit-learn or airflow.
 """
 
 from __future__ import annotations
@@ -20,21 +19,25 @@ import uvicorn
 import uvloop
 
 from include.config.settings import Settings
+from include.deployment.rollback import record_rollback
 from include.errors import ConfigError, EvergreenError
 from include.predictions.log import PredictionLog
+from include.records.records import Records
 from include.serving.app import App
-from include.serving.http_limits import EdgeProtocol, sweep
+from include.serving.http_limits import EdgeProtocol, end_slow_requests
 from include.serving.reconciler import Reconciler
 
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 1024
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
+HOUSEKEEPING_SECONDS = 1.0
+_LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})  # as they stand in Host
 
 
 class _Server(uvicorn.Server):  # type: ignore[misc]
-    """uvicorn's server, which ends on a signal without raising it again: the node has more to
-    put in order.
+    """uvicorn's server, which ends on a signal without raising it again.
+
+    The node has more to put in order after it.
     """
 
     asked_to_end = False
@@ -61,10 +64,9 @@ async def _main(settings: Settings, listener: socket.socket) -> None:
     node = f"{socket.gethostname()}:{settings.node_port}"
 
     async def roll_back(use_case: str, actor: str, reason: str) -> Mapping[str, Any]:
-        from include.deployment.rollout import rollback
-
-        # The aliases are mirrored by the next deployment: MLflow is not imported into the node.
-        await asyncio.to_thread(rollback, settings, use_case, actor, reason, mirrored=False)
+        # MLflow's aliases follow with the next deployment: MLflow is not imported into the node.
+        records = Records.open(settings.records_address)
+        await asyncio.to_thread(record_rollback, records, use_case, actor, reason)
         return await reconciler.reload(use_case)
 
     async def reload(use_case: str) -> Mapping[str, Any]:
@@ -72,12 +74,12 @@ async def _main(settings: Settings, listener: socket.socket) -> None:
 
     app = App(
         token=settings.node_secret.get_secret_value(),
-        lines=lambda use_case: PredictionLog(settings.home, use_case),
+        open_log=lambda use_case: PredictionLog(settings.home, use_case),
         rollback=roll_back,
         reload=reload,
-        hosts=_LOOPBACK | {settings.host} if settings.host in _LOOPBACK else None,
+        hosts=allowed_hosts(settings.host),
     )
-    # What stays is not walked by every full collection.
+    # Frozen, what stays is not walked by each full collection: that stopped the node for 100 ms.
     reconciler = Reconciler(settings, app, node=node, swapped=gc.freeze)
     server = _Server(
         uvicorn.Config(
@@ -98,7 +100,7 @@ async def _main(settings: Settings, listener: socket.socket) -> None:
     gc.freeze()
     tasks = [asyncio.create_task(reconciler.run()), asyncio.create_task(_keep_house(app, server))]
     for task in tasks:
-        task.add_done_callback(lambda ended: _ended(ended, server))
+        task.add_done_callback(lambda ended: _stop_if_it_died(ended, server))
     log.info("the serving node answers on http://%s:%d", settings.host, settings.node_port)
     try:
         await server.serve(sockets=[listener])
@@ -107,41 +109,52 @@ async def _main(settings: Settings, listener: socket.socket) -> None:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await reconciler.close()
-        for lines in app.logs:
-            lines.close()
+        for prediction_log in app.logs:
+            prediction_log.close()
     for task in tasks:
         if not task.cancelled() and task.exception() is not None:
-            raise EvergreenError(
-                f"the serving node ended: {task.exception()}"
-            ) from task.exception()
+            error = task.exception()
+            raise EvergreenError(f"the serving node ended: {error}") from error
 
 
 async def _keep_house(app: App, server: uvicorn.Server) -> None:
-    """Once a second: close prediction log segments that are old enough, sync the open ones, send
-    slow clients away.
+    """Send slow clients away, close prediction log segments that are old enough, sync the others.
+
+    Synced so often, a loss of power takes the answers of a second at most; a kill takes none.
     """
     loop = asyncio.get_running_loop()
     while True:
-        await asyncio.sleep(1.0)
-        late = sweep(server.server_state.connections, loop.time())
+        await asyncio.sleep(HOUSEKEEPING_SECONDS)
+        late = end_slow_requests(server.server_state.connections, loop.time())
         if late:
-            app.metrics.event("", "slow_client", late)
-        for lines in app.logs:
+            app.metrics.count_event("", "slow_client", late)
+        for prediction_log in app.logs:
             try:
-                lines.rotate()
-                await asyncio.to_thread(lines.sync)
+                prediction_log.rotate()
+                await asyncio.to_thread(prediction_log.sync)
             except OSError as error:
                 log.warning("a prediction log segment could not be closed: %s", error)
 
 
-def _ended(task: asyncio.Task[None], server: uvicorn.Server) -> None:
+def _stop_if_it_died(task: asyncio.Task[None], server: uvicorn.Server) -> None:
     """Stop the node when a part of it dies: who supervises it starts a whole one."""
     if not task.cancelled() and task.exception() is not None:
         log.error("a part of the node died", exc_info=task.exception())
         server.should_exit = True
 
 
+def allowed_hosts(host: str) -> frozenset[str] | None:
+    """Return the names that Host may say to a node on this address; None: any.
+
+    On a loopback address only names of this machine are answered; on another one, the node cannot
+    know by which names it is reached.
+    """
+    name = f"[{host}]" if ":" in host else host
+    return _LOOPBACK_NAMES if name in _LOOPBACK_NAMES else None
+
+
 def _listen(host: str, port: int) -> socket.socket:
+    """Return the node's listening socket."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,37 +1,16 @@
-"""What the node says of itself: the model in service, the OpenAPI document, a page for people
-without any script.
-"""
+"""What the node tells programs of itself: the models in service and the OpenAPI document."""
 
 from __future__ import annotations
 
-import html
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from include.config.use_case import UseCase
 from include.serving.snapshot import Loaded, Served
 
-SECURITY = (
-    (
-        b"content-security-policy",
-        b"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'",
-    ),
-    (b"referrer-policy", b"no-referrer"),
-)
 _TYPES = {"int64": "integer", "float64": "number", "string": "string", "bool": "boolean"}
-_STYLE = """
-body { font:16px/1.5 system-ui,sans-serif; max-width:60rem; margin:2rem auto; padding:0 1rem;
-  color:#1d2b24 }
-h1,h2 { color:#14532d }
-code,pre { font:14px/1.45 ui-monospace,monospace; background:#f1f5f2; border-radius:4px }
-code { padding:.1em .3em }
-pre { padding:.8rem; overflow-x:auto }
-table { border-collapse:collapse; width:100% }
-td,th { border-bottom:1px solid #d6e0d9; padding:.3rem .6rem; text-align:left; vertical-align:top }
-.m { font-weight:600 }
-"""
-_STATUS = {
+# What predict answers.
+MEANING_BY_STATUS = {
     "200": "the score and the decision, on record in the prediction log",
     "400": "no valid JSON",
     "404": "no features are known of the entity (fallback.unknown: refuse), or there is "
@@ -44,8 +23,8 @@ _STATUS = {
 }
 
 
-def describe(served: Served) -> dict[str, Any]:
-    """Return what is served for a use case."""
+def describe_served(served: Served) -> dict[str, Any]:
+    """Return what serves a use case: its models, decision, fallbacks and problems."""
     return {
         "use_case": served.use_case.name,
         "generation": served.generation,
@@ -71,33 +50,24 @@ def _model(model: Loaded | None) -> dict[str, Any] | None:
     }
 
 
-def openapi(state: Mapping[str, Served]) -> dict[str, Any]:
+def document(served_by_name: Mapping[str, Served]) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of the routes that are served."""
-    paths: dict[str, Any] = {
+    paths = {
         "/health": {"get": _operation("Whether the node lives, and what it serves")},
-        "/metrics": {"get": _operation("Counters in Prometheus' text format")},
+        "/metrics": {"get": _operation("The node's numbers, for Prometheus")},
     }
-    for name, served in sorted(state.items()):
-        paths[f"/v1/{name}/predict"] = {"post": _predict(served)}
-        paths[f"/v1/{name}/model"] = {"get": _operation("The model in service")}
-        for route, text in (
-            ("rollback", "Serve the previous model again, and hold the present one"),
-            ("reload", "Look again now"),
-        ):
-            operation = _operation(text)
-            operation["security"] = [{"token": []}]
-            operation["responses"]["401"] = {"description": "the token is missing or wrong"}
-            if route == "rollback":
-                schema = {
-                    "type": "object",
-                    "required": ["reason"],
-                    "properties": {"reason": {"type": "string"}, "actor": {"type": "string"}},
-                }
-                operation["requestBody"] = {
-                    "required": True,
-                    "content": {"application/json": {"schema": schema}},
-                }
-            paths[f"/v1/{name}/{route}"] = {"post": operation}
+    for name, served in sorted(served_by_name.items()):
+        rollback = _guarded("Serve the previous model again, and hold the present one")
+        rollback["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": _ROLLBACK}},
+        }
+        paths |= {
+            f"/v1/{name}/predict": {"post": _predict(served)},
+            f"/v1/{name}/model": {"get": _operation("The model in service")},
+            f"/v1/{name}/rollback": {"post": rollback},
+            f"/v1/{name}/reload": {"post": _guarded("Read the records again now")},
+        }
     return {
         "openapi": "3.1.0",
         "info": {"title": "Evergreen serving node", "version": "1"},
@@ -113,18 +83,33 @@ def _operation(summary: str) -> dict[str, Any]:
     return {"summary": summary, "responses": {"200": {"description": "OK"}}}
 
 
+def _guarded(summary: str) -> dict[str, Any]:
+    """Return an operation that needs the node's token."""
+    operation = _operation(summary)
+    operation["security"] = [{"token": []}]
+    operation["responses"]["401"] = {"description": "the token is missing or wrong"}
+    return operation
+
+
 def _predict(served: Served) -> dict[str, Any]:
+    """Return the operation of predict, with the features and types of the use case."""
     use_case = served.use_case
     body = {
         "type": "object",
         "additionalProperties": False,
-        "anyOf": [{"required": ["entity"]}, {"required": ["features"]}],
+        # Beside an entity, a part of the row will do: the rest is read from the online store.
+        "anyOf": [
+            {"required": ["entity"]},
+            {
+                "required": ["features"],
+                "properties": {"features": {"required": _required_features(served)}},
+            },
+        ],
         "properties": {
             "entity": {"type": _TYPES[use_case.entity.type], "description": use_case.entity.key},
             "features": {
                 "type": "object",
                 "additionalProperties": False,
-                "required": _trained(served),
                 "properties": {
                     name: {"type": [_TYPES[kind], "null"]}
                     for name, kind in use_case.feature_types.items()
@@ -135,28 +120,35 @@ def _predict(served: Served) -> dict[str, Any]:
     error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     responses: dict[str, Any] = {
         status: {"description": text} | ({} if status == "200" else {"content": error})
-        for status, text in _STATUS.items()
+        for status, text in MEANING_BY_STATUS.items()
     }
     responses["200"]["content"] = {"application/json": {"schema": _ANSWER}}
     return {
         "summary": f"Score one {use_case.entity.name}: {use_case.title or use_case.name}",
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": body, "example": _example(use_case)}},
+            "content": {"application/json": {"schema": body, "example": example_request(use_case)}},
         },
         "responses": responses,
     }
 
 
-def _trained(served: Served) -> list[str]:
+def _required_features(served: Served) -> list[str]:
+    """Return what a row must hold: what the champion reads, or what the next one will."""
     scorer = (served.champion.scorer or served.champion.remote) if served.champion else None
     return scorer.features if scorer else served.use_case.trained_features
 
 
-def _example(use_case: UseCase) -> dict[str, Any]:
+def example_request(use_case: UseCase) -> dict[str, Any]:
+    """Return the body of a request that asks for one entity."""
     return {"entity": 42 if use_case.entity.type == "int64" else "42"}
 
 
+_ROLLBACK = {
+    "type": "object",
+    "required": ["reason"],
+    "properties": {"reason": {"type": "string"}, "actor": {"type": "string"}},
+}
 _ERROR = {
     "type": "object",
     "properties": {
@@ -172,6 +164,7 @@ _ERROR = {
         },
     },
 }
+# The fields of predict.PredictionAnswer; a test compares them.
 _ANSWER = {
     "type": "object",
     "properties": {
@@ -191,50 +184,3 @@ _ANSWER = {
         },
     },
 }
-
-
-def docs(state: Mapping[str, Served]) -> bytes:
-    """Return a page that says what can be asked and how."""
-    parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8><title>Evergreen serving node</title>",
-        f"<style>{_STYLE}</style><h1>Evergreen serving node</h1>",
-        "<p>The machine-readable form of this page is <a href=openapi.json>openapi.json</a>.</p>",
-    ]
-    for name, served in sorted(state.items()):
-        use_case, champion = served.use_case, served.champion
-        serving = (
-            f"model version {champion.version} of {champion.partition}"
-            if champion
-            else "no model yet"
-        )
-        example = json.dumps(_example(use_case))
-        parts.append(
-            f"<h2>{html.escape(use_case.title or name)}</h2><p>Serving: {html.escape(serving)}.</p>"
-        )
-        command = (
-            f"curl -s -H 'content-type: application/json' -d '{example}' "
-            f"http://HOST:PORT/v1/{name}/predict"
-        )
-        parts.append(f"<pre>{html.escape(command)}</pre>")
-        parts.append(f"<p>Or send a whole row as <code>features</code>: {_rows(use_case)}</p>")
-    parts.append("<h2>Routes</h2><table><tr><th>Route<th>What it does</tr>")
-    for path, methods in openapi(state)["paths"].items():
-        for method, operation in methods.items():
-            guard = " (needs the node's token)" if "security" in operation else ""
-            route = f"{method.upper()} <code>{html.escape(path)}</code>"
-            parts.append(
-                f"<tr><td class=m>{route}<td>{html.escape(operation['summary'])}{guard}</tr>"
-            )
-    parts.append("</table><h2>Answers of predict</h2><table>")
-    parts += [
-        f"<tr><td class=m>{status}<td>{html.escape(text)}</tr>" for status, text in _STATUS.items()
-    ]
-    parts.append("</table></html>")
-    return "".join(parts).encode()
-
-
-def _rows(use_case: UseCase) -> str:
-    return ", ".join(
-        f"<code>{html.escape(name)}</code> ({kind})"
-        for name, kind in use_case.feature_types.items()
-    )

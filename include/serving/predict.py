@@ -1,41 +1,45 @@
-"""Answer one prediction: features by entity or from the request, the score, the decision, the
-log line, the flags.
+"""Answer one prediction: check the request, find the features, score them, describe the answer.
+
+Features come from the online store by entity, from the request, or a part from each.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Collection, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from include.config.use_case import UseCase
 from include.errors import ArtefactError, Unavailable
+from include.features.online_store import OnlineSet
 from include.models.encoding import InvalidFeature
 from include.point_in_time.expiry import Calendar, is_expired, is_forgotten
 from include.predictions.log import Prediction
 from include.serving.http import Refusal
 from include.serving.snapshot import Loaded, Served
 
-MAX_TEXT = 1024
-_INT_LIMIT = 1 << 63
-_MICROSECOND = timedelta(microseconds=1)
-_JSON = msgspec.json.Encoder()
+MAX_TEXT = 1024  # characters of an entity's key or of a text feature
+_INT_LIMIT = 1 << 63  # what the lake's int64 columns hold
+_MICROS_A_DAY = 86_400_000_000
+_HORIZON_MICROS = 1_000_000  # for so long a horizon is used before the calendar is asked again
+_encode = msgspec.json.Encoder().encode
 
 
-class Question(msgspec.Struct, forbid_unknown_fields=True):
+class PredictionRequest(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a prediction request."""
 
     entity: int | str | msgspec.UnsetType | None = msgspec.UNSET
     features: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
 
 
-class Answer(msgspec.Struct):
-    """The body of a prediction's answer; `as_of` and `age_seconds` are of the features, null
-    where they came with the request.
+class PredictionAnswer(msgspec.Struct):
+    """The body of a prediction's answer.
+
+    `as_of` and `age_seconds` are of the features, null where they came with the request.
     """
 
     request_id: str
@@ -51,79 +55,87 @@ class Answer(msgspec.Struct):
     flags: list[str]
 
 
-_decode_question = msgspec.json.Decoder(Question).decode
+_decode_request = msgspec.json.Decoder(PredictionRequest).decode
 
 
-def parse(body: bytes) -> Question:
+def parse_request(body: bytes) -> PredictionRequest:
     """Read the body of a request.
 
-    Raises: Refusal: 400 for what is no JSON (NaN and endless nesting among it), 422 for JSON of
-        another form, with the field.
+    Raises:
+        Refusal: 400 for what is no JSON (NaN and endless nesting among it), 422 for JSON of another
+            form, with the field.
     """
     try:
-        question = _decode_question(body)
+        request = _decode_request(body)
     except msgspec.ValidationError as error:
-        raise _invalid(str(error)) from None
+        raise _wrong_form(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Refusal(400, "bad_json", f"the body is no valid JSON: {error}") from None
     except RecursionError:
         raise Refusal(400, "bad_json", "the body is nested too deeply") from None
-    if question.entity is msgspec.UNSET and question.features is msgspec.UNSET:
+    if request.entity is msgspec.UNSET and request.features is msgspec.UNSET:
         raise Refusal(422, "invalid", 'give "entity", or a full row of "features"', field="entity")
-    return question
+    return request
 
 
-def _invalid(message: str) -> Refusal:
+def _wrong_form(message: str) -> Refusal:
+    """Return the refusal for msgspec's message, with the field that the message names.
+
+    msgspec says "... unknown field `x`" or "... - at `$.features`"; a body that is no object at all
+    has neither.
+    """
     text, _, path = message.partition(" - at `$")
     unknown = text.partition("unknown field `")[2]
-    named = unknown.rstrip("`") or path.rstrip("`").lstrip(".").partition("[")[0]
-    return Refusal(422, "invalid", text, field=named or "body")
+    field = unknown.rstrip("`") or path.rstrip("`").lstrip(".").partition("[")[0]
+    return Refusal(422, "invalid", text, field=field or "body")
 
 
 class Horizon:
-    """The newest `as_of` that should be online now: features are as old as they lag behind it,
-    not behind the clock.
+    """The newest `as_of` that should be online now.
+
+    Features are as old as they lag behind it, not behind the clock.
     """
 
     def __init__(self, use_case: UseCase, clock: Callable[[], int] = time.time_ns) -> None:
+        """Build it; `clock` returns nanoseconds since 1970."""
         self._calendar, self._clock = Calendar.of(use_case), clock
-        self._until, self._as_of = 0, 0
+        self._valid_until, self._as_of = 0, 0  # microseconds since 1970
 
     def now(self) -> tuple[int, int]:
         """Return the time now and the horizon, both in microseconds since 1970."""
         now = self._clock() // 1000
-        if not self._until - 1_000_000 <= now < self._until:
+        # The lower bound is for a clock that was set back: the horizon may not lie in its future.
+        if not self._valid_until - _HORIZON_MICROS <= now < self._valid_until:
             moment = datetime.fromtimestamp(now / 1e6, tz=UTC)
-            self._as_of, self._until = (
-                round(self._calendar.horizon(moment).timestamp() * 1e6),
-                now + 1_000_000,
-            )
+            self._as_of = round(self._calendar.horizon(moment).timestamp() * 1e6)
+            self._valid_until = now + _HORIZON_MICROS
         return now, min(now, self._as_of)
 
 
-class Asked(msgspec.Struct):
-    """A checked question: whom it is about, and whether the row came with it."""
+class CheckedRequest(msgspec.Struct):
+    """A request whose types are right: whom it is about, and the features that came with it."""
 
     entity: int | str | None
     row: dict[str, Any] | None
 
 
-def check(question: Question, served: Served) -> Asked:
-    """Check the types of a question against the use case.
+def check_request(request: PredictionRequest, served: Served) -> CheckedRequest:
+    """Check the types of a request against the use case.
 
     Raises:
         Refusal: 422 with the field.
     """
-    entity = None if question.entity is msgspec.UNSET else question.entity
-    row = None if question.features is msgspec.UNSET else question.features
+    entity = None if request.entity is msgspec.UNSET else request.entity
+    row = None if request.features is msgspec.UNSET else request.features
     if row is None or entity is not None:
         _check_entity(served.use_case, entity)
     if row is not None:
         _check_row(row, served.use_case.feature_types)
-    return Asked(entity, row)
+    return CheckedRequest(entity, row)
 
 
 def _check_entity(use_case: UseCase, entity: int | str | None) -> None:
+    # `type(...) is`, since True is an int for isinstance.
     if use_case.entity.type == "int64":
         if type(entity) is not int or not -_INT_LIMIT <= entity < _INT_LIMIT:
             raise Refusal(
@@ -143,9 +155,9 @@ def _check_entity(use_case: UseCase, entity: int | str | None) -> None:
 
 def _check_row(row: Mapping[str, Any], types: Mapping[str, str]) -> None:
     for name, value in row.items():
-        kind = types.get(name)
+        declared = types.get(name)
         field = f"features.{name[:80]}"
-        if kind is None:
+        if declared is None:
             raise Refusal(
                 422,
                 "invalid",
@@ -155,21 +167,23 @@ def _check_row(row: Mapping[str, Any], types: Mapping[str, str]) -> None:
         if value is None:
             continue
         given = type(value)
-        if kind == "string":
-            good = given is str and len(value) <= MAX_TEXT
-        elif kind == "bool":
-            good = given is bool
-        elif kind == "int64":
-            good = (given is int and -_INT_LIMIT <= value < _INT_LIMIT) or (
+        if declared == "string":
+            is_right = given is str and len(value) <= MAX_TEXT
+        elif declared == "bool":
+            is_right = given is bool
+        elif declared == "int64":  # 2.0 too: JSON of JavaScript knows no other numbers
+            is_right = (given is int and -_INT_LIMIT <= value < _INT_LIMIT) or (
                 given is float and value.is_integer()
             )
-        else:
-            good = given is float or (given is int and -_INT_LIMIT <= value < _INT_LIMIT)
-        if not good:
-            raise Refusal(422, "invalid", f"{name} must be {_WORDS[kind]} or null", field=field)
+        else:  # a whole number without bound could be too large for a float
+            is_right = given is float or (given is int and -_INT_LIMIT <= value < _INT_LIMIT)
+        if not is_right:
+            raise Refusal(
+                422, "invalid", f"{name} must be {_TYPE_WORDS[declared]} or null", field=field
+            )
 
 
-_WORDS = {
+_TYPE_WORDS = {
     "string": f"text of at most {MAX_TEXT} characters",
     "bool": "true or false",
     "int64": "a whole number of 64 bits",
@@ -178,7 +192,11 @@ _WORDS = {
 
 
 class Features(msgspec.Struct):
-    """The row that a model is asked, where it came from and what is to be said about it."""
+    """The row that a model is asked, where it came from, and the flags of the answer.
+
+    `event_ts` is in microseconds since 1970, `age` in microseconds behind the horizon; both are
+    None where the row came with the request, or nothing is known of the entity.
+    """
 
     row: Mapping[str, Any]
     event_ts: int | None
@@ -186,23 +204,25 @@ class Features(msgspec.Struct):
     flags: list[str]
 
 
-def features_of(asked: Asked, served: Served, model: Loaded, horizon: Horizon) -> Features:
-    """Return the feature row for a model: what came with the request, and the entity's online
-    features for the rest.
+def find_features(
+    request: CheckedRequest, served: Served, model: Loaded, horizon: Horizon
+) -> Features:
+    """Return the feature row for a model.
 
-    A view that has expired is null, as it is in the training frame.
+    What came with the request goes before the entity's online features. A view that has expired is
+    null, as it is in the training frame.
 
-    Raises: Refusal: 404 unknown entity, 409 stale features (unless the use case's fallback scores
-        them), 503 none online.
+    Raises:
+        Refusal: 404 unknown entity, 409 stale features (unless the use case's fallback scores
+            them), 503 none online.
     """
-    given = asked.row or {}
-    if asked.row is not None and (
-        asked.entity is None or all(name in given for name in _features_read(model))
+    sent = request.row or {}
+    if request.row is not None and (
+        request.entity is None or all(name in sent for name in _input_features(model))
     ):
-        return Features(asked.row, None, None, [])
-    use_case, entity = served.use_case, str(asked.entity)
-    there = served.online.describe(model.feature_set) if served.online else None
-    if served.online is None or there is None:
+        return Features(request.row, None, None, [])
+    online_set = served.online.describe(model.feature_set) if served.online else None
+    if served.online is None or online_set is None:
         raise Refusal(
             503,
             "no_features",
@@ -210,58 +230,79 @@ def features_of(asked: Asked, served: Served, model: Loaded, horizon: Horizon) -
             "run materialize_features for the newest partition, or send the features",
             headers=[(b"retry-after", b"30")],
         )
-    found = served.online.get(model.feature_set, entity)
+    stored = served.online.get(model.feature_set, str(request.entity))
     _, limit = horizon.now()
-    ttls = there.ttls
-    ages = {} if found is None else there.ages(*found, limit)
-    if found is None or is_forgotten(ages, ttls):
-        if use_case.fallback.unknown == "refuse":
-            raise Refusal(
-                404,
-                "unknown_entity",
-                f"no features are known of {use_case.entity.name} {entity[:80]!r}",
-                field="entity",
-                flags=["unknown"],
-            )
-        return Features(
-            {**dict.fromkeys(there.columns), **given}, None, None, ["unknown", "fallback"]
-        )
-    event_ts, values = found
-    # Behind the columns stand the views' times.
-    row = dict(zip(there.columns, values, strict=False))
-    brought = {view.name for view in there.views if all(name in given for name in view.columns)}
+    ages = {} if stored is None else online_set.ages(*stored, limit)
+    # Without any age, of an entity without a row, this is true as well.
+    if stored is None or is_forgotten(ages, online_set.ttls):
+        return _unknown_entity(request, served.use_case, online_set)
+    event_ts, values = stored
+    # The values of the columns stand first; the times of the views, which follow, are cut off.
+    row = dict(zip(online_set.columns, values, strict=False))
+    sent_views = {
+        view.name for view in online_set.views if all(name in sent for name in view.columns)
+    }
     expired = [
-        view for view, age in ages.items() if view not in brought and is_expired(age, ttls[view])
+        view
+        for view, age in ages.items()
+        if view not in sent_views and is_expired(age, online_set.ttls[view])
     ]
     flags: list[str] = []
     if expired:
-        if use_case.fallback.stale == "refuse":
-            age, ttl = max((ages[view], ttls[view]) for view in expired)
-            raise Refusal(
-                409,
-                "stale_features",
-                f"the features of {use_case.entity.name} {entity[:80]!r} are {age / 86_400e6:.1f} "
-                f"days old, more than their ttl of {ttl / 86_400e6:.1f}",
-                field="entity",
-                flags=["stale"],
-            )
+        if served.use_case.fallback.stale == "refuse":
+            raise _stale(request, served.use_case, expired, ages, online_set)
         flags = ["stale", "fallback"]
-        gone = (
-            [there.columns]
-            if not there.views
-            else [view.columns for view in there.views if view.name in expired]
+        row |= dict.fromkeys(_columns_of(online_set, expired))
+    return Features({**row, **sent}, event_ts, max(0, limit - event_ts), flags)
+
+
+def _unknown_entity(request: CheckedRequest, use_case: UseCase, online_set: OnlineSet) -> Features:
+    """Return a row of nulls and of what was sent, where the use case scores unknown entities."""
+    if use_case.fallback.unknown == "refuse":
+        raise Refusal(
+            404,
+            "unknown_entity",
+            f"no features are known of {use_case.entity.name} {str(request.entity)[:80]!r}",
+            field="entity",
+            flags=["unknown"],
         )
-        row |= dict.fromkeys(name for names in gone for name in names)
-    return Features({**row, **given}, event_ts, max(0, limit - event_ts), flags)
+    row = {**dict.fromkeys(online_set.columns), **(request.row or {})}
+    return Features(row, None, None, ["unknown", "fallback"])
 
 
-def _features_read(model: Loaded) -> list[str]:
+def _stale(
+    request: CheckedRequest,
+    use_case: UseCase,
+    expired: Collection[str],
+    ages: Mapping[str, int],
+    online_set: OnlineSet,
+) -> Refusal:
+    """Return the refusal of stale features; it names the oldest view's age."""
+    age, ttl = max((ages[view], online_set.ttls[view]) for view in expired)
+    return Refusal(
+        409,
+        "stale_features",
+        f"the features of {use_case.entity.name} {str(request.entity)[:80]!r} are "
+        f"{age / _MICROS_A_DAY:.1f} days old, more than their ttl of {ttl / _MICROS_A_DAY:.1f}",
+        field="entity",
+        flags=["stale"],
+    )
+
+
+def _columns_of(online_set: OnlineSet, views: Collection[str]) -> list[str]:
+    """Return the columns of views; rows that an older version wrote know no views: all columns."""
+    if not online_set.views:
+        return list(online_set.columns)
+    return [name for view in online_set.views if view.name in views for name in view.columns]
+
+
+def _input_features(model: Loaded) -> list[str]:
     scorer = model.scorer or model.remote
     return scorer.features if scorer else []
 
 
-def score_sync(model: Loaded, row: Mapping[str, Any]) -> float:
-    """Return the score of a model in this process.
+def score_in_process(model: Loaded, row: Mapping[str, Any]) -> float:
+    """Return the probability that a model in this process gives.
 
     Raises:
         Refusal: 422 with the feature that the row lacks.
@@ -284,35 +325,30 @@ def iso(micros: int | None) -> str | None:
     """Return a time in microseconds since 1970 as ISO 8601 in UTC."""
     if micros is None:
         return None
-    return (
-        datetime.fromtimestamp(micros // 1_000_000, tz=UTC)
-        .replace(microsecond=micros % 1_000_000)
-        .isoformat()
-    )
+    # Whole seconds first: a float holds no microseconds of today exactly.
+    moment = datetime.fromtimestamp(micros // 1_000_000, tz=UTC)
+    return moment.replace(microsecond=micros % 1_000_000).isoformat()
 
 
 def decide(use_case: UseCase, score: float) -> str:
     """Return the decision for a score."""
-    return (
-        use_case.decision.at_or_above
-        if score >= use_case.decision.threshold
-        else use_case.decision.below
-    )
+    decision = use_case.decision
+    return decision.at_or_above if score >= decision.threshold else decision.below
 
 
-def record(
+def describe_answer(
     request_id: str,
-    asked: Asked,
+    request: CheckedRequest,
     served: Served,
     model: Loaded,
     arm: str,
     features: Features,
     score: float,
     started: int,
-) -> tuple[Prediction, Answer]:
+) -> tuple[Prediction, PredictionAnswer]:
     """Return the line for the log and the answer; they say the same.
 
-    `started` is in nanoseconds since 1970.
+    `arm` is the role of the model that answers, `started` is in nanoseconds since 1970.
     """
     decision, event = decide(served.use_case, score), iso(features.event_ts)
     now = time.time_ns()
@@ -322,27 +358,26 @@ def record(
         version=model.version,
         digest=model.digest,
         arm=arm,
-        entity=None if asked.entity is None else str(asked.entity),
+        entity=None if request.entity is None else str(request.entity),
         score=score,
         decision=decision,
         flags=",".join(features.flags),
         feature_set=model.feature_set,
         features_at=event,
-        features=msgspec.Raw(_JSON.encode(features.row)),
+        features=msgspec.Raw(_encode(features.row)),
         latency_us=max(0, now - started) // 1000,
     )
-    age = None if features.age is None else features.age / 1e6
-    answer = Answer(
-        request_id,
-        served.use_case.name,
-        asked.entity,
-        score,
-        decision,
-        model.version,
-        model.digest,
-        arm,
-        event,
-        age,
-        features.flags,
+    answer = PredictionAnswer(
+        request_id=request_id,
+        use_case=served.use_case.name,
+        entity=request.entity,
+        score=score,
+        decision=decision,
+        model_version=model.version,
+        model_digest=model.digest,
+        arm=arm,
+        as_of=event,
+        age_seconds=None if features.age is None else features.age / 1e6,
+        flags=features.flags,
     )
     return line, answer

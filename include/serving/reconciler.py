@@ -3,6 +3,9 @@
 The rows are polled. A model that a row names is verified by digest, tried in a child process with
 its golden rows, loaded beside the present one (`model_loader`), and swapped in by one reference.
 Whatever fails on the way, the present model keeps answering, and the node reports why.
+
+One task polls the records; each use case has a worker task of its own, so that a model which loads
+slowly holds up no other use case.
 """
 
 from __future__ import annotations
@@ -31,14 +34,17 @@ from include.serving.snapshot import Loaded, Online, Served
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2
-RETRY_SECONDS = 10.0
-BEAT_SECONDS = 20.0
+RETRY_SECONDS = 10.0  # until what failed is tried again, and the records are read without a change
+BEAT_SECONDS = 20.0  # a third of what makes a node count as silent (rollout.NODE_SILENT_SECONDS)
 _ROLES = ("champion", "previous", "challenger")
 
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """What a use case's rows say at one moment: a full state, never a step."""
+    """What a use case's rows say at one moment.
+
+    A full state, never a step: between two polls any number of rows may have been written.
+    """
 
     use_case: UseCase
     route: Route
@@ -47,7 +53,10 @@ class Desired:
 
 @dataclass
 class _Worker:
-    """The part of the reconciler that looks after one use case."""
+    """The part of the reconciler that looks after one use case; times are monotonic seconds.
+
+    `settled` says that what is desired is served, without a problem.
+    """
 
     online: Online
     desired: Desired
@@ -60,16 +69,23 @@ class _Worker:
     reported_at: float = 0.0
     retry_at: float = 0.0
 
-    def due(self, now: float) -> bool:
-        """Whether there is something to do although nothing changed: try again, or give a sign
-        of life.
-        """
+    def is_due(self, now: float) -> bool:
+        """Tell whether to wake up although nothing changed: to try again, or as a sign of life."""
         return now >= (self.reported_at + BEAT_SECONDS if self.settled else self.retry_at)
+
+    def stop(self) -> None:
+        """End the task and, a little later, the models' processes: requests in hand use them."""
+        if self.task is not None:
+            self.task.cancel()
+        self.models.keep(())
+        self.online.close()
+        self.done.set()  # whoever waits for a reload learns that there is nothing to wait for
 
 
 class Reconciler:
-    """Keeps an `App` in line with the records; all its state belongs to the event loop, only
-    waiting is done in threads.
+    """Keeps an `App` in line with the records.
+
+    All its state belongs to the event loop; only what waits is done in threads.
     """
 
     def __init__(
@@ -80,7 +96,7 @@ class Reconciler:
         node: str,
         swapped: Callable[[], object] = lambda: None,
     ) -> None:
-        """Build it; `swapped` is called whenever a model was loaded."""
+        """Build it; `node` is the name it reports under, `swapped` is called after each load."""
         self._settings, self._app, self.node, self._swapped = settings, app, node, swapped
         self._records = Records.open(settings.records_address)
         self._watch = Watch(settings.records_address)
@@ -97,11 +113,11 @@ class Reconciler:
             try:
                 if await asyncio.to_thread(self._watch.moved) or forced or now >= refresh_at:
                     refresh_at = time.monotonic() + RETRY_SECONDS
-                    self._spread(await asyncio.to_thread(self._read))
-                    self._app.started = True
-                self._say("")
+                    self._follow(await asyncio.to_thread(self._read))
+                    self._app.table.started = True
+                self._log_problem("")
             except (EvergreenError, SQLAlchemyError) as error:
-                self._say(str(error))
+                self._log_problem(str(error))
                 self._watch.close()
             try:
                 async with asyncio.timeout(POLL_SECONDS):
@@ -110,7 +126,12 @@ class Reconciler:
                 pass
 
     async def reload(self, name: str) -> dict[str, Any]:
-        """Look at a use case again now, and return what is served when that is done."""
+        """Look at a use case again now, and return what is served when that is done.
+
+        Raises:
+            Unavailable: the use case is not followed yet, or its model loads for too long.
+            Refusal: the use case was removed meanwhile.
+        """
         worker = self._workers.get(name)
         if worker is None:
             raise Unavailable(f"{name} is not followed yet; try again in a second")
@@ -124,7 +145,7 @@ class Reconciler:
                 await worker.done.wait()
         except TimeoutError:
             raise Unavailable(f"{name} is still being loaded; see the node's log") from None
-        served = self._app.state[name]
+        served = self._app.table.find(name)
         return {
             "use_case": name,
             "generation": served.generation,
@@ -154,7 +175,7 @@ class Reconciler:
 
     def _read(self) -> list[Desired]:
         """Read every use case that has a file, with its routing row and the models it names."""
-        found = []
+        desired_states = []
         for path in use_case_file.files(self._settings.usecase_dirs):
             try:
                 use_case = use_case_file.find(path.stem, self._settings.usecase_dirs)
@@ -166,72 +187,79 @@ class Reconciler:
             models = {
                 version: self._records.models.get(use_case.name, version) for version in versions
             }
-            found.append(
-                Desired(
-                    use_case, route, {version: model for version, model in models.items() if model}
-                )
-            )
-        return found
+            on_record = {version: model for version, model in models.items() if model}
+            desired_states.append(Desired(use_case, route, on_record))
+        return desired_states
 
-    def _spread(self, found: Sequence[Desired]) -> None:
-        names = {desired.use_case.name for desired in found}
+    def _follow(self, desired_states: Sequence[Desired]) -> None:
+        """Hand each worker what is desired now; start workers of new use cases, end the others."""
+        names = {desired.use_case.name for desired in desired_states}
         for name in self._workers.keys() - names:
-            worker = self._workers.pop(name)
-            if worker.task is not None:
-                worker.task.cancel()
             self._app.forget(name)
-        for desired in found:
+            self._workers.pop(name).stop()
+        for desired in desired_states:
             name = desired.use_case.name
-            known = self._workers.get(name)
-            if known is None:
-                online = Online(self._settings.home / "online" / f"{name}.db")
-                wake = asyncio.Event()
-                models = ModelLoader(self._settings.home, changed=wake.set, loaded=self._swapped)
-                known = self._workers[name] = _Worker(online, desired, models, wake)
-                self._app.install(Served(desired.use_case, online))
-                known.task = asyncio.create_task(self._look_after(name, known))
-                known.wake.set()
+            worker = self._workers.get(name)
+            if worker is None:
+                self._workers[name] = self._start_worker(desired)
                 continue
-            if known.task is not None and known.task.done():
+            if worker.task is not None and worker.task.done():
                 log.error(
                     "%s: its worker died and is started again",
                     name,
-                    exc_info=known.task.exception(),
+                    exc_info=worker.task.exception(),
                 )
-                known.task = asyncio.create_task(self._look_after(name, known))
-            if known.desired != desired or known.due(time.monotonic()):
-                if known.desired.route.generation != desired.route.generation:
-                    known.models.try_again(failed_only=True)
-                known.desired = desired
-                known.wake.set()
-            known.online.refresh()
+                worker.task = asyncio.create_task(self._run_worker(name, worker))
+            if worker.desired != desired or worker.is_due(time.monotonic()):
+                # Whoever changed the row asks for another try of what failed before.
+                if worker.desired.route.generation != desired.route.generation:
+                    worker.models.try_again(failed_only=True)
+                worker.desired = desired
+                worker.wake.set()
+            worker.online.refresh()
 
-    async def _look_after(self, name: str, worker: _Worker) -> None:
+    def _start_worker(self, desired: Desired) -> _Worker:
+        name = desired.use_case.name
+        online = Online(self._settings.home / "online" / f"{name}.db")
+        wake = asyncio.Event()
+        models = ModelLoader(self._settings.home, changed=wake.set, loaded=self._swapped)
+        worker = _Worker(online, desired, models, wake)
+        self._app.install(Served(desired.use_case, online))
+        worker.task = asyncio.create_task(self._run_worker(name, worker))
+        worker.wake.set()
+        return worker
+
+    async def _run_worker(self, name: str, worker: _Worker) -> None:
+        """Serve what is desired, whenever that changes; first close a dead process's log."""
         await asyncio.to_thread(recover, self._settings.home, name)
         while True:
             await worker.wake.wait()
+            # Cleared before the desired state is read: a change in between wakes it once more.
             worker.wake.clear()
             desired, worker.settled = worker.desired, False
             worker.retry_at = time.monotonic() + RETRY_SECONDS
             try:
                 await self._reconcile(name, worker, desired)
-                worker.settled = worker.desired is desired and not self._app.state[name].problems
+                # Loading takes seconds: by now something else may be desired.
+                worker.settled = (
+                    worker.desired is desired and not self._app.table.served[name].problems
+                )
             except EvergreenError as error:
                 log.warning("%s: %s", name, error)
             worker.done.set()
 
-    # making it so
+    # what is served
 
     async def _reconcile(self, name: str, worker: _Worker, desired: Desired) -> None:
         """Load what is wanted, swap it in, try what may come next, report."""
         route, problems = desired.route, list[str]()
-        champion = await self._role(worker, desired, "champion", problems)
-        previous = await self._role(worker, desired, "previous", problems)
-        present = self._app.state[name]
+        champion = await self._load_role(worker, desired, "champion", problems)
+        previous = await self._load_role(worker, desired, "previous", problems)
+        present = self._app.table.served[name]
         refused = route.champion is not None and champion is None
         if refused:  # what answers now goes on
             served = replace(present, use_case=desired.use_case, problems=tuple(problems))
-            self._app.metrics.event(name, "model_refused")
+            self._app.metrics.count_event(name, "model_refused")
         else:
             served = Served(
                 desired.use_case,
@@ -244,8 +272,8 @@ class Reconciler:
         self._install(name, present, served)
         state = "failed" if refused else "serving"
         if route.challenger is not None:
-            trial = await self._challenger(worker, desired, route.challenger, problems)
-            state = state if refused else trial
+            trial_state = await self._try_challenger(worker, desired, route.challenger, problems)
+            state = state if refused else trial_state
             if problems != list(served.problems):
                 present, served = served, replace(served, problems=tuple(problems))
                 self._install(name, present, served)
@@ -255,17 +283,19 @@ class Reconciler:
         await self._report(name, worker, desired, served, state)
 
     def _install(self, name: str, present: Served, served: Served) -> None:
+        """Swap a snapshot in, if it differs from the present one."""
         if served != present:
             self._app.install(served)
         new = served.champion
         if new is not None and new is not present.champion:
             log.info("%s: model %d answers (generation %d)", name, new.version, served.generation)
 
-    async def _challenger(
+    async def _try_challenger(
         self, worker: _Worker, desired: Desired, version: int, problems: list[str]
     ) -> str:
-        """Return how far the trial of the challenger is; nobody waits for it, its end wakes the
-        worker.
+        """Return how far the trial of the challenger is: loading, ready or failed.
+
+        Nobody waits for it; its end wakes the worker.
         """
         try:
             trial = await worker.models.verified_trial(_model(desired, version))
@@ -277,9 +307,10 @@ class Reconciler:
             return "failed"
         return "ready"
 
-    async def _role(
+    async def _load_role(
         self, worker: _Worker, desired: Desired, role: str, problems: list[str]
     ) -> Loaded | None:
+        """Return the model of a role, or None; why it is not loaded is added to `problems`."""
         version = getattr(desired.route, role)
         if version is None:
             return None
@@ -290,11 +321,12 @@ class Reconciler:
             log.error("%s: %s is not loaded: %s", desired.use_case.name, role, error)
         return worker.models.get(version)
 
-    # telling
+    # what is reported
 
     async def _report(
         self, name: str, worker: _Worker, desired: Desired, served: Served, state: str
     ) -> None:
+        """Record what is served, if it is news or a sign of life is due."""
         route = desired.route
         detail = {
             "champion": served.champion.version if served.champion else None,
@@ -313,15 +345,15 @@ class Reconciler:
             name, self.node, generation=generation, state=state, detail=detail, at=utc_now()
         )
 
-    def _say(self, problem: str) -> None:
-        """Log a problem with the records once, and its end."""
+    def _log_problem(self, problem: str) -> None:
+        """Log a problem with the records once, and its end ("")."""
         if problem != self._problem:
             if problem:
                 log.warning("the records cannot be followed: %s; what is served goes on", problem)
             else:
                 log.info("the records are followed again")
         self._problem = problem
-        self._app.healthy = not problem
+        self._app.table.healthy = not problem
 
 
 def _model(desired: Desired, version: int) -> Model:

@@ -1,4 +1,4 @@
-"""Know without a query whether the records may have changed."""
+"""Whether the records may have changed since they were last read, without a query to a table."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from pathlib import Path
 
 from sqlalchemy import make_url
 
-REMOTE_SECONDS = 1.0
+REMOTE_SECONDS = 1.0  # between two looks at another database than SQLite
 
 
 class Watch:
-    """Tells whether the records may have changed since it was last asked, in microseconds and
-    without a lock.
+    """Tells whether the records may have changed since it was last asked.
+
+    Of SQLite this takes microseconds and no lock: `PRAGMA data_version` moves when another
+    connection commits. The file's inode tells that the database was replaced, as a reset does.
     """
 
     def __init__(self, url: str) -> None:
@@ -25,9 +27,7 @@ class Watch:
         self._seen: tuple[int, int] | None = None
 
     def moved(self) -> bool:
-        """Return False only if nothing can have changed; of another database than SQLite nothing
-        is known but the time.
-        """
+        """Return False only if nothing can have changed; elsewhere than in SQLite, by the clock."""
         if self._path is None:
             due = time.monotonic() >= self._next
             self._next = time.monotonic() + REMOTE_SECONDS if due else self._next
@@ -36,13 +36,15 @@ class Watch:
             inode = self._path.stat().st_ino
             if self._con is None or (self._seen is not None and self._seen[0] != inode):
                 self.close()
+                # Read-only, so that a missing database is not made; asked from changing threads,
+                # one after the other.
                 self._con = sqlite3.connect(
                     f"{self._path.resolve().as_uri()}?mode=ro", uri=True, check_same_thread=False
                 )
             seen = (inode, int(self._con.execute("PRAGMA data_version").fetchone()[0]))
         except (OSError, sqlite3.Error):
             self.close()
-            return self._path.exists()
+            return self._path.exists()  # damaged or locked: reading it tells more
         changed, self._seen = seen != self._seen, seen
         return changed
 

@@ -1,6 +1,4 @@
-"""What a node serves: immutable snapshots, one reference a use case, swapped whole by the
-reconciler.
-"""
+"""What a node serves: one immutable snapshot a use case, swapped whole by the reconciler."""
 
 from __future__ import annotations
 
@@ -14,8 +12,9 @@ from include.features.online_store import OnlineReader, OnlineSet, Value
 
 
 class Online:
-    """The online store of one use case; what is said of a feature set is read once and kept
-    until `refresh`.
+    """The online store of one use case; read on the event loop.
+
+    The description of a feature set is read once and kept until `refresh`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -25,12 +24,12 @@ class Online:
 
     def describe(self, feature_set: str) -> OnlineSet | None:
         """Return what is online of a feature set, or None."""
-        known = self._sets.get(feature_set)
-        if known is None:
-            known = self._reader.describe(feature_set)
-            if known is not None:
-                self._sets[feature_set] = known
-        return known
+        online_set = self._sets.get(feature_set)
+        if online_set is None:
+            online_set = self._reader.describe(feature_set)
+            if online_set is not None:
+                self._sets[feature_set] = online_set
+        return online_set
 
     def get(self, feature_set: str, entity: str) -> tuple[int, list[Value]] | None:
         """Return the event time (microseconds since 1970) and the values of an entity, or None."""
@@ -43,6 +42,7 @@ class Online:
             inode = self._reader.path.stat().st_ino
         except FileNotFoundError:
             inode = 0
+        # An open connection would go on reading the file that was replaced.
         if inode != self._inode:
             self._reader.close()
             self._inode = inode
@@ -53,7 +53,7 @@ class Online:
 
 
 class Scorer(Protocol):
-    """A model that answers rows: in this process, or in one of its own."""
+    """A model that answers rows in this process."""
 
     @property
     def features(self) -> list[str]:
@@ -95,8 +95,10 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Everything that a request needs, taken once at its start, so that what is logged is what
-    was used.
+    """Everything that a request needs of its use case.
+
+    It is taken once at the start of a request: what is logged is what was used, whatever is swapped
+    in meanwhile. `problems` are what keeps the node from serving all that the routing row says.
     """
 
     use_case: UseCase

@@ -1,5 +1,6 @@
-"""A small installation that serves: bundles, judged partitions, online rows and a real node,
-without the stages before.
+"""A small installation that serves, without the stages before: it records what they would have.
+
+It has bundles, judged partitions, online rows and a real node.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ from typing import Any
 
 import httpx
 
-from include.clock import utc_now
+from include.clock import utc_now, wait_for
 from include.config.settings import ROOT, Settings
 from include.config.use_case_file import find
 from include.deployment import deploy_model
@@ -297,11 +297,13 @@ class Node:
                 [sys.executable, "-c", code], env=environment, cwd=ROOT, stdout=log, stderr=log
             )
         wanted = ("ok",) if healthy else ("ok", "starting", "degraded")
-        until(
-            lambda: self.get("/health").body["status"] in wanted,
-            what=f"node on {self.url}",
-            seconds=60,
-        )
+
+        def answers() -> bool:
+            assert self.process is not None
+            assert self.process.poll() is None, f"the node has died, see {self.log}"
+            return self.get("/health").body["status"] in wanted
+
+        until(answers, what=f"answer of the node on {self.url}", seconds=60)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """End it and return its exit code."""
@@ -336,8 +338,8 @@ class Node:
     @property
     def health(self) -> dict[str, Any]:
         """What the node says of the use case."""
-        found: dict[str, Any] = self.get("/health").body["use_cases"].get(NAME, {})
-        return found
+        use_case: dict[str, Any] = self.get("/health").body["use_cases"].get(NAME, {})
+        return use_case
 
     @property
     def token(self) -> dict[str, str]:
@@ -357,9 +359,6 @@ class Node:
         )
 
 
-def until(there: Callable[[], bool], *, what: str, seconds: float = 20.0) -> None:
-    """Wait until something is so."""
-    deadline = time.monotonic() + seconds
-    while not there():
-        assert time.monotonic() < deadline, f"{what} did not come about in {seconds:g} s"
-        time.sleep(0.05)
+def until(condition: Callable[[], bool], *, what: str, seconds: float = 20.0) -> None:
+    """Wait until a condition holds; the test fails if it takes too long."""
+    assert wait_for(condition, seconds=seconds, every=0.05), f"no {what} within {seconds:g} s"

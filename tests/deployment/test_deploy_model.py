@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from include.deployment import deploy_model, rollout
+from include.deployment.rollback import record_rollback
 from include.errors import ArtefactError, Conflict, MissingPartition, Unavailable
 from include.predictions.log import PredictionLog
 from include.records.records import Route
@@ -39,7 +40,10 @@ class Follower:
         self._stop = threading.Event()
         home = desk.settings.home
         self._app = App(
-            token="x", lines=lambda name: PredictionLog(home, name), rollback=refuse, reload=refuse
+            token="x",
+            open_log=lambda name: PredictionLog(home, name),
+            rollback=refuse,
+            reload=refuse,
         )
         self.thread = threading.Thread(target=lambda: asyncio.run(self._follow()))
 
@@ -56,7 +60,7 @@ class Follower:
 
     @property
     def version(self) -> int | None:
-        served = self._app.state.get(NAME)
+        served = self._app.table.served.get(NAME)
         return served.champion.version if served and served.champion else None
 
     def serves(self, version: int) -> None:
@@ -72,7 +76,7 @@ def node(desk: Desk) -> Iterator[Follower]:
 
 
 def roll_back(desk: Desk, reason: str = "bad") -> Route:
-    return rollout.rollback(desk.settings, NAME, "person", reason, mirrored=False)
+    return record_rollback(desk.records, NAME, "person", reason)
 
 
 def test_releases_follow_one_another_and_a_rerun_changes_nothing(
@@ -262,9 +266,7 @@ def test_of_many_rollbacks_and_promotions_at_once_one_wins_each_generation(
 
     def attempt() -> None:
         try:
-            rollout.rollback(
-                desk.settings, NAME, "person", "bad", expect_generation=generation, mirrored=False
-            )
+            record_rollback(desk.records, NAME, "person", "bad", expect_generation=generation)
             outcomes.append("won")
         except Conflict:
             outcomes.append("lost")

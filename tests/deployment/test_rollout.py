@@ -10,6 +10,7 @@ import pytest
 
 from include.config import settings as environment
 from include.deployment import rollout
+from include.deployment.rollback import record_rollback
 from include.deployment.rollout import node_readiness
 from include.errors import Conflict
 from include.records.records import Observed, Route
@@ -69,12 +70,12 @@ def test_a_rollback_is_audited_with_its_reason_and_a_second_has_nothing_to_go_ba
     desk.candidate(1)
     desk.candidate(2, "2026-03-02")
     desk.record_route(champion=2, previous=1)
-    route = rollout.rollback(desk.settings, NAME, "person", "it is slow", mirrored=False)
+    route = record_rollback(desk.records, NAME, "person", "it is slow")
     assert (route.champion, route.previous) == (1, None)
     (entry,) = desk.records.audit.entries(NAME, action="release.rolled_back")
     assert (entry.subject, entry.actor, entry.details["reason"]) == ("2", "person", "it is slow")
     with pytest.raises(Conflict):
-        rollout.rollback(desk.settings, NAME, "person", "again", mirrored=False)
+        record_rollback(desk.records, NAME, "person", "again")
     rollout.release_hold(desk.settings, NAME, 2, "person", "it was the disk")
     with pytest.raises(Conflict, match="has no model version 7"):
         rollout.release_hold(desk.settings, NAME, 7, "person", "why not")
@@ -86,7 +87,5 @@ def test_a_rollback_in_an_older_generation_loses(desk: Desk) -> None:
     generation = desk.record_route(champion=2, previous=1)
     desk.record_route(weight=0)
     with pytest.raises(Conflict):
-        rollout.rollback(
-            desk.settings, NAME, "person", "bad", expect_generation=generation, mirrored=False
-        )
+        record_rollback(desk.records, NAME, "person", "bad", expect_generation=generation)
     assert desk.records.routes.get(NAME).champion == 2

@@ -1,6 +1,4 @@
-"""Faults of packaging and serving: kills at random points, a node killed under load, secrets, a
-mirror left behind.
-"""
+"""Faults of packaging and serving: kills at random points and under load, a full disk, secrets."""
 
 from __future__ import annotations
 
@@ -54,16 +52,17 @@ def stage(desk: Desk, name: str) -> subprocess.Popen[bytes]:
 
 def children_of(home: Path) -> list[list[str]]:
     """Return the commands of processes that work for an installation, zombies aside."""
-    found = []
-    for one in psutil.process_iter(["pid", "cmdline", "environ", "status"]):
-        mine = str(home) in str(one.info["environ"]) and one.info["pid"] != os.getpid()
-        if mine and one.info["status"] != psutil.STATUS_ZOMBIE:
-            found.append(one.info["cmdline"])
-    return found
+    commands = []
+    for process in psutil.process_iter(["pid", "cmdline", "environ", "status"]):
+        info = process.info
+        of_home = str(home) in str(info["environ"]) and info["pid"] != os.getpid()
+        if of_home and info["status"] != psutil.STATUS_ZOMBIE:
+            commands.append(info["cmdline"])
+    return commands
 
 
 def test_packaging_killed_at_random_points_leaves_nothing_valid(desk: Desk) -> None:
-    """Fault 6: no package without its receipt, no process left behind, and a retry makes it."""
+    """There is no package without its receipt, no process left behind, and a retry makes it."""
     desk.ask(FIRST)
     model = desk.train(1)
     desk.judge(model)
@@ -94,9 +93,7 @@ def test_packaging_killed_at_random_points_leaves_nothing_valid(desk: Desk) -> N
 
 
 def test_a_node_killed_under_load_loses_no_answer(desk: Desk) -> None:
-    """Faults 8 and 10: all that was answered is on record, after SIGKILL and after SIGTERM; a
-    new node goes on.
-    """
+    """All that was answered is on record, after SIGKILL and after SIGTERM; a new node goes on."""
     desk.candidate(1)
     answered: set[str] = set()
     for number in (signal.SIGKILL, signal.SIGTERM):
@@ -133,7 +130,7 @@ def ask(settings: Settings, stop: threading.Event, answered: set[str]) -> None:
 
 
 def test_a_full_disk_of_the_log_is_an_error_not_a_silent_loss(desk: Desk) -> None:
-    """Fault 28: what cannot be put on record is not answered, and the answer says so."""
+    """What cannot be put on record is not answered, and the answer says so."""
     desk.candidate(1)
     limit = (
         "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); import signal; "
@@ -161,9 +158,7 @@ def release(desk: Desk) -> Iterator[Node]:
 
 
 def test_a_release_killed_between_its_steps_goes_on(desk: Desk, release: Node) -> None:
-    """A deployment killed at random points: the row is always whole, one try more ends it,
-    nothing is done twice.
-    """
+    """The routing row is always whole, one try more ends the release, nothing is done twice."""
     desk.candidate(2, SECOND)
     code = (
         "import sys; from include.pipeline import runner; from include.config.settings import "
@@ -196,7 +191,7 @@ def test_a_release_killed_between_its_steps_goes_on(desk: Desk, release: Node) -
 
 
 def test_secrets_stay_out_of_logs_and_answers(desk: Desk, release: Node) -> None:
-    """Fault 72: the token is in its file alone."""
+    """The token is in its file alone."""
     token = desk.settings.node_secret.get_secret_value()
     release.post(f"/v1/{NAME}/rollback", json={"reason": "x"}, headers=release.token)
     release.post(

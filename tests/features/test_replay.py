@@ -185,7 +185,9 @@ class Replay:
             if there.describe(self.feature_set.version) is None:
                 yield [None if row is None else row.get(name) for name in names], ["unknown"]
                 continue
-            found = predict.features_of(predict.Asked(customer, row), served, model, horizon)
+            found = predict.find_features(
+                predict.CheckedRequest(customer, row), served, model, horizon
+            )
             yield [found.row[name] for name in names], found.flags
 
     def frame(

@@ -1,12 +1,11 @@
-"""The node follows the routing row: swaps under load, and what it refuses to load while it goes
-on answering.
-"""
+"""The node follows the routing row: swaps under load, and what it refuses to load meanwhile."""
 
 from __future__ import annotations
 
-import sqlite3
+import asyncio
+import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +13,14 @@ import pytest
 
 from include.models import bundle
 from include.records.records import Records
-from include.serving.records_watch import Watch
+from include.serving import model_loader
+from include.serving.app import App
+from include.serving.http import Refusal
+from include.serving.reconciler import Reconciler
+from include.serving.snapshot import Loaded
+from tests.builders.isolated import write_bento
 from tests.builders.serving import NAME, NOW, ROW, Desk, Node, bundle_files, until
+from tests.serving.conftest import Client
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +42,13 @@ def node(desk: Desk) -> Iterator[Node]:
 def observed(desk: Desk, generation: int) -> str:
     """Return the state that the node reports of a generation."""
 
-    def there() -> bool:
+    def reported() -> bool:
         return any(
-            one.generation == generation and one.state != "loading"
-            for one in desk.records.nodes.of(NAME)
+            report.generation == generation and report.state != "loading"
+            for report in desk.records.nodes.of(NAME)
         )
 
-    until(there, what=f"report of generation {generation}")
+    until(reported, what=f"report of generation {generation}")
     return desk.records.nodes.of(NAME)[0].state
 
 
@@ -208,24 +213,60 @@ def test_a_node_that_starts_first_waits_for_its_records(tmp_path: Path) -> None:
         node.stop()
 
 
-def test_watch_moves_only_when_another_connection_commits(tmp_path: Path) -> None:
-    path = tmp_path / "records.db"
-    watch = Watch(f"sqlite:///{path}")
-    assert watch.moved() is False
-    with sqlite3.connect(path) as con:
-        con.execute("PRAGMA journal_mode = WAL")
-        con.execute("CREATE TABLE t (x)")
-    assert watch.moved() is True
-    assert watch.moved() is False
-    con.execute("INSERT INTO t VALUES (1)")
-    con.commit()
-    assert (watch.moved(), watch.moved()) == (True, False)
-    con.close()
-    path.unlink()
-    with sqlite3.connect(path) as again:
-        again.execute("CREATE TABLE t (x)")
-    assert watch.moved() is True
-    watch.close()
+@contextlib.asynccontextmanager
+async def following(desk: Desk) -> AsyncIterator[tuple[App, Reconciler]]:
+    """Follow the records in this process, without a socket, from when a champion answers."""
+    app = Client(desk).app
+    reconciler = Reconciler(desk.settings, app, node="here")
+    task = asyncio.create_task(reconciler.run())
+    try:
+        await wait_until(lambda: NAME in app.table.served and champion(app) is not None)
+        yield app, reconciler
+    finally:
+        task.cancel()
+        await reconciler.close()
+
+
+@pytest.mark.anyio
+async def test_a_use_case_that_is_removed_takes_its_processes_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_loader, "LINGER_SECONDS", 0.1)
+    desk = Desk(tmp_path)
+    desk.train(1, pins="sha256:of another node", bento_tag=write_bento(desk.settings.home))
+    desk.record_route(champion=1)
+    async with following(desk) as (app, _):
+        remote = champion(app).remote  # type: ignore[union-attr]
+        assert remote is not None
+        assert remote.alive
+        (desk.usecases / f"{NAME}.yaml").unlink()
+        await asyncio.to_thread(desk.record_route, weight=0)  # so that the records are read now
+        await wait_until(lambda: NAME not in app.table.served)
+        await wait_until(lambda: not remote.alive)
+
+
+@pytest.mark.anyio
+async def test_a_reload_of_a_use_case_that_is_removed_is_refused_at_once(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.train(1, pins="sha256:of another node", bento_tag=write_bento(desk.settings.home))
+    desk.record_route(champion=1)
+    async with following(desk) as (_, reconciler):
+        reload = asyncio.create_task(reconciler.reload(NAME))
+        await asyncio.sleep(0)  # it waits for the worker, which has not run again yet
+        reconciler._follow([])
+        async with asyncio.timeout(5):
+            with pytest.raises(Refusal, match="no use case"):
+                await reload
+
+
+def champion(app: App) -> Loaded | None:
+    return app.table.served[NAME].champion
+
+
+async def wait_until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.02)
 
 
 def test_models_with_equal_content_have_equal_digests(desk: Desk) -> None:

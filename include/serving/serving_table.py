@@ -1,0 +1,49 @@
+"""Which use cases are served now, and whether the node can follow the records."""
+
+from __future__ import annotations
+
+from include.serving.http import Refusal
+from include.serving.snapshot import Served
+
+
+class ServingTable:
+    """One snapshot a use case; the reconciler writes it, requests read it, all on the event loop.
+
+    `started` says that the use cases were read once, `healthy` that the records can be followed.
+    """
+
+    def __init__(self) -> None:
+        self.served: dict[str, Served] = {}
+        self.healthy, self.started = True, False
+
+    def find(self, use_case: str) -> Served:
+        """Return what is served of a use case.
+
+        Raises:
+            Refusal: 503 while the node starts, 404 if there is no such use case.
+        """
+        if not self.started:
+            raise Refusal(
+                503,
+                "starting",
+                "the node has not read the use cases yet",
+                headers=[(b"retry-after", b"1")],
+                linger=True,
+            )
+        served = self.served.get(use_case)
+        if served is None:
+            names = ", ".join(sorted(self.served)) or "none yet"
+            raise Refusal(
+                404,
+                "unknown_use_case",
+                f"no use case {use_case[:80]!r}; served are: {names}",
+                linger=True,
+            )
+        return served
+
+    @property
+    def status(self) -> str:
+        """What /health says of the node: starting, ok or degraded."""
+        if not self.started:
+            return "starting"
+        return "ok" if self.healthy else "degraded"

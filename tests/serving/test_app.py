@@ -1,0 +1,169 @@
+"""The application without a socket: whom it answers, who answers instead, what it counts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from include.errors import ArtefactError, Unavailable
+from include.predictions.log import closed_segments, read
+from include.serving.snapshot import Loaded, Online, Served
+from tests.builders.serving import NAME, NOW, ROW, Desk
+from tests.serving.conftest import TOKEN, Client
+
+
+class Broken:
+    """A model that gives no answer, in this process or in one of its own."""
+
+    def __init__(self, error: Exception | None = None, score: float = float("nan")) -> None:
+        self._error, self._score = error, score
+        self.features, self.alive = list(ROW), True
+
+    def one(self, row: object) -> float:
+        if self._error is not None:
+            raise self._error
+        return self._score
+
+    async def ask(self, row: object) -> float:
+        return self.one(row)
+
+    def close(self) -> None:
+        """It has no process."""
+
+
+def broken(**scorers: Broken) -> Loaded:
+    return Loaded(9, "sha256:9", "fs", "2026-03-01", **scorers)
+
+
+def numbers(client: Client) -> list[str]:
+    """Return the series that the application has, without their help texts."""
+    lines = client.ask("GET", "/metrics").text.splitlines()
+    return [line for line in lines if not line.startswith("#")]
+
+
+def test_an_answer_names_its_request_and_is_logged_before(client: Client) -> None:
+    client.serve()
+    given = client.ask(
+        "POST", f"/v1/{NAME}/predict", json={"features": ROW}, headers={"x-request-id": "r-1"}
+    )
+    own = client.predict(features=ROW)
+    for log in client.app.logs:
+        log.close()
+    ids = read(closed_segments(client.desk.settings.home, NAME)).column("request_id").to_pylist()
+    assert {given.json()["request_id"], own.json()["request_id"]} <= set(ids)
+    assert given.json()["request_id"] == given.headers["x-request-id"] == "r-1"
+
+
+@pytest.mark.parametrize("name", ["x" * 65, "a b", "a\tb", ""])
+def test_a_request_id_that_could_not_be_logged_as_it_is_is_replaced(
+    client: Client, name: str
+) -> None:
+    answer = client.ask("GET", "/health", headers={"x-request-id": name})
+    assert answer.headers["x-request-id"] not in ("", name)
+
+
+@pytest.mark.parametrize(
+    "champion",
+    [
+        broken(scorer=Broken()),
+        broken(scorer=Broken(ArtefactError("damaged"))),
+        broken(remote=Broken()),
+        broken(remote=Broken(Unavailable("it has ended"))),
+    ],
+)
+def test_the_model_before_answers_for_one_that_does_not(client: Client, champion: Loaded) -> None:
+    previous = client.serve(1)
+    client.serve(1, champion=champion, previous=previous)
+    answer = client.predict(features=ROW).json()
+    assert (answer["model_version"], answer["arm"], answer["flags"]) == (
+        1,
+        "fallback",
+        ["fallback"],
+    )
+    assert f'evergreen_events_total{{event="fallback",use_case="{NAME}"}} 1.0' in numbers(client)
+
+
+def test_a_flag_is_given_once(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "scores", unknown="score")
+    desk.publish({1: (NOW, ROW)})
+    client = Client(desk)
+    online = Online(desk.settings.home / "online" / f"{NAME}.db")
+    previous = client.serve(1)
+    champion = replace(previous, scorer=Broken())
+    client.serve(1, champion=champion, previous=previous, online=online)
+    assert client.predict(entity=99).json()["flags"] == ["unknown", "fallback"]
+
+
+def test_without_a_model_before_it_the_failure_is_answered(client: Client) -> None:
+    client.serve(1, champion=broken(scorer=Broken()))
+    answer = client.predict(features=ROW)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+    assert answer.headers["retry-after"] == "5"
+
+
+def test_a_feature_that_a_model_of_its_own_process_needs_is_named(client: Client) -> None:
+    client.serve(1, champion=broken(remote=Broken(score=0.5)))
+    part = {name: value for name, value in ROW.items() if name != "jobs"}
+    assert client.predict(features=part).json()["error"]["field"] == "features.jobs"
+    assert client.predict(features=ROW).json()["score"] == 0.5
+
+
+def test_a_feature_that_the_model_needs_is_named(client: Client) -> None:
+    client.serve()
+    answer = client.predict(features={"income": 1.0})
+    assert (answer.status_code, answer.json()["error"]["field"]) == (422, "features.jobs")
+
+
+def test_before_the_start_callers_are_asked_to_come_again(client: Client) -> None:
+    answer = client.predict(features=ROW)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "starting")
+    assert client.ask("GET", "/health").json()["status"] == "starting"
+
+
+@pytest.mark.parametrize("host", ["node.example", "NODE.example:8000", "[::1]:8000"])
+def test_a_name_of_the_node_is_answered_with_any_port(client: Client, host: str) -> None:
+    assert client.ask("GET", "/health", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "node.example.evil", "[::2]", ""])
+def test_another_name_is_refused(client: Client, host: str) -> None:
+    answer = client.ask("GET", "/health", headers={"host": host})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (421, "wrong_host")
+
+
+def test_answers_are_counted_under_names_that_are_served_only(client: Client) -> None:
+    client.serve()
+    client.predict(features=ROW)
+    client.predict(features={})
+    client.ask("GET", f"/v1/{NAME}/model")
+    client.ask("GET", f"/v1/{NAME}/reload")
+    for path in ("/v1/nobody/predict", "/v1/nobody/model", "/no-page", f"/v1/{NAME}/no-page"):
+        client.ask("GET", path)
+    answers = [line for line in numbers(client) if line.startswith("evergreen_answers_total")]
+    assert answers == [
+        f'evergreen_answers_total{{route="predict",status="200",use_case="{NAME}"}} 1.0',
+        f'evergreen_answers_total{{route="predict",status="422",use_case="{NAME}"}} 1.0',
+        f'evergreen_answers_total{{route="model",status="200",use_case="{NAME}"}} 1.0',
+        f'evergreen_answers_total{{route="reload",status="405",use_case="{NAME}"}} 1.0',
+        'evergreen_answers_total{route="",status="404",use_case=""} 4.0',
+    ]
+
+
+def test_a_use_case_that_is_forgotten_is_shown_no_more(client: Client) -> None:
+    client.serve()
+    shown = f'evergreen_model_version{{role="champion",use_case="{NAME}"}} 1.0'
+    assert shown in numbers(client)
+    client.app.forget(NAME)
+    assert not any("evergreen_model_version" in line for line in numbers(client))
+    assert client.predict(features=ROW).json()["error"]["code"] == "unknown_use_case"
+
+
+def test_a_use_case_without_a_model_says_why(client: Client) -> None:
+    client.app.table.started = True
+    client.app.install(Served(client.use_case, problems=("champion: its bundle is damaged",)))
+    answer = client.predict(features=ROW)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_model")
+    assert "its bundle is damaged" in answer.json()["error"]["message"]
+    assert TOKEN not in answer.text

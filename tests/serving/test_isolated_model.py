@@ -1,0 +1,150 @@
+"""A model in a process of its own: what it answers, and what a process that does not is worth."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from include.errors import ArtefactError, Unavailable
+from include.serving import isolated_model
+from include.serving.http import Refusal
+from include.serving.isolated_model import IsolatedModel
+from tests.builders.isolated import HELLO, write_bento
+
+pytestmark = pytest.mark.anyio
+
+
+@contextlib.asynccontextmanager
+async def started(
+    home: Path, first: str = HELLO, seconds: float = 20
+) -> AsyncIterator[IsolatedModel]:
+    """Start the process of a Bento, and end it."""
+    tag = write_bento(home, first=first)
+    model = await IsolatedModel.start(home, tag, "/bundle", "sha256:1", seconds=seconds)
+    try:
+        yield model
+    finally:
+        model.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def failure(answer: Awaitable[float]) -> str:
+    """Return why a model does not answer."""
+    with pytest.raises(Unavailable) as caught:
+        await answer
+    return str(caught.value)
+
+
+async def test_it_answers_rows_in_any_order_of_time(tmp_path: Path) -> None:
+    async with started(tmp_path) as model:
+        assert model.features == ["income", "jobs", "region", "new"]
+        rows = [{"score": number / 10} for number in range(10)]
+        assert await asyncio.gather(*map(model.ask, rows)) == [row["score"] for row in rows]
+
+
+async def test_a_wrong_row_is_the_callers_fault_not_the_models(tmp_path: Path) -> None:
+    async with started(tmp_path) as model:
+        for _ in range(isolated_model.FAILURES + 1):
+            with pytest.raises(Refusal) as caught:
+                await model.ask({"do": "refuse"})
+            assert (caught.value.status, caught.value.field) == (422, "features.income")
+        assert await model.ask({}) == 0.25
+
+
+async def test_an_answer_without_a_score_is_none(tmp_path: Path) -> None:
+    async with started(tmp_path) as model:
+        assert "no score" in await failure(model.ask({"do": "forget"}))
+
+
+async def test_after_late_answers_in_a_row_it_is_asked_no_more_until_a_probe_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolated_model, "DEADLINE", 0.3)
+    monkeypatch.setattr(isolated_model, "PROBE_SECONDS", 0.05)
+    async with started(tmp_path) as model:
+        for _ in range(isolated_model.FAILURES):
+            assert "no answer in 300 ms" in await failure(model.ask({"seconds": 0.4}))
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        assert "does not answer at present" in await failure(model.ask({}))
+        assert loop.time() - began < 0.2
+        model._last = {}  # the probe repeats the last row; this one is answered in time
+        await until(lambda: model._probe is None)
+        assert await model.ask({}) == 0.25
+
+
+async def test_too_many_at_once_are_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolated_model, "MAX_WAITING", 2)
+    async with started(tmp_path) as model:
+        waiting = [asyncio.create_task(model.ask({"seconds": 0.1})) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert "at present" in await failure(model.ask({}))
+        assert await asyncio.gather(*waiting) == [0.25, 0.25]
+
+
+@pytest.mark.parametrize("what", ["die", "babble"])
+async def test_a_process_that_dies_or_talks_nonsense_is_given_up_and_says_so(
+    tmp_path: Path, what: str
+) -> None:
+    async with started(tmp_path) as model:
+        ended = asyncio.Event()
+        model.on_end = ended.set
+        assert "has ended" in await failure(model.ask({"do": what}))
+        async with asyncio.timeout(20):
+            await ended.wait()
+        assert not model.alive
+
+
+@pytest.mark.parametrize(
+    ("first", "message"),
+    [
+        ('say({"error": "ArtefactError: digest"})', "refuses its model: ArtefactError: digest"),
+        ('say({"golden": 0})', "no golden rows"),
+        ("sys.exit(1)", "died or hung"),
+        ("time.sleep(60)", "died or hung"),
+    ],
+)
+async def test_a_process_that_does_not_answer_its_golden_rows_is_ended(
+    tmp_path: Path, first: str, message: str
+) -> None:
+    with pytest.raises(ArtefactError, match=message):
+        async with started(tmp_path, first, seconds=3 if "sleep" in first else 20):
+            pass
+    await until(lambda: children(tmp_path) == [])
+
+
+async def test_a_start_that_is_given_up_leaves_no_process(tmp_path: Path) -> None:
+    tag = write_bento(tmp_path, first="time.sleep(60)")
+    start = IsolatedModel.start(tmp_path, tag, "/bundle", "sha256:1", seconds=60)
+    task = asyncio.create_task(start)
+    await until(lambda: children(tmp_path) != [])
+    task.cancel()
+    await until(lambda: children(tmp_path) == [])
+
+
+async def test_a_bento_that_is_not_there_names_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(ArtefactError, match="run package_model"):
+        await IsolatedModel.start(tmp_path, "loans:none", "/bundle", "sha256:1", seconds=1)
+
+
+def children(home: Path) -> list[int]:
+    """Return the processes of a home's Bentos."""
+    found = []
+    for process in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            living = process.status() != psutil.STATUS_ZOMBIE
+            if living and str(home) in " ".join(process.cmdline()):
+                found.append(process.pid)
+    return found
