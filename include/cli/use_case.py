@@ -161,12 +161,12 @@ def check(
 
 @usecase_app.command()
 def schema() -> None:
-    """Print the JSON schema of use case files: every field with its type and default."""
+    """Print the JSON schema of use case files: every field with its type, default and meaning."""
     import json
 
-    from include.config.use_case import UseCase
+    from include.config.use_case_schema import use_case_schema
 
-    say(json.dumps(UseCase.model_json_schema(), indent=2))
+    say(json.dumps(use_case_schema(), indent=2))
 
 
 def simulate(
