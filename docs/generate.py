@@ -1,5 +1,4 @@
-"""Write what docs/ has from the code itself: pages on commands, settings, use case fields and DAGs,
-and the picture of the rooms.
+"""Write what docs/ has from the code: commands, settings, use case fields, DAGs, a picture.
 
 `python -m docs.generate` writes them; `--check` only says which of them are out of date.
 """
@@ -16,11 +15,18 @@ import typer
 
 from docs import rooms
 from include.cli.app import app
+from include.config.durations import PATTERN
+from include.config.names import COLUMN, NAME
 from include.config.settings import ROOT, Settings
-from include.config.use_case import UseCase
+from include.config.use_case_schema import use_case_schema
+from include.files import write_text
+
+Schema = dict[str, Any]
 
 FOLDER = ROOT / "docs" / "reference"
 NOTE = "<!-- written by `make docs`; change the code, not this page -->\n\n"
+_HEAD_OF_SETTINGS = ("| environment variable | default | what |", "|---|---|---|")
+_HEAD_OF_FIELDS = ("| field | type | default | what |", "|---|---|---|---|")
 
 
 def pages() -> dict[Path, str]:
@@ -56,34 +62,38 @@ def commands() -> str:
 
 def settings() -> str:
     """Return every setting with its default."""
-    lines = ["# Settings\n", "| environment variable | default | what |", "|---|---|---|"]
+    lines = [
+        "# Settings\n",
+        "Each is an environment variable; one that is not set, or empty, has its default. HOME "
+        "stands for `EVERGREEN_HOME`.\n",
+        *_HEAD_OF_SETTINGS,
+    ]
     for name, field in Settings.model_fields.items():
         default = (
             "" if "Secret" in str(field.annotation) else str(field.default).replace(str(ROOT), ".")
         )
-        lines.append(f"| `EVERGREEN_{name.upper()}` | `{default}` | {field.description or ''} |")
+        lines.append(_row(f"`EVERGREEN_{name.upper()}`", _code(default), field.description or ""))
     return "\n".join(lines) + "\n"
 
 
 def use_case() -> str:
-    """Return every field of a use case."""
-    schema = UseCase.model_json_schema()
+    """Return every field of a use case, by the place where it stands in the YAML."""
+    schema = use_case_schema()
     lines = [
         "# Fields of a use case\n",
-        "`evergreen usecase schema` prints the same as JSON schema.\n",
+        "A use case is one YAML file; [Bring your own table](../how-to/own-data.md) explains it. "
+        "`evergreen usecase schema` prints the same as JSON schema, which editors understand.\n",
+        "A *duration* is a whole number and its unit: `30d`, `2h`, `10m`; units are w, d, h, m, s, "
+        "ms, us. NAME stands for a name of your own. A field without a default that is not "
+        "required may be left out.\n",
     ]
-    parts = {"UseCase": schema, **schema.get("$defs", {})}
-    for name, part in parts.items():
-        lines += [
-            f"## {name}\n",
-            part.get("description", "").strip() + "\n",
-            "| field | default | what |",
-            "|---|---|---|",
-        ]
+    for path, part in _parts(schema, "", schema):
+        lines += [f"## {path}\n" if path else "## The file\n", f"{part['description'].strip()}\n"]
+        lines += _HEAD_OF_FIELDS
         required = part.get("required", [])
-        for field, spec in part.get("properties", {}).items():
-            default = "required" if field in required else f"`{spec.get('default', '')}`"
-            lines.append(f"| `{field}` | {default} | {spec.get('description', '')} |")
+        for name, field in part["properties"].items():
+            default = "required" if name in required else _default(field)
+            lines.append(_row(f"`{name}`", _kind(field), default, field.get("description", "")))
         lines.append("")
     return "\n".join(lines)
 
@@ -105,7 +115,7 @@ def main(check: bool) -> int:
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             stale.append(path.name)
             if not check:
-                _write(path, text)
+                write_text(path, text)
     if stale:
         sys.stdout.write(
             f"{'out of date, run `make docs`' if check else 'written'}: {', '.join(stale)}\n"
@@ -113,11 +123,95 @@ def main(check: bool) -> int:
     return 1 if check and stale else 0
 
 
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+def _parts(schema: Schema, path: str, part: Schema) -> Iterator[tuple[str, Schema]]:
+    """Yield a part of the schema and all below it, each with its place in the YAML."""
+    yield path, part
+    for name, field in part["properties"].items():
+        for below, ref in _references(field):
+            place = f"{path}.{name}{below}".lstrip(".")
+            yield from _parts(schema, place, schema["$defs"][ref.rpartition("/")[2]])
+
+
+def _references(field: Schema) -> Iterator[tuple[str, str]]:
+    """Yield the parts that a field holds; of a mapping, `.NAME` stands before them."""
+    if "$ref" in field:
+        yield "", field["$ref"]
+    for choice in field.get("anyOf", ()):
+        yield from _references(choice)
+    if values := _values(field):
+        for below, ref in _references(values):
+            yield f".NAME{below}", ref
+
+
+def _values(field: Schema) -> Schema:
+    """Return what a mapping's values are; one whose keys have a pattern keeps them by it."""
+    for values in field.get("patternProperties", {}).values():
+        return dict(values)
+    values = field.get("additionalProperties")
+    return dict(values) if isinstance(values, dict) else {}
+
+
+def _kind(field: Schema) -> str:
+    """Return what may stand in a field, in words."""
+    if "anyOf" in field:
+        kinds = {_kind(choice): None for choice in field["anyOf"] if choice.get("type") != "null"}
+        if "number" in kinds:  # takes whole ones too
+            kinds.pop("whole number", None)
+        return "value" if {"text", "number"} <= kinds.keys() else " or ".join(kinds)
+    if "enum" in field:
+        return ", ".join(_code(choice) if choice else '`""`' for choice in field["enum"])
+    if "const" in field:
+        return _code(field["const"])
+    if "$ref" in field:
+        return "mapping"
+    kind = field.get("type")
+    if kind == "array":
+        return f"list of {_kind(field['items'])}s"
+    if kind == "object":
+        return "mapping" if "$ref" in _values(field) else f"mapping to {_kind(_values(field))}"
+    if kind in ("integer", "number"):
+        return _number(field)
+    if field.get("pattern") == PATTERN:
+        return "duration"
+    if field.get("pattern") == COLUMN:
+        return "column name"
+    if field.get("pattern") == NAME:
+        return "name"
+    if field.get("format") == "date":
+        return "date"
+    return {"string": "text", "boolean": "true or false"}[str(kind)]
+
+
+def _number(field: Schema) -> str:
+    """Return a number's kind with its limits."""
+    kind = "whole number" if field["type"] == "integer" else "number"
+    least, most = field.get("minimum"), field.get("maximum")
+    if least is not None and most is not None:
+        return f"{kind}, {least:g} to {most:g}"
+    if "exclusiveMinimum" in field:
+        return f"{kind} above {field['exclusiveMinimum']:g}"
+    return kind if least is None else f"{kind}, at least {least:g}"
+
+
+def _default(field: Schema) -> str:
+    """Return a field's default as a YAML has it; a mapping's stands with its fields."""
+    default = field.get("default")
+    if default is None or isinstance(default, dict | list):
+        return ""
+    return _code(str(default).lower() if isinstance(default, bool) else default)
+
+
+def _code(value: object) -> str:
+    return f"`{value}`" if value != "" else ""
+
+
+def _row(*cells: str) -> str:
+    """Return a row of a Markdown table.
+
+    A bar inside a cell would begin another one, and what looks like a tag would not be shown.
+    """
+    shown = (cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells)
+    return f"| {' | '.join(shown)} |"
 
 
 def _commands(group: Any, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:

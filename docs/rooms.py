@@ -46,6 +46,7 @@ HOLDS = {
     "processes": "child processes",
     "reports": "the look of HTML reports",
     "clock": "the time now, for the edges to ask",
+    "files": "files that are put in place at once",
     "errors": "the tree of errors",
 }
 STAGES = {entry.split(".")[1] for entry in ENTRY.values()}

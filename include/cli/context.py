@@ -1,14 +1,10 @@
-"""What the commands share: settings, records, use case, the keys that are asked for, how they
-speak.
-"""
+"""What the commands share: their options, the settings, the records, a use case and its keys."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -35,24 +31,20 @@ First = Annotated[
 Last = Annotated[
     str | None, typer.Option("--to", metavar="KEY", help="Last partition of a range, included.")
 ]
+Limit = Annotated[
+    int, typer.Option("--limit", "-n", metavar="N", min=1, help="At most so many rows.")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
 Reason = Annotated[
     str, typer.Option("--reason", metavar="TEXT", help="Why you do it; kept in the audit log.")
 ]
 
-STYLES = {
-    "done": "green",
-    "running": "cyan",
-    "waiting": "yellow",
-    "refused": "red",
-    "stale": "magenta",
-    "missing": "red",
-}
-
 
 def current_settings() -> Settings:
-    """Return the settings; a wrong one is a ConfigError that names its variable and never shows
-    its value.
+    """Return the settings.
+
+    Raises:
+        ConfigError: a wrong one; the message names its variable and never shows its value.
     """
     from pydantic import ValidationError
 
@@ -87,20 +79,20 @@ def find_use_case(settings: Settings, name: str) -> UseCase:
     """
     from include.config.use_case_file import files, find
 
-    known = {path.stem for path in files(settings.usecase_dirs)}
+    names = {path.stem for path in files(settings.usecase_dirs)}
     try:
         return find(name, settings.usecase_dirs)
     except ConfigError as error:
-        if name in known:
+        if name in names:
             raise
-        raise Mistake(str(error), wrong=name, meant=nearest(Path(name).stem, known)) from None
+        raise Mistake(str(error), wrong=name, meant=nearest(Path(name).stem, names)) from None
 
 
 def checked_key(use_case: UseCase, key: str) -> str:
-    """Return a partition key of a use case as it was given.
+    """Return a partition key, once it is known to be one of the use case.
 
     Raises:
-        Mistake: it is malformed, or out of the use case's history.
+        Mistake: it is malformed, or outside the use case's history.
     """
     from include.clock import utc_now
     from include.point_in_time.partitions import period
@@ -133,10 +125,10 @@ def keys_between(use_case: UseCase, first: str, last: str) -> list[str]:
 
 
 def newest_for(use_case: UseCase, keys: Sequence[str]) -> str:
-    """Return the newest complete partition of a use case, which none of some keys is after.
+    """Return the newest complete partition of a use case; no key may be after it.
 
     Raises:
-        Mistake: one of them is not complete yet.
+        Mistake: a key is, so its partition is not complete yet.
     """
     from include.clock import utc_now
     from include.point_in_time.partitions import newest_complete
@@ -145,82 +137,12 @@ def newest_for(use_case: UseCase, keys: Sequence[str]) -> str:
     late = [key for key in keys if newest is None or key > newest]
     if newest is None or late:
         wrong = late[0] if late else use_case.history.first.isoformat()
-        told = (
+        message = (
             f"partition {wrong} of {use_case.name} is not complete yet; the newest complete "
             f"one is {newest or 'none'}"
         )
-        raise Mistake(told, wrong=wrong, meant=newest)
+        raise Mistake(message, wrong=wrong, meant=newest)
     return newest
-
-
-def say(text: str = "") -> None:
-    """Write a line on standard output."""
-    sys.stdout.write(f"{text}\n")
-
-
-def show(
-    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None
-) -> None:
-    """Write a table; values are shown as they are, never as markup."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=title, box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_plain(value), style=STYLES.get(str(value), "")) for value in row))
-    console = Console(highlight=False)
-    console.print(table) if console.is_terminal else Console(highlight=False, width=200).print(
-        table
-    )
-
-
-def say_json(rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows as one JSON array: instants as ISO 8601 in UTC, what is unknown as null."""
-    import json
-
-    told = [{name: _valued(value) for name, value in row.items()} for row in rows]
-    say(json.dumps(told, indent=2, allow_nan=False))
-
-
-def as_json(keys: Sequence[str]) -> Any:
-    """Return the option `--json` of a command that lists rows with these keys."""
-    return typer.Option(
-        "--json", help=f"Print one JSON array instead, of objects with {', '.join(keys)}."
-    )
-
-
-def ask(question: str, *, yes: bool) -> None:
-    """Go on only if a person says so.
-
-    Raises:
-        ConfigError: nobody is there to ask.
-    """
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise ConfigError(f"{question} Nobody is here to answer; add --yes")
-    if not typer.confirm(question):
-        raise typer.Exit(1)
-
-
-def without_secrets(text: str) -> str:
-    """Return text in which no value of a secret setting stands."""
-    from pydantic import SecretStr, ValidationError
-
-    from include.config.settings import settings
-
-    try:
-        values = [value for _, value in settings() if isinstance(value, SecretStr)]
-    except ValidationError:
-        return text
-    for value in values:
-        secret = value.get_secret_value()
-        if len(secret) >= 4:
-            text = text.replace(secret, "***")
-    return text
 
 
 def actor() -> str:
@@ -231,25 +153,3 @@ def actor() -> str:
         return f"cli:{getpass.getuser()}"
     except (KeyError, OSError):
         return "cli"
-
-
-def _valued(value: Any) -> Any:
-    """Return a value as JSON has it; mappings become JSON text, so that the rows stay flat."""
-    import json
-    import math
-
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat()
-    if isinstance(value, Mapping):
-        return json.dumps(value, default=str)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return None if value == "" else value
-
-
-def _plain(value: Any) -> str:
-    shown = "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
-    return "".join(
-        letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}"
-        for letter in shown
-    )

@@ -1,6 +1,4 @@
-"""The command that lists a use case's models, and the rows and the table that `status` shows
-too.
-"""
+"""The command `models`; `status` shows its newest rows too."""
 
 from __future__ import annotations
 
@@ -9,14 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from include.cli.context import (
     UseCaseArgument,
-    as_json,
     current_settings,
     find_use_case,
     open_records,
-    say,
-    say_json,
-    show,
 )
+from include.cli.output import json_option, print_json, print_line, print_table
 from include.pipeline.flow import GOAL
 
 if TYPE_CHECKING:
@@ -48,8 +43,8 @@ COLUMNS = (
 )
 
 
-def models(use_case: UseCaseArgument, json: Annotated[bool, as_json(KEYS)] = False) -> None:
-    """List the models of a use case, newest first: how each was judged, and what it serves as.
+def models(use_case: UseCaseArgument, json: Annotated[bool, json_option(KEYS)] = False) -> None:
+    """List the models of a use case, the newest first: how each was judged, what it serves as.
 
     State: candidate (just trained), challenger (passed the gate), released (serves or has served),
     retired (taken back). Serves as: champion (answers requests), previous (where a rollback goes
@@ -59,34 +54,33 @@ def models(use_case: UseCaseArgument, json: Annotated[bool, as_json(KEYS)] = Fal
     case = find_use_case(settings, use_case)
     rows = model_rows(open_records(settings), case.name)
     if json:
-        say_json(rows)
+        print_json(rows)
     elif rows:
         show_models(rows)
     else:
         train = f"evergreen run all --use-case {case.name} --partition KEY"
-        say(f"{case.name}: no model yet; `{train}` trains one")
+        print_line(f"{case.name}: no model yet; `{train}` trains one")
 
 
 def model_rows(records: Records, use_case: str) -> list[dict[str, Any]]:
-    """Return a row a model with `KEYS`, newest first, from what is on record."""
+    """Return one row with `KEYS` for each model, the newest first, from what is on record."""
     from include.pipeline.status import verdict
 
     route = records.routes.get(use_case)
     roles = {route.previous: "previous", route.challenger: "challenger", route.champion: "champion"}
     results = records.results.of(use_case, stage=GOAL["judged"])
-    judged = {(result.key, result.outputs.get("version")): result for result in results}
+    judgements = {(result.key, result.outputs.get("version")): result for result in results}
     rows = []
     for model in reversed(records.models.of(use_case)):
-        result = judged.get((model.partition, model.version))
+        result = judgements.get((model.partition, model.version))
         auc = None if result is None else result.outputs.get("metrics", {}).get("auc")
-        found = None if result is None else verdict(result)
         values = (
             model.version,
             model.partition,
             model.state,
             model.mode,
             auc,
-            found,
+            None if result is None else verdict(result),
             roles.get(model.version),
             model.feature_set,
             model.model_digest,
@@ -98,13 +92,14 @@ def model_rows(records: Records, use_case: str) -> list[dict[str, Any]]:
 
 def show_models(rows: Sequence[Mapping[str, Any]]) -> None:
     """Show the rows of models as a table."""
-    show(COLUMNS, [_told(row) for row in rows])
+    print_table(COLUMNS, [_cells(row) for row in rows])
 
 
-def _told(row: Mapping[str, Any]) -> list[Any]:
-    told = dict(row)
-    told["auc"] = None if row["auc"] is None else f"{row['auc']:.4f}"
-    told["serves_as"] = row["serves_as"] or "-"
-    told["model_digest"] = row["model_digest"].removeprefix("sha256:")[:12]
-    told["on_hold"] = "yes" if row["on_hold"] else "no"
-    return [told[name] for name in KEYS]
+def _cells(row: Mapping[str, Any]) -> list[Any]:
+    """Return the cells of a row as a person reads them."""
+    cells = dict(row)
+    cells["auc"] = None if row["auc"] is None else f"{row['auc']:.4f}"
+    cells["serves_as"] = row["serves_as"] or "-"
+    cells["model_digest"] = row["model_digest"].removeprefix("sha256:")[:12]
+    cells["on_hold"] = "yes" if row["on_hold"] else "no"
+    return [cells[name] for name in KEYS]

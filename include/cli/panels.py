@@ -1,6 +1,4 @@
-"""The commands in groups by who needs them, and what an unknown command was probably meant to
-be.
-"""
+"""The commands in groups by who needs them, and suggestions for an unknown one."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ PANELS = {
 
 
 class Suggesting(TyperGroup):
-    """A group of commands that tells, of an unknown one, which was probably meant."""
+    """A group of commands that suggests, for an unknown one, which was probably meant."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command that the arguments name."""
@@ -33,7 +31,7 @@ class Suggesting(TyperGroup):
 
     def words(self) -> dict[str, str]:
         """Return the words that a command may be called by, with the command of each."""
-        return {name: name for name, one in self.commands.items() if not one.hidden}
+        return {name: name for name, command in self.commands.items() if not command.hidden}
 
 
 class Panels(Suggesting):
@@ -41,21 +39,26 @@ class Panels(Suggesting):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write each group with its commands and their first sentences."""
-        told = {
-            name: one.get_short_help_str(200)
-            for name, one in self.commands.items()
-            if not one.hidden
+        summaries = {
+            name: command.get_short_help_str(200)  # characters; click's own limit cuts sentences
+            for name, command in self.commands.items()
+            if not command.hidden
         }
-        widest = max(map(len, told))
+        widest = max(map(len, summaries))
         grouped = {name for names in PANELS.values() for name in names}
-        for panel, names in {**PANELS, "Other": tuple(told.keys() - grouped)}.items():
-            if lines := [(name.ljust(widest), told[name]) for name in names if name in told]:
+        for panel, names in {**PANELS, "Other": tuple(summaries.keys() - grouped)}.items():
+            lines = [(name.ljust(widest), summaries[name]) for name in names if name in summaries]
+            if lines:
                 with formatter.section(panel):
                     formatter.write_dl(lines)
 
     def words(self) -> dict[str, str]:
         """Return the commands, those of the groups below, and the stages, which `run` runs."""
-        groups = {name: one for name, one in self.commands.items() if isinstance(one, TyperGroup)}
+        groups = {
+            name: command
+            for name, command in self.commands.items()
+            if isinstance(command, TyperGroup)
+        }
         parts = {
             part: f"{name} {part}" for name, group in groups.items() for part in group.commands
         }

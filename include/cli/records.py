@@ -1,63 +1,36 @@
-"""Commands that read or mend what is on record: status, heal, score, reset, audit, quarantine."""
+"""Commands that read or mend what is on record: status, heal, audit list, audit verify."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from include.cli.context import (
-    KEY_HELP,
-    Partition,
+    Limit,
     UseCaseArgument,
-    Yes,
     actor,
-    as_json,
-    ask,
-    checked_key,
     current_settings,
     find_use_case,
     open_records,
-    say,
-    say_json,
-    show,
 )
 from include.cli.models import model_rows, show_models
+from include.cli.output import json_option, print_json, print_line, print_table
 from include.cli.panels import Suggesting
 from include.errors import ConfigError, EvergreenError
 
 if TYPE_CHECKING:
     from include.records.records import Records
 
-SourceName = Annotated[
-    str | None, typer.Option("--source", metavar="NAME", help="Only rows of this source.")
-]
-Rule = Annotated[
-    str | None,
-    typer.Option(
-        "--rule", metavar="RULE", help="Only rows that failed it, such as 'age: below_min'."
-    ),
-]
-Limit = Annotated[
-    int, typer.Option("--limit", "-n", metavar="N", min=1, help="At most so many rows.")
-]
-
-MODELS = 10  # of which `status` tells; `models` tells of all
+MODELS = 10  # models that `status` lists; `models` lists all
+NEWEST, UNFINISHED = 10, 40  # partitions that `status` shows: the newest, and older unfinished ones
 STATUS_KEYS = ("partition", "state", "stage", "mode", "target", "detail")
 AUDIT_KEYS = ("row", "at", "action", "use_case", "subject", "actor", "details", "hash")
-QUARANTINE_KEYS = ("partition", "source", "file", "row", "rule", "redriven_into", "values")
 
 audit_app = typer.Typer(
     cls=Suggesting,
     help="List the audit log, or verify that nobody changed it.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-quarantine_app = typer.Typer(
-    cls=Suggesting,
-    help="List the rows that failed validation, or give them to a later partition.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -68,15 +41,15 @@ def status(
     everything: Annotated[
         bool, typer.Option("--all", help="Show every partition, also older ones that are done.")
     ] = False,
-    json: Annotated[bool, as_json(STATUS_KEYS)] = False,
+    json: Annotated[bool, json_option(STATUS_KEYS)] = False,
 ) -> None:
     """Show how far each partition is, and what serves.
 
     A partition is done, running, waiting (for a stage; `evergreen heal` starts it again), refused
     (a person decides), stale (made of rows that were restated since; run it again) or missing
-    (never ingested; `evergreen load-history` fills it). Its target says how far it shall go: data
-    (features), judged (evaluation) or deployed. The table has the newest ten and what is not done,
-    --json has all.
+    (never ingested; `evergreen load-history` fills it). Its target is how far it is to go: data
+    (features), judged (evaluation) or deployed. The table has the newest ten partitions and those
+    that are not done, --json has all.
     """
     from collections import Counter
 
@@ -88,53 +61,21 @@ def status(
     rows = status_rows(records, case)
     if json:
         values = [(row.key, row.kind, row.stage, row.mode, row.target, row.detail) for row in rows]
-        say_json(dict(zip(STATUS_KEYS, each, strict=True)) for each in values)
+        print_json(dict(zip(STATUS_KEYS, row, strict=True)) for row in values)
         return
-    shown = (
-        rows if everything else [row for row in rows[:-10] if row.kind != "done"][-40:] + rows[-10:]
-    )
+    shown = rows
+    if not everything:
+        unfinished = [row for row in rows[:-NEWEST] if row.kind != "done"]
+        shown = unfinished[-UNFINISHED:] + rows[-NEWEST:]
     columns = ("partition", "is", "stage", "mode", "target", "detail")
-    show(
+    print_table(
         columns, [(row.key, row.kind, row.stage, row.mode, row.target, row.detail) for row in shown]
     )
-    _arrived(records, case.name, [row.key for row in shown])
-    _serving(records, case.name)
+    _print_arrivals(records, case.name, [row.key for row in shown])
+    _print_serving(records, case.name)
     counts = Counter(row.kind for row in rows)
-    say(
-        f"{case.name}: "
-        + (
-            ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
-            or "no partition yet"
-        )
-    )
-
-
-def _arrived(records: Records, use_case: str, keys: Sequence[str]) -> None:
-    """Say which of the shown partitions took or left late rows, and since when static versions
-    are observed.
-    """
-    from include.ingestion import ingest_data
-
-    ingested = records.results.of(use_case, stage="ingest_data")
-    for result in ingested:
-        if result.key in keys and result.state == "done":
-            for text in ingest_data.describe_sources(result):
-                say(f"{result.key}, {text}")
-    for text in ingest_data.describe_observation(ingested):
-        say(text)
-
-
-def _serving(records: Records, use_case: str) -> None:
-    """Say what serves, and the newest models there are."""
-    if models := model_rows(records, use_case)[:MODELS]:
-        show_models(models)
-    generation = records.routes.get(use_case).generation
-    for node in records.nodes.of(use_case):
-        behind = "" if node.generation == generation else f" of {generation}"
-        say(
-            f"node {node.node}: {node.state}, generation {node.generation}{behind}, last sign "
-            f"{node.at:%Y-%m-%d %H:%M:%S}"
-        )
+    summary = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+    print_line(f"{case.name}: {summary or 'no partition yet'}")
 
 
 def heal(
@@ -142,17 +83,17 @@ def heal(
     limit: Annotated[
         int,
         typer.Option(
-            "--limit", "-n", metavar="N", min=1, help="Start at most so many, newest first."
+            "--limit", "-n", metavar="N", min=1, help="Start at most so many, the newest first."
         ),
     ] = 10,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show what would be started.")
     ] = False,
 ) -> None:
-    """Start waiting partitions again, through Airflow, where nothing runs for them; repair aliases.
+    """Start waiting partitions again, through Airflow; repair MLflow's aliases.
 
-    What `evergreen status` calls waiting is started; refused, stale and missing partitions are not.
-    The aliases of models in MLflow are set to what serves.
+    What `evergreen status` calls waiting is started where nothing runs for it; refused, stale and
+    missing partitions are not. The aliases of models in MLflow are set to what serves.
     """
     from include.orchestration import healing
     from include.orchestration.airflow_api import AirflowApi
@@ -163,7 +104,7 @@ def heal(
     records = open_records(settings)
     if not dry_run:
         for alias, number in healing.repair_aliases(settings, records, case.name).items():
-            say(f"alias {alias} is now {number or 'removed'}, as the routing row says")
+            print_line(f"alias {alias} is now {number or 'removed'}, as the routing row says")
     with AirflowApi(settings) as api:
         rows = pipeline_status.status_rows(records, case)
         plan = healing.plan_restarts(
@@ -175,62 +116,10 @@ def heal(
         for item in plan:
             if not dry_run:
                 healing.restart_partition(api, item, records=records, actor=actor())
-            say(f"{item.key}: {'would start' if dry_run else 'started'} {item.stage} ({item.why})")
+            verb = "would start" if dry_run else "started"
+            print_line(f"{item.key}: {verb} {item.stage} ({item.why})")
     if not plan:
-        say(f"{use_case}: nothing to start; see `evergreen status {use_case}` for refusals")
-
-
-def score(
-    use_case: UseCaseArgument,
-    partition: Annotated[str, typer.Option("--partition", "-p", metavar="KEY", help=KEY_HELP)],
-    model: Annotated[
-        int | None,
-        typer.Option(
-            "--version", metavar="N", help="Version of the model that scores; else the champion."
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="FILE", help="CSV to write; else one in the reports folder."
-        ),
-    ] = None,
-) -> None:
-    """Score every entity as of the end of a partition; write the table into the lake and as CSV."""
-    from include.scoring import score_entities
-
-    settings = current_settings()
-    case = find_use_case(settings, use_case)
-    done = score_entities.score(
-        case,
-        checked_key(case, partition),
-        settings=settings,
-        records=open_records(settings),
-        version=model,
-        output=output,
-        actor=actor(),
-    )
-    say(f"{done.rows} entities scored by version {done.version} as of {done.as_of}: {done.path}")
-
-
-def reset(use_case: UseCaseArgument, yes: Yes = False) -> None:
-    """Delete lake, records, online rows and reports of a use case; its file and audit log stay.
-
-    Shows what there is, then asks.
-    """
-    from include.installation import reset as resetting
-
-    settings = current_settings()
-    records = open_records(settings)
-    found = resetting.preview(settings, records, use_case)
-    if found.empty:
-        find_use_case(settings, use_case)  # its file may be gone, but then something is there
-        say(f"{use_case}: nothing is there")
-        return
-    show(("what", "amount"), found.rows())
-    ask(f"Delete all of this of {use_case}? It cannot be undone.", yes=yes)
-    resetting.reset(settings, records, use_case, actor=actor())
-    say(f"{use_case} is reset; the audit log has an entry")
+        print_line(f"{use_case}: nothing to start; see `evergreen status {use_case}` for refusals")
 
 
 @audit_app.command("verify")
@@ -239,12 +128,13 @@ def audit_verify(
         str | None,
         typer.Option(
             metavar="ROW:HASH",
-            help="Head that an earlier verification printed, and that you kept elsewhere.",
+            help="What an earlier verification printed, and you kept elsewhere.",
         ),
     ] = None,
 ) -> None:
-    """Verify the audit log's chain of hashes; name the first row that was changed, moved or
-    removed.
+    """Verify that no row of the audit log was changed, moved or removed, by its chain of hashes.
+
+    The first such row is named. An anchor also finds rows that were cut off at the end.
     """
     records = open_records(current_settings())
     number, _, digest = (anchor or "").partition(":")
@@ -259,7 +149,9 @@ def audit_verify(
             "of the database"
         )
     sequence, head = records.audit.head()
-    say(f"the audit log is whole: {sequence} rows; head to keep elsewhere: {sequence}:{head}")
+    print_line(
+        f"the audit log is whole: {sequence} rows; an anchor to keep elsewhere: {sequence}:{head}"
+    )
 
 
 @audit_app.command("list")
@@ -271,11 +163,13 @@ def audit_list(
     action: Annotated[
         str | None,
         typer.Option(
-            "--action", metavar="ACTION", help="Only this action, such as route.rolled_back."
+            "--action",
+            metavar="NAME",
+            help="Only rows of this action, such as route.rolled_back.",
         ),
     ] = None,
     limit: Limit = 50,
-    json: Annotated[bool, as_json(AUDIT_KEYS)] = False,
+    json: Annotated[bool, json_option(AUDIT_KEYS)] = False,
 ) -> None:
     """List the newest rows of the audit log, oldest first: who did or decided what, and when.
 
@@ -289,10 +183,10 @@ def audit_list(
             (e.sequence, e.at, e.action, e.use_case, e.subject, e.actor, e.details, e.hash)
             for e in entries
         ]
-        say_json(dict(zip(AUDIT_KEYS, each, strict=True)) for each in values)
+        print_json(dict(zip(AUDIT_KEYS, row, strict=True)) for row in values)
         return
     columns = ("row", "at", "action", "use case", "subject", "actor", "details")
-    show(
+    print_table(
         columns,
         [
             (
@@ -309,119 +203,27 @@ def audit_list(
     )
 
 
-@quarantine_app.command("list")
-def quarantine_list(
-    use_case: UseCaseArgument,
-    partition: Partition = None,
-    source: SourceName = None,
-    rule: Rule = None,
-    limit: Limit = 50,
-    to: Annotated[
-        Path | None,
-        typer.Option(
-            "--csv", metavar="FILE", help="Write all of them to this CSV, to correct and redrive."
-        ),
-    ] = None,
-    json: Annotated[bool, as_json(QUARANTINE_KEYS)] = False,
-) -> None:
-    """List the rows that failed validation with the rule that each failed, or write them to a CSV.
+def _print_arrivals(records: Records, use_case: str, keys: Sequence[str]) -> None:
+    """Print which partitions took or left late rows, and since when static versions are seen."""
+    from include.ingestion import ingest_data
 
-    `evergreen quarantine redrive --from FILE` takes the corrected CSV. With --json the values of a
-    row are JSON text; a list has the first 200 characters of each value, a CSV has all.
-    """
-    from include.validation import quarantine
+    ingested = records.results.of(use_case, stage="ingest_data")
+    for result in ingested:
+        if result.key in keys and result.state == "done":
+            for text in ingest_data.describe_sources(result):
+                print_line(f"{result.key}, {text}")
+    for text in ingest_data.describe_observation(ingested):
+        print_line(text)
 
-    if to is not None and json:
-        raise ConfigError("give either --csv FILE or --json")
-    settings = current_settings()
-    case = find_use_case(settings, use_case)
-    records, key = (
-        open_records(settings),
-        None if partition is None else checked_key(case, partition),
-    )
-    if to is not None:
-        rows = quarantine.found(settings, records, case, partition=key, source=source, rule=rule)
-        say(
-            f"{quarantine.export(rows, case, to)} row(s) written to {to}; correct them there, and "
-            "delete those that shall stay"
+
+def _print_serving(records: Records, use_case: str) -> None:
+    """Print the newest models, and what each node has loaded."""
+    if models := model_rows(records, use_case)[:MODELS]:
+        show_models(models)
+    generation = records.routes.get(use_case).generation
+    for node in records.nodes.of(use_case):
+        behind = "" if node.generation == generation else f" of {generation}"
+        print_line(
+            f"node {node.node}: {node.state}, generation {node.generation}{behind}, last seen "
+            f"{node.at:%Y-%m-%d %H:%M:%S}"
         )
-        return
-    rows = quarantine.found(
-        settings, records, case, partition=key, source=source, rule=rule, limit=limit
-    )
-    if json:
-        say_json(
-            dict(zip(QUARANTINE_KEYS, (*row.place, row.rule, row.into, row.values), strict=True))
-            for row in rows
-        )
-        return
-    columns, shown = quarantine.listed(rows, limit)
-    show(columns, shown)
-    counts = quarantine.rules(settings, case, partition=key, source=source)
-    there = sum(counts.values()) if rule is None else counts.get(rule, 0)
-    say(
-        f"{there} row(s) in quarantine"
-        + (f", the first {len(shown)} shown" if there > len(shown) else "")
-    )
-
-
-@quarantine_app.command("redrive")
-def quarantine_redrive(
-    use_case: UseCaseArgument,
-    reason: Annotated[
-        str, typer.Option("--reason", metavar="TEXT", help="Why you do it; kept in the audit log.")
-    ],
-    partition: Partition = None,
-    source: SourceName = None,
-    rule: Rule = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="COLUMN=VALUE", help="New value for all chosen rows; may be repeated."
-        ),
-    ] = None,
-    file: Annotated[
-        Path | None,
-        typer.Option("--from", metavar="FILE", help="CSV of `quarantine list --csv`, corrected."),
-    ] = None,
-    yes: Yes = False,
-) -> None:
-    """Give rows that failed validation, corrected or not, to the next partition to be ingested.
-
-    Say which rows by --partition (and --source, --rule), or by a corrected CSV. Shows them, then
-    asks.
-    """
-    from include.clock import utc_now
-    from include.validation import redrive
-
-    if partition is None and file is None:
-        raise ConfigError("say which rows: --partition KEY (with --source, --rule), or --from FILE")
-    pairs = [text.partition("=") for text in changes or []]
-    wrong = [name for name, sign, _ in pairs if not (name and sign)]
-    if wrong:
-        raise ConfigError(f"--set {wrong[0]!r}: write COLUMN=VALUE")
-    if not reason.strip():
-        raise ConfigError("--reason needs a text; it goes on the audit record")
-    settings = current_settings()
-    case, records = find_use_case(settings, use_case), open_records(settings)
-    made = {name: value for name, _, value in pairs}
-    partition = None if partition is None else checked_key(case, partition)
-    plan = redrive.plan(
-        settings,
-        records,
-        case,
-        partition=partition,
-        source=source,
-        rule=rule,
-        changes=made,
-        file=file,
-    )
-    show(("partition", "source", "rows"), plan.counts())
-    before = f"; {plan.before} were redriven before and stay out" if plan.before else ""
-    say(
-        f"{len(plan.rows)} row(s), {plan.corrected} of them corrected, pass the contract "
-        f"now{before}"
-    )
-    ask(f"Give them to {plan.into}, as arrived at the start of its interval?", yes=yes)
-    redrive.redrive(settings, records, case, plan, reason=reason, actor=actor(), at=utc_now())
-    say(f"recorded; the next ingestion of {plan.into} takes them in")

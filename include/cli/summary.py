@@ -1,6 +1,4 @@
-"""What a person wants to know of a stage's run besides its state: parts and AUC, verdict,
-reasons, and where the report is.
-"""
+"""What a person wants to know of a run besides its state: rows, AUC, verdict, reasons, report."""
 
 from __future__ import annotations
 
@@ -8,22 +6,26 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from include.pipeline.execution import Report
+from include.pipeline.outputs import DeploymentOutputs
+
+WORST = 3  # features of which a drift check's PSI is shown
 
 
-def told(report: Report) -> Iterator[str]:
-    """Yield lines about one run, from what it recorded."""
-    lines = {
+def describe_run(report: Report) -> Iterator[str]:
+    """Yield lines about one run, from what it recorded; none of a stage with no more to say."""
+    describe = {
         "train_model": _training,
         "evaluate_model": _evaluation,
         "check_drift": _drift,
         "deploy_model": _deployment,
     }.get(report.stage)
-    if lines is not None and report.outputs:
-        for line in lines(report.outputs):
+    if describe is not None and report.outputs:
+        for line in describe(report):
             yield f"{report.stage} {report.key}: {line}"
 
 
-def _training(outputs: Mapping[str, Any]) -> Iterator[str]:
+def _training(report: Report) -> Iterator[str]:
+    outputs = report.outputs
     counts, metrics = outputs.get("counts") or {}, outputs.get("metrics") or {}
     parts = {
         name: part for name, part in counts.items() if isinstance(part, Mapping) and "rows" in part
@@ -33,46 +35,51 @@ def _training(outputs: Mapping[str, Any]) -> Iterator[str]:
             f"{name} {part['rows']} ({part['positive']} of class 1)" for name, part in parts.items()
         )
     if outputs.get("version") is not None:
-        shown = [
-            f"{name.removesuffix('_auc').replace('_', ' ')} {_number(metrics[name])}"
-            for name in metrics
+        scores = ", ".join(
+            f"{name.removesuffix('_auc').replace('_', ' ')} {_number(value)}"
+            for name, value in metrics.items()
             if "tune" in name
-        ]
-        yield f"candidate {outputs['version']}" + (f", AUC of {', '.join(shown)}" if shown else "")
+        )
+        yield f"candidate {outputs['version']}" + (f", AUC of {scores}" if scores else "")
 
 
-def _evaluation(outputs: Mapping[str, Any]) -> Iterator[str]:
+def _evaluation(report: Report) -> Iterator[str]:
+    outputs = report.outputs
     metrics = outputs.get("metrics") or {}
     if metrics.get("auc") is not None:
-        against = (
-            f", model {outputs.get('opponent')} {_number(metrics['opponent_auc'])}"
-            if "opponent_auc" in metrics
-            else ""
-        )
-        low, high = metrics.get("difference_low"), metrics.get("difference_high")
-        span = (
-            f", difference {_number(metrics['difference'])} ({_number(low)} to {_number(high)})"
-            if low is not None
-            else ""
-        )
-        own = metrics.get("auc_low"), metrics.get("auc_high")
-        interval = f" ({_number(own[0])} to {_number(own[1])})" if own[0] is not None else ""
-        yield f"AUC {_number(metrics['auc'])}{interval}{against}{span}"
+        line = f"AUC {_number(metrics['auc'])}"
+        if metrics.get("auc_low") is not None:
+            line += f" ({_span(metrics, 'auc')})"
+        if "opponent_auc" in metrics:
+            line += f", model {outputs.get('opponent')} {_number(metrics['opponent_auc'])}"
+        if metrics.get("difference_low") is not None:
+            line += f", difference {_number(metrics['difference'])}"
+            line += f" ({_span(metrics, 'difference')})"
+        yield line
     yield from _verdict(outputs)
 
 
-def _drift(outputs: Mapping[str, Any]) -> Iterator[str]:
+def _drift(report: Report) -> Iterator[str]:
+    outputs = report.outputs
     features = outputs.get("features") or {}
-    worst = sorted(
-        ((one["psi"], name) for name, one in features.items() if one.get("psi") is not None),
+    by_psi = sorted(
+        (
+            (feature["psi"], name)
+            for name, feature in features.items()
+            if feature.get("psi") is not None
+        ),
         reverse=True,
-    )[:3]
-    if worst:
-        yield (
-            f"greatest PSI {', '.join(f'{name} {_number(psi)}' for psi, name in worst)}; the "
-            f"limit is {outputs.get('limit'):g}"
-        )
+    )
+    if by_psi:
+        shown = ", ".join(f"{name} {_number(psi)}" for psi, name in by_psi[:WORST])
+        yield f"greatest PSI {shown}; the limit is {outputs.get('limit'):g}"
     yield from _verdict(outputs)
+
+
+def _deployment(report: Report) -> Iterator[str]:
+    outputs = DeploymentOutputs.of(report)
+    if isinstance(outputs.champion, int):
+        yield f"champion is model {outputs.champion}, generation {outputs.generation}"
 
 
 def _verdict(outputs: Mapping[str, Any]) -> Iterator[str]:
@@ -82,9 +89,9 @@ def _verdict(outputs: Mapping[str, Any]) -> Iterator[str]:
         yield f"report {outputs['report']}"
 
 
-def _deployment(outputs: Mapping[str, Any]) -> Iterator[str]:
-    if outputs.get("champion") is not None:
-        yield f"champion is model {outputs['champion']}, generation {outputs.get('generation')}"
+def _span(metrics: Mapping[str, Any], name: str) -> str:
+    """Return a number's 95 % interval."""
+    return f"{_number(metrics[f'{name}_low'])} to {_number(metrics[f'{name}_high'])}"
 
 
 def _number(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Commands about use cases: draft one, check one, its schema, and the simulator."""
+"""Commands about use cases: new, usecase check, usecase schema, simulate."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from include.cli.context import (
     Partition,
     current_settings,
     find_use_case,
-    say,
-    show,
     wanted_keys,
 )
+from include.cli.output import print_line, print_table
 from include.cli.panels import Suggesting
 from include.cli.suggestions import Mistake, nearest
 from include.errors import ConfigError
@@ -41,7 +40,7 @@ def new(
         ),
     ],
     name: Annotated[
-        str | None, typer.Option("--name", help="Name of the use case; else that of the file.")
+        str | None, typer.Option("--name", help="Name of the use case; else the file's.")
     ] = None,
     key: Annotated[
         str | None,
@@ -55,11 +54,11 @@ def new(
     ] = None,
     label: Annotated[
         str | None,
-        typer.Option("--label", metavar="COLUMN", help="Column with the outcome, of two values."),
+        typer.Option("--label", metavar="COLUMN", help="Column of the outcome, with two values."),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Where to write; - prints it."),
+        typer.Option("--output", "-o", metavar="FILE", help="Where to write; - prints the draft."),
     ] = None,
 ) -> None:
     """Draft a use case file from a table.
@@ -70,16 +69,14 @@ def new(
     from include.onboarding.draft import draft, path_in
 
     settings = current_settings()
-    beside = not source.resolve().is_relative_to(settings.data_dir)
     prints = output is not None and str(output) == "-"
-    folder = (
-        output.parent
-        if output and not prints
-        else source.parent
-        if beside
-        else settings.usecase_dirs[0]
-    )
-    called, text = draft(
+    # Beside its table; tables of the data folder are shared, and may lie where nobody can write.
+    folder = source.parent
+    if output and not prints:
+        folder = output.parent
+    elif source.resolve().is_relative_to(settings.data_dir):
+        folder = settings.usecase_dirs[0]
+    drafted_name, text = draft(
         source,
         given_path=path_in(folder, source, settings.data_dir),
         name=name,
@@ -88,57 +85,58 @@ def new(
         label=label,
     )
     if prints:
-        say(text.rstrip("\n"))
+        print_line(text.rstrip("\n"))
         return
-    path = output or folder / f"{called}.yaml"
-    if path.stem != called:
+    path = output or folder / f"{drafted_name}.yaml"
+    if path.stem != drafted_name:
         raise ConfigError(
-            f"{path}: a use case file carries its name; call it {called}.yaml, or give --name "
-            f"{path.stem}"
+            f"{path}: a use case file has the use case's name; call it {drafted_name}.yaml, or "
+            f"give --name {path.stem}"
         )
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
         raise ConfigError(
-            f"{path} is there already; remove it, or give another --name or --output"
+            f"{path} exists already; remove it, or give another --name or --output"
         ) from None
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be written ({error.strerror}); give another --output"
         ) from error
-    say(
+    print_line(
         f"Wrote {path}. Read its guesses, then run:\n  evergreen usecase check --data "
         f"{quote(str(path))}"
     )
     if path.parent.resolve() not in settings.usecase_dirs:
         # A folder's name may hold blanks and brackets.
         folders = quote(f"{settings.usecases}:{path.parent.resolve()}")
-        say(f"Then let Evergreen find it:\n  export EVERGREEN_USECASES={folders}")
+        print_line(f"Then let Evergreen find it:\n  export EVERGREEN_USECASES={folders}")
 
 
 @usecase_app.command()
 def check(
-    named: Annotated[
+    name_or_file: Annotated[
         str,
         typer.Argument(metavar="NAME|FILE", help="Name of a use case, or the path of its file."),
     ],
     data: Annotated[
         bool,
         typer.Option(
-            "--data", help="Also read its data, and tell what a first training would find."
+            "--data", help="Also read its data, and show what a first training would find."
         ),
     ] = False,
 ) -> None:
-    """Say what is wrong with a use case file: the line, what is wrong, and what would be right.
+    """Check a use case file: which line is wrong, why, and what would be right.
 
-    With --data its sources are read in a throw-away folder; the installation is not touched.
+    With --data its sources are read, into a folder that is thrown away; the installation is not
+    touched.
     """
     from include.onboarding import check as checking
 
-    file = _file_of(named, current_settings())
+    file = _file_of(name_or_file, current_settings())
     use_case = checking.check_file(file)
-    say(
+    print_line(
         f"{file}: {use_case.name} is well formed: {len(use_case.sources)} source(s), "
         f"{len(use_case.feature_types)} feature(s)"
     )
@@ -146,27 +144,27 @@ def check(
         return
     from include.onboarding import try_data
 
-    found = try_data.try_data(use_case, current_settings())
+    trial = try_data.try_data(use_case, current_settings())
     heads = (f"row {number}" for number in range(1, try_data.HEAD + 1))
-    show(
+    print_table(
         ("column", "null share", *heads),
-        found.columns,
-        title=f"training frame of {found.key}: {found.rows} mature rows",
+        trial.columns,
+        title=f"training frame of {trial.key}: {trial.rows} mature rows",
     )
-    show(("what", "value"), found.facts)
-    if found.rates:
-        show(("decisions from", "decisions", "label rate"), found.rates)
-    found.refuse()
+    print_table(("what", "value"), trial.facts)
+    if trial.rates:
+        print_table(("decisions from", "decisions", "label rate"), trial.rates)
+    trial.refuse()
 
 
 @usecase_app.command()
 def schema() -> None:
-    """Print the JSON schema of use case files: every field with its type and default."""
+    """Print the JSON schema of use case files: every field with its type, default and meaning."""
     import json
 
-    from include.config.use_case import UseCase
+    from include.config.use_case_schema import use_case_schema
 
-    say(json.dumps(UseCase.model_json_schema(), indent=2))
+    print_line(json.dumps(use_case_schema(), indent=2))
 
 
 def simulate(
@@ -188,7 +186,7 @@ def simulate(
     customers: Annotated[
         int | None,
         typer.Option(
-            "--customers", metavar="N", min=1, help="How many there are; else as in the use case."
+            "--customers", metavar="N", min=1, help="How many customers; else as the use case says."
         ),
     ] = None,
     concept_shift: Annotated[
@@ -201,12 +199,15 @@ def simulate(
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", metavar="N", help="Seed of chance; else EVERGREEN_SEED.")
+        int | None,
+        typer.Option(
+            "--seed", metavar="N", help="Seed of its random numbers; else EVERGREEN_SEED."
+        ),
     ] = None,
 ) -> None:
     """Write the simulated portfolio of customers, loans and payments as CSV files.
 
-    A day's bytes depend on seed and day alone.
+    The bytes of a day depend only on the seed and the day.
     """
     from datetime import date
 
@@ -230,25 +231,24 @@ def simulate(
         concept_shift=spec.concept_shift if concept_shift is None else concept_shift,
         cut_off=case.cut_off,
     )
-    say(f"wrote {len(written)} files for {len(keys)} day(s) to {output}")
+    print_line(f"wrote {len(written)} files for {len(keys)} day(s) to {output}")
 
 
-def _file_of(named: str, settings: Settings) -> Path:
+def _file_of(name_or_file: str, settings: Settings) -> Path:
     """Return the file of a use case that is given by its path or by its name."""
     from include.config.use_case_file import files
 
-    path, known = Path(named), {file.stem: file for file in files(settings.usecase_dirs)}
+    path = Path(name_or_file)
+    by_name = {file.stem: file for file in files(settings.usecase_dirs)}
     if path.is_file():
         return path
-    if named in known:
-        return known[named]
-    meant = nearest(path.stem, known)
-    if path.name == named and not path.suffix:
-        raise Mistake(
-            f"no use case {named!r} and no such file; there are {sorted(known)}",
-            wrong=named,
-            meant=meant,
-        )
+    if name_or_file in by_name:
+        return by_name[name_or_file]
+    meant = nearest(path.stem, by_name)
+    if path.name == name_or_file and not path.suffix:  # a name rather than a path
+        message = f"no use case {name_or_file!r} and no such file; there are {sorted(by_name)}"
+        raise Mistake(message, wrong=name_or_file, meant=meant)
     if meant is not None:
-        raise Mistake(f"{named}: cannot be read, there is no such file", wrong=named, meant=meant)
+        message = f"{name_or_file}: cannot be read, there is no such file"
+        raise Mistake(message, wrong=name_or_file, meant=meant)
     return path

@@ -6,9 +6,11 @@ import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated
 
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer
 
-_DURATION = re.compile(r"^\s*(\d+)\s*(us|ms|s|m|h|d|w)\s*$")
+PATTERN = r"^\s*(\d+)\s*(us|ms|s|m|h|d|w)\s*$"
+"""How a duration is written: a whole number and its unit, blanks anywhere around them."""
+_DURATION = re.compile(PATTERN)
 _UNITS = {
     "us": timedelta(microseconds=1),
     "ms": timedelta(milliseconds=1),
@@ -45,9 +47,7 @@ def parse_duration(value: object) -> timedelta:
 
 
 def lag_after_event(text: str) -> timedelta | None:
-    """Return the duration of `event + DURATION`, or None where the text is something else, such
-    as a column's name.
-    """
+    """Return the duration of `event + DURATION`, or None for other texts, such as a column name."""
     match = re.match(r"^\s*event\s*\+\s*(\S+)\s*$", text)
     return parse_duration(match[1]) if match else None
 
@@ -66,15 +66,13 @@ def format_duration(value: timedelta) -> str:
 
 Duration = Annotated[
     timedelta,
-    BeforeValidator(parse_duration, json_schema_input_type=str),
+    BeforeValidator(parse_duration, json_schema_input_type=Annotated[str, Field(pattern=PATTERN)]),
     PlainSerializer(format_duration, return_type=str, when_used="json"),
 ]
 
 
 def period_start(cadence: str, day: date) -> date:
-    """Return the first day of the day's period: the day itself, its Monday, or the first of its
-    month.
-    """
+    """Return the first day of the period: the day itself, its Monday, or the first of its month."""
     if cadence == "week":
         return day - timedelta(days=day.weekday())
     return day.replace(day=1) if cadence == "month" else day

@@ -25,39 +25,56 @@ class Settings(BaseSettings):
     )
 
     home: Path = Field(
-        default=ROOT / "var", description="Folder of all state: databases, lake, logs, reports."
+        default=ROOT / "var",
+        description="Folder of all state: databases, lake, models, logs, reports. Another folder "
+        "is another installation.",
     )
     usecases: str = Field(
         default=str(ROOT / "include" / "usecases"),
-        description="Folders that hold use case YAML files, separated by ':'.",
+        description="Folders that hold use case YAML files, separated by ':'. The first one that "
+        "has a name wins.",
     )
     lake_uri: str = Field(
         default="",
-        description="Root of the lake; a folder or an object store URI. Empty: HOME/lake.",
+        description="Root of the lake: a folder or an object store URI. Empty: HOME/lake.",
     )
     records_url: SecretStr = Field(
-        default=SecretStr(""), description="SQLAlchemy URL. Empty: SQLite in HOME."
+        default=SecretStr(""),
+        description="SQLAlchemy URL of the database of record, such as "
+        "postgresql://user:password@host/name. Empty: SQLite in HOME.",
     )
     mlflow_uri: SecretStr = Field(
-        default=SecretStr(""), description="MLflow tracking URI. Empty: SQLite in HOME."
+        default=SecretStr(""),
+        description="MLflow tracking URI: a database URL or a server. Empty: SQLite in HOME.",
     )
     data_dir: Path = Field(
         default=ROOT / ".." / "shared" / "data",
-        description="Folder of the optional real data sets.",
+        description="Folder that `{data_dir}` in the path of a source stands for.",
     )
-    host: str = Field(default="127.0.0.1", description="Address that every server binds.")
+    host: str = Field(
+        default="127.0.0.1",
+        description="Address on which every server listens; another than this machine's own opens "
+        "them to its network.",
+    )
     airflow_port: int = Field(
         default=8080, ge=1, le=65535, description="Port of Airflow's API server and UI."
     )
     mlflow_port: int = Field(default=5000, ge=1, le=65535, description="Port of MLflow's UI.")
     node_port: int = Field(default=8600, ge=1, le=65535, description="Port of the serving node.")
     node_token: SecretStr = Field(
-        default=SecretStr(""), description="Bearer token of the node. Empty: generated in HOME."
+        default=SecretStr(""),
+        description="Bearer token that requests to the node must carry. Empty: one is generated in "
+        "HOME/secrets.",
     )
-    seed: int = Field(default=7, description="Seed of the simulator.")
-    parallelism: int = Field(default=4, ge=1, description="Tasks that Airflow runs at once.")
+    seed: int = Field(default=7, description="Seed of the simulated portfolio's chance.")
+    parallelism: int = Field(
+        default=4, ge=1, description="Tasks that Airflow runs at once; more need more memory."
+    )
     lease_seconds: float = Field(
-        default=30.0, gt=0, description="A holder that gave no sign for so long has lost its lease."
+        default=30.0,
+        gt=0,
+        description="Seconds without a sign after which a run has lost its lease, and another one "
+        "may take over. Raise it where machines stall.",
     )
 
     @model_validator(mode="before")

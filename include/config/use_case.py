@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from include.config.durations import Duration, lag_after_event, period_start
 from include.config.names import ColumnName, Name
@@ -29,36 +30,60 @@ Text = Annotated[str, BeforeValidator(_as_text)]
 
 
 class Entity(Strict):
-    """Whom a score is about; `key` is the column that names it in every source and view."""
+    """Whom a score is about."""
 
-    name: Name
-    key: ColumnName
-    type: Literal["int64", "string"] = "int64"
+    name: Name = Field(description="What one is called, in the singular, such as account.")
+    key: ColumnName = Field(
+        description="Column that identifies one, of the same name in every source and view."
+    )
+    type: Literal["int64", "string"] = Field(
+        default="int64",
+        description="Type of the key. Write string for codes and for numbers with leading zeros.",
+    )
 
 
 class Label(Strict):
-    """The outcome: a source column, or SQL over the curated sources."""
+    """The outcome that is predicted: a column of a source, or SQL over the curated sources."""
 
-    source: Name | None = None
-    column: ColumnName | None = None
+    source: Name | None = Field(
+        default=None,
+        description="Source whose rows are the decisions and hold the outcome; needs `column`. "
+        "Left out: the label is made by `sql`.",
+    )
+    column: ColumnName | None = Field(
+        default=None, description="Column of `source` that holds the outcome."
+    )
     positive: Text | list[Text] | None = Field(
         default=None,
-        description="The value (or its spellings) that counts as 1; every other value is 0, none "
-        "is no outcome yet.",
+        description="Value of `column` (or list of its spellings) that counts as 1; every other "
+        "value is 0, and an empty one is no outcome yet. Left out: it holds 0 and 1, or true and "
+        "false.",
     )
     label_time: str = Field(
         default="label_timestamp",
-        description="Column that says when the outcome was known, or `event + DURATION` (an "
-        "assumption).",
+        description="Column that says when the outcome was known, or an assumption such as `event "
+        "+ 90d`.",
     )
     sql: str | None = Field(
         default=None,
-        description="A .sql file beside feature_repo/sql, or the query: <entity key>, "
-        "event_timestamp, label_timestamp, label.",
+        description="A .sql file under feature_repo/sql, or the query itself, that gives the "
+        "columns <entity key>, event_timestamp, label_timestamp, label. Left out: `source` and "
+        "`column` say it.",
     )
-    lookback: Duration = timedelta(days=60)
-    delay: Duration
-    max_censored: Share = 0.05
+    lookback: Duration = Field(
+        default=timedelta(days=60),
+        description="How far before as_of the label sees rows; at least `delay` and the time from "
+        "the first row that it needs to the outcome.",
+    )
+    delay: Duration = Field(
+        description="How long after a decision its outcome is believed; must cover the latest "
+        "arrival of an outcome, so that early outcomes are not overrepresented."
+    )
+    max_censored: Share = Field(
+        default=0.05,
+        description="Greatest share of mature decisions without an outcome; above it the "
+        "evaluation holds.",
+    )
 
     @model_validator(mode="after")
     def _one_way(self) -> Label:
@@ -84,25 +109,45 @@ class Label(Strict):
 
 
 class View(Strict):
-    """One feature view: a snapshot an entity a partition, or one row a source row."""
+    """One feature view: features that are made together, from SQL or from a source's columns."""
 
-    grain: Literal["snapshot", "event"] = "snapshot"
+    grain: Literal["snapshot", "event"] = Field(
+        default="snapshot",
+        description="What a row stands for. snapshot: an entity at as_of. event: a row of the "
+        "source, with its own times.",
+    )
     source: Name | None = Field(
-        default=None, description="Event grain without SQL: the columns are taken from this source."
+        default=None,
+        description="Source from which the columns are taken as they are; for grain event. Left "
+        "out: the view is made by `sql`.",
     )
     sql: str | None = Field(
-        default=None, description="A .sql file under feature_repo/sql, or the query itself."
+        default=None,
+        description="A .sql file under feature_repo/sql, or the query itself. Left out: `source` "
+        "says it.",
     )
-    lookback: Duration = timedelta(days=90)
-    ttl: Duration = timedelta(days=35)
+    lookback: Duration = Field(
+        default=timedelta(days=90),
+        description="How far before as_of the SQL sees events; at least the longest window in it.",
+    )
+    ttl: Duration = Field(
+        default=timedelta(days=35),
+        description="Age at which a row no longer counts, from the newest as_of at or before the "
+        "decision: its features are then null in training, and stale at the node.",
+    )
     visible: Literal["with_request", "at_as_of"] | None = Field(
         default=None,
-        description="Event grain: the request brings the row, or it is known from the as_of of "
-        "the partition in which it arrived. None: with_request where the label is made of the "
-        "view's source, else at_as_of.",
+        description="From when on a row of grain event is known. with_request: it is the "
+        "decision's own, and the request brings it. at_as_of: from the as_of of the partition in "
+        "which it arrived. Left out: with_request where the label is made of the view's source, "
+        "else at_as_of.",
     )
-    columns: dict[ColumnName, Literal["int64", "float64", "string", "bool"]] = Field(min_length=1)
-    description: str = ""
+    columns: dict[ColumnName, Literal["int64", "float64", "string", "bool"]] = Field(
+        min_length=1, description="The features: the type of each column, by its name."
+    )
+    description: str = Field(
+        default="", description="One sentence for people; shown in Feast's registry."
+    )
 
     @model_validator(mode="after")
     def _one_way(self) -> View:
@@ -121,125 +166,234 @@ class View(Strict):
 
 
 class Split(Strict):
-    """How mature rows become train, tune and evaluation."""
+    """How the rows of a training are divided."""
 
-    by: Literal["auto", "time", "hash"] = "auto"
-    tune: Share = 0.2
-    evaluation: Share = 0.2
+    by: Literal["auto", "time", "hash"] = Field(
+        default="auto",
+        description="time: the newest decisions are evaluated. hash: a share of the entities, for "
+        "data without a time. auto: hash where all decisions have one moment, else time.",
+    )
+    tune: Share = Field(
+        default=0.2,
+        description="Share of the rows by which the number of trees and the calibration are found.",
+    )
+    evaluation: Share = Field(
+        default=0.2, description="Share of the rows on which a candidate is judged, never trained."
+    )
 
 
 class Training(Strict):
     """What is trained, on what."""
 
     exclude: list[ColumnName] = Field(
-        default_factory=list, description="Features kept but not trained on (protected ones)."
+        default_factory=list,
+        description="Features that are stored but not trained on: protected ones, and columns that "
+        "were written after the outcome.",
     )
     known_at_decision: list[ColumnName] = Field(
         default_factory=list,
-        description="Features of which a person says that they are known at the decision: what "
-        "the leak gate finds of their presence, ranges, pairs and weight is a "
-        "question, no refusal.",
+        description="Features of which you know that they are known at the decision: what the leak "
+        "gate finds of their presence, ranges, pairs and weight is then a question in the report, "
+        "no refusal.",
     )
     window: Duration | None = Field(
-        default=None, description="Only decisions so long before as_of; None: all."
+        default=None,
+        description="How far before as_of decisions are used; shorten it where old ones no longer "
+        "resemble new ones. Left out: all.",
     )
     embargo: Duration | None = Field(
         default=None,
-        description="Decisions so long before the evaluation part belong to no part; "
-        "None: label.delay, but at most a tenth of their span.",
+        description="How long before the evaluation part decisions belong to no part, so that a "
+        "model is as old when judged as when it serves. Left out: label.delay, but at most a tenth "
+        "of their span.",
     )
-    max_rows: int = Field(default=400_000, ge=100)
-    split: Split = Split()
-    rounds: int = Field(default=300, ge=1)
-    early_stopping: int = Field(default=30, ge=1)
+    max_rows: int = Field(
+        default=400_000,
+        ge=100,
+        description="Most rows of a training; of more a sample is drawn. Raise it where memory and "
+        "time allow.",
+    )
+    split: Split = Field(
+        default=Split(), description="How rows become train, tune and evaluation part."
+    )
+    rounds: int = Field(
+        default=300, ge=1, description="Most trees of a model; fewer where more do not help."
+    )
+    early_stopping: int = Field(
+        default=30,
+        ge=1,
+        description="Trees without a better result on the tune part after which fitting stops.",
+    )
     params: dict[str, float | int | str | bool] = Field(
-        default_factory=dict, description="LightGBM parameters."
+        default_factory=dict,
+        description="LightGBM's own parameters, such as learning_rate or num_leaves, where its "
+        "defaults do not do.",
     )
-    seed: int = 7
+    seed: int = Field(
+        default=7, description="Seed of all chance in training: splits, samples and LightGBM."
+    )
 
 
 class Gates(Strict):
     """What a candidate must reach; a missing number or NaN is a hold."""
 
     min_rows: int = Field(
-        default=500, ge=1, description="Mature rows of each class, in the evaluation part."
+        default=500,
+        ge=1,
+        description="Least rows of each class in the evaluation part; with fewer it holds.",
     )
-    min_auc: float = Field(default=0.6, ge=0, le=1)
+    min_auc: float = Field(default=0.6, ge=0, le=1, description="Least AUC of a candidate.")
     max_calibration_error: float = Field(
         default=0.05,
         ge=0,
         le=1,
-        description="Mean gap of score and outcome above what chance gives on so many rows.",
+        description="Greatest mean gap between score and outcome, above what chance gives on so "
+        "many rows.",
     )
     over_baseline: float = Field(
         default=0.0,
-        description="The candidate's AUC less the logistic baseline's must be above it.",
+        description="How far the candidate's AUC must be above that of a logistic regression on "
+        "the same rows.",
     )
     margin: float = Field(
-        default=0.01, ge=0, description="Loss of AUC against the opponent that is tolerated."
+        default=0.01,
+        ge=0,
+        description="Loss of AUC against the model that serves (the opponent) that is tolerated.",
     )
     max_feature_auc: float = Field(
-        default=0.98, ge=0.5, le=1, description="A single feature above it is a leak."
+        default=0.98,
+        ge=0.5,
+        le=1,
+        description="AUC above which a single feature is refused as a leak, before training.",
     )
     max_auc: float = Field(
-        default=0.98, ge=0.5, le=1, description="A model above it is held: too good to be true."
+        default=0.98,
+        ge=0.5,
+        le=1,
+        description="AUC above which a model is held, since that is too good to be true.",
     )
 
 
 class Fallback(Strict):
     """What the node does where it has no, or only stale, features."""
 
-    unknown: Literal["refuse", "score"] = "refuse"
-    stale: Literal["refuse", "score"] = "refuse"
+    unknown: Literal["refuse", "score"] = Field(
+        default="refuse",
+        description="An entity without features. refuse: 404. score: with every feature null, and "
+        "the answer says so.",
+    )
+    stale: Literal["refuse", "score"] = Field(
+        default="refuse",
+        description="Features older than their ttl. refuse: 409. score: with those null, and the "
+        "answer says so.",
+    )
 
 
 class Decision(Strict):
     """How a score becomes a decision."""
 
-    threshold: float = Field(default=0.5, ge=0, le=1)
-    at_or_above: str = "accept"
-    below: str = "refer"
+    threshold: float = Field(
+        default=0.5, ge=0, le=1, description="Score (probability of class 1) that divides the two."
+    )
+    at_or_above: str = Field(
+        default="accept", description="Decision of a score at or above the threshold."
+    )
+    below: str = Field(default="refer", description="Decision of a score below the threshold.")
 
 
 class Monitoring(Strict):
     """Limits of the drift check."""
 
-    psi: float = Field(default=0.2, gt=0)
-    sample: int = Field(
-        default=20_000, ge=100, description="Rows of the reference kept with a model."
+    psi: float = Field(
+        default=0.2,
+        gt=0,
+        description="Population stability index (no unit) above which a feature has drifted; 0.1 "
+        "is a small shift, 0.25 a great one.",
     )
-    report_rows: int = Field(default=5_000, ge=100)
+    sample: int = Field(
+        default=20_000,
+        ge=100,
+        description="Most rows of features that training keeps with a model, as the reference that "
+        "later partitions are compared with.",
+    )
+    report_rows: int = Field(
+        default=5_000,
+        ge=100,
+        description="Most rows of each side that the drift report draws; the verdict uses all.",
+    )
 
 
 class Wait(Strict):
     """How long a stage waits for partitions that are coming."""
 
-    transit: Duration = timedelta(minutes=10)
-    deadline: Duration = timedelta(hours=6)
+    transit: Duration = Field(
+        default=timedelta(minutes=10),
+        description="How long after a stage has ended its successor may take to start; raise it "
+        "where Airflow's queue is long.",
+    )
+    deadline: Duration = Field(
+        default=timedelta(hours=6),
+        description="How long a stage waits for earlier partitions, or tries again what it could "
+        "not read, before a person is needed.",
+    )
 
 
 class UseCase(Strict):
-    """One use case; see docs/how-to/own-data.md."""
+    """One use case: what is predicted, of whom, from which tables, and what a model must reach."""
 
-    name: Name
-    title: str = ""
-    owner: str = "ml-engineering"
-    cadence: Literal["day", "week", "month"] = "day"
-    cut_off: Duration = timedelta(0)
-    availability: Duration = timedelta(0)
-    history: History
-    entity: Entity
-    sources: dict[Name, Source] = Field(min_length=1)
-    label: Label
-    features: dict[Name, View] = Field(min_length=1)
-    training: Training = Training()
-    gates: Gates = Gates()
-    decision: Decision = Decision()
-    fallback: Fallback = Fallback()
-    monitoring: Monitoring = Monitoring()
-    wait: Wait = Wait()
-    folder: Path = Field(
-        default=Path("."), exclude=True, description="Folder of the YAML; set by the loader."
+    name: Name = Field(description="Name of the use case, and of its file without .yaml.")
+    title: str = Field(
+        default="", description="The question in words, shown in reports. Empty: the name."
+    )
+    owner: str = Field(
+        default="ml-engineering",
+        description="Who answers for it; shown in Airflow and in Feast's registry.",
+    )
+    cadence: Literal["day", "week", "month"] = Field(
+        default="day",
+        description="Length of a period. One model is trained and judged a period; a partition's "
+        "key is the first day of its period.",
+    )
+    cut_off: Duration = Field(
+        default=timedelta(0),
+        description="How long after the end of a period its rows are waited for; the sum is the "
+        "partition's as_of.",
+    )
+    availability: Duration = Field(
+        default=timedelta(0),
+        description="How long after as_of the features are visible to decisions: the time that "
+        "computing them takes.",
+    )
+    history: History = Field(description="The first partition, and the last one of a closed set.")
+    entity: Entity = Field(description="Whom or what a score is about, such as a customer.")
+    sources: dict[Name, Source] = Field(
+        min_length=1, description="The tables that rows come from, by the name that SQL uses."
+    )
+    label: Label = Field(description="The outcome, 0 or 1, and when it is known.")
+    features: dict[Name, View] = Field(
+        min_length=1, description="The feature views: what is known of an entity, by view."
+    )
+    training: Training = Field(
+        default=Training(), description="Which rows and features are trained on, and how."
+    )
+    gates: Gates = Field(default=Gates(), description="What a model must reach to be released.")
+    decision: Decision = Field(
+        default=Decision(), description="The threshold, and what is decided on either side of it."
+    )
+    fallback: Fallback = Field(
+        default=Fallback(),
+        description="What the serving node answers without, or with only stale, features.",
+    )
+    monitoring: Monitoring = Field(
+        default=Monitoring(), description="From when on features count as drifted, and the report."
+    )
+    wait: Wait = Field(
+        default=Wait(), description="How long stages wait for partitions that are on their way."
+    )
+    folder: SkipJsonSchema[Path] = Field(
+        default=Path("."),
+        exclude=True,
+        description="Folder of the YAML. Set by whoever reads the file, never written in it.",
     )
 
     @model_validator(mode="after")

@@ -77,10 +77,14 @@ class Strict(BaseModel):
 
 
 class History(Strict):
-    """First and last partition key; without `last` the history goes on."""
+    """First and last partition key."""
 
-    first: date
-    last: date | None = None
+    first: date = Field(description="Key of the first partition: the first day of its period.")
+    last: date | None = Field(
+        default=None,
+        description="Key of the last partition, for data that end; nothing is scheduled then. Left "
+        "out: the history goes on.",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> History:
@@ -90,23 +94,30 @@ class History(Strict):
 
 
 class Column(Strict):
-    """The contract of one source column; `header` is its name in the source where that differs."""
+    """The contract of one source column: a row that breaks it goes to quarantine."""
 
-    type: ColumnType
-    header: str | None = None
+    type: ColumnType = Field(description="Type of its values; times are kept in UTC.")
+    header: str | None = Field(
+        default=None, description="Its name in the source. Left out: the same as here."
+    )
     nullable: bool | None = Field(
         default=None,
-        description="Whether a value may be missing. None: yes, but not where the column is the "
-        "source's key or, of events, the entity's key; true for the entity's key leaves rows "
+        description="Whether a value may be missing. Left out: yes, but not where the column is "
+        "the source's key or, of events, the entity's key; true for the entity's key leaves rows "
         "without an entity out of labels and views.",
     )
-    min: int | float | None = None
-    max: int | float | None = None
+    min: int | float | None = Field(
+        default=None, description="Least number that is allowed. Left out: any."
+    )
+    max: int | float | None = Field(
+        default=None, description="Greatest number that is allowed. Left out: any."
+    )
     values: Texts | None = Field(
-        default=None, description="The allowed values, each read as a value of the column is."
+        default=None,
+        description="The allowed values, each read as a value of the column is. Left out: any.",
     )
     null_values: Texts | None = Field(
-        default=None, description="Texts that mean no value here; None: those of the source."
+        default=None, description="Texts that mean no value here. Left out: those of the source."
     )
     decimal: Literal[".", ","] = Field(
         default=".", description="What stands before the decimals of a number."
@@ -114,21 +125,30 @@ class Column(Strict):
     thousands: Literal["", ",", ".", " ", "'"] = Field(
         default="", description="What groups the digits of a number."
     )
-    percent: bool = Field(default=False, description="Numbers end in %, and 5 % is 0.05.")
+    percent: bool = Field(
+        default=False, description="Whether every number ends in %; 5 % is then stored as 0.05."
+    )
     unit: str | None = Field(
         default=None,
         max_length=12,
         pattern=r"^[^0-9\s.,+%'-]+$",
-        description="What may stand before or after a number and is left out, such as $ or EUR.",
+        description="What may stand before or after a number and is left out, such as $ or EUR. "
+        "Left out: nothing.",
     )
     dates: str | None = Field(
         default=None,
         max_length=60,
         description="How dates and times are written, such as %d.%m.%Y or %Y%m%d (as strptime has "
-        "it), or unix_seconds, unix_milliseconds, unix_microseconds, unix_nanoseconds. None: ISO.",
+        "it), or unix_seconds, unix_milliseconds, unix_microseconds, unix_nanoseconds. Left out: "
+        "ISO.",
     )
-    regex: str | None = Field(default=None, max_length=200)
-    description: str = ""
+    regex: str | None = Field(
+        default=None,
+        max_length=200,
+        description="Regular expression (DuckDB's, RE2) that the whole text matches. Left out: "
+        "any.",
+    )
+    description: str = Field(default="", description="What it is, for people who read the file.")
 
     @model_validator(mode="after")
     def _form_of_its_type(self) -> Column:
@@ -173,77 +193,119 @@ class Column(Strict):
 
 
 class SqlQuery(Strict):
-    """A table or query of a database; the SQLAlchemy URL stands in the environment variable
-    `url_env`.
-    """
+    """A query that a database answers."""
 
-    url_env: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")]
-    query: str
+    url_env: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] = Field(
+        description="Environment variable that holds the SQLAlchemy URL, with its password."
+    )
+    query: str = Field(
+        description="The SELECT that gives the rows, with every declared column and both times."
+    )
 
 
 class Simulated(Strict):
     """A stream of the embedded portfolio simulator."""
 
-    stream: Literal["instalments", "contacts", "accounts"]
-    customers: int = Field(default=20_000, ge=1)
+    stream: Literal["instalments", "contacts", "accounts"] = Field(
+        description="Which table of the simulated portfolio."
+    )
+    customers: int = Field(default=20_000, ge=1, description="How many customers there are.")
     concept_shift: int | None = Field(
-        default=None, ge=0, description="Day (from history.first) of an added concept shift."
+        default=None,
+        ge=0,
+        description="Day, counted from history.first, from which outcomes follow another rule. "
+        "Left out: never.",
     )
 
 
 class Source(Strict):
     """One source: where its rows are, what they must look like, and when they can be known."""
 
-    kind: Literal["events", "static"] = "events"
+    kind: Literal["events", "static"] = Field(
+        default="events",
+        description="events: rows with a time of their own. static: a whole table that is "
+        "replaced, such as a price list.",
+    )
     path: str | None = Field(
         default=None,
-        description="Glob or fsspec URI; `{partition}` is the key, `{data_dir}` the setting; "
-        "relative paths start at the YAML's folder.",
+        description="Files: a glob or an fsspec URI, relative to the YAML's folder. `{partition}` "
+        "stands for the key, `{data_dir}` for EVERGREEN_DATA_DIR. Give one of path, sql, "
+        "simulator.",
     )
-    sql: SqlQuery | None = None
-    simulator: Simulated | None = None
-    format: Literal["auto", "csv", "parquet", "jsonl"] = "auto"
-    event_time: ColumnName = "event_timestamp"
+    sql: SqlQuery | None = Field(default=None, description="A query that a database answers.")
+    simulator: Simulated | None = Field(
+        default=None, description="A stream of the simulated portfolio, to try things out."
+    )
+    format: Literal["auto", "csv", "parquet", "jsonl"] = Field(
+        default="auto", description="Format of the files; auto goes by their names."
+    )
+    event_time: ColumnName = Field(
+        default="event_timestamp", description="Events: column that says when a row happened."
+    )
     arrival: str = Field(
-        default="created_timestamp", description="A column, or `event + DURATION` (an assumption)."
+        default="created_timestamp",
+        description="Events: column that says when a row could first be known, or an assumption "
+        "such as `event + 3d`.",
     )
     valid_from: date | None = Field(
-        default=None, description="Static sources: the day from which the first version is known."
+        default=None,
+        description="Static sources: day from which the first version counts as known. They need "
+        "it.",
     )
-    date_means: Literal["start_of_day", "end_of_day"] = "start_of_day"
-    timezone: str = Field(default="UTC", description="Zone of times that carry none.")
+    date_means: Literal["start_of_day", "end_of_day"] = Field(
+        default="start_of_day",
+        description="What a date without a time of day stands for, as event time, arrival or label "
+        "time; end_of_day where rows are known only when the day is over.",
+    )
+    timezone: str = Field(
+        default="UTC", description="Time zone of times that carry none, such as Europe/Berlin."
+    )
     key: list[ColumnName] = Field(
-        min_length=1, description="Columns that name a record; a later row of them corrects it."
+        min_length=1,
+        description="Columns that identify a record; a later row with the same values corrects it.",
     )
-    columns: dict[ColumnName, Column]
+    columns: dict[ColumnName, Column] = Field(
+        description="The contract of each column, by its name; the times need not be declared."
+    )
     extra: Literal["refuse", "ignore"] = Field(
-        default="refuse", description="What to do with columns that are not declared."
+        default="refuse",
+        description="Columns that are not declared. refuse: the partition blocks. ignore: they are "
+        "left out.",
     )
-    empty: Literal["block", "allow"] = "block"
-    gaps: Literal["fail", "allow"] = "fail"
+    empty: Literal["block", "allow"] = Field(
+        default="block",
+        description="A partition without a row. block: it is an error. allow: that may happen.",
+    )
+    gaps: Literal["fail", "allow"] = Field(
+        default="fail",
+        description="An earlier partition that was never ingested. fail: what looks back on it is "
+        "refused. allow: it is passed over.",
+    )
     late: Literal["refuse", "next"] | None = Field(
         default=None,
-        description="Rows of a closed partition: refused by name, or taken into the next one. "
-        "None: next for a recorded arrival, refuse for an assumed one.",
+        description="Rows that come after their partition was closed. next: the newest partition "
+        "takes them. refuse: the run fails and names them. Left out: next where a column records "
+        "the arrival, refuse where it is assumed.",
     )
     late_within: Duration | None = Field(
         default=None,
-        description="How far back late rows are looked for; None: all files, 7d of a database.",
+        description="How far back late rows are looked for. Left out: all files; 7 days of a "
+        "database.",
     )
     spill: Duration | None = Field(
         default=None,
-        description="How much later than its period a `{partition}` file's rows may "
-        "arrive; None: one period.",
+        description="How much later than its period the rows of a `{partition}` file may arrive. "
+        "Left out: one period.",
     )
     fresh: Duration | None = Field(
         default=None,
-        description="Blocks a partition whose newest row arrived longer before as_of; needs "
-        "empty: block.",
+        description="Greatest age at as_of of the newest row; an older one blocks the partition. "
+        "Needs empty: block. Left out: any age.",
     )
     observed_within: Duration = Field(
         default=timedelta(hours=6),
-        description="Static sources: a version read so soon after as_of is known from that "
-        "partition on, else from the next.",
+        description="Static sources: how long after as_of a new version that is read still counts "
+        "as known to that partition; later it counts from the next one.",
     )
     null_values: Texts = Field(
         default_factory=list, description="Texts that mean no value, in every column."
@@ -252,8 +314,8 @@ class Source(Strict):
         default=None,
         min_length=1,
         max_length=4,
-        description="CSV: what stands between values; a blank is one or more. None: comma, "
-        "semicolon, tab or |, by the header.",
+        description="CSV: what stands between values; a blank means one or more. Left out: comma, "
+        "semicolon, tab or |, whichever the header has.",
     )
     header: bool = Field(
         default=True,
@@ -269,13 +331,27 @@ class Source(Strict):
     )
     encoding: str = Field(
         default="utf-8",
-        description="CSV and JSON lines: how the text is encoded, such as cp1252, "
-        "latin-1 or utf-16.",
+        description="CSV and JSON lines: how the text is encoded, such as cp1252, latin-1 or "
+        "utf-16.",
     )
-    max_bad: Share = 0.01
-    min_rows: int = Field(default=0, ge=0)
-    max_rows: int | None = Field(default=None, ge=1)
-    history: History | None = None
+    max_bad: Share = Field(
+        default=0.01,
+        description="Greatest share of rows that may break the contract; above it the partition "
+        "blocks instead of setting them aside in quarantine.",
+    )
+    min_rows: int = Field(
+        default=0, ge=0, description="Least rows of a partition; with fewer it blocks."
+    )
+    max_rows: int | None = Field(
+        default=None,
+        ge=1,
+        description="Most rows of a partition; with more it blocks. Left out: any number.",
+    )
+    history: History | None = Field(
+        default=None,
+        description="Where this source begins later or ends earlier than the use case. Left out: "
+        "as the use case.",
+    )
 
     @field_validator("encoding")
     @classmethod
@@ -347,7 +423,7 @@ class Source(Strict):
 
     @property
     def looks_back(self) -> timedelta | None:
-        """How far back late rows are looked for; None: as far as the source goes."""
+        """How far back late rows are looked for; Left out: as far as the source goes."""
         return (
             self.late_within
             if self.late_within is not None or self.sql is None

@@ -1,9 +1,9 @@
-"""Install Evergreen into .venv; started by `make install` with any Python, so it needs nothing but
-the standard library.
+"""Install Evergreen into .venv.
 
-uv comes from the package index, pinned by hash, and brings exactly what the lock says. A stamp with
-the digest of the lock is written last: without it the installation is not finished, and the next
-`make` repairs it.
+`make install` starts it with any Python, so it needs nothing but the standard library. uv comes
+from the package index, pinned by hash, and brings exactly what the lock says. A stamp with the
+digest of the lock is written last: without it the installation is not finished, and the next `make`
+repairs it.
 
     python3 -I include/installation/bootstrap.py [--dev] [--lock]
 """
@@ -36,6 +36,9 @@ if __name__ == "__main__":
 
 def main(arguments: list[str]) -> int:
     """Install, or with --lock write the locks anew; return the exit code."""
+    unknown = [argument for argument in arguments if argument not in ("--dev", "--lock")]
+    if unknown:
+        return refuse(f"unknown argument {unknown[0]}; there are --dev and --lock")
     if not FIRST <= sys.version_info[:2] <= LAST:
         return refuse(
             f"this is Python {sys.version.split()[0]}; Evergreen needs 3.11 to 3.13. Name one: "
@@ -66,19 +69,19 @@ def main(arguments: list[str]) -> int:
 
 
 def refuse(reason: str) -> int:
+    """Say why nothing is installed; return the exit code."""
     sys.stderr.write(f"install: {reason}\n")
     return 1
 
 
-def tell(text: str) -> None:
+def print_line(text: str) -> None:
+    """Write a line of progress, at once."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
 def state(wanted: str) -> dict[str, str]:
-    """Return what a finished installation is of: the digests of its locks, its Python and its
-    place.
-    """
+    """Return what a finished installation is made of: the digests of its locks, and its place."""
     names = ["base", "dev"] if wanted == "dev" else ["base"]
     digests = {
         name: hashlib.sha256((ROOT / LOCKS[name]).read_bytes()).hexdigest() for name in names
@@ -89,35 +92,35 @@ def state(wanted: str) -> dict[str, str]:
 def is_installed(wanted: str) -> bool:
     """Tell whether the finished installation is of these very locks."""
     try:
-        found = json.loads(STAMP.read_text())
+        stamp = json.loads(STAMP.read_text())
     except (OSError, ValueError):
         return False
     return python().exists() and all(
-        found.get(name) == value for name, value in state(wanted).items()
+        stamp.get(name) == value for name, value in state(wanted).items()
     )
 
 
 def python() -> Path:
+    """Return the interpreter of .venv."""
     return VENV / "bin" / "python"
 
 
 def ensure_venv() -> None:
-    """Make .venv, or make it anew where it is damaged, was moved here or is of a Python that
-    does not fit.
-    """
+    """Make .venv, anew where it is damaged, was moved here, or has a Python that does not fit."""
     probe = (
         "import sys; print(sys.version_info[:2] >= (3, 11) and sys.version_info[:2] <= (3, "
         "13) and sys.prefix)"
     )
     if python().exists():
-        found = subprocess.run(
+        answer = subprocess.run(
             [str(python()), "-I", "-c", probe],
             capture_output=True,
             text=True,
             env=clean(),
             check=False,
         )
-        if found.returncode or found.stdout.strip() != str(VENV):
+        # A venv that was copied or moved names its old place as its prefix.
+        if answer.returncode or answer.stdout.strip() != str(VENV):
             shutil.rmtree(VENV)
     if not python().exists() or not (VENV / "bin" / "pip").exists():
         run([sys.executable, "-m", "venv", "--clear", str(VENV)])
@@ -139,7 +142,7 @@ def uv() -> str:
 
 def sync(wanted: str) -> None:
     """Bring .venv to exactly what the lock says, bytecode compiled in parallel."""
-    tell(f"installing {LOCKS[wanted]} into {VENV} (a minute or two)")
+    print_line(f"installing {LOCKS[wanted]} into {VENV} (a minute or two)")
     command = [
         uv(),
         "pip",
@@ -180,9 +183,7 @@ def link() -> None:
 
 
 def lock() -> int:
-    """Write the locks anew, for all platforms and Pythons; a changed pin of uv itself is taken
-    first.
-    """
+    """Write the locks anew, for all platforms and Pythons; first the one of uv itself."""
     command = [
         uv(),
         "pip",
@@ -199,6 +200,11 @@ def lock() -> int:
 
 
 def run(command: list[str]) -> None:
+    """Run a command in the project's folder, its output on this terminal.
+
+    Raises:
+        CalledProcessError: it fails.
+    """
     subprocess.run(command, check=True, cwd=ROOT, env=clean())
 
 

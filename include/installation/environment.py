@@ -13,11 +13,14 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from include.config.no_telemetry import QUIET
 from include.config.settings import ROOT, Settings
+from include.files import write_text
 from include.orchestration.airflow_api import ADMIN, password_file
 
-MARK = "EVERGREEN_INSTALLATION"
+MARK = "EVERGREEN_INSTALLATION"  # a variable of every child: to which home folder it belongs
 DROPPED = (
     "PYTHON",
     "AIRFLOW",
@@ -36,11 +39,15 @@ DROPPED = (
     "COV_",
     "PYTEST",
 )
+"""Beginnings of variables that a child does not inherit."""
 DROPPED_NAMES = {"TZ", "LANG", "LANGUAGE", "VIRTUAL_ENV", "FORKED_BY_MULTIPROCESSING"}
 
 
 def child_environment(settings: Settings, outer: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the whole environment of a child process; secrets are in it, so never log it."""
+    """Return the whole environment of a child process; it holds secrets, so never log it.
+
+    `outer` is the environment that is cleaned, by default that of this process.
+    """
     outer = os.environ if outer is None else outer
     kept = {
         name: value
@@ -48,11 +55,10 @@ def child_environment(settings: Settings, outer: Mapping[str, str] | None = None
         if name not in DROPPED_NAMES and not name.startswith(DROPPED)
     }
     loopback = ",".join(dict.fromkeys(["127.0.0.1", "localhost", "::1", settings.host]))
-    own = {f"EVERGREEN_{name.upper()}": value for name, value in _given(settings).items()}
     return (
         kept
         | QUIET
-        | own
+        | _own(settings)
         | _airflow(settings)
         | {
             MARK: str(settings.home),
@@ -73,36 +79,29 @@ def child_environment(settings: Settings, outer: Mapping[str, str] | None = None
 
 
 def ensure_password(settings: Settings) -> str | None:
-    """Make the Airflow administrator's password if there is none; return it only when it was
-    made now.
-    """
+    """Make the password of Airflow's administrator; return it, or None where there was one."""
     path = password_file(settings)
     if path.exists():
         return None
     password = secrets.token_urlsafe(12)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump({ADMIN: password}, file)
-    temporary.replace(path)
+    write_text(path, json.dumps({ADMIN: password}), mode=0o600)
     return password
 
 
-def _given(settings: Settings) -> dict[str, str]:
-    """Return the settings as text, so that a child sees what its parent saw, wherever that came
-    from.
-    """
+def _own(settings: Settings) -> dict[str, str]:
+    """Return the settings as variables, so that a child reads what its parent has read."""
     values = {}
     for name in type(settings).model_fields:
         value = getattr(settings, name)
-        values[name] = (
-            value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
-        )
-    return {name: value for name, value in values.items() if value}
+        text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        if text:
+            values[f"EVERGREEN_{name.upper()}"] = text
+    return values
 
 
 def _airflow(settings: Settings) -> dict[str, str]:
+    """Return Airflow's configuration as variables; there is no airflow.cfg to go out of date."""
     home = settings.home / "airflow"
     options: dict[str, dict[str, object]] = {
         "core": {
@@ -113,6 +112,7 @@ def _airflow(settings: Settings) -> dict[str, str]:
             "parallelism": settings.parallelism,
             "default_timezone": "utc",
             "execution_api_server_url": f"{settings.airflow_url}/execution/",
+            # A generated secret is 32 bytes in unpadded base64, a Fernet key the same, padded.
             "fernet_key": settings.secret("airflow_fernet").get_secret_value() + "=",
             "simple_auth_manager_users": f"{ADMIN}:admin",
             "simple_auth_manager_passwords_file": password_file(settings),
@@ -128,15 +128,16 @@ def _airflow(settings: Settings) -> dict[str, str]:
         "api_auth": {"jwt_secret": settings.secret("airflow_jwt").get_secret_value()},
         "logging": {"base_log_folder": settings.home / "logs" / "airflow", "logging_level": "INFO"},
         "scheduler": {
+            # Seconds. Airflow's own (1, 300, 300) let a killed task be noticed after minutes.
             "scheduler_idle_sleep_time": 0.5,
             "task_instance_heartbeat_timeout": 60,
             "orphaned_tasks_check_interval": 30,
         },
         "dag_processor": {"parsing_processes": 1, "refresh_interval": 5},
     }
-    named = {
+    variables = {
         f"AIRFLOW__{section.upper()}__{name.upper()}": str(value)
         for section, values in options.items()
         for name, value in values.items()
     }
-    return {"AIRFLOW_HOME": str(home), **named}
+    return {"AIRFLOW_HOME": str(home), **variables}

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from include.config.settings import ROOT, Settings
 from include.errors import ConfigError, Unavailable
+from include.files import write_text
 
-LAYOUT = 1
+LAYOUT = 1  # of the home folder; a change that an older version cannot read raises it
 NEED_BYTES = 2 * 1024**3
-PYTHONS = ((3, 11), (3, 13))
+PYTHONS = ((3, 11), (3, 13))  # the first and the last that the locks cover
 PORTS = {"airflow_port": "Airflow", "mlflow_port": "MLflow", "node_port": "the serving node"}
 
 
@@ -33,12 +34,12 @@ def check(settings: Settings) -> None:
     check_space(settings.home)
 
 
-def check_python(found: tuple[int, int]) -> None:
+def check_python(running: tuple[int, int]) -> None:
     """Refuse a Python that the locked requirements do not cover."""
-    if not PYTHONS[0] <= found <= PYTHONS[1]:
+    if not PYTHONS[0] <= running <= PYTHONS[1]:
         first, last = (".".join(map(str, edge)) for edge in PYTHONS)
         raise ConfigError(
-            f"this is Python {found[0]}.{found[1]}; Evergreen runs on {first} to {last}."
+            f"this is Python {running[0]}.{running[1]}; Evergreen runs on {first} to {last}."
             f" Install one, then `rm -rf .venv && make install PYTHON=python{last}`"
         )
 
@@ -53,7 +54,7 @@ def check_installed() -> None:
 
 
 def check_home(home: Path) -> None:
-    """Make the home folder and see that it can be written, locked and holds databases."""
+    """Make the home folder and refuse one that cannot be written."""
     try:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         probe = home / f".probe.{os.getpid()}"
@@ -71,15 +72,13 @@ def check_home(home: Path) -> None:
 
 
 def check_version(home: Path) -> None:
-    """Refuse a home folder of another layout, or of a newer Airflow, whose database this one
-    cannot read.
-    """
+    """Refuse a home folder of another layout, or whose database is of a newer Airflow."""
     path = home / "VERSION"
     if not path.exists():
         return
     try:
-        found = json.loads(path.read_text())
-        layout, airflow = int(found["layout"]), str(found.get("airflow", "0"))
+        stamp = json.loads(path.read_text(encoding="utf-8"))
+        layout, airflow = int(stamp["layout"]), str(stamp.get("airflow", "0"))
     except (ValueError, KeyError, TypeError):
         raise ConfigError(f"{path} cannot be read; {_aside(home)}") from None
     if layout != LAYOUT:
@@ -95,23 +94,19 @@ def check_version(home: Path) -> None:
 
 
 def stamp_version(home: Path) -> None:
-    """Record which layout, Airflow and Python made the home folder what it is."""
-    text = json.dumps({"layout": LAYOUT, **_made_by()}, indent=1)
-    temporary = home / f".VERSION.{os.getpid()}"
-    temporary.write_text(text + "\n")
-    temporary.replace(home / "VERSION")
+    """Record which layout, Airflow and MLflow made the home folder what it is."""
+    text = json.dumps({"layout": LAYOUT, **_libraries()}, indent=1)
+    write_text(home / "VERSION", text + "\n")
 
 
 def is_migrated(home: Path) -> bool:
-    """Tell whether this very Airflow has set up the databases already, so that a start can skip
-    it.
-    """
+    """Tell whether this very Airflow has set up the databases already."""
     try:
-        found = json.loads((home / "VERSION").read_text())
+        stamp = json.loads((home / "VERSION").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return (
-        all(found.get(name) == value for name, value in _made_by().items())
+        all(stamp.get(name) == value for name, value in _libraries().items())
         and (home / "airflow" / "airflow.db").exists()
     )
 
@@ -127,18 +122,19 @@ def check_space(home: Path, need: int = NEED_BYTES) -> None:
 
 
 def check_ports(settings: Settings) -> None:
-    """Refuse ports that somebody else holds, or that two of our own settings share."""
-    seen: dict[int, str] = {}
+    """Refuse ports that another program holds, or that two of our own settings share."""
+    setting_by_port: dict[int, str] = {}
     for name, what in PORTS.items():
         port = int(getattr(settings, name))
-        if port in seen:
+        if port in setting_by_port:
             raise ConfigError(
-                f"EVERGREEN_{name.upper()} and EVERGREEN_{seen[port].upper()} are both {port}; "
-                "change one"
+                f"EVERGREEN_{name.upper()} and EVERGREEN_{setting_by_port[port].upper()} are both "
+                f"{port}; change one"
             )
-        seen[port] = name
+        setting_by_port[port] = name
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         with socket.socket(family, socket.SOCK_STREAM) as probe:
+            # As the servers do: without it a port is taken for a minute after its last connection.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((settings.host, port))
@@ -158,11 +154,13 @@ def _not_free(host: str, port: int, name: str, what: str, error: OSError) -> Una
     )
 
 
-def _made_by() -> dict[str, str]:
+def _libraries() -> dict[str, str]:
+    """Return the versions of the libraries whose databases lie in the home folder."""
     return {"airflow": version("apache-airflow"), "mlflow": version("mlflow")}
 
 
 def _numbers(text: str) -> tuple[int, ...]:
+    """Return a version's first three numbers: 3.1.0rc1 as (3, 1, 1), good enough to compare."""
     return tuple(int("".join(filter(str.isdigit, part)) or 0) for part in text.split(".")[:3])
 
 

@@ -5,6 +5,7 @@ The audit log stays, with an entry more.
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,32 +18,32 @@ from include.records.records import AuditEntry, Records
 
 
 @dataclass(frozen=True)
-class Found:
-    """What there is to delete: rows by table, megabytes by folder."""
+class State:
+    """What there is of a use case: rows by table, megabytes by folder."""
 
     records: dict[str, int]
     folders: dict[str, float]
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing."""
+        """Whether there is nothing to delete."""
         return not any(self.records.values()) and not self.folders
 
     def rows(self) -> list[tuple[str, str]]:
-        """Return lines to show."""
-        held = [
+        """Return the rows of a table: what, and how much of it."""
+        tables = [
             (f"records: {table}", f"{count} rows") for table, count in self.records.items() if count
         ]
-        return held + [(folder, f"{size:.1f} MB") for folder, size in self.folders.items()]
+        return tables + [(folder, f"{size:.1f} MB") for folder, size in self.folders.items()]
 
 
-def preview(settings: Settings, records: Records, use_case: str) -> Found:
+def preview(settings: Settings, records: Records, use_case: str) -> State:
     """Return what `reset` would delete."""
-    _check(use_case)
+    _check_name(use_case)
     folders = {str(path): _megabytes(path) for path in _paths(settings, use_case) if path.exists()}
     if "://" in settings.lake_root and (remote := _remote(settings, use_case)) is not None:
         folders[f"{settings.lake_root}/{use_case}"] = remote
-    return Found(records.forget(use_case), folders)
+    return State(records.forget(use_case), folders)
 
 
 def reset(settings: Settings, records: Records, use_case: str, *, actor: str) -> None:
@@ -50,17 +51,18 @@ def reset(settings: Settings, records: Records, use_case: str, *, actor: str) ->
 
     Raises:
         Busy: a stage of the use case is running.
+        SourceError: a file cannot be deleted.
     """
-    _check(use_case)
-    working = [str(one) for one in records.leases.holders(use_case) if one.lost is None]
-    if working:
-        raise Busy(f"{use_case} is at work: {working[0]}; pause its DAGs, wait, then reset")
+    _check_name(use_case)
+    running = [str(holder) for holder in records.leases.holders(use_case) if holder.lost is None]
+    if running:
+        raise Busy(f"{use_case} is at work: {running[0]}; pause its DAGs, wait, then reset")
     records.forget(
         use_case, entry=AuditEntry("use_case.reset", use_case, use_case, actor, {}, utc_now())
     )
     try:
         for path in _paths(settings, use_case):
-            if path.is_dir() and not path.is_symlink():
+            if path.is_dir() and not path.is_symlink():  # what a link points to is not ours
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
@@ -73,17 +75,14 @@ def reset(settings: Settings, records: Records, use_case: str, *, actor: str) ->
         ) from error
 
 
-def _check(use_case: str) -> None:
-    import re
-
+def _check_name(use_case: str) -> None:
+    """Refuse what is no name: it becomes part of paths that are deleted."""
     if not re.fullmatch(NAME.strip("^$"), use_case):
         raise ConfigError(f"{use_case!r} is no use case name; names match {NAME}")
 
 
 def _paths(settings: Settings, use_case: str) -> list[Path]:
-    """Return the folders and files of a use case, whose name is checked: none of them leaves the
-    home folder.
-    """
+    """Return the folders and files of a use case; a checked name keeps them in the home folder."""
     home = settings.home
     online = [home / "online" / f"{use_case}.db{suffix}" for suffix in ("", "-wal", "-shm")]
     folders = [

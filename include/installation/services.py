@@ -1,10 +1,7 @@
-"""What an installation consists of: the commands of its processes, and how each is asked whether
-it does its work.
-"""
+"""What an installation consists of: its processes, and how each is asked whether it works."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import httpx
@@ -12,7 +9,7 @@ import httpx
 from include.config.settings import Settings
 from include.installation.environment import child_environment
 from include.orchestration.airflow_api import AirflowApi
-from include.processes import Child
+from include.processes import Child, python_module
 
 AIRFLOW = {
     "scheduler": ["scheduler", "--skip-serve-logs"],
@@ -27,15 +24,15 @@ def children(settings: Settings, services: Sequence[str] = SERVICES) -> list[Chi
     """Return the processes of an installation, not started."""
     environment = child_environment(settings)
     airflow = AirflowApi(settings)
-    commands = {name: [sys.executable, "-m", "airflow", *words] for name, words in AIRFLOW.items()}
+    commands = {name: python_module("airflow", *words) for name, words in AIRFLOW.items()}
     commands["mlflow"] = _mlflow_command(settings)
-    commands["node"] = [sys.executable, "-m", "include", "serve"]
+    commands["node"] = python_module("include", "serve")
     health = {name: _airflow_health(airflow, name.replace("-", "_")) for name in AIRFLOW}
     health["mlflow"] = _http_health(f"http://{settings.host}:{settings.mlflow_port}/health")
     health["node"] = _http_health(f"{settings.node_url}/health")
     logs = settings.home / "logs"
-    patience = {"triggerer": 1.0}
-    # It may hold a password, which `ps` would show.
+    patience = {"triggerer": 1.0}  # seconds; it would wait for its triggers, which start again
+    # As a variable and no argument: the address may hold a password, which `ps` would show.
     own = {"mlflow": {"MLFLOW_BACKEND_STORE_URI": settings.mlflow_address}}
     return [
         Child(
@@ -52,7 +49,7 @@ def children(settings: Settings, services: Sequence[str] = SERVICES) -> list[Chi
 
 def _mlflow_command(settings: Settings) -> list[str]:
     return [
-        *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
+        *python_module("mlflow", "server", "--workers", "1"),
         *("--host", settings.host, "--port", str(settings.mlflow_port)),
         *(
             "--allowed-hosts",
@@ -63,6 +60,7 @@ def _mlflow_command(settings: Settings) -> list[str]:
 
 
 def _airflow_health(airflow: AirflowApi, component: str) -> Callable[[], bool]:
+    # The API server answers for all; of itself it says only that it reaches the database.
     name = "metadatabase" if component == "api_server" else component
     return lambda: airflow.health().get(name) == "healthy"
 

@@ -1,41 +1,44 @@
 """The supervisor of one installation: Airflow's four processes, MLflow's UI and the serving node.
 
 It starts them, waits until each does its work, restarts what dies, and ends all of them and nothing
-else. One supervisor a home folder: a lock says who runs, `run/supervisor.json` what it started, so
-that the next start finds what a killed one left behind.
+else. One supervisor a home folder (include/installation/lock.py). `run/supervisor.json` lists what
+it has started, so that the next start finds what a killed one left behind.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import IO
+from typing import TypeVar
 
+from include import clock, processes
 from include.config.settings import Settings
 from include.config.settings import settings as current_settings
 from include.errors import Busy, EvergreenError, Unavailable
+from include.files import write_text
 from include.installation.environment import child_environment
+from include.installation.lock import InstallationLock, find_holder
 from include.installation.preflight import check_ports, is_migrated, stamp_version
 from include.installation.services import SERVICES, children
 from include.processes import Born, Child, end, end_sessions, tail
 
 log = logging.getLogger(__name__)
 
-START_TIMEOUT = 240.0
-STOP_TIMEOUT = 60.0
+START_TIMEOUT = 240.0  # seconds; Airflow's first start on a slow machine takes two minutes
+STOP_TIMEOUT = 60.0  # seconds
+POLL = 0.25  # seconds between two looks at what is waited for, and the most that Ctrl-C takes
+SHOWN = 8  # last lines of a failed command
 Say = Callable[[str], None]
+T = TypeVar("T")
 
 
 class Stopped(EvergreenError):
@@ -58,7 +61,7 @@ class Supervisor:
         self.settings = settings
         self._say = say
         self._children = children(settings, services)
-        self._lock: IO[str] | None = None
+        self._lock = InstallationLock(settings)
         self._ending = threading.Event()
         self._stopping = threading.Event()
         self._interrupted_by = ""
@@ -68,14 +71,14 @@ class Supervisor:
         self._handlers: dict[int, object] = {}
 
     def __enter__(self) -> Supervisor:
-        self._lock = _acquire(self.settings)
+        self._lock.__enter__()
         try:
             clean_up(self.settings, say=self._say)
             check_ports(self.settings)
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 self._handlers[number] = signal.signal(number, self._interrupted)
-        except BaseException:
-            self._release()
+        except BaseException:  # Ctrl-C too
+            self._lock.__exit__()
             raise
         return self
 
@@ -94,7 +97,7 @@ class Supervisor:
             end(self._children)
         finally:
             _state_file(self.settings).unlink(missing_ok=True)
-            self._release()
+            self._lock.__exit__()
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)  # type: ignore[arg-type]
 
@@ -106,25 +109,34 @@ class Supervisor:
         self._watch.start()
 
     def wait_healthy(self, names: Sequence[str] = (), timeout: float = START_TIMEOUT) -> None:
-        """Wait until every process (or those of the given names) does its work, saying so as each
-        comes up.
+        """Wait until every process, or those of the given names, does its work.
 
         Raises:
             Unavailable: one does not come up; the message ends with its log.
         """
-        began = time.monotonic()
-        while waiting := [
-            one
-            for one in self._children
-            if one.name not in self._up and (not names or one.name in names)
-        ]:
-            if time.monotonic() - began > timeout:
-                slow = waiting[0]
-                raise Unavailable(
-                    f"{slow.name} did not come up in {timeout:.0f} s; its log {slow.log} ends "
-                    f"with:\n{tail(slow.log)}"
-                )
-            self.pause(0.25)
+
+        def missing() -> list[Child]:
+            return [
+                child
+                for child in self._children
+                if child.name not in self._up and (not names or child.name in names)
+            ]
+
+        if not self.wait_for(lambda: not missing(), seconds=timeout):
+            slow = missing()[0]
+            raise Unavailable(
+                f"{slow.name} did not come up in {timeout:.0f} s; its log {slow.log} ends "
+                f"with:\n{tail(slow.log)}"
+            )
+
+    def wait_for(self, answer: Callable[[], T | None], *, seconds: float) -> T | None:
+        """Ask until there is an answer, as `clock.wait_for` does; raise where `check` does."""
+
+        def checked() -> T | None:
+            self.check()
+            return answer()
+
+        return clock.wait_for(checked, seconds=seconds, every=POLL)
 
     def check(self) -> None:
         """Raise Stopped after Ctrl-C, or what the watch found if it gave up on a process."""
@@ -145,6 +157,7 @@ class Supervisor:
         self.check()
 
     def _watching(self) -> None:
+        """Look after all children, in a thread of its own, until the end or the first failure."""
         while not self._ending.wait(0.5):
             try:
                 for child in self._children:
@@ -155,9 +168,10 @@ class Supervisor:
                 return
 
     def _look_after(self, child: Child) -> None:
+        """Restart a child that has died, and say so when it does its work for the first time."""
         before = child.born
-        if told := child.revive(time.monotonic()):
-            self._say(told)
+        if event := child.revive(time.monotonic()):
+            self._say(event)
         if child.born is not before:
             self._remember()
         if child.name not in self._up and child.alive and child.healthy():
@@ -165,48 +179,38 @@ class Supervisor:
             self._say(f"  {child.name:<22} {'up':<20} {time.monotonic() - child.started:6.1f} s")
 
     def _remember(self) -> None:
+        """Write down what was started, for the next start after a kill."""
         sessions = [asdict(session) for child in self._children for session in child.sessions]
-        body = {"boot": _boot(), "supervisor": asdict(Born.of(os.getpid())), "sessions": sessions}
-        path = _state_file(self.settings)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(body))
-        temporary.replace(path)
+        body = {"boot": _boot(), "sessions": sessions}
+        write_text(_state_file(self.settings), json.dumps(body))
 
     def _interrupted(self, number: int, frame: FrameType | None) -> None:
         # Raised at the next `pause`, so never in the middle of a start.
         self._interrupted_by = signal.Signals(number).name
         self._stopping.set()
 
-    def _release(self) -> None:
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
-
 
 def migrate(settings: Settings, *, say: Say = log.info) -> None:
-    """Bring the databases to this version; at once where that was done before."""
+    """Bring the databases to this version; returns at once where that was done before.
+
+    Raises:
+        Unavailable: Airflow's command fails; the message ends with what it printed.
+    """
     from include.records.records import Records
 
     Records.open(settings.records_address).migrate()
     if is_migrated(settings.home):
         return
     say("  setting up Airflow's database")
-    command = [sys.executable, "-m", "airflow", "db", "migrate"]
     (settings.home / "airflow").mkdir(parents=True, exist_ok=True)
-    environment = child_environment(settings)
-    done = subprocess.run(
-        command,
-        env=environment,
-        cwd="/",
-        capture_output=True,
-        text=True,
-        check=False,
-        start_new_session=True,
+    done = processes.run(
+        processes.python_module("airflow", "db", "migrate"),
+        environment=child_environment(settings),
+        folder=Path("/"),
     )
     if done.returncode:
-        lines = "\n".join(
-            f"  {line}" for line in (done.stdout + done.stderr).strip().splitlines()[-8:]
-        )
+        printed = (done.stdout + done.stderr).decode(errors="replace").strip().splitlines()
+        lines = "\n".join(f"  {line}" for line in printed[-SHOWN:])
         raise Unavailable(
             f"Airflow's database in {settings.home / 'airflow'} could not be set up:\n{lines}"
         )
@@ -214,33 +218,25 @@ def migrate(settings: Settings, *, say: Say = log.info) -> None:
 
 
 def clean_up(settings: Settings, *, say: Say = log.info) -> list[int]:
-    """End what a killed supervisor of this installation left behind; the caller holds the lock."""
+    """End what a killed supervisor of this installation left behind; return the process ids.
+
+    The caller holds the lock.
+    """
     path = _state_file(settings)
     try:
         body = json.loads(path.read_text())
-        leaders = (
-            [Born(**session) for session in body["sessions"]] if body["boot"] == _boot() else []
-        )
+        leaders = [Born(**session) for session in body["sessions"]]
+        if body["boot"] != _boot():
+            leaders = []  # all of them ended with that boot; their ids are others' now
     except FileNotFoundError:
         return []
     except (ValueError, KeyError, TypeError):
-        leaders = []
+        leaders = []  # an unreadable file names nobody
     ended = end_sessions(leaders)
     if ended:
         say(f"  ended {len(ended)} processes that an earlier run had left behind")
     path.unlink(missing_ok=True)
     return ended
-
-
-def running(settings: Settings) -> Born | None:
-    """Return the supervisor that holds this home folder, if one runs."""
-    try:
-        _acquire(settings).close()
-    except Busy:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            return Born(**json.loads(_state_file(settings).read_text())["supervisor"])
-        return Born(int(_lock_file(settings).read_text() or 0), 0.0)
-    return None
 
 
 def stop(settings: Settings | None = None, *, timeout: float = STOP_TIMEOUT) -> str:
@@ -252,51 +248,20 @@ def stop(settings: Settings | None = None, *, timeout: float = STOP_TIMEOUT) -> 
     settings = settings or current_settings()
     if not settings.home.exists():
         return f"nothing runs: {settings.home} does not exist"
-    holder = running(settings)
+    holder = find_holder(settings)
     if holder is None:
-        lock = _acquire(settings)
-        try:
+        with InstallationLock(settings):
             ended = clean_up(settings)
-        finally:
-            lock.close()
-        return f"nothing runs in {settings.home}" + (
-            f"; ended {len(ended)} processes left behind" if ended else ""
-        )
+        left = f"; ended {len(ended)} processes left behind" if ended else ""
+        return f"nothing runs in {settings.home}{left}"
     with contextlib.suppress(ProcessLookupError):
         os.kill(holder.pid, signal.SIGTERM)
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        if running(settings) is None:
-            return f"stopped process {holder.pid} and all that it had started"
-        time.sleep(0.2)
-    raise Busy(
-        f"process {holder.pid} has not ended after {timeout:.0f} s; look at it, then `kill -9 "
-        f"{holder.pid} && make stop`"
-    )
-
-
-def _acquire(settings: Settings) -> IO[str]:
-    path = _lock_file(settings)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    file = path.open("a+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.seek(0)
-        holder = file.read().strip()
-        file.close()
+    if not clock.wait_for(lambda: find_holder(settings) != holder, seconds=timeout, every=0.2):
         raise Busy(
-            f"{settings.home} is in use by process {holder}: this installation runs already. Stop "
-            "it with `make stop`, or set EVERGREEN_HOME and the ports for a second one"
-        ) from error
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return file
-
-
-def _lock_file(settings: Settings) -> Path:
-    return settings.home / "run" / "lock"
+            f"process {holder.pid} has not ended after {timeout:.0f} s; look at it, then `kill -9 "
+            f"{holder.pid} && make stop`"
+        )
+    return f"stopped process {holder.pid} and all that it had started"
 
 
 def _state_file(settings: Settings) -> Path:
@@ -304,9 +269,7 @@ def _state_file(settings: Settings) -> Path:
 
 
 def _boot() -> str:
-    """Return what tells one boot of this machine from another, so that old process ids mean
-    nothing after it.
-    """
+    """Return the id of this boot of the machine: process ids of another one mean nothing."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

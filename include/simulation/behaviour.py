@@ -1,10 +1,10 @@
-"""How customers behave: the true probability that an instalment is paid within 30 days of its due
-time, and when it is paid.
+"""How customers behave: the true probability that an instalment is paid in time, and when it is.
 
-The probability depends on hidden state alone (lasting willingness, liquidity that drifts over
-months, product with region, age of the account, season), never on what happened by chance. Payments
-and contacts reveal that state, each payment method in its own way: a late debit is a bad sign, a
-transfer is late by habit too, and of those who pay on salary day the ones with money pay late.
+In time is within 30 days of the due time. The probability depends only on hidden state (lasting
+willingness, liquidity that drifts over months, product with region, age of the account, season),
+never on what happened by chance. Payments and contacts reveal that state, each payment method in
+its own way: a late debit is a bad sign, a transfer is late by habit too, and of those who pay on
+salary day the ones with money pay late.
 """
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ import numpy as np
 from include.simulation.draws import Floats, Ints, keys, normal, uniform
 from include.simulation.portfolio import Portfolio
 
-DAY = 86_400
+DAY = 86_400  # seconds
 COVARIATE_SHIFT = 60
 """Day of the portfolio from which two regions are short of money, dearer instalments fall due,
 and reminders go out earlier.
 """
-PAID_WITHIN = 30
-LATEST_PAYMENT = 40
+PAID_WITHIN = 30  # days after the due time in which a payment counts
+LATEST_PAYMENT = 40  # days after the due time until which one may come at all
 NEVER = 10_000 * DAY
 
-_KNOT = 100
-_CALM = 0.7
-_GRID = 128
+_KNOT = 100  # days between two points of the curve of somebody's liquidity
+_CALM = 0.7  # around it a concept shift turns what a delay says
+_GRID = 128  # steps of a table of the logistic function in one unit of log-odds
+# Rounded to 12 digits, so that the last bit of a machine's exp() makes no difference.
 _LOGISTIC = np.array(
     [round(1 / (1 + math.exp(-i / _GRID)), 12) for i in range(-12 * _GRID, 12 * _GRID + 1)]
 )
-# usual days, slope, habit: one column a method.
+# Days of delay by payment method (a column each): usual, by probability, by idle habit.
 _LATENESS = np.array([[11.0, 8.0, 1.0], [-12.0, -10.0, 9.0], [0.0, 3.0, 0.0]])
 
 
@@ -54,8 +55,9 @@ def probability(odds: Floats) -> Floats:
 
 
 def liquidity(book: Portfolio, account: Ints, day: Ints) -> Floats:
-    """Return the customer's money at hand (mean 0, variance 1), smooth in time; in two regions
-    it falls on the shift's day.
+    """Return the customer's money at hand (mean 0, variance 1), smooth in time.
+
+    In two regions it falls on the day of the covariate shift.
     """
     position = day / _KNOT + book.drift[account]
     knot = np.floor(position).astype(np.int64)
@@ -66,16 +68,17 @@ def liquidity(book: Portfolio, account: Ints, day: Ints) -> Floats:
     ).ravel()
     place = (knot - first) * people + book.customer[account]
     step = position - knot
-    weight = step * step * (3 - 2 * step)
+    weight = step * step * (3 - 2 * step)  # smooth at the knots: its slope is 0 there
     smooth: Floats = values[place] * (1 - weight) + values[place + people] * weight
-    smooth /= np.sqrt(1 - 2 * weight * (1 - weight))
+    smooth /= np.sqrt(1 - 2 * weight * (1 - weight))  # between knots the mean varies less
     smooth -= np.where((day >= COVARIATE_SHIFT) & (book.region[account] < 2), 0.4, 0.0)
     return smooth
 
 
 def turned(day: Ints, concept_shift: int | None) -> Floats:
-    """Return 1, or from a concept shift on -1: signs of payment and contact then mean the
-    opposite of what they meant.
+    """Return 1, or -1 from a concept shift on.
+
+    Signs of payment and contact then mean the opposite of what they meant.
     """
     return (
         np.where(day >= concept_shift, -1.0, 1.0)
@@ -107,6 +110,7 @@ def payment_delays(book: Portfolio, account: Ints, day: Ints, odds: Floats, sign
 
 
 def _season(book: Portfolio, day: Ints) -> Floats:
+    """Return what the time of the year adds to the log-odds: most in the middle of May."""
     if day.size == 0:
         return np.zeros(0)
     first, offset = int(day.min()), book.start.timetuple().tm_yday - 135

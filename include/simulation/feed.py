@@ -1,5 +1,4 @@
-"""What the bank's systems send: rows as text, in order of arrival, with the faults of a real feed
-at stated rates.
+"""What the bank's systems send: rows as text, with the faults of a real feed at stated rates.
 
 A row arrives within three hours of its event; of every 1000 rows 40 come late (up to three days)
 and 5 come twice; of every 1000 payments 10 are sent wrong first and corrected within three days of
@@ -37,15 +36,17 @@ LATE, TWICE, CORRECTED = 0.04, 0.005, 0.01
 ARRIVAL_LAG = 3
 """Days after its event by which every row, late or corrected, has arrived."""
 
+# By payment method: whether reading a reminder, or answering a call, is a good sign or a bad one.
 _READS = np.array([-1.0, 1.0, 1.0])
 _ANSWERS = np.array([1.0, -1.0, 1.0])
-_HOUR = 3_600
-_TERM = 1_820
-_PROMPT = 3 * _HOUR
-_CONTACT_SPAN = 13
-_WHOLE_FROM = 14
-_FIRST_REMINDER = 5
-_CHUNK_ROWS = 1_000_000
+_HOUR = 3_600  # seconds, like all moments here, from the portfolio's start
+_TERM = 1_820  # days in which a principal is paid back
+_PROMPT = 3 * _HOUR  # in which a row arrives that is not late
+_CONTACT_SPAN = 13  # days after the due day in which contacts may happen
+_WHOLE_FROM = 14  # day from which rows come damaged too
+_FIRST_REMINDER = 5  # days after the due day
+_CHUNK_ROWS = 1_000_000  # about so many rows are made at once
+# The last word of kinds and contacts is none that a contract allows: damaged rows have it.
 _KINDS = np.array(["due", "paid", "refund?"])
 _CONTACTS = np.array(["reminder", "call", "promise", "visit?"])
 _OUTCOMES = np.array(["unread", "read", "no_answer", "answered", "made"])
@@ -56,14 +57,14 @@ _Columns = dict[str, NDArray[Any]]
 def batches(
     stream: str, first: datetime, until: datetime, *, book: Portfolio, concept_shift: int | None
 ) -> Iterator[pa.Table]:
-    """Yield the rows of an event stream that arrive in `[first, until)`, in order of arrival,
-    some days at a time.
-    """
+    """Yield the rows of an event stream that arrive in `[first, until)`, some days at a time."""
     build, text = {
         "instalments": (_instalments, _instalment_text),
         "contacts": (_contacts, _contact_text),
     }[stream]
     start, end = _seconds(book, first), _seconds(book, until)
+    # Days at a time, at most a month; each batch also looks at all instalments that may still be
+    # paid in it.
     step = max(1, min(31, _CHUNK_ROWS // (book.size // 10 + 1) - LATEST_PAYMENT)) * DAY
     for begin in range(start, max(end, start + 1), step):
         stop = min(begin + step, end)
@@ -94,10 +95,10 @@ def accounts(book: Portfolio) -> pa.Table:
 def _cycles(
     book: Portfolio, first: int, last: int, concept_shift: int | None
 ) -> tuple[Ints, Ints, Floats, Ints]:
-    """Return account, due day, log-odds and seconds to payment of all instalments of which
-    something may happen in these days.
+    """Return account, due day, log-odds and seconds to payment of instalments.
 
-    The last answer is kept: the streams of one interval ask for the same.
+    Of all those of which something may happen in these days. The last answer is kept: the streams
+    of one interval ask for the same.
     """
     account, day = books.due(book, first - LATEST_PAYMENT - 1, last)
     odds = strength(book, account, day, concept_shift)
@@ -177,9 +178,7 @@ def _contacts(book: Portfolio, start: int, stop: int, concept_shift: int | None)
 
 
 def _struck(book: Portfolio, account: Ints, day: Ints, *, block: int, of: int) -> NDArray[np.bool_]:
-    """Choose at most one of every whole `block` of instalments that fall due on one day, each by
-    a chance of one in `of`.
-    """
+    """Choose at most one of each whole `block` of a day's instalments, each one time in `of`."""
     place, total = books.place_among_due(book, account, day)
     group, place = np.divmod(place, block)
     chosen = (uniform(keys(book.seed, 8, day, group), block) * of).astype(np.int64)
@@ -190,8 +189,10 @@ def _struck(book: Portfolio, account: Ints, day: Ints, *, block: int, of: int) -
 
 
 def _deliver(book: Portfolio, rows: _Columns, start: int, stop: int) -> _Columns:
-    """Return the rows that arrive in `[start, stop)`: created, wrong (a first version), damage
-    (0: none), in order of arrival.
+    """Return the rows that arrive in `[start, stop)`, with the faults, in order of arrival.
+
+    Adds `created` (when a row arrives), `wrong` (1: a first version that is corrected later) and
+    `damage` (0: none, else which kind).
     """
     rows = _take(rows, np.flatnonzero(rows["event"] < stop))
     chance = keys(book.seed, 7, rows["id"])
@@ -219,8 +220,9 @@ def _deliver(book: Portfolio, rows: _Columns, start: int, stop: int) -> _Columns
     prompt = 60 + (uniform(chance[damaged], 3) * (_PROMPT - 60)).astype(np.int64)
     every["damage"][fixed.stop :], every["wrong"][fixed.stop :] = damage, 0
     every["created"][fixed.stop :] = rows["event"][damaged] + prompt
-    every["id"][fixed.stop :] += 1_000_000_000_000_000
+    every["id"][fixed.stop :] += 1_000_000_000_000_000  # an id of its own, so no correction
     every = _take(every, np.flatnonzero((every["created"] >= start) & (every["created"] < stop)))
+    # By id within a second, so that a day's bytes do not depend on how it was computed.
     return _take(every, np.lexsort((every["id"], every["created"])))
 
 

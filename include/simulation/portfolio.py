@@ -1,6 +1,4 @@
-"""The portfolio itself: who the customers are, which accounts they hold, and when each
-instalment falls due.
-"""
+"""The portfolio: customers, their accounts, and when each instalment falls due."""
 
 from __future__ import annotations
 
@@ -19,12 +17,13 @@ AGE_GROUPS = ("18-25", "26-40", "41-60", "61+")
 GENDERS = ("female", "male", "other")
 FIRST_ACCOUNT = 1_000_001
 FIRST_CUSTOMER = 7_000_001
-DUE_HOUR = 9
+DUE_HOUR = 9  # of the day, UTC
 
-_CYCLE = np.array([14, 14, 7, 7])
-_MEDIAN_PRINCIPAL = np.array([8000.0, 15000.0, 2500.0, 900.0])
+_CYCLE = np.array([14, 14, 7, 7])  # days between instalments, by product
+_MEDIAN_PRINCIPAL = np.array([8000.0, 15000.0, 2500.0, 900.0])  # by product
 _WILL_BY_AGE = np.array([-0.3, 0.0, 0.1, 0.15])
 
+# By product (row) and region. Rows and columns sum to nearly 0: neither of the two tells it alone.
 _PLACE = np.array(
     [
         [1.0, -1.0, 0.5, -1.0, 1.0, 0.0],
@@ -39,14 +38,12 @@ _PLACE = np.array(
 class Portfolio:
     """Accounts as columns, by position; whole numbers index the tuples above.
 
-    Days count from `start`.
-
-    `opened` is the (negative) day of opening, `cycle` the days between two instalments, and
-    `calendar[cycle][i]` holds the accounts of that cycle of which an instalment falls due on the
-    days i, i + cycle, ...; `rank` is the place of an account in its list. Hidden are `will`, the
-    customer's lasting willingness to pay (mean 0, variance 1), `habit`, an idle habit of lateness,
-    `drift`, where in its wave the liquidity begins, and `place`, what product and region do
-    together.
+    Days count from `start`. `opened` is the (negative) day of opening, `cycle` the days between two
+    instalments, and `calendar[cycle][i]` holds the accounts of that cycle of which an instalment
+    falls due on the days i, i + cycle, ...; `rank` is the place of an account in its list. Hidden
+    are `will`, the customer's lasting willingness to pay (mean 0, variance 1), `habit`, an idle
+    habit of lateness, `drift`, where in its wave the liquidity begins, and `place`, what product
+    and region do together.
     """
 
     seed: int
@@ -75,7 +72,7 @@ class Portfolio:
 
 @lru_cache(maxsize=4)
 def open_book(seed: int, customers: int, start: date) -> Portfolio:
-    """Return the portfolio: one account a customer, and a second one for every tenth."""
+    """Return the portfolio: one account for each customer, and a second one for every tenth."""
     customer = np.concatenate([np.arange(customers), np.arange(customers // 10) * 10])
     person = keys(seed, 1, customer)
     account = keys(seed, 2, np.arange(customer.size))
@@ -112,9 +109,7 @@ def open_book(seed: int, customers: int, start: date) -> Portfolio:
 
 
 def due(book: Portfolio, first: int, last: int) -> tuple[Ints, Ints]:
-    """Return account and day of every instalment that falls due from day `first` to day `last`,
-    both included.
-    """
+    """Return account and day of every instalment that falls due on the days `first` to `last`."""
     days = range(max(first, 0), last + 1)
     parts = [(book.calendar[length][day % length], day) for length in book.calendar for day in days]
     none = np.zeros(0, np.int64)
@@ -125,9 +120,7 @@ def due(book: Portfolio, first: int, last: int) -> tuple[Ints, Ints]:
 
 
 def place_among_due(book: Portfolio, account: Ints, day: Ints) -> tuple[Ints, Ints]:
-    """Return the place of each account among all of which an instalment falls due on that day,
-    and how many those are.
-    """
+    """Return each account's place among those with an instalment on its day, and their number."""
     place, total = book.rank[account], np.zeros_like(account)
     for length, parts in book.calendar.items():
         size = np.array([part.size for part in parts])[day % length]
@@ -137,14 +130,13 @@ def place_among_due(book: Portfolio, account: Ints, day: Ints) -> tuple[Ints, In
 
 
 def instalment_number(book: Portfolio, account: Ints, day: Ints) -> Ints:
-    """Return which instalment of its account falls due on a day; the first after the opening is
-    number 1.
-    """
+    """Return which instalment of its account falls due on a day, counted from 1."""
     out: Ints = (day - book.opened[account]) // book.cycle[account] + 1
     return out
 
 
 def _calendar(cycle: Ints, phase: Ints) -> dict[int, list[Ints]]:
+    """Return the accounts by cycle and by the day of it on which an instalment falls due."""
     calendar = {}
     for length in np.unique(_CYCLE).tolist():
         members = np.flatnonzero(cycle == length)
@@ -154,4 +146,5 @@ def _calendar(cycle: Ints, phase: Ints) -> dict[int, list[Ints]]:
 
 
 def _choice(draws: Floats, *shares: float) -> Ints:
+    """Return for each uniform draw the index of a share, as likely as that share."""
     return np.searchsorted(np.cumsum(shares)[:-1], draws, side="right").astype(np.int64)

@@ -1,14 +1,12 @@
-"""A seeded simulator of a bank's instalment portfolio, addressable by day: the embedded default
-source.
+"""The streams of the simulated portfolio, by interval of arrival: the source that is shipped.
 
-The rows that arrive in an interval depend on seed, customers, start and concept shift alone;
-nothing is carried from day to day, so any day costs the same and days may be made in any order.
-About 50 events a customer in 180 days (20,000 customers: 1M).
+The rows that arrive in an interval depend only on seed, customers, start and concept shift; nothing
+is carried from day to day, so any day costs the same and days may be made in any order. There are
+about 50 events for each customer in 180 days (20,000 customers: 1M).
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -19,6 +17,7 @@ import pyarrow as pa
 
 from include.config.durations import midnight
 from include.errors import ConfigError
+from include.files import written_aside
 from include.simulation import behaviour, feed
 from include.simulation.draws import Floats
 from include.simulation.portfolio import FIRST_ACCOUNT, open_book
@@ -36,10 +35,10 @@ def arrivals(
     start: date,
     concept_shift: int | None = None,
 ) -> pa.Table:
-    """Return the rows of a stream that arrive in `[first, until)` (UTC), as text, in order of
-    arrival.
+    """Return the rows of a stream that arrive in `[first, until)` (UTC), in order of arrival.
 
-    `accounts` is master data: all of it, whatever the interval. A field that was not sent is null.
+    All values are text, as a file has them; a field that was not sent is null. `accounts` is master
+    data: all of it, whatever the interval.
 
     Raises:
         ConfigError: there is no such stream.
@@ -67,9 +66,7 @@ def batches(
     start: date,
     concept_shift: int | None = None,
 ) -> Iterator[pa.Table]:
-    """Yield the rows of `arrivals` some days at a time, so that a long history is never held at
-    once.
-    """
+    """Yield the rows of `arrivals` some days at a time: a long history does not fit in memory."""
     if stream not in STREAMS:
         raise ConfigError(
             f"the simulator has no stream {stream!r}; use one of {', '.join(STREAMS)}"
@@ -90,8 +87,9 @@ def true_probability(
     start: date,
     concept_shift: int | None = None,
 ) -> Floats:
-    """Return P(paid within 30 days) of each (account_id, due time in UTC): arrays of whole
-    numbers and of datetime64.
+    """Return the true probability that instalments are paid within 30 days.
+
+    They are given by arrays of account ids (whole numbers) and due times in UTC (datetime64).
     """
     book = open_book(seed, customers, start)
     account = np.asarray(account_id, dtype=np.int64) - FIRST_ACCOUNT
@@ -111,16 +109,13 @@ def write_days(
     cut_off: timedelta = timedelta(0),
     file_format: Literal["csv", "parquet"] = "csv",
 ) -> list[Path]:
-    """Write one file a stream and day, `<folder>/<stream>/<day>.<format>`, and `accounts.<format>`;
-    each is replaced atomically.
+    """Write `<stream>/<day>.<format>` for each event stream and day, and `accounts.<format>`.
 
-    A day's file holds the rows that arrive from `cut_off` on that day to `cut_off` on the next: its
-    partition's.
+    A day's file holds the rows that arrive from `cut_off` on that day to `cut_off` on the next day:
+    those of its partition. Returns the paths; each file is replaced as a whole.
     """
     paths = [
-        _replace(
-            folder / f"accounts.{file_format}", feed.accounts(open_book(seed, customers, start))
-        )
+        _write(folder / f"accounts.{file_format}", feed.accounts(open_book(seed, customers, start)))
     ]
     for day in (first + timedelta(days=step) for step in range((last - first).days + 1)):
         begin = midnight(day) + cut_off
@@ -134,18 +129,16 @@ def write_days(
                 start=start,
                 concept_shift=concept_shift,
             )
-            paths.append(_replace(folder / stream / f"{day}.{file_format}", rows))
+            paths.append(_write(folder / stream / f"{day}.{file_format}", rows))
     return paths
 
 
-def _replace(path: Path, rows: pa.Table) -> Path:
+def _write(path: Path, rows: pa.Table) -> Path:
     from pyarrow import csv, parquet
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        (csv.write_csv if path.suffix == ".csv" else parquet.write_table)(rows, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_aside(path) as temporary:
+        if path.suffix == ".csv":
+            csv.write_csv(rows, temporary)
+        else:
+            parquet.write_table(rows, temporary)
     return path

@@ -1,4 +1,4 @@
-"""A wrong argument is answered with the command as it was meant; the commands stand in groups."""
+"""A wrong argument is answered with the command as it was probably meant."""
 
 from __future__ import annotations
 
@@ -6,19 +6,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-import typer
 
-from include.cli.app import app
-from include.cli.panels import PANELS
 from include.cli.suggestions import Mistake, corrected, meant_by, nearest, nearest_key, stage_words
 from include.clock import utc_now
 from include.config.use_case_file import parse
 from include.pipeline.flow import STAGES
 from include.point_in_time.partitions import newest_complete
-from tests.cli import test_app as test_cli
-from tests.cli.test_app import YAML, Run
-
-run = test_cli.run
+from tests.builders.command_line import (
+    YAML,
+    Run,
+)
 
 NOW = datetime(2025, 3, 6, 12, tzinfo=UTC)
 
@@ -118,24 +115,6 @@ def test_nothing_is_suggested_where_nothing_comes_near(
     assert (done.code, "Did you mean" in done.err) == (2, False), done
 
 
-def test_a_use_case_is_checked_by_its_name_or_by_its_path(run: Run, tmp_path: Path) -> None:
-    path = tmp_path / "visits.yaml"
-    path.write_text(YAML)
-    named, by_path = run("usecase", "check", "visits"), run("usecase", "check", path)
-    assert (named.code, named.out) == (0, by_path.out)
-    assert named.out.startswith(f"{path}: visits is well formed")
-
-
-def test_a_use_case_whose_file_is_wrong_is_no_mistake_of_its_name(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "visits.yaml").write_text("name: visits\n")
-    done = run("status", "visits")
-    assert (done.code, "Did you mean" in done.err, "is missing; add it" in done.err) == (
-        2,
-        False,
-        True,
-    )
-
-
 @pytest.mark.parametrize(
     ("key", "found"),
     [
@@ -179,24 +158,4 @@ def test_words_and_commands_are_mended() -> None:
     assert meant_by("bento", stage_words()) == "package_model"
     assert corrected(["run", "a", "-u", "b c"], "a", "all") == "evergreen run all -u 'b c'"
     assert corrected(["run", "-pa"], "a", "all") == "all"
-    assert Mistake("wrong", wrong="a", meant=None).told(["a"]) == "wrong"
-
-
-def test_every_command_stands_in_one_group(run: Run) -> None:
-    command = typer.main.get_command(app)
-    visible = [name for name, one in command.commands.items() if not one.hidden]  # type: ignore[attr-defined]
-    assert sorted(visible) == sorted(name for names in PANELS.values() for name in names)
-    shown = run("--help").out
-    places = [shown.index(f"{panel}:") for panel in PANELS]
-    assert places == sorted(places)
-    assert "Other" not in shown
-
-
-def test_every_option_and_argument_is_explained() -> None:
-    from docs.generate import _commands
-
-    command = typer.main.get_command(app)
-    for words, one in _commands(command, ()):
-        assert one.help, words
-        for parameter in one.params:
-            assert parameter.name == "help" or parameter.help, (words, parameter.name)
+    assert Mistake("wrong", wrong="a", meant=None).with_suggestion(["a"]) == "wrong"

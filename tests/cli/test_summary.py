@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from include.cli.summary import told
+from include.cli.summary import describe_run
 from include.pipeline.execution import Report
 
 PARTS = {"train": {"rows": 60, "positive": 20}, "tune": {"rows": 20, "positive": 5}, "mature": 100}
@@ -81,4 +81,4 @@ def report(stage: str, **outputs: Any) -> Report:
     ],
 )
 def test_a_run_tells_what_a_person_wants_to_know_of_it(made: Report, lines: list[str]) -> None:
-    assert list(told(made)) == [f"{made.stage} 2026-01-01: {line}" for line in lines]
+    assert list(describe_run(made)) == [f"{made.stage} 2026-01-01: {line}" for line in lines]

@@ -88,3 +88,8 @@ def test_settings_are_frozen_and_checked(tmp_path: Path) -> None:
 def test_use_case_folders_are_a_path(tmp_path: Path) -> None:
     settings = Settings(usecases=f"{tmp_path / 'a'}:{tmp_path / 'b'}:")
     assert settings.usecase_dirs == [tmp_path / "a", tmp_path / "b"]
+
+
+def test_every_setting_has_a_description_of_one_line() -> None:
+    texts = {name: field.description or "" for name, field in Settings.model_fields.items()}
+    assert [name for name, text in texts.items() if len(text) < 20 or "\n" in text] == []

@@ -19,7 +19,8 @@ import pytest
 
 from include.config.settings import ROOT, Settings
 from include.errors import Busy
-from include.installation.supervisor import Supervisor, running, stop
+from include.installation.lock import find_holder
+from include.installation.supervisor import Supervisor, stop
 from include.processes import Born
 from tests.builders.ports import free_ports
 
@@ -115,7 +116,7 @@ def test_a_dead_node_is_started_again_and_stop_ends_all(outside: Outside) -> Non
     assert outside.process.wait(timeout=10) == 0
     assert outside.said("ENDED")
     assert not alive(second)
-    assert running(outside.settings) is None
+    assert find_holder(outside.settings) is None
     assert stop(outside.settings).startswith("nothing runs")
 
 
@@ -127,7 +128,7 @@ def test_what_a_killed_supervisor_left_behind_is_ended_by_the_next(
     outside.process.wait()
     assert alive(orphan)
     assert answers(small.node_port)
-    assert running(small) is None, "a lock of a dead process holds nobody up"
+    assert find_holder(small) is None, "a lock of a dead process holds nobody up"
 
     said: list[str] = []
     with Supervisor(small, say=said.append, services=("node",)):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from include.errors import EvergreenError, MissingPartition
-from include.installation.up import upgraded
+from include.installation.up import describe_outdated
 from include.pipeline import ranges
 from include.validation import expectations
 from tests.builders.installation import Installation
@@ -235,10 +235,10 @@ def test_what_an_upgrade_will_compute_again_is_known_before(tmp_path: Path, loos
         return ranges.find_outdated("validate_data", made.name, KEYS[-1], settings=made.settings)
 
     now = datetime(2026, 1, 4, tzinfo=UTC)
-    assert asked() == upgraded(made.settings, now) == []
+    assert asked() == describe_outdated(made.settings, now) == []
     define(made, columns=TIGHT)
     assert asked() == KEYS[:2]
-    (line,) = upgraded(made.settings, now)
+    (line,) = describe_outdated(made.settings, now)
     assert (
         "2 partitions were judged (2026-01-01 to 2026-01-02); the next run judges them again first"
         in line

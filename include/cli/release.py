@@ -1,0 +1,110 @@
+"""Commands that change which model serves: rollback, release."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from include.cli.context import (
+    Reason,
+    UseCaseArgument,
+    Yes,
+    actor,
+    current_settings,
+    find_use_case,
+    open_records,
+)
+from include.cli.output import confirm, print_line, print_table
+from include.errors import ConfigError
+
+
+def rollback(
+    use_case: UseCaseArgument,
+    lift: Annotated[
+        str | None,
+        typer.Option(
+            "--release",
+            metavar="MODEL",
+            help="Lift a hold instead; the same as `evergreen release`.",
+        ),
+    ] = None,
+    reason: Reason = "",
+    challenger: Annotated[
+        bool,
+        typer.Option(
+            "--challenger", help="Take the challenger back instead; the champion goes on serving."
+        ),
+    ] = False,
+    yes: Yes = False,
+) -> None:
+    """Let the previous model serve again, and put the one that is taken back on hold.
+
+    A model on hold is not promoted again until `evergreen release` lifts the hold. Other models
+    that were trained before the rollback are not promoted either. Shows what serves, then asks.
+    """
+    from include.deployment import rollout
+
+    if lift is not None:
+        release(use_case, lift, reason=reason, yes=yes)
+        return
+    settings = current_settings()
+    case = find_use_case(settings, use_case)
+    route = open_records(settings).routes.get(case.name)
+    columns = ("champion", "previous", "challenger", "generation")
+    print_table(columns, [(route.champion, route.previous, route.challenger, route.generation)])
+    confirm(f"Roll {case.name} back?", yes=yes)
+    # What was shown is what is changed: another release in between ends as Conflict.
+    changed = rollout.rollback(
+        settings,
+        case.name,
+        actor(),
+        reason,
+        of="challenger" if challenger else "champion",
+        expect_generation=route.generation,
+    )
+    print_line(
+        f"{case.name}: champion is version {changed.champion}, generation {changed.generation}; "
+        f"on hold: {', '.join(changed.held)}"
+    )
+
+
+def release(
+    use_case: UseCaseArgument,
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Version of a model on hold, or the beginning of its digest."
+        ),
+    ],
+    reason: Reason = "",
+    yes: Yes = False,
+) -> None:
+    """Lift the hold that a rollback put on a model, so that it may be promoted again.
+
+    It does not serve by this alone: whether it is promoted is decided as for any other model.
+    `evergreen models` shows what is on hold.
+    """
+    from include.deployment import rollout
+
+    settings = current_settings()
+    case = find_use_case(settings, use_case)
+    records = open_records(settings)
+    digests_on_hold = records.routes.get(case.name).held
+    on_hold = [row for row in records.models.of(case.name) if row.model_digest in digests_on_hold]
+    chosen = [
+        row
+        for row in on_hold
+        if str(row.version) == model or row.model_digest.startswith((model, f"sha256:{model}"))
+    ]
+    # Several versions of one digest are one model: the hold is on the digest.
+    if len({row.model_digest for row in chosen}) != 1:
+        listed = ", ".join(f"version {row.version} ({row.model_digest[:19]})" for row in on_hold)
+        raise ConfigError(
+            f"{model!r} names no single model on hold of {case.name}; on hold is "
+            f"{listed or 'nothing'}"
+        )
+    version, digest = chosen[0].version, chosen[0].model_digest
+    confirm(f"Let version {version} ({digest[:19]}) be promoted again?", yes=yes)
+    rollout.release_hold(settings, case.name, version, actor(), reason)
+    print_line(f"{case.name}: version {version} is no longer on hold")

@@ -1,0 +1,40 @@
+"""The commands about everything on this machine, as far as nothing has to be started for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from include.config.settings import settings
+from include.installation.environment import ensure_password
+from tests.builders.command_line import YAML, Run
+
+
+def test_the_password_is_the_one_that_was_made(run: Run) -> None:
+    assert run("password").code == 2
+    made = ensure_password(settings())
+    assert run("password").out == f"admin {made}\n"
+
+
+def test_stop_says_that_nothing_runs(run: Run) -> None:
+    done = run("stop")
+    assert (done.code, "nothing" in done.out) == (0, True), done
+
+
+def test_reset_asks_and_leaves_the_audit_log(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "visits.yaml").write_text(YAML)
+    reports = tmp_path / "var" / "reports" / "visits"
+    reports.mkdir(parents=True)
+    (reports / "page.html").write_text("x" * 200_000)
+    asked = run("reset", "visits")
+    assert (asked.code, "It cannot be undone" in asked.err) == (2, True)
+    assert "0.2 MB" in asked.out
+    assert reports.exists()
+    assert run("reset", "visits", "--yes").code == 0
+    assert not reports.exists()
+    assert "use_case.reset" in run("audit", "list").out
+    assert "there is nothing to delete" in run("reset", "visits", "--yes").out
+
+
+def test_up_refuses_an_unknown_use_case_before_it_starts_anything(run: Run) -> None:
+    done = run("up", "--use-case", "nobody")
+    assert (done.code, "no use case 'nobody'" in done.err) == (2, True)

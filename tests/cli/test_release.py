@@ -1,0 +1,56 @@
+"""The commands that change which model serves: which model they mean, and what they ask first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from include.records.records import AuditEntry, Records
+from tests.builders.command_line import AT, YAML, Run, add_model, open_records
+
+
+@pytest.fixture
+def held(run: Run, tmp_path: Path) -> Records:
+    """Return records in which model 2 was released, and rolled back to model 1."""
+    (tmp_path / "visits.yaml").write_text(YAML)
+    assert run("status", "visits").code == 0
+    records = open_records()
+    for version in (1, 2, 3):
+        add_model(records, version, f"2025-03-0{version}")
+    for changes in ({"champion": 1}, {"champion": 2, "previous": 1}):
+        entry = AuditEntry("release.done", "visits", "1", "test", {}, AT)
+        records.routes.change("visits", set=changes, entry=entry)
+    entry = AuditEntry("route.rolled_back", "visits", "2", "test", {}, AT)
+    records.routes.rollback("visits", entry=entry)
+    return records
+
+
+@pytest.mark.parametrize("model", ["2", "sha256:0", "0000"])
+@pytest.mark.usefixtures("held")
+def test_a_hold_is_lifted_by_version_or_digest(run: Run, model: str) -> None:
+    done = run("release", "visits", model, "--reason", "it was the data", "--yes")
+    assert (done.code, done.out) == (0, "visits: version 2 is no longer on hold\n"), done
+    records = open_records()
+    (entry,) = records.audit.entries("visits", action="release.hold_lifted", limit=5)
+    assert entry.details["reason"] == "it was the data"
+    assert not records.routes.get("visits").held
+
+
+@pytest.mark.usefixtures("held")
+def test_a_model_that_is_not_on_hold_is_refused_with_those_that_are(run: Run) -> None:
+    done = run("release", "visits", "3", "--yes")
+    assert done.code == 2
+    assert "'3' names no single model on hold of visits; on hold is version 2 (sha256:0" in done.err
+
+
+def test_a_rollback_shows_what_serves_before_it_asks(run: Run, held: Records) -> None:
+    asked = run("rollback", "visits")
+    assert (asked.code, "Roll visits back?" in asked.err) == (2, True)
+    assert asked.out.split()[:4] == ["champion", "previous", "challenger", "generation"]
+    assert held.routes.get("visits").champion == 1
+
+
+@pytest.mark.usefixtures("held")
+def test_release_is_an_option_of_rollback_too(run: Run) -> None:
+    assert run("rollback", "visits", "--release", "2", "--yes").code == 0
