@@ -340,13 +340,15 @@ def quarantine_list(
         None if partition is None else checked_key(case, partition),
     )
     if to is not None:
-        rows = quarantine.found(settings, records, case, partition=key, source=source, rule=rule)
+        rows = quarantine.find_rows(
+            settings, records, case, partition=key, source=source, rule=rule
+        )
         say(
-            f"{quarantine.export(rows, case, to)} row(s) written to {to}; correct them there, and "
-            "delete those that shall stay"
+            f"{quarantine.export_csv(rows, case, to)} row(s) written to {to}; correct them there, "
+            "and delete those that shall stay"
         )
         return
-    rows = quarantine.found(
+    rows = quarantine.find_rows(
         settings, records, case, partition=key, source=source, rule=rule, limit=limit
     )
     if json:
@@ -355,9 +357,9 @@ def quarantine_list(
             for row in rows
         )
         return
-    columns, shown = quarantine.listed(rows, limit)
+    columns, shown = quarantine.as_table(rows, limit)
     show(columns, shown)
-    counts = quarantine.rules(settings, case, partition=key, source=source)
+    counts = quarantine.count_rules(settings, case, partition=key, source=source)
     there = sum(counts.values()) if rule is None else counts.get(rule, 0)
     say(
         f"{there} row(s) in quarantine"
@@ -406,7 +408,7 @@ def quarantine_redrive(
     case, records = find_use_case(settings, use_case), open_records(settings)
     made = {name: value for name, _, value in pairs}
     partition = None if partition is None else checked_key(case, partition)
-    plan = redrive.plan(
+    plan = redrive.plan_redrive(
         settings,
         records,
         case,
@@ -423,5 +425,7 @@ def quarantine_redrive(
         f"now{before}"
     )
     ask(f"Give them to {plan.into}, as arrived at the start of its interval?", yes=yes)
-    redrive.redrive(settings, records, case, plan, reason=reason, actor=actor(), at=utc_now())
+    redrive.record_redrive(
+        settings, records, case, plan, reason=reason, actor=actor(), at=utc_now()
+    )
     say(f"recorded; the next ingestion of {plan.into} takes them in")
