@@ -75,8 +75,9 @@ def convert_json_lines(path: Path, out: Path, temporary: str) -> tuple[list[str]
 
 
 def _array(con: duckdb.DuckDBPyConnection, path: Path) -> str:
-    """Return the query of (line, row) of a file that is one JSON array of objects, whose numbers
-    keep their digits.
+    """Return the query of (line, row) of a file that is one JSON array of objects.
+
+    It is parsed by DuckDB and not by Python, so that whole numbers keep all their digits.
     """
     if path.stat().st_size > MAX_ARRAY:
         raise Refused(

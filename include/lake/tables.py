@@ -329,12 +329,12 @@ def _storable(rows: pa.Table, table: str) -> pa.Table:
 
 def _check_types(given: pa.Schema, stored: pa.Schema, where: str) -> None:
     """Refuse columns of another type than in the table: Delta would cast them without a word."""
-    known = {field.name: field.type for field in stored}
+    types = {field.name: field.type for field in stored}
     other = [
-        f"{field.name} is {field.type}, in the table {known[field.name]}"
+        f"{field.name} is {field.type}, in the table {types[field.name]}"
         for field in given
-        if field.name in known
-        and plain_type(known[field.name]) != field.type
+        if field.name in types
+        and plain_type(types[field.name]) != field.type
         and not pa.types.is_nested(field.type)
     ]
     if other:

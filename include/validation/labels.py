@@ -92,15 +92,15 @@ def from_column(use_case: UseCase, curated: pa.Table, con: duckdb.DuckDBPyConnec
     con.register("curated", curated)
     types = {name: kind for name, kind, *_ in con.execute("DESCRIBE curated").fetchall()}
     if label.assumed_lag is not None:
-        known = f"{EVENT} + to_microseconds({label.assumed_lag // _MICRO})"
+        known_at = f"{EVENT} + to_microseconds({label.assumed_lag // _MICRO})"
     else:
-        known = f"coalesce({_moment(source, moment, types[moment], where)}, {CREATED})"
+        known_at = f"coalesce({_moment(source, moment, types[moment], where)}, {CREATED})"
     entity = cast(key, types[key], use_case.entity.type, where)
     outcome = _outcome(use_case, con, column, types[column], where)
     return _typed(
         use_case,
         con,
-        f"SELECT {entity} AS __entity, {EVENT}, {known} AS __known, {CREATED}, {outcome} AS "
+        f"SELECT {entity} AS __entity, {EVENT}, {known_at} AS __known, {CREATED}, {outcome} AS "
         f"__label FROM ({standing(source, key, 'curated')})",
     )
 
@@ -167,12 +167,12 @@ def _refuse_lookalikes(
     They would silently count as 0.
     """
     plain = "rtrim(lower(regexp_replace({}, '\\s+', '', 'g')), '.')"
-    alike = ", ".join(plain.format(one) for one in ones)
+    alike = ", ".join(plain.format(each) for each in ones)
     unlike = f"{plain.format(value)} IN ({alike}) AND {value} NOT IN ({', '.join(ones)})"
     query = f"SELECT DISTINCT {value} AS __value FROM curated WHERE {unlike} ORDER BY 1 LIMIT 3"
     other = [row[0] for row in con.execute(query).fetchall()]
     if other:
-        positives = ", ".join(one.strip("'") for one in ones)
+        positives = ", ".join(each.strip("'") for each in ones)
         raise ConfigError(
             f"{where}: {column} holds {other} beside {positives}, as if they were other outcomes; "
             "list each spelling under `positive`, or make the values one in the source"
@@ -250,6 +250,7 @@ def _typed(use_case: UseCase, con: duckdb.DuckDBPyConnection, query: str) -> pa.
             "source's columns"
         ) from None
     con.register("labels", rows)
+    # Two labels of one decision, known at one moment: of these nobody could say which one stands.
     twice = f"count(*) - count(DISTINCT ({key}, {EVENT}, {CREATED}))"
     no_label, no_decision = (
         "label IS NOT NULL AND label NOT IN (0, 1)",

@@ -163,6 +163,7 @@ def record_redrive(
             "digest": _digest(plan.rows),
             "which": [[row.source, row.partition, row.file, row.row] for row in plan.rows[:LISTED]],
         }
+        # The token makes the entry's name: asked again after a lost answer, it is written once.
         once = f"quarantine.redriven/{lease.app}#{lease.token}"
         entry = AuditEntry(
             "quarantine.redriven", use_case.name, plan.into, actor, details, at, once

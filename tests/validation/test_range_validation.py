@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from include.errors import EvergreenError
 from tests.builders import stored
 from tests.builders.intake import GOOD, HEAD, Intake
 
@@ -58,3 +59,10 @@ def test_the_row_count_has_its_band(made: Intake, more: str, said: str) -> None:
     report = made.validate()
     assert report.state == "blocked"
     assert said in report.reason
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_a_remedy(made: Intake) -> None:
+    made.ingest()
+    (made.settings.home / "validation").write_text("in the way")
+    with pytest.raises(EvergreenError, match=r"validation/shop/2026-01-01: cannot be written"):
+        made.run("validate_data", "2026-01-01")
