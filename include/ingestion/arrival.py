@@ -97,8 +97,12 @@ class Arrivals:
         ]
 
     def _within_reach(self, times: Any, owner: Period) -> Any:
-        """Return times with what no partition would take of the owner's files moved into its
-        interval.
+        """Return times within what readers of the owner's files take.
+
+        What no partition would take is moved into the owner's interval.
+
+        Raises:
+            SourceError: rows of an assumed arrival are too early, and the source takes none late.
         """
         start, end, limit = (
             to_micros(owner.arrival_start),

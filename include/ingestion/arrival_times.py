@@ -67,6 +67,7 @@ def _filled(
     con: duckdb.DuckDBPyConnection, delivery: Delivery, times: pa.Table, fallback: int
 ) -> pa.Table:
     """Return times without nulls: each takes that of a neighbour in its file, else the fallback."""
+    # Without an order, as a database gives rows, there are no neighbours.
     if not delivery.ordered:
         con.register("times", times)
         return con.sql(f"SELECT coalesce(moment, {fallback}) AS moment FROM times").to_arrow_table()
@@ -76,6 +77,8 @@ def _filled(
         .append_column("row", delivery.rows.column(ROW))
         .append_column("place", pa.array(np.arange(len(times)))),
     )
+    # An earlier row comes first: a broken line then stays in the partition of the line above it,
+    # whatever is appended to the file.
     return con.sql(
         "SELECT coalesce(moment, last_value(moment IGNORE NULLS) OVER earlier, "
         f"first_value(moment IGNORE NULLS) OVER later, {fallback}) AS moment FROM times "

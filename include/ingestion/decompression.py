@@ -1,6 +1,4 @@
-"""Text files from outside, as plain UTF-8: unpacked and checked byte by byte, with caps on size
-and on compression.
-"""
+"""Text files from outside as plain UTF-8: unpacked and checked, with caps on their size."""
 
 from __future__ import annotations
 
@@ -19,9 +17,9 @@ import pyarrow as pa
 from include.ingestion.dialects import mixed_ends
 
 MAX_BYTES = 8 << 30
-MAX_RATIO = 200
-RATIO_FROM = 32 << 20
-CHUNK = 1 << 20
+MAX_RATIO = 200  # unpacked bytes a packed byte
+RATIO_FROM = 32 << 20  # bytes: small files of repeated lines pack better than that
+CHUNK = 1 << 20  # bytes
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -30,8 +28,9 @@ class Refused(Exception):
 
 
 class NotUtf8(Refused):
-    """The text is in another encoding than UTF-8; `encodings` are those that it may be in, the
-    likelier first.
+    """The text is in another encoding than UTF-8.
+
+    `encodings` are those that it may be in, the likelier first.
     """
 
     def __init__(self, message: str, *encodings: str) -> None:
@@ -41,8 +40,9 @@ class NotUtf8(Refused):
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A checked text: the file that holds it in UTF-8, the digest of the original, whether its
-    lines end in several ways.
+    """A checked text: the file that holds it in UTF-8, and the digest of the original.
+
+    `mixed` tells whether its lines end in several ways.
     """
 
     path: Path
@@ -50,8 +50,15 @@ class Text:
     mixed: bool
 
 
-def plain(source: Path, head: bytes, unpacked: Path, *, encoding: str = "utf-8") -> Text:
-    """Return the file as checked UTF-8 text without BOM (unpacked where it is compressed)."""
+def read_text(source: Path, head: bytes, unpacked: Path, *, encoding: str = "utf-8") -> Text:
+    """Return a file as checked UTF-8 text without a byte order mark.
+
+    `head` are its first eight bytes, `unpacked` where it is written if it is not such a text as it
+    stands: compressed, in another encoding, or with a mark.
+
+    Raises:
+        Refused: it is damaged, too large, of another format or in another encoding.
+    """
     utf8 = codecs.lookup(encoding).name == "utf-8"
     _check_kind(head, utf8=utf8)
     state = hashlib.sha256()
@@ -102,6 +109,7 @@ class _Ends:
 
 
 def _check_kind(head: bytes, *, utf8: bool) -> None:
+    """Refuse formats that are no text, by their first bytes."""
     for magic, name in (
         (b"PK\x03\x04", "zip"),
         (b"\xfd7zXZ", "xz"),
@@ -124,6 +132,7 @@ def _utf16() -> NotUtf8:
 
 
 def _check_nul(piece: bytes, offset: int) -> None:
+    """Refuse a NUL byte: parsers take it for the end of a text, so what follows would be lost."""
     at = piece.find(b"\0")
     if at >= 0:
         raise Refused(
@@ -134,7 +143,7 @@ def _check_nul(piece: bytes, offset: int) -> None:
 
 
 def _other_encoding(piece: bytes, offset: int, reason: str, encoding: str) -> Refused:
-    """Return the refusal of bytes that are no text of an encoding, with one that they may be of."""
+    """Return the refusal of bytes that are no text of an encoding, with those they may be of."""
     if codecs.lookup(encoding).name != "utf-8":
         return Refused(
             f"is not {encoding} at offset {offset} of its text ({reason}); mend encoding, or save "
@@ -151,7 +160,10 @@ def _other_encoding(piece: bytes, offset: int, reason: str, encoding: str) -> Re
 
 
 def western(piece: bytes) -> str:
-    """Return the encoding that text of western Europe in one byte a character is of."""
+    """Return the encoding of a text of western Europe, which has one byte a character.
+
+    Five bytes stand for nothing in cp1252; in latin-1 all 256 stand for something.
+    """
     try:
         piece.decode("cp1252")
     except UnicodeDecodeError:
@@ -166,7 +178,9 @@ def _read(file: BinaryIO, state: Any) -> Iterator[bytes]:
 
 
 def _gunzip(file: BinaryIO, state: Any) -> Iterator[bytes]:
-    unpacker, packed, made, whole = zlib.decompressobj(31), 0, 0, False
+    """Yield the unpacked pieces of a gzip file, which may be several joined to one."""
+    # 31: a gzip header, and a window of any size.
+    unpacker, packed, size, whole = zlib.decompressobj(31), 0, 0, False
     while piece := file.read(CHUNK // 4):
         state.update(piece)
         packed += len(piece)
@@ -180,12 +194,13 @@ def _gunzip(file: BinaryIO, state: Any) -> Iterator[bytes]:
                 raise Refused(
                     f"is a damaged gzip file, at byte {at} or soon after ({error}); fetch it again"
                 ) from None
-            made += len(text)
-            _check_ratio(made, packed)
+            size += len(text)
+            _check_ratio(size, packed)
             if text:
                 yield text
             whole = unpacker.eof
             piece = unpacker.unused_data if whole else unpacker.unconsumed_tail
+            # Tapes and block devices pad a file with zeros.
             if whole and not piece.strip(b"\0"):
                 break
     if not whole:
@@ -194,7 +209,7 @@ def _gunzip(file: BinaryIO, state: Any) -> Iterator[bytes]:
 
 def _unzstd(file: BinaryIO, state: Any) -> Iterator[bytes]:
     counted = _Counted(file, state)
-    made = 0
+    size = 0
     with pa.CompressedInputStream(pa.PythonFile(counted, mode="r"), "zstd") as stream:
         while True:
             try:
@@ -206,8 +221,8 @@ def _unzstd(file: BinaryIO, state: Any) -> Iterator[bytes]:
                 ) from None
             if not text:
                 return
-            made += len(text)
-            _check_ratio(made, counted.position)
+            size += len(text)
+            _check_ratio(size, counted.position)
             yield text
 
 
@@ -230,8 +245,8 @@ class _Counted(io.RawIOBase):
         return piece
 
 
-def _check_ratio(made: int, packed: int) -> None:
-    if made > RATIO_FROM and made > packed * MAX_RATIO:
+def _check_ratio(size: int, packed: int) -> None:
+    if size > RATIO_FROM and size > packed * MAX_RATIO:
         raise Refused(
             f"unpacks to more than {MAX_RATIO} times its size (byte {packed}); it looks like a "
             "bomb: store it unpacked"

@@ -1,7 +1,7 @@
-"""Dialects of CSV: what a source declares, what is found out for a draft, and the rewriting of
-lines that no parser takes.
+"""Dialects of CSV: how a file is written, guessed for a draft or declared by its source.
 
-Runs in the child process that opens foreign files (include/ingestion/file_worker.py).
+Lines that no parser takes are rewritten. Runs in the child process that opens foreign files
+(include/ingestion/file_worker.py).
 """
 
 from __future__ import annotations
@@ -14,20 +14,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 SEPARATORS = (",", ";", "\t", "|")
-SAMPLE = 1 << 20
-ROWS = 500
+SAMPLE = 1 << 20  # bytes that a dialect is guessed by
+ROWS = 500  # lines of them that are cut into cells
 MAX_TITLE = 20  # lines before the header that are looked through
 _UNIT = "\x1f"  # stands for a separator of several characters, which Python's csv does not take
+# A quote after a backslash that does not end its cell: where quotes are doubled, a backslash may
+# only stand before the end.
 BACKSLASHED = re.compile(r'\\"(?=[^",;\t|\r\n])')
-"""A quote after a backslash that does not end its cell: where quotes are doubled, a backslash
-may only stand before the end.
-"""
+# A number with a currency, groups, a decimal comma or a percent sign, or eight and more signs of
+# dates and times.
 _NUMBER = re.compile(r"[+-]?[$€£]?[0-9][0-9.,' ]*%?|[+-]?[.,][0-9]+|[0-9:./TZ +-]{8,}")
+# What stands for no value where a header would have a word: `n/a`, `\N`, `#N/A`, dots, dashes.
 _MISSING = re.compile(
     r"[^a-z]*|n/?a|n\.a\.|nan|none|null|nil|missing|unknown|\\n|.*#n/a.*|.*\bnull\b.*",
     re.IGNORECASE,
 )
-_SEVERAL = re.compile("[,;\t|]")
+_SEVERAL = re.compile("[,;\t|]")  # separators: a cell with one in it may be several
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +71,11 @@ def names_of(row: Sequence[str]) -> list[str]:
     return [name.strip() or f"Unnamed: {index}" for index, name in enumerate(row)]
 
 
-def guessed(path: Path, encoding: str) -> Dialect:
-    """Return the dialect of a text file in UTF-8, by its first lines; `encoding` is what it was
-    read from.
+def guess_dialect(path: Path, encoding: str) -> Dialect:
+    """Return the dialect of a text file in UTF-8, by its first lines.
+
+    Each separator is tried; the best gives most lines one width, then cells of one value each, then
+    many columns. `encoding` is what the text was read from.
     """
     with path.open("rb") as file:
         start = file.read(SAMPLE)
@@ -90,6 +94,7 @@ def guessed(path: Path, encoding: str) -> Dialect:
         usual = max(
             sorted(set(widths[MAX_TITLE:] or widths[1:] or widths)), key=widths.count, default=0
         )
+        # Lines before the first of the usual width are a title, if they are few and narrower.
         first = next((index for index, width in enumerate(widths) if width == usual), 0)
         if usual < 2 or first > MAX_TITLE or any(width >= usual for width in widths[:first]):
             continue
@@ -102,17 +107,14 @@ def guessed(path: Path, encoding: str) -> Dialect:
             continue  # the comma alone says the same: blanks around a value are left out
         if rank > best[0]:
             skip = _lines_before(text, rows[first], separator, escape) if first else 0
-            found = Dialect(separator, _is_header(whole), skip, escape, encoding)
-            best = (rank, found)
+            best = (rank, Dialect(separator, _is_header(whole), skip, escape, encoding))
     if best[0][1] < 0:  # one column
         return replace(best[1], header=_is_header(cells(text, ",", limit=ROWS)))
     return best[1]
 
 
 def _atomic(cell: str) -> bool:
-    """Tell whether a cell looks like one value: a number, also with a decimal comma, or a text
-    without separators.
-    """
+    """Tell whether a cell looks like one value: a number, or a text without separators."""
     return not _SEVERAL.search(cell) or bool(_NUMBER.fullmatch(cell.strip()))
 
 
@@ -151,38 +153,38 @@ def _is_header(rows: Sequence[Sequence[str]]) -> bool:
         again += bool(cell) and cell in filled
     if _counts_up([cell for cell in first if _NUMBER.fullmatch(cell)]):
         return True
-    named = [cell for cell in first if cell]
-    twice = len({cell.lower() for cell in named}) < len(named)
+    names = [cell for cell in first if cell]
+    twice = len({cell.lower() for cell in names}) < len(names)
     return not (as_value or twice or again > len(first) / 2)
 
 
 def _counts_up(numbers: Sequence[str]) -> bool:
-    """Tell whether numbers are names of columns that count on: years, or three and more of any
-    kind.
-    """
+    """Tell whether numbers name columns that count on: years, or three and more of any kind."""
     if len(numbers) < 2 or not all(number.isdecimal() for number in numbers):
         return False
     values = [int(number) for number in numbers]
-    on = values == list(range(values[0], values[0] + len(values)))
-    return on and (len(values) > 2 or 1900 <= values[0] <= 2100)
+    counts = values == list(range(values[0], values[0] + len(values)))
+    return counts and (len(values) > 2 or 1900 <= values[0] <= 2100)
 
 
 def _without_runs(text: str) -> str:
+    """Return a text whose runs of blanks and tabs are one blank, and none at the ends of lines."""
     return re.sub("[ \t]+", " ", re.sub("(?m)^[ \t]+|[ \t]+$", "", text))
 
 
 def mixed_ends(crlf: int, lf: int, cr: int) -> bool:
-    """Tell whether lines end in more than one way, by the counts of each mark (a CRLF counts in
-    all three).
+    """Tell whether lines end in more than one way, by the counts of each mark.
+
+    A CRLF counts in all three.
     """
     return lf > 0 and (0 < crlf < lf or cr > crlf)
 
 
-def tidied(path: Path, out: Path, dialect: Dialect, *, mixed: bool) -> Path:
-    """Write a text file without the lines to skip, with one kind of line end, and with one blank
-    where several separate.
+def tidy_lines(path: Path, out: Path, dialect: Dialect, *, mixed: bool) -> Path:
+    """Write a text file in the one form that the parser takes, and return its path.
 
-    What stands in quotes is left as it is.
+    The lines to skip are left out, lines end in one way (`mixed`: they did in several), and blanks
+    that separate are one blank each. What stands in quotes is left as it is.
     """
     blanks, inside = dialect.separator == " ", False
     escaped = re.compile(rb'\\.|"') if dialect.escape == "backslash" else re.compile(rb'"')
@@ -213,13 +215,14 @@ def tidied(path: Path, out: Path, dialect: Dialect, *, mixed: bool) -> Path:
 
 
 def _bare(text: bytes, *, mixed: bool, blanks: bool) -> bytes:
-    """Return a piece outside quotes."""
+    """Return a piece outside quotes with one kind of line end and without runs of blanks."""
     if mixed:
         text = re.sub(rb"\r+(?!\n)|\r+\n", b"\n", text)
     return re.sub(rb"[ \t]+", b" ", text) if blanks else text
 
 
 def _only_cr(path: Path) -> bool:
+    """Tell whether lines end by CR alone, as on old Macs; seen by the beginning of the file."""
     with path.open("rb") as file:
         start = file.read(SAMPLE)
     return b"\r" in start and b"\n" not in start

@@ -1,4 +1,4 @@
-"""Let a child process open files whose content nobody trusts, and take its answers."""
+"""The parent's side of the child process that opens files whose content nobody trusts."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ import pyarrow as pa
 from include.config.settings import ROOT
 from include.errors import SourceError
 
-FILE_SECONDS = 900.0
+FILE_SECONDS = 900.0  # the child's own limit of processor time ends it earlier, as a rule
 
 
 class FileReader:
-    """The child process that opens foreign files: started with the first file, used for all,
-    ended with the block.
+    """A child process that opens foreign files.
+
+    It is started with the first file, used for all, and ended with the block.
     """
 
     def __init__(self) -> None:
@@ -62,7 +63,8 @@ class FileReader:
     ) -> tuple[dict[str, Any], pa.Table]:
         """Have the child turn a file into text columns c0, c1, ...; return its answer and the rows.
 
-        Without a dialect, that of a CSV is guessed; the answer says what it is.
+        `shown` is the file's name in messages, `kind` csv, jsonl or parquet, `declared` the headers
+        that are expected. Without a dialect, that of a CSV is guessed; the answer says what it is.
 
         Raises:
             SourceError: the file is damaged, hostile, or killed the child.
@@ -75,8 +77,8 @@ class FileReader:
             "declared": declared,
             "out": str(out),
             "temporary": str(self.folder),
+            "dialect": dialect,
         }
-        request["dialect"] = dialect
         answer = self._ask(request, shown)
         if "error" in answer:
             raise SourceError(f"{shown}: {answer['error']}")
@@ -88,6 +90,7 @@ class FileReader:
         return answer, table
 
     def _ask(self, request: dict[str, Any], shown: str) -> dict[str, Any]:
+        """Send the child a line, and return the line that it answers."""
         child = self._child or self._start()
         stdin, stdout = child.stdin, child.stdout
         assert stdin is not None
@@ -113,8 +116,10 @@ class FileReader:
         )
 
     def _start(self) -> subprocess.Popen[bytes]:
+        # Neither secrets nor settings: the child is to know nothing that a hostile file could take.
         kept = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "TMPDIR", "VIRTUAL_ENV", "SYSTEMROOT")
         environment = {name: os.environ[name] for name in kept if name in os.environ}
+        # Not by `processes.start`: stdout has the answers alone, so stderr must not run into it.
         self._child = subprocess.Popen(
             [sys.executable, "-m", "include.ingestion.file_worker"],
             stdin=subprocess.PIPE,
@@ -132,6 +137,7 @@ class FileReader:
         return self._child
 
     def _stop(self) -> None:
+        """End the child: the end of its stdin ends it, else it is killed."""
         child, self._child = self._child, None
         if child is None:
             return

@@ -1,13 +1,12 @@
-"""Late rows: those that arrived, by their own time, in a partition that was closed before they
-could be seen.
+"""Late rows: rows whose partition was closed before anybody could see them.
 
-A row that a replica shows a minute after midnight, a file that comes a week later, a value that is
-changed in place: nothing of it is on record, and no later partition's interval holds it. Only the
-run of the newest complete partition takes such rows; they are created at the start of its arrival
-interval, so no earlier `as_of` sees them, and their `source_file` says where they belong
-(`late://PARTITION/FILE`). Every other run leaves them and names them. A late row whose key is on
-record in its partition with other values is a correction. A copy of a row that is on record is
-neither.
+By their own time they arrived in it. A row that a replica shows a minute after midnight, a file
+that comes a week later, a value that is changed in place: nothing of it is on record, and no later
+partition's interval holds it. Only the run of the newest complete partition takes such rows; they
+are created at the start of its arrival interval, so no earlier `as_of` sees them, and their
+`source_file` says where they belong (`late://PARTITION/FILE`). Every other run leaves them and
+names them. A late row whose key is on record in its partition with other values is a correction. A
+copy of a row that is on record is neither.
 """
 
 from __future__ import annotations
@@ -253,9 +252,7 @@ def _describe_partitions(waiting: WaitingRows) -> str:
 
 
 def _own_rows(rows: pa.Table) -> pa.Table:
-    """Return the rows of the lake that are neither redriven nor late, as belonging to their
-    partition.
-    """
+    """Return the rows of the lake that are neither redriven nor late, with `__belongs`."""
     if not len(rows):
         return rows
     marked = pc.or_(

@@ -89,9 +89,7 @@ def read_source(
 def stamps_of(
     name: str, use_case: UseCase, settings: Settings, key: str, reader: FileReader
 ) -> dict[str, str]:
-    """Return size and time of a partition's files by their shown names; none is opened or
-    fetched.
-    """
+    """Return size and time of a partition's files by their shown names, opening none of them."""
     pattern = (use_case.sources[name].path or "").replace("{partition}", key)
     if "://" in pattern.removeprefix("{data_dir}/"):
         _, remote = list_remote_files(pattern, describe_path(name, use_case))
@@ -111,9 +109,7 @@ def dialect_of(source: Source) -> dict[str, Any]:
 
 
 def simulator_digest(source: Source, use_case: UseCase, settings: Settings) -> dict[str, str]:
-    """Return the digest of a simulated source: all its rows follow from it and the simulator's
-    code.
-    """
+    """Return what a simulated source's rows follow from, beside the simulator's code."""
     assert source.simulator is not None
     seed = f"{settings.seed}:{use_case.history.first}:{source.simulator.model_dump_json()}"
     return {f"simulator:{source.simulator.stream}": seed}
@@ -171,9 +167,7 @@ def _kind(source: Source, path: Path, name: str) -> str:
 
 
 def _with_names(source: Source, table: pa.Table, header: tuple[str, ...], shown: str) -> pa.Table:
-    """Return the rows that the child process read, which are in columns c0, c1, ..., under their
-    names.
-    """
+    """Return the rows that the child process read under the names of their columns c0, c1, ..."""
     columns = {name: table.column(f"c{index}") for index, name in enumerate(header)}
     rows = _as_text(source, pa.table(columns), shown).drop_columns([ROW])
     if MALFORMED in table.column_names:

@@ -19,21 +19,21 @@ from include.errors import ConfigError, SourceError
 from include.lake.sql import connect, quote
 from include.point_in_time.partitions import Period
 
-ROWS = 50_000
+BATCH = 50_000  # rows
+# Around the bounds that are pushed down: time zones and `date_means` move a row by less; the exact
+# cut is ingestion's.
 MARGIN = timedelta(days=2)
-"""Around the bounds that are pushed down: time zones and `date_means` move a row by less; the
-exact cut is ingestion's.
-"""
+# PostgreSQL's object ids of types.
 _DATE, _TIMESTAMP, _TIMESTAMPTZ = 1082, 1114, 1184
 _FLOATS = (700, 701, 1700)  # float4, float8, numeric: the types that have a NaN
 
 
 def read_sql(name: str, use_case: UseCase, periods: Sequence[Period]) -> pa.Table:
-    """Return the rows of a SQL source as text columns; on PostgreSQL only those that may arrive in
-    the periods.
+    """Return the rows of a SQL source as text columns.
 
-    Rows without an arrival time come always: they belong to the first partition of the source's
-    history, whenever they come.
+    PostgreSQL gives only those that may arrive in the periods, other databases give all. Rows
+    without an arrival time come always: they belong to the first partition of the source's history,
+    whenever they come.
 
     Raises:
         SourceError: the database does not answer, or refuses the query.
@@ -65,7 +65,7 @@ def read_sql(name: str, use_case: UseCase, periods: Sequence[Period]) -> pa.Tabl
                 query = query.replace("%", "%%")  # the driver reads % as the start of a parameter
             if engine.dialect.name == "postgresql":
                 return _postgresql(link, query, source, use_case, periods)
-            return _any(link.execution_options(stream_results=True, max_row_buffer=ROWS), query)
+            return _any(link.execution_options(stream_results=True, max_row_buffer=BATCH), query)
     except (sqlalchemy.exc.SQLAlchemyError, OSError) as error:
         raise SourceError(
             _message(name, use_case, spec, error, [secret, parsed.password])
@@ -77,8 +77,9 @@ def read_sql(name: str, use_case: UseCase, periods: Sequence[Period]) -> pa.Tabl
 def _message(
     name: str, use_case: UseCase, spec: SqlQuery, error: Exception, secrets: Sequence[object]
 ) -> str:
-    said = str(getattr(error, "orig", None) or error).strip().splitlines()
-    text = " ".join(said[:3])
+    """Return a database's error in words, without the address and password that may be in it."""
+    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
+    text = " ".join(lines[:3])
     for secret in secrets:
         if secret:
             text = text.replace(str(secret), "***")
@@ -91,6 +92,7 @@ def _message(
 def _postgresql(
     link: Any, query: str, source: Source, use_case: UseCase, periods: Sequence[Period]
 ) -> pa.Table:
+    """Read PostgreSQL, which makes the text itself: numbers keep their digits."""
     link.exec_driver_sql("SET TRANSACTION READ ONLY")
     link.exec_driver_sql("SET LOCAL TIME ZONE 'UTC'")
     link.exec_driver_sql("SET LOCAL DateStyle = 'ISO, YMD'")
@@ -107,9 +109,9 @@ def _postgresql(
         f"{_text(column, types[column])} AS c{index}" for index, column in enumerate(names)
     )
     where = _pushed_down(source, types, periods)
-    streamed = link.execution_options(stream_results=True, max_row_buffer=ROWS)
+    streamed = link.execution_options(stream_results=True, max_row_buffer=BATCH)
     result = streamed.exec_driver_sql(f"SELECT {picked} FROM ({query}) AS source{where}")
-    parts = [_columns(names, rows) for rows in result.partitions(ROWS)]
+    parts = [_columns(names, rows) for rows in result.partitions(BATCH)]
     return pa.concat_tables(parts) if parts else _columns(names, [])
 
 
@@ -120,8 +122,9 @@ def _text(column: str, kind: int) -> str:
 
 
 def _pushed_down(source: Source, types: dict[str, int], periods: Sequence[Period]) -> str:
-    """Return a WHERE clause for the arrival column, where it is a time; an assumed arrival is
-    cut by nobody but ingestion.
+    """Return a WHERE clause for the arrival column where it is a time, else nothing.
+
+    An assumed arrival is cut by nobody but ingestion.
     """
     if source.kind == "static" or source.assumed_lag is not None:
         return ""
@@ -144,18 +147,19 @@ def _columns(names: Sequence[str], rows: Sequence[Any]) -> pa.Table:
 
 
 def _any(link: Any, query: str) -> pa.Table:
-    """Read any other database: numbers, times and dates become text by DuckDB, everything else
-    by `str`.
+    """Read any other database.
+
+    Numbers, times and dates become text by DuckDB, everything else by `str`.
     """
     result = link.exec_driver_sql(query)
     names = list(result.keys())
     parts = []
     with connect() as con:
-        for rows in result.partitions(ROWS):
-            typed = pa.table(
-                {name: _typed([row[index] for row in rows]) for index, name in enumerate(names)}
+        for rows in result.partitions(BATCH):
+            values = pa.table(
+                {name: _as_array([row[index] for row in rows]) for index, name in enumerate(names)}
             )
-            con.register("rows", typed)
+            con.register("rows", values)
             parts.append(
                 con.sql("SELECT CAST(COLUMNS(*) AS VARCHAR) FROM rows")
                 .to_arrow_table()
@@ -164,7 +168,8 @@ def _any(link: Any, query: str) -> pa.Table:
     return pa.concat_tables(parts) if parts else _columns(names, [])
 
 
-def _typed(values: list[Any]) -> pa.Array:
+def _as_array(values: list[Any]) -> pa.Array:
+    """Return values of one type as an array of it, all others as text."""
     for kind in (bool, int, float, datetime, date, str):
         if all(value is None or type(value) is kind for value in values):
             try:

@@ -1,4 +1,4 @@
-"""Times as text: which forms are read, and the DuckDB expressions that turn them into UTC.
+"""DuckDB expressions that turn times as text into UTC, and tell which texts are times.
 
 Read are ISO dates and times with `T` or a blank, with or without an offset (`Z`, `UTC` and `GMT`
 are one), or what a column's `dates` says: a strptime format, or Unix time. A date is 00:00 UTC
@@ -11,8 +11,12 @@ from __future__ import annotations
 import re
 
 from include.config.use_case_sources import UNIX, Source
+from include.lake.sql import text_literal
 
+# An offset of zero in letters, alone or after one in digits.
 _ZERO = r"( ?[+]00:?00)? ?([Uu][Tt][Cc]|[Gg][Mm][Tt])"
+# A date, or a date and a time of minutes, seconds or fractions, with or without an offset. What
+# DuckDB's cast takes beyond that (`now`, `infinity`, years BC, names of zones) is no time here.
 _SHAPE = (
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
     r"([ Tt][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,12})?)?( "
@@ -23,20 +27,15 @@ OLDEST, NEWEST = "TIMESTAMPTZ '1900-01-01 00:00:00+00'", "TIMESTAMPTZ '2262-04-1
 business.
 """
 EPOCH = "TIMESTAMPTZ '1970-01-01 00:00:00+00'"
-_NO_CLOCK = re.compile(r"%(?!-?[HIMSpfgnczZxX])")
-_UTC_AT_END = re.compile(r"(Z|UTC|GMT)$")
-
-
-def text_literal(text: str) -> str:
-    """Return a text as a SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
+_NO_CLOCK = re.compile(r"%(?!-?[HIMSpfgnczZxX])")  # a field of a strptime format that says a day
+_UTC_AT_END = re.compile(r"(Z|UTC|GMT)$")  # as letters of the format itself
 
 
 def utc(text: str, source: Source, dates: str | None = None) -> str:
-    """Return the expression of a text expression's time in UTC, NULL where it is none or is
-    ambiguous.
+    """Return the expression of a text's time in UTC, NULL where it is none or is ambiguous.
 
-    `dates` is the form that the column declares; without one the time is ISO.
+    `text` is an expression. `dates` is the form that the column declares; without one the time is
+    ISO.
     """
     if dates in UNIX:
         return _unix(text, str(dates))
@@ -50,9 +49,7 @@ def utc(text: str, source: Source, dates: str | None = None) -> str:
 
 
 def date(text: str, dates: str | None = None) -> str:
-    """Return the expression of a text expression's day, NULL where it is none or says a time
-    within the day.
-    """
+    """Return the expression of a text's day, NULL where it is none or says a time within a day."""
     if dates in UNIX or (dates is not None and _aware_format(dates)):
         moment = _unix(text, str(dates)) if dates in UNIX else _parsed(text, str(dates))
         return f"CASE WHEN date_trunc('day', {moment}) = {moment} THEN CAST({moment} AS DATE) END"
@@ -66,8 +63,9 @@ def date(text: str, dates: str | None = None) -> str:
 
 
 def aware(text: str) -> str:
-    """Return the expression that tells whether an ISO time carries an offset: NULL for dates and
-    for no time.
+    """Return the expression that tells whether an ISO time carries an offset.
+
+    It is NULL of dates, and of what is no time.
     """
     tail = f"substr({text}, 12)"
     return (
@@ -113,7 +111,7 @@ def _formatted(text: str, source: Source, dates: str) -> str:
         return _day(
             f"CAST({parsed} AS TIMESTAMPTZ)",
             source,
-            month=re.search(r"%-?[dejuaAU]", dates) is None,
+            month=re.search(r"%-?[dejuaAU]", dates) is None,  # no field of it says a day
         )
     if source.timezone.upper() == "UTC":
         return f"CAST({parsed} AS TIMESTAMPTZ)"
@@ -121,8 +119,9 @@ def _formatted(text: str, source: Source, dates: str) -> str:
 
 
 def _unix(text: str, dates: str) -> str:
-    """Return the expression of a Unix time; whole numbers are cut to microseconds as integers,
-    no digit goes through a float.
+    """Return the expression of a Unix time in the unit that `dates` names.
+
+    Whole numbers are cut to microseconds as integers: no digit of them goes through a float.
     """
     per_second = UNIX[dates]
     whole = f"try_cast(split_part({text}, '.', 1) AS BIGINT)"
@@ -133,12 +132,15 @@ def _unix(text: str, dates: str) -> str:
     )
     micros = scale
     if per_second < 1_000_000:
+        # 1e-6 of a microsecond more: few decimal fractions are exact as doubles, and floor would
+        # cut 28.999... to 28.
         fraction = f"try_cast('0.' || split_part({text}, '.', 2) || '0' AS DOUBLE)"
         sign = f"CASE WHEN starts_with({text}, '-') THEN -1 ELSE 1 END"
         micros = (
             f"{scale} + {sign} * CAST(floor({fraction} * {1_000_000 // per_second} + 1e-6) "
             "AS BIGINT)"
         )
+    # make_timestamptz raises beyond the nanoseconds of 64 bits, which end in 2262.
     return (
         f"CASE WHEN regexp_full_match({text}, '[+-]?[0-9]{{1,19}}([.][0-9]*)?') "
         f"AND abs({whole}) < {9_223_372_036 * per_second} THEN make_timestamptz({micros}) END"
@@ -146,9 +148,7 @@ def _unix(text: str, dates: str) -> str:
 
 
 def _zoned(text: str, source: Source) -> str:
-    """Return the branch for times without an offset; none is needed where the zone is UTC,
-    DuckDB's own here.
-    """
+    """Return the branch for times without an offset, empty where the zone is the connection's."""
     if source.timezone.upper() == "UTC":
         return ""
     clear = _clear(f"try_cast({text} AS TIMESTAMP)", source)

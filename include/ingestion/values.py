@@ -1,4 +1,4 @@
-"""One rule for a value: the DuckDB expressions that turn a column's text into its typed value.
+"""DuckDB expressions that turn a column's text into its typed value: one rule for every reader.
 
 Contract, arrival and draft ask here and nowhere else, so what a draft says of a table is what the
 contract does with it. Every text, keys among them, is trimmed of blanks, tabs, line breaks and
@@ -11,23 +11,25 @@ from __future__ import annotations
 import re
 
 from include.config.use_case_sources import Column, Source
-from include.ingestion.times import date, text_literal, utc
-from include.lake.sql import quote
+from include.ingestion.times import date, utc
+from include.lake.sql import quote, text_literal
 
 BLANKS = " \t\r\n\u00a0"
 _TRUE, _FALSE = "'true', 't', 'yes', 'y', '1'", "'false', 'f', 'no', 'n', '0'"
+# What may separate groups of three digits, as a regular expression. A blank stands for the
+# no-break, figure and narrow blanks of spreadsheets too, an apostrophe for the typesetters' one.
 _GROUPS = {"": "", ",": ",", ".": "[.]", " ": "[ \u00a0\u2007\u202f]", "'": "['\u2019]"}
 
 
 def cell(name: str, source: Source) -> str:
     """Return the expression of a raw column's text: trimmed, NULL where it means no value."""
-    return said(quote(name), source.columns.get(name), source)
+    return trimmed_text(quote(name), source.columns.get(name), source)
 
 
-def said(text: str, column: Column | None, source: Source) -> str:
+def trimmed_text(text: str, column: Column | None, source: Source) -> str:
     """Return the expression of a raw text expression: trimmed, NULL where it means no value."""
-    # trimming by a set of characters costs ten times as much as trimming blanks, so it is kept for
-    # the texts that need it
+    # Trimming by a set of characters costs ten times as much as trimming blanks, so it is kept for
+    # the texts that need it.
     rare = " OR ".join(f"contains({text}, '{blank}')" for blank in BLANKS[1:])
     trimmed = f"(CASE WHEN {rare} THEN trim({text}, '{BLANKS}') ELSE trim({text}) END)"
     none = (
@@ -45,6 +47,7 @@ def typed(text: str, column: Column, source: Source) -> str:
         return text
     if column.type == "int64":
         digits = _plain(text, column)
+        # `12.0` is a whole number, and is split rather than cast: a double has 53 bits.
         return (
             f"CASE WHEN regexp_full_match({digits}, '[+-]?[0-9]+([.]0*)?') "
             f"THEN try_cast(split_part({digits}, '.', 1) AS BIGINT) END"
@@ -53,6 +56,7 @@ def typed(text: str, column: Column, source: Source) -> str:
         number = f"try_cast({_plain(text, column)} AS DOUBLE)" + (
             " / 100" if column.percent else ""
         )
+        # DuckDB's cast takes `1_000`, which nobody writes as a number; + 0.0 makes -0.0 to 0.0.
         return f"CASE WHEN NOT contains({text}, '_') THEN {number} + 0.0::DOUBLE END"
     if column.type == "bool":
         return (
@@ -65,9 +69,7 @@ def typed(text: str, column: Column, source: Source) -> str:
 
 
 def moment(name: str, source: Source) -> str:
-    """Return the expression of a raw column's time in UTC, whatever type the column is declared
-    with.
-    """
+    """Return the expression of a raw column's time in UTC, whatever its declared type is."""
     return utc(cell(name, source), source, dates_of(name, source))
 
 
@@ -77,8 +79,10 @@ def dates_of(name: str, source: Source) -> str | None:
 
 
 def _plain(text: str, column: Column) -> str:
-    """Return the expression of a number's text as a cast reads it, NULL where it is not of the
-    form that the column declares.
+    """Return the expression of a number's text as a cast reads it.
+
+    It is NULL where the text is not of the form that the column declares: decimal mark, groups of
+    thousands, percent sign and unit.
     """
     if (column.decimal, column.thousands, column.percent, column.unit) == (".", "", False, None):
         return text

@@ -14,12 +14,11 @@ from include.lake.sql import PARTITION, TIMESTAMP
 
 
 def digest(rows: pa.Table, *, sort_by: Sequence[str]) -> str:
-    """Return the SHA-256 of a table's content: schema and values, whatever the order, chunking or
-    file layout of its rows.
+    """Return the SHA-256 of a table's content: its schema and values.
 
-    Rows are sorted by `sort_by`, ties by the other columns in order of their names. `-0.0` counts
-    as `0.0`, every NaN as one NaN, timestamps as UTC microseconds; the column `partition` is left
-    out.
+    The order, chunking and file layout of the rows do not count. Rows are sorted by `sort_by`, ties
+    by the other columns in order of their names. `-0.0` counts as `0.0`, every NaN as one NaN,
+    timestamps as UTC microseconds; the column `partition` is left out.
     """
     names = sorted(name for name in rows.column_names if name != PARTITION)
     rows = rows.select(names)
@@ -42,6 +41,7 @@ def digest(rows: pa.Table, *, sort_by: Sequence[str]) -> str:
 
 
 def _canonical(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column in the one type in which values of its kind are digested."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         column, kind = column.cast(kind.value_type), kind.value_type
@@ -63,9 +63,14 @@ def _canonical(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _update(state: Any, column: pa.Array) -> None:
+    """Add a column's values to a hash: of texts their lengths and bytes, of others their memory.
+
+    Null has a value here too; which values are null is hashed beside them.
+    """
     if pa.types.is_string(column.type):
         filled = pc.fill_null(column, "")
         state.update(np.asarray(pc.binary_length(filled), dtype=np.int64).tobytes())
+        # The lengths before the bytes: `ab`, `c` and `a`, `bc` have the same bytes.
         _, offsets, data = filled.buffers()
         if data is not None and len(filled):
             ends = np.frombuffer(offsets, dtype=np.int32)[

@@ -1,5 +1,9 @@
-"""DuckDB: connections in UTC that reach for nothing, and names and types as both sides write
-them.
+"""DuckDB connections in UTC that reach for nothing, and names and literals in SQL.
+
+SQL is put together as text. Built from SQLGlot's expressions the contract's query of one source
+takes a hundred times as long, no fewer lines, and leaves out `NULLS LAST`, which then rests on a
+setting. What makes text safe is that each name goes through `quote` and each value through
+`text_literal`.
 """
 
 from __future__ import annotations
@@ -16,8 +20,7 @@ TIMESTAMP = pa.timestamp("us", tz="UTC")
 
 
 def connect(*, alone: bool = False) -> duckdb.DuckDBPyConnection:
-    """Open a connection to an in-memory DuckDB in UTC that keeps row order and reaches for no
-    extension.
+    """Open a connection to an in-memory DuckDB in UTC that keeps row order and loads no extension.
 
     The connections of a process share one database, since to open one costs more than most queries;
     what they register and their temporary tables stay their own. Whoever changes a setting takes a
@@ -44,8 +47,9 @@ def _database() -> duckdb.DuckDBPyConnection:
 
 
 def _leave_to_the_parent() -> None:
-    """Forget the parent's database in a forked child: its threads were not copied, so it can
-    neither be used nor closed.
+    """Forget the parent's database in a forked child.
+
+    The database's threads were not copied, so the child can neither use nor close it.
     """
     global _opening
     _opening = Lock()  # another thread of the parent may have held it
@@ -55,14 +59,15 @@ def _leave_to_the_parent() -> None:
 
 
 _shared: list[duckdb.DuckDBPyConnection] = []
-
-
 _opening = Lock()
-
-
 os.register_at_fork(after_in_child=_leave_to_the_parent)
 
 
 def quote(name: str) -> str:
     """Return a name as a quoted SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def text_literal(text: str) -> str:
+    """Return a text as a SQL literal."""
+    return "'" + text.replace("'", "''") + "'"

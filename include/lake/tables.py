@@ -18,7 +18,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from include.errors import Busy, EvergreenError, SourceError
-from include.lake.sql import PARTITION, TIMESTAMP, connect, quote
+from include.lake.sql import PARTITION, TIMESTAMP, connect, quote, text_literal
 
 COMMIT_ATTEMPTS = 8
 # Opening a table reads its log since the last checkpoint. Manifests pin old versions: the log is
@@ -31,8 +31,9 @@ PROPERTIES: dict[str, str | None] = {
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """Proof of a lease: `check` raises Busy when it was superseded; `app` and `token` go into
-    the commit.
+    """Proof of a lease, for the storage: `app` and `token` go into the commit.
+
+    `check` raises Busy when the lease was superseded.
     """
 
     app: str
@@ -56,15 +57,16 @@ class Lake:
         return f"{self.root}/{table}"
 
     def replace(self, table: str, key: str, rows: pa.Table, *, fence: Fence | None = None) -> int:
-        """Make `rows` the whole content of partition `key` by one atomic commit and return the
-        table's version.
+        """Make `rows` the whole content of a partition by one commit; return the table's version.
 
         Columns that are new are added to the table; zero rows empty the partition. No value is ever
         cast to fit a column.
 
-        Raises: Busy: the fence's lease was superseded, or other writers kept winning.
+        Raises:
+            Busy: the fence's lease was superseded, or other writers kept winning.
+            SourceError: the storage cannot be written.
             EvergreenError: a column has another type in the table, or one that no table can hold;
-            nothing was written.
+                nothing was written.
         """
         uri = self.uri(table)
         body = _storable(
@@ -78,11 +80,13 @@ class Lake:
             custom_metadata={"partition": key},
             app_transactions=[Transaction(fence.app, fence.token)] if fence else None,
         )
+        # A loop of its own, not a retry of one call: after each lost commit the table is opened,
+        # its columns are compared and the fence is asked again.
         for _ in range(COMMIT_ATTEMPTS):
             handle = self._latest(table)
             # Looked at in every try: another writer may have added a column meanwhile.
             if handle is not None:
-                _same_types(body.schema, pa.schema(handle.schema().to_arrow()), f"{table} {key}")
+                _check_types(body.schema, pa.schema(handle.schema().to_arrow()), f"{table} {key}")
             if fence is not None:
                 fence.check()
                 if (
@@ -161,8 +165,9 @@ class Lake:
         columns: Sequence[str] | None = None,
         version: int | None = None,
     ) -> pa.Table:
-        """Return the rows of the given partitions (None: all), column `partition` among them; no
-        columns without a table.
+        """Return the rows of some partitions (None: all), with the column `partition`.
+
+        Without a table there are no columns.
         """
         if not self.exists(table):
             return pa.table({})
@@ -200,10 +205,13 @@ class Lake:
         schema: pa.Schema | None = None,
         until: str | None = None,
     ) -> None:
-        """Make a temporary DuckDB view over the given partitions, or over no rows of the table's
-        (else the given) schema.
+        """Make a temporary DuckDB view, `name`, over some partitions (None: all) of a table.
 
-        `until` leaves out the partitions behind that key.
+        Without rows it has the table's columns, without a table those of `schema`. `until` leaves
+        out the partitions behind that key.
+
+        Raises:
+            SourceError: there is no table, and no schema is given.
         """
         handle = self._at(table, version)
         empty = pa.schema(handle.schema().to_arrow()) if handle is not None else schema
@@ -211,27 +219,27 @@ class Lake:
             raise SourceError(
                 f"lake table {table} does not exist yet; run the stage that writes it first"
             )
-        none = quote(f"__empty_{name}")
-        con.register(none.strip('"'), empty.empty_table())
+        no_rows = quote(f"__empty_{name}")
+        con.register(f"__empty_{name}", empty.empty_table())
         paths = [] if handle is None else self._paths(handle, table, keys, until)
         if not paths:
-            con.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS SELECT * FROM {none}")
+            con.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS SELECT * FROM {no_rows}")
             return
-        listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+        listed = ", ".join(map(text_literal, paths))
         body = (
             f"SELECT * FROM read_parquet([{listed}], hive_partitioning = true, "
             "hive_types = {'partition': VARCHAR}, union_by_name = true)"
         )
         con.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS {body}")
-        known = con.execute(
+        columns = con.execute(
             "SELECT column_name FROM duckdb_columns() WHERE table_name = ? AND internal = false",
             [name],
         )
-        # files older than a column that the table gained.
-        if not {row[0] for row in known.fetchall()}.issuperset(empty.names):
+        # Files may be older than a column that the table gained.
+        if not {row[0] for row in columns.fetchall()}.issuperset(empty.names):
             con.execute(
-                f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS SELECT * FROM {none} UNION ALL BY "
-                f"NAME {body}"
+                f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS SELECT * FROM {no_rows} UNION ALL "
+                f"BY NAME {body}"
             )
 
     def keys(self, table: str, version: int | None = None) -> list[str]:
@@ -281,9 +289,7 @@ class Lake:
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type under which the lake keeps values of a type, all of them as they are; its
-    own name otherwise.
-    """
+    """Return the type under which the lake keeps all values of a type as they are."""
     if pa.types.is_dictionary(kind):
         return plain_type(kind.value_type)
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_null(kind):
@@ -294,10 +300,10 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def _storable(rows: pa.Table, table: str) -> pa.Table:
-    """Return rows in the types that are kept; a type whose values Delta would change, or cannot
-    hold, is refused.
+    """Return rows in the types that are kept; others are refused.
 
-    A column without any value has no type of its own until there is one: it is text.
+    Refused is a type whose values Delta would change, or cannot hold. A column without any value
+    has no type of its own until there is one: it is text.
     """
     for index, field in enumerate(rows.schema):
         kind = plain_type(field.type)
@@ -321,16 +327,14 @@ def _storable(rows: pa.Table, table: str) -> pa.Table:
     return rows
 
 
-def _same_types(given: pa.Schema, there: pa.Schema, where: str) -> None:
-    """Refuse columns whose type is another one in the table: Delta would cast the values without
-    a word.
-    """
-    known = {field.name: field.type for field in there}
+def _check_types(given: pa.Schema, stored: pa.Schema, where: str) -> None:
+    """Refuse columns of another type than in the table: Delta would cast them without a word."""
+    types = {field.name: field.type for field in stored}
     other = [
-        f"{field.name} is {field.type}, in the table {known[field.name]}"
+        f"{field.name} is {field.type}, in the table {types[field.name]}"
         for field in given
-        if field.name in known
-        and plain_type(known[field.name]) != field.type
+        if field.name in types
+        and plain_type(types[field.name]) != field.type
         and not pa.types.is_nested(field.type)
     ]
     if other:
@@ -352,9 +356,7 @@ def _contents(handle: DeltaTable) -> list[tuple[str, str]]:
 
 
 class RehearsalLake(Lake):
-    """A lake that reads like the real one and writes nothing: what `force` computes beside the
-    record.
-    """
+    """A lake that reads like the real one and writes nothing, for what `force` computes."""
 
     def replace(self, table: str, key: str, rows: pa.Table, *, fence: Fence | None = None) -> int:
         """Write nothing; return the version that is there."""

@@ -17,9 +17,8 @@ from include.config import use_case_file
 from include.config.use_case import UseCase
 from include.config.use_case_sources import Column, Source
 from include.errors import ConfigError
-from include.ingestion.times import text_literal
-from include.ingestion.values import said, typed
-from include.lake.sql import connect
+from include.ingestion.values import trimmed_text, typed
+from include.lake.sql import connect, text_literal
 from include.lake.tables import Lake
 from include.pipeline import declared
 from include.point_in_time.partitions import period
@@ -191,10 +190,8 @@ def _outcome(use_case: UseCase, column: Column, source: Source) -> Iterator[Prob
 def _reads(text: str, column: Column, source: Source) -> bool:
     """Tell whether the contract reads a text as a value of the column."""
     with connect() as con:
-        query = (
-            f"SELECT ({typed(said(text_literal(text), column, source), column, source)}) IS "
-            "NOT NULL"
-        )
+        cell = trimmed_text(text_literal(text), column, source)
+        query = f"SELECT ({typed(cell, column, source)}) IS NOT NULL"
         return bool(con.execute(query).fetchall()[0][0])
 
 

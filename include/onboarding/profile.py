@@ -17,7 +17,7 @@ from include.ingestion.columns import headers as headers_of
 from include.ingestion.file_reader import FileReader
 from include.ingestion.times import NEWEST, OLDEST
 from include.ingestion.values import moment as known
-from include.ingestion.values import said, typed
+from include.ingestion.values import trimmed_text, typed
 from include.onboarding.value_formats import SOURCE, guess
 from include.validation.contract import RULE, judged_query, mixed_zones_query
 
@@ -200,7 +200,7 @@ class Table:
     def _profile(self, header: str) -> Profile:
         from include.lake.sql import quote
 
-        trimmed = said(quote(f"h_{self._headers.index(header)}"), None, SOURCE)
+        trimmed = trimmed_text(quote(f"h_{self._headers.index(header)}"), None, SOURCE)
         # Of its own column alone: the view over all of them would be bound once a column.
         self._con.execute(
             f"CREATE OR REPLACE TEMP TABLE seen AS SELECT {trimmed} AS t, count(*) AS n "
@@ -210,7 +210,8 @@ class Table:
         value = typed("c", found.column, SOURCE)
         row = self._con.execute(
             f"SELECT coalesce(sum(n), 0), count(DISTINCT coalesce(CAST({value} AS VARCHAR), c)) "
-            f"FROM (SELECT n, {said('t', found.column, SOURCE)} AS c FROM seen) WHERE c IS NOT NULL"
+            f"FROM (SELECT n, {trimmed_text('t', found.column, SOURCE)} AS c FROM seen) "
+            "WHERE c IS NOT NULL"
         ).fetchone()
         assert row is not None
         nulls = self.rows - int(row[0])
@@ -237,7 +238,7 @@ def _as_read(profile: Profile) -> str:
     """Return the expression of a raw value as the text of what the contract reads."""
     from include.lake.sql import quote
 
-    cell = said(quote(profile.header), profile.column, SOURCE)
+    cell = trimmed_text(quote(profile.header), profile.column, SOURCE)
     if profile.type == "string":
         return cell
     value = typed(cell, profile.column, SOURCE)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from include.config.use_case_sources import UNIX, Column, Source
-from include.ingestion.times import text_literal
 from include.ingestion.values import typed
+from include.lake.sql import text_literal
 from include.validation.contract import column_checks
 
 if TYPE_CHECKING:

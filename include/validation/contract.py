@@ -1,5 +1,4 @@
-"""The contract of a source: which columns it has, what each value may be, and the DuckDB query that
-types and judges its rows.
+"""The contract of a source: the DuckDB query that types its rows and judges them by its columns.
 
 A row fails by its first rule, named `column: check`. Checks: null, not_int64, leading_zeros (of a
 key that is int64), not_float64, not_finite, not_bool, not_date, not_timestamp, ambiguous_time,
@@ -16,9 +15,9 @@ from collections.abc import Collection, Sequence
 from include.config.durations import midnight
 from include.config.use_case_sources import Column, Source
 from include.ingestion.columns import ARRIVED, FILE, LATE, MALFORMED, REDRIVEN, ROW
-from include.ingestion.times import EPOCH, NEWEST, OLDEST, aware, is_time, text_literal, utc
-from include.ingestion.values import cell, dates_of, said, typed
-from include.lake.sql import quote
+from include.ingestion.times import EPOCH, NEWEST, OLDEST, aware, is_time, utc
+from include.ingestion.values import cell, dates_of, trimmed_text, typed
+from include.lake.sql import quote, text_literal
 from include.point_in_time.curated import CREATED, EVENT, curated_schema, record_key
 
 RULE = "rule"
@@ -35,10 +34,10 @@ DUCK_TYPES = {
 
 
 def mixed_zones_query(source: Source, present: Collection[str], rows: str) -> str | None:
-    """Return the query of (partition, column, kind that is in the minority) for time columns that
-    mix naive and aware times.
+    """Return the query of the time columns that mix naive and aware times; None: no column may.
 
-    Redriven rows do not count: they may come from a time when the source wrote otherwise.
+    It gives (partition, column, whether aware times are the minority). Redriven rows do not count:
+    they may come from a time when the source wrote otherwise.
     """
     parts = []
     for name in _time_texts(source):
@@ -93,7 +92,8 @@ def judged_query(
     out = ", ".join(
         f"{quote('v_' + name)} AS {quote(name)}" for name in curated_schema(source).names
     )
-    rule = " ".join(f"WHEN {bad} THEN {text_literal(said)}" for bad, said in checks)
+    # The order of the checks matters: a row fails by the first.
+    rule = " ".join(f"WHEN {bad} THEN {text_literal(check)}" for bad, check in checks)
     kept = f"{FILE}, {ROW}, {ARRIVED}" + (f", {MALFORMED}" if MALFORMED in present else "")
     return (
         f"WITH texts AS (SELECT partition, {kept}, __periods.__as_of, {text_list} FROM {rows} "
@@ -104,11 +104,10 @@ def judged_query(
 
 
 def doubled_query(source: Source, judged: str) -> str:
-    """Return the query of (__id, __conflict) for rows, numbered by `__id`, that repeat a key and
-    created time among the good.
+    """Return the query of (__id, __conflict) of good rows that repeat a key and a created time.
 
-    Of equal rows the first stays; of rows that differ, the one that sorts last by all its values
-    stays, the others conflict.
+    `judged` is a table whose rows are numbered by `__id`. Of equal rows the first stays; of rows
+    that differ, the one that sorts last by all its values stays, the others conflict.
     """
     key = ", ".join(quote(name) for name in record_key(source))
     values = ", ".join(quote(name) for name in curated_schema(source).names)
@@ -126,26 +125,27 @@ def doubled_query(source: Source, judged: str) -> str:
 
 
 def key_rules(source: Source, name: str, entity: str | None) -> dict[str, bool]:
-    """Return whether a column must have a value because it names the row or, of events, its
-    entity, and whether it is a key.
+    """Return whether a column must have a value (`required`), and whether it is a key (`key`).
+
+    A key names the row or, of events, its entity.
     """
     column = source.columns[name]
-    whose = name == entity and source.kind == "events"
+    is_entity = name == entity and source.kind == "events"
     return {
-        "required": name in source.key or (whose and column.nullable is not True),
-        "key": name in source.key or whose,
+        "required": name in source.key or (is_entity and column.nullable is not True),
+        "key": name in source.key or is_entity,
     }
 
 
 def has_rules(column: Column, *, required: bool, key: bool = False) -> bool:
     """Tell whether a value of the column can fail a rule."""
-    free = (
+    is_unbound = (
         column.type == "string"
         and column.nullable is not False
         and column.values is None
         and column.regex is None
     )
-    return required or not free
+    return required or not is_unbound
 
 
 def _time_texts(source: Source) -> list[str]:
@@ -159,6 +159,7 @@ def _times(
     checks: list[tuple[str, str]],
     mixed: Sequence[tuple[str, str, bool]],
 ) -> None:
+    """Add the expressions and checks of the event's and the created time."""
     if source.kind == "static":
         assert source.valid_from is not None
         values[EVENT] = f"TIMESTAMPTZ '{midnight(source.valid_from).isoformat(sep=' ')}'"
@@ -200,10 +201,12 @@ def _times(
 def _time_checks(
     name: str, text: str, value: str, dates: str | None, mixed: Sequence[tuple[str, str, bool]]
 ) -> list[tuple[str, str]]:
-    none = f"{text} IS NOT NULL AND {value} IS NULL"
+    """Return (condition, rule) of what a time may fail, whatever it is the time of."""
+    unread = f"{text} IS NOT NULL AND {value} IS NULL"
     checks = [
-        (f"{none} AND NOT {is_time(text, dates)}", f"{name}: not_timestamp"),
-        (none, f"{name}: ambiguous_time"),
+        (f"{unread} AND NOT {is_time(text, dates)}", f"{name}: not_timestamp"),
+        # What has the form of a time and is none is one that a clock change makes ambiguous.
+        (unread, f"{name}: ambiguous_time"),
     ]
     for minority in (True, False):
         partitions = [
@@ -228,8 +231,9 @@ def column_checks(
     key: bool = False,
     mixed: Sequence[tuple[str, str, bool]] = (),
 ) -> list[tuple[str, str]]:
-    """Return (condition, rule) of all that a cell's text and its typed value, two expressions,
-    may fail.
+    """Return (condition, rule) of all that a cell may fail.
+
+    `text` is the expression of its text, `value` that of its typed value.
     """
     checks: list[tuple[str, str]] = []
     if required or column.nullable is False:
@@ -257,7 +261,7 @@ def column_checks(
         checks.append((f"{value} > {column.max!r}", f"{name}: above_max"))
     if column.values is not None:
         listed = ", ".join(
-            typed(said(text_literal(item), column, source), column, source)
+            typed(trimmed_text(text_literal(item), column, source), column, source)
             for item in column.values
         )
         allowed = f"coalesce({value} IN ({listed}), false)" if listed else "false"

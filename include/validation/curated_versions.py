@@ -77,9 +77,9 @@ class CuratedVersions:
         table = curated_table(self._lake, self._use_case, name)
         source = self._use_case.sources[name]
         mark = combine([version, ingested.digest, source.model_dump_json(), self._rules])
-        known = next((known for known in self._earlier(name) if known.mark == mark), None)
-        if known is not None and version in self._lake.keys(table):
-            self._recorded[name][version] = msgspec.structs.replace(known, table=table)
+        recorded = next((each for each in self._earlier(name) if each.mark == mark), None)
+        if recorded is not None and version in self._lake.keys(table):
+            self._recorded[name][version] = msgspec.structs.replace(recorded, table=table)
             return
         period = partitions.period(self._use_case, version)
         rows = curate(self._lake, self._use_case, name, [period], {version: ingested})[version]

@@ -1,11 +1,11 @@
-"""Great Expectations: the suite built from a use case, run on the profile of its sources, and one
-that a person may add.
+"""Great Expectations: the suite built from a use case, and one that a person may add.
 
-The profile has one row a partition, computed by DuckDB: what came, how much of it is bad and why.
-All partitions of a range are validated in one run of the suite; each gets its own verdict and
-result from its own row. A person's suite, beside the YAML as `expectations/<use_case>.json` in
-Great Expectations' own JSON (each expectation with `meta: {"source": ...}`), runs on the curated
-rows of each partition; one of severity `warning` is recorded and blocks nothing.
+The built suite runs on the profile of the sources. The profile has one row a partition, computed by
+DuckDB: what came, how much of it is bad and why. All partitions of a range are validated in one run
+of the suite; each gets its own verdict and result from its own row. A person's suite, beside the
+YAML as `expectations/<use_case>.json` in Great Expectations' own JSON (each expectation with `meta:
+{"source": ...}`), runs on the curated rows of each partition; one of severity `warning` is recorded
+and blocks nothing.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class Limit:
 
 def limits(use_case: UseCase) -> list[Limit]:
     """Return the expectations of a use case's sources, by the names of the profile columns."""
-    found: list[Limit] = []
+    bounds: list[Limit] = []
     for name, source in use_case.sources.items():
         least = max(source.min_rows, 1 if source.empty == "block" else 0)
-        found += [
+        bounds += [
             Limit(f"{name}: columns missing", 0, 0),
             Limit(f"{name}: columns not declared", 0, 0 if source.extra == "refuse" else None),
             Limit(f"{name}: rows", least, source.max_rows),
@@ -60,22 +60,26 @@ def limits(use_case: UseCase) -> list[Limit]:
             Limit(f"{name}: share of conflicting duplicates", 0, source.max_bad),
         ]
         if source.fresh is not None:
-            found.append(Limit(f"{name}: {AGE}", None, source.fresh.total_seconds()))
+            bounds.append(Limit(f"{name}: {AGE}", None, source.fresh.total_seconds()))
         if name == use_case.label.source:
-            found.append(Limit(f"{name}: {REPEATED}", 0, source.max_bad))
-        found += [
+            bounds.append(Limit(f"{name}: {REPEATED}", 0, source.max_bad))
+        bounds += [
             Limit(f"{name}.{column}: share of bad values", 0, source.max_bad)
             for column, contract in source.columns.items()
             if has_rules(contract, **key_rules(source, column, use_case.entity.key))
         ]
-    return [limit for limit in found if limit.low is not None or limit.high is not None]
+    return [limit for limit in bounds if limit.low is not None or limit.high is not None]
 
 
 def failures(
     use_case: UseCase, profiles: Mapping[str, Profile]
 ) -> tuple[dict[str, list[str]], Any]:
-    """Run the suite on one profile row a partition; return the failed profile columns by
-    partition, and the whole result.
+    """Run the suite on one profile row a partition.
+
+    Returns the failed profile columns by partition, and the whole result.
+
+    Raises:
+        ConfigError: an expectation cannot be computed.
     """
     with _quiet():
         import great_expectations as gx
@@ -92,25 +96,26 @@ def failures(
             if frame[limit.column].notna().any()
         ]
         suite = gx.ExpectationSuite(name=f"{use_case.name} profile", expectations=expectations)
-        alone = len(profiles) == 1
-        shown = (
+        is_single = len(profiles) == 1
+        # Which rows fail is only asked where there are several: it takes the library long.
+        result_format = (
             "BASIC"
-            if alone
+            if is_single
             else {"result_format": "COMPLETE", "unexpected_index_column_names": [PARTITION]}
         )
-        result = _batch(gx, "profile", frame).validate(suite, result_format=shown)
+        result = _batch(gx, "profile", frame).validate(suite, result_format=result_format)
     failed: dict[str, list[str]] = {key: [] for key in profiles}
-    for one in result.results:
-        column = one.expectation_config.kwargs["column"]
-        if one.exception_info and one.exception_info.get("raised_exception"):
+    for checked in result.results:
+        column = checked.expectation_config.kwargs["column"]
+        if checked.exception_info and checked.exception_info.get("raised_exception"):
             raise ConfigError(
                 f"{use_case.name}: expectation on {column!r} fails: "
-                f"{one.exception_info.get('exception_message')}"
+                f"{checked.exception_info.get('exception_message')}"
             )
         wrong = (
-            [next(iter(profiles))] * (not one.success)
-            if alone
-            else _partitions(one.result.get("unexpected_index_list"))
+            [next(iter(profiles))] * (not checked.success)
+            if is_single
+            else _partitions(checked.result.get("unexpected_index_list"))
         )
         for key in wrong:
             failed[key].append(column)
@@ -124,8 +129,9 @@ def _partitions(rows: Sequence[Mapping[str, str]] | None) -> list[str]:
 def result_of(
     key: str, profile: Profile, failed: Sequence[str], use_case: UseCase, own: Sequence[Any]
 ) -> dict[str, Any]:
-    """Return one partition's result as JSON: each expectation with its observed value, then
-    those of a person's suite.
+    """Return one partition's result as Great Expectations writes it in JSON.
+
+    Each expectation stands there with its observed value, then those of a person's suite (`own`).
     """
     results = [
         {
@@ -140,7 +146,7 @@ def result_of(
         if profile[limit.column] is not None
     ]
     results += own
-    passed = sum(bool(one["success"]) for one in results)
+    passed = sum(bool(result["success"]) for result in results)
     return {
         "suite_name": f"{use_case.name} profile",
         "meta": {"partition": key},
@@ -157,6 +163,7 @@ def data_docs(result: Any, title: str) -> str:
         from great_expectations.render.view import DefaultJinjaPageView
 
         page: str = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(result))
+    # The page's own title is the same for every partition.
     return re.sub(
         r"<title>.*?</title>",
         f"<title>{html.escape(title)}</title>",
@@ -181,8 +188,8 @@ def own_suite(use_case: UseCase) -> tuple[str, list[dict[str, Any]]] | None:
     try:
         expectations = json.loads(data)["expectations"]
         if not all(
-            isinstance(one["type"], str) and isinstance(one.get("kwargs", {}), dict)
-            for one in expectations
+            isinstance(each["type"], str) and isinstance(each.get("kwargs", {}), dict)
+            for each in expectations
         ):
             raise TypeError
     except (ValueError, KeyError, TypeError):
@@ -190,23 +197,27 @@ def own_suite(use_case: UseCase) -> tuple[str, list[dict[str, Any]]] | None:
             f'{path} is no suite; write {{"expectations": [{{"type": ..., "kwargs": ..., "meta": '
             "...}]}"
         ) from None
-    alone = next(iter(use_case.sources)) if len(use_case.sources) == 1 else None
-    for index, one in enumerate(expectations):
-        source = (one.get("meta") or {}).get("source", alone)
+    only = next(iter(use_case.sources)) if len(use_case.sources) == 1 else None
+    for index, expectation in enumerate(expectations):
+        source = (expectation.get("meta") or {}).get("source", only)
         if source not in use_case.sources:
             raise ConfigError(
-                f"{path}: expectation {index + 1} ({one['type']}) needs meta.source, one of "
-                f"{sorted(use_case.sources)}; it has {source!r}"
+                f"{path}: expectation {index + 1} ({expectation['type']}) needs meta.source, one "
+                f"of {sorted(use_case.sources)}; it has {source!r}"
             )
-        one["meta"] = {**(one.get("meta") or {}), "source": source}
+        expectation["meta"] = {**(expectation.get("meta") or {}), "source": source}
     return hashlib.sha256(data).hexdigest(), expectations
 
 
 def run_own(
     use_case: UseCase, expectations: Sequence[dict[str, Any]], curated: Mapping[str, pa.Table]
 ) -> list[dict[str, Any]]:
-    """Run a person's suite on one partition's curated rows; return a result an expectation."""
-    found: list[dict[str, Any]] = []
+    """Run a person's suite on one partition's curated rows; return the expectations' results.
+
+    Raises:
+        ConfigError: the library refuses the suite.
+    """
+    results: list[dict[str, Any]] = []
     with _quiet():
         import great_expectations as gx
         from great_expectations.expectations.expectation_configuration import (
@@ -214,29 +225,29 @@ def run_own(
         )
 
         for name, rows in curated.items():
-            chosen = [one for one in expectations if one["meta"]["source"] == name]
+            chosen = [each for each in expectations if each["meta"]["source"] == name]
             if not chosen:
                 continue
             try:
                 configured = [
                     ExpectationConfiguration(
-                        type=one["type"],
-                        kwargs=one.get("kwargs", {}),
-                        meta=one["meta"],
-                        severity=one.get("severity", "critical"),
+                        type=each["type"],
+                        kwargs=each.get("kwargs", {}),
+                        meta=each["meta"],
+                        severity=each.get("severity", "critical"),
                     ).to_domain_obj()
-                    for one in chosen
+                    for each in chosen
                 ]
                 suite = gx.ExpectationSuite(name=f"{use_case.name} {name}", expectations=configured)
             except Exception as error:  # noqa: BLE001 - the library's own errors have no common base
                 raise ConfigError(
                     f"{use_case.name}: the suite of {name} is refused: {str(error)[:300]}"
                 ) from None
-            found += [
-                one.to_json_dict()
-                for one in _batch(gx, name, rows.to_pandas()).validate(suite).results
+            results += [
+                result.to_json_dict()
+                for result in _batch(gx, name, rows.to_pandas()).validate(suite).results
             ]
-    return found
+    return results
 
 
 def blocks(result: Mapping[str, Any]) -> bool:
@@ -257,14 +268,15 @@ def describe_failure(result: Mapping[str, Any]) -> str:
 
 
 def _raised(info: Any) -> str:
-    """Return the message of an exception that a result holds, alone or by metric; empty where
-    there is none.
+    """Return the message of an exception that a result holds; empty where there is none.
+
+    The library gives it alone, or one by metric.
     """
     if not isinstance(info, Mapping):
         return ""
     if info.get("raised_exception"):
         return " ".join(str(info.get("exception_message")).split())[:300]
-    return next((found for found in map(_raised, info.values()) if found), "")
+    return next((message for message in map(_raised, info.values()) if message), "")
 
 
 def _batch(gx: Any, name: str, frame: Any) -> Any:

@@ -16,9 +16,8 @@ import pyarrow as pa
 from include.config.use_case import UseCase
 from include.config.use_case_sources import Source
 from include.errors import ConfigError
-from include.ingestion.times import text_literal
 from include.lake.digests import digest
-from include.lake.sql import quote
+from include.lake.sql import quote, text_literal
 from include.pipeline import memo
 from include.pipeline.declared import cast
 from include.point_in_time.curated import CREATED, EVENT, curated_name, label_schema
@@ -46,8 +45,9 @@ def label_digest(rows: pa.Table, use_case: UseCase) -> str:
 
 
 def rules_digest(use_case: UseCase) -> str:
-    """Return the digest of what a label is: labels of two definitions never stand in one
-    training set.
+    """Return the digest of what a label is.
+
+    Labels of two definitions never stand in one training set.
     """
     return memo.fields_digest(use_case, RULES)
 
@@ -84,93 +84,97 @@ def from_column(use_case: UseCase, curated: pa.Table, con: duckdb.DuckDBPyConnec
     )
     key, column = curated_name(source, use_case.entity.key), curated_name(source, str(label.column))
     moment = curated_name(source, label.label_time)
-    wanted = [key, column] + ([moment] if label.assumed_lag is None else [])
-    if missing := [name for name in wanted if name not in curated.column_names]:
+    needed = [key, column] + ([moment] if label.assumed_lag is None else [])
+    if missing := [name for name in needed if name not in curated.column_names]:
         raise ConfigError(
             f"{where} needs the columns {missing} of source {label.source}; declare them there"
         )
     con.register("curated", curated)
-    types = {name: found for name, found, *_ in con.execute("DESCRIBE curated").fetchall()}
+    types = {name: kind for name, kind, *_ in con.execute("DESCRIBE curated").fetchall()}
     if label.assumed_lag is not None:
-        known = f"{EVENT} + to_microseconds({label.assumed_lag // _MICRO})"
+        known_at = f"{EVENT} + to_microseconds({label.assumed_lag // _MICRO})"
     else:
-        known = f"coalesce({_moment(source, moment, types[moment], where)}, {CREATED})"
+        known_at = f"coalesce({_moment(source, moment, types[moment], where)}, {CREATED})"
     entity = cast(key, types[key], use_case.entity.type, where)
     outcome = _outcome(use_case, con, column, types[column], where)
     return _typed(
         use_case,
         con,
-        f"SELECT {entity} AS __entity, {EVENT}, {known} AS __known, {CREATED}, {outcome} AS "
+        f"SELECT {entity} AS __entity, {EVENT}, {known_at} AS __known, {CREATED}, {outcome} AS "
         f"__label FROM ({standing(source, key, 'curated')})",
     )
 
 
-def _moment(source: Source, name: str, found: str, where: str) -> str:
-    """Return the expression of a curated column as the time at which an outcome was known."""
-    if found == "DATE":
+def _moment(source: Source, name: str, kind: str, where: str) -> str:
+    """Return the expression of a curated column as the time at which an outcome was known.
+
+    `kind` is DuckDB's type of the column.
+    """
+    if kind == "DATE":
         day = f"CAST({quote(name)} AS TIMESTAMPTZ)"
         return (
             f"({day} + INTERVAL 1 DAY - INTERVAL 1 MICROSECOND)"
             if source.date_means == "end_of_day"
             else day
         )
-    if found != "TIMESTAMP WITH TIME ZONE":
+    if kind != "TIMESTAMP WITH TIME ZONE":
         raise ConfigError(
-            f"{where}: label_time {name} is {found}; declare its column timestamp or date, or "
+            f"{where}: label_time {name} is {kind}; declare its column timestamp or date, or "
             "write `event + DURATION`"
         )
     return quote(name)
 
 
 def _outcome(
-    use_case: UseCase, con: duckdb.DuckDBPyConnection, column: str, found: str, where: str
+    use_case: UseCase, con: duckdb.DuckDBPyConnection, column: str, kind: str, where: str
 ) -> str:
     """Return the expression of a label column as 1, 0 or null."""
     shown, positive = quote(column), use_case.label.positives
     if not positive:
-        if found not in ("BOOLEAN", "BIGINT", "DOUBLE"):
+        if kind not in ("BOOLEAN", "BIGINT", "DOUBLE"):
             raise ConfigError(
-                f"{where}: {column} is {found}; a label is bool or 0 and 1, else write positive: "
+                f"{where}: {column} is {kind}; a label is bool or 0 and 1, else write positive: "
                 "<the value that is 1>"
             )
         return f"CAST({shown} AS DOUBLE)"
-    if found == "VARCHAR":
+    if kind == "VARCHAR":
         value = f"nullif(trim({shown}), '')"
         ones = [text_literal(text.strip()) for text in positive]
-        _near(con, value, ones, where, column)
-    elif found in ("BOOLEAN", "BIGINT", "DOUBLE"):
-        value, ones = shown, [f"CAST({text_literal(text.strip())} AS {found})" for text in positive]
+        _refuse_lookalikes(con, value, ones, where, column)
+    elif kind in ("BOOLEAN", "BIGINT", "DOUBLE"):
+        value, ones = shown, [f"CAST({text_literal(text.strip())} AS {kind})" for text in positive]
         for text, one in zip(positive, ones, strict=True):
             try:
                 con.execute(f"SELECT {one}").fetchall()
             except duckdb.Error:
                 raise ConfigError(
-                    f"{where}: positive {text!r} is no value of {column}, which is {found}; "
+                    f"{where}: positive {text!r} is no value of {column}, which is {kind}; "
                     "correct one"
                 ) from None
     else:
         raise ConfigError(
-            f"{where}: {column} is {found}; a label is of type string, bool or a number, else "
+            f"{where}: {column} is {kind}; a label is of type string, bool or a number, else "
             "write label.sql"
         )
     return f"CASE WHEN {value} IS NOT NULL THEN CAST({value} IN ({', '.join(ones)}) AS DOUBLE) END"
 
 
-def _near(
+def _refuse_lookalikes(
     con: duckdb.DuckDBPyConnection, value: str, ones: Sequence[str], where: str, column: str
 ) -> None:
-    """Refuse values that are a positive one in all but case, blanks and trailing dots: they
-    would silently count as 0.
+    """Refuse values that are a positive one in all but case, blanks and trailing dots.
+
+    They would silently count as 0.
     """
     plain = "rtrim(lower(regexp_replace({}, '\\s+', '', 'g')), '.')"
-    alike = ", ".join(plain.format(one) for one in ones)
+    alike = ", ".join(plain.format(each) for each in ones)
     unlike = f"{plain.format(value)} IN ({alike}) AND {value} NOT IN ({', '.join(ones)})"
     query = f"SELECT DISTINCT {value} AS __value FROM curated WHERE {unlike} ORDER BY 1 LIMIT 3"
     other = [row[0] for row in con.execute(query).fetchall()]
     if other:
-        named = ", ".join(one.strip("'") for one in ones)
+        positives = ", ".join(each.strip("'") for each in ones)
         raise ConfigError(
-            f"{where}: {column} holds {other} beside {named}, as if they were other outcomes; "
+            f"{where}: {column} holds {other} beside {positives}, as if they were other outcomes; "
             "list each spelling under `positive`, or make the values one in the source"
         )
 
@@ -178,30 +182,29 @@ def _near(
 def from_sql(
     use_case: UseCase, views: AsOfViews, period: Period, con: duckdb.DuckDBPyConnection
 ) -> pa.Table:
-    """Return the labels that the SQL gives at `as_of` and did not give at the start of the
-    interval.
+    """Return the labels that the SQL gives at `as_of` and not at the start of the interval.
 
     Both times it sees the same window of events. A query that itself asks
     `getvariable('interval_start')` is asked once.
     """
     sql = resolve_sql(use_case, str(use_case.label.sql))
     since = period.as_of - use_case.label.lookback
-    # as DuckDB parses it: a comment asks for nothing.
-    itself = "interval_start" in variables_in(sql)
-    if not itself:
+    # As DuckDB parses it: a comment asks for nothing.
+    asks_itself = "interval_start" in variables_in(sql)
+    if not asks_itself:
         views.at_moment(period.arrival_start, interval_start=period.arrival_start, since=since)
-        con.register("before", _asked(use_case, views, sql, period))
+        con.register("before", _query_labels(use_case, views, sql, period))
     views.at_moment(period.as_of, interval_start=period.arrival_start, since=since)
-    con.register("now", _asked(use_case, views, sql, period))
+    con.register("now", _query_labels(use_case, views, sql, period))
     same = " AND ".join(
         f"now.{name} IS NOT DISTINCT FROM before.{name}" for name in ("__entity", EVENT, "__label")
     )
     return _typed(
-        use_case, con, "SELECT * FROM now" + ("" if itself else f" ANTI JOIN before ON {same}")
+        use_case, con, "SELECT * FROM now" + ("" if asks_itself else f" ANTI JOIN before ON {same}")
     )
 
 
-def _asked(use_case: UseCase, views: AsOfViews, sql: str, period: Period) -> pa.Table:
+def _query_labels(use_case: UseCase, views: AsOfViews, sql: str, period: Period) -> pa.Table:
     """Return the query's rows as (entity, event_timestamp, known, created_timestamp, label)."""
     described = views.types(sql)
     wanted = [use_case.entity.key, EVENT, "label_timestamp", "label"]
@@ -226,8 +229,12 @@ def _asked(use_case: UseCase, views: AsOfViews, sql: str, period: Period) -> pa.
 
 
 def _typed(use_case: UseCase, con: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
-    """Return (entity, decision, known, created, label) rows under their stored names, checked
-    and sorted.
+    """Return the label rows that a query gives, under their stored names, checked and sorted.
+
+    The query gives __entity, the decision's time, __known, the created time and __label.
+
+    Raises:
+        ConfigError: a label has no entity or time, is not 0, 1 or null, or one decision has two.
     """
     key = quote(use_case.entity.key)
     try:
@@ -243,38 +250,40 @@ def _typed(use_case: UseCase, con: duckdb.DuckDBPyConnection, query: str) -> pa.
             "source's columns"
         ) from None
     con.register("labels", rows)
+    # Two labels of one decision, known at one moment: of these nobody could say which one stands.
     twice = f"count(*) - count(DISTINCT ({key}, {EVENT}, {CREATED}))"
-    strange, nobody = (
+    no_label, no_decision = (
         "label IS NOT NULL AND label NOT IN (0, 1)",
         f"{key} IS NULL OR {EVENT} IS NULL",
     )
-    found = con.execute(
-        f"SELECT count(*) FILTER ({strange}), count(*) FILTER ({nobody}), {twice} FROM labels"
+    strange, nameless, doubled = con.execute(
+        f"SELECT count(*) FILTER ({no_label}), count(*) FILTER ({no_decision}), {twice} FROM labels"
     ).fetchall()[0]
-    if found[0]:
+    if strange:
         raise ConfigError(
             f"{use_case.name}: labels are 0, 1 or null; there are values such as "
-            f"{_shown(con, strange)}. Name the value that counts as 1 by label.positive, or write "
-            "label.sql"
+            f"{_sample(con, no_label)}. Name the value that counts as 1 by label.positive, or "
+            "write label.sql"
         )
-    if found[1]:
+    if nameless:
         raise ConfigError(
             f"{use_case.name}: a label needs its entity and event_timestamp; there are "
-            f"{_shown(con, nobody)}. Leave them out in the SQL"
+            f"{_sample(con, no_decision)}. Leave them out in the SQL"
         )
-    if found[2]:
+    if doubled:
         again = (
             f"({key}, {EVENT}, {CREATED}) IN (SELECT ({key}, {EVENT}, {CREATED}) FROM labels "
             "GROUP BY ALL HAVING count(*) > 1)"
         )
         raise ConfigError(
             f"{use_case.name}: one decision has two labels that became known at one moment, such "
-            f"as {_shown(con, again)}; give one row for each {use_case.entity.key} and "
+            f"as {_sample(con, again)}; give one row for each {use_case.entity.key} and "
             "event_timestamp"
         )
     return rows.cast(label_schema(use_case))
 
 
-def _shown(con: duckdb.DuckDBPyConnection, which: str) -> str:
+def _sample(con: duckdb.DuckDBPyConnection, which: str) -> str:
+    """Return up to three label rows that meet a condition, in words."""
     rows = con.sql(f"SELECT * FROM labels WHERE {which} LIMIT 3").to_arrow_table().to_pylist()
     return " | ".join(", ".join(f"{name}={value}" for name, value in row.items()) for row in rows)

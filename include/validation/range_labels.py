@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 
 import pyarrow as pa
 
@@ -37,14 +38,13 @@ class RangeLabels:
         self._contexts, self._ingested, self._versions = contexts, ingested, versions
         self._checks, self._stored = checks, stored
         self._use_case = contexts[0].use_case
-        self._con = connect()
+        self._opened = ExitStack()
+        self._con = self._opened.enter_context(connect())
         self._views: AsOfViews | None = None
 
     def close(self) -> None:
         """Close the connections, and what was loaded with them."""
-        self._con.close()
-        if self._views is not None:
-            self._views.__exit__(None, None, None)
+        self._opened.close()
 
     def of(self, context: StageContext) -> pa.Table:
         """Return the labels of a partition; none of one that is blocked.
@@ -90,14 +90,16 @@ class RangeLabels:
             )
             if parts:
                 more[name] = pa.concat_tables(parts)
-        return AsOfViews(
-            connect(alone=True),  # the views set variables, which are a database's
-            self._contexts[0].lake,
-            self._use_case,
-            keys=self._stored,
-            sources=names,
-            more=more,
-            versions={name: self._known_versions(name) for name in static},
+        return self._opened.enter_context(
+            AsOfViews(
+                connect(alone=True),  # the views change settings, which are a database's
+                self._contexts[0].lake,
+                self._use_case,
+                keys=self._stored,
+                sources=names,
+                more=more,
+                versions={name: self._known_versions(name) for name in static},
+            )
         )
 
     def _known_versions(self, name: str) -> set[str]:

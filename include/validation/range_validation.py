@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -82,6 +82,7 @@ class RangeValidation:
             self._labels.close()
 
     def _write(self, context: StageContext) -> Outcome:
+        """Write a partition's curated rows, quarantine, labels and report."""
         check = self._checks[context.key]
         before = self._recorded.get(context.key)
         recorded = ValidationOutputs.of(before) if before is not None else ValidationOutputs()
@@ -92,20 +93,17 @@ class RangeValidation:
                 sources[name] = self._versions.write(context, name, str(ingested.version))
             elif ingested.is_expected:
                 sources[name] = self._write_source(context, name, check, recorded.sources.get(name))
-        made = self._labels.of(context)
+        label_rows = self._labels.of(context)
+        written_labels = self._write_labels(context, label_rows, recorded)
         outputs = ValidationOutputs(
-            verdict="block"
-            if check.blocked
-            else "quarantine"
-            if any(source.quarantined for source in sources.values())
-            else "pass",
+            verdict=_verdict(check, sources),
             sources=sources,
-            labels=(table := self._write_labels(context, made, recorded)),
+            labels=written_labels,
             report=self._write_report(context, check),
             rules=self._rules,
         )
         parts = [f"{name}:{source.curated_digest}" for name, source in sorted(sources.items())]
-        digest = combine([str(outputs.verdict), *parts, f"labels:{table.digest}"])
+        digest = combine([str(outputs.verdict), *parts, f"labels:{written_labels.digest}"])
         log.info("%s %s: %s", self._use_case.name, context.key, outputs.verdict)
         return Outcome(
             "blocked" if check.blocked else "done",
@@ -121,6 +119,10 @@ class RangeValidation:
         check: PartitionCheck,
         recorded: CuratedSource | None,
     ) -> CuratedSource:
+        """Write the curated and quarantined rows of an event source where they are not there yet.
+
+        A partition that blocks keeps its quarantine and has no curated row.
+        """
         rows = check.sources[name]
         curated = rows.curated.slice(0, 0) if check.blocked else rows.curated
         table = curated_table(self._lake, self._use_case, name)
@@ -146,24 +148,25 @@ class RangeValidation:
     def _write_labels(
         self, context: StageContext, rows: pa.Table, recorded: ValidationOutputs
     ) -> LabelTable:
+        """Write a partition's labels where they are not there yet."""
         table = label_table(self._lake, self._use_case)
         digest_of = partial(labels.label_digest, use_case=self._use_case)
-        made = LabelTable(
+        written = LabelTable(
             table=table,
             digest=digest_of(rows),
             rows=len(rows),
             rules=labels.rules_digest(self._use_case),
         )
-        if recorded.labels != made or not self._holds(table, context.key, made.digest, digest_of):
+        if recorded.labels != written or not self._holds(
+            table, context.key, written.digest, digest_of
+        ):
             self._lake.set_partition(table, context.key, rows, fence=context.fence)
-        return made
+        return written
 
     def _holds(
         self, table: str, key: str, recorded: str, digest_of: Callable[[pa.Table], str]
     ) -> bool:
-        """Tell whether the lake holds just these rows: judged again to the same, they get no
-        further version.
-        """
+        """Tell whether the lake holds just these rows, which then get no further version."""
         return (
             self._lake.exists(table) and digest_of(self._lake.read(table, keys=[key])) == recorded
         )
@@ -219,6 +222,14 @@ class RangeValidation:
         """
         yield from _sources_named(name, self._recorded.values())
         yield from _sources_named(name, recorded_results(self._first, self._stage))
+
+
+def _verdict(check: PartitionCheck, sources: Mapping[str, CuratedSource]) -> str:
+    """Return `block`, `quarantine` where some rows were set aside, or `pass`."""
+    if check.blocked:
+        return "block"
+    is_whole = not any(source.quarantined for source in sources.values())
+    return "pass" if is_whole else "quarantine"
 
 
 def _sources_named(name: str, results: Iterable[StageResult]) -> Iterator[CuratedSource]:

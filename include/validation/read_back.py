@@ -22,8 +22,8 @@ def read_back(context: StageContext, result: StageResult) -> Iterator[ReadBack]:
             table = source.table or context.table(f"curated/{name}")
             key = source.stored_under(result.key)
             rows = context.lake.read(table, keys=[key])
-            found = curated_digest(rows, use_case, name)
-            yield ReadBack(table, key, source.curated_digest, found)
+            digest = curated_digest(rows, use_case, name)
+            yield ReadBack(table, key, source.curated_digest, digest)
     if outputs.labels and outputs.labels.rows:
         table = outputs.labels.table or context.table("labels")
         rows = context.lake.read(table, keys=[result.key])

@@ -1,5 +1,6 @@
-"""Redrive quarantined rows: choose, correct, show whether they would pass now, and record what a
-partition is to take in.
+"""Redriving of quarantined rows: chosen and corrected, they are given to a coming partition.
+
+Rows that would fail again are refused. What is recorded is which partition is to take them in.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from include.records.records import Records
 from include.validation import quarantine
 from include.validation.contract import RULE, judged_query
 from include.validation.curation import periods_table
+from include.validation.lookback import JUDGED
 from include.validation.quarantine import QuarantinedRow
 
 LISTED = 1000
@@ -35,8 +37,10 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Plan:
-    """The rows to redrive, the partition that takes them, how many of them are corrected, and
-    how many were left out.
+    """The rows to redrive, and the partition that takes them (`into`).
+
+    `corrected` of them have other values than in quarantine; `before` of the chosen rows were
+    redriven before, and are left out.
     """
 
     into: str
@@ -50,7 +54,7 @@ class Plan:
         return [(*place, places.count(place)) for place in sorted(set(places))]
 
 
-def plan(
+def plan_redrive(
     settings: Settings,
     records: Records,
     use_case: UseCase,
@@ -61,53 +65,56 @@ def plan(
     changes: Mapping[str, str] | None = None,
     file: Path | None = None,
 ) -> Plan:
-    """Return what a redrive would do; `changes` are new values by column, `file` a corrected CSV,
-    which also chooses the rows.
+    """Return what a redrive would do.
 
-    Raises: ConfigError: nothing is chosen, a column is unknown, a row is redriven already or would
-        fail again, or the history has no later partition.
+    `changes` are new values by column, `file` is a corrected CSV, which also chooses the rows.
+
+    Raises:
+        ConfigError: nothing is chosen, a column is unknown, a row is redriven already or would fail
+            again, or the history has no later partition.
     """
-    chosen = quarantine.found(
+    chosen = quarantine.find_rows(
         settings, records, use_case, partition=partition, source=source, rule=rule
     )
     if file is not None:
         by_place = {row.place: row for row in chosen}
-        given = quarantine.corrected(file, by_place, use_case)
+        given = quarantine.read_corrections(file, by_place, use_case)
         chosen = [row for row in chosen if row.place in given]
-        gone = [row for row in chosen if row.into is not None]
-        if gone:
+        redriven = [row for row in chosen if row.into is not None]
+        if redriven:
             raise ConfigError(
-                f"{file}: {_told(gone[0])} is redriven already, into {gone[0].into}; leave it out"
+                f"{file}: {_describe_row(redriven[0])} is redriven already, into "
+                f"{redriven[0].into}; leave it out"
             )
     else:
         given = {row.place: dict(row.values) for row in chosen}
     waiting = [row for row in chosen if row.into is None]
     if not waiting:
-        _nothing(settings, use_case, partition, len(chosen))
-    into = target(records, use_case)
-    made, count = [], 0
+        raise _nothing_chosen(settings, use_case, partition, len(chosen))
+    into = taking_partition(records, use_case)
+    redriving, corrected = [], 0
     for row in waiting:
         values = _content(use_case, row, given[row.place], changes or {})
-        count += values != _content(use_case, row, row.values, {})
-        made.append(Redriven(row.source, row.partition, row.file, row.row, into, values))
+        corrected += values != _content(use_case, row, row.values, {})
+        redriving.append(Redriven(row.source, row.partition, row.file, row.row, into, values))
     period = partitions.period(use_case, into)
-    for name in sorted({row.source for row in made}):
-        _check(use_case, name, [row for row in made if row.source == name], period)
-    return Plan(into, made, count, len(chosen) - len(waiting))
+    for name in sorted({row.source for row in redriving}):
+        _check(use_case, name, [row for row in redriving if row.source == name], period)
+    return Plan(into, redriving, corrected, len(chosen) - len(waiting))
 
 
-def target(records: Records, use_case: UseCase) -> str:
+def taking_partition(records: Records, use_case: UseCase) -> str:
     """Return the first partition that is newer than all that are ingested.
 
     Raises:
         ConfigError: none is ingested, or the history ends with the newest.
     """
-    taken_in = [
-        one.key
-        for one in records.results.of(use_case.name, stage="ingest_data")
-        if one.state in ("done", "blocked")
+    ingested = [
+        result.key
+        for result in records.results.of(use_case.name, stage="ingest_data")
+        if result.state in JUDGED
     ]
-    newest = max(taken_in, default="")
+    newest = max(ingested, default="")
     if not newest:
         raise ConfigError(f"{use_case.name} has no ingested partition, and so no row to redrive")
     after = partitions.key_of(use_case, partitions.period(use_case, newest).as_of)
@@ -120,18 +127,17 @@ def target(records: Records, use_case: UseCase) -> str:
     return after
 
 
-def redrive(
+def record_redrive(
     settings: Settings,
     records: Records,
     use_case: UseCase,
-    planned: Plan,
+    plan: Plan,
     *,
     reason: str,
     actor: str,
     at: datetime,
 ) -> None:
-    """Record the rows of a plan, with who asked for it and why; the next ingestion of the partition
-    takes them in.
+    """Record the rows of a plan, with who asked for it and why; the next ingestion takes them in.
 
     Raises:
         ConfigError: there is no reason.
@@ -143,33 +149,32 @@ def redrive(
     owner = f"redrive@{socket.gethostname()}:{os.getpid()}"
     ttl = settings.lease_seconds
     with records.leases.claim(
-        use_case.name, "ingest_data", planned.into, owner=owner, attempt=1, ttl=ttl
+        use_case.name, "ingest_data", plan.into, owner=owner, attempt=1, ttl=ttl
     ) as lease:
-        now = target(records, use_case)
-        if now != planned.into:
+        now = taking_partition(records, use_case)
+        if now != plan.into:
             raise Conflict(
-                f"{use_case.name}: {planned.into} was ingested meanwhile; redrive again, into {now}"
+                f"{use_case.name}: {plan.into} was ingested meanwhile; redrive again, into {now}"
             )
         details = {
             "reason": reason.strip(),
-            "rows": len(planned.rows),
-            "corrected": planned.corrected,
-            "digest": _digest(planned.rows),
-            "which": [
-                [row.source, row.partition, row.file, row.row] for row in planned.rows[:LISTED]
-            ],
+            "rows": len(plan.rows),
+            "corrected": plan.corrected,
+            "digest": _digest(plan.rows),
+            "which": [[row.source, row.partition, row.file, row.row] for row in plan.rows[:LISTED]],
         }
+        # The token makes the entry's name: asked again after a lost answer, it is written once.
         once = f"quarantine.redriven/{lease.app}#{lease.token}"
         entry = AuditEntry(
-            "quarantine.redriven", use_case.name, planned.into, actor, details, at, once
+            "quarantine.redriven", use_case.name, plan.into, actor, details, at, once
         )
-        record_redriven(records, lease, planned.rows, entry)
+        record_redriven(records, lease, plan.rows, entry)
 
 
 def _content(
     use_case: UseCase, row: QuarantinedRow, values: Mapping[str, str], changes: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the declared columns of a row with the changes; an empty change takes the value away.
+    """Return the declared columns of a row with the changes; an empty one takes the value away.
 
     Raises:
         ConfigError: the source is static, or a changed column is not declared.
@@ -180,7 +185,7 @@ def _content(
             "next partition read it, or correct a version of the past with "
             "`--restate REASON --source " + row.source + "`"
         )
-    columns = quarantine.named(use_case, row.source)
+    columns = quarantine.correctable_columns(use_case, row.source)
     unknown = [name for name in changes if name not in columns]
     if unknown:
         raise ConfigError(
@@ -219,19 +224,23 @@ def _check(use_case: UseCase, name: str, rows: Sequence[Redriven], period: Perio
         )
 
 
-def _nothing(settings: Settings, use_case: UseCase, partition: str | None, gone: int) -> None:
-    if gone:
-        raise ConfigError(
-            f"all {gone} chosen rows are redriven already; `evergreen quarantine list "
+def _nothing_chosen(
+    settings: Settings, use_case: UseCase, partition: str | None, redriven: int
+) -> ConfigError:
+    """Return the error that says why no row is left to redrive."""
+    if redriven:
+        return ConfigError(
+            f"all {redriven} chosen rows are redriven already; `evergreen quarantine list "
             f"{use_case.name}` says where"
         )
-    rules = sorted(quarantine.rules(settings, use_case, partition=partition))
+    rules = sorted(quarantine.count_rules(settings, use_case, partition=partition))
     failed = ", ".join(map(repr, rules[: 2 * SHOWN]))
-    there = f"the rules that failed there are {failed}" if rules else "none is in quarantine there"
-    raise ConfigError(f"{use_case.name}: no quarantined row is chosen; {there}")
+    hint = f"the rules that failed there are {failed}" if rules else "none is in quarantine there"
+    return ConfigError(f"{use_case.name}: no quarantined row is chosen; {hint}")
 
 
 def _digest(rows: Sequence[Redriven]) -> str:
+    """Return the digest of rows to redrive, for the audit log."""
     return digest(
         pa.table(
             {
@@ -246,5 +255,5 @@ def _digest(rows: Sequence[Redriven]) -> str:
     )
 
 
-def _told(row: QuarantinedRow) -> str:
+def _describe_row(row: QuarantinedRow) -> str:
     return f"row {row.row} of {row.file} ({row.source} {row.partition})"

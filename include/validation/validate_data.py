@@ -102,7 +102,7 @@ def outdated(contexts: Sequence[StageContext]) -> list[str]:
     spans = [view.lookback for view in use_case.features.values()]
     with suppress(ConfigError):  # the stage that asks a query says that it is not there
         needed = feature_sets.needed(first.records, use_case, [context.key for context in contexts])
-        spans += [view.lookback for sets in needed.values() for one in sets for view in one.views]
+        spans += [view.lookback for sets in needed.values() for each in sets for view in each.views]
     span = max(use_case.label.lookback if label_events(first) else timedelta(0), *spans)
     keys = {
         key for context in contexts for key in partitions.lookback(use_case, context.key, span)

@@ -187,11 +187,13 @@ def through_the_chain(home: Path, columns: list[str]) -> None:
     assert len(set(labelled.column_names)) == len(labelled.column_names)
     assert set(leaks.check(labelled, use_case).alone) == set(use_case.trained_features)
     assert set(psi.stability(online, online, use_case.feature_types)) == set(use_case.feature_types)
-    waiting = quarantine.found(made.settings, Records.open(made.settings.records_address), use_case)
+    waiting = quarantine.find_rows(
+        made.settings, Records.open(made.settings.records_address), use_case
+    )
     assert {row.rule for row in waiting} == {"conflicting_duplicate", "customer_id: null"}
     exported = home / "quarantine.csv"
-    assert quarantine.export(waiting, use_case, exported) == len(waiting)
-    back = quarantine.corrected(exported, {row.place: row for row in waiting}, use_case)
+    assert quarantine.export_csv(waiting, use_case, exported) == len(waiting)
+    back = quarantine.read_corrections(exported, {row.place: row for row in waiting}, use_case)
     assert back == {row.place: row.values for row in waiting}
 
 

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from include.errors import MissingPartition, RestatementRefused, SourceError
-from tests.builders import stored
+from include.errors import MissingPartition, RestatementRefused
 from tests.builders.installation import Installation
 from tests.builders.intake import GOOD, HEAD, Intake
 
@@ -18,13 +16,6 @@ def order(number: int, created: str, event: str = "2026-01-01T00:00:00Z", amount
 
 def ids(rows: list[dict[str, Any]]) -> list[str]:
     return sorted(row["order_id"] for row in rows)
-
-
-@pytest.fixture
-def made(tmp_path: Path) -> Intake:
-    intake = Intake(tmp_path)
-    intake.put(HEAD + GOOD)
-    return intake
 
 
 def test_rows_belong_to_the_partition_in_whose_interval_they_arrive(made: Intake) -> None:
@@ -140,257 +131,6 @@ def test_a_source_outside_its_own_history_is_neither_read_nor_expected(made: Int
     assert made.ingest("2026-01-03").state == "done"
 
 
-@pytest.mark.parametrize("partitioned", [False, True])
-def test_an_assumed_arrival_follows_the_event(made: Intake, partitioned: bool) -> None:
-    made.define(
-        more='arrival: "event + 1d"', path="{partition}.csv" if partitioned else "orders.csv"
-    )
-    made.put(HEAD + "1,1,2026-01-01T23:59:59.999999Z,,1,1\n", "2026-01-02.csv")
-    made.put(HEAD + "1,1,2026-01-01T23:59:59.999999Z,,1,1\n2,1,2026-01-02,,1,1\n")
-    report = made.ingest("2026-01-02")
-    assert report.outputs["sources"]["orders"]["arrival"] == "assumed"
-    (row,) = made.raw("2026-01-02")
-    assert row["arrived_at"].isoformat() == "2026-01-02T23:59:59.999999+00:00"
-
-
-ASSUMED = "arrival: event + 0s\n    event_time: created_timestamp"
-
-
-def late_files(made: Intake) -> tuple[str, str]:
-    old = (
-        HEAD
-        + order(1, "2026-01-01T01:00:00Z")
-        + order(2, "2026-01-02T01:00:00Z")
-        + order(3, "2026-01-03T01:00:00Z")
-    )
-    return old, old + order(4, "2026-01-01T02:00:00Z")
-
-
-def test_late_rows_of_an_assumed_arrival_are_refused_by_name(made: Intake) -> None:
-    made.define(more=ASSUMED)
-    old, new = late_files(made)
-    made.put(old)
-    made.ingest("2026-01-01")
-    made.put(new)
-    with pytest.raises(
-        SourceError,
-        match=r"1 rows belong to partitions that are closed "
-        r"\(of 2026-01-01\).*order_id=4.*late: next",
-    ):
-        made.ingest("2026-01-02")
-    with pytest.raises(RestatementRefused):
-        made.ingest("2026-01-01")
-    made.ingest("2026-01-01", restate="they came late")
-    assert made.ingest("2026-01-02").state == "done"
-
-
-def test_late_rows_enter_the_next_partition_once_and_the_closed_one_keeps_its_digest(
-    made: Intake,
-) -> None:
-    """Fault 41: a late row lands in the partition in which it came."""
-    made.define(more=ASSUMED + "\n    late: next")
-    old, new = late_files(made)
-    made.put(old)
-    first = made.ingest("2026-01-01")
-    made.put(new)
-    second = made.ingest("2026-01-02")
-    assert second.outputs["sources"]["orders"]["late"] == 1
-    assert {row["order_id"]: row["arrived_at"].isoformat() for row in made.raw("2026-01-02")} == {
-        "2": "2026-01-02T01:00:00+00:00",
-        "4": "2026-01-02T00:00:00+00:00",
-    }
-    assert ids(made.raw("2026-01-01")) == ["1"]
-    assert [made.ingest(key).digest for key in ("2026-01-01", "2026-01-02")] == [
-        first.digest,
-        second.digest,
-    ]
-    assert ids(made.raw("2026-01-03")) == []
-    assert made.ingest("2026-01-03").outputs["sources"]["orders"]["late"] == 0
-
-
-def test_a_partitions_own_file_belongs_to_it_whole(made: Intake) -> None:
-    made.define(path="{partition}.csv")
-    rows = (
-        order(1, "2025-12-31T00:00:00Z")
-        + order(2, "2026-01-01T05:00:00Z")
-        + order(4, "x")
-        + order(3, "2026-01-05T00:00:00Z")
-    )
-    made.put(HEAD + rows, "2026-01-01.csv")
-    assert made.ingest("2026-01-01").outputs["sources"]["orders"]["rows"] == 4
-    day = [row["arrived_at"].isoformat()[:10] for row in made.raw("2026-01-01")]
-    assert day == ["2026-01-01"] * 4
-
-
-STATIC = """
-name: shop
-history: {first: 2026-01-01}
-entity: {name: customer, key: customer_id}
-sources:
-  people:
-    kind: static
-    path: people.csv
-    valid_from: 2025-12-01
-    key: [customer_id]
-    columns: {customer_id: {type: int64}, town: {type: string}}
-label: {source: people, column: customer_id, delay: 1d}
-features:
-  home: {sql: SELECT * FROM people, columns: {town: string}}
-"""
-
-
-def test_a_static_sources_versions_are_known_from_the_partition_that_first_read_them(
-    tmp_path: Path,
-) -> None:
-    folder = tmp_path / "usecases"
-    folder.mkdir()
-    (folder / "shop.yaml").write_text(STATIC)
-    made = Installation(tmp_path, "shop")
-
-    now = [night("2026-01-03")]
-
-    def take(key: str, town: str) -> dict[str, Any]:
-        now[0] = max(now[0], night(key))
-        (folder / "people.csv").write_text(f"customer_id,town\n1,{town}\n")
-        fact: dict[str, Any] = made.run("ingest_data", key, started=now[0]).outputs["sources"][
-            "people"
-        ]
-        return fact
-
-    first = take("2026-01-03", "Rome")
-    assert first["version"] == "2026-01-01"
-    assert take("2026-01-02", "Rome") == first
-    # Older than what is ingested: it knows what was known to it.
-    assert take("2026-01-01", "Oslo") == first
-    assert take("2026-01-03", "Oslo") == first  # recorded
-    second = take("2026-01-04", "Oslo")
-    assert second["version"] == "2026-01-04"
-    assert take("2026-01-05", "Oslo") == second
-    assert take("2026-01-02", "Lima") == first
-    rows = made.lake.read("shop/raw/people").to_pylist()
-    assert {(row["town"], row["arrived_at"].isoformat()[:10]) for row in rows} == {
-        ("Rome", "2025-12-01"),
-        ("Oslo", "2026-01-04"),
-    }
-
-
-def night(key: str, hours: float = 0.1) -> datetime:
-    """Return a moment after a day's `as_of`."""
-    return datetime.fromisoformat(key).replace(tzinfo=UTC) + timedelta(days=1, hours=hours)
-
-
-def restatable(home: Path) -> tuple[Installation, Path]:
-    """Return an installation whose first version of a static source was wrong, and the source's
-    file.
-    """
-    folder = home / "usecases"
-    folder.mkdir(parents=True)
-    (folder / "shop.yaml").write_text(STATIC)
-    made, path = Installation(home, "shop"), folder / "people.csv"
-    path.write_text("customer_id,town\n1,Rmoe\n")
-    made.load("2026-01-01", "2026-01-03", ["ingest_data"])
-    path.write_text("customer_id,town\n1,Oslo\n")
-    made.run("ingest_data", "2026-01-04", started=night("2026-01-04"))
-    return made, path
-
-
-def test_a_wrong_static_version_is_restated_by_name_with_a_reason(tmp_path: Path) -> None:
-    made, path = restatable(tmp_path)
-    before = {key: made.result("ingest_data", key) for key in made.keys("2026-01-01", "2026-01-04")}
-    path.write_text("customer_id,town\n1,Rome\n")
-
-    def ingest(key: str, **options: Any) -> dict[str, Any]:
-        fact: dict[str, Any] = made.run("ingest_data", key, options=options).outputs["sources"][
-            "people"
-        ]
-        return fact
-
-    # Not named.
-    assert (
-        ingest("2026-01-02", restate="other rows")
-        == before["2026-01-02"].outputs["sources"]["people"]
-    )
-    with pytest.raises(
-        RestatementRefused, match=r"town=Rome.*town=Rmoe.*--restate REASON --source people"
-    ):
-        ingest("2026-01-02", sources=["people"])
-    assert made.records.audit.entries("shop", action="partition.restated") == []
-    fact = ingest("2026-01-02", sources=["people"], restate="it was misspelt")
-    assert (fact["version"], fact["restated"]) == ("2026-01-01", 1)
-    rows = made.lake.read("shop/raw/people").to_pylist()
-    assert {(row["town"], row["arrived_at"].isoformat()[:10]) for row in rows} == {
-        ("Rome", "2025-12-01"),
-        ("Oslo", "2026-01-04"),
-    }
-    (entry,) = made.records.audit.entries("shop", action="partition.restated")
-    assert entry.details["reason"] == "it was misspelt"
-    told = entry.details["sources"]["people"]
-    assert (told["version"], told["stale"]) == ("2026-01-01", ["2026-01-01", "2026-01-03"])
-    assert ingest("2026-01-02", sources=["people"]) == fact  # the same again changes nothing
-    path.write_text("customer_id,town\n1,Oslo\n")
-    assert [ingest(key) for key in ("2026-01-03", "2026-01-01")] == [fact, fact]
-    assert ingest("2026-01-04") == before["2026-01-04"].outputs["sources"]["people"]
-    assert ingest("2026-01-05")["version"] == "2026-01-04"
-
-
-def test_what_knows_a_restated_static_version_is_stale_until_it_runs_again(tmp_path: Path) -> None:
-    from include.pipeline.status import status_rows
-
-    made, path = restatable(tmp_path)
-    text = (tmp_path / "usecases" / "shop.yaml").read_text()
-    text = text.replace(
-        "source: people, column: customer_id",
-        "sql: 'SELECT customer_id, CAST(NULL AS TIMESTAMPTZ) AS event_timestamp, CAST(NULL AS "
-        "TIMESTAMPTZ) AS label_timestamp, 1 AS label FROM people WHERE false'",
-    )
-    (tmp_path / "usecases" / "shop.yaml").write_text(text)
-    keys = made.keys("2026-01-01", "2026-01-04")
-    made.load(keys[0], keys[-1], ["validate_data"])
-    path.write_text("customer_id,town\n1,Rome\n")
-    made.run(
-        "ingest_data", "2026-01-02", options={"sources": ["people"], "restate": "it was misspelt"}
-    )
-
-    def stale() -> list[str]:
-        return [row.key for row in status_rows(made.records, made.use_case) if row.kind == "stale"]
-
-    assert stale() == keys[:3]
-    path.write_text("customer_id,town\n1,Oslo\n")
-    made.load(keys[2], keys[2], ["ingest_data", "validate_data"])
-    assert stale() == keys[:2]
-    assert {
-        row["town"]
-        for row in made.lake.read(
-            stored.table(made.lake, "shop/curated/people"), keys=["2026-01-01"]
-        ).to_pylist()
-    } == {"Rome"}
-    made.load(keys[0], keys[1], ["ingest_data", "validate_data"])
-    assert stale() == []
-    assert len({made.result("ingest_data", key).digest for key in keys[:3]}) == 1
-
-
-def test_nothing_is_restated_of_a_partition_that_is_not_ingested(tmp_path: Path) -> None:
-    made, _ = restatable(tmp_path)
-    with pytest.raises(SourceError, match="knows no version of people to restate"):
-        made.run("ingest_data", "2026-01-05", options={"sources": ["people"], "restate": "x"})
-
-
-def test_a_lost_static_version_is_written_again_and_never_silently_replaced(tmp_path: Path) -> None:
-    import shutil
-
-    made, path = restatable(tmp_path)
-    shutil.rmtree(Path(made.lake.root) / "shop")
-    again = Installation(tmp_path, "shop")
-    with pytest.raises(RestatementRefused, match="--source people"):
-        again.run("ingest_data", "2026-01-02")
-    path.write_text("customer_id,town\n1,Rmoe\n")
-    assert (
-        again.run("ingest_data", "2026-01-02").digest
-        == made.result("ingest_data", "2026-01-01").digest
-    )
-    assert again.lake.read("shop/raw/people").column("town").to_pylist() == ["Rmoe"]
-
-
 def test_only_the_named_sources_are_restated(made: Intake) -> None:
     text = (made.folder / "shop.yaml").read_text()
     more = (
@@ -477,16 +217,6 @@ def test_a_source_declared_later_is_asked_for_by_validation(made: Intake) -> Non
         made.run("validate_data", "2026-01-01")
     assert made.ingest().outputs["sources"]["more"]["rows"] == 2
     assert made.run("validate_data", "2026-01-01").state == "done"
-
-
-def test_a_missing_arrival_column_is_refused_with_a_suggestion(made: Intake) -> None:
-    made.put(HEAD.replace("created_timestamp", "created_timestmp") + GOOD)
-    with pytest.raises(
-        SourceError, match=r"'created_timestamp' says when a row arrives.*created_timestmp"
-    ) as error:
-        made.ingest()
-    assert "orders.csv" in str(error.value)
-    assert made.tables() == []
 
 
 def test_a_postgresql_source_is_taken_in_day_by_day(

@@ -18,8 +18,6 @@ from include.ingestion.values import typed
 from include.lake.sql import connect
 from include.onboarding import check
 from include.validation.contract import judged_query, mixed_zones_query
-from include.validation.expectations import describe_failure
-from include.validation.quarantine import _guarded
 from tests.builders.intake import COLUMNS, YAML
 
 NONE = None
@@ -356,28 +354,3 @@ def test_hostile_tokens_and_forms_stay_text() -> None:
     of = source({"x": {"type": "date", "dates": "%Y'||(SELECT 1)||'"}})
     with connect() as con:
         con.execute(f"SELECT {typed('NULL::VARCHAR', of.columns['x'], of)}")
-
-
-def test_a_guard_against_formulas_leaves_plain_numbers() -> None:
-    for plain in ("-5", "+49 30 1234567", "-1 000.50", "1e5", "-1e5", "text"):
-        assert _guarded(plain) == plain
-    for formula in ("=1+1", "+1+cmd", "-2+3", "@SUM(1)", "+49(30)", "'x"):
-        assert _guarded(formula) == f"'{formula}"
-
-
-def test_an_expectation_that_raised_is_told_as_such() -> None:
-    config = {
-        "type": "expect_column_mean_to_be_between",
-        "kwargs": {"column": "x"},
-        "meta": {"source": "orders"},
-    }
-    failed = {
-        "expectation_config": config,
-        "success": False,
-        "exception_info": {"raised_exception": False},
-    }
-    assert describe_failure(failed).endswith("of orders failed")
-    raised = {"('x', 'y')": {"raised_exception": True, "exception_message": "no column\n x"}}
-    assert describe_failure({**failed, "exception_info": raised}).endswith(
-        "could not be computed (no column x); mend it in the suite"
-    )

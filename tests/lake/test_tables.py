@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import gc
-import math
-import multiprocessing
 import os
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pytest
 
 from include.config.use_case_file import parse
 from include.errors import Busy, EvergreenError, SourceError
-from include.lake.digests import combine, digest
+from include.lake.digests import digest
 from include.lake.sql import connect
 from include.lake.tables import Fence, Lake, RehearsalLake
 
@@ -27,11 +23,6 @@ def table(*ids: int, **columns: list[object]) -> pa.Table:
 
 def fence(token: int, app: str = "stage/key") -> Fence:
     return Fence(app, token, lambda: None)
-
-
-@pytest.fixture
-def lake(tmp_path) -> Lake:
-    return Lake(str(tmp_path / "lake"))
 
 
 def test_a_partition_is_replaced_and_others_stay(lake: Lake) -> None:
@@ -165,50 +156,6 @@ def test_a_scan_of_nothing_has_the_given_schema(lake: Lake) -> None:
             lake.scan(con, "v", "u/none")
 
 
-def test_the_digest_is_of_content_alone(lake: Lake) -> None:
-    when = datetime(2026, 1, 1, tzinfo=UTC)
-    rows = pa.table(
-        {
-            "id": [3, 1, 2],
-            "name": ["c", None, "b"],
-            "x": [0.0, math.nan, None],
-            "at": pa.array([when] * 3, pa.timestamp("ns", tz="UTC")),
-        }
-    )
-    expected = digest(rows, sort_by=["id"])
-    assert digest(rows.take([2, 0, 1]), sort_by=["id"]) == expected
-    assert digest(pa.concat_tables([rows.slice(0, 1), rows.slice(1)]), sort_by=["id"]) == expected
-    assert digest(rows.select(["at", "x", "name", "id"]), sort_by=["id"]) == expected
-    negative_zero = rows.set_column(2, "x", pa.array([-0.0, math.nan, None], pa.float64()))
-    assert digest(negative_zero, sort_by=["id"]) == expected
-    lake.replace("u/raw/a", "2026-01-01", rows)
-    assert digest(lake.read("u/raw/a"), sort_by=["id"]) == expected
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"id": [1, 2], "name": ["ab", "c"]},
-        {"id": [1, 2], "name": ["a", None]},
-        {"id": [1, 2], "name": ["a", ""]},
-        {"id": [1, 3], "name": ["a", "bc"]},
-        {"id": [1.5, 2], "name": ["a", "bc"]},
-        {"id": [1, 2], "other": ["a", "bc"]},
-        {"id": [1], "name": ["a"]},
-    ],
-)
-def test_the_digest_tells_other_content_apart(other: dict[str, list[object]]) -> None:
-    assert digest(pa.table({"id": [1, 2], "name": ["a", "bc"]}), sort_by=["id"]) != digest(
-        pa.table(other), sort_by=["id"]
-    )
-
-
-def test_equal_keys_do_not_make_the_digest_depend_on_order() -> None:
-    rows = pa.table({"id": [1, 1, 1], "x": ["c", "a", "b"]})
-    assert digest(rows, sort_by=["id"]) == digest(rows.take([2, 1, 0]), sort_by=["id"])
-    assert combine(["a", "b"]) != combine(["ab"])
-
-
 VALUES: dict[str, tuple[pa.DataType, list[object]]] = {
     "int64": (pa.int64(), [1, 2**53 + 1, None]),
     "float64": (pa.float64(), [1.5, 2.7, None]),
@@ -295,33 +242,16 @@ def test_a_table_is_named_by_its_columns_whatever_their_order(lake: Lake) -> Non
     )
 
 
-def test_connections_share_a_database_and_neither_tables_nor_settings() -> None:
-    with connect() as one, connect() as other, connect(alone=True) as alone:
-        one.register("rows", pa.table({"a": [1]}))
-        one.execute("CREATE TEMP TABLE stored AS SELECT * FROM rows")
-        for name in ("rows", "stored"):
-            with pytest.raises(duckdb.CatalogException):
-                other.execute(f"SELECT * FROM {name}")
-        with pytest.raises(duckdb.InvalidInputException, match="locked"):
-            one.execute("SET threads = 1")
-        alone.execute("SET threads = 1")
-        assert other.execute(
-            "SELECT current_setting('threads'), current_setting('TimeZone')"
-        ).fetchall() == [(2, "UTC")]
-
-
-def test_a_forked_child_opens_its_own_database_and_ends_well() -> None:
-    with connect() as con:
-        # The parent's threads have started.
-        con.execute("SELECT sum(range) FROM range(1000000)").fetchall()
-    context = multiprocessing.get_context("fork")
-    child = context.Process(target=_sum_in_child)
-    child.start()
-    child.join(30)
-    assert child.exitcode == 0
-
-
-def _sum_in_child() -> None:
-    with connect() as con:
-        assert con.execute("SELECT sum(range) FROM range(1000000)").fetchall() == [(499999500000,)]
-    gc.collect()  # what the parent opened must not be closed here, either
+def test_a_partition_without_rows_is_emptied_or_stays_away(lake: Lake) -> None:
+    none = pa.table({})
+    lake.set_partition("u/raw/a", "2026-01-01", none)
+    assert not lake.exists("u/raw/a")
+    lake.set_partition("u/raw/a", "2026-01-01", table(1, 2))
+    lake.set_partition("u/raw/a", "2026-01-02", none)
+    version = lake.version("u/raw/a")
+    assert lake.keys("u/raw/a") == ["2026-01-01"]
+    lake.set_partition("u/raw/a", "2026-01-01", none)
+    assert (lake.keys("u/raw/a"), lake.version("u/raw/a")) == ([], (version or 0) + 1)
+    lake.set_partition("u/raw/a", "2026-01-01", table(1), fence=fence(2, "s"))
+    with pytest.raises(Busy):
+        lake.set_partition("u/raw/a", "2026-01-01", none, fence=fence(1, "s"))

@@ -1,0 +1,92 @@
+"""Parquet files as text columns; part of the child process that opens foreign files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from include.ingestion.decompression import MAX_BYTES, Refused, first_line
+from include.ingestion.text_columns import (
+    check_columns,
+    open_database,
+    write_columns,
+    write_no_columns,
+)
+from include.lake.sql import quote
+
+MAX_ROWS = 500_000_000
+
+
+def convert_parquet(
+    path: Path, out: Path, temporary: str, wanted: Sequence[str]
+) -> tuple[list[str], int, dict[str, str]]:
+    """Turn a Parquet file into text columns.
+
+    Returns their names, the number of rows, and the columns with more than one value a row, with
+    their types: they are left out.
+
+    Raises:
+        Refused: it is damaged or too large, or a column that is wanted has more than one value a
+            row.
+    """
+    size = path.stat().st_size
+    if size == 0:
+        write_no_columns(out)
+        return [], 0, {}
+    try:
+        meta = pq.read_metadata(path)
+    except (pa.ArrowException, OSError) as error:
+        raise Refused(
+            f"is no whole Parquet file: it ends at byte {size} without a valid footer "
+            f"({first_line(error)})"
+        ) from None
+    columns = list(meta.schema.to_arrow_schema().names)
+    check_columns(columns)
+    declared = sum(meta.row_group(index).total_byte_size for index in range(meta.num_row_groups))
+    if meta.num_rows > MAX_ROWS or declared > MAX_BYTES:
+        raise Refused(
+            f"declares {meta.num_rows} rows and {declared} bytes; at most {MAX_ROWS} rows and "
+            f"{MAX_BYTES >> 30} GB are read"
+        )
+    with open_database(temporary) as con:
+        # The statistics of a Parquet file leave NaN out: with them, isnan() is false of every row,
+        # and a text is a constant.
+        con.execute("SET disabled_optimizers = 'statistics_propagation'")
+        described = con.execute(
+            "DESCRIBE SELECT * FROM read_parquet($path)", {"path": str(path)}
+        ).fetchall()
+        kinds = {name: (row[0], row[1]) for name, row in zip(columns, described, strict=True)}
+        # By the beginning or end of DuckDB's name of a type: INTEGER[], STRUCT(...), MAP(...).
+        nested = {
+            name: kind[:60]
+            for name, (_, kind) in kinds.items()
+            if re.search(r"\]$|^(STRUCT|MAP|UNION|VARIANT)", kind)
+        }
+        if lost := [name for name in nested if name in wanted]:
+            raise Refused(
+                f"column {lost[0]!r} holds {nested[lost[0]]}, more than one value a row; write "
+                "flat columns, or leave it out"
+            )
+        flat = [name for name in columns if name not in nested]
+        picked = "".join(
+            f"{_parquet_text(*kinds[name])} AS c{index}, " for index, name in enumerate(flat)
+        )
+        query = f"SELECT {picked}row_number() OVER () AS row FROM read_parquet($path)"
+        return flat, write_columns(con, query, out, {"path": str(path)}, len(flat)), nested
+
+
+def _parquet_text(name: str, kind: str) -> str:
+    """Return the expression of a Parquet value as text.
+
+    Bytes that are UTF-8 are text, and NaN is no value.
+    """
+    column = quote(name)
+    if kind in ("FLOAT", "DOUBLE"):
+        return f"CASE WHEN NOT isnan({column}) THEN CAST({column} AS VARCHAR) END"
+    if kind == "BLOB":
+        return f"coalesce(TRY(decode({column})), CAST({column} AS VARCHAR))"
+    return f"CAST({column} AS VARCHAR)"

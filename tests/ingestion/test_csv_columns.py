@@ -1,0 +1,94 @@
+"""A CSV becomes text columns; a line that cannot be split stands where it stood."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from include.ingestion import csv_columns
+from include.ingestion.csv_columns import convert_csv
+from include.ingestion.decompression import Refused
+from include.ingestion.dialects import Dialect
+from include.ingestion.text_columns import MAX_HEADER
+
+DECLARED = ["id", "name"]
+
+
+def converted(folder: Path, text: str, dialect: Dialect | None = None) -> tuple[Any, Any]:
+    """Return the columns of a text and its rows as lists."""
+    path, out = folder / "in.csv", folder / "out.arrow"
+    path.write_bytes(text.encode())
+    columns, count = convert_csv(path, out, DECLARED, str(folder), dialect or Dialect())
+    with pa.OSFile(str(out), "rb") as file:
+        rows = pa.ipc.open_file(file).read_all()
+    assert len(rows) == count
+    return columns, [list(row.values()) for row in rows.to_pylist()]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_a_separator_is_found_by_the_declared_names(tmp_path: Path, separator: str) -> None:
+    text = "id,name\n1,Ann\n2,\n".replace(",", separator)
+    assert converted(tmp_path, text) == (DECLARED, [["1", "Ann", 1], ["2", None, 2]])
+
+
+def test_quotes_hold_separators_line_breaks_and_quotes(tmp_path: Path) -> None:
+    text = 'id,name\n1,"a, ""b""\nc"\n2,x\n'
+    assert converted(tmp_path, text)[1] == [["1", 'a, "b"\nc', 1], ["2", "x", 2]]
+    backslash = Dialect(escape="backslash")
+    text = 'id,name\n1,"a \\"b\\""\n'
+    assert converted(tmp_path, text, backslash)[1] == [["1", 'a "b"', 1]]
+
+
+def test_columns_without_a_header_are_numbered(tmp_path: Path) -> None:
+    columns, rows = converted(tmp_path, "1,Ann\n", Dialect(",", header=False))
+    assert (columns, rows) == (["c1", "c2"], [["1", "Ann", 1]])
+
+
+def test_broken_lines_stand_where_they_stood_empty_lines_are_none(tmp_path: Path) -> None:
+    text = 'id,name\n1,a\n\nBROKEN\n2,"b\n\nb"\n3,c,d\n4,e\n'
+    rows = converted(tmp_path, text)[1]
+    assert [(row[2], row[0], row[3]) for row in rows] == [
+        (1, "1", None),
+        (2, None, "BROKEN"),
+        (3, "2", None),
+        (4, None, "3,c,d"),
+        (5, "4", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('id,name\n1,a\n2,"b\n3,c\n', "line 3 opens a quote that is never closed; mend"),
+        ('id,name\n1,"a \\"b, c\n', r"escape: backslash"),
+        ("id,name\nx\ny\n", r"no line that could be read as its 2 columns.*line 2, is 'x'"),
+        ("id,id\n1,2\n", "has the column 'id' twice"),
+        ("id,ID\n1,2\n", r"twice \(columns 1, 2: 'id', 'ID'\)"),
+        ("a report\nof 2026\nid,name\n1,a\n", r"header in line 3.*skip: 2"),
+        ("x" * (MAX_HEADER + 1), "first line of more than 256 KB"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_by_its_place(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(Refused, match=says):
+        converted(tmp_path, text)
+
+
+def test_a_line_that_is_too_long_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv_columns, "MAX_LINE", 1 << 16)
+    with pytest.raises(Refused, match=r"line 3 is longer than"):
+        converted(tmp_path, f"id,name\n1,a\n2,{'x' * (1 << 17)}\n")
+
+
+def test_empty_lines_are_counted_over_blocks_of_any_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "in.csv"
+    path.write_bytes(b'\r\nid,name\r\n\r\n1,"a\r\n\r\n"\r\n\r\n\n2,b\r\r3,c')
+    for block in (1, 2, 3, 7, 1 << 20):
+        monkeypatch.setattr(csv_columns, "BLOCK", block)
+        assert list(csv_columns._empty_lines(path, Dialect())) == [1, 3, 5, 6, 8]

@@ -1,0 +1,113 @@
+"""A text from outside is unpacked and checked; a bomb, damage and other encodings are refused."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from include.ingestion import decompression
+from include.ingestion.decompression import NotUtf8, Refused, Text, first_line, read_text
+
+
+def checked(folder: Path, data: bytes, encoding: str = "utf-8") -> Text:
+    path = folder / "in.csv"
+    path.write_bytes(data)
+    return read_text(path, data[:8], folder / "unpacked", encoding=encoding)
+
+
+TEXT = "id,name\r\n1,café\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "encoding"),
+    [
+        (TEXT, "utf-8"),
+        (b"\xef\xbb\xbf" + TEXT, "utf-8"),
+        (gzip.compress(TEXT), "utf-8"),
+        (gzip.compress(TEXT[:5]) + gzip.compress(TEXT[5:]) + b"\0\0", "utf-8"),
+        (TEXT.decode().encode("utf-16"), "utf-16"),
+        (TEXT.decode().encode("cp1252"), "cp1252"),
+    ],
+    ids=["plain", "bom", "gzip", "two gzips", "utf-16", "cp1252"],
+)
+def test_a_text_is_utf8_without_a_mark_and_its_digest_is_of_the_original(
+    tmp_path: Path, data: bytes, encoding: str
+) -> None:
+    text = checked(tmp_path, data, encoding)
+    assert text.path.read_bytes() == TEXT
+    assert text.sha256 == hashlib.sha256(data).hexdigest()
+    assert not text.mixed
+
+
+def test_zstd_is_unpacked_and_a_cut_off_one_is_refused(tmp_path: Path) -> None:
+    with (
+        pa.OSFile(str(tmp_path / "in.zst"), "wb") as raw,
+        pa.CompressedOutputStream(raw, "zstd") as out,
+    ):
+        out.write(TEXT * 1_000)
+    data = (tmp_path / "in.zst").read_bytes()
+    assert checked(tmp_path, data).path.read_bytes() == TEXT * 1_000
+    with pytest.raises(Refused, match="damaged zstd"):
+        checked(tmp_path, data[:20] + b"\xff" * 20)
+
+
+def test_lines_that_end_in_several_ways_are_told() -> None:
+    ends = decompression._Ends()
+    for piece in (b"a\r", b"\nb\n", b"c\r\n"):
+        ends.count(piece)
+    assert (ends.crlf, ends.lf, ends.cr) == (2, 3, 2), "a CRLF may stand over two pieces"
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"PK\x03\x04rest", "is a zip file \\(or an Excel sheet\\)"),
+        (b"\xfd7zXZ\x00", "is a xz file"),
+        (b"PAR1", "is a Parquet file; set format"),
+        (b"a\0b", "NUL byte at offset 1"),
+        ("caf\u00e9".encode()[:-1], "ends in the middle of a character"),
+        (gzip.compress(TEXT)[:-9], "cut off at byte"),
+        (b"\x1f\x8b" + b"\xff" * 20, "damaged gzip file, at byte"),
+    ],
+)
+def test_damage_and_other_formats_are_refused_by_their_place(
+    tmp_path: Path, data: bytes, says: str
+) -> None:
+    with pytest.raises(Refused, match=says):
+        checked(tmp_path, data)
+
+
+def test_what_is_not_utf8_says_what_it_may_be(tmp_path: Path) -> None:
+    for data, encodings in (
+        (b"caf\xe9,1", ("cp1252", "latin-1")),
+        ("a".encode("utf-16"), ("utf-16",)),
+        (gzip.compress("a".encode("utf-16")), ("utf-16",)),
+    ):
+        with pytest.raises(NotUtf8) as refusal:
+            checked(tmp_path, data)
+        assert refusal.value.encodings == encodings
+    assert decompression.western(b"caf\xe9") == "cp1252"
+    assert decompression.western(b"\x81") == "latin-1"
+    with pytest.raises(Refused, match="is not ascii at offset 3"):
+        checked(tmp_path, b"caf\xe9", "ascii")
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decompression, "RATIO_FROM", 1 << 20)
+    with pytest.raises(Refused, match="more than 200 times its size"):
+        checked(tmp_path, gzip.compress(b"0" * (8 << 20)))
+    monkeypatch.setattr(decompression, "MAX_BYTES", 10)
+    with pytest.raises(Refused, match="is larger than"):
+        checked(tmp_path, b"0" * 11)
+
+
+def test_an_error_is_told_by_its_first_line_without_runs_of_blanks() -> None:
+    assert first_line(ValueError("\n a  b\tc\nmore")) == "a b c"
+    assert first_line(ValueError("")) == "ValueError"
+    assert len(first_line(ValueError("x" * 1_000))) == 400

@@ -1,0 +1,119 @@
+"""Texts are times in UTC, days or nothing; a clock change makes none of two moments."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pytest
+
+from include.config.use_case_sources import Source
+from include.ingestion import times
+from include.lake.sql import connect, text_literal
+
+
+def source(**more: Any) -> Source:
+    given = {"path": "a.csv", "key": ["id"], "columns": {"id": {"type": "int64"}}}
+    return Source.model_validate(given | more)
+
+
+def value(expression: str) -> Any:
+    with connect() as con:
+        return con.execute(f"SELECT {expression}").fetchall()[0][0]
+
+
+def utc(text: str, dates: str | None = None, **more: Any) -> Any:
+    return value(times.utc(text_literal(text), source(**more), dates))
+
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-03-01T12:00:00Z",
+        "2026-03-01 12:00",
+        "2026-03-01T12:00:00.000000+00:00",
+        "2026-03-01 14:00:00+02",
+        "2026-03-01 12:00:00 UTC",
+        "2026-03-01 12:00:00+00:00 GMT",
+    ],
+)
+def test_iso_times_are_read_with_and_without_an_offset(text: str) -> None:
+    assert utc(text) == NOON
+    assert value(times.is_time(text_literal(text))) is True
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["now", "infinity", "2026-02-30", "2026-13-01", "2026-3-1", "12:00", "", "2026-03-01T25:00"],
+)
+def test_what_is_no_iso_time_is_none(text: str) -> None:
+    assert utc(text) is None
+    assert value(times.is_time(text_literal(text))) is False
+
+
+def test_a_date_is_the_start_or_the_end_of_its_day() -> None:
+    assert utc("2026-03-01") == datetime(2026, 3, 1, tzinfo=UTC)
+    end = datetime(2026, 3, 1, 23, 59, 59, 999_999, tzinfo=UTC)
+    assert utc("2026-03-01", date_means="end_of_day") == end
+    assert utc("01.03.2026", "%d.%m.%Y", date_means="end_of_day") == end
+    month = datetime(2026, 3, 31, 23, 59, 59, 999_999, tzinfo=UTC)
+    assert utc("2026-03", "%Y-%m", date_means="end_of_day") == month, (
+        "a month ends with its last day"
+    )
+
+
+def test_a_local_time_is_one_moment_or_none() -> None:
+    berlin = {"timezone": "Europe/Berlin"}
+    assert utc("2026-03-01 13:00", **berlin) == NOON
+    assert utc("2026-03-01 12:00Z", **berlin) == NOON, "an offset says more than the zone"
+    assert utc("2026-03-29 02:30", **berlin) is None, "the clock was put forward over it"
+    assert utc("2026-10-25 02:30", **berlin) is None, "it came twice"
+    assert value(times.is_time("'2026-10-25 02:30'")) is True
+    assert utc("25.10.2026 02:30", "%d.%m.%Y %H:%M", **berlin) is None
+    assert utc("01.03.2026 13:00", "%d.%m.%Y %H:%M", **berlin) == NOON
+
+
+@pytest.mark.parametrize(
+    ("text", "dates", "micros"),
+    [
+        ("1772366400", "unix_seconds", 0),
+        ("1772366400.000001", "unix_seconds", 1),
+        ("1772366400.29", "unix_seconds", 290_000),
+        ("1772366400123", "unix_milliseconds", 123_000),
+        ("1772366400123456", "unix_microseconds", 123_456),
+        ("1772366400123456789", "unix_nanoseconds", 123_456),
+    ],
+)
+def test_unix_times_are_exact_to_the_microsecond(text: str, dates: str, micros: int) -> None:
+    assert utc(text, dates) == NOON.replace(microsecond=micros)
+
+
+def test_unix_times_before_1970_and_beyond_what_fits() -> None:
+    assert utc("-0.5", "unix_seconds") == datetime(1969, 12, 31, 23, 59, 59, 500_000, tzinfo=UTC)
+    assert utc("99999999999", "unix_seconds") is None
+    assert utc("1e9", "unix_seconds") is None
+
+
+def test_a_day_has_no_time_within_it() -> None:
+    day = date(2026, 3, 1)
+    for text in ("2026-03-01", "2026-03-01T00:00", "2026-03-01 00:00:00.000"):
+        assert value(times.date(text_literal(text))) == day
+    assert value(times.date("'2026-03-01 00:01'")) is None
+    assert value(times.date("'01/03/2026'", "%d/%m/%Y")) == day
+    assert value(times.date("'01/03/2026 05'", "%d/%m/%Y %H")) is None
+    assert value(times.date("'1772323200'", "unix_seconds")) == day
+    assert value(times.date("'1772366400'", "unix_seconds")) is None
+
+
+def test_only_a_time_is_aware_or_naive() -> None:
+    texts = ["2026-03-01 12:00Z", "2026-03-01 12:00-05", "2026-03-01 12:00", "2026-03-01", "x"]
+    assert [value(times.aware(text_literal(text))) for text in texts] == [
+        True,
+        True,
+        False,
+        None,
+        None,
+    ]
