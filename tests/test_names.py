@@ -20,7 +20,7 @@ from include.installation import environment
 from include.models.kinds import KINDS, every_kind
 from include.models.pins import COMMON
 from include.orchestration import dag_defaults, triggers
-from include.packaging import package_model
+from include.packaging.shipped import shipped_files
 from include.pipeline.flow import ENTRY
 from include.pipeline.stage import Stage
 from include.records import migrate
@@ -108,7 +108,7 @@ def test_a_trigger_is_found_by_the_name_that_it_serializes() -> None:
 
 def test_what_a_bento_ships_and_what_pins_and_rules_name_is_there() -> None:
     kinds = every_kind()
-    shipped = {path for kind in kinds for path in package_model.shipped_files(kind).values()}
+    shipped = {path for kind in kinds for path in shipped_files(kind).values()}
     assert shipped >= {*COMMON, *(path for kind in kinds for path in kind.modules)}
     assert shipped >= {f"{name.replace('.', '/')}.py" for name in KINDS.values()}
     assert [path for path in shipped if not (ROOT / path).is_file()] == []

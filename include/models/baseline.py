@@ -17,8 +17,11 @@ def baseline(
     asked: NDArray[np.bool_],
     schema: Schema,
 ) -> Numbers:
-    """Return the scores of a logistic regression (one-hot, standardised, missing as its own
-    column) on the asked rows.
+    """Return the scores that a logistic regression, fitted on the used rows, gives the asked rows.
+
+    Categories are one-hot; numbers are standardised by the used rows and clipped to 10 deviations,
+    a missing one is the mean and has a column of its own that says so. `matrix` is encoded by
+    `schema`.
     """
     from scipy import sparse
     from sklearn.linear_model import LogisticRegression
@@ -38,18 +41,16 @@ def baseline(
             )
             continue
         missing = np.isnan(values)
-        known = values[used & ~missing]
-        center, scale = (float(known.mean()), float(known.std())) if len(known) else (0.0, 0.0)
-        blocks.append(
-            sparse.csr_array(
-                np.where(missing, 0.0, np.clip((values - center) / (scale or 1.0), -10, 10))[
-                    :, None
-                ]
-            )
+        present = values[used & ~missing]
+        center, scale = (
+            (float(present.mean()), float(present.std())) if len(present) else (0.0, 0.0)
         )
+        standardised = np.clip((values - center) / (scale or 1.0), -10, 10)
+        blocks.append(sparse.csr_array(np.where(missing, 0.0, standardised)[:, None]))
         blocks.append(sparse.csr_array(missing.astype(np.float64)[:, None]))
     design = sparse.hstack(blocks, format="csr")
     fitted = design[used]
+    # A column that is constant there teaches nothing, and may hold anything in the asked rows.
     varies = fitted.max(axis=0).toarray() > fitted.min(axis=0).toarray()
     design = design[:, np.flatnonzero(varies)]
     if design.shape[1] == 0:

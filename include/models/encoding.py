@@ -167,8 +167,9 @@ Columns = Mapping[str, "Sequence[object] | NDArray[np.generic]"]
 
 
 def encode(rows: Sequence[Mapping[str, object]] | Columns, schema: Schema) -> NDArray[np.float64]:
-    """Return the matrix of rows, or of columns by name: one row a row, one column a
-    feature of the schema.
+    """Return the matrix of rows, or of columns by name: a row each, a column a feature.
+
+    Columns stand in the order of the schema.
 
     Raises:
         InvalidFeature: a feature is missing from a row, or a value has a wrong type.

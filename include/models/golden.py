@@ -1,5 +1,4 @@
-"""Golden rows: rows with the scores that a model gave them when it was fitted, asked again whenever
-it is loaded.
+"""Golden rows: rows with a model's scores of when it was fitted, asked again whenever it is loaded.
 
 A model that answers otherwise is another one, whatever its digest says: another library, another
 processor, a damaged file that was recorded after the damage.

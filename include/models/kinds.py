@@ -98,8 +98,9 @@ class ModelKind(Protocol):
     def fit(
         self, frame: pa.Table, parts: NDArray[np.int8], use_case: UseCase, feature_set: str
     ) -> Fitted:
-        """Fit a model; rows of part 0 train it, those of part 1 tune it, those of part 2 are only
-        measured. Equal frames give equal bundles, byte for byte.
+        """Fit a model; equal frames give equal bundles, byte for byte.
+
+        `parts` has a number a row: 0 trains, 1 tunes, 2 is only measured.
 
         Raises:
             ConfigError: `training.params` cannot be trained with.
@@ -115,13 +116,15 @@ class ModelKind(Protocol):
     def parameter_problems(
         self, params: Mapping[str, float | int | str | bool], features: int
     ) -> Iterator[tuple[str, str]]:
-        """Yield what is wrong with `training.params` for so many features: the parameter (or an
-        empty text where it is their combination), and what with its remedy.
+        """Yield what is wrong with `training.params` for so many features, with the remedy.
+
+        Each is a pair of the parameter (an empty text where it is the combination) and what.
         """
 
     def save_for_mlflow(self, bundle: Path, target: Path, *, digest: str) -> None:
-        """Write the model of a bundle as a folder in MLflow's own form, for people and their tools;
-        nothing of ours loads it.
+        """Write the model of a bundle as a folder in MLflow's own form.
+
+        It is for people and their tools; nothing of ours loads it.
         """
 
 

@@ -139,8 +139,9 @@ def fit(frame: pa.Table, parts: Parts, use_case: UseCase, feature_set: str) -> F
 
 
 def parameters(use_case: UseCase) -> dict[str, Any]:
-    """Return LightGBM's parameters under its own names; what determinism needs cannot be set
-    otherwise.
+    """Return LightGBM's parameters under its own names.
+
+    What determinism and a binary outcome need cannot be set otherwise.
 
     Raises:
         ConfigError: a parameter is unknown, or not for a use case to set.

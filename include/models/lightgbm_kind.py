@@ -53,8 +53,9 @@ class LightGBM:
         return lightgbm_parameters.problems(params, lightgbm_fitting.DEFAULTS, features)
 
     def save_for_mlflow(self, bundle: Path, target: Path, *, digest: str) -> None:
-        """Write the booster in MLflow's flavour `lightgbm`; it takes encoded rows and gives raw
-        scores, as its signature says.
+        """Write the booster in MLflow's flavour `lightgbm`.
+
+        It takes encoded rows and gives raw scores, as its signature says.
         """
         import lightgbm
         import mlflow.lightgbm

@@ -1,5 +1,4 @@
-"""What `training.params` may say, by LightGBM's own list: names, values, and which of them are
-Evergreen's.
+"""What `training.params` may say, by LightGBM's own list of names and by a trial of the values.
 
 LightGBM passes over a name that it does not know, and over an alias of a name that is set (`eta`
 beside `learning_rate`). Here each name is known, stands once and is the one that LightGBM goes by;
@@ -98,18 +97,19 @@ _OF_FILES = (
     ),
 )
 _NO_METRIC = ("", "none", "na", "null", "custom")
-_ROWS, _ROUNDS = 400, 2
+_ROWS, _ROUNDS = 400, 2  # of a trial: enough for every check that LightGBM makes
 
 
 def canonical(params: Params) -> dict[str, float | int | str | bool]:
     """Return parameters under LightGBM's own names.
 
-    Raises: ConfigError: a name is unknown, stands twice, or is not for a use case to set; all of
-        them, a line each.
+    Raises:
+        ConfigError: a name is unknown, stands twice, or is not for a use case to set; all of them,
+            a line each.
     """
-    found = list(_names(params))
-    if found:
-        raise ConfigError("\n".join(f"training.params: {name}: {reason}" for name, reason in found))
+    wrong = list(_wrong_names(params))
+    if wrong:
+        raise ConfigError("\n".join(f"training.params: {name}: {reason}" for name, reason in wrong))
     names = _aliases()
     return {names[name]: value for name, value in params.items()}
 
@@ -117,25 +117,27 @@ def canonical(params: Params) -> dict[str, float | int | str | bool]:
 def problems(
     params: Params, defaults: Mapping[str, Any], features: int
 ) -> Iterator[tuple[str, str]]:
-    """Yield what is wrong: the parameter (or an empty text where it is their combination), and
-    what with its remedy.
+    """Yield what is wrong: the parameter, and what with its remedy.
+
+    The parameter is an empty text where it is the combination. `features` is how many there are.
     """
-    wrong = dict(_names(params))
+    wrong = dict(_wrong_names(params))
     yield from wrong.items()
     sound = {name: value for name, value in params.items() if name not in wrong}
     for name in list(sound):
         if (
-            reason := _tried({**defaults, **canonical({name: sound[name]})}, features)
+            reason := _refusal({**defaults, **canonical({name: sound[name]})}, features)
         ) and not _needs_others(name, sound):
             yield name, f"{sound[name]!r}: {reason}"
             del sound[name]
-    if reason := _tried({**defaults, **canonical(sound)}, features) if sound else "":
+    if reason := _refusal({**defaults, **canonical(sound)}, features) if sound else "":
         yield "", f"{', '.join(sound)} together: {reason}"
 
 
 def refusing(fit: Fit) -> Fit:
-    """Name training.params where LightGBM refuses to train; `fit` has the use case as its third
-    argument.
+    """Wrap a fit so that it names training.params where LightGBM refuses to train.
+
+    The use case is the third argument of `fit`.
 
     Raises:
         ConfigError: with LightGBM's reason in our words.
@@ -154,16 +156,14 @@ def refusing(fit: Fit) -> Fit:
             )
             raise ConfigError(
                 f"{use_case.name}: LightGBM cannot train with training.params ({params}): "
-                f"{_told(error)}; correct them"
+                f"{_reason_of(error)}; correct them"
             ) from error
 
     return cast(Fit, fitted)
 
 
 def _is_lightgbms(error: BaseException) -> bool:
-    """Tell whether an error was raised within LightGBM: by its class, or by the file of its
-    innermost frame.
-    """
+    """Tell whether an error was raised within LightGBM, by its class or its innermost frame."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -173,7 +173,7 @@ def _is_lightgbms(error: BaseException) -> bool:
     )
 
 
-def _names(params: Params) -> Iterator[tuple[str, str]]:
+def _wrong_names(params: Params) -> Iterator[tuple[str, str]]:
     if not params:
         return
     names, seen = _aliases(), dict[str, str]()
@@ -199,13 +199,14 @@ def _names(params: Params) -> Iterator[tuple[str, str]]:
 
 
 def _needs_others(name: str, params: Params) -> bool:
-    """Tell whether a value that is refused alone may be right beside the others, as `boosting:
-    rf` beside a bagging_freq.
+    """Tell whether a value that is refused alone may be right beside the others.
+
+    So is `boosting: rf`, which needs a bagging_freq.
     """
     return len(params) > 1 and _aliases()[name] == "boosting"
 
 
-def _tried(params: Mapping[str, Any], features: int) -> str:
+def _refusal(params: Mapping[str, Any], features: int) -> str:
     """Return why LightGBM refuses parameters, or an empty text: two rounds on made-up rows."""
     metrics = params.get("metric", "auc")
     if isinstance(metrics, str) and metrics.strip().lower() in _NO_METRIC:
@@ -236,16 +237,18 @@ def _tried(params: Mapping[str, Any], features: int) -> str:
                 own, data, num_boost_round=_ROUNDS, valid_sets=[held_out], callbacks=[stop]
             )
         except (LightGBMError, ValueError, TypeError) as error:
-            return _told(error)
+            return _reason_of(error)
     return ""
 
 
-def _told(error: Exception) -> str:
-    """Return LightGBM's reason without the place in its own source."""
+def _reason_of(error: Exception) -> str:
+    """Return LightGBM's reason in words that a person can act on."""
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    # "... at /src/io/config.cpp, line 123 ." : the place in its own source.
     text = re.sub(r" at \S+, line \d+ ?\.?$", "", text)
     if "eval metric is required" in text:
         return "it knows no such metric for a binary outcome; write binary_logloss or auc"
+    # "Check failed: (num_leaves) > (1)": a limit of one parameter.
     limit = re.fullmatch(r"Check failed: \((\w+)\) (\S+) \((\S+)\)", text)
     if limit:
         return f"{limit[1]} must be {limit[2]} {limit[3]}"
@@ -260,8 +263,9 @@ def _told(error: Exception) -> str:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Keep LightGBM's library, which writes each refusal to the process's standard error, off
-    the screen.
+    """Keep what LightGBM's library writes to standard error off the screen.
+
+    By the descriptor: it writes from C, past `sys.stderr`.
     """
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -281,6 +285,6 @@ def _aliases() -> dict[str, str]:
 
     return {
         alias: name
-        for name, known in _ConfigAliases._get_all_param_aliases().items()
-        for alias in {name, *known}
+        for name, aliases in _ConfigAliases._get_all_param_aliases().items()
+        for alias in {name, *aliases}
     }

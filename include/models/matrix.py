@@ -54,15 +54,16 @@ def floats(column: pa.ChunkedArray) -> NDArray[np.float64]:
     """Return a number or bool column as doubles, null as NaN, infinities as they are.
 
     An integer beyond 2^53 becomes the nearest double, as `float()` makes it when a request is
-    scored: the cast is not a safe one, so that no number of theirs ends a stage.
+    scored: a safe cast would refuse it and end the stage.
     """
     doubles = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     return np.asarray(doubles, dtype=np.float64)
 
 
 def learn_schema(train: pa.Table, use_case: UseCase, feature_set: str) -> Schema:
-    """Return the uncalibrated schema of the training rows; categories beyond the 200 most
-    frequent count as unknown.
+    """Return the uncalibrated schema of the training rows.
+
+    Only the `MAX_CATEGORIES` most frequent categories have a code; others count as unknown.
     """
     features = []
     for name in use_case.trained_features:
@@ -71,6 +72,7 @@ def learn_schema(train: pa.Table, use_case: UseCase, feature_set: str) -> Schema
             features.append(Feature(name, kind))
             continue
         counts = Counter(value for value in train.column(name).to_pylist() if value is not None)
+        # By count, then by text: equal rows in any order choose the same. Codes follow the text.
         kept = sorted(sorted(counts, key=lambda value: (-counts[value], value))[:MAX_CATEGORIES])
         codes = {value: code for code, value in enumerate(kept)}
         features.append(Feature(name, kind, codes, missing=len(kept), unknown=len(kept) + 1))
@@ -80,8 +82,9 @@ def learn_schema(train: pa.Table, use_case: UseCase, feature_set: str) -> Schema
 
 
 def choose_golden_rows(frame: pa.Table, schema: Schema) -> list[dict[str, Any]]:
-    """Return rows to ask a model after loading: real ones, nulls, and categories that training
-    never saw.
+    """Return rows to ask a model after loading: real ones, nulls, and categories never seen.
+
+    Real ones are spread evenly over the frame, which is sorted by time.
     """
     spread: Sequence[int] = (
         np.unique(np.linspace(0, len(frame) - 1, GOLDEN_ROWS).astype(int)).tolist()
@@ -91,7 +94,7 @@ def choose_golden_rows(frame: pa.Table, schema: Schema) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = (
         frame.select(schema.names).take(pa.array(spread, pa.int64())).to_pylist()
     )
-    rows = [{name: _plain(value) for name, value in row.items()} for row in rows]
+    rows = [{name: _as_json(value) for name, value in row.items()} for row in rows]
     empty: dict[str, Any] = dict.fromkeys(schema.names)
     unseen = {
         name: UNSEEN
@@ -102,5 +105,6 @@ def choose_golden_rows(frame: pa.Table, schema: Schema) -> list[dict[str, Any]]:
     return [*rows, empty, {**base, **unseen}, {**empty, **unseen}]
 
 
-def _plain(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
+    """Return a cell, null for a number that JSON lacks."""
     return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -20,16 +20,17 @@ MIN_ENTITIES = 20  # of fewer the interval's normal form says too little
 # would pass every ninth time at 500 rows of each class (tests/models/test_metrics.py).
 ROWS_PER_BIN, FEWEST_BINS, MOST_BINS = 200, 5, 10
 DRAWS = 1000
-BLOCK = 4_000_000
-Z95 = 1.959963984540054
+BLOCK = 4_000_000  # random numbers that are drawn at once: 16 MB
+Z95 = 1.959963984540054  # the 97.5 % quantile of the normal distribution
 NAN = float("nan")
 EMPTY: Numbers = np.empty(0, dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A difference with its 95 % interval; where there is none its ends are NaN and `reason`
-    says why.
+    """A difference with its 95 % interval.
+
+    Where there is no interval its ends are NaN and `reason` says why.
     """
 
     value: float
@@ -39,7 +40,7 @@ class Interval:
 
 
 def computable(labels: Numbers, *scores: Numbers) -> bool:
-    """Tell whether there are both classes and nothing but finite numbers."""
+    """Tell whether there are both classes, finite numbers only, and as many scores as labels."""
     finite = all(
         bool(np.isfinite(numbers).all()) and numbers.shape == labels.shape
         for numbers in (labels, *scores)
@@ -80,9 +81,11 @@ def auc_difference(
     m, n = int(positive.sum()), int((~positive).sum())
     over_negatives, over_positives = np.zeros(m), np.zeros(n)
     for sign, scores in ((1.0, first), (-1.0, second)):
-        everyone = midranks(scores)
-        over_negatives += sign * (everyone[positive] - midranks(scores[positive])) / n
-        over_positives += sign * (1.0 - (everyone[~positive] - midranks(scores[~positive])) / m)
+        ranks = midranks(scores)
+        # Sun and Xu's form: the rank among all, less that among one's own outcome, counts the rows
+        # of the other outcome that are beaten.
+        over_negatives += sign * (ranks[positive] - midranks(scores[positive])) / n
+        over_positives += sign * (1.0 - (ranks[~positive] - midranks(scores[~positive])) / m)
     difference = auc(labels, first) - auc(labels, second)
     group = np.arange(len(labels)) if entities is None else codes_of(entities)
     count = int(group.max()) + 1
@@ -104,6 +107,7 @@ def auc_difference(
         + with_zeros / (with_zeros - 1) * float(of_zeros @ of_zeros) / n**2
         + 2 * count / (count - 1) * float(of_ones @ of_zeros) / (m * n)
     )
+    # The third term may take it a rounding error below 0, where two models rank alike.
     half = Z95 * math.sqrt(max(variance, 0.0))
     return Interval(difference, difference - half, difference + half)
 
@@ -133,10 +137,10 @@ def midranks(values: Numbers) -> Numbers:
 
 
 def calibration_curve(labels: Numbers, scores: Numbers) -> list[tuple[float, float, int]]:
-    """Return (mean score, share of positives, rows) of bins of about equal size, by ascending
-    score.
+    """Return (mean score, share of positives, rows) of each bin, by ascending score.
 
-    Rows of one score are never divided, so the order in which they come changes nothing.
+    Bins are of about equal size. Rows of one score are never divided, so the order in which they
+    come changes nothing.
     """
     if not computable(labels, scores):
         return []
@@ -161,18 +165,18 @@ def calibration_errors_by_chance(scores: Numbers, seed: int, draws: int = DRAWS)
 
     That is what chance alone gives a model whose scores are right, on as many rows.
     """
-    generator = np.random.default_rng(seed % 2**64)
+    generator = np.random.default_rng(seed % 2**64)  # it takes no negative seed
     ranked = np.clip(np.sort(scores), 0.0, 1.0)
     starts = _starts(ranked)
     expected = np.add.reduceat(ranked, starts)
-    found = []
+    errors = []
     # a block of draws at a time: as many rows as there may be need no more memory
     for first in range(0, draws, block := max(1, BLOCK // len(ranked))):
         size = (min(block, draws - first), len(ranked))
         outcomes = generator.random(size, dtype=np.float32) < ranked
         counts = np.add.reduceat(outcomes, starts, axis=1, dtype=np.int64)
-        found.append(np.abs(counts - expected).sum(axis=1) / len(ranked))
-    return np.concatenate(found)
+        errors.append(np.abs(counts - expected).sum(axis=1) / len(ranked))
+    return np.concatenate(errors)
 
 
 def _starts(ranked: Numbers) -> NDArray[np.int64]:
@@ -200,13 +204,15 @@ def log_loss(labels: Numbers, scores: Numbers) -> float:
 
 
 def roc(labels: Numbers, scores: Numbers, points: int = 200) -> list[tuple[float, float]]:
-    """Return (false positive rate, true positive rate) pairs from (0, 0) to (1, 1), at most
-    about `points`.
+    """Return pairs (false positive rate, true positive rate) from (0, 0) to (1, 1).
+
+    There are at most about `points` of them.
     """
     if not computable(labels, scores):
         return []
     order = np.argsort(-scores, kind="stable")
     hits, ranked = labels[order], scores[order]
+    # The last row of each score: rows of one score pass the threshold together.
     last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
     true = np.cumsum(hits)[last] / hits.sum()
     false = np.cumsum(1 - hits)[last] / (1 - hits).sum()

@@ -28,7 +28,10 @@ _PARAMETERS = b"num_threads=1 verbosity=-1"
 
 
 class Predictor:
-    """A model in memory. Safe to share between threads: a lock guards the single-row buffers."""
+    """A booster in memory, with what turns a row into its columns and its score into a probability.
+
+    Safe to share between threads: a lock guards the single-row buffers.
+    """
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
         self.digest = digest_of(files)
@@ -65,8 +68,8 @@ class Predictor:
             quick.LGBM_BoosterPredictForMatSingleRowFastInit(
                 self._booster,
                 _RAW_SCORE,
-                0,
-                -1,
+                0,  # from the first round
+                -1,  # to the last
                 _FLOAT64,
                 ctypes.c_int32(width),
                 _PARAMETERS,
@@ -104,7 +107,7 @@ class Predictor:
             raise InvalidFeature(
                 str(error.args[0]), "is missing; send null where it is not known"
             ) from None
-        with self._lock:
+        with self._lock:  # one buffer for all threads: allocating one a row costs more
             self._row[:] = values
             status = self._quick.LGBM_BoosterPredictForMatSingleRowFast(
                 self._fast, self._row, ctypes.byref(self._length), self._score
@@ -129,10 +132,10 @@ class Predictor:
                 _FLOAT64,
                 ctypes.c_int32(len(data)),
                 ctypes.c_int32(data.shape[1]),
-                1,
+                1,  # row by row
                 _RAW_SCORE,
-                0,
-                -1,
+                0,  # from the first round
+                -1,  # to the last
                 _PARAMETERS,
                 ctypes.byref(length),
                 raw.ctypes.data_as(ctypes.POINTER(ctypes.c_double)),
@@ -151,13 +154,15 @@ class Predictor:
 
 @lru_cache(maxsize=1)
 def _libraries() -> tuple[ctypes.CDLL, ctypes.PyDLL]:
-    """Load LightGBM's C library twice: for calls that may take long, and for those of
-    microseconds, which keep the GIL.
+    """Load LightGBM's C library twice: for calls that may take long, and for short ones.
+
+    `CDLL` gives the GIL away for a call, `PyDLL` keeps it: handing it over and back would cost more
+    than a single row takes.
     """
-    found = importlib.util.find_spec("lightgbm")
-    folder = Path(found.origin or "").parent if found else Path()
+    package = importlib.util.find_spec("lightgbm")
+    folder = Path(package.origin or "").parent if package else Path()
     for name in ("lib/lib_lightgbm.so", "lib/lib_lightgbm.dylib", "bin/lib_lightgbm.dll"):
-        if found and (folder / name).is_file():
+        if package and (folder / name).is_file():
             library = ctypes.CDLL(str(folder / name))
             library.LGBM_GetLastError.restype = ctypes.c_char_p
             return library, ctypes.PyDLL(str(folder / name))

@@ -55,9 +55,7 @@ def trial_load(folder: str | Path, digest: str, *, timeout: float = 60.0) -> Non
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Load the bundle FOLDER of digest DIGEST and ask its golden rows; the exit code says whether
-    they were answered.
-    """
+    """Load a bundle and ask its golden rows; the exit code says whether they were answered."""
     folder, digest = arguments
     try:
         count = load_model(folder, digest).check_golden()

@@ -1,6 +1,6 @@
 """Build, try and export one Bento in a BentoML home of its own.
 
-Runs as a child process, which ends with its parent.
+Runs as a child process, which ends with its parent, however that dies.
 
     python -m include.packaging.bento_build < order.json     (keep stdin open: its end is the
     parent's end)
@@ -18,9 +18,7 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -28,18 +26,25 @@ from typing import Any
 
 import psutil
 
-from include.processes import tail
+from include.clock import wait_for
+from include.models.bundle import GOLDEN
+from include.models.golden import TOLERANCE
+from include.processes import python_module, start, tail
 
-TOLERANCE = 1e-9
 SERVE_SECONDS = 90.0
 _servers: list[subprocess.Popen[bytes]] = []
 
 
+class BuildFailed(Exception):
+    """The Bento could not be built, or does not answer as its model does."""
+
+
 def main() -> int:
-    """Carry out the order on stdin; the result, or what went wrong, goes to `result.json` beside
-    the home.
+    """Carry out the order on stdin and write the result, or what went wrong, to `result.json`.
+
+    The file lies in the order's staging folder; without one, this process died.
     """
-    order = json.loads(_first_line())
+    order = json.loads(_read_first_line())
     staging = Path(order["staging"])
     home = Path(os.environ["BENTOML_HOME"])
     threading.Thread(target=_end_with_parent, args=(home,), daemon=True).start()
@@ -54,10 +59,6 @@ def main() -> int:
         _end_all(home)
     (staging / "result.json").write_text(json.dumps(result))
     return 0
-
-
-class BuildFailed(Exception):
-    """The Bento could not be built, or does not answer as its model does."""
 
 
 def _build(order: dict[str, Any]) -> dict[str, str]:
@@ -91,41 +92,24 @@ def _build(order: dict[str, Any]) -> dict[str, str]:
 
 
 def _try(tag: str, staging: Path, bundle: Path, exported: Path) -> None:
-    """Serve the Bento as anybody would, export it while the server starts, and compare its
-    answers to the golden rows.
+    """Serve the Bento as anybody would and compare its answers to the golden rows.
+
+    It is exported while the server starts: both take seconds, and neither needs the other.
     """
-    golden = json.loads((bundle / "golden.json").read_text())
+    rows = json.loads((bundle / GOLDEN).read_text())
     port, log = _free_port(), staging / "serve.log"
+    # Without our path: it must run by what was shipped.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     # BentoML's master renames itself, and would write over its environment.
     environment["SPT_NOENV"] = "1"
+    command = python_module("bentoml", "serve", tag, "--host", "127.0.0.1", "--port", str(port))
     with log.open("wb") as output:
-        server = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "bentoml",
-                "serve",
-                tag,
-                "--host",
-                "127.0.0.1",
-                "--port",
-                str(port),
-            ],
-            env=environment,
-            cwd=staging,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+        server = start(command, environment=environment, folder=staging, log=output)
     _servers.append(server)
     _export(tag, exported)
     try:
         _await_ready(server, port, log)
-        for number, (row, expected) in enumerate(
-            zip(golden["rows"], golden["scores"], strict=True)
-        ):
+        for number, (row, expected) in enumerate(zip(rows["rows"], rows["scores"], strict=True)):
             score = _ask(port, row)
             if not math.isclose(score, expected, rel_tol=0, abs_tol=TOLERANCE):
                 raise BuildFailed(
@@ -143,8 +127,13 @@ def _try(tag: str, staging: Path, bundle: Path, exported: Path) -> None:
 
 
 def _await_ready(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + SERVE_SECONDS
-    while time.monotonic() < deadline:
+    """Wait until the server says that it is ready.
+
+    Raises:
+        BuildFailed: it ended, or was not ready in time.
+    """
+
+    def ready() -> bool:
         if server.poll() is not None:
             raise BuildFailed(
                 f"`bentoml serve` ended with code {server.returncode}; its log ends with:\n"
@@ -152,13 +141,15 @@ def _await_ready(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
             )
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
-                return
+                return True
         except OSError:
-            time.sleep(0.1)
-    raise BuildFailed(
-        f"`bentoml serve` was not ready after {SERVE_SECONDS:.0f} s; its log ends with:\n"
-        f"{tail(log)}"
-    )
+            return False
+
+    if not wait_for(ready, seconds=SERVE_SECONDS, every=0.1):
+        raise BuildFailed(
+            f"`bentoml serve` was not ready after {SERVE_SECONDS:.0f} s; its log ends with:\n"
+            f"{tail(log)}"
+        )
 
 
 def _ask(port: int, row: dict[str, Any]) -> float:
@@ -179,14 +170,16 @@ def _export(tag: str, target: Path) -> None:
 
 
 def _free_port() -> int:
+    """Return a port that was free a moment ago; if it is taken now, the server ends and says so."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _first_line() -> bytes:
-    """Read stdin up to its first line feed, by the descriptor: a thread that waits on
-    `sys.stdin` could not be left behind.
+def _read_first_line() -> bytes:
+    """Read stdin up to its first line feed.
+
+    By the descriptor: a thread that waits on `sys.stdin` could not be left behind.
     """
     line = b""
     while not line.endswith(b"\n"):
@@ -204,17 +197,17 @@ def end_users(home: Path) -> None:
     were started with finds them.
     """
     for _ in range(5):  # a dying master may just have forked
-        found = [
+        users = [
             process
             for process in psutil.process_iter()
-            if process.pid != os.getpid() and _home(process) == str(home)
+            if process.pid != os.getpid() and _home_of(process) == str(home)
         ]
-        if not found:
+        if not users:
             return
-        for process in found:
+        for process in users:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(found, timeout=2)
+        psutil.wait_procs(users, timeout=2)
 
 
 def _end_all(home: Path) -> None:
@@ -223,7 +216,7 @@ def _end_all(home: Path) -> None:
     end_users(home)
 
 
-def _home(process: psutil.Process) -> str | None:
+def _home_of(process: psutil.Process) -> str | None:
     try:
         return process.environ().get("BENTOML_HOME")
     except (psutil.Error, OSError):  # gone, or somebody else's
@@ -231,7 +224,7 @@ def _home(process: psutil.Process) -> str | None:
 
 
 def _end_with_parent(home: Path) -> None:
-    while os.read(0, 4096):
+    while os.read(0, 4096):  # stdin ends when the parent closes it, or dies of anything
         pass
     _end_all(home)
     os._exit(1)

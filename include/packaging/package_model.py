@@ -17,28 +17,26 @@ import logging
 import os
 import shutil
 import subprocess
-from dataclasses import asdict, dataclass
-from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from include.config.settings import ROOT, Settings
+from include.config.settings import ROOT
 from include.errors import ArtefactError, MissingPartition, Unavailable
 from include.evaluation.verdict import judged_model, not_passed
-from include.files import write_text
 from include.lake.digests import combine
-from include.models import bundle, pins
+from include.models import bundle
 from include.models.kinds import ModelKind, every_kind, kind_in, serving_libraries
 from include.models.pins import serving_pins
 from include.packaging.bento_build import end_users
+from include.packaging.packages import Package, find_package, put_in_place
+from include.packaging.shipped import requirements, serving_digest, shipped_files, version_part
 from include.pipeline.outputs import PackageOutputs
 from include.pipeline.provenance import lock_digest
 from include.pipeline.stage import Input, Outcome, Stage, StageContext
 from include.processes import python_module, start
 from include.records.records import Model
-from include.syntax import file_digest
 
 log = logging.getLogger(__name__)
 
@@ -47,38 +45,6 @@ FIELDS: tuple[str, ...] = ("name",)
 LIBRARIES: tuple[str, ...] = ("bentoml", *serving_libraries())
 
 BUILD_SECONDS = 240.0
-# By the name in the Bento; what a kind adds is shipped under its own path.
-_SHIPPED = {
-    "service.py": "include/packaging/bento/service.py",
-    # The name by which nodes of every version start it.
-    "lane.py": "include/packaging/bento/worker.py",
-    **{
-        path: path
-        for path in (
-            "include/__init__.py",
-            "include/errors.py",
-            "include/models/__init__.py",
-            "include/models/kinds.py",
-            "include/models/loading.py",
-            *pins.COMMON,
-        )
-    },
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Package:
-    """A Bento that is in place, as its receipt says.
-
-    `files` holds the digest of every file of model, Bento and export, by its path below the home.
-    """
-
-    bento_tag: str
-    model_tag: str
-    model_digest: str
-    code_digest: str
-    export: str
-    files: dict[str, str]
 
 
 def inputs(context: StageContext) -> list[Input]:
@@ -171,48 +137,9 @@ def ensure_package(context: StageContext, model: Model) -> Package:
     try:
         built = _build(context, model, kind, staging)
         context.held.check()
-        return _put_in_place(home, staging, model, kind, built)
+        return put_in_place(home, staging, model, kind, built)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-
-
-def find_package(
-    settings: Settings, use_case: str, model_digest: str, kind: ModelKind
-) -> Package | None:
-    """Return the package of a model with the code of now, or None.
-
-    It counts as missing also where its receipt is no receipt, or its files are not those that the
-    receipt names.
-    """
-    home = settings.home / "bento"
-    try:
-        receipt = _receipt(home, use_case, _version(model_digest, kind)).read_text()
-        package = Package(**json.loads(receipt))
-        files = _digests(home, package.bento_tag, package.model_tag, package.export)
-    except (OSError, ValueError, TypeError):
-        return None
-    return package if package.files == files else None
-
-
-def shipped_files(kind: ModelKind) -> dict[str, str]:
-    """Return what a Bento holds beside the model: the name there, and the source in this tree."""
-    return _SHIPPED | {path: path for path in kind.modules}
-
-
-def serving_digest(kind: ModelKind) -> str:
-    """Return the digest of what is shipped beside a model of a kind, and of what it needs.
-
-    It counts what the code does, not what it says: a Bento with another comment is the same Bento.
-    """
-    parts = [
-        f"{name}:{file_digest(ROOT / path)}" for name, path in sorted(shipped_files(kind).items())
-    ]
-    return "sha256:" + hashlib.sha256("\n".join([*parts, *requirements(kind)]).encode()).hexdigest()
-
-
-def requirements(kind: ModelKind) -> list[str]:
-    """Return the libraries of a Bento in the versions installed here; BentoML adds itself."""
-    return [f"{name}=={version_of(name)}" for name in kind.requirements]
 
 
 def _verified_kind(model: Model) -> ModelKind:
@@ -226,14 +153,6 @@ def _reason_to_skip(context: StageContext) -> str | None:
     if context.target != "deployed":
         return f"{context.key} has the target {context.target}, not deployed"
     return not_passed(context.result("evaluate_model"))
-
-
-def _version(model_digest: str, kind: ModelKind) -> str:
-    """Return the version part of the tags: which model, by which code."""
-    model, code = (
-        digest.removeprefix("sha256:") for digest in (model_digest, serving_digest(kind))
-    )
-    return f"{model[:16]}-{code[:8]}"
 
 
 def _build(context: StageContext, model: Model, kind: ModelKind, staging: Path) -> dict[str, str]:
@@ -251,7 +170,7 @@ def _build(context: StageContext, model: Model, kind: ModelKind, staging: Path) 
         "model_version": model.version,
         "model_name": f"{context.use_case.name}_model",
         "bento_name": f"{context.use_case.name}_scorer",
-        "version": _version(model.model_digest, kind),
+        "version": version_part(model.model_digest, kind),
         "labels": {
             "use_case": context.use_case.name,
             "partition": context.key,
@@ -312,69 +231,6 @@ def _result(staging: Path, model: Model) -> dict[str, str]:
     if "error" in result:
         raise ArtefactError(f"model {model.version} is not packaged: {result['error']}")
     return result
-
-
-def _put_in_place(
-    home: Path, staging: Path, model: Model, kind: ModelKind, built: dict[str, str]
-) -> Package:
-    """Move what was built into the real home: model, Bento and export by a rename each.
-
-    The receipt comes last: what a kill leaves between two renames has none, and is replaced.
-    """
-    exported = home / "exports" / Path(built["export"]).name
-    moves = [
-        (
-            _folder(staging / "home", "models", built["model_tag"]),
-            _folder(home, "models", built["model_tag"]),
-        ),
-        (
-            _folder(staging / "home", "bentos", built["bento_tag"]),
-            _folder(home, "bentos", built["bento_tag"]),
-        ),
-        (Path(built["export"]), exported),
-    ]
-    for source, target in moves:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Left by a run that was killed, or damaged since: without a valid receipt.
-        if target.is_dir():
-            target.rename(staging / f"{target.parent.parent.name}-before")
-        source.rename(target)
-        if target.is_dir():
-            write_text(target.parent / "latest", target.name)
-    package = Package(
-        bento_tag=built["bento_tag"],
-        model_tag=built["model_tag"],
-        model_digest=model.model_digest,
-        code_digest=serving_digest(kind),
-        export=str(exported),
-        files=_digests(home, built["bento_tag"], built["model_tag"], str(exported)),
-    )
-    receipt = _receipt(home, model.use_case, _version(model.model_digest, kind))
-    write_text(receipt, json.dumps(asdict(package), indent=1))
-    log.info("%s: model %d is packaged as %s", model.use_case, model.version, package.bento_tag)
-    return package
-
-
-def _folder(home: Path, kind: str, tag: str) -> Path:
-    name, _, version = tag.partition(":")
-    return home / kind / name / version
-
-
-def _receipt(home: Path, use_case: str, version: str) -> Path:
-    return home / "receipts" / f"{use_case}-{version}.json"
-
-
-def _digests(home: Path, bento_tag: str, model_tag: str, export: str) -> dict[str, str]:
-    """Return the SHA-256 of every file of a package, by its path below the home."""
-    roots = (_folder(home, "bentos", bento_tag), _folder(home, "models", model_tag), Path(export))
-    digests = {}
-    for root in roots:
-        for path in [root] if root.is_file() else sorted(root.rglob("*")):
-            # Python writes there when the Bento is served.
-            if path.is_file() and "__pycache__" not in path.parts:
-                content = hashlib.sha256(path.read_bytes()).hexdigest()
-                digests[str(path.relative_to(home))] = content
-    return digests
 
 
 def _clear(folder: Path, prefix: str) -> None:

@@ -1,6 +1,4 @@
-"""The predictions table of the lake: closed segments of the serving node's log, imported once
-each.
-"""
+"""The lake's table of predictions: closed segments of the node's log, imported once each."""
 
 from __future__ import annotations
 
@@ -18,17 +16,17 @@ from include.records.records import Records
 
 log = logging.getLogger(__name__)
 
-BATCH = 50
+BATCH = 50  # segments that are in memory at once: 50 of the greatest size are 1.6 GB of text
 
 
 def import_closed(
     settings: Settings, lake: Lake, records: Records, use_case: str, *, wait: float = 60.0
 ) -> int:
-    """Bring all closed segments into `predictions`, partitioned by the day of the answer; return
-    the number of rows.
+    """Import all closed segments into `predictions` and return the number of rows.
 
-    One importer at a time. A segment that was imported before a crash could remove it is recognised
-    by its name.
+    The table is partitioned by the day of the answer (UTC). One importer at a time, which others
+    wait for up to `wait` seconds. A segment that was imported before a crash could remove it is
+    recognised by its name.
 
     Raises:
         Busy: another importer does not end in time.
@@ -52,20 +50,15 @@ def import_closed(
 
 
 def _import(lake: Lake, table: str, rows: pa.Table, fence: Fence) -> int:
-    """Add the rows of some segments to the days on which they were answered; what is there of
-    them already is replaced.
-    """
+    """Add the rows of some segments to their days, in place of rows of the same segments."""
     days = pc.strftime(rows.column("at"), format="%Y-%m-%d")
     for day in pc.unique(days).to_pylist():
         new = rows.filter(pc.equal(days, day))
-        there = lake.read(table, keys=[day])
-        if len(there):
-            other = there.filter(
-                pc.invert(pc.is_in(there.column("segment"), pc.unique(new.column("segment"))))
-            )
-            new = pa.concat_tables(
-                [other.drop_columns(["partition"]), new], promote_options="permissive"
-            )
+        present = lake.read(table, keys=[day])
+        if len(present):
+            again = pc.is_in(present.column("segment"), pc.unique(new.column("segment")))
+            others = present.filter(pc.invert(again)).drop_columns(["partition"])
+            new = pa.concat_tables([others, new], promote_options="permissive")
         lake.replace(
             table, day, new.sort_by([("segment", "ascending"), ("line", "ascending")]), fence=fence
         )

@@ -6,6 +6,10 @@ process, so nothing answered is lost. A segment is closed by renaming it to `<na
 size, a time, at shutdown, or by `recover` for a process that died: the writer holds a file lock,
 which ends with it, whatever killed it and whatever container it ran in. Closed segments never
 change; `check_drift` imports them into the lake.
+
+The lock is `flock` on the segment itself, not filelock's on a file beside it: it must be held
+before the segment has its name, go with the descriptor that is written to, and leave no file behind
+a segment that was imported.
 """
 
 from __future__ import annotations
@@ -33,8 +37,10 @@ _OPEN, _CLOSED = ".open", ".jsonl"
 
 
 class Prediction(msgspec.Struct, omit_defaults=False):
-    """One answered prediction; `at` is UTC, `entity` is text, `features` is the row that the
-    model saw, as JSON.
+    """One answered prediction.
+
+    `at` and `features_at` are UTC as ISO text, `entity` is text, `features` is the row that the
+    model saw, as JSON. `latency_us` is microseconds up to the answer.
     """
 
     request_id: str
@@ -93,12 +99,13 @@ class PredictionLog:
             Unavailable: it could not be written whole; then nothing may be answered.
         """
         self._encode(prediction, self._line)
-        self._line.append(10)
+        self._line.append(10)  # a line feed
         try:
             if self._descriptor < 0:
                 self._open()
             written = os.write(self._descriptor, self._line)
             if written != len(self._line):
+                # A part of a line would join the next one, and neither could be read.
                 os.ftruncate(self._descriptor, self._size)
                 raise OSError(errno.ENOSPC, "no space left for a whole line")
         except OSError as error:
@@ -116,8 +123,9 @@ class PredictionLog:
             self.close()
 
     def sync(self) -> None:
-        """Force the open segment to the disk itself (only a loss of power needs it); safe from
-        another thread.
+        """Force the open segment to the disk itself, which only a loss of power needs.
+
+        Safe from another thread than that of `append`.
         """
         if self._descriptor >= 0:
             try:
@@ -131,9 +139,10 @@ class PredictionLog:
             return
         descriptor, self._descriptor = self._descriptor, -1
         os.rename(self._path, self._path.with_suffix(_CLOSED))
-        os.close(descriptor)  # last: it ends the lock
+        os.close(descriptor)  # last: it ends the lock, and `recover` renames what is not locked
 
     def _open(self) -> None:
+        """Begin a segment; its name begins with nanoseconds, so names sort by time."""
         self._folder.mkdir(parents=True, exist_ok=True)
         name = f"{time.time_ns():020d}-{secrets.token_hex(6)}"
         self._path = self._folder / f"{name}{_OPEN}"
@@ -148,8 +157,9 @@ class PredictionLog:
 
 
 def recover(home: Path, use_case: str) -> list[Segment]:
-    """Close the segments of processes that are dead; a half-written last line is cut off, for it
-    was never answered.
+    """Close the segments of processes that are dead and return them.
+
+    A half-written last line is cut off: it was never answered.
     """
     closed = []
     for path in sorted(folder(home, use_case).glob(f"*{_OPEN}")):
@@ -164,7 +174,7 @@ def recover(home: Path, use_case: str) -> list[Segment]:
                 os.ftruncate(descriptor, whole)
             os.rename(path, path.with_suffix(_CLOSED))
             closed.append(Segment(use_case, path.stem, path.with_suffix(_CLOSED)))
-        except (BlockingIOError, FileNotFoundError):
+        except (BlockingIOError, FileNotFoundError):  # its writer lives, or has just closed it
             continue
         finally:
             os.close(descriptor)
@@ -172,9 +182,7 @@ def recover(home: Path, use_case: str) -> list[Segment]:
 
 
 def closed_segments(home: Path, use_case: str) -> list[Segment]:
-    """Return the segments that can be imported, oldest first, those of dead processes among
-    them.
-    """
+    """Return the segments that can be imported, oldest first, also those of dead processes."""
     recover(home, use_case)
     return [
         Segment(use_case, path.stem, path)
@@ -220,6 +228,7 @@ def forget(segments: Iterable[Segment]) -> None:
 
 
 def _predictions(segments: Sequence[Segment]) -> Iterable[tuple[Segment, int, Prediction]]:
+    """Yield every prediction with its segment and its place in that, from 0."""
     decode = msgspec.json.Decoder(Prediction).decode
     for segment in segments:
         with segment.path.open("rb") as file:
@@ -234,8 +243,8 @@ def _last_line_end(path: Path) -> int:
         while position > 0:
             start = max(0, position - 65536)
             file.seek(start)
-            found = file.read(position - start).rfind(b"\n")
-            if found >= 0:
-                return start + found + 1
+            line_feed = file.read(position - start).rfind(b"\n")
+            if line_feed >= 0:
+                return start + line_feed + 1
             position = start
     return 0

@@ -22,6 +22,7 @@ from include.models.bundle import digest_of
 from include.models.calibration import calibrated, sigmoid
 from include.models.encoding import Columns, Schema, encode
 from include.models.kinds import Fitted, ModelKind
+from tests.builders.small_model import USE_CASE, new_frame
 
 NAME = "rate"
 MODULE = "tests.builders.rate_kind"
@@ -108,3 +109,10 @@ def _files(schema: Schema, payload: bytes, golden_rows: bytes) -> dict[str, byte
 
 
 KIND: ModelKind = Rate()
+
+
+def bundle_files() -> dict[str, bytes]:
+    """Return the files of a model of this kind."""
+    frame = new_frame()
+    parts = np.where(np.arange(len(frame)) % 5 == 0, 2, 0).astype(np.int8)
+    return KIND.fit(frame, parts, USE_CASE, "abc").files

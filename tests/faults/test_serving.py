@@ -18,7 +18,7 @@ import pytest
 
 from include.config.settings import ROOT, Settings
 from include.models.kinds import DEFAULT, kind_of
-from include.packaging import package_model
+from include.packaging.packages import find_package
 from include.pipeline import runner
 from include.predictions.log import closed_segments, read
 from tests.builders.serving import FIRST, NAME, NOW, ROW, Desk, Node, until
@@ -76,9 +76,7 @@ def test_packaging_killed_at_random_points_leaves_nothing_valid(desk: Desk) -> N
             lambda: children_of(desk.settings.home) == [],
             what=f"end of what was started (killed at {seconds:.2f} s)",
         )
-        there = package_model.find_package(
-            desk.settings, NAME, model.model_digest, kind_of(DEFAULT)
-        )
+        there = find_package(desk.settings, NAME, model.model_digest, kind_of(DEFAULT))
         assert there is None or Path(there.export).is_file()
     last = stage(desk, "package_model")
     assert last.communicate(timeout=120)[0] == b"done\n"

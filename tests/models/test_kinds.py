@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -24,25 +22,23 @@ from include.models.loading import load_model
 from include.models.matrix import columns_of
 from include.models.pins import COMMON, fits_here, serving_pins
 from include.models.predictor import Predictor
-from include.packaging import package_model
-from include.packaging.bento import worker
+from include.packaging import shipped as shipped_code
 from include.records.records import Model
 from include.serving import model_loader
 from include.serving.model_loader import ModelLoader
 from tests.builders import rate_kind
 from tests.builders.bundles import write_bundle
 from tests.builders.serving import NOW
-from tests.models.conftest import USE_CASE
+from tests.builders.small_model import USE_CASE
 
 ROW = {"income": 0.3, "visits": 2, "region": "r1", "member": True}
 
 
 @pytest.fixture
-def rated(frame: pa.Table, monkeypatch: pytest.MonkeyPatch) -> Fitted:
+def rated(monkeypatch: pytest.MonkeyPatch) -> Fitted:
     """A model of the second kind, which is known for the length of a test."""
     monkeypatch.setitem(kinds.KINDS, rate_kind.NAME, rate_kind.MODULE)
-    parts = np.where(np.arange(len(frame)) % 5 == 0, 2, 0).astype(np.int8)
-    return kind_of(rate_kind.NAME).fit(frame, parts, USE_CASE, "abc")
+    return Fitted(rate_kind.bundle_files(), rounds=0, params={}, metrics={})
 
 
 @pytest.fixture
@@ -105,11 +101,11 @@ def test_a_kind_pins_and_ships_its_own_code_and_libraries(rated: Fitted) -> None
     ours, theirs = kind_of(DEFAULT), kind_of(rate_kind.NAME)
     assert serving_pins(ours) != serving_pins(theirs)
     assert fits_here(serving_pins(theirs))
-    assert [name.split("==")[0] for name in package_model.requirements(theirs)] == ["numpy"]
-    shipped = package_model.shipped_files(theirs)
+    assert [name.split("==")[0] for name in shipped_code.requirements(theirs)] == ["numpy"]
+    shipped = shipped_code.shipped_files(theirs)
     assert set(shipped.values()) >= {*COMMON, *theirs.modules, "include/models/kinds.py"}
     assert "include/models/predictor.py" not in shipped
-    assert package_model.serving_digest(ours) != package_model.serving_digest(theirs)
+    assert shipped_code.serving_digest(ours) != shipped_code.serving_digest(theirs)
 
 
 def test_parameters_are_asked_of_the_kind(rated: Fitted) -> None:
@@ -118,24 +114,6 @@ def test_parameters_are_asked_of_the_kind(rated: Fitted) -> None:
     ]
     ((name, reason),) = kind_of(DEFAULT).parameter_problems({"learning_rte": 1}, 3)
     assert (name, "did you mean learning_rate" in reason) == ("learning_rte", True)
-
-
-def test_what_a_bento_ships_answers_for_a_second_kind(rated: Fitted, folder: Path) -> None:
-    """The worker of a Bento, over its socket: the model's own feature names, scores, refusals."""
-    ours, theirs = socket.socketpair()
-    arguments = [str(theirs.detach()), str(folder), digest_of(rated.files)]
-    answering = threading.Thread(target=worker.main, args=(arguments,))
-    answering.start()
-    with ours, ours.makefile("rwb") as stream:
-        hello = json.loads(stream.readline())
-        assert hello == {"golden": 15, "features": list(ROW)}
-        for question in ({"id": 1, "row": ROW}, {"id": 2, "row": {**ROW, "income": "x"}}):
-            stream.write(json.dumps(question).encode() + b"\n")
-        stream.flush()
-        score, refusal = (json.loads(stream.readline()) for _ in range(2))
-    answering.join(timeout=10)
-    assert score == {"id": 1, "score": rated.predictor.one(ROW)}
-    assert (refusal["id"], refusal["feature"]) == (2, "income")
 
 
 def test_the_node_loads_a_second_kind_into_itself(

@@ -13,7 +13,7 @@ from include.models import matrix
 from include.models.encoding import Feature, Schema, encode
 from include.models.kinds import Fitted
 from include.models.matrix import choose_golden_rows, columns_of, floats, labels_of, learn_schema
-from tests.models.conftest import USE_CASE
+from tests.builders.small_model import USE_CASE
 
 
 def test_rows_and_columns_are_encoded_alike(fitted: Fitted, frame: pa.Table) -> None:

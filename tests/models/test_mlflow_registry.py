@@ -21,7 +21,7 @@ from include.records.records import Model, Route
 from tests.builders import rate_kind
 from tests.builders.bundles import write_bundle
 from tests.builders.serving import NAME, NOW, bundle_files
-from tests.models.conftest import USE_CASE
+from tests.builders.small_model import USE_CASE
 
 KEY = "2026-03-01"
 

@@ -16,9 +16,7 @@ from include.models.loading import load_model
 
 
 class Pinned(BaseModel):
-    """What the Bento was built with: the exact tag of its model, and the digest that the model
-    must have.
-    """
+    """What the Bento was built with: its model's exact tag, and the digest that it must have."""
 
     model: str
     digest: str

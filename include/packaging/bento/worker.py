@@ -1,8 +1,8 @@
 """Answer a serving node over an inherited socket: one JSON line a question, one a reply.
 
 Shipped in every Bento. A node whose own libraries or code differ from the Bento's starts this
-file, with the Bento's sources as its path; the process ends when the node closes the socket, or
-dies.
+file, with the Bento's sources as its path. The process ends when the node closes the socket, or
+dies: nodes of other versions speak to it, so what is said over the socket only grows.
 
     python lane.py SOCKET_FILENO BUNDLE_FOLDER DIGEST
 """
@@ -29,7 +29,11 @@ def answer(model: ServedModel, question: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Load the model, ask its golden rows, then answer until the other end closes."""
+    """Load the model, ask its golden rows, then answer until the other end closes.
+
+    The first line that is sent is how many golden rows there were and which features a row holds,
+    or the error because of which the process ends.
+    """
     with (
         socket.socket(fileno=int(arguments[0])) as connection,
         connection.makefile("rwb") as stream,

@@ -1,0 +1,117 @@
+"""Packages in place under `<home>/bento`: BentoML's store, exports, and our receipts.
+
+A package counts by its receipt, which comes last and holds the digest of every file. What has no
+receipt, or other files than its receipt says, is no Bento of ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from include.config.settings import Settings
+from include.files import write_text
+from include.models.kinds import ModelKind
+from include.packaging.shipped import serving_digest, version_part
+from include.records.records import Model
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A Bento that is in place, as its receipt says.
+
+    `files` holds the digest of every file of model, Bento and export, by its path below the home.
+    """
+
+    bento_tag: str
+    model_tag: str
+    model_digest: str
+    code_digest: str
+    export: str
+    files: dict[str, str]
+
+
+def find_package(
+    settings: Settings, use_case: str, model_digest: str, kind: ModelKind
+) -> Package | None:
+    """Return the package of a model with the code of now, or None.
+
+    It counts as missing also where its receipt is no receipt, or its files are not those that the
+    receipt names.
+    """
+    home = settings.home / "bento"
+    try:
+        receipt = _receipt(home, use_case, version_part(model_digest, kind)).read_text()
+        package = Package(**json.loads(receipt))
+        files = _digests(home, package.bento_tag, package.model_tag, package.export)
+    except (OSError, ValueError, TypeError):
+        return None
+    return package if package.files == files else None
+
+
+def put_in_place(
+    home: Path, staging: Path, model: Model, kind: ModelKind, built: dict[str, str]
+) -> Package:
+    """Move what was built into the real home: model, Bento and export by a rename each.
+
+    The receipt comes last: what a kill leaves between two renames has none, and is replaced.
+    """
+    exported = home / "exports" / Path(built["export"]).name
+    moves = [
+        (
+            _folder(staging / "home", "models", built["model_tag"]),
+            _folder(home, "models", built["model_tag"]),
+        ),
+        (
+            _folder(staging / "home", "bentos", built["bento_tag"]),
+            _folder(home, "bentos", built["bento_tag"]),
+        ),
+        (Path(built["export"]), exported),
+    ]
+    for source, target in moves:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Left by a run that was killed, or damaged since: without a valid receipt.
+        if target.is_dir():
+            target.rename(staging / f"{target.parent.parent.name}-before")
+        source.rename(target)
+        if target.is_dir():
+            write_text(target.parent / "latest", target.name)
+    package = Package(
+        bento_tag=built["bento_tag"],
+        model_tag=built["model_tag"],
+        model_digest=model.model_digest,
+        code_digest=serving_digest(kind),
+        export=str(exported),
+        files=_digests(home, built["bento_tag"], built["model_tag"], str(exported)),
+    )
+    receipt = _receipt(home, model.use_case, version_part(model.model_digest, kind))
+    write_text(receipt, json.dumps(asdict(package), indent=1))
+    log.info("%s: model %d is packaged as %s", model.use_case, model.version, package.bento_tag)
+    return package
+
+
+def _folder(home: Path, kind: str, tag: str) -> Path:
+    name, _, version = tag.partition(":")
+    return home / kind / name / version
+
+
+def _receipt(home: Path, use_case: str, version: str) -> Path:
+    return home / "receipts" / f"{use_case}-{version}.json"
+
+
+def _digests(home: Path, bento_tag: str, model_tag: str, export: str) -> dict[str, str]:
+    """Return the SHA-256 of every file of a package, by its path below the home."""
+    roots = (_folder(home, "bentos", bento_tag), _folder(home, "models", model_tag), Path(export))
+    digests = {}
+    for root in roots:
+        for path in [root] if root.is_file() else sorted(root.rglob("*")):
+            # Python writes there when the Bento is served.
+            if path.is_file() and "__pycache__" not in path.parts:
+                content = hashlib.sha256(path.read_bytes()).hexdigest()
+                digests[str(path.relative_to(home))] = content
+    return digests
