@@ -39,7 +39,7 @@ class ReadBack(NamedTuple):
     table: str
     key: str
     recorded: str
-    found: str
+    stored: str
 
 
 @dataclass(frozen=True, slots=True)
