@@ -1,4 +1,4 @@
-"""The edge where a clock may be read; stages get their time as an argument."""
+"""Read the clock, here alone: stages get their time as an argument."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def utc_now() -> datetime:
 
 
 def wait_for(answer: Callable[[], T | None], *, seconds: float, every: float) -> T | None:
-    """Ask until there is an answer other than None or False, at most so long; None: there was none.
+    """Ask until there is an answer other than None or False; return it, or None at the deadline.
 
     It is asked at least once, and once more at the deadline, so that an answer which comes in the
     last pause is not missed. Pauses are `every` seconds, the last one shorter. What `answer` raises
@@ -24,9 +24,9 @@ def wait_for(answer: Callable[[], T | None], *, seconds: float, every: float) ->
     """
     deadline = time.monotonic() + seconds  # a clock that is set changes nothing
     while True:
-        found = answer()
-        if found is not None and found is not False:
-            return found
+        value = answer()
+        if value is not None and value is not False:
+            return value
         left = deadline - time.monotonic()
         if left <= 0:
             return None

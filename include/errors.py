@@ -1,17 +1,13 @@
-"""The error tree. Every message names the offending thing and the remedy.
+"""Define the error tree: every message names the offending thing and the remedy.
 
 EvergreenError                  exit code 1: anything that Evergreen itself refuses
 ├── ConfigError                 exit code 2: a setting, a use case file or an argument is wrong
 ├── SourceError                 exit code 3: a source cannot be read, or is not what was declared
-├── RestatementRefused          exit code 4: a recorded partition would change without a reason
-given
-├── MissingPartition            exit code 5: partitions that are needed are not there (and not
-coming)
-├── Busy                        exit code 6: somebody else is at work on the same thing, or fenced
-us off
+├── RestatementRefused          exit code 4: a recorded partition would change, without a reason
+├── MissingPartition            exit code 5: partitions that are needed are not there, nor coming
+├── Busy                        exit code 6: somebody else is at work on it, or has fenced us off
 ├── Conflict                    exit code 7: a compare-and-set lost; the state has moved on
-├── ArtefactError               exit code 8: a model artefact is damaged, of a refused type or of a
-wrong digest
+├── ArtefactError               exit code 8: a model artefact is damaged, refused or not as recorded
 └── Unavailable                 exit code 9: a service that is needed does not answer
 """
 

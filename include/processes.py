@@ -1,5 +1,4 @@
-"""Child processes of one installation: start, watch, restart, end, and find what an earlier life
-left behind.
+"""Start, watch, restart and end child processes, and find what an earlier life left behind.
 
 Every child leads a session of its own. All that it forks stays in that session (Airflow's tasks
 move to other process groups, never to other sessions), so ending a child ends whatever still has
@@ -23,10 +22,10 @@ import psutil
 
 from include.errors import Unavailable
 
-GRACE = 20.0
-STABLE = 60.0
+GRACE = 20.0  # seconds between SIGTERM and SIGKILL
+STABLE = 60.0  # seconds after which a restarted process counts as well again
 MAX_RESTARTS = 5
-LOG_BYTES = 20 * 1024 * 1024
+LOG_BYTES = 20 * 1024 * 1024  # a larger log is put aside at the next start
 
 
 def python_module(module: str, *arguments: str) -> list[str]:
@@ -42,8 +41,9 @@ def start(
     log: IO[bytes] | int = subprocess.DEVNULL,
     stdin: int = subprocess.DEVNULL,
 ) -> subprocess.Popen[bytes]:
-    """Start a child in a session of its own, its output in `log`; it inherits no environment and
-    no terminal.
+    """Start a child in a session of its own, its output in `log`.
+
+    It inherits no environment and no terminal.
     """
     return subprocess.Popen(
         list(command),
@@ -149,7 +149,10 @@ class Child:
                 self.process.send_signal(number)
 
     def revive(self, now: float) -> str | None:
-        """Restart a dead process after a growing pause; return what to say about it, if anything.
+        """Restart a dead process after a growing pause; return a message for people, if any.
+
+        It is called again and again: the first call that sees it dead sets the moment of the
+        restart. `now` is of `time.monotonic`.
 
         Raises:
             Unavailable: it dies again and again.
@@ -190,8 +193,10 @@ def tail(path: Path, lines: int = 8) -> str:
 
 
 def end(children: Iterable[Child], *, grace: float = GRACE) -> None:
-    """End children: SIGTERM to each; SIGKILL first to what they forked, then to themselves, then
-    to what is left.
+    """End children: SIGTERM to each, and SIGKILL to what has not ended after `grace` seconds.
+
+    What a child forked gets its SIGKILL before that, when its own patience is over; what is left in
+    the sessions of all gets it at the end.
     """
     alive = [child for child in children if child.process is not None]
     sessions = [session for child in alive for session in child.sessions]
@@ -217,28 +222,30 @@ def end(children: Iterable[Child], *, grace: float = GRACE) -> None:
 
 def end_sessions(leaders: Iterable[Born], *, leaders_too: bool = True) -> list[int]:
     """SIGKILL every process that is left in the sessions of these leaders; return their ids."""
-    wanted = {leader.pid: leader for leader in leaders if leader.created}
-    spared = set() if leaders_too else set(wanted)
+    leaders_by_pid = {leader.pid: leader for leader in leaders if leader.created}
+    spared = set() if leaders_too else set(leaders_by_pid)
     ended: list[int] = []
     for _ in range(3):  # a dying parent may just have forked
-        found = [
+        left = [
             process
             for process in psutil.process_iter()
-            if process.pid not in spared and _belongs(process.pid, wanted)
+            if process.pid not in spared and _belongs(process.pid, leaders_by_pid)
         ]
-        for process in found:
+        for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
                 ended.append(process.pid)
-        if not found:
+        if not left:
             break
-        psutil.wait_procs(found, timeout=2)
+        psutil.wait_procs(left, timeout=2)
     return ended
 
 
 def _belongs(pid: int, leaders: Mapping[int, Born]) -> bool:
-    """Tell whether a process is of one of these sessions; an id that the system gave out again
-    is not taken for it.
+    """Tell whether a process is of one of these sessions.
+
+    A session whose id the system gave out again is another one: its leader, or the process itself,
+    is of another time.
     """
     try:
         leader = leaders.get(os.getsid(pid))
@@ -254,11 +261,13 @@ def _belongs(pid: int, leaders: Mapping[int, Born]) -> bool:
 
 
 def _created(pid: int) -> float:
-    """Return when a process was created, 0 if there is none; on Linux since boot, so that a set
-    clock changes nothing.
+    """Return when a process was created, or 0 if there is none.
+
+    On Linux in ticks since boot, so that a set clock changes nothing; else in seconds since 1970.
     """
     try:
         if sys.platform == "linux":
+            # Field 22 of the line; counted from the last ")", since names may hold blanks.
             return float(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
         return psutil.Process(pid).create_time()
     except (OSError, IndexError, psutil.NoSuchProcess):

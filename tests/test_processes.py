@@ -12,7 +12,17 @@ import psutil
 import pytest
 
 from include.errors import Unavailable
-from include.processes import MAX_RESTARTS, Born, Child, end, end_sessions, tail
+from include.processes import (
+    MAX_RESTARTS,
+    Born,
+    Child,
+    end,
+    end_sessions,
+    python_module,
+    run,
+    start,
+    tail,
+)
 
 # A child that forks a grandchild into a process group of its own, as Airflow does with its tasks;
 # both ignore SIGTERM.
@@ -127,3 +137,32 @@ def test_a_child_that_dies_again_and_again_is_given_up_with_its_log(tmp_path: Pa
 
 def test_tail_of_a_log_that_is_not_there() -> None:
     assert tail(Path("/nowhere")) == "(no log)"
+
+
+def test_a_child_inherits_no_environment_and_leads_its_own_session(tmp_path: Path) -> None:
+    code = "import os; print(dict(os.environ).get('SECRET'), os.environ['OURS'], os.getsid(0))"
+    with (tmp_path / "log").open("wb") as log:
+        started = start(
+            [sys.executable, "-c", code], environment={"OURS": "x"}, folder=tmp_path, log=log
+        )
+        assert started.wait(30) == 0
+    assert (tmp_path / "log").read_text().split() == ["None", "x", str(started.pid)]
+
+
+def test_a_child_is_run_to_its_end_or_killed_when_it_hangs(tmp_path: Path) -> None:
+    script = "import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)"
+    done = run([sys.executable, "-c", script], environment={}, folder=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (3, b"out\n", b"err\n")
+    with pytest.raises(subprocess.TimeoutExpired):
+        run(
+            [sys.executable, "-c", "import time; time.sleep(60)"],
+            environment={},
+            folder=tmp_path,
+            timeout=0.5,
+        )
+
+
+def test_a_module_is_run_by_this_very_interpreter(tmp_path: Path) -> None:
+    done = run(python_module("platform", "--terse"), environment={}, folder=tmp_path, timeout=60)
+    assert done.returncode == 0
+    assert python_module("platform")[0] == sys.executable

@@ -52,7 +52,7 @@ def check_file(path: Path) -> UseCase:
 
 def problems(use_case: UseCase) -> Iterator[Problem]:
     """Yield what is wrong: where, and what with its remedy."""
-    named = list(declared.problems(use_case))
+    named = list(declared.find_problems(use_case))
     yield from named
     for name, source in use_case.sources.items():
         yield from _source(("sources", name), source)

@@ -1,5 +1,4 @@
-"""What a use case declares that no stage could hold, and the one way in which a column becomes what
-it is declared to be.
+"""Refuse names and keys that no stage could hold, and cast columns to what they are declared to be.
 
 Keys name people: a type under which two of them could become one is refused, never cast.
 """
@@ -13,7 +12,7 @@ from include.config.use_case import UseCase
 from include.errors import ConfigError
 from include.lake.sql import quote
 
-Problem = tuple[tuple[str, ...], str]
+Problem = tuple[tuple[str, ...], str]  # path in the YAML, remedy
 
 SQL_TYPES = {"int64": "BIGINT", "float64": "DOUBLE", "string": "VARCHAR", "bool": "BOOLEAN"}
 _INTEGERS = {
@@ -28,7 +27,7 @@ _INTEGERS = {
     "UBIGINT",
     "UHUGEINT",
 }
-# what may be cast without a loss that nobody asked for; a column of nothing but NULL may be
+# What may be cast without a loss that nobody asked for; a column of nothing but NULL may be
 # anything.
 _ACCEPTED = {
     "int64": {*_INTEGERS, "NULL"},
@@ -38,34 +37,40 @@ _ACCEPTED = {
 }
 
 
-def cast(name: str, found: str, kind: str, where: str) -> str:
-    """Return the expression of a column, of DuckDB's type `found`, as the type that is declared for
-    it.
+def cast(name: str, actual: str, declared: str, where: str) -> str:
+    """Return SQL that casts a column of DuckDB's type `actual` to the type that is declared for it.
 
-    Raises: ConfigError: values of that type could not be told apart any more, or are no such values
-        at all.
+    `where` is what the message of an error begins with.
+
+    Raises:
+        ConfigError: values of that type could not be told apart any more, or are none such at all.
     """
-    if found.split("(", maxsplit=1)[0].strip('"') not in _ACCEPTED[kind]:
+    # Without what follows the type's name: DECIMAL(18,3), ENUM('a', 'b').
+    if actual.split("(", maxsplit=1)[0].strip('"') not in _ACCEPTED[declared]:
         raise ConfigError(
-            f"{where}: column {name} is {found}, declared {kind}; cast it, or declare what it is"
+            f"{where}: column {name} is {actual}, declared {declared}; cast it, or declare what "
+            "it is"
         )
-    return f"CAST({quote(name)} AS {SQL_TYPES[kind]})"
+    return f"CAST({quote(name)} AS {SQL_TYPES[declared]})"
 
 
-def refuse(use_case: UseCase) -> None:
+def check_declared(use_case: UseCase) -> None:
     """Refuse a use case with names or keys that no stage could hold.
 
     Raises:
         ConfigError: names each of them, with the remedy.
     """
-    found = [f"{'.'.join(where)}: {text}" for where, text in problems(use_case)]
-    if found:
-        raise ConfigError("\n".join(f"{use_case.name}: {line}" for line in found))
+    lines = [
+        f"{use_case.name}: {'.'.join(where)}: {remedy}" for where, remedy in find_problems(use_case)
+    ]
+    if lines:
+        raise ConfigError("\n".join(lines))
 
 
-def problems(use_case: UseCase) -> Iterator[Problem]:
-    """Yield the names that are ours or differ in case alone, and the keys that could lose
-    values: where, and the remedy.
+def find_problems(use_case: UseCase) -> Iterator[Problem]:
+    """Yield where the use case declares what no stage could hold, each with the remedy.
+
+    That are names that are ours or differ in case alone, and keys that could lose values.
     """
     for name in use_case.sources:
         yield from _source_names(use_case, name)
@@ -99,10 +104,10 @@ def problems(use_case: UseCase) -> Iterator[Problem]:
 
 def _source_names(use_case: UseCase, name: str) -> Iterator[Problem]:
     source, where = use_case.sources[name], ("sources", name, "columns")
-    named = list(dict.fromkeys([*source.columns, *source.time_columns]))
-    for column in named:
+    columns = list(dict.fromkeys([*source.columns, *source.time_columns]))
+    for column in columns:
         header = column if column not in source.columns else source.columns[column].header or column
-        own = column in source.time_columns and (
+        is_its_own_time = column in source.time_columns and (
             column in names.TIMES or column not in source.columns
         )
         if names.is_ours(column, names.ROWS):
@@ -110,14 +115,14 @@ def _source_names(use_case: UseCase, name: str) -> Iterator[Problem]:
                 (*where, column),
                 f"is a name of Evergreen's own; write {_renamed(column, header)}",
             )
-        elif column.lower() in names.TIMES and not own:
+        elif column.lower() in names.TIMES and not is_its_own_time:
             role = "event_time" if column.lower() == names.TIMES[0] else "arrival"
             yield (
                 (*where, column),
                 f"is Evergreen's own name for the {role} of a row, and this column is not it; "
                 f"write {_renamed(column, header)}",
             )
-    for group in names.alike(named):
+    for group in names.alike(columns):
         yield (
             (*where, group[-1]),
             f"differs from {group[0]!r} in nothing but case, and names are compared without it; "
@@ -140,11 +145,11 @@ def _other(column: str) -> str:
 def _keys(use_case: UseCase, name: str) -> Iterator[Problem]:
     source, where = use_case.sources[name], ("sources", name, "columns")
     for column in dict.fromkeys([*source.key, use_case.entity.key]):
-        declared = source.columns.get(column)
-        if declared is not None and declared.type == "float64":
-            what = "the source's key" if column in source.key else "the entity's key"
+        spec = source.columns.get(column)
+        if spec is not None and spec.type == "float64":
+            role = "the source's key" if column in source.key else "the entity's key"
             yield (
                 (*where, column),
-                f"is part of {what} but of type float64, under which two keys can become one; "
+                f"is part of {role} but of type float64, under which two keys can become one; "
                 "declare int64 or string",
             )

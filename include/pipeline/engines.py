@@ -1,5 +1,4 @@
-"""Foreign errors in our words: what DuckDB, Arrow, pandas and Delta raise where a value, a name or
-a query does not fit.
+"""Translate errors of engines (DuckDB, Arrow, pandas, Delta, LightGBM) into errors of ours.
 
 Each place that foresees such an error says it better than this one can, with column and remedy.
 This is the last place before a person: the stages run behind it, so no engine's class and no exit
@@ -19,7 +18,7 @@ from include.pipeline.stage import Stage
 
 log = logging.getLogger(__name__)
 
-# _internal: deltalake's own.
+# First parts of the modules that their errors come from; `_internal` is deltalake's own.
 _ENGINES = ("duckdb", "_duckdb", "pyarrow", "pandas", "deltalake", "_internal", "lightgbm")
 _CALLS = ("inputs", "compute", "effects", "still_valid", "outdated")
 _OF_STORAGE = (
@@ -34,11 +33,11 @@ _OF_STORAGE = (
 
 @contextmanager
 def translated(where: str) -> Iterator[None]:
-    """Tell an engine's error as one of ours, naming what was going on; ours, and those of nobody's
-    engine, go through.
+    """Raise an engine's error as one of ours that names `where`; other errors go through.
 
-    Raises: SourceError: storage or memory failed. ConfigError: anything else that an engine
-        refuses: a value of another type, an unknown name, a query.
+    Raises:
+        SourceError: storage or memory failed.
+        ConfigError: an engine refuses anything else: a value of another type, a name, a query.
     """
     try:
         yield
@@ -49,23 +48,22 @@ def translated(where: str) -> Iterator[None]:
         if not any(kind.__module__.split(".", maxsplit=1)[0] in _ENGINES for kind in kinds):
             raise
         log.info("%s", where, exc_info=True)
-        told = (
-            " ".join(str(error).split("\n\nLINE ", maxsplit=1)[0].split())[:500]
-            or type(error).__name__
-        )
+        # DuckDB adds the SQL behind "LINE": ours, which says nothing to whoever wrote the data.
+        message = " ".join(str(error).split("\n\nLINE ", maxsplit=1)[0].split())[:500]
+        message = message or type(error).__name__
         if any(kind.__name__ in _OF_STORAGE for kind in kinds):
             raise SourceError(
-                f"{where}: storage or memory fails ({told}); free space, or mend the files"
+                f"{where}: storage or memory fails ({message}); free space, or mend the files"
             ) from error
         raise ConfigError(
-            f"{where}: a value, a name or a query does not fit ({told}); correct the use case or "
-            "its data. `evergreen usecase check --data FILE` looks for it, `evergreen "
-            "-v` shows where"
+            f"{where}: a value, a name or a query does not fit ({message}); correct the use case "
+            "or its data. `evergreen usecase check --data FILE` looks for it, `evergreen -v` "
+            "shows where"
         ) from error
 
 
 def guarded(stage: Stage) -> Stage:
-    """Return a stage whose calls are told in our words where an engine refuses them."""
+    """Return a stage whose calls raise our errors where an engine refuses them."""
     calls = {name: getattr(stage, name) for name in _CALLS}
     wrapped: dict[str, Any] = {
         name: _call(stage.name, call) for name, call in calls.items() if call is not None
@@ -83,25 +81,27 @@ def _call(stage: str, called: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _range(stage: str, called: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
-    def answers(contexts: Any) -> Iterator[Any]:
-        given = iter(called(contexts))
+    def outcomes(contexts: Any) -> Iterator[Any]:
+        computed = iter(called(contexts))
         while True:
+            # Around the stage's own steps alone: what the caller does between them is none of its.
             with translated(_where(stage, contexts)):
                 try:
-                    answer = next(given)
+                    outcome = next(computed)
                 except StopIteration:
                     return
-            yield answer
+            yield outcome
 
-    return answers
+    return outcomes
 
 
-def _where(stage: str, asked: Any) -> str:
-    """Return the use case, stage and partition of a work, of several works, or of pairs that
-    begin with one.
+def _where(stage: str, argument: Any) -> str:
+    """Return use case, stage and partitions of a context, of a list of them, or of pairs with one.
+
+    Each call of a stage takes one of these: `still_valid` takes pairs of context and result.
     """
-    first = last = asked
+    first = last = argument
     while isinstance(first, (list, tuple)):
-        first, last = first[0], last[-1] if last is asked else last[0]
+        first, last = first[0], last[-1] if last is argument else last[0]
     span = first.key if first.key == last.key else f"{first.key} to {last.key}"
     return f"{first.use_case.name}: {stage} of {span}"

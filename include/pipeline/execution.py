@@ -22,7 +22,8 @@ from include.config.use_case import UseCase
 from include.config.use_case_file import find
 from include.errors import Busy, ConfigError, EvergreenError
 from include.lake.tables import Lake, RehearsalLake
-from include.pipeline import declared, memo, provenance
+from include.pipeline import memo, provenance
+from include.pipeline.declared import check_declared
 from include.pipeline.engines import guarded
 from include.pipeline.flow import ENTRY, STAGES
 from include.pipeline.stage import Input, Outcome, Stage, StageContext, State, lost
@@ -184,7 +185,7 @@ class Execution:
             MissingPartition: something that it reads is not recorded.
             ConfigError: the use case declares what no stage could hold.
         """
-        declared.refuse(context.use_case)
+        check_declared(context.use_case)
         inputs = self.stage.inputs(context)
         memo_key = memo.memo_key(
             stage=self.stage.name,

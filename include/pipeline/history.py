@@ -1,4 +1,4 @@
-"""Load history: a range of partitions in one pass a stage, and the gap before a live partition."""
+"""Load history: a range of partitions, in one pass a stage, or the gap before a live partition."""
 
 from __future__ import annotations
 

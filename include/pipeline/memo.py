@@ -1,4 +1,4 @@
-"""Memo keys: what an answer depends on, as one digest.
+"""Digest what an answer depends on into one memo key.
 
 Key = digests of the partitions read + the declared fields of the use case (SQL files by their
 content) + the code of the stage and of all that it imports inside include/ (its syntax tree,
@@ -35,8 +35,9 @@ def memo_key(
     inputs: Sequence[tuple[str, str, str]],
     options: dict[str, Any],
 ) -> str:
-    """Return the memo key of a stage for one partition; `code` is its `code_digest`, `inputs` are
-    (table, key, digest).
+    """Return the memo key of a stage for one partition.
+
+    `code` is its `code_digest`; `inputs` are (table, key, digest), in any order.
     """
     parts = [
         stage,
@@ -56,9 +57,7 @@ def _version(library: str) -> str:
 
 
 def fields_digest(use_case: UseCase, fields: Sequence[str]) -> str:
-    """Return the digest of some fields (dotted names), with every .sql file they name replaced
-    by its content.
-    """
+    """Return the digest of some fields (dotted names); an .sql file counts by its content."""
     document = use_case.model_dump(mode="json")
     chosen: dict[str, Any] = {}
     for name in fields:
@@ -70,9 +69,7 @@ def fields_digest(use_case: UseCase, fields: Sequence[str]) -> str:
 
 
 def code_digest(module: str) -> str:
-    """Return the digest of the code of a module and of all in include/ that it imports or starts
-    as a child.
-    """
+    """Return the digest of a module's code, with all in include/ that it imports or starts."""
     return combine([f"{path.relative_to(ROOT)}:{digest}" for path, digest in _closure(module)])
 
 
@@ -81,7 +78,7 @@ def _with_sql(value: Any, folder: Path) -> Any:
         return {key: _with_sql(item, folder) for key, item in value.items()}
     if isinstance(value, list):
         return [_with_sql(item, folder) for item in value]
-    # Blanks around a name: as `resolve_sql` takes it.
+    # With blanks around a name, as `resolve_sql` takes it.
     if isinstance(value, str) and value.strip().endswith(".sql"):
         for base in (folder, FEATURE_SQL):
             if (base / value.strip()).is_file():
@@ -90,34 +87,30 @@ def _with_sql(value: Any, folder: Path) -> Any:
 
 
 def _closure(module: str) -> list[tuple[Path, str]]:
-    """Return the files of a module and of all that it reaches, each with the digest of its code,
-    sorted.
-    """
-    there, found = _modules(), dict[str, tuple[Path, str]]()
+    """Return the files of a module and of all that it reaches, with the digests of their code."""
+    paths, reached = _modules(), dict[str, tuple[Path, str]]()
     waiting = {module}
     while waiting:
         name = waiting.pop()
-        path = there[name]
+        path = paths[name]
         code = _code(name, path, path.stat().st_mtime_ns)
-        found[name] = path, code.digest
-        waiting |= {
-            reached for reached in code.imports if reached in there and reached not in found
-        }
-    return sorted(found.values())
+        reached[name] = path, code.digest
+        waiting |= {other for other in code.imports if other in paths and other not in reached}
+    return sorted(reached.values())
 
 
 def _modules() -> dict[str, Path]:
     """Return the files of all modules of include/, by name."""
-    found: dict[str, Path] = {}
+    modules: dict[str, Path] = {}
     for folder, below, files in os.walk(ROOT / "include"):
         below[:] = [name for name in below if not name.startswith("__")]
         package = ".".join(Path(folder).relative_to(ROOT).parts)
         for file in files:
             if file == "__init__.py":
-                found.setdefault(package, Path(folder, file))
+                modules.setdefault(package, Path(folder, file))
             elif file.endswith(".py"):
-                found[f"{package}.{file.removesuffix('.py')}"] = Path(folder, file)
-    return found
+                modules[f"{package}.{file.removesuffix('.py')}"] = Path(folder, file)
+    return modules
 
 
 class _Code(NamedTuple):
@@ -133,23 +126,23 @@ def _code(module: str, path: Path, _changed: int) -> _Code:
     """
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     tree = bare_tree(path.read_bytes())
-    found: list[str] = []
+    names: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
                 parents = package.split(".")[: len(package.split(".")) - node.level + 1]
                 base = ".".join([*parents, base]) if base else ".".join(parents)
-            found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
         elif (
             isinstance(node, ast.Constant)
             and isinstance(node.value, str)
             and node.value.startswith("include.")
         ):
             # A child process (`python -m include.ingestion.file_worker`), or a class that a library
-            # loads by its name.
-            found += [node.value, node.value.rpartition(".")[0]]
-    ours = tuple(name for name in found if name == "include" or name.startswith("include."))
+            # loads by its name: the module may be the whole text, or all before its last dot.
+            names += [node.value, node.value.rpartition(".")[0]]
+    ours = tuple(name for name in names if name == "include" or name.startswith("include."))
     return _Code(tree_digest(tree), ours)

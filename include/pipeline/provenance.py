@@ -1,4 +1,4 @@
-"""Where an answer comes from: the commit of the code and the lock of the libraries."""
+"""Name where an answer comes from: the commit of the code and the lock of the libraries."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from include.config.settings import ROOT
 
 @lru_cache(maxsize=1)
 def git_commit() -> str:
-    """Return the commit of the working tree, with `+dirty` where files differ from it, or `none`
-    outside git.
+    """Return the commit of the working tree, with `+dirty` where files differ from it.
+
+    Outside of git it is `none`.
     """
     try:
         head = _git("rev-parse", "HEAD")
@@ -29,7 +30,7 @@ def lock_digest() -> str:
 
 
 def _git(*words: str) -> str:
-    done = subprocess.run(
+    completed = subprocess.run(
         ["git", "-C", str(ROOT), *words], capture_output=True, text=True, timeout=20, check=True
     )
-    return done.stdout.strip()
+    return completed.stdout.strip()

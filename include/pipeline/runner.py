@@ -177,5 +177,5 @@ def find_altered_partitions(
     return sorted(
         f"{partition.table} {partition.key}"
         for partition in stage.read_back(context, recorded)
-        if partition.recorded != partition.found
+        if partition.recorded != partition.stored
     )

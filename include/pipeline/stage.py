@@ -40,7 +40,7 @@ class ReadBack(NamedTuple):
     table: str
     key: str
     recorded: str
-    found: str
+    stored: str
 
 
 @dataclass(frozen=True, slots=True)

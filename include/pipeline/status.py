@@ -1,4 +1,4 @@
-"""What each partition is: done, running, waiting for what, refused why, stale, missing.
+"""Tell what each partition is: done, running, waiting for what, refused why, stale, missing.
 
 Pure but for `status_rows`: records in, rows out.
 """
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from include.clock import utc_now
 from include.errors import ConfigError
 from include.pipeline.flow import BESIDE, CHAIN, GOAL
+from include.pipeline.outputs import FeatureOutputs
 from include.point_in_time.partitions import between, newest_complete
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 Kind = Literal["done", "running", "waiting", "refused", "stale", "missing"]
 
 LOOKBACK = "loaded as lookback of later partitions; nothing asks more of it"
-# errors that another try may not meet again.
+# Errors that another try may not meet again.
 PASSING = ("MissingPartition", "Unavailable", "Busy", "Conflict")
 
 
@@ -84,17 +85,18 @@ def rows(
     """Return a row a partition, oldest first.
 
     `running` maps (stage, key) to the holder of a live lease; `expected` are the keys that should
-    be there: those of them that no record knows are missing. `loaded` is what `loaded_for` returns.
+    be there: those of them that no record knows are missing. `loaded` is what `keys_of_load`
+    returns.
     """
     by_key: dict[str, dict[str, RecordedResult]] = {}
     for result in results:
         by_key.setdefault(result.key, {})[result.stage] = result
     digests = current_digests(use_case, by_key)
-    _spread(use_case, by_key, digests)
-    known = {partition.key: partition for partition in partitions}
-    asked = loaded or {}
-    found = [
-        _row(use_case, known[key], by_key.get(key, {}), running, digests, asked) for key in known
+    _mark_stale(use_case, by_key, digests)
+    partitions_by_key = {partition.key: partition for partition in partitions}
+    recorded = [
+        _row(use_case, partition, by_key.get(key, {}), running, digests, loaded or {})
+        for key, partition in partitions_by_key.items()
     ]
     fill = "evergreen load-history {0} --from {1} --to {1}"
     gaps = [
@@ -102,29 +104,30 @@ def rows(
             key, "missing", "ingest_data", f"never ingested; fill it: {fill.format(use_case, key)}"
         )
         for key in expected
-        if key not in known
+        if key not in partitions_by_key
     ]
-    return sorted([*found, *gaps], key=lambda row: row.key)
+    return sorted([*recorded, *gaps], key=lambda row: row.key)
 
 
 def current_digests(
     use_case: str, by_key: Mapping[str, Mapping[str, RecordedResult]]
 ) -> dict[tuple[str, str], str]:
     """Return the digest that each recorded table partition has now, by (table or stage, key)."""
-    found: dict[tuple[str, str], str] = {}
+    digests: dict[tuple[str, str], str] = {}
     for key, stages in by_key.items():
         for stage, result in stages.items():
-            found[stage, key] = result.digest
+            digests[stage, key] = result.digest
             for table, digest in _tables(use_case, result):
-                found[table, key] = digest
-    return found | _restated_versions(by_key)
+                digests[table, key] = digest
+    return digests | _restated_versions(by_key)
 
 
 def _restated_versions(
     by_key: Mapping[str, Mapping[str, RecordedResult]],
 ) -> dict[tuple[str, str], str]:
-    """Return the digest that each static version which was restated has now, for every partition
-    that knows it.
+    """Return the digest of each static version that was restated, for all partitions that know it.
+
+    Several partitions hold one version of a static source; the newest restatement counts for all.
     """
     facts = [
         (key, f"raw/{name}", fact)
@@ -145,14 +148,13 @@ def _restated_versions(
     return {(table, key): str(fact["digest"]) for key, table, fact in restated}
 
 
-def _spread(
+def _mark_stale(
     use_case: str,
     by_key: Mapping[str, Mapping[str, RecordedResult]],
     digests: dict[tuple[str, str], str],
 ) -> None:
-    """Mark what was made from restated rows as restated too, stage after stage, so that what
-    read it counts as stale.
-    """
+    """Mark what was made from restated rows as restated too: what read it counts as stale."""
+    # In the order of the flow, so that a mark is there before the next stage is looked at.
     for stage in ("validate_data", "materialize_features"):
         for key, stages in by_key.items():
             if (result := stages.get(stage)) is not None and stale_reads(use_case, result, digests):
@@ -163,7 +165,7 @@ def stale_reads(
     use_case: str, result: RecordedResult, digests: Mapping[tuple[str, str], str]
 ) -> list[str]:
     """Return the `table key` that a result read and that have another content now."""
-    reads = [(_plain(use_case, read[0]), read[1], read[2]) for read in result.reads]
+    reads = [(_without_use_case(use_case, read[0]), read[1], read[2]) for read in result.reads]
     return [
         f"{table} {key}"
         for table, key, digest in reads
@@ -260,9 +262,7 @@ def _beside(
 
 
 def _tables(use_case: str, result: RecordedResult) -> list[tuple[str, str]]:
-    """Return the lake tables (without the use case's name) that a result wrote, with their
-    digests.
-    """
+    """Return the lake tables (without the use case's name) that a result wrote, with digests."""
     outputs = result.outputs
     if result.stage == "ingest_data":
         return [
@@ -280,16 +280,15 @@ def _tables(use_case: str, result: RecordedResult) -> list[tuple[str, str]]:
         labels = outputs.get("labels") or {}
         return found + ([("labels", str(labels["digest"]))] if "digest" in labels else [])
     if result.stage == "materialize_features":
-        sets = outputs.get("feature_sets", {}).values()
         return [
-            (_plain(use_case, view["table"]), str(view["digest"]))
-            for views in sets
+            (_without_use_case(use_case, view.table), view.digest)
+            for views in FeatureOutputs.of(result).feature_sets.values()
             for view in views.values()
         ]
     return []
 
 
-def _plain(use_case: str, table: str) -> str:
+def _without_use_case(use_case: str, table: str) -> str:
     return table.removeprefix(f"{use_case}/")
 
 
@@ -309,16 +308,16 @@ def status_rows(records: Records, use_case: UseCase) -> list[StatusRow]:
         partitions=partitions,
         results=results,
         running={
-            (one.stage, one.key): str(one)
-            for one in records.leases.holders(use_case.name)
-            if one.lost is None
+            (holder.stage, holder.key): str(holder)
+            for holder in records.leases.holders(use_case.name)
+            if holder.lost is None
         },
         expected=expected,
-        loaded=loaded_for(use_case, results, now),
+        loaded=keys_of_load(use_case, results, now),
     )
 
 
-def loaded_for(
+def keys_of_load(
     use_case: UseCase, results: Iterable[RecordedResult], now: datetime
 ) -> dict[str, list[str]]:
     """Return, by data stage, the partitions that the oldest one with features has to have.
@@ -330,10 +329,10 @@ def loaded_for(
     from include.pipeline import history
 
     goal = GOAL["data"]
-    made = [result.key for result in results if result.stage == goal and result.state == "done"]
-    if not made:
+    done = [result.key for result in results if result.stage == goal and result.state == "done"]
+    if not done:
         return {}
     try:
-        return history.plan_load(use_case, min(made), min(made), now)
+        return history.plan_load(use_case, min(done), min(done), now)
     except ConfigError:  # the history of the use case begins later now
         return {}

@@ -154,7 +154,7 @@ def test_the_times_of_a_row_keep_their_names() -> None:
     text = YAML.replace("event_time: at", "event_time: event_timestamp").replace(
         "      at:", "      event_timestamp:"
     )
-    assert list(declared.problems(parse(text))) == []
+    assert list(declared.find_problems(parse(text))) == []
 
 
 def test_names_are_compared_without_case() -> None:

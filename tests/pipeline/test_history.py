@@ -1,4 +1,4 @@
-"""What enters the house: mode and target by the way a run came about, the range to load, gaps."""
+"""The range that is loaded before a training, and gaps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from include.config.use_case import UseCase
 from include.config.use_case_file import parse
 from include.errors import ConfigError
-from include.pipeline import history, intake
+from include.pipeline import history
 from include.records.records import Records, StageResult
 from tests.builders.intake import GOOD, HEAD, Intake
 
@@ -30,24 +30,6 @@ features:
 
 def use_case(extra: str = "") -> UseCase:
     return parse(YAML + extra)
-
-
-@pytest.mark.parametrize(
-    ("run_type", "key", "expected"),
-    [
-        ("scheduled", "2026-06-30", ("live", "deployed")),
-        ("scheduled", "2026-06-29", ("live", "deployed")),
-        ("manual", "2026-06-30", ("live", "deployed")),
-        ("asset_materialization", "2026-06-30", ("live", "deployed")),
-        ("manual", "2026-06-29", ("backfill", "judged")),
-        ("backfill", "2026-06-30", ("backfill", "judged")),
-        ("backfill", "2026-06-01", ("backfill", "judged")),
-    ],
-)
-def test_only_the_schedule_and_a_form_run_of_the_newest_are_live(
-    run_type: str, key: str, expected: tuple[str, str]
-) -> None:
-    assert intake.decide_intake(run_type, key, "2026-06-30") == expected
 
 
 def test_the_default_range_ends_before_the_newest_and_reaches_back_as_far_as_a_training_looks() -> (
