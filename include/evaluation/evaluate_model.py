@@ -1,5 +1,4 @@
-"""Stage `evaluate_model`: judge the partition's candidate on rows it never saw, against fixed
-limits and its opponent.
+"""Stage `evaluate_model`: judge the partition's candidate on rows that it never saw.
 
 Inputs: the training stage's record, its training set, the opponent's bundle, training set and
 features. Outputs: a verdict (pass, fail or hold) with its reasons, an audit row, an HTML report;
@@ -13,144 +12,174 @@ keeps its first manifest.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
+from msgspec import UNSET
+from sqlalchemy.orm import Session
 
-from include.errors import EvergreenError, Unavailable
+from include.errors import ArtefactError
 from include.evaluation import gate, report
+from include.evaluation.clearance import CLEAR, release_clearance
+from include.evaluation.evaluation_rows import (
+    evaluation_part,
+    read_moments,
+    read_training_set,
+    score_rows,
+)
 from include.evaluation.gate import Check, Judgement
-from include.features import feature_sets, frames
-from include.lake.digests import combine, digest
+from include.evaluation.opponent_scores import OpponentScores, compare, feature_inputs
+from include.evaluation.opponents import choose_opponent, find_model
+from include.evaluation.report import NO_CURVES, Curves
+from include.lake.digests import combine
 from include.models import metrics as statistics
 from include.models import mlflow_registry
 from include.models.kinds import serving_libraries
-from include.models.loading import load_model
-from include.models.matrix import columns_of, labels_of
-from include.models.metrics import Interval, Numbers
+from include.models.matrix import labels_of
+from include.models.metrics import Numbers
+from include.pipeline.outputs import (
+    JUDGED,
+    Counts,
+    EvaluationOutputs,
+    JudgedCounts,
+    Manifest,
+    TrainingOutputs,
+    optional,
+)
 from include.pipeline.stage import Input, Outcome, Stage, StageContext
-from include.pipeline.unseen import UNSEEN, unreadable_outcome
+from include.pipeline.unseen import unreadable_outcome
 from include.records.audit import AuditEntry
-from include.records.records import Model, Opponent, Route, StageResult
+from include.records.records import Model, Opponent
 from include.records.schema import json_digest
-from include.reports import page
-from include.training import leaks, splits
+from include.reports.page import report_path, write_page
+from include.training.leak_findings import without_prose
 
 NAME = "evaluate_model"
 FIELDS = ("gates", "entity", "label.max_censored", "training.seed")
 LIBRARIES = (*serving_libraries(), "pyarrow")
 NOBODY = "none"
-COUNTED = (
-    "evaluation",
-    "decisions",
-    "decisions_judged",
-    "immature",
-    "embargoed",
-    "censored",
-    "censored_judged",
-    "censored_share",
-    "censored_share_judged",
-    "restated",
-    "restated_judged",
-    "restated_share",
-    "restated_share_judged",
+# Of the training's outputs: what is shown in place of the model's first manifest.
+SHOWN = (*JUDGED, "training_set")
+# Of our outputs: what the audit row holds.
+AUDITED = (
+    "verdict",
+    "reasons",
+    "version",
+    "model_digest",
+    "opponent",
+    "generation",
+    "checks",
+    "counts",
+    "left_out",
 )
-LEFT_OUT = 0.1  # share of the evaluation rows that the opponent may have seen
-ABSENT, GAP = "absent", "gap"
-JUDGED = ("counts", "split", "metrics", "feature_auc", "leaks")  # of the training's result
-TOLD = (*JUDGED, "training_set")  # and shown
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Rival:
-    """The opponent's scores on the evaluation rows that it has not seen; `compared` marks them
-    among all.
-    """
+class Judged:
+    """A judgement with whom it is about; without a candidate there is no model and no opponent."""
 
-    compared: NDArray[np.bool_]
-    scores: Numbers
-    difference: Interval
+    judgement: Judgement
+    model: Model | None = None
+    opponent: Opponent | None = None
+    opponent_model: Model | None = None
+    opponent_scores: OpponentScores | None = None
+    curves: Curves = NO_CURVES
 
-
-@dataclass(frozen=True)
-class Standing:
-    """Whether a candidate may be released at all, by a stable id, and the reason why not for
-    people.
-    """
-
-    id: str
-    reason: str = ""
-
-
-CLEAR = Standing("clear")
+    @property
+    def equals_opponent(self) -> bool:
+        """Whether both are the same model, whose own opponent then stays on record."""
+        return (
+            self.model is not None
+            and self.opponent_model is not None
+            and self.model.model_digest == self.opponent_model.model_digest
+        )
 
 
 def inputs(context: StageContext) -> list[Input]:
-    """Return the training's digest and numbers, the opponent with its features, the mode, and
-    whether it may be released.
+    """Return digests of what the verdict rests on: training, mode, opponent, release clearance.
+
+    Raises:
+        MissingPartition: the partition is not trained.
     """
-    (trained,) = context.need("train_model", [context.key])
-    numbers = leaks.without_prose({name: trained.outputs.get(name) for name in JUDGED})
-    found = [
-        Input("train_model", context.key, trained.digest),
+    (result,) = context.need("train_model", [context.key])
+    # As recorded and not as typed: the digest is over every number there is.
+    numbers = without_prose({name: result.outputs.get(name) for name in JUDGED})
+    read = [
+        Input("train_model", context.key, result.digest),
         Input("mode", context.key, context.mode),
         Input("numbers", context.key, json_digest(numbers)),
     ]
-    if trained.outputs.get("version") is not None:
-        model = _candidate(context, trained.outputs["version"])
-        opponent = _opponent(context, model)
-        against = None if opponent.version is None else _candidate(context, opponent.version)
-        found.append(
-            Input(
-                "opponent",
-                str(opponent.version),
-                NOBODY if against is None else against.model_digest,
-            )
-        )
-        found.append(Input("standing", model.model_digest, _standing(context, model).id))
-        if against is not None and against.feature_set != model.feature_set:
-            found += _features_of(context, against, _decisions(context, trained))
-    return found
+    trained = TrainingOutputs.of(result)
+    if trained.model_version is None:
+        return read
+    model = find_model(context, trained.model_version)
+    opponent = choose_opponent(context, model)
+    opponent_model = _model_of(context, opponent)
+    opponent_digest = NOBODY if opponent_model is None else opponent_model.model_digest
+    read.append(Input("opponent", str(opponent.version), opponent_digest))
+    read.append(Input("standing", model.model_digest, release_clearance(context, model).id))
+    if (
+        opponent_model is not None
+        and opponent_model.feature_set != model.feature_set
+        and trained.training_set is not UNSET
+    ):
+        moments = read_moments(context, trained.training_set)
+        read += feature_inputs(context, opponent_model, moments)
+    return read
 
 
 def compute(context: StageContext) -> Outcome:
-    """Judge the candidate; record the verdict, its audit row and the opponent in one
-    transaction.
-    """
-    (trained,) = context.need("train_model", [context.key])
-    version = trained.outputs.get("version")
-    if version is None:
-        reason = str(trained.outputs.get("reason") or "training gave no candidate")
-        judgement = Judgement("hold", [Check("candidate", "candidate", None, None, "hold", reason)])
-        return _outcome(context, trained, judgement, None, None, None, {})
-    model = _candidate(context, version)
-    opponent = _opponent(context, model)
-    against = None if opponent.version is None else _candidate(context, opponent.version)
-    rows = _training_set(context, trained.outputs["training_set"], context.key)
-    rows = rows.filter(pc.equal(rows.column("split"), splits.EVALUATION))
-    labels = labels_of(rows) if len(rows) else statistics.EMPTY
-    scores = _scores(context, model, rows, model.feature_set)
-    judgement, rival = judge(context, trained, model, against, rows, labels, scores)
-    theirs = None if rival is None else (labels[rival.compared], rival.scores)
-    pictures = report.pictures(labels, scores, theirs)
-    return _outcome(context, trained, judgement, model, opponent, rival, pictures)
+    """Judge the candidate; record verdict, audit row and opponent in one transaction."""
+    (result,) = context.need("train_model", [context.key])
+    trained = TrainingOutputs.of(result)
+    judged = _judge_candidate(context, trained)
+    outputs = _outputs(trained, judged)
+    reason = "; ".join(judged.judgement.reasons)
+    content = _content_digest(result.digest, judged, outputs)
+    if context.rehearsal:
+        return Outcome("done", content, reason, outputs.plain())
+    outputs = msgspec.structs.replace(
+        outputs, report=_write_report(context, trained, judged, outputs)
+    )
+    if judged.model is not None:
+        mlflow_registry.log_verdict(
+            context.settings,
+            use_case=judged.model.use_case,
+            version=judged.model.version,
+            run_id=judged.model.run_id,
+            verdict=judged.judgement.verdict,
+            metrics=judged.judgement.metrics,
+        )
+    recorded = outputs.plain()
+    entry = AuditEntry(
+        "model.judged",
+        context.use_case.name,
+        context.key,
+        context.actor,
+        {**{name: recorded[name] for name in AUDITED}, "mode": context.mode},
+        at=context.started,
+    )
+    log.info("evaluation %s %s: %s %s", context.use_case.name, context.key, outputs.verdict, reason)
+
+    def record_opponent(session: Session) -> None:
+        if judged.opponent is not None and not judged.equals_opponent:
+            context.records.opponents.record(judged.opponent, again=True, session=session)
+
+    return Outcome(
+        "done", content, reason, recorded, entries=(entry,), in_transaction=record_opponent
+    )
 
 
 def unreadable(context: StageContext, error: Exception) -> Outcome:
-    """Return the judgement that was not reached, with the candidate and the opponent that it is
-    about.
-    """
-    (trained,) = context.need("train_model", [context.key])
-    version = trained.outputs.get("version")
-    model = None if version is None else _candidate(context, version)
-    opponent = None if model is None else _opponent(context, model)
+    """Return the judgement that was not reached, with the candidate and opponent it is about."""
+    (result,) = context.need("train_model", [context.key])
+    version = TrainingOutputs.of(result).model_version
+    model = None if version is None else find_model(context, version)
+    opponent = None if model is None else choose_opponent(context, model)
     about: dict[str, Any] = {
         "version": version,
         "model_digest": None if model is None else model.model_digest,
@@ -164,18 +193,17 @@ def unreadable(context: StageContext, error: Exception) -> Outcome:
 
 
 def effects(context: StageContext, outcome: Outcome) -> dict[str, Any]:
-    """Make a passed live candidate the challenger, unless a newer partition or a rollback has
-    overtaken it.
-    """
-    use_case, version = context.use_case.name, outcome.outputs.get("version")
+    """Make a passed live candidate challenger, unless something newer has overtaken it."""
+    outputs = EvaluationOutputs.of(outcome)
+    use_case, version = context.use_case.name, optional(outputs.version)
     if version is None:
         return {}
     done: dict[str, Any] = {}
     route = context.records.routes.get(use_case)
-    model = _candidate(context, version)
+    model = find_model(context, version)
     overtaken = route.watermark is not None and model.partition < route.watermark
-    clear = _standing(context, model) == CLEAR and not overtaken
-    if outcome.outputs["verdict"] == "pass" and model.state == "candidate" and clear:
+    clear = release_clearance(context, model) == CLEAR and not overtaken
+    if outputs.verdict == "pass" and model.state == "candidate" and clear:
         entry = AuditEntry(
             "model.challenger",
             use_case,
@@ -198,432 +226,120 @@ def effects(context: StageContext, outcome: Outcome) -> dict[str, Any]:
     return done
 
 
+def _judge_candidate(context: StageContext, trained: TrainingOutputs) -> Judged:
+    """Return the judgement of the partition's candidate; without one it is a hold."""
+    if trained.model_version is None:
+        reason = optional(trained.reason) or "training gave no candidate"
+        check = Check("candidate", "candidate", None, None, "hold", reason)
+        return Judged(Judgement("hold", [check]))
+    model = find_model(context, trained.model_version)
+    opponent = choose_opponent(context, model)
+    opponent_model = _model_of(context, opponent)
+    if trained.training_set is UNSET:
+        raise ArtefactError(f"{context.key}: no training set is on record; run train_model again")
+    rows = evaluation_part(read_training_set(context, trained.training_set, context.key))
+    labels = labels_of(rows) if len(rows) else statistics.EMPTY
+    scores = score_rows(context, model, rows, model.feature_set)
+    judgement, asked = judge(context, trained, model, opponent_model, rows, labels, scores)
+    compared = None if asked is None else (labels[asked.compared], asked.scores)
+    curves = report.curves(labels, scores, compared)
+    return Judged(judgement, model, opponent, opponent_model, asked, curves)
+
+
 def judge(
     context: StageContext,
-    trained: StageResult,
+    trained: TrainingOutputs,
     model: Model,
-    against: Model | None,
+    opponent: Model | None,
     rows: pa.Table,
     labels: Numbers,
     scores: Numbers,
-) -> tuple[Judgement, Rival | None]:
-    """Return the judgement and what the opponent says of the same rows (None: there is nothing
-    to compare with).
-    """
-    gates = context.use_case.gates
+) -> tuple[Judgement, OpponentScores | None]:
+    """Return the judgement, and the opponent's scores; None: there is nothing to compare with."""
+    gates, seed = context.use_case.gates, context.use_case.training.seed
     enough = gate.enough_rows(labels, gates.min_rows)
-    baseline = trained.outputs["metrics"].get("yardstick_auc")
-    seed = context.use_case.training.seed
-    carriers = trained.outputs.get("leaks", {}).get("carriers", ())
+    baseline = None if trained.metrics is UNSET else trained.metrics.get("yardstick_auc")
+    carriers = [] if trained.leaks is UNSET else trained.leaks.carriers
     checks, metrics = gate.absolute(labels, scores, baseline, gates, seed, carriers)
-    checks.append(gate.censored(_censored_share(trained), context.use_case.label.max_censored))
-    rival = None
-    if against is not None:
-        found, rival = _against(context, model, against, rows, labels, scores)
-        checks.append(found)
-    if rival is not None:
+    checks.append(
+        gate.censored(_censored_share(trained.counts), context.use_case.label.max_censored)
+    )
+    asked = None
+    if opponent is not None:
+        check, asked = compare(context, model, opponent, rows, labels, scores)
+        checks.append(check)
+    if asked is not None:
         metrics |= {
-            "opponent_auc": statistics.auc(labels[rival.compared], rival.scores),
-            "difference": rival.difference.value,
+            "opponent_auc": statistics.auc(labels[asked.compared], asked.scores),
+            "difference": asked.difference.value,
+            "difference_low": asked.difference.low,
+            "difference_high": asked.difference.high,
         }
-        metrics |= {
-            "difference_low": rival.difference.low,
-            "difference_high": rival.difference.high,
-        }
-    standing = _standing(context, model)
-    if standing != CLEAR:
-        checks.append(Check("release", "release", None, None, "hold", standing.reason))
-    return Judgement(gate.conclude(checks, enough=enough), [enough, *checks], metrics), rival
+    clearance = release_clearance(context, model)
+    if clearance != CLEAR:
+        checks.append(Check("release", "release", None, None, "hold", clearance.reason))
+    verdict = gate.conclude(checks, enough=enough)
+    return Judgement(verdict, [enough, *checks], metrics), asked
 
 
-def _censored_share(trained: StageResult) -> float | None:
-    """Return the larger of the two shares, of the window and of the part that is judged; None
-    where one is not known.
-    """
-    shares = [
-        trained.outputs["counts"].get(name) for name in ("censored_share", "censored_share_judged")
-    ]
-    return None if None in shares else max(shares)
+def _censored_share(counts: Counts) -> float | None:
+    """Return the larger share, of the window or of what is judged; None: one is not known."""
+    if counts.censored_share is None or counts.censored_share_judged is None:
+        return None
+    return max(counts.censored_share, counts.censored_share_judged)
 
 
-def _against(
-    context: StageContext,
-    model: Model,
-    against: Model,
-    rows: pa.Table,
-    labels: Numbers,
-    scores: Numbers,
-) -> tuple[Check, Rival | None]:
-    """Compare with the opponent on rows that it has not seen; what hinders the comparison is a
-    hold.
-    """
-    name, margin = (
-        f"AUC difference to version {against.version}, lower end",
-        context.use_case.gates.margin,
-    )
-    if against.model_digest == model.model_digest:
-        reason = f"equal to version {against.version}, which serves: nothing to release"
-        return Check("opponent", name, 0.0, -margin, "hold", reason), None
-    try:
-        compared = ~_seen(context, against, rows)
-        hindrance = _too_few_left(context, against, labels, compared) or _lacks_features(
-            context, model, against, rows
-        )
-        if hindrance:
-            return Check("opponent", name, None, -margin, "hold", hindrance), None
-        asked = rows.filter(pa.array(compared))
-        rival = _scores(context, against, asked, model.feature_set)
-    except UNSEEN as error:  # no finding: it is tried again
-        raise Unavailable(f"version {against.version} cannot be asked: {error}") from error
-    except EvergreenError as error:
-        return Check(
-            "opponent",
-            name,
-            None,
-            -margin,
-            "hold",
-            f"version {against.version} cannot be asked: {error}",
-        ), None
-    entities = asked.column(context.use_case.entity.key)
-    difference = statistics.auc_difference(labels[compared], scores[compared], rival, entities)
-    return gate.not_worse(name, difference, margin), Rival(compared, rival, difference)
+def _model_of(context: StageContext, opponent: Opponent) -> Model | None:
+    return None if opponent.version is None else find_model(context, opponent.version)
 
 
-def _too_few_left(
-    context: StageContext, against: Model, labels: Numbers, compared: NDArray[np.bool_]
-) -> str:
-    """Say why the rows that the opponent has not seen are no fair sample of the evaluation part,
-    or nothing.
-    """
-    seen, limit = int((~compared).sum()), context.use_case.gates.min_rows
-    told = (
-        f"version {against.version} was trained or tuned on {seen} of {len(labels)} evaluation rows"
-    )
-    if seen > LEFT_OUT * len(labels):
-        return f"{told}, more than {LEFT_OUT:.0%}: the champion has seen these rows"
-    positive = int((labels[compared] == 1.0).sum())
-    negative = len(labels) - seen - positive
-    if seen and min(positive, negative) < limit:
-        return (
-            f"{told}; without them {positive} of class 1 and {negative} of class 0 are left, "
-            f"each class needs {limit}"
-        )
-    return ""
-
-
-def _lacks_features(context: StageContext, model: Model, against: Model, rows: pa.Table) -> str:
-    """Say for how many partitions an opponent of another feature set has no features: joined,
-    missing would be null.
-    """
-    if against.feature_set == model.feature_set:
-        return ""
-    read = _features_of(context, against, rows)
-    lacking = sorted({one.key for one in read if one.digest == ABSENT})
-    if not lacking:
-        return ""
-    return (
-        f"version {against.version} cannot be asked, its features are not there for "
-        f"{len(lacking)} of {len({one.key for one in read})} partitions ({lacking[0]} to "
-        f"{lacking[-1]}). Fill them with `evergreen load-history {context.use_case.name} --from "
-        f"{lacking[0]} --to {lacking[-1]}`, then judge again"
+def _outputs(trained: TrainingOutputs, judged: Judged) -> EvaluationOutputs:
+    """Return what is recorded of a judgement, but for its report."""
+    judgement, model, opponent = judged.judgement, judged.model, judged.opponent
+    asked = judged.opponent_scores
+    compared = None if asked is None else int(asked.compared.sum())
+    return EvaluationOutputs(
+        verdict=judgement.verdict,
+        reasons=judgement.reasons,
+        checks=[check.recorded() for check in judgement.checks],
+        version=None if model is None else model.version,
+        model_digest=None if model is None else model.model_digest,
+        opponent=None if opponent is None else opponent.version,
+        generation=None if opponent is None else opponent.generation,
+        metrics=dict(judgement.metrics),
+        counts=JudgedCounts.of(trained.counts),
+        compared=compared,
+        left_out=None if asked is None or compared is None else len(asked.compared) - compared,
     )
 
 
-def _features_of(context: StageContext, against: Model, rows: pa.Table) -> list[Input]:
-    """Return what the opponent's features of some decisions are made of; a partition that does not
-    hold a view is ABSENT.
-
-    Where all sources allow gaps, a partition that was never computed is a gap.
-    """
-    theirs = feature_sets.recorded(context.records, context.use_case.name, against.feature_set)
-    keys = frames.required_partitions(context.use_case, theirs, rows)
-    results = {
-        row.key: row
-        for row in context.records.results.of(
-            context.use_case.name, stage="materialize_features", keys=keys
-        )
-        if row.state == "done"
-    }
-    gaps = all(source.gaps == "allow" for source in context.use_case.sources.values())
-    found = []
-    for key in keys:
-        made = feature_sets.made(results[key]) if key in results else {}
-        nothing = GAP if gaps and key not in results else ABSENT
-        for view in theirs.views:
-            found.append(
-                Input(
-                    f"features/{view.name}@{view.version}",
-                    key,
-                    made.get(view.version, {}).get("digest", nothing),
-                )
-            )
-    return found
-
-
-def _candidate(context: StageContext, version: int) -> Model:
-    model = context.records.models.get(context.use_case.name, version)
-    if model is None:
-        raise EvergreenError(
-            f"{context.use_case.name} version {version} is not on record; run train_model for "
-            f"{context.key} again"
-        )
-    return model
-
-
-def _opponent(context: StageContext, model: Model) -> Opponent:
-    """Return whom the candidate is judged against: as recorded with its first judgement, else by
-    the rule of the mode.
-    """
-    name, route = context.use_case.name, context.records.routes.get(context.use_case.name)
-    recorded = _recorded(context, model)
-    if recorded is not None and not _outdated(context, model, recorded, route):
-        return recorded
-    version = route.champion
-    if context.mode != "live":
-        others = [
-            other
-            for other in context.records.models.of(name)
-            if other.state == "released" and other.partition < context.key
-        ]
-        version = max(((other.partition, other.version) for other in others), default=(None, None))[
-            1
-        ]
-    return Opponent(
-        name,
-        model.model_digest,
-        context.mode,
-        version,
-        route.generation,
-        context.key,
-        context.started,
-    )
-
-
-def _recorded(context: StageContext, model: Model) -> Opponent | None:
-    """Return the opponent of this partition's first judgement; an equal model of another
-    partition had its own.
-    """
-    name, result = context.use_case.name, context.result(NAME)
-    judged = result is not None and result.state == "done" and result.mode == context.mode
-    if result is not None and judged and result.outputs.get("model_digest") == model.model_digest:
-        version, generation = result.outputs["opponent"], result.outputs["generation"]
-        return Opponent(
-            name,
-            model.model_digest,
-            context.mode,
-            version,
-            generation,
-            context.key,
-            result.started_at,
-        )
-    found = context.records.opponents.get(name, model.model_digest, mode=context.mode)
-    return found if found is not None and found.partition == context.key else None
-
-
-def _outdated(context: StageContext, model: Model, recorded: Opponent, route: Route) -> bool:
-    """Tell whether a live candidate must be judged again: it passed, could still be released, and
-    another champion serves.
-
-    So must one whose hold a person has lifted: it was judged before the rollback.
-    """
-    if context.mode != "live" or model.version == route.champion:
-        return False
-    if recorded.generation < route.rollback_generation <= model.generation:
-        return True
-    result = context.result(NAME)
-    passed = (
-        result is not None and result.outputs.get("verdict") == "pass" and model.state != "released"
-    )
-    overtaken = route.watermark is not None and route.watermark > context.key
-    return passed and not overtaken and recorded.version != route.champion
-
-
-def _standing(context: StageContext, model: Model) -> Standing:
-    """Return whether a live candidate may be released whatever its numbers."""
-    route: Route = context.records.routes.get(context.use_case.name)
-    if context.mode != "live":
-        return CLEAR
-    if model.model_digest in route.held:
-        reason = (
-            f"{model.model_digest} was rolled back and is on hold; only `evergreen rollback "
-            "--release` lifts it"
-        )
-        return Standing("held", reason)
-    if model.generation < route.rollback_generation:
-        return Standing(
-            f"before_rollback/{model.generation}/{route.rollback_generation}",
-            f"trained in generation {model.generation}, before the rollback of generation "
-            f"{route.rollback_generation}; a newer partition trains the next candidate",
-        )
-    return CLEAR
-
-
-def _decisions(context: StageContext, trained: StageResult) -> pa.Table:
-    """Return the moments of the evaluation rows."""
-    made = trained.outputs["training_set"]
-    columns = ["event_timestamp", "split"]
-    rows = context.lake.read(
-        made["table"], keys=[context.key], columns=columns, version=made["table_version"]
-    )
-    return rows.filter(pc.equal(rows.column("split"), splits.EVALUATION))
-
-
-def _training_set(context: StageContext, made: Mapping[str, Any], key: str) -> pa.Table:
-    """Return the rows of a training, by time and entity.
-
-    Raises:
-        EvergreenError: the lake holds other rows than were trained on.
-    """
-    rows = context.lake.read(made["table"], keys=[key], version=made["table_version"])
-    order = ["event_timestamp", context.use_case.entity.key]
-    found = digest(rows, sort_by=order) if len(rows) == made["rows"] else f"{len(rows)} rows"
-    if found != made["digest"]:
-        raise EvergreenError(
-            f"{made['table']} {key} holds {found} in version {made['table_version']}, recorded "
-            f"are {made['rows']} rows of {made['digest']}; the lake was changed or cleaned too "
-            "far back, train this partition again"
-        )
-    return rows.sort_by([(name, "ascending") for name in order])
-
-
-def _scores(context: StageContext, model: Model, rows: pa.Table, feature_set: str) -> Numbers:
-    """Score evaluation rows, which hold the features of `feature_set`, by a model, which may
-    read another one's.
-    """
-    if not len(rows):
-        return statistics.EMPTY
-    scorer = load_model(model.bundle, model.model_digest)
-    if model.feature_set != feature_set:
-        names = [context.use_case.entity.key, "event_timestamp", "label"]
-        other = feature_sets.recorded(context.records, context.use_case.name, model.feature_set)
-        versions = frames.table_versions(context.lake, context.use_case, other)
-        rows = frames.training_frame(
-            context.settings,
-            context.use_case,
-            other,
-            rows.select(names),
-            versions,
-            records=context.records,
-        )
-    return scorer.many(columns_of(rows, scorer.schema))
-
-
-def _seen(context: StageContext, against: Model, rows: pa.Table) -> NDArray[np.bool_]:
-    """Tell which evaluation rows, by entity and moment, the opponent was trained or tuned on."""
-    keys = [context.use_case.entity.key, "event_timestamp"]
-    theirs = _training_set(context, against.manifest["training_set"], against.partition)
-    used = theirs.filter(
-        pc.is_in(theirs.column("split"), pa.array([splits.TRAIN, splits.TUNE]))
-    ).select(keys)
-    numbered = rows.select(keys).append_column("__row", pa.array(np.arange(len(rows))))
-    found = np.zeros(len(rows), dtype=np.bool_)
-    found[numbered.join(used, keys, join_type="left semi").column("__row").to_numpy()] = True
-    return found
-
-
-def _outcome(
-    context: StageContext,
-    trained: StageResult,
-    judgement: Judgement,
-    model: Model | None,
-    opponent: Opponent | None,
-    rival: Rival | None,
-    pictures: Mapping[str, Any],
-) -> Outcome:
-    checks = [check.to_dict() for check in judgement.checks]
-    counts = trained.outputs.get("counts", {})
-    compared = None if rival is None else int(rival.compared.sum())
-    outputs: dict[str, Any] = {
-        "verdict": judgement.verdict,
-        "reasons": judgement.reasons,
-        "checks": checks,
-        "version": None if model is None else model.version,
-        "model_digest": None if model is None else model.model_digest,
-        "opponent": None if opponent is None else opponent.version,
-        "generation": None if opponent is None else opponent.generation,
-        "metrics": judgement.metrics,
-        "counts": {name: counts.get(name) for name in COUNTED},
-        "compared": compared,
-        "left_out": None if rival is None else len(rival.compared) - int(rival.compared.sum()),
-    }
-    # as they are stored: what is no finite number is null there
-    values = [(check.id, check.outcome, check.to_dict()["value"]) for check in judgement.checks]
+def _content_digest(training_digest: str, judged: Judged, outputs: EvaluationOutputs) -> str:
+    """Return the digest of a verdict: over stable ids and numbers, never over words."""
+    # Numbers as they are stored: what is not finite is null there.
     numbers = [
-        f"{name}:{outcome}:{'' if value is None else round(value, 9)}"
-        for name, outcome, value in values
+        f"{check.id}:{check.outcome}:{'' if value is None else round(value, 9)}"
+        for check in judged.judgement.checks
+        for value in [check.recorded().value]
     ]
-    version = None if opponent is None else opponent.version
-    against = NOBODY if version is None else _candidate(context, version).model_digest
-    content = combine([trained.digest, judgement.verdict, against, str(compared), *numbers])
-    reason = "; ".join(judgement.reasons)
-    if context.rehearsal:
-        return Outcome("done", content, reason, outputs)
-    path = (
-        context.settings.home / "reports" / context.use_case.name / context.key / "evaluation.html"
-    )
-    told = {name: trained.outputs[name] for name in TOLD if name in trained.outputs}
-    manifest: Mapping[str, Any] = told if model is None else {**model.manifest, **told}
-    page.write(
-        path, report.page(context.use_case, context.key, context.mode, outputs, manifest, pictures)
-    )
-    outputs["report"] = str(path)
-    if model is not None:
-        mlflow_registry.log_verdict(
-            context.settings,
-            use_case=model.use_case,
-            version=model.version,
-            run_id=model.run_id,
-            verdict=judgement.verdict,
-            metrics=judgement.metrics,
-        )
-    audited = (
-        "verdict",
-        "reasons",
-        "version",
-        "model_digest",
-        "opponent",
-        "generation",
-        "checks",
-        "counts",
-        "left_out",
-    )
-    details = {name: outputs[name] for name in audited}
-    entry = AuditEntry(
-        "model.judged",
-        context.use_case.name,
-        context.key,
-        context.actor,
-        {**details, "mode": context.mode},
-        at=context.started,
-    )
-    log.info(
-        "evaluation %s %s: %s %s", context.use_case.name, context.key, judgement.verdict, reason
-    )
-    chosen = opponent
-    if model is None or chosen is None or _equal(context, model, chosen):
-        return Outcome("done", content, reason, outputs, entries=(entry,))
-    return Outcome(
-        "done",
-        content,
-        reason,
-        outputs,
-        entries=(entry,),
-        in_transaction=lambda session: _discard(
-            context.records.opponents.record(chosen, again=True, session=session)
-        ),
-    )
+    opponent = judged.opponent_model
+    against = NOBODY if opponent is None else opponent.model_digest
+    return combine([training_digest, outputs.verdict, against, str(outputs.compared), *numbers])
 
 
-def _equal(context: StageContext, model: Model, opponent: Opponent) -> bool:
-    """Tell whether the opponent is the same model, whose own opponent stays on record."""
-    return (
-        opponent.version is not None
-        and _candidate(context, opponent.version).model_digest == model.model_digest
+def _write_report(
+    context: StageContext, trained: TrainingOutputs, judged: Judged, outputs: EvaluationOutputs
+) -> str:
+    """Write the HTML report and return its path."""
+    home, use_case = context.settings.home, context.use_case
+    path = report_path(home, use_case.name, context.key, "evaluation")
+    manifest = Manifest() if judged.model is None else Manifest.of_model(judged.model)
+    shown = {name: getattr(trained, name) for name in SHOWN}
+    manifest = msgspec.structs.replace(
+        manifest, **{name: value for name, value in shown.items() if value is not UNSET}
     )
-
-
-def _discard(_: object) -> None:
-    return None
+    content = report.content(use_case, context.key, context.mode, outputs, manifest, judged.curves)
+    write_page(path, report.TEMPLATE, content, reports=home / "reports")
+    return str(path)
 
 
 STAGE = Stage(

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from include.config.use_case import Gates
 from include.models import metrics as statistics
 from include.models.metrics import Interval, Numbers
+from include.pipeline import outputs
 
 Verdict = Literal["pass", "fail", "hold"]
 
@@ -34,18 +35,17 @@ class Check:
     outcome: Verdict
     reason: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values; `passed` is None on a hold."""
-        passed = {"pass": True, "fail": False, "hold": None}[self.outcome]
-        value = None if self.value is None or not math.isfinite(self.value) else self.value
-        return {
-            "id": self.id,
-            "name": self.name,
-            "value": value,
-            "limit": self.limit,
-            "passed": passed,
-            "reason": self.reason,
-        }
+    def recorded(self) -> outputs.Check:
+        """Return the check as it is recorded: what is no finite number is null."""
+        finite = self.value is not None and math.isfinite(self.value)
+        return outputs.Check(
+            id=self.id,
+            name=self.name,
+            value=self.value if finite else None,
+            limit=self.limit,
+            passed={"pass": True, "fail": False, "hold": None}[self.outcome],
+            reason=self.reason,
+        )
 
 
 @dataclass(frozen=True)

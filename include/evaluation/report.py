@@ -1,12 +1,9 @@
-"""The evaluation report: one self-contained HTML page with inline SVG.
-
-Every name that comes from data is escaped.
-"""
+"""The evaluation report: what the page of one judgement shows, as plain data for its template."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,194 +11,267 @@ import numpy as np
 from include.config.use_case import UseCase
 from include.models import metrics as statistics
 from include.models.metrics import Numbers
-from include.reports.page import NONE, badge, card, document, facts, header, number, tiles, told
+from include.pipeline.outputs import Counts, EvaluationOutputs, Manifest, optional
+from include.reports import charts
+from include.reports.charts import Chart
+from include.reports.page import NONE, Tile, number, percent, render
 
-SIZE, PAD = 300, 38
-BINS = 20
+TEMPLATE = "evaluation.html"
+BINS = 20  # of scores, all of one width
+SHOWN_FEATURES = 15
+# False positive rates at which the table beside the ROC curve reads it.
+ROC_READ_AT = (0.01, 0.05, 0.1, 0.2, 0.3, 0.5)
 FAR_ABOVE = 0.05  # of the random split over the newest decisions: honest drift looks the same
 
+Points = list[tuple[float, float]]
 
-def pictures(
-    labels: Numbers, scores: Numbers, rival: tuple[Numbers, Numbers] | None
-) -> dict[str, Any]:
-    """Return what the page draws: ROC of both, calibration, score distribution by outcome.
 
-    `rival` is the opponent's labels and scores on the rows that it has not seen.
+@dataclass(frozen=True)
+class Curves:
+    """What is drawn of the scores; everything is empty where they are not computable.
+
+    ROC curves are (false, true positive rate); the opponent's is over the rows that it has not
+    seen. Calibration is (mean score, share of outcome 1, rows) by bin. `ones` and `zeros` count
+    the rows of each outcome by score, in BINS bins from 0 to 1.
     """
+
+    roc: Points
+    opponent_roc: Points
+    calibration: list[tuple[float, float, int]]
+    ones: list[int]
+    zeros: list[int]
+
+
+NO_CURVES = Curves([], [], [], [], [])
+
+
+def curves(labels: Numbers, scores: Numbers, opponent: tuple[Numbers, Numbers] | None) -> Curves:
+    """Return the curves of a model's scores; `opponent` is its labels and scores."""
+    if not statistics.computable(labels, scores):
+        return NO_CURVES
     edges = np.linspace(0, 1, BINS + 1)
-    usable = statistics.computable(labels, scores)
-    return {
-        "roc": statistics.roc(labels, scores),
-        "rival": [] if rival is None else statistics.roc(*rival),
-        "calibration": statistics.calibration_curve(labels, scores),
-        "one": np.histogram(scores[labels == 1.0], edges)[0].tolist() if usable else [],
-        "zero": np.histogram(scores[labels == 0.0], edges)[0].tolist() if usable else [],
-    }
+    return Curves(
+        roc=statistics.roc(labels, scores),
+        opponent_roc=[] if opponent is None else statistics.roc(*opponent),
+        calibration=statistics.calibration_curve(labels, scores),
+        ones=np.histogram(scores[labels == 1.0], edges)[0].tolist(),
+        zeros=np.histogram(scores[labels == 0.0], edges)[0].tolist(),
+    )
 
 
 def page(
     use_case: UseCase,
     key: str,
     mode: str,
-    outputs: Mapping[str, Any],
-    manifest: Mapping[str, Any],
-    drawn: Mapping[str, Any],
+    outputs: EvaluationOutputs,
+    manifest: Manifest,
+    drawn: Curves,
 ) -> str:
-    """Return the report of one judgement."""
-    verdict, version = str(outputs["verdict"]), outputs["version"]
-    title = use_case.title or use_case.name
-    subject = "no candidate" if version is None else f"version {version}"
-    against = outputs["opponent"]
-    rival = "no opponent" if against is None else f"against version {int(against)}"
-    about = f"Judgement of {subject}, partition {key} ({mode}), {rival}"
-    body = [
-        header(title, verdict, about, outputs["reasons"]),
-        _tiles(outputs["metrics"], manifest),
-        _checks(outputs["checks"]),
-    ]
-    if drawn.get("roc"):
-        drawings = (
-            card("ROC", _roc(drawn)),
-            card("Calibration", _calibration(drawn["calibration"])),
-            card("Scores by outcome", _scores(drawn)),
-        )
-        body.append(f'<div class="row">{"".join(drawings)}</div>')
-    if manifest:
-        body += [
-            _questions(manifest, outputs["metrics"]),
-            _features(manifest),
-            _provenance(manifest, outputs),
-        ]
-    return document(f"{title} {key}: {verdict}", body)
+    """Return the report of one judgement, without the scripts that draw its charts."""
+    return render(TEMPLATE, content(use_case, key, mode, outputs, manifest, drawn))
 
 
-def _tiles(metrics: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
-    counts = manifest.get("counts", {}).get("evaluation", {})
-    return tiles(
-        [
-            ("AUC", number(metrics.get("auc"))),
-            ("Opponent AUC", number(metrics.get("opponent_auc"))),
-            ("Baseline AUC", number(metrics.get("yardstick_auc"))),
-            ("Calibration error", number(metrics.get("calibration_error"))),
-            ("Evaluation rows", f"{counts.get('rows', 0):,}" if counts else NONE),
-            (
-                "Share of outcome 1",
-                f"{counts['positive'] / counts['rows']:.1%}" if counts.get("rows") else NONE,
-            ),
-        ]
-    )
+def content(
+    use_case: UseCase,
+    key: str,
+    mode: str,
+    outputs: EvaluationOutputs,
+    manifest: Manifest,
+    drawn: Curves,
+) -> dict[str, Any]:
+    """Return what the template shows of one judgement."""
+    metrics = optional(outputs.metrics) or {}
+    subject = f"version {outputs.version}" if outputs.version else "no candidate"
+    against = f"against version {outputs.opponent}" if outputs.opponent else "no opponent"
+    return {
+        "title": use_case.title or use_case.name,
+        "key": key,
+        "verdict": outputs.verdict,
+        "colour": outputs.verdict,
+        "about": f"Judgement of {subject}, partition {key} ({mode}), {against}",
+        "reasons": outputs.reasons,
+        "tiles_shown": _tiles(metrics, manifest.counts),
+        "checks": optional(outputs.checks) or [],
+        "charts": _charts(drawn) if drawn.roc else [],
+        "questions": questions(manifest, metrics),
+        "features": _features(manifest),
+        "provenance": _provenance(manifest, outputs) if manifest.counts != Counts() else [],
+    }
 
 
-def _checks(checks: Iterable[Mapping[str, Any]]) -> str:
-    rows = []
-    for check in checks:
-        outcome = {True: "pass", False: "fail", None: "hold"}[check["passed"]]
-        rows.append(
-            f"<tr><td>{escape(str(check['name']))}</td><td class=n>{number(check['value'])}</td>"
-            f"<td class=n>{number(check['limit'])}</td><td>{badge(outcome, outcome)}</td>"
-            f'<td class="soft">{told(check.get("reason") or "")}</td></tr>'
-        )
-    head = (
-        "<tr><th>Check</th><th class=n>Value</th><th "
-        "class=n>Limit</th><th></th><th>Reason</th></tr>"
-    )
-    return card("Checks", f"<table>{head}{''.join(rows)}</table>")
-
-
-def questions(manifest: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
-    """Return what a person should ask of the features, since no number can tell a leak from an
-    honest one.
-    """
-    leaks = manifest.get("leaks", {})
+def questions(manifest: Manifest, metrics: Mapping[str, float | None]) -> list[str]:
+    """Return what a person should ask of the features; no number can tell a leak for certain."""
+    leaks, auc = manifest.leaks, metrics.get("auc")
     asked = [
-        f"{one['evidence']}. {one['remedy']}"
-        for one in leaks.get("found", [])
-        if one["level"] == "question"
+        f"{finding.evidence}. {finding.remedy}"
+        for finding in leaks.found
+        if finding.level == "question"
     ]
-    mixed, judged = leaks.get("random_auc"), metrics.get("auc")
-    by_time = manifest.get("split", {}).get("by") == "time"
-    if by_time and mixed is not None and judged is not None and mixed - judged > FAR_ABOVE:
+    by_time = manifest.split is not None and manifest.split.by == "time"
+    mixed = leaks.random_auc
+    if by_time and mixed is not None and auc is not None and mixed - auc > FAR_ABOVE:
         asked.append(
             "On entities drawn at random from the training rows a small model has AUC "
-            f"{mixed:.3f}, on the newest decisions this one has {judged:.3f}. Either the world "
+            f"{mixed:.3f}, on the newest decisions this one has {auc:.3f}. Either the world "
             "changed, or a feature tells of its time and not of its decision"
         )
     return asked
 
 
-def _questions(manifest: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
-    asked = questions(manifest, metrics)
-    if not asked:
-        return ""
-    return card(
-        "Questions for a person", f"<ul>{''.join(f'<li>{told(one)}</li>' for one in asked)}</ul>"
-    )
-
-
-def _features(manifest: Mapping[str, Any]) -> str:
-    alone, gains = manifest.get("feature_auc", {}), manifest.get("leaks", {}).get("gains", {})
-    best = sorted(alone.items(), key=lambda item: (-gains.get(item[0], 0.0), -item[1], item[0]))[
-        :15
+def _tiles(metrics: Mapping[str, float | None], counts: Counts) -> list[Tile]:
+    part = counts.evaluation
+    share = part.positive / part.rows if part is not None and part.rows else None
+    return [
+        Tile("AUC", number(metrics.get("auc"))),
+        Tile("Opponent AUC", number(metrics.get("opponent_auc"))),
+        Tile("Baseline AUC", number(metrics.get("yardstick_auc"))),
+        Tile("Calibration error", number(metrics.get("calibration_error"))),
+        Tile("Evaluation rows", number(None if part is None else part.rows)),
+        Tile("Share of outcome 1", percent(share)),
     ]
-    if not best:
-        return ""
-    rows = "".join(
-        f'<tr><td class="mono">{escape(name)}</td><td style="width:40%">'
-        f'<div class="bar" style="width:{max(2.0, (value - 0.5) * 200):.1f}%"></div></td><td '
-        f"class=n>{value:.3f}</td>"
-        f"<td class=n>{number(gains.get(name))}</td></tr>"
-        for name, value in best
-    )
-    head = (
-        "<tr><th>Feature</th><th></th><th class=n>AUC alone</th><th class=n>AUC lost without "
-        "it</th></tr>"
-    )
-    return card("What each feature tells (on the training rows)", f"<table>{head}{rows}</table>")
 
 
-def _provenance(manifest: Mapping[str, Any], outputs: Mapping[str, Any]) -> str:
-    split, counts = manifest.get("split", {}), manifest.get("counts", {})
-    by_time = split.get("by") == "time"
-    shown = {
-        "Model digest": outputs.get("model_digest") or NONE,
-        "Training set": manifest.get("training_set", {}).get("digest") or NONE,
-        "Known before (as_of)": manifest.get("as_of") or NONE,
-        "Split": f"by {split['by']}" if split.get("by") else NONE,
-        "Tune from": split.get("tune_from") or NONE,
-        "Evaluation from": split.get("evaluation_from") or NONE,
-        "Gap when judged": _span(split.get("gap_when_judged"))
-        if by_time or not split
-        else f"{NONE} (by hash, no embargo)",
-        "Gap when serving": _span(split.get("gap_when_serving")),
-        "Rows": ", ".join(
-            f"{part} {counts[part]['rows']:,}"
-            for part in ("train", "tune", "evaluation")
-            if part in counts
+def _charts(drawn: Curves) -> list[Chart]:
+    return [_roc(drawn), _calibration(drawn), _scores(drawn)]
+
+
+def _roc(drawn: Curves) -> Chart:
+    points = {"candidate": drawn.roc}
+    traces = [charts.diagonal("by chance"), charts.line("candidate", drawn.roc)]
+    if drawn.opponent_roc:
+        points["opponent"] = drawn.opponent_roc
+        traces.append(charts.line("opponent", drawn.opponent_roc, colour=charts.SOFT, dash="dash"))
+    return Chart(
+        id="roc",
+        title="ROC",
+        figure=charts.figure(
+            traces,
+            x="false positive rate",
+            y="true positive rate",
+            xaxis=charts.SHARE,
+            yaxis=charts.SHARE,
         ),
-        "Not used": ", ".join(
-            f"{counts.get(name, 0):,} {name}" for name in ("immature", "censored", "embargoed")
+        description=f"ROC curve of the {' and the '.join(points)}; the table below reads it",
+        columns=["False positive rate", *(f"True positive rate, {name}" for name in points)],
+        rows=[
+            [f"{rate:.0%}", *(percent(_read_at(curve, rate)) for curve in points.values())]
+            for rate in ROC_READ_AT
+        ],
+    )
+
+
+def _read_at(curve: Points, rate: float) -> float:
+    """Return the true positive rate of a ROC curve at a false positive rate."""
+    false, true = np.array(curve).T
+    return float(np.interp(rate, false, true))
+
+
+def _calibration(drawn: Curves) -> Chart:
+    return Chart(
+        id="calibration",
+        title="Calibration",
+        figure=charts.figure(
+            [
+                charts.diagonal("scores are chances"),
+                charts.line("candidate", drawn.calibration, markers=True),
+            ],
+            x="mean score of a bin",
+            y="share of outcome 1",
+            xaxis=charts.SHARE,
+            yaxis=charts.SHARE,
         ),
+        description="Share of outcome 1 by the mean score of bins; the table below has each bin",
+        columns=["Mean score", "Share of outcome 1", "Rows"],
+        rows=[
+            [f"{score:.3f}", percent(share), number(rows)]
+            for score, share, rows in drawn.calibration
+        ],
+    )
+
+
+def _scores(drawn: Curves) -> Chart:
+    width = 1 / BINS
+    middles = [(place + 0.5) * width for place in range(BINS)]
+    return Chart(
+        id="scores",
+        title="Scores by outcome",
+        figure=charts.figure(
+            [
+                charts.bars("outcome 0", middles, drawn.zeros, colour=charts.NEUTRAL, across=False),
+                charts.bars("outcome 1", middles, drawn.ones, colour=charts.ACCENT, across=False),
+            ],
+            x="score",
+            y="rows",
+            xaxis={"range": [0, 1]},
+            barmode="group",
+            bargap=0.1,
+        ),
+        description="Rows of each outcome by score; the table below has the counts",
+        columns=["Score", "Outcome 0", "Outcome 1"],
+        rows=[
+            [f"{place * width:.2f} to {(place + 1) * width:.2f}", number(zeros), number(ones)]
+            for place, (zeros, ones) in enumerate(zip(drawn.zeros, drawn.ones, strict=True))
+            if zeros or ones
+        ],
+    )
+
+
+def _features(manifest: Manifest) -> Chart | None:
+    """Return the features that tell the most: by what is lost without them, then by themselves."""
+    gains = manifest.leaks.gains
+    own = {name: 0.5 if auc is None else auc for name, auc in manifest.feature_auc.items()}
+    if not own:
+        return None
+    names = sorted(own, key=lambda name: (-(gains.get(name) or 0.0), -own[name], name))
+    names = names[:SHOWN_FEATURES]
+    return Chart(
+        id="features",
+        title="What each feature tells (on the training rows)",
+        figure=charts.ranked_bars(
+            names,
+            [own[name] for name in names],
+            axis="AUC of the feature by itself",
+            colours=[charts.ACCENT] * len(names),
+            start=0.5,
+        ),
+        description="AUC of each feature by itself; the table below has the numbers",
+        columns=["Feature", "AUC by itself", "AUC lost without it"],
+        rows=[[name, f"{own[name]:.3f}", number(gains.get(name))] for name in names],
+    )
+
+
+def _provenance(manifest: Manifest, outputs: EvaluationOutputs) -> list[tuple[str, str]]:
+    """Return where the model, its rows and its numbers come from, as names and what they say."""
+    split, counts = manifest.split, manifest.counts
+    parts = {name: getattr(counts, name) for name in ("train", "tune", "evaluation")}
+    unused = {name: getattr(counts, name) or 0 for name in ("immature", "censored", "embargoed")}
+    by_hash = split is not None and split.by == "hash"
+    gap = duration(None if split is None else split.gap_when_judged)
+    shown: dict[str, object] = {
+        "Model digest": outputs.model_digest or None,
+        "Training set": manifest.training_set and manifest.training_set.digest,
+        "Known before (as_of)": manifest.as_of,
+        "Split": split and f"by {split.by}",
+        "Tune from": split and split.tune_from,
+        "Evaluation from": split and split.evaluation_from,
+        "Gap when judged": f"{NONE} (by hash, no embargo)" if by_hash else gap,
+        "Gap when serving": duration(None if split is None else split.gap_when_serving),
+        "Rows": ", ".join(f"{name} {part.rows:,}" for name, part in parts.items() if part),
+        "Not used": ", ".join(f"{count:,} {name}" for name, count in unused.items()),
         "Without an outcome (censored)": _shares(counts, "censored"),
         "Restated outcomes": _shares(counts, "restated"),
         "Left out of the comparison": _left_out(outputs),
         "Tune AUC of the first model (fitted on train alone)": number(
-            manifest.get("metrics", {}).get("first_model_tune_auc")
+            manifest.metrics.get("first_model_tune_auc")
         ),
-        "Feature set": manifest.get("feature_set", {}).get("version") or NONE,
-        "Rounds": manifest.get("rounds") or NONE,
-        "Git commit": manifest.get("git_commit") or NONE,
+        "Feature set": manifest.feature_set.get("version"),
+        "Rounds": manifest.rounds,
+        "Git commit": manifest.git_commit,
     }
-    note = (
-        '<p class="soft">The gaps say how much older the newest trained decision is than the '
-        "first that is judged, and than"
-        " what is served from as_of on. Shares are of the decisions past their delay: of the "
-        "training window, and of those"
-        " from the evaluation part's first on (by hash: of its entities).</p>"
-    )
-    return card("Where it comes from", facts(shown.items()) + note)
+    return [(name, str(value) if value else NONE) for name, value in shown.items()]
 
 
-def _span(seconds: float | None) -> str:
+def duration(seconds: float | None) -> str:
     """Return a duration as people say it: days and hours, or what is shorter."""
     if seconds is None:
         return NONE
@@ -212,107 +282,22 @@ def _span(seconds: float | None) -> str:
     return f"{hours} h {rest // 60} min" if hours or rest >= 60 else f"{seconds:.3g} s"
 
 
-def _shares(counts: Mapping[str, Any], name: str) -> str:
-    """Return how many decisions of the window, and of the judged ones, were censored or
-    restated.
-    """
-    if counts.get(f"{name}_share") is None:
+def _shares(counts: Counts, name: str) -> str:
+    """Return how many decisions of the window, and of those judged, were censored or restated."""
+    share = getattr(counts, f"{name}_share")
+    if share is None:
         return NONE
-    judged = ""
-    if counts.get("decisions_judged"):
-        judged = (
-            f"; judged {counts[f'{name}_judged']:,} of {counts['decisions_judged']:,} "
-            f"({counts[f'{name}_share_judged']:.1%})"
-        )
+    window = f"window {getattr(counts, name):,} of {counts.decisions:,} ({share:.1%})"
+    if not counts.decisions_judged:
+        return window
     return (
-        f"window {counts[name]:,} of {counts['decisions']:,} "
-        f"({counts[f'{name}_share']:.1%}){judged}"
+        f"{window}; judged {getattr(counts, f'{name}_judged'):,} of {counts.decisions_judged:,} "
+        f"({getattr(counts, f'{name}_share_judged'):.1%})"
     )
 
 
-def _left_out(outputs: Mapping[str, Any]) -> str:
-    if outputs.get("left_out") is None:
+def _left_out(outputs: EvaluationOutputs) -> str:
+    left_out, compared = optional(outputs.left_out), optional(outputs.compared)
+    if left_out is None:
         return NONE
-    return (
-        f"{outputs['left_out']:,} rows that the opponent was trained or tuned on, "
-        f"{outputs['compared']:,} compared"
-    )
-
-
-def _roc(drawn: Mapping[str, Any]) -> str:
-    lines = f'<line class="even" x1="{_x(0)}" y1="{_y(0)}" x2="{_x(1)}" y2="{_y(1)}"/>'
-    if drawn["rival"]:
-        lines += f'<polyline class="theirs" points="{_points(drawn["rival"])}"/>'
-        lines += f'<text x="{_x(0.62)}" y="{_y(0.16)}">- - opponent</text>'
-    lines += (
-        f'<polyline class="mine" points="{_points(drawn["roc"])}"/><text x="{_x(0.62)}" '
-        f'y="{_y(0.09)}">— candidate</text>'
-    )
-    return _svg("ROC curve", lines, "false positive rate", "true positive rate")
-
-
-def _calibration(curve: Sequence[Sequence[float]]) -> str:
-    lines = f'<line class="even" x1="{_x(0)}" y1="{_y(0)}" x2="{_x(1)}" y2="{_y(1)}"/>'
-    lines += (
-        f'<polyline class="mine" points="{_points([(point[0], point[1]) for point in curve])}"/>'
-    )
-    lines += "".join(
-        f'<circle class="dot" cx="{_x(score)}" cy="{_y(share)}" r="3.5"/>'
-        for score, share, _ in curve
-    )
-    return _svg("Calibration curve", lines, "mean score of a tenth", "share of outcome 1")
-
-
-def _scores(drawn: Mapping[str, Any]) -> str:
-    top = max([*drawn["one"], *drawn["zero"], 1])
-    width = (SIZE - 2 * PAD) / BINS / 2
-    lines = ""
-    for index, (one, zero) in enumerate(zip(drawn["one"], drawn["zero"], strict=True)):
-        for offset, (name, count) in enumerate((("zero", zero), ("one", one))):
-            height = count / top * (SIZE - 2 * PAD)
-            left = PAD + (2 * index + offset) * width
-            lines += _rect(name, left, SIZE - PAD - height, width * 0.9, height)
-    for place, (name, text) in ((0.05, ("one", "outcome 1")), (0.45, ("zero", "outcome 0"))):
-        lines += (
-            _rect(name, float(_x(place)), PAD - 14, 9, 9)
-            + f'<text x="{_x(place + 0.06)}" y="{PAD - 5}">{text}</text>'
-        )
-    return _svg("Score distribution by outcome", lines, "score", "rows")
-
-
-def _rect(name: str, left: float, top: float, width: float, height: float) -> str:
-    return (
-        f'<rect class="{name}" x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" '
-        f'height="{height:.1f}"/>'
-    )
-
-
-def _svg(name: str, content: str, x: str, y: str) -> str:
-    ticks = "".join(
-        f'<text x="{_x(t)}" y="{SIZE - PAD + 15}" text-anchor="middle">{t:g}</text>'
-        + (
-            ""
-            if y == "rows"
-            else f'<text x="{PAD - 6}" y="{float(_y(t)) + 4:.1f}" text-anchor="end">{t:g}</text>'
-        )
-        for t in (0, 0.5, 1)
-    )
-    return (
-        f'<svg viewBox="0 0 {SIZE} {SIZE}" role="img" aria-label="{escape(name)}"><rect '
-        f'class="axis" x="{PAD}" y="{PAD}" width="{SIZE - 2 * PAD}" '
-        f'height="{SIZE - 2 * PAD}"/>{ticks}{content}<text x="{SIZE / 2}" y="{SIZE - 4}" '
-        f'text-anchor="middle">{escape(x)}</text><text transform="translate(10 {SIZE / 2}) '
-        f'rotate(-90)" text-anchor="middle">{escape(y)}</text></svg>'
-    )
-
-
-def _points(pairs: Iterable[Sequence[float]]) -> str:
-    return " ".join(f"{_x(x)},{_y(y)}" for x, y in pairs)
-
-
-def _x(share: float) -> str:
-    return f"{PAD + share * (SIZE - 2 * PAD):.1f}"
-
-
-def _y(share: float) -> str:
-    return f"{SIZE - PAD - share * (SIZE - 2 * PAD):.1f}"
+    return f"{left_out:,} rows that the opponent was trained or tuned on, {compared:,} compared"

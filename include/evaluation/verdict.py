@@ -1,10 +1,9 @@
-"""What the gate has said of a partition's candidate: what packaging and deployment ask before
-they act.
-"""
+"""What the gate has said of a candidate: packaging and deployment ask here before they act."""
 
 from __future__ import annotations
 
 from include.errors import ArtefactError
+from include.pipeline.outputs import EvaluationOutputs, optional
 from include.pipeline.stage import StageContext
 from include.records.records import Model, StageResult
 
@@ -27,11 +26,11 @@ def not_passed(evaluation: StageResult | None) -> str | None:
         return (
             f"it is not judged: {evaluation.reason if evaluation else 'evaluate_model has not run'}"
         )
-    verdict = evaluation.outputs.get("verdict", "hold")
-    if verdict == "pass":
+    outputs = EvaluationOutputs.of(evaluation)
+    if outputs.verdict == "pass":
         return None
-    reasons = "; ".join(map(str, evaluation.outputs.get("reasons") or ["no reason recorded"]))
-    return f"the verdict is {verdict}: {reasons}"
+    reasons = "; ".join(outputs.reasons or ["no reason recorded"])
+    return f"the verdict is {outputs.verdict}: {reasons}"
 
 
 def judged_model(context: StageContext) -> Model:
@@ -41,12 +40,8 @@ def judged_model(context: StageContext) -> Model:
         ArtefactError: it is not on record.
     """
     evaluation = context.result("evaluate_model")
-    version = evaluation.outputs.get("version") if evaluation is not None else None
-    model = (
-        context.records.models.get(context.use_case.name, int(version))
-        if version is not None
-        else None
-    )
+    version = None if evaluation is None else optional(EvaluationOutputs.of(evaluation).version)
+    model = None if version is None else context.records.models.get(context.use_case.name, version)
     if model is None:
         raise ArtefactError(
             f"{context.use_case.name} {context.key}: the judged model {version} is not on record; "

@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import msgspec
 import numpy as np
 
 from include.models.matrix import floats
+from include.pipeline.outputs import FeatureStability
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,12 +45,13 @@ class Stability:
     unseen: float = 0.0
     note: str = ""
 
-    def as_json(self) -> dict[str, Any]:
-        """Return plain values for records and audit."""
-        return {
+    def recorded(self) -> FeatureStability:
+        """Return the index as it is recorded, to nine digits."""
+        rounded = {
             name: round(value, 9) if isinstance(value, float) else value
             for name, value in asdict(self).items()
         }
+        return msgspec.convert(rounded, FeatureStability)
 
 
 def stability(

@@ -16,7 +16,7 @@ from deltalake import write_deltalake
 
 from include.config.settings import Settings
 from include.config.use_case import UseCase
-from include.config.use_case_file import find
+from include.config.use_case_file import find, parse
 from include.features import feature_sets
 from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP
@@ -32,6 +32,9 @@ from tests.builders import stored
 NAME = "visits"
 FIRST = date(2026, 1, 1)
 DAYS = 40
+# Keys of partitions that each train on other days, for a day is never divided.
+EARLY, MIDDLE, LATE = "2026-02-04", "2026-02-06", "2026-02-07"
+KEY = "2026-02-05"
 ROWS = 90
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 YAML = """name: visits
@@ -280,3 +283,28 @@ def new_bench(home: Path) -> Bench:
     with connected(bench.settings):
         pass
     return bench
+
+
+def make_worse(bench: Bench) -> None:
+    """Release a good model, and leave the next one nothing to learn from but the region."""
+    bench.judged(EARLY)
+    bench.release(1, EARLY)
+    path = bench.home / "usecases" / f"{NAME}.yaml"
+    text = path.read_text().replace("training: {", "training: {exclude: [income, visits], ")
+    path.write_text(text.replace("min_auc: 0.6", "min_auc: 0.4"))
+
+
+def visits_use_case(**knobs: Any) -> UseCase:
+    """Return the use case without an installation."""
+    return parse(YAML.format(**{**KNOBS, **knobs}))
+
+
+def visits_frame(
+    change: Callable[[dict[str, Any]], None] = lambda columns: None, days: int = 20
+) -> pa.Table:
+    """Return a training frame; `change` may alter the columns first."""
+    columns = simulate(days, 1)
+    change(columns)
+    moments = pa.array(columns.pop("event_timestamp"), pa.timestamp("us", tz="UTC"))
+    columns.pop("known")
+    return pa.table({"event_timestamp": moments, **columns})

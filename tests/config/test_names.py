@@ -185,7 +185,7 @@ def through_the_chain(home: Path, columns: list[str]) -> None:
         }
     labelled = frame.append_column("split", pa.array(["train"] * len(frame)))
     assert len(set(labelled.column_names)) == len(labelled.column_names)
-    assert set(leaks.check(labelled, use_case).alone) == set(use_case.trained_features)
+    assert set(leaks.check(labelled, use_case).feature_auc) == set(use_case.trained_features)
     assert set(psi.stability(online, online, use_case.feature_types)) == set(use_case.feature_types)
     waiting = quarantine.find_rows(
         made.settings, Records.open(made.settings.records_address), use_case

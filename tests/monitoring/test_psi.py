@@ -140,7 +140,7 @@ def test_types_come_from_the_declaration() -> None:
     results = psi.stability(numbers, numbers, {"n": "int64", "b": "bool"})
     assert {name: result.psi for name, result in results.items()} == {"n": 0.0, "b": 0.0}
     assert results["n"].reference_missing == pytest.approx(1 / 3)
-    assert results["b"].as_json()["bins"] == 3
+    assert results["b"].recorded().bins == 3
 
 
 PROBE = """

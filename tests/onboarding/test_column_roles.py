@@ -17,7 +17,7 @@ from include.config import use_case_file
 from include.config.use_case import UseCase
 from include.errors import ConfigError
 from include.onboarding import check, draft
-from include.training import leaks
+from include.training import column_leaks
 from include.training.free_text import hardly_repeats
 
 Rows = dict[str, list[Any]]
@@ -253,7 +253,7 @@ def test_draft_and_training_judge_free_text_by_one_rule(tmp_path: Path) -> None:
     assert "# title: left out (different on most rows, as names and free text are)" in text
     first = pa.table({"title": titles[: N // 2], "customer_id": list(range(N // 2))})
     assert hardly_repeats(N // 2, 147)
-    assert leaks._is_id(first, "title", "customer_id")
+    assert column_leaks.is_id(first, "title", "customer_id")
 
 
 def test_the_wording_of_min_rows_is_true(tmp_path: Path) -> None:

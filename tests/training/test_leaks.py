@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import duckdb
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -17,12 +18,13 @@ from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import parse
 from include.errors import ConfigError
-from include.evaluation import report
 from include.models import lightgbm_fitting as fitting
 from include.models import matrix
 from include.models.encoding import Feature, Schema, encode
-from include.training import leaks
-from include.training.leaks import Findings
+from include.pipeline.outputs import Leaks
+from include.training import carrier_leaks, leaks
+from include.training.leak_findings import Findings
+from tests.builders.judging import visits_frame, visits_use_case
 
 DATA = Settings().data_dir
 TYPES = {pa.int64(): "int64", pa.float64(): "float64", pa.bool_(): "bool", pa.string(): "string"}
@@ -192,7 +194,7 @@ def test_a_feature_that_carries_the_model_is_refused_among_many_and_asked_of_amo
     (one,) = found.refusals
     assert (one.kind, one.columns) == ("carries", ("duration",))
     assert found.carriers[0] == "duration"
-    assert found.gains["duration"] > leaks.REFUSAL
+    assert found.gains["duration"] > carrier_leaks.REFUSAL
     few = check(rows.select(["key", "label", "x0", "x1", "duration"]))
     assert not few.refusals
     assert ("duration",) in [one.columns for one in few.questions if one.kind == "carries"]
@@ -206,7 +208,7 @@ def test_columns_of_noise_make_no_honest_feature_suspect() -> None:
     found = check(
         pa.table({"key": np.arange(1200) % 150, "label": label, "amount": amount, **noise})
     )
-    assert found.gains["amount"] > leaks.REFUSAL
+    assert found.gains["amount"] > carrier_leaks.REFUSAL
     assert not found.refusals
     assert [one.columns for one in found.questions] == [("amount",)]
 
@@ -243,7 +245,9 @@ def test_all_findings_come_at_once_with_one_line_that_mends_them() -> None:
     mended = check(made(everything), line.removeprefix("training: "))
     assert not mended.refusals
     mended.refuse()
-    assert json.loads(json.dumps(found.to_dict())) == found.to_dict()
+    recorded = msgspec.to_builtins(found.recorded())
+    assert json.loads(json.dumps(recorded)) == recorded
+    assert msgspec.convert(recorded, Leaks) == found.recorded()
 
 
 def test_what_a_person_knows_to_be_honest_is_a_question() -> None:
@@ -304,7 +308,7 @@ def test_odd_numbers_break_nothing(rows: int) -> None:
     table = made(odd, rows)
     found = check(table)
     assert not found.refusals
-    assert all(0.5 <= value <= 1 for value in found.alone.values())
+    assert all(0.5 <= value <= 1 for value in found.feature_auc.values())
     parts = (np.arange(rows) * 3 // rows).astype(np.int8)
     fitted = fitting.fit(table, parts, case(table), "f")
     asked = matrix.columns_of(table, fitted.predictor.schema)
@@ -321,20 +325,73 @@ def test_a_number_beyond_doubles_is_rounded_alike_in_training_and_in_a_request()
     assert trained.tolist() == served.tolist()
 
 
-def test_the_report_asks_where_the_random_split_is_far_above_the_newest_decisions() -> None:
-    manifest = {"split": {"by": "time"}, "leaks": {"found": [], "random_auc": 0.95}}
-    (asked,) = report.questions(manifest, {"auc": 0.8})
-    assert "AUC 0.950" in asked
-    assert "0.800" in asked
-    for split, auc in (("time", 0.93), ("hash", 0.8), ("time", None)):
-        assert report.questions({**manifest, "split": {"by": split}}, {"auc": auc}) == []
-    told = leaks.Finding("carries", "question", ("<b>",), "<b> carries", "ask")
-    page = report._questions({"leaks": {"found": [vars_of(told)]}}, {})
-    assert "&lt;b&gt; carries" in page
+def test_a_feature_that_is_null_everywhere_is_named() -> None:
+    empty = visits_frame(
+        lambda columns: columns.update(region=pa.nulls(len(columns["label"]), pa.string()))
+    )
+    with pytest.raises(ConfigError, match=r"'region' of visits is null on all 1800 training rows"):
+        leaks.check(empty, visits_use_case()).refuse()
 
 
-def vars_of(finding: leaks.Finding) -> dict[str, Any]:
-    return {"level": finding.level, "evidence": finding.evidence, "remedy": finding.remedy}
+@pytest.mark.parametrize(
+    "leak",
+    [
+        lambda label, noise: label * 10 + noise,
+        lambda label, noise: -label,
+        lambda label, noise: [None if value else 1.0 for value in label],
+        lambda label, noise: [
+            float(50 * value + number // 2 % 2 * 100) for number, value in enumerate(label)
+        ],
+    ],
+    ids=["high", "reversed", "missing", "up and down again"],
+)
+def test_a_feature_that_knows_the_outcome_is_named(leak: Callable[[Any, Any], Any]) -> None:
+    noise = np.random.default_rng(1).normal(size=1800)
+    leaking = visits_frame(
+        lambda columns: columns.update(
+            income=pa.array(list(leak(columns["label"], noise)), pa.float64())
+        )
+    )
+    with pytest.raises(ConfigError, match=r"leaks through income \((0\.99|1\.00)"):
+        leaks.check(leaking, visits_use_case()).refuse()
+    text = visits_frame(
+        lambda columns: columns.update(region=[f"outcome {value}" for value in columns["label"]])
+    )
+    with pytest.raises(ConfigError, match="leaks through region"):
+        leaks.check(text, visits_use_case()).refuse()
+
+
+@pytest.mark.parametrize(
+    ("column", "make"),
+    [
+        ("visits", lambda keys: keys),
+        ("visits", lambda keys: keys * 2 - 7),
+        ("region", lambda keys: [f"client {key}" for key in keys]),
+        ("region", lambda keys: [f"note {number}" for number in range(len(keys))]),
+    ],
+    ids=["the key", "a count of entities", "a name an entity", "free text"],
+)
+def test_ids_are_no_features(column: str, make: Callable[[Any], Any]) -> None:
+    with pytest.raises(ConfigError, match=f"{column!r} of visits is an id"):
+        leaks.check(
+            visits_frame(lambda columns: columns.update({column: make(columns["customer_id"])})),
+            visits_use_case(),
+        ).refuse()
+
+
+def test_honest_features_pass_the_leak_check() -> None:
+    found = leaks.check(visits_frame(), visits_use_case())
+    assert not found.refusals
+    alone = found.feature_auc
+    assert 0.6 < alone["income"] < 0.8
+    assert 0.5 <= alone["region"] < 0.65
+
+
+def test_a_text_with_many_values_that_say_nothing_is_no_leak() -> None:
+    generator = np.random.default_rng(3)
+    values = [f"r{number}" for number in generator.integers(0, 400, 1800)]
+    many = visits_frame(lambda columns: columns.update(region=values))
+    assert leaks.check(many, visits_use_case()).feature_auc["region"] < 0.6
 
 
 # real sets: docs/explanation/leak-gate.md has the figures

@@ -1,0 +1,48 @@
+"""The rows of a training: what is known at as_of, bounded, and of both classes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from include.errors import EvergreenError
+from include.features import frames
+from tests.builders import stored
+from tests.builders.judging import KEY, NAME, Bench
+
+
+def test_nothing_younger_than_its_delay_or_after_as_of_is_trained_on(bench: Bench) -> None:
+    bench.run("train_model", KEY)
+    rows = bench.lake.read(stored.table(bench.lake, f"{NAME}/training_set"), keys=[KEY])
+    newest = max(rows["event_timestamp"].to_pylist())
+    assert newest == datetime(2026, 2, 3, 12, tzinfo=UTC), (
+        "decisions of 4 February at noon mature only after 6 February, 00:00"
+    )
+    assert bench.result_counts(KEY)["immature"] == 90
+
+
+def test_max_rows_and_window_bound_the_rows(bench: Bench) -> None:
+    text = (bench.home / "usecases" / "visits.yaml").read_text()
+    (bench.home / "usecases" / "visits.yaml").write_text(
+        text.replace("training: {", "training: {max_rows: 1000, window: 20d, ")
+    )
+    report = bench.run("train_model", KEY)
+    assert report.outputs["training_set"]["rows"] + report.outputs["counts"]["embargoed"] == 1000
+    rows = bench.lake.read(stored.table(bench.lake, f"{NAME}/training_set"), keys=[KEY])
+    assert min(rows["event_timestamp"].to_pylist()) >= datetime(2026, 1, 17, tzinfo=UTC)
+
+
+def test_lost_rows_in_the_join_are_an_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = frames.training_frame
+    monkeypatch.setattr(
+        frames, "training_frame", lambda *arguments, **named: honest(*arguments, **named).slice(1)
+    )
+    with pytest.raises(EvergreenError, match="rows for"):
+        bench.run("train_model", KEY)
+
+
+def test_a_single_class_is_no_candidate(bench: Bench) -> None:
+    bench.write(lambda columns: columns.update(label=np.ones_like(columns["label"])))
+    assert "0 of class 0" in bench.run("train_model", KEY).reason
