@@ -220,7 +220,7 @@ def load_history(use_case: UseCaseArgument, first: First = None, last: Last = No
     open_records(settings)
     done, failed = [], 0
     for stage, keys in plan.items():
-        found = history.load_stage(
+        found = history.load_partitions(
             stage, settings, case.name, keys, owner=f"load-history@{actor()}", actor=actor()
         )
         counts = {
