@@ -22,7 +22,7 @@ from airflow.sdk import Param, dag, task
 
 from include.config.use_case import UseCase
 from include.orchestration.dag_defaults import START, dag_arguments, use_cases
-from include.orchestration.tasks import load_history_of
+from include.orchestration.tasks import load_range
 
 
 def day(title: str, description: str) -> Param:
@@ -46,15 +46,15 @@ def define(use_case: UseCase) -> None:
     def load_history() -> None:
         @task
         def ingest() -> dict[str, Any]:
-            return load_history_of("ingest_data", use_case.name)
+            return load_range("ingest_data", use_case.name)
 
         @task
         def validate() -> dict[str, Any]:
-            return load_history_of("validate_data", use_case.name)
+            return load_range("validate_data", use_case.name)
 
         @task
         def materialize() -> dict[str, Any]:
-            return load_history_of("materialize_features", use_case.name)
+            return load_range("materialize_features", use_case.name)
 
         ingest() >> validate() >> materialize()
 

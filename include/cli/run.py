@@ -146,7 +146,7 @@ def load_history(use_case: UseCaseArgument, first: First = None, last: Last = No
     open_records(settings)
     rows, failed = [], 0
     for stage, keys in steps.items():
-        summary = history.load_stage(
+        summary = history.load_partitions(
             stage, settings, case.name, keys, owner=f"load-history@{actor()}", actor=actor()
         )
         counts = {

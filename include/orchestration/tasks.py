@@ -75,7 +75,7 @@ def execute_stage(stage: str, use_case: str, *, options: Mapping[str, Any] | Non
         raise AirflowSkipException(f"it is judged again: {error}") from None
 
 
-def load_history_of(stage: str, use_case: str) -> dict[str, Any]:
+def load_range(stage: str, use_case: str) -> dict[str, Any]:
     """Run a data stage over the range of the form, and return how many partitions came to what."""
     from include.pipeline import history
 
@@ -88,7 +88,7 @@ def load_history_of(stage: str, use_case: str) -> dict[str, Any]:
         params.get("last"),
         context["dag_run"].run_after,
     )
-    return history.load_stage(
+    return history.load_partitions(
         stage,
         settings(),
         use_case,

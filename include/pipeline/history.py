@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from include.clock import utc_now
 from include.config.settings import Settings
 from include.config.use_case import UseCase
@@ -82,7 +84,7 @@ def first_of_training(use_case: UseCase, key: str) -> str:
     return partitions.training_lookback(use_case, key)[0]
 
 
-def load_stage(
+def load_partitions(
     stage: str,
     settings: Settings,
     use_case: str,
@@ -102,10 +104,22 @@ def load_stage(
     records, now = Records.open(settings.records_address), utc_now()
     # Whatever those on record are meant for, it is no less than this.
     recorded = {row.key for row in records.partitions.of(use_case)}
-    for key in sorted(set(keys) - recorded):
-        records.partitions.raise_to(
-            use_case, key, mode="backfill", target="data", actor=actor, at=now
-        )
+    unrecorded = sorted(set(keys) - recorded)
+
+    def raise_all(session: Session) -> None:
+        for key in unrecorded:
+            records.partitions.raise_to(
+                use_case,
+                key,
+                mode="backfill",
+                target="data",
+                actor=actor,
+                at=now,
+                session=session,
+            )
+
+    # In one transaction: of its own, each would wait for the disk.
+    records.database.write(raise_all)
     counts: dict[str, int] = {}
     reasons: dict[str, str] = {}
     for report in run_range(
@@ -158,7 +172,7 @@ def load_gap(
         keys[-1],
     )
     for stage in DATA_STAGES:
-        load_stage(
+        load_partitions(
             stage, settings, use_case, keys, owner=f"{owner}/{stage}", attempt=attempt, actor=actor
         )
     return {"loaded": len(keys), "first": keys[0], "last": keys[-1]}

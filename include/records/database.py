@@ -1,4 +1,4 @@
-"""Open transactions on one SQL database, retry what may pass, and explain what fails.
+"""Open transactions on one SQL database, and retry what may pass.
 
 SQLite runs in WAL mode and every write transaction is BEGIN IMMEDIATE, so two writers queue instead
 of failing half-way. PostgreSQL writes in READ COMMITTED, and what decides is read FOR UPDATE. A
@@ -19,13 +19,10 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, 
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import (
     ArgumentError,
-    DBAPIError,
     DisconnectionError,
-    IntegrityError,
     NoSuchModuleError,
     SQLAlchemyError,
 )
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from tenacity import (
@@ -40,13 +37,13 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from include.errors import Busy, ConfigError, Conflict, EvergreenError, Unavailable
+from include.errors import ConfigError, Unavailable
+from include.records.failures import LOCK_SECONDS, explain, is_transient
 from include.records.schema import plain
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-LOCK_SECONDS = 30
 _WRITE = "evergreen_write"  # execution option that makes a transaction of SQLite BEGIN IMMEDIATE
 _FORMS = (
     "write sqlite:////folder/records.db or postgresql+psycopg://user:password@host:5432/database"
@@ -54,19 +51,6 @@ _FORMS = (
 # Engines of a parent process: kept, so that no garbage collection in a child closes the parent's
 # connections.
 _INHERITED: list[Engine] = []
-# SQLSTATEs after which the same transaction may succeed: it lost against another one (40001,
-# 40P01), the server is stopping or starting (57P01 to 57P03), or has no connection left (53300).
-_TRANSIENT_STATES = {"40001", "40P01", "57P01", "57P02", "57P03", "53300"}
-# Class names of psycopg's errors; without a SQLSTATE no server has answered.
-_UNREACHABLE = {"OperationalError", "ConnectionTimeout"}
-# What a server says, also without a SQLSTATE, where another try meets the same answer.
-_LASTING = (
-    "authentication failed",
-    "does not exist",
-    "pg_hba.conf",
-    "no password supplied",
-    "not permitted to log in",
-)
 # Pauses of 0.05 s, doubled up to 1 s; half of each is random, so that processes which lost the
 # same server do not come back to it at the same moment.
 _PAUSES = wait_exponential(multiplier=0.025, max=0.5) + wait_random_exponential(
@@ -89,7 +73,7 @@ class Database:
         self._seal = seal
         self._engine: tuple[int, Engine] | None = None  # with the process that created it
         self._retrying = Retrying(
-            retry=retry_if_exception(_is_transient),
+            retry=retry_if_exception(is_transient),
             stop=stop_before_delay(patience),
             wait=_PAUSES,
             before_sleep=self._log_retry,
@@ -122,7 +106,7 @@ class Database:
             with self._session(write=True) as session:
                 yield session
         except SQLAlchemyError as error:
-            raise self.explain(error) from None
+            raise explain(error, database=self.name, secrets=self._secrets()) from None
 
     def write(self, work: Callable[[Session], T], session: Session | None = None) -> T:
         """Run `work` in the caller's transaction, or in one of its own that is retried.
@@ -137,51 +121,6 @@ class Database:
     def read(self, work: Callable[[Session], T]) -> T:
         """Run `work` in a read transaction, which sees one snapshot."""
         return self._run(work, write=False)
-
-    def explain(self, error: SQLAlchemyError) -> Exception:
-        """Return the error in our words, with its remedy and without a password.
-
-        What is none of the database's failures (a mistake in our own SQL) comes back as it is.
-        """
-        origin = getattr(error, "orig", None) or error
-        text = self._masked(" ".join(str(origin).split()) or type(origin).__name__)
-        state = str(getattr(origin, "sqlstate", None) or "")
-        explained: EvergreenError
-        if "no such table" in text or state == "42P01":
-            explained = ConfigError(
-                f"the records database {self.name} has no tables yet ({text}); `make run` creates "
-                "them"
-            )
-        elif "database is locked" in text or state == "55P03":
-            explained = Busy(
-                f"another process kept {self.name} locked for {LOCK_SECONDS} s; end it (see "
-                "`evergreen status`), then rerun"
-            )
-        elif isinstance(error, IntegrityError):
-            explained = Conflict(
-                f"the records database {self.name} refuses the row ({text}); it clashes with one "
-                "that is there"
-            )
-        elif isinstance(error, PoolTimeout):
-            explained = Unavailable(
-                f"all connections to {self.name} are in use by this process; run fewer threads at "
-                "once"
-            )
-        elif "not a database" in text or "malformed" in text:
-            explained = Unavailable(f"{self.name} is damaged ({text}); restore it from a copy")
-        elif "disk is full" in text or state == "53100":
-            explained = Unavailable(
-                f"no space is left for {self.name} ({text}); free some, then rerun: nothing was "
-                "half written"
-            )
-        elif _is_outage(error, text, state):
-            explained = Unavailable(
-                f"the records database {self.name} does not answer ({text}); start it, or correct "
-                "EVERGREEN_RECORDS_URL"
-            )
-        else:
-            return error
-        return explained
 
     @contextmanager
     def _session(self, *, write: bool) -> Iterator[Session]:
@@ -200,7 +139,7 @@ class Database:
             answer: T = self._retrying(self._run_once, work, write=write)
             return answer
         except SQLAlchemyError as error:
-            raise self.explain(error) from None
+            raise explain(error, database=self.name, secrets=self._secrets()) from None
 
     def _run_once(self, work: Callable[[Session], T], *, write: bool) -> T:
         with self._session(write=write) as session:
@@ -246,14 +185,9 @@ class Database:
         except (NoSuchModuleError, ImportError) as error:
             raise ConfigError(f"no driver for {self.name} ({error}); {_FORMS}") from None
 
-    def _masked(self, text: str) -> str:
-        secrets = [
-            str(self._url.password or ""),
-            *(str(value) for value in self._url.query.values()),
-        ]
-        for secret in secrets:
-            text = text.replace(secret, "***") if secret else text
-        return text
+    def _secrets(self) -> list[str]:
+        """Return what of the URL no message may hold: the password, and all of its query."""
+        return [str(self._url.password or ""), *map(str, self._url.query.values())]
 
 
 def _parse(url: str) -> URL:
@@ -355,34 +289,6 @@ def _file_check(
 def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql(
         "BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITE) else "BEGIN"
-    )
-
-
-def _is_transient(error: BaseException) -> bool:
-    """Tell whether the same transaction may succeed when it is tried again."""
-    if not isinstance(error, DBAPIError):
-        return False
-    state = str(getattr(error.orig, "sqlstate", None) or "")
-    # Class 08 of the SQLSTATEs is connection failures.
-    if error.connection_invalidated or state in _TRANSIENT_STATES or state.startswith("08"):
-        return True
-    if isinstance(error.orig, sqlite3.Error) or type(error.orig).__name__ not in _UNREACHABLE:
-        return False
-    return not state and not any(phrase in str(error.orig) for phrase in _LASTING)
-
-
-def _is_outage(error: SQLAlchemyError, text: str, state: str) -> bool:
-    """Tell whether the database cannot be reached or used, whoever asks and whatever for."""
-    if not isinstance(error, DBAPIError):
-        return False
-    if isinstance(error.orig, sqlite3.OperationalError):
-        return any(phrase in text for phrase in ("unable to open", "readonly", "disk I/O"))
-    return (
-        error.connection_invalidated
-        # Classes of SQLSTATEs: connection, resources, operator intervention, authorization, and a
-        # database that is not there.
-        or state[:2] in {"08", "53", "57", "28", "3D"}
-        or (not state and type(error.orig).__name__ in _UNREACHABLE)
     )
 
 

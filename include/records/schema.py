@@ -115,6 +115,8 @@ class Base(DeclarativeBase):
 
 
 class PartitionRow(Base):
+    """What a partition is meant for; `at` is when that was last raised."""
+
     __tablename__ = "partitions"
     use_case: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)
@@ -125,6 +127,8 @@ class PartitionRow(Base):
 
 
 class LeaseRow(Base):
+    """Who holds a (use case, stage, key); the row stays, so that its token goes on rising."""
+
     __tablename__ = "leases"
     use_case: Mapped[str] = mapped_column(primary_key=True)
     stage: Mapped[str] = mapped_column(primary_key=True)
@@ -135,14 +139,16 @@ class LeaseRow(Base):
     attempt: Mapped[int]
     host: Mapped[str]
     pid: Mapped[int]
-    started: Mapped[str]
+    started: Mapped[str]  # of the process, as `liveness.process_start` tells it
     ttl: Mapped[float]
     clock: Mapped[str]  # whose clock `beat` is read from
-    beat: Mapped[float]
-    beat_at: Mapped[datetime | None]
+    beat: Mapped[float]  # the last sign of life, in seconds of that clock
+    beat_at: Mapped[datetime | None]  # the same by the wall clock, for after a reboot
 
 
 class ResultRow(Base):
+    """What a stage came to for a partition."""
+
     __tablename__ = "results"
     __table_args__ = (Index("results_by_stage", "use_case", "stage", "key"),)
     use_case: Mapped[str] = mapped_column(primary_key=True)
@@ -164,6 +170,8 @@ class ResultRow(Base):
 
 
 class ReadsRow(Base):
+    """A block of triples (table, key, digest) that several results have read."""
+
     __tablename__ = "reads"
     use_case: Mapped[str] = mapped_column(primary_key=True)
     digest: Mapped[str] = mapped_column(primary_key=True)
@@ -171,6 +179,8 @@ class ReadsRow(Base):
 
 
 class AuditRow(Base):
+    """An entry of the audit log; its hash is over all other columns and the hash before."""
+
     __tablename__ = "audit"
     sequence: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     at: Mapped[str]  # ISO text: what is hashed is what is stored
@@ -179,12 +189,14 @@ class AuditRow(Base):
     subject: Mapped[str]
     actor: Mapped[str]
     details: Mapped[str]
-    once: Mapped[str | None] = mapped_column(unique=True)
+    once: Mapped[str | None] = mapped_column(unique=True)  # names the entry, so it is written once
     previous: Mapped[str]
     hash: Mapped[str]
 
 
 class AuditHead(Base):
+    """The end of the audit log: one row, which is locked by whoever appends."""
+
     __tablename__ = "audit_head"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     sequence: Mapped[int]
@@ -192,6 +204,8 @@ class AuditHead(Base):
 
 
 class ModelRow(Base):
+    """A version of a model; `partition` is the one that it was trained for."""
+
     __tablename__ = "models"
     __table_args__ = (Index("models_by_digest", "use_case", "model_digest"),)
     use_case: Mapped[str] = mapped_column(primary_key=True)
@@ -211,21 +225,25 @@ class ModelRow(Base):
 
 
 class RouteRow(Base):
+    """What serves a use case, and what may serve next."""
+
     __tablename__ = "routes"
     use_case: Mapped[str] = mapped_column(primary_key=True)
     champion: Mapped[int | None]
     previous: Mapped[int | None]
     challenger: Mapped[int | None]
     step: Mapped[int]
-    weight: Mapped[float]
-    salt: Mapped[str]
+    weight: Mapped[float]  # percent
+    salt: Mapped[str]  # of the split of traffic
     generation: Mapped[int]
-    watermark: Mapped[str | None]
+    watermark: Mapped[str | None]  # the newest partition that was ever released
     rollback_generation: Mapped[int]
-    held: Mapped[list[str]]
+    held: Mapped[list[str]]  # digests of models that were rolled back
 
 
 class ObservedRow(Base):
+    """The last report of a serving node."""
+
     __tablename__ = "observed"
     use_case: Mapped[str] = mapped_column(primary_key=True)
     node: Mapped[str] = mapped_column(primary_key=True)
@@ -236,6 +254,8 @@ class ObservedRow(Base):
 
 
 class FeatureSetRow(Base):
+    """A version of a use case's features."""
+
     __tablename__ = "feature_sets"
     use_case: Mapped[str] = mapped_column(primary_key=True)
     version: Mapped[str] = mapped_column(primary_key=True)
@@ -243,6 +263,8 @@ class FeatureSetRow(Base):
 
 
 class OnlineRow(Base):
+    """The partition whose rows of a feature set are online; None before the first."""
+
     __tablename__ = "online"
     use_case: Mapped[str] = mapped_column(primary_key=True)
     feature_set: Mapped[str] = mapped_column(primary_key=True)
@@ -250,6 +272,8 @@ class OnlineRow(Base):
 
 
 class OpponentRow(Base):
+    """Whom a candidate was judged against; `version` None is nobody."""
+
     __tablename__ = "opponents"
     use_case: Mapped[str] = mapped_column(primary_key=True)
     model_digest: Mapped[str] = mapped_column(primary_key=True)
@@ -261,6 +285,8 @@ class OpponentRow(Base):
 
 
 class RedrivenRow(Base):
+    """A row that a person took out of quarantine, and the partition that takes it in."""
+
     __tablename__ = "redriven"
     __table_args__ = (Index("redriven_by_target", "use_case", "into_key"),)
     use_case: Mapped[str] = mapped_column(primary_key=True)

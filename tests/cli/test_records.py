@@ -89,14 +89,14 @@ def test_what_is_loaded_as_lookback_is_done_and_what_the_load_needs_is_waited_fo
 def test_a_load_that_stopped_halfway_is_waited_for(run: Run, visits: Path) -> None:
     keys = [f"2025-03-0{day}" for day in range(1, 8)]
     open_records()
-    history.load_stage(INGESTED, settings(), "visits", keys, owner="test")
+    history.load_partitions(INGESTED, settings(), "visits", keys, owner="test")
     assert [(row["state"], row["stage"]) for row in list_rows(run, "status", "visits")[:7]] == [
         ("waiting", VALIDATED)
     ] * 7
-    history.load_stage(VALIDATED, settings(), "visits", keys[3:], owner="test")
+    history.load_partitions(VALIDATED, settings(), "visits", keys[3:], owner="test")
     waited = [(row["state"], row["stage"]) for row in list_rows(run, "status", "visits")[:7]]
     assert waited == [("waiting", VALIDATED)] * 3 + [("waiting", COMPUTED)] * 4
-    history.load_stage(COMPUTED, settings(), "visits", keys[5:6], owner="test")
+    history.load_partitions(COMPUTED, settings(), "visits", keys[5:6], owner="test")
     waited = [(row["state"], row["stage"]) for row in list_rows(run, "status", "visits")[:7]]
     done = [("done", INGESTED)] * 3 + [("done", VALIDATED)] * 2 + [("done", COMPUTED)]
     assert waited == [*done, ("waiting", COMPUTED)]

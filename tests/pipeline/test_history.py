@@ -158,7 +158,7 @@ def test_loading_a_range_records_it_for_its_data_and_never_lowers_what_is_record
     made.put(HEAD + GOOD)
     made.ask("2026-01-02", mode="live", target="deployed")
     keys = ["2026-01-01", "2026-01-02", "2026-01-03"]
-    told = history.load_stage("ingest_data", made.settings, "shop", keys, owner="test")
+    told = history.load_partitions("ingest_data", made.settings, "shop", keys, owner="test")
     assert (told["done"], told["first"], told["last"]) == (3, keys[0], keys[-1])
     rows = {row.key: (row.mode, row.target) for row in made.records.partitions.of("shop")}
     assert rows == dict.fromkeys(keys, ("backfill", "data")) | {"2026-01-02": ("live", "deployed")}
