@@ -18,9 +18,7 @@ from include.config.use_case_sources import History, Share, Source, Strict
 
 
 def _as_text(value: object) -> object:
-    """Take a number as it is written; YAML reads yes, no, true and false as something else, so
-    they need quotes.
-    """
+    """Return a whole number as text; refuse yes, no, true and false, which YAML does not keep."""
     if isinstance(value, bool):
         raise ValueError("YAML reads this as a truth value; put it in quotes")
     return str(value) if isinstance(value, int) else value
@@ -415,13 +413,13 @@ class UseCase(Strict):
                     raise ValueError(
                         f"{where}.{end}: {day} lies inside a {self.cadence}; write its key, {right}"
                     )
-        seen: dict[str, str] = {}
+        view_by_column: dict[str, str] = {}
         for view, spec in self.features.items():
             for column in spec.columns:
-                if column in seen:
+                if column in view_by_column:
                     raise ValueError(
-                        f"feature {column!r} stands in the views {seen[column]!r} and {view!r}; "
-                        "rename one"
+                        f"feature {column!r} stands in the views {view_by_column[column]!r} and "
+                        f"{view!r}; rename one"
                     )
                 if column in (
                     self.entity.key,
@@ -442,12 +440,12 @@ class UseCase(Strict):
                     raise ValueError(
                         f"features.{view}: {column!r} is the label; it would leak the outcome"
                     )
-                seen[column] = view
+                view_by_column[column] = view
         for where, names in (
             ("exclude", self.training.exclude),
             ("known_at_decision", self.training.known_at_decision),
         ):
-            unknown = [name for name in names if name not in seen]
+            unknown = [name for name in names if name not in view_by_column]
             if unknown:
                 raise ValueError(f"training.{where} names {unknown}, which no view has")
         return self

@@ -1,6 +1,4 @@
-"""The part of a use case that says what its sources are: where rows come from, their contract,
-when they can be known.
-"""
+"""The sources of a use case: where rows come from, their contract, and when they can be known."""
 
 from __future__ import annotations
 
@@ -33,11 +31,11 @@ UNIX = {
 
 
 def _as_texts(values: object, info: ValidationInfo) -> object:
-    """Return the items of a list as the texts that a file holds, where YAML has not lost how they
-    are written.
+    """Return the items of a list as the texts that a file holds.
 
-    Raises: ValueError: an item is a word that YAML reads as something else, or a number whose
-        digits may be lost.
+    Raises:
+        ValueError: YAML has lost how an item is written: it is a word such as yes, or a number
+            whose digits may have changed.
     """
     if not isinstance(values, list):
         return values
