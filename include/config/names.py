@@ -31,12 +31,14 @@ FRAMES = ("partition", *TIMES, "label_timestamp", "label", "split")
 SCORES = ("score", "decision", "version", "model_digest")
 """Columns that a table of scores has besides the entity's key."""
 
-# Letters that Unicode does not take apart into a plain one and a mark, and German umlauts, which
-# become two letters.
+# A letter, and what it becomes: those that Unicode does not take apart into a plain one and a mark,
+# and German umlauts, which become two letters.
 _LETTERS = {
-    **str.maketrans("øØåÅłŁđĐð", "oOaAlLdDd"),
-    **str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue"}),
-    **str.maketrans({"ß": "ss", "æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe", "þ": "th"}),
+    ord(pair[0]): pair[1:]
+    for pair in (
+        *("øo", "ØO", "åa", "ÅA", "łl", "ŁL", "đd", "ĐD", "ðd", "þth", "ßss"),
+        *("äae", "öoe", "üue", "ÄAe", "ÖOe", "ÜUe", "æae", "ÆAe", "œoe", "ŒOe"),
+    )
 }
 
 

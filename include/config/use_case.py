@@ -396,6 +396,7 @@ class UseCase(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> UseCase:
+        """Refuse parts that do not fit each other: unknown sources, keys, features that clash."""
         for where, name in [("label.source", self.label.source)] + [
             (f"features.{view}.source", spec.source) for view, spec in self.features.items()
         ]:

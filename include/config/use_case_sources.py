@@ -43,6 +43,7 @@ def _as_texts(values: object, info: ValidationInfo) -> object:
 
 
 def _as_text(value: object, kind: str) -> object:
+    """Return an item of a list as text, as a file holds values of type `kind`."""
     if isinstance(value, bool):
         if kind == "bool":
             return str(value).lower()
@@ -150,6 +151,7 @@ class Column(Strict):
 
     @model_validator(mode="after")
     def _form_of_its_type(self) -> Column:
+        """Refuse fields that mean nothing for the type of the column."""
         number = self.type in ("int64", "float64")
         for name, allowed in (
             ("decimal", number),
@@ -374,6 +376,7 @@ class Source(Strict):
 
     @model_validator(mode="after")
     def _whole(self) -> Source:
+        """Refuse fields that contradict each other."""
         given = [name for name in ("path", "sql", "simulator") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
