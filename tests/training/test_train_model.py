@@ -17,8 +17,9 @@ import pytest
 from pyarrow import csv
 
 from include.config.settings import Settings
-from include.config.use_case import Split, UseCase
+from include.config.use_case import UseCase
 from include.config.use_case_file import parse
+from include.config.use_case_model import Split
 from include.errors import ConfigError, EvergreenError, MissingPartition, SourceError
 from include.models import matrix, mlflow_registry, predictor
 from include.training import fitting, leaks, splits
