@@ -61,7 +61,7 @@ def current_settings() -> Settings:
 
 
 def open_records(settings: Settings) -> Records:
-    """Return the records, with their tables made or brought to this version."""
+    """Return the records, with their tables of this version."""
     from include.records.records import Records
 
     settings.home.mkdir(parents=True, exist_ok=True)

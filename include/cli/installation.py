@@ -54,7 +54,7 @@ def up(
             "--days",
             metavar="N",
             min=0,
-            help="Also backfill so many partitions before it.",
+            help="Also backfill the N partitions before the newest.",
         ),
     ] = 0,
     once: Annotated[

@@ -25,6 +25,7 @@ def describe_run(report: Report) -> Iterator[str]:
 
 
 def _training(report: Report) -> Iterator[str]:
+    """Yield the rows of each part, and the candidate with its AUC."""
     outputs = report.outputs
     counts, metrics = outputs.get("counts") or {}, outputs.get("metrics") or {}
     parts = {
@@ -44,6 +45,7 @@ def _training(report: Report) -> Iterator[str]:
 
 
 def _evaluation(report: Report) -> Iterator[str]:
+    """Yield the AUC with its interval, against the opponent, and the verdict."""
     outputs = report.outputs
     metrics = outputs.get("metrics") or {}
     if metrics.get("auc") is not None:
@@ -60,6 +62,7 @@ def _evaluation(report: Report) -> Iterator[str]:
 
 
 def _drift(report: Report) -> Iterator[str]:
+    """Yield the features that have moved most, and the verdict."""
     outputs = report.outputs
     features = outputs.get("features") or {}
     by_psi = sorted(

@@ -1,9 +1,8 @@
-"""What use cases, their parts and columns may be called: safe in paths, SQL, YAML and HTML alike,
-and none of our own names.
+"""What use cases, their parts and columns may be called, and the names that are Evergreen's own.
 
-Names are compared without case, since DuckDB and Delta do. Columns of ours that exist only within a
-query begin with `__`; those that are stored, and so were named once for all, stand in the lists
-below.
+A name is safe in paths, SQL, YAML and HTML alike. Names are compared without case, since DuckDB and
+Delta do. Columns of ours that exist only within a query begin with `__`; those that are stored, and
+so were named once for all, stand in the lists below.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+# 48 characters, since names are joined to DAG ids and paths; 63 is PostgreSQL's limit of a column.
 NAME = r"^[a-z][a-z0-9_]{0,47}$"
 COLUMN = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
 
@@ -27,44 +27,25 @@ TIMES = ("event_timestamp", "created_timestamp")
 ROWS = ("partition", "rule", "source_file", "source_row", "arrived_at", "malformed")
 """Columns that raw and quarantined rows have besides a source's own."""
 FRAMES = ("partition", *TIMES, "label_timestamp", "label", "split")
-"""Columns that labels, features and training sets have besides the entity's key and the
-features.
-"""
+"""Columns that labels, features and training sets have besides the entity's key and features."""
 SCORES = ("score", "decision", "version", "model_digest")
 """Columns that a table of scores has besides the entity's key."""
 
-_LETTERS = str.maketrans(
-    {
-        "ä": "ae",
-        "ö": "oe",
-        "ü": "ue",
-        "Ä": "Ae",
-        "Ö": "Oe",
-        "Ü": "Ue",
-        "ß": "ss",
-        "ø": "o",
-        "Ø": "O",
-        "æ": "ae",
-        "Æ": "Ae",
-    }
-    | {
-        "å": "a",
-        "Å": "A",
-        "œ": "oe",
-        "Œ": "Oe",
-        "ł": "l",
-        "Ł": "L",
-        "đ": "d",
-        "Đ": "D",
-        "þ": "th",
-        "ð": "d",
-    }
-)
+# A letter, and what it becomes: those that Unicode does not take apart into a plain one and a mark,
+# and German umlauts, which become two letters.
+_LETTERS = {
+    ord(pair[0]): pair[1:]
+    for pair in (
+        *("øo", "ØO", "åa", "ÅA", "łl", "ŁL", "đd", "ĐD", "ðd", "þth", "ßss"),
+        *("äae", "öoe", "üue", "ÄAe", "ÖOe", "ÜUe", "æae", "ÆAe", "œoe", "ŒOe"),
+    )
+}
 
 
 def latin(words: str) -> str:
     """Return words with letters of Latin scripts as plain ones: ö as oe, é as e."""
     plain = unicodedata.normalize("NFC", words).translate(_LETTERS)
+    # NFKD takes a letter and its marks apart: e and an accent.
     return "".join(
         letter
         for letter in unicodedata.normalize("NFKD", plain)
@@ -73,7 +54,7 @@ def latin(words: str) -> str:
 
 
 def is_ours(name: str, ours: Collection[str]) -> bool:
-    """Tell whether a name is one of ours, or begins as those do."""
+    """Tell whether a name is one of `ours` (lower case), or begins as those of queries do."""
     return name.lower() in ours or name.startswith(OWN)
 
 

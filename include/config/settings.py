@@ -99,7 +99,7 @@ class Settings(BaseSettings):
     def mlflow_address(self) -> str:
         """MLflow's tracking URI, with its password; never log it."""
         given = self.mlflow_uri.get_secret_value() or f"sqlite:///{self.home / 'mlflow.db'}"
-        # The driver that is installed.
+        # SQLAlchemy's default driver for these is psycopg2; psycopg 3 is installed.
         return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", given)
 
     @property
@@ -118,19 +118,17 @@ class Settings(BaseSettings):
         return f"http://{self.host}:{self.node_port}"
 
     def secret(self, name: str) -> SecretStr:
-        """Return the generated secret `name`, made on first use in a file that only its owner
-        can read.
-        """
+        """Return a generated secret, made on first use in a file that only its owner can read."""
         path = self.home / "secrets" / name
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            # Threads make one at once, too.
+            # Threads make one at the same time too, so the process id would not do.
             temporary = path.with_name(f".{name}.{secrets.token_hex(8)}")
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w") as file:
                 file.write(secrets.token_urlsafe(32))
             try:
-                # The first maker wins; a second process reads the winner's.
+                # A link fails where the name exists: the first maker wins, others read its secret.
                 os.link(temporary, path)
             except FileExistsError:
                 pass
@@ -151,8 +149,6 @@ def settings() -> Settings:
 
 
 def environment_secret(name: str) -> SecretStr | None:
-    """Return a secret that a use case names by its environment variable, or None where that is
-    not set.
-    """
+    """Return the secret in a variable that a use case names, or None where it is not set."""
     value = os.environ.get(name, "")
     return SecretStr(value) if value else None

@@ -1,6 +1,4 @@
-"""The part of a use case that says what its sources are: where rows come from, their contract,
-when they can be known.
-"""
+"""The sources of a use case: where rows come from, their contract, and when they can be known."""
 
 from __future__ import annotations
 
@@ -33,11 +31,11 @@ UNIX = {
 
 
 def _as_texts(values: object, info: ValidationInfo) -> object:
-    """Return the items of a list as the texts that a file holds, where YAML has not lost how they
-    are written.
+    """Return the items of a list as the texts that a file holds.
 
-    Raises: ValueError: an item is a word that YAML reads as something else, or a number whose
-        digits may be lost.
+    Raises:
+        ValueError: YAML has lost how an item is written: it is a word such as yes, or a number
+            whose digits may have changed.
     """
     if not isinstance(values, list):
         return values
@@ -45,6 +43,7 @@ def _as_texts(values: object, info: ValidationInfo) -> object:
 
 
 def _as_text(value: object, kind: str) -> object:
+    """Return an item of a list as text, as a file holds values of type `kind`."""
     if isinstance(value, bool):
         if kind == "bool":
             return str(value).lower()
@@ -152,6 +151,7 @@ class Column(Strict):
 
     @model_validator(mode="after")
     def _form_of_its_type(self) -> Column:
+        """Refuse fields that mean nothing for the type of the column."""
         number = self.type in ("int64", "float64")
         for name, allowed in (
             ("decimal", number),
@@ -376,6 +376,7 @@ class Source(Strict):
 
     @model_validator(mode="after")
     def _whole(self) -> Source:
+        """Refuse fields that contradict each other."""
         given = [name for name in ("path", "sql", "simulator") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(

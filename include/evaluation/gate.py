@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from include.config.use_case import Gates
+from include.config.use_case_model import Gates
 from include.models import metrics as statistics
 from include.models.metrics import Interval, Numbers
 from include.pipeline import outputs

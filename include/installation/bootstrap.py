@@ -141,7 +141,7 @@ def uv() -> str:
 
 
 def sync(wanted: str) -> None:
-    """Bring .venv to exactly what the lock says, bytecode compiled in parallel."""
+    """Make .venv hold exactly what the lock says, bytecode compiled in parallel."""
     print_line(f"installing {LOCKS[wanted]} into {VENV} (a minute or two)")
     command = [
         uv(),

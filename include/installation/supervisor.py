@@ -191,7 +191,7 @@ class Supervisor:
 
 
 def migrate(settings: Settings, *, say: Say = log.info) -> None:
-    """Bring the databases to this version; returns at once where that was done before.
+    """Migrate the databases to this version; returns at once where that was done before.
 
     Raises:
         Unavailable: Airflow's command fails; the message ends with what it printed.

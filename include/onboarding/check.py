@@ -1,6 +1,4 @@
-"""What is wrong with a use case beyond its form: names that resolve to nothing, SQL that does
-not run, zones, patterns.
-"""
+"""What is wrong with a use case beyond its form: names of nothing, SQL that does not run, zones."""
 
 from __future__ import annotations
 
@@ -25,10 +23,10 @@ from include.point_in_time.partitions import period
 from include.point_in_time.queries import resolve_sql, tables_in
 from include.point_in_time.views import AsOfViews
 
-Where = tuple[str, ...]
-Problem = tuple[Where, str]
+Where = tuple[str, ...]  # the path of a field in the YAML
+Problem = tuple[Where, str]  # where, and what is wrong with its remedy
 TIMES = ("event_timestamp", "created_timestamp")
-TIME, OUTCOME = "a time", "an outcome"
+TIME, OUTCOME = "a time", "an outcome"  # kinds of a query's columns besides those of features
 
 
 def check_file(path: Path) -> UseCase:
@@ -38,32 +36,34 @@ def check_file(path: Path) -> UseCase:
         ConfigError: every problem on a line of its own, with the file, the line and the remedy.
     """
     use_case = use_case_file.load(path)
-    found = list(problems(use_case))
-    if found:
+    wrong = list(find_problems(use_case))
+    if wrong:
         lines = use_case_file.lines(path.read_text(encoding="utf-8"))
         raise ConfigError(
             "\n".join(
                 f"{path}, line {_line(where, lines)}: {'.'.join(where)}: {text}"
-                for where, text in found
+                for where, text in wrong
             )
         )
     return use_case
 
 
-def problems(use_case: UseCase) -> Iterator[Problem]:
-    """Yield what is wrong: where, and what with its remedy."""
-    named = list(declared.find_problems(use_case))
-    yield from named
+def find_problems(use_case: UseCase) -> Iterator[Problem]:
+    """Yield what is wrong with a use case that is well formed."""
+    wrong_names = list(declared.find_problems(use_case))
+    yield from wrong_names
     for name, source in use_case.sources.items():
         yield from _source(("sources", name), source)
-    asks = not named  # where two names are one, a query would fail for that, and say it worse
-    yield from _label(use_case, asks)
+    # Where two names are one, a query would fail for that, and say it worse.
+    with_sql = not wrong_names
+    yield from _label(use_case, with_sql)
     for name in use_case.features:
-        yield from _view(use_case, name, asks)
+        yield from _view(use_case, name, with_sql)
     yield from _training(use_case)
 
 
 def _source(where: Where, source: Source) -> Iterator[Problem]:
+    """Yield what is wrong with a source: zone, patterns, limits, formats, times."""
     try:
         ZoneInfo(source.timezone)
     except (ZoneInfoNotFoundError, ValueError):
@@ -115,7 +115,8 @@ def _source(where: Where, source: Source) -> Iterator[Problem]:
             )
 
 
-def _label(use_case: UseCase, asks: bool) -> Iterator[Problem]:
+def _label(use_case: UseCase, with_sql: bool) -> Iterator[Problem]:
+    """Yield what is wrong with the label: columns that are not there, types, its query."""
     label = use_case.label
     if label.source is not None:
         source = use_case.sources[label.source]
@@ -125,15 +126,15 @@ def _label(use_case: UseCase, asks: bool) -> Iterator[Problem]:
                 f"{label.source} is static, and decisions have moments; make it events, or write "
                 "label.sql",
             )
-        known = {*source.columns, *source.time_columns}
-        if label.column not in known:
+        columns = {*source.columns, *source.time_columns}
+        if label.column not in columns:
             yield (
                 ("label", "column"),
-                f"{label.column!r} is no column of {label.source}; it has {sorted(known)}",
+                f"{label.column!r} is no column of {label.source}; it has {sorted(columns)}",
             )
         elif label.column in source.columns:
             yield from _outcome(use_case, source.columns[label.column], source)
-        if label.assumed_lag is None and label.label_time not in known:
+        if label.assumed_lag is None and label.label_time not in columns:
             yield (
                 ("label", "label_time"),
                 f"{label.label_time!r} is no column of {label.source}; name one, or `event + "
@@ -146,14 +147,14 @@ def _label(use_case: UseCase, asks: bool) -> Iterator[Problem]:
                 ("label", "label_time"),
                 f"{label.label_time!r} is of type {kind}; declare its column timestamp or date",
             )
-        if use_case.entity.key not in known:
+        if use_case.entity.key not in columns:
             yield (
                 ("label", "source"),
                 f"{label.source} has no column {use_case.entity.key!r}, the entity's key; declare "
                 "it",
             )
         yield from _entity(use_case, label.source)
-    elif label.sql is not None and asks:
+    elif label.sql is not None and with_sql:
         wanted = {
             use_case.entity.key: use_case.entity.type,
             "event_timestamp": TIME,
@@ -217,7 +218,8 @@ def _entity(use_case: UseCase, name: str) -> Iterator[Problem]:
         )
 
 
-def _view(use_case: UseCase, name: str, asks: bool) -> Iterator[Problem]:
+def _view(use_case: UseCase, name: str, with_sql: bool) -> Iterator[Problem]:
+    """Yield what is wrong with a view: columns that are not there, types, its query."""
     view, where = use_case.features[name], ("features", name)
     if view.source is not None:
         source = use_case.sources[view.source]
@@ -246,7 +248,7 @@ def _view(use_case: UseCase, name: str, asks: bool) -> Iterator[Problem]:
             )
         elif view.source != use_case.label.source:
             yield from _entity(use_case, view.source)
-    elif view.sql is not None and asks:
+    elif view.sql is not None and with_sql:
         times = dict.fromkeys(TIMES, TIME) if view.grain == "event" else {}
         wanted = {use_case.entity.key: use_case.entity.type, **times, **view.columns}
         yield from _sql(use_case, (*where, "sql"), view.sql, wanted, view.lookback)
@@ -255,9 +257,7 @@ def _view(use_case: UseCase, name: str, asks: bool) -> Iterator[Problem]:
 def _sql(
     use_case: UseCase, where: Where, text: str, wanted: Mapping[str, str], lookback: timedelta
 ) -> Iterator[Problem]:
-    """Run a query over sources without rows and compare its columns and their types with those
-    that are wanted.
-    """
+    """Run a query over sources without rows, and compare its columns with those that are wanted."""
     try:
         query = resolve_sql(use_case, text)
         if unknown := sorted(tables_in(query) - set(use_case.sources)):
@@ -273,45 +273,42 @@ def _sql(
         ):
             views.at(period(use_case, use_case.history.first.isoformat()), lookback)
             views.query(query)
-            found = views.types(query)
+            given = views.types(query)
     except ConfigError as error:
         yield where, re.sub(rf"^{re.escape(use_case.name)}: ", "", str(error))
         return
-    missing = [name for name in wanted if name not in found]
+    missing = [name for name in wanted if name not in given]
     if missing:
         yield (
             where,
-            f"the query gives no column {missing}; it gives {list(found)}. Add it to the SELECT, "
+            f"the query gives no column {missing}; it gives {list(given)}. Add it to the SELECT, "
             "or correct the YAML",
         )
     for name, kind in wanted.items():
-        if name in found and (reason := _misfit(name, found[name], kind)):
+        if name in given and (reason := _misfit(name, given[name], kind)):
             yield where, reason
 
 
-def _misfit(name: str, found: str, kind: str) -> str:
-    """Return why a query's column of DuckDB's type `found` is not what is declared, or an empty
-    text.
-    """
+def _misfit(name: str, given: str, kind: str) -> str:
+    """Return why a query's column of DuckDB's type `given` is not what is declared, or nothing."""
     if kind == TIME:
-        timed = found.startswith(("TIMESTAMP", "DATE")) or found == '"NULL"'
-        return (
-            ""
-            if timed
-            else f"column {name} is {found} and has to be a time; cast it to TIMESTAMPTZ"
-        )
-    if kind == OUTCOME and found == "BOOLEAN":
+        # A bare NULL has a type of its own, and fits every column.
+        if given.startswith(("TIMESTAMP", "DATE")) or given == '"NULL"':
+            return ""
+        return f"column {name} is {given} and has to be a time; cast it to TIMESTAMPTZ"
+    if kind == OUTCOME and given == "BOOLEAN":
         return ""
     try:
-        declared.cast(name, found, "float64" if kind == OUTCOME else kind, "the query")
+        declared.cast(name, given, "float64" if kind == OUTCOME else kind, "the query")
     except ConfigError as error:
         return (
-            str(error) if kind != OUTCOME else f"column label is {found}; a label is 0, 1 or NULL"
+            str(error) if kind != OUTCOME else f"column label is {given}; a label is 0, 1 or NULL"
         )
     return ""
 
 
 def _training(use_case: UseCase) -> Iterator[Problem]:
+    """Yield what is wrong with the training: features, parts, LightGBM's parameters."""
     from include.models.kinds import DEFAULT, kind_of
 
     training = use_case.training

@@ -1,6 +1,4 @@
-"""Draft a use case from one table: every field that was guessed says so, and the draft passes
-`usecase check`.
-"""
+"""Draft a use case from one table: each guess says so, and the draft passes `usecase check`."""
 
 from __future__ import annotations
 
@@ -14,9 +12,10 @@ from pathlib import Path
 from include.config import durations, use_case_file
 from include.config import names as names_of_ours
 from include.errors import ConfigError
-from include.onboarding.column_roles import Roles, decisions, guess_roles, sounds_late
+from include.onboarding.column_roles import Roles, count_decisions, guess_roles
+from include.onboarding.column_texts import written
+from include.onboarding.header_words import sounds_late
 from include.onboarding.profile import Profile, Table, Worst, moment
-from include.onboarding.value_formats import written
 
 RESERVED = {*names_of_ours.ROWS, *names_of_ours.FRAMES}
 DAY = timedelta(days=1)
@@ -31,29 +30,31 @@ def draft(
     time: str | None = None,
     label: str | None = None,
 ) -> tuple[str, str]:
-    """Return (name, YAML) of a use case over the table in `path`; `key`, `time` and `label` are
-    headers that a person knows.
+    """Return name and YAML of a use case over the table in `path`.
 
-    `given_path` is how the YAML names the table (see `path_in`); else its name, for a YAML that
-    stands beside it.
+    `key`, `time` and `label` are headers that a person knows. `given_path` is how the YAML names
+    the table (see `path_in`); else its name, for a YAML that stands beside it.
 
-    Raises: SourceError: the file is no readable table. ConfigError: no column can be the key, the
-        time or the label; the message says which option names it.
+    Raises:
+        SourceError: the file is no readable table.
+        ConfigError: no column can be the key, the time or the label; the message says which option
+            names it.
     """
     table = Table(path)
-    called = _name(name or path.name.split(".")[0])
+    name = _name(name or path.name.split(".")[0])
     roles = guess_roles(table, key=key, time=time, label=label)
-    document = "\n".join(_render(called, given_path or path.name, table, roles)) + "\n"
+    document = "\n".join(_render(name, given_path or path.name, table, roles)) + "\n"
     use_case = use_case_file.parse(document, where=f"draft of {path.name}", folder=path.parent)
     worst = table.worst(use_case.sources["rows"], use_case.cadence, use_case.entity.key)
     # A draft never blocks on the table that it was made from.
     if worst.share > use_case.sources["rows"].max_bad:
-        document = "\n".join(_render(called, given_path or path.name, table, roles, worst)) + "\n"
+        document = "\n".join(_render(name, given_path or path.name, table, roles, worst)) + "\n"
         use_case_file.parse(document, where=f"draft of {path.name}", folder=path.parent)
-    return called, document
+    return name, document
 
 
 def _name(words: str) -> str:
+    """Return words as a name: `Loans (2024)` as loans_2024."""
     name = re.sub(r"[^a-z0-9]+", "_", names_of_ours.latin(words).lower()).strip("_")
     name = name if name[:1].isalpha() else f"use_case_{name}".strip("_")
     return name[:48].rstrip("_")
@@ -62,10 +63,10 @@ def _name(words: str) -> str:
 def column_names(
     headers: Sequence[str], own: Collection[str] = (), key: str | None = None
 ) -> dict[str, str]:
-    """Return a column name for each header: letters, digits and _, unique, none of ours but for the
-    headers in `own`.
+    """Return a column name for each header: letters, digits and _, unique without regard to case.
 
-    `key` is the header of the entity, which also stands in tables of scores.
+    None is one of Evergreen's own, but for the headers in `own`. `key` is the header of the entity,
+    which also stands in tables of scores.
     """
     names: dict[str, str] = {}
     for header in headers:
@@ -76,23 +77,24 @@ def column_names(
         ours = RESERVED | set(names_of_ours.SCORES) if header == key else RESERVED
         base = f"{base}_value" if base.lower() in ours and header not in own else base
         name, number = base, 2
-        while name.lower() in {known.lower() for known in names.values()}:
+        while name.lower() in {other.lower() for other in names.values()}:
             name, number = f"{base}_{number}", number + 1
         names[header] = name
     return names
 
 
 def path_in(folder: Path, table: Path, data_dir: Path) -> str:
-    """Return how a YAML in `folder` names a table: relative to it, or to the data folder; sources
-    may lie nowhere else.
+    """Return how a YAML in `folder` names a table: relative to it, or to the data folder.
 
-    Raises: ConfigError: the table is in neither, or its name holds characters that a path in a YAML
-        may not.
+    Raises:
+        ConfigError: the table is in neither, where no source may lie, or its name holds characters
+            that a path in a YAML may not.
     """
     table = table.resolve()
     for base, prefix in ((folder.resolve(), ""), (data_dir.resolve(), "{data_dir}/")):
         if table.is_relative_to(base):
             relative = str(table.relative_to(base))
+            # What a glob, a URI of fsspec or `{partition}` would read as something else.
             if re.search(r"[\\%\0{}~*?\[\]]|::", relative):
                 raise ConfigError(f"{table}: its path holds one of \\ % {{ }} ~ * ? [ ]; rename it")
             return prefix + relative
@@ -105,6 +107,10 @@ def path_in(folder: Path, table: Path, data_dir: Path) -> str:
 def _render(
     name: str, path: str, table: Table, roles: Roles, worst: Worst | None = None
 ) -> Iterator[str]:
+    """Yield the lines of the YAML, each guess with its comment.
+
+    `worst` is given where `max_bad` has to be raised for the table itself to pass.
+    """
     names = {
         header: _plain(column)
         for header, column in column_names(
@@ -118,7 +124,7 @@ def _render(
         "guess says so: read them, then"
     )
     yield "# run `evergreen usecase check` and `evergreen usecase check --data` on this file."
-    count, rate = decisions(table, roles)
+    count, rate = count_decisions(table, roles)
     outcome = f"the outcome {_note(_one(roles))} of {_note(roles.label.header)}"
     yield f"# Its rows make {count} decisions; {rate:.1%} of those with an outcome have {outcome}."
     yield f"name: {_plain(name)}"
@@ -128,8 +134,8 @@ def _render(
         "on with the clock"
     )
     kind = _entity_type(roles.entity)
-    called = _plain(_name(roles.entity.header))
-    yield f"entity: {{name: {called}, key: {entity}, type: {kind}}}  # {roles.why['entity']}"
+    entity_name = _plain(_name(roles.entity.header))
+    yield f"entity: {{name: {entity_name}, key: {entity}, type: {kind}}}  # {roles.why['entity']}"
     yield "sources:"
     yield "  rows:"
     yield f"    path: {json.dumps(path)}"
@@ -220,6 +226,7 @@ def _features(table: Table, roles: Roles, names: dict[str, str]) -> Iterator[str
 
 
 def _column(column: Profile, names: dict[str, str], needed: bool, roles: Roles) -> str:
+    """Return the contract of a column, with what a person should know of it."""
     kind = column.type
     if column in (roles.entity, roles.record):
         kind = _entity_type(column)
@@ -239,8 +246,8 @@ def _column(column: Profile, names: dict[str, str], needed: bool, roles: Roles) 
         notes.insert(0, f"{column.misfits} value(s) do not fit and would go to quarantine: {shown}")
     elif len(fields) > 1 and written(column.column):
         notes.insert(0, "so it is written")
-    told = f"  # guessed: {'; '.join(notes)}" if notes else ""
-    return f"{{{', '.join(fields)}}}{told}"
+    comment = f"  # guessed: {'; '.join(notes)}" if notes else ""
+    return f"{{{', '.join(fields)}}}{comment}"
 
 
 def _max_bad(worst: Worst) -> str:
@@ -251,26 +258,26 @@ def _max_bad(worst: Worst) -> str:
 
 def _dialect(table: Table) -> Iterator[str]:
     """Yield the fields of a CSV that is not written as most are."""
-    found = table.dialect
+    dialect = table.dialect
     if table.format != "csv":
         return
-    if found["separator"] != "," or not found["header"]:
-        yield f"    separator: {json.dumps(found['separator'])}  # guessed from the first lines"
-    if not found["header"]:
+    if dialect["separator"] != "," or not dialect["header"]:
+        yield f"    separator: {json.dumps(dialect['separator'])}  # guessed from the first lines"
+    if not dialect["header"]:
         yield (
             "    header: false  # guessed: the first line is a row; columns are c1, c2, ...: "
             "call them by `name: {header: c1}`"
         )
-    if found["skip"]:
+    if dialect["skip"]:
         yield (
-            f"    skip: {found['skip']}  # guessed: the lines before the "
-            f"{'header' if found['header'] else 'first row'}"
+            f"    skip: {dialect['skip']}  # guessed: the lines before the "
+            f"{'header' if dialect['header'] else 'first row'}"
         )
-    if found["escape"] != "double":
-        yield f'    escape: {found["escape"]}  # guessed: quotes in quotes are written \\"'
-    if found["encoding"] != "utf-8":
+    if dialect["escape"] != "double":
+        yield f'    escape: {dialect["escape"]}  # guessed: quotes in quotes are written \\"'
+    if dialect["encoding"] != "utf-8":
         yield (
-            f"    encoding: {found['encoding']}  # guessed: it is not UTF-8; see whether its "
+            f"    encoding: {dialect['encoding']}  # guessed: it is not UTF-8; see whether its "
             "letters read right"
         )
     if table.broken:
@@ -283,13 +290,13 @@ def _dialect(table: Table) -> Iterator[str]:
 def _times(table: Table, roles: Roles) -> tuple[tuple[str, str], date, date, str, str, str]:
     """Return cadence (and why), first and last key, the label's delay, and why."""
     event = moment(roles.event.header)
-    known = [
+    later = [
         moment(column.header) for column in (roles.arrival, roles.outcome) if column is not None
     ]
-    lag = table.lag_days(f"greatest({', '.join([event, *known])})", event)
+    lag = table.lag_days(f"greatest({', '.join([event, *later])})", event)
     delay = timedelta(days=math.ceil(lag))
-    usual = table.lag_days(f"greatest({', '.join([event, *known])})", event, 0.95)
-    seen = (
+    usual = table.lag_days(f"greatest({', '.join([event, *later])})", event, 0.95)
+    why_delay = (
         f"guessed: the latest outcome came {lag:.1f} days after its row (95 % within {usual:.1f})"
     )
     start, end = (_day(value) for value in table.moments(roles.event.header))
@@ -303,6 +310,7 @@ def _times(table: Table, roles: Roles) -> tuple[tuple[str, str], date, date, str
         )
     )
     last, why_last = arrived, "guessed from the file's first and last row"
+    # Most rows too young at the last arrival: the file was written later, when outcomes were known.
     if mature < table.rows / 2:
         last, why_last = (
             end + delay + DAY,
@@ -313,7 +321,7 @@ def _times(table: Table, roles: Roles) -> tuple[tuple[str, str], date, date, str
         (cadence, why_cadence),
         *keys,
         durations.format_duration(delay),
-        seen if known else "assumed, as above",
+        why_delay if later else "assumed, as above",
         why_last,
     )
 
@@ -343,7 +351,7 @@ def _ttl(table: Table, roles: Roles) -> timedelta:
 
 
 def _min_rows(table: Table, roles: Roles) -> int:
-    count, rate = decisions(table, roles)
+    count, rate = count_decisions(table, roles)
     return max(10, min(500, math.floor(count * min(rate, 1 - rate)) // 10))
 
 
@@ -382,9 +390,7 @@ def _midnight(day: date) -> datetime:
 
 
 def _plain(name: str) -> str:
-    """Return a name as YAML reads it back as text: in quotes where it would be read as a truth
-    value, a number or nothing.
-    """
+    """Return a name as YAML reads it back: in quotes where it would be a number or the like."""
     import yaml
 
     return name if yaml.safe_load(name) == name else json.dumps(name)

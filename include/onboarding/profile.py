@@ -1,10 +1,10 @@
-"""Facts of a table in a file, by DuckDB and the contract's own expressions: what its columns
-hold, how they relate.
-"""
+"""Facts of a table in a file: what its columns hold and how they relate, as a contract reads it."""
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,13 +18,14 @@ from include.ingestion.file_reader import FileReader
 from include.ingestion.times import NEWEST, OLDEST
 from include.ingestion.values import moment as known
 from include.ingestion.values import trimmed_text, typed
-from include.onboarding.value_formats import SOURCE, guess
+from include.onboarding.column_texts import SOURCE
+from include.onboarding.value_formats import guess_column
 from include.validation.contract import RULE, judged_query, mixed_zones_query
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MAX_COLUMNS = 500
+MAX_COLUMNS = 500  # each is counted by itself, so that more would take minutes
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Worst:
-    """The partition of a table that has the greatest share of rows that the contract sets aside."""
+    """The partition of a table with the greatest share of rows that go to quarantine."""
 
     share: float
     bad: int
@@ -66,11 +67,10 @@ class Worst:
 
 
 class Table:
-    """A file as a DuckDB table `given`: each value as the text of what the contract reads; foreign
-    values never become SQL.
+    """A file as a DuckDB table `given`, whose values are texts of what the contract reads.
 
-    `given` is NULL where a cell means no value, and where a time is none; other misfits stay as
-    they are.
+    A cell is NULL where it means no value, and where a time is none; other misfits stay as they
+    are. Foreign values never become SQL.
     """
 
     def __init__(self, path: Path) -> None:
@@ -110,9 +110,7 @@ class Table:
         self._con.execute(f"CREATE TEMP TABLE given AS SELECT {shown} FROM raw")
 
     def worst(self, source: Source, cadence: str, entity: str | None = None) -> Worst:
-        """Judge all rows by a source's contract, as validation will; return the partition with
-        most of them set aside.
-        """
+        """Judge all rows by a source's contract, as validation will; return the worst partition."""
         from include.lake.sql import quote
 
         names = headers_of(source)
@@ -123,8 +121,8 @@ class Table:
         broken = f", {MALFORMED}" if self.broken else ""
         when = known(source.arrival if source.assumed_lag is None else source.event_time, source)
         named = f"SELECT {picked}{broken}, '' AS source_file, row AS source_row FROM delivered"
-        # as ingestion does it, a row without a readable time takes that of the nearest earlier row,
-        # else of the first later one
+        # As ingestion does it: a row without a readable time takes that of the nearest earlier row,
+        # else of the first later one.
         arrived = (
             "coalesce(last_value(__at IGNORE NULLS) OVER (ORDER BY source_row), first_value(__at "
             "IGNORE NULLS) OVER (ORDER BY source_row ROWS BETWEEN CURRENT ROW AND UNBOUNDED "
@@ -149,7 +147,7 @@ class Table:
             "CREATE OR REPLACE TEMP TABLE __judged AS "
             f"{judged_query(source, present, '__rows', mixed, entity=entity)}"
         )
-        found = self._con.execute(
+        counts = self._con.execute(
             f"SELECT count({RULE}), count(*) FROM __judged GROUP BY partition ORDER BY "
             f"count({RULE}) / count(*) DESC, partition"
         ).fetchall()
@@ -157,7 +155,7 @@ class Table:
             f"SELECT {RULE}, count(*) FROM __judged WHERE {RULE} IS NOT NULL GROUP BY ALL ORDER "
             "BY 2 DESC, 1 LIMIT 3"
         ).fetchall()
-        bad, count = found[0]
+        bad, count = counts[0]
         return Worst(
             bad / count, bad, count, tuple((str(rule), int(number)) for rule, number in rules)
         )
@@ -198,6 +196,7 @@ class Table:
         return float(value or 0) / 86_400_000_000
 
     def _profile(self, header: str) -> Profile:
+        """Return what a column holds, by the contract that its values fit."""
         from include.lake.sql import quote
 
         trimmed = trimmed_text(quote(f"h_{self._headers.index(header)}"), None, SOURCE)
@@ -206,29 +205,32 @@ class Table:
             f"CREATE OR REPLACE TEMP TABLE seen AS SELECT {trimmed} AS t, count(*) AS n "
             f"FROM delivered{self._where} GROUP BY t HAVING t IS NOT NULL"
         )
-        found = guess(self._con, header)
-        value = typed("c", found.column, SOURCE)
+        guess = guess_column(self._con, header)
+        value = typed("c", guess.column, SOURCE)
         row = self._con.execute(
             f"SELECT coalesce(sum(n), 0), count(DISTINCT coalesce(CAST({value} AS VARCHAR), c)) "
-            f"FROM (SELECT n, {trimmed_text('t', found.column, SOURCE)} AS c FROM seen) "
+            f"FROM (SELECT n, {trimmed_text('t', guess.column, SOURCE)} AS c FROM seen) "
             "WHERE c IS NOT NULL"
         ).fetchone()
         assert row is not None
         nulls = self.rows - int(row[0])
         return Profile(
             header,
-            found.column,
+            guess.column,
             self.rows,
             nulls,
             int(row[1]),
-            found.misfits,
-            found.examples,
-            found.notes,
+            guess.misfits,
+            guess.examples,
+            guess.notes,
         )
 
 
 def _raw_name(name: str, headers: list[str]) -> str:
-    """Return the name of a column of the child's in `delivered`: no header can meet it."""
+    """Return the name in `delivered` of a column that the file reader calls c0, c1, ...
+
+    A header of the file cannot be the same.
+    """
     return (
         f"h_{name[1:]}" if re.fullmatch("c[0-9]+", name) and int(name[1:]) < len(headers) else name
     )
@@ -259,20 +261,32 @@ def text(header: str) -> str:
     return f"nullif(trim({quote(header)}), '')"
 
 
+def name_others(columns: Iterable[Profile]) -> str:
+    """Return the end of a note: which other columns there are, as JSON, safe in a comment."""
+    names = [json.dumps(column.header[:60]) for column in columns][:4]
+    return f"; others: {', '.join(names)}" if names else ""
+
+
+def name_some(columns: Iterable[Profile]) -> str:
+    """Return the headers of up to six columns, for a message."""
+    return ", ".join(repr(column.header) for column in list(columns)[:6])
+
+
 def moment(header: str) -> str:
     """Return the expression of a column's value as a time."""
     return f"TRY_CAST({text(header)} AS TIMESTAMPTZ)"
 
 
 def _read(path: Path) -> tuple[str, dict[str, Any], pa.Table]:
-    """Return the format of a file, what its reader says of it, and its rows as text, broken
-    lines among them.
+    """Return the format of a file, what its reader says of it, and its rows as text.
+
+    Lines that could not be split into columns are among the rows.
     """
-    found = re.search(
+    ending = re.search(
         r"\.(csv|tsv|tab|txt|data|dat|asc|test|train|parquet|jsonl|ndjson|json)(\.gz|\.zst)?$",
         path.name.lower(),
     )
-    if found is None:
+    if ending is None:
         raise SourceError(
             f"{path}: a draft is made from .csv or .parquet (also .tsv, .tab, .txt, .data, .dat, "
             ".asc, .jsonl, .json, and .gz or .zst of them); convert the table, or write "
@@ -281,7 +295,7 @@ def _read(path: Path) -> tuple[str, dict[str, Any], pa.Table]:
     if not path.is_file():
         raise SourceError(f"{path}: there is no such file; check the path")
     kind = {"parquet": "parquet", "jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl"}.get(
-        found[1], "csv"
+        ending[1], "csv"
     )
     with FileReader() as reader:
         answer, table = reader.read(path, path.name, kind, [])

@@ -1,6 +1,4 @@
-"""Try a use case on its data in a throw-away folder: what its training frame would look like,
-and what will not work.
-"""
+"""Try a use case on its data, in a folder that is thrown away: its training frame, its problems."""
 
 from __future__ import annotations
 
@@ -32,12 +30,13 @@ from include.point_in_time.curated import EVENT, label_schema, label_table
 from include.records.records import Records, StageResult
 from include.training import leaks
 
-HEAD, SAMPLE = 5, 20_000
+HEAD = 5  # rows of the training frame that are shown
+SAMPLE = 20_000  # newest decisions of which the frame is made
 PERIODS = 30  # partitions of decisions to look at, besides what they look back on and wait for
 LINES = 12  # of the table of label rates
-SHOWN = 3
+SHOWN = 3  # refused partitions of a stage, and rules of a source's quarantine
 DAY = timedelta(days=1)
-ALWAYS = ("duplicates", "conflicts")
+ALWAYS = ("duplicates", "conflicts")  # shown also where there are none
 _COUNTED = {
     "duplicates": "duplicates",
     "conflicts": "conflicts (one key and time, other values)",
@@ -47,9 +46,12 @@ _COUNTED = {
 
 
 @dataclass
-class Tried:
-    """What was found: a line a column (name, null share, its first values), facts, the label's rate
-    by period (its first day, decisions, rate), and what has to be changed first.
+class Trial:
+    """What a use case's data are like, and what has to be changed first.
+
+    `columns` has for each column of the training frame its name, the share of nulls and the first
+    values; `facts` what, and its value; `rates` for each period its first day, the number of
+    decisions, and the label's rate.
     """
 
     key: str
@@ -60,14 +62,17 @@ class Tried:
     problems: list[str] = field(default_factory=list)
 
     def refuse(self) -> None:
-        """Raise ConfigError with all problems, if there are any."""
+        """Refuse the use case if there are problems.
+
+        Raises:
+            ConfigError: with all of them, one a line.
+        """
         if self.problems:
             raise ConfigError("\n".join(self.problems))
 
 
-def try_data(use_case: UseCase, settings: Settings) -> Tried:
-    """Run the data stages over the newest partitions in a folder of its own and look at the
-    training frame.
+def try_data(use_case: UseCase, settings: Settings) -> Trial:
+    """Run the data stages over the newest partitions, in a folder of its own.
 
     Raises:
         EvergreenError: a stage refuses; the message is its own.
@@ -79,7 +84,7 @@ def try_data(use_case: UseCase, settings: Settings) -> Tried:
             f"{use_case.history.first}"
         )
     with tempfile.TemporaryDirectory(prefix="evergreen-check-") as folder:
-        here = settings.model_copy(
+        aside = settings.model_copy(
             update={
                 "home": Path(folder),
                 "usecases": str(use_case.folder),
@@ -88,19 +93,18 @@ def try_data(use_case: UseCase, settings: Settings) -> Tried:
                 "mlflow_uri": SecretStr(""),
             }
         )
-        records = Records.open(here.records_address)
+        records = Records.open(aside.records_address)
         records.migrate()
         try:
-            facts, problems = _run(use_case, here, records, sample(use_case, newest))
+            facts, problems = _run(use_case, aside, records, keys_by_stage(use_case, newest))
             with translated(f"{use_case.name}: the training frame"):
-                return _look(use_case, here, records, newest, facts, problems)
+                return _examine(use_case, aside, records, newest, facts, problems)
         finally:
             records.close()
 
 
-def sample(use_case: UseCase, newest: str) -> dict[str, list[str]]:
-    """Return the partitions that each data stage runs, so that `PERIODS` partitions of decisions
-    are there with all they need.
+def keys_by_stage(use_case: UseCase, newest: str) -> dict[str, list[str]]:
+    """Return the partitions that each data stage runs, for `PERIODS` partitions of decisions.
 
     Each stage begins earlier than the next by what that one looks back on: the spans add up.
     Decisions that can be mature end by label.delay before the newest partition, and so do the
@@ -125,24 +129,26 @@ def sample(use_case: UseCase, newest: str) -> dict[str, list[str]]:
 
 
 def _run(
-    use_case: UseCase, settings: Settings, records: Records, asked: Mapping[str, list[str]]
+    use_case: UseCase, settings: Settings, records: Records, keys: Mapping[str, list[str]]
 ) -> tuple[list[tuple[str, str]], list[str]]:
     """Run the data stages; return facts of what came in, and the refusals."""
-    now, whole = utc_now(), asked["ingest_data"]
+    now, ingested = utc_now(), keys["ingest_data"]
     problems: list[str] = []
-    for key in whole:
+    for key in ingested:
         records.partitions.raise_to(
             use_case.name, key, mode="backfill", target="data", actor="check", at=now
         )
-    facts = [("partitions", f"{len(whole)}, {whole[0]} to {whole[-1]}")]
+    facts = [("partitions", f"{len(ingested)}, {ingested[0]} to {ingested[-1]}")]
     stopped: set[str] = set()
     for stage in DATA_STAGES:
-        keys, done, failed = [key for key in asked[stage] if key not in stopped], 0, 0
-        for report in (
-            ranges.run_range(stage, use_case.name, keys, settings=settings, actor="check")
-            if keys
+        going = [key for key in keys[stage] if key not in stopped]
+        reports = (
+            ranges.run_range(stage, use_case.name, going, settings=settings, actor="check")
+            if going
             else ()
-        ):
+        )
+        done, failed = 0, 0
+        for report in reports:
             if report.state == "done":
                 done += 1
                 continue
@@ -160,29 +166,27 @@ def _run(
             raise EvergreenError("\n".join(problems) or f"{use_case.name}: {stage} gave nothing")
     facts += _sources(
         use_case,
-        records.results.of(use_case.name, stage="validate_data", keys=asked["validate_data"]),
+        records.results.of(use_case.name, stage="validate_data", keys=keys["validate_data"]),
     )
     return facts, problems
 
 
 def _sources(use_case: UseCase, results: Sequence[StageResult]) -> Iterator[tuple[str, str]]:
-    """Yield of each source what became of its rows: quarantine by rule, duplicates, conflicts,
-    decisions that share a moment.
-    """
+    """Yield what became of each source's rows: quarantine by rule, duplicates, conflicts."""
     for name, source in use_case.sources.items():
-        # each partition of a static source is all of it.
+        # Each partition of a static source is all of it.
         counted = results[-1:] if source.kind == "static" else results
         totals, rules = Counter[str](), Counter[str]()
         for row in counted:
-            found = row.outputs["sources"].get(name, {})
+            counts = row.outputs["sources"].get(name, {})
             totals.update(
-                {what: int(found.get(what) or 0) for what in ("rows", "quarantined", *_COUNTED)}
+                {what: int(counts.get(what) or 0) for what in ("rows", "quarantined", *_COUNTED)}
             )
-            rules.update(found.get("rules", {}))
-        told = ", ".join(f"{rule} {count}" for rule, count in rules.most_common(SHOWN))
+            rules.update(counts.get("rules", {}))
+        by_rule = ", ".join(f"{rule} {count}" for rule, count in rules.most_common(SHOWN))
         parts = [
             f"{totals['rows']} rows",
-            f"{totals['quarantined']} in quarantine" + (f" ({told})" if told else ""),
+            f"{totals['quarantined']} in quarantine" + (f" ({by_rule})" if by_rule else ""),
         ]
         parts += [
             f"{totals[what]} {text}"
@@ -192,20 +196,21 @@ def _sources(use_case: UseCase, results: Sequence[StageResult]) -> Iterator[tupl
         yield f"source {name}", ", ".join(parts)
 
 
-def _look(
+def _examine(
     use_case: UseCase,
     settings: Settings,
     records: Records,
     key: str,
     facts: list[tuple[str, str]],
     problems: list[str],
-) -> Tried:
+) -> Trial:
+    """Return what the training frame of the newest partition would be like."""
     as_of = partitions.period(use_case, key).as_of
     lake, current = Lake(settings.lake_root), feature_sets.current(use_case)
     spine = frames.spine(lake, use_case, as_of)
-    found = Tried(key, len(spine.rows), facts=facts, problems=problems)
+    trial = Trial(key, len(spine.rows), facts=facts, problems=problems)
     past = len(spine.rows) + spine.censored
-    found.facts += [
+    trial.facts += [
         ("mature rows", f"{len(spine.rows)}, restated {spine.restated}"),
         (
             "immature rows",
@@ -217,18 +222,18 @@ def _look(
             + (f" ({spine.censored / past:.1%} of those past the delay)" if past else ""),
         ),
     ]
-    found.facts += visibility.told(use_case)
-    found.problems += _lag(use_case, lake, found)
+    trial.facts += visibility.told(use_case)
+    trial.problems += _lag(use_case, lake, trial)
     if not len(spine.rows):
-        found.problems.append(
+        trial.problems.append(
             f"{use_case.name}: no mature row as of {as_of:%Y-%m-%d}; lengthen history, or shorten "
             "label.delay"
         )
-        return found
+        return trial
     # The oldest look back on what was not loaded here.
     rows = frames.answerable(records, use_case, current, spine.rows)
     rows = rows if len(rows) else spine.rows  # where none can, the frame says what is missing
-    # at the sample's beginning SQL sees outcomes alone, or none.
+    # The newest: at the sample's beginning SQL sees only outcomes, or none.
     whole, rows = rows, rows.slice(max(0, len(rows) - SAMPLE))
     frame = frames.training_frame(
         settings,
@@ -240,39 +245,37 @@ def _look(
     )
     for name in frame.column_names:
         column = frame.column(name)
-        found.columns.append(
+        trial.columns.append(
             (name, f"{column.null_count / len(frame):.1%}", *column.slice(0, HEAD).to_pylist())
         )
     rate = float(pc.mean(whole.column("label")).as_py())
-    found.facts.append(("label rate", f"{rate:.2%} of {len(whole)} rows"))
-    found.rates = _rates(use_case, whole)
+    trial.facts.append(("label rate", f"{rate:.2%} of {len(whole)} rows"))
+    trial.rates = _rates(use_case, whole)
     if 0 < rate < 1:
-        found.facts.append(("first training", _trainable(use_case, key, whole, rate)))
-        _leaks(use_case, frame, found)
+        trial.facts.append(("first training", _trainable(use_case, key, whole, rate)))
+        _leaks(use_case, frame, trial)
     else:
-        found.problems.append(
+        trial.problems.append(
             f"{use_case.name}: every label is {rate:g}, and a model needs both; see "
             "label.positive or label.sql"
         )
-        found.problems += _nulls(use_case, frame)
-    found.problems += visibility.unseen(lake, use_case, current, frame)
-    return found
+        trial.problems += _nulls(use_case, frame)
+    trial.problems += visibility.unseen(lake, use_case, current, frame)
+    return trial
 
 
-def _leaks(use_case: UseCase, frame: pa.Table, found: Tried) -> None:
-    """Add what the leak gate of training says of the frame, all of it: refusals are problems,
-    questions facts.
-    """
-    said = leaks.check(frame, use_case)
-    found.problems += _nulls(use_case, frame)
-    found.problems += [f"{use_case.name}: {one}" for one in said.refusals if one.kind != "null"]
-    found.facts += [("question", one.evidence) for one in said.questions]
+def _leaks(use_case: UseCase, frame: pa.Table, trial: Trial) -> None:
+    """Add what the leak gate says of the frame: refusals as problems, questions as facts."""
+    verdict = leaks.check(frame, use_case)
+    trial.problems += _nulls(use_case, frame)
+    trial.problems += [
+        f"{use_case.name}: {leak}" for leak in verdict.refusals if leak.kind != "null"
+    ]
+    trial.facts += [("question", leak.evidence) for leak in verdict.questions]
 
 
 def _rates(use_case: UseCase, rows: pa.Table) -> list[tuple[str, int, str]]:
-    """Return the label's rate by day, week, month or year of the decisions, whichever gives a
-    page.
-    """
+    """Return the label's rate by day, week, month or year, whichever gives few enough lines."""
     for unit in ("day", "week", "month", "quarter", "year"):
         with connect() as con:
             con.register("rows", rows)
@@ -286,9 +289,7 @@ def _rates(use_case: UseCase, rows: pa.Table) -> list[tuple[str, int, str]]:
 
 
 def _trainable(use_case: UseCase, newest: str, rows: pa.Table, rate: float) -> str:
-    """Say from which partition on there are enough mature rows, if decisions come as they do in
-    the sample.
-    """
+    """Say from which partition on there are enough mature rows, at the rate of the sample."""
     first, last = (
         partitions.key_of(use_case, pc.min_max(rows.column(EVENT)).as_py()[end])
         for end in ("min", "max")
@@ -298,10 +299,11 @@ def _trainable(use_case: UseCase, newest: str, rows: pa.Table, rate: float) -> s
     wanted = -(-use_case.gates.min_rows // rarer)
     key = (
         first
-        if sample(use_case, newest)["materialize_features"][0] == use_case.history.first.isoformat()
+        if keys_by_stage(use_case, newest)["materialize_features"][0]
+        == use_case.history.first.isoformat()
         else str(use_case.history.first)
     )
-    # what is rare may need more partitions than the history has: they are counted as if it went on
+    # What is rare may need more partitions than the history has: it is counted as if it went on.
     on = use_case.model_copy(update={"history": use_case.history.model_copy(update={"last": None})})
     for _ in range(min(int(wanted // each), 4_000)):
         key = partitions.after(on, key)
@@ -326,16 +328,14 @@ def _nulls(use_case: UseCase, frame: pa.Table) -> Iterator[str]:
             )
 
 
-def _lag(use_case: UseCase, lake: Lake, found: Tried) -> Iterator[str]:
-    """Compare label.delay with the time that outcomes take: of each decision, the first time
-    that any outcome was known.
-    """
+def _lag(use_case: UseCase, lake: Lake, trial: Trial) -> Iterator[str]:
+    """Compare label.delay with the time in which the first outcome of each decision was known."""
     key = quote(use_case.entity.key)
     with connect() as con:
         lake.scan(con, "labels", label_table(lake, use_case), schema=label_schema(use_case))
-        known = "epoch_us(greatest(label_timestamp, created_timestamp)) - epoch_us(event_timestamp)"
+        lag = "epoch_us(greatest(label_timestamp, created_timestamp)) - epoch_us(event_timestamp)"
         first = (
-            f"SELECT min({known}) AS lag FROM labels WHERE label IS NOT NULL GROUP BY {key}, "
+            f"SELECT min({lag}) AS lag FROM labels WHERE label IS NOT NULL GROUP BY {key}, "
             "event_timestamp"
         )
         latest, usual = con.execute(
@@ -348,7 +348,7 @@ def _lag(use_case: UseCase, lake: Lake, found: Tried) -> Iterator[str]:
         timedelta(microseconds=int(latest)),
         f"95 % within {float(usual or 0) / 86.4e9:.1f}",
     )
-    found.facts.append(
+    trial.facts.append(
         ("outcomes known", f"at the latest {late / DAY:.1f} days after the decision, {shown}")
     )
     if late > use_case.label.delay:
@@ -356,5 +356,5 @@ def _lag(use_case: UseCase, lake: Lake, found: Tried) -> Iterator[str]:
         yield (
             f"{use_case.name}: label.delay is {format_duration(use_case.label.delay)}, but an "
             f"outcome was known only {late / DAY:.1f} days after its decision ({shown}); the "
-            f"newest rows would hold early outcomes alone. Write delay: {right}"
+            f"newest rows would hold only early outcomes. Write delay: {right}"
         )

@@ -227,6 +227,7 @@ def _deliver(book: Portfolio, rows: _Columns, start: int, stop: int) -> _Columns
 
 
 def _instalment_text(book: Portfolio, rows: _Columns) -> pa.Table:
+    """Return rows as a file has them; a wrong amount is a tenth, a damaged row breaks a rule."""
     wrong, damage = rows["wrong"] == 1, rows["damage"]
     amount = (
         np.where(wrong, rows["amount"] // 10, rows["amount"]) * np.where(damage == 2, -1, 1) / 100
@@ -247,6 +248,7 @@ def _instalment_text(book: Portfolio, rows: _Columns) -> pa.Table:
 
 
 def _contact_text(book: Portfolio, rows: _Columns) -> pa.Table:
+    """Return rows as a file has them; a damaged row breaks a rule."""
     damage = rows["damage"]
     promised = pa.array(
         np.datetime64(book.start, "D") + rows["promised"], mask=rows["promised"] < 0

@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from include.config.use_case import Split
+from include.config.use_case_model import Split
 
 TRAIN, TUNE, EVALUATION = "train", "tune", "evaluation"
 PARTS = (TRAIN, TUNE, EVALUATION)

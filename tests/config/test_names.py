@@ -111,7 +111,7 @@ def refused(columns: list[str]) -> set[str]:
             parse(use_case_text([name]))
     columns = [name for name in columns if name not in at_once]
     return at_once | {
-        where[-1] for where, _ in check.problems(parse(use_case_text(columns)))
+        where[-1] for where, _ in check.find_problems(parse(use_case_text(columns)))
     } & set(columns)
 
 

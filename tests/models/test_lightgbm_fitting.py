@@ -12,8 +12,9 @@ import pytest
 from pyarrow import csv
 
 from include.config.settings import Settings
-from include.config.use_case import Split, UseCase
+from include.config.use_case import UseCase
 from include.config.use_case_file import parse
+from include.config.use_case_model import Split
 from include.models import lightgbm_fitting as fitting
 from include.models.matrix import Parts
 from include.training import splits

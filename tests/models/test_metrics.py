@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from include.config.use_case import Gates
+from include.config.use_case_model import Gates
 from include.evaluation import gate
 from include.models import metrics
 from include.models.metrics import Interval

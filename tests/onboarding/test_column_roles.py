@@ -1,57 +1,17 @@
-"""What a draft takes each column for: guesses are checked against the rows, and what only a
-person can choose is asked for.
-"""
+"""What a draft takes each column for: checked against the rows, or asked for."""
 
 from __future__ import annotations
 
-import csv
-import random
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from include.config import use_case_file
-from include.config.use_case import UseCase
 from include.errors import ConfigError
-from include.onboarding import check, draft
 from include.training import column_leaks
 from include.training.free_text import hardly_repeats
-
-Rows = dict[str, list[Any]]
-N = 300
-AT = datetime(2025, 1, 1, 0, 7, tzinfo=UTC)
-
-
-def orders(**more: list[Any]) -> Rows:
-    """Return orders of 40 customers, each at a time of its own."""
-    rng = random.Random(4)
-    whole: Rows = {
-        "order_id": [1_000 + n for n in range(N)],
-        "customer_id": [rng.randrange(40) for _ in range(N)],
-        "event_time": [(AT + timedelta(hours=3 * n)).isoformat() for n in range(N)],
-        "amount": [round(rng.gauss(50, 9), 2) for _ in range(N)],
-    }
-    whole |= more
-    if "returned" not in whole and not any(name.startswith("y_") for name in whole):
-        whole["returned"] = [int(rng.random() < 0.3) for _ in range(N)]
-    return {name: values for name, values in whole.items() if values}
-
-
-def drafted(folder: Path, rows: Rows, **options: str) -> tuple[UseCase, str]:
-    path = folder / "t.csv"
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([list(rows), *zip(*rows.values(), strict=True)])
-    text = draft.draft(path, **options)[1]
-    use_case = use_case_file.parse(text, folder=folder)
-    assert list(check.problems(use_case)) == []
-    return use_case, text
-
-
-def days(step: timedelta = timedelta(days=1), first: date = date(2025, 1, 1)) -> list[date]:
-    return [first + n * step for n in range(N)]
+from tests.builders.drafted import N, Rows, days, drafted, orders
 
 
 def test_orders_of_one_customer_on_one_day_make_each_order_an_entity(tmp_path: Path) -> None:
@@ -147,60 +107,6 @@ def test_a_unique_id_ranks_above_other_columns_that_repeat_and_weeks_are_no_ids(
         )
 
 
-def test_two_columns_that_could_be_the_outcome_are_both_named(tmp_path: Path) -> None:
-    rows = orders(
-        churned=[n % 2 for n in range(N)], paid=[int(n % 3 == 0) for n in range(N)], returned=[]
-    )
-    with pytest.raises(
-        ConfigError, match=r"\['churned', 'paid'\] could each be the label; name it with --label"
-    ):
-        drafted(tmp_path, rows)
-    assert drafted(tmp_path, rows, label="paid")[0].label.column == "paid"
-
-
-@pytest.mark.parametrize(
-    ("values", "positives"),
-    [
-        (["1.0", "0.0", "0.0", ""], []),
-        (["yes", "no"], []),
-        (["<=50K", ">50K", "<=50K"], [">50K"]),
-        (["<=50K", ">50K", "<=50K.", ">50K.", "<=50K"], [">50K", ">50K."]),
-        (["1", "2", "1"], ["2"]),
-        (["good", "bad", "good"], ["bad"]),
-    ],
-)
-def test_a_label_is_any_column_of_two_values(
-    tmp_path: Path, values: list[str], positives: list[str]
-) -> None:
-    column = [values[n % len(values)] for n in range(N)]
-    use_case, text = drafted(tmp_path, orders(y_income=column), label="y_income")
-    assert sorted(use_case.label.positives) == positives
-    one = positives or ["1.0", "yes"]
-    rate = sum(value in one for value in column) / sum(value != "" for value in column)
-    assert f"; {rate:.1%} of those with an outcome" in text
-    assert "# given; the score is" in text
-
-
-@pytest.mark.parametrize(
-    ("values", "says"),
-    [
-        ([None] * N, "--label 'y_x' has no values"),
-        ([0] * N, "--label 'y_x' holds one value only"),
-        ([n % 3 for n in range(N)], "--label 'y_x' holds more than two values, such as"),
-    ],
-)
-def test_what_cannot_be_a_label_is_named(tmp_path: Path, values: list[Any], says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
-        drafted(tmp_path, orders(y_x=values), label="y_x")
-
-
-def test_a_column_of_one_value_is_named_where_it_would_be_the_label(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"no column holds just 0 and 1 .*'returned' hold\(s\) one value only"
-    ):
-        drafted(tmp_path, orders(returned=[0] * N))
-
-
 def test_names_of_ours_are_renamed(tmp_path: Path) -> None:
     ours = ["rule", "Split", "label", "partition", "created_timestamp", "source_row", "__own"]
     use_case, _ = drafted(tmp_path, orders(**{name: [n % 7 for n in range(N)] for name in ours}))
@@ -253,7 +159,7 @@ def test_draft_and_training_judge_free_text_by_one_rule(tmp_path: Path) -> None:
     assert "# title: left out (different on most rows, as names and free text are)" in text
     first = pa.table({"title": titles[: N // 2], "customer_id": list(range(N // 2))})
     assert hardly_repeats(N // 2, 147)
-    assert column_leaks.is_id(first, "title", "customer_id")
+    assert column_leaks._is_id(first, "title", "customer_id")
 
 
 def test_the_wording_of_min_rows_is_true(tmp_path: Path) -> None:

@@ -69,11 +69,11 @@ def test_the_spans_that_the_stages_look_back_on_add_up() -> None:
     case is not refused.
     """
     use_case = load(ROOT / "include" / "usecases" / "repayment.yaml")
-    found = try_data.sample(use_case, "2026-11-25")
-    lengths = {stage: len(keys) for stage, keys in found.items()}
-    assert found["ingest_data"][-1] == found["validate_data"][-1] == "2026-11-25"
+    keys = try_data.keys_by_stage(use_case, "2026-11-25")
+    lengths = {stage: len(part) for stage, part in keys.items()}
+    assert keys["ingest_data"][-1] == keys["validate_data"][-1] == "2026-11-25"
     # label.delay of 33 days before its as_of.
-    assert found["materialize_features"][-1] == "2026-10-24"
+    assert keys["materialize_features"][-1] == "2026-10-24"
     assert lengths["materialize_features"] >= try_data.PERIODS + 7  # and the ttl
     assert (
         lengths["validate_data"] == lengths["materialize_features"] + 32 + 89
@@ -83,23 +83,23 @@ def test_the_spans_that_the_stages_look_back_on_add_up() -> None:
 
 def test_a_correct_use_case_passes_and_what_it_holds_is_shown(tmp_path: Path) -> None:
     use_case = use_case_file.load(shop(tmp_path, repeated=True))
-    found = try_data.try_data(use_case, Settings(home=tmp_path / "home"))
-    assert found.problems == []
-    facts = dict(found.facts)
+    trial = try_data.try_data(use_case, Settings(home=tmp_path / "home"))
+    assert trial.problems == []
+    facts = dict(trial.facts)
     assert ", 0 in quarantine, 1 duplicates, 0 conflicts" in facts["source orders"]
     assert facts["label rate"].startswith("33.")
     assert facts["first training"].startswith("about 2026-0")
-    assert sum(count for _, count, _ in found.rates) == int(facts["label rate"].split()[2])
-    assert all(rate.endswith("%") for _, _, rate in found.rates)
+    assert sum(count for _, count, _ in trial.rates) == int(facts["label rate"].split()[2])
+    assert all(rate.endswith("%") for _, _, rate in trial.rates)
 
 
 def test_a_first_training_after_the_end_of_the_history_is_told(tmp_path: Path) -> None:
     text = SHOP.replace("gates: {min_rows: 20}", "gates: {min_rows: 200}")
-    found = try_data.try_data(
+    trial = try_data.try_data(
         use_case_file.load(shop(tmp_path, text)), Settings(home=tmp_path / "home")
     )
-    assert found.problems == []
-    assert dict(found.facts)["first training"].endswith("; after the history's last (2026-02-09)")
+    assert trial.problems == []
+    assert dict(trial.facts)["first training"].endswith("; after the history's last (2026-02-09)")
 
 
 def test_a_view_whose_rows_come_too_late_for_their_own_decisions_is_asked_about(
@@ -112,11 +112,11 @@ def test_a_view_whose_rows_come_too_late_for_their_own_decisions_is_asked_about(
         "  told:\n    grain: event\n    source: orders\n    visible: at_as_of\n    ttl: 1h\n"
         "    columns: {amount: float64}\n"
     )
-    found = try_data.try_data(
+    trial = try_data.try_data(
         use_case_file.load(shop(tmp_path, SHOP.replace("gates:", view + "gates:"))),
         Settings(home=tmp_path / "home"),
     )
-    assert any("visible: with_request in features.told" in text for text in found.problems)
+    assert any("visible: with_request in features.told" in text for text in trial.problems)
 
 
 def test_a_feature_that_tells_the_outcome_is_found_before_anything_is_trained(
@@ -126,10 +126,10 @@ def test_a_feature_that_tells_the_outcome_is_found_before_anything_is_trained(
         "  told:\n    grain: event\n    source: orders\n    visible: with_request\n    "
         "columns: {leak: float64}\n"
     )
-    found = try_data.try_data(
+    trial = try_data.try_data(
         use_case_file.load(shop(tmp_path, SHOP.replace("gates:", view + "gates:"))),
         Settings(home=tmp_path / "home"),
     )
-    assert any("leak" in problem for problem in found.problems)
+    assert any("leak" in problem for problem in trial.problems)
     with pytest.raises(ConfigError, match="leak"):
-        found.refuse()
+        trial.refuse()

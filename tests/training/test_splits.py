@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from include.config.use_case import Split
+from include.config.use_case_model import Split
 from include.training import splits
 
 DAY = 86_400_000_000

@@ -1,0 +1,97 @@
+"""Forgetting a use case: everything of it and of nobody else, and not while it is at work."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from include.config.settings import Settings
+from include.errors import Busy, ConfigError
+from include.installation import reset
+from include.records.records import Records
+
+AT = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+@pytest.fixture
+def records(settings: Settings) -> Records:
+    """Return records in which two use cases have a partition, and folders with a file each."""
+    records = Records.open(settings.records_address)
+    records.migrate()
+    for name in ("shop", "shop_two"):
+        records.partitions.raise_to(
+            name, "2026-01-01", mode="live", target="data", actor="test", at=AT
+        )
+        for path in (
+            settings.home / "lake" / name / "raw.parquet",
+            settings.home / "reports" / name / "page.html",
+            settings.home / "online" / f"{name}.db",
+        ):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"x" * 2_000_000)
+    return records
+
+
+def test_all_of_one_use_case_goes_and_the_other_stays(settings: Settings, records: Records) -> None:
+    state = reset.preview(settings, records, "shop")
+    assert not state.empty
+    assert ("records: partitions", "1 rows") in state.rows()
+    assert (str(settings.home / "lake" / "shop"), "2.0 MB") in state.rows()
+    reset.reset(settings, records, "shop", actor="test")
+    assert reset.preview(settings, records, "shop").empty
+    assert len(reset.preview(settings, records, "shop_two").rows()) == 4
+    (entry,) = records.audit.entries("shop", action="use_case.reset", limit=5)
+    assert entry.actor == "test"
+    reset.reset(settings, records, "shop", actor="test")  # killed half-way, it can be run again
+
+
+def test_a_link_is_removed_and_what_it_points_to_stays(
+    settings: Settings, records: Records, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "keep").touch()
+    link = settings.home / "models" / "shop"
+    link.parent.mkdir()
+    link.symlink_to(elsewhere)
+    reset.reset(settings, records, "shop", actor="test")
+    assert not link.is_symlink()
+    assert (elsewhere / "keep").exists()
+
+
+def test_a_use_case_at_work_is_left_alone(settings: Settings, records: Records) -> None:
+    with (
+        records.leases.claim(
+            "shop", "ingest_data", "2026-01-01", owner="worker", attempt=1, ttl=30
+        ),
+        pytest.raises(Busy, match="shop is at work: worker"),
+    ):
+        reset.reset(settings, records, "shop", actor="test")
+    assert (settings.home / "lake" / "shop").exists()
+
+
+@pytest.mark.parametrize("name", ["../shop", "shop/..", "", "Shop", "shop\n", "."])
+def test_what_is_no_name_never_becomes_a_path(
+    settings: Settings, records: Records, name: str
+) -> None:
+    with pytest.raises(ConfigError, match="is no use case name"):
+        reset.preview(settings, records, name)
+    with pytest.raises(ConfigError, match="is no use case name"):
+        reset.reset(settings, records, name, actor="test")
+
+
+def test_rows_in_an_object_store_go_too(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home", lake_uri=f"file://{tmp_path / 'store'}")
+    settings.home.mkdir()
+    records = Records.open(settings.records_address)
+    records.migrate()
+    table = tmp_path / "store" / "shop" / "raw"
+    table.mkdir(parents=True)
+    (table / "part").write_bytes(b"x" * 1_000_000)
+    assert reset.preview(settings, records, "shop").folders == {
+        f"file://{tmp_path / 'store'}/shop": 1.0
+    }
+    reset.reset(settings, records, "shop", actor="test")
+    assert not (tmp_path / "store" / "shop").exists()

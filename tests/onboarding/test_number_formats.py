@@ -1,0 +1,37 @@
+"""Written forms of numbers: marks, percent signs, units, and what has two meanings."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.builders.drafted import guessed, numbers
+
+
+@pytest.mark.parametrize("form", ["1\u2019999.5", "1'999.5"])
+def test_a_typographic_apostrophe_is_an_apostrophe(form: str) -> None:
+    assert guessed(numbers(form))[0] == {"type": "float64", "thousands": "'"}
+
+
+@pytest.mark.parametrize("blank", [" ", "\u00a0", "\u202f"])
+def test_thousands_are_divided_by_blanks_of_any_width(blank: str) -> None:
+    assert guessed(numbers(f"1{blank}999,5"))[0] == {
+        "type": "float64",
+        "decimal": ",",
+        "thousands": " ",
+    }
+
+
+def test_a_zero_before_the_comma_tells_decimals_from_thousands() -> None:
+    assert guessed([*numbers("1,999"), "0,5"])[0] == {"type": "float64", "decimal": ","}
+    column, notes = guessed(numbers("1,999"))
+    assert column == {"type": "string"}
+    assert "can be read in two ways" in notes
+
+
+def test_codes_are_no_numbers_in_a_written_form() -> None:
+    assert guessed(numbers("1,999"), "order_no")[0] == {"type": "string"}
+
+
+def test_decimals_of_three_digits_are_questioned() -> None:
+    assert "where 1.234 means 1234, write thousands" in guessed(numbers("1.999"))[1]
+    assert guessed([*numbers("1.999"), "0.5"])[1] == ""
