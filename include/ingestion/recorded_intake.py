@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 from include.pipeline.outputs import IngestedSource, IngestOutputs, StaticVersion
 from include.pipeline.stage import StageContext
 from include.point_in_time import partitions
 from include.records.records import StageResult
 
 STAGE = "ingest_data"
+
+
+class _Decoded(NamedTuple):
+    result: StageResult  # kept, so that no other object gets its id
+    outputs: IngestOutputs
+    versions: dict[str, StaticVersion]
 
 
 class RecordedIntake:
@@ -18,39 +27,39 @@ class RecordedIntake:
     """
 
     def __init__(self) -> None:
-        # The result is kept beside what it decodes to, so that no other object gets its id.
-        self._decoded: dict[int, tuple[StageResult, IngestOutputs]] = {}
+        self._decoded: dict[int, _Decoded] = {}
 
     def done(self, context: StageContext) -> dict[str, IngestOutputs]:
         """Return what each ingested partition recorded, by key."""
-        return {
-            result.key: self._outputs(result)
-            for result in _results(context)
-            if result.state == "done"
-        }
+        return {decoded.result.key: decoded.outputs for decoded in self._done(context)}
 
     def expected(self, name: str, context: StageContext) -> dict[str, IngestedSource]:
         """Return what each ingested partition recorded of a source that it expects, by key."""
-        recorded = {key: outputs.sources.get(name) for key, outputs in self.done(context).items()}
         return {
-            key: source
-            for key, source in recorded.items()
-            if source is not None and source.is_expected
+            key: outputs.sources[name]
+            for key, outputs in self.done(context).items()
+            if name in outputs.sources and outputs.sources[name].is_expected
         }
 
     def versions(self, name: str, context: StageContext) -> dict[str, StaticVersion]:
         """Return the version of a static source that each ingested partition knows, by key."""
-        recorded = {
-            key: StaticVersion.of(outputs.sources[name])
-            for key, outputs in self.done(context).items()
-            if name in outputs.sources
+        return {
+            decoded.result.key: decoded.versions[name]
+            for decoded in self._done(context)
+            if name in decoded.versions
         }
-        return {key: version for key, version in recorded.items() if version is not None}
 
-    def _outputs(self, result: StageResult) -> IngestOutputs:
-        if id(result) not in self._decoded:
-            self._decoded[id(result)] = (result, IngestOutputs.of(result))
-        return self._decoded[id(result)][1]
+    def _done(self, context: StageContext) -> Iterator[_Decoded]:
+        for result in _results(context):
+            if result.state == "done":
+                yield self._decoded.get(id(result)) or self._decode(result)
+
+    def _decode(self, result: StageResult) -> _Decoded:
+        outputs = IngestOutputs.of(result)
+        versions = {name: StaticVersion.of(source) for name, source in outputs.sources.items()}
+        static = {name: version for name, version in versions.items() if version is not None}
+        decoded = self._decoded[id(result)] = _Decoded(result, outputs, static)
+        return decoded
 
 
 def is_newest(context: StageContext) -> bool:

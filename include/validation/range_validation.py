@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,7 +16,6 @@ from include.lake.digests import combine
 from include.pipeline.outputs import CuratedSource, LabelTable, ValidationOutputs
 from include.pipeline.stage import Outcome, StageContext, lost
 from include.point_in_time.curated import curated_table, label_table
-from include.records.records import StageResult
 from include.validation import expectations, findings, labels
 from include.validation.curated_versions import CuratedVersions
 from include.validation.curation import curated_digest
@@ -55,6 +54,7 @@ class RangeValidation:
         self._recorded = {
             result.key: result for result in recorded_results(self._first, stage, [*earlier, *keys])
         }
+        self._outputs = {key: ValidationOutputs.of(row) for key, row in self._recorded.items()}
         stored = [key for key in earlier if self._is_curated(key)]
         curated_here = [key for key in earlier if key not in stored]
         self._versions = CuratedVersions(
@@ -84,8 +84,7 @@ class RangeValidation:
     def _write(self, context: StageContext) -> Outcome:
         """Write a partition's curated rows, quarantine, labels and report."""
         check = self._checks[context.key]
-        before = self._recorded.get(context.key)
-        recorded = ValidationOutputs.of(before) if before is not None else ValidationOutputs()
+        recorded = self._outputs.get(context.key, ValidationOutputs())
         sources: dict[str, CuratedSource] = {}
         for name, source in self._use_case.sources.items():
             ingested = self._ingested[context.key][name]
@@ -200,11 +199,7 @@ class RangeValidation:
         They are of the raw rows that there are now, and by the rules that there are now.
         """
         result = self._recorded.get(key)
-        if (
-            result is None
-            or result.state not in JUDGED
-            or ValidationOutputs.of(result).rules != self._rules
-        ):
+        if result is None or result.state not in JUDGED or self._outputs[key].rules != self._rules:
             return False
         read = {table: digest for table, partition, digest in result.reads if partition == key}
         sources = self._ingested[key]
@@ -220,8 +215,19 @@ class RangeValidation:
         The days before nearly always know the version that is asked for, so the others are read
         only after them.
         """
-        yield from _sources_named(name, self._recorded.values())
-        yield from _sources_named(name, recorded_results(self._first, self._stage))
+        for outputs in self._outputs.values():
+            if name in outputs.sources:
+                yield outputs.sources[name]
+        for outputs in self._all_outputs:
+            if name in outputs.sources:
+                yield outputs.sources[name]
+
+    @cached_property
+    def _all_outputs(self) -> list[ValidationOutputs]:
+        """What is recorded of all partitions."""
+        return [
+            ValidationOutputs.of(result) for result in recorded_results(self._first, self._stage)
+        ]
 
 
 def _verdict(check: PartitionCheck, sources: Mapping[str, CuratedSource]) -> str:
@@ -230,9 +236,3 @@ def _verdict(check: PartitionCheck, sources: Mapping[str, CuratedSource]) -> str
         return "block"
     is_whole = not any(source.quarantined for source in sources.values())
     return "pass" if is_whole else "quarantine"
-
-
-def _sources_named(name: str, results: Iterable[StageResult]) -> Iterator[CuratedSource]:
-    for result in results:
-        if (source := ValidationOutputs.of(result).sources.get(name)) is not None:
-            yield source
