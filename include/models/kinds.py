@@ -66,7 +66,10 @@ class ServedModel(Protocol):
 
 @dataclass(frozen=True)
 class Fitted:
-    """A bundle in memory, with what is to be known of its making."""
+    """A bundle in memory, with what is to be known of its making.
+
+    `rounds` is how often the fit was repeated or improved, 0 where it is made at once.
+    """
 
     files: dict[str, bytes]
     rounds: int
@@ -100,7 +103,8 @@ class ModelKind(Protocol):
     ) -> Fitted:
         """Fit a model; equal frames give equal bundles, byte for byte.
 
-        `parts` has a number a row: 0 trains, 1 tunes, 2 is only measured.
+        `parts` has a number a row: 0 trains, 1 tunes, 2 is only measured. Of the metrics the gate
+        reads `yardstick_auc`: what a baseline reaches on part 2.
 
         Raises:
             ConfigError: `training.params` cannot be trained with.

@@ -39,6 +39,10 @@ class BuildFailed(Exception):
     """The Bento could not be built, or does not answer as its model does."""
 
 
+class TooSlow(Exception):
+    """The machine was too slow, which says nothing of the Bento: another try may do."""
+
+
 def main() -> int:
     """Carry out the order on stdin and write the result, or what went wrong, to `result.json`.
 
@@ -55,6 +59,8 @@ def main() -> int:
         result = {**tags, "export": str(exported)}
     except BuildFailed as error:
         result = {"error": str(error)}
+    except TooSlow as error:
+        result = {"too_slow": str(error)}
     finally:
         _end_all(home)
     (staging / "result.json").write_text(json.dumps(result))
@@ -130,7 +136,8 @@ def _await_ready(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
     """Wait until the server says that it is ready.
 
     Raises:
-        BuildFailed: it ended, or was not ready in time.
+        BuildFailed: it ended.
+        TooSlow: it was not ready in time.
     """
 
     def ready() -> bool:
@@ -146,7 +153,7 @@ def _await_ready(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
             return False
 
     if not wait_for(ready, seconds=SERVE_SECONDS, every=0.1):
-        raise BuildFailed(
+        raise TooSlow(
             f"`bentoml serve` was not ready after {SERVE_SECONDS:.0f} s; its log ends with:\n"
             f"{tail(log)}"
         )

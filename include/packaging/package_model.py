@@ -148,6 +148,7 @@ def _verified_kind(model: Model) -> ModelKind:
 
 
 def _reason_to_skip(context: StageContext) -> str | None:
+    """Return why the partition's candidate is not packaged, or None if it is to be."""
     if context.mode != "live":
         return f"{context.key} is recorded as {context.mode}: it is judged, never packaged"
     if context.target != "deployed":
@@ -204,13 +205,15 @@ def _build(context: StageContext, model: Model, kind: ModelKind, staging: Path) 
         except (subprocess.TimeoutExpired, BrokenPipeError):
             log.warning("packaging of %s did not end in %.0f s", model.version, BUILD_SECONDS)
         finally:
-            child.stdin.close()  # tells the child to end what it started
+            # Its end tells the child to end what it started; a killed parent closes it too.
+            child.stdin.close()
             _end(child)
             end_users(staging / "home")
     return _result(staging, model)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
+    """Give the child ten seconds to end what it started, then kill it."""
     try:
         child.wait(timeout=10)
     except subprocess.TimeoutExpired:
@@ -219,6 +222,12 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def _result(staging: Path, model: Model) -> dict[str, str]:
+    """Return the tags and the export of what was built.
+
+    Raises:
+        ArtefactError: the Bento could not be built, or answers otherwise than its model.
+        Unavailable: the child died, hung or was too slow.
+    """
     try:
         result: dict[str, str] = json.loads((staging / "result.json").read_text())
     except (OSError, ValueError):
@@ -228,6 +237,10 @@ def _result(staging: Path, model: Model) -> dict[str, str]:
             f"packaging of model {model.version} died or hung; its log ends with:\n{ending}\nRun "
             "it again"
         ) from None
+    if "too_slow" in result:
+        raise Unavailable(
+            f"model {model.version} is not packaged: {result['too_slow']}\nRun it again"
+        )
     if "error" in result:
         raise ArtefactError(f"model {model.version} is not packaged: {result['error']}")
     return result

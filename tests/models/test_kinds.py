@@ -26,8 +26,10 @@ from include.packaging import shipped as shipped_code
 from include.records.records import Model
 from include.serving import model_loader
 from include.serving.model_loader import ModelLoader
+from include.training import train_model
 from tests.builders import rate_kind
 from tests.builders.bundles import write_bundle
+from tests.builders.judging import new_bench
 from tests.builders.serving import NOW
 from tests.builders.small_model import USE_CASE
 
@@ -114,6 +116,22 @@ def test_parameters_are_asked_of_the_kind(rated: Fitted) -> None:
     ]
     ((name, reason),) = kind_of(DEFAULT).parameter_problems({"learning_rte": 1}, 3)
     assert (name, "did you mean learning_rate" in reason) == ("learning_rte", True)
+
+
+def test_a_second_kind_is_trained_registered_and_judged(
+    rated: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_model, "KIND", kind_of(rate_kind.NAME))
+    bench = new_bench(tmp_path / "home")
+    bench.write()
+    key = "2026-02-05"
+    outputs = bench.judged(key)
+    model = bench.model(key)
+    loaded = load_model(model.bundle, model.model_digest)
+    assert isinstance(loaded, rate_kind.RateModel)
+    assert model.pins == serving_pins(kind_of(rate_kind.NAME))
+    assert outputs["metrics"]["auc"] > 0.7
+    assert outputs["verdict"] in ("pass", "fail")
 
 
 def test_the_node_loads_a_second_kind_into_itself(

@@ -18,7 +18,7 @@ import pytest
 
 from include.config.settings import ROOT
 from include.packaging import bento_build
-from include.packaging.bento_build import BuildFailed, end_users
+from include.packaging.bento_build import BuildFailed, TooSlow, end_users
 
 
 class Scorer(BaseHTTPRequestHandler):
@@ -80,7 +80,7 @@ def test_a_server_that_is_never_ready_is_given_up(
     monkeypatch.setattr(bento_build, "SERVE_SECONDS", 0.2)
     server = process("import time; time.sleep(60)")
     try:
-        with pytest.raises(BuildFailed, match=r"was not ready after 0 s"):
+        with pytest.raises(TooSlow, match=r"was not ready after 0 s"):
             bento_build._await_ready(server, bento_build._free_port(), tmp_path / "serve.log")
     finally:
         server.kill()

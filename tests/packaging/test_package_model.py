@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import httpx
 import psutil
 import pytest
 
-from include.errors import ArtefactError
+from include.errors import ArtefactError, Unavailable
 from include.packaging import package_model
 from include.packaging.bento_build import end_users
 from include.pipeline.stage import Outcome
@@ -184,6 +185,23 @@ def test_a_damaged_bundle_is_not_packaged(tmp_path: Path) -> None:
     (Path(model.bundle) / "model.txt").write_bytes(b"tree")
     with pytest.raises(ArtefactError, match="digest"):
         package(desk)
+
+
+@pytest.mark.parametrize(
+    ("written", "error", "said"),
+    [
+        ('{"error": "golden row 3 differs"}', ArtefactError, "is not packaged: golden row 3"),
+        ('{"too_slow": "not ready after 90 s"}', Unavailable, "not ready after 90 s\nRun it again"),
+        ("", Unavailable, "died or hung; its log ends with:\n  Killed"),
+    ],
+)
+def test_a_slow_machine_is_no_damaged_model(
+    tmp_path: Path, model: Model, written: str, error: type[Exception], said: str
+) -> None:
+    (tmp_path / "result.json").write_text(written)
+    (tmp_path / "build.log").write_text("Killed\n")
+    with pytest.raises(error, match=re.escape(said)):
+        package_model._result(tmp_path, model)
 
 
 def test_other_pins_are_served_in_a_process_of_their_own(
