@@ -26,6 +26,7 @@ from include.deployment.rollout import (
     mirror_aliases_of,
     readiness,
     release_hold,
+    rollback,
 )
 from include.errors import ArtefactError, Conflict, MissingPartition, Unavailable
 from include.evaluation.verdict import judged_model, not_passed
@@ -40,6 +41,7 @@ __all__ = [
     "observed",
     "release_hold",
     "request_release",
+    "rollback",
 ]
 
 log = logging.getLogger(__name__)
