@@ -101,7 +101,7 @@ async def _main(settings: Settings, listener: socket.socket) -> None:
     tasks = [asyncio.create_task(reconciler.run()), asyncio.create_task(_keep_house(app, server))]
     for task in tasks:
         task.add_done_callback(lambda ended: _stop_if_it_died(ended, server))
-    log.info("the serving node answers on http://%s:%d", settings.host, settings.node_port)
+    log.info("the serving node answers on %s", settings.node_url)
     try:
         await server.serve(sockets=[listener])
     finally:

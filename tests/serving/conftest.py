@@ -1,76 +1,11 @@
-"""A node's application without a socket, asked in this process."""
+"""Fixtures of the node's tests."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
-
-import httpx
 import pytest
 
-from include.config.use_case_file import find
-from include.models import predictor
-from include.predictions.log import PredictionLog
-from include.serving.app import App
-from include.serving.snapshot import Loaded, Served
-from tests.builders.serving import NAME, Desk
-
-TOKEN = "a-secret"
-
-
-@dataclass
-class Client:
-    """Asks an application; `asked` are the changes of state that it passed on."""
-
-    desk: Desk
-    asked: list[tuple[str, ...]] = field(default_factory=list)
-    error: Exception | None = None
-
-    def __post_init__(self) -> None:
-        home = self.desk.settings.home
-        self.app = App(
-            token=TOKEN,
-            open_log=lambda name: PredictionLog(home, name),
-            rollback=self._change,
-            reload=self._change,
-            hosts=frozenset({"node.example", "[::1]"}),
-        )
-        self.use_case = find(NAME, self.desk.settings.usecase_dirs)
-
-    async def _change(self, *arguments: str) -> Mapping[str, Any]:
-        self.asked.append(arguments)
-        if self.error is not None:
-            raise self.error
-        return {"done": list(arguments)}
-
-    def serve(self, version: int = 1, **changes: Any) -> Loaded:
-        """Serve a real model from the next request on."""
-        model = self.desk.train(version)
-        scorer = predictor.Predictor.load(model.bundle, model.model_digest)
-        loaded = Loaded(
-            version, model.model_digest, model.feature_set, model.partition, scorer=scorer
-        )
-        self.app.table.started = True
-        self.app.install(Served(self.use_case, **{"champion": loaded, "generation": 1, **changes}))
-        return loaded
-
-    def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """Send one request."""
-
-        async def send() -> httpx.Response:
-            transport = httpx.ASGITransport(self.app)
-            async with httpx.AsyncClient(
-                transport=transport, base_url="http://node.example"
-            ) as client:
-                return await client.request(method, path, **options)
-
-        return asyncio.run(send())
-
-    def predict(self, **body: Any) -> httpx.Response:
-        """Ask for a prediction."""
-        return self.ask("POST", f"/v1/{NAME}/predict", json=body)
+from tests.builders.application import Client
+from tests.builders.serving import Desk
 
 
 @pytest.fixture

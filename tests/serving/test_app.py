@@ -10,8 +10,8 @@ import pytest
 from include.errors import ArtefactError, Unavailable
 from include.predictions.log import closed_segments, read
 from include.serving.snapshot import Loaded, Online, Served
+from tests.builders.application import TOKEN, Client
 from tests.builders.serving import NAME, NOW, ROW, Desk
-from tests.serving.conftest import TOKEN, Client
 
 
 class Broken:

@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 
 from include.serving import docs_page
 from include.serving.snapshot import Served
+from tests.builders.application import Client
 from tests.builders.serving import NAME
-from tests.serving.conftest import Client
 
 VOID = {"meta"}
 

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from include.errors import ConfigError, Conflict, Unavailable
+from tests.builders.application import TOKEN, Client
 from tests.builders.serving import NAME
-from tests.serving.conftest import TOKEN, Client
 
 BEARER = {"authorization": f"Bearer {TOKEN}"}
 ROLLBACK = f"/v1/{NAME}/rollback"

@@ -10,8 +10,8 @@ from jsonschema import Draft202012Validator
 from include.serving import openapi
 from include.serving.predict import PredictionAnswer
 from include.serving.snapshot import Online, Served
+from tests.builders.application import Client
 from tests.builders.serving import NAME, NOW, ROW
-from tests.serving.conftest import Client
 
 
 def test_every_route_that_the_document_names_is_served(client: Client) -> None:

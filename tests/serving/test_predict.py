@@ -16,8 +16,8 @@ from include.serving import predict
 from include.serving.http import Refusal
 from include.serving.predict import CheckedRequest, Features, Horizon
 from include.serving.snapshot import Loaded, Online, Served
+from tests.builders.application import Client
 from tests.builders.serving import FEATURE_SET, NAME, NOW, ROW, Desk
-from tests.serving.conftest import Client
 
 
 class Scorer:

@@ -18,9 +18,9 @@ from include.serving.app import App
 from include.serving.http import Refusal
 from include.serving.reconciler import Reconciler
 from include.serving.snapshot import Loaded
+from tests.builders.application import Client
 from tests.builders.isolated import write_bento
 from tests.builders.serving import NAME, NOW, ROW, Desk, Node, bundle_files, until
-from tests.serving.conftest import Client
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from include.serving.http import Refusal
 from include.serving.serving_table import ServingTable
 from include.serving.snapshot import Served
-from tests.serving.conftest import Client
+from tests.builders.application import Client
 
 
 def refused(table: ServingTable, use_case: str) -> Refusal:
