@@ -25,20 +25,20 @@ from include.orchestration.triggers import judge_task
 
 
 def define(use_case: UseCase) -> None:
-    flow = assets_of(use_case.name)
+    assets = assets_of(use_case.name)
 
     @dag(
-        schedule=PartitionedAssetTimetable(assets=flow.judged),
+        schedule=PartitionedAssetTimetable(assets=assets.judged),
         start_date=START,
         catchup=False,
         params=form(use_case),
         **dag_arguments(use_case, "check_drift", __doc__),
     )
     def check_drift() -> None:
-        judge_task(use_case, "check_drift", "check", emits=flow.drift)
+        judge_task(use_case, "check_drift", "check", emits=assets.drift)
 
     check_drift()
 
 
-for each in use_cases():
-    define(each)
+for declared in use_cases():
+    define(declared)

@@ -30,10 +30,10 @@ from include.orchestration.triggers import WaitForOperator
 
 
 def define(use_case: UseCase) -> None:
-    flow = assets_of(use_case.name)
+    assets = assets_of(use_case.name)
 
     @dag(
-        schedule=PartitionedAssetTimetable(assets=flow.bento),
+        schedule=PartitionedAssetTimetable(assets=assets.bento),
         start_date=START,
         catchup=False,
         params=form(use_case),
@@ -54,10 +54,10 @@ def define(use_case: UseCase) -> None:
             fail_on_timeout=False,
         )
 
-        @task(outlets=[flow.champion])
+        @task(outlets=[assets.champion])
         def finish() -> dict[str, Any]:
             return run_stage(
-                "deploy_model", use_case.name, emits=flow.champion, options={"phase": "finish"}
+                "deploy_model", use_case.name, emits=assets.champion, options={"phase": "finish"}
             )
 
         request() >> tried >> finish()
@@ -65,5 +65,5 @@ def define(use_case: UseCase) -> None:
     deploy_model()
 
 
-for each in use_cases():
-    define(each)
+for declared in use_cases():
+    define(declared)

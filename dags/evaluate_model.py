@@ -25,20 +25,20 @@ from include.orchestration.triggers import judge_task
 
 
 def define(use_case: UseCase) -> None:
-    flow = assets_of(use_case.name)
+    assets = assets_of(use_case.name)
 
     @dag(
-        schedule=PartitionedAssetTimetable(assets=flow.candidate),
+        schedule=PartitionedAssetTimetable(assets=assets.candidate),
         start_date=START,
         catchup=False,
         params=form(use_case),
         **dag_arguments(use_case, "evaluate_model", __doc__),
     )
     def evaluate_model() -> None:
-        judge_task(use_case, "evaluate_model", "evaluate", emits=flow.judged)
+        judge_task(use_case, "evaluate_model", "evaluate", emits=assets.judged)
 
     evaluate_model()
 
 
-for each in use_cases():
-    define(each)
+for declared in use_cases():
+    define(declared)

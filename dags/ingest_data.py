@@ -49,7 +49,7 @@ RESTATE = Param(
 
 
 def define(use_case: UseCase) -> None:
-    flow = assets_of(use_case.name)
+    assets = assets_of(use_case.name)
 
     @dag(
         schedule=period_schedule(use_case),
@@ -73,13 +73,13 @@ def define(use_case: UseCase) -> None:
         def load_gap() -> dict[str, Any]:
             return prepare_partition(use_case.name)
 
-        @task(outlets=[flow.raw])
+        @task(outlets=[assets.raw])
         def ingest(params: dict[str, Any] | None = None) -> dict[str, Any]:
             reason = (params or {}).get("restate")
             return run_stage(
                 "ingest_data",
                 use_case.name,
-                emits=flow.raw,
+                emits=assets.raw,
                 options={"restate": reason} if reason else {},
             )
 
@@ -88,5 +88,5 @@ def define(use_case: UseCase) -> None:
     ingest_data()
 
 
-for each in use_cases():
-    define(each)
+for declared in use_cases():
+    define(declared)

@@ -61,5 +61,5 @@ def define(use_case: UseCase) -> None:
     load_history()
 
 
-for each in use_cases():
-    define(each)
+for declared in use_cases():
+    define(declared)

@@ -28,24 +28,24 @@ from include.orchestration.triggers import wait_for_inputs
 
 
 def define(use_case: UseCase) -> None:
-    flow = assets_of(use_case.name)
+    assets = assets_of(use_case.name)
 
     @dag(
-        schedule=PartitionedAssetTimetable(assets=flow.curated),
+        schedule=PartitionedAssetTimetable(assets=assets.curated),
         start_date=START,
         catchup=False,
         params=form(use_case),
         **dag_arguments(use_case, "materialize_features", __doc__),
     )
     def materialize_features() -> None:
-        @task(outlets=[flow.features])
+        @task(outlets=[assets.features])
         def materialize() -> dict[str, Any]:
-            return run_stage("materialize_features", use_case.name, emits=flow.features)
+            return run_stage("materialize_features", use_case.name, emits=assets.features)
 
         wait_for_inputs(use_case, "materialize_features") >> materialize()
 
     materialize_features()
 
 
-for each in use_cases():
-    define(each)
+for declared in use_cases():
+    define(declared)

@@ -25,10 +25,10 @@ from include.orchestration.tasks import announce_result, run_stage, skip_task
 
 
 def define(use_case: UseCase) -> None:
-    flow = assets_of(use_case.name)
+    assets = assets_of(use_case.name)
 
     @dag(
-        schedule=PartitionedAssetTimetable(assets=flow.judged),
+        schedule=PartitionedAssetTimetable(assets=assets.judged),
         start_date=START,
         catchup=False,
         max_active_runs=2,
@@ -36,18 +36,18 @@ def define(use_case: UseCase) -> None:
         **dag_arguments(use_case, "package_model", __doc__),
     )
     def package_model() -> None:
-        @task(outlets=[flow.bento])
+        @task(outlets=[assets.bento])
         def package() -> None:
-            skip_task("announce", run_stage("package_model", use_case.name, emits=flow.bento))
+            skip_task("announce", run_stage("package_model", use_case.name, emits=assets.bento))
 
-        @task(outlets=[flow.bento], trigger_rule="none_failed")
+        @task(outlets=[assets.bento], trigger_rule="none_failed")
         def announce() -> dict[str, Any]:
-            return announce_result("package_model", use_case.name, emits=flow.bento)
+            return announce_result("package_model", use_case.name, emits=assets.bento)
 
         package() >> announce()
 
     package_model()
 
 
-for each in use_cases():
-    define(each)
+for declared in use_cases():
+    define(declared)

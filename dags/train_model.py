@@ -28,10 +28,10 @@ from include.orchestration.triggers import wait_for_inputs
 
 
 def define(use_case: UseCase) -> None:
-    flow = assets_of(use_case.name)
+    assets = assets_of(use_case.name)
 
     @dag(
-        schedule=PartitionedAssetTimetable(assets=flow.features),
+        schedule=PartitionedAssetTimetable(assets=assets.features),
         start_date=START,
         catchup=False,
         max_active_runs=2,
@@ -39,14 +39,14 @@ def define(use_case: UseCase) -> None:
         **dag_arguments(use_case, "train_model", __doc__),
     )
     def train_model() -> None:
-        @task(outlets=[flow.candidate])
+        @task(outlets=[assets.candidate])
         def train() -> dict[str, Any]:
-            return run_stage("train_model", use_case.name, emits=flow.candidate)
+            return run_stage("train_model", use_case.name, emits=assets.candidate)
 
         wait_for_inputs(use_case, "train_model") >> train()
 
     train_model()
 
 
-for each in use_cases():
-    define(each)
+for declared in use_cases():
+    define(declared)

@@ -28,24 +28,24 @@ from include.orchestration.triggers import wait_for_inputs
 
 
 def define(use_case: UseCase) -> None:
-    flow = assets_of(use_case.name)
+    assets = assets_of(use_case.name)
 
     @dag(
-        schedule=PartitionedAssetTimetable(assets=flow.raw),
+        schedule=PartitionedAssetTimetable(assets=assets.raw),
         start_date=START,
         catchup=False,
         params=form(use_case),
         **dag_arguments(use_case, "validate_data", __doc__),
     )
     def validate_data() -> None:
-        @task(outlets=[flow.curated])
+        @task(outlets=[assets.curated])
         def validate() -> dict[str, Any]:
-            return run_stage("validate_data", use_case.name, emits=flow.curated)
+            return run_stage("validate_data", use_case.name, emits=assets.curated)
 
         wait_for_inputs(use_case, "validate_data") >> validate()
 
     validate_data()
 
 
-for each in use_cases():
-    define(each)
+for declared in use_cases():
+    define(declared)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,10 +16,11 @@ from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
 
 from include.config.settings import ROOT, settings
 from include.deployment.candidate import Candidate, decide_release
-from include.errors import Conflict, SourceError, Unavailable
+from include.errors import ConfigError, Conflict, SourceError, Unavailable
 from include.orchestration import tasks
 from include.pipeline.execution import Report
 from tests.builders.airflow_server import AirflowServer, airflow_server
+from tests.builders.intake import GOOD, HEAD, Intake
 from tests.builders.serving import NAME, Desk, free_port
 
 SECOND = "2026-03-02"
@@ -169,3 +171,84 @@ def test_a_computation_goes_behind_the_node_and_does_so_once() -> None:
     )
     first, second = map(int, done.stdout.split()[-2:])
     assert first == second >= tasks.NICENESS
+
+
+@pytest.fixture
+def intake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Intake]:
+    """A use case of which the first day is ingested and validated."""
+    intake = Intake(tmp_path, more="empty: allow")
+    intake.put(HEAD + GOOD)
+    intake.validate("2026-01-01")
+    monkeypatch.setenv("EVERGREEN_HOME", str(intake.settings.home))
+    monkeypatch.setenv("EVERGREEN_USECASES", str(intake.settings.usecases))
+    monkeypatch.setattr(tasks, "lower_priority", lambda: None)
+    settings.cache_clear()
+    yield intake
+    monkeypatch.undo()
+    settings.cache_clear()
+
+
+def run_of(
+    monkeypatch: pytest.MonkeyPatch, key: str | None, run_type: str = "scheduled", **form: str
+) -> None:
+    """Make this test a task of a DAG run."""
+    run = SimpleNamespace(
+        dag_id="shop__ingest_data",
+        run_id="r",
+        partition_key=key,
+        run_type=run_type,
+        run_after=datetime(2026, 1, 6, tzinfo=UTC),
+        triggering_user_name=None,
+    )
+    instance = SimpleNamespace(try_number=1, task_id="load_gap")
+    context = {"dag_run": run, "ti": instance, "params": form}
+    monkeypatch.setattr(tasks, "get_current_context", lambda: context)
+
+
+def test_a_live_partition_loads_the_days_before_it_that_nobody_ran(
+    intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_of(monkeypatch, "2026-01-04", "backfill")
+    assert tasks.prepare_partition("shop") == {
+        "key": "2026-01-04",
+        "mode": "backfill",
+        "target": "judged",
+    }
+    assert [row.key for row in intake.records.partitions.of("shop")] == ["2026-01-01", "2026-01-04"]
+    run_of(monkeypatch, "2026-01-04")
+    assert tasks.prepare_partition("shop") == {
+        "key": "2026-01-04",
+        "mode": "live",
+        "target": "deployed",
+        "loaded": 2,
+        "first": "2026-01-02",
+        "last": "2026-01-03",
+    }
+    states = intake.records.results.states("shop")
+    assert states["ingest_data", "2026-01-03"] == "done"
+    assert ("ingest_data", "2026-01-04") not in states, "its own task takes it in"
+
+
+def test_a_range_of_the_form_is_loaded_a_stage_at_a_time(
+    intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_of(monkeypatch, None, "manual", first="2026-01-02", last="2026-01-03")
+    loaded = tasks.load_range("ingest_data", "shop")
+    assert (loaded["first"], loaded["last"]) == ("2026-01-01", "2026-01-03"), "with its lookback"
+    assert loaded["done"] + loaded.get("reused", 0) == 3
+    rows = {row.key: row.target for row in intake.records.partitions.of("shop")}
+    assert rows["2026-01-03"] == "data"
+
+
+def test_what_was_recorded_is_announced_also_where_it_was_skipped(
+    intake: Intake, event: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_of(monkeypatch, "2026-01-01")
+    context = tasks.get_current_context()
+    context["outlet_events"] = {ASSET: event}
+    announced = tasks.announce_result("ingest_data", "shop", emits=ASSET)
+    assert (announced["state"], announced["key"]) == ("done", "2026-01-01")
+    assert event.extra == announced
+    assert event.keys == [], "the run's own key travels by itself"
+    with pytest.raises(ConfigError, match="package_model of shop 2026-01-01 is not recorded"):
+        tasks.announce_result("package_model", "shop", emits=ASSET)
