@@ -193,6 +193,16 @@ class Fallback(Strict):
     stale: Literal["refuse", "score"] = "refuse"
 
 
+class Online(Strict):
+    """Where the newest features can be asked for, beside the node's own rows."""
+
+    feast: bool = Field(
+        default=False,
+        description="Write Feast's online table too, for clients of Feast (10,000 values a second; "
+        "the node reads its own rows).",
+    )
+
+
 class Decision(Strict):
     """How a score becomes a decision."""
 
@@ -236,6 +246,7 @@ class UseCase(Strict):
     gates: Gates = Gates()
     decision: Decision = Decision()
     fallback: Fallback = Fallback()
+    online: Online = Online()
     monitoring: Monitoring = Monitoring()
     wait: Wait = Wait()
     folder: Path = Field(

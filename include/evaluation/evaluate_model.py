@@ -346,16 +346,12 @@ def _features_of(context: StageContext, against: Model, rows: pa.Table) -> list[
     gaps = all(source.gaps == "allow" for source in context.use_case.sources.values())
     found = []
     for key in keys:
-        made = feature_sets.made(results[key]) if key in results else {}
+        tables = feature_sets.tables_by_view(results[key]) if key in results else {}
         nothing = GAP if gaps and key not in results else ABSENT
         for view in theirs.views:
-            found.append(
-                Input(
-                    f"features/{view.name}@{view.version}",
-                    key,
-                    made.get(view.version, {}).get("digest", nothing),
-                )
-            )
+            table = tables.get(view.version)
+            digest = nothing if table is None else table.digest
+            found.append(Input(f"features/{view.name}@{view.version}", key, digest))
     return found
 
 

@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 from include.config.durations import midnight
 from include.errors import ArtefactError
 from include.evaluation.verdict import judgement
-from include.features import feature_sets, frames
+from include.features import feature_sets, frames, population
 from include.features.feature_sets import FeatureSet, FeatureView
 from include.lake.digests import combine
 from include.lake.sql import connect, quote
@@ -114,7 +114,7 @@ def inputs(context: StageContext) -> list[Input]:
     if snapshots.views:
         for key in {context.key} if reference.model else {context.key, reference.key}:
             needed = frames.required_at(context.use_case, snapshots, key)
-            feature_sets.held(context.records, context.use_case, snapshots, needed)
+            feature_sets.require_results(context.records, context.use_case, snapshots, needed)
     if reference.model is not None:
         found.append(Input("model", reference.key, reference.model.model_digest))
     for result in context.records.results.of(
@@ -258,11 +258,11 @@ def _feature_keys(context: StageContext, reference: Reference) -> list[str]:
 def _entities(context: StageContext, reference: Reference, key: str) -> pa.Table:
     """Return the features of all who are there at the `as_of` of a partition."""
     as_of = partitions.period(context.use_case, key).as_of
-    return frames.population_at(context.lake, context.use_case, reference.feature_set, as_of)
+    return population.population_at(context.lake, context.use_case, reference.feature_set, as_of)
 
 
 def _alive(rows: pa.Table, view: FeatureView) -> pa.ChunkedArray | None:
-    name = frames.alive_column(view)
+    name = population.alive_column(view)
     return rows.column(name) if name in rows.column_names else None
 
 

@@ -22,6 +22,7 @@ from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.errors import ConfigError, EvergreenError
 from include.features import feature_sets, frames, visibility
+from include.features.spine import build_spine
 from include.lake.sql import connect, quote
 from include.lake.tables import Lake
 from include.pipeline import runner
@@ -202,7 +203,7 @@ def _look(
 ) -> Tried:
     as_of = partitions.period(use_case, key).as_of
     lake, current = Lake(settings.lake_root), feature_sets.current(use_case)
-    spine = frames.spine(lake, use_case, as_of)
+    spine = build_spine(lake, use_case, as_of)
     found = Tried(key, len(spine.rows), facts=facts, problems=problems)
     past = len(spine.rows) + spine.censored
     found.facts += [
@@ -217,7 +218,7 @@ def _look(
             + (f" ({spine.censored / past:.1%} of those past the delay)" if past else ""),
         ),
     ]
-    found.facts += visibility.told(use_case)
+    found.facts += visibility.describe_visibility(use_case)
     found.problems += _lag(use_case, lake, found)
     if not len(spine.rows):
         found.problems.append(
@@ -226,7 +227,7 @@ def _look(
         )
         return found
     # The oldest look back on what was not loaded here.
-    rows = frames.answerable(records, use_case, current, spine.rows)
+    rows = frames.keep_answerable(records, use_case, current, spine.rows)
     rows = rows if len(rows) else spine.rows  # where none can, the frame says what is missing
     # at the sample's beginning SQL sees outcomes alone, or none.
     whole, rows = rows, rows.slice(max(0, len(rows) - SAMPLE))
@@ -255,7 +256,7 @@ def _look(
             "label.positive or label.sql"
         )
         found.problems += _nulls(use_case, frame)
-    found.problems += visibility.unseen(lake, use_case, current, frame)
+    found.problems += visibility.find_unseen_rows(lake, use_case, current, frame)
     return found
 
 

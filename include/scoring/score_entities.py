@@ -21,6 +21,7 @@ from include.config.use_case import UseCase
 from include.errors import ConfigError, EvergreenError, MissingPartition, SourceError
 from include.features import feature_sets, frames
 from include.features.feature_sets import FeatureSet
+from include.features.population import entity_frame_at
 from include.lake.digests import digest
 from include.lake.tables import Fence, Lake
 from include.models.predictor import Predictor
@@ -67,7 +68,7 @@ def score(
     _need(records, use_case, feature_set, key)
     lake = Lake(settings.lake_root)
     predictor = Predictor.load(model.bundle, model.model_digest)
-    frame = frames.entity_frame_at(lake, use_case, feature_set, period.as_of)
+    frame = entity_frame_at(lake, use_case, feature_set, period.as_of)
     rows = _rows(use_case, frame, predictor, model)
     lease = records.leases.claim(
         use_case.name,
@@ -164,7 +165,7 @@ def _need(records: Records, use_case: UseCase, feature_set: FeatureSet, key: str
             f"{feature_set.version}; {fill}",
             keys=[key],
         )
-    feature_sets.held(
+    feature_sets.require_results(
         records, use_case, feature_set, frames.required_at(use_case, feature_set, key)
     )
 

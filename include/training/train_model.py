@@ -30,6 +30,8 @@ from numpy.typing import NDArray
 from include.config.use_case import UseCase
 from include.errors import EvergreenError, MissingPartition
 from include.features import feature_sets, frames
+from include.features.population import population_at
+from include.features.spine import Spine, build_spine
 from include.lake.digests import combine, digest
 from include.models import bundle, mlflow_registry, predictor
 from include.pipeline import provenance
@@ -227,7 +229,7 @@ def prepare(context: StageContext, feature_set: feature_sets.FeatureSet) -> Prep
     use_case, training = context.use_case, context.use_case.training
     versions = frames.table_versions(context.lake, use_case, feature_set)
     since = None if training.window is None else context.as_of - training.window
-    spine = frames.spine(
+    spine = build_spine(
         context.lake,
         use_case,
         context.as_of,
@@ -305,7 +307,7 @@ def _inputs(
         context.need("materialize_features", keys),
     )
     _labelled(context, validated)
-    lacking = feature_sets.lacking(built, current)
+    lacking = feature_sets.keys_without(built, current)
     if lacking:
         fill = f"`evergreen load-history {use_case.name} --from {lacking[0]} --to {lacking[-1]}`"
         raise MissingPartition(
@@ -360,7 +362,7 @@ def _counts(parts: Parts, rows: pa.Table) -> dict[str, Any]:
     return counts
 
 
-def _shares(use_case: UseCase, spine: frames.Spine, how: splits.Boundaries) -> dict[str, Any]:
+def _shares(use_case: UseCase, spine: Spine, how: splits.Boundaries) -> dict[str, Any]:
     """Count censored and restated decisions of the window, and of the evaluation part, thinned
     or not.
     """
@@ -511,7 +513,7 @@ def _reference(
     partitions are compared with.
     """
     use_case = context.use_case
-    rows = frames.population_at(context.lake, use_case, current, context.as_of, versions=versions)
+    rows = population_at(context.lake, use_case, current, context.as_of, versions=versions)
     entities = rows.column(use_case.entity.key).to_pylist()
     kept = splits.subsample(
         entities,

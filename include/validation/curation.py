@@ -21,7 +21,7 @@ from include.lake.digests import digest
 from include.lake.sql import PARTITION, connect, quote
 from include.lake.tables import Lake
 from include.point_in_time.curated import CREATED, EVENT, curated_name, curated_schema, record_key
-from include.point_in_time.decisions import repeated
+from include.point_in_time.decisions import repeated_rows
 from include.point_in_time.partitions import Period
 from include.validation.contract import (
     CONFLICT,
@@ -117,7 +117,7 @@ def judge(
             counts[key][rule] = count
         twice: dict[str, tuple[int, int]] = {}
         if name == use_case.label.source:
-            asked = repeated(
+            asked = repeated_rows(
                 source,
                 curated_name(source, use_case.entity.key),
                 f"(SELECT * FROM judged WHERE {RULE} IS NULL)",

@@ -40,7 +40,7 @@ from include.validation.read_back import read_back
 
 NAME = "validate_data"
 FIELDS = ("cadence", "cut_off", "history", "entity", "sources", "label")
-LIBRARIES = ("duckdb", "great-expectations", "pyarrow")
+LIBRARIES = ("duckdb", "great-expectations", "pyarrow", "sqlglot")
 RULES = (
     "include.validation.curation",
     "include.validation.expectations",
@@ -103,7 +103,7 @@ def outdated(contexts: Sequence[StageContext]) -> list[str]:
     use_case = contexts[0].use_case
     spans = [view.lookback for view in use_case.features.values()]
     with suppress(ConfigError):  # a query that is not there is told by the stage that asks it
-        needed = feature_sets.needed(
+        needed = feature_sets.sets_to_compute(
             contexts[0].records, use_case, [context.key for context in contexts]
         )
         spans += [view.lookback for sets in needed.values() for one in sets for view in one.views]
