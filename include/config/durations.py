@@ -78,6 +78,14 @@ def period_start(cadence: str, day: date) -> date:
     return day.replace(day=1) if cadence == "month" else day
 
 
+def next_period_start(cadence: str, start: date) -> date:
+    """Return the first day of the period after the one that begins at `start`."""
+    if cadence == "month":
+        # 32 days from a first lie in the next month, whatever its length.
+        return (start.replace(day=1) + timedelta(days=32)).replace(day=1)
+    return start + timedelta(days=7 if cadence == "week" else 1)
+
+
 def midnight(day: date) -> datetime:
     """Return 00:00 UTC of a day."""
     return datetime(day.year, day.month, day.day, tzinfo=UTC)

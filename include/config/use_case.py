@@ -19,6 +19,7 @@ from include.config.use_case_model import (
     Fallback,
     Gates,
     Monitoring,
+    Online,
     Training,
     Wait,
 )
@@ -216,6 +217,10 @@ class UseCase(Strict):
     fallback: Fallback = Field(
         default=Fallback(),
         description="What the serving node answers without, or with only stale, features.",
+    )
+    online: Online = Field(
+        default=Online(),
+        description="Where the newest features are kept beside the serving node's own rows.",
     )
     monitoring: Monitoring = Field(
         default=Monitoring(), description="From when on features count as drifted, and the report."

@@ -103,10 +103,11 @@ def feature_inputs(context: StageContext, opponent: Model, rows: pa.Table) -> li
     gaps = all(source.gaps == "allow" for source in use_case.sources.values())
     read = []
     for key in keys:
-        tables = feature_sets.made(results[key]) if key in results else {}
+        tables = feature_sets.tables_by_view(results[key]) if key in results else {}
         nothing = GAP if gaps and key not in results else ABSENT
         for view in feature_set.views:
-            digest = tables.get(view.version, {}).get("digest", nothing)
+            table = tables.get(view.version)
+            digest = nothing if table is None else table.digest
             read.append(Input(f"features/{view.name}@{view.version}", key, digest))
     return read
 

@@ -1,8 +1,7 @@
-"""Feast's offline store over our lake: pinned table versions, both times cut always, rows in = rows
-out, order kept.
+"""Feast's offline store over our lake: a row out for each row in, and nothing from later.
 
-The path of a view's FileSource is the name of a lake table. Import this only inside functions: it
-imports feast.
+Table versions can be pinned, both times are always cut, and rows keep their order. The path of a
+view's FileSource is the name of a lake table. Import this only inside functions: it imports feast.
 """
 
 from __future__ import annotations
@@ -21,23 +20,23 @@ from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob,
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from pydantic import StrictStr
+from sqlglot import exp
 
 from include.clock import utc_now
 from include.config.settings import settings
 from include.errors import ConfigError
-from include.lake.sql import connect, quote
+from include.lake.sql import connect
 from include.lake.tables import Lake
 from include.point_in_time.expiry import Calendar
 from include.point_in_time.join import as_of_join
+from include.point_in_time.sql_parts import column, newest_first, table, timestamp, to_sql
 
 _pins: ContextVar[Mapping[str, int | None] | None] = ContextVar("pins", default=None)
 
 
 @contextmanager
 def pinned(versions: Mapping[str, int | None]) -> Iterator[None]:
-    """Read the given lake tables at the given versions within the context (None: as they are
-    now).
-    """
+    """Read lake tables at the given versions within the context; None: the present one."""
     token = _pins.set(dict(versions))
     try:
         yield
@@ -101,17 +100,15 @@ class LakeOfflineStore(OfflineStore):  # type: ignore[misc]
     supports_filter_by_created_timestamp = True
 
     def validate_data_source(self, config: RepoConfig, data_source: DataSource) -> None:
-        """Check that the source names a lake table; it need not exist before the first partition
-        is computed.
-        """
-        Lake(_root(config)).uri(_table(data_source))
+        """Check that the source names a lake table, which need not be there yet."""
+        Lake(_root(config)).uri(_lake_table(data_source))
 
     def get_table_column_names_and_types_from_data_source(
         self, config: RepoConfig, data_source: DataSource
     ) -> Sequence[tuple[str, str]]:
         """Return the columns of a lake table with their Arrow types."""
         with connect() as con:
-            Lake(_root(config)).scan(con, "source", _table(data_source))
+            Lake(_root(config)).scan(con, "source", _lake_table(data_source))
             schema = con.sql("SELECT * FROM source LIMIT 0").to_arrow_table().schema
         return [(field.name, str(field.type)) for field in schema]
 
@@ -137,7 +134,7 @@ class LakeOfflineStore(OfflineStore):  # type: ignore[misc]
             raise ConfigError(
                 f"the entity frame has no event_timestamp; its columns are {spine.column_names}"
             )
-        asked = [
+        requests = [
             (view, _features_of(view, feature_refs), _join_key(view, registry, project))
             for view in feature_views
         ]
@@ -145,9 +142,9 @@ class LakeOfflineStore(OfflineStore):  # type: ignore[misc]
         def answer() -> pa.Table:
             result = spine
             with connect() as con:
-                for index, (view, features, key) in enumerate(asked):
+                for index, (view, features, key) in enumerate(requests):
                     _scan(con, f"view_{index}", config, view.batch_source)
-                    found = as_of_join(
+                    values = as_of_join(
                         con,
                         spine,
                         f"view_{index}",
@@ -157,17 +154,13 @@ class LakeOfflineStore(OfflineStore):  # type: ignore[misc]
                         columns=features,
                         own="own" in view.tags,
                     )
+                    prefix = f"{view.projection.name_to_use()}__" if full_feature_names else ""
                     for name in features:
-                        shown = (
-                            f"{view.projection.name_to_use()}__{name}"
-                            if full_feature_names
-                            else name
-                        )
-                        result = result.append_column(shown, found.column(name))
+                        result = result.append_column(f"{prefix}{name}", values.column(name))
             return result
 
         metadata = RetrievalMetadata(
-            features=feature_refs, keys=sorted({key for _, _, key in asked})
+            features=feature_refs, keys=sorted({key for _, _, key in requests})
         )
         return LakeRetrievalJob(answer, full_feature_names=full_feature_names, metadata=metadata)
 
@@ -183,27 +176,15 @@ class LakeOfflineStore(OfflineStore):  # type: ignore[misc]
         end_date: datetime,
     ) -> RetrievalJob:
         """Return each entity's newest row of the time range, ties to the greatest created time."""
-        newest = ", ".join(
-            f"{quote(name)} DESC" for name in (timestamp_field, created_timestamp_column) if name
+        times = [name for name in (timestamp_field, created_timestamp_column) if name]
+        position = exp.Window(
+            this=exp.RowNumber(),
+            partition_by=[column(name) for name in join_key_columns],
+            order=newest_first(*times),
         )
-        keys = ", ".join(quote(name) for name in join_key_columns)
-        last = f"QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {newest}) = 1"
-        columns = [
-            *join_key_columns,
-            *feature_name_columns,
-            timestamp_field,
-            created_timestamp_column,
-        ]
-        return _pull(
-            config,
-            data_source,
-            columns,
-            timestamp_field,
-            created_timestamp_column,
-            start_date,
-            end_date,
-            last,
-        )
+        names = [*join_key_columns, *feature_name_columns, *times]
+        rows = _rows_between(names, times, start_date, end_date)
+        return _pull(config, data_source, rows.qualify(position.eq(1)))
 
     @staticmethod
     def pull_all_from_table_or_query(
@@ -217,67 +198,56 @@ class LakeOfflineStore(OfflineStore):  # type: ignore[misc]
         end_date: datetime | None = None,
     ) -> RetrievalJob:
         """Return all rows of the time range."""
-        columns = [
-            *join_key_columns,
-            *feature_name_columns,
-            timestamp_field,
-            created_timestamp_column,
-        ]
-        return _pull(
-            config,
-            data_source,
-            columns,
-            timestamp_field,
-            created_timestamp_column,
-            start_date,
-            end_date,
-            "",
-        )
+        times = [name for name in (timestamp_field, created_timestamp_column) if name]
+        names = [*join_key_columns, *feature_name_columns, *times]
+        return _pull(config, data_source, _rows_between(names, times, start_date, end_date))
 
 
-def _pull(
-    config: RepoConfig,
-    source: DataSource,
-    columns: Sequence[str | None],
-    event: str,
-    created: str | None,
-    start: datetime | None,
-    end: datetime | None,
-    more: str,
-) -> RetrievalJob:
-    """Cut both times at `end`.
+def _rows_between(
+    names: Sequence[str], times: Sequence[str], start: datetime | None, end: datetime | None
+) -> exp.Select:
+    """Return the query of columns of `source`: event time from `start` on, all times up to `end`.
 
-    Raises: ConfigError: `end` lies in the future; a watermark there would hide rows that come
-        before it.
+    Raises:
+        ConfigError: `end` lies in the future; a watermark there would hide rows that come before
+            it.
     """
     if end is not None and _aware(end) > utc_now():
         raise ConfigError(
             f"end date {end} lies in the future; materialize up to the newest complete partition"
         )
-    conditions = [f"{quote(event)} >= {_literal(start)}"] if start is not None else []
+    rows = exp.select(*(column(name) for name in names)).from_(table("source"))
+    if start is not None:
+        rows = rows.where(column(times[0]) >= timestamp(_aware(start)))
     if end is not None:
-        conditions += [f"{quote(name)} <= {_literal(end)}" for name in (event, created) if name]
-    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-    chosen = ", ".join(quote(name) for name in columns if name)
+        rows = rows.where(*(column(name) <= timestamp(_aware(end)) for name in times))
+    return rows
+
+
+def _pull(config: RepoConfig, source: DataSource, rows: exp.Select) -> RetrievalJob:
+    """Return the rows of a query over `source` when they are asked for."""
 
     def answer() -> pa.Table:
         with connect() as con:
             _scan(con, "source", config, source)
-            return con.sql(f"SELECT {chosen} FROM source {where} {more}").to_arrow_table()
+            return con.sql(to_sql(rows)).to_arrow_table()
 
     return LakeRetrievalJob(answer)
 
 
 def _scan(con: Any, name: str, config: RepoConfig, source: DataSource | None) -> None:
-    table = _table(source)
-    Lake(_root(config)).scan(con, name, table, version=(_pins.get() or {}).get(table))
+    """Show the lake table of a source as a view, in its pinned version if there is one."""
+    lake_table = _lake_table(source)
+    version = (_pins.get() or {}).get(lake_table)
+    Lake(_root(config)).scan(con, name, lake_table, version=version)
 
 
 def _root(config: RepoConfig) -> str:
     return config.offline_store.lake or settings().lake_root
 
 
-def _table(source: DataSource | None) -> str:
+def _lake_table(source: DataSource | None) -> str:
+    """Return the lake table that a source names, or refuse a source of another kind."""
     if not isinstance(source, FileSource) or source.field_mapping:
         raise ConfigError(
             f"{source}: views of this store are over FileSource(path='<use "
@@ -287,19 +257,22 @@ def _table(source: DataSource | None) -> str:
 
 
 def _features_of(view: FeatureView, feature_refs: Sequence[str]) -> list[str]:
+    """Return the features of a view among references `<view>:<feature>`."""
     prefix = f"{view.projection.name_to_use()}:"
     return [ref.removeprefix(prefix) for ref in feature_refs if ref.startswith(prefix)]
 
 
 def _calendar(view: FeatureView) -> Calendar | None:
-    """Return the calendar that the registry keeps with a view; a view written by hand has none,
-    its ttl is the clock's.
+    """Return the calendar that the registry keeps with a view.
+
+    A view written by hand has none: its ttl counts by the clock.
     """
     text = view.tags.get("calendar")
     return None if text is None else Calendar.from_text(text)
 
 
 def _join_key(view: FeatureView, registry: BaseRegistry, project: str) -> str:
+    """Return the one column by which a view is joined."""
     keys = [registry.get_entity(name, project).join_key for name in view.entities]
     if len(keys) != 1:
         raise ConfigError(
@@ -316,8 +289,5 @@ def _join_key(view: FeatureView, registry: BaseRegistry, project: str) -> str:
 
 
 def _aware(moment: datetime) -> datetime:
+    """Return a moment with its zone; Feast's command line gives times without one, in UTC."""
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-
-
-def _literal(moment: datetime) -> str:
-    return f"TIMESTAMPTZ '{_aware(moment).isoformat(sep=' ')}'"

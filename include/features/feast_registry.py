@@ -1,5 +1,4 @@
-"""Feast's registry: the definitions of every use case, applied under a lease and only when they
-changed.
+"""Feast's registry: the definitions of every use case, applied under a lease when they changed.
 
 Names carry the use case (`<use_case>__<view>`). The service's tag `definitions` says what is
 registered, so that an unchanged registry is recognised without importing feast.
@@ -46,11 +45,12 @@ def service_name(use_case: str) -> str:
 
 def definitions(settings: Settings) -> dict[str, Any]:
     """Return the Feast objects of every use case in the settings, by name."""
-    found: dict[str, Any] = {}
+    object_by_name: dict[str, Any] = {}
     for path in use_case_file.files(settings.usecase_dirs):
         use_case = use_case_file.load(path)
-        found |= {thing.name: thing for thing in objects(use_case, feature_sets.current(use_case))}
-    return found
+        for each in objects(use_case, feature_sets.current(use_case)):
+            object_by_name[each.name] = each
+    return object_by_name
 
 
 def objects(use_case: UseCase, feature_set: FeatureSet) -> list[Any]:
@@ -74,9 +74,7 @@ def objects(use_case: UseCase, feature_set: FeatureSet) -> list[Any]:
 
 
 def store(settings: Settings) -> feast.FeatureStore:
-    """Open Feast with the registry and stores of feature_store.yaml, under this installation's
-    home.
-    """
+    """Open Feast with the registry and stores of feature_store.yaml, under the settings' home."""
     import feast
     from feast.repo_config import RepoConfig
 
@@ -91,8 +89,9 @@ def store(settings: Settings) -> feast.FeatureStore:
 def transient_store(
     settings: Settings, use_case: UseCase, feature_set: FeatureSet
 ) -> feast.FeatureStore:
-    """Open Feast with a registry in memory that holds just this feature set: the same path for
-    new and old ones.
+    """Open Feast with a registry in memory that holds just this feature set.
+
+    Current sets and old ones are joined by this same path.
     """
     import feast
     from feast.repo_config import RepoConfig
@@ -119,7 +118,8 @@ def online_path(settings: Settings) -> Path:
 
 
 def is_applied(settings: Settings, use_case: UseCase, feature_set: FeatureSet) -> bool:
-    """Tell whether Feast's registry holds these definitions (protobuf keeps a tag as its bytes)."""
+    """Tell whether Feast's registry holds these definitions."""
+    # Without parsing it, which would import feast: protobuf keeps a tag as its bytes.
     path = settings.home / "feast" / _configuration()["registry"]["path"]
     return path.exists() and _token(use_case, feature_set).encode() in path.read_bytes()
 
@@ -127,15 +127,14 @@ def is_applied(settings: Settings, use_case: UseCase, feature_set: FeatureSet) -
 def apply_registry(
     settings: Settings, records: Records, use_case: UseCase, feature_set: FeatureSet
 ) -> bool:
-    """Register a use case's definitions if they changed, one writer at a time; tell whether they
-    did.
-    """
+    """Register a use case's definitions, one writer at a time; tell whether they had changed."""
     if is_applied(settings, use_case, feature_set):
         return False
     owner = f"apply {use_case.name} {os.getpid()}"
     with records.leases.claim(
         "feast", "registry", "all", owner=owner, attempt=1, ttl=LEASE_SECONDS, wait=LEASE_SECONDS
     ) as lease:
+        # The writer before may have been one of the same definitions.
         if is_applied(settings, use_case, feature_set):
             return False
         opened = store(settings)
@@ -150,7 +149,7 @@ def apply_registry(
 
 def _obsolete(opened: feast.FeatureStore, use_case: str, wanted: Sequence[Any]) -> list[Any]:
     """Return the registered views of the use case that it no longer has."""
-    names = {thing.name for thing in wanted}
+    names = {each.name for each in wanted}
     registered = opened.registry.list_feature_views(opened.project)
     return [
         view
@@ -220,8 +219,9 @@ def _view(use_case: UseCase, feature_set: FeatureSet, view: FeatureView, entity:
 
 
 def _token(use_case: UseCase, feature_set: FeatureSet) -> str:
-    """Return what stands in the registry once it is applied: a digest over all that `objects` is
-    made of.
+    """Return the text by which the registry shows that these definitions are applied.
+
+    It holds a digest over all that `objects` is made of.
     """
     described = [
         use_case.title,

@@ -1,5 +1,4 @@
-"""Feature sets: the views of a use case with their SQL resolved, under versions that are digests of
-their definitions.
+"""Feature sets: the views of a use case with their SQL, versioned by their definitions' digest.
 
 A feature set is kept as a plain dict with the models trained on it, so an old one can be computed
 again although the use case has moved on. `FeatureView.version` names the lake table of a view; the
@@ -23,15 +22,11 @@ from include.errors import ConfigError, MissingPartition
 from include.features import visibility
 from include.features.visibility import Visible
 from include.lake.sql import TIMESTAMP
+from include.pipeline.outputs import FeatureOutputs, FeatureTable
+from include.point_in_time.curated import ARROW_TYPES
 from include.point_in_time.queries import resolve_sql
 from include.records.records import Records, StageResult
 
-ARROW_TYPES = {
-    "int64": pa.int64(),
-    "float64": pa.float64(),
-    "string": pa.string(),
-    "bool": pa.bool_(),
-}
 _FORMAT = 1
 
 
@@ -63,7 +58,7 @@ class FeatureView:
             for name in ("lookback", "ttl", "availability")
         }
         plain["columns"] = [[name, kind] for name, kind in self.columns.items()]
-        # What was not said before there was a choice: versions on record stay.
+        # Definitions of before this choice did not state it: left out, their versions stay.
         if self.visible != "at_as_of":
             del plain["visible"]
         return plain
@@ -87,9 +82,7 @@ class FeatureView:
 
     @property
     def schema(self) -> pa.Schema:
-        """Columns of the view's rows: entity key, event_timestamp, created_timestamp, then the
-        features in order.
-        """
+        """Columns of a row: entity key, event_timestamp, created_timestamp, features in order."""
         return pa.schema(
             [
                 (self.key, ARROW_TYPES[self.key_type]),
@@ -138,21 +131,22 @@ class FeatureSet:
     def from_dict(cls, definition: Mapping[str, Any]) -> FeatureSet:
         """Rebuild a feature set.
 
-        Raises: ConfigError: the definition was changed since its version was made, or is of another
-            format.
+        Raises:
+            ConfigError: the definition was changed since its version was made, or is of another
+                format.
         """
         if definition.get("format") != _FORMAT:
             raise ConfigError(
                 f"feature set of format {definition.get('format')}; this Evergreen reads format "
                 f"{_FORMAT}"
             )
-        found = cls(tuple(_view(plain) for plain in definition["views"]))
-        if found.version != definition["version"]:
+        feature_set = cls(tuple(_view(plain) for plain in definition["views"]))
+        if feature_set.version != definition["version"]:
             raise ConfigError(
-                f"feature set {definition['version']} now has digest {found.version}; restore its "
-                "record"
+                f"feature set {definition['version']} now has digest {feature_set.version}; "
+                "restore its record"
             )
-        return found
+        return feature_set
 
 
 def current(use_case: UseCase) -> FeatureSet:
@@ -170,7 +164,7 @@ def current(use_case: UseCase) -> FeatureSet:
                 key=use_case.entity.key,
                 key_type=use_case.entity.type,
                 availability=use_case.availability,
-                visible=visibility.of(use_case, name),
+                visible=visibility.visibility_of(use_case, name),
             )
             for name, view in use_case.features.items()
         )
@@ -178,123 +172,139 @@ def current(use_case: UseCase) -> FeatureSet:
 
 
 def recorded(records: Records, use_case: str, version: str) -> FeatureSet:
-    """Return the feature set of that version.
+    """Return the feature set of a version on record.
 
     Raises:
         ConfigError: it was never recorded.
     """
-    found = records.feature_sets.get(use_case, version)
-    if found is None:
+    row = records.feature_sets.get(use_case, version)
+    if row is None:
         raise ConfigError(
             f"{use_case}: feature set {version} is not on record; run materialize_features for a "
             "partition first"
         )
-    return FeatureSet.from_dict(found.definition)
+    return FeatureSet.from_dict(row.definition)
 
 
-def needed(records: Records, use_case: UseCase, keys: Sequence[str]) -> dict[str, list[FeatureSet]]:
-    """Return the feature sets to keep up, by partition: the current one first, then those that a
-    judgement can ask for.
+def sets_to_compute(
+    records: Records, use_case: UseCase, keys: Sequence[str]
+) -> dict[str, list[FeatureSet]]:
+    """Return the feature sets that each partition must hold, by key, the current one first.
 
-    They are those of champion, previous and newest candidate, of the model that the partition is
-    judged against when it is backfilled (released from the newest partition before it), and of
-    models released from it or later: they were trained on it, and a judgement that compares with
-    them reads its rows.
+    The others are those that a judgement can ask for: of champion, previous and newest candidate,
+    of the model that the partition is judged against when it is backfilled (released from the
+    newest partition before it), and of models released from it or later: they were trained on it,
+    and a judgement that compares with them reads its rows.
     """
-    now = current(use_case)
+    newest_set = current(use_case)
     route = records.routes.get(use_case.name)
-    serving = {
+    routed = {
         number
         for number in (route.champion, route.previous, route.challenger)
         if number is not None
     }
     models = records.models.of(use_case.name)
-    newest = max(
+    newest_candidate = max(
         (model.version for model in models if model.state in ("candidate", "challenger")),
         default=None,
     )
     always = {
-        model.feature_set for model in models if model.version in serving or model.version == newest
+        model.feature_set
+        for model in models
+        if model.version in routed or model.version == newest_candidate
     }
     released = sorted(
         (model.partition, model.version, model.feature_set)
         for model in models
         if model.state == "released"
     )
-    known: dict[str, FeatureSet] = {now.version: now}
-    found: dict[str, list[FeatureSet]] = {}
+    set_by_version: dict[str, FeatureSet] = {newest_set.version: newest_set}
+    sets_by_key: dict[str, list[FeatureSet]] = {}
     for key in keys:
-        before = [version for partition, _, version in released if partition < key][-1:]
-        after = {version for partition, _, version in released if partition >= key}
-        wanted = sorted((always | after | {*before}) - {now.version})
-        for version in wanted:
-            if version not in known:
-                known[version] = recorded(records, use_case.name, version)
-        found[key] = [now, *(known[version] for version in wanted)]
-    return found
+        judged_against = [version for partition, _, version in released if partition < key][-1:]
+        trained_on_it = {version for partition, _, version in released if partition >= key}
+        versions = sorted((always | trained_on_it | {*judged_against}) - {newest_set.version})
+        for version in versions:
+            if version not in set_by_version:
+                set_by_version[version] = recorded(records, use_case.name, version)
+        sets_by_key[key] = [newest_set, *(set_by_version[version] for version in versions)]
+    return sets_by_key
 
 
-def lacking(results: Iterable[StageResult], feature_set: FeatureSet) -> list[str]:
-    """Return the keys whose recorded features do not hold every view of the set, in its version."""
-    return [
-        result.key
-        for result in results
-        if any(view.version not in made(result) for view in feature_set.views)
-    ]
+def tables_by_view(result: StageResult) -> dict[str, FeatureTable]:
+    """Return the feature tables of a result by the version of their view: sets share views."""
+    sets = FeatureOutputs.of(result).feature_sets.values()
+    return {table.version: table for tables in sets for table in tables.values()}
 
 
-def made(result: StageResult) -> dict[str, dict[str, Any]]:
-    """Return what a features result holds (table, rows, digest), by view version: sets share
-    views.
-    """
-    sets = result.outputs.get("feature_sets", {}).values()
-    return {one["version"]: one for views in sets for one in views.values()}
+def keys_without(results: Iterable[StageResult], feature_set: FeatureSet) -> list[str]:
+    """Return the keys of results that lack a view of the set in its version."""
+    return [result.key for result in results if not _holds(result, feature_set)]
 
 
-def held(
+def require_results(
     records: Records, use_case: UseCase, feature_set: FeatureSet, keys: Sequence[str]
 ) -> list[StageResult]:
-    """Return the features results of partitions, each of which must hold every view of the set:
-    missing is not null.
+    """Return the features results of partitions, each of which must hold every view of the set.
 
-    Where all sources allow gaps, a partition without a result is no fault and is left out.
+    A partition that was never computed is not taken for one without rows, except where all sources
+    allow gaps: then it is left out.
 
-    Raises: MissingPartition: some do not; the message names the view, its version, the partitions
-        and the command.
+    Raises:
+        MissingPartition: some do not hold a view; the message names the view, its version, the
+            partitions and the command that fills them.
     """
     name = use_case.name
-    results = {
-        row.key: row
-        for row in records.results.of(name, stage="materialize_features", keys=list(keys))
-        if row.state == "done"
+    result_by_key = {
+        result.key: result
+        for result in records.results.of(name, stage="materialize_features", keys=list(keys))
+        if result.state == "done"
     }
-    gaps = all(source.gaps == "allow" for source in use_case.sources.values())
-    absent = [] if gaps else [key for key in keys if key not in results]
-    there = [results[key] for key in keys if key in results]
+    gaps_allowed = all(source.gaps == "allow" for source in use_case.sources.values())
+    absent = [] if gaps_allowed else [key for key in keys if key not in result_by_key]
+    results = [result_by_key[key] for key in keys if key in result_by_key]
+    versions_by_key = {result.key: tables_by_view(result).keys() for result in results}
     for view in feature_set.views:
-        without = sorted({*absent, *(row.key for row in there if view.version not in made(row))})
-        if not without:
-            continue
-        shown = ", ".join(without[:3]) + (
-            f" and {len(without) - 3} more" if len(without) > 3 else ""
+        lacking = sorted(
+            {
+                *absent,
+                *(key for key, versions in versions_by_key.items() if view.version not in versions),
+            }
         )
-        lost = {
-            str(row.outputs.get("not_computed", {}).get(feature_set.version, ""))
-            for row in there
-            if row.key in without
-        }
-        why = "".join(f" ({reason})" for reason in sorted(lost - {""})[:1])
+        if not lacking:
+            continue
+        shown = ", ".join(lacking[:3]) + (
+            f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+        )
         raise MissingPartition(
             f"{name}: view {view.name} in version {view.version} (feature set "
-            f"{feature_set.version}) is not there for {len(without)} of {len(keys)} partitions "
-            f"that are needed: {shown}{why}. Fill them with `evergreen load-history {name} --from "
-            f"{without[0]} --to {without[-1]}`",
-            keys=without,
+            f"{feature_set.version}) is not there for {len(lacking)} of {len(keys)} partitions "
+            f"that are needed: {shown}{_why_not_computed(results, feature_set, lacking)}. Fill "
+            f"them with `evergreen load-history {name} --from {lacking[0]} --to {lacking[-1]}`",
+            keys=lacking,
         )
-    return there
+    return results
+
+
+def _holds(result: StageResult, feature_set: FeatureSet) -> bool:
+    """Tell whether a result has every view of the set, in its version."""
+    return tables_by_view(result).keys() >= {view.version for view in feature_set.views}
+
+
+def _why_not_computed(
+    results: Iterable[StageResult], feature_set: FeatureSet, keys: Sequence[str]
+) -> str:
+    """Return the first recorded reason, in brackets, why partitions lack a set; or no text."""
+    reasons = set()
+    for result in results:
+        not_computed = FeatureOutputs.of(result).not_computed or {}
+        if result.key in keys and feature_set.version in not_computed:
+            reasons.add(not_computed[feature_set.version])
+    return f" ({min(reasons)})" if reasons else ""
 
 
 def _view(plain: Mapping[str, Any]) -> FeatureView:
+    """Read a view's definition; `visible` is missing where there was no choice yet."""
     return FeatureView(
         name=plain["name"],
         grain=cast(Literal["snapshot", "event"], plain["grain"]),
@@ -313,4 +323,6 @@ def _view(plain: Mapping[str, Any]) -> FeatureView:
 
 
 def _version(definition: object) -> str:
+    # Ten hex digits are 40 bits: enough among the few hundred definitions of an installation, and
+    # short in the names of tables.
     return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:10]

@@ -25,13 +25,28 @@ from include.errors import Conflict, Unavailable
 Value = int | float | str | bool | None
 OnlineRow = tuple[str, int, bytes]
 _SCHEMA = (
-    "CREATE TABLE IF NOT EXISTS rows (feature_set TEXT NOT NULL, entity TEXT NOT NULL, event_ts "
-    "INTEGER NOT NULL,"
-    ' "values" BLOB NOT NULL, PRIMARY KEY (feature_set, entity)) WITHOUT ROWID',
-    "CREATE TABLE IF NOT EXISTS sets (feature_set TEXT PRIMARY KEY, columns TEXT NOT NULL, "
-    "partition TEXT NOT NULL, ttl INTEGER NOT NULL, written TEXT NOT NULL, inputs TEXT NOT NULL, "
-    "digest TEXT NOT NULL) WITHOUT ROWID",
+    """
+    CREATE TABLE IF NOT EXISTS rows (
+        feature_set TEXT NOT NULL,
+        entity TEXT NOT NULL,
+        event_ts INTEGER NOT NULL,
+        "values" BLOB NOT NULL,
+        PRIMARY KEY (feature_set, entity)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE IF NOT EXISTS sets (
+        feature_set TEXT PRIMARY KEY,
+        columns TEXT NOT NULL,
+        partition TEXT NOT NULL,
+        ttl INTEGER NOT NULL,
+        written TEXT NOT NULL,
+        inputs TEXT NOT NULL,
+        digest TEXT NOT NULL
+    ) WITHOUT ROWID
+    """,
 )
+# Seconds. A request cannot wait for a lock, and in WAL mode no reader has to.
 _WRITE_TIMEOUT, _READ_TIMEOUT = 30.0, 0.05
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Value]).decode
@@ -64,8 +79,9 @@ class OnlineSet:
     views: tuple[OnlineView, ...] = ()
 
     def ages(self, event_ts: int, values: Sequence[Value], horizon: int) -> dict[str, int]:
-        """Return how far the newest row of each view lags behind the horizon, in microseconds;
-        by view, where there is one.
+        """Return by view how far its newest row lags behind the horizon, in microseconds.
+
+        A view without a row is left out.
         """
         if not self.views:
             return {"": max(0, horizon - event_ts)}
@@ -83,8 +99,9 @@ class OnlineSet:
 
 
 def pack(entity: object, event_ts: int, values: Sequence[Value]) -> OnlineRow:
-    """Return the stored form of one row; `event_ts` is in microseconds since 1970 UTC, values
-    stand in feature order.
+    """Return the stored form of one row.
+
+    `event_ts` is in microseconds since 1970 UTC; values stand in feature order.
     """
     return str(entity), event_ts, _encode(values)
 
@@ -100,16 +117,18 @@ def rows_digest(rows: Iterable[OnlineRow]) -> str:
 
 def publish(
     path: Path,
-    what: OnlineSet,
+    described: OnlineSet,
     rows: Iterable[OnlineRow],
     *,
     check: Callable[[], None] | None = None,
 ) -> None:
-    """Replace a feature set's rows and its watermark in one transaction; `check` may still refuse
-    right before the commit.
+    """Replace a feature set's rows and its watermark in one transaction.
+
+    `check` may still refuse right before the commit.
 
     Raises:
         Conflict: a newer partition is online.
+        Unavailable: the database cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -122,32 +141,29 @@ def publish(
         try:
             for statement in _SCHEMA:
                 con.execute(statement)
-            there = con.execute(
-                "SELECT partition FROM sets WHERE feature_set = ?", (what.feature_set,)
+            version = described.feature_set
+            present = con.execute(
+                "SELECT partition FROM sets WHERE feature_set = ?", (version,)
             ).fetchone()
-            if there is not None and there[0] > what.partition:
+            if present is not None and present[0] > described.partition:
                 raise Conflict(
-                    f"features {what.feature_set} are online from partition {there[0]}; "
-                    f"the older {what.partition} does not replace it"
+                    f"features {version} are online from partition {present[0]}; "
+                    f"the older {described.partition} does not replace it"
                 )
-            con.execute("DELETE FROM rows WHERE feature_set = ?", (what.feature_set,))
+            con.execute("DELETE FROM rows WHERE feature_set = ?", (version,))
             con.executemany(
-                "INSERT INTO rows VALUES (?, ?, ?, ?)", ((what.feature_set, *row) for row in rows)
+                "INSERT INTO rows VALUES (?, ?, ?, ?)", ((version, *row) for row in rows)
             )
             con.execute(
                 "INSERT OR REPLACE INTO sets VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
-                    what.feature_set,
-                    json.dumps(
-                        {"columns": what.columns, "views": what.views}
-                        if what.views
-                        else what.columns
-                    ),
-                    what.partition,
-                    what.ttl // timedelta(microseconds=1),
-                    what.written.isoformat(),
-                    what.inputs,
-                    what.digest,
+                    version,
+                    _layout_text(described),
+                    described.partition,
+                    described.ttl // timedelta(microseconds=1),
+                    described.written.isoformat(),
+                    described.inputs,
+                    described.digest,
                 ),
             )
             if check is not None:
@@ -166,39 +182,39 @@ class OnlineReader:
         self._con: sqlite3.Connection | None = None
 
     def get(self, feature_set: str, entity: object) -> tuple[int, list[Value]] | None:
-        """Return the event time (microseconds since 1970 UTC) and the stored values of an entity,
-        or None where it is unknown.
+        """Return the event time and the stored values of an entity; None: it is unknown.
+
+        The time is in microseconds since 1970 UTC.
 
         Raises:
             Unavailable: the database does not answer within the short time-out.
         """
-        found = self._one(
+        row = self._one_row(
             'SELECT event_ts, "values" FROM rows WHERE feature_set = ? AND entity = ?',
             (feature_set, str(entity)),
         )
-        return None if found is None else (found[0], _decode(found[1]))
+        return None if row is None else (row[0], _decode(row[1]))
 
     def describe(self, feature_set: str) -> OnlineSet | None:
         """Return what is online of a feature set, or None."""
-        found = self._one(
+        row = self._one_row(
             "SELECT columns, partition, ttl, written, inputs, digest FROM sets "
             "WHERE feature_set = ?",
             (feature_set,),
         )
-        if found is None:
+        if row is None:
             return None
-        columns, partition, ttl, written, inputs, digest = found
-        told = json.loads(columns)
-        views = told["views"] if isinstance(told, dict) else []
+        layout, partition, ttl, written, inputs, digest = row
+        columns, views = _layout(layout)
         return OnlineSet(
             feature_set,
-            tuple(told["columns"] if isinstance(told, dict) else told),
+            columns,
             partition,
             timedelta(microseconds=ttl),
             datetime.fromisoformat(written),
             inputs,
             digest,
-            tuple(OnlineView(name, micros, tuple(names)) for name, micros, names in views),
+            views,
         )
 
     def rows(self, feature_set: str) -> Iterator[OnlineRow]:
@@ -214,8 +230,8 @@ class OnlineReader:
 
     def count(self, feature_set: str) -> int:
         """Return how many entities are online."""
-        found = self._one("SELECT count(*) FROM rows WHERE feature_set = ?", (feature_set,))
-        return 0 if found is None else int(found[0])
+        row = self._one_row("SELECT count(*) FROM rows WHERE feature_set = ?", (feature_set,))
+        return 0 if row is None else int(row[0])
 
     def close(self) -> None:
         """Close the connection; the next question opens it again."""
@@ -223,17 +239,18 @@ class OnlineReader:
             self._con.close()
             self._con = None
 
-    def _one(self, query: str, arguments: tuple[str, ...]) -> tuple[Any, ...] | None:
+    def _one_row(self, query: str, arguments: tuple[str, ...]) -> tuple[Any, ...] | None:
         con = self._open()
         if con is None:
             return None
         try:  # on the path of every request: no context manager here
-            found: tuple[Any, ...] | None = con.execute(query, arguments).fetchone()
+            row: tuple[Any, ...] | None = con.execute(query, arguments).fetchone()
         except sqlite3.Error as error:
             raise _unavailable(self.path, error) from error
-        return found
+        return row
 
     def _open(self) -> sqlite3.Connection | None:
+        """Return the kept connection; None: nothing was ever written."""
         if self._con is None:
             if not self.path.exists():
                 return None
@@ -246,20 +263,35 @@ class OnlineReader:
                     isolation_level=None,
                     check_same_thread=False,
                 )
-                if (
-                    con.execute(
-                        "SELECT count(*) FROM sqlite_master WHERE name IN ('rows', 'sets')"
-                    ).fetchone()[0]
-                    < 2
-                ):
+                (tables,) = con.execute(
+                    "SELECT count(*) FROM sqlite_master WHERE name IN ('rows', 'sets')"
+                ).fetchone()
+                if tables < 2:
                     con.close()  # the first writer has not committed yet
                     return None
                 self._con = con
         return self._con
 
 
+def _layout_text(described: OnlineSet) -> str:
+    """Return columns and views as they are stored."""
+    if not described.views:
+        return json.dumps(described.columns)
+    return json.dumps({"columns": described.columns, "views": described.views})
+
+
+def _layout(text: str) -> tuple[tuple[str, ...], tuple[OnlineView, ...]]:
+    """Read columns and views; rows of before had a list of columns alone."""
+    plain = json.loads(text)
+    if not isinstance(plain, dict):
+        return tuple(plain), ()
+    views = (OnlineView(name, ttl, tuple(columns)) for name, ttl, columns in plain["views"])
+    return tuple(plain["columns"]), tuple(views)
+
+
 @contextmanager
 def _errors(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into `Unavailable`, which names the file."""
     try:
         yield
     except sqlite3.Error as error:

@@ -1,17 +1,18 @@
-"""Online rows: the join's answer at `as_of` over all partitions, for every feature set that a model
-may be asked with.
+"""Online rows: the join's answer at `as_of`, for every feature set that a model may be asked with.
 
-Written to the packed table that the serving node reads, and (current set) to Feast's own table.
-Each is one transaction with its own partition watermark, so a killed writer leaves the old rows,
-and an older partition never replaces a newer one. What is online is compared with what should be,
-every time; only differences are written.
+They are over all partitions, and written to the packed table that the serving node reads; those of
+the current set to Feast's own table too, where the use case asks for it. Each is one transaction
+with its own partition watermark, so a killed writer leaves the old rows, and an older partition
+never replaces a newer one. What is online is compared with what should be, every time; only
+differences are written.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ import pyarrow.compute as pc
 
 from include.config.settings import Settings
 from include.errors import ConfigError, EvergreenError
-from include.features import feast_mirror, feature_sets, online_store
+from include.features import feast_mirror, feast_registry, feature_sets, online_store
 from include.features.feature_sets import FeatureSet
-from include.features.frames import answers_at, newest_column, required_at
+from include.features.frames import required_at
 from include.features.online_store import OnlineReader, OnlineRow, OnlineSet, OnlineView
+from include.features.population import LONGEST_TTL, answers_at, newest_column
 from include.lake.digests import combine
 from include.pipeline import memo
 from include.pipeline.stage import StageContext
@@ -32,7 +34,7 @@ from include.point_in_time.expiry import REMEMBERED
 
 log = logging.getLogger(__name__)
 LEASE_SECONDS = 60.0
-ROWS_AT_ONCE = 50_000
+ROWS_AT_ONCE = 50_000  # values become Python objects, so many rows at a time
 
 
 def online_path(settings: Settings, use_case: str) -> Path:
@@ -41,10 +43,12 @@ def online_path(settings: Settings, use_case: str) -> Path:
 
 
 def materialize(context: StageContext, versions: Sequence[str], *, current: str) -> dict[str, Any]:
-    """Bring each feature set's online rows to this partition and return what was done, by version.
+    """Bring each feature set's online rows to this partition; return what was done, by version.
 
-    Raises: ConfigError: the partition's `as_of` is still to come; rows would hide what arrives
-        until then. EvergreenError: what is online after the write is not what was written.
+    Raises:
+        ConfigError: the partition's `as_of` is still to come; rows would hide what arrives until
+            then.
+        EvergreenError: what is online after the write is not what was written.
     """
     if context.as_of > context.started:
         raise ConfigError(
@@ -52,42 +56,48 @@ def materialize(context: StageContext, versions: Sequence[str], *, current: str)
             "materialize when it has passed"
         )
     return {
-        version: _bring(
+        version: _bring_forward(
             context,
             feature_sets.recorded(context.records, context.use_case.name, version),
-            mirrored=version == current,
+            is_current=version == current,
         )
         for version in versions
     }
 
 
-def _bring(context: StageContext, feature_set: FeatureSet, *, mirrored: bool) -> dict[str, Any]:
+def _bring_forward(
+    context: StageContext, feature_set: FeatureSet, *, is_current: bool
+) -> dict[str, Any]:
+    """Bring the rows of one feature set to this partition, unless newer ones are online."""
     name, version, records = context.use_case.name, feature_set.version, context.records
     owner = f"{context.held.app}#{context.held.token}"
     reader = OnlineReader(online_path(context.settings, name))
     with records.leases.claim(
         name, "online", version, owner=owner, attempt=1, ttl=LEASE_SECONDS, wait=LEASE_SECONDS
     ):
-        there = reader.describe(version)
-        if there is not None and there.partition > context.key:
+        present = reader.describe(version)
+        if present is not None and present.partition > context.key:
             return {
-                "partition": there.partition,
+                "partition": present.partition,
                 "written": False,
-                "reason": f"{there.partition} is online and newer",
+                "reason": f"{present.partition} is online and newer",
             }
-        held, missing = _recorded(context, feature_set)
-        inputs = _inputs(context, feature_set, held)
-        frame: pa.Table | None = None
-        written = False
-        if (
-            there is None
-            or (there.partition, there.inputs) != (context.key, inputs)
-            or not _intact(reader, there)
-        ):
-            frame = answers_at(
-                context.lake, context.use_case, feature_set, context.as_of, keys=list(held)
+        digests, missing = _recorded_partitions(context, feature_set)
+        inputs = _inputs(context, feature_set, digests)
+
+        @cache
+        def frame() -> pa.Table:  # it takes the longest of all, and is rarely needed
+            return answers_at(
+                context.lake, context.use_case, feature_set, context.as_of, keys=list(digests)
             )
-            there, written = _publish(context, feature_set, reader, frame, inputs), True
+
+        written = (
+            present is None
+            or (present.partition, present.inputs) != (context.key, inputs)
+            or not _is_intact(reader, present)
+        )
+        if present is None or written:
+            present = _publish(context, feature_set, reader, frame(), inputs)
         done: dict[str, Any] = {
             "partition": context.key,
             "written": written,
@@ -102,20 +112,30 @@ def _bring(context: StageContext, feature_set: FeatureSet, *, mirrored: bool) ->
                 len(missing),
                 missing[0],
             )
-        if mirrored and not feast_mirror.is_mirrored(
-            context.settings, context.use_case, feature_set, there
-        ):
-            if frame is None:
-                frame = answers_at(
-                    context.lake, context.use_case, feature_set, context.as_of, keys=list(held)
-                )
-            feast_mirror.mirror(context, feature_set, there, frame)
-            done["feast"] = "written"
+        if is_current and (change := _sync_feast(context, feature_set, present, frame)):
+            done["feast"] = change
         reader.close()
-        recorded = records.feature_sets.online(name, version)
-        if recorded is None or recorded < context.key:
-            records.feature_sets.advance(name, version, context.key, recorded)
+        watermark = records.feature_sets.online(name, version)
+        if watermark is None or watermark < context.key:
+            records.feature_sets.advance(name, version, context.key, watermark)
     return done
+
+
+def _sync_feast(
+    context: StageContext,
+    feature_set: FeatureSet,
+    packed: OnlineSet,
+    frame: Callable[[], pa.Table],
+) -> str:
+    """Bring Feast's registry and online table to what they should be; return what was changed."""
+    settings, use_case = context.settings, context.use_case
+    feast_registry.apply_registry(settings, context.records, use_case, feature_set)
+    if not use_case.online.feast:
+        return "removed" if feast_mirror.remove_mirror(settings, use_case, feature_set) else ""
+    if feast_mirror.is_mirrored(settings, use_case, feature_set, packed):
+        return ""
+    feast_mirror.write_mirror(context, feature_set, packed, frame())
+    return "written"
 
 
 def _publish(
@@ -133,14 +153,15 @@ def _publish(
         feature_set.ttl,
         context.started,
         inputs,
-        online_store.rows_digest(_packed(frame, feature_set)),
+        online_store.rows_digest(_packed_rows(frame, feature_set)),
         tuple(
             OnlineView(view.name, view.ttl // timedelta(microseconds=1), tuple(view.columns))
             for view in feature_set.views
         ),
     )
-    online_store.publish(reader.path, wanted, _packed(frame, feature_set), check=context.held.check)
-    if reader.describe(feature_set.version) != wanted or not _intact(reader, wanted):
+    rows = _packed_rows(frame, feature_set)
+    online_store.publish(reader.path, wanted, rows, check=context.held.check)
+    if reader.describe(feature_set.version) != wanted or not _is_intact(reader, wanted):
         raise EvergreenError(
             f"{context.use_case.name} {context.key}: {reader.path} does not hold what was just "
             "written; check the disk, then rerun"
@@ -155,51 +176,55 @@ def _publish(
     return wanted
 
 
-def _intact(reader: OnlineReader, there: OnlineSet) -> bool:
-    return online_store.rows_digest(reader.rows(there.feature_set)) == there.digest
+def _is_intact(reader: OnlineReader, described: OnlineSet) -> bool:
+    """Tell whether the rows that are online are those that the set describes."""
+    return online_store.rows_digest(reader.rows(described.feature_set)) == described.digest
 
 
-def _recorded(context: StageContext, feature_set: FeatureSet) -> tuple[dict[str, str], list[str]]:
-    """Return the partitions whose record says that they hold the set, with the digest of its rows,
-    and those it misses.
+def _recorded_partitions(
+    context: StageContext, feature_set: FeatureSet
+) -> tuple[dict[str, str], list[str]]:
+    """Return the partitions on record that hold the set, with a digest, and those that lack it.
 
-    The rows of others may stand in the tables, of a run that was killed before its record: they are
-    not read.
+    Rows of other partitions may stand in the tables, of a run that was killed before its record:
+    they are not read. A partition counts as lacking where features that are alive can stand in it.
     """
     use_case = context.use_case
-    longest = REMEMBERED * min(max(view.ttl for view in feature_set.views), timedelta(days=100_000))
-    keys = sorted(
-        {
-            *partitions.lookback(use_case, context.key, longest),
-            *required_at(use_case, feature_set, context.key),
-        }
-    )
-    held: dict[str, str] = {}
+    longest = REMEMBERED * min(max(view.ttl for view in feature_set.views), LONGEST_TTL)
+    required = required_at(use_case, feature_set, context.key)
+    keys = sorted({*partitions.lookback(use_case, context.key, longest), *required})
+    digests: dict[str, str] = {}
     for result in context.records.results.of(
         use_case.name, stage="materialize_features", keys=keys
     ):
-        made = feature_sets.made(result)
-        if result.state == "done" and all(view.version in made for view in feature_set.views):
-            held[result.key] = combine([made[view.version]["digest"] for view in feature_set.views])
-    gaps = all(source.gaps == "allow" for source in use_case.sources.values())
-    return held, [] if gaps else [
-        key for key in required_at(use_case, feature_set, context.key) if key not in held
-    ]
+        tables = feature_sets.tables_by_view(result)
+        if result.state == "done" and all(view.version in tables for view in feature_set.views):
+            digests[result.key] = combine(
+                [tables[view.version].digest for view in feature_set.views]
+            )
+    if all(source.gaps == "allow" for source in use_case.sources.values()):
+        return digests, []
+    return digests, [key for key in required if key not in digests]
 
 
-def _inputs(context: StageContext, feature_set: FeatureSet, held: Mapping[str, str]) -> str:
-    """Return what the online rows depend on: the moment, the feature tables and their records,
-    the code that joins them.
+def _inputs(context: StageContext, feature_set: FeatureSet, digests: Mapping[str, str]) -> str:
+    """Return a digest of what online rows depend on: moment, tables, their records, and the code.
+
+    `digests` are those of the partitions' records, by key.
     """
     tables = [view.table(context.use_case.name) for view in feature_set.views]
-    parts = [f"{table}@{context.lake.version(table)}" for table in tables] + [
-        f"{key}:{digest}" for key, digest in held.items()
-    ]
-    return combine([context.as_of.isoformat(), memo.code_digest("include.features.frames"), *parts])
+    parts = [f"{table}@{context.lake.version(table)}" for table in tables]
+    parts += [f"{key}:{digest}" for key, digest in digests.items()]
+    code = memo.code_digest("include.features.population")
+    return combine([context.as_of.isoformat(), code, *parts])
 
 
-def _packed(frame: pa.Table, feature_set: FeatureSet) -> Iterator[OnlineRow]:
-    """Yield the frame's rows as they are stored, in order of the entity's text."""
+def _packed_rows(frame: pa.Table, feature_set: FeatureSet) -> Iterator[OnlineRow]:
+    """Yield the frame's rows as they are stored, in order of the entity's text.
+
+    That is the order in which SQLite gives them back, so both have one digest. Behind the features
+    stands each view's newest event time, in microseconds.
+    """
     entities = frame.column(feature_set.key).cast(pa.string())
     order = pc.sort_indices(entities)
     micros = frame.column("event_timestamp").cast(pa.int64())

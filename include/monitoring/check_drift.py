@@ -45,7 +45,7 @@ FIELDS = (
     "training.window",
     "monitoring",
 )
-LIBRARIES = ("numpy", "pyarrow", "duckdb")
+LIBRARIES = ("numpy", "pyarrow", "duckdb", "sqlglot")
 NO_REFERENCE = "no reference: no opponent of an older partition, and no partition before"
 AUDITED_REASONS, AUDITED_FEATURES = 20, 5  # the most that the audit row holds
 
@@ -70,7 +70,7 @@ def inputs(context: StageContext) -> list[Input]:
     if snapshots.views:
         for key in {context.key} if reference.model else {context.key, reference.key}:
             needed = frames.required_at(context.use_case, snapshots, key)
-            feature_sets.held(context.records, context.use_case, snapshots, needed)
+            feature_sets.require_results(context.records, context.use_case, snapshots, needed)
     if reference.model is not None:
         read.append(Input("model", reference.key, reference.model.model_digest))
     for result in context.records.results.of(

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from include.errors import ArtefactError
-from include.features import frames
+from include.features import population
 from include.features.feature_sets import FeatureView
 from include.lake.sql import connect, quote
 from include.monitoring.references import Reference, training_window
@@ -78,7 +78,7 @@ def read_sides(context: StageContext, reference: Reference) -> Sides:
 def _population(context: StageContext, reference: Reference, key: str) -> pa.Table:
     """Return the features of all who are there at the `as_of` of a partition."""
     as_of = partitions.period(context.use_case, key).as_of
-    return frames.population_at(context.lake, context.use_case, reference.feature_set, as_of)
+    return population.population_at(context.lake, context.use_case, reference.feature_set, as_of)
 
 
 def _with_view(before: pa.Table, now: pa.Table, view: FeatureView) -> tuple[pa.Table, pa.Table]:
@@ -87,7 +87,7 @@ def _with_view(before: pa.Table, now: pa.Table, view: FeatureView) -> tuple[pa.T
     A sample that an older version kept does not say so: of such a one the rows that have any value
     count, and then on both sides, since otherwise who only lacks a value would seem to have left.
     """
-    alive = frames.alive_column(view)
+    alive = population.alive_column(view)
     if alive in before.column_names and alive in now.column_names:
         return before.filter(before.column(alive)), now.filter(now.column(alive))
     return before.filter(_has_value(before, view)), now.filter(_has_value(now, view))

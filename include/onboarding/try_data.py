@@ -20,6 +20,7 @@ from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.errors import ConfigError, EvergreenError
 from include.features import feature_sets, frames, visibility
+from include.features.spine import build_spine
 from include.lake.sql import connect, quote
 from include.lake.tables import Lake
 from include.pipeline import ranges
@@ -207,7 +208,7 @@ def _examine(
     """Return what the training frame of the newest partition would be like."""
     as_of = partitions.period(use_case, key).as_of
     lake, current = Lake(settings.lake_root), feature_sets.current(use_case)
-    spine = frames.spine(lake, use_case, as_of)
+    spine = build_spine(lake, use_case, as_of)
     trial = Trial(key, len(spine.rows), facts=facts, problems=problems)
     past = len(spine.rows) + spine.censored
     trial.facts += [
@@ -222,7 +223,7 @@ def _examine(
             + (f" ({spine.censored / past:.1%} of those past the delay)" if past else ""),
         ),
     ]
-    trial.facts += visibility.told(use_case)
+    trial.facts += visibility.describe_visibility(use_case)
     trial.problems += _lag(use_case, lake, trial)
     if not len(spine.rows):
         trial.problems.append(
@@ -231,7 +232,7 @@ def _examine(
         )
         return trial
     # The oldest look back on what was not loaded here.
-    rows = frames.answerable(records, use_case, current, spine.rows)
+    rows = frames.keep_answerable(records, use_case, current, spine.rows)
     rows = rows if len(rows) else spine.rows  # where none can, the frame says what is missing
     # The newest: at the sample's beginning SQL sees only outcomes, or none.
     whole, rows = rows, rows.slice(max(0, len(rows) - SAMPLE))
@@ -260,7 +261,7 @@ def _examine(
             "label.positive or label.sql"
         )
         trial.problems += _nulls(use_case, frame)
-    trial.problems += visibility.unseen(lake, use_case, current, frame)
+    trial.problems += visibility.find_unseen_rows(lake, use_case, current, frame)
     return trial
 
 

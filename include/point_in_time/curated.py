@@ -1,5 +1,4 @@
-"""Names of the lake tables whose columns follow from the use case: curated sources, labels,
-training sets.
+"""Columns and names of the lake tables that follow from the use case: curated sources, labels.
 
 A table's name carries the digest of its columns and types, so a changed contract writes a table of
 its own and no stored value is ever cast. A table without the digest, written before names had one,
@@ -39,8 +38,9 @@ def curated_schema(source: Source) -> pa.Schema:
 
 
 def label_schema(use_case: UseCase) -> pa.Schema:
-    """Return the columns of the table `labels`: entity key, the decision's time, the two times
-    of the outcome, label.
+    """Return the columns of the table `labels`.
+
+    They are the entity key, the decision's time, the two times of the outcome, and the label.
     """
     times = [(name, TIMESTAMP) for name in (EVENT, "label_timestamp", CREATED)]
     return pa.schema(
@@ -71,16 +71,18 @@ def scores_table(lake: Lake, use_case: UseCase, schema: pa.Schema) -> str:
 
 
 def _versioned(lake: Lake, base: str, schema: pa.Schema) -> str:
-    """Return the table of a name that has these columns; their order and nullability change no
-    value, and no name.
+    """Return the name of the table that has these columns, under `base`.
+
+    The order of columns and whether they may be null change no value, and no name.
     """
-    told, there = _told(schema), lake.schema(base)
-    if there is not None and _told(there) == told:
+    description, unversioned = _description(schema), lake.schema(base)
+    if unversioned is not None and _description(unversioned) == description:
         return base
-    return f"{base}@{hashlib.sha256(told.encode()).hexdigest()[:10]}"
+    return f"{base}@{hashlib.sha256(description.encode()).hexdigest()[:10]}"
 
 
-def _told(schema: pa.Schema) -> str:
+def _description(schema: pa.Schema) -> str:
+    """Return names and types of a schema as one text, whatever the order of its columns."""
     return "\n".join(
         sorted(
             f"{field.name}:{plain_type(field.type)}" for field in schema if field.name != PARTITION

@@ -12,27 +12,33 @@ from include.lake.sql import quote
 from include.point_in_time.curated import CREATED, EVENT, record_key
 
 
-def standing(source: Source, entity: str, relation: str) -> str:
-    """Return the query of a partition's curated rows that stand: of one entity, moment and created
-    time the greatest key.
+def standing_rows(source: Source, entity: str, relation: str) -> str:
+    """Return the query of the curated rows of a partition that stand.
 
-    Of rows that were created at different times the reader takes the newest (`frames.spine`, the
-    as-of join); an older one is what was known before.
+    Of rows of one entity, moment and created time it is the one with the greatest key. Of rows that
+    were created at different times the reader takes the newest (the spine, the as-of join); an
+    older one is what was known before.
     """
-    greatest = ", ".join(f"{quote(name)} DESC NULLS LAST" for name in record_key(source))
+    greatest_key_first = ", ".join(f"{quote(name)} DESC NULLS LAST" for name in record_key(source))
     return (
-        f"SELECT * FROM {relation} WHERE {quote(entity)} IS NOT NULL QUALIFY row_number() OVER "
-        f"(PARTITION BY {quote(entity)}, {EVENT}, {CREATED} ORDER BY {greatest}) = 1"
+        f"SELECT * FROM {relation} WHERE {quote(entity)} IS NOT NULL "
+        f"QUALIFY row_number() OVER (PARTITION BY {quote(entity)}, {EVENT}, {CREATED} "
+        f"ORDER BY {greatest_key_first}) = 1"
     )
 
 
-def repeated(source: Source, entity: str, relation: str) -> str:
-    """Return the query of (partition, rows that do not stand, rows that share entity and moment
-    with another).
+def repeated_rows(source: Source, entity: str, relation: str) -> str:
+    """Return the query that counts rows of different keys that share entity and moment.
+
+    Its columns: the partition, the rows that do not stand, the rows that share.
     """
     keys = ", ".join(quote(name) for name in record_key(source))
+    # Distinct keys, since a later row of the same key is a correction.
+    shared = (
+        f"SELECT partition, count(DISTINCT ({keys})) AS __rows FROM {relation} "
+        f"WHERE {quote(entity)} IS NOT NULL GROUP BY partition, {quote(entity)}, {EVENT}"
+    )
     return (
-        "SELECT partition, sum(__rows - 1)::BIGINT, sum(__rows)::BIGINT FROM (SELECT partition, "
-        f"count(DISTINCT ({keys})) AS __rows FROM {relation} WHERE {quote(entity)} IS NOT NULL "
-        f"GROUP BY partition, {quote(entity)}, {EVENT}) WHERE __rows > 1 GROUP BY partition"
+        "SELECT partition, sum(__rows - 1)::BIGINT, sum(__rows)::BIGINT "
+        f"FROM ({shared}) WHERE __rows > 1 GROUP BY partition"
     )

@@ -1,5 +1,4 @@
-"""When a feature row has expired: one rule for the point-in-time join, the frames, the online rows
-and the node.
+"""When a feature row has expired: one rule for the join, the frames, the online rows and the node.
 
 A row is as old as it lags behind the newest `as_of` at or before the moment asked about, not behind
 the clock: features come once a period, so within a period nothing grows older. Nothing heavy is
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from include.config.durations import midnight, period_start
+from include.config.durations import midnight, next_period_start, period_start
 
 if TYPE_CHECKING:
     from include.config.use_case import UseCase
@@ -59,38 +58,31 @@ class Calendar:
         return json.dumps({**plain, "first": self.first.isoformat(), "last": last}, sort_keys=True)
 
     def newest(self, day: date) -> datetime | None:
-        """Return the newest `as_of` for moments that lie on `day` when `cut_off` is taken off;
-        None before the first.
+        """Return the newest `as_of` for the moments of a day, or None before the first.
+
+        They are those that lie on `day` when `cut_off` is taken off.
         """
         start = period_start(self.cadence, day)
         if start <= period_start(self.cadence, self.first):
             return None
         if self.last is not None:
-            start = min(start, _after(self.cadence, period_start(self.cadence, self.last)))
+            last_start = period_start(self.cadence, self.last)
+            start = min(start, next_period_start(self.cadence, last_start))
         return midnight(start) + self.cut_off
 
     def horizon(self, moment: datetime) -> datetime:
-        """Return the newest `as_of` at or before a moment, or the moment itself before there is
-        one.
-        """
+        """Return the newest `as_of` at or before a moment; before the first, the moment itself."""
         return self.newest((moment - self.cut_off).astimezone(UTC).date()) or moment
 
 
-def _after(cadence: str, start: date) -> date:
-    if cadence == "month":
-        return (start.replace(day=1) + timedelta(days=32)).replace(day=1)
-    return start + timedelta(days=7 if cadence == "week" else 1)
-
-
 def is_expired(age: int, ttl: int) -> bool:
-    """Tell whether a row of that age (behind the horizon) is older than its ttl; both in
-    microseconds.
-    """
+    """Tell whether a row of that age (behind the horizon) outlived its ttl; in microseconds."""
     return age > ttl
 
 
 def is_forgotten(ages: Mapping[str, int], ttls: Mapping[str, int]) -> bool:
-    """Tell whether the newest row of every view is so old that the entity counts as unknown; by
-    view, in microseconds.
+    """Tell whether an entity counts as unknown, since the newest row of each view is too old.
+
+    Both are by view, in microseconds.
     """
     return all(age > REMEMBERED * ttls[view] for view, age in ages.items())

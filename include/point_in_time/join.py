@@ -21,9 +21,10 @@ import pyarrow.compute as pc
 
 from include.errors import EvergreenError
 from include.lake.sql import PARTITION, TIMESTAMP, quote
+from include.point_in_time.curated import CREATED, EVENT
 from include.point_in_time.expiry import Calendar
+from include.point_in_time.sql_parts import interval_literal, timestamp_literal
 
-EVENT, CREATED = "event_timestamp", "created_timestamp"
 MATCHED = "__matched"
 _ROW = "__row"
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
@@ -42,15 +43,14 @@ def as_of_join(
     matched: bool = False,
     own: bool = False,
 ) -> pa.Table:
-    """Return the feature columns for each spine row: as many rows, in the same order, null where
-    nothing is known.
+    """Return the feature columns for each spine row: as many rows, in the same order.
 
-    `spine` has the key and `event_timestamp`; `features` is a relation of `con` with the key, both
-    times and the columns (None: all others). A row older than `ttl` at the newest `as_of` of
-    `calendar` counts as unknown (None: never); without a calendar its age counts to the moment
-    asked for. With `own` a row of the very moment asked for is the decision's own, which came with
-    the request: its first version is known although it arrived later. With `matched` the event time
-    of the answering row comes as `__matched`.
+    Where nothing is known they are null. `spine` has the key and `event_timestamp`; `features` is a
+    relation of `con` with the key, both times and the columns (None: all others). A row older than
+    `ttl` at the newest `as_of` of `calendar` counts as unknown (None: never); without a calendar
+    its age counts to the moment asked for. With `own` a row of the very moment asked for is the
+    decision's own, which came with the request: its first version is known although it arrived
+    later. With `matched` the event time of the answering row comes as `__matched`.
 
     Raises:
         EvergreenError: a spine row has no `event_timestamp`, or rows would be lost.
@@ -60,28 +60,18 @@ def as_of_join(
     asked = _asked(spine, key, calendar)
     con.register("__spine", asked)
     try:
-        bounds = _bounds(asked, ttl)
-        if bounds is None:
-            return _answer(
-                con.sql(_joined(relation, names, key, "FALSE")).to_arrow_table(), names, matched
-            )
-        query = (
-            _joined_at_once
-            if not own and pc.count_distinct(asked.column("__moment")).as_py() == 1
-            else _joined
-        )
-        result = con.sql(query(relation, names, key, bounds, ttl)).to_arrow_table()
+        if not len(asked):
+            query = _joined(relation, names, key, "FALSE", None)
+            return _answer(con.sql(query).to_arrow_table(), names, matched)
+        visible_at_all = _bounds(asked, ttl)
+        one_moment = pc.count_distinct(asked.column("__moment")).as_py() == 1
+        build = _joined_at_once if one_moment and not own else _joined
+        query = build(relation, names, key, visible_at_all, ttl)
+        result = con.sql(query).to_arrow_table()
         if own:
             result = _with_own(con, result, relation, names, key)
-        # Rows equal in key and both times: the greatest values, column by column.
         if len(result) > len(spine):
-            order = ", ".join(f"{quote(name)} DESC NULLS LAST" for name in names)
-            con.register("__ties", result)
-            result = con.sql(
-                f"SELECT * FROM __ties QUALIFY row_number() OVER (PARTITION BY {_ROW} ORDER BY "
-                f"{order}) = 1 ORDER BY {_ROW}"
-            ).to_arrow_table()
-            con.unregister("__ties")
+            result = _without_ties(con, result, names)
     finally:
         con.unregister("__spine")
     if len(result) != len(spine):
@@ -98,6 +88,7 @@ def _feature_columns(con: duckdb.DuckDBPyConnection, relation: str, key: str) ->
 
 
 def _asked(spine: pa.Table, key: str, calendar: Calendar | None) -> pa.Table:
+    """Return the numbered questions: key, moment, and the horizon from which a ttl counts."""
     moments = spine.column(EVENT)
     if moments.null_count:
         raise EvergreenError(
@@ -105,9 +96,7 @@ def _asked(spine: pa.Table, key: str, calendar: Calendar | None) -> pa.Table:
             "moment"
         )
     row = pa.array(np.arange(len(spine)), pa.int64())
-    # Frames from pandas carry nanoseconds, the lake microseconds: round down, so that no later row
-    # can be seen.
-    micros = _micros(moments)
+    micros = _floor_to_micros(moments)
     horizon = micros if calendar is None else _horizons(micros, calendar)
     return pa.table(
         {_ROW: row, "__key": spine.column(key), "__moment": micros, "__horizon": horizon}
@@ -115,95 +104,118 @@ def _asked(spine: pa.Table, key: str, calendar: Calendar | None) -> pa.Table:
 
 
 def _horizons(moments: pa.ChunkedArray, calendar: Calendar) -> pa.Array:
-    """Return the newest `as_of` at or before each moment; all moments of a day (less the
-    cut_off) have the same one.
-    """
+    """Return the newest `as_of` at or before each moment, or the moment before there is one."""
     micros = np.asarray(moments.cast(pa.int64()).to_numpy())
     cut_off, day = calendar.cut_off // _MICROSECOND, timedelta(days=1) // _MICROSECOND
-    days, place = np.unique((micros - cut_off) // day, return_inverse=True)
-    known = [calendar.newest(_EPOCH.date() + timedelta(days=int(number))) for number in days]
+    # All moments of a day (less the cut_off) have the same horizon: the calendar is asked once a
+    # day, not once a row.
+    days, day_of_row = np.unique((micros - cut_off) // day, return_inverse=True)
+    as_ofs = [calendar.newest(_EPOCH.date() + timedelta(days=int(number))) for number in days]
     ends = np.array(
-        [_NEVER if end is None else (end - _EPOCH) // _MICROSECOND for end in known], dtype=np.int64
-    )[place]
+        [_NEVER if as_of is None else (as_of - _EPOCH) // _MICROSECOND for as_of in as_ofs],
+        dtype=np.int64,
+    )[day_of_row]
     return pa.array(np.where(ends == _NEVER, micros, ends)).cast(TIMESTAMP)
 
 
-def _micros(moments: pa.ChunkedArray) -> pa.ChunkedArray:
+def _floor_to_micros(moments: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return moments in the lake's unit.
+
+    Frames from pandas carry nanoseconds: they are rounded down, so that no later row can be seen.
+    """
     if pa.types.is_timestamp(moments.type) and moments.type.unit == "ns":
         moments = pc.floor_temporal(moments, unit="microsecond")
     return moments.cast(pa.timestamp("us", tz=moments.type.tz), safe=False).cast(TIMESTAMP)
 
 
-def _bounds(asked: pa.Table, ttl: timedelta | None) -> str | None:
-    """Return the condition that leaves out feature rows which no spine row can see; None where
-    nothing is asked.
-    """
-    if not len(asked):
-        return None
-    span = pc.min_max(asked.column("__moment"))
-    last, oldest = span["max"].as_py(), pc.min(asked.column("__horizon")).as_py()
-    condition = f"{EVENT} <= {_literal(last)} AND {CREATED} <= {_literal(last)}"
+def _bounds(asked: pa.Table, ttl: timedelta | None) -> str:
+    """Return the condition that leaves out feature rows which no spine row can see."""
+    last = timestamp_literal(pc.max(asked.column("__moment")).as_py())
+    condition = f"{EVENT} <= {last} AND {CREATED} <= {last}"
     if ttl is not None:
-        condition += f" AND {EVENT} >= {_literal(oldest)} - {_interval(ttl)}"
+        oldest = timestamp_literal(pc.min(asked.column("__horizon")).as_py())
+        condition += f" AND {EVENT} >= {oldest} - {interval_literal(ttl)}"
     return condition
 
 
 def _joined(
-    relation: str, names: Sequence[str], key: str, bounds: str, ttl: timedelta | None = None
+    relation: str, names: Sequence[str], key: str, bounds: str, ttl: timedelta | None
 ) -> str:
-    rank = (
-        f"epoch_us({EVENT})::HUGEINT * 9223372036854775808::HUGEINT + epoch_us({CREATED})::HUGEINT"
-    )
-    alive = f"AND s.__horizon <= s.{EVENT} + {_interval(ttl)}" if ttl is not None else ""
+    """Return the join for a spine of many moments.
+
+    A row's rank puts the event time above the created time in one number: 2^63 is far more than
+    the microseconds of any created time. A row that is outdone when it becomes visible has a
+    smaller rank than the greatest that is visible by then.
+    """
+    rank = f"epoch_us({EVENT})::HUGEINT * {2**63}::HUGEINT + epoch_us({CREATED})::HUGEINT"
     chosen = "".join(f", f.{quote(name)}" for name in names)
+    alive = "" if ttl is None else f"AND s.__horizon <= s.{EVENT} + {interval_literal(ttl)}"
     return f"""
         WITH narrow AS (
             SELECT {quote(key)} AS __key, {EVENT}, {CREATED},
-                greatest({EVENT}, {CREATED}) AS __visible, {rank} AS __rank
+                greatest({EVENT}, {CREATED}) AS __visible,
+                {rank} AS __rank
             FROM {relation}
             WHERE {bounds} AND {quote(key)} IN (SELECT __key FROM __spine)
+        ), ranked AS (
+            SELECT *, max(__rank) OVER (
+                PARTITION BY __key ORDER BY __visible RANGE UNBOUNDED PRECEDING
+            ) AS __best
+            FROM narrow
         ), visible AS (
-            SELECT DISTINCT __key, {EVENT}, {CREATED}, __visible FROM (
-                SELECT *, max(__rank) OVER (
-                    PARTITION BY __key ORDER BY __visible RANGE UNBOUNDED PRECEDING) AS __best
-                FROM narrow
-            ) WHERE __rank = __best
+            SELECT DISTINCT __key, {EVENT}, {CREATED}, __visible
+            FROM ranked
+            WHERE __rank = __best
         ), found AS (
             SELECT s.{_ROW}, s.__key, s.__horizon, v.{EVENT}, v.{CREATED}
-            FROM __spine s ASOF LEFT JOIN visible v ON s.__key = v.__key
-                AND s.__moment >= v.__visible
+            FROM __spine s
+            ASOF LEFT JOIN visible v
+                ON s.__key = v.__key AND s.__moment >= v.__visible
         )
         SELECT s.{_ROW}, f.{EVENT} AS {MATCHED}{chosen}
-        FROM found s LEFT JOIN (SELECT * FROM {relation} WHERE {bounds}) f
-            ON f.{quote(key)} = s.__key AND f.{EVENT} = s.{EVENT}
-                AND f.{CREATED} = s.{CREATED} {alive}
+        FROM found s
+        LEFT JOIN (SELECT * FROM {relation} WHERE {bounds}) f
+            ON f.{quote(key)} = s.__key
+            AND f.{EVENT} = s.{EVENT}
+            AND f.{CREATED} = s.{CREATED}
+            {alive}
         ORDER BY s.{_ROW}
     """
 
 
 def _joined_at_once(
-    relation: str, names: Sequence[str], key: str, bounds: str, ttl: timedelta | None = None
+    relation: str, names: Sequence[str], key: str, bounds: str, ttl: timedelta | None
 ) -> str:
-    """Return the join for a spine of one moment: `bounds` cut there already, so each key's
-    newest row is its answer.
+    """Return the join for a spine of one moment.
+
+    `bounds` cut there already, so each key's newest row is its answer.
     """
-    alive = f"AND s.__horizon <= v.{EVENT} + {_interval(ttl)}" if ttl is not None else ""
     chosen = "".join(f", f.{quote(name)}" for name in names)
+    alive = "" if ttl is None else f"AND s.__horizon <= v.{EVENT} + {interval_literal(ttl)}"
     return f"""
         WITH narrow AS (
             SELECT {quote(key)} AS __key, {EVENT}, {CREATED}
             FROM {relation}
             WHERE {bounds} AND {quote(key)} IN (SELECT __key FROM __spine)
         ), latest AS (
-            SELECT __key, max({EVENT}) AS {EVENT} FROM narrow GROUP BY __key
+            SELECT __key, max({EVENT}) AS {EVENT}
+            FROM narrow
+            GROUP BY __key
         ), newest AS (
             SELECT __key, {EVENT}, max({CREATED}) AS {CREATED}
-            FROM narrow SEMI JOIN latest USING (__key, {EVENT}) GROUP BY ALL
+            FROM narrow
+            SEMI JOIN latest USING (__key, {EVENT})
+            GROUP BY ALL
         )
         SELECT s.{_ROW}, f.{EVENT} AS {MATCHED}{chosen}
-        FROM __spine s LEFT JOIN newest v ON s.__key = v.__key {alive}
+        FROM __spine s
+        LEFT JOIN newest v
+            ON s.__key = v.__key
+            {alive}
         LEFT JOIN (SELECT * FROM {relation} WHERE {bounds}) f
-            ON f.{quote(key)} = v.__key AND f.{EVENT} = v.{EVENT} AND f.{CREATED} = v.{CREATED}
+            ON f.{quote(key)} = v.__key
+            AND f.{EVENT} = v.{EVENT}
+            AND f.{CREATED} = v.{CREATED}
         ORDER BY s.{_ROW}
     """
 
@@ -211,26 +223,32 @@ def _joined_at_once(
 def _with_own(
     con: duckdb.DuckDBPyConnection, result: pa.Table, relation: str, names: Sequence[str], key: str
 ) -> pa.Table:
-    """Put the first version of the decision's own row where none of its moment was known by its
-    created time.
+    """Put in the first version of a decision's own row, unless one of its moment was known.
+
+    "Known" goes by the created time, as for any other row.
     """
-    con.register("__found", result)
+    features = "".join(f", {quote(name)}" for name in names)
     chosen = "".join(
-        f", CASE WHEN o.__key IS NULL THEN r.{quote(name)} ELSE o.{quote(name)} END AS "
-        f"{quote(name)}"
-        for name in names
+        f""",
+            CASE WHEN o.__key IS NULL THEN r.{column} ELSE o.{column} END AS {column}"""
+        for column in map(quote, names)
     )
-    listed = "".join(f", {quote(name)}" for name in names)
+    con.register("__found", result)
     answer = con.sql(f"""
         WITH own AS (
-            SELECT {quote(key)} AS __key, {EVENT}{listed} FROM {relation}
+            SELECT {quote(key)} AS __key, {EVENT}{features}
+            FROM {relation}
             WHERE {quote(key)} IN (SELECT __key FROM __spine)
                 AND {EVENT} IN (SELECT __moment FROM __spine)
             QUALIFY rank() OVER (PARTITION BY {quote(key)}, {EVENT} ORDER BY {CREATED}) = 1
         )
-        SELECT r.{_ROW}, coalesce(o.{EVENT}, r.{MATCHED}) AS {MATCHED}{chosen}
-        FROM __found r JOIN __spine s USING ({_ROW})
-        LEFT JOIN own o ON o.__key = s.__key AND o.{EVENT} = s.__moment
+        SELECT r.{_ROW},
+            coalesce(o.{EVENT}, r.{MATCHED}) AS {MATCHED}{chosen}
+        FROM __found r
+        JOIN __spine s USING ({_ROW})
+        LEFT JOIN own o
+            ON o.__key = s.__key
+            AND o.{EVENT} = s.__moment
             AND r.{MATCHED} IS DISTINCT FROM s.__moment
         ORDER BY r.{_ROW}
     """).to_arrow_table()
@@ -238,13 +256,24 @@ def _with_own(
     return answer
 
 
+def _without_ties(
+    con: duckdb.DuckDBPyConnection, result: pa.Table, names: Sequence[str]
+) -> pa.Table:
+    """Keep one of the feature rows that are equal in key and both times.
+
+    It is the one with the greatest values, column by column, whatever order they are stored in.
+    """
+    greatest_first = ", ".join(f"{quote(name)} DESC NULLS LAST" for name in names)
+    con.register("__ties", result)
+    answer = con.sql(f"""
+        SELECT *
+        FROM __ties
+        QUALIFY row_number() OVER (PARTITION BY {_ROW} ORDER BY {greatest_first}) = 1
+        ORDER BY {_ROW}
+    """).to_arrow_table()
+    con.unregister("__ties")
+    return answer
+
+
 def _answer(result: pa.Table, names: Sequence[str], matched: bool) -> pa.Table:
     return result.select([*names, *([MATCHED] if matched else [])])
-
-
-def _literal(moment: datetime) -> str:
-    return f"TIMESTAMPTZ '{moment.isoformat()}'"
-
-
-def _interval(span: timedelta) -> str:
-    return f"to_microseconds({span // timedelta(microseconds=1)})"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from include.config.durations import midnight, period_start
+from include.config.durations import midnight, next_period_start, period_start
 from include.config.use_case import UseCase
 from include.config.use_case_sources import History
 from include.errors import ConfigError
@@ -28,11 +28,13 @@ class Period:
 def period(use_case: UseCase, key: str) -> Period:
     """Return the period of a key.
 
-    Raises: ConfigError: the key is no date, lies inside a longer period, or outside the use case's
-        history.
+    Raises:
+        ConfigError: the key is no date, lies inside a longer period, or outside the use case's
+            history.
     """
     try:
         day = date.fromisoformat(key)
+        # Python reads more forms than the one that keys are written in: 20250101, 2025-W01-3.
         if day.isoformat() != key:
             raise ValueError
     except ValueError:
@@ -68,8 +70,9 @@ def within(history: History | None, key: str) -> bool:
 
 
 def key_of(use_case: UseCase, moment: datetime) -> str:
-    """Return the key of the partition in whose arrival interval `moment` (UTC) lies, also
-    outside the history.
+    """Return the key of the partition in whose arrival interval a moment (UTC) lies.
+
+    It may be a key outside the history.
     """
     return _floor(use_case, (moment - use_case.cut_off).date()).isoformat()
 
@@ -84,22 +87,23 @@ def between(use_case: UseCase, first: str, last: str) -> list[str]:
 
 
 def lookback(use_case: UseCase, key: str, span: timedelta) -> list[str]:
-    """Return the keys whose arrival interval touches the last `span` before `as_of`, clipped at
-    the history's first.
+    """Return the keys whose arrival interval touches the last `span` before the `as_of` of a key.
+
+    Keys before the history are left out.
     """
-    here, first = period(use_case, key), use_case.history.first
-    # A longer span (years) could leave the calendar.
-    known = here.as_of - midnight(first) - use_case.cut_off
-    earliest = max(key_of(use_case, here.as_of - min(span, known)), first.isoformat())
+    as_of, first = period(use_case, key).as_of, use_case.history.first
+    # A span of centuries would leave Python's calendar, so none is longer than the history.
+    since_first = as_of - midnight(first) - use_case.cut_off
+    earliest = max(key_of(use_case, as_of - min(span, since_first)), first.isoformat())
     return between(use_case, min(earliest, key), key)
 
 
 def training_lookback(use_case: UseCase, key: str) -> list[str]:
-    """Return the partitions whose labels and features a training on `key` can need: all, where it
-    has no window.
+    """Return the partitions whose labels and features a training on `key` can need.
 
-    A ttl counts from the newest `as_of` before the decision, so the oldest decision of the window
-    reaches up to a period further back than window and ttl together.
+    Without a window that is all of them. A ttl counts from the newest `as_of` before the decision,
+    so the oldest decision of the window reaches up to a period further back than window and ttl
+    together.
     """
     window = use_case.training.window
     if window is None:
@@ -122,9 +126,9 @@ def key_within(use_case: UseCase, day: date) -> str:
     return _floor(use_case, day).isoformat()
 
 
-def following(use_case: UseCase, here: Period) -> Period:
+def following(use_case: UseCase, earlier_period: Period) -> Period:
     """Return the period after another one, also beyond the end of the history."""
-    return _period(use_case, _next(use_case, here.start.date()))
+    return _period(use_case, _next(use_case, earlier_period.start.date()))
 
 
 def after(use_case: UseCase, key: str) -> str:
@@ -133,8 +137,9 @@ def after(use_case: UseCase, key: str) -> str:
 
 
 def newest_complete(use_case: UseCase, now: datetime) -> str | None:
-    """Return the newest key whose `as_of` has passed at `now`, or `history.last`; None before
-    the first is complete.
+    """Return the newest key whose `as_of` has passed at `now`, at most `history.last`.
+
+    None: the first is not complete yet.
     """
     day = _floor(use_case, now.date())
     while _period(use_case, day).as_of > now:
@@ -154,6 +159,4 @@ def _floor(use_case: UseCase, day: date) -> date:
 
 
 def _next(use_case: UseCase, day: date) -> date:
-    if use_case.cadence == "month":
-        return (day.replace(day=1) + timedelta(days=32)).replace(day=1)
-    return day + timedelta(days=7 if use_case.cadence == "week" else 1)
+    return next_period_start(use_case.cadence, day)

@@ -1,9 +1,10 @@
-"""A query as DuckDB parses it: the tables and variables that it reads, and what in it would answer
-otherwise another day.
+"""A query as DuckDB parses it: what it reads, and what in it would answer otherwise another day.
 
 Text alone cannot tell a call from a comment, or `"now"()` from `now()`; the parser's tree can
 (`json_serialize_sql` is part of DuckDB's core build, nothing is fetched). What may be called is
-DuckDB's own catalogue's word, `duckdb_functions().stability`.
+DuckDB's own catalogue's word, `duckdb_functions().stability`. It is DuckDB's parser and not
+SQLGlot's, since whoever runs a query should judge it: what two parsers read differently would pass
+one and do another thing in the other.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import pyarrow as pa
 from include.errors import ConfigError
 from include.lake.sql import connect, quote
 
+# What the stage sets for a query, and the functions that may stand in its FROM.
 VARIABLES = ("as_of", "interval_start")
 TABLE_FUNCTIONS = ("unnest", "range", "generate_series")
 CLOCK_WORDS = ("current_date", "current_time", "current_timestamp", "localtime", "localtimestamp")
@@ -33,14 +35,14 @@ _CLOCK_FUNCTIONS = (
     "current_localtime",
     "current_localtimestamp",
 )
-# By DuckDB, and they read the clock.
+# DuckDB's catalogue calls them consistent, and they read the clock.
 _LISTED_AS_CONSISTENT = ("current_localtime", "current_localtimestamp")
-# Consistent in a session whose time zone is locked.
+# Overloads of these types depend on the session's time zone alone, which is locked to UTC.
 _ZONED = {"TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS"}
+# The kinds of nodes that select; any other within WITH would write.
 _QUERIES = ("SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE")
 _OWN_SCHEMAS = ("main", "temp")
-# Levels of JSON: DuckDB parses expressions of up to 1,000 levels, each of which is three or four of
-# JSON.
+# Levels of JSON: DuckDB parses 1,000 levels of an expression, each of three or four in JSON.
 _DEPTH = 10_000
 
 Node = Mapping[str, Any]
@@ -68,7 +70,7 @@ class Query:
 
 
 @lru_cache(maxsize=512)
-def parsed(sql: str) -> Query:
+def parse_query(sql: str) -> Query:
     """Return what one SELECT reads and what in it is unstable.
 
     Raises:
@@ -85,13 +87,12 @@ def parsed(sql: str) -> Query:
 
 
 def reads_clock(sql: str, schemas: Mapping[str, pa.Schema]) -> str | None:
-    """Return the first bare word such as `current_date` that is the clock's and no relation's
-    column, or None.
+    """Return the first bare word such as `current_date` that is no column here, but the clock.
 
     Whose word it is, is for the binder to say: the query is bound once as it is and once where the
     clock answers nobody. A query that does not bind at all is left to whoever runs it.
     """
-    words = parsed(sql).clock_words
+    words = parse_query(sql).clock_words
     if not words:
         return None
     with connect(alone=True) as con:
@@ -104,39 +105,40 @@ def reads_clock(sql: str, schemas: Mapping[str, pa.Schema]) -> str | None:
             )
         if not _binds(con, sql):
             return None
-        # found before DuckDB's own of that name, and wrong without an argument.
+        # These macros are found before DuckDB's own functions, and fail without an argument.
         for function in _CLOCK_FUNCTIONS:
             con.execute(f"CREATE TEMP MACRO {function}(nothing) AS nothing")
         return None if _binds(con, sql) else sorted(words)[0]
 
 
 @lru_cache(maxsize=2048)
-def refused(name: str, *, table: bool = False) -> str:
-    """Return why a function may not be called (as a table where `table`), or an empty text where
-    it may.
-    """
-    return _refused(name.lower(), table, frozenset())
+def refusal_of(name: str, *, table: bool = False) -> str:
+    """Return why a function may not be called, as a table where `table`; empty: it may."""
+    return _refusal_of(name.lower(), table, frozenset())
 
 
-def _refused(name: str, table: bool, within: frozenset[str]) -> str:
+def _refusal_of(name: str, table: bool, within: frozenset[str]) -> str:
+    """Return why a function may not be called within the macros that are being looked at."""
     overloads = _catalogue().get(name, [])
     if not overloads:
         return f"calls {name}(), which DuckDB does not have; correct the name"
     if table and name in TABLE_FUNCTIONS:
         return ""
-    macros = [one for one in overloads if one.kind == ("table_macro" if table else "macro")]
-    called = (
-        [] if table else [one for one in overloads if one.kind in ("scalar", "aggregate", "window")]
-    )
-    if not macros and not called:
+    macro_kind = "table_macro" if table else "macro"
+    macros = [each for each in overloads if each.kind == macro_kind]
+    functions = [
+        each for each in overloads if not table and each.kind in ("scalar", "aggregate", "window")
+    ]
+    if not macros and not functions:
         if name == "unnest":  # a table function in the catalogue, a function of one row in a SELECT
             return ""
         return (
             f"reads {name}(...); a query reads the sources, and of functions that give tables "
             f"{', '.join(TABLE_FUNCTIONS)}"
         )
-    counted = [one for one in called if not one.types & _ZONED]
-    changes = name in _LISTED_AS_CONSISTENT or any(one.stability != "CONSISTENT" for one in counted)
+    changes = name in _LISTED_AS_CONSISTENT or any(
+        each.stability != "CONSISTENT" for each in functions if not each.types & _ZONED
+    )
     if changes or any(_changes(macro, within | {name}) for macro in macros):
         return (
             f"calls {name}(), which changes from run to run; use getvariable('as_of') for the "
@@ -165,15 +167,16 @@ def _catalogue() -> dict[str, list[_Function]]:
             "SELECT lower(function_name), function_type, stability, coalesce(parameter_types, "
             f"[]), coalesce(parameters, []), coalesce({body}, '') FROM duckdb_functions()"
         ).fetchall()
-    found: dict[str, list[_Function]] = {}
+    overloads: dict[str, list[_Function]] = {}
     for name, kind, stability, types, parameters, text in rows:
-        found.setdefault(name, []).append(
+        overloads.setdefault(name, []).append(
             _Function(kind, stability, frozenset(types), text, frozenset(parameters))
         )
-    return found
+    return overloads
 
 
 def _tree(sql: str) -> Node:
+    """Return the root of a query's tree, as DuckDB parses it."""
     try:
         with connect() as con:
             row = con.execute(
@@ -202,16 +205,19 @@ def _select(text: str, sql: str = "") -> Node:
         )
     statements = answer.get("statements", [])
     if answer["error"] or len(statements) != 1:
-        held = "it is of another kind" if answer["error"] else f"it holds {len(statements)}"
-        raise ConfigError(f"must be one SELECT (or WITH ... SELECT); {held}")
+        what_it_is = "it is of another kind" if answer["error"] else f"it holds {len(statements)}"
+        raise ConfigError(f"must be one SELECT (or WITH ... SELECT); {what_it_is}")
     node: Node = statements[0]["node"]
     return node
 
 
 def _place(sql: str, answer: Node) -> str:
-    at = str(answer.get("position", ""))
-    # 10: the byte of a line's end.
-    return f" (line {sql.encode()[: int(at)].count(10) + 1})" if at.isdigit() else ""
+    """Return the line of a parser's error, or an empty text where it names no position."""
+    position = str(answer.get("position", ""))  # in bytes
+    if not position.isdigit():
+        return ""
+    line = sql.encode()[: int(position)].count(b"\n") + 1
+    return f" (line {line})"
 
 
 def _walk(root: Any) -> Iterator[Node]:
@@ -233,35 +239,36 @@ def _tables(root: Node) -> Iterator[str]:
     """
     waiting: list[tuple[Any, frozenset[str]]] = [(root, frozenset())]
     while waiting:
-        value, known = waiting.pop()
+        value, with_names = waiting.pop()
         if isinstance(value, list):
-            waiting.extend((item, known) for item in value)
+            waiting.extend((item, with_names) for item in value)
         if not isinstance(value, dict):
             continue
         if value.get("type") == "RECURSIVE_CTE_NODE":
-            known |= {str(value["cte_name"]).lower()}
-        # A part sees the parts before it, and not itself.
+            with_names |= {str(value["cte_name"]).lower()}
+        # In order: a part of a WITH sees the parts before it, and not itself.
         for part in (value.get("cte_map") or {}).get("map", []):
-            waiting.append((part["value"], known))
-            known |= {str(part["key"]).lower()}
-        waiting.extend((child, known) for name, child in value.items() if name != "cte_map")
+            waiting.append((part["value"], with_names))
+            with_names |= {str(part["key"]).lower()}
+        waiting.extend((child, with_names) for name, child in value.items() if name != "cte_map")
         if value.get("type") == "BASE_TABLE":
-            yield from _named(
-                [str(part).lower() for part in value["qualified_name"]["path"]], known
-            )
+            path = [str(part).lower() for part in value["qualified_name"]["path"]]
+            yield from _table_of(path, with_names)
 
 
-def _named(path: Sequence[str], known: frozenset[str]) -> Iterator[str]:
+def _table_of(path: Sequence[str], with_names: frozenset[str]) -> Iterator[str]:
+    """Yield the table of a dotted name, unless a WITH names it."""
     # `recurring.t` is the part of a WITH RECURSIVE ... USING KEY.
     if len(path) == 1 or path[0] == "recurring":
-        if path[-1] not in known:
+        if path[-1] not in with_names:
             yield path[-1]
     else:
         yield path[-1] if set(path[:-1]) <= set(_OWN_SCHEMAS) else ".".join(path)
 
 
 def _reasons(root: Node, within: frozenset[str] = frozenset()) -> Iterator[str]:
-    """Yield what is refused in a tree."""
+    """Yield what is refused in a tree, as ends of sentences whose subject is the query."""
+    # By identity: the node of a call does not say that it stands in a FROM, its parent does.
     tables = {id(node["function"]) for node in _walk(root) if node.get("type") == "TABLE_FUNCTION"}
     for node in _walk(root):
         if node.get("sample") is not None:
@@ -278,10 +285,11 @@ def _reasons(root: Node, within: frozenset[str] = frozenset()) -> Iterator[str]:
                 "from the sources"
             )
         if node.get("class") in ("FUNCTION", "WINDOW") and "function_name" in node:
-            yield from _call(node, id(node) in tables, within)
+            yield from _reasons_of_call(node, id(node) in tables, within)
 
 
-def _call(node: Node, table: bool, within: frozenset[str]) -> Iterator[str]:
+def _reasons_of_call(node: Node, table: bool, within: frozenset[str]) -> Iterator[str]:
+    """Yield why a call is refused."""
     name = str(node["function_name"]).lower()
     if name == "getvariable":
         if _variable(node) not in VARIABLES:
@@ -297,14 +305,15 @@ def _call(node: Node, table: bool, within: frozenset[str]) -> Iterator[str]:
             "age(getvariable('as_of'), ...)"
         )
     elif name in within:
-        return
-    elif why := _refused(name, table, within):
-        yield why
+        return  # a macro that calls itself is judged once
+    elif reason := _refusal_of(name, table, within):
+        yield reason
 
 
 def _arguments(node: Node) -> int:
-    """Return how many arguments a call has; in `ordered_at.age()` the parser takes the first for
-    a schema.
+    """Return how many arguments a call has.
+
+    In `ordered_at.age()` the parser takes the first one for a schema.
     """
     chained = len(node["qualified_name"]["path"]) > 1 and node["qualified_name"]["path"][
         -2
@@ -313,9 +322,7 @@ def _arguments(node: Node) -> int:
 
 
 def _variable(node: Node) -> str | None:
-    """Return the variable that a call of getvariable asks for; an empty text where it is no
-    constant.
-    """
+    """Return the variable that a call of getvariable asks for; empty where it is no constant."""
     if node.get("class") != "FUNCTION" or str(node.get("function_name")).lower() != "getvariable":
         return None
     arguments = [argument.get("expression", {}) for argument in node.get("arguments", [])]
@@ -331,6 +338,7 @@ def _word(node: Node) -> str | None:
 
 
 def _binds(con: duckdb.DuckDBPyConnection, sql: str) -> bool:
+    """Tell whether every name in a query means something here."""
     try:
         con.sql(f"DESCRIBE SELECT * FROM (\n{sql}\n)")
     except duckdb.Error:

@@ -8,11 +8,12 @@ it was known before each `as_of`.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 
 import duckdb
 import pyarrow as pa
+from sqlglot import exp
 
 from include.config.use_case import UseCase
 from include.errors import ConfigError
@@ -20,29 +21,27 @@ from include.lake.sql import quote
 from include.lake.tables import Lake
 from include.point_in_time.curated import CREATED, EVENT, curated_schema, curated_table, record_key
 from include.point_in_time.partitions import Period
+from include.point_in_time.sql_parts import column, table, timestamp_literal, to_sql
 
+# Settings of the connection once the rows are loaded; the last one forbids to change them again.
 _SEALED = (
     "threads = 1",
     "enable_external_access = false",
     "python_enable_replacements = false",
     "lock_configuration = true",
 )
-
-
-def literal(moment: datetime) -> str:
-    """Return a moment as a DuckDB literal of type TIMESTAMPTZ."""
-    return f"TIMESTAMPTZ '{moment.astimezone(UTC).isoformat(sep=' ')}'"
+# When the next version of a record was created: a row is known until then. Null: still.
+_NEXT = "__next_created"
 
 
 class AsOfViews:
-    """The curated sources of a use case in a DuckDB connection of their own, as known at one
-    `as_of` after another.
+    """The curated sources of a use case in DuckDB, as known at one `as_of` after another.
 
     `keys` are the lake partitions to load, `versions` those of static sources (one that it does not
     name is loaded whole, with every version that it ever had); `more` holds curated rows that are
-    not in the lake. `columns` narrows what is loaded of a source. After loading, the connection
-    reaches no file and no network, and works on one thread: sums of floating point numbers then do
-    not depend on how rows were dealt out to threads.
+    not in the lake. `columns` narrows what is loaded of a source. The connection is taken over: it
+    is closed at the end, and after loading it reaches no file and no network, and works on one
+    thread: sums of floating point numbers then do not depend on how rows were dealt out to threads.
     """
 
     def __init__(
@@ -59,10 +58,11 @@ class AsOfViews:
     ) -> None:
         self._con, self._use_case = con, use_case
         self._versions = versions or {}
-        self._types: dict[str, dict[str, str]] = {}
+        self._types: dict[str, dict[str, str]] = {}  # by query
         self._sources = list(use_case.sources) if sources is None else list(sources)
         for name in self._sources:
             self._load(lake, name, keys, (columns or {}).get(name), (more or {}).get(name))
+            con.execute(f"CREATE TEMP VIEW {quote(name)} AS {to_sql(self._known_rows(name))}")
         for setting in _SEALED:
             con.execute(f"SET {setting}")
 
@@ -78,65 +78,48 @@ class AsOfViews:
         self._con.close()
 
     def at(self, period: Period, lookback: timedelta) -> None:
-        """Show every source as known before the period's `as_of`, with events of the last
-        `lookback` only.
-        """
+        """Show every source as known before the period's `as_of`, with events of the lookback."""
         self.at_moment(
             period.as_of, interval_start=period.arrival_start, since=period.as_of - lookback
         )
 
     def at_moment(self, as_of: datetime, *, interval_start: datetime, since: datetime) -> None:
-        """Show every source as known before `as_of`, with events from `since` on; static ones in
-        their newest known version.
+        """Show every source as known before `as_of`, with events from `since` on.
+
+        Static sources are shown whole, in their newest known version.
         """
-        now = literal(as_of)
-        self._con.execute(f"SET VARIABLE as_of = {now}")
-        self._con.execute(f"SET VARIABLE interval_start = {literal(interval_start)}")
-        for name in self._sources:
-            known = f"{EVENT} < {now} AND {CREATED} < {now}"
-            if self._use_case.sources[name].kind == "static":
-                known += (
-                    f" AND {CREATED} = (SELECT max({CREATED}) FROM {_stored(name)} WHERE "
-                    f"{CREATED} < {now})"
-                )
-            else:
-                known += (
-                    f" AND (__next_created IS NULL OR __next_created >= {now}) AND {EVENT} "
-                    f">= {literal(since)}"
-                )
-            self._con.execute(
-                f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS SELECT * EXCLUDE (__next_created) "
-                f"FROM {_stored(name)} WHERE {known}"
-            )
+        moments = {"as_of": as_of, "interval_start": interval_start, "__since": since}
+        for name, moment in moments.items():
+            self._con.execute(f"SET VARIABLE {name} = {timestamp_literal(moment)}")
 
     def query(self, sql: str) -> pa.Table:
         """Return the rows of one SELECT over the views.
 
-        Raises: ConfigError: DuckDB refuses the query; the message is DuckDB's, with the tables
-            there are.
+        Raises:
+            ConfigError: DuckDB refuses the query; the message is DuckDB's, with the tables there
+                are.
         """
         try:
             return self._con.sql(sql).to_arrow_table()
         except duckdb.Error as error:
-            # Its place is that in a query around this one.
-            told = str(error).split("\n\nLINE ", maxsplit=1)[0]
+            # The line that DuckDB points to is one of the query that ours may have been put into.
+            message = str(error).split("\n\nLINE ", maxsplit=1)[0]
             raise ConfigError(
-                f"{self._use_case.name}: the query fails: {told}\n(tables: "
+                f"{self._use_case.name}: the query fails: {message}\n(tables: "
                 f"{', '.join(self._sources)})"
             ) from None
 
     def types(self, sql: str) -> dict[str, str]:
-        """Return the columns that one SELECT gives, with DuckDB's types; the views must be shown
-        (`at`) before.
+        """Return the columns that one SELECT gives, with DuckDB's types.
+
+        The views must be shown (`at`) before: the type of a variable is that of its value.
         """
         if sql not in self._types:
-            found = self.query(f"DESCRIBE SELECT * FROM (\n{sql}\n)")
-            self._types[sql] = dict(
-                zip(
-                    *(found.column(name).to_pylist() for name in ("column_name", "column_type")),
-                    strict=True,
-                )
+            described = self.query(f"DESCRIBE SELECT * FROM (\n{sql}\n)")
+            names, types = (
+                described.column(name).to_pylist() for name in ("column_name", "column_type")
             )
+            self._types[sql] = dict(zip(names, types, strict=True))
         return self._types[sql]
 
     def _load(
@@ -147,45 +130,77 @@ class AsOfViews:
         columns: Sequence[str] | None,
         more: pa.Table | None,
     ) -> None:
+        """Load a source's rows into a table, each with the time at which it was outdated."""
         source = self._use_case.sources[name]
         schema, key = curated_schema(source), record_key(source)
-        wanted = [
-            column
-            for column in schema.names
-            if columns is None or column in columns or column in (EVENT, CREATED)
-        ]
-        loaded = [*wanted, *(column for column in key if column not in wanted)]
-        table, rows = curated_table(lake, self._use_case, name), f"__curated_{name}"
         static = source.kind == "static"
-        known = self._versions.get(name)
+        shown = [
+            each
+            for each in schema.names
+            if columns is None or each in columns or each in (EVENT, CREATED)
+        ]
+        loaded = [*shown, *(each for each in key if each not in shown)]
+        # A static source's partitions are its versions; None loads all of them.
+        versions = self._versions.get(name)
+        static_keys = None if versions is None else sorted(versions)
+        in_lake, beside = f"__curated_{name}", f"__more_{name}"
         lake.scan(
             self._con,
-            rows,
-            table,
-            keys=keys if not static else None if known is None else sorted(known),
+            in_lake,
+            curated_table(lake, self._use_case, name),
+            keys=static_keys if static else keys,
             schema=schema,
         )
-        body = f"SELECT {', '.join(map(quote, loaded))} FROM {quote(rows)}"
-        if more is not None and len(more):
-            self._con.register(f"__more_{name}", more)
-            body += (
-                f" UNION ALL SELECT {', '.join(map(quote, loaded))} FROM {quote(f'__more_{name}')}"
+        selected = [column(each) for each in loaded]
+        rows: exp.Query = exp.select(*selected).from_(table(in_lake))
+        has_more = more is not None and len(more) > 0
+        if has_more:
+            self._con.register(beside, more)
+            rows = rows.union(exp.select(*selected).from_(table(beside)), distinct=False)
+        # Versions of a record in order of creation; the other columns decide between versions of
+        # one moment, so that the same one is the last whatever order the rows are stored in.
+        order = [column(CREATED), *(each for each in selected if each.name != CREATED)]
+        next_created: exp.Expression = exp.cast(exp.null(), exp.DataType.Type.TIMESTAMPTZ)
+        if not static:
+            next_created = exp.Window(
+                this=exp.Lead(this=column(CREATED)),
+                partition_by=[column(each) for each in key],
+                order=exp.Order(expressions=order),
             )
-        order = ", ".join([CREATED, *(quote(column) for column in loaded if column != CREATED)])
-        later = (
-            "CAST(NULL AS TIMESTAMPTZ)"
-            if static
-            else f"lead({CREATED}) OVER (PARTITION BY {', '.join(map(quote, key))} ORDER BY "
-            f"{order})"
+        stored = (
+            exp.select(*(column(each) for each in shown), next_created.as_(_NEXT))
+            .from_(rows.subquery())
+            .order_by(column(EVENT), *order)
         )
-        self._con.execute(
-            f"CREATE OR REPLACE TEMP TABLE {_stored(name)} AS SELECT "
-            f"{', '.join(map(quote, wanted))}, {later} AS __next_created FROM ({body}) ORDER BY "
-            f"{EVENT}, {order}"
+        self._con.execute(f"CREATE TEMP TABLE {to_sql(_stored(name))} AS {to_sql(stored)}")
+        if has_more:
+            self._con.unregister(beside)
+
+    def _known_rows(self, name: str) -> exp.Select:
+        """Return the query of a source's rows that are known, in terms of the variables.
+
+        The variables keep the view as it is from one `as_of` to the next; DuckDB puts their values
+        in as constants when it plans a query.
+        """
+        as_of, created = _variable("as_of"), column(CREATED)
+        rows = (
+            exp.select(exp.Star(except_=[exp.to_identifier(_NEXT)]))
+            .from_(_stored(name))
+            .where(column(EVENT) < as_of, created < as_of)
         )
-        if more is not None and len(more):
-            self._con.unregister(f"__more_{name}")
+        if self._use_case.sources[name].kind == "static":
+            newest = exp.select(exp.Max(this=created)).from_(_stored(name)).where(created < as_of)
+            return rows.where(created.eq(newest.subquery()))
+        outdated = column(_NEXT)
+        return rows.where(
+            outdated.is_(exp.null()).or_(outdated >= as_of), column(EVENT) >= _variable("__since")
+        )
 
 
-def _stored(name: str) -> str:
-    return quote(f"__known_{name}")
+def _stored(name: str) -> exp.Table:
+    """Return the table that holds all versions of a source's rows."""
+    return table(f"__known_{name}")
+
+
+def _variable(name: str) -> exp.Func:
+    return exp.func("getvariable", exp.Literal.string(name))

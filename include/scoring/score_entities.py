@@ -19,7 +19,7 @@ from include.clock import utc_now
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.errors import ConfigError, EvergreenError, MissingPartition, SourceError
-from include.features import feature_sets, frames
+from include.features import feature_sets, frames, population
 from include.features.feature_sets import FeatureSet
 from include.lake.digests import digest
 from include.lake.tables import Fence, Lake
@@ -68,7 +68,7 @@ def score(
     _need(records, use_case, feature_set, key)
     lake = Lake(settings.lake_root)
     predictor = load_model(model.bundle, model.model_digest)
-    frame = frames.entity_frame_at(lake, use_case, feature_set, period.as_of)
+    frame = population.entity_frame_at(lake, use_case, feature_set, period.as_of)
     rows = _rows(use_case, frame, predictor, model)
     lease = records.leases.claim(
         use_case.name,
@@ -165,7 +165,7 @@ def _need(records: Records, use_case: UseCase, feature_set: FeatureSet, key: str
             f"{feature_set.version}; {fill}",
             keys=[key],
         )
-    feature_sets.held(
+    feature_sets.require_results(
         records, use_case, feature_set, frames.required_at(use_case, feature_set, key)
     )
 

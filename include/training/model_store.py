@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from include.features import frames
+from include.features import population
 from include.features.feature_sets import FeatureSet
 from include.files import written_aside
 from include.models import bundle, mlflow_registry
@@ -64,7 +64,7 @@ def store_reference(
     Not only of those who have a label: later partitions are compared with everyone.
     """
     use_case = context.use_case
-    rows = frames.population_at(
+    rows = population.population_at(
         context.lake, use_case, feature_set, context.as_of, versions=versions
     )
     entities = rows.column(use_case.entity.key).to_pylist()

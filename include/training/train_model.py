@@ -60,7 +60,7 @@ FIELDS = (
     "monitoring.sample",
 )
 KIND = kind_of(DEFAULT)
-LIBRARIES = (*KIND.libraries, "pyarrow", "duckdb", "mlflow")
+LIBRARIES = (*KIND.libraries, "pyarrow", "duckdb", "sqlglot", "mlflow")
 
 log = logging.getLogger(__name__)
 

@@ -36,7 +36,7 @@ def find_inputs(
     validated = context.need("validate_data", keys)
     materialized = context.need("materialize_features", keys)
     _refuse_other_labels(context, validated)
-    lacking = feature_sets.lacking(materialized, current)
+    lacking = feature_sets.keys_without(materialized, current)
     if lacking:
         raise _missing(
             context, lacking, f"do not hold feature set {current.version}, which is defined now"

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from include.config.use_case import UseCase
 from include.errors import EvergreenError
 from include.features import feature_sets, frames
+from include.features.spine import Spine, build_spine
 from include.models.matrix import Parts
 from include.pipeline.outputs import Counts, PartCount, Split
 from include.pipeline.stage import StageContext
@@ -63,7 +64,7 @@ def prepare_rows(context: StageContext, feature_set: feature_sets.FeatureSet) ->
     use_case, training = context.use_case, context.use_case.training
     versions = frames.table_versions(context.lake, use_case, feature_set)
     since = None if training.window is None else context.as_of - training.window
-    spine = frames.spine(
+    spine = build_spine(
         context.lake,
         use_case,
         context.as_of,
@@ -124,7 +125,7 @@ def _moments(rows: pa.Table) -> Moments:
 
 def _counts(
     use_case: UseCase,
-    spine: frames.Spine,
+    spine: Spine,
     bounds: splits.Boundaries,
     decisions: pa.Table,
     parts: Parts,
@@ -149,7 +150,7 @@ def _counts(
     )
 
 
-def _flagged(use_case: UseCase, spine: frames.Spine, bounds: splits.Boundaries) -> dict[str, Any]:
+def _flagged(use_case: UseCase, spine: Spine, bounds: splits.Boundaries) -> dict[str, Any]:
     """Count censored and restated decisions: of the window, and of those judged; used or not."""
     split, seed = use_case.training.split, use_case.training.seed
     entities = spine.mature.column(use_case.entity.key).to_pylist()

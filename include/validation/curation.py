@@ -21,7 +21,7 @@ from include.lake.sql import PARTITION, TIMESTAMP, connect, quote
 from include.lake.tables import Lake
 from include.pipeline.outputs import IngestedSource
 from include.point_in_time.curated import CREATED, EVENT, curated_name, curated_schema, record_key
-from include.point_in_time.decisions import repeated
+from include.point_in_time.decisions import repeated_rows
 from include.point_in_time.partitions import Period
 from include.validation.contract import (
     CONFLICT,
@@ -93,7 +93,7 @@ def curate(
         counts = _count_rules(con, keys)
         decisions: dict[str, tuple[int, int]] = {}
         if name == use_case.label.source:
-            query = repeated(
+            query = repeated_rows(
                 source,
                 curated_name(source, use_case.entity.key),
                 f"(SELECT * FROM judged WHERE {RULE} IS NULL)",

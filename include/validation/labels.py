@@ -21,10 +21,11 @@ from include.lake.sql import quote, text_literal
 from include.pipeline import memo
 from include.pipeline.declared import cast
 from include.point_in_time.curated import CREATED, EVENT, curated_name, label_schema
-from include.point_in_time.decisions import standing
+from include.point_in_time.decisions import standing_rows
 from include.point_in_time.partitions import Period
 from include.point_in_time.queries import resolve_sql, tables_in, variables_in
-from include.point_in_time.views import AsOfViews, literal
+from include.point_in_time.sql_parts import timestamp_literal
+from include.point_in_time.views import AsOfViews
 
 _MICRO = timedelta(microseconds=1)
 RULES = (
@@ -101,7 +102,7 @@ def from_column(use_case: UseCase, curated: pa.Table, con: duckdb.DuckDBPyConnec
         use_case,
         con,
         f"SELECT {entity} AS __entity, {EVENT}, {known_at} AS __known, {CREATED}, {outcome} AS "
-        f"__label FROM ({standing(source, key, 'curated')})",
+        f"__label FROM ({standing_rows(source, key, 'curated')})",
     )
 
 
@@ -217,13 +218,14 @@ def _query_labels(use_case: UseCase, views: AsOfViews, sql: str, period: Period)
         if CREATED in described
         else "CAST(label_timestamp AS TIMESTAMPTZ)"
     )
-    start = literal(period.arrival_start)
+    start = timestamp_literal(period.arrival_start)
+    end = timestamp_literal(period.as_of - _MICRO)
     key = use_case.entity.key
     entity = cast(key, described[key], use_case.entity.type, f"{use_case.name}: label.sql")
     return views.query(
         f"SELECT {entity} AS __entity, CAST({EVENT} AS TIMESTAMPTZ) AS {EVENT}, "
         f"CAST(label_timestamp AS TIMESTAMPTZ) AS __known, CASE WHEN {created} BETWEEN {start} "
-        f"AND {literal(period.as_of - _MICRO)} THEN {created} ELSE {start} END AS {CREATED}, "
+        f"AND {end} THEN {created} ELSE {start} END AS {CREATED}, "
         f"CAST(label AS DOUBLE) AS __label FROM (\n{sql}\n)"
     )
 

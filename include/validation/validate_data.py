@@ -38,7 +38,7 @@ from include.validation.read_back import read_back
 
 NAME = "validate_data"
 FIELDS = ("cadence", "cut_off", "history", "entity", "sources", "label")
-LIBRARIES = ("duckdb", "great-expectations", "pyarrow")
+LIBRARIES = ("duckdb", "great-expectations", "pyarrow", "sqlglot")
 # What judges raw rows and makes labels of them, each with all that it imports.
 RULES = ("include.validation.partition_check", "include.validation.labels")
 CHUNK_ROWS = 2_000_000
@@ -101,7 +101,8 @@ def outdated(contexts: Sequence[StageContext]) -> list[str]:
     first, use_case = contexts[0], contexts[0].use_case
     spans = [view.lookback for view in use_case.features.values()]
     with suppress(ConfigError):  # the stage that asks a query says that it is not there
-        needed = feature_sets.needed(first.records, use_case, [context.key for context in contexts])
+        asked = [context.key for context in contexts]
+        needed = feature_sets.sets_to_compute(first.records, use_case, asked)
         spans += [view.lookback for sets in needed.values() for each in sets for view in each.views]
     span = max(use_case.label.lookback if label_events(first) else timedelta(0), *spans)
     keys = {

@@ -209,3 +209,36 @@ def serve(shop: Shop, version: str) -> None:
     shop.records.models.add(model)
     entry = AuditEntry("test", "shop", "1", "test", {}, datetime.now(UTC))
     shop.records.routes.change("shop", set={"champion": 1}, entry=entry)
+
+
+def arrive_week(shop: Shop, days: int = 7) -> None:
+    """Let days arrive, with a correction of day 1 on day 3 and a late order of day 2 on day 4."""
+    for day in range(days):
+        start = T0 + day * DAY
+        orders = [
+            (day * 10 + n, n, 10.0 * n + day / 3, start + n * HOUR, start + (n + 1) * HOUR)
+            for n in range(5)
+        ]
+        if day == 3:
+            orders.append((11, 1, 999.0, T0 + DAY + HOUR, start + HOUR))
+        if day == 4:
+            orders.append((98, 2, 0.25, T0 + 2 * DAY + HOUR, start + HOUR))
+        visits = [
+            (n, n + day, "web" if n else None, start + HOUR, start + 2 * HOUR) for n in range(3)
+        ]
+        shop.arrive(day, orders, visits)
+
+
+def run_days(shop: Shop, count: int, *, without: range = range(0)) -> None:
+    """Let days arrive, and run the features stage for all but some of them."""
+    for day in range(count):
+        moment = T0 + day * DAY + HOUR
+        shop.arrive(
+            day, [(day, 1, 1.0 + day, moment, moment)], [(1 + day % 2, day, "web", moment, moment)]
+        )
+        shop.ask(day)
+    keys = [shop.key(day) for day in range(count) if day not in without]
+    assert {
+        report.state
+        for report in runner.run_range("materialize_features", "shop", keys, settings=shop.settings)
+    } == {"done"}

@@ -20,7 +20,8 @@ from include.config.settings import ROOT
 from include.config.use_case import UseCase
 from include.config.use_case_file import parse
 from include.errors import ConfigError
-from include.features import feature_sets, frames
+from include.features import feature_sets, frames, population
+from include.features.spine import build_spine
 from include.monitoring import psi
 from include.onboarding import check
 from include.point_in_time.partitions import period
@@ -165,7 +166,7 @@ def through_the_chain(home: Path, columns: list[str]) -> None:
         made.day(key, DATA_STAGES)
     current = feature_sets.current(use_case)
     as_of = period(use_case, DAYS[-1]).as_of
-    spine = frames.spine(made.lake, use_case, as_of + timedelta(days=1))
+    spine = build_spine(made.lake, use_case, as_of + timedelta(days=1))
     assert len(spine.rows) == ROWS - 4
     frame = frames.training_frame(
         made.settings,
@@ -175,7 +176,7 @@ def through_the_chain(home: Path, columns: list[str]) -> None:
         frames.table_versions(made.lake, use_case, current),
         records=made.records,
     )
-    online = frames.entity_frame_at(made.lake, use_case, current, as_of)
+    online = population.entity_frame_at(made.lake, use_case, current, as_of)
     for name in use_case.feature_types:
         of_row = pc.starts_with(frame.column(name).drop_null(), f"{name}:")
         assert pc.all(of_row).as_py(), f"{name} holds another column's values"

@@ -15,7 +15,7 @@ import pytest
 from include.config.settings import Settings
 from include.features.online_store import OnlineReader, rows_digest
 from include.pipeline import runner
-from tests.builders.shop import DAY, HOUR, T0, Shop
+from tests.builders.shop import DAY, HOUR, T0, YAML, Shop
 from tests.faults import kill
 
 CUSTOMERS, ROUNDS = 1100, 20
@@ -39,7 +39,7 @@ def test_killed_at_twenty_moments_online_rows_are_old_or_new(tmp_path: Path) -> 
     """Fault 2: every customer's `pages` says the day, so rows of two days among them would be a
     mix.
     """
-    shop = Shop(tmp_path, lease_seconds=2.0)
+    shop = Shop(tmp_path, YAML + "online: {feast: true}\n", lease_seconds=2.0)
     for day in range(ROUNDS + 1):
         moment = T0 + day * DAY + HOUR
         visits = [(customer, day, "web", moment, moment) for customer in range(CUSTOMERS)]

@@ -15,10 +15,9 @@ from typing import Any
 import pytest
 
 from include.config.settings import ROOT
-from include.errors import Conflict
 from include.features.feast_registry import apply_registry, is_applied, service_name, store
 from include.features.online_store import OnlineReader
-from tests.builders.shop import DAY, T0, Shop
+from tests.builders.shop import T0, YAML, Shop
 
 BY_HAND = """
 from datetime import timedelta
@@ -70,7 +69,7 @@ def feast(folder: Path, *words: str, **settings: str) -> str:
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     """A use case by YAML alone that went live."""
-    made = Shop(tmp_path_factory.mktemp("shop"))
+    made = Shop(tmp_path_factory.mktemp("shop"), YAML + "online: {feast: true}\n")
     made.arrive(0, [(1, 1, 10.0, T0, T0)], [(1, 10, "a", T0, T0), (2, 20, "b", T0, T0)])
     made.run(0, "live")
     return made
@@ -127,15 +126,6 @@ def test_apply_by_hand_keeps_what_is_online_and_views_by_hand_stand_beside(
     assert {view.name for view in store(shop.settings).list_feature_views()} == set(views)
 
 
-def test_a_view_that_a_use_case_no_longer_has_leaves_the_registry(tmp_path: Path) -> None:
-    shop = Shop(tmp_path)
-    apply_registry(shop.settings, shop.records, shop.use_case, shop.feature_set)
-    text = (shop.folder / "shop.yaml").read_text()
-    shop.define(text[: text.index("  visit:")])
-    apply_registry(shop.settings, shop.records, shop.use_case, shop.feature_set)
-    assert [view.name for view in store(shop.settings).list_feature_views()] == ["shop__spending"]
-
-
 def test_without_settings_state_lies_under_the_default_home() -> None:
     code = (
         "from pathlib import Path; from feast.repo_config import load_repo_config;config = "
@@ -157,46 +147,3 @@ def test_without_settings_state_lies_under_the_default_home() -> None:
     assert done.stdout.split() == [
         str(ROOT / "var" / "feast" / name) for name in ("online.db", "registry.db")
     ]
-
-
-def test_of_two_registry_writers_the_later_one_is_refused(shop: Shop) -> None:
-    """Feast writes back a registry that it read before: without a check the other writer's
-    objects would vanish.
-    """
-    from feast import Entity
-
-    first, second = store(shop.settings), store(shop.settings)
-    for opened in (first, second):
-        assert opened.registry.list_entities(opened.project)
-    first.registry.apply_entity(Entity(name="one"), first.project, commit=False)
-    second.registry.apply_entity(Entity(name="two"), second.project, commit=False)
-    first.registry.commit()
-    with pytest.raises(Conflict, match="changed by another writer"):
-        second.registry.commit()
-    assert {"one"} == {one.name for one in store(shop.settings).list_entities()} & {"one", "two"}
-
-
-def test_a_transaction_over_many_batches_is_all_or_nothing(shop: Shop) -> None:
-    """Feast commits each batch by itself; inside our transaction a failure takes all of them
-    back.
-    """
-    import pandas as pd
-
-    before = answers(shop)
-    opened = store(shop.settings)
-    online_store = opened._get_provider().online_store
-
-    def write(moment: Any) -> None:
-        with online_store.one_transaction(opened.config):
-            for customer in (1, 2, 3):
-                row = {"customer_id": [customer], "pages": [77], "device": ["x"]}
-                times = {
-                    name: [pd.Timestamp(moment)]
-                    for name in ("event_timestamp", "created_timestamp")
-                }
-                opened.write_to_online_store("shop__visit", pd.DataFrame(row | times))
-            raise RuntimeError("killed here")
-
-    with pytest.raises(RuntimeError):
-        write(T0 + DAY)
-    assert answers(shop) == before

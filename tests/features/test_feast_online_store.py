@@ -1,101 +1,168 @@
-"""Our bulk write of Feast's online table stores what Feast's own write stores."""
+"""Feast's registry and online store under our home: nothing lost, nothing half written."""
 
 from __future__ import annotations
 
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import pyarrow as pa
 import pytest
 
-from include.features.feast_registry import apply_registry, store
-from include.lake.sql import TIMESTAMP
-from tests.builders.shop import T0, US, Shop
-
-NAN = float("nan")
-SPENDING: dict[str, list[Any]] = {
-    "orders_5d": [3, -1, 2**40, 0, 3],
-    "amount_5d": [1.5, -0.0, NAN, 0.0, 1e-300],
-    "today": [True, False, True, True, False],
-}
-VISIT: dict[str, list[Any]] = {
-    "pages": [1, None, None, 2, 1],
-    "device": ["a", "", None, "Ω'\"", "a"],
-}
+from include.config.settings import ROOT
+from include.errors import Conflict
+from include.features.feast_registry import apply_registry, online_path, store
+from tests.builders.shop import DAY, T0, Shop
 
 
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
-    made = Shop(tmp_path_factory.mktemp("shop"))
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    made = Shop(tmp_path)
     apply_registry(made.settings, made.records, made.use_case, made.feature_set)
     return made
 
 
-def rows(shop: Shop, view: str, columns: dict[str, list[Any]]) -> pa.Table:
-    (declared,) = [one for one in shop.feature_set.views if one.name == view]
-    times = pa.array([T0, T0 + US, T0, T0 + 86_399_999_999 * US, T0], TIMESTAMP)
-    arrays = {
-        name: pa.array(values, declared.schema.field(name).type) for name, values in columns.items()
-    }
-    return pa.table(
-        {
-            "customer_id": pa.array([7, 256, 1, 255, 2**33]),
-            **arrays,
-            "event_timestamp": times,
-            "created_timestamp": times,
-        }
+def visit(customer: int, pages: int, moment: Any) -> Any:
+    """Return a row of the view of visits as Feast takes it."""
+    import pandas as pd
+
+    times = {name: [pd.Timestamp(moment)] for name in ("event_timestamp", "created_timestamp")}
+    return pd.DataFrame({"customer_id": [customer], "pages": [pages], "device": ["x"]} | times)
+
+
+def pages(shop: Shop) -> list[int | None]:
+    """Return what Feast answers for customers 1 to 3."""
+    entities = [{"customer_id": number} for number in (1, 2, 3)]
+    answer: list[int | None] = (
+        store(shop.settings).get_online_features(["shop__visit:pages"], entities).to_dict()["pages"]
     )
+    return answer
 
 
-@pytest.mark.parametrize(("view", "columns"), [("spending", SPENDING), ("visit", VISIT)])
-def test_the_bulk_write_stores_what_feasts_own_write_stores(
-    shop: Shop, view: str, columns: dict[str, list[Any]]
-) -> None:
-    opened, frame = store(shop.settings), rows(shop, view, columns)
-    online, name = opened._get_provider().online_store, f"shop__{view}"
-    query = (
-        "SELECT entity_key, feature_name, value, value_text, vector_value, event_ts, "
-        f'created_ts FROM "evergreen_{name}"'
-    )
-
-    def stored() -> list[tuple[Any, ...]]:
-        return sorted(
-            online._get_conn(opened.config).execute(query).fetchall(), key=lambda row: row[:2]
-        )
-
-    opened.write_to_online_store(name, frame.to_pandas(types_mapper=pd.ArrowDtype))
-    by_feast = stored()
-    assert len(by_feast) == 5 * len(columns)
-    for _ in range(2):  # what was there is replaced
-        with online.one_transaction(opened.config):
-            online.replace_all(opened.config, opened.get_feature_view(name), frame)
-        assert stored() == by_feast
-
-
-def test_a_bulk_write_leaves_only_its_own_rows_and_none_of_no_rows(shop: Shop) -> None:
-    opened, frame = store(shop.settings), rows(shop, "visit", VISIT)
-    online, view = opened._get_provider().online_store, opened.get_feature_view("shop__visit")
-    for count in (5, 2, 0):
-        with online.one_transaction(opened.config):
-            online.replace_all(opened.config, view, frame.slice(0, count))
-        answer = opened.get_online_features(
-            ["shop__visit:pages"], [{"customer_id": one} for one in (7, 1)]
-        ).to_dict()
-        assert answer["pages"] == ([1, None] if count else [None, None])
-        assert online._get_conn(opened.config).execute(
-            'SELECT count(*) FROM "evergreen_shop__visit"'
-        ).fetchone() == (2 * count,)
-
-
-def test_a_view_whose_features_are_all_unknown_is_written_too(shop: Shop) -> None:
-    """Feast's own write leaves such rows out with a warning, and the older ones would stay
-    online.
+def test_of_two_registry_writers_the_later_one_is_refused(shop: Shop) -> None:
+    """Feast writes back a registry that it read before: without a check the other writer's
+    objects would vanish.
     """
+    from feast import Entity
+
+    first, second = store(shop.settings), store(shop.settings)
+    for opened in (first, second):
+        assert opened.registry.list_entities(opened.project)
+    first.registry.apply_entity(Entity(name="one"), first.project, commit=False)
+    second.registry.apply_entity(Entity(name="two"), second.project, commit=False)
+    first.registry.commit()
+    with pytest.raises(Conflict, match="changed by another writer"):
+        second.registry.commit()
+    assert {"one"} == {one.name for one in store(shop.settings).list_entities()} & {"one", "two"}
+
+
+def test_a_transaction_over_many_batches_is_all_or_nothing(shop: Shop) -> None:
+    """Feast commits each batch by itself; inside ours a failure takes all of them back."""
     opened = store(shop.settings)
-    online = opened._get_provider().online_store
-    frame = rows(shop, "visit", {name: [None] * 5 for name in VISIT})
-    with online.one_transaction(opened.config):
-        online.replace_all(opened.config, opened.get_feature_view("shop__visit"), frame)
-    assert online._get_conn(opened.config).execute(
-        'SELECT count(*) FROM "evergreen_shop__visit"'
-    ).fetchone() == (10,)
+    opened.write_to_online_store("shop__visit", visit(1, 10, T0))
+    online_store = opened._get_provider().online_store
+
+    def write_and_fail() -> None:
+        with online_store.one_transaction(opened.config):
+            for customer in (1, 2, 3):
+                opened.write_to_online_store("shop__visit", visit(customer, 77, T0 + DAY))
+            raise RuntimeError("killed here")
+
+    with pytest.raises(RuntimeError):
+        write_and_fail()
+    assert pages(shop) == [10, None, None]
+
+
+def test_an_older_value_is_left_out_and_one_of_the_same_moment_is_not(shop: Shop) -> None:
+    opened = store(shop.settings)
+    for moment, value, online in ((T0 + DAY, 1, 1), (T0, 2, 1), (T0 + DAY, 3, 3)):
+        opened.write_to_online_store("shop__visit", visit(1, value, moment))
+        assert pages(shop)[0] == online
+
+
+def test_readers_never_wait_for_a_writer(shop: Shop) -> None:
+    opened = store(shop.settings)
+    opened.write_to_online_store("shop__visit", visit(1, 10, T0))
+    with opened._get_provider().online_store.one_transaction(opened.config):
+        opened.write_to_online_store("shop__visit", visit(1, 11, T0 + DAY))
+        with sqlite3.connect(online_path(shop.settings), timeout=0.0) as con:
+            assert con.execute('SELECT count(*) FROM "evergreen_shop__visit"').fetchone() == (2,)
+        assert pages(shop) == [10, None, None]
+    assert pages(shop) == [11, None, None]
+
+
+def test_a_registry_that_cannot_be_replaced_stays_as_it_was(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from feast import Entity
+
+    def refuse(self: Path, target: Path) -> Path:
+        raise OSError("no space left")
+
+    folder = shop.settings.home / "feast"
+    before = (folder / "registry.db").read_bytes()
+    opened = store(shop.settings)
+    assert opened.registry.list_entities(opened.project)
+    opened.registry.apply_entity(Entity(name="one"), opened.project, commit=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", refuse)
+        with pytest.raises(OSError, match="no space left"):
+            opened.registry.commit()
+    assert (folder / "registry.db").read_bytes() == before
+    assert not [
+        path
+        for path in folder.iterdir()
+        if path.name.endswith("registry.db") and path.name != "registry.db"
+    ]
+    opened.registry.commit()
+    assert "one" in {entity.name for entity in store(shop.settings).list_entities()}
+
+
+APPLY = """
+import sys
+from feast import Entity
+from include.errors import Conflict
+from include.features.feast_registry import store
+from include.config.settings import settings
+opened = store(settings())
+opened.registry.list_entities(opened.project)
+print("ready", flush=True)
+sys.stdin.readline()
+opened.registry.apply_entity(Entity(name=sys.argv[1]), opened.project, commit=False)
+try:
+    opened.registry.commit()
+    print("written")
+except Conflict:
+    print("refused")
+"""
+
+
+@pytest.mark.slow
+def test_of_processes_that_write_the_registry_at_once_one_wins(shop: Shop) -> None:
+    environment = os.environ | {"EVERGREEN_HOME": str(shop.settings.home)}
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", APPLY, name],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("one", "two")
+    ]
+    for child in children:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+    ends = []
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write("\n")
+        child.stdin.flush()
+    for child in children:
+        ends.append(child.communicate(timeout=60)[0].strip())
+    assert sorted(ends) == ["refused", "written"]
+    names = {entity.name for entity in store(shop.settings).list_entities()}
+    assert len(names & {"one", "two"}) == 1

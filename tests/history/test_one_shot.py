@@ -108,11 +108,11 @@ def test_labels_that_are_on_the_row_are_not_known_before_their_time(loans: Insta
     """At the end of June only loans approved before May have a mature label, although the file
     holds all of them.
     """
-    from include.features import frames
+    from include.features.spine import build_spine
     from include.point_in_time import partitions
 
     as_of = partitions.period(loans.use_case, "2025-06-01").as_of
-    spine = frames.spine(loans.lake, loans.use_case, as_of)
+    spine = build_spine(loans.lake, loans.use_case, as_of)
     newest = max(spine.rows["event_timestamp"].to_pylist())
     assert as_of - timedelta(days=63) < newest < as_of - timedelta(days=60)
     assert spine.immature > 0

@@ -135,10 +135,10 @@ def test_no_outcome_is_known_before_its_time(loans: Installation) -> None:
     """At the end of May 2009 the youngest loan whose two years are over is of May 2007, though
     the file knows them all.
     """
-    from include.features import frames
+    from include.features.spine import build_spine
     from include.point_in_time import partitions
 
-    spine = frames.spine(loans.lake, loans.use_case, partitions.period(loans.use_case, LAST).as_of)
+    spine = build_spine(loans.lake, loans.use_case, partitions.period(loans.use_case, LAST).as_of)
     assert max(spine.rows["event_timestamp"].to_pylist()).strftime("%Y-%m") == "2007-05"
     assert spine.immature > 1000
     assert spine.censored_share < 0.01

@@ -15,7 +15,7 @@ import pytest
 from deltalake import write_deltalake
 
 from include.errors import ArtefactError
-from include.features import frames
+from include.features import population
 from include.lake.sql import TIMESTAMP
 from include.monitoring import psi
 from include.monitoring.compared_rows import read_sides
@@ -61,9 +61,9 @@ def test_customers_who_leave_are_no_drift_and_are_counted(
     model = house.records.models.get("shop", 1)
     assert model is not None
     as_of = partitions.period(house.use_case, "2026-01-21").as_of
-    sample = frames.population_at(house.lake, house.use_case, house.feature_set, as_of)
+    sample = population.population_at(house.lake, house.use_case, house.feature_set, as_of)
     if sampled == "as before":  # every entity ever seen, null where its view had expired
-        sample = frames.entity_frame_at(house.lake, house.use_case, house.feature_set, as_of)
+        sample = population.entity_frame_at(house.lake, house.use_case, house.feature_set, as_of)
     model.manifest["reference"] = {
         "path": str(house.settings.home / "sample.parquet"),
         "rows": len(sample),

@@ -1,156 +1,52 @@
-"""What is known, stale or unknown: event views by visibility, online rows by the ttl of each
-view, requests with a row.
-"""
+"""When a row has expired: the calendar of `as_of`s, and what the node then answers."""
 
 from __future__ import annotations
 
 import dataclasses
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
-from include.errors import ConfigError, MissingPartition
-from include.features import frames, online_store, visibility
-from include.features.feature_sets import FeatureSet
+from include.features import online_store
 from include.features.online_store import OnlineSet, OnlineView
-from include.lake.sql import TIMESTAMP
+from include.point_in_time.expiry import Calendar, is_expired, is_forgotten
 from include.serving import predict
 from include.serving.http import Refusal
 from include.serving.snapshot import Loaded, Online, Served
-from tests.builders.shop import DAY, HOUR, T0, US, YAML, Shop
-
-AT_AS_OF = YAML.replace("visible: with_request", "visible: at_as_of").replace(
-    "availability: 0s", "availability: 2h"
-)
+from tests.builders.shop import DAY, T0, US, YAML, Shop
 
 
-def test_an_at_as_of_row_is_known_from_the_as_of_of_the_partition_in_which_it_arrived(
-    tmp_path: Path,
-) -> None:
-    """Late rows too; of one entity and moment the newest stands, in the partition and over
-    partitions.
-    """
-    shop = Shop(tmp_path, AT_AS_OF)
-    start = T0 + DAY
-    shop.arrive(0, [], [(1, 5, "web", T0 + HOUR, T0 + HOUR)])
-    late = (2, 7, "late", T0 + 3 * HOUR, start + HOUR)
-    corrected = [
-        (1, 9, "first", start + HOUR, start + HOUR),
-        (1, 10, "second", start + HOUR, start + 4 * HOUR),
-    ]
-    shop.arrive(1, [], [late, *corrected])
-    for day in range(2):
-        shop.run(day)
-    rows = [
-        (row["customer_id"], row["device"], row["event_timestamp"], row["created_timestamp"])
-        for row in shop.rows("visit", 1)
-    ]
-    known = shop.as_of(1) + 2 * HOUR
-    assert rows == [(1, "second", start + HOUR, known), (2, "late", T0 + 3 * HOUR, known)]
-    moments = [start + 5 * HOUR, known - US, known]
-    asked = pa.table({"customer_id": [1] * 3, "event_timestamp": pa.array(moments, TIMESTAMP)})
-    frame = frames.training_frame(
-        shop.settings, shop.use_case, shop.feature_set, asked, {}, records=shop.records
-    )
-    assert frame["pages"].to_pylist() == [5, 5, 10]
+def test_the_newest_as_of_is_that_of_the_period_before_within_the_history() -> None:
+    monthly = Calendar("month", 3 * DAY, date(2025, 1, 1), date(2025, 3, 1))
+    february = datetime(2025, 2, 4, tzinfo=UTC)
+    assert monthly.horizon(february) == february
+    assert monthly.horizon(february + 20 * DAY) == february
+    # Before the first as_of a row's age counts to the moment itself.
+    assert monthly.newest(date(2025, 1, 31)) is None
+    assert monthly.horizon(february - US) == february - US
+    # The last partition's as_of is the newest for ever.
+    assert monthly.horizon(datetime(2026, 1, 1, tzinfo=UTC)) == datetime(2025, 4, 4, tzinfo=UTC)
 
 
-def test_the_label_s_source_comes_with_the_request_and_versions_on_record_stay(
-    tmp_path: Path,
-) -> None:
-    """Only at_as_of stands in a definition, so a set that was recorded before there was a choice
-    reads back as it was.
-    """
-    shop = Shop(tmp_path)
-    stated = shop.feature_set
-    assert "visible" not in stated.to_dict()["views"][1]
-    assert [view.visible for view in FeatureSet.from_dict(stated.to_dict()).views] == [
-        None,
-        "with_request",
-    ]
-    unsaid = YAML.replace("    visible: with_request\n", "")
-    shop.define(unsaid)
-    assert visibility.of(shop.use_case, "visit") == "at_as_of", "the label is made of orders"
-    assert shop.feature_set.views[1].version != stated.views[1].version
-    assert FeatureSet.from_dict(shop.feature_set.to_dict()) == shop.feature_set
-    query = (
-        "SELECT customer_id, event_timestamp, event_timestamp AS label_timestamp, 1.0 AS "
-        "label FROM visits"
-    )
-    for label in ("{source: visits, column: pages, delay: 5d}", f"{{sql: {query!r}, delay: 5d}}"):
-        shop.define(
-            unsaid.replace(
-                "{source: orders, column: amount, delay: 5d}",
-                label.replace("column: pages", "column: customer_id"),
-            )
-        )
-        assert visibility.of(shop.use_case, "visit") == "with_request"
-        assert shop.feature_set.views[1].version == stated.views[1].version
-    shop.define(YAML.replace("    lookback: 5d\n", "    lookback: 5d\n    visible: at_as_of\n"))
-    with pytest.raises(ConfigError, match="a snapshot is known from its as_of on"):
-        _ = shop.use_case
+@pytest.mark.parametrize("last", [None, date(2025, 6, 1)])
+def test_a_calendar_comes_back_from_its_text(last: date | None) -> None:
+    calendar = Calendar("month", timedelta(hours=2, microseconds=1), date(2025, 1, 1), last)
+    assert Calendar.from_text(calendar.text) == calendar
 
 
-def test_a_view_that_could_come_with_the_request_is_named(tmp_path: Path) -> None:
-    shop = Shop(tmp_path, AT_AS_OF.replace("availability: 2h", "availability: 0s"))
-    moments = [T0 + day * DAY + HOUR for day in range(4)]
-    for day, moment in enumerate(moments):
-        shop.arrive(day, [], [(day, day, "web", moment, moment)])
-        shop.run(day)
-    rows = pa.table(
-        {"customer_id": list(range(4)), "event_timestamp": pa.array(moments, TIMESTAMP)}
-    )
-    frame = frames.training_frame(
-        shop.settings, shop.use_case, shop.feature_set, rows, {}, records=shop.records
-    )
-    (told,) = visibility.unseen(shop.lake, shop.use_case, shop.feature_set, frame)
-    assert "empty for 4 of 4 decisions" in told
-    assert "visible: with_request in features.visit" in told
-    assert list(visibility.told(shop.use_case)) == [
-        ("view visit", "visible: at_as_of, known from the as_of after it arrived")
-    ]
-    shifted = rows.set_column(
-        1, "event_timestamp", pa.array([moment + DAY for moment in moments[:3]] + [T0], TIMESTAMP)
-    )
-    frame = frames.training_frame(
-        shop.settings, shop.use_case, shop.feature_set, shifted, {}, records=shop.records
-    )
-    assert list(visibility.unseen(shop.lake, shop.use_case, shop.feature_set, frame)) == []
+def test_a_row_is_alive_up_to_and_including_its_ttl() -> None:
+    assert not is_expired(3, 3)
+    assert is_expired(4, 3)
 
 
-def test_nobody_is_online_longer_than_four_ttls(tmp_path: Path) -> None:
-    """An entity is there while one of its views is; then it is unknown, also where stale
-    features are scored.
-    """
-    shop = Shop(tmp_path)
-    spending, visit = shop.feature_set.views
-    for view, values in (
-        (spending, {"orders_5d": [1], "amount_5d": [1.0], "today": [True]}),
-        (visit, {"pages": [3], "device": ["a"]}),
-    ):
-        times = pa.array([T0 + DAY], TIMESTAMP)
-        rows = pa.table(
-            {"customer_id": [1], "event_timestamp": times, "created_timestamp": times, **values}
-        ).cast(view.schema)
-        shop.lake.replace(view.table("shop"), shop.key(0), rows)
-
-    def there(as_of: datetime, *views: Any) -> int:
-        return len(frames.answers_at(shop.lake, shop.use_case, FeatureSet(views), as_of))
-
-    assert [there(T0 + (1 + days) * DAY, spending) for days in (0, 3, 12, 13)] == [1, 1, 1, 0]
-    assert [there(T0 + (1 + days) * DAY, spending, visit) for days in (13, 16, 17)] == [1, 1, 0]
-    alive = frames.population_at(
-        shop.lake, shop.use_case, shop.feature_set, T0 + 5 * DAY
-    ).to_pylist()
-    assert [(row["__alive_spending"], row["__alive_visit"]) for row in alive] == [(False, True)]
-    nobody = frames.population_at(shop.lake, shop.use_case, shop.feature_set, T0 + 30 * DAY)
-    assert (len(nobody), nobody.schema) == (
-        0,
-        frames.population_at(shop.lake, shop.use_case, shop.feature_set, T0).schema,
-    )
+def test_an_entity_is_unknown_once_every_view_is_four_ttls_old() -> None:
+    ttls = {"a": 10, "b": 100}
+    assert not is_forgotten({"a": 40}, ttls)
+    assert is_forgotten({"a": 41}, ttls)
+    assert not is_forgotten({"a": 41, "b": 400}, ttls)
+    assert is_forgotten({}, ttls), "no view has a row"
 
 
 class Model:
@@ -177,7 +73,7 @@ def answer(
     model = Loaded(1, "sha256:m", "fs", "", scorer=Model())  # type: ignore[arg-type]
     served = Served(shop.use_case, online=Online(shop.settings.home / "o.db"))
     horizon = predict.Horizon(shop.use_case, clock=lambda: round(now.timestamp()) * 10**9)
-    return predict.find_features(predict.CheckedRequest(entity, given), served, model, horizon)
+    return predict.features_of(predict.Asked(entity, given), served, model, horizon)
 
 
 def test_each_view_expires_by_itself_and_a_request_may_bring_a_part(tmp_path: Path) -> None:
@@ -228,53 +124,3 @@ def test_rows_of_before_expire_as_one(tmp_path: Path) -> None:
         ["stale", "fallback"],
         ["unknown", "fallback"],
     ]
-
-
-def test_online_rows_go_by_the_record(tmp_path: Path) -> None:
-    """Rows of a partition without a record are not read, and it is named; once it is recorded
-    they are.
-    """
-    from include.features import online_sync
-    from include.pipeline.execution import Execution
-
-    shop = Shop(tmp_path)
-    for day in range(4):
-        moment = T0 + day * DAY + HOUR
-        shop.arrive(day, [], [(day, day, "web", moment, moment)])
-        shop.ask(day)
-        if day != 2:
-            shop.run(day)
-    view, version = shop.feature_set.views[1], shop.feature_set.version
-    orphan = pa.table(
-        {
-            "customer_id": [77],
-            "event_timestamp": [T0 + 2 * DAY],
-            "created_timestamp": [T0 + 2 * DAY],
-            "pages": [1],
-            "device": ["x"],
-        }
-    )
-    shop.lake.replace(view.table("shop"), shop.key(2), orphan.cast(view.schema))
-    with shop.records.leases.claim(
-        "shop", "materialize_features", shop.key(3), owner="test 3", attempt=1, ttl=30
-    ) as lease:
-        execution = Execution.begin("materialize_features", "shop", settings=shop.settings)
-        context = execution.context(shop.key(3), lease)
-        told = online_sync.materialize(context, [version], current="")[version]
-        assert (told["rows"], told["missing"]) == (3, [shop.key(2)])
-        shop.run(2)
-        told = online_sync.materialize(context, [version], current="")[version]
-        assert (told["rows"], told["written"], "missing" in told) == (4, True, False)
-
-
-def test_scores_are_refused_where_features_that_can_be_alive_are_missing(tmp_path: Path) -> None:
-    from include.scoring.score_entities import _need
-
-    shop = Shop(tmp_path)
-    for day in range(4):
-        shop.arrive(day)
-        if day != 1:
-            shop.run(day)
-    with pytest.raises(MissingPartition, match="view spending") as caught:
-        _need(shop.records, shop.use_case, shop.feature_set, shop.key(3))
-    assert caught.value.keys == (shop.key(1),)

@@ -235,12 +235,6 @@ def test_a_ttl_counts_from_the_newest_as_of_before_the_decision(cadence: str, cu
     assert [row[0] for row in found] == [7, 7, None]
 
 
-def test_a_calendar_comes_back_from_its_text() -> None:
-    for calendar in CALENDARS[1:]:
-        assert calendar is not None
-        assert Calendar.from_text(calendar.text) == calendar
-
-
 def test_a_decisions_own_row_is_known_though_it_arrived_later() -> None:
     """The request brought its first version; a correction, and a row of another moment, are
     known when they arrived.

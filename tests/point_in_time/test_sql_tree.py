@@ -32,9 +32,9 @@ def test_every_function_of_duckdb_has_a_verdict_and_changing_ones_are_refused() 
     for name, kind, stability, types in catalogue():
         if kind in ("scalar", "aggregate", "window", "macro"):
             called.add(name)
-            refused |= {name} if sql_tree.refused(name) else set()
+            refused |= {name} if sql_tree.refusal_of(name) else set()
         if kind in ("table", "table_macro"):
-            assert (sql_tree.refused(name, table=True) == "") is (
+            assert (sql_tree.refusal_of(name, table=True) == "") is (
                 name in ("unnest", "range", "generate_series")
             ), name
         if (
@@ -124,7 +124,7 @@ def test_every_function_of_duckdb_has_a_verdict_and_changing_ones_are_refused() 
     ],
 )
 def test_what_reads_clock_chance_session_or_files_is_refused(sql: str, named: str) -> None:
-    assert any(named in reason for reason in sql_tree.parsed(sql).unstable)
+    assert any(named in reason for reason in sql_tree.parse_query(sql).unstable)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_what_reads_clock_chance_session_or_files_is_refused(sql: str, named: st
     ],
 )
 def test_what_gives_one_answer_passes(sql: str) -> None:
-    assert sql_tree.parsed(sql).unstable == ()
+    assert sql_tree.parse_query(sql).unstable == ()
 
 
 @pytest.mark.parametrize(
@@ -193,8 +193,10 @@ def test_variables_are_those_that_are_asked_for_and_not_those_of_a_comment() -> 
         "SELECT 'interval_start' AS interval_start, getvariable('AS_OF') FROM orders -- "
         "getvariable('interval_start')"
     )
-    assert sql_tree.parsed(sql).variables == {"as_of"}
-    assert sql_tree.parsed("SELECT getvariable('interval_start')").variables == {"interval_start"}
+    assert sql_tree.parse_query(sql).variables == {"as_of"}
+    assert sql_tree.parse_query("SELECT getvariable('interval_start')").variables == {
+        "interval_start"
+    }
 
 
 @pytest.mark.parametrize("word", sql_tree.CLOCK_WORDS)
@@ -241,7 +243,7 @@ def test_the_shipped_queries_pass() -> None:
 )
 def test_what_cannot_be_parsed_says_where(sql: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        sql_tree.parsed(sql)
+        sql_tree.parse_query(sql)
 
 
 def test_the_parser_is_built_in_and_nothing_is_fetched() -> None:

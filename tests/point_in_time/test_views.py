@@ -13,8 +13,7 @@ from include.errors import ConfigError
 from include.lake.sql import connect
 from include.lake.tables import Lake
 from include.point_in_time import partitions
-from include.point_in_time.curated import curated_schema, record_key
-from include.point_in_time.queries import resolve_sql
+from include.point_in_time.curated import curated_schema
 from include.point_in_time.views import AsOfViews
 
 US, DAY = timedelta(microseconds=1), timedelta(days=1)
@@ -61,10 +60,6 @@ def seen(
 ) -> list[float]:
     views.at(partitions.period(use_case, day), lookback)
     return sorted(views.query("SELECT amount FROM orders").column("amount").to_pylist())
-
-
-def test_the_key_of_a_record_is_named_as_in_the_curated_rows(use_case: UseCase) -> None:
-    assert record_key(use_case.sources["orders"]) == ["customer_id", "event_timestamp"]
 
 
 def test_a_correction_is_seen_from_its_creation_on_and_not_before(
@@ -218,41 +213,3 @@ def test_floating_sums_do_not_depend_on_what_else_was_loaded(
                 ).to_pylist()
             )
     assert sums[0] == sums[1]
-
-
-@pytest.mark.parametrize(
-    ("sql", "said"),
-    [
-        ("DROP TABLE orders", "must be one SELECT"),
-        ("SELECT 1; DROP TABLE orders", "must be one SELECT"),
-        ("COPY orders TO 'x.csv'", "must be one SELECT"),
-        ("SELEC 1", "not valid SQL"),
-        ("SELECT now()", "changes from run to run"),
-        ("SELECT * FROM orders WHERE event_timestamp < current_date", "changes from run to run"),
-        ("SELECT random()", "changes from run to run"),
-        ("../secret.sql", "no SQL file name"),
-        ("/etc/secret.sql", "no SQL file name"),
-        ("..%2fsecret.sql", "no SQL file name"),
-        ("missing.sql", "there is no missing.sql"),
-    ],
-)
-def test_sql_that_is_no_single_stable_select_is_refused(
-    use_case: UseCase, sql: str, said: str
-) -> None:
-    with pytest.raises(ConfigError, match=said):
-        resolve_sql(use_case, sql)
-
-
-def test_sql_comes_from_the_text_or_from_a_file_beside_the_yaml(
-    tmp_path: Path, use_case: UseCase
-) -> None:
-    (tmp_path / "views").mkdir()
-    (tmp_path / "views" / "a.sql").write_text(
-        "WITH x AS (SELECT 'now()' AS a) SELECT * FROM x; -- now()\n"
-    )
-    assert resolve_sql(use_case, "views/a.sql") == "WITH x AS (SELECT 'now()' AS a) SELECT * FROM x"
-    assert resolve_sql(use_case, "SELECT 1 AS a;") == "SELECT 1 AS a"
-    assert resolve_sql(use_case, "SELECT ';--x' AS a") == "SELECT ';--x' AS a"
-    (tmp_path / "out.sql").symlink_to("/etc/hostname")
-    with pytest.raises(ConfigError, match="leaves"):
-        resolve_sql(use_case, "out.sql")

@@ -8,6 +8,7 @@ import pytest
 
 from include.config.settings import ROOT, Settings
 from include.features import feature_sets, frames
+from include.features.spine import build_spine
 from include.point_in_time import partitions
 from tests.builders import stored
 from tests.builders.installation import Installation
@@ -61,7 +62,7 @@ def test_out_of_fold_auc_of_the_training_function_is_good_and_no_leak(made: Inst
     from tests.builders.out_of_fold import out_of_fold_auc
 
     use_case, current = made.use_case, feature_sets.current(made.use_case)
-    spine = frames.spine(made.lake, use_case, partitions.period(use_case, "2005-10-01").as_of)
+    spine = build_spine(made.lake, use_case, partitions.period(use_case, "2005-10-01").as_of)
     frame = frames.training_frame(
         made.settings,
         use_case,
