@@ -15,12 +15,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-import pyarrow as pa
 import pytest
 
 from include.cli.app import main
 from include.config.settings import ROOT, settings
-from include.scoring import score_entities
 
 DAYS, ROWS = 8, 40
 START = datetime(2025, 3, 1, tzinfo=UTC)
@@ -397,36 +395,6 @@ def test_simulate_writes_the_same_bytes_again(run: Run, tmp_path: Path) -> None:
         (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
         for name in files
     )
-
-
-def test_exported_cells_are_never_formulas(tmp_path: Path) -> None:
-    texts = [
-        "=cmd|' /C calc'!A0",
-        "+1",
-        "-1",
-        "@SUM(A1)",
-        "\t=1",
-        "  =1",
-        "plain",
-        "a=b",
-        '"q"',
-        None,
-    ]
-    path = tmp_path / "scores.csv"
-    score_entities.export(
-        path, pa.table({"who": texts, "score": [-0.5] * len(texts), "=head": texts})
-    )
-    with path.open(newline="") as file:
-        header, *rows = list(csv.reader(file))
-    assert header == ["who", "score", "'=head"]
-    assert [row[0] for row in rows] == [f"'{text}" for text in texts[:6] if text] + [
-        "plain",
-        "a=b",
-        '"q"',
-        "",
-    ]
-    assert {row[1] for row in rows} == {"-0.5"}
-    assert not list(tmp_path.glob(".scores*"))
 
 
 def test_data_is_tried_in_a_throw_away_home_and_a_short_delay_is_refused(
