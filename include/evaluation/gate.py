@@ -50,7 +50,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the gate came to, with the numbers behind it."""
+    """The gate's verdict, with the checks and the metrics behind it."""
 
     verdict: Verdict
     checks: list[Check]
@@ -63,8 +63,10 @@ class Judgement:
 
 
 def conclude(checks: Sequence[Check], *, enough: Check) -> Verdict:
-    """Return the verdict: with enough rows a failed check is a fail; all checks passed is a
-    pass; anything else a hold.
+    """Return the verdict of all checks.
+
+    With enough rows a failed check is a fail; all checks passed is a pass; the rest is a hold. Of
+    few rows a check may fail by chance, so they give a hold, whatever it says.
     """
     everything = [enough, *checks]
     if enough.outcome == "pass" and any(check.outcome == "fail" for check in checks):
@@ -130,8 +132,8 @@ def calibrated(labels: Numbers, scores: Numbers, limit: float, seed: int) -> tup
             "calibration_error", name, None, limit, "hold", f"{name} is not computable"
         ), math.nan
     draws = statistics.calibration_errors_by_chance(scores, seed)
-    chance, usual = float(draws.mean()), float(np.quantile(draws, 0.95))
-    most = max(usual, chance + limit)
+    chance, usual_most = float(draws.mean()), float(np.quantile(draws, 0.95))
+    most = max(usual_most, chance + limit)
     if error <= most:
         return Check("calibration_error", name, error, most, "pass"), chance
     reason = (

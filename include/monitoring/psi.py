@@ -25,7 +25,7 @@ BINS = 10
 ROWS_PER_BIN = 50
 ROWS_PER_CATEGORY = 20  # of which the smaller side is expected to have fewer rows is rare
 MIN_ROWS = 50
-MAX_CATEGORIES = 50
+MAX_CATEGORIES = 50  # that have a bin of their own
 FLOOR = 1e-4  # an empty bin counts as one in ten thousand, whatever the sample
 
 PIECE = 100_000  # rows
@@ -57,9 +57,7 @@ class Stability:
 def stability(
     reference: pa.Table, current: pa.Table, types: Mapping[str, str]
 ) -> dict[str, Stability]:
-    """Return the stability of every feature in `types` (its declared type) that both tables
-    should hold.
-    """
+    """Return the stability of every feature; `types` is the declared type of each."""
     return {
         name: of_column(_column(reference, name), _column(current, name), kind)
         for name, kind in types.items()
@@ -69,8 +67,9 @@ def stability(
 def of_column(
     reference: pa.ChunkedArray | None, current: pa.ChunkedArray | None, kind: str
 ) -> Stability:
-    """Return the stability of one column; `kind` is its declared type (int64, float64: numeric;
-    the others: categories).
+    """Return the stability of one column; None: that side does not have it.
+
+    `kind` is the declared type: int64 and float64 are numbers, the others categories.
     """
     if reference is None or current is None:
         return Stability(
@@ -84,8 +83,9 @@ def of_column(
 
 
 def numeric(reference: Array, current: Array) -> Stability:
-    """Compare two float arrays (NaN: missing) over quantile bins of the reference; infinities
-    fall into the outermost bins.
+    """Compare two float arrays over quantile bins of the reference.
+
+    NaN is missing; infinities fall into the outermost bins.
     """
     bins = max(2, min(BINS, min(len(reference), len(current)) // ROWS_PER_BIN))
     edges = _edges(reference[np.isfinite(reference)], bins)
@@ -95,36 +95,41 @@ def numeric(reference: Array, current: Array) -> Stability:
 
 
 def categorical(reference: Texts, current: Texts) -> Stability:
-    """Compare two columns of text (null: missing); rare categories of the reference share a bin,
-    new ones another.
+    """Compare two columns of text, of which null is missing.
+
+    Rare categories of the reference share a bin, those that it never showed another.
 
     Text stays in Arrow and each value is held once: a numpy array of text makes every cell as
     wide as the longest, and a single long one would take the memory of the stage.
     """
     sides = _chunked(reference), _chunked(current)
     counted = _large(sides[0]).drop_null().value_counts()
-    known, counts = counted.field("values"), counted.field("counts").to_numpy()
+    categories, counts = counted.field("values"), counted.field("counts").to_numpy()
     smaller = min(len(side) for side in sides)
-    common = _common(
-        known, counts, np.flatnonzero(counts * smaller >= ROWS_PER_CATEGORY * len(sides[0]))
+    common = _most_frequent(
+        categories, counts, np.flatnonzero(counts * smaller >= ROWS_PER_CATEGORY * len(sides[0]))
     )
-    # the bin of each value that the reference shows: its own, or the one of the rare
-    bins = np.full(len(known), len(common))
+    # The bin of each value that the reference shows: its own, or the one of the rare.
+    bins = np.full(len(categories), len(common))
     bins[common] = np.arange(len(common))
-    expected, actual = (_counts(side, known, bins, len(common)) for side in sides)
+    expected, actual = (_counts(side, categories, bins, len(common)) for side in sides)
     return _stability(
-        expected, actual, float(actual[-2] / len(sides[1])), all_missing=len(known) == 0
+        expected, actual, float(actual[-2] / len(sides[1])), all_missing=len(categories) == 0
     )
 
 
-def _common(known: pa.Array, counts: Array, often: Array) -> Array:
-    """Return the places of the most frequent of often seen values, in their order; of equals the
-    first in the alphabet.
+def _most_frequent(categories: pa.Array, counts: Array, often: Array) -> Array:
+    """Return the places of the most frequent of often seen values, in alphabetical order.
+
+    Of equally frequent ones the first in the alphabet are taken: a sort by count alone would leave
+    the choice, and so the index, to the order of the rows.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    table = pa.table({"value": known.take(pa.array(often)), "count": counts[often], "place": often})
+    table = pa.table(
+        {"value": categories.take(pa.array(often)), "count": counts[often], "place": often}
+    )
     order = [("count", "descending"), ("value", "ascending")]
     chosen = (
         table.take(pc.sort_indices(table, sort_keys=order))
@@ -135,9 +140,7 @@ def _common(known: pa.Array, counts: Array, often: Array) -> Array:
 
 
 def _stability(expected: Array, actual: Array, unseen: float, *, all_missing: bool) -> Stability:
-    """Return the index of two vectors of counts over the same bins, the last of which counts
-    missing values.
-    """
+    """Return the index of two vectors of counts over the same bins; the last counts missing."""
     missing = float(expected[-1] / expected.sum()), float(actual[-1] / actual.sum())
     used = (expected + actual) > 0
     p, q = _shares(expected[used]), _shares(actual[used])
@@ -147,8 +150,10 @@ def _stability(expected: Array, actual: Array, unseen: float, *, all_missing: bo
 
 
 def _shares(counts: Array) -> Array:
-    """Return shares, with half a row added to every bin where one is empty (small samples) and a
-    floor (large ones).
+    """Return shares that are never 0, of which the index would be infinite.
+
+    Where a bin is empty half a row is added to each: enough in a small sample. In a large one that
+    is next to nothing, so there is a floor as well.
     """
     added = 0.5 if (counts == 0).any() else 0.0
     shares: Array = np.maximum((counts + added) / (counts.sum() + added * len(counts)), FLOOR)
@@ -156,8 +161,10 @@ def _shares(counts: Array) -> Array:
 
 
 def _edges(finite: Array, bins: int) -> Array:
-    """Return bin edges; a value that holds a whole quantile (or is one of few) gets a bin of its
-    own.
+    """Return ascending bin edges; a bin is from an edge up to the next.
+
+    A value that fills a whole quantile, or is one of few, gets a bin of its own: its second edge
+    is the next float above it.
     """
     if len(finite) == 0:
         return np.empty(0)
@@ -176,9 +183,8 @@ def _histogram(values: Array, edges: Array) -> Array:
     return np.append(np.bincount(bins, minlength=len(edges) + 1), missing.sum()).astype(float)
 
 
-def _counts(side: pa.ChunkedArray, known: pa.Array, bins: Array, common: int) -> Array:
-    """Return counts for: each common category, the rare ones together, unseen ones together,
-    missing.
+def _counts(side: pa.ChunkedArray, categories: pa.Array, bins: Array, common: int) -> Array:
+    """Return counts of each common category, of the rare, of the unseen, and of missing values.
 
     Rows are counted some at a time: of a column of any length only a piece is looked up at once.
     """
@@ -188,8 +194,9 @@ def _counts(side: pa.ChunkedArray, known: pa.Array, bins: Array, common: int) ->
     for chunk in side.chunks:
         for start in range(0, len(chunk), PIECE):
             present = _large(chunk.slice(start, PIECE)).drop_null()
-            found = pc.index_in(present, value_set=known).fill_null(len(known))
-            result += np.bincount(places[found.to_numpy()], minlength=common + 3)
+            # A value that the reference never showed has no index: it gets the place behind all.
+            index = pc.index_in(present, value_set=categories).fill_null(len(categories))
+            result += np.bincount(places[index.to_numpy()], minlength=common + 3)
     result[-1] = side.null_count
     return result
 

@@ -54,7 +54,6 @@ def write_page(path: Path, template: str, values: Mapping[str, Any], *, reports:
     Raises:
         OSError: the page or the scripts cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     scripts = [
         Path(os.path.relpath(script, path.parent)).as_posix() for script in store_scripts(reports)
     ]

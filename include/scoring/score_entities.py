@@ -1,6 +1,4 @@
-"""The scored table: every entity as a model sees it at the `as_of` of a partition, into the lake
-and as CSV.
-"""
+"""Score every entity as of a partition, into the lake's table `scores` and as CSV."""
 
 from __future__ import annotations
 
@@ -21,22 +19,27 @@ from include.config.use_case import UseCase
 from include.errors import ConfigError, EvergreenError, MissingPartition, SourceError
 from include.features import feature_sets, frames, population
 from include.features.feature_sets import FeatureSet
+from include.files import written_aside
 from include.lake.digests import digest
 from include.lake.tables import Fence, Lake
 from include.models.kinds import ServedModel
 from include.models.loading import load_model
+from include.models.matrix import columns_of
+from include.pipeline.outputs import FeatureOutputs
 from include.point_in_time import partitions
 from include.point_in_time.curated import scores_table
 from include.records.audit import AuditEntry
 from include.records.records import Model, Records
 
 TABLE = "scores"
+CHUNK = 50_000  # rows that are in memory as Python values
+# What a spreadsheet takes for the beginning of a formula.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What was written."""
+    """A table of scores that was written, and its CSV at `path`."""
 
     rows: int
     version: int
@@ -58,18 +61,20 @@ def score(
 
     Rows: entity key, event_timestamp (of the features), score, decision, version, model_digest.
 
-    Raises: ConfigError: there is no such model, or none that serves. MissingPartition: features
-        that can be alive at its as_of are not computed for the model's feature set. ArtefactError:
-        the bundle does not have its recorded digest.
+    Raises:
+        ConfigError: there is no such model, or none that serves.
+        MissingPartition: features that can be alive at its as_of are not computed for the model.
+        ArtefactError: the bundle does not have its recorded digest.
+        SourceError: the CSV cannot be written.
     """
     period = partitions.period(use_case, key)
-    model = _model(records, use_case.name, version)
+    model = _find_model(records, use_case.name, version)
     feature_set = feature_sets.recorded(records, use_case.name, model.feature_set)
-    _need(records, use_case, feature_set, key)
+    require_features(records, use_case, feature_set, key)
     lake = Lake(settings.lake_root)
     predictor = load_model(model.bundle, model.model_digest)
     frame = population.entity_frame_at(lake, use_case, feature_set, period.as_of)
-    rows = _rows(use_case, frame, predictor, model)
+    rows = _score_rows(use_case, frame, predictor, model)
     lease = records.leases.claim(
         use_case.name,
         TABLE,
@@ -102,30 +107,29 @@ def score(
 
 
 def export(path: Path, rows: pa.Table) -> None:
-    """Write rows as CSV, whole or not at all; text that a spreadsheet would run as a formula is
-    quoted with `'`.
+    """Write rows as CSV, whole or not at all.
+
+    Text that a spreadsheet would run as a formula is quoted with `'`.
 
     Raises:
         SourceError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", newline="", encoding="utf-8") as file:
+        with (
+            written_aside(path) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.writer(file)
-            writer.writerow([harmless(name) for name in rows.column_names])
-            for batch in rows.to_batches(max_chunksize=50_000):
+            writer.writerow([without_formula(name) for name in rows.column_names])
+            for batch in rows.to_batches(max_chunksize=CHUNK):
                 writer.writerows(_lines(batch.to_pydict().values()))
-        temporary.replace(path)
     except OSError as error:
         raise SourceError(
             f"{path} cannot be written ({error.strerror}); free space, or give another --output"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
-def harmless(value: Any) -> Any:
+def without_formula(value: Any) -> Any:
     """Return a cell that no spreadsheet takes for a formula; numbers stay numbers."""
     if isinstance(value, str) and value.lstrip(" ").startswith(FORMULA):
         return f"'{value}"
@@ -135,10 +139,10 @@ def harmless(value: Any) -> Any:
 
 
 def _lines(columns: Iterable[Sequence[Any]]) -> Iterable[list[Any]]:
-    return ([harmless(value) for value in line] for line in zip(*columns, strict=True))
+    return ([without_formula(value) for value in line] for line in zip(*columns, strict=True))
 
 
-def _model(records: Records, use_case: str, version: int | None) -> Model:
+def _find_model(records: Records, use_case: str, version: int | None) -> Model:
     number = records.routes.get(use_case).champion if version is None else version
     if number is None:
         raise ConfigError(
@@ -146,20 +150,30 @@ def _model(records: Records, use_case: str, version: int | None) -> Model:
         )
     model = records.models.get(use_case, number)
     if model is None:
-        known = [model.version for model in records.models.of(use_case)]
-        raise ConfigError(f"{use_case} has no model version {number}; there are {known or 'none'}")
+        versions = [model.version for model in records.models.of(use_case)]
+        raise ConfigError(
+            f"{use_case} has no model version {number}; there are {versions or 'none'}"
+        )
     return model
 
 
-def _need(records: Records, use_case: UseCase, feature_set: FeatureSet, key: str) -> None:
+def require_features(
+    records: Records, use_case: UseCase, feature_set: FeatureSet, key: str
+) -> None:
+    """Refuse a partition that lacks features which can be alive at its as_of.
+
+    Raises:
+        MissingPartition: some are not there; the message has the command that fills them.
+    """
     result = records.results.get(use_case.name, key, "materialize_features")
     fill = f"fill it with `evergreen run all --use-case {use_case.name} --partition {key}`"
     if result is None or result.state != "done":
         raise MissingPartition(
             f"{use_case.name}: the features of {key} are not computed; {fill}", keys=[key]
         )
-    if feature_set.version not in result.outputs["feature_sets"]:
-        have = sorted(result.outputs["feature_sets"])
+    computed = FeatureOutputs.of(result).feature_sets
+    if feature_set.version not in computed:
+        have = sorted(computed)
         raise MissingPartition(
             f"{use_case.name}: {key} holds the feature sets {have}, the model reads "
             f"{feature_set.version}; {fill}",
@@ -170,9 +184,14 @@ def _need(records: Records, use_case: UseCase, feature_set: FeatureSet, key: str
     )
 
 
-def _rows(use_case: UseCase, frame: pa.Table, predictor: ServedModel, model: Model) -> pa.Table:
-    from include.models.matrix import columns_of
+def _score_rows(
+    use_case: UseCase, frame: pa.Table, predictor: ServedModel, model: Model
+) -> pa.Table:
+    """Return the scored entities, as they are stored.
 
+    Raises:
+        EvergreenError: the model gave something that is no number.
+    """
     values: list[float] = (
         predictor.many(columns_of(frame, predictor.schema)).tolist() if len(frame) else []
     )

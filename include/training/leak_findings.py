@@ -39,7 +39,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Findings:
-    """All that was found, and the numbers behind it."""
+    """All findings of a gate, and the numbers behind them."""
 
     use_case: str
     found: tuple[Finding, ...] = ()

@@ -36,7 +36,7 @@ def check(train: pa.Table, use_case: UseCase) -> Findings:
         train = train.take(evenly_spread(len(train), MAX_ROWS))
     labels = labels_of(train) if len(train) else metrics.EMPTY
     if not metrics.computable(labels):
-        return _all(use_case, findings, dict.fromkeys(names, 0.5), NO_CARRIERS)
+        return _collect(use_case, findings, dict.fromkeys(names, 0.5), NO_CARRIERS)
     feature_auc = {name: auc_of_feature(train.column(name), labels) for name in names}
     for name in names:
         finding = find_leaking(train, use_case, labels, name, feature_auc[name])
@@ -56,10 +56,10 @@ def check(train: pa.Table, use_case: UseCase) -> Findings:
     # Without the refused: what they hide is found in this same run.
     others = [name for name in names if name not in refused]
     carriers = find_carriers(train, use_case, labels, feature_auc, others)
-    return _all(use_case, [*findings, *carriers.findings], feature_auc, carriers)
+    return _collect(use_case, [*findings, *carriers.findings], feature_auc, carriers)
 
 
-def _all(
+def _collect(
     use_case: UseCase, findings: list[Finding], feature_auc: dict[str, float], carriers: Carriers
 ) -> Findings:
     return Findings(

@@ -1,7 +1,7 @@
-"""Train, tune and evaluation: by time, or by a hash of seed and entity where all decisions share
-one date.
+"""The parts of a training: train, tune and evaluation.
 
-By time the evaluation part is the newest share of the rows. The decisions right before it belong to
+They are divided by time, or by a hash of seed and entity where all decisions share one date. By
+time the evaluation part is the newest share of the rows. The decisions right before it belong to
 no part (the embargo): what is served was trained on decisions whose outcomes are known, so it is
 older than what it scores by the outcome's delay, and so it has to be when judged. Of what is left
 the newest share is the tune part. A boundary is the first moment that begins at or after its row,
@@ -32,10 +32,10 @@ _MILLION = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Boundaries:
-    """How rows were divided; moments are UTC microseconds (by time only), `reason` says why nothing
-    could be.
+    """How rows were divided; `reason` says why nothing could be.
 
-    Decisions from `tune_until` up to `evaluation_from` are the embargo.
+    Moments are UTC microseconds, and there by time only. Decisions from `tune_until` up to
+    `evaluation_from` are the embargo.
     """
 
     by: Literal["time", "hash"]
@@ -89,31 +89,37 @@ def boundaries(
 
 
 def assign(
-    entities: Sequence[object], moments: NDArray[np.int64], split: Split, seed: int, how: Boundaries
+    entities: Sequence[object],
+    moments: NDArray[np.int64],
+    split: Split,
+    seed: int,
+    bounds: Boundaries,
 ) -> NDArray[np.int8]:
     """Return the part of every row as its position in PARTS, or NO_PART."""
-    if how.by == "hash":
+    if bounds.by == "hash":
         shares = hash_shares(entities, seed)
         limits = np.array([1 - split.evaluation - split.tune, 1 - split.evaluation])
         return np.searchsorted(limits, shares, side="right").astype(np.int8)
-    if how.tune_from is None or how.tune_until is None or how.evaluation_from is None:
+    if bounds.tune_from is None or bounds.tune_until is None or bounds.evaluation_from is None:
         return np.zeros(len(moments), dtype=np.int8)
-    edges = np.array([how.tune_from, how.tune_until, how.evaluation_from], dtype=np.int64)
+    edges = np.array([bounds.tune_from, bounds.tune_until, bounds.evaluation_from], dtype=np.int64)
     names = np.array([0, 1, NO_PART, 2], dtype=np.int8)
     return names[np.searchsorted(edges, moments, side="right")]
 
 
 def judged(
-    entities: Sequence[object], moments: NDArray[np.int64], split: Split, seed: int, how: Boundaries
+    entities: Sequence[object],
+    moments: NDArray[np.int64],
+    split: Split,
+    seed: int,
+    bounds: Boundaries,
 ) -> NDArray[np.bool_]:
-    """Tell of any decisions, used or not, which are of the evaluation part's entities (by hash)
-    or time.
-    """
-    if how.by == "hash":
+    """Tell which decisions, used or not, are of the evaluation part's time (by hash: entities)."""
+    if bounds.by == "hash":
         return hash_shares(entities, seed) >= 1 - split.evaluation
     return (
-        moments >= (how.evaluation_from or 0)
-        if how.evaluation_from is not None
+        moments >= (bounds.evaluation_from or 0)
+        if bounds.evaluation_from is not None
         else np.zeros(len(moments), dtype=np.bool_)
     )
 
@@ -121,23 +127,22 @@ def judged(
 def hash_shares(entities: Sequence[object], seed: int) -> NDArray[np.float64]:
     """Return a number in [0, 1) for every entity that depends on seed and entity only."""
     key = str(seed).encode()[:64]
-    known: dict[object, float] = {}
+    shares: dict[object, float] = {}
     for entity in entities:
-        if entity not in known:
-            known[entity] = (
-                int.from_bytes(
-                    hashlib.blake2b(str(entity).encode(), key=key, digest_size=7).digest(), "big"
-                )
-                / 2**56
-            )
-    return np.array([known[entity] for entity in entities], dtype=np.float64)
+        if entity not in shares:
+            # Seven bytes: a float holds 53 of their 56 bits.
+            digest = hashlib.blake2b(str(entity).encode(), key=key, digest_size=7).digest()
+            shares[entity] = int.from_bytes(digest, "big") / 2**56
+    return np.array([shares[entity] for entity in entities], dtype=np.float64)
 
 
 def subsample(
     entities: Sequence[object], moments: NDArray[np.int64], *, limit: int, seed: int
 ) -> NDArray[np.int64]:
-    """Return the positions, ascending, of at most `limit` rows, chosen by a hash of seed, entity
-    and moment.
+    """Return the ascending positions of at most `limit` rows.
+
+    They are chosen by a hash of seed, entity and moment, so rows are kept whatever their order and
+    whatever other rows there are.
     """
     if len(moments) <= limit:
         return np.arange(len(moments), dtype=np.int64)
@@ -151,10 +156,10 @@ def subsample(
 def _newest(
     moments: NDArray[np.int64], distinct: NDArray[np.int64], millionths: int, *, least: int
 ) -> int:
-    """Return the first moment that begins at or after the row from which on lies the newest share
-    of sorted rows.
+    """Return the moment from which on the newest share of the rows lies; `moments` are sorted.
 
-    At least `least` different moments stay before it, and one behind it.
+    It is the first that begins at or after its row, so that no moment is divided. At least `least`
+    different moments stay before it, and one behind it.
     """
     row = len(moments) - len(moments) * millionths // _MILLION
     begins = int(np.searchsorted(distinct, moments[row - 1], side="right")) if row else 0
@@ -162,4 +167,5 @@ def _newest(
 
 
 def _millionths(share: float) -> int:
+    """Return a share as a whole number, by which rows are divided without a rounding error."""
     return round(share * _MILLION)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from importlib.metadata import version as version_of
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -23,12 +24,13 @@ from sqlalchemy.orm import Session
 from include.features import feature_sets
 from include.lake.digests import combine, digest
 from include.models import bundle, mlflow_registry
-from include.models.kinds import DEFAULT, kind_of
+from include.models.kinds import DEFAULT, Fitted, kind_of
 from include.models.pins import serving_pins
 from include.pipeline import provenance
 from include.pipeline.outputs import (
     JUDGED,
     FeatureOutputs,
+    Leaks,
     Manifest,
     TrainingOutputs,
     TrainingSet,
@@ -112,27 +114,69 @@ def compute(context: StageContext) -> Outcome:
         return Outcome("done", content)
     folder = store_bundle(context, fitted.files, model_digest)
     reference = store_reference(context, current, prepared.versions, folder)
-    manifest = Manifest(
-        use_case=use_case.name,
+    manifest = _manifest(context, current, prepared, fitted, judged, training_set, generation)
+    manifest = msgspec.structs.replace(manifest, reference=reference)
+    model = _register(context, fitted, manifest, current.version, model_digest, folder)
+    outputs = msgspec.structs.replace(
+        judged,
+        candidate=model.version,
+        version=model.version,
+        run_id=model.run_id,
+        model_digest=model_digest,
+        feature_set=current.version,
+        bundle=model.bundle,
+        reference=reference,
+        training_set=training_set,
+    )
+
+    def record_model(session: Session) -> None:
+        context.records.models.add(model, session=session)
+
+    return Outcome("done", content, outputs=outputs.plain(), in_transaction=record_model)
+
+
+def _manifest(
+    context: StageContext,
+    feature_set: feature_sets.FeatureSet,
+    prepared: Prepared,
+    fitted: Fitted,
+    judged: TrainingOutputs,
+    training_set: TrainingSet,
+    generation: int,
+) -> Manifest:
+    """Return how the model came to be, but for its reference sample."""
+    return Manifest(
+        use_case=context.use_case.name,
         partition=context.key,
         as_of=context.as_of.isoformat(),
         mode=context.mode,
         training_set=training_set,
         tables=prepared.versions,
-        feature_set=current.to_dict(),
+        feature_set=feature_set.to_dict(),
         split=prepared.split,
         counts=prepared.counts,
         rounds=fitted.rounds,
         params=fitted.params,
-        metrics=dict(fitted.metrics),
+        metrics=optional(judged.metrics) or {},
         git_commit=provenance.git_commit(),
         lock=provenance.lock_digest(),
         libraries={name: version_of(name) for name in LIBRARIES},
-        feature_auc=dict(findings.feature_auc),
-        leaks=findings.recorded(),
+        feature_auc=optional(judged.feature_auc) or {},
+        leaks=optional(judged.leaks) or Leaks(),
         generation=generation,
-        reference=reference,
     )
+
+
+def _register(
+    context: StageContext,
+    fitted: Fitted,
+    manifest: Manifest,
+    feature_set: str,
+    model_digest: str,
+    folder: Path,
+) -> Model:
+    """Register the model in MLflow, once for a digest, and return it as it is to be recorded."""
+    use_case, plain = context.use_case, manifest.plain()
     mlflow_registry.close_stale_runs(context.settings, use_case.name, context.key)
     registered = mlflow_registry.register(
         context.settings,
@@ -146,44 +190,28 @@ def compute(context: StageContext) -> Outcome:
             params={
                 **fitted.params,
                 "rounds": fitted.rounds,
-                "feature_set": current.version,
-                "training_set": training_set.digest,
+                "feature_set": feature_set,
+                "training_set": plain["training_set"]["digest"],
             },
             metrics=fitted.metrics,
-            manifest=manifest.plain(),
+            manifest=plain,
         ),
         check=context.held.check,
     )
-    model = Model(
+    return Model(
         use_case=use_case.name,
         version=registered.version,
         model_digest=model_digest,
         partition=context.key,
         as_of=context.as_of,
         mode=context.mode,
-        feature_set=current.version,
+        feature_set=feature_set,
         bundle=str(folder / "bundle"),
         run_id=registered.run_id,
         pins=serving_pins(KIND),
-        generation=generation,
-        manifest=manifest.plain(),
+        generation=manifest.generation or 0,
+        manifest=plain,
     )
-    outputs = msgspec.structs.replace(
-        judged,
-        candidate=registered.version,
-        version=registered.version,
-        run_id=registered.run_id,
-        model_digest=model_digest,
-        feature_set=current.version,
-        bundle=model.bundle,
-        reference=reference,
-        training_set=training_set,
-    )
-
-    def record_model(session: Session) -> None:
-        context.records.models.add(model, session=session)
-
-    return Outcome("done", content, outputs=outputs.plain(), in_transaction=record_model)
 
 
 def effects(context: StageContext, outcome: Outcome) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from include.config.use_case_file import find
 from include.features.feature_sets import FeatureSet, current
 from include.lake.digests import digest
 from include.lake.tables import Lake
-from include.pipeline import execution, runner
+from include.pipeline import execution, ranges, runner
 from include.point_in_time import partitions
 from include.point_in_time.curated import curated_schema, curated_table, label_schema
 from include.records.records import AuditEntry, Mode, Model, Records, StageResult
@@ -240,5 +240,5 @@ def run_days(shop: Shop, count: int, *, without: range = range(0)) -> None:
     keys = [shop.key(day) for day in range(count) if day not in without]
     assert {
         report.state
-        for report in runner.run_range("materialize_features", "shop", keys, settings=shop.settings)
+        for report in ranges.run_range("materialize_features", "shop", keys, settings=shop.settings)
     } == {"done"}

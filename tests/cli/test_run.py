@@ -6,9 +6,6 @@ import csv
 import sqlite3
 from pathlib import Path
 
-import pyarrow as pa
-
-from include.scoring import score_entities
 from tests.builders.command_line import (
     DAYS,
     YAML,
@@ -85,33 +82,3 @@ def test_a_use_case_goes_its_way_by_commands(run: Run, tmp_path: Path) -> None:
     assert "use_case.reset" in run("audit", "list").out
     assert "no partition yet" in run("status", "visits").out
     assert "there is nothing to delete" in run("reset", "visits", "--yes").out
-
-
-def test_exported_cells_are_never_formulas(tmp_path: Path) -> None:
-    texts = [
-        "=cmd|' /C calc'!A0",
-        "+1",
-        "-1",
-        "@SUM(A1)",
-        "\t=1",
-        "  =1",
-        "plain",
-        "a=b",
-        '"q"',
-        None,
-    ]
-    path = tmp_path / "scores.csv"
-    score_entities.export(
-        path, pa.table({"who": texts, "score": [-0.5] * len(texts), "=head": texts})
-    )
-    with path.open(newline="") as file:
-        header, *rows = list(csv.reader(file))
-    assert header == ["who", "score", "'=head"]
-    assert [row[0] for row in rows] == [f"'{text}" for text in texts[:6] if text] + [
-        "plain",
-        "a=b",
-        '"q"',
-        "",
-    ]
-    assert {row[1] for row in rows} == {"-0.5"}
-    assert not list(tmp_path.glob(".scores*"))

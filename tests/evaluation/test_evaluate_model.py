@@ -6,14 +6,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
+from include.errors import ArtefactError
 from include.evaluation import clearance, gate
 from include.models import mlflow_registry
 from include.models.bundle import digest_of
+from include.pipeline.outputs import Check, EvaluationOutputs, Manifest, TrainingOutputs
 from include.training import leak_findings
 from tests.builders.judging import EARLY, LATE, MIDDLE, NAME, Bench, make_worse
 
@@ -357,3 +359,30 @@ def test_the_bundle_that_is_judged_is_the_one_on_record(bench: Bench) -> None:
     assert "can run code" in report.reason
     (Path(model.bundle) / "extra.pkl").unlink()
     assert bench.run("evaluate_model", EARLY).state == "done"
+
+
+def test_what_is_recorded_is_read_as_it_is(judged: Bench) -> None:
+    """Structs leave out what a record lacks and add nothing: a record keeps its digest."""
+    for stage, kind in (("train_model", TrainingOutputs), ("evaluate_model", EvaluationOutputs)):
+        result = judged.records.results.get(NAME, EARLY, stage)
+        assert result is not None
+        assert kind.of(result).plain() == result.outputs
+    model = judged.model(EARLY)
+    assert Manifest.of_model(model).plain() == model.manifest
+
+
+def test_records_of_before_ids_and_shares_are_read() -> None:
+    """A version that recorded less is judged by what is there; what is not there is not known."""
+    trained = Recorded({"candidate": 3, "version": 3, "counts": {"mature": 9}, "new": "unknown"})
+    assert TrainingOutputs.of(trained).model_version == 3
+    assert TrainingOutputs.of(trained).counts.censored_share_judged is None
+    check = {"name": "AUC", "value": 0.7, "limit": 0.6, "passed": True, "reason": ""}
+    old = EvaluationOutputs.of(Recorded({"verdict": "pass", "checks": [check], "opponent": None}))
+    assert old.checks == [Check(id="", name="AUC", value=0.7, limit=0.6, passed=True)]
+    assert EvaluationOutputs.of(Recorded({"error": "Busy"})).verdict == "hold"
+    with pytest.raises(ArtefactError, match="run the stage again"):
+        EvaluationOutputs.of(Recorded({"verdict": "pass", "opponent": "one"}))
+
+
+class Recorded(NamedTuple):
+    outputs: dict[str, Any]

@@ -16,7 +16,7 @@ from include.features import feast_mirror, online_sync
 from include.features.feast_registry import online_path, service_name, store
 from include.features.online_store import OnlineReader, OnlineSet
 from include.features.population import answers_at
-from include.pipeline import runner
+from include.pipeline.execution import Execution
 from include.pipeline.stage import StageContext
 from tests.builders.shop import T0, YAML, Shop, arrive_week
 
@@ -33,16 +33,10 @@ def context(shop: Shop, day: int, *, seconds: float = 30) -> StageContext:
     lease = shop.records.leases.claim(
         "shop", "materialize_features", shop.key(day), owner="test", attempt=1, ttl=seconds
     )
-    return runner._context(
-        shop.settings,
-        shop.use_case,
-        shop.key(day),
-        shop.records,
-        lease,
-        "test",
-        shop.as_of(day),
-        {},
+    execution = Execution.begin(
+        "materialize_features", "shop", settings=shop.settings, started=shop.as_of(day)
     )
+    return execution.context(shop.key(day), lease)
 
 
 def online(shop: Shop) -> tuple[OnlineSet, pa.Table]:

@@ -9,7 +9,7 @@ import pytest
 from include.errors import ConfigError
 from include.features import feature_sets
 from include.features.feature_sets import FeatureSet
-from include.pipeline import runner
+from include.pipeline import ranges
 from include.records.models import Model
 from tests.builders.shop import DAY, T0, YAML, Shop, arrive_week, serve
 
@@ -100,7 +100,7 @@ def test_a_backfill_keeps_up_the_set_of_the_model_that_it_is_judged_against(shop
     }
     done = {
         report.key: report
-        for report in runner.run_range("materialize_features", "shop", keys, settings=shop.settings)
+        for report in ranges.run_range("materialize_features", "shop", keys, settings=shop.settings)
     }
     assert {key: set(report.outputs["feature_sets"]) for key, report in done.items()} == wanted
     assert shop.run(4).reused

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from include.errors import MissingPartition
-from include.pipeline import runner
+from include.pipeline import ranges
 from tests.builders.shop import DAY, HOUR, T0, YAML, Shop, arrive_week
 
 
@@ -36,7 +36,7 @@ def test_day_by_day_backwards_again_and_in_one_pass_agree(tmp_path: Path) -> Non
         backward.run(6 - day)
         ranged.ask(day)
     keys = [ranged.key(day) for day in range(7)]
-    done = list(runner.run_range("materialize_features", "shop", keys, settings=ranged.settings))
+    done = list(ranges.run_range("materialize_features", "shop", keys, settings=ranged.settings))
     assert [report.state for report in done] == ["done"] * 7
     expected = reports(forward, range(7))
     assert len(expected) == 7

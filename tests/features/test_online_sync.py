@@ -150,9 +150,8 @@ def test_online_rows_go_by_the_record(tmp_path: Path) -> None:
     """Rows of a partition without a record are not read, and it is named; once it is recorded
     they are.
     """
-    from include.clock import utc_now
     from include.features import online_sync
-    from include.pipeline import runner
+    from include.pipeline.execution import Execution
 
     shop = Shop(tmp_path)
     for day in range(4):
@@ -175,9 +174,8 @@ def test_online_rows_go_by_the_record(tmp_path: Path) -> None:
     with shop.records.leases.claim(
         "shop", "materialize_features", shop.key(3), owner="test 3", attempt=1, ttl=30
     ) as lease:
-        context = runner._context(
-            shop.settings, shop.use_case, shop.key(3), shop.records, lease, "test", utc_now(), {}
-        )
+        execution = Execution.begin("materialize_features", "shop", settings=shop.settings)
+        context = execution.context(shop.key(3), lease)
         done = online_sync.materialize(context, [version], current="")[version]
         assert (done["rows"], done["missing"]) == (3, [shop.key(2)])
         shop.run(2)

@@ -13,6 +13,7 @@ from include.errors import MissingPartition
 from include.lake.digests import digest
 from include.monitoring import check_drift
 from include.monitoring.psi import Stability
+from include.pipeline.outputs import DriftOutputs
 from include.predictions import import_segments
 from include.predictions import log as prediction_log
 from include.predictions.log import Prediction, PredictionLog
@@ -197,3 +198,12 @@ def test_predictions_are_imported_once_by_the_day_of_the_answer(house: House) ->
     log.close()
     assert imported() == 1
     assert len(house.lake.read("shop/predictions")) == 7
+
+
+def test_what_is_recorded_is_read_as_it_is(house: House) -> None:
+    for key in KEYS[:2]:
+        house.day(key)
+        house.run(key)
+        result = house.records.results.get("shop", key, "check_drift")
+        assert result is not None
+        assert DriftOutputs.of(result).plain() == result.outputs
