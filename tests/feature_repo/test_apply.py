@@ -1,6 +1,4 @@
-"""`feast` from the command line: definitions of every use case, state under the installation's
-home, online rows kept.
-"""
+"""`feast` from the command line: every use case is defined, and what is online is kept."""
 
 from __future__ import annotations
 
@@ -38,9 +36,7 @@ visits_by_hand = FeatureView(
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """Return the environment of a child: ours without settings, with the given ones; the
-    checkout importable.
-    """
+    """Return a child's environment: ours with the given settings alone, our code importable."""
     clean = {
         name: value for name, value in os.environ.items() if not name.startswith("EVERGREEN_")
     } | settings

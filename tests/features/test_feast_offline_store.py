@@ -1,5 +1,6 @@
-"""Feast's historical and pull reads over the lake: rows in = rows out, both times cut, versions
-pinned.
+"""Feast's historical and pull reads over the lake.
+
+Rows in = rows out, both times cut, versions pinned.
 """
 
 from __future__ import annotations
@@ -90,9 +91,7 @@ def test_rows_keep_number_and_order_and_their_own_columns(shop: Shop) -> None:
 
 
 def test_ttl_and_full_names(shop: Shop) -> None:
-    """A ttl of four days counts from the newest as_of at or before the moment, so it ends with
-    the next one.
-    """
+    """A ttl counts from the newest as_of at or before the moment, so it ends with the next one."""
     rows = [(2, T0 + 4 * DAY), (2, T0 + 5 * DAY - US), (2, T0 + 5 * DAY)]
     found = ask(shop, rows, features=["shop__visit:pages"], full_feature_names=True)
     assert [row["shop__visit__pages"] for row in found] == [21, 21, None]

@@ -42,8 +42,9 @@ def pages(shop: Shop) -> list[int | None]:
 
 
 def test_of_two_registry_writers_the_later_one_is_refused(shop: Shop) -> None:
-    """Feast writes back a registry that it read before: without a check the other writer's
-    objects would vanish.
+    """Feast writes back a registry that it read before.
+
+    Without a check the other writer's objects would vanish.
     """
     from feast import Entity
 

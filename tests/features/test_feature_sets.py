@@ -56,8 +56,9 @@ def test_the_champions_old_feature_set_is_kept_up_and_the_digest_is_the_current_
 
 
 def test_a_backfill_keeps_up_the_set_of_the_model_that_it_is_judged_against(shop: Shop) -> None:
-    """Released from the newest partition before it, though another is champion; in a range each
-    day has its own.
+    """Released from the newest partition before it, though another is champion.
+
+    In a range each day has its own.
     """
     arrive_week(shop)
     texts = {name: YAML.replace("sum(amount)", f"{name}(amount)") for name in ("min", "max", "avg")}

@@ -90,9 +90,7 @@ def frame_of(shop: Shop, *decisions: datetime, feature_set: FeatureSet | None = 
 
 
 def test_a_frame_refuses_partitions_that_do_not_hold_a_view(shop: Shop) -> None:
-    """A partition without features is missing, not null: neither where it was never computed nor
-    in another version.
-    """
+    """A partition that was never computed, or in another version, is missing, not null."""
     run_days(shop, 12, without=range(9, 10))
     assert frame_of(shop, T0 + 4 * DAY)["orders_5d"].to_pylist() == [4]
     with pytest.raises(
@@ -139,8 +137,9 @@ def test_where_all_sources_allow_gaps_only_partitions_that_are_there_are_asked(
 def test_the_partitions_that_are_needed_reach_back_a_ttl_from_the_as_of_before_the_decision(
     shop: Shop,
 ) -> None:
-    """For snapshots alone the decision's own day is still to come; an event view's row may have
-    come with it.
+    """For snapshots alone the decision's own day is still to come.
+
+    An event view's row may have come with it.
     """
 
     def needed(*moments: datetime, feature_set: FeatureSet | None = None) -> list[str]:

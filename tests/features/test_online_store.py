@@ -1,6 +1,4 @@
-"""The packed online rows: all or nothing, never backwards, readable while they are written,
-whole after a kill.
-"""
+"""The packed online rows: all or nothing, never backwards, and whole after a kill."""
 
 from __future__ import annotations
 

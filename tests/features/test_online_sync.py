@@ -44,8 +44,9 @@ def test_a_backfill_touches_nothing_online(shop: Shop) -> None:
 
 
 def test_live_rows_are_the_joins_answer_and_agree_with_feast(shop: Shop) -> None:
-    """The packed rows equal Feast's online answer and its historical one at that moment; a rerun
-    writes nothing.
+    """The packed rows equal Feast's online answer and its historical one at that moment.
+
+    A rerun writes nothing.
     """
     import pandas as pd
 
@@ -147,9 +148,7 @@ def test_a_partition_that_is_not_over_is_not_materialized(tmp_path: Path) -> Non
 
 
 def test_online_rows_go_by_the_record(tmp_path: Path) -> None:
-    """Rows of a partition without a record are not read, and it is named; once it is recorded
-    they are.
-    """
+    """Rows of a partition that is not on record are not read, and it is named."""
     from include.features import online_sync
     from include.pipeline.execution import Execution
 

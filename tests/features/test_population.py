@@ -53,8 +53,9 @@ def test_an_entity_frame_sees_no_later_partition_and_keeps_who_is_stale(shop: Sh
 
 
 def test_availability_moves_the_moment_of_an_entity_frame(tmp_path: Path) -> None:
-    """The day's own snapshot is seen although it is available later; what arrives meanwhile
-    belongs to the next day.
+    """The day's own snapshot is seen although it is available later.
+
+    What arrives meanwhile belongs to the next day.
     """
     shop = Shop(tmp_path, YAML.replace("availability: 0s", "availability: 2h"))
     run_days(shop, 1)
@@ -68,9 +69,7 @@ def test_availability_moves_the_moment_of_an_entity_frame(tmp_path: Path) -> Non
 
 
 def test_nobody_is_online_longer_than_four_ttls(tmp_path: Path) -> None:
-    """An entity is there while one of its views is; then it is unknown, also where stale
-    features are scored.
-    """
+    """An entity is there while one of its views is; then it is unknown, also to a fallback."""
     shop = Shop(tmp_path)
     spending, visit = shop.feature_set.views
     for view, values in (

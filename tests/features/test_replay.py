@@ -1,5 +1,4 @@
-"""Training sees what serving would have seen: decisions replayed through the online rows, as the
-node would answer them.
+"""Training sees what the node would answer: decisions replayed through the online rows.
 
 Partition after partition is made online; each decision is asked of the newest that was there at its
 moment, with its own row in the request. The answers must be the rows of the training frame.
@@ -83,8 +82,10 @@ Row = tuple[int, int, int, datetime, datetime]  # id, customer, value, event, cr
 
 
 class Replay:
-    """One installation; `arrive` writes curated rows into the partitions in which they arrived
-    and computes all features.
+    """One installation.
+
+    `arrive` writes curated rows into the partitions in which they arrived and computes all
+    features.
     """
 
     def __init__(self, home: Path, **knobs: str) -> None:
@@ -167,9 +168,7 @@ class Replay:
     def answers(
         self, decisions: list[tuple[int, datetime, dict[str, Any] | None]]
     ) -> Iterator[tuple[list[Any], list[str]]]:
-        """Yield what the node would ask its model with, and the flags, decision by decision in
-        order of time.
-        """
+        """Yield what the node would ask its model with, and the flags, in order of time."""
         names = list(self.feature_set.feature_types)
         there = Online(online_sync.online_path(self.settings, "shop"))
         served = Served(self.use_case, online=there)
@@ -252,8 +251,9 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_node_answers_what_the_training_frame_holds(tmp_path: Path, name: str) -> None:
-    """Late older events, restated rows, rows at the boundaries, customers who come and go; three
-    views of two grains.
+    """Late older events, restated rows, rows at the boundaries, customers who come and go.
+
+    Three views of two grains.
     """
     first, last, knobs = CASES[name]
     replay = Replay(

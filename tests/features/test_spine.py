@@ -59,9 +59,7 @@ def test_a_row_is_mature_strictly_after_its_delay(
 def test_an_outcome_is_known_at_the_later_of_its_two_times(
     shop: Shop, label_time: timedelta, created: timedelta, known: bool | None
 ) -> None:
-    """A row that exists while its outcome is dated later is a decision without one: censored
-    once past its delay.
-    """
+    """A row whose outcome is dated later is a decision without one; past its delay censored."""
     shop.label(19, (1, T0 + DAY, AS_OF + label_time, AS_OF + created, 1.0))
     rows, counts = taken(shop)
     assert (len(rows), counts) == {

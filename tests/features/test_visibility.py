@@ -21,9 +21,7 @@ AT_AS_OF = YAML.replace("visible: with_request", "visible: at_as_of").replace(
 def test_an_at_as_of_row_is_known_from_the_as_of_of_the_partition_in_which_it_arrived(
     tmp_path: Path,
 ) -> None:
-    """Late rows too; of one entity and moment the newest stands, in the partition and over
-    partitions.
-    """
+    """So are late rows; of one entity and moment the newest stands, in and over partitions."""
     shop = Shop(tmp_path, AT_AS_OF)
     start = T0 + DAY
     shop.arrive(0, [], [(1, 5, "web", T0 + HOUR, T0 + HOUR)])
@@ -52,9 +50,7 @@ def test_an_at_as_of_row_is_known_from_the_as_of_of_the_partition_in_which_it_ar
 def test_the_label_s_source_comes_with_the_request_and_versions_on_record_stay(
     tmp_path: Path,
 ) -> None:
-    """Only at_as_of stands in a definition, so a set that was recorded before there was a choice
-    reads back as it was.
-    """
+    """Only at_as_of stands in a definition, so that older sets read back as they were."""
     shop = Shop(tmp_path)
     stated = shop.feature_set
     assert "visible" not in stated.to_dict()["views"][1]

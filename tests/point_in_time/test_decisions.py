@@ -1,5 +1,6 @@
-"""Decisions of one entity at one moment: counted, told, blocked above the limit; label and
-features come from one row.
+"""Decisions of one entity at one moment: counted, told, blocked above the limit.
+
+Label and features come from one row.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ DAY = "2026-01-01"
 def shop(
     path: Path, lines: list[tuple[Any, ...]], more: str = "max_bad: 0.5", columns: str = COLUMNS
 ) -> Intake:
-    """Validate orders (order, customer, hour, hour of creation, amount, paid) whose features
-    stand on the row.
+    """Validate orders whose features stand on the row.
+
+    They are (order, customer, hour, hour of creation, amount, paid).
     """
     made = Intake(path, columns=columns, more=more)
     file = made.folder / "shop.yaml"

@@ -1,6 +1,4 @@
-"""The point-in-time join against a brute-force one: restated rows, ties, unknown keys,
-duplicates, boundaries.
-"""
+"""The point-in-time join against a brute-force one: restated rows, ties, duplicates, boundaries."""
 
 from __future__ import annotations
 
@@ -139,9 +137,7 @@ CALENDARS = [
 @pytest.mark.parametrize("ttl", [None, timedelta(0), timedelta(hours=7), timedelta(days=3)])
 @pytest.mark.parametrize(("seed", "own"), [(0, False), (1, False), (2, True), (3, True)])
 def test_equals_brute_force(seed: int, own: bool, ttl: timedelta | None) -> None:
-    """Restatements, late rows, ties in one or both times, unknown keys and duplicate spine rows,
-    all at once.
-    """
+    """Restatements, late rows, ties in one or both times, unknown keys, duplicates, all at once."""
     draw = random.Random(seed)
 
     def some_moment() -> datetime:
@@ -205,9 +201,7 @@ def test_equals_brute_force_where_all_ask_about_one_moment(
     ("cadence", "cut_off"), [("day", 0), ("week", 3), ("month", 3), ("month", 0)]
 )
 def test_a_ttl_counts_from_the_newest_as_of_before_the_decision(cadence: str, cut_off: int) -> None:
-    """A month's row of ttl 35 d is alive in the whole month that follows, as it is online, and
-    dead from the next on.
-    """
+    """A month's row of ttl 35 d is alive in all of the next month, and dead from then on."""
     calendar = Calendar(cadence, cut_off * DAY, date(2024, 12, 1), None)
     draw = random.Random(cut_off)
     for _ in range(200):
@@ -236,8 +230,9 @@ def test_a_ttl_counts_from_the_newest_as_of_before_the_decision(cadence: str, cu
 
 
 def test_a_decisions_own_row_is_known_though_it_arrived_later() -> None:
-    """The request brought its first version; a correction, and a row of another moment, are
-    known when they arrived.
+    """The request brought its first version.
+
+    A correction, and a row of another moment, are known when they arrived.
     """
     rows: list[Row] = [
         (1, T0, T0 + 6 * timedelta(hours=1), 1, "first"),
@@ -289,8 +284,9 @@ def test_ttl_ends_after_its_last_microsecond(shift: timedelta, seen: int | None)
 
 
 def test_rows_in_are_rows_out_in_order() -> None:
-    """Unknown keys, keys with only future features, duplicates and text keys: five rows in, five
-    out.
+    """Unknown keys, keys with only future features, duplicates and text keys.
+
+    Five rows in, five out.
     """
     features = features_table(
         [("a", T0, T0, 1, "x"), ("b", T0 + DAY, T0 + DAY, 2, "x")], pa.string()

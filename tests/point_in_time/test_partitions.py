@@ -1,5 +1,6 @@
-"""Periods and keys: every moment belongs to exactly one partition, at every boundary, in every
-cadence (faults 32, 46).
+"""Periods and keys: every moment belongs to exactly one partition.
+
+At every boundary, in every cadence (faults 32, 46).
 """
 
 from __future__ import annotations
@@ -72,9 +73,7 @@ def test_the_cut_off_moves_arrival_and_as_of_but_not_the_key() -> None:
 @pytest.mark.parametrize("cadence", ["day", "week", "month"])
 @pytest.mark.parametrize("cut_off", ["0s", "2h", "3d"])
 def test_each_moment_belongs_to_exactly_one_partition(cadence: str, cut_off: str) -> None:
-    """Walk three years: intervals touch without gap or overlap, and both sides of each boundary
-    find their own key.
-    """
+    """Walk three years: intervals touch, and both sides of each boundary find their own key."""
     here = case(cadence, cut_off, first="2024-01-01")
     keys = partitions.between(
         here, "2024-01-01", "2026-12-28" if cadence == "week" else "2026-12-01"
