@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-9
 
 
-def write(rows: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> bytes:
+def rows_to_json(rows: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> bytes:
     """Return the content of `golden.json`."""
     return json.dumps({"rows": list(rows), "scores": list(scores)}, allow_nan=False).encode()
 
@@ -32,7 +32,7 @@ def digest(content: bytes) -> str:
     return "sha256:" + hashlib.sha256(content).hexdigest()
 
 
-def named_by(schema: Schema, files: Mapping[str, bytes]) -> bytes:
+def verified_rows(schema: Schema, files: Mapping[str, bytes]) -> bytes:
     """Return the golden rows of a bundle, if they are those that its schema names.
 
     Raises:
@@ -46,7 +46,7 @@ def named_by(schema: Schema, files: Mapping[str, bytes]) -> bytes:
     return content
 
 
-def check(model: ServedModel, content: bytes) -> int:
+def check_answers(model: ServedModel, content: bytes) -> int:
     """Ask a model its golden rows, one by one and all at once, and return how many there are.
 
     Raises:

@@ -118,7 +118,7 @@ def fit(frame: pa.Table, parts: Parts, use_case: UseCase, feature_set: str) -> F
     schema = replace(schema, slope=slope, offset=offset)
     rows = choose_golden_rows(seen, schema)
     scores = calibrated(raw(encode(rows, schema)), slope, offset)
-    golden_rows = golden.write(rows, scores.tolist())
+    golden_rows = golden.rows_to_json(rows, scores.tolist())
     schema = replace(schema, golden=golden.digest(golden_rows))
     files = {
         "model.txt": text.encode(),

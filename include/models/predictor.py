@@ -36,7 +36,7 @@ class Predictor:
     def __init__(self, files: Mapping[str, bytes]) -> None:
         self.digest = digest_of(files)
         self.schema = Schema.from_json(files["schema.json"])
-        self._golden = golden.named_by(self.schema, files)
+        self._golden = golden.verified_rows(self.schema, files)
         self._encoders = [(feature.name, encoder(feature)) for feature in self.schema.features]
         self._lock = threading.Lock()
         self._library, self._quick = library, quick = _libraries()
@@ -149,7 +149,7 @@ class Predictor:
         Raises:
             ArtefactError: there are none, or an answer differs by more than 1e-9.
         """
-        return golden.check(self, self._golden)
+        return golden.check_answers(self, self._golden)
 
 
 @lru_cache(maxsize=1)

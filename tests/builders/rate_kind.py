@@ -34,7 +34,7 @@ class RateModel:
     def __init__(self, files: Mapping[str, bytes]) -> None:
         self.digest = digest_of(files)
         self.schema = Schema.from_json(files["schema.json"])
-        self._golden = golden.named_by(self.schema, files)
+        self._golden = golden.verified_rows(self.schema, files)
         try:
             self._log_odds = float(json.loads(files["rate.json"])["log_odds"])
         except (ValueError, KeyError, TypeError) as error:
@@ -55,7 +55,7 @@ class RateModel:
         return calibrated(self._raw(encode(rows, self.schema)), 1.0, 0.0)
 
     def check_golden(self) -> int:
-        return golden.check(self, self._golden)
+        return golden.check_answers(self, self._golden)
 
     def _raw(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(np.nan_to_num(rows[:, 0]) + self._log_odds)
@@ -78,9 +78,9 @@ class Rate:
         schema = replace(matrix.learn_schema(seen, use_case, feature_set), kind=NAME)
         payload = json.dumps({"log_odds": float(np.log(rate / (1 - rate)))}).encode()
         rows = matrix.choose_golden_rows(seen, schema)
-        asked = RateModel(_files(schema, payload, golden.write([], [])))
+        asked = RateModel(_files(schema, payload, golden.rows_to_json([], [])))
         return Fitted(
-            _files(schema, payload, golden.write(rows, asked.many(rows).tolist())),
+            _files(schema, payload, golden.rows_to_json(rows, asked.many(rows).tolist())),
             rounds=0,
             params={},
             metrics={"rate": rate, "yardstick_auc": 0.5},

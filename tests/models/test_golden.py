@@ -58,13 +58,13 @@ class Answers:
 def test_an_answer_beyond_the_tolerance_is_refused_whichever_way_it_was_asked(
     one: float, many: float
 ) -> None:
-    content = golden.write([{"a": 1}, {"a": None}], [0.5, 0.5])
+    content = golden.rows_to_json([{"a": 1}, {"a": None}], [0.5, 0.5])
     with pytest.raises(ArtefactError, match=r"golden row 0.*recorded is 0\.5; not served"):
-        golden.check(Answers(one, many), content)  # type: ignore[arg-type]
+        golden.check_answers(Answers(one, many), content)  # type: ignore[arg-type]
     close = Answers(0.5 + 5e-10, 0.5 - 5e-10)
-    assert golden.check(close, content) == 2  # type: ignore[arg-type]
+    assert golden.check_answers(close, content) == 2  # type: ignore[arg-type]
 
 
 def test_no_golden_score_is_a_number_that_json_lacks() -> None:
     with pytest.raises(ValueError, match="Out of range"):
-        golden.write([{"a": 1}], [float("nan")])
+        golden.rows_to_json([{"a": 1}], [float("nan")])
