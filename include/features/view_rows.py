@@ -141,14 +141,14 @@ class ViewRows:
             for context in self._contexts
         ]
         static = [name for name in names if self._use_case.sources[name].kind == "static"]
-        versions = {
+        versions_by_source = {
             name: {facts.get(name, {}).get("version") for facts in recorded_sources}
             for name in static
         }
         return {
-            name: {str(version) for version in found}
-            for name, found in versions.items()
-            if None not in found
+            name: {str(version) for version in versions}
+            for name, versions in versions_by_source.items()
+            if None not in versions
         }
 
 
