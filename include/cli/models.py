@@ -12,6 +12,7 @@ from include.cli.context import (
     open_records,
 )
 from include.cli.output import json_option, print_json, print_line, print_table
+from include.pipeline.evaluation_outputs import EvaluationOutputs
 from include.pipeline.flow import GOAL
 
 if TYPE_CHECKING:
@@ -69,17 +70,18 @@ def model_rows(records: Records, use_case: str) -> list[dict[str, Any]]:
     route = records.routes.get(use_case)
     roles = {route.previous: "previous", route.challenger: "challenger", route.champion: "champion"}
     results = records.results.of(use_case, stage=GOAL["judged"])
-    judgements = {(result.key, result.outputs.get("version")): result for result in results}
+    verdicts = {result.key: EvaluationOutputs.of(result) for result in results}
+    judgements = {(result.key, verdicts[result.key].version): result for result in results}
     rows = []
     for model in reversed(records.models.of(use_case)):
         result = judgements.get((model.partition, model.version))
-        auc = None if result is None else result.outputs.get("metrics", {}).get("auc")
+        metrics = {} if result is None else verdicts[result.key].metrics or {}
         values = (
             model.version,
             model.partition,
             model.state,
             model.mode,
-            auc,
+            metrics.get("auc"),
             None if result is None else verdict(result),
             roles.get(model.version),
             model.feature_set,

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from include.pipeline.drift_outputs import DriftOutputs
+from include.pipeline.evaluation_outputs import EvaluationOutputs
 from include.pipeline.execution import Report
-from include.pipeline.outputs import DeploymentOutputs
+from include.pipeline.release_outputs import DeploymentOutputs
+from include.pipeline.training_outputs import TrainingOutputs
 
 WORST = 3  # features of which a drift check's PSI is shown
 
@@ -19,41 +22,44 @@ def describe_run(report: Report) -> Iterator[str]:
         "check_drift": _drift,
         "deploy_model": _deployment,
     }.get(report.stage)
-    if describe is not None and report.outputs:
+    # A stage that failed recorded its error alone, and one under --force records nothing.
+    if describe is not None and report.outputs and report.state != "failed":
         for line in describe(report):
             yield f"{report.stage} {report.key}: {line}"
 
 
 def _training(report: Report) -> Iterator[str]:
     """Yield the rows of each part, and the candidate with its AUC."""
-    outputs = report.outputs
-    counts, metrics = outputs.get("counts") or {}, outputs.get("metrics") or {}
+    outputs = TrainingOutputs.of(report)
     parts = {
-        name: part for name, part in counts.items() if isinstance(part, Mapping) and "rows" in part
+        "train": outputs.counts.train,
+        "tune": outputs.counts.tune,
+        "evaluation": outputs.counts.evaluation,
     }
-    if parts:
-        yield "rows " + ", ".join(
-            f"{name} {part['rows']} ({part['positive']} of class 1)" for name, part in parts.items()
-        )
-    if outputs.get("version") is not None:
+    rows = [
+        f"{name} {part.rows} ({part.positive} of class 1)" for name, part in parts.items() if part
+    ]
+    if rows:
+        yield f"rows {', '.join(rows)}"
+    if outputs.model_version is not None:
         scores = ", ".join(
             f"{name.removesuffix('_auc').replace('_', ' ')} {_number(value)}"
-            for name, value in metrics.items()
+            for name, value in (outputs.metrics or {}).items()
             if "tune" in name
         )
-        yield f"candidate {outputs['version']}" + (f", AUC of {scores}" if scores else "")
+        yield f"candidate {outputs.model_version}" + (f", AUC of {scores}" if scores else "")
 
 
 def _evaluation(report: Report) -> Iterator[str]:
     """Yield the AUC with its interval, against the opponent, and the verdict."""
-    outputs = report.outputs
-    metrics = outputs.get("metrics") or {}
+    outputs = EvaluationOutputs.of(report)
+    metrics = outputs.metrics or {}
     if metrics.get("auc") is not None:
         line = f"AUC {_number(metrics['auc'])}"
         if metrics.get("auc_low") is not None:
             line += f" ({_span(metrics, 'auc')})"
         if "opponent_auc" in metrics:
-            line += f", model {outputs.get('opponent')} {_number(metrics['opponent_auc'])}"
+            line += f", model {outputs.opponent} {_number(metrics['opponent_auc'])}"
         if metrics.get("difference_low") is not None:
             line += f", difference {_number(metrics['difference'])}"
             line += f" ({_span(metrics, 'difference')})"
@@ -63,19 +69,14 @@ def _evaluation(report: Report) -> Iterator[str]:
 
 def _drift(report: Report) -> Iterator[str]:
     """Yield the features that have moved most, and the verdict."""
-    outputs = report.outputs
-    features = outputs.get("features") or {}
+    outputs = DriftOutputs.of(report)
     by_psi = sorted(
-        (
-            (feature["psi"], name)
-            for name, feature in features.items()
-            if feature.get("psi") is not None
-        ),
+        ((one.psi, name) for name, one in outputs.features.items() if one.psi is not None),
         reverse=True,
     )
     if by_psi:
         shown = ", ".join(f"{name} {_number(psi)}" for psi, name in by_psi[:WORST])
-        yield f"greatest PSI {shown}; the limit is {outputs.get('limit'):g}"
+        yield f"greatest PSI {shown}; the limit is {outputs.limit:g}"
     yield from _verdict(outputs)
 
 
@@ -85,11 +86,11 @@ def _deployment(report: Report) -> Iterator[str]:
         yield f"champion is model {outputs.champion}, generation {outputs.generation}"
 
 
-def _verdict(outputs: Mapping[str, Any]) -> Iterator[str]:
-    yield f"verdict {outputs.get('verdict')}"
-    yield from outputs.get("reasons") or ()
-    if outputs.get("report"):
-        yield f"report {outputs['report']}"
+def _verdict(outputs: EvaluationOutputs | DriftOutputs) -> Iterator[str]:
+    yield f"verdict {outputs.verdict}"
+    yield from outputs.reasons
+    if outputs.report:
+        yield f"report {outputs.report}"
 
 
 def _span(metrics: Mapping[str, Any], name: str) -> str:

@@ -6,9 +6,12 @@ import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
+from msgspec import UNSET
+
 from include.errors import Conflict
 from include.evaluation.verdict import judged_model, not_passed
-from include.pipeline.outputs import DeploymentOutputs
+from include.pipeline.evaluation_outputs import EvaluationOutputs
+from include.pipeline.release_outputs import DeploymentOutputs
 from include.pipeline.stage import Outcome, StageContext
 from include.records.records import Model, Route
 
@@ -117,9 +120,9 @@ def _as_judged(context: StageContext, model: Model) -> Candidate:
         Conflict: it was never judged live.
     """
     evaluation = context.result("evaluate_model")
-    outputs = evaluation.outputs if evaluation is not None else {}
-    if "opponent" in outputs and outputs.get("generation") is not None:
-        return Candidate(model, outputs["opponent"], int(outputs["generation"]))
+    outputs = EvaluationOutputs() if evaluation is None else EvaluationOutputs.of(evaluation)
+    if outputs.opponent is not UNSET and isinstance(outputs.generation, int):
+        return Candidate(model, outputs.opponent, outputs.generation)
     recorded = context.records.opponents.get(context.use_case.name, model.model_digest, mode="live")
     if recorded is None:
         raise Conflict(

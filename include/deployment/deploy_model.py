@@ -22,7 +22,7 @@ from include.clock import wait_for
 from include.deployment.candidate import STAGE_NAME, Candidate, decide_release, released
 from include.deployment.rollout import Readiness, mirror_aliases_of, node_readiness
 from include.errors import ArtefactError, Conflict, MissingPartition, Unavailable
-from include.pipeline.outputs import DeploymentOutputs
+from include.pipeline.release_outputs import DeploymentOutputs
 from include.pipeline.stage import Input, Outcome, Stage, StageContext
 from include.records.records import AuditEntry, Model, Records, Route
 

@@ -39,16 +39,10 @@ from include.models import mlflow_registry
 from include.models.kinds import serving_libraries
 from include.models.matrix import labels_of
 from include.models.metrics import Numbers
-from include.pipeline.outputs import (
-    JUDGED,
-    Counts,
-    EvaluationOutputs,
-    JudgedCounts,
-    Manifest,
-    TrainingOutputs,
-    optional,
-)
+from include.pipeline.evaluation_outputs import EvaluationOutputs, JudgedCounts
+from include.pipeline.outputs import optional
 from include.pipeline.stage import Input, Outcome, Stage, StageContext
+from include.pipeline.training_outputs import JUDGED, Counts, Manifest, TrainingOutputs
 from include.pipeline.unseen import unreadable_outcome
 from include.records.audit import AuditEntry
 from include.records.records import Model, Opponent

@@ -12,8 +12,8 @@ from include.models import metrics as statistics
 from include.models.loading import load_model
 from include.models.matrix import columns_of
 from include.models.metrics import Numbers
-from include.pipeline.outputs import TrainingSet
 from include.pipeline.stage import StageContext
+from include.pipeline.training_outputs import TrainingSet
 from include.records.records import Model
 from include.training import splits
 

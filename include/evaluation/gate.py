@@ -15,7 +15,7 @@ import numpy as np
 from include.config.use_case_model import Gates
 from include.models import metrics as statistics
 from include.models.metrics import Interval, Numbers
-from include.pipeline import outputs
+from include.pipeline import evaluation_outputs
 
 Verdict = Literal["pass", "fail", "hold"]
 
@@ -35,10 +35,10 @@ class Check:
     outcome: Verdict
     reason: str = ""
 
-    def recorded(self) -> outputs.Check:
+    def recorded(self) -> evaluation_outputs.Check:
         """Return the check as it is recorded: what is no finite number is null."""
         finite = self.value is not None and math.isfinite(self.value)
-        return outputs.Check(
+        return evaluation_outputs.Check(
             id=self.id,
             name=self.name,
             value=self.value if finite else None,

@@ -16,8 +16,8 @@ from include.evaluation.gate import Check
 from include.features import feature_sets, frames
 from include.models import metrics as statistics
 from include.models.metrics import Interval, Numbers
-from include.pipeline.outputs import Manifest
 from include.pipeline.stage import Input, StageContext
+from include.pipeline.training_outputs import Manifest
 from include.pipeline.unseen import UNSEEN
 from include.records.records import Model
 from include.training import splits

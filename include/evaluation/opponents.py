@@ -7,7 +7,8 @@ model that was released from the newest older partition, so that wall time plays
 from __future__ import annotations
 
 from include.errors import EvergreenError
-from include.pipeline.outputs import EvaluationOutputs, optional
+from include.pipeline.evaluation_outputs import EvaluationOutputs
+from include.pipeline.outputs import optional
 from include.pipeline.stage import StageContext
 from include.records.records import Model, Opponent, Route
 

@@ -11,7 +11,9 @@ import numpy as np
 from include.config.use_case import UseCase
 from include.models import metrics as statistics
 from include.models.metrics import Numbers
-from include.pipeline.outputs import Counts, EvaluationOutputs, Manifest, optional
+from include.pipeline.evaluation_outputs import EvaluationOutputs
+from include.pipeline.outputs import optional
+from include.pipeline.training_outputs import Counts, Manifest
 from include.reports import charts
 from include.reports.charts import Chart
 from include.reports.page import NONE, Tile, number, percent, render

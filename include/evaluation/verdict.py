@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from include.errors import ArtefactError
-from include.pipeline.outputs import EvaluationOutputs, optional
+from include.pipeline.evaluation_outputs import EvaluationOutputs
+from include.pipeline.outputs import optional
 from include.pipeline.stage import StageContext
 from include.records.records import Model, StageResult
 

@@ -22,7 +22,7 @@ from include.errors import ConfigError, MissingPartition
 from include.features import visibility
 from include.features.visibility import Visible
 from include.lake.sql import TIMESTAMP
-from include.pipeline.outputs import FeatureOutputs, FeatureTable
+from include.pipeline.feature_outputs import FeatureOutputs, FeatureTable
 from include.point_in_time.curated import ARROW_TYPES
 from include.point_in_time.queries import resolve_sql
 from include.records.records import Records, StageResult

@@ -21,8 +21,9 @@ from include.features import feature_sets
 from include.features.feature_sets import FeatureSet, FeatureView
 from include.features.view_rows import TIMES, ViewRows, sources_of
 from include.lake.digests import combine, digest
-from include.pipeline.outputs import FeatureOutputs, FeatureTable
+from include.pipeline.feature_outputs import FeatureOutputs, FeatureTable
 from include.pipeline.stage import Input, Outcome, ReadBack, Stage, StageContext, lost
+from include.pipeline.validation_outputs import ValidationOutputs
 from include.point_in_time import partitions
 from include.point_in_time.curated import curated_table
 from include.records.records import StageResult
@@ -61,10 +62,10 @@ def inputs(context: StageContext) -> list[Input]:
     _refuse_other_contracts(context, validated, sources)
     versions = [Input("feature_set", each.version, each.version) for each in needed]
     return versions + [
-        Input(f"curated/{name}", result.key, source["curated_digest"])
+        Input(f"curated/{name}", result.key, source.curated_digest)
         for result in validated
-        for name, source in result.outputs.get("sources", {}).items()
-        if name in sources and "curated_digest" in source
+        for name, source in ValidationOutputs.of(result).sources.items()
+        if name in sources
     ]
 
 
@@ -148,13 +149,13 @@ def _refuse_other_contracts(
             continue
         table = curated_table(context.lake, use_case, name)
         for result in validated:
-            fact = result.outputs.get("sources", {}).get(name)
-            if fact is None:
+            recorded = ValidationOutputs.of(result).sources.get(name)
+            if recorded is None:
                 usable = source.gaps == "allow" or not partitions.within(source.history, result.key)
             else:
                 # Records of before tables had a version in their name do not state the table.
-                recorded_table = fact.get("table", f"{use_case.name}/curated/{name}")
-                usable = not fact.get("rows") or recorded_table == table
+                recorded_table = recorded.table or f"{use_case.name}/curated/{name}"
+                usable = not recorded.rows or recorded_table == table
             if not usable:
                 lacking.setdefault(result.key, set()).add(name)
     if lacking:

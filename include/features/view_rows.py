@@ -18,7 +18,9 @@ from include.errors import ConfigError
 from include.features.feature_sets import FeatureView
 from include.lake.sql import connect, quote
 from include.pipeline.declared import cast
+from include.pipeline.outputs import optional
 from include.pipeline.stage import StageContext
+from include.pipeline.validation_outputs import ValidationOutputs
 from include.point_in_time import decisions, partitions
 from include.point_in_time.curated import CREATED, EVENT, curated_schema, curated_table
 from include.point_in_time.queries import tables_in
@@ -137,12 +139,17 @@ class ViewRows:
         A source whose version is not on record for some partition is left out: it is loaded whole.
         """
         recorded_sources = [
-            result.outputs["sources"] if (result := context.result("validate_data")) else {}
+            ValidationOutputs.of(result).sources
+            if (result := context.result("validate_data"))
+            else {}
             for context in self._contexts
         ]
         static = [name for name in names if self._use_case.sources[name].kind == "static"]
         versions_by_source = {
-            name: {facts.get(name, {}).get("version") for facts in recorded_sources}
+            name: {
+                optional(sources[name].version) if name in sources else None
+                for sources in recorded_sources
+            }
             for name in static
         }
         return {

@@ -28,7 +28,7 @@ from include.ingestion.files import has_partition_files
 from include.ingestion.raw_rows import checksum, drop_unfilled
 from include.ingestion.sources import Delivery
 from include.lake.sql import TIMESTAMP
-from include.pipeline.outputs import FileHeader
+from include.pipeline.ingest_outputs import FileHeader
 from include.point_in_time import partitions
 from include.point_in_time.partitions import Period
 

@@ -20,7 +20,7 @@ from include.ingestion.columns import FILE, ROW, column_diff, headers
 from include.ingestion.sources import Delivery
 from include.ingestion.values import moment
 from include.lake.sql import connect
-from include.pipeline.outputs import FileHeader
+from include.pipeline.ingest_outputs import FileHeader
 
 MICRO = timedelta(microseconds=1)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from include.config.names import ROWS, is_ours
 from include.config.use_case_sources import Source
 from include.errors import ConfigError
-from include.pipeline.outputs import FileHeader
+from include.pipeline.ingest_outputs import FileHeader
 
 FILE, ROW, ARRIVED, MALFORMED = "source_file", "source_row", "arrived_at", "malformed"
 # While rows are compared: whose arrival is guessed, the partition that a late row belongs to, and

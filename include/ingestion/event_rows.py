@@ -25,7 +25,7 @@ from include.ingestion.raw_rows import checksum, join_rows, partition_digest
 from include.ingestion.recorded_intake import RecordedIntake, is_newest
 from include.ingestion.source_digests import source_digest
 from include.ingestion.sources import read_source, stamps_of
-from include.pipeline.outputs import IngestedSource
+from include.pipeline.ingest_outputs import IngestedSource
 from include.pipeline.stage import StageContext
 from include.point_in_time import partitions
 from include.point_in_time.partitions import Period

@@ -29,7 +29,7 @@ from include.ingestion.redriven import RowsToTake
 from include.ingestion.restatement import audit_changes
 from include.ingestion.sources import Delivery, read_source
 from include.lake.digests import combine
-from include.pipeline.outputs import IngestedSource, IngestOutputs
+from include.pipeline.ingest_outputs import IngestedSource, IngestOutputs
 from include.pipeline.stage import Input, Outcome, Stage, StageContext, lost
 from include.point_in_time import partitions
 from include.records.records import StageResult

@@ -43,7 +43,7 @@ from include.ingestion.row_comparison import (
 )
 from include.ingestion.values import moment
 from include.lake.sql import PARTITION, TIMESTAMP, connect
-from include.pipeline.outputs import IngestedSource, WaitingRows
+from include.pipeline.ingest_outputs import IngestedSource, WaitingRows
 from include.pipeline.stage import StageContext
 from include.point_in_time.partitions import Period
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from include.ingestion.columns import ARRIVED, headers
 from include.ingestion.raw_rows import drop_unfilled, partition_digest, version_digest
-from include.pipeline.outputs import IngestOutputs
+from include.pipeline.ingest_outputs import IngestOutputs
 from include.pipeline.stage import ReadBack, StageContext
 from include.records.records import StageResult
 

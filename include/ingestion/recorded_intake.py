@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from include.pipeline.outputs import IngestedSource, IngestOutputs, StaticVersion
+from include.pipeline.ingest_outputs import IngestedSource, IngestOutputs, StaticVersion
 from include.pipeline.stage import StageContext
 from include.point_in_time import partitions
 from include.records.records import StageResult

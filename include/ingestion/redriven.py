@@ -23,7 +23,7 @@ from include.ingestion.columns import ARRIVED, FILE, REDRIVEN, ROW
 from include.ingestion.raw_rows import partition_digest
 from include.lake.digests import combine
 from include.lake.sql import TIMESTAMP
-from include.pipeline.outputs import IngestedSource
+from include.pipeline.ingest_outputs import IngestedSource
 from include.pipeline.stage import StageContext
 from include.point_in_time.partitions import Period
 from include.records import audit

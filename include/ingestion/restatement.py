@@ -14,7 +14,7 @@ from include.ingestion.columns import FILE, ROW
 from include.ingestion.raw_rows import describe_row
 from include.ingestion.recorded_intake import RecordedIntake
 from include.lake.sql import PARTITION, connect, quote
-from include.pipeline.outputs import IngestedSource
+from include.pipeline.ingest_outputs import IngestedSource
 from include.pipeline.stage import StageContext
 from include.records.audit import AuditEntry
 

@@ -19,7 +19,7 @@ from include.ingestion.files import files_of, has_partition_files
 from include.ingestion.recorded_intake import RecordedIntake
 from include.ingestion.sources import simulator_digest
 from include.lake.digests import combine
-from include.pipeline.outputs import IngestedSource, IngestOutputs
+from include.pipeline.ingest_outputs import IngestedSource, IngestOutputs
 from include.pipeline.stage import StageContext
 from include.records.records import StageResult
 

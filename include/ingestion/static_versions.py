@@ -30,7 +30,7 @@ from include.ingestion.raw_rows import version_digest
 from include.ingestion.recorded_intake import RecordedIntake, is_newest
 from include.ingestion.sources import Delivery
 from include.lake.sql import TIMESTAMP
-from include.pipeline.outputs import FileHeader, IngestedSource, StaticVersion
+from include.pipeline.ingest_outputs import FileHeader, IngestedSource, StaticVersion
 from include.pipeline.stage import StageContext
 from include.point_in_time import partitions
 

@@ -25,7 +25,8 @@ from include.monitoring import drift_report, psi
 from include.monitoring.compared_rows import NO_SIDES, Sides, read_sides
 from include.monitoring.psi import Stability
 from include.monitoring.references import Reference, choose_reference, feature_keys
-from include.pipeline.outputs import DriftOutputs, FeatureOutputs
+from include.pipeline.drift_outputs import DriftOutputs
+from include.pipeline.feature_outputs import FeatureOutputs
 from include.pipeline.stage import Input, Outcome, Stage, StageContext
 from include.pipeline.unseen import unreadable_outcome
 from include.predictions import import_segments

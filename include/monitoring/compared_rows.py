@@ -19,8 +19,9 @@ from include.features import population
 from include.features.feature_sets import FeatureView
 from include.lake.sql import connect, quote
 from include.monitoring.references import Reference, training_window
-from include.pipeline.outputs import ComparedRows, Manifest
+from include.pipeline.drift_outputs import ComparedRows
 from include.pipeline.stage import StageContext
+from include.pipeline.training_outputs import Manifest
 from include.point_in_time import partitions
 from include.records.records import Model
 

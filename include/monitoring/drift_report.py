@@ -15,7 +15,7 @@ from msgspec import UNSET
 from include.config.use_case import UseCase
 from include.files import write_text
 from include.monitoring import distributions
-from include.pipeline.outputs import ComparedWith, DriftOutputs, FeatureStability
+from include.pipeline.drift_outputs import ComparedWith, DriftOutputs, FeatureStability
 from include.reports import charts
 from include.reports.charts import Chart
 from include.reports.page import Tile, number, write_page

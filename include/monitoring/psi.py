@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from include.models.matrix import floats
-from include.pipeline.outputs import FeatureStability
+from include.pipeline.drift_outputs import FeatureStability
 
 if TYPE_CHECKING:
     import pyarrow as pa

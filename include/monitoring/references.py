@@ -10,7 +10,10 @@ from include.config.durations import midnight
 from include.evaluation.verdict import judgement
 from include.features import feature_sets
 from include.features.feature_sets import FeatureSet
-from include.pipeline.outputs import ComparedWith, EvaluationOutputs, FeatureOutputs, optional
+from include.pipeline.drift_outputs import ComparedWith
+from include.pipeline.evaluation_outputs import EvaluationOutputs
+from include.pipeline.feature_outputs import FeatureOutputs
+from include.pipeline.outputs import optional
 from include.pipeline.stage import StageContext
 from include.point_in_time import partitions
 from include.records.records import Model

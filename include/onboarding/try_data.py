@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import SecretStr
@@ -26,6 +27,7 @@ from include.lake.tables import Lake
 from include.pipeline import ranges
 from include.pipeline.engines import translated
 from include.pipeline.flow import DATA_STAGES
+from include.pipeline.validation_outputs import ValidationOutputs
 from include.point_in_time import partitions
 from include.point_in_time.curated import EVENT, label_schema, label_table
 from include.records.records import Records, StageResult
@@ -179,11 +181,12 @@ def _sources(use_case: UseCase, results: Sequence[StageResult]) -> Iterator[tupl
         counted = results[-1:] if source.kind == "static" else results
         totals, rules = Counter[str](), Counter[str]()
         for row in counted:
-            counts = row.outputs["sources"].get(name, {})
-            totals.update(
-                {what: int(counts.get(what) or 0) for what in ("rows", "quarantined", *_COUNTED)}
-            )
-            rules.update(counts.get("rules", {}))
+            counted_source = ValidationOutputs.of(row).sources.get(name)
+            if counted_source is None:
+                continue
+            counts = msgspec.structs.asdict(counted_source)
+            totals.update({what: counts[what] or 0 for what in ("rows", "quarantined", *_COUNTED)})
+            rules.update(counted_source.rules or {})
         by_rule = ", ".join(f"{rule} {count}" for rule, count in rules.most_common(SHOWN))
         parts = [
             f"{totals['rows']} rows",

@@ -32,8 +32,8 @@ from include.models.pins import serving_pins
 from include.packaging.bento_build import end_users
 from include.packaging.packages import Package, find_package, put_in_place
 from include.packaging.shipped import requirements, serving_digest, shipped_files, version_part
-from include.pipeline.outputs import PackageOutputs
 from include.pipeline.provenance import lock_digest
+from include.pipeline.release_outputs import PackageOutputs
 from include.pipeline.stage import Input, Outcome, Stage, StageContext
 from include.processes import python_module, start
 from include.records.records import Model

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from include.clock import utc_now
-from include.errors import ConfigError
+from include.errors import ArtefactError, ConfigError
+from include.pipeline.evaluation_outputs import EvaluationOutputs
+from include.pipeline.feature_outputs import FeatureOutputs
 from include.pipeline.flow import BESIDE, CHAIN, GOAL
-from include.pipeline.outputs import FeatureOutputs
+from include.pipeline.ingest_outputs import IngestOutputs
+from include.pipeline.validation_outputs import ValidationOutputs
 from include.point_in_time.partitions import between, newest_complete
 
 if TYPE_CHECKING:
@@ -129,23 +132,22 @@ def _restated_versions(
 
     Several partitions hold one version of a static source; the newest restatement counts for all.
     """
-    facts = [
-        (key, f"raw/{name}", fact)
+    versions = [
+        (key, f"raw/{name}", source.version, source.restated or 0, source.digest)
         for key, stages in by_key.items()
         if "ingest_data" in stages
-        for name, fact in stages["ingest_data"].outputs.get("sources", {}).items()
-        if "version" in fact
+        for name, source in IngestOutputs.of(stages["ingest_data"]).sources.items()
+        if source.version
     ]
-    newest: dict[tuple[str, str], Mapping[str, Any]] = {}
-    for _, table, fact in facts:
-        if fact.get("restated", 0) > newest.get((table, fact["version"]), {}).get("restated", 0):
-            newest[table, fact["version"]] = fact
-    restated = [
-        (key, table, newest[table, fact["version"]])
-        for key, table, fact in facts
-        if (table, fact["version"]) in newest
-    ]
-    return {(table, key): str(fact["digest"]) for key, table, fact in restated}
+    newest: dict[tuple[str, str], tuple[int, str]] = {}  # how often it was restated, its digest
+    for _, table, version, restated, digest in versions:
+        if restated > newest.get((table, version), (0, ""))[0]:
+            newest[table, version] = restated, digest
+    return {
+        (table, key): newest[table, version][1]
+        for key, table, version, _, _ in versions
+        if (table, version) in newest
+    }
 
 
 def _mark_stale(
@@ -174,8 +176,14 @@ def stale_reads(
 
 
 def verdict(result: RecordedResult) -> str:
-    """Return the verdict of an evaluation; a judgement that was not reached is a hold."""
-    return str(result.outputs.get("verdict", "hold")) if result.state == "done" else "hold"
+    """Return the verdict of an evaluation.
+
+    A judgement that was not reached, or whose record is none that we understand, is a hold.
+    """
+    try:
+        return EvaluationOutputs.of(result).verdict if result.state == "done" else "hold"
+    except ArtefactError:
+        return "hold"
 
 
 def _row(
@@ -263,22 +271,17 @@ def _beside(
 
 def _tables(use_case: str, result: RecordedResult) -> list[tuple[str, str]]:
     """Return the lake tables (without the use case's name) that a result wrote, with digests."""
-    outputs = result.outputs
     if result.stage == "ingest_data":
         return [
-            (f"raw/{name}", str(source["digest"]))
-            for name, source in outputs.get("sources", {}).items()
-            if "digest" in source
+            (f"raw/{name}", source.digest)
+            for name, source in IngestOutputs.of(result).sources.items()
         ]
     if result.stage == "validate_data":
-        sources = outputs.get("sources", {}).items()
-        found = [
-            (f"curated/{name}", str(source["curated_digest"]))
-            for name, source in sources
-            if "curated_digest" in source
+        outputs = ValidationOutputs.of(result)
+        curated = [
+            (f"curated/{name}", source.curated_digest) for name, source in outputs.sources.items()
         ]
-        labels = outputs.get("labels") or {}
-        return found + ([("labels", str(labels["digest"]))] if "digest" in labels else [])
+        return curated + ([("labels", outputs.labels.digest)] if outputs.labels else [])
     if result.stage == "materialize_features":
         return [
             (_without_use_case(use_case, view.table), view.digest)

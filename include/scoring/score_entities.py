@@ -25,7 +25,7 @@ from include.lake.tables import Fence, Lake
 from include.models.kinds import ServedModel
 from include.models.loading import load_model
 from include.models.matrix import columns_of
-from include.pipeline.outputs import FeatureOutputs
+from include.pipeline.feature_outputs import FeatureOutputs
 from include.point_in_time import partitions
 from include.point_in_time.curated import scores_table
 from include.records.audit import AuditEntry

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from include.config.use_case import UseCase
 from include.errors import ConfigError
-from include.pipeline.outputs import LeakFinding, Leaks
+from include.pipeline.training_outputs import LeakFinding, Leaks
 
 Level = Literal["refusal", "question"]
 

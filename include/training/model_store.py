@@ -14,8 +14,8 @@ from include.features import population
 from include.features.feature_sets import FeatureSet
 from include.files import written_aside
 from include.models import bundle, mlflow_registry
-from include.pipeline.outputs import ReferenceSample
 from include.pipeline.stage import StageContext
+from include.pipeline.training_outputs import ReferenceSample
 from include.training import splits
 
 

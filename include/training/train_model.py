@@ -27,16 +27,11 @@ from include.models import bundle, mlflow_registry
 from include.models.kinds import DEFAULT, Fitted, kind_of
 from include.models.pins import serving_pins
 from include.pipeline import provenance
-from include.pipeline.outputs import (
-    JUDGED,
-    FeatureOutputs,
-    Leaks,
-    Manifest,
-    TrainingOutputs,
-    TrainingSet,
-    optional,
-)
+from include.pipeline.feature_outputs import FeatureOutputs
+from include.pipeline.outputs import optional
 from include.pipeline.stage import Input, Outcome, ReadBack, Stage, StageContext
+from include.pipeline.training_outputs import JUDGED, Leaks, Manifest, TrainingOutputs, TrainingSet
+from include.pipeline.validation_outputs import ValidationOutputs
 from include.point_in_time.curated import training_table
 from include.records.records import Model, StageResult
 from include.records.schema import json_digest
@@ -78,11 +73,8 @@ def inputs(context: StageContext) -> list[Input]:
     """
     current = feature_sets.current(context.use_case)
     validated, materialized = find_inputs(context, current)
-    read = [
-        Input("labels", result.key, result.outputs["labels"]["digest"])
-        for result in validated
-        if result.outputs.get("labels")
-    ]
+    tables_of_labels = [(result.key, ValidationOutputs.of(result).labels) for result in validated]
+    read = [Input("labels", key, table.digest) for key, table in tables_of_labels if table]
     for result in materialized:
         tables = FeatureOutputs.of(result).feature_sets[current.version]
         for view, table in tables.items():

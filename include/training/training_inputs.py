@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from include.errors import MissingPartition
 from include.features import feature_sets
+from include.pipeline.outputs import optional
 from include.pipeline.stage import StageContext
+from include.pipeline.validation_outputs import ValidationOutputs
 from include.point_in_time import partitions
 from include.point_in_time.curated import label_table
 from include.records.records import StageResult
@@ -56,11 +58,13 @@ def _refuse_other_labels(context: StageContext, validated: Sequence[StageResult]
     table, rules = label_table(context.lake, use_case), labels.rules_digest(use_case)
     lacking = []
     for result in validated:
-        recorded = result.outputs.get("labels") or {}
+        recorded = optional(ValidationOutputs.of(result).labels)
+        if recorded is None or not recorded.rows:
+            continue
         # Records of before tables had a digest in their name, or rules one, are of today's.
-        same_table = recorded.get("table", f"{use_case.name}/labels") == table
-        same_rules = recorded.get("rules", rules) == rules
-        if recorded.get("rows") and not (same_table and same_rules):
+        same_table = (recorded.table or f"{use_case.name}/labels") == table
+        same_rules = (recorded.rules or rules) == rules
+        if not (same_table and same_rules):
             lacking.append(result.key)
     if lacking:
         raise _missing(context, lacking, "hold no labels as label is defined now")

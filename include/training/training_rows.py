@@ -15,8 +15,8 @@ from include.errors import EvergreenError
 from include.features import feature_sets, frames
 from include.features.spine import Spine, build_spine
 from include.models.matrix import Parts
-from include.pipeline.outputs import Counts, PartCount, Split
 from include.pipeline.stage import StageContext
+from include.pipeline.training_outputs import Counts, PartCount, Split
 from include.point_in_time.curated import ARROW_TYPES, label_table
 from include.training import splits
 

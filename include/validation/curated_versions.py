@@ -8,8 +8,9 @@ import msgspec
 import pyarrow as pa
 
 from include.lake.digests import combine
-from include.pipeline.outputs import CuratedSource, IngestedSource
+from include.pipeline.ingest_outputs import IngestedSource
 from include.pipeline.stage import StageContext
+from include.pipeline.validation_outputs import CuratedSource
 from include.point_in_time import partitions
 from include.point_in_time.curated import curated_table
 from include.validation import findings

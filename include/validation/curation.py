@@ -19,7 +19,7 @@ from include.ingestion.columns import FILE, ROW, ColumnDiff, column_diff
 from include.lake.digests import digest
 from include.lake.sql import PARTITION, TIMESTAMP, connect, quote
 from include.lake.tables import Lake
-from include.pipeline.outputs import IngestedSource
+from include.pipeline.ingest_outputs import IngestedSource
 from include.point_in_time.curated import CREATED, EVENT, curated_name, curated_schema, record_key
 from include.point_in_time.decisions import repeated_rows
 from include.point_in_time.partitions import Period

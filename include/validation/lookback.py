@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from include.pipeline.outputs import IngestedSource, IngestOutputs
+from include.pipeline.ingest_outputs import IngestedSource, IngestOutputs
 from include.pipeline.stage import StageContext
 from include.point_in_time import partitions
 from include.records.records import StageResult

@@ -8,7 +8,7 @@ from typing import Any
 
 from include.config.use_case import UseCase
 from include.lake.tables import Lake
-from include.pipeline.outputs import IngestedSource
+from include.pipeline.ingest_outputs import IngestedSource
 from include.point_in_time import partitions
 from include.validation import expectations, findings
 from include.validation.curation import CuratedRows, curate

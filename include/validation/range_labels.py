@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from include.errors import ConfigError
 from include.lake.sql import connect
-from include.pipeline.outputs import IngestedSource, IngestOutputs
+from include.pipeline.ingest_outputs import IngestedSource, IngestOutputs
 from include.pipeline.stage import StageContext
 from include.point_in_time import partitions
 from include.point_in_time.curated import label_schema

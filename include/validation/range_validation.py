@@ -13,8 +13,8 @@ import pyarrow as pa
 from include.errors import Busy, EvergreenError
 from include.files import write_text
 from include.lake.digests import combine
-from include.pipeline.outputs import CuratedSource, LabelTable, ValidationOutputs
 from include.pipeline.stage import Outcome, StageContext, lost
+from include.pipeline.validation_outputs import CuratedSource, LabelTable, ValidationOutputs
 from include.point_in_time.curated import curated_table, label_table
 from include.validation import expectations, findings, labels
 from include.validation.curated_versions import CuratedVersions

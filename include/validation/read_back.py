@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from include.pipeline.outputs import ValidationOutputs
 from include.pipeline.stage import ReadBack, StageContext
+from include.pipeline.validation_outputs import ValidationOutputs
 from include.records.records import StageResult
 from include.validation.curation import curated_digest
 from include.validation.labels import label_digest

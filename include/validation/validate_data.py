@@ -22,8 +22,9 @@ from include.errors import ConfigError, MissingPartition
 from include.features import feature_sets
 from include.lake.digests import combine
 from include.pipeline import memo
-from include.pipeline.outputs import IngestOutputs, ValidationOutputs
+from include.pipeline.ingest_outputs import IngestOutputs
 from include.pipeline.stage import Input, Outcome, Stage, StageContext
+from include.pipeline.validation_outputs import ValidationOutputs
 from include.point_in_time import partitions
 from include.validation import expectations
 from include.validation.lookback import (

@@ -37,7 +37,7 @@ def report(stage: str, **outputs: Any) -> Report:
                 "candidate 3, AUC of first model tune 0.8123",
             ],
         ),
-        (report("train_model", version=None, counts={}, reason="too few"), []),
+        (report("train_model", candidate=None, counts={}, reason="too few"), []),
         (
             report(
                 "evaluate_model",

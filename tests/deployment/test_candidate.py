@@ -8,7 +8,7 @@ import pytest
 
 from include.deployment.candidate import Candidate, decide_release
 from include.errors import Conflict
-from include.pipeline.outputs import DeploymentOutputs
+from include.pipeline.release_outputs import DeploymentOutputs
 from include.pipeline.stage import Outcome
 from tests.builders.serving import FIRST, NAME, Desk
 

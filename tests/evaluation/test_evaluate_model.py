@@ -15,7 +15,8 @@ from include.errors import ArtefactError
 from include.evaluation import clearance, gate
 from include.models import mlflow_registry
 from include.models.bundle import digest_of
-from include.pipeline.outputs import Check, EvaluationOutputs, Manifest, TrainingOutputs
+from include.pipeline.evaluation_outputs import Check, EvaluationOutputs
+from include.pipeline.training_outputs import Manifest, TrainingOutputs
 from include.training import leak_findings
 from tests.builders.judging import EARLY, LATE, MIDDLE, NAME, Bench, make_worse
 

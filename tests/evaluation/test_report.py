@@ -15,16 +15,8 @@ import pytest
 
 from include.config.use_case import UseCase
 from include.evaluation import report
-from include.pipeline.outputs import (
-    Check,
-    Counts,
-    EvaluationOutputs,
-    LeakFinding,
-    Leaks,
-    Manifest,
-    PartCount,
-    Split,
-)
+from include.pipeline.evaluation_outputs import Check, EvaluationOutputs
+from include.pipeline.training_outputs import Counts, LeakFinding, Leaks, Manifest, PartCount, Split
 from include.training.leak_findings import Finding
 from tests.builders.judging import EARLY, new_bench
 

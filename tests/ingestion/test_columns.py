@@ -9,7 +9,7 @@ import pytest
 from include.config.use_case_sources import Source
 from include.errors import ConfigError
 from include.ingestion.columns import column_diff, headers
-from include.pipeline.outputs import FileHeader
+from include.pipeline.ingest_outputs import FileHeader
 
 
 def source(**more: Any) -> Source:

@@ -10,7 +10,7 @@ import pytest
 
 from include.errors import ArtefactError
 from include.ingestion.recorded_intake import RecordedIntake
-from include.pipeline.outputs import IngestOutputs, StaticVersion
+from include.pipeline.ingest_outputs import IngestOutputs, StaticVersion
 
 HEADER = {"columns": ["order_id", "paid"], "files": ["orders.csv"], "count": 1}
 EVENTS = {

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from include.ingestion.redriven import Redriven, RowsToTake, as_raw_rows, read_redriven
-from include.pipeline.outputs import IngestedSource
+from include.pipeline.ingest_outputs import IngestedSource
 from include.point_in_time.partitions import period
 from tests.validation.till import DAYS, Till
 

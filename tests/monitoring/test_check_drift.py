@@ -13,7 +13,7 @@ from include.errors import MissingPartition
 from include.lake.digests import digest
 from include.monitoring import check_drift
 from include.monitoring.psi import Stability
-from include.pipeline.outputs import DriftOutputs
+from include.pipeline.drift_outputs import DriftOutputs
 from include.predictions import import_segments
 from include.predictions import log as prediction_log
 from include.predictions.log import Prediction, PredictionLog

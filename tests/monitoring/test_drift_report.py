@@ -13,7 +13,7 @@ import pyarrow as pa
 from include.config.use_case_file import find
 from include.monitoring import drift_report
 from include.monitoring.psi import Stability
-from include.pipeline.outputs import ComparedWith, DriftOutputs
+from include.pipeline.drift_outputs import ComparedWith, DriftOutputs
 from tests.builders.monitoring import KEYS, YAML
 
 

@@ -189,18 +189,29 @@ def test_missing_are_the_gaps_between_what_is_there() -> None:
     assert "evergreen load-history shop --from 2026-01-05 --to 2026-01-05" in found[1].detail
 
 
+def ingested(digest: str) -> dict[str, dict[str, Any]]:
+    """Return what `ingest_data` records of a source."""
+    source = {"rows": 1, "digest": digest, "source_digest": "s", "files": [], "columns": []}
+    return {"orders": source}
+
+
+def curated_as(digest: str) -> dict[str, dict[str, Any]]:
+    """Return what `validate_data` records of a source."""
+    return {"orders": {"curated_digest": digest, "rows": 1}}
+
+
 def test_stale_is_whatever_read_a_partition_that_was_restated() -> None:
     """Day 4 is ingested again with other rows: its own validation, and every later day that read
     it, are stale.
     """
     results = []
     for key in ("2026-01-04", "2026-01-05", "2026-01-06"):
-        raw = result("ingest_data", key, sources={"orders": {"digest": f"raw {key}"}})
+        raw = result("ingest_data", key, sources=ingested(f"raw {key}"))
         curated = result(
             "validate_data",
             key,
-            sources={"orders": {"curated_digest": f"curated {key}"}},
-            labels={"digest": f"labels {key}"},
+            sources=curated_as(f"curated {key}"),
+            labels={"digest": f"labels {key}", "rows": 1},
         )
         features = result("materialize_features", key)
         reads = [
@@ -218,7 +229,7 @@ def test_stale_is_whatever_read_a_partition_that_was_restated() -> None:
         "done"
     }
 
-    again = result("ingest_data", "2026-01-05", sources={"orders": {"digest": "raw restated"}})
+    again = result("ingest_data", "2026-01-05", sources=ingested("raw restated"))
     changed = [
         again if (row.stage, row.key) == ("ingest_data", "2026-01-05") else row for row in results
     ]
@@ -230,8 +241,8 @@ def test_stale_is_whatever_read_a_partition_that_was_restated() -> None:
     curated = result(
         "validate_data",
         "2026-01-05",
-        sources={"orders": {"curated_digest": "curated restated"}},
-        labels={"digest": "l"},
+        sources=curated_as("curated restated"),
+        labels={"digest": "l", "rows": 1},
     )
     curated = replace(curated, reads=[["raw/orders", "2026-01-05", "raw restated"]])
     changed = [

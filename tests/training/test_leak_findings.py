@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from include.errors import ConfigError
-from include.pipeline.outputs import Leaks
+from include.pipeline.training_outputs import Leaks
 from include.training import leak_findings
 from include.training.leak_findings import Finding, Findings
 

@@ -18,7 +18,7 @@ from include.errors import ConfigError
 from include.models import lightgbm_fitting as fitting
 from include.models import matrix
 from include.models.encoding import Feature, Schema, encode
-from include.pipeline.outputs import Leaks
+from include.pipeline.training_outputs import Leaks
 from include.training.leak_findings import Findings
 from tests.builders.leaks import (
     Columns,

@@ -6,7 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from include.pipeline.outputs import CuratedSource, IngestOutputs
+from include.pipeline.ingest_outputs import IngestOutputs
+from include.pipeline.validation_outputs import CuratedSource
 from include.validation.curated_versions import CuratedVersions
 from tests.builders.intake import HEAD
 from tests.ingestion.test_arrival import DAYS, line

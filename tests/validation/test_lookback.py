@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from include.pipeline.outputs import LabelTable, ValidationOutputs
+from include.pipeline.validation_outputs import LabelTable, ValidationOutputs
 from include.validation.lookback import recorded_results
 
 SOURCE = {
