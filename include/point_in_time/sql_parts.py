@@ -2,7 +2,7 @@
 
 Queries whose parts vary are built of expressions, so that a name or a value is never taken for SQL.
 Queries that only differ in names stay texts with quoted names: they read as what they are, and to
-build the point-in-time join of expressions takes 5 ms, 500 times as long.
+parse and print the point-in-time join alone takes 5 ms.
 """
 
 from __future__ import annotations
