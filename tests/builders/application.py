@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from include.config.use_case_file import find
-from include.models import predictor
+from include.models.loading import load_model
 from include.predictions.log import PredictionLog
 from include.serving.app import App
 from include.serving.snapshot import Loaded, Served
@@ -47,7 +47,7 @@ class Client:
     def serve(self, version: int = 1, **changes: Any) -> Loaded:
         """Serve a real model from the next request on."""
         model = self.desk.train(version)
-        scorer = predictor.Predictor.load(model.bundle, model.model_digest)
+        scorer = load_model(model.bundle, model.model_digest)
         loaded = Loaded(
             version, model.model_digest, model.feature_set, model.partition, scorer=scorer
         )

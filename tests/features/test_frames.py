@@ -197,7 +197,7 @@ def test_an_old_feature_set_is_joined_by_the_same_path_at_its_pinned_versions(sh
 
 
 def test_scores_are_refused_where_features_that_can_be_alive_are_missing(tmp_path: Path) -> None:
-    from include.scoring.score_entities import _need
+    from include.scoring.score_entities import require_features
 
     shop = Shop(tmp_path)
     for day in range(4):
@@ -205,5 +205,5 @@ def test_scores_are_refused_where_features_that_can_be_alive_are_missing(tmp_pat
         if day != 1:
             shop.run(day)
     with pytest.raises(MissingPartition, match="view spending") as caught:
-        _need(shop.records, shop.use_case, shop.feature_set, shop.key(3))
+        require_features(shop.records, shop.use_case, shop.feature_set, shop.key(3))
     assert caught.value.keys == (shop.key(1),)

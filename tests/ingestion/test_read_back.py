@@ -26,9 +26,9 @@ def test_each_source_with_rows_is_read_back_equal_and_a_lost_row_is_seen(tmp_pat
     )
     found = {each.table: each for each in read_back(context, result)}
     assert set(found) == {"shop/raw/orders", "shop/raw/people"}
-    assert all(each.found == each.recorded for each in found.values())
+    assert all(each.stored == each.recorded for each in found.values())
     assert found["shop/raw/people"].key == DAYS[0]
     rows = made.lake.read("shop/raw/orders", keys=[DAYS[0]])
     made.lake.replace("shop/raw/orders", DAYS[0], rows.slice(1))
     lost = next(each for each in read_back(context, result) if each.table == "shop/raw/orders")
-    assert lost.found != lost.recorded
+    assert lost.stored != lost.recorded

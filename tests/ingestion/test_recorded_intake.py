@@ -76,7 +76,7 @@ def result(key: str, state: str = "done", **sources: Any) -> Any:
 
 def context(*results: Any, stage: str = "ingest_data") -> Any:
     """Return as much of a context as is asked of it."""
-    return SimpleNamespace(known={(stage, each.key): each for each in results})
+    return SimpleNamespace(preloaded={(stage, each.key): each for each in results})
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -159,7 +159,7 @@ def test_draft_and_training_judge_free_text_by_one_rule(tmp_path: Path) -> None:
     assert "# title: left out (different on most rows, as names and free text are)" in text
     first = pa.table({"title": titles[: N // 2], "customer_id": list(range(N // 2))})
     assert hardly_repeats(N // 2, 147)
-    assert column_leaks._is_id(first, "title", "customer_id")
+    assert column_leaks.is_id(first, "title", "customer_id")
 
 
 def test_the_wording_of_min_rows_is_true(tmp_path: Path) -> None:

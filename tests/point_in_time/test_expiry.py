@@ -73,7 +73,7 @@ def answer(
     model = Loaded(1, "sha256:m", "fs", "", scorer=Model())  # type: ignore[arg-type]
     served = Served(shop.use_case, online=Online(shop.settings.home / "o.db"))
     horizon = predict.Horizon(shop.use_case, clock=lambda: round(now.timestamp()) * 10**9)
-    return predict.features_of(predict.Asked(entity, given), served, model, horizon)
+    return predict.find_features(predict.CheckedRequest(entity, given), served, model, horizon)
 
 
 def test_each_view_expires_by_itself_and_a_request_may_bring_a_part(tmp_path: Path) -> None:

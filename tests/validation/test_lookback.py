@@ -71,7 +71,7 @@ def test_results_of_a_range_are_those_of_the_stage_and_keys() -> None:
         for stage in ("ingest_data", "validate_data")
         for key in ("2026-01-01", "2026-01-02")
     }
-    context: Any = SimpleNamespace(known=results)
+    context: Any = SimpleNamespace(preloaded=results)
     both = recorded_results(context, "ingest_data")
     assert [(result.stage, result.key) for result in both] == [
         ("ingest_data", "2026-01-01"),

@@ -20,11 +20,11 @@ def test_rows_and_labels_are_read_back_equal_and_a_lost_row_is_seen(made: Intake
     curated, labels = read_back(context, result)
     assert curated.table == result.outputs["sources"]["orders"]["table"]
     assert labels.table == result.outputs["labels"]["table"]
-    assert (curated.found, labels.found) == (curated.recorded, labels.recorded)
+    assert (curated.stored, labels.stored) == (curated.recorded, labels.recorded)
     rows = made.lake.read(curated.table, keys=[DAY])
     made.lake.replace(curated.table, DAY, rows.slice(1))
     again, _ = read_back(context, result)
-    assert again.found != again.recorded
+    assert again.stored != again.recorded
 
 
 def test_a_record_without_rows_has_nothing_to_read_back() -> None:
