@@ -17,6 +17,7 @@ pytestmark = pytest.mark.e2e
 NAME, LAST = "credit_default", "2005-10-01"
 
 
+@pytest.mark.slow
 def test_the_real_credit_data_goes_through_the_whole_chain(installation: Installation) -> None:
     data = installation.settings.data_dir / "uci_credit_default"
     if not data.is_dir():

@@ -144,11 +144,18 @@ def test_a_backfill_beside_the_nightly_run_disturbs_neither(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "noise",
     [
-        {"TZ": "Asia/Kolkata"},
-        {"LC_ALL": "C", "PYTHONUTF8": "0"},
-        {"PYTHONDONTWRITEBYTECODE": "1", "HTTP_PROXY": "http://127.0.0.1:9", "PYTHONHASHSEED": "3"},
+        pytest.param({"TZ": "Asia/Kolkata"}, id="TZ"),
+        pytest.param({"LC_ALL": "C", "PYTHONUTF8": "0"}, id="LC_ALL", marks=pytest.mark.slow),
+        pytest.param(
+            {
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "HTTP_PROXY": "http://127.0.0.1:9",
+                "PYTHONHASHSEED": "3",
+            },
+            id="PYTHONDONTWRITEBYTECODE",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=lambda noise: next(iter(noise)),
 )
 def test_a_noisy_environment_gives_the_same_digests(
     tmp_path: Path, expected: dict[tuple[str, str], str], noise: dict[str, str]

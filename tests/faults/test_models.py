@@ -109,6 +109,7 @@ def test_killed_in_training_the_retry_gives_the_same_model_once(
     assert bench.records.audit.verify() is None
 
 
+@pytest.mark.slow
 def test_killed_between_model_file_and_registry_the_orphan_is_never_servable_and_goes(
     bench: Bench, expected: str
 ) -> None:
@@ -125,6 +126,7 @@ def test_killed_between_model_file_and_registry_the_orphan_is_never_servable_and
     assert [path.name for path in folder.iterdir()] == [bench.model(KEY).model_digest[7:23]]
 
 
+@pytest.mark.slow
 def test_killed_between_registry_and_record_the_version_is_found_again(
     bench: Bench, expected: str
 ) -> None:
@@ -141,6 +143,7 @@ def test_killed_between_registry_and_record_the_version_is_found_again(
     assert [(report.outputs["version"], report.outputs["run_id"])] == versions(bench)
 
 
+@pytest.mark.slow
 def test_killed_before_the_alias_moves_the_old_champion_stays_and_the_next_run_resumes(
     bench: Bench,
 ) -> None:
@@ -169,6 +172,7 @@ def child_killed_at_alias(home: str) -> None:
     Bench(Path(home)).run("evaluate_model", NEXT)
 
 
+@pytest.mark.slow
 def test_two_trainings_at_once_are_two_versions_each_judged_against_the_champion_of_then(
     bench: Bench,
 ) -> None:
@@ -209,6 +213,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0)
 """
 
 
+@pytest.mark.slow
 def test_a_fork_after_openmp_was_used_does_not_hang(bench: Bench) -> None:
     """Fault 22: we train and score on one thread, which needs nothing of the parent's thread
     pool.

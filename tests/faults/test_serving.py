@@ -61,6 +61,7 @@ def children_of(home: Path) -> list[list[str]]:
     return commands
 
 
+@pytest.mark.slow
 def test_packaging_killed_at_random_points_leaves_nothing_valid(desk: Desk) -> None:
     """There is no package without its receipt, no process left behind, and a retry makes it."""
     desk.ask(FIRST)

@@ -149,6 +149,7 @@ for day in range(first, first + 400):
 """
 
 
+@pytest.mark.slow
 def test_kill_at_twenty_points_leaves_old_or_new_rows_never_a_mix(tmp_path: Path) -> None:
     path, draw, day = tmp_path / "o.db", random.Random(1), 0
     for _ in range(20):

@@ -7,6 +7,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.builders import stored
 from tests.builders.installation import DATA_STAGES
 from tests.builders.intake import GOOD, HEAD, Intake
@@ -49,6 +51,7 @@ def rebuilt(made: Intake) -> None:
             made.run(stage, key)
 
 
+@pytest.mark.slow
 def test_every_row_is_in_one_partition_and_known_from_its_as_of_on(tmp_path: Path) -> None:
     digests = []
     for how in (daily, ranged, rebuilt):

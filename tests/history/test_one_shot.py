@@ -56,6 +56,9 @@ def write_loans(path: Path) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
+pytestmark = pytest.mark.slow  # later tests stand on what the first one ran
+
+
 @pytest.fixture(scope="module")
 def loans(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     home = tmp_path_factory.mktemp("loans")

@@ -38,7 +38,14 @@ def as_json(text: str) -> str:
     )
 
 
-@pytest.mark.parametrize("kind", ["csv", "blank", "quoted", "crlf", "gz", "jsonl"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "csv",
+        "jsonl",
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("blank", "quoted", "crlf", "gz")),
+    ],
+)
 def test_a_broken_line_stays_where_it_stands_as_the_file_grows(tmp_path: Path, kind: str) -> None:
     """It is set aside once, with the rows around it, and closed days run again without a reason."""
     name = "orders.jsonl" if kind == "jsonl" else "orders.csv.gz" if kind == "gz" else "orders.csv"

@@ -105,6 +105,7 @@ def test_days_that_are_not_the_newest_read_no_static_file(tmp_path: Path) -> Non
         made.ingest(DAYS[3])
 
 
+@pytest.mark.slow
 def test_days_give_equal_digests_in_every_order_and_again(tmp_path: Path) -> None:
     """A static source that changes, a broken line and late rows at once, the same deliveries
     replayed.

@@ -83,6 +83,7 @@ def test_rounds_written_as_a_parameter_are_the_most_of_both_models() -> None:
     assert fitted.files["model.txt"].count(b"\nTree=") == fitted.rounds
 
 
+@pytest.mark.slow
 def test_out_of_fold_auc_on_real_data_is_what_is_published_and_no_leak() -> None:
     """UCI credit default: LightGBM reaches .779 in the literature, the best known is .791; above
     .80 something leaks.

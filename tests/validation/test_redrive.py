@@ -66,6 +66,7 @@ def test_a_rerun_takes_the_same_rows_and_the_source_digest_tells_them(till: Till
     assert "redriven" not in till.ingest(DAYS[3]).outputs["sources"]["orders"]
 
 
+@pytest.mark.slow
 def test_a_range_day_by_day_and_backwards_give_equal_digests(
     till_home: Path, tmp_path: Path
 ) -> None:
