@@ -28,6 +28,7 @@ DROPPED = (
     "MLFLOW",
     "_MLFLOW",
     "BENTO",
+    "PROMETHEUS_",
     "FEAST",
     "GX_",
     "OMP_",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.exposition import choose_encoder
 
 # Seconds. The bound 0.08 is the usual objective of latency, so that its share can be read exactly.
@@ -18,6 +18,11 @@ BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.08, 0.1, 0.25, 0.5,
 # Otherwise each counter gets a second series `..._created`, which no dashboard asks for. The
 # library has this switch for the whole process only.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+
+# A node is one process. Where its environment has PROMETHEUS_MULTIPROC_DIR (BentoML sets it, and
+# children inherit it) the library would put each series into a mapped file, where a full disk
+# ends an answer, and what a dead process counted is counted again.
+values.ValueClass = values.MutexValue
 
 
 class Metrics:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from include.config.settings import ROOT
 from include.serving.prometheus import BOUNDS, Metrics
 
+COUNT = """
+from include.serving.prometheus import Metrics
+metrics = Metrics()
+metrics.count_answer("loans", "predict", 200)
+print(metrics.render("")[0].decode())
+"""
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
@@ -86,3 +98,19 @@ def test_openmetrics_is_given_to_who_accepts_it() -> None:
 )
 def test_all_others_are_given_the_text_format(accept: str) -> None:
     assert Metrics().render(accept)[1] == "text/plain; version=0.0.4; charset=utf-8"
+
+
+def test_a_directory_for_several_processes_is_left_alone(tmp_path: Path) -> None:
+    """BentoML sets it in the environment of whoever imports it; a node is one process."""
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    child = subprocess.run(
+        [sys.executable, "-c", COUNT],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert 'status="200",use_case="loans"} 1.0' in child.stdout
+    assert list(tmp_path.iterdir()) == []
