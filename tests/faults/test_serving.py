@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -226,8 +225,6 @@ def register(desk: Desk, bundle: str, digest: str) -> int:
     from include.models.mlflow_registry import TrainingRun
     from include.models.mlflow_registry import register as register_model
 
-    schema = json.loads((Path(bundle) / "schema.json").read_text())
-    columns = [feature["name"] for feature in schema["features"]]
     training = TrainingRun(
         use_case=NAME,
         key=FIRST,
@@ -235,7 +232,6 @@ def register(desk: Desk, bundle: str, digest: str) -> int:
         mode="live",
         model_digest=digest,
         folder=Path(bundle),
-        columns=columns,
         params={},
         metrics={},
         manifest={},
