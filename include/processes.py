@@ -62,8 +62,13 @@ def run(
     environment: Mapping[str, str],
     folder: Path,
     timeout: float | None = None,
+    own_session: bool = False,
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a child to its end and return its code and output; when it hangs, it is killed.
+
+    It stays in the caller's session, so what ends the caller's (`end_sessions`) ends it too, also
+    when the caller was killed and cannot time it any more. `own_session` is for a child that an
+    interrupt at the terminal must not reach.
 
     Raises:
         subprocess.TimeoutExpired: it has not ended within `timeout` seconds.
@@ -76,7 +81,7 @@ def run(
         capture_output=True,
         timeout=timeout,
         check=False,
-        start_new_session=True,
+        start_new_session=own_session,
     )
 
 

@@ -162,6 +162,14 @@ def test_a_child_is_run_to_its_end_or_killed_when_it_hangs(tmp_path: Path) -> No
         )
 
 
+def test_a_child_that_is_waited_for_ends_with_its_callers_session(tmp_path: Path) -> None:
+    """A node that is killed in the middle of a trial must not leave the trial running for ever."""
+    code = "import os; print(os.getsid(0))"
+    for own, session in ((False, {os.getsid(0)}), (True, set())):
+        done = run([sys.executable, "-c", code], environment={}, folder=tmp_path, own_session=own)
+        assert ({int(done.stdout)} & {os.getsid(0)}) == session
+
+
 def test_a_module_is_run_by_this_very_interpreter(tmp_path: Path) -> None:
     done = run(python_module("platform", "--terse"), environment={}, folder=tmp_path, timeout=60)
     assert done.returncode == 0

@@ -207,6 +207,7 @@ def migrate(settings: Settings, *, say: Say = log.info) -> None:
         processes.python_module("airflow", "db", "migrate"),
         environment=child_environment(settings),
         folder=Path("/"),
+        own_session=True,  # Ctrl-C in the middle would leave half a database
     )
     if done.returncode:
         printed = (done.stdout + done.stderr).decode(errors="replace").strip().splitlines()

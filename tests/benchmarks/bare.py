@@ -220,7 +220,7 @@ class Script:
         return counts
 
     def _online(self, key: str) -> None:
-        """Write the newest row of each entity: Feast's own table, and one packed row an entity."""
+        """Write the newest row of each entity: packed, and to Feast's table if it is asked for."""
         import feast
         from feast.infra.online_stores.sqlite import SqliteOnlineStoreConfig
         from feast.repo_config import RepoConfig
@@ -238,7 +238,7 @@ class Script:
             self.feast = feast.FeatureStore(config=config)
             self.feast.apply(objects(self.use_case, current(self.use_case)))
         frames = {name: self._newest(name, key) for name in self.views}
-        for name, frame in frames.items():
+        for name, frame in frames.items() if self.use_case.online.feast else ():
             self.feast.write_to_online_store(
                 view_name(self.use_case.name, name), frame.to_pandas(types_mapper=pd.ArrowDtype)
             )
