@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import random
 import time
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def refused(
 
 
 def damaged_gzip() -> bytes:
-    packed = bytearray(gzip.compress((HEAD + LINE * 10_000).encode()))
+    packed = bytearray(gzip.compress((HEAD + LINE * 10_000).encode(), mtime=0))
     packed[-6] ^= 1
     return bytes(packed)
 
@@ -95,7 +96,7 @@ def scrambled_parquet(folder: Path) -> bytes:
 FILES = {
     "36 truncated gzip": (
         "csv.gz",
-        gzip.compress(os.urandom(200_000).hex().encode())[:-5_000],
+        gzip.compress(random.Random(7).randbytes(200_000).hex().encode(), mtime=0)[:-5_000],
         r"cut off at byte \d+",
     ),
     "36 bad CRC": (
@@ -138,7 +139,7 @@ FILES = {
     ),
     "54 gzip bomb": (
         "csv.gz",
-        gzip.compress(HEAD.encode() + b"0" * 200_000_000),
+        gzip.compress(HEAD.encode() + b"0" * 200_000_000, mtime=0),
         "more than 200 times its size",
     ),
     "37 duplicated column": (

@@ -27,8 +27,8 @@ TEXT = "id,name\r\n1,café\r\n".encode()
     [
         (TEXT, "utf-8"),
         (b"\xef\xbb\xbf" + TEXT, "utf-8"),
-        (gzip.compress(TEXT), "utf-8"),
-        (gzip.compress(TEXT[:5]) + gzip.compress(TEXT[5:]) + b"\0\0", "utf-8"),
+        (gzip.compress(TEXT, mtime=0), "utf-8"),
+        (gzip.compress(TEXT[:5], mtime=0) + gzip.compress(TEXT[5:], mtime=0) + b"\0\0", "utf-8"),
         (TEXT.decode().encode("utf-16"), "utf-16"),
         (TEXT.decode().encode("cp1252"), "cp1252"),
     ],
@@ -70,7 +70,7 @@ def test_lines_that_end_in_several_ways_are_told() -> None:
         (b"PAR1", "is a Parquet file; set format"),
         (b"a\0b", "NUL byte at offset 1"),
         ("caf\u00e9".encode()[:-1], "ends in the middle of a character"),
-        (gzip.compress(TEXT)[:-9], "cut off at byte"),
+        (gzip.compress(TEXT, mtime=0)[:-9], "cut off at byte"),
         (b"\x1f\x8b" + b"\xff" * 20, "damaged gzip file, at byte"),
     ],
 )
@@ -85,7 +85,7 @@ def test_what_is_not_utf8_says_what_it_may_be(tmp_path: Path) -> None:
     for data, encodings in (
         (b"caf\xe9,1", ("cp1252", "latin-1")),
         ("a".encode("utf-16"), ("utf-16",)),
-        (gzip.compress("a".encode("utf-16")), ("utf-16",)),
+        (gzip.compress("a".encode("utf-16"), mtime=0), ("utf-16",)),
     ):
         with pytest.raises(NotUtf8) as refusal:
             checked(tmp_path, data)

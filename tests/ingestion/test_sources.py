@@ -96,7 +96,8 @@ def put(folder: Path, name: str, content: str | bytes) -> None:
         ("a.csv.gz", gzip.compress(f"{HEADER}\n{ROW}\n".encode(), mtime=0)),
         (
             "a.csv.gz",
-            gzip.compress(f"{HEADER}\n".encode(), mtime=0) + gzip.compress(f"{ROW}\n".encode()),
+            gzip.compress(f"{HEADER}\n".encode(), mtime=0)
+            + gzip.compress(f"{ROW}\n".encode(), mtime=0),
         ),
         ("a.csv.zst", pa.compress(f"{HEADER}\n{ROW}\n".encode(), codec="zstd", asbytes=True)),
         ("a.jsonl", json.dumps(dict(zip(HEADER.split(","), ROW.split(","), strict=True))) + "\n\n"),
