@@ -17,7 +17,16 @@ from typing import Annotated
 
 import typer
 
-from include.cli import installation, models, quarantine, records, release, run, use_case
+from include.cli import (
+    installation,
+    models,
+    new_use_case,
+    quarantine,
+    records,
+    release,
+    run,
+    use_case,
+)
 from include.cli.output import print_line, without_secrets
 from include.cli.panels import Panels
 from include.cli.suggestions import Mistake
@@ -49,7 +58,7 @@ for command in (
     records.heal,
     release.rollback,
     release.release,
-    use_case.new,
+    new_use_case.new,
     use_case.simulate,
     installation.password,
     installation.serve,

@@ -1,9 +1,8 @@
-"""Commands about use cases: new, usecase check, usecase schema, simulate."""
+"""Commands about use cases: usecase check, usecase schema, simulate."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -30,88 +29,6 @@ usecase_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-
-
-def new(
-    source: Annotated[
-        Path,
-        typer.Option(
-            "--from", metavar="FILE", help="A CSV or Parquet table with its outcome as a column."
-        ),
-    ],
-    name: Annotated[
-        str | None, typer.Option("--name", help="Name of the use case; else the file's.")
-    ] = None,
-    key: Annotated[
-        str | None,
-        typer.Option(
-            "--entity", "--key", metavar="COLUMN", help="Column that says whom a row is about."
-        ),
-    ] = None,
-    time: Annotated[
-        str | None,
-        typer.Option("--time", metavar="COLUMN", help="Column that says when the row happened."),
-    ] = None,
-    label: Annotated[
-        str | None,
-        typer.Option("--label", metavar="COLUMN", help="Column of the outcome, with two values."),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Where to write; - prints the draft."),
-    ] = None,
-) -> None:
-    """Draft a use case file from a table.
-
-    Key, times, label and types are guessed, and each guess says so. Read the draft, then try it:
-    `evergreen usecase check --data FILE`.
-    """
-    from include.onboarding.draft import draft, path_in
-
-    settings = current_settings()
-    prints = output is not None and str(output) == "-"
-    # Beside its table; tables of the data folder are shared, and may lie where nobody can write.
-    folder = source.parent
-    if output and not prints:
-        folder = output.parent
-    elif source.resolve().is_relative_to(settings.data_dir):
-        folder = settings.usecase_dirs[0]
-    drafted_name, text = draft(
-        source,
-        given_path=path_in(folder, source, settings.data_dir),
-        name=name,
-        key=key,
-        time=time,
-        label=label,
-    )
-    if prints:
-        print_line(text.rstrip("\n"))
-        return
-    path = output or folder / f"{drafted_name}.yaml"
-    if path.stem != drafted_name:
-        raise ConfigError(
-            f"{path}: a use case file has the use case's name; call it {drafted_name}.yaml, or "
-            f"give --name {path.stem}"
-        )
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise ConfigError(
-            f"{path} exists already; remove it, or give another --name or --output"
-        ) from None
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be written ({error.strerror}); give another --output"
-        ) from error
-    print_line(
-        f"Wrote {path}. Read its guesses, then run:\n  evergreen usecase check --data "
-        f"{quote(str(path))}"
-    )
-    if path.parent.resolve() not in settings.usecase_dirs:
-        # A folder's name may hold blanks and brackets.
-        folders = quote(f"{settings.usecases}:{path.parent.resolve()}")
-        print_line(f"Then let Evergreen find it:\n  export EVERGREEN_USECASES={folders}")
 
 
 @usecase_app.command()

@@ -8,12 +8,16 @@ draft is refused and names the option.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from include.config.durations import lag_after_event
 from include.errors import ConfigError
 from include.lake.sql import text_literal
 from include.onboarding import header_words as words
+from include.onboarding.answers import NOTHING, Answers
+from include.onboarding.date_parts import Expression, add_dates
+from include.onboarding.evidence import Evidence, find_evidence
 from include.onboarding.header_words import plain, sounds_of_id, sounds_of_person
 from include.onboarding.label_values import ONES, Positive, guess_label, guess_positive
 from include.onboarding.profile import Profile, Table, moment, name_others, name_some, text
@@ -23,6 +27,8 @@ from include.training.free_text import hardly_repeats
 MAX_REPEATED = 0.01
 # About the share of the rows that a model is fitted on: on fewer rows a text repeats less often.
 LEARNT = 0.5
+_ROW = "each row is an entity of its own, named by the digest of its values"
+_NO_ENTITY = "no column names whom a row is about; name one with --entity"
 _REPEATED = 20  # different values from which a column may be somebody's id that repeats
 
 
@@ -31,7 +37,9 @@ class Roles:
     """What each column was taken for.
 
     `why` says it of entity, event, label and key, in words that go into the draft; `left_out` are
-    columns that are no feature, each with the reason.
+    columns that are no feature, each with the reason, `written_later` of them those that were
+    written after the decision. `moments` are all columns that could say when a row happened, and
+    `evidence` tells what the rows say of a feature, by its header.
     """
 
     entity: Profile
@@ -44,6 +52,14 @@ class Roles:
     features: tuple[Profile, ...]
     left_out: tuple[tuple[Profile, str], ...]
     why: dict[str, str]
+    evidence: dict[str, Evidence]
+    written_later: tuple[Profile, ...]
+    moments: tuple[Profile, ...]
+
+    @property
+    def snapshot(self) -> bool:
+        """Whether the whole table stands for one day."""
+        return self.event.made == "snapshot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,29 +70,28 @@ class Shared:
     lost: int
 
 
-def guess_roles(
-    table: Table, *, key: str | None = None, time: str | None = None, label: str | None = None
-) -> Roles:
-    """Return the role of each column; `key`, `time` and `label` are headers that a person knows.
+def guess_roles(table: Table, answers: Answers = NOTHING, *, alone: bool = True) -> Roles:
+    """Return the role of each column; `answers` are what a person knows.
+
+    A table that is not `alone` may have no feature: others hold them.
 
     Raises:
         ConfigError: a role has no column, or only a person can say which; the message names the
             option.
     """
     columns = [column for column in table.columns if not _is_index(column)]
-    given_entity = _given(table.columns, key, "--entity")
-    given_event = _given(table.columns, time, "--time")
-    given_label = _given(table.columns, label, "--label")
+    computed = () if answers.snapshot else add_dates(table)
+    given_entity = _given(table.columns, answers.key, "--entity")
+    given_event = _given((*table.columns, *computed), answers.time, "--time")
+    given_label = _given(table.columns, answers.label, "--label")
     times = [column for column in columns if column.type in ("date", "timestamp")]
-    event, why_event = _guess_event(table, times, given_event)
-    arrival, outcome = _later_times(table, times, event)
+    event, arrival, outcome, why_event = _guess_times(table, times, computed, given_event, answers)
     taken = [column for column in (event, arrival, outcome) if column is not None]
     result, why_label = guess_label(table, [c for c in columns if c not in taken], given_label)
     positive = guess_positive(table, result, "--label" if given_label else "")
     taken.append(result)
-    entity, why_entity = _guess_entity(
-        table, [c for c in columns if c not in taken], given_entity, taken
-    )
+    guess = _guess_entity([c for c in columns if c not in taken], given_entity, taken)
+    entity, why_entity = guess or (table.add_row_id(), f"guessed: {_ROW}; {_NO_ENTITY}")
     taken.append(entity)
     record = next(
         (c for c in columns if c not in taken and c.unique and sounds_of_id(c.header)), None
@@ -92,7 +107,7 @@ def guess_roles(
             f"{shared.rows} of {table.rows} rows share {entity.header!r} and {event.header!r} "
             "with another"
         )
-        if record is None or given_entity is not None:
+        if given_entity is not None:
             such = "" if record is None else f", such as {record.header!r}"
             raise ConfigError(
                 f"{table.path}: {problem}, and a decision has one row: name a finer time with "
@@ -102,23 +117,30 @@ def guess_roles(
             (entity, "names whom several rows are about; the key of the row is the entity")
         )
         why_entity = f"guessed: an entity a row, since {problem}"
-        entity, record = record, None
+        entity, record = record or table.add_row_id(), None
     taken += [column for column in (record, entity) if column is not None and column not in taken]
     why_key = "what names a row; a later row of the same key corrects it"
     if record is None and not entity.unique and shared.lost:
         why_key += f"; {shared.lost} rows repeat it and would go to quarantine"
-    features = []
-    for column in columns:
-        if column not in taken:
-            reason = _why_no_feature(table, column, event)
-            if reason:
-                left_out.append((column, reason))
-            else:
-                features.append(column)
-    if not features:
-        raise ConfigError(
-            f"{table.path}: no column is left that could be a feature; add some to the table"
-        )
+    left = [c for c in columns if c not in taken and all(c is not other for other, _ in left_out)]
+    reasons = {column.header: why_no_feature(table, column, event) for column in left}
+    left_out += [(c, reasons[c.header]) for c in left if reasons[c.header]]
+    features = [column for column in left if not reasons[column.header]]
+    evidence = find_evidence(table, features, result, positive)
+    later = written_later(table, features, evidence, answers.written_later, alone=alone)
+    left_out += [
+        (column, why_later(column, evidence[column.header], answers.written_later is not None))
+        for column in later
+    ]
+    features = [column for column in features if column not in later]
+    if not features and alone:
+        remedy = "; add some to the table"
+        if later:
+            remedy = (
+                f"; {name_some(later)} seem(s) to be written after the outcome: say "
+                "--written-later none if they are not"
+            )
+        raise ConfigError(f"{table.path}: no column is left that could be a feature{remedy}")
     why = {
         "entity": why_entity,
         "event": why_event,
@@ -131,13 +153,16 @@ def guess_roles(
         event,
         # Each entity once: what stands on its row was known when it happened, or there is nothing
         # to score.
-        None if entity.unique else arrival,
+        None if entity.unique and answers.known is None else arrival,
         result,
         positive,
         outcome,
         tuple(features),
         tuple(left_out),
         why,
+        evidence,
+        later,
+        (*computed, *times),
     )
 
 
@@ -174,10 +199,84 @@ def _given(columns: Sequence[Profile], header: str | None, option: str) -> Profi
     )
 
 
-def _guess_event(
-    table: Table, times: Sequence[Profile], given: Profile | None
+def _guess_times(
+    table: Table,
+    times: Sequence[Profile],
+    computed: Sequence[Profile],
+    given: Profile | None,
+    answers: Answers,
+) -> tuple[Profile, Profile | None, Profile | None, str]:
+    """Return the columns of event, arrival and the outcome's time, and why it is that event."""
+    if answers.snapshot is not None:
+        return table.add_snapshot(answers.snapshot), None, None, "given: the day of the table"
+    event, why = guess_event(table, times, computed, given)
+    arrival, outcome = _later_times(table, times, event)
+    if answers.known is not None:
+        arrival = _answered(table, times, answers.known, event, "when a row is known")
+    if answers.outcome is not None:
+        outcome = _answered(table, times, answers.outcome, event, "when the outcome is known")
+    return event, arrival, None if outcome is arrival else outcome, why
+
+
+def why_later(column: Profile, evidence: Evidence | None, given: bool) -> str:
+    """Return why a column was left out as written after the decision."""
+    marks = "; ".join(evidence.marks(column)) if evidence is not None else ""
+    how = "given" if given else "guessed"
+    return f"{how}: written after the decision{f'; {marks}' if marks else ''}"
+
+
+def written_later(
+    table: Table,
+    features: Sequence[Profile],
+    evidence: Mapping[str, Evidence],
+    answer: tuple[str, ...] | None,
+    *,
+    alone: bool,
+) -> tuple[Profile, ...]:
+    """Return the columns that were written after the decision: those given, else guessed.
+
+    Of a table that is not `alone`, what was given may be columns of another.
+
+    Raises:
+        ConfigError: what was given is no column.
+    """
+    if answer is None:
+        return tuple(
+            column
+            for column in features
+            if column.header in evidence and evidence[column.header].written_later(column)
+        )
+    headers = [column.header for column in table.columns]
+    unknown = [header for header in answer if header not in headers]
+    if unknown and alone:
+        raise ConfigError(
+            f"{table.path}: --written-later {unknown}: no such column; columns are {headers}"
+        )
+    return tuple(column for column in features if column.header in answer)
+
+
+def _answered(
+    table: Table, times: Sequence[Profile], answer: str | None, event: Profile, what: str
+) -> Profile | None:
+    """Return the column that a person named as a time; None where the answer is a duration."""
+    if answer is None or lag_after_event(answer) is not None:
+        return None
+    for column in times:
+        if column.header == answer and column is not event:
+            return column
+    raise ConfigError(
+        f"{table.path}: {what}: {answer!r} is neither another column of dates or times "
+        f"({name_some(times)}) nor `event + DURATION`"
+    )
+
+
+def guess_event(
+    table: Table, times: Sequence[Profile], computed: Sequence[Profile], given: Profile | None
 ) -> tuple[Profile, str]:
-    """Return the column of the time at which each row happened, and why it was taken."""
+    """Return the column of the time at which each row happened, and why it was taken.
+
+    `computed` are dates made of several columns, the surest first.
+    """
     if given is not None:
         if given.type not in ("date", "timestamp"):
             raise ConfigError(
@@ -185,7 +284,7 @@ def _guess_event(
                 "that does"
             )
         return given, "given: when the row happened"
-    if not times:
+    if not times and not computed:
         questions = [
             f"{column.header!r} holds {note}"
             for column in table.columns
@@ -196,6 +295,8 @@ def _guess_event(
             f"{table.path}: no column holds dates (YYYY-MM-DD) or timestamps; Evergreen needs to "
             "know when each row happened: "
             + ("; ".join(questions) or "add a column, or convert one to ISO 8601")
+            + ". Where nothing says it, such as in a survey, write --snapshot DATE: the day for "
+            "which the whole table stands"
         )
     candidates = [
         column
@@ -203,11 +304,21 @@ def _guess_event(
         if not words.BIRTH.search(plain(column.header))
         and not words.OUTCOME_TIME.search(plain(column.header))
     ]
+    if computed and not any(
+        re.search(pattern, plain(column.header))
+        for column in candidates
+        for pattern in words.EVENT[:2]
+    ):
+        event = computed[0]
+        others = name_others(column for column in (*computed, *times) if column is not event)
+        assert isinstance(event.made, Expression)
+        parts = ", ".join(map(repr, event.made.parts))
+        return event, f"guessed: the date that stands in {parts}{others}"
     if not candidates:
         raise ConfigError(
             f"{table.path}: {name_some(times)} sound(s) like the time of an outcome or a birth, "
             "not of a decision; name the column that says when each row happened with --time (one "
-            "of these, if it does)"
+            "of these, if it does), or say with --snapshot DATE for which day the table stands"
         )
     full = [column for column in candidates if column.nulls == 0] or candidates
     ranked = [
@@ -240,9 +351,9 @@ def _later_times(
 
 
 def _guess_entity(
-    table: Table, columns: Sequence[Profile], given: Profile | None, taken: Sequence[Profile]
-) -> tuple[Profile, str]:
-    """Return the column that says whom a row is about, and why it was taken."""
+    columns: Sequence[Profile], given: Profile | None, taken: Sequence[Profile]
+) -> tuple[Profile, str] | None:
+    """Return the column that says whom a row is about, and why it was taken; None if none does."""
     if given is not None:
         if given in taken:
             raise ConfigError(
@@ -257,10 +368,7 @@ def _guess_entity(
         and (sounds_of_id(column.header) or column.unique)
     ]
     if not candidates:
-        raise ConfigError(
-            f"{table.path}: no column names whom a row is about (such as customer_id); name it "
-            "with --entity"
-        )
+        return None
 
     def rank(column: Profile) -> tuple[bool, bool, bool, bool, int]:
         """Rank people above rows: their ids that repeat, their unique ids, other ids, the rest."""
@@ -300,7 +408,7 @@ def _is_index(column: Profile) -> bool:
     )
 
 
-def _why_no_feature(table: Table, column: Profile, event: Profile) -> str:
+def why_no_feature(table: Table, column: Profile, event: Profile | None) -> str:
     """Return why a column can be no feature; empty where it can."""
     if column.type in ("date", "timestamp"):
         return "a time; make a number of it by SQL if it should be a feature"
@@ -315,13 +423,11 @@ def _why_no_feature(table: Table, column: Profile, event: Profile) -> str:
     return ""
 
 
-def _first_rows(table: Table, column: Profile, event: Profile) -> tuple[int, int]:
+def _first_rows(table: Table, column: Profile, event: Profile | None) -> tuple[int, int]:
     """Return how many values, and different ones, a model would be fitted on."""
     value = text(column.header)
-    rows = (
-        f"SELECT {value} AS v FROM given ORDER BY {moment(event.header)} LIMIT "
-        f"{int(LEARNT * table.rows)}"
-    )
+    order = moment(event.header) if event is not None else "rowid"
+    rows = f"SELECT {value} AS v FROM given ORDER BY {order} LIMIT {int(LEARNT * table.rows)}"
     return int(table.scalar(f"SELECT count(v) FROM ({rows})")), int(
         table.scalar(f"SELECT count(DISTINCT v) FROM ({rows})")
     )

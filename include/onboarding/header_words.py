@@ -45,6 +45,22 @@ AFTER_OUTCOME = re.compile(
     r"|assigned|final|changes$|(^|_)(end|ended)($|_)|days_(late|overdue)|duration"
 )
 
+BEFORE = re.compile(r"(^|_)(previous|prev|prior|past|earlier|history|historical)(_|$)")
+"""Words of what was over before the decision, whatever else a name says."""
+LEAD_TIME = re.compile(
+    r"lead_?time|days_(ahead|before|in_advance|until|to_arrival)|(^|_)advance(_days)?$"
+    r"|booking_window|notice_(days|period)"
+)
+"""Words of the days between a decision and what it is about."""
+LATER_TWIN = re.compile(
+    r"(^|_)(assigned|actual|final|closing|delivered|received|accepted|granted|current)(_|$)"
+)
+"""Words that set a column apart from one of the same name that was written first."""
+FIRST_TWIN = re.compile(
+    r"(^|_)(reserved|requested|planned|scheduled|initial|original|opening|ordered|promised|offered"
+    r"|estimated|expected|applied|start|starting|first)(_|$)"
+)
+
 
 def plain(header: str) -> str:
     """Return a header in lower case with `_` between its words, whichever way they were divided."""
@@ -65,4 +81,5 @@ def sounds_of_person(header: str) -> bool:
 
 def sounds_late(header: str) -> bool:
     """Tell whether a name sounds of what is known only after the outcome."""
-    return bool(AFTER_OUTCOME.search(plain(header)))
+    name = plain(header)
+    return bool(AFTER_OUTCOME.search(name)) and not BEFORE.search(name)

@@ -12,6 +12,7 @@ from include.onboarding.header_words import LABEL, plain
 from include.onboarding.profile import Profile, Table, name_others, name_some, text
 
 MAX_SPELLINGS = 12  # of two outcomes, such as Yes, yes and YES
+CERTAIN = ("y", "label", "target", "class", "outcome")
 ONES = ("1", "1.0", "1.", "true", "t", "yes", "y")
 ZEROS = ("0", "0.0", "0.", "false", "f", "no", "n")
 
@@ -40,7 +41,12 @@ def guess_label(
     two = [column for column in columns if len(values.get(column.header, [])) == 2]
     zero_one = [column for column in two if _is_zero_one(values[column.header])]
     two = [column for column in two if column in zero_one or column.type in ("int64", "string")]
-    candidates = [column for column in two if LABEL.search(plain(column.header))] or zero_one
+    named = [column for column in two if LABEL.search(plain(column.header))]
+    # A name that says nothing else ranks above one that may be a fact of whom the row is about.
+    candidates = [c for c in named if plain(c.header) in CERTAIN] or named or zero_one
+    if not candidates and two and two[-1] is columns[-1]:
+        others = name_others(column for column in two if column is not two[-1])
+        return two[-1], f"guessed: the last column, and it holds two values{others}"
     if not candidates:
         once = [
             column

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from include.config.use_case_sources import Column, Source
 from include.errors import SourceError
 from include.ingestion.columns import MALFORMED
 from include.ingestion.columns import headers as headers_of
+from include.ingestion.computed import moment_query
 from include.ingestion.file_reader import FileReader
 from include.ingestion.times import NEWEST, OLDEST
-from include.ingestion.values import moment as known
 from include.ingestion.values import trimmed_text, typed
 from include.onboarding.column_texts import SOURCE
 from include.onboarding.value_formats import guess_column
@@ -24,6 +24,9 @@ from include.validation.contract import RULE, judged_query, mixed_zones_query
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from include.onboarding.date_parts import Expression
+    from include.onboarding.evidence import Evidence
 
 MAX_COLUMNS = 500  # each is counted by itself, so that more would take minutes
 
@@ -33,7 +36,8 @@ class Profile:
     """One column: its header in the file, the contract that its values fit, and counts.
 
     `misfits` are the values that this contract would send to quarantine, `examples` up to three of
-    them; `nulls` the cells that mean no value.
+    them; `nulls` the cells that mean no value. `made` says of what a column is made that the file
+    does not hold.
     """
 
     header: str
@@ -44,6 +48,7 @@ class Profile:
     misfits: int
     examples: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    made: Expression | Literal["digest", "snapshot", "joined", ""] = ""
 
     @property
     def type(self) -> str:
@@ -103,6 +108,8 @@ class Table:
                 f"{path}: no rows; a draft is guessed from values, give a file that has some"
             )
         self._headers = headers
+        self._made: dict[tuple[str, str], Profile] = {}
+        self.evidence: dict[tuple[str, str], dict[str, Evidence]] = {}  # by label and its ones
         self.columns = [self._profile(header) for header in headers]
         shown = ", ".join(
             f"{_as_read(profile)} AS {quote(profile.header)}" for profile in self.columns
@@ -115,22 +122,33 @@ class Table:
 
         names = headers_of(source)
         index = {header: place for place, header in enumerate(self._headers)}
-        picked = ", ".join(
-            f"{quote(f'h_{index[header]}')} AS {quote(name)}" for header, name in names.items()
+        picked = "".join(
+            f", {quote(f'h_{index[header]}')} AS {quote(name)}" for header, name in names.items()
         )
-        broken = f", {MALFORMED}" if self.broken else ""
-        when = known(source.arrival if source.assumed_lag is None else source.event_time, source)
-        named = f"SELECT {picked}{broken}, '' AS source_file, row AS source_row FROM delivered"
+        present = {*names.values()}
+        if source.row_digest is not None:
+            # Ids that differ are enough: whose digest they are is no matter here.
+            picked += f", CAST(row AS VARCHAR) AS {quote(source.row_digest)}"
+            present.add(source.row_digest)
+        if self.broken:
+            picked += f", {MALFORMED}"
+            present.add(MALFORMED)
+        self._con.execute(
+            "CREATE OR REPLACE TEMP TABLE __named AS SELECT '' AS source_file, row AS source_row"
+            f"{picked} FROM delivered"
+        )
+        time = source.arrival if source.assumed_lag is None else source.event_time
+        when = moment_query(time, source, present, "__named")
         # As ingestion does it: a row without a readable time takes that of the nearest earlier row,
         # else of the first later one.
         arrived = (
-            "coalesce(last_value(__at IGNORE NULLS) OVER (ORDER BY source_row), first_value(__at "
-            "IGNORE NULLS) OVER (ORDER BY source_row ROWS BETWEEN CURRENT ROW AND UNBOUNDED "
-            "FOLLOWING), TIMESTAMPTZ '1970-01-01 00:00:00+00')"
+            "coalesce(last_value(moment IGNORE NULLS) OVER (ORDER BY source_row), "
+            "first_value(moment IGNORE NULLS) OVER (ORDER BY source_row ROWS BETWEEN CURRENT ROW "
+            "AND UNBOUNDED FOLLOWING), TIMESTAMPTZ '1970-01-01 00:00:00+00')"
         )
         times = (
-            f"SELECT * EXCLUDE (__at), {arrived} AS arrived_at FROM (SELECT *, {when} AS __at "
-            f"FROM ({named}))"
+            f"SELECT * EXCLUDE (moment), {arrived} AS arrived_at FROM __named POSITIONAL JOIN "
+            f"({when})"
         )
         self._con.execute(
             f"CREATE OR REPLACE TEMP TABLE __rows AS SELECT strftime(date_trunc('{cadence}', "
@@ -140,7 +158,6 @@ class Table:
             "CREATE OR REPLACE TEMP TABLE __periods AS SELECT DISTINCT partition, TIMESTAMPTZ "
             "'2262-04-11' AS __as_of FROM __rows"
         )
-        present = {*names.values(), *([MALFORMED] if self.broken else [])}
         zones = mixed_zones_query(source, present, "__rows")
         mixed = self._con.execute(zones).fetchall() if zones else []
         self._con.execute(
@@ -162,8 +179,76 @@ class Table:
 
     def scalar(self, sql: str, *values: object) -> Any:
         """Return the first value of a query over `given`."""
-        row = self._con.execute(sql, list(values)).fetchone()
-        return None if row is None else row[0]
+        rows = self.rows_of(sql, *values)
+        return rows[0][0] if rows else None
+
+    def add_computed(self, name: str, sql: str, made: Expression) -> Profile:
+        """Add a date that is computed over the row's columns; return what it holds."""
+        return self._add(name, f"CAST({sql} AS VARCHAR)", Column(type="date"), made)
+
+    def add_row_id(self) -> Profile:
+        """Add a column that is different on each row, as the digest of a row is."""
+        number = "CAST(row_number() OVER () AS VARCHAR)"
+        return self._add("row_id", number, Column(type="string"), "digest")
+
+    def add_snapshot(self, day: date) -> Profile:
+        """Add the day for which the whole table stands."""
+        return self._add("snapshot", f"'{day.isoformat()}'", Column(type="date"), "snapshot")
+
+    def add_joined(self, name: str, key: str, pairs: Sequence[tuple[str, str | None]]) -> Profile:
+        """Add a column by pairs of another column's value and its own."""
+        import pyarrow as pa
+
+        keys, values = (pa.array([pair[place] for pair in pairs], pa.string()) for place in (0, 1))
+        self._con.register("pairs", pa.table({"k": keys, "v": values}))
+        self._con.execute(
+            "CREATE OR REPLACE TEMP TABLE __pairs AS SELECT k, any_value(v) AS v "
+            "FROM pairs GROUP BY k"
+        ).fetchall()
+        self._con.unregister("pairs")
+        return self._add(
+            name,
+            f"(SELECT v FROM __pairs WHERE k = {text(key)})",
+            Column(type="string"),
+            "joined",
+        )
+
+    def _add(
+        self,
+        name: str,
+        sql: str,
+        column: Column,
+        made: Expression | Literal["digest", "snapshot", "joined"],
+    ) -> Profile:
+        from include.lake.sql import quote
+
+        if (name, sql) in self._made:  # the roles are guessed again after each answer
+            return self._made[name, sql]
+        taken = {row[0].lower() for row in self._con.execute("DESCRIBE given").fetchall()}
+        header, number = name, 2
+        while header.lower() in taken:
+            header, number = f"{name}_{number}", number + 1
+        self._con.execute(
+            f"CREATE OR REPLACE TEMP TABLE given AS SELECT *, {sql} AS {quote(header)} FROM given"
+        )
+        filled = int(self.scalar(f"SELECT count({quote(header)}) FROM given"))
+        distinct = int(self.scalar(f"SELECT count(DISTINCT {quote(header)}) FROM given"))
+        profile = Profile(header, column, self.rows, self.rows - filled, distinct, 0, made=made)
+        self._made[name, sql] = profile
+        return profile
+
+    def rows_of(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        """Return the rows of a query over `given`."""
+        rows: list[tuple[Any, ...]] = self._con.execute(sql, list(values)).fetchall()
+        return rows
+
+    def samples(self, header: str, limit: int = 3) -> list[str]:
+        """Return the most frequent values of a column, as text."""
+        rows = self.rows_of(
+            f"SELECT {text(header)} AS v FROM given WHERE v IS NOT NULL GROUP BY v "
+            f"ORDER BY count(*) DESC, v LIMIT {limit}"
+        )
+        return [str(row[0]) for row in rows]
 
     def distinct(self, header: str, limit: int = 3) -> list[str]:
         """Return the first distinct values of a column, as text."""

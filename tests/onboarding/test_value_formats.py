@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from include.errors import ConfigError
-from include.onboarding import draft
+from include.onboarding import draft, profile
 from include.onboarding.column_texts import written
 from include.onboarding.profile import Table
 from tests.builders.drafted import guessed, numbers, write_table
@@ -96,7 +96,7 @@ def test_a_few_misfits_are_named_and_counted(tmp_path: Path) -> None:
     }
     assert (
         written(
-            draft.Profile("x", Table(write_table(tmp_path)).columns[0].column, 1, 0, 1, 0).column
+            profile.Profile("x", Table(write_table(tmp_path)).columns[0].column, 1, 0, 1, 0).column
         )
         == []
     )

@@ -1,0 +1,65 @@
+"""What a person said of a table: by options of `evergreen new`, or in answer to its questions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import date
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What is known; None where nobody said anything, and a guess stands.
+
+    `key`, `time`, `label` are headers; `known` (when a row is known) and `outcome` (when its
+    outcome is) headers or `event + DURATION`; `written_later` headers of what is written after the
+    decision. With `guesses` nothing else is asked.
+    """
+
+    key: str | None = None
+    time: str | None = None
+    label: str | None = None
+    snapshot: date | None = None
+    known: str | None = None
+    outcome: str | None = None
+    written_later: tuple[str, ...] | None = None
+    guesses: bool | None = None
+
+    def with_others(self, others: Answers) -> Answers:
+        """Return these answers, and of `others` what these leave open."""
+        left = {
+            field.name: getattr(others, field.name)
+            for field in fields(self)
+            if getattr(self, field.name) is None
+        }
+        # A time and a snapshot exclude each other: the newer answer stands.
+        if self.time is not None:
+            left.pop("snapshot", None)
+        if self.snapshot is not None:
+            left.pop("time", None)
+        return replace(self, **left)
+
+    def as_json(self) -> str:
+        """Return what was said as one line of JSON, safe in a comment."""
+        said = {name: value for name, value in asdict(self).items() if value is not None}
+        return json.dumps(said, default=str)
+
+    @classmethod
+    def from_json(cls, text: str) -> Answers:
+        """Return the answers of such a line.
+
+        Raises:
+            ValueError: it is none.
+        """
+        said = json.loads(text)
+        known = {field.name for field in fields(cls)}
+        if not isinstance(said, dict) or not set(said) <= known:
+            raise ValueError(f"{text!r} holds no answers")
+        if said.get("snapshot") is not None:
+            said["snapshot"] = date.fromisoformat(said["snapshot"])
+        if said.get("written_later") is not None:
+            said["written_later"] = tuple(said["written_later"])
+        return cls(**said)
+
+
+NOTHING = Answers()

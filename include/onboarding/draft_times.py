@@ -1,0 +1,109 @@
+"""The times of a draft: cadence, history, the label's delay, how far back features look."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+from include.config import durations
+from include.onboarding.answers import Answers
+from include.onboarding.column_roles import Roles, count_decisions
+from include.onboarding.profile import Table, moment
+from include.onboarding.yaml_text import note
+
+_DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """What a draft says of time, each with its reason."""
+
+    cadence: str
+    why_cadence: str
+    first: date
+    last: date
+    why_last: str
+    delay: timedelta
+    why_delay: str
+
+
+def guess_times(table: Table, roles: Roles, answers: Answers) -> Times:
+    """Return cadence, history and the label's delay, as the rows have them."""
+    event = moment(roles.event.header)
+    later = [
+        moment(column.header) for column in (roles.arrival, roles.outcome) if column is not None
+    ]
+    latest = f"greatest({', '.join([event, *later])})"
+    lag, usual = table.lag_days(latest, event), table.lag_days(latest, event, 0.95)
+    delay = timedelta(days=math.ceil(lag))
+    why_delay = (
+        f"guessed: the latest outcome came {lag:.1f} days after its row (95 % within {usual:.1f})"
+        if later
+        else "assumed, as above"
+    )
+    # What a person said of arrival and outcome as durations; both count from the event.
+    for answer in (answers.known, answers.outcome):
+        said = durations.lag_after_event(answer) if answer else None
+        if said is not None and said > delay:
+            delay, why_delay = said, "given"
+    start, end = (_day(value) for value in table.moments(roles.event.header))
+    arrived = _day(table.moments(roles.arrival.header)[1]) if roles.arrival else end
+    cadence, why_cadence = _cadence(table, roles, (end - start).days + 1)
+    mature = int(
+        table.scalar(
+            f"SELECT count(*) FROM given WHERE {event} + to_microseconds(?) < ?",
+            delay // timedelta(microseconds=1),
+            _midnight(arrived + _DAY),
+        )
+    )
+    last, why_last = arrived, "guessed from the file's first and last row"
+    # Most rows too young at the last arrival: the file was written later, when outcomes were known.
+    if mature < table.rows / 2:
+        last, why_last = (
+            end + delay + _DAY,
+            "guessed from the file's first row, and the day on which its last outcome is known",
+        )
+    if roles.snapshot:
+        why_cadence, why_last = "the one day of the table", "given: the day of the table"
+    keys = durations.period_start(cadence, start), durations.period_start(cadence, last)
+    return Times(cadence, why_cadence, *keys, why_last, delay, why_delay)
+
+
+def _cadence(table: Table, roles: Roles, days: int) -> tuple[str, str]:
+    """Return the cadence by the dates' own rhythm, else by their span, and why."""
+    at = moment(roles.event.header)
+    counts = {
+        unit: int(table.scalar(f"SELECT count(DISTINCT date_trunc('{unit}', {at})) FROM given"))
+        for unit in ("day", "week", "month")
+    }
+    for unit in ("month", "week"):
+        if counts["day"] == counts[unit] >= 3 and days > 2 * {"month": 28, "week": 7}[unit]:
+            return unit, f"the rhythm of {note(roles.event.header)}: one date a {unit}"
+    cadence = "day" if days <= 400 else "week" if days <= 7 * 400 else "month"
+    return cadence, f"the span of {note(roles.event.header)}"
+
+
+def guess_ttl(table: Table, roles: Roles) -> timedelta:
+    """Return how long a row's values count: the span of the rows, of repeating entities a year."""
+    first, last = (_day(value) for value in table.moments(roles.event.header))
+    span = timedelta(days=(last - first).days + 2)
+    return (
+        max(span, timedelta(days=35))
+        if roles.entity.unique
+        else min(max(span, timedelta(days=35)), timedelta(days=365))
+    )
+
+
+def guess_min_rows(table: Table, roles: Roles) -> int:
+    """Return the least rows of each outcome for which a verdict is given."""
+    count, rate = count_decisions(table, roles)
+    return max(10, min(500, math.floor(count * min(rate, 1 - rate)) // 10))
+
+
+def _day(value: datetime) -> date:
+    return value.astimezone(UTC).date()
+
+
+def _midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)

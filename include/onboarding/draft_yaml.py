@@ -1,0 +1,244 @@
+"""The lines of a draft's YAML, part by part: each guess with its reason as a comment."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+
+from include.config import durations
+from include.onboarding.answers import Answers
+from include.onboarding.column_roles import Roles
+from include.onboarding.column_texts import written
+from include.onboarding.draft_times import guess_min_rows, guess_ttl
+from include.onboarding.evidence import Evidence
+from include.onboarding.profile import Profile, Table, Worst
+from include.onboarding.yaml_text import column_names, note, plain_name
+
+
+def names_in(table: Table, roles: Roles) -> dict[str, str]:
+    """Return the names of the table's columns in the YAML, by their headers."""
+    made = [column.header for column in (roles.event, roles.entity) if column.made]
+    own = {roles.event.header} & {"event_timestamp"} | {roles.label.header} & {"label"}
+    if roles.arrival is not None:
+        own |= {roles.arrival.header} & {"created_timestamp"}
+    if roles.outcome is not None:
+        own |= {roles.outcome.header} & {"label_timestamp"}
+    headers = [*(column.header for column in table.columns), *made]
+    return column_names(headers, own, roles.entity.header)
+
+
+def one_of(roles: Roles) -> str:
+    """Return the value of the label that counts as 1."""
+    return "1" if roles.positive is None else roles.positive.ones[0]
+
+
+def sql_name(name: str) -> str:
+    """Return a column's name as SQL reads it: in quotes where it is a word of the language."""
+    from include.lake.sql import connect, quote
+
+    with connect() as con:
+        words = con.execute(
+            "SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category <> 'unreserved'"
+        ).fetchall()
+    return quote(name) if (name.lower(),) in words else name
+
+
+def dialect_lines(table: Table) -> Iterator[str]:
+    """Yield the fields of a CSV that is not written as most are."""
+    dialect = table.dialect
+    if table.format != "csv":
+        return
+    if dialect["separator"] != "," or not dialect["header"]:
+        yield f"    separator: {json.dumps(dialect['separator'])}  # guessed from the first lines"
+    if not dialect["header"]:
+        yield (
+            "    header: false  # guessed: the first line is a row; columns are c1, c2, ...: "
+            "call them by `name: {header: c1}`"
+        )
+    if dialect["skip"]:
+        yield (
+            f"    skip: {dialect['skip']}  # guessed: the lines before the "
+            f"{'header' if dialect['header'] else 'first row'}"
+        )
+    if dialect["escape"] != "double":
+        yield f'    escape: {dialect["escape"]}  # guessed: quotes in quotes are written \\"'
+    if dialect["encoding"] != "utf-8":
+        yield (
+            f"    encoding: {dialect['encoding']}  # guessed: it is not UTF-8; see whether its "
+            "letters read right"
+        )
+    if table.broken:
+        yield (
+            f"    # {table.broken} line(s) could not be split into columns, and would go to "
+            "quarantine"
+        )
+
+
+def column_lines(
+    table: Table,
+    names: dict[str, str],
+    needed: set[str],
+    keys: Sequence[Profile],
+    kind: str | None = None,
+) -> Iterator[str]:
+    """Yield the contract of each column, and what is left out of the table.
+
+    `needed` are the headers of what may not be missing, `keys` columns whose values are names, of
+    type `kind` where that is given.
+    """
+    for column in table.columns:
+        name = names[column.header]
+        key = any(column is other for other in keys)
+        own = (kind or entity_type(column)) if key else column.type
+        yield f"      {plain_name(name)}: {_column(column, name, column.header in needed, own)}"
+    for header, nested in table.nested.items():
+        yield f"      # {note(header)}: left out ({note(nested)}: more than one value a row)"
+
+
+def _column(column: Profile, name: str, needed: bool, kind: str) -> str:
+    """Return the contract of a column, with what a person should know of it."""
+    fields = [f"type: {kind}"]
+    if name != column.header:
+        fields.append(f"header: {json.dumps(column.header)}")
+    if needed and column.nulls == 0:
+        fields.append("nullable: false")
+    fields += [
+        field
+        for field in written(column.column)
+        if kind == column.type or field.startswith("null_values")
+    ]
+    notes = list(column.notes)
+    if column.misfits and kind == column.type:
+        shown = ", ".join(map(note, column.examples))
+        notes.insert(0, f"{column.misfits} value(s) do not fit and would go to quarantine: {shown}")
+    elif len(fields) > 1 and written(column.column):
+        notes.insert(0, "so it is written")
+    comment = f"  # guessed: {'; '.join(notes)}" if notes else ""
+    return f"{{{', '.join(fields)}}}{comment}"
+
+
+def max_bad_line(worst: Worst) -> str:
+    """Return the line that lets the worst partition of the table pass."""
+    rules = ", ".join(f"{rule} ({count})" for rule, count in worst.rules)
+    why = f"{worst.bad} of {worst.rows} rows of one partition fail; of all: {rules}"
+    return f"    max_bad: {math.ceil(1_000 * worst.share) / 1_000}  # guessed: {why}"
+
+
+def time_lines(roles: Roles, names: dict[str, str], answers: Answers) -> Iterator[str]:
+    """Yield the source's times."""
+    if roles.snapshot:
+        yield f"    snapshot: {answers.snapshot}  # given: the day for which the table stands"
+        return
+    yield f"    event_time: {plain_name(names[roles.event.header])}  # {roles.why['event']}"
+    how = "guessed" if answers.known is None else "given"
+    if roles.arrival is not None:
+        arrival = plain_name(names[roles.arrival.header])
+        yield f"    arrival: {arrival}  # {how}: when the row could first be known"
+    elif answers.known is not None and durations.lag_after_event(answers.known) is not None:
+        yield f"    arrival: {answers.known}  # given: when the row could first be known"
+    else:
+        yield (
+            "    arrival: event + 0s  # assumed: each row was known at once; name a column, or "
+            "a longer delay"
+        )
+
+
+def label_lines(
+    roles: Roles, names: dict[str, str], answers: Answers, delay: object, why_delay: str
+) -> Iterator[str]:
+    """Yield the label: its column, what counts as 1, when it is known."""
+    yield "label:"
+    yield "  source: rows"
+    yield (
+        f"  column: {plain_name(names[roles.label.header])}  # {roles.why['label']}; the score is "
+        f"the probability of {note(one_of(roles))}"
+    )
+    yield from positive_lines(roles)
+    how = "guessed" if answers.outcome is None else "given"
+    if roles.outcome is not None:
+        outcome = plain_name(names[roles.outcome.header])
+        yield f"  label_time: {outcome}  # {how}: when the outcome was known"
+    elif answers.outcome is not None:
+        yield f"  label_time: {answers.outcome}  # given: when the outcome was known"
+    else:
+        yield (
+            "  label_time: event + 0s  # assumed: no column says when the outcome was known; "
+            "write the true delay"
+        )
+    yield f"  delay: {durations.format_duration(delay)}  # {why_delay}"  # type: ignore[arg-type]
+
+
+def positive_lines(roles: Roles) -> Iterator[str]:
+    """Yield which value of the label counts as 1, where it has to be said."""
+    if roles.positive is None:
+        return
+    ones = [json.dumps(value) for value in roles.positive.ones]
+    listed = ones[0] if len(ones) == 1 else f"[{', '.join(ones)}]"
+    others = ", ".join(map(note, roles.positive.others))
+    yield f"  positive: {listed}  # guessed: the rarer outcome counts as 1, {others} as 0"
+
+
+def feature_lines(table: Table, roles: Roles, names: dict[str, str]) -> Iterator[str]:
+    """Yield the view of the decision's own rows."""
+    yield "  row_features:"
+    yield "    grain: event"
+    yield "    source: rows"
+    yield "    visible: with_request  # the row is the decision's own, and the request brings it"
+    ttl = durations.format_duration(guess_ttl(table, roles))
+    yield f"    lookback: {ttl}  # guessed from the span: how far back a value may stand"
+    yield f"    ttl: {ttl}"
+    yield "    columns:"
+    for column in roles.features:
+        yield feature_line(column, names[column.header], roles.evidence[column.header])
+    for column, reason in roles.left_out:
+        yield left_out_line(column, names[column.header], reason)
+
+
+def last_lines(table: Table, roles: Roles) -> Iterator[str]:
+    """Yield how to split and to judge."""
+    if roles.snapshot:
+        yield "training:"
+        yield "  split: {by: hash}  # all decisions share one day"
+    yield "gates:"
+    yield (
+        f"  min_rows: {guess_min_rows(table, roles)}  # guessed: half of a fifth of the rarer "
+        "outcome; the evaluation part holds about a fifth"
+    )
+
+
+def feature_line(column: Profile, name: str, evidence: Evidence | None) -> str:
+    """Return the line of a feature, with what makes it doubtful."""
+    marks = evidence.marks(column) if evidence is not None else []
+    doubt = (
+        f"; {'; '.join(map(one_line, marks))}: remove it unless it is known at the decision"
+        if marks
+        else ""
+    )
+    return (
+        f"      {plain_name(name)}: {column.type}  # guessed from {column.distinct} different "
+        f"values{doubt}"
+    )
+
+
+def left_out_line(column: Profile, name: str, reason: str) -> str:
+    """Return the comment of a column that is no feature.
+
+    Of what was written later, it only has to lose its `#` to be a feature.
+    """
+    reason = one_line(reason)
+    if "written after the decision" in reason:
+        return f"      # {name}: {column.type}  # left out ({reason})"
+    return f"      # {name}: left out ({reason})"
+
+
+def one_line(text: str) -> str:
+    """Return a text with foreign values in it as one line of printable characters."""
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
+
+
+def entity_type(column: Profile) -> str:
+    """Return the type of a column whose values are names."""
+    return "int64" if column.type == "int64" and column.misfits == 0 else "string"

@@ -1,0 +1,134 @@
+"""What only a person can answer of a table, with the guess that stands until somebody does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from include.config.durations import lag_after_event
+from include.errors import ConfigError
+from include.onboarding.answers import Answers
+from include.onboarding.column_roles import Roles
+from include.onboarding.date_parts import Expression
+from include.onboarding.joins import Joined
+
+AT_ONCE = "event + 0s"
+NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question: `field` of the answers, the guess, and what else may be said.
+
+    `option` of `evergreen new` answers it without a terminal.
+    """
+
+    field: str
+    text: str
+    guess: str
+    choices: tuple[str, ...]
+    hints: tuple[str, ...]
+    option: str
+
+    def as_comment(self) -> str:
+        """Return the question as one line of a comment."""
+        others = ", ".join(json.dumps(choice[:60]) for choice in self.choices[:6])
+        return (
+            f"{self.text} Guessed: {json.dumps(self.guess)}; "
+            f"{f'or {others}; ' if others else ''}answer with {self.option}, or mend it below"
+        )
+
+
+def open_questions(
+    roles: Roles, answers: Answers, joined: Sequence[Joined] = ()
+) -> Iterator[Question]:
+    """Yield what nobody has answered yet; the first may change what the later ones ask."""
+    if answers.guesses:
+        return
+    if not roles.snapshot:
+        if answers.time is None:
+            yield _moment(roles)
+        times = [column.header for column in roles.moments if not column.made]
+        if answers.known is None:
+            guess = AT_ONCE if roles.arrival is None else roles.arrival.header
+            yield Question(
+                "known",
+                "When is a row known?",
+                guess,
+                tuple(c for c in (*times, "event + 1d") if c not in (guess, roles.event.header)),
+                (),
+                "--known",
+            )
+        if answers.outcome is None:
+            guess = AT_ONCE if roles.outcome is None else roles.outcome.header
+            yield Question(
+                "outcome",
+                "When is the outcome known?",
+                guess,
+                tuple(c for c in (*times, "event + 30d") if c not in (guess, roles.event.header)),
+                (),
+                "--outcome-known",
+            )
+    if answers.written_later is None:
+        yield _written_later([roles, *joined])
+
+
+def _moment(roles: Roles) -> Question:
+    made = roles.event.made
+    hints = []
+    if isinstance(made, Expression) and " - CAST" in made.template:
+        hints.append(f"that date, as many days earlier as {made.parts[-1]} says")
+    return Question(
+        "time",
+        "What is the moment of the decision?",
+        roles.event.header,
+        tuple(c.header for c in roles.moments if c.header != roles.event.header),
+        tuple(hints),
+        "--time",
+    )
+
+
+def _written_later(tables: Sequence[Roles | Joined]) -> Question:
+    marked: dict[str, list[str]] = {}
+    for table in tables:
+        for column in (*table.written_later, *table.features):
+            evidence = table.evidence.get(column.header)
+            if evidence is not None and (marks := evidence.marks(column)):
+                marked[column.header] = marks
+    guess = [column.header for table in tables for column in table.written_later]
+    return Question(
+        "written_later",
+        "Which columns are written after the decision?",
+        ", ".join(guess) or NONE,
+        tuple(header for header in marked if header not in guess),
+        tuple(f"{header}: {', '.join(marks)}" for header, marks in marked.items()),
+        "--written-later",
+    )
+
+
+def answered(question: Question, text: str, answers: Answers) -> Answers:
+    """Return the answers with that of one question, as a person typed it.
+
+    Raises:
+        ConfigError: it is no answer to the question.
+    """
+    text = text.strip()
+    if question.field == "written_later":
+        headers = split_headers(text)
+        return replace(answers, written_later=headers)
+    if question.field in ("known", "outcome") and text.startswith("event"):
+        try:
+            lag = lag_after_event(text)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        if lag is None:
+            raise ConfigError(f"{text!r} is no time; write a column, or such as event + 3d")
+    return replace(answers, **{question.field: text})  # type: ignore[arg-type]
+
+
+def split_headers(text: str) -> tuple[str, ...]:
+    """Return the headers of a list with commas; none for `none` and nothing."""
+    if text.strip() in ("", NONE):
+        return ()
+    return tuple(part.strip() for part in text.split(",") if part.strip())

@@ -1,0 +1,107 @@
+"""Further tables: joined by values, each with the times that it has."""
+
+from __future__ import annotations
+
+import csv
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+
+from include.config import use_case_file
+from include.config.use_case import UseCase
+from include.errors import ConfigError
+from include.onboarding import check
+from include.onboarding.answers import NOTHING, Answers
+from include.onboarding.draft import Draft, draft_table, table_of_outcome
+from include.onboarding.profile import Table
+from tests.builders.drafted import Rows
+
+N = 200
+IDS = [5_000 + n for n in range(N)]
+DAYS = [date(2024, 1, 1) + timedelta(days=n) for n in range(N)]
+LABELS = [int(n * 7 % 10 < 3) for n in range(N)]
+OUTCOMES: Rows = {"loan": IDS, "decided_on": DAYS, "repaid": LABELS}
+
+
+def table_of(folder: Path, name: str, rows: Rows) -> Table:
+    path = folder / f"{name}.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([list(rows), *zip(*rows.values(), strict=True)])
+    return Table(path)
+
+
+def joined(folder: Path, *others: Table, answers: Answers = NOTHING) -> tuple[Draft, UseCase]:
+    main = table_of(folder, "outcomes", OUTCOMES)
+    found = table_of_outcome([*others, main], answers)
+    assert found is main
+    paths = [(other, other.path.name) for other in others]
+    drafted = draft_table(main, answers, others=paths)
+    use_case = use_case_file.parse(drafted.text, folder=folder)
+    assert list(check.find_problems(use_case)) == []
+    return drafted, use_case
+
+
+def test_the_label_stands_in_one_file_and_the_decisions_rows_in_another(tmp_path: Path) -> None:
+    rows: Rows = {
+        "loan_number": IDS,
+        "decided_on": DAYS,
+        "amount": [n % 70 for n in range(N)],
+        "recovered": [label * 5 + n % 2 for n, label in enumerate(LABELS)],
+    }
+    drafted, case = joined(tmp_path, table_of(tmp_path, "applications", rows))
+    assert case.label.source == "rows"
+    assert case.sources["applications"].columns["loan"].header == "loan_number"
+    view = case.features["applications_features"]
+    assert (view.source, view.visible) == ("applications", "with_request")
+    assert case.feature_types == {"amount": "int64"}  # recovered tells, and sounds late
+    assert '"loan_number" has 100.0% of the values of "loan"' in drafted.text
+    assert drafted.questions[-1].guess == "recovered"
+    told = drafted.as_json()
+    assert told["joined"] == [
+        {
+            "name": "applications",
+            "table": str(tmp_path / "applications.csv"),
+            "column": "loan_number",
+            "values_found": 1.0,
+            "values_it_has": 1.0,
+        }
+    ]
+    kept = joined(
+        tmp_path, table_of(tmp_path, "applications", rows), answers=Answers(written_later=())
+    )[1]
+    assert set(kept.feature_types) == {"amount", "recovered"}
+
+
+def test_events_of_other_moments_are_known_at_as_of_and_a_table_without_time_is_static(
+    tmp_path: Path,
+) -> None:
+    events: Rows = {
+        "customer": [IDS[n // 2] for n in range(N)],
+        "seen_at": [DAYS[0] + timedelta(days=n * 3 % 190) for n in range(N)],
+        "pages": [n % 9 for n in range(N)],
+    }
+    facts: Rows = {"loan": IDS, "region": [f"r{n % 4}" for n in range(N)]}
+    drafted, case = joined(
+        tmp_path, table_of(tmp_path, "visits", events), table_of(tmp_path, "facts", facts)
+    )
+    assert case.features["visits_features"].visible == "at_as_of"
+    assert case.sources["visits"].key == ["loan", "seen_at"]
+    assert case.sources["facts"].kind == "static"
+    assert case.features["facts_features"].grain == "snapshot"
+    assert case.feature_types == {"pages": "int64", "region": "string"}
+    match = drafted.joined[0].match
+    assert (match.found_here, match.found_there) == (0.5, 1.0)
+
+
+def test_a_table_that_shares_no_values_is_refused(tmp_path: Path) -> None:
+    rows: Rows = {"other": list(range(N)), "seen_at": DAYS, "pages": [n % 9 for n in IDS]}
+    with pytest.raises(ConfigError, match=r"no column holds the values of 'loan' of outcomes\.csv"):
+        joined(tmp_path, table_of(tmp_path, "visits", rows))
+
+
+def test_tables_without_an_outcome_are_refused_each_with_its_reason(tmp_path: Path) -> None:
+    rows: Rows = {"loan": IDS, "decided_on": DAYS, "pages": [n % 9 for n in IDS]}
+    tables = [table_of(tmp_path, name, rows) for name in ("a", "b")]
+    with pytest.raises(ConfigError, match=r"(?s)a\.csv: no column holds just 0 and 1.*b\.csv"):
+        table_of_outcome(tables, NOTHING)
