@@ -28,12 +28,13 @@ _ASKED = ("time", "known", "outcome", "written_later")
 
 def new(
     sources: Annotated[
-        list[Path],
+        list[str],
         typer.Option(
             "--from",
-            metavar="FILE",
-            help="A CSV or Parquet table with its outcome as a column; give further tables, "
-            "joined by their values, by further --from.",
+            metavar="FILE|URL",
+            help="A CSV or Parquet table with its outcome as a column, or "
+            "postgresql://user@host/db/schema.table; further tables, joined by their values, by "
+            "further --from.",
         ),
     ],
     name: Annotated[
@@ -101,6 +102,7 @@ def new(
     and what you changed. Read the draft, then try it: `evergreen usecase check --data FILE`.
     """
     from include.onboarding.answers import Answers
+    from include.onboarding.database import is_address, parse_address, read_database
     from include.onboarding.profile import Table
     from include.onboarding.questions import split_headers
 
@@ -118,9 +120,13 @@ def new(
         guesses=True if yes else None,
     )
     prints = output is not None and str(output) == "-"
-    target = _Target(sources, name, None if prints else output, settings)
+    addresses = [parse_address(source) for source in sources if is_address(source)]
+    files = [Path(source) for source in sources if not is_address(source)]
+    target = _Target(
+        files, addresses[0].table[-1] if not files else "", name, output, prints, settings
+    )
     old = None if prints else target.read()
-    tables = [Table(source) for source in sources]
+    tables = [*map(Table, files), *map(read_database, addresses)]
     if old is not None:
         answers = answers.with_others(target.answers_in(old))
     drafted = target.draft(tables, answers)
@@ -136,6 +142,11 @@ def new(
         print_line(json.dumps({"file": str(target.path), **drafted.as_json()}, indent=2))
         return
     path = target.path
+    for address in addresses:
+        print_line(
+            f"Its source reads the database by a variable; give it the URL, with the password:\n"
+            f"  export {address.variable}={quote(address.url)}"
+        )
     print_line(
         f"Wrote {path}. Read its guesses, then run:\n  evergreen usecase check --data "
         f"{quote(str(path))}"
@@ -150,24 +161,30 @@ class _Target:
     """Where a draft goes, and how it names its tables from there."""
 
     def __init__(
-        self, sources: list[Path], name: str | None, output: Path | None, settings: Settings
+        self,
+        files: list[Path],
+        table: str,
+        name: str | None,
+        output: Path | None,
+        prints: bool,
+        settings: Settings,
     ) -> None:
         from include.onboarding.draft import path_in
         from include.onboarding.yaml_text import name_of
 
-        first = sources[0]
-        self._name = name_of(name or first.name.split(".")[0])
+        output = None if prints else output
+        self._name = name_of(name or table or files[0].name.split(".")[0])
         # Beside its table; tables of the data folder are shared, and may lie where nobody can
-        # write.
-        folder = first.parent
+        # write. A database has no folder.
+        folder = files[0].parent if files else Path()
         if output:
             folder = output.parent
-        elif first.resolve().is_relative_to(settings.data_dir):
+        elif files and files[0].resolve().is_relative_to(settings.data_dir):
             folder = settings.usecase_dirs[0]
         self._paths = {
-            source.resolve(): path_in(folder, source, settings.data_dir) for source in sources
+            source.resolve(): path_in(folder, source, settings.data_dir) for source in files
         }
-        if len(self._paths) < len(sources):
+        if len(self._paths) < len(files):
             raise ConfigError("--from names one table twice; give each once")
         self.path = output or folder / f"{self._name}.yaml"
         if self.path.stem != self._name:
@@ -184,9 +201,9 @@ class _Target:
         return draft_table(
             main,
             answers,
-            given_path=self._paths[main.path],
+            given_path=self._paths.get(main.path),
             name=self._name,
-            others=[(each, self._paths[each.path]) for each in tables if each is not main],
+            others=[(each, self._paths.get(each.path, "")) for each in tables if each is not main],
         )
 
     def read(self) -> str | None:
@@ -231,7 +248,7 @@ class _Target:
                 temporary.write_text(text, encoding="utf-8")
                 if old is None:
                     # Fails where somebody else has made the file since it was looked for.
-                    os.link(temporary, self.path)
+                    self._make(temporary)
                 else:
                     temporary.replace(self.path)
             finally:
@@ -242,6 +259,16 @@ class _Target:
             raise ConfigError(
                 f"{self.path} cannot be written ({error.strerror}); give another --output"
             ) from error
+
+    def _make(self, temporary: Path) -> None:
+        try:
+            os.link(temporary, self.path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            if self.path.exists():
+                raise FileExistsError(self.path) from None
+            temporary.replace(self.path)
 
 
 def _show(drafted: Draft) -> None:
@@ -279,6 +306,7 @@ def _show(drafted: Draft) -> None:
 
 def _ask(target: _Target, tables: list[Table], drafted: Draft) -> Draft:
     """Ask what only a person knows, one by one; return the draft by the answers."""
+    from include.onboarding.draft_yaml import one_line
     from include.onboarding.questions import answered
 
     for field in _ASKED:
@@ -286,13 +314,15 @@ def _ask(target: _Target, tables: list[Table], drafted: Draft) -> Draft:
         while question is not None:
             print_line()
             for hint in question.hints:
-                print_line(f"  {hint}")
+                print_line(f"  {one_line(hint)}")
             others = f" (or: {', '.join(question.choices)})" if question.choices else ""
-            text = typer.prompt(f"{question.text}{others}", default=question.guess)
+            # The default is shown here, not by typer: headers may hold what a terminal would obey.
+            shown = one_line(f"{question.text}{others} [{question.guess}]")
+            text = typer.prompt(shown, default=question.guess, show_default=False)
             try:
                 answers = answered(question, text, drafted.answers)
                 drafted = target.draft(tables, answers)
                 break
             except ConfigError as error:
-                print_line(f"  {error}")
+                print_line(f"  {one_line(str(error))}")
     return drafted

@@ -74,6 +74,52 @@ def read_sql(name: str, use_case: UseCase, periods: Sequence[Period]) -> pa.Tabl
         engine.dispose()
 
 
+def sample_table(
+    url: str, table: Sequence[str], most: int, password: str | None = None
+) -> tuple[pa.Table, str]:
+    """Return at most so many rows of a database's table as text columns, and its quoted name.
+
+    `table` is its name, after that of its schema where there is one.
+
+    Raises:
+        ConfigError: the URL cannot be used.
+        SourceError: the database does not answer, or has no such table.
+    """
+    import sqlalchemy
+
+    shown = sqlalchemy.make_url(url)
+    parsed = shown if password is None else shown.set(password=password)
+    try:
+        engine = sqlalchemy.create_engine(parsed, poolclass=sqlalchemy.NullPool)
+    except (sqlalchemy.exc.ArgumentError, ImportError) as error:
+        raise ConfigError(
+            f"{shown.drivername} cannot be used here ({type(error).__name__}); install its driver, "
+            "or name another: dialect+driver://user@host/db/schema.table"
+        ) from None
+    try:
+        with engine.connect() as link:
+            name = ".".join(engine.dialect.identifier_preparer.quote(part) for part in table)
+            query = f"SELECT * FROM {name} LIMIT {int(most)}"
+            if engine.dialect.paramstyle in ("format", "pyformat"):
+                query = query.replace("%", "%%")  # the driver reads % as the start of a parameter
+            if engine.dialect.name == "postgresql":
+                _set_up_postgresql(link)
+                names, picked, _ = _picked(link, query, ".".join(table))
+                rows = link.exec_driver_sql(f"SELECT {picked} FROM ({query}) AS source").fetchall()
+                return _columns(names, rows), name
+            return _any(link, query), name
+    except (sqlalchemy.exc.SQLAlchemyError, OSError) as error:
+        text = " ".join(str(getattr(error, "orig", None) or error).strip().splitlines()[:3])
+        if parsed.password:
+            text = text.replace(str(parsed.password), "***")
+        raise SourceError(
+            f"{'.'.join(table)}: the database refuses or does not answer: {text[:400]}; check the "
+            "URL, and that it ends in /schema.table"
+        ) from None
+    finally:
+        engine.dispose()
+
+
 def _message(
     name: str, use_case: UseCase, spec: SqlQuery, error: Exception, secrets: Sequence[object]
 ) -> str:
@@ -93,26 +139,34 @@ def _postgresql(
     link: Any, query: str, source: Source, use_case: UseCase, periods: Sequence[Period]
 ) -> pa.Table:
     """Read PostgreSQL, which makes the text itself: numbers keep their digits."""
+    _set_up_postgresql(link)
+    names, picked, types = _picked(link, query, use_case.name)
+    where = _pushed_down(source, types, periods)
+    streamed = link.execution_options(stream_results=True, max_row_buffer=BATCH)
+    result = streamed.exec_driver_sql(f"SELECT {picked} FROM ({query}) AS source{where}")
+    parts = [_columns(names, rows) for rows in result.partitions(BATCH)]
+    return pa.concat_tables(parts) if parts else _columns(names, [])
+
+
+def _set_up_postgresql(link: Any) -> None:
     link.exec_driver_sql("SET TRANSACTION READ ONLY")
     link.exec_driver_sql("SET LOCAL TIME ZONE 'UTC'")
     link.exec_driver_sql("SET LOCAL DateStyle = 'ISO, YMD'")
+
+
+def _picked(link: Any, query: str, shown: str) -> tuple[list[str], str, dict[str, int]]:
+    """Return the columns of a query, the list of them as texts c0, c1, ..., and their types."""
     described = link.exec_driver_sql(
         f"SELECT * FROM ({query}) AS source LIMIT 0"
     ).cursor.description
     types = {column[0]: column[1] for column in described}
     names = [column[0] for column in described]
     if len(types) != len(names):
-        raise SourceError(
-            f"{use_case.name}: the query gives a column twice among {names}; name them apart"
-        )
+        raise SourceError(f"{shown}: the query gives a column twice among {names}; name them apart")
     picked = ", ".join(
         f"{_text(column, types[column])} AS c{index}" for index, column in enumerate(names)
     )
-    where = _pushed_down(source, types, periods)
-    streamed = link.execution_options(stream_results=True, max_row_buffer=BATCH)
-    result = streamed.exec_driver_sql(f"SELECT {picked} FROM ({query}) AS source{where}")
-    parts = [_columns(names, rows) for rows in result.partitions(BATCH)]
-    return pa.concat_tables(parts) if parts else _columns(names, [])
+    return names, picked, types
 
 
 def _text(column: str, kind: int) -> str:

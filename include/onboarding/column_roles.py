@@ -304,6 +304,7 @@ def guess_event(
         if not words.BIRTH.search(plain(column.header))
         and not words.OUTCOME_TIME.search(plain(column.header))
     ]
+    computed = [column for column in computed if not _is_of_outcome_or_birth(column)]
     if computed and not any(
         re.search(pattern, plain(column.header))
         for column in candidates
@@ -331,6 +332,14 @@ def guess_event(
     event = (ranked or full)[0]
     others = name_others(column for column in times if column is not event)
     return event, f"guessed: when the row happened{others}"
+
+
+def _is_of_outcome_or_birth(column: Profile) -> bool:
+    """Tell whether a computed date is made of columns that sound of an outcome or a birth."""
+    parts = column.made.parts if isinstance(column.made, Expression) else (column.header,)
+    return any(
+        words.BIRTH.search(plain(part)) or words.OUTCOME_TIME.search(plain(part)) for part in parts
+    )
 
 
 def _later_times(

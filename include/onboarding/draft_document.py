@@ -13,7 +13,6 @@ from include.onboarding.date_parts import Expression
 from include.onboarding.draft_times import guess_times
 from include.onboarding.draft_yaml import (
     column_lines,
-    dialect_lines,
     entity_type,
     feature_lines,
     label_lines,
@@ -21,6 +20,7 @@ from include.onboarding.draft_yaml import (
     max_bad_line,
     names_in,
     one_of,
+    place_lines,
     sql_name,
     time_lines,
 )
@@ -67,9 +67,7 @@ def draft_lines(
     )
     yield "sources:"
     yield "  rows:"
-    yield f"    path: {json.dumps(path)}"
-    yield f"    format: {table.format}"
-    yield from dialect_lines(table)
+    yield from place_lines(table, path)
     yield from time_lines(roles, names, answers)
     record = (
         [roles.record]

@@ -44,7 +44,17 @@ def sql_name(name: str) -> str:
     return quote(name) if (name.lower(),) in words else name
 
 
-def dialect_lines(table: Table) -> Iterator[str]:
+def place_lines(table: Table, path: str) -> Iterator[str]:
+    """Yield where a source's rows are, and how its files are written."""
+    if table.source:
+        yield from table.source
+        return
+    yield f"    path: {json.dumps(path)}"
+    yield f"    format: {table.format}"
+    yield from _dialect_lines(table)
+
+
+def _dialect_lines(table: Table) -> Iterator[str]:
     """Yield the fields of a CSV that is not written as most are."""
     dialect = table.dialect
     if table.format != "csv":

@@ -6,7 +6,6 @@ partition in which it arrives; one without a time is static.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,10 +22,10 @@ from include.onboarding.column_roles import (
 from include.onboarding.draft_times import Times, guess_ttl
 from include.onboarding.draft_yaml import (
     column_lines,
-    dialect_lines,
     feature_line,
     left_out_line,
     max_bad_line,
+    place_lines,
     sql_name,
 )
 from include.onboarding.evidence import Evidence, find_evidence
@@ -200,9 +199,7 @@ def source_lines(
         f"{match.found_here:.1%} of the values of {note(match.here.header)}, which has "
         f"{match.found_there:.1%} of its values"
     )
-    yield f"    path: {json.dumps(joined.path)}"
-    yield f"    format: {table.format}"
-    yield from dialect_lines(table)
+    yield from place_lines(table, joined.path)
     record = [joined.match.there]
     if joined.event is None:
         yield "    kind: static  # guessed: no column says when a row happened"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from include.config.use_case_sources import Column, Source
 from include.errors import SourceError
@@ -71,18 +71,33 @@ class Worst:
     rules: tuple[tuple[str, int], ...]
 
 
-class Table:
-    """A file as a DuckDB table `given`, whose values are texts of what the contract reads.
+class Delivered(NamedTuple):
+    """What was read: its format, what its reader says of it, and its rows as texts.
 
-    A cell is NULL where it means no value, and where a time is none; other misfits stay as they
-    are. Foreign values never become SQL.
+    The rows have the columns c0, c1, ... and `row`; lines that could not be split are among them.
+    `source` are the lines of a YAML that say where it is, for what is no file.
     """
 
-    def __init__(self, path: Path) -> None:
+    format: str
+    answer: dict[str, Any]
+    rows: pa.Table
+    source: tuple[str, ...] = ()
+
+
+class Table:
+    """A file, or a table of a database, as a DuckDB table `given`.
+
+    Its values are texts of what the contract reads. A cell is NULL where it means no value, and
+    where a time is none; other misfits stay as they are. Foreign values never become SQL.
+    """
+
+    def __init__(self, path: Path, delivered: Delivered | None = None) -> None:
         from include.lake.sql import connect, quote
 
-        self.path = path.resolve()
-        self.format, answer, rows = _read(self.path)
+        self.path = path if delivered else path.resolve()
+        delivered = delivered or _read(self.path)
+        self.format, answer, rows = delivered.format, delivered.answer, delivered.rows
+        self.source = delivered.source
         self.dialect, self.nested = answer["dialect"] or {}, answer["nested"]
         headers = list(answer["columns"])
         if len(headers) > MAX_COLUMNS:
@@ -362,11 +377,8 @@ def moment(header: str) -> str:
     return f"TRY_CAST({text(header)} AS TIMESTAMPTZ)"
 
 
-def _read(path: Path) -> tuple[str, dict[str, Any], pa.Table]:
-    """Return the format of a file, what its reader says of it, and its rows as text.
-
-    Lines that could not be split into columns are among the rows.
-    """
+def _read(path: Path) -> Delivered:
+    """Return what a file holds."""
     ending = re.search(
         r"\.(csv|tsv|tab|txt|data|dat|asc|test|train|parquet|jsonl|ndjson|json)(\.gz|\.zst)?$",
         path.name.lower(),
@@ -388,4 +400,4 @@ def _read(path: Path) -> tuple[str, dict[str, Any], pa.Table]:
         raise SourceError(
             f"{path}: is empty; a draft is guessed from values, give a file that has some"
         )
-    return kind, answer, table
+    return Delivered(kind, answer, table)

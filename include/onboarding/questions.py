@@ -21,7 +21,8 @@ NONE = "none"
 class Question:
     """One question: `field` of the answers, the guess, and what else may be said.
 
-    `option` of `evergreen new` answers it without a terminal.
+    `guessed` are the columns of a guess that is a list: a header may hold a comma. `option` of
+    `evergreen new` answers it without a terminal.
     """
 
     field: str
@@ -30,6 +31,7 @@ class Question:
     choices: tuple[str, ...]
     hints: tuple[str, ...]
     option: str
+    guessed: tuple[str, ...] = ()
 
     def as_comment(self) -> str:
         """Return the question as one line of a comment."""
@@ -104,6 +106,7 @@ def _written_later(tables: Sequence[Roles | Joined]) -> Question:
         tuple(header for header in marked if header not in guess),
         tuple(f"{header}: {', '.join(marks)}" for header, marks in marked.items()),
         "--written-later",
+        tuple(guess),
     )
 
 
@@ -115,7 +118,7 @@ def answered(question: Question, text: str, answers: Answers) -> Answers:
     """
     text = text.strip()
     if question.field == "written_later":
-        headers = split_headers(text)
+        headers = question.guessed if text == question.guess.strip() else split_headers(text)
         return replace(answers, written_later=headers)
     if question.field in ("known", "outcome") and text.startswith("event"):
         try:

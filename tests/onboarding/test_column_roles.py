@@ -8,7 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from include.config import use_case_file
 from include.errors import ConfigError
+from include.onboarding import check, draft
+from include.onboarding.answers import Answers
+from include.onboarding.profile import Table
 from include.training import column_leaks
 from include.training.free_text import hardly_repeats
 from tests.builders.drafted import N, Rows, days, drafted, orders
@@ -167,3 +171,45 @@ def test_the_wording_of_min_rows_is_true(tmp_path: Path) -> None:
     use_case, text = drafted(tmp_path, rows)
     assert use_case.gates.min_rows == N // 2 // 10
     assert "half of a fifth of the rarer outcome" in text
+
+
+@pytest.mark.parametrize("stem", ["birth", "closing"])
+def test_a_date_in_parts_that_is_a_birth_or_an_outcome_is_not_the_decision(
+    tmp_path: Path, stem: str
+) -> None:
+    parts = {"year": [d.year for d in days()], "month": [d.month for d in days()]}
+    rows = orders(**{f"{stem}_{name}": values for name, values in parts.items()})
+    assert drafted(tmp_path, rows)[0].sources["rows"].event_time == "event_time"
+    with pytest.raises(ConfigError, match="--snapshot"):
+        drafted(tmp_path, {name: v for name, v in rows.items() if name != "event_time"})
+
+
+def test_year_month_and_day_less_a_lead_time_are_the_time_of_the_decision(tmp_path: Path) -> None:
+    rows = orders(
+        event_time=[],
+        stay_year=[d.year for d in days()],
+        stay_month=[d.strftime("%B") for d in days()],
+        stay_day_of_month=[d.day for d in days()],
+        lead_time=[n % 50 for n in range(N)],
+        reservation_status_date=[d + timedelta(days=60) for d in days()],
+    )
+    use_case, _ = drafted(tmp_path, rows)
+    source = use_case.sources["rows"]
+    assert source.event_time == "decided_on"
+    assert str(source.columns["decided_on"].sql).endswith(" - CAST(lead_time AS INTEGER)")
+    assert use_case.label.label_time == "reservation_status_date"
+    assert drafted(tmp_path, rows, time="stay")[0].sources["rows"].event_time == "stay"
+
+
+def test_a_table_without_a_time_stands_for_the_day_that_is_given(tmp_path: Path) -> None:
+    rows = orders(event_time=[], order_id=[], customer_id=[])
+    with pytest.raises(ConfigError, match="write --snapshot DATE"):
+        drafted(tmp_path, rows)
+    text = draft.draft_table(Table(tmp_path / "t.csv"), Answers(snapshot=date(2024, 5, 1))).text
+    use_case = use_case_file.parse(text, folder=tmp_path)
+    assert list(check.find_problems(use_case)) == []
+    assert use_case.sources["rows"].snapshot == date(2024, 5, 1)
+    assert use_case.history.first == use_case.history.last == date(2024, 5, 1)
+    assert use_case.training.split.by == "hash"
+    assert use_case.entity.key == "row_id"
+    assert "No time in the data: nothing here says how the model will do later." in text

@@ -1,0 +1,100 @@
+"""A table of a database as what a draft is made from: `postgresql://user@host/db/schema.table`.
+
+No password goes into the draft: its source names the variable of the environment that will hold the
+URL.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from include.errors import ConfigError
+from include.ingestion.sql_source import sample_table
+from include.onboarding.profile import Delivered, Table
+
+MOST = 200_000  # rows that a draft is made from
+_DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+"""The drivers that are installed, where a URL names none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a table is: the URL of its database without a password, and its name there."""
+
+    url: str
+    password: str | None
+    table: tuple[str, ...]
+    variable: str
+
+
+def is_address(text: str) -> bool:
+    """Tell whether a text names a table of a database rather than a file."""
+    return re.match(r"[a-z][a-z0-9+_]*://", text) is not None
+
+
+def parse_address(text: str) -> Address:
+    """Return what an address says.
+
+    Raises:
+        ConfigError: it is no URL that ends in a table.
+    """
+    import sqlalchemy
+
+    wanted = "write dialect://user@host/db/schema.table"
+    try:
+        url = sqlalchemy.make_url(text)
+    except (sqlalchemy.exc.ArgumentError, ValueError):  # a port that is none
+        raise ConfigError(f"the address of a database cannot be read; {wanted}") from None
+    database, slash, table = (url.database or "").rpartition("/")
+    parts = tuple(table.split("."))
+    if not slash or not database or not all(parts) or len(parts) > 2:
+        shown = url.render_as_string(hide_password=True)
+        raise ConfigError(f"{shown} names no table of a database; {wanted}")
+    base = re.sub(r"[^A-Z0-9]+", "_", database.rpartition("/")[2].upper()).strip("_")
+    base = base if base[:1].isalpha() else f"DB_{base}"
+    driver = _DRIVERS.get(url.drivername, url.drivername)
+    # Not by `url.set(password=None)`: there None means to leave it as it is.
+    whole = sqlalchemy.URL.create(
+        driver, url.username, None, url.host, url.port, database, url.query
+    )
+    return Address(
+        whole.render_as_string(hide_password=False),
+        None if url.password is None else str(url.password),
+        parts,
+        f"{base}_URL",
+    )
+
+
+def read_database(address: Address) -> Table:
+    """Return a table of a database, of which a sample is read where it is large.
+
+    Raises:
+        ConfigError: the URL cannot be used.
+        SourceError: the database does not answer, or the table has no rows.
+    """
+    rows, name = sample_table(address.url, address.table, MOST + 1, address.password)
+    sampled = len(rows) > MOST
+    rows = rows.slice(0, MOST)
+    cells = {f"c{place}": rows.column(place) for place in range(rows.num_columns)}
+    cells["row"] = pa.chunked_array([pa.array(range(1, len(rows) + 1), pa.int64())])
+    answer = {"columns": rows.column_names, "dialect": None, "nested": {}}
+    source = (
+        f"    sql: {{url_env: {address.variable}, query: {_quoted(f'SELECT * FROM {name}')}}}",
+        f"    # only the first {MOST} rows that the database gave were looked at"
+        if sampled
+        else "",
+    )
+    return Table(
+        Path(address.table[-1]),
+        Delivered("sql", answer, pa.table(cells), tuple(line for line in source if line)),
+    )
+
+
+def _quoted(text: str) -> str:
+    import json
+
+    return json.dumps(text, ensure_ascii=False)

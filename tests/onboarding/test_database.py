@@ -1,0 +1,68 @@
+"""Tables of databases: drafted as SQL sources, without a password, from a sample that is said."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from include.config import use_case_file
+from include.errors import ConfigError, SourceError
+from include.onboarding import check, database
+from include.onboarding.database import is_address, parse_address, read_database
+from include.onboarding.draft import draft_table
+
+ROWS = [(n, n % 20, f"2025-01-{1 + n % 28:02}", n * 7 % 50 + 0.5, n % 2) for n in range(300)]
+COLUMNS = "visit_id, customer_id, visited, amount, returned"
+
+
+def test_an_address_says_database_and_table_and_its_password_is_kept_apart() -> None:
+    address = parse_address("postgresql://me:s3cret@db.example/shop/sales.orders")
+    assert address == database.Address(
+        "postgresql+psycopg://me@db.example/shop", "s3cret", ("sales", "orders"), "SHOP_URL"
+    )
+    assert is_address("sqlite:////a/b.db/t")
+    assert not is_address("C/orders.csv")
+    for text in ("postgresql://me:s3cret@host/shop", "postgresql://host/shop/a.b.c", "x+://::/"):
+        with pytest.raises(ConfigError) as raised:
+            parse_address(text)
+        assert "s3cret" not in str(raised.value)
+
+
+def test_a_table_of_sqlite_is_drafted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with sqlite3.connect(tmp_path / "shop.db") as link:
+        link.execute(f'CREATE TABLE "the orders" ({COLUMNS})')
+        link.executemany('INSERT INTO "the orders" VALUES (?, ?, ?, ?, ?)', ROWS)
+    address = parse_address(f"sqlite:///{tmp_path}/shop.db/the orders")
+    drafted = draft_table(read_database(address))
+    case = use_case_file.parse(drafted.text, folder=tmp_path)
+    assert list(check.find_problems(case)) == []
+    source = case.sources["rows"].sql
+    assert source is not None
+    assert (source.url_env, source.query) == ("SHOP_DB_URL", 'SELECT * FROM "the orders"')
+    assert (drafted.name, case.label.column) == ("the_orders", "returned")
+    monkeypatch.setattr(database, "MOST", 100)
+    assert "only the first 100 rows" in draft_table(read_database(address)).text
+    with pytest.raises(SourceError, match="the database refuses or does not answer"):
+        read_database(parse_address(f"sqlite:///{tmp_path}/shop.db/nothing"))
+
+
+def test_a_table_of_postgresql_is_drafted_in_its_schema(postgres_url: str, tmp_path: Path) -> None:
+    import psycopg
+
+    with psycopg.connect(postgres_url.replace("+psycopg", "")) as link:
+        link.execute("CREATE SCHEMA sales")
+        link.execute(
+            "CREATE TABLE sales.orders (visit_id bigint, customer_id int, visited date, amount "
+            "numeric(9, 2), returned boolean)"
+        )
+        link.cursor().executemany(
+            "INSERT INTO sales.orders VALUES (%s, %s, %s, %s, %s::int::boolean)", ROWS
+        )
+    drafted = draft_table(read_database(parse_address(f"{postgres_url}/sales.orders")))
+    case = use_case_file.parse(drafted.text, folder=tmp_path)
+    assert case.sources["rows"].sql is not None
+    assert case.sources["rows"].sql.query == "SELECT * FROM sales.orders"
+    assert case.sources["rows"].columns["returned"].type == "bool"
+    assert case.feature_types == {"amount": "float64"}
