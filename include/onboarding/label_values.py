@@ -12,6 +12,7 @@ from include.onboarding.header_words import LABEL, plain
 from include.onboarding.profile import Profile, Table, name_others, name_some, text
 
 MAX_SPELLINGS = 12  # of two outcomes, such as Yes, yes and YES
+_MANY = 20  # rows from which it says something that a column has just two values
 CERTAIN = ("y", "label", "target", "class", "outcome")
 ONES = ("1", "1.0", "1.", "true", "t", "yes", "y")
 ZEROS = ("0", "0.0", "0.", "false", "f", "no", "n")
@@ -44,7 +45,7 @@ def guess_label(
     named = [column for column in two if LABEL.search(plain(column.header))]
     # A name that says nothing else ranks above one that may be a fact of whom the row is about.
     candidates = [c for c in named if plain(c.header) in CERTAIN] or named or zero_one
-    if not candidates and two and two[-1] is columns[-1]:
+    if not candidates and two and two[-1] is columns[-1] and table.rows >= _MANY:
         others = name_others(column for column in two if column is not two[-1])
         return two[-1], f"guessed: the last column, and it holds two values{others}"
     if not candidates:

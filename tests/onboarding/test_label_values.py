@@ -63,3 +63,10 @@ def test_a_column_of_one_value_is_named_where_it_would_be_the_label(tmp_path: Pa
         ConfigError, match=r"no column holds just 0 and 1 .*'returned' hold\(s\) one value only"
     ):
         drafted(tmp_path, orders(returned=[0] * N))
+
+
+def test_the_last_column_is_taken_where_no_name_says_more(tmp_path: Path) -> None:
+    column = ["<=50K" if n % 4 else ">50K" for n in range(N)]
+    use_case, text = drafted(tmp_path, orders(y_=[], c15=column))
+    assert use_case.label.column == "c15"
+    assert "# guessed: the last column, and it holds two values" in text
