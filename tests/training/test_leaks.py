@@ -30,6 +30,7 @@ from tests.builders.leaks import (
     put,
     status,
 )
+from tests.builders.variants import leave_to_slow
 
 DATA = Settings().data_dir
 
@@ -79,6 +80,7 @@ def test_what_a_person_knows_to_be_honest_is_a_question() -> None:
         check(made(), "{known_at_decision: [gone]}")
 
 
+@pytest.mark.slow
 def test_honest_rows_in_any_chunks_give_no_finding_and_the_same_numbers() -> None:
     rows = made()
     found = check(rows)
@@ -111,7 +113,7 @@ ODD = [
 ]
 
 
-@pytest.mark.parametrize("rows", [400, 3000])
+@pytest.mark.parametrize("rows", leave_to_slow([400, 3000]))
 def test_odd_numbers_break_nothing(rows: int) -> None:
     def odd(columns: Columns, labels: Any, generator: Any) -> None:
         columns["odd"] = pa.array([ODD[row % len(ODD)] for row in range(rows)], pa.float64())
