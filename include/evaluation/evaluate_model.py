@@ -12,6 +12,7 @@ keeps its first manifest.
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -255,6 +256,9 @@ def judge(
     baseline = None if trained.metrics is UNSET else trained.metrics.get("yardstick_auc")
     carriers = [] if trained.leaks is UNSET else trained.leaks.carriers
     checks, metrics = gate.absolute(labels, scores, baseline, gates, seed, carriers)
+    interval = statistics.auc_interval(labels, scores, rows.column(context.use_case.entity.key))
+    if not math.isnan(interval.low):
+        metrics |= {"auc_low": interval.low, "auc_high": interval.high}
     checks.append(
         gate.censored(_censored_share(trained.counts), context.use_case.label.max_censored)
     )

@@ -125,12 +125,21 @@ def _tiles(metrics: Mapping[str, float | None], counts: Counts) -> list[Tile]:
     share = part.positive / part.rows if part is not None and part.rows else None
     return [
         Tile("AUC", number(metrics.get("auc"))),
+        *_interval(metrics),
         Tile("Opponent AUC", number(metrics.get("opponent_auc"))),
         Tile("Baseline AUC", number(metrics.get("yardstick_auc"))),
         Tile("Calibration error", number(metrics.get("calibration_error"))),
         Tile("Evaluation rows", number(None if part is None else part.rows)),
         Tile("Share of outcome 1", percent(share)),
     ]
+
+
+def _interval(metrics: Mapping[str, float | None]) -> list[Tile]:
+    """Return the interval of the AUC, where the record has one."""
+    low, high = metrics.get("auc_low"), metrics.get("auc_high")
+    if low is None or high is None:
+        return []
+    return [Tile("95 % interval of the AUC", f"{low:.3f} to {high:.3f}")]
 
 
 def _charts(drawn: Curves) -> list[Chart]:
