@@ -22,7 +22,7 @@ from msgspec import UNSET
 from sqlalchemy.orm import Session
 
 from include.errors import ArtefactError
-from include.evaluation import gate, report
+from include.evaluation import gate, gate_remedies, report
 from include.evaluation.clearance import CLEAR, release_clearance
 from include.evaluation.evaluation_rows import (
     evaluation_part,
@@ -277,7 +277,11 @@ def judge(
     if clearance != CLEAR:
         checks.append(Check("release", "release", None, None, "hold", clearance.reason))
     verdict = gate.conclude(checks, enough=enough)
-    return Judgement(verdict, [enough, *checks], metrics), asked
+    told = [
+        gate_remedies.with_remedy(check, context.use_case, metrics, carriers) for check in checks
+    ]
+    first = gate_remedies.with_remedy(enough, context.use_case, metrics, carriers)
+    return Judgement(verdict, [first, *told], metrics), asked
 
 
 def _censored_share(counts: Counts) -> float | None:

@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from include.config.durations import format_duration
+from include.config.remedies import remedy, rounded_up
 from include.config.use_case import UseCase
 from include.errors import EvergreenError
 from include.features import feature_sets, frames
@@ -86,7 +88,7 @@ def prepare_rows(context: StageContext, feature_set: feature_sets.FeatureSet) ->
     decisions, parts, moments = decisions.filter(pa.array(used)), parts[used], moments[used]
     counts = _counts(use_case, spine, bounds, decisions, parts, embargoed)
     split = _split(bounds, parts, moments, context.as_of)
-    lacking = bounds.reason or _describe_lacking_class(counts, use_case.gates.min_rows)
+    lacking = _describe_lacking_times(bounds) or describe_lacking_class(use_case, counts)
     if lacking:
         reason = f"{_describe_censored(counts, use_case.label.max_censored)}too few mature rows: "
         return Prepared(None, parts, split, counts, versions, reason + lacking)
@@ -173,19 +175,31 @@ def _describe_censored(counts: Counts, limit: float) -> str:
     share = max(counts.censored_share or 0.0, counts.censored_share_judged or 0.0)
     if share <= limit:
         return ""
+    line = remedy(("label", "max_censored"), min(rounded_up(share, 2), 1.0))
     return (
         f"{counts.censored:,} of {counts.decisions:,} decisions past label.delay have no "
         f"known outcome ({share:.1%}, the limit is {limit:.1%}; look at the label's source and "
-        "its times); "
+        f"its times; {line} would go on without them); "
     )
 
 
-def _describe_lacking_class(counts: Counts, limit: int) -> str:
-    """Say which part lacks rows of a class, or nothing.
+def _describe_lacking_times(bounds: splits.Boundaries) -> str:
+    """Say that decisions have too few different times to be divided by it, or nothing."""
+    if not bounds.reason:
+        return ""
+    line = remedy(("training", "split", "by"), "hash")
+    return (
+        f"{bounds.reason}; {line} divides by entity, which says nothing of how the model will do "
+        "later"
+    )
+
+
+def describe_lacking_class(use_case: UseCase, counts: Counts) -> str:
+    """Say which part lacks rows of a class and what can be done about it, or nothing.
 
     The evaluation part needs `gates.min_rows` of each class, the others enough to train at all.
     """
-    parts = {splits.EVALUATION: limit, splits.TRAIN: 2, splits.TUNE: 2}
+    parts = {splits.EVALUATION: use_case.gates.min_rows, splits.TRAIN: 2, splits.TUNE: 2}
     for name, least in parts.items():
         part: PartCount = getattr(counts, name)
         negative = part.rows - part.positive
@@ -194,9 +208,32 @@ def _describe_lacking_class(counts: Counts, limit: int) -> str:
             note = f" ({embargoed:,} rows are embargoed)" if embargoed else ""
             return (
                 f"the {name} part has {part.positive} of class 1 and {negative} of class 0; each "
-                f"class needs {least}{note}"
+                f"class needs {least}{note}. {_more_rows(use_case, counts, name)}"
             )
     return ""
+
+
+def _more_rows(use_case: UseCase, counts: Counts, name: str) -> str:
+    """Return what gives a part more rows of the rarer class, or lets fewer do."""
+    part: PartCount = getattr(counts, name)
+    fewest = min(part.positive, part.rows - part.positive)
+    if counts.mature == 0 and counts.immature:
+        line = remedy(("label", "delay"), format_duration(use_case.label.delay / 2))
+        return (
+            f"{counts.immature:,} decisions are younger than label.delay: wait, or write {line} if "
+            "every outcome is known by then"
+        )
+    if name == splits.EVALUATION and fewest:
+        line = remedy(("gates", "min_rows"), fewest)
+        return (
+            f"Wait for more outcomes; {line} would judge on {fewest} rows of the rarer class, "
+            "where chance alone moves the AUC far"
+        )
+    if name != splits.EVALUATION and counts.embargoed:
+        line = remedy(("training", "embargo"), "0s")
+        return f"Wait for more outcomes; {line} would judge a fresher model than can ever serve"
+    line = remedy(("training", "split"), {"tune": 0.25, "evaluation": 0.35})
+    return f"Wait for more outcomes of both kinds; {line} gives what is judged more of the rows"
 
 
 def _split(bounds: splits.Boundaries, parts: Parts, moments: Moments, as_of: datetime) -> Split:
