@@ -149,7 +149,7 @@ def _show(tried: Tried, file: Path) -> None:
         print_line(f"- {reason}")
     if any("`" in reason for reason in evaluation.reasons):
         print_line(
-            f"A line goes into {file}; where its block is there already, its field goes into that"
+            f"Put a line into {file}; where its block stands there already, put its field into that"
         )
     if optional(evaluation.report):
         print_line(f"report: {evaluation.report}")

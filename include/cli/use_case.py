@@ -106,7 +106,7 @@ def new(
         ) from error
     print_line(
         f"Wrote {path}. Read its guesses, then run:\n  evergreen usecase check --data "
-        f"{quote(str(path))}"
+        f"{quote(str(path))}\n  evergreen try {quote(str(path))}"
     )
     if path.parent.resolve() not in settings.usecase_dirs:
         # A folder's name may hold blanks and brackets.

@@ -110,7 +110,7 @@ def _over_baseline(
     line = remedy(("gates", "over_baseline"), rounded_down((check.value or 0.0) - HAIR))
     return (
         "Few rows, or features that tell in a straight line, need no trees; "
-        f"{line} would release a model that a logistic regression may rank better than"
+        f"{line} would release it although a logistic regression ranks as well, or better"
     )
 
 

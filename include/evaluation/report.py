@@ -124,8 +124,7 @@ def _tiles(metrics: Mapping[str, float | None], counts: Counts) -> list[Tile]:
     part = counts.evaluation
     share = part.positive / part.rows if part is not None and part.rows else None
     return [
-        Tile("AUC", number(metrics.get("auc"))),
-        *_interval(metrics),
+        Tile(f"AUC{_interval(metrics)}", number(metrics.get("auc"))),
         Tile("Opponent AUC", number(metrics.get("opponent_auc"))),
         Tile("Baseline AUC", number(metrics.get("yardstick_auc"))),
         Tile("Calibration error", number(metrics.get("calibration_error"))),
@@ -134,12 +133,10 @@ def _tiles(metrics: Mapping[str, float | None], counts: Counts) -> list[Tile]:
     ]
 
 
-def _interval(metrics: Mapping[str, float | None]) -> list[Tile]:
-    """Return the interval of the AUC, where the record has one."""
+def _interval(metrics: Mapping[str, float | None]) -> str:
+    """Return the interval of the AUC as a part of its name; empty where the record has none."""
     low, high = metrics.get("auc_low"), metrics.get("auc_high")
-    if low is None or high is None:
-        return []
-    return [Tile("95 % interval of the AUC", f"{low:.3f} to {high:.3f}")]
+    return "" if low is None or high is None else f" (95 %: {low:.3f} to {high:.3f})"
 
 
 def _charts(drawn: Curves) -> list[Chart]:

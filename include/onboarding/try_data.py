@@ -34,6 +34,7 @@ from include.point_in_time.curated import EVENT, label_schema, label_table
 from include.records.records import Records, StageResult
 from include.training import leaks
 from include.training.leak_findings import exclude
+from include.training.training_rows import describe_maturing
 
 HEAD = 5  # rows of the training frame that are shown
 SAMPLE = 20_000  # newest decisions of which the frame is made
@@ -232,9 +233,7 @@ def _examine(
     trial.problems += _lag(use_case, lake, trial)
     if not len(spine.rows):
         trial.problems.append(
-            f"{use_case.name}: no mature row as of {as_of:%Y-%m-%d}; lengthen history, or, if "
-            "every outcome is known sooner, write "
-            f"{remedy(('label', 'delay'), format_duration(use_case.label.delay / 2))}"
+            f"{use_case.name}: no mature row as of {as_of:%Y-%m-%d}: {describe_maturing(use_case)}"
         )
         return trial
     # The oldest look back on what was not loaded here.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from include.features.spine import Spine, build_spine
 from include.models.matrix import Parts
 from include.pipeline.stage import StageContext
 from include.pipeline.training_outputs import Counts, PartCount, Split
+from include.point_in_time import partitions
 from include.point_in_time.curated import ARROW_TYPES, label_table
 from include.training import splits
 
@@ -218,11 +219,8 @@ def _more_rows(use_case: UseCase, counts: Counts, name: str) -> str:
     part: PartCount = getattr(counts, name)
     fewest = min(part.positive, part.rows - part.positive)
     if counts.mature == 0 and counts.immature:
-        line = remedy(("label", "delay"), format_duration(use_case.label.delay / 2))
-        return (
-            f"{counts.immature:,} decisions are younger than label.delay: wait, or write {line} if "
-            "every outcome is known by then"
-        )
+        younger = f"{counts.immature:,} decisions are younger than label.delay"
+        return f"{younger}: {describe_maturing(use_case)}"
     if name == splits.EVALUATION and fewest:
         line = remedy(("gates", "min_rows"), fewest)
         return (
@@ -234,6 +232,18 @@ def _more_rows(use_case: UseCase, counts: Counts, name: str) -> str:
         return f"Wait for more outcomes; {line} would judge a fresher model than can ever serve"
     line = remedy(("training", "split"), {"tune": 0.25, "evaluation": 0.35})
     return f"Wait for more outcomes of both kinds; {line} gives what is judged more of the rows"
+
+
+def describe_maturing(use_case: UseCase) -> str:
+    """Return how decisions become mature where none is: by waiting, or by a shorter delay."""
+    sooner = remedy(("label", "delay"), format_duration(use_case.label.delay / 2))
+    history = use_case.history
+    if history.last is None:
+        return f"wait, or write {sooner} if every outcome is known by then"
+    # Nothing comes after a closed history: a later end is all that makes its decisions older.
+    end = partitions.key_within(use_case, history.last + use_case.label.delay + timedelta(days=1))
+    later = remedy(("history", "last"), date.fromisoformat(end))
+    return f"{later} ends the history when theirs are known; {sooner} if all are known by then"
 
 
 def _split(bounds: splits.Boundaries, parts: Parts, moments: Moments, as_of: datetime) -> Split:

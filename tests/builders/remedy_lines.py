@@ -10,7 +10,7 @@ import yaml
 from include.config.use_case import UseCase
 from include.config.use_case_file import parse
 
-TOP = "label|training|gates|sources"
+TOP = "history|label|training|gates|sources"
 
 
 def offered(message: str) -> list[str]:

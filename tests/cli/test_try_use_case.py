@@ -66,7 +66,7 @@ def test_a_file_becomes_a_judged_model_and_reset_undoes_it(
     assert failed.code == 10, failed
     assert "verdict: fail" in failed.out
     assert "`gates: {min_auc: 0.9" in failed.out
-    assert f"A line goes into {file}" in failed.out
+    assert f"Put a line into {file}" in failed.out
 
     # Nothing of it is live: no champion, no mode but backfill, no online row, no package.
     records = open_records()
