@@ -17,7 +17,16 @@ from typing import Annotated
 
 import typer
 
-from include.cli import installation, models, quarantine, records, release, run, use_case
+from include.cli import (
+    installation,
+    models,
+    quarantine,
+    records,
+    release,
+    run,
+    try_use_case,
+    use_case,
+)
 from include.cli.output import print_line, without_secrets
 from include.cli.panels import Panels
 from include.cli.suggestions import Mistake
@@ -59,6 +68,7 @@ for command in (
 ):
     app.command()(command)
 app.command("load-history")(run.load_history)
+app.command("try")(try_use_case.try_use_case)  # a word of Python: no function has this name
 app.command("run-all", hidden=True)(installation.up)
 app.add_typer(use_case.usecase_app, name="usecase")
 app.add_typer(records.audit_app, name="audit")

@@ -106,7 +106,7 @@ def new(
         ) from error
     print_line(
         f"Wrote {path}. Read its guesses, then run:\n  evergreen usecase check --data "
-        f"{quote(str(path))}"
+        f"{quote(str(path))}\n  evergreen try {quote(str(path))}"
     )
     if path.parent.resolve() not in settings.usecase_dirs:
         # A folder's name may hold blanks and brackets.
@@ -134,7 +134,7 @@ def check(
     """
     from include.onboarding import check as checking
 
-    file = _file_of(name_or_file, current_settings())
+    file = file_of(name_or_file, current_settings())
     use_case = checking.check_file(file)
     print_line(
         f"{file}: {use_case.name} is well formed: {len(use_case.sources)} source(s), "
@@ -234,7 +234,7 @@ def simulate(
     print_line(f"wrote {len(written)} files for {len(keys)} day(s) to {output}")
 
 
-def _file_of(name_or_file: str, settings: Settings) -> Path:
+def file_of(name_or_file: str, settings: Settings) -> Path:
     """Return the file of a use case that is given by its path or by its name."""
     from include.config.use_case_file import files
 

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 
 from include.clock import utc_now
 from include.config.durations import format_duration
+from include.config.remedies import remedy
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.errors import ConfigError, EvergreenError
@@ -32,6 +33,8 @@ from include.point_in_time import partitions
 from include.point_in_time.curated import EVENT, label_schema, label_table
 from include.records.records import Records, StageResult
 from include.training import leaks
+from include.training.leak_findings import exclude
+from include.training.training_rows import describe_maturing
 
 HEAD = 5  # rows of the training frame that are shown
 SAMPLE = 20_000  # newest decisions of which the frame is made
@@ -230,8 +233,7 @@ def _examine(
     trial.problems += _lag(use_case, lake, trial)
     if not len(spine.rows):
         trial.problems.append(
-            f"{use_case.name}: no mature row as of {as_of:%Y-%m-%d}; lengthen history, or shorten "
-            "label.delay"
+            f"{use_case.name}: no mature row as of {as_of:%Y-%m-%d}: {describe_maturing(use_case)}"
         )
         return trial
     # The oldest look back on what was not loaded here.
@@ -260,8 +262,8 @@ def _examine(
         _leaks(use_case, frame, trial)
     else:
         trial.problems.append(
-            f"{use_case.name}: every label is {rate:g}, and a model needs both; see "
-            "label.positive or label.sql"
+            f"{use_case.name}: every label is {rate:g}, and a model needs both; name the value "
+            "that counts as 1, such as `label: {positive: 'yes'}`, or see label.sql"
         )
         trial.problems += _nulls(use_case, frame)
     trial.problems += visibility.find_unseen_rows(lake, use_case, current, frame)
@@ -328,7 +330,7 @@ def _nulls(use_case: UseCase, frame: pa.Table) -> Iterator[str]:
             view = next(view for view, spec in use_case.features.items() if name in spec.columns)
             yield (
                 f"{use_case.name}: feature {name} is null on every row; see keys, SQL, times "
-                f"and ttl of view {view}"
+                f"and ttl of view {view}, or write {exclude(use_case, name)}"
             )
 
 
@@ -360,5 +362,5 @@ def _lag(use_case: UseCase, lake: Lake, trial: Trial) -> Iterator[str]:
         yield (
             f"{use_case.name}: label.delay is {format_duration(use_case.label.delay)}, but an "
             f"outcome was known only {late / DAY:.1f} days after its decision ({shown}); the "
-            f"newest rows would hold only early outcomes. Write delay: {right}"
+            f"newest rows would hold only early outcomes. Write {remedy(('label', 'delay'), right)}"
         )

@@ -146,7 +146,7 @@ def test_data_is_tried_in_a_throw_away_home_and_a_short_delay_is_refused(
     assert (
         "label.delay is 6h, but an outcome was known only 0.5 days after its decision" in done.err
     )
-    assert "Write delay: 1d" in done.err
+    assert "Write `label: {delay: 1d}`" in done.err
 
 
 def test_simulate_writes_the_same_bytes_again(run: Run, tmp_path: Path) -> None:
