@@ -166,7 +166,9 @@ def _convert_text(
     elif kind == "arff":
         columns, rows = convert_arff(text.path, out)
     else:
-        columns, rows = convert_json_lines(text.path, out, temporary, whole=kind == "json")
+        columns, rows = convert_json_lines(
+            text.path, out, temporary, whole=kind == "json", declared=declared
+        )
     return {"sha256": text.sha256, "dialect": asdict(given), "columns": columns, "rows": rows}
 
 

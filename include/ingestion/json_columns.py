@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,17 @@ _NO_BREAKS = bytes.maketrans(b"\r\n", b"  ")
 
 
 def convert_json_lines(
-    path: Path, out: Path, temporary: str, *, whole: bool = False
+    path: Path,
+    out: Path,
+    temporary: str,
+    *,
+    whole: bool = False,
+    declared: Sequence[str] = (),
 ) -> tuple[list[str], int]:
     """Turn JSON, one object a line or one array of objects, into text columns.
 
-    With `whole` the text may also be one object that holds the array, as services answer. Returns
+    With `whole` the text may also be one object that holds the array, as services answer; it is a
+    row itself where it has most of the names that are `declared`. Returns
     the columns' names, in the order in which they first appear, and the number of rows.
 
     Raises:
@@ -37,13 +44,13 @@ def convert_json_lines(
     """
     unfolded = Path(temporary) / "unfolded"
     try:
-        lines = unfolded if _unfold(path, unfolded, whole=whole) else path
+        lines = unfolded if _unfold(path, unfolded, declared, whole=whole) else path
         return _convert_lines(lines, out, temporary)
     finally:
         unfolded.unlink(missing_ok=True)
 
 
-def _unfold(path: Path, unfolded: Path, *, whole: bool) -> bool:
+def _unfold(path: Path, unfolded: Path, declared: Sequence[str], *, whole: bool) -> bool:
     """Write the objects of an array one a line; tell whether the text is an array, or holds one.
 
     msgspec gives each element as the bytes that it is, so that numbers keep all their digits.
@@ -53,7 +60,7 @@ def _unfold(path: Path, unfolded: Path, *, whole: bool) -> bool:
     if start[:1] == b"[":
         elements = _decoded(path, list[msgspec.Raw], "array")
     elif whole and start[:1] == b"{" and not _begins_with_a_line(path):
-        elements = _array_within(_decoded(path, dict[str, msgspec.Raw], "object"))
+        elements = _array_within(_decoded(path, dict[str, msgspec.Raw], "object"), declared)
         elements = [path.read_bytes()] if elements is None else elements
     else:
         return False
@@ -78,9 +85,13 @@ def _begins_with_a_line(path: Path) -> bool:
     return more
 
 
-def _array_within(values: dict[str, msgspec.Raw]) -> list[msgspec.Raw] | None:
+def _array_within(
+    values: dict[str, msgspec.Raw], declared: Sequence[str]
+) -> list[msgspec.Raw] | None:
     """Return the one array of objects in an object; None where it is a row itself."""
-    starts = {name: bytes(value)[:MAX_START].lstrip() for name, value in values.items()}
+    if 2 * sum(name in values for name in declared) > len(declared):
+        return None
+    starts = {name: bytes(memoryview(value)[:MAX_START]).lstrip() for name, value in values.items()}
     arrays = [
         name for name, start in starts.items() if re.match(rb"\[\s*(\{|\])", start) is not None
     ]
@@ -96,7 +107,7 @@ def _array_within(values: dict[str, msgspec.Raw]) -> list[msgspec.Raw] | None:
     if any(start[:1] in (b"[", b"{") for start in starts.values()):
         raise Refused(
             f"is one JSON object ({', '.join(list(values)[:8])}) without an array of objects; "
-            "write an array of objects, one a row, or one object a line"
+            "write an array of objects, one a row, or set format: jsonl where it is a row itself"
         )
     return None
 

@@ -93,6 +93,12 @@ def test_an_object_may_hold_the_array(tmp_path: Path, text: str) -> None:
 def test_an_object_of_plain_values_is_a_row_and_no_rows_are_none(tmp_path: Path) -> None:
     assert converted(tmp_path, '{\n"a": 1}', whole=True) == (["a"], [["1", 1, None]])
     assert converted(tmp_path, '{"rows": []}', whole=True) == ([], [])
+    order = '{"order_id": 7, "items": [{"n": 1}]}'
+    path, out = tmp_path / "in.json", tmp_path / "out.arrow"
+    path.write_text(order)
+    for declared, columns in (["order_id"], ["items", "order_id"]), (["n"], ["n"]):
+        found = convert_json_lines(path, out, str(tmp_path), whole=True, declared=declared)
+        assert found == (columns, 1)
 
 
 @pytest.mark.parametrize(
