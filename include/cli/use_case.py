@@ -36,7 +36,9 @@ def new(
     source: Annotated[
         Path,
         typer.Option(
-            "--from", metavar="FILE", help="A CSV or Parquet table with its outcome as a column."
+            "--from",
+            metavar="FILE",
+            help="A table with its outcome as a column: a file, or a folder of them.",
         ),
     ],
     name: Annotated[

@@ -43,12 +43,15 @@ def draft(
     table = Table(path)
     name = _name(name or path.name.split(".")[0])
     roles = guess_roles(table, key=key, time=time, label=label)
-    document = "\n".join(_render(name, given_path or path.name, table, roles)) + "\n"
+    given_path = given_path or path.name
+    if table.files.glob is not None:
+        given_path = f"{given_path}/{table.files.glob}"
+    document = "\n".join(_render(name, given_path, table, roles)) + "\n"
     use_case = use_case_file.parse(document, where=f"draft of {path.name}", folder=path.parent)
     worst = table.worst(use_case.sources["rows"], use_case.cadence, use_case.entity.key)
     # A draft never blocks on the table that it was made from.
     if worst.share > use_case.sources["rows"].max_bad:
-        document = "\n".join(_render(name, given_path or path.name, table, roles, worst)) + "\n"
+        document = "\n".join(_render(name, given_path, table, roles, worst)) + "\n"
         use_case_file.parse(document, where=f"draft of {path.name}", folder=path.parent)
     return name, document
 
@@ -259,9 +262,12 @@ def _max_bad(worst: Worst) -> str:
 def _dialect(table: Table) -> Iterator[str]:
     """Yield the fields of a CSV that is not written as most are."""
     dialect = table.dialect
-    if table.format != "csv":
+    yield from table.files.fields()
+    if table.format not in ("csv", "xlsx"):
+        if dialect.get("encoding", "utf-8") != "utf-8":
+            yield f"    encoding: {dialect['encoding']}  # guessed: it is not UTF-8"
         return
-    if dialect["separator"] != "," or not dialect["header"]:
+    if table.format == "csv" and (dialect["separator"] != "," or not dialect["header"]):
         yield f"    separator: {json.dumps(dialect['separator'])}  # guessed from the first lines"
     if not dialect["header"]:
         yield (

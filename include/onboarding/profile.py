@@ -14,16 +14,16 @@ from include.config.use_case_sources import Column, Source
 from include.errors import SourceError
 from include.ingestion.columns import MALFORMED
 from include.ingestion.columns import headers as headers_of
-from include.ingestion.file_reader import FileReader
 from include.ingestion.times import NEWEST, OLDEST
 from include.ingestion.values import moment as known
 from include.ingestion.values import trimmed_text, typed
 from include.onboarding.column_texts import SOURCE
+from include.onboarding.table_files import read_table
 from include.onboarding.value_formats import guess_column
 from include.validation.contract import RULE, judged_query, mixed_zones_query
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
 MAX_COLUMNS = 500  # each is counted by itself, so that more would take minutes
 
@@ -67,17 +67,19 @@ class Worst:
 
 
 class Table:
-    """A file as a DuckDB table `given`, whose values are texts of what the contract reads.
+    """A person's table as a DuckDB table `given`; its values are texts of what a contract reads.
 
     A cell is NULL where it means no value, and where a time is none; other misfits stay as they
     are. Foreign values never become SQL.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, sheet: str | None = None, member: str | None = None) -> None:
         from include.lake.sql import connect, quote
 
         self.path = path.resolve()
-        self.format, answer, rows = _read(self.path)
+        self.files = read_table(self.path, sheet=sheet, member=member)
+        answer, rows = self.files.answer, self.files.rows
+        self.format: str = answer["kind"]
         self.dialect, self.nested = answer["dialect"] or {}, answer["nested"]
         headers = list(answer["columns"])
         if len(headers) > MAX_COLUMNS:
@@ -275,32 +277,3 @@ def name_some(columns: Iterable[Profile]) -> str:
 def moment(header: str) -> str:
     """Return the expression of a column's value as a time."""
     return f"TRY_CAST({text(header)} AS TIMESTAMPTZ)"
-
-
-def _read(path: Path) -> tuple[str, dict[str, Any], pa.Table]:
-    """Return the format of a file, what its reader says of it, and its rows as text.
-
-    Lines that could not be split into columns are among the rows.
-    """
-    ending = re.search(
-        r"\.(csv|tsv|tab|txt|data|dat|asc|test|train|parquet|jsonl|ndjson|json)(\.gz|\.zst)?$",
-        path.name.lower(),
-    )
-    if ending is None:
-        raise SourceError(
-            f"{path}: a draft is made from .csv or .parquet (also .tsv, .tab, .txt, .data, .dat, "
-            ".asc, .jsonl, .json, and .gz or .zst of them); convert the table, or write "
-            "the YAML by hand"
-        )
-    if not path.is_file():
-        raise SourceError(f"{path}: there is no such file; check the path")
-    kind = {"parquet": "parquet", "jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl"}.get(
-        ending[1], "csv"
-    )
-    with FileReader() as reader:
-        answer, table = reader.read(path, path.name, kind, [])
-    if not answer["columns"]:
-        raise SourceError(
-            f"{path}: is empty; a draft is guessed from values, give a file that has some"
-        )
-    return kind, answer, table

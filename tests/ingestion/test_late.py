@@ -244,7 +244,9 @@ def test_a_days_file_that_has_not_changed_is_not_opened_again_to_look_for_late_r
     monkeypatch.setattr(
         FileReader,
         "read",
-        lambda self, path, *more: opened.append(path.name) or read(self, path, *more),
+        lambda self, path, *more, **picked: (
+            opened.append(path.name) or read(self, path, *more, **picked)
+        ),
     )
     made.put(HEAD + line(4, "04 10:00"), f"{DAYS[3]}.csv")
     made.put(HEAD + line(1, "01 10:00") + line(9, "01 23:00"), f"{DAYS[0]}.csv")
