@@ -173,7 +173,9 @@ def _bins(column: pa.ChunkedArray, labels: Numbers) -> tuple[list[Bar], tuple[fl
     shares = np.linspace(0, 1, BINS + 1)
     edges = low * (1 - shares) + high * shares
     with np.errstate(over="ignore"):
-        whole = column.type == pa.int64() and high - low < BINS
+        # Of greater numbers doubles do not hold the halves between them.
+        small = max(abs(low), abs(high)) < 2**52 and high - low < BINS
+    whole = column.type == pa.int64() and small
     if whole:  # a bar for each whole number
         edges = np.arange(low, high + 2) - 0.5
     places = np.searchsorted(edges[1:-1], values[known], side="right")

@@ -82,6 +82,21 @@ def test_awkward_numbers_have_bars_too(values: list[float | None]) -> None:
     assert all(math.isfinite(edge) for edge in column.edges)
 
 
+@pytest.mark.parametrize("first", [2**53 - 3, 2**62, -(2**63)])
+def test_whole_numbers_beyond_doubles_have_bars_too(first: int) -> None:
+    column = of([first + n % 20 for n in range(ROWS)], pa.int64())
+    assert sum(bar.zeros + bar.ones for bar in column.bars) == ROWS
+
+
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_a_frame_of_one_class_is_profiled_too(
+    label: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "LABELS", [label] * ROWS)
+    columns = {"a": pa.array(["x"] * ROWS), "b": pa.array([n / 3 for n in range(ROWS)])}
+    assert [column.auc for column in profile(columns).columns] == [0.5, 0.5]
+
+
 def test_whole_numbers_have_a_bar_each_and_open_ends() -> None:
     column = of([min(n % 15, 13) if n else 1_000 for n in range(ROWS)], pa.int64())
     names = [bar.name for bar in column.bars]

@@ -39,7 +39,13 @@
     for (const { isIntersecting, target } of seen) {
       if (!isIntersecting) continue;
       watch.unobserve(target);
-      draw(target);
+      try {
+        draw(target);
+      } catch (error) {
+        // One that cannot be drawn has its table; the others are drawn all the same.
+        for (const table of target.querySelectorAll("details")) table.open = true;
+        console.error(error);
+      }
     }
   }, { rootMargin: "800px 0px" });
   for (const chart of charts) watch.observe(chart);
