@@ -14,6 +14,7 @@ from include.config import names as names_of_ours
 from include.errors import ConfigError
 from include.onboarding.column_roles import Roles, count_decisions, guess_roles
 from include.onboarding.column_texts import written
+from include.onboarding.drafted_history import history_lines
 from include.onboarding.header_words import sounds_late
 from include.onboarding.profile import Profile, Table, Worst, moment
 
@@ -176,7 +177,7 @@ def _render(
     for header, nested in table.nested.items():
         yield f"      # {_note(header)}: left out ({_note(nested)}: more than one value a row)"
     yield from _label(table, roles, names, delay, why_delay)
-    yield from _features(table, roles, names)
+    yield from _features(table, roles, names, cadence)
 
 
 def _label(
@@ -203,7 +204,7 @@ def _label(
     yield f"  delay: {delay}  # {why_delay}"
 
 
-def _features(table: Table, roles: Roles, names: dict[str, str]) -> Iterator[str]:
+def _features(table: Table, roles: Roles, names: dict[str, str], cadence: str) -> Iterator[str]:
     yield "features:"
     yield "  row_features:"
     yield "    grain: event"
@@ -220,6 +221,7 @@ def _features(table: Table, roles: Roles, names: dict[str, str]) -> Iterator[str
         )
     for column, reason in roles.left_out:
         yield f"      # {names[column.header]}: left out ({reason})"
+    yield from history_lines(table, roles, names, cadence)
     yield "gates:"
     least = _min_rows(table, roles)
     yield (

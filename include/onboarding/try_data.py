@@ -25,6 +25,9 @@ from include.features import feature_sets, frames, visibility
 from include.features.spine import build_spine
 from include.lake.sql import connect, quote
 from include.lake.tables import Lake
+from include.onboarding import cohorts, time_periods
+from include.onboarding.cohorts import Cohorts
+from include.onboarding.frame_profile import FrameProfile, profile_frame
 from include.pipeline import ranges
 from include.pipeline.engines import translated
 from include.pipeline.flow import DATA_STAGES
@@ -33,7 +36,8 @@ from include.point_in_time import partitions
 from include.point_in_time.curated import EVENT, label_schema, label_table
 from include.records.records import Records, StageResult
 from include.training import leaks
-from include.training.leak_findings import exclude
+from include.training.carrier_leaks import evenly_spread
+from include.training.leak_findings import Finding, exclude
 from include.training.training_rows import describe_maturing
 
 HEAD = 5  # rows of the training frame that are shown
@@ -57,7 +61,8 @@ class Trial:
 
     `columns` has for each column of the training frame its name, the share of nulls and the first
     values; `facts` what, and its value; `rates` for each period its first day, the number of
-    decisions, and the label's rate.
+    decisions, and the label's rate. `found` is what the leak gate finds; `profile` and `cohorts`
+    are there where there is a frame.
     """
 
     key: str
@@ -66,6 +71,12 @@ class Trial:
     facts: list[tuple[str, str]] = field(default_factory=list)
     rates: list[tuple[str, int, str]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    found: tuple[Finding, ...] = ()
+    rate: float | None = None
+    immature: int | None = None
+    censored: int | None = None
+    profile: FrameProfile | None = None
+    cohorts: Cohorts | None = None
 
     def refuse(self) -> None:
         """Refuse the use case if there are problems.
@@ -216,6 +227,7 @@ def _examine(
     lake, current = Lake(settings.lake_root), feature_sets.current(use_case)
     spine = build_spine(lake, use_case, as_of)
     trial = Trial(key, len(spine.rows), facts=facts, problems=problems)
+    trial.immature, trial.censored = spine.immature, spine.censored
     past = len(spine.rows) + spine.censored
     trial.facts += [
         ("mature rows", f"{len(spine.rows)}, restated {spine.restated}"),
@@ -239,8 +251,16 @@ def _examine(
     # The oldest look back on what was not loaded here.
     rows = frames.keep_answerable(records, use_case, current, spine.rows)
     rows = rows if len(rows) else spine.rows  # where none can, the frame says what is missing
-    # The newest: at the sample's beginning SQL sees only outcomes, or none.
-    whole, rows = rows, rows.slice(max(0, len(rows) - SAMPLE))
+    whole = rows
+    first = pc.min(rows.column(EVENT)).as_py()
+    decided = cohorts.first_outcomes(use_case, lake, since=first, until=as_of)
+    trial.cohorts = cohorts.build_cohorts(use_case, decided, spine.rows, as_of)
+    if len(trial.cohorts.periods) or len(rows) <= SAMPLE:
+        # The newest: at the sample's beginning SQL sees only outcomes, or none.
+        rows = rows.slice(max(0, len(rows) - SAMPLE))
+    else:
+        # Without a time rows stand in order of their key, which may tell of the outcome.
+        rows = rows.take(evenly_spread(len(rows), SAMPLE))
     frame = frames.training_frame(
         settings,
         use_case,
@@ -254,7 +274,10 @@ def _examine(
         trial.columns.append(
             (name, f"{column.null_count / len(frame):.1%}", *column.slice(0, HEAD).to_pylist())
         )
-    rate = float(pc.mean(whole.column("label")).as_py())
+    trial.rate = rate = float(pc.mean(whole.column("label")).as_py())
+    trial.profile = profile_frame(
+        frame, use_case.feature_types, time_periods.divide(frame.column(EVENT))
+    )
     trial.facts.append(("label rate", f"{rate:.2%} of {len(whole)} rows"))
     trial.rates = _rates(use_case, whole)
     if 0 < rate < 1:
@@ -273,6 +296,7 @@ def _examine(
 def _leaks(use_case: UseCase, frame: pa.Table, trial: Trial) -> None:
     """Add what the leak gate says of the frame: refusals as problems, questions as facts."""
     verdict = leaks.check(frame, use_case)
+    trial.found = verdict.found
     trial.problems += _nulls(use_case, frame)
     trial.problems += [
         f"{use_case.name}: {leak}" for leak in verdict.refusals if leak.kind != "null"

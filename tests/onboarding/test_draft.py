@@ -98,7 +98,7 @@ def test_entities_that_repeat(tmp_path: Path) -> None:
     assert case.label.label_time == "closed_at"
     assert case.label.delay == timedelta(days=3)
     assert (case.history.first, case.history.last) == (date(2025, 1, 1), date(2025, 1, 25))
-    assert case.feature_types == {"amount": "float64", "channel": "string"}
+    assert case.features["row_features"].columns == {"amount": "float64", "channel": "string"}
     assert "# notes: left out" in text
 
 
@@ -143,7 +143,7 @@ def test_parquet_keeps_its_types(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "users.parquet")
     case = use_case_file.parse(draft.draft(tmp_path / "users.parquet")[1], folder=tmp_path)
     assert case.label.column == "churned"
-    assert case.feature_types == {"score": "float64", "vip": "bool"}
+    assert case.features["row_features"].columns == {"score": "float64", "vip": "bool"}
     assert case.sources["rows"].columns["timestamp"].type == "timestamp"
 
 
