@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from include.config.durations import Duration, lag_after_event, period_start
+from include.config.durations import Duration, format_duration, lag_after_event, period_start
 from include.config.names import ColumnName, Name
 from include.config.use_case_model import (
     Decision,
@@ -290,6 +290,53 @@ class UseCase(Strict):
             if unknown:
                 raise ValueError(f"training.{where} names {unknown}, which no view has")
         return self
+
+    @model_validator(mode="after")
+    def _with_snapshots(self) -> UseCase:
+        """Refuse a snapshot whose day no partition of the use case holds."""
+        for name, source in self.sources.items():
+            if source.snapshot is not None:
+                self._check_snapshot(name, source, source.snapshot)
+        return self
+
+    def _check_snapshot(self, name: str, source: Source, day: date) -> None:
+        """Refuse a snapshot whose day no partition of the use case holds.
+
+        Raises:
+            ValueError: names the source and the remedy.
+        """
+        where, key = f"sources.{name}.snapshot", period_start(self.cadence, day)
+        if self.cut_off > day - key:
+            raise ValueError(
+                f"{where}: a cut_off of {format_duration(self.cut_off)} puts {day} "
+                f"into the partition before {key}; leave cut_off out"
+            )
+        history = source.history or self.history
+        if key < history.first or (history.last is not None and key > history.last):
+            raise ValueError(
+                f"{where}: {day} lies in the partition {key}, which is outside the "
+                f"history; write history: {{first: {key}, last: {key}}}"
+            )
+
+    @property
+    def is_timeless(self) -> bool:
+        """Whether all decisions are of one day, as their table says no time.
+
+        Nothing then says how a model does on decisions that come after those it was trained on.
+        """
+        deciding = (
+            [self.sources[self.label.source]]
+            if self.label.source is not None
+            else [source for source in self.sources.values() if source.kind == "events"]
+        )
+        return bool(deciding) and all(source.snapshot is not None for source in deciding)
+
+    @property
+    def caveat(self) -> str:
+        """What every report says of a use case without a time; empty of others."""
+        if not self.is_timeless:
+            return ""
+        return "no time in the data: nothing here says how the model will do later"
 
     @property
     def feature_types(self) -> dict[str, str]:

@@ -4,75 +4,18 @@ from __future__ import annotations
 
 import re
 from datetime import date, timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
 from include.config.durations import Duration, lag_after_event
-from include.config.names import COLUMN, ColumnName
+from include.config.names import COLUMN, TIMES, ColumnName
+from include.config.use_case_columns import UNIX, Column, ColumnType, Share, Strict, Texts
 
-Share = Annotated[float, Field(ge=0, le=1)]
-ColumnType = Literal["int64", "float64", "string", "bool", "timestamp", "date"]
-UNIX = {
-    "unix_seconds": 1,
-    "unix_milliseconds": 1_000,
-    "unix_microseconds": 1_000_000,
-    "unix_nanoseconds": 1_000_000_000,
-}
-"""What `dates` calls Unix times, and how many of each are in a second."""
+__all__ = ["UNIX", "Column", "ColumnType", "History", "Share", "Source", "Strict"]
 
 
-def _as_texts(values: object, info: ValidationInfo) -> object:
-    """Return the items of a list as the texts that a file holds.
-
-    Raises:
-        ValueError: YAML has lost how an item is written: it is a word such as yes, or a number
-            whose digits may have changed.
-    """
-    if not isinstance(values, list):
-        return values
-    return [_as_text(value, info.data.get("type", "string")) for value in values]
-
-
-def _as_text(value: object, kind: str) -> object:
-    """Return an item of a list as text, as a file holds values of type `kind`."""
-    if isinstance(value, bool):
-        if kind == "bool":
-            return str(value).lower()
-        words = "yes, on or true" if value else "no, off or false"
-        raise ValueError(
-            f"an unquoted {words} is the truth value {str(value).lower()} in YAML; quote it, such "
-            "as 'NO'"
-        )
-    if isinstance(value, float) and kind != "float64":
-        raise ValueError(
-            f"YAML reads {value!r} as a number, whose digits may be others than in the file; "
-            "quote it"
-        )
-    if value is None:
-        raise ValueError(
-            "an unquoted null, ~ or nothing is no value in YAML; quote it, such as 'null'"
-        )
-    return str(value) if isinstance(value, int | float) else value
-
-
-Texts = Annotated[
-    list[str], BeforeValidator(_as_texts, json_schema_input_type=list[str | int | float | bool])
-]
-
-
-class Strict(BaseModel):
-    """A part of a use case: frozen, and a field that it does not know is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+_MOMENTS = ("date", "timestamp")
 
 
 class History(Strict):
@@ -89,106 +32,6 @@ class History(Strict):
     def _ordered(self) -> History:
         if self.last is not None and self.last < self.first:
             raise ValueError(f"last ({self.last}) is before first ({self.first})")
-        return self
-
-
-class Column(Strict):
-    """The contract of one source column: a row that breaks it goes to quarantine."""
-
-    type: ColumnType = Field(description="Type of its values; times are kept in UTC.")
-    header: str | None = Field(
-        default=None, description="Its name in the source. Left out: the same as here."
-    )
-    nullable: bool | None = Field(
-        default=None,
-        description="Whether a value may be missing. Left out: yes, but not where the column is "
-        "the source's key or, of events, the entity's key; true for the entity's key leaves rows "
-        "without an entity out of labels and views.",
-    )
-    min: int | float | None = Field(
-        default=None, description="Least number that is allowed. Left out: any."
-    )
-    max: int | float | None = Field(
-        default=None, description="Greatest number that is allowed. Left out: any."
-    )
-    values: Texts | None = Field(
-        default=None,
-        description="The allowed values, each read as a value of the column is. Left out: any.",
-    )
-    null_values: Texts | None = Field(
-        default=None, description="Texts that mean no value here. Left out: those of the source."
-    )
-    decimal: Literal[".", ","] = Field(
-        default=".", description="What stands before the decimals of a number."
-    )
-    thousands: Literal["", ",", ".", " ", "'"] = Field(
-        default="", description="What groups the digits of a number."
-    )
-    percent: bool = Field(
-        default=False, description="Whether every number ends in %; 5 % is then stored as 0.05."
-    )
-    unit: str | None = Field(
-        default=None,
-        max_length=12,
-        pattern=r"^[^0-9\s.,+%'-]+$",
-        description="What may stand before or after a number and is left out, such as $ or EUR. "
-        "Left out: nothing.",
-    )
-    dates: str | None = Field(
-        default=None,
-        max_length=60,
-        description="How dates and times are written, such as %d.%m.%Y or %Y%m%d (as strptime has "
-        "it), or unix_seconds, unix_milliseconds, unix_microseconds, unix_nanoseconds. Left out: "
-        "ISO.",
-    )
-    regex: str | None = Field(
-        default=None,
-        max_length=200,
-        description="Regular expression (DuckDB's, RE2) that the whole text matches. Left out: "
-        "any.",
-    )
-    description: str = Field(default="", description="What it is, for people who read the file.")
-
-    @model_validator(mode="after")
-    def _form_of_its_type(self) -> Column:
-        """Refuse fields that mean nothing for the type of the column."""
-        number = self.type in ("int64", "float64")
-        for name, allowed in (
-            ("decimal", number),
-            ("thousands", number),
-            ("unit", number),
-            ("min", number),
-            ("max", number),
-        ):
-            if getattr(self, name) != type(self).model_fields[name].default and not allowed:
-                raise ValueError(
-                    f"{name} is for columns of type int64 or float64, and this is {self.type}; "
-                    "leave it out"
-                )
-        if self.percent and self.type != "float64":
-            raise ValueError(
-                f"percent is for type float64 (5 % is 0.05), and this is {self.type}; write type: "
-                "float64"
-            )
-        if self.thousands == self.decimal:
-            raise ValueError(
-                f"{self.decimal!r} cannot group the digits and begin the decimals too; mend "
-                "thousands or decimal"
-            )
-        if self.dates is not None and self.type not in ("date", "timestamp"):
-            raise ValueError(
-                f"dates is for columns of type date or timestamp, and this is {self.type}; mend "
-                "one of the two"
-            )
-        if (
-            self.dates is not None
-            and self.dates not in UNIX
-            and not re.search("%-?[yYGcx]", self.dates)
-        ):
-            raise ValueError(
-                f"dates {self.dates!r} names no year; write a format such as %d.%m.%Y, or one of "
-                f"{', '.join(UNIX)}"
-            )
         return self
 
 
@@ -262,6 +105,12 @@ class Source(Strict):
         default=None,
         description="Static sources: day from which the first version counts as known. They need "
         "it.",
+    )
+    snapshot: date | None = Field(
+        default=None,
+        description="Events without a time, such as a survey: the day for which the table stands. "
+        "Every row happened and was known on it, at 00:00 UTC; in place of event_time and arrival. "
+        "Left out: rows have times.",
     )
     date_means: Literal["start_of_day", "end_of_day"] = Field(
         default="start_of_day",
@@ -364,6 +213,26 @@ class Source(Strict):
         "as the use case.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _times_of_a_snapshot(cls, data: Any) -> Any:
+        """Set the times of a table without a time; refuse others beside its day."""
+        if not isinstance(data, dict) or data.get("snapshot") is None:
+            return data
+        own = {"event_time": TIMES[0], "arrival": "event + 0s", "kind": "events"}
+        for name in (*own, "valid_from"):
+            if data.get(name) not in (None, own.get(name)):
+                raise ValueError(
+                    f"snapshot is for a table without a time, and {name} says one; leave one of "
+                    "them out"
+                )
+        if TIMES[0] in (data.get("columns") or {}):
+            raise ValueError(
+                f"snapshot makes the column {TIMES[0]}, and one of that name is declared; leave "
+                f"snapshot out, or name the column otherwise and say header: {TIMES[0]}"
+            )
+        return {**data, **own}
+
     @field_validator("encoding")
     @classmethod
     def _known_encoding(cls, name: str) -> str:
@@ -418,6 +287,7 @@ class Source(Strict):
                 f"event_time and arrival are one column, {self.arrival!r}; write arrival: event + "
                 "0s"
             )
+        self._check_made()
         missing = [
             name for name in self.key if name not in self.columns and name not in self.time_columns
         ]
@@ -426,6 +296,44 @@ class Source(Strict):
                 f"key columns {missing} are not among the declared columns {list(self.columns)}"
             )
         return self
+
+    def _check_made(self) -> None:
+        """Refuse columns that are made where the source has no place for them.
+
+        Raises:
+            ValueError: names the column.
+        """
+        digests = [name for name, column in self.columns.items() if column.digest is not None]
+        if len(digests) > 1:
+            raise ValueError(f"columns {digests} are one digest of one row; keep {digests[0]}")
+        if digests and self.kind == "static":
+            raise ValueError(
+                f"{digests[0]}: the rows of a static source are replaced as a whole and need no "
+                "digest; leave it out, or write kind: events"
+            )
+        for name in self.time_columns:
+            column = self.columns.get(name)
+            if column is not None and not column.is_delivered and column.type not in _MOMENTS:
+                raise ValueError(
+                    f"{name} is the source's time and computed as {column.type}; write type: date "
+                    "or timestamp"
+                )
+
+    @property
+    def computed(self) -> dict[str, Column]:
+        """The columns that are computed of each row, that of a snapshot's time among them."""
+        columns = {name: column for name, column in self.columns.items() if column.sql is not None}
+        if self.snapshot is not None:
+            moment = f"TIMESTAMPTZ '{self.snapshot.isoformat()} 00:00:00+00'"
+            columns[self.event_time] = Column(type="timestamp", sql=moment)
+        return columns
+
+    @property
+    def row_digest(self) -> str | None:
+        """The column that holds the digest of the delivered row, where there is one."""
+        return next(
+            (name for name, column in self.columns.items() if column.digest is not None), None
+        )
 
     @property
     def assumed_lag(self) -> timedelta | None:

@@ -91,6 +91,7 @@ def content(
         "verdict": outputs.verdict,
         "colour": outputs.verdict,
         "about": f"Judgement of {subject}, partition {key} ({mode}), {against}",
+        "caveat": use_case.caveat,
         "reasons": outputs.reasons,
         "tiles_shown": _tiles(metrics, manifest.counts),
         "checks": optional(outputs.checks) or [],

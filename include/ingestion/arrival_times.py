@@ -17,8 +17,8 @@ from include.config.use_case import UseCase
 from include.config.use_case_sources import Source
 from include.errors import ConfigError, SourceError
 from include.ingestion.columns import FILE, ROW, column_diff, headers
+from include.ingestion.computed import moment_query, parts_of
 from include.ingestion.sources import Delivery
-from include.ingestion.values import moment
 from include.lake.sql import connect
 from include.pipeline.ingest_outputs import FileHeader
 
@@ -38,14 +38,16 @@ def arrival_times(
     if not rows.num_columns:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=bool)
     column = source.event_time if source.assumed_lag is not None else source.arrival
-    if column not in rows.column_names:
-        raise SourceError(_missing_column(name, source, delivery, column))
+    for each in parts_of([column], source) if column in source.computed else [column]:
+        if each not in rows.column_names:
+            raise SourceError(_missing_column(name, source, delivery, each))
     lag = (source.assumed_lag // MICRO) if source.assumed_lag is not None else 0
     with connect() as con:
         con.register("delivered", rows)
         try:
+            moments = moment_query(column, source, rows.column_names, "delivered")
             times = con.sql(
-                f"SELECT epoch_us({moment(column, source)}) + {lag} AS moment FROM delivered"
+                f"SELECT epoch_us(moment) + {lag} AS moment FROM ({moments})"
             ).to_arrow_table()
         except duckdb.Error as error:
             raise ConfigError(

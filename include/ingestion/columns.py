@@ -24,14 +24,21 @@ LATE = "late://"
 
 
 def headers(source: Source) -> dict[str, str]:
-    """Return the names of all columns that are needed, by their header in the source.
+    """Return the names of all columns that a source has to hold, by their header in it.
+
+    Those that are made of others are not among them.
 
     Raises:
         ConfigError: a column has the name of one of Evergreen's own.
     """
-    names = {column.header or name: name for name, column in source.columns.items()}
+    names = {
+        column.header or name: name
+        for name, column in source.columns.items()
+        if column.is_delivered
+    }
+    made = {*source.computed, source.row_digest}
     for name in [*source.time_columns, *source.key]:
-        if name not in names.values():
+        if name not in names.values() and name not in made:
             names[name] = name
     taken = [name for name in names.values() if is_ours(name, ROWS)]
     if taken:
@@ -77,14 +84,15 @@ def column_diff(
             where.setdefault(name, header.files[0])
         for name in [name for name in header.columns if name not in wanted]:
             where.setdefault(name, header.files[0])
-    for header_name, name in wanted.items():
+    kept = wanted if source.row_digest is None else wanted | {source.row_digest: source.row_digest}
+    for header_name, name in kept.items():
         if seen and stored is not None and name not in stored:
             where.setdefault(
                 header_name,
                 "the stored rows: they were ingested before it was declared; ingest them again",
             )
-    missing = tuple(name for name in wanted if name in where)
-    extra = tuple(name for name in where if name not in wanted)
+    missing = tuple(name for name in kept if name in where)
+    extra = tuple(name for name in where if name not in kept)
     renamed = []
     for name in missing:
         # difflib's own cutoff, which finds abbreviations and added words (`amt`, `is_paid`). It may

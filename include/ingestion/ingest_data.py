@@ -34,7 +34,9 @@ from include.pipeline.stage import Input, Outcome, Stage, StageContext, lost
 from include.point_in_time import partitions
 from include.records.records import StageResult
 
-FIELDS = ("cadence", "cut_off", "history", "sources")
+# The digest of a row leaves out what the label says.
+LABEL = ("label.source", "label.column", "label.label_time")
+FIELDS = ("cadence", "cut_off", "history", "sources", *LABEL)
 LIBRARIES = ("duckdb", "numpy", "pyarrow")
 CHUNK_ROWS = 1_500_000
 MAX_REASON = 2000  # characters of an error that a record keeps

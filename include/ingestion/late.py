@@ -192,7 +192,7 @@ def is_record_complete(
     on_record = _own_rows(context.lake.read(context.table(f"raw/{name}"), keys=[context.key]))
     missing = find_new_rows(on_record, [_belonging_to(rows, context.key)], source)
     moved = _moved_from(_read_moved(name, context, recorded), context.key)
-    return len(without_keys_of(missing, join_rows([late.rows, moved]), source.key)) == 0
+    return len(without_keys_of(missing, join_rows([late.rows, moved]), source)) == 0
 
 
 def read_taken_rows(name: str, context: StageContext) -> pa.Table:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from include.ingestion.columns import FILE, MALFORMED, ROW, headers
 from include.ingestion.file_reader import FileReader
 from include.ingestion.files import describe_path, files_of, list_remote_files
 from include.ingestion.formats import ENDINGS, kind_of
+from include.ingestion.row_digests import with_row_digest
 from include.ingestion.sql_source import read_sql
 from include.point_in_time.partitions import Period
 
@@ -53,6 +54,18 @@ def read_source(
     Raises:
         SourceError: it cannot be reached or read; the message names the file and the place.
     """
+    delivery = _read(name, use_case, settings, reader, periods)
+    column = use_case.sources[name].row_digest
+    if column is None:
+        return delivery
+    # Here, where every copy of a row is in sight: its number is part of the key.
+    return replace(delivery, rows=with_row_digest(delivery.rows, column, use_case, name))
+
+
+def _read(
+    name: str, use_case: UseCase, settings: Settings, reader: FileReader, periods: Sequence[Period]
+) -> Delivery:
+    """Return the rows of a source as they were delivered."""
     source = use_case.sources[name]
     if source.simulator is not None:
         return _simulate(source, use_case, settings, periods)
@@ -173,7 +186,7 @@ def _as_text(source: Source, table: pa.Table, shown: str) -> pa.Table:
     names = headers(source)
     out: dict[str, pa.ChunkedArray] = {}
     # In lower case: DuckDB takes names that differ by case alone for one.
-    taken = {name.lower() for name in [*names.values(), *ROWS]}
+    taken = {name.lower() for name in [*names.values(), *source.columns, *ROWS]}
     for index, header in enumerate(table.column_names):
         name = names.get(header)
         if name is None:

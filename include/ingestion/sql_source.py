@@ -128,6 +128,8 @@ def _pushed_down(source: Source, types: dict[str, int], periods: Sequence[Period
     """
     if source.kind == "static" or source.assumed_lag is not None:
         return ""
+    if source.arrival in source.computed:
+        return ""
     column = source.columns.get(source.arrival)
     name = column.header if column is not None and column.header else source.arrival
     if types.get(name) not in (_DATE, _TIMESTAMP, _TIMESTAMPTZ):

@@ -48,6 +48,18 @@ def utc(text: str, source: Source, dates: str | None = None) -> str:
     )
 
 
+def of_day(day: str, source: Source) -> str:
+    """Return the expression of the moment that a DATE stands for."""
+    return _day(f"CAST({day} AS TIMESTAMPTZ)", source)
+
+
+def of_local(local: str, source: Source) -> str:
+    """Return the expression of a TIMESTAMP of the source's zone in UTC, NULL where ambiguous."""
+    if source.timezone.upper() == "UTC":
+        return f"CAST({local} AS TIMESTAMPTZ)"
+    return f"CASE {_clear(local, source)} END"
+
+
 def date(text: str, dates: str | None = None) -> str:
     """Return the expression of a text's day, NULL where it is none or says a time within a day."""
     if dates in UNIX or (dates is not None and _aware_format(dates)):
@@ -113,9 +125,7 @@ def _formatted(text: str, source: Source, dates: str) -> str:
             source,
             month=re.search(r"%-?[dejuaAU]", dates) is None,  # no field of it says a day
         )
-    if source.timezone.upper() == "UTC":
-        return f"CAST({parsed} AS TIMESTAMPTZ)"
-    return f"CASE {_clear(parsed, source)} END"
+    return of_local(parsed, source)
 
 
 def _unix(text: str, dates: str) -> str:

@@ -101,6 +101,7 @@ def content(
         "about": (
             f"Drift of {use_case.name}, partition {key} ({mode}), {_against(outputs.reference)}"
         ),
+        "caveat": use_case.caveat,
         "reasons": outputs.reasons,
         "tiles_shown": _tiles(outputs),
         "indices": _indices(lines, outputs.limit),

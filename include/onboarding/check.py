@@ -15,6 +15,7 @@ from include.config import use_case_file
 from include.config.use_case import UseCase
 from include.config.use_case_sources import Column, Source
 from include.errors import ConfigError
+from include.ingestion.computed import expression_of
 from include.ingestion.values import trimmed_text, typed
 from include.lake.sql import connect, text_literal
 from include.lake.tables import Lake
@@ -72,38 +73,15 @@ def _source(where: Where, source: Source) -> Iterator[Problem]:
             f"{source.timezone!r} is no time zone; write one such as Europe/Berlin",
         )
     for name, column in source.columns.items():
-        if column.regex is not None:
-            try:
-                with connect() as con:
-                    con.execute("SELECT regexp_full_match('', ?)", [column.regex])
-            except duckdb.Error as error:
-                reason = str(error).splitlines()[0]
-                yield (
-                    (*where, "columns", name, "regex"),
-                    f"{column.regex!r} is no regular expression ({reason}); correct it",
-                )
-        if column.min is not None and column.max is not None and column.min > column.max:
-            yield (
-                (*where, "columns", name),
-                f"min ({column.min:g}) is above max ({column.max:g}); swap them",
-            )
-        for value in column.values or []:
-            if not _reads(value, column, source):
-                yield (
-                    (*where, "columns", name, "values"),
-                    f"{value!r} is no value of type {column.type}; correct one of the two",
-                )
-        if column.dates is not None and (reason := _no_format(column, source)):
-            yield (
-                (*where, "columns", name, "dates"),
-                f"{column.dates!r} is no format of dates ({reason}); correct it",
-            )
+        yield from _column((*where, "columns", name), name, column, source)
     if source.max_rows is not None and source.min_rows > source.max_rows:
         yield (
             (*where, "min_rows"),
             f"{source.min_rows} is above max_rows ({source.max_rows}); swap them",
         )
-    headers = [column.header or name for name, column in source.columns.items()]
+    headers = [
+        column.header or name for name, column in source.columns.items() if column.is_delivered
+    ]
     for header in sorted({header for header in headers if headers.count(header) > 1}):
         yield (*where, "columns"), f"two columns have the header {header!r}; each needs its own"
     kinds = {name: column.type for name, column in source.columns.items()}
@@ -113,6 +91,57 @@ def _source(where: Where, source: Source) -> Iterator[Problem]:
                 (*where, "columns", time),
                 f"is the source's time but of type {kinds[time]}; make it timestamp or date",
             )
+
+
+def _column(where: Where, name: str, column: Column, source: Source) -> Iterator[Problem]:
+    """Yield what is wrong with a column: pattern, limits, allowed values, expression, format."""
+    if column.regex is not None:
+        try:
+            with connect() as con:
+                con.execute("SELECT regexp_full_match('', ?)", [column.regex])
+        except duckdb.Error as error:
+            reason = str(error).splitlines()[0]
+            yield (
+                (*where, "regex"),
+                f"{column.regex!r} is no regular expression ({reason}); correct it",
+            )
+    if column.min is not None and column.max is not None and column.min > column.max:
+        yield (
+            where,
+            f"min ({column.min:g}) is above max ({column.max:g}); swap them",
+        )
+    for value in column.values or []:
+        if not _reads(value, column, source):
+            yield (
+                (*where, "values"),
+                f"{value!r} is no value of type {column.type}; correct one of the two",
+            )
+    if column.sql is not None:
+        try:
+            expression_of(name, source)
+        except ConfigError as error:
+            yield (*where, "sql"), _about_expression(name, source, str(error))
+    if column.dates is not None and (reason := _no_format(column, source)):
+        yield (
+            (*where, "dates"),
+            f"{column.dates!r} is no format of dates ({reason}); correct it",
+        )
+
+
+def _about_expression(name: str, source: Source, reason: str) -> str:
+    """Return what is wrong with a computed column, and that it can read no other computed one."""
+    read = [
+        other
+        for other, column in source.columns.items()
+        if other != name
+        and column.sql is not None
+        and re.search(rf"\b{re.escape(other)}\b", str(source.columns[name].sql), re.IGNORECASE)
+    ]
+    if not read or "no delivered column" not in reason:
+        return f"the expression {reason}"
+    return (
+        f"the expression {reason}. {', '.join(read)} is computed itself: repeat its expression here"
+    )
 
 
 def _label(use_case: UseCase, with_sql: bool) -> Iterator[Problem]:
@@ -322,6 +351,11 @@ def _training(use_case: UseCase) -> Iterator[Problem]:
         yield (
             ("training", "split"),
             "tune and evaluation leave nothing to train on; their sum has to be below 1",
+        )
+    if use_case.is_timeless and training.split.by == "time":
+        yield (
+            ("training", "split", "by"),
+            "all decisions are of one day (snapshot), which no time divides; write by: hash",
         )
     for name, reason in kind_of(DEFAULT).parameter_problems(
         training.params, len(use_case.trained_features)

@@ -241,6 +241,8 @@ def _examine(
             + (f" ({spine.censored / past:.1%} of those past the delay)" if past else ""),
         ),
     ]
+    if use_case.caveat:
+        trial.facts.append(("time", use_case.caveat))
     trial.facts += visibility.describe_visibility(use_case)
     trial.problems += _lag(use_case, lake, trial)
     if not len(spine.rows):

@@ -106,21 +106,27 @@ def _source_names(use_case: UseCase, name: str) -> Iterator[Problem]:
     source, where = use_case.sources[name], ("sources", name, "columns")
     columns = list(dict.fromkeys([*source.columns, *source.time_columns]))
     for column in columns:
-        header = column if column not in source.columns else source.columns[column].header or column
+        spec = source.columns.get(column)
+        header = column if spec is None else spec.header or column
+        renamed = (
+            _renamed(column, header)
+            if spec is None or spec.is_delivered
+            else f"another, such as {column.strip('_')}_value"
+        )
         is_its_own_time = column in source.time_columns and (
             column in names.TIMES or column not in source.columns
         )
         if names.is_ours(column, names.ROWS):
             yield (
                 (*where, column),
-                f"is a name of Evergreen's own; write {_renamed(column, header)}",
+                f"is a name of Evergreen's own; write {renamed}",
             )
         elif column.lower() in names.TIMES and not is_its_own_time:
             role = "event_time" if column.lower() == names.TIMES[0] else "arrival"
             yield (
                 (*where, column),
                 f"is Evergreen's own name for the {role} of a row, and this column is not it; "
-                f"write {_renamed(column, header)}",
+                f"write {renamed}",
             )
     for group in names.alike(columns):
         yield (

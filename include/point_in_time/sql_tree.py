@@ -76,12 +76,12 @@ def parse_query(sql: str) -> Query:
     Raises:
         ConfigError: it is not valid SQL, or not one SELECT.
     """
-    root = _tree(sql)
-    nodes = list(_walk(root))
+    root = parse_tree(sql)
+    nodes = list(walk(root))
     return Query(
         tables=frozenset(_tables(root)),
         variables=frozenset(name for node in nodes if (name := _variable(node)) is not None),
-        unstable=tuple(dict.fromkeys(reason for reason in _reasons(root) if reason)),
+        unstable=tuple(dict.fromkeys(reason for reason in refusals(root) if reason)),
         clock_words=frozenset(word for node in nodes if (word := _word(node)) in CLOCK_WORDS),
     )
 
@@ -150,10 +150,10 @@ def _refusal_of(name: str, table: bool, within: frozenset[str]) -> str:
 def _changes(macro: _Function, within: frozenset[str]) -> bool:
     """Tell whether a macro's body is refused; its parameters hide words such as `current_date`."""
     body = _select(macro.body)
-    words = {word for node in _walk(body) if (word := _word(node)) is not None}
+    words = {word for node in walk(body) if (word := _word(node)) is not None}
     return (
         bool(words & set(CLOCK_WORDS) - macro.parameters)
-        or next(_reasons(body, within), None) is not None
+        or next(refusals(body, within), None) is not None
     )
 
 
@@ -175,7 +175,7 @@ def _catalogue() -> dict[str, list[_Function]]:
     return overloads
 
 
-def _tree(sql: str) -> Node:
+def parse_tree(sql: str) -> Node:
     """Return the root of a query's tree, as DuckDB parses it."""
     try:
         with connect() as con:
@@ -220,7 +220,7 @@ def _place(sql: str, answer: Node) -> str:
     return f" (line {line})"
 
 
-def _walk(root: Any) -> Iterator[Node]:
+def walk(root: Any) -> Iterator[Node]:
     """Yield every node of a tree; without recursion, since a long sum is a deep tree."""
     waiting = [root]
     while waiting:
@@ -266,11 +266,11 @@ def _table_of(path: Sequence[str], with_names: frozenset[str]) -> Iterator[str]:
         yield path[-1] if set(path[:-1]) <= set(_OWN_SCHEMAS) else ".".join(path)
 
 
-def _reasons(root: Node, within: frozenset[str] = frozenset()) -> Iterator[str]:
+def refusals(root: Node, within: frozenset[str] = frozenset()) -> Iterator[str]:
     """Yield what is refused in a tree, as ends of sentences whose subject is the query."""
     # By identity: the node of a call does not say that it stands in a FROM, its parent does.
-    tables = {id(node["function"]) for node in _walk(root) if node.get("type") == "TABLE_FUNCTION"}
-    for node in _walk(root):
+    tables = {id(node["function"]) for node in walk(root) if node.get("type") == "TABLE_FUNCTION"}
+    for node in walk(root):
         if node.get("sample") is not None:
             yield (
                 "takes a sample (USING SAMPLE or TABLESAMPLE), another one each time; filter by "

@@ -14,13 +14,18 @@ from collections.abc import Collection, Sequence
 
 from include.config.durations import midnight
 from include.config.use_case_sources import Column, Source
+from include.ingestion import computed
 from include.ingestion.columns import ARRIVED, FILE, LATE, MALFORMED, REDRIVEN, ROW
+from include.ingestion.computed import NO_TEXT, parts_of
 from include.ingestion.times import EPOCH, NEWEST, OLDEST, aware, is_time, utc
 from include.ingestion.values import cell, dates_of, trimmed_text, typed
 from include.lake.sql import quote, text_literal
 from include.point_in_time.curated import CREATED, EVENT, curated_schema, record_key
 
 RULE = "rule"
+# Begin the columns of the query: a cell's text, what an expression gives, and the typed value. No
+# column of a source begins so.
+_TEXT, _GIVEN, _VALUE = "__t_", "__c_", "__v_"
 CONFLICT = "conflicting_duplicate"
 DUPLICATE = ""  # stands for a rule of an exact duplicate, which is dropped and counted
 DUCK_TYPES = {
@@ -41,7 +46,7 @@ def mixed_zones_query(source: Source, present: Collection[str], rows: str) -> st
     """
     parts = []
     for name in _time_texts(source):
-        if name in present and dates_of(name, source) is None:
+        if name in present and name not in source.computed and dates_of(name, source) is None:
             delivered = f"{rows} WHERE NOT starts_with({FILE}, '{REDRIVEN}')"
             kinds = f"SELECT partition, {aware(cell(name, source))} AS k FROM {delivered}"
             parts.append(
@@ -66,10 +71,12 @@ def judged_query(
     source_row, arrived_at, the curated columns, `rule`. `mixed` is what `mixed_zones_query` found,
     `entity` the entity's key.
     """
-    names = dict.fromkeys([*source.columns, *source.time_columns])
     texts = {
-        name: cell(name, source) if name in present else "CAST(NULL AS VARCHAR)" for name in names
+        name: cell(name, source) if name in present else NO_TEXT
+        for name in dict.fromkeys([*source.columns, *source.time_columns])
+        if name not in source.computed
     }
+    parts = parts_of(source.computed, source)
     values: dict[str, str] = {}
     checks: list[tuple[str, str]] = []
     if MALFORMED in present:
@@ -78,29 +85,49 @@ def judged_query(
     for name, column in source.columns.items():
         if name in (EVENT, CREATED):
             continue
-        text, value = f"t.{quote('t_' + name)}", f"t.{quote('v_' + name)}"
-        values[name] = typed(text, column, source)
+        text, value = f"t.{quote(_TEXT + name)}", f"t.{quote(_VALUE + name)}"
+        if name in source.computed:
+            values[name] = computed.value(name, source, f"t.{quote(_GIVEN + name)}")
+            text = value
+        else:
+            values[name] = f"t.{quote(name)}" if name in parts else typed(text, column, source)
         checks += column_checks(
             name, column, source, text, value, mixed=mixed, **key_rules(source, name, entity)
         )
-    text_list = ", ".join(
-        f"{expression} AS {quote('t_' + name)}" for name, expression in texts.items()
-    )
+    text_list = [f"{expression} AS {quote(_TEXT + name)}" for name, expression in texts.items()]
     value_list = ", ".join(
-        f"{expression} AS {quote('v_' + name)}" for name, expression in values.items()
+        f"{expression} AS {quote(_VALUE + name)}" for name, expression in values.items()
     )
     out = ", ".join(
-        f"{quote('v_' + name)} AS {quote(name)}" for name in curated_schema(source).names
+        f"{quote(_VALUE + name)} AS {quote(name)}" for name in curated_schema(source).names
     )
     # The order of the checks matters: a row fails by the first.
     rule = " ".join(f"WHEN {bad} THEN {text_literal(check)}" for bad, check in checks)
     kept = f"{FILE}, {ROW}, {ARRIVED}" + (f", {MALFORMED}" if MALFORMED in present else "")
     return (
-        f"WITH texts AS (SELECT partition, {kept}, __periods.__as_of, {text_list} FROM {rows} "
-        f"JOIN __periods USING (partition)), typed AS (SELECT *, {value_list} FROM texts AS t) "
+        f"WITH texts AS (SELECT {', '.join(['partition', kept, '__periods.__as_of', *text_list])} "
+        f"FROM {rows} JOIN __periods USING (partition)), typed AS (SELECT *, {value_list} FROM "
+        f"{_computed_rows(source, parts)} AS t) "
         f"SELECT partition, {FILE}, {ROW}, {ARRIVED}, {out}, "
         f"{f'CASE {rule} END' if checks else 'CAST(NULL AS VARCHAR)'} AS {RULE} FROM typed AS t"
     )
+
+
+def _computed_rows(source: Source, parts: Sequence[str]) -> str:
+    """Return the relation of texts with what the expressions of computed columns give.
+
+    Expressions read the delivered columns (`parts`), typed, by their own names: what is ours beside
+    them begins with `__`, as no column of a source does.
+    """
+    if not source.computed:
+        return "texts"
+    typed_parts = "".join(
+        f", {computed.part(name, source, quote(_TEXT + name))} AS {quote(name)}" for name in parts
+    )
+    given = ", ".join(
+        f"{computed.asked(name, source)} AS {quote(_GIVEN + name)}" for name in source.computed
+    )
+    return f"(SELECT *, {given} FROM (SELECT *{typed_parts} FROM texts))"
 
 
 def doubled_query(source: Source, judged: str) -> str:
@@ -167,11 +194,13 @@ def _times(
         return
     for place, name in enumerate(source.time_columns):  # by role: one column may be both times
         as_event = place == 0
-        text, value = (
-            f"t.{quote('t_' + name)}",
-            f"t.{quote('v_' + (EVENT if as_event else CREATED))}",
-        )
-        moment = utc(text, source, dates_of(name, source))
+        value = f"t.{quote(_VALUE + (EVENT if as_event else CREATED))}"
+        if name in source.computed:
+            text = value
+            moment = computed.moment(name, source, f"t.{quote(_GIVEN + name)}")
+        else:
+            text = f"t.{quote(_TEXT + name)}"
+            moment = utc(text, source, dates_of(name, source))
         checks += [
             (f"{text} IS NULL", f"{name}: null"),
             *_time_checks(name, text, value, dates_of(name, source), mixed),
@@ -201,7 +230,13 @@ def _times(
 def _time_checks(
     name: str, text: str, value: str, dates: str | None, mixed: Sequence[tuple[str, str, bool]]
 ) -> list[tuple[str, str]]:
-    """Return (condition, rule) of what a time may fail, whatever it is the time of."""
+    """Return (condition, rule) of what a time may fail, whatever it is the time of.
+
+    A computed time has no text: it is its own (`text` is `value`), and is there or not.
+    """
+    out_of_range = (f"{value} NOT BETWEEN {OLDEST} AND {NEWEST}", f"{name}: out_of_range")
+    if text == value:
+        return [out_of_range]
     unread = f"{text} IS NOT NULL AND {value} IS NULL"
     checks = [
         (f"{unread} AND NOT {is_time(text, dates)}", f"{name}: not_timestamp"),
@@ -216,8 +251,7 @@ def _time_checks(
             listed = ", ".join(text_literal(partition) for partition in partitions)
             kind = aware(text) if minority else f"NOT {aware(text)}"
             checks.append((f"t.partition IN ({listed}) AND {kind}", f"{name}: mixed_time_zones"))
-    checks.append((f"{value} NOT BETWEEN {OLDEST} AND {NEWEST}", f"{name}: out_of_range"))
-    return checks
+    return [*checks, out_of_range]
 
 
 def column_checks(
@@ -233,16 +267,18 @@ def column_checks(
 ) -> list[tuple[str, str]]:
     """Return (condition, rule) of all that a cell may fail.
 
-    `text` is the expression of its text, `value` that of its typed value.
+    `text` is the expression of its text, `value` that of its typed value; of a computed column both
+    are the value.
     """
+    is_computed = text == value and column.sql is not None
     checks: list[tuple[str, str]] = []
     if required or column.nullable is False:
         checks.append((f"{text} IS NULL", f"{name}: null"))
     if column.type == "timestamp":
         checks += _time_checks(name, text, value, column.dates, mixed)
-    elif column.type != "string":
+    elif column.type != "string" and not is_computed:
         checks.append((f"{text} IS NOT NULL AND {value} IS NULL", f"{name}: not_{column.type}"))
-    if key and column.type == "int64":
+    if key and column.type == "int64" and not is_computed:
         # 007 and 7 are one number but two names: as a number one of them would pass for a
         # correction of the other.
         checks.append((f"regexp_matches({text}, '^[+-]?0[0-9]')", f"{name}: leading_zeros"))
@@ -267,7 +303,11 @@ def column_checks(
         allowed = f"coalesce({value} IN ({listed}), false)" if listed else "false"
         checks.append((f"{value} IS NOT NULL AND NOT {allowed}", f"{name}: not_allowed"))
     if column.regex is not None:
+        shown = f"CAST({value} AS VARCHAR)" if is_computed else text
         checks.append(
-            (f"NOT regexp_full_match({text}, {text_literal(column.regex)})", f"{name}: no_match")
+            (
+                f"NOT regexp_full_match({shown}, {text_literal(column.regex)})",
+                f"{name}: no_match",
+            )
         )
     return checks

@@ -19,6 +19,7 @@ from include.config.use_case import UseCase
 from include.errors import ConfigError, Conflict
 from include.ingestion.columns import FILE, ROW
 from include.ingestion.redriven import Redriven, as_raw_rows, record_redriven
+from include.ingestion.row_digests import digest_of_row
 from include.lake.digests import digest
 from include.lake.sql import PARTITION, connect
 from include.point_in_time import partitions
@@ -193,7 +194,11 @@ def _content(
             f"{', '.join(columns)}"
         )
     whole = {**{name: value for name, value in values.items() if name in columns}, **changes}
-    return {name: value for name, value in whole.items() if value or name not in changes}
+    content = {name: value for name, value in whole.items() if value or name not in changes}
+    if (made := use_case.sources[row.source].row_digest) is not None:
+        # The row that was delivered, whatever is mended in it; a broken line had no cells.
+        content[made] = row.values.get(made) or digest_of_row(content, use_case, row.source)
+    return content
 
 
 def _check(use_case: UseCase, name: str, rows: Sequence[Redriven], period: Period) -> None:

@@ -101,3 +101,64 @@ def test_a_history_ends_after_it_begins() -> None:
     assert "last (2024-01-01) is before first (2025-01-01)" in refused(
         History, first="2025-01-01", last="2024-01-01"
     )
+
+
+@pytest.mark.parametrize(
+    ("column", "says"),
+    [
+        ({"type": "int64", "sql": "a", "header": "A"}, "header says how a delivered value"),
+        ({"type": "float64", "sql": "a", "decimal": ","}, "decimal says how a delivered value"),
+        ({"type": "date", "sql": "a", "dates": "%Y"}, "dates says how a delivered value"),
+        ({"type": "int64", "sql": "a", "null_values": ["x"]}, "null_values says how a delivered"),
+        ({"type": "string", "sql": "a", "digest": "row"}, "in two ways; leave one out"),
+        ({"type": "string", "digest": "row", "header": "A"}, "and digest makes this one"),
+        ({"type": "int64", "digest": "row"}, "write type: string"),
+        ({"type": "int64", "sql": ""}, "at least 1 character"),
+    ],
+)
+def test_fields_of_a_column_that_nobody_delivers(column: dict[str, Any], says: str) -> None:
+    assert says in refused(Column, **column)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"event_time": "at"}, "event_time says one"),
+        ({"arrival": "event + 3d"}, "arrival says one"),
+        ({"kind": "static", "valid_from": "2024-05-01"}, "kind says one"),
+        ({"columns": {"event_timestamp": {"type": "timestamp"}}}, "header: event_timestamp"),
+    ],
+)
+def test_a_snapshot_has_no_other_time(changes: dict[str, Any], says: str) -> None:
+    assert says in refused(Source, **ORDERS | {"snapshot": "2024-05-01"} | changes)
+
+
+def test_a_snapshot_is_events_of_one_moment() -> None:
+    source = Source(**ORDERS | {"snapshot": "2024-05-01"})
+    assert (source.time_columns, source.assumed_lag) == (["event_timestamp"], timedelta(0))
+    assert source.computed["event_timestamp"].sql == "TIMESTAMPTZ '2024-05-01 00:00:00+00'"
+    assert Source(**source.model_dump()) == source
+
+
+@pytest.mark.parametrize(
+    ("columns", "more", "says"),
+    [
+        ({"at": {"type": "string", "sql": "order_id"}}, {}, "write type: date or timestamp"),
+        ({"r": {"type": "string", "digest": "row"}}, {"event_time": "r"}, "write type: date"),
+        (
+            {"r": {"type": "string", "digest": "row"}, "s": {"type": "string", "digest": "row"}},
+            {},
+            "are one digest of one row",
+        ),
+        (
+            {"r": {"type": "string", "digest": "row"}},
+            {"kind": "static", "valid_from": "2024-01-01"},
+            "need no digest",
+        ),
+    ],
+)
+def test_made_columns_have_their_place(
+    columns: dict[str, Any], more: dict[str, Any], says: str
+) -> None:
+    given = ORDERS | {"event_time": "at", "columns": ORDERS["columns"] | columns} | more
+    assert says in refused(Source, **given)

@@ -78,6 +78,33 @@ def test_each_row_takes_one_equal_row_away() -> None:
 
 def test_rows_are_left_whose_key_no_other_row_has() -> None:
     offered, others = rows(("1", "10"), ("2", "20"), (None, "0")), rows(("2", "99"), (None, "1"))
-    assert ids(row_comparison.without_keys_of(offered, others, ["id"])) == ["1", None]
-    assert ids(row_comparison.without_keys_of(offered, others, ["other"])) == ["1", "2", None]
-    assert row_comparison.without_keys_of(offered, pa.table({}), ["id"]) is offered
+    assert ids(row_comparison.without_keys_of(offered, others, SOURCE)) == ["1", None]
+    assert ids(row_comparison.without_keys_of(offered, others, KEYLESS)) == ["1", "2", None]
+    assert row_comparison.without_keys_of(offered, pa.table({}), SOURCE) is offered
+
+
+def test_a_key_of_computed_parts_is_compared_by_what_they_are() -> None:
+    source = Source.model_validate(
+        {
+            "path": "orders.csv",
+            "key": ["id", "half"],
+            "columns": {
+                "id": {"type": "int64"},
+                "amount": {"type": "int64"},
+                "half": {"type": "int64", "sql": "amount // 2"},
+            },
+        }
+    )
+    known, offered = rows(("1", "10"), ("2", "20")), rows(("1", "11"), ("2", "22"), ("1", None))
+    new = row_comparison.find_new_rows(offered, [known], source)
+    assert new.column_names == [*offered.column_names, "__corrects"]
+    assert new.column("__corrects").to_pylist() == [True, False, False]
+    assert ids(row_comparison.without_keys_of(offered, known, source)) == ["2", "1"]
+    taken = new.slice(0, 1).drop_columns(["__corrects"])
+    taken = taken.set_column(
+        taken.column_names.index("source_file"), "source_file", pa.array([f"late://{DAY}/a.csv"])
+    ).append_column("partition", pa.array([NEXT]))
+    again = row_comparison.find_new_rows(known, [known, taken], source)
+    restored = row_comparison.find_restored_rows(known, again, taken, source)
+    assert ids(restored) == ["1"]
+    assert restored.column_names == [*known.column_names, "__corrects"]

@@ -219,3 +219,45 @@ def test_whatever_stands_in_a_use_case_the_check_ends_with_a_refusal_of_ours_or_
             except ConfigError:
                 told += 1
     assert told > len(paths)
+
+
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [
+        ("{type: float64, sql: amount / costs}", "it may read order_id, customer_id, amount, town"),
+        ("{type: int64, sql: amount}", "DOUBLE, declared int64; cast it, or declare what it is"),
+        ("{type: date, sql: town}", "gives VARCHAR, declared date"),
+        ("{type: float64, sql: sum(amount)}", "holds an aggregate"),
+        ("{type: bool, sql: now() > event_timestamp}", "calls now(), which changes from run to"),
+        ("{type: float64, sql: amount +}", "is not valid SQL"),
+        ("{type: float64, sql: twice * 2}", "twice is computed itself: repeat its expression"),
+    ],
+)
+def test_a_computed_column_is_named_with_its_line(tmp_path: Path, column: str, reason: str) -> None:
+    twice = "      twice: {type: float64, sql: amount * 2}\n"
+    said = checked(
+        tmp_path,
+        (
+            "      town: {type: string}\n",
+            f"      town: {{type: string}}\n{twice}      c: {column}\n",
+        ),
+    )
+    assert "line 14: sources.orders.columns.c.sql: the expression " in said
+    assert reason in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_snapshot_is_in_its_partition_and_divided_by_hash(tmp_path: Path) -> None:
+    snapshot = ("    path: orders.csv\n", "    path: orders.csv\n    snapshot: 2026-01-05\n")
+    assert checked(tmp_path, snapshot) == ""
+    by = ("label:", "training: {split: {by: time}}\nlabel:")
+    assert "training.split.by: all decisions are of one day (snapshot)" in checked(
+        tmp_path, snapshot, by
+    )
+    assert "write by: hash" in checked(tmp_path, snapshot, by)
+    outside = ("first: 2026-01-01", "first: 2026-01-01, last: 2026-01-01")
+    assert "write history: {first: 2026-01-05, last: 2026-01-05}" in checked(
+        tmp_path, snapshot, outside
+    )
+    cut_off = ("entity:", "cut_off: 1d\nentity:")
+    assert "leave cut_off out" in checked(tmp_path, snapshot, cut_off)
