@@ -21,6 +21,7 @@ from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import find
 from include.errors import Busy, ConfigError, EvergreenError
+from include.lake.sql import limit_memory
 from include.lake.tables import Lake, RehearsalLake
 from include.pipeline import memo, provenance
 from include.pipeline.declared import check_declared
@@ -121,6 +122,7 @@ class Execution:
         Raises:
             ConfigError: there is no such stage or use case.
         """
+        limit_memory(settings.memory_limit, settings.home / "spill")
         return cls(
             stage=load_stage(stage),
             use_case=find(use_case, settings.usecase_dirs),
