@@ -9,6 +9,9 @@ EvergreenError                  exit code 1: anything that Evergreen itself refu
 ├── Conflict                    exit code 7: a compare-and-set lost; the state has moved on
 ├── ArtefactError               exit code 8: a model artefact is damaged, refused or not as recorded
 └── Unavailable                 exit code 9: a service that is needed does not answer
+
+`evergreen try` ends with 10 where the gate fails a model, and with 11 where it holds it: that is no
+error.
 """
 
 from __future__ import annotations

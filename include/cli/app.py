@@ -25,6 +25,7 @@ from include.cli import (
     records,
     release,
     run,
+    try_use_case,
     use_case,
 )
 from include.cli.output import print_line, without_secrets
@@ -68,6 +69,7 @@ for command in (
 ):
     app.command()(command)
 app.command("load-history")(run.load_history)
+app.command("try")(try_use_case.try_use_case)  # a word of Python: no function has this name
 app.command("run-all", hidden=True)(installation.up)
 app.add_typer(use_case.usecase_app, name="usecase")
 app.add_typer(records.audit_app, name="audit")

@@ -85,9 +85,10 @@ def stop() -> None:
 
 
 def reset(use_case: UseCaseArgument, yes: Yes = False) -> None:
-    """Delete lake, records, online rows and reports of a use case; its file and audit log stay.
+    """Delete everything that was made of a use case; its file and the audit log stay.
 
-    Shows what there is, then asks.
+    That is its lake, records, models, online rows, reports, and what MLflow shows of it (its runs
+    are marked as deleted there). It undoes `evergreen try` too. Shows what there is, then asks.
     """
     from include.installation import reset as resetting
 

@@ -32,7 +32,7 @@ def new(
         typer.Option(
             "--from",
             metavar="FILE|URL",
-            help="A CSV or Parquet table with its outcome as a column, or "
+            help="A table with its outcome as a column: a file, a folder of files, or "
             "postgresql://user@host/db/schema.table; further tables, joined by their values, by "
             "further --from.",
         ),
@@ -85,6 +85,14 @@ def new(
             help="Columns that are written after the decision, with commas between; or none.",
         ),
     ] = None,
+    sheet: Annotated[
+        str | None,
+        typer.Option("--sheet", metavar="NAME", help="Sheet of a workbook; else its first."),
+    ] = None,
+    member: Annotated[
+        str | None,
+        typer.Option("--member", metavar="NAME", help="File in a zip archive of several."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Where to write; - prints the draft."),
@@ -126,7 +134,10 @@ def new(
         files, addresses[0].table[-1] if not files else "", name, output, prints, settings
     )
     old = None if prints else target.read()
-    tables = [*map(Table, files), *map(read_database, addresses)]
+    tables = [
+        *(Table(file, sheet=sheet, member=member) for file in files),
+        *map(read_database, addresses),
+    ]
     if old is not None:
         answers = answers.with_others(target.answers_in(old))
     drafted = target.draft(tables, answers)
@@ -149,7 +160,7 @@ def new(
         )
     print_line(
         f"Wrote {path}. Read its guesses, then run:\n  evergreen usecase check --data "
-        f"{quote(str(path))}"
+        f"{quote(str(path))}\n  evergreen try {quote(str(path))}"
     )
     if path.parent.resolve() not in settings.usecase_dirs:
         # A folder's name may hold blanks and brackets.

@@ -11,7 +11,7 @@ from include.cli.suggestions import meant_by, stage_words
 
 PANELS = {
     "Everyday": ("up", "status", "models", "run", "score", "stop"),
-    "Bring your own table": ("new", "usecase", "load-history", "backfill", "simulate"),
+    "Bring your own table": ("new", "usecase", "try", "load-history", "backfill", "simulate"),
     "Release": ("rollback", "release"),
     "Records and repair": ("heal", "quarantine", "audit", "reset"),
     "This installation": ("password", "serve", "version"),

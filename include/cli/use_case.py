@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,13 +16,17 @@ from include.cli.context import (
     find_use_case,
     wanted_keys,
 )
-from include.cli.output import print_line, print_table
+from include.cli.output import json_option, print_json, print_line, print_table
 from include.cli.panels import Suggesting
 from include.cli.suggestions import Mistake, nearest
 from include.errors import ConfigError
 
 if TYPE_CHECKING:
     from include.config.settings import Settings
+    from include.config.use_case import UseCase
+    from include.onboarding.try_data import Trial
+
+CHECK_KEYS = ("kind", "name", "value", "rows")
 
 usecase_app = typer.Typer(
     cls=Suggesting,
@@ -43,25 +48,41 @@ def check(
             "--data", help="Also read its data, and show what a first training would find."
         ),
     ] = False,
+    as_json: Annotated[bool, json_option(CHECK_KEYS)] = False,
 ) -> None:
     """Check a use case file: which line is wrong, why, and what would be right.
 
-    With --data its sources are read, into a folder that is thrown away; the installation is not
-    touched.
+    With --data its sources are read, into a folder that is thrown away; of the installation only
+    the page of the data's profile is written, under reports/<use case>/profile.html.
     """
     from include.onboarding import check as checking
 
-    file = _file_of(name_or_file, current_settings())
+    file = file_of(name_or_file, current_settings())
     use_case = checking.check_file(file)
-    print_line(
-        f"{file}: {use_case.name} is well formed: {len(use_case.sources)} source(s), "
-        f"{len(use_case.feature_types)} feature(s)"
-    )
+    if not as_json:
+        print_line(
+            f"{file}: {use_case.name} is well formed: {len(use_case.sources)} source(s), "
+            f"{len(use_case.feature_types)} feature(s)"
+        )
     if not data:
+        if as_json:
+            print_json([])
         return
     from include.onboarding import try_data
 
     trial = try_data.try_data(use_case, current_settings())
+    page = _write_profile(use_case, trial)
+    if as_json:
+        print_json(_json_rows(trial, page))
+    else:
+        _print_trial(trial, page)
+    trial.refuse()
+
+
+def _print_trial(trial: Trial, page: Path | None) -> None:
+    """Write what a trial found as tables, and where its page is."""
+    from include.onboarding import try_data
+
     heads = (f"row {number}" for number in range(1, try_data.HEAD + 1))
     print_table(
         ("column", "null share", *heads),
@@ -71,7 +92,46 @@ def check(
     print_table(("what", "value"), trial.facts)
     if trial.rates:
         print_table(("decisions from", "decisions", "label rate"), trial.rates)
-    trial.refuse()
+    if page is not None:
+        print_line(f"Before a first training, look at {page}")
+
+
+def _write_profile(use_case: UseCase, trial: Trial) -> Path | None:
+    """Write a trial's page; what was found counts even where no page can be written."""
+    from include.onboarding.profile_page import write_profile
+
+    try:
+        return write_profile(use_case, trial, current_settings().home)
+    except OSError as error:
+        typer.echo(f"The profile page cannot be written: {error}", err=True)
+        return None
+
+
+def _json_rows(trial: Trial, page: Path | None) -> Iterator[dict[str, object]]:
+    """Yield what a trial found as flat objects of CHECK_KEYS; shares are numbers from 0 to 1."""
+    for problem in trial.problems:
+        yield _json_row("problem", "", problem)
+    for finding in trial.found:
+        yield _json_row(finding.level, ", ".join(finding.columns), str(finding))
+    for name, value in trial.facts:
+        if name != "question":
+            yield _json_row("fact", name, value)
+    profile = trial.profile
+    if profile is not None:
+        for column in profile.columns:
+            yield _json_row("missing", column.name, column.missing, profile.rows)
+            yield _json_row("auc", column.name, column.auc, profile.rows)
+    cohorts = trial.cohorts
+    if cohorts is not None:
+        for name, count in zip(cohorts.periods.names, cohorts.counts, strict=True):
+            rate = count.ones / count.mature if count.mature else None
+            yield _json_row("label_rate", name, rate, count.mature)
+    if page is not None:
+        yield _json_row("page", "", str(page))
+
+
+def _json_row(kind: str, name: str, value: object, rows: int | None = None) -> dict[str, object]:
+    return dict(zip(CHECK_KEYS, (kind, name, value, rows), strict=True))
 
 
 @usecase_app.command()
@@ -151,7 +211,7 @@ def simulate(
     print_line(f"wrote {len(written)} files for {len(keys)} day(s) to {output}")
 
 
-def _file_of(name_or_file: str, settings: Settings) -> Path:
+def file_of(name_or_file: str, settings: Settings) -> Path:
     """Return the file of a use case that is given by its path or by its name."""
     from include.config.use_case_file import files
 

@@ -70,6 +70,12 @@ class Settings(BaseSettings):
     parallelism: int = Field(
         default=4, ge=1, description="Tasks that Airflow runs at once; more need more memory."
     )
+    memory: str = Field(
+        default="",
+        pattern=r"^(\d+(\.\d+)? ?[MGT]i?B)?$",
+        description="Most memory that a stage's queries take, such as 4GB; what needs more is "
+        "spilled to HOME/spill, and slower. Empty: a quarter of the machine's.",
+    )
     lease_seconds: float = Field(
         default=30.0,
         gt=0,
@@ -101,6 +107,11 @@ class Settings(BaseSettings):
         given = self.mlflow_uri.get_secret_value() or f"sqlite:///{self.home / 'mlflow.db'}"
         # SQLAlchemy's default driver for these is psycopg2; psycopg 3 is installed.
         return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", given)
+
+    @property
+    def memory_limit(self) -> str:
+        """Most memory of the queries of a stage, as DuckDB reads it."""
+        return self.memory or f"{_machine_memory() // 4 // 1024**2}MiB"
 
     @property
     def usecase_dirs(self) -> list[Path]:
@@ -140,6 +151,16 @@ class Settings(BaseSettings):
     def node_secret(self) -> SecretStr:
         """Bearer token that the serving node demands."""
         return self.node_token if self.node_token.get_secret_value() else self.secret("node_token")
+
+
+def _machine_memory() -> int:
+    """Return the bytes of memory of the machine, or of the container that this process is in."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        container = int(Path("/sys/fs/cgroup/memory.max").read_text())
+    except (OSError, ValueError):  # there is none, or it has no limit of its own: `max`
+        return machine
+    return min(machine, container)
 
 
 @lru_cache(maxsize=1)

@@ -79,8 +79,19 @@ class Source(Strict):
     simulator: Simulated | None = Field(
         default=None, description="A stream of the simulated portfolio, to try things out."
     )
-    format: Literal["auto", "csv", "parquet", "jsonl"] = Field(
-        default="auto", description="Format of the files; auto goes by their names."
+    format: Literal["auto", "csv", "parquet", "jsonl", "json", "xlsx", "arff", "feather"] = Field(
+        default="auto",
+        description="Format of the files; auto goes by their names. Each may be packed as .gz, "
+        ".zst or .zip. json: an array of objects, or an object with one such array; jsonl: one "
+        "object a line.",
+    )
+    sheet: str | None = Field(
+        default=None,
+        description="Excel: the sheet that is read. Left out: the first that is not hidden.",
+    )
+    member: str | None = Field(
+        default=None,
+        description="Zip archives: the file in them that is read. Left out: the only table.",
     )
     event_time: ColumnName = Field(
         default="event_timestamp", description="Events: column that says when a row happened."
@@ -168,20 +179,20 @@ class Source(Strict):
     )
     header: bool = Field(
         default=True,
-        description="CSV: whether the first line names the columns; if not they are c1, c2, ...",
+        description="CSV, Excel: whether the first line names the columns; if not they are c1, c2, "
+        "...",
     )
     skip: int = Field(
         default=0,
         ge=0,
-        description="CSV: lines before the header (or the first row) that are left out.",
+        description="CSV, Excel: lines before the header (or the first row) that are left out.",
     )
     escape: Literal["double", "backslash"] = Field(
         default="double", description='CSV: a quote in quotes is "" or \\".'
     )
     encoding: str = Field(
         default="utf-8",
-        description="CSV and JSON lines: how the text is encoded, such as cp1252, latin-1 or "
-        "utf-16.",
+        description="CSV, JSON, ARFF: how the text is encoded, such as cp1252, latin-1 or utf-16.",
     )
     max_bad: Share = Field(
         default=0.01,
@@ -251,6 +262,13 @@ class Source(Strict):
             raise ValueError(
                 f"give exactly one of path, sql, simulator (given: {', '.join(given) or 'none'})"
             )
+        if self.sheet is not None and self.format not in ("auto", "xlsx"):
+            raise ValueError(
+                f"sheet is for Excel workbooks, and format is {self.format}; leave sheet out, or "
+                "write format: xlsx"
+            )
+        if self.path is None and (self.sheet is not None or self.member is not None):
+            raise ValueError("sheet and member are for files; leave them out, or give a path")
         if self.kind == "static":
             if self.valid_from is None:
                 raise ValueError(

@@ -12,6 +12,7 @@ keeps its first manifest.
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from msgspec import UNSET
 from sqlalchemy.orm import Session
 
 from include.errors import ArtefactError
-from include.evaluation import gate, report
+from include.evaluation import gate, gate_remedies, report
 from include.evaluation.clearance import CLEAR, release_clearance
 from include.evaluation.evaluation_rows import (
     evaluation_part,
@@ -255,6 +256,9 @@ def judge(
     baseline = None if trained.metrics is UNSET else trained.metrics.get("yardstick_auc")
     carriers = [] if trained.leaks is UNSET else trained.leaks.carriers
     checks, metrics = gate.absolute(labels, scores, baseline, gates, seed, carriers)
+    interval = statistics.auc_interval(labels, scores, rows.column(context.use_case.entity.key))
+    if not math.isnan(interval.low):
+        metrics |= {"auc_low": interval.low, "auc_high": interval.high}
     checks.append(
         gate.censored(_censored_share(trained.counts), context.use_case.label.max_censored)
     )
@@ -273,7 +277,11 @@ def judge(
     if clearance != CLEAR:
         checks.append(Check("release", "release", None, None, "hold", clearance.reason))
     verdict = gate.conclude(checks, enough=enough)
-    return Judgement(verdict, [enough, *checks], metrics), asked
+    told = [
+        gate_remedies.with_remedy(check, context.use_case, metrics, carriers) for check in checks
+    ]
+    first = gate_remedies.with_remedy(enough, context.use_case, metrics, carriers)
+    return Judgement(verdict, [first, *told], metrics), asked
 
 
 def _censored_share(counts: Counts) -> float | None:

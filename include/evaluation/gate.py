@@ -25,7 +25,7 @@ class Check:
     """One question of the gate; `outcome` hold means that it could not be answered.
 
     `id` is what records and digests know it by and never changes; `name` and `reason` are for
-    people.
+    people, and so is `remedy`: what may be written into the use case, and what it would mean.
     """
 
     id: str
@@ -34,6 +34,7 @@ class Check:
     limit: float | None
     outcome: Verdict
     reason: str = ""
+    remedy: str = ""
 
     def recorded(self) -> evaluation_outputs.Check:
         """Return the check as it is recorded: what is no finite number is null."""
@@ -45,6 +46,7 @@ class Check:
             limit=self.limit,
             passed={"pass": True, "fail": False, "hold": None}[self.outcome],
             reason=self.reason,
+            remedy=self.remedy,
         )
 
 
@@ -58,8 +60,12 @@ class Judgement:
 
     @property
     def reasons(self) -> list[str]:
-        """Why it is no pass; empty on a pass."""
-        return [check.reason for check in self.checks if check.outcome != "pass"]
+        """Why it is no pass, each with its remedy; empty on a pass."""
+        return [
+            f"{check.reason}. {check.remedy}" if check.remedy else check.reason
+            for check in self.checks
+            if check.outcome != "pass"
+        ]
 
 
 def conclude(checks: Sequence[Check], *, enough: Check) -> Verdict:
@@ -154,11 +160,7 @@ def believable(value: float, limit: float, carriers: Sequence[str] = ()) -> Chec
     if value <= limit:
         return Check("max_auc", name, value, limit, "pass")
     shown = f" ({', '.join(carriers)} tell the most)" if carriers else ""
-    reason = (
-        f"AUC is {value:.4f}, above gates.max_auc ({limit:g}): too good to be true. Exclude the "
-        f"features that are written after the outcome{shown}, or raise gates.max_auc if it truly "
-        "is that easy"
-    )
+    reason = f"AUC is {value:.4f}, above gates.max_auc ({limit:g}): too good to be true{shown}"
     return Check("max_auc", name, value, limit, "hold", reason)
 
 

@@ -125,13 +125,19 @@ def _tiles(metrics: Mapping[str, float | None], counts: Counts) -> list[Tile]:
     part = counts.evaluation
     share = part.positive / part.rows if part is not None and part.rows else None
     return [
-        Tile("AUC", number(metrics.get("auc"))),
+        Tile(f"AUC{_interval(metrics)}", number(metrics.get("auc"))),
         Tile("Opponent AUC", number(metrics.get("opponent_auc"))),
         Tile("Baseline AUC", number(metrics.get("yardstick_auc"))),
         Tile("Calibration error", number(metrics.get("calibration_error"))),
         Tile("Evaluation rows", number(None if part is None else part.rows)),
         Tile("Share of outcome 1", percent(share)),
     ]
+
+
+def _interval(metrics: Mapping[str, float | None]) -> str:
+    """Return the interval of the AUC as a part of its name; empty where the record has none."""
+    low, high = metrics.get("auc_low"), metrics.get("auc_high")
+    return "" if low is None or high is None else f" (95 %: {low:.3f} to {high:.3f})"
 
 
 def _charts(drawn: Curves) -> list[Chart]:

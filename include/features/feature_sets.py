@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, Literal, cast
 
 import pyarrow as pa
@@ -30,7 +31,7 @@ from include.records.records import Records, StageResult
 _FORMAT = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: its version is kept once it is known
 class FeatureView:
     """One view of a feature set.
 
@@ -63,7 +64,7 @@ class FeatureView:
             del plain["visible"]
         return plain
 
-    @property
+    @cached_property
     def version(self) -> str:
         """Ten hex digits of the digest of the definition."""
         return _version({"format": _FORMAT, **self.definition})
@@ -93,13 +94,13 @@ class FeatureView:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FeatureSet:
     """The views that a model reads, in order."""
 
     views: tuple[FeatureView, ...]
 
-    @property
+    @cached_property
     def version(self) -> str:
         """Ten hex digits of the digest over the views' names and versions, in order."""
         return _version([[view.name, view.version] for view in self.views])
@@ -196,39 +197,51 @@ def sets_to_compute(
     newest partition before it), and of models released from it or later: they were trained on it,
     and a judgement that compares with them reads its rows.
     """
-    newest_set = current(use_case)
-    route = records.routes.get(use_case.name)
-    routed = {
-        number
-        for number in (route.champion, route.previous, route.challenger)
-        if number is not None
-    }
-    models = records.models.of(use_case.name)
-    newest_candidate = max(
-        (model.version for model in models if model.state in ("candidate", "challenger")),
-        default=None,
-    )
-    always = {
-        model.feature_set
-        for model in models
-        if model.version in routed or model.version == newest_candidate
-    }
-    released = sorted(
-        (model.partition, model.version, model.feature_set)
-        for model in models
-        if model.state == "released"
-    )
-    set_by_version: dict[str, FeatureSet] = {newest_set.version: newest_set}
-    sets_by_key: dict[str, list[FeatureSet]] = {}
-    for key in keys:
-        judged_against = [version for partition, _, version in released if partition < key][-1:]
-        trained_on_it = {version for partition, _, version in released if partition >= key}
-        versions = sorted((always | trained_on_it | {*judged_against}) - {newest_set.version})
-        for version in versions:
-            if version not in set_by_version:
-                set_by_version[version] = recorded(records, use_case.name, version)
-        sets_by_key[key] = [newest_set, *(set_by_version[version] for version in versions)]
-    return sets_by_key
+    return NeededSets(records, use_case).by_key(keys)
+
+
+class NeededSets:
+    """The feature sets that partitions must hold, by the models that are on record now."""
+
+    def __init__(self, records: Records, use_case: UseCase) -> None:
+        self._records, self._use_case = records, use_case
+        self._newest = current(use_case)
+        self._sets: dict[str, FeatureSet] = {self._newest.version: self._newest}
+        route = records.routes.get(use_case.name)
+        routed = {
+            number
+            for number in (route.champion, route.previous, route.challenger)
+            if number is not None
+        }
+        models = records.models.of(use_case.name)
+        newest_candidate = max(
+            (model.version for model in models if model.state in ("candidate", "challenger")),
+            default=None,
+        )
+        self._always = {
+            model.feature_set
+            for model in models
+            if model.version in routed or model.version == newest_candidate
+        }
+        self._released = sorted(
+            (model.partition, model.version, model.feature_set)
+            for model in models
+            if model.state == "released"
+        )
+
+    def by_key(self, keys: Sequence[str]) -> dict[str, list[FeatureSet]]:
+        """Return the sets of some partitions, by key, the current one first."""
+        return {key: self._of(key) for key in keys}
+
+    def _of(self, key: str) -> list[FeatureSet]:
+        judged_against = [version for partition, _, version in self._released if partition < key]
+        trained_on_it = {version for partition, _, version in self._released if partition >= key}
+        versions = self._always | trained_on_it | {*judged_against[-1:]}
+        others = sorted(versions - {self._newest.version})
+        for version in others:
+            if version not in self._sets:
+                self._sets[version] = recorded(self._records, self._use_case.name, version)
+        return [self._newest, *(self._sets[version] for version in others)]
 
 
 def tables_by_view(result: StageResult) -> dict[str, FeatureTable]:

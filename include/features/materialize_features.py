@@ -12,13 +12,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import pyarrow as pa
 from msgspec import UNSET
 
 from include.errors import Busy, ConfigError, MissingPartition
 from include.features import feature_sets
-from include.features.feature_sets import FeatureSet, FeatureView
+from include.features.feature_sets import FeatureSet, FeatureView, NeededSets
 from include.features.view_rows import TIMES, ViewRows, sources_of
 from include.lake.digests import combine, digest
 from include.pipeline.feature_outputs import FeatureOutputs, FeatureTable
@@ -27,6 +28,9 @@ from include.pipeline.validation_outputs import ValidationOutputs
 from include.point_in_time import partitions
 from include.point_in_time.curated import curated_table
 from include.records.records import StageResult
+
+if TYPE_CHECKING:
+    from include.point_in_time.views import AsOfViews
 
 NAME = "materialize_features"
 FIELDS = (
@@ -53,9 +57,7 @@ def inputs(context: StageContext) -> list[Input]:
         MissingPartition: a partition of the lookback is not validated (or blocked), and its sources
             allow no gap.
     """
-    needed = feature_sets.sets_to_compute(context.records, context.use_case, [context.key])[
-        context.key
-    ]
+    needed = _needed_sets(context).by_key([context.key])[context.key]
     views = [view for feature_set in needed for view in feature_set.views]
     sources = sorted({name for view in views for name in sources_of(context.use_case, view)})
     validated = _validated(context, views, sources)
@@ -105,6 +107,12 @@ def effects(context: StageContext, outcome: Outcome) -> dict[str, Any]:
     outputs = FeatureOutputs.of(outcome)
     return online_sync.materialize(
         context, sorted(outputs.feature_sets), current=str(outputs.current)
+    )
+
+
+def _needed_sets(context: StageContext) -> NeededSets:
+    return context.once(
+        "feature sets", lambda: feature_sets.NeededSets(context.records, context.use_case)
     )
 
 
@@ -171,9 +179,7 @@ def _refuse_other_contracts(
 
 def _compute_chunk(contexts: Sequence[StageContext]) -> Iterator[tuple[StageContext, Outcome]]:
     first = contexts[0]
-    needed = feature_sets.sets_to_compute(
-        first.records, first.use_case, [context.key for context in contexts]
-    )
+    needed = _needed_sets(first).by_key([context.key for context in contexts])
     sets = {each.version: each for of_key in needed.values() for each in of_key}
     if not first.rehearsal:
         for feature_set in sets.values():
@@ -182,37 +188,65 @@ def _compute_chunk(contexts: Sequence[StageContext]) -> Iterator[tuple[StageCont
             )
     views = {view.version: view for feature_set in sets.values() for view in feature_set.views}
     with ViewRows(contexts, list(views.values())) as rows:
-        for context in contexts:
-            yield context, _write_views(context, needed[context.key], rows)
+
+        def compute_views(as_of: AsOfViews | None, context: StageContext) -> _Computed:
+            return _compute_views(context, needed[context.key], rows, as_of)
+
+        for context, computed in rows.each(compute_views):
+            yield context, _write_views(context, needed[context.key], computed)
 
 
-def _write_views(
-    context: StageContext, needed: Sequence[FeatureSet], view_rows: ViewRows
-) -> Outcome:
-    """Write every view of a partition's feature sets, each once, and say what came of it."""
+class _Computed(NamedTuple):
+    """A partition's rows of each view with their digest, or why they cannot be computed."""
+
+    rows: dict[str, tuple[pa.Table, str]]
+    reasons: dict[str, str]
+
+
+def _compute_views(
+    context: StageContext,
+    needed: Sequence[FeatureSet],
+    view_rows: ViewRows,
+    as_of: AsOfViews | None,
+) -> _Computed:
+    """Compute every view of a partition's feature sets, each once."""
     current_views = {view.version for view in needed[0].views}
-    tables: dict[str, FeatureTable] = {}
-    reasons: dict[str, str] = {}  # why a view of an older set cannot be computed any more
-    for view in {view.version: view for each in needed for view in each.views}.values():
+    computed = _Computed({}, {})
+    for view in _views_of(needed):
         try:
-            rows = view_rows.of(view, context)
+            rows = view_rows.of(view, context, as_of)
         except ConfigError as error:
             if view.version in current_views:
                 raise
-            reasons[view.version] = str(error)
+            computed.reasons[view.version] = str(error)
             continue
+        computed.rows[view.version] = rows, digest(rows, sort_by=[view.key, *TIMES])
+    return computed
+
+
+def _write_views(
+    context: StageContext, needed: Sequence[FeatureSet], computed: _Computed
+) -> Outcome:
+    """Write every view of a partition's feature sets, and say what came of it."""
+    tables: dict[str, FeatureTable] = {}
+    for view in _views_of(needed):
+        if view.version not in computed.rows:
+            continue
+        rows, content = computed.rows[view.version]
         table = view.table(context.use_case.name)
         try:
             context.lake.replace(table, context.key, rows, fence=context.fence)
         except Busy as error:
             return lost(error)
         tables[view.version] = FeatureTable(
-            table=table,
-            version=view.version,
-            rows=len(rows),
-            digest=digest(rows, sort_by=[view.key, *TIMES]),
+            table=table, version=view.version, rows=len(rows), digest=content
         )
-    return _outcome(needed, tables, reasons)
+    return _outcome(needed, tables, computed.reasons)
+
+
+def _views_of(needed: Sequence[FeatureSet]) -> list[FeatureView]:
+    """Return the views of some feature sets, each once: sets share views."""
+    return list({view.version: view for each in needed for view in each.views}.values())
 
 
 def _outcome(

@@ -6,8 +6,9 @@ straight from a source takes the source's own rows that arrived in the partition
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
+from typing import TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -25,11 +26,12 @@ from include.point_in_time import decisions, partitions
 from include.point_in_time.curated import CREATED, EVENT, curated_schema, curated_table
 from include.point_in_time.queries import tables_in
 from include.point_in_time.sql_parts import timestamp_literal
-from include.point_in_time.views import AsOfViews
+from include.point_in_time.views import AsOfViews, ask_in_lanes, lanes_for
 
 TIMES = (EVENT, CREATED)
 
 Ask = Callable[[str], pa.Table]
+Answer = TypeVar("Answer")
 
 
 def sources_of(use_case: UseCase, view: FeatureView) -> list[str]:
@@ -89,6 +91,7 @@ class ViewRows:
                 keys=sorted(keys),
                 sources=sorted(names),
                 versions=self._static_versions(names),
+                lanes=lanes_for(len(self._contexts)),
             )
         return self
 
@@ -101,22 +104,38 @@ class ViewRows:
         if self._as_of_views is not None:
             self._as_of_views.__exit__(kind, error, trace)
 
-    def of(self, view: FeatureView, context: StageContext) -> pa.Table:
+    def each(
+        self, ask: Callable[[AsOfViews | None, StageContext], Answer]
+    ) -> Iterator[tuple[StageContext, Answer]]:
+        """Yield every partition with the answer to a question that `of` is part of, in order.
+
+        Several partitions are asked at a time, each with its own views as of its moment.
+        """
+        if self._as_of_views is None:
+            yield from ((context, ask(None, context)) for context in self._contexts)
+            return
+        yield from zip(
+            self._contexts, ask_in_lanes(self._as_of_views, self._contexts, ask), strict=True
+        )
+
+    def of(self, view: FeatureView, context: StageContext, as_of: AsOfViews | None) -> pa.Table:
         """Return a view's rows for one partition, in the columns of its schema, sorted.
+
+        `as_of` are the views that its query is asked of.
 
         Raises:
             ConfigError: its SQL fails, or does not give what the view declares.
         """
         names = sources_of(self._use_case, view)
         if view.sql is not None:
-            assert self._as_of_views is not None
-            self._as_of_views.at(context.period, view.lookback)
+            assert as_of is not None
+            as_of.at(context.period, view.lookback)
             # On lines of its own: the query may end with a comment.
             relation = f"(\n{view.sql}\n)"
             if view.version not in self._types:
-                self._types[view.version] = _column_types(self._as_of_views.query, relation)
+                self._types[view.version] = _column_types(as_of.query, relation)
             types = self._types[view.version]
-            return _typed_rows(self._as_of_views.query, relation, types, view, context)
+            return _typed_rows(as_of.query, relation, types, view, context)
         with connect() as con:
             source = self._use_case.sources[names[0]]
             self._lake.scan(

@@ -25,7 +25,7 @@ from include.errors import SourceError
 from include.ingestion.arrival_times import arrival_times, to_micros
 from include.ingestion.columns import ARRIVED, FILE, GUESSED, ROW, headers
 from include.ingestion.files import has_partition_files
-from include.ingestion.raw_rows import checksum, drop_unfilled
+from include.ingestion.raw_rows import checksum, checksums, drop_unfilled
 from include.ingestion.sources import Delivery
 from include.lake.sql import TIMESTAMP
 from include.pipeline.ingest_outputs import FileHeader
@@ -83,6 +83,13 @@ class Arrivals:
         if interval not in self._checksums:
             self._checksums[interval] = checksum(self.between(start, end))
         return self._checksums[interval]
+
+    def load_checksums(self, periods: Sequence[Period]) -> None:
+        """Take the checksums of what arrived in the intervals of some partitions, all together."""
+        parts = [self.between(period.arrival_start, period.as_of) for period in periods]
+        for period, answer in zip(periods, checksums(parts), strict=True):
+            interval = to_micros(period.arrival_start), to_micros(period.as_of)
+            self._checksums[interval] = answer
 
     def headers(self, files: Sequence[str]) -> list[FileHeader]:
         """Return the distinct headers of some files, each with up to three files that have it."""

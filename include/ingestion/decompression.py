@@ -1,4 +1,4 @@
-"""Text files from outside as plain UTF-8: unpacked and checked, with caps on their size."""
+"""Files from outside, unpacked and checked, with caps on their size; texts become plain UTF-8."""
 
 from __future__ import annotations
 
@@ -21,6 +21,31 @@ MAX_RATIO = 200  # unpacked bytes a packed byte
 RATIO_FROM = 32 << 20  # bytes: small files of repeated lines pack better than that
 CHUNK = 1 << 20  # bytes
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+ZIP_HEADS = (b"PK\x03\x04", b"PK\x05\x06")
+# First bytes of formats, their names, and what to do where another format is expected.
+_FORMATS = (
+    *((head, "a zip file (or an Excel workbook)", "write format: xlsx") for head in ZIP_HEADS),
+    (
+        b"\xd0\xcf\x11\xe0",
+        "an old Excel workbook (.xls), or one with a password",
+        "save it as .xlsx without a password",
+    ),
+    (b"PAR1", "a Parquet file", "write format: parquet"),
+    (b"PARE", "an encrypted Parquet file", "write it without a key"),
+    (b"ARROW1", "a Feather (Arrow) file", "write format: feather"),
+    (b"FEA1", "a Feather file of version 1", "write format: feather"),
+    (b"\xfd7zXZ", "an xz file", "pack it as .gz, .zst or .zip"),
+    (b"BZh", "a bzip2 file", "pack it as .gz, .zst or .zip"),
+    (b"7z\xbc\xaf", "a 7z archive", "pack it as .gz, .zst or .zip"),
+    (b"Rar!", "a rar archive", "pack it as .gz, .zst or .zip"),
+)
+# The first bytes of formats that are no text.
+_BINARY = {
+    "parquet": ("Parquet file", (b"PAR1",)),
+    "feather": ("Feather file", (b"ARROW1", b"FEA1")),
+    "xlsx": ("Excel workbook", ZIP_HEADS),
+}
 
 
 class Refused(Exception):
@@ -60,14 +85,11 @@ def read_text(source: Path, head: bytes, unpacked: Path, *, encoding: str = "utf
         Refused: it is damaged, too large, of another format or in another encoding.
     """
     utf8 = codecs.lookup(encoding).name == "utf-8"
-    _check_kind(head, utf8=utf8)
+    _refuse_binary(head)
+    if utf8 and head.startswith(_UTF16):
+        raise _utf16()
     state = hashlib.sha256()
-    if head.startswith(b"\x1f\x8b"):
-        pieces: Callable[[BinaryIO, Any], Iterator[bytes]] = _gunzip
-    elif head.startswith(b"\x28\xb5\x2f\xfd"):
-        pieces = _unzstd
-    else:
-        pieces = _read
+    pieces = _pieces_of(head)
     rewrite = pieces is not _read or not utf8 or head.startswith(codecs.BOM_UTF8)
     decoder, position, size, ends = codecs.getincrementaldecoder(encoding)(), 0, 0, _Ends()
     with source.open("rb") as file, unpacked.open("wb") if rewrite else io.BytesIO() as copy:
@@ -108,21 +130,48 @@ class _Ends:
         self._last = piece[-1:] or self._last
 
 
-def _check_kind(head: bytes, *, utf8: bool) -> None:
+def read_binary(source: Path, head: bytes, unpacked: Path, *, kind: str) -> Path:
+    """Return a file of a format that is no text, unpacked where it is compressed.
+
+    `head` are its first eight bytes, `unpacked` where it is written if it is compressed.
+
+    Raises:
+        Refused: it is damaged, too large or of another format.
+    """
+    pieces, path = _pieces_of(head), source
+    if pieces is not _read:
+        size, path = 0, unpacked
+        with source.open("rb") as file, unpacked.open("wb") as out:
+            for piece in pieces(file, hashlib.sha256()):
+                size += len(piece)
+                if size > MAX_BYTES:
+                    raise Refused(f"is larger than {MAX_BYTES >> 30} GB; split it")
+                out.write(piece)
+        with unpacked.open("rb") as file:
+            head = file.read(8)
+    name, heads = _BINARY[kind]
+    if head and not head.startswith(heads):
+        found = next((name for magic, name, _ in _FORMATS if head.startswith(magic)), None)
+        seen = f"by its first bytes it is {found}" if found else f"it begins with {head!r}"
+        raise Refused(
+            f"is no {name}: {seen}; mend its ending, set format under the source, or export it "
+            "again"
+        )
+    return path
+
+
+def _pieces_of(head: bytes) -> Callable[[BinaryIO, Any], Iterator[bytes]]:
+    """Return what yields the plain pieces of a file, by its first bytes."""
+    if head.startswith(_GZIP):
+        return _gunzip
+    return _unzstd if head.startswith(_ZSTD) else _read
+
+
+def _refuse_binary(head: bytes) -> None:
     """Refuse formats that are no text, by their first bytes."""
-    for magic, name in (
-        (b"PK\x03\x04", "zip"),
-        (b"\xfd7zXZ", "xz"),
-        (b"BZh", "bzip2"),
-        (b"PAR1", "Parquet"),
-    ):
+    for magic, name, remedy in _FORMATS:
         if head.startswith(magic):
-            sheet = " (or an Excel sheet)" if name == "zip" else ""
-            raise Refused(
-                f"is a {name} file{sheet}; set format, or store it as plain text, .gz or .zst"
-            )
-    if utf8 and head.startswith(_UTF16):
-        raise _utf16()
+            raise Refused(f"is {name}; {remedy}, or store it as plain text, .gz or .zst")
 
 
 def _utf16() -> NotUtf8:
@@ -195,7 +244,7 @@ def _gunzip(file: BinaryIO, state: Any) -> Iterator[bytes]:
                     f"is a damaged gzip file, at byte {at} or soon after ({error}); fetch it again"
                 ) from None
             size += len(text)
-            _check_ratio(size, packed)
+            check_ratio(size, packed)
             if text:
                 yield text
             whole = unpacker.eof
@@ -222,7 +271,7 @@ def _unzstd(file: BinaryIO, state: Any) -> Iterator[bytes]:
             if not text:
                 return
             size += len(text)
-            _check_ratio(size, counted.position)
+            check_ratio(size, counted.position)
             yield text
 
 
@@ -245,7 +294,7 @@ class _Counted(io.RawIOBase):
         return piece
 
 
-def _check_ratio(size: int, packed: int) -> None:
+def check_ratio(size: int, packed: int) -> None:
     if size > RATIO_FROM and size > packed * MAX_RATIO:
         raise Refused(
             f"unpacks to more than {MAX_RATIO} times its size (byte {packed}); it looks like a "

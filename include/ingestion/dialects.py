@@ -113,6 +113,18 @@ def guess_dialect(path: Path, encoding: str) -> Dialect:
     return best[1]
 
 
+def guess_sheet(rows: Sequence[Sequence[str]]) -> tuple[int, bool]:
+    """Return how many rows of a sheet stand before its table, and whether that has a header.
+
+    Rows before it are a title, if they are few and have less than half of the usual cells.
+    """
+    usual = max((sum(map(bool, row)) for row in rows[MAX_TITLE:] or rows[1:] or rows), default=0)
+    first = next((index for index, row in enumerate(rows) if 2 * sum(map(bool, row)) > usual), 0)
+    first = first if first <= MAX_TITLE else 0
+    skip = first if any(map(any, rows[:first])) else 0  # empty rows are left out in any case
+    return skip, _is_header([row for row in rows[first:] if any(row)])
+
+
 def _atomic(cell: str) -> bool:
     """Tell whether a cell looks like one value: a number, or a text without separators."""
     return not _SEVERAL.search(cell) or bool(_NUMBER.fullmatch(cell.strip()))

@@ -64,18 +64,26 @@ class EventRows:
         rows = join_rows(
             [read.between(context.period.arrival_start, context.as_of) for read in reads]
         )
+        # What one read gives is asked for its checksum together with the other partitions' rows.
+        offered = (
+            reads[0].checksum(context.period.arrival_start, context.as_of)
+            if len(reads) == 1
+            else checksum(rows)
+        )
         shas = {file: sha for read in reads for file, sha in read.delivery.digests.items()}
         digest = source_digest(shas)
         recorded = before if before is not None and before.is_expected else None
-        if recorded is not None and self._stands(name, source, context, recorded, rows, late_rows):
+        if recorded is not None and self._stands(
+            name, source, context, recorded, rows, late_rows, offered
+        ):
             taken = recorded
             # A redriven partition's digest is over the redriven rows too.
             if not recorded.redriven:
                 taken = msgspec.structs.replace(taken, source_digest=digest)
             if not len(late_rows.of(context.key)):
-                taken = msgspec.structs.replace(taken, seen=checksum(rows))
+                taken = msgspec.structs.replace(taken, seen=offered)
             return self._with_waiting(name, context, taken, late_rows), None
-        equal = recorded is not None and recorded.checksum == checksum(rows)
+        equal = recorded is not None and recorded.checksum == offered
         own = (
             rows if equal else late.without_taken_rows(name, context, self._recorded_of(name), rows)
         )
@@ -95,7 +103,7 @@ class EventRows:
         whole = join_rows([own, added])
         files = _files_of(whole)
         taken = IngestedSource(
-            checksum=checksum(own),
+            checksum=offered if own is rows else checksum(own),
             corrections=corrections,
             compared=compared,
             rows=len(whole),
@@ -118,14 +126,16 @@ class EventRows:
         recorded: IngestedSource,
         rows: pa.Table,
         late_rows: LateRows,
+        offered: str,
     ) -> bool:
         """Tell whether a partition's record stands although its source offers other rows.
 
-        All recorded rows are there, and what came since is left to the newest partition.
+        All recorded rows are there, and what came since is left to the newest partition. `offered`
+        is the checksum of the rows.
         """
         if not source.takes_late or source.simulator is not None or context.options.get("restate"):
             return False
-        if recorded.checksum == checksum(rows) or not is_stored(context, name, recorded):
+        if recorded.checksum == offered or not is_stored(context, name, recorded):
             return False
         return late.is_record_complete(
             name, context, self._recorded_of(name), rows, late_rows.of(context.key)
@@ -211,6 +221,7 @@ class EventRows:
             context.use_case,
             read_source(name, context.use_case, context.settings, self._reader, periods),
         )
+        read.load_checksums(due)
         if source.simulator is None:  # what follows from a rule is never late
             # Rows of a database without a time belong to the first partition, however far back that
             # is.

@@ -60,11 +60,16 @@ class FileReader:
         kind: str,
         declared: list[str],
         dialect: dict[str, Any] | None = None,
+        *,
+        sheet: str | None = None,
+        member: str | None = None,
     ) -> tuple[dict[str, Any], pa.Table]:
         """Have the child turn a file into text columns c0, c1, ...; return its answer and the rows.
 
-        `shown` is the file's name in messages, `kind` csv, jsonl or parquet, `declared` the headers
-        that are expected. Without a dialect, that of a CSV is guessed; the answer says what it is.
+        `shown` is the file's name in messages, `kind` its format or `zip` (see `formats`),
+        `declared` the headers that are expected. Without a dialect, that of a CSV or a sheet is
+        guessed; the answer says what it is. `sheet` and `member` say what to read of a workbook and
+        of a zip archive.
 
         Raises:
             SourceError: the file is damaged, hostile, or killed the child.
@@ -78,6 +83,8 @@ class FileReader:
             "out": str(out),
             "temporary": str(self.folder),
             "dialect": dialect,
+            "sheet": sheet,
+            "member": member,
         }
         answer = self._ask(request, shown)
         if "error" in answer:

@@ -98,9 +98,7 @@ def _matches(base: Path, pattern: str, where: str) -> list[Path]:
         path
         for path in (sorted(base.glob(relative)) if base.is_dir() else [])
         if not any(
-            _is_passed_over(part)
-            for part in path.relative_to(base).parts
-            if part not in spelled_out
+            is_passed_over(part) for part in path.relative_to(base).parts if part not in spelled_out
         )
     ]
     if len(paths) > MAX_FILES:
@@ -129,7 +127,7 @@ def _check(base: Path, path: Path) -> None:
         raise SourceError(f"{shown}: may not be read; mend its permissions")
 
 
-def _is_passed_over(part: str) -> bool:
+def is_passed_over(part: str) -> bool:
     """Tell whether a name is of what writers leave beside: `_SUCCESS`, `_delta_log`, `.crc`."""
     return part.startswith((".", "_"))
 
@@ -174,7 +172,7 @@ def list_remote_files(pattern: str, where: str) -> tuple[Any, list[RemoteFile]]:
         matches = [
             match
             for match in matches
-            if match == path or not _is_passed_over(match.rsplit("/", 1)[-1])
+            if match == path or not is_passed_over(match.rsplit("/", 1)[-1])
         ]
         infos = [(match, system.info(match)) for match in matches[: MAX_FILES + 1]]
     except (OSError, ValueError, ImportError) as error:

@@ -205,12 +205,20 @@ class _Intake:
                 if not is_equal or not is_stored(context, name, taken[name]):
                     key = taken[name].stored_under(context.key)
                     context.lake.set_partition(
-                        context.table(f"raw/{name}"), key, rows, fence=context.fence
+                        context.table(f"raw/{name}"),
+                        key,
+                        rows,
+                        fence=context.fence,
+                        shared=context.use_case.sources[name].kind == "static",
                     )
             for name, rows in pending.items():
                 if version := taken[name].pending:
                     context.lake.set_partition(
-                        context.table(f"raw/{name}"), version.version, rows, fence=context.fence
+                        context.table(f"raw/{name}"),
+                        version.version,
+                        rows,
+                        fence=context.fence,
+                        shared=True,
                     )
         if empty:
             if not before:  # nothing was written

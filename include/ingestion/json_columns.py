@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import duckdb
+import msgspec
 
-from include.ingestion.decompression import Refused
+from include.ingestion.decompression import Refused, first_line
 from include.ingestion.text_columns import (
     KEPT_LINE,
     MAX_HEADER,
@@ -17,19 +20,114 @@ from include.ingestion.text_columns import (
 )
 from include.lake.sql import text_literal
 
-MAX_ARRAY = 256 << 20  # bytes
+MAX_ARRAY = 1 << 30  # bytes
+MAX_START = 256  # bytes of a value that are looked at
+_NO_BREAKS = bytes.maketrans(b"\r\n", b"  ")
 
 
-def convert_json_lines(path: Path, out: Path, temporary: str) -> tuple[list[str], int]:
+def convert_json_lines(
+    path: Path,
+    out: Path,
+    temporary: str,
+    *,
+    whole: bool = False,
+    declared: Sequence[str] = (),
+) -> tuple[list[str], int]:
     """Turn JSON, one object a line or one array of objects, into text columns.
 
-    Returns their names, in the order in which they first appear, and the number of rows.
+    With `whole` the text may also be one object that holds the array, as services answer; it is a
+    row itself where it has most of the names that are `declared`. Returns
+    the columns' names, in the order in which they first appear, and the number of rows.
 
     Raises:
         Refused: no line is an object, or the file is one array that is too large or damaged.
     """
+    unfolded = Path(temporary) / "unfolded"
+    try:
+        lines = unfolded if _unfold(path, unfolded, declared, whole=whole) else path
+        return _convert_lines(lines, out, temporary)
+    finally:
+        unfolded.unlink(missing_ok=True)
+
+
+def _unfold(path: Path, unfolded: Path, declared: Sequence[str], *, whole: bool) -> bool:
+    """Write the objects of an array one a line; tell whether the text is an array, or holds one.
+
+    msgspec gives each element as the bytes that it is, so that numbers keep all their digits.
+    """
     with path.open("rb") as file:
-        array = file.read(MAX_HEADER).lstrip()[:1] == b"["
+        start = file.read(MAX_HEADER).lstrip()
+    if start[:1] == b"[":
+        elements = _decoded(path, list[msgspec.Raw], "array")
+    elif whole and start[:1] == b"{" and not _begins_with_a_line(path):
+        elements = _array_within(_decoded(path, dict[str, msgspec.Raw], "object"), declared)
+        elements = [path.read_bytes()] if elements is None else elements
+    else:
+        return False
+    with unfolded.open("wb") as out:
+        for element in elements:
+            # Line breaks are blanks here: within a text JSON writes them as \\n.
+            out.write(bytes(element).translate(_NO_BREAKS) + b"\n")
+    return True
+
+
+def _begins_with_a_line(path: Path) -> bool:
+    """Tell whether the first line is a whole object and more follows: these are JSON lines."""
+    with path.open("rb") as file:
+        first = file.readline(MAX_LINE + 1)
+        while first and not first.strip():
+            first = file.readline(MAX_LINE + 1)
+        more = any(line.strip() for line in iter(lambda: file.readline(MAX_LINE + 1), b""))
+    try:
+        msgspec.json.decode(first, type=dict[str, msgspec.Raw])
+    except msgspec.DecodeError:
+        return False
+    return more
+
+
+def _array_within(
+    values: dict[str, msgspec.Raw], declared: Sequence[str]
+) -> list[msgspec.Raw] | None:
+    """Return the one array of objects in an object; None where it is a row itself."""
+    if 2 * sum(name in values for name in declared) > len(declared):
+        return None
+    starts = {name: bytes(memoryview(value)[:MAX_START]).lstrip() for name, value in values.items()}
+    arrays = [
+        name for name, start in starts.items() if re.match(rb"\[\s*(\{|\])", start) is not None
+    ]
+    filled = [name for name in arrays if re.match(rb"\[\s*\{", starts[name])] or arrays
+    if len(filled) == 1:
+        elements: list[msgspec.Raw] = msgspec.json.decode(values[filled[0]], type=list[msgspec.Raw])
+        return elements
+    if filled:
+        raise Refused(
+            f"is one JSON object with {len(filled)} arrays of objects ({', '.join(filled[:8])}); "
+            "write the one that is the table into a file of its own"
+        )
+    if any(start[:1] in (b"[", b"{") for start in starts.values()):
+        raise Refused(
+            f"is one JSON object ({', '.join(list(values)[:8])}) without an array of objects; "
+            "write an array of objects, one a row, or set format: jsonl where it is a row itself"
+        )
+    return None
+
+
+def _decoded(path: Path, kind: Any, name: str) -> Any:
+    """Return a text that is one value of JSON, its parts undecoded."""
+    if path.stat().st_size > MAX_ARRAY:
+        raise Refused(
+            f"is one JSON {name} of more than {MAX_ARRAY >> 20} MB; write one object a line"
+        )
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Refused(
+            f"begins as one JSON {name} and is none to its end ({first_line(error)}; NaN and "
+            "Infinity are no JSON); mend it, or write one object a line"
+        ) from None
+
+
+def _convert_lines(path: Path, out: Path, temporary: str) -> tuple[list[str], int]:
     # A separator that JSON text cannot hold, and no quotes: each line is one cell as it stands.
     lines = (
         "SELECT line, row_number() OVER () AS row FROM read_csv($path, columns = {'line': "
@@ -37,8 +135,6 @@ def convert_json_lines(path: Path, out: Path, temporary: str) -> tuple[list[str]
         f"'', strict_mode = false, max_line_size = {MAX_LINE}) WHERE trim(line) <> ''"
     )
     with open_database(temporary) as con:
-        if array:
-            lines = _array(con, path)
         # A name that stands twice in an object has two values, of which none is known to be the
         # right one.
         whole = (
@@ -72,25 +168,6 @@ def convert_json_lines(path: Path, out: Path, temporary: str) -> tuple[list[str]
             "malformed FROM lines ORDER BY row"
         )
         return columns, write_columns(con, query, out, {}, len(columns))
-
-
-def _array(con: duckdb.DuckDBPyConnection, path: Path) -> str:
-    """Return the query of (line, row) of a file that is one JSON array of objects.
-
-    It is parsed by DuckDB and not by Python, so that whole numbers keep all their digits.
-    """
-    if path.stat().st_size > MAX_ARRAY:
-        raise Refused(
-            f"is one JSON array of more than {MAX_ARRAY >> 20} MB; write one object a line"
-        )
-    whole = path.read_text(encoding="utf-8")
-    con.execute("CREATE TEMP TABLE one AS SELECT $whole AS whole", {"whole": whole})
-    if not con.execute("SELECT json_valid(whole) FROM one").fetchall()[0][0]:
-        raise Refused("begins as one JSON array and is none to its end; write one object a line")
-    return (
-        "SELECT CAST(element AS VARCHAR) AS line, row_number() OVER () AS row "
-        "FROM (SELECT unnest(json_extract(whole, '$[*]')) AS element FROM one WHERE $path <> '')"
-    )
 
 
 def _pointer(name: str) -> str:

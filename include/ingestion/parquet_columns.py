@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,10 +12,9 @@ from include.ingestion.decompression import MAX_BYTES, Refused, first_line
 from include.ingestion.text_columns import (
     check_columns,
     open_database,
-    write_columns,
     write_no_columns,
+    write_typed,
 )
-from include.lake.sql import quote
 
 MAX_ROWS = 500_000_000
 
@@ -56,37 +54,6 @@ def convert_parquet(
         # The statistics of a Parquet file leave NaN out: with them, isnan() is false of every row,
         # and a text is a constant.
         con.execute("SET disabled_optimizers = 'statistics_propagation'")
-        described = con.execute(
-            "DESCRIBE SELECT * FROM read_parquet($path)", {"path": str(path)}
-        ).fetchall()
-        kinds = {name: (row[0], row[1]) for name, row in zip(columns, described, strict=True)}
-        # By the beginning or end of DuckDB's name of a type: INTEGER[], STRUCT(...), MAP(...).
-        nested = {
-            name: kind[:60]
-            for name, (_, kind) in kinds.items()
-            if re.search(r"\]$|^(STRUCT|MAP|UNION|VARIANT)", kind)
-        }
-        if lost := [name for name in nested if name in wanted]:
-            raise Refused(
-                f"column {lost[0]!r} holds {nested[lost[0]]}, more than one value a row; write "
-                "flat columns, or leave it out"
-            )
-        flat = [name for name in columns if name not in nested]
-        picked = "".join(
-            f"{_parquet_text(*kinds[name])} AS c{index}, " for index, name in enumerate(flat)
+        return write_typed(
+            con, "read_parquet($path)", out, columns, wanted, values={"path": str(path)}
         )
-        query = f"SELECT {picked}row_number() OVER () AS row FROM read_parquet($path)"
-        return flat, write_columns(con, query, out, {"path": str(path)}, len(flat)), nested
-
-
-def _parquet_text(name: str, kind: str) -> str:
-    """Return the expression of a Parquet value as text.
-
-    Bytes that are UTF-8 are text, and NaN is no value.
-    """
-    column = quote(name)
-    if kind in ("FLOAT", "DOUBLE"):
-        return f"CASE WHEN NOT isnan({column}) THEN CAST({column} AS VARCHAR) END"
-    if kind == "BLOB":
-        return f"coalesce(TRY(decode({column})), CAST({column} AS VARCHAR))"
-    return f"CAST({column} AS VARCHAR)"

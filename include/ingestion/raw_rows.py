@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from include.config.use_case_sources import Source
 from include.ingestion.columns import ARRIVED, FILE, ROW
 from include.lake.digests import digest
 from include.lake.sql import connect, quote
+
+_PART = "__part"  # no source has a column whose name begins so
 
 
 def checksum(rows: pa.Table) -> str:
@@ -19,19 +22,31 @@ def checksum(rows: pa.Table) -> str:
     Rows of unequal checksums differ; a checksum is no proof of equality, so where equality decides
     what is kept the rows themselves are compared (`row_comparison`).
     """
-    body = _without(rows, (FILE, ROW, ARRIVED))
-    if not len(body):
-        return "0"
+    return checksums([rows])[0]
+
+
+def checksums(parts: Sequence[pa.Table]) -> list[str]:
+    """Return the checksum of each of some tables; those of equal columns are asked together."""
+    answers = ["0"] * len(parts)
+    groups: dict[pa.Schema, list[int]] = {}
+    bodies = [_without(part, (FILE, ROW, ARRIVED)) for part in parts]
+    for number, body in enumerate(bodies):
+        if len(body):
+            groups.setdefault(body.schema.remove_metadata(), []).append(number)
+    if not groups:
+        return answers
     with connect() as con:
-        con.register("body", body)
-        columns = ", ".join(quote(name) for name in sorted(body.column_names))
-        return str(
-            con.sql(
-                # A sum of hashes is the same for every order of the rows, an xor would cancel
-                # doubled rows.
-                f"SELECT count(*) || ':' || coalesce(sum(hash({columns})), 0) FROM body"
-            ).fetchall()[0][0]
-        )
+        for schema, numbers in groups.items():
+            lengths = [len(bodies[number]) for number in numbers]
+            rows = pa.concat_tables([bodies[number].cast(schema) for number in numbers])
+            con.register("body", rows.append_column(_PART, pa.array(np.repeat(numbers, lengths))))
+            columns = ", ".join(quote(name) for name in sorted(schema.names))
+            # A sum of hashes is the same for every order of the rows, an xor would cancel doubled
+            # rows.
+            query = f"SELECT {_PART}, count(*) || ':' || sum(hash({columns})) FROM body GROUP BY 1"
+            for number, answer in con.execute(query).fetchall():
+                answers[number] = str(answer)
+    return answers
 
 
 def partition_digest(rows: pa.Table, source: Source) -> str:

@@ -23,25 +23,10 @@ from include.errors import SourceError
 from include.ingestion.columns import FILE, MALFORMED, ROW, headers
 from include.ingestion.file_reader import FileReader
 from include.ingestion.files import describe_path, files_of, list_remote_files
+from include.ingestion.formats import ENDINGS, kind_of
 from include.ingestion.row_digests import with_row_digest
 from include.ingestion.sql_source import read_sql
 from include.point_in_time.partitions import Period
-
-_KINDS = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".tab": "csv",
-    ".txt": "csv",
-    ".data": "csv",
-    ".dat": "csv",
-    ".asc": "csv",
-    ".test": "csv",
-    ".train": "csv",
-    ".parquet": "parquet",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-}
 
 
 @dataclass(frozen=True)
@@ -89,7 +74,13 @@ def _read(
     parts, header_by_file, digests = [], {}, {}
     for shown, path in files_of(name, use_case, settings, periods[0].key, reader):
         answer, table = reader.read(
-            path, shown, _kind(source, path, name), list(headers(source)), dialect_of(source)
+            path,
+            shown,
+            _kind(source, path, name),
+            list(headers(source)),
+            dialect_of(source),
+            sheet=source.sheet,
+            member=source.member,
         )
         digests[shown] = answer["sha256"]
         if answer["columns"]:
@@ -169,12 +160,11 @@ def _kind(source: Source, path: Path, name: str) -> str:
     """Return the format of a file: as declared, else by its ending."""
     if source.format != "auto":
         return source.format
-    suffixes = [suffix for suffix in path.suffixes if suffix not in (".gz", ".zst")]
-    kind = _KINDS.get(suffixes[-1].lower()) if suffixes else None
+    kind = kind_of(path.name)
     if kind is None:
         raise SourceError(
-            f"{path.name}: its ending says no format; write format: csv, parquet or jsonl in "
-            f"sources.{name}"
+            f"{path.name}: its ending says no format; write format: csv, parquet, jsonl, json, "
+            f"xlsx, arff or feather in sources.{name}. Endings are {ENDINGS}"
         )
     return kind
 

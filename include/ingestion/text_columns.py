@@ -5,7 +5,9 @@ Part of the child process that opens foreign files (`file_worker`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import duckdb
@@ -13,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from include.ingestion.decompression import Refused
+from include.lake.sql import quote
 
 MAX_COLUMNS = 2_000
 MAX_LINE = 4 << 20  # bytes
@@ -48,7 +51,7 @@ def open_database(temporary: str) -> duckdb.DuckDBPyConnection:
 
 
 def write_columns(
-    con: duckdb.DuckDBPyConnection, query: str, out: Path, values: dict[str, str], width: int
+    con: duckdb.DuckDBPyConnection, query: str, out: Path, values: Mapping[str, str], width: int
 ) -> int:
     """Write a query's rows to an Arrow file and return their number.
 
@@ -57,20 +60,98 @@ def write_columns(
     Raises:
         Refused: a cell is larger than any business value.
     """
-    reader = con.sql(query, params=values).to_arrow_reader(BATCH)
+    reader = con.sql(query, params=dict(values)).to_arrow_reader(BATCH)
     rows = 0
     with pa.OSFile(str(out), "wb") as file, pa.ipc.new_file(file, reader.schema) as writer:
         for batch in reader:
-            for index in range(width):
-                longest = pc.max(pc.binary_length(batch.column(index))).as_py() or 0
-                if longest > MAX_CELL:
-                    raise Refused(
-                        f"has a cell of {longest} bytes in column {index + 1}; a cell holds at "
-                        f"most {MAX_CELL >> 20} MB"
-                    )
+            check_cells(batch, width)
             rows += len(batch)
             writer.write_batch(batch)
     return rows
+
+
+def check_cells(batch: pa.RecordBatch, width: int) -> None:
+    """Refuse a cell, in the first `width` columns, that is larger than any business value."""
+    for index in range(width):
+        longest = pc.max(pc.binary_length(batch.column(index))).as_py() or 0
+        if longest > MAX_CELL:
+            raise Refused(
+                f"has a cell of {longest} bytes in column {index + 1}; a cell holds at "
+                f"most {MAX_CELL >> 20} MB"
+            )
+
+
+def write_rows(rows: Iterator[Sequence[str | None]], out: Path, width: int) -> int:
+    """Write rows of texts to an Arrow file, with their numbers, and return how many there are.
+
+    Raises:
+        Refused: a cell is larger than any business value.
+    """
+    fields = [pa.field(f"c{index}", pa.string()) for index in range(width)]
+    schema = pa.schema([*fields, pa.field("row", pa.int64())])
+    count = 0
+    with pa.OSFile(str(out), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+        while part := list(islice(rows, BATCH)):
+            arrays = [pa.array(column, pa.string()) for column in zip(*part, strict=True)]
+            numbers = pa.array(range(count + 1, count + 1 + len(part)), pa.int64())
+            batch = pa.record_batch([*arrays, numbers], schema=schema)
+            check_cells(batch, width)
+            writer.write_batch(batch)
+            count += len(part)
+    return count
+
+
+def write_typed(
+    con: duckdb.DuckDBPyConnection,
+    relation: str,
+    out: Path,
+    columns: Sequence[str],
+    wanted: Sequence[str],
+    *,
+    values: Mapping[str, str] | None = None,
+) -> tuple[list[str], int, dict[str, str]]:
+    """Write the typed rows of a relation as text columns.
+
+    `columns` are the file's own names of the relation's columns, in their order. Returns those that
+    were written, the number of rows, and the columns with more than one value a row, with their
+    types: they are left out.
+
+    Raises:
+        Refused: a column that is `wanted` has more than one value a row.
+    """
+    given = dict(values or {})
+    described = con.execute(f"DESCRIBE SELECT * FROM {relation}", given).fetchall()
+    kinds = {name: (row[0], row[1]) for name, row in zip(columns, described, strict=True)}
+    # By the beginning or end of DuckDB's name of a type: INTEGER[], STRUCT(...), MAP(...).
+    nested = {
+        name: kind[:60]
+        for name, (_, kind) in kinds.items()
+        if re.search(r"\]$|^(STRUCT|MAP|UNION|VARIANT)", kind)
+    }
+    if lost := [name for name in nested if name in wanted]:
+        raise Refused(
+            f"column {lost[0]!r} holds {nested[lost[0]]}, more than one value a row; write "
+            "flat columns, or leave it out"
+        )
+    flat = [name for name in columns if name not in nested]
+    picked = "".join(
+        f"{_typed_text(*kinds[name])} AS c{index}, " for index, name in enumerate(flat)
+    )
+    query = f"SELECT {picked}row_number() OVER () AS row FROM {relation}"
+    return flat, write_columns(con, query, out, given, len(flat)), nested
+
+
+def _typed_text(name: str, kind: str) -> str:
+    """Return the expression of a typed value as text.
+
+    Bytes that are UTF-8 are text, and NaN is no value.
+    """
+    column = quote(name)
+    if kind in ("FLOAT", "DOUBLE"):
+        return f"CASE WHEN NOT isnan({column}) THEN CAST({column} AS VARCHAR) END"
+    if kind == "BLOB":
+        return f"coalesce(TRY(decode({column})), CAST({column} AS VARCHAR))"
+    return f"CAST({column} AS VARCHAR)"
 
 
 def write_no_columns(out: Path) -> None:

@@ -1,4 +1,4 @@
-"""Forget a use case: its rows in the records, then its folders.
+"""Forget a use case: its rows in the records, its entries in MLflow, then its folders.
 
 The audit log stays, with an entry more.
 """
@@ -7,33 +7,37 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from include.clock import utc_now
 from include.config.names import NAME
 from include.config.settings import Settings
 from include.errors import Busy, ConfigError, SourceError
+from include.models import mlflow_registry
 from include.records.records import AuditEntry, Records
 
 
 @dataclass(frozen=True)
 class State:
-    """What there is of a use case: rows by table, megabytes by folder."""
+    """What there is of a use case: rows by table, megabytes by folder, entries in MLflow."""
 
     records: dict[str, int]
     folders: dict[str, float]
+    mlflow: dict[str, int] = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to delete."""
-        return not any(self.records.values()) and not self.folders
+        counts = (*self.records.values(), *self.mlflow.values())
+        return not any(counts) and not self.folders
 
     def rows(self) -> list[tuple[str, str]]:
         """Return the rows of a table: what, and how much of it."""
         tables = [
             (f"records: {table}", f"{count} rows") for table, count in self.records.items() if count
         ]
+        tables += [(f"MLflow: {what}", str(count)) for what, count in self.mlflow.items() if count]
         return tables + [(folder, f"{size:.1f} MB") for folder, size in self.folders.items()]
 
 
@@ -43,7 +47,9 @@ def preview(settings: Settings, records: Records, use_case: str) -> State:
     folders = {str(path): _megabytes(path) for path in _paths(settings, use_case) if path.exists()}
     if "://" in settings.lake_root and (remote := _remote(settings, use_case)) is not None:
         folders[f"{settings.lake_root}/{use_case}"] = remote
-    return State(records.forget(use_case), folders)
+    return State(
+        records.forget(use_case), folders, mlflow_registry.count_entries(settings, use_case)
+    )
 
 
 def reset(settings: Settings, records: Records, use_case: str, *, actor: str) -> None:
@@ -51,15 +57,16 @@ def reset(settings: Settings, records: Records, use_case: str, *, actor: str) ->
 
     Raises:
         Busy: a stage of the use case is running.
+        Unavailable: MLflow does not answer; reset again.
         SourceError: a file cannot be deleted.
     """
     _check_name(use_case)
     running = [str(holder) for holder in records.leases.holders(use_case) if holder.lost is None]
     if running:
         raise Busy(f"{use_case} is at work: {running[0]}; pause its DAGs, wait, then reset")
-    records.forget(
-        use_case, entry=AuditEntry("use_case.reset", use_case, use_case, actor, {}, utc_now())
-    )
+    now = utc_now()
+    records.forget(use_case, entry=AuditEntry("use_case.reset", use_case, use_case, actor, {}, now))
+    mlflow_registry.forget(settings, use_case, at=now)
     try:
         for path in _paths(settings, use_case):
             if path.is_dir() and not path.is_symlink():  # what a link points to is not ours
@@ -86,7 +93,8 @@ def _paths(settings: Settings, use_case: str) -> list[Path]:
     home = settings.home
     online = [home / "online" / f"{use_case}.db{suffix}" for suffix in ("", "-wal", "-shm")]
     folders = [
-        home / name / use_case for name in ("models", "predictions", "reports", "validation")
+        home / name / use_case
+        for name in ("models", "mlartifacts", "predictions", "reports", "validation")
     ]
     local = [] if "://" in settings.lake_root else [Path(settings.lake_root) / use_case]
     return [*local, *folders, *online]

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+from pathlib import Path
 from threading import Lock
 
 import duckdb
 import pyarrow as pa
+
+from include.errors import SourceError
 
 PARTITION = "partition"
 TIMESTAMP = pa.timestamp("us", tz="UTC")
@@ -40,8 +43,40 @@ def connect(*, alone: bool = False) -> duckdb.DuckDBPyConnection:
     return con
 
 
+def limit_memory(most: str, spill: Path) -> None:
+    """Let each database that is opened from now on take at most so much memory.
+
+    What needs more is written to a folder of this process under `spill`, which DuckDB removes at
+    the end.
+
+    Raises:
+        SourceError: the folder cannot be made.
+    """
+    limits = {"memory_limit": most, "spill": str(spill)}
+    if _limits == limits and spill.is_dir():
+        return
+    try:
+        spill.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SourceError(
+            f"{spill}: cannot be made for what does not fit into memory ({error}); free space or "
+            "mend permissions"
+        ) from None
+    with _opening:
+        _limits.update(limits)
+        _shared.clear()  # whoever has a connection keeps it, and its database with it
+
+
 def _database() -> duckdb.DuckDBPyConnection:
-    con = duckdb.connect(":memory:", config={"threads": 2, "autoinstall_known_extensions": False})
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "threads": 2,
+        "autoinstall_known_extensions": False,
+    }
+    if _limits:
+        config["memory_limit"] = _limits["memory_limit"]
+        # Of each process its own: one that ends removes the folder.
+        config["temp_directory"] = f"{_limits['spill']}/{os.getpid()}"
+    con = duckdb.connect(":memory:", config=config)
     con.execute("SET GLOBAL TimeZone = 'UTC'")
     return con
 
@@ -59,6 +94,7 @@ def _leave_to_the_parent() -> None:
 
 
 _shared: list[duckdb.DuckDBPyConnection] = []
+_limits: dict[str, str] = {}
 _opening = Lock()
 os.register_at_fork(after_in_child=_leave_to_the_parent)
 

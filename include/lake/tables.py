@@ -7,9 +7,10 @@ are of content, never of files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 import numpy as np
@@ -41,6 +42,13 @@ class Fence:
     check: Callable[[], None]
 
 
+class Part(NamedTuple):
+    """The whole content of a partition, as it is stored, with the proof that it may be written."""
+
+    rows: pa.Table
+    fence: Fence | None
+
+
 class Lake:
     """The versioned tables under one root (a folder or an object store URI)."""
 
@@ -56,7 +64,15 @@ class Lake:
             raise SourceError(f"{table!r} is no lake table name; use plain names separated by '/'")
         return f"{self.root}/{table}"
 
-    def replace(self, table: str, key: str, rows: pa.Table, *, fence: Fence | None = None) -> int:
+    def replace(
+        self,
+        table: str,
+        key: str,
+        rows: pa.Table,
+        *,
+        fence: Fence | None = None,
+        shared: bool = False,
+    ) -> int:
         """Make `rows` the whole content of a partition by one commit; return the table's version.
 
         Columns that are new are added to the table; zero rows empty the partition. No value is ever
@@ -68,83 +84,112 @@ class Lake:
             EvergreenError: a column has another type in the table, or one that no table can hold;
                 nothing was written.
         """
-        uri = self.uri(table)
-        body = _storable(
-            rows.drop_columns([PARTITION]) if PARTITION in rows.column_names else rows, table
-        )
-        body = body.append_column(
-            PARTITION,
-            pa.array([key], pa.string()).take(pa.array(np.zeros(len(rows), dtype=np.int64))),
-        )
-        properties = CommitProperties(
-            custom_metadata={"partition": key},
-            app_transactions=[Transaction(fence.app, fence.token)] if fence else None,
-        )
-        # A loop of its own, not a retry of one call: after each lost commit the table is opened,
-        # its columns are compared and the fence is asked again.
-        for _ in range(COMMIT_ATTEMPTS):
-            handle = self._latest(table)
-            # Looked at in every try: another writer may have added a column meanwhile.
-            if handle is not None:
-                _check_types(body.schema, pa.schema(handle.schema().to_arrow()), f"{table} {key}")
+        part = Part(storable(rows, key, table), fence)
+
+        def parts_of(handle: DeltaTable | None) -> dict[str, Part]:
             if fence is not None:
                 fence.check()
-                if (
-                    handle is not None
-                    and (handle.transaction_version(fence.app) or 0) > fence.token
-                ):
-                    raise Busy(
-                        f"{table} {key}: a newer run has written this partition; this writer "
-                        f"(token {fence.token}) stops"
-                    )
-            try:
-                if handle is None:
-                    if "://" not in uri:
-                        Path(uri).parent.mkdir(parents=True, exist_ok=True)
-                    write_deltalake(
-                        uri,
-                        body,
-                        partition_by=[PARTITION],
-                        mode="error",
-                        configuration=PROPERTIES,
-                        commit_properties=properties,
-                    )
-                else:
-                    write_deltalake(
-                        handle,
-                        body,
-                        mode="overwrite",
-                        predicate=f"{PARTITION} = '{key}'",
-                        schema_mode="merge",
-                        commit_properties=properties,
-                    )
-            except CommitFailedError:
-                continue  # somebody else committed first: look again, the fence decides who goes on
-            except Exception as error:
-                if handle is None and DeltaTable.is_deltatable(uri):
-                    continue  # another writer created the table between our look and our write
-                if isinstance(error, OSError):
+                refuse_superseded(fence, handle, f"{table} {key}")
+            return {key: part}
+
+        version = self._commit(table, parts_of)
+        assert version is not None  # only of no part at all there is none
+        return version
+
+    def _commit(
+        self, table: str, parts_of: Callable[[DeltaTable | None], dict[str, Part]]
+    ) -> int | None:
+        """Replace the partitions of some parts by one commit; return the version that it made.
+
+        `parts_of` is asked in every try, with the table as it is then: it leaves out a part whose
+        fence is lost, or raises. Without any part nothing is written, and None returned.
+        """
+        uri, parts = self.uri(table), dict[str, Part]()
+        # A loop of its own, not a retry of one call: after each lost commit the table is opened,
+        # its columns are compared and the fences are asked again.
+        for _ in range(COMMIT_ATTEMPTS):
+            handle = self._refreshed(table)
+            parts = parts_of(handle)
+            if not parts:
+                return None
+            # Looked at in every try: another writer may have added a column meanwhile.
+            if handle is not None:
+                stored = pa.schema(handle.schema().to_arrow())
+                for key, part in parts.items():
+                    check_types(part.rows.schema, stored, f"{table} {key}")
+            if self._write(uri, handle, parts):
+                written = handle or self._refreshed(table)  # one that wrote stands at its commit
+                if written is None:
                     raise SourceError(
-                        f"{uri}: cannot be written ({error}); free space or mend permissions"
-                    ) from error
-                raise
-            written = handle or self._latest(table)  # a handle that wrote stands at its own commit
-            if written is None:
-                raise SourceError(
-                    f"{uri}: the table is gone right after its commit; who else cleans the lake?"
-                )
-            return int(written.version())
+                        f"{uri}: the table is gone right after its commit; who else cleans the "
+                        "lake?"
+                    )
+                return int(written.version())
         raise Busy(
-            f"{table} {key}: {COMMIT_ATTEMPTS} commits lost to other writers; run it again when "
-            "they are done"
+            f"{table} {describe_keys(parts)}: {COMMIT_ATTEMPTS} commits lost to other writers; run "
+            "it again when they are done"
         )
 
+    @staticmethod
+    def _write(uri: str, handle: DeltaTable | None, parts: Mapping[str, Part]) -> bool:
+        """Write parts in one commit; tell whether it came through, or somebody else was faster."""
+        body = pa.concat_tables([part.rows for part in parts.values()], promote_options="default")
+        fences = {part.fence.app: part.fence for part in parts.values() if part.fence is not None}
+        properties = CommitProperties(
+            custom_metadata={"partition": describe_keys(parts)},
+            app_transactions=[Transaction(each.app, each.token) for each in fences.values()],
+        )
+        listed = ", ".join(map(text_literal, parts))
+        try:
+            if handle is None:
+                if "://" not in uri:
+                    Path(uri).parent.mkdir(parents=True, exist_ok=True)
+                write_deltalake(
+                    uri,
+                    body,
+                    partition_by=[PARTITION],
+                    mode="error",
+                    configuration=PROPERTIES,
+                    commit_properties=properties,
+                )
+            else:
+                write_deltalake(
+                    handle,
+                    body,
+                    mode="overwrite",
+                    predicate=f"{PARTITION} IN ({listed})",
+                    schema_mode="merge",
+                    commit_properties=properties,
+                )
+        except CommitFailedError:
+            return False  # somebody else committed first: look again, the fence decides who goes on
+        except Exception as error:
+            if handle is None and DeltaTable.is_deltatable(uri):
+                return False  # another writer created the table between our look and our write
+            if isinstance(error, OSError):
+                raise SourceError(
+                    f"{uri}: cannot be written ({error}); free space or mend permissions"
+                ) from error
+            raise
+        return True
+
+    def flush(self) -> None:
+        """Write what waits, and look at the tables anew; here every write is done at once."""
+
     def set_partition(
-        self, table: str, key: str, rows: pa.Table, *, fence: Fence | None = None
+        self,
+        table: str,
+        key: str,
+        rows: pa.Table,
+        *,
+        fence: Fence | None = None,
+        shared: bool = False,
     ) -> None:
         """Make `rows` the content of a partition, which may be none and need not be there.
 
-        Without rows a partition that is not there stays so, and no table is made.
+        Without rows a partition that is not there stays so, and no table is made. `shared` says
+        that the rows are not the fence's own partition: a version of a static source is the same
+        for every partition that knows it.
 
         Raises:
             Busy: as `replace` does.
@@ -154,8 +199,12 @@ class Lake:
             if key not in self.keys(table):
                 return
             # An empty table of no known columns: it takes those that the lake has.
-            rows = self.read(table, keys=[])
-        self.replace(table, key, rows, fence=fence)
+            rows = self.no_rows(table)
+        self.replace(table, key, rows, fence=fence, shared=shared)
+
+    def no_rows(self, table: str) -> pa.Table:
+        """Return the columns of a table without any row; without a table there are none."""
+        return self.read(table, keys=[])
 
     def read(
         self,
@@ -245,7 +294,11 @@ class Lake:
     def keys(self, table: str, version: int | None = None) -> list[str]:
         """Return the partitions that hold rows, sorted."""
         handle = self._at(table, version)
-        return [] if handle is None else sorted({key for key, _ in _contents(handle)})
+        return [] if handle is None else self._keys_in(handle)
+
+    @staticmethod
+    def _keys_in(handle: DeltaTable) -> list[str]:
+        return sorted({key for key, _ in _contents(handle)})
 
     def schema(self, table: str) -> pa.Schema | None:
         """Return the columns of a table without `partition`, or None where there is no table."""
@@ -266,6 +319,10 @@ class Lake:
         return self._latest(table) is not None
 
     def _latest(self, table: str) -> DeltaTable | None:
+        return self._refreshed(table)
+
+    def _refreshed(self, table: str) -> DeltaTable | None:
+        """Return the table as it is now, or None where there is none."""
         handle = self._tables.get(table)
         try:
             if handle is None:
@@ -299,12 +356,17 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
     return pa.date32() if pa.types.is_date(kind) else kind
 
 
-def _storable(rows: pa.Table, table: str) -> pa.Table:
-    """Return rows in the types that are kept; others are refused.
+def storable(rows: pa.Table, key: str, table: str) -> pa.Table:
+    """Return rows of a partition in the types that are kept, with the column `partition`.
 
     Refused is a type whose values Delta would change, or cannot hold. A column without any value
     has no type of its own until there is one: it is text.
+
+    Raises:
+        EvergreenError: a column has such a type; names it.
     """
+    if PARTITION in rows.column_names:
+        rows = rows.drop_columns([PARTITION])
     for index, field in enumerate(rows.schema):
         kind = plain_type(field.type)
         lossy = (
@@ -324,10 +386,13 @@ def _storable(rows: pa.Table, table: str) -> pa.Table:
                 raise EvergreenError(
                     f"{table}: column {field.name} is {field.type} and does not fit {kind}: {error}"
                 ) from None
-    return rows
+    return rows.append_column(
+        PARTITION,
+        pa.array([key], pa.string()).take(pa.array(np.zeros(len(rows), dtype=np.int64))),
+    )
 
 
-def _check_types(given: pa.Schema, stored: pa.Schema, where: str) -> None:
+def check_types(given: pa.Schema, stored: pa.Schema, where: str) -> None:
     """Refuse columns of another type than in the table: Delta would cast them without a word."""
     types = {field.name: field.type for field in stored}
     other = [
@@ -345,6 +410,25 @@ def _check_types(given: pa.Schema, stored: pa.Schema, where: str) -> None:
         )
 
 
+def describe_keys(keys: Collection[str]) -> str:
+    """Return the keys of some partitions in words: the only one, or the first and the last."""
+    first, last = min(keys), max(keys)
+    return first if first == last else f"{first} to {last}"
+
+
+def refuse_superseded(fence: Fence, handle: DeltaTable | None, where: str) -> None:
+    """Refuse a write after that of a newer lease, as the table itself tells.
+
+    Raises:
+        Busy: a newer run has written already.
+    """
+    if handle is not None and (handle.transaction_version(fence.app) or 0) > fence.token:
+        raise Busy(
+            f"{where}: a newer run has written this partition; this writer (token {fence.token}) "
+            "stops"
+        )
+
+
 def _contents(handle: DeltaTable) -> list[tuple[str, str]]:
     """Return partition and path of every file of a table."""
     actions = pa.table(handle.get_add_actions(flatten=True))
@@ -358,6 +442,14 @@ def _contents(handle: DeltaTable) -> list[tuple[str, str]]:
 class RehearsalLake(Lake):
     """A lake that reads like the real one and writes nothing, for what `force` computes."""
 
-    def replace(self, table: str, key: str, rows: pa.Table, *, fence: Fence | None = None) -> int:
+    def replace(
+        self,
+        table: str,
+        key: str,
+        rows: pa.Table,
+        *,
+        fence: Fence | None = None,
+        shared: bool = False,
+    ) -> int:
         """Write nothing; return the version that is there."""
         return self.version(table) or 0

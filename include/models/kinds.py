@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from include.errors import ArtefactError
@@ -68,13 +68,15 @@ class ServedModel(Protocol):
 class Fitted:
     """A bundle in memory, with what is to be known of its making.
 
-    `rounds` is how often the fit was repeated or improved, 0 where it is made at once.
+    `rounds` is how often the fit was repeated or improved, 0 where it is made at once; `weights`
+    the share of each feature in what the model has learnt, empty where the kind knows none.
     """
 
     files: dict[str, bytes]
     rounds: int
     params: dict[str, Any]
     metrics: dict[str, float]
+    weights: dict[str, float] = field(default_factory=dict)
 
     @property
     def predictor(self) -> ServedModel:

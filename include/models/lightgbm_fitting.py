@@ -135,7 +135,10 @@ def fit(frame: pa.Table, parts: Parts, use_case: UseCase, feature_set: str) -> F
             labels[evaluation], baseline(matrix, labels, used, evaluation, schema)
         ),
     }
-    return Fitted(files, rounds, params, metrics)
+    gains = booster.feature_importance("gain")
+    total = float(gains.sum()) or 1.0  # no tree has a split where nothing tells
+    weights = dict(zip(schema.names, (gains / total).tolist(), strict=True))
+    return Fitted(files, rounds, params, metrics, weights)
 
 
 def parameters(use_case: UseCase) -> dict[str, Any]:

@@ -112,6 +112,20 @@ def auc_difference(
     return Interval(difference, difference - half, difference + half)
 
 
+def auc_interval(labels: Numbers, scores: Numbers, entities: Entities | None = None) -> Interval:
+    """Return the AUC with its 95 % interval by entity.
+
+    It is the difference to scores that are all equal: their AUC is one half, and varies with
+    nothing.
+    """
+    over_chance = auc_difference(labels, scores, np.zeros_like(scores), entities)
+    low, high = (
+        min(max(0.5 + end, 0.0), 1.0) if math.isfinite(end) else NAN
+        for end in (over_chance.low, over_chance.high)
+    )
+    return Interval(auc(labels, scores), low, high, over_chance.reason)
+
+
 def codes_of(entities: Entities) -> NDArray[np.int64]:
     """Return a number from 0 for each row, the same for rows of one entity."""
     if isinstance(entities, np.ndarray):

@@ -14,6 +14,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,53 @@ def aliases(settings: Settings, use_case: str) -> dict[str, int]:
     """Return the aliases as MLflow shows them."""
     with connected(settings) as client:
         return _present_aliases(client, name_of(use_case)) or {}
+
+
+def count_entries(settings: Settings, use_case: str) -> dict[str, int]:
+    """Return how many versions and runs MLflow has of a use case."""
+    name = name_of(use_case)
+    if not _may_hold_any(settings):
+        return {}
+    with connected(settings) as client:
+        experiment = client.get_experiment_by_name(name)
+        runs = []
+        if experiment is not None and experiment.lifecycle_stage == "active":
+            runs = client.search_runs([experiment.experiment_id], max_results=1000)
+        versions = client.search_model_versions(f"name = '{name}'", max_results=1000)
+    return {"model versions": len(versions), "runs": len(runs)}
+
+
+def forget(settings: Settings, use_case: str, *, at: datetime) -> None:
+    """Delete the registered model of a use case, and its experiment with all runs.
+
+    The experiment takes another name first: MLflow only marks it as deleted (`mlflow gc` removes
+    it), and a later training could make none of the same name. Killed in between, it is found again
+    by that name.
+    """
+    name = name_of(use_case)
+    if not _may_hold_any(settings):
+        return
+    mark = f"{name} (reset "
+    with connected(settings) as client:
+        if _present_aliases(client, name) is not None:
+            client.delete_registered_model(name)
+        experiment = client.get_experiment_by_name(name)
+        if experiment is not None:
+            if experiment.lifecycle_stage != "active":  # deleted by hand: it could not be renamed
+                client.restore_experiment(experiment.experiment_id)
+            client.rename_experiment(experiment.experiment_id, f"{mark}{at.isoformat()})")
+        for renamed in client.search_experiments(filter_string=f"name LIKE '{mark}%'"):
+            if renamed.name.startswith(mark):  # in LIKE an underscore stands for any letter
+                client.delete_experiment(renamed.experiment_id)
+
+
+def _may_hold_any(settings: Settings) -> bool:
+    """Tell whether MLflow may hold anything: a file that is not there holds nothing.
+
+    To ask it would make the file, and takes seconds.
+    """
+    address = settings.mlflow_address
+    return not address.startswith("sqlite:///") or Path(address.removeprefix("sqlite:///")).exists()
 
 
 def name_of(use_case: str) -> str:

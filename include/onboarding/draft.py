@@ -113,7 +113,7 @@ def draft_table(
     joined: list[Joined] = []
     for other, other_path in others:
         taken = {"rows", *(each.name for each in joined)}
-        joined.append(join_table(table, roles, other, other_path, taken, answers))
+        joined.append(join_table(table, roles, other, _place(other, other_path), taken, answers))
     headers = [
         column.header for one in (table, *(each for each, _ in others)) for column in one.columns
     ]
@@ -122,7 +122,7 @@ def draft_table(
     questions = tuple(open_questions(roles, answers, joined))
 
     def lines(worst: Mapping[str, Worst]) -> str:
-        shown = given_path or path.name
+        shown = _place(table, given_path or path.name)
         return (
             "\n".join(draft_lines(name, shown, table, roles, answers, questions, joined, worst))
             + "\n"
@@ -162,6 +162,12 @@ def table_of_outcome(tables: Sequence[Table], answers: Answers) -> Table:
     if not found:
         raise ConfigError("\n".join(["no table holds decisions with their outcome:", *wrong]))
     return (named or [table for table, _ in found])[0]
+
+
+def _place(table: Table, path: str) -> str:
+    """Return how a YAML names a table; of a folder, its files."""
+    glob = table.files.glob if table.files is not None else None
+    return path if glob is None else f"{path}/{glob}"
 
 
 def _head(table: Table) -> str:

@@ -24,6 +24,7 @@ from include.onboarding.draft_yaml import (
     sql_name,
     time_lines,
 )
+from include.onboarding.drafted_history import history_lines
 from include.onboarding.joins import Joined
 from include.onboarding.profile import Table, Worst
 from include.onboarding.questions import Question
@@ -104,6 +105,8 @@ def draft_lines(
     yield "features:"
     if roles.features:
         yield from feature_lines(table, roles, names)
+        if not roles.snapshot:
+            yield from history_lines(table, roles, names, times.cadence)
     taken = {names[column.header] for column in roles.features}
     for each in others:
         yield from joins.view_lines(each, key, times, roles, table, taken)

@@ -57,9 +57,13 @@ def place_lines(table: Table, path: str) -> Iterator[str]:
 def _dialect_lines(table: Table) -> Iterator[str]:
     """Yield the fields of a CSV that is not written as most are."""
     dialect = table.dialect
-    if table.format != "csv":
+    if table.files is not None:
+        yield from table.files.fields()
+    if table.format not in ("csv", "xlsx"):
+        if dialect.get("encoding", "utf-8") != "utf-8":
+            yield f"    encoding: {dialect['encoding']}  # guessed: it is not UTF-8"
         return
-    if dialect["separator"] != "," or not dialect["header"]:
+    if table.format == "csv" and (dialect["separator"] != "," or not dialect["header"]):
         yield f"    separator: {json.dumps(dialect['separator'])}  # guessed from the first lines"
     if not dialect["header"]:
         yield (

@@ -15,10 +15,10 @@ from include.errors import SourceError
 from include.ingestion.columns import MALFORMED
 from include.ingestion.columns import headers as headers_of
 from include.ingestion.computed import moment_query
-from include.ingestion.file_reader import FileReader
 from include.ingestion.times import NEWEST, OLDEST
 from include.ingestion.values import trimmed_text, typed
 from include.onboarding.column_texts import SOURCE
+from include.onboarding.table_files import TableFiles, read_table
 from include.onboarding.value_formats import guess_column
 from include.validation.contract import RULE, judged_query, mixed_zones_query
 
@@ -72,7 +72,7 @@ class Worst:
 
 
 class Delivered(NamedTuple):
-    """What was read: its format, what its reader says of it, and its rows as texts.
+    """What was read of a table that is no file: format, what its reader says of it, rows as texts.
 
     The rows have the columns c0, c1, ... and `row`; lines that could not be split are among them.
     `source` are the lines of a YAML that say where it is, for what is no file.
@@ -85,17 +85,28 @@ class Delivered(NamedTuple):
 
 
 class Table:
-    """A file, or a table of a database, as a DuckDB table `given`.
+    """A person's table as a DuckDB table `given`; its values are texts of what a contract reads.
 
-    Its values are texts of what the contract reads. A cell is NULL where it means no value, and
-    where a time is none; other misfits stay as they are. Foreign values never become SQL.
+    A cell is NULL where it means no value, and where a time is none; other misfits stay as they
+    are. Foreign values never become SQL. `files` says what of a file or a folder was read.
     """
 
-    def __init__(self, path: Path, delivered: Delivered | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        delivered: Delivered | None = None,
+        *,
+        sheet: str | None = None,
+        member: str | None = None,
+    ) -> None:
         from include.lake.sql import connect, quote
 
         self.path = path if delivered else path.resolve()
-        delivered = delivered or _read(self.path)
+        self.files: TableFiles | None = None
+        if delivered is None:
+            self.files = read_table(self.path, sheet=sheet, member=member)
+            answer, rows = self.files.answer, self.files.rows
+            delivered = Delivered(str(answer["kind"]), answer, rows)
         self.format, answer, rows = delivered.format, delivered.answer, delivered.rows
         self.source = delivered.source
         self.dialect, self.nested = answer["dialect"] or {}, answer["nested"]
@@ -375,29 +386,3 @@ def name_some(columns: Iterable[Profile]) -> str:
 def moment(header: str) -> str:
     """Return the expression of a column's value as a time."""
     return f"TRY_CAST({text(header)} AS TIMESTAMPTZ)"
-
-
-def _read(path: Path) -> Delivered:
-    """Return what a file holds."""
-    ending = re.search(
-        r"\.(csv|tsv|tab|txt|data|dat|asc|test|train|parquet|jsonl|ndjson|json)(\.gz|\.zst)?$",
-        path.name.lower(),
-    )
-    if ending is None:
-        raise SourceError(
-            f"{path}: a draft is made from .csv or .parquet (also .tsv, .tab, .txt, .data, .dat, "
-            ".asc, .jsonl, .json, and .gz or .zst of them); convert the table, or write "
-            "the YAML by hand"
-        )
-    if not path.is_file():
-        raise SourceError(f"{path}: there is no such file; check the path")
-    kind = {"parquet": "parquet", "jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl"}.get(
-        ending[1], "csv"
-    )
-    with FileReader() as reader:
-        answer, table = reader.read(path, path.name, kind, [])
-    if not answer["columns"]:
-        raise SourceError(
-            f"{path}: is empty; a draft is guessed from values, give a file that has some"
-        )
-    return Delivered(kind, answer, table)

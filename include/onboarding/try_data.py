@@ -17,6 +17,7 @@ from pydantic import SecretStr
 
 from include.clock import utc_now
 from include.config.durations import format_duration
+from include.config.remedies import remedy
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.errors import ConfigError, EvergreenError
@@ -24,6 +25,9 @@ from include.features import feature_sets, frames, visibility
 from include.features.spine import build_spine
 from include.lake.sql import connect, quote
 from include.lake.tables import Lake
+from include.onboarding import cohorts, time_periods
+from include.onboarding.cohorts import Cohorts
+from include.onboarding.frame_profile import FrameProfile, profile_frame
 from include.pipeline import ranges
 from include.pipeline.engines import translated
 from include.pipeline.flow import DATA_STAGES
@@ -32,6 +36,9 @@ from include.point_in_time import partitions
 from include.point_in_time.curated import EVENT, label_schema, label_table
 from include.records.records import Records, StageResult
 from include.training import leaks
+from include.training.carrier_leaks import evenly_spread
+from include.training.leak_findings import Finding, exclude
+from include.training.training_rows import describe_maturing
 
 HEAD = 5  # rows of the training frame that are shown
 SAMPLE = 20_000  # newest decisions of which the frame is made
@@ -54,7 +61,8 @@ class Trial:
 
     `columns` has for each column of the training frame its name, the share of nulls and the first
     values; `facts` what, and its value; `rates` for each period its first day, the number of
-    decisions, and the label's rate.
+    decisions, and the label's rate. `found` is what the leak gate finds; `profile` and `cohorts`
+    are there where there is a frame.
     """
 
     key: str
@@ -63,6 +71,12 @@ class Trial:
     facts: list[tuple[str, str]] = field(default_factory=list)
     rates: list[tuple[str, int, str]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    found: tuple[Finding, ...] = ()
+    rate: float | None = None
+    immature: int | None = None
+    censored: int | None = None
+    profile: FrameProfile | None = None
+    cohorts: Cohorts | None = None
 
     def refuse(self) -> None:
         """Refuse the use case if there are problems.
@@ -213,6 +227,7 @@ def _examine(
     lake, current = Lake(settings.lake_root), feature_sets.current(use_case)
     spine = build_spine(lake, use_case, as_of)
     trial = Trial(key, len(spine.rows), facts=facts, problems=problems)
+    trial.immature, trial.censored = spine.immature, spine.censored
     past = len(spine.rows) + spine.censored
     trial.facts += [
         ("mature rows", f"{len(spine.rows)}, restated {spine.restated}"),
@@ -232,15 +247,22 @@ def _examine(
     trial.problems += _lag(use_case, lake, trial)
     if not len(spine.rows):
         trial.problems.append(
-            f"{use_case.name}: no mature row as of {as_of:%Y-%m-%d}; lengthen history, or shorten "
-            "label.delay"
+            f"{use_case.name}: no mature row as of {as_of:%Y-%m-%d}: {describe_maturing(use_case)}"
         )
         return trial
     # The oldest look back on what was not loaded here.
     rows = frames.keep_answerable(records, use_case, current, spine.rows)
     rows = rows if len(rows) else spine.rows  # where none can, the frame says what is missing
-    # The newest: at the sample's beginning SQL sees only outcomes, or none.
-    whole, rows = rows, rows.slice(max(0, len(rows) - SAMPLE))
+    whole = rows
+    first = pc.min(rows.column(EVENT)).as_py()
+    decided = cohorts.first_outcomes(use_case, lake, since=first, until=as_of)
+    trial.cohorts = cohorts.build_cohorts(use_case, decided, spine.rows, as_of)
+    if len(trial.cohorts.periods) or len(rows) <= SAMPLE:
+        # The newest: at the sample's beginning SQL sees only outcomes, or none.
+        rows = rows.slice(max(0, len(rows) - SAMPLE))
+    else:
+        # Without a time rows stand in order of their key, which may tell of the outcome.
+        rows = rows.take(evenly_spread(len(rows), SAMPLE))
     frame = frames.training_frame(
         settings,
         use_case,
@@ -254,7 +276,10 @@ def _examine(
         trial.columns.append(
             (name, f"{column.null_count / len(frame):.1%}", *column.slice(0, HEAD).to_pylist())
         )
-    rate = float(pc.mean(whole.column("label")).as_py())
+    trial.rate = rate = float(pc.mean(whole.column("label")).as_py())
+    trial.profile = profile_frame(
+        frame, use_case.feature_types, time_periods.divide(frame.column(EVENT))
+    )
     trial.facts.append(("label rate", f"{rate:.2%} of {len(whole)} rows"))
     trial.rates = _rates(use_case, whole)
     if 0 < rate < 1:
@@ -262,8 +287,8 @@ def _examine(
         _leaks(use_case, frame, trial)
     else:
         trial.problems.append(
-            f"{use_case.name}: every label is {rate:g}, and a model needs both; see "
-            "label.positive or label.sql"
+            f"{use_case.name}: every label is {rate:g}, and a model needs both; name the value "
+            "that counts as 1, such as `label: {positive: 'yes'}`, or see label.sql"
         )
         trial.problems += _nulls(use_case, frame)
     trial.problems += visibility.find_unseen_rows(lake, use_case, current, frame)
@@ -273,6 +298,7 @@ def _examine(
 def _leaks(use_case: UseCase, frame: pa.Table, trial: Trial) -> None:
     """Add what the leak gate says of the frame: refusals as problems, questions as facts."""
     verdict = leaks.check(frame, use_case)
+    trial.found = verdict.found
     trial.problems += _nulls(use_case, frame)
     trial.problems += [
         f"{use_case.name}: {leak}" for leak in verdict.refusals if leak.kind != "null"
@@ -330,7 +356,7 @@ def _nulls(use_case: UseCase, frame: pa.Table) -> Iterator[str]:
             view = next(view for view, spec in use_case.features.items() if name in spec.columns)
             yield (
                 f"{use_case.name}: feature {name} is null on every row; see keys, SQL, times "
-                f"and ttl of view {view}"
+                f"and ttl of view {view}, or write {exclude(use_case, name)}"
             )
 
 
@@ -362,5 +388,5 @@ def _lag(use_case: UseCase, lake: Lake, trial: Trial) -> Iterator[str]:
         yield (
             f"{use_case.name}: label.delay is {format_duration(use_case.label.delay)}, but an "
             f"outcome was known only {late / DAY:.1f} days after its decision ({shown}); the "
-            f"newest rows would hold only early outcomes. Write delay: {right}"
+            f"newest rows would hold only early outcomes. Write {remedy(('label', 'delay'), right)}"
         )

@@ -74,7 +74,7 @@ def guarded(stage: Stage) -> Stage:
 
 def _call(stage: str, called: Callable[..., Any]) -> Callable[..., Any]:
     def call(context: Any, *more: Any) -> Any:
-        with translated(_where(stage, context)):
+        with translated(where_of(stage, context)):
             return called(context, *more)
 
     return call
@@ -85,7 +85,7 @@ def _range(stage: str, called: Callable[..., Iterator[Any]]) -> Callable[..., It
         computed = iter(called(contexts))
         while True:
             # Around the stage's own steps alone: what the caller does between them is none of its.
-            with translated(_where(stage, contexts)):
+            with translated(where_of(stage, contexts)):
                 try:
                     outcome = next(computed)
                 except StopIteration:
@@ -95,7 +95,7 @@ def _range(stage: str, called: Callable[..., Iterator[Any]]) -> Callable[..., It
     return outcomes
 
 
-def _where(stage: str, argument: Any) -> str:
+def where_of(stage: str, argument: Any) -> str:
     """Return use case, stage and partitions of a context, of a list of them, or of pairs with one.
 
     Each call of a stage takes one of these: `still_valid` takes pairs of context and result.

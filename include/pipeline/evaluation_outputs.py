@@ -14,7 +14,8 @@ from include.pipeline.training_outputs import Counts, PartCount
 class Check(msgspec.Struct, frozen=True, kw_only=True):
     """A question of the gate; `passed` is None on a hold. Digests are over `id`, never over prose.
 
-    `id` is missing on records that are older than ids.
+    `id` is missing on records that are older than ids. `remedy` says what a person can write into
+    the use case, and what it would mean.
     """
 
     id: str = ""
@@ -23,6 +24,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     limit: int | float | None
     passed: bool | None
     reason: str = ""
+    remedy: str = ""
 
     @property
     def outcome(self) -> Literal["pass", "fail", "hold"]:

@@ -21,12 +21,13 @@ from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import find
 from include.errors import Busy, ConfigError, EvergreenError
+from include.lake.sql import limit_memory
 from include.lake.tables import Lake, RehearsalLake
 from include.pipeline import memo, provenance
 from include.pipeline.declared import check_declared
 from include.pipeline.engines import guarded
-from include.pipeline.flow import ENTRY, STAGES
-from include.pipeline.stage import Input, Outcome, Stage, StageContext, State, lost
+from include.pipeline.flow import DATA_STAGES, ENTRY, STAGES
+from include.pipeline.stage import Input, Outcome, Stage, StageContext, State
 from include.point_in_time import partitions
 from include.records.records import AuditEntry, Lease, Partition, Records, StageResult
 
@@ -121,6 +122,7 @@ class Execution:
         Raises:
             ConfigError: there is no such stage or use case.
         """
+        limit_memory(settings.memory_limit, settings.home / "spill")
         return cls(
             stage=load_stage(stage),
             use_case=find(use_case, settings.usecase_dirs),
@@ -138,6 +140,16 @@ class Execution:
         """Digest of the code that the stage runs."""
         return memo.code_digest(ENTRY[self.stage.name])
 
+    @cached_property
+    def fields(self) -> str:
+        """Digest of the fields of the use case that the stage reads.
+
+        Raises:
+            ConfigError: the use case declares what no stage could hold.
+        """
+        check_declared(self.use_case)
+        return memo.fields_digest(self.use_case, self.stage.fields)
+
     def context(
         self,
         key: str,
@@ -146,11 +158,13 @@ class Execution:
         partition: Partition | None = None,
         lake: Lake | None = None,
         preloaded: dict[tuple[str, str], StageResult] | None = None,
+        answers: dict[str, Any] | None = None,
         rehearsal: bool = False,
     ) -> StageContext:
         """Return the context of a partition; without a lease the stage is only asked.
 
-        `partition`, `lake` and `preloaded` are for many partitions in one pass, which share them.
+        `partition`, `lake`, `preloaded` and `answers` are for many partitions in one pass, which
+        share the last three.
 
         Raises:
             ConfigError: the partition is not on record, or is none of the use case.
@@ -176,6 +190,8 @@ class Execution:
             options=self.options,
             rehearsal=rehearsal,
             preloaded=preloaded,
+            preloaded_stages=DATA_STAGES,
+            answers={} if answers is None else answers,
         )
 
     def prepare(self, context: StageContext) -> Prepared:
@@ -185,13 +201,12 @@ class Execution:
             MissingPartition: something that it reads is not recorded.
             ConfigError: the use case declares what no stage could hold.
         """
-        check_declared(context.use_case)
+        fields = self.fields  # first: it refuses what the stage could not hold
         inputs = self.stage.inputs(context)
-        memo_key = memo.memo_key(
+        memo_key = memo.key_of(
             stage=self.stage.name,
             code=self.code,
-            use_case=context.use_case,
-            fields=self.stage.fields,
+            fields=fields,
             libraries=self.stage.libraries,
             inputs=[(item.table, item.key, item.digest) for item in inputs],
             options=dict(context.options),
@@ -222,28 +237,19 @@ class Execution:
         Raises:
             Busy: the lease is lost; nothing was written.
         """
-        context, memo_key, inputs = prepared
-        inputs = list(outcome.inputs) or inputs  # a stage may have read less than it asked for
-        result = self._result(context, outcome, memo_key, inputs, began)
+        context = prepared.context
+        result = self.result_of(prepared, outcome, began)
         self.records.results.commit(
             context.held, result, entries=outcome.entries, in_transaction=outcome.in_transaction
         )
         if context.preloaded is not None:
             context.preloaded[self.stage.name, context.key] = result
 
-    def commit_one_of_many(self, prepared: Prepared, outcome: Outcome, began: float) -> Outcome:
-        """Record one partition of several, and return its outcome.
-
-        Where its lease is lost, whoever took it records it, and the others go on.
-        """
-        if not outcome.lost:
-            try:
-                self.commit(prepared, outcome, began)
-            except Busy as error:
-                outcome = lost(error)
-        if outcome.lost:
-            log.warning("%s", outcome.reason)
-        return outcome
+    def result_of(self, prepared: Prepared, outcome: Outcome, began: float) -> StageResult:
+        """Return the result that records an outcome; `began` is when it was begun."""
+        context, memo_key, inputs = prepared
+        inputs = list(outcome.inputs) or inputs  # a stage may have read less than it asked for
+        return self._result(context, outcome, memo_key, inputs, began)
 
     def record_refusal(self, context: StageContext, error: EvergreenError, began: float) -> None:
         """Put a refusal on record; it never replaces what the stage came to before."""

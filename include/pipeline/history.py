@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from include.clock import utc_now
 from include.config.settings import Settings
 from include.config.use_case import UseCase
@@ -103,23 +101,7 @@ def load_partitions(
     """
     records, now = Records.open(settings.records_address), utc_now()
     # Whatever those on record are meant for, it is no less than this.
-    recorded = {row.key for row in records.partitions.of(use_case)}
-    unrecorded = sorted(set(keys) - recorded)
-
-    def raise_all(session: Session) -> None:
-        for key in unrecorded:
-            records.partitions.raise_to(
-                use_case,
-                key,
-                mode="backfill",
-                target="data",
-                actor=actor,
-                at=now,
-                session=session,
-            )
-
-    # In one transaction: of its own, each would wait for the disk.
-    records.database.write(raise_all)
+    records.partitions.add(use_case, keys, mode="backfill", target="data", actor=actor, at=now)
     counts: dict[str, int] = {}
     reasons: dict[str, str] = {}
     for report in run_range(

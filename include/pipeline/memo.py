@@ -39,12 +39,27 @@ def memo_key(
 
     `code` is its `code_digest`; `inputs` are (table, key, digest), in any order.
     """
-    parts = [
-        stage,
-        code,
-        fields_digest(use_case, fields),
-        json.dumps(options, sort_keys=True, default=str),
-    ]
+    return key_of(
+        stage=stage,
+        code=code,
+        fields=fields_digest(use_case, fields),
+        libraries=libraries,
+        inputs=inputs,
+        options=options,
+    )
+
+
+def key_of(
+    *,
+    stage: str,
+    code: str,
+    fields: str,
+    libraries: Sequence[str],
+    inputs: Sequence[tuple[str, str, str]],
+    options: dict[str, Any],
+) -> str:
+    """Return the memo key, as `memo_key`, where the `fields_digest` is known."""
+    parts = [stage, code, fields, json.dumps(options, sort_keys=True, default=str)]
     parts += [f"{name}=={_version(name)}" for name in sorted(libraries)]
     parts += ["|".join(read) for read in sorted(inputs)]
     return combine(parts)

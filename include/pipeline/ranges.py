@@ -7,18 +7,26 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from include.config.settings import Settings
-from include.errors import ConfigError, MissingPartition
-from include.lake.tables import Lake
+from include.errors import Busy, ConfigError, MissingPartition
+from include.lake.batches import BatchedLake
+from include.pipeline.engines import translated, where_of
 from include.pipeline.execution import Execution, Prepared, Report, audit_entry, outcome_of
 from include.pipeline.flow import DATA_STAGES
 from include.pipeline.stage import Outcome, StageContext
-from include.records.records import Partition
+from include.pipeline.stage import lost as lost_outcome
+from include.records.leases import Leases
+from include.records.records import Partition, StageResult
+from include.records.results import Commit
 
 log = logging.getLogger(__name__)
 
+# Partitions and bytes of rows that are committed together: more would hold more rows at once, fewer
+# would commit more often.
+BATCH = 120
+BATCH_BYTES = 256 * 1024**2
 RECOMPUTED = "partition.recomputed"  # audit action: other rules gave the partition other content
 
 
@@ -58,13 +66,6 @@ def run_range(
             f"{name} takes one partition at a time; ranges are for {', '.join(DATA_STAGES)}"
         )
     records, use_case = execution.records, execution.use_case
-    # Read once: a query a partition and stage takes longer than most partitions do.
-    preloaded = {
-        (result.stage, result.key): result
-        for result in records.results.of(use_case.name, stage=DATA_STAGES)
-    }
-    partitions = {row.key: row for row in records.partitions.of(use_case.name)}
-    lake = Lake(settings.lake_root)
     with records.leases.claim_all(
         use_case.name,
         name,
@@ -73,6 +74,15 @@ def run_range(
         attempt=attempt,
         ttl=settings.lease_seconds,
     ) as leases:
+        # Read once, since a query a partition and stage takes longer than most partitions do; and
+        # under the leases, since nobody records one of the partitions from now on.
+        preloaded = {
+            (result.stage, result.key): result
+            for result in records.results.of(use_case.name, stage=DATA_STAGES)
+        }
+        partitions = {row.key: row for row in records.partitions.of(use_case.name)}
+        answers: dict[str, Any] = {}
+        lake = _batched_lake(execution, leases, preloaded)
         prepared: dict[str, Prepared] = {}
         for key in keys:
             began = time.monotonic()
@@ -82,6 +92,7 @@ def run_range(
                 partition=partitions.get(key),
                 lake=lake,
                 preloaded=preloaded,
+                answers=answers,
             )
             try:
                 prepared[key] = execution.prepare(context)
@@ -89,12 +100,15 @@ def run_range(
                 execution.record_refusal(context, error, began)
                 yield execution.report(key, Outcome("failed", "", str(error)))
         renew_outdated(execution, [context for context, _, _ in prepared.values()])
-        answers = execution.find_answers(list(prepared.values()))
-        for key, result in answers.items():
+        lake.flush()  # what was renewed is seen
+        unchanged = execution.find_answers(list(prepared.values()))
+        for key, result in unchanged.items():
             yield execution.report(key, outcome_of(result), reused=True)
             del prepared[key]
-        for context, outcome, seconds in _compute_and_commit(execution, prepared):
-            yield execution.report(context.key, outcome, seconds=seconds)
+        for settled in _compute_and_commit(execution, prepared, lake, leases):
+            yield execution.report(
+                settled.context.key, settled.outcome, seconds=settled.result.seconds
+            )
 
 
 def find_outdated(name: str, use_case_name: str, key: str, *, settings: Settings) -> list[str]:
@@ -118,10 +132,9 @@ def renew_outdated(execution: Execution, contexts: Sequence[StageContext]) -> No
     Mode, target and live effects stay. A partition that somebody else is at work on is left to
     them.
     """
-    stage = execution.stage
-    if not contexts or stage.outdated is None or stage.compute_range is None:
+    if not contexts or execution.stage.outdated is None or execution.stage.compute_range is None:
         return
-    keys = stage.outdated(contexts)
+    keys = execution.stage.outdated(contexts)
     if not keys:
         return
     # What a person asked for (a restatement, say) is asked for the run's own partitions alone.
@@ -130,55 +143,159 @@ def renew_outdated(execution: Execution, contexts: Sequence[StageContext]) -> No
     partitions = {row.key: row for row in records.partitions.of(use_case)}
     with records.leases.claim_all(
         use_case,
-        stage.name,
+        execution.stage.name,
         keys,
         owner=execution.owner,
         attempt=execution.attempt,
         ttl=execution.settings.lease_seconds,
         only_free=True,
     ) as leases:
+        lake = _batched_lake(execution, leases, contexts[0].preloaded)
         prepared: dict[str, Prepared] = {}
         for key, lease in sorted(leases.each.items()):
             context = execution.context(
                 key,
                 lease,
                 partition=partitions.get(key),
-                lake=contexts[0].lake,
+                lake=lake,
                 preloaded=contexts[0].preloaded,
             )
             try:
                 prepared[key] = execution.prepare(context)
             except MissingPartition as error:
-                log.info("%s %s %s stays as it is: %s", stage.name, use_case, key, error)
+                log.info("%s %s %s stays as it is: %s", execution.stage.name, use_case, key, error)
         differing = sum(
-            _is_recomputed(outcome) and not outcome.lost
-            for _, outcome, _ in _compute_and_commit(execution, prepared, audit_changes=True)
+            _is_recomputed(settled.outcome) and not settled.outcome.lost
+            for settled in _compute_and_commit(
+                execution, prepared, lake, leases, audit_changes=True
+            )
         )
     log.info(
         "%s %s: rules changed, %d partitions computed again, %d differ",
-        stage.name,
+        execution.stage.name,
         use_case,
         len(prepared),
         differing,
     )
 
 
+def _batched_lake(
+    execution: Execution, leases: Leases, preloaded: dict[tuple[str, str], StageResult] | None
+) -> BatchedLake:
+    """Return a lake for a range, which takes back what is expected of a lost partition."""
+    recorded = dict(preloaded or {})
+
+    def when_lost(app: str) -> None:
+        place = execution.stage.name, keys[app]
+        if preloaded is None:
+            return
+        preloaded.pop(place, None)
+        if place in recorded:
+            preloaded[place] = recorded[place]
+
+    keys = {lease.app: lease.key for lease in leases.each.values()}
+    return BatchedLake(
+        execution.settings.lake_root, find_lost=leases.find_lost, when_lost=when_lost
+    )
+
+
+class _Computed(NamedTuple):
+    """A partition of a range, and the result that is to record, or records, what it came to."""
+
+    context: StageContext
+    outcome: Outcome
+    result: StageResult
+
+
 def _compute_and_commit(
-    execution: Execution, prepared: Mapping[str, Prepared], *, audit_changes: bool = False
-) -> Iterator[tuple[StageContext, Outcome, float]]:
-    """Compute partitions in one pass, record each as it is done, and yield it with its seconds."""
+    execution: Execution,
+    prepared: Mapping[str, Prepared],
+    lake: BatchedLake,
+    leases: Leases,
+    *,
+    audit_changes: bool = False,
+) -> Iterator[_Computed]:
+    """Compute partitions in one pass, and yield each once it is on record.
+
+    What they write is committed together, then each one's record: a reader goes by the record.
+    """
     compute_range = execution.stage.compute_range
     if not prepared or compute_range is None:
         return
+    waiting: list[_Computed] = []
     began = time.monotonic()
-    for context, computed in compute_range([context for context, _, _ in prepared.values()]):
-        outcome = execution.commit_one_of_many(
-            prepared[context.key],
-            _with_change(execution, context, computed) if audit_changes else computed,
-            began,
+    outcomes = iter(compute_range([context for context, _, _ in prepared.values()]))
+    while True:
+        try:
+            context, outcome = next(outcomes)
+        except StopIteration:
+            break
+        except Exception:
+            # What was computed before stands, whatever ended the range.
+            yield from _settle(execution, waiting, lake, leases)
+            raise
+        if audit_changes:
+            outcome = _with_change(execution, context, outcome)
+        computed = _Computed(
+            context, outcome, execution.result_of(prepared[context.key], outcome, began)
         )
-        yield context, outcome, time.monotonic() - began
+        waiting.append(computed)
+        if context.preloaded is not None and not outcome.lost:
+            # The next partitions of the pass look back on it.
+            context.preloaded[execution.stage.name, context.key] = computed.result
+        if len(waiting) >= BATCH or lake.waiting_bytes > BATCH_BYTES:
+            yield from _settle(execution, waiting, lake, leases)
+            waiting = []
         began = time.monotonic()
+    yield from _settle(execution, waiting, lake, leases)
+
+
+def _settle(
+    execution: Execution, waiting: Sequence[_Computed], lake: BatchedLake, leases: Leases
+) -> list[_Computed]:
+    """Write what some partitions have computed, then record each; return what became of them.
+
+    Where a lease is lost, whoever took it records the partition, and the others go on.
+    """
+    if not waiting:
+        return []
+    began = time.monotonic()
+    with translated(where_of(execution.stage.name, [each.context for each in waiting])):
+        lake.flush()
+    # Shared out, since it is paid once for all.
+    share = (time.monotonic() - began) / len(waiting)
+    settled = [_without_lost(each, lake.lost, share) for each in waiting]
+    lost = execution.records.results.commit_all(
+        leases,
+        [
+            Commit(each.result, each.outcome.entries, each.outcome.in_transaction)
+            for each in settled
+            if not each.outcome.lost
+        ],
+    )
+    for key, error in lost.items():
+        lake.lose(leases.each[key].app, error)
+    settled = [
+        each._replace(outcome=lost_outcome(lost[each.context.key]))
+        if each.context.key in lost
+        else each
+        for each in settled
+    ]
+    for each in settled:
+        if each.outcome.lost:
+            log.warning("%s", each.outcome.reason)
+    return settled
+
+
+def _without_lost(computed: _Computed, lost: Mapping[str, Busy], share: float) -> _Computed:
+    """Return what became of a partition once all is written, with its share of the time."""
+    context, outcome, result = computed
+    error = lost.get(context.held.app)
+    return _Computed(
+        context,
+        outcome if error is None else lost_outcome(error),
+        replace(result, seconds=result.seconds + share),
+    )
 
 
 def _with_change(execution: Execution, context: StageContext, outcome: Outcome) -> Outcome:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from sqlalchemy.orm import Session
 
@@ -16,6 +16,8 @@ from include.lake.tables import Fence, Lake
 from include.point_in_time import partitions
 from include.records.audit import AuditEntry
 from include.records.records import Lease, Records, StageResult
+
+T = TypeVar("T")
 
 # waiting: it was asked for, and the answer of somebody else is to come; a later run goes on from it
 # unreadable: a verdict rests on something that could not be read; it is no finding, and is tried
@@ -74,7 +76,8 @@ class StageContext:
     """Everything that a stage may use for one partition; its time is `period`, never a clock.
 
     `rehearsal` is set by `force`: the lake then takes no writes, and a stage must register nothing.
-    `preloaded` are the results of the data stages by (stage, key), read once for a range.
+    `preloaded` are all results of `preloaded_stages` by (stage, key), read once for a range, which
+    shares `answers` too (`once`).
     """
 
     settings: Settings
@@ -90,6 +93,15 @@ class StageContext:
     options: Mapping[str, Any] = field(default_factory=dict)
     rehearsal: bool = False
     preloaded: dict[tuple[str, str], StageResult] | None = None
+    preloaded_stages: tuple[str, ...] = ()
+    answers: dict[str, Any] = field(default_factory=dict)
+
+    def once(self, question: str, ask: Callable[[], T]) -> T:
+        """Return the answer to a question that is the same for every partition of a range."""
+        if question not in self.answers:
+            self.answers[question] = ask()
+        answer: T = self.answers[question]
+        return answer
 
     @property
     def key(self) -> str:
@@ -127,8 +139,8 @@ class StageContext:
     def result(self, stage: str, key: str | None = None) -> StageResult | None:
         """Return what is recorded of a stage for this, or another, partition."""
         key = key or self.key
-        if self.preloaded is not None and (stage, key) in self.preloaded:
-            return self.preloaded[stage, key]
+        if self.preloaded is not None and stage in self.preloaded_stages:
+            return self.preloaded.get((stage, key))
         return self.records.results.get(self.use_case.name, key, stage)
 
     def need(self, stage: str, keys: Sequence[str]) -> list[StageResult]:

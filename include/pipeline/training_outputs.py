@@ -114,6 +114,7 @@ class TrainingOutputs(Outputs, frozen=True, kw_only=True):
     """What `train_model` leaves; without a candidate `reason` says why, and few are set.
 
     `candidate` and `version` are the same number. A metric that was not computable is None.
+    `weights` is the share of each feature in the gain of the model's splits.
     """
 
     candidate: int | None = None
@@ -130,6 +131,7 @@ class TrainingOutputs(Outputs, frozen=True, kw_only=True):
     metrics: dict[str, float | None] | UnsetType = UNSET
     feature_auc: dict[str, float | None] | UnsetType = UNSET
     leaks: Leaks | UnsetType = UNSET
+    weights: dict[str, float] | UnsetType = UNSET
 
     @property
     def model_version(self) -> int | None:

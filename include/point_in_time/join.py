@@ -1,12 +1,11 @@
 """The point-in-time join: for every spine row the newest feature row that was known at its moment.
 
-A feature row becomes visible at v = max(event, created). A row that is already outdone when it
-becomes visible (an older event that came late) can never be an answer; without those rows the
-newest visible row is the one with the greatest v, so one ASOF join answers exactly. Both times are
-cut, ties of the event time go to the greatest created time. A row's ttl counts from the newest
-`as_of` at or before the moment asked (`expiry.Calendar`), as it does in the node. Where all rows
-ask about one moment (all entities at an `as_of`), the newest row of each key is found by grouping
-alone.
+A feature row becomes visible at v = max(event, created), and is ranked by event, then created time.
+The answer is the greatest rank of the key's rows with v up to the moment asked: both times are cut,
+an older event that came late outdoes nothing, ties of the event time go to the greatest created
+time. A row's ttl counts from the newest `as_of` at or before the moment asked (`expiry.Calendar`),
+as it does in the node. Where all rows ask about one moment (all entities at an `as_of`), the
+greatest rank of each key is found by grouping alone.
 """
 
 from __future__ import annotations
@@ -29,6 +28,9 @@ MATCHED = "__matched"
 _ROW = "__row"
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _NEVER = np.iinfo(np.int64).min
+# A row's rank puts the event time above the created time in one number, each pair its own: 2^63 is
+# more than twice the microseconds of any created time, before or after 1970.
+_RANK = f"(epoch_us({EVENT})::HUGEINT * {2**63}::HUGEINT + epoch_us({CREATED})::HUGEINT)"
 
 
 def as_of_join(
@@ -143,43 +145,33 @@ def _joined(
 ) -> str:
     """Return the join for a spine of many moments.
 
-    A row's rank puts the event time above the created time in one number: 2^63 is far more than
-    the microseconds of any created time. A row that is outdone when it becomes visible has a
-    smaller rank than the greatest that is visible by then.
+    Questions stand among the feature rows of their key, in the order of time: the greatest rank up
+    to there, rows of the very moment among them (RANGE), is the answer's. That is one sort of
+    narrow rows; an ASOF join would want another one before it, for rows that are outdone.
     """
-    rank = f"epoch_us({EVENT})::HUGEINT * {2**63}::HUGEINT + epoch_us({CREATED})::HUGEINT"
-    chosen = "".join(f", f.{quote(name)}" for name in names)
-    alive = "" if ttl is None else f"AND s.__horizon <= s.{EVENT} + {interval_literal(ttl)}"
+    horizon, no_horizon = (
+        ("", "") if ttl is None else (", __horizon", ", NULL::TIMESTAMPTZ AS __horizon")
+    )
     return f"""
-        WITH narrow AS (
-            SELECT {quote(key)} AS __key, {EVENT}, {CREATED},
-                greatest({EVENT}, {CREATED}) AS __visible,
-                {rank} AS __rank
+        WITH rows_and_questions AS (
+            SELECT {quote(key)} AS __key, greatest({EVENT}, {CREATED}) AS __at,
+                {_RANK} AS __rank, NULL::BIGINT AS {_ROW}{no_horizon}
             FROM {relation}
             WHERE {bounds} AND {quote(key)} IN (SELECT __key FROM __spine)
+            UNION ALL
+            SELECT __key, __moment, NULL, {_ROW}{horizon}
+            FROM __spine
         ), ranked AS (
-            SELECT *, max(__rank) OVER (
-                PARTITION BY __key ORDER BY __visible RANGE UNBOUNDED PRECEDING
+            SELECT {_ROW}, __key{horizon}, max(__rank) OVER (
+                PARTITION BY __key ORDER BY __at RANGE UNBOUNDED PRECEDING
             ) AS __best
-            FROM narrow
-        ), visible AS (
-            SELECT DISTINCT __key, {EVENT}, {CREATED}, __visible
-            FROM ranked
-            WHERE __rank = __best
+            FROM rows_and_questions
         ), found AS (
-            SELECT s.{_ROW}, s.__key, s.__horizon, v.{EVENT}, v.{CREATED}
-            FROM __spine s
-            ASOF LEFT JOIN visible v
-                ON s.__key = v.__key AND s.__moment >= v.__visible
+            SELECT *
+            FROM ranked
+            WHERE {_ROW} IS NOT NULL
         )
-        SELECT s.{_ROW}, f.{EVENT} AS {MATCHED}{chosen}
-        FROM found s
-        LEFT JOIN (SELECT * FROM {relation} WHERE {bounds}) f
-            ON f.{quote(key)} = s.__key
-            AND f.{EVENT} = s.{EVENT}
-            AND f.{CREATED} = s.{CREATED}
-            {alive}
-        ORDER BY s.{_ROW}
+        {_chosen(relation, names, key, bounds, ttl)}
     """
 
 
@@ -190,32 +182,34 @@ def _joined_at_once(
 
     `bounds` cut there already, so each key's newest row is its answer.
     """
-    chosen = "".join(f", f.{quote(name)}" for name in names)
-    alive = "" if ttl is None else f"AND s.__horizon <= v.{EVENT} + {interval_literal(ttl)}"
     return f"""
-        WITH narrow AS (
-            SELECT {quote(key)} AS __key, {EVENT}, {CREATED}
+        WITH newest AS (
+            SELECT {quote(key)} AS __key, max({_RANK}) AS __best
             FROM {relation}
             WHERE {bounds} AND {quote(key)} IN (SELECT __key FROM __spine)
-        ), latest AS (
-            SELECT __key, max({EVENT}) AS {EVENT}
-            FROM narrow
-            GROUP BY __key
-        ), newest AS (
-            SELECT __key, {EVENT}, max({CREATED}) AS {CREATED}
-            FROM narrow
-            SEMI JOIN latest USING (__key, {EVENT})
             GROUP BY ALL
+        ), found AS (
+            SELECT s.*, n.__best
+            FROM __spine s
+            LEFT JOIN newest n ON n.__key = s.__key
         )
+        {_chosen(relation, names, key, bounds, ttl)}
+    """
+
+
+def _chosen(
+    relation: str, names: Sequence[str], key: str, bounds: str, ttl: timedelta | None
+) -> str:
+    """Return the query of the columns of each row in `found`, by its key and `__best` rank."""
+    chosen = "".join(f", f.{quote(name)}" for name in names)
+    alive = "" if ttl is None else f"AND s.__horizon <= f.{EVENT} + {interval_literal(ttl)}"
+    return f"""
         SELECT s.{_ROW}, f.{EVENT} AS {MATCHED}{chosen}
-        FROM __spine s
-        LEFT JOIN newest v
-            ON s.__key = v.__key
+        FROM found s
+        LEFT JOIN (SELECT *, {_RANK} AS __rank FROM {relation} WHERE {bounds}) f
+            ON f.{quote(key)} = s.__key
+            AND f.__rank = s.__best
             {alive}
-        LEFT JOIN (SELECT * FROM {relation} WHERE {bounds}) f
-            ON f.{quote(key)} = v.__key
-            AND f.{EVENT} = v.{EVENT}
-            AND f.{CREATED} = v.{CREATED}
         ORDER BY s.{_ROW}
     """
 

@@ -7,9 +7,15 @@ it was known before each `as_of`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from datetime import datetime, timedelta
+from queue import SimpleQueue
 from types import TracebackType
+from typing import TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -23,6 +29,10 @@ from include.point_in_time.curated import CREATED, EVENT, curated_schema, curate
 from include.point_in_time.partitions import Period
 from include.point_in_time.sql_parts import column, table, timestamp_literal, to_sql
 
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+MOST_LANES = 4  # each holds what its query needs, so more need more memory
 # Settings of the connection once the rows are loaded; the last one forbids to change them again.
 _SEALED = (
     "threads = 1",
@@ -55,16 +65,25 @@ class AsOfViews:
         columns: Mapping[str, Sequence[str]] | None = None,
         more: Mapping[str, pa.Table] | None = None,
         versions: Mapping[str, Collection[str]] | None = None,
+        lanes: int = 1,
     ) -> None:
         self._con, self._use_case = con, use_case
+        self._beside: list[AsOfViews] = []
         self._versions = versions or {}
         self._types: dict[str, dict[str, str]] = {}  # by query
         self._sources = list(use_case.sources) if sources is None else list(sources)
         for name in self._sources:
             self._load(lake, name, keys, (columns or {}).get(name), (more or {}).get(name))
-            con.execute(f"CREATE TEMP VIEW {quote(name)} AS {to_sql(self._known_rows(name))}")
+            con.execute(f"CREATE VIEW {quote(name)} AS {to_sql(self._known_rows(name))}")
+        # Made before the settings are locked: one of them is a connection's own.
+        cursors = [con.cursor() for _ in range(lanes - 1)]
         for setting in _SEALED:
-            con.execute(f"SET {setting}")
+            for each in (con, *cursors) if setting != _SEALED[-1] else (con,):
+                each.execute(f"SET {setting}")
+        for each in cursors:
+            lane = copy(self)
+            lane._con = each
+            self._beside.append(lane)
 
     def __enter__(self) -> AsOfViews:
         return self
@@ -75,7 +94,14 @@ class AsOfViews:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        for lane in self._beside:
+            lane._con.close()
         self._con.close()
+
+    @property
+    def lanes(self) -> list[AsOfViews]:
+        """These views, and those beside them: each shows a moment of its own, to a thread."""
+        return [self, *self._beside]
 
     def at(self, period: Period, lookback: timedelta) -> None:
         """Show every source as known before the period's `as_of`, with events of the lookback."""
@@ -172,7 +198,7 @@ class AsOfViews:
             .from_(rows.subquery())
             .order_by(column(EVENT), *order)
         )
-        self._con.execute(f"CREATE TEMP TABLE {to_sql(_stored(name))} AS {to_sql(stored)}")
+        self._con.execute(f"CREATE TABLE {to_sql(_stored(name))} AS {to_sql(stored)}")
         if has_more:
             self._con.unregister(beside)
 
@@ -195,6 +221,48 @@ class AsOfViews:
         return rows.where(
             outdated.is_(exp.null()).or_(outdated >= as_of), column(EVENT) >= _variable("__since")
         )
+
+
+def ask_in_lanes(
+    views: AsOfViews, items: Sequence[Item], ask: Callable[[AsOfViews, Item], Answer]
+) -> Iterator[Answer]:
+    """Yield the answer for each item, in their order; as many are asked at a time as lanes there
+    are.
+
+    An error comes in its item's place. Not many more than the lanes are asked ahead of what is
+    taken.
+    """
+    lanes = views.lanes
+    if len(lanes) == 1:
+        yield from (ask(views, item) for item in items)
+        return
+    free: SimpleQueue[AsOfViews] = SimpleQueue()
+    for lane in lanes:
+        free.put(lane)
+
+    def work(item: Item) -> Answer:
+        lane = free.get()
+        try:
+            return ask(lane, item)
+        finally:
+            free.put(lane)
+
+    pool = ThreadPoolExecutor(len(lanes), thread_name_prefix="as-of")
+    try:
+        asked: deque[Future[Answer]] = deque()
+        for item in items:
+            asked.append(pool.submit(work, item))
+            if len(asked) > 2 * len(lanes):
+                yield asked.popleft().result()
+        while asked:
+            yield asked.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def lanes_for(items: int) -> int:
+    """Return how many partitions to ask at a time: one a processor that this process may use."""
+    return max(1, min(items, len(os.sched_getaffinity(0)), MOST_LANES))
 
 
 def _stored(name: str) -> exp.Table:

@@ -91,9 +91,12 @@ def seal(session: Session) -> None:
         raise ConfigError(
             "the audit log has lost its head row; restore the records database from a copy"
         )
+    written: set[str] = set()
     for entry in pending:
-        if entry.once is not None and is_recorded(session, entry.once):
-            continue
+        if entry.once is not None:
+            if entry.once in written or is_recorded(session, entry.once):
+                continue
+            written.add(entry.once)
         row = AuditRow(
             sequence=end.sequence + 1,
             at=entry.at.astimezone(UTC).isoformat(timespec="microseconds"),
@@ -108,7 +111,7 @@ def seal(session: Session) -> None:
         row.hash = _hash(row)
         session.add(row)
         end.sequence, end.hash = row.sequence, row.hash
-        session.flush()
+    session.flush()
 
 
 def is_recorded(session: Session, once: str) -> bool:

@@ -24,7 +24,7 @@ from include.errors import Busy
 from include.records.database import Database
 from include.records.leases import Lease, Leases
 from include.records.liveness import is_gone, process_space, process_start, shared_clock
-from include.records.schema import LeaseRow, insert_missing, locked
+from include.records.schema import LeaseRow, insert_all_missing, insert_missing, locked
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
@@ -120,9 +120,27 @@ class LeaseRegister:
         claim = _Claim(uuid.uuid4().hex, owner, attempt, ttl)
 
         def work(session: Session) -> dict[str, int]:
-            tokens = {}
-            for key in keys:
-                taken = _take(session, use_case, stage, key, claim)
+            tokens: dict[str, int] = {}
+            if not keys:
+                return tokens
+            # In the order of the keys, as everybody does: two ranges then never wait for each
+            # other.
+            ordered = sorted(set(keys))
+            insert_all_missing(session, LeaseRow, [_free(use_case, stage, key) for key in ordered])
+            statement = (
+                select(LeaseRow)
+                .where(
+                    LeaseRow.use_case == use_case,
+                    LeaseRow.stage == stage,
+                    LeaseRow.key >= ordered[0],
+                    LeaseRow.key <= ordered[-1],
+                )
+                .order_by(LeaseRow.key)
+                .with_for_update()
+            )
+            rows = {row.key: row for row in session.scalars(statement)}
+            for key in ordered:
+                taken = _take_row(session, rows[key], claim)
                 if isinstance(taken, int):
                     tokens[key] = taken
                 elif not only_free:
@@ -161,26 +179,34 @@ def _busy(holder: Holder) -> Busy:
 
 def _take(session: Session, use_case: str, stage: str, key: str, claim: _Claim) -> int | Holder:
     """Give a lease to a claim and return its token, or return who holds it."""
-    insert_missing(
-        session,
-        LeaseRow,
-        use_case=use_case,
-        stage=stage,
-        key=key,
-        token=0,
-        claim=None,
-        owner="",
-        attempt=0,
-        host="",
-        pid=0,
-        started="",
-        ttl=0.0,
-        clock="",
-        beat=0.0,
-        beat_at=None,
-    )
+    insert_missing(session, LeaseRow, **_free(use_case, stage, key))
     row = locked(session, LeaseRow, use_case, stage, key)
     assert row is not None
+    return _take_row(session, row, claim)
+
+
+def _free(use_case: str, stage: str, key: str) -> dict[str, Any]:
+    """Return the row of a lease that nobody ever held."""
+    return {
+        "use_case": use_case,
+        "stage": stage,
+        "key": key,
+        "token": 0,
+        "claim": None,
+        "owner": "",
+        "attempt": 0,
+        "host": "",
+        "pid": 0,
+        "started": "",
+        "ttl": 0.0,
+        "clock": "",
+        "beat": 0.0,
+        "beat_at": None,
+    }
+
+
+def _take_row(session: Session, row: LeaseRow, claim: _Claim) -> int | Holder:
+    """Give a lease, whose row is locked, to a claim; as `_take`."""
     if row.claim == claim.id:  # our own claim, whose answer was lost on the way
         return row.token
     if row.claim is not None:
@@ -190,7 +216,9 @@ def _take(session: Session, use_case: str, stage: str, key: str, claim: _Claim) 
             reason = f"attempt {claim.attempt} replaces attempt {row.attempt}"
         if reason is None:
             return holder
-        log.warning("%s/%s/%s is taken from %s: %s", use_case, stage, key, holder, reason)
+        log.warning(
+            "%s/%s/%s is taken from %s: %s", row.use_case, row.stage, row.key, holder, reason
+        )
     row.token += 1
     row.claim, row.owner, row.attempt, row.ttl = claim.id, claim.owner, claim.attempt, claim.ttl
     row.host, row.pid = process_space(), os.getpid()

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -76,7 +76,7 @@ class Lease:
         Raises:
             Busy: a newer claim has fenced this one off; names the new holder.
         """
-        self._demand(
+        self.demand(
             self.database.read(
                 lambda session: session.get(LeaseRow, (self.use_case, self.stage, self.key))
             )
@@ -88,7 +88,7 @@ class Lease:
         Raises:
             Busy: a newer claim has fenced this one off; names the new holder.
         """
-        self._demand(locked(session, LeaseRow, self.use_case, self.stage, self.key))
+        self.demand(locked(session, LeaseRow, self.use_case, self.stage, self.key))
 
     def release(self) -> None:
         """Give the lease back; a fork, or a holder that was fenced off, releases nothing."""
@@ -106,7 +106,12 @@ class Lease:
         """Release the lease in a transaction of the caller's; tell whether it was still ours."""
         return self._update_row(session, claim=None)
 
-    def _demand(self, row: LeaseRow | None) -> None:
+    def demand(self, row: LeaseRow | None) -> None:
+        """Return if the lease's row is still ours.
+
+        Raises:
+            Busy: it is not; names the new holder.
+        """
         if row is not None and row.token == self.token:
             return
         self._lost.set()
@@ -169,9 +174,7 @@ class Leases:
         if os.getpid() != self._pid or not self.each:
             return
         try:
-            self._database.write(
-                lambda session: [lease.give_back(session) for lease in self.each.values()]
-            )
+            self._database.write(self._give_back)
         except EvergreenError as failure:
             log.warning(
                 "%d leases were not released (%s); they are free after %.0f s",
@@ -180,9 +183,58 @@ class Leases:
                 self._ttl,
             )
 
+    def find_lost(self) -> dict[str, Busy]:
+        """Return, by app, why those leases are lost that a newer claim has fenced off.
+
+        All are looked at in one question.
+        """
+        return self._database.read(self._lost_in)
+
+    def hold(self, session: Session, keys: Sequence[str]) -> dict[str, Busy]:
+        """Lock the rows of some leases until the transaction ends; return, by app, the lost ones.
+
+        Nobody takes over one of the others meanwhile.
+        """
+        return self._lost_in(session, keys, lock=True)
+
+    def _lost_in(
+        self, session: Session, keys: Sequence[str] | None = None, *, lock: bool = False
+    ) -> dict[str, Busy]:
+        wanted = [self.each[key] for key in (self.each if keys is None else sorted(keys))]
+        if not wanted:
+            return {}
+        first = wanted[0]
+        statement = select(LeaseRow).where(
+            LeaseRow.use_case == first.use_case,
+            LeaseRow.stage == first.stage,
+            LeaseRow.key >= min(lease.key for lease in wanted),
+            LeaseRow.key <= max(lease.key for lease in wanted),
+        )
+        if lock:
+            # In the order of the keys, as everybody does: no two ranges then wait for each other.
+            statement = statement.where(LeaseRow.claim == self._claim).order_by(LeaseRow.key)
+            statement = statement.with_for_update().execution_options(populate_existing=True)
+        rows = {row.key: row for row in session.scalars(statement)}
+        lost: dict[str, Busy] = {}
+        for lease in wanted:
+            row = rows.get(lease.key)
+            if row is not None and row.token == lease.token:
+                continue
+            if lock:  # it has another claim now
+                row = session.get(LeaseRow, (lease.use_case, lease.stage, lease.key))
+            try:
+                lease.demand(row)
+            except Busy as error:
+                lost[lease.app] = error
+        return lost
+
     def _give_sign(self) -> bool:
         self._database.write(self._sign)
         return True  # for those that are left
+
+    def _give_back(self, session: Session) -> None:
+        statement = update(LeaseRow).where(LeaseRow.claim == self._claim)
+        session.execute(statement.values(claim=None))
 
     def _sign(self, session: Session) -> None:
         clock, beat = shared_clock(session)

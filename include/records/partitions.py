@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, get_args
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from include.errors import ConfigError
@@ -15,6 +17,7 @@ from include.records.database import Database, rows_of_use_case
 from include.records.models import Mode
 from include.records.schema import (
     PartitionRow,
+    insert_all_missing,
     insert_missing,
     locked,
     plain,
@@ -97,6 +100,48 @@ class Partitions:
                 f"and {target!r}"
             )
         return self._database.write(work, session)
+
+    def add(
+        self,
+        use_case: str,
+        keys: Sequence[str],
+        *,
+        mode: Mode,
+        target: Target,
+        actor: str,
+        at: datetime,
+    ) -> None:
+        """Record partitions that are not on record yet, in one transaction; each is audited.
+
+        Those that are on record stay as they are.
+        """
+
+        def work(session: Session) -> None:
+            rows = [
+                {
+                    "use_case": use_case,
+                    "key": key,
+                    "mode": mode,
+                    "target": target,
+                    "actor": actor,
+                    "at": at,
+                }
+                for key in sorted(set(keys))
+            ]
+            before = set(
+                session.scalars(select(PartitionRow.key).where(PartitionRow.use_case == use_case))
+            )
+            # One that somebody else records meanwhile is named twice in the audit log, and is one.
+            new = [row for row in rows if row["key"] not in before]
+            insert_all_missing(session, PartitionRow, new)
+            for row in new:
+                details = {"before": None, "after": [mode, target]}
+                audit.append(
+                    session,
+                    AuditEntry("partition.raised", use_case, str(row["key"]), actor, details, at),
+                )
+
+        self._database.write(work)
 
     def get(self, use_case: str, key: str) -> Partition | None:
         """Return what a partition is meant for, or None if nobody asked for it yet."""

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -16,11 +16,11 @@ from include.errors import Busy
 from include.records import audit, read_blocks
 from include.records.audit import AuditEntry
 from include.records.database import Database
-from include.records.leases import Lease
+from include.records.leases import Lease, Leases
 from include.records.schema import (
     ReadsRow,
     ResultRow,
-    insert_missing,
+    insert_all_missing,
     locked,
     plain,
     to_json,
@@ -52,6 +52,14 @@ class StageResult:
     seconds: float
     git_commit: str
     token: int = 0
+
+
+class Commit(NamedTuple):
+    """A result to record, with the audit entries and further writes of its transaction."""
+
+    result: StageResult
+    entries: Sequence[AuditEntry] = ()
+    in_transaction: Callable[[Session], None] | None = None
 
 
 class Results:
@@ -131,14 +139,84 @@ class Results:
                 _with_reads(session, result.use_case, [row])[0], result
             ):
                 return  # this very commit, whose answer was lost
-            session.merge(ResultRow(**{**vars(result), "reads": _stored_reads(session, result)}))
-            for number, entry in enumerate(entries):
-                once = entry.once or f"{lease.app}#{lease.token}/{number}/{_fingerprint(entry)}"
-                audit.append(session, dataclasses.replace(entry, once=once))
-            if in_transaction is not None:
-                in_transaction(session)
+            _write_blocks(session, [result])
+            _write(session, lease, Commit(result, entries, in_transaction), row)
 
         self._database.write(work)
+
+    def commit_all(self, leases: Leases, commits: Sequence[Commit]) -> dict[str, Busy]:
+        """Record results of one stage, a row each, in one transaction, as `commit` does.
+
+        Returns, by key, why nothing was written of those whose lease is lost.
+        """
+
+        def work(session: Session) -> dict[str, Busy]:
+            lost = leases.hold(session, [commit.result.key for commit in commits])
+            held = [commit for commit in commits if leases.each[commit.result.key].app not in lost]
+            if held:
+                self._write_all(session, leases, held)
+            return {
+                commit.result.key: lost[app]
+                for commit in commits
+                if (app := leases.each[commit.result.key].app) in lost
+            }
+
+        commits = [
+            commit._replace(
+                result=dataclasses.replace(
+                    commit.result, token=leases.each[commit.result.key].token
+                )
+            )
+            for commit in commits
+        ]
+        return self._database.write(work) if commits else {}
+
+    @staticmethod
+    def _write_all(session: Session, leases: Leases, commits: Sequence[Commit]) -> None:
+        use_case, stage = commits[0].result.use_case, commits[0].result.stage
+        keys = [commit.result.key for commit in commits]
+        statement = select(ResultRow).where(
+            ResultRow.use_case == use_case,
+            ResultRow.stage == stage,
+            ResultRow.key >= min(keys),
+            ResultRow.key <= max(keys),
+        )
+        rows = {
+            row.key: row
+            for row in session.scalars(
+                statement.order_by(ResultRow.key)
+                .with_for_update()
+                .execution_options(populate_existing=True)
+            )
+        }
+        recorded = [rows[key] for key in keys if key in rows]
+        before = {each.key: each for each in _with_reads(session, use_case, recorded)}
+        fresh = [
+            commit
+            for commit in commits
+            if commit.result.key not in before
+            # One that is equal is this very commit, whose answer was lost.
+            or not _are_equal(before[commit.result.key], commit.result)
+        ]
+        _write_blocks(session, [commit.result for commit in fresh])
+        for commit in fresh:
+            key = commit.result.key
+            _write(session, leases.each[key], commit, rows.get(key))
+
+
+def _write(session: Session, lease: Lease, commit: Commit, row: ResultRow | None) -> None:
+    """Write a result over its row, with what goes with it; the blocks of its reads are there."""
+    values = {**vars(commit.result), "reads": _stored_reads(commit.result)}
+    if row is None:
+        session.add(ResultRow(**values))
+    else:
+        for name, value in values.items():
+            setattr(row, name, value)
+    for number, entry in enumerate(commit.entries):
+        once = entry.once or f"{lease.app}#{lease.token}/{number}/{_fingerprint(entry)}"
+        audit.append(session, dataclasses.replace(entry, once=once))
+    if commit.in_transaction is not None:
+        commit.in_transaction(session)
 
 
 def _are_equal(left: StageResult, right: StageResult) -> bool:
@@ -152,17 +230,28 @@ def _are_equal(left: StageResult, right: StageResult) -> bool:
     return stored(left) == stored(right)
 
 
-def _stored_reads(session: Session, result: StageResult) -> list[Any]:
-    """Return a result's reads as they are stored: the triples, or the digests of their blocks.
-
-    Blocks of a long list that are new are written.
-    """
+def _stored_reads(result: StageResult) -> list[Any]:
+    """Return a result's reads as they are stored: the triples, or the digests of their blocks."""
     if len(result.reads) <= read_blocks.LONG:
         return result.reads
-    blocks = read_blocks.split_into_blocks(result.reads)
-    for digest, block in blocks.items():
-        insert_missing(session, ReadsRow, use_case=result.use_case, digest=digest, reads=block)
-    return list(blocks)
+    return list(read_blocks.split_into_blocks(result.reads))
+
+
+def _write_blocks(session: Session, results: Sequence[StageResult]) -> None:
+    """Write the blocks of long lists of reads that are new; results share most of theirs."""
+    blocks: dict[str, list[list[str]]] = {}
+    for result in results:
+        if len(result.reads) > read_blocks.LONG:
+            blocks |= read_blocks.split_into_blocks(result.reads)
+    insert_all_missing(
+        session,
+        ReadsRow,
+        [
+            {"use_case": results[0].use_case, "digest": digest, "reads": block}
+            # Sorted: two transactions with equal blocks then never wait for each other.
+            for digest, block in sorted(blocks.items())
+        ],
+    )
 
 
 def _with_reads(session: Session, use_case: str, rows: Sequence[ResultRow]) -> list[StageResult]:

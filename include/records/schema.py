@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import PurePath
 from typing import Any, TypeVar
@@ -301,11 +301,29 @@ class RedrivenRow(Base):
 
 def insert_missing(session: Session, table: type[Base], **values: object) -> bool:
     """Insert a row unless its key is there; tell whether it was inserted. Never fails on a race."""
-    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    names = {prop.key: prop.columns[0].name for prop in table.__mapper__.column_attrs}
-    row = {names[name]: value for name, value in values.items()}
-    statement = insert(table.__table__).values(row).on_conflict_do_nothing()  # type: ignore[arg-type]
+    statement = _insert_new(session, table).values(_column_values(table, values))
     return session.execute(statement.returning(table.__mapper__.primary_key[0])).first() is not None
+
+
+def insert_all_missing(
+    session: Session, table: type[Base], rows: Sequence[Mapping[str, object]]
+) -> None:
+    """Insert those rows whose key is not there. Never fails on a race."""
+    if rows:
+        session.execute(
+            _insert_new(session, table), [_column_values(table, values) for values in rows]
+        )
+
+
+def _insert_new(session: Session, table: type[Base]) -> Any:
+    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    return insert(table.__table__).on_conflict_do_nothing()  # type: ignore[arg-type]
+
+
+def _column_values(table: type[Base], values: Mapping[str, object]) -> dict[str, object]:
+    """Return values by the names of the columns instead of those of the attributes."""
+    names = {prop.key: prop.columns[0].name for prop in table.__mapper__.column_attrs}
+    return {names[name]: value for name, value in values.items()}
 
 
 def locked(session: Session, table: type[R], *key: object) -> R | None:

@@ -122,7 +122,7 @@ def _carrier_finding(
         f"{name} carries the model: with it a small model's AUC is {auc:.3f}, without it "
         f"{auc - lost:.3f} (alone it has {own_auc:.3f})"
     )
-    return Finding("carries", level, (name,), text, ask_when_written(name))
+    return Finding("carries", level, (name,), text, ask_when_written(use_case, name))
 
 
 def _score_halves(

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from include.config.remedies import remedy, rounded_up
 from include.config.use_case import UseCase
 from include.models import metrics
 from include.models.matrix import floats
@@ -34,11 +35,12 @@ def find_useless(train: pa.Table, use_case: UseCase, name: str) -> Finding | Non
             "refusal",
             (name,),
             text,
-            f"Mend its SQL, its ttl or its source, or {exclude(name)}",
+            f"Mend its SQL, its ttl or its source, or write {exclude(use_case, name)}",
         )
     if is_id(train, name, use_case.entity.key):
         text = f"{whose} is an id: it names its rows or entities and would be learnt by heart"
-        return Finding("id", "refusal", (name,), text, f"Remove it, or {exclude(name)}")
+        line = f"Remove it, or write {exclude(use_case, name)}"
+        return Finding("id", "refusal", (name,), text, line)
     return None
 
 
@@ -55,13 +57,16 @@ def find_leaking(
             f"the outcome leaks through {name} ({auc:.3f}): alone it passes "
             f"gates.max_feature_auc ({limit:g})"
         )
-        remedy = "or raise the limit if it truly is known at the decision"
-        return Finding("alone", "refusal", (name,), text, f"{exclude(name, upper=True)}, {remedy}")
+        higher = remedy(("gates", "max_feature_auc"), min(rounded_up(auc), 1.0))
+        line = f"Write {exclude(use_case, name)}; if it truly is known at the decision, {higher}"
+        return Finding("alone", "refusal", (name,), text, line)
     for kind, part in itertools.chain(
         _presence(train.column(name), labels), _pure(train.column(name), labels)
     ):
         text = f"the outcome leaks through {name}: {part}"
-        return Finding(kind, level_of(use_case, name), (name,), text, ask_when_written(name))
+        return Finding(
+            kind, level_of(use_case, name), (name,), text, ask_when_written(use_case, name)
+        )
     return None
 
 

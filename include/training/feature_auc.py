@@ -20,29 +20,42 @@ def auc_of_feature(column: pa.ChunkedArray, labels: Numbers) -> float:
     Text, and numbers in ranges (the outcome may follow a number down and up again), count by the
     mean outcome of other rows.
     """
+    return score_by_feature(column, labels)[0]
+
+
+def score_by_feature(column: pa.ChunkedArray, labels: Numbers) -> tuple[float, Numbers]:
+    """Return the AUC of a feature, and the scores of the rows that have it.
+
+    A higher score means outcome 1 over all rows; over a part of them it may mean the opposite.
+    """
     if pa.types.is_string(column.type):
-        scores = _outcome_means(column.to_pylist(), labels)
-    else:
-        scores = floats(column)
-        # Infinities too become numbers; missing is the smallest.
-        filled = np.nan_to_num(scores, nan=-np.finfo(np.float64).max)
-        missing = np.isnan(scores).astype(np.float64)
-        ranges = np.searchsorted(
-            np.unique(np.quantile(filled, np.linspace(0, 1, RANGES + 1), method="lower")), filled
-        )
-        ranged = metrics.auc(labels, _outcome_means(ranges.tolist(), labels))
-        return max(
-            _either_way(labels, filled),
-            _either_way(labels, missing),
-            ranged if ranged == ranged else 0.5,  # noqa: PLR0124 - NaN
-        )
-    return _either_way(labels, scores)
+        return _either_way(labels, _outcome_means(column.to_pylist(), labels))
+    scores = floats(column)
+    # Infinities too become numbers; missing is the smallest.
+    filled = np.nan_to_num(scores, nan=-np.finfo(np.float64).max)
+    missing = np.isnan(scores).astype(np.float64)
+    ranges = np.searchsorted(
+        np.unique(np.quantile(filled, np.linspace(0, 1, RANGES + 1), method="lower")), filled
+    )
+    means = _outcome_means(ranges.tolist(), labels)
+    ranged = metrics.auc(labels, means)
+    return max(
+        _either_way(labels, filled),
+        _either_way(labels, missing),
+        (ranged if ranged == ranged else 0.5, means),  # noqa: PLR0124 - NaN
+        key=lambda scored: scored[0],
+    )
 
 
-def _either_way(labels: Numbers, scores: Numbers) -> float:
-    """Return the AUC of scores, or of their opposite; 0.5 where it is not computable."""
+def _either_way(labels: Numbers, scores: Numbers) -> tuple[float, Numbers]:
+    """Return the AUC of scores, or of their opposite, and which it is of.
+
+    It is 0.5 where it is not computable.
+    """
     value = metrics.auc(labels, scores)
-    return max(value, 1 - value) if value == value else 0.5  # noqa: PLR0124 - NaN
+    if value != value:  # noqa: PLR0124 - NaN
+        return 0.5, scores
+    return (value, scores) if value >= 0.5 else (1 - value, -scores)
 
 
 def _outcome_means(values: Sequence[object], labels: Numbers) -> Numbers:

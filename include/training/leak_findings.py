@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from include.config.remedies import remedy, yaml_line
 from include.config.use_case import UseCase
 from include.errors import ConfigError
 from include.pipeline.training_outputs import LeakFinding, Leaks
@@ -82,7 +83,7 @@ class Findings:
         refused = [finding.columns[0] for finding in self.refusals]
         # Without doubles, in their order: a column may be refused for two reasons.
         excluded = dict.fromkeys([*self.excluded, *refused])
-        line = f"training: {{exclude: [{', '.join(excluded)}]}}"
+        line = yaml_line(("training", "exclude"), list(excluded))
         lines = [f"- {finding}" for finding in self.refusals]
         head = f"{self.use_case}: {len(lines)} of its features cannot be trained on"
         raise ConfigError("\n".join([head, *lines, f"To leave all of them out, write `{line}`"]))
@@ -108,14 +109,20 @@ def level_of(use_case: UseCase, *names: str) -> Level:
     return "question" if set(names) & set(use_case.training.known_at_decision) else "refusal"
 
 
-def exclude(name: str, *, upper: bool = False) -> str:
-    """Return the remedy of leaving a column out, as a part of a sentence or its beginning."""
-    return f"{'Write' if upper else 'write'} `training: {{exclude: [{name}]}}`"
+def exclude(use_case: UseCase, name: str) -> str:
+    """Return the line that leaves a column out, beside those that are left out already."""
+    return remedy(("training", "exclude"), [*use_case.training.exclude, name])
 
 
-def ask_when_written(name: str) -> str:
+def known(use_case: UseCase, *names: str) -> str:
+    """Return the line by which a person says that columns are known at the decision."""
+    others = dict.fromkeys([*use_case.training.known_at_decision, *names])
+    return remedy(("training", "known_at_decision"), list(others))
+
+
+def ask_when_written(use_case: UseCase, name: str) -> str:
     """Return the question, and what to write by its answer."""
     return (
-        f"Was it written after the outcome? Then write `training: {{exclude: [{name}]}}`; if it "
-        f"truly is known at the decision, `training: {{known_at_decision: [{name}]}}`"
+        f"Was it written after the outcome? Then write {exclude(use_case, name)}; if it truly is "
+        f"known at the decision, {known(use_case, name)}"
     )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from include.config.use_case import UseCase
 from include.models import metrics
 from include.models.metrics import Numbers
-from include.training.leak_findings import Finding, level_of
+from include.training.leak_findings import Finding, exclude, known, level_of
 
 LEAST_SHARE = 0.1  # of an outcome's rows, which the telling part holds
 PAIR_ODDS = 6.0  # what equality must at least multiply the odds by
@@ -46,9 +46,9 @@ def find_pairs(
                 f"multiplies its odds by {odds:.1f} ({share:.0%} of an outcome's rows are {word})"
             )
             remedy = (
-                "Is one of them written after the other? Then write `training: {exclude: "
-                f"[{first}]}}` or `training: {{exclude: [{second}]}}`; if both are known at the "
-                f"decision, `training: {{known_at_decision: [{first}, {second}]}}`"
+                "Is one of them written after the other? Then write "
+                f"{exclude(use_case, first)} or {exclude(use_case, second)}; if both are known at "
+                f"the decision, {known(use_case, first, second)}"
             )
             # Whole numbers are mostly counts, of which both are 0 where nothing happened.
             counts = pa.types.is_integer(one.type)

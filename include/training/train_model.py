@@ -122,6 +122,7 @@ def compute(context: StageContext) -> Outcome:
         bundle=model.bundle,
         reference=reference,
         training_set=training_set,
+        weights=fitted.weights,
     )
 
     def record_model(session: Session) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from include.config.durations import format_duration
+from include.config.remedies import remedy, rounded_up
 from include.config.use_case import UseCase
 from include.errors import EvergreenError
 from include.features import feature_sets, frames
@@ -17,6 +19,7 @@ from include.features.spine import Spine, build_spine
 from include.models.matrix import Parts
 from include.pipeline.stage import StageContext
 from include.pipeline.training_outputs import Counts, PartCount, Split
+from include.point_in_time import partitions
 from include.point_in_time.curated import ARROW_TYPES, label_table
 from include.training import splits
 
@@ -86,7 +89,7 @@ def prepare_rows(context: StageContext, feature_set: feature_sets.FeatureSet) ->
     decisions, parts, moments = decisions.filter(pa.array(used)), parts[used], moments[used]
     counts = _counts(use_case, spine, bounds, decisions, parts, embargoed)
     split = _split(bounds, parts, moments, context.as_of)
-    lacking = bounds.reason or _describe_lacking_class(counts, use_case.gates.min_rows)
+    lacking = _describe_lacking_times(bounds) or describe_lacking_class(use_case, counts)
     if lacking:
         reason = f"{_describe_censored(counts, use_case.label.max_censored)}too few mature rows: "
         return Prepared(None, parts, split, counts, versions, reason + lacking)
@@ -173,19 +176,31 @@ def _describe_censored(counts: Counts, limit: float) -> str:
     share = max(counts.censored_share or 0.0, counts.censored_share_judged or 0.0)
     if share <= limit:
         return ""
+    line = remedy(("label", "max_censored"), min(rounded_up(share, 2), 1.0))
     return (
         f"{counts.censored:,} of {counts.decisions:,} decisions past label.delay have no "
         f"known outcome ({share:.1%}, the limit is {limit:.1%}; look at the label's source and "
-        "its times); "
+        f"its times; {line} would go on without them); "
     )
 
 
-def _describe_lacking_class(counts: Counts, limit: int) -> str:
-    """Say which part lacks rows of a class, or nothing.
+def _describe_lacking_times(bounds: splits.Boundaries) -> str:
+    """Say that decisions have too few different times to be divided by it, or nothing."""
+    if not bounds.reason:
+        return ""
+    line = remedy(("training", "split", "by"), "hash")
+    return (
+        f"{bounds.reason}; {line} divides by entity, which says nothing of how the model will do "
+        "later"
+    )
+
+
+def describe_lacking_class(use_case: UseCase, counts: Counts) -> str:
+    """Say which part lacks rows of a class and what can be done about it, or nothing.
 
     The evaluation part needs `gates.min_rows` of each class, the others enough to train at all.
     """
-    parts = {splits.EVALUATION: limit, splits.TRAIN: 2, splits.TUNE: 2}
+    parts = {splits.EVALUATION: use_case.gates.min_rows, splits.TRAIN: 2, splits.TUNE: 2}
     for name, least in parts.items():
         part: PartCount = getattr(counts, name)
         negative = part.rows - part.positive
@@ -194,9 +209,41 @@ def _describe_lacking_class(counts: Counts, limit: int) -> str:
             note = f" ({embargoed:,} rows are embargoed)" if embargoed else ""
             return (
                 f"the {name} part has {part.positive} of class 1 and {negative} of class 0; each "
-                f"class needs {least}{note}"
+                f"class needs {least}{note}. {_more_rows(use_case, counts, name)}"
             )
     return ""
+
+
+def _more_rows(use_case: UseCase, counts: Counts, name: str) -> str:
+    """Return what gives a part more rows of the rarer class, or lets fewer do."""
+    part: PartCount = getattr(counts, name)
+    fewest = min(part.positive, part.rows - part.positive)
+    if counts.mature == 0 and counts.immature:
+        younger = f"{counts.immature:,} decisions are younger than label.delay"
+        return f"{younger}: {describe_maturing(use_case)}"
+    if name == splits.EVALUATION and fewest:
+        line = remedy(("gates", "min_rows"), fewest)
+        return (
+            f"Wait for more outcomes; {line} would judge on {fewest} rows of the rarer class, "
+            "where chance alone moves the AUC far"
+        )
+    if name != splits.EVALUATION and counts.embargoed:
+        line = remedy(("training", "embargo"), "0s")
+        return f"Wait for more outcomes; {line} would judge a fresher model than can ever serve"
+    line = remedy(("training", "split"), {"tune": 0.25, "evaluation": 0.35})
+    return f"Wait for more outcomes of both kinds; {line} gives what is judged more of the rows"
+
+
+def describe_maturing(use_case: UseCase) -> str:
+    """Return how decisions become mature where none is: by waiting, or by a shorter delay."""
+    sooner = remedy(("label", "delay"), format_duration(use_case.label.delay / 2))
+    history = use_case.history
+    if history.last is None:
+        return f"wait, or write {sooner} if every outcome is known by then"
+    # Nothing comes after a closed history: a later end is all that makes its decisions older.
+    end = partitions.key_within(use_case, history.last + use_case.label.delay + timedelta(days=1))
+    later = remedy(("history", "last"), date.fromisoformat(end))
+    return f"{later} ends the history when theirs are known; {sooner} if all are known by then"
 
 
 def _split(bounds: splits.Boundaries, parts: Parts, moments: Moments, as_of: datetime) -> Split:

@@ -48,7 +48,9 @@ def mixed_zones_query(source: Source, present: Collection[str], rows: str) -> st
     for name in _time_texts(source):
         if name in present and name not in source.computed and dates_of(name, source) is None:
             delivered = f"{rows} WHERE NOT starts_with({FILE}, '{REDRIVEN}')"
-            kinds = f"SELECT partition, {aware(cell(name, source))} AS k FROM {delivered}"
+            # The text is named first: `aware` asks for it five times, and would trim it as often.
+            texts = f"SELECT partition, {cell(name, source)} AS t FROM {delivered}"
+            kinds = f"SELECT partition, {aware('t')} AS k FROM ({texts})"
             parts.append(
                 f"SELECT partition, {text_literal(name)} AS name, count_if(k) < count_if(NOT k) "
                 f"AS minority FROM ({kinds}) GROUP BY partition HAVING count_if(k) > 0 AND "

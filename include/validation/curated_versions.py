@@ -62,9 +62,13 @@ class CuratedVersions:
         rows = self._unwritten.get((name, version))
         if rows is not None:
             table = curated_table(self._lake, self._use_case, name)
-            self._lake.set_partition(table, version, rows.curated, fence=context.fence)
+            self._lake.set_partition(table, version, rows.curated, fence=context.fence, shared=True)
             self._lake.set_partition(
-                context.table(f"quarantine/{name}"), version, rows.quarantine, fence=context.fence
+                context.table(f"quarantine/{name}"),
+                version,
+                rows.quarantine,
+                fence=context.fence,
+                shared=True,
             )
             # After the writes: where one is refused, the next partition tries again.
             del self._unwritten[name, version]

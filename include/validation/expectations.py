@@ -127,11 +127,17 @@ def _partitions(rows: Sequence[Mapping[str, str]] | None) -> list[str]:
 
 
 def result_of(
-    key: str, profile: Profile, failed: Sequence[str], use_case: UseCase, own: Sequence[Any]
+    key: str,
+    profile: Profile,
+    failed: Sequence[str],
+    use_case: UseCase,
+    wanted: Sequence[Limit],
+    own: Sequence[Any],
 ) -> dict[str, Any]:
     """Return one partition's result as Great Expectations writes it in JSON.
 
-    Each expectation stands there with its observed value, then those of a person's suite (`own`).
+    Each expectation (`wanted` are those of the use case) stands there with its observed value, then
+    those of a person's suite (`own`).
     """
     results = [
         {
@@ -142,7 +148,7 @@ def result_of(
             "success": limit.column not in failed,
             "result": {"observed_value": profile[limit.column]},
         }
-        for limit in limits(use_case)
+        for limit in wanted
         if profile[limit.column] is not None
     ]
     results += own

@@ -5,13 +5,15 @@ The numbers are the profile that expectations are about.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pyarrow.compute as pc
 
 from include.config.durations import format_duration
+from include.config.remedies import of_source, remedy, rounded_up
 from include.config.use_case_sources import Source
-from include.ingestion.columns import FILE, ROW
+from include.ingestion.columns import FILE, ROW, headers
 from include.point_in_time.curated import CREATED
 from include.point_in_time.partitions import Period
 from include.validation.contract import CONFLICT, RULE
@@ -65,38 +67,74 @@ def describe_findings(name: str, source: Source, found: CuratedRows, profile: Pr
     parts = []
     diff = found.diff.text(source)
     if diff:
-        parts.append(f"columns differ from the contract: {diff}")
+        parts.append(f"columns differ from the contract: {diff}{_on_columns(name, source, found)}")
     if found.bad_share > source.max_bad:
         rules = sorted(found.rules.items(), key=lambda pair: -pair[1])[:4]
         shown = ", ".join(f"{rule} ({count} rows{_sample(found, rule)})" for rule, count in rules)
         parts.append(
             f"{len(found.quarantine)} of {found.rows} rows are bad, more than max_bad "
-            f"{source.max_bad:.2%}: {shown}"
+            f"{source.max_bad:.2%}: {shown}; {_more_bad(name, found.bad_share)} would go on "
+            "without them"
         )
     if found.rules.get(CONFLICT, 0) > source.max_bad * found.rows:
         key = ", ".join(source.key)
         parts.append(
             f"{found.rules[CONFLICT]} rows repeat the key [{key}] with other values; name what "
-            "tells rows apart in `key`"
+            "tells rows apart in `key`, or go on without them: "
+            f"{_more_bad(name, found.rules[CONFLICT] / found.rows)}"
         )
     if found.repeated_share > source.max_bad:
         parts.append(
             f"{found.sharing} of {found.rows} rows share entity and {source.event_time} with "
             f"another, so {found.repeated} decisions would be lost; take a finer time as "
-            "event_time, or make the row's own key the entity"
+            "event_time, or make the row's own key the entity, or lose them: "
+            f"{_more_bad(name, found.repeated_share)}"
         )
     least = max(source.min_rows, 1 if source.empty == "block" else 0)
     if found.rows < least or (source.max_rows is not None and found.rows > source.max_rows):
         parts.append(
-            f"{found.rows} rows came, expected are {least} to {source.max_rows or 'any number'}"
+            f"{found.rows} rows came, expected are {least} to {source.max_rows or 'any number'}; "
+            f"if so many may come: {_as_many(name, source, found.rows)}"
         )
     age = profile.get(f"{name}: {AGE}")
     if source.fresh is not None and age is not None and age > source.fresh.total_seconds():
         parts.append(
             f"its newest row arrived {age / 3600:.1f} h before as_of, longer than fresh: "
-            f"{format_duration(source.fresh)}"
+            f"{format_duration(source.fresh)}; if so old is fresh enough: "
+            f"{of_source(name, 'fresh', f'{math.ceil(age / 3600)}h')}"
         )
     return f"source {name}: {'; '.join(parts)}" if parts else ""
+
+
+def _on_columns(name: str, source: Source, found: CuratedRows) -> str:
+    """Return what would take the columns as they came; empty where the data have to be mended."""
+    names = headers(source)
+    lines = [
+        remedy(
+            ("sources", name, "columns", names[old]),
+            {"type": source.columns[names[old]].type, "header": new},
+        )
+        for old, new in found.diff.renamed
+        if names.get(old) in source.columns
+    ]
+    told = f"; if it is: {' '.join(lines)}" if lines else ""
+    if source.extra == "refuse" and found.diff.extra:
+        told += f"; {of_source(name, 'extra', 'ignore')} would leave out what is not declared"
+    return told
+
+
+def _more_bad(name: str, share: float) -> str:
+    return of_source(name, "max_bad", min(rounded_up(share, 2), 1.0))
+
+
+def _as_many(name: str, source: Source, rows: int) -> str:
+    """Return the line by which so many rows may come."""
+    if source.max_rows is not None and rows > source.max_rows:
+        return of_source(name, "max_rows", rows)
+    # Of none there may be none: `min_rows: 0` alone would still block.
+    if rows == 0:
+        return remedy(("sources", name), {"empty": "allow", "min_rows": 0})
+    return of_source(name, "min_rows", rows)
 
 
 def _sample(found: CuratedRows, rule: str) -> str:

@@ -12,6 +12,7 @@ from datetime import timedelta
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from include.config.use_case import UseCase
 from include.config.use_case_sources import Source
@@ -25,9 +26,10 @@ from include.point_in_time.decisions import standing_rows
 from include.point_in_time.partitions import Period
 from include.point_in_time.queries import resolve_sql, tables_in, variables_in
 from include.point_in_time.sql_parts import timestamp_literal
-from include.point_in_time.views import AsOfViews
+from include.point_in_time.views import AsOfViews, ask_in_lanes
 
 _MICRO = timedelta(microseconds=1)
+_PART = "__partition"  # whose row it is, where those of several partitions are asked together
 RULES = (
     "entity.key",
     "entity.type",
@@ -98,12 +100,11 @@ def from_column(use_case: UseCase, curated: pa.Table, con: duckdb.DuckDBPyConnec
         known_at = f"coalesce({_moment(source, moment, types[moment], where)}, {CREATED})"
     entity = cast(key, types[key], use_case.entity.type, where)
     outcome = _outcome(use_case, con, column, types[column], where)
-    return _typed(
-        use_case,
-        con,
-        f"SELECT {entity} AS __entity, {EVENT}, {known_at} AS __known, {CREATED}, {outcome} AS "
-        f"__label FROM ({standing_rows(source, key, 'curated')})",
+    query = (
+        f"SELECT '' AS {_PART}, {entity} AS __entity, {EVENT}, {known_at} AS __known, {CREATED}, "
+        f"{outcome} AS __label FROM ({standing_rows(source, key, 'curated')})"
     )
+    return _typed(use_case, con, query, [""])[""]
 
 
 def _moment(source: Source, name: str, kind: str, where: str) -> str:
@@ -181,28 +182,50 @@ def _refuse_lookalikes(
 
 
 def from_sql(
-    use_case: UseCase, views: AsOfViews, period: Period, con: duckdb.DuckDBPyConnection
-) -> pa.Table:
-    """Return the labels that the SQL gives at `as_of` and not at the start of the interval.
+    use_case: UseCase, views: AsOfViews, periods: Sequence[Period], con: duckdb.DuckDBPyConnection
+) -> dict[str, pa.Table]:
+    """Return, by partition, the labels that the SQL gives at `as_of` and not at the start of the
+    interval.
 
     Both times it sees the same window of events. A query that itself asks
-    `getvariable('interval_start')` is asked once.
+    `getvariable('interval_start')` is asked once. The answers of all partitions are compared
+    together.
     """
     sql = resolve_sql(use_case, str(use_case.label.sql))
-    since = period.as_of - use_case.label.lookback
     # As DuckDB parses it: a comment asks for nothing.
     asks_itself = "interval_start" in variables_in(sql)
-    if not asks_itself:
-        views.at_moment(period.arrival_start, interval_start=period.arrival_start, since=since)
-        con.register("before", _query_labels(use_case, views, sql, period))
-    views.at_moment(period.as_of, interval_start=period.arrival_start, since=since)
-    con.register("now", _query_labels(use_case, views, sql, period))
-    same = " AND ".join(
-        f"now.{name} IS NOT DISTINCT FROM before.{name}" for name in ("__entity", EVENT, "__label")
-    )
-    return _typed(
-        use_case, con, "SELECT * FROM now" + ("" if asks_itself else f" ANTI JOIN before ON {same}")
-    )
+
+    def ask(lane: AsOfViews, period: Period) -> tuple[pa.Table, pa.Table | None]:
+        since, start = period.as_of - use_case.label.lookback, period.arrival_start
+        before = None
+        if not asks_itself:
+            lane.at_moment(start, interval_start=start, since=since)
+            before = _query_labels(use_case, lane, sql, period)
+        lane.at_moment(period.as_of, interval_start=start, since=since)
+        return _query_labels(use_case, lane, sql, period), before
+
+    now, before = [], []
+    for period, (at_as_of, at_start) in zip(
+        periods, ask_in_lanes(views, periods, ask), strict=True
+    ):
+        now.append(_of_partition(at_as_of, period.key))
+        if at_start is not None:
+            before.append(_of_partition(at_start, period.key))
+    con.register("now", pa.concat_tables(now))
+    query = "SELECT * FROM now"
+    if before:
+        con.register("before", pa.concat_tables(before))
+        same = " AND ".join(
+            f"now.{name} IS NOT DISTINCT FROM before.{name}"
+            for name in ("__entity", EVENT, "__label")
+        )
+        query += f" ANTI JOIN before ON now.{_PART} = before.{_PART} AND {same}"
+    return _typed(use_case, con, query, [period.key for period in periods])
+
+
+def _of_partition(rows: pa.Table, key: str) -> pa.Table:
+    """Return rows with the partition that they belong to."""
+    return rows.append_column(_PART, pa.repeat(pa.scalar(key, pa.string()), len(rows)))
 
 
 def _query_labels(use_case: UseCase, views: AsOfViews, sql: str, period: Period) -> pa.Table:
@@ -230,10 +253,14 @@ def _query_labels(use_case: UseCase, views: AsOfViews, sql: str, period: Period)
     )
 
 
-def _typed(use_case: UseCase, con: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
-    """Return the label rows that a query gives, under their stored names, checked and sorted.
+def _typed(
+    use_case: UseCase, con: duckdb.DuckDBPyConnection, query: str, keys: Sequence[str]
+) -> dict[str, pa.Table]:
+    """Return the label rows that a query gives, by partition, under their stored names, checked and
+    sorted.
 
-    The query gives __entity, the decision's time, __known, the created time and __label.
+    The query gives __partition, __entity, the decision's time, __known, the created time and
+    __label.
 
     Raises:
         ConfigError: a label has no entity or time, is not 0, 1 or null, or one decision has two.
@@ -241,9 +268,9 @@ def _typed(use_case: UseCase, con: duckdb.DuckDBPyConnection, query: str) -> pa.
     key = quote(use_case.entity.key)
     try:
         rows = con.sql(
-            f"SELECT DISTINCT __entity AS {key}, {EVENT}, __known AS label_timestamp, {CREATED}, "
-            f"__label AS label FROM ({query}) ORDER BY {key}, {EVENT}, {CREATED}, "
-            "label_timestamp, label"
+            f"SELECT DISTINCT {_PART}, __entity AS {key}, {EVENT}, __known AS label_timestamp, "
+            f"{CREATED}, __label AS label FROM ({query}) ORDER BY {_PART}, {key}, {EVENT}, "
+            f"{CREATED}, label_timestamp, label"
         ).to_arrow_table()
     except duckdb.Error as error:
         reason = str(error).splitlines()[0]
@@ -251,6 +278,22 @@ def _typed(use_case: UseCase, con: duckdb.DuckDBPyConnection, query: str) -> pa.
             f"{use_case.name}: a label's value does not fit its type ({reason}); correct the "
             "source's columns"
         ) from None
+    _check(use_case, con, rows)
+    counts = {pair["values"]: pair["counts"] for pair in pc.value_counts(rows[_PART]).to_pylist()}
+    body, start, parts = rows.drop_columns([_PART]).cast(label_schema(use_case)), 0, {}
+    for partition in sorted(keys):
+        parts[partition] = body.slice(start, counts.get(partition, 0))
+        start += len(parts[partition])
+    return parts
+
+
+def _check(use_case: UseCase, con: duckdb.DuckDBPyConnection, rows: pa.Table) -> None:
+    """Refuse labels without a decision or of another value, and two of one decision and moment.
+
+    Raises:
+        ConfigError: there are such; names some of the oldest partition that has them.
+    """
+    key = quote(use_case.entity.key)
     con.register("labels", rows)
     # Two labels of one decision, known at one moment: of these nobody could say which one stands.
     twice = f"count(*) - count(DISTINCT ({key}, {EVENT}, {CREATED}))"
@@ -258,9 +301,14 @@ def _typed(use_case: UseCase, con: duckdb.DuckDBPyConnection, query: str) -> pa.
         "label IS NOT NULL AND label NOT IN (0, 1)",
         f"{key} IS NULL OR {EVENT} IS NULL",
     )
-    strange, nameless, doubled = con.execute(
-        f"SELECT count(*) FILTER ({no_label}), count(*) FILTER ({no_decision}), {twice} FROM labels"
-    ).fetchall()[0]
+    bad = con.execute(
+        f"SELECT count(*) FILTER ({no_label}), count(*) FILTER ({no_decision}), {twice} AS doubled "
+        f"FROM labels GROUP BY {_PART} HAVING count(*) FILTER ({no_label} OR {no_decision}) > 0 OR "
+        f"doubled > 0 ORDER BY {_PART} LIMIT 1"
+    ).fetchall()
+    if not bad:
+        return
+    strange, nameless, doubled = bad[0]
     if strange:
         raise ConfigError(
             f"{use_case.name}: labels are 0, 1 or null; there are values such as "
@@ -273,19 +321,17 @@ def _typed(use_case: UseCase, con: duckdb.DuckDBPyConnection, query: str) -> pa.
             f"{_sample(con, no_decision)}. Leave them out in the SQL"
         )
     if doubled:
-        again = (
-            f"({key}, {EVENT}, {CREATED}) IN (SELECT ({key}, {EVENT}, {CREATED}) FROM labels "
-            "GROUP BY ALL HAVING count(*) > 1)"
-        )
+        one = f"({_PART}, {key}, {EVENT}, {CREATED})"
+        again = f"{one} IN (SELECT {one} FROM labels GROUP BY ALL HAVING count(*) > 1)"
         raise ConfigError(
             f"{use_case.name}: one decision has two labels that became known at one moment, such "
             f"as {_sample(con, again)}; give one row for each {use_case.entity.key} and "
             "event_timestamp"
         )
-    return rows.cast(label_schema(use_case))
 
 
 def _sample(con: duckdb.DuckDBPyConnection, which: str) -> str:
     """Return up to three label rows that meet a condition, in words."""
-    rows = con.sql(f"SELECT * FROM labels WHERE {which} LIMIT 3").to_arrow_table().to_pylist()
+    query = f"SELECT * EXCLUDE ({_PART}) FROM labels WHERE {which} ORDER BY {_PART} LIMIT 3"
+    rows = con.sql(query).to_arrow_table().to_pylist()
     return " | ".join(", ".join(f"{name}={value}" for name, value in row.items()) for row in rows)

@@ -40,13 +40,16 @@ def ingested_sources(contexts: Sequence[StageContext]) -> dict[str, dict[str, In
 
 def label_events(context: StageContext) -> list[str]:
     """Return the event sources that the label's SQL reads; none without SQL."""
-    if context.use_case.label.sql is None:
+    use_case = context.use_case
+    if use_case.label.sql is None:
         return []
-    return [
-        name
-        for name in labels.sources(context.use_case)
-        if context.use_case.sources[name].kind == "events"
-    ]
+    # Once for all partitions of a range: it reads the query's file.
+    return context.once(
+        "events of the label",
+        lambda: [
+            name for name in labels.sources(use_case) if use_case.sources[name].kind == "events"
+        ],
+    )
 
 
 def label_lookback(

@@ -92,9 +92,10 @@ def check_partitions(
         for key, rows in curate(lake, use_case, name, due, recorded).items():
             sources[key][name] = rows
     profiles: dict[str, expectations.Profile] = {}
+    # A column of the profile that nothing fills stays empty, and is asked nothing.
+    unfilled: expectations.Profile = {limit.column: None for limit in expectations.limits(use_case)}
     for period in periods:
-        # A column of the profile that nothing fills stays empty, and is asked nothing.
-        profiles[period.key] = {limit.column: None for limit in expectations.limits(use_case)}
+        profiles[period.key] = dict(unfilled)
         for name, rows in sources[period.key].items():
             profiles[period.key] |= findings.profile(name, rows, period)
         profiles[period.key] |= static_profile(period.key)

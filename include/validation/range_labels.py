@@ -13,7 +13,7 @@ from include.pipeline.ingest_outputs import IngestedSource, IngestOutputs
 from include.pipeline.stage import StageContext
 from include.point_in_time import partitions
 from include.point_in_time.curated import label_schema
-from include.point_in_time.views import AsOfViews
+from include.point_in_time.views import AsOfViews, lanes_for
 from include.validation import labels
 from include.validation.curated_versions import CuratedVersions
 from include.validation.lookback import recorded_results
@@ -41,6 +41,7 @@ class RangeLabels:
         self._opened = ExitStack()
         self._con = self._opened.enter_context(connect())
         self._views: AsOfViews | None = None
+        self._answers: dict[str, pa.Table] = {}
 
     def close(self) -> None:
         """Close the connections, and what was loaded with them."""
@@ -59,7 +60,23 @@ class RangeLabels:
             return self._from_column(check)
         if self._views is None:
             self._views = self._load()
-        return labels.from_sql(self._use_case, self._views, context.period, self._con)
+            self._answers = self._ask_for_all(self._views)
+        if context.key in self._answers:
+            return self._answers.pop(context.key)
+        return labels.from_sql(self._use_case, self._views, [context.period], self._con)[
+            context.key
+        ]
+
+    def _ask_for_all(self, views: AsOfViews) -> dict[str, pa.Table]:
+        """Return the labels of all partitions; none where those of some partition are refused.
+
+        That one is then told alone, in its turn: those before it stand.
+        """
+        due = [each.period for each in self._contexts if not self._checks[each.key].blocked]
+        try:
+            return labels.from_sql(self._use_case, views, due, self._con)
+        except ConfigError:
+            return {}
 
     def _from_column(self, check: PartitionCheck) -> pa.Table:
         name = str(self._use_case.label.source)
@@ -99,6 +116,7 @@ class RangeLabels:
                 sources=names,
                 more=more,
                 versions={name: self._known_versions(name) for name in static},
+                lanes=lanes_for(len(self._contexts)),
             )
         )
 

@@ -45,6 +45,8 @@ class RangeValidation:
         self._contexts, self._first, self._newest = contexts, contexts[0], newest
         self._stage, self._rules = stage, rules
         self._use_case, self._lake = self._first.use_case, self._first.lake
+        self._limits = expectations.limits(self._use_case)
+        self._label_rules = labels.rules_digest(self._use_case)
         self._ingested = ingested_sources(contexts)
         keys = [context.key for context in contexts]
         earlier = sorted(
@@ -154,7 +156,7 @@ class RangeValidation:
             table=table,
             digest=digest_of(rows),
             rows=len(rows),
-            rules=labels.rules_digest(self._use_case),
+            rules=self._label_rules,
         )
         if recorded.labels != written or not self._holds(
             table, context.key, written.digest, digest_of
@@ -179,7 +181,7 @@ class RangeValidation:
         if context.rehearsal:
             return str(folder)
         result = expectations.result_of(
-            context.key, check.profile, check.failed, self._use_case, check.own
+            context.key, check.profile, check.failed, self._use_case, self._limits, check.own
         )
         try:
             write_text(folder / "result.json", json.dumps(result, default=str))

@@ -84,6 +84,8 @@ def compute_range(contexts: Sequence[StageContext]) -> Iterator[tuple[StageConte
     """
     rules = rules_digest(contexts[0].use_case)
     for chunk in _chunks(contexts):
+        # Labels look back on the chunk before: on what is there of it, whatever lease was lost.
+        chunk[0].lake.flush()
         yield from RangeValidation(
             chunk,
             stage=NAME,

@@ -1,4 +1,4 @@
-"""Run the benchmarks: `python -m tests.benchmarks [--small] [--check]`; docs/benchmarks.md says
+"""Run the benchmarks: `python -m tests.benchmarks [--quick] [--check]`; docs/benchmarks.md says
 what the figures mean.
 """
 
@@ -20,7 +20,7 @@ from include.clock import utc_now
 from include.config.settings import ROOT
 from include.pipeline.provenance import git_commit
 
-PARTS = ("stages", "orchestration")
+PARTS = ("size", "stages", "orchestration")
 Figures = dict[str, Any]
 
 
@@ -30,6 +30,7 @@ def main(words: Sequence[str] | None = None) -> int:
     warnings.simplefilter("ignore")
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     home = (asked.home or Path(tempfile.mkdtemp(prefix="evergreen-bench-"))).resolve()
+    asked.small = asked.small or asked.quick
     customers, days = (1_000, 110) if asked.small else (asked.customers, asked.days)
     figures: Figures = {
         "at": utc_now().isoformat(),
@@ -42,6 +43,8 @@ def main(words: Sequence[str] | None = None) -> int:
     }
     began = time.monotonic()
     try:
+        if "size" in asked.parts:
+            figures |= _at_size(home / "size", asked.quick, asked.repeats)
         if "stages" in asked.parts:
             figures |= _stages(home / "stages", customers, days, asked.repeats, asked.small)
         if "orchestration" in asked.parts:
@@ -60,6 +63,7 @@ def main(words: Sequence[str] | None = None) -> int:
         for name in ("chain", "rerun", "orchestration")
         if name in figures and not figures[name]["passed"]
     ]
+    missed += [name for name, one in figures.get("size", {}).items() if not one["passed"]]
     return 1 if asked.check and missed else 0
 
 
@@ -69,6 +73,11 @@ def _parser() -> argparse.ArgumentParser:
         "--small",
         action="store_true",
         help="1,000 customers and 110 days: a quick try, its ratios say little",
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="as --small, and a tenth of the rows where join, validation and drift are measured",
     )
     parser.add_argument(
         "--customers",
@@ -97,6 +106,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _at_size(home: Path, quick: bool, repeats: int) -> Figures:
+    from tests.benchmarks import size
+
+    def say(text: str) -> None:
+        print(text, flush=True)
+
+    return {"size": size.measure(home, quick=quick, repeats=repeats, say=say)}
+
+
 def _stages(home: Path, customers: int, days: int, repeats: int, small: bool) -> Figures:
     from tests.benchmarks.stages import Portfolio, measure
 
@@ -120,6 +138,10 @@ def _orchestration(home: Path) -> Figures:
 
 def _table(figures: Figures) -> list[str]:
     lines = []
+    if "size" in figures:
+        from tests.benchmarks import size
+
+        lines += size.table(figures["size"])
     if figures.get("load"):
         lines += ["history in one pass, seconds a day (wall / CPU)"]
         lines += [

@@ -19,6 +19,11 @@ Columns = dict[str, Any]
 
 def case(table: pa.Table, training: str = "{}") -> UseCase:
     """Return a use case whose features are all columns but key and label."""
+    return parse(yaml_of(table, training))
+
+
+def yaml_of(table: pa.Table, training: str = "{}") -> str:
+    """Return the file of that use case."""
     kinds = {
         name: TYPES[table.schema.field(name).type]
         for name in table.column_names
@@ -26,7 +31,7 @@ def case(table: pa.Table, training: str = "{}") -> UseCase:
     }
     listed = ", ".join(f"{name}: {kind}" for name, kind in kinds.items())
     columns = ", ".join(f"{name}: {{type: {kind}}}" for name, kind in kinds.items())
-    return parse(f"""name: rows
+    return f"""name: rows
 history: {{first: 2026-01-01}}
 entity: {{name: thing, key: key}}
 sources:
@@ -36,7 +41,7 @@ label: {{source: rows, column: came, delay: 2d}}
 features:
   facts: {{grain: event, source: rows, columns: {{{listed}}}}}
 training: {training}
-""")
+"""
 
 
 def made(

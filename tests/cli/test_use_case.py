@@ -141,12 +141,25 @@ def test_data_is_tried_in_a_throw_away_home_and_a_short_delay_is_refused(
         "row 5",
     ):
         assert shown in done.out
-    assert not (tmp_path / "var").exists()
+    # Of the home nothing is touched but the page.
+    assert [path.name for path in (tmp_path / "var").iterdir()] == ["reports"]
     assert done.code == 2
     assert (
         "label.delay is 6h, but an outcome was known only 0.5 days after its decision" in done.err
     )
-    assert "Write delay: 1d" in done.err
+    assert "Write `label: {delay: 1d}`" in done.err
+    page = tmp_path / "var" / "reports" / "visits" / "profile.html"
+    assert f"look at {page}" in done.out.replace("\n", "")
+    assert "label.delay is 6h" in page.read_text(encoding="utf-8")
+    before = page.read_bytes()
+    again = run("usecase", "check", "--data", "--json", path)
+    assert again.code == 2
+    rows = json.loads(again.out)
+    assert {row["kind"] for row in rows} >= {"problem", "fact", "missing", "auc", "page"}
+    assert all(list(row) == ["kind", "name", "value", "rows"] for row in rows)
+    assert rows[-1]["value"] == str(page)
+    assert page.read_bytes() == before, "equal data, equal page"
+    assert json.loads(run("usecase", "check", "--json", path).out) == []
 
 
 def test_simulate_writes_the_same_bytes_again(run: Run, tmp_path: Path) -> None:

@@ -206,6 +206,7 @@ def test_our_own_names_are_refused_and_no_others() -> None:
     assert {"newest", "entity", "source", "score"} <= set(columns) - refused(columns)
 
 
+@pytest.mark.slow
 def test_a_table_with_the_names_of_our_queries_goes_through_the_chain(tmp_path: Path) -> None:
     named = [
         name

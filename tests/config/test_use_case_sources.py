@@ -35,6 +35,11 @@ def refused(model: type[Any], **values: Any) -> str:
         ({"fresh": "6h", "empty": "allow"}, "fresh is for events that must come"),
         ({"event_time": "at", "arrival": "at"}, "event_time and arrival are one column, 'at'"),
         ({"key": ["number"]}, "key columns ['number'] are not among the declared columns"),
+        ({"sheet": "A", "format": "csv"}, "sheet is for Excel workbooks, and format is csv"),
+        (
+            {"path": None, "member": "a", "sql": {"url_env": "SHOP_URL", "query": "SELECT 1"}},
+            "sheet and member are for files",
+        ),
         ({"encoding": "latin-99"}, "'latin-99' is no encoding"),
         ({"separator": "ab"}, "'ab' cannot stand between values"),
         ({"max_bad": 1.5}, "less than or equal to 1"),

@@ -206,6 +206,7 @@ def test_killing_each_airflow_process_in_the_middle_of_a_run_ends_it_all_the_sam
     expect_end(installation, together, began)
 
 
+@pytest.mark.slow
 def test_a_backfill_by_command_loads_first_what_its_training_looks_back_on(
     installation: Installation,
 ) -> None:

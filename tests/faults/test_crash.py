@@ -125,6 +125,7 @@ def test_the_same_partition_twice_at_once_is_computed_once(
         made.run("ingest_data", KEY)
 
 
+@pytest.mark.slow
 def test_a_backfill_beside_the_nightly_run_disturbs_neither(tmp_path: Path) -> None:
     """Fault 17: disjoint partitions at once, one of them a range; the same digests as one after
     the other.

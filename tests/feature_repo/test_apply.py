@@ -81,6 +81,7 @@ def answers(shop: Shop) -> Any:
     return online, [packed.get(shop.feature_set.version, one) for one in (1, 2, 3)]
 
 
+@pytest.mark.slow
 def test_apply_by_hand_keeps_what_is_online_and_views_by_hand_stand_beside(
     shop: Shop, tmp_path: Path
 ) -> None:

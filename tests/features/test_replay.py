@@ -29,6 +29,7 @@ from include.point_in_time.curated import curated_schema, curated_table
 from include.records.records import Records, StageResult
 from include.serving import predict
 from include.serving.snapshot import Loaded, Online, Served
+from tests.builders.variants import leave_to_slow
 
 DAY, HOUR, US = timedelta(days=1), timedelta(hours=1), timedelta(microseconds=1)
 SOURCE = """
@@ -249,7 +250,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", leave_to_slow(CASES, quick=2))
 def test_the_node_answers_what_the_training_frame_holds(tmp_path: Path, name: str) -> None:
     """Late older events, restated rows, rows at the boundaries, customers who come and go.
 

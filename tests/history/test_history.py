@@ -49,6 +49,7 @@ def test_thirty_days_in_one_pass_equal_thirty_daily_runs(
     assert daily.digests() == expected
 
 
+@pytest.mark.slow
 def test_backwards_ingestion_and_again_give_equal_digests(
     ranged: Installation, tmp_path: Path
 ) -> None:

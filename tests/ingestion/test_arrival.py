@@ -14,6 +14,7 @@ import pytest
 from include.errors import ConfigError
 from include.point_in_time.partitions import period
 from tests.builders.intake import HEAD, Intake
+from tests.builders.variants import leave_to_slow
 
 DAYS = ["2026-01-01", "2026-01-02", "2026-01-03", "2026-01-04"]
 
@@ -42,8 +43,7 @@ def as_json(text: str) -> str:
     "kind",
     [
         "csv",
-        "jsonl",
-        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("blank", "quoted", "crlf", "gz")),
+        *leave_to_slow(("jsonl", "blank", "quoted", "crlf", "gz"), quick=0),
     ],
 )
 def test_a_broken_line_stays_where_it_stands_as_the_file_grows(tmp_path: Path, kind: str) -> None:

@@ -10,7 +10,14 @@ import pyarrow as pa
 import pytest
 
 from include.ingestion import decompression
-from include.ingestion.decompression import NotUtf8, Refused, Text, first_line, read_text
+from include.ingestion.decompression import (
+    NotUtf8,
+    Refused,
+    Text,
+    first_line,
+    read_binary,
+    read_text,
+)
 
 
 def checked(folder: Path, data: bytes, encoding: str = "utf-8") -> Text:
@@ -65,9 +72,9 @@ def test_lines_that_end_in_several_ways_are_told() -> None:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"PK\x03\x04rest", "is a zip file \\(or an Excel sheet\\)"),
-        (b"\xfd7zXZ\x00", "is a xz file"),
-        (b"PAR1", "is a Parquet file; set format"),
+        (b"PK\x03\x04rest", "is a zip file \\(or an Excel workbook\\)"),
+        (b"\xfd7zXZ\x00", "is an xz file"),
+        (b"PAR1", "is a Parquet file; write format: parquet"),
         (b"a\0b", "NUL byte at offset 1"),
         ("caf\u00e9".encode()[:-1], "ends in the middle of a character"),
         (gzip.compress(TEXT, mtime=0)[:-9], "cut off at byte"),
@@ -111,3 +118,41 @@ def test_an_error_is_told_by_its_first_line_without_runs_of_blanks() -> None:
     assert first_line(ValueError("\n a  b\tc\nmore")) == "a b c"
     assert first_line(ValueError("")) == "ValueError"
     assert len(first_line(ValueError("x" * 1_000))) == 400
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "says"),
+    [
+        (b"id,name\n", "parquet", "is no Parquet file: it begins with b'id,name"),
+        (b"PK\x03\x04", "parquet", "by its first bytes it is a zip file"),
+        (
+            gzip.compress(b"PAR1", mtime=0),
+            "feather",
+            "no Feather file: by its first .* a Parquet file",
+        ),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "xlsx", r"an old Excel workbook \(.xls\), or one"),
+        (b"PARE", "parquet", "an encrypted Parquet file"),
+    ],
+)
+def test_what_is_of_another_format_than_its_name_says_is_named(
+    tmp_path: Path, data: bytes, kind: str, says: str
+) -> None:
+    path = tmp_path / "in"
+    path.write_bytes(data)
+    with pytest.raises(Refused, match=says):
+        read_binary(path, data[:8], tmp_path / "unpacked", kind=kind)
+
+
+def test_a_format_that_is_no_text_is_unpacked_within_the_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, unpacked = tmp_path / "in", tmp_path / "unpacked"
+    path.write_bytes(b"PAR1 and more")
+    assert read_binary(path, b"PAR1", unpacked, kind="parquet") == path
+    data = gzip.compress(b"PAR1 and more")
+    path.write_bytes(data)
+    assert read_binary(path, data[:8], unpacked, kind="parquet") == unpacked
+    assert unpacked.read_bytes() == b"PAR1 and more"
+    monkeypatch.setattr(decompression, "MAX_BYTES", 10)
+    with pytest.raises(Refused, match="is larger than"):
+        read_binary(path, data[:8], unpacked, kind="parquet")

@@ -16,6 +16,7 @@ import pytest
 
 from include.config.use_case_sources import Source
 from include.errors import SourceError
+from include.ingestion.dialects import guess_sheet
 from include.ingestion.file_reader import FileReader
 from include.ingestion.files import files_of
 from include.ingestion.sources import dialect_of
@@ -400,3 +401,21 @@ def test_a_source_declares_its_dialect(tmp_path: Path) -> None:
     assert [
         value.strip() for value in texts([dict(delivery.rows.to_pylist()[0])])[0].values()
     ] == ROW.split(",")
+
+
+@pytest.mark.parametrize(
+    ("rows", "guess"),
+    [
+        ([["id", "x"], ["1", "a"], ["2", "b"]], (0, True)),
+        ([["Title", "", ""], ["", "", ""], ["id", "x", "y"], ["1", "a", "2"]], (2, True)),
+        ([["", "", ""], ["id", "x", "y"], ["1", "a", "2"]], (0, True)),
+        ([["1", "a", "2"], ["2", "b", "3"], ["3", "a", "4"]], (0, False)),
+        ([["id", "x", "y"], ["1", "", ""], ["2", "", ""]], (0, True)),
+        ([], (0, True)),
+    ],
+    ids=["plain", "title", "empty first", "no header", "sparse rows", "nothing"],
+)
+def test_where_the_table_of_a_sheet_begins_is_guessed(
+    rows: list[list[str]], guess: tuple[int, bool]
+) -> None:
+    assert guess_sheet(rows) == guess

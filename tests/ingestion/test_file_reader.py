@@ -39,7 +39,7 @@ def test_a_refused_file_names_itself_and_the_next_one_is_read(tmp_path: Path) ->
     bad.write_bytes(b"PK\x03\x04")
     good.write_text("id,name\n1,Ann\n")
     with FileReader() as reader:
-        with pytest.raises(SourceError, match=r"^bad.csv: is a zip file"):
+        with pytest.raises(SourceError, match=r"^bad.csv: is a damaged zip file"):
             reader.read(bad, "bad.csv", "csv", DECLARED, {})
         with pytest.raises(SourceError, match=r"^none.csv: cannot be read"):
             reader.read(tmp_path / "none.csv", "none.csv", "csv", DECLARED, {})

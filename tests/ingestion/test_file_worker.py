@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from include.ingestion.decompression import NotUtf8
+from include.ingestion.decompression import NotUtf8, Refused
 from include.ingestion.file_worker import convert
+from tests.builders.workbooks import workbook
 
 TEXT = "id;name\n1;Zoë\n"
 
 
-def answer(path: Path, kind: str = "csv", dialect: dict[str, Any] | None = None) -> dict[str, Any]:
+def answer(
+    path: Path, kind: str = "csv", dialect: dict[str, Any] | None = None, **picked: str
+) -> dict[str, Any]:
     return convert(
         path=str(path),
         kind=kind,
@@ -24,6 +29,7 @@ def answer(path: Path, kind: str = "csv", dialect: dict[str, Any] | None = None)
         out=str(path.parent / "out.arrow"),
         temporary=str(path.parent),
         dialect=dialect,
+        **picked,
     )
 
 
@@ -83,3 +89,47 @@ def test_parquet_says_what_it_leaves_out(tmp_path: Path) -> None:
     assert (found["columns"], found["dialect"]) == (["id"], None)
     assert list(found["nested"]) == ["tags"]
     assert rows(tmp_path) == [{"c0": "1", "row": 1}]
+
+
+def test_a_zip_is_read_as_its_member_is(tmp_path: Path) -> None:
+    path = tmp_path / "in.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.csv", TEXT)
+        archive.writestr("b.txt.gz", gzip.compress(TEXT.encode()))
+    with pytest.raises(Refused, match="holds 2 tables"):
+        answer(path, "zip")
+    for member, other in (("a.csv", "b.txt.gz"), ("b.txt.gz", "a.csv")):
+        found = answer(path, "zip", member=member)
+        assert (found["kind"], found["member"], found["members"]) == ("csv", member, [other])
+        assert found["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert rows(tmp_path) == [{"c0": "1", "c1": "Zoë", "row": 1}]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["in.zip", "out.arrow"]
+
+
+def test_a_member_of_no_zip_and_a_zip_of_that_name_alone_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "in.zip"
+    path.write_text(TEXT)
+    with pytest.raises(Refused, match=r"is no zip file, so it has no member 'a.csv'"):
+        answer(path, "zip", member="a.csv")
+    with pytest.raises(Refused, match="is no zip file, although"):
+        answer(path, "zip")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("table", TEXT)
+    with pytest.raises(Refused, match="holds 'table', whose name says no format"):
+        answer(path, "zip", member="table")
+
+
+def test_a_workbook_says_its_sheet_and_its_layout(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "in.xlsx", ("A", [["Title"], ["id", "x"], [1, "a"]]), ("B", [["y"]]))
+    found = answer(path, "xlsx")
+    assert (found["sheet"], found["sheets"], found["columns"]) == ("A", ["B"], ["id", "x"])
+    assert (found["dialect"]["skip"], found["sha256"]) == (
+        1,
+        hashlib.sha256(path.read_bytes()).hexdigest(),
+    )
+    assert answer(path, "xlsx", {"header": False, "skip": 2})["columns"] == ["c1", "c2"]
+    assert answer(path, "xlsx", sheet="B")["columns"] == ["y"]
+    with pytest.raises(Refused, match=r"\(or an Excel workbook\); write format: xlsx"):
+        answer(path, "csv")
+    path.write_bytes(b"")
+    assert answer(path, "xlsx")["columns"] == []

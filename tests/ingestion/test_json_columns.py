@@ -13,11 +13,11 @@ from include.ingestion.decompression import Refused
 from include.ingestion.json_columns import convert_json_lines
 
 
-def converted(folder: Path, text: str) -> tuple[list[str], list[list[Any]]]:
+def converted(folder: Path, text: str, *, whole: bool = False) -> tuple[list[str], list[list[Any]]]:
     """Return the columns of a text and its rows as lists: values, row, malformed line."""
     path, out = folder / "in.jsonl", folder / "out.arrow"
     path.write_text(text)
-    columns, count = convert_json_lines(path, out, str(folder))
+    columns, count = convert_json_lines(path, out, str(folder), whole=whole)
     with pa.OSFile(str(out), "rb") as file:
         rows = pa.ipc.open_file(file).read_all()
     assert len(rows) == count
@@ -71,3 +71,45 @@ def test_an_array_of_any_size_would_not_fit_into_memory(
     monkeypatch.setattr(json_columns, "MAX_ARRAY", 5)
     with pytest.raises(Refused, match="one JSON array of more than"):
         converted(tmp_path, '[{"a": 1}]')
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"rows": [{"n": 12345678901234567890, "t": "a\\nb"}, {"n": 2.50}]}',
+        '{\n "count": 2,\n "errors": [],\n "rows": [\n {"n": 12345678901234567890,\r\n "t": '
+        '"a\\nb"}, {"n": 2.50}\n]}\n',
+        '{"n": 12345678901234567890, "t": "a\\nb"}\n\n{"n": 2.50}',
+    ],
+    ids=["one line", "indented", "in truth JSON lines"],
+)
+def test_an_object_may_hold_the_array(tmp_path: Path, text: str) -> None:
+    columns, rows = converted(tmp_path, text, whole=True)
+    assert columns == ["n", "t"]
+    assert rows == [["12345678901234567890", "a\nb", 1, None], ["2.5", None, 2, None]]
+    assert not (tmp_path / "unfolded").exists()
+
+
+def test_an_object_of_plain_values_is_a_row_and_no_rows_are_none(tmp_path: Path) -> None:
+    assert converted(tmp_path, '{\n"a": 1}', whole=True) == (["a"], [["1", 1, None]])
+    assert converted(tmp_path, '{"rows": []}', whole=True) == ([], [])
+    order = '{"order_id": 7, "items": [{"n": 1}]}'
+    path, out = tmp_path / "in.json", tmp_path / "out.arrow"
+    path.write_text(order)
+    for declared, columns in (["order_id"], ["items", "order_id"]), (["n"], ["n"]):
+        found = convert_json_lines(path, out, str(tmp_path), whole=True, declared=declared)
+        assert found == (columns, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"a": [{"x": 1}], "b": [{"y": 1}]}', r"2 arrays of objects \(a, b\)"),
+        ('{"a": [1, 2], "b": {"0": 1}}', r"one JSON object \(a, b\) without an array of objects"),
+        ('{"a": [{"x": 1}', "begins as one JSON object and is none to its end"),
+        ('[{"x": NaN}]', "none to its end .*NaN and Infinity are no JSON"),
+    ],
+)
+def test_an_object_that_is_no_table_is_told(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(Refused, match=says):
+        converted(tmp_path, text, whole=True)

@@ -12,6 +12,7 @@ from include.errors import SourceError
 from include.ingestion.file_reader import FileReader
 from include.point_in_time.partitions import period
 from tests.builders.intake import HEAD, Intake
+from tests.builders.variants import leave_to_slow
 from tests.ingestion.test_arrival import DAYS, line
 
 
@@ -73,7 +74,7 @@ def shop_db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("more", ARRIVALS, ids=["recorded", "assumed"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", leave_to_slow(KINDS))
 @pytest.mark.usefixtures("shop_db")
 def test_late_rows_are_taken_once_by_the_newest_partition_and_named_by_all_others(
     tmp_path: Path, kind: str, more: str
@@ -156,7 +157,7 @@ def test_late_rows_that_are_refused_are_named_and_taken_by_their_own_partition_w
     assert (made.ingest(DAYS[1]).state, made.ids(DAYS[1])) == ("done", ["2"])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", leave_to_slow(KINDS))
 @pytest.mark.parametrize("how", ["forward", "backwards", "range"])
 @pytest.mark.usefixtures("shop_db")
 def test_a_gap_is_filled_alike_in_every_order_while_rows_are_late(
@@ -187,7 +188,7 @@ def test_copies_of_rows_on_record_are_neither_late_nor_other_rows(tmp_path: Path
     assert made.ingest(DAYS[0]).digest == first.digest
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", leave_to_slow(KINDS))
 @pytest.mark.usefixtures("shop_db")
 def test_a_value_that_is_changed_in_place_and_back_again_is_corrected_twice(
     tmp_path: Path, kind: str
@@ -243,7 +244,9 @@ def test_a_days_file_that_has_not_changed_is_not_opened_again_to_look_for_late_r
     monkeypatch.setattr(
         FileReader,
         "read",
-        lambda self, path, *more: opened.append(path.name) or read(self, path, *more),
+        lambda self, path, *more, **picked: (
+            opened.append(path.name) or read(self, path, *more, **picked)
+        ),
     )
     made.put(HEAD + line(4, "04 10:00"), f"{DAYS[3]}.csv")
     made.put(HEAD + line(1, "01 10:00") + line(9, "01 23:00"), f"{DAYS[0]}.csv")

@@ -36,3 +36,16 @@ def test_rows_are_written_in_batches_and_counted(
     text_columns.write_no_columns(out)
     with pa.OSFile(str(out), "rb") as file:
         assert pa.ipc.open_file(file).read_all().column_names == ["row"]
+
+
+def test_rows_of_texts_are_numbered_and_held_to_the_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_columns, "BATCH", 2)
+    out = tmp_path / "out.arrow"
+    assert text_columns.write_rows(iter([["a", None], ["b", "x"], ["c", "y"]]), out, 2) == 3
+    with pa.OSFile(str(out), "rb") as file:
+        rows = pa.ipc.open_file(file).read_all()
+    assert rows.to_pylist()[-1] == {"c0": "c", "c1": "y", "row": 3}
+    with pytest.raises(Refused, match="cell of 1048577 bytes in column 2"):
+        text_columns.write_rows(iter([["a", "x" * 1_048_577]]), out, 2)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import os
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pytest
 
+from include.errors import SourceError
+from include.lake import sql
 from include.lake.sql import connect, quote, text_literal
 
 
@@ -50,3 +54,32 @@ def test_names_and_texts_with_quotes_stay_one_name_and_one_text() -> None:
         con.execute(f"CREATE TEMP TABLE t AS SELECT {text_literal(text)} AS {quote(name)}")
         assert con.execute(f"SELECT {quote(name)} FROM t").fetchall() == [(text,)]
         assert [row[0] for row in con.execute("DESCRIBE t").fetchall()] == [name]
+
+
+def test_what_does_not_fit_into_memory_is_spilled_and_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also once a query may reach no file, as those of views and labels."""
+    monkeypatch.setattr(sql, "_limits", {})
+    monkeypatch.setattr(sql, "_shared", [])
+    sql.limit_memory("60MB", tmp_path / "spill")
+    with sql.connect(alone=True) as con:
+        con.execute("CREATE TABLE t AS SELECT range AS a, 'x' || range AS b FROM range(2000000)")
+        con.execute("SET enable_external_access = false")
+        ordered = "SELECT *, row_number() OVER (ORDER BY hash(a)) AS n FROM t"
+        (count,) = con.execute(f"SELECT count(b) FROM ({ordered}) WHERE n > 1").fetchall()[0]
+        assert count == 1_999_999
+        assert list((tmp_path / "spill" / str(os.getpid())).iterdir())
+    assert not list((tmp_path / "spill").iterdir())
+    with sql.connect() as con:
+        assert con.execute("SELECT current_setting('memory_limit')").fetchall() == [("57.2 MiB",)]
+
+
+def test_a_folder_that_cannot_be_made_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql, "_limits", {})
+    monkeypatch.setattr(sql, "_shared", [])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SourceError, match=r"file/spill: cannot be made"):
+        sql.limit_memory("60MB", tmp_path / "file" / "spill")

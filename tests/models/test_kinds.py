@@ -118,6 +118,7 @@ def test_parameters_are_asked_of_the_kind(rated: Fitted) -> None:
     assert (name, "did you mean learning_rate" in reason) == ("learning_rte", True)
 
 
+@pytest.mark.slow
 def test_a_second_kind_is_trained_registered_and_judged(
     rated: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,6 +50,8 @@ def test_equal_frames_give_equal_bundles_and_a_changed_row_another() -> None:
     )
     assert b"[num_threads: 1]" in first.files["model.txt"]
     assert first.metrics["evaluation_auc"] > 0.7
+    assert sum(first.weights.values()) == pytest.approx(1.0)
+    assert max(first.weights, key=lambda name: first.weights[name]) == "income"
 
 
 def test_nothing_of_the_evaluation_rows_reaches_the_bundle() -> None:

@@ -57,6 +57,21 @@ def test_paired_interval_agrees_with_resampling() -> None:
     assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.15)
 
 
+def test_interval_of_one_auc_agrees_with_resampling_and_stays_within_0_and_1() -> None:
+    labels, first, _ = sample(1000)
+    found = metrics.auc_interval(labels, first)
+    generator = np.random.default_rng(0)
+    drawn = []
+    for _ in range(400):
+        rows = generator.integers(0, len(labels), len(labels))
+        drawn.append(metrics.auc(labels[rows], first[rows]))
+    assert found.value == metrics.auc(labels, first)
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * float(np.std(drawn)), rel=0.15)
+    few = np.arange(24) % 2.0
+    assert metrics.auc_interval(few, few + np.linspace(0, 1.01, 24)).high == 1.0
+    assert math.isnan(metrics.auc_interval(few[:4], few[:4]).low)
+
+
 def test_paired_interval_is_narrower_than_unpaired_and_zero_for_equal_scores() -> None:
     labels, first, _ = sample()
     assert metrics.auc_difference(labels, first, first) == Interval(0.0, 0.0, 0.0)

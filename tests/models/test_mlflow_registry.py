@@ -188,3 +188,26 @@ def test_names_that_are_no_plain_names_are_refused(home: Settings, name: str) ->
 def test_keys_that_are_no_keys_are_refused(home: Settings, key: str) -> None:
     with pytest.raises(ConfigError, match="no partition key"):
         mlflow_registry.close_stale_runs(home, NAME, key)
+
+
+def test_what_is_forgotten_begins_anew_and_others_stay(home: Settings) -> None:
+    """Also where a person deleted the experiment in MLflow's pages, and once more."""
+    assert mlflow_registry.register(home, training(home)).version == 1
+    other = replace(training(home), use_case="other")
+    mlflow_registry.register(home, other)
+    with connected(home) as client:
+        client.delete_experiment(client.get_experiment_by_name(NAME).experiment_id)
+    for moment in (NOW, NOW):
+        mlflow_registry.forget(home, NAME, at=moment)
+        assert set(mlflow_registry.count_entries(home, NAME).values()) == {0}
+    assert set(mlflow_registry.count_entries(home, "other").values()) == {1}
+    again = mlflow_registry.register(home, training(home))
+    assert (again.version, again.reused) == (1, False)
+    assert set(mlflow_registry.count_entries(home, NAME).values()) == {1}
+
+
+def test_where_mlflow_never_was_nothing_is_made_to_be_forgotten(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    assert mlflow_registry.count_entries(settings, NAME) == {}
+    mlflow_registry.forget(settings, NAME, at=NOW)
+    assert list(tmp_path.iterdir()) == []

@@ -19,3 +19,15 @@ def test_the_sigmoid_of_the_labels_is_found_and_a_falling_one_refused() -> None:
         pytest.approx(1.0),
         pytest.approx(0.0),
     )
+
+
+def test_sums_in_another_order_as_another_processor_takes_them_give_the_same_numbers() -> None:
+    generator = np.random.default_rng(2)
+    for rows in (50, 400, 3000, 20_000):
+        raw = generator.normal(size=rows)
+        labels = (generator.random(rows) < 1 / (1 + np.exp(-raw))).astype(float)
+        fits = {fit_platt(raw, labels)}
+        for _ in range(20):
+            order = generator.permutation(rows)
+            fits.add(fit_platt(raw[order], labels[order]))
+        assert len(fits) == 1

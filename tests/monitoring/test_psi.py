@@ -207,3 +207,15 @@ def test_odd_values_of_every_kind_of_column_are_compared(kind: str, values: list
         assert found is not None
         assert math.isfinite(found)
         assert (found == 0) is (reference is current)
+
+
+def test_the_order_of_the_rows_does_not_count() -> None:
+    """Nor where the first rows of a column show one value, and the rest many or few others."""
+    draw = np.random.default_rng(3)
+    for rest in (draw.normal(size=900), draw.integers(1, 4, 900).astype(float)):
+        reference = np.concatenate([np.zeros(5_000), rest])
+        current = np.concatenate([np.zeros(1_000), rest])
+        found = psi.numeric(reference, current)
+        assert found.psi is not None
+        assert found.psi > 0
+        assert found == psi.numeric(draw.permutation(reference), draw.permutation(current))

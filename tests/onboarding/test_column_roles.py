@@ -92,7 +92,7 @@ def test_the_place_of_a_row_in_a_file_is_no_feature_no_time_and_no_key(
     tmp_path: Path, name: str
 ) -> None:
     use_case, text = drafted(tmp_path, orders(order_id=[], **{name: list(range(N))}))
-    assert use_case.feature_types == {"amount": "float64"}
+    assert use_case.features["row_features"].columns == {"amount": "float64"}
     assert use_case.sources["rows"].key == ["customer_id", "event_time"]
     assert "left out (the place of a row in a file)" in text
 

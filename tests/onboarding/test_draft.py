@@ -16,6 +16,7 @@ import pytest
 from include.config import use_case_file
 from include.errors import ConfigError, SourceError
 from include.onboarding import check, draft
+from tests.builders.workbooks import workbook
 
 
 def write(path: Path, header: list[str], rows: list[list[object]]) -> Path:
@@ -97,7 +98,7 @@ def test_entities_that_repeat(tmp_path: Path) -> None:
     assert case.label.label_time == "closed_at"
     assert case.label.delay == timedelta(days=3)
     assert (case.history.first, case.history.last) == (date(2025, 1, 1), date(2025, 1, 25))
-    assert case.feature_types == {"amount": "float64", "channel": "string"}
+    assert case.features["row_features"].columns == {"amount": "float64", "channel": "string"}
     assert "# notes: left out" in text
 
 
@@ -142,7 +143,7 @@ def test_parquet_keeps_its_types(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "users.parquet")
     case = use_case_file.parse(draft.draft(tmp_path / "users.parquet")[1], folder=tmp_path)
     assert case.label.column == "churned"
-    assert case.feature_types == {"score": "float64", "vip": "bool"}
+    assert case.features["row_features"].columns == {"score": "float64", "vip": "bool"}
     assert case.sources["rows"].columns["timestamp"].type == "timestamp"
 
 
@@ -227,7 +228,7 @@ def test_a_table_that_cannot_be_guessed_is_refused_with_a_remedy(
 
 def test_a_file_of_another_kind_or_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.pickle").write_bytes(b"\x80\x04N.")
-    with pytest.raises(SourceError, match=r"a draft is made from \.csv or \.parquet"):
+    with pytest.raises(SourceError, match=r"a draft is made from \.csv, "):
         draft.draft(tmp_path / "t.pickle")
     with pytest.raises(SourceError, match="there is no such file"):
         draft.draft(tmp_path / "t.csv")
@@ -250,3 +251,41 @@ def test_the_yaml_names_the_table_from_where_it_stands(tmp_path: Path) -> None:
         draft.path_in(tmp_path / "uc", tmp_path / "t.csv", tmp_path / "data")
     with pytest.raises(ConfigError, match="rename it"):
         draft.path_in(tmp_path / "uc", tmp_path / "uc" / "t[1].csv", tmp_path / "data")
+
+
+def test_a_workbook_is_drafted_with_its_sheet_and_what_stands_above_the_table(
+    tmp_path: Path,
+) -> None:
+    rows: list[list[object]] = [["Visits of January"], []]
+    with visits(tmp_path / "visits.csv").open() as file:
+        rows += [
+            [float(cell) if cell.replace(".", "", 1).isdigit() else cell for cell in row]
+            for row in csv.reader(file)
+        ]
+    path = workbook(tmp_path / "visits.xlsx", ("Data", rows), ("Notes", [["none"]]))
+    _, text = draft.draft(path)
+    assert '    format: xlsx\n    sheet: "Data"  # read alone; others: "Notes"' in text
+    assert "    skip: 2  # guessed: the lines before the header" in text
+    assert "separator" not in text
+    parsed = use_case_file.parse(text, folder=tmp_path)
+    assert list(check.find_problems(parsed)) == []
+    columns = parsed.sources["rows"].columns
+    assert (
+        columns
+        == use_case_file.parse(draft.draft(tmp_path / "visits.csv")[1], folder=tmp_path)
+        .sources["rows"]
+        .columns
+    )
+
+
+def test_a_folder_is_drafted_as_a_glob(tmp_path: Path) -> None:
+    folder = tmp_path / "visits"
+    folder.mkdir()
+    lines = visits(tmp_path / "all.csv").read_text().splitlines()
+    for number, part in enumerate((lines[1:300], lines[300:])):
+        (folder / f"{number}.csv").write_text("\n".join([lines[0], *part]) + "\n")
+    name, text = draft.draft(folder, given_path=draft.path_in(tmp_path, folder, tmp_path / "data"))
+    assert name == "visits"
+    assert '    path: "visits/*.csv"' in text
+    alone = draft.draft(tmp_path / "all.csv", name="visits", given_path="visits/*.csv")[1]
+    assert text.partition("\n")[2] == alone.partition("\n")[2]

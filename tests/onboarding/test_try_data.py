@@ -93,6 +93,7 @@ def test_a_correct_use_case_passes_and_what_it_holds_is_shown(tmp_path: Path) ->
     assert all(rate.endswith("%") for _, _, rate in trial.rates)
 
 
+@pytest.mark.slow
 def test_a_first_training_after_the_end_of_the_history_is_told(tmp_path: Path) -> None:
     text = SHOP.replace("gates: {min_rows: 20}", "gates: {min_rows: 200}")
     trial = try_data.try_data(
@@ -102,6 +103,7 @@ def test_a_first_training_after_the_end_of_the_history_is_told(tmp_path: Path) -
     assert dict(trial.facts)["first training"].endswith("; after the history's last (2026-02-09)")
 
 
+@pytest.mark.slow
 def test_a_view_whose_rows_come_too_late_for_their_own_decisions_is_asked_about(
     tmp_path: Path,
 ) -> None:

@@ -10,6 +10,8 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
+
 from include.config.settings import ROOT
 
 LOOK = """
@@ -38,6 +40,7 @@ def look(*arguments: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_the_scheduler_imports_all_of_it_and_starts_no_thread() -> None:
     found = look("scheduler", "--skip-serve-logs")
     assert found["said"] == []

@@ -237,6 +237,7 @@ def test_other_pins_are_served_in_a_process_of_their_own(
         until(lambda: gone(other), what="the end of the node's children")
 
 
+@pytest.mark.slow
 def test_a_damaged_package_is_made_again(desk: Desk, packaged: Outcome) -> None:
     name, version = packaged.outputs["bento_tag"].split(":")
     source = home(desk) / "bentos" / name / version / "src" / "service.py"

@@ -30,6 +30,8 @@ ELSEWHERE = {
     "folder": "where the YAML lies; the files that it names count by their content",
     "history.last": "bounds which partitions there are, never what is in one",
 }
+# A page says that its data have no time; another day is another partition with other rows.
+_CAVEAT = {"sources": "shown on pages, as is label.source", "label.source": "shown on pages"}
 # Read by one stage and no input of its result.
 APART: dict[str, dict[str, str]] = {
     "materialize_features": {
@@ -39,6 +41,8 @@ APART: dict[str, dict[str, str]] = {
         "sources": "which sources may have gaps decides which partitions may be missing; those "
         "that are there are among the reads"
     },
+    "evaluate_model": _CAVEAT,
+    "check_drift": _CAVEAT,
 }
 
 

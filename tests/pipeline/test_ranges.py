@@ -8,7 +8,9 @@ import pytest
 
 from include.clock import utc_now
 from include.config.settings import Settings
-from include.errors import ConfigError
+from include.errors import ConfigError, SourceError
+from include.lake import tables
+from include.lake.tables import Lake
 from include.pipeline import ranges
 from include.pipeline.stage import Input, Outcome, StageContext
 from tests.pipeline.probe import KEY, Probe, go, records
@@ -65,6 +67,42 @@ def test_a_day_whose_lease_is_lost_ends_alone(home: Settings, stage: Probe) -> N
     assert "the lease of load is lost" in reports[1].reason
     assert [row.key for row in records(home).results.of("shop")] == [keys[0], keys[2]]
     taken[0].check()
+
+
+def test_a_range_commits_a_table_once_and_what_came_before_an_error_stands(
+    home: Settings, stage: Probe
+) -> None:
+    keys = [f"2026-03-0{day}" for day in range(1, 6)]
+    for key in keys:
+        raise_to(home, key)
+
+    def computed(context: StageContext) -> Outcome:
+        if context.key == keys[3]:
+            raise ConfigError("the fourth day cannot be computed")
+        return Probe.compute(stage, context)
+
+    stage.compute = computed  # type: ignore[method-assign]
+    with pytest.raises(ConfigError, match="the fourth day"):
+        list(ranges.run_range("validate_data", "shop", keys, settings=home))
+    assert [row.key for row in records(home).results.of("shop")] == keys[:3]
+    lake = Lake(home.lake_root)
+    assert lake.keys("shop/curated/orders") == keys[:3]
+    assert lake.version("shop/curated/orders") == 0, "one commit for three days"
+
+
+def test_a_range_whose_rows_cannot_be_written_records_nothing(
+    home: Settings, stage: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raise_to(home, KEY)
+
+    def fail(*words: object, **named: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(tables, "write_deltalake", fail)
+    with pytest.raises(SourceError, match="no space left"):
+        list(ranges.run_range("validate_data", "shop", [KEY], settings=home))
+    assert records(home).results.of("shop") == []
+    assert records(home).leases.holders("shop") == []
 
 
 def test_a_range_without_one_input_goes_on_with_the_others(home: Settings, stage: Probe) -> None:

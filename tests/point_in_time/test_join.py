@@ -295,6 +295,26 @@ def test_rows_in_are_rows_out_in_order() -> None:
     assert [row[0] for row in joined(spine, features)] == [None, 1, None, 1, None]
 
 
+def test_times_before_1970_keep_their_order() -> None:
+    """Of negative microseconds too the greater created time of one event stands."""
+    old = datetime(1950, 6, 1, tzinfo=UTC)
+    far = datetime(2261, 6, 1, tzinfo=UTC)
+    rows: list[Row] = [
+        (1, old, old, 1, "x"),
+        (1, old, old + DAY, 2, "x"),
+        (1, old - US, old + 2 * DAY, 3, "x"),
+        (1, old + 3 * DAY, far, 4, "x"),
+        (1, far, old, 5, "x"),
+    ]
+    asked = [old, old + 2 * DAY, T0, far - US, far]
+    for spine in [spine_table([(1, moment) for moment in asked])] + [
+        spine_table([(1, moment)]) for moment in asked
+    ]:
+        assert joined(spine, features_table(rows)) == brute_force(
+            spine, features_table(rows), None, None, False
+        )
+
+
 def test_nanoseconds_round_down() -> None:
     """A moment 999 ns before a feature row must not see it."""
     nanos = np.array([int(T0.timestamp()) * 10**9 - 1, int(T0.timestamp()) * 10**9 + 1])

@@ -56,6 +56,7 @@ def test_the_newest_revision_is_the_head() -> None:
     assert ScriptDirectory.from_config(config).get_current_head() == HEAD
 
 
+@pytest.mark.slow
 def test_several_processes_migrate_at_once(records_url: str) -> None:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     processes = [

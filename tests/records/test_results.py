@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -10,6 +11,7 @@ from sqlalchemy.orm import Session
 from include.errors import Busy
 from include.records import audit
 from include.records.records import Records
+from include.records.results import Commit
 from tests.records.builders import (
     entry,
     lost_answer,
@@ -175,3 +177,35 @@ def test_times_come_back_in_utc_and_naive_ones_are_refused(records: Records) -> 
     assert there.started_at.isoformat() == "2026-03-01T06:00:00.000001+00:00"
     with pytest.raises(Exception, match="no time zone"):
         records.results.commit(lease, result(started_at=datetime(2026, 3, 1)))  # noqa: DTZ001
+
+
+def test_the_results_of_a_range_are_committed_together_but_for_a_lost_one(
+    records: Records,
+) -> None:
+    """Again with the same tokens it is a no-op, another result replaces what is there."""
+    keys = ["2026-03-01", "2026-03-02", "2026-03-03"]
+    reads = [["loans/raw/a", f"2026-{month:02d}-01", "sha256:a"] for month in range(1, 13)] * 4
+
+    def commits(digest: str) -> list[Commit]:
+        return [
+            Commit(replace(result(digest), key=key, reads=reads), [entry(f"{digest} of {key}")])
+            for key in keys
+        ]
+
+    with records.leases.claim_all(
+        "loans", "train_model", keys, owner="load", attempt=1, ttl=60
+    ) as leases:
+        assert records.results.commit_all(leases, commits("sha256:1")) == {}
+        assert records.results.commit_all(leases, commits("sha256:1")) == {}
+        assert len(records.audit.entries()) == 3
+        records.leases.claim("loans", "train_model", keys[1], owner="load", attempt=2, ttl=60)
+        lost = records.results.commit_all(leases, commits("sha256:2"))
+        assert list(lost) == [keys[1]]
+        assert "has claimed it since" in str(lost[keys[1]])
+        assert list(leases.find_lost()) == [f"loans/train_model/{keys[1]}"]
+        leases.each[keys[0]].check()
+    there = records.results.of("loans", stage="train_model")
+    assert [row.digest for row in there] == ["sha256:2", "sha256:1", "sha256:2"]
+    assert sorted(there[0].reads) == sorted(reads)
+    assert len(records.audit.entries()) == 5
+    assert records.audit.verify() is None

@@ -268,6 +268,7 @@ print(won)
 """
 
 
+@pytest.mark.slow
 def test_of_two_promotions_at_once_exactly_one_succeeds_a_hundred_times(records_url: str) -> None:
     records, rounds = Records.open(records_url), 100
     records.migrate()

@@ -29,7 +29,10 @@ from tests.builders.leaks import (
     made,
     put,
     status,
+    yaml_of,
 )
+from tests.builders.remedy_lines import offered, pasted
+from tests.builders.variants import leave_to_slow
 
 DATA = Settings().data_dir
 
@@ -45,6 +48,21 @@ def everything(columns: Columns, labels: Any, generator: Any) -> None:
         "name": [f"n{row}" for row in range(len(labels))],
     }
     columns |= {"paid": labels * 3 + generator.random(len(labels))}
+
+
+def test_each_finding_offers_lines_that_the_use_case_takes() -> None:
+    table, training = made(everything), "{exclude: [x7], known_at_decision: [term]}"
+    found = check(table, training)
+    kinds = {one.kind for one in found.found}
+    assert kinds >= {"presence", "pure", "null", "id", "alone"}
+    for one in found.found:
+        lines = offered(str(one))
+        assert lines, one
+        for line in lines:
+            changed = pasted(yaml_of(table, training), line).training
+            # What a person wrote before stays.
+            assert "x7" in changed.exclude
+            assert "term" in changed.known_at_decision
 
 
 def test_all_findings_come_at_once_with_one_line_that_mends_them() -> None:
@@ -79,6 +97,7 @@ def test_what_a_person_knows_to_be_honest_is_a_question() -> None:
         check(made(), "{known_at_decision: [gone]}")
 
 
+@pytest.mark.slow
 def test_honest_rows_in_any_chunks_give_no_finding_and_the_same_numbers() -> None:
     rows = made()
     found = check(rows)
@@ -111,7 +130,7 @@ ODD = [
 ]
 
 
-@pytest.mark.parametrize("rows", [400, 3000])
+@pytest.mark.parametrize("rows", leave_to_slow([400, 3000]))
 def test_odd_numbers_break_nothing(rows: int) -> None:
     def odd(columns: Columns, labels: Any, generator: Any) -> None:
         columns["odd"] = pa.array([ODD[row % len(ODD)] for row in range(rows)], pa.float64())

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pytest
 
+from include.config.use_case_file import parse
 from include.errors import EvergreenError
 from include.features import frames
+from include.pipeline.training_outputs import Counts, PartCount
+from include.training import training_rows
 from tests.builders import stored
+from tests.builders.command_line import YAML
 from tests.builders.judging import KEY, NAME, Bench
+from tests.builders.remedy_lines import offered, pasted
 
 
 def test_nothing_younger_than_its_delay_or_after_as_of_is_trained_on(bench: Bench) -> None:
@@ -45,4 +51,33 @@ def test_lost_rows_in_the_join_are_an_error(bench: Bench, monkeypatch: pytest.Mo
 
 def test_a_single_class_is_no_candidate(bench: Bench) -> None:
     bench.write(lambda columns: columns.update(label=np.ones_like(columns["label"])))
-    assert "0 of class 0" in bench.run("train_model", KEY).reason
+    reason = bench.run("train_model", KEY).reason
+    assert "0 of class 0" in reason
+    for line in offered(reason):
+        pasted((bench.home / "usecases" / "visits.yaml").read_text(), line)
+
+
+@pytest.mark.parametrize(
+    ("counts", "line"),
+    [
+        ({"mature": 50, "evaluation": (30, 3)}, "gates: {min_rows: 3}"),
+        (
+            {"mature": 50, "evaluation": (30, 30)},
+            "training: {split: {tune: 0.25, evaluation: 0.35}}",
+        ),
+        ({"mature": 0, "immature": 50}, "history: {last: 2025-03-10}"),
+        ({"mature": 90, "evaluation": (80, 40), "embargoed": 9}, "training: {embargo: 0s}"),
+    ],
+)
+def test_too_few_rows_name_the_line_that_gives_more_or_lets_fewer_do(
+    counts: dict[str, Any], line: str
+) -> None:
+    parts = {
+        name: PartCount(rows=rows, positive=ones)
+        for name in ("train", "tune", "evaluation")
+        for rows, ones in [counts.pop(name, (0, 0))]
+    }
+    reason = training_rows.describe_lacking_class(parse(YAML), Counts(**parts, **counts))
+    assert offered(reason)[0] == line
+    for each in offered(reason):
+        pasted(YAML, each)

@@ -7,13 +7,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
+from include.config.use_case_file import parse
 from include.config.use_case_sources import Source
 from include.ingestion.columns import ColumnDiff
 from include.lake.sql import TIMESTAMP
 from include.validation import findings
 from include.validation.curation import CuratedRows
 from include.validation.expectations import AGE
+from tests.builders.command_line import YAML
+from tests.builders.remedy_lines import offered, pasted
 from tests.validation.test_contract import PERIOD
 
 AT = datetime(2026, 1, 1, 20, tzinfo=UTC)
@@ -96,6 +100,15 @@ def test_each_limit_has_words_of_its_own() -> None:
     assert "columns differ from the contract: missing 'amount' (in a.csv)" in described(
         replace(FOUND, diff=diff)
     )
+    renamed = replace(
+        diff,
+        extra=("Amt",),
+        renamed=(("amount", "Amt"),),
+        where={"amount": "a.csv", "Amt": "a.csv"},
+    )
+    assert "`sources: {orders: {columns: {amount: {type: float64, header: Amt}}}}`" in described(
+        replace(FOUND, diff=renamed)
+    )
     conflicts = replace(FOUND, rules={"conflicting_duplicate": 4})
     assert "4 rows repeat the key [id] with other values" in described(conflicts)
     repeated = replace(FOUND, repeated=3, sharing=4)
@@ -103,6 +116,44 @@ def test_each_limit_has_words_of_its_own() -> None:
     assert "4 rows came, expected are 9 to any number" in described(FOUND, min_rows=9)
     assert "4 rows came, expected are 1 to 2" in described(FOUND, max_rows=2)
     assert "arrived 6.0 h before as_of, longer than fresh: 1h" in described(FOUND, fresh="1h")
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        FOUND,
+        replace(FOUND, rules={"conflicting_duplicate": 4}),
+        replace(FOUND, repeated=3, sharing=4),
+        replace(FOUND, rows=0, quarantine=BAD.slice(0, 0)),
+        replace(FOUND, diff=ColumnDiff(extra=("x",), where={"x": "a.csv"})),
+        replace(
+            FOUND,
+            diff=ColumnDiff(
+                missing=("amount",),
+                extra=("Amt: 1",),
+                renamed=(("amount", "Amt: 1"),),
+                where={"amount": "a.csv", "Amt: 1": "a.csv"},
+            ),
+        ),
+    ],
+)
+def test_each_finding_offers_lines_that_a_use_case_takes(found: CuratedRows) -> None:
+    rows = parse(YAML).sources["rows"].model_copy(update={"fresh": timedelta(hours=1)})
+    profile = findings.profile("rows", found, PERIOD)
+    text = findings.describe_findings(
+        "rows", rows.model_copy(update={"max_bad": 0.0}), found, profile
+    )
+    lines = offered(text)
+    assert lines, text
+    for line in lines:
+        pasted(YAML, line)
+
+
+def test_the_line_for_bad_rows_and_for_none_is_just_enough() -> None:
+    (line,) = offered(described(FOUND, max_bad=0.1))
+    assert line == "sources: {orders: {max_bad: 0.5}}"
+    nothing = replace(FOUND, rows=0, rules={}, quarantine=BAD.slice(0, 0))
+    assert "`sources: {orders: {empty: allow, min_rows: 0}}`" in described(nothing, min_rows=3)
 
 
 def test_every_profile_column_but_a_persons_is_described() -> None:

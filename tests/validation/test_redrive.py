@@ -196,6 +196,7 @@ def test_redriven_rows_do_not_hide_that_nothing_was_delivered(till: Till) -> Non
     assert till.ingest(DAYS[2]).outputs["sources"]["orders"]["redriven"] == 1
 
 
+@pytest.mark.slow
 def test_an_assumed_arrival_takes_them_too_and_no_closed_partition_changes(tmp_path: Path) -> None:
     till = Till(
         tmp_path, more=f"{LOOSE}\n    arrival: event + 1h\n    late: next\n    extra: ignore"

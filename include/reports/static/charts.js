@@ -19,16 +19,40 @@
     return named ? style.getPropertyValue(value).trim() : value;
   };
 
-  const draw = () => {
+  const figure_of = (chart) => JSON.parse(chart.querySelector("script").textContent);
+  const drawn = new Set();
+  const draw = (chart) => {
     const style = getComputedStyle(document.documentElement);
-    for (const chart of document.querySelectorAll("figure.chart")) {
-      const figure = JSON.parse(chart.querySelector("script").textContent);
-      const { data, layout } = looked_up(style, figure, "");
-      window.Plotly.react(chart.querySelector(".plot"), data, layout, options);
-    }
+    const { data, layout } = looked_up(style, figure_of(chart), "");
+    window.Plotly.react(chart.querySelector(".plot"), data, layout, options);
+    drawn.add(chart);
   };
 
-  draw();
-  for (const table of document.querySelectorAll("figure.chart details")) table.open = false;
-  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  const charts = document.querySelectorAll("figure.chart");
+  for (const chart of charts) {
+    // Its place is kept, so that the page does not move as charts are drawn.
+    chart.querySelector(".plot").style.minHeight = `${figure_of(chart).layout.height}px`;
+    for (const table of chart.querySelectorAll("details")) table.open = false;
+  }
+  // A page of hundreds of charts draws those that come into view.
+  const watch = new IntersectionObserver((seen) => {
+    for (const { isIntersecting, target } of seen) {
+      if (!isIntersecting) continue;
+      watch.unobserve(target);
+      try {
+        draw(target);
+      } catch (error) {
+        // One that cannot be drawn has its table; the others are drawn all the same.
+        for (const table of target.querySelectorAll("details")) table.open = true;
+        console.error(error);
+      }
+    }
+  }, { rootMargin: "800px 0px" });
+  for (const chart of charts) watch.observe(chart);
+  window.addEventListener("beforeprint", () => {
+    for (const chart of charts) if (!drawn.has(chart)) draw(chart);
+  });
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+    for (const chart of drawn) draw(chart);
+  });
 })();

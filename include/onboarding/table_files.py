@@ -1,0 +1,170 @@
+"""The files that a person brings: one table in a file, a folder of such files, an archive."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from include.errors import SourceError
+from include.ingestion.file_reader import FileReader
+from include.ingestion.files import MAX_FILES, is_passed_over
+from include.ingestion.formats import ENDINGS, ending_of, kind_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """The files of a folder that are one table: their paths, and the glob that names them there."""
+
+    glob: str
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TableFiles:
+    """A table as it was read: its rows as text, and what the reader says of the first file.
+
+    `glob` names the files of a folder. Lines that could not be split into columns are among the
+    rows, which are numbered over all files.
+    """
+
+    rows: pa.Table
+    answer: dict[str, Any]
+    glob: str | None = None
+
+    def fields(self) -> Iterator[str]:
+        """Yield the YAML of what was chosen in a workbook or an archive, and what else there is."""
+        sheet, member = self.answer["sheet"], self.answer["member"]
+        if sheet is not None and self.answer["sheets"]:
+            yield (
+                f"    sheet: {json.dumps(sheet)}  # read alone; others: "
+                f"{_listed(self.answer['sheets'])}"
+            )
+        if member is not None and self.answer["members"]:
+            yield (
+                f"    member: {json.dumps(member)}  # read alone; others: "
+                f"{_listed(self.answer['members'])}"
+            )
+
+
+def read_table(path: Path, *, sheet: str | None = None, member: str | None = None) -> TableFiles:
+    """Read a file, or all files of a folder, as one table of texts.
+
+    `sheet` and `member` say what to read of a workbook and of a zip archive.
+
+    Raises:
+        SourceError: there is no such file, its ending says no format, it is empty or cannot be
+            read, or the files of the folder are no one table.
+    """
+    if path.is_dir():
+        folder = files_in(path)
+        rows, answer = _read(list(folder.files), sheet, member)
+        return TableFiles(rows, answer, folder.glob)
+    if kind_of(path.name) is None:
+        raise SourceError(
+            f"{path}: a draft is made from {ENDINGS}; convert the table, or write the YAML by hand"
+        )
+    if not path.is_file():
+        raise SourceError(f"{path}: there is no such file; check the path")
+    rows, answer = _read([path], sheet, member)
+    return TableFiles(rows, answer)
+
+
+def files_in(folder: Path) -> Folder:
+    """Return the files of a folder that are one table, by their endings.
+
+    Files that are no tables, and what writers leave beside, are passed over.
+
+    Raises:
+        SourceError: there is none, too many, or of several endings.
+    """
+    found = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_file() and not is_passed_over(path.name) and kind_of(path.name) is not None
+    ]
+    if not found:
+        raise SourceError(
+            f"{folder}: holds no file of {ENDINGS}; name the folder in which the files lie"
+        )
+    # As they are spelled: a glob tells CSV from csv.
+    endings = Counter(_spelled_ending(path.name) for path in found)
+    if len(endings) > 1:
+        counts = ", ".join(f"{count} .{ending}" for ending, count in endings.most_common(6))
+        raise SourceError(
+            f"{folder}: holds files of several endings ({counts}), and a source is of one; move "
+            "the others, or name one file"
+        )
+    if len(found) > MAX_FILES:
+        raise SourceError(f"{folder}: holds {len(found)} files; at most {MAX_FILES} are read")
+    return Folder(f"*.{next(iter(endings))}", tuple(found))
+
+
+def _spelled_ending(name: str) -> str:
+    return name[len(name) - len(ending_of(name)) :]
+
+
+def _read(
+    paths: list[Path], sheet: str | None, member: str | None
+) -> tuple[pa.Table, dict[str, Any]]:
+    """Read files of one table; return their rows and what is said of the first that has columns."""
+    import pyarrow as pa
+
+    parts: list[pa.Table] = []
+    first: tuple[Path, dict[str, Any]] | None = None
+    count = 0
+    with FileReader() as reader:
+        for path in paths:
+            answer, rows = reader.read(
+                path, path.name, kind_of(path.name) or "", [], sheet=sheet, member=member
+            )
+            if not answer["columns"]:
+                continue
+            first = first or (path, answer)
+            _check_alike(first, path, answer)
+            if parts:
+                place = rows.column_names.index("row")
+                rows = rows.set_column(
+                    place, "row", pa.array(range(count + 1, count + 1 + len(rows)), pa.int64())
+                )
+            parts.append(rows)
+            count += len(rows)
+    if first is None:
+        raise SourceError(
+            f"{paths[0] if len(paths) == 1 else paths[0].parent}: is empty; a draft is guessed "
+            "from values, give a file that has some"
+        )
+    return pa.concat_tables(parts, promote_options="default"), first[1]
+
+
+def _check_alike(first: tuple[Path, dict[str, Any]], path: Path, answer: dict[str, Any]) -> None:
+    """Refuse a file that is not written as the first one: a source declares one way for all."""
+    if answer["columns"] != first[1]["columns"]:
+        ours, theirs = answer["columns"], first[1]["columns"]
+        differ = [name for name in theirs if name not in ours] + [
+            name for name in ours if name not in theirs
+        ]
+        what = f"differ in {differ[:5]}" if differ else "stand in another order"
+        raise SourceError(
+            f"{path}: its columns {what} from those of {first[0].name}; a folder is read as one "
+            "table: mend the header, or move the file away"
+        )
+    if answer["dialect"] != first[1]["dialect"]:
+        before, now = first[1]["dialect"], answer["dialect"]
+        differ = [f"{name} {now[name]!r}" for name in now if now[name] != before[name]]
+        raise SourceError(
+            f"{path}: is written otherwise than {first[0].name} ({', '.join(differ)}); a source "
+            "declares one way for all its files: write them alike, or move the file away"
+        )
+
+
+def _listed(names: list[str]) -> str:
+    """Return names in a comment, as JSON: none of them can end it."""
+    shown = ", ".join(json.dumps(name[:60]) for name in names[:8])
+    return f"{shown}, ..." if len(names) > 8 else shown

@@ -1,0 +1,92 @@
+"""A person's table is read from a file, a folder, an archive or a workbook, as one table."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from include.errors import SourceError
+from include.onboarding import table_files
+from include.onboarding.table_files import files_in, read_table
+from tests.builders.workbooks import workbook
+
+
+def put(folder: Path, **files: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("__", ".")).write_text(text)
+    return folder
+
+
+def test_a_folder_of_files_with_one_header_is_one_table(tmp_path: Path) -> None:
+    folder = put(tmp_path / "in", b__csv="id,x\n3,c\n", a__csv="id,x\n1,a\n2,b\n", c__csv="id,x\n")
+    put(folder, _SUCCESS="", __hidden__csv="no", README__md="about", empty__csv="")
+    (folder / "more").mkdir()
+    files = files_in(folder)
+    assert files.glob == "*.csv"
+    assert [path.name for path in files.files] == ["a.csv", "b.csv", "c.csv", "empty.csv"]
+    read = read_table(folder)
+    assert read.glob == "*.csv"
+    assert read.rows.to_pylist() == [
+        {"c0": "1", "c1": "a", "row": 1},
+        {"c0": "2", "c1": "b", "row": 2},
+        {"c0": "3", "c1": "c", "row": 3},
+    ]
+
+
+def test_endings_are_those_that_are_written(tmp_path: Path) -> None:
+    folder = put(tmp_path / "in", **{"A.CSV": "id\n1\n"})
+    assert files_in(folder).glob == "*.CSV"
+    pq.write_table(pa.table({"id": [1]}), folder / "b.parquet")
+    with pytest.raises(SourceError, match=r"several endings \(1 .CSV, 1 .parquet\)"):
+        files_in(folder)
+    with pytest.raises(SourceError, match="holds no file of"):
+        files_in(put(tmp_path / "none", x__md="a"))
+
+
+def test_files_that_are_no_one_table_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = put(tmp_path / "in", a__csv="id,x\n1,a\n", b__csv="id,y\n2,b\n")
+    with pytest.raises(
+        SourceError, match=r"b.csv: its columns differ in \['x', 'y'\] from .* a.csv"
+    ):
+        read_table(folder)
+    put(folder, b__csv="x,id\n2,b\n")
+    with pytest.raises(SourceError, match=r"b.csv: its columns stand in another order"):
+        read_table(folder)
+    put(folder, b__csv="id;x\n2;b\n")
+    with pytest.raises(SourceError, match=r"b.csv: is written otherwise .*\(separator ';'\)"):
+        read_table(folder)
+    put(folder, a__csv="", b__csv="")
+    with pytest.raises(SourceError, match="in: is empty"):
+        read_table(folder)
+    monkeypatch.setattr(table_files, "MAX_FILES", 1)
+    with pytest.raises(SourceError, match="holds 2 files; at most 1"):
+        read_table(folder)
+
+
+def test_what_else_an_archive_and_a_workbook_hold_is_told(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        archive.writestr("a.csv", "id\n1\n")
+        archive.writestr("b.csv", "id\n2\n")
+    with pytest.raises(SourceError, match=r"in.zip: holds 2 tables \('a.csv', 'b.csv'\)"):
+        read_table(tmp_path / "in.zip")
+    read = read_table(tmp_path / "in.zip", member="b.csv")
+    assert read.rows.column("c0").to_pylist() == ["2"]
+    assert list(read.fields()) == ['    member: "b.csv"  # read alone; others: "a.csv"']
+    book = workbook(tmp_path / "in.xlsx", ("A", [["id"], [1]]), ("B #1", [["id"], [2]]))
+    assert list(read_table(book).fields()) == ['    sheet: "A"  # read alone; others: "B #1"']
+    assert read_table(book, sheet="B #1").rows.column("c0").to_pylist() == ["2"]
+    assert list(read_table(workbook(book, ("A", [["id"], [1]]))).fields()) == []
+
+
+def test_what_is_no_table_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"a draft is made from .csv, .*\.xlsx.*convert"):
+        read_table(tmp_path / "a.pdf")
+    with pytest.raises(SourceError, match="there is no such file"):
+        read_table(tmp_path / "a.csv")
