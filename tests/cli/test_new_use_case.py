@@ -80,7 +80,7 @@ def test_yes_takes_the_guesses_and_options_answer(run: Run, tmp_path: Path) -> N
     case = use_case_file.parse(text, folder=tmp_path)
     assert "# ASK" not in text
     assert case.sources["rows"].arrival == "event + 2d"
-    assert list(case.feature_types) == ["final_amount"]
+    assert list(case.features["row_features"].columns) == ["final_amount"]
     wrong = run("new", "--from", table, "--written-later", "amounts", "--yes")
     assert (wrong.code, "no such column; columns are" in wrong.err) == (2, True)
     both = run("new", "--from", table, "--time", "visited", "--snapshot", "2025-01-01")
@@ -94,7 +94,7 @@ def test_a_second_new_keeps_what_was_answered_and_changed(run: Run, tmp_path: Pa
     assert run("new", "--from", table, "--written-later", "none").code == 0
     case = use_case_file.load(path)
     assert (case.gates.min_rows, case.sources["rows"].arrival) == (77, "event + 2d")
-    assert set(case.feature_types) == {"amount", "final_amount"}
+    assert set(case.features["row_features"].columns) == {"amount", "final_amount"}
     before = path.read_text() + "extra: line\n"
     path.write_text(before)
     refused = run("new", "--from", table)
@@ -121,7 +121,7 @@ def test_a_terminal_is_asked_one_question_after_the_other(tmp_path: Path) -> Non
     assert "# ASK" not in text
     assert case.sources["rows"].arrival == "event + 1d"
     assert case.label.label_time == "closed_at"
-    assert set(case.feature_types) == {"amount", "final_amount"}
+    assert set(case.features["row_features"].columns) == {"amount", "final_amount"}
     # All is answered: nobody is asked again.
     shown = in_a_terminal(["new", "--from", str(shoppers(tmp_path))], tmp_path, iter([]))
     assert "Wrote" in shown
