@@ -152,7 +152,7 @@ FILES = {
         (HEAD.strip() + ",\n" + LINE).encode(),
         "no line that could be read as its 7 columns",
     ),
-    "no text at all": ("csv", b"PK\x03\x04" + os.urandom(500), "is a zip file"),
+    "no text at all": ("csv", b"PK\x03\x04" + os.urandom(500), "zip file, or one that was cut off"),
 }
 
 

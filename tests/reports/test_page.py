@@ -19,6 +19,7 @@ SHOWN: dict[str, Any] = {
     "verdict": "pass",
     "colour": "pass",
     "about": "about",
+    "caveat": "",
     "reasons": ["run `evergreen up` <now>"],
 }
 
