@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,3 +56,39 @@ def test_of_another_database_the_clock_decides(url: str, monkeypatch: pytest.Mon
     assert (watch.moved(), watch.moved()) == (True, False)
     time.sleep(0.06)
     assert watch.moved() is True
+
+
+def test_it_is_closed_only_once_nobody_asks_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A follower that is cancelled leaves its question to a thread, and closes."""
+    asked, closed_while_asked = threading.Event(), []
+
+    class Slow(sqlite3.Connection):
+        busy = False
+
+        def execute(self, *arguments: Any) -> sqlite3.Cursor:
+            self.busy = True
+            asked.set()
+            time.sleep(0.2)
+            found = super().execute(*arguments)
+            self.busy = False
+            return found
+
+        def close(self) -> None:
+            closed_while_asked.append(self.busy)
+            super().close()
+
+    connect = sqlite3.connect
+    connect(tmp_path / "records.db").execute("CREATE TABLE t (x)").connection.close()
+    monkeypatch.setattr(
+        records_watch.sqlite3, "connect", lambda *a, **k: connect(*a, **k, factory=Slow)
+    )
+    watch = Watch(f"sqlite:///{tmp_path / 'records.db'}")
+    answers: list[bool] = []
+    thread = threading.Thread(target=lambda: answers.append(watch.moved()), daemon=True)
+    thread.start()
+    assert asked.wait(10)
+    watch.close()
+    thread.join(10)
+    assert (answers, closed_while_asked) == ([True], [False])
