@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from include.config.use_case import UseCase
 from include.ingestion.columns import FILE, MALFORMED, ROW
 from include.ingestion.computed import parts_of
-from include.lake.sql import connect, quote
+from include.lake.sql import connect, quote, text_literal
 
 LENGTH = 32  # hex digits: 128 bits, by which no two of a billion rows are alike
 
@@ -29,7 +29,8 @@ def with_row_digest(rows: pa.Table, column: str, use_case: UseCase, name: str) -
     # Each cell with its name and length, so that none runs into another. One without a value is
     # left out: a column that a later delivery brings changes no id of an earlier one.
     texts = [
-        f"coalesce('{each}:' || strlen({quote(each)}) || ':' || {quote(each)} || ';', '')"
+        f"coalesce({text_literal(each + ':')} || strlen({quote(each)}) || ':' || {quote(each)} || "
+        "';', '')"
         for each in cells
     ]
     broken = MALFORMED in rows.column_names

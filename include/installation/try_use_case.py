@@ -221,19 +221,9 @@ def _load(
     first = history.first_of_training(use_case, tried.key)
     steps = history.plan_load(use_case, first, tried.key, now)
     wanted = sorted({key for keys in steps.values() for key in keys})
-    recorded = {row.key for row in records.partitions.of(use_case.name)}
-    with records.transaction() as session:  # of its own, each would wait for the disk
-        for key in wanted:
-            if key not in recorded:
-                records.partitions.raise_to(
-                    use_case.name,
-                    key,
-                    mode="backfill",
-                    target="data",
-                    actor=actor,
-                    at=now,
-                    session=session,
-                )
+    records.partitions.add(
+        use_case.name, wanted, mode="backfill", target="data", actor=actor, at=now
+    )
     for stage in DATA_STAGES:
         began, reports = time.monotonic(), list[Report]()
         progress(stage, 0, len(steps[stage]))

@@ -179,3 +179,16 @@ def test_rows_that_were_ingested_before_are_to_be_ingested_again(tmp_path: Path)
     assert report.state == "blocked"
     assert "missing 'row_id' (in the stored rows" in report.reason
     assert "ingest them again" in report.reason
+
+
+def test_a_foreign_header_stays_a_name(tmp_path: Path) -> None:
+    """What nobody declared counts too, whatever its header would be as SQL."""
+    shop = Shop(tmp_path)
+    header = """it's "amount"' || (SELECT 1) || '"""
+    use_case = parse((shop.folder / "shop.yaml").read_text(), where="shop", folder=shop.folder)
+    ids = []
+    for text in ("1", "1", "2"):
+        rows = pa.table({header: [text], "town": ["a"], "source_file": ["f"], "source_row": [1]})
+        made = with_row_digest(rows, "row_id", use_case, "orders")
+        ids.append(made.column("row_id")[0].as_py())
+    assert ids[0] == ids[1] != ids[2]
