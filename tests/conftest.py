@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from include.config.settings import Settings
+from include.ingestion.file_reader import FileReader
 from include.records.records import Records
+from tests.builders.warm_readers import start_warm
 
 POSTGRES = os.environ.get(
     "EVERGREEN_TEST_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres"
@@ -100,6 +102,13 @@ def records(records_url: str) -> Iterator[Records]:
     opened.migrate()
     yield opened
     opened.close()
+
+
+@pytest.fixture(autouse=True)
+def warm_readers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork the children that read files, where the start of one is not what is tested."""
+    if request.path.name != "test_file_reader.py":
+        monkeypatch.setattr(FileReader, "_start", start_warm)
 
 
 @pytest.hookimpl(optionalhook=True)
