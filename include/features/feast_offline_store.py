@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 from feast.data_source import DataSource
@@ -31,13 +31,27 @@ from include.point_in_time.expiry import Calendar
 from include.point_in_time.join import as_of_join
 from include.point_in_time.sql_parts import column, newest_first, table, timestamp, to_sql
 
-_pins: ContextVar[Mapping[str, int | None] | None] = ContextVar("pins", default=None)
+
+class _Pins(NamedTuple):
+    """Which versions of lake tables are read, and which partitions (None: all)."""
+
+    versions: Mapping[str, int | None]
+    keys: Sequence[str] | None
+
+
+_pins: ContextVar[_Pins | None] = ContextVar("pins", default=None)
 
 
 @contextmanager
-def pinned(versions: Mapping[str, int | None]) -> Iterator[None]:
-    """Read lake tables at the given versions within the context; None: the present one."""
-    token = _pins.set(dict(versions))
+def pinned(
+    versions: Mapping[str, int | None], *, keys: Sequence[str] | None = None
+) -> Iterator[None]:
+    """Read lake tables at the given versions within the context; None: the present one.
+
+    `keys` are the partitions to read (None: all): to open the files of a long history costs more
+    than to join the few that decisions can see.
+    """
+    token = _pins.set(_Pins(dict(versions), keys))
     try:
         yield
     finally:
@@ -238,8 +252,10 @@ def _pull(config: RepoConfig, source: DataSource, rows: exp.Select) -> Retrieval
 def _scan(con: Any, name: str, config: RepoConfig, source: DataSource | None) -> None:
     """Show the lake table of a source as a view, in its pinned version if there is one."""
     lake_table = _lake_table(source)
-    version = (_pins.get() or {}).get(lake_table)
-    Lake(_root(config)).scan(con, name, lake_table, version=version)
+    pins = _pins.get() or _Pins({}, None)
+    Lake(_root(config)).scan(
+        con, name, lake_table, keys=pins.keys, version=pins.versions.get(lake_table)
+    )
 
 
 def _root(config: RepoConfig) -> str:

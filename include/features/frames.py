@@ -107,7 +107,7 @@ def training_frame(
     feature_sets.require_results(records, use_case, feature_set, required)
     asked = rows.select([feature_set.key, "event_timestamp"])
     store = transient_store(settings, use_case, feature_set)
-    with pinned(versions):
+    with pinned(versions, keys=required):
         job = store.get_historical_features(
             entity_df=asked.to_pandas(),
             features=store.get_feature_service(service_name(use_case.name)),

@@ -24,11 +24,15 @@ def scan_arrived(
     version: int | None,
     schema: pa.Schema,
     keys: Sequence[str] | None = None,
+    since: str | None = None,
 ) -> None:
     """Show the partitions of a table (`keys`, or all) that had arrived before `as_of` as a view.
 
-    The view is called `name`; where the table is not there yet, it has no rows of `schema`.
+    Those before the key `since` are left out. The view is called `name`; where the table is not
+    there yet, it has no rows of `schema`.
     """
     # A partition has arrived when its own as_of is not after this one.
     newest = partitions.key_of(use_case, as_of - timedelta(microseconds=1))
-    lake.scan(con, name, table, keys=keys, version=version, schema=schema, until=newest)
+    lake.scan(
+        con, name, table, keys=keys, version=version, schema=schema, since=since, until=newest
+    )

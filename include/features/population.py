@@ -9,11 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from include.config.durations import midnight
 from include.config.use_case import UseCase
 from include.features.feature_sets import FeatureSet, FeatureView
 from include.features.lake_views import scan_arrived
 from include.lake.sql import TIMESTAMP, connect, quote
 from include.lake.tables import Lake
+from include.point_in_time import partitions
 from include.point_in_time.expiry import REMEMBERED, Calendar
 from include.point_in_time.join import as_of_join
 from include.point_in_time.sql_parts import interval_literal, timestamp_literal
@@ -100,6 +102,7 @@ def answers_at(
     moment = as_of + max(view.availability for view in feature_set.views)
     calendar = Calendar.of(use_case)
     key = feature_set.key
+    since = _first_partition(use_case, feature_set, calendar.horizon(moment))
     with connect() as con:
         for index, view in enumerate(feature_set.views):
             table = view.table(use_case.name)
@@ -113,6 +116,7 @@ def answers_at(
                 version=(versions or {}).get(table),
                 schema=view.schema,
                 keys=keys,
+                since=since,
             )
         query = _remembered_entities(feature_set, moment, calendar.horizon(moment))
         frame = con.sql(query).to_arrow_table()
@@ -133,6 +137,20 @@ def answers_at(
             for name in view.columns:
                 frame = frame.append_column(name, features.column(name))
     return frame
+
+
+def _first_partition(use_case: UseCase, feature_set: FeatureSet, horizon: datetime) -> str:
+    """Return the oldest partition with rows that are alive, or remembered, at a horizon.
+
+    No row's event time lies behind the `as_of` of its partition, since the contract refuses what
+    is in the future. So a night reads as many files whatever the history.
+    """
+    spans = [max(view.ttl, REMEMBERED * min(view.ttl, LONGEST_TTL)) for view in feature_set.views]
+    # A ttl of centuries would leave Python's calendar, so none reaches further than the history.
+    since_first = max(timedelta(0), horizon - midnight(use_case.history.first))
+    oldest = horizon - min(max(spans), since_first)
+    # A microsecond less: a row may lie on the very `as_of` of the partition before.
+    return partitions.key_of(use_case, oldest - _MICROSECOND)
 
 
 def _remembered_entities(feature_set: FeatureSet, moment: datetime, horizon: datetime) -> str:

@@ -23,11 +23,12 @@ class RecordedIntake:
     """The recorded ingestions of a use case, each decoded once.
 
     A range asks for all of them in each of its partitions. Results are told apart by identity: one
-    that is recorded anew is another object, so it is decoded again.
+    that is recorded anew is another object, so it is decoded again. A single run reads them once.
     """
 
     def __init__(self) -> None:
         self._decoded: dict[int, _Decoded] = {}
+        self._read: list[StageResult] | None = None
 
     def done(self, context: StageContext) -> dict[str, IngestOutputs]:
         """Return what each ingested partition recorded, by key."""
@@ -50,9 +51,16 @@ class RecordedIntake:
         }
 
     def _done(self, context: StageContext) -> Iterator[_Decoded]:
-        for result in _results(context):
+        for result in self._results(context):
             if result.state == "done":
                 yield self._decoded.get(id(result)) or self._decode(result)
+
+    def _results(self, context: StageContext) -> list[StageResult]:
+        if context.preloaded is not None:
+            return [result for (stage, _), result in context.preloaded.items() if stage == STAGE]
+        if self._read is None:
+            self._read = context.records.results.of(context.use_case.name, stage=STAGE)
+        return self._read
 
     def _decode(self, result: StageResult) -> _Decoded:
         outputs = IngestOutputs.of(result)
@@ -71,9 +79,3 @@ def is_newest(context: StageContext) -> bool:
     if result is not None and result.state == "done":
         return False
     return partitions.newest_complete(context.use_case, context.started) == context.key
-
-
-def _results(context: StageContext) -> list[StageResult]:
-    if context.preloaded is not None:
-        return [result for (stage, _), result in context.preloaded.items() if stage == STAGE]
-    return context.records.results.of(context.use_case.name, stage=STAGE)

@@ -61,6 +61,7 @@ class Supervisor:
         self.settings = settings
         self._say = say
         self._children = children(settings, services)
+        self._beside: list[Child] = []
         self._lock = InstallationLock(settings)
         self._ending = threading.Event()
         self._stopping = threading.Event()
@@ -94,7 +95,7 @@ class Supervisor:
         try:
             if self._watch.is_alive():
                 self._watch.join(timeout=5)
-            end(self._children)
+            end([*self._children, *self._beside])
         finally:
             _state_file(self.settings).unlink(missing_ok=True)
             self._lock.__exit__()
@@ -107,6 +108,23 @@ class Supervisor:
             child.start()
         self._remember()
         self._watch.start()
+
+    def start_beside(self, name: str, command: Sequence[str]) -> Child:
+        """Start a command that ends by itself, and return it.
+
+        It is never started again; one that still runs is ended with the services.
+        """
+        child = Child(
+            name,
+            command,
+            child_environment(self.settings),
+            self.settings.home / "logs" / f"{name}.log",
+            healthy=lambda: False,
+        )
+        child.start()
+        self._beside.append(child)
+        self._remember()
+        return child
 
     def wait_healthy(self, names: Sequence[str] = (), timeout: float = START_TIMEOUT) -> None:
         """Wait until every process, or those of the given names, does its work.
@@ -180,7 +198,8 @@ class Supervisor:
 
     def _remember(self) -> None:
         """Write down what was started, for the next start after a kill."""
-        sessions = [asdict(session) for child in self._children for session in child.sessions]
+        started = [*self._children, *self._beside]
+        sessions = [asdict(session) for child in started for session in child.sessions]
         body = {"boot": _boot(), "sessions": sessions}
         write_text(_state_file(self.settings), json.dumps(body))
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 from pathlib import Path
 from threading import Lock
 
 import duckdb
+import psutil
 import pyarrow as pa
 
 from include.errors import SourceError
@@ -47,7 +49,7 @@ def limit_memory(most: str, spill: Path) -> None:
     """Let each database that is opened from now on take at most so much memory.
 
     What needs more is written to a folder of this process under `spill`, which DuckDB removes at
-    the end.
+    the end. What processes left there that were killed is removed first.
 
     Raises:
         SourceError: the folder cannot be made.
@@ -62,9 +64,33 @@ def limit_memory(most: str, spill: Path) -> None:
             f"{spill}: cannot be made for what does not fit into memory ({error}); free space or "
             "mend permissions"
         ) from None
+    _sweep(spill)
     with _opening:
         _limits.update(limits)
         _shared.clear()  # whoever has a connection keeps it, and its database with it
+
+
+def _sweep(spill: Path) -> None:
+    """Remove the spill folders of processes that have ended."""
+    for folder in spill.iterdir():
+        if folder.name.isdecimal() and not _is_in_use(folder):
+            # Another process may sweep at the same moment: what is gone already is no fault.
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_in_use(folder: Path) -> bool:
+    """Tell whether the process that a spill folder is named after may have made it.
+
+    A later process that got the same id began after the folder was last changed. A minute is
+    allowed for clocks: the kernel tells a process's begin by the clock of the boot.
+    """
+    try:
+        began = psutil.Process(int(folder.name)).create_time()
+        return began <= folder.stat().st_mtime + 60
+    except (psutil.NoSuchProcess, FileNotFoundError):
+        return False
+    except (psutil.Error, OSError):
+        return True  # who cannot be asked may be at work
 
 
 def _database() -> duckdb.DuckDBPyConnection:

@@ -233,10 +233,19 @@ class Lake:
         return [] if handle is None else self._paths(handle, table, keys)
 
     def _paths(
-        self, handle: DeltaTable, table: str, keys: Sequence[str] | None, until: str | None = None
+        self,
+        handle: DeltaTable,
+        table: str,
+        keys: Sequence[str] | None,
+        since: str | None = None,
+        until: str | None = None,
     ) -> list[str]:
         wanted = None if keys is None else set(keys)
-        files = [(key, path) for key, path in _contents(handle) if until is None or key <= until]
+        files = [
+            (key, path)
+            for key, path in _contents(handle)
+            if (since is None or key >= since) and (until is None or key <= until)
+        ]
         return [
             f"{self.uri(table)}/{path}"
             for key, path in sorted(files)
@@ -252,12 +261,13 @@ class Lake:
         keys: Sequence[str] | None = None,
         version: int | None = None,
         schema: pa.Schema | None = None,
+        since: str | None = None,
         until: str | None = None,
     ) -> None:
         """Make a temporary DuckDB view, `name`, over some partitions (None: all) of a table.
 
-        Without rows it has the table's columns, without a table those of `schema`. `until` leaves
-        out the partitions behind that key.
+        Without rows it has the table's columns, without a table those of `schema`. `since`
+        and `until` leave out the partitions before and behind those keys.
 
         Raises:
             SourceError: there is no table, and no schema is given.
@@ -270,7 +280,7 @@ class Lake:
             )
         no_rows = quote(f"__empty_{name}")
         con.register(f"__empty_{name}", empty.empty_table())
-        paths = [] if handle is None else self._paths(handle, table, keys, until)
+        paths = [] if handle is None else self._paths(handle, table, keys, since, until)
         if not paths:
             con.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS SELECT * FROM {no_rows}")
             return

@@ -20,7 +20,7 @@ from include.clock import utc_now
 from include.config.settings import ROOT
 from include.pipeline.provenance import git_commit
 
-PARTS = ("size", "stages", "orchestration")
+PARTS = ("size", "growth", "stages", "orchestration")
 Figures = dict[str, Any]
 
 
@@ -45,6 +45,8 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         if "size" in asked.parts:
             figures |= _at_size(home / "size", asked.quick, asked.repeats)
+        if "growth" in asked.parts:
+            figures |= _growth(home / "growth", asked.quick)
         if "stages" in asked.parts:
             figures |= _stages(home / "stages", customers, days, asked.repeats, asked.small)
         if "orchestration" in asked.parts:
@@ -60,7 +62,7 @@ def main(words: Sequence[str] | None = None) -> int:
     print(f"\n{table}\n\nwritten to {path}")
     missed = [
         name
-        for name in ("chain", "rerun", "orchestration")
+        for name in ("growth", "chain", "rerun", "orchestration")
         if name in figures and not figures[name]["passed"]
     ]
     missed += [name for name, one in figures.get("size", {}).items() if not one["passed"]]
@@ -115,6 +117,12 @@ def _at_size(home: Path, quick: bool, repeats: int) -> Figures:
     return {"size": size.measure(home, quick=quick, repeats=repeats, say=say)}
 
 
+def _growth(home: Path, quick: bool) -> Figures:
+    from tests.benchmarks import growth
+
+    return {"growth": growth.measure(home, quick=quick, say=lambda text: print(text, flush=True))}
+
+
 def _stages(home: Path, customers: int, days: int, repeats: int, small: bool) -> Figures:
     from tests.benchmarks.stages import Portfolio, measure
 
@@ -142,6 +150,10 @@ def _table(figures: Figures) -> list[str]:
         from tests.benchmarks import size
 
         lines += size.table(figures["size"])
+    if "growth" in figures:
+        from tests.benchmarks import growth
+
+        lines += growth.table(figures["growth"])
     if figures.get("load"):
         lines += ["history in one pass, seconds a day (wall / CPU)"]
         lines += [

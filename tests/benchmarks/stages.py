@@ -106,7 +106,8 @@ class Portfolio:
             for row in self.records.results.of(USE_CASE, stage=DATA_STAGES[-1])
             if row.state == "done"
         }
-        if set(keys) <= have:
+        keys = [key for key in keys if key not in have]
+        if not keys:
             return {}
         for key in keys:
             self.records.partitions.raise_to(

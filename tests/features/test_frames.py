@@ -207,3 +207,14 @@ def test_scores_are_refused_where_features_that_can_be_alive_are_missing(tmp_pat
     with pytest.raises(MissingPartition, match="view spending") as caught:
         require_features(shop.records, shop.use_case, shop.feature_set, shop.key(3))
     assert caught.value.keys == (shop.key(1),)
+
+
+def test_a_frame_opens_no_partition_that_its_decisions_cannot_see(shop: Shop) -> None:
+    """To open the files of a long history would take longer than the join."""
+    run_days(shop, 30)
+    decisions = [T0 + day * DAY for day in (27, 29)]
+    whole = frame_of(shop, *decisions)
+    for view in shop.feature_set.views:
+        for path in shop.lake.files(view.table("shop"), keys=[shop.key(day) for day in range(15)]):
+            Path(path).unlink()
+    assert frame_of(shop, *decisions).equals(whole)

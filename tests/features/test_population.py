@@ -96,3 +96,23 @@ def test_nobody_is_online_longer_than_four_ttls(tmp_path: Path) -> None:
         0,
         population.population_at(shop.lake, shop.use_case, shop.feature_set, T0).schema,
     )
+
+
+def test_no_partition_is_read_whose_rows_nobody_remembers(shop: Shop) -> None:
+    """So a night costs the same over any history: the files of old partitions may be gone."""
+    run_days(shop, 30)
+
+    def answers() -> list[dict[str, Any]]:
+        return population.answers_at(
+            shop.lake, shop.use_case, shop.feature_set, shop.as_of(29)
+        ).to_pylist()
+
+    whole = answers()
+    for view in shop.feature_set.views:
+        for path in shop.lake.files(view.table("shop"), keys=[shop.key(day) for day in range(10)]):
+            Path(path).unlink()
+    assert answers() == whole
+    # What is remembered longest is read to its last moment: four ttls of the visits.
+    longest = max(view.ttl for view in shop.feature_set.views)
+    oldest = population._first_partition(shop.use_case, shop.feature_set, shop.as_of(29))
+    assert oldest == shop.key(29 - 4 * longest // DAY)

@@ -124,3 +124,20 @@ def test_a_result_that_is_recorded_anew_is_read_again() -> None:
     restated = context(result("2026-01-01", orders={**EVENTS, "digest": "sha256:z"}))
     assert record.done(restated)["2026-01-01"].sources["orders"].digest == "sha256:z"
     assert RecordedIntake().done(context(stage="validate_data")) == {}
+
+
+def test_a_single_run_reads_the_records_once() -> None:
+    asked: list[str] = []
+
+    def of(use_case: str, *, stage: str) -> list[Any]:
+        asked.append(stage)
+        return [result("2026-01-01", orders=EVENTS, people=VERSION)]
+
+    single = SimpleNamespace(
+        preloaded=None,
+        records=SimpleNamespace(results=SimpleNamespace(of=of)),
+        use_case=SimpleNamespace(name="shop"),
+    )
+    record: Any = RecordedIntake()
+    assert list(record.done(single)) == list(record.versions("people", single)) == ["2026-01-01"]
+    assert asked == ["ingest_data"]

@@ -187,3 +187,15 @@ def alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def test_what_is_started_beside_the_services_is_on_file_and_ends_with_them(
+    small: Settings, tmp_path: Path
+) -> None:
+    sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with Supervisor(small, services=()) as supervisor:
+        child = supervisor.start_beside("sleeper", sleeper)
+        body = json.loads((tmp_path / "run" / "supervisor.json").read_text())
+        assert [session["pid"] for session in body["sessions"]] == [child.born.pid]  # type: ignore[union-attr]
+        assert child.alive
+    assert not child.alive

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import duckdb
@@ -83,3 +85,23 @@ def test_a_folder_that_cannot_be_made_is_named(
     (tmp_path / "file").write_text("")
     with pytest.raises(SourceError, match=r"file/spill: cannot be made"):
         sql.limit_memory("60MB", tmp_path / "file" / "spill")
+
+
+def test_what_killed_processes_have_spilled_is_removed_by_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not what one that runs has spilled, or what is no spill folder."""
+    monkeypatch.setattr(sql, "_limits", {})
+    monkeypatch.setattr(sql, "_shared", [])
+    spill = tmp_path / "spill"
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as running:
+        ended = subprocess.Popen([sys.executable, "-c", ""])
+        ended.wait()
+        for name in (ended.pid, running.pid, os.getpid(), "notes"):
+            (spill / str(name)).mkdir(parents=True)
+            (spill / str(name) / "duckdb_temp_storage-0.tmp").write_bytes(b"rows")
+        # Of a process that had this process's id before it.
+        os.utime(spill / str(os.getpid()), (1, 1))
+        sql.limit_memory("60MB", spill)
+        assert {each.name for each in spill.iterdir()} == {str(running.pid), "notes"}
+        running.kill()

@@ -69,7 +69,7 @@ def test_a_version_that_a_manifest_pins_outlives_the_logs_age(lake: Lake) -> Non
     assert Lake(lake.root).read("shop/raw", version=pinned)["id"].to_pylist() == [1]
 
 
-def test_until_leaves_out_later_partitions(lake: Lake) -> None:
+def test_since_and_until_leave_out_earlier_and_later_partitions(lake: Lake) -> None:
     for day in (1, 2, 3):
         lake.replace("shop/raw", f"2026-03-0{day}", table(day))
     with connect() as con:
@@ -81,6 +81,8 @@ def test_until_leaves_out_later_partitions(lake: Lake) -> None:
         ):
             lake.scan(con, "rows", "shop/raw", keys=keys, until=until)
             assert con.execute("SELECT count(*) FROM rows").fetchall() == [(expected,)]
+        lake.scan(con, "rows", "shop/raw", since="2026-03-02", until="2026-03-02")
+        assert con.execute("SELECT id FROM rows").fetchall() == [(2,)]
 
 
 def test_a_column_that_came_later_is_null_in_older_partitions(lake: Lake) -> None:
