@@ -8,6 +8,7 @@ import httpx
 
 from include.config.settings import Settings
 from include.installation.environment import child_environment
+from include.installation.mlflow_login import ADMIN, PASSWORD, login_variables
 from include.orchestration.airflow_api import AirflowApi
 from include.processes import Child, python_module
 
@@ -33,7 +34,8 @@ def children(settings: Settings, services: Sequence[str] = SERVICES) -> list[Chi
     logs = settings.home / "logs"
     patience = {"triggerer": 1.0}  # seconds; it would wait for its triggers, which start again
     # As a variable and no argument: the address may hold a password, which `ps` would show.
-    own = {"mlflow": {"MLFLOW_BACKEND_STORE_URI": settings.mlflow_address}}
+    store = {"MLFLOW_BACKEND_STORE_URI": settings.mlflow_address}
+    own = {"mlflow": store | login_variables(settings)} if "mlflow" in services else {}
     return [
         Child(
             name,
@@ -49,7 +51,7 @@ def children(settings: Settings, services: Sequence[str] = SERVICES) -> list[Chi
 
 def _mlflow_command(settings: Settings) -> list[str]:
     return [
-        *python_module("mlflow", "server", "--workers", "1"),
+        *python_module("mlflow", "server", "--workers", "1", "--app-name", "basic-auth"),
         *("--host", settings.host, "--port", str(settings.mlflow_port)),
         *(
             "--allowed-hosts",
@@ -79,6 +81,7 @@ def descriptions(settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield what can be opened in a browser: name and address."""
     yield "Airflow", settings.airflow_url
     yield "MLflow", f"http://{settings.host}:{settings.mlflow_port}"
+    yield "  its login", f"user {ADMIN}, password in {settings.home / 'secrets' / PASSWORD}"
     yield "serving node", f"{settings.node_url}/docs"
     yield "reports", str(settings.home / "reports")
     yield "logs", str(settings.home / "logs")
