@@ -17,9 +17,11 @@ from pydantic import SecretStr
 
 from include.config.no_telemetry import QUIET
 from include.config.settings import ROOT, Settings
-from include.files import write_text
+from include.errors import ConfigError
+from include.files import written_aside
 from include.orchestration.airflow_api import ADMIN, password_file
 
+PASSWORD_LENGTH = 16  # characters; people type this one
 MARK = "EVERGREEN_INSTALLATION"  # a variable of every child: to which home folder it belongs
 DROPPED = (
     "PYTHON",
@@ -80,13 +82,30 @@ def child_environment(settings: Settings, outer: Mapping[str, str] | None = None
 
 
 def ensure_password(settings: Settings) -> str | None:
-    """Make the password of Airflow's administrator; return it, or None where there was one."""
+    """Make the password of Airflow's administrator; return it, or None where there was one.
+
+    Raises:
+        ConfigError: the file holds none, or one that can be guessed; Airflow would make up its own
+            and print it in a log.
+    """
     path = password_file(settings)
     if path.exists():
+        try:
+            known = str(json.loads(path.read_text(encoding="utf-8"))[ADMIN])
+        except (OSError, ValueError, KeyError, TypeError):
+            known = ""
+        if len(known) < PASSWORD_LENGTH:
+            raise ConfigError(
+                f"{path} holds no password of {ADMIN!r} of {PASSWORD_LENGTH} characters or more. "
+                "Put the old file back from a backup, or delete it: the next start makes another "
+                "password and shows it"
+            )
         return None
     password = secrets.token_urlsafe(12)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_text(path, json.dumps({ADMIN: password}), mode=0o600)
+    # Durable: what a loss of power left empty would be refused at the next start.
+    with written_aside(path, mode=0o600, durable=True) as temporary:
+        temporary.write_text(json.dumps({ADMIN: password}), encoding="utf-8")
     return password
 
 

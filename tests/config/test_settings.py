@@ -12,11 +12,12 @@ import pytest
 from pydantic import ValidationError
 
 from include.config.settings import Settings
+from include.errors import ConfigError
 
 SECRETS = {
     "EVERGREEN_RECORDS_URL": "postgresql://evergreen:hunter2-records@db/evergreen",
     "EVERGREEN_MLFLOW_URI": "postgresql://evergreen:hunter2-mlflow@db/mlflow",
-    "EVERGREEN_NODE_TOKEN": "hunter2-node",
+    "EVERGREEN_NODE_TOKEN": "hunter2-node-of-thirty-two-letters",
 }
 
 
@@ -38,7 +39,7 @@ def test_secrets_stand_in_no_repr_dump_or_error(
     assert settings.mlflow_address == "postgresql+psycopg://evergreen:hunter2-mlflow@db/mlflow", (
         "the driver that is installed"
     )
-    assert settings.node_secret.get_secret_value() == "hunter2-node"
+    assert settings.node_secret.get_secret_value() == "hunter2-node-of-thirty-two-letters"
     monkeypatch.setenv("EVERGREEN_NODE_PORT", "no port")
     with pytest.raises(ValidationError) as caught:
         Settings()
@@ -64,6 +65,64 @@ def test_a_generated_secret_is_made_once_for_its_owner_alone(tmp_path: Path) -> 
     assert [entry.name for entry in path.parent.iterdir()] == ["node_token"]
     assert path.read_text() not in repr(settings.secret("node_token"))
     assert Settings(home=tmp_path).node_secret == settings.secret("node_token")
+
+
+GENERATED = (
+    "node_token",
+    "mlflow_admin",
+    "mlflow_flask",
+    "airflow_fernet",
+    "airflow_jwt",
+    "airflow_session",
+)
+
+
+@pytest.mark.parametrize("name", GENERATED)
+@pytest.mark.parametrize("left", [b"", b"\n", b"short", b"\0" * 43, b"\xff\xfe" * 20])
+def test_a_secret_that_was_emptied_or_cut_off_is_refused(
+    tmp_path: Path, name: str, left: bytes
+) -> None:
+    settings = Settings(home=tmp_path)
+    settings.secret(name)
+    path = tmp_path / "secrets" / name
+    path.write_bytes(left)
+    with pytest.raises(ConfigError, match=f"{path}.*delete {path}"):
+        settings.secret(name)
+    assert path.read_bytes() == left, "what is there is a person's to judge"
+    path.unlink()
+    assert len(settings.secret(name).get_secret_value()) == 43
+
+
+def test_a_token_that_can_be_guessed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVERGREEN_NODE_TOKEN", "x" * 31)
+    with pytest.raises(ConfigError, match=r"EVERGREEN_NODE_TOKEN has 31 characters.*at least 32"):
+        _ = Settings(home=tmp_path).node_secret
+    monkeypatch.setenv("EVERGREEN_NODE_TOKEN", "")
+    assert len(Settings(home=tmp_path).node_secret.get_secret_value()) == 43, "one is generated"
+
+
+def test_a_secret_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An order of calls, since no test can cut the power."""
+    done: list[str] = []
+    fsync, link = os.fsync, os.link
+
+    def synced(descriptor: int) -> None:
+        done.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        assert done[-1] == "folder" or os.fstat(descriptor).st_size == 43
+        fsync(descriptor)
+
+    def linked(source: Path, target: Path) -> None:
+        done.append("link")
+        link(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "link", linked)
+    Settings(home=tmp_path).secret("node_token")
+    assert done == ["file", "link", "folder"]
 
 
 def test_state_follows_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from tests.builders.installation import Installation, small_repayment
 from tests.builders.scanning import Scanner
 
 PASSWORD = "s3cr3t-Wort-9431"
-TOKEN = "t0ken-Wort-7712"
+TOKEN = "t0ken-Wort-7712-of-thirty-two-letters"
 
 
 def evergreen(home: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from include.config.settings import Settings
+from include.errors import ConfigError
 from include.installation.environment import child_environment, ensure_password
 
 NOISE = {
@@ -81,3 +82,16 @@ def test_the_password_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path
     path = tmp_path / "secrets" / "airflow_passwords.json"
     assert json.loads(path.read_text()) == {"admin": made}
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("left", ["", "{}", '{"admin": ""}', '{"admin": "short"}', "[]", "{"])
+def test_a_password_that_was_emptied_is_refused(tmp_path: Path, left: str) -> None:
+    """Airflow would make up another one and write it into its log."""
+    settings = Settings(home=tmp_path)
+    ensure_password(settings)
+    path = tmp_path / "secrets" / "airflow_passwords.json"
+    path.write_text(left)
+    with pytest.raises(ConfigError, match=f"{path}.*delete it"):
+        ensure_password(settings)
+    path.unlink()
+    assert ensure_password(settings)
