@@ -25,12 +25,35 @@ from include.errors import Unavailable
 GRACE = 20.0  # seconds between SIGTERM and SIGKILL
 STABLE = 60.0  # seconds after which a restarted process counts as well again
 MAX_RESTARTS = 5
+INHERITED = (
+    "HOME",
+    "LD_LIBRARY_PATH",
+    "LD_PRELOAD",
+    "LOGNAME",
+    "PATH",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "TMPDIR",
+    "USER",
+)
+"""Variables that every child inherits: where programs, libraries and certificates lie."""
 LOG_BYTES = 20 * 1024 * 1024  # a larger log is put aside at the next start
 
 
 def python_module(module: str, *arguments: str) -> list[str]:
     """Return the command that runs a module by this very interpreter."""
     return [sys.executable, "-m", module, *arguments]
+
+
+def bare_environment(outer: Mapping[str, str] | None = None, /, **own: str) -> dict[str, str]:
+    """Return the environment of a child that needs no secret: what is listed, and `own`.
+
+    A list of what is kept, since nobody can list the secrets that a shell may hold. `outer` is the
+    environment that it is taken from, by default that of this process.
+    """
+    outer = os.environ if outer is None else outer
+    kept = {name: outer[name] for name in INHERITED if name in outer}
+    return {**kept, "LC_ALL": "C.UTF-8", "PYTHONUTF8": "1", "TZ": "UTC", **own}
 
 
 def start(

@@ -8,7 +8,7 @@ import httpx
 
 from include.config.settings import Settings
 from include.installation.environment import child_environment
-from include.installation.mlflow_login import ADMIN, PASSWORD, login_variables
+from include.installation.mlflow_login import ADMIN, PASSWORD
 from include.orchestration.airflow_api import AirflowApi
 from include.processes import Child, python_module
 
@@ -23,7 +23,6 @@ SERVICES = (*AIRFLOW, "mlflow", "node")
 
 def children(settings: Settings, services: Sequence[str] = SERVICES) -> list[Child]:
     """Return the processes of an installation, not started."""
-    environment = child_environment(settings)
     airflow = AirflowApi(settings)
     commands = {name: python_module("airflow", *words) for name, words in AIRFLOW.items()}
     commands["mlflow"] = _mlflow_command(settings)
@@ -33,14 +32,11 @@ def children(settings: Settings, services: Sequence[str] = SERVICES) -> list[Chi
     health["node"] = _http_health(f"{settings.node_url}/health")
     logs = settings.home / "logs"
     patience = {"triggerer": 1.0}  # seconds; it would wait for its triggers, which start again
-    # As a variable and no argument: the address may hold a password, which `ps` would show.
-    store = {"MLFLOW_BACKEND_STORE_URI": settings.mlflow_address}
-    own = {"mlflow": store | login_variables(settings)} if "mlflow" in services else {}
     return [
         Child(
             name,
             commands[name],
-            environment | own.get(name, {}),
+            child_environment(settings, name),
             logs / f"{name}.log",
             health[name],
             patience.get(name, 5.0),
