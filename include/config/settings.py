@@ -16,6 +16,7 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from include.errors import ConfigError
+from include.files import make_private
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET_LENGTH = 32  # characters; a generated one has 43
@@ -132,6 +133,20 @@ class Settings(BaseSettings):
         """Base address of the serving node."""
         return f"http://{self.host}:{self.node_port}"
 
+    def make_home(self) -> None:
+        """Make the home folder, or close one that others can open: it holds people's data.
+
+        Raises:
+            ConfigError: it cannot be made or closed, or belongs to everybody.
+        """
+        try:
+            make_private(self.home)
+        except OSError as error:
+            raise ConfigError(
+                f"{self.home} cannot be made a folder of yours alone ({error.strerror}); fix its "
+                "owner, or set EVERGREEN_HOME to a folder of yours"
+            ) from error
+
     def secret(self, name: str) -> SecretStr:
         """Return a generated secret, made on first use in a file that only its owner can read.
 
@@ -140,7 +155,8 @@ class Settings(BaseSettings):
         """
         path = self.home / "secrets" / name
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.make_home()
+            path.parent.mkdir(exist_ok=True, mode=0o700)
             _make_secret(path)
         remedy = (
             f"Put the old one back from a backup, or delete {path}: the next start makes another, "

@@ -120,7 +120,8 @@ def ensure_password(settings: Settings) -> str | None:
             )
         return None
     password = secrets.token_urlsafe(12)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    settings.make_home()
+    path.parent.mkdir(exist_ok=True, mode=0o700)
     # Durable: what a loss of power left empty would be refused at the next start.
     with written_aside(path, mode=0o600, durable=True) as temporary:
         temporary.write_text(json.dumps({ADMIN: password}), encoding="utf-8")

@@ -89,7 +89,7 @@ def login_variables(settings: Settings) -> dict[str, str]:
         "database_uri": users.replace("%", "%%"),  # configparser expands a single one
         "authorization_function": f"{__name__}:{authorize.__name__}",
     }
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    settings.make_home()
     write_text(path, "[mlflow]\n" + "".join(f"{name} = {lines[name]}\n" for name in lines))
     return {
         "MLFLOW_AUTH_CONFIG_PATH": str(path),

@@ -128,6 +128,27 @@ features:
     assert found(tmp_path, PASSWORD) == []
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("status", "repayment"), ("audit", "verify"), ("stop",), ("password", "--mlflow")],
+)
+def test_whatever_makes_the_home_folder_it_is_its_owners(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    small_repayment(tmp_path / "usecases")
+    home = tmp_path / "state" / "home"
+    if words == ("stop",):
+        home.mkdir(parents=True)  # of an earlier version, open to all
+        home.chmod(0o755)
+    environment = {"EVERGREEN_USECASES": str(tmp_path / "usecases")}
+    done = evergreen(home, *words, **environment)
+    assert done.returncode == 0, done.stderr
+    assert home.stat().st_mode & 0o777 == 0o700
+    made = [path for path in home.rglob("*") if not path.is_symlink()]
+    assert made
+    assert [str(path) for path in made if path.stat().st_mode & 0o077] == []
+
+
 @pytest.mark.slow
 def test_a_whole_chain_leaves_no_secret_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
