@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import psutil
 
@@ -25,6 +25,9 @@ from include.errors import Unavailable
 GRACE = 20.0  # seconds between SIGTERM and SIGKILL
 STABLE = 60.0  # seconds after which a restarted process counts as well again
 MAX_RESTARTS = 5
+ASKED_EVERY = 3.0  # seconds between two questions to a process that works
+STARTED_WITHIN = 240.0  # seconds; Airflow's first start on a slow machine takes two minutes
+Importance = Literal["needed", "kept", "optional"]
 INHERITED = (
     "HOME",
     "LD_LIBRARY_PATH",
@@ -136,15 +139,24 @@ class Born:
 class Child:
     """One supervised process.
 
-    `healthy` asks whether it does its work, not only whether it lives.
+    `healthy` asks whether it does its work, not only whether it lives; None: nobody can say.
+    `importance` says what becomes of it when it dies again and again: *needed* ends the
+    installation, *kept* is started again for ever, *optional* is given up alone. `answers_within`
+    are the seconds without a healthy answer after which it counts as hung.
     """
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str]
     log: Path
-    healthy: Callable[[], bool]
+    healthy: Callable[[], bool | None]
     patience: float = 5.0  # seconds that its own children get to end by themselves after a SIGTERM
+    importance: Importance = "needed"
+    answers_within: float = 120.0
+    given_up: bool = False
+    up: bool = False  # it has done its work since it was started
+    asked: float = 0.0
+    well: float = 0.0  # when it was last known to do its work, by `time.monotonic`
     process: subprocess.Popen[bytes] | None = None
     born: Born | None = None
     sessions: list[Born] = field(default_factory=list)
@@ -163,7 +175,8 @@ class Child:
             )
         self.born = Born.of(self.process.pid)
         self.sessions.append(self.born)
-        self.started = time.monotonic()
+        self.started = self.well = time.monotonic()
+        self.up = False
 
     @property
     def alive(self) -> bool:
@@ -176,6 +189,26 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 self.process.send_signal(number)
 
+    def look(self, now: float) -> str | None:
+        """Ask whether it does its work, and kill it when it has not for too long.
+
+        Return a message for people, if any. What was killed is started again by `revive`.
+        """
+        if self.up and now - self.asked < ASKED_EVERY:
+            return None
+        self.asked = now
+        answer = self.healthy()
+        now = max(now, time.monotonic())  # the answer may have taken seconds
+        if answer is not False or not self.alive:
+            self.up = self.up or answer is True
+            self.well = now
+            return None
+        limit = self.answers_within if self.up else max(STARTED_WITHIN, self.answers_within)
+        if now - self.well <= limit:
+            return None
+        self.signal(signal.SIGKILL)  # SIGTERM does not reach a stopped process
+        return f"{self.name} has not answered for {now - self.well:.0f} s; it is killed"
+
     def revive(self, now: float) -> str | None:
         """Restart a dead process after a growing pause; return a message for people, if any.
 
@@ -183,9 +216,10 @@ class Child:
         restart. `now` is of `time.monotonic`.
 
         Raises:
-            Unavailable: it dies again and again.
+            Unavailable: it is needed, and dies again and again.
+            OSError: it cannot be started at present; the next calls try it again.
         """
-        if self.alive or self.process is None:
+        if self.alive or self.process is None or self.given_up:
             if self.restarts and now - self.started > STABLE:
                 self.restarts = 0
             return None
@@ -193,12 +227,9 @@ class Child:
             end_sessions(self.sessions)
             self.sessions.clear()
             self.restarts += 1
-            if self.restarts > MAX_RESTARTS:
-                raise Unavailable(
-                    f"{self.name} died {self.restarts} times; its log {self.log} ends with:\n"
-                    f"{tail(self.log)}"
-                )
-            self.due = now + min(2.0 ** (self.restarts - 1), 30.0)
+            if self.restarts > MAX_RESTARTS and self.importance != "kept":
+                return self._give_up()
+            self.due = now + min(2.0 ** min(self.restarts - 1, 5), 30.0)
             return (
                 f"{self.name} ended with code {self.process.returncode}; it is started again "
                 f"(log: {self.log})"
@@ -207,6 +238,21 @@ class Child:
             self.due = 0.0
             self.start()
         return None
+
+    def _give_up(self) -> str:
+        """Return what to say of an optional process that is not started again.
+
+        Raises:
+            Unavailable: it is needed.
+        """
+        died = f"{self.name} died {self.restarts} times"
+        if self.importance == "needed":
+            raise Unavailable(f"{died}; its log {self.log} ends with:\n{tail(self.log)}")
+        self.given_up = True
+        return (
+            f"{died} and is not started again before the next `make run`; everything else goes on "
+            f"(log: {self.log})"
+        )
 
 
 def tail(path: Path, lines: int = 8) -> str:

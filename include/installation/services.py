@@ -10,7 +10,7 @@ from include.config.settings import Settings
 from include.installation.environment import child_environment
 from include.installation.mlflow_login import ADMIN, PASSWORD
 from include.orchestration.airflow_api import AirflowApi
-from include.processes import Child, python_module
+from include.processes import Child, Importance, python_module
 
 AIRFLOW = {
     "scheduler": ["scheduler", "--skip-serve-logs"],
@@ -18,6 +18,11 @@ AIRFLOW = {
     "dag-processor": ["dag-processor"],
     "triggerer": ["triggerer", "--skip-serve-logs"],
 }
+# Predictions need the node alone, and nothing needs MLflow's pages.
+IMPORTANCE: dict[str, Importance] = {"node": "kept", "mlflow": "optional"}
+# Seconds. Airflow's parts get more: a busy machine holds their heartbeats up, and a scheduler that
+# is killed takes its tasks with it.
+ANSWERS_WITHIN = {"node": 20.0, "mlflow": 120.0}
 SERVICES = (*AIRFLOW, "mlflow", "node")
 
 
@@ -40,6 +45,8 @@ def children(settings: Settings, services: Sequence[str] = SERVICES) -> list[Chi
             logs / f"{name}.log",
             health[name],
             patience.get(name, 5.0),
+            IMPORTANCE.get(name, "needed"),
+            ANSWERS_WITHIN.get(name, 300.0),
         )
         for name in services
     ]
@@ -57,10 +64,16 @@ def _mlflow_command(settings: Settings) -> list[str]:
     ]
 
 
-def _airflow_health(airflow: AirflowApi, component: str) -> Callable[[], bool]:
+def _airflow_health(airflow: AirflowApi, component: str) -> Callable[[], bool | None]:
     # The API server answers for all; of itself it says only that it reaches the database.
     name = "metadatabase" if component == "api_server" else component
-    return lambda: airflow.health().get(name) == "healthy"
+
+    def healthy() -> bool | None:
+        told = airflow.health()
+        # A silent API server says nothing of the others.
+        return told.get(name) == "healthy" if told or component == "api_server" else None
+
+    return healthy
 
 
 def _http_health(url: str) -> Callable[[], bool]:

@@ -4,6 +4,7 @@ second one.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -17,8 +18,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from include import processes
 from include.config.settings import ROOT, Settings
 from include.errors import Busy
+from include.installation import services, supervisor
 from include.installation.lock import find_holder
 from include.installation.supervisor import Supervisor, stop
 from include.processes import Born
@@ -118,6 +121,76 @@ def test_a_dead_node_is_started_again_and_stop_ends_all(outside: Outside) -> Non
     assert not alive(second)
     assert find_holder(outside.settings) is None
     assert stop(outside.settings).startswith("nothing runs")
+
+
+def test_a_node_that_hangs_is_started_again(outside: Outside) -> None:
+    first = outside.node
+    os.kill(first, signal.SIGSTOP)
+    wait_until(
+        lambda: outside.node != first and answers(outside.settings.node_port),
+        "the node is back",
+        outside.log,
+        seconds=90,
+    )
+    assert outside.said("node has not answered for")
+    assert not alive(first)
+
+
+def test_nobody_listens_and_the_disk_is_full_and_the_node_is_still_started_again(
+    small: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is said fails as after `make run | head`; what is written, as on a full disk."""
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        raise BrokenPipeError
+
+    full = [False]
+    real = supervisor.write_text
+
+    def write(path: Path, text: str) -> None:
+        if full[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, text)
+
+    monkeypatch.setattr(supervisor, "write_text", write)
+    with Supervisor(small, say=say, services=("node",)) as running:
+        running.start()
+        running.wait_healthy()
+        (node,) = running._children
+        for full[0] in (True, False):
+            assert node.born is not None
+            before = node.born
+            os.kill(before.pid, signal.SIGKILL)
+            wait_until(
+                lambda before=before: node.born != before and answers(small.node_port),  # type: ignore[misc]
+                "the node is back",
+                node.log,
+            )
+            running.check()
+        assert running.problems["node: OSError"] >= 1
+        assert len([line for line in said if "No space left" in line]) == 1, "it is said once"
+        state = small.home / "run" / "supervisor.json"
+        wait_until(lambda: str(node.born.pid) in state.read_text(), "its session", state)  # type: ignore[union-attr]
+
+
+def test_pages_that_die_again_and_again_leave_the_rest_alone(
+    small: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "MAX_RESTARTS", 2)  # the pauses before six deaths are a minute
+    monkeypatch.setattr(services, "_mlflow_command", lambda settings: [sys.executable, "-c", "1/0"])
+    said: list[str] = []
+    with Supervisor(small, say=said.append, services=("node", "mlflow")) as running:
+        running.start()
+        running.wait_healthy()
+        mlflow = next(child for child in running._children if child.name == "mlflow")
+        assert mlflow.given_up
+        running.check()
+        assert answers(small.node_port)
+    assert (
+        len([line for line in said if "mlflow died 3 times and is not started again" in line]) == 1
+    )
 
 
 def test_what_a_killed_supervisor_left_behind_is_ended_by_the_next(
