@@ -66,10 +66,11 @@ def start(
     folder: Path,
     log: IO[bytes] | int = subprocess.DEVNULL,
     stdin: int = subprocess.DEVNULL,
+    descriptors: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a child in a session of its own, its output in `log`.
 
-    It inherits no environment and no terminal.
+    It inherits no environment, no terminal, and of the open files those `descriptors` alone.
     """
     return subprocess.Popen(
         list(command),
@@ -79,6 +80,7 @@ def start(
         stdout=log,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        pass_fds=descriptors,
     )
 
 
@@ -153,6 +155,7 @@ class Child:
     patience: float = 5.0  # seconds that its own children get to end by themselves after a SIGTERM
     importance: Importance = "needed"
     answers_within: float = 120.0
+    descriptors: Sequence[int] = ()  # open files that it inherits, under the same numbers
     given_up: bool = False
     up: bool = False  # it has done its work since it was started
     asked: float = 0.0
@@ -171,7 +174,11 @@ class Child:
             self.log.replace(self.log.with_suffix(".1.log"))
         with self.log.open("ab") as output:
             self.process = start(
-                self.command, environment=self.environment, folder=Path("/"), log=output
+                self.command,
+                environment=self.environment,
+                folder=Path("/"),
+                log=output,
+                descriptors=self.descriptors,
             )
         self.born = Born.of(self.process.pid)
         self.sessions.append(self.born)

@@ -66,6 +66,12 @@ class Settings(BaseSettings):
     )
     mlflow_port: int = Field(default=5000, ge=1, le=65535, description="Port of MLflow's UI.")
     node_port: int = Field(default=8600, ge=1, le=65535, description="Port of the serving node.")
+    node_listener: int | None = Field(
+        default=None,
+        ge=3,
+        description="Descriptor of a listening socket that the node inherits; `make run` sets it. "
+        "Empty: the node opens its port itself.",
+    )
     node_token: SecretStr = Field(
         default=SecretStr(""),
         description="Bearer token that requests to the node must carry, of 32 characters or more. "

@@ -139,8 +139,8 @@ def _settings(settings: Settings, secret: set[str]) -> dict[str, str]:
         if isinstance(value, SecretStr):
             text = value.get_secret_value() if name in secret else ""
         else:
-            text = str(value)
-        if text:
+            text = "" if value is None else str(value)
+        if text and name != "node_listener":  # a descriptor means nothing to another process
             values[f"EVERGREEN_{name.upper()}"] = text
     return values
 

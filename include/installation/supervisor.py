@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections import Counter
@@ -31,6 +32,7 @@ from include.installation.lock import InstallationLock, find_holder
 from include.installation.preflight import check_ports, is_migrated, stamp_version
 from include.installation.services import SERVICES, children
 from include.processes import Born, Child, end, end_sessions, tail
+from include.serving.listener import open_listener
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +70,7 @@ class Supervisor:
         self._interrupted_by = ""
         self._up: set[str] = set()
         self._writing = threading.Lock()
+        self._listener: socket.socket | None = None
         self._remembered: dict[str, Born | None] = {}
         self.problems: Counter[str] = Counter()  # what went wrong while looking, by kind
         self._failure: EvergreenError | None = None
@@ -83,9 +86,11 @@ class Supervisor:
         try:
             clean_up(self.settings, say=self._say)
             check_ports(self.settings)
+            self._hand_down_listener()
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 self._handlers[number] = signal.signal(number, self._interrupted)
         except BaseException:  # Ctrl-C too
+            self._close_listener()
             self._lock.__exit__()
             raise
         return self
@@ -103,12 +108,26 @@ class Supervisor:
             for watch in self._watches:
                 if watch.is_alive():
                     watch.join(timeout=6)  # a question about health takes 5 s at most
+            self._close_listener()  # from here on the node's port is to refuse, not to queue
             end(self._children)
         finally:
             _state_file(self.settings).unlink(missing_ok=True)
             self._lock.__exit__()
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _hand_down_listener(self) -> None:
+        """Open the node's port here, so that what comes while the node is away waits for it."""
+        for child in self._children:
+            if child.name == "node":
+                self._listener = open_listener(self.settings.host, self.settings.node_port)
+                number = self._listener.fileno()
+                child.environment = {**child.environment, "EVERGREEN_NODE_LISTENER": str(number)}
+                child.descriptors = (number,)
+
+    def _close_listener(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
 
     def start(self) -> None:
         """Start every process; returns at once."""

@@ -8,13 +8,13 @@ import errno
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -121,6 +121,18 @@ def test_a_dead_node_is_started_again_and_stop_ends_all(outside: Outside) -> Non
     assert not alive(second)
     assert find_holder(outside.settings) is None
     assert stop(outside.settings).startswith("nothing runs")
+
+
+def test_a_request_while_the_node_is_away_waits_for_the_next_one(outside: Outside) -> None:
+    first, url = outside.node, f"http://127.0.0.1:{outside.settings.node_port}/health"
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: not alive(first), "its end", outside.log)
+    for _ in range(3):
+        assert httpx.get(url, timeout=60, trust_env=False).status_code == 200
+    assert outside.node != first
+    stop(outside.settings, timeout=30)
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url, timeout=5, trust_env=False)
 
 
 def test_a_node_that_hangs_is_started_again(outside: Outside) -> None:
@@ -250,9 +262,11 @@ def wait_until(there: Callable[[], bool], what: str, log: Path, seconds: float =
 
 
 def answers(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+    """Tell whether a node answers; its port alone is open also while there is none."""
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/health", timeout=1, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
 
 
 def alive(pid: int) -> bool:
