@@ -28,6 +28,8 @@ MAX_RESTARTS = 5
 ASKED_EVERY = 3.0  # seconds between two questions to a process that works
 STARTED_WITHIN = 240.0  # seconds; Airflow's first start on a slow machine takes two minutes
 Importance = Literal["needed", "kept", "optional"]
+TCP_TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+LISTENS = "0A"  # the state of a listening socket in these tables
 INHERITED = (
     "HOME",
     "LD_LIBRARY_PATH",
@@ -260,6 +262,24 @@ class Child:
             f"{died} and is not started again before the next `make run`; everything else goes on "
             f"(log: {self.log})"
         )
+
+
+def find_listeners(port: int, table: Iterable[Path] = TCP_TABLES) -> set[int]:
+    """Return the ids of the users whose processes listen on a TCP port of this machine.
+
+    Empty where nobody does, or where the system (other than Linux) does not say it.
+    """
+    users: set[int] = set()
+    for path in table:
+        try:
+            lines = path.read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for words in map(str.split, lines):
+            # Local address as hexadecimal host:port, then the remote one, state, ..., user.
+            if words[3] == LISTENS and int(words[1].rpartition(":")[2], 16) == port:
+                users.add(int(words[7]))
+    return users
 
 
 def tail(path: Path, lines: int = 8) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from include.processes import (
     Importance,
     end,
     end_sessions,
+    find_listeners,
     python_module,
     run,
     start,
@@ -218,3 +220,12 @@ def test_a_module_is_run_by_this_very_interpreter(tmp_path: Path) -> None:
     done = run(python_module("platform", "--terse"), environment={}, folder=tmp_path, timeout=60)
     assert done.returncode == 0
     assert python_module("platform")[0] == sys.executable
+
+
+def test_who_listens_on_a_port() -> None:
+    for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        with socket.create_server((host, 0), family=family) as listener:
+            port = listener.getsockname()[1]
+            assert find_listeners(port) == {os.getuid()}
+        assert find_listeners(port) == set()
+    assert find_listeners(1, [Path("/nowhere")]) == set()

@@ -6,6 +6,7 @@ Every setting is `EVERGREEN_<NAME>`; defaults are the embedded installation unde
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import re
 import secrets
@@ -132,12 +133,29 @@ class Settings(BaseSettings):
     @property
     def airflow_url(self) -> str:
         """Base address of Airflow's API server."""
-        return f"http://{self.host}:{self.airflow_port}"
+        return self._url(self.airflow_port)
 
     @property
     def node_url(self) -> str:
         """Base address of the serving node."""
-        return f"http://{self.host}:{self.node_port}"
+        return self._url(self.node_port)
+
+    @property
+    def mlflow_url(self) -> str:
+        """Base address of MLflow's pages."""
+        return self._url(self.mlflow_port)
+
+    @property
+    def is_public(self) -> bool:
+        """Whether others than this machine reach the servers."""
+        try:
+            return not ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host != "localhost"
+
+    def _url(self, port: int) -> str:
+        # The colons of an IPv6 address would be read as the one before the port.
+        return f"http://[{self.host}]:{port}" if ":" in self.host else f"http://{self.host}:{port}"
 
     def make_home(self) -> None:
         """Make the home folder, or close one that others can open: it holds people's data.

@@ -33,7 +33,7 @@ def children(settings: Settings, services: Sequence[str] = SERVICES) -> list[Chi
     commands["mlflow"] = _mlflow_command(settings)
     commands["node"] = python_module("include", "serve")
     health = {name: _airflow_health(airflow, name.replace("-", "_")) for name in AIRFLOW}
-    health["mlflow"] = _http_health(f"http://{settings.host}:{settings.mlflow_port}/health")
+    health["mlflow"] = _http_health(f"{settings.mlflow_url}/health")
     health["node"] = _http_health(f"{settings.node_url}/health")
     logs = settings.home / "logs"
     patience = {"triggerer": 1.0}  # seconds; it would wait for its triggers, which start again
@@ -58,7 +58,7 @@ def _mlflow_command(settings: Settings) -> list[str]:
         *("--host", settings.host, "--port", str(settings.mlflow_port)),
         *(
             "--allowed-hosts",
-            f"{settings.host}:{settings.mlflow_port},localhost:{settings.mlflow_port}",
+            f"{settings.mlflow_url.removeprefix('http://')},localhost:{settings.mlflow_port}",
         ),
         *("--no-serve-artifacts", "--default-artifact-root", str(settings.home / "mlartifacts")),
     ]
@@ -89,7 +89,7 @@ def _http_health(url: str) -> Callable[[], bool]:
 def descriptions(settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield what can be opened in a browser: name and address."""
     yield "Airflow", settings.airflow_url
-    yield "MLflow", f"http://{settings.host}:{settings.mlflow_port}"
+    yield "MLflow", settings.mlflow_url
     yield "  its login", f"user {ADMIN}, password in {settings.home / 'secrets' / PASSWORD}"
     yield "serving node", f"{settings.node_url}/docs"
     yield "reports", str(settings.home / "reports")

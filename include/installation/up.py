@@ -69,6 +69,12 @@ def run_main(use_case: str | None = None, once: bool = False, days: int = 0) -> 
 def _bring_up(settings: Settings, supervisor: Supervisor) -> None:
     """Prepare databases and password, and start every process."""
     print_line(f"starting Evergreen in {settings.home}")
+    if settings.is_public:
+        print_line(
+            f"  EVERGREEN_HOST is {settings.host}: whoever reaches this machine gets predictions "
+            "without a token, and sees passwords that are typed into Airflow's and MLflow's pages "
+            "pass unencrypted; put a proxy with TLS before them, or use 127.0.0.1"
+        )
     password = ensure_password(settings)
     migrate(settings, say=print_line)
     for line in describe_outdated(settings, utc_now()):

@@ -8,6 +8,7 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 from pydantic import ValidationError
 
@@ -134,6 +135,27 @@ def test_state_follows_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert settings.records_address == f"sqlite:///{tmp_path / 'state' / 'records.db'}"
     monkeypatch.setenv("EVERGREEN_HOME", "")
     assert Settings().home.name == "var"
+
+
+@pytest.mark.parametrize(
+    ("host", "written", "public"),
+    [
+        ("127.0.0.1", "127.0.0.1", False),
+        ("127.0.0.2", "127.0.0.2", False),
+        ("localhost", "localhost", False),
+        ("::1", "[::1]", False),
+        ("0.0.0.0", "0.0.0.0", True),
+        ("::", "[::]", True),
+        ("fd00::5", "[fd00::5]", True),
+        ("models.example.org", "models.example.org", True),
+    ],
+)
+def test_addresses_of_every_kind_of_host(host: str, written: str, public: bool) -> None:
+    settings = Settings(host=host, airflow_port=1, mlflow_port=2, node_port=3)
+    urls = [settings.airflow_url, settings.mlflow_url, settings.node_url]
+    assert urls == [f"http://{written}:{port}" for port in (1, 2, 3)]
+    assert [httpx.URL(url).port for url in urls] == [1, 2, 3]
+    assert settings.is_public == public
 
 
 def test_settings_are_frozen_and_checked(tmp_path: Path) -> None:
