@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder that its owner alone can open, and close one that others can.
+
+    Whatever lies in it is then out of others' reach, whichever process wrote it.
+
+    Raises:
+        OSError: it cannot be made or closed, or is everybody's, such as /tmp, and must stay so.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if not mode & 0o077:
+        return
+    if mode & stat.S_ISVTX:
+        raise OSError(errno.EPERM, "it is shared by all users; name a folder in it", str(folder))
+    folder.chmod(mode & ~0o077)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import psutil
 
@@ -25,12 +25,40 @@ from include.errors import Unavailable
 GRACE = 20.0  # seconds between SIGTERM and SIGKILL
 STABLE = 60.0  # seconds after which a restarted process counts as well again
 MAX_RESTARTS = 5
+ASKED_EVERY = 3.0  # seconds between two questions to a process that works
+STARTED_WITHIN = 240.0  # seconds; Airflow's first start on a slow machine takes two minutes
+Importance = Literal["needed", "kept", "optional"]
+TCP_TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+LISTENS = "0A"  # the state of a listening socket in these tables
+INHERITED = (
+    "HOME",
+    "LD_LIBRARY_PATH",
+    "LD_PRELOAD",
+    "LOGNAME",
+    "PATH",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "TMPDIR",
+    "USER",
+)
+"""Variables that every child inherits: where programs, libraries and certificates lie."""
 LOG_BYTES = 20 * 1024 * 1024  # a larger log is put aside at the next start
 
 
 def python_module(module: str, *arguments: str) -> list[str]:
     """Return the command that runs a module by this very interpreter."""
     return [sys.executable, "-m", module, *arguments]
+
+
+def bare_environment(outer: Mapping[str, str] | None = None, /, **own: str) -> dict[str, str]:
+    """Return the environment of a child that needs no secret: what is listed, and `own`.
+
+    A list of what is kept, since nobody can list the secrets that a shell may hold. `outer` is the
+    environment that it is taken from, by default that of this process.
+    """
+    outer = os.environ if outer is None else outer
+    kept = {name: outer[name] for name in INHERITED if name in outer}
+    return {**kept, "LC_ALL": "C.UTF-8", "PYTHONUTF8": "1", "TZ": "UTC", **own}
 
 
 def start(
@@ -40,10 +68,11 @@ def start(
     folder: Path,
     log: IO[bytes] | int = subprocess.DEVNULL,
     stdin: int = subprocess.DEVNULL,
+    descriptors: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a child in a session of its own, its output in `log`.
 
-    It inherits no environment and no terminal.
+    It inherits no environment, no terminal, and of the open files those `descriptors` alone.
     """
     return subprocess.Popen(
         list(command),
@@ -53,6 +82,7 @@ def start(
         stdout=log,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        pass_fds=descriptors,
     )
 
 
@@ -113,15 +143,25 @@ class Born:
 class Child:
     """One supervised process.
 
-    `healthy` asks whether it does its work, not only whether it lives.
+    `healthy` asks whether it does its work, not only whether it lives; None: nobody can say.
+    `importance` says what becomes of it when it dies again and again: *needed* ends the
+    installation, *kept* is started again for ever, *optional* is given up alone. `answers_within`
+    are the seconds without a healthy answer after which it counts as hung.
     """
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str]
     log: Path
-    healthy: Callable[[], bool]
+    healthy: Callable[[], bool | None]
     patience: float = 5.0  # seconds that its own children get to end by themselves after a SIGTERM
+    importance: Importance = "needed"
+    answers_within: float = 120.0
+    descriptors: Sequence[int] = ()  # open files that it inherits, under the same numbers
+    given_up: bool = False
+    up: bool = False  # it has done its work since it was started
+    asked: float = 0.0
+    well: float = 0.0  # when it was last known to do its work, by `time.monotonic`
     process: subprocess.Popen[bytes] | None = None
     born: Born | None = None
     sessions: list[Born] = field(default_factory=list)
@@ -136,11 +176,16 @@ class Child:
             self.log.replace(self.log.with_suffix(".1.log"))
         with self.log.open("ab") as output:
             self.process = start(
-                self.command, environment=self.environment, folder=Path("/"), log=output
+                self.command,
+                environment=self.environment,
+                folder=Path("/"),
+                log=output,
+                descriptors=self.descriptors,
             )
         self.born = Born.of(self.process.pid)
         self.sessions.append(self.born)
-        self.started = time.monotonic()
+        self.started = self.well = time.monotonic()
+        self.up = False
 
     @property
     def alive(self) -> bool:
@@ -153,6 +198,26 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 self.process.send_signal(number)
 
+    def look(self, now: float) -> str | None:
+        """Ask whether it does its work, and kill it when it has not for too long.
+
+        Return a message for people, if any. What was killed is started again by `revive`.
+        """
+        if self.up and now - self.asked < ASKED_EVERY:
+            return None
+        self.asked = now
+        answer = self.healthy()
+        now = max(now, time.monotonic())  # the answer may have taken seconds
+        if answer is not False or not self.alive:
+            self.up = self.up or answer is True
+            self.well = now
+            return None
+        limit = self.answers_within if self.up else max(STARTED_WITHIN, self.answers_within)
+        if now - self.well <= limit:
+            return None
+        self.signal(signal.SIGKILL)  # SIGTERM does not reach a stopped process
+        return f"{self.name} has not answered for {now - self.well:.0f} s; it is killed"
+
     def revive(self, now: float) -> str | None:
         """Restart a dead process after a growing pause; return a message for people, if any.
 
@@ -160,9 +225,10 @@ class Child:
         restart. `now` is of `time.monotonic`.
 
         Raises:
-            Unavailable: it dies again and again.
+            Unavailable: it is needed, and dies again and again.
+            OSError: it cannot be started at present; the next calls try it again.
         """
-        if self.alive or self.process is None:
+        if self.alive or self.process is None or self.given_up:
             if self.restarts and now - self.started > STABLE:
                 self.restarts = 0
             return None
@@ -170,12 +236,9 @@ class Child:
             end_sessions(self.sessions)
             self.sessions.clear()
             self.restarts += 1
-            if self.restarts > MAX_RESTARTS:
-                raise Unavailable(
-                    f"{self.name} died {self.restarts} times; its log {self.log} ends with:\n"
-                    f"{tail(self.log)}"
-                )
-            self.due = now + min(2.0 ** (self.restarts - 1), 30.0)
+            if self.restarts > MAX_RESTARTS and self.importance != "kept":
+                return self._give_up()
+            self.due = now + min(2.0 ** min(self.restarts - 1, 5), 30.0)
             return (
                 f"{self.name} ended with code {self.process.returncode}; it is started again "
                 f"(log: {self.log})"
@@ -184,6 +247,39 @@ class Child:
             self.due = 0.0
             self.start()
         return None
+
+    def _give_up(self) -> str:
+        """Return what to say of an optional process that is not started again.
+
+        Raises:
+            Unavailable: it is needed.
+        """
+        died = f"{self.name} died {self.restarts} times"
+        if self.importance == "needed":
+            raise Unavailable(f"{died}; its log {self.log} ends with:\n{tail(self.log)}")
+        self.given_up = True
+        return (
+            f"{died} and is not started again before the next `make run`; everything else goes on "
+            f"(log: {self.log})"
+        )
+
+
+def find_listeners(port: int, table: Iterable[Path] = TCP_TABLES) -> set[int]:
+    """Return the ids of the users whose processes listen on a TCP port of this machine.
+
+    Empty where nobody does, or where the system (other than Linux) does not say it.
+    """
+    users: set[int] = set()
+    for path in table:
+        try:
+            lines = path.read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for words in map(str.split, lines):
+            # Local address as hexadecimal host:port, then the remote one, state, ..., user.
+            if words[3] == LISTENS and int(words[1].rpartition(":")[2], 16) == port:
+                users.add(int(words[7]))
+    return users
 
 
 def tail(path: Path, lines: int = 8) -> str:

@@ -54,3 +54,19 @@ def test_writers_at_once_do_not_mix(tmp_path: Path) -> None:
         thread.join()
     assert path.read_text() in texts
     assert os.listdir(tmp_path) == ["page.html"]
+
+
+def test_a_folder_that_others_can_open_is_closed(tmp_path: Path) -> None:
+    home = tmp_path / "deep" / "home"
+    files.make_private(home)
+    assert home.stat().st_mode & 0o777 == 0o700
+    home.chmod(0o2755)
+    files.make_private(home)
+    assert home.stat().st_mode & 0o7777 == 0o2700
+
+
+def test_a_folder_of_everybody_stays_theirs(tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+    with pytest.raises(OSError, match="shared by all users"):
+        files.make_private(tmp_path)
+    assert tmp_path.stat().st_mode & 0o7777 == 0o1777

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,8 +18,10 @@ from include.processes import (
     MAX_RESTARTS,
     Born,
     Child,
+    Importance,
     end,
     end_sessions,
+    find_listeners,
     python_module,
     run,
     start,
@@ -135,6 +139,48 @@ def test_a_child_that_dies_again_and_again_is_given_up_with_its_log(tmp_path: Pa
         one.revive(now)
 
 
+@pytest.mark.parametrize("importance", ["kept", "optional"])
+def test_what_dies_again_and_again_ends_nothing_else(
+    tmp_path: Path, importance: Importance
+) -> None:
+    one = child(tmp_path, "raise SystemExit('again')")
+    one.importance = importance
+    one.start()
+    now, said = 0.0, []
+    for _ in range(2 * (MAX_RESTARTS + 4)):
+        assert one.process is not None
+        one.process.wait()
+        said.append(one.revive(now) or "")
+        now += 40.0
+    assert one.given_up == (importance == "optional")
+    told = [line for line in said if "is not started again" in line]
+    assert len(told) == (1 if importance == "optional" else 0), "it is said once"
+    assert one.restarts == (MAX_RESTARTS + 1 if one.given_up else MAX_RESTARTS + 4)
+
+
+def test_a_child_that_stops_answering_is_killed(tmp_path: Path) -> None:
+    answers: list[bool | None] = [True]
+    one = child(tmp_path, "import time; time.sleep(60)")
+    one.healthy = lambda: answers[0]
+    one.answers_within = 10.0
+    one.start()
+    try:
+        now = time.monotonic()
+        assert one.look(now) is None
+        assert one.up
+        answers[0] = None
+        assert one.look(now + 100) is None, "nobody can say"
+        answers[0] = False
+        assert one.look(now + 108) is None
+        one.signal(signal.SIGSTOP)
+        assert "child has not answered for 1" in str(one.look(now + 118))
+        assert one.process is not None
+        assert one.process.wait(10) == -signal.SIGKILL
+        assert "started again" in str(one.revive(now + 119))
+    finally:
+        end([one], grace=0.1)
+
+
 def test_tail_of_a_log_that_is_not_there() -> None:
     assert tail(Path("/nowhere")) == "(no log)"
 
@@ -174,3 +220,12 @@ def test_a_module_is_run_by_this_very_interpreter(tmp_path: Path) -> None:
     done = run(python_module("platform", "--terse"), environment={}, folder=tmp_path, timeout=60)
     assert done.returncode == 0
     assert python_module("platform")[0] == sys.executable
+
+
+def test_who_listens_on_a_port() -> None:
+    for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        with socket.create_server((host, 0), family=family) as listener:
+            port = listener.getsockname()[1]
+            assert find_listeners(port) == {os.getuid()}
+        assert find_listeners(port) == set()
+    assert find_listeners(1, [Path("/nowhere")]) == set()

@@ -118,6 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    # For every process that this one starts too: what is written holds people's data.
+    os.umask(0o077)
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         app(args=given, prog_name="evergreen")

@@ -64,7 +64,7 @@ def open_records(settings: Settings) -> Records:
     """Return the records, with their tables of this version."""
     from include.records.records import Records
 
-    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.make_home()
     records = Records.open(settings.records_address)
     records.migrate()
     return records

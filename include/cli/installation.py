@@ -18,13 +18,21 @@ from include.cli.output import confirm, print_line, print_table
 from include.errors import ConfigError
 
 
-def password() -> None:
-    """Show the user and password for Airflow's pages."""
+def password(
+    mlflow: Annotated[bool, typer.Option("--mlflow", help="Those for MLflow's pages.")] = False,
+) -> None:
+    """Show the user and password for Airflow's pages, or for MLflow's."""
     import json
 
+    from include.installation import mlflow_login
     from include.orchestration.airflow_api import ADMIN, password_file
 
-    path = password_file(current_settings())
+    settings = current_settings()
+    if mlflow:
+        secret = settings.secret(mlflow_login.PASSWORD)
+        print_line(f"{mlflow_login.ADMIN} {secret.get_secret_value()}")
+        return
+    path = password_file(settings)
     try:
         text = json.loads(path.read_text())[ADMIN]
     except (OSError, ValueError, KeyError):

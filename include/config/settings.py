@@ -5,6 +5,8 @@ Every setting is `EVERGREEN_<NAME>`; defaults are the embedded installation unde
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import os
 import re
 import secrets
@@ -14,7 +16,11 @@ from pathlib import Path
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from include.errors import ConfigError
+from include.files import make_private
+
 ROOT = Path(__file__).resolve().parents[2]
+SECRET_LENGTH = 32  # characters; a generated one has 43
 
 
 class Settings(BaseSettings):
@@ -61,10 +67,16 @@ class Settings(BaseSettings):
     )
     mlflow_port: int = Field(default=5000, ge=1, le=65535, description="Port of MLflow's UI.")
     node_port: int = Field(default=8600, ge=1, le=65535, description="Port of the serving node.")
+    node_listener: int | None = Field(
+        default=None,
+        ge=3,
+        description="Descriptor of a listening socket that the node inherits; `make run` sets it. "
+        "Empty: the node opens its port itself.",
+    )
     node_token: SecretStr = Field(
         default=SecretStr(""),
-        description="Bearer token that requests to the node must carry. Empty: one is generated in "
-        "HOME/secrets.",
+        description="Bearer token that requests to the node must carry, of 32 characters or more. "
+        "Empty: one is generated in HOME/secrets.",
     )
     seed: int = Field(default=7, description="Seed of the simulated portfolio's chance.")
     parallelism: int = Field(
@@ -121,36 +133,110 @@ class Settings(BaseSettings):
     @property
     def airflow_url(self) -> str:
         """Base address of Airflow's API server."""
-        return f"http://{self.host}:{self.airflow_port}"
+        return self._url(self.airflow_port)
 
     @property
     def node_url(self) -> str:
         """Base address of the serving node."""
-        return f"http://{self.host}:{self.node_port}"
+        return self._url(self.node_port)
+
+    @property
+    def mlflow_url(self) -> str:
+        """Base address of MLflow's pages."""
+        return self._url(self.mlflow_port)
+
+    @property
+    def is_public(self) -> bool:
+        """Whether others than this machine reach the servers."""
+        try:
+            return not ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host != "localhost"
+
+    def _url(self, port: int) -> str:
+        # The colons of an IPv6 address would be read as the one before the port.
+        return f"http://[{self.host}]:{port}" if ":" in self.host else f"http://{self.host}:{port}"
+
+    def make_home(self) -> None:
+        """Make the home folder, or close one that others can open: it holds people's data.
+
+        Raises:
+            ConfigError: it cannot be made or closed, or belongs to everybody.
+        """
+        try:
+            make_private(self.home)
+        except OSError as error:
+            raise ConfigError(
+                f"{self.home} cannot be made a folder of yours alone ({error.strerror}); fix its "
+                "owner, or set EVERGREEN_HOME to a folder of yours"
+            ) from error
 
     def secret(self, name: str) -> SecretStr:
-        """Return a generated secret, made on first use in a file that only its owner can read."""
+        """Return a generated secret, made on first use in a file that only its owner can read.
+
+        Raises:
+            ConfigError: the file is empty or cut off, or cannot be read; the message names it.
+        """
         path = self.home / "secrets" / name
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            # Threads make one at the same time too, so the process id would not do.
-            temporary = path.with_name(f".{name}.{secrets.token_hex(8)}")
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_urlsafe(32))
-            try:
-                # A link fails where the name exists: the first maker wins, others read its secret.
-                os.link(temporary, path)
-            except FileExistsError:
-                pass
-            finally:
-                temporary.unlink()
-        return SecretStr(path.read_text().strip())
+            self.make_home()
+            path.parent.mkdir(exist_ok=True, mode=0o700)
+            _make_secret(path)
+        remedy = (
+            f"Put the old one back from a backup, or delete {path}: the next start makes another, "
+            "and what the old one has signed or encrypted is not accepted any more"
+        )
+        try:
+            text = path.read_text(encoding="ascii").strip()
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path} cannot be read as a secret ({error}). {remedy}") from None
+        return SecretStr(_checked(text, str(path), remedy))
 
     @property
     def node_secret(self) -> SecretStr:
-        """Bearer token that the serving node demands."""
-        return self.node_token if self.node_token.get_secret_value() else self.secret("node_token")
+        """Bearer token that the serving node demands.
+
+        Raises:
+            ConfigError: it is too short to keep anybody out.
+        """
+        given = self.node_token.get_secret_value()
+        if not given:
+            return self.secret("node_token")
+        remedy = "Give it a random one (`openssl rand -hex 32`), or leave it out: one is generated"
+        return SecretStr(_checked(given, "EVERGREEN_NODE_TOKEN", remedy))
+
+
+def _checked(text: str, where: str, remedy: str) -> str:
+    """Return a secret; refuse an empty one, which everybody knows, and one that can be guessed."""
+    # A file that a loss of power cut off may hold NUL bytes, as many as the secret had letters.
+    if len(text) < SECRET_LENGTH or not text.isprintable():
+        held = f"has {len(text)} characters" if text.isprintable() and text else "is empty"
+        raise ConfigError(f"{where} {held}, and a secret has at least {SECRET_LENGTH}. {remedy}")
+    return text
+
+
+def _make_secret(path: Path) -> None:
+    """Write a new secret, unless another process or thread is first; then its secret stays."""
+    # Threads make one at the same time too, so the process id would not do.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(32))
+            file.flush()
+            # Before it has its name: a loss of power would leave an empty file under it.
+            os.fsync(file.fileno())
+        # A link fails where the name exists: the first maker wins, others read its secret.
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
+    finally:
+        temporary.unlink()
+    # The name too, before anything is signed by a secret that a loss of power would replace.
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _machine_memory() -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import select
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ import pyarrow as pa
 
 from include.config.settings import ROOT
 from include.errors import SourceError
+from include.processes import bare_environment
 
 FILE_SECONDS = 900.0  # the child's own limit of processor time ends it earlier, as a rule
 
@@ -124,8 +124,7 @@ class FileReader:
 
     def _start(self) -> subprocess.Popen[bytes]:
         # Neither secrets nor settings: the child is to know nothing that a hostile file could take.
-        kept = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "TMPDIR", "VIRTUAL_ENV", "SYSTEMROOT")
-        environment = {name: os.environ[name] for name in kept if name in os.environ}
+        environment = bare_environment(PYTHONPATH=str(ROOT), PYTHONNOUSERSITE="1")
         # Not by `processes.start`: stdout has the answers alone, so stderr must not run into it.
         self._child = subprocess.Popen(
             [sys.executable, "-m", "include.ingestion.file_worker"],
@@ -133,13 +132,7 @@ class FileReader:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd=self.folder,
-            env={
-                **environment,
-                "PYTHONPATH": str(ROOT),
-                "TZ": "UTC",
-                "PYTHONUTF8": "1",
-                "PYTHONNOUSERSITE": "1",
-            },
+            env=environment,
         )
         return self._child
 

@@ -1,13 +1,15 @@
 """The environment of the processes that an installation starts, built explicitly.
 
 What the caller's shell happens to hold (PYTHONPATH, TZ, locale, proxies for loopback, Airflow or
-MLflow settings of another project, PYTHONDONTWRITEBYTECODE) changes nothing in a run.
+MLflow settings of another project, PYTHONDONTWRITEBYTECODE) changes nothing in a run, and no
+process holds a secret that another one needs.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import sys
 from collections.abc import Mapping
@@ -17,86 +19,128 @@ from pydantic import SecretStr
 
 from include.config.no_telemetry import QUIET
 from include.config.settings import ROOT, Settings
-from include.files import write_text
+from include.config.use_case_file import files
+from include.errors import ConfigError
+from include.files import written_aside
+from include.installation.mlflow_login import login_variables
 from include.orchestration.airflow_api import ADMIN, password_file
+from include.processes import bare_environment
 
+PASSWORD_LENGTH = 16  # characters; people type this one
 MARK = "EVERGREEN_INSTALLATION"  # a variable of every child: to which home folder it belongs
-DROPPED = (
-    "PYTHON",
-    "AIRFLOW",
-    "_AIRFLOW",
-    "MLFLOW",
-    "_MLFLOW",
-    "BENTO",
-    "PROMETHEUS_",
-    "FEAST",
-    "GX_",
-    "OMP_",
-    "OPENBLAS_",
-    "MKL_",
-    "NUMEXPR_",
-    "LC_",
-    "OTEL_",
-    "COV_",
-    "PYTEST",
-)
-"""Beginnings of variables that a child does not inherit."""
-DROPPED_NAMES = {"TZ", "LANG", "LANGUAGE", "VIRTUAL_ENV", "FORKED_BY_MULTIPROCESSING"}
+TASKS = ("scheduler", "triggerer", "dag-processor")
+"""Airflow's parts that run code of ours; the API server does not."""
+DATABASES = ("PG",)  # how libpq reaches a database: certificates, password files
+SOURCES = (*DATABASES, "AWS_", "AZURE_", "GOOGLE_", "FSSPEC_", "KRB5", "REQUESTS_CA_BUNDLE")
+"""Beginnings of variables by which tasks reach sources and stores."""
+PROXIES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
+_URL_NAME = re.compile(r"\burl_env\s*:\s*[\"']?([A-Za-z_]\w*)")
 
 
-def child_environment(settings: Settings, outer: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the whole environment of a child process; it holds secrets, so never log it.
+def child_environment(
+    settings: Settings, name: str = "scheduler", outer: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return the whole environment of one of the installation's processes.
 
-    `outer` is the environment that is cleaned, by default that of this process.
+    It holds the secrets that this process needs, and no other; never log it. `outer` is the
+    environment that it is taken from, by default that of this process.
+
+    Raises:
+        ConfigError: a secret is too short.
     """
     outer = os.environ if outer is None else outer
-    kept = {
-        name: value
-        for name, value in outer.items()
-        if name not in DROPPED_NAMES and not name.startswith(DROPPED)
-    }
+    if name == "node":
+        own = _named(outer, DATABASES) | _settings(settings, {"records_url"})
+        own["EVERGREEN_NODE_TOKEN"] = settings.node_secret.get_secret_value()
+    elif name == "mlflow":
+        # As a variable and no argument: the address may hold a password, which `ps` would show.
+        own = {"MLFLOW_BACKEND_STORE_URI": settings.mlflow_address, **login_variables(settings)}
+        own |= _named(outer, DATABASES)
+    elif name in TASKS:
+        own = _of_sources(settings, outer) | _settings(settings, {"records_url", "mlflow_uri"})
+        own |= _airflow(settings) | {"MLFLOW_TRACKING_URI": settings.mlflow_address}
+    else:
+        own = _settings(settings, set()) | _airflow(settings)
     loopback = ",".join(dict.fromkeys(["127.0.0.1", "localhost", "::1", settings.host]))
-    return (
-        kept
-        | QUIET
-        | _own(settings)
-        | _airflow(settings)
-        | {
-            MARK: str(settings.home),
-            "BENTOML_HOME": str(settings.home / "bento"),
-            "LC_ALL": "C.UTF-8",
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            "MLFLOW_TRACKING_URI": settings.mlflow_address,
-            "NO_PROXY": loopback,
-            "no_proxy": loopback,
-            "OMP_WAIT_POLICY": "passive",
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', os.defpath)}",
-            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'include/orchestration/airflow_home'}",
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONUTF8": "1",
-            "TZ": "UTC",
-        }
-    )
+    bare = bare_environment(outer)
+    return {
+        **bare,
+        **QUIET,
+        **own,
+        MARK: str(settings.home),
+        "BENTOML_HOME": str(settings.home / "bento"),
+        "NO_PROXY": loopback,
+        "no_proxy": loopback,
+        "OMP_WAIT_POLICY": "passive",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{bare.get('PATH', os.defpath)}",
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'include/orchestration/airflow_home'}",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _named(outer: Mapping[str, str], beginnings: tuple[str, ...]) -> dict[str, str]:
+    return {name: value for name, value in outer.items() if name.startswith(beginnings)}
+
+
+def _of_sources(settings: Settings, outer: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables by which tasks reach sources: what use cases name, stores, proxies.
+
+    The names stand in the text of the files: a file that is wrong today may be mended while the
+    installation runs.
+    """
+    wanted = {
+        name
+        for path in files(settings.usecase_dirs)
+        for name in _URL_NAME.findall(path.read_text(encoding="utf-8", errors="replace"))
+        if not name.startswith(("EVERGREEN_", "AIRFLOW"))
+    }
+    return _named(outer, SOURCES) | {
+        name: value for name, value in outer.items() if name in wanted or name.lower() in PROXIES
+    }
 
 
 def ensure_password(settings: Settings) -> str | None:
-    """Make the password of Airflow's administrator; return it, or None where there was one."""
+    """Make the password of Airflow's administrator; return it, or None where there was one.
+
+    Raises:
+        ConfigError: the file holds none, or one that can be guessed; Airflow would make up its own
+            and print it in a log.
+    """
     path = password_file(settings)
     if path.exists():
+        try:
+            known = str(json.loads(path.read_text(encoding="utf-8"))[ADMIN])
+        except (OSError, ValueError, KeyError, TypeError):
+            known = ""
+        if len(known) < PASSWORD_LENGTH:
+            raise ConfigError(
+                f"{path} holds no password of {ADMIN!r} of {PASSWORD_LENGTH} characters or more. "
+                "Put the old file back from a backup, or delete it: the next start makes another "
+                "password and shows it"
+            )
         return None
     password = secrets.token_urlsafe(12)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_text(path, json.dumps({ADMIN: password}), mode=0o600)
+    settings.make_home()
+    path.parent.mkdir(exist_ok=True, mode=0o700)
+    # Durable: what a loss of power left empty would be refused at the next start.
+    with written_aside(path, mode=0o600, durable=True) as temporary:
+        temporary.write_text(json.dumps({ADMIN: password}), encoding="utf-8")
     return password
 
 
-def _own(settings: Settings) -> dict[str, str]:
-    """Return the settings as variables, so that a child reads what its parent has read."""
+def _settings(settings: Settings, secret: set[str]) -> dict[str, str]:
+    """Return the settings as variables, so that a child reads what its parent has read.
+
+    Of those that hold secrets, only the named ones.
+    """
     values = {}
     for name in type(settings).model_fields:
         value = getattr(settings, name)
-        text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-        if text:
+        if isinstance(value, SecretStr):
+            text = value.get_secret_value() if name in secret else ""
+        else:
+            text = "" if value is None else str(value)
+        if text and name != "node_listener":  # a descriptor means nothing to another process
             values[f"EVERGREEN_{name.upper()}"] = text
     return values
 

@@ -95,7 +95,8 @@ def _read_holder(settings: Settings) -> Born | None:
 
 def _file_lock(settings: Settings) -> FileLock:
     path = settings.home / "run" / "lock"
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    settings.make_home()
+    path.parent.mkdir(exist_ok=True, mode=0o700)
     return FileLock(path)
 
 

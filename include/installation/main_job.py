@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -12,13 +11,12 @@ from include.clock import utc_now
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.errors import Unavailable
-from include.installation.progress import POLL, Followed, NotDeployed, print_line, print_step
+from include.installation.progress import Followed, NotDeployed, print_line
 from include.installation.supervisor import Supervisor
 from include.orchestration.airflow_api import ACTIVE, AirflowApi
 from include.pipeline import history
 from include.pipeline.flow import STAGES
 from include.point_in_time import partitions
-from include.processes import Child, python_module, tail
 from include.records.records import Records, StageResult
 
 LISTED_WITHIN = 90.0  # seconds in which Airflow has read the DAG files of a fresh start
@@ -56,7 +54,6 @@ class MainJob:
         self.backfilled = (
             partitions.between(use_case, first, self.before)[-days:] if days and self.before else []
         )
-        self._loading: Child | None = None
         self._followed = Followed(settings, use_case.name, self.records, api, supervisor.pause)
 
     def dag(self, name: str) -> str:
@@ -93,51 +90,14 @@ class MainJob:
             )
             raise Unavailable(f"Airflow does not list {', '.join(missing)}: {problems}")
 
-    def begin_history(self) -> None:
-        """Begin to load what the trainings look back on, and missed days, beside Airflow's start.
-
-        Airflow takes as long to start as most of that takes, and neither needs the other.
-        """
+    def load_history(self) -> None:
+        """Load, through `load_history`, what the trainings look back on, and missed days."""
         steps = self._history_to_load()
         if steps is None:
             return
         print_line(
             f"loading the history of {self.use_case.name}, {steps['ingest_data'][0]} to "
             f"{steps['ingest_data'][-1]}, in one pass"
-        )
-        features = steps["materialize_features"]
-        words = ["load-history", self.use_case.name, "--from", features[0], "--to", features[-1]]
-        self._loading = self.supervisor.start_beside(
-            "load-history", python_module("include", *words)
-        )
-
-    def end_history(self) -> None:
-        """Wait until the history is loaded that was begun.
-
-        What it could not load is left to `load_history`, which says why.
-        """
-        child = self._loading
-        if child is None or child.process is None:
-            return
-        while child.alive:
-            self.supervisor.pause(POLL)
-        code = child.process.returncode
-        print_step(
-            "load-history",
-            "done" if code == 0 else f"exit code {code}",
-            time.monotonic() - child.started,
-        )
-        if code:
-            print_line(f"its log {child.log} ends with:\n{tail(child.log)}")
-
-    def load_history(self) -> None:
-        """Load, through Airflow's `load_history`, what of the history is not on record."""
-        steps = self._history_to_load()
-        if steps is None:
-            return
-        print_line(
-            f"loading through Airflow what the history of {self.use_case.name} lacks, "
-            f"{steps['ingest_data'][0]} to {steps['ingest_data'][-1]}"
         )
         features = steps["materialize_features"]
         run = self.api.trigger(

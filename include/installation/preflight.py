@@ -13,7 +13,7 @@ from pathlib import Path
 
 from include.config.settings import ROOT, Settings
 from include.errors import ConfigError, Unavailable
-from include.files import write_text
+from include.files import make_private, write_text
 
 LAYOUT = 1  # of the home folder; a change that an older version cannot read raises it
 NEED_BYTES = 2 * 1024**3
@@ -56,7 +56,7 @@ def check_installed() -> None:
 def check_home(home: Path) -> None:
     """Make the home folder and refuse one that cannot be written."""
     try:
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(home)
         probe = home / f".probe.{os.getpid()}"
         probe.write_bytes(b"x" * 4096)
         probe.unlink()

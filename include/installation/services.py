@@ -8,8 +8,9 @@ import httpx
 
 from include.config.settings import Settings
 from include.installation.environment import child_environment
+from include.installation.mlflow_login import ADMIN, PASSWORD
 from include.orchestration.airflow_api import AirflowApi
-from include.processes import Child, python_module
+from include.processes import Child, Importance, python_module
 
 AIRFLOW = {
     "scheduler": ["scheduler", "--skip-serve-logs"],
@@ -17,31 +18,35 @@ AIRFLOW = {
     "dag-processor": ["dag-processor"],
     "triggerer": ["triggerer", "--skip-serve-logs"],
 }
+# Predictions need the node alone, and nothing needs MLflow's pages.
+IMPORTANCE: dict[str, Importance] = {"node": "kept", "mlflow": "optional"}
+# Seconds. Airflow's parts get more: a busy machine holds their heartbeats up, and a scheduler that
+# is killed takes its tasks with it.
+ANSWERS_WITHIN = {"node": 20.0, "mlflow": 120.0}
 SERVICES = (*AIRFLOW, "mlflow", "node")
 
 
 def children(settings: Settings, services: Sequence[str] = SERVICES) -> list[Child]:
     """Return the processes of an installation, not started."""
-    environment = child_environment(settings)
     airflow = AirflowApi(settings)
     commands = {name: python_module("airflow", *words) for name, words in AIRFLOW.items()}
     commands["mlflow"] = _mlflow_command(settings)
     commands["node"] = python_module("include", "serve")
     health = {name: _airflow_health(airflow, name.replace("-", "_")) for name in AIRFLOW}
-    health["mlflow"] = _http_health(f"http://{settings.host}:{settings.mlflow_port}/health")
+    health["mlflow"] = _http_health(f"{settings.mlflow_url}/health")
     health["node"] = _http_health(f"{settings.node_url}/health")
     logs = settings.home / "logs"
     patience = {"triggerer": 1.0}  # seconds; it would wait for its triggers, which start again
-    # As a variable and no argument: the address may hold a password, which `ps` would show.
-    own = {"mlflow": {"MLFLOW_BACKEND_STORE_URI": settings.mlflow_address}}
     return [
         Child(
             name,
             commands[name],
-            environment | own.get(name, {}),
+            child_environment(settings, name),
             logs / f"{name}.log",
             health[name],
             patience.get(name, 5.0),
+            IMPORTANCE.get(name, "needed"),
+            ANSWERS_WITHIN.get(name, 300.0),
         )
         for name in services
     ]
@@ -49,20 +54,26 @@ def children(settings: Settings, services: Sequence[str] = SERVICES) -> list[Chi
 
 def _mlflow_command(settings: Settings) -> list[str]:
     return [
-        *python_module("mlflow", "server", "--workers", "1"),
+        *python_module("mlflow", "server", "--workers", "1", "--app-name", "basic-auth"),
         *("--host", settings.host, "--port", str(settings.mlflow_port)),
         *(
             "--allowed-hosts",
-            f"{settings.host}:{settings.mlflow_port},localhost:{settings.mlflow_port}",
+            f"{settings.mlflow_url.removeprefix('http://')},localhost:{settings.mlflow_port}",
         ),
         *("--no-serve-artifacts", "--default-artifact-root", str(settings.home / "mlartifacts")),
     ]
 
 
-def _airflow_health(airflow: AirflowApi, component: str) -> Callable[[], bool]:
+def _airflow_health(airflow: AirflowApi, component: str) -> Callable[[], bool | None]:
     # The API server answers for all; of itself it says only that it reaches the database.
     name = "metadatabase" if component == "api_server" else component
-    return lambda: airflow.health().get(name) == "healthy"
+
+    def healthy() -> bool | None:
+        told = airflow.health()
+        # A silent API server says nothing of the others.
+        return told.get(name) == "healthy" if told or component == "api_server" else None
+
+    return healthy
 
 
 def _http_health(url: str) -> Callable[[], bool]:
@@ -78,7 +89,8 @@ def _http_health(url: str) -> Callable[[], bool]:
 def descriptions(settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield what can be opened in a browser: name and address."""
     yield "Airflow", settings.airflow_url
-    yield "MLflow", f"http://{settings.host}:{settings.mlflow_port}"
+    yield "MLflow", settings.mlflow_url
+    yield "  its login", f"user {ADMIN}, password in {settings.home / 'secrets' / PASSWORD}"
     yield "serving node", f"{settings.node_url}/docs"
     yield "reports", str(settings.home / "reports")
     yield "logs", str(settings.home / "logs")

@@ -1,8 +1,8 @@
 """The supervisor of one installation: Airflow's four processes, MLflow's UI and the serving node.
 
-It starts them, waits until each does its work, restarts what dies, and ends all of them and nothing
-else. One supervisor a home folder (include/installation/lock.py). `run/supervisor.json` lists what
-it has started, so that the next start finds what a killed one left behind.
+It starts them, waits until each does its work, restarts what dies or hangs, and ends all of them
+and nothing else. One supervisor a home folder (include/installation/lock.py). `run/supervisor.json`
+lists what it has started, so that the next start finds what a killed one left behind.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import json
 import logging
 import os
 import signal
+import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -30,10 +32,11 @@ from include.installation.lock import InstallationLock, find_holder
 from include.installation.preflight import check_ports, is_migrated, stamp_version
 from include.installation.services import SERVICES, children
 from include.processes import Born, Child, end, end_sessions, tail
+from include.serving.listener import open_listener
 
 log = logging.getLogger(__name__)
 
-START_TIMEOUT = 240.0  # seconds; Airflow's first start on a slow machine takes two minutes
+START_TIMEOUT = processes.STARTED_WITHIN
 STOP_TIMEOUT = 60.0  # seconds
 POLL = 0.25  # seconds between two looks at what is waited for, and the most that Ctrl-C takes
 SHOWN = 8  # last lines of a failed command
@@ -61,14 +64,21 @@ class Supervisor:
         self.settings = settings
         self._say = say
         self._children = children(settings, services)
-        self._beside: list[Child] = []
         self._lock = InstallationLock(settings)
         self._ending = threading.Event()
         self._stopping = threading.Event()
         self._interrupted_by = ""
         self._up: set[str] = set()
+        self._writing = threading.Lock()
+        self._listener: socket.socket | None = None
+        self._remembered: dict[str, Born | None] = {}
+        self.problems: Counter[str] = Counter()  # what went wrong while looking, by kind
         self._failure: EvergreenError | None = None
-        self._watch = threading.Thread(target=self._watching, name="watch", daemon=True)
+        # A thread a child: one that does not answer keeps nobody else waiting.
+        self._watches = [
+            threading.Thread(target=self._watching, args=(child,), name=child.name, daemon=True)
+            for child in self._children
+        ]
         self._handlers: dict[int, object] = {}
 
     def __enter__(self) -> Supervisor:
@@ -76,9 +86,11 @@ class Supervisor:
         try:
             clean_up(self.settings, say=self._say)
             check_ports(self.settings)
+            self._hand_down_listener()
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 self._handlers[number] = signal.signal(number, self._interrupted)
         except BaseException:  # Ctrl-C too
+            self._close_listener()
             self._lock.__exit__()
             raise
         return self
@@ -93,38 +105,37 @@ class Supervisor:
         for number in self._handlers:
             signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave anything behind
         try:
-            if self._watch.is_alive():
-                self._watch.join(timeout=5)
-            end([*self._children, *self._beside])
+            for watch in self._watches:
+                if watch.is_alive():
+                    watch.join(timeout=6)  # a question about health takes 5 s at most
+            self._close_listener()  # from here on the node's port is to refuse, not to queue
+            end(self._children)
         finally:
             _state_file(self.settings).unlink(missing_ok=True)
             self._lock.__exit__()
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)  # type: ignore[arg-type]
 
+    def _hand_down_listener(self) -> None:
+        """Open the node's port here, so that what comes while the node is away waits for it."""
+        for child in self._children:
+            if child.name == "node":
+                self._listener = open_listener(self.settings.host, self.settings.node_port)
+                number = self._listener.fileno()
+                child.environment = {**child.environment, "EVERGREEN_NODE_LISTENER": str(number)}
+                child.descriptors = (number,)
+
+    def _close_listener(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+
     def start(self) -> None:
         """Start every process; returns at once."""
         for child in self._children:
             child.start()
         self._remember()
-        self._watch.start()
-
-    def start_beside(self, name: str, command: Sequence[str]) -> Child:
-        """Start a command that ends by itself, and return it.
-
-        It is never started again; one that still runs is ended with the services.
-        """
-        child = Child(
-            name,
-            command,
-            child_environment(self.settings),
-            self.settings.home / "logs" / f"{name}.log",
-            healthy=lambda: False,
-        )
-        child.start()
-        self._beside.append(child)
-        self._remember()
-        return child
+        for watch in self._watches:
+            watch.start()
 
     def wait_healthy(self, names: Sequence[str] = (), timeout: float = START_TIMEOUT) -> None:
         """Wait until every process, or those of the given names, does its work.
@@ -174,34 +185,56 @@ class Supervisor:
         self._stopping.wait(seconds)
         self.check()
 
-    def _watching(self) -> None:
-        """Look after all children, in a thread of its own, until the end or the first failure."""
+    def _watching(self, child: Child) -> None:
+        """Look after one child, in a thread of its own, until the end or until it is given up."""
         while not self._ending.wait(0.5):
             try:
-                for child in self._children:
-                    self._look_after(child)
+                self._look_after(child)
             except EvergreenError as error:
                 self._failure = error
                 self._stopping.set()
                 return
+            except Exception as error:  # noqa: BLE001 - a full disk, no memory for a process:
+                # whatever it is, a watch that ends would leave the child dead from then on.
+                self._count(child, error)
+
+    def _count(self, child: Child, error: Exception) -> None:
+        """Count what went wrong while looking after a child, and say each kind of it once."""
+        kind = f"{child.name}: {type(error).__name__}"
+        self.problems[kind] += 1
+        if self.problems[kind] == 1:
+            self._tell(f"looking after {kind}: {error}; it is tried again")
+
+    def _tell(self, text: str) -> None:
+        """Say something, if anybody still listens: stdout may be a closed pipe or a full disk."""
+        try:
+            self._say(text)
+        except (OSError, ValueError):  # ValueError: it is closed
+            self.problems["said to nobody"] += 1
 
     def _look_after(self, child: Child) -> None:
-        """Restart a child that has died, and say so when it does its work for the first time."""
-        before = child.born
+        """Restart a child that has died or hangs, and say so when it first does its work."""
         if event := child.revive(time.monotonic()):
-            self._say(event)
-        if child.born is not before:
+            self._tell(event)
+        if child.born != self._remembered.get(child.name):  # also where the last write failed
             self._remember()
-        if child.name not in self._up and child.alive and child.healthy():
+            self._remembered[child.name] = child.born
+        if child.given_up:
+            self._up.add(child.name)  # nobody waits for it any more
+            return
+        if event := child.look(time.monotonic()):
+            self._tell(event)
+        if child.name not in self._up and child.up:
             self._up.add(child.name)
-            self._say(f"  {child.name:<22} {'up':<20} {time.monotonic() - child.started:6.1f} s")
+            took = child.well - child.started
+            self._tell(f"  {child.name:<22} {'up':<20} {took:6.1f} s")
 
     def _remember(self) -> None:
         """Write down what was started, for the next start after a kill."""
-        started = [*self._children, *self._beside]
-        sessions = [asdict(session) for child in started for session in child.sessions]
+        sessions = [asdict(session) for child in self._children for session in list(child.sessions)]
         body = {"boot": _boot(), "sessions": sessions}
-        write_text(_state_file(self.settings), json.dumps(body))
+        with self._writing:
+            write_text(_state_file(self.settings), json.dumps(body))
 
     def _interrupted(self, number: int, frame: FrameType | None) -> None:
         # Raised at the next `pause`, so never in the middle of a start.

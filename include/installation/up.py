@@ -22,7 +22,6 @@ from include.installation.supervisor import Stopped, Supervisor, migrate
 from include.orchestration.airflow_api import AirflowApi
 from include.pipeline import ranges
 from include.point_in_time import partitions
-from include.records.records import Records
 
 DEFAULT_USE_CASE = "repayment"
 
@@ -42,16 +41,12 @@ def run_main(use_case: str | None = None, once: bool = False, days: int = 0) -> 
     case = find(use_case or DEFAULT_USE_CASE, settings.usecase_dirs)
     try:
         with Supervisor(settings, say=print_line) as supervisor:
-            print_line(f"starting Evergreen in {settings.home}")
-            Records.open(settings.records_address).migrate()
+            _bring_up(settings, supervisor)
             with AirflowApi(settings) as api:
                 job = MainJob(settings, case, supervisor, api, days)
-                job.begin_history()
-                _bring_up(settings, supervisor)
                 if days or not job.is_on_record():
                     supervisor.wait_healthy(names=("api-server", "dag-processor"))
                     job.wait_for_dags()
-                    job.end_history()
                     job.load_history()
                     job.run_newest()
                     job.backfill()
@@ -73,6 +68,13 @@ def run_main(use_case: str | None = None, once: bool = False, days: int = 0) -> 
 
 def _bring_up(settings: Settings, supervisor: Supervisor) -> None:
     """Prepare databases and password, and start every process."""
+    print_line(f"starting Evergreen in {settings.home}")
+    if settings.is_public:
+        print_line(
+            f"  EVERGREEN_HOST is {settings.host}: whoever reaches this machine gets predictions "
+            "without a token, and sees passwords that are typed into Airflow's and MLflow's pages "
+            "pass unencrypted; put a proxy with TLS before them, or use 127.0.0.1"
+        )
     password = ensure_password(settings)
     migrate(settings, say=print_line)
     for line in describe_outdated(settings, utc_now()):

@@ -7,7 +7,6 @@ A damaged booster text can kill the process that loads it, and must not kill the
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 from include.errors import ArtefactError
 from include.models.bundle import verify_bundle
 from include.models.loading import load_model
-from include.processes import python_module, run
+from include.processes import bare_environment, python_module, run
 
 ROOT = Path(__file__).resolve().parents[2]  # the settings would double the start of the child
 
@@ -33,7 +32,7 @@ def trial_load(folder: str | Path, digest: str, *, timeout: float = 60.0) -> Non
     try:
         child = run(
             python_module("include.models.trial", str(Path(folder).resolve()), digest),
-            environment={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            environment=bare_environment(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"),
             folder=ROOT,
             timeout=timeout,
         )

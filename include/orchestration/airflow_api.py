@@ -7,6 +7,7 @@ whoever needs to trigger, to watch or to ask does it over REST.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
@@ -20,6 +21,7 @@ import httpx
 
 from include.config.settings import Settings
 from include.errors import ConfigError, Conflict, Unavailable
+from include.processes import find_listeners
 
 ADMIN = "admin"
 ACTIVE = ("queued", "running")
@@ -280,6 +282,7 @@ class AirflowApi:
                 f"{path} holds no password of {ADMIN!r}: Airflow was not started here; run `make "
                 "run`"
             ) from None
+        self._refuse_strangers()
         answer = self._send("POST", "/auth/token", json={"username": ADMIN, "password": password})
         if answer.status_code != 201:
             raise Unavailable(
@@ -288,6 +291,24 @@ class AirflowApi:
                 "the other one"
             )
         return str(answer.json()["access_token"])
+
+    def _refuse_strangers(self) -> None:
+        """Refuse to send the password to a port that another user's process holds.
+
+        While Airflow is down, any user of this machine can listen there.
+
+        Raises:
+            Unavailable: one does.
+        """
+        # Who owns the file has the password; root may ask for another one.
+        known = {os.getuid(), password_file(self._settings).stat().st_uid}
+        strangers = find_listeners(self._settings.airflow_port) - known
+        if strangers:
+            raise Unavailable(
+                f"port {self._settings.airflow_port} is held by a process of user "
+                f"{min(strangers)}, which is not sent Airflow's password; end it, or set "
+                "EVERGREEN_AIRFLOW_PORT to the port where your Airflow runs"
+            )
 
     def _call(self, method: str, path: str, **options: Any) -> JSON:
         answer = self._send(

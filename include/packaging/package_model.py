@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from include.config.no_telemetry import QUIET
 from include.config.settings import ROOT
 from include.errors import ArtefactError, MissingPartition, Unavailable
 from include.evaluation.verdict import judged_model, not_passed
@@ -35,7 +35,7 @@ from include.packaging.shipped import requirements, serving_digest, shipped_file
 from include.pipeline.provenance import lock_digest
 from include.pipeline.release_outputs import PackageOutputs
 from include.pipeline.stage import Input, Outcome, Stage, StageContext
-from include.processes import python_module, start
+from include.processes import bare_environment, python_module, start
 from include.records.records import Model
 
 log = logging.getLogger(__name__)
@@ -182,17 +182,10 @@ def _build(context: StageContext, model: Model, kind: ModelKind, staging: Path) 
             "lock_digest": lock_digest(),
         },
     }
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "BENTOML_HOME": str(staging / "home"),
-        "BENTOML_DO_NOT_TRACK": "True",
-        "OMP_NUM_THREADS": "1",
-    }
     with (staging / "build.log").open("wb") as output:
         child = start(
             python_module("include.packaging.bento_build"),
-            environment=environment,
+            environment=_builder_environment(staging),
             folder=staging,
             log=output,
             stdin=subprocess.PIPE,
@@ -210,6 +203,12 @@ def _build(context: StageContext, model: Model, kind: ModelKind, staging: Path) 
             _end(child)
             end_users(staging / "home")
     return _result(staging, model)
+
+
+def _builder_environment(staging: Path) -> dict[str, str]:
+    """Return the environment of the child, which the server that it tries inherits: no secret."""
+    own = {"PYTHONPATH": str(ROOT), "BENTOML_HOME": str(staging / "home"), "OMP_NUM_THREADS": "1"}
+    return bare_environment(**own, **QUIET)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

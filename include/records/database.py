@@ -217,7 +217,7 @@ def _parse(url: str) -> URL:
             )
         folder = Path(parsed.database).parent
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise Unavailable(
                 f"{folder}: cannot be made for the records ({error.strerror}); check its owner "

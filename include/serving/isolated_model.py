@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 import sys
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from typing import Any, cast
 import msgspec
 
 from include.errors import ArtefactError, Unavailable
+from include.processes import bare_environment
 from include.serving.http import Refusal
 
 DEADLINE = 0.5  # seconds for one answer
@@ -84,7 +84,7 @@ class IsolatedModel(asyncio.Protocol):
             )
         node_end, process_end = socket.socketpair()
         isolated = cls(bento_tag)
-        environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
+        environment = bare_environment(PYTHONPATH=str(source), OMP_NUM_THREADS="1")
         try:
             node_end.setblocking(False)
             isolated._process = await asyncio.create_subprocess_exec(

@@ -20,11 +20,12 @@ import uvloop
 
 from include.config.settings import Settings
 from include.deployment.rollback import record_rollback
-from include.errors import ConfigError, EvergreenError
+from include.errors import EvergreenError
 from include.predictions.log import PredictionLog
 from include.records.records import Records
 from include.serving.app import App
 from include.serving.http_limits import EdgeProtocol, end_slow_requests
+from include.serving.listener import open_listener, take_over
 from include.serving.reconciler import Reconciler
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,10 @@ def serve(settings: Settings) -> None:
     Raises:
         ConfigError: its port is taken.
     """
-    listener = _listen(settings.host, settings.node_port)
+    handed = settings.node_listener
+    listener = (
+        open_listener(settings.host, settings.node_port) if handed is None else take_over(handed)
+    )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_main(settings, listener))
 
@@ -151,21 +155,3 @@ def allowed_hosts(host: str) -> frozenset[str] | None:
     """
     name = f"[{host}]" if ":" in host else host
     return _LOOPBACK_NAMES if name in _LOOPBACK_NAMES else None
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Return the node's listening socket."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(512)
-    except OSError as error:
-        listener.close()
-        raise ConfigError(
-            f"the serving node cannot listen on {host}:{port} ({error.strerror}); "
-            "stop what holds the port, or set EVERGREEN_NODE_PORT to a free one"
-        ) from error
-    listener.setblocking(False)
-    return listener

@@ -13,6 +13,10 @@ def test_the_password_is_the_one_that_was_made(run: Run) -> None:
     assert run("password").code == 2
     made = ensure_password(settings())
     assert run("password").out == f"admin {made}\n"
+    of_mlflow = settings().home / "secrets" / "mlflow_admin"
+    shown = run("password", "--mlflow").out
+    assert shown == f"admin {of_mlflow.read_text()}\n"
+    assert made not in shown
 
 
 def test_stop_says_that_nothing_runs(run: Run) -> None:

@@ -8,15 +8,17 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 from pydantic import ValidationError
 
 from include.config.settings import Settings
+from include.errors import ConfigError
 
 SECRETS = {
     "EVERGREEN_RECORDS_URL": "postgresql://evergreen:hunter2-records@db/evergreen",
     "EVERGREEN_MLFLOW_URI": "postgresql://evergreen:hunter2-mlflow@db/mlflow",
-    "EVERGREEN_NODE_TOKEN": "hunter2-node",
+    "EVERGREEN_NODE_TOKEN": "hunter2-node-of-thirty-two-letters",
 }
 
 
@@ -38,7 +40,7 @@ def test_secrets_stand_in_no_repr_dump_or_error(
     assert settings.mlflow_address == "postgresql+psycopg://evergreen:hunter2-mlflow@db/mlflow", (
         "the driver that is installed"
     )
-    assert settings.node_secret.get_secret_value() == "hunter2-node"
+    assert settings.node_secret.get_secret_value() == "hunter2-node-of-thirty-two-letters"
     monkeypatch.setenv("EVERGREEN_NODE_PORT", "no port")
     with pytest.raises(ValidationError) as caught:
         Settings()
@@ -66,6 +68,64 @@ def test_a_generated_secret_is_made_once_for_its_owner_alone(tmp_path: Path) -> 
     assert Settings(home=tmp_path).node_secret == settings.secret("node_token")
 
 
+GENERATED = (
+    "node_token",
+    "mlflow_admin",
+    "mlflow_flask",
+    "airflow_fernet",
+    "airflow_jwt",
+    "airflow_session",
+)
+
+
+@pytest.mark.parametrize("name", GENERATED)
+@pytest.mark.parametrize("left", [b"", b"\n", b"short", b"\0" * 43, b"\xff\xfe" * 20])
+def test_a_secret_that_was_emptied_or_cut_off_is_refused(
+    tmp_path: Path, name: str, left: bytes
+) -> None:
+    settings = Settings(home=tmp_path)
+    settings.secret(name)
+    path = tmp_path / "secrets" / name
+    path.write_bytes(left)
+    with pytest.raises(ConfigError, match=f"{path}.*delete {path}"):
+        settings.secret(name)
+    assert path.read_bytes() == left, "what is there is a person's to judge"
+    path.unlink()
+    assert len(settings.secret(name).get_secret_value()) == 43
+
+
+def test_a_token_that_can_be_guessed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVERGREEN_NODE_TOKEN", "x" * 31)
+    with pytest.raises(ConfigError, match=r"EVERGREEN_NODE_TOKEN has 31 characters.*at least 32"):
+        _ = Settings(home=tmp_path).node_secret
+    monkeypatch.setenv("EVERGREEN_NODE_TOKEN", "")
+    assert len(Settings(home=tmp_path).node_secret.get_secret_value()) == 43, "one is generated"
+
+
+def test_a_secret_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An order of calls, since no test can cut the power."""
+    done: list[str] = []
+    fsync, link = os.fsync, os.link
+
+    def synced(descriptor: int) -> None:
+        done.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        assert done[-1] == "folder" or os.fstat(descriptor).st_size == 43
+        fsync(descriptor)
+
+    def linked(source: Path, target: Path) -> None:
+        done.append("link")
+        link(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "link", linked)
+    Settings(home=tmp_path).secret("node_token")
+    assert done == ["file", "link", "folder"]
+
+
 def test_state_follows_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EVERGREEN_HOME", "state")
@@ -75,6 +135,27 @@ def test_state_follows_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert settings.records_address == f"sqlite:///{tmp_path / 'state' / 'records.db'}"
     monkeypatch.setenv("EVERGREEN_HOME", "")
     assert Settings().home.name == "var"
+
+
+@pytest.mark.parametrize(
+    ("host", "written", "public"),
+    [
+        ("127.0.0.1", "127.0.0.1", False),
+        ("127.0.0.2", "127.0.0.2", False),
+        ("localhost", "localhost", False),
+        ("::1", "[::1]", False),
+        ("0.0.0.0", "0.0.0.0", True),
+        ("::", "[::]", True),
+        ("fd00::5", "[fd00::5]", True),
+        ("models.example.org", "models.example.org", True),
+    ],
+)
+def test_addresses_of_every_kind_of_host(host: str, written: str, public: bool) -> None:
+    settings = Settings(host=host, airflow_port=1, mlflow_port=2, node_port=3)
+    urls = [settings.airflow_url, settings.mlflow_url, settings.node_url]
+    assert urls == [f"http://{written}:{port}" for port in (1, 2, 3)]
+    assert [httpx.URL(url).port for url in urls] == [1, 2, 3]
+    assert settings.is_public == public
 
 
 def test_settings_are_frozen_and_checked(tmp_path: Path) -> None:

@@ -41,13 +41,11 @@ class Clock:
     """The wall clock of an installation."""
 
     def __init__(self, folder: Path) -> None:
-        self.library = folder / "shifted_clock.so"
+        self.library, self.path = folder / "shifted_clock.so", folder / "shift"
         source = Path(__file__).with_name("shifted_clock.c")
-        subprocess.run(
-            [str(COMPILER), "-shared", "-fPIC", "-O2", "-o", str(self.library), str(source)],
-            check=True,
-        )
-        self.path = folder / "shift"
+        # Where the shift stands is compiled in: a variable would not reach every process.
+        options = ["-shared", "-fPIC", "-O2", f'-DSHIFTED_CLOCK="{self.path}"']
+        subprocess.run([str(COMPILER), *options, "-o", str(self.library), str(source)], check=True)
         self.path.write_bytes(struct.pack("q", 0))
 
     def set(self, moment: datetime) -> None:
@@ -58,7 +56,7 @@ class Clock:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {"LD_PRELOAD": str(self.library), "SHIFTED_CLOCK": str(self.path)}
+        return {"LD_PRELOAD": str(self.library)}
 
 
 class Night(Installation):

@@ -19,6 +19,8 @@ KINDS = {
     "airflow_jwt",
     "airflow_session",
     "airflow_passwords.json admin",
+    "mlflow_admin",
+    "mlflow_flask",
     "node_token",
 }
 

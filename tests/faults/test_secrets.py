@@ -22,7 +22,7 @@ from tests.builders.installation import Installation, small_repayment
 from tests.builders.scanning import Scanner
 
 PASSWORD = "s3cr3t-Wort-9431"
-TOKEN = "t0ken-Wort-7712"
+TOKEN = "t0ken-Wort-7712-of-thirty-two-letters"
 
 
 def evergreen(home: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -126,6 +126,27 @@ features:
     assert PASSWORD not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert found(tmp_path, PASSWORD) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("status", "repayment"), ("audit", "verify"), ("stop",), ("password", "--mlflow")],
+)
+def test_whatever_makes_the_home_folder_it_is_its_owners(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    small_repayment(tmp_path / "usecases")
+    home = tmp_path / "state" / "home"
+    if words == ("stop",):
+        home.mkdir(parents=True)  # of an earlier version, open to all
+        home.chmod(0o755)
+    environment = {"EVERGREEN_USECASES": str(tmp_path / "usecases")}
+    done = evergreen(home, *words, **environment)
+    assert done.returncode == 0, done.stderr
+    assert home.stat().st_mode & 0o777 == 0o700
+    made = [path for path in home.rglob("*") if not path.is_symlink()]
+    assert made
+    assert [str(path) for path in made if path.stat().st_mode & 0o077] == []
 
 
 @pytest.mark.slow

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +15,6 @@ from include.installation.main_job import MainJob
 from include.installation.progress import NotDeployed
 from include.orchestration.airflow_api import Run
 from include.pipeline.flow import STAGES
-from include.processes import Child
 from include.records.records import AuditEntry, Records, StageResult
 from tests.builders.command_line import YAML, add_model
 
@@ -27,25 +23,13 @@ NEWEST = "2025-03-08"
 
 
 class Supervisor:
-    """Waits without sleeping: an answer that does not come at once never comes.
-
-    What is started beside it runs to its end: Python code, instead of the command.
-    """
-
-    def __init__(self, code: str = "", folder: Path = Path()) -> None:
-        self.code, self.log, self.commands = code, folder / "load.log", list[Any]()
-
-    def start_beside(self, name: str, command: Sequence[str]) -> Child:
-        self.commands.append((name, *command[3:]))
-        child = Child(name, [sys.executable, "-c", self.code], {}, self.log, lambda: False)
-        child.start()
-        return child
+    """Waits without sleeping: an answer that does not come at once never comes."""
 
     def wait_for(self, answer: Callable[[], Any], *, seconds: float) -> Any:
         return answer() or None
 
     def pause(self, seconds: float) -> None:
-        time.sleep(0.02)
+        pass
 
 
 class Airflow:
@@ -178,42 +162,3 @@ def test_the_nightly_run_is_left_to_the_scheduler(settings: Settings, records: R
     airflow = Airflow()
     job_of(settings, airflow).unpause()
     assert airflow.done == [("visits__ingest_data", False)]
-
-
-@pytest.mark.parametrize(
-    ("code", "shown"),
-    [
-        ("", "load-history           done"),
-        ("raise SystemExit('day 3: no rows')", "exit code 1"),
-    ],
-)
-def test_the_history_is_loaded_beside_the_start_of_the_services(
-    settings: Settings,
-    records: Records,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    code: str,
-    shown: str,
-) -> None:
-    """One that could not be loaded whole is told with its log, and left to Airflow."""
-    supervisor = Supervisor(code, tmp_path)
-    job = MainJob(settings, parse(YAML), supervisor, Airflow())  # type: ignore[arg-type]
-    job.begin_history()
-    job.end_history()
-    ((name, command, use_case, *options),) = supervisor.commands
-    assert (name, command, use_case) == ("load-history", "load-history", "visits")
-    assert (options[0], options[2:]) == ("--from", ["--to", "2025-03-07"])
-    printed = capsys.readouterr().out
-    assert shown in printed
-    assert ("day 3: no rows" in printed) == bool(code)
-
-
-def test_a_history_on_record_starts_nothing(
-    settings: Settings, records: Records, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(MainJob, "_history_to_load", lambda _: None)
-    supervisor = Supervisor()
-    job = MainJob(settings, parse(YAML), supervisor, Airflow())  # type: ignore[arg-type]
-    job.begin_history()
-    job.end_history()
-    assert not supervisor.commands

@@ -53,4 +53,6 @@ def test_addresses_are_those_of_the_settings(tmp_path: Path) -> None:
     addresses = dict(services.descriptions(Settings(home=tmp_path, airflow_port=1, node_port=2)))
     assert addresses["Airflow"] == "http://127.0.0.1:1"
     assert addresses["serving node"] == "http://127.0.0.1:2/docs"
+    login = "user admin, password in " + str(tmp_path / "secrets" / "mlflow_admin")
+    assert addresses["  its login"] == login
     assert addresses["reports"] == str(tmp_path / "reports")

@@ -4,21 +4,24 @@ second one.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
+from include import processes
 from include.config.settings import ROOT, Settings
 from include.errors import Busy
+from include.installation import services, supervisor
 from include.installation.lock import find_holder
 from include.installation.supervisor import Supervisor, stop
 from include.processes import Born
@@ -120,6 +123,88 @@ def test_a_dead_node_is_started_again_and_stop_ends_all(outside: Outside) -> Non
     assert stop(outside.settings).startswith("nothing runs")
 
 
+def test_a_request_while_the_node_is_away_waits_for_the_next_one(outside: Outside) -> None:
+    first, url = outside.node, f"http://127.0.0.1:{outside.settings.node_port}/health"
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: not alive(first), "its end", outside.log)
+    for _ in range(3):
+        assert httpx.get(url, timeout=60, trust_env=False).status_code == 200
+    assert outside.node != first
+    stop(outside.settings, timeout=30)
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url, timeout=5, trust_env=False)
+
+
+def test_a_node_that_hangs_is_started_again(outside: Outside) -> None:
+    first = outside.node
+    os.kill(first, signal.SIGSTOP)
+    wait_until(
+        lambda: outside.node != first and answers(outside.settings.node_port),
+        "the node is back",
+        outside.log,
+        seconds=90,
+    )
+    assert outside.said("node has not answered for")
+    assert not alive(first)
+
+
+def test_nobody_listens_and_the_disk_is_full_and_the_node_is_still_started_again(
+    small: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is said fails as after `make run | head`; what is written, as on a full disk."""
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        raise BrokenPipeError
+
+    full = [False]
+    real = supervisor.write_text
+
+    def write(path: Path, text: str) -> None:
+        if full[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, text)
+
+    monkeypatch.setattr(supervisor, "write_text", write)
+    with Supervisor(small, say=say, services=("node",)) as running:
+        running.start()
+        running.wait_healthy()
+        (node,) = running._children
+        for full[0] in (True, False):
+            assert node.born is not None
+            before = node.born
+            os.kill(before.pid, signal.SIGKILL)
+            wait_until(
+                lambda before=before: node.born != before and answers(small.node_port),  # type: ignore[misc]
+                "the node is back",
+                node.log,
+            )
+            running.check()
+        assert running.problems["node: OSError"] >= 1
+        assert len([line for line in said if "No space left" in line]) == 1, "it is said once"
+        state = small.home / "run" / "supervisor.json"
+        wait_until(lambda: str(node.born.pid) in state.read_text(), "its session", state)  # type: ignore[union-attr]
+
+
+def test_pages_that_die_again_and_again_leave_the_rest_alone(
+    small: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "MAX_RESTARTS", 2)  # the pauses before six deaths are a minute
+    monkeypatch.setattr(services, "_mlflow_command", lambda settings: [sys.executable, "-c", "1/0"])
+    said: list[str] = []
+    with Supervisor(small, say=said.append, services=("node", "mlflow")) as running:
+        running.start()
+        running.wait_healthy()
+        mlflow = next(child for child in running._children if child.name == "mlflow")
+        assert mlflow.given_up
+        running.check()
+        assert answers(small.node_port)
+    assert (
+        len([line for line in said if "mlflow died 3 times and is not started again" in line]) == 1
+    )
+
+
 def test_what_a_killed_supervisor_left_behind_is_ended_by_the_next(
     outside: Outside, small: Settings
 ) -> None:
@@ -177,9 +262,11 @@ def wait_until(there: Callable[[], bool], what: str, log: Path, seconds: float =
 
 
 def answers(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+    """Tell whether a node answers; its port alone is open also while there is none."""
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/health", timeout=1, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
 
 
 def alive(pid: int) -> bool:
@@ -187,15 +274,3 @@ def alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def test_what_is_started_beside_the_services_is_on_file_and_ends_with_them(
-    small: Settings, tmp_path: Path
-) -> None:
-    sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
-    with Supervisor(small, services=()) as supervisor:
-        child = supervisor.start_beside("sleeper", sleeper)
-        body = json.loads((tmp_path / "run" / "supervisor.json").read_text())
-        assert [session["pid"] for session in body["sessions"]] == [child.born.pid]  # type: ignore[union-attr]
-        assert child.alive
-    assert not child.alive

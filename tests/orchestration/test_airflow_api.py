@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,3 +127,35 @@ def test_another_installation_at_the_port_is_told(server: AirflowServer, api: Ai
     server.answers["POST", "/auth/token"] = (401, {})
     with pytest.raises(Unavailable, match=r"refuses the password in .*EVERGREEN_AIRFLOW_PORT"):
         api.dag_ids()
+
+
+LISTEN = """
+import socket, sys
+with socket.create_server(("127.0.0.1", int(sys.argv[1]))) as listener:
+    print("up", flush=True)
+    connection, _ = listener.accept()
+    print(connection.recv(65536), flush=True)
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root starts a process of another user")
+def test_another_users_process_on_the_port_is_not_sent_the_password(
+    settings: Settings, api: AirflowApi
+) -> None:
+    password_file(settings).parent.mkdir(parents=True)
+    password_file(settings).write_text(json.dumps({"admin": "secret-of-the-administrator"}))
+    other = subprocess.Popen(
+        ["/usr/bin/env", "-i", "python3", "-c", LISTEN, str(settings.airflow_port)],
+        user=65534,
+        cwd="/",
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"up\n"
+        with pytest.raises(Unavailable, match="user 65534, which is not sent Airflow's password"):
+            api.dag_ids()
+    finally:
+        other.kill()
+        rest, _ = other.communicate()
+    assert rest == b"", "nothing was sent at all"
