@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from include.config.durations import midnight
 from include.config.use_case_sources import Column, Source
@@ -25,7 +26,7 @@ from include.point_in_time.curated import CREATED, EVENT, curated_schema, record
 RULE = "rule"
 # Begin the columns of the query: a cell's text, what an expression gives, and the typed value. No
 # column of a source begins so.
-_TEXT, _GIVEN, _VALUE = "__t_", "__c_", "__v_"
+TEXT, _GIVEN, VALUE = "__t_", "__c_", "__v_"
 CONFLICT = "conflicting_duplicate"
 DUPLICATE = ""  # stands for a rule of an exact duplicate, which is dropped and counted
 DUCK_TYPES = {
@@ -73,6 +74,57 @@ def judged_query(
     source_row, arrived_at, the curated columns, `rule`. `mixed` is what `mixed_zones_query` found,
     `entity` the entity's key.
     """
+    judged = judgement(source, present, mixed, entity=entity)
+    texts, values, parts = judged.texts, judged.values, judged.parts
+    text_list = [f"{expression} AS {quote(TEXT + name)}" for name, expression in texts.items()]
+    value_list = ", ".join(
+        f"{expression} AS {quote(VALUE + name)}" for name, expression in values.items()
+    )
+    out = ", ".join(
+        f"{quote(VALUE + name)} AS {quote(name)}" for name in curated_schema(source).names
+    )
+    kept = f"{FILE}, {ROW}, {ARRIVED}" + (f", {MALFORMED}" if MALFORMED in present else "")
+    return (
+        f"WITH texts AS (SELECT {', '.join(['partition', kept, '__periods.__as_of', *text_list])} "
+        f"FROM {rows} JOIN __periods USING (partition)), typed AS (SELECT *, {value_list} FROM "
+        f"{_computed_rows(source, parts)} AS t) "
+        f"SELECT partition, {FILE}, {ROW}, {ARRIVED}, {out}, {judged.rule()} AS {RULE} "
+        "FROM typed AS t"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The expressions that type a row and judge it.
+
+    `texts` are of raw columns, `values` of texts (`t.__t_<name>`), `checks` pairs (condition, rule)
+    of both. `parts` are the delivered columns of which computed ones are made. What hangs on one
+    text alone stands also by the raw column: `cells` are its values by the names under which
+    `values` and `checks` know them, `cell_checks` the checks that no other value decides.
+    """
+
+    texts: dict[str, str]
+    values: dict[str, str]
+    checks: list[tuple[str, str]]
+    parts: list[str]
+    cells: dict[str, dict[str, str]]
+    cell_checks: dict[str, list[tuple[str, str]]]
+
+    def rule(self) -> str:
+        """Return the expression of the first rule that a row fails."""
+        # The order of the checks matters: a row fails by the first.
+        rule = " ".join(f"WHEN {bad} THEN {text_literal(check)}" for bad, check in self.checks)
+        return f"CASE {rule} END" if rule else "CAST(NULL AS VARCHAR)"
+
+
+def judgement(
+    source: Source,
+    present: Collection[str],
+    mixed: Sequence[tuple[str, str, bool]],
+    *,
+    entity: str | None,
+) -> Judgement:
+    """Return the expressions by which a source's rows are judged, as `judged_query` puts them."""
     texts = {
         name: cell(name, source) if name in present else NO_TEXT
         for name in dict.fromkeys([*source.columns, *source.time_columns])
@@ -81,38 +133,40 @@ def judged_query(
     parts = parts_of(source.computed, source)
     values: dict[str, str] = {}
     checks: list[tuple[str, str]] = []
+    cells: dict[str, dict[str, str]] = {name: {} for name in texts}
+    cell_checks: dict[str, list[tuple[str, str]]] = {name: [] for name in texts}
     if MALFORMED in present:
         checks.append((f"t.{MALFORMED} IS NOT NULL", "malformed_row"))
     _times(source, values, checks, mixed)
+    for place, name in enumerate(source.time_columns):
+        if name not in source.computed:
+            role = EVENT if place == 0 else CREATED
+            text, value = f"t.{quote(TEXT + name)}", f"t.{quote(VALUE + role)}"
+            cells[name][role] = utc(text, source, dates_of(name, source))
+            alone = [(f"{text} IS NULL", f"{name}: null")]
+            alone += _time_checks(name, text, value, dates_of(name, source), ())
+            # The created time is the later of the moment and the arrival: it is there or not as the
+            # moment is, but in range or not by the row.
+            cell_checks[name] += alone if place == 0 else alone[:-1]
+            if place == 0:
+                cell_checks[name].append((f"{value} = {EPOCH}", f"{name}: epoch_zero"))
     for name, column in source.columns.items():
         if name in (EVENT, CREATED):
             continue
-        text, value = f"t.{quote(_TEXT + name)}", f"t.{quote(_VALUE + name)}"
+        text, value = f"t.{quote(TEXT + name)}", f"t.{quote(VALUE + name)}"
         if name in source.computed:
             values[name] = computed.value(name, source, f"t.{quote(_GIVEN + name)}")
             text = value
         else:
             values[name] = f"t.{quote(name)}" if name in parts else typed(text, column, source)
+            cells[name][name] = typed(text, column, source)
+            cell_checks[name] += column_checks(
+                name, column, source, text, value, mixed=(), **key_rules(source, name, entity)
+            )
         checks += column_checks(
             name, column, source, text, value, mixed=mixed, **key_rules(source, name, entity)
         )
-    text_list = [f"{expression} AS {quote(_TEXT + name)}" for name, expression in texts.items()]
-    value_list = ", ".join(
-        f"{expression} AS {quote(_VALUE + name)}" for name, expression in values.items()
-    )
-    out = ", ".join(
-        f"{quote(_VALUE + name)} AS {quote(name)}" for name in curated_schema(source).names
-    )
-    # The order of the checks matters: a row fails by the first.
-    rule = " ".join(f"WHEN {bad} THEN {text_literal(check)}" for bad, check in checks)
-    kept = f"{FILE}, {ROW}, {ARRIVED}" + (f", {MALFORMED}" if MALFORMED in present else "")
-    return (
-        f"WITH texts AS (SELECT {', '.join(['partition', kept, '__periods.__as_of', *text_list])} "
-        f"FROM {rows} JOIN __periods USING (partition)), typed AS (SELECT *, {value_list} FROM "
-        f"{_computed_rows(source, parts)} AS t) "
-        f"SELECT partition, {FILE}, {ROW}, {ARRIVED}, {out}, "
-        f"{f'CASE {rule} END' if checks else 'CAST(NULL AS VARCHAR)'} AS {RULE} FROM typed AS t"
-    )
+    return Judgement(texts, values, checks, parts, cells, cell_checks)
 
 
 def _computed_rows(source: Source, parts: Sequence[str]) -> str:
@@ -124,7 +178,7 @@ def _computed_rows(source: Source, parts: Sequence[str]) -> str:
     if not source.computed:
         return "texts"
     typed_parts = "".join(
-        f", {computed.part(name, source, quote(_TEXT + name))} AS {quote(name)}" for name in parts
+        f", {computed.part(name, source, quote(TEXT + name))} AS {quote(name)}" for name in parts
     )
     given = ", ".join(
         f"{computed.asked(name, source)} AS {quote(_GIVEN + name)}" for name in source.computed
@@ -196,12 +250,12 @@ def _times(
         return
     for place, name in enumerate(source.time_columns):  # by role: one column may be both times
         as_event = place == 0
-        value = f"t.{quote(_VALUE + (EVENT if as_event else CREATED))}"
+        value = f"t.{quote(VALUE + (EVENT if as_event else CREATED))}"
         if name in source.computed:
             text = value
             moment = computed.moment(name, source, f"t.{quote(_GIVEN + name)}")
         else:
-            text = f"t.{quote(_TEXT + name)}"
+            text = f"t.{quote(TEXT + name)}"
             moment = utc(text, source, dates_of(name, source))
         checks += [
             (f"{text} IS NULL", f"{name}: null"),

@@ -10,12 +10,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import duckdb
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from include.config.use_case import UseCase
 from include.config.use_case_sources import Source
 from include.errors import ConfigError, SourceError
 from include.ingestion.columns import FILE, ROW, ColumnDiff, column_diff
+from include.lake.coded import plain, read_coded
 from include.lake.digests import digest
 from include.lake.sql import PARTITION, TIMESTAMP, connect, quote
 from include.lake.tables import Lake
@@ -31,6 +34,9 @@ from include.validation.contract import (
     judged_query,
     mixed_zones_query,
 )
+from include.validation.distinct_texts import judge_texts
+
+MANY_ROWS = 20_000  # fewer are judged as fast one by one
 
 
 @dataclass(frozen=True)
@@ -87,21 +93,18 @@ def curate(
         return curated
     with connect() as con:
         con.register("__periods", periods_table(periods))
-        lake.scan(con, "raw", f"{use_case.name}/raw/{name}", keys=keys)
+        table = f"{use_case.name}/raw/{name}"
+        lake.scan(con, "raw", table, keys=keys)
         present = {row[0] for row in con.execute("DESCRIBE raw").fetchall()}
-        _judge(con, use_case, name, present)
-        counts = _count_rules(con, keys)
+        is_large = sum(ingested[key].rows for key in keys) >= MANY_ROWS
+        raw, judged = _judge(con, lake, use_case, name, keys, present, by_texts=is_large)
+        judged = _mark_doubled(con, source, judged)
+        counts = _count_rules(judged, keys)
+        good = judged.filter(pc.is_null(judged.column(RULE)))
         decisions: dict[str, tuple[int, int]] = {}
         if name == use_case.label.source:
-            query = repeated_rows(
-                source,
-                curated_name(source, use_case.entity.key),
-                f"(SELECT * FROM judged WHERE {RULE} IS NULL)",
-            )
-            decisions = {
-                key: (again, sharing) for key, again, sharing in con.execute(query).fetchall()
-            }
-        good, bad = _read_good(con, source), _read_bad(con)
+            decisions = _repeated(con, source, curated_name(source, use_case.entity.key), good)
+        good, bad = _sorted_good(con, source, good), _bad(con, raw, judged)
     good_rows, bad_rows = _by_partition(good, keys), _by_partition(bad, keys)
     for key in keys:
         rules = sorted(
@@ -132,21 +135,34 @@ def periods_table(periods: Sequence[Period]) -> pa.Table:
 
 
 def _judge(
-    con: duckdb.DuckDBPyConnection, use_case: UseCase, name: str, present: Collection[str]
-) -> None:
-    """Make the table `judged` of the view `raw`: typed rows, each with the rule that it fails.
+    con: duckdb.DuckDBPyConnection,
+    lake: Lake,
+    use_case: UseCase,
+    name: str,
+    keys: Sequence[str],
+    present: Collection[str],
+    *,
+    by_texts: bool,
+) -> tuple[pa.Table, pa.Table]:
+    """Return the raw rows, of which `raw` is the view, and the judged ones.
 
-    The rule is null of a good row and empty of an exact duplicate.
+    Those are typed, each with the rule that it fails, null of a good row.
     """
-    source = use_case.sources[name]
-    try:
+    source, entity = use_case.sources[name], use_case.entity.key
+
+    def find_mixed() -> list[tuple[str, str, bool]]:
         zones = mixed_zones_query(source, present, "raw")
-        mixed = con.execute(zones).fetchall() if zones else []
-        query = judged_query(source, present, "raw", mixed, entity=use_case.entity.key)
-        # Numbered by us: a source may have a column `rowid`, which hides DuckDB's own.
-        con.execute(
-            f"CREATE TEMP TABLE judged AS SELECT *, row_number() OVER () AS __id FROM ({query})"
-        )
+        return con.execute(zones).fetchall() if zones else []
+
+    try:
+        # Texts are asked by themselves where the rows are many: it takes some queries a column. A
+        # computed column hangs on a whole row, and a version of a static source is few rows.
+        if by_texts and not source.computed and source.kind != "static":
+            raw = read_coded(lake, f"{use_case.name}/raw/{name}", keys)
+            return raw, judge_texts(con, source, raw, find_mixed, entity=entity)
+        con.register("__raw", raw := con.sql("SELECT * FROM raw").to_arrow_table())
+        query = judged_query(source, present, "__raw", find_mixed(), entity=entity)
+        return raw, con.sql(query).to_arrow_table()
     except (
         duckdb.InvalidInputException,
         duckdb.ConversionException,
@@ -155,40 +171,88 @@ def _judge(
         raise ConfigError(
             f"{use_case.name}, source {name}: the contract fails: {str(error).splitlines()[0]}"
         ) from None
-    con.execute(f"CREATE TEMP TABLE doubled AS {doubled_query(source, 'judged')}")
-    con.execute(
-        f"UPDATE judged SET {RULE} = CASE WHEN d.__conflict THEN '{CONFLICT}' ELSE '{DUPLICATE}' "
-        "END FROM doubled AS d WHERE judged.__id = d.__id"
-    )
 
 
-def _count_rules(
-    con: duckdb.DuckDBPyConnection, keys: Sequence[str]
-) -> dict[str, dict[str | None, int]]:
+def _mark_doubled(con: duckdb.DuckDBPyConnection, source: Source, judged: pa.Table) -> pa.Table:
+    """Give good rows that repeat a key and a created time their rule; empty of an exact copy."""
+    again = _same_hash(con, judged, [PARTITION, *record_key(source), CREATED])
+    if not len(again):
+        return judged
+    con.register("__again", judged.take(again).append_column("__id", again))
+    found = con.sql(doubled_query(source, "__again")).to_arrow_table()
+    con.unregister("__again")
+    rule = judged.column(RULE).to_numpy(zero_copy_only=False)
+    conflict = found.column("__conflict").to_numpy(zero_copy_only=False)
+    rule[found.column("__id").to_numpy()] = np.where(conflict, CONFLICT, DUPLICATE)
+    place = judged.column_names.index(RULE)
+    return judged.set_column(place, RULE, pa.array(rule, pa.string()))
+
+
+def _same_hash(con: duckdb.DuckDBPyConnection, judged: pa.Table, names: Sequence[str]) -> pa.Array:
+    """Return the places of good rows whose values in some columns may be those of another one.
+
+    Equal values have equal hashes, so no other row can repeat one. To sort hashes takes a fraction
+    of what it takes to group rows by the values; whether they are equal is asked of these few.
+    """
+    con.register("__judged", judged)
+    hashes = con.sql(
+        f"SELECT {RULE} IS NULL AS good, hash({', '.join(map(quote, names))}) AS h FROM __judged"
+    ).to_arrow_table()
+    con.unregister("__judged")
+    places = np.flatnonzero(hashes.column("good").to_numpy(zero_copy_only=False))
+    values = hashes.column("h").to_numpy()[places]
+    ordered = np.sort(values)
+    twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    return pa.array(places[np.isin(values, twice)] if len(twice) else places[:0])
+
+
+def _repeated(
+    con: duckdb.DuckDBPyConnection, source: Source, entity: str, good: pa.Table
+) -> dict[str, tuple[int, int]]:
+    """Return, by partition, the decisions that do not stand and those that share a moment."""
+    again = _same_hash(con, good, [PARTITION, entity, EVENT])
+    if not len(again):
+        return {}
+    con.register("__again", good.take(again))
+    found = con.execute(repeated_rows(source, entity, "__again")).fetchall()
+    con.unregister("__again")
+    return {key: (rows, sharing) for key, rows, sharing in found}
+
+
+def _count_rules(judged: pa.Table, keys: Sequence[str]) -> dict[str, dict[str | None, int]]:
     """Return the number of rows by partition and rule."""
     counts: dict[str, dict[str | None, int]] = {key: {} for key in keys}
-    query = f"SELECT {PARTITION}, {RULE}, count(*) FROM judged GROUP BY ALL"
-    for key, rule, count in con.execute(query).fetchall():
+    names = [PARTITION, RULE]
+    grouped = judged.select(names).group_by(names).aggregate([([], "count_all")])
+    columns = (grouped.column(name).to_pylist() for name in (*names, "count_all"))
+    for key, rule, count in zip(*columns, strict=True):
         counts[key][rule] = count
     return counts
 
 
-def _read_good(con: duckdb.DuckDBPyConnection, source: Source) -> pa.Table:
+def _sorted_good(con: duckdb.DuckDBPyConnection, source: Source, good: pa.Table) -> pa.Table:
     """Return the curated rows with their partition, in an order that only content decides."""
-    order = [PARTITION, EVENT, CREATED, *map(quote, record_key(source)), FILE, ROW]
-    names = ", ".join(map(quote, [PARTITION, *curated_schema(source).names]))
-    return con.sql(
-        f"SELECT {names} FROM judged WHERE {RULE} IS NULL ORDER BY "
-        f"{', '.join(dict.fromkeys(order))}"
-    ).to_arrow_table()
+    order = list(dict.fromkeys([PARTITION, EVENT, CREATED, *record_key(source), FILE, ROW]))
+    names = [PARTITION, *curated_schema(source).names]
+    con.register("__good", good)
+    listed, by = (", ".join(map(quote, each)) for each in (names, order))
+    rows = con.sql(f"SELECT {listed} FROM __good ORDER BY {by}").to_arrow_table()
+    con.unregister("__good")
+    return plain(rows)
 
 
-def _read_bad(con: duckdb.DuckDBPyConnection) -> pa.Table:
+def _bad(con: duckdb.DuckDBPyConnection, raw: pa.Table, judged: pa.Table) -> pa.Table:
     """Return the raw rows that fail a rule, with it, in the order of their files."""
-    return con.sql(
-        f"SELECT raw.*, judged.{RULE} FROM raw JOIN judged USING ({PARTITION}, {FILE}, {ROW}) "
-        f"WHERE judged.{RULE} <> '{DUPLICATE}' ORDER BY {PARTITION}, {FILE}, {ROW}"
+    names = [PARTITION, FILE, ROW]
+    is_bad = pc.fill_null(pc.not_equal(judged.column(RULE), DUPLICATE), False)
+    con.register("__bad", judged.select([*names, RULE]).filter(is_bad))
+    con.register("__raw", raw)
+    listed = ", ".join(names)
+    rows = con.sql(
+        f"SELECT __raw.*, __bad.{RULE} FROM __raw JOIN __bad USING ({listed}) ORDER BY {listed}"
     ).to_arrow_table()
+    con.unregister("__bad")
+    return plain(rows)
 
 
 def curated_digest(rows: pa.Table, use_case: UseCase, name: str) -> str:
