@@ -26,6 +26,8 @@ from include.onboarding.draft_yaml import (
 )
 from include.onboarding.drafted_history import history_lines
 from include.onboarding.joins import Joined
+from include.onboarding.outcome_lines import outcome_label_lines, outcome_source_lines
+from include.onboarding.outcome_tables import OutcomeTable
 from include.onboarding.profile import Table, Worst
 from include.onboarding.questions import Question
 from include.onboarding.yaml_text import name_of, note, plain_name
@@ -40,10 +42,12 @@ def draft_lines(
     questions: Sequence[Question] = (),
     others: Sequence[Joined] = (),
     worst: Mapping[str, Worst] = MappingProxyType({}),
+    apart: tuple[OutcomeTable, str] | None = None,
 ) -> Iterator[str]:
     """Yield the lines of the YAML over one table, which it calls `path`, and what joins it.
 
-    `worst` has the sources whose `max_bad` has to be raised for their own tables to pass.
+    `worst` has the sources whose `max_bad` has to be raised for their own tables to pass;
+    `apart` is the table of outcomes with its path, where they stand apart.
     """
     names = names_in(table, roles)
     key = names[roles.entity.header]
@@ -101,7 +105,14 @@ def draft_lines(
         yield from joins.source_lines(
             each, key, entity_type(roles.entity), times, worst.get(each.name)
         )
-    yield from label_lines(roles, names, answers, times.delay, times.why_delay)
+    if apart is None:
+        yield from label_lines(roles, names, answers, times.delay, times.why_delay)
+    else:
+        outcomes, outcomes_path = apart
+        yield from outcome_source_lines(
+            outcomes, outcomes_path, roles, names, times, worst.get(outcomes.name)
+        )
+        yield from outcome_label_lines(outcomes, roles, names, answers, times)
     yield "features:"
     if roles.features:
         yield from feature_lines(table, roles, names)
