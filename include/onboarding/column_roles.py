@@ -194,16 +194,21 @@ def count_decisions(table: Table, roles: Roles) -> tuple[int, float]:
     """
     entity, time = text(roles.entity.header), moment(roles.event.header)
     outcome = text(roles.label.header)
-    ones = ", ".join(map(text_literal, roles.positive.ones if roles.positive else ONES))
-    value = outcome if roles.positive else f"lower({outcome})"
     order = "1" if roles.record is None else f"{text(roles.record.header)} DESC"
     standing = (
-        f"SELECT {outcome} IS NOT NULL AS known, {value} IN ({ones}) AS one FROM given WHERE "
+        f"SELECT {outcome} IS NOT NULL AS known, {is_one(roles)} AS one FROM given WHERE "
         f"{entity} IS NOT NULL AND {time} IS NOT NULL QUALIFY row_number() OVER (PARTITION BY "
         f"{entity}, {time} ORDER BY {order}) = 1"
     )
     count = int(table.scalar(f"SELECT count(*) FROM ({standing})"))
     return count, float(table.scalar(f"SELECT avg(one::INT) FROM ({standing}) WHERE known") or 0)
+
+
+def is_one(roles: Roles) -> str:
+    """Return the condition over a table's rows that their outcome is the one that counts as 1."""
+    outcome = text(roles.label.header)
+    ones = ", ".join(map(text_literal, roles.positive.ones if roles.positive else ONES))
+    return f"{outcome if roles.positive else f'lower({outcome})'} IN ({ones})"
 
 
 def _given(columns: Sequence[Profile], header: str | None, option: str) -> Profile | None:

@@ -8,10 +8,9 @@ from datetime import timedelta
 
 from include.config import durations
 from include.config.durations import lag_after_event
-from include.lake.sql import text_literal
 from include.onboarding.answers import Answers
 from include.onboarding.column_roles import Roles
-from include.onboarding.draft_times import Times
+from include.onboarding.draft_times import PERIOD, Times
 from include.onboarding.draft_yaml import (
     column_lines,
     entity_type,
@@ -19,14 +18,11 @@ from include.onboarding.draft_yaml import (
     one_of,
     place_lines,
     sql_name,
+    zero_one,
 )
-from include.onboarding.label_values import ONES
 from include.onboarding.outcome_tables import OutcomeTable
-from include.onboarding.profile import Profile, Worst
+from include.onboarding.profile import Worst
 from include.onboarding.yaml_text import column_names, note, plain_name
-
-PERIOD = {"day": 1, "week": 7, "month": 31}
-"""Days of the longest period of a cadence."""
 
 
 def _names_of(apart: OutcomeTable, names: dict[str, str]) -> dict[str, str]:
@@ -86,7 +82,7 @@ def outcome_label_lines(
         sql_name(names[each.header].strip('"')) for each in (roles.entity, apart.match.here)
     )
     outcome, label = f"outcome.{sql_name(own[apart.label.header])}", apart.label
-    value = _zero_one(outcome, label, roles)
+    value = zero_one(outcome, label, roles)
     lag = lag_after_event(answers.outcome) if answers.outcome else None
     joins = [f"      LEFT JOIN {sql_name(apart.name)} AS outcome"]
     condition = f"outcome.{key} = decision.{key}"
@@ -138,18 +134,3 @@ def outcome_label_lines(
         "is looked at until its outcome is believed"
     )
     yield f"  delay: {durations.format_duration(times.delay)}  # {times.why_delay}"
-
-
-def _zero_one(outcome: str, label: Profile, roles: Roles) -> str:
-    """Return the expression of an outcome as 1, 0 or no outcome yet."""
-    if roles.positive is not None:
-        value = f"trim({outcome})" if label.type == "string" else outcome
-        ones = ", ".join(
-            text_literal(one) if label.type == "string" else one for one in roles.positive.ones
-        )
-        one = f"{value} IN ({ones})"
-    elif label.type == "string":
-        one = f"lower(trim({outcome})) IN ({', '.join(map(text_literal, ONES))})"
-    else:
-        one = f"CAST({outcome} AS INTEGER) = 1"
-    return f"CASE WHEN {outcome} IS NOT NULL THEN CAST({one} AS INTEGER) END"
