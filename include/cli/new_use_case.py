@@ -206,15 +206,18 @@ class _Target:
 
     def draft(self, tables: list[Table], answers: Answers) -> Draft:
         """Return the draft of tables by answers."""
-        from include.onboarding.draft import draft_table, table_of_outcome
+        from include.onboarding.draft import draft_table
+        from include.onboarding.outcome_tables import arrange_tables
 
-        main = tables[0] if len(tables) == 1 else table_of_outcome(tables, answers)
+        arranged = arrange_tables(tables, answers)
+        apart = arranged.outcomes
         return draft_table(
-            main,
+            arranged.main,
             answers,
-            given_path=self._paths.get(main.path),
+            given_path=self._paths.get(arranged.main.path),
             name=self._name,
-            others=[(each, self._paths.get(each.path, "")) for each in tables if each is not main],
+            others=[(each, self._paths.get(each.path, "")) for each in arranged.others],
+            outcomes=None if apart is None else (apart, self._paths.get(apart.table.path, "")),
         )
 
     def read(self) -> str | None:
@@ -285,6 +288,7 @@ class _Target:
 def _show(drafted: Draft) -> None:
     """Print what was decided, column by column, and what it comes to."""
     from include.onboarding.draft_yaml import one_of
+    from include.onboarding.outcome_tables import shown_match
     from include.onboarding.overview import HEADS
 
     print_table(
@@ -292,18 +296,21 @@ def _show(drafted: Draft) -> None:
         [view.as_row() for view in drafted.views],
         title=f"{drafted.table.path.name}: {drafted.table.rows} rows",
     )
-    if drafted.joined:
+    if drafted.joined or drafted.apart:
         print_table(
             ("joined", "by", "its values that are found", "values it has", "features"),
             [
-                (
-                    each.name,
-                    f"{each.match.there.header} = {each.match.here.header}",
-                    f"{each.match.found_there:.1%}",
-                    f"{each.match.found_here:.1%}",
-                    len(each.features),
-                )
-                for each in drafted.joined
+                *([] if drafted.apart is None else [shown_match(drafted.apart)]),
+                *(
+                    (
+                        each.name,
+                        f"{each.match.there.header} = {each.match.here.header}",
+                        f"{each.match.found_there:.1%}",
+                        f"{each.match.found_here:.1%}",
+                        len(each.features),
+                    )
+                    for each in drafted.joined
+                ),
             ],
         )
     count, rate = drafted.decisions

@@ -140,7 +140,7 @@ def _pick(
     if len(tables) > 1:
         raise Refused(
             f"holds {len(tables)} tables ({_names(tables)}); write the one that is meant as "
-            "member under the source, or unpack it"
+            "member under the source (of `evergreen new`: --member NAME), or unpack it"
         )
     name = tables[0].filename
     # Nothing is written under that name; but who packs so means to write elsewhere.

@@ -92,8 +92,11 @@ def sample_table(
     try:
         engine = sqlalchemy.create_engine(parsed, poolclass=sqlalchemy.NullPool)
     except (sqlalchemy.exc.ArgumentError, ImportError) as error:
+        driver = "install its driver"
+        if shown.drivername.endswith("+pymysql"):
+            driver = "install its driver (`pip install PyMySQL`)"
         raise ConfigError(
-            f"{shown.drivername} cannot be used here ({type(error).__name__}); install its driver, "
+            f"{shown.drivername} cannot be used here ({type(error).__name__}); {driver}, "
             "or name another: dialect+driver://user@host/db/schema.table"
         ) from None
     try:

@@ -7,20 +7,19 @@ draft is refused and names the option.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from include.config.durations import lag_after_event
 from include.errors import ConfigError
 from include.lake.sql import text_literal
 from include.onboarding import header_words as words
 from include.onboarding.answers import NOTHING, Answers
-from include.onboarding.date_parts import Expression, add_dates
+from include.onboarding.date_parts import add_dates
 from include.onboarding.evidence import Evidence, find_evidence
-from include.onboarding.header_words import plain, sounds_of_id, sounds_of_person
+from include.onboarding.header_words import sounds_of_id, sounds_of_person
 from include.onboarding.label_values import ONES, Positive, guess_label, guess_positive
 from include.onboarding.profile import Profile, Table, moment, name_others, name_some, text
+from include.onboarding.time_roles import guess_times_of
 from include.training.free_text import hardly_repeats
 
 # As max_bad of a source: more rows that repeat a decision would block their partition.
@@ -70,10 +69,26 @@ class Shared:
     lost: int
 
 
-def guess_roles(table: Table, answers: Answers = NOTHING, *, alone: bool = True) -> Roles:
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The outcome of decisions that another table holds, as columns that were joined to them."""
+
+    label: Profile
+    time: Profile | None
+    why: str
+
+
+def guess_roles(
+    table: Table,
+    answers: Answers = NOTHING,
+    *,
+    alone: bool = True,
+    outcome_apart: Outcome | None = None,
+) -> Roles:
     """Return the role of each column; `answers` are what a person knows.
 
-    A table that is not `alone` may have no feature: others hold them.
+    A table that is not `alone` may have no feature: others hold them. `outcome_apart` is the
+    outcome where another table holds it.
 
     Raises:
         ConfigError: a role has no column, or only a person can say which; the message names the
@@ -83,11 +98,17 @@ def guess_roles(table: Table, answers: Answers = NOTHING, *, alone: bool = True)
     computed = () if answers.snapshot else add_dates(table)
     given_entity = _given(table.columns, answers.key, "--entity")
     given_event = _given((*table.columns, *computed), answers.time, "--time")
-    given_label = _given(table.columns, answers.label, "--label")
+    given_label = None if outcome_apart else _given(table.columns, answers.label, "--label")
     times = [column for column in columns if column.type in ("date", "timestamp")]
-    event, arrival, outcome, why_event = _guess_times(table, times, computed, given_event, answers)
+    event, arrival, outcome, why_event = guess_times_of(
+        table, times, computed, given_event, answers, outcome_apart.time if outcome_apart else None
+    )
     taken = [column for column in (event, arrival, outcome) if column is not None]
-    result, why_label = guess_label(table, [c for c in columns if c not in taken], given_label)
+    if outcome_apart is not None:
+        result, why_label = outcome_apart.label, outcome_apart.why
+    else:
+        left = [c for c in columns if c not in taken]
+        result, why_label = guess_label(table, left, given_label)
     positive = guess_positive(table, result, "--label" if given_label else "")
     taken.append(result)
     guess = _guess_entity([c for c in columns if c not in taken], given_entity, taken)
@@ -173,16 +194,21 @@ def count_decisions(table: Table, roles: Roles) -> tuple[int, float]:
     """
     entity, time = text(roles.entity.header), moment(roles.event.header)
     outcome = text(roles.label.header)
-    ones = ", ".join(map(text_literal, roles.positive.ones if roles.positive else ONES))
-    value = outcome if roles.positive else f"lower({outcome})"
     order = "1" if roles.record is None else f"{text(roles.record.header)} DESC"
     standing = (
-        f"SELECT {outcome} IS NOT NULL AS known, {value} IN ({ones}) AS one FROM given WHERE "
+        f"SELECT {outcome} IS NOT NULL AS known, {is_one(roles)} AS one FROM given WHERE "
         f"{entity} IS NOT NULL AND {time} IS NOT NULL QUALIFY row_number() OVER (PARTITION BY "
         f"{entity}, {time} ORDER BY {order}) = 1"
     )
     count = int(table.scalar(f"SELECT count(*) FROM ({standing})"))
     return count, float(table.scalar(f"SELECT avg(one::INT) FROM ({standing}) WHERE known") or 0)
+
+
+def is_one(roles: Roles) -> str:
+    """Return the condition over a table's rows that their outcome is the one that counts as 1."""
+    outcome = text(roles.label.header)
+    ones = ", ".join(map(text_literal, roles.positive.ones if roles.positive else ONES))
+    return f"{outcome if roles.positive else f'lower({outcome})'} IN ({ones})"
 
 
 def _given(columns: Sequence[Profile], header: str | None, option: str) -> Profile | None:
@@ -197,25 +223,6 @@ def _given(columns: Sequence[Profile], header: str | None, option: str) -> Profi
     raise ConfigError(
         f"{option} {header!r}: no such column; columns are {[column.header for column in columns]}"
     )
-
-
-def _guess_times(
-    table: Table,
-    times: Sequence[Profile],
-    computed: Sequence[Profile],
-    given: Profile | None,
-    answers: Answers,
-) -> tuple[Profile, Profile | None, Profile | None, str]:
-    """Return the columns of event, arrival and the outcome's time, and why it is that event."""
-    if answers.snapshot is not None:
-        return table.add_snapshot(answers.snapshot), None, None, "given: the day of the table"
-    event, why = guess_event(table, times, computed, given)
-    arrival, outcome = _later_times(table, times, event)
-    if answers.known is not None:
-        arrival = _answered(table, times, answers.known, event, "when a row is known")
-    if answers.outcome is not None:
-        outcome = _answered(table, times, answers.outcome, event, "when the outcome is known")
-    return event, arrival, None if outcome is arrival else outcome, why
 
 
 def why_later(column: Profile, evidence: Evidence | None, given: bool) -> str:
@@ -253,110 +260,6 @@ def written_later(
             f"{table.path}: --written-later {unknown}: no such column; columns are {headers}"
         )
     return tuple(column for column in features if column.header in answer)
-
-
-def _answered(
-    table: Table, times: Sequence[Profile], answer: str | None, event: Profile, what: str
-) -> Profile | None:
-    """Return the column that a person named as a time; None where the answer is a duration."""
-    if answer is None or lag_after_event(answer) is not None:
-        return None
-    for column in times:
-        if column.header == answer and column is not event:
-            return column
-    raise ConfigError(
-        f"{table.path}: {what}: {answer!r} is neither another column of dates or times "
-        f"({name_some(times)}) nor `event + DURATION`"
-    )
-
-
-def guess_event(
-    table: Table, times: Sequence[Profile], computed: Sequence[Profile], given: Profile | None
-) -> tuple[Profile, str]:
-    """Return the column of the time at which each row happened, and why it was taken.
-
-    `computed` are dates made of several columns, the surest first.
-    """
-    if given is not None:
-        if given.type not in ("date", "timestamp"):
-            raise ConfigError(
-                f"--time {given.header!r} holds no dates or times (it is {given.type}); name one "
-                "that does"
-            )
-        return given, "given: when the row happened"
-    if not times and not computed:
-        questions = [
-            f"{column.header!r} holds {note}"
-            for column in table.columns
-            for note in column.notes
-            if note.startswith(("dates", "times"))
-        ]
-        raise ConfigError(
-            f"{table.path}: no column holds dates (YYYY-MM-DD) or timestamps; Evergreen needs to "
-            "know when each row happened: "
-            + ("; ".join(questions) or "add a column, or convert one to ISO 8601")
-            + ". Where nothing says it, such as in a survey, write --snapshot DATE: the day for "
-            "which the whole table stands"
-        )
-    candidates = [
-        column
-        for column in times
-        if not words.BIRTH.search(plain(column.header))
-        and not words.OUTCOME_TIME.search(plain(column.header))
-    ]
-    computed = [column for column in computed if not _is_of_outcome_or_birth(column)]
-    if computed and not any(
-        re.search(pattern, plain(column.header))
-        for column in candidates
-        for pattern in words.EVENT[:2]
-    ):
-        event = computed[0]
-        others = name_others(column for column in (*computed, *times) if column is not event)
-        assert isinstance(event.made, Expression)
-        parts = ", ".join(map(repr, event.made.parts))
-        return event, f"guessed: the date that stands in {parts}{others}"
-    if not candidates:
-        raise ConfigError(
-            f"{table.path}: {name_some(times)} sound(s) like the time of an outcome or a birth, "
-            "not of a decision; name the column that says when each row happened with --time (one "
-            "of these, if it does), or say with --snapshot DATE for which day the table stands"
-        )
-    full = [column for column in candidates if column.nulls == 0] or candidates
-    ranked = [
-        column
-        for pattern in words.EVENT
-        for column in full
-        if re.search(pattern, plain(column.header))
-        and not words.ARRIVAL.search(plain(column.header))
-    ]
-    event = (ranked or full)[0]
-    others = name_others(column for column in times if column is not event)
-    return event, f"guessed: when the row happened{others}"
-
-
-def _is_of_outcome_or_birth(column: Profile) -> bool:
-    """Tell whether a computed date is made of columns that sound of an outcome or a birth."""
-    parts = column.made.parts if isinstance(column.made, Expression) else (column.header,)
-    return any(
-        words.BIRTH.search(plain(part)) or words.OUTCOME_TIME.search(plain(part)) for part in parts
-    )
-
-
-def _later_times(
-    table: Table, times: Sequence[Profile], event: Profile
-) -> tuple[Profile | None, Profile | None]:
-    """Return the columns of arrival and of the outcome's time: hardly ever before the event."""
-    later = [
-        column
-        for column in times
-        if column is not event
-        and table.lag_days(moment(column.header), moment(event.header), 0.001) >= 0
-    ]
-    arrival = next((c for c in later if words.ARRIVAL.search(plain(c.header))), None)
-    outcome = next(
-        (c for c in later if c is not arrival and words.OUTCOME_TIME.search(plain(c.header))), None
-    )
-    return arrival, outcome
 
 
 def _guess_entity(

@@ -17,8 +17,15 @@ from include.ingestion.sql_source import sample_table
 from include.onboarding.profile import Delivered, Table
 
 MOST = 200_000  # rows that a draft is made from
-_DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
-"""The drivers that are installed, where a URL names none."""
+_DRIVERS = {
+    "postgresql": "postgresql+psycopg",
+    "postgres": "postgresql+psycopg",
+    "mysql": "mysql+pymysql",
+    "mariadb": "mariadb+pymysql",
+}
+"""The drivers that are looked for, where a URL names none."""
+_SECRETS = ("password", "passwd", "pwd", "sslpassword")
+"""Parameters of a URL that drivers read a password from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +59,36 @@ def parse_address(text: str) -> Address:
     database, slash, table = (url.database or "").rpartition("/")
     parts = tuple(table.split("."))
     if not slash or not database or not all(parts) or len(parts) > 2:
-        shown = url.render_as_string(hide_password=True)
+        shown = url.set(
+            query={name: value for name, value in url.query.items() if not _is_secret(name)}
+        ).render_as_string(hide_password=True)
         raise ConfigError(f"{shown} names no table of a database; {wanted}")
     base = re.sub(r"[^A-Z0-9]+", "_", database.rpartition("/")[2].upper()).strip("_")
     base = base if base[:1].isalpha() else f"DB_{base}"
     driver = _DRIVERS.get(url.drivername, url.drivername)
+    # A password in the query is one as well: drivers take it from there.
+    asides = [value for name, value in url.query.items() if _is_secret(name)]
+    password = url.password if url.password is not None else next(iter(asides), None)
+    query = {name: value for name, value in url.query.items() if not _is_secret(name)}
     # Not by `url.set(password=None)`: there None means to leave it as it is.
-    whole = sqlalchemy.URL.create(
-        driver, url.username, None, url.host, url.port, database, url.query
-    )
+    whole = sqlalchemy.URL.create(driver, url.username, None, url.host, url.port, database, query)
     return Address(
         whole.render_as_string(hide_password=False),
-        None if url.password is None else str(url.password),
+        _text_of(password),
         parts,
         f"{base}_URL",
     )
+
+
+def _is_secret(name: str) -> bool:
+    return name.lower() in _SECRETS
+
+
+def _text_of(password: object) -> str | None:
+    """Return a password of a URL as text; of one that is given twice the last."""
+    if password is None:
+        return None
+    return str(password[-1]) if isinstance(password, tuple) else str(password)
 
 
 def read_database(address: Address) -> Table:

@@ -12,8 +12,8 @@ from include.errors import ConfigError
 from include.onboarding.answers import NOTHING, Answers
 from include.onboarding.column_roles import Roles, count_decisions, guess_roles
 from include.onboarding.draft_document import draft_lines
-from include.onboarding.header_words import LABEL, plain
 from include.onboarding.joins import Joined, join_table
+from include.onboarding.outcome_tables import OutcomeTable, joined_outcome, named_apart
 from include.onboarding.overview import ColumnView, view_columns, view_joined
 from include.onboarding.profile import Table, Worst
 from include.onboarding.questions import Question, open_questions
@@ -32,11 +32,17 @@ class Draft:
     answers: Answers
     questions: tuple[Question, ...]
     joined: tuple[Joined, ...] = ()
+    apart: OutcomeTable | None = None
 
     @property
     def decisions(self) -> tuple[int, float]:
         """How many decisions the rows make, and the share of 1 among those with an outcome."""
         return count_decisions(self.table, self.roles)
+
+    @property
+    def all_joined(self) -> list[OutcomeTable | Joined]:
+        """The further tables: that of the outcomes first, where they stand apart."""
+        return [*([] if self.apart is None else [self.apart]), *self.joined]
 
     def as_json(self) -> dict[str, object]:
         """Return what was decided, for programs."""
@@ -55,7 +61,7 @@ class Draft:
                     "values_found": each.match.found_there,
                     "values_it_has": each.match.found_here,
                 }
-                for each in self.joined
+                for each in self.all_joined
             ],
             "questions": [asdict(question) for question in self.questions],
         }
@@ -98,10 +104,12 @@ def draft_table(
     given_path: str | None = None,
     name: str | None = None,
     others: Sequence[tuple[Table, str]] = (),
+    outcomes: tuple[OutcomeTable, str] | None = None,
 ) -> Draft:
     """Return the use case over a table. `given_path` is how the YAML names it (see `path_in`).
 
-    `others` are further tables with their paths, which are joined to it.
+    `others` are further tables with their paths, which are joined to it; `outcomes` is the one
+    that holds its outcomes, where they stand apart (see `arrange_tables`).
 
     Raises:
         ConfigError: no column can be the key, the time or the label; the message says which option
@@ -109,10 +117,17 @@ def draft_table(
     """
     path = table.path
     name = name_of(name or path.name.split(".")[0])
-    roles = guess_roles(table, answers, alone=not others)
+    outcome = None if outcomes is None else joined_outcome(table, outcomes[0])
+    roles = guess_roles(table, answers, alone=not others, outcome_apart=outcome)
+    apart: tuple[OutcomeTable, str] | None = None
+    if outcomes is not None:
+        apart = (
+            named_apart(outcomes[0], {"rows"}),
+            _place(outcomes[0].table, outcomes[1]),
+        )
     joined: list[Joined] = []
     for other, other_path in others:
-        taken = {"rows", *(each.name for each in joined)}
+        taken = {"rows", *(each.name for each in joined), *([apart[0].name] if apart else [])}
         joined.append(join_table(table, roles, other, _place(other, other_path), taken, answers))
     headers = [
         column.header for one in (table, *(each for each, _ in others)) for column in one.columns
@@ -124,13 +139,17 @@ def draft_table(
     def lines(worst: Mapping[str, Worst]) -> str:
         shown = _place(table, given_path or path.name)
         return (
-            "\n".join(draft_lines(name, shown, table, roles, answers, questions, joined, worst))
+            "\n".join(
+                draft_lines(name, shown, table, roles, answers, questions, joined, worst, apart)
+            )
             + "\n"
         )
 
     document = lines({})
     use_case = use_case_file.parse(document, where=f"draft of {path.name}", folder=path.parent)
     tables = {"rows": table} | {each.name: each.table for each in joined if each.event is not None}
+    if apart is not None and apart[0].time is not None:
+        tables[apart[0].name] = apart[0].table
     worst = {
         source: one.worst(use_case.sources[source], use_case.cadence, use_case.entity.key)
         for source, one in tables.items()
@@ -143,25 +162,9 @@ def draft_table(
         document = lines(above)
         use_case_file.parse(document, where=f"draft of {path.name}", folder=path.parent)
     text = with_mark(_head(table) + document, answers)
-    return Draft(name, text, table, roles, answers, questions, tuple(joined))
-
-
-def table_of_outcome(tables: Sequence[Table], answers: Answers) -> Table:
-    """Return which of some tables holds the outcome: one whose column says so by its name.
-
-    Raises:
-        ConfigError: none does; it says why for each.
-    """
-    found, wrong = [], []
-    for table in tables:
-        try:
-            found.append((table, guess_roles(table, answers, alone=False)))
-        except ConfigError as error:
-            wrong.append(str(error))
-    named = [table for table, roles in found if LABEL.search(plain(roles.label.header))]
-    if not found:
-        raise ConfigError("\n".join(["no table holds decisions with their outcome:", *wrong]))
-    return (named or [table for table, _ in found])[0]
+    return Draft(
+        name, text, table, roles, answers, questions, tuple(joined), apart[0] if apart else None
+    )
 
 
 def _place(table: Table, path: str) -> str:

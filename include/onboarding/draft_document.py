@@ -10,12 +10,13 @@ from include.onboarding import joins
 from include.onboarding.answers import Answers
 from include.onboarding.column_roles import Roles, count_decisions
 from include.onboarding.date_parts import Expression
-from include.onboarding.draft_times import guess_times
+from include.onboarding.draft_times import Times, guess_times
 from include.onboarding.draft_yaml import (
     column_lines,
     entity_type,
     feature_lines,
     label_lines,
+    label_within_lines,
     last_lines,
     max_bad_line,
     names_in,
@@ -24,8 +25,10 @@ from include.onboarding.draft_yaml import (
     sql_name,
     time_lines,
 )
-from include.onboarding.drafted_history import history_lines
+from include.onboarding.drafted_history import differences, history_lines
 from include.onboarding.joins import Joined
+from include.onboarding.outcome_lines import outcome_label_lines, outcome_source_lines
+from include.onboarding.outcome_tables import OutcomeTable
 from include.onboarding.profile import Table, Worst
 from include.onboarding.questions import Question
 from include.onboarding.yaml_text import name_of, note, plain_name
@@ -40,10 +43,12 @@ def draft_lines(
     questions: Sequence[Question] = (),
     others: Sequence[Joined] = (),
     worst: Mapping[str, Worst] = MappingProxyType({}),
+    apart: tuple[OutcomeTable, str] | None = None,
 ) -> Iterator[str]:
     """Yield the lines of the YAML over one table, which it calls `path`, and what joins it.
 
-    `worst` has the sources whose `max_bad` has to be raised for their own tables to pass.
+    `worst` has the sources whose `max_bad` has to be raised for their own tables to pass;
+    `apart` is the table of outcomes with its path, where they stand apart.
     """
     names = names_in(table, roles)
     key = names[roles.entity.header]
@@ -86,6 +91,12 @@ def draft_lines(
     needed = {roles.entity.header, roles.event.header, *(column.header for column in record)}
     keys = [column for column in (roles.entity, roles.record) if column is not None]
     yield from column_lines(table, names, needed, keys)
+    days = differences(table, roles, names)
+    for days_name, (header, sql) in days.items():
+        yield (
+            f"      {days_name}: {{type: float64, sql: {json.dumps(sql)}}}  # days from "
+            f"{note(header)} to the decision"
+        )
     if roles.entity.made:
         yield (
             f"      {entity}: {{type: string, digest: row}}  # the digest of the row without its "
@@ -101,10 +112,12 @@ def draft_lines(
         yield from joins.source_lines(
             each, key, entity_type(roles.entity), times, worst.get(each.name)
         )
-    yield from label_lines(roles, names, answers, times.delay, times.why_delay)
+    yield from _outcome_lines(roles, names, answers, times, apart, worst)
     yield "features:"
-    if roles.features:
-        yield from feature_lines(table, roles, names)
+    if roles.features or days:
+        yield from feature_lines(
+            table, roles, names, {name: header for name, (header, _) in days.items()}
+        )
         if not roles.snapshot:
             yield from history_lines(table, roles, names, times.cadence)
     taken = {names[column.header] for column in roles.features}
@@ -112,3 +125,24 @@ def draft_lines(
         yield from joins.view_lines(each, key, times, roles, table, taken)
         taken |= {joins.names_of(each, key)[column.header] for column in each.features}
     yield from last_lines(table, roles)
+
+
+def _outcome_lines(
+    roles: Roles,
+    names: dict[str, str],
+    answers: Answers,
+    times: Times,
+    apart: tuple[OutcomeTable, str] | None,
+    worst: Mapping[str, Worst],
+) -> Iterator[str]:
+    """Yield the label, and before it the source of outcomes that stand apart."""
+    if times.horizon is not None:
+        yield from label_within_lines(roles, names, times)
+    elif apart is None:
+        yield from label_lines(roles, names, answers, times.delay, times.why_delay)
+    else:
+        outcomes, outcomes_path = apart
+        yield from outcome_source_lines(
+            outcomes, outcomes_path, roles, names, times, worst.get(outcomes.name)
+        )
+        yield from outcome_label_lines(outcomes, roles, names, answers, times)

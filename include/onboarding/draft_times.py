@@ -8,11 +8,15 @@ from datetime import UTC, date, datetime, timedelta
 
 from include.config import durations
 from include.onboarding.answers import Answers
-from include.onboarding.column_roles import Roles, count_decisions
+from include.onboarding.column_roles import Roles, count_decisions, is_one
 from include.onboarding.profile import Table, moment
 from include.onboarding.yaml_text import note
 
 _DAY = timedelta(days=1)
+PERIOD = {"day": 1, "week": 7, "month": 31}
+"""Days of the longest period of a cadence."""
+HORIZONS = (30, 60, 90, 180, 365, 730, 1095, 1826, 3652)
+"""Days within which an outcome may be asked for: months, and 1, 2, 3, 5 and 10 years."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,19 @@ class Times:
     why_last: str
     delay: timedelta
     why_delay: str
+    horizon: Horizon | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Horizon:
+    """Within how long an outcome counts, where the last ones come too late to wait for.
+
+    `covered` has for each number of days that may be chosen the share of the outcomes 1 that come
+    within it.
+    """
+
+    within: timedelta
+    covered: tuple[tuple[int, float], ...]
 
 
 def guess_times(table: Table, roles: Roles, answers: Answers) -> Times:
@@ -48,6 +65,15 @@ def guess_times(table: Table, roles: Roles, answers: Answers) -> Times:
         if said is not None and said > delay:
             delay, why_delay = said, "given"
     start, end = (_day(value) for value in table.moments(roles.event.header))
+    horizon = None
+    if roles.outcome is not None and roles.outcome.made != "joined" and answers.outcome is None:
+        horizon = _horizon(table, roles, delay, end - start)
+    if horizon is not None:
+        # The outcome of the question is known at its end, whatever happens.
+        delay, why_delay = (
+            horizon.within + _DAY,
+            "the time within which an outcome counts, and a day",
+        )
     arrived = _day(table.moments(roles.arrival.header)[1]) if roles.arrival else end
     cadence, why_cadence = _cadence(table, roles, (end - start).days + 1)
     mature = int(
@@ -67,7 +93,32 @@ def guess_times(table: Table, roles: Roles, answers: Answers) -> Times:
     if roles.snapshot:
         why_cadence, why_last = "the one day of the table", "given: the day of the table"
     keys = durations.period_start(cadence, start), durations.period_start(cadence, last)
-    return Times(cadence, why_cadence, *keys, why_last, delay, why_delay)
+    return Times(cadence, why_cadence, *keys, why_last, delay, why_delay, horizon)
+
+
+def _horizon(table: Table, roles: Roles, delay: timedelta, span: timedelta) -> Horizon | None:
+    """Return within how long an outcome should count; None where all can be waited for.
+
+    It is the shortest time in which half of the outcomes 1 come, but no longer than leaves half of
+    the span for decisions whose outcome is known.
+    """
+    if roles.outcome is None or delay <= span / 2:
+        return None
+    at, known = moment(roles.event.header), moment(roles.outcome.header)
+    lag = f"(epoch_us({known}) - epoch_us({at})) / 86400000000.0"
+    rows = table.rows_of(
+        f"SELECT {', '.join(f'avg(({lag} <= {days})::INT)' for days in HORIZONS)} FROM given WHERE "
+        f"{is_one(roles)} AND {known} IS NOT NULL AND {at} IS NOT NULL"
+    )
+    covered = tuple(
+        (days, float(share or 0))
+        for days, share in zip(HORIZONS, rows[0], strict=True)
+        if timedelta(days=days) <= span / 2 and share
+    )
+    if not covered:
+        return None
+    days = next((days for days, share in covered if share >= 0.5), covered[-1][0])
+    return Horizon(timedelta(days=days), covered)
 
 
 def _cadence(table: Table, roles: Roles, days: int) -> tuple[str, str]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from include.config import durations
+from include.lake.sql import text_literal
 from include.onboarding.answers import Answers
 from include.onboarding.column_roles import Roles
 from include.onboarding.column_texts import written
-from include.onboarding.draft_times import guess_min_rows, guess_ttl
+from include.onboarding.draft_times import PERIOD, Times, guess_min_rows, guess_ttl
 from include.onboarding.evidence import Evidence
+from include.onboarding.label_values import ONES
 from include.onboarding.profile import Profile, Table, Worst
 from include.onboarding.yaml_text import column_names, note, plain_name
 
@@ -183,6 +185,67 @@ def label_lines(
     yield f"  delay: {durations.format_duration(delay)}  # {why_delay}"  # type: ignore[arg-type]
 
 
+def zero_one(outcome: str, label: Profile, roles: Roles) -> str:
+    """Return the expression of an outcome as 1, 0 or no outcome yet."""
+    if roles.positive is not None:
+        value = f"trim({outcome})" if label.type == "string" else outcome
+        ones = ", ".join(
+            text_literal(one) if label.type == "string" else one for one in roles.positive.ones
+        )
+        one = f"{value} IN ({ones})"
+    elif label.type == "string":
+        one = f"lower(trim({outcome})) IN ({', '.join(map(text_literal, ONES))})"
+    else:
+        one = f"CAST({outcome} AS INTEGER) = 1"
+    return f"CASE WHEN {outcome} IS NOT NULL THEN CAST({one} AS INTEGER) END"
+
+
+def label_within_lines(roles: Roles, names: dict[str, str], times: Times) -> Iterator[str]:
+    """Yield the label as SQL: whether the outcome 1 came within a time that can be waited for."""
+    assert times.horizon is not None
+    assert roles.outcome is not None
+    days = times.horizon.within.days
+    share = dict(times.horizon.covered)[days]
+    choices = ", ".join(f"{n} days {part:.0%}" for n, part in times.horizon.covered)
+    entity, known = (
+        sql_name(names[each.header].strip('"')) for each in (roles.entity, roles.outcome)
+    )
+    outcome = sql_name(names[roles.label.header].strip('"'))
+    until = f"event_timestamp + INTERVAL {days} DAY"
+    value = zero_one(outcome, roles.label, roles)
+    yield "label:"
+    yield f"  # {roles.why['label']}; the score is the probability of {note(one_of(roles))}."
+    yield (
+        "  # ASK: Within how long does the outcome count? The last comes too late to wait for, so"
+    )
+    yield (
+        f"  # guessed: within {days} days; {1 - share:.0%} of the outcomes {note(one_of(roles))} "
+        "come later, and count as 0."
+    )
+    yield f"  # Choices, with the share that comes within them: {choices}."
+    yield "  # Change the days in the SQL, and delay to a day more."
+    yield "  sql: |"
+    yield "      SELECT"
+    yield f"          {entity},"
+    yield "          event_timestamp,"
+    yield f"          least(CAST({known} AS TIMESTAMPTZ), {until}) AS label_timestamp,"
+    yield f"          CASE WHEN CAST({known} AS TIMESTAMPTZ) > {until} THEN 0"
+    yield f"              WHEN {known} IS NOT NULL THEN ({value}) END AS label"
+    yield "      FROM rows"
+    yield f"      WHERE {entity} IS NOT NULL"
+    if not roles.entity.unique:
+        record = names[(roles.record or roles.entity).header].strip('"')
+        yield (
+            f"      QUALIFY row_number() OVER (PARTITION BY {entity}, event_timestamp ORDER BY "
+            f"created_timestamp DESC, {sql_name(record)} DESC) = 1"
+        )
+    yield (
+        f"  lookback: {2 * PERIOD[times.cadence]}d  # two periods: a row has its outcome when "
+        "it is read"
+    )
+    yield f"  delay: {durations.format_duration(times.delay)}  # {times.why_delay}"
+
+
 def positive_lines(roles: Roles) -> Iterator[str]:
     """Yield which value of the label counts as 1, where it has to be said."""
     if roles.positive is None:
@@ -193,8 +256,10 @@ def positive_lines(roles: Roles) -> Iterator[str]:
     yield f"  positive: {listed}  # guessed: the rarer outcome counts as 1, {others} as 0"
 
 
-def feature_lines(table: Table, roles: Roles, names: dict[str, str]) -> Iterator[str]:
-    """Yield the view of the decision's own rows."""
+def feature_lines(
+    table: Table, roles: Roles, names: dict[str, str], days: Mapping[str, str]
+) -> Iterator[str]:
+    """Yield the view of the decision's own rows; `days` are computed ones, of which header each."""
     yield "  row_features:"
     yield "    grain: event"
     yield "    source: rows"
@@ -205,8 +270,12 @@ def feature_lines(table: Table, roles: Roles, names: dict[str, str]) -> Iterator
     yield "    columns:"
     for column in roles.features:
         yield feature_line(column, names[column.header], roles.evidence[column.header])
+    for name, header in days.items():
+        yield f"      {name}: float64  # the days from {note(header)} to the decision"
     for column, reason in roles.left_out:
-        yield left_out_line(column, names[column.header], reason)
+        drafted = "a time; its days before the decision are a feature"
+        shown = drafted if column.header in days.values() else reason
+        yield left_out_line(column, names[column.header], shown)
 
 
 def last_lines(table: Table, roles: Roles) -> Iterator[str]:

@@ -1,15 +1,55 @@
-"""The history of an entity in a draft: a snapshot view, where a table has several rows of one."""
+"""What a draft makes of other columns: an entity's history as a view, dates as days.
+
+The history is drafted where a table has several rows of an entity. A date that was known at the
+decision becomes the days from it to the decision, as a computed column of the source.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
 from include.onboarding.column_roles import Roles
-from include.onboarding.feature_drafts import VALUES, draft_snapshot_view
-from include.onboarding.header_words import sounds_late
-from include.onboarding.profile import Table, text
+from include.onboarding.feature_drafts import VALUES, draft_differences, draft_snapshot_view
+from include.onboarding.header_words import OUTCOME_TIME, plain, sounds_late
+from include.onboarding.profile import Table, moment, text
 
+_AFTER = 0.01  # share of dates after the decision from which a column was not known at it
 ROWS_EACH = 2  # on average, from which an entity has a history to speak of
+
+
+def differences(table: Table, roles: Roles, names: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Return the days from each date that was known at the decision to it: header, SQL, by name.
+
+    Nothing where the decision's moment is no delivered column, which a computed one could read.
+    """
+    if roles.event.made:
+        return {}
+    at = moment(roles.event.header)
+    roles_of_time = (roles.event, roles.arrival, roles.outcome, roles.label, *roles.written_later)
+    dates = {}
+    for column in table.columns:
+        name = plain(column.header)
+        if (
+            column.type not in ("date", "timestamp")
+            or any(column is other for other in roles_of_time)
+            or column.distinct < 2
+            or OUTCOME_TIME.search(name)
+            or sounds_late(column.header)
+        ):
+            continue
+        known = moment(column.header)
+        after = table.scalar(f"SELECT avg(({known} > {at})::INT) FROM given")
+        if after is not None and after <= _AFTER:
+            dates[names[column.header].strip('"')] = column
+    drafted = draft_differences(
+        {name: column.type for name, column in dates.items()},
+        names[roles.event.header].strip('"'),
+        taken=[name.strip('"') for name in names.values()],
+    )
+    return {
+        name: (column.header, sql)
+        for (name, (_, sql)), column in zip(drafted.items(), dates.values(), strict=True)
+    }
 
 
 def history_lines(

@@ -14,7 +14,6 @@ from include.errors import ConfigError
 from include.onboarding.answers import Answers
 from include.onboarding.column_roles import (
     Roles,
-    guess_event,
     why_later,
     why_no_feature,
     written_later,
@@ -31,6 +30,7 @@ from include.onboarding.draft_yaml import (
 from include.onboarding.evidence import Evidence, find_evidence
 from include.onboarding.header_words import ARRIVAL, plain
 from include.onboarding.profile import Profile, Table, Worst, moment, text
+from include.onboarding.time_roles import guess_event
 from include.onboarding.yaml_text import column_names, name_of, note, plain_name
 
 LEAST_MATCH = 0.5  # share of the values of one side that the other has

@@ -13,6 +13,7 @@ from include.onboarding.profile import Profile, Table, name_others, name_some, t
 
 MAX_SPELLINGS = 12  # of two outcomes, such as Yes, yes and YES
 _MANY = 20  # rows from which it says something that a column has just two values
+LABEL_OR_STATE = re.compile(f"{LABEL.pattern}|status|state$|result")
 CERTAIN = ("y", "label", "target", "class", "outcome")
 ONES = ("1", "1.0", "1.", "true", "t", "yes", "y")
 ZEROS = ("0", "0.0", "0.", "false", "f", "no", "n")
@@ -57,6 +58,17 @@ def guess_label(
         more = f"; {name_some(once)} hold(s) one value only" if once else ""
         if two:
             more += f"; {name_some(two)} hold(s) two values: name the outcome with --label"
+        several = [
+            column
+            for column in columns
+            if column.distinct > 2 and LABEL_OR_STATE.search(plain(column.header))
+        ]
+        for column in several[:1]:
+            shown = table.distinct(column.header, 4)
+            more += (
+                f"; {column.header!r} has {column.distinct} different values, such as {shown}, and "
+                "an outcome has two"
+            )
         raise ConfigError(
             f"{table.path}: no column holds just 0 and 1 (or true and false){more}; Evergreen "
             "predicts such an outcome: add one, or write label.sql that makes it"

@@ -59,7 +59,11 @@ def view_columns(table: Table, roles: Roles) -> list[ColumnView]:
         if column is not None
     }
     left = {id(column): reason for column, reason in roles.left_out}
-    made = [column for column in (roles.entity, roles.event) if column.made]
+    made = [
+        column
+        for column in (roles.entity, roles.event, roles.label, roles.outcome)
+        if column is not None and column.made
+    ]
     views = []
     for column in (*made, *table.columns):
         role = named.get(id(column)) or ("left out" if id(column) in left else "feature")

@@ -10,6 +10,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from include.config.use_case_columns import ColumnType
 from include.config.use_case_sources import Column, Source
 from include.errors import SourceError
 from include.ingestion.columns import MALFORMED
@@ -221,8 +222,14 @@ class Table:
         """Add the day for which the whole table stands."""
         return self._add("snapshot", f"'{day.isoformat()}'", Column(type="date"), "snapshot")
 
-    def add_joined(self, name: str, key: str, pairs: Sequence[tuple[str, str | None]]) -> Profile:
-        """Add a column by pairs of another column's value and its own."""
+    def add_joined(
+        self,
+        name: str,
+        key: str,
+        pairs: Sequence[tuple[str, str | None]],
+        kind: ColumnType = "string",
+    ) -> Profile:
+        """Add a column of a type by pairs of another column's value and its own."""
         import pyarrow as pa
 
         keys, values = (pa.array([pair[place] for pair in pairs], pa.string()) for place in (0, 1))
@@ -235,7 +242,7 @@ class Table:
         return self._add(
             name,
             f"(SELECT v FROM __pairs WHERE k = {text(key)})",
-            Column(type="string"),
+            Column(type=kind),
             "joined",
         )
 

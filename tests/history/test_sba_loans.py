@@ -1,9 +1,9 @@
 """Real loans, each once with its outcome on the row and years late: from one file to an answer by a
 drafted YAML alone.
 
-`evergreen new` drafts what a file can tell: key, times, types, the label. Two things a person must
-know and write: an outcome of a loan can take 26 years, so the question is a charge-off within two
-years; and `term` is cut short by a charge-off.
+`evergreen new` drafts what a file can tell: key, times, types, the label; an outcome of a loan can
+take 26 years, so it asks for a charge-off within a time that can be waited for. Two things a person
+must know and write: within how long (here two years), and that `term` is cut short by a charge-off.
 """
 
 from __future__ import annotations
@@ -88,18 +88,17 @@ def loans(draft: tuple[Path, str]) -> Installation:
     return made
 
 
-def test_the_draft_guesses_the_roles_and_says_how_late_the_outcomes_are(
+def test_the_draft_guesses_the_roles_and_asks_for_outcomes_that_can_be_waited_for(
     draft: tuple[Path, str],
 ) -> None:
     case = use_case_file.parse(draft[1], folder=draft[0].parent)
-    assert (case.entity.key, case.label.column, case.label.label_time) == (
-        "loan_id",
-        "charged_off",
-        "label_timestamp",
+    assert case.entity.key == "loan_id"
+    assert case.label.sql is not None
+    assert "least(CAST(label_timestamp AS TIMESTAMPTZ)" in case.label.sql
+    assert case.label.delay.days == 366, (
+        "the last outcome of a loan comes decades later: asked is what comes within a year"
     )
-    assert case.label.delay.days > 20 * 365, (
-        "the last outcome of a loan comes decades later: a person has to ask something else"
-    )
+    assert "ASK: Within how long does the outcome count?" in draft[1]
     assert "term" in case.feature_types, "no file says that a column was written after the outcome"
     assert not {"label_timestamp", "charged_off", "loan_id"} & set(case.feature_types)
 

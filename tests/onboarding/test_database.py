@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sqlite3
 from pathlib import Path
 
@@ -28,6 +29,19 @@ def test_an_address_says_database_and_table_and_its_password_is_kept_apart() -> 
         with pytest.raises(ConfigError) as raised:
             parse_address(text)
         assert "s3cret" not in str(raised.value)
+
+
+def test_a_password_in_the_query_of_an_address_is_kept_apart_and_never_shown() -> None:
+    address = parse_address("mysql://me@db.example/shop/orders?charset=utf8mb4&Password=s3cret")
+    assert address == database.Address(
+        "mysql+pymysql://me@db.example/shop?charset=utf8mb4", "s3cret", ("orders",), "SHOP_URL"
+    )
+    with pytest.raises(ConfigError) as raised:
+        parse_address("postgresql://me@host/shop?password=s3cret")
+    assert "s3cret" not in str(raised.value)
+    if importlib.util.find_spec("pymysql") is None:
+        with pytest.raises(ConfigError, match=r"mysql\+pymysql cannot.*pip install PyMySQL"):
+            read_database(address)
 
 
 def test_a_table_of_sqlite_is_drafted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,8 @@ from include.config.use_case import UseCase
 from include.errors import ConfigError
 from include.onboarding import check
 from include.onboarding.answers import NOTHING, Answers
-from include.onboarding.draft import Draft, draft_table, table_of_outcome
+from include.onboarding.draft import Draft, draft_table
+from include.onboarding.outcome_tables import arrange_tables
 from include.onboarding.profile import Table
 from tests.builders.drafted import Rows
 
@@ -33,8 +34,8 @@ def table_of(folder: Path, name: str, rows: Rows) -> Table:
 
 def joined(folder: Path, *others: Table, answers: Answers = NOTHING) -> tuple[Draft, UseCase]:
     main = table_of(folder, "outcomes", OUTCOMES)
-    found = table_of_outcome([*others, main], answers)
-    assert found is main
+    found = arrange_tables([*others, main], answers)
+    assert (found.main, found.outcomes) == (main, None)
     paths = [(other, other.path.name) for other in others]
     drafted = draft_table(main, answers, others=paths)
     use_case = use_case_file.parse(drafted.text, folder=folder)
@@ -104,4 +105,4 @@ def test_tables_without_an_outcome_are_refused_each_with_its_reason(tmp_path: Pa
     rows: Rows = {"loan": IDS, "decided_on": DAYS, "pages": [n % 9 for n in IDS]}
     tables = [table_of(tmp_path, name, rows) for name in ("a", "b")]
     with pytest.raises(ConfigError, match=r"(?s)a\.csv: no column holds just 0 and 1.*b\.csv"):
-        table_of_outcome(tables, NOTHING)
+        arrange_tables(tables, NOTHING)

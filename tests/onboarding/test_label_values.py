@@ -70,3 +70,9 @@ def test_the_last_column_is_taken_where_no_name_says_more(tmp_path: Path) -> Non
     use_case, text = drafted(tmp_path, orders(y_=[], c15=column))
     assert use_case.label.column == "c15"
     assert "# guessed: the last column, and it holds two values" in text
+
+
+def test_an_outcome_of_several_states_is_named_with_its_values(tmp_path: Path) -> None:
+    states = [["Charged Off", "Current", "Fully Paid"][n % 3] for n in range(N)]
+    with pytest.raises(ConfigError, match=r"'loan_status' has 3 different values.*'Charged Off'"):
+        drafted(tmp_path, orders(returned=[], y_none=[None] * N, loan_status=states))
