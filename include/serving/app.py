@@ -101,7 +101,7 @@ class App:
         """Serve a snapshot from the next request on."""
         name = served.use_case.name
         present = self.table.served.get(name)
-        if present is None or present.use_case is not served.use_case:
+        if present is None or present.use_case != served.use_case:
             self._horizons[name] = predict.Horizon(served.use_case)
         self.table.served[name] = served
         models = {"champion": served.champion, "previous": served.previous}
@@ -173,8 +173,8 @@ class App:
         self, request: predict.CheckedRequest, served: Served
     ) -> tuple[Loaded, str, predict.Features, float]:
         """Ask the champion; if it gives no answer, ask the one before it."""
-        champion, previous, name = served.champion, served.previous, served.use_case.name
-        if champion is None:
+        champion, behind, name = served.champion, served.fallback, served.use_case.name
+        if champion is None and behind is None:
             reason = f" ({served.problems[0]})" if served.problems else ""
             raise Refusal(
                 503,
@@ -182,19 +182,24 @@ class App:
                 f"{name} has no model to answer yet{reason}; run `evergreen status {name}`",
                 headers=[(b"retry-after", b"10")],
             )
-        try:
-            features, score = await self._ask(request, served, champion)
-            return champion, "champion", features, score
-        except Unavailable as error:
-            self.metrics.count_event(name, "champion_failed")
-            if previous is None or champion is previous:
-                raise
-            log.warning("%s: %s; model %d answers instead", name, error, previous.version)
-        features, score = await self._ask(request, served, previous)
+        if champion is not None:
+            try:
+                features, score = await self._ask(request, served, champion)
+                return champion, "champion", features, score
+            except (Unavailable, Refusal) as error:
+                # That the champion's own features are not online is its failure, not the caller's.
+                if isinstance(error, Refusal) and error.code != "no_features":
+                    raise
+                self.metrics.count_event(name, "champion_failed")
+                if behind is None or champion is behind:
+                    raise
+                log.warning("%s: %s; model %d answers instead", name, error, behind.version)
+        assert behind is not None
+        features, score = await self._ask(request, served, behind)
         self.metrics.count_event(name, "fallback")
         if "fallback" not in features.flags:  # it may be there for unknown or stale features
             features.flags.append("fallback")
-        return previous, "fallback", features, score
+        return behind, "fallback", features, score
 
     async def _ask(
         self, request: predict.CheckedRequest, served: Served, model: Loaded

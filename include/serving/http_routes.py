@@ -94,13 +94,21 @@ class Endpoints:
         """Say whether the node lives, and which model answers for each use case."""
         use_cases = {
             name: {
-                "model_version": served.champion.version if served.champion else None,
+                "model_version": served.answering.version if served.answering else None,
+                "arm": "champion" if served.champion else "fallback" if served.answering else None,
                 "generation": served.generation,
                 "problems": list(served.problems),
+                "roles": self._table.roles(name),
             }
             for name, served in sorted(self._table.served.items())
         }
-        return _json({"status": self._table.status, "use_cases": use_cases})
+        return _json(
+            {
+                "status": self._table.status,
+                "records": {"reachable": self._table.healthy, "rows_from": self._table.source},
+                "use_cases": use_cases,
+            }
+        )
 
     async def metrics(self, request: Request) -> Response:
         """Give the node's numbers in the format that the scraper accepts."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import secrets
 import signal
 import socket
 from collections.abc import Mapping
@@ -25,7 +26,8 @@ from include.predictions.log import PredictionLog
 from include.records.records import Records
 from include.serving.app import App
 from include.serving.http_limits import EdgeProtocol, end_slow_requests
-from include.serving.reconciler import Reconciler
+from include.serving.reconciler import SWAP_SECONDS, Reconciler
+from include.serving.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -63,11 +65,14 @@ def serve(settings: Settings) -> None:
 async def _main(settings: Settings, listener: socket.socket) -> None:
     node = f"{socket.gethostname()}:{settings.node_port}"
 
+    workers = Workers()
+
     async def roll_back(use_case: str, actor: str, reason: str) -> Mapping[str, Any]:
         # MLflow's aliases follow with the next deployment: MLflow is not imported into the node.
         records = Records.open(settings.records_address)
-        await asyncio.to_thread(record_rollback, records, use_case, actor, reason)
-        return await reconciler.reload(use_case)
+        route = await workers.run("admin", record_rollback, records, use_case, actor, reason)
+        reconciler.take_route(route)
+        return await reconciler.served_of(use_case, route.generation, seconds=SWAP_SECONDS)
 
     async def reload(use_case: str) -> Mapping[str, Any]:
         return await reconciler.reload(use_case)
@@ -80,7 +85,14 @@ async def _main(settings: Settings, listener: socket.socket) -> None:
         hosts=allowed_hosts(settings.host),
     )
     # Frozen, what stays is not walked by each full collection: that stopped the node for 100 ms.
-    reconciler = Reconciler(settings, app, node=node, swapped=gc.freeze)
+    reconciler = Reconciler(
+        settings,
+        app,
+        node=node,
+        boot=secrets.token_hex(8),
+        workers=workers,
+        swapped=gc.freeze,
+    )
     server = _Server(
         uvicorn.Config(
             app,

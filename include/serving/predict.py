@@ -13,11 +13,11 @@ from typing import Any
 
 import msgspec
 
-from include.config.use_case import UseCase
+from include.deployment.description import Description
 from include.errors import ArtefactError, Unavailable
 from include.features.online_store import OnlineSet
 from include.models.encoding import InvalidFeature
-from include.point_in_time.expiry import Calendar, is_expired, is_forgotten
+from include.point_in_time.expiry import is_expired, is_forgotten
 from include.predictions.log import Prediction
 from include.serving.http import Refusal
 from include.serving.snapshot import Loaded, Served
@@ -96,9 +96,9 @@ class Horizon:
     Features are as old as they lag behind it, not behind the clock.
     """
 
-    def __init__(self, use_case: UseCase, clock: Callable[[], int] = time.time_ns) -> None:
+    def __init__(self, use_case: Description, clock: Callable[[], int] = time.time_ns) -> None:
         """Build it; `clock` returns nanoseconds since 1970."""
-        self._calendar, self._clock = Calendar.of(use_case), clock
+        self._calendar, self._clock = use_case.calendar, clock
         self._valid_until, self._as_of = 0, 0  # microseconds since 1970
 
     def now(self) -> tuple[int, int]:
@@ -134,7 +134,7 @@ def check_request(request: PredictionRequest, served: Served) -> CheckedRequest:
     return CheckedRequest(entity, row)
 
 
-def _check_entity(use_case: UseCase, entity: int | str | None) -> None:
+def _check_entity(use_case: Description, entity: int | str | None) -> None:
     # `type(...) is`, since True is an int for isinstance.
     if use_case.entity.type == "int64":
         if type(entity) is not int or not -_INT_LIMIT <= entity < _INT_LIMIT:
@@ -256,7 +256,9 @@ def find_features(
     return Features({**row, **sent}, event_ts, max(0, limit - event_ts), flags)
 
 
-def _unknown_entity(request: CheckedRequest, use_case: UseCase, online_set: OnlineSet) -> Features:
+def _unknown_entity(
+    request: CheckedRequest, use_case: Description, online_set: OnlineSet
+) -> Features:
     """Return a row of nulls and of what was sent, where the use case scores unknown entities."""
     if use_case.fallback.unknown == "refuse":
         raise Refusal(
@@ -272,7 +274,7 @@ def _unknown_entity(request: CheckedRequest, use_case: UseCase, online_set: Onli
 
 def _stale(
     request: CheckedRequest,
-    use_case: UseCase,
+    use_case: Description,
     expired: Collection[str],
     ages: Mapping[str, int],
     online_set: OnlineSet,
@@ -330,7 +332,7 @@ def iso(micros: int | None) -> str | None:
     return moment.replace(microsecond=micros % 1_000_000).isoformat()
 
 
-def decide(use_case: UseCase, score: float) -> str:
+def decide(use_case: Description, score: float) -> str:
     """Return the decision for a score."""
     decision = use_case.decision
     return decision.at_or_above if score >= decision.threshold else decision.below

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from include.config.use_case import UseCase
+from include.deployment.description import Description
 from include.features.online_store import OnlineReader, OnlineSet, Value
 
 
@@ -64,7 +64,12 @@ class Scorer(Protocol):
 
 
 class RemoteScorer(Protocol):
-    """A model in a process of its own; it answers within its deadline or raises."""
+    """A model in a process of its own; it answers within its deadline or raises.
+
+    `on_end` is called when the process ends by itself.
+    """
+
+    on_end: Callable[[], None]
 
     @property
     def features(self) -> list[str]:
@@ -98,12 +103,25 @@ class Served:
     """Everything that a request needs of its use case.
 
     It is taken once at the start of a request: what is logged is what was used, whatever is swapped
-    in meanwhile. `problems` are what keeps the node from serving all that the routing row says.
+    in meanwhile. `champion` is the one that the routing row names, None while it is not in memory;
+    `previous` answers for it then, or where that is missing too, `standby`: who answered before.
+    `problems` are what keeps the node from serving all that the routing row says.
     """
 
-    use_case: UseCase
+    use_case: Description
     online: Online | None = None
     generation: int = 0
     champion: Loaded | None = None
     previous: Loaded | None = None
     problems: tuple[str, ...] = field(default=())
+    standby: Loaded | None = None
+
+    @property
+    def fallback(self) -> Loaded | None:
+        """Who answers where the champion does not."""
+        return self.previous or self.standby
+
+    @property
+    def answering(self) -> Loaded | None:
+        """Who answers now."""
+        return self.champion or self.fallback

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from include.config.use_case_file import find
+from include.deployment.description import Description
 from include.models.loading import load_model
 from include.predictions.log import PredictionLog
 from include.serving.app import App
@@ -36,7 +37,7 @@ class Client:
             reload=self._change,
             hosts=frozenset({"node.example", "[::1]"}),
         )
-        self.use_case = find(NAME, self.desk.settings.usecase_dirs)
+        self.use_case = Description.of(find(NAME, self.desk.settings.usecase_dirs))
 
     async def _change(self, *arguments: str) -> Mapping[str, Any]:
         self.asked.append(arguments)

@@ -58,8 +58,15 @@ def test_health_says_what_answers(client: Client) -> None:
     client.app.table.healthy = False
     assert client.ask("GET", "/health").json() == {
         "status": "degraded",
+        "records": {"reachable": False, "rows_from": "records"},
         "use_cases": {
-            NAME: {"model_version": 1, "generation": 4, "problems": ["challenger: it is damaged"]}
+            NAME: {
+                "model_version": 1,
+                "arm": "champion",
+                "generation": 4,
+                "problems": ["challenger: it is damaged"],
+                "roles": {},
+            }
         },
     }
 
