@@ -14,7 +14,7 @@ from typing import Any, Literal
 from include.clock import utc_now
 from include.config import settings as environment
 from include.config.settings import Settings
-from include.deployment.rollback import record_rollback
+from include.deployment.rollback import Order, TakenBack, take_back
 from include.errors import Conflict
 from include.records.records import AuditEntry, Observation, Records, Route
 
@@ -106,26 +106,27 @@ def answered(use_case: str, key: str) -> dict[str, Any] | None:
     return {"state": readiness.state, "reason": readiness.reason}
 
 
-def rollback(
-    settings: Settings,
-    use_case: str,
-    actor: str,
-    reason: str,
-    *,
-    of: Literal["champion", "challenger"] = "champion",
-    expect_generation: int | None = None,
-) -> Route:
+def rollback(settings: Settings, use_case: str, order: Order) -> TakenBack:
     """Serve the last good model again, hold the present one, and show that in MLflow's aliases.
 
+    Aliases that cannot be mended now are only warned of: what was decided is done.
+
     Raises:
+        ConfigError: the order has no reason, or names nothing.
         Conflict: there is nothing to go back to, or another hand was faster.
     """
     records = Records.open(settings.records_address)
-    route = record_rollback(
-        records, use_case, actor, reason, of=of, expect_generation=expect_generation
-    )
-    mirror_aliases_of(settings, records, route)
-    return route
+    taken = take_back(records, use_case, order)
+    try:
+        mirror_aliases_of(settings, records, taken.route)
+    except Exception as error:  # noqa: BLE001 - a command that was done must not end as failed
+        log.warning(
+            "%s: MLflow's aliases do not show it yet (%s); `evergreen heal %s` mends them",
+            use_case,
+            error,
+            use_case,
+        )
+    return taken
 
 
 def release_hold(

@@ -19,6 +19,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
+from include.deployment.rollback import Order
 from include.serving import docs_page, openapi
 from include.serving.http import Refusal, read_json_body, wrong_method
 from include.serving.prometheus import Metrics
@@ -27,16 +28,24 @@ from include.serving.serving_table import ServingTable
 log = logging.getLogger(__name__)
 
 MAX_ACTOR, MAX_REASON = 80, 1000  # characters that are recorded
-Rollback = Callable[[str, str, str], Awaitable[Mapping[str, Any]]]
+ACTOR = "node token"  # who was recognised; who it says that it is stands beside it
+# Returns whether it is served already, and what to answer.
+Rollback = Callable[[str, Order], Awaitable[tuple[bool, Mapping[str, Any]]]]
 Reload = Callable[[str], Awaitable[Mapping[str, Any]]]
 _encode = msgspec.json.Encoder().encode
 
 
 class RollbackRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of a rollback."""
+    """The body of a rollback: why, and what is taken back, by its version or the generation.
+
+    `actor` is the caller's word; `request_id` (else the header x-request-id) makes two orders one.
+    """
 
     reason: str
-    actor: str = "node"
+    version: int | None = None
+    generation: int | None = None
+    actor: str = ""
+    request_id: str = ""
 
 
 class NodeRoute(Route):
@@ -144,8 +153,28 @@ class Endpoints:
             raise Refusal(400, "bad_json", f"the body is no valid JSON: {error}") from None
         if not order.reason.strip():
             raise _no_reason("a rollback needs its reason")
-        actor, reason = order.actor[:MAX_ACTOR], order.reason[:MAX_REASON]
-        return _json(await self._rollback(_use_case(request), actor, reason))
+        if order.version is None and order.generation is None:
+            raise Refusal(
+                422,
+                "invalid",
+                "name what is taken back: the version that serves, or the generation; "
+                "GET /health says both",
+                field="version",
+            )
+        given = order.request_id or request.headers.get("x-request-id", "")
+        settled, answered = await self._rollback(
+            _use_case(request),
+            Order(
+                actor=ACTOR,
+                claim=order.actor[:MAX_ACTOR],
+                reason=order.reason[:MAX_REASON],
+                version=order.version,
+                generation=order.generation,
+                request_id=given[:MAX_ACTOR],
+            ),
+        )
+        # 202: it is decided, and another model still answers until the right one is in memory.
+        return _json(answered, 200 if settled else 202)
 
     def _authorise(self, request: Request) -> None:
         """Refuse who does not send the token.
@@ -183,5 +212,5 @@ def _no_reason(message: str) -> Refusal:
     return Refusal(422, "invalid", message, field="reason")
 
 
-def _json(value: object) -> Response:
-    return Response(_encode(value), media_type="application/json")
+def _json(value: object, status: int = 200) -> Response:
+    return Response(_encode(value), status, media_type="application/json")

@@ -20,7 +20,7 @@ import uvicorn
 import uvloop
 
 from include.config.settings import Settings
-from include.deployment.rollback import record_rollback
+from include.deployment.rollback import Order, take_back
 from include.errors import ConfigError, EvergreenError
 from include.predictions.log import PredictionLog
 from include.records.records import Records
@@ -67,12 +67,21 @@ async def _main(settings: Settings, listener: socket.socket) -> None:
 
     workers = Workers()
 
-    async def roll_back(use_case: str, actor: str, reason: str) -> Mapping[str, Any]:
+    async def roll_back(use_case: str, order: Order) -> tuple[bool, Mapping[str, Any]]:
         # MLflow's aliases follow with the next deployment: MLflow is not imported into the node.
         records = Records.open(settings.records_address)
-        route = await workers.run("admin", record_rollback, records, use_case, actor, reason)
-        reconciler.take_route(route)
-        return await reconciler.served_of(use_case, route.generation, seconds=SWAP_SECONDS)
+        taken = await workers.run("admin", take_back, records, use_case, order)
+        reconciler.take_route(taken.route)
+        served = await reconciler.served_of(use_case, taken.route.generation, seconds=SWAP_SECONDS)
+        answered = {
+            "use_case": use_case,
+            "changed": taken.changed,
+            "note": taken.note,
+            "generation": taken.generation,
+            "champion": taken.route.champion,
+            "served": served,
+        }
+        return bool(served["settled"]), answered
 
     async def reload(use_case: str) -> Mapping[str, Any]:
         return await reconciler.reload(use_case)

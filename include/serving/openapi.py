@@ -149,7 +149,14 @@ def example_request(use_case: Description) -> dict[str, Any]:
 _ROLLBACK = {
     "type": "object",
     "required": ["reason"],
-    "properties": {"reason": {"type": "string"}, "actor": {"type": "string"}},
+    "anyOf": [{"required": ["version"]}, {"required": ["generation"]}],
+    "properties": {
+        "reason": {"type": "string"},
+        "version": {"type": "integer", "description": "the version that is taken back"},
+        "generation": {"type": "integer", "description": "the generation that is taken back"},
+        "actor": {"type": "string"},
+        "request_id": {"type": "string", "description": "two orders with one id are one"},
+    },
 }
 _ERROR = {
     "type": "object",
