@@ -29,7 +29,7 @@ from include.records.records import Model
 from include.serving import trials
 from include.serving.isolated_model import IsolatedModel
 from include.serving.loops import pause_after
-from include.serving.snapshot import Loaded
+from include.serving.snapshot import Loaded, feature_types
 from include.serving.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -184,13 +184,21 @@ class ModelStates:
         model = candidate.model
         kind = "trial" if candidate.role == "challenger" else "serving"
         try:
-            await self._workers.run(kind, bundle.verify_bundle, model.bundle, model.model_digest)
+            files = await self._workers.run(
+                kind, bundle.verify_bundle, model.bundle, model.model_digest
+            )
         except ArtefactError as error:
             if await self._workers.run(kind, is_away, model.bundle):
                 raise Unavailable(str(error)) from error
             raise
         self._step(candidate, "verified")
-        loaded = Loaded(model.version, model.model_digest, model.feature_set, model.partition)
+        loaded = Loaded(
+            model.version,
+            model.model_digest,
+            model.feature_set,
+            model.partition,
+            types=feature_types(files[bundle.SCHEMA]),
+        )
         turn = self._workers.trial_turn if kind == "trial" else contextlib.nullcontext()
         if fits_here(model.pins):
             async with turn:

@@ -114,7 +114,7 @@ def _predict(served: Served) -> dict[str, Any]:
                 "additionalProperties": False,
                 "properties": {
                     name: {"type": [_TYPES[kind], "null"]}
-                    for name, kind in use_case.feature_types.items()
+                    for name, kind in served.feature_types.items()
                 },
             },
         },

@@ -120,7 +120,7 @@ class CheckedRequest(msgspec.Struct):
 
 
 def check_request(request: PredictionRequest, served: Served) -> CheckedRequest:
-    """Check the types of a request against the use case.
+    """Check the types of a request: its entity by the use case, its row by the models in service.
 
     Raises:
         Refusal: 422 with the field.
@@ -130,7 +130,7 @@ def check_request(request: PredictionRequest, served: Served) -> CheckedRequest:
     if row is None or entity is not None:
         _check_entity(served.use_case, entity)
     if row is not None:
-        _check_row(row, served.use_case.feature_types)
+        _check_row(row, served.feature_types)
     return CheckedRequest(entity, row)
 
 

@@ -175,22 +175,23 @@ class Reconciler:
             return
         present = self._app.table.served.get(name)
         row, route = followed.row, followed.row.route
-        champion, previous = (
+        champion, previous, challenger = (
             candidate.alive if (candidate := followed.models.get(row.model(role))) else None
-            for role in ("champion", "previous")
+            for role in _ROLES
         )
         standby = None
         if champion is None and previous is None and present is not None:
             standby = _still_alive(present.answering)
         problems = tuple(f"{one.role}: {one.reason}" for one in self._reports(name) if one.reason)
-        served = Served(
+        served = Served.of(
             followed.use_case,
             followed.online,
             route.generation,
-            champion,
-            previous,
-            problems + ((followed.problem,) if followed.problem else ()),
-            standby,
+            champion=champion,
+            previous=previous,
+            standby=standby,
+            challenger=challenger,
+            problems=problems + ((followed.problem,) if followed.problem else ()),
         )
         if served != present:
             self._app.install(served)

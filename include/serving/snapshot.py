@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +53,12 @@ class Online:
         self._reader.close()
 
 
+def feature_types(schema: bytes) -> dict[str, str]:
+    """Return the types of a model's features, as its schema.json has them."""
+    features: list[dict[str, str]] = json.loads(schema).get("features", [])
+    return {one["name"]: one["type"] for one in features if "type" in one}
+
+
 class Scorer(Protocol):
     """A model that answers rows in this process."""
 
@@ -96,6 +103,7 @@ class Loaded:
     partition: str
     scorer: Scorer | None = None
     remote: RemoteScorer | None = None
+    types: Mapping[str, str] = field(default_factory=dict)  # of its features, by its own schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +123,45 @@ class Served:
     previous: Loaded | None = None
     problems: tuple[str, ...] = field(default=())
     standby: Loaded | None = None
+    challenger: Loaded | None = None
+    # What a row may hold; the champion's own types go before those of today's use case, which may
+    # have renamed or removed what it reads.
+    row_types: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        use_case: Description,
+        online: Online,
+        generation: int,
+        *,
+        champion: Loaded | None,
+        previous: Loaded | None,
+        standby: Loaded | None,
+        challenger: Loaded | None,
+        problems: tuple[str, ...],
+    ) -> Served:
+        """Return the snapshot of a use case, with the types of all that its rows may hold."""
+        types = dict(use_case.feature_types)
+        for model in (challenger, standby, previous, champion):
+            if model is not None:
+                types |= model.types
+        return cls(
+            use_case,
+            online,
+            generation,
+            champion,
+            previous,
+            problems,
+            standby,
+            challenger,
+            types,
+        )
+
+    @property
+    def feature_types(self) -> Mapping[str, str]:
+        """The features that a row may hold, with their types."""
+        return self.row_types or self.use_case.feature_types
 
     @property
     def fallback(self) -> Loaded | None:

@@ -299,3 +299,30 @@ async def wait_until(condition: Callable[[], bool]) -> None:
 def test_models_with_equal_content_have_equal_digests(desk: Desk) -> None:
     one, two = desk.train(50), desk.train(51, seed=50)
     assert replace(one, version=51, bundle=two.bundle) == two
+
+
+def test_rows_are_checked_by_the_model_that_answers_not_by_the_use_case_of_today(
+    tmp_path: Path,
+) -> None:
+    """A feature that is renamed, or of another type now, breaks no request for what serves."""
+    desk = Desk(tmp_path)
+    desk.train(1)
+    desk.record_route(champion=1)
+    path = desk.usecases / f"{NAME}.yaml"
+    text = path.read_text().replace("region: string,\n      new", "area: int64,\n      new")
+    text = text.replace("region: {type: string}", "area: {type: int64}")
+    with desk.node() as node:
+        node.serves(1)
+        before = node.predict(features=ROW).body["score"]
+        path.write_text(text)
+        generation = desk.records.routes.get(NAME).generation
+        desk.apply()
+        until(lambda: node.health["generation"] > generation, what="the changed use case")
+        answer = node.predict(features=ROW)
+        assert (answer.status, answer.body.get("score")) == (200, before)
+        # What the next model will read may come already; the champion passes it over.
+        assert node.predict(features={**ROW, "area": 7}).status == 200
+        wrong = node.predict(features={**ROW, "nobody": 7})
+        assert (wrong.status, wrong.body["error"]["field"]) == (422, "features.nobody")
+        missing = node.predict(features={name: ROW[name] for name in ROW if name != "region"})
+        assert (missing.status, missing.body["error"]["field"]) == (422, "features.region")
