@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 # What may be put into a header and a log as it is.
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._\-]{1,64}\Z")
+MAX_FAULTS = 100  # kinds of unexpected errors whose trace is logged
 _encode = msgspec.json.Encoder().encode
 
 
@@ -71,11 +72,14 @@ class App:
         self._open_log, self._logs = open_log, dict[str, PredictionLog]()
         self._horizons: dict[str, predict.Horizon] = {}
         self._prefix, self._count = secrets.token_hex(6), 0
+        self._faults: set[str] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             raise Unavailable(f"{scope['type']} is not served here")
+        if self.table.draining:
+            send = _closing(send)
         request_id = self._request_id(scope)
         use_case = route = ""  # what the answer is counted under
         try:
@@ -93,6 +97,8 @@ class App:
             refusal = _as_refusal(error)
             status = refusal.status
             await refuse(refusal, receive, send, request_id)
+        except Exception as error:  # noqa: BLE001 - counted and answered, or no number shows it
+            status = await self._answer_fault(error, receive, send, request_id)
         if not route:
             use_case, route = self._labels(scope)
         self.metrics.count_answer(use_case, route, status)
@@ -146,6 +152,24 @@ class App:
         if route is None or (use_case and use_case not in self.table.served):
             return "", ""
         return use_case, route.name
+
+    async def _answer_fault(
+        self, error: Exception, receive: Receive, send: Send, request_id: str
+    ) -> int:
+        """Answer what nobody expected: counted, and with its trace in the log once a kind."""
+        kind = type(error).__name__
+        self.metrics.count_event("", "fault")
+        if kind not in self._faults and len(self._faults) < MAX_FAULTS:
+            self._faults.add(kind)
+            log.error("request %s: %s: %s", request_id, kind, error, exc_info=error)
+        else:
+            log.error("request %s: %s again", request_id, kind)
+        refusal = Refusal(500, "fault", f"the node failed ({kind}); its log has {request_id}")
+        try:
+            await refuse(refusal, receive, send, request_id)
+        except Exception as late:  # noqa: BLE001 - an answer had begun, or the client has left
+            log.warning("request %s could not be told so: %s", request_id, late)
+        return 500
 
     async def _predict(
         self, use_case: str, scope: Scope, receive: Receive, send: Send, request_id: str
@@ -250,6 +274,17 @@ class App:
         if prediction_log is None:
             prediction_log = self._logs[use_case] = self._open_log(use_case)
         return prediction_log
+
+
+def _closing(send: Send) -> Send:
+    """Return `send` with `connection: close`: the node ends, the client is to come anew."""
+
+    async def send_last(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], (b"connection", b"close")]
+        await send(message)
+
+    return send_last
 
 
 def _as_refusal(error: EvergreenError) -> Refusal:

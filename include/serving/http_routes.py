@@ -89,6 +89,9 @@ class Endpoints:
     def router(self) -> Router:
         """Return the ASGI application of these routes; another path is refused with 404."""
         routes = [
+            NodeRoute("/live", self.live, self._table),
+            NodeRoute("/ready", self.ready, self._table),
+            NodeRoute("/ready/{use_case}", self.ready_for, self._table),
             NodeRoute("/health", self.health, self._table),
             NodeRoute("/metrics", self.metrics, self._table),
             NodeRoute("/openapi.json", self.openapi, self._table),
@@ -98,6 +101,26 @@ class Endpoints:
             NodeRoute("/v1/{use_case}/rollback", self.rollback, self._table, "POST"),
         ]
         return Router(routes, redirect_slashes=False, default=_refuse_path)
+
+    async def live(self, request: Request) -> Response:
+        """Say that the process answers; who gets no answer starts it again."""
+        return _json({"status": "live"})
+
+    async def ready(self, request: Request) -> Response:
+        """Say whether requests should be sent here: not while the node starts or drains."""
+        status = "draining" if self._table.draining else self._table.status
+        if status in ("starting", "draining"):
+            raise Refusal(503, status, f"the node is {status}", headers=[(b"retry-after", b"1")])
+        return _json({"status": "ready"})
+
+    async def ready_for(self, request: Request) -> Response:
+        """Say whether requests of a use case should be sent here: only if a model answers."""
+        await self.ready(request)
+        name = _use_case(request)
+        served = self._table.find(name)
+        if served.answering is None:
+            raise Refusal(503, "no_model", f"{name} has no model to answer yet")
+        return _json({"status": "ready", "model_version": served.answering.version})
 
     async def health(self, request: Request) -> Response:
         """Say whether the node lives, and which model answers for each use case."""

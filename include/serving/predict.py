@@ -19,7 +19,7 @@ from include.features.online_store import OnlineSet
 from include.models.encoding import InvalidFeature
 from include.point_in_time.expiry import is_expired, is_forgotten
 from include.predictions.log import Prediction
-from include.serving.http import Refusal
+from include.serving.http import MAX_ECHO, Refusal
 from include.serving.snapshot import Loaded, Served
 
 MAX_TEXT = 1024  # characters of an entity's key or of a text feature
@@ -85,7 +85,9 @@ def _wrong_form(message: str) -> Refusal:
     has neither.
     """
     text, _, path = message.partition(" - at `$")
-    unknown = text.partition("unknown field `")[2]
+    said, found, unknown = text.partition("unknown field `")
+    if found:  # the name is the caller's, of any length
+        text = f"{said}{found}{unknown.rstrip('`')[:MAX_ECHO]}`"
     field = unknown.rstrip("`") or path.rstrip("`").lstrip(".").partition("[")[0]
     return Refusal(422, "invalid", text, field=field or "body")
 

@@ -12,8 +12,9 @@ reset. Where the records cannot be reached at a start, the rows of the last time
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -88,6 +89,21 @@ class Reconciler:
         async with asyncio.TaskGroup() as loops:
             loops.create_task(keep_going("rows", self._source.turn, failed))
             loops.create_task(keep_going("report", self._reporter.turn, failed))
+
+    async def ready_to_serve(self, seconds: float) -> None:
+        """Wait until each champion is loaded, refused or could not be, at most so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._source.looked.wait()
+
+        def is_settled() -> bool:
+            return not any(
+                one.role == "champion" and one.state == "loading"
+                for name in self._followed
+                for one in self._reports(name)
+            )
+
+        await self._wait(is_settled, seconds)
 
     async def close(self) -> None:
         """End the models' processes, and report that this node serves no more."""
@@ -316,7 +332,7 @@ class Reconciler:
         return True
 
 
-_ROLES: Collection[str] = ("champion", "previous", "challenger")
+_ROLES = ("champion", "previous", "challenger")
 
 
 def _still_alive(model: Loaded | None) -> Loaded | None:

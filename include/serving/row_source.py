@@ -45,6 +45,7 @@ class RowSource:
         self._last = LastRows(settings.home / "serving" / f"rows-{settings.node_port}.json")
         self._problem, self._refresh_at = "", 0.0
         self._forced = asyncio.Event()
+        self.looked = asyncio.Event()  # the records were read once, or could not be
 
     def look_now(self) -> None:
         """Read the rows at the next turn, which begins now."""
@@ -71,6 +72,7 @@ class RowSource:
             self._watch.close()
             self._answered(str(error))
             await self._start_from_file()
+        self.looked.set()
         try:
             async with asyncio.timeout(POLL_SECONDS):
                 await self._forced.wait()
