@@ -60,12 +60,15 @@ def current_settings() -> Settings:
         raise ConfigError("; ".join(wrong)) from None
 
 
-def open_records(settings: Settings) -> Records:
-    """Return the records, with their tables of this version."""
+def open_records(settings: Settings, *, patience: float = 10.0) -> Records:
+    """Return the records, with their tables of this version.
+
+    A connection that is lost is tried again for `patience` seconds.
+    """
     from include.records.records import Records
 
     settings.make_home()
-    records = Records.open(settings.records_address)
+    records = Records.open(settings.records_address, patience=patience)
     records.migrate()
     return records
 

@@ -17,6 +17,8 @@ from include.cli.context import (
 from include.cli.output import confirm, print_line, print_table
 from include.errors import ConfigError
 
+RECORDS_SECONDS = 2.0  # for so long a node that starts waits for the records
+
 
 def password(
     mlflow: Annotated[bool, typer.Option("--mlflow", help="Those for MLflow's pages.")] = False,
@@ -43,10 +45,20 @@ def password(
 
 
 def serve() -> None:
-    """Run only the serving node, until Ctrl-C; `evergreen up` runs it with everything else."""
+    """Run only the serving node, until Ctrl-C; `evergreen up` runs it with everything else.
+
+    Where the records cannot be reached it starts from the rows that it has read last.
+    """
+    from include.deployment.apply import adopt_use_cases
+    from include.errors import Unavailable
     from include.serving.node import serve as serve_node
 
-    serve_node(current_settings())
+    settings = current_settings()
+    try:
+        adopt_use_cases(settings, open_records(settings, patience=RECORDS_SECONDS))
+    except Unavailable as error:
+        print_line(f"{error}; the node starts from the rows that it has read last")
+    serve_node(settings)
 
 
 def up(

@@ -221,9 +221,15 @@ def _print_serving(records: Records, use_case: str) -> None:
     if models := model_rows(records, use_case)[:MODELS]:
         show_models(models)
     generation = records.routes.get(use_case).generation
-    for node in records.nodes.of(use_case):
-        behind = "" if node.generation == generation else f" of {generation}"
-        print_line(
-            f"node {node.node}: {node.state}, generation {node.generation}{behind}, last seen "
-            f"{node.at:%Y-%m-%d %H:%M:%S}"
+    for one in records.nodes.of(use_case):
+        behind = "" if one.generation == generation else f" of {generation}"
+        state = one.state if one.living or one.state == "stopped" else f"{one.state} (silent)"
+        line = (
+            f"node {one.node}: {one.role} {one.version} {state}, generation {one.generation}"
+            f"{behind}, last seen {one.at:%Y-%m-%d %H:%M:%S}"
         )
+        if one.reason:
+            line += f": {one.reason}"
+        if one.next_try:
+            line += f"; next try {one.next_try:.0f} s after that"
+        print_line(line)

@@ -36,36 +36,54 @@ def rollback(
             "--challenger", help="Take the challenger back instead; the champion goes on serving."
         ),
     ] = False,
+    version: Annotated[
+        int | None,
+        typer.Option(
+            "--version",
+            metavar="N",
+            help="Version that is taken back; needed with --yes. If it serves no more, nothing is.",
+        ),
+    ] = None,
     yes: Yes = False,
 ) -> None:
     """Let the previous model serve again, and put the one that is taken back on hold.
 
-    A model on hold is not promoted again until `evergreen release` lifts the hold. Other models
-    that were trained before the rollback are not promoted either. Shows what serves, then asks.
+    Needs --reason. A model on hold is not promoted again until `evergreen release` lifts the hold.
+    Other models that were trained before the rollback are not promoted either. Shows what serves,
+    then asks.
     """
     from include.deployment import rollout
+    from include.deployment.rollback import Order
 
     if lift is not None:
         release(use_case, lift, reason=reason, yes=yes)
         return
+    if not reason.strip():
+        raise ConfigError('a rollback needs its reason; add --reason "..."')
     settings = current_settings()
     case = find_use_case(settings, use_case)
     route = open_records(settings).routes.get(case.name)
     columns = ("champion", "previous", "challenger", "generation")
     print_table(columns, [(route.champion, route.previous, route.challenger, route.generation)])
+    if yes and version is None:
+        # Nobody has looked at what serves: run a second time it would take back the next one too.
+        raise ConfigError(
+            "with --yes a rollback names what it takes back; add --version "
+            f"{(route.challenger if challenger else route.champion) or 'N'}"
+        )
     confirm(f"Roll {case.name} back?", yes=yes)
     # What was shown is what is changed: another release in between ends as Conflict.
-    changed = rollout.rollback(
-        settings,
-        case.name,
-        actor(),
-        reason,
+    order = Order(
+        actor=actor(),
+        reason=reason,
+        version=version,
+        generation=route.generation if version is None else None,
         of="challenger" if challenger else "champion",
-        expect_generation=route.generation,
     )
+    taken = rollout.rollback(settings, case.name, order)
     print_line(
-        f"{case.name}: champion is version {changed.champion}, generation {changed.generation}; "
-        f"on hold: {', '.join(changed.held)}"
+        f"{case.name}: {taken.note}; champion is version {taken.route.champion}, generation "
+        f"{taken.route.generation}; on hold: {', '.join(taken.route.held) or 'nothing'}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Commands about use cases: usecase check, usecase schema, simulate."""
+"""Commands about use cases: usecase check, usecase apply, usecase schema, simulate."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from include.cli.context import (
     First,
     Last,
     Partition,
+    Reason,
+    actor,
     current_settings,
     find_use_case,
+    open_records,
     wanted_keys,
 )
 from include.cli.output import json_option, print_json, print_line, print_table
@@ -30,7 +33,7 @@ CHECK_KEYS = ("kind", "name", "value", "rows")
 
 usecase_app = typer.Typer(
     cls=Suggesting,
-    help="Check a use case, or print the JSON schema of use case files.",
+    help="Check a use case, tell the nodes of it, or print the JSON schema of use case files.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -132,6 +135,31 @@ def _json_rows(trial: Trial, page: Path | None) -> Iterator[dict[str, object]]:
 
 def _json_row(kind: str, name: str, value: object, rows: int | None = None) -> dict[str, object]:
     return dict(zip(CHECK_KEYS, (kind, name, value, rows), strict=True))
+
+
+@usecase_app.command()
+def apply(
+    name_or_file: Annotated[
+        str,
+        typer.Argument(metavar="NAME|FILE", help="Name of a use case, or the path of its file."),
+    ],
+    reason: Reason = "",
+) -> None:
+    """Tell the serving nodes of a changed use case: its decision, fallback, ttls, cadence.
+
+    They read no file; a release tells them too. The change is on the audit log, and nodes follow it
+    within a second.
+    """
+    from include.deployment.apply import apply_use_case
+    from include.onboarding import check as checking
+
+    settings = current_settings()
+    use_case = checking.check_file(file_of(name_or_file, settings))
+    records = open_records(settings)
+    before = records.routes.get(use_case.name).generation
+    route = apply_use_case(records, use_case, actor(), reason)
+    said = "is what the nodes have already" if route.generation == before else "is on record"
+    print_line(f"{use_case.name}: its description {said}, generation {route.generation}")
 
 
 @usecase_app.command()

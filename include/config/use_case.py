@@ -20,6 +20,7 @@ from include.config.use_case_model import (
     Gates,
     Monitoring,
     Online,
+    Release,
     Training,
     Wait,
 )
@@ -221,6 +222,9 @@ class UseCase(Strict):
     online: Online = Field(
         default=Online(),
         description="Where the newest features are kept beside the serving node's own rows.",
+    )
+    release: Release = Field(
+        default=Release(), description="What a model must have to be released, beside a verdict."
     )
     monitoring: Monitoring = Field(
         default=Monitoring(), description="From when on features count as drifted, and the report."

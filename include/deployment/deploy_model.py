@@ -20,11 +20,19 @@ from typing import Any
 
 from include.clock import wait_for
 from include.deployment.candidate import STAGE_NAME, Candidate, decide_release, released
-from include.deployment.rollout import Readiness, mirror_aliases_of, node_readiness
+from include.deployment.description import Description
+from include.deployment.rollout import (
+    Readiness,
+    champion_problems,
+    mirror_aliases_of,
+    node_readiness,
+    serving_nodes,
+)
 from include.errors import ArtefactError, Conflict, MissingPartition, Unavailable
+from include.evaluation.verdict import judged_model
 from include.pipeline.release_outputs import DeploymentOutputs
 from include.pipeline.stage import Input, Outcome, Stage, StageContext
-from include.records.records import AuditEntry, Model, Records, Route
+from include.records.records import AuditEntry, Model, Route
 
 log = logging.getLogger(__name__)
 
@@ -68,11 +76,13 @@ def compute(context: StageContext) -> Outcome:
     Raises:
         Conflict: the champion is not the one that the candidate was judged against; it must be
             judged again.
-        Unavailable: no serving node has tried it in time.
+        Unavailable: no serving node has tried it in time, or serves it.
         ArtefactError: a serving node has tried it and refuses it; what was served goes on.
     """
     candidate = decide_release(context)
     if isinstance(candidate, Outcome):
+        if candidate.state == "done" and _was_not_seen_served(context):
+            await_served(context, judged_model(context))
         return candidate
     phase = context.options.get("phase", "all")
     if context.rehearsal:
@@ -109,7 +119,14 @@ def request_release(context: StageContext, candidate: Candidate) -> Route:
         return route
     return context.records.routes.change(
         name,
-        set={"challenger": model.version, "step": 0, "weight": 0.0},
+        set={
+            "challenger": model.version,
+            "step": 0,
+            "weight": 0.0,
+            # A node follows no use case that it knows nothing of; what is there already changes
+            # with the champion that it is for.
+            **({} if route.description else {"description": _description(context)}),
+        },
         entry=_entry(context, "release.requested", model, {}),
         expect_generation=route.generation,
         expect_champion=candidate.opponent,
@@ -128,7 +145,7 @@ def finish_release(context: StageContext, candidate: Candidate) -> Outcome:
 
     Raises:
         Conflict: another release or a rollback came first.
-        Unavailable: no node has tried it yet.
+        Unavailable: no node has tried it yet, or serves it.
         ArtefactError: a node refuses it; it is withdrawn.
     """
     name, model = context.use_case.name, candidate.model
@@ -158,6 +175,7 @@ def finish_release(context: StageContext, candidate: Candidate) -> Outcome:
             "challenger": None,
             "step": 0,
             "weight": 0.0,
+            "description": _description(context),
         },
         entry=_entry(context, "release.promoted", model, details),
         expect_generation=route.generation,
@@ -172,12 +190,35 @@ def finish_release(context: StageContext, candidate: Candidate) -> Outcome:
         context.key,
         route.generation,
     )
-    served = wait_for(
-        lambda: _is_served(context.records, route), seconds=SERVED_SECONDS, every=_POLL_SECONDS
-    )
-    if not served:
-        log.warning("%s: no node reports yet that it serves model %d", name, model.version)
+    await_served(context, model)
     return released(model, route)
+
+
+def await_served(context: StageContext, model: Model) -> None:
+    """Wait until the model answers on a node.
+
+    Raises:
+        Unavailable: none says so in time; the routing row stays, and the next try waits again.
+    """
+    records, name = context.records, context.use_case.name
+
+    def is_served() -> bool:
+        route = records.routes.get(name)
+        # Taken back or replaced meanwhile, it need not be served any more.
+        return route.champion != model.version or bool(serving_nodes(route, records.nodes.of(name)))
+
+    if not wait_for(is_served, seconds=SERVED_SECONDS, every=_POLL_SECONDS):
+        problems = champion_problems(records.routes.get(name), records.nodes.of(name))
+        raise Unavailable(
+            f"{name} {context.key}: model {model.version} is champion, but no node serves it yet: "
+            f"{problems}"
+        )
+
+
+def _was_not_seen_served(context: StageContext) -> bool:
+    """Tell whether an earlier try promoted the model and ended before a node served it."""
+    recorded = context.result(NAME)
+    return not context.rehearsal and (recorded is None or recorded.state != "done")
 
 
 def _await_nodes(context: StageContext, seconds: float) -> None:
@@ -191,7 +232,7 @@ def _await_nodes(context: StageContext, seconds: float) -> None:
     name = context.use_case.name
     log.warning("%s %s: %s; waiting", name, context.key, readiness.reason)
     follows = wait_for(
-        lambda: bool(context.records.nodes.of(name)),
+        lambda: any(report.living for report in context.records.nodes.of(name)),
         seconds=min(seconds, NODE_SECONDS),
         every=_POLL_SECONDS,
     )
@@ -224,11 +265,8 @@ def _withdraw(context: StageContext, candidate: Candidate, route: Route, reason:
     )
 
 
-def _is_served(records: Records, route: Route) -> bool:
-    return any(
-        report.generation >= route.generation and report.detail.get("champion") == route.champion
-        for report in records.nodes.of(route.use_case)
-    )
+def _description(context: StageContext) -> dict[str, Any]:
+    return Description.of(context.use_case).plain()
 
 
 def _entry(context: StageContext, action: str, model: Model, details: dict[str, Any]) -> AuditEntry:

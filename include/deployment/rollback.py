@@ -3,12 +3,122 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Literal
 
 from include.clock import utc_now
-from include.records.records import AuditEntry, Records, Route
+from include.errors import ConfigError, Conflict
+from include.records.records import AuditEntry, AuditRecord, Records, Route
 
 log = logging.getLogger(__name__)
+
+ACTION = "release.rolled_back"
+Of = Literal["champion", "challenger"]
+_TRIES = 5  # against other hands that change the row meanwhile, as a release on its way does
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be taken back, by whom and why; `version` or `generation` must name it.
+
+    `actor` is who was recognised (the node's token, a user of this machine), `claim` is who the
+    caller says that it is. Two orders with one `request_id` are one.
+    """
+
+    actor: str
+    reason: str
+    version: int | None = None
+    generation: int | None = None
+    claim: str = ""
+    request_id: str = ""
+    of: Of = "champion"
+
+
+@dataclass(frozen=True, slots=True)
+class TakenBack:
+    """What an order came to: the row after it, and whether this very order changed it.
+
+    `generation` is the one that the order made, now or when it was first given.
+    """
+
+    route: Route
+    changed: bool
+    generation: int
+    note: str
+
+
+def take_back(records: Records, use_case: str, order: Order) -> TakenBack:
+    """Serve the last good model again, unless what the order names does not serve any more.
+
+    Given twice, the second is a no-op that says so: whoever got no answer may ask again.
+
+    Raises:
+        ConfigError: the order has no reason, or names nothing.
+        Conflict: there is nothing to go back to, or the generation that it names has passed.
+    """
+    if not order.reason.strip():
+        raise ConfigError(f"{use_case}: a rollback needs its reason; it is kept in the audit log")
+    if order.version is None and order.generation is None:
+        raise ConfigError(
+            f"{use_case}: a rollback names what it takes back, the version or the routing row's "
+            f"generation; `evergreen status {use_case}` shows both"
+        )
+    once = f"rollback/{use_case}/{order.request_id}" if order.request_id else None
+    for _ in range(_TRIES):
+        before = records.routes.get(use_case)
+        if (done := _done_before(records, before, order, once)) is not None:
+            return done
+        try:
+            route = record_rollback(
+                records,
+                use_case,
+                order.actor,
+                order.reason,
+                of=order.of,
+                expect_generation=before.generation,
+                claim=order.claim,
+                once=once,
+            )
+        except Conflict:
+            if records.routes.get(use_case).generation == before.generation:
+                raise  # nobody was faster: there is nothing to go back to
+            continue
+        taken = getattr(before, order.of)
+        return TakenBack(route, True, route.generation, f"model {taken} is taken back")
+    raise Conflict(f"{use_case}: the routing row changes all the time; look, then try again")
+
+
+def _done_before(
+    records: Records, route: Route, order: Order, once: str | None
+) -> TakenBack | None:
+    """Return what an order came to that has nothing to do any more.
+
+    Raises:
+        Conflict: the generation that it names has passed by another change than a rollback.
+    """
+    rollbacks = records.audit.entries(route.use_case, action=ACTION)
+    given = next((entry for entry in rollbacks if once and entry.once == once), None)
+    if given is not None:
+        note = f"request {order.request_id} was carried out before, in generation "
+        return TakenBack(route, False, _made(given), f"{note}{_made(given)}")
+    serving = getattr(route, order.of)
+    if order.version is not None and order.version != serving:
+        note = f"model {order.version} is not the {order.of} (it is {serving or 'none'}): "
+        return TakenBack(route, False, route.generation, f"{note}nothing was taken back")
+    if order.generation is not None and order.generation != route.generation:
+        made = order.generation + 1
+        if any(_made(entry) == made for entry in rollbacks):
+            note = f"generation {order.generation} was taken back before, in generation {made}"
+            return TakenBack(route, False, made, note)
+        raise Conflict(
+            f"{route.use_case}: the routing row is at generation {route.generation}, not "
+            f"{order.generation}: look, then name what serves now"
+        )
+    return None
+
+
+def _made(entry: AuditRecord) -> int:
+    return int(entry.details.get("generation", 0))
 
 
 def record_rollback(
@@ -17,27 +127,23 @@ def record_rollback(
     actor: str,
     reason: str,
     *,
-    of: Literal["champion", "challenger"] = "champion",
+    of: Of = "champion",
     expect_generation: int | None = None,
+    claim: str = "",
+    once: str | None = None,
 ) -> Route:
     """Serve the last good model again and put the digest of the present one on hold.
 
     It wins over releases on their way. `expect_generation` is the routing row's that the caller has
-    seen (None: the one of now).
+    seen (None: the one of now). An entry whose `once` is on record happens no second time.
 
     Raises:
         Conflict: there is nothing to go back to, or another hand was faster.
     """
     before = records.routes.get(use_case)
     version = str(getattr(before, of) or "none")
-    entry = AuditEntry(
-        "release.rolled_back",
-        use_case,
-        version,
-        actor,
-        {"reason": reason, "of": of},
-        utc_now(),
-    )
+    details = {"reason": reason, "of": of} | ({"claim": claim} if claim else {})
+    entry = AuditEntry(ACTION, use_case, version, actor, details, utc_now(), once)
     generation = before.generation if expect_generation is None else expect_generation
     route = records.routes.rollback(use_case, entry=entry, expect_generation=generation, of=of)
     log.warning("%s: %s %s is rolled back by %s: %s", use_case, of, version, actor, reason)

@@ -14,13 +14,11 @@ from typing import Any, Literal
 from include.clock import utc_now
 from include.config import settings as environment
 from include.config.settings import Settings
-from include.deployment.rollback import record_rollback
+from include.deployment.rollback import Order, TakenBack, take_back
 from include.errors import Conflict
-from include.records.records import AuditEntry, Observed, Records, Route
+from include.records.records import AuditEntry, Observation, Records, Route
 
 log = logging.getLogger(__name__)
-
-NODE_SILENT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +29,11 @@ class Readiness:
     reason: str
 
 
-def node_readiness(route: Route, reports: Sequence[Observed]) -> Readiness:
+def node_readiness(route: Route, reports: Sequence[Observation]) -> Readiness:
     """Return whether all living nodes have tried the challenger of this very generation.
 
-    Signs of life are compared with the newest among them, not with the clock of this process.
+    Only what they say of the challenger counts: a damaged champion or previous model does not keep
+    the one from being released that is to replace it.
     """
     if route.challenger is None:
         return Readiness(
@@ -42,30 +41,60 @@ def node_readiness(route: Route, reports: Sequence[Observed]) -> Readiness:
             "the candidate is not being released any more: it was rolled back, or another "
             "one was released",
         )
-    newest = max((report.at for report in reports if report.state != "stopped"), default=None)
-    if newest is None:
+    living = [report for report in reports if report.living]
+    nodes = sorted({report.node for report in living})
+    if not nodes:
         return Readiness(
             "waiting", "no serving node follows this use case; start one with `evergreen serve`"
         )
-    living = [
-        report
-        for report in reports
-        if report.state != "stopped" and (newest - report.at).total_seconds() < NODE_SILENT_SECONDS
-    ]
-    for report in living:
-        if report.generation == route.generation and report.state == "failed":
-            problems = "; ".join(report.detail.get("problems", ())) or "no reason given"
-            return Readiness("failed", f"node {report.node} refuses it: {problems}")
-    late = [
-        report.node
+    tried = {
+        report.node: report
         for report in living
-        if not (report.generation == route.generation and report.state == "ready")
-    ]
+        if report.role == "challenger"
+        and report.version == route.challenger
+        and report.generation == route.generation
+    }
+    for node, report in tried.items():
+        if report.state == "refused":
+            return Readiness(
+                "failed", f"node {node} refuses it: {report.reason or 'no reason given'}"
+            )
+    late = [node for node in nodes if node not in tried or tried[node].state != "ready"]
     if late:
+        why = [
+            f"{node} could not yet: {tried[node].reason}"
+            for node in late
+            if node in tried and tried[node].state == "could_not"
+        ]
         return Readiness(
-            "waiting", f"node {', '.join(late)} has not tried model {route.challenger} yet"
+            "waiting",
+            f"node {', '.join(late)} has not tried model {route.challenger} yet"
+            + "".join(f"; {reason}" for reason in why),
         )
-    return Readiness("ready", f"{len(living)} node(s) have tried model {route.challenger}")
+    return Readiness("ready", f"{len(nodes)} node(s) have tried model {route.challenger}")
+
+
+def serving_nodes(route: Route, reports: Sequence[Observation]) -> list[str]:
+    """Return the living nodes on which the champion of this generation, or a later one, answers."""
+    return sorted(
+        report.node
+        for report in reports
+        if report.living
+        and report.role == "champion"
+        and report.state == "serving"
+        and report.version == route.champion
+        and report.generation >= route.generation
+    )
+
+
+def champion_problems(route: Route, reports: Sequence[Observation]) -> str:
+    """Return why living nodes do not serve the champion, as far as they say."""
+    said = [
+        f"node {report.node}: {report.state}{f', {report.reason}' if report.reason else ''}"
+        for report in reports
+        if report.living and report.role == "champion" and report.version == route.champion
+    ]
+    return "; ".join(said) or "no serving node follows this use case; run `evergreen serve`"
 
 
 def answered(use_case: str, key: str) -> dict[str, Any] | None:
@@ -77,26 +106,27 @@ def answered(use_case: str, key: str) -> dict[str, Any] | None:
     return {"state": readiness.state, "reason": readiness.reason}
 
 
-def rollback(
-    settings: Settings,
-    use_case: str,
-    actor: str,
-    reason: str,
-    *,
-    of: Literal["champion", "challenger"] = "champion",
-    expect_generation: int | None = None,
-) -> Route:
+def rollback(settings: Settings, use_case: str, order: Order) -> TakenBack:
     """Serve the last good model again, hold the present one, and show that in MLflow's aliases.
 
+    Aliases that cannot be mended now are only warned of: what was decided is done.
+
     Raises:
+        ConfigError: the order has no reason, or names nothing.
         Conflict: there is nothing to go back to, or another hand was faster.
     """
     records = Records.open(settings.records_address)
-    route = record_rollback(
-        records, use_case, actor, reason, of=of, expect_generation=expect_generation
-    )
-    mirror_aliases_of(settings, records, route)
-    return route
+    taken = take_back(records, use_case, order)
+    try:
+        mirror_aliases_of(settings, records, taken.route)
+    except Exception as error:  # noqa: BLE001 - a command that was done must not end as failed
+        log.warning(
+            "%s: MLflow's aliases do not show it yet (%s); `evergreen heal %s` mends them",
+            use_case,
+            error,
+            use_case,
+        )
+    return taken
 
 
 def release_hold(

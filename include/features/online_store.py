@@ -233,6 +233,27 @@ class OnlineReader:
         row = self._one_row("SELECT count(*) FROM rows WHERE feature_set = ?", (feature_set,))
         return 0 if row is None else int(row[0])
 
+    def shared(self, of: str, feature_set: str) -> tuple[int, int]:
+        """Return how many entities one feature set has, and how many of them another one too."""
+        row = self._one_row(
+            "SELECT count(*), count(other.entity) FROM rows AS mine LEFT JOIN rows AS other "
+            "ON other.feature_set = ? AND other.entity = mine.entity WHERE mine.feature_set = ?",
+            (feature_set, of),
+        )
+        return (0, 0) if row is None else (int(row[0]), int(row[1]))
+
+    def sample(self, feature_set: str, count: int) -> list[list[Value]]:
+        """Return the stored values of the first entities by their key."""
+        con = self._open()
+        if con is None:
+            return []
+        with _errors(self.path):
+            rows = con.execute(
+                'SELECT "values" FROM rows WHERE feature_set = ? ORDER BY entity LIMIT ?',
+                (feature_set, count),
+            ).fetchall()
+        return [_decode(values) for (values,) in rows]
+
     def close(self) -> None:
         """Close the connection; the next question opens it again."""
         if self._con is not None:

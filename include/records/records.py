@@ -9,6 +9,7 @@ a lost answer; `session=` puts it into a transaction of the caller's.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import Any
@@ -23,7 +24,7 @@ from include.records.feature_sets import FeatureSetRecord, FeatureSets
 from include.records.lease_register import Holder, LeaseRegister
 from include.records.leases import Lease
 from include.records.models import Mode, Model, Models
-from include.records.nodes import Nodes, Observed
+from include.records.nodes import Nodes, Observation, RoleReport
 from include.records.opponents import Opponent, Opponents
 from include.records.partitions import Partition, Partitions, Target
 from include.records.results import Results, StageResult
@@ -31,6 +32,7 @@ from include.records.routes import UNSET, Route, Routes
 from include.records.schema import (
     FeatureSetRow,
     ModelRow,
+    ObservationRow,
     ObservedRow,
     OnlineRow,
     OpponentRow,
@@ -40,6 +42,7 @@ from include.records.schema import (
     ResultRow,
     RouteRow,
 )
+from include.records.serving_rows import ServingRow, ServingRows, read_serving_rows
 
 __all__ = [
     "UNSET",
@@ -51,11 +54,14 @@ __all__ = [
     "Lease",
     "Mode",
     "Model",
-    "Observed",
+    "Observation",
     "Opponent",
     "Partition",
     "Records",
+    "RoleReport",
     "Route",
+    "ServingRow",
+    "ServingRows",
     "StageResult",
     "Target",
 ]
@@ -91,6 +97,10 @@ class Records:
         """Bring the tables to this version; several processes may call it at once."""
         migrate.upgrade(self.database)
 
+    def serving_rows(self, known: Collection[str] = ()) -> ServingRows:
+        """Return what the nodes follow; of the `known` names, which were reset meanwhile."""
+        return read_serving_rows(self.database, known)
+
     def close(self) -> None:
         """Close this process's connections; the next use opens new ones."""
         self.database.close()
@@ -110,6 +120,7 @@ class Records:
             ReadsRow,
             ModelRow,
             RouteRow,
+            ObservationRow,
             ObservedRow,
             FeatureSetRow,
             OnlineRow,

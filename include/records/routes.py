@@ -26,7 +26,7 @@ from include.records.database import Database
 from include.records.models import Model, State, models_of
 from include.records.schema import ModelRow, OpponentRow, RouteRow, insert_missing, locked, plain
 
-CHANGEABLE = ("champion", "previous", "challenger", "step", "weight", "salt")
+CHANGEABLE = ("champion", "previous", "challenger", "step", "weight", "salt", "description")
 
 
 class Unset(Enum):
@@ -44,7 +44,8 @@ class Route:
 
     `weight` is the challenger's share of traffic in percent; `watermark` the newest partition that
     was ever released; `held` are digests that may not serve; `rollback_generation` is the
-    generation of the last rollback.
+    generation of the last rollback; `description` is what a node must know of the use case
+    (`include.deployment.description`).
     """
 
     use_case: str
@@ -58,6 +59,7 @@ class Route:
     watermark: str | None = None
     rollback_generation: int = 0
     held: list[str] = dataclasses.field(default_factory=list)
+    description: dict[str, Any] | None = None
 
 
 class Routes:
@@ -75,6 +77,15 @@ class Routes:
 
         return self._database.read(work)
 
+    def without_description(self) -> list[str]:
+        """Return the use cases whose row says nothing of them, as an earlier version wrote it."""
+        rows = select(RouteRow).order_by(RouteRow.use_case)
+        return self._database.read(
+            lambda session: [
+                row.use_case for row in session.scalars(rows) if row.description is None
+            ]
+        )
+
     def change(
         self,
         use_case: str,
@@ -89,10 +100,10 @@ class Routes:
     ) -> Route:
         """Change the routing row and append the audit row, if the row is as the caller has seen it.
 
-        `set` may hold champion, previous, challenger, step, weight and salt. A model enters (as
-        champion or challenger) only if it is recorded, its digest is not held, and it was neither
-        trained nor judged before the last rollback. A refusal is audited too (as
-        `<action>.refused`), unless it happens in a transaction of the caller's.
+        `set` may hold what is CHANGEABLE. A model enters (as champion or challenger) only if it is
+        recorded, its digest is not held, and it was neither trained nor judged before the last
+        rollback. A refusal is audited too (as `<action>.refused`), unless it happens in a
+        transaction of the caller's.
 
         Raises:
             Conflict: any of this does not hold; names what moved on.

@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-HEAD = "0004"  # the newest revision in records/migrations
+HEAD = "0006"  # the newest revision in records/migrations
 VERSION_TABLE = "evergreen_version"
 
 R = TypeVar("R", bound="Base")
@@ -239,10 +239,12 @@ class RouteRow(Base):
     watermark: Mapped[str | None]  # the newest partition that was ever released
     rollback_generation: Mapped[int]
     held: Mapped[list[str]]  # digests of models that were rolled back
+    # What a node must know of the use case; None: written by a version whose nodes read files.
+    description: Mapped[dict[str, Any] | None]
 
 
 class ObservedRow(Base):
-    """The last report of a serving node."""
+    """The last report of a serving node of the version before; nobody reads it any more."""
 
     __tablename__ = "observed"
     use_case: Mapped[str] = mapped_column(primary_key=True)
@@ -251,6 +253,24 @@ class ObservedRow(Base):
     state: Mapped[str]
     detail: Mapped[Any] = mapped_column(Json)
     at: Mapped[datetime]
+
+
+class ObservationRow(Base):
+    """How far a serving node is with the model of a role, and until when that is believed."""
+
+    __tablename__ = "observations"
+    use_case: Mapped[str] = mapped_column(primary_key=True)
+    node: Mapped[str] = mapped_column(primary_key=True)
+    boot: Mapped[str] = mapped_column(primary_key=True)  # names one start of the node
+    role: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[int]
+    digest: Mapped[str]
+    state: Mapped[str]
+    reason: Mapped[str]
+    next_try: Mapped[float]  # seconds from `at`; 0: none is due
+    generation: Mapped[int]  # of the routing row that it has read
+    at: Mapped[datetime]  # by the database's clock, as is `expires`
+    expires: Mapped[datetime]
 
 
 class FeatureSetRow(Base):

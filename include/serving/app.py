@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 # What may be put into a header and a log as it is.
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._\-]{1,64}\Z")
+MAX_FAULTS = 100  # kinds of unexpected errors whose trace is logged
 _encode = msgspec.json.Encoder().encode
 
 
@@ -71,11 +72,14 @@ class App:
         self._open_log, self._logs = open_log, dict[str, PredictionLog]()
         self._horizons: dict[str, predict.Horizon] = {}
         self._prefix, self._count = secrets.token_hex(6), 0
+        self._faults: set[str] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             raise Unavailable(f"{scope['type']} is not served here")
+        if self.table.draining:
+            send = _closing(send)
         request_id = self._request_id(scope)
         use_case = route = ""  # what the answer is counted under
         try:
@@ -93,6 +97,8 @@ class App:
             refusal = _as_refusal(error)
             status = refusal.status
             await refuse(refusal, receive, send, request_id)
+        except Exception as error:  # noqa: BLE001 - counted and answered, or no number shows it
+            status = await self._answer_fault(error, receive, send, request_id)
         if not route:
             use_case, route = self._labels(scope)
         self.metrics.count_answer(use_case, route, status)
@@ -101,7 +107,7 @@ class App:
         """Serve a snapshot from the next request on."""
         name = served.use_case.name
         present = self.table.served.get(name)
-        if present is None or present.use_case is not served.use_case:
+        if present is None or present.use_case != served.use_case:
             self._horizons[name] = predict.Horizon(served.use_case)
         self.table.served[name] = served
         models = {"champion": served.champion, "previous": served.previous}
@@ -147,6 +153,24 @@ class App:
             return "", ""
         return use_case, route.name
 
+    async def _answer_fault(
+        self, error: Exception, receive: Receive, send: Send, request_id: str
+    ) -> int:
+        """Answer what nobody expected: counted, and with its trace in the log once a kind."""
+        kind = type(error).__name__
+        self.metrics.count_event("", "fault")
+        if kind not in self._faults and len(self._faults) < MAX_FAULTS:
+            self._faults.add(kind)
+            log.error("request %s: %s: %s", request_id, kind, error, exc_info=error)
+        else:
+            log.error("request %s: %s again", request_id, kind)
+        refusal = Refusal(500, "fault", f"the node failed ({kind}); its log has {request_id}")
+        try:
+            await refuse(refusal, receive, send, request_id)
+        except Exception as late:  # noqa: BLE001 - an answer had begun, or the client has left
+            log.warning("request %s could not be told so: %s", request_id, late)
+        return 500
+
     async def _predict(
         self, use_case: str, scope: Scope, receive: Receive, send: Send, request_id: str
     ) -> int:
@@ -173,8 +197,8 @@ class App:
         self, request: predict.CheckedRequest, served: Served
     ) -> tuple[Loaded, str, predict.Features, float]:
         """Ask the champion; if it gives no answer, ask the one before it."""
-        champion, previous, name = served.champion, served.previous, served.use_case.name
-        if champion is None:
+        champion, behind, name = served.champion, served.fallback, served.use_case.name
+        if champion is None and behind is None:
             reason = f" ({served.problems[0]})" if served.problems else ""
             raise Refusal(
                 503,
@@ -182,19 +206,24 @@ class App:
                 f"{name} has no model to answer yet{reason}; run `evergreen status {name}`",
                 headers=[(b"retry-after", b"10")],
             )
-        try:
-            features, score = await self._ask(request, served, champion)
-            return champion, "champion", features, score
-        except Unavailable as error:
-            self.metrics.count_event(name, "champion_failed")
-            if previous is None or champion is previous:
-                raise
-            log.warning("%s: %s; model %d answers instead", name, error, previous.version)
-        features, score = await self._ask(request, served, previous)
+        if champion is not None:
+            try:
+                features, score = await self._ask(request, served, champion)
+                return champion, "champion", features, score
+            except (Unavailable, Refusal) as error:
+                # That the champion's own features are not online is its failure, not the caller's.
+                if isinstance(error, Refusal) and error.code != "no_features":
+                    raise
+                self.metrics.count_event(name, "champion_failed")
+                if behind is None or champion is behind:
+                    raise
+                log.warning("%s: %s; model %d answers instead", name, error, behind.version)
+        assert behind is not None
+        features, score = await self._ask(request, served, behind)
         self.metrics.count_event(name, "fallback")
         if "fallback" not in features.flags:  # it may be there for unknown or stale features
             features.flags.append("fallback")
-        return previous, "fallback", features, score
+        return behind, "fallback", features, score
 
     async def _ask(
         self, request: predict.CheckedRequest, served: Served, model: Loaded
@@ -245,6 +274,17 @@ class App:
         if prediction_log is None:
             prediction_log = self._logs[use_case] = self._open_log(use_case)
         return prediction_log
+
+
+def _closing(send: Send) -> Send:
+    """Return `send` with `connection: close`: the node ends, the client is to come anew."""
+
+    async def send_last(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], (b"connection", b"close")]
+        await send(message)
+
+    return send_last
 
 
 def _as_refusal(error: EvergreenError) -> Refusal:

@@ -37,7 +37,7 @@ def render(served_by_name: Mapping[str, Served]) -> str:
             "title": served.use_case.title or name,
             "champion": served.champion,
             "request": json.dumps(openapi.example_request(served.use_case)),
-            "features": served.use_case.feature_types,
+            "features": served.feature_types,
         }
         for name, served in sorted(served_by_name.items())
     ]

@@ -12,6 +12,8 @@ from starlette.types import Receive, Scope, Send
 from include.errors import EvergreenError
 
 MAX_BODY = 1024 * 1024  # bytes
+MAX_ECHO = 80  # characters of a text from outside that an answer or a log line repeats
+MAX_MESSAGE = 600
 LINGER_SECONDS = 3.0  # for so long the rest of a refused body is read
 _encode = msgspec.json.Encoder().encode
 
@@ -33,7 +35,9 @@ class Refusal(EvergreenError):
         flags: Iterable[str] = (),
         linger: bool = False,
     ) -> None:
-        super().__init__(message)
+        # What a client sent may stand in both; an answer must not be longer than its question.
+        super().__init__(message if len(message) <= MAX_MESSAGE else f"{message[:MAX_MESSAGE]}...")
+        field = field if field is None else field[:MAX_ECHO]
         self.status, self.code, self.field, self.linger = status, code, field, linger
         self.headers, self.flags = list(headers), list(flags)
 

@@ -1,4 +1,4 @@
-"""Limits on the headers of a request and on the time that a client may take to send it.
+"""Limits on the size of a request and on the time that a client may take to send it.
 
 uvicorn bounds neither; `EdgeProtocol` and `end_slow_requests` do. The limit on bodies is in `http`.
 """
@@ -11,9 +11,11 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from include.serving.http import Refusal
+from include.serving.http import MAX_BODY, Refusal
 
 MAX_HEAD = 16 * 1024  # bytes of path and headers
+# Bytes of a whole request; chunks of a byte are framed by five more.
+MAX_REQUEST = 2 * MAX_HEAD + 6 * MAX_BODY
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 20.0
 # One read from the socket may hold the headers and much of the body: only what is well above that
@@ -33,11 +35,15 @@ class EdgeProtocol(HttpToolsProtocol):  # type: ignore[misc]
         self.began: float | None = None
         self.in_head = True
         self._head_bytes = 0
+        self._request_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the clock: a client that never asks anything is sent away too."""
         super().connection_made(transport)
         self.began = self.loop.time()
+        # uvicorn counts when a request comes: idle connections would take all descriptors.
+        if self.limit_concurrency is not None and len(self.connections) > self.limit_concurrency:
+            transport.abort()  # type: ignore[attr-defined]
 
     def data_received(self, data: bytes) -> None:
         """Refuse endless headers before they are collected."""
@@ -46,6 +52,12 @@ class EdgeProtocol(HttpToolsProtocol):  # type: ignore[misc]
             if self._head_bytes > MAX_HEAD + _CHUNK_ROOM:
                 self.give_up(431, "the request's headers are too large")
                 return
+        # Headers, body, its framing and trailers of a request under one bound; of the next one that
+        # a client sends ahead a read may hold some, too.
+        self._request_bytes += len(data)
+        if self._request_bytes > MAX_REQUEST + _CHUNK_ROOM:
+            self.give_up(413, f"the request is larger than {MAX_REQUEST} bytes")
+            return
         if self.parser is not None:
             super().data_received(data)
 
@@ -53,6 +65,16 @@ class EdgeProtocol(HttpToolsProtocol):  # type: ignore[misc]
         """Start the clock of a request."""
         super().on_message_begin()
         self.began, self.in_head = self.loop.time(), True
+        self._trailer_bytes = self._request_bytes = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Collect a header; what comes after the body is no header, and is only counted."""
+        if self.in_head:
+            super().on_header(name, value)
+            return
+        self._trailer_bytes += len(name) + len(value)
+        if self._trailer_bytes > MAX_HEAD:
+            self.give_up(431, f"the request's trailers are larger than {MAX_HEAD} bytes")
 
     def on_headers_complete(self) -> None:
         """Hand the request to the application, unless its headers are too many."""
@@ -71,6 +93,7 @@ class EdgeProtocol(HttpToolsProtocol):  # type: ignore[misc]
     def on_message_complete(self) -> None:
         """Stop the clock."""
         given_up, self.began, self.in_head = self.in_head, None, True
+        self._request_bytes = 0
         if not given_up:
             super().on_message_complete()
 

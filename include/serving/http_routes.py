@@ -19,6 +19,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
+from include.deployment.rollback import Order
 from include.serving import docs_page, openapi
 from include.serving.http import Refusal, read_json_body, wrong_method
 from include.serving.prometheus import Metrics
@@ -27,16 +28,24 @@ from include.serving.serving_table import ServingTable
 log = logging.getLogger(__name__)
 
 MAX_ACTOR, MAX_REASON = 80, 1000  # characters that are recorded
-Rollback = Callable[[str, str, str], Awaitable[Mapping[str, Any]]]
+ACTOR = "node token"  # who was recognised; who it says that it is stands beside it
+# Returns whether it is served already, and what to answer.
+Rollback = Callable[[str, Order], Awaitable[tuple[bool, Mapping[str, Any]]]]
 Reload = Callable[[str], Awaitable[Mapping[str, Any]]]
 _encode = msgspec.json.Encoder().encode
 
 
 class RollbackRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of a rollback."""
+    """The body of a rollback: why, and what is taken back, by its version or the generation.
+
+    `actor` is the caller's word; `request_id` (else the header x-request-id) makes two orders one.
+    """
 
     reason: str
-    actor: str = "node"
+    version: int | None = None
+    generation: int | None = None
+    actor: str = ""
+    request_id: str = ""
 
 
 class NodeRoute(Route):
@@ -80,6 +89,9 @@ class Endpoints:
     def router(self) -> Router:
         """Return the ASGI application of these routes; another path is refused with 404."""
         routes = [
+            NodeRoute("/live", self.live, self._table),
+            NodeRoute("/ready", self.ready, self._table),
+            NodeRoute("/ready/{use_case}", self.ready_for, self._table),
             NodeRoute("/health", self.health, self._table),
             NodeRoute("/metrics", self.metrics, self._table),
             NodeRoute("/openapi.json", self.openapi, self._table),
@@ -90,17 +102,45 @@ class Endpoints:
         ]
         return Router(routes, redirect_slashes=False, default=_refuse_path)
 
+    async def live(self, request: Request) -> Response:
+        """Say that the process answers; who gets no answer starts it again."""
+        return _json({"status": "live"})
+
+    async def ready(self, request: Request) -> Response:
+        """Say whether requests should be sent here: not while the node starts or drains."""
+        status = "draining" if self._table.draining else self._table.status
+        if status in ("starting", "draining"):
+            raise Refusal(503, status, f"the node is {status}", headers=[(b"retry-after", b"1")])
+        return _json({"status": "ready"})
+
+    async def ready_for(self, request: Request) -> Response:
+        """Say whether requests of a use case should be sent here: only if a model answers."""
+        await self.ready(request)
+        name = _use_case(request)
+        served = self._table.find(name)
+        if served.answering is None:
+            raise Refusal(503, "no_model", f"{name} has no model to answer yet")
+        return _json({"status": "ready", "model_version": served.answering.version})
+
     async def health(self, request: Request) -> Response:
         """Say whether the node lives, and which model answers for each use case."""
         use_cases = {
             name: {
-                "model_version": served.champion.version if served.champion else None,
+                "model_version": served.answering.version if served.answering else None,
+                "arm": "champion" if served.champion else "fallback" if served.answering else None,
                 "generation": served.generation,
                 "problems": list(served.problems),
+                "roles": self._table.roles(name),
             }
             for name, served in sorted(self._table.served.items())
         }
-        return _json({"status": self._table.status, "use_cases": use_cases})
+        return _json(
+            {
+                "status": self._table.status,
+                "records": {"reachable": self._table.healthy, "rows_from": self._table.source},
+                "use_cases": use_cases,
+            }
+        )
 
     async def metrics(self, request: Request) -> Response:
         """Give the node's numbers in the format that the scraper accepts."""
@@ -136,8 +176,28 @@ class Endpoints:
             raise Refusal(400, "bad_json", f"the body is no valid JSON: {error}") from None
         if not order.reason.strip():
             raise _no_reason("a rollback needs its reason")
-        actor, reason = order.actor[:MAX_ACTOR], order.reason[:MAX_REASON]
-        return _json(await self._rollback(_use_case(request), actor, reason))
+        if order.version is None and order.generation is None:
+            raise Refusal(
+                422,
+                "invalid",
+                "name what is taken back: the version that serves, or the generation; "
+                "GET /health says both",
+                field="version",
+            )
+        given = order.request_id or request.headers.get("x-request-id", "")
+        settled, answered = await self._rollback(
+            _use_case(request),
+            Order(
+                actor=ACTOR,
+                claim=order.actor[:MAX_ACTOR],
+                reason=order.reason[:MAX_REASON],
+                version=order.version,
+                generation=order.generation,
+                request_id=given[:MAX_ACTOR],
+            ),
+        )
+        # 202: it is decided, and another model still answers until the right one is in memory.
+        return _json(answered, 200 if settled else 202)
 
     def _authorise(self, request: Request) -> None:
         """Refuse who does not send the token.
@@ -175,5 +235,5 @@ def _no_reason(message: str) -> Refusal:
     return Refusal(422, "invalid", message, field="reason")
 
 
-def _json(value: object) -> Response:
-    return Response(_encode(value), media_type="application/json")
+def _json(value: object, status: int = 200) -> Response:
+    return Response(_encode(value), status, media_type="application/json")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import sys
 from collections.abc import Callable, Mapping
@@ -19,6 +20,8 @@ import msgspec
 from include.errors import ArtefactError, Unavailable
 from include.processes import bare_environment
 from include.serving.http import Refusal
+
+log = logging.getLogger(__name__)
 
 DEADLINE = 0.5  # seconds for one answer
 FAILURES = 3  # in a row, after which it is asked no more
@@ -184,8 +187,11 @@ class IsolatedModel(asyncio.Protocol):
         """Ask the last row again until it is answered; then callers' questions are let through."""
         while self.alive:
             await asyncio.sleep(PROBE_SECONDS)
-            with contextlib.suppress(Unavailable):
+            try:
                 await self._exchange(self._last)
+            except Exception as error:  # noqa: BLE001 - a probe that died would never close it
+                log.debug("%s: the probe failed: %s", self._version, error)
+            else:
                 break
         self._failures, self._probe = 0, None
 

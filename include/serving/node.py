@@ -9,8 +9,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import resource
+import secrets
 import signal
 import socket
+import time
 from collections.abc import Mapping
 from types import FrameType
 from typing import Any
@@ -19,18 +22,25 @@ import uvicorn
 import uvloop
 
 from include.config.settings import Settings
-from include.deployment.rollback import record_rollback
+from include.deployment.rollback import Order, take_back
 from include.errors import EvergreenError
 from include.predictions.log import PredictionLog
 from include.records.records import Records
 from include.serving.app import App
 from include.serving.http_limits import EdgeProtocol, end_slow_requests
 from include.serving.listener import open_listener, take_over
-from include.serving.reconciler import Reconciler
+from include.serving.loops import keep_going
+from include.serving.quiet import bound_log
+from include.serving.reconciler import SWAP_SECONDS, Reconciler
+from include.serving.serving_table import ServingTable
+from include.serving.workers import Workers
 
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 1024
+_OWN_FILES, _ENOUGH_FILES = 128, 65536
+START_SECONDS = 10.0  # for so long a node that starts accepts nobody while champions load
+DRAIN_SECONDS = 1.5  # for so long open connections are told to go, in their next answer
 HOUSEKEEPING_SECONDS = 1.0
 _LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})  # as they stand in Host
 
@@ -42,36 +52,70 @@ class _Server(uvicorn.Server):  # type: ignore[misc]
     """
 
     asked_to_end = False
+    drained_at = 0.0  # monotonic seconds
+    table: ServingTable | None = None
+    is_shared = False  # another process holds the listening socket too
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Finish what is in hand; a second Ctrl-C does not wait for it."""
+        """Drain: finish what is in hand; a second Ctrl-C does not wait for it."""
         if self.asked_to_end and sig == signal.SIGINT:
-            self.force_exit = True
-        self.asked_to_end = self.should_exit = True
+            self.force_exit = self.should_exit = True
+        if not self.asked_to_end:
+            self.asked_to_end, self.drained_at = True, time.monotonic() + DRAIN_SECONDS
+        if self.table is not None:
+            self.table.draining = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """End once everybody was told to go, in an answer; look ten times a second."""
+        if self.asked_to_end:
+            if self.is_shared:  # who comes now waits in the socket for the next process
+                for server in self.servers:
+                    server.close()
+            if not self.server_state.connections or time.monotonic() >= self.drained_at:
+                self.should_exit = True
+        ends: bool = await super().on_tick(counter)
+        return ends
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, *, listener: socket.socket | None = None) -> None:
     """Run the serving node until SIGTERM or Ctrl-C.
+
+    `listener` is a socket that somebody else listens on too, and hands to the next node; without
+    one the node takes over the supervisor's, or opens its own.
 
     Raises:
         ConfigError: its port is taken.
     """
-    handed = settings.node_listener
-    listener = (
-        open_listener(settings.host, settings.node_port) if handed is None else take_over(handed)
-    )
+    bound_log()
+    if listener is None and settings.node_listener is not None:
+        listener = take_over(settings.node_listener)
+    is_shared = listener is not None
+    listener = listener or open_listener(settings.host, settings.node_port)
+    listener.setblocking(False)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_main(settings, listener))
+        runner.run(_main(settings, listener, is_shared))
 
 
-async def _main(settings: Settings, listener: socket.socket) -> None:
+async def _main(settings: Settings, listener: socket.socket, is_shared: bool) -> None:
     node = f"{socket.gethostname()}:{settings.node_port}"
 
-    async def roll_back(use_case: str, actor: str, reason: str) -> Mapping[str, Any]:
+    workers = Workers()
+
+    async def roll_back(use_case: str, order: Order) -> tuple[bool, Mapping[str, Any]]:
         # MLflow's aliases follow with the next deployment: MLflow is not imported into the node.
         records = Records.open(settings.records_address)
-        await asyncio.to_thread(record_rollback, records, use_case, actor, reason)
-        return await reconciler.reload(use_case)
+        taken = await workers.run("admin", take_back, records, use_case, order)
+        reconciler.take_route(taken.route)
+        served = await reconciler.served_of(use_case, taken.route.generation, seconds=SWAP_SECONDS)
+        answered = {
+            "use_case": use_case,
+            "changed": taken.changed,
+            "note": taken.note,
+            "generation": taken.generation,
+            "champion": taken.route.champion,
+            "served": served,
+        }
+        return bool(served["settled"]), answered
 
     async def reload(use_case: str) -> Mapping[str, Any]:
         return await reconciler.reload(use_case)
@@ -84,7 +128,14 @@ async def _main(settings: Settings, listener: socket.socket) -> None:
         hosts=allowed_hosts(settings.host),
     )
     # Frozen, what stays is not walked by each full collection: that stopped the node for 100 ms.
-    reconciler = Reconciler(settings, app, node=node, swapped=gc.freeze)
+    reconciler = Reconciler(
+        settings,
+        app,
+        node=node,
+        boot=secrets.token_hex(8),
+        workers=workers,
+        swapped=gc.freeze,
+    )
     server = _Server(
         uvicorn.Config(
             app,
@@ -97,14 +148,24 @@ async def _main(settings: Settings, listener: socket.socket) -> None:
             proxy_headers=False,
             timeout_keep_alive=30,
             timeout_graceful_shutdown=5,
-            limit_concurrency=MAX_CONNECTIONS,
+            limit_concurrency=connection_cap(),
         )
     )
+    server.table, server.is_shared = app.table, is_shared
     gc.collect()
     gc.freeze()
-    tasks = [asyncio.create_task(reconciler.run()), asyncio.create_task(_keep_house(app, server))]
+    tasks = [
+        asyncio.create_task(reconciler.run()),
+        asyncio.create_task(
+            keep_going(
+                "house", lambda: _keep_house(app, server, workers), app.metrics.count_failed_loop
+            )
+        ),
+    ]
     for task in tasks:
         task.add_done_callback(lambda ended: _stop_if_it_died(ended, server))
+    # Who connects meanwhile waits in the socket, and is not told that the node only starts.
+    await reconciler.ready_to_serve(START_SECONDS)
     log.info("the serving node answers on %s", settings.node_url)
     try:
         await server.serve(sockets=[listener])
@@ -121,23 +182,21 @@ async def _main(settings: Settings, listener: socket.socket) -> None:
             raise EvergreenError(f"the serving node ended: {error}") from error
 
 
-async def _keep_house(app: App, server: uvicorn.Server) -> None:
-    """Send slow clients away, close prediction log segments that are old enough, sync the others.
+async def _keep_house(app: App, server: uvicorn.Server, workers: Workers) -> None:
+    """Wait a second, then send slow clients away, close old segments of the logs, sync the others.
 
     Synced so often, a loss of power takes the answers of a second at most; a kill takes none.
     """
-    loop = asyncio.get_running_loop()
-    while True:
-        await asyncio.sleep(HOUSEKEEPING_SECONDS)
-        late = end_slow_requests(server.server_state.connections, loop.time())
-        if late:
-            app.metrics.count_event("", "slow_client", late)
-        for prediction_log in app.logs:
-            try:
-                prediction_log.rotate()
-                await asyncio.to_thread(prediction_log.sync)
-            except OSError as error:
-                log.warning("a prediction log segment could not be closed: %s", error)
+    await asyncio.sleep(HOUSEKEEPING_SECONDS)
+    late = end_slow_requests(server.server_state.connections, asyncio.get_running_loop().time())
+    if late:
+        app.metrics.count_event("", "slow_client", late)
+    for prediction_log in app.logs:
+        try:
+            prediction_log.rotate()
+            await workers.run("log", prediction_log.sync)
+        except OSError as error:
+            log.warning("a prediction log segment could not be closed: %s", error)
 
 
 def _stop_if_it_died(task: asyncio.Task[None], server: uvicorn.Server) -> None:
@@ -145,6 +204,21 @@ def _stop_if_it_died(task: asyncio.Task[None], server: uvicorn.Server) -> None:
     if not task.cancelled() and task.exception() is not None:
         log.error("a part of the node died", exc_info=task.exception())
         server.should_exit = True
+
+
+def connection_cap() -> int:
+    """Raise the limit of open files as far as it goes; return how many connections that allows.
+
+    The usual limit is 1024: that many idle clients would leave the node none for its own files.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        hard = max(soft, _ENOUGH_FILES)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):  # some systems name a hard limit that they do not grant
+        hard = soft
+    return max(1, min(MAX_CONNECTIONS, hard - _OWN_FILES))
 
 
 def allowed_hosts(host: str) -> frozenset[str] | None:

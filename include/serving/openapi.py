@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from include.config.use_case import UseCase
+import msgspec
+
+from include.deployment.description import Description
 from include.serving.snapshot import Loaded, Served
 
 _TYPES = {"int64": "integer", "float64": "number", "string": "string", "bool": "boolean"}
@@ -30,8 +32,8 @@ def describe_served(served: Served) -> dict[str, Any]:
         "generation": served.generation,
         "champion": _model(served.champion),
         "previous": _model(served.previous),
-        "decision": served.use_case.decision.model_dump(),
-        "fallback": served.use_case.fallback.model_dump(),
+        "decision": msgspec.to_builtins(served.use_case.decision),
+        "fallback": msgspec.to_builtins(served.use_case.fallback),
         "problems": list(served.problems),
     }
 
@@ -112,7 +114,7 @@ def _predict(served: Served) -> dict[str, Any]:
                 "additionalProperties": False,
                 "properties": {
                     name: {"type": [_TYPES[kind], "null"]}
-                    for name, kind in use_case.feature_types.items()
+                    for name, kind in served.feature_types.items()
                 },
             },
         },
@@ -136,10 +138,10 @@ def _predict(served: Served) -> dict[str, Any]:
 def _required_features(served: Served) -> list[str]:
     """Return what a row must hold: what the champion reads, or what the next one will."""
     scorer = (served.champion.scorer or served.champion.remote) if served.champion else None
-    return scorer.features if scorer else served.use_case.trained_features
+    return scorer.features if scorer else served.use_case.trained
 
 
-def example_request(use_case: UseCase) -> dict[str, Any]:
+def example_request(use_case: Description) -> dict[str, Any]:
     """Return the body of a request that asks for one entity."""
     return {"entity": 42 if use_case.entity.type == "int64" else "42"}
 
@@ -147,7 +149,14 @@ def example_request(use_case: UseCase) -> dict[str, Any]:
 _ROLLBACK = {
     "type": "object",
     "required": ["reason"],
-    "properties": {"reason": {"type": "string"}, "actor": {"type": "string"}},
+    "anyOf": [{"required": ["version"]}, {"required": ["generation"]}],
+    "properties": {
+        "reason": {"type": "string"},
+        "version": {"type": "integer", "description": "the version that is taken back"},
+        "generation": {"type": "integer", "description": "the generation that is taken back"},
+        "actor": {"type": "string"},
+        "request_id": {"type": "string", "description": "two orders with one id are one"},
+    },
 }
 _ERROR = {
     "type": "object",

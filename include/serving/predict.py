@@ -13,13 +13,13 @@ from typing import Any
 
 import msgspec
 
-from include.config.use_case import UseCase
+from include.deployment.description import Description
 from include.errors import ArtefactError, Unavailable
 from include.features.online_store import OnlineSet
 from include.models.encoding import InvalidFeature
-from include.point_in_time.expiry import Calendar, is_expired, is_forgotten
+from include.point_in_time.expiry import is_expired, is_forgotten
 from include.predictions.log import Prediction
-from include.serving.http import Refusal
+from include.serving.http import MAX_ECHO, Refusal
 from include.serving.snapshot import Loaded, Served
 
 MAX_TEXT = 1024  # characters of an entity's key or of a text feature
@@ -85,7 +85,9 @@ def _wrong_form(message: str) -> Refusal:
     has neither.
     """
     text, _, path = message.partition(" - at `$")
-    unknown = text.partition("unknown field `")[2]
+    said, found, unknown = text.partition("unknown field `")
+    if found:  # the name is the caller's, of any length
+        text = f"{said}{found}{unknown.rstrip('`')[:MAX_ECHO]}`"
     field = unknown.rstrip("`") or path.rstrip("`").lstrip(".").partition("[")[0]
     return Refusal(422, "invalid", text, field=field or "body")
 
@@ -96,9 +98,9 @@ class Horizon:
     Features are as old as they lag behind it, not behind the clock.
     """
 
-    def __init__(self, use_case: UseCase, clock: Callable[[], int] = time.time_ns) -> None:
+    def __init__(self, use_case: Description, clock: Callable[[], int] = time.time_ns) -> None:
         """Build it; `clock` returns nanoseconds since 1970."""
-        self._calendar, self._clock = Calendar.of(use_case), clock
+        self._calendar, self._clock = use_case.calendar, clock
         self._valid_until, self._as_of = 0, 0  # microseconds since 1970
 
     def now(self) -> tuple[int, int]:
@@ -120,7 +122,7 @@ class CheckedRequest(msgspec.Struct):
 
 
 def check_request(request: PredictionRequest, served: Served) -> CheckedRequest:
-    """Check the types of a request against the use case.
+    """Check the types of a request: its entity by the use case, its row by the models in service.
 
     Raises:
         Refusal: 422 with the field.
@@ -130,11 +132,11 @@ def check_request(request: PredictionRequest, served: Served) -> CheckedRequest:
     if row is None or entity is not None:
         _check_entity(served.use_case, entity)
     if row is not None:
-        _check_row(row, served.use_case.feature_types)
+        _check_row(row, served.feature_types)
     return CheckedRequest(entity, row)
 
 
-def _check_entity(use_case: UseCase, entity: int | str | None) -> None:
+def _check_entity(use_case: Description, entity: int | str | None) -> None:
     # `type(...) is`, since True is an int for isinstance.
     if use_case.entity.type == "int64":
         if type(entity) is not int or not -_INT_LIMIT <= entity < _INT_LIMIT:
@@ -256,7 +258,9 @@ def find_features(
     return Features({**row, **sent}, event_ts, max(0, limit - event_ts), flags)
 
 
-def _unknown_entity(request: CheckedRequest, use_case: UseCase, online_set: OnlineSet) -> Features:
+def _unknown_entity(
+    request: CheckedRequest, use_case: Description, online_set: OnlineSet
+) -> Features:
     """Return a row of nulls and of what was sent, where the use case scores unknown entities."""
     if use_case.fallback.unknown == "refuse":
         raise Refusal(
@@ -272,7 +276,7 @@ def _unknown_entity(request: CheckedRequest, use_case: UseCase, online_set: Onli
 
 def _stale(
     request: CheckedRequest,
-    use_case: UseCase,
+    use_case: Description,
     expired: Collection[str],
     ages: Mapping[str, int],
     online_set: OnlineSet,
@@ -330,7 +334,7 @@ def iso(micros: int | None) -> str | None:
     return moment.replace(microsecond=micros % 1_000_000).isoformat()
 
 
-def decide(use_case: UseCase, score: float) -> str:
+def decide(use_case: Description, score: float) -> str:
     """Return the decision for a score."""
     decision = use_case.decision
     return decision.at_or_above if score >= decision.threshold else decision.below

@@ -61,6 +61,18 @@ class Metrics:
             ["use_case"],
             registry=self.registry,
         )
+        self._loops = Counter(
+            "evergreen_loop_failures",
+            "Turns of the node's own loops that failed; each goes on.",
+            ["loop"],
+            registry=self.registry,
+        )
+        self._records = Gauge(
+            "evergreen_records",
+            "1 while the records are reachable; while rows_from_file of the last time are served.",
+            ["state"],
+            registry=self.registry,
+        )
         # `labels` costs several times as much as counting, so each request reuses its series.
         self._answers_by_labels: dict[tuple[str, str, int], Counter] = {}
         self._durations_by_use_case: dict[str, Histogram] = {}
@@ -84,6 +96,15 @@ class Metrics:
     def count_event(self, use_case: str, event: str, count: int = 1) -> None:
         """Count something that happened, such as a refused model or a fallback."""
         self._events.labels(use_case, event).inc(count)
+
+    def count_failed_loop(self, name: str) -> None:
+        """Count a turn of one of the node's loops that failed."""
+        self._loops.labels(name).inc()
+
+    def show_records(self, *, reachable: bool, from_file: bool) -> None:
+        """Show whether the records are followed, and whether rows of the last time are served."""
+        self._records.labels("reachable").set(reachable)
+        self._records.labels("rows_from_file").set(from_file)
 
     def show_served(self, use_case: str, generation: int, versions: Mapping[str, int]) -> None:
         """Show what serves from now on; `versions` are the model versions by role."""

@@ -1,92 +1,56 @@
-"""Make a serving node serve what the routing rows say, and report what it serves.
+"""Make a serving node serve what the routing rows say.
 
-The rows are polled. A model that a row names is verified by digest, tried in a child process with
-its golden rows, loaded beside the present one (`model_loader`), and swapped in by one reference.
-Whatever fails on the way, the present model keeps answering, and the node reports why.
+Three loops, none of which waits for another. *Apply* (here) follows the rows and swaps among the
+models that are loaded: a swap is one reference, and waits for nothing. *Load* (`model_states`) is a
+task a model version. *Report* (`reports`) tells the records how far the node is. Whatever fails on
+the way, what answers goes on answering.
 
-One task polls the records; each use case has a worker task of its own, so that a model which loads
-slowly holds up no other use case.
+"Cannot be read" is never "is gone": a use case is removed only where the records say that it was
+reset. Where the records cannot be reached at a start, the rows of the last time are served.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy.exc import SQLAlchemyError
-
-from include.clock import utc_now
-from include.config import use_case_file
 from include.config.settings import Settings
-from include.config.use_case import UseCase
-from include.errors import ArtefactError, EvergreenError, Unavailable
+from include.deployment.description import Description
+from include.errors import EvergreenError, Unavailable
 from include.predictions.log import recover
-from include.records.records import Model, Records, Route
+from include.records.records import Records, RoleReport, Route, ServingRow, ServingRows
+from include.serving import features_check
 from include.serving.app import App
-from include.serving.model_loader import TRIAL_SECONDS, ModelLoader
-from include.serving.records_watch import Watch
+from include.serving.loops import keep_going
+from include.serving.model_states import ModelStates
+from include.serving.reports import Reporter, health_of_roles, role_reports
+from include.serving.row_source import RowSource
 from include.serving.snapshot import Loaded, Online, Served
+from include.serving.workers import Workers
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.2
-RETRY_SECONDS = 10.0  # until what failed is tried again, and the records are read without a change
-BEAT_SECONDS = 20.0  # a third of what makes a node count as silent (rollout.NODE_SILENT_SECONDS)
-_ROLES = ("champion", "previous", "challenger")
-
-
-@dataclass(frozen=True, slots=True)
-class Desired:
-    """What a use case's rows say at one moment.
-
-    A full state, never a step: between two polls any number of rows may have been written.
-    """
-
-    use_case: UseCase
-    route: Route
-    models: Mapping[int, Model]
+SWAP_SECONDS = 1.0  # for so long a rollback waits for its swap before it answers that it goes on
+SETTLE_SECONDS = 60.0  # for so long a reload waits for what it loads
 
 
 @dataclass
-class _Worker:
-    """The part of the reconciler that looks after one use case; times are monotonic seconds.
+class _Followed:
+    """A use case that the node follows: the row as it was read last, and what came of it."""
 
-    `settled` says that what is desired is served, without a problem.
-    """
-
+    row: ServingRow
+    use_case: Description
     online: Online
-    desired: Desired
-    models: ModelLoader
-    wake: asyncio.Event
-    done: asyncio.Event = field(default_factory=asyncio.Event)
-    task: asyncio.Task[None] | None = None
-    settled: bool = False
-    reported: tuple[object, ...] = ()
-    reported_at: float = 0.0
-    retry_at: float = 0.0
-
-    def is_due(self, now: float) -> bool:
-        """Tell whether to wake up although nothing changed: to try again, or as a sign of life."""
-        return now >= (self.reported_at + BEAT_SECONDS if self.settled else self.retry_at)
-
-    def stop(self) -> None:
-        """End the task and, a little later, the models' processes: requests in hand use them."""
-        if self.task is not None:
-            self.task.cancel()
-        self.models.keep(())
-        self.online.close()
-        self.done.set()  # whoever waits for a reload learns that there is nothing to wait for
+    models: ModelStates
+    problem: str = ""  # why the row's description is not the one that is used
 
 
 class Reconciler:
-    """Keeps an `App` in line with the records.
-
-    All its state belongs to the event loop; only what waits is done in threads.
-    """
+    """Keeps an `App` in line with the records; all its state belongs to the event loop."""
 
     def __init__(
         self,
@@ -94,273 +58,294 @@ class Reconciler:
         app: App,
         *,
         node: str,
+        boot: str = "",
+        workers: Workers | None = None,
         swapped: Callable[[], object] = lambda: None,
     ) -> None:
-        """Build it; `node` is the name it reports under, `swapped` is called after each load."""
-        self._settings, self._app, self.node, self._swapped = settings, app, node, swapped
+        """Build it.
+
+        `node` is the name it reports under, `boot` names this start of it; `swapped` is called
+        after each load.
+        """
+        self._settings, self._app, self._swapped = settings, app, swapped
+        self._workers = workers or Workers()
         self._records = Records.open(settings.records_address)
-        self._watch = Watch(settings.records_address)
-        self._workers: dict[str, _Worker] = {}
-        self._problem = ""
-        self._forced = asyncio.Event()
+        self._reporter = Reporter(self._records, self._workers, node, boot)
+        self._followed: dict[str, _Followed] = {}
+        self._source = RowSource(
+            settings,
+            self._records,
+            self._workers,
+            app,
+            known=lambda: tuple(self._followed),
+            follow=self.follow,
+        )
+        self._news = asyncio.Event()
+        app.table.roles = self.roles
 
     async def run(self) -> None:
-        """Follow the records until cancelled."""
-        refresh_at = 0.0
-        while True:
-            forced, now = self._forced.is_set(), time.monotonic()
-            self._forced.clear()
+        """Follow the records and report, until cancelled."""
+        failed = self._app.metrics.count_failed_loop
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(keep_going("rows", self._source.turn, failed))
+            loops.create_task(keep_going("report", self._reporter.turn, failed))
+
+    async def ready_to_serve(self, seconds: float) -> None:
+        """Wait until each champion is loaded, refused or could not be, at most so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._source.looked.wait()
+
+        def is_settled() -> bool:
+            return not any(
+                one.role == "champion" and one.state == "loading"
+                for name in self._followed
+                for one in self._reports(name)
+            )
+
+        await self._wait(is_settled, seconds)
+
+    async def close(self) -> None:
+        """End the models' processes, and report that this node serves no more."""
+        for followed in self._followed.values():
+            followed.models.close()
+            followed.online.close()
+        try:
+            async with asyncio.timeout(2.0):
+                await self._reporter.stop()
+        except (EvergreenError, TimeoutError) as error:
+            log.warning("that this node stops could not be recorded: %s", error)
+        self._source.close()
+        self._workers.close()
+
+    # apply: what is wanted, and who answers
+
+    def follow(self, rows: ServingRows) -> None:
+        """Take over rows that were read; whose row is missing without a reset goes on as it is."""
+        for name in rows.removed & self._followed.keys():
+            self._forget(name)
+        for row in rows.rows:
+            name, followed = row.route.use_case, self._followed.get(row.route.use_case)
+            if followed is None:
+                self._begin(row)
+            elif row.route.generation >= followed.row.route.generation and followed.row != row:
+                self._take_over(followed, row)
+            if (followed := self._followed.get(name)) is not None:
+                followed.online.refresh()
+        self._app.table.started = True
+        self._app.table.source = "records"
+        self._news.set()
+
+    def _begin(self, row: ServingRow) -> None:
+        name = row.route.use_case
+        try:
+            description = Description.read(name, row.route.description)
+        except EvergreenError as error:
+            log.warning("%s is not followed: %s", name, error)
+            return
+        followed = _Followed(
+            row,
+            description,
+            Online(self._settings.home / "online" / f"{name}.db"),
+            ModelStates(
+                self._settings.home,
+                self._workers,
+                changed=lambda: self._apply(name),
+                loaded=self._swapped,
+                check=lambda loaded: self._check_features(name, loaded),
+            ),
+        )
+        # A segment that a dead process left open is closed before the first line of this one.
+        recover(self._settings.home, name)
+        self._followed[name] = followed
+        self._reporter.follow(name, lambda: (followed.row.route.generation, self._reports(name)))
+        self._want(followed)
+        self._apply(name)
+
+    def _take_over(self, followed: _Followed, row: ServingRow) -> None:
+        name = row.route.use_case
+        is_new = followed.row.route.generation != row.route.generation
+        if followed.row.route.description != row.route.description:
             try:
-                if await asyncio.to_thread(self._watch.moved) or forced or now >= refresh_at:
-                    refresh_at = time.monotonic() + RETRY_SECONDS
-                    self._follow(await asyncio.to_thread(self._read))
-                    self._app.table.started = True
-                self._log_problem("")
-            except (EvergreenError, SQLAlchemyError) as error:
-                self._log_problem(str(error))
-                self._watch.close()
-            try:
-                async with asyncio.timeout(POLL_SECONDS):
-                    await self._forced.wait()
-            except TimeoutError:
-                pass
+                followed.use_case = Description.read(name, row.route.description)
+                followed.problem = ""
+            except EvergreenError as error:
+                followed.problem = f"description: {error}"
+        followed.row = row
+        self._want(followed)
+        if is_new:  # whoever changed the row asks for another try of what could not be done
+            followed.models.try_again(refused=False)
+        self._apply(name)
+
+    def _want(self, followed: _Followed) -> None:
+        row, present = followed.row, self._app.table.served.get(followed.use_case.name)
+        wanted = {role: model for role in _ROLES if (model := row.model(role)) is not None}
+        # Who answers stays until somebody else can.
+        also = [present.answering.version] if present and present.answering else []
+        followed.models.want(wanted, also)
+
+    def _apply(self, name: str) -> None:
+        """Swap in what the row says, as far as it is loaded; waits for nothing."""
+        followed = self._followed.get(name)
+        if followed is None:
+            return
+        present = self._app.table.served.get(name)
+        row, route = followed.row, followed.row.route
+        champion, previous, challenger = (
+            candidate.alive if (candidate := followed.models.get(row.model(role))) else None
+            for role in _ROLES
+        )
+        standby = None
+        if champion is None and previous is None and present is not None:
+            standby = _still_alive(present.answering)
+        problems = tuple(f"{one.role}: {one.reason}" for one in self._reports(name) if one.reason)
+        served = Served.of(
+            followed.use_case,
+            followed.online,
+            route.generation,
+            champion=champion,
+            previous=previous,
+            standby=standby,
+            challenger=challenger,
+            problems=problems + ((followed.problem,) if followed.problem else ()),
+        )
+        if served != present:
+            self._app.install(served)
+            self._log_swap(name, present, served)
+            if standby is None:  # who answered until now may end
+                self._want(followed)
+        self._reporter.tell()
+        self._news.set()
+
+    def _log_swap(self, name: str, present: Served | None, served: Served) -> None:
+        new, old = served.answering, present.answering if present else None
+        if new is None or new is old:
+            return
+        role = "champion" if new is served.champion else "fallback"
+        log.info(
+            "%s: model %d answers as %s (generation %d)",
+            name,
+            new.version,
+            role,
+            served.generation,
+        )
+
+    def _forget(self, name: str) -> None:
+        log.warning("%s was reset: it is served no more", name)
+        followed = self._followed.pop(name)
+        self._app.forget(name)
+        self._reporter.forget(name)
+        followed.models.want({})
+        followed.online.close()
+        self._news.set()
+
+    # what a challenger must have, and how far all is
+
+    async def _check_features(self, name: str, loaded: Loaded) -> None:
+        """Refuse a challenger whose features are not online, as far as its use case keeps any.
+
+        Raises:
+            Unavailable: they are not, or not for enough entities, or their rows are not scored.
+        """
+        followed = self._followed[name]
+        if not any(view.online for view in followed.use_case.features.values()):
+            return
+        champion = followed.row.model("champion")
+        check = await self._workers.run(
+            "trial",
+            features_check.look_online,
+            self._settings.home / "online" / f"{name}.db",
+            loaded.feature_set,
+            champion.feature_set if champion else None,
+        )
+        features_check.refuse_too_few(check, loaded.feature_set, followed.use_case.online_share)
+        await features_check.score_rows(loaded, check.rows)
+
+    def _reports(self, name: str) -> list[RoleReport]:
+        followed = self._followed[name]
+        served = self._app.table.served.get(name) or Served(followed.use_case)
+        return role_reports(followed.row, followed.models, served)
+
+    def roles(self, name: str) -> Mapping[str, object]:
+        """Return how far the model of each role is, for the health page."""
+        return health_of_roles(self._reports(name)) if name in self._followed else {}
+
+    # what people ask for
+
+    def take_route(self, route: Route) -> None:
+        """Apply a routing row that this very process has just changed, without reading it again."""
+        followed = self._followed.get(route.use_case)
+        if followed is None or followed.row.route.generation >= route.generation:
+            return
+        # Models that the row did not name before come with the next look, which is due now.
+        self._take_over(followed, replace(followed.row, route=route))
+        self._source.look_now()
+
+    async def served_of(self, name: str, generation: int, *, seconds: float) -> dict[str, Any]:
+        """Wait until a generation is served, not longer than so many seconds; return what is.
+
+        `settled` says that the champion of that generation, or of a later one, answers.
+        """
+
+        def is_settled() -> bool:
+            served = self._app.table.served.get(name)
+            return served is None or (
+                served.generation >= generation and served.champion is not None
+            )
+
+        await self._wait(is_settled, seconds)
+        served = self._app.table.find(name)
+        return {"settled": is_settled(), **_describe(served)}
 
     async def reload(self, name: str) -> dict[str, Any]:
-        """Look at a use case again now, and return what is served when that is done.
+        """Read a use case's row again now, try again what failed, and return what is served then.
 
         Raises:
             Unavailable: the use case is not followed yet, or its model loads for too long.
             Refusal: the use case was removed meanwhile.
         """
-        worker = self._workers.get(name)
-        if worker is None:
+        followed = self._followed.get(name)
+        if followed is None:
             raise Unavailable(f"{name} is not followed yet; try again in a second")
-        worker.settled, worker.retry_at = False, 0.0
-        worker.models.try_again(failed_only=False)
-        worker.done.clear()
-        self._forced.set()
-        worker.wake.set()
-        try:
-            async with asyncio.timeout(TRIAL_SECONDS):
-                await worker.done.wait()
-        except TimeoutError:
-            raise Unavailable(f"{name} is still being loaded; see the node's log") from None
-        served = self._app.table.find(name)
-        return {
-            "use_case": name,
-            "generation": served.generation,
-            "champion": served.champion.version if served.champion else None,
-            "previous": served.previous.version if served.previous else None,
-            "problems": list(served.problems),
-        }
+        followed.models.try_again(refused=True)
+        rows = await self._workers.run("admin", self._records.serving_rows, (name,))
+        self.follow(rows)
 
-    async def close(self) -> None:
-        """End the workers and their processes, and report that this node serves no more."""
-        tasks = [worker.task for worker in self._workers.values() if worker.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for name, worker in self._workers.items():
-            worker.models.close()
-            worker.online.close()
-            try:
-                await asyncio.to_thread(
-                    self._observe, name, worker.desired.route.generation, "stopped", {}
-                )
-            except EvergreenError as error:
-                log.warning("%s: that this node stops could not be recorded: %s", name, error)
-        self._watch.close()
-
-    # what is wanted
-
-    def _read(self) -> list[Desired]:
-        """Read every use case that has a file, with its routing row and the models it names."""
-        desired_states = []
-        for path in use_case_file.files(self._settings.usecase_dirs):
-            try:
-                use_case = use_case_file.find(path.stem, self._settings.usecase_dirs)
-            except EvergreenError as error:
-                log.warning("%s is left out: %s", path.stem, error)
-                continue
-            route = self._records.routes.get(use_case.name)
-            versions = {getattr(route, role) for role in _ROLES} - {None}
-            models = {
-                version: self._records.models.get(use_case.name, version) for version in versions
-            }
-            on_record = {version: model for version, model in models.items() if model}
-            desired_states.append(Desired(use_case, route, on_record))
-        return desired_states
-
-    def _follow(self, desired_states: Sequence[Desired]) -> None:
-        """Hand each worker what is desired now; start workers of new use cases, end the others."""
-        names = {desired.use_case.name for desired in desired_states}
-        for name in self._workers.keys() - names:
-            self._app.forget(name)
-            self._workers.pop(name).stop()
-        for desired in desired_states:
-            name = desired.use_case.name
-            worker = self._workers.get(name)
-            if worker is None:
-                self._workers[name] = self._start_worker(desired)
-                continue
-            if worker.task is not None and worker.task.done():
-                log.error(
-                    "%s: its worker died and is started again",
-                    name,
-                    exc_info=worker.task.exception(),
-                )
-                worker.task = asyncio.create_task(self._run_worker(name, worker))
-            if worker.desired != desired or worker.is_due(time.monotonic()):
-                # Whoever changed the row asks for another try of what failed before.
-                if worker.desired.route.generation != desired.route.generation:
-                    worker.models.try_again(failed_only=True)
-                worker.desired = desired
-                worker.wake.set()
-            worker.online.refresh()
-
-    def _start_worker(self, desired: Desired) -> _Worker:
-        name = desired.use_case.name
-        online = Online(self._settings.home / "online" / f"{name}.db")
-        wake = asyncio.Event()
-        models = ModelLoader(self._settings.home, changed=wake.set, loaded=self._swapped)
-        worker = _Worker(online, desired, models, wake)
-        self._app.install(Served(desired.use_case, online))
-        worker.task = asyncio.create_task(self._run_worker(name, worker))
-        worker.wake.set()
-        return worker
-
-    async def _run_worker(self, name: str, worker: _Worker) -> None:
-        """Serve what is desired, whenever that changes; first close a dead process's log."""
-        await asyncio.to_thread(recover, self._settings.home, name)
-        while True:
-            await worker.wake.wait()
-            # Cleared before the desired state is read: a change in between wakes it once more.
-            worker.wake.clear()
-            desired, worker.settled = worker.desired, False
-            worker.retry_at = time.monotonic() + RETRY_SECONDS
-            try:
-                await self._reconcile(name, worker, desired)
-                # Loading takes seconds: by now something else may be desired.
-                worker.settled = (
-                    worker.desired is desired and not self._app.table.served[name].problems
-                )
-            except EvergreenError as error:
-                log.warning("%s: %s", name, error)
-            worker.done.set()
-
-    # what is served
-
-    async def _reconcile(self, name: str, worker: _Worker, desired: Desired) -> None:
-        """Load what is wanted, swap it in, try what may come next, report."""
-        route, problems = desired.route, list[str]()
-        champion = await self._load_role(worker, desired, "champion", problems)
-        previous = await self._load_role(worker, desired, "previous", problems)
-        present = self._app.table.served[name]
-        refused = route.champion is not None and champion is None
-        if refused:  # what answers now goes on
-            served = replace(present, use_case=desired.use_case, problems=tuple(problems))
-            self._app.metrics.count_event(name, "model_refused")
-        else:
-            served = Served(
-                desired.use_case,
-                worker.online,
-                route.generation,
-                champion,
-                previous,
-                tuple(problems),
+        def is_settled() -> bool:
+            return name not in self._followed or not any(
+                one.state == "loading" for one in self._reports(name) if one.role != "challenger"
             )
-        self._install(name, present, served)
-        state = "failed" if refused else "serving"
-        if route.challenger is not None:
-            trial_state = await self._try_challenger(worker, desired, route.challenger, problems)
-            state = state if refused else trial_state
-            if problems != list(served.problems):
-                present, served = served, replace(served, problems=tuple(problems))
-                self._install(name, present, served)
-        worker.models.keep(
-            [model.version for model in (served.champion, served.previous) if model is not None]
-        )
-        await self._report(name, worker, desired, served, state)
 
-    def _install(self, name: str, present: Served, served: Served) -> None:
-        """Swap a snapshot in, if it differs from the present one."""
-        if served != present:
-            self._app.install(served)
-        new = served.champion
-        if new is not None and new is not present.champion:
-            log.info("%s: model %d answers (generation %d)", name, new.version, served.generation)
+        if not await self._wait(is_settled, SETTLE_SECONDS):
+            raise Unavailable(f"{name} is still being loaded; see the node's log")
+        return _describe(self._app.table.find(name))
 
-    async def _try_challenger(
-        self, worker: _Worker, desired: Desired, version: int, problems: list[str]
-    ) -> str:
-        """Return how far the trial of the challenger is: loading, ready or failed.
-
-        Nobody waits for it; its end wakes the worker.
-        """
+    async def _wait(self, settled: Callable[[], bool], seconds: float) -> bool:
+        """Wait for a condition, which is looked at whenever something has changed."""
         try:
-            trial = await worker.models.verified_trial(_model(desired, version))
-            if not trial.done():
-                return "loading"
-            trial.result()
-        except EvergreenError as error:
-            problems.append(f"challenger: {error}")
-            return "failed"
-        return "ready"
-
-    async def _load_role(
-        self, worker: _Worker, desired: Desired, role: str, problems: list[str]
-    ) -> Loaded | None:
-        """Return the model of a role, or None; why it is not loaded is added to `problems`."""
-        version = getattr(desired.route, role)
-        if version is None:
-            return None
-        try:
-            await worker.models.load(_model(desired, version))
-        except EvergreenError as error:
-            problems.append(f"{role}: {error}")
-            log.error("%s: %s is not loaded: %s", desired.use_case.name, role, error)
-        return worker.models.get(version)
-
-    # what is reported
-
-    async def _report(
-        self, name: str, worker: _Worker, desired: Desired, served: Served, state: str
-    ) -> None:
-        """Record what is served, if it is news or a sign of life is due."""
-        route = desired.route
-        detail = {
-            "champion": served.champion.version if served.champion else None,
-            "previous": served.previous.version if served.previous else None,
-            "challenger": route.challenger,
-            "problems": list(served.problems),
-        }
-        report, now = (route.generation, state, str(detail)), time.monotonic()
-        if report == worker.reported and now < worker.reported_at + BEAT_SECONDS:
-            return
-        await asyncio.to_thread(self._observe, name, route.generation, state, detail)
-        worker.reported, worker.reported_at = report, now
-
-    def _observe(self, name: str, generation: int, state: str, detail: dict[str, Any]) -> None:
-        self._records.nodes.observe(
-            name, self.node, generation=generation, state=state, detail=detail, at=utc_now()
-        )
-
-    def _log_problem(self, problem: str) -> None:
-        """Log a problem with the records once, and its end ("")."""
-        if problem != self._problem:
-            if problem:
-                log.warning("the records cannot be followed: %s; what is served goes on", problem)
-            else:
-                log.info("the records are followed again")
-        self._problem = problem
-        self._app.table.healthy = not problem
+            async with asyncio.timeout(seconds):
+                while not settled():
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            return False
+        return True
 
 
-def _model(desired: Desired, version: int) -> Model:
-    model = desired.models.get(version)
-    if model is None:
-        raise ArtefactError(
-            f"{desired.use_case.name} has no model version {version} on record; roll back, or "
-            "train again"
-        )
-    return model
+_ROLES = ("champion", "previous", "challenger")
+
+
+def _still_alive(model: Loaded | None) -> Loaded | None:
+    return None if model is None or (model.remote and not model.remote.alive) else model
+
+
+def _describe(served: Served) -> dict[str, Any]:
+    answering = served.answering
+    return {
+        "use_case": served.use_case.name,
+        "generation": served.generation,
+        "champion": served.champion.version if served.champion else None,
+        "previous": served.previous.version if served.previous else None,
+        "answering": answering.version if answering else None,
+        "problems": list(served.problems),
+    }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from include.serving.http import Refusal
 from include.serving.snapshot import Served
 
@@ -9,12 +11,16 @@ from include.serving.snapshot import Served
 class ServingTable:
     """One snapshot a use case; the reconciler writes it, requests read it, all on the event loop.
 
-    `started` says that the use cases were read once, `healthy` that the records can be followed.
+    `started` says that the rows were read once, `source` from where: records or file; `healthy`
+    that the records can be followed, `draining` that the node is about to end. `roles` tells how
+    far the models of a use case are.
     """
 
     def __init__(self) -> None:
         self.served: dict[str, Served] = {}
-        self.healthy, self.started = True, False
+        self.healthy, self.started, self.draining = True, False, False
+        self.source = "records"
+        self.roles: Callable[[str], Mapping[str, object]] = lambda use_case: {}
 
     def find(self, use_case: str) -> Served:
         """Return what is served of a use case.

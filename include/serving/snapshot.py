@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from include.config.use_case import UseCase
+from include.deployment.description import Description
 from include.features.online_store import OnlineReader, OnlineSet, Value
 
 
@@ -52,6 +53,12 @@ class Online:
         self._reader.close()
 
 
+def feature_types(schema: bytes) -> dict[str, str]:
+    """Return the types of a model's features, as its schema.json has them."""
+    features: list[dict[str, str]] = json.loads(schema).get("features", [])
+    return {one["name"]: one["type"] for one in features if "type" in one}
+
+
 class Scorer(Protocol):
     """A model that answers rows in this process."""
 
@@ -64,7 +71,12 @@ class Scorer(Protocol):
 
 
 class RemoteScorer(Protocol):
-    """A model in a process of its own; it answers within its deadline or raises."""
+    """A model in a process of its own; it answers within its deadline or raises.
+
+    `on_end` is called when the process ends by itself.
+    """
+
+    on_end: Callable[[], None]
 
     @property
     def features(self) -> list[str]:
@@ -91,6 +103,7 @@ class Loaded:
     partition: str
     scorer: Scorer | None = None
     remote: RemoteScorer | None = None
+    types: Mapping[str, str] = field(default_factory=dict)  # of its features, by its own schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +111,64 @@ class Served:
     """Everything that a request needs of its use case.
 
     It is taken once at the start of a request: what is logged is what was used, whatever is swapped
-    in meanwhile. `problems` are what keeps the node from serving all that the routing row says.
+    in meanwhile. `champion` is the one that the routing row names, None while it is not in memory;
+    `previous` answers for it then, or where that is missing too, `standby`: who answered before.
+    `problems` are what keeps the node from serving all that the routing row says.
     """
 
-    use_case: UseCase
+    use_case: Description
     online: Online | None = None
     generation: int = 0
     champion: Loaded | None = None
     previous: Loaded | None = None
     problems: tuple[str, ...] = field(default=())
+    standby: Loaded | None = None
+    challenger: Loaded | None = None
+    # What a row may hold; the champion's own types go before those of today's use case, which may
+    # have renamed or removed what it reads.
+    row_types: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        use_case: Description,
+        online: Online,
+        generation: int,
+        *,
+        champion: Loaded | None,
+        previous: Loaded | None,
+        standby: Loaded | None,
+        challenger: Loaded | None,
+        problems: tuple[str, ...],
+    ) -> Served:
+        """Return the snapshot of a use case, with the types of all that its rows may hold."""
+        types = dict(use_case.feature_types)
+        for model in (challenger, standby, previous, champion):
+            if model is not None:
+                types |= model.types
+        return cls(
+            use_case,
+            online,
+            generation,
+            champion,
+            previous,
+            problems,
+            standby,
+            challenger,
+            types,
+        )
+
+    @property
+    def feature_types(self) -> Mapping[str, str]:
+        """The features that a row may hold, with their types."""
+        return self.row_types or self.use_case.feature_types
+
+    @property
+    def fallback(self) -> Loaded | None:
+        """Who answers where the champion does not."""
+        return self.previous or self.standby
+
+    @property
+    def answering(self) -> Loaded | None:
+        """Who answers now."""
+        return self.champion or self.fallback

@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 
 from include.config.use_case_file import find
+from include.deployment.description import Description
+from include.deployment.rollback import Order
 from include.models.loading import load_model
 from include.predictions.log import PredictionLog
 from include.serving.app import App
@@ -24,7 +26,8 @@ class Client:
     """Asks an application; `asked` are the changes of state that it passed on."""
 
     desk: Desk
-    asked: list[tuple[str, ...]] = field(default_factory=list)
+    asked: list[tuple[Any, ...]] = field(default_factory=list)
+    settled: bool = True
     error: Exception | None = None
 
     def __post_init__(self) -> None:
@@ -32,17 +35,20 @@ class Client:
         self.app = App(
             token=TOKEN,
             open_log=lambda name: PredictionLog(home, name),
-            rollback=self._change,
+            rollback=self._roll_back,
             reload=self._change,
             hosts=frozenset({"node.example", "[::1]"}),
         )
-        self.use_case = find(NAME, self.desk.settings.usecase_dirs)
+        self.use_case = Description.of(find(NAME, self.desk.settings.usecase_dirs))
 
-    async def _change(self, *arguments: str) -> Mapping[str, Any]:
+    async def _roll_back(self, use_case: str, order: Order) -> tuple[bool, Mapping[str, Any]]:
+        return self.settled, await self._change(use_case, order)
+
+    async def _change(self, *arguments: Any) -> Mapping[str, Any]:
         self.asked.append(arguments)
         if self.error is not None:
             raise self.error
-        return {"done": list(arguments)}
+        return {"done": [str(argument) for argument in arguments]}
 
     def serve(self, version: int = 1, **changes: Any) -> Loaded:
         """Serve a real model from the next request on."""

@@ -25,6 +25,7 @@ from include.clock import utc_now, wait_for
 from include.config.settings import ROOT, Settings
 from include.config.use_case_file import find
 from include.deployment import deploy_model
+from include.deployment.apply import apply_use_case
 from include.features import online_store
 from include.lake.tables import Lake
 from include.models import bundle, encoding
@@ -127,6 +128,12 @@ class Desk:
         self.settings = Settings(home=home, usecases=str(self.usecases), node_port=free_port())
         self.records = Records.open(self.settings.records_address)
         self.records.migrate()
+        self.apply()
+
+    def apply(self) -> None:
+        """Record what a node must know of the use case, as its file has it now."""
+        case = find(NAME, self.settings.usecase_dirs)
+        apply_use_case(self.records, case, "test", "as the file has it")
 
     def write_use_case(
         self, *, unknown: str = "refuse", stale: str = "refuse", last: str = "2026-03-31"

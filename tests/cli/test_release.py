@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from include.records.records import AuditEntry, Records
+from include.records.schema import ModelRow
 from tests.builders.command_line import AT, YAML, Run, add_model, open_records
 
 
@@ -45,7 +46,7 @@ def test_a_model_that_is_not_on_hold_is_refused_with_those_that_are(run: Run) ->
 
 
 def test_a_rollback_shows_what_serves_before_it_asks(run: Run, held: Records) -> None:
-    asked = run("rollback", "visits")
+    asked = run("rollback", "visits", "--reason", "bad")
     assert (asked.code, "Roll visits back?" in asked.err) == (2, True)
     assert asked.out.split()[:4] == ["champion", "previous", "challenger", "generation"]
     assert held.routes.get("visits").champion == 1
@@ -54,3 +55,16 @@ def test_a_rollback_shows_what_serves_before_it_asks(run: Run, held: Records) ->
 @pytest.mark.usefixtures("held")
 def test_release_is_an_option_of_rollback_too(run: Run) -> None:
     assert run("rollback", "visits", "--release", "2", "--yes").code == 0
+
+
+def test_a_rollback_that_is_run_again_takes_nothing_more_back(run: Run, held: Records) -> None:
+    """As whoever got no answer does: it names what it takes back."""
+    entry = AuditEntry("release.done", "visits", "3", "test", {}, AT)
+    with held.transaction() as session:
+        session.get_one(ModelRow, ("visits", 3)).generation = 9
+    held.routes.change("visits", set={"champion": 3, "previous": 1}, entry=entry)
+    words = ("rollback", "visits", "--reason", "bad", "--version", "3", "--yes")
+    first, second = run(*words), run(*words)
+    assert (first.code, second.code) == (0, 0)
+    assert "model 3 is taken back; champion is version 1" in first.out
+    assert "nothing was taken back; champion is version 1" in second.out

@@ -11,6 +11,7 @@ from tests.builders.command_line import (
     DAYS,
     YAML,
     Run,
+    open_records,
     write_day,
 )
 
@@ -189,3 +190,17 @@ def test_simulate_writes_the_same_bytes_again(run: Run, tmp_path: Path) -> None:
         (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
         for name in files
     )
+
+
+def test_apply_tells_the_nodes_of_a_changed_use_case(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "visits.yaml"
+    file.write_text(YAML)
+    done = run("usecase", "apply", str(file), "--reason", "a first time")
+    assert (done.code, done.out) == (0, "visits: its description is on record, generation 1\n")
+    again = run("usecase", "apply", "visits")
+    assert again.out == "visits: its description is what the nodes have already, generation 1\n"
+    (entry,) = open_records().audit.entries("visits", action="use_case.applied")
+    assert entry.details["reason"] == "a first time"
+    file.write_text(YAML + "more: 1\n")
+    assert run("usecase", "apply", "visits").code == 2
+    assert open_records().routes.get("visits").generation == 1

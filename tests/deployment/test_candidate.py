@@ -33,7 +33,7 @@ def refused(desk: Desk, key: str = FIRST) -> Outcome:
 
 def test_a_judged_and_packaged_model_may_be_released(desk: Desk) -> None:
     model = desk.candidate(1)
-    assert decide(desk) == Candidate(model, None, 0)
+    assert decide(desk) == Candidate(model, None, 1)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_what_is_not_released_says_why(
     outcome = refused(desk)
     assert outcome.state == "skipped"
     assert reason in outcome.reason
-    assert desk.records.routes.get(NAME).generation == 0
+    assert desk.records.routes.get(NAME).generation == 1, "nothing but the use case is recorded"
 
 
 def test_what_is_not_packaged_says_so(desk: Desk) -> None:
@@ -114,4 +114,4 @@ def test_a_digest_that_was_never_judged_live_is_in_conflict(desk: Desk) -> None:
     desk.package(model)
     with pytest.raises(Conflict, match="never judged live"):
         decide(desk, THIRD)
-    assert desk.records.routes.get(NAME).generation == 0
+    assert desk.records.routes.get(NAME).generation == 1, "nothing but the use case is recorded"

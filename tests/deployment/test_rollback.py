@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from include.deployment.rollback import record_rollback
-from include.errors import Conflict
+from include.deployment import rollout
+from include.deployment.rollback import Order, record_rollback, take_back
+from include.errors import ConfigError, Conflict, Unavailable
+from include.records.schema import ModelRow
 from tests.builders.serving import NAME, Desk
 
 
@@ -52,3 +54,65 @@ def test_without_a_model_before_it_the_champion_goes_on_serving(desk: Desk) -> N
     record_rollback(desk.records, NAME, "anna", "bad")
     with pytest.raises(Conflict, match="no earlier champion"):
         record_rollback(desk.records, NAME, "anna", "bad")
+
+
+def order(**changes: object) -> Order:
+    return Order(**{"actor": "node token", "reason": "bad", **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "named", [{"version": 2}, {"generation": 3}, {"version": 2, "request_id": "r"}]
+)
+def test_a_rollback_that_is_asked_for_twice_happens_once(
+    desk: Desk, named: dict[str, object]
+) -> None:
+    """Whoever got no answer, or an error, asks again: the model before must not go too."""
+    desk.train(0)
+    with desk.records.transaction() as session:  # there is one more to go back to
+        session.get_one(ModelRow, (NAME, 0)).state = "released"
+    if "generation" in named:
+        named = {"generation": desk.records.routes.get(NAME).generation}
+    first = take_back(desk.records, NAME, order(**named))
+    assert (first.changed, first.route.champion, first.route.previous) == (True, 1, 0)
+    second = take_back(desk.records, NAME, order(**named))
+    assert (second.changed, second.route) == (False, first.route)
+    assert "before" in second.note or "nothing was taken back" in second.note
+    assert len(desk.records.audit.entries(NAME, action="release.rolled_back")) == 1
+
+
+def test_a_request_is_answered_with_the_generation_that_it_made(desk: Desk) -> None:
+    first = take_back(desk.records, NAME, order(version=2, request_id="r-1", claim="anna"))
+    desk.train(3)
+    desk.record_route(challenger=3)
+    again = take_back(desk.records, NAME, order(version=2, request_id="r-1"))
+    assert (again.changed, again.generation) == (False, first.generation)
+    entry = desk.records.audit.entries(NAME, action="release.rolled_back")[-1]
+    assert (entry.actor, entry.details["claim"]) == ("node token", "anna")
+
+
+def test_a_generation_that_passed_by_another_change_is_in_conflict(desk: Desk) -> None:
+    seen = desk.records.routes.get(NAME).generation
+    desk.record_route(weight=0)
+    with pytest.raises(Conflict, match="name what serves now"):
+        take_back(desk.records, NAME, order(generation=seen))
+    assert desk.records.routes.get(NAME).champion == 2
+
+
+@pytest.mark.parametrize("wrong", [{"reason": " ", "version": 2}, {}])
+def test_without_a_reason_or_a_name_nothing_is_taken_back(
+    desk: Desk, wrong: dict[str, object]
+) -> None:
+    with pytest.raises(ConfigError):
+        take_back(desk.records, NAME, order(**wrong))
+
+
+def test_aliases_that_cannot_be_mended_do_not_fail_what_was_done(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise Unavailable("MLflow is away")
+
+    monkeypatch.setattr(rollout, "mirror_aliases_of", away)
+    taken = rollout.rollback(desk.settings, NAME, order(version=2))
+    assert taken.route.champion == 1
+    assert "evergreen heal loans" in caplog.text

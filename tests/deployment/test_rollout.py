@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,9 +11,9 @@ import pytest
 from include.config import settings as environment
 from include.deployment import rollout
 from include.deployment.rollback import record_rollback
-from include.deployment.rollout import node_readiness
+from include.deployment.rollout import champion_problems, node_readiness, serving_nodes
 from include.errors import Conflict
-from include.records.records import Observed, Route
+from include.records.records import Observation, RoleReport, Route
 from tests.builders.serving import NAME, Desk
 
 
@@ -22,29 +22,42 @@ def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path)
 
 
+AT = datetime(2026, 3, 1, tzinfo=UTC)
+READY = Observation(
+    NAME, "a", "boot", "challenger", 2, "sha256:2", "ready", "", 0.0, 5, AT, living=True
+)
+
+
 def test_readiness_asks_every_node_that_lives() -> None:
-    at = datetime(2026, 3, 1, tzinfo=UTC)
     route = Route(NAME, challenger=2, generation=5)
-    ready = Observed(NAME, "a", 5, "ready", {"problems": []}, at)
     assert node_readiness(route, []).state == "waiting"
-    assert node_readiness(route, [ready]).state == "ready"
-    late = replace(ready, node="b", generation=4)
-    assert node_readiness(route, [ready, late]).state == "waiting"
-    assert node_readiness(route, [ready, replace(late, state="stopped")]).state == "ready"
-    assert (
-        node_readiness(route, [ready, replace(late, at=at - timedelta(minutes=5))]).state == "ready"
-    )
-    assert node_readiness(route, [replace(ready, state="failed")]).state == "failed"
-    assert node_readiness(replace(route, challenger=None), [ready]).state == "failed"
+    assert node_readiness(route, [READY]).state == "ready"
+    late = replace(READY, node="b", generation=4)
+    assert node_readiness(route, [READY, late]).state == "waiting"
+    gone = replace(late, living=False)
+    assert node_readiness(route, [READY, gone]).state == "ready"
+    assert node_readiness(route, [replace(READY, living=False)]).state == "waiting"
+    assert node_readiness(route, [replace(READY, state="refused")]).state == "failed"
+    assert node_readiness(replace(route, challenger=None), [READY]).state == "failed"
 
 
-def test_a_refusal_names_the_node_and_its_problems() -> None:
+def test_a_damaged_champion_does_not_keep_its_successor_from_being_released() -> None:
+    route = Route(NAME, champion=1, challenger=2, generation=5)
+    damaged = replace(READY, role="champion", version=1, state="refused", reason="its digest")
+    assert node_readiness(route, [damaged, READY]).state == "ready"
+    assert serving_nodes(route, [damaged, READY]) == []
+    assert champion_problems(route, [damaged]) == "node a: refused, its digest"
+    served = replace(damaged, state="serving", reason="")
+    assert serving_nodes(route, [served, replace(served, node="b", generation=4)]) == ["a"]
+
+
+def test_a_refusal_names_the_node_and_its_reason_and_what_could_not_be_tried_waits() -> None:
     route = Route(NAME, challenger=2, generation=5)
-    at = datetime(2026, 3, 1, tzinfo=UTC)
-    refusing = Observed(NAME, "a", 5, "failed", {"problems": ["no memory", "no disk"]}, at)
-    readiness = node_readiness(route, [refusing])
-    assert readiness.reason == "node a refuses it: no memory; no disk"
-    assert "no reason given" in node_readiness(route, [replace(refusing, detail={})]).reason
+    readiness = node_readiness(route, [replace(READY, state="refused", reason="golden rows")])
+    assert readiness.reason == "node a refuses it: golden rows"
+    readiness = node_readiness(route, [replace(READY, state="could_not", reason="no memory")])
+    assert readiness.state == "waiting"
+    assert readiness.reason.endswith("a could not yet: no memory")
 
 
 def test_the_deferred_wait_has_an_answer_once_the_nodes_have_one(
@@ -54,8 +67,8 @@ def test_the_deferred_wait_has_an_answer_once_the_nodes_have_one(
     desk.candidate(1)
     generation = desk.record_route(challenger=1)
     assert rollout.answered(NAME, "2026-03-01") is None
-    at = datetime(2026, 3, 1, tzinfo=UTC)
-    desk.records.nodes.observe(NAME, "a", generation=generation, state="ready", detail={}, at=at)
+    ready = RoleReport("challenger", 1, "sha256:1", "ready")
+    desk.records.nodes.report(NAME, "a", "boot", generation=generation, roles=[ready])
     assert rollout.answered(NAME, "2026-03-01") == {
         "state": "ready",
         "reason": "1 node(s) have tried model 1",

@@ -191,7 +191,8 @@ def test_a_release_killed_between_its_steps_goes_on(desk: Desk, release: Node) -
 def test_secrets_stay_out_of_logs_and_answers(desk: Desk, release: Node) -> None:
     """The token is in its file alone."""
     token = desk.settings.node_secret.get_secret_value()
-    release.post(f"/v1/{NAME}/rollback", json={"reason": "x"}, headers=release.token)
+    order = {"reason": "x", "version": 1}
+    release.post(f"/v1/{NAME}/rollback", json=order, headers=release.token)
     release.post(
         f"/v1/{NAME}/rollback", json={"reason": "x"}, headers={"authorization": f"Bearer {token}x"}
     )

@@ -18,6 +18,7 @@ import pytest
 from include.clock import utc_now
 from include.config.settings import Settings
 from include.config.use_case_file import find
+from include.deployment.description import Description
 from include.features import feature_sets, frames, online_store, online_sync
 from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP
@@ -172,7 +173,7 @@ class Replay:
         """Yield what the node would ask its model with, and the flags, in order of time."""
         names = list(self.feature_set.feature_types)
         there = Online(online_sync.online_path(self.settings, "shop"))
-        served = Served(self.use_case, online=there)
+        served = Served(Description.of(self.use_case), online=there)
         model = Loaded(1, "sha256:m", self.feature_set.version, "", scorer=Reads(names))
         coming = list(self.periods)
         for customer, moment, row in decisions:
@@ -180,7 +181,9 @@ class Replay:
                 self.materialize(coming.pop(0).key)
                 there.refresh()
             micros = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // US
-            horizon = predict.Horizon(self.use_case, clock=lambda micros=micros: micros * 1000)  # type: ignore[misc]
+            horizon = predict.Horizon(
+                Description.of(self.use_case), clock=lambda micros=micros: micros * 1000
+            )  # type: ignore[misc]
             # Before anything is online, nobody can be asked.
             if there.describe(self.feature_set.version) is None:
                 yield [None if row is None else row.get(name) for name in names], ["unknown"]

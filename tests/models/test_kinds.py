@@ -24,8 +24,9 @@ from include.models.pins import COMMON, fits_here, serving_pins
 from include.models.predictor import Predictor
 from include.packaging import shipped as shipped_code
 from include.records.records import Model
-from include.serving import model_loader
-from include.serving.model_loader import ModelLoader
+from include.serving import trials
+from include.serving.model_states import ModelStates
+from include.serving.workers import Workers
 from include.training import train_model
 from tests.builders import rate_kind
 from tests.builders.bundles import write_bundle
@@ -140,10 +141,10 @@ def test_the_node_loads_a_second_kind_into_itself(
 ) -> None:
     """The trial runs here: a child does not know a kind that only this process has been told of."""
 
-    def tried(bundle: str, digest: str, *, timeout: float) -> None:
+    async def tried(bundle: str, digest: str, *, seconds: float) -> None:
         assert trial.main([bundle, digest]) == 0
 
-    monkeypatch.setattr(model_loader, "trial_load", tried)
+    monkeypatch.setattr(trials, "try_model", tried)
     model = Model(
         use_case="visits",
         version=1,
@@ -157,9 +158,14 @@ def test_the_node_loads_a_second_kind_into_itself(
     )
 
     async def load() -> float:
-        loader = ModelLoader(tmp_path, changed=lambda: None, loaded=lambda: None)
-        await loader.load(model)
-        loaded = loader.get(1)
+        ready = asyncio.Event()
+        states = ModelStates(tmp_path, Workers(), changed=lambda: None, loaded=ready.set)
+        states.want({"champion": model})
+        async with asyncio.timeout(30):
+            await ready.wait()
+        candidate = states.get(model)
+        assert candidate is not None
+        loaded = candidate.alive
         assert loaded is not None
         assert loaded.scorer is not None
         return loaded.scorer.one(ROW)

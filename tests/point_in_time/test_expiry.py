@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from include.deployment.description import Description
 from include.features import online_store
 from include.features.online_store import OnlineSet, OnlineView
 from include.point_in_time.expiry import Calendar, is_expired, is_forgotten
@@ -71,8 +72,10 @@ def answer(
     """Return what the node asks its model with, so many days after the row of day 0."""
     now = T0 + DAY + days * DAY
     model = Loaded(1, "sha256:m", "fs", "", scorer=Model())  # type: ignore[arg-type]
-    served = Served(shop.use_case, online=Online(shop.settings.home / "o.db"))
-    horizon = predict.Horizon(shop.use_case, clock=lambda: round(now.timestamp()) * 10**9)
+    served = Served(Description.of(shop.use_case), online=Online(shop.settings.home / "o.db"))
+    horizon = predict.Horizon(
+        Description.of(shop.use_case), clock=lambda: round(now.timestamp()) * 10**9
+    )
     return predict.find_features(predict.CheckedRequest(entity, given), served, model, horizon)
 
 

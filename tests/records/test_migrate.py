@@ -111,6 +111,8 @@ def test_what_an_older_version_recorded_is_moved_and_read_alike(records: Records
     with records.transaction() as session:  # as revision 0002 kept it
         session.add(ResultRow(**vars(night)))
         session.execute(text("DROP TABLE reads"))
+        session.execute(text("DROP TABLE observations"))
+        session.execute(text("ALTER TABLE routes DROP COLUMN description"))
         session.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0002'"))
     records.migrate()
     with records.database.engine.connect() as connection:

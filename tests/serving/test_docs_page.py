@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
+from msgspec.structs import replace
+
 from include.serving import docs_page
 from include.serving.snapshot import Served
 from tests.builders.application import Client
@@ -54,7 +56,7 @@ def test_without_a_model_or_a_use_case_it_says_so(client: Client) -> None:
 
 def test_a_title_is_text_not_markup(client: Client) -> None:
     title = "<script>alert(1)</script><b onclick='x'>"
-    use_case = client.use_case.model_copy(update={"title": title})
+    use_case = replace(client.use_case, title=title)
     page = Reader(docs_page.render({NAME: Served(use_case)}))
     assert page.tags.isdisjoint({"script", "b"})
     assert "<script>alert(1)</script><b" in page.words

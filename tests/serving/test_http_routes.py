@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from include.deployment.rollback import Order
 from include.errors import ConfigError, Conflict, Unavailable
 from tests.builders.application import TOKEN, Client
 from tests.builders.serving import NAME
@@ -58,8 +59,15 @@ def test_health_says_what_answers(client: Client) -> None:
     client.app.table.healthy = False
     assert client.ask("GET", "/health").json() == {
         "status": "degraded",
+        "records": {"reachable": False, "rows_from": "records"},
         "use_cases": {
-            NAME: {"model_version": 1, "generation": 4, "problems": ["challenger: it is damaged"]}
+            NAME: {
+                "model_version": 1,
+                "arm": "champion",
+                "generation": 4,
+                "problems": ["challenger: it is damaged"],
+                "roles": {},
+            }
         },
     }
 
@@ -88,13 +96,26 @@ def test_without_the_token_nothing_changes(client: Client, authorization: str | 
 
 def test_a_rollback_is_passed_on_with_who_and_why(client: Client) -> None:
     client.serve()
-    order = {"reason": "r" * 2000, "actor": "a" * 200}
+    order = {"reason": "r" * 2000, "actor": "a" * 200, "version": 7, "request_id": "mine"}
     answer = client.ask("POST", ROLLBACK, json=order, headers=BEARER)
-    assert (answer.status_code, client.asked) == (200, [(NAME, "a" * 80, "r" * 1000)])
-    client.ask(
-        "POST", ROLLBACK, json={"reason": "bad"}, headers={"authorization": f"bearer {TOKEN}"}
+    assert answer.status_code == 200
+    ((name, given),) = client.asked
+    assert name == NAME
+    # Whoever has the token may say any name: it is no proof, and stands apart.
+    assert given == Order(
+        actor="node token", claim="a" * 80, reason="r" * 1000, version=7, request_id="mine"
     )
-    assert client.asked[-1] == (NAME, "node", "bad")
+    client.settled = False
+    answer = client.ask(
+        "POST",
+        ROLLBACK,
+        json={"reason": "bad", "generation": 3},
+        headers={"authorization": f"bearer {TOKEN}", "x-request-id": "of the header"},
+    )
+    assert answer.status_code == 202
+    assert client.asked[-1][1] == Order(
+        actor="node token", reason="bad", generation=3, request_id="of the header"
+    )
 
 
 @pytest.mark.parametrize(
@@ -107,6 +128,7 @@ def test_a_rollback_is_passed_on_with_who_and_why(client: Client) -> None:
         (b"{}", 422),
         (b'{"reason": " "}', 422),
         (b'{"reason": 1}', 422),
+        (b'{"reason": "it names nothing"}', 422),
         (b'{"reason": "x", "more": 1}', 422),
         (b'{"reason": "' + b"x" * (2 << 20) + b'"}', 413),
     ],
@@ -133,5 +155,5 @@ def test_an_error_of_ours_is_answered_with_its_message(
 ) -> None:
     client.serve()
     client.error = error
-    answer = client.ask("POST", ROLLBACK, json={"reason": "bad"}, headers=BEARER)
+    answer = client.ask("POST", ROLLBACK, json={"reason": "bad", "version": 1}, headers=BEARER)
     assert (answer.status_code, answer.json()["error"]["message"]) == (status, str(error))

@@ -117,7 +117,10 @@ def test_reload_and_a_rollback_without_a_way_back(node: Node) -> None:
         == "reason"
     )
     assert (
-        node.post(f"/v1/{NAME}/rollback", json={"reason": "bad"}, headers=node.token).status == 409
+        node.post(
+            f"/v1/{NAME}/rollback", json={"reason": "bad", "version": 1}, headers=node.token
+        ).status
+        == 409
     )
     assert node.predict(entity=1).body["model_version"] == 1
 

@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from include.config.use_case import UseCase
+from include.deployment.description import Description
 from include.errors import ArtefactError, Unavailable
 from include.models.encoding import InvalidFeature
 from include.serving import predict
@@ -39,16 +40,16 @@ def loaded(answer: float | Exception = 0.5) -> Loaded:
 
 
 @pytest.fixture(scope="module")
-def use_case(asked_desk: Desk) -> UseCase:
+def use_case(asked_desk: Desk) -> Description:
     return Client(asked_desk).use_case
 
 
-def check(use_case: UseCase, body: object) -> CheckedRequest:
+def check(use_case: Description, body: object) -> CheckedRequest:
     request = predict.parse_request(json.dumps(body).encode())
     return predict.check_request(request, Served(use_case))
 
 
-def refusal_of(use_case: UseCase, body: object) -> Refusal:
+def refusal_of(use_case: Description, body: object) -> Refusal:
     with pytest.raises(Refusal) as caught:
         check(use_case, body)
     return caught.value
@@ -95,7 +96,7 @@ def test_what_is_no_json_is_told_apart(content: bytes) -> None:
         ({"features": {"new": 1}}, "features.new"),
     ],
 )
-def test_a_wrong_field_is_named(use_case: UseCase, body: object, field: str) -> None:
+def test_a_wrong_field_is_named(use_case: Description, body: object, field: str) -> None:
     refusal = refusal_of(use_case, body)
     assert (refusal.status, refusal.field) == (422, field)
 
@@ -114,25 +115,27 @@ def test_a_wrong_field_is_named(use_case: UseCase, body: object, field: str) -> 
     ],
 )
 def test_a_row_of_the_right_types_is_taken_as_it_is(
-    use_case: UseCase, features: dict[str, Any]
+    use_case: Description, features: dict[str, Any]
 ) -> None:
     assert check(use_case, {"features": features}) == CheckedRequest(None, features)
 
 
-def test_an_entity_whose_key_is_text_is_checked_as_text(use_case: UseCase) -> None:
-    entity = use_case.entity.model_copy(update={"type": "string"})
-    named = use_case.model_copy(update={"entity": entity})
+def test_an_entity_whose_key_is_text_is_checked_as_text(use_case: Description) -> None:
+    entity = replace(use_case.entity, type="string")
+    named = replace(use_case, entity=entity)
     assert check(named, {"entity": "A-1"}).entity == "A-1"
     for wrong in (1, "", "x" * 1025, None):
         assert refusal_of(named, {"entity": wrong}).field == "entity"
 
 
-def test_the_horizon_moves_once_a_second_and_never_ahead_of_the_clock(use_case: UseCase) -> None:
+def test_the_horizon_moves_once_a_second_and_never_ahead_of_the_clock(
+    use_case: Description,
+) -> None:
     moment = datetime(2026, 2, 10, 12, tzinfo=UTC)
     clock = [round(moment.timestamp()) * 10**9]
     horizon = Horizon(use_case, clock=lambda: clock[0])
     midnight = round(datetime(2026, 2, 10, tzinfo=UTC).timestamp()) * 10**6
-    expected = midnight + use_case.cut_off // timedelta(microseconds=1)
+    expected = midnight + round(use_case.cut_off * 1e6)
     assert horizon.now() == (clock[0] // 1000, expected)
     for _ in range(3):  # the clock is set back by ten days
         clock[0] -= 10 * 86_400 * 10**9
@@ -147,30 +150,32 @@ def online(asked_desk: Desk) -> Online:
 
 
 def find(
-    use_case: UseCase, online: Online | None, request: CheckedRequest, **fallback: str
+    use_case: Description, online: Online | None, request: CheckedRequest, **fallback: str
 ) -> Features:
-    changed = use_case.fallback.model_copy(update=fallback)
-    case = use_case.model_copy(update={"fallback": changed})
+    changed = replace(use_case.fallback, **fallback)
+    case = replace(use_case, fallback=changed)
     at = NOW + timedelta(hours=12)
     horizon = Horizon(case, clock=lambda: round(at.timestamp()) * 10**9)
     return predict.find_features(request, Served(case, online), loaded(), horizon)
 
 
-def test_features_are_those_of_the_entity_with_their_age(use_case: UseCase, online: Online) -> None:
+def test_features_are_those_of_the_entity_with_their_age(
+    use_case: Description, online: Online
+) -> None:
     features = find(use_case, online, CheckedRequest(1, None))
     assert (features.row, features.flags) == (ROW, [])
     assert features.event_ts == round(NOW.timestamp() * 1e6)
-    assert features.age == use_case.cut_off // timedelta(microseconds=1)
+    assert features.age == round(use_case.cut_off * 1e6)
 
 
-def test_what_is_sent_goes_before_what_is_stored(use_case: UseCase, online: Online) -> None:
+def test_what_is_sent_goes_before_what_is_stored(use_case: Description, online: Online) -> None:
     part = find(use_case, online, CheckedRequest(1, {"income": 5.0}))
     assert part.row == {**ROW, "income": 5.0}
     whole = find(use_case, None, CheckedRequest(1, dict(ROW)))
     assert (whole.row, whole.event_ts, whole.age) == (ROW, None, None)
 
 
-def test_without_an_online_store_an_entity_cannot_be_asked(use_case: UseCase) -> None:
+def test_without_an_online_store_an_entity_cannot_be_asked(use_case: Description) -> None:
     with pytest.raises(Refusal, match="not online") as caught:
         find(use_case, None, CheckedRequest(1, None))
     assert caught.value.status == 503
@@ -178,7 +183,7 @@ def test_without_an_online_store_an_entity_cannot_be_asked(use_case: UseCase) ->
 
 @pytest.mark.parametrize(("entity", "status"), [(99, 404), (2, 409)])
 def test_unknown_and_stale_entities_are_refused_or_scored(
-    use_case: UseCase, online: Online, entity: int, status: int
+    use_case: Description, online: Online, entity: int, status: int
 ) -> None:
     with pytest.raises(Refusal) as caught:
         find(use_case, online, CheckedRequest(entity, None))
@@ -220,11 +225,11 @@ def test_times_keep_their_microseconds(micros: int | None, text: str | None) -> 
 
 
 @pytest.mark.parametrize(("score", "decision"), [(0.5, "accept"), (0.499999, "refer")])
-def test_the_threshold_itself_is_above(use_case: UseCase, score: float, decision: str) -> None:
+def test_the_threshold_itself_is_above(use_case: Description, score: float, decision: str) -> None:
     assert predict.decide(use_case, score) == decision
 
 
-def test_the_log_and_the_answer_say_the_same(use_case: UseCase) -> None:
+def test_the_log_and_the_answer_say_the_same(use_case: Description) -> None:
     features = Features(dict(ROW), round(NOW.timestamp() * 1e6), 1_500_000, ["stale", "fallback"])
     request = CheckedRequest(1, None)
     line, answer = predict.describe_answer(

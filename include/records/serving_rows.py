@@ -1,0 +1,97 @@
+"""Read what the serving nodes follow: every routing row, with the models that it names."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from include.records.database import Database
+from include.records.models import Model
+from include.records.routes import Route
+from include.records.schema import AuditRow, ModelRow, RouteRow, plain
+
+ROLES = ("champion", "previous", "challenger")
+RESET = "use_case.reset"  # the action of the audit row that a reset leaves
+
+
+@dataclass(frozen=True, slots=True)
+class ServingRow:
+    """What the records say of a use case at one moment.
+
+    A full state, never a step: between two looks any number of changes may have been made. The
+    models are without their manifests, which no node reads.
+    """
+
+    route: Route
+    models: Mapping[int, Model]
+
+    def model(self, role: str) -> Model | None:
+        """Return the model that the row names in a role, if it names one that is on record."""
+        version = getattr(self.route, role)
+        return None if version is None else self.models.get(version)
+
+
+@dataclass(frozen=True, slots=True)
+class ServingRows:
+    """The rows of all use cases; `removed` are those of the asked names that were reset."""
+
+    rows: tuple[ServingRow, ...]
+    removed: frozenset[str] = frozenset()
+
+
+def read_serving_rows(database: Database, known: Collection[str] = ()) -> ServingRows:
+    """Return the rows of all use cases, as of one moment.
+
+    Of the `known` names that have no row, those are `removed` that the audit log says were reset.
+    A row that is missing without that (a database that was lost, and made anew) removes nothing.
+    """
+
+    def work(session: Session) -> ServingRows:
+        routes = [
+            plain(Route, row)
+            for row in session.scalars(select(RouteRow).order_by(RouteRow.use_case))
+        ]
+        models = _models(session, routes)
+        rows = tuple(
+            ServingRow(
+                route,
+                {
+                    version: models[route.use_case, version]
+                    for role in ROLES
+                    if (version := getattr(route, role)) is not None
+                    and (route.use_case, version) in models
+                },
+            )
+            for route in routes
+        )
+        missing = set(known) - {route.use_case for route in routes}
+        return ServingRows(rows, _reset(session, missing))
+
+    return database.read(work)
+
+
+def _models(session: Session, routes: Collection[Route]) -> dict[tuple[str, int], Model]:
+    named = [
+        (ModelRow.use_case == route.use_case)
+        & ModelRow.version.in_({getattr(route, role) for role in ROLES} - {None})
+        for route in routes
+    ]
+    if not named:
+        return {}
+    return {
+        (row.use_case, row.version): dataclasses.replace(plain(Model, row), manifest={})
+        for row in session.scalars(select(ModelRow).where(or_(*named)))
+    }
+
+
+def _reset(session: Session, names: Collection[str]) -> frozenset[str]:
+    if not names:
+        return frozenset()
+    entries = select(AuditRow.use_case).where(
+        AuditRow.action == RESET, AuditRow.use_case.in_(sorted(names))
+    )
+    return frozenset(session.scalars(entries.distinct()))

@@ -1,0 +1,60 @@
+"""The rows that a node has read last, in a file beside its artefacts.
+
+A node that starts while the records cannot be reached serves by them. The file holds rows and no
+models: what it names is verified by digest like anything else.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import msgspec
+
+from include.files import written_aside
+from include.records.records import ServingRow
+
+log = logging.getLogger(__name__)
+
+_FORMAT = 1
+
+
+class _Content(msgspec.Struct):
+    format: int
+    rows: list[ServingRow]
+
+
+_decode = msgspec.json.Decoder(_Content).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class LastRows:
+    """The file of one node; `path` is made with the first rows."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._written: bytes | None = None
+
+    def write(self, rows: tuple[ServingRow, ...]) -> None:
+        """Keep rows, unless they are those that were kept last.
+
+        Raises:
+            OSError: they cannot be written; what was there stays.
+        """
+        content = _encode(_Content(_FORMAT, list(rows)))
+        if content == self._written:
+            return
+        # Durable: what it is for begins with a machine that came back without its database.
+        with written_aside(self.path, mode=0o600, durable=True) as temporary:
+            temporary.write_bytes(content)
+        self._written = content
+
+    def read(self) -> tuple[ServingRow, ...]:
+        """Return the rows that were kept; none where there is no file, or none that can be read."""
+        try:
+            return tuple(_decode(self.path.read_bytes()).rows)
+        except FileNotFoundError:
+            return ()
+        except (OSError, msgspec.DecodeError) as error:
+            log.warning("%s cannot be read and is passed over: %s", self.path, error)
+            return ()

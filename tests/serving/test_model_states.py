@@ -1,0 +1,184 @@
+"""The states of the models that a node holds: tried, loaded, refused, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from include.errors import Unavailable
+from include.models.trial import ROOT
+from include.serving import model_states, trials
+from include.serving.model_states import Candidate, ModelStates
+from include.serving.snapshot import Loaded
+from include.serving.workers import Workers
+from tests.builders.isolated import write_bento
+from tests.builders.serving import ROW, Desk
+
+pytestmark = pytest.mark.anyio
+OTHER_PINS = "sha256:of another installation"
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    return Desk(tmp_path_factory.mktemp("states"))
+
+
+@pytest.fixture
+def steps() -> list[str]:
+    """The states that the champion went through."""
+    return []
+
+
+@pytest.fixture
+async def states(desk: Desk, steps: list[str]) -> AsyncIterator[ModelStates]:
+    def changed() -> None:
+        steps.extend(one.state for one in states._candidates.values())
+
+    states = ModelStates(desk.settings.home, Workers(), changed=changed)
+    yield states
+    states.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def candidate(states: ModelStates, version: int) -> Candidate:
+    return next(one for key, one in states._candidates.items() if key[0] == version)
+
+
+async def test_a_model_of_the_nodes_own_pins_goes_through_its_states_into_this_process(
+    desk: Desk, states: ModelStates, steps: list[str]
+) -> None:
+    model = desk.train(1)
+    states.want({"champion": model})
+    await until(lambda: candidate(states, 1).state == "loaded")
+    assert steps == ["wanted", "verified", "tried", "loaded"]
+    loaded = candidate(states, 1).alive
+    assert loaded is not None
+    assert (loaded.remote, loaded.digest) == (None, model.model_digest)
+    assert loaded.scorer is not None
+    assert 0 < loaded.scorer.one(ROW) < 1
+    states.want({"previous": model})
+    assert candidate(states, 1).alive is loaded, "another role needs no other load"
+
+
+async def test_another_model_runs_as_its_bento_and_is_ended_when_nobody_needs_it(
+    desk: Desk, states: ModelStates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_states, "LINGER_SECONDS", 0.1)
+    tag = write_bento(desk.settings.home)
+    states.want({"champion": desk.train(2, pins=OTHER_PINS, bento_tag=tag)})
+    await until(lambda: candidate(states, 2).state == "loaded")
+    loaded = candidate(states, 2).alive
+    assert loaded is not None
+    assert loaded.scorer is None
+    assert loaded.remote is not None
+    assert await loaded.remote.ask(ROW) == 0.25
+    states.want({}, also=[2])
+    assert states._candidates, "who answers stays until somebody else can"
+    states.want({})
+    assert not states._candidates
+    assert await loaded.remote.ask(ROW) == 0.25  # for requests in hand
+    await until(lambda: not loaded.remote.alive)  # type: ignore[union-attr]
+
+
+async def test_a_process_that_ended_is_started_again(desk: Desk, states: ModelStates) -> None:
+    states.want(
+        {"champion": desk.train(3, pins=OTHER_PINS, bento_tag=write_bento(desk.settings.home))}
+    )
+    await until(lambda: candidate(states, 3).state == "loaded")
+    first = candidate(states, 3).alive
+    assert first is not None
+    assert first.remote is not None
+    first.remote.close()
+    await until(lambda: candidate(states, 3).alive not in (None, first))
+
+
+async def test_what_is_wrong_is_refused_for_good_and_names_the_way_out(
+    desk: Desk, states: ModelStates
+) -> None:
+    changed = desk.train(4)
+    (Path(changed.bundle) / "model.txt").write_text("changed")
+    states.want({"champion": changed, "previous": desk.train(5, pins=OTHER_PINS)})
+    for version, reason in ((4, "has digest"), (5, "package it again")):
+        await until(lambda version=version: candidate(states, version).state == "refused")  # type: ignore[misc]
+        assert reason in candidate(states, version).reason
+    states.try_again(refused=False)
+    assert candidate(states, 4).state == "refused"
+    desk.train(4)  # a person puts the right files back, and asks for another try
+    states.try_again(refused=True)
+    await until(lambda: candidate(states, 4).state == "loaded")
+
+
+async def test_what_is_away_is_loaded_once_it_is_there(
+    desk: Desk, states: ModelStates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A late mount, a restore: nobody has to ask for another try."""
+    monkeypatch.setattr(model_states, "FIRST_PAUSE", 0.1)
+    model = desk.train(6)
+    Path(model.bundle).rename(f"{model.bundle}.away")
+    states.want({"champion": model})
+    await until(lambda: candidate(states, 6).failures >= 2)
+    assert candidate(states, 6).state == "could_not"
+    assert candidate(states, 6).next_try > 0
+    Path(f"{model.bundle}.away").rename(model.bundle)
+    await until(lambda: candidate(states, 6).state == "loaded")
+    assert (candidate(states, 6).failures, candidate(states, 6).reason) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ("import time; time.sleep(60)", "did not answer its golden rows in 0.3 s"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "was killed (SIGKILL)"),
+    ],
+)
+async def test_a_trial_that_times_out_or_is_killed_is_no_refusal(
+    desk: Desk,
+    states: ModelStates,
+    monkeypatch: pytest.MonkeyPatch,
+    program: str,
+    reason: str,
+) -> None:
+    monkeypatch.setattr(model_states, "FIRST_PAUSE", 0.1)
+    is_slow = "sleep" in program
+    with monkeypatch.context() as sick:
+        sick.setattr(trials, "python_module", lambda *_: [sys.executable, "-c", program])
+        sick.setattr(trials, "SECONDS", 0.3 if is_slow else 30.0)
+        states.want({"champion": desk.train(7)})
+        await until(lambda: candidate(states, 7).state == "could_not")
+        assert reason in candidate(states, 7).reason
+    await until(lambda: candidate(states, 7).state == "loaded")
+
+
+async def test_a_challenger_must_pass_its_check_too(
+    desk: Desk, states: ModelStates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_states, "FIRST_PAUSE", 0.1)
+    problems = ["its features are not online"]
+
+    async def check(_: Loaded) -> None:
+        if problems:
+            raise Unavailable(problems[0])
+
+    states._check = check
+    model = desk.train(8)
+    states.want({"challenger": model})
+    await until(lambda: candidate(states, 8).state == "could_not")
+    assert candidate(states, 8).reason == problems[0]
+    assert not candidate(states, 8).is_ready
+    problems.clear()
+    await until(lambda: candidate(states, 8).is_ready)
+
+
+def test_a_child_gets_nothing_of_the_nodes_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVERGREEN_NODE_TOKEN", "secret")
+    monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "secret")
+    assert "secret" not in trials.clean_environment(ROOT).values()
