@@ -106,9 +106,14 @@ def records(records_url: str) -> Iterator[Records]:
 
 @pytest.fixture(autouse=True)
 def warm_readers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fork the children that read files, where the start of one is not what is tested."""
-    if request.path.name != "test_file_reader.py":
+    """Fork the children that read files, but for tests of what a started one is like."""
+    if "cold_readers" not in request.fixturenames:
         monkeypatch.setattr(FileReader, "_start", start_warm)
+
+
+@pytest.fixture
+def cold_readers() -> None:
+    """Have readers of files started as the product starts them."""
 
 
 @pytest.hookimpl(optionalhook=True)

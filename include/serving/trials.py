@@ -8,25 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from include.errors import ArtefactError, Unavailable
 from include.models.trial import ROOT
-from include.processes import python_module
+from include.processes import bare_environment, python_module
 
 SECONDS = 60.0
 _MODULE = "include.models.trial"
-# All that a child of the node gets of its environment: never a secret, nor the records' address.
-_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "TZ")
-
-
-def clean_environment(path: Path) -> dict[str, str]:
-    """Return the environment of a process that runs a model; `path` is where its code lies."""
-    kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    return {**kept, "PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}
 
 
 async def try_model(folder: str, digest: str, *, seconds: float) -> None:
@@ -37,7 +28,8 @@ async def try_model(folder: str, digest: str, *, seconds: float) -> None:
         Unavailable: the process was killed, or not done in time: that may be the machine's fault.
     """
     command = python_module(_MODULE, str(Path(folder).resolve()), digest)
-    code, printed, complaint = await _run(command, clean_environment(ROOT), seconds, folder)
+    environment = bare_environment(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
+    code, printed, complaint = await _run(command, environment, seconds, folder)
     if code < 0:
         raise Unavailable(
             f"{folder}: the process of its trial was killed ({signal.Signals(-code).name}); the "

@@ -1,9 +1,13 @@
-"""Bundles on disk, for tests that damage them."""
+"""Bundles on disk, for tests that damage them and try them."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
+
+from include.models.bundle import verify_bundle
+from include.serving.trials import try_model
 
 
 def write_bundle(folder: Path, files: Mapping[str, bytes]) -> Path:
@@ -12,3 +16,9 @@ def write_bundle(folder: Path, files: Mapping[str, bytes]) -> Path:
     for name, content in files.items():
         (folder / name).write_bytes(content)
     return folder
+
+
+def try_bundle(folder: str | Path, digest: str, *, seconds: float = 60.0) -> None:
+    """Have a bundle verified, then tried in a process of its own, as the node does."""
+    verify_bundle(folder, digest)
+    asyncio.run(try_model(str(folder), digest, seconds=seconds))

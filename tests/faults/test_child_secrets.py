@@ -14,9 +14,9 @@ from include.clock import wait_for
 from include.config.settings import ROOT, Settings
 from include.ingestion.file_reader import FileReader
 from include.installation.services import SERVICES, children
-from include.models import trial
 from include.packaging.package_model import _builder_environment
 from include.processes import start
+from include.serving import trials
 from include.serving.isolated_model import IsolatedModel
 from tests.builders.isolated import write_bento
 from tests.builders.scanning import Scanner
@@ -103,9 +103,8 @@ def test_a_trial_has_no_secret(
     told = tmp_path / "environ"
     code = f"open({str(told)!r}, 'wb').write(open('/proc/self/environ', 'rb').read())"
     code += "; print('golden 1')"
-    monkeypatch.setattr(trial, "verify_bundle", lambda folder, digest: None)
-    monkeypatch.setattr(trial, "python_module", lambda *words: [sys.executable, "-c", code])
-    trial.trial_load(tmp_path, "digest")
+    monkeypatch.setattr(trials, "python_module", lambda *words: [sys.executable, "-c", code])
+    asyncio.run(trials.try_model(str(tmp_path), "digest", seconds=30))
     assert b"PYTHONPATH" in told.read_bytes()
     assert scanner.names(told.read_bytes()) == set()
 
@@ -126,6 +125,7 @@ def test_a_model_in_a_process_of_its_own_has_no_secret(
     assert scanner.names(asyncio.run(look())) == set()
 
 
+@pytest.mark.usefixtures("cold_readers")
 def test_who_opens_foreign_files_has_no_secret(
     settings: Settings, scanner: Scanner, tmp_path: Path
 ) -> None:

@@ -13,6 +13,8 @@ from include.errors import SourceError
 from include.ingestion import file_reader
 from include.ingestion.file_reader import FileReader
 
+pytestmark = pytest.mark.usefixtures("cold_readers")
+
 DECLARED = ["id", "name"]
 
 

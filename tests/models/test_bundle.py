@@ -15,7 +15,7 @@ from include.models import bundle as bundles
 from include.models.bundle import bundle_digest, digest_of, read_bundle, verify_bundle
 from include.models.kinds import Fitted
 from include.models.loading import load_model
-from include.models.trial import trial_load
+from tests.builders.bundles import try_bundle
 
 
 def test_the_digest_covers_names_lengths_and_contents(fitted: Fitted) -> None:
@@ -39,7 +39,7 @@ def test_one_changed_byte_is_refused_before_loading(bundle: Path, name: str) -> 
     content = bytearray((bundle / name).read_bytes())
     content[len(content) // 2] ^= 1
     (bundle / name).write_bytes(content)
-    for load in (load_model, verify_bundle, trial_load):
+    for load in (load_model, verify_bundle, try_bundle):
         with pytest.raises(ArtefactError, match="recorded is"):
             load(bundle, digest)
 
@@ -72,7 +72,7 @@ def test_pickled_models_are_refused_by_type_and_never_opened(
     (bundle / name).write_bytes(pickle.dumps(Trap()))
     (bundle / name).chmod(0)
     with pytest.raises(ArtefactError, match="can run code"):
-        trial_load(bundle, digest)
+        try_bundle(bundle, digest)
     assert not (tmp_path / "opened").exists()
 
 

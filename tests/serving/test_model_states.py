@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from include.errors import Unavailable
-from include.models.trial import ROOT
 from include.serving import model_states, trials
 from include.serving.model_states import Candidate, ModelStates
 from include.serving.snapshot import Loaded
@@ -176,9 +175,3 @@ async def test_a_challenger_must_pass_its_check_too(
     assert not candidate(states, 8).is_ready
     problems.clear()
     await until(lambda: candidate(states, 8).is_ready)
-
-
-def test_a_child_gets_nothing_of_the_nodes_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EVERGREEN_NODE_TOKEN", "secret")
-    monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "secret")
-    assert "secret" not in trials.clean_environment(ROOT).values()

@@ -15,8 +15,8 @@ from include.errors import ConfigError, SourceError
 from include.models import matrix, mlflow_registry
 from include.models.kinds import DEFAULT, kind_of
 from include.models.pins import serving_pins
-from include.models.trial import trial_load
 from tests.builders import stored
+from tests.builders.bundles import try_bundle
 from tests.builders.judging import (
     KEY,
     NAME,
@@ -45,7 +45,7 @@ def test_a_training_records_everything_that_made_it(bench: Bench) -> None:
     )
     assert model.pins == serving_pins(kind_of(DEFAULT))
     assert model.as_of == datetime(2026, 2, 6, tzinfo=UTC)
-    trial_load(model.bundle, model.model_digest)
+    try_bundle(model.bundle, model.model_digest)
     wanted = (
         "training_set tables feature_set git_commit lock libraries split counts "
         "mode as_of partition"
