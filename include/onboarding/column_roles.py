@@ -18,14 +18,12 @@ from include.onboarding.date_parts import add_dates
 from include.onboarding.evidence import Evidence, find_evidence
 from include.onboarding.header_words import sounds_of_id, sounds_of_person
 from include.onboarding.label_values import ONES, Positive, guess_label, guess_positive
+from include.onboarding.no_features import why_no_feature
 from include.onboarding.profile import Profile, Table, moment, name_others, name_some, text
 from include.onboarding.time_roles import guess_times_of
-from include.training.free_text import hardly_repeats
 
 # As max_bad of a source: more rows that repeat a decision would block their partition.
 MAX_REPEATED = 0.01
-# About the share of the rows that a model is fitted on: on fewer rows a text repeats less often.
-LEARNT = 0.5
 _ROW = "each row is an entity of its own, named by the digest of its values"
 _NO_ENTITY = "no column names whom a row is about; name one with --entity"
 _REPEATED = 20  # different values from which a column may be somebody's id that repeats
@@ -317,29 +315,4 @@ def _is_index(column: Profile) -> bool:
     """Tell whether a column is what pandas and R write beside a table: the place of each row."""
     return bool(words.INDEX.match(column.header)) or (
         column.header.lower() in ("index", "level_0") and column.unique
-    )
-
-
-def why_no_feature(table: Table, column: Profile, event: Profile | None) -> str:
-    """Return why a column can be no feature; empty where it can."""
-    if column.type in ("date", "timestamp"):
-        return "a time; make a number of it by SQL if it should be a feature"
-    if column.distinct == 0:
-        return "empty"
-    if column.distinct == 1 and column.nulls == 0:
-        return "constant"
-    if column.type == "string" and hardly_repeats(*_first_rows(table, column, event)):
-        return "different on most rows, as names and free text are"
-    if sounds_of_id(column.header) and (column.unique or sounds_of_person(column.header)):
-        return "an id"
-    return ""
-
-
-def _first_rows(table: Table, column: Profile, event: Profile | None) -> tuple[int, int]:
-    """Return how many values, and different ones, a model would be fitted on."""
-    value = text(column.header)
-    order = moment(event.header) if event is not None else "rowid"
-    rows = f"SELECT {value} AS v FROM given ORDER BY {order} LIMIT {int(LEARNT * table.rows)}"
-    return int(table.scalar(f"SELECT count(v) FROM ({rows})")), int(
-        table.scalar(f"SELECT count(DISTINCT v) FROM ({rows})")
     )

@@ -15,7 +15,6 @@ from include.onboarding.answers import Answers
 from include.onboarding.column_roles import (
     Roles,
     why_later,
-    why_no_feature,
     written_later,
 )
 from include.onboarding.draft_times import Times, guess_ttl
@@ -29,6 +28,7 @@ from include.onboarding.draft_yaml import (
 )
 from include.onboarding.evidence import Evidence, find_evidence
 from include.onboarding.header_words import ARRIVAL, plain
+from include.onboarding.no_features import why_no_feature
 from include.onboarding.profile import Profile, Table, Worst, moment, text
 from include.onboarding.time_roles import guess_event
 from include.onboarding.yaml_text import column_names, name_of, note, plain_name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -213,3 +214,18 @@ def test_a_table_without_a_time_stands_for_the_day_that_is_given(tmp_path: Path)
     assert use_case.training.split.by == "hash"
     assert use_case.entity.key == "row_id"
     assert "No time in the data: nothing here says how the model will do later." in text
+
+
+def test_an_object_of_json_is_left_out_with_how_to_take_a_value_of_it(tmp_path: Path) -> None:
+    loans = [json.dumps({"amount": n * 7 % 90, "term": 12}) for n in range(N)]
+    case, text = drafted(tmp_path, orders(loan=loans))
+    assert "loan" not in case.feature_types
+    assert "# loan: left out (an object of JSON; one of its values is a feature as a" in text
+    assert "json_extract_string(column, '$.amount')" in text
+    computed = text.replace(
+        "      loan: {type: string}",
+        "      loan: {type: string}\n      loan_amount: {type: int64, sql: "
+        "\"CAST(json_extract_string(loan, '$.amount') AS BIGINT)\"}",
+    )
+    assert computed != text
+    assert list(check.find_problems(use_case_file.parse(computed, folder=tmp_path))) == []
