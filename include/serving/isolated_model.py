@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import socket
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +20,7 @@ import msgspec
 
 from include.errors import ArtefactError, Unavailable
 from include.serving.http import Refusal
+from include.serving.trials import clean_environment
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ DEADLINE = 0.5  # seconds for one answer
 FAILURES = 3  # in a row, after which it is asked no more
 PROBE_SECONDS = 1.0
 MAX_WAITING = 64  # questions at once: more would only wait behind each other
+MAX_QUEUED = 1024  # questions of a champion that wait for a place among those
+QUEUE_SECONDS = 2.0  # for so long one waits, at most
 
 _encode = msgspec.json.Encoder().encode
 
@@ -64,6 +67,8 @@ class IsolatedModel(asyncio.Protocol):
         self._waiting: dict[int, asyncio.Future[_Reply]] = {}
         self._buffer = b""
         self._count = self._failures = 0
+        self._in_hand = 0  # questions that have a place; the others stand in the queue
+        self._queue: deque[asyncio.Future[None]] = deque()
         self._probe: asyncio.Task[None] | None = None
         self._last: Mapping[str, object] = {}
         self.features: list[str] = []
@@ -87,7 +92,7 @@ class IsolatedModel(asyncio.Protocol):
             )
         node_end, process_end = socket.socketpair()
         isolated = cls(bento_tag)
-        environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
+        environment = clean_environment(source)
         try:
             node_end.setblocking(False)
             isolated._process = await asyncio.create_subprocess_exec(
@@ -130,14 +135,56 @@ class IsolatedModel(asyncio.Protocol):
         """Whether the process can still be asked."""
         return self._transport is not None and not self._transport.is_closing()
 
-    async def ask(self, row: Mapping[str, object]) -> float:
+    async def ask(self, row: Mapping[str, object], *, patient: bool = False) -> float:
         """Return the score of a row.
+
+        A `patient` question waits where too many are on their way: nobody stands behind a champion,
+        or another model would answer for it whenever there is much to do.
 
         Raises:
             Refusal: 422, the row is wrong.
             Unavailable: no answer within the deadline, or none is expected.
         """
-        if self._probe is not None or not self.alive or len(self._waiting) >= MAX_WAITING:
+        if self._probe is not None or not self.alive:
+            raise Unavailable(f"{self._version} does not answer at present")
+        if self._in_hand >= MAX_WAITING:
+            if not patient or len(self._queue) >= MAX_QUEUED:
+                raise Unavailable(f"{self._version} does not answer at present")
+            await self._wait_for_place()
+        else:
+            self._in_hand += 1
+        try:
+            return await self._ask(row)
+        finally:
+            self._leave_place()
+
+    async def _wait_for_place(self) -> None:
+        """Wait until a place is handed over; it is this one's then."""
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append(place)
+        try:
+            async with asyncio.timeout(QUEUE_SECONDS):
+                await place
+        except BaseException as error:
+            if place.done() and not place.cancelled():
+                self._leave_place()  # it was handed over as the wait for it ended
+            if isinstance(error, TimeoutError):
+                raise Unavailable(
+                    f"{self._version} had no time for it within {QUEUE_SECONDS:g} s"
+                ) from None
+            raise
+
+    def _leave_place(self) -> None:
+        """Hand a place to the next one in the queue that still waits, or give it back."""
+        while self._queue:
+            place = self._queue.popleft()
+            if not place.done():
+                place.set_result(None)
+                return
+        self._in_hand -= 1
+
+    async def _ask(self, row: Mapping[str, object]) -> float:
+        if self._probe is not None or not self.alive:  # since it has begun to wait
             raise Unavailable(f"{self._version} does not answer at present")
         self._last = row
         try:

@@ -94,6 +94,35 @@ async def test_too_many_at_once_are_refused_at_once(
         assert await asyncio.gather(*waiting) == [0.25, 0.25]
 
 
+async def test_of_a_champion_as_many_as_come_are_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolated_model, "MAX_WAITING", 2)
+    async with started(tmp_path) as model:
+        rows = [{"seconds": 0.01, "score": number / 100} for number in range(40)]
+        answers = await asyncio.gather(*(model.ask(row, patient=True) for row in rows))
+        assert answers == [row["score"] for row in rows]
+        assert (model._in_hand, len(model._queue)) == (0, 0)
+
+
+async def test_the_queue_is_bounded_in_length_and_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolated_model, "MAX_WAITING", 1)
+    monkeypatch.setattr(isolated_model, "MAX_QUEUED", 1)
+    monkeypatch.setattr(isolated_model, "QUEUE_SECONDS", 0.05)
+    async with started(tmp_path) as model:
+        first = asyncio.create_task(model.ask({"seconds": 0.2}))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(model.ask({}, patient=True))
+        await asyncio.sleep(0)
+        assert "at present" in await failure(model.ask({}, patient=True))
+        assert "no time for it" in await failure(second)
+        assert await first == 0.25
+        assert await model.ask({}) == 0.25
+        assert (model._in_hand, len(model._queue)) == (0, 0)
+
+
 @pytest.mark.parametrize("what", ["die", "babble"])
 async def test_a_process_that_dies_or_talks_nonsense_is_given_up_and_says_so(
     tmp_path: Path, what: str
