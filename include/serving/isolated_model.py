@@ -9,16 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import shutil
 import socket
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
+import psutil
 
 from include.errors import ArtefactError, Unavailable
+from include.models.bento_sources import copy_verified, sources_folder
 from include.serving.http import Refusal
 from include.serving.trials import clean_environment
 
@@ -32,6 +37,17 @@ MAX_QUEUED = 1024  # questions of a champion that wait for a place among those
 QUEUE_SECONDS = 2.0  # for so long one waits, at most
 
 _encode = msgspec.json.Encoder().encode
+
+
+def new_code_folder(home: Path) -> Path:
+    """Return an empty folder of this user alone; those of nodes that are dead are removed."""
+    folder = home / "serving"
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob("code-*"):
+        owner = left.name.split("-")[1]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"code-{os.getpid()}-", dir=folder))
 
 
 class _Reply(msgspec.Struct):
@@ -67,6 +83,7 @@ class IsolatedModel(asyncio.Protocol):
         self._waiting: dict[int, asyncio.Future[_Reply]] = {}
         self._buffer = b""
         self._count = self._failures = 0
+        self._code: Path | None = None  # the copy that the process runs, removed when it ends
         self._in_hand = 0  # questions that have a place; the others stand in the queue
         self._queue: deque[asyncio.Future[None]] = deque()
         self._probe: asyncio.Task[None] | None = None
@@ -76,22 +93,37 @@ class IsolatedModel(asyncio.Protocol):
 
     @classmethod
     async def start(
-        cls, home: Path, bento_tag: str, bundle: str, digest: str, *, seconds: float
+        cls,
+        home: Path,
+        bento_tag: str,
+        bundle: str,
+        digest: str,
+        *,
+        seconds: float,
+        code_digest: str | None = None,
     ) -> IsolatedModel:
-        """Start the process of a Bento and return when its golden rows were answered.
+        """Start the process of a Bento and return when it says that it has its model.
+
+        Its code is verified file by file, and run from a private copy of what was verified.
 
         Raises:
-            ArtefactError: the Bento is not there, or refuses its model.
+            ArtefactError: the Bento is not there, is not what was recorded, or refuses its model.
         """
-        name, _, version = bento_tag.partition(":")
-        source = home / "bento" / "bentos" / name / version / "src"
-        if not (source / "lane.py").is_file():
+        kept = sources_folder(home, bento_tag)
+        if not (kept / "lane.py").is_file():
             raise ArtefactError(
                 f"bento {bento_tag} is not in {home / 'bento'}; run package_model for its "
                 "partition again"
             )
+        source = new_code_folder(home)
+        try:
+            await asyncio.to_thread(copy_verified, kept, code_digest, source)
+        except BaseException:
+            shutil.rmtree(source, ignore_errors=True)
+            raise
         node_end, process_end = socket.socketpair()
         isolated = cls(bento_tag)
+        isolated._code = source
         environment = clean_environment(source)
         try:
             node_end.setblocking(False)
@@ -212,6 +244,12 @@ class IsolatedModel(asyncio.Protocol):
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
+        self._remove_code()
+
+    def _remove_code(self) -> None:
+        if self._code is not None:
+            shutil.rmtree(self._code, ignore_errors=True)
+            self._code = None
 
     async def _exchange(self, row: Mapping[str, object]) -> _Reply:
         """Send a question and return its reply; several may be on their way, told apart by id."""
@@ -276,6 +314,7 @@ class IsolatedModel(asyncio.Protocol):
         for future in [self._hello, *self._waiting.values()]:
             if not future.done():
                 future.set_exception(gone)
+        self._remove_code()
         if self._hello.done() and self._hello.exception() is not None:
             return
         self.on_end()

@@ -224,7 +224,12 @@ class ModelStates:
                 "package it again"
             )
         return await IsolatedModel.start(
-            self._home, model.bento_tag, model.bundle, model.model_digest, seconds=trials.SECONDS
+            self._home,
+            model.bento_tag,
+            model.bundle,
+            model.model_digest,
+            seconds=trials.SECONDS,
+            code_digest=model.bento_digest,
         )
 
     def _ended(self, candidate: Candidate) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from include.errors import Unavailable
+from include.models.bento_sources import read_sources, sources_digest, sources_folder
 from include.models.trial import ROOT
 from include.serving import model_states, trials
 from include.serving.model_states import Candidate, ModelStates
@@ -126,6 +127,24 @@ async def test_a_process_that_answers_otherwise_than_its_model_is_refused(
     await until(lambda: candidate(states, 9).state == "refused")
     assert "golden row 0" in candidate(states, 9).reason
     assert candidate(states, 9).alive is None
+
+
+async def test_code_that_is_not_the_recorded_one_never_runs(
+    desk: Desk, states: ModelStates, tmp_path: Path
+) -> None:
+    mark = tmp_path / "it ran"
+    tag = write_bento(desk.settings.home, "loans_scorer:verified")
+    folder = sources_folder(desk.settings.home, tag)
+    recorded = sources_digest(read_sources(folder))
+    model = desk.train(10, pins=OTHER_PINS, bento_tag=tag, bento_digest=recorded)
+    states.want({"champion": model})
+    await until(lambda: candidate(states, 10).state == "loaded")
+    (folder / "lane.py").write_text(f"open({str(mark)!r}, 'w')\n")
+    states.want({})
+    states.want({"champion": model})
+    await until(lambda: candidate(states, 10).state == "refused")
+    assert "it was changed" in candidate(states, 10).reason
+    assert not mark.exists()
 
 
 async def test_what_is_away_is_loaded_once_it_is_there(
