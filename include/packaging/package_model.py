@@ -27,6 +27,7 @@ from include.errors import ArtefactError, MissingPartition, Unavailable
 from include.evaluation.verdict import judged_model, not_passed
 from include.lake.digests import combine
 from include.models import bundle
+from include.models.bento_sources import read_sources, sources_digest, sources_folder
 from include.models.kinds import ModelKind, every_kind, kind_in, serving_libraries
 from include.models.pins import serving_pins
 from include.packaging.bento_build import end_users
@@ -101,12 +102,16 @@ def compute(context: StageContext) -> Outcome:
         version=model.version,
     )
 
+    code = read_sources(sources_folder(context.settings.home, package.bento_tag))
+    code_digest = sources_digest(code)
+
     def in_transaction(session: Session) -> None:
         context.records.models.update(
             model.use_case,
             model.version,
             session=session,
             bento_tag=package.bento_tag,
+            bento_digest=code_digest,
             pins=serving_pins(kind),
         )
 

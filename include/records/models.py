@@ -17,7 +17,7 @@ from include.records.schema import ModelRow, insert_missing, locked, plain
 Mode = Literal["backfill", "live"]
 State = Literal["candidate", "challenger", "released", "retired"]
 STATES: tuple[str, ...] = get_args(State)
-UPDATABLE = ("bundle", "run_id", "bento_tag", "pins", "state", "manifest")
+UPDATABLE = ("bundle", "run_id", "bento_tag", "bento_digest", "pins", "state", "manifest")
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Model:
     state: State = "candidate"
     generation: int = 0
     manifest: dict[str, Any] = dataclasses.field(default_factory=dict)
+    bento_digest: str | None = None
 
 
 class Models:

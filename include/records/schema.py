@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-HEAD = "0006"  # the newest revision in records/migrations
+HEAD = "0007"  # the newest revision in records/migrations
 VERSION_TABLE = "evergreen_version"
 
 R = TypeVar("R", bound="Base")
@@ -222,6 +222,7 @@ class ModelRow(Base):
     state: Mapped[str]
     generation: Mapped[int]
     manifest: Mapped[dict[str, Any]]
+    bento_digest: Mapped[str | None]  # of the code in the Bento; None: packaged by an earlier one
 
 
 class RouteRow(Base):

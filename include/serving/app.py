@@ -241,7 +241,9 @@ class App:
                 f"feature {missing[0]!r} is missing; send null",
                 field=f"features.{missing[0]}",
             )
-        score = await model.remote.ask({name: features.row[name] for name in model.remote.features})
+        given = {name: features.row[name] for name in model.remote.features}
+        # By its role, not by where it runs: a challenger is passed over, who answers waits.
+        score = await model.remote.ask(given, patient=model is served.answering)
         if not math.isfinite(score):
             raise Unavailable(f"model {model.version} answers {score}, which is no probability")
         return features, score

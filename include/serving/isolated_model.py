@@ -9,15 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import shutil
 import socket
 import sys
+import tempfile
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
+import psutil
 
 from include.errors import ArtefactError, Unavailable
+from include.models.bento_sources import copy_verified, sources_folder
 from include.processes import bare_environment
 from include.serving.http import Refusal
 
@@ -27,8 +33,21 @@ DEADLINE = 0.5  # seconds for one answer
 FAILURES = 3  # in a row, after which it is asked no more
 PROBE_SECONDS = 1.0
 MAX_WAITING = 64  # questions at once: more would only wait behind each other
+MAX_QUEUED = 1024  # questions of a champion that wait for a place among those
+QUEUE_SECONDS = 2.0  # for so long one waits, at most
 
 _encode = msgspec.json.Encoder().encode
+
+
+def new_code_folder(home: Path) -> Path:
+    """Return an empty folder of this user alone; those of nodes that are dead are removed."""
+    folder = home / "serving"
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob("code-*"):
+        owner = left.name.split("-")[1]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"code-{os.getpid()}-", dir=folder))
 
 
 class _Reply(msgspec.Struct):
@@ -64,6 +83,9 @@ class IsolatedModel(asyncio.Protocol):
         self._waiting: dict[int, asyncio.Future[_Reply]] = {}
         self._buffer = b""
         self._count = self._failures = 0
+        self._code: Path | None = None  # the copy that the process runs, removed when it ends
+        self._in_hand = 0  # questions that have a place; the others stand in the queue
+        self._queue: deque[asyncio.Future[None]] = deque()
         self._probe: asyncio.Task[None] | None = None
         self._last: Mapping[str, object] = {}
         self.features: list[str] = []
@@ -71,22 +93,37 @@ class IsolatedModel(asyncio.Protocol):
 
     @classmethod
     async def start(
-        cls, home: Path, bento_tag: str, bundle: str, digest: str, *, seconds: float
+        cls,
+        home: Path,
+        bento_tag: str,
+        bundle: str,
+        digest: str,
+        *,
+        seconds: float,
+        code_digest: str | None = None,
     ) -> IsolatedModel:
-        """Start the process of a Bento and return when its golden rows were answered.
+        """Start the process of a Bento and return when it says that it has its model.
+
+        Its code is verified file by file, and run from a private copy of what was verified.
 
         Raises:
-            ArtefactError: the Bento is not there, or refuses its model.
+            ArtefactError: the Bento is not there, is not what was recorded, or refuses its model.
         """
-        name, _, version = bento_tag.partition(":")
-        source = home / "bento" / "bentos" / name / version / "src"
-        if not (source / "lane.py").is_file():
+        kept = sources_folder(home, bento_tag)
+        if not (kept / "lane.py").is_file():
             raise ArtefactError(
                 f"bento {bento_tag} is not in {home / 'bento'}; run package_model for its "
                 "partition again"
             )
+        source = new_code_folder(home)
+        try:
+            await asyncio.to_thread(copy_verified, kept, code_digest, source)
+        except BaseException:
+            shutil.rmtree(source, ignore_errors=True)
+            raise
         node_end, process_end = socket.socketpair()
         isolated = cls(bento_tag)
+        isolated._code = source
         environment = bare_environment(PYTHONPATH=str(source), OMP_NUM_THREADS="1")
         try:
             node_end.setblocking(False)
@@ -130,14 +167,56 @@ class IsolatedModel(asyncio.Protocol):
         """Whether the process can still be asked."""
         return self._transport is not None and not self._transport.is_closing()
 
-    async def ask(self, row: Mapping[str, object]) -> float:
+    async def ask(self, row: Mapping[str, object], *, patient: bool = False) -> float:
         """Return the score of a row.
+
+        A `patient` question waits where too many are on their way: nobody stands behind a champion,
+        or another model would answer for it whenever there is much to do.
 
         Raises:
             Refusal: 422, the row is wrong.
             Unavailable: no answer within the deadline, or none is expected.
         """
-        if self._probe is not None or not self.alive or len(self._waiting) >= MAX_WAITING:
+        if self._probe is not None or not self.alive:
+            raise Unavailable(f"{self._version} does not answer at present")
+        if self._in_hand >= MAX_WAITING:
+            if not patient or len(self._queue) >= MAX_QUEUED:
+                raise Unavailable(f"{self._version} does not answer at present")
+            await self._wait_for_place()
+        else:
+            self._in_hand += 1
+        try:
+            return await self._ask(row)
+        finally:
+            self._leave_place()
+
+    async def _wait_for_place(self) -> None:
+        """Wait until a place is handed over; it is this one's then."""
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append(place)
+        try:
+            async with asyncio.timeout(QUEUE_SECONDS):
+                await place
+        except BaseException as error:
+            if place.done() and not place.cancelled():
+                self._leave_place()  # it was handed over as the wait for it ended
+            if isinstance(error, TimeoutError):
+                raise Unavailable(
+                    f"{self._version} had no time for it within {QUEUE_SECONDS:g} s"
+                ) from None
+            raise
+
+    def _leave_place(self) -> None:
+        """Hand a place to the next one in the queue that still waits, or give it back."""
+        while self._queue:
+            place = self._queue.popleft()
+            if not place.done():
+                place.set_result(None)
+                return
+        self._in_hand -= 1
+
+    async def _ask(self, row: Mapping[str, object]) -> float:
+        if self._probe is not None or not self.alive:  # since it has begun to wait
             raise Unavailable(f"{self._version} does not answer at present")
         self._last = row
         try:
@@ -165,6 +244,12 @@ class IsolatedModel(asyncio.Protocol):
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
+        self._remove_code()
+
+    def _remove_code(self) -> None:
+        if self._code is not None:
+            shutil.rmtree(self._code, ignore_errors=True)
+            self._code = None
 
     async def _exchange(self, row: Mapping[str, object]) -> _Reply:
         """Send a question and return its reply; several may be on their way, told apart by id."""
@@ -229,6 +314,7 @@ class IsolatedModel(asyncio.Protocol):
         for future in [self._hello, *self._waiting.values()]:
             if not future.done():
                 future.set_exception(gone)
+        self._remove_code()
         if self._hello.done() and self._hello.exception() is not None:
             return
         self.on_end()

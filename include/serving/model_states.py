@@ -27,6 +27,7 @@ from include.models.pins import fits_here
 from include.models.presence import is_away
 from include.records.records import Model
 from include.serving import trials
+from include.serving.golden_rows import ask_golden
 from include.serving.isolated_model import IsolatedModel
 from include.serving.loops import pause_after
 from include.serving.snapshot import Loaded, feature_types
@@ -208,6 +209,11 @@ class ModelStates:
             return replace(loaded, scorer=scorer)
         async with turn:
             remote = await self._start_process(model)
+            try:
+                await ask_golden(remote, files[bundle.GOLDEN])
+            except BaseException:
+                remote.close()
+                raise
         self._step(candidate, "tried")
         return replace(loaded, remote=remote)
 
@@ -218,7 +224,12 @@ class ModelStates:
                 "package it again"
             )
         return await IsolatedModel.start(
-            self._home, model.bento_tag, model.bundle, model.model_digest, seconds=trials.SECONDS
+            self._home,
+            model.bento_tag,
+            model.bundle,
+            model.model_digest,
+            seconds=trials.SECONDS,
+            code_digest=model.bento_digest,
         )
 
     def _ended(self, candidate: Candidate) -> None:

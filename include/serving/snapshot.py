@@ -86,8 +86,8 @@ class RemoteScorer(Protocol):
     def alive(self) -> bool:
         """Whether it can still be asked."""
 
-    async def ask(self, row: Mapping[str, object]) -> float:
-        """Return the probability of a row."""
+    async def ask(self, row: Mapping[str, object], *, patient: bool = False) -> float:
+        """Return the probability of a row; a `patient` question waits for its turn."""
 
     def close(self) -> None:
         """End the process."""

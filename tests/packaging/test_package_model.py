@@ -216,13 +216,15 @@ def test_other_pins_are_served_in_a_process_of_their_own(
     with desk.node() as node:
         assert desk.deploy().state == "done"
         node.serves(1)
+        left = desk.settings.home / "serving"
+        assert len(list(left.glob("code-*"))) == 1, "the copy that runs"
         expected = json.loads(bundle_files(1)["golden.json"])["scores"][0]
         assert node.predict(entity=1).body["score"] == pytest.approx(expected, abs=1e-9)
         assert node.get(f"/v1/{NAME}/model").body["champion"]["in_process"] is False
         assert node.predict(features={"income": 1.0}).body["error"]["field"] == "features.jobs"
         assert node.process is not None
         (isolated,) = psutil.Process(node.process.pid).children()
-        assert str(home(desk)) in " ".join(isolated.cmdline())
+        assert str(desk.settings.home / "serving") in " ".join(isolated.cmdline())
         isolated.kill()
         until(lambda: node.predict(entity=1).status == 200, what="a new process")
         (other,) = psutil.Process(node.process.pid).children()

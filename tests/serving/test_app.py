@@ -26,7 +26,7 @@ class Broken:
             raise self._error
         return self._score
 
-    async def ask(self, row: object) -> float:
+    async def ask(self, row: object, *, patient: bool = False) -> float:
         return self.one(row)
 
     def close(self) -> None:

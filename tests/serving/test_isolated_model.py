@@ -94,6 +94,35 @@ async def test_too_many_at_once_are_refused_at_once(
         assert await asyncio.gather(*waiting) == [0.25, 0.25]
 
 
+async def test_of_a_champion_as_many_as_come_are_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolated_model, "MAX_WAITING", 2)
+    async with started(tmp_path) as model:
+        rows = [{"seconds": 0.01, "score": number / 100} for number in range(40)]
+        answers = await asyncio.gather(*(model.ask(row, patient=True) for row in rows))
+        assert answers == [row["score"] for row in rows]
+        assert (model._in_hand, len(model._queue)) == (0, 0)
+
+
+async def test_the_queue_is_bounded_in_length_and_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolated_model, "MAX_WAITING", 1)
+    monkeypatch.setattr(isolated_model, "MAX_QUEUED", 1)
+    monkeypatch.setattr(isolated_model, "QUEUE_SECONDS", 0.05)
+    async with started(tmp_path) as model:
+        first = asyncio.create_task(model.ask({"seconds": 0.2}))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(model.ask({}, patient=True))
+        await asyncio.sleep(0)
+        assert "at present" in await failure(model.ask({}, patient=True))
+        assert "no time for it" in await failure(second)
+        assert await first == 0.25
+        assert await model.ask({}) == 0.25
+        assert (model._in_hand, len(model._queue)) == (0, 0)
+
+
 @pytest.mark.parametrize("what", ["die", "babble"])
 async def test_a_process_that_dies_or_talks_nonsense_is_given_up_and_says_so(
     tmp_path: Path, what: str
@@ -122,16 +151,26 @@ async def test_a_process_that_does_not_answer_its_golden_rows_is_ended(
     with pytest.raises(ArtefactError, match=message):
         async with started(tmp_path, first, seconds=3 if "sleep" in first else 20):
             pass
-    await until(lambda: children(tmp_path) == [])
+    await until(lambda: children() == [])
 
 
 async def test_a_start_that_is_given_up_leaves_no_process(tmp_path: Path) -> None:
     tag = write_bento(tmp_path, first="time.sleep(60)")
     start = IsolatedModel.start(tmp_path, tag, "/bundle", "sha256:1", seconds=60)
     task = asyncio.create_task(start)
-    await until(lambda: children(tmp_path) != [])
+    await until(lambda: children() != [])
     task.cancel()
-    await until(lambda: children(tmp_path) == [])
+    await until(lambda: children() == [])
+
+
+async def test_the_copies_of_nodes_that_are_dead_are_removed(tmp_path: Path) -> None:
+    left = tmp_path / "serving" / "code-999999999-x"
+    left.mkdir(parents=True)
+    async with started(tmp_path) as model:
+        assert not left.exists()
+        (copy,) = (tmp_path / "serving").glob("code-*")
+        assert await model.ask({}) == 0.25
+    assert not copy.exists()
 
 
 async def test_a_bento_that_is_not_there_names_the_way_out(tmp_path: Path) -> None:
@@ -139,12 +178,12 @@ async def test_a_bento_that_is_not_there_names_the_way_out(tmp_path: Path) -> No
         await IsolatedModel.start(tmp_path, "loans:none", "/bundle", "sha256:1", seconds=1)
 
 
-def children(home: Path) -> list[int]:
-    """Return the processes of a home's Bentos."""
+def children() -> list[int]:
+    """Return the processes of Bentos that this one has started."""
     found = []
     for process in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess):
             living = process.status() != psutil.STATUS_ZOMBIE
-            if living and str(home) in " ".join(process.cmdline()):
+            if living and any(word.endswith("/lane.py") for word in process.cmdline()):
                 found.append(process.pid)
     return found

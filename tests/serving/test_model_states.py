@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from include.errors import Unavailable
+from include.models.bento_sources import read_sources, sources_digest, sources_folder
 from include.serving import model_states, trials
 from include.serving.model_states import Candidate, ModelStates
 from include.serving.snapshot import Loaded
@@ -79,12 +80,12 @@ async def test_another_model_runs_as_its_bento_and_is_ended_when_nobody_needs_it
     assert loaded is not None
     assert loaded.scorer is None
     assert loaded.remote is not None
-    assert await loaded.remote.ask(ROW) == 0.25
+    assert await loaded.remote.ask({}) == 0.25
     states.want({}, also=[2])
     assert states._candidates, "who answers stays until somebody else can"
     states.want({})
     assert not states._candidates
-    assert await loaded.remote.ask(ROW) == 0.25  # for requests in hand
+    assert await loaded.remote.ask({}) == 0.25  # for requests in hand
     await until(lambda: not loaded.remote.alive)  # type: ignore[union-attr]
 
 
@@ -114,6 +115,35 @@ async def test_what_is_wrong_is_refused_for_good_and_names_the_way_out(
     desk.train(4)  # a person puts the right files back, and asks for another try
     states.try_again(refused=True)
     await until(lambda: candidate(states, 4).state == "loaded")
+
+
+async def test_a_process_that_answers_otherwise_than_its_model_is_refused(
+    desk: Desk, states: ModelStates
+) -> None:
+    """Whatever it says of itself: its code may have been changed."""
+    tag = write_bento(desk.settings.home, "loans_scorer:changed", off=0.2)
+    states.want({"champion": desk.train(9, pins=OTHER_PINS, bento_tag=tag)})
+    await until(lambda: candidate(states, 9).state == "refused")
+    assert "golden row 0" in candidate(states, 9).reason
+    assert candidate(states, 9).alive is None
+
+
+async def test_code_that_is_not_the_recorded_one_never_runs(
+    desk: Desk, states: ModelStates, tmp_path: Path
+) -> None:
+    mark = tmp_path / "it ran"
+    tag = write_bento(desk.settings.home, "loans_scorer:verified")
+    folder = sources_folder(desk.settings.home, tag)
+    recorded = sources_digest(read_sources(folder))
+    model = desk.train(10, pins=OTHER_PINS, bento_tag=tag, bento_digest=recorded)
+    states.want({"champion": model})
+    await until(lambda: candidate(states, 10).state == "loaded")
+    (folder / "lane.py").write_text(f"open({str(mark)!r}, 'w')\n")
+    states.want({})
+    states.want({"champion": model})
+    await until(lambda: candidate(states, 10).state == "refused")
+    assert "it was changed" in candidate(states, 10).reason
+    assert not mark.exists()
 
 
 async def test_what_is_away_is_loaded_once_it_is_there(
