@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 SWAP_SECONDS = 1.0  # for so long a rollback waits for its swap before it answers that it goes on
 SETTLE_SECONDS = 60.0  # for so long a reload waits for what it loads
+STALE_SECONDS = 1.0  # for so long a row of a lower generation may be one that was read before
 
 
 @dataclass
@@ -47,6 +48,7 @@ class _Followed:
     online: Online
     models: ModelStates
     problem: str = ""  # why the row's description is not the one that is used
+    lower_since: float = 0.0  # when a lower generation was read first, in the loop's seconds
 
 
 class Reconciler:
@@ -128,8 +130,12 @@ class Reconciler:
             name, followed = row.route.use_case, self._followed.get(row.route.use_case)
             if followed is None:
                 self._begin(row)
-            elif row.route.generation >= followed.row.route.generation and followed.row != row:
-                self._take_over(followed, row)
+            elif row.route.generation < followed.row.route.generation:
+                self._begin_anew(followed, row)
+            else:
+                followed.lower_since = 0.0
+                if followed.row != row:
+                    self._take_over(followed, row)
             if (followed := self._followed.get(name)) is not None:
                 followed.online.refresh()
         self._app.table.started = True
@@ -161,6 +167,19 @@ class Reconciler:
         self._reporter.follow(name, lambda: (followed.row.route.generation, self._reports(name)))
         self._want(followed)
         self._apply(name)
+
+    def _begin_anew(self, followed: _Followed, row: ServingRow) -> None:
+        """Follow a row whose generation is lower than before, once it is not merely an old one.
+
+        A reset, with a release after it, begins to count again. But so looks what another look
+        read just before `take_route` brought the newer row: that is gone with the next look.
+        """
+        now = asyncio.get_running_loop().time()
+        if not followed.lower_since:
+            followed.lower_since = now
+        elif now - followed.lower_since >= STALE_SECONDS:
+            self._forget(followed.use_case.name)
+            self._begin(row)
 
     def _take_over(self, followed: _Followed, row: ServingRow) -> None:
         name = row.route.use_case

@@ -17,7 +17,6 @@ from include.models.trial import ROOT
 from include.processes import bare_environment, python_module
 
 SECONDS = 60.0
-_MODULE = "include.models.trial"
 
 
 async def try_model(folder: str, digest: str, *, seconds: float) -> None:
@@ -27,7 +26,7 @@ async def try_model(folder: str, digest: str, *, seconds: float) -> None:
         ArtefactError: it is not the recorded one, or answers its golden rows otherwise.
         Unavailable: the process was killed, or not done in time: that may be the machine's fault.
     """
-    command = python_module(_MODULE, str(Path(folder).resolve()), digest)
+    command = python_module("include.models.trial", str(Path(folder).resolve()), digest)
     environment = bare_environment(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
     code, printed, complaint = await _run(command, environment, seconds, folder)
     if code < 0:

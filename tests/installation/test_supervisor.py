@@ -135,6 +135,7 @@ def test_a_request_while_the_node_is_away_waits_for_the_next_one(outside: Outsid
         httpx.get(url, timeout=5, trust_env=False)
 
 
+@pytest.mark.slow
 def test_a_node_that_hangs_is_started_again(outside: Outside) -> None:
     first = outside.node
     os.kill(first, signal.SIGSTOP)

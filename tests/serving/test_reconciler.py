@@ -15,7 +15,7 @@ from include.clock import utc_now
 from include.errors import Unavailable
 from include.models import bundle
 from include.records.records import AuditEntry, Records, ServingRows
-from include.serving import model_states
+from include.serving import model_states, row_source
 from include.serving.app import App
 from include.serving.reconciler import Reconciler
 from include.serving.snapshot import Loaded
@@ -278,6 +278,35 @@ async def test_a_row_that_is_missing_without_a_reset_removes_nothing(tmp_path: P
         assert NAME not in app.table.served
         with pytest.raises(Unavailable, match="not followed"):
             await reconciler.reload(NAME)
+
+
+@pytest.mark.anyio
+async def test_a_reset_and_a_release_that_nobody_saw_are_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Generations begin again at a reset; a row that was read late is no reset."""
+    monkeypatch.setattr(row_source, "RETRY_SECONDS", 1.1)
+    desk = Desk(tmp_path)
+    for version in (1, 2):
+        desk.train(version)
+        desk.record_route(champion=version)
+    async with following(desk) as (app, reconciler):
+        row = desk.records.serving_rows((NAME,)).rows[0]
+        late = replace(row, route=replace(row.route, generation=row.route.generation - 1))
+        reconciler.follow(ServingRows((late,)))
+        assert app.table.served[NAME].generation == row.route.generation
+        forget(desk)  # nothing is awaited, so this node sees both at once
+        desk.train(3)
+        desk.apply()
+        generation = desk.record_route(champion=3)
+        assert generation < row.route.generation
+        await wait_until(
+            lambda: (
+                NAME in app.table.served
+                and (found := champion(app)) is not None
+                and (found.version, app.table.served[NAME].generation) == (3, generation)
+            )
+        )
 
 
 def forget(desk: Desk) -> None:
