@@ -21,6 +21,39 @@ POSTGRES = os.environ.get(
 )
 
 
+# What runs whole installations, started nodes and commands, or breaks them: minutes of the suite.
+END_TO_END = (
+    "e2e",
+    "faults",
+    "history",
+    "deployment",
+    "packaging",
+    "real_sets",
+    "cli/test_quarantine.py",
+    "cli/test_run.py",
+    "cli/test_try_use_case.py",
+    "installation/test_mlflow_login.py",
+    "installation/test_supervisor.py",
+    "serving/test_http_limits.py",
+    "serving/test_isolated_model.py",
+    "serving/test_last_rows.py",
+    "serving/test_node.py",
+    "serving/test_node_limits.py",
+    "serving/test_reconciler.py",
+    "serving/test_shape.py",
+)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest looks at the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the end-to-end tests by where they stand, so that a quick run can leave them out."""
+    here = Path(__file__).parent
+    folders = tuple((here / part).resolve(strict=True) for part in END_TO_END)
+    for item in items:
+        if any(item.path.is_relative_to(folder) for folder in folders):
+            item.add_marker(pytest.mark.e2e)
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """An installation of its own under tmp_path."""

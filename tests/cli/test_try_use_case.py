@@ -26,7 +26,6 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.e2e
 def test_a_file_becomes_a_judged_model_and_reset_undoes_it(
     run: Run, file: Path, tmp_path: Path
 ) -> None:

@@ -18,8 +18,6 @@ from include.orchestration.airflow_api import Run, TaskState
 from include.point_in_time import partitions
 from tests.e2e.conftest import DAYS, EVERY_DAG, Installation, session_of
 
-pytestmark = pytest.mark.e2e
-
 
 def test_up_runs_the_newest_day_through_the_scheduler_and_answers(
     installation: Installation,

@@ -13,7 +13,6 @@ from include.clock import utc_now
 from include.config.settings import ROOT
 from tests.e2e.conftest import EVERY_DAG, Installation
 
-pytestmark = pytest.mark.e2e
 NAME, LAST = "credit_default", "2005-10-01"
 
 

@@ -26,8 +26,6 @@ from tests.builders.installation import small_repayment
 from tests.builders.ports import free_ports
 from tests.e2e.conftest import EVERY_DAG, Installation
 
-pytestmark = pytest.mark.e2e
-
 NAME = "repayment"
 DAYS = 2
 HISTORY = 100

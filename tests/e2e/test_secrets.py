@@ -13,7 +13,6 @@ import pytest
 from tests.builders.scanning import TOKEN, Scanner, databases, secrets_of, values
 from tests.e2e.conftest import Installation, session_of
 
-pytestmark = pytest.mark.e2e
 KINDS = {
     "airflow_fernet",
     "airflow_jwt",

@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 
 import psutil
-import pytest
 
 from include.installation.supervisor import stop
 from tests.e2e.conftest import Installation, session_of
-
-pytestmark = pytest.mark.e2e
 
 
 def test_stop_ends_everything_and_a_second_start_finds_what_is_there(

@@ -125,7 +125,6 @@ def judged(made: Installation, key: str) -> dict[str, Any]:
     return outputs
 
 
-@pytest.mark.e2e
 def test_a_part_of_adult_without_a_time_and_an_id_becomes_a_judged_model(tmp_path: Path) -> None:
     """The test's file has a first line to skip and a dot behind each class; the other has not."""
     with gzip.open(given("adult/adult.data.gz")) as file:
