@@ -32,6 +32,7 @@ END_TO_END = (
     "cli/test_quarantine.py",
     "cli/test_run.py",
     "cli/test_try_use_case.py",
+    "cli/test_use_case.py",
     "installation/test_mlflow_login.py",
     "installation/test_supervisor.py",
     "serving/test_http_limits.py",

@@ -6,6 +6,8 @@ import random
 from datetime import date, timedelta
 from pathlib import Path
 
+import pytest
+
 from include.config.settings import Settings
 from include.onboarding import check
 from include.onboarding.try_data import try_data
@@ -29,6 +31,7 @@ def loans(latest: int) -> Rows:
     }
 
 
+@pytest.mark.slow
 def test_outcomes_that_take_too_long_are_asked_for_within_a_time(tmp_path: Path) -> None:
     rows = loans(latest=9_000)
     case, text = drafted(tmp_path, rows, name="loans")
