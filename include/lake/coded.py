@@ -22,8 +22,8 @@ from include.lake.tables import Lake
 WIDEST = 6
 # Rows of a sample, and the share of distinct texts in it at which a text stands in the whole of a
 # million rows about three times.
-CODED = pa.dictionary(pa.int32(), pa.string())
 SAMPLE, REPEATED = 10_000, 0.98
+CODED = pa.dictionary(pa.int32(), pa.string())
 
 
 def read_coded(lake: Lake, table: str, keys: Sequence[str]) -> pa.Table:
@@ -37,12 +37,7 @@ def read_coded(lake: Lake, table: str, keys: Sequence[str]) -> pa.Table:
     files = [pq.ParquetFile(path) for path in paths]
     coded = _repeated(files, schema)
     wanted = pa.schema(
-        [
-            field.with_type(pa.dictionary(pa.int32(), pa.string()))
-            if field.name in coded
-            else field
-            for field in schema
-        ]
+        [field.with_type(CODED) if field.name in coded else field for field in schema]
     )
     parts = []
     for path, file in zip(paths, files, strict=True):

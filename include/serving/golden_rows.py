@@ -6,6 +6,7 @@ import json
 
 from include.errors import ArtefactError
 from include.models.golden import TOLERANCE
+from include.serving.http import Refusal
 from include.serving.snapshot import RemoteScorer
 
 
@@ -13,7 +14,8 @@ async def ask_golden(model: RemoteScorer, content: bytes) -> int:
     """Ask the golden rows of a verified bundle and return how many there are.
 
     Raises:
-        ArtefactError: there are none, or an answer differs by more than the tolerance.
+        ArtefactError: there are none, one is refused, or an answer differs by more than the
+            tolerance.
         Unavailable: the process gives no answer.
     """
     golden = json.loads(content)
@@ -21,7 +23,13 @@ async def ask_golden(model: RemoteScorer, content: bytes) -> int:
     if not rows or len(rows) != len(expected):
         raise ArtefactError("golden.json holds no rows to ask; train the model again")
     for number, (row, score) in enumerate(zip(rows, expected, strict=True)):
-        answer = await model.ask(row)
+        try:
+            answer = await model.ask(row)
+        except Refusal as error:
+            raise ArtefactError(
+                f"golden row {number} is refused by the model's process ({error}); its bento was "
+                "changed. Package the model again"
+            ) from error
         if not abs(answer - score) <= TOLERANCE:  # not `>`: NaN must not pass
             raise ArtefactError(
                 f"golden row {number}: the model's process answers {answer!r}, recorded is "

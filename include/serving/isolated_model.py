@@ -33,6 +33,7 @@ DEADLINE = 0.5  # seconds for one answer
 FAILURES = 3  # in a row, after which it is asked no more
 PROBE_SECONDS = 1.0
 MAX_WAITING = 64  # questions at once: more would only wait behind each other
+MAX_REPLY = 1 << 20  # bytes of a line; the longest, the features of a model, has some kilobytes
 MAX_QUEUED = 1024  # questions of a champion that wait for a place among those
 QUEUE_SECONDS = 2.0  # for so long one waits, at most
 
@@ -107,11 +108,13 @@ class IsolatedModel(asyncio.Protocol):
         Its code is verified file by file, and run from a private copy of what was verified.
 
         Raises:
-            ArtefactError: the Bento is not there, is not what was recorded, or refuses its model.
+            ArtefactError: the Bento is not what was recorded, or refuses its model.
+            Unavailable: it is not there, or its process died or hung: that may be the machine's
+                fault.
         """
         kept = sources_folder(home, bento_tag)
         if not (kept / "lane.py").is_file():
-            raise ArtefactError(
+            raise Unavailable(
                 f"bento {bento_tag} is not in {home / 'bento'}; run package_model for its "
                 "partition again"
             )
@@ -150,7 +153,7 @@ class IsolatedModel(asyncio.Protocol):
                 async with asyncio.timeout(seconds):
                     hello = await isolated._hello
             except (TimeoutError, Unavailable) as error:
-                raise ArtefactError(
+                raise Unavailable(
                     f"bento {bento_tag}: its process died or hung before it answered its golden "
                     "rows"
                 ) from error
@@ -296,6 +299,9 @@ class IsolatedModel(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Hand replies to whoever waits for them."""
         *lines, self._buffer = (self._buffer + data).split(b"\n")
+        if len(self._buffer) > MAX_REPLY:
+            self.close()
+            return
         for line in lines:
             try:
                 reply = _decode(line)

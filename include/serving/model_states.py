@@ -109,6 +109,8 @@ class ModelStates:
             candidate = self._candidates.get(key)
             if candidate is None:
                 candidate = self._candidates[key] = Candidate(model, role)
+            if candidate.state == "refused" and candidate.model != model:
+                candidate.state, candidate.reason = "wanted", ""  # what was refused is no more
             # Of the row of today: a bundle may have been moved, a Bento made anew.
             candidate.model, candidate.role = model, role
             self._start(candidate)

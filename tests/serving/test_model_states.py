@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from include.serving import model_states, trials
 from include.serving.model_states import Candidate, ModelStates
 from include.serving.snapshot import Loaded
 from include.serving.workers import Workers
-from tests.builders.isolated import write_bento
+from tests.builders.isolated import HELLO, write_bento
 from tests.builders.serving import ROW, Desk
 
 pytestmark = pytest.mark.anyio
@@ -144,6 +145,31 @@ async def test_code_that_is_not_the_recorded_one_never_runs(
     await until(lambda: candidate(states, 10).state == "refused")
     assert "it was changed" in candidate(states, 10).reason
     assert not mark.exists()
+
+
+async def test_a_model_that_is_packaged_again_is_tried_again(
+    desk: Desk, states: ModelStates
+) -> None:
+    model = desk.train(11, pins=OTHER_PINS)
+    states.want({"champion": model})
+    await until(lambda: candidate(states, 11).state == "refused")
+    assert "package it again" in candidate(states, 11).reason
+    states.want({"champion": model})
+    assert candidate(states, 11).state == "refused", "nothing has changed"
+    packaged = replace(model, bento_tag=write_bento(desk.settings.home, "loans_scorer:again"))
+    states.want({"champion": packaged})
+    await until(lambda: candidate(states, 11).state == "loaded")
+
+
+async def test_a_golden_row_that_is_refused_refuses_the_model(
+    desk: Desk, states: ModelStates
+) -> None:
+    first = f"{HELLO}\nknown = []\n_load, json.loads = json.loads, lambda line: {{"
+    first += '**_load(line), "row": {"do": "refuse"}}'
+    tag = write_bento(desk.settings.home, "loans_scorer:strict", first)
+    states.want({"champion": desk.train(12, pins=OTHER_PINS, bento_tag=tag)})
+    await until(lambda: candidate(states, 12).state == "refused")
+    assert "golden row 0 is refused" in candidate(states, 12).reason
 
 
 async def test_what_is_away_is_loaded_once_it_is_there(
