@@ -27,7 +27,8 @@ from include.errors import EvergreenError
 from include.predictions.log import PredictionLog
 from include.records.records import Records
 from include.serving.app import App
-from include.serving.http_limits import EdgeProtocol, end_slow_requests
+from include.serving.direct_protocol import DirectProtocol
+from include.serving.http_limits import end_slow_requests
 from include.serving.listener import open_listener, take_over
 from include.serving.loops import keep_going
 from include.serving.quiet import bound_log
@@ -139,7 +140,7 @@ async def _main(settings: Settings, listener: socket.socket, is_shared: bool) ->
     server = _Server(
         uvicorn.Config(
             app,
-            http=EdgeProtocol,
+            http=DirectProtocol,
             ws="none",
             lifespan="off",
             log_config=None,
