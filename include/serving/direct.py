@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 from msgspec import UNSET
@@ -101,6 +101,7 @@ class Plan:
         # Only a store that answers at once: the event loop stands still meanwhile.
         if not isinstance(online, Online):
             return None
+        online.hold()
         online_set = online.describe(self.model.feature_set)
         row = None if online_set is None else online.get(self.model.feature_set, str(entity))
         if online_set is None or row is None:
