@@ -284,3 +284,85 @@ async def test_an_answer_is_on_record_when_it_is_read(site: Site) -> None:
     folder: Path = site.client.desk.settings.home / "predictions" / NAME
     text = b"".join(path.read_bytes() for path in folder.iterdir())
     assert body["request_id"].encode() in text
+
+
+async def ask_again(
+    pair: tuple[asyncio.StreamReader, asyncio.StreamWriter], *pieces: bytes
+) -> tuple[int, Any]:
+    """Send pieces over an open connection and return the answer."""
+    reader, writer = pair
+    for piece in pieces:
+        writer.write(piece)
+        await writer.drain()
+        await asyncio.sleep(0.01)
+    return await answer(reader)
+
+
+async def test_headers_that_come_again_are_not_parsed_again(site: Site) -> None:
+    pair, fed = await site.connect(), list[bytes]()
+    for _ in range(2):
+        assert (await ask_again(pair, post()))[0] == 200
+    assert [head.use_case for head in site.direct.heads.values()] == [NAME]
+    (connection,) = site.state.connections
+
+    class Parser:
+        def feed_data(self, data: bytes) -> None:
+            fed.append(data)
+
+    parser, connection.parser = connection.parser, Parser()
+    other = json.dumps({"features": {**ROW, "income": 9876.5}}).encode()
+    assert len(other) == len(PLAIN)
+    answers = [await ask_again(pair, post(body)) for body in (PLAIN, other)]
+    assert [status for status, _ in answers] == [200, 200]
+    assert fed == []
+    connection.parser = parser
+    for more in (GET, post(b"{}"), post(PLAIN, "x-request-id: a"), post(b"{" * len(PLAIN))):
+        assert (await ask_again(pair, more))[0] in (200, 400, 422)
+    assert (await ask_again(pair, post()[:-9], post()[-9:]))[0] == 200
+    assert (await ask_again(pair, post()))[0] == 200
+    pair[1].write(post() + post())
+    assert [(await answer(pair[0]))[0] for _ in range(2)] == [200, 200]
+    pair[1].close()
+
+
+async def test_a_part_of_headers_is_never_taken_for_whole_ones(site: Site) -> None:
+    pair, whole = await site.connect(), post()
+    for _ in range(2):
+        assert (await ask_again(pair, whole))[0] == 200
+    kept = dict(site.direct.heads)
+    for cut in range(1, len(whole) - len(PLAIN), 7):
+        assert (await ask_again(pair, whole[:cut], whole[cut:]))[0] == 200
+    assert site.direct.heads == kept
+    pair[1].write(whole[40:])
+    assert (await pair[0].readline()).startswith(b"HTTP/1.1 400")
+    pair[1].close()
+
+
+async def test_what_is_kept_of_headers_decides_nothing_but_their_meaning(site: Site) -> None:
+    pair = await site.connect()
+    for _ in range(3):
+        assert (await ask_again(pair, post()))[0] == 200
+    site.client.app.forget(NAME)
+    assert (await ask_again(pair, post()))[0] == 404
+    pair[1].close()
+    site.client.serve(1)
+    pair = await site.connect()
+    assert (await ask_again(pair, post()))[0] == 200
+    site.client.app.table.draining = True
+    pair[1].write(post())
+    assert b"connection: close" in await pair[0].readuntil(b"\r\n\r\n")
+    pair[1].close()
+
+
+async def test_headers_are_kept_up_to_a_bound(site: Site) -> None:
+    pair = await site.connect()
+    for number in range(1200):
+        pair[1].write(post(PLAIN, f"x-a: {number}"))
+        assert (await answer(pair[0]))[0] == 200
+    assert 0 < len(site.direct.heads) <= 512
+    before = len(site.direct.heads)
+    for more in ("x-request-id: a", "x-a: " + "y" * 3000):
+        for _ in range(3):
+            assert (await ask_again(pair, post(PLAIN, more)))[0] == 200
+    assert len(site.direct.heads) == before
+    pair[1].close()
