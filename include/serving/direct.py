@@ -189,7 +189,6 @@ class Direct:
             or not headers.keys().isdisjoint(_LONG_WAY)
             or headers.get(b"connection", b"keep-alive").lower() != b"keep-alive"
             or not 0 < int(headers.get(b"content-length", 0)) <= MAX_PLAIN_BODY
-            or not self._admits(headers)
         ):
             return ""
         return use_case
@@ -217,7 +216,7 @@ class Direct:
         `defaults` are the headers that every answer has; they are another list when they change.
         """
         plan = self._plans.get(use_case)
-        if plan is None or self._table.draining:
+        if plan is None or self._table.draining or not self._admits(headers):
             return None
         started, clock = time.time_ns(), time.perf_counter()
         try:
@@ -268,7 +267,11 @@ class Direct:
         return answer
 
     def _admits(self, headers: Headers) -> bool:
-        """Tell whether the long way would let a request with these headers pass."""
+        """Tell whether the long way would let a request with these headers pass.
+
+        Whatever `App` asks of a caller is asked here as well, of each request: what is kept of
+        headers says what they mean, not whether they are still good enough.
+        """
         host = headers.get(b"host")
         if host in self._hosts:
             return True
