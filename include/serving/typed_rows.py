@@ -35,7 +35,10 @@ _encode = msgspec.json.Encoder().encode
 
 @lru_cache(maxsize=8)
 def request_decoder(entity: str) -> msgspec.json.Decoder[Any]:
-    """Return what reads the body of a request about an entity whose key is of this type."""
+    """Return what reads the body of a request about an entity whose key is of this type.
+
+    What it reads has `entity` and `features`, the latter not read yet, or UNSET.
+    """
     typed = msgspec.defstruct(
         "TypedRequest",
         [
@@ -129,14 +132,17 @@ def row_reader(features: Sequence[str], types: Mapping[str, str]) -> RowReader |
     """Return the reader of a model's rows.
 
     `features` are those of the model in its order, `types` those of all that a row may hold. None:
-    a type is missing or not known.
+    a type is missing or not known, or a name is none that a struct can read.
     """
     others = tuple(name for name in types if name not in set(features))
     columns = (*features, *others)
     kinds = tuple(types.get(name, "") for name in columns)
     if any(kind not in _TYPES for kind in kinds):
         return None
-    return _reader(tuple(features), others, kinds)
+    try:
+        return _reader(tuple(features), others, kinds)
+    except ValueError:  # a name with a quotation mark, or two equal ones
+        return None
 
 
 @lru_cache(maxsize=256)

@@ -145,7 +145,10 @@ def test_a_node_that_ends_under_load_fails_no_request(desk: Desk, connections: i
             first.send_signal(signal.SIGTERM)
             assert first.wait(timeout=15) == 0
             first = start()
-            time.sleep(2.5)
+            probe = Node(desk.settings)
+            probe.serves(1)  # only then it knows what to do at a signal
+            probe.client.close()
+            time.sleep(0.5)
         stop.set()
         for thread in threads:
             thread.join()

@@ -108,6 +108,7 @@ def test_a_swap_between_equal_schemas_makes_no_new_class() -> None:
 def test_a_feature_without_a_known_type_has_no_reader() -> None:
     assert row_reader(["other"], TYPES) is None
     assert row_reader(["x"], {"x": "date"}) is None
+    assert row_reader(['"'], {'"': "bool"}) is None
 
 
 @pytest.mark.parametrize(
