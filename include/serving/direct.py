@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 from msgspec import UNSET
@@ -80,17 +80,16 @@ class Plan:
     """How requests of one snapshot are answered: made when it is installed, dropped with it."""
 
     def __init__(
-        self, served: Served, model: Loaded, scorer: ValueScorer, reader: RowReader, log: Any
+        self, served: Served, model: Loaded, scorer: ValueScorer, reader: RowReader
     ) -> None:
         self.served, self.model, self.reader = served, model, reader
         self.decode = request_decoder(served.use_case.entity.type).decode
         self.score = scorer.of_values
         self.features = list(scorer.features)
-        self.log: PredictionLog = log
         self._layout: _Layout | None = None
 
     @classmethod
-    def of(cls, served: Served, open_log: Callable[[str], PredictionLog]) -> Plan | None:
+    def of(cls, served: Served) -> Plan | None:
         """Return the plan of a snapshot, or None where each request needs the long way."""
         model = served.champion
         if model is None or not isinstance(model.scorer, ValueScorer):
@@ -98,7 +97,7 @@ class Plan:
         reader = row_reader(model.scorer.features, served.feature_types)
         if reader is None:
             return None
-        return cls(served, model, model.scorer, reader, open_log)
+        return cls(served, model, model.scorer, reader)
 
     def stored(self, entity: object, horizon: int) -> tuple[Sequence[Value], Features] | None:
         """Return an entity's values and what is said of them; None: they are not all fresh.
@@ -165,7 +164,7 @@ class Direct:
     def install(self, served: Served, horizon: Horizon) -> None:
         """Answer by a snapshot from the next request on."""
         name = served.use_case.name
-        plan = Plan.of(served, self._log_of)
+        plan = Plan.of(served)
         if plan is None:
             self.forget(name)
             return
@@ -216,7 +215,8 @@ class Direct:
         `defaults` are the headers that every answer has; they are another list when they change.
         """
         plan = self._plans.get(use_case)
-        if plan is None or self._table.draining or not self._admits(headers):
+        table = self._table
+        if plan is None or table.draining or not table.started or not self._admits(headers):
             return None
         started, clock = time.time_ns(), time.perf_counter()
         try:
@@ -246,22 +246,22 @@ class Direct:
                 score,
                 started,
             )
-            # Before the answer, as on the long way.
+            if defaults is not self._defaults:
+                self._defaults, self._top = defaults, _top(defaults)
+            content = _encode(reply)
+            answer = b"%b%d\r\nx-request-id: %b\r\n\r\n%b" % (
+                self._top,
+                len(content),
+                name.encode("ascii"),
+                content,
+            )
+            # Before the answer, as on the long way; and last, so that nothing can fail behind it.
             self._log_of(use_case).append(line)
         except (msgspec.MsgspecError, EvergreenError, ValueError, RecursionError):
             return None  # a wrong request, a sick store or a full disk: the long way says which
         except Exception:  # noqa: BLE001 - the long way fails alike and logs it, or answers after all
             self._metrics.count_event(use_case, "direct_failed")
             return None
-        content = _encode(reply)
-        if defaults is not self._defaults:
-            self._defaults, self._top = defaults, _top(defaults)
-        answer = b"%b%d\r\nx-request-id: %b\r\n\r\n%b" % (
-            self._top,
-            len(content),
-            name.encode("ascii"),
-            content,
-        )
         self._metrics.count_answer(use_case, "predict", 200)
         self._metrics.observe_duration(use_case, time.perf_counter() - clock)
         return answer

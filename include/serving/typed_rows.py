@@ -18,6 +18,7 @@ MAX_TEXT = 1024  # characters of an entity's key or of a text feature
 INT_LIMIT = 1 << 63  # what the lake's int64 columns hold
 _Int = Annotated[int, msgspec.Meta(ge=-INT_LIMIT, le=INT_LIMIT - 1)]
 _Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
+_VALUE_BYTES = 40  # of a number with its sign and exponent, and of the marks around its name
 _FLOAT: Any = _Int | float | None
 # As `predict.check_request` has them.
 _TYPES: dict[str, Any] = {
@@ -63,6 +64,7 @@ class RowReader:
         self._decode_floats = _decoder(columns, types, len(names), {**_TYPES, "int64": _FLOAT})
         self._wholes = [place for place, kind in enumerate(types) if kind == "int64"]
         self._width, self._count = len(names), len(columns)
+        self._usual = sum(len(name) + _VALUE_BYTES for name in columns)
         self._texts = [number for number, kind in enumerate(types) if kind == "string"]
 
     def read(self, content: msgspec.Raw) -> tuple[tuple[Any, ...], bytes]:
@@ -85,7 +87,13 @@ class RowReader:
             marks += values[place].__class__ is str
         # Each name and each text has two quotation marks. Where there are more, a name stands twice
         # or a mark is escaped: readers of the log may take another one of two than was asked here.
-        if text.count(b'"') != 2 * marks or b"\n" in text:
+        # What is longer than such rows are may be blanks, by which a client could fill the disk.
+        if (
+            text.count(b'"') != 2 * marks
+            or len(text) > self._usual
+            or b"\n" in text
+            or b"\r" in text
+        ):
             text = _encode(row)
         return values[: self._width], text
 

@@ -249,8 +249,11 @@ def test_hosts_that_a_client_makes_up_are_not_kept_without_end(client: Client) -
     assert len(client.app.direct._hosts) < 100
 
 
-def test_a_node_that_drains_answers_the_long_way(client: Client) -> None:
-    client.app.table.draining = True
+@pytest.mark.parametrize(("state", "value"), [("draining", True), ("started", False)])
+def test_a_node_that_starts_or_ends_answers_the_long_way(
+    client: Client, state: str, value: bool
+) -> None:
+    setattr(client.app.table, state, value)
     assert direct(client, json.dumps({"features": ROW}).encode()) is None
 
 

@@ -51,6 +51,8 @@ def test_nulls_are_read_as_such() -> None:
     [
         ('{"f0": 1, "f0": 2}', '{"f0":2}'),
         ('{"f0":\n 2}', '{"f0":2}'),
+        ('{"f0":\r 2}', '{"f0":2}'),
+        ('{"f0":' + " " * 5000 + "2}", '{"f0":2}'),
         ('{"f\\u0030": 2}', '{"f0":2}'),
         ('{"f0": 2, "region": "a\\"b"}', '{"f0":2,"region":"a\\"b"}'),
         ('{"f0": 2, "region": null, "region": "x"}', '{"f0":2,"region":"x"}'),
@@ -66,7 +68,8 @@ def test_the_log_gets_what_was_read_where_the_text_could_be_read_otherwise(
     assert {k: v for k, v in json.loads(content).items() if k in ("f0", "region")} == json.loads(
         kept
     )
-    assert "\n" not in content
+    assert content == content.replace("\n", "").replace("\r", "")
+    assert len(content) < 200
 
 
 @pytest.mark.parametrize(
