@@ -24,15 +24,19 @@ import uvloop
 from include.config.settings import Settings
 from include.deployment.rollback import Order, take_back
 from include.errors import EvergreenError
+from include.models.kinds import every_kind
+from include.models.pins import serving_pins
 from include.predictions.log import PredictionLog
 from include.records.records import Records
 from include.serving.app import App
+from include.serving.code_stamp import CodeStamp
 from include.serving.http_limits import EdgeProtocol, end_slow_requests
 from include.serving.listener import open_listener, take_over
 from include.serving.loops import keep_going
 from include.serving.quiet import bound_log
 from include.serving.reconciler import SWAP_SECONDS, Reconciler
 from include.serving.serving_table import ServingTable
+from include.serving.upkeep import Upkeep
 from include.serving.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -98,6 +102,9 @@ def serve(settings: Settings, *, listener: socket.socket | None = None) -> None:
 
 async def _main(settings: Settings, listener: socket.socket, is_shared: bool) -> None:
     node = f"{socket.gethostname()}:{settings.node_port}"
+    stamp = CodeStamp()
+    for kind in every_kind():
+        serving_pins(kind)  # of the code that is loaded now; computed later, it might be another
 
     workers = Workers()
 
@@ -154,13 +161,12 @@ async def _main(settings: Settings, listener: socket.socket, is_shared: bool) ->
     server.table, server.is_shared = app.table, is_shared
     gc.collect()
     gc.freeze()
+    failed = app.metrics.count_failed_loop
+    upkeep = Upkeep(app, workers, stamp, settings.home / "run" / "sizes.json")
     tasks = [
         asyncio.create_task(reconciler.run()),
-        asyncio.create_task(
-            keep_going(
-                "house", lambda: _keep_house(app, server, workers), app.metrics.count_failed_loop
-            )
-        ),
+        asyncio.create_task(keep_going("upkeep", upkeep.turn, failed)),
+        asyncio.create_task(keep_going("house", lambda: _keep_house(app, server, workers), failed)),
     ]
     for task in tasks:
         task.add_done_callback(lambda ended: _stop_if_it_died(ended, server))

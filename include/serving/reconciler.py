@@ -72,7 +72,9 @@ class Reconciler:
         self._settings, self._app, self._swapped = settings, app, swapped
         self._workers = workers or Workers()
         self._records = Records.open(settings.records_address)
-        self._reporter = Reporter(self._records, self._workers, node, boot)
+        self._reporter = Reporter(
+            self._records, self._workers, node, boot, note=lambda: app.table.restart
+        )
         self._followed: dict[str, _Followed] = {}
         self._source = RowSource(
             settings,
