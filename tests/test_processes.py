@@ -229,3 +229,32 @@ def test_who_listens_on_a_port() -> None:
             assert find_listeners(port) == {os.getuid()}
         assert find_listeners(port) == set()
     assert find_listeners(1, [Path("/nowhere")]) == set()
+
+
+def test_a_log_is_rotated_while_its_process_runs_and_has_its_last_words(tmp_path: Path) -> None:
+    talker = child(
+        tmp_path,
+        "import os, time\nfor n in range(6000): os.write(1, b'line %05d\\n' % n)\n"
+        "time.sleep(1); os.write(2, b'last words'); 1 / 0",
+    )
+    talker.output.max_bytes, talker.output.kept = 5000, 9
+    talker.start()
+    first = talker.born
+    older = tmp_path / "child.9.log"
+    deadline = time.monotonic() + 20
+    while not older.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert talker.alive, "it was rotated without a restart"
+    assert talker.born == first
+    assert talker.process is not None
+    talker.process.wait(timeout=20)
+    assert "ended with code 1" in (talker.revive(time.monotonic()) or "")
+    assert "last words" in tail(talker.log, 20)
+    files = [tmp_path / f"child.{number}.log" for number in range(9, 0, -1)]
+    lines = b"".join(path.read_bytes() for path in [*files, talker.log]).splitlines()
+    assert [line for line in lines if line.startswith(b"line")] == [
+        b"line %05d" % number for number in range(6000)
+    ][-sum(line.startswith(b"line") for line in lines) :]
+    assert max(path.stat().st_size for path in files) <= 5000
+    assert sum(path.stat().st_size for path in files) > 40_000, "the last nine are full"

@@ -88,6 +88,20 @@ class Settings(BaseSettings):
         description="Most memory that a stage's queries take, such as 4GB; what needs more is "
         "spilled to HOME/spill, and slower. Empty: a quarter of the machine's.",
     )
+    log_megabytes: float = Field(
+        default=20.0,
+        gt=0,
+        description="Most size of the log of each process that `make run` starts; a full one is "
+        "put aside while the process runs.",
+    )
+    log_files: int = Field(
+        default=3, ge=0, description="Logs that were put aside and are kept, of each process."
+    )
+    task_log_megabytes: float = Field(
+        default=1000.0,
+        gt=0,
+        description="Most size of all logs of Airflow's tasks and DAG files; the oldest go first.",
+    )
     lease_seconds: float = Field(
         default=30.0,
         gt=0,

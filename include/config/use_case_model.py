@@ -143,7 +143,7 @@ class Release(Strict):
         default=0.95,
         ge=0,
         le=1,
-        description="Least share of the champion's entities with online features for a new model.",
+        description="Least share of the entities alive with online features for a new model.",
     )
 
 

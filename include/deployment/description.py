@@ -56,7 +56,7 @@ class Fallback(msgspec.Struct, frozen=True):
 class Description(msgspec.Struct, frozen=True, dict=True):
     """A use case as a node knows it; `cut_off` is in seconds.
 
-    `online_share` is of how many of the champion's entities a challenger's features must be online.
+    `online_share` is of how many of the entities alive a challenger's features must be online.
 
     What a later version adds gets a default: rows of before are read as they are, and a node of
     before passes over what it does not know.

@@ -228,29 +228,41 @@ class OnlineReader:
                     (feature_set,),
                 )
 
-    def count(self, feature_set: str) -> int:
-        """Return how many entities are online."""
-        row = self._one_row("SELECT count(*) FROM rows WHERE feature_set = ?", (feature_set,))
+    def count(self, feature_set: str, *, since: int | None = None) -> int:
+        """Return how many entities are online; with `since`, whose row is not older than that.
+
+        It is compared with the rows' event time, in microseconds since 1970 UTC.
+        """
+        query = "SELECT count(*) FROM rows WHERE feature_set = ?"
+        if since is None:
+            row = self._one_row(query, (feature_set,))
+        else:
+            row = self._one_row(f"{query} AND event_ts >= ?", (feature_set, since))
         return 0 if row is None else int(row[0])
 
-    def shared(self, of: str, feature_set: str) -> tuple[int, int]:
-        """Return how many entities one feature set has, and how many of them another one too."""
+    def shared(self, of: str, feature_set: str, *, since: tuple[int, int]) -> tuple[int, int]:
+        """Return how many entities one feature set has, and how many of them another one too.
+
+        Rows count whose event time is not before `since`, that of the one and that of the other.
+        """
         row = self._one_row(
             "SELECT count(*), count(other.entity) FROM rows AS mine LEFT JOIN rows AS other "
-            "ON other.feature_set = ? AND other.entity = mine.entity WHERE mine.feature_set = ?",
-            (feature_set, of),
+            "ON other.feature_set = ? AND other.entity = mine.entity AND other.event_ts >= ? "
+            "WHERE mine.feature_set = ? AND mine.event_ts >= ?",
+            (feature_set, since[1], of, since[0]),
         )
         return (0, 0) if row is None else (int(row[0]), int(row[1]))
 
-    def sample(self, feature_set: str, count: int) -> list[list[Value]]:
-        """Return the stored values of the first entities by their key."""
+    def sample(self, feature_set: str, count: int, *, since: int) -> list[list[Value]]:
+        """Return the stored values of the first entities by their key, as `count` counts them."""
         con = self._open()
         if con is None:
             return []
         with _errors(self.path):
             rows = con.execute(
-                'SELECT "values" FROM rows WHERE feature_set = ? ORDER BY entity LIMIT ?',
-                (feature_set, count),
+                'SELECT "values" FROM rows WHERE feature_set = ? AND event_ts >= ? '
+                "ORDER BY entity LIMIT ?",
+                (feature_set, since, count),
             ).fetchall()
         return [_decode(values) for (values,) in rows]
 
@@ -260,7 +272,7 @@ class OnlineReader:
             self._con.close()
             self._con = None
 
-    def _one_row(self, query: str, arguments: tuple[str, ...]) -> tuple[Any, ...] | None:
+    def _one_row(self, query: str, arguments: tuple[object, ...]) -> tuple[Any, ...] | None:
         con = self._open()
         if con is None:
             return None

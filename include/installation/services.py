@@ -47,6 +47,8 @@ def children(settings: Settings, services: Sequence[str] = SERVICES) -> list[Chi
             patience.get(name, 5.0),
             IMPORTANCE.get(name, "needed"),
             ANSWERS_WITHIN.get(name, 300.0),
+            log_bytes=round(settings.log_megabytes * 1e6),
+            logs_kept=settings.log_files,
         )
         for name in services
     ]

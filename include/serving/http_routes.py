@@ -139,6 +139,7 @@ class Endpoints:
                 "status": self._table.status,
                 "records": {"reachable": self._table.healthy, "rows_from": self._table.source},
                 "use_cases": use_cases,
+                **({"restart": self._table.restart} if self._table.restart else {}),
             }
         )
 

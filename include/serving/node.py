@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import ipaddress
 import logging
 import resource
 import secrets
@@ -24,15 +25,20 @@ import uvloop
 from include.config.settings import Settings
 from include.deployment.rollback import Order, take_back
 from include.errors import EvergreenError
+from include.models.kinds import every_kind
+from include.models.pins import serving_pins
 from include.predictions.log import PredictionLog
 from include.records.records import Records
 from include.serving.app import App
-from include.serving.http_limits import EdgeProtocol, end_slow_requests
+from include.serving.code_stamp import CodeStamp
+from include.serving.http_limits import end_slow_requests
 from include.serving.listener import open_listener, take_over
 from include.serving.loops import keep_going
+from include.serving.peers import SHARE, PeerProtocol
 from include.serving.quiet import bound_log
 from include.serving.reconciler import SWAP_SECONDS, Reconciler
 from include.serving.serving_table import ServingTable
+from include.serving.upkeep import Upkeep
 from include.serving.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -98,6 +104,9 @@ def serve(settings: Settings, *, listener: socket.socket | None = None) -> None:
 
 async def _main(settings: Settings, listener: socket.socket, is_shared: bool) -> None:
     node = f"{socket.gethostname()}:{settings.node_port}"
+    stamp = CodeStamp()
+    for kind in every_kind():
+        serving_pins(kind)  # of the code that is loaded now; computed later, it might be another
 
     workers = Workers()
 
@@ -136,10 +145,12 @@ async def _main(settings: Settings, listener: socket.socket, is_shared: bool) ->
         workers=workers,
         swapped=gc.freeze,
     )
+    connections = connection_cap()
+    PeerProtocol.most = max(1, int(connections * SHARE))
     server = _Server(
         uvicorn.Config(
             app,
-            http=EdgeProtocol,
+            http=PeerProtocol,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -148,19 +159,18 @@ async def _main(settings: Settings, listener: socket.socket, is_shared: bool) ->
             proxy_headers=False,
             timeout_keep_alive=30,
             timeout_graceful_shutdown=5,
-            limit_concurrency=connection_cap(),
+            limit_concurrency=connections,
         )
     )
     server.table, server.is_shared = app.table, is_shared
     gc.collect()
     gc.freeze()
+    failed = app.metrics.count_failed_loop
+    upkeep = Upkeep(app, workers, stamp, settings.home / "run" / "sizes.json")
     tasks = [
         asyncio.create_task(reconciler.run()),
-        asyncio.create_task(
-            keep_going(
-                "house", lambda: _keep_house(app, server, workers), app.metrics.count_failed_loop
-            )
-        ),
+        asyncio.create_task(keep_going("upkeep", upkeep.turn, failed)),
+        asyncio.create_task(keep_going("house", lambda: _keep_house(app, server, workers), failed)),
     ]
     for task in tasks:
         task.add_done_callback(lambda ended: _stop_if_it_died(ended, server))
@@ -191,6 +201,8 @@ async def _keep_house(app: App, server: uvicorn.Server, workers: Workers) -> Non
     late = end_slow_requests(server.server_state.connections, asyncio.get_running_loop().time())
     if late:
         app.metrics.count_event("", "slow_client", late)
+    if refused := PeerProtocol.take_refused():
+        app.metrics.count_event("", "connection_refused", refused)
     for prediction_log in app.logs:
         try:
             prediction_log.rotate()
@@ -224,8 +236,12 @@ def connection_cap() -> int:
 def allowed_hosts(host: str) -> frozenset[str] | None:
     """Return the names that Host may say to a node on this address; None: any.
 
-    On a loopback address only names of this machine are answered; on another one, the node cannot
-    know by which names it is reached.
+    On a loopback address, of which 127.0.0.0/8 has many, only names of this machine are answered;
+    on another one, the node cannot know by which names it is reached.
     """
     name = f"[{host}]" if ":" in host else host
-    return _LOOPBACK_NAMES if name in _LOOPBACK_NAMES else None
+    try:
+        is_loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = name in _LOOPBACK_NAMES
+    return _LOOPBACK_NAMES | {name} if is_loopback else None

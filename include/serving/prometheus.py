@@ -73,6 +73,19 @@ class Metrics:
             ["state"],
             registry=self.registry,
         )
+        self._sizes = Gauge(
+            "evergreen_home_bytes",
+            "Bytes of the parts of the home folder, as its supervisor measured them; `free` is "
+            "left on its disk.",
+            ["part"],
+            registry=self.registry,
+        )
+        self._code = Gauge(
+            "evergreen_code",
+            "1 while the code on the disk has changed since the node's start: restart it.",
+            ["state"],
+            registry=self.registry,
+        )
         # `labels` costs several times as much as counting, so each request reuses its series.
         self._answers_by_labels: dict[tuple[str, str, int], Counter] = {}
         self._durations_by_use_case: dict[str, Histogram] = {}
@@ -105,6 +118,13 @@ class Metrics:
         """Show whether the records are followed, and whether rows of the last time are served."""
         self._records.labels("reachable").set(reachable)
         self._records.labels("rows_from_file").set(from_file)
+
+    def show_upkeep(self, *, code_changed: bool, sizes: Mapping[str, int]) -> None:
+        """Show whether the node is to be restarted, and how large its home folder's parts are."""
+        self._code.labels("changed").set(code_changed)
+        self._sizes.clear()
+        for part, size in sizes.items():
+            self._sizes.labels(part).set(size)
 
     def show_served(self, use_case: str, generation: int, versions: Mapping[str, int]) -> None:
         """Show what serves from now on; `versions` are the model versions by role."""

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from include.clock import utc_now
 from include.config.settings import Settings
 from include.deployment.description import Description
 from include.errors import EvergreenError, Unavailable
@@ -72,7 +73,9 @@ class Reconciler:
         self._settings, self._app, self._swapped = settings, app, swapped
         self._workers = workers or Workers()
         self._records = Records.open(settings.records_address)
-        self._reporter = Reporter(self._records, self._workers, node, boot)
+        self._reporter = Reporter(
+            self._records, self._workers, node, boot, note=lambda: app.table.restart
+        )
         self._followed: dict[str, _Followed] = {}
         self._source = RowSource(
             settings,
@@ -131,7 +134,7 @@ class Reconciler:
             if followed is None:
                 self._begin(row)
             elif row.route.generation < followed.row.route.generation:
-                self._begin_anew(followed, row)
+                self._go_back(followed, row)
             else:
                 followed.lower_since = 0.0
                 if followed.row != row:
@@ -168,18 +171,25 @@ class Reconciler:
         self._want(followed)
         self._apply(name)
 
-    def _begin_anew(self, followed: _Followed, row: ServingRow) -> None:
+    def _go_back(self, followed: _Followed, row: ServingRow) -> None:
         """Follow a row whose generation is lower than before, once it is not merely an old one.
 
-        A reset, with a release after it, begins to count again. But so looks what another look
-        read just before `take_route` brought the newer row: that is gone with the next look.
+        A reset, with a release after it, begins to count again, and so does a database that was
+        restored. But so looks what another look read just before `take_route` brought the newer
+        row: that is gone with the next look. Who answers goes on until the row's own model can.
         """
         now = asyncio.get_running_loop().time()
         if not followed.lower_since:
             followed.lower_since = now
         elif now - followed.lower_since >= STALE_SECONDS:
-            self._forget(followed.use_case.name)
-            self._begin(row)
+            followed.lower_since = 0.0
+            log.warning(
+                "%s: the routing row is at generation %d, after %d: reset or restored",
+                followed.use_case.name,
+                row.route.generation,
+                followed.row.route.generation,
+            )
+            self._take_over(followed, row)
 
     def _take_over(self, followed: _Followed, row: ServingRow) -> None:
         name = row.route.use_case
@@ -276,6 +286,8 @@ class Reconciler:
             self._settings.home / "online" / f"{name}.db",
             loaded.feature_set,
             champion.feature_set if champion else None,
+            followed.use_case,
+            utc_now(),
         )
         features_check.refuse_too_few(check, loaded.feature_set, followed.use_case.online_share)
         await features_check.score_rows(loaded, check.rows)
@@ -327,7 +339,9 @@ class Reconciler:
         if followed is None:
             raise Unavailable(f"{name} is not followed yet; try again in a second")
         followed.models.try_again(refused=True)
-        rows = await self._workers.run("admin", self._records.serving_rows, (name,))
+        rows = await self._workers.run(
+            "admin", self._records.serving_rows, (name,), self._source.head
+        )
         self.follow(rows)
 
         def is_settled() -> bool:

@@ -29,6 +29,8 @@ from include.deployment.apply import apply_use_case
 from include.features import online_store
 from include.lake.tables import Lake
 from include.models import bundle, encoding
+from include.models.artefact import artefact_digest
+from include.models.bento_sources import read_sources, sources_digest, sources_folder
 from include.models.calibration import calibrated
 from include.models.kinds import DEFAULT, kind_of
 from include.models.pins import serving_pins
@@ -146,7 +148,7 @@ class Desk:
     def train(
         self, version: int, key: str = FIRST, *, seed: int | None = None, **changes: Any
     ) -> Model:
-        """Write a bundle and record its model, as training would."""
+        """Write a bundle and record its model, as training would; with its Bento's digests."""
         folder = self.settings.home / "models" / str(version)
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in bundle_files(version if seed is None else seed).items():
@@ -163,7 +165,18 @@ class Desk:
             pins=serving_pins(kind_of(DEFAULT)),
             generation=self.records.routes.get(NAME).generation,
         )
-        return self.records.models.add(replace(model, **changes))
+        return self.records.models.add(self.packaged_as(replace(model, **changes)))
+
+    def packaged_as(self, model: Model) -> Model:
+        """Return a model with the digests of its Bento, as packaging would record them."""
+        if model.bento_tag is None or model.bento_digest is not None or model.pins is None:
+            return model
+        folder = sources_folder(self.settings.home, model.bento_tag)
+        if not folder.is_dir():
+            return model
+        code = sources_digest(read_sources(folder))
+        whole = artefact_digest(model.model_digest, code, model.pins)
+        return replace(model, bento_digest=code, artefact_digest=whole)
 
     def judge(self, model: Model, verdict: str = "pass", *, again: bool = False) -> None:
         """Record a verdict on a model against the champion of now, as evaluation would."""
