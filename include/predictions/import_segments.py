@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from include.config.settings import Settings
-from include.lake.tables import Fence, Lake
+from include.lake.commits import Fence
+from include.lake.tables import Lake
 from include.predictions import log as prediction_log
 from include.records.records import Records
 

@@ -20,8 +20,9 @@ from include.errors import ConfigError, EvergreenError, MissingPartition, Source
 from include.features import feature_sets, frames, population
 from include.features.feature_sets import FeatureSet
 from include.files import written_aside
+from include.lake.commits import Fence
 from include.lake.digests import digest
-from include.lake.tables import Fence, Lake
+from include.lake.tables import Lake
 from include.models.kinds import ServedModel
 from include.models.loading import load_model
 from include.models.matrix import columns_of
