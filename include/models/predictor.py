@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import math
+import struct
 import threading
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -39,13 +41,25 @@ class Predictor:
         self._golden = golden.verified_rows(self.schema, files)
         self._encoders = [(feature.name, encoder(feature)) for feature in self.schema.features]
         self._lock = threading.Lock()
-        self._library, self._quick = library, quick = _libraries()
+        self._slope, self._offset = self.schema.slope, self.schema.offset
+        library, quick = _libraries()
+        self._library = library
+        self._ask_fast = quick.LGBM_BoosterPredictForMatSingleRowFast
         self._booster = ctypes.c_void_p()
         self._fast = ctypes.c_void_p()
         width = len(self._encoders)
         self._row: Any = (ctypes.c_double * width)()
+        self._fill = struct.Struct(f"{width}d").pack_into
         self._score = (ctypes.c_double * 1)()
-        self._length = ctypes.c_int64()
+        self._length = ctypes.byref(ctypes.c_int64())
+        # Categories alone are looked up one by one; of numbers only null and infinity need it.
+        self._categories = [
+            (place, code)
+            for place, ((_, code), feature) in enumerate(
+                zip(self._encoders, self.schema.features, strict=True)
+            )
+            if feature.codes is not None
+        ]
         count = ctypes.c_int()
         _check(
             library.LGBM_BoosterLoadModelFromString(
@@ -107,14 +121,42 @@ class Predictor:
             raise InvalidFeature(
                 str(error.args[0]), "is missing; send null where it is not known"
             ) from None
+        return self._ask(values)
+
+    def of_values(self, values: Sequence[object]) -> float:
+        """Return the probability of a row whose values stand in the order of `features`.
+
+        They are what JSON knows: numbers, text, true, false, null. No number is looked at in Python
+        unless one of them is null or not finite.
+
+        Raises:
+            InvalidFeature: a value has a wrong type.
+        """
+        numbers: Any = values
+        if self._categories:
+            numbers = list(values)
+            for place, code in self._categories:
+                numbers[place] = code(numbers[place])
+        try:
+            # One pass in C: a text or null cannot be added, and infinity or NaN stays in a sum. A
+            # sum that overflows is taken for one of these, which costs time only.
+            is_plain = len(numbers) == len(self._encoders) and math.isfinite(sum(numbers))
+        except (TypeError, OverflowError):
+            is_plain = False
+        if not is_plain:
+            numbers = [
+                code(value) for (_, code), value in zip(self._encoders, values, strict=True)
+            ]
+        return self._ask(numbers)
+
+    def _ask(self, numbers: Sequence[float]) -> float:
         with self._lock:  # one buffer for all threads: allocating one a row costs more
-            self._row[:] = values
-            status = self._quick.LGBM_BoosterPredictForMatSingleRowFast(
-                self._fast, self._row, ctypes.byref(self._length), self._score
-            )
+            self._fill(self._row, 0, *numbers)
+            status = self._ask_fast(self._fast, self._row, self._length, self._score)
             raw = self._score[0]
-        _check(status, "the booster")
-        return sigmoid(self.schema.slope * raw + self.schema.offset)
+        if status:
+            _check(status, "the booster")
+        return sigmoid(self._slope * raw + self._offset)
 
     def many(self, rows: Sequence[Mapping[str, object]] | Columns) -> NDArray[np.float64]:
         """Return the probability of every row, in order."""

@@ -19,6 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 from include.errors import ConfigError, Conflict, EvergreenError, Unavailable
 from include.predictions.log import PredictionLog
 from include.serving import predict
+from include.serving.direct import Direct
 from include.serving.http import (
     Disconnected,
     Refusal,
@@ -73,6 +74,13 @@ class App:
         self._horizons: dict[str, predict.Horizon] = {}
         self._prefix, self._count = secrets.token_hex(6), 0
         self._faults: set[str] = set()
+        self.direct = Direct(
+            self.table,
+            self.metrics,
+            log_of=self._log_of,
+            request_id=self._request_id,
+            serves_host=self._serves_host,
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -80,7 +88,7 @@ class App:
             raise Unavailable(f"{scope['type']} is not served here")
         if self.table.draining:
             send = _closing(send)
-        request_id = self._request_id(scope)
+        request_id = self._request_id(header(scope, b"x-request-id"))
         use_case = route = ""  # what the answer is counted under
         try:
             self._check_host(scope)
@@ -110,6 +118,7 @@ class App:
         if present is None or present.use_case != served.use_case:
             self._horizons[name] = predict.Horizon(served.use_case)
         self.table.served[name] = served
+        self.direct.install(served, self._horizons[name])
         models = {"champion": served.champion, "previous": served.previous}
         versions = {role: model.version for role, model in models.items() if model}
         self.metrics.show_served(name, served.generation, versions)
@@ -117,6 +126,7 @@ class App:
     def forget(self, use_case: str) -> None:
         """Serve a use case no more."""
         self.table.served.pop(use_case, None)
+        self.direct.forget(use_case)
         self.metrics.hide_served(use_case)
 
     @property
@@ -248,9 +258,8 @@ class App:
             raise Unavailable(f"model {model.version} answers {score}, which is no probability")
         return features, score
 
-    def _request_id(self, scope: Scope) -> str:
+    def _request_id(self, given: bytes | None) -> str:
         """Return the caller's id of the request, or the next of our own (cheaper than a UUID)."""
-        given = header(scope, b"x-request-id")
         if given is not None and _REQUEST_ID.match(given):
             return given.decode("ascii")
         self._count += 1
@@ -262,13 +271,19 @@ class App:
         A page on the web could otherwise let its own name point to this machine, and read what the
         node answers.
         """
+        given = header(scope, b"host")
+        if not self._serves_host(given):
+            shown = (given or b"").decode("latin-1").lower()[:80]
+            raise Refusal(421, "wrong_host", f"host {shown!r} is not served here", linger=True)
+
+    def _serves_host(self, given: bytes | None) -> bool:
+        """Tell whether a value of the header Host names this node."""
         if self._hosts is None:
-            return
-        host = (header(scope, b"host") or b"").decode("latin-1").lower()
+            return True
+        host = (given or b"").decode("latin-1").lower()
         # Without the port; an IPv6 address stands in brackets, since it has colons of its own.
         name = host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
-        if name not in self._hosts:
-            raise Refusal(421, "wrong_host", f"host {host[:80]!r} is not served here", linger=True)
+        return name in self._hosts
 
     def _log_of(self, use_case: str) -> PredictionLog:
         """Return a use case's prediction log, opened with its first answer."""

@@ -27,15 +27,18 @@ class EdgeProtocol(HttpToolsProtocol):  # type: ignore[misc]
     """uvicorn's HTTP protocol, with bounded headers and a clock for each request.
 
     `began` is when the request in hand began, in the loop's seconds; None between requests, when
-    uvicorn's own limit on idle connections applies. `in_head` says that its headers are not whole.
+    uvicorn's own limit on idle connections applies. `in_head` says that its headers are not whole,
+    `idle_since` since when a connection whose last answer was not uvicorn's is idle.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.began: float | None = None
         self.in_head = True
+        self.idle_since: float | None = None
         self._head_bytes = 0
         self._request_bytes = 0
+        self._read_bytes = self._head_bound = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the clock: a client that never asks anything is sent away too."""
@@ -47,8 +50,10 @@ class EdgeProtocol(HttpToolsProtocol):  # type: ignore[misc]
 
     def data_received(self, data: bytes) -> None:
         """Refuse endless headers before they are collected."""
+        self._read_bytes = len(data)
         if self.in_head:
             self._head_bytes += len(data)
+            self._head_bound += len(data)
             if self._head_bytes > MAX_HEAD + _CHUNK_ROOM:
                 self.give_up(431, "the request's headers are too large")
                 return
@@ -62,10 +67,16 @@ class EdgeProtocol(HttpToolsProtocol):  # type: ignore[misc]
             super().data_received(data)
 
     def on_message_begin(self) -> None:
-        """Start the clock of a request."""
+        """Begin a request."""
         super().on_message_begin()
-        self.began, self.in_head = self.loop.time(), True
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        """Start the clock of a request, and count what is read of it."""
+        self.began, self.in_head, self.idle_since = self.loop.time(), True, None
         self._trailer_bytes = self._request_bytes = 0
+        # What was read with the beginning of the headers may all be of them; the rest adds to it.
+        self._head_bound = self._read_bytes
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a header; what comes after the body is no header, and is only counted."""
@@ -78,24 +89,38 @@ class EdgeProtocol(HttpToolsProtocol):  # type: ignore[misc]
 
     def on_headers_complete(self) -> None:
         """Hand the request to the application, unless its headers are too many."""
-        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        if size > MAX_HEAD:
-            self.give_up(431, f"the request's headers are larger than {MAX_HEAD} bytes")
-            return
+        # They are added up only where as much was read at all.
+        if self._head_bound > MAX_HEAD:
+            size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+            if size > MAX_HEAD:
+                self.give_up(431, f"the request's headers are larger than {MAX_HEAD} bytes")
+                return
         self.in_head, self._head_bytes = False, 0
-        super().on_headers_complete()
+        self.open_request()
 
     def on_body(self, body: bytes) -> None:
         """Collect a piece of the body, unless the request was given up."""
         if not self.in_head:
-            super().on_body(body)
+            self.take_body(body)
 
     def on_message_complete(self) -> None:
         """Stop the clock."""
         given_up, self.began, self.in_head = self.in_head, None, True
         self._request_bytes = 0
         if not given_up:
-            super().on_message_complete()
+            self.close_request()
+
+    def open_request(self) -> None:
+        """Hand a request to the application, its body may follow."""
+        super().on_headers_complete()
+
+    def take_body(self, body: bytes) -> None:
+        """Hand over a piece of the body."""
+        super().on_body(body)
+
+    def close_request(self) -> None:
+        """Say that the body is whole."""
+        super().on_message_complete()
 
     def give_up(self, status: int, reason: str) -> None:
         """Answer by hand and close; nothing of the request reaches the application any more."""
@@ -117,11 +142,17 @@ class EdgeProtocol(HttpToolsProtocol):  # type: ignore[misc]
 def end_slow_requests(connections: Iterable[Any], now: float) -> int:
     """Send away the clients that take too long to send a request; return how many.
 
-    `now` is in the loop's seconds.
+    Idle ones are closed without a word, as uvicorn does. `now` is in the loop's seconds.
     """
     late = 0
     for protocol in list(connections):
-        if not isinstance(protocol, EdgeProtocol) or protocol.began is None:
+        if not isinstance(protocol, EdgeProtocol):
+            continue
+        if protocol.began is None:
+            # Looked at here: a timer a request would cost more than the model.
+            idle = protocol.idle_since
+            if idle is not None and now - idle > protocol.timeout_keep_alive:
+                protocol.transport.close()
             continue
         limit = HEAD_SECONDS if protocol.in_head else BODY_SECONDS
         if now - protocol.began > limit:

@@ -31,6 +31,7 @@ from include.predictions.log import PredictionLog
 from include.records.records import Records
 from include.serving.app import App
 from include.serving.code_stamp import CodeStamp
+from include.serving.direct_protocol import DirectProtocol
 from include.serving.http_limits import end_slow_requests
 from include.serving.listener import open_listener, take_over
 from include.serving.loops import keep_going
@@ -150,7 +151,7 @@ async def _main(settings: Settings, listener: socket.socket, is_shared: bool) ->
     server = _Server(
         uvicorn.Config(
             app,
-            http=PeerProtocol,
+            http=DirectProtocol,
             ws="none",
             lifespan="off",
             log_config=None,

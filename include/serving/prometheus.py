@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
+from prometheus_client import CollectorRegistry, Counter, Gauge, values
 from prometheus_client.exposition import choose_encoder
+
+from include.serving.plain_counts import AnswerCounts, DurationCounts
 
 # Seconds. The bound 0.08 is the usual objective of latency, so that its share can be read exactly.
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.08, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -30,19 +32,21 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._answers = Counter(
+        # Both are counted at each request: plain numbers, which the library reads when it is asked.
+        self._answers = AnswerCounts(
             "evergreen_answers",
             "Answers by route and HTTP status; 499: the client had left.",
             ["use_case", "route", "status"],
-            registry=self.registry,
         )
-        self._durations = Histogram(
+        self._durations = DurationCounts(
             "evergreen_prediction_seconds",
             "Time from reading a request to its answer, of predictions that were answered.",
             ["use_case"],
-            buckets=BOUNDS,
-            registry=self.registry,
+            BOUNDS,
         )
+        self.registry.register(self._answers)
+        self.registry.register(self._durations)
+        self.count_answer, self.observe_duration = self._answers.count, self._durations.observe
         self._events = Counter(
             "evergreen_events",
             "What happened beside answers, such as a refused model or a fallback.",
@@ -86,25 +90,6 @@ class Metrics:
             ["state"],
             registry=self.registry,
         )
-        # `labels` costs several times as much as counting, so each request reuses its series.
-        self._answers_by_labels: dict[tuple[str, str, int], Counter] = {}
-        self._durations_by_use_case: dict[str, Histogram] = {}
-
-    def count_answer(self, use_case: str, route: str, status: int) -> None:
-        """Count an answer; `use_case` and `route` are names that the node serves, or ''."""
-        labels = (use_case, route, status)
-        series = self._answers_by_labels.get(labels)
-        if series is None:
-            series = self._answers.labels(use_case, route, str(status))
-            self._answers_by_labels[labels] = series
-        series.inc()
-
-    def observe_duration(self, use_case: str, seconds: float) -> None:
-        """Add the duration of a prediction that was answered."""
-        series = self._durations_by_use_case.get(use_case)
-        if series is None:
-            series = self._durations_by_use_case[use_case] = self._durations.labels(use_case)
-        series.observe(seconds)
 
     def count_event(self, use_case: str, event: str, count: int = 1) -> None:
         """Count something that happened, such as a refused model or a fallback."""

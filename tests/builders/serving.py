@@ -145,13 +145,17 @@ class Desk:
             YAML.format(name=NAME, unknown=unknown, stale=stale, last=last)
         )
 
+    def bundle(self, seed: int) -> dict[str, bytes]:
+        """Return the files of a model; another seed is another model."""
+        return bundle_files(seed)
+
     def train(
         self, version: int, key: str = FIRST, *, seed: int | None = None, **changes: Any
     ) -> Model:
         """Write a bundle and record its model, as training would; with its Bento's digests."""
         folder = self.settings.home / "models" / str(version)
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in bundle_files(version if seed is None else seed).items():
+        for name, content in self.bundle(version if seed is None else seed).items():
             (folder / name).write_bytes(content)
         model = Model(
             use_case=NAME,

@@ -97,10 +97,10 @@ def test_an_answer_never_repeats_more_than_a_little_of_the_question(desk: Desk) 
 
 
 DAMAGED = """
-from include.serving import predict
+from include.serving.snapshot import Online
 def fail(*_, **__):
     raise ZeroDivisionError("a row that does not decode")
-predict.find_features = fail
+Online.get = fail
 """
 
 
