@@ -12,6 +12,7 @@ import re
 import secrets
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -75,8 +76,24 @@ class Settings(BaseSettings):
     )
     node_token: SecretStr = Field(
         default=SecretStr(""),
-        description="Bearer token that requests to the node must carry, of 32 characters or more. "
-        "Empty: one is generated in HOME/secrets.",
+        description="The installation's own token of the node, which has every role, of 32 "
+        "characters or more. Empty: one is generated in HOME/secrets.",
+    )
+    node_tokens: SecretStr = Field(
+        default=SecretStr(""),
+        description="Further tokens, `NAME ROLE[,ROLE] SECRET` each, separated by ';'. Roles are "
+        "predict, read and operate.",
+    )
+    node_tokens_file: str = Field(
+        default="",
+        description="File of further tokens, one a line; a running node takes its changes over. "
+        "Empty: HOME/secrets/tokens, which need not be there.",
+    )
+    predict: Literal["", "open", "token"] = Field(
+        default="",
+        description="open: predictions need no token, on any address. token: predictions and pages "
+        "need one on a loopback address too, as behind a proxy. Empty: both need one unless the "
+        "node listens on a loopback address.",
     )
     seed: int = Field(default=7, description="Seed of the simulated portfolio's chance.")
     parallelism: int = Field(

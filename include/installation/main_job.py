@@ -151,12 +151,14 @@ class MainJob:
             )
         body = {"entity": self._newest_entity(route.champion)}
         url = f"{self.settings.node_url}/v1/{self.use_case.name}/predict"
+        token = self.settings.node_secret.get_secret_value()
+        headers = {"authorization": f"Bearer {token}"}
         problem = "no answer"
 
         def ask() -> dict[str, Any] | Literal["final"] | None:
             nonlocal problem
             try:
-                answer = httpx.post(url, json=body, timeout=10, trust_env=False)
+                answer = httpx.post(url, json=body, headers=headers, timeout=10, trust_env=False)
             except httpx.HTTPError as error:
                 problem = type(error).__name__
                 return None

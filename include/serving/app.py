@@ -19,6 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 from include.errors import ConfigError, Conflict, EvergreenError, Unavailable
 from include.predictions.log import PredictionLog
 from include.serving import predict
+from include.serving.access import Access
 from include.serving.http import (
     Disconnected,
     Refusal,
@@ -51,7 +52,7 @@ class App:
     def __init__(
         self,
         *,
-        token: str,
+        access: Access,
         open_log: Callable[[str], PredictionLog],
         rollback: Rollback,
         reload: Reload,
@@ -59,16 +60,18 @@ class App:
     ) -> None:
         """Build it.
 
-        `token` is what changes of state need, `open_log` opens a use case's prediction log, `hosts`
+        `access` tells who may ask for what, `open_log` opens a use case's prediction log, `hosts`
         are the names that the header Host may say (None: any).
         """
         self.table = ServingTable()
         self.metrics = Metrics()
         endpoints = Endpoints(
-            self.table, self.metrics, token=token, rollback=rollback, reload=reload
+            self.table, self.metrics, access=access, rollback=rollback, reload=reload
         )
         self._router = endpoints.router()
-        self._hosts = hosts
+        self.routes = endpoints.routes()
+        self._hosts, self._access = hosts, access
+        access.count = lambda event: self.metrics.count_event("", event)
         self._open_log, self._logs = open_log, dict[str, PredictionLog]()
         self._horizons: dict[str, predict.Horizon] = {}
         self._prefix, self._count = secrets.token_hex(6), 0
@@ -86,6 +89,7 @@ class App:
             self._check_host(scope)
             parts = scope["path"].split("/")  # "", "v1", the use case, "predict"
             if len(parts) == 4 and parts[3] == "predict" and parts[1] == "v1":
+                self._access.require(scope, "predict")
                 self.table.find(parts[2])
                 use_case, route = parts[2], "predict"
                 status = await self._predict(use_case, scope, receive, send, request_id)

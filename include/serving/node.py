@@ -26,6 +26,7 @@ from include.deployment.rollback import Order, take_back
 from include.errors import EvergreenError
 from include.predictions.log import PredictionLog
 from include.records.records import Records
+from include.serving.access import Access, TokenSource, open_roles, take_news
 from include.serving.app import App
 from include.serving.http_limits import EdgeProtocol, end_slow_requests
 from include.serving.listener import open_listener, take_over
@@ -84,7 +85,7 @@ def serve(settings: Settings, *, listener: socket.socket | None = None) -> None:
     one the node takes over the supervisor's, or opens its own.
 
     Raises:
-        ConfigError: its port is taken.
+        ConfigError: its port is taken, or one of its tokens is malformed.
     """
     bound_log()
     if listener is None and settings.node_listener is not None:
@@ -100,6 +101,8 @@ async def _main(settings: Settings, listener: socket.socket, is_shared: bool) ->
     node = f"{socket.gethostname()}:{settings.node_port}"
 
     workers = Workers()
+    tokens = TokenSource(settings)
+    access = Access(tokens.read(), free=open_roles(settings))
 
     async def roll_back(use_case: str, order: Order) -> tuple[bool, Mapping[str, Any]]:
         # MLflow's aliases follow with the next deployment: MLflow is not imported into the node.
@@ -121,7 +124,7 @@ async def _main(settings: Settings, listener: socket.socket, is_shared: bool) ->
         return await reconciler.reload(use_case)
 
     app = App(
-        token=settings.node_secret.get_secret_value(),
+        access=access,
         open_log=lambda use_case: PredictionLog(settings.home, use_case),
         rollback=roll_back,
         reload=reload,
@@ -161,6 +164,13 @@ async def _main(settings: Settings, listener: socket.socket, is_shared: bool) ->
                 "house", lambda: _keep_house(app, server, workers), app.metrics.count_failed_loop
             )
         ),
+        asyncio.create_task(
+            keep_going(
+                "tokens",
+                lambda: _follow_tokens(tokens, access, workers),
+                app.metrics.count_failed_loop,
+            )
+        ),
     ]
     for task in tasks:
         task.add_done_callback(lambda ended: _stop_if_it_died(ended, server))
@@ -197,6 +207,12 @@ async def _keep_house(app: App, server: uvicorn.Server, workers: Workers) -> Non
             await workers.run("log", prediction_log.sync)
         except OSError as error:
             log.warning("a prediction log segment could not be closed: %s", error)
+
+
+async def _follow_tokens(tokens: TokenSource, access: Access, workers: Workers) -> None:
+    """Wait a second, then take over the tokens if their file has changed."""
+    await asyncio.sleep(HOUSEKEEPING_SECONDS)
+    take_news(access, await workers.run("tokens", tokens.news))
 
 
 def _stop_if_it_died(task: asyncio.Task[None], server: uvicorn.Server) -> None:
