@@ -6,6 +6,7 @@ Every setting is `EVERGREEN_<NAME>`; defaults are the embedded installation unde
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import ipaddress
 import os
 import re
@@ -95,6 +96,17 @@ class Settings(BaseSettings):
         "need one on a loopback address too, as behind a proxy. Empty: both need one unless the "
         "node listens on a loopback address.",
     )
+    online_url: SecretStr = Field(
+        default=SecretStr(""),
+        description="Redis of the online features, such as redis://:password@host:6379/0; it must "
+        "not evict (maxmemory-policy noeviction). Empty: SQLite in HOME.",
+    )
+    online_prefix: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9_.:-]*$",
+        description="What this installation's keys in Redis begin with. Empty: made from HOME; set "
+        "it where several machines have one installation, each with a HOME of its own.",
+    )
     seed: int = Field(default=7, description="Seed of the simulated portfolio's chance.")
     parallelism: int = Field(
         default=4, ge=1, description="Tasks that Airflow runs at once; more need more memory."
@@ -136,6 +148,12 @@ class Settings(BaseSettings):
         given = self.mlflow_uri.get_secret_value() or f"sqlite:///{self.home / 'mlflow.db'}"
         # SQLAlchemy's default driver for these is psycopg2; psycopg 3 is installed.
         return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", given)
+
+    @property
+    def online_keys(self) -> str:
+        """What the keys of online features begin with: no other installation's do."""
+        home = hashlib.sha256(str(self.home).encode()).hexdigest()
+        return self.online_prefix or f"evergreen-{home[:12]}"
 
     @property
     def memory_limit(self) -> str:

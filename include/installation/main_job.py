@@ -185,18 +185,18 @@ class MainJob:
 
     def _newest_entity(self, champion: int) -> int | str:
         """Return the entity with the newest online row of the champion's feature set."""
-        from include.features.online_store import OnlineReader
+        from include.features.online_stores import open_store
 
         model = self.records.models.get(self.use_case.name, champion)
-        reader = OnlineReader(self.settings.home / "online" / f"{self.use_case.name}.db")
+        store = open_store(self.settings, self.use_case.name)
         try:
             newest = (
-                max(reader.rows(model.feature_set), key=lambda row: row[1], default=None)
+                max(store.rows(model.feature_set), key=lambda row: row[1], default=None)
                 if model
                 else None
             )
         finally:
-            reader.close()
+            store.close()
         if newest is None:
             raise NotDeployed(
                 f"no entity of {self.use_case.name} is online; clear materialize_features for "

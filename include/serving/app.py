@@ -234,7 +234,11 @@ class App:
     ) -> tuple[predict.Features, float]:
         """Return the features and the score of one model, in this process or in its own."""
         horizon = self._horizons[served.use_case.name]
-        features = predict.find_features(request, served, model, horizon)
+        online, ahead = served.online, None
+        # Another process's rows are waited for, and only where they are needed; a file's are not.
+        if online is not None and online.is_remote and predict.needs_online(request, model):
+            ahead = await online.read(model.feature_set, [str(request.entity)])
+        features = predict.find_features(request, served, model, horizon, ahead)
         if model.remote is None:
             return features, predict.score_in_process(model, features.row)
         missing = [name for name in model.remote.features if name not in features.row]

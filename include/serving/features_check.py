@@ -6,11 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from include.errors import EvergreenError, Unavailable
-from include.features.online_store import OnlineReader
+from include.features.online_stores import OnlineStore
 from include.models.encoding import InvalidFeature
 from include.serving.snapshot import Loaded
 
@@ -26,7 +25,7 @@ class OnlineCheck:
     rows: Sequence[Mapping[str, Any]]
 
 
-def look_online(path: Path, feature_set: str, of: str | None) -> OnlineCheck:
+def look_online(store: OnlineStore, feature_set: str, of: str | None) -> OnlineCheck:
     """Return what is online of a feature set, beside the set `of` the champion (None: nobody's).
 
     Without a champion the share is of the set's own entities, which are those that were alive when
@@ -35,20 +34,20 @@ def look_online(path: Path, feature_set: str, of: str | None) -> OnlineCheck:
     Raises:
         Unavailable: nothing of it is online, or the store does not answer.
     """
-    with closing(OnlineReader(path)) as reader:
-        online_set = reader.describe(feature_set)
+    with closing(store):
+        online_set = store.describe(feature_set)
         if online_set is None:
             raise Unavailable(
                 f"its feature set {feature_set} is not online; run materialize_features for the "
                 "newest partition"
             )
-        entities, shared = reader.count(feature_set), None
+        entities, shared = store.count(feature_set), None
         if of is not None and of != feature_set:
-            shared = reader.shared(of, feature_set)
+            shared = store.shared(of, feature_set)
         share = 1.0 if shared is None or shared[0] == 0 else shared[1] / shared[0]
         rows = [
             dict(zip(online_set.columns, values, strict=False))
-            for values in reader.sample(feature_set, SAMPLE)
+            for values in store.sample(feature_set, SAMPLE)
         ]
     return OnlineCheck(entities, share, rows)
 

@@ -9,18 +9,18 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from include.deployment.description import Description
 from include.errors import ArtefactError, Unavailable
-from include.features.online_store import OnlineSet
+from include.features.online_store import OnlineSet, Value
 from include.models.encoding import InvalidFeature
 from include.point_in_time.expiry import is_expired, is_forgotten
 from include.predictions.log import Prediction
 from include.serving.http import MAX_ECHO, Refusal
-from include.serving.snapshot import Loaded, Served
+from include.serving.snapshot import Loaded, OnlineRows, Served
 
 MAX_TEXT = 1024  # characters of an entity's key or of a text feature
 _INT_LIMIT = 1 << 63  # what the lake's int64 columns hold
@@ -206,25 +206,43 @@ class Features(msgspec.Struct):
     flags: list[str]
 
 
+def needs_online(request: CheckedRequest, model: Loaded) -> bool:
+    """Tell whether a model needs more than what came with the request."""
+    row = request.row
+    return row is None or (
+        request.entity is not None and not all(name in row for name in _input_features(model))
+    )
+
+
 def find_features(
-    request: CheckedRequest, served: Served, model: Loaded, horizon: Horizon
+    request: CheckedRequest,
+    served: Served,
+    model: Loaded,
+    horizon: Horizon,
+    ahead: OnlineRows | None = None,
 ) -> Features:
     """Return the feature row for a model.
 
-    What came with the request goes before the entity's online features. A view that has expired is
-    null, as it is in the training frame.
+    `ahead` holds what was read of the online store for this request, where that store is in another
+    process. What came with the request goes before the entity's online features. A view that has
+    expired is null, as it is in the training frame.
 
     Raises:
-        Refusal: 404 unknown entity, 409 stale features (unless the use case's fallback scores
-            them), 503 none online.
+        Refusal: 404 unknown entity, 409 stale features, 503 the store is away (unless the use
+            case's fallback scores them), 503 none online.
     """
-    sent = request.row or {}
-    if request.row is not None and (
-        request.entity is None or all(name in sent for name in _input_features(model))
-    ):
+    if request.row is not None and not needs_online(request, model):
         return Features(request.row, None, None, [])
-    online_set = served.online.describe(model.feature_set) if served.online else None
-    if served.online is None or online_set is None:
+    sent = request.row or {}
+    online = ahead or cast(OnlineRows | None, served.online)
+    online_set: OnlineSet | None = None
+    stored: tuple[int, list[Value]] | None = None
+    try:
+        if online is not None and (online_set := online.describe(model.feature_set)) is not None:
+            stored = online.get(model.feature_set, str(request.entity))
+    except Unavailable as error:
+        return _store_away(request, served.use_case, model, error)
+    if online_set is None:
         raise Refusal(
             503,
             "no_features",
@@ -232,7 +250,6 @@ def find_features(
             "run materialize_features for the newest partition, or send the features",
             headers=[(b"retry-after", b"30")],
         )
-    stored = served.online.get(model.feature_set, str(request.entity))
     _, limit = horizon.now()
     ages = {} if stored is None else online_set.ages(*stored, limit)
     # Without any age, of an entity without a row, this is true as well.
@@ -256,6 +273,22 @@ def find_features(
         flags = ["stale", "fallback"]
         row |= dict.fromkeys(_columns_of(online_set, expired))
     return Features({**row, **sent}, event_ts, max(0, limit - event_ts), flags)
+
+
+def _store_away(
+    request: CheckedRequest, use_case: Description, model: Loaded, error: Unavailable
+) -> Features:
+    """Return a row of nulls and of what was sent, where the use case scores without its store."""
+    if use_case.fallback.store == "refuse":
+        raise Refusal(
+            503,
+            "store_away",
+            f"the online features cannot be read now: {error}",
+            headers=[(b"retry-after", b"2")],
+            flags=["degraded"],
+        )
+    row = {**dict.fromkeys(_input_features(model)), **(request.row or {})}
+    return Features(row, None, None, ["degraded", "fallback"])
 
 
 def _unknown_entity(
