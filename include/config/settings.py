@@ -90,6 +90,13 @@ class Settings(BaseSettings):
         description="File of further tokens, one a line; a running node takes its changes over. "
         "Empty: HOME/secrets/tokens, which need not be there.",
     )
+    request_seconds: float = Field(
+        default=2.0,
+        gt=0,
+        le=60,
+        description="Seconds that a request to the node waits at most for a model in a process of "
+        "its own, and a batch for all of its rows.",
+    )
     predict: Literal["", "open", "token"] = Field(
         default="",
         description="open: predictions need no token, on any address. token: predictions and pages "

@@ -20,6 +20,7 @@ from include.config.tokens import Role
 from include.deployment.rollback import Order
 from include.serving import docs_page, openapi
 from include.serving.access import Access
+from include.serving.batch import BatchAnswer
 from include.serving.http import Refusal, read_json_body, wrong_method
 from include.serving.prometheus import Metrics
 from include.serving.serving_table import ServingTable
@@ -28,6 +29,7 @@ MAX_ACTOR, MAX_REASON = 80, 1000  # characters that are recorded
 # Returns whether it is served already, and what to answer.
 Rollback = Callable[[str, Order], Awaitable[tuple[bool, Mapping[str, Any]]]]
 Reload = Callable[[str], Awaitable[Mapping[str, Any]]]
+Batch = Callable[[str, bytes, str], Awaitable[BatchAnswer]]  # use case, body, request id
 _encode = msgspec.json.Encoder().encode
 
 
@@ -87,9 +89,10 @@ class Endpoints:
         access: Access,
         rollback: Rollback,
         reload: Reload,
+        batch: Batch,
     ) -> None:
         self.table, self.access, self._metrics = table, access, metrics
-        self._rollback, self._reload = rollback, reload
+        self._rollback, self._reload, self._batch = rollback, reload, batch
 
     def router(self) -> Router:
         """Return the ASGI application of these routes; another path is refused with 404."""
@@ -106,6 +109,7 @@ class Endpoints:
             NodeRoute("/openapi.json", self.openapi, self, "read"),
             NodeRoute("/docs", self.docs, self, "read"),
             NodeRoute("/v1/{use_case}/model", self.model, self, "read"),
+            NodeRoute("/v1/{use_case}/batch", self.batch, self, "predict", "POST"),
             NodeRoute("/v1/{use_case}/reload", self.reload, self, "operate", "POST"),
             NodeRoute("/v1/{use_case}/rollback", self.rollback, self, "operate", "POST"),
         ]
@@ -167,6 +171,11 @@ class Endpoints:
     async def model(self, request: Request) -> Response:
         """Describe the models that serve a use case."""
         return _json(openapi.describe_served(self.table.find(_use_case(request))))
+
+    async def batch(self, request: Request) -> Response:
+        """Answer many rows, in order, one result or error a row."""
+        body = await read_json_body(request.scope, request.receive)
+        return _json(await self._batch(_use_case(request), body, request.scope["request_id"]))
 
     async def reload(self, request: Request) -> Response:
         """Look at a use case's records again, and say what serves after that."""

@@ -129,6 +129,7 @@ async def _main(settings: Settings, listener: socket.socket, is_shared: bool) ->
         rollback=roll_back,
         reload=reload,
         hosts=allowed_hosts(settings.host),
+        seconds=settings.request_seconds,
     )
     # Frozen, what stays is not walked by each full collection: that stopped the node for 100 ms.
     reconciler = Reconciler(

@@ -5,6 +5,7 @@ Features come from the online store by entity, from the request, or a part from 
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -58,8 +59,8 @@ class PredictionAnswer(msgspec.Struct):
 _decode_request = msgspec.json.Decoder(PredictionRequest).decode
 
 
-def parse_request(body: bytes) -> PredictionRequest:
-    """Read the body of a request.
+def parse_request(body: bytes | msgspec.Raw) -> PredictionRequest:
+    """Read the body of a request, or a row of a batch.
 
     Raises:
         Refusal: 400 for what is no JSON (NaN and endless nesting among it), 422 for JSON of another
@@ -68,7 +69,7 @@ def parse_request(body: bytes) -> PredictionRequest:
     try:
         request = _decode_request(body)
     except msgspec.ValidationError as error:
-        raise _wrong_form(str(error)) from None
+        raise wrong_form(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Refusal(400, "bad_json", f"the body is no valid JSON: {error}") from None
     except RecursionError:
@@ -78,7 +79,7 @@ def parse_request(body: bytes) -> PredictionRequest:
     return request
 
 
-def _wrong_form(message: str) -> Refusal:
+def wrong_form(message: str) -> Refusal:
     """Return the refusal for msgspec's message, with the field that the message names.
 
     msgspec says "... unknown field `x`" or "... - at `$.features`"; a body that is no object at all
@@ -115,10 +116,14 @@ class Horizon:
 
 
 class CheckedRequest(msgspec.Struct):
-    """A request whose types are right: whom it is about, and the features that came with it."""
+    """A request whose types are right: whom it is about, and the features that came with it.
+
+    `until` is when its answer is waited for no longer, in the loop's seconds; 0: not set yet.
+    """
 
     entity: int | str | None
     row: dict[str, Any] | None
+    until: float = 0.0
 
 
 def check_request(request: PredictionRequest, served: Served) -> CheckedRequest:
@@ -336,6 +341,49 @@ def _columns_of(online_set: OnlineSet, views: Collection[str]) -> list[str]:
 def _input_features(model: Loaded) -> list[str]:
     scorer = model.scorer or model.remote
     return scorer.features if scorer else []
+
+
+async def score_remotely(
+    model: Loaded, row: Mapping[str, Any], request: CheckedRequest, *, patient: bool, seconds: float
+) -> float:
+    """Return the probability that a model in a process of its own gives.
+
+    A request waits for `seconds` at most, whichever models are asked in its turn.
+
+    Raises:
+        Refusal: 422 with the feature that the row lacks, 504 where the time is over.
+        Unavailable: the model does not answer a number.
+    """
+    if model.remote is None:
+        raise Unavailable(f"model {model.version} has no process of its own")
+    missing = [name for name in model.remote.features if name not in row]
+    if missing:
+        raise Refusal(
+            422,
+            "invalid",
+            f"feature {missing[0]!r} is missing; send null",
+            field=f"features.{missing[0]}",
+        )
+    request.until = request.until or asyncio.get_running_loop().time() + seconds
+    given = {name: row[name] for name in model.remote.features}
+    try:
+        async with asyncio.timeout_at(request.until):
+            score = await model.remote.ask(given, patient=patient)
+    except TimeoutError:
+        raise out_of_time() from None
+    if not math.isfinite(score):
+        raise Unavailable(f"model {model.version} answers {score}, which is no probability")
+    return score
+
+
+def out_of_time() -> Refusal:
+    """Return the refusal of a request whose time is over."""
+    return Refusal(
+        504,
+        "deadline",
+        "no answer within the time of a request (EVERGREEN_REQUEST_SECONDS); ask again later",
+        headers=[(b"retry-after", b"1")],
+    )
 
 
 def score_in_process(model: Loaded, row: Mapping[str, Any]) -> float:

@@ -43,6 +43,7 @@ class ReadRows:
     """Rows that were read for one request; asked as the online store itself is."""
 
     __slots__ = ("_place", "_reply", "_set", "_where")
+    is_remote: ClassVar[Literal[False]] = False
 
     def __init__(
         self, online_set: OnlineSet | None, reply: Reply | None, at: Mapping[str, int], where: str
@@ -66,6 +67,7 @@ class Away:
     """Stands for rows that could not be read: whoever asks for one is told why."""
 
     __slots__ = ("_reason",)
+    is_remote: ClassVar[Literal[False]] = False
 
     def __init__(self, reason: str) -> None:
         self._reason = reason

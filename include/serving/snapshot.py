@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # the client of Redis takes its time to be imported
 class OnlineRows(Protocol):
     """What tells the online features of an entity, without a wait."""
 
+    is_remote: ClassVar[Literal[False]]
+
     def describe(self, feature_set: str) -> OnlineSet | None:
         """Return what is online of a feature set, or None."""
 
@@ -132,7 +134,7 @@ class Served:
     """
 
     use_case: Description
-    online: Online | RemoteOnline | None = None
+    online: OnlineRows | RemoteOnline | None = None
     generation: int = 0
     champion: Loaded | None = None
     previous: Loaded | None = None
@@ -147,7 +149,7 @@ class Served:
     def of(
         cls,
         use_case: Description,
-        online: Online | RemoteOnline,
+        online: OnlineRows | RemoteOnline,
         generation: int,
         *,
         champion: Loaded | None,

@@ -77,6 +77,29 @@ def test_an_entity_is_answered_as_its_row_is(node: Node) -> None:
     assert part.body["score"] == by_row(node, 3)
 
 
+def test_a_batch_asks_once(node: Node, server: Server) -> None:
+    def asked() -> int:
+        stats: dict[str, Any] = server.client.info("commandstats")  # type: ignore[assignment]
+        return int(stats["cmdstat_eval"]["calls"])
+
+    entities = [*ROWS, 99, *ROWS]
+    rows = [{"entity": entity} for entity in entities] + [{"features": ROW}]
+
+    def answered() -> bool:
+        before = asked()
+        results = node.post(f"/v1/{NAME}/batch", json={"rows": rows}).body["results"]
+        found = [one.get("score") or one["error"]["code"] for one in results]
+        if "store_away" in found:
+            return False
+        assert asked() == before + 1
+        right = {entity: by_row(node, entity) for entity in ROWS} | {99: "unknown_entity"}
+        assert found[:-1] == [right[entity] for entity in entities]
+        return True
+
+    until(answered, what="answer of the store in time")
+    assert node.post(f"/v1/{NAME}/batch", json={"rows": rows[-1:]}).status == 200
+
+
 def test_rows_of_a_publication_that_came_meanwhile_are_answered_at_once(
     node: Node, desk: Desk
 ) -> None:
@@ -100,6 +123,9 @@ def test_while_it_hangs_entities_are_refused_quickly_and_rows_go_on(
             assert time.monotonic() - began < 1.0
             assert node.predict(features=ROW).status == 200
             assert node.predict(entity=1, features=ROW).status == 200, "the row is whole"
+        batch = {"rows": [{"entity": 1}, {"features": ROW}]}
+        first, second = node.post(f"/v1/{NAME}/batch", json=batch).body["results"]
+        assert (first["error"]["code"], "score" in second) == ("store_away", True)
     finally:
         server.send(signal.SIGCONT)
     answers(node)
