@@ -6,12 +6,14 @@ Every setting is `EVERGREEN_<NAME>`; defaults are the embedded installation unde
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import ipaddress
 import os
 import re
 import secrets
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -75,8 +77,42 @@ class Settings(BaseSettings):
     )
     node_token: SecretStr = Field(
         default=SecretStr(""),
-        description="Bearer token that requests to the node must carry, of 32 characters or more. "
-        "Empty: one is generated in HOME/secrets.",
+        description="The installation's own token of the node, which has every role, of 32 "
+        "characters or more. Empty: one is generated in HOME/secrets.",
+    )
+    node_tokens: SecretStr = Field(
+        default=SecretStr(""),
+        description="Further tokens, `NAME ROLE[,ROLE] SECRET` each, separated by ';'. Roles are "
+        "predict, read and operate.",
+    )
+    node_tokens_file: str = Field(
+        default="",
+        description="File of further tokens, one a line; a running node takes its changes over. "
+        "Empty: HOME/secrets/tokens, which need not be there.",
+    )
+    request_seconds: float = Field(
+        default=2.0,
+        gt=0,
+        le=60,
+        description="Seconds that a request to the node waits at most for a model in a process of "
+        "its own, and a batch for all of its rows.",
+    )
+    predict: Literal["", "open", "token"] = Field(
+        default="",
+        description="open: predictions need no token, on any address. token: predictions and pages "
+        "need one on a loopback address too, as behind a proxy. Empty: both need one unless the "
+        "node listens on a loopback address.",
+    )
+    online_url: SecretStr = Field(
+        default=SecretStr(""),
+        description="Redis of the online features, such as redis://:password@host:6379/0; it must "
+        "not evict (maxmemory-policy noeviction). Empty: SQLite in HOME.",
+    )
+    online_prefix: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9_.:-]*$",
+        description="What this installation's keys in Redis begin with. Empty: made from HOME; set "
+        "it where several machines have one installation, each with a HOME of its own.",
     )
     seed: int = Field(default=7, description="Seed of the simulated portfolio's chance.")
     parallelism: int = Field(
@@ -133,6 +169,12 @@ class Settings(BaseSettings):
         given = self.mlflow_uri.get_secret_value() or f"sqlite:///{self.home / 'mlflow.db'}"
         # SQLAlchemy's default driver for these is psycopg2; psycopg 3 is installed.
         return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", given)
+
+    @property
+    def online_keys(self) -> str:
+        """What the keys of online features begin with: no other installation's do."""
+        home = hashlib.sha256(str(self.home).encode()).hexdigest()
+        return self.online_prefix or f"evergreen-{home[:12]}"
 
     @property
     def memory_limit(self) -> str:

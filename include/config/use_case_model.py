@@ -134,6 +134,11 @@ class Fallback(Strict):
         description="Features older than their ttl. refuse: 409. score: with those null, and the "
         "answer says so.",
     )
+    store: Literal["refuse", "score"] = Field(
+        default="refuse",
+        description="The store of online features does not answer. refuse: 503, to be tried again. "
+        "score: with every feature null that was not sent, and the answer says so.",
+    )
 
 
 class Release(Strict):

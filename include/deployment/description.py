@@ -47,10 +47,14 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 class Fallback(msgspec.Struct, frozen=True):
-    """What is answered of an unknown entity and of stale features: refuse or score."""
+    """What is answered of an unknown entity, of stale features, and while the store is away.
+
+    Each is refuse or score.
+    """
 
     unknown: str
     stale: str
+    store: str = "refuse"
 
 
 class Description(msgspec.Struct, frozen=True, dict=True):
@@ -96,7 +100,9 @@ class Description(msgspec.Struct, frozen=True, dict=True):
             decision=Decision(
                 use_case.decision.threshold, use_case.decision.at_or_above, use_case.decision.below
             ),
-            fallback=Fallback(use_case.fallback.unknown, use_case.fallback.stale),
+            fallback=Fallback(
+                use_case.fallback.unknown, use_case.fallback.stale, use_case.fallback.store
+            ),
             cadence=use_case.cadence,
             cut_off=use_case.cut_off.total_seconds(),
             first=use_case.history.first,

@@ -22,6 +22,11 @@ import msgspec
 
 from include.errors import Conflict, Unavailable
 
+
+class RowsLost(Unavailable):
+    """Rows that were published are gone: publishing them again is the remedy."""
+
+
 Value = int | float | str | bool | None
 OnlineRow = tuple[str, int, bytes]
 _SCHEMA = (
@@ -49,7 +54,7 @@ _SCHEMA = (
 # Seconds. A request cannot wait for a lock, and in WAL mode no reader has to.
 _WRITE_TIMEOUT, _READ_TIMEOUT = 30.0, 0.05
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(list[Value]).decode
+unpack = msgspec.msgpack.Decoder(list[Value]).decode  # the values of a packed row
 
 
 class OnlineView(NamedTuple):
@@ -158,7 +163,7 @@ def publish(
                 "INSERT OR REPLACE INTO sets VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
                     version,
-                    _layout_text(described),
+                    layout_text(described),
                     described.partition,
                     described.ttl // timedelta(microseconds=1),
                     described.written.isoformat(),
@@ -193,7 +198,7 @@ class OnlineReader:
             'SELECT event_ts, "values" FROM rows WHERE feature_set = ? AND entity = ?',
             (feature_set, str(entity)),
         )
-        return None if row is None else (row[0], _decode(row[1]))
+        return None if row is None else (row[0], unpack(row[1]))
 
     def describe(self, feature_set: str) -> OnlineSet | None:
         """Return what is online of a feature set, or None."""
@@ -204,8 +209,8 @@ class OnlineReader:
         )
         if row is None:
             return None
-        layout, partition, ttl, written, inputs, digest = row
-        columns, views = _layout(layout)
+        stored, partition, ttl, written, inputs, digest = row
+        columns, views = layout(stored)
         return OnlineSet(
             feature_set,
             columns,
@@ -264,7 +269,7 @@ class OnlineReader:
                 "ORDER BY entity LIMIT ?",
                 (feature_set, since, count),
             ).fetchall()
-        return [_decode(values) for (values,) in rows]
+        return [unpack(values) for (values,) in rows]
 
     def close(self) -> None:
         """Close the connection; the next question opens it again."""
@@ -306,14 +311,48 @@ class OnlineReader:
         return self._con
 
 
-def _layout_text(described: OnlineSet) -> str:
-    """Return columns and views as they are stored."""
+class SqliteStore(OnlineReader):
+    """The online features of one use case in a file of its own; see `online_stores.OnlineStore`."""
+
+    @property
+    def where(self) -> str:
+        """The place, for messages."""
+        return str(self.path)
+
+    def publish(
+        self,
+        described: OnlineSet,
+        rows: Iterable[OnlineRow],
+        *,
+        check: Callable[[], None] | None = None,
+    ) -> None:
+        """Replace a feature set's rows and its watermark at once."""
+        publish(self.path, described, rows, check=check)
+
+    def remove(self) -> int:
+        """Remove the file; return how many feature sets it had, 0 where it cannot be read.
+
+        Raises:
+            OSError: it cannot be deleted.
+        """
+        try:
+            row = self._one_row("SELECT count(*) FROM sets", ())
+        except Unavailable:  # a damaged one goes as well
+            row = None
+        self.close()
+        for suffix in ("", "-wal", "-shm"):
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        return 0 if row is None else int(row[0])
+
+
+def layout_text(described: OnlineSet) -> str:
+    """Return columns and views as they are stored; `layout` reads them."""
     if not described.views:
         return json.dumps(described.columns)
     return json.dumps({"columns": described.columns, "views": described.views})
 
 
-def _layout(text: str) -> tuple[tuple[str, ...], tuple[OnlineView, ...]]:
+def layout(text: str) -> tuple[tuple[str, ...], tuple[OnlineView, ...]]:
     """Read columns and views; rows of before had a list of columns alone."""
     plain = json.loads(text)
     if not isinstance(plain, dict):

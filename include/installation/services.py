@@ -34,7 +34,7 @@ def children(settings: Settings, services: Sequence[str] = SERVICES) -> list[Chi
     commands["node"] = python_module("include", "serve")
     health = {name: _airflow_health(airflow, name.replace("-", "_")) for name in AIRFLOW}
     health["mlflow"] = _http_health(f"{settings.mlflow_url}/health")
-    health["node"] = _http_health(f"{settings.node_url}/health")
+    health["node"] = _http_health(f"{settings.node_url}/live")
     logs = settings.home / "logs"
     patience = {"triggerer": 1.0}  # seconds; it would wait for its triggers, which start again
     return [

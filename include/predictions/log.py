@@ -100,11 +100,27 @@ class PredictionLog:
         """
         self._encode(prediction, self._line)
         self._line.append(10)  # a line feed
+        self._write(self._line)
+
+    def append_all(self, predictions: Iterable[Prediction]) -> None:
+        """Put many predictions on disk by one write: all of them, or none.
+
+        Raises:
+            Unavailable: they could not be written whole; then nothing may be answered.
+        """
+        lines, at = bytearray(), 0
+        for prediction in predictions:
+            self._encode(prediction, lines, at)
+            lines.append(10)
+            at = len(lines)
+        self._write(lines)
+
+    def _write(self, lines: bytearray) -> None:
         try:
             if self._descriptor < 0:
                 self._open()
-            written = os.write(self._descriptor, self._line)
-            if written != len(self._line):
+            written = os.write(self._descriptor, lines)
+            if written != len(lines):
                 # A part of a line would join the next one, and neither could be read.
                 os.ftruncate(self._descriptor, self._size)
                 raise OSError(errno.ENOSPC, "no space left for a whole line")

@@ -7,7 +7,6 @@ loop.
 from __future__ import annotations
 
 import logging
-import math
 import re
 import secrets
 import time
@@ -16,14 +15,17 @@ from collections.abc import Callable
 import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
-from include.errors import ConfigError, Conflict, EvergreenError, Unavailable
+from include.errors import EvergreenError, Unavailable
 from include.predictions.log import PredictionLog
 from include.serving import predict
+from include.serving.access import Access
+from include.serving.batch import BatchAnswer, answer_batch, parse_batch
 from include.serving.direct import Direct
 from include.serving.http import (
     Disconnected,
     Refusal,
     answer,
+    as_refusal,
     header,
     read_json_body,
     refuse,
@@ -52,24 +54,33 @@ class App:
     def __init__(
         self,
         *,
-        token: str,
+        access: Access,
         open_log: Callable[[str], PredictionLog],
         rollback: Rollback,
         reload: Reload,
         hosts: frozenset[str] | None = None,
+        seconds: float = 2.0,
     ) -> None:
         """Build it.
 
-        `token` is what changes of state need, `open_log` opens a use case's prediction log, `hosts`
-        are the names that the header Host may say (None: any).
+        `access` tells who may ask for what, `open_log` opens a use case's prediction log, `hosts`
+        are the names that the header Host may say (None: any), `seconds` is how long a request
+        waits at most for a model in another process, and a batch for all of its rows.
         """
         self.table = ServingTable()
         self.metrics = Metrics()
         endpoints = Endpoints(
-            self.table, self.metrics, token=token, rollback=rollback, reload=reload
+            self.table,
+            self.metrics,
+            access=access,
+            rollback=rollback,
+            reload=reload,
+            batch=self._batch,
         )
         self._router = endpoints.router()
-        self._hosts = hosts
+        self.routes = endpoints.routes()
+        self._hosts, self._access, self._seconds = hosts, access, seconds
+        access.count = lambda event: self.metrics.count_event("", event)
         self._open_log, self._logs = open_log, dict[str, PredictionLog]()
         self._horizons: dict[str, predict.Horizon] = {}
         self._prefix, self._count = secrets.token_hex(6), 0
@@ -80,6 +91,7 @@ class App:
             log_of=self._log_of,
             request_id=self._request_id,
             serves_host=self._serves_host,
+            allows=lambda given: access.allows(given, "predict"),
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,6 +106,7 @@ class App:
             self._check_host(scope)
             parts = scope["path"].split("/")  # "", "v1", the use case, "predict"
             if len(parts) == 4 and parts[3] == "predict" and parts[1] == "v1":
+                self._access.require(scope, "predict")
                 self.table.find(parts[2])
                 use_case, route = parts[2], "predict"
                 status = await self._predict(use_case, scope, receive, send, request_id)
@@ -102,7 +115,7 @@ class App:
         except Disconnected:
             status = 499
         except EvergreenError as error:
-            refusal = _as_refusal(error)
+            refusal = as_refusal(error)
             status = refusal.status
             await refuse(refusal, receive, send, request_id)
         except Exception as error:  # noqa: BLE001 - counted and answered, or no number shows it
@@ -137,6 +150,7 @@ class App:
     async def _other(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> int:
         """Answer what is not predict and return the status; each answer names its request."""
         status = 0
+        scope["request_id"] = request_id
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -203,6 +217,18 @@ class App:
         self.metrics.observe_duration(use_case, time.perf_counter() - clock)
         return 200
 
+    async def _batch(self, use_case: str, body: bytes, request_id: str) -> BatchAnswer:
+        """Answer the rows of a batch; what was answered of them is on record then."""
+        rows = parse_batch(body)
+        served = self.table.find(use_case)
+        lines, reply = await answer_batch(
+            rows, served, request_id, score=self._score, seconds=self._seconds
+        )
+        if lines:
+            self._log_of(use_case).append_all(lines)
+        self.metrics.count_rows(use_case, len(lines), len(rows) - len(lines))
+        return reply
+
     async def _score(
         self, request: predict.CheckedRequest, served: Served
     ) -> tuple[Loaded, str, predict.Features, float]:
@@ -240,22 +266,21 @@ class App:
     ) -> tuple[predict.Features, float]:
         """Return the features and the score of one model, in this process or in its own."""
         horizon = self._horizons[served.use_case.name]
-        features = predict.find_features(request, served, model, horizon)
+        online, ahead = served.online, None
+        # Another process's rows are waited for, and only where they are needed; a file's are not.
+        if online is not None and online.is_remote and predict.needs_online(request, model):
+            ahead = await online.read(model.feature_set, [str(request.entity)])
+        features = predict.find_features(request, served, model, horizon, ahead)
         if model.remote is None:
             return features, predict.score_in_process(model, features.row)
-        missing = [name for name in model.remote.features if name not in features.row]
-        if missing:
-            raise Refusal(
-                422,
-                "invalid",
-                f"feature {missing[0]!r} is missing; send null",
-                field=f"features.{missing[0]}",
-            )
-        given = {name: features.row[name] for name in model.remote.features}
         # By its role, not by where it runs: a challenger is passed over, who answers waits.
-        score = await model.remote.ask(given, patient=model is served.answering)
-        if not math.isfinite(score):
-            raise Unavailable(f"model {model.version} answers {score}, which is no probability")
+        score = await predict.score_remotely(
+            model,
+            features.row,
+            request,
+            patient=model is served.answering,
+            seconds=self._seconds,
+        )
         return features, score
 
     def _request_id(self, given: bytes | None) -> str:
@@ -302,14 +327,3 @@ def _closing(send: Send) -> Send:
         await send(message)
 
     return send_last
-
-
-def _as_refusal(error: EvergreenError) -> Refusal:
-    """Return how an error of ours is answered."""
-    if isinstance(error, Refusal):
-        return error
-    if isinstance(error, Conflict):
-        return Refusal(409, "conflict", str(error))
-    if isinstance(error, ConfigError):
-        return Refusal(422, "invalid", str(error))
-    return Refusal(503, "unavailable", str(error), headers=[(b"retry-after", b"5")])

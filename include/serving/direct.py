@@ -141,10 +141,14 @@ class Direct:
         log_of: Callable[[str], PredictionLog],
         request_id: Callable[[bytes | None], str],
         serves_host: Callable[[bytes | None], bool],
+        allows: Callable[[bytes | None], bool],
     ) -> None:
-        """Build it; the functions are those by which the long way opens logs, names and admits."""
+        """Build it; the functions are those by which the long way opens logs, names and admits.
+
+        `serves_host` and `allows` are asked for the headers `host` and `authorization`.
+        """
         self._table, self._metrics, self._log_of = table, metrics, log_of
-        self._request_id, self._serves_host = request_id, serves_host
+        self._request_id, self._serves_host, self._allows = request_id, serves_host, allows
         self._hosts: set[bytes | None] = set()
         self._plans: dict[str, Plan] = {}
         self._horizons: dict[str, Horizon] = {}
@@ -180,6 +184,7 @@ class Direct:
             or headers.get(b"connection", b"keep-alive").lower() != b"keep-alive"
             or not 0 < int(headers.get(b"content-length", 0)) <= MAX_PLAIN_BODY
             or not self._admits(headers)
+            or not self._allows(headers.get(b"authorization"))
         ):
             return ""
         return use_case

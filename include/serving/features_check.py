@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from include.config.durations import midnight, next_period_start
 from include.deployment.description import Description
 from include.errors import EvergreenError, Unavailable
-from include.features.online_store import OnlineReader, OnlineSet
+from include.features.online_store import OnlineSet
+from include.features.online_stores import OnlineStore
 from include.models.encoding import InvalidFeature
 from include.serving.snapshot import Loaded
 
@@ -34,7 +34,7 @@ class OnlineCheck:
 
 
 def look_online(
-    path: Path, feature_set: str, of: str | None, use_case: Description, now: datetime
+    store: OnlineStore, feature_set: str, of: str | None, use_case: Description, now: datetime
 ) -> OnlineCheck:
     """Return what is online of a feature set, for the entities alive by the set `of` the champion.
 
@@ -46,26 +46,26 @@ def look_online(
         Unavailable: nothing of it is online, or the store does not answer.
     """
     horizon = _micros(use_case.calendar.horizon(now))
-    with closing(OnlineReader(path)) as reader:
-        online_set = reader.describe(feature_set)
+    with closing(store):
+        online_set = store.describe(feature_set)
         if online_set is None:
             raise Unavailable(
                 f"its feature set {feature_set} is not online; run materialize_features for the "
                 "newest partition"
             )
         since = _oldest(online_set, use_case, horizon)
-        champions = reader.describe(of) if of is not None and of != feature_set else None
+        champions = store.describe(of) if of is not None and of != feature_set else None
         alive, whose = 0, "of the champion's entities"
         if champions is not None:
             both = (_oldest(champions, use_case, horizon), since)
-            alive, covered = reader.shared(champions.feature_set, feature_set, since=both)
+            alive, covered = store.shared(champions.feature_set, feature_set, since=both)
         if not alive:
             at_publication = _oldest(online_set, use_case, _published(online_set, use_case))
-            alive, whose = reader.count(feature_set, since=at_publication), "of its entities"
-            covered = min(alive, reader.count(feature_set, since=since))
+            alive, whose = store.count(feature_set, since=at_publication), "of its entities"
+            covered = min(alive, store.count(feature_set, since=since))
         rows = [
             dict(zip(online_set.columns, values, strict=False))
-            for values in reader.sample(feature_set, SAMPLE, since=since)
+            for values in store.sample(feature_set, SAMPLE, since=since)
         ]
     return OnlineCheck(alive, covered / alive if alive else 0.0, whose, rows)
 

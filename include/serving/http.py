@@ -9,7 +9,7 @@ from typing import cast
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from include.errors import EvergreenError
+from include.errors import ConfigError, Conflict, EvergreenError
 
 MAX_BODY = 1024 * 1024  # bytes
 MAX_ECHO = 80  # characters of a text from outside that an answer or a log line repeats
@@ -41,17 +41,35 @@ class Refusal(EvergreenError):
         self.status, self.code, self.field, self.linger = status, code, field, linger
         self.headers, self.flags = list(headers), list(flags)
 
+    def error(self) -> msgspec.Raw:
+        """Return the error object alone, as JSON."""
+        return msgspec.Raw(_encode(self._plain()))
+
     def body(self, request_id: str | None = None) -> bytes:
         """Return the answer's body; a request that was never whole has no id."""
+        answered: dict[str, object] = {"error": self._plain()}
+        if request_id is not None:
+            answered["request_id"] = request_id
+        return _encode(answered)
+
+    def _plain(self) -> dict[str, object]:
         error: dict[str, object] = {"code": self.code, "message": str(self)}
         if self.field is not None:
             error["field"] = self.field
         if self.flags:
             error["flags"] = self.flags
-        answered: dict[str, object] = {"error": error}
-        if request_id is not None:
-            answered["request_id"] = request_id
-        return _encode(answered)
+        return error
+
+
+def as_refusal(error: EvergreenError) -> Refusal:
+    """Return how an error of ours is answered."""
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, Conflict):
+        return Refusal(409, "conflict", str(error))
+    if isinstance(error, ConfigError):
+        return Refusal(422, "invalid", str(error))
+    return Refusal(503, "unavailable", str(error), headers=[(b"retry-after", b"5")])
 
 
 class Disconnected(Exception):
@@ -162,7 +180,7 @@ def _too_large() -> Refusal:
     return Refusal(
         413,
         "too_large",
-        f"the body is larger than {MAX_BODY} bytes; ask for one entity at a time",
+        f"the body is larger than {MAX_BODY} bytes; ask for less at a time",
         linger=True,
     )
 

@@ -29,6 +29,7 @@ from include.models.kinds import every_kind
 from include.models.pins import serving_pins
 from include.predictions.log import PredictionLog
 from include.records.records import Records
+from include.serving.access import Access, TokenSource, open_roles, take_news
 from include.serving.app import App
 from include.serving.code_stamp import CodeStamp
 from include.serving.direct_protocol import DirectProtocol
@@ -91,7 +92,7 @@ def serve(settings: Settings, *, listener: socket.socket | None = None) -> None:
     one the node takes over the supervisor's, or opens its own.
 
     Raises:
-        ConfigError: its port is taken.
+        ConfigError: its port is taken, or one of its tokens is malformed.
     """
     bound_log()
     if listener is None and settings.node_listener is not None:
@@ -110,6 +111,8 @@ async def _main(settings: Settings, listener: socket.socket, is_shared: bool) ->
         serving_pins(kind)  # of the code that is loaded now; computed later, it might be another
 
     workers = Workers()
+    tokens = TokenSource(settings)
+    access = Access(tokens.read(), free=open_roles(settings))
 
     async def roll_back(use_case: str, order: Order) -> tuple[bool, Mapping[str, Any]]:
         # MLflow's aliases follow with the next deployment: MLflow is not imported into the node.
@@ -131,11 +134,12 @@ async def _main(settings: Settings, listener: socket.socket, is_shared: bool) ->
         return await reconciler.reload(use_case)
 
     app = App(
-        token=settings.node_secret.get_secret_value(),
+        access=access,
         open_log=lambda use_case: PredictionLog(settings.home, use_case),
         rollback=roll_back,
         reload=reload,
         hosts=allowed_hosts(settings.host),
+        seconds=settings.request_seconds,
     )
     # Frozen, what stays is not walked by each full collection: that stopped the node for 100 ms.
     reconciler = Reconciler(
@@ -172,6 +176,9 @@ async def _main(settings: Settings, listener: socket.socket, is_shared: bool) ->
         asyncio.create_task(reconciler.run()),
         asyncio.create_task(keep_going("upkeep", upkeep.turn, failed)),
         asyncio.create_task(keep_going("house", lambda: _keep_house(app, server, workers), failed)),
+        asyncio.create_task(
+            keep_going("tokens", lambda: _follow_tokens(tokens, access, workers), failed)
+        ),
     ]
     for task in tasks:
         task.add_done_callback(lambda ended: _stop_if_it_died(ended, server))
@@ -210,6 +217,12 @@ async def _keep_house(app: App, server: uvicorn.Server, workers: Workers) -> Non
             await workers.run("log", prediction_log.sync)
         except OSError as error:
             log.warning("a prediction log segment could not be closed: %s", error)
+
+
+async def _follow_tokens(tokens: TokenSource, access: Access, workers: Workers) -> None:
+    """Wait a second, then take over the tokens if their file has changed."""
+    await asyncio.sleep(HOUSEKEEPING_SECONDS)
+    take_news(access, await workers.run("tokens", tokens.news))
 
 
 def _stop_if_it_died(task: asyncio.Task[None], server: uvicorn.Server) -> None:

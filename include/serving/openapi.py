@@ -154,7 +154,10 @@ _ROLLBACK = {
         "reason": {"type": "string"},
         "version": {"type": "integer", "description": "the version that is taken back"},
         "generation": {"type": "integer", "description": "the generation that is taken back"},
-        "actor": {"type": "string"},
+        "claim": {
+            "type": "string",
+            "description": "who asks, by its own word; kept beside the token",
+        },
         "request_id": {"type": "string", "description": "two orders with one id are one"},
     },
 }

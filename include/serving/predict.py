@@ -5,23 +5,24 @@ Features come from the online store by entity, from the request, or a part from 
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from include.deployment.description import Description
 from include.errors import ArtefactError, Unavailable
-from include.features.online_store import OnlineSet
+from include.features.online_store import OnlineSet, Value
 from include.models.encoding import InvalidFeature
 from include.point_in_time.expiry import is_expired, is_forgotten
 from include.predictions.log import Prediction
 from include.serving.http import MAX_ECHO, Refusal
-from include.serving.snapshot import Loaded, Served
+from include.serving.snapshot import Loaded, OnlineRows, Served
 from include.serving.typed_rows import INT_LIMIT, MAX_TEXT
 
 _MICROS_A_DAY = 86_400_000_000
@@ -58,8 +59,8 @@ class PredictionAnswer(msgspec.Struct):
 _decode_request = msgspec.json.Decoder(PredictionRequest).decode
 
 
-def parse_request(body: bytes) -> PredictionRequest:
-    """Read the body of a request.
+def parse_request(body: bytes | msgspec.Raw) -> PredictionRequest:
+    """Read the body of a request, or a row of a batch.
 
     Raises:
         Refusal: 400 for what is no JSON (NaN and endless nesting among it), 422 for JSON of another
@@ -68,7 +69,7 @@ def parse_request(body: bytes) -> PredictionRequest:
     try:
         request = _decode_request(body)
     except msgspec.ValidationError as error:
-        raise _wrong_form(str(error)) from None
+        raise wrong_form(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Refusal(400, "bad_json", f"the body is no valid JSON: {error}") from None
     except RecursionError:
@@ -78,7 +79,7 @@ def parse_request(body: bytes) -> PredictionRequest:
     return request
 
 
-def _wrong_form(message: str) -> Refusal:
+def wrong_form(message: str) -> Refusal:
     """Return the refusal for msgspec's message, with the field that the message names.
 
     msgspec says "... unknown field `x`" or "... - at `$.features`"; a body that is no object at all
@@ -115,10 +116,14 @@ class Horizon:
 
 
 class CheckedRequest(msgspec.Struct):
-    """A request whose types are right: whom it is about, and the features that came with it."""
+    """A request whose types are right: whom it is about, and the features that came with it.
+
+    `until` is when its answer is waited for no longer, in the loop's seconds; 0: not set yet.
+    """
 
     entity: int | str | None
     row: dict[str, Any] | None
+    until: float = 0.0
 
 
 def check_request(request: PredictionRequest, served: Served) -> CheckedRequest:
@@ -208,25 +213,43 @@ class Features(msgspec.Struct):
     content: bytes = b""
 
 
+def needs_online(request: CheckedRequest, model: Loaded) -> bool:
+    """Tell whether a model needs more than what came with the request."""
+    row = request.row
+    return row is None or (
+        request.entity is not None and not all(name in row for name in _input_features(model))
+    )
+
+
 def find_features(
-    request: CheckedRequest, served: Served, model: Loaded, horizon: Horizon
+    request: CheckedRequest,
+    served: Served,
+    model: Loaded,
+    horizon: Horizon,
+    ahead: OnlineRows | None = None,
 ) -> Features:
     """Return the feature row for a model.
 
-    What came with the request goes before the entity's online features. A view that has expired is
-    null, as it is in the training frame.
+    `ahead` holds what was read of the online store for this request, where that store is in another
+    process. What came with the request goes before the entity's online features. A view that has
+    expired is null, as it is in the training frame.
 
     Raises:
-        Refusal: 404 unknown entity, 409 stale features (unless the use case's fallback scores
-            them), 503 none online.
+        Refusal: 404 unknown entity, 409 stale features, 503 the store is away (unless the use
+            case's fallback scores them), 503 none online.
     """
-    sent = request.row or {}
-    if request.row is not None and (
-        request.entity is None or all(name in sent for name in _input_features(model))
-    ):
+    if request.row is not None and not needs_online(request, model):
         return Features(request.row, None, None, [])
-    online_set = served.online.describe(model.feature_set) if served.online else None
-    if served.online is None or online_set is None:
+    sent = request.row or {}
+    online = ahead or cast(OnlineRows | None, served.online)
+    online_set: OnlineSet | None = None
+    stored: tuple[int, list[Value]] | None = None
+    try:
+        if online is not None and (online_set := online.describe(model.feature_set)) is not None:
+            stored = online.get(model.feature_set, str(request.entity))
+    except Unavailable as error:
+        return _store_away(request, served.use_case, model, error)
+    if online_set is None:
         raise Refusal(
             503,
             "no_features",
@@ -234,7 +257,6 @@ def find_features(
             "run materialize_features for the newest partition, or send the features",
             headers=[(b"retry-after", b"30")],
         )
-    stored = served.online.get(model.feature_set, str(request.entity))
     _, limit = horizon.now()
     ages = {} if stored is None else online_set.ages(*stored, limit)
     # Without any age, of an entity without a row, this is true as well.
@@ -258,6 +280,22 @@ def find_features(
         flags = ["stale", "fallback"]
         row |= dict.fromkeys(_columns_of(online_set, expired))
     return Features({**row, **sent}, event_ts, max(0, limit - event_ts), flags)
+
+
+def _store_away(
+    request: CheckedRequest, use_case: Description, model: Loaded, error: Unavailable
+) -> Features:
+    """Return a row of nulls and of what was sent, where the use case scores without its store."""
+    if use_case.fallback.store == "refuse":
+        raise Refusal(
+            503,
+            "store_away",
+            f"the online features cannot be read now: {error}",
+            headers=[(b"retry-after", b"2")],
+            flags=["degraded"],
+        )
+    row = {**dict.fromkeys(_input_features(model)), **(request.row or {})}
+    return Features(row, None, None, ["degraded", "fallback"])
 
 
 def _unknown_entity(
@@ -305,6 +343,49 @@ def _columns_of(online_set: OnlineSet, views: Collection[str]) -> list[str]:
 def _input_features(model: Loaded) -> list[str]:
     scorer = model.scorer or model.remote
     return scorer.features if scorer else []
+
+
+async def score_remotely(
+    model: Loaded, row: Mapping[str, Any], request: CheckedRequest, *, patient: bool, seconds: float
+) -> float:
+    """Return the probability that a model in a process of its own gives.
+
+    A request waits for `seconds` at most, whichever models are asked in its turn.
+
+    Raises:
+        Refusal: 422 with the feature that the row lacks, 504 where the time is over.
+        Unavailable: the model does not answer a number.
+    """
+    if model.remote is None:
+        raise Unavailable(f"model {model.version} has no process of its own")
+    missing = [name for name in model.remote.features if name not in row]
+    if missing:
+        raise Refusal(
+            422,
+            "invalid",
+            f"feature {missing[0]!r} is missing; send null",
+            field=f"features.{missing[0]}",
+        )
+    request.until = request.until or asyncio.get_running_loop().time() + seconds
+    given = {name: row[name] for name in model.remote.features}
+    try:
+        async with asyncio.timeout_at(request.until):
+            score = await model.remote.ask(given, patient=patient)
+    except TimeoutError:
+        raise out_of_time() from None
+    if not math.isfinite(score):
+        raise Unavailable(f"model {model.version} answers {score}, which is no probability")
+    return score
+
+
+def out_of_time() -> Refusal:
+    """Return the refusal of a request whose time is over."""
+    return Refusal(
+        504,
+        "deadline",
+        "no answer within the time of a request (EVERGREEN_REQUEST_SECONDS); ask again later",
+        headers=[(b"retry-after", b"1")],
+    )
 
 
 def score_in_process(model: Loaded, row: Mapping[str, Any]) -> float:

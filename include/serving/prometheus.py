@@ -65,6 +65,12 @@ class Metrics:
             ["use_case"],
             registry=self.registry,
         )
+        self._rows = Counter(
+            "evergreen_batch_rows",
+            "Rows of batches by what came of them: answered or refused.",
+            ["use_case", "result"],
+            registry=self.registry,
+        )
         self._loops = Counter(
             "evergreen_loop_failures",
             "Turns of the node's own loops that failed; each goes on.",
@@ -94,6 +100,11 @@ class Metrics:
     def count_event(self, use_case: str, event: str, count: int = 1) -> None:
         """Count something that happened, such as a refused model or a fallback."""
         self._events.labels(use_case, event).inc(count)
+
+    def count_rows(self, use_case: str, answered: int, refused: int) -> None:
+        """Count the rows of a batch."""
+        self._rows.labels(use_case, "answered").inc(answered)
+        self._rows.labels(use_case, "refused").inc(refused)
 
     def count_failed_loop(self, name: str) -> None:
         """Count a turn of one of the node's loops that failed."""

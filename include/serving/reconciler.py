@@ -16,12 +16,13 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from include.clock import utc_now
 from include.config.settings import Settings
 from include.deployment.description import Description
 from include.errors import EvergreenError, Unavailable
+from include.features.online_stores import online_path, open_store
 from include.predictions.log import recover
 from include.records.records import Records, RoleReport, Route, ServingRow, ServingRows
 from include.serving import features_check
@@ -32,6 +33,9 @@ from include.serving.reports import Reporter, health_of_roles, role_reports
 from include.serving.row_source import RowSource
 from include.serving.snapshot import Loaded, Online, Served
 from include.serving.workers import Workers
+
+if TYPE_CHECKING:
+    from include.serving.remote_online import RemoteOnline
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +50,7 @@ class _Followed:
 
     row: ServingRow
     use_case: Description
-    online: Online
+    online: Online | RemoteOnline
     models: ModelStates
     problem: str = ""  # why the row's description is not the one that is used
     lower_since: float = 0.0  # when a lower generation was read first, in the loop's seconds
@@ -155,7 +159,7 @@ class Reconciler:
         followed = _Followed(
             row,
             description,
-            Online(self._settings.home / "online" / f"{name}.db"),
+            self._open_online(name),
             ModelStates(
                 self._settings.home,
                 self._workers,
@@ -170,6 +174,15 @@ class Reconciler:
         self._reporter.follow(name, lambda: (followed.row.route.generation, self._reports(name)))
         self._want(followed)
         self._apply(name)
+
+    def _open_online(self, name: str) -> Online | RemoteOnline:
+        """Open the store of a use case's online features that the settings name."""
+        if not self._settings.online_url.get_secret_value():
+            return Online(online_path(self._settings, name))
+        from include.serving.remote_online import RemoteOnline
+
+        count = self._app.metrics.count_event
+        return RemoteOnline(self._settings, name, count=lambda event: count(name, event))
 
     def _go_back(self, followed: _Followed, row: ServingRow) -> None:
         """Follow a row whose generation is lower than before, once it is not merely an old one.
@@ -283,7 +296,7 @@ class Reconciler:
         check = await self._workers.run(
             "trial",
             features_check.look_online,
-            self._settings.home / "online" / f"{name}.db",
+            open_store(self._settings, name),
             loaded.feature_set,
             champion.feature_set if champion else None,
             followed.use_case,

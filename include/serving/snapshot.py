@@ -6,17 +6,34 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from include.deployment.description import Description
 from include.features.online_store import OnlineReader, OnlineSet, Value
 
+if TYPE_CHECKING:  # the client of Redis takes its time to be imported
+    from include.serving.remote_online import RemoteOnline
+
+
+class OnlineRows(Protocol):
+    """What tells the online features of an entity, without a wait."""
+
+    is_remote: ClassVar[Literal[False]]
+
+    def describe(self, feature_set: str) -> OnlineSet | None:
+        """Return what is online of a feature set, or None."""
+
+    def get(self, feature_set: str, entity: str) -> tuple[int, list[Value]] | None:
+        """Return the event time (microseconds since 1970) and the values of an entity, or None."""
+
 
 class Online:
-    """The online store of one use case; read on the event loop.
+    """The online store of one use case in SQLite; read on the event loop.
 
     The description of a feature set is read once and kept until `refresh`.
     """
+
+    is_remote: ClassVar[Literal[False]] = False
 
     def __init__(self, path: Path) -> None:
         self._reader = OnlineReader(path)
@@ -117,7 +134,7 @@ class Served:
     """
 
     use_case: Description
-    online: Online | None = None
+    online: OnlineRows | RemoteOnline | None = None
     generation: int = 0
     champion: Loaded | None = None
     previous: Loaded | None = None
@@ -132,7 +149,7 @@ class Served:
     def of(
         cls,
         use_case: Description,
-        online: Online,
+        online: OnlineRows | RemoteOnline,
         generation: int,
         *,
         champion: Loaded | None,

@@ -19,6 +19,7 @@ _THREADS = {
     "serving": 2,  # reads and loads models that answer
     "trial": 2,  # reads and loads models that may answer later
     "report": 1,
+    "tokens": 1,
     "log": 1,  # syncs prediction logs
     "upkeep": 1,  # looks at files of code and at sizes
 }

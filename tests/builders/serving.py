@@ -27,6 +27,7 @@ from include.config.use_case_file import find
 from include.deployment import deploy_model
 from include.deployment.apply import apply_use_case
 from include.features import online_store
+from include.features.online_stores import open_store
 from include.lake.tables import Lake
 from include.models import bundle, encoding
 from include.models.artefact import artefact_digest
@@ -58,7 +59,7 @@ label: {{source: events, column: label, delay: 30d}}
 features:
   facts: {{grain: event, source: events, columns: {{income: float64, jobs: int64, region: string,
       new: bool}}}}
-fallback: {{unknown: {unknown}, stale: {stale}}}
+fallback: {{unknown: {unknown}, stale: {stale}, store: {store}}}
 decision: {{threshold: 0.5}}
 """
 ROW = {"income": 1200.5, "jobs": 2, "region": "north", "new": True}
@@ -123,11 +124,14 @@ class Desk:
         unknown: str = "refuse",
         stale: str = "refuse",
         last: str = "2026-03-31",
+        **settings: Any,
     ) -> None:
         self.usecases = home / "usecases"
         self.usecases.mkdir(parents=True)
         self.write_use_case(unknown=unknown, stale=stale, last=last)
-        self.settings = Settings(home=home, usecases=str(self.usecases), node_port=free_port())
+        self.settings = Settings(
+            home=home, usecases=str(self.usecases), node_port=free_port(), **settings
+        )
         self.records = Records.open(self.settings.records_address)
         self.records.migrate()
         self.apply()
@@ -138,11 +142,16 @@ class Desk:
         apply_use_case(self.records, case, "test", "as the file has it")
 
     def write_use_case(
-        self, *, unknown: str = "refuse", stale: str = "refuse", last: str = "2026-03-31"
+        self,
+        *,
+        unknown: str = "refuse",
+        stale: str = "refuse",
+        store: str = "refuse",
+        last: str = "2026-03-31",
     ) -> None:
         """Write the use case's file."""
         (self.usecases / f"{NAME}.yaml").write_text(
-            YAML.format(name=NAME, unknown=unknown, stale=stale, last=last)
+            YAML.format(name=NAME, unknown=unknown, stale=stale, store=store, last=last)
         )
 
     def bundle(self, seed: int) -> dict[str, bytes]:
@@ -279,7 +288,7 @@ class Desk:
             online_store.pack(entity, round(at.timestamp() * 1e6), [row[name] for name in ROW])
             for entity, (at, row) in rows.items()
         ]
-        online_store.publish(self.settings.home / "online" / f"{NAME}.db", what, packed)
+        open_store(self.settings, NAME).publish(what, packed)
 
     @contextmanager
     def node(self, setup: str = "") -> Iterator[Node]:
@@ -309,6 +318,7 @@ class Node:
             "EVERGREEN_HOME": str(self.settings.home),
             "EVERGREEN_USECASES": self.settings.usecases,
             "EVERGREEN_NODE_PORT": str(self.settings.node_port),
+            "EVERGREEN_ONLINE_URL": self.settings.online_url.get_secret_value(),
         }
         code = (
             "import logging; logging.basicConfig(level='INFO'); from include.config.settings "

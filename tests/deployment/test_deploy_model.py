@@ -15,6 +15,7 @@ from include.deployment.rollback import record_rollback
 from include.errors import ArtefactError, Conflict, MissingPartition, Unavailable
 from include.predictions.log import PredictionLog
 from include.records.records import Route
+from include.serving.access import Access
 from include.serving.app import App
 from include.serving.reconciler import Reconciler
 from tests.builders.serving import FIRST, NAME, Desk, until
@@ -40,7 +41,7 @@ class Follower:
         self._stop = threading.Event()
         home = desk.settings.home
         self._app = App(
-            token="x",
+            access=Access([]),
             open_log=lambda name: PredictionLog(home, name),
             rollback=refuse,
             reload=refuse,

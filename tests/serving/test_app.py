@@ -138,7 +138,7 @@ def test_answers_are_counted_under_names_that_are_served_only(client: Client) ->
     client.predict(features=ROW)
     client.predict(features={})
     client.ask("GET", f"/v1/{NAME}/model")
-    client.ask("GET", f"/v1/{NAME}/reload")
+    client.ask("GET", f"/v1/{NAME}/reload", headers={"authorization": f"Bearer {TOKEN}"})
     for path in ("/v1/nobody/predict", "/v1/nobody/model", "/no-page", f"/v1/{NAME}/no-page"):
         client.ask("GET", path)
     answers = [line for line in numbers(client) if line.startswith("evergreen_answers_total")]

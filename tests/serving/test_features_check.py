@@ -48,7 +48,7 @@ def check(
     path: Path, *, of: str | None = None, days_later: float = 0.5, **options: object
 ) -> OnlineCheck:
     now = AS_OF + timedelta(days=days_later)
-    return look_online(path, MINE, of, described(**options), now)  # type: ignore[arg-type]
+    return look_online(online_store.SqliteStore(path), MINE, of, described(**options), now)  # type: ignore[arg-type]
 
 
 def refusal(found: OnlineCheck) -> str:
