@@ -227,8 +227,8 @@ class RedisStore:
         key, total, both = self._keys(feature_set).rows + publication, 0, 0
         for part in _parts(self._alive(of, since[0])):
             with self._errors():
-                others = self._client.hmget(key, [entity for entity, _ in part])
-            others = cast(list[bytes | None], others)
+                found = self._client.hmget(key, [entity for entity, _ in part])
+            others = cast(list[bytes | None], found)
             both += sum(row is not None and _split(row)[0] >= since[1] for row in others)
             total += len(part)
         return total, both

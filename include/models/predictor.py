@@ -144,9 +144,7 @@ class Predictor:
         except (TypeError, OverflowError):
             is_plain = False
         if not is_plain:
-            numbers = [
-                code(value) for (_, code), value in zip(self._encoders, values, strict=True)
-            ]
+            numbers = [code(value) for (_, code), value in zip(self._encoders, values, strict=True)]
         return self._ask(numbers)
 
     def _ask(self, numbers: Sequence[float]) -> float:

@@ -29,7 +29,8 @@ class DirectProtocol(PeerProtocol):
 
     def on_message_begin(self) -> None:
         """Begin a request; what only the application needs of it is made when it gets it."""
-        self.url, self.headers, self.expect_100_continue = b"", [], False
+        self.url, self.expect_100_continue = b"", False
+        self.headers: list[tuple[bytes, bytes]] = []
         self.start_clock()
 
     def open_request(self) -> None:

@@ -152,7 +152,7 @@ class Endpoints:
                 "records": {"reachable": self.table.healthy, "rows_from": self.table.source},
                 "tokens": self.access.problem or "ok",
                 "use_cases": use_cases,
-                **({"restart": self._table.restart} if self._table.restart else {}),
+                **({"restart": self.table.restart} if self.table.restart else {}),
             }
         )
 

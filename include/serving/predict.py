@@ -419,7 +419,8 @@ def iso(micros: int | None) -> str | None:
         return None
     # A float holds no microseconds of today exactly; and most calls are of the same second.
     seconds, rest = divmod(micros, 1_000_000)
-    return f"{_whole_second(seconds)}.{rest:06d}+00:00" if rest else f"{_whole_second(seconds)}+00:00"
+    fraction = f".{rest:06d}" if rest else ""
+    return f"{_whole_second(seconds)}{fraction}+00:00"
 
 
 def decide(use_case: Description, score: float) -> str:

@@ -200,20 +200,24 @@ class RemoteOnline:
     async def _until_it_answers(self, pause: float) -> None:
         """Ask for a sign of life until there is one; then requests are let through again."""
         failed = False
-        while True:
-            await asyncio.sleep(pause)
-            pause = PROBE_SECONDS
-            try:
-                async with asyncio.timeout(PROBE_DEADLINE):
-                    await self._client.ping()
-                break
-            except Exception as error:  # noqa: BLE001 - a probe that died would never close it
-                if not failed:
-                    log.warning("%s does not answer the probe: %s", self._where, error)
-                failed = True
+        await asyncio.sleep(pause)
+        while not await self._answers(is_quiet=failed):
+            failed = True
+            await asyncio.sleep(PROBE_SECONDS)
         if failed:
             log.info("%s answers again", self._where)
         self._failures, self._probe = 0, None
+
+    async def _answers(self, *, is_quiet: bool) -> bool:
+        """Tell whether the store answers a probe; why not is logged unless it was before."""
+        try:
+            async with asyncio.timeout(PROBE_DEADLINE):
+                await self._client.ping()
+        except Exception as error:  # noqa: BLE001 - a probe that died would never close it
+            if not is_quiet:
+                log.warning("%s does not answer the probe: %s", self._where, error)
+            return False
+        return True
 
     async def _disconnect(self) -> None:
         with contextlib.suppress(Exception):

@@ -189,7 +189,7 @@ def _process(
     folder: Path,
     environment: dict[str, str] | None = None,
 ) -> Iterator[Server]:
-    log = folder / f"{name.split(',')[0].replace(' ', '-')}.log"
+    log = folder / f"{name.split(',', maxsplit=1)[0].replace(' ', '-')}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,

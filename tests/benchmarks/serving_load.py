@@ -67,7 +67,7 @@ def drive(
     seconds: int,
     folder: Path,
 ) -> Load:
-    """Ask a server for so long (wrk knows whole seconds alone); its CPU time is that of its whole tree of processes."""
+    """Ask a server for so long (wrk knows whole seconds); CPU time is of all its processes."""
     before = _cpu(pid)
     if has_wrk():
         told = _wrk(port, path, bodies, connections, seconds, folder)
@@ -101,9 +101,7 @@ async def _ours(
     port: int, path: str, bodies: Sequence[bytes], connections: int, seconds: int
 ) -> dict[str, float]:
     head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n"
-    asked = [
-        head.encode() + b"content-length: %d\r\n\r\n%b" % (len(body), body) for body in bodies
-    ]
+    asked = [head.encode() + b"content-length: %d\r\n\r\n%b" % (len(body), body) for body in bodies]
     began, took, failed = time.perf_counter(), list[float](), 0
 
     async def client(start: int) -> None:

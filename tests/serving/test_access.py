@@ -148,8 +148,7 @@ def test_tokens_are_taken_over_while_it_runs_and_a_bad_file_changes_nothing(tmp_
         take_news(access, source.news())
 
     def name(secret: str) -> str:
-        scope = {"type": "http", "headers": [(b"authorization", f"Bearer {secret}".encode())]}
-        token = access._find(scope, "operate")
+        token = access._find(f"Bearer {secret}".encode(), "operate")
         return token.name if token else ""
 
     assert (source.news(), name(SECRETS["operate"])) == (None, "")
