@@ -16,7 +16,7 @@ from include.errors import ConfigError
 from include.serving.access import Access, TokenSource, open_roles, take_news
 from include.serving.http_routes import NodeRoute
 from tests.builders.application import Client
-from tests.builders.serving import NAME, Desk, until
+from tests.builders.serving import NAME, ROW, Desk, until
 
 SECRETS: dict[Role, str] = {role: f"{role}-" + role[0] * 40 for role in ROLES}
 TOKENS = [
@@ -198,3 +198,19 @@ def test_a_node_with_a_malformed_token_does_not_start(tmp_path: Path) -> None:
     path.write_text("alice operate short")
     with pytest.raises(ConfigError, match="alice has 5 characters"):
         TokenSource(settings).read()
+
+
+def test_a_plain_prediction_needs_its_token_as_well(tmp_path: Path) -> None:
+    """The short way of predictions asks nobody else; it let everybody pass."""
+    desk = Desk(tmp_path)
+    desk.train(1)
+    desk.record_route(champion=1)
+    tokens_file(desk.settings).parent.mkdir(mode=0o700, exist_ok=True)
+    tokens_file(desk.settings).write_text(LINES)
+    only_read = "from include.serving import node; node.open_roles = lambda _: frozenset({'read'})"
+    given = ({}, bearer("w" * 43), bearer(SECRETS["read"]), bearer(SECRETS["predict"]))
+    with desk.node(setup=only_read) as node:
+        node.serves(1)
+        path, body = f"/v1/{NAME}/predict", {"features": ROW}
+        statuses = [node.post(path, json=body, headers=headers).status for headers in given]
+    assert statuses == [401, 401, 403, 200]
