@@ -121,8 +121,9 @@ class Settings(BaseSettings):
     memory: str = Field(
         default="",
         pattern=r"^(\d+(\.\d+)? ?[MGT]i?B)?$",
-        description="Most memory that a stage's queries take, such as 4GB; what needs more is "
-        "spilled to HOME/spill, and slower. Empty: a quarter of the machine's.",
+        description="Most memory that a stage takes for its rows, such as 4GB: half of it for its "
+        "queries, which spill to HOME/spill what needs more, and half for the rows that it holds. "
+        "Empty: a quarter of the machine's.",
     )
     log_megabytes: float = Field(
         default=20.0,
@@ -177,9 +178,18 @@ class Settings(BaseSettings):
         return self.online_prefix or f"evergreen-{home[:12]}"
 
     @property
+    def memory_bytes(self) -> int:
+        """Most memory that a stage takes for its rows, in bytes."""
+        if not self.memory:
+            return _machine_memory() // 4
+        unit = self.memory.lstrip("0123456789. ")
+        step = 1024 if "i" in unit else 1000
+        return int(float(self.memory.removesuffix(unit)) * step ** (1 + "KMGT".index(unit[0])))
+
+    @property
     def memory_limit(self) -> str:
         """Most memory of the queries of a stage, as DuckDB reads it."""
-        return self.memory or f"{_machine_memory() // 4 // 1024**2}MiB"
+        return f"{max(1, self.memory_bytes // 2 // 1024**2)}MiB"
 
     @property
     def usecase_dirs(self) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pyarrow as pa
 
 from include.errors import EvergreenError
@@ -50,10 +49,7 @@ def storable(rows: pa.Table, key: str, table: str) -> pa.Table:
                 raise EvergreenError(
                     f"{table}: column {field.name} is {field.type} and does not fit {kind}: {error}"
                 ) from None
-    return rows.append_column(
-        PARTITION,
-        pa.array([key], pa.string()).take(pa.array(np.zeros(len(rows), dtype=np.int64))),
-    )
+    return rows.append_column(PARTITION, pa.repeat(pa.scalar(key, pa.string()), len(rows)))
 
 
 def check_types(given: pa.Schema, stored: pa.Schema, where: str) -> None:

@@ -28,9 +28,11 @@ from include.records.results import Commit
 log = logging.getLogger(__name__)
 
 # Partitions and bytes of rows that are committed together: more would hold more rows at once, fewer
-# would commit more often. Two batches are held, the one that is written and the next.
+# would commit more often. Two batches are held, the one that is written and the next; the writer
+# holds about as much again.
 BATCH = 120
 BATCH_BYTES = 128 * 1024**2
+SHARE = 16  # of the memory of a stage that a batch may be, where that is less
 
 
 class Computed(NamedTuple):
@@ -46,6 +48,7 @@ class Settlement:
 
     def __init__(self, execution: Execution, lake: BatchedLake, leases: Leases) -> None:
         self._execution, self._lake, self._leases = execution, lake, leases
+        self._bytes = min(BATCH_BYTES, execution.settings.memory_bytes // SHARE)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="settle")
         self._waiting: list[Computed] = []
         self._settled: list[Computed] = []
@@ -65,7 +68,7 @@ class Settlement:
     def add(self, computed: Computed) -> list[Computed]:
         """Take in what a partition came to; return what is on record since the last call."""
         self._waiting.append(computed)
-        if len(self._waiting) < BATCH and self._lake.waiting_bytes <= BATCH_BYTES:
+        if len(self._waiting) < BATCH and self._lake.waiting_bytes <= self._bytes:
             return []
         return self._start()
 

@@ -242,8 +242,8 @@ def ask_in_lanes(
     """Yield the answer for each item, in their order; as many are asked at a time as lanes there
     are.
 
-    An error comes in its item's place. Not many more than the lanes are asked ahead of what is
-    taken.
+    An error comes in its item's place. One more than the lanes is asked ahead of what is taken: an
+    answer may be large.
     """
     lanes = views.lanes
     if len(lanes) == 1:
@@ -265,7 +265,7 @@ def ask_in_lanes(
         asked: deque[Future[Answer]] = deque()
         for item in items:
             asked.append(pool.submit(work, item))
-            if len(asked) > 2 * len(lanes):
+            if len(asked) > len(lanes):
                 yield asked.popleft().result()
         while asked:
             yield asked.popleft().result()
