@@ -17,7 +17,13 @@ from include.onboarding.answers import NOTHING, Answers
 from include.onboarding.date_parts import add_dates
 from include.onboarding.evidence import Evidence, find_evidence
 from include.onboarding.header_words import sounds_of_id, sounds_of_person
-from include.onboarding.label_values import ONES, Positive, guess_label, guess_positive
+from include.onboarding.label_values import (
+    ONES,
+    LabelGuess,
+    Positive,
+    guess_label,
+    guess_positive,
+)
 from include.onboarding.no_features import why_no_feature
 from include.onboarding.profile import Profile, Table, moment, name_others, name_some, text
 from include.onboarding.time_roles import guess_times_of
@@ -36,7 +42,8 @@ class Roles:
     `why` says it of entity, event, label and key, in words that go into the draft; `left_out` are
     columns that are no feature, each with the reason, `written_later` of them those that were
     written after the decision. `moments` are all columns that could say when a row happened, and
-    `evidence` tells what the rows say of a feature, by its header.
+    `evidence` tells what the rows say of a feature, by its header. `label_rivals` could be the
+    outcome by their values, where no name says which is.
     """
 
     entity: Profile
@@ -52,6 +59,7 @@ class Roles:
     evidence: dict[str, Evidence]
     written_later: tuple[Profile, ...]
     moments: tuple[Profile, ...]
+    label_rivals: tuple[Profile, ...] = ()
 
     @property
     def snapshot(self) -> bool:
@@ -103,11 +111,11 @@ def guess_roles(
     )
     taken = [column for column in (event, arrival, outcome) if column is not None]
     if outcome_apart is not None:
-        result, why_label = outcome_apart.label, outcome_apart.why
+        named = LabelGuess(outcome_apart.label, outcome_apart.why)
     else:
-        left = [c for c in columns if c not in taken]
-        result, why_label = guess_label(table, left, given_label)
-    positive = guess_positive(table, result, "--label" if given_label else "")
+        named = guess_label(table, [c for c in columns if c not in taken], given_label)
+    result = named.column
+    positive = guess_positive(table, result, "--label" if given_label else "", answers.positive)
     taken.append(result)
     guess = _guess_entity([c for c in columns if c not in taken], given_entity, taken)
     entity, why_entity = guess or (table.add_row_id(), f"guessed: {_ROW}; {_NO_ENTITY}")
@@ -163,7 +171,7 @@ def guess_roles(
     why = {
         "entity": why_entity,
         "event": why_event,
-        "label": why_label,
+        "label": named.why,
         "key": f"guessed: {why_key}",
     }
     return Roles(
@@ -182,6 +190,7 @@ def guess_roles(
         evidence,
         later,
         (*computed, *times),
+        named.rivals,
     )
 
 
