@@ -12,7 +12,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -53,6 +53,7 @@ _SCHEMA = (
 )
 # Seconds. A request cannot wait for a lock, and in WAL mode no reader has to.
 _WRITE_TIMEOUT, _READ_TIMEOUT = 30.0, 0.05
+_MOVE_MILLISECONDS = 1000  # a node holds a state for a hundredth of that
 _encode = msgspec.msgpack.Encoder().encode
 unpack = msgspec.msgpack.Decoder(list[Value]).decode  # the values of a packed row
 
@@ -177,6 +178,12 @@ def publish(
             con.execute("ROLLBACK")
             raise
         con.execute("COMMIT")
+        # A node that is asked all the time may hold an old state just when SQLite would move the
+        # log into the file, and with each publication the log would grow. Here it is waited for, a
+        # little: the rows are committed, and nothing of this is an error any more.
+        with suppress(sqlite3.Error):
+            con.execute(f"PRAGMA busy_timeout = {_MOVE_MILLISECONDS}")
+            con.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 class OnlineReader:
@@ -221,6 +228,28 @@ class OnlineReader:
             digest,
             views,
         )
+
+    def hold(self) -> None:
+        """Read one state of the rows from now on, until `release`.
+
+        Who reads often saves the locks of each read. While a state is held, what is written stays
+        in the log, so it must be short.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        con = self._open()
+        if con is not None and not con.in_transaction:
+            with _errors(self.path):
+                con.execute("BEGIN")
+
+    def release(self) -> None:
+        """Read what is newest again."""
+        if self._con is not None and self._con.in_transaction:
+            try:
+                self._con.execute("COMMIT")
+            except sqlite3.Error:
+                self.close()  # ends it, whatever it was
 
     def rows(self, feature_set: str) -> Iterator[OnlineRow]:
         """Yield all packed rows of a feature set in order of their entity, as of one moment."""

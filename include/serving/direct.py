@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 from msgspec import UNSET
@@ -27,12 +27,20 @@ from include.serving.snapshot import Loaded, Online, Served
 from include.serving.typed_rows import RowReader, request_decoder, row_reader, row_writer
 
 MAX_PLAIN_BODY = 64 * 1024  # bytes
-_MAX_HOSTS = 64
+_MAX_HOSTS, _MAX_HEADS, _MAX_HEAD = 64, 512, 2048  # the last in bytes
 _MEDIA = frozenset((b"application/json", b"application/json; charset=utf-8"))
 # Headers by which a request asks for more than one answer to one body.
 _LONG_WAY = frozenset((b"content-encoding", b"transfer-encoding", b"expect", b"upgrade"))
 _encode = msgspec.json.Encoder().encode
 Headers = Mapping[bytes, bytes]
+
+
+class Head(NamedTuple):
+    """What the bytes of a plain request's headers mean; `length` is that of its body."""
+
+    use_case: str
+    headers: Headers
+    length: int
 
 
 @runtime_checkable
@@ -101,6 +109,7 @@ class Plan:
         # Only a store that answers at once: the event loop stands still meanwhile.
         if not isinstance(online, Online):
             return None
+        online.hold()
         online_set = online.describe(self.model.feature_set)
         row = None if online_set is None else online.get(self.model.feature_set, str(entity))
         if online_set is None or row is None:
@@ -153,6 +162,7 @@ class Direct:
         self._plans: dict[str, Plan] = {}
         self._horizons: dict[str, Horizon] = {}
         self._routes: dict[bytes, str] = {}
+        self.heads: dict[bytes, Head] = {}  # by their bytes, up to the empty line
         self._defaults: object = None
         self._top = b""
 
@@ -183,11 +193,20 @@ class Direct:
             or not headers.keys().isdisjoint(_LONG_WAY)
             or headers.get(b"connection", b"keep-alive").lower() != b"keep-alive"
             or not 0 < int(headers.get(b"content-length", 0)) <= MAX_PLAIN_BODY
-            or not self._admits(headers)
-            or not self._allows(headers.get(b"authorization"))
         ):
             return ""
         return use_case
+
+    def keep_head(self, content: bytes, head: Head) -> None:
+        """Keep what the parser found in the bytes of headers: a client sends the same ones again.
+
+        Not of those that name their request, which never come twice.
+        """
+        if b"x-request-id" in head.headers or len(content) > _MAX_HEAD:
+            return
+        if len(self.heads) >= _MAX_HEADS:
+            self.heads.clear()
+        self.heads[content] = head
 
     def answer(
         self,
@@ -201,7 +220,7 @@ class Direct:
         `defaults` are the headers that every answer has; they are another list when they change.
         """
         plan = self._plans.get(use_case)
-        if plan is None or self._table.draining:
+        if plan is None or self._table.draining or not self._admits(headers):
             return None
         started, clock = time.time_ns(), time.perf_counter()
         try:
@@ -252,7 +271,13 @@ class Direct:
         return answer
 
     def _admits(self, headers: Headers) -> bool:
-        """Tell whether the long way would let a request with these headers pass."""
+        """Tell whether the long way would let a request with these headers pass.
+
+        Whatever `App` asks of a caller is asked here as well, of each request: what is kept of
+        headers says what they mean, not whether they are still good enough.
+        """
+        if not self._allows(headers.get(b"authorization")):
+            return False
         host = headers.get(b"host")
         if host in self._hosts:
             return True

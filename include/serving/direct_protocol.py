@@ -12,8 +12,10 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from include.serving.direct import Direct, Headers
+from include.serving.direct import Direct, Head, Headers
 from include.serving.peers import PeerProtocol
+
+_END = b"\r\n\r\n"  # of the headers
 
 
 class DirectProtocol(PeerProtocol):
@@ -26,11 +28,12 @@ class DirectProtocol(PeerProtocol):
         self._use_case = ""  # of the plain request in hand
         self._known: Headers = {}
         self._body: bytes | bytearray = b""
+        self._read = b""  # what was read last, if it began behind an answer of ours
 
     def on_message_begin(self) -> None:
         """Begin a request; what only the application needs of it is made when it gets it."""
-        self.url, self.expect_100_continue = b"", False
-        self.headers: list[tuple[bytes, bytes]] = []
+        self.url, self.headers = b"", list[tuple[bytes, bytes]]()
+        self.expect_100_continue = False
         self.start_clock()
 
     def open_request(self) -> None:
@@ -58,29 +61,58 @@ class DirectProtocol(PeerProtocol):
                 self._body = bytearray(self._body)
             self._body += body
 
+    def data_received(self, data: bytes) -> None:
+        """Answer a request whose headers have been parsed before; parse any other."""
+        self._read = b""
+        # After an answer of ours nothing has begun: the parser would read these bytes as it read
+        # the equal ones, whose meaning is kept.
+        if self.idle_since is not None:
+            head, _, body = data.partition(_END)
+            known = self._direct.heads.get(head)
+            if known is not None and len(body) == known.length and self._is_free():
+                answer = self._direct.answer(
+                    known.use_case, known.headers, body, self.server_state.default_headers
+                )
+                if answer is not None:
+                    self._send(answer)
+                    return
+            self._read = data
+        super().data_received(data)
+
     def close_request(self) -> None:
         """Answer a plain request, if nothing is before it."""
         if not self._use_case:
             super().close_request()
             return
-        cycle = self.cycle
-        if (
-            (cycle is None or cycle.response_complete)
-            and not self.flow.write_paused
-            and not self.transport.is_closing()
-            and len(self.connections) < (self.limit_concurrency or len(self.connections) + 1)
-        ):
+        if self._is_free():
             answer = self._direct.answer(
                 self._use_case, self._known, bytes(self._body), self.server_state.default_headers
             )
             if answer is not None:
+                # Only of a read that began with this request and ended with it.
+                head, _, body = self._read.partition(_END)
+                if body == self._body:
+                    self._direct.keep_head(head, Head(self._use_case, self._known, len(body)))
                 self._use_case = ""
-                self.transport.write(answer)
-                self.server_state.total_requests += 1
-                self.idle_since = self.loop.time()
+                self._send(answer)
                 return
         self._hand_over()
         super().close_request()
+
+    def _is_free(self) -> bool:
+        """Tell whether an answer may be written now."""
+        cycle = self.cycle
+        return (
+            (cycle is None or cycle.response_complete)
+            and not self.flow.write_paused
+            and not self.transport.is_closing()
+            and (self.limit_concurrency is None or len(self.connections) < self.limit_concurrency)
+        )
+
+    def _send(self, answer: bytes) -> None:
+        self.transport.write(answer)
+        self.server_state.total_requests += 1
+        self.idle_since = self.loop.time()
 
     def give_up(self, status: int, reason: str) -> None:
         """Answer by hand and close, as for a request that was handed over."""

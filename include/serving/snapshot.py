@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,11 +27,16 @@ class OnlineRows(Protocol):
     def get(self, feature_set: str, entity: str) -> tuple[int, list[Value]] | None:
         """Return the event time (microseconds since 1970) and the values of an entity, or None."""
 
+# So old may a row be that is answered after a newer one was published. Each read would take the
+# locks of the file by itself otherwise, which takes longer than the read.
+HOLD_SECONDS = 0.01
+
 
 class Online:
     """The online store of one use case in SQLite; read on the event loop.
 
-    The description of a feature set is read once and kept until `refresh`.
+    The description of a feature set is read once and kept until `refresh`. Where reads come one
+    after the other, they share one state of the file for `HOLD_SECONDS`.
     """
 
     is_remote: ClassVar[Literal[False]] = False
@@ -39,6 +45,18 @@ class Online:
         self._reader = OnlineReader(path)
         self._sets: dict[str, OnlineSet] = {}
         self._inode = 0
+        self._is_held = False
+
+    def hold(self) -> None:
+        """Let the reads of the next moment share one state; call it on the event loop."""
+        if not self._is_held:
+            self._reader.hold()
+            self._is_held = True
+            asyncio.get_running_loop().call_later(HOLD_SECONDS, self._release)
+
+    def _release(self) -> None:
+        self._is_held = False
+        self._reader.release()
 
     def describe(self, feature_set: str) -> OnlineSet | None:
         """Return what is online of a feature set, or None."""
@@ -55,6 +73,7 @@ class Online:
 
     def refresh(self) -> None:
         """Forget what was read of the feature sets; open the file again if it was replaced."""
+        self._reader.release()  # or what is described next would be of the state that is held
         self._sets.clear()
         try:
             inode = self._reader.path.stat().st_ino

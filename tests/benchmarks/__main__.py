@@ -20,7 +20,7 @@ from include.clock import utc_now
 from include.config.settings import ROOT
 from include.pipeline.provenance import git_commit
 
-PARTS = ("size", "growth", "stages", "orchestration")
+PARTS = ("size", "growth", "serving", "stages", "orchestration")
 Figures = dict[str, Any]
 
 
@@ -47,6 +47,8 @@ def main(words: Sequence[str] | None = None) -> int:
             figures |= _at_size(home / "size", asked.quick, asked.repeats)
         if "growth" in asked.parts:
             figures |= _growth(home / "growth", asked.quick)
+        if "serving" in asked.parts:
+            figures |= _serving(home / "serving", asked.quick)
         if "stages" in asked.parts:
             figures |= _stages(home / "stages", customers, days, asked.repeats, asked.small)
         if "orchestration" in asked.parts:
@@ -62,7 +64,7 @@ def main(words: Sequence[str] | None = None) -> int:
     print(f"\n{table}\n\nwritten to {path}")
     missed = [
         name
-        for name in ("growth", "chain", "rerun", "orchestration")
+        for name in ("growth", "serving", "chain", "rerun", "orchestration")
         if name in figures and not figures[name]["passed"]
     ]
     missed += [name for name, one in figures.get("size", {}).items() if not one["passed"]]
@@ -79,7 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="as --small, and a tenth of the rows where join, validation and drift are measured",
+        help="as --small, a tenth of the rows where join, validation and drift are measured, and "
+        "fewer rounds of serving",
     )
     parser.add_argument(
         "--customers",
@@ -123,6 +126,19 @@ def _growth(home: Path, quick: bool) -> Figures:
     return {"growth": growth.measure(home, quick=quick, say=lambda text: print(text, flush=True))}
 
 
+def _serving(home: Path, quick: bool) -> Figures:
+    from tests.benchmarks import serving
+
+    print("serving: a bare application, the node, and other servers beside it", flush=True)
+    found = serving.measure(
+        home,
+        rounds=2 if quick else 6,
+        seconds=2 if quick else 3,
+        say=lambda text: print(text, flush=True),
+    )
+    return {"serving": found}
+
+
 def _stages(home: Path, customers: int, days: int, repeats: int, small: bool) -> Figures:
     from tests.benchmarks.stages import Portfolio, measure
 
@@ -154,6 +170,10 @@ def _table(figures: Figures) -> list[str]:
         from tests.benchmarks import growth
 
         lines += growth.table(figures["growth"])
+    if "serving" in figures:
+        from tests.benchmarks import serving
+
+        lines += serving.table(figures["serving"])
     if figures.get("load"):
         lines += ["history in one pass, seconds a day (wall / CPU)"]
         lines += [

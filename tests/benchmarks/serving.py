@@ -12,7 +12,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +54,7 @@ class Server:
 
 
 def measure(
-    folder: Path, *, rounds: int, seconds: int, peers: bool, say: Callable[[str], None]
+    folder: Path, *, rounds: int, seconds: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Measure and return the figures by number of connections and contender."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -69,7 +68,7 @@ def measure(
     figures: dict[str, dict[str, list[Load]]] = {str(c): {} for c in CONNECTIONS}
     with contextlib.ExitStack() as running:
         model = desk.candidate(1)
-        tag = desk.package_for_real(model) if peers else None
+        tag = desk.package_for_real(model)
         node = running.enter_context(desk.node())
         desk.deploy()
         node.serves(1)
@@ -95,12 +94,12 @@ def measure(
                         _load(one, count, seconds, folder)
                     )
             say(f"  serving, round {number + 1} of {rounds}")
-        if tag is not None:
-            for peer in (_bentoml(desk, tag, by_row), _mlflow(folder, model.bundle)):
-                with peer as one:
-                    _answers(one)
-                    for count in CONNECTIONS:
-                        figures[str(count)][one.name] = [_load(one, count, seconds, folder)]
+        for peer in (_bentoml(desk, tag, by_row), _mlflow(folder, model.bundle)):
+            with peer as one:
+                say(f"  {one.name}, once")
+                _answers(one)
+                for count in CONNECTIONS:
+                    figures[str(count)][one.name] = [_load(one, count, seconds, folder)]
     return _judged(figures)
 
 
@@ -317,24 +316,3 @@ def _named(row: list[float]) -> dict[str, float]:
 
 def _json(**body: Any) -> bytes:
     return json.dumps(body).encode()
-
-
-if __name__ == "__main__":
-    import tempfile
-
-    with tempfile.TemporaryDirectory(prefix="evergreen-serving-") as made:
-        began = time.monotonic()
-        print(
-            "\n".join(
-                table(
-                    measure(
-                        Path(made),
-                        rounds=int(sys.argv[1]) if sys.argv[1:] else 3,
-                        seconds=2,
-                        peers="peers" in sys.argv,
-                        say=print,
-                    )
-                )
-            )
-        )
-        print(f"{time.monotonic() - began:.0f} s")

@@ -67,7 +67,10 @@ def drive(
     seconds: int,
     folder: Path,
 ) -> Load:
-    """Ask a server for so long (wrk knows whole seconds); CPU time is of all its processes."""
+    """Ask a server for so long; wrk knows whole seconds alone.
+
+    The server's CPU time is that of its whole tree of processes.
+    """
     before = _cpu(pid)
     if has_wrk():
         told = _wrk(port, path, bodies, connections, seconds, folder)

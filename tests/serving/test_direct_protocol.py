@@ -1,0 +1,368 @@
+"""The protocol on a socket: what is answered at once, what is handed over, and in which order."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from include.serving import http_limits
+from include.serving.direct import MAX_PLAIN_BODY
+from include.serving.direct_protocol import DirectProtocol
+from include.serving.http_limits import MAX_HEAD, end_slow_requests
+from tests.builders.application import Client
+from tests.builders.serving import NAME, ROW, Desk
+
+pytestmark = pytest.mark.anyio
+PLAIN = json.dumps({"features": ROW}).encode()
+
+
+@dataclass
+class Site:
+    """An application behind the node's protocol, which counts what reaches it."""
+
+    client: Client
+    port: int = 0
+    reached: list[str] = field(default_factory=list)
+    state: ServerState = field(default_factory=ServerState)
+
+    @property
+    def direct(self) -> Any:
+        """What the protocol asks first."""
+        return self.client.app.direct
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Be the application."""
+        self.reached.append(scope["path"])
+        await self.client.app(scope, receive, send)
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Return a new connection."""
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
+    async def ask(self, *pieces: bytes, answers: int = 1) -> list[tuple[int, Any]]:
+        """Send pieces, each by itself, and return the answers."""
+        reader, writer = await self.connect()
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.01)
+        found = [await answer(reader) for _ in range(answers)]
+        writer.close()
+        return found
+
+
+async def answer(reader: asyncio.StreamReader) -> tuple[int, Any]:
+    """Read one answer: its status and body."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+    length = int(head.partition("content-length: ")[2].partition("\r\n")[0])
+    body = await reader.readexactly(length)
+    return int(head.split()[1]), json.loads(body) if body[:1] == b"{" else body
+
+
+@asynccontextmanager
+async def serve(site: Site, **options: Any) -> AsyncIterator[Site]:
+    config = uvicorn.Config(
+        site, http=DirectProtocol, ws="none", lifespan="off", log_config=None, **options
+    )
+    config.load()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(
+        lambda: DirectProtocol(config, site.state, {}, loop), "127.0.0.1", 0
+    )
+    site.port = server.sockets[0].getsockname()[1]
+    try:
+        yield site
+    finally:
+        server.close()
+        for connection in list(site.state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    return Desk(tmp_path_factory.mktemp("protocol"))
+
+
+@pytest.fixture
+async def site(desk: Desk) -> AsyncIterator[Site]:
+    client = Client(desk)
+    client.app._hosts = frozenset({"localhost"})
+    client.serve(1)
+    async with serve(Site(client)) as running:
+        yield running
+
+
+def post(
+    body: bytes = PLAIN, *more: str, path: str = f"/v1/{NAME}/predict", version: str = "1.1"
+) -> bytes:
+    lines = [f"POST {path} HTTP/{version}", "Host: localhost", "Content-Type: application/json"]
+    if not any("chunked" in line for line in more):
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, *more, "", ""]).encode() + body
+
+
+GET = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"
+
+
+async def test_a_plain_prediction_never_reaches_the_application(site: Site) -> None:
+    ((status, body),) = await site.ask(post())
+    assert (status, body["model_version"], site.reached) == (200, 1, [])
+
+
+async def test_it_may_come_in_any_pieces(site: Site) -> None:
+    whole = post()
+    at = len(whole) - len(PLAIN)
+    for cut in (1, 20, at - 2, at, at + 1, len(whole) - 1):
+        ((status, _),) = await site.ask(whole[:cut], whole[cut:])
+        assert status == 200
+    ((status, _),) = await site.ask(*(whole[i : i + 7] for i in range(0, len(whole), 7)))
+    assert (status, site.reached) == (200, [])
+
+
+async def test_answers_to_requests_sent_ahead_keep_their_order(site: Site) -> None:
+    ids = [f"r-{number}" for number in range(6)]
+    plain = [post(PLAIN, f"x-request-id: {name}") for name in ids]
+    ahead = [plain[0], plain[1], GET, plain[2], post(b"{}"), plain[3], plain[4], GET, plain[5]]
+    answers = await site.ask(b"".join(ahead), answers=len(ahead))
+    assert [status for status, _ in answers] == [200, 200, 200, 200, 422, 200, 200, 200, 200]
+    named = [body["request_id"] for _, body in answers if "score" in body]
+    assert named == ids
+    assert site.reached[0] == "/health"
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (post(PLAIN, "connection: close"), 200),
+        (post(PLAIN, version="1.0"), 200),
+        (post(b"%x\r\n%b\r\n0\r\n\r\n" % (len(PLAIN), PLAIN), "transfer-encoding: chunked"), 200),
+        (post(PLAIN, "x-a: 1", "x-a: 2"), 200),
+        (post(PLAIN, "content-type: text/plain"), 200),  # of two the first counts, as before
+        (post(b'{"features": {}}'), 422),
+        (post(b"{"), 400),
+        (post(b""), 400),
+        (post(PLAIN, path="/v1/nobody/predict"), 404),
+        (post(PLAIN, path=f"/v1/{NAME}/predict?x=1"), 200),
+        (post(b" " * MAX_PLAIN_BODY + PLAIN), 200),
+        (post(PLAIN).replace(b"localhost", b"evil.example"), 421),
+        (post(PLAIN).replace(b"POST", b"PUT"), 405),
+        (post(PLAIN).replace(b"application/json", b"text/plain"), 415),
+    ],
+)
+async def test_everything_else_is_handed_over(site: Site, request_: bytes, status: int) -> None:
+    assert (await site.ask(request_))[0][0] == status
+    assert len(site.reached) == 1
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("Content-Length: 7",),
+        ("Transfer-Encoding: chunked", f"Content-Length: {len(PLAIN)}"),
+        ("Transfer-Encoding: chunked, identity",),
+        (" folded: x",),
+    ],
+)
+async def test_what_could_be_cut_in_two_ways_is_no_request(
+    site: Site, more: tuple[str, ...]
+) -> None:
+    reader, writer = await site.connect()
+    writer.write(post(PLAIN, *more))
+    assert (await reader.readline()).startswith(b"HTTP/1.1 400")
+    writer.close()
+
+
+async def test_who_waits_for_a_word_to_go_on_gets_it(site: Site) -> None:
+    reader, writer = await site.connect()
+    writer.write(post(PLAIN, "Expect: 100-continue")[: -len(PLAIN)])
+    assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    writer.write(PLAIN)
+    assert (await answer(reader))[0] == 200
+    writer.close()
+
+
+async def test_a_client_that_leaves_in_its_body_is_counted(site: Site) -> None:
+    _, writer = await site.connect()
+    writer.write(post()[:-5])
+    await writer.drain()
+    writer.close()
+    text = f'answers_total{{route="predict",status="499",use_case="{NAME}"}} 1.0'
+    async with asyncio.timeout(5):
+        while text not in site.client.app.metrics.render("")[0].decode():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_client_that_never_ends_its_body_is_told_so(site: Site) -> None:
+    reader, writer = await site.connect()
+    writer.write(post()[:-5])
+    async with asyncio.timeout(5):
+        while not any(one.began and not one.in_head for one in site.state.connections):
+            await asyncio.sleep(0.01)
+    now = asyncio.get_running_loop().time()
+    assert end_slow_requests(site.state.connections, now) == 0
+    assert end_slow_requests(site.state.connections, now + http_limits.BODY_SECONDS + 1) == 1
+    assert (await answer(reader))[0] == 408
+    assert await reader.read() == b""
+    writer.close()
+
+
+async def test_an_idle_connection_is_closed_without_a_word(site: Site) -> None:
+    reader, writer = await site.connect()
+    writer.write(post())
+    assert (await answer(reader))[0] == 200
+    (connection,) = site.state.connections
+    now = asyncio.get_running_loop().time()
+    end_slow_requests(site.state.connections, now + connection.timeout_keep_alive - 1)
+    writer.write(post())
+    assert (await answer(reader))[0] == 200
+    assert end_slow_requests(site.state.connections, now + connection.timeout_keep_alive + 9) == 0
+    assert await reader.read() == b""
+    writer.close()
+
+
+async def test_a_server_that_ends_lets_a_request_in_hand_end(site: Site) -> None:
+    reader, writer = await site.connect()
+    writer.write(post()[:-5])
+    async with asyncio.timeout(5):
+        while not any(one.began and not one.in_head for one in site.state.connections):
+            await asyncio.sleep(0.01)
+    for connection in list(site.state.connections):
+        connection.shutdown()
+    writer.write(post()[-5:])
+    assert (await answer(reader))[0] == 200
+    assert await reader.read() == b""
+    writer.close()
+
+
+async def test_large_headers_are_refused_wherever_they_begin(site: Site) -> None:
+    large = post(PLAIN, "x: " + "y" * MAX_HEAD)
+    assert (await site.ask(large))[0][0] == 431
+    assert [one[0] for one in await site.ask(post() + large, answers=2)] == [200, 431]
+    reader, writer = await site.connect()
+    writer.write(post() + large[:9000])
+    assert (await answer(reader))[0] == 200
+    writer.write(large[9000:])
+    assert (await answer(reader))[0] == 431
+    writer.close()
+    fits = post(PLAIN, "x: " + "y" * (MAX_HEAD - 300))
+    assert [one[0] for one in await site.ask(fits + fits, answers=2)] == [200, 200]
+
+
+async def test_above_the_cap_of_connections_the_server_says_so(desk: Desk) -> None:
+    client = Client(desk)
+    client.app._hosts = None
+    client.serve(1)
+    async with serve(Site(client), limit_concurrency=2) as site:
+        assert (await site.ask(post()))[0][0] == 200
+        _, first = await site.connect()
+        await asyncio.sleep(0.05)
+        assert (await site.ask(post()))[0][0] == 503
+        first.close()
+
+
+async def test_a_reader_that_does_not_read_fills_no_memory(site: Site) -> None:
+    _, writer = await site.connect()
+    writer.write(post() * 5000)
+    await asyncio.sleep(0.5)
+    (connection,) = site.state.connections
+    assert connection.transport.get_write_buffer_size() < 1 << 20
+    writer.transport.abort()
+
+
+async def test_an_answer_is_on_record_when_it_is_read(site: Site) -> None:
+    ((_, body),) = await site.ask(post())
+    folder: Path = site.client.desk.settings.home / "predictions" / NAME
+    text = b"".join(path.read_bytes() for path in folder.iterdir())
+    assert body["request_id"].encode() in text
+
+
+async def ask_again(
+    pair: tuple[asyncio.StreamReader, asyncio.StreamWriter], *pieces: bytes
+) -> tuple[int, Any]:
+    """Send pieces over an open connection and return the answer."""
+    reader, writer = pair
+    for piece in pieces:
+        writer.write(piece)
+        await writer.drain()
+        await asyncio.sleep(0.01)
+    return await answer(reader)
+
+
+async def test_headers_that_come_again_are_not_parsed_again(site: Site) -> None:
+    pair, fed = await site.connect(), list[bytes]()
+    for _ in range(2):
+        assert (await ask_again(pair, post()))[0] == 200
+    assert [head.use_case for head in site.direct.heads.values()] == [NAME]
+    (connection,) = site.state.connections
+
+    class Parser:
+        def feed_data(self, data: bytes) -> None:
+            fed.append(data)
+
+    parser, connection.parser = connection.parser, Parser()
+    other = json.dumps({"features": {**ROW, "income": 9876.5}}).encode()
+    assert len(other) == len(PLAIN)
+    answers = [await ask_again(pair, post(body)) for body in (PLAIN, other)]
+    assert [status for status, _ in answers] == [200, 200]
+    assert fed == []
+    connection.parser = parser
+    for more in (GET, post(b"{}"), post(PLAIN, "x-request-id: a"), post(b"{" * len(PLAIN))):
+        assert (await ask_again(pair, more))[0] in (200, 400, 422)
+    assert (await ask_again(pair, post()[:-9], post()[-9:]))[0] == 200
+    assert (await ask_again(pair, post()))[0] == 200
+    pair[1].write(post() + post())
+    assert [(await answer(pair[0]))[0] for _ in range(2)] == [200, 200]
+    pair[1].close()
+
+
+async def test_a_part_of_headers_is_never_taken_for_whole_ones(site: Site) -> None:
+    pair, whole = await site.connect(), post()
+    for _ in range(2):
+        assert (await ask_again(pair, whole))[0] == 200
+    kept = dict(site.direct.heads)
+    for cut in range(1, len(whole) - len(PLAIN), 7):
+        assert (await ask_again(pair, whole[:cut], whole[cut:]))[0] == 200
+    assert site.direct.heads == kept
+    pair[1].write(whole[40:])
+    assert (await pair[0].readline()).startswith(b"HTTP/1.1 400")
+    pair[1].close()
+
+
+async def test_what_is_kept_of_headers_decides_nothing_but_their_meaning(site: Site) -> None:
+    pair = await site.connect()
+    for _ in range(3):
+        assert (await ask_again(pair, post()))[0] == 200
+    site.client.app.forget(NAME)
+    assert (await ask_again(pair, post()))[0] == 404
+    pair[1].close()
+    site.client.serve(1)
+    pair = await site.connect()
+    assert (await ask_again(pair, post()))[0] == 200
+    site.client.app.table.draining = True
+    pair[1].write(post())
+    assert b"connection: close" in await pair[0].readuntil(b"\r\n\r\n")
+    pair[1].close()
+
+
+async def test_headers_are_kept_up_to_a_bound(site: Site) -> None:
+    pair = await site.connect()
+    for number in range(1200):
+        pair[1].write(post(PLAIN, f"x-a: {number}"))
+        assert (await answer(pair[0]))[0] == 200
+    assert 0 < len(site.direct.heads) <= 512
+    before = len(site.direct.heads)
+    for more in ("x-request-id: a", "x-a: " + "y" * 3000):
+        for _ in range(3):
+            assert (await ask_again(pair, post(PLAIN, more)))[0] == 200
+    assert len(site.direct.heads) == before
+    pair[1].close()
