@@ -90,6 +90,13 @@ class Settings(BaseSettings):
         description="File of further tokens, one a line; a running node takes its changes over. "
         "Empty: HOME/secrets/tokens, which need not be there.",
     )
+    access_log: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="Share of the requests to the node that get a line in "
+        "HOME/logs/access-PORT.jsonl; changes of state and failures always do. 0: there is no such log.",
+    )
     request_seconds: float = Field(
         default=2.0,
         gt=0,

@@ -177,8 +177,8 @@ def _password(encoded: bytes) -> bytes:
 
 
 def _challenge(role: Role) -> bytes:
-    """Return how to ask: a browser shows its question for a password at Basic alone."""
-    return b'Basic realm="password: a token", Bearer' if role == "read" else b"Bearer"
+    """Return how to ask: a browser shows its question for a password where Basic stands alone."""
+    return b'Basic realm="password: a token", charset="UTF-8"' if role == "read" else b"Bearer"
 
 
 def _client(scope: Scope) -> str:

@@ -19,6 +19,7 @@ from include.errors import EvergreenError, Unavailable
 from include.predictions.log import PredictionLog
 from include.serving import predict
 from include.serving.access import Access
+from include.serving.access_log import AccessLog
 from include.serving.batch import BatchAnswer, answer_batch, parse_batch
 from include.serving.direct import Direct
 from include.serving.http import (
@@ -60,15 +61,17 @@ class App:
         reload: Reload,
         hosts: frozenset[str] | None = None,
         seconds: float = 2.0,
+        access_log: AccessLog | None = None,
     ) -> None:
         """Build it.
 
         `access` tells who may ask for what, `open_log` opens a use case's prediction log, `hosts`
         are the names that the header Host may say (None: any), `seconds` is how long a request
-        waits at most for a model in another process, and a batch for all of its rows.
+        waits at most for a model in another process, and a batch for all of its rows, `access_log`
+        gets a sample of the requests.
         """
         self.table = ServingTable()
-        self.metrics = Metrics()
+        self.metrics, self.access_log = Metrics(), access_log
         endpoints = Endpoints(
             self.table,
             self.metrics,
@@ -102,11 +105,12 @@ class App:
             send = _closing(send)
         request_id = self._request_id(header(scope, b"x-request-id"))
         use_case = route = ""  # what the answer is counted under
+        began = time.perf_counter() if self.access_log is not None else 0.0
         try:
             self._check_host(scope)
             parts = scope["path"].split("/")  # "", "v1", the use case, "predict"
             if len(parts) == 4 and parts[3] == "predict" and parts[1] == "v1":
-                self._access.require(scope, "predict")
+                scope["caller"] = self._access.require(scope, "predict")
                 self.table.find(parts[2])
                 use_case, route = parts[2], "predict"
                 status = await self._predict(use_case, scope, receive, send, request_id)
@@ -123,6 +127,9 @@ class App:
         if not route:
             use_case, route = self._labels(scope)
         self.metrics.count_answer(use_case, route, status)
+        if self.access_log is not None:
+            taken = time.perf_counter() - began
+            self.access_log.note(scope, request_id, use_case, route, status, taken)
 
     def install(self, served: Served) -> None:
         """Serve a snapshot from the next request on."""

@@ -108,6 +108,8 @@ class Endpoints:
             NodeRoute("/metrics", self.metrics, self, "read"),
             NodeRoute("/openapi.json", self.openapi, self, "read"),
             NodeRoute("/docs", self.docs, self, "read"),
+            NodeRoute("/docs/try", self.try_page, self, "read"),
+            NodeRoute("/docs/assets/{name}", self.asset, self, "read"),
             NodeRoute("/v1/{use_case}/model", self.model, self, "read"),
             NodeRoute("/v1/{use_case}/batch", self.batch, self, "predict", "POST"),
             NodeRoute("/v1/{use_case}/reload", self.reload, self, "operate", "POST"),
@@ -163,11 +165,22 @@ class Endpoints:
 
     async def openapi(self, request: Request) -> Response:
         """Give the OpenAPI document."""
-        return _json(openapi.document(self.table.served))
+        return _json(openapi.document(self.table.served, self.access.free))
 
     async def docs(self, request: Request) -> Response:
         """Show people what can be asked and how."""
-        return HTMLResponse(docs_page.render(self.table.served), headers=docs_page.SECURITY)
+        page = docs_page.render(self.table.served, self.access.free)
+        return HTMLResponse(page, headers=docs_page.SECURITY)
+
+    async def try_page(self, request: Request) -> Response:
+        """Show people a page on which requests can be tried."""
+        return HTMLResponse(docs_page.try_page(), headers=docs_page.TRY_SECURITY)
+
+    async def asset(self, request: Request) -> Response:
+        """Give a file that the page to try requests loads."""
+        content, media_type = docs_page.asset(request.path_params["name"])
+        headers = {"content-type": media_type, "cache-control": "private, max-age=3600"}
+        return Response(content, headers=headers)
 
     async def model(self, request: Request) -> Response:
         """Describe the models that serve a use case."""

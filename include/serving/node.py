@@ -30,6 +30,7 @@ from include.models.pins import serving_pins
 from include.predictions.log import PredictionLog
 from include.records.records import Records
 from include.serving.access import Access, TokenSource, open_roles, take_news
+from include.serving.access_log import AccessLog
 from include.serving.app import App
 from include.serving.code_stamp import CodeStamp
 from include.serving.direct_protocol import DirectProtocol
@@ -140,7 +141,10 @@ async def _main(settings: Settings, listener: socket.socket, is_shared: bool) ->
         reload=reload,
         hosts=allowed_hosts(settings.host),
         seconds=settings.request_seconds,
+        access_log=_open_access_log(settings),
     )
+    if app.access_log is not None:
+        app.access_log.failed = lambda: app.metrics.count_event("", "access_log_failed")
     # Frozen, what stays is not walked by each full collection: that stopped the node for 100 ms.
     reconciler = Reconciler(
         settings,
@@ -194,10 +198,20 @@ async def _main(settings: Settings, listener: socket.socket, is_shared: bool) ->
         await reconciler.close()
         for prediction_log in app.logs:
             prediction_log.close()
+        if app.access_log is not None:
+            app.access_log.close()
     for task in tasks:
         if not task.cancelled() and task.exception() is not None:
             error = task.exception()
             raise EvergreenError(f"the serving node ended: {error}") from error
+
+
+def _open_access_log(settings: Settings) -> AccessLog | None:
+    """Return the access log that the settings ask for; None: there is none."""
+    if not settings.access_log:
+        return None
+    path = settings.home / "logs" / f"access-{settings.node_port}.jsonl"
+    return AccessLog(path, settings.access_log)
 
 
 async def _keep_house(app: App, server: uvicorn.Server, workers: Workers) -> None:

@@ -291,9 +291,12 @@ class Desk:
         open_store(self.settings, NAME).publish(what, packed)
 
     @contextmanager
-    def node(self, setup: str = "") -> Iterator[Node]:
-        """Run a real serving node; `setup` is Python that runs in it first."""
-        node = Node(self.settings, setup)
+    def node(self, setup: str = "", *, bearer: str = "") -> Iterator[Node]:
+        """Run a real serving node; `setup` is Python that runs in it first.
+
+        `bearer` is the token by which the test sees that it has started.
+        """
+        node = Node(self.settings, setup, bearer=bearer)
         try:
             node.start()
             yield node
@@ -304,7 +307,8 @@ class Desk:
 class Node:
     """A serving node in a process of its own."""
 
-    def __init__(self, settings: Settings, setup: str = "") -> None:
+    def __init__(self, settings: Settings, setup: str = "", *, bearer: str = "") -> None:
+        self._bearer = {"authorization": f"Bearer {bearer}"} if bearer else {}
         self.settings = settings
         self.url = settings.node_url
         self._setup = setup
@@ -318,6 +322,7 @@ class Node:
             "EVERGREEN_HOME": str(self.settings.home),
             "EVERGREEN_USECASES": self.settings.usecases,
             "EVERGREEN_NODE_PORT": str(self.settings.node_port),
+            "EVERGREEN_PREDICT": self.settings.predict,
             "EVERGREEN_ONLINE_URL": self.settings.online_url.get_secret_value(),
         }
         code = (
@@ -335,7 +340,7 @@ class Node:
         def answers() -> bool:
             assert self.process is not None
             assert self.process.poll() is None, f"the node has died, see {self.log}"
-            return self.get("/health").body["status"] in wanted
+            return self.get("/health", headers=self._bearer).body.get("status") in wanted
 
         until(answers, what=f"answer of the node on {self.url}", seconds=60)
 

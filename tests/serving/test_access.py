@@ -34,7 +34,8 @@ def needs(client: Client) -> dict[tuple[str, str], Role | None]:
     routes = client.app.routes
     assert all(isinstance(route, NodeRoute) for route in routes)
     found: dict[tuple[str, str], Role | None] = {
-        (route.method, route.path.format(use_case=NAME)): route.role for route in routes
+        (route.method, route.path.format(use_case=NAME, name="try.js")): route.role
+        for route in routes
     }
     return found | {("POST", f"/v1/{NAME}/predict"): "predict"}
 

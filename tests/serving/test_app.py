@@ -167,3 +167,28 @@ def test_a_use_case_without_a_model_says_why(client: Client) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_model")
     assert "its bundle is damaged" in answer.json()["error"]["message"]
     assert TOKEN not in answer.text
+
+
+def test_whatever_is_asked_makes_no_series_of_its_own(client: Client) -> None:
+    client.serve()
+
+    def series() -> set[str]:
+        return {line.rpartition(" ")[0] for line in numbers(client)}
+
+    def ask_around(at: int) -> None:
+        token = {"authorization": f"Bearer wrong-{at}"}
+        for method in ("GET", "POST", "PUT", f"M{at}"):
+            client.ask(method, f"/path-{at}", headers={"x-request-id": f"id-{at}"})
+            for route in ("model", "batch", "rollback", f"none-{at}"):
+                client.ask(method, f"/v1/{NAME}/{route}", headers=token)
+                client.ask(method, f"/v1/nobody-{at}/{route}", headers=token)
+            client.ask(method, f"/docs/assets/{at}.js", headers={"host": f"evil-{at}.example"})
+        client.predict(features={f"feature-{at}": 1})
+        client.predict(entity=at)
+
+    series()  # that asks for numbers, which is counted too
+    ask_around(0)
+    before = series()
+    for at in range(1, 6):
+        ask_around(at)
+    assert series() == before
