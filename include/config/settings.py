@@ -78,6 +78,12 @@ class Settings(BaseSettings):
         description="Bearer token that requests to the node must carry, of 32 characters or more. "
         "Empty: one is generated in HOME/secrets.",
     )
+    entity_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="Key by which the prediction log hashes entities whose key is marked with "
+        "`pii`, of 32 characters or more; the same on every node. Empty: one is generated in "
+        "HOME/secrets.",
+    )
     seed: int = Field(default=7, description="Seed of the simulated portfolio's chance.")
     parallelism: int = Field(
         default=4, ge=1, description="Tasks that Airflow runs at once; more need more memory."
@@ -204,6 +210,19 @@ class Settings(BaseSettings):
             return self.secret("node_token")
         remedy = "Give it a random one (`openssl rand -hex 32`), or leave it out: one is generated"
         return SecretStr(_checked(given, "EVERGREEN_NODE_TOKEN", remedy))
+
+    @property
+    def entity_secret(self) -> SecretStr:
+        """Key by which the prediction log names entities in place of their own keys.
+
+        Raises:
+            ConfigError: it is too short to keep anybody from trying out names.
+        """
+        given = self.entity_key.get_secret_value()
+        if not given:
+            return self.secret("entity_key")
+        remedy = "Give it a random one (`openssl rand -hex 32`), or leave it out: one is generated"
+        return SecretStr(_checked(given, "EVERGREEN_ENTITY_KEY", remedy))
 
 
 def _checked(text: str, where: str, remedy: str) -> str:
