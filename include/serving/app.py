@@ -11,14 +11,14 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
 from include.errors import ConfigError, Conflict, EvergreenError, Unavailable
-from include.predictions.log import PredictionLog
 from include.serving import predict
+from include.serving.answer_log import UNLOGGED, AnswerLog, NameOf
 from include.serving.http import (
     Disconnected,
     Refusal,
@@ -52,15 +52,17 @@ class App:
         self,
         *,
         token: str,
-        open_log: Callable[[str], PredictionLog],
+        home: Path,
+        hasher: NameOf,
         rollback: Rollback,
         reload: Reload,
         hosts: frozenset[str] | None = None,
     ) -> None:
         """Build it.
 
-        `token` is what changes of state need, `open_log` opens a use case's prediction log, `hosts`
-        are the names that the header Host may say (None: any).
+        `token` is what changes of state need, `home` the folder of the prediction logs, `hasher`
+        returns the function that names entities in them, `hosts` are the names that the header Host
+        may say (None: any).
         """
         self.table = ServingTable()
         self.metrics = Metrics()
@@ -69,7 +71,7 @@ class App:
         )
         self._router = endpoints.router()
         self._hosts = hosts
-        self._open_log, self._logs = open_log, dict[str, PredictionLog]()
+        self.log = AnswerLog(home, self.table, self.metrics, hasher=hasher)
         self._horizons: dict[str, predict.Horizon] = {}
         self._prefix, self._count = secrets.token_hex(6), 0
         self._faults: set[str] = set()
@@ -80,7 +82,9 @@ class App:
             raise Unavailable(f"{scope['type']} is not served here")
         if self.table.draining:
             send = _closing(send)
-        request_id = self._request_id(scope)
+        own_id = self._own_id()
+        caller_id = _caller_id(scope)
+        request_id = caller_id or own_id
         use_case = route = ""  # what the answer is counted under
         try:
             self._check_host(scope)
@@ -88,7 +92,7 @@ class App:
             if len(parts) == 4 and parts[3] == "predict" and parts[1] == "v1":
                 self.table.find(parts[2])
                 use_case, route = parts[2], "predict"
-                status = await self._predict(use_case, scope, receive, send, request_id)
+                status = await self._predict(use_case, scope, receive, send, own_id, caller_id)
             else:
                 status = await self._other(scope, receive, send, request_id)
         except Disconnected:
@@ -118,11 +122,7 @@ class App:
         """Serve a use case no more."""
         self.table.served.pop(use_case, None)
         self.metrics.hide_served(use_case)
-
-    @property
-    def logs(self) -> list[PredictionLog]:
-        """The prediction logs that are open."""
-        return list(self._logs.values())
+        self.log.forget(use_case)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> int:
         """Answer what is not predict and return the status; each answer names its request."""
@@ -172,23 +172,62 @@ class App:
         return 500
 
     async def _predict(
-        self, use_case: str, scope: Scope, receive: Receive, send: Send, request_id: str
+        self,
+        use_case: str,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        own_id: str,
+        caller_id: str | None,
     ) -> int:
         """Answer a prediction and return the status, which is 200: all else is raised."""
         if scope["method"] != "POST":
             raise wrong_method(scope, "POST")
-        started, clock = time.time_ns(), time.perf_counter()
+        at, clock = time.time_ns() // 1000, time.perf_counter()
         body = await read_json_body(scope, receive)
         served = self.table.served.get(use_case)
         if served is None:
             raise Refusal(404, "unknown_use_case", f"use case {use_case!r} is not served any more")
+        self.log.admit(served)
         request = predict.check_request(predict.parse_request(body), served)
-        model, arm, features, score = await self._score(request, served)
-        line, reply = predict.describe_answer(
-            request_id, request, served, model, arm, features, score, started
-        )
+        try:
+            model, arm, features, score = await self._score(request, served)
+        except Exception as error:
+            self.log.failed(
+                served,
+                error,
+                request_id=own_id,
+                caller_id=caller_id,
+                at=at,
+                entity=request.entity,
+                row=None if request.row is None else _encode(request.row),
+                latency_us=int((time.perf_counter() - clock) * 1e6),
+            )
+            raise
+        decision = predict.decide(served.use_case, score)
         # Before the answer: what was answered is on record, whatever happens to the process next.
-        self._log_of(use_case).append(line)
+        if not self.log.answered(
+            served,
+            model,
+            arm,
+            request_id=own_id,
+            caller_id=caller_id,
+            at=at,
+            entity=request.entity,
+            row=_encode(features.row),
+            score=score,
+            decision=decision,
+            flags=features.flags,
+            features_at=features.event_ts,
+            latency_us=int((time.perf_counter() - clock) * 1e6),
+            model_us=features.model_us,
+            reason=features.reason,
+        ):
+            features.flags.append(UNLOGGED)
+        request_id = caller_id or own_id
+        reply = predict.describe_answer(
+            request_id, request, served, model, arm, features, score, decision
+        )
         await answer(send, 200, _encode(reply), request_id.encode("ascii"))
         self.metrics.observe_duration(use_case, time.perf_counter() - clock)
         return 200
@@ -198,12 +237,13 @@ class App:
     ) -> tuple[Loaded, str, predict.Features, float]:
         """Ask the champion; if it gives no answer, ask the one before it."""
         champion, behind, name = served.champion, served.fallback, served.use_case.name
+        reason = b"not_loaded"
         if champion is None and behind is None:
-            reason = f" ({served.problems[0]})" if served.problems else ""
+            why = f" ({served.problems[0]})" if served.problems else ""
             raise Refusal(
                 503,
                 "no_model",
-                f"{name} has no model to answer yet{reason}; run `evergreen status {name}`",
+                f"{name} has no model to answer yet{why}; run `evergreen status {name}`",
                 headers=[(b"retry-after", b"10")],
             )
         if champion is not None:
@@ -214,6 +254,7 @@ class App:
                 # That the champion's own features are not online is its failure, not the caller's.
                 if isinstance(error, Refusal) and error.code != "no_features":
                     raise
+                reason = b"no_features" if isinstance(error, Refusal) else b"model_failed"
                 self.metrics.count_event(name, "champion_failed")
                 if behind is None or champion is behind:
                     raise
@@ -221,6 +262,7 @@ class App:
         assert behind is not None
         features, score = await self._ask(request, served, behind)
         self.metrics.count_event(name, "fallback")
+        features.reason = reason
         if "fallback" not in features.flags:  # it may be there for unknown or stale features
             features.flags.append("fallback")
         return behind, "fallback", features, score
@@ -232,7 +274,10 @@ class App:
         horizon = self._horizons[served.use_case.name]
         features = predict.find_features(request, served, model, horizon)
         if model.remote is None:
-            return features, predict.score_in_process(model, features.row)
+            began = time.perf_counter()
+            score = predict.score_in_process(model, features.row)
+            features.model_us = int((time.perf_counter() - began) * 1e6)
+            return features, score
         missing = [name for name in model.remote.features if name not in features.row]
         if missing:
             raise Refusal(
@@ -248,11 +293,8 @@ class App:
             raise Unavailable(f"model {model.version} answers {score}, which is no probability")
         return features, score
 
-    def _request_id(self, scope: Scope) -> str:
-        """Return the caller's id of the request, or the next of our own (cheaper than a UUID)."""
-        given = header(scope, b"x-request-id")
-        if given is not None and _REQUEST_ID.match(given):
-            return given.decode("ascii")
+    def _own_id(self) -> str:
+        """Return the node's next id of a request (cheaper than a UUID)."""
         self._count += 1
         return f"{self._prefix}-{self._count:x}"
 
@@ -270,12 +312,11 @@ class App:
         if name not in self._hosts:
             raise Refusal(421, "wrong_host", f"host {host[:80]!r} is not served here", linger=True)
 
-    def _log_of(self, use_case: str) -> PredictionLog:
-        """Return a use case's prediction log, opened with its first answer."""
-        prediction_log = self._logs.get(use_case)
-        if prediction_log is None:
-            prediction_log = self._logs[use_case] = self._open_log(use_case)
-        return prediction_log
+
+def _caller_id(scope: Scope) -> str | None:
+    """Return the caller's own id of a request, if it can be put into a header and a log."""
+    given = header(scope, b"x-request-id")
+    return given.decode("ascii") if given is not None and _REQUEST_ID.match(given) else None
 
 
 def _closing(send: Send) -> Send:

@@ -129,7 +129,7 @@ class Endpoints:
                 "model_version": served.answering.version if served.answering else None,
                 "arm": "champion" if served.champion else "fallback" if served.answering else None,
                 "generation": served.generation,
-                "problems": list(served.problems),
+                "problems": [*served.problems, *filter(None, [self._table.disk.get(name)])],
                 "roles": self._table.roles(name),
             }
             for name, served in sorted(self._table.served.items())

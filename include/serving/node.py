@@ -24,7 +24,7 @@ import uvloop
 from include.config.settings import Settings
 from include.deployment.rollback import Order, take_back
 from include.errors import EvergreenError
-from include.predictions.log import PredictionLog
+from include.predictions.entity_hash import entity_hasher
 from include.records.records import Records
 from include.serving.app import App
 from include.serving.http_limits import EdgeProtocol, end_slow_requests
@@ -122,7 +122,8 @@ async def _main(settings: Settings, listener: socket.socket, is_shared: bool) ->
 
     app = App(
         token=settings.node_secret.get_secret_value(),
-        open_log=lambda use_case: PredictionLog(settings.home, use_case),
+        home=settings.home,
+        hasher=lambda: entity_hasher(settings.entity_secret.get_secret_value()),
         rollback=roll_back,
         reload=reload,
         hosts=allowed_hosts(settings.host),
@@ -174,8 +175,7 @@ async def _main(settings: Settings, listener: socket.socket, is_shared: bool) ->
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await reconciler.close()
-        for prediction_log in app.logs:
-            prediction_log.close()
+        app.log.close()
     for task in tasks:
         if not task.cancelled() and task.exception() is not None:
             error = task.exception()
@@ -183,7 +183,7 @@ async def _main(settings: Settings, listener: socket.socket, is_shared: bool) ->
 
 
 async def _keep_house(app: App, server: uvicorn.Server, workers: Workers) -> None:
-    """Wait a second, then send slow clients away, close old segments of the logs, sync the others.
+    """Wait a second, then send slow clients away, and look after the prediction logs.
 
     Synced so often, a loss of power takes the answers of a second at most; a kill takes none.
     """
@@ -191,12 +191,7 @@ async def _keep_house(app: App, server: uvicorn.Server, workers: Workers) -> Non
     late = end_slow_requests(server.server_state.connections, asyncio.get_running_loop().time())
     if late:
         app.metrics.count_event("", "slow_client", late)
-    for prediction_log in app.logs:
-        try:
-            prediction_log.rotate()
-            await workers.run("log", prediction_log.sync)
-        except OSError as error:
-            log.warning("a prediction log segment could not be closed: %s", error)
+    await app.log.keep(workers)
 
 
 def _stop_if_it_died(task: asyncio.Task[None], server: uvicorn.Server) -> None:

@@ -18,7 +18,6 @@ from include.errors import ArtefactError, Unavailable
 from include.features.online_store import OnlineSet
 from include.models.encoding import InvalidFeature
 from include.point_in_time.expiry import is_expired, is_forgotten
-from include.predictions.log import Prediction
 from include.serving.http import MAX_ECHO, Refusal
 from include.serving.snapshot import Loaded, Served
 
@@ -26,7 +25,6 @@ MAX_TEXT = 1024  # characters of an entity's key or of a text feature
 _INT_LIMIT = 1 << 63  # what the lake's int64 columns hold
 _MICROS_A_DAY = 86_400_000_000
 _HORIZON_MICROS = 1_000_000  # for so long a horizon is used before the calendar is asked again
-_encode = msgspec.json.Encoder().encode
 
 
 class PredictionRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -197,13 +195,17 @@ class Features(msgspec.Struct):
     """The row that a model is asked, where it came from, and the flags of the answer.
 
     `event_ts` is in microseconds since 1970, `age` in microseconds behind the horizon; both are
-    None where the row came with the request, or nothing is known of the entity.
+    None where the row came with the request, or nothing is known of the entity. `model_us` is the
+    time that the model took, None where it is not known without the way to it; `reason` says why
+    another model answers than the one that the request was meant for.
     """
 
     row: Mapping[str, Any]
     event_ts: int | None
     age: int | None
     flags: list[str]
+    model_us: int | None = None
+    reason: bytes = b""
 
 
 def find_features(
@@ -348,30 +350,10 @@ def describe_answer(
     arm: str,
     features: Features,
     score: float,
-    started: int,
-) -> tuple[Prediction, PredictionAnswer]:
-    """Return the line for the log and the answer; they say the same.
-
-    `arm` is the role of the model that answers, `started` is in nanoseconds since 1970.
-    """
-    decision, event = decide(served.use_case, score), iso(features.event_ts)
-    now = time.time_ns()
-    line = Prediction(
-        request_id=request_id,
-        at=iso(started // 1000) or "",
-        version=model.version,
-        digest=model.digest,
-        arm=arm,
-        entity=None if request.entity is None else str(request.entity),
-        score=score,
-        decision=decision,
-        flags=",".join(features.flags),
-        feature_set=model.feature_set,
-        features_at=event,
-        features=msgspec.Raw(_encode(features.row)),
-        latency_us=max(0, now - started) // 1000,
-    )
-    answer = PredictionAnswer(
+    decision: str,
+) -> PredictionAnswer:
+    """Return the answer; `arm` is the role of the model that answers."""
+    return PredictionAnswer(
         request_id=request_id,
         use_case=served.use_case.name,
         entity=request.entity,
@@ -380,8 +362,7 @@ def describe_answer(
         model_version=model.version,
         model_digest=model.digest,
         arm=arm,
-        as_of=event,
+        as_of=iso(features.event_ts),
         age_seconds=None if features.age is None else features.age / 1e6,
         flags=features.flags,
     )
-    return line, answer
