@@ -95,7 +95,8 @@ class Settings(BaseSettings):
         ge=0,
         le=1,
         description="Share of the requests to the node that get a line in "
-        "HOME/logs/access-PORT.jsonl; changes of state and failures always do. 0: there is no such log.",
+        "HOME/logs/access-PORT.jsonl; changes of state and failures always do. 0: there is no such "
+        "log.",
     )
     request_seconds: float = Field(
         default=2.0,
@@ -120,6 +121,12 @@ class Settings(BaseSettings):
         pattern=r"^[A-Za-z0-9_.:-]*$",
         description="What this installation's keys in Redis begin with. Empty: made from HOME; set "
         "it where several machines have one installation, each with a HOME of its own.",
+    )
+    entity_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="Key by which the prediction log hashes entities whose key is marked with "
+        "`pii`, of 32 characters or more; the same on every node. Empty: one is generated in "
+        "HOME/secrets.",
     )
     seed: int = Field(default=7, description="Seed of the simulated portfolio's chance.")
     parallelism: int = Field(
@@ -277,6 +284,19 @@ class Settings(BaseSettings):
             return self.secret("node_token")
         remedy = "Give it a random one (`openssl rand -hex 32`), or leave it out: one is generated"
         return SecretStr(_checked(given, "EVERGREEN_NODE_TOKEN", remedy))
+
+    @property
+    def entity_secret(self) -> SecretStr:
+        """Key by which the prediction log names entities in place of their own keys.
+
+        Raises:
+            ConfigError: it is too short to keep anybody from trying out names.
+        """
+        given = self.entity_key.get_secret_value()
+        if not given:
+            return self.secret("entity_key")
+        remedy = "Give it a random one (`openssl rand -hex 32`), or leave it out: one is generated"
+        return SecretStr(_checked(given, "EVERGREEN_ENTITY_KEY", remedy))
 
 
 def _checked(text: str, where: str, remedy: str) -> str:

@@ -57,6 +57,18 @@ class Fallback(msgspec.Struct, frozen=True):
     store: str = "refuse"
 
 
+class LogRules(msgspec.Struct, frozen=True):
+    """What the prediction log holds: `pii` features are cut out, an entity may be hashed.
+
+    Below `floor` bytes of free disk it is `when_full`: stop or flag.
+    """
+
+    pii: list[str] = []
+    hashes_entity: bool = False
+    when_full: str = "stop"
+    floor: int = 500_000_000
+
+
 class Description(msgspec.Struct, frozen=True, dict=True):
     """A use case as a node knows it; `cut_off` is in seconds.
 
@@ -78,10 +90,12 @@ class Description(msgspec.Struct, frozen=True, dict=True):
     first: date
     last: date | None = None
     online_share: float = 0.95
+    log: LogRules = LogRules()
 
     @classmethod
     def of(cls, use_case: UseCase) -> Description:
         """Return the description of a use case as its file has it now."""
+        from include.features.pii import pii_features
         from include.features.visibility import visibility_of
 
         return cls(
@@ -108,6 +122,12 @@ class Description(msgspec.Struct, frozen=True, dict=True):
             first=use_case.history.first,
             last=use_case.history.last,
             online_share=use_case.release.online_share,
+            log=LogRules(
+                pii_features(use_case),
+                use_case.hashes_entity,
+                use_case.log.when_full,
+                use_case.log.floor_bytes,
+            ),
         )
 
     @classmethod

@@ -51,7 +51,7 @@ def child_environment(
     outer = os.environ if outer is None else outer
     if name == "node":
         own = _named(outer, DATABASES) | _settings(
-            settings, {"records_url", "node_tokens", "online_url"}
+            settings, {"records_url", "node_tokens", "online_url", "entity_key"}
         )
         own["EVERGREEN_NODE_TOKEN"] = settings.node_secret.get_secret_value()
     elif name == "mlflow":

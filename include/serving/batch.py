@@ -7,7 +7,6 @@ before the answer. A row that is refused refuses no other.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -16,8 +15,8 @@ import msgspec
 
 from include.errors import EvergreenError
 from include.features.online_store import OnlineSet, Value
-from include.predictions.log import Prediction
 from include.serving import predict
+from include.serving.answer_log import UNLOGGED, AnswerLog, Asked
 from include.serving.http import Refusal, as_refusal
 from include.serving.predict import CheckedRequest, Features, PredictionAnswer
 from include.serving.snapshot import Loaded, OnlineRows, Served
@@ -94,39 +93,62 @@ class BatchRows:
 
 
 async def answer_batch(
-    rows: Sequence[msgspec.Raw], served: Served, request_id: str, *, score: Score, seconds: float
-) -> tuple[list[Prediction], BatchAnswer]:
-    """Return the lines for the log and the answer; the row at N has the id `<request id>.N`.
+    rows: Sequence[msgspec.Raw],
+    served: Served,
+    ids: tuple[str, str | None],
+    *,
+    score: Score,
+    log: AnswerLog,
+    seconds: float,
+) -> tuple[BatchAnswer, int]:
+    """Return the answer, which is on record, and of how many rows a model answered.
 
-    Rows whose turn does not come within `seconds` are refused, each by an error of its own.
+    `ids` are the node's id of the request and the caller's; the row at N has `<id>.N`. Rows whose
+    turn does not come within `seconds` are refused, each by an error of its own.
+
+    Raises:
+        Unavailable: the lines could not be written, so nothing may be answered.
     """
-    late = asyncio.get_running_loop().time() + seconds
+    late, (own_id, caller_id) = asyncio.get_running_loop().time() + seconds, ids
     checked = []
     for at, row in enumerate(rows):
         await _give_turn(at)
         checked.append(_checked(row, served))
-    served = await _read_ahead([one for one in checked if not isinstance(one, Refusal)], served)
-    lines: list[Prediction] = []
+    known = await _read_ahead([one for one in checked if not isinstance(one, Refusal)], served)
+    lines, failures = list[bytes](), list[bytes | None]()
     results: list[PredictionAnswer | RefusedRow] = []
     for at, request in enumerate(checked):
         await _give_turn(at)
-        name, started = f"{request_id}.{at}", time.time_ns()
+        asked = Asked(f"{own_id}.{at}", f"{caller_id}.{at}" if caller_id else None)
         try:
             if isinstance(request, Refusal):
                 raise request
             request.until = late
             if asyncio.get_running_loop().time() >= late:
                 raise predict.out_of_time()
-            model, arm, features, probability = await score(request, served)
+            model, arm, features, probability = await score(request, known)
         except EvergreenError as error:
-            results.append(RefusedRow(name, as_refusal(error).error()))
+            results.append(RefusedRow(asked.name, as_refusal(error).error()))
+            if not isinstance(request, Refusal):
+                failures.append(log.failure_line(served, error, asked, request))
             continue
-        line, answer = predict.describe_answer(
-            name, request, served, model, arm, features, probability, started
+        decision = predict.decide(served.use_case, probability)
+        lines.append(
+            log.answer_line(
+                served, model, arm, asked, request.entity, features, probability, decision
+            )
         )
-        lines.append(line)
-        results.append(answer)
-    return lines, BatchAnswer(request_id, served.use_case.name, results)
+        results.append(
+            predict.describe_answer(
+                asked.name, request, served, model, arm, features, probability, decision
+            )
+        )
+    if not log.put(served, lines):
+        for result in results:
+            if isinstance(result, PredictionAnswer):
+                result.flags.append(UNLOGGED)
+    log.put_failures(served, failures)
+    return BatchAnswer(caller_id or own_id, served.use_case.name, results), len(lines)
 
 
 async def _give_turn(at: int) -> None:

@@ -12,15 +12,17 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 from msgspec import UNSET
 
 from include.errors import EvergreenError
 from include.features.online_store import OnlineSet, Value
-from include.predictions.log import PredictionLog
-from include.serving.predict import CheckedRequest, Features, Horizon, describe_answer
+from include.serving.access_log import AccessLog
+from include.serving.answer_log import UNLOGGED, AnswerLog, Asked
+from include.serving.http import caller_id_of
+from include.serving.predict import CheckedRequest, Features, Horizon, decide, describe_answer
 from include.serving.prometheus import Metrics
 from include.serving.serving_table import ServingTable
 from include.serving.snapshot import Loaded, Online, Served
@@ -80,17 +82,16 @@ class Plan:
     """How requests of one snapshot are answered: made when it is installed, dropped with it."""
 
     def __init__(
-        self, served: Served, model: Loaded, scorer: ValueScorer, reader: RowReader, log: Any
+        self, served: Served, model: Loaded, scorer: ValueScorer, reader: RowReader
     ) -> None:
         self.served, self.model, self.reader = served, model, reader
         self.decode = request_decoder(served.use_case.entity.type).decode
         self.score = scorer.of_values
         self.features = list(scorer.features)
-        self.log: PredictionLog = log
         self._layout: _Layout | None = None
 
     @classmethod
-    def of(cls, served: Served, open_log: Callable[[str], PredictionLog]) -> Plan | None:
+    def of(cls, served: Served) -> Plan | None:
         """Return the plan of a snapshot, or None where each request needs the long way."""
         model = served.champion
         if model is None or not isinstance(model.scorer, ValueScorer):
@@ -98,7 +99,7 @@ class Plan:
         reader = row_reader(model.scorer.features, served.feature_types)
         if reader is None:
             return None
-        return cls(served, model, model.scorer, reader, open_log)
+        return cls(served, model, model.scorer, reader)
 
     def stored(self, entity: object, horizon: int) -> tuple[Sequence[Value], Features] | None:
         """Return an entity's values and what is said of them; None: they are not all fresh.
@@ -147,17 +148,18 @@ class Direct:
         table: ServingTable,
         metrics: Metrics,
         *,
-        log_of: Callable[[str], PredictionLog],
-        request_id: Callable[[bytes | None], str],
+        log: AnswerLog,
+        access_log: AccessLog | None,
+        own_id: Callable[[], str],
         serves_host: Callable[[bytes | None], bool],
         allows: Callable[[bytes | None], bool],
     ) -> None:
-        """Build it; the functions are those by which the long way opens logs, names and admits.
+        """Build it; the logs and the functions are those of the long way.
 
         `serves_host` and `allows` are asked for the headers `host` and `authorization`.
         """
-        self._table, self._metrics, self._log_of = table, metrics, log_of
-        self._request_id, self._serves_host, self._allows = request_id, serves_host, allows
+        self._table, self._metrics, self._log, self._access_log = table, metrics, log, access_log
+        self._own_id, self._serves_host, self._allows = own_id, serves_host, allows
         self._hosts: set[bytes | None] = set()
         self._plans: dict[str, Plan] = {}
         self._horizons: dict[str, Horizon] = {}
@@ -169,7 +171,7 @@ class Direct:
     def install(self, served: Served, horizon: Horizon) -> None:
         """Answer by a snapshot from the next request on."""
         name = served.use_case.name
-        plan = Plan.of(served, self._log_of)
+        plan = Plan.of(served)
         if plan is None:
             self.forget(name)
             return
@@ -214,15 +216,23 @@ class Direct:
         headers: Headers,
         body: bytes,
         defaults: Sequence[tuple[bytes, bytes]],
+        client: tuple[str, int] | None = None,
     ) -> bytes | None:
         """Return the whole answer as bytes, on record already; None: take the long way.
 
         `defaults` are the headers that every answer has; they are another list when they change.
+        `client` is the address that the access log tells.
         """
         plan = self._plans.get(use_case)
-        if plan is None or self._table.draining or not self._admits(headers):
+        if (
+            plan is None
+            or self._table.draining
+            or self._log.is_full(use_case)
+            or not self._admits(headers)
+        ):
             return None
-        started, clock = time.time_ns(), time.perf_counter()
+        asked = Asked(self._own_id(), caller_id_of(headers.get(b"x-request-id")))
+        served, model = plan.served, plan.model
         try:
             request = plan.decode(body)
             if request.features is UNSET:
@@ -236,27 +246,34 @@ class Direct:
             else:
                 values, content = plan.reader.read(request.features)
                 features = Features({}, None, None, [], content)
+            began = time.perf_counter()
             score = plan.score(values)
+            features.model_us = int((time.perf_counter() - began) * 1e6)
             if not math.isfinite(score):
                 return None
-            name = self._request_id(headers.get(b"x-request-id"))
-            line, reply = describe_answer(
-                name,
-                CheckedRequest(request.entity, None),
-                plan.served,
-                plan.model,
-                "champion",
-                features,
-                score,
-                started,
-            )
+            decision = decide(served.use_case, score)
             # Before the answer, as on the long way.
-            self._log_of(use_case).append(line)
+            line = self._log.answer_line(
+                served, model, "champion", asked, request.entity, features, score, decision
+            )
+            if not self._log.put(served, [line]):
+                features.flags.append(UNLOGGED)
         except (msgspec.MsgspecError, EvergreenError, ValueError, RecursionError):
             return None  # a wrong request, a sick store or a full disk: the long way says which
         except Exception:  # noqa: BLE001 - the long way fails alike and logs it, or answers after all
             self._metrics.count_event(use_case, "direct_failed")
             return None
+        name = asked.name
+        reply = describe_answer(
+            name,
+            CheckedRequest(request.entity, None),
+            served,
+            model,
+            "champion",
+            features,
+            score,
+            decision,
+        )
         content = _encode(reply)
         if defaults is not self._defaults:
             self._defaults, self._top = defaults, _top(defaults)
@@ -266,8 +283,12 @@ class Direct:
             name.encode("ascii"),
             content,
         )
+        taken = time.perf_counter() - asked.clock
         self._metrics.count_answer(use_case, "predict", 200)
-        self._metrics.observe_duration(use_case, time.perf_counter() - clock)
+        self._metrics.observe_duration(use_case, taken)
+        if self._access_log is not None:
+            scope = {"method": "POST", "path": f"/v1/{use_case}/predict", "client": client}
+            self._access_log.note(scope, name, use_case, "predict", 200, taken)
         return answer
 
     def _admits(self, headers: Headers) -> bool:

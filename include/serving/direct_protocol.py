@@ -71,7 +71,11 @@ class DirectProtocol(PeerProtocol):
             known = self._direct.heads.get(head)
             if known is not None and len(body) == known.length and self._is_free():
                 answer = self._direct.answer(
-                    known.use_case, known.headers, body, self.server_state.default_headers
+                    known.use_case,
+                    known.headers,
+                    body,
+                    self.server_state.default_headers,
+                    self.client,
                 )
                 if answer is not None:
                     self._send(answer)
@@ -86,7 +90,11 @@ class DirectProtocol(PeerProtocol):
             return
         if self._is_free():
             answer = self._direct.answer(
-                self._use_case, self._known, bytes(self._body), self.server_state.default_headers
+                self._use_case,
+                self._known,
+                bytes(self._body),
+                self.server_state.default_headers,
+                self.client,
             )
             if answer is not None:
                 # Only of a read that began with this request and ended with it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable
 from typing import cast
 
@@ -14,6 +15,8 @@ from include.errors import ConfigError, Conflict, EvergreenError
 MAX_BODY = 1024 * 1024  # bytes
 MAX_ECHO = 80  # characters of a text from outside that an answer or a log line repeats
 MAX_MESSAGE = 600
+# What may be put into a header and a log as it is.
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._\-]{1,64}\Z")
 LINGER_SECONDS = 3.0  # for so long the rest of a refused body is read
 _encode = msgspec.json.Encoder().encode
 
@@ -74,6 +77,11 @@ def as_refusal(error: EvergreenError) -> Refusal:
 
 class Disconnected(Exception):
     """The client went away before its request was whole."""
+
+
+def caller_id_of(given: bytes | None) -> str | None:
+    """Return the caller's own id of a request, if it can be put into a header and a log."""
+    return given.decode("ascii") if given is not None and _REQUEST_ID.match(given) else None
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:

@@ -29,7 +29,8 @@ MAX_ACTOR, MAX_REASON = 80, 1000  # characters that are recorded
 # Returns whether it is served already, and what to answer.
 Rollback = Callable[[str, Order], Awaitable[tuple[bool, Mapping[str, Any]]]]
 Reload = Callable[[str], Awaitable[Mapping[str, Any]]]
-Batch = Callable[[str, bytes, str], Awaitable[BatchAnswer]]  # use case, body, request id
+# The use case, the body, the node's id of the request and the caller's.
+Batch = Callable[[str, bytes, tuple[str, str | None]], Awaitable[BatchAnswer]]
 _encode = msgspec.json.Encoder().encode
 
 
@@ -143,7 +144,7 @@ class Endpoints:
                 "model_version": served.answering.version if served.answering else None,
                 "arm": "champion" if served.champion else "fallback" if served.answering else None,
                 "generation": served.generation,
-                "problems": list(served.problems),
+                "problems": [*served.problems, *filter(None, [self.table.disk.get(name)])],
                 "roles": self.table.roles(name),
             }
             for name, served in sorted(self.table.served.items())
@@ -189,7 +190,7 @@ class Endpoints:
     async def batch(self, request: Request) -> Response:
         """Answer many rows, in order, one result or error a row."""
         body = await read_json_body(request.scope, request.receive)
-        return _json(await self._batch(_use_case(request), body, request.scope["request_id"]))
+        return _json(await self._batch(_use_case(request), body, request.scope["ids"]))
 
     async def reload(self, request: Request) -> Response:
         """Look at a use case's records again, and say what serves after that."""

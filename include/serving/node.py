@@ -27,7 +27,7 @@ from include.deployment.rollback import Order, take_back
 from include.errors import EvergreenError
 from include.models.kinds import every_kind
 from include.models.pins import serving_pins
-from include.predictions.log import PredictionLog
+from include.predictions.entity_hash import entity_hasher
 from include.records.records import Records
 from include.serving.access import Access, TokenSource, open_roles, take_news
 from include.serving.access_log import AccessLog
@@ -136,7 +136,8 @@ async def _main(settings: Settings, listener: socket.socket, is_shared: bool) ->
 
     app = App(
         access=access,
-        open_log=lambda use_case: PredictionLog(settings.home, use_case),
+        home=settings.home,
+        hasher=lambda: entity_hasher(settings.entity_secret.get_secret_value()),
         rollback=roll_back,
         reload=reload,
         hosts=allowed_hosts(settings.host),
@@ -196,8 +197,7 @@ async def _main(settings: Settings, listener: socket.socket, is_shared: bool) ->
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await reconciler.close()
-        for prediction_log in app.logs:
-            prediction_log.close()
+        app.log.close()
         if app.access_log is not None:
             app.access_log.close()
     for task in tasks:
@@ -215,7 +215,7 @@ def _open_access_log(settings: Settings) -> AccessLog | None:
 
 
 async def _keep_house(app: App, server: uvicorn.Server, workers: Workers) -> None:
-    """Wait a second, then send slow clients away, close old segments of the logs, sync the others.
+    """Wait a second, then send slow clients away, and look after the prediction logs.
 
     Synced so often, a loss of power takes the answers of a second at most; a kill takes none.
     """
@@ -225,12 +225,7 @@ async def _keep_house(app: App, server: uvicorn.Server, workers: Workers) -> Non
         app.metrics.count_event("", "slow_client", late)
     if refused := PeerProtocol.take_refused():
         app.metrics.count_event("", "connection_refused", refused)
-    for prediction_log in app.logs:
-        try:
-            prediction_log.rotate()
-            await workers.run("log", prediction_log.sync)
-        except OSError as error:
-            log.warning("a prediction log segment could not be closed: %s", error)
+    await app.log.keep(workers)
 
 
 async def _follow_tokens(tokens: TokenSource, access: Access, workers: Workers) -> None:

@@ -20,14 +20,12 @@ from include.errors import ArtefactError, Unavailable
 from include.features.online_store import OnlineSet, Value
 from include.models.encoding import InvalidFeature
 from include.point_in_time.expiry import is_expired, is_forgotten
-from include.predictions.log import Prediction
 from include.serving.http import MAX_ECHO, Refusal
 from include.serving.snapshot import Loaded, OnlineRows, Served
 from include.serving.typed_rows import INT_LIMIT, MAX_TEXT
 
 _MICROS_A_DAY = 86_400_000_000
 _HORIZON_MICROS = 1_000_000  # for so long a horizon is used before the calendar is asked again
-_encode = msgspec.json.Encoder().encode
 
 
 class PredictionRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -203,7 +201,9 @@ class Features(msgspec.Struct):
 
     `event_ts` is in microseconds since 1970, `age` in microseconds behind the horizon; both are
     None where the row came with the request, or nothing is known of the entity. `content` is the
-    row as JSON on one line, where it was read as such; `row` may be empty then.
+    row as JSON, where it was read as such; `row` may be empty then. `model_us` is the time that the
+    model took, None where it is not known without the way to it; `reason` says why another model
+    answers than the one that the request was meant for.
     """
 
     row: Mapping[str, Any]
@@ -211,6 +211,8 @@ class Features(msgspec.Struct):
     age: int | None
     flags: list[str]
     content: bytes = b""
+    model_us: int | None = None
+    reason: bytes = b""
 
 
 def needs_online(request: CheckedRequest, model: Loaded) -> bool:
@@ -437,31 +439,11 @@ def describe_answer(
     arm: str,
     features: Features,
     score: float,
-    started: int,
-) -> tuple[Prediction, PredictionAnswer]:
-    """Return the line for the log and the answer; they say the same.
-
-    `arm` is the role of the model that answers, `started` is in nanoseconds since 1970.
-    """
-    decision, event = decide(served.use_case, score), iso(features.event_ts)
-    now, flags = time.time_ns(), features.flags
+    decision: str,
+) -> PredictionAnswer:
+    """Return the answer; `arm` is the role of the model that answers."""
     # By position, in the order of the fields: names cost as much again as all the rest.
-    line = Prediction(
-        request_id,
-        iso(started // 1000) or "",
-        model.version,
-        model.digest,
-        arm,
-        None if request.entity is None else str(request.entity),
-        score,
-        decision,
-        ",".join(flags),
-        model.feature_set,
-        event,
-        msgspec.Raw(features.content or _encode(features.row)),
-        max(0, now - started) // 1000,
-    )
-    answer = PredictionAnswer(
+    return PredictionAnswer(
         request_id,
         served.use_case.name,
         request.entity,
@@ -470,8 +452,7 @@ def describe_answer(
         model.version,
         model.digest,
         arm,
-        event,
+        iso(features.event_ts),
         None if features.age is None else features.age / 1e6,
-        flags,
+        features.flags,
     )
-    return line, answer

@@ -27,6 +27,7 @@ class OnlineRows(Protocol):
     def get(self, feature_set: str, entity: str) -> tuple[int, list[Value]] | None:
         """Return the event time (microseconds since 1970) and the values of an entity, or None."""
 
+
 # So old may a row be that is answered after a newer one was published. Each read would take the
 # locks of the file by itself otherwise, which takes longer than the read.
 HOLD_SECONDS = 0.01

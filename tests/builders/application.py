@@ -15,7 +15,7 @@ from include.config.use_case_file import find
 from include.deployment.description import Description
 from include.deployment.rollback import Order
 from include.models.loading import load_model
-from include.predictions.log import PredictionLog
+from include.predictions.entity_hash import entity_hasher
 from include.serving.access import Access
 from include.serving.app import App
 from include.serving.snapshot import Loaded, Served
@@ -41,7 +41,8 @@ class Client:
         home = self.desk.settings.home
         self.app = App(
             access=self.access,
-            open_log=lambda name: PredictionLog(home, name),
+            home=home,
+            hasher=lambda: entity_hasher("a key of the tests"),
             rollback=self._roll_back,
             reload=self._change,
             hosts=frozenset({"node.example", "[::1]"}),

@@ -13,7 +13,7 @@ import pytest
 from include.deployment import deploy_model, rollout
 from include.deployment.rollback import record_rollback
 from include.errors import ArtefactError, Conflict, MissingPartition, Unavailable
-from include.predictions.log import PredictionLog
+from include.predictions.entity_hash import entity_hasher
 from include.records.records import Route
 from include.serving.access import Access
 from include.serving.app import App
@@ -42,7 +42,8 @@ class Follower:
         home = desk.settings.home
         self._app = App(
             access=Access([]),
-            open_log=lambda name: PredictionLog(home, name),
+            home=home,
+            hasher=lambda: entity_hasher("a key of the tests"),
             rollback=refuse,
             reload=refuse,
         )

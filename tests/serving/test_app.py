@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from include.errors import ArtefactError, Unavailable
-from include.predictions.log import closed_segments, read
+from include.predictions.log import closed_segments
+from include.predictions.reading import read
 from include.serving.snapshot import Loaded, Online, Served
 from tests.builders.application import TOKEN, Client
 from tests.builders.serving import NAME, NOW, ROW, Desk
@@ -43,17 +45,23 @@ def numbers(client: Client) -> list[str]:
     return [line for line in lines if not line.startswith("#")]
 
 
+def logged(client: Client) -> list[dict[str, Any]]:
+    """Return what the use case has on record, oldest first."""
+    client.app.log.close()
+    return read(closed_segments(client.desk.settings.home, NAME)).to_pylist()
+
+
 def test_an_answer_names_its_request_and_is_logged_before(client: Client) -> None:
     client.serve()
     given = client.ask(
         "POST", f"/v1/{NAME}/predict", json={"features": ROW}, headers={"x-request-id": "r-1"}
     )
     own = client.predict(features=ROW)
-    for log in client.app.logs:
-        log.close()
-    ids = read(closed_segments(client.desk.settings.home, NAME)).column("request_id").to_pylist()
-    assert {given.json()["request_id"], own.json()["request_id"]} <= set(ids)
+    rows = logged(client)
     assert given.json()["request_id"] == given.headers["x-request-id"] == "r-1"
+    assert [row["caller_id"] for row in rows[-2:]] == ["r-1", None]
+    assert rows[-1]["request_id"] == own.json()["request_id"]
+    assert rows[-2]["request_id"] != "r-1", "two callers may take the same id"
 
 
 @pytest.mark.parametrize("name", ["x" * 65, "a b", "a\tb", ""])

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from include.predictions import log
-from include.predictions.log import closed_segments, read
+from include.predictions.log import closed_segments
+from include.predictions.reading import read
 from include.serving.batch import MAX_ROWS, TURN
 from include.serving.snapshot import Loaded, Online
 from tests.builders.application import Client
@@ -35,8 +36,7 @@ def ask(client: Client, rows: Any, **options: Any) -> Any:
 
 
 def logged(client: Client) -> list[dict[str, Any]]:
-    for each in client.app.logs:
-        each.close()
+    client.app.log.close()
     table = read(closed_segments(client.desk.settings.home, NAME))
     return sorted(table.to_pylist(), key=lambda line: line["line"])
 
@@ -67,7 +67,7 @@ def test_rows_are_answered_in_order_as_if_each_had_come_alone(serving: Client) -
         assert result == alone
     answered = [one for one in body["results"] if "score" in one]
     assert len(answered) == 5
-    assert [line["request_id"] for line in logged(serving)][:5] == [
+    assert [line["caller_id"] for line in logged(serving)][:5] == [
         f"b-7.{at}" for at in (0, 2, 3, 4, 10)
     ]
 
@@ -171,7 +171,8 @@ def test_rows_whose_time_is_over_are_refused_and_the_others_are_answered(serving
     results = answer.json()["results"]
     assert [one.get("score") for one in results] == [0.5, 0.5, None, None, None]
     assert {one["error"]["code"] for one in results[2:]} == {"deadline"}
-    assert len(logged(serving)) == 2
+    told = [(line["outcome"], line["reason"]) for line in logged(serving)]
+    assert told == [("answered", "")] * 2 + [("failed", "deadline")] * 3
     late = serving.predict(features=ROW)
     assert (late.status_code, late.json()["error"]["code"]) == (504, "deadline")
     assert late.headers["retry-after"] == "1"

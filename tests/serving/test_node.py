@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from include.config.settings import ROOT
-from include.predictions.log import closed_segments, read
+from include.predictions.log import closed_segments
+from include.predictions.reading import read
 from include.serving.node import allowed_hosts
 from tests.builders.serving import NAME, NOW, ROW, Desk, Node
 
