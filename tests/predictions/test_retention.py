@@ -19,7 +19,7 @@ from tests.builders.serving import NAME, YAML
 
 TABLE = f"{NAME}/predictions"
 CASE = parse(
-    YAML.format(name=NAME, last="2026-03-31", unknown="refuse", stale="refuse")
+    YAML.format(name=NAME, last="2026-03-31", unknown="refuse", stale="refuse", store="refuse")
     + "log: {retention: 30d}\n"
 )
 
