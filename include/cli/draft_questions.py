@@ -45,21 +45,52 @@ def draft_asking(target: Target, tables: list[Table], answers: Answers) -> Draft
 def ask_open_questions(target: Target, tables: list[Table], drafted: Draft) -> Draft:
     """Ask what only a person knows, one by one; return the draft by the answers."""
     from include.onboarding.draft_yaml import one_line
-    from include.onboarding.questions import answered
+    from include.onboarding.questions import answered, answered_lines
 
     for field in ASKED:
         question = next((each for each in drafted.questions if each.field == field), None)
-        while question is not None:
-            print_line()
-            for hint in question.hints:
-                print_line(f"  {one_line(hint)}")
+        if question is None:
+            continue
+        print_line()
+        said = _ask_lines(question)
+        while True:
             try:
-                answers = answered(question, _prompt(question), drafted.answers)
+                answers = (
+                    answered_lines(question, said, _prompt_others(), drafted.answers)
+                    if said
+                    else answered(question, _prompt(question), drafted.answers)
+                )
                 drafted = draft_asking(target, tables, answers)
                 break
             except ConfigError as error:
                 print_line(f"  {one_line(str(error))}")
     return drafted
+
+
+def _ask_lines(question: Question) -> dict[str, bool]:
+    """Ask for each column of a question whether it is one; of a question without print its hints.
+
+    What was answered once is not asked again where another answer is wrong.
+    """
+    from include.onboarding.draft_yaml import one_line
+
+    if not question.lines:
+        for hint in question.hints:
+            print_line(f"  {one_line(hint)}")
+        return {}
+    print_line(one_line(question.text))
+    said = {}
+    for line in question.lines:
+        print_line(f"  {one_line(line.header)}: {one_line(line.marks)}")
+        text = one_line(f"  Is {line.header} written after the decision?")
+        said[line.header] = typer.confirm(text, default=line.guess)
+    return said
+
+
+def _prompt_others() -> str:
+    from include.onboarding.questions import NONE
+
+    return str(typer.prompt(f"  Which others? [{NONE}]", default=NONE, show_default=False))
 
 
 def _prompt(question: Question) -> str:
@@ -70,4 +101,8 @@ def _prompt(question: Question) -> str:
     guess = f" [{question.guess}]" if question.guess else ""
     # The default is shown here, not by typer: headers may hold what a terminal would obey.
     shown = one_line(f"{question.text}{others if question.choices else ''}{guess}")
-    return str(typer.prompt(shown, default=question.guess or None, show_default=False))
+    suffix = " " if shown.endswith("?") else ": "
+    given = typer.prompt(
+        shown, default=question.guess or None, show_default=False, prompt_suffix=suffix
+    )
+    return str(given)

@@ -162,7 +162,9 @@ def new(
     if not as_json:
         _show(drafted)
         if asks:
-            drafted = ask_open_questions(target, tables, drafted)
+            guessed, drafted = drafted, ask_open_questions(target, tables, drafted)
+            if drafted.decisions != guessed.decisions:
+                _show_decisions(drafted)
     target.write(drafted, tables, old)
     if as_json:
         print_line(json.dumps({"file": str(target.path), **drafted.as_json()}, indent=2))
@@ -185,7 +187,6 @@ def new(
 
 def _show(drafted: Draft) -> None:
     """Print what was decided, column by column, and what it comes to."""
-    from include.onboarding.draft_yaml import one_of
     from include.onboarding.outcome_tables import shown_match
     from include.onboarding.overview import HEADS
 
@@ -211,6 +212,13 @@ def _show(drafted: Draft) -> None:
                 ),
             ],
         )
+    _show_decisions(drafted)
+
+
+def _show_decisions(drafted: Draft) -> None:
+    """Print how many decisions there are, and how many of them have the outcome."""
+    from include.onboarding.draft_yaml import one_of
+
     count, rate = drafted.decisions
     print_line(
         f"{count} decisions; {rate:.1%} of those with an outcome have "

@@ -15,8 +15,10 @@ class Answers:
 
     `key`, `time`, `label` are headers; `positive` values of the label that count as 1; `known`
     (when a row is known) and `outcome` (when its outcome is) headers or `event + DURATION`;
-    `within` a number of days in which an outcome counts, or `ever`; `written_later` headers of what
-    is written after the decision. With `guesses` nothing else is asked.
+    `within` a time in which an outcome counts, or `ever`; `written_later` headers of what is
+    written after the decision, all of it, unless `at_decision` has headers of what is known at it:
+    then each column was asked for, and a guess stands for what is in neither. With `guesses`
+    nothing else is asked.
     """
 
     key: str | None = None
@@ -26,6 +28,7 @@ class Answers:
     known: str | None = None
     outcome: str | None = None
     written_later: tuple[str, ...] | None = None
+    at_decision: tuple[str, ...] | None = None
     positive: tuple[str, ...] | None = None
     within: str | None = None
     guesses: bool | None = None
@@ -37,6 +40,9 @@ class Answers:
             for field in fields(self)
             if getattr(self, field.name) is None
         }
+        # What a person lists anew is the whole answer.
+        if self.written_later is not None:
+            left.pop("at_decision", None)
         # A time and a snapshot exclude each other: the newer answer stands.
         if self.time is not None:
             left.pop("snapshot", None)
@@ -62,7 +68,7 @@ class Answers:
             raise ValueError(f"{text!r} holds no answers")
         if said.get("snapshot") is not None:
             said["snapshot"] = date.fromisoformat(said["snapshot"])
-        for name in ("written_later", "positive"):
+        for name in ("written_later", "at_decision", "positive"):
             if said.get(name) is not None:
                 said[name] = tuple(said[name])
         return cls(**said)

@@ -43,7 +43,7 @@ class Roles:
     columns that are no feature, each with the reason, `written_later` of them those that were
     written after the decision. `moments` are all columns that could say when a row happened, and
     `evidence` tells what the rows say of a feature, by its header. `label_rivals` could be the
-    outcome by their values, where no name says which is.
+    outcome by their values; `label_sure` where its name says that it is one.
     """
 
     entity: Profile
@@ -60,6 +60,7 @@ class Roles:
     written_later: tuple[Profile, ...]
     moments: tuple[Profile, ...]
     label_rivals: tuple[Profile, ...] = ()
+    label_sure: bool = True
 
     @property
     def snapshot(self) -> bool:
@@ -154,9 +155,14 @@ def guess_roles(
     left_out += [(c, reasons[c.header]) for c in left if reasons[c.header]]
     features = [column for column in left if not reasons[column.header]]
     evidence = find_evidence(table, features, result, positive)
-    later = written_later(table, features, evidence, answers.written_later, alone=alone)
+    later = written_later(table, features, evidence, answers, alone=alone)
     left_out += [
-        (column, why_later(column, evidence[column.header], answers.written_later is not None))
+        (
+            column,
+            why_later(
+                column, evidence[column.header], column.header in (answers.written_later or ())
+            ),
+        )
         for column in later
     ]
     features = [column for column in features if column not in later]
@@ -191,6 +197,7 @@ def guess_roles(
         later,
         (*computed, *times),
         named.rivals,
+        named.sure,
     )
 
 
@@ -243,7 +250,7 @@ def written_later(
     table: Table,
     features: Sequence[Profile],
     evidence: Mapping[str, Evidence],
-    answer: tuple[str, ...] | None,
+    answers: Answers,
     *,
     alone: bool,
 ) -> tuple[Profile, ...]:
@@ -254,19 +261,22 @@ def written_later(
     Raises:
         ConfigError: what was given is no column.
     """
-    if answer is None:
-        return tuple(
-            column
-            for column in features
-            if column.header in evidence and evidence[column.header].written_later(column)
-        )
+    given = answers.written_later or ()
     headers = [column.header for column in table.columns]
-    unknown = [header for header in answer if header not in headers]
+    unknown = [header for header in given if header not in headers]
     if unknown and alone:
         raise ConfigError(
             f"{table.path}: --written-later {unknown}: no such column; columns are {headers}"
         )
-    return tuple(column for column in features if column.header in answer)
+    guessed: set[str] = set()
+    if answers.written_later is None or answers.at_decision is not None:
+        guessed = {header for header in evidence if header not in (answers.at_decision or ())}
+    return tuple(
+        column
+        for column in features
+        if column.header in given
+        or (column.header in guessed and evidence[column.header].written_later(column))
+    )
 
 
 def _guess_entity(

@@ -34,12 +34,13 @@ class Positive:
 class LabelGuess:
     """The column of the outcome, why it was taken, and which others could be it by their values.
 
-    Where its name says that it is an outcome there are no `rivals`: nobody has to be asked.
+    It is `sure` where its name says that it is an outcome: nobody has to be asked.
     """
 
     column: Profile
     why: str
     rivals: tuple[Profile, ...] = ()
+    sure: bool = True
 
 
 def guess_label(table: Table, columns: Sequence[Profile], given: Profile | None) -> LabelGuess:
@@ -69,9 +70,11 @@ def guess_label(table: Table, columns: Sequence[Profile], given: Profile | None)
     if len(candidates) == 1:
         return LabelGuess(candidates[0], f"guessed: it holds two values{name_others(others)}")
     if not candidates and table.rows >= _MANY and (last := _by_place(two, zero_one, columns)):
-        rivals = tuple(column for column in two if column is not last)
+        several = [column for column in columns if _has_classes(column)]
+        rivals = tuple(column for column in (*two, *several) if column is not last)
+        others = [column for column in two if column is not last]
         why = "it holds two values" if last is not columns[-1] else _LAST
-        return LabelGuess(last, f"guessed: {why}{name_others(rivals)}", rivals)
+        return LabelGuess(last, f"guessed: {why}{name_others(others)}", rivals, sure=False)
     could = candidates or zero_one or (two if table.rows >= _MANY else [])
     none = "no column holds just 0 and 1 (or true and false)"
     message, choices = f"{none}{_what_there_is(table, columns)}", tuple(c.header for c in could)
@@ -80,8 +83,8 @@ def guess_label(table: Table, columns: Sequence[Profile], given: Profile | None)
         message = message if zero_one or candidates else f"{none}; {message}"
     elif could:
         message += f"; {choices[0]!r} has two values: if it is the outcome, name it with --label"
-    elif (last := columns[-1:]) and _has_classes(last[0]):
-        choices = (last[0].header,)
+    elif columns and _has_classes(columns[-1]):
+        choices = (columns[-1].header,)
     if choices:
         raise Undecided(
             f"{table.path}: {message}",

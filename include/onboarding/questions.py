@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
@@ -20,11 +20,21 @@ NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
+class Line:
+    """A column that may be written after the decision: what speaks for it, and the guess."""
+
+    header: str
+    marks: str
+    guess: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """One question: `field` of the answers, the guess, and what else may be said.
 
-    `guessed` are the columns of a guess that is a list: a header may hold a comma. `option` of
-    `evergreen new` answers it without a terminal.
+    `guessed` are the columns of a guess that is a list: a header may hold a comma. `lines` are the
+    columns that a terminal asks for one by one. `option` of `evergreen new` answers it without a
+    terminal.
     """
 
     field: str
@@ -34,6 +44,7 @@ class Question:
     hints: tuple[str, ...]
     option: str
     guessed: tuple[str, ...] = ()
+    lines: tuple[Line, ...] = ()
 
     def as_comment(self) -> str:
         """Return the question as one line of a comment."""
@@ -53,7 +64,7 @@ def open_questions(
     """Yield what nobody has answered yet; the first may change what the later ones ask."""
     if answers.guesses:
         return
-    if answers.label is None and roles.label_rivals:
+    if answers.label is None and not roles.label_sure:
         yield Question(
             "label",
             "Which column is the outcome?",
@@ -88,8 +99,9 @@ def open_questions(
             )
         if answers.within is None and horizon is not None:
             yield _within(horizon)
-    if answers.written_later is None:
-        yield _written_later([roles, *joined])
+    later = _written_later([roles, *joined], answers)
+    if answers.written_later is None or (answers.at_decision is not None and later.lines):
+        yield later
 
 
 def question_of(undecided: Undecided) -> Question:
@@ -135,22 +147,44 @@ def _within(horizon: Horizon) -> Question:
     )
 
 
-def _written_later(tables: Sequence[Roles | Joined]) -> Question:
-    marked: dict[str, list[str]] = {}
+def _written_later(tables: Sequence[Roles | Joined], answers: Answers) -> Question:
+    said = {*(answers.written_later or ()), *(answers.at_decision or ())}
+    guess = [
+        column.header
+        for table in tables
+        for column in table.written_later
+        if column.header not in said
+    ]
+    lines = []
     for table in tables:
         for column in (*table.written_later, *table.features):
             evidence = table.evidence.get(column.header)
-            if evidence is not None and (marks := evidence.marks(column)):
-                marked[column.header] = marks
-    guess = [column.header for table in tables for column in table.written_later]
+            if evidence is None or column.header in said or not (marks := evidence.marks(column)):
+                continue
+            lines.append(Line(column.header, ", ".join(marks), column.header in guess))
     return Question(
         "written_later",
         "Which columns are written after the decision?",
         ", ".join(guess) or NONE,
-        tuple(header for header in marked if header not in guess),
-        tuple(f"{header}: {', '.join(marks)}" for header, marks in marked.items()),
+        tuple(line.header for line in lines if not line.guess),
+        tuple(f"{line.header}: {line.marks}" for line in lines),
         "--written-later",
         tuple(guess),
+        tuple(lines),
+    )
+
+
+def answered_lines(
+    question: Question, said: Mapping[str, bool], more: str, answers: Answers
+) -> Answers:
+    """Return the answers with what was said of each line, and of further columns."""
+    later = [*(answers.written_later or ()), *(header for header, yes in said.items() if yes)]
+    before = [*(answers.at_decision or ()), *(header for header, yes in said.items() if not yes)]
+    later += [header for header in split_headers(more) if header not in later]
+    return replace(
+        answers,
+        written_later=tuple(later),
+        at_decision=tuple(header for header in before if header not in later),
     )
 
 
