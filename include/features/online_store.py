@@ -266,6 +266,18 @@ class OnlineReader:
             ).fetchall()
         return [_decode(values) for (values,) in rows]
 
+    def is_readable(self) -> bool:
+        """Tell whether there are online features, and what is online of each set can be read."""
+        try:
+            con = self._open()
+            if con is None:
+                return False
+            with _errors(self.path):
+                names = [name for (name,) in con.execute("SELECT feature_set FROM sets")]
+            return all(self.describe(name) is not None for name in names)
+        except (Unavailable, ValueError, TypeError):
+            return False
+
     def close(self) -> None:
         """Close the connection; the next question opens it again."""
         if self._con is not None:
