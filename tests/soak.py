@@ -22,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -213,10 +214,15 @@ def _sample(state: Path, home: Path, now: float) -> Sample:
 def _judge(load: Load, samples: Sequence[Sample], kills: int, calm: float) -> int:
     """Print what was measured; return 1 if something was lost or did not stay flat."""
     bad = False
-    print(f"{len(load.latencies)} answers, {kills} kills, {len(load.lost)} lost with them")
-    if load.failed or len(load.lost) > kills * THREADS:
+    # Of each kill a connection loses one: what was read of it, or what was sent on it next.
+    most = kills * THREADS
+    print(
+        f"{len(load.latencies)} answers, {kills} kills, {len(load.lost)} of {most} lost with them"
+    )
+    if load.failed or len(load.lost) > most:
         bad = True
-        print(f"FAILED: {len(load.failed)} answers that are none, {load.failed[:3]}")
+        print(f"FAILED: {len(load.failed)} answers that are none: {Counter(load.failed)}")
+        print(f"        lost: {Counter(load.lost)}")
     later = [sample for sample in samples if sample.at >= calm]
     rows = {
         "memory, MB": ([one.memory / 1e6 for one in later], 1.1, 10.0),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -172,6 +172,38 @@ def publish(
             con.execute("ROLLBACK")
             raise
         con.execute("COMMIT")
+
+
+def remove_unneeded(path: Path, needed: Collection[str], *, before: datetime) -> list[str]:
+    """Remove the rows of feature sets that are not needed and were written before a moment.
+
+    Returns their versions. `before` is aware.
+
+    Raises:
+        Unavailable: the database cannot be written.
+    """
+    if not path.exists():
+        return []
+    with (
+        closing(sqlite3.connect(path, timeout=_WRITE_TIMEOUT, isolation_level=None)) as con,
+        _errors(path),
+    ):
+        con.execute("BEGIN IMMEDIATE")
+        try:
+            written = con.execute("SELECT feature_set, written FROM sets").fetchall()
+            gone = sorted(
+                name
+                for name, at in written
+                if name not in needed and datetime.fromisoformat(at) < before
+            )
+            for name in gone:
+                con.execute("DELETE FROM rows WHERE feature_set = ?", (name,))
+                con.execute("DELETE FROM sets WHERE feature_set = ?", (name,))
+        except BaseException:
+            con.execute("ROLLBACK")
+            raise
+        con.execute("COMMIT")
+    return gone
 
 
 class OnlineReader:

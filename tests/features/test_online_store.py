@@ -17,7 +17,15 @@ import pytest
 
 from include.config.settings import ROOT
 from include.errors import Busy, Conflict, Unavailable
-from include.features.online_store import OnlineReader, OnlineSet, Value, pack, publish, rows_digest
+from include.features.online_store import (
+    OnlineReader,
+    OnlineSet,
+    Value,
+    pack,
+    publish,
+    remove_unneeded,
+    rows_digest,
+)
 
 SET = OnlineSet(
     "aaaa",
@@ -185,3 +193,18 @@ def test_importing_it_loads_no_heavy_library() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_sets_that_nobody_needs_are_removed_once_they_are_old(tmp_path: Path) -> None:
+    path = tmp_path / "o.db"
+    assert remove_unneeded(path, set(), before=SET.written) == []
+    for name, days in (("needed", 30), ("old", 30), ("young", 1)):
+        at = SET.written - timedelta(days=days)
+        publish(path, dataclasses.replace(SET, feature_set=name, written=at), [pack(1, 0, [1.0])])
+    reader = OnlineReader(path)
+    assert reader.get("old", 1) is not None
+    before = SET.written - timedelta(days=7)
+    assert remove_unneeded(path, {"needed"}, before=before) == ["old"]
+    assert (reader.describe("old"), reader.get("old", 1), reader.count("old")) == (None, None, 0)
+    assert reader.get("needed", 1) == reader.get("young", 1) == (0, [1.0])
+    assert remove_unneeded(path, {"needed"}, before=before) == []
