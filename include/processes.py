@@ -26,6 +26,7 @@ from include.rotating_log import RotatingLog
 GRACE = 20.0  # seconds between SIGTERM and SIGKILL
 STABLE = 60.0  # seconds after which a restarted process counts as well again
 MAX_RESTARTS = 5
+BACK_SECONDS = 0.2  # until a process is back that had worked, and is kept whatever happens
 ASKED_EVERY = 3.0  # seconds between two questions to a process that works
 STARTED_WITHIN = 240.0  # seconds; Airflow's first start on a slow machine takes two minutes
 Importance = Literal["needed", "kept", "optional"]
@@ -247,7 +248,7 @@ class Child:
             self.restarts += 1
             if self.restarts > MAX_RESTARTS and self.importance != "kept":
                 return self._give_up()
-            self.due = now + min(2.0 ** min(self.restarts - 1, 5), 30.0)
+            self.due = now + self._pause()
             return (
                 f"{self.name} ended with code {self.process.returncode}; it is started again "
                 f"(log: {self.log})"
@@ -256,6 +257,12 @@ class Child:
             self.due = 0.0
             self.start()
         return None
+
+    def _pause(self) -> float:
+        """Return the seconds until a process that has ended is started again."""
+        if self.up and self.importance == "kept":
+            return BACK_SECONDS  # it worked: requests wait in its socket meanwhile
+        return min(2.0 ** min(self.restarts - 1, 5), 30.0)
 
     def _give_up(self) -> str:
         """Return what to say of an optional process that is not started again.

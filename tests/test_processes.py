@@ -258,3 +258,32 @@ def test_a_log_is_rotated_while_its_process_runs_and_has_its_last_words(tmp_path
     ][-sum(line.startswith(b"line") for line in lines) :]
     assert max(path.stat().st_size for path in files) <= 5000
     assert sum(path.stat().st_size for path in files) > 40_000, "the last nine are full"
+
+
+def test_what_had_worked_and_is_kept_comes_back_at_once_however_often_it_dies(
+    tmp_path: Path,
+) -> None:
+    """Requests wait in the node's socket: pauses that grow would outlast their callers."""
+    node = child(tmp_path, "import time; time.sleep(60)")
+    node.importance = "kept"
+    node.start()
+    try:
+        for _ in range(MAX_RESTARTS + 3):
+            node.look(time.monotonic())
+            assert node.up
+            node.signal(signal.SIGKILL)
+            assert node.process is not None
+            node.process.wait()
+            now = time.monotonic()
+            node.revive(now)
+            assert node.due - now < 1
+            node.revive(now + 1)
+            assert node.alive
+        node.up = False  # it dies before it has worked: that is no time to hurry
+        node.signal(signal.SIGKILL)
+        node.process.wait()
+        now = time.monotonic()
+        node.revive(now)
+        assert node.due - now == 30.0
+    finally:
+        end([node], grace=1)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import secrets
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -71,6 +71,12 @@ redis.call('HSET', KEYS[1], 'publication', ARGV[1], 'partition', ARGV[2], 'descr
            'rows', ARGV[5])
 if publication ~= '' then redis.call('EXPIRE', KEYS[3], ARGV[6]) end
 return {'moved', ARGV[2]}
+"""
+
+_DROP = """
+if redis.call('HGET', KEYS[1], 'publication') ~= ARGV[1] then return 0 end
+redis.call('UNLINK', KEYS[1], KEYS[2])
+return 1
 """
 
 
@@ -237,6 +243,26 @@ class RedisStore:
         """Return the stored values of some entities, as `count` counts them."""
         some = sorted(islice(self._alive(feature_set, since), count))
         return [unpack(_split(row)[1]) for _, row in some]
+
+    def remove_unneeded(self, needed: Collection[str], *, before: datetime) -> list[str]:
+        """Remove the rows of feature sets that are not needed; return their versions."""
+        gone = []
+        beginning, end = Keys.of(self._prefix, self._use_case, "\0").pointer.split("\0")
+        with self._errors():
+            found = list(self._client.scan_iter(f"{beginning}*{end}", count=1000))
+        for pointer in found:
+            version = pointer.decode().removeprefix(beginning).removesuffix(end)
+            if version in needed:
+                continue
+            online_set = self.describe(version)
+            if online_set is None or online_set.written >= before:
+                continue
+            publication = self._publication(version)[0]
+            rows = self._keys(version).rows + publication
+            with self._errors():
+                if self._client.eval(_DROP, 2, pointer, rows, publication):
+                    gone.append(version)
+        return sorted(gone)
 
     def remove(self) -> int:
         """Remove everything of the use case; return how many feature sets that were."""

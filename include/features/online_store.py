@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -186,6 +186,38 @@ def publish(
             con.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
+def remove_unneeded(path: Path, needed: Collection[str], *, before: datetime) -> list[str]:
+    """Remove the rows of feature sets that are not needed and were written before a moment.
+
+    Returns their versions. `before` is aware.
+
+    Raises:
+        Unavailable: the database cannot be written.
+    """
+    if not path.exists():
+        return []
+    with (
+        closing(sqlite3.connect(path, timeout=_WRITE_TIMEOUT, isolation_level=None)) as con,
+        _errors(path),
+    ):
+        con.execute("BEGIN IMMEDIATE")
+        try:
+            written = con.execute("SELECT feature_set, written FROM sets").fetchall()
+            gone = sorted(
+                name
+                for name, at in written
+                if name not in needed and datetime.fromisoformat(at) < before
+            )
+            for name in gone:
+                con.execute("DELETE FROM rows WHERE feature_set = ?", (name,))
+                con.execute("DELETE FROM sets WHERE feature_set = ?", (name,))
+        except BaseException:
+            con.execute("ROLLBACK")
+            raise
+        con.execute("COMMIT")
+    return gone
+
+
 class OnlineReader:
     """Reads packed rows; one a thread, kept open. Nothing online yet reads as nothing known."""
 
@@ -300,6 +332,18 @@ class OnlineReader:
             ).fetchall()
         return [unpack(values) for (values,) in rows]
 
+    def is_readable(self) -> bool:
+        """Tell whether there are online features, and what is online of each set can be read."""
+        try:
+            con = self._open()
+            if con is None:
+                return False
+            with _errors(self.path):
+                names = [name for (name,) in con.execute("SELECT feature_set FROM sets")]
+            return all(self.describe(name) is not None for name in names)
+        except (Unavailable, ValueError, TypeError):
+            return False
+
     def close(self) -> None:
         """Close the connection; the next question opens it again."""
         if self._con is not None:
@@ -357,6 +401,10 @@ class SqliteStore(OnlineReader):
     ) -> None:
         """Replace a feature set's rows and its watermark at once."""
         publish(self.path, described, rows, check=check)
+
+    def remove_unneeded(self, needed: Collection[str], *, before: datetime) -> list[str]:
+        """Remove the rows of feature sets that are not needed; return their versions."""
+        return remove_unneeded(self.path, needed, before=before)
 
     def remove(self) -> int:
         """Remove the file; return how many feature sets it had, 0 where it cannot be read.

@@ -5,7 +5,8 @@ Two stores have it: SQLite in the home folder, and Redis. Nothing heavy is impor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -63,6 +64,12 @@ class OnlineStore(Protocol):
 
     def sample(self, feature_set: str, count: int, *, since: int) -> list[list[Value]]:
         """Return the stored values of some entities, as `count` counts them."""
+
+    def remove_unneeded(self, needed: Collection[str], *, before: datetime) -> list[str]:
+        """Remove the rows of feature sets that are not needed and were written before a moment.
+
+        Returns their versions. `before` is aware.
+        """
 
     def remove(self) -> int:
         """Remove everything of the use case; return how many feature sets that were."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import timedelta
 from functools import cache
 from typing import Any
@@ -33,6 +34,8 @@ from include.point_in_time.expiry import REMEMBERED
 
 log = logging.getLogger(__name__)
 LEASE_SECONDS = 60.0
+# A set that no model in service, on its way or judged reads is of people's data, kept for nothing.
+UNNEEDED_AFTER = timedelta(days=7)
 ROWS_AT_ONCE = 50_000  # values become Python objects, so many rows at a time
 
 
@@ -49,7 +52,7 @@ def materialize(context: StageContext, versions: Sequence[str], *, current: str)
             f"{context.use_case.name} {context.key}: as_of {context.as_of} lies in the future; "
             "materialize when it has passed"
         )
-    return {
+    done: dict[str, Any] = {
         version: _bring_forward(
             context,
             feature_sets.recorded(context.records, context.use_case.name, version),
@@ -57,6 +60,10 @@ def materialize(context: StageContext, versions: Sequence[str], *, current: str)
         )
         for version in versions
     }
+    with closing(open_store(context.settings, context.use_case.name)) as store:
+        for gone in store.remove_unneeded(set(versions), before=context.started - UNNEEDED_AFTER):
+            log.info("%s: feature set %s is needed no more", context.use_case.name, gone)
+    return done
 
 
 def _bring_forward(

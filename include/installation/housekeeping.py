@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -19,11 +21,14 @@ from include.config.settings import Settings
 from include.files import write_text
 
 EVERY_SECONDS = 600.0
+LEFT_SECONDS = 24 * 3600.0  # after which what a killed writer left beside a file is nobody's
+# As `files.written_aside` names what it writes.
+_ASIDE = re.compile(r"\.[0-9a-f]{12}\..+")
 YOUNG_SECONDS = 3600.0  # a log that was written to so lately may be of a task that runs
 
 
 def keep_house(settings: Settings, now: float) -> None:
-    """Remove the oldest task logs above their bound, and write how large everything is.
+    """Remove the oldest task logs above their bound and what killed processes left, and measure.
 
     `now` is in seconds since 1970, as the times of files are.
 
@@ -32,6 +37,7 @@ def keep_house(settings: Settings, now: float) -> None:
     """
     folder = settings.home / "logs" / "airflow"
     remove_oldest(folder, round(settings.task_log_megabytes * 1e6), now)
+    remove_left_behind(settings.home, now)
     write_text(sizes_file(settings.home), json.dumps(measure(settings.home)))
 
 
@@ -62,6 +68,30 @@ def remove_oldest(folder: Path, max_bytes: int, now: float) -> int:
                 parent.rmdir()
             except OSError:  # it holds more
                 break
+    return removed
+
+
+def remove_left_behind(home: Path, now: float) -> int:
+    """Remove what killed processes left a day ago or longer; return how many files and folders.
+
+    That are files which were written aside and never put in place, and Bentos that were never
+    finished. The lake is left out: its tables know what belongs to them.
+
+    Raises:
+        OSError: one cannot be removed.
+    """
+    removed = 0
+    for entry in home.iterdir():
+        if entry.name == "lake" or entry.is_symlink():
+            continue
+        for path, status in _files(entry):
+            if _ASIDE.fullmatch(path.name) and now - status.st_mtime > LEFT_SECONDS:
+                path.unlink(missing_ok=True)
+                removed += 1
+    for folder in (home / "bento" / "staging").glob("*"):
+        if now - folder.stat().st_mtime > LEFT_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
+            removed += 1
     return removed
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
+from include.clock import utc_now
 from include.config.durations import midnight, next_period_start
 from include.deployment.description import Description
 from include.errors import EvergreenError, Unavailable
@@ -16,6 +17,7 @@ from include.features.online_store import OnlineSet
 from include.features.online_stores import OnlineStore
 from include.models.encoding import InvalidFeature
 from include.serving.snapshot import Loaded
+from include.serving.workers import Workers
 
 SAMPLE = 20  # entities that are scored
 
@@ -31,6 +33,30 @@ class OnlineCheck:
     share: float
     whose: str
     rows: Sequence[Mapping[str, Any]]
+
+
+async def check_challenger(
+    store: OnlineStore,
+    workers: Workers,
+    use_case: Description,
+    champions: str | None,
+    loaded: Loaded,
+) -> None:
+    """Refuse a challenger whose features are not online, as far as its use case keeps any.
+
+    `store` is one of its own, which another thread asks and closes; `champions` is the champion's
+    feature set, None where there is no champion.
+
+    Raises:
+        Unavailable: they are not, or not for enough entities, or their rows are not scored.
+    """
+    if not any(view.online for view in use_case.features.values()):
+        return
+    check = await workers.run(
+        "trial", look_online, store, loaded.feature_set, champions, use_case, utc_now()
+    )
+    refuse_too_few(check, loaded.feature_set, use_case.online_share)
+    await score_rows(loaded, check.rows)
 
 
 def look_online(

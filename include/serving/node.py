@@ -23,7 +23,7 @@ import uvicorn
 import uvloop
 
 from include.config.settings import Settings
-from include.deployment.rollback import Order, take_back
+from include.deployment.rollback import Order
 from include.errors import EvergreenError
 from include.models.kinds import every_kind
 from include.models.pins import serving_pins
@@ -35,11 +35,13 @@ from include.serving.app import App
 from include.serving.code_stamp import CodeStamp
 from include.serving.direct_protocol import DirectProtocol
 from include.serving.http_limits import end_slow_requests
+from include.serving.journal import Journal
 from include.serving.listener import open_listener, take_over
 from include.serving.loops import keep_going
 from include.serving.peers import SHARE, PeerProtocol
 from include.serving.quiet import bound_log
-from include.serving.reconciler import SWAP_SECONDS, Reconciler
+from include.serving.reconciler import Reconciler
+from include.serving.rollbacks import Rollbacks
 from include.serving.serving_table import ServingTable
 from include.serving.upkeep import Upkeep
 from include.serving.workers import Workers
@@ -116,24 +118,12 @@ async def _main(settings: Settings, listener: socket.socket, is_shared: bool) ->
     access = Access(tokens.read(), free=open_roles(settings))
 
     async def roll_back(use_case: str, order: Order) -> tuple[bool, Mapping[str, Any]]:
-        # MLflow's aliases follow with the next deployment: MLflow is not imported into the node.
-        records = Records.open(settings.records_address)
-        taken = await workers.run("admin", take_back, records, use_case, order)
-        reconciler.take_route(taken.route)
-        served = await reconciler.served_of(use_case, taken.route.generation, seconds=SWAP_SECONDS)
-        answered = {
-            "use_case": use_case,
-            "changed": taken.changed,
-            "note": taken.note,
-            "generation": taken.generation,
-            "champion": taken.route.champion,
-            "served": served,
-        }
-        return bool(served["settled"]), answered
+        return await rollbacks.take_back(use_case, order)
 
     async def reload(use_case: str) -> Mapping[str, Any]:
         return await reconciler.reload(use_case)
 
+    journal = Journal(settings.home / "serving" / f"rollbacks-{settings.node_port}.json")
     app = App(
         access=access,
         home=settings.home,
@@ -154,6 +144,10 @@ async def _main(settings: Settings, listener: socket.socket, is_shared: bool) ->
         boot=secrets.token_hex(8),
         workers=workers,
         swapped=gc.freeze,
+        journal=journal,
+    )
+    rollbacks = Rollbacks(
+        Records.open(settings.records_address), workers, reconciler, journal, node
     )
     connections = connection_cap()
     PeerProtocol.most = max(1, int(connections * SHARE))
@@ -180,6 +174,7 @@ async def _main(settings: Settings, listener: socket.socket, is_shared: bool) ->
     tasks = [
         asyncio.create_task(reconciler.run()),
         asyncio.create_task(keep_going("upkeep", upkeep.turn, failed)),
+        asyncio.create_task(keep_going("journal", rollbacks.turn, failed)),
         asyncio.create_task(keep_going("house", lambda: _keep_house(app, server, workers), failed)),
         asyncio.create_task(
             keep_going("tokens", lambda: _follow_tokens(tokens, access, workers), failed)

@@ -32,7 +32,11 @@ def role_reports(row: ServingRow, models: ModelStates, served: Served) -> list[R
             reports.append(RoleReport(role, version, "", "refused", reason))
             continue
         state = _STATES.get(candidate.state, "loading")
-        if role == "champion" and served.champion is not None:
+        if (
+            role == "champion"
+            and served.champion is not None
+            and served.champion.digest == model.model_digest
+        ):
             state = "serving"
         elif candidate.alive is not None and (role != "challenger" or candidate.fit):
             state = "ready"

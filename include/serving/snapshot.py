@@ -73,17 +73,26 @@ class Online:
         return self._reader.get(feature_set, entity)
 
     def refresh(self) -> None:
-        """Forget what was read of the feature sets; open the file again if it was replaced."""
+        """Forget what was read of the feature sets; open the file again if it was replaced.
+
+        A file that is away, or whose successor cannot be read, is read on by the open connection:
+        what cannot be read is not gone.
+        """
         self._reader.release()  # or what is described next would be of the state that is held
         self._sets.clear()
         try:
             inode = self._reader.path.stat().st_ino
-        except FileNotFoundError:
-            inode = 0
+        except OSError:
+            return
+        if inode == self._inode:
+            return
         # An open connection would go on reading the file that was replaced.
-        if inode != self._inode:
-            self._reader.close()
-            self._inode = inode
+        successor = OnlineReader(self._reader.path)
+        if self._inode and not successor.is_readable():
+            successor.close()
+            return
+        self._reader.close()
+        self._reader, self._inode = successor, inode
 
     def close(self) -> None:
         """Close the file."""

@@ -16,6 +16,7 @@ T = TypeVar("T")
 _THREADS = {
     "rows": 1,  # reads the records
     "admin": 2,  # rollbacks
+    "journal": 1,  # rollbacks that the records do not hold yet
     "serving": 2,  # reads and loads models that answer
     "trial": 2,  # reads and loads models that may answer later
     "report": 1,

@@ -151,6 +151,19 @@ def test_who_counts_as_alive_is_told_by_the_event_time(store: OnlineStore) -> No
     assert sorted(store.sample("aaaa", 5, since=8)) == [[8], [9]]
 
 
+def test_sets_that_nobody_needs_are_removed_once_they_are_old(store: OnlineStore) -> None:
+    before = SET.written - timedelta(days=7)
+    assert store.remove_unneeded(set(), before=before) == []
+    for name, days in (("needed", 30), ("old", 30), ("young", 1)):
+        at = SET.written - timedelta(days=days)
+        store.publish(dataclasses.replace(SET, feature_set=name, written=at), [pack(1, 0, [1.0])])
+    assert store.get("old", 1) is not None
+    assert store.remove_unneeded({"needed"}, before=before) == ["old"]
+    assert (store.describe("old"), store.get("old", 1), store.count("old")) == (None, None, 0)
+    assert store.get("needed", 1) == store.get("young", 1) == (0, [1.0])
+    assert store.remove_unneeded({"needed"}, before=before) == []
+
+
 def test_nothing_online_reads_as_nothing_known(store: OnlineStore) -> None:
     assert store.get("aaaa", 1) is None
     assert store.describe("aaaa") is None
