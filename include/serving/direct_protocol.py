@@ -15,6 +15,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from include.serving.direct import Direct, Head, Headers
 from include.serving.peers import PeerProtocol
 
+# Requests of one read that are answered before anybody else's turn: a read may hold thousands.
+MAX_BURST = 32
 _END = b"\r\n\r\n"  # of the headers
 
 
@@ -29,6 +31,7 @@ class DirectProtocol(PeerProtocol):
         self._known: Headers = {}
         self._body: bytes | bytearray = b""
         self._read = b""  # what was read last, if it began behind an answer of ours
+        self._burst = 0  # answers to what was read last
 
     def on_message_begin(self) -> None:
         """Begin a request; what only the application needs of it is made when it gets it."""
@@ -63,7 +66,7 @@ class DirectProtocol(PeerProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Answer a request whose headers have been parsed before; parse any other."""
-        self._read = b""
+        self._read, self._burst = b"", 0
         # After an answer of ours nothing has begun: the parser would read these bytes as it read
         # the equal ones, whose meaning is kept.
         if self.idle_since is not None:
@@ -113,12 +116,14 @@ class DirectProtocol(PeerProtocol):
         return (
             (cycle is None or cycle.response_complete)
             and not self.flow.write_paused
+            and self._burst < MAX_BURST
             and not self.transport.is_closing()
             and (self.limit_concurrency is None or len(self.connections) < self.limit_concurrency)
         )
 
     def _send(self, answer: bytes) -> None:
         self.transport.write(answer)
+        self._burst += 1
         self.server_state.total_requests += 1
         self.idle_since = self.loop.time()
 

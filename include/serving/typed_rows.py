@@ -6,7 +6,7 @@ the routing row reads may follow. A row that does not fit is explained by `predi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -18,12 +18,13 @@ MAX_TEXT = 1024  # characters of an entity's key or of a text feature
 INT_LIMIT = 1 << 63  # what the lake's int64 columns hold
 _Int = Annotated[int, msgspec.Meta(ge=-INT_LIMIT, le=INT_LIMIT - 1)]
 _Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
-# As `predict` has them, but for whole numbers written as 2.0: only the long way takes those.
+_FLOAT: Any = _Int | float | None
+# As `predict.check_request` has them.
 _TYPES: dict[str, Any] = {
     "string": _Text | None,
     "bool": bool | None,
     "int64": _Int | None,
-    "float64": _Int | float | None,
+    "float64": _FLOAT,
 }
 _ENTITIES: dict[str, Any] = {
     "int64": _Int,
@@ -55,20 +56,9 @@ class RowReader:
 
     def __init__(self, names: Sequence[str], others: Sequence[str], types: Sequence[str]) -> None:
         columns = (*names, *others)
-        fields: list[tuple[str, Any] | tuple[str, Any, Any]] = [
-            (f"f{number}", _TYPES[kind]) if number < len(names)
-            else (f"f{number}", _TYPES[kind] | UnsetType, UNSET)
-            for number, kind in enumerate(types)
-        ]  # fmt: skip
-        struct = msgspec.defstruct(
-            "Row",
-            fields,
-            # A feature may have a name that no field of a class can have.
-            rename={f"f{number}": name for number, name in enumerate(columns)},
-            forbid_unknown_fields=True,
-            gc=False,
-        )
-        self._decode = msgspec.json.Decoder(struct).decode
+        self._decode = _decoder(columns, types, len(names), _TYPES)
+        self._decode_floats = _decoder(columns, types, len(names), {**_TYPES, "int64": _FLOAT})
+        self._wholes = [place for place, kind in enumerate(types) if kind == "int64"]
         self._width, self._count = len(names), len(columns)
         self._texts = [number for number, kind in enumerate(types) if kind == "string"]
 
@@ -80,7 +70,10 @@ class RowReader:
         Raises:
             msgspec.DecodeError: it is no such row, or no JSON.
         """
-        row = self._decode(content)
+        try:
+            row = self._decode(content)
+        except msgspec.ValidationError:
+            row = self._read_floats(content)
         values, text, present = astuple(row), bytes(content), self._count
         if present > self._width:
             present -= values[self._width :].count(UNSET)
@@ -92,6 +85,39 @@ class RowReader:
         if text.count(b'"') != 2 * marks or b"\n" in text:
             text = _encode(row)
         return values[: self._width], text
+
+    def _read_floats(self, content: msgspec.Raw) -> msgspec.Struct:
+        """Read a row whose whole numbers are written as 2.0, as some clients do."""
+        row = self._decode_floats(content)
+        values = astuple(row)
+        for place in self._wholes:
+            value = values[place]
+            if value.__class__ is float and not (
+                value.is_integer() and -INT_LIMIT <= value < INT_LIMIT
+            ):
+                raise msgspec.ValidationError(f"{value} is no whole number of 64 bits")
+        return row
+
+
+def _decoder(
+    columns: Sequence[str], types: Sequence[str], needed: int, by_type: Mapping[str, Any]
+) -> Callable[[msgspec.Raw], msgspec.Struct]:
+    """Return what reads a row of these columns; the first `needed` must be there."""
+    fields: list[tuple[str, Any] | tuple[str, Any, Any]] = [
+        (f"f{number}", by_type[kind])
+        if number < needed
+        else (f"f{number}", by_type[kind] | UnsetType, UNSET)
+        for number, kind in enumerate(types)
+    ]
+    struct = msgspec.defstruct(
+        "Row",
+        fields,
+        # A feature may have a name that no field of a class can have.
+        rename={f"f{number}": name for number, name in enumerate(columns)},
+        forbid_unknown_fields=True,
+        gc=False,
+    )
+    return msgspec.json.Decoder(struct).decode
 
 
 @lru_cache(maxsize=256)

@@ -25,7 +25,7 @@ from include.config.settings import ROOT
 from include.models.kinds import kind_of
 from include.packaging.bento_build import end_users
 from tests.benchmarks.serving_desk import ENTITIES, NAMES, WideDesk, rows
-from tests.benchmarks.serving_load import Load, drive, has_wrk
+from tests.benchmarks.serving_load import Load, drive, has_wrk, machine_is_busy
 from tests.builders.ports import free_port
 from tests.builders.serving import NAME
 
@@ -63,6 +63,7 @@ def measure(
             "wrk is not installed (apt-get install wrk): a generator of ours asks instead, which "
             "is slower than the servers; only the CPU us a request say something"
         )
+    busy = machine_is_busy()
     desk = WideDesk(folder / "home")
     desk.publish_rows()
     figures: dict[str, dict[str, list[Load]]] = {str(c): {} for c in CONNECTIONS}
@@ -100,7 +101,7 @@ def measure(
                 _answers(one)
                 for count in CONNECTIONS:
                     figures[str(count)][one.name] = [_load(one, count, seconds, folder)]
-    return _judged(figures)
+    return _judged(figures, busy)
 
 
 def table(found: dict[str, Any]) -> list[str]:
@@ -120,12 +121,17 @@ def table(found: dict[str, Any]) -> list[str]:
             f"{one['ratios']['p50']:5.2f} {one['ratios']['p99']:5.2f} {one['ratios']['cpu']:5.2f}"
             for name, one in contenders.items()
         ]
+    if found["busy"]:
+        lines.append(
+            "  others used the machine when this began: latencies say more of them than of the "
+            f"servers, and p99 below {LIMIT_P99_MS:.0f} ms was not asked"
+        )
     lines += [f"  {text}" for text in found["exceeded"]] or ["  all limits are kept: ok"]
     return lines
 
 
-def _judged(figures: dict[str, dict[str, list[Load]]]) -> dict[str, Any]:
-    found: dict[str, Any] = {"connections": {}, "wrk": has_wrk(), "exceeded": []}
+def _judged(figures: dict[str, dict[str, list[Load]]], busy: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {"connections": {}, "wrk": has_wrk(), "busy": busy, "exceeded": []}
     for count, contenders in figures.items():
         floor = contenders[FLOOR]
         told = found["connections"][count] = {}
@@ -147,19 +153,19 @@ def _judged(figures: dict[str, dict[str, list[Load]]]) -> dict[str, Any]:
                 },
             }
         for name, limits in LIMITS.items():
-            found["exceeded"] += _exceeded(count, name, told[name], limits)
+            found["exceeded"] += _exceeded(count, name, told[name], limits, busy)
     found["passed"] = not found["exceeded"]
     return found
 
 
 def _exceeded(
-    count: str, name: str, one: dict[str, Any], limits: dict[str, float]
+    count: str, name: str, one: dict[str, Any], limits: dict[str, float], busy: bool
 ) -> Iterator[str]:
     for what, limit in limits.items() if has_wrk() else ():
         ratio = one["ratios"][what]
         if ratio < limit if what == "rate" else ratio > limit:
             yield f"{name}, {count} connections: {what} {ratio:.2f}, limit {limit} EXCEEDED"
-    if has_wrk() and one["p99"] > LIMIT_P99_MS:
+    if has_wrk() and not busy and one["p99"] > LIMIT_P99_MS:
         yield f"{name}, {count} connections: p99 {one['p99']:.1f} ms, limit {LIMIT_P99_MS} EXCEEDED"
     if one["failed"]:
         yield f"{name}, {count} connections: {one['failed']} requests failed EXCEEDED"

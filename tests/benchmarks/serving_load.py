@@ -145,4 +145,4 @@ def _cpu(pid: int) -> float:
 
 def machine_is_busy() -> bool:
     """Tell whether others use the machine: latencies then say more of them than of the server."""
-    return os.getloadavg()[0] > 1.0
+    return os.getloadavg()[0] > (os.cpu_count() or 1) / 2

@@ -16,7 +16,7 @@ from uvicorn.server import ServerState
 
 from include.serving import http_limits
 from include.serving.direct import MAX_PLAIN_BODY
-from include.serving.direct_protocol import DirectProtocol
+from include.serving.direct_protocol import MAX_BURST, DirectProtocol
 from include.serving.http_limits import MAX_HEAD, end_slow_requests
 from tests.builders.application import Client
 from tests.builders.serving import NAME, ROW, Desk
@@ -138,6 +138,14 @@ async def test_answers_to_requests_sent_ahead_keep_their_order(site: Site) -> No
     named = [body["request_id"] for _, body in answers if "score" in body]
     assert named == ids
     assert site.reached[0] == "/health"
+
+
+async def test_a_client_that_sends_many_ahead_waits_for_its_turns(site: Site) -> None:
+    ids = [f"r-{number}" for number in range(3 * MAX_BURST)]
+    sent = b"".join(post(PLAIN, f"x-request-id: {name}") for name in ids)
+    answers = await site.ask(sent, answers=len(ids))
+    assert [body["request_id"] for _, body in answers] == ids
+    assert len(site.reached) >= len(ids) // 2
 
 
 @pytest.mark.parametrize(

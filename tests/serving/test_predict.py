@@ -88,6 +88,8 @@ def test_what_is_no_json_is_told_apart(content: bytes) -> None:
         ({"features": {"age": 1}}, "features.age"),
         ({"features": {"jobs": True}}, "features.jobs"),
         ({"features": {"jobs": 1.5}}, "features.jobs"),
+        ({"features": {"jobs": 1e300}}, "features.jobs"),
+        ({"features": {"jobs": float(1 << 63)}}, "features.jobs"),
         ({"features": {"jobs": "two"}}, "features.jobs"),
         ({"features": {"income": True}}, "features.income"),
         ({"features": {"income": 10**400}}, "features.income"),

@@ -37,6 +37,11 @@ def test_what_only_another_model_reads_may_be_there_and_is_kept() -> None:
     assert read(json.dumps({"f0": None}), "f0") == ((None,), '{"f0": null}')
 
 
+def test_a_whole_number_may_be_written_as_a_float() -> None:
+    text = json.dumps({**ROW, "jobs": 2.0})
+    assert read(text) == ((1.5, 2.0, "north", True), text)
+
+
 def test_nulls_are_read_as_such() -> None:
     assert read(json.dumps(dict.fromkeys(ROW)))[0] == (None,) * 4
 
@@ -68,6 +73,9 @@ def test_the_log_gets_what_was_read_where_the_text_could_be_read_otherwise(
     "changed",
     [
         {"jobs": 1.5},
+        {"jobs": 1e300},
+        {"jobs": float(1 << 63)},
+        {"jobs": 2.0, "more": 1},
         {"jobs": True},
         {"jobs": 1 << 63},
         {"class": True},
