@@ -37,6 +37,7 @@ END_TO_END = (
     "feature_repo",
     "installation/test_mlflow_login.py",
     "installation/test_supervisor.py",
+    "docs/test_call_the_model.py",
     "serving/test_docs_browser.py",
     "serving/test_http_limits.py",
     "serving/test_isolated_model.py",

@@ -95,8 +95,7 @@ class Settings(BaseSettings):
         ge=0,
         le=1,
         description="Share of the requests to the node that get a line in "
-        "HOME/logs/access-PORT.jsonl; changes of state and failures always do. 0: there is no such "
-        "log.",
+        "HOME/logs/access-PORT.jsonl; changes of state and failures always do. 0: no such log.",
     )
     request_seconds: float = Field(
         default=2.0,
