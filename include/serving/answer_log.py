@@ -38,7 +38,7 @@ class _Book:
     served: Served
     use_case: Description
     writer: LineWriter
-    templates: dict[tuple[int | None, str | None], bytes] = field(default_factory=dict)
+    templates: dict[tuple[int | None, str | None, str], bytes] = field(default_factory=dict)
     counted_lines: int = 0
     counted_bytes: int = 0
 
@@ -73,42 +73,38 @@ class AnswerLog:
                 headers=[(b"retry-after", b"30")],
             )
 
-    def answered(
+    def line(
         self,
         served: Served,
-        model: Loaded,
-        arm: str,
+        model: Loaded | None,
+        arm: str | None,
         *,
         request_id: str,
         caller_id: str | None,
         at: int,
         entity: int | str | None,
-        row: bytes,
-        score: float,
-        decision: str,
-        flags: Collection[str],
-        features_at: int | None,
+        row: bytes | None,
         latency_us: int,
-        model_us: int | None,
+        score: float | None = None,
+        decision: str | None = None,
+        flags: Collection[str] = (),
+        features_at: int | None = None,
+        model_us: int | None = None,
+        assigned: str = "champion",
+        outcome: bytes = b"answered",
         reason: bytes = b"",
-    ) -> bool:
-        """Put an answer on record; tell whether it is: on a full disk the use case may say flag.
+    ) -> bytes:
+        """Return the line of a request: of a batch, of one of its rows.
 
-        `at` and `features_at` are in microseconds since 1970, `row` is the JSON object that the
-        model was asked.
-
-        Raises:
-            Unavailable: it could not be written, so nothing may be answered.
+        `at` and `features_at` are in microseconds since 1970. `row` is the JSON object that the
+        model was asked, as UTF-8: the bytes of the request's own row, where it brought all of it.
+        `request_id` is the node's.
         """
-        name = served.use_case.name
-        if name in self._full:
-            self._metrics.count_event(name, UNLOGGED)
-            return False
         book = self._book(served)
-        template = book.templates.get((model.version, arm))
+        template = book.templates.get((model.version if model else None, arm, assigned))
         if template is None:
-            template = self._template(book, model, arm)
-        line = book.writer.line(
+            template = self._template(book, model, arm, assigned)
+        return book.writer.line(
             template,
             request_id=request_id,
             caller_id=caller_id,
@@ -121,16 +117,27 @@ class AnswerLog:
             model_us=model_us,
             flags=flags,
             features_at=features_at,
+            outcome=outcome,
             reason=reason,
         )
-        try:
-            book.writer.write(line)
-        except Unavailable:
-            if served.use_case.log.when_full == "stop":
-                raise
-            self._metrics.count_event(name, UNLOGGED)
-            return False
-        return True
+
+    def put(self, served: Served, *lines: bytes) -> bool:
+        """Put lines on disk by one write; tell whether they are: without room some go on unlogged.
+
+        Raises:
+            Unavailable: they could not be written, so nothing may be answered.
+        """
+        name, can_go_on = served.use_case.name, served.use_case.log.when_full == "flag"
+        # Who stops has refused before: what was admitted since then still finds room.
+        if not (can_go_on and name in self._full):
+            try:
+                self._book(served).writer.write(*lines)
+                return True
+            except Unavailable:
+                if not can_go_on:
+                    raise
+        self._metrics.count_event(name, UNLOGGED, len(lines))
+        return False
 
     def failed(
         self,
@@ -146,27 +153,25 @@ class AnswerLog:
     ) -> None:
         """Put on record that no model answered, where that is not the caller's fault."""
         reason = _reason(error)
-        name = served.use_case.name
-        if reason is None or name in self._full:
+        if reason is None:
             return
-        book = self._book(served)
-        line = book.writer.line(
-            self._template(book, served.champion, None),
+        line = self.line(
+            served,
+            served.champion,
+            None,
             request_id=request_id,
             caller_id=caller_id,
             at=at,
             entity=entity,
-            score=None,
-            decision=None,
-            features=row,
+            row=row,
             latency_us=latency_us,
             outcome=b"failed",
             reason=reason,
         )
         try:
-            book.writer.write(line)
-        except Unavailable:
-            self._metrics.count_event(name, UNLOGGED)
+            self.put(served, line)
+        except Unavailable:  # the caller is told of the failure, which came first
+            self._metrics.count_event(served.use_case.name, UNLOGGED)
 
     def forget(self, use_case: str) -> None:
         """Close the log of a use case that was reset; its next answer opens another."""
@@ -200,21 +205,19 @@ class AnswerLog:
             new.counted_lines, new.counted_bytes = book.counted_lines, book.counted_bytes
         return new
 
-    def _template(self, book: _Book, model: Loaded | None, arm: str | None) -> bytes:
-        """Return what the lines of a model in an arm begin with."""
-        key = (model.version if model else None, arm)
-        template = book.templates.get(key)
-        if template is None:
-            source = Source(
-                version=model.version if model else None,
-                digest=model.digest if model else None,
-                feature_set=model.feature_set if model else None,
-                arm=arm,
-                assigned="champion",
-                generation=book.served.generation,
-                threshold=book.use_case.decision.threshold,
-            )
-            template = book.templates[key] = book.writer.template(source)
+    def _template(self, book: _Book, model: Loaded | None, arm: str | None, assigned: str) -> bytes:
+        """Return what the lines of a model in an arm begin with, and keep it for the snapshot."""
+        source = Source(
+            version=model.version if model else None,
+            digest=model.digest if model else None,
+            feature_set=model.feature_set if model else None,
+            arm=arm,
+            assigned=assigned,
+            generation=book.served.generation,
+            threshold=book.use_case.decision.threshold,
+        )
+        template = book.writer.template(source)
+        book.templates[source.version, arm, assigned] = template
         return template
 
     # what is done every second, beside requests

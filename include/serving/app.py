@@ -205,8 +205,7 @@ class App:
             )
             raise
         decision = predict.decide(served.use_case, score)
-        # Before the answer: what was answered is on record, whatever happens to the process next.
-        if not self.log.answered(
+        line = self.log.line(
             served,
             model,
             arm,
@@ -222,7 +221,9 @@ class App:
             latency_us=int((time.perf_counter() - clock) * 1e6),
             model_us=features.model_us,
             reason=features.reason,
-        ):
+        )
+        # Before the answer: what was answered is on record, whatever happens to the process next.
+        if not self.log.put(served, line):
             features.flags.append(UNLOGGED)
         request_id = caller_id or own_id
         reply = predict.describe_answer(
