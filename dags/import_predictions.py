@@ -9,7 +9,8 @@ answer; a segment is removed once its rows are committed, and one that a killed 
 recognised. Lines that cannot be read are set aside as `SEGMENT.N.bad` beside the segments, with an
 audit row (`predictions.set_aside`), and keep nothing else back. `tidy` puts the files of each day
 that is over together, once, removes the days that are older than `log.retention` (audit row
-`predictions.expired`), and deletes files that nobody reads any more.
+`predictions.expired`), and deletes files that nobody reads any more; where `load` found nothing it
+is skipped, but for once a day.
 
 **When it fails.** Nothing is lost: segments stay where they are until their rows are in the lake.
 `Busy`: another import is at work. `SourceError`: the lake or the disk cannot be written; free space
@@ -25,7 +26,7 @@ from airflow.sdk import dag, task
 
 from include.config.use_case import UseCase
 from include.orchestration.dag_defaults import START, dag_arguments, hourly, use_cases
-from include.orchestration.predictions import import_log, tidy_log
+from include.orchestration.predictions import load_log, tidy_log
 
 
 def define(use_case: UseCase) -> None:
@@ -39,7 +40,7 @@ def define(use_case: UseCase) -> None:
     def import_predictions() -> None:
         @task
         def load() -> dict[str, Any]:
-            return import_log(use_case.name)
+            return load_log(use_case.name, tidied_by="tidy")
 
         @task
         def tidy() -> dict[str, Any]:

@@ -10,13 +10,13 @@ from airflow.sdk import get_current_context
 
 from include.config.settings import settings
 from include.config.use_case_file import find
-from include.errors import EvergreenError
 from include.orchestration.runs import actor_of
-from include.orchestration.tasks import lower_priority
+from include.orchestration.tasks import lower_priority, skip_task
 
 log = logging.getLogger(__name__)
 
 WAIT = 120.0  # seconds that a task waits for another import
+TIDY_HOUR = 3  # of UTC: then old days are removed even if nobody asks any more
 
 
 def import_log(use_case: str, *, wait: float = WAIT) -> dict[str, Any]:
@@ -43,11 +43,24 @@ def import_log(use_case: str, *, wait: float = WAIT) -> dict[str, Any]:
     return dataclasses.asdict(imported)
 
 
+def load_log(use_case: str, *, tidied_by: str) -> dict[str, Any]:
+    """Import as `import_log`; skip the task that tidies where there is nothing new to tidy.
+
+    Raises: as `import_closed`, and `skip_task`.
+    """
+    from include.clock import utc_now
+
+    imported = import_log(use_case)
+    if not imported["segments"] and utc_now().hour != TIDY_HOUR:
+        skip_task(tidied_by, imported)
+    return imported
+
+
 def import_before(use_case: str) -> None:
     """Import what there is before something else, which does not fail because of it."""
     try:
         import_log(use_case, wait=0.0)
-    except EvergreenError as error:  # the hourly run tries again, and tells when it cannot
+    except Exception as error:  # noqa: BLE001 - the hourly run tries again, and alerts
         log.warning("%s: the prediction log is not imported now: %s", use_case, error)
 
 

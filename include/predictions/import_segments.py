@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from include.config.settings import Settings
+from include.errors import SourceError
 from include.files import written_aside
 from include.lake.appended import AppendedTable
 from include.lake.commits import Fence
@@ -159,8 +160,14 @@ class _Batch:
             return
         self.bad[segment] = bad
         path = set_aside_path(segment, len(bad))
-        with written_aside(path, mode=0o600, durable=True) as temporary:
-            temporary.write_bytes(b"".join(line.content for line in bad))
+        try:
+            with written_aside(path, mode=0o600, durable=True) as temporary:
+                temporary.write_bytes(b"".join(line.content for line in bad))
+        except OSError as error:
+            raise SourceError(
+                f"{path}: what cannot be read of a segment cannot be set aside ({error.strerror}); "
+                "free space or mend permissions"
+            ) from error
 
     def _unopened(self, segment: Segment, error: OSError) -> None:
         log.error("segment %s cannot be read and stays where it is: %s", segment.path, error)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from math import isfinite
+from typing import Any
 
 import msgspec
 
@@ -18,7 +19,7 @@ from include.predictions.log import PredictionLog
 MAX_ROW = 16 * 1024  # bytes of a row as it came; a longer one is written anew, without its blanks
 MAX_TEMPLATES = 64
 _encode = msgspec.json.Encoder().encode
-_decode_row = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_row = msgspec.json.Decoder(dict[str, Any]).decode
 _NULL = b"null"
 # Everything that differs from line to line; `%b` takes JSON that is whole.
 _TAIL = (
@@ -152,9 +153,6 @@ class LineWriter:
         return text
 
     def _rewrite(self, features: bytes) -> bytes:
-        """Return a row without what is cut out, without blanks, and each feature once."""
-        kept = {
-            name: value for name, value in _decode_row(features).items() if name not in self._pii
-        }
-        row = _encode(kept)
-        return row.replace(b"\n", b" ") if b"\n" in row else row
+        """Return a row without what is cut out, and each value once and as short as it is."""
+        row = _decode_row(features)
+        return _encode({name: value for name, value in row.items() if name not in self._pii})

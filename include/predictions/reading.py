@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -10,8 +11,9 @@ import pyarrow as pa
 
 from include.errors import SourceError
 from include.predictions.line import LoggedLine, UnreadableLine, read_line
-from include.predictions.log import Segment
+from include.predictions.log import ROTATE_BYTES, Segment
 
+MAX_SEGMENT = 4 * ROTATE_BYTES
 CHUNK = 10_000  # lines that are in memory as Python objects at once
 _TIME = pa.timestamp("us", tz="UTC")
 _TYPES = {
@@ -52,6 +54,8 @@ def stream(
     rows: list[LoggedLine] = []
     for segment in segments:
         try:
+            if segment.path.stat().st_size > MAX_SEGMENT:
+                raise OSError(errno.EFBIG, "it is larger than any that a node writes")
             content = segment.path.read_bytes()
         except OSError as error:
             unopened(segment, error)

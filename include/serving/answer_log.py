@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,7 +65,7 @@ class _Book:
     served: Served
     use_case: Description
     writer: LineWriter
-    templates: dict[tuple[int | None, str | None], bytes] = field(default_factory=dict)
+    templates: dict[tuple[int | None, str | None, str], bytes] = field(default_factory=dict)
     counted_lines: int = 0
     counted_bytes: int = 0
 
@@ -104,6 +104,54 @@ class AnswerLog:
                 headers=[(b"retry-after", b"30")],
             )
 
+    def line(
+        self,
+        served: Served,
+        model: Loaded | None,
+        arm: str | None,
+        *,
+        request_id: str,
+        caller_id: str | None,
+        at: int,
+        entity: int | str | None,
+        row: bytes | None,
+        latency_us: int,
+        score: float | None = None,
+        decision: str | None = None,
+        flags: Collection[str] = (),
+        features_at: int | None = None,
+        model_us: int | None = None,
+        assigned: str = "champion",
+        outcome: bytes = b"answered",
+        reason: bytes = b"",
+    ) -> bytes:
+        """Return the line of a request: of a batch, of one of its rows.
+
+        `at` and `features_at` are in microseconds since 1970. `row` is the JSON object that the
+        model was asked, as UTF-8: the bytes of the request's own row, where it brought all of it.
+        `request_id` is the node's.
+        """
+        book = self._book(served)
+        template = book.templates.get((model.version if model else None, arm, assigned))
+        if template is None:
+            template = self._template(book, model, arm, assigned)
+        return book.writer.line(
+            template,
+            request_id=request_id,
+            caller_id=caller_id,
+            at=at,
+            entity=entity,
+            score=score,
+            decision=decision,
+            features=row,
+            latency_us=latency_us,
+            model_us=model_us,
+            flags=flags,
+            features_at=features_at,
+            outcome=outcome,
+            reason=reason,
+        )
+
     def answer_line(
         self,
         served: Served,
@@ -116,23 +164,21 @@ class AnswerLog:
         decision: str,
     ) -> bytes:
         """Return the line of an answer."""
-        book = self._book(served)
-        template = book.templates.get((model.version, arm))
-        if template is None:
-            template = self._template(book, model, arm)
-        return book.writer.line(
-            template,
+        return self.line(
+            served,
+            model,
+            arm,
             request_id=asked.own_id,
             caller_id=asked.caller_id,
             at=asked.at,
             entity=entity,
+            row=features.content or _encode(features.row),
+            latency_us=asked.latency_us,
             score=score,
             decision=decision,
-            features=features.content or _encode(features.row),
-            latency_us=asked.latency_us,
-            model_us=features.model_us,
             flags=features.flags,
             features_at=features.event_ts,
+            model_us=features.model_us,
             reason=features.reason,
         )
 
@@ -143,22 +189,21 @@ class AnswerLog:
         reason = _reason(error)
         if reason is None:
             return None
-        book = self._book(served)
-        return book.writer.line(
-            self._template(book, served.champion, None),
+        return self.line(
+            served,
+            served.champion,
+            None,
             request_id=asked.own_id,
             caller_id=asked.caller_id,
             at=asked.at,
             entity=request.entity,
-            score=None,
-            decision=None,
-            features=None if request.row is None else _encode(request.row),
+            row=None if request.row is None else _encode(request.row),
             latency_us=asked.latency_us,
             outcome=b"failed",
             reason=reason,
         )
 
-    def put(self, served: Served, lines: Sequence[bytes]) -> bool:
+    def put(self, served: Served, *lines: bytes) -> bool:
         """Put lines on record, by one write; tell whether they are.
 
         On a full disk they are not where the use case says flag.
@@ -166,25 +211,26 @@ class AnswerLog:
         Raises:
             Unavailable: they could not be written, so nothing may be answered.
         """
-        name = served.use_case.name
+        name, can_go_on = served.use_case.name, served.use_case.log.when_full == "flag"
         if not lines:
             return True
-        if name not in self._full:
+        # Who stops has refused before: what was admitted since then still finds room.
+        if not (can_go_on and name in self._full):
             try:
                 self._book(served).writer.write(*lines)
             except Unavailable:
-                if served.use_case.log.when_full == "stop":
+                if not can_go_on:
                     raise
             else:
                 return True
         self._metrics.count_event(name, UNLOGGED, len(lines))
         return False
 
-    def put_failures(self, served: Served, lines: Sequence[bytes | None]) -> None:
+    def put_failures(self, served: Served, *lines: bytes | None) -> None:
         """Put lines of failures on record, where that can be: no answer waits for them."""
         given = [line for line in lines if line is not None]
         try:
-            self.put(served, given)
+            self.put(served, *given)
         except Unavailable:
             self._metrics.count_event(served.use_case.name, UNLOGGED, len(given))
 
@@ -220,21 +266,19 @@ class AnswerLog:
             new.counted_lines, new.counted_bytes = book.counted_lines, book.counted_bytes
         return new
 
-    def _template(self, book: _Book, model: Loaded | None, arm: str | None) -> bytes:
-        """Return what the lines of a model in an arm begin with."""
-        key = (model.version if model else None, arm)
-        template = book.templates.get(key)
-        if template is None:
-            source = Source(
-                version=model.version if model else None,
-                digest=model.digest if model else None,
-                feature_set=model.feature_set if model else None,
-                arm=arm,
-                assigned="champion",
-                generation=book.served.generation,
-                threshold=book.use_case.decision.threshold,
-            )
-            template = book.templates[key] = book.writer.template(source)
+    def _template(self, book: _Book, model: Loaded | None, arm: str | None, assigned: str) -> bytes:
+        """Return what the lines of a model in an arm begin with, and keep it for the snapshot."""
+        source = Source(
+            version=model.version if model else None,
+            digest=model.digest if model else None,
+            feature_set=model.feature_set if model else None,
+            arm=arm,
+            assigned=assigned,
+            generation=book.served.generation,
+            threshold=book.use_case.decision.threshold,
+        )
+        template = book.writer.template(source)
+        book.templates[source.version, arm, assigned] = template
         return template
 
     # what is done every second, beside requests

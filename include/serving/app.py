@@ -216,14 +216,14 @@ class App:
         try:
             model, arm, features, score = await self._score(request, served)
         except Exception as error:
-            self.log.put_failures(served, [self.log.failure_line(served, error, asked, request)])
+            self.log.put_failures(served, self.log.failure_line(served, error, asked, request))
             raise
         decision = predict.decide(served.use_case, score)
         # Before the answer: what was answered is on record, whatever happens to the process next.
         line = self.log.answer_line(
             served, model, arm, asked, request.entity, features, score, decision
         )
-        if not self.log.put(served, [line]):
+        if not self.log.put(served, line):
             features.flags.append(UNLOGGED)
         reply = predict.describe_answer(
             asked.name, request, served, model, arm, features, score, decision

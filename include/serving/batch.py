@@ -143,11 +143,11 @@ async def answer_batch(
                 asked.name, request, served, model, arm, features, probability, decision
             )
         )
-    if not log.put(served, lines):
+    if not log.put(served, *lines):
         for result in results:
             if isinstance(result, PredictionAnswer):
                 result.flags.append(UNLOGGED)
-    log.put_failures(served, failures)
+    log.put_failures(served, *failures)
     return BatchAnswer(caller_id or own_id, served.use_case.name, results), len(lines)
 
 

@@ -256,7 +256,7 @@ class Direct:
             line = self._log.answer_line(
                 served, model, "champion", asked, request.entity, features, score, decision
             )
-            if not self._log.put(served, [line]):
+            if not self._log.put(served, line):
                 features.flags.append(UNLOGGED)
         except (msgspec.MsgspecError, EvergreenError, ValueError, RecursionError):
             return None  # a wrong request, a sick store or a full disk: the long way says which

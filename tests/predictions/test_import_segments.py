@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -162,6 +163,18 @@ def test_what_cannot_be_read_is_set_aside_and_keeps_nothing_back(place: Place) -
     aside.rename(path.with_name(f"{path.stem}-again.jsonl"))
     assert place.load().lines == 1
     assert "mended" in place.asked()
+
+
+def test_what_cannot_be_set_aside_is_told_and_nothing_is_lost(place: Place) -> None:
+    place.answer(1)
+    path = place.spoil(b"no line\n")
+    aside = path.with_name(f"{path.stem}.1.bad")
+    (aside / "in the way").mkdir(parents=True)
+    with pytest.raises(SourceError, match="cannot be set aside"):
+        place.load()
+    assert path.exists()
+    shutil.rmtree(aside)
+    assert place.load(wait=60.0) == Imported(lines=1, set_aside=1, segments=1)
 
 
 def test_a_segment_without_a_single_good_line_is_set_aside(place: Place) -> None:

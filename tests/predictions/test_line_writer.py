@@ -56,8 +56,14 @@ def test_a_row_is_kept_as_it_came(tmp_path: Path, row: dict[str, Any], indent: i
 
 
 def test_a_padded_row_takes_no_more_disk_than_its_values(tmp_path: Path) -> None:
-    padded = b'{"a":' + b" " * MAX_ROW + b'1, "a": 2}'
-    assert written(tmp_path, features=padded).features == '{"a":2}'
+    for padded in (
+        b'{"a":' + b" " * MAX_ROW + b'1, "a": 2.5}',
+        b'{"a":2.5' + b"0" * MAX_ROW + b"}",
+        b'{"a":2.5,"a":' + b"2.5" + b"\t" * MAX_ROW + b"}",
+    ):
+        assert written(tmp_path, features=padded).features == '{"a":2.5}'
+    escaped = b'{"a":"' + b"\\u0061" * MAX_ROW + b'"}'
+    assert len(written(tmp_path, features=escaped).features or "") == MAX_ROW + 8
 
 
 @pytest.mark.parametrize("score", [0.1 + 0.2, 1e-300, np.float64(0.1), np.float64(1) / 3])

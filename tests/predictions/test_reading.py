@@ -31,6 +31,19 @@ def test_rows_come_in_chunks_that_may_span_segments(
     assert batches[0].column("line").to_pylist() == [0, 1, 2, 0]
 
 
+def test_a_file_that_is_too_large_for_a_segment_is_not_taken_into_memory(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    with path.open("wb") as file:
+        file.truncate(reading.MAX_SEGMENT + 1)  # without a block on the disk
+    refused: list[str] = []
+
+    def note(segment: Segment, error: OSError) -> None:
+        refused.append(f"{segment.name}: {error.strerror}")
+
+    assert list(stream([Segment("loans", "s", path)], lambda *_: None, note)) == []
+    assert refused == ["s: it is larger than any that a node writes"]
+
+
 def test_who_needs_all_lines_is_told_of_the_first_that_cannot_be_read(tmp_path: Path) -> None:
     path = tmp_path / "s.jsonl"
     path.write_bytes(version_1() + b"{}\n")

@@ -242,3 +242,54 @@ def test_rules_that_a_row_of_before_lacks_have_defaults(client: Client) -> None:
     plain = client.use_case.plain()
     plain.pop("log")
     assert type(client.use_case).read(NAME, plain).log == LogRules()
+
+
+def test_rows_of_a_batch_are_on_disk_together_whatever_arm_each_was_meant_for(
+    client: Client,
+) -> None:
+    model = client.serve()
+    served, log = client.app.table.served[NAME], client.app.log
+    about: dict[str, Any] = {"caller_id": None, "at": 1772323199999999, "latency_us": 1}
+    lines = [
+        log.line(served, model, "champion", request_id="a-1", entity=1, row=b"{}", **about),
+        log.line(
+            served,
+            model,
+            "challenger",
+            request_id="a-2",
+            entity=2,
+            row=b"{}",
+            assigned="challenger",
+            outcome=b"shadow",
+            score=0.25,
+            **about,
+        ),
+    ]
+    assert log.put(served, *lines)
+    first, second = logged(client)
+    assert (first["assigned"], first["outcome"], first["score"]) == ("champion", "answered", None)
+    assert (second["assigned"], second["arm"], second["outcome"]) == (
+        "challenger",
+        "challenger",
+        "shadow",
+    )
+
+
+def test_a_request_that_was_admitted_before_the_disk_was_full_is_logged(client: Client) -> None:
+    model = client.serve()
+    served, log = client.app.table.served[NAME], client.app.log
+    log.admit(served)
+    log.show_room(0)
+    line = log.line(
+        served,
+        model,
+        "champion",
+        request_id="a-1",
+        caller_id=None,
+        at=1772323199999999,
+        entity=1,
+        row=b"{}",
+        latency_us=1,
+    )
+    assert log.put(served, line)
+    assert [row["request_id"] for row in logged(client)] == ["a-1"]
