@@ -1,6 +1,6 @@
 # One vocabulary for people, hooks and CI; `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help install dev run stop test test-slow check bench docs lock
+.PHONY: help install dev run stop test test-slow check bench soak docs lock
 SHELL := /bin/sh
 unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME
 
@@ -45,6 +45,9 @@ check: dev ## ruff, mypy strict, the import rule, the DAG policy, and whether ge
 
 bench: dev ## measure the stages against the bare libraries, and the orchestration
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+soak: dev ## load a node and kill it at random; does anything grow? (MINUTES=60)
+	@$(BIN)/python -m tests.soak $(or $(MINUTES),60)
 
 docs: dev ## write what docs/ has from the code anew: reference pages, picture of the rooms
 	@$(BIN)/python -m docs.generate

@@ -5,8 +5,8 @@
 **Inputs and outputs.** Reads the partition's verdict, its `features` and the reference (the sample
 of all entities that training kept with the opponent, else the partition before, marked so); writes
 the verdict *pass*, *drift* or *hold* with an audit row, and an HTML report with a page of Evidently
-for each view, on a bounded sample; emits `drift`. Live: imports closed segments of the prediction
-log into `predictions`.
+for each view, on a bounded sample; emits `drift`. Before that it imports the prediction log, as
+`import_predictions` does every hour; if it cannot, it judges all the same.
 
 **When it ends.** *drift* is a successful run: the reasons name the features whose PSI is above
 `monitoring.psi`. So is *hold*: no reference, which is normal for the first partition, or a feature
@@ -35,7 +35,13 @@ def define(use_case: UseCase) -> None:
         **dag_arguments(use_case, "check_drift", __doc__),
     )
     def check_drift() -> None:
-        judge_task(use_case, "check_drift", "check", emits=assets.drift)
+        judge_task(
+            use_case,
+            "check_drift",
+            "check",
+            emits=assets.drift,
+            before="include.orchestration.predictions.import_before",
+        )
 
     check_drift()
 

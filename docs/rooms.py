@@ -47,6 +47,7 @@ HOLDS = {
     "reports": "the look of HTML reports",
     "clock": "the time now, for the edges to ask",
     "files": "files that are put in place at once",
+    "rotating_log": "logs of bounded size that take what a process prints",
     "syntax": "code without its comments and docstrings",
     "errors": "the tree of errors",
 }

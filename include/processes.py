@@ -21,10 +21,12 @@ from typing import IO, Literal
 import psutil
 
 from include.errors import Unavailable
+from include.rotating_log import RotatingLog
 
 GRACE = 20.0  # seconds between SIGTERM and SIGKILL
 STABLE = 60.0  # seconds after which a restarted process counts as well again
 MAX_RESTARTS = 5
+BACK_SECONDS = 0.2  # until a process is back that had worked, and is kept whatever happens
 ASKED_EVERY = 3.0  # seconds between two questions to a process that works
 STARTED_WITHIN = 240.0  # seconds; Airflow's first start on a slow machine takes two minutes
 Importance = Literal["needed", "kept", "optional"]
@@ -42,7 +44,8 @@ INHERITED = (
     "USER",
 )
 """Variables that every child inherits: where programs, libraries and certificates lie."""
-LOG_BYTES = 20 * 1024 * 1024  # a larger log is put aside at the next start
+LOG_BYTES, LOGS_KEPT = 20 * 1024 * 1024, 3  # of a log, and how many older ones
+DRAIN_SECONDS = 2.0  # for the last lines of a process that has ended
 
 
 def python_module(module: str, *arguments: str) -> list[str]:
@@ -158,6 +161,8 @@ class Child:
     importance: Importance = "needed"
     answers_within: float = 120.0
     descriptors: Sequence[int] = ()  # open files that it inherits, under the same numbers
+    log_bytes: int = LOG_BYTES
+    logs_kept: int = LOGS_KEPT
     given_up: bool = False
     up: bool = False  # it has done its work since it was started
     asked: float = 0.0
@@ -168,13 +173,15 @@ class Child:
     restarts: int = 0
     started: float = 0.0
     due: float = 0.0
+    output: RotatingLog = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.output = RotatingLog(self.log, max_bytes=self.log_bytes, kept=self.logs_kept)
 
     def start(self) -> None:
         """Start the process in a session of its own, its output appended to its log."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
-            self.log.replace(self.log.with_suffix(".1.log"))
-        with self.log.open("ab") as output:
+        output = self.output.open_pipe()
+        try:
             self.process = start(
                 self.command,
                 environment=self.environment,
@@ -182,6 +189,8 @@ class Child:
                 log=output,
                 descriptors=self.descriptors,
             )
+        finally:
+            os.close(output)
         self.born = Born.of(self.process.pid)
         self.sessions.append(self.born)
         self.started = self.well = time.monotonic()
@@ -235,10 +244,11 @@ class Child:
         if not self.due:
             end_sessions(self.sessions)
             self.sessions.clear()
+            self.output.drain(DRAIN_SECONDS)
             self.restarts += 1
             if self.restarts > MAX_RESTARTS and self.importance != "kept":
                 return self._give_up()
-            self.due = now + min(2.0 ** min(self.restarts - 1, 5), 30.0)
+            self.due = now + self._pause()
             return (
                 f"{self.name} ended with code {self.process.returncode}; it is started again "
                 f"(log: {self.log})"
@@ -247,6 +257,12 @@ class Child:
             self.due = 0.0
             self.start()
         return None
+
+    def _pause(self) -> float:
+        """Return the seconds until a process that has ended is started again."""
+        if self.up and self.importance == "kept":
+            return BACK_SECONDS  # it worked: requests wait in its socket meanwhile
+        return min(2.0 ** min(self.restarts - 1, 5), 30.0)
 
     def _give_up(self) -> str:
         """Return what to say of an optional process that is not started again.
@@ -319,6 +335,8 @@ def end(children: Iterable[Child], *, grace: float = GRACE) -> None:
         if child.process is not None:
             child.process.wait(timeout=10)
     end_sessions(sessions)
+    for child in alive:
+        child.output.drain(DRAIN_SECONDS)
 
 
 def end_sessions(leaders: Iterable[Born], *, leaders_too: bool = True) -> list[int]:

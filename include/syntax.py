@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+from functools import lru_cache
 from pathlib import Path
 
 
@@ -39,6 +40,13 @@ def file_digest(path: Path) -> str:
     Raises:
         OSError: it cannot be read.
     """
+    now = path.stat()
+    return _digest_of(path, now.st_mtime_ns, now.st_ctime_ns, now.st_size, now.st_ino)
+
+
+@lru_cache(maxsize=1024)
+def _digest_of(path: Path, *_of_the_file: int) -> str:
+    """Return a file's digest, once while the file is what it was (times, size, inode)."""
     return tree_digest(bare_tree(path.read_bytes()))
 
 

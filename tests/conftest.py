@@ -37,12 +37,15 @@ END_TO_END = (
     "feature_repo",
     "installation/test_mlflow_login.py",
     "installation/test_supervisor.py",
+    "docs/test_call_the_model.py",
+    "serving/test_docs_browser.py",
     "serving/test_http_limits.py",
     "serving/test_isolated_model.py",
     "serving/test_last_rows.py",
     "serving/test_node.py",
     "serving/test_node_limits.py",
     "serving/test_reconciler.py",
+    "serving/test_remote_online.py",
     "serving/test_shape.py",
 )
 

@@ -229,3 +229,61 @@ def test_who_listens_on_a_port() -> None:
             assert find_listeners(port) == {os.getuid()}
         assert find_listeners(port) == set()
     assert find_listeners(1, [Path("/nowhere")]) == set()
+
+
+def test_a_log_is_rotated_while_its_process_runs_and_has_its_last_words(tmp_path: Path) -> None:
+    talker = child(
+        tmp_path,
+        "import os, time\nfor n in range(6000): os.write(1, b'line %05d\\n' % n)\n"
+        "time.sleep(1); os.write(2, b'last words'); 1 / 0",
+    )
+    talker.output.max_bytes, talker.output.kept = 5000, 9
+    talker.start()
+    first = talker.born
+    older = tmp_path / "child.9.log"
+    deadline = time.monotonic() + 20
+    while not older.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert talker.alive, "it was rotated without a restart"
+    assert talker.born == first
+    assert talker.process is not None
+    talker.process.wait(timeout=20)
+    assert "ended with code 1" in (talker.revive(time.monotonic()) or "")
+    assert "last words" in tail(talker.log, 20)
+    files = [tmp_path / f"child.{number}.log" for number in range(9, 0, -1)]
+    lines = b"".join(path.read_bytes() for path in [*files, talker.log]).splitlines()
+    assert [line for line in lines if line.startswith(b"line")] == [
+        b"line %05d" % number for number in range(6000)
+    ][-sum(line.startswith(b"line") for line in lines) :]
+    assert max(path.stat().st_size for path in files) <= 5000
+    assert sum(path.stat().st_size for path in files) > 40_000, "the last nine are full"
+
+
+def test_what_had_worked_and_is_kept_comes_back_at_once_however_often_it_dies(
+    tmp_path: Path,
+) -> None:
+    """Requests wait in the node's socket: pauses that grow would outlast their callers."""
+    node = child(tmp_path, "import time; time.sleep(60)")
+    node.importance = "kept"
+    node.start()
+    try:
+        for _ in range(MAX_RESTARTS + 3):
+            node.look(time.monotonic())
+            assert node.up
+            node.signal(signal.SIGKILL)
+            assert node.process is not None
+            node.process.wait()
+            now = time.monotonic()
+            node.revive(now)
+            assert node.due - now < 1
+            node.revive(now + 1)
+            assert node.alive
+        node.up = False  # it dies before it has worked: that is no time to hurry
+        node.signal(signal.SIGKILL)
+        node.process.wait()
+        now = time.monotonic()
+        node.revive(now)
+        assert node.due - now == 30.0
+    finally:
+        end([node], grace=1)

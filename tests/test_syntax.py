@@ -65,3 +65,12 @@ def test_a_file_has_the_digest_of_its_tree(tmp_path: Path) -> None:
     path.write_text("def (")
     with pytest.raises(SyntaxError):
         file_digest(path)
+
+
+def test_a_file_written_anew_has_another_digest_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text("x = 1\n")
+    before = file_digest(path)
+    assert file_digest(path) == before
+    path.write_text("x = 2\n")
+    assert file_digest(path) != before

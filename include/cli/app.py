@@ -21,6 +21,7 @@ from include.cli import (
     installation,
     models,
     new_use_case,
+    predictions,
     quarantine,
     records,
     release,
@@ -69,6 +70,7 @@ for command in (
 ):
     app.command()(command)
 app.command("load-history")(run.load_history)
+app.command("import-predictions")(predictions.import_predictions)
 app.command("try")(try_use_case.try_use_case)  # a word of Python: no function has this name
 app.command("run-all", hidden=True)(installation.up)
 app.add_typer(use_case.usecase_app, name="usecase")

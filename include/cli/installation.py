@@ -49,13 +49,15 @@ def serve() -> None:
 
     Where the records cannot be reached it starts from the rows that it has read last.
     """
-    from include.deployment.apply import adopt_use_cases
+    from include.deployment.apply import adopt_artefacts, adopt_use_cases
     from include.errors import Unavailable
     from include.serving.node import serve as serve_node
 
     settings = current_settings()
     try:
-        adopt_use_cases(settings, open_records(settings, patience=RECORDS_SECONDS))
+        records = open_records(settings, patience=RECORDS_SECONDS)
+        adopt_use_cases(settings, records)
+        adopt_artefacts(settings, records)
     except Unavailable as error:
         print_line(f"{error}; the node starts from the rows that it has read last")
     serve_node(settings)

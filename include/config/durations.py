@@ -1,4 +1,4 @@
-"""Durations as a YAML writes them, and the days on which periods begin."""
+"""Durations and sizes as a YAML writes them, and the days on which periods begin."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 
 PATTERN = r"^\s*(\d+)\s*(us|ms|s|m|h|d|w)\s*$"
 """How a duration is written: a whole number and its unit, blanks anywhere around them."""
+SIZE = r"^\s*(\d+)\s*(MB|GB|TB)\s*$"
+"""How a size is written: a whole number and its unit, each a thousand of the one before."""
 _DURATION = re.compile(PATTERN)
+_SIZES = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS = {
     "us": timedelta(microseconds=1),
     "ms": timedelta(milliseconds=1),
@@ -62,6 +65,18 @@ def format_duration(value: timedelta) -> str:
         if micros % size == 0:
             return f"{micros // size}{unit}"
     raise AssertionError("microseconds divide every duration")
+
+
+def size_bytes(text: str) -> int:
+    """Return the bytes of a size such as `500MB`.
+
+    Raises:
+        ValueError: the text is no size.
+    """
+    match = re.match(SIZE, text)
+    if match is None:
+        raise ValueError(f"{text!r} is no size; write a number and one of MB, GB, TB, such as 2GB")
+    return int(match[1]) * _SIZES[match[2]]
 
 
 Duration = Annotated[

@@ -6,12 +6,14 @@ Every setting is `EVERGREEN_<NAME>`; defaults are the embedded installation unde
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import ipaddress
 import os
 import re
 import secrets
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -75,8 +77,55 @@ class Settings(BaseSettings):
     )
     node_token: SecretStr = Field(
         default=SecretStr(""),
-        description="Bearer token that requests to the node must carry, of 32 characters or more. "
-        "Empty: one is generated in HOME/secrets.",
+        description="The installation's own token of the node, which has every role, of 32 "
+        "characters or more. Empty: one is generated in HOME/secrets.",
+    )
+    node_tokens: SecretStr = Field(
+        default=SecretStr(""),
+        description="Further tokens, `NAME ROLE[,ROLE] SECRET` each, separated by ';'. Roles are "
+        "predict, read and operate.",
+    )
+    node_tokens_file: str = Field(
+        default="",
+        description="File of further tokens, one a line; a running node takes its changes over. "
+        "Empty: HOME/secrets/tokens, which need not be there.",
+    )
+    access_log: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="Share of the requests to the node that get a line in "
+        "HOME/logs/access-PORT.jsonl; changes of state and failures always do. 0: no such log.",
+    )
+    request_seconds: float = Field(
+        default=2.0,
+        gt=0,
+        le=60,
+        description="Seconds that a request to the node waits at most for a model in a process of "
+        "its own, and a batch for all of its rows.",
+    )
+    predict: Literal["", "open", "token"] = Field(
+        default="",
+        description="open: predictions need no token, on any address. token: predictions and pages "
+        "need one on a loopback address too, as behind a proxy. Empty: both need one unless the "
+        "node listens on a loopback address.",
+    )
+    online_url: SecretStr = Field(
+        default=SecretStr(""),
+        description="Redis of the online features, such as redis://:password@host:6379/0; it must "
+        "not evict (maxmemory-policy noeviction). Empty: SQLite in HOME.",
+    )
+    online_prefix: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9_.:-]*$",
+        description="What this installation's keys in Redis begin with. Empty: made from HOME; set "
+        "it where several machines have one installation, each with a HOME of its own.",
+    )
+    entity_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="Key by which the prediction log hashes entities whose key is marked with "
+        "`pii`, of 32 characters or more; the same on every node. Empty: one is generated in "
+        "HOME/secrets.",
     )
     seed: int = Field(default=7, description="Seed of the simulated portfolio's chance.")
     parallelism: int = Field(
@@ -85,8 +134,23 @@ class Settings(BaseSettings):
     memory: str = Field(
         default="",
         pattern=r"^(\d+(\.\d+)? ?[MGT]i?B)?$",
-        description="Most memory that a stage's queries take, such as 4GB; what needs more is "
-        "spilled to HOME/spill, and slower. Empty: a quarter of the machine's.",
+        description="Most memory that a stage takes for its rows, such as 4GB: half of it for its "
+        "queries, which spill to HOME/spill what needs more, and half for the rows that it holds. "
+        "Empty: a quarter of the machine's.",
+    )
+    log_megabytes: float = Field(
+        default=20.0,
+        gt=0,
+        description="Most size of the log of each process that `make run` starts; a full one is "
+        "put aside while the process runs.",
+    )
+    log_files: int = Field(
+        default=3, ge=0, description="Logs that were put aside and are kept, of each process."
+    )
+    task_log_megabytes: float = Field(
+        default=1000.0,
+        gt=0,
+        description="Most size of all logs of Airflow's tasks and DAG files; the oldest go first.",
     )
     lease_seconds: float = Field(
         default=30.0,
@@ -121,9 +185,24 @@ class Settings(BaseSettings):
         return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", given)
 
     @property
+    def online_keys(self) -> str:
+        """What the keys of online features begin with: no other installation's do."""
+        home = hashlib.sha256(str(self.home).encode()).hexdigest()
+        return self.online_prefix or f"evergreen-{home[:12]}"
+
+    @property
+    def memory_bytes(self) -> int:
+        """Most memory that a stage takes for its rows, in bytes."""
+        if not self.memory:
+            return _machine_memory() // 4
+        unit = self.memory.lstrip("0123456789. ")
+        step = 1024 if "i" in unit else 1000
+        return int(float(self.memory.removesuffix(unit)) * step ** (1 + "KMGT".index(unit[0])))
+
+    @property
     def memory_limit(self) -> str:
         """Most memory of the queries of a stage, as DuckDB reads it."""
-        return self.memory or f"{_machine_memory() // 4 // 1024**2}MiB"
+        return f"{max(1, self.memory_bytes // 2 // 1024**2)}MiB"
 
     @property
     def usecase_dirs(self) -> list[Path]:
@@ -204,6 +283,19 @@ class Settings(BaseSettings):
             return self.secret("node_token")
         remedy = "Give it a random one (`openssl rand -hex 32`), or leave it out: one is generated"
         return SecretStr(_checked(given, "EVERGREEN_NODE_TOKEN", remedy))
+
+    @property
+    def entity_secret(self) -> SecretStr:
+        """Key by which the prediction log names entities in place of their own keys.
+
+        Raises:
+            ConfigError: it is too short to keep anybody from trying out names.
+        """
+        given = self.entity_key.get_secret_value()
+        if not given:
+            return self.secret("entity_key")
+        remedy = "Give it a random one (`openssl rand -hex 32`), or leave it out: one is generated"
+        return SecretStr(_checked(given, "EVERGREEN_ENTITY_KEY", remedy))
 
 
 def _checked(text: str, where: str, remedy: str) -> str:

@@ -18,6 +18,7 @@ from include.config.use_case_model import (
     Decision,
     Fallback,
     Gates,
+    Log,
     Monitoring,
     Online,
     Release,
@@ -153,6 +154,13 @@ class View(Strict):
     columns: dict[ColumnName, Literal["int64", "float64", "string", "bool"]] = Field(
         min_length=1, description="The features: the type of each column, by its name."
     )
+    pii: list[ColumnName] | None = Field(
+        default=None,
+        exclude=True,  # as a column's: it changes nothing that is computed
+        description="Features whose values tell who somebody is; the prediction log is written "
+        "without them. Left out: those of the names of such columns, and all of a view whose SQL "
+        "reads one. An empty list: none.",
+    )
     description: str = Field(
         default="", description="One sentence for people; shown in Feast's registry."
     )
@@ -165,6 +173,8 @@ class View(Strict):
             raise ValueError(
                 "a view straight from a source is of grain event; write sql for a snapshot"
             )
+        if unknown := [name for name in self.pii or () if name not in self.columns]:
+            raise ValueError(f"pii names {unknown}, which are no columns of the view")
         if self.visible is not None and self.grain != "event":
             raise ValueError(
                 "a snapshot is known from its as_of on; visible is for views of grain event, "
@@ -225,6 +235,11 @@ class UseCase(Strict):
     )
     release: Release = Field(
         default=Release(), description="What a model must have to be released, beside a verdict."
+    )
+    log: Log = Field(
+        default=Log(),
+        description="The prediction log: how long its lines are kept, and what happens on a full "
+        "disk.",
     )
     monitoring: Monitoring = Field(
         default=Monitoring(), description="From when on features count as drifted, and the report."
@@ -296,6 +311,18 @@ class UseCase(Strict):
         return self
 
     @model_validator(mode="after")
+    def _marked(self) -> UseCase:
+        """Refuse `pii: entity` on a column that is not the entity's key: nobody would hash it."""
+        for name, source in self.sources.items():
+            for column, spec in source.columns.items():
+                if spec.pii == "entity" and column != self.entity.key:
+                    raise ValueError(
+                        f"sources.{name}.columns.{column}.pii: entity is for the entity's key, "
+                        f"{self.entity.key}; write pii: value"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _with_snapshots(self) -> UseCase:
         """Refuse a snapshot whose day no partition of the use case holds."""
         for name, source in self.sources.items():
@@ -341,6 +368,16 @@ class UseCase(Strict):
         if not self.is_timeless:
             return ""
         return "no time in the data: nothing here says how the model will do later"
+
+    @property
+    def hashes_entity(self) -> bool:
+        """Whether the key of the entity tells who somebody is: then only its hash is logged."""
+        return any(
+            column.pii is not None
+            for source in self.sources.values()
+            for name, column in source.columns.items()
+            if name == self.entity.key
+        )
 
     @property
     def feature_types(self) -> dict[str, str]:

@@ -135,6 +135,14 @@ class Column(Strict):
         description="Regular expression (DuckDB's, RE2) that the whole text matches. Left out: "
         "any.",
     )
+    # Not part of a dump: whom a value identifies changes nothing that is computed from it.
+    pii: Literal["value", "entity"] | None = Field(
+        default=None,
+        exclude=True,
+        description="Whether its values tell who somebody is. value: features of this name are cut "
+        "out of the prediction log. entity, for the entity's key: the log keeps a keyed hash of "
+        "it. Left out: neither.",
+    )
     description: str = Field(default="", description="What it is, for people who read the file.")
 
     @property

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from include.config.durations import Duration
+from include.config.durations import SIZE, Duration, size_bytes
 from include.config.names import ColumnName
 from include.config.use_case_sources import Share, Strict
 
@@ -134,6 +134,11 @@ class Fallback(Strict):
         description="Features older than their ttl. refuse: 409. score: with those null, and the "
         "answer says so.",
     )
+    store: Literal["refuse", "score"] = Field(
+        default="refuse",
+        description="The store of online features does not answer. refuse: 503, to be tried again. "
+        "score: with every feature null that was not sent, and the answer says so.",
+    )
 
 
 class Release(Strict):
@@ -143,7 +148,7 @@ class Release(Strict):
         default=0.95,
         ge=0,
         le=1,
-        description="Least share of the champion's entities with online features for a new model.",
+        description="Least share of the entities alive with online features for a new model.",
     )
 
 
@@ -167,6 +172,37 @@ class Decision(Strict):
         default="accept", description="Decision of a score at or above the threshold."
     )
     below: str = Field(default="refer", description="Decision of a score below the threshold.")
+
+
+class Log(Strict):
+    """The prediction log: one line an answer, and one a request that no model could answer."""
+
+    retention: Duration = Field(
+        default=timedelta(days=400),
+        description="How long lines are kept, by whole days; keep them until outcomes are known.",
+    )
+    when_full: Literal["stop", "flag"] = Field(
+        default="stop",
+        description="Free disk below `floor`. stop: 503, for this use case alone. flag: answered "
+        "without a line, and the answer says so (`unlogged`).",
+    )
+    floor: str = Field(
+        default="500MB",
+        pattern=SIZE,
+        description="Least free disk for the log, such as 2GB; the node warns from twice as much.",
+    )
+
+    @field_validator("retention")
+    @classmethod
+    def _at_least_a_day(cls, value: timedelta) -> timedelta:
+        if value < timedelta(days=1):
+            raise ValueError("retention is by whole days; write 1d or more")
+        return value
+
+    @property
+    def floor_bytes(self) -> int:
+        """The floor in bytes."""
+        return size_bytes(self.floor)
 
 
 class Monitoring(Strict):

@@ -1,4 +1,4 @@
-"""Record what the serving nodes must know of a use case: as a person asked, or at an upgrade."""
+"""Record what the serving nodes must know: as a person asked, or at an upgrade."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from include.config import use_case_file
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.deployment.description import Description
-from include.errors import ConfigError
-from include.records.records import AuditEntry, Records, Route
+from include.errors import ArtefactError, ConfigError
+from include.models.artefact import artefact_digest
+from include.models.bento_sources import read_vouched, sources_digest
+from include.records.records import AuditEntry, Model, Records, Route
 
 log = logging.getLogger(__name__)
 
 APPLIED = "use_case.applied"
+VOUCHED = "model.artefact_recorded"
 
 
 def apply_use_case(records: Records, use_case: UseCase, actor: str, reason: str) -> Route:
@@ -59,3 +62,56 @@ def adopt_use_cases(settings: Settings, records: Records) -> list[str]:
         log.info("%s: what a node must know of it is now on record", name)
         adopted.append(name)
     return adopted
+
+
+def adopt_artefacts(settings: Settings, records: Records) -> list[str]:
+    """Record the digests of artefacts that a version packaged which recorded none.
+
+    Once, before a node starts that runs no code without one. The receipt of the packaging vouches
+    for the code: what it does not name, or names otherwise, gets no digest, and is only warned of.
+    Returns the models, as `use_case version`.
+    """
+    adopted = []
+    for model in records.models.without_artefact():
+        try:
+            _adopt(settings, records, model)
+        except (ArtefactError, OSError) as error:
+            log.warning(
+                "%s: model %d may run in this node alone, not by its bento: %s",
+                model.use_case,
+                model.version,
+                error,
+            )
+            continue
+        adopted.append(f"{model.use_case} {model.version}")
+    if adopted:
+        log.info("the digests of %d artefacts are now on record", len(adopted))
+    return adopted
+
+
+def _adopt(settings: Settings, records: Records, model: Model) -> None:
+    if model.bento_tag is None or model.pins is None:
+        raise ArtefactError("it has no pins on record; package the model again")
+    code = model.bento_digest
+    if code is None:
+        code = sources_digest(read_vouched(settings.home, model.use_case, model.bento_tag))
+    digest = artefact_digest(model.model_digest, code, model.pins)
+    details = {"bento_tag": model.bento_tag, "bento_digest": code, "artefact_digest": digest}
+    entry = AuditEntry(
+        VOUCHED,
+        model.use_case,
+        str(model.version),
+        "upgrade",
+        details,
+        utc_now(),
+        once=f"{VOUCHED} {model.use_case} {model.version} {digest}",
+    )
+    with records.transaction() as session:
+        records.models.update(
+            model.use_case,
+            model.version,
+            session=session,
+            bento_digest=code,
+            artefact_digest=digest,
+        )
+        records.audit.append(entry, session=session)

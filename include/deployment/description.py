@@ -47,16 +47,32 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 class Fallback(msgspec.Struct, frozen=True):
-    """What is answered of an unknown entity and of stale features: refuse or score."""
+    """What is answered of an unknown entity, of stale features, and while the store is away.
+
+    Each is refuse or score.
+    """
 
     unknown: str
     stale: str
+    store: str = "refuse"
+
+
+class LogRules(msgspec.Struct, frozen=True):
+    """What the prediction log holds: `pii` features are cut out, an entity may be hashed.
+
+    Below `floor` bytes of free disk it is `when_full`: stop or flag.
+    """
+
+    pii: list[str] = []
+    hashes_entity: bool = False
+    when_full: str = "stop"
+    floor: int = 500_000_000
 
 
 class Description(msgspec.Struct, frozen=True, dict=True):
     """A use case as a node knows it; `cut_off` is in seconds.
 
-    `online_share` is of how many of the champion's entities a challenger's features must be online.
+    `online_share` is of how many of the entities alive a challenger's features must be online.
 
     What a later version adds gets a default: rows of before are read as they are, and a node of
     before passes over what it does not know.
@@ -74,10 +90,12 @@ class Description(msgspec.Struct, frozen=True, dict=True):
     first: date
     last: date | None = None
     online_share: float = 0.95
+    log: LogRules = LogRules()
 
     @classmethod
     def of(cls, use_case: UseCase) -> Description:
         """Return the description of a use case as its file has it now."""
+        from include.features.pii import pii_features
         from include.features.visibility import visibility_of
 
         return cls(
@@ -96,12 +114,20 @@ class Description(msgspec.Struct, frozen=True, dict=True):
             decision=Decision(
                 use_case.decision.threshold, use_case.decision.at_or_above, use_case.decision.below
             ),
-            fallback=Fallback(use_case.fallback.unknown, use_case.fallback.stale),
+            fallback=Fallback(
+                use_case.fallback.unknown, use_case.fallback.stale, use_case.fallback.store
+            ),
             cadence=use_case.cadence,
             cut_off=use_case.cut_off.total_seconds(),
             first=use_case.history.first,
             last=use_case.history.last,
             online_share=use_case.release.online_share,
+            log=LogRules(
+                pii_features(use_case),
+                use_case.hashes_entity,
+                use_case.log.when_full,
+                use_case.log.floor_bytes,
+            ),
         )
 
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from include.clock import utc_now
@@ -86,6 +86,51 @@ def take_back(records: Records, use_case: str, order: Order) -> TakenBack:
         taken = getattr(before, order.of)
         return TakenBack(route, True, route.generation, f"model {taken} is taken back")
     raise Conflict(f"{use_case}: the routing row changes all the time; look, then try again")
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """A rollback that a node carried out while the records could not be reached.
+
+    It names the digest that was taken back; `at` is when, ISO 8601 in UTC.
+    """
+
+    use_case: str
+    digest: str
+    version: int
+    actor: str
+    claim: str
+    reason: str
+    request_id: str
+    at: str
+    node: str
+
+
+def take_back_late(records: Records, late: Late) -> Route:
+    """Bring a node's own rollback into the records; return the row after it.
+
+    If the digest is champion or challenger now, it is rolled back as if it had been asked for now.
+    If not, whoever serves stays, and only the hold on the digest is recorded. Replayed twice, it
+    happens once.
+    """
+    details = {
+        "reason": late.reason,
+        "at_node": late.at,
+        "node": late.node,
+        "digest": late.digest,
+        **({"claim": late.claim} if late.claim else {}),
+    }
+    once = f"rollback/{late.use_case}/{late.request_id}"
+    entry = AuditEntry(
+        ACTION, late.use_case, str(late.version), late.actor, details, utc_now(), once
+    )
+    route = records.routes.get(late.use_case)
+    if route.generation == 0:  # reset meanwhile: there is no row any more, and none is made
+        records.audit.append(replace(entry, action=f"{ACTION}_late"))
+        return route
+    route = records.routes.take_back_digest(late.use_case, late.digest, entry=entry)
+    log.warning("%s: a late rollback of model %d is on record", late.use_case, late.version)
+    return route
 
 
 def _done_before(

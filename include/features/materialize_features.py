@@ -23,6 +23,7 @@ from include.features.feature_sets import FeatureSet, FeatureView, NeededSets
 from include.features.view_rows import TIMES, ViewRows, sources_of
 from include.lake.digests import combine, digest
 from include.pipeline.feature_outputs import FeatureOutputs, FeatureTable
+from include.pipeline.outputs import optional
 from include.pipeline.stage import Input, Outcome, ReadBack, Stage, StageContext, lost
 from include.pipeline.validation_outputs import ValidationOutputs
 from include.point_in_time import partitions
@@ -44,8 +45,9 @@ FIELDS = (
     "label.sql",
 )
 LIBRARIES = ("duckdb", "pyarrow", "sqlglot")
-# Partitions over one scan: more would hold more curated rows at once, fewer would scan more often.
-CHUNK = 120
+# Partitions over one scan, and bytes of a curated row in it: more would hold more curated rows at
+# once, fewer would scan more often. What does not fit is spilled.
+CHUNK, ROW_BYTES = 120, 200
 
 log = logging.getLogger(__name__)
 
@@ -82,8 +84,8 @@ def compute_range(contexts: Sequence[StageContext]) -> Iterator[tuple[StageConte
 
     Digests equal those of single runs.
     """
-    for start in range(0, len(contexts), CHUNK):
-        yield from _compute_chunk(contexts[start : start + CHUNK])
+    for chunk in _chunks(contexts):
+        yield from _compute_chunk(chunk)
 
 
 def read_back(context: StageContext, result: StageResult) -> Iterator[ReadBack]:
@@ -108,6 +110,28 @@ def effects(context: StageContext, outcome: Outcome) -> dict[str, Any]:
     return online_sync.materialize(
         context, sorted(outputs.feature_sets), current=str(outputs.current)
     )
+
+
+def _chunks(contexts: Sequence[StageContext]) -> Iterator[list[StageContext]]:
+    """Cut a range into parts whose curated rows fit into memory.
+
+    A part has as many partitions as its views look back on, whatever their rows: what it loads is
+    then at most twice what it computes.
+    """
+    use_case, chunk, rows = contexts[0].use_case, list[StageContext](), 0
+    most = contexts[0].settings.memory_bytes // 2 // ROW_BYTES
+    widest = max((view.lookback for view in use_case.features.values()), default=timedelta(0))
+    least = len(partitions.lookback(use_case, contexts[-1].key, widest))
+    for context in contexts:
+        result = context.result("validate_data")
+        sources = ValidationOutputs.of(result).sources.values() if result is not None else ()
+        rows += sum(source.rows for source in sources if not optional(source.version))
+        chunk.append(context)
+        if len(chunk) >= CHUNK or (rows > most and len(chunk) >= least):
+            yield chunk
+            chunk, rows = [], 0
+    if chunk:
+        yield chunk
 
 
 def _needed_sets(context: StageContext) -> NeededSets:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,6 +21,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from include.errors import Conflict, Unavailable
+
+
+class RowsLost(Unavailable):
+    """Rows that were published are gone: publishing them again is the remedy."""
+
 
 Value = int | float | str | bool | None
 OnlineRow = tuple[str, int, bytes]
@@ -50,7 +55,7 @@ _SCHEMA = (
 _WRITE_TIMEOUT, _READ_TIMEOUT = 30.0, 0.05
 _MOVE_MILLISECONDS = 1000  # a node holds a state for a hundredth of that
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(list[Value]).decode
+unpack = msgspec.msgpack.Decoder(list[Value]).decode  # the values of a packed row
 
 
 class OnlineView(NamedTuple):
@@ -159,7 +164,7 @@ def publish(
                 "INSERT OR REPLACE INTO sets VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
                     version,
-                    _layout_text(described),
+                    layout_text(described),
                     described.partition,
                     described.ttl // timedelta(microseconds=1),
                     described.written.isoformat(),
@@ -181,6 +186,38 @@ def publish(
             con.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
+def remove_unneeded(path: Path, needed: Collection[str], *, before: datetime) -> list[str]:
+    """Remove the rows of feature sets that are not needed and were written before a moment.
+
+    Returns their versions. `before` is aware.
+
+    Raises:
+        Unavailable: the database cannot be written.
+    """
+    if not path.exists():
+        return []
+    with (
+        closing(sqlite3.connect(path, timeout=_WRITE_TIMEOUT, isolation_level=None)) as con,
+        _errors(path),
+    ):
+        con.execute("BEGIN IMMEDIATE")
+        try:
+            written = con.execute("SELECT feature_set, written FROM sets").fetchall()
+            gone = sorted(
+                name
+                for name, at in written
+                if name not in needed and datetime.fromisoformat(at) < before
+            )
+            for name in gone:
+                con.execute("DELETE FROM rows WHERE feature_set = ?", (name,))
+                con.execute("DELETE FROM sets WHERE feature_set = ?", (name,))
+        except BaseException:
+            con.execute("ROLLBACK")
+            raise
+        con.execute("COMMIT")
+    return gone
+
+
 class OnlineReader:
     """Reads packed rows; one a thread, kept open. Nothing online yet reads as nothing known."""
 
@@ -200,7 +237,7 @@ class OnlineReader:
             'SELECT event_ts, "values" FROM rows WHERE feature_set = ? AND entity = ?',
             (feature_set, str(entity)),
         )
-        return None if row is None else (row[0], _decode(row[1]))
+        return None if row is None else (row[0], unpack(row[1]))
 
     def describe(self, feature_set: str) -> OnlineSet | None:
         """Return what is online of a feature set, or None."""
@@ -211,8 +248,8 @@ class OnlineReader:
         )
         if row is None:
             return None
-        layout, partition, ttl, written, inputs, digest = row
-        columns, views = _layout(layout)
+        stored, partition, ttl, written, inputs, digest = row
+        columns, views = layout(stored)
         return OnlineSet(
             feature_set,
             columns,
@@ -257,31 +294,55 @@ class OnlineReader:
                     (feature_set,),
                 )
 
-    def count(self, feature_set: str) -> int:
-        """Return how many entities are online."""
-        row = self._one_row("SELECT count(*) FROM rows WHERE feature_set = ?", (feature_set,))
+    def count(self, feature_set: str, *, since: int | None = None) -> int:
+        """Return how many entities are online; with `since`, whose row is not older than that.
+
+        It is compared with the rows' event time, in microseconds since 1970 UTC.
+        """
+        query = "SELECT count(*) FROM rows WHERE feature_set = ?"
+        if since is None:
+            row = self._one_row(query, (feature_set,))
+        else:
+            row = self._one_row(f"{query} AND event_ts >= ?", (feature_set, since))
         return 0 if row is None else int(row[0])
 
-    def shared(self, of: str, feature_set: str) -> tuple[int, int]:
-        """Return how many entities one feature set has, and how many of them another one too."""
+    def shared(self, of: str, feature_set: str, *, since: tuple[int, int]) -> tuple[int, int]:
+        """Return how many entities one feature set has, and how many of them another one too.
+
+        Rows count whose event time is not before `since`, that of the one and that of the other.
+        """
         row = self._one_row(
             "SELECT count(*), count(other.entity) FROM rows AS mine LEFT JOIN rows AS other "
-            "ON other.feature_set = ? AND other.entity = mine.entity WHERE mine.feature_set = ?",
-            (feature_set, of),
+            "ON other.feature_set = ? AND other.entity = mine.entity AND other.event_ts >= ? "
+            "WHERE mine.feature_set = ? AND mine.event_ts >= ?",
+            (feature_set, since[1], of, since[0]),
         )
         return (0, 0) if row is None else (int(row[0]), int(row[1]))
 
-    def sample(self, feature_set: str, count: int) -> list[list[Value]]:
-        """Return the stored values of the first entities by their key."""
+    def sample(self, feature_set: str, count: int, *, since: int) -> list[list[Value]]:
+        """Return the stored values of the first entities by their key, as `count` counts them."""
         con = self._open()
         if con is None:
             return []
         with _errors(self.path):
             rows = con.execute(
-                'SELECT "values" FROM rows WHERE feature_set = ? ORDER BY entity LIMIT ?',
-                (feature_set, count),
+                'SELECT "values" FROM rows WHERE feature_set = ? AND event_ts >= ? '
+                "ORDER BY entity LIMIT ?",
+                (feature_set, since, count),
             ).fetchall()
-        return [_decode(values) for (values,) in rows]
+        return [unpack(values) for (values,) in rows]
+
+    def is_readable(self) -> bool:
+        """Tell whether there are online features, and what is online of each set can be read."""
+        try:
+            con = self._open()
+            if con is None:
+                return False
+            with _errors(self.path):
+                names = [name for (name,) in con.execute("SELECT feature_set FROM sets")]
+            return all(self.describe(name) is not None for name in names)
+        except (Unavailable, ValueError, TypeError):
+            return False
 
     def close(self) -> None:
         """Close the connection; the next question opens it again."""
@@ -289,7 +350,7 @@ class OnlineReader:
             self._con.close()
             self._con = None
 
-    def _one_row(self, query: str, arguments: tuple[str, ...]) -> tuple[Any, ...] | None:
+    def _one_row(self, query: str, arguments: tuple[object, ...]) -> tuple[Any, ...] | None:
         con = self._open()
         if con is None:
             return None
@@ -323,14 +384,52 @@ class OnlineReader:
         return self._con
 
 
-def _layout_text(described: OnlineSet) -> str:
-    """Return columns and views as they are stored."""
+class SqliteStore(OnlineReader):
+    """The online features of one use case in a file of its own; see `online_stores.OnlineStore`."""
+
+    @property
+    def where(self) -> str:
+        """The place, for messages."""
+        return str(self.path)
+
+    def publish(
+        self,
+        described: OnlineSet,
+        rows: Iterable[OnlineRow],
+        *,
+        check: Callable[[], None] | None = None,
+    ) -> None:
+        """Replace a feature set's rows and its watermark at once."""
+        publish(self.path, described, rows, check=check)
+
+    def remove_unneeded(self, needed: Collection[str], *, before: datetime) -> list[str]:
+        """Remove the rows of feature sets that are not needed; return their versions."""
+        return remove_unneeded(self.path, needed, before=before)
+
+    def remove(self) -> int:
+        """Remove the file; return how many feature sets it had, 0 where it cannot be read.
+
+        Raises:
+            OSError: it cannot be deleted.
+        """
+        try:
+            row = self._one_row("SELECT count(*) FROM sets", ())
+        except Unavailable:  # a damaged one goes as well
+            row = None
+        self.close()
+        for suffix in ("", "-wal", "-shm"):
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        return 0 if row is None else int(row[0])
+
+
+def layout_text(described: OnlineSet) -> str:
+    """Return columns and views as they are stored; `layout` reads them."""
     if not described.views:
         return json.dumps(described.columns)
     return json.dumps({"columns": described.columns, "views": described.views})
 
 
-def _layout(text: str) -> tuple[tuple[str, ...], tuple[OnlineView, ...]]:
+def layout(text: str) -> tuple[tuple[str, ...], tuple[OnlineView, ...]]:
     """Read columns and views; rows of before had a list of columns alone."""
     plain = json.loads(text)
     if not isinstance(plain, dict):

@@ -1,6 +1,6 @@
 """Online rows: the join's answer at `as_of`, for every feature set that a model may be asked with.
 
-They are over all partitions, and written to the packed table that the serving node reads; those of
+They are over all partitions, and written to the store that the serving node reads; those of
 the current set to Feast's own table too, where the use case asks for it. Each is one transaction
 with its own partition watermark, so a killed writer leaves the old rows, and an older partition
 never replaces a newer one. What is online is compared with what should be, every time; only
@@ -11,20 +11,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import timedelta
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from include.config.settings import Settings
 from include.errors import ConfigError, EvergreenError
 from include.features import feast_mirror, feast_registry, feature_sets, online_store
 from include.features.feature_sets import FeatureSet
 from include.features.frames import required_at
-from include.features.online_store import OnlineReader, OnlineRow, OnlineSet, OnlineView
+from include.features.online_store import OnlineRow, OnlineSet, OnlineView, RowsLost
+from include.features.online_stores import OnlineStore, open_store
 from include.features.population import LONGEST_TTL, answers_at, newest_column
 from include.lake.digests import combine
 from include.pipeline import memo
@@ -34,12 +34,9 @@ from include.point_in_time.expiry import REMEMBERED
 
 log = logging.getLogger(__name__)
 LEASE_SECONDS = 60.0
+# A set that no model in service, on its way or judged reads is of people's data, kept for nothing.
+UNNEEDED_AFTER = timedelta(days=7)
 ROWS_AT_ONCE = 50_000  # values become Python objects, so many rows at a time
-
-
-def online_path(settings: Settings, use_case: str) -> Path:
-    """Return the file of a use case's packed online rows."""
-    return settings.home / "online" / f"{use_case}.db"
 
 
 def materialize(context: StageContext, versions: Sequence[str], *, current: str) -> dict[str, Any]:
@@ -55,7 +52,7 @@ def materialize(context: StageContext, versions: Sequence[str], *, current: str)
             f"{context.use_case.name} {context.key}: as_of {context.as_of} lies in the future; "
             "materialize when it has passed"
         )
-    return {
+    done: dict[str, Any] = {
         version: _bring_forward(
             context,
             feature_sets.recorded(context.records, context.use_case.name, version),
@@ -63,6 +60,10 @@ def materialize(context: StageContext, versions: Sequence[str], *, current: str)
         )
         for version in versions
     }
+    with closing(open_store(context.settings, context.use_case.name)) as store:
+        for gone in store.remove_unneeded(set(versions), before=context.started - UNNEEDED_AFTER):
+            log.info("%s: feature set %s is needed no more", context.use_case.name, gone)
+    return done
 
 
 def _bring_forward(
@@ -71,11 +72,11 @@ def _bring_forward(
     """Bring the rows of one feature set to this partition, unless newer ones are online."""
     name, version, records = context.use_case.name, feature_set.version, context.records
     owner = f"{context.held.app}#{context.held.token}"
-    reader = OnlineReader(online_path(context.settings, name))
+    store = open_store(context.settings, name)
     with records.leases.claim(
         name, "online", version, owner=owner, attempt=1, ttl=LEASE_SECONDS, wait=LEASE_SECONDS
     ):
-        present = reader.describe(version)
+        present = _described(store, version)
         if present is not None and present.partition > context.key:
             return {
                 "partition": present.partition,
@@ -94,14 +95,14 @@ def _bring_forward(
         written = (
             present is None
             or (present.partition, present.inputs) != (context.key, inputs)
-            or not _is_intact(reader, present)
+            or not _is_intact(store, present)
         )
         if present is None or written:
-            present = _publish(context, feature_set, reader, frame(), inputs)
+            present = _publish(context, feature_set, store, frame(), inputs)
         done: dict[str, Any] = {
             "partition": context.key,
             "written": written,
-            "rows": reader.count(version),
+            "rows": store.count(version),
         }
         if missing:
             done["missing"] = missing
@@ -114,7 +115,7 @@ def _bring_forward(
             )
         if is_current and (change := _sync_feast(context, feature_set, present, frame)):
             done["feast"] = change
-        reader.close()
+        store.close()
         watermark = records.feature_sets.online(name, version)
         if watermark is None or watermark < context.key:
             records.feature_sets.advance(name, version, context.key, watermark)
@@ -141,7 +142,7 @@ def _sync_feast(
 def _publish(
     context: StageContext,
     feature_set: FeatureSet,
-    reader: OnlineReader,
+    store: OnlineStore,
     frame: pa.Table,
     inputs: str,
 ) -> OnlineSet:
@@ -160,11 +161,11 @@ def _publish(
         ),
     )
     rows = _packed_rows(frame, feature_set)
-    online_store.publish(reader.path, wanted, rows, check=context.held.check)
-    if reader.describe(feature_set.version) != wanted or not _is_intact(reader, wanted):
+    store.publish(wanted, rows, check=context.held.check)
+    if store.describe(feature_set.version) != wanted or not _is_intact(store, wanted):
         raise EvergreenError(
-            f"{context.use_case.name} {context.key}: {reader.path} does not hold what was just "
-            "written; check the disk, then rerun"
+            f"{context.use_case.name} {context.key}: {store.where} does not hold what was just "
+            "written; check the disk or who else writes there, then rerun"
         )
     log.info(
         "%s: %d online rows of feature set %s from %s",
@@ -176,9 +177,20 @@ def _publish(
     return wanted
 
 
-def _is_intact(reader: OnlineReader, described: OnlineSet) -> bool:
+def _described(store: OnlineStore, version: str) -> OnlineSet | None:
+    """Return what is online of a feature set; None too where it cannot be made out."""
+    try:
+        return store.describe(version)
+    except RowsLost:
+        return None
+
+
+def _is_intact(store: OnlineStore, described: OnlineSet) -> bool:
     """Tell whether the rows that are online are those that the set describes."""
-    return online_store.rows_digest(reader.rows(described.feature_set)) == described.digest
+    try:
+        return online_store.rows_digest(store.rows(described.feature_set)) == described.digest
+    except RowsLost:
+        return False
 
 
 def _recorded_partitions(

@@ -49,7 +49,8 @@ def convert_csv(
 ) -> tuple[list[str], int]:
     """Turn a CSV in UTF-8 into text columns; return their names and the number of rows.
 
-    A line that could not be split stands among the rows as `malformed`.
+    A line that could not be split stands among the rows as `malformed`. One that repeats the
+    header, as where exports were put together, is no row; the others keep their numbers.
 
     Raises:
         Refused: a line is too long, a quote is never closed, or no line could be split at all.
@@ -57,17 +58,25 @@ def convert_csv(
     columns, separator = _header(path, declared, dialect)
     names = ", ".join(f"'c{index}': 'VARCHAR'" for index in range(len(columns)))
     escape = "\\" if dialect.escape == "backslash" else '"'
-    query = (
-        f"SELECT *, row_number() OVER () AS row FROM read_csv($path, columns = {{{names}}}, "
+    named = {
+        f"h{index}": name
+        for index, name in enumerate(columns)
+        if dialect.header and name != f"Unnamed: {index}"
+    }
+    again = _again(columns) if named else "false"
+    given = {"path": str(path), "separator": separator, **named}
+    reader = (
+        f"read_csv($path, columns = {{{names}}}, "
         f"header = {dialect.header}, auto_detect = false, delim = $separator, quote = '\"', "
         f"escape = '{escape}', strict_mode = true, store_rejects = true, rejects_limit = 0, "
         f"max_line_size = {MAX_LINE})"
     )
+    query = (
+        f"SELECT * FROM (SELECT *, row_number() OVER () AS row FROM {reader}) WHERE NOT ({again})"
+    )
     with open_database(temporary) as con:
         try:
-            rows = write_columns(
-                con, query, out, {"path": str(path), "separator": separator}, len(columns)
-            )
+            rows = write_columns(con, query, out, given, len(columns))
         except duckdb.InvalidInputException as error:
             raise Refused(
                 f'is no CSV whose lines are separated by {separator!r} and quoted by ": after a '
@@ -93,6 +102,15 @@ def convert_csv(
     texts = [(reject.text or "").lstrip("\r\n")[:KEPT_LINE] for reject in rejects]
     _insert_malformed(out, list(zip(numbers, texts, strict=True)), len(columns))
     return columns, rows + len(rejects)
+
+
+def _again(columns: Sequence[str]) -> str:
+    """Return the condition of a line that repeats the header; names are parameters h0, h1, ..."""
+    return " AND ".join(
+        # A column without a name has a name that we gave.
+        f"coalesce(trim(c{index}), '') = " + ("''" if name == f"Unnamed: {index}" else f"$h{index}")
+        for index, name in enumerate(columns)
+    )
 
 
 def _refuse_broken(
@@ -178,7 +196,8 @@ def _insert_malformed(out: Path, rejects: Sequence[tuple[int, str]], width: int)
     """Put lines that could not be split, each with its row number, among the rows."""
     with pa.OSFile(str(out), "rb") as file:
         whole = pa.ipc.open_file(file).read_all()
-    total = len(whole) + len(rejects)
+    read = whole.column("row").to_numpy()  # numbers of lines that could be split
+    total = int(read.max(initial=0)) + len(rejects)
     numbers = np.array([number for number, _ in rejects], dtype=np.int64)
     if numbers.min() < 1 or numbers.max() > total or len(np.unique(numbers)) < len(numbers):
         # A broken line with a single quote hides empty lines from `_empty_lines`: as near as can be
@@ -189,7 +208,7 @@ def _insert_malformed(out: Path, rejects: Sequence[tuple[int, str]], width: int)
     whole = whole.set_column(
         whole.column_names.index("row"),
         "row",
-        pa.array(np.setdiff1d(np.arange(1, total + 1), numbers)),
+        pa.array(np.setdiff1d(np.arange(1, total + 1), numbers)[read - 1]),
     )
     whole = whole.append_column("malformed", pa.nulls(len(whole), pa.string()))
     none = {f"c{index}": pa.nulls(len(rejects), pa.string()) for index in range(width)}

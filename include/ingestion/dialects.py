@@ -29,6 +29,8 @@ _MISSING = re.compile(
     r"[^a-z]*|n/?a|n\.a\.|nan|none|null|nil|missing|unknown|\\n|.*#n/a.*|.*\bnull\b.*",
     re.IGNORECASE,
 )
+# A name that only counts a column: X1, V2, Column3, Unnamed: 4, and the Y beside X1 to X23.
+_COUNTED = re.compile(r"(x|y|v|c|f|col|column|var|field|feature|attr|unnamed:?) ?_?[0-9]*", re.I)
 _SEVERAL = re.compile("[,;\t|]")  # separators: a cell with one in it may be several
 
 
@@ -106,6 +108,8 @@ def guess_dialect(path: Path, encoding: str) -> Dialect:
         if separator == ", " and not re.search(', "', sample):
             continue  # the comma alone says the same: blanks around a value are left out
         if rank > best[0]:
+            if _names_follow(whole):
+                first, whole = first + 1, whole[1:]
             skip = _lines_before(text, rows[first], separator, escape) if first else 0
             best = (rank, Dialect(separator, _is_header(whole), skip, escape, encoding))
     if best[0][1] < 0:  # one column
@@ -121,8 +125,33 @@ def guess_sheet(rows: Sequence[Sequence[str]]) -> tuple[int, bool]:
     usual = max((sum(map(bool, row)) for row in rows[MAX_TITLE:] or rows[1:] or rows), default=0)
     first = next((index for index, row in enumerate(rows) if 2 * sum(map(bool, row)) > usual), 0)
     first = first if first <= MAX_TITLE else 0
+    below = [row for row in rows[first:] if any(row)]
+    if _names_follow(below):
+        first, below = first + 1, below[1:]
     skip = first if any(map(any, rows[:first])) else 0  # empty rows are left out in any case
-    return skip, _is_header([row for row in rows[first:] if any(row)])
+    return skip, _is_header(below)
+
+
+def _names_follow(rows: Sequence[Sequence[str]]) -> bool:
+    """Tell whether the first row only counts the columns (X1, X2, ...) and the second names them.
+
+    A second row of units is no header: names that say something stand above it.
+    """
+    if len(rows) < 3:
+        return False
+    counted = sum(not cell.strip() or bool(_COUNTED.fullmatch(cell.strip())) for cell in rows[0])
+    return counted >= 0.8 * len(rows[0]) and _is_header(rows) and _words_over_numbers(rows[1:])
+
+
+def _words_over_numbers(rows: Sequence[Sequence[str]]) -> bool:
+    """Tell whether a row is a word over each column of numbers."""
+    of_numbers = words = 0
+    for index, cell in enumerate(rows[0]):
+        filled = [value for row in rows[1:] if (value := row[index].strip())]
+        if filled and sum(bool(_NUMBER.fullmatch(value)) for value in filled) >= 0.8 * len(filled):
+            of_numbers += 1
+            words += bool(re.search("[A-Za-z]", cell)) and not _MISSING.fullmatch(cell.strip())
+    return of_numbers > 0 and words == of_numbers
 
 
 def _atomic(cell: str) -> bool:
@@ -147,7 +176,11 @@ def _is_header(rows: Sequence[Sequence[str]]) -> bool:
     """
     if len(rows) < 2:
         return True
-    first, below = [cell.strip() for cell in rows[0]], rows[1:]
+    first = [cell.strip() for cell in rows[0]]
+    # A header that stands again between the rows, where files were put together, says nothing.
+    below = [row for row in rows[1:] if [cell.strip() for cell in row] != first]
+    if not below:
+        return True
     as_value = again = 0
     for index, cell in enumerate(first):
         values = [row[index].strip() for row in below]

@@ -87,6 +87,8 @@ class EventRows:
         own = (
             rows if equal else late.without_taken_rows(name, context, self._recorded_of(name), rows)
         )
+        # Rows are only taken away: as many in as many columns are the same ones.
+        is_whole = (len(own), own.num_columns) == (len(rows), rows.num_columns)
         added, corrections = pa.table({}), 0
         compared: dict[str, str] | UnsetType = UNSET
         if recorded is not None:
@@ -103,7 +105,7 @@ class EventRows:
         whole = join_rows([own, added])
         files = _files_of(whole)
         taken = IngestedSource(
-            checksum=offered if own is rows else checksum(own),
+            checksum=offered if is_whole else checksum(own),
             corrections=corrections,
             compared=compared,
             rows=len(whole),

@@ -38,7 +38,8 @@ from include.records.records import StageResult
 LABEL = ("label.source", "label.column", "label.label_time")
 FIELDS = ("cadence", "cut_off", "history", "sources", *LABEL)
 LIBRARIES = ("duckdb", "numpy", "pyarrow")
-CHUNK_ROWS = 1_500_000
+# Most rows of a simulated portfolio that are read at once, and bytes of a row while it is taken in.
+CHUNK_ROWS, ROW_BYTES = 1_500_000, 1_500
 MAX_REASON = 2000  # characters of an error that a record keeps
 MAX_REFUSED = 5  # partitions that a message names
 
@@ -124,7 +125,8 @@ def _chunks(contexts: Sequence[StageContext]) -> Iterator[list[StageContext]]:
         default=0,
     )
     # Three simulated customers give about one row a day.
-    size = max(1, CHUNK_ROWS // (customers // 3 + 1)) if customers else len(contexts)
+    rows = min(CHUNK_ROWS, contexts[0].settings.memory_bytes // ROW_BYTES)
+    size = max(1, rows // (customers // 3 + 1)) if customers else len(contexts)
     for start in range(0, len(contexts), size):
         yield list(contexts[start : start + size])
 

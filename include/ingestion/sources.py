@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from include.config.names import ROWS
@@ -199,8 +200,6 @@ def _as_text(source: Source, table: pa.Table, shown: str) -> pa.Table:
             taken.add(name.lower())
         column = table.column(index)
         out[name] = column if pa.types.is_string(column.type) else column.cast(pa.string())
-    out[FILE] = pa.DictionaryArray.from_arrays(
-        pa.array([0] * len(table), pa.int32()), pa.array([shown])
-    ).cast(pa.string())
-    out[ROW] = pa.array(range(1, len(table) + 1), pa.int64())
+    out[FILE] = pa.repeat(pa.scalar(shown, pa.string()), len(table))
+    out[ROW] = pa.array(np.arange(1, len(table) + 1), pa.int64())
     return pa.table(out)

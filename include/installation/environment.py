@@ -50,14 +50,18 @@ def child_environment(
     """
     outer = os.environ if outer is None else outer
     if name == "node":
-        own = _named(outer, DATABASES) | _settings(settings, {"records_url"})
+        own = _named(outer, DATABASES) | _settings(
+            settings, {"records_url", "node_tokens", "online_url", "entity_key"}
+        )
         own["EVERGREEN_NODE_TOKEN"] = settings.node_secret.get_secret_value()
     elif name == "mlflow":
         # As a variable and no argument: the address may hold a password, which `ps` would show.
         own = {"MLFLOW_BACKEND_STORE_URI": settings.mlflow_address, **login_variables(settings)}
         own |= _named(outer, DATABASES)
     elif name in TASKS:
-        own = _of_sources(settings, outer) | _settings(settings, {"records_url", "mlflow_uri"})
+        own = _of_sources(settings, outer) | _settings(
+            settings, {"records_url", "mlflow_uri", "online_url"}
+        )
         own |= _airflow(settings) | {"MLFLOW_TRACKING_URI": settings.mlflow_address}
     else:
         own = _settings(settings, set()) | _airflow(settings)

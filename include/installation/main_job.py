@@ -151,12 +151,14 @@ class MainJob:
             )
         body = {"entity": self._newest_entity(route.champion)}
         url = f"{self.settings.node_url}/v1/{self.use_case.name}/predict"
+        token = self.settings.node_secret.get_secret_value()
+        headers = {"authorization": f"Bearer {token}"}
         problem = "no answer"
 
         def ask() -> dict[str, Any] | Literal["final"] | None:
             nonlocal problem
             try:
-                answer = httpx.post(url, json=body, timeout=10, trust_env=False)
+                answer = httpx.post(url, json=body, headers=headers, timeout=10, trust_env=False)
             except httpx.HTTPError as error:
                 problem = type(error).__name__
                 return None
@@ -183,18 +185,18 @@ class MainJob:
 
     def _newest_entity(self, champion: int) -> int | str:
         """Return the entity with the newest online row of the champion's feature set."""
-        from include.features.online_store import OnlineReader
+        from include.features.online_stores import open_store
 
         model = self.records.models.get(self.use_case.name, champion)
-        reader = OnlineReader(self.settings.home / "online" / f"{self.use_case.name}.db")
+        store = open_store(self.settings, self.use_case.name)
         try:
             newest = (
-                max(reader.rows(model.feature_set), key=lambda row: row[1], default=None)
+                max(store.rows(model.feature_set), key=lambda row: row[1], default=None)
                 if model
                 else None
             )
         finally:
-            reader.close()
+            store.close()
         if newest is None:
             raise NotDeployed(
                 f"no entity of {self.use_case.name} is online; clear materialize_features for "

@@ -14,6 +14,7 @@ from include.clock import utc_now
 from include.config.names import NAME
 from include.config.settings import Settings
 from include.errors import Busy, ConfigError, SourceError
+from include.features.online_stores import online_path, open_store
 from include.models import mlflow_registry
 from include.records.records import AuditEntry, Records
 
@@ -57,7 +58,7 @@ def reset(settings: Settings, records: Records, use_case: str, *, actor: str) ->
 
     Raises:
         Busy: a stage of the use case is running.
-        Unavailable: MLflow does not answer; reset again.
+        Unavailable: MLflow or the store of online features does not answer; reset again.
         SourceError: a file cannot be deleted.
     """
     _check_name(use_case)
@@ -67,6 +68,8 @@ def reset(settings: Settings, records: Records, use_case: str, *, actor: str) ->
     now = utc_now()
     records.forget(use_case, entry=AuditEntry("use_case.reset", use_case, use_case, actor, {}, now))
     mlflow_registry.forget(settings, use_case, at=now)
+    if settings.online_url.get_secret_value():  # a file is among the paths
+        open_store(settings, use_case).remove()
     try:
         for path in _paths(settings, use_case):
             if path.is_dir() and not path.is_symlink():  # what a link points to is not ours
@@ -91,7 +94,8 @@ def _check_name(use_case: str) -> None:
 def _paths(settings: Settings, use_case: str) -> list[Path]:
     """Return the folders and files of a use case; a checked name keeps them in the home folder."""
     home = settings.home
-    online = [home / "online" / f"{use_case}.db{suffix}" for suffix in ("", "-wal", "-shm")]
+    path = online_path(settings, use_case)
+    online = [path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm")]
     folders = [
         home / name / use_case
         for name in ("models", "mlartifacts", "predictions", "reports", "validation")

@@ -34,7 +34,7 @@ def children(settings: Settings, services: Sequence[str] = SERVICES) -> list[Chi
     commands["node"] = python_module("include", "serve")
     health = {name: _airflow_health(airflow, name.replace("-", "_")) for name in AIRFLOW}
     health["mlflow"] = _http_health(f"{settings.mlflow_url}/health")
-    health["node"] = _http_health(f"{settings.node_url}/health")
+    health["node"] = _http_health(f"{settings.node_url}/live")
     logs = settings.home / "logs"
     patience = {"triggerer": 1.0}  # seconds; it would wait for its triggers, which start again
     return [
@@ -47,6 +47,8 @@ def children(settings: Settings, services: Sequence[str] = SERVICES) -> list[Chi
             patience.get(name, 5.0),
             IMPORTANCE.get(name, "needed"),
             ANSWERS_WITHIN.get(name, 300.0),
+            log_bytes=round(settings.log_megabytes * 1e6),
+            logs_kept=settings.log_files,
         )
         for name in services
     ]

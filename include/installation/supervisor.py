@@ -28,6 +28,7 @@ from include.config.settings import settings as current_settings
 from include.errors import Busy, EvergreenError, Unavailable
 from include.files import write_text
 from include.installation.environment import child_environment
+from include.installation.housekeeping import EVERY_SECONDS, keep_house
 from include.installation.lock import InstallationLock, find_holder
 from include.installation.preflight import check_ports, is_migrated, stamp_version
 from include.installation.services import SERVICES, children
@@ -74,11 +75,14 @@ class Supervisor:
         self._remembered: dict[str, Born | None] = {}
         self.problems: Counter[str] = Counter()  # what went wrong while looking, by kind
         self._failure: EvergreenError | None = None
+        self._house_pause = 0.5  # seconds until the first look; a start has more to do
         # A thread a child: one that does not answer keeps nobody else waiting.
         self._watches = [
             threading.Thread(target=self._watching, args=(child,), name=child.name, daemon=True)
             for child in self._children
         ]
+        # Nobody waits for it at the end: it may be walking over a large lake.
+        self._house = threading.Thread(target=self._keep_house, name="housekeeping", daemon=True)
         self._handlers: dict[int, object] = {}
 
     def __enter__(self) -> Supervisor:
@@ -134,7 +138,7 @@ class Supervisor:
         for child in self._children:
             child.start()
         self._remember()
-        for watch in self._watches:
+        for watch in (*self._watches, self._house):
             watch.start()
 
     def wait_healthy(self, names: Sequence[str] = (), timeout: float = START_TIMEOUT) -> None:
@@ -196,11 +200,20 @@ class Supervisor:
                 return
             except Exception as error:  # noqa: BLE001 - a full disk, no memory for a process:
                 # whatever it is, a watch that ends would leave the child dead from then on.
-                self._count(child, error)
+                self._count(child.name, error)
 
-    def _count(self, child: Child, error: Exception) -> None:
+    def _keep_house(self) -> None:
+        """Bound and measure what grows, now and then, until the end."""
+        while not self._ending.wait(self._house_pause):
+            self._house_pause = EVERY_SECONDS
+            try:
+                keep_house(self.settings, time.time())
+            except Exception as error:  # noqa: BLE001 - as above: the next turn tries again
+                self._count("housekeeping", error)
+
+    def _count(self, name: str, error: Exception) -> None:
         """Count what went wrong while looking after a child, and say each kind of it once."""
-        kind = f"{child.name}: {type(error).__name__}"
+        kind = f"{name}: {type(error).__name__}"
         self.problems[kind] += 1
         if self.problems[kind] == 1:
             self._tell(f"looking after {kind}: {error}; it is tried again")

@@ -24,20 +24,35 @@ def digest(rows: pa.Table, *, sort_by: Sequence[str]) -> str:
     rows = rows.select(names)
     for index, name in enumerate(names):
         rows = rows.set_column(index, name, _canonical(rows.column(name)))
-    if len(rows) > 1:
-        order = [*sort_by, *(name for name in names if name not in sort_by)]
-        rows = rows.take(pc.sort_indices(rows, sort_keys=[(name, "ascending") for name in order]))
+    order = [*sort_by, *(name for name in names if name not in sort_by)]
+    places = _order(rows, order) if len(rows) > 1 else None
+    if places is not None:
+        rows = rows.take(places)
     state = hashlib.sha256()
     for name in names:
         column = rows.column(name).combine_chunks()
         state.update(f"{name}:{column.type}:{len(column)};".encode())
-        state.update(
-            np.packbits(
-                np.asarray(pc.is_valid(column).to_numpy(zero_copy_only=False), dtype=bool)
-            ).tobytes()
-        )
+        state.update(_validity(column))
         _update(state, column)
     return f"sha256:{state.hexdigest()}"
+
+
+def _order(rows: pa.Table, names: Sequence[str]) -> pa.Array | None:
+    """Return the places of rows in order of some columns, or None where they stand in it.
+
+    The first column alone decides where no value of it comes twice, as of most keys; to sort by it
+    takes a fraction of what it takes to compare whole rows.
+    """
+    first = rows.column(names[0])
+    if pa.types.is_int64(first.type) and not first.null_count:
+        values = first.to_numpy()
+        if np.all(values[1:] > values[:-1]):
+            return None
+        places = np.argsort(values)  # unstable: which of two equal ones is first is asked below
+        ordered = values[places]
+        if np.all(ordered[1:] > ordered[:-1]):
+            return pa.array(places)
+    return pc.sort_indices(rows, sort_keys=[(name, "ascending") for name in names])
 
 
 def _canonical(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -54,12 +69,23 @@ def _canonical(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_integer(kind):
         return column.cast(pa.int64())
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        column = column.cast(pa.float64())
-        column = pc.if_else(pc.equal(column, 0.0), pa.scalar(0.0), column)
-        return pc.if_else(pc.is_nan(column), pa.scalar(float("nan")), column)
+        column = pc.add(column.cast(pa.float64()), pa.scalar(0.0))  # of -0.0 it makes 0.0
+        has_nan = pc.any(pc.is_nan(column)).as_py()
+        return pc.if_else(pc.is_nan(column), pa.scalar(float("nan")), column) if has_nan else column
     if pa.types.is_null(kind):
         return column.cast(pa.string())
     return column
+
+
+def _validity(column: pa.Array) -> bytes:
+    """Return a bit a value, the first one in the highest place: whether there is one."""
+    if not column.null_count:
+        bits = np.full(-(-len(column) // 8), 255, dtype=np.uint8)
+        if len(column) % 8:
+            bits[-1] = 256 - 2 ** (8 - len(column) % 8)
+        return bits.tobytes()
+    valid = pc.is_valid(column).to_numpy(zero_copy_only=False)
+    return np.packbits(np.asarray(valid, dtype=bool)).tobytes()
 
 
 def _update(state: Any, column: pa.Array) -> None:
@@ -79,9 +105,8 @@ def _update(state: Any, column: pa.Array) -> None:
             state.update(memoryview(data)[int(ends[0]) : int(ends[-1])])
         return
     zero = False if pa.types.is_boolean(column.type) else pa.scalar(0, column.type)
-    state.update(
-        np.ascontiguousarray(pc.fill_null(column, zero).to_numpy(zero_copy_only=False)).tobytes()
-    )
+    filled = pc.fill_null(column, zero) if column.null_count else column
+    state.update(np.ascontiguousarray(filled.to_numpy(zero_copy_only=False)).data)
 
 
 def combine(parts: Sequence[str]) -> str:

@@ -1,52 +1,21 @@
 """The lake: versioned Delta tables, one folder a table, partitioned by the partition key.
 
-A partition is replaced by one atomic commit. A fence (the lease's token, kept as a Delta
-application transaction) makes the storage itself refuse a writer that has been superseded. Digests
-are of content, never of files.
+A partition is replaced by one atomic commit (`commits`). Digests are of content, never of files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import duckdb
-import numpy as np
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
 
-from include.errors import Busy, EvergreenError, SourceError
-from include.lake.sql import PARTITION, TIMESTAMP, connect, quote, text_literal
-
-COMMIT_ATTEMPTS = 8
-# Opening a table reads its log since the last checkpoint. Manifests pin old versions: the log is
-# never cleaned by its age.
-PROPERTIES: dict[str, str | None] = {
-    "delta.checkpointInterval": "20",
-    "delta.enableExpiredLogCleanup": "false",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Fence:
-    """Proof of a lease, for the storage: `app` and `token` go into the commit.
-
-    `check` raises Busy when the lease was superseded.
-    """
-
-    app: str
-    token: int
-    check: Callable[[], None]
-
-
-class Part(NamedTuple):
-    """The whole content of a partition, as it is stored, with the proof that it may be written."""
-
-    rows: pa.Table
-    fence: Fence | None
+from include.errors import SourceError
+from include.lake.column_types import storable
+from include.lake.commits import Fence, Part, Parts, commit_parts, refuse_superseded
+from include.lake.sql import PARTITION, connect, quote, text_literal
 
 
 class Lake:
@@ -92,86 +61,13 @@ class Lake:
                 refuse_superseded(fence, handle, f"{table} {key}")
             return {key: part}
 
-        version = self._commit(table, parts_of)
+        version = self.commit(table, parts_of)
         assert version is not None  # only of no part at all there is none
         return version
 
-    def _commit(
-        self, table: str, parts_of: Callable[[DeltaTable | None], dict[str, Part]]
-    ) -> int | None:
-        """Replace the partitions of some parts by one commit; return the version that it made.
-
-        `parts_of` is asked in every try, with the table as it is then: it leaves out a part whose
-        fence is lost, or raises. Without any part nothing is written, and None returned.
-        """
-        uri, parts = self.uri(table), dict[str, Part]()
-        # A loop of its own, not a retry of one call: after each lost commit the table is opened,
-        # its columns are compared and the fences are asked again.
-        for _ in range(COMMIT_ATTEMPTS):
-            handle = self._refreshed(table)
-            parts = parts_of(handle)
-            if not parts:
-                return None
-            # Looked at in every try: another writer may have added a column meanwhile.
-            if handle is not None:
-                stored = pa.schema(handle.schema().to_arrow())
-                for key, part in parts.items():
-                    check_types(part.rows.schema, stored, f"{table} {key}")
-            if self._write(uri, handle, parts):
-                written = handle or self._refreshed(table)  # one that wrote stands at its commit
-                if written is None:
-                    raise SourceError(
-                        f"{uri}: the table is gone right after its commit; who else cleans the "
-                        "lake?"
-                    )
-                return int(written.version())
-        raise Busy(
-            f"{table} {describe_keys(parts)}: {COMMIT_ATTEMPTS} commits lost to other writers; run "
-            "it again when they are done"
-        )
-
-    @staticmethod
-    def _write(uri: str, handle: DeltaTable | None, parts: Mapping[str, Part]) -> bool:
-        """Write parts in one commit; tell whether it came through, or somebody else was faster."""
-        body = pa.concat_tables([part.rows for part in parts.values()], promote_options="default")
-        fences = {part.fence.app: part.fence for part in parts.values() if part.fence is not None}
-        properties = CommitProperties(
-            custom_metadata={"partition": describe_keys(parts)},
-            app_transactions=[Transaction(each.app, each.token) for each in fences.values()],
-        )
-        listed = ", ".join(map(text_literal, parts))
-        try:
-            if handle is None:
-                if "://" not in uri:
-                    Path(uri).parent.mkdir(parents=True, exist_ok=True)
-                write_deltalake(
-                    uri,
-                    body,
-                    partition_by=[PARTITION],
-                    mode="error",
-                    configuration=PROPERTIES,
-                    commit_properties=properties,
-                )
-            else:
-                write_deltalake(
-                    handle,
-                    body,
-                    mode="overwrite",
-                    predicate=f"{PARTITION} IN ({listed})",
-                    schema_mode="merge",
-                    commit_properties=properties,
-                )
-        except CommitFailedError:
-            return False  # somebody else committed first: look again, the fence decides who goes on
-        except Exception as error:
-            if handle is None and DeltaTable.is_deltatable(uri):
-                return False  # another writer created the table between our look and our write
-            if isinstance(error, OSError):
-                raise SourceError(
-                    f"{uri}: cannot be written ({error}); free space or mend permissions"
-                ) from error
-            raise
-        return True
+    def commit(self, table: str, parts_of: Parts) -> int | None:
+        """Replace the partitions of some parts by one commit, as `commits.commit_parts` does."""
+        return commit_parts(table, self.uri(table), lambda: self._refreshed(table), parts_of)
 
     def flush(self) -> None:
         """Write what waits, and look at the tables anew; here every write is done at once."""
@@ -353,90 +249,6 @@ class Lake:
             except TableNotFoundError:
                 return None
         return self._pinned[table, version]
-
-
-def plain_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type under which the lake keeps all values of a type as they are."""
-    if pa.types.is_dictionary(kind):
-        return plain_type(kind.value_type)
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_null(kind):
-        return pa.string()
-    if pa.types.is_timestamp(kind) and kind.tz is not None:
-        return TIMESTAMP
-    return pa.date32() if pa.types.is_date(kind) else kind
-
-
-def storable(rows: pa.Table, key: str, table: str) -> pa.Table:
-    """Return rows of a partition in the types that are kept, with the column `partition`.
-
-    Refused is a type whose values Delta would change, or cannot hold. A column without any value
-    has no type of its own until there is one: it is text.
-
-    Raises:
-        EvergreenError: a column has such a type; names it.
-    """
-    if PARTITION in rows.column_names:
-        rows = rows.drop_columns([PARTITION])
-    for index, field in enumerate(rows.schema):
-        kind = plain_type(field.type)
-        lossy = (
-            pa.types.is_unsigned_integer(kind)
-            or pa.types.is_time(kind)
-            or pa.types.is_duration(kind)
-        )
-        if lossy or pa.types.is_float16(kind) or kind == pa.timestamp("ns"):
-            raise EvergreenError(
-                f"{table}: column {field.name} is {kind}, which no table keeps as it is; give it "
-                "another type"
-            )
-        if kind != field.type:
-            try:
-                rows = rows.set_column(index, field.name, rows.column(index).cast(kind))
-            except pa.ArrowInvalid as error:  # nanoseconds that microseconds do not hold
-                raise EvergreenError(
-                    f"{table}: column {field.name} is {field.type} and does not fit {kind}: {error}"
-                ) from None
-    return rows.append_column(
-        PARTITION,
-        pa.array([key], pa.string()).take(pa.array(np.zeros(len(rows), dtype=np.int64))),
-    )
-
-
-def check_types(given: pa.Schema, stored: pa.Schema, where: str) -> None:
-    """Refuse columns of another type than in the table: Delta would cast them without a word."""
-    types = {field.name: field.type for field in stored}
-    other = [
-        f"{field.name} is {field.type}, in the table {types[field.name]}"
-        for field in given
-        if field.name in types
-        and plain_type(types[field.name]) != field.type
-        and not pa.types.is_nested(field.type)
-    ]
-    if other:
-        raise EvergreenError(
-            f"{where} is not written, its columns have other types than the table's: "
-            f"{'; '.join(other)}. A table whose columns follow from the use case carries their "
-            "digest in its name; this one lacks it, report this"
-        )
-
-
-def describe_keys(keys: Collection[str]) -> str:
-    """Return the keys of some partitions in words: the only one, or the first and the last."""
-    first, last = min(keys), max(keys)
-    return first if first == last else f"{first} to {last}"
-
-
-def refuse_superseded(fence: Fence, handle: DeltaTable | None, where: str) -> None:
-    """Refuse a write after that of a newer lease, as the table itself tells.
-
-    Raises:
-        Busy: a newer run has written already.
-    """
-    if handle is not None and (handle.transaction_version(fence.app) or 0) > fence.token:
-        raise Busy(
-            f"{where}: a newer run has written this partition; this writer (token {fence.token}) "
-            "stops"
-        )
 
 
 def _contents(handle: DeltaTable) -> list[tuple[str, str]]:

@@ -9,6 +9,8 @@ from include.models.encoding import Schema
 from include.models.matrix import Numbers
 from include.models.metrics import EMPTY
 
+NEWTON_COLUMNS = 300
+
 
 def baseline(
     matrix: Numbers,
@@ -55,7 +57,9 @@ def baseline(
     design = design[:, np.flatnonzero(varies)]
     if design.shape[1] == 0:
         return np.full(int(asked.sum()), float(labels[used].mean()))
-    model = LogisticRegression(C=1.0, solver="lbfgs", tol=1e-6, max_iter=1000).fit(
+    # Newton's method needs a tenth of the time while its matrix (columns x columns) is small.
+    solver = "newton-cholesky" if design.shape[1] <= NEWTON_COLUMNS else "lbfgs"
+    model = LogisticRegression(C=1.0, solver=solver, tol=1e-6, max_iter=1000).fit(
         design[used], labels[used]
     )
     return np.asarray(model.predict_proba(design[asked])[:, 1], dtype=np.float64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
 from collections.abc import Mapping
@@ -17,6 +18,42 @@ def sources_folder(home: Path, bento_tag: str) -> Path:
     """Return the folder of a Bento's code in an installation's home."""
     name, _, version = bento_tag.partition(":")
     return home / "bento" / "bentos" / name / version / "src"
+
+
+def receipt_path(home: Path, use_case: str, version: str) -> Path:
+    """Return the file that holds the digest of every file of a package."""
+    return home / "bento" / "receipts" / f"{use_case}-{version}.json"
+
+
+def read_vouched(home: Path, use_case: str, bento_tag: str) -> dict[str, bytes]:
+    """Return a Bento's code, if the receipt of its packaging names these very files.
+
+    Raises:
+        ArtefactError: there is no such receipt, or it names other files.
+        OSError: a file cannot be read.
+    """
+    files = read_sources(sources_folder(home, bento_tag))
+    name, _, version = bento_tag.partition(":")
+    start = f"bentos/{name}/{version}/src/"
+    try:
+        named: dict[str, str] = json.loads(receipt_path(home, use_case, version).read_text())[
+            "files"
+        ]
+        wanted = {
+            path.removeprefix(start): digest
+            for path, digest in named.items()
+            if path.startswith(start)
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtefactError(
+            f"bento {bento_tag} has no receipt that can be read ({error}); package the model again"
+        ) from None
+    found = {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
+    if found != wanted:
+        raise ArtefactError(
+            f"the code of bento {bento_tag} is not what its receipt names; package the model again"
+        )
+    return files
 
 
 def read_sources(folder: Path) -> dict[str, bytes]:
@@ -59,15 +96,19 @@ def copy_verified(folder: Path, digest: str | None, target: Path) -> None:
     """Write a Bento's code into an empty folder, once it is what was recorded.
 
     What is written are the bytes that were verified: files that change meanwhile change nothing.
-    Without a digest (packaged by an earlier version) the code is taken as it is.
 
     Raises:
-        ArtefactError: it is not what was recorded.
+        ArtefactError: it is not what was recorded, or nothing was recorded.
         OSError: a file cannot be read or written.
     """
+    if digest is None:
+        raise ArtefactError(
+            f"no digest is recorded of the code in {folder}: it was packaged by an earlier "
+            "version, and no receipt vouched for it at the upgrade. Package the model again"
+        )
     files = read_sources(folder)
     found = sources_digest(files)
-    if digest is not None and found != digest:
+    if found != digest:
         raise ArtefactError(
             f"the code in {folder} has digest {found}, recorded is {digest}; it was changed. "
             "Package the model again"

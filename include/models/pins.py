@@ -11,11 +11,12 @@ import json
 import sys
 from functools import lru_cache
 from importlib.metadata import version
+from pathlib import Path
 
-from include.config.settings import ROOT
 from include.models.kinds import ModelKind, every_kind
 from include.syntax import file_digest
 
+ROOT = Path(__file__).resolve().parents[2]  # the settings would double the start of a trial
 # What turns a bundle and a row into a score, whatever the kind; the registry of kinds does not.
 COMMON = (
     "include/models/bundle.py",
@@ -46,5 +47,5 @@ def _digest(kind: str, libraries: tuple[str, ...], modules: tuple[str, ...]) -> 
 
 
 def fits_here(pins: str | None) -> bool:
-    """Tell whether a model with these pins loads in this process; one without any may try."""
-    return pins is None or any(pins == serving_pins(kind) for kind in every_kind())
+    """Tell whether a model with these pins loads in this process; one without any does not."""
+    return pins is not None and any(pins == serving_pins(kind) for kind in every_kind())

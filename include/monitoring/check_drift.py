@@ -6,7 +6,6 @@ is a hold. It is never the partition's own rows. Views of grain event compare th
 in the partition with those of the reference's training window; a view of snapshots is compared over
 the entities for which it is alive, and the share that it lost since the reference is a number of
 its own. The verdict comes from the index alone; the HTML report is for people and changes nothing.
-When live, closed segments of the prediction log are imported.
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ from include.pipeline.drift_outputs import DriftOutputs
 from include.pipeline.feature_outputs import FeatureOutputs
 from include.pipeline.stage import Input, Outcome, Stage, StageContext
 from include.pipeline.unseen import unreadable_outcome
-from include.predictions import import_segments
 from include.records.audit import AuditEntry
 from include.reports.page import report_path
 
@@ -116,14 +114,6 @@ def unreadable(context: StageContext, error: Exception) -> Outcome:
         "features": {},
     }
     return unreadable_outcome(context, NAME, error, about)
-
-
-def effects(context: StageContext, outcome: Outcome) -> dict[str, Any]:
-    """Import the closed segments of the prediction log into the lake."""
-    imported = import_segments.import_closed(
-        context.settings, context.lake, context.records, context.use_case.name
-    )
-    return {"predictions": imported} if imported else {}
 
 
 def decide_verdict(
@@ -223,6 +213,5 @@ STAGE = Stage(
     libraries=LIBRARIES,
     inputs=inputs,
     compute=compute,
-    effects=effects,
     unreadable=unreadable,
 )

@@ -17,7 +17,13 @@ from include.onboarding.answers import NOTHING, Answers
 from include.onboarding.date_parts import add_dates
 from include.onboarding.evidence import Evidence, find_evidence
 from include.onboarding.header_words import sounds_of_id, sounds_of_person
-from include.onboarding.label_values import ONES, Positive, guess_label, guess_positive
+from include.onboarding.label_values import (
+    ONES,
+    LabelGuess,
+    Positive,
+    guess_label,
+    guess_positive,
+)
 from include.onboarding.no_features import why_no_feature
 from include.onboarding.profile import Profile, Table, moment, name_others, name_some, text
 from include.onboarding.time_roles import guess_times_of
@@ -36,7 +42,8 @@ class Roles:
     `why` says it of entity, event, label and key, in words that go into the draft; `left_out` are
     columns that are no feature, each with the reason, `written_later` of them those that were
     written after the decision. `moments` are all columns that could say when a row happened, and
-    `evidence` tells what the rows say of a feature, by its header.
+    `evidence` tells what the rows say of a feature, by its header. `label_rivals` could be the
+    outcome by their values; `label_sure` where its name says that it is one.
     """
 
     entity: Profile
@@ -52,6 +59,8 @@ class Roles:
     evidence: dict[str, Evidence]
     written_later: tuple[Profile, ...]
     moments: tuple[Profile, ...]
+    label_rivals: tuple[Profile, ...] = ()
+    label_sure: bool = True
 
     @property
     def snapshot(self) -> bool:
@@ -103,11 +112,11 @@ def guess_roles(
     )
     taken = [column for column in (event, arrival, outcome) if column is not None]
     if outcome_apart is not None:
-        result, why_label = outcome_apart.label, outcome_apart.why
+        named = LabelGuess(outcome_apart.label, outcome_apart.why)
     else:
-        left = [c for c in columns if c not in taken]
-        result, why_label = guess_label(table, left, given_label)
-    positive = guess_positive(table, result, "--label" if given_label else "")
+        named = guess_label(table, [c for c in columns if c not in taken], given_label)
+    result = named.column
+    positive = guess_positive(table, result, "--label" if given_label else "", answers.positive)
     taken.append(result)
     guess = _guess_entity([c for c in columns if c not in taken], given_entity, taken)
     entity, why_entity = guess or (table.add_row_id(), f"guessed: {_ROW}; {_NO_ENTITY}")
@@ -146,9 +155,14 @@ def guess_roles(
     left_out += [(c, reasons[c.header]) for c in left if reasons[c.header]]
     features = [column for column in left if not reasons[column.header]]
     evidence = find_evidence(table, features, result, positive)
-    later = written_later(table, features, evidence, answers.written_later, alone=alone)
+    later = written_later(table, features, evidence, answers, alone=alone)
     left_out += [
-        (column, why_later(column, evidence[column.header], answers.written_later is not None))
+        (
+            column,
+            why_later(
+                column, evidence[column.header], column.header in (answers.written_later or ())
+            ),
+        )
         for column in later
     ]
     features = [column for column in features if column not in later]
@@ -163,7 +177,7 @@ def guess_roles(
     why = {
         "entity": why_entity,
         "event": why_event,
-        "label": why_label,
+        "label": named.why,
         "key": f"guessed: {why_key}",
     }
     return Roles(
@@ -182,6 +196,8 @@ def guess_roles(
         evidence,
         later,
         (*computed, *times),
+        named.rivals,
+        named.sure,
     )
 
 
@@ -234,7 +250,7 @@ def written_later(
     table: Table,
     features: Sequence[Profile],
     evidence: Mapping[str, Evidence],
-    answer: tuple[str, ...] | None,
+    answers: Answers,
     *,
     alone: bool,
 ) -> tuple[Profile, ...]:
@@ -245,19 +261,22 @@ def written_later(
     Raises:
         ConfigError: what was given is no column.
     """
-    if answer is None:
-        return tuple(
-            column
-            for column in features
-            if column.header in evidence and evidence[column.header].written_later(column)
-        )
+    given = answers.written_later or ()
     headers = [column.header for column in table.columns]
-    unknown = [header for header in answer if header not in headers]
+    unknown = [header for header in given if header not in headers]
     if unknown and alone:
         raise ConfigError(
             f"{table.path}: --written-later {unknown}: no such column; columns are {headers}"
         )
-    return tuple(column for column in features if column.header in answer)
+    guessed: set[str] = set()
+    if answers.written_later is None or answers.at_decision is not None:
+        guessed = {header for header in evidence if header not in (answers.at_decision or ())}
+    return tuple(
+        column
+        for column in features
+        if column.header in given
+        or (column.header in guessed and evidence[column.header].written_later(column))
+    )
 
 
 def _guess_entity(

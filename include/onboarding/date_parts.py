@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from include.lake.sql import quote
 from include.onboarding.column_texts import FITS
@@ -26,15 +27,36 @@ _NAMES = (
     "|nov(ember)?|dec(ember)?"
 )
 """English names of months, whole or cut; a full stop may follow."""
+_CLOCK = r"(^|_)(time|hour|clock|uhrzeit)(_|$)|time$"
+_DAY_NAME = r"(^|_)(date|day|datum|dt|timestamp|datetime)(_|$)|date$"
+_FIRST_DAY, _LAST_DAY = 25_569, 60_000  # of Excel: 1970 to 2064
+_MANY = 20  # different numbers from which they may be days
 MOST_LEAD = 3_650  # days; more is no time between a decision and what it is about
 
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """An SQL expression with `{0}`, `{1}`, ... for columns, and their headers."""
+    """An SQL expression with `{0}`, `{1}`, ... for columns, and their headers.
+
+    `casts` are the types of its columns here, where all values are texts; whole numbers else.
+    """
 
     template: str
     parts: tuple[str, ...]
+    kind: Literal["date", "timestamp"] = "date"
+    casts: tuple[str, ...] = ()
+
+    @property
+    def why(self) -> str:
+        """What a draft says of it."""
+        if "1899-12-30" in self.template:
+            return "guessed: Excel's days, counted from the end of 1899"
+        return "guessed: one date of several columns"
+
+    @property
+    def has_clock(self) -> bool:
+        """Whether it adds the hours of one column to the date of another."""
+        return "AS TIME)" in self.template
 
     def over(self, names: dict[str, str]) -> str:
         """Return the expression over columns by the names that a YAML gives them."""
@@ -42,10 +64,11 @@ class Expression:
 
     def in_table(self) -> str:
         """Return the expression over the texts of a table's columns; an error is no value."""
+        casts = self.casts or ("BIGINT",) * len(self.parts)
         typed = (
             quote(part)
             if f"{{{place}}}[:3]" in self.template
-            else f"TRY_CAST({quote(part)} AS BIGINT)"
+            else f"TRY_CAST({quote(part)} AS {casts[place]})"
             for place, part in enumerate(self.parts)
         )
         return f"TRY({self.template.format(*typed)})"
@@ -73,7 +96,60 @@ def add_dates(table: Table) -> tuple[Profile, ...]:
             if profile.nulls <= (1 - FITS) * table.rows:
                 found.append(profile)
         found.append(date)
+    for name, expression in (*_clocks(table), *_serials(table)):
+        moment = table.add_computed(name, expression.in_table(), expression)
+        if moment.nulls <= (1 - FITS) * table.rows:
+            found.append(moment)
     return tuple(found)
+
+
+def _clocks(table: Table) -> Iterator[tuple[str, Expression]]:
+    """Yield the moments of a date in one column and a clock in another; of several clocks none."""
+    clocks = [
+        column
+        for column in table.columns
+        if column.type == "string"
+        and re.search(_CLOCK, plain(column.header))
+        and _are_clocks(table, column)
+    ]
+    if len(clocks) != 1:
+        return
+    for date in table.columns:
+        if date.type == "date":
+            template = "{0} + CAST({1} AS TIME)"
+            casts = ("DATE", "VARCHAR")
+            headers = (date.header, clocks[0].header)
+            yield f"{plain(date.header)}_at", Expression(template, headers, "timestamp", casts)
+
+
+def _are_clocks(table: Table, column: Profile) -> bool:
+    return not table.scalar(
+        f"SELECT count(*) FROM given WHERE {quote(column.header)} IS NOT NULL AND NOT "
+        f"regexp_full_match({quote(column.header)}, '[0-2]?[0-9]:[0-5][0-9](:[0-5][0-9])?')"
+    )
+
+
+def _serials(table: Table) -> Iterator[tuple[str, Expression]]:
+    """Yield the moments of numbers that are Excel's days, counted from the end of 1899."""
+    for column in table.columns:
+        if column.type not in ("int64", "float64") or column.distinct < _MANY:
+            continue
+        if not re.search(_DAY_NAME, plain(column.header)):
+            continue
+        number = f"TRY_CAST({quote(column.header)} AS DOUBLE)"
+        if table.scalar(
+            f"SELECT count(*) FROM given WHERE {quote(column.header)} IS NOT NULL AND "
+            f"({number} NOT BETWEEN {_FIRST_DAY} AND {_LAST_DAY}) IS NOT FALSE"
+        ):
+            continue
+        if column.type == "int64":
+            of_day = Expression("DATE '1899-12-30' + CAST({0} AS INTEGER)", (column.header,))
+        else:
+            # To the second: Excel keeps no more of a day's parts than a double does.
+            seconds = "to_seconds(CAST(round({0} * 86400) AS BIGINT))"
+            template = f"TIMESTAMP '1899-12-30 00:00:00' + {seconds}"
+            of_day = Expression(template, (column.header,), "timestamp", ("DOUBLE",))
+        yield f"{plain(column.header)}_day", of_day
 
 
 def _dates(table: Table) -> Iterator[tuple[str, Expression]]:

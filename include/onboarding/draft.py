@@ -12,6 +12,7 @@ from include.errors import ConfigError
 from include.onboarding.answers import NOTHING, Answers
 from include.onboarding.column_roles import Roles, count_decisions, guess_roles
 from include.onboarding.draft_document import draft_lines
+from include.onboarding.draft_times import guess_times
 from include.onboarding.joins import Joined, join_table
 from include.onboarding.outcome_tables import OutcomeTable, joined_outcome, named_apart
 from include.onboarding.overview import ColumnView, view_columns, view_joined
@@ -83,16 +84,17 @@ def draft(
     key: str | None = None,
     time: str | None = None,
     label: str | None = None,
+    positive: tuple[str, ...] | None = None,
 ) -> tuple[str, str]:
     """Return name and YAML of a use case over the table in `path`.
 
-    `key`, `time` and `label` are headers that a person knows.
+    `key`, `time` and `label` are headers that a person knows, `positive` values of the label.
 
     Raises:
         SourceError: the file is no readable table.
         ConfigError: as `draft_table`.
     """
-    answers = Answers(key=key, time=time, label=label)
+    answers = Answers(key=key, time=time, label=label, positive=positive)
     drafted = draft_table(Table(path), answers, given_path=given_path, name=name)
     return drafted.name, drafted.text
 
@@ -134,13 +136,16 @@ def draft_table(
     ]
     if unknown := [header for header in answers.written_later or () if header not in headers]:
         raise ConfigError(f"--written-later {unknown}: no such column; columns are {headers}")
-    questions = tuple(open_questions(roles, answers, joined))
+    times = guess_times(table, roles, answers)
+    questions = tuple(open_questions(roles, answers, joined, times.horizon))
 
     def lines(worst: Mapping[str, Worst]) -> str:
         shown = _place(table, given_path or path.name)
         return (
             "\n".join(
-                draft_lines(name, shown, table, roles, answers, questions, joined, worst, apart)
+                draft_lines(
+                    name, shown, table, roles, times, answers, questions, joined, worst, apart
+                )
             )
             + "\n"
         )
@@ -148,7 +153,7 @@ def draft_table(
     document = lines({})
     use_case = use_case_file.parse(document, where=f"draft of {path.name}", folder=path.parent)
     tables = {"rows": table} | {each.name: each.table for each in joined if each.event is not None}
-    if apart is not None and apart[0].time is not None:
+    if apart is not None and not apart[0].is_static:
         tables[apart[0].name] = apart[0].table
     worst = {
         source: one.worst(use_case.sources[source], use_case.cadence, use_case.entity.key)

@@ -10,13 +10,12 @@ from include.onboarding import joins
 from include.onboarding.answers import Answers
 from include.onboarding.column_roles import Roles, count_decisions
 from include.onboarding.date_parts import Expression
-from include.onboarding.draft_times import Times, guess_times
+from include.onboarding.draft_times import Times
 from include.onboarding.draft_yaml import (
     column_lines,
     entity_type,
     feature_lines,
     label_lines,
-    label_within_lines,
     last_lines,
     max_bad_line,
     names_in,
@@ -26,6 +25,7 @@ from include.onboarding.draft_yaml import (
     time_lines,
 )
 from include.onboarding.drafted_history import differences, history_lines
+from include.onboarding.horizon_lines import label_within_lines
 from include.onboarding.joins import Joined
 from include.onboarding.outcome_lines import outcome_label_lines, outcome_source_lines
 from include.onboarding.outcome_tables import OutcomeTable
@@ -39,6 +39,7 @@ def draft_lines(
     path: str,
     table: Table,
     roles: Roles,
+    times: Times,
     answers: Answers,
     questions: Sequence[Question] = (),
     others: Sequence[Joined] = (),
@@ -52,7 +53,7 @@ def draft_lines(
     """
     names = names_in(table, roles)
     key = names[roles.entity.header]
-    entity, times = plain_name(key), guess_times(table, roles, answers)
+    entity = plain_name(key)
     count, rate = count_decisions(table, roles)
     outcome = f"the outcome {note(one_of(roles))} of {note(roles.label.header)}"
     yield f"# Its rows make {count} decisions; {rate:.1%} of those with an outcome have {outcome}."
@@ -90,7 +91,7 @@ def draft_lines(
     yield f"    columns:  # types guessed from all {table.rows} rows"
     needed = {roles.entity.header, roles.event.header, *(column.header for column in record)}
     keys = [column for column in (roles.entity, roles.record) if column is not None]
-    yield from column_lines(table, names, needed, keys)
+    yield from column_lines(table, names, needed, keys, label=roles.label)
     days = differences(table, roles, names)
     for days_name, (header, sql) in days.items():
         yield (
@@ -105,8 +106,8 @@ def draft_lines(
     if isinstance(roles.event.made, Expression):
         sql = roles.event.made.over({header: sql_name(name) for header, name in names.items()})
         yield (
-            f"      {plain_name(names[roles.event.header])}: {{type: date, sql: {json.dumps(sql)}}}"
-            "  # guessed: one date of several columns"
+            f"      {plain_name(names[roles.event.header])}: {{type: {roles.event.made.kind}, sql: "
+            f"{json.dumps(sql)}}}  # {roles.event.made.why}"
         )
     for each in others:
         yield from joins.source_lines(
@@ -136,7 +137,7 @@ def _outcome_lines(
     worst: Mapping[str, Worst],
 ) -> Iterator[str]:
     """Yield the label, and before it the source of outcomes that stand apart."""
-    if times.horizon is not None:
+    if apart is None and times.horizon is not None:
         yield from label_within_lines(roles, names, times)
     elif apart is None:
         yield from label_lines(roles, names, answers, times.delay, times.why_delay)

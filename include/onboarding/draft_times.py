@@ -7,16 +7,20 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from include.config import durations
+from include.errors import ConfigError
 from include.onboarding.answers import Answers
 from include.onboarding.column_roles import Roles, count_decisions, is_one
-from include.onboarding.profile import Table, moment
+from include.onboarding.profile import Table, moment, text
 from include.onboarding.yaml_text import note
 
 _DAY = timedelta(days=1)
+EVER = "ever"
+"""The answer that an outcome counts whenever it comes."""
 PERIOD = {"day": 1, "week": 7, "month": 31}
 """Days of the longest period of a cadence."""
-HORIZONS = (30, 60, 90, 180, 365, 730, 1095, 1826, 3652)
-"""Days within which an outcome may be asked for: months, and 1, 2, 3, 5 and 10 years."""
+HORIZONS = (1, 3, 7, 14, 30, 60, 90, 180, 365, 730, 1095, 1826, 3652)
+"""Days within which an outcome may be asked for: up to weeks, months, and 1, 2, 3, 5, 10 years."""
+_MOST = 0.95  # of the outcomes 1 that are to come within the time, where others have no time at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +39,22 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Horizon:
-    """Within how long an outcome counts, where the last ones come too late to wait for.
+    """Within how long an outcome counts: where the last come too late, or only the 1 has a time.
 
     `covered` has for each number of days that may be chosen the share of the outcomes 1 that come
-    within it.
+    within it. With `only_ones` the outcome 0 has no time of its own, as of who has not left yet.
     """
 
     within: timedelta
     covered: tuple[tuple[int, float], ...]
+    only_ones: bool = False
+    given: bool = False
+
+    @property
+    def later(self) -> float | None:
+        """The share of the outcomes 1 that come after the time; None where nobody counted it."""
+        share = dict(self.covered).get(self.within.days)
+        return None if share is None else 1 - share
 
 
 def guess_times(table: Table, roles: Roles, answers: Answers) -> Times:
@@ -66,8 +78,8 @@ def guess_times(table: Table, roles: Roles, answers: Answers) -> Times:
             delay, why_delay = said, "given"
     start, end = (_day(value) for value in table.moments(roles.event.header))
     horizon = None
-    if roles.outcome is not None and roles.outcome.made != "joined" and answers.outcome is None:
-        horizon = _horizon(table, roles, delay, end - start)
+    if roles.outcome is not None:
+        horizon = _horizon(table, roles, answers, delay, end - start)
     if horizon is not None:
         # The outcome of the question is known at its end, whatever happens.
         delay, why_delay = (
@@ -96,29 +108,46 @@ def guess_times(table: Table, roles: Roles, answers: Answers) -> Times:
     return Times(cadence, why_cadence, *keys, why_last, delay, why_delay, horizon)
 
 
-def _horizon(table: Table, roles: Roles, delay: timedelta, span: timedelta) -> Horizon | None:
+def _horizon(
+    table: Table, roles: Roles, answers: Answers, delay: timedelta, span: timedelta
+) -> Horizon | None:
     """Return within how long an outcome should count; None where all can be waited for.
 
-    It is the shortest time in which half of the outcomes 1 come, but no longer than leaves half of
-    the span for decisions whose outcome is known.
+    It is the shortest time in which half of the outcomes 1 come (nearly all, where the outcome 0
+    has no time), but no longer than leaves half of the span for decisions whose outcome is known.
     """
-    if roles.outcome is None or delay <= span / 2:
-        return None
+    assert roles.outcome is not None
     at, known = moment(roles.event.header), moment(roles.outcome.header)
+    outcome, one = text(roles.label.header), is_one(roles)
+    missing = table.scalar(
+        f"SELECT avg(({known} IS NULL)::INT) FROM given WHERE {outcome} IS NOT NULL AND NOT {one}"
+    )
+    only_ones = missing is not None and missing > 0.5
+    if answers.within == EVER and only_ones:
+        raise ConfigError(
+            f"{table.path}: within {EVER!r}: only the outcome 1 has a time in "
+            f"{roles.outcome.header!r}, and the other is known when a time is over: say which with "
+            "--within, such as 90d"
+        )
+    if answers.within == EVER or not (only_ones or answers.within or delay > span / 2):
+        return None
     lag = f"(epoch_us({known}) - epoch_us({at})) / 86400000000.0"
     rows = table.rows_of(
         f"SELECT {', '.join(f'avg(({lag} <= {days})::INT)' for days in HORIZONS)} FROM given WHERE "
-        f"{is_one(roles)} AND {known} IS NOT NULL AND {at} IS NOT NULL"
+        f"{one} AND {known} IS NOT NULL AND {at} IS NOT NULL"
     )
-    covered = tuple(
-        (days, float(share or 0))
-        for days, share in zip(HORIZONS, rows[0], strict=True)
-        if timedelta(days=days) <= span / 2 and share
-    )
+    shares = [
+        (days, float(share or 0)) for days, share in zip(HORIZONS, rows[0], strict=True) if share
+    ]
+    if answers.within is not None:
+        within = durations.parse_duration(answers.within)
+        return Horizon(within, tuple(shares), only_ones, given=True)
+    covered = tuple(pair for pair in shares if timedelta(days=pair[0]) <= span / 2)
     if not covered:
-        return None
-    days = next((days for days, share in covered if share >= 0.5), covered[-1][0])
-    return Horizon(timedelta(days=days), covered)
+        return Horizon(timedelta(days=HORIZONS[0]), (), only_ones) if only_ones else None
+    wanted = _MOST if only_ones else 0.5
+    days = next((days for days, share in covered if share >= wanted), covered[-1][0])
+    return Horizon(timedelta(days=days), covered, only_ones)
 
 
 def _cadence(table: Table, roles: Roles, days: int) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from include.lake.sql import text_literal
 from include.onboarding.answers import Answers
 from include.onboarding.column_roles import Roles
 from include.onboarding.column_texts import written
-from include.onboarding.draft_times import PERIOD, Times, guess_min_rows, guess_ttl
+from include.onboarding.draft_times import guess_min_rows, guess_ttl
 from include.onboarding.evidence import Evidence
 from include.onboarding.label_values import ONES
 from include.onboarding.profile import Profile, Table, Worst
@@ -54,6 +54,7 @@ def place_lines(table: Table, path: str) -> Iterator[str]:
     yield f"    path: {json.dumps(path)}"
     yield f"    format: {table.format}"
     yield from _dialect_lines(table)
+    yield from totals_lines(table)
 
 
 def _dialect_lines(table: Table) -> Iterator[str]:
@@ -84,6 +85,8 @@ def _dialect_lines(table: Table) -> Iterator[str]:
             f"    encoding: {dialect['encoding']}  # guessed: it is not UTF-8; see whether its "
             "letters read right"
         )
+    if table.repeated:
+        yield f"    # {table.repeated} line(s) repeat the header, and are no rows"
     if table.broken:
         yield (
             f"    # {table.broken} line(s) could not be split into columns, and would go to "
@@ -97,17 +100,22 @@ def column_lines(
     needed: set[str],
     keys: Sequence[Profile],
     kind: str | None = None,
+    label: Profile | None = None,
 ) -> Iterator[str]:
     """Yield the contract of each column, and what is left out of the table.
 
     `needed` are the headers of what may not be missing, `keys` columns whose values are names, of
-    type `kind` where that is given.
+    type `kind` where that is given. A total may stand under the `label`: only 0 and 1 are values.
     """
     for column in table.columns:
         name = names[column.header]
         key = any(column is other for other in keys)
         own = (kind or entity_type(column)) if key else column.type
-        yield f"      {plain_name(name)}: {_column(column, name, column.header in needed, own)}"
+        line = _column(column, name, column.header in needed, own)
+        if column is label and table.totals and column.type == "int64" and column.distinct == 2:
+            listed = ", ".join(json.dumps(value) for value in table.distinct(column.header))
+            line = line.replace("type: int64", f"type: int64, values: [{listed}]", 1)
+        yield f"      {plain_name(name)}: {line}"
     for header, nested in table.nested.items():
         yield f"      # {note(header)}: left out ({note(nested)}: more than one value a row)"
 
@@ -132,6 +140,15 @@ def _column(column: Profile, name: str, needed: bool, kind: str) -> str:
         notes.insert(0, "so it is written")
     comment = f"  # guessed: {'; '.join(notes)}" if notes else ""
     return f"{{{', '.join(fields)}}}{comment}"
+
+
+def totals_lines(table: Table) -> Iterator[str]:
+    """Yield that the last rows are totals, where they are."""
+    if table.totals:
+        yield (
+            f"    # the last {table.totals} row(s) are totals of the others, and would go to "
+            "quarantine: delete them"
+        )
 
 
 def max_bad_line(worst: Worst) -> str:
@@ -200,52 +217,6 @@ def zero_one(outcome: str, label: Profile, roles: Roles) -> str:
     return f"CASE WHEN {outcome} IS NOT NULL THEN CAST({one} AS INTEGER) END"
 
 
-def label_within_lines(roles: Roles, names: dict[str, str], times: Times) -> Iterator[str]:
-    """Yield the label as SQL: whether the outcome 1 came within a time that can be waited for."""
-    assert times.horizon is not None
-    assert roles.outcome is not None
-    days = times.horizon.within.days
-    share = dict(times.horizon.covered)[days]
-    choices = ", ".join(f"{n} days {part:.0%}" for n, part in times.horizon.covered)
-    entity, known = (
-        sql_name(names[each.header].strip('"')) for each in (roles.entity, roles.outcome)
-    )
-    outcome = sql_name(names[roles.label.header].strip('"'))
-    until = f"event_timestamp + INTERVAL {days} DAY"
-    value = zero_one(outcome, roles.label, roles)
-    yield "label:"
-    yield f"  # {roles.why['label']}; the score is the probability of {note(one_of(roles))}."
-    yield (
-        "  # ASK: Within how long does the outcome count? The last comes too late to wait for, so"
-    )
-    yield (
-        f"  # guessed: within {days} days; {1 - share:.0%} of the outcomes {note(one_of(roles))} "
-        "come later, and count as 0."
-    )
-    yield f"  # Choices, with the share that comes within them: {choices}."
-    yield "  # Change the days in the SQL, and delay to a day more."
-    yield "  sql: |"
-    yield "      SELECT"
-    yield f"          {entity},"
-    yield "          event_timestamp,"
-    yield f"          least(CAST({known} AS TIMESTAMPTZ), {until}) AS label_timestamp,"
-    yield f"          CASE WHEN CAST({known} AS TIMESTAMPTZ) > {until} THEN 0"
-    yield f"              WHEN {known} IS NOT NULL THEN ({value}) END AS label"
-    yield "      FROM rows"
-    yield f"      WHERE {entity} IS NOT NULL"
-    if not roles.entity.unique:
-        record = names[(roles.record or roles.entity).header].strip('"')
-        yield (
-            f"      QUALIFY row_number() OVER (PARTITION BY {entity}, event_timestamp ORDER BY "
-            f"created_timestamp DESC, {sql_name(record)} DESC) = 1"
-        )
-    yield (
-        f"  lookback: {2 * PERIOD[times.cadence]}d  # two periods: a row has its outcome when "
-        "it is read"
-    )
-    yield f"  delay: {durations.format_duration(times.delay)}  # {times.why_delay}"
-
-
 def positive_lines(roles: Roles) -> Iterator[str]:
     """Yield which value of the label counts as 1, where it has to be said."""
     if roles.positive is None:
@@ -253,7 +224,8 @@ def positive_lines(roles: Roles) -> Iterator[str]:
     ones = [json.dumps(value) for value in roles.positive.ones]
     listed = ones[0] if len(ones) == 1 else f"[{', '.join(ones)}]"
     others = ", ".join(map(note, roles.positive.others))
-    yield f"  positive: {listed}  # guessed: the rarer outcome counts as 1, {others} as 0"
+    why = "given" if roles.positive.given else "guessed: the rarer outcome counts as 1"
+    yield f"  positive: {listed}  # {why}, {others} as 0"
 
 
 def feature_lines(

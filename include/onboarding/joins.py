@@ -98,9 +98,9 @@ def join_table(
         )
         label = other.add_joined("label", match.there.header, labels)
         evidence = find_evidence(other, features, label, roles.positive)
-    later = written_later(other, features, evidence, answers.written_later, alone=False)
+    later = written_later(other, features, evidence, answers, alone=False)
     for column in later:
-        given = answers.written_later is not None
+        given = column.header in (answers.written_later or ())
         left_out.append((column, why_later(column, evidence.get(column.header), given)))
     features = [column for column in features if column not in later]
     name = base = name_of(other.path.name.split(".")[0])

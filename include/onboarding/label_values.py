@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from shlex import quote
 
 from include.errors import ConfigError
-from include.lake.sql import text_literal
-from include.onboarding.header_words import LABEL, plain
+from include.onboarding.answers import Undecided
+from include.onboarding.header_words import BEFORE, LABEL, STATE, plain, sounds_late
 from include.onboarding.profile import Profile, Table, name_others, name_some, text
 
 MAX_SPELLINGS = 12  # of two outcomes, such as Yes, yes and YES
+_LAST = "the last column, and it holds two values"
 _MANY = 20  # rows from which it says something that a column has just two values
-LABEL_OR_STATE = re.compile(f"{LABEL.pattern}|status|state$|result")
+MAX_CLASSES = 40  # different values from which a column is a number or a name, not an outcome
 CERTAIN = ("y", "label", "target", "class", "outcome")
 ONES = ("1", "1.0", "1.", "true", "t", "yes", "y")
 ZEROS = ("0", "0.0", "0.", "false", "f", "no", "n")
@@ -21,103 +23,213 @@ ZEROS = ("0", "0.0", "0.", "false", "f", "no", "n")
 
 @dataclass(frozen=True, slots=True)
 class Positive:
-    """The spellings of the label's value that counts as 1, and those of the other."""
+    """The spellings of the label's values that count as 1, and some of the others."""
 
     ones: tuple[str, ...]
     others: tuple[str, ...]
+    given: bool = False
 
 
-def guess_label(
-    table: Table, columns: Sequence[Profile], given: Profile | None
-) -> tuple[Profile, str]:
-    """Return the column of the outcome, and why it was taken.
+@dataclass(frozen=True, slots=True)
+class LabelGuess:
+    """The column of the outcome, why it was taken, and which others could be it by their values.
+
+    It is `sure` where its name says that it is an outcome: nobody has to be asked.
+    """
+
+    column: Profile
+    why: str
+    rivals: tuple[Profile, ...] = ()
+    sure: bool = True
+
+
+def guess_label(table: Table, columns: Sequence[Profile], given: Profile | None) -> LabelGuess:
+    """Return the column of the outcome: by its name, else by its values and its place.
+
+    Published tables have their outcome last, more often than not.
 
     Raises:
-        ConfigError: none has two values, or several could be it.
+        Undecided: several could be it, or it has more than two values.
+        ConfigError: none could.
     """
     if given is not None:
-        return given, "given"
+        return LabelGuess(given, "given")
     values = {
         column.header: table.distinct(column.header) for column in columns if column.distinct <= 2
     }
     two = [column for column in columns if len(values.get(column.header, [])) == 2]
     zero_one = [column for column in two if _is_zero_one(values[column.header])]
     two = [column for column in two if column in zero_one or column.type in ("int64", "string")]
-    named = [column for column in two if LABEL.search(plain(column.header))]
+    named = [column for column in two if _is_outcome(column)]
     # A name that says nothing else ranks above one that may be a fact of whom the row is about.
-    candidates = [c for c in named if plain(c.header) in CERTAIN] or named or zero_one
-    if not candidates and two and two[-1] is columns[-1] and table.rows >= _MANY:
-        others = name_others(column for column in two if column is not two[-1])
-        return two[-1], f"guessed: the last column, and it holds two values{others}"
+    candidates = [c for c in named if plain(c.header) in CERTAIN] or named
     if not candidates:
-        once = [
-            column
-            for column in columns
-            if column.distinct == 1 and LABEL.search(plain(column.header))
-        ]
-        more = f"; {name_some(once)} hold(s) one value only" if once else ""
-        if two:
-            more += f"; {name_some(two)} hold(s) two values: name the outcome with --label"
-        several = [
-            column
-            for column in columns
-            if column.distinct > 2 and LABEL_OR_STATE.search(plain(column.header))
-        ]
-        for column in several[:1]:
+        _ask_for_classes(table, columns)
+        candidates = [column for column in two if _is_state(plain(column.header))]
+    others = [column for column in zero_one if column not in candidates]
+    if len(candidates) == 1:
+        return LabelGuess(candidates[0], f"guessed: it holds two values{name_others(others)}")
+    if not candidates and table.rows >= _MANY and (last := _by_place(two, zero_one, columns)):
+        several = [column for column in columns if _has_classes(column)]
+        rivals = tuple(column for column in (*two, *several) if column is not last)
+        others = [column for column in two if column is not last]
+        why = "it holds two values" if last is not columns[-1] else _LAST
+        return LabelGuess(last, f"guessed: {why}{name_others(others)}", rivals, sure=False)
+    could = candidates or zero_one or (two if table.rows >= _MANY else [])
+    none = "no column holds just 0 and 1 (or true and false)"
+    message, choices = f"{none}{_what_there_is(table, columns)}", tuple(c.header for c in could)
+    if len(could) > 1:
+        message = f"{[*choices]} could each be the label, with two values; name it with --label"
+        message = message if zero_one or candidates else f"{none}; {message}"
+    elif could:
+        message += f"; {choices[0]!r} has two values: if it is the outcome, name it with --label"
+    elif columns and _has_classes(columns[-1]):
+        choices = (columns[-1].header,)
+    if choices:
+        raise Undecided(
+            f"{table.path}: {message}",
+            field="label",
+            question="Which column is the outcome?",
+            choices=choices,
+            option="--label",
+        )
+    raise ConfigError(
+        f"{table.path}: {message}; Evergreen predicts such an outcome: add one, or write label.sql "
+        "that makes it"
+    )
+
+
+def _has_classes(column: Profile) -> bool:
+    return 2 < column.distinct <= MAX_CLASSES and column.type in ("int64", "string")
+
+
+def _is_outcome(column: Profile) -> bool:
+    name = plain(column.header)
+    return bool(LABEL.search(name)) and not BEFORE.search(name)
+
+
+def _is_state(name: str) -> bool:
+    """Tell whether a name sounds of what became of something, such as `loan_status`."""
+    return bool(STATE.search(name)) and sounds_late(name)
+
+
+def _by_place(
+    two: Sequence[Profile], zero_one: Sequence[Profile], columns: Sequence[Profile]
+) -> Profile | None:
+    """Return the only column of 0 and 1, else the last column if it has two values."""
+    if len(zero_one) == 1 and columns[-1] not in zero_one:
+        return zero_one[0]
+    return columns[-1] if two and two[-1] is columns[-1] else None
+
+
+def _ask_for_classes(table: Table, columns: Sequence[Profile]) -> None:
+    """Ask which values count as 1, where the column of the outcome has more than two."""
+    for column in columns:
+        name = plain(column.header)
+        named_last = _is_outcome(column) and column is columns[-1]
+        if _has_classes(column) and (name in CERTAIN or _is_state(name) or named_last):
+            guess_positive(table, column, "")
+
+
+def _what_there_is(table: Table, columns: Sequence[Profile]) -> str:
+    """Return what of a table without an outcome comes near to one, for a message."""
+    once = [column for column in columns if column.distinct == 1 and _is_outcome(column)]
+    more = f"; {name_some(once)} hold(s) one value only" if once else ""
+    # The last one first: where an outcome stands, if its name does not say it.
+    for column in sorted(
+        columns,
+        key=lambda each: (not _is_outcome(each), each is not columns[-1]),
+    )[:1]:
+        if _has_classes(column) and (_is_outcome(column) or column is columns[-1]):
             shown = table.distinct(column.header, 4)
             more += (
-                f"; {column.header!r} has {column.distinct} different values, such as {shown}, and "
-                "an outcome has two"
+                f"; {column.header!r} has {column.distinct} different values, such as {shown}: if "
+                f"it is the outcome, say which of them count as 1, such as --label "
+                f"{quote(column.header)} --positive {quote(shown[-1])}"
             )
-        raise ConfigError(
-            f"{table.path}: no column holds just 0 and 1 (or true and false){more}; Evergreen "
-            "predicts such an outcome: add one, or write label.sql that makes it"
-        )
-    if len(candidates) > 1:
-        raise ConfigError(
-            f"{table.path}: {[column.header for column in candidates]} could each be the label; "
-            "name it with --label"
-        )
-    label = candidates[0]
-    others = name_others(column for column in zero_one if column is not label)
-    return label, f"guessed: it holds two values{others}"
+    return more
 
 
-def guess_positive(table: Table, column: Profile, option: str) -> Positive | None:
-    """Return which value of a label counts as 1: of two outcomes the rarer.
+def guess_positive(
+    table: Table, column: Profile, option: str, given: tuple[str, ...] | None = None
+) -> Positive | None:
+    """Return which values of a label count as 1: those that are given, else of two the rarer.
 
     None where it holds 0 and 1. `option` is the one that named the column, for messages.
 
     Raises:
-        ConfigError: it holds one value, or more than two that are no spellings of two.
+        Undecided: it holds more than two values that are no spellings of two.
+        ConfigError: it holds one value, too many, or not those that are given.
     """
-    values = table.distinct(column.header, MAX_SPELLINGS + 1)
+    where = f"{option} {column.header!r}".strip()
+    counts = _counts(table, column)
+    values = list(counts)
+    if given is not None:
+        return _given_positive(table, where, values, given)
     if len(values) == 2 and _is_zero_one(values):
         return None
     # Spellings differ in case, blanks and a final full stop: ">50K", ">50k."
     groups: dict[str, list[str]] = {}
     for value in values:
         groups.setdefault(re.sub(r"\s+", "", value.lower()).rstrip("."), []).append(value)
-    where = f"{option} {column.header!r}".strip()
     if len(groups) == 1:
         raise ConfigError(
             f"{table.path}: {where} holds one value only ({values[0]!r}); a label has two, name "
             "another with --label"
         )
-    if len(groups) > 2:
+    if len(groups) > MAX_CLASSES:
         raise ConfigError(
-            f"{table.path}: {where} holds more than two values, such as {values[:3]}; a label has "
-            "two: add such a column, or write the YAML by hand with label.positive or label.sql"
+            f"{table.path}: {where} holds more than {MAX_CLASSES} different values, such as "
+            f"{values[:3]}, and an outcome has two: add a column that says it, such as 1 above a "
+            "limit, or write label.sql by hand"
         )
-
-    def count(spellings: Sequence[str]) -> int:
-        listed = ", ".join(text_literal(value) for value in spellings)
-        return int(
-            table.scalar(f"SELECT count(*) FROM given WHERE {text(column.header)} IN ({listed})")
+    if len(groups) > 2:
+        listed = ", ".join(f"{value!r} ({counts[value]})" for value in values[:8])
+        rarest = values[-1]
+        raise Undecided(
+            f"{table.path}: {where} holds more than two values: {listed}"
+            f"{', ...' if len(values) > 8 else ''}. Say which of them count as 1, with commas "
+            f"between, such as --label {quote(column.header)} --positive {quote(rarest)}; all "
+            "others count as 0. Where another column is the outcome, name it with --label",
+            field="positive",
+            question=f"Which values of {column.header!r} count as 1 (with commas between)?",
+            choices=tuple(values[:12]),
+            option="--positive",
         )
-
-    frequent, rare = sorted(groups.values(), key=count, reverse=True)
+    frequent, rare = sorted(
+        groups.values(), key=lambda spellings: sum(counts[each] for each in spellings), reverse=True
+    )
     return Positive(tuple(rare), tuple(frequent))
+
+
+def _counts(table: Table, column: Profile) -> dict[str, int]:
+    """Return how many rows have each value, the most frequent first; not of all of very many."""
+    rows = table.rows_of(
+        f"SELECT {text(column.header)} AS v, count(*) FROM given WHERE v IS NOT NULL GROUP BY v "
+        f"ORDER BY count(*) DESC, v LIMIT {MAX_SPELLINGS * MAX_CLASSES}"
+    )
+    return {str(value): int(count) for value, count in rows}
+
+
+def _given_positive(
+    table: Table, where: str, values: Sequence[str], given: tuple[str, ...]
+) -> Positive:
+    """Return the values that a person said, if the column has them and others besides."""
+    # A value may hold a comma, at which an option is divided.
+    whole = [value for value in values if re.sub(r"\s*,\s*", ",", value) == ",".join(given)]
+    ones = whole or [one.strip() for one in given]
+    if unknown := [one for one in ones if one not in values]:
+        raise ConfigError(
+            f"{table.path}: --positive {', '.join(unknown)}: {where} has no such value; it has "
+            f"{list(values[:12])}"
+        )
+    others = [value for value in values if value not in ones]
+    if not ones or not others:
+        raise ConfigError(
+            f"{table.path}: --positive: of the values of {where} some count as 1 and some as 0; "
+            f"it has {list(values[:12])}"
+        )
+    return Positive(tuple(ones), tuple(others[:MAX_SPELLINGS]), given=True)
 
 
 def _is_zero_one(values: Sequence[str]) -> bool:

@@ -24,6 +24,10 @@ _FORMS = [
     (",", "'"),
 ]
 """Decimal and thousands mark; of forms that fit equally, the earlier is taken."""
+_BELOW = (-99, -999, -9999, -99999, -999999, -9999999)
+_ABOVE = (999, 9999, 99999, 999999, 9999999, 365243)
+"""Numbers that programs write where there is none; the last are days of a thousand years."""
+_FEW = 5  # rows, and other numbers, from which such a number says something
 # What may stand in a number besides its unit; with typographic apostrophe, minus and blanks. The
 # apostrophe is doubled: it stands in an SQL text.
 _OF_NUMBERS = "[0-9.,+%''\u2019\u2212 \u00a0\u202f-]"
@@ -74,6 +78,36 @@ def note_thousands(texts: ColumnTexts) -> None:
             "every decimal has three digits: where 1.234 means 1234, write thousands: '.' and "
             "decimal: ','"
         )
+
+
+def far_tokens(texts: ColumnTexts, column: Column) -> tuple[str, ...]:
+    """Return texts such as -999 that stand for no value: negative, far from all other numbers.
+
+    What stands far above all others, such as 999, may be a number: it is noted.
+    """
+    if texts.sounds_of_id or column != Column(type=column.type):
+        return ()
+    number = "TRY_CAST(t AS DOUBLE)"
+    listed = ", ".join(map(str, (*_BELOW, *_ABOVE)))
+    rows = texts.rows(
+        f"SELECT t, {number}, n FROM seen WHERE {number} IN ({listed}) ORDER BY n DESC, t LIMIT 9"
+    )
+    found = []
+    for text, value, count in rows:
+        low, high, different = texts.rows(
+            f"SELECT min({number}), max({number}), count(DISTINCT {number}) FROM seen WHERE "
+            f"isfinite({number}) AND {number} NOT IN ({listed})"
+        )[0]
+        if count < _FEW or different < _FEW:
+            continue
+        if value < 0 and low - value > max(3 * (high - low), -value / 2):
+            found.append(str(text))
+        elif value > 0 and value > 3 * high and low >= 0:
+            texts.notes.append(
+                f"{text} ({count} times) stands far above all others: if it means none, write "
+                f"null_values: [{shown(str(text))}]"
+            )
+    return tuple(found)
 
 
 def _unit(texts: ColumnTexts) -> str | None:

@@ -32,6 +32,11 @@ class OutcomeTable:
     label: Profile
     time: Profile | None
 
+    @property
+    def is_static(self) -> bool:
+        """Whether its rows are no events: without a time, or with one that many of them lack."""
+        return self.time is None or self.time.nulls > MAX_REPEATED * self.table.rows
+
 
 @dataclass(frozen=True, slots=True)
 class Arranged:
@@ -119,9 +124,9 @@ def _as_outcomes(table: Table, tables: Sequence[Table], answers: Answers) -> Out
     try:
         # The id of a few rows could have two values as well, so it takes no part where it can be
         # told from the rest.
-        label, _ = guess_label(
+        label = guess_label(
             table, [c for c in table.columns if c not in times and not c.unique], given
-        )
+        ).column
     except ConfigError:
         return None
     if not _only_outcomes(table, label):

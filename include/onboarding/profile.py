@@ -19,7 +19,7 @@ from include.ingestion.computed import moment_query
 from include.ingestion.times import NEWEST, OLDEST
 from include.ingestion.values import trimmed_text, typed
 from include.onboarding.column_texts import SOURCE
-from include.onboarding.table_files import TableFiles, read_table
+from include.onboarding.table_files import TableFiles, read_table, totals_in
 from include.onboarding.value_formats import guess_column
 from include.validation.contract import RULE, judged_query, mixed_zones_query
 
@@ -123,13 +123,22 @@ class Table:
             rows.rename_columns([_raw_name(name, headers) for name in rows.column_names]),
         )
         self._con.execute("SET enable_external_access = false")
-        self._where = "" if MALFORMED not in rows.column_names else f" WHERE {MALFORMED} IS NULL"
+        none = [f"{MALFORMED} IS NULL"] if MALFORMED in rows.column_names else []
+        # Of totals nothing is guessed: validation sets them aside by what is.
+        totals = totals_in(rows, len(headers))
+        if totals:
+            none.append(f"row NOT IN ({', '.join(map(str, totals))})")
+        self._where = f" WHERE {' AND '.join(none)}" if none else ""
         picked = ", ".join(
             f"{quote(f'h_{index}')} AS {quote(header)}" for index, header in enumerate(headers)
         )
         self._con.execute(f"CREATE TEMP VIEW raw AS SELECT {picked} FROM delivered{self._where}")
         self.rows = int(self.scalar("SELECT count(*) FROM raw"))
-        self.broken = len(rows) - self.rows  # lines that could not be split into columns
+        self.totals = len(totals)
+        self.broken = len(rows) - self.rows - self.totals  # lines that could not be split
+        # Lines that repeat the header have numbers, and are no rows.
+        self.repeated = int(self._con.execute("SELECT max(row) FROM delivered").fetchall()[0][0])
+        self.repeated -= len(rows)
         if not self.rows:
             raise SourceError(
                 f"{path}: no rows; a draft is guessed from values, give a file that has some"
@@ -210,8 +219,8 @@ class Table:
         return rows[0][0] if rows else None
 
     def add_computed(self, name: str, sql: str, made: Expression) -> Profile:
-        """Add a date that is computed over the row's columns; return what it holds."""
-        return self._add(name, f"CAST({sql} AS VARCHAR)", Column(type="date"), made)
+        """Add a date or time that is computed over the row's columns; return what it holds."""
+        return self._add(name, f"CAST({sql} AS VARCHAR)", Column(type=made.kind), made)
 
     def add_row_id(self) -> Profile:
         """Add a column that is different on each row, as the digest of a row is."""

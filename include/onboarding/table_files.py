@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,14 @@ from include.ingestion.formats import ENDINGS, ending_of, kind_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+LAST_ROWS = 3  # among which totals are looked for
+TOTAL = re.compile(
+    r"(grand |sub|over)?-?(totals?|all|sum|summe|gesamt|insgesamt|gesamtsumme|average|mean|count)"
+    r"( .{0,30})?:?",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +124,7 @@ def _read(
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Read files of one table; return their rows and what is said of the first that has columns."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     parts: list[pa.Table] = []
     first: tuple[Path, dict[str, Any]] | None = None
@@ -130,17 +140,31 @@ def _read(
             _check_alike(first, path, answer)
             if parts:
                 place = rows.column_names.index("row")
-                rows = rows.set_column(
-                    place, "row", pa.array(range(count + 1, count + 1 + len(rows)), pa.int64())
-                )
+                rows = rows.set_column(place, "row", pc.add(rows.column("row"), count))
             parts.append(rows)
-            count += len(rows)
+            # Of a file without rows nothing is added: numbers have gaps where headers repeat.
+            count = pc.max(rows.column("row")).as_py() or count
     if first is None:
         raise SourceError(
             f"{paths[0] if len(paths) == 1 else paths[0].parent}: is empty; a draft is guessed "
             "from values, give a file that has some"
         )
     return pa.concat_tables(parts, promote_options="default"), first[1]
+
+
+def totals_in(rows: pa.Table, width: int) -> list[int]:
+    """Return the numbers of the last rows that are totals of those above, by their first cell.
+
+    `rows` have `width` columns of a table first, and `row`.
+    """
+    found = []
+    last = rows.slice(max(0, len(rows) - LAST_ROWS)).to_pylist()
+    for row in last:
+        cells = [str(value).strip() for value in list(row.values())[:width] if value is not None]
+        first = next((cell for cell in cells if cell), "")
+        if TOTAL.fullmatch(first):
+            found.append(int(row["row"]))
+    return found
 
 
 def _check_alike(first: tuple[Path, dict[str, Any]], path: Path, answer: dict[str, Any]) -> None:

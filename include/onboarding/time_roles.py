@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from include.config.durations import lag_after_event
 from include.errors import ConfigError
 from include.onboarding import header_words as words
-from include.onboarding.answers import Answers
+from include.onboarding.answers import Answers, Undecided
 from include.onboarding.date_parts import Expression
 from include.onboarding.header_words import plain
 from include.onboarding.profile import Profile, Table, moment, name_others, name_some
@@ -60,12 +60,16 @@ def guess_event(
             for note in column.notes
             if note.startswith(("dates", "times"))
         ]
-        raise ConfigError(
+        raise Undecided(
             f"{table.path}: no column holds dates (YYYY-MM-DD) or timestamps; Evergreen needs to "
             "know when each row happened: "
             + ("; ".join(questions) or "add a column, or convert one to ISO 8601")
             + ". Where nothing says it, such as in a survey, write --snapshot DATE: the day for "
-            "which the whole table stands"
+            "which the whole table stands",
+            field="snapshot",
+            question="For which day does the table stand (YYYY-MM-DD)?",
+            choices=(),
+            option="--snapshot",
         )
     candidates = [
         column
@@ -74,6 +78,9 @@ def guess_event(
         and not words.OUTCOME_TIME.search(plain(column.header))
     ]
     computed = [column for column in computed if not _is_of_outcome_or_birth(column)]
+    # Of a date and the clock beside it the date is chosen first, as if it stood alone.
+    clocks = [c for c in computed if isinstance(c.made, Expression) and c.made.has_clock]
+    computed = [column for column in computed if column not in clocks]
     if computed and not any(
         re.search(pattern, plain(column.header))
         for column in candidates
@@ -100,6 +107,11 @@ def guess_event(
     ]
     event = (ranked or full)[0]
     others = name_others(column for column in times if column is not event)
+    for moment_of in clocks:
+        assert isinstance(moment_of.made, Expression)
+        if moment_of.made.parts[0] == event.header:
+            parts = " and ".join(map(repr, moment_of.made.parts))
+            return moment_of, f"guessed: when the row happened, of {parts}{others}"
     return event, f"guessed: when the row happened{others}"
 
 

@@ -172,8 +172,9 @@ def _run(
             stopped.add(report.key)
             failed += 1
             if failed <= SHOWN:
+                reason = report.reason.removeprefix(f"{report.state}: ")
                 problems.append(
-                    f"{use_case.name}: {stage} of {report.key} is {report.state}: {report.reason}"
+                    f"{use_case.name}: {stage} of {report.key} is {report.state}: {reason}"
                 )
         if failed > SHOWN:
             problems.append(
@@ -329,6 +330,12 @@ def _trainable(use_case: UseCase, newest: str, rows: pa.Table, rate: float) -> s
     each = len(rows) / max(1, len(partitions.between(use_case, first, last)))
     rarer = min(rate, 1 - rate) * (use_case.training.split.evaluation or 1.0)
     wanted = -(-use_case.gates.min_rows // rarer)
+    if use_case.is_timeless:  # nothing comes later
+        enough = "at once" if len(rows) >= wanted else "never"
+        return (
+            f"{enough}: it needs {wanted:.0f} mature decisions for gates.min_rows of each class, "
+            f"and there are {len(rows)}"
+        )
     key = (
         first
         if keys_by_stage(use_case, newest)["materialize_features"][0]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from include.config.use_case_sources import Column, ColumnType
 from include.onboarding.column_texts import FITS, MAX_TOKENS, ColumnTexts, shown
 from include.onboarding.date_formats import as_digits, date_formats
-from include.onboarding.number_formats import note_thousands, number_formats
+from include.onboarding.number_formats import far_tokens, note_thousands, number_formats
 
 if TYPE_CHECKING:
     import duckdb
@@ -57,6 +57,9 @@ def guess_column(con: duckdb.DuckDBPyConnection, header: str) -> Guess:
         column = _as_text(texts)
     elif column == Column(type="float64"):
         note_thousands(texts)
+    if column.type in ("int64", "float64") and (far := far_tokens(texts, column)):
+        column = column.model_copy(update={"null_values": list(far)})
+        texts.notes.append("far below all other numbers, and so taken for no value")
     misfits = texts.misfits(column)
     examples = texts.examples(column) if misfits else ()
     return Guess(column, misfits, examples, tuple(dict.fromkeys(texts.notes)))

@@ -17,11 +17,12 @@ def on_failure(context: Context) -> None:
     from include.clock import utc_now
     from include.config.settings import settings
     from include.orchestration.runs import run_key, use_case_of
+    from include.pipeline.flow import UNPARTITIONED
 
     run, instance = context["dag_run"], context["ti"]
     use_case, address = use_case_of(run.dag_id), settings().records_address
     try:
-        key = run_key(use_case, context)
+        key = "" if run.dag_id.endswith(UNPARTITIONED) else run_key(use_case, context)
     except Exception:  # noqa: BLE001 - a run whose key is wrong has failed for that very reason
         key = run.partition_key or ""
     error = context.get("exception")

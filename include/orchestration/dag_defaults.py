@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -119,6 +120,11 @@ def period_schedule(use_case: UseCase) -> CronPartitionTimetable:
     return CronPartitionTimetable(
         CRON[use_case.cadence], timezone="UTC", run_offset=-1, key_format="%Y-%m-%d"
     )
+
+
+def hourly(use_case: UseCase) -> str:
+    """Return a schedule of once an hour; use cases have minutes of their own, not all the first."""
+    return f"{zlib.crc32(use_case.name.encode()) % 50 + 5} * * * *"
 
 
 def schedule_end(use_case: UseCase) -> datetime | None:

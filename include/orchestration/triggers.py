@@ -83,15 +83,21 @@ class JudgeOperator(BaseOperator):
 
     Where it could not read what its verdict rests on, it defers, with growing pauses. After
     `deadline` (seconds since the first try) the hold is emitted as it stands, and left to a person
-    (`evergreen heal`). The asset to emit is the task's one outlet.
+    (`evergreen heal`). The asset to emit is the task's one outlet. `before`, a dotted name, is
+    called with the use case before the first try: in this task, since another one would cost as
+    much as the judgement.
     """
 
-    def __init__(self, *, stage: str, use_case: str, deadline: float, **options: Any) -> None:
+    def __init__(
+        self, *, stage: str, use_case: str, deadline: float, before: str = "", **options: Any
+    ) -> None:
         super().__init__(**options)
-        self.stage, self.use_case, self.deadline = stage, use_case, deadline
+        self.stage, self.use_case, self.deadline, self.before = stage, use_case, deadline, before
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Judge for the first time."""
+        if self.before:
+            load_question(self.before)(self.use_case)
         return self._try(0, time.time() + self.deadline)
 
     def resume(
@@ -184,11 +190,17 @@ def wait_for_inputs(use_case: UseCase, stage: str) -> WaitForOperator:
     )
 
 
-def judge_task(use_case: UseCase, stage: str, task_id: str, emits: Asset) -> JudgeOperator:
+def judge_task(
+    use_case: UseCase, stage: str, task_id: str, emits: Asset, *, before: str = ""
+) -> JudgeOperator:
     """Return the task that judges and emits its verdict, and tries again what it could not read."""
-    deadline = use_case.wait.deadline.total_seconds()
     return JudgeOperator(
-        task_id=task_id, stage=stage, use_case=use_case.name, deadline=deadline, outlets=[emits]
+        task_id=task_id,
+        stage=stage,
+        use_case=use_case.name,
+        deadline=use_case.wait.deadline.total_seconds(),
+        before=before,
+        outlets=[emits],
     )
 
 

@@ -27,6 +27,7 @@ from include.errors import ArtefactError, MissingPartition, Unavailable
 from include.evaluation.verdict import judged_model, not_passed
 from include.lake.digests import combine
 from include.models import bundle
+from include.models.artefact import artefact_digest
 from include.models.bento_sources import read_sources, sources_digest, sources_folder
 from include.models.kinds import ModelKind, every_kind, kind_in, serving_libraries
 from include.models.pins import serving_pins
@@ -113,6 +114,7 @@ def compute(context: StageContext) -> Outcome:
             bento_tag=package.bento_tag,
             bento_digest=code_digest,
             pins=serving_pins(kind),
+            artefact_digest=artefact_digest(model.model_digest, code_digest, serving_pins(kind)),
         )
 
     return Outcome("done", digest, outputs=outputs.plain(), in_transaction=in_transaction)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from include.config.settings import Settings
 from include.files import write_text
+from include.models.bento_sources import receipt_path
 from include.models.kinds import ModelKind
 from include.packaging.shipped import serving_digest, version_part
 from include.records.records import Model
@@ -46,7 +47,9 @@ def find_package(
     """
     home = settings.home / "bento"
     try:
-        receipt = _receipt(home, use_case, version_part(model_digest, kind)).read_text()
+        receipt = receipt_path(
+            settings.home, use_case, version_part(model_digest, kind)
+        ).read_text()
         package = Package(**json.loads(receipt))
         files = _digests(home, package.bento_tag, package.model_tag, package.export)
     except (OSError, ValueError, TypeError):
@@ -89,7 +92,8 @@ def put_in_place(
         export=str(exported),
         files=_digests(home, built["bento_tag"], built["model_tag"], str(exported)),
     )
-    receipt = _receipt(home, model.use_case, version_part(model.model_digest, kind))
+    # `home` is the folder of all Bentos in the installation's home.
+    receipt = receipt_path(home.parent, model.use_case, version_part(model.model_digest, kind))
     write_text(receipt, json.dumps(asdict(package), indent=1))
     log.info("%s: model %d is packaged as %s", model.use_case, model.version, package.bento_tag)
     return package
@@ -98,10 +102,6 @@ def put_in_place(
 def _folder(home: Path, kind: str, tag: str) -> Path:
     name, _, version = tag.partition(":")
     return home / kind / name / version
-
-
-def _receipt(home: Path, use_case: str, version: str) -> Path:
-    return home / "receipts" / f"{use_case}-{version}.json"
 
 
 def _digests(home: Path, bento_tag: str, model_tag: str, export: str) -> dict[str, str]:

@@ -7,26 +7,20 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from include.config.settings import Settings
-from include.errors import Busy, ConfigError, MissingPartition
+from include.errors import ConfigError, MissingPartition
 from include.lake.batches import BatchedLake
-from include.pipeline.engines import translated, where_of
 from include.pipeline.execution import Execution, Prepared, Report, audit_entry, outcome_of
 from include.pipeline.flow import DATA_STAGES
+from include.pipeline.settling import Computed, Settlement
 from include.pipeline.stage import Outcome, StageContext
-from include.pipeline.stage import lost as lost_outcome
 from include.records.leases import Leases
 from include.records.records import Partition, StageResult
-from include.records.results import Commit
 
 log = logging.getLogger(__name__)
 
-# Partitions and bytes of rows that are committed together: more would hold more rows at once, fewer
-# would commit more often.
-BATCH = 120
-BATCH_BYTES = 256 * 1024**2
 RECOMPUTED = "partition.recomputed"  # audit action: other rules gave the partition other content
 
 
@@ -199,14 +193,6 @@ def _batched_lake(
     )
 
 
-class _Computed(NamedTuple):
-    """A partition of a range, and the result that is to record, or records, what it came to."""
-
-    context: StageContext
-    outcome: Outcome
-    result: StageResult
-
-
 def _compute_and_commit(
     execution: Execution,
     prepared: Mapping[str, Prepared],
@@ -214,88 +200,38 @@ def _compute_and_commit(
     leases: Leases,
     *,
     audit_changes: bool = False,
-) -> Iterator[_Computed]:
+) -> Iterator[Computed]:
     """Compute partitions in one pass, and yield each once it is on record.
 
-    What they write is committed together, then each one's record: a reader goes by the record.
+    What they write is committed together, then each one's record: a reader goes by the record. A
+    batch is written while the next one is computed.
     """
     compute_range = execution.stage.compute_range
     if not prepared or compute_range is None:
         return
-    waiting: list[_Computed] = []
-    began = time.monotonic()
-    outcomes = iter(compute_range([context for context, _, _ in prepared.values()]))
-    while True:
-        try:
-            context, outcome = next(outcomes)
-        except StopIteration:
-            break
-        except Exception:
-            # What was computed before stands, whatever ended the range.
-            yield from _settle(execution, waiting, lake, leases)
-            raise
-        if audit_changes:
-            outcome = _with_change(execution, context, outcome)
-        computed = _Computed(
-            context, outcome, execution.result_of(prepared[context.key], outcome, began)
-        )
-        waiting.append(computed)
-        if context.preloaded is not None and not outcome.lost:
-            # The next partitions of the pass look back on it.
-            context.preloaded[execution.stage.name, context.key] = computed.result
-        if len(waiting) >= BATCH or lake.waiting_bytes > BATCH_BYTES:
-            yield from _settle(execution, waiting, lake, leases)
-            waiting = []
+    with Settlement(execution, lake, leases) as settlement:
         began = time.monotonic()
-    yield from _settle(execution, waiting, lake, leases)
-
-
-def _settle(
-    execution: Execution, waiting: Sequence[_Computed], lake: BatchedLake, leases: Leases
-) -> list[_Computed]:
-    """Write what some partitions have computed, then record each; return what became of them.
-
-    Where a lease is lost, whoever took it records the partition, and the others go on.
-    """
-    if not waiting:
-        return []
-    began = time.monotonic()
-    with translated(where_of(execution.stage.name, [each.context for each in waiting])):
-        lake.flush()
-    # Shared out, since it is paid once for all.
-    share = (time.monotonic() - began) / len(waiting)
-    settled = [_without_lost(each, lake.lost, share) for each in waiting]
-    lost = execution.records.results.commit_all(
-        leases,
-        [
-            Commit(each.result, each.outcome.entries, each.outcome.in_transaction)
-            for each in settled
-            if not each.outcome.lost
-        ],
-    )
-    for key, error in lost.items():
-        lake.lose(leases.each[key].app, error)
-    settled = [
-        each._replace(outcome=lost_outcome(lost[each.context.key]))
-        if each.context.key in lost
-        else each
-        for each in settled
-    ]
-    for each in settled:
-        if each.outcome.lost:
-            log.warning("%s", each.outcome.reason)
-    return settled
-
-
-def _without_lost(computed: _Computed, lost: Mapping[str, Busy], share: float) -> _Computed:
-    """Return what became of a partition once all is written, with its share of the time."""
-    context, outcome, result = computed
-    error = lost.get(context.held.app)
-    return _Computed(
-        context,
-        outcome if error is None else lost_outcome(error),
-        replace(result, seconds=result.seconds + share),
-    )
+        outcomes = iter(compute_range([context for context, _, _ in prepared.values()]))
+        while True:
+            try:
+                context, outcome = next(outcomes)
+            except StopIteration:
+                break
+            except Exception:
+                # What was computed before stands, whatever ended the range.
+                yield from settlement.finish()
+                raise
+            if audit_changes:
+                outcome = _with_change(execution, context, outcome)
+            computed = Computed(
+                context, outcome, execution.result_of(prepared[context.key], outcome, began)
+            )
+            if context.preloaded is not None and not outcome.lost:
+                # The next partitions of the pass look back on it.
+                context.preloaded[execution.stage.name, context.key] = computed.result
+            yield from settlement.add(computed)
+            began = time.monotonic()
+        yield from settlement.finish()
 
 
 def _with_change(execution: Execution, context: StageContext, outcome: Outcome) -> Outcome:

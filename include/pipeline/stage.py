@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.errors import Busy, EvergreenError, MissingPartition
-from include.lake.tables import Fence, Lake
+from include.lake.commits import Fence
+from include.lake.tables import Lake
 from include.point_in_time import partitions
 from include.records.audit import AuditEntry
 from include.records.records import Lease, Records, StageResult

@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from include.config.use_case import UseCase
 from include.config.use_case_sources import Source
+from include.lake.column_types import plain_type
 from include.lake.sql import PARTITION, TIMESTAMP
-from include.lake.tables import Lake, plain_type
+from include.lake.tables import Lake
 
 EVENT, CREATED = "event_timestamp", "created_timestamp"
 ARROW_TYPES = {

@@ -125,8 +125,11 @@ class AsOfViews:
             ConfigError: DuckDB refuses the query; the message is DuckDB's, with the tables there
                 are.
         """
+        return self._run(lambda: self._con.sql(sql).to_arrow_table())
+
+    def _run(self, ask: Callable[[], Answer]) -> Answer:
         try:
-            return self._con.sql(sql).to_arrow_table()
+            return ask()
         except duckdb.Error as error:
             # The line that DuckDB points to is one of the query that ours may have been put into.
             message = str(error).split("\n\nLINE ", maxsplit=1)[0]
@@ -134,6 +137,16 @@ class AsOfViews:
                 f"{self._use_case.name}: the query fails: {message}\n(tables: "
                 f"{', '.join(self._sources)})"
             ) from None
+
+    def keep(self, name: str, sql: str) -> None:
+        """Keep the rows of one SELECT as a table, which the next queries of this lane may read.
+
+        It replaces what was kept under the name.
+
+        Raises:
+            ConfigError: as `query` does.
+        """
+        self._run(lambda: self._con.execute(f"CREATE OR REPLACE TEMP TABLE {quote(name)} AS {sql}"))
 
     def types(self, sql: str) -> dict[str, str]:
         """Return the columns that one SELECT gives, with DuckDB's types.
@@ -229,8 +242,8 @@ def ask_in_lanes(
     """Yield the answer for each item, in their order; as many are asked at a time as lanes there
     are.
 
-    An error comes in its item's place. Not many more than the lanes are asked ahead of what is
-    taken.
+    An error comes in its item's place. One more than the lanes is asked ahead of what is taken: an
+    answer may be large.
     """
     lanes = views.lanes
     if len(lanes) == 1:
@@ -252,7 +265,7 @@ def ask_in_lanes(
         asked: deque[Future[Answer]] = deque()
         for item in items:
             asked.append(pool.submit(work, item))
-            if len(asked) > 2 * len(lanes):
+            if len(asked) > len(lanes):
                 yield asked.popleft().result()
         while asked:
             yield asked.popleft().result()

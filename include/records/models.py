@@ -17,12 +17,24 @@ from include.records.schema import ModelRow, insert_missing, locked, plain
 Mode = Literal["backfill", "live"]
 State = Literal["candidate", "challenger", "released", "retired"]
 STATES: tuple[str, ...] = get_args(State)
-UPDATABLE = ("bundle", "run_id", "bento_tag", "bento_digest", "pins", "state", "manifest")
+UPDATABLE = (
+    "bundle",
+    "run_id",
+    "bento_tag",
+    "bento_digest",
+    "pins",
+    "state",
+    "manifest",
+    "artefact_digest",
+)
 
 
 @dataclass(frozen=True)
 class Model:
-    """A trained model; `generation` is that of the routing row when it was trained."""
+    """A trained model; `generation` is that of the routing row when it was trained.
+
+    `artefact_digest` is over all that runs when it answers (`include.models.artefact`).
+    """
 
     use_case: str
     version: int
@@ -39,6 +51,7 @@ class Model:
     generation: int = 0
     manifest: dict[str, Any] = dataclasses.field(default_factory=dict)
     bento_digest: str | None = None
+    artefact_digest: str | None = None
 
 
 class Models:
@@ -71,7 +84,7 @@ class Models:
     def update(
         self, use_case: str, version: int, *, session: Session | None = None, **changes: Any
     ) -> Model:
-        """Change a model's bundle, run_id, bento_tag, pins, state or manifest.
+        """Change what is UPDATABLE of a model.
 
         Raises:
             Conflict: there is no such version.
@@ -98,6 +111,16 @@ class Models:
         """Return a model by its version."""
         row = self._database.read(lambda session: session.get(ModelRow, (use_case, version)))
         return None if row is None else plain(Model, row)
+
+    def without_artefact(self) -> list[Model]:
+        """Return the packaged models of all use cases whose artefact has no digest on record."""
+        rows = select(ModelRow).where(
+            ModelRow.bento_tag.is_not(None), ModelRow.artefact_digest.is_(None)
+        )
+        order = rows.order_by(ModelRow.use_case, ModelRow.version)
+        return self._database.read(
+            lambda session: [plain(Model, row) for row in session.scalars(order)]
+        )
 
     def of(self, use_case: str) -> list[Model]:
         """Return the models of a use case, by version."""

@@ -97,9 +97,12 @@ class Records:
         """Bring the tables to this version; several processes may call it at once."""
         migrate.upgrade(self.database)
 
-    def serving_rows(self, known: Collection[str] = ()) -> ServingRows:
-        """Return what the nodes follow; of the `known` names, which were reset meanwhile."""
-        return read_serving_rows(self.database, known)
+    def serving_rows(self, known: Collection[str] = (), since: int = 0) -> ServingRows:
+        """Return what the nodes follow; of the `known` names, which were reset meanwhile.
+
+        `since` is the `head` of the rows that were read before.
+        """
+        return read_serving_rows(self.database, known, since)
 
     def close(self) -> None:
         """Close this process's connections; the next use opens new ones."""

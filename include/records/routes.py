@@ -145,27 +145,31 @@ class Routes:
 
         def work(session: Session, row: RouteRow, entry: AuditEntry) -> Route:
             _expect(row, expect_generation, UNSET)
-            bad_version = getattr(row, of)
-            if bad_version is None or (of == "champion" and row.previous is None):
-                missing = (
-                    "challenger to take back"
-                    if of == "challenger"
-                    else "earlier champion to go back to"
-                )
-                raise Conflict(f"{use_case}: there is no {missing}; what serves goes on serving")
-            model = _set_state(session, use_case, bad_version, "retired")
-            held = sorted({*row.held, *([] if model is None else [model.model_digest])})
-            changes: dict[str, Any] = {
-                "challenger": None,
-                "step": 0,
-                "weight": 0.0,
-                "held": held,
-                "rollback_generation": row.generation + 1,
+            return _take_back(session, row, entry, of)
+
+        return self._decide(use_case, work, entry)
+
+    def take_back_digest(self, use_case: str, digest: str, *, entry: AuditEntry) -> Route:
+        """Roll a digest back that is champion or challenger now; else only put it on hold.
+
+        For a rollback that is recorded late: what was released meanwhile stays, and the entry is
+        then one of its own (`<action>_late`).
+        """
+
+        def work(session: Session, row: RouteRow, entry: AuditEntry) -> Route:
+            serving = {
+                role: session.get(ModelRow, (use_case, version))
+                for role in ("champion", "challenger")
+                if (version := getattr(row, role)) is not None
             }
-            if of == "champion":
-                changes["champion"] = row.previous
-                changes["previous"] = _last_good(session, use_case, held, row.previous)
-            return _apply(session, row, changes, entry)
+            of = next(
+                (role for role, model in serving.items() if model and model.model_digest == digest),
+                None,
+            )
+            if of == "challenger" or (of == "champion" and row.previous is not None):
+                return _take_back(session, row, entry, of)
+            late = dataclasses.replace(entry, action=f"{entry.action}_late")
+            return _apply(session, row, {"held": sorted({*row.held, digest})}, late)
 
         return self._decide(use_case, work, entry)
 
@@ -228,6 +232,29 @@ class Routes:
                 )
                 self._database.write(lambda open_session: audit.append(open_session, refusal))
             raise
+
+
+def _take_back(session: Session, row: RouteRow, entry: AuditEntry, of: str) -> Route:
+    """Retire the champion or the challenger of a locked row, hold its digest, and go back."""
+    use_case, bad_version = row.use_case, getattr(row, of)
+    if bad_version is None or (of == "champion" and row.previous is None):
+        missing = (
+            "challenger to take back" if of == "challenger" else "earlier champion to go back to"
+        )
+        raise Conflict(f"{use_case}: there is no {missing}; what serves goes on serving")
+    model = _set_state(session, use_case, bad_version, "retired")
+    held = sorted({*row.held, *([] if model is None else [model.model_digest])})
+    changes: dict[str, Any] = {
+        "challenger": None,
+        "step": 0,
+        "weight": 0.0,
+        "held": held,
+        "rollback_generation": row.generation + 1,
+    }
+    if of == "champion":
+        changes["champion"] = row.previous
+        changes["previous"] = _last_good(session, use_case, held, row.previous)
+    return _apply(session, row, changes, entry)
 
 
 def _check_values(use_case: str, changes: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from include.records.database import Database
 from include.records.models import Model
 from include.records.routes import Route
-from include.records.schema import AuditRow, ModelRow, RouteRow, plain
+from include.records.schema import AuditHead, AuditRow, ModelRow, RouteRow, plain
 
 ROLES = ("champion", "previous", "challenger")
 RESET = "use_case.reset"  # the action of the audit row that a reset leaves
@@ -37,17 +37,25 @@ class ServingRow:
 
 @dataclass(frozen=True, slots=True)
 class ServingRows:
-    """The rows of all use cases; `removed` are those of the asked names that were reset."""
+    """The rows of all use cases; `removed` are those of the asked names that were reset.
+
+    `head` is the number of the newest audit row, as of the same moment.
+    """
 
     rows: tuple[ServingRow, ...]
     removed: frozenset[str] = frozenset()
+    head: int = 0
 
 
-def read_serving_rows(database: Database, known: Collection[str] = ()) -> ServingRows:
+def read_serving_rows(
+    database: Database, known: Collection[str] = (), since: int = 0
+) -> ServingRows:
     """Return the rows of all use cases, as of one moment.
 
-    Of the `known` names that have no row, those are `removed` that the audit log says were reset.
-    A row that is missing without that (a database that was lost, and made anew) removes nothing.
+    Of the `known` names that have no row, those are `removed` that the audit log says were reset
+    after its row `since`, the `head` of when they were read last. A row that is missing without
+    that removes nothing: a database was lost and made anew, or restored from before the release of
+    a use case that had been reset once.
     """
 
     def work(session: Session) -> ServingRows:
@@ -69,7 +77,8 @@ def read_serving_rows(database: Database, known: Collection[str] = ()) -> Servin
             for route in routes
         )
         missing = set(known) - {route.use_case for route in routes}
-        return ServingRows(rows, _reset(session, missing))
+        head = session.scalar(select(AuditHead.sequence)) or 0
+        return ServingRows(rows, _reset(session, missing, since), head)
 
     return database.read(work)
 
@@ -88,10 +97,12 @@ def _models(session: Session, routes: Collection[Route]) -> dict[tuple[str, int]
     }
 
 
-def _reset(session: Session, names: Collection[str]) -> frozenset[str]:
+def _reset(session: Session, names: Collection[str], since: int) -> frozenset[str]:
     if not names:
         return frozenset()
     entries = select(AuditRow.use_case).where(
-        AuditRow.action == RESET, AuditRow.use_case.in_(sorted(names))
+        AuditRow.action == RESET,
+        AuditRow.use_case.in_(sorted(names)),
+        AuditRow.sequence > since,
     )
     return frozenset(session.scalars(entries.distinct()))

@@ -20,8 +20,9 @@ from include.errors import ConfigError, EvergreenError, MissingPartition, Source
 from include.features import feature_sets, frames, population
 from include.features.feature_sets import FeatureSet
 from include.files import written_aside
+from include.lake.commits import Fence
 from include.lake.digests import digest
-from include.lake.tables import Fence, Lake
+from include.lake.tables import Lake
 from include.models.kinds import ServedModel
 from include.models.loading import load_model
 from include.models.matrix import columns_of
@@ -64,7 +65,7 @@ def score(
     Raises:
         ConfigError: there is no such model, or none that serves.
         MissingPartition: features that can be alive at its as_of are not computed for the model.
-        ArtefactError: the bundle does not have its recorded digest.
+        ArtefactError: the bundle does not have its recorded digest, or answers otherwise here.
         SourceError: the CSV cannot be written.
     """
     period = partitions.period(use_case, key)
@@ -73,6 +74,7 @@ def score(
     require_features(records, use_case, feature_set, key)
     lake = Lake(settings.lake_root)
     predictor = load_model(model.bundle, model.model_digest)
+    predictor.check_golden()  # by the code and the libraries of now, which may not be its own
     frame = population.entity_frame_at(lake, use_case, feature_set, period.as_of)
     rows = _score_rows(use_case, frame, predictor, model)
     lease = records.leases.claim(

@@ -7,23 +7,26 @@ loop.
 from __future__ import annotations
 
 import logging
-import math
-import re
 import secrets
 import time
-from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
-from include.errors import ConfigError, Conflict, EvergreenError, Unavailable
-from include.predictions.log import PredictionLog
+from include.errors import EvergreenError, Unavailable
 from include.serving import predict
+from include.serving.access import Access
+from include.serving.access_log import AccessLog
+from include.serving.answer_log import UNLOGGED, AnswerLog, Asked, NameOf
+from include.serving.batch import BatchAnswer, answer_batch, parse_batch
 from include.serving.direct import Direct
 from include.serving.http import (
     Disconnected,
     Refusal,
     answer,
+    as_refusal,
+    caller_id_of,
     header,
     read_json_body,
     refuse,
@@ -36,8 +39,6 @@ from include.serving.snapshot import Loaded, Served
 
 log = logging.getLogger(__name__)
 
-# What may be put into a header and a log as it is.
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._\-]{1,64}\Z")
 MAX_FAULTS = 100  # kinds of unexpected errors whose trace is logged
 _encode = msgspec.json.Encoder().encode
 
@@ -52,34 +53,48 @@ class App:
     def __init__(
         self,
         *,
-        token: str,
-        open_log: Callable[[str], PredictionLog],
+        access: Access,
+        home: Path,
+        hasher: NameOf,
         rollback: Rollback,
         reload: Reload,
         hosts: frozenset[str] | None = None,
+        seconds: float = 2.0,
+        access_log: AccessLog | None = None,
     ) -> None:
         """Build it.
 
-        `token` is what changes of state need, `open_log` opens a use case's prediction log, `hosts`
-        are the names that the header Host may say (None: any).
+        `access` tells who may ask for what, `home` is the folder of the prediction logs, `hasher`
+        returns the function that names entities in them, `hosts` are the names that the header Host
+        may say (None: any), `seconds` is how long a request waits at most for a model in another
+        process, and a batch for all of its rows, `access_log` gets a sample of the requests.
         """
         self.table = ServingTable()
-        self.metrics = Metrics()
+        self.metrics, self.access_log = Metrics(), access_log
         endpoints = Endpoints(
-            self.table, self.metrics, token=token, rollback=rollback, reload=reload
+            self.table,
+            self.metrics,
+            access=access,
+            rollback=rollback,
+            reload=reload,
+            batch=self._batch,
         )
         self._router = endpoints.router()
-        self._hosts = hosts
-        self._open_log, self._logs = open_log, dict[str, PredictionLog]()
+        self.routes = endpoints.routes()
+        self._hosts, self._access, self._seconds = hosts, access, seconds
+        access.count = lambda event: self.metrics.count_event("", event)
+        self.log = AnswerLog(home, self.table, self.metrics, hasher=hasher)
         self._horizons: dict[str, predict.Horizon] = {}
         self._prefix, self._count = secrets.token_hex(6), 0
         self._faults: set[str] = set()
         self.direct = Direct(
             self.table,
             self.metrics,
-            log_of=self._log_of,
-            request_id=self._request_id,
+            log=self.log,
+            access_log=access_log,
+            own_id=self._own_id,
             serves_host=self._serves_host,
+            allows=lambda given: access.allows(given, "predict"),
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,21 +103,25 @@ class App:
             raise Unavailable(f"{scope['type']} is not served here")
         if self.table.draining:
             send = _closing(send)
-        request_id = self._request_id(header(scope, b"x-request-id"))
+        ids = own_id, caller_id = self._own_id(), caller_id_of(header(scope, b"x-request-id"))
+        request_id = caller_id or own_id
         use_case = route = ""  # what the answer is counted under
+        began = time.perf_counter() if self.access_log is not None else 0.0
         try:
             self._check_host(scope)
             parts = scope["path"].split("/")  # "", "v1", the use case, "predict"
             if len(parts) == 4 and parts[3] == "predict" and parts[1] == "v1":
+                scope["caller"] = self._access.require(scope, "predict")
                 self.table.find(parts[2])
                 use_case, route = parts[2], "predict"
-                status = await self._predict(use_case, scope, receive, send, request_id)
+                status = await self._predict(use_case, scope, receive, send, ids)
             else:
+                scope["ids"] = ids
                 status = await self._other(scope, receive, send, request_id)
         except Disconnected:
             status = 499
         except EvergreenError as error:
-            refusal = _as_refusal(error)
+            refusal = as_refusal(error)
             status = refusal.status
             await refuse(refusal, receive, send, request_id)
         except Exception as error:  # noqa: BLE001 - counted and answered, or no number shows it
@@ -110,6 +129,9 @@ class App:
         if not route:
             use_case, route = self._labels(scope)
         self.metrics.count_answer(use_case, route, status)
+        if self.access_log is not None:
+            taken = time.perf_counter() - began
+            self.access_log.note(scope, request_id, use_case, route, status, taken)
 
     def install(self, served: Served) -> None:
         """Serve a snapshot from the next request on."""
@@ -128,15 +150,12 @@ class App:
         self.table.served.pop(use_case, None)
         self.direct.forget(use_case)
         self.metrics.hide_served(use_case)
-
-    @property
-    def logs(self) -> list[PredictionLog]:
-        """The prediction logs that are open."""
-        return list(self._logs.values())
+        self.log.forget(use_case)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> int:
         """Answer what is not predict and return the status; each answer names its request."""
         status = 0
+        scope["request_id"] = request_id
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -182,38 +201,60 @@ class App:
         return 500
 
     async def _predict(
-        self, use_case: str, scope: Scope, receive: Receive, send: Send, request_id: str
+        self, use_case: str, scope: Scope, receive: Receive, send: Send, ids: tuple[str, str | None]
     ) -> int:
         """Answer a prediction and return the status, which is 200: all else is raised."""
         if scope["method"] != "POST":
             raise wrong_method(scope, "POST")
-        started, clock = time.time_ns(), time.perf_counter()
+        asked = Asked(*ids)
         body = await read_json_body(scope, receive)
         served = self.table.served.get(use_case)
         if served is None:
             raise Refusal(404, "unknown_use_case", f"use case {use_case!r} is not served any more")
+        self.log.admit(served)
         request = predict.check_request(predict.parse_request(body), served)
-        model, arm, features, score = await self._score(request, served)
-        line, reply = predict.describe_answer(
-            request_id, request, served, model, arm, features, score, started
-        )
+        try:
+            model, arm, features, score = await self._score(request, served)
+        except Exception as error:
+            self.log.put_failures(served, self.log.failure_line(served, error, asked, request))
+            raise
+        decision = predict.decide(served.use_case, score)
         # Before the answer: what was answered is on record, whatever happens to the process next.
-        self._log_of(use_case).append(line)
-        await answer(send, 200, _encode(reply), request_id.encode("ascii"))
-        self.metrics.observe_duration(use_case, time.perf_counter() - clock)
+        line = self.log.answer_line(
+            served, model, arm, asked, request.entity, features, score, decision
+        )
+        if not self.log.put(served, line):
+            features.flags.append(UNLOGGED)
+        reply = predict.describe_answer(
+            asked.name, request, served, model, arm, features, score, decision
+        )
+        await answer(send, 200, _encode(reply), asked.name.encode("ascii"))
+        self.metrics.observe_duration(use_case, time.perf_counter() - asked.clock)
         return 200
+
+    async def _batch(self, use_case: str, body: bytes, ids: tuple[str, str | None]) -> BatchAnswer:
+        """Answer the rows of a batch; what was answered of them is on record then."""
+        rows = parse_batch(body)
+        served = self.table.find(use_case)
+        self.log.admit(served)
+        reply, answered = await answer_batch(
+            rows, served, ids, score=self._score, log=self.log, seconds=self._seconds
+        )
+        self.metrics.count_rows(use_case, answered, len(rows) - answered)
+        return reply
 
     async def _score(
         self, request: predict.CheckedRequest, served: Served
     ) -> tuple[Loaded, str, predict.Features, float]:
         """Ask the champion; if it gives no answer, ask the one before it."""
         champion, behind, name = served.champion, served.fallback, served.use_case.name
+        reason = b"not_loaded"
         if champion is None and behind is None:
-            reason = f" ({served.problems[0]})" if served.problems else ""
+            why = f" ({served.problems[0]})" if served.problems else ""
             raise Refusal(
                 503,
                 "no_model",
-                f"{name} has no model to answer yet{reason}; run `evergreen status {name}`",
+                f"{name} has no model to answer yet{why}; run `evergreen status {name}`",
                 headers=[(b"retry-after", b"10")],
             )
         if champion is not None:
@@ -224,6 +265,7 @@ class App:
                 # That the champion's own features are not online is its failure, not the caller's.
                 if isinstance(error, Refusal) and error.code != "no_features":
                     raise
+                reason = b"no_features" if isinstance(error, Refusal) else b"model_failed"
                 self.metrics.count_event(name, "champion_failed")
                 if behind is None or champion is behind:
                     raise
@@ -231,6 +273,7 @@ class App:
         assert behind is not None
         features, score = await self._ask(request, served, behind)
         self.metrics.count_event(name, "fallback")
+        features.reason = reason
         if "fallback" not in features.flags:  # it may be there for unknown or stale features
             features.flags.append("fallback")
         return behind, "fallback", features, score
@@ -240,28 +283,28 @@ class App:
     ) -> tuple[predict.Features, float]:
         """Return the features and the score of one model, in this process or in its own."""
         horizon = self._horizons[served.use_case.name]
-        features = predict.find_features(request, served, model, horizon)
+        online, ahead = served.online, None
+        # Another process's rows are waited for, and only where they are needed; a file's are not.
+        if online is not None and online.is_remote and predict.needs_online(request, model):
+            ahead = await online.read(model.feature_set, [str(request.entity)])
+        features = predict.find_features(request, served, model, horizon, ahead)
         if model.remote is None:
-            return features, predict.score_in_process(model, features.row)
-        missing = [name for name in model.remote.features if name not in features.row]
-        if missing:
-            raise Refusal(
-                422,
-                "invalid",
-                f"feature {missing[0]!r} is missing; send null",
-                field=f"features.{missing[0]}",
-            )
-        given = {name: features.row[name] for name in model.remote.features}
+            began = time.perf_counter()
+            score = predict.score_in_process(model, features.row)
+            features.model_us = int((time.perf_counter() - began) * 1e6)
+            return features, score
         # By its role, not by where it runs: a challenger is passed over, who answers waits.
-        score = await model.remote.ask(given, patient=model is served.answering)
-        if not math.isfinite(score):
-            raise Unavailable(f"model {model.version} answers {score}, which is no probability")
+        score = await predict.score_remotely(
+            model,
+            features.row,
+            request,
+            patient=model is served.answering,
+            seconds=self._seconds,
+        )
         return features, score
 
-    def _request_id(self, given: bytes | None) -> str:
-        """Return the caller's id of the request, or the next of our own (cheaper than a UUID)."""
-        if given is not None and _REQUEST_ID.match(given):
-            return given.decode("ascii")
+    def _own_id(self) -> str:
+        """Return the node's next id of a request (cheaper than a UUID)."""
         self._count += 1
         return f"{self._prefix}-{self._count:x}"
 
@@ -285,13 +328,6 @@ class App:
         name = host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
         return name in self._hosts
 
-    def _log_of(self, use_case: str) -> PredictionLog:
-        """Return a use case's prediction log, opened with its first answer."""
-        prediction_log = self._logs.get(use_case)
-        if prediction_log is None:
-            prediction_log = self._logs[use_case] = self._open_log(use_case)
-        return prediction_log
-
 
 def _closing(send: Send) -> Send:
     """Return `send` with `connection: close`: the node ends, the client is to come anew."""
@@ -302,14 +338,3 @@ def _closing(send: Send) -> Send:
         await send(message)
 
     return send_last
-
-
-def _as_refusal(error: EvergreenError) -> Refusal:
-    """Return how an error of ours is answered."""
-    if isinstance(error, Refusal):
-        return error
-    if isinstance(error, Conflict):
-        return Refusal(409, "conflict", str(error))
-    if isinstance(error, ConfigError):
-        return Refusal(422, "invalid", str(error))
-    return Refusal(503, "unavailable", str(error), headers=[(b"retry-after", b"5")])

@@ -19,8 +19,10 @@ from msgspec import UNSET
 
 from include.errors import EvergreenError
 from include.features.online_store import OnlineSet, Value
-from include.predictions.log import PredictionLog
-from include.serving.predict import CheckedRequest, Features, Horizon, describe_answer
+from include.serving.access_log import AccessLog
+from include.serving.answer_log import UNLOGGED, AnswerLog, Asked
+from include.serving.http import caller_id_of
+from include.serving.predict import CheckedRequest, Features, Horizon, decide, describe_answer
 from include.serving.prometheus import Metrics
 from include.serving.serving_table import ServingTable
 from include.serving.snapshot import Loaded, Online, Served
@@ -146,13 +148,18 @@ class Direct:
         table: ServingTable,
         metrics: Metrics,
         *,
-        log_of: Callable[[str], PredictionLog],
-        request_id: Callable[[bytes | None], str],
+        log: AnswerLog,
+        access_log: AccessLog | None,
+        own_id: Callable[[], str],
         serves_host: Callable[[bytes | None], bool],
+        allows: Callable[[bytes | None], bool],
     ) -> None:
-        """Build it; the functions are those by which the long way opens logs, names and admits."""
-        self._table, self._metrics, self._log_of = table, metrics, log_of
-        self._request_id, self._serves_host = request_id, serves_host
+        """Build it; the logs and the functions are those of the long way.
+
+        `serves_host` and `allows` are asked for the headers `host` and `authorization`.
+        """
+        self._table, self._metrics, self._log, self._access_log = table, metrics, log, access_log
+        self._own_id, self._serves_host, self._allows = own_id, serves_host, allows
         self._hosts: set[bytes | None] = set()
         self._plans: dict[str, Plan] = {}
         self._horizons: dict[str, Horizon] = {}
@@ -209,16 +216,25 @@ class Direct:
         headers: Headers,
         body: bytes,
         defaults: Sequence[tuple[bytes, bytes]],
+        client: tuple[str, int] | None = None,
     ) -> bytes | None:
         """Return the whole answer as bytes, on record already; None: take the long way.
 
         `defaults` are the headers that every answer has; they are another list when they change.
+        `client` is the address that the access log tells.
         """
         plan = self._plans.get(use_case)
         table = self._table
-        if plan is None or table.draining or not table.started or not self._admits(headers):
+        if (
+            plan is None
+            or table.draining
+            or not table.started
+            or self._log.is_full(use_case)
+            or not self._admits(headers)
+        ):
             return None
-        started, clock = time.time_ns(), time.perf_counter()
+        asked = Asked(self._own_id(), caller_id_of(headers.get(b"x-request-id")))
+        served, model = plan.served, plan.model
         try:
             request = plan.decode(body)
             if request.features is UNSET:
@@ -232,38 +248,49 @@ class Direct:
             else:
                 values, content = plan.reader.read(request.features)
                 features = Features({}, None, None, [], content)
+            began = time.perf_counter()
             score = plan.score(values)
+            features.model_us = int((time.perf_counter() - began) * 1e6)
             if not math.isfinite(score):
                 return None
-            name = self._request_id(headers.get(b"x-request-id"))
-            line, reply = describe_answer(
-                name,
-                CheckedRequest(request.entity, None),
-                plan.served,
-                plan.model,
-                "champion",
-                features,
-                score,
-                started,
+            decision = decide(served.use_case, score)
+            # Before the answer, as on the long way.
+            line = self._log.answer_line(
+                served, model, "champion", asked, request.entity, features, score, decision
             )
-            if defaults is not self._defaults:
-                self._defaults, self._top = defaults, _top(defaults)
-            content = _encode(reply)
-            answer = b"%b%d\r\nx-request-id: %b\r\n\r\n%b" % (
-                self._top,
-                len(content),
-                name.encode("ascii"),
-                content,
-            )
-            # Before the answer, as on the long way; and last, so that nothing can fail behind it.
-            self._log_of(use_case).append(line)
+            if not self._log.put(served, line):
+                features.flags.append(UNLOGGED)
         except (msgspec.MsgspecError, EvergreenError, ValueError, RecursionError):
             return None  # a wrong request, a sick store or a full disk: the long way says which
         except Exception:  # noqa: BLE001 - the long way fails alike and logs it, or answers after all
             self._metrics.count_event(use_case, "direct_failed")
             return None
+        name = asked.name
+        reply = describe_answer(
+            name,
+            CheckedRequest(request.entity, None),
+            served,
+            model,
+            "champion",
+            features,
+            score,
+            decision,
+        )
+        content = _encode(reply)
+        if defaults is not self._defaults:
+            self._defaults, self._top = defaults, _top(defaults)
+        answer = b"%b%d\r\nx-request-id: %b\r\n\r\n%b" % (
+            self._top,
+            len(content),
+            name.encode("ascii"),
+            content,
+        )
+        taken = time.perf_counter() - asked.clock
         self._metrics.count_answer(use_case, "predict", 200)
-        self._metrics.observe_duration(use_case, time.perf_counter() - clock)
+        self._metrics.observe_duration(use_case, taken)
+        if self._access_log is not None:
+            scope = {"method": "POST", "path": f"/v1/{use_case}/predict", "client": client}
+            self._access_log.note(scope, name, use_case, "predict", 200, taken)
         return answer
 
     def _admits(self, headers: Headers) -> bool:
@@ -272,6 +299,8 @@ class Direct:
         Whatever `App` asks of a caller is asked here as well, of each request: what is kept of
         headers says what they mean, not whether they are still good enough.
         """
+        if not self._allows(headers.get(b"authorization")):
+            return False
         host = headers.get(b"host")
         if host in self._hosts:
             return True

@@ -13,15 +13,15 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from include.serving.direct import Direct, Head, Headers
-from include.serving.http_limits import EdgeProtocol
+from include.serving.peers import PeerProtocol
 
 # Requests of one read that are answered before anybody else's turn: a read may hold thousands.
 MAX_BURST = 32
 _END = b"\r\n\r\n"  # of the headers
 
 
-class DirectProtocol(EdgeProtocol):
-    """`EdgeProtocol` with a short way for what `Direct` takes."""
+class DirectProtocol(PeerProtocol):
+    """`PeerProtocol` with a short way for what `Direct` takes."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -74,7 +74,11 @@ class DirectProtocol(EdgeProtocol):
             known = self._direct.heads.get(head)
             if known is not None and len(body) == known.length and self._is_free():
                 answer = self._direct.answer(
-                    known.use_case, known.headers, body, self.server_state.default_headers
+                    known.use_case,
+                    known.headers,
+                    body,
+                    self.server_state.default_headers,
+                    self.client,
                 )
                 if answer is not None:
                     self._send(answer)
@@ -89,7 +93,11 @@ class DirectProtocol(EdgeProtocol):
             return
         if self._is_free():
             answer = self._direct.answer(
-                self._use_case, self._known, bytes(self._body), self.server_state.default_headers
+                self._use_case,
+                self._known,
+                bytes(self._body),
+                self.server_state.default_headers,
+                self.client,
             )
             if answer is not None:
                 # Only of a read that began with this request and ended with it.

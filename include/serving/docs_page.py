@@ -1,14 +1,22 @@
-"""A page for people that says what can be asked of the node and how; it has no script."""
+"""Pages for people: what can be asked of the node and how, without a script, and one to try it.
+
+The latter is Swagger UI, with files of this machine alone.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from include.config.tokens import Role
+from include.errors import Unavailable
 from include.serving import openapi
+from include.serving.http import Refusal
 from include.serving.snapshot import Served
 
 # The page holds names from use cases' files: escaping is on, and a browser is told to run nothing.
@@ -18,8 +26,22 @@ SECURITY = {
     ),
     "referrer-policy": "no-referrer",
 }
+# The page to try requests runs the node's own scripts, and asks this node alone.
+TRY_SECURITY = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+        "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "referrer-policy": "no-referrer",
+}
+_MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".png": "image/png"}
+# By name: nothing else of the package is given out.
+_OF_PACKAGE = frozenset({"swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png"})
+_OWN = frozenset({"try.js"})
+_TEMPLATES = Path(__file__).with_name("templates")
 _environment = Environment(
-    loader=FileSystemLoader(Path(__file__).with_name("templates")),
+    loader=FileSystemLoader(_TEMPLATES),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
@@ -29,8 +51,46 @@ _environment = Environment(
 _template = _environment.get_template("docs.html")
 
 
-def render(served_by_name: Mapping[str, Served]) -> str:
-    """Return the page."""
+def try_page() -> bytes:
+    """Return the page on which requests can be tried."""
+    return _file(_TEMPLATES / "try.html")
+
+
+def asset(name: str) -> tuple[bytes, str]:
+    """Return a file that the page to try requests loads, and its media type.
+
+    Raises:
+        Refusal: 404, it loads no such file.
+    """
+    if name in _OWN:
+        path = _TEMPLATES / name
+    elif name in _OF_PACKAGE:
+        path = _package_folder() / name
+    else:
+        raise Refusal(404, "not_found", f"no file {name[:80]!r}; see /docs", linger=True)
+    return _file(path), _MEDIA_TYPES[path.suffix]
+
+
+@cache
+def _file(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+@cache
+def _package_folder() -> Path:
+    """Return the folder of Swagger UI's files; the package that brings them is not imported.
+
+    Raises:
+        Unavailable: it is not installed.
+    """
+    spec = importlib.util.find_spec("flask_swagger_ui")
+    if spec is None or not spec.submodule_search_locations:
+        raise Unavailable("Swagger UI is not installed; run `make install`")
+    return Path(spec.submodule_search_locations[0]) / "dist"
+
+
+def render(served_by_name: Mapping[str, Served], free: frozenset[Role] = frozenset()) -> str:
+    """Return the page; whoever asks needs no token for the roles in `free`."""
     use_cases = [
         {
             "name": name,
@@ -46,9 +106,9 @@ def render(served_by_name: Mapping[str, Served]) -> str:
             "method": method.upper(),
             "path": path,
             "summary": operation["summary"],
-            "guarded": "security" in operation,
+            "role": operation["x-role"] if "security" in operation else "",
         }
-        for path, methods in openapi.document(served_by_name)["paths"].items()
+        for path, methods in openapi.document(served_by_name, free)["paths"].items()
         for method, operation in methods.items()
     ]
     return _template.render(use_cases=use_cases, routes=routes, answers=openapi.MEANING_BY_STATUS)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable
 from typing import cast
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from include.errors import EvergreenError
+from include.errors import ConfigError, Conflict, EvergreenError
 
 MAX_BODY = 1024 * 1024  # bytes
 MAX_ECHO = 80  # characters of a text from outside that an answer or a log line repeats
 MAX_MESSAGE = 600
+# What may be put into a header and a log as it is.
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._\-]{1,64}\Z")
 LINGER_SECONDS = 3.0  # for so long the rest of a refused body is read
 _encode = msgspec.json.Encoder().encode
 
@@ -41,21 +44,44 @@ class Refusal(EvergreenError):
         self.status, self.code, self.field, self.linger = status, code, field, linger
         self.headers, self.flags = list(headers), list(flags)
 
+    def error(self) -> msgspec.Raw:
+        """Return the error object alone, as JSON."""
+        return msgspec.Raw(_encode(self._plain()))
+
     def body(self, request_id: str | None = None) -> bytes:
         """Return the answer's body; a request that was never whole has no id."""
+        answered: dict[str, object] = {"error": self._plain()}
+        if request_id is not None:
+            answered["request_id"] = request_id
+        return _encode(answered)
+
+    def _plain(self) -> dict[str, object]:
         error: dict[str, object] = {"code": self.code, "message": str(self)}
         if self.field is not None:
             error["field"] = self.field
         if self.flags:
             error["flags"] = self.flags
-        answered: dict[str, object] = {"error": error}
-        if request_id is not None:
-            answered["request_id"] = request_id
-        return _encode(answered)
+        return error
+
+
+def as_refusal(error: EvergreenError) -> Refusal:
+    """Return how an error of ours is answered."""
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, Conflict):
+        return Refusal(409, "conflict", str(error))
+    if isinstance(error, ConfigError):
+        return Refusal(422, "invalid", str(error))
+    return Refusal(503, "unavailable", str(error), headers=[(b"retry-after", b"5")])
 
 
 class Disconnected(Exception):
     """The client went away before its request was whole."""
+
+
+def caller_id_of(given: bytes | None) -> str | None:
+    """Return the caller's own id of a request, if it can be put into a header and a log."""
+    return given.decode("ascii") if given is not None and _REQUEST_ID.match(given) else None
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
@@ -162,7 +188,7 @@ def _too_large() -> Refusal:
     return Refusal(
         413,
         "too_large",
-        f"the body is larger than {MAX_BODY} bytes; ask for one entity at a time",
+        f"the body is larger than {MAX_BODY} bytes; ask for less at a time",
         linger=True,
     )
 

@@ -7,9 +7,6 @@ is served may change under it.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -19,88 +16,106 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
+from include.config.tokens import Role
 from include.deployment.rollback import Order
 from include.serving import docs_page, openapi
+from include.serving.access import Access
+from include.serving.batch import BatchAnswer
 from include.serving.http import Refusal, read_json_body, wrong_method
 from include.serving.prometheus import Metrics
 from include.serving.serving_table import ServingTable
 
-log = logging.getLogger(__name__)
-
 MAX_ACTOR, MAX_REASON = 80, 1000  # characters that are recorded
-ACTOR = "node token"  # who was recognised; who it says that it is stands beside it
 # Returns whether it is served already, and what to answer.
 Rollback = Callable[[str, Order], Awaitable[tuple[bool, Mapping[str, Any]]]]
 Reload = Callable[[str], Awaitable[Mapping[str, Any]]]
+# The use case, the body, the node's id of the request and the caller's.
+Batch = Callable[[str, bytes, tuple[str, str | None]], Awaitable[BatchAnswer]]
 _encode = msgspec.json.Encoder().encode
 
 
 class RollbackRequest(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a rollback: why, and what is taken back, by its version or the generation.
 
-    `actor` is the caller's word; `request_id` (else the header x-request-id) makes two orders one.
+    `claim` is the caller's word on who it is, beside its token's name (`actor` was its old name);
+    `request_id` (else the header x-request-id) makes two orders one.
     """
 
     reason: str
     version: int | None = None
     generation: int | None = None
+    claim: str = ""
     actor: str = ""
     request_id: str = ""
 
 
 class NodeRoute(Route):
-    """A route with one method, which refuses in the node's form.
+    """A route with one method and one role, which refuses in the node's form.
 
-    The use case is looked up before the method, as it is for predict: who misspells one is told so.
+    The token comes first: without one nobody learns which use cases there are. The use case is
+    looked up before the method, as it is for predict: who misspells one is told so.
     """
 
     def __init__(
-        self, path: str, endpoint: Callable[..., Any], table: ServingTable, method: str = "GET"
+        self,
+        path: str,
+        endpoint: Callable[..., Any],
+        of: Endpoints,
+        role: Role | None,
+        method: str = "GET",
     ) -> None:
+        """Build it; `role` is what its callers need, None where it needs no token."""
         super().__init__(path, endpoint, methods=[method], name=path.rpartition("/")[2])
-        self._method, self._table = method, table
+        self.role, self.method, self._of = role, method, of
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request whose path fits, whatever its method."""
+        scope["caller"] = self._of.access.require(scope, self.role)
         use_case = scope["path_params"].get("use_case", "")
         if use_case:
-            self._table.find(use_case)
+            self._of.table.find(use_case)
         if self.methods is not None and scope["method"] not in self.methods:
-            raise wrong_method(scope, self._method)
+            raise wrong_method(scope, self.method)
         await self.app(scope, receive, send)
 
 
 class Endpoints:
-    """What the routes answer; `token` is what changes of state need."""
+    """What the routes answer; `access` tells who may ask for what."""
 
     def __init__(
         self,
         table: ServingTable,
         metrics: Metrics,
         *,
-        token: str,
+        access: Access,
         rollback: Rollback,
         reload: Reload,
+        batch: Batch,
     ) -> None:
-        self._table, self._metrics = table, metrics
-        self._token_digest = hashlib.sha256(token.encode()).digest()
-        self._rollback, self._reload = rollback, reload
+        self.table, self.access, self._metrics = table, access, metrics
+        self._rollback, self._reload, self._batch = rollback, reload, batch
 
     def router(self) -> Router:
         """Return the ASGI application of these routes; another path is refused with 404."""
-        routes = [
-            NodeRoute("/live", self.live, self._table),
-            NodeRoute("/ready", self.ready, self._table),
-            NodeRoute("/ready/{use_case}", self.ready_for, self._table),
-            NodeRoute("/health", self.health, self._table),
-            NodeRoute("/metrics", self.metrics, self._table),
-            NodeRoute("/openapi.json", self.openapi, self._table),
-            NodeRoute("/docs", self.docs, self._table),
-            NodeRoute("/v1/{use_case}/model", self.model, self._table),
-            NodeRoute("/v1/{use_case}/reload", self.reload, self._table, "POST"),
-            NodeRoute("/v1/{use_case}/rollback", self.rollback, self._table, "POST"),
+        return Router(self.routes(), redirect_slashes=False, default=_refuse_path)
+
+    def routes(self) -> list[NodeRoute]:
+        """Return the routes, each with its method and the role that it needs."""
+        return [
+            NodeRoute("/live", self.live, self, None),
+            NodeRoute("/ready", self.ready, self, None),
+            NodeRoute("/ready/{use_case}", self.ready_for, self, None),
+            NodeRoute("/health", self.health, self, "read"),
+            NodeRoute("/metrics", self.metrics, self, "read"),
+            NodeRoute("/openapi.json", self.openapi, self, "read"),
+            NodeRoute("/docs", self.docs, self, "read"),
+            NodeRoute("/docs/try", self.try_page, self, "read"),
+            NodeRoute("/docs/assets/{name}", self.asset, self, "read"),
+            NodeRoute("/v1/{use_case}/model", self.model, self, "read"),
+            NodeRoute("/v1/{use_case}/batch", self.batch, self, "predict", "POST"),
+            NodeRoute("/v1/{use_case}/reload", self.reload, self, "operate", "POST"),
+            NodeRoute("/v1/{use_case}/rollback", self.rollback, self, "operate", "POST"),
         ]
-        return Router(routes, redirect_slashes=False, default=_refuse_path)
 
     async def live(self, request: Request) -> Response:
         """Say that the process answers; who gets no answer starts it again."""
@@ -108,7 +123,7 @@ class Endpoints:
 
     async def ready(self, request: Request) -> Response:
         """Say whether requests should be sent here: not while the node starts or drains."""
-        status = "draining" if self._table.draining else self._table.status
+        status = "draining" if self.table.draining else self.table.status
         if status in ("starting", "draining"):
             raise Refusal(503, status, f"the node is {status}", headers=[(b"retry-after", b"1")])
         return _json({"status": "ready"})
@@ -117,7 +132,7 @@ class Endpoints:
         """Say whether requests of a use case should be sent here: only if a model answers."""
         await self.ready(request)
         name = _use_case(request)
-        served = self._table.find(name)
+        served = self.table.find(name)
         if served.answering is None:
             raise Refusal(503, "no_model", f"{name} has no model to answer yet")
         return _json({"status": "ready", "model_version": served.answering.version})
@@ -129,16 +144,18 @@ class Endpoints:
                 "model_version": served.answering.version if served.answering else None,
                 "arm": "champion" if served.champion else "fallback" if served.answering else None,
                 "generation": served.generation,
-                "problems": list(served.problems),
-                "roles": self._table.roles(name),
+                "problems": [*served.problems, *filter(None, [self.table.disk.get(name)])],
+                "roles": self.table.roles(name),
             }
-            for name, served in sorted(self._table.served.items())
+            for name, served in sorted(self.table.served.items())
         }
         return _json(
             {
-                "status": self._table.status,
-                "records": {"reachable": self._table.healthy, "rows_from": self._table.source},
+                "status": self.table.status,
+                "records": {"reachable": self.table.healthy, "rows_from": self.table.source},
+                "tokens": self.access.problem or "ok",
                 "use_cases": use_cases,
+                **({"restart": self.table.restart} if self.table.restart else {}),
             }
         )
 
@@ -149,24 +166,38 @@ class Endpoints:
 
     async def openapi(self, request: Request) -> Response:
         """Give the OpenAPI document."""
-        return _json(openapi.document(self._table.served))
+        return _json(openapi.document(self.table.served, self.access.free))
 
     async def docs(self, request: Request) -> Response:
         """Show people what can be asked and how."""
-        return HTMLResponse(docs_page.render(self._table.served), headers=docs_page.SECURITY)
+        page = docs_page.render(self.table.served, self.access.free)
+        return HTMLResponse(page, headers=docs_page.SECURITY)
+
+    async def try_page(self, request: Request) -> Response:
+        """Show people a page on which requests can be tried."""
+        return HTMLResponse(docs_page.try_page(), headers=docs_page.TRY_SECURITY)
+
+    async def asset(self, request: Request) -> Response:
+        """Give a file that the page to try requests loads."""
+        content, media_type = docs_page.asset(request.path_params["name"])
+        headers = {"content-type": media_type, "cache-control": "private, max-age=3600"}
+        return Response(content, headers=headers)
 
     async def model(self, request: Request) -> Response:
         """Describe the models that serve a use case."""
-        return _json(openapi.describe_served(self._table.find(_use_case(request))))
+        return _json(openapi.describe_served(self.table.find(_use_case(request))))
+
+    async def batch(self, request: Request) -> Response:
+        """Answer many rows, in order, one result or error a row."""
+        body = await read_json_body(request.scope, request.receive)
+        return _json(await self._batch(_use_case(request), body, request.scope["ids"]))
 
     async def reload(self, request: Request) -> Response:
         """Look at a use case's records again, and say what serves after that."""
-        self._authorise(request)
         return _json(await self._reload(_use_case(request)))
 
     async def rollback(self, request: Request) -> Response:
         """Serve the previous model again, for a reason that is recorded."""
-        self._authorise(request)
         body = await read_json_body(request.scope, request.receive)
         try:
             order = msgspec.json.decode(body, type=RollbackRequest)
@@ -188,8 +219,8 @@ class Endpoints:
         settled, answered = await self._rollback(
             _use_case(request),
             Order(
-                actor=ACTOR,
-                claim=order.actor[:MAX_ACTOR],
+                actor=request.scope["caller"],
+                claim=(order.claim or order.actor)[:MAX_ACTOR],
                 reason=order.reason[:MAX_REASON],
                 version=order.version,
                 generation=order.generation,
@@ -198,28 +229,6 @@ class Endpoints:
         )
         # 202: it is decided, and another model still answers until the right one is in memory.
         return _json(answered, 200 if settled else 202)
-
-    def _authorise(self, request: Request) -> None:
-        """Refuse who does not send the token.
-
-        Digests are compared, in constant time: how long it takes tells neither the token's length
-        nor how much of it was right.
-        """
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        digest = hashlib.sha256(token.strip().encode("latin-1")).digest()
-        if hmac.compare_digest(digest, self._token_digest) and scheme.lower() == "bearer":
-            return
-        use_case, route = _use_case(request), request.scope["route"].name
-        client = request.client.host if request.client else "unknown"
-        log.warning("%s: %s from %s without a valid token was refused", use_case, route, client)
-        self._metrics.count_event(use_case, "unauthorised")
-        raise Refusal(
-            401,
-            "unauthorised",
-            "this changes state: send the node's token as `Authorization: Bearer ...`",
-            headers=[(b"www-authenticate", b"Bearer")],
-            linger=True,
-        )
 
 
 async def _refuse_path(scope: Scope, receive: Receive, send: Send) -> None:

@@ -25,6 +25,7 @@ import psutil
 from include.errors import ArtefactError, Unavailable
 from include.models.bento_sources import copy_verified, sources_folder
 from include.processes import bare_environment
+from include.serving.child_limits import bound_process
 from include.serving.http import Refusal
 
 log = logging.getLogger(__name__)
@@ -101,11 +102,12 @@ class IsolatedModel(asyncio.Protocol):
         digest: str,
         *,
         seconds: float,
-        code_digest: str | None = None,
+        code_digest: str | None,
     ) -> IsolatedModel:
         """Start the process of a Bento and return when it says that it has its model.
 
-        Its code is verified file by file, and run from a private copy of what was verified.
+        Its code is verified file by file, and run from a private copy of what was verified. Code of
+        which no digest is recorded (None) is refused.
 
         Raises:
             ArtefactError: the Bento is not what was recorded, or refuses its model.
@@ -142,6 +144,7 @@ class IsolatedModel(asyncio.Protocol):
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
             )
+            bound_process(isolated._process.pid, bundle)
         finally:
             # The process has its own copy: while this one is open, its death would not be seen.
             process_end.close()

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from include.files import written_aside
-from include.records.records import ServingRow
+from include.records.records import ServingRow, ServingRows
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +22,7 @@ _FORMAT = 1
 class _Content(msgspec.Struct):
     format: int
     rows: list[ServingRow]
+    head: int = 0  # of the audit log; files of before have none
 
 
 _decode = msgspec.json.Decoder(_Content).decode
@@ -35,13 +36,13 @@ class LastRows:
         self.path = path
         self._written: bytes | None = None
 
-    def write(self, rows: tuple[ServingRow, ...]) -> None:
-        """Keep rows, unless they are those that were kept last.
+    def write(self, rows: ServingRows) -> None:
+        """Keep rows and the audit log's head, unless they are those that were kept last.
 
         Raises:
             OSError: they cannot be written; what was there stays.
         """
-        content = _encode(_Content(_FORMAT, list(rows)))
+        content = _encode(_Content(_FORMAT, list(rows.rows), rows.head))
         if content == self._written:
             return
         # Durable: what it is for begins with a machine that came back without its database.
@@ -49,12 +50,13 @@ class LastRows:
             temporary.write_bytes(content)
         self._written = content
 
-    def read(self) -> tuple[ServingRow, ...]:
-        """Return the rows that were kept; none where there is no file, or none that can be read."""
+    def read(self) -> ServingRows:
+        """Return what was kept; no rows where there is no file, or none that can be read."""
         try:
-            return tuple(_decode(self.path.read_bytes()).rows)
+            content = _decode(self.path.read_bytes())
+            return ServingRows(tuple(content.rows), head=content.head)
         except FileNotFoundError:
-            return ()
+            return ServingRows(())
         except (OSError, msgspec.DecodeError) as error:
             log.warning("%s cannot be read and is passed over: %s", self.path, error)
-            return ()
+            return ServingRows(())

@@ -22,6 +22,7 @@ from typing import Literal
 
 from include.errors import ArtefactError, Unavailable
 from include.models import bundle
+from include.models.artefact import verify_row
 from include.models.loading import load_model
 from include.models.pins import fits_here
 from include.models.presence import is_away
@@ -186,6 +187,7 @@ class ModelStates:
         """
         model = candidate.model
         kind = "trial" if candidate.role == "challenger" else "serving"
+        verify_row(model)
         try:
             files = await self._workers.run(
                 kind, bundle.verify_bundle, model.bundle, model.model_digest
@@ -205,7 +207,9 @@ class ModelStates:
         turn = self._workers.trial_turn if kind == "trial" else contextlib.nullcontext()
         if fits_here(model.pins):
             async with turn:
-                await trials.try_model(model.bundle, model.model_digest, seconds=trials.SECONDS)
+                await trials.try_model(
+                    model.bundle, model.model_digest, model.pins, seconds=trials.SECONDS
+                )
             self._step(candidate, "tried")
             scorer = await self._workers.run(kind, load_model, model.bundle, model.model_digest)
             return replace(loaded, scorer=scorer)
@@ -225,13 +229,15 @@ class ModelStates:
                 f"model {model.version} has other serving pins than this node and no bento; "
                 "package it again"
             )
+        # Without the digest of the whole nobody has vouched for what would run.
+        code_digest = None if model.artefact_digest is None else model.bento_digest
         return await IsolatedModel.start(
             self._home,
             model.bento_tag,
             model.bundle,
             model.model_digest,
             seconds=trials.SECONDS,
-            code_digest=model.bento_digest,
+            code_digest=code_digest,
         )
 
     def _ended(self, candidate: Candidate) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import ipaddress
 import logging
 import resource
 import secrets
@@ -22,18 +23,27 @@ import uvicorn
 import uvloop
 
 from include.config.settings import Settings
-from include.deployment.rollback import Order, take_back
+from include.deployment.rollback import Order
 from include.errors import EvergreenError
-from include.predictions.log import PredictionLog
+from include.models.kinds import every_kind
+from include.models.pins import serving_pins
+from include.predictions.entity_hash import entity_hasher
 from include.records.records import Records
+from include.serving.access import Access, TokenSource, open_roles, take_news
+from include.serving.access_log import AccessLog
 from include.serving.app import App
+from include.serving.code_stamp import CodeStamp
 from include.serving.direct_protocol import DirectProtocol
 from include.serving.http_limits import end_slow_requests
+from include.serving.journal import Journal
 from include.serving.listener import open_listener, take_over
 from include.serving.loops import keep_going
+from include.serving.peers import SHARE, PeerProtocol
 from include.serving.quiet import bound_log
-from include.serving.reconciler import SWAP_SECONDS, Reconciler
+from include.serving.reconciler import Reconciler
+from include.serving.rollbacks import Rollbacks
 from include.serving.serving_table import ServingTable
+from include.serving.upkeep import Upkeep
 from include.serving.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -85,7 +95,7 @@ def serve(settings: Settings, *, listener: socket.socket | None = None) -> None:
     one the node takes over the supervisor's, or opens its own.
 
     Raises:
-        ConfigError: its port is taken.
+        ConfigError: its port is taken, or one of its tokens is malformed.
     """
     bound_log()
     if listener is None and settings.node_listener is not None:
@@ -99,35 +109,33 @@ def serve(settings: Settings, *, listener: socket.socket | None = None) -> None:
 
 async def _main(settings: Settings, listener: socket.socket, is_shared: bool) -> None:
     node = f"{socket.gethostname()}:{settings.node_port}"
+    stamp = CodeStamp()
+    for kind in every_kind():
+        serving_pins(kind)  # of the code that is loaded now; computed later, it might be another
 
     workers = Workers()
+    tokens = TokenSource(settings)
+    access = Access(tokens.read(), free=open_roles(settings))
 
     async def roll_back(use_case: str, order: Order) -> tuple[bool, Mapping[str, Any]]:
-        # MLflow's aliases follow with the next deployment: MLflow is not imported into the node.
-        records = Records.open(settings.records_address)
-        taken = await workers.run("admin", take_back, records, use_case, order)
-        reconciler.take_route(taken.route)
-        served = await reconciler.served_of(use_case, taken.route.generation, seconds=SWAP_SECONDS)
-        answered = {
-            "use_case": use_case,
-            "changed": taken.changed,
-            "note": taken.note,
-            "generation": taken.generation,
-            "champion": taken.route.champion,
-            "served": served,
-        }
-        return bool(served["settled"]), answered
+        return await rollbacks.take_back(use_case, order)
 
     async def reload(use_case: str) -> Mapping[str, Any]:
         return await reconciler.reload(use_case)
 
+    journal = Journal(settings.home / "serving" / f"rollbacks-{settings.node_port}.json")
     app = App(
-        token=settings.node_secret.get_secret_value(),
-        open_log=lambda use_case: PredictionLog(settings.home, use_case),
+        access=access,
+        home=settings.home,
+        hasher=lambda: entity_hasher(settings.entity_secret.get_secret_value()),
         rollback=roll_back,
         reload=reload,
         hosts=allowed_hosts(settings.host),
+        seconds=settings.request_seconds,
+        access_log=_open_access_log(settings),
     )
+    if app.access_log is not None:
+        app.access_log.failed = lambda: app.metrics.count_event("", "access_log_failed")
     # Frozen, what stays is not walked by each full collection: that stopped the node for 100 ms.
     reconciler = Reconciler(
         settings,
@@ -136,7 +144,13 @@ async def _main(settings: Settings, listener: socket.socket, is_shared: bool) ->
         boot=secrets.token_hex(8),
         workers=workers,
         swapped=gc.freeze,
+        journal=journal,
     )
+    rollbacks = Rollbacks(
+        Records.open(settings.records_address), workers, reconciler, journal, node
+    )
+    connections = connection_cap()
+    PeerProtocol.most = max(1, int(connections * SHARE))
     server = _Server(
         uvicorn.Config(
             app,
@@ -149,18 +163,21 @@ async def _main(settings: Settings, listener: socket.socket, is_shared: bool) ->
             proxy_headers=False,
             timeout_keep_alive=30,
             timeout_graceful_shutdown=5,
-            limit_concurrency=connection_cap(),
+            limit_concurrency=connections,
         )
     )
     server.table, server.is_shared = app.table, is_shared
     gc.collect()
     gc.freeze()
+    failed = app.metrics.count_failed_loop
+    upkeep = Upkeep(app, workers, stamp, settings.home / "run" / "sizes.json")
     tasks = [
         asyncio.create_task(reconciler.run()),
+        asyncio.create_task(keep_going("upkeep", upkeep.turn, failed)),
+        asyncio.create_task(keep_going("journal", rollbacks.turn, failed)),
+        asyncio.create_task(keep_going("house", lambda: _keep_house(app, server, workers), failed)),
         asyncio.create_task(
-            keep_going(
-                "house", lambda: _keep_house(app, server, workers), app.metrics.count_failed_loop
-            )
+            keep_going("tokens", lambda: _follow_tokens(tokens, access, workers), failed)
         ),
     ]
     for task in tasks:
@@ -175,16 +192,25 @@ async def _main(settings: Settings, listener: socket.socket, is_shared: bool) ->
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await reconciler.close()
-        for prediction_log in app.logs:
-            prediction_log.close()
+        app.log.close()
+        if app.access_log is not None:
+            app.access_log.close()
     for task in tasks:
         if not task.cancelled() and task.exception() is not None:
             error = task.exception()
             raise EvergreenError(f"the serving node ended: {error}") from error
 
 
+def _open_access_log(settings: Settings) -> AccessLog | None:
+    """Return the access log that the settings ask for; None: there is none."""
+    if not settings.access_log:
+        return None
+    path = settings.home / "logs" / f"access-{settings.node_port}.jsonl"
+    return AccessLog(path, settings.access_log)
+
+
 async def _keep_house(app: App, server: uvicorn.Server, workers: Workers) -> None:
-    """Wait a second, then send slow clients away, close old segments of the logs, sync the others.
+    """Wait a second, then send slow clients away, and look after the prediction logs.
 
     Synced so often, a loss of power takes the answers of a second at most; a kill takes none.
     """
@@ -192,12 +218,15 @@ async def _keep_house(app: App, server: uvicorn.Server, workers: Workers) -> Non
     late = end_slow_requests(server.server_state.connections, asyncio.get_running_loop().time())
     if late:
         app.metrics.count_event("", "slow_client", late)
-    for prediction_log in app.logs:
-        try:
-            prediction_log.rotate()
-            await workers.run("log", prediction_log.sync)
-        except OSError as error:
-            log.warning("a prediction log segment could not be closed: %s", error)
+    if refused := PeerProtocol.take_refused():
+        app.metrics.count_event("", "connection_refused", refused)
+    await app.log.keep(workers)
+
+
+async def _follow_tokens(tokens: TokenSource, access: Access, workers: Workers) -> None:
+    """Wait a second, then take over the tokens if their file has changed."""
+    await asyncio.sleep(HOUSEKEEPING_SECONDS)
+    take_news(access, await workers.run("tokens", tokens.news))
 
 
 def _stop_if_it_died(task: asyncio.Task[None], server: uvicorn.Server) -> None:
@@ -225,8 +254,12 @@ def connection_cap() -> int:
 def allowed_hosts(host: str) -> frozenset[str] | None:
     """Return the names that Host may say to a node on this address; None: any.
 
-    On a loopback address only names of this machine are answered; on another one, the node cannot
-    know by which names it is reached.
+    On a loopback address, of which 127.0.0.0/8 has many, only names of this machine are answered;
+    on another one, the node cannot know by which names it is reached.
     """
     name = f"[{host}]" if ":" in host else host
-    return _LOOPBACK_NAMES if name in _LOOPBACK_NAMES else None
+    try:
+        is_loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = name in _LOOPBACK_NAMES
+    return _LOOPBACK_NAMES | {name} if is_loopback else None

@@ -5,28 +5,27 @@ Features come from the online store by entity, from the request, or a part from 
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from include.deployment.description import Description
 from include.errors import ArtefactError, Unavailable
-from include.features.online_store import OnlineSet
+from include.features.online_store import OnlineSet, Value
 from include.models.encoding import InvalidFeature
 from include.point_in_time.expiry import is_expired, is_forgotten
-from include.predictions.log import Prediction
 from include.serving.http import MAX_ECHO, Refusal
-from include.serving.snapshot import Loaded, Served
+from include.serving.snapshot import Loaded, OnlineRows, Served
 from include.serving.typed_rows import INT_LIMIT, MAX_TEXT
 
 _MICROS_A_DAY = 86_400_000_000
 _HORIZON_MICROS = 1_000_000  # for so long a horizon is used before the calendar is asked again
-_encode = msgspec.json.Encoder().encode
 
 
 class PredictionRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -58,8 +57,8 @@ class PredictionAnswer(msgspec.Struct):
 _decode_request = msgspec.json.Decoder(PredictionRequest).decode
 
 
-def parse_request(body: bytes) -> PredictionRequest:
-    """Read the body of a request.
+def parse_request(body: bytes | msgspec.Raw) -> PredictionRequest:
+    """Read the body of a request, or a row of a batch.
 
     Raises:
         Refusal: 400 for what is no JSON (NaN and endless nesting among it), 422 for JSON of another
@@ -68,7 +67,7 @@ def parse_request(body: bytes) -> PredictionRequest:
     try:
         request = _decode_request(body)
     except msgspec.ValidationError as error:
-        raise _wrong_form(str(error)) from None
+        raise wrong_form(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Refusal(400, "bad_json", f"the body is no valid JSON: {error}") from None
     except RecursionError:
@@ -78,7 +77,7 @@ def parse_request(body: bytes) -> PredictionRequest:
     return request
 
 
-def _wrong_form(message: str) -> Refusal:
+def wrong_form(message: str) -> Refusal:
     """Return the refusal for msgspec's message, with the field that the message names.
 
     msgspec says "... unknown field `x`" or "... - at `$.features`"; a body that is no object at all
@@ -115,10 +114,14 @@ class Horizon:
 
 
 class CheckedRequest(msgspec.Struct):
-    """A request whose types are right: whom it is about, and the features that came with it."""
+    """A request whose types are right: whom it is about, and the features that came with it.
+
+    `until` is when its answer is waited for no longer, in the loop's seconds; 0: not set yet.
+    """
 
     entity: int | str | None
     row: dict[str, Any] | None
+    until: float = 0.0
 
 
 def check_request(request: PredictionRequest, served: Served) -> CheckedRequest:
@@ -198,7 +201,9 @@ class Features(msgspec.Struct):
 
     `event_ts` is in microseconds since 1970, `age` in microseconds behind the horizon; both are
     None where the row came with the request, or nothing is known of the entity. `content` is the
-    row as JSON on one line, where it was read as such; `row` may be empty then.
+    row as JSON, where it was read as such; `row` may be empty then. `model_us` is the time that the
+    model took, None where it is not known without the way to it; `reason` says why another model
+    answers than the one that the request was meant for.
     """
 
     row: Mapping[str, Any]
@@ -206,27 +211,47 @@ class Features(msgspec.Struct):
     age: int | None
     flags: list[str]
     content: bytes = b""
+    model_us: int | None = None
+    reason: bytes = b""
+
+
+def needs_online(request: CheckedRequest, model: Loaded) -> bool:
+    """Tell whether a model needs more than what came with the request."""
+    row = request.row
+    return row is None or (
+        request.entity is not None and not all(name in row for name in _input_features(model))
+    )
 
 
 def find_features(
-    request: CheckedRequest, served: Served, model: Loaded, horizon: Horizon
+    request: CheckedRequest,
+    served: Served,
+    model: Loaded,
+    horizon: Horizon,
+    ahead: OnlineRows | None = None,
 ) -> Features:
     """Return the feature row for a model.
 
-    What came with the request goes before the entity's online features. A view that has expired is
-    null, as it is in the training frame.
+    `ahead` holds what was read of the online store for this request, where that store is in another
+    process. What came with the request goes before the entity's online features. A view that has
+    expired is null, as it is in the training frame.
 
     Raises:
-        Refusal: 404 unknown entity, 409 stale features (unless the use case's fallback scores
-            them), 503 none online.
+        Refusal: 404 unknown entity, 409 stale features, 503 the store is away (unless the use
+            case's fallback scores them), 503 none online.
     """
-    sent = request.row or {}
-    if request.row is not None and (
-        request.entity is None or all(name in sent for name in _input_features(model))
-    ):
+    if request.row is not None and not needs_online(request, model):
         return Features(request.row, None, None, [])
-    online_set = served.online.describe(model.feature_set) if served.online else None
-    if served.online is None or online_set is None:
+    sent = request.row or {}
+    online = ahead or cast(OnlineRows | None, served.online)
+    online_set: OnlineSet | None = None
+    stored: tuple[int, list[Value]] | None = None
+    try:
+        if online is not None and (online_set := online.describe(model.feature_set)) is not None:
+            stored = online.get(model.feature_set, str(request.entity))
+    except Unavailable as error:
+        return _store_away(request, served.use_case, model, error)
+    if online_set is None:
         raise Refusal(
             503,
             "no_features",
@@ -234,7 +259,6 @@ def find_features(
             "run materialize_features for the newest partition, or send the features",
             headers=[(b"retry-after", b"30")],
         )
-    stored = served.online.get(model.feature_set, str(request.entity))
     _, limit = horizon.now()
     ages = {} if stored is None else online_set.ages(*stored, limit)
     # Without any age, of an entity without a row, this is true as well.
@@ -258,6 +282,22 @@ def find_features(
         flags = ["stale", "fallback"]
         row |= dict.fromkeys(_columns_of(online_set, expired))
     return Features({**row, **sent}, event_ts, max(0, limit - event_ts), flags)
+
+
+def _store_away(
+    request: CheckedRequest, use_case: Description, model: Loaded, error: Unavailable
+) -> Features:
+    """Return a row of nulls and of what was sent, where the use case scores without its store."""
+    if use_case.fallback.store == "refuse":
+        raise Refusal(
+            503,
+            "store_away",
+            f"the online features cannot be read now: {error}",
+            headers=[(b"retry-after", b"2")],
+            flags=["degraded"],
+        )
+    row = {**dict.fromkeys(_input_features(model)), **(request.row or {})}
+    return Features(row, None, None, ["degraded", "fallback"])
 
 
 def _unknown_entity(
@@ -307,6 +347,49 @@ def _input_features(model: Loaded) -> list[str]:
     return scorer.features if scorer else []
 
 
+async def score_remotely(
+    model: Loaded, row: Mapping[str, Any], request: CheckedRequest, *, patient: bool, seconds: float
+) -> float:
+    """Return the probability that a model in a process of its own gives.
+
+    A request waits for `seconds` at most, whichever models are asked in its turn.
+
+    Raises:
+        Refusal: 422 with the feature that the row lacks, 504 where the time is over.
+        Unavailable: the model does not answer a number.
+    """
+    if model.remote is None:
+        raise Unavailable(f"model {model.version} has no process of its own")
+    missing = [name for name in model.remote.features if name not in row]
+    if missing:
+        raise Refusal(
+            422,
+            "invalid",
+            f"feature {missing[0]!r} is missing; send null",
+            field=f"features.{missing[0]}",
+        )
+    request.until = request.until or asyncio.get_running_loop().time() + seconds
+    given = {name: row[name] for name in model.remote.features}
+    try:
+        async with asyncio.timeout_at(request.until):
+            score = await model.remote.ask(given, patient=patient)
+    except TimeoutError:
+        raise out_of_time() from None
+    if not math.isfinite(score):
+        raise Unavailable(f"model {model.version} answers {score}, which is no probability")
+    return score
+
+
+def out_of_time() -> Refusal:
+    """Return the refusal of a request whose time is over."""
+    return Refusal(
+        504,
+        "deadline",
+        "no answer within the time of a request (EVERGREEN_REQUEST_SECONDS); ask again later",
+        headers=[(b"retry-after", b"1")],
+    )
+
+
 def score_in_process(model: Loaded, row: Mapping[str, Any]) -> float:
     """Return the probability that a model in this process gives.
 
@@ -338,9 +421,8 @@ def iso(micros: int | None) -> str | None:
         return None
     # A float holds no microseconds of today exactly; and most calls are of the same second.
     seconds, rest = divmod(micros, 1_000_000)
-    return (
-        f"{_whole_second(seconds)}.{rest:06d}+00:00" if rest else f"{_whole_second(seconds)}+00:00"
-    )
+    fraction = f".{rest:06d}" if rest else ""
+    return f"{_whole_second(seconds)}{fraction}+00:00"
 
 
 def decide(use_case: Description, score: float) -> str:
@@ -357,31 +439,11 @@ def describe_answer(
     arm: str,
     features: Features,
     score: float,
-    started: int,
-) -> tuple[Prediction, PredictionAnswer]:
-    """Return the line for the log and the answer; they say the same.
-
-    `arm` is the role of the model that answers, `started` is in nanoseconds since 1970.
-    """
-    decision, event = decide(served.use_case, score), iso(features.event_ts)
-    now, flags = time.time_ns(), features.flags
+    decision: str,
+) -> PredictionAnswer:
+    """Return the answer; `arm` is the role of the model that answers."""
     # By position, in the order of the fields: names cost as much again as all the rest.
-    line = Prediction(
-        request_id,
-        iso(started // 1000) or "",
-        model.version,
-        model.digest,
-        arm,
-        None if request.entity is None else str(request.entity),
-        score,
-        decision,
-        ",".join(flags),
-        model.feature_set,
-        event,
-        msgspec.Raw(features.content or _encode(features.row)),
-        max(0, now - started) // 1000,
-    )
-    answer = PredictionAnswer(
+    return PredictionAnswer(
         request_id,
         served.use_case.name,
         request.entity,
@@ -390,8 +452,7 @@ def describe_answer(
         model.version,
         model.digest,
         arm,
-        event,
+        iso(features.event_ts),
         None if features.age is None else features.age / 1e6,
-        flags,
+        features.flags,
     )
-    return line, answer

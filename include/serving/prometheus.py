@@ -12,11 +12,20 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, values
 from prometheus_client.exposition import choose_encoder
 
+from include.predictions.on_disk import OnDisk
 from include.serving.plain_counts import AnswerCounts, DurationCounts
 
 # Seconds. The bound 0.08 is the usual objective of latency, so that its share can be read exactly.
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.08, 0.1, 0.25, 0.5, 1.0, 2.5)
 
+_ON_DISK = {
+    "free_bytes": "Free disk for the prediction log.",
+    "full": "1 while the disk has less room than the log's floor.",
+    "waiting_segments": "Segments of the prediction log that are not imported.",
+    "waiting_bytes": "Bytes of the segments that are not imported.",
+    "oldest_seconds": "Age of the oldest segment that is not imported.",
+    "set_aside_lines": "Lines that the import could not read and that lie beside the segments.",
+}
 # Otherwise each counter gets a second series `..._created`, which no dashboard asks for. The
 # library has this switch for the whole process only.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -65,6 +74,12 @@ class Metrics:
             ["use_case"],
             registry=self.registry,
         )
+        self._rows = Counter(
+            "evergreen_batch_rows",
+            "Rows of batches by what came of them: answered or refused.",
+            ["use_case", "result"],
+            registry=self.registry,
+        )
         self._loops = Counter(
             "evergreen_loop_failures",
             "Turns of the node's own loops that failed; each goes on.",
@@ -77,10 +92,66 @@ class Metrics:
             ["state"],
             registry=self.registry,
         )
+        self._sizes = Gauge(
+            "evergreen_home_bytes",
+            "Bytes of the parts of the home folder, as its supervisor measured them; `free` is "
+            "left on its disk.",
+            ["part"],
+            registry=self.registry,
+        )
+        self._code = Gauge(
+            "evergreen_code",
+            "1 while the code on the disk has changed since the node's start: restart it.",
+            ["state"],
+            registry=self.registry,
+        )
+        self._lines = Counter(
+            "evergreen_log_lines",
+            "Lines of the prediction log that are on disk: answers, and failures of models.",
+            ["use_case"],
+            registry=self.registry,
+        )
+        self._line_bytes = Counter(
+            "evergreen_log_bytes",
+            "Bytes of these lines.",
+            ["use_case"],
+            registry=self.registry,
+        )
+        self._on_disk = {
+            name: Gauge(f"evergreen_log_{name}", what, ["use_case"], registry=self.registry)
+            for name, what in _ON_DISK.items()
+        }
 
     def count_event(self, use_case: str, event: str, count: int = 1) -> None:
         """Count something that happened, such as a refused model or a fallback."""
         self._events.labels(use_case, event).inc(count)
+
+    def count_rows(self, use_case: str, answered: int, refused: int) -> None:
+        """Count the rows of a batch."""
+        self._rows.labels(use_case, "answered").inc(answered)
+        self._rows.labels(use_case, "refused").inc(refused)
+
+    def count_lines(self, use_case: str, lines: int, size: int) -> None:
+        """Count lines of the prediction log, and their bytes."""
+        self._lines.labels(use_case).inc(lines)
+        self._line_bytes.labels(use_case).inc(size)
+
+    def show_log(self, use_case: str, seen: OnDisk) -> None:
+        """Show what waits for the import, and what was set aside."""
+        values = (seen.segments, seen.bytes, seen.oldest, seen.set_aside)
+        for gauge, value in zip(list(self._on_disk.values())[2:], values, strict=True):
+            gauge.labels(use_case).set(value)
+
+    def show_room(self, free: int, full: Mapping[str, bool]) -> None:
+        """Show the free disk of the logs, and for which use cases it is too little."""
+        for use_case, is_full in full.items():
+            self._on_disk["free_bytes"].labels(use_case).set(free)
+            self._on_disk["full"].labels(use_case).set(is_full)
+
+    def hide_log(self, use_case: str) -> None:
+        """Show nothing of a use case's log; its counters stay, as counters must not fall."""
+        for gauge in self._on_disk.values():
+            gauge.remove_by_labels({"use_case": use_case})
 
     def count_failed_loop(self, name: str) -> None:
         """Count a turn of one of the node's loops that failed."""
@@ -90,6 +161,13 @@ class Metrics:
         """Show whether the records are followed, and whether rows of the last time are served."""
         self._records.labels("reachable").set(reachable)
         self._records.labels("rows_from_file").set(from_file)
+
+    def show_upkeep(self, *, code_changed: bool, sizes: Mapping[str, int]) -> None:
+        """Show whether the node is to be restarted, and how large its home folder's parts are."""
+        self._code.labels("changed").set(code_changed)
+        self._sizes.clear()
+        for part, size in sizes.items():
+            self._sizes.labels(part).set(size)
 
     def show_served(self, use_case: str, generation: int, versions: Mapping[str, int]) -> None:
         """Show what serves from now on; `versions` are the model versions by role."""

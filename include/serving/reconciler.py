@@ -15,40 +15,34 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from include.config.settings import Settings
 from include.deployment.description import Description
 from include.errors import EvergreenError, Unavailable
+from include.features.online_stores import online_path, open_store
 from include.predictions.log import recover
-from include.records.records import Records, RoleReport, Route, ServingRow, ServingRows
+from include.records.records import Model, Records, RoleReport, Route, ServingRow, ServingRows
 from include.serving import features_check
 from include.serving.app import App
+from include.serving.journal import Journal
 from include.serving.loops import keep_going
 from include.serving.model_states import ModelStates
 from include.serving.reports import Reporter, health_of_roles, role_reports
 from include.serving.row_source import RowSource
 from include.serving.snapshot import Loaded, Online, Served
+from include.serving.swap import ROLES, Followed, describe, snapshot
 from include.serving.workers import Workers
+
+if TYPE_CHECKING:
+    from include.serving.remote_online import RemoteOnline
 
 log = logging.getLogger(__name__)
 
 SWAP_SECONDS = 1.0  # for so long a rollback waits for its swap before it answers that it goes on
 SETTLE_SECONDS = 60.0  # for so long a reload waits for what it loads
 STALE_SECONDS = 1.0  # for so long a row of a lower generation may be one that was read before
-
-
-@dataclass
-class _Followed:
-    """A use case that the node follows: the row as it was read last, and what came of it."""
-
-    row: ServingRow
-    use_case: Description
-    online: Online
-    models: ModelStates
-    problem: str = ""  # why the row's description is not the one that is used
-    lower_since: float = 0.0  # when a lower generation was read first, in the loop's seconds
 
 
 class Reconciler:
@@ -63,17 +57,21 @@ class Reconciler:
         boot: str = "",
         workers: Workers | None = None,
         swapped: Callable[[], object] = lambda: None,
+        journal: Journal | None = None,
     ) -> None:
         """Build it.
 
         `node` is the name it reports under, `boot` names this start of it; `swapped` is called
-        after each load.
+        after each load. `journal` holds what is not served whatever the rows say.
         """
+        self._journal = journal
         self._settings, self._app, self._swapped = settings, app, swapped
         self._workers = workers or Workers()
         self._records = Records.open(settings.records_address)
-        self._reporter = Reporter(self._records, self._workers, node, boot)
-        self._followed: dict[str, _Followed] = {}
+        self._reporter = Reporter(
+            self._records, self._workers, node, boot, note=lambda: app.table.restart
+        )
+        self._followed: dict[str, Followed] = {}
         self._source = RowSource(
             settings,
             self._records,
@@ -131,7 +129,7 @@ class Reconciler:
             if followed is None:
                 self._begin(row)
             elif row.route.generation < followed.row.route.generation:
-                self._begin_anew(followed, row)
+                self._go_back(followed, row)
             else:
                 followed.lower_since = 0.0
                 if followed.row != row:
@@ -149,14 +147,14 @@ class Reconciler:
         except EvergreenError as error:
             log.warning("%s is not followed: %s", name, error)
             return
-        followed = _Followed(
+        followed = Followed(
             row,
             description,
-            Online(self._settings.home / "online" / f"{name}.db"),
+            self._open_online(name),
             ModelStates(
                 self._settings.home,
                 self._workers,
-                changed=lambda: self._apply(name),
+                changed=lambda: self.apply(name),
                 loaded=self._swapped,
                 check=lambda loaded: self._check_features(name, loaded),
             ),
@@ -166,22 +164,38 @@ class Reconciler:
         self._followed[name] = followed
         self._reporter.follow(name, lambda: (followed.row.route.generation, self._reports(name)))
         self._want(followed)
-        self._apply(name)
+        self.apply(name)
 
-    def _begin_anew(self, followed: _Followed, row: ServingRow) -> None:
+    def _open_online(self, name: str) -> Online | RemoteOnline:
+        """Open the store of a use case's online features that the settings name."""
+        if not self._settings.online_url.get_secret_value():
+            return Online(online_path(self._settings, name))
+        from include.serving.remote_online import RemoteOnline
+
+        count = self._app.metrics.count_event
+        return RemoteOnline(self._settings, name, count=lambda event: count(name, event))
+
+    def _go_back(self, followed: Followed, row: ServingRow) -> None:
         """Follow a row whose generation is lower than before, once it is not merely an old one.
 
-        A reset, with a release after it, begins to count again. But so looks what another look
-        read just before `take_route` brought the newer row: that is gone with the next look.
+        A reset, with a release after it, begins to count again, and so does a database that was
+        restored. But so looks what another look read just before `take_route` brought the newer
+        row: that is gone with the next look. Who answers goes on until the row's own model can.
         """
         now = asyncio.get_running_loop().time()
         if not followed.lower_since:
             followed.lower_since = now
         elif now - followed.lower_since >= STALE_SECONDS:
-            self._forget(followed.use_case.name)
-            self._begin(row)
+            followed.lower_since = 0.0
+            log.warning(
+                "%s: the routing row is at generation %d, after %d: reset or restored",
+                followed.use_case.name,
+                row.route.generation,
+                followed.row.route.generation,
+            )
+            self._take_over(followed, row)
 
-    def _take_over(self, followed: _Followed, row: ServingRow) -> None:
+    def _take_over(self, followed: Followed, row: ServingRow) -> None:
         name = row.route.use_case
         is_new = followed.row.route.generation != row.route.generation
         if followed.row.route.description != row.route.description:
@@ -194,44 +208,32 @@ class Reconciler:
         self._want(followed)
         if is_new:  # whoever changed the row asks for another try of what could not be done
             followed.models.try_again(refused=False)
-        self._apply(name)
+        self.apply(name)
 
-    def _want(self, followed: _Followed) -> None:
+    def _want(self, followed: Followed) -> None:
         row, present = followed.row, self._app.table.served.get(followed.use_case.name)
-        wanted = {role: model for role in _ROLES if (model := row.model(role)) is not None}
+        wanted = {role: model for role in ROLES if (model := row.model(role)) is not None}
         # Who answers stays until somebody else can.
         also = [present.answering.version] if present and present.answering else []
         followed.models.want(wanted, also)
 
-    def _apply(self, name: str) -> None:
+    def apply(self, name: str) -> None:
         """Swap in what the row says, as far as it is loaded; waits for nothing."""
         followed = self._followed.get(name)
         if followed is None:
             return
         present = self._app.table.served.get(name)
-        row, route = followed.row, followed.row.route
-        champion, previous, challenger = (
-            candidate.alive if (candidate := followed.models.get(row.model(role))) else None
-            for role in _ROLES
-        )
-        standby = None
-        if champion is None and previous is None and present is not None:
-            standby = _still_alive(present.answering)
-        problems = tuple(f"{one.role}: {one.reason}" for one in self._reports(name) if one.reason)
-        served = Served.of(
-            followed.use_case,
-            followed.online,
-            route.generation,
-            champion=champion,
-            previous=previous,
-            standby=standby,
-            challenger=challenger,
-            problems=problems + ((followed.problem,) if followed.problem else ()),
-        )
+        taken = self._journal.digests(name) if self._journal else frozenset()
+        said = [f"{one.role}: {one.reason}" for one in self._reports(name) if one.reason]
+        if taken:
+            said.append("a rollback of this node is not in the records yet")
+        if self._journal and self._journal.damage:
+            said.append(self._journal.damage)
+        served = snapshot(followed, present, taken, said)
         if served != present:
             self._app.install(served)
             self._log_swap(name, present, served)
-            if standby is None:  # who answered until now may end
+            if served.standby is None:  # who answered until now may end
                 self._want(followed)
         self._reporter.tell()
         self._news.set()
@@ -267,18 +269,14 @@ class Reconciler:
             Unavailable: they are not, or not for enough entities, or their rows are not scored.
         """
         followed = self._followed[name]
-        if not any(view.online for view in followed.use_case.features.values()):
-            return
         champion = followed.row.model("champion")
-        check = await self._workers.run(
-            "trial",
-            features_check.look_online,
-            self._settings.home / "online" / f"{name}.db",
-            loaded.feature_set,
+        await features_check.check_challenger(
+            open_store(self._settings, name),
+            self._workers,
+            followed.use_case,
             champion.feature_set if champion else None,
+            loaded,
         )
-        features_check.refuse_too_few(check, loaded.feature_set, followed.use_case.online_share)
-        await features_check.score_rows(loaded, check.rows)
 
     def _reports(self, name: str) -> list[RoleReport]:
         followed = self._followed[name]
@@ -300,6 +298,39 @@ class Reconciler:
         self._take_over(followed, replace(followed.row, route=route))
         self._source.look_now()
 
+    @property
+    def is_following(self) -> bool:
+        """Whether the records can be read at present."""
+        return self._app.table.healthy
+
+    def way_back(self, name: str) -> tuple[Model | None, Model | None, int]:
+        """Return the champion that this node serves, the one before it if it is in memory, and the
+        generation of the row that was read last.
+
+        Raises:
+            Unavailable: the use case is not followed.
+        """
+        followed = self._followed.get(name)
+        if followed is None:
+            raise Unavailable(f"{name} is not followed yet; try again in a second")
+        row, served = followed.row, self._app.table.served.get(name)
+        bad, good = row.model("champion"), row.model("previous")
+        taken = self._journal.digests(name) if self._journal else frozenset()
+        if bad is not None and bad.model_digest in taken:
+            return good, None, row.route.generation  # a second step back, which is not in memory
+        candidate = followed.models.get(good)
+        if served is None or candidate is None or candidate.alive is None:
+            good = None
+        return bad, good, row.route.generation
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """Return what is served of a use case.
+
+        Raises:
+            Refusal: it is not served.
+        """
+        return {"settled": True, **describe(self._app.table.find(name))}
+
     async def served_of(self, name: str, generation: int, *, seconds: float) -> dict[str, Any]:
         """Wait until a generation is served, not longer than so many seconds; return what is.
 
@@ -314,7 +345,7 @@ class Reconciler:
 
         await self._wait(is_settled, seconds)
         served = self._app.table.find(name)
-        return {"settled": is_settled(), **_describe(served)}
+        return {"settled": is_settled(), **describe(served)}
 
     async def reload(self, name: str) -> dict[str, Any]:
         """Read a use case's row again now, try again what failed, and return what is served then.
@@ -327,7 +358,9 @@ class Reconciler:
         if followed is None:
             raise Unavailable(f"{name} is not followed yet; try again in a second")
         followed.models.try_again(refused=True)
-        rows = await self._workers.run("admin", self._records.serving_rows, (name,))
+        rows = await self._workers.run(
+            "admin", self._records.serving_rows, (name,), self._source.head
+        )
         self.follow(rows)
 
         def is_settled() -> bool:
@@ -337,7 +370,7 @@ class Reconciler:
 
         if not await self._wait(is_settled, SETTLE_SECONDS):
             raise Unavailable(f"{name} is still being loaded; see the node's log")
-        return _describe(self._app.table.find(name))
+        return describe(self._app.table.find(name))
 
     async def _wait(self, settled: Callable[[], bool], seconds: float) -> bool:
         """Wait for a condition, which is looked at whenever something has changed."""
@@ -349,22 +382,3 @@ class Reconciler:
         except TimeoutError:
             return False
         return True
-
-
-_ROLES = ("champion", "previous", "challenger")
-
-
-def _still_alive(model: Loaded | None) -> Loaded | None:
-    return None if model is None or (model.remote and not model.remote.alive) else model
-
-
-def _describe(served: Served) -> dict[str, Any]:
-    answering = served.answering
-    return {
-        "use_case": served.use_case.name,
-        "generation": served.generation,
-        "champion": served.champion.version if served.champion else None,
-        "previous": served.previous.version if served.previous else None,
-        "answering": answering.version if answering else None,
-        "problems": list(served.problems),
-    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from include.records.records import Records, RoleReport, ServingRow
 from include.serving.model_states import ModelStates
@@ -32,7 +32,11 @@ def role_reports(row: ServingRow, models: ModelStates, served: Served) -> list[R
             reports.append(RoleReport(role, version, "", "refused", reason))
             continue
         state = _STATES.get(candidate.state, "loading")
-        if role == "champion" and served.champion is not None:
+        if (
+            role == "champion"
+            and served.champion is not None
+            and served.champion.digest == model.model_digest
+        ):
             state = "serving"
         elif candidate.alive is not None and (role != "challenger" or candidate.fit):
             state = "ready"
@@ -52,8 +56,18 @@ class _Due:
 class Reporter:
     """Writes reports in a loop of its own: no swap and no load ever waits for it."""
 
-    def __init__(self, records: Records, workers: Workers, node: str, boot: str) -> None:
+    def __init__(
+        self,
+        records: Records,
+        workers: Workers,
+        node: str,
+        boot: str,
+        *,
+        note: Callable[[], str] = lambda: "",
+    ) -> None:
+        """Build it; `note` is what the node has to say of itself, beside each reason."""
         self._records, self._workers, self._node, self._boot = records, workers, node, boot
+        self._note = note
         self._sources: dict[str, Callable[[], tuple[int, list[RoleReport]]]] = {}
         self._written: dict[str, tuple[_Key, float]] = {}
         self._news = asyncio.Event()
@@ -82,6 +96,8 @@ class Reporter:
         self._news.clear()
         for use_case, source in list(self._sources.items()):
             generation, reports = source()
+            if note := self._note():
+                reports = [replace(one, reason=_joined(one.reason, note)) for one in reports]
             key, now = _key(generation, reports), time.monotonic()
             known, at = self._written.get(use_case, (None, 0.0))
             if key == known and now < at + BEAT_SECONDS:
@@ -98,6 +114,10 @@ class Reporter:
     async def stop(self) -> None:
         """Report that this node serves no more."""
         await self._workers.run("report", self._records.nodes.stopped, self._node, self._boot)
+
+
+def _joined(*texts: str) -> str:
+    return "; ".join(text for text in texts if text)
 
 
 _Key = tuple[int, tuple[tuple[object, ...], ...]]

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from include.config.settings import Settings
 from include.errors import EvergreenError
-from include.records.records import Records, ServingRow, ServingRows
+from include.records.records import Records, ServingRows
 from include.serving.app import App
 from include.serving.last_rows import LastRows
 from include.serving.records_watch import Watch
@@ -44,6 +44,7 @@ class RowSource:
         self._watch = Watch(settings.records_address)
         self._last = LastRows(settings.home / "serving" / f"rows-{settings.node_port}.json")
         self._problem, self._refresh_at = "", 0.0
+        self.head = 0  # the audit log's, when the rows were read last
         self._forced = asyncio.Event()
         self.looked = asyncio.Event()  # the records were read once, or could not be
 
@@ -63,9 +64,12 @@ class RowSource:
             moved = await self._workers.run("rows", self._watch.moved)
             if moved or forced or now >= self._refresh_at:
                 self._refresh_at = time.monotonic() + RETRY_SECONDS
-                rows = await self._workers.run("rows", self._records.serving_rows, self._known())
+                rows = await self._workers.run(
+                    "rows", self._records.serving_rows, self._known(), self.head
+                )
                 self._follow(rows)
-                await self._workers.run("rows", self._keep, rows.rows)
+                self.head = rows.head
+                await self._workers.run("rows", self._keep, rows)
             self._answered("")
         except (EvergreenError, SQLAlchemyError) as error:
             self._refresh_at = 0.0
@@ -83,14 +87,15 @@ class RowSource:
         """Serve the rows of the last time, where this start has read none yet."""
         if self._app.table.started:
             return
-        rows = await self._workers.run("rows", self._last.read)
-        if rows:
+        last = await self._workers.run("rows", self._last.read)
+        if last.rows:
             log.warning("the rows of the last time are served, from %s", self._last.path)
-            self._follow(ServingRows(rows))
+            self._follow(last)
+            self.head = last.head
             self._app.table.source = "file"
             self._app.metrics.show_records(reachable=False, from_file=True)
 
-    def _keep(self, rows: tuple[ServingRow, ...]) -> None:
+    def _keep(self, rows: ServingRows) -> None:
         try:
             self._last.write(rows)
         except OSError as error:

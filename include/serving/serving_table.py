@@ -12,14 +12,16 @@ class ServingTable:
     """One snapshot a use case; the reconciler writes it, requests read it, all on the event loop.
 
     `started` says that the rows were read once, `source` from where: records or file; `healthy`
-    that the records can be followed, `draining` that the node is about to end. `roles` tells how
-    far the models of a use case are.
+    that the records can be followed, `draining` that the node is about to end, `restart` why it is
+    to be restarted. `roles` tells how far the models of a use case are, `disk` for which of them
+    the log lacks room.
     """
 
     def __init__(self) -> None:
         self.served: dict[str, Served] = {}
         self.healthy, self.started, self.draining = True, False, False
-        self.source = "records"
+        self.source, self.restart = "records", ""
+        self.disk: Mapping[str, str] = {}
         self.roles: Callable[[str], Mapping[str, object]] = lambda use_case: {}
 
     def find(self, use_case: str) -> Served:

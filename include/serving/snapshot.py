@@ -7,10 +7,26 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from include.deployment.description import Description
 from include.features.online_store import OnlineReader, OnlineSet, Value
+
+if TYPE_CHECKING:  # the client of Redis takes its time to be imported
+    from include.serving.remote_online import RemoteOnline
+
+
+class OnlineRows(Protocol):
+    """What tells the online features of an entity, without a wait."""
+
+    is_remote: ClassVar[Literal[False]]
+
+    def describe(self, feature_set: str) -> OnlineSet | None:
+        """Return what is online of a feature set, or None."""
+
+    def get(self, feature_set: str, entity: str) -> tuple[int, list[Value]] | None:
+        """Return the event time (microseconds since 1970) and the values of an entity, or None."""
+
 
 # So old may a row be that is answered after a newer one was published. Each read would take the
 # locks of the file by itself otherwise, which takes longer than the read.
@@ -18,11 +34,13 @@ HOLD_SECONDS = 0.01
 
 
 class Online:
-    """The online store of one use case; read on the event loop.
+    """The online store of one use case in SQLite; read on the event loop.
 
     The description of a feature set is read once and kept until `refresh`. Where reads come one
     after the other, they share one state of the file for `HOLD_SECONDS`.
     """
+
+    is_remote: ClassVar[Literal[False]] = False
 
     def __init__(self, path: Path) -> None:
         self._reader = OnlineReader(path)
@@ -55,17 +73,26 @@ class Online:
         return self._reader.get(feature_set, entity)
 
     def refresh(self) -> None:
-        """Forget what was read of the feature sets; open the file again if it was replaced."""
+        """Forget what was read of the feature sets; open the file again if it was replaced.
+
+        A file that is away, or whose successor cannot be read, is read on by the open connection:
+        what cannot be read is not gone.
+        """
         self._reader.release()  # or what is described next would be of the state that is held
         self._sets.clear()
         try:
             inode = self._reader.path.stat().st_ino
-        except FileNotFoundError:
-            inode = 0
+        except OSError:
+            return
+        if inode == self._inode:
+            return
         # An open connection would go on reading the file that was replaced.
-        if inode != self._inode:
-            self._reader.close()
-            self._inode = inode
+        successor = OnlineReader(self._reader.path)
+        if self._inode and not successor.is_readable():
+            successor.close()
+            return
+        self._reader.close()
+        self._reader, self._inode = successor, inode
 
     def close(self) -> None:
         """Close the file."""
@@ -136,7 +163,7 @@ class Served:
     """
 
     use_case: Description
-    online: Online | None = None
+    online: OnlineRows | RemoteOnline | None = None
     generation: int = 0
     champion: Loaded | None = None
     previous: Loaded | None = None
@@ -151,7 +178,7 @@ class Served:
     def of(
         cls,
         use_case: Description,
-        online: Online,
+        online: OnlineRows | RemoteOnline,
         generation: int,
         *,
         champion: Loaded | None,

@@ -16,10 +16,13 @@ T = TypeVar("T")
 _THREADS = {
     "rows": 1,  # reads the records
     "admin": 2,  # rollbacks
+    "journal": 1,  # rollbacks that the records do not hold yet
     "serving": 2,  # reads and loads models that answer
     "trial": 2,  # reads and loads models that may answer later
     "report": 1,
+    "tokens": 1,
     "log": 1,  # syncs prediction logs
+    "upkeep": 1,  # looks at files of code and at sizes
 }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,11 +91,19 @@ def find_carriers(
     many = _count_telling(labels, [feature_auc[name] for name in names]) >= MANY
     findings, gains = [], {}
     # The heaviest first: the light ones are not tried, since each costs two trainings.
-    for place in np.argsort(-weights, kind="stable")[:TRIED].tolist():
-        if weights[place] < TRY_GAIN:
-            break
-        name, rest = names[place], [*columns[:place], *columns[place + 1 :]]
-        without, _ = _score_halves(matrix, labels, half, rest, categorical)
+    heaviest = np.argsort(-weights, kind="stable")[:TRIED].tolist()
+    tried = [place for place in heaviest if weights[place] >= TRY_GAIN]
+
+    def score_without(place: int) -> Numbers:
+        rest = [*columns[:place], *columns[place + 1 :]]
+        return _score_halves(matrix, labels, half, rest, categorical)[0]
+
+    # LightGBM leaves the interpreter's lock while it trains; each model has one thread, so that
+    # its bytes do not depend on how many run.
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "leaks") as pool:
+        all_without = list(pool.map(score_without, tried))
+    for place, without in zip(tried, all_without, strict=True):
+        name = names[place]
         lost = metrics.auc_difference(labels, scores, without, train.column(key))
         gains[name] = lost.value
         if lost.value > QUESTION and lost.low > 0:

@@ -29,6 +29,7 @@ from include.point_in_time.sql_parts import timestamp_literal
 from include.point_in_time.views import AsOfViews, ask_in_lanes
 
 _MICRO = timedelta(microseconds=1)
+_BEFORE = "__before"  # what the query gives at the start of an interval
 _PART = "__partition"  # whose row it is, where those of several partitions are asked together
 RULES = (
     "entity.key",
@@ -188,39 +189,32 @@ def from_sql(
     interval.
 
     Both times it sees the same window of events. A query that itself asks
-    `getvariable('interval_start')` is asked once. The answers of all partitions are compared
-    together.
+    `getvariable('interval_start')` is asked once.
     """
     sql = resolve_sql(use_case, str(use_case.label.sql))
     # As DuckDB parses it: a comment asks for nothing.
     asks_itself = "interval_start" in variables_in(sql)
 
-    def ask(lane: AsOfViews, period: Period) -> tuple[pa.Table, pa.Table | None]:
+    def ask(lane: AsOfViews, period: Period) -> pa.Table:
         since, start = period.as_of - use_case.label.lookback, period.arrival_start
-        before = None
-        if not asks_itself:
-            lane.at_moment(start, interval_start=start, since=since)
-            before = _query_labels(use_case, lane, sql, period)
+        if asks_itself:
+            lane.at_moment(period.as_of, interval_start=start, since=since)
+            return lane.query(_labels_query(use_case, lane, sql, period))
+        lane.at_moment(start, interval_start=start, since=since)
+        lane.keep(_BEFORE, _labels_query(use_case, lane, sql, period))
         lane.at_moment(period.as_of, interval_start=start, since=since)
-        return _query_labels(use_case, lane, sql, period), before
-
-    now, before = [], []
-    for period, (at_as_of, at_start) in zip(
-        periods, ask_in_lanes(views, periods, ask), strict=True
-    ):
-        now.append(_of_partition(at_as_of, period.key))
-        if at_start is not None:
-            before.append(_of_partition(at_start, period.key))
-    con.register("now", pa.concat_tables(now))
-    query = "SELECT * FROM now"
-    if before:
-        con.register("before", pa.concat_tables(before))
         same = " AND ".join(
-            f"now.{name} IS NOT DISTINCT FROM before.{name}"
+            f"now.{name} IS NOT DISTINCT FROM {_BEFORE}.{name}"
             for name in ("__entity", EVENT, "__label")
         )
-        query += f" ANTI JOIN before ON now.{_PART} = before.{_PART} AND {same}"
-    return _typed(use_case, con, query, [period.key for period in periods])
+        now = _labels_query(use_case, lane, sql, period)
+        # Compared where they are: what was known before is most of both answers.
+        return lane.query(f"SELECT now.* FROM ({now}) AS now ANTI JOIN {_BEFORE} ON {same}")
+
+    asked = ask_in_lanes(views, periods, ask)
+    found = [_of_partition(rows, period.key) for period, rows in zip(periods, asked, strict=True)]
+    con.register("found", pa.concat_tables(found))
+    return _typed(use_case, con, "SELECT * FROM found", [period.key for period in periods])
 
 
 def _of_partition(rows: pa.Table, key: str) -> pa.Table:
@@ -228,8 +222,8 @@ def _of_partition(rows: pa.Table, key: str) -> pa.Table:
     return rows.append_column(_PART, pa.repeat(pa.scalar(key, pa.string()), len(rows)))
 
 
-def _query_labels(use_case: UseCase, views: AsOfViews, sql: str, period: Period) -> pa.Table:
-    """Return the query's rows as (entity, event_timestamp, known, created_timestamp, label)."""
+def _labels_query(use_case: UseCase, views: AsOfViews, sql: str, period: Period) -> str:
+    """Return the query of (entity, event_timestamp, known, created_timestamp, label)."""
     described = views.types(sql)
     wanted = [use_case.entity.key, EVENT, "label_timestamp", "label"]
     if missing := [name for name in wanted if name not in described]:
@@ -245,7 +239,7 @@ def _query_labels(use_case: UseCase, views: AsOfViews, sql: str, period: Period)
     end = timestamp_literal(period.as_of - _MICRO)
     key = use_case.entity.key
     entity = cast(key, described[key], use_case.entity.type, f"{use_case.name}: label.sql")
-    return views.query(
+    return (
         f"SELECT {entity} AS __entity, CAST({EVENT} AS TIMESTAMPTZ) AS {EVENT}, "
         f"CAST(label_timestamp AS TIMESTAMPTZ) AS __known, CASE WHEN {created} BETWEEN {start} "
         f"AND {end} THEN {created} ELSE {start} END AS {CREATED}, "

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -53,22 +54,18 @@ class RangeValidation:
             {key for context in contexts for key in label_lookback(context, self._ingested)}
             - set(keys)
         )
-        self._recorded = {
-            result.key: result for result in recorded_results(self._first, stage, [*earlier, *keys])
-        }
-        self._outputs = {key: ValidationOutputs.of(row) for key, row in self._recorded.items()}
-        stored = [key for key in earlier if self._is_curated(key)]
-        curated_here = [key for key in earlier if key not in stored]
+        self._look_at_records([*earlier, *keys])
         self._versions = CuratedVersions(
             self._first, self._ingested, keys, rules=code, earlier=self._recorded_sources
         )
-        self._checks, self._suite_result = check_partitions(
-            self._lake,
-            self._use_case,
-            self._ingested,
-            [*curated_here, *keys],
-            self._versions.profile,
-        )
+        self._checks, self._suite_result = self._check(keys)
+        # Labels look back on the chunk before: on what is there of it, whatever lease was lost. It
+        # is written while this one is checked.
+        self._lake.flush()
+        self._look_at_records([*earlier, *keys])
+        stored = [key for key in earlier if self._is_curated(key)]
+        if curated_here := [key for key in earlier if key not in stored]:
+            self._checks |= self._check(curated_here)[0]
         self._labels = RangeLabels(contexts, self._ingested, self._versions, self._checks, stored)
 
     def outcomes(self) -> Iterator[tuple[StageContext, Outcome]]:
@@ -82,6 +79,19 @@ class RangeValidation:
                 yield context, outcome
         finally:
             self._labels.close()
+
+    def _look_at_records(self, keys: Sequence[str]) -> None:
+        """Look up what is on record of some partitions."""
+        self._recorded = {
+            result.key: result for result in recorded_results(self._first, self._stage, keys)
+        }
+        self._outputs = {key: ValidationOutputs.of(row) for key, row in self._recorded.items()}
+
+    def _check(self, keys: Sequence[str]) -> tuple[dict[str, PartitionCheck], Any]:
+        """Check some partitions in one scan; return also the suite's whole result."""
+        return check_partitions(
+            self._lake, self._use_case, self._ingested, keys, self._versions.profile
+        )
 
     def _write(self, context: StageContext) -> Outcome:
         """Write a partition's curated rows, quarantine, labels and report."""

@@ -42,7 +42,8 @@ FIELDS = ("cadence", "cut_off", "history", "entity", "sources", "label")
 LIBRARIES = ("duckdb", "great-expectations", "pyarrow", "sqlglot")
 # What judges raw rows and makes labels of them, each with all that it imports.
 RULES = ("include.validation.partition_check", "include.validation.labels")
-CHUNK_ROWS = 2_000_000
+# Most rows that are judged at once, and bytes of a row meanwhile: as texts, judged and curated.
+CHUNK_ROWS, ROW_BYTES = 2_000_000, 2_000
 
 
 def inputs(context: StageContext) -> list[Input]:
@@ -84,8 +85,6 @@ def compute_range(contexts: Sequence[StageContext]) -> Iterator[tuple[StageConte
     """
     rules = rules_digest(contexts[0].use_case)
     for chunk in _chunks(contexts):
-        # Labels look back on the chunk before: on what is there of it, whatever lease was lost.
-        chunk[0].lake.flush()
         yield from RangeValidation(
             chunk,
             stage=NAME,
@@ -156,10 +155,11 @@ def rules_digest(use_case: UseCase) -> str:
 def _chunks(contexts: Sequence[StageContext]) -> Iterator[list[StageContext]]:
     """Cut a range into parts that fit into memory."""
     ingested, chunk, rows = ingested_sources(contexts), list[StageContext](), 0
+    most = min(CHUNK_ROWS, contexts[0].settings.memory_bytes // ROW_BYTES)
     for context in contexts:
         rows += sum(source.rows for source in ingested[context.key].values() if not source.version)
         chunk.append(context)
-        if rows > CHUNK_ROWS:
+        if rows > most:
             yield chunk
             chunk, rows = [], 0
     if chunk:

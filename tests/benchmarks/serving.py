@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import redis
 
 from include.clock import wait_for
 from include.config.no_telemetry import QUIET
 from include.config.settings import ROOT
+from include.features.online_stores import open_store
 from include.models.kinds import kind_of
 from include.packaging.bento_build import end_users
 from tests.benchmarks.serving_desk import ENTITIES, NAMES, WideDesk, rows
@@ -37,9 +39,8 @@ LIMITS = {
     "node, entity": {"rate": 0.6},
 }
 LIMIT_P99_MS = 80.0
-# A second node reads its features from this address: set it where an online store of another kind
-# is to be measured, such as redis://127.0.0.1:6379/9.
-ONLINE = "EVERGREEN_BENCH_ONLINE_STORE"
+# A second node reads its features from here; the keys of each installation are its own.
+REDIS = os.environ.get("EVERGREEN_BENCH_REDIS", "redis://127.0.0.1:6379/0")
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,10 @@ def measure(
             Server("node, row", node.process.pid, port, path, by_row),
             Server("node, entity", node.process.pid, port, path, by_entity),
         ]
-        if os.environ.get(ONLINE):
-            contenders += [running.enter_context(_other_store(folder, by_entity))]
+        if (problem := _redis_problem()) is None:
+            contenders.append(running.enter_context(_with_redis(folder, by_entity)))
+        else:
+            say(f"Redis as online store is left out: {problem}")
         for contender in contenders:
             _answers(contender)
             _load(contender, 8, 1, folder)  # warm
@@ -230,23 +233,33 @@ def _floor(model: Path, bodies: Sequence[bytes]) -> contextlib.AbstractContextMa
     )
 
 
-@contextlib.contextmanager
-def _other_store(folder: Path, bodies: Sequence[bytes]) -> Iterator[Server]:
-    """Run a node of its own whose features are in the online store that the setting names."""
-    address = os.environ[ONLINE]
-    os.environ["EVERGREEN_ONLINE_STORE"] = address
+def _redis_problem() -> str | None:
+    """Return why Redis cannot be asked."""
     try:
-        desk = WideDesk(folder / "other-store")
+        with redis.Redis.from_url(REDIS, socket_timeout=3) as client:
+            client.ping()
+    except (redis.RedisError, OSError) as error:
+        return f"none answers at {REDIS}; set EVERGREEN_BENCH_REDIS ({error})"
+    return None
+
+
+@contextlib.contextmanager
+def _with_redis(folder: Path, bodies: Sequence[bytes]) -> Iterator[Server]:
+    """Run a node of its own whose features are in Redis."""
+    desk = WideDesk(folder / "redis", online_url=REDIS)
+    store = open_store(desk.settings, NAME)
+    try:
         desk.publish_rows()
         desk.candidate(1)
         with desk.node() as node:
             desk.deploy()
             node.serves(1)
             assert node.process is not None
-            name, path = f"node, {address.partition(':')[0]}", f"/v1/{NAME}/predict"
-            yield Server(name, node.process.pid, desk.settings.node_port, path, bodies)
+            path = f"/v1/{NAME}/predict"
+            yield Server("node, Redis", node.process.pid, desk.settings.node_port, path, bodies)
     finally:
-        del os.environ["EVERGREEN_ONLINE_STORE"]
+        store.remove()
+        store.close()
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from include.features import online_store
+from include.features.online_stores import open_store
 from include.models import encoding
 from include.models.calibration import calibrated
 from include.packaging import package_model
@@ -33,7 +34,7 @@ sources:
 label: {{source: events, column: label, delay: 30d}}
 features:
   facts: {{grain: event, source: events, columns: {{{columns}}}}}
-fallback: {{unknown: {unknown}, stale: {stale}}}
+fallback: {{unknown: {unknown}, stale: {stale}, store: {store}}}
 decision: {{threshold: 0.5}}
 """
 
@@ -74,13 +75,19 @@ class WideDesk(Desk):
     """An installation with thirty features of numbers, its entities online."""
 
     def write_use_case(
-        self, *, unknown: str = "refuse", stale: str = "refuse", last: str = "2026-03-31"
+        self,
+        *,
+        unknown: str = "refuse",
+        stale: str = "refuse",
+        store: str = "refuse",
+        last: str = "2026-03-31",
     ) -> None:
         text = _YAML.format(
             name=NAME,
             last=last,
             unknown=unknown,
             stale=stale,
+            store=store,
             typed=", ".join(f"{name}: {{type: float64}}" for name in NAMES),
             columns=", ".join(f"{name}: float64" for name in NAMES),
         )
@@ -107,7 +114,7 @@ class WideDesk(Desk):
             online_store.pack(entity, at, [*row, at])
             for entity, row in enumerate(rows(ENTITIES, seed=1))
         ]
-        online_store.publish(self.settings.home / "online" / f"{NAME}.db", described, packed)
+        open_store(self.settings, NAME).publish(described, packed)
 
     def package_for_real(self, model: Model) -> str:
         """Build the model's Bento, record it and return its tag."""

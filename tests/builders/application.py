@@ -8,17 +8,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+from pydantic import SecretStr
 
+from include.config.tokens import Token
 from include.config.use_case_file import find
 from include.deployment.description import Description
 from include.deployment.rollback import Order
 from include.models.loading import load_model
-from include.predictions.log import PredictionLog
+from include.predictions.entity_hash import entity_hasher
+from include.serving.access import Access
 from include.serving.app import App
 from include.serving.snapshot import Loaded, Served
 from tests.builders.serving import NAME, Desk
 
-TOKEN = "a-secret"
+TOKEN = "the-token-of-an-operator-of-45-characters-or-so"
+OPERATOR = Token("alice", frozenset({"operate"}), SecretStr(TOKEN))
 
 
 @dataclass
@@ -29,12 +33,16 @@ class Client:
     asked: list[tuple[Any, ...]] = field(default_factory=list)
     settled: bool = True
     error: Exception | None = None
+    access: Access = field(
+        default_factory=lambda: Access([OPERATOR], free=frozenset({"predict", "read"}))
+    )
 
     def __post_init__(self) -> None:
         home = self.desk.settings.home
         self.app = App(
-            token=TOKEN,
-            open_log=lambda name: PredictionLog(home, name),
+            access=self.access,
+            home=home,
+            hasher=lambda: entity_hasher("a key of the tests"),
             rollback=self._roll_back,
             reload=self._change,
             hosts=frozenset({"node.example", "[::1]"}),

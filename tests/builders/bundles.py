@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
-from include.models.bundle import verify_bundle
+from include.models.bundle import SCHEMA, verify_bundle
+from include.models.kinds import kind_in
+from include.models.pins import serving_pins
 from include.serving.trials import try_model
 
 
@@ -20,5 +22,6 @@ def write_bundle(folder: Path, files: Mapping[str, bytes]) -> Path:
 
 def try_bundle(folder: str | Path, digest: str, *, seconds: float = 60.0) -> None:
     """Have a bundle verified, then tried in a process of its own, as the node does."""
-    verify_bundle(folder, digest)
-    asyncio.run(try_model(str(folder), digest, seconds=seconds))
+    files = verify_bundle(folder, digest)
+    pins = serving_pins(kind_in(files[SCHEMA]))
+    asyncio.run(try_model(str(folder), digest, pins, seconds=seconds))

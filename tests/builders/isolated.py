@@ -5,7 +5,16 @@ It needs the standard library alone, so it starts in 50 ms.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
+
+from include.models.bento_sources import (
+    read_sources,
+    receipt_path,
+    sources_digest,
+    sources_folder,
+)
 
 LANE = """
 import json, os, socket, sys, time
@@ -61,3 +70,21 @@ def write_bento(
     sources.mkdir(parents=True, exist_ok=True)
     (sources / "lane.py").write_text(LANE.format(first=first, off=off))
     return tag
+
+
+def digest_of(home: Path, tag: str) -> str:
+    """Return the digest of a Bento's code, as packaging would record it."""
+    return sources_digest(read_sources(sources_folder(home, tag)))
+
+
+def write_receipt(home: Path, use_case: str, tag: str) -> Path:
+    """Write the receipt of a Bento, as packaging does last, and return it."""
+    name, _, version = tag.partition(":")
+    files = {
+        f"bentos/{name}/{version}/src/{path}": hashlib.sha256(content).hexdigest()
+        for path, content in read_sources(sources_folder(home, tag)).items()
+    }
+    path = receipt_path(home, use_case, version)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"bento_tag": tag, "files": files}))
+    return path

@@ -27,8 +27,11 @@ from include.config.use_case_file import find
 from include.deployment import deploy_model
 from include.deployment.apply import apply_use_case
 from include.features import online_store
+from include.features.online_stores import open_store
 from include.lake.tables import Lake
 from include.models import bundle, encoding
+from include.models.artefact import artefact_digest
+from include.models.bento_sources import read_sources, sources_digest, sources_folder
 from include.models.calibration import calibrated
 from include.models.kinds import DEFAULT, kind_of
 from include.models.pins import serving_pins
@@ -56,7 +59,7 @@ label: {{source: events, column: label, delay: 30d}}
 features:
   facts: {{grain: event, source: events, columns: {{income: float64, jobs: int64, region: string,
       new: bool}}}}
-fallback: {{unknown: {unknown}, stale: {stale}}}
+fallback: {{unknown: {unknown}, stale: {stale}, store: {store}}}
 decision: {{threshold: 0.5}}
 """
 ROW = {"income": 1200.5, "jobs": 2, "region": "north", "new": True}
@@ -121,11 +124,14 @@ class Desk:
         unknown: str = "refuse",
         stale: str = "refuse",
         last: str = "2026-03-31",
+        **settings: Any,
     ) -> None:
         self.usecases = home / "usecases"
         self.usecases.mkdir(parents=True)
         self.write_use_case(unknown=unknown, stale=stale, last=last)
-        self.settings = Settings(home=home, usecases=str(self.usecases), node_port=free_port())
+        self.settings = Settings(
+            home=home, usecases=str(self.usecases), node_port=free_port(), **settings
+        )
         self.records = Records.open(self.settings.records_address)
         self.records.migrate()
         self.apply()
@@ -136,11 +142,16 @@ class Desk:
         apply_use_case(self.records, case, "test", "as the file has it")
 
     def write_use_case(
-        self, *, unknown: str = "refuse", stale: str = "refuse", last: str = "2026-03-31"
+        self,
+        *,
+        unknown: str = "refuse",
+        stale: str = "refuse",
+        store: str = "refuse",
+        last: str = "2026-03-31",
     ) -> None:
         """Write the use case's file."""
         (self.usecases / f"{NAME}.yaml").write_text(
-            YAML.format(name=NAME, unknown=unknown, stale=stale, last=last)
+            YAML.format(name=NAME, unknown=unknown, stale=stale, store=store, last=last)
         )
 
     def bundle(self, seed: int) -> dict[str, bytes]:
@@ -150,7 +161,7 @@ class Desk:
     def train(
         self, version: int, key: str = FIRST, *, seed: int | None = None, **changes: Any
     ) -> Model:
-        """Write a bundle and record its model, as training would."""
+        """Write a bundle and record its model, as training would; with its Bento's digests."""
         folder = self.settings.home / "models" / str(version)
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in self.bundle(version if seed is None else seed).items():
@@ -167,7 +178,18 @@ class Desk:
             pins=serving_pins(kind_of(DEFAULT)),
             generation=self.records.routes.get(NAME).generation,
         )
-        return self.records.models.add(replace(model, **changes))
+        return self.records.models.add(self.packaged_as(replace(model, **changes)))
+
+    def packaged_as(self, model: Model) -> Model:
+        """Return a model with the digests of its Bento, as packaging would record them."""
+        if model.bento_tag is None or model.bento_digest is not None or model.pins is None:
+            return model
+        folder = sources_folder(self.settings.home, model.bento_tag)
+        if not folder.is_dir():
+            return model
+        code = sources_digest(read_sources(folder))
+        whole = artefact_digest(model.model_digest, code, model.pins)
+        return replace(model, bento_digest=code, artefact_digest=whole)
 
     def judge(self, model: Model, verdict: str = "pass", *, again: bool = False) -> None:
         """Record a verdict on a model against the champion of now, as evaluation would."""
@@ -266,12 +288,15 @@ class Desk:
             online_store.pack(entity, round(at.timestamp() * 1e6), [row[name] for name in ROW])
             for entity, (at, row) in rows.items()
         ]
-        online_store.publish(self.settings.home / "online" / f"{NAME}.db", what, packed)
+        open_store(self.settings, NAME).publish(what, packed)
 
     @contextmanager
-    def node(self, setup: str = "") -> Iterator[Node]:
-        """Run a real serving node; `setup` is Python that runs in it first."""
-        node = Node(self.settings, setup)
+    def node(self, setup: str = "", *, bearer: str = "") -> Iterator[Node]:
+        """Run a real serving node; `setup` is Python that runs in it first.
+
+        `bearer` is the token by which the test sees that it has started.
+        """
+        node = Node(self.settings, setup, bearer=bearer)
         try:
             node.start()
             yield node
@@ -282,7 +307,8 @@ class Desk:
 class Node:
     """A serving node in a process of its own."""
 
-    def __init__(self, settings: Settings, setup: str = "") -> None:
+    def __init__(self, settings: Settings, setup: str = "", *, bearer: str = "") -> None:
+        self._bearer = {"authorization": f"Bearer {bearer}"} if bearer else {}
         self.settings = settings
         self.url = settings.node_url
         self._setup = setup
@@ -296,6 +322,8 @@ class Node:
             "EVERGREEN_HOME": str(self.settings.home),
             "EVERGREEN_USECASES": self.settings.usecases,
             "EVERGREEN_NODE_PORT": str(self.settings.node_port),
+            "EVERGREEN_PREDICT": self.settings.predict,
+            "EVERGREEN_ONLINE_URL": self.settings.online_url.get_secret_value(),
         }
         code = (
             "import logging; logging.basicConfig(level='INFO'); from include.config.settings "
@@ -312,7 +340,7 @@ class Node:
         def answers() -> bool:
             assert self.process is not None
             assert self.process.poll() is None, f"the node has died, see {self.log}"
-            return self.get("/health").body["status"] in wanted
+            return self.get("/health", headers=self._bearer).body.get("status") in wanted
 
         until(answers, what=f"answer of the node on {self.url}", seconds=60)
 

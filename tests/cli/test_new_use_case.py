@@ -104,17 +104,20 @@ def test_a_second_new_keeps_what_was_answered_and_changed(run: Run, tmp_path: Pa
 
 
 def test_a_terminal_is_asked_one_question_after_the_other(tmp_path: Path) -> None:
-    answers = iter(["", "event + soon", "event + 1d", "", "none"])
+    answers = iter(["", "event + soon", "event + 1d", "", "n", "nothing", "none"])
     shown = in_a_terminal(["new", "--from", str(shoppers(tmp_path))], tmp_path, answers)
     questions = [
         "What is the moment of the decision? (or: closed_at) [visited]:",
         "When is a row known? (or: closed_at, event + 1d) [event + 0s]:",
         "When is the outcome known? (or: event + 30d) [closed_at]:",
-        "Which columns are written after the decision? [final_amount]:",
+        "Which columns are written after the decision?",
+        "Is final_amount written after the decision? [Y/n]:",
+        "Which others? [none]:",
     ]
     places = [shown.index(question) for question in questions]
     assert places == sorted(places)
     assert "'soon'" in shown  # the wrong answer was refused, and asked again
+    assert "['nothing']: no such column" in shown
     assert "final_amount: sounds written after the outcome, tells the outcome alone" in shown
     text = (tmp_path / "shoppers.yaml").read_text()
     case = use_case_file.parse(text, folder=tmp_path)
@@ -128,7 +131,48 @@ def test_a_terminal_is_asked_one_question_after_the_other(tmp_path: Path) -> Non
     assert (tmp_path / "shoppers.yaml").read_text() == text
 
 
-def in_a_terminal(arguments: list[str], folder: Path, answers: object) -> str:
+def test_a_terminal_asks_for_the_outcome_its_values_and_the_day(tmp_path: Path) -> None:
+    table = tmp_path / "survey.csv"
+    lines = [f"{n},{n * 7 % 50},{'ABC'[n % 3]},{'xy'[n % 2]}" for n in range(N)]
+    table.write_text("\n".join(["id,amount,kind,side", *lines]) + "\n")
+    answers = iter(["May", "2024-05-01", "kind", "A, D", "A, B", "none"])
+    arguments = ["new", "--from", str(table)]
+    shown = in_a_terminal(arguments, tmp_path, answers, endings=("]:", "):", "?"))
+    questions = [
+        "For which day does the table stand (YYYY-MM-DD)?",
+        "'May' is no day; write it as 2024-05-31",
+        "Which column is the outcome? (or: kind",
+        "Which values of 'kind' count as 1 (with commas between)? (one of: A, B, C):",
+        "--positive D: --label 'kind' has no such value",
+        "Which columns are written after the decision? [none]:",
+    ]
+    places = [shown.index(question) for question in questions]
+    assert places == sorted(places)
+    case = use_case_file.parse((tmp_path / "survey.yaml").read_text(), folder=tmp_path)
+    assert (case.label.column, case.label.positives) == ("kind", ["A", "B"])
+    assert case.is_timeless
+
+
+def test_a_second_new_asks_only_for_columns_that_came_since(tmp_path: Path) -> None:
+    in_a_terminal(
+        ["new", "--from", str(shoppers(tmp_path))], tmp_path, iter(["", "", "", "y", "none"])
+    )
+    table = tmp_path / "shoppers.csv"
+    rows = [line.split(",") for line in table.read_text().splitlines()]
+    wide = [
+        ",".join([*row[:-1], row[-1] if n else "refund", row[-1]]) for n, row in enumerate(rows)
+    ]
+    table.write_text("\n".join(wide) + "\n")
+    shown = in_a_terminal(["new", "--from", str(table)], tmp_path, iter(["n", "none"]))
+    assert "Is refund written after the decision?" in shown
+    assert "Is final_amount" not in shown
+    case = use_case_file.parse((tmp_path / "shoppers.yaml").read_text(), folder=tmp_path)
+    assert set(case.features["row_features"].columns) == {"amount", "refund"}
+
+
+def in_a_terminal(
+    arguments: list[str], folder: Path, answers: object, endings: tuple[str, ...] = ("]:",)
+) -> str:
     """Run `evergreen` in a terminal; give the next answer whenever it waits for one."""
     parent, child = pty.openpty()
     command = [sys.executable, "-c", "from include.cli.app import main; main()", *arguments]
@@ -155,8 +199,8 @@ def in_a_terminal(arguments: list[str], folder: Path, answers: object) -> str:
             if not part:
                 break
             shown += part.decode(errors="replace").replace("\r\n", "\n")
-            if shown.rstrip(" ").endswith("]:") and shown.count("]:") > asked:
-                asked = shown.count("]:")
+            if shown.endswith(tuple(f"{end} " for end in endings)) and len(shown) > asked:
+                asked = len(shown)
                 os.write(parent, f"{next(answers)}\n".encode())  # type: ignore[call-overload]
         assert process.wait(timeout=20) == 0, shown
     finally:

@@ -19,7 +19,7 @@ from include.config.use_case_file import files
 from include.pipeline import flow
 from tests.dags.conftest import DAGS, parse
 
-STAGES = {*flow.STAGES, "load_history"}
+STAGES = {*flow.STAGES, "load_history", *flow.UNPARTITIONED}
 ID = re.compile(r"^[a-z][a-z0-9_]*__[a-z]+_[a-z]+$")
 HEAVY = {
     "pandas",
@@ -130,6 +130,9 @@ def test_the_date_stands_on_top_of_every_form(dags: dict[str, Any]) -> None:
         names = list(dag.params)
         if name.endswith("__load_history"):
             assert names == ["first", "last"]
+            continue
+        if name.endswith(flow.UNPARTITIONED):
+            assert names == []
             continue
         assert names[0] == "partition"
         assert "force" in names

@@ -13,8 +13,9 @@ import pytest
 from include.deployment import deploy_model, rollout
 from include.deployment.rollback import record_rollback
 from include.errors import ArtefactError, Conflict, MissingPartition, Unavailable
-from include.predictions.log import PredictionLog
+from include.predictions.entity_hash import entity_hasher
 from include.records.records import Route
+from include.serving.access import Access
 from include.serving.app import App
 from include.serving.reconciler import Reconciler
 from tests.builders.serving import FIRST, NAME, Desk, until
@@ -40,8 +41,9 @@ class Follower:
         self._stop = threading.Event()
         home = desk.settings.home
         self._app = App(
-            token="x",
-            open_log=lambda name: PredictionLog(home, name),
+            access=Access([]),
+            home=home,
+            hasher=lambda: entity_hasher("a key of the tests"),
             rollback=refuse,
             reload=refuse,
         )

@@ -14,6 +14,7 @@ import pytest
 
 from include.clock import utc_now
 from include.installation.services import AIRFLOW
+from include.lake.tables import Lake
 from include.orchestration.airflow_api import Run, TaskState
 from include.point_in_time import partitions
 from tests.e2e.conftest import DAYS, EVERY_DAG, Installation, session_of
@@ -116,6 +117,22 @@ def test_a_ten_day_backfill_backwards_and_at_once_on_an_empty_use_case_ends_gree
     } >= set(keys)
     kinds = {run.run_type for run in installation.api.runs("fresh__ingest_data")}
     assert kinds == {"backfill"}, "a closed history has no schedule"
+
+
+def test_what_the_node_answered_is_imported_by_a_dag_of_its_own(installation: Installation) -> None:
+    logs = installation.settings.home / "predictions" / "visits"
+    # The segment of the answer that `up` printed is closed after a minute.
+    installation.wait(lambda: not list(logs.glob("*.open")), "closed segments", 90)
+    run = installation.api.trigger("visits__import_predictions")
+    installation.wait(
+        lambda: not installation.api.run(run.dag_id, run.run_id).active, "end of the import"
+    )
+    assert installation.api.run(run.dag_id, run.run_id).state == "success"
+    assert list(logs.iterdir()) == []
+    rows = Lake(installation.settings.lake_root).read("visits/predictions").to_pylist()
+    assert {(row["version"], row["arm"], row["outcome"]) for row in rows} == {
+        (1, "champion", "answered")
+    }
 
 
 def test_a_backfilled_candidate_is_not_released_and_the_runs_say_why(

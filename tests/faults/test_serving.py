@@ -19,7 +19,8 @@ from include.config.settings import ROOT, Settings
 from include.models.kinds import DEFAULT, kind_of
 from include.packaging.packages import find_package
 from include.pipeline import runner
-from include.predictions.log import closed_segments, read
+from include.predictions.log import closed_segments
+from include.predictions.reading import read
 from tests.builders.serving import FIRST, NAME, NOW, ROW, Desk, Node, until
 
 SECOND = "2026-03-02"

@@ -13,7 +13,7 @@ import deltalake
 import pytest
 
 from include import clock
-from include.lake import tables
+from include.lake import commits
 from include.pipeline import execution
 from tests.builders.installation import DATA_STAGES, Installation, small_repayment
 from tests.builders.variants import leave_to_slow
@@ -40,7 +40,7 @@ def test_a_lake_commit_whose_answer_is_lost_is_not_doubled_by_the_retry(
             lost.append(1)
             raise OSError("the answer was lost on the way")
 
-    monkeypatch.setattr(tables, "write_deltalake", write_then_fail)
+    monkeypatch.setattr(commits, "write_deltalake", write_then_fail)
     with pytest.raises(Exception, match="the answer was lost"):
         made.run("ingest_data", KEY)
     made.run("ingest_data", KEY)

@@ -17,7 +17,14 @@ import pytest
 
 from include.config.settings import ROOT
 from include.errors import Busy, Conflict, Unavailable
-from include.features.online_store import OnlineReader, OnlineSet, Value, pack, publish, rows_digest
+from include.features.online_store import (
+    OnlineReader,
+    OnlineSet,
+    Value,
+    pack,
+    publish,
+    rows_digest,
+)
 
 SET = OnlineSet(
     "aaaa",

@@ -9,9 +9,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import redis
+from pydantic import SecretStr
 
 from include.errors import ConfigError
 from include.features.online_store import OnlineReader
+from include.features.online_stores import open_store
+from tests.builders import redis_server
 from tests.builders.shop import DAY, HOUR, T0, YAML, Shop, arrive_week
 
 
@@ -180,3 +184,34 @@ def test_online_rows_go_by_the_record(tmp_path: Path) -> None:
         shop.run(2)
         done = online_sync.materialize(context, [version], current="")[version]
         assert (done["rows"], done["written"], "missing" in done) == (4, True, False)
+
+
+def test_what_is_gone_from_redis_is_published_again(tmp_path: Path) -> None:
+    with redis_server.prefix() as own:
+        there = {"online_url": SecretStr(redis_server.URL), "online_prefix": own}
+        shop = Shop(tmp_path, YAML)
+        shop.settings = shop.settings.model_copy(update=there)
+        arrive_week(shop)
+        version = shop.feature_set.version
+        assert shop.run(3, "live").effects[version]["written"]
+        assert not (shop.settings.home / "online").exists()
+        store = open_store(shop.settings, "shop")
+        rows, described = list(store.rows(version)), store.describe(version)
+        assert rows
+        assert shop.run(3, "live").effects[version]["written"] is False
+        client = redis.Redis.from_url(redis_server.URL)
+        base = f"{own}:{{shop/{version}}}"
+        for damage in (
+            lambda: client.delete(*client.scan_iter(f"{base}:*")),
+            lambda: client.delete(*client.scan_iter(f"{base}:rows:*")),
+            lambda: client.hset(f"{base}:online", "described", "nonsense"),
+        ):
+            damage()
+            assert shop.run(3, "live").effects[version]["written"]
+            assert list(store.rows(version)) == rows
+        again = store.describe(version)
+        assert described is not None
+        assert again is not None
+        assert dataclasses.replace(again, written=described.written) == described
+        store.close()
+        client.close()

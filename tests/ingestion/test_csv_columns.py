@@ -92,3 +92,29 @@ def test_empty_lines_are_counted_over_blocks_of_any_size(
     for block in (1, 2, 3, 7, 1 << 20):
         monkeypatch.setattr(csv_columns, "BLOCK", block)
         assert list(csv_columns._empty_lines(path, Dialect())) == [1, 3, 5, 6, 8]
+
+
+def test_lines_that_repeat_the_header_are_no_rows_and_the_others_keep_their_numbers(
+    tmp_path: Path,
+) -> None:
+    text = "id, name\n1,a\nid,name\n2,b\nBROKEN\n id ,name\n3,name\nid,c\n"
+    columns, rows = converted(tmp_path, text)
+    assert columns == DECLARED
+    assert [(row[2], row[0], row[1], row[3]) for row in rows] == [
+        (1, "1", "a", None),
+        (3, "2", "b", None),
+        (4, None, None, "BROKEN"),
+        (6, "3", "name", None),
+        (7, "id", "c", None),
+    ]
+
+
+def test_a_nameless_column_repeats_as_no_value(tmp_path: Path) -> None:
+    columns, rows = converted(tmp_path, ",name\n0,a\n,name\n1,b\n")
+    assert columns == ["Unnamed: 0", "name"]
+    assert [row[:2] for row in rows] == [["0", "a"], ["1", "b"]]
+
+
+def test_a_file_without_a_header_has_none_to_repeat(tmp_path: Path) -> None:
+    _, rows = converted(tmp_path, "c1,c2\nx,y\nc1,c2\n", Dialect(",", header=False))
+    assert len(rows) == 3

@@ -419,3 +419,28 @@ def test_where_the_table_of_a_sheet_begins_is_guessed(
     rows: list[list[str]], guess: tuple[int, bool]
 ) -> None:
     assert guess_sheet(rows) == guess
+
+
+def test_names_below_a_row_that_only_counts_columns_are_the_header(
+    reader: FileReader, tmp_path: Path
+) -> None:
+    lines = [f"{n},{n * 10},{n % 2}\n" for n in range(30)]
+    twice = ",X1,Y\nID,LIMIT,default next month\n" + "".join(lines)
+    answer, _ = read(reader, tmp_path / "a.csv", twice)
+    assert (answer["columns"], answer["dialect"]["skip"]) == (
+        ["ID", "LIMIT", "default next month"],
+        1,
+    )
+    # Units below names are no header: what is above them says something.
+    units = "depth,speed,kind\nm,m/s,code\n" + "".join(lines)
+    answer, _ = read(reader, tmp_path / "b.csv", units)
+    assert (answer["columns"], answer["dialect"]["skip"]) == (["depth", "speed", "kind"], 0)
+    rows = [["X1", "X2", "Y"], ["id", "age", "late"], *[line.strip().split(",") for line in lines]]
+    assert guess_sheet(rows) == (1, True)
+
+
+def test_a_header_that_stands_again_below_is_a_header(reader: FileReader, tmp_path: Path) -> None:
+    text = "".join([NAMES, *LINES[:9], NAMES, *LINES[9:]])
+    answer, rows = read(reader, tmp_path / "a.csv", text)
+    assert answer["columns"] == DECLARED
+    assert len(rows) == len(LINES)

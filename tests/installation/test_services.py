@@ -30,7 +30,7 @@ def test_a_process_is_healthy_when_it_answers(tmp_path: Path) -> None:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(status[0] if self.path == "/health" else 404)
+            self.send_response(status[0] if self.path == "/live" else 404)
             self.end_headers()
 
         def log_message(self, format: str, *arguments: object) -> None:

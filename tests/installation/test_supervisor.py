@@ -214,6 +214,11 @@ def test_what_a_killed_supervisor_left_behind_is_ended_by_the_next(
     outside.process.wait()
     assert alive(orphan)
     assert answers(small.node_port)
+    url = f"http://127.0.0.1:{small.node_port}/nothing"
+    for _ in range(20):  # nobody reads any more what it prints
+        assert httpx.get(url, timeout=5, trust_env=False).status_code == 404
+        httpx.get(url, headers={"host": "elsewhere"}, timeout=5, trust_env=False)
+    assert alive(orphan)
     assert find_holder(small) is None, "a lock of a dead process holds nobody up"
 
     said: list[str] = []

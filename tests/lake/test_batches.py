@@ -9,9 +9,10 @@ import pyarrow as pa
 import pytest
 
 from include.errors import Busy, EvergreenError, SourceError
-from include.lake import tables
+from include.lake import commits
 from include.lake.batches import BatchedLake
-from include.lake.tables import Fence, Lake
+from include.lake.commits import Fence
+from include.lake.tables import Lake
 
 DAYS = [f"2026-01-{day:02d}" for day in range(1, 6)]
 
@@ -152,7 +153,7 @@ def test_after_a_write_that_failed_nothing_is_taken_for_written(
         raise OSError("no space")
 
     days.write("u/a", DAYS)
-    monkeypatch.setattr(tables, "write_deltalake", fail)
+    monkeypatch.setattr(commits, "write_deltalake", fail)
     with pytest.raises(SourceError, match="no space"):
         days.lake.read("u/a")
     with pytest.raises(SourceError, match="no space"):

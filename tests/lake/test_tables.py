@@ -12,9 +12,10 @@ import pytest
 
 from include.config.use_case_file import parse
 from include.errors import Busy, EvergreenError, SourceError
+from include.lake.commits import Fence
 from include.lake.digests import digest
 from include.lake.sql import connect
-from include.lake.tables import Fence, Lake, RehearsalLake
+from include.lake.tables import Lake, RehearsalLake
 
 
 def table(*ids: int, **columns: list[object]) -> pa.Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from include.models import baseline as of_baseline
 from include.models.baseline import baseline
 from include.models.encoding import Feature, Schema
 from include.models.metrics import auc
@@ -62,3 +63,10 @@ def test_where_nothing_varies_all_get_the_rate_of_the_outcome() -> None:
 
 def _first_feature() -> Schema:
     return Schema("u", "f", SCHEMA.features[:1], 1.0, 0.0, 0.5, "")
+
+
+def test_both_solvers_find_the_same_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix, labels, used = rows()
+    by_newton = baseline(matrix, labels, used, ~used, SCHEMA)
+    monkeypatch.setattr(of_baseline, "NEWTON_COLUMNS", 0)
+    np.testing.assert_allclose(baseline(matrix, labels, used, ~used, SCHEMA), by_newton, atol=1e-4)

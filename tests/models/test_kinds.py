@@ -93,7 +93,8 @@ def test_a_second_kind_is_refused_where_its_golden_rows_differ(
 ) -> None:
     damaged = {**rated.files, "rate.json": b'{"log_odds": 0.5}'}
     folder = write_bundle(tmp_path / "damaged", damaged)
-    assert trial.main([str(folder), digest_of(damaged)]) == ArtefactError.exit_code
+    pins = serving_pins(kind_of(rate_kind.NAME))
+    assert trial.main([str(folder), digest_of(damaged), pins]) == ArtefactError.exit_code
     assert "golden row 0" in capsys.readouterr().err
     rated.files["rate.json"] = b"{}"
     with pytest.raises(ArtefactError, match=r"rate\.json is no rate"):
@@ -141,8 +142,8 @@ def test_the_node_loads_a_second_kind_into_itself(
 ) -> None:
     """The trial runs here: a child does not know a kind that only this process has been told of."""
 
-    async def tried(bundle: str, digest: str, *, seconds: float) -> None:
-        assert trial.main([bundle, digest]) == 0
+    async def tried(bundle: str, digest: str, pins: str, *, seconds: float) -> None:
+        assert trial.main([bundle, digest, pins]) == 0
 
     monkeypatch.setattr(trials, "try_model", tried)
     model = Model(

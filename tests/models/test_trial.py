@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ import pytest
 from include.errors import ArtefactError, Unavailable
 from include.models import trial
 from include.models.bundle import bundle_digest
-from include.models.kinds import Fitted
+from include.models.kinds import DEFAULT, Fitted, kind_of
 from include.models.loading import load_model
+from include.models.pins import serving_pins
+from include.serving.trials import try_model
 from tests.builders.bundles import try_bundle, write_bundle
 
 
@@ -54,8 +57,15 @@ def test_the_child_says_how_many_rows_were_asked_or_why_not(
     bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     digest = bundle_digest(bundle)
-    assert trial.main([str(bundle), digest]) == 0
+    pins = serving_pins(kind_of(DEFAULT))
+    assert trial.main([str(bundle), digest, pins]) == 0
     assert capsys.readouterr().out == "golden 15\n"
     (bundle / "model.txt").write_text("tree")
-    assert trial.main([str(bundle), digest]) == ArtefactError.exit_code
+    assert trial.main([str(bundle), digest, pins]) == ArtefactError.exit_code
     assert "it was changed" in capsys.readouterr().err
+
+
+def test_a_trial_by_other_code_than_the_nodes_is_no_trial(bundle: Path) -> None:
+    """An upgrade has changed the files under a running node: what would be tried is another."""
+    with pytest.raises(Unavailable, match="restart the node"):
+        asyncio.run(try_model(str(bundle), bundle_digest(bundle), "sha256:of before", seconds=60))

@@ -10,13 +10,9 @@ from pathlib import Path
 import pytest
 
 from include.errors import MissingPartition
-from include.lake.digests import digest
 from include.monitoring import check_drift
 from include.monitoring.psi import Stability
 from include.pipeline.drift_outputs import DriftOutputs
-from include.predictions import import_segments
-from include.predictions import log as prediction_log
-from include.predictions.log import Prediction, PredictionLog
 from tests.builders.monitoring import AT, KEYS, House
 
 
@@ -152,52 +148,6 @@ def test_a_hold_without_a_reference_has_a_page_that_says_so(house: House) -> Non
     page = Path(house.run(KEYS[0]).outputs["report"]).read_text()
     assert "no reference: no opponent of an older partition" in page
     assert "Population stability" not in page
-
-
-def test_predictions_are_imported_once_by_the_day_of_the_answer(house: House) -> None:
-    def answer(log: PredictionLog, number: int, at: str) -> None:
-        log.append(
-            Prediction(
-                f"r{number}",
-                at,
-                1,
-                "sha256:1",
-                "champion",
-                str(number),
-                0.5,
-                "accept",
-                "",
-                "fs",
-                at,
-                "{}",
-                900,
-            )
-        )
-
-    def imported() -> int:
-        return import_segments.import_closed(house.settings, house.lake, house.records, "shop")
-
-    assert imported() == 0
-    log = PredictionLog(house.settings.home, "shop")
-    for number in range(6):
-        answer(log, number, f"2026-01-0{1 + number // 4}T12:00:0{number}Z")
-    log.close()
-    kept = {
-        segment.path: segment.path.read_bytes()
-        for segment in prediction_log.closed_segments(house.settings.home, "shop")
-    }
-    assert imported() == 6
-    first = digest(house.lake.read("shop/predictions"), sort_by=["request_id"])
-    assert house.lake.keys("shop/predictions") == ["2026-01-01", "2026-01-02"]
-    assert not any(path.exists() for path in kept)
-    for path, content in kept.items():  # killed between the commit and the removal of the segment
-        path.write_bytes(content)
-    imported()
-    assert digest(house.lake.read("shop/predictions"), sort_by=["request_id"]) == first
-    answer(log, 9, "2026-01-01T23:59:59Z")
-    log.close()
-    assert imported() == 1
-    assert len(house.lake.read("shop/predictions")) == 7
 
 
 def test_what_is_recorded_is_read_as_it_is(house: House) -> None:

@@ -88,3 +88,31 @@ def test_a_day_that_is_not_in_the_calendar_is_no_value(tmp_path: Path) -> None:
 )
 def test_what_is_no_date_is_not_made_one(tmp_path: Path, columns: dict[str, list[Any]]) -> None:
     assert add_dates(table_of(tmp_path, columns)) == ()
+
+
+def test_a_clock_beside_a_date_makes_one_moment(tmp_path: Path) -> None:
+    clocks = [f"{n % 24:02}:{n % 60:02}" for n in range(len(DAYS))]
+    table = table_of(tmp_path, {"Sale Date": DAYS, "Sale Time": clocks, "x": MONTHS})
+    (found,) = add_dates(table)
+    assert isinstance(found.made, Expression)
+    assert (found.header, found.type, found.made.parts) == (
+        "sale_date_at",
+        "timestamp",
+        ("Sale Date", "Sale Time"),
+    )
+    values = [row[0] for row in table.rows_of("SELECT sale_date_at FROM given ORDER BY rowid")]
+    assert values == [f"{day} {clock}:00" for day, clock in zip(DAYS, clocks, strict=True)]
+    # Which of two clocks is meant nobody can tell.
+    assert add_dates(table_of(tmp_path, {"date": DAYS, "time": clocks, "end_time": clocks})) == ()
+
+
+def test_days_of_excel_are_dates_and_their_parts_are_hours(tmp_path: Path) -> None:
+    serials = [(day - date(1899, 12, 30)).days for day in DAYS]
+    (found,) = add_dates(table_of(tmp_path, {"invoice date": serials, "days": serials}))
+    assert (found.header, found.type) == ("invoice_date_day", "date")
+    table = table_of(tmp_path, {"InvoiceDate": [serial + 0.75 for serial in serials]})
+    (found,) = add_dates(table)
+    assert (found.header, found.type) == ("invoice_date_day", "timestamp")
+    values = [row[0] for row in table.rows_of("SELECT invoice_date_day FROM given ORDER BY rowid")]
+    assert values == [f"{day} 18:00:00" for day in DAYS]
+    assert add_dates(table_of(tmp_path, {"date": [n * 9 for n in range(len(DAYS))]})) == ()

@@ -153,15 +153,16 @@ def test_what_a_person_knows_is_taken(tmp_path: Path) -> None:
         for n in range(100)
     ]
     table = write(tmp_path / "t.csv", ["a", "b", "seen", "start_date", "up", "down"], rows)
-    with pytest.raises(ConfigError, match="name it with --label"):
-        draft.draft(table)
+    guess = draft.draft(table)[1]
+    assert "column: down  # guessed: the last column" in guess
+    assert '# ASK: Which column is the outcome? Guessed: "down"; or "up"' in guess
     case = use_case_file.parse(
-        draft.draft(table, key="b", time="seen", label="down")[1], folder=tmp_path
+        draft.draft(table, key="b", time="seen", label="up")[1], folder=tmp_path
     )
     assert (case.entity.key, case.sources["rows"].event_time, case.label.column) == (
         "b",
         "seen",
-        "down",
+        "up",
     )
     with pytest.raises(ConfigError, match="--entity 'c': no such column"):
         draft.draft(table, key="c")

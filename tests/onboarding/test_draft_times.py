@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import random
 from datetime import date, timedelta
 from pathlib import Path
@@ -9,7 +10,11 @@ from pathlib import Path
 import pytest
 
 from include.config.settings import Settings
+from include.errors import ConfigError
 from include.onboarding import check
+from include.onboarding.answers import Answers
+from include.onboarding.draft import draft_table
+from include.onboarding.profile import Table
 from include.onboarding.try_data import try_data
 from tests.builders.drafted import N, Rows, drafted
 
@@ -58,3 +63,52 @@ def test_outcomes_that_can_be_waited_for_keep_their_column(tmp_path: Path) -> No
     rows["charge_date"] = [day + timedelta(days=90) for day in rows["approval_date"]]
     case, _ = drafted(tmp_path, rows, name="loans")
     assert (case.label.column, case.label.delay) == ("charged_off", timedelta(days=90))
+
+
+@pytest.mark.slow
+def test_who_has_not_left_has_no_time_and_is_a_0_once_the_time_is_over(tmp_path: Path) -> None:
+    left = [n % 4 == 0 for n in range(N)]
+    made = [FIRST + timedelta(days=n // 2) for n in range(N)]
+    rows: Rows = {
+        "customer_id": list(range(N)),
+        "signup_date": made,
+        "visits": [n * 7 % 31 for n in range(N)],
+        "churned_at": [
+            day + timedelta(days=2 + n % 9) if one else None
+            for n, (day, one) in enumerate(zip(made, left, strict=True))
+        ],
+        "churned": [int(one) for one in left],
+    }
+    case, text = drafted(tmp_path, rows, name="leavers")
+    assert "ASK: Within how long does the outcome count? Only the outcome" in text
+    assert "14 days 100%" in text
+    assert case.label.delay == timedelta(days=15)
+    (tmp_path / "leavers.yaml").write_text(text)
+    trial = try_data(case, Settings(home=tmp_path / "var"))
+    old = [one for day, one in zip(made, left, strict=True) if day < made[-1] - timedelta(days=14)]
+    assert (trial.rows, trial.censored) == (len(old), 0)
+    assert trial.rate == pytest.approx(sum(old) / len(old))
+
+
+def test_the_time_within_which_an_outcome_counts_is_said_by_an_option(tmp_path: Path) -> None:
+    table = Table(written(tmp_path, loans(latest=9_000)))
+    text = draft_table(table, Answers(within="400d")).text
+    assert "INTERVAL 400 DAY" in text
+    assert "# given: within 400d.\n" in text
+    assert "ASK: Within" not in text
+    known = Answers(outcome="charge_date")
+    assert "INTERVAL 1826 DAY" in draft_table(table, known).text  # its column is no time to wait
+    assert "INTERVAL" not in draft_table(table, Answers(within="ever")).text
+    rows = loans(latest=9_000)
+    both = zip(rows["charge_date"], rows["charged_off"], strict=True)
+    rows["charge_date"] = [day if one else None for day, one in both]
+    table = Table(written(tmp_path, rows))
+    with pytest.raises(ConfigError, match=r"within 'ever': only the outcome 1 has a time"):
+        draft_table(table, Answers(within="ever"))
+
+
+def written(folder: Path, rows: Rows) -> Path:
+    path = folder / "loans.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([list(rows), *zip(*rows.values(), strict=True)])
+    return path

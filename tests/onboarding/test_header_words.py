@@ -24,12 +24,26 @@ def test_words_are_divided_whichever_way_they_were(header: str, name: str) -> No
     assert plain(header) == name
 
 
-@pytest.mark.parametrize("header", ["id", "CustomerId", "order_no", "uuid", "Loan Number"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        "id",
+        "CustomerId",
+        "order_no",
+        "uuid",
+        "Loan Number",
+        "account_id",
+        "package_id",
+        "roomba_no",
+    ],
+)
 def test_ids(header: str) -> None:
     assert sounds_of_id(header)
 
 
-@pytest.mark.parametrize("header", ["week_number", "zip_no", "paid", "identity", "guests_no"])
+@pytest.mark.parametrize(
+    "header", ["week_number", "zip_no", "paid", "identity", "guests_no", "day_no"]
+)
 def test_what_only_ends_like_an_id(header: str) -> None:
     assert not sounds_of_id(header)
 
@@ -61,3 +75,32 @@ def test_the_surest_word_of_an_event_comes_first() -> None:
 )
 def test_the_place_of_a_row(header: str, is_index: bool) -> None:
     assert bool(words.INDEX.match(header)) == is_index
+
+
+@pytest.mark.parametrize(
+    ("header", "late"),
+    [
+        ("loan_status", True),
+        ("status", True),
+        ("recoveries", True),
+        ("total_pymnt", True),
+        ("ChgOffPrinGr", True),
+        ("charged_off_amount", True),
+        ("marital-status", False),
+        ("checking_status", False),
+        ("employment status", False),
+        ("MonthlyCharges", False),
+        ("prepaid", False),
+        ("previous_outcome", False),
+    ],
+)
+def test_what_somebody_was_before_is_not_written_after_the_outcome(header: str, late: bool) -> None:
+    assert sounds_late(header) == late
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["DEATH_EVENT", "Exited", "SeriousDlqin2yrs", "readmitted", "refunded", "Pass/Fail", "clicked"],
+)
+def test_outcomes_of_published_tables(header: str) -> None:
+    assert words.LABEL.search(plain(header))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from include.errors import ConfigError
+from include.onboarding.answers import Undecided
 from tests.builders.drafted import N, drafted, orders
 
 
@@ -16,7 +17,7 @@ def test_two_columns_that_could_be_the_outcome_are_both_named(tmp_path: Path) ->
         churned=[n % 2 for n in range(N)], paid=[int(n % 3 == 0) for n in range(N)], returned=[]
     )
     with pytest.raises(
-        ConfigError, match=r"\['churned', 'paid'\] could each be the label; name it with --label"
+        ConfigError, match=r"\['churned', 'paid'\] could each be the label, .* name it with --label"
     ):
         drafted(tmp_path, rows)
     assert drafted(tmp_path, rows, label="paid")[0].label.column == "paid"
@@ -50,7 +51,11 @@ def test_a_label_is_any_column_of_two_values(
     [
         ([None] * N, "--label 'y_x' has no values"),
         ([0] * N, "--label 'y_x' holds one value only"),
-        ([n % 3 for n in range(N)], "--label 'y_x' holds more than two values, such as"),
+        (
+            [n % 3 for n in range(N)],
+            r"--label 'y_x' holds more than two values: '0' \(100\).*--positive 2;",
+        ),
+        ([n * 1.5 for n in range(N)], "--label 'y_x' holds more than 40 different values"),
     ],
 )
 def test_what_cannot_be_a_label_is_named(tmp_path: Path, values: list[Any], says: str) -> None:
@@ -74,5 +79,43 @@ def test_the_last_column_is_taken_where_no_name_says_more(tmp_path: Path) -> Non
 
 def test_an_outcome_of_several_states_is_named_with_its_values(tmp_path: Path) -> None:
     states = [["Charged Off", "Current", "Fully Paid"][n % 3] for n in range(N)]
-    with pytest.raises(ConfigError, match=r"'loan_status' has 3 different values.*'Charged Off'"):
+    with pytest.raises(
+        ConfigError, match=r"'loan_status' holds more than two values.*'Charged Off' \("
+    ):
         drafted(tmp_path, orders(returned=[], y_none=[None] * N, loan_status=states))
+
+
+def test_values_that_count_as_1_are_said_by_an_option(tmp_path: Path) -> None:
+    states = [["<30", ">30", "NO", "a, b"][n % 4] for n in range(N)]
+    rows = orders(returned=[], y_none=[None] * N, readmitted=states)
+    with pytest.raises(Undecided, match=r"--label readmitted --positive") as refused:
+        drafted(tmp_path, rows)
+    assert (refused.value.field, set(refused.value.choices)) == ("positive", {*states})
+    use_case, text = drafted(tmp_path, rows, label="readmitted", positive=("<30", ">30"))
+    assert sorted(use_case.label.positives) == ["<30", ">30"]
+    assert '# given, "NO", "a, b" as 0' in text
+    assert "; 50.0% of those with an outcome" in text
+    # Divided at its comma, as an option is.
+    use_case, _ = drafted(tmp_path, rows, label="readmitted", positive=("a", "b"))
+    assert use_case.label.positives == ["a, b"]
+    with pytest.raises(ConfigError, match=r"--positive maybe: .* has no such value; it has"):
+        drafted(tmp_path, rows, label="readmitted", positive=("maybe",))
+    with pytest.raises(ConfigError, match="some count as 1 and some as 0"):
+        drafted(tmp_path, rows, label="readmitted", positive=tuple(dict.fromkeys(states)))
+
+
+def test_of_several_columns_of_two_values_the_last_is_guessed_and_the_others_are_rivals(
+    tmp_path: Path,
+) -> None:
+    flags = {f"flag_{n}": [(row >> n) % 2 for row in range(N)] for n in range(3)}
+    use_case, text = drafted(tmp_path, orders(returned=[], y_none=[None] * N, **flags))
+    assert use_case.label.column == "flag_2"
+    assert '# ASK: Which column is the outcome? Guessed: "flag_2"; or ' in text
+    assert "--label" in text
+
+
+def test_a_name_of_a_state_ranks_above_columns_without_a_name_for_it(tmp_path: Path) -> None:
+    state = ["CHGOFF" if n % 3 == 0 else "P I F" for n in range(N)]
+    rows = orders(returned=[], MIS_Status=state, revolving=[n % 2 for n in range(N)])
+    use_case, _ = drafted(tmp_path, rows)
+    assert (use_case.label.column, use_case.label.positives) == ("MIS_Status", ["CHGOFF"])

@@ -35,3 +35,19 @@ def test_codes_are_no_numbers_in_a_written_form() -> None:
 def test_decimals_of_three_digits_are_questioned() -> None:
     assert "where 1.234 means 1234, write thousands" in guessed(numbers("1.999"))[1]
     assert guessed([*numbers("1.999"), "0.5"])[1] == ""
+
+
+def test_minus_999_far_below_all_numbers_is_no_value() -> None:
+    values = [f"{number / 10}" for number in range(200)] + ["-999.0"] * 30 + ["-999"] * 9
+    column, notes = guessed(values)
+    assert column == {"type": "float64", "null_values": ["-999.0", "-999"]}
+    assert "taken for no value" in notes
+    assert guessed([str(n) for n in range(-1200, 1200, 7)] + ["-999"] * 30)[0] == {"type": "int64"}
+    assert guessed(["0", "1", "-999"] * 9)[0] == {"type": "int64"}
+
+
+def test_999_far_above_all_numbers_may_be_one_and_is_noted() -> None:
+    column, notes = guessed([str(n % 28) for n in range(90)] + ["999"] * 90)
+    assert column == {"type": "int64"}
+    assert "999 (90 times) stands far above all others: if it means none" in notes
+    assert guessed([str(n * 100) for n in range(90)] + ["999"] * 90)[1] == ""

@@ -107,3 +107,23 @@ def test_an_id_with_several_outcomes_is_refused_with_what_to_do(tmp_path: Path) 
     customers = CUSTOMERS | {"default": [None] * N}
     with pytest.raises(ConfigError, match=r"9 rows repeat the 'client' of another.*one outcome"):
         drafted(tmp_path, outcomes, customers)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("only_ones", [True, False])
+def test_outcomes_apart_that_come_too_late_count_within_a_time(
+    tmp_path: Path, only_ones: bool
+) -> None:
+    late = [DAYS[n] + timedelta(days=5 if n % 3 else 90) for n in range(N)]
+    times = [day if one or not only_ones else None for day, one in zip(late, ONES, strict=True)]
+    outcomes: Rows = {"client": IDS, "y": [int(one) for one in ONES], "closed_on": times}
+    made, case = drafted(tmp_path, outcomes)
+    assert case.sources["outcomes"].kind == ("static" if only_ones else "events")
+    assert "ASK: Within how long does the outcome count?" in made.text
+    assert case.label.delay == timedelta(days=15 if only_ones else 8)
+    trial = try_data(case, Settings(home=tmp_path / "var"))
+    # 90 days later is too late, and so a 0.
+    ones = [one and bool(n % 3) for n, one in enumerate(ONES)]
+    assert trial.censored == 0
+    assert trial.rows + (trial.immature or 0) == N
+    assert trial.rate == pytest.approx(sum(ones[: trial.rows]) / trial.rows)

@@ -90,3 +90,17 @@ def test_what_is_no_table_is_told(tmp_path: Path) -> None:
         read_table(tmp_path / "a.pdf")
     with pytest.raises(SourceError, match="there is no such file"):
         read_table(tmp_path / "a.csv")
+
+
+def test_rows_that_only_sum_up_are_found_at_the_end_alone(tmp_path: Path) -> None:
+    lines = [f"{n},2025-01-0{n},{n % 2}" for n in range(1, 6)]
+    text = "\n".join(["id,day,label", "Total,,0", *lines, "Grand Total,,2", ",Sum:,2"]) + "\n"
+    rows = read_table(put(tmp_path / "in", a__csv=text) / "a.csv").rows
+    assert table_files.totals_in(rows, 3) == [7, 8]
+    rows = read_table(put(tmp_path / "in", b__csv="id\nTotality\nall-in\n") / "b.csv").rows
+    assert table_files.totals_in(rows, 1) == []
+
+
+def test_numbers_of_rows_have_gaps_where_a_header_stands_again(tmp_path: Path) -> None:
+    folder = put(tmp_path / "in", a__csv="id,x\n1,2\nid,x\n2,3\n", b__csv="id,x\n3,4\n")
+    assert read_table(folder).rows.column("row").to_pylist() == [1, 3, 4]

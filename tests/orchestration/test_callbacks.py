@@ -63,3 +63,16 @@ def test_a_run_whose_key_is_wrong_is_recorded_and_alerts_too(intake: Intake) -> 
     subjects = [entry.subject for entry in intake.records.audit.entries("shop")]
     assert subjects == ["1 January", KEY]
     assert len(alerts(intake)) == 2, "nobody has said that it is a backfill"
+
+
+def test_a_run_without_a_partition_alerts_whatever_the_newest_one_is(intake: Intake) -> None:
+    """The import of the log is nobody's backfill."""
+    intake.ask(KEY, mode="backfill", target="data")
+    run = SimpleNamespace(
+        dag_id="shop__import_predictions", run_id="r", partition_key=None, run_after=None
+    )
+    instance = SimpleNamespace(task_id="load", try_number=4)
+    error = SourceError("the lake cannot be written")
+    on_failure({"dag_run": run, "ti": instance, "params": {}, "exception": error})  # type: ignore[typeddict-item]
+    (alert,) = alerts(intake)
+    assert (alert["partition"], alert["task"]) == ("", "load")

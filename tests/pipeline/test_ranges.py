@@ -9,7 +9,7 @@ import pytest
 from include.clock import utc_now
 from include.config.settings import Settings
 from include.errors import ConfigError, SourceError
-from include.lake import tables
+from include.lake import commits
 from include.lake.tables import Lake
 from include.pipeline import ranges
 from include.pipeline.stage import Input, Outcome, StageContext
@@ -98,7 +98,7 @@ def test_a_range_whose_rows_cannot_be_written_records_nothing(
     def fail(*words: object, **named: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(tables, "write_deltalake", fail)
+    monkeypatch.setattr(commits, "write_deltalake", fail)
     with pytest.raises(SourceError, match="no space left"):
         list(ranges.run_range("validate_data", "shop", [KEY], settings=home))
     assert records(home).results.of("shop") == []

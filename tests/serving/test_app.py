@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from include.errors import ArtefactError, Unavailable
-from include.predictions.log import closed_segments, read
+from include.predictions.log import closed_segments
+from include.predictions.reading import read
 from include.serving.snapshot import Loaded, Online, Served
 from tests.builders.application import TOKEN, Client
 from tests.builders.serving import NAME, NOW, ROW, Desk
@@ -43,17 +45,23 @@ def numbers(client: Client) -> list[str]:
     return [line for line in lines if not line.startswith("#")]
 
 
+def logged(client: Client) -> list[dict[str, Any]]:
+    """Return what the use case has on record, oldest first."""
+    client.app.log.close()
+    return read(closed_segments(client.desk.settings.home, NAME)).to_pylist()
+
+
 def test_an_answer_names_its_request_and_is_logged_before(client: Client) -> None:
     client.serve()
     given = client.ask(
         "POST", f"/v1/{NAME}/predict", json={"features": ROW}, headers={"x-request-id": "r-1"}
     )
     own = client.predict(features=ROW)
-    for log in client.app.logs:
-        log.close()
-    ids = read(closed_segments(client.desk.settings.home, NAME)).column("request_id").to_pylist()
-    assert {given.json()["request_id"], own.json()["request_id"]} <= set(ids)
+    rows = logged(client)
     assert given.json()["request_id"] == given.headers["x-request-id"] == "r-1"
+    assert [row["caller_id"] for row in rows[-2:]] == ["r-1", None]
+    assert rows[-1]["request_id"] == own.json()["request_id"]
+    assert rows[-2]["request_id"] != "r-1", "two callers may take the same id"
 
 
 @pytest.mark.parametrize("name", ["x" * 65, "a b", "a\tb", ""])
@@ -138,7 +146,7 @@ def test_answers_are_counted_under_names_that_are_served_only(client: Client) ->
     client.predict(features=ROW)
     client.predict(features={})
     client.ask("GET", f"/v1/{NAME}/model")
-    client.ask("GET", f"/v1/{NAME}/reload")
+    client.ask("GET", f"/v1/{NAME}/reload", headers={"authorization": f"Bearer {TOKEN}"})
     for path in ("/v1/nobody/predict", "/v1/nobody/model", "/no-page", f"/v1/{NAME}/no-page"):
         client.ask("GET", path)
     answers = [line for line in numbers(client) if line.startswith("evergreen_answers_total")]
@@ -167,3 +175,28 @@ def test_a_use_case_without_a_model_says_why(client: Client) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_model")
     assert "its bundle is damaged" in answer.json()["error"]["message"]
     assert TOKEN not in answer.text
+
+
+def test_whatever_is_asked_makes_no_series_of_its_own(client: Client) -> None:
+    client.serve()
+
+    def series() -> set[str]:
+        return {line.rpartition(" ")[0] for line in numbers(client)}
+
+    def ask_around(at: int) -> None:
+        token = {"authorization": f"Bearer wrong-{at}"}
+        for method in ("GET", "POST", "PUT", f"M{at}"):
+            client.ask(method, f"/path-{at}", headers={"x-request-id": f"id-{at}"})
+            for route in ("model", "batch", "rollback", f"none-{at}"):
+                client.ask(method, f"/v1/{NAME}/{route}", headers=token)
+                client.ask(method, f"/v1/nobody-{at}/{route}", headers=token)
+            client.ask(method, f"/docs/assets/{at}.js", headers={"host": f"evil-{at}.example"})
+        client.predict(features={f"feature-{at}": 1})
+        client.predict(entity=at)
+
+    series()  # that asks for numbers, which is counted too
+    ask_around(0)
+    before = series()
+    for at in range(1, 6):
+        ask_around(at)
+    assert series() == before

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from include.predictions.log import closed_segments, read
+from include.predictions.log import closed_segments
+from include.predictions.reading import read
 from include.serving.snapshot import Loaded, Online
 from tests.builders.application import Client
 from tests.builders.rate_kind import RateModel
@@ -77,15 +78,14 @@ def long(client: Client, body: bytes) -> Any:
 def lines(client: Client) -> list[dict[str, Any]]:
     """Return what is on record, and begin anew."""
     home = client.desk.settings.home
-    for log in client.app.logs:
-        log.close()
+    client.app.log.close()
     segments = closed_segments(home, NAME)
     found: list[dict[str, Any]] = read(segments).to_pylist()
     for segment in segments:
         segment.path.unlink()
     for line in found:
         line["features"] = json.loads(line["features"])
-        for name in ("request_id", "at", "latency_us", "segment", "line"):
+        for name in ("request_id", "at", "latency_us", "model_us", "segment", "line"):
             del line[name]
     return found
 
@@ -306,7 +306,7 @@ def test_a_sick_model_is_answered_for_on_the_long_way(
 def test_a_log_that_cannot_be_written_answers_nothing(client: Client, tmp_path: Path) -> None:
     short(client, json.dumps({"features": ROW}).encode())
     lines(client)
-    (log,) = client.app.logs
+    log = client.app.log._books[NAME].writer.log
     log._folder = tmp_path / "file"
     log._folder.write_text("no folder")
     assert direct(client, json.dumps({"features": ROW}).encode()) is None

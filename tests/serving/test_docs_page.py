@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 
+import pytest
 from msgspec.structs import replace
 
 from include.serving import docs_page
@@ -60,6 +62,29 @@ def test_a_title_is_text_not_markup(client: Client) -> None:
     page = Reader(docs_page.render({NAME: Served(use_case)}))
     assert page.tags.isdisjoint({"script", "b"})
     assert "<script>alert(1)</script><b" in page.words
+
+
+def test_the_page_to_try_requests_loads_the_nodes_own_files_alone(client: Client) -> None:
+    page = client.ask("GET", "/docs/try")
+    policy = page.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self';")
+    assert "unsafe-eval" not in policy
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert sum(name.startswith("assets/") for name in loaded) == 4
+    assert not any("//" in name for name in loaded)
+    for name in loaded:
+        if name.startswith("assets/"):
+            file = client.ask("GET", f"/docs/{name}")
+            assert (file.status_code, len(file.content) > 100) == (200, True)
+            assert file.headers["content-type"].split("/")[0] in ("text", "image")
+            assert file.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    "name", ["index.css", "oauth2-redirect.html", "..%2f__init__.py", "docs.html", "try.html", ""]
+)
+def test_no_other_file_is_given_out(client: Client, name: str) -> None:
+    assert client.ask("GET", f"/docs/assets/{name}").status_code == 404
 
 
 def test_it_loads_nothing_from_elsewhere(client: Client) -> None:

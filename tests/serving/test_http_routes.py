@@ -47,9 +47,10 @@ def test_another_path_is_no_page(client: Client, path: str) -> None:
 
 @pytest.mark.parametrize("route", ["model", "reload", "rollback"])
 def test_a_use_case_is_looked_up_before_the_method(client: Client, route: str) -> None:
-    assert client.ask("PUT", f"/v1/{NAME}/{route}").json()["error"]["code"] == "starting"
+    code = client.ask("PUT", f"/v1/{NAME}/{route}", headers=BEARER).json()["error"]["code"]
+    assert code == "starting"
     client.serve()
-    answer = client.ask("PUT", f"/v1/nobody/{route}")
+    answer = client.ask("PUT", f"/v1/nobody/{route}", headers=BEARER)
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_use_case")
     assert NAME in answer.json()["error"]["message"]
 
@@ -60,6 +61,7 @@ def test_health_says_what_answers(client: Client) -> None:
     assert client.ask("GET", "/health").json() == {
         "status": "degraded",
         "records": {"reachable": False, "rows_from": "records"},
+        "tokens": "ok",
         "use_cases": {
             NAME: {
                 "model_version": 1,
@@ -103,7 +105,7 @@ def test_a_rollback_is_passed_on_with_who_and_why(client: Client) -> None:
     assert name == NAME
     # Whoever has the token may say any name: it is no proof, and stands apart.
     assert given == Order(
-        actor="node token", claim="a" * 80, reason="r" * 1000, version=7, request_id="mine"
+        actor="alice", claim="a" * 80, reason="r" * 1000, version=7, request_id="mine"
     )
     client.settled = False
     answer = client.ask(
@@ -114,7 +116,7 @@ def test_a_rollback_is_passed_on_with_who_and_why(client: Client) -> None:
     )
     assert answer.status_code == 202
     assert client.asked[-1][1] == Order(
-        actor="node token", reason="bad", generation=3, request_id="of the header"
+        actor="alice", reason="bad", generation=3, request_id="of the header"
     )
 
 

@@ -14,7 +14,7 @@ from include.errors import ArtefactError, Unavailable
 from include.serving import isolated_model
 from include.serving.http import Refusal
 from include.serving.isolated_model import IsolatedModel
-from tests.builders.isolated import HELLO, write_bento
+from tests.builders.isolated import HELLO, digest_of, write_bento
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +25,9 @@ async def started(
 ) -> AsyncIterator[IsolatedModel]:
     """Start the process of a Bento, and end it."""
     tag = write_bento(home, first=first)
-    model = await IsolatedModel.start(home, tag, "/bundle", "sha256:1", seconds=seconds)
+    model = await IsolatedModel.start(
+        home, tag, "/bundle", "sha256:1", seconds=seconds, code_digest=digest_of(home, tag)
+    )
     try:
         yield model
     finally:
@@ -162,7 +164,10 @@ async def test_a_process_that_does_not_answer_its_golden_rows_is_ended(
 
 async def test_a_start_that_is_given_up_leaves_no_process(tmp_path: Path) -> None:
     tag = write_bento(tmp_path, first="time.sleep(60)")
-    start = IsolatedModel.start(tmp_path, tag, "/bundle", "sha256:1", seconds=60)
+    digest = digest_of(tmp_path, tag)
+    start = IsolatedModel.start(
+        tmp_path, tag, "/bundle", "sha256:1", seconds=60, code_digest=digest
+    )
     task = asyncio.create_task(start)
     await until(lambda: children() != [])
     task.cancel()
@@ -181,7 +186,9 @@ async def test_the_copies_of_nodes_that_are_dead_are_removed(tmp_path: Path) -> 
 
 async def test_a_bento_that_is_not_there_names_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="run package_model"):
-        await IsolatedModel.start(tmp_path, "loans:none", "/bundle", "sha256:1", seconds=1)
+        await IsolatedModel.start(
+            tmp_path, "loans:none", "/bundle", "sha256:1", seconds=1, code_digest="sha256:2"
+        )
 
 
 def children() -> list[int]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
+from include.records.records import ServingRows
 from include.serving.last_rows import LastRows
 from tests.builders.serving import NAME, NOW, ROW, Desk, Node, until
 
@@ -50,11 +53,16 @@ def test_rows_are_read_as_they_were_written_and_a_damaged_file_is_passed_over(
     desk = Desk(tmp_path)
     desk.train(1)
     desk.record_route(champion=1)
-    rows = desk.records.serving_rows().rows
-    assert [row.route.use_case for row in rows] == [NAME]
+    rows = desk.records.serving_rows()
+    assert [row.route.use_case for row in rows.rows] == [NAME]
+    assert rows.head == desk.records.audit.head()[0]
     last = LastRows(tmp_path / "serving" / "rows.json")
-    assert last.read() == ()
+    assert last.read() == ServingRows(())
     last.write(rows)
     assert LastRows(last.path).read() == rows
+    before = json.loads(last.path.read_text())
+    del before["head"]  # as a version wrote it that kept none
+    last.path.write_text(json.dumps(before))
+    assert last.read() == replace(rows, head=0)
     last.path.write_bytes(last.path.read_bytes()[:-10])
-    assert last.read() == ()
+    assert last.read() == ServingRows(())

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from include.errors import Unavailable
-from include.models.bento_sources import read_sources, sources_digest, sources_folder
+from include.models.bento_sources import sources_folder
 from include.serving import model_states, trials
 from include.serving.model_states import Candidate, ModelStates
 from include.serving.snapshot import Loaded
@@ -135,8 +135,7 @@ async def test_code_that_is_not_the_recorded_one_never_runs(
     mark = tmp_path / "it ran"
     tag = write_bento(desk.settings.home, "loans_scorer:verified")
     folder = sources_folder(desk.settings.home, tag)
-    recorded = sources_digest(read_sources(folder))
-    model = desk.train(10, pins=OTHER_PINS, bento_tag=tag, bento_digest=recorded)
+    model = desk.train(10, pins=OTHER_PINS, bento_tag=tag)
     states.want({"champion": model})
     await until(lambda: candidate(states, 10).state == "loaded")
     (folder / "lane.py").write_text(f"open({str(mark)!r}, 'w')\n")
@@ -145,6 +144,32 @@ async def test_code_that_is_not_the_recorded_one_never_runs(
     await until(lambda: candidate(states, 10).state == "refused")
     assert "it was changed" in candidate(states, 10).reason
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("missing", ["artefact_digest", "bento_digest"])
+async def test_code_of_which_no_digest_is_recorded_never_runs(
+    desk: Desk, states: ModelStates, missing: str
+) -> None:
+    tag = write_bento(desk.settings.home, "loans_scorer:unverified")
+    model = desk.packaged_as(
+        replace(desk.train(13, pins=OTHER_PINS), bento_tag=tag),
+    )
+    states.want({"champion": replace(model, **{missing: None})})
+    await until(lambda: candidate(states, 13).state == "refused")
+    assert "Package the model again" in candidate(states, 13).reason
+    assert candidate(states, 13).alive is None
+
+
+async def test_a_model_whose_row_was_changed_is_refused_before_anything_of_it_runs(
+    desk: Desk, states: ModelStates
+) -> None:
+    """Its pins too: by them it is decided whose code answers."""
+    tag = write_bento(desk.settings.home, "loans_scorer:moved")
+    model = desk.train(14, bento_tag=tag)
+    states.want({"champion": model, "previous": replace(model, version=15, pins=OTHER_PINS)})
+    await until(lambda: candidate(states, 14).state == "loaded")
+    await until(lambda: candidate(states, 15).state == "refused")
+    assert "its row was changed" in candidate(states, 15).reason
 
 
 async def test_a_model_that_is_packaged_again_is_tried_again(
@@ -156,7 +181,8 @@ async def test_a_model_that_is_packaged_again_is_tried_again(
     assert "package it again" in candidate(states, 11).reason
     states.want({"champion": model})
     assert candidate(states, 11).state == "refused", "nothing has changed"
-    packaged = replace(model, bento_tag=write_bento(desk.settings.home, "loans_scorer:again"))
+    tag = write_bento(desk.settings.home, "loans_scorer:again")
+    packaged = desk.packaged_as(replace(model, bento_tag=tag))
     states.want({"champion": packaged})
     await until(lambda: candidate(states, 11).state == "loaded")
 

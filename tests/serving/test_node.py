@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from include.config.settings import ROOT
-from include.predictions.log import closed_segments, read
+from include.predictions.log import closed_segments
+from include.predictions.reading import read
 from include.serving.node import allowed_hosts
 from tests.builders.serving import NAME, NOW, ROW, Desk, Node
 
@@ -182,9 +183,20 @@ def test_fallbacks_score_and_say_so(tmp_path: Path) -> None:
         assert (stale.status, stale.body["flags"]) == (200, ["stale", "fallback"])
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "localhost", "::1"])
-def test_on_a_loopback_address_only_this_machines_names_are_answered(address: str) -> None:
-    assert allowed_hosts(address) == {"127.0.0.1", "localhost", "[::1]"}
+@pytest.mark.parametrize(
+    ("address", "more"),
+    [
+        ("127.0.0.1", set()),
+        ("localhost", set()),
+        ("::1", set()),
+        ("127.0.0.2", {"127.0.0.2"}),
+        ("127.255.0.1", {"127.255.0.1"}),
+    ],
+)
+def test_on_a_loopback_address_only_this_machines_names_are_answered(
+    address: str, more: set[str]
+) -> None:
+    assert allowed_hosts(address) == {"127.0.0.1", "localhost", "[::1]"} | more
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.0.2.1", "node.example"])

@@ -49,6 +49,28 @@ def test_idle_connections_take_no_file_that_the_node_needs(desk: Desk) -> None:
         assert node.predict(entity=1).status == 200
 
 
+def test_no_single_peer_takes_all_connections(desk: Desk) -> None:
+    """Another one is answered while a peer holds as many open as it can get."""
+    with desk.node(FEW_FILES) as node, contextlib.ExitStack() as idle:
+        node.serves(1)
+        for _ in range(300):
+            connection = socket.create_connection(("127.0.0.1", node.settings.node_port))
+            idle.callback(connection.close)
+        time.sleep(0.5)
+        assert node.predict(entity=1).status in (0, 200), "at the peer's own cap, or kept alive"
+        other = http.client.HTTPConnection(
+            "127.0.0.1", node.settings.node_port, timeout=10, source_address=("127.0.0.2", 0)
+        )
+        for _ in range(3):
+            other.request("GET", "/live")
+            answer = other.getresponse()
+            assert (answer.status, json.loads(answer.read())) == (200, {"status": "live"})
+        other.close()
+        idle.close()
+        until(lambda: node.predict(entity=1).status == 200, what="an answer to the first peer")
+        until(lambda: 'event="connection_refused"' in node.get("/metrics").body, what="the count")
+
+
 def test_endless_trailers_are_refused(desk: Desk) -> None:
     with desk.node() as node:
         node.serves(1)
@@ -144,11 +166,8 @@ def test_a_node_that_ends_under_load_fails_no_request(desk: Desk, connections: i
         for _ in range(2):
             first.send_signal(signal.SIGTERM)
             assert first.wait(timeout=15) == 0
-            first = start()
-            probe = Node(desk.settings)
-            probe.serves(1)  # only then it knows what to do at a signal
-            probe.client.close()
-            time.sleep(0.5)
+            first, before = start(), len(answered)
+            until(lambda before=before: len(answered) > before + 20, what="answers of the next")  # type: ignore[misc]
         stop.set()
         for thread in threads:
             thread.join()

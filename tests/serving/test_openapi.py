@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from include.config.tokens import Role
 from include.serving import openapi
 from include.serving.predict import PredictionAnswer
 from include.serving.snapshot import Online, Served
@@ -24,11 +26,63 @@ def test_every_route_that_the_document_names_is_served(client: Client) -> None:
 
 
 def test_what_changes_state_names_its_security(client: Client) -> None:
-    paths = openapi.document({NAME: Served(client.use_case)})["paths"]
-    guarded = [
-        path for path, methods in paths.items() for way in methods.values() if "security" in way
-    ]
-    assert guarded == [f"/v1/{NAME}/rollback", f"/v1/{NAME}/reload"]
+    served = {NAME: Served(client.use_case)}
+
+    def guarded(free: frozenset[Role]) -> set[str]:
+        paths = openapi.document(served, free)["paths"]
+        return {
+            path for path, methods in paths.items() for way in methods.values() if "security" in way
+        }
+
+    always = {f"/v1/{NAME}/rollback", f"/v1/{NAME}/reload"}
+    assert guarded(frozenset({"predict", "read"})) == always
+    asked = {f"/v1/{NAME}/predict", f"/v1/{NAME}/batch"}
+    read = {"/health", "/metrics", f"/v1/{NAME}/model"}
+    assert guarded(frozenset()) == always | asked | read
+
+
+def test_each_route_is_described_with_the_role_that_it_needs(client: Client) -> None:
+    client.serve()
+    paths = openapi.document(client.app.table.served)["paths"]
+    described = {
+        (method.upper(), path): way.get("x-role")
+        for path, methods in paths.items()
+        for method, way in methods.items()
+    }
+    pages = ("/docs", "/docs/try", "/docs/assets/{name}", "/openapi.json")
+    served = {
+        (route.method, route.path.format(use_case=NAME, name="")): route.role
+        for route in client.app.routes
+        if route.path not in pages
+    }
+    assert described == served | {("POST", f"/v1/{NAME}/predict"): "predict"}
+
+
+def test_the_document_is_valid_and_so_are_its_examples(client: Client) -> None:
+    client.desk.publish({42: (NOW, ROW)})
+    client.serve(online=Online(client.desk.settings.home / "online" / f"{NAME}.db"))
+    document = openapi.document(client.app.table.served)
+    OpenAPIV31SpecValidator(document).validate()
+    for route in ("predict", "batch"):
+        content = document["paths"][f"/v1/{NAME}/{route}"]["post"]["requestBody"]["content"]
+        shown = content["application/json"]
+        for example in shown["examples"].values():
+            Draft202012Validator(shown["schema"]).validate(example["value"])
+            answer = client.ask("POST", f"/v1/{NAME}/{route}", json=example["value"])
+            assert answer.status_code == 200
+            assert "error" not in answer.text
+
+
+def test_the_answer_of_a_batch_is_as_it_is_described(client: Client) -> None:
+    client.serve()
+    rows = [{"features": ROW}, {"features": {}}]
+    answer = client.ask("POST", f"/v1/{NAME}/batch", json={"rows": rows}).json()
+    document = openapi.document(client.app.table.served)
+    content = document["paths"][f"/v1/{NAME}/batch"]["post"]["responses"]["200"]["content"]
+    schema = content["application/json"]["schema"] | {"components": document["components"]}
+    Draft202012Validator(schema).validate(answer)
+    described = schema["properties"]["results"]["items"]["oneOf"][0]["properties"]
+    assert list(answer["results"][0]) == list(described)
 
 
 @pytest.mark.parametrize(

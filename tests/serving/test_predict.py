@@ -231,16 +231,19 @@ def test_the_threshold_itself_is_above(use_case: Description, score: float, deci
     assert predict.decide(use_case, score) == decision
 
 
-def test_the_log_and_the_answer_say_the_same(use_case: Description) -> None:
+def test_an_answer_says_where_its_features_are_from(use_case: Description) -> None:
     features = Features(dict(ROW), round(NOW.timestamp() * 1e6), 1_500_000, ["stale", "fallback"])
-    request = CheckedRequest(1, None)
-    line, answer = predict.describe_answer(
-        "r-1", request, Served(use_case), loaded(), "champion", features, 0.75, 0
+    answer = predict.describe_answer(
+        "r-1",
+        CheckedRequest(1, None),
+        Served(use_case),
+        loaded(),
+        "champion",
+        features,
+        0.75,
+        "accept",
     )
-    assert (line.request_id, line.score, line.decision) == ("r-1", 0.75, answer.decision)
-    assert (line.version, line.digest, line.arm) == (3, "sha256:3", "champion")
-    assert (line.entity, answer.entity) == ("1", 1)
-    assert (line.flags, answer.flags) == ("stale,fallback", ["stale", "fallback"])
-    assert line.features_at == answer.as_of == NOW.isoformat()
-    assert json.loads(bytes(line.features)) == ROW
-    assert answer.age_seconds == 1.5
+    assert (answer.request_id, answer.score, answer.decision) == ("r-1", 0.75, "accept")
+    assert (answer.model_version, answer.model_digest, answer.arm) == (3, "sha256:3", "champion")
+    assert (answer.entity, answer.flags) == (1, ["stale", "fallback"])
+    assert (answer.as_of, answer.age_seconds) == (NOW.isoformat(), 1.5)

@@ -12,6 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from include.config.settings import ROOT
+from include.predictions.on_disk import OnDisk
 from include.serving.prometheus import BOUNDS, Metrics
 
 COUNT = """
@@ -76,6 +77,30 @@ def test_counters_of_a_use_case_outlive_it() -> None:
     metrics.count_event("loans", "fallback", 2)
     metrics.hide_served("loans")
     assert series(metrics) == {("evergreen_events_total", "event=fallback", "use_case=loans"): 2}
+
+
+def test_the_log_is_counted_and_what_waits_is_shown_until_it_is_hidden() -> None:
+    metrics = Metrics()
+    for lines, size in ((3, 900), (0, 0), (2, 600)):
+        metrics.count_lines("loans", lines, size)
+    metrics.show_log("loans", OnDisk(segments=4, bytes=2000, oldest=61.5, set_aside=7))
+    metrics.show_room(10**9, {"loans": True, "cards": False})
+    loans = "use_case=loans"
+    found = series(metrics)
+    assert found["evergreen_log_lines_total", loans] == 5
+    assert found["evergreen_log_bytes_total", loans] == 1500
+    assert found["evergreen_log_waiting_segments", loans] == 4
+    assert found["evergreen_log_waiting_bytes", loans] == 2000
+    assert found["evergreen_log_oldest_seconds", loans] == 61.5
+    assert found["evergreen_log_set_aside_lines", loans] == 7
+    assert found["evergreen_log_full", loans] == 1
+    assert found["evergreen_log_full", "use_case=cards"] == 0
+    assert found["evergreen_log_free_bytes", loans] == 10**9
+    metrics.hide_log("loans")
+    assert {name for name, *labels in series(metrics) if loans in labels} == {
+        "evergreen_log_lines_total",
+        "evergreen_log_bytes_total",
+    }
 
 
 def test_two_nodes_in_one_process_do_not_add_up() -> None:

@@ -15,8 +15,10 @@ from include.clock import utc_now
 from include.errors import Unavailable
 from include.models import bundle
 from include.records.records import AuditEntry, Records, ServingRows
+from include.records.schema import RouteRow
 from include.serving import model_states, row_source
 from include.serving.app import App
+from include.serving.model_states import Candidate, ModelStates
 from include.serving.reconciler import Reconciler
 from include.serving.snapshot import Loaded
 from tests.builders.application import Client
@@ -307,6 +309,47 @@ async def test_a_reset_and_a_release_that_nobody_saw_are_taken_over(
                 and (found.version, app.table.served[NAME].generation) == (3, generation)
             )
         )
+
+
+@pytest.mark.anyio
+async def test_a_database_that_was_restored_leaves_no_moment_without_an_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row is of a lower generation, and its champion is not in memory."""
+    monkeypatch.setattr(row_source, "RETRY_SECONDS", 0.5)
+    desk = Desk(tmp_path)
+    desk.train(1)
+    older = desk.record_route(champion=1)
+    desk.train(2)
+    desk.train(3)
+    desk.record_route(champion=2)
+    desk.record_route(champion=3, previous=2)
+    async with following(desk) as (app, _):
+        seen: list[int | None] = []
+        tried = asyncio.Event()
+        load = ModelStates._load
+
+        async def slow(self: ModelStates, candidate: Candidate) -> Loaded:
+            await asyncio.sleep(0.5)
+            tried.set()
+            return await load(self, candidate)
+
+        monkeypatch.setattr(ModelStates, "_load", slow)
+        with desk.records.transaction() as session:
+            row = session.get_one(RouteRow, NAME)
+            row.champion, row.previous, row.generation = 1, None, older
+
+        def answers() -> int | None:
+            answering = app.table.served[NAME].answering
+            return answering.version if answering else None
+
+        async with asyncio.timeout(20):
+            while answers() != 1:
+                seen.append(answers())
+                await asyncio.sleep(0.01)
+        assert tried.is_set()
+        assert set(seen) == {3}, "who answered until then goes on"
+        assert app.table.served[NAME].generation == older
 
 
 def forget(desk: Desk) -> None:

@@ -14,11 +14,11 @@ HANG = {
     # Each stands for what a sick disk, a sick database or a sick model does to one part.
     "trial": """
 from include.serving import model_states
-async def hang(folder, digest, *, seconds):
+async def hang(folder, digest, pins, *, seconds):
     import asyncio
     if folder.endswith("/3") or folder.endswith("/4"):
         await asyncio.sleep(3600)
-    return await tried(folder, digest, seconds=seconds)
+    return await tried(folder, digest, pins, seconds=seconds)
 tried, model_states.trials.try_model = model_states.trials.try_model, hang
 """,
     "read": """

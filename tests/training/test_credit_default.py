@@ -14,9 +14,12 @@ from tests.builders import stored
 from tests.builders.installation import Installation
 
 DATA = Settings().data_dir / "uci_credit_default"
-pytestmark = pytest.mark.skipif(
-    not DATA.is_dir(), reason=f"the UCI data is not in {DATA}; set EVERGREEN_DATA_DIR"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not DATA.is_dir(), reason=f"the UCI data is not in {DATA}; set EVERGREEN_DATA_DIR"
+    ),
+]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,6 @@ def test_the_decisions_of_4_october_see_septembers_statement_and_count_lags_in_s
     assert str(rows.event_timestamp.iloc[0]) == "2005-10-04 00:00:00+00:00"
 
 
-@pytest.mark.slow
 def test_out_of_fold_auc_of_the_training_function_is_good_and_no_leak(made: Installation) -> None:
     from tests.builders.out_of_fold import out_of_fold_auc
 

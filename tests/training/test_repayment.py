@@ -15,7 +15,6 @@ from include.models import matrix
 from include.models.metrics import auc
 from include.training import splits
 from tests.builders.portfolio_frames import frame, repayment
-from tests.builders.variants import leave_to_slow
 
 CUSTOMERS, FIRST, DAYS = 3_000, 120, 57  # as many days as are mature in the use case's window of 90
 SHIFT = 190
@@ -37,7 +36,8 @@ def labels_and_truth(rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     return rows.column("label").to_numpy(), rows.column("truth").to_numpy()
 
 
-@pytest.mark.parametrize("seed", leave_to_slow([1, 2, 3]))
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_out_of_time_quality(tmp_path: Path, seed: int) -> None:
     rows = frame(tmp_path, seed=seed, customers=CUSTOMERS, first=FIRST, days=DAYS)
     parts = parts_of(rows)
@@ -55,6 +55,7 @@ def test_out_of_time_quality(tmp_path: Path, seed: int) -> None:
     assert metrics["yardstick_auc"] <= metrics["evaluation_auc"] - 0.01
 
 
+@pytest.mark.slow
 def test_a_concept_shift_costs_the_old_model_but_not_the_truth(tmp_path: Path) -> None:
     rows = frame(tmp_path / "before", seed=1, customers=1_500, first=FIRST, days=40)
     after = frame(

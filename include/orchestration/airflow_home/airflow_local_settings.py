@@ -29,6 +29,7 @@ WARM = (
     "include.models.lightgbm_fitting",
     "include.evaluation.report",
     "include.monitoring.drift_report",
+    "include.predictions.retention",
     *ENTRY.values(),
 )
 CHATTY = ("great_expectations", "py.warnings", "mlflow", "alembic")

@@ -1,0 +1,43 @@
+"""Command about what was answered: import-predictions."""
+
+from __future__ import annotations
+
+from include.cli.context import (
+    UseCaseArgument,
+    actor,
+    current_settings,
+    find_use_case,
+    open_records,
+)
+from include.cli.output import print_line
+
+
+def import_predictions(use_case: UseCaseArgument) -> None:
+    """Import the prediction log into the lake now, and tidy it; Airflow does so every hour.
+
+    Days that are older than `log.retention` are removed. Lines that cannot be read are set aside
+    beside the segments, and told.
+    """
+    from include.clock import utc_now
+    from include.lake.tables import Lake
+    from include.predictions.import_segments import import_closed
+    from include.predictions.retention import tidy
+
+    settings = current_settings()
+    case = find_use_case(settings, use_case)
+    records, lake = open_records(settings), Lake(settings.lake_root)
+    imported = import_closed(settings, lake, records, case.name, at=utc_now(), actor=actor())
+    print_line(f"{imported.lines} predictions of {imported.segments} segments imported")
+    if imported.set_aside:
+        print_line(
+            f"{imported.set_aside} lines could not be read and are set aside in "
+            f"{settings.home / 'predictions' / case.name}; `evergreen audit list` says why"
+        )
+    for name in imported.waiting:
+        print_line(f"segment {name} cannot be read and stays where it is; mend its permissions")
+    tidied = tidy(settings, lake, records, case, at=utc_now(), actor=actor())
+    if tidied.compacted:
+        print_line(f"{len(tidied.compacted)} days compacted")
+    if tidied.expired:
+        rows = sum(tidied.expired.values())
+        print_line(f"{rows} predictions older than log.retention removed")

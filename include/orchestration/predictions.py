@@ -1,0 +1,93 @@
+"""Do what the tasks of `import_predictions` do: import the log, and tidy the table."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import Any
+
+from airflow.sdk import get_current_context
+
+from include.config.settings import settings
+from include.config.use_case_file import find
+from include.orchestration.runs import actor_of
+from include.orchestration.tasks import lower_priority, skip_task
+
+log = logging.getLogger(__name__)
+
+WAIT = 120.0  # seconds that a task waits for another import
+TIDY_HOUR = 3  # of UTC: then old days are removed even if nobody asks any more
+
+
+def import_log(use_case: str, *, wait: float = WAIT) -> dict[str, Any]:
+    """Import the closed segments of a use case; return how many lines came and were set aside.
+
+    Raises: as `import_closed`.
+    """
+    from include.clock import utc_now
+    from include.lake.tables import Lake
+    from include.predictions.import_segments import import_closed
+    from include.records.records import Records
+
+    lower_priority()
+    here = settings()
+    imported = import_closed(
+        here,
+        Lake(here.lake_root),
+        Records.open(here.records_address),
+        use_case,
+        at=utc_now(),
+        actor=actor_of(get_current_context()),
+        wait=wait,
+    )
+    return dataclasses.asdict(imported)
+
+
+def load_log(use_case: str, *, tidied_by: str) -> dict[str, Any]:
+    """Import as `import_log`; skip the task that tidies where there is nothing new to tidy.
+
+    Raises: as `import_closed`, and `skip_task`.
+    """
+    from include.clock import utc_now
+
+    imported = import_log(use_case)
+    if not imported["segments"] and utc_now().hour != TIDY_HOUR:
+        skip_task(tidied_by, imported)
+    return imported
+
+
+def import_before(use_case: str) -> None:
+    """Import what there is before something else, which does not fail because of it."""
+    try:
+        import_log(use_case, wait=0.0)
+    except Exception as error:  # noqa: BLE001 - the hourly run tries again, and alerts
+        log.warning("%s: the prediction log is not imported now: %s", use_case, error)
+
+
+def tidy_log(use_case: str) -> dict[str, Any]:
+    """Compact closed days, remove old ones; return what was done.
+
+    Raises: as `tidy`.
+    """
+    from include.clock import utc_now
+    from include.lake.tables import Lake
+    from include.predictions.retention import tidy
+    from include.records.records import Records
+
+    lower_priority()
+    here = settings()
+    tidied = tidy(
+        here,
+        Lake(here.lake_root),
+        Records.open(here.records_address),
+        find(use_case, here.usecase_dirs),
+        at=utc_now(),
+        actor=actor_of(get_current_context()),
+        wait=WAIT,
+    )
+    return {
+        "compacted": len(tidied.compacted),
+        "days": len(tidied.expired),
+        "rows": sum(tidied.expired.values()),
+        "files": tidied.files,
+    }

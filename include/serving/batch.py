@@ -1,0 +1,184 @@
+"""Answer many rows in one request: in order, one result or one error object a row.
+
+Each row is checked, scored and logged as if it had come alone; the lines are on disk by one write
+before the answer. A row that is refused refuses no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+import msgspec
+
+from include.errors import EvergreenError
+from include.features.online_store import OnlineSet, Value
+from include.serving import predict
+from include.serving.answer_log import UNLOGGED, AnswerLog, Asked
+from include.serving.http import Refusal, as_refusal
+from include.serving.predict import CheckedRequest, Features, PredictionAnswer
+from include.serving.snapshot import Loaded, OnlineRows, Served
+
+MAX_ROWS = 1000
+TURN = 32  # rows after which whoever asks for one row has a turn
+
+Score = Callable[[CheckedRequest, Served], Awaitable[tuple[Loaded, str, Features, float]]]
+
+
+class BatchRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a batch: bodies of single requests."""
+
+    rows: list[msgspec.Raw]
+
+
+class RefusedRow(msgspec.Struct):
+    """What is answered of a row that is refused, in the form of a refused request."""
+
+    request_id: str
+    error: msgspec.Raw
+
+
+class BatchAnswer(msgspec.Struct):
+    """The body of a batch's answer; results stand in the order of the rows."""
+
+    request_id: str
+    use_case: str
+    results: list[PredictionAnswer | RefusedRow]
+
+
+_decode = msgspec.json.Decoder(BatchRequest).decode
+
+
+def parse_batch(body: bytes) -> list[msgspec.Raw]:
+    """Return the rows of a batch, each not read yet.
+
+    Raises:
+        Refusal: 400 for what is no JSON, 422 for JSON of another form, or for no row or too many.
+    """
+    try:
+        rows = _decode(body).rows
+    except msgspec.ValidationError as error:
+        raise predict.wrong_form(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Refusal(400, "bad_json", f"the body is no valid JSON: {error}") from None
+    except RecursionError:
+        raise Refusal(400, "bad_json", "the body is nested too deeply") from None
+    if not 0 < len(rows) <= MAX_ROWS:
+        raise Refusal(
+            422,
+            "invalid",
+            f"a batch has 1 to {MAX_ROWS} rows, this one has {len(rows)}; divide it",
+            field="rows",
+        )
+    return rows
+
+
+class BatchRows:
+    """Online rows of a batch that were read ahead, by feature set; asked without a wait."""
+
+    is_remote: ClassVar[Literal[False]] = False
+
+    def __init__(self, by_set: dict[str, OnlineRows]) -> None:
+        self._by_set = by_set
+
+    def describe(self, feature_set: str) -> OnlineSet | None:
+        """Return what is online of a feature set, or None."""
+        return self._by_set[feature_set].describe(feature_set)
+
+    def get(self, feature_set: str, entity: str) -> tuple[int, list[Value]] | None:
+        """Return the event time and the values of an entity, or None."""
+        return self._by_set[feature_set].get(feature_set, entity)
+
+
+async def answer_batch(
+    rows: Sequence[msgspec.Raw],
+    served: Served,
+    ids: tuple[str, str | None],
+    *,
+    score: Score,
+    log: AnswerLog,
+    seconds: float,
+) -> tuple[BatchAnswer, int]:
+    """Return the answer, which is on record, and of how many rows a model answered.
+
+    `ids` are the node's id of the request and the caller's; the row at N has `<id>.N`. Rows whose
+    turn does not come within `seconds` are refused, each by an error of its own.
+
+    Raises:
+        Unavailable: the lines could not be written, so nothing may be answered.
+    """
+    late, (own_id, caller_id) = asyncio.get_running_loop().time() + seconds, ids
+    checked = []
+    for at, row in enumerate(rows):
+        await _give_turn(at)
+        checked.append(_checked(row, served))
+    known = await _read_ahead([one for one in checked if not isinstance(one, Refusal)], served)
+    lines, failures = list[bytes](), list[bytes | None]()
+    results: list[PredictionAnswer | RefusedRow] = []
+    for at, request in enumerate(checked):
+        await _give_turn(at)
+        asked = Asked(f"{own_id}.{at}", f"{caller_id}.{at}" if caller_id else None)
+        try:
+            if isinstance(request, Refusal):
+                raise request
+            request.until = late
+            if asyncio.get_running_loop().time() >= late:
+                raise predict.out_of_time()
+            model, arm, features, probability = await score(request, known)
+        except EvergreenError as error:
+            results.append(RefusedRow(asked.name, as_refusal(error).error()))
+            if not isinstance(request, Refusal):
+                failures.append(log.failure_line(served, error, asked, request))
+            continue
+        decision = predict.decide(served.use_case, probability)
+        lines.append(
+            log.answer_line(
+                served, model, arm, asked, request.entity, features, probability, decision
+            )
+        )
+        results.append(
+            predict.describe_answer(
+                asked.name, request, served, model, arm, features, probability, decision
+            )
+        )
+    if not log.put(served, *lines):
+        for result in results:
+            if isinstance(result, PredictionAnswer):
+                result.flags.append(UNLOGGED)
+    log.put_failures(served, *failures)
+    return BatchAnswer(caller_id or own_id, served.use_case.name, results), len(lines)
+
+
+async def _give_turn(at: int) -> None:
+    """Let others run, now and then: a batch is work for tens of milliseconds."""
+    if at % TURN == TURN - 1:
+        await asyncio.sleep(0)
+
+
+def _checked(row: msgspec.Raw, served: Served) -> CheckedRequest | Refusal:
+    try:
+        return predict.check_request(predict.parse_request(row), served)
+    except Refusal as refusal:
+        return refusal
+
+
+async def _read_ahead(requests: Sequence[CheckedRequest], served: Served) -> Served:
+    """Return the snapshot with the online rows of all entities, where another process has them.
+
+    One question a feature set, instead of one a row.
+    """
+    online = served.online
+    if online is None or not online.is_remote:
+        return served
+    by_set: dict[str, Any] = {}
+    for model in (served.champion, served.fallback):
+        if model is None or model.feature_set in by_set:
+            continue
+        entities = [str(one.entity) for one in requests if predict.needs_online(one, model)]
+        if entities:
+            by_set[model.feature_set] = await online.read(
+                model.feature_set, list(dict.fromkeys(entities))
+            )
+    return replace(served, online=BatchRows(by_set))

@@ -1,0 +1,29 @@
+"""`evergreen import-predictions`: what the DAG does, from a shell, told in words."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+from include.clock import utc_now
+from include.predictions.log import folder
+from tests.builders.command_line import Run
+from tests.builders.logged import write_segment
+
+
+def test_it_says_what_was_imported_set_aside_and_removed(
+    run: Run, visits: Path, tmp_path: Path
+) -> None:
+    home = tmp_path / "var"
+    write_segment(home, 1, 2, use_case="visits", at=utc_now())
+    write_segment(home, 3, use_case="visits", at=utc_now() - timedelta(days=500))
+    with next(folder(home, "visits").iterdir()).open("ab") as file:
+        file.write(b"no line\n")
+    done = run("import-predictions", "visits")
+    assert done.code == 0, done.err
+    assert "3 predictions of 2 segments imported" in done.out
+    assert "1 lines could not be read and are set aside in" in done.out
+    assert "1 predictions older than log.retention removed" in done.out
+    assert "0 predictions of 0 segments" in run("import-predictions", "visits").out
+    wrong = run("import-predictions", "visit")
+    assert (wrong.code, "visits" in wrong.err) == (2, True)
