@@ -24,6 +24,7 @@ import uvloop
 from include.config.settings import Settings
 from include.deployment.rollback import Order, take_back
 from include.errors import EvergreenError
+from include.features.online_stores import open_store
 from include.predictions.log import PredictionLog
 from include.records.records import Records
 from include.serving.access import Access, TokenSource, open_roles, take_news
@@ -86,9 +87,12 @@ def serve(settings: Settings, *, listener: socket.socket | None = None) -> None:
     one the node takes over the supervisor's, or opens its own.
 
     Raises:
-        ConfigError: its port is taken, or one of its tokens is malformed.
+        ConfigError: its port is taken, one of its tokens is malformed, or the address of the online
+            store is none.
     """
     bound_log()
+    # An address that is none is told at the start; a store that is away is only waited for.
+    open_store(settings, "any").close()
     if listener is None and settings.node_listener is not None:
         listener = take_over(settings.node_listener)
     is_shared = listener is not None
