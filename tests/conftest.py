@@ -45,6 +45,7 @@ END_TO_END = (
     "serving/test_node.py",
     "serving/test_node_limits.py",
     "serving/test_reconciler.py",
+    "serving/test_redis_link.py",
     "serving/test_remote_online.py",
     "serving/test_shape.py",
 )

@@ -63,6 +63,7 @@ for command in (
     new_use_case.new,
     use_case.simulate,
     installation.password,
+    installation.token,
     installation.serve,
     installation.up,
     installation.stop,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -16,6 +16,9 @@ from include.cli.context import (
 )
 from include.cli.output import confirm, print_line, print_table
 from include.errors import ConfigError
+
+if TYPE_CHECKING:
+    from include.config.tokens import Role
 
 RECORDS_SECONDS = 2.0  # for so long a node that starts waits for the records
 
@@ -42,6 +45,26 @@ def password(
             f"{path} holds no password yet; `make run` makes one on its first start"
         ) from None
     print_line(f"{ADMIN} {text}")
+
+
+def token(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose it is: the audit log has it.")],
+    role: Annotated[
+        list[str],
+        typer.Option(
+            "--role",
+            metavar="ROLE",
+            help="predict, read or operate; give it again for more than one.",
+        ),
+    ],
+) -> None:
+    """Make a token of the serving node, and show its secret: no command shows it again.
+
+    It goes into HOME/secrets/tokens, which a running node follows. Take its line out to revoke it.
+    """
+    from include.config.tokens import add_token
+
+    print_line(add_token(current_settings(), name, cast(list["Role"], role)).get_secret_value())
 
 
 def serve() -> None:

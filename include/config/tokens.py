@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from filelock import FileLock
 from pydantic import SecretStr
 
 from include.config.settings import SECRET_LENGTH, Settings
 from include.errors import ConfigError
+from include.files import written_aside
 
 Role = Literal["predict", "read", "operate"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -68,6 +72,27 @@ def read_tokens(settings: Settings) -> tuple[Token, ...]:
                 "say whose it is; give each its own (`openssl rand -hex 32`)"
             )
     return tuple(found)
+
+
+def add_token(settings: Settings, name: str, roles: Sequence[Role]) -> SecretStr:
+    """Write a new token into the file of the tokens, and return its secret.
+
+    Raises:
+        ConfigError: the name or a role is none, or the file holds what no node would take.
+    """
+    path, secret = tokens_file(settings), secrets.token_urlsafe(32)
+    line = f"{name} {','.join(roles)} {secret}"
+    (token,) = _parsed(line, f"the token {name!r}")
+    settings.make_home()
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Two commands at once: the later one would else put back the file as it was before the first.
+    with FileLock(path.with_name(f".{path.name}.lock"), timeout=10, mode=0o600):
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        if before:
+            read_tokens(settings)  # a file that is broken already is not made longer
+        with written_aside(path, mode=0o600, durable=True) as aside:
+            aside.write_text(f"{before.rstrip()}\n{line}\n".lstrip(), encoding="utf-8")
+    return token.secret
 
 
 def _parsed(text: str, where: str) -> list[Token]:

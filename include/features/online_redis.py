@@ -102,11 +102,6 @@ class Keys:
         return f"{self.base}:rows:"
 
 
-def client_options() -> dict[str, Any]:
-    """Return how both clients talk: no retry behind the caller's back, no chatter at the start."""
-    return {"retry": Retry(NoBackoff(), 0), "protocol": 2, "lib_name": None, "lib_version": None}
-
-
 def place(settings: Settings) -> str:
     """Return where the store is, without user and password.
 
@@ -140,7 +135,9 @@ class RedisStore:
             settings.online_url.get_secret_value(),
             socket_timeout=TIMEOUT,
             socket_connect_timeout=TIMEOUT,
-            **client_options(),
+            # A stage is tried again as a whole, and says so; nothing is retried behind its back.
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
         )
 
     def publish(
@@ -350,7 +347,7 @@ class RedisStore:
         try:
             yield
         except (RedisError, OSError) as error:
-            raise unavailable(self.where, error) from error
+            raise unavailable(self.where, f"{type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,10 +430,10 @@ def lost(where: str) -> RowsLost:
     )
 
 
-def unavailable(where: str, error: Exception) -> Unavailable:
+def unavailable(where: str, reason: str) -> Unavailable:
     """Return the error of a store that does not answer, or refuses."""
     return Unavailable(
-        f"online features in {where}: {type(error).__name__}: {error}; check that it runs, may be "
+        f"online features in {where}: {reason}; check that it runs, may be "
         "written and has memory left (maxmemory), then run it again"
     )
 

@@ -25,6 +25,7 @@ import uvloop
 from include.config.settings import Settings
 from include.deployment.rollback import Order
 from include.errors import EvergreenError
+from include.features.online_stores import open_store
 from include.models.kinds import every_kind
 from include.models.pins import serving_pins
 from include.predictions.entity_hash import entity_hasher
@@ -95,9 +96,12 @@ def serve(settings: Settings, *, listener: socket.socket | None = None) -> None:
     one the node takes over the supervisor's, or opens its own.
 
     Raises:
-        ConfigError: its port is taken, or one of its tokens is malformed.
+        ConfigError: its port is taken, one of its tokens is malformed, or the address of the online
+            store is none.
     """
     bound_log()
+    # An address that is none is told at the start; a store that is away is only waited for.
+    open_store(settings, "any").close()
     if listener is None and settings.node_listener is not None:
         listener = take_over(settings.node_listener)
     is_shared = listener is not None

@@ -1,19 +1,15 @@
 """The node's reader of online features in Redis: a deadline a question, and never a request's wait.
 
-Pointer and rows come in one round trip. After failures in a row nothing is asked until a probe in
-the background is answered: requests would otherwise wait out the deadline, each of them.
+Pointer and rows come in one round trip. Where nothing at all has come for a while, nothing is asked
+until a probe in the background is answered: requests would otherwise wait out the deadline.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Literal
-
-import redis.asyncio
-from redis.exceptions import RedisError
 
 from include.config.settings import Settings
 from include.errors import Unavailable
@@ -21,22 +17,21 @@ from include.features.online_redis import (
     READ,
     Keys,
     Reply,
-    client_options,
     lost,
     place,
     read_described,
     unavailable,
 )
-from include.features.online_store import OnlineSet, Value
+from include.features.online_store import OnlineSet, RowsLost, Value
+from include.serving.redis_link import RedisLink
 
 log = logging.getLogger(__name__)
 
-DEADLINE = 0.02  # seconds for one answer, a new connection included
-FAILURES = 3  # in a row, after which only the probe asks
+DEADLINE = 0.02  # seconds for one answer
+# Seconds without any reply, after which only the probe asks. Not a number of late ones: one stall
+# of the machine makes all that are on their way late, be it hundreds.
+SILENCE = 0.25
 PROBE_SECONDS, PROBE_DEADLINE = 0.5, 1.0  # a connection over TLS to far away takes longer at first
-STALL = 0.005  # seconds; a loop that is half of that late has stalled
-MAX_CONNECTIONS = 64
-_ERRORS = (RedisError, OSError, TimeoutError, Unavailable)
 
 
 class ReadRows:
@@ -103,74 +98,43 @@ class RemoteOnline:
             ConfigError: the setting is no address of Redis.
         """
         self._where, self._use_case, self._count = place(settings), use_case, count
-        self._prefix = settings.online_keys
-        self._client = redis.asyncio.Redis.from_url(
-            settings.online_url.get_secret_value(),
-            socket_connect_timeout=PROBE_DEADLINE,
-            max_connections=MAX_CONNECTIONS,
-            **client_options(),
-        )
+        self._prefix, self._address = settings.online_keys, settings.online_url
         self._sets: dict[str, tuple[bytes, OnlineSet]] = {}  # by feature set, with its publication
-        self._failures = 0
-        self._probe: asyncio.Task[None] | None = asyncio.create_task(self._until_it_answers(0.0))
+        self._link: RedisLink | None = None  # None while only the probe asks
+        self._probe = asyncio.create_task(self._until_it_answers())
 
     async def read(self, feature_set: str, entities: Sequence[str]) -> ReadRows | Away:
         """Return the rows of some entities, or what tells that the store is away."""
-        if self._probe is not None:
+        link = self._link
+        if link is None:
             self._count("store_away")
             return Away(f"{self._where} does not answer at present")
         try:
-            rows = await self._in_time(self._read(feature_set, entities))
-        except _ERRORS as error:
+            rows = await self._read(link, feature_set, entities)
+        except (TimeoutError, Unavailable) as error:
             self._count("store_away")
-            return Away(self._failed(error))
-        self._failures = 0
+            return Away(self._failed(link, error))
         return rows
-
-    async def _in_time(self, reading: Awaitable[ReadRows]) -> ReadRows:
-        """Wait for an answer until the deadline.
-
-        Where the loop itself was late, the answer may lie in the socket already, and a timer comes
-        first: it is put off once, so that a stall of this process is not taken for the store's.
-
-        Raises:
-            TimeoutError: there was none.
-        """
-        loop = asyncio.get_running_loop()
-        due, timers = loop.time() + DEADLINE, list[asyncio.TimerHandle]()
-        async with asyncio.timeout(None) as limit:
-
-            def expire(patience: float) -> None:
-                if patience and loop.time() - due > patience / 2:
-                    timers.append(loop.call_later(patience, expire, 0.0))
-                else:
-                    limit.reschedule(loop.time())
-
-            timers.append(loop.call_at(due, expire, STALL))
-            try:
-                return await reading
-            finally:
-                for timer in timers:
-                    timer.cancel()
 
     def refresh(self) -> None:
         """Do nothing: each answer says by itself of which publication it is."""
 
     def close(self) -> None:
-        """Ask no more; connections end in the background."""
-        if self._probe is not None:
-            self._probe.cancel()
-        # Kept by the loop until it is done; nobody waits for a server that hangs.
-        closing = asyncio.get_running_loop().create_task(self._disconnect())
-        closing.add_done_callback(lambda _: None)
+        """Ask no more."""
+        self._probe.cancel()
+        if self._link is not None:
+            self._link.close()
+            self._link = None
 
-    async def _read(self, feature_set: str, entities: Sequence[str]) -> ReadRows:
+    async def _read(self, link: RedisLink, feature_set: str, entities: Sequence[str]) -> ReadRows:
         keys = Keys.of(self._prefix, self._use_case, feature_set)
         known = self._sets.get(feature_set)
-        answered = await self._client.eval(
-            READ, 1, keys.pointer, known[0] if known else b"", keys.rows, *entities
+        publication = known[0] if known else b""
+        reply = Reply.read(
+            await link.ask(
+                "EVAL", READ, 1, keys.pointer, publication, keys.rows, *entities, seconds=DEADLINE
+            )
         )
-        reply = Reply.read(answered)
         if reply is None:
             if known is not None:  # it was there, and nobody takes a feature set away: a flush
                 raise lost(self._where)
@@ -181,45 +145,43 @@ class RemoteOnline:
         places = {entity: at for at, entity in enumerate(entities)}
         return ReadRows(known[1], reply, places, self._where)
 
-    def _failed(self, error: Exception) -> str:
-        """Count a failure; return what callers are told."""
-        self._failures += 1
-        if isinstance(error, Unavailable):
+    def _failed(self, link: RedisLink, error: Exception) -> str:
+        """Give the connection up where it is silent; return what callers are told."""
+        if isinstance(error, RowsLost):  # it answers, and what it lacks is told
             return str(error)
-        late = isinstance(error, TimeoutError) and not isinstance(error, RedisError)
+        late = isinstance(error, TimeoutError)
         reason = f"no answer in {DEADLINE * 1000:.0f} ms" if late else str(error)
-        if self._failures >= FAILURES and self._probe is None:
-            log.warning("%s: %s; it is asked by a probe alone", self._where, reason)
-            self._probe = asyncio.create_task(self._until_it_answers(PROBE_SECONDS))
-        return (
-            str(unavailable(self._where, TimeoutError(reason)))
-            if late
-            else str(unavailable(self._where, error))
-        )
+        if link.silent_seconds > SILENCE and self._link is link:
+            link.close()
+            self._begin_to_probe(reason)
+        return str(unavailable(self._where, reason))
 
-    async def _until_it_answers(self, pause: float) -> None:
-        """Ask for a sign of life until there is one; then requests are let through again."""
+    def _begin_to_probe(self, reason: str) -> None:
+        log.warning("%s: %s; it is asked by a probe alone", self._where, reason)
+        self._link = None
+        self._probe = asyncio.create_task(self._until_it_answers())
+
+    async def _until_it_answers(self) -> None:
+        """Connect anew until it answers; then requests are let through.
+
+        Not on the connection of before: nobody may be at its other end any more.
+        """
         failed = False
-        await asyncio.sleep(pause)
-        while not await self._answers(is_quiet=failed):
+        while (link := await self._connect_anew(is_quiet=failed)) is None:
             failed = True
             await asyncio.sleep(PROBE_SECONDS)
         if failed:
             log.info("%s answers again", self._where)
-        self._failures, self._probe = 0, None
+        self._link = link
+        link.on_end = lambda: self._begin_to_probe("the connection has ended")
 
-    async def _answers(self, *, is_quiet: bool) -> bool:
-        """Tell whether the store answers a probe; why not is logged unless it was before."""
+    async def _connect_anew(self, *, is_quiet: bool) -> RedisLink | None:
+        """Return a connection that answers, or None; why not is logged unless it was before."""
         try:
             async with asyncio.timeout(PROBE_DEADLINE):
-                await self._client.ping()
+                return await RedisLink.open(self._address.get_secret_value())
         except Exception as error:  # noqa: BLE001 - a probe that died would never close it
             if not is_quiet:
-                log.warning("%s does not answer the probe: %s", self._where, error)
-            return False
-        return True
-
-    async def _disconnect(self) -> None:
-        with contextlib.suppress(Exception):
-            async with asyncio.timeout(PROBE_DEADLINE):
-                await self._client.aclose()
+                reason = str(error) or type(error).__name__
+                log.warning("%s does not answer the probe: %s", self._where, reason)
+            return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from include.config.settings import settings
+from include.config.tokens import tokens_file
 from include.installation.environment import ensure_password
 from tests.builders.command_line import YAML, Run
 
@@ -42,3 +43,13 @@ def test_reset_asks_and_leaves_the_audit_log(run: Run, tmp_path: Path) -> None:
 def test_up_refuses_an_unknown_use_case_before_it_starts_anything(run: Run) -> None:
     done = run("up", "--use-case", "nobody")
     assert (done.code, "no use case 'nobody'" in done.err) == (2, True)
+
+
+def test_a_token_is_made_and_its_secret_is_shown_once(run: Run) -> None:
+    shown = run("token", "alice", "--role", "read", "--role", "operate")
+    secret = shown.out.strip()
+    assert (shown.code, len(secret)) == (0, 43)
+    assert tokens_file(settings()).read_text() == f"alice read,operate {secret}\n"
+    refused = run("token", "alice", "--role", "root")
+    assert (refused.code, "unknown role 'root'" in refused.err) == (2, True)
+    assert run("token", "alice").code == 2

@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from include.config.settings import Settings
-from include.config.tokens import OWN_NAME, ROLES, read_tokens, tokens_file
+from include.config.tokens import OWN_NAME, ROLES, add_token, read_tokens, tokens_file
 from include.errors import ConfigError
 
 LONG = "s3cret-" + "x" * 32
@@ -65,6 +65,26 @@ def test_a_line_that_keeps_nobody_out_is_refused_with_its_place(
     with pytest.raises(ConfigError, match=message) as refused:
         read_tokens(write(tmp_path, text))
     assert LONG[:31] not in str(refused.value)
+
+
+def test_a_token_that_is_made_is_appended_and_a_broken_file_is_left_alone(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    first = add_token(settings, "alice", ["read", "operate"])
+    second = add_token(settings, "shop", ["predict"])
+    assert len(first.get_secret_value()) == 43
+    _, alice, shop = read_tokens(settings)
+    assert (alice.name, alice.roles, alice.secret) == ("alice", {"read", "operate"}, first)
+    assert (shop.name, shop.roles, shop.secret) == ("shop", {"predict"}, second)
+    path = tokens_file(settings)
+    assert path.stat().st_mode & 0o077 == 0
+    for name, role in (("al ice", "read"), ("", "read"), ("alice", "root"), ("al#ice", "read")):
+        with pytest.raises(ConfigError):
+            add_token(settings, name, [role])  # type: ignore[list-item]
+    before = path.read_text()
+    path.write_text(f"{before}broken")
+    with pytest.raises(ConfigError, match="line 3"):
+        add_token(settings, "bob", ["read"])
+    assert path.read_text() == f"{before}broken"
 
 
 def test_a_file_that_cannot_be_read_is_no_missing_one(tmp_path: Path) -> None:

@@ -6,11 +6,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from include.config.settings import Settings
 from include.errors import Busy, ConfigError
+from include.features.online_store import pack
+from include.features.online_stores import open_store
 from include.installation import reset
 from include.records.records import Records
+from tests.builders import redis_server
+from tests.features.test_online_stores import SET
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -95,3 +100,16 @@ def test_rows_in_an_object_store_go_too(tmp_path: Path) -> None:
     }
     reset.reset(settings, records, "shop", actor="test")
     assert not (tmp_path / "store" / "shop").exists()
+
+
+def test_online_rows_in_redis_go_too(settings: Settings, records: Records) -> None:
+    with redis_server.prefix() as own:
+        there = {"online_url": SecretStr(redis_server.URL), "online_prefix": own}
+        settings = settings.model_copy(update=there)
+        stores = [open_store(settings, name) for name in ("shop", "shop_two")]
+        for store in stores:
+            store.publish(SET, [pack(1, 1, [1])])
+        reset.reset(settings, records, "shop", actor="test")
+        assert [store.get("aaaa", 1) for store in stores] == [None, (1, [1])]
+        for store in stores:
+            store.close()

@@ -200,3 +200,16 @@ def test_whatever_is_asked_makes_no_series_of_its_own(client: Client) -> None:
     for at in range(1, 6):
         ask_around(at)
     assert series() == before
+
+
+def test_a_store_that_cannot_be_read_is_no_models_fault(tmp_path: Path) -> None:
+    client = Client(Desk(tmp_path))
+    path = tmp_path / "damaged.db"
+    path.write_bytes(b"no database at all, " * 500)
+    previous = client.serve(1)
+    client.serve(1, previous=previous, online=Online(path))
+    refused = client.predict(entity=1)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "store_away")
+    assert refused.json()["error"]["flags"] == ["degraded"]
+    assert client.predict(features=ROW).status_code == 200
+    assert not any("champion_failed" in line or "fallback" in line for line in numbers(client))

@@ -10,11 +10,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
-from include.config.settings import ROOT
+from include.config.settings import ROOT, Settings
+from include.errors import ConfigError
 from include.predictions.log import closed_segments
 from include.predictions.reading import read
-from include.serving.node import allowed_hosts
+from include.serving.node import allowed_hosts, serve
 from tests.builders.serving import NAME, NOW, ROW, Desk, Node
 
 PREDICT = f"/v1/{NAME}/predict"
@@ -216,3 +218,9 @@ def test_heavy_libraries_stay_outside_the_node() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_node_with_an_address_of_no_store_does_not_start(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, online_url=SecretStr("http://:hunter2@host"))
+    with pytest.raises(ConfigError, match="EVERGREEN_ONLINE_URL"):
+        serve(settings)
