@@ -212,8 +212,8 @@ class Child:
 
         Return a message for people, if any. What was killed is started again by `revive`.
         """
-        if self.up and now - self.asked < ASKED_EVERY:
-            return None
+        if not self.alive or (self.up and now - self.asked < ASKED_EVERY):
+            return None  # the port of a dead one may be held open: asking would hold its start up
         self.asked = now
         answer = self.healthy()
         now = max(now, time.monotonic())  # the answer may have taken seconds

@@ -38,6 +38,9 @@ class RotatingLog:
         The caller closes it, as does each process that inherits it; with the last one the thread
         ends that reads the other end.
         """
+        with contextlib.suppress(OSError):  # for who looks for it before there is a line
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.touch(mode=0o600)
         reading, writing = os.pipe()
         with contextlib.suppress(OSError, AttributeError):
             fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_BYTES)

@@ -287,3 +287,16 @@ def test_what_had_worked_and_is_kept_comes_back_at_once_however_often_it_dies(
         assert node.due - now == 30.0
     finally:
         end([node], grace=1)
+
+
+def test_a_dead_process_is_asked_nothing_before_it_is_back(tmp_path: Path) -> None:
+    """Its listening socket may be held by another, where the question would wait."""
+    asked: list[float] = []
+    dead = child(tmp_path, "")
+    dead.healthy = lambda: bool(asked.append(time.monotonic()))
+    dead.start()
+    assert dead.process is not None
+    dead.process.wait()
+    assert dead.revive(time.monotonic()) is not None
+    assert dead.look(time.monotonic()) is None
+    assert asked == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,7 +16,10 @@ from include.cli.context import (
     open_records,
 )
 from include.cli.output import confirm, print_line, print_table
-from include.errors import ConfigError
+from include.errors import ConfigError, Unavailable
+
+if TYPE_CHECKING:
+    from include.config.settings import Settings
 
 
 def rollback(
@@ -50,7 +53,8 @@ def rollback(
 
     Needs --reason. A model on hold is not promoted again until `evergreen release` lifts the hold.
     Other models that were trained before the rollback are not promoted either. Shows what serves,
-    then asks.
+    then asks. Where the records cannot be reached, the node of this machine takes the model back by
+    itself, if --version names it.
     """
     from include.deployment import rollout
     from include.deployment.rollback import Order
@@ -62,7 +66,15 @@ def rollback(
         raise ConfigError('a rollback needs its reason; add --reason "..."')
     settings = current_settings()
     case = find_use_case(settings, use_case)
-    route = open_records(settings).routes.get(case.name)
+    try:
+        route = open_records(settings).routes.get(case.name)
+    except Unavailable as error:
+        if version is None or challenger:
+            raise
+        print_line(f"{error}\nthe node at {settings.node_url} is asked to go back by itself")
+        confirm(f"Roll {case.name} back on this node?", yes=yes)
+        _roll_back_on_node(settings, case.name, reason, version)
+        return
     columns = ("champion", "previous", "challenger", "generation")
     print_table(columns, [(route.champion, route.previous, route.challenger, route.generation)])
     if yes and version is None:
@@ -85,6 +97,21 @@ def rollback(
         f"{case.name}: {taken.note}; champion is version {taken.route.champion}, generation "
         f"{taken.route.generation}; on hold: {', '.join(taken.route.held) or 'nothing'}"
     )
+
+
+def _roll_back_on_node(settings: Settings, use_case: str, reason: str, version: int) -> None:
+    """Have the node of this machine take a model back without the records, and say what it did."""
+    import secrets
+
+    from include.deployment.node_orders import take_back_on_node
+    from include.deployment.rollback import Order
+
+    order = Order(
+        actor=actor(), reason=reason, version=version, request_id=f"cli-{secrets.token_hex(8)}"
+    )
+    told = take_back_on_node(settings, use_case, order)
+    print_line(f"{use_case}: {told['note']}; model {told['served']['answering']} answers here")
+    print_line("other nodes go on as they are: ask each by its own route, or end the outage")
 
 
 def release(

@@ -133,9 +133,14 @@ def _as_judged(context: StageContext, model: Model) -> Candidate:
 
 
 def _was_released(context: StageContext, model: Model) -> bool:
+    """Tell whether the partition has released the model, and nobody has taken it back since.
+
+    What was taken back, and lifted from its hold by a person, is a challenger again.
+    """
     result = context.result(STAGE_NAME)
     return (
         result is not None
+        and model.state == "released"
         and result.state == "done"
         and DeploymentOutputs.of(result).released == model.version
     )

@@ -257,12 +257,17 @@ def _last_good(context: StageContext, route: Route) -> int | None:
 def _withdraw(context: StageContext, candidate: Candidate, route: Route, reason: str) -> None:
     if route.challenger is None:
         return
-    context.records.routes.change(
-        context.use_case.name,
-        set={"challenger": None, "step": 0, "weight": 0.0},
-        entry=_entry(context, "release.withdrawn", candidate.model, {"reason": reason}),
-        expect_generation=route.generation,
-    )
+    name, model = context.use_case.name, candidate.model
+    with context.records.transaction() as session:
+        context.records.routes.change(
+            name,
+            set={"challenger": None, "step": 0, "weight": 0.0},
+            entry=_entry(context, "release.withdrawn", model, {"reason": reason}),
+            expect_generation=route.generation,
+            session=session,
+        )
+        # Else MLflow's alias would go on showing a refused model as the one to come.
+        context.records.models.update(name, model.version, session=session, state="retired")
 
 
 def _description(context: StageContext) -> dict[str, Any]:

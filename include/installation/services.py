@@ -23,6 +23,9 @@ IMPORTANCE: dict[str, Importance] = {"node": "kept", "mlflow": "optional"}
 # Seconds. Airflow's parts get more: a busy machine holds their heartbeats up, and a scheduler that
 # is killed takes its tasks with it.
 ANSWERS_WITHIN = {"node": 20.0, "mlflow": 120.0}
+# For an answer of the node. While it ends, the question waits in its socket, and the next start
+# waits for the question; one that is only slow is asked several times before it counts as hung.
+NODE_SECONDS = 2.0
 SERVICES = (*AIRFLOW, "mlflow", "node")
 
 
@@ -34,7 +37,7 @@ def children(settings: Settings, services: Sequence[str] = SERVICES) -> list[Chi
     commands["node"] = python_module("include", "serve")
     health = {name: _airflow_health(airflow, name.replace("-", "_")) for name in AIRFLOW}
     health["mlflow"] = _http_health(f"{settings.mlflow_url}/health")
-    health["node"] = _http_health(f"{settings.node_url}/live")
+    health["node"] = _http_health(f"{settings.node_url}/live", NODE_SECONDS)
     logs = settings.home / "logs"
     patience = {"triggerer": 1.0}  # seconds; it would wait for its triggers, which start again
     return [
@@ -78,10 +81,10 @@ def _airflow_health(airflow: AirflowApi, component: str) -> Callable[[], bool | 
     return healthy
 
 
-def _http_health(url: str) -> Callable[[], bool]:
+def _http_health(url: str, seconds: float = 5.0) -> Callable[[], bool]:
     def healthy() -> bool:
         try:
-            return httpx.get(url, timeout=5, trust_env=False).is_success
+            return httpx.get(url, timeout=seconds, trust_env=False).is_success
         except httpx.HTTPError:
             return False
 

@@ -25,7 +25,7 @@ from include.models import bundle
 from include.models.artefact import verify_row
 from include.models.loading import load_model
 from include.models.pins import fits_here
-from include.models.presence import is_away
+from include.models.presence import find_folder, is_away
 from include.records.records import Model
 from include.serving import trials
 from include.serving.golden_rows import ask_golden
@@ -188,6 +188,8 @@ class ModelStates:
         model = candidate.model
         kind = "trial" if candidate.role == "challenger" else "serving"
         verify_row(model)
+        folder = await self._workers.run(kind, find_folder, model.bundle, self._home)
+        model = replace(model, bundle=folder)
         try:
             files = await self._workers.run(
                 kind, bundle.verify_bundle, model.bundle, model.model_digest

@@ -45,6 +45,7 @@ class RowSource:
         self._last = LastRows(settings.home / "serving" / f"rows-{settings.node_port}.json")
         self._problem, self._refresh_at = "", 0.0
         self.head = 0  # the audit log's, when the rows were read last
+        self.looks = 0  # at the rows, as far as they could be read
         self._forced = asyncio.Event()
         self.looked = asyncio.Event()  # the records were read once, or could not be
 
@@ -68,7 +69,7 @@ class RowSource:
                     "rows", self._records.serving_rows, self._known(), self.head
                 )
                 self._follow(rows)
-                self.head = rows.head
+                self.head, self.looks = rows.head, self.looks + 1
                 await self._workers.run("rows", self._keep, rows)
             self._answered("")
         except (EvergreenError, SQLAlchemyError) as error:

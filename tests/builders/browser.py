@@ -23,9 +23,14 @@ FLAGS = (
 
 
 class Browser:
-    """One page of Chromium; `messages` are the errors that its console has shown."""
+    """One page of Chromium.
 
-    def __init__(self, profile: Path) -> None:
+    `messages` are the errors that its console has shown, `refused` the answers of 400 and above
+    that the page got, as (status, URL).
+    """
+
+    def __init__(self, profile: Path, login: tuple[str, str] | None = None) -> None:
+        """Start it; `login` is the user and the password that it types where it is asked."""
         program = shutil.which("chromium") or shutil.which("chromium-browser")
         if program is None:
             pytest.skip("Chromium is not installed; the page is tried in a real browser")
@@ -41,14 +46,17 @@ class Browser:
         )
         os.close(theirs)
         os.close(answers)
-        self._number, self._buffer = 0, b""
+        self._number, self._buffer, self._login = 0, b"", login
         self.messages: list[str] = []
-        self._session = ""
+        self.refused: list[tuple[int, str]] = []
+        self.asked_for_login, self._session = 0, ""
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         attached = self._call("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
-        for domain in ("Page", "Runtime", "Log"):
+        for domain in ("Page", "Runtime", "Log", "Network"):
             self._call(f"{domain}.enable")
+        if login is not None:
+            self._call("Fetch.enable", handleAuthRequests=True)
 
     def open(self, url: str) -> None:
         """Open a page."""
@@ -84,12 +92,12 @@ class Browser:
         os.close(self._in)
         os.close(self._out)
 
+    def shows(self, text: str, seconds: float = 60.0) -> None:
+        """Wait until a text is on the page."""
+        self.until(f"(document.body?.innerText || '').includes({json.dumps(text)})", seconds)
+
     def _call(self, method: str, **parameters: Any) -> Any:
-        self._number += 1
-        message = {"id": self._number, "method": method, "params": parameters}
-        if self._session:
-            message["sessionId"] = self._session
-        os.write(self._out, json.dumps(message).encode() + b"\0")
+        number = self._post(method, **parameters)
         while True:
             while b"\0" not in self._buffer:
                 read = os.read(self._in, 1 << 20)
@@ -97,17 +105,42 @@ class Browser:
                 self._buffer += read
             text, _, self._buffer = self._buffer.partition(b"\0")
             answer = json.loads(text)
-            if answer.get("id") == self._number:
+            if answer.get("id") == number:
                 assert "error" not in answer, answer
                 return answer["result"]
-            if answer.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown"):
-                self.messages.append(json.dumps(answer["params"])[:400])
+            self._handle(answer.get("method"), answer.get("params", {}))
+
+    def _post(self, method: str, **parameters: Any) -> int:
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": parameters}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._out, json.dumps(message).encode() + b"\0")
+        return self._number
+
+    def _handle(self, event: str | None, told: dict[str, Any]) -> None:
+        if event in ("Log.entryAdded", "Runtime.exceptionThrown"):
+            self.messages.append(json.dumps(told)[:400])
+        elif event == "Network.responseReceived" and told["response"]["status"] >= 400:
+            self.refused.append((told["response"]["status"], told["response"]["url"]))
+        elif event == "Fetch.requestPaused":
+            self._post("Fetch.continueRequest", requestId=told["requestId"])
+        elif event == "Fetch.authRequired" and self._login is not None:
+            # What the browser would show a form for: name and password are typed into it.
+            self.asked_for_login += 1
+            user, password = self._login
+            typed = {"response": "ProvideCredentials", "username": user, "password": password}
+            self._post(
+                "Fetch.continueWithAuth",
+                requestId=told["requestId"],
+                authChallengeResponse=typed,
+            )
 
 
 @contextmanager
-def browser(profile: Path) -> Iterator[Browser]:
-    """Run a browser with a profile of its own."""
-    running = Browser(profile)
+def browser(profile: Path, login: tuple[str, str] | None = None) -> Iterator[Browser]:
+    """Run a browser with a profile of its own; it types a login where it is asked for one."""
+    running = Browser(profile, login)
     try:
         yield running
     finally:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from include.config.settings import settings
 from include.records.records import AuditEntry, Records
 from include.records.schema import ModelRow
 from tests.builders.command_line import AT, YAML, Run, add_model, open_records
+from tests.builders.ports import free_port
 
 
 @pytest.fixture
@@ -68,3 +70,22 @@ def test_a_rollback_that_is_run_again_takes_nothing_more_back(run: Run, held: Re
     assert (first.code, second.code) == (0, 0)
     assert "model 3 is taken back; champion is version 1" in first.out
     assert "nothing was taken back; champion is version 1" in second.out
+
+
+def test_without_records_the_node_of_this_machine_is_asked(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: Records
+) -> None:
+    """Only if the order names what is taken back: nobody can be shown what serves."""
+    held.close()
+    nowhere = tmp_path / "nowhere"
+    nowhere.mkdir()
+    monkeypatch.setenv("EVERGREEN_RECORDS_URL", f"sqlite:///{nowhere}")
+    monkeypatch.setenv("EVERGREEN_NODE_PORT", str(free_port()))
+    settings.cache_clear()
+    words = ("rollback", "visits", "--reason", "bad")
+    bare = run(*words)
+    assert bare.code == 9
+    assert "node" not in bare.out
+    named = run(*words, "--version", "2", "--yes")
+    assert (named.code, "does not answer either" in named.err) == (9, True), named
+    assert "is asked to go back by itself" in named.out

@@ -82,6 +82,7 @@ def test_what_was_released_stays_done_after_it_was_replaced(desk: Desk) -> None:
     desk.candidate(1)
     outputs = DeploymentOutputs(champion=1, generation=1, version=1, released=1).plain()
     desk.record("deploy_model", FIRST, outputs, digest="sha256:x", state="done")
+    desk.record_route(champion=1)
     desk.candidate(2, SECOND)
     desk.record_route(champion=2)
     assert refused(desk).reason == "it was released, and model 2 has replaced it since"

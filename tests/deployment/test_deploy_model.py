@@ -14,7 +14,7 @@ from include.deployment import deploy_model, rollout
 from include.deployment.rollback import record_rollback
 from include.errors import ArtefactError, Conflict, MissingPartition, Unavailable
 from include.predictions.entity_hash import entity_hasher
-from include.records.records import Route
+from include.records.records import RoleReport, Route
 from include.serving.access import Access
 from include.serving.app import App
 from include.serving.reconciler import Reconciler
@@ -227,6 +227,44 @@ def test_only_a_person_lifts_a_hold(desk: Desk, node: Follower) -> None:
         rollout.release_hold(desk.settings, NAME, 3, "person", "again")
 
 
+def test_a_model_whose_hold_was_lifted_is_released_again_by_its_own_partition(
+    desk: Desk, node: Follower
+) -> None:
+    """That it was released once does not count: it was taken back since."""
+    desk.candidate(1)
+    desk.deploy()
+    bad = desk.candidate(2, SECOND)
+    desk.deploy(SECOND)
+    roll_back(desk)
+    assert desk.deploy(SECOND).state == "held"
+    rollout.release_hold(desk.settings, NAME, 2, "person", "it was the data")
+    desk.judge(bad, again=True)
+    assert desk.deploy(SECOND).outputs["champion"] == 2
+    node.serves(2)
+
+
+def test_a_release_that_nobody_serves_is_not_done(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deploy_model, "SERVED_SECONDS", 0.3)
+    model = desk.candidate(1)
+    with desk.context("deploy_model", FIRST, phase="request") as context:
+        deploy_model.compute(context)
+
+    def say(role: str, state: str) -> None:
+        report = RoleReport(role, 1, model.model_digest, state)
+        generation = desk.records.routes.get(NAME).generation
+        desk.records.nodes.report(NAME, "one", "boot", generation=generation, roles=[report])
+
+    say("challenger", "ready")
+    with pytest.raises(Unavailable, match="is champion, but no node serves it yet"):
+        desk.deploy(phase="finish")
+    with pytest.raises(Unavailable, match="no node serves it yet"):
+        desk.deploy()
+    say("champion", "serving")
+    assert desk.deploy().state == "done"
+
+
 def test_a_rollback_wins_over_a_release_on_its_way(desk: Desk, node: Follower) -> None:
     desk.candidate(1)
     desk.deploy()
@@ -253,6 +291,9 @@ def test_a_damaged_candidate_is_withdrawn_and_the_champion_goes_on(
     route = desk.records.routes.get(NAME)
     assert (route.champion, route.challenger) == (1, None)
     assert [entry.action for entry in desk.records.audit.entries(NAME)][-1] == "release.withdrawn"
+    withdrawn = desk.records.models.get(NAME, 2)
+    assert withdrawn is not None
+    assert withdrawn.state == "retired", "it is no challenger any more, for MLflow's alias neither"
     node.serves(1)
 
 

@@ -23,6 +23,7 @@ from include.installation.mlflow_login import ADMIN, PASSWORD, is_admitted
 from include.installation.services import children
 from include.models.mlflow_client import connected
 from include.processes import Child, end, tail
+from tests.builders.browser import browser
 from tests.builders.ports import free_ports
 
 # Every route that the server knows, of Flask's table and FastAPI's, as (method, path).
@@ -210,3 +211,25 @@ def test_the_password_is_that_of_the_file_and_in_no_log(window: Window) -> None:
     assert window.password not in window.child.log.read_text()
     (changed,) = children(window.settings, ["mlflow"])
     assert changed.environment["MLFLOW_AUTH_ADMIN_PASSWORD"] == window.password
+
+
+@pytest.mark.slow
+def test_the_pages_of_experiment_run_and_model_open_in_a_browser(
+    window: Window, tmp_path: Path
+) -> None:
+    """Each asks its questions by itself; what is not on the list would leave it empty."""
+    experiment = f"{window.url}/#/experiments/{window.experiment}"
+    with browser(tmp_path / "profile", (ADMIN, window.password)) as page:
+        page.open(window.url)
+        page.shows("shown")
+        assert page.asked_for_login >= 1, "a browser asks for the login, and it is typed"
+        for url, text in (
+            (f"{experiment}/runs", "shown"),
+            (f"{experiment}/runs/{window.run}", "auc"),
+            (f"{window.url}/#/models/model", "Version 1"),
+        ):
+            page.open(url)
+            page.shows(text)
+    # The form of its assistant, which is switched off, and the question before the login.
+    others = [one for one in page.refused if one[0] != 401 and "/mlflow/assistant/" not in one[1]]
+    assert others == []

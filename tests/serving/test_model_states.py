@@ -214,6 +214,16 @@ async def test_what_is_away_is_loaded_once_it_is_there(
     assert (candidate(states, 6).failures, candidate(states, 6).reason) == (0, "")
 
 
+async def test_in_a_home_that_was_moved_a_model_is_found(
+    desk: Desk, states: ModelStates, tmp_path: Path
+) -> None:
+    """Another mount point: where its bundle lies is on record as it was then."""
+    model = desk.train(16)
+    elsewhere = tmp_path / "models" / "home before" / "models" / "16"
+    states.want({"champion": replace(model, bundle=str(elsewhere))})
+    await until(lambda: candidate(states, 16).state == "loaded")
+
+
 @pytest.mark.parametrize(
     ("program", "reason"),
     [

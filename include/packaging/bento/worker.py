@@ -21,11 +21,13 @@ from include.models.loading import load_model
 
 
 def answer(model: ServedModel, question: dict[str, Any]) -> dict[str, Any]:
-    """Return the reply to one question: a score, or which feature is wrong."""
+    """Return the reply to one question: a score, a feature that is wrong, or why there is none."""
     try:
         return {"id": question["id"], "score": model.one(question["row"])}
     except InvalidFeature as error:
         return {"id": question["id"], "feature": error.feature, "error": str(error)}
+    except Exception as error:  # noqa: BLE001 - one question that fails is not to end the others
+        return {"id": question["id"], "error": f"{type(error).__name__}: {error}"}
 
 
 def main(arguments: Sequence[str]) -> int:

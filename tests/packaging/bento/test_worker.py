@@ -54,6 +54,10 @@ def test_it_says_what_a_row_holds_and_answers_until_the_node_is_gone(tmp_path: P
         assert score == {"id": 1, "score": pytest.approx(golden["scores"][0], abs=1e-9)}
         assert (refusal["id"], refusal["feature"]) == (2, "jobs")
         assert "must be a number" in refusal["error"]
+        (fault,) = ask(stream, {"id": 3, "row": None})
+        assert (fault["id"], "TypeError" in fault["error"]) == (3, True)
+        (again,) = ask(stream, {"id": 4, "row": golden["rows"][0]})
+        assert again == {**score, "id": 4}, "one question that fails ends no other"
     assert codes == [0]
 
 
