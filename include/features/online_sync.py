@@ -10,7 +10,8 @@ differences are written.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -24,7 +25,8 @@ from include.errors import ConfigError, EvergreenError
 from include.features import feast_mirror, feast_registry, feature_sets, online_store
 from include.features.feature_sets import FeatureSet
 from include.features.frames import required_at
-from include.features.online_store import OnlineReader, OnlineRow, OnlineSet, OnlineView
+from include.features.online_store import OnlineReader, OnlineSet, OnlineView
+from include.features.packed_rows import PackedRows
 from include.features.population import LONGEST_TTL, answers_at, newest_column
 from include.lake.digests import combine
 from include.pipeline import memo
@@ -34,7 +36,6 @@ from include.point_in_time.expiry import REMEMBERED
 
 log = logging.getLogger(__name__)
 LEASE_SECONDS = 60.0
-ROWS_AT_ONCE = 50_000  # values become Python objects, so many rows at a time
 
 
 def online_path(settings: Settings, use_case: str) -> Path:
@@ -146,6 +147,7 @@ def _publish(
     inputs: str,
 ) -> OnlineSet:
     """Replace the packed rows by those of the frame, and read them back."""
+    rows = PackedRows(_stored_columns(frame, feature_set))
     wanted = OnlineSet(
         feature_set.version,
         tuple(feature_set.feature_types),
@@ -153,14 +155,14 @@ def _publish(
         feature_set.ttl,
         context.started,
         inputs,
-        online_store.rows_digest(_packed_rows(frame, feature_set)),
+        "",
         tuple(
             OnlineView(view.name, view.ttl // timedelta(microseconds=1), tuple(view.columns))
             for view in feature_set.views
         ),
     )
-    rows = _packed_rows(frame, feature_set)
-    online_store.publish(reader.path, wanted, rows, check=context.held.check)
+    online_store.publish(reader.path, wanted, rows, check=context.held.check, digest=rows.digest)
+    wanted = replace(wanted, digest=rows.digest())
     if reader.describe(feature_set.version) != wanted or not _is_intact(reader, wanted):
         raise EvergreenError(
             f"{context.use_case.name} {context.key}: {reader.path} does not hold what was just "
@@ -219,26 +221,16 @@ def _inputs(context: StageContext, feature_set: FeatureSet, digests: Mapping[str
     return combine([context.as_of.isoformat(), code, *parts])
 
 
-def _packed_rows(frame: pa.Table, feature_set: FeatureSet) -> Iterator[OnlineRow]:
-    """Yield the frame's rows as they are stored, in order of the entity's text.
+def _stored_columns(frame: pa.Table, feature_set: FeatureSet) -> pa.Table:
+    """Return the frame's columns as they are packed, in order of the entity's text.
 
     That is the order in which SQLite gives them back, so both have one digest. Behind the features
     stands each view's newest event time, in microseconds.
     """
     entities = frame.column(feature_set.key).cast(pa.string())
-    order = pc.sort_indices(entities)
-    micros = frame.column("event_timestamp").cast(pa.int64())
     newest = [newest_column(view) for view in feature_set.views]
-    for name in newest:
-        frame = frame.set_column(
-            frame.column_names.index(name), name, frame.column(name).cast(pa.int64())
-        )
-    body = (
-        frame.select([*feature_set.feature_types, *newest])
-        .add_column(0, "__entity", entities)
-        .add_column(1, "__micros", micros)
-    )
-    for batch in body.take(order).to_batches(max_chunksize=ROWS_AT_ONCE):
-        columns = [column.to_pylist() for column in batch.columns]
-        for entity, event_ts, *values in zip(*columns, strict=True):
-            yield online_store.pack(entity, event_ts, values)
+    columns = {name: frame.column(name) for name in feature_set.feature_types}
+    columns |= {name: frame.column(name).cast(pa.int64()) for name in newest}
+    micros = frame.column("event_timestamp").cast(pa.int64())
+    body = pa.table({"__entity": entities, "__micros": micros, **columns})
+    return body.take(pc.sort_indices(entities))
