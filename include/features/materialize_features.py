@@ -120,8 +120,8 @@ def _chunks(contexts: Sequence[StageContext]) -> Iterator[list[StageContext]]:
     """
     use_case, chunk, rows = contexts[0].use_case, list[StageContext](), 0
     most = contexts[0].settings.memory_bytes // 2 // ROW_BYTES
-    widest = max((view.lookback for view in use_case.features.values()), default=timedelta(0))
-    least = len(partitions.lookback(use_case, contexts[-1].key, widest))
+    spans = [view.lookback for view in use_case.features.values() if view.sql is not None]
+    least = len(partitions.lookback(use_case, contexts[-1].key, max(spans, default=timedelta(0))))
     for context in contexts:
         result = context.result("validate_data")
         sources = ValidationOutputs.of(result).sources.values() if result is not None else ()

@@ -18,7 +18,7 @@ import secrets
 import struct
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, cast
@@ -146,6 +146,7 @@ class RedisStore:
         rows: Iterable[OnlineRow],
         *,
         check: Callable[[], None] | None = None,
+        digest: Callable[[], str] | None = None,
     ) -> None:
         """Replace a feature set's rows and its watermark at once; see `OnlineStore`."""
         keys, publication = self._keys(described.feature_set), secrets.token_hex(8)
@@ -161,6 +162,8 @@ class RedisStore:
                 for part in _parts(rows):
                     self._stage(staged, part)
                     count += len(part)
+            if digest is not None:
+                described = replace(described, digest=digest())
             if check is not None:
                 check()
             with self._errors():

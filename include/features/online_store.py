@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -112,13 +113,35 @@ def pack(entity: object, event_ts: int, values: Sequence[Value]) -> OnlineRow:
     return str(entity), event_ts, _encode(values)
 
 
+class RowsDigest:
+    """The digest of packed rows, of which some are given at a time, in order of their entity.
+
+    Of each its bytes are `LENGTH:ENTITY:EVENT_TS:LENGTH:VALUES`.
+    """
+
+    def __init__(self) -> None:
+        self._state = hashlib.sha256()
+
+    def update(self, rows: bytes | memoryview) -> None:
+        """Add the bytes of some rows."""
+        self._state.update(rows)
+
+    def hex(self) -> str:
+        """Return the digest of all rows so far."""
+        return f"sha256:{self._state.hexdigest()}"
+
+
 def rows_digest(rows: Iterable[OnlineRow]) -> str:
     """Return the digest of packed rows, given in order of their entity."""
-    state = hashlib.sha256()
-    for entity, event_ts, values in rows:
-        state.update(f"{len(entity)}:{entity}:{event_ts}:{len(values)}:".encode())
-        state.update(values)
-    return f"sha256:{state.hexdigest()}"
+    digest, left = RowsDigest(), iter(rows)
+    # Many at a time: to add to a hash takes as long as to make the bytes of a row.
+    while some := list(islice(left, 1_000)):
+        parts: list[bytes] = []
+        for entity, event_ts, values in some:
+            parts.append(f"{len(entity)}:{entity}:{event_ts}:{len(values)}:".encode())
+            parts.append(values)
+        digest.update(b"".join(parts))
+    return digest.hex()
 
 
 def publish(
@@ -127,10 +150,12 @@ def publish(
     rows: Iterable[OnlineRow],
     *,
     check: Callable[[], None] | None = None,
+    digest: Callable[[], str] | None = None,
 ) -> None:
     """Replace a feature set's rows and its watermark in one transaction.
 
-    `check` may still refuse right before the commit.
+    `check` may still refuse right before the commit. `digest`, which is asked once all rows are
+    taken, gives their digest in the place of the described one.
 
     Raises:
         Conflict: a newer partition is online.
@@ -169,7 +194,7 @@ def publish(
                     described.ttl // timedelta(microseconds=1),
                     described.written.isoformat(),
                     described.inputs,
-                    described.digest,
+                    described.digest if digest is None else digest(),
                 ),
             )
             if check is not None:
@@ -398,9 +423,10 @@ class SqliteStore(OnlineReader):
         rows: Iterable[OnlineRow],
         *,
         check: Callable[[], None] | None = None,
+        digest: Callable[[], str] | None = None,
     ) -> None:
         """Replace a feature set's rows and its watermark at once."""
-        publish(self.path, described, rows, check=check)
+        publish(self.path, described, rows, check=check, digest=digest)
 
     def remove_unneeded(self, needed: Collection[str], *, before: datetime) -> list[str]:
         """Remove the rows of feature sets that are not needed; return their versions."""

@@ -31,10 +31,12 @@ class OnlineStore(Protocol):
         rows: Iterable[OnlineRow],
         *,
         check: Callable[[], None] | None = None,
+        digest: Callable[[], str] | None = None,
     ) -> None:
         """Replace a feature set's rows and its watermark at once.
 
-        `check` may still refuse right before that.
+        `check` may still refuse right before that. `digest`, which is asked once all rows are
+        taken, gives their digest in the place of the described one.
 
         Raises:
             Conflict: a newer partition is online, or another publication came in between.

@@ -10,8 +10,9 @@ differences are written.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from functools import cache
 from typing import Any
@@ -23,8 +24,9 @@ from include.errors import ConfigError, EvergreenError
 from include.features import feast_mirror, feast_registry, feature_sets, online_store
 from include.features.feature_sets import FeatureSet
 from include.features.frames import required_at
-from include.features.online_store import OnlineRow, OnlineSet, OnlineView, RowsLost
+from include.features.online_store import OnlineSet, OnlineView, RowsLost
 from include.features.online_stores import OnlineStore, open_store
+from include.features.packed_rows import PackedRows
 from include.features.population import LONGEST_TTL, answers_at, newest_column
 from include.lake.digests import combine
 from include.pipeline import memo
@@ -36,7 +38,6 @@ log = logging.getLogger(__name__)
 LEASE_SECONDS = 60.0
 # A set that no model in service, on its way or judged reads is of people's data, kept for nothing.
 UNNEEDED_AFTER = timedelta(days=7)
-ROWS_AT_ONCE = 50_000  # values become Python objects, so many rows at a time
 
 
 def materialize(context: StageContext, versions: Sequence[str], *, current: str) -> dict[str, Any]:
@@ -147,6 +148,7 @@ def _publish(
     inputs: str,
 ) -> OnlineSet:
     """Replace the packed rows by those of the frame, and read them back."""
+    rows = PackedRows(_stored_columns(frame, feature_set))
     wanted = OnlineSet(
         feature_set.version,
         tuple(feature_set.feature_types),
@@ -154,14 +156,14 @@ def _publish(
         feature_set.ttl,
         context.started,
         inputs,
-        online_store.rows_digest(_packed_rows(frame, feature_set)),
+        "",
         tuple(
             OnlineView(view.name, view.ttl // timedelta(microseconds=1), tuple(view.columns))
             for view in feature_set.views
         ),
     )
-    rows = _packed_rows(frame, feature_set)
-    store.publish(wanted, rows, check=context.held.check)
+    store.publish(wanted, rows, check=context.held.check, digest=rows.digest)
+    wanted = replace(wanted, digest=rows.digest())
     if store.describe(feature_set.version) != wanted or not _is_intact(store, wanted):
         raise EvergreenError(
             f"{context.use_case.name} {context.key}: {store.where} does not hold what was just "
@@ -231,26 +233,16 @@ def _inputs(context: StageContext, feature_set: FeatureSet, digests: Mapping[str
     return combine([context.as_of.isoformat(), code, *parts])
 
 
-def _packed_rows(frame: pa.Table, feature_set: FeatureSet) -> Iterator[OnlineRow]:
-    """Yield the frame's rows as they are stored, in order of the entity's text.
+def _stored_columns(frame: pa.Table, feature_set: FeatureSet) -> pa.Table:
+    """Return the frame's columns as they are packed, in order of the entity's text.
 
     That is the order in which SQLite gives them back, so both have one digest. Behind the features
     stands each view's newest event time, in microseconds.
     """
     entities = frame.column(feature_set.key).cast(pa.string())
-    order = pc.sort_indices(entities)
-    micros = frame.column("event_timestamp").cast(pa.int64())
     newest = [newest_column(view) for view in feature_set.views]
-    for name in newest:
-        frame = frame.set_column(
-            frame.column_names.index(name), name, frame.column(name).cast(pa.int64())
-        )
-    body = (
-        frame.select([*feature_set.feature_types, *newest])
-        .add_column(0, "__entity", entities)
-        .add_column(1, "__micros", micros)
-    )
-    for batch in body.take(order).to_batches(max_chunksize=ROWS_AT_ONCE):
-        columns = [column.to_pylist() for column in batch.columns]
-        for entity, event_ts, *values in zip(*columns, strict=True):
-            yield online_store.pack(entity, event_ts, values)
+    columns = {name: frame.column(name) for name in feature_set.feature_types}
+    columns |= {name: frame.column(name).cast(pa.int64()) for name in newest}
+    micros = frame.column("event_timestamp").cast(pa.int64())
+    body = pa.table({"__entity": entities, "__micros": micros, **columns})
+    return body.take(pc.sort_indices(entities))

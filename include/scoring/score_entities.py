@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import csv
-import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from include.clock import utc_now
@@ -124,7 +124,7 @@ def export(path: Path, rows: pa.Table) -> None:
             writer = csv.writer(file)
             writer.writerow([without_formula(name) for name in rows.column_names])
             for batch in rows.to_batches(max_chunksize=CHUNK):
-                writer.writerows(_lines(batch.to_pydict().values()))
+                writer.writerows(zip(*map(_shown, batch.columns), strict=True))
     except OSError as error:
         raise SourceError(
             f"{path} cannot be written ({error.strerror}); free space, or give another --output"
@@ -140,8 +140,15 @@ def without_formula(value: Any) -> Any:
     return value
 
 
-def _lines(columns: Iterable[Sequence[Any]]) -> Iterable[list[Any]]:
-    return ([without_formula(value) for value in line] for line in zip(*columns, strict=True))
+def _shown(column: pa.Array) -> Sequence[Any]:
+    """Return the cells of a column, none of which a spreadsheet takes for a formula."""
+    if pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
+        return list(column.to_pylist())
+    # Each distinct value is looked at once.
+    codes = column.dictionary_encode()
+    shown = [without_formula(value) for value in codes.dictionary.to_pylist()]
+    cells = np.array([*shown, None], dtype=object)
+    return list(cells[np.asarray(codes.indices.fill_null(len(shown)))])
 
 
 def _find_model(records: Records, use_case: str, version: int | None) -> Model:
@@ -194,26 +201,24 @@ def _score_rows(
     Raises:
         EvergreenError: the model gave something that is no number.
     """
-    values: list[float] = (
-        predictor.many(columns_of(frame, predictor.schema)).tolist() if len(frame) else []
+    values = np.asarray(
+        predictor.many(columns_of(frame, predictor.schema)) if len(frame) else (), dtype=np.float64
     )
-    wrong = sum(not math.isfinite(value) for value in values)
+    wrong = int((~np.isfinite(values)).sum())
     if wrong or len(values) != len(frame):
         raise EvergreenError(
             f"version {model.version} gave {wrong} scores that are no numbers for {len(frame)} "
             "rows; do not use it"
         )
     decision = use_case.decision
-    decisions = [
-        decision.at_or_above if value >= decision.threshold else decision.below for value in values
-    ]
+    decisions = pa.array([decision.below, decision.at_or_above], pa.string())
     return pa.table(
         {
             use_case.entity.key: frame.column(use_case.entity.key),
             "event_timestamp": frame.column("event_timestamp"),
-            "score": pa.array(values, pa.float64()),
-            "decision": pa.array(decisions, pa.string()),
-            "version": pa.array([model.version] * len(values), pa.int64()),
-            "model_digest": pa.array([model.model_digest] * len(values), pa.string()),
+            "score": pa.array(values),
+            "decision": decisions.take(pa.array((values >= decision.threshold).astype(np.int64))),
+            "version": pa.repeat(pa.scalar(model.version, pa.int64()), len(values)),
+            "model_digest": pa.repeat(pa.scalar(model.model_digest, pa.string()), len(values)),
         }
     )

@@ -174,3 +174,17 @@ def test_use_case_folders_are_a_path(tmp_path: Path) -> None:
 def test_every_setting_has_a_description_of_one_line() -> None:
     texts = {name: field.description or "" for name, field in Settings.model_fields.items()}
     assert [name for name, text in texts.items() if len(text) < 20 or "\n" in text] == []
+
+
+@pytest.mark.parametrize(
+    ("memory", "size"), [("4GB", 4 * 10**9), ("1.5 GiB", 3 * 2**29), ("64MB", 64 * 10**6)]
+)
+def test_half_of_the_memory_is_for_queries(memory: str, size: int) -> None:
+    settings = Settings(memory=memory)
+    assert settings.memory_bytes == size
+    assert settings.memory_limit == f"{size // 2 // 2**20}MiB"
+
+
+def test_a_quarter_of_the_machine_is_taken_where_nothing_is_said() -> None:
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0 < Settings(memory="").memory_bytes <= machine // 4

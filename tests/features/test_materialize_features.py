@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from include.errors import MissingPartition
+from include.features import materialize_features
 from include.pipeline import ranges
 from tests.builders.shop import DAY, HOUR, T0, YAML, Shop, arrive_week
 
@@ -80,3 +81,30 @@ def test_a_gap_is_allowed_where_all_sources_allow_it(tmp_path: Path) -> None:
     assert shop.run(2).state == "done"
     with pytest.raises(MissingPartition, match="2025-01-04"):
         shop.run(3)
+
+
+def test_a_range_is_cut_by_its_rows_and_gives_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With room for no row a part is as long as the views look back, here six days of fourteen."""
+    whole, cut = Shop(tmp_path / "whole"), Shop(tmp_path / "cut", memory="64MB")
+    for shop in (whole, cut):
+        arrive_week(shop, 14)
+        for day in range(14):
+            shop.ask(day)
+    parts: list[int] = []
+    opened = materialize_features.ViewRows
+
+    def count(contexts: Any, views: Any) -> Any:
+        parts.append(len(contexts))
+        return opened(contexts, views)
+
+    monkeypatch.setattr(materialize_features, "ViewRows", count)
+    keys = [whole.key(day) for day in range(14)]
+    list(ranges.run_range("materialize_features", "shop", keys, settings=whole.settings))
+    assert parts == [14]
+    parts.clear()
+    monkeypatch.setattr(materialize_features, "ROW_BYTES", 10**9)
+    list(ranges.run_range("materialize_features", "shop", keys, settings=cut.settings))
+    assert parts == [6, 6, 2]
+    assert reports(cut, range(14)) == reports(whole, range(14))
