@@ -16,6 +16,7 @@ from include.ingestion.file_reader import FileReader
 from include.records.records import Records
 from tests.builders.warm_readers import start_warm
 
+MARIADB = os.environ.get("EVERGREEN_TEST_MARIADB", "mariadb+pymysql://root@127.0.0.1:3306/mysql")
 POSTGRES = os.environ.get(
     "EVERGREEN_TEST_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres"
 )
@@ -101,6 +102,31 @@ def postgres_schema(postgres_of_all: str) -> Iterator[str]:
                 "WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
             admin.execute(f'DROP SCHEMA "{name}" CASCADE')
+
+
+@pytest.fixture
+def mariadb_url() -> Iterator[str]:
+    """A MariaDB or MySQL database made for this test and dropped after it."""
+    pytest.importorskip("pymysql")
+    import sqlalchemy
+
+    url, name = sqlalchemy.make_url(MARIADB), f"evergreen_test_{uuid.uuid4().hex[:12]}"
+    engine = sqlalchemy.create_engine(
+        url, poolclass=sqlalchemy.NullPool, connect_args={"connect_timeout": 3}
+    )
+    try:
+        admin = engine.connect()
+    except sqlalchemy.exc.OperationalError as error:
+        pytest.skip(
+            f"MariaDB does not answer at {url!r}; set EVERGREEN_TEST_MARIADB "
+            f"({str(error.orig).splitlines()[0]})"
+        )
+    with admin:
+        admin.exec_driver_sql(f"CREATE DATABASE `{name}`")
+        try:
+            yield url.set(database=name).render_as_string(hide_password=False)
+        finally:
+            admin.exec_driver_sql(f"DROP DATABASE `{name}`")
 
 
 @contextmanager

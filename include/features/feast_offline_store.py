@@ -6,6 +6,9 @@ view's FileSource is the name of a lake table. Import this only inside functions
 
 from __future__ import annotations
 
+from include.features import feast_unchecked  # noqa: F401 - before feast
+
+# isort: split
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar

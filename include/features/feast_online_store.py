@@ -6,6 +6,9 @@ time.
 
 from __future__ import annotations
 
+from include.features import feast_unchecked  # noqa: F401 - before feast
+
+# isort: split
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterator

@@ -75,6 +75,9 @@ def objects(use_case: UseCase, feature_set: FeatureSet) -> list[Any]:
 
 def store(settings: Settings) -> feast.FeatureStore:
     """Open Feast with the registry and stores of feature_store.yaml, under the settings' home."""
+    from include.features import feast_unchecked  # noqa: F401 - before feast
+
+    # isort: split
     import feast
     from feast.repo_config import RepoConfig
 
@@ -93,6 +96,9 @@ def transient_store(
 
     Current sets and old ones are joined by this same path.
     """
+    from include.features import feast_unchecked  # noqa: F401 - before feast
+
+    # isort: split
     import feast
     from feast.repo_config import RepoConfig
 
@@ -181,6 +187,9 @@ def _entity(use_case: UseCase, feature_set: FeatureSet) -> Any:
 
 
 def _view(use_case: UseCase, feature_set: FeatureSet, view: FeatureView, entity: Any) -> Any:
+    from include.features import feast_unchecked  # noqa: F401 - before feast
+
+    # isort: split
     import feast
     from feast import Field, FileSource
     from feast.types import Bool, Float64, Int64, String

@@ -233,6 +233,26 @@ def _as_array(values: list[Any]) -> pa.Array:
         if all(value is None or type(value) is kind for value in values):
             try:
                 return pa.array(values)
-            except pa.ArrowException:
+            except (pa.ArrowException, OverflowError):  # such as an unsigned number beyond int64
                 break
-    return pa.array([None if value is None else str(value) for value in values], pa.string())
+    return pa.array([None if value is None else _as_text(value) for value in values], pa.string())
+
+
+def _as_text(value: object) -> str:
+    """Return a value that a driver gives as an object of its own as text, as a CSV would hold it.
+
+    MySQL's times of day come as spans of time, its bits as bytes.
+    """
+    if isinstance(value, timedelta):
+        sign, seconds = ("-", -value) if value < timedelta(0) else ("", value)
+        whole = seconds // timedelta(seconds=1)
+        rest = f".{seconds.microseconds:06}".rstrip("0") if seconds.microseconds else ""
+        return f"{sign}{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02}{rest}"
+    if isinstance(value, bytes):
+        if value in (b"\0", b"\1"):
+            return str(value[0])
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return value.hex()
+    return str(value)

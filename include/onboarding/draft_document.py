@@ -125,7 +125,7 @@ def draft_lines(
     for each in others:
         yield from joins.view_lines(each, key, times, roles, table, taken)
         taken |= {joins.names_of(each, key)[column.header] for column in each.features}
-    yield from last_lines(table, roles)
+    yield from last_lines(table, roles, times)
 
 
 def _outcome_lines(

@@ -175,9 +175,11 @@ def guess_ttl(table: Table, roles: Roles) -> timedelta:
     )
 
 
-def guess_min_rows(table: Table, roles: Roles) -> int:
+def guess_min_rows(table: Table, roles: Roles, horizon: Horizon | None = None) -> int:
     """Return the least rows of each outcome for which a verdict is given."""
     count, rate = count_decisions(table, roles)
+    if horizon is not None and horizon.later is not None:
+        rate *= 1 - horizon.later  # those that come too late count as 0
     return max(10, min(500, math.floor(count * min(rate, 1 - rate)) // 10))
 
 

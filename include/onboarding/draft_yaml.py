@@ -11,7 +11,7 @@ from include.lake.sql import text_literal
 from include.onboarding.answers import Answers
 from include.onboarding.column_roles import Roles
 from include.onboarding.column_texts import written
-from include.onboarding.draft_times import guess_min_rows, guess_ttl
+from include.onboarding.draft_times import Times, guess_min_rows, guess_ttl
 from include.onboarding.evidence import Evidence
 from include.onboarding.label_values import ONES
 from include.onboarding.profile import Profile, Table, Worst
@@ -250,15 +250,16 @@ def feature_lines(
         yield left_out_line(column, names[column.header], shown)
 
 
-def last_lines(table: Table, roles: Roles) -> Iterator[str]:
+def last_lines(table: Table, roles: Roles, times: Times) -> Iterator[str]:
     """Yield how to split and to judge."""
     if roles.snapshot:
         yield "training:"
         yield "  split: {by: hash}  # all decisions share one day"
     yield "gates:"
+    least = guess_min_rows(table, roles, times.horizon)
     yield (
-        f"  min_rows: {guess_min_rows(table, roles)}  # guessed: half of a fifth of the rarer "
-        "outcome; the evaluation part holds about a fifth"
+        f"  min_rows: {least}  # guessed: half of a fifth of the rarer outcome; the evaluation "
+        "part holds about a fifth"
     )
 
 

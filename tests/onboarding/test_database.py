@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from include.config import use_case_file
+from include.config.settings import Settings
 from include.errors import ConfigError, SourceError
 from include.onboarding import check, database
 from include.onboarding.database import is_address, parse_address, read_database
 from include.onboarding.draft import draft_table
+from include.onboarding.try_data import try_data
 
 ROWS = [(n, n % 20, f"2025-01-{1 + n % 28:02}", n * 7 % 50 + 0.5, n % 2) for n in range(300)]
 COLUMNS = "visit_id, customer_id, visited, amount, returned"
@@ -80,3 +83,58 @@ def test_a_table_of_postgresql_is_drafted_in_its_schema(postgres_url: str, tmp_p
     assert case.sources["rows"].sql.query == "SELECT * FROM sales.orders"
     assert case.sources["rows"].columns["returned"].type == "bool"
     assert case.feature_types == {"amount": "float64"}
+
+
+def test_a_table_of_mariadb_is_drafted_and_its_rows_are_those_that_a_run_reads(
+    mariadb_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what the driver gives as objects of its own: decimals, flags, clocks, 100 % signs."""
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(mariadb_url, poolclass=sqlalchemy.NullPool)
+    with engine.begin() as link:
+        link.exec_driver_sql(
+            "CREATE TABLE `the orders` (visit_id bigint unsigned, customer_id int, visited "
+            "datetime(3), amount decimal(9, 2), share varchar(9), began time, express bit(1), "
+            "raw varbinary(4), returned tinyint(1))"
+        )
+        link.exec_driver_sql(
+            "INSERT INTO `the orders` VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            [
+                (2**63 + n, who, f"{day} 10:00:00.250", amount, f"{n % 9}%", "07:05:00", *rest)
+                for n, who, day, amount, returned in ROWS
+                for rest in [(n % 2 == 0, b"ab", returned)]
+            ],
+        )
+    url = mariadb_url.replace("root@", "root:@")
+    address = parse_address(f"{url}/the orders".replace("mariadb+pymysql", "mysql"))
+    table = read_database(address)
+    first = table.rows_of("SELECT * FROM given ORDER BY visit_id LIMIT 1")[0]
+    assert first == (
+        *(
+            str(2**63),
+            "0",
+            "2025-01-01 10:00:00.25+00",
+            "0.5",
+            "0.0",
+            "07:05:00",
+            "1",
+            "ab",
+            "0",
+        ),
+    )
+    drafted = draft_table(table)
+    case = use_case_file.parse(drafted.text, folder=tmp_path)
+    assert list(check.find_problems(case)) == []
+    source = case.sources["rows"].sql
+    assert source is not None
+    assert source.query == "SELECT * FROM `the orders`"
+    assert case.sources["rows"].columns["visit_id"].type == "string"  # more than an int64 holds
+    monkeypatch.setenv(source.url_env, mariadb_url)
+    (tmp_path / "the_orders.yaml").write_text(drafted.text)
+    trial = try_data(case, Settings(home=tmp_path / "var"))
+    assert (trial.rows, trial.problems) == (len(ROWS), [])
+    wrong = address.url.replace("root", "nobody")
+    with pytest.raises(SourceError, match="the database refuses") as refused:
+        read_database(replace(address, url=wrong, password="s3cret"))
+    assert "s3cret" not in str(refused.value)
