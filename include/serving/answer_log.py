@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,53 +73,29 @@ class AnswerLog:
                 headers=[(b"retry-after", b"30")],
             )
 
-    def line(
-        self,
-        served: Served,
-        model: Loaded | None,
-        arm: str | None,
-        *,
-        request_id: str,
-        caller_id: str | None,
-        at: int,
-        entity: int | str | None,
-        row: bytes | None,
-        latency_us: int,
-        score: float | None = None,
-        decision: str | None = None,
-        flags: Collection[str] = (),
-        features_at: int | None = None,
-        model_us: int | None = None,
-        assigned: str = "champion",
-        outcome: bytes = b"answered",
-        reason: bytes = b"",
-    ) -> bytes:
-        """Return the line of a request: of a batch, of one of its rows.
+    def source(
+        self, served: Served, model: Loaded | None, arm: str | None, assigned: str = "champion"
+    ) -> tuple[LineWriter, bytes]:
+        """Return what puts the lines of a model in an arm together, and what they begin with.
 
-        `at` and `features_at` are in microseconds since 1970. `row` is the JSON object that the
-        model was asked, as UTF-8: the bytes of the request's own row, where it brought all of it.
-        `request_id` is the node's.
+        `assigned` is the arm that the request is meant for.
         """
         book = self._book(served)
-        template = book.templates.get((model.version if model else None, arm, assigned))
+        key = (model.version if model else None, arm, assigned)
+        template = book.templates.get(key)
         if template is None:
-            template = self._template(book, model, arm, assigned)
-        return book.writer.line(
-            template,
-            request_id=request_id,
-            caller_id=caller_id,
-            at=at,
-            entity=entity,
-            score=score,
-            decision=decision,
-            features=row,
-            latency_us=latency_us,
-            model_us=model_us,
-            flags=flags,
-            features_at=features_at,
-            outcome=outcome,
-            reason=reason,
-        )
+            template = book.templates[key] = book.writer.template(
+                Source(
+                    version=model.version if model else None,
+                    digest=model.digest if model else None,
+                    feature_set=model.feature_set if model else None,
+                    arm=arm,
+                    assigned=assigned,
+                    generation=served.generation,
+                    threshold=served.use_case.decision.threshold,
+                )
+            )
+        return book.writer, template
 
     def put(self, served: Served, *lines: bytes) -> bool:
         """Put lines on disk by one write; tell whether they are: without room some go on unlogged.
@@ -155,15 +131,14 @@ class AnswerLog:
         reason = _reason(error)
         if reason is None:
             return
-        line = self.line(
-            served,
-            served.champion,
-            None,
+        writer, template = self.source(served, served.champion, None)
+        line = writer.line(
+            template,
             request_id=request_id,
             caller_id=caller_id,
             at=at,
             entity=entity,
-            row=row,
+            features=row,
             latency_us=latency_us,
             outcome=b"failed",
             reason=reason,
@@ -204,21 +179,6 @@ class AnswerLog:
         if book is not None:
             new.counted_lines, new.counted_bytes = book.counted_lines, book.counted_bytes
         return new
-
-    def _template(self, book: _Book, model: Loaded | None, arm: str | None, assigned: str) -> bytes:
-        """Return what the lines of a model in an arm begin with, and keep it for the snapshot."""
-        source = Source(
-            version=model.version if model else None,
-            digest=model.digest if model else None,
-            feature_set=model.feature_set if model else None,
-            arm=arm,
-            assigned=assigned,
-            generation=book.served.generation,
-            threshold=book.use_case.decision.threshold,
-        )
-        template = book.writer.template(source)
-        book.templates[source.version, arm, assigned] = template
-        return template
 
     # what is done every second, beside requests
 

@@ -205,15 +205,14 @@ class App:
             )
             raise
         decision = predict.decide(served.use_case, score)
-        line = self.log.line(
-            served,
-            model,
-            arm,
+        writer, template = self.log.source(served, model, arm)
+        line = writer.line(
+            template,
             request_id=own_id,
             caller_id=caller_id,
             at=at,
             entity=request.entity,
-            row=_encode(features.row),
+            features=_encode(features.row),
             score=score,
             decision=decision,
             flags=features.flags,
