@@ -78,6 +78,12 @@ class Settings(BaseSettings):
         description="Bearer token that requests to the node must carry, of 32 characters or more. "
         "Empty: one is generated in HOME/secrets.",
     )
+    segments_uri: str = Field(
+        default="",
+        description="Where nodes ship closed segments of the prediction log, and the import finds "
+        "them: a folder that all machines share, or an object store URI. Empty: node and import "
+        "share HOME.",
+    )
     entity_key: SecretStr = Field(
         default=SecretStr(""),
         description="Key by which the prediction log hashes entities whose key is marked with "

@@ -51,6 +51,8 @@ def child_environment(
     outer = os.environ if outer is None else outer
     if name == "node":
         own = _named(outer, DATABASES) | _settings(settings, {"records_url", "entity_key"})
+        if "://" in settings.segments_uri:  # a store that it ships segments to
+            own |= _named(outer, SOURCES)
         own["EVERGREEN_NODE_TOKEN"] = settings.node_secret.get_secret_value()
     elif name == "mlflow":
         # As a variable and no argument: the address may hold a password, which `ps` would show.

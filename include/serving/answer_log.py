@@ -20,6 +20,7 @@ from include.predictions.on_disk import OnDisk, free_bytes, look
 from include.serving.http import Refusal
 from include.serving.prometheus import Metrics
 from include.serving.serving_table import ServingTable
+from include.serving.shipper import Shipper
 from include.serving.snapshot import Loaded, Served
 from include.serving.workers import Workers
 
@@ -47,14 +48,25 @@ class AnswerLog:
     """The prediction logs of a node, one a use case."""
 
     def __init__(
-        self, home: Path, table: ServingTable, metrics: Metrics, *, hasher: NameOf
+        self,
+        home: Path,
+        table: ServingTable,
+        metrics: Metrics,
+        *,
+        hasher: NameOf,
+        ships: bool = False,
     ) -> None:
-        """Build it; `hasher` returns the function that names entities, once one is needed."""
+        """Build it.
+
+        `hasher` returns the function that names entities, once one is needed; `ships` says that
+        closed segments go to the place of EVERGREEN_SEGMENTS_URI.
+        """
         self._home, self._table, self._metrics, self._hasher = home, table, metrics, hasher
         self._books: dict[str, _Book] = {}
         self._full: frozenset[str] = frozenset()
         self._warned: set[str] = set()
         self._next_look = 0.0
+        self._shipper = Shipper(home) if ships else None
 
     def admit(self, served: Served) -> None:
         """Refuse a request whose answer could not be logged.
@@ -159,6 +171,8 @@ class AnswerLog:
         """Close all logs, on the disk itself."""
         for book in self._books.values():
             book.writer.log.close()
+        if self._shipper is not None:
+            self._shipper.ship_last()
 
     def _book(self, served: Served) -> _Book:
         """Return the open log of a use case, by what its description says now."""
@@ -198,6 +212,11 @@ class AnswerLog:
                 lines.written_bytes - book.counted_bytes,
             )
             book.counted_lines, book.counted_bytes = lines.written_lines, lines.written_bytes
+        if self._shipper is not None:
+            # In a thread: to start a process takes milliseconds.
+            went_well = await workers.run("log", self._shipper.turn, time.monotonic())
+            if not went_well:
+                self._metrics.count_event("", "segments_not_shipped")
         self.show_room(await workers.run("log", free_bytes, self._home))
         if time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + LOOK_SECONDS

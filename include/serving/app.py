@@ -56,13 +56,14 @@ class App:
         hasher: NameOf,
         rollback: Rollback,
         reload: Reload,
+        ships: bool = False,
         hosts: frozenset[str] | None = None,
     ) -> None:
         """Build it.
 
         `token` is what changes of state need, `home` the folder of the prediction logs, `hasher`
-        returns the function that names entities in them, `hosts` are the names that the header Host
-        may say (None: any).
+        returns the function that names entities in them, `ships` says that their segments go to
+        another place, `hosts` are the names that the header Host may say (None: any).
         """
         self.table = ServingTable()
         self.metrics = Metrics()
@@ -71,7 +72,7 @@ class App:
         )
         self._router = endpoints.router()
         self._hosts = hosts
-        self.log = AnswerLog(home, self.table, self.metrics, hasher=hasher)
+        self.log = AnswerLog(home, self.table, self.metrics, hasher=hasher, ships=ships)
         self._horizons: dict[str, predict.Horizon] = {}
         self._prefix, self._count = secrets.token_hex(6), 0
         self._faults: set[str] = set()
