@@ -121,6 +121,12 @@ class Settings(BaseSettings):
         description="What this installation's keys in Redis begin with. Empty: made from HOME; set "
         "it where several machines have one installation, each with a HOME of its own.",
     )
+    segments_uri: str = Field(
+        default="",
+        description="Where nodes ship closed segments of the prediction log, and the import finds "
+        "them: a folder that all machines share, or an object store URI. Empty: node and import "
+        "share HOME.",
+    )
     entity_key: SecretStr = Field(
         default=SecretStr(""),
         description="Key by which the prediction log hashes entities whose key is marked with "

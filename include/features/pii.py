@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from include.config.use_case import UseCase
 from include.point_in_time.queries import resolve_sql
 from include.point_in_time.sql_tree import parse_tree, walk
@@ -31,6 +33,17 @@ def pii_features(use_case: UseCase) -> list[str]:
         reads = marked and view.sql and _reads_any(resolve_sql(use_case, view.sql), marked)
         found += [name for name in view.columns if reads or name in marked]
     return found
+
+
+def describe_log(use_case: UseCase) -> Iterator[tuple[str, str]]:
+    """Yield a sentence for people about what the prediction log is written without, if anything."""
+    cut, parts = pii_features(use_case), []
+    if cut:
+        parts.append(f"without {', '.join(cut)}")
+    if use_case.hashes_entity:
+        parts.append(f"{use_case.entity.key} as a keyed hash")
+    if parts:
+        yield "prediction log", "; ".join(parts)
 
 
 def _reads_any(sql: str, columns: set[str]) -> bool:

@@ -53,6 +53,8 @@ def child_environment(
         own = _named(outer, DATABASES) | _settings(
             settings, {"records_url", "node_tokens", "online_url", "entity_key"}
         )
+        if "://" in settings.segments_uri:  # a store that it ships segments to
+            own |= _named(outer, SOURCES)
         own["EVERGREEN_NODE_TOKEN"] = settings.node_secret.get_secret_value()
     elif name == "mlflow":
         # As a variable and no argument: the address may hold a password, which `ps` would show.

@@ -21,7 +21,7 @@ from include.config.remedies import remedy
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.errors import ConfigError, EvergreenError
-from include.features import feature_sets, frames, visibility
+from include.features import feature_sets, frames, pii, visibility
 from include.features.spine import build_spine
 from include.lake.sql import connect, quote
 from include.lake.tables import Lake
@@ -245,6 +245,7 @@ def _examine(
     if use_case.caveat:
         trial.facts.append(("time", use_case.caveat))
     trial.facts += visibility.describe_visibility(use_case)
+    trial.facts += pii.describe_log(use_case)
     trial.problems += _lag(use_case, lake, trial)
     if not len(spine.rows):
         trial.problems.append(

@@ -15,14 +15,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from include.config.settings import Settings
 from include.errors import SourceError
-from include.files import written_aside
 from include.lake.appended import AppendedTable
 from include.lake.commits import Fence
 from include.lake.sql import PARTITION
@@ -30,6 +28,7 @@ from include.lake.tables import Lake
 from include.predictions import log as prediction_log
 from include.predictions.log import Segment
 from include.predictions.reading import SCHEMA, BadLine, stream
+from include.predictions.shared import SharedPlace
 from include.records.records import AuditEntry, Records
 
 log = logging.getLogger(__name__)
@@ -94,23 +93,25 @@ def import_closed(
 
     Raises:
         Busy: another importer does not end in time, or has taken over.
-        SourceError: the lake, or what is set aside, cannot be written; segments stay as they are.
+        SourceError: the lake, or what is set aside, cannot be written, or the place of shipped
+            segments is away; segments stay as they are.
     """
     imported = Imported()
-    if not prediction_log.closed_segments(settings.home, use_case):
+    if not _local(settings, use_case) and not _shared(settings, use_case):
         return imported
     with only_one(settings, records, use_case, wait=wait) as fence:
-        segments = prediction_log.closed_segments(settings.home, use_case)
-        for batch in _batches(segments):
-            one = _Batch(batch)
-            one.commit(table_of(lake, use_case), fence)
-            for segment, bad in one.bad.items():
-                records.audit.append(_set_aside_entry(segment, bad, at, actor))
-            prediction_log.forget(one.done)
-            imported.lines += one.lines
-            imported.set_aside += sum(map(len, one.bad.values()))
-            imported.segments += len(one.done)
-            imported.waiting += one.waiting
+        # What is here first: that the shared place is away keeps none of it back.
+        for closed in (_local, _shared):
+            for batch in _batches(closed(settings, use_case)):
+                one = _Batch(batch)
+                one.commit(table_of(lake, use_case), fence)
+                for segment, bad in one.bad.items():
+                    records.audit.append(_set_aside_entry(segment, bad, at, actor))
+                prediction_log.forget(one.done)
+                imported.lines += one.lines
+                imported.set_aside += sum(map(len, one.bad.values()))
+                imported.segments += len(one.done)
+                imported.waiting += one.waiting
     log.info(
         "%s: %d predictions of %d segments imported, %d lines set aside",
         use_case,
@@ -119,6 +120,18 @@ def import_closed(
         imported.set_aside,
     )
     return imported
+
+
+def _local(settings: Settings, use_case: str) -> list[Segment]:
+    """Return the closed segments of this machine."""
+    return prediction_log.closed_segments(settings.home, use_case)
+
+
+def _shared(settings: Settings, use_case: str) -> list[Segment]:
+    """Return those that nodes of other machines have shipped."""
+    if not settings.segments_uri:
+        return []
+    return SharedPlace(settings.segments_uri).segments(use_case)
 
 
 class _Batch:
@@ -159,14 +172,13 @@ class _Batch:
         if not bad:
             return
         self.bad[segment] = bad
-        path = set_aside_path(segment, len(bad))
+        name = set_aside_name(segment, len(bad))
         try:
-            with written_aside(path, mode=0o600, durable=True) as temporary:
-                temporary.write_bytes(b"".join(line.content for line in bad))
+            segment.put_aside(name, b"".join(line.content for line in bad))
         except OSError as error:
             raise SourceError(
-                f"{path}: what cannot be read of a segment cannot be set aside ({error.strerror}); "
-                "free space or mend permissions"
+                f"{segment.path.with_name(name)}: what cannot be read of a segment cannot be set "
+                f"aside ({error.strerror}); free space or mend permissions"
             ) from error
 
     def _unopened(self, segment: Segment, error: OSError) -> None:
@@ -174,9 +186,9 @@ class _Batch:
         self.waiting.append(segment.name)
 
 
-def set_aside_path(segment: Segment, lines: int) -> Path:
-    """Return the file of a segment's unreadable lines; it has them as they were."""
-    return segment.path.with_name(f"{segment.name}.{lines}{prediction_log.SET_ASIDE}")
+def set_aside_name(segment: Segment, lines: int) -> str:
+    """Return the name of the file of a segment's unreadable lines; it has them as they were."""
+    return f"{segment.name}.{lines}{prediction_log.SET_ASIDE}"
 
 
 def _batches(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
@@ -185,7 +197,7 @@ def _batches(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
     size = 0
     for segment in segments:
         try:
-            bytes_of = segment.path.stat().st_size
+            bytes_of = segment.size()
         except OSError:
             bytes_of = 0  # reading it will say why
         if batch and (size + bytes_of > BATCH_BYTES or len(batch) >= BATCH_SEGMENTS):
@@ -204,7 +216,7 @@ def _set_aside_entry(
     details = {
         "lines": len(bad),
         "bytes": sum(len(line.content) for line in bad),
-        "file": set_aside_path(segment, len(bad)).name,
+        "file": set_aside_name(segment, len(bad)),
         "first": [[line.line, line.offset, line.reason] for line in bad[:AUDITED_LINES]],
     }
     once = f"predictions.set_aside/{segment.use_case}/{segment.name}"

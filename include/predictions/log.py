@@ -27,6 +27,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from include.errors import Unavailable
+from include.files import written_aside
 
 ROTATE_BYTES = 32 * 1024 * 1024
 ROTATE_SECONDS = 60.0
@@ -42,6 +43,23 @@ class Segment:
     use_case: str
     name: str
     path: Path
+
+    def size(self) -> int:
+        """Return its bytes."""
+        return self.path.stat().st_size
+
+    def read(self) -> bytes:
+        """Return its content."""
+        return self.path.read_bytes()
+
+    def remove(self) -> None:
+        """Remove it, if it is there."""
+        self.path.unlink(missing_ok=True)
+
+    def put_aside(self, name: str, content: bytes) -> None:
+        """Keep a file beside it, durably."""
+        with written_aside(self.path.with_name(name), mode=0o600, durable=True) as temporary:
+            temporary.write_bytes(content)
 
 
 def folder(home: Path, use_case: str) -> Path:
@@ -230,7 +248,7 @@ def closed_segments(home: Path, use_case: str) -> list[Segment]:
 def forget(segments: Iterable[Segment]) -> None:
     """Remove segments whose rows are committed to the lake."""
     for segment in segments:
-        segment.path.unlink(missing_ok=True)
+        segment.remove()
 
 
 def _last_line_end(path: Path) -> int:

@@ -54,9 +54,9 @@ def stream(
     rows: list[LoggedLine] = []
     for segment in segments:
         try:
-            if segment.path.stat().st_size > MAX_SEGMENT:
+            if segment.size() > MAX_SEGMENT:
                 raise OSError(errno.EFBIG, "it is larger than any that a node writes")
-            content = segment.path.read_bytes()
+            content = segment.read()
         except OSError as error:
             unopened(segment, error)
             continue

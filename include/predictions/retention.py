@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.lake.tables import Lake
 from include.predictions import log as prediction_log
 from include.predictions.import_segments import only_one, table_of
+from include.predictions.shared import SharedPlace
 from include.records.records import AuditEntry, Records
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def tidy(
         tidied.expired = table.expire(oldest, fence)
         tidied.compacted = table.compact(over, fence)
         tidied.files = table.clean()
-        tidied.set_aside = _expire_set_aside(settings.home, use_case.name, oldest)
+        tidied.set_aside = _expire_set_aside(settings, use_case.name, oldest)
     if tidied.expired or tidied.set_aside:
         details = {
             "before": oldest,
@@ -80,12 +80,24 @@ def tidy(
     return tidied
 
 
-def _expire_set_aside(home: Path, use_case: str, oldest: str) -> list[str]:
+def _expire_set_aside(settings: Settings, use_case: str, oldest: str) -> list[str]:
     """Delete what was set aside of segments before a day; return the names."""
+
+    def is_old(name: str) -> bool:
+        began = prediction_log.began_at(name)
+        return began is not None and f"{began:%Y-%m-%d}" < oldest
+
     removed = []
-    for path in sorted(prediction_log.folder(home, use_case).glob(f"*{prediction_log.SET_ASIDE}")):
-        began = prediction_log.began_at(path.name)
-        if began is not None and f"{began:%Y-%m-%d}" < oldest:
+    folder = prediction_log.folder(settings.home, use_case)
+    for path in sorted(folder.glob(f"*{prediction_log.SET_ASIDE}")):
+        if is_old(path.name):
             path.unlink(missing_ok=True)
             removed.append(path.name)
+    if settings.segments_uri:
+        place = SharedPlace(settings.segments_uri)
+        for shared in place.set_aside(use_case):
+            name = shared.rpartition("/")[2]
+            if is_old(name):
+                place.remove(shared)
+                removed.append(name)
     return removed

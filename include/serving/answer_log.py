@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from include.serving.http import Refusal
 from include.serving.predict import CheckedRequest, Features
 from include.serving.prometheus import Metrics
 from include.serving.serving_table import ServingTable
+from include.serving.shipper import Shipper
 from include.serving.snapshot import Loaded, Served
 from include.serving.workers import Workers
 
@@ -74,14 +75,25 @@ class AnswerLog:
     """The prediction logs of a node, one a use case."""
 
     def __init__(
-        self, home: Path, table: ServingTable, metrics: Metrics, *, hasher: NameOf
+        self,
+        home: Path,
+        table: ServingTable,
+        metrics: Metrics,
+        *,
+        hasher: NameOf,
+        ships: bool = False,
     ) -> None:
-        """Build it; `hasher` returns the function that names entities, once one is needed."""
+        """Build it.
+
+        `hasher` returns the function that names entities, once one is needed; `ships` says that
+        closed segments go to the place of EVERGREEN_SEGMENTS_URI.
+        """
         self._home, self._table, self._metrics, self._hasher = home, table, metrics, hasher
         self._books: dict[str, _Book] = {}
         self._full: frozenset[str] = frozenset()
         self._warned: set[str] = set()
         self._next_look = 0.0
+        self._shipper = Shipper(home) if ships else None
 
     def is_full(self, use_case: str) -> bool:
         """Tell whether the disk has less room than the use case's floor."""
@@ -104,53 +116,29 @@ class AnswerLog:
                 headers=[(b"retry-after", b"30")],
             )
 
-    def line(
-        self,
-        served: Served,
-        model: Loaded | None,
-        arm: str | None,
-        *,
-        request_id: str,
-        caller_id: str | None,
-        at: int,
-        entity: int | str | None,
-        row: bytes | None,
-        latency_us: int,
-        score: float | None = None,
-        decision: str | None = None,
-        flags: Collection[str] = (),
-        features_at: int | None = None,
-        model_us: int | None = None,
-        assigned: str = "champion",
-        outcome: bytes = b"answered",
-        reason: bytes = b"",
-    ) -> bytes:
-        """Return the line of a request: of a batch, of one of its rows.
+    def source(
+        self, served: Served, model: Loaded | None, arm: str | None, assigned: str = "champion"
+    ) -> tuple[LineWriter, bytes]:
+        """Return what puts the lines of a model in an arm together, and what they begin with.
 
-        `at` and `features_at` are in microseconds since 1970. `row` is the JSON object that the
-        model was asked, as UTF-8: the bytes of the request's own row, where it brought all of it.
-        `request_id` is the node's.
+        `assigned` is the arm that the request is meant for.
         """
         book = self._book(served)
-        template = book.templates.get((model.version if model else None, arm, assigned))
+        key = (model.version if model else None, arm, assigned)
+        template = book.templates.get(key)
         if template is None:
-            template = self._template(book, model, arm, assigned)
-        return book.writer.line(
-            template,
-            request_id=request_id,
-            caller_id=caller_id,
-            at=at,
-            entity=entity,
-            score=score,
-            decision=decision,
-            features=row,
-            latency_us=latency_us,
-            model_us=model_us,
-            flags=flags,
-            features_at=features_at,
-            outcome=outcome,
-            reason=reason,
-        )
+            template = book.templates[key] = book.writer.template(
+                Source(
+                    version=model.version if model else None,
+                    digest=model.digest if model else None,
+                    feature_set=model.feature_set if model else None,
+                    arm=arm,
+                    assigned=assigned,
+                    generation=served.generation,
+                    threshold=served.use_case.decision.threshold,
+                )
+            )
+        return book.writer, template
 
     def answer_line(
         self,
@@ -164,15 +152,14 @@ class AnswerLog:
         decision: str,
     ) -> bytes:
         """Return the line of an answer."""
-        return self.line(
-            served,
-            model,
-            arm,
+        writer, template = self.source(served, model, arm)
+        return writer.line(
+            template,
             request_id=asked.own_id,
             caller_id=asked.caller_id,
             at=asked.at,
             entity=entity,
-            row=features.content or _encode(features.row),
+            features=features.content or _encode(features.row),
             latency_us=asked.latency_us,
             score=score,
             decision=decision,
@@ -189,15 +176,14 @@ class AnswerLog:
         reason = _reason(error)
         if reason is None:
             return None
-        return self.line(
-            served,
-            served.champion,
-            None,
+        writer, template = self.source(served, served.champion, None)
+        return writer.line(
+            template,
             request_id=asked.own_id,
             caller_id=asked.caller_id,
             at=asked.at,
             entity=request.entity,
-            row=None if request.row is None else _encode(request.row),
+            features=None if request.row is None else _encode(request.row),
             latency_us=asked.latency_us,
             outcome=b"failed",
             reason=reason,
@@ -245,6 +231,8 @@ class AnswerLog:
         """Close all logs, on the disk itself."""
         for book in self._books.values():
             book.writer.log.close()
+        if self._shipper is not None:
+            self._shipper.ship_last()
 
     def _book(self, served: Served) -> _Book:
         """Return the open log of a use case, by what its description says now."""
@@ -266,21 +254,6 @@ class AnswerLog:
             new.counted_lines, new.counted_bytes = book.counted_lines, book.counted_bytes
         return new
 
-    def _template(self, book: _Book, model: Loaded | None, arm: str | None, assigned: str) -> bytes:
-        """Return what the lines of a model in an arm begin with, and keep it for the snapshot."""
-        source = Source(
-            version=model.version if model else None,
-            digest=model.digest if model else None,
-            feature_set=model.feature_set if model else None,
-            arm=arm,
-            assigned=assigned,
-            generation=book.served.generation,
-            threshold=book.use_case.decision.threshold,
-        )
-        template = book.writer.template(source)
-        book.templates[source.version, arm, assigned] = template
-        return template
-
     # what is done every second, beside requests
 
     async def keep(self, workers: Workers) -> None:
@@ -299,6 +272,11 @@ class AnswerLog:
                 lines.written_bytes - book.counted_bytes,
             )
             book.counted_lines, book.counted_bytes = lines.written_lines, lines.written_bytes
+        if self._shipper is not None:
+            # In a thread: to start a process takes milliseconds.
+            went_well = await workers.run("log", self._shipper.turn, time.monotonic())
+            if not went_well:
+                self._metrics.count_event("", "segments_not_shipped")
         self.show_room(await workers.run("log", free_bytes, self._home))
         if time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + LOOK_SECONDS

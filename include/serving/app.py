@@ -58,6 +58,7 @@ class App:
         hasher: NameOf,
         rollback: Rollback,
         reload: Reload,
+        ships: bool = False,
         hosts: frozenset[str] | None = None,
         seconds: float = 2.0,
         access_log: AccessLog | None = None,
@@ -65,9 +66,10 @@ class App:
         """Build it.
 
         `access` tells who may ask for what, `home` is the folder of the prediction logs, `hasher`
-        returns the function that names entities in them, `hosts` are the names that the header Host
-        may say (None: any), `seconds` is how long a request waits at most for a model in another
-        process, and a batch for all of its rows, `access_log` gets a sample of the requests.
+        returns the function that names entities in them, `ships` says that their segments go to
+        another place, `hosts` are the names that the header Host may say (None: any), `seconds` is
+        how long a request waits at most for a model in another process, and a batch for all of its
+        rows, `access_log` gets a sample of the requests.
         """
         self.table = ServingTable()
         self.metrics, self.access_log = Metrics(), access_log
@@ -83,7 +85,7 @@ class App:
         self.routes = endpoints.routes()
         self._hosts, self._access, self._seconds = hosts, access, seconds
         access.count = lambda event: self.metrics.count_event("", event)
-        self.log = AnswerLog(home, self.table, self.metrics, hasher=hasher)
+        self.log = AnswerLog(home, self.table, self.metrics, hasher=hasher, ships=ships)
         self._horizons: dict[str, predict.Horizon] = {}
         self._prefix, self._count = secrets.token_hex(6), 0
         self._faults: set[str] = set()

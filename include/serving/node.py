@@ -131,6 +131,7 @@ async def _main(settings: Settings, listener: socket.socket, is_shared: bool) ->
     app = App(
         access=access,
         home=settings.home,
+        ships=bool(settings.segments_uri),
         hasher=lambda: entity_hasher(settings.entity_secret.get_secret_value()),
         rollback=roll_back,
         reload=reload,

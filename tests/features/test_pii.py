@@ -10,7 +10,7 @@ import yaml
 from include.config.use_case import UseCase
 from include.config.use_case_file import parse
 from include.errors import ConfigError
-from include.features.pii import pii_features
+from include.features.pii import describe_log, pii_features
 from include.pipeline.memo import fields_digest
 
 CASE = """
@@ -67,6 +67,15 @@ def test_of_another_view_none_is() -> None:
 def test_a_feature_that_the_view_lacks_cannot_be_marked() -> None:
     with pytest.raises(ConfigError, match=r"pii names \['name'\], which are no columns"):
         case("SELECT 1", pii=["name"])
+
+
+def test_people_are_told_what_the_log_is_written_without() -> None:
+    assert list(describe_log(case())) == [("prediction log", "without email")]
+    hashed = CASE.replace("shop_id: {type: int64}", "shop_id: {type: int64, pii: entity}")
+    assert list(describe_log(parse(hashed))) == [
+        ("prediction log", "without email; shop_id as a keyed hash")
+    ]
+    assert list(describe_log(parse(CASE.replace(", pii: value", "")))) == []
 
 
 def test_only_the_entitys_key_can_be_hashed() -> None:

@@ -250,20 +250,12 @@ def test_rows_of_a_batch_are_on_disk_together_whatever_arm_each_was_meant_for(
     model = client.serve()
     served, log = client.app.table.served[NAME], client.app.log
     about: dict[str, Any] = {"caller_id": None, "at": 1772323199999999, "latency_us": 1}
+    about["features"] = b"{}"
+    writer, champion = log.source(served, model, "champion")
+    _, challenger = log.source(served, model, "challenger", "challenger")
     lines = [
-        log.line(served, model, "champion", request_id="a-1", entity=1, row=b"{}", **about),
-        log.line(
-            served,
-            model,
-            "challenger",
-            request_id="a-2",
-            entity=2,
-            row=b"{}",
-            assigned="challenger",
-            outcome=b"shadow",
-            score=0.25,
-            **about,
-        ),
+        writer.line(champion, request_id="a-1", entity=1, **about),
+        writer.line(challenger, request_id="a-2", entity=2, outcome=b"shadow", score=0.25, **about),
     ]
     assert log.put(served, *lines)
     first, second = logged(client)
@@ -280,15 +272,14 @@ def test_a_request_that_was_admitted_before_the_disk_was_full_is_logged(client: 
     served, log = client.app.table.served[NAME], client.app.log
     log.admit(served)
     log.show_room(0)
-    line = log.line(
-        served,
-        model,
-        "champion",
+    writer, template = log.source(served, model, "champion")
+    line = writer.line(
+        template,
         request_id="a-1",
         caller_id=None,
         at=1772323199999999,
         entity=1,
-        row=b"{}",
+        features=b"{}",
         latency_us=1,
     )
     assert log.put(served, line)

@@ -1,0 +1,122 @@
+"""The place to which nodes ship closed segments, where they share no folder with the import.
+
+A folder that all machines mount, or an object store: `EVERGREEN_SEGMENTS_URI`. A segment keeps its
+name there, so one that is shipped twice, or shipped again after its import, is known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from include.errors import SourceError
+from include.files import written_aside
+from include.predictions.log import CLOSED, SET_ASIDE, Segment
+
+
+@dataclass(frozen=True, slots=True)
+class SharedSegment(Segment):
+    """A segment in the shared place; `path` is its path there."""
+
+    place: SharedPlace = field(compare=False, kw_only=True)
+
+    def size(self) -> int:
+        """Return its bytes."""
+        return int(self.place.ask("info", str(self.path))["size"])
+
+    def read(self) -> bytes:
+        """Return its content."""
+        return bytes(self.place.ask("cat_file", str(self.path)))
+
+    def remove(self) -> None:
+        """Remove it, if it is there."""
+        self.place.remove(str(self.path))
+
+    def put_aside(self, name: str, content: bytes) -> None:
+        """Keep a file beside it."""
+        self.place.write(self.use_case, name, content)
+
+
+class SharedPlace:
+    """The shared place; errors of any store are OSErrors."""
+
+    def __init__(self, uri: str) -> None:
+        self._fs, self._root = fsspec.core.url_to_fs(uri.rstrip("/"))
+        protocols = self._fs.protocol
+        self._is_local = "file" in ((protocols,) if isinstance(protocols, str) else protocols)
+
+    def ask(self, question: str, *arguments: Any) -> Any:
+        """Return the store's answer.
+
+        Raises:
+            OSError: it has none.
+        """
+        try:
+            return getattr(self._fs, question)(*arguments)
+        except OSError:
+            raise
+        except Exception as error:  # each store has errors of its own
+            raise OSError(0, f"{type(error).__name__}: {str(error)[:200]}") from error
+
+    def write(self, use_case: str, name: str, content: bytes) -> None:
+        """Write a file as a whole: a reader sees none of it or all.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        path = f"{self._root}/{use_case}/{name}"
+        if self._is_local:
+            with written_aside(Path(path), mode=0o600, durable=True) as temporary:
+                temporary.write_bytes(content)
+            return
+        self.ask("pipe_file", path, content)  # an object is there when its upload has ended
+
+    def remove(self, path: str) -> None:
+        """Remove a file, if it is there.
+
+        Raises:
+            OSError: it cannot be removed.
+        """
+        try:
+            self.ask("rm_file", path)
+        except FileNotFoundError:
+            return
+
+    def segments(self, use_case: str) -> list[Segment]:
+        """Return the segments of a use case that were shipped, oldest first.
+
+        Raises:
+            SourceError: the place cannot be reached.
+        """
+        return [
+            SharedSegment(use_case, Path(path).stem, Path(path), place=self)
+            for path in self._files(use_case, CLOSED)
+        ]
+
+    def set_aside(self, use_case: str) -> list[str]:
+        """Return the paths of what was set aside.
+
+        Raises:
+            SourceError: the place cannot be reached.
+        """
+        return self._files(use_case, SET_ASIDE)
+
+    def _files(self, use_case: str, suffix: str) -> list[str]:
+        try:
+            self._fs.invalidate_cache()  # others write there
+            paths = self.ask("ls", f"{self._root}/{use_case}", False)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise SourceError(
+                f"{self._root}/{use_case}: shipped segments cannot be listed "
+                f"({error.strerror}); mend EVERGREEN_SEGMENTS_URI or its permissions"
+            ) from error
+        return sorted(
+            path
+            for path in paths
+            if path.endswith(suffix) and not path.rpartition("/")[2].startswith(".")
+        )
