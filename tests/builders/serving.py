@@ -377,7 +377,9 @@ class Node:
     @property
     def health(self) -> dict[str, Any]:
         """What the node says of the use case."""
-        use_case: dict[str, Any] = self.get("/health").body["use_cases"].get(NAME, {})
+        told = self.get("/health").body
+        # A node that starts on a socket that another process holds may not answer yet.
+        use_case: dict[str, Any] = told.get("use_cases", {}).get(NAME, {})
         return use_case
 
     @property
