@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from include.config.settings import ROOT
-from include.predictions.log import closed_segments, read
+from include.predictions.log import closed_segments
+from include.predictions.reading import read
 from include.serving.batch import MAX_ROWS
 from tests.builders.serving import NAME, NOW, ROW, Desk, Node
 
@@ -81,7 +82,7 @@ def test_a_retry_has_the_id_of_the_first_try(node: Node) -> None:
     assert done.stderr == ""
     node.stop()
     segments = closed_segments(Path(node.settings.home), NAME)
-    ids = read(segments).column("request_id").to_pylist()
+    ids = read(segments).column("caller_id").to_pylist()
     assert ids.count(done.stdout.strip()) >= 1
 
 

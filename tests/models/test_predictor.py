@@ -121,3 +121,52 @@ def test_serving_imports_no_pandas_scikit_learn_or_lightgbm_package(bundle: Path
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"income": None, "visits": None, "member": None},
+        {"region": None},
+        {"region": "nowhere"},
+        {"income": math.inf},
+        {"income": -math.inf, "visits": math.inf},
+        {"income": math.nan},
+        {"income": 1.7e308, "visits": 1.7e308},
+        {"income": 10**400},
+        {"visits": 2.0, "member": False},
+    ],
+    ids=str,
+)
+def test_values_in_the_model_s_order_are_scored_as_the_row_is(
+    fitted: Fitted, change: dict[str, Any]
+) -> None:
+    model = fitted.predictor
+    assert isinstance(model, Predictor)
+    row = {"income": 0.3, "visits": 2, "region": "r1", "member": True, **change}
+    assert model.of_values(tuple(row[name] for name in model.features)) == model.one(row)
+
+
+@pytest.mark.parametrize(
+    ("change", "feature"),
+    [({"income": "12"}, "income"), ({"region": 5}, "region"), ({"member": [1]}, "member")],
+)
+def test_a_value_of_a_wrong_type_is_refused_by_its_feature(
+    fitted: Fitted, change: dict[str, Any], feature: str
+) -> None:
+    model = fitted.predictor
+    assert isinstance(model, Predictor)
+    row = {"income": 0.3, "visits": 2, "region": "r1", "member": True, **change}
+    with pytest.raises(InvalidFeature) as caught:
+        model.of_values([row[name] for name in model.features])
+    assert caught.value.feature == feature
+
+
+def test_too_few_or_too_many_values_never_reach_the_booster(fitted: Fitted) -> None:
+    model = fitted.predictor
+    assert isinstance(model, Predictor)
+    values = [None if name == "region" else 1.0 for name in model.features]
+    for wrong in (values[:-1], [*values, 1.0]):
+        with pytest.raises((ValueError, IndexError)):
+            model.of_values(wrong)
