@@ -80,7 +80,7 @@ class App:
             batch=self._batch,
         )
         self._router = endpoints.router()
-        self.routes = endpoints.routes()
+        self.routes = self._router.routes
         self._hosts, self._access, self._seconds = hosts, access, seconds
         access.count = lambda event: self.metrics.count_event("", event)
         self._open_log, self._logs = open_log, dict[str, PredictionLog]()
@@ -243,8 +243,9 @@ class App:
                 features, score = await self._ask(request, served, champion)
                 return champion, "champion", features, score
             except (Unavailable, Refusal) as error:
-                # That the champion's own features are not online is its failure, not the caller's.
-                if isinstance(error, Refusal) and error.code != "no_features":
+                # That the champion's own features are not online, or that it takes too long, is its
+                # failure, not the caller's.
+                if isinstance(error, Refusal) and error.code not in ("no_features", "deadline"):
                     raise
                 self.metrics.count_event(name, "champion_failed")
                 if behind is None or champion is behind:

@@ -6,6 +6,7 @@ Features come from the online store by entity, from the request, or a part from 
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -22,6 +23,8 @@ from include.point_in_time.expiry import is_expired, is_forgotten
 from include.predictions.log import Prediction
 from include.serving.http import MAX_ECHO, Refusal
 from include.serving.snapshot import Loaded, OnlineRows, Served
+
+log = logging.getLogger(__name__)
 
 MAX_TEXT = 1024  # characters of an entity's key or of a text feature
 _INT_LIMIT = 1 << 63  # what the lake's int64 columns hold
@@ -284,11 +287,14 @@ def _store_away(
     request: CheckedRequest, use_case: Description, model: Loaded, error: Unavailable
 ) -> Features:
     """Return a row of nulls and of what was sent, where the use case scores without its store."""
+    # Where the store is, and why it does not answer, is nothing for callers.
+    log.warning("%s: %s", use_case.name, error)
     if use_case.fallback.store == "refuse":
         raise Refusal(
             503,
             "store_away",
-            f"the online features cannot be read now: {error}",
+            "the online features cannot be read now; send the features, or ask again (the node's "
+            "log says why)",
             headers=[(b"retry-after", b"2")],
             flags=["degraded"],
         )

@@ -147,7 +147,8 @@ class RemoteOnline:
 
     def _failed(self, link: RedisLink, error: Exception) -> str:
         """Give the connection up where it is silent; return what callers are told."""
-        if isinstance(error, RowsLost):  # it answers, and what it lacks is told
+        if isinstance(error, RowsLost):  # it answers, without what was published
+            log.error("%s: what was published is gone: %s", self._use_case, error)
             return str(error)
         late = isinstance(error, TimeoutError)
         reason = f"no answer in {DEADLINE * 1000:.0f} ms" if late else str(error)
@@ -167,18 +168,16 @@ class RemoteOnline:
         Not on the connection of before: nobody may be at its other end any more.
         """
         failed = False
-        while True:
+        while self._link is None:
             try:
                 async with asyncio.timeout(PROBE_DEADLINE):
-                    link = await RedisLink.open(self._address.get_secret_value())
-                break
+                    self._link = await RedisLink.open(self._address.get_secret_value())
             except Exception as error:  # noqa: BLE001 - a probe that died would never close it
                 if not failed:
                     reason = str(error) or type(error).__name__
                     log.warning("%s does not answer the probe: %s", self._where, reason)
                 failed = True
-            await asyncio.sleep(PROBE_SECONDS)
+                await asyncio.sleep(PROBE_SECONDS)
         if failed:
             log.info("%s answers again", self._where)
-        self._link = link
-        link.on_end = lambda: self._begin_to_probe("the connection has ended")
+        self._link.on_end = lambda: self._begin_to_probe("the connection has ended")

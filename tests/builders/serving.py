@@ -360,7 +360,10 @@ class Node:
     @property
     def health(self) -> dict[str, Any]:
         """What the node says of the use case."""
-        use_case: dict[str, Any] = self.get("/health").body["use_cases"].get(NAME, {})
+        told = self.get("/health").body
+        if not isinstance(told, dict):  # it has no connection left, and says so by hand
+            return {}
+        use_case: dict[str, Any] = told.get("use_cases", {}).get(NAME, {})
         return use_case
 
     @property

@@ -145,7 +145,8 @@ def test_a_node_that_ends_under_load_fails_no_request(desk: Desk, connections: i
             first.send_signal(signal.SIGTERM)
             assert first.wait(timeout=15) == 0
             first = start()
-            time.sleep(2.5)
+            probe.serves(1)  # not before: a node that only starts is ended by the signal
+            probe.client.close()
         stop.set()
         for thread in threads:
             thread.join()
