@@ -145,6 +145,7 @@ def test_a_node_that_ends_under_load_fails_no_request(desk: Desk, connections: i
             first.send_signal(signal.SIGTERM)
             assert first.wait(timeout=15) == 0
             first = start()
+            probe = Node(desk.settings)
             probe.serves(1)  # not before: a node that only starts is ended by the signal
             probe.client.close()
         stop.set()
