@@ -82,7 +82,7 @@ class App:
             batch=self._batch,
         )
         self._router = endpoints.router()
-        self.routes = endpoints.routes()
+        self.routes = self._router.routes
         self._hosts, self._access, self._seconds = hosts, access, seconds
         access.count = lambda event: self.metrics.count_event("", event)
         self.log = AnswerLog(home, self.table, self.metrics, hasher=hasher, ships=ships)
@@ -264,8 +264,9 @@ class App:
                 features, score = await self._ask(request, served, champion)
                 return champion, "champion", features, score
             except (Unavailable, Refusal) as error:
-                # That the champion's own features are not online is its failure, not the caller's.
-                if isinstance(error, Refusal) and error.code != "no_features":
+                # That the champion's own features are not online, or that it takes too long, is its
+                # failure, not the caller's.
+                if isinstance(error, Refusal) and error.code not in ("no_features", "deadline"):
                     raise
                 reason = b"no_features" if isinstance(error, Refusal) else b"model_failed"
                 self.metrics.count_event(name, "champion_failed")

@@ -6,6 +6,7 @@ Features come from the online store by entity, from the request, or a part from 
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -23,6 +24,8 @@ from include.point_in_time.expiry import is_expired, is_forgotten
 from include.serving.http import MAX_ECHO, Refusal
 from include.serving.snapshot import Loaded, OnlineRows, Served
 from include.serving.typed_rows import INT_LIMIT, MAX_TEXT
+
+log = logging.getLogger(__name__)
 
 _MICROS_A_DAY = 86_400_000_000
 _HORIZON_MICROS = 1_000_000  # for so long a horizon is used before the calendar is asked again
@@ -288,11 +291,14 @@ def _store_away(
     request: CheckedRequest, use_case: Description, model: Loaded, error: Unavailable
 ) -> Features:
     """Return a row of nulls and of what was sent, where the use case scores without its store."""
+    # Where the store is, and why it does not answer, is nothing for callers.
+    log.warning("%s: %s", use_case.name, error)
     if use_case.fallback.store == "refuse":
         raise Refusal(
             503,
             "store_away",
-            f"the online features cannot be read now: {error}",
+            "the online features cannot be read now; send the features, or ask again (the node's "
+            "log says why)",
             headers=[(b"retry-after", b"2")],
             flags=["degraded"],
         )

@@ -147,7 +147,8 @@ class RemoteOnline:
 
     def _failed(self, link: RedisLink, error: Exception) -> str:
         """Give the connection up where it is silent; return what callers are told."""
-        if isinstance(error, RowsLost):  # it answers, and what it lacks is told
+        if isinstance(error, RowsLost):  # it answers, without what was published
+            log.error("%s: what was published is gone: %s", self._use_case, error)
             return str(error)
         late = isinstance(error, TimeoutError)
         reason = f"no answer in {DEADLINE * 1000:.0f} ms" if late else str(error)
@@ -167,13 +168,14 @@ class RemoteOnline:
         Not on the connection of before: nobody may be at its other end any more.
         """
         failed = False
-        while (link := await self._connect_anew(is_quiet=failed)) is None:
-            failed = True
-            await asyncio.sleep(PROBE_SECONDS)
+        while self._link is None:
+            self._link = await self._connect_anew(is_quiet=failed)
+            if self._link is None:
+                failed = True
+                await asyncio.sleep(PROBE_SECONDS)
         if failed:
             log.info("%s answers again", self._where)
-        self._link = link
-        link.on_end = lambda: self._begin_to_probe("the connection has ended")
+        self._link.on_end = lambda: self._begin_to_probe("the connection has ended")
 
     async def _connect_anew(self, *, is_quiet: bool) -> RedisLink | None:
         """Return a connection that answers, or None; why not is logged unless it was before."""

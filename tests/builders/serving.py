@@ -378,7 +378,8 @@ class Node:
     def health(self) -> dict[str, Any]:
         """What the node says of the use case."""
         told = self.get("/health").body
-        # A node that starts on a socket that another process holds may not answer yet.
+        if not isinstance(told, dict):  # it has no connection left, and says so by hand
+            return {}
         use_case: dict[str, Any] = told.get("use_cases", {}).get(NAME, {})
         return use_case
 

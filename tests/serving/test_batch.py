@@ -178,6 +178,18 @@ def test_rows_whose_time_is_over_are_refused_and_the_others_are_answered(serving
     assert late.headers["retry-after"] == "1"
 
 
+def test_the_model_before_answers_where_the_champion_takes_too_long(serving: Client) -> None:
+    serving.app._seconds = 0.2
+    champion = Loaded(9, "sha256:9", "fs", "2026-03-01", remote=Slow([0.0, 0.0]))
+    previous = serving.serve(1)
+    serving.serve(1, champion=champion, previous=previous)
+    answer = serving.predict(features=ROW)
+    assert (answer.status_code, answer.json()["arm"]) == (200, "fallback")
+    slow = Loaded(8, "sha256:8", "fs", "2026-03-01", remote=Slow([0.0, 0.0]))
+    serving.serve(1, champion=champion, previous=slow)
+    assert serving.predict(features=ROW).json()["error"]["code"] == "deadline"
+
+
 def test_a_model_in_its_own_process_answers_a_batch(serving: Client) -> None:
     champion = Loaded(9, "sha256:9", "fs", "2026-03-01", remote=Slow([]))
     previous = serving.serve(1)

@@ -136,9 +136,15 @@ def test_while_it_hangs_entities_are_refused_quickly_and_rows_go_on(
 
 def test_what_was_flushed_is_no_unknown_entity(node: Node, desk: Desk, server: Server) -> None:
     server.client.flushall()
+
+    def told() -> bool:
+        refused = node.predict(entity=1)
+        assert (refused.status, refused.body["error"]["code"]) == (503, "store_away")
+        return "run materialize_features" in node.log.read_text()
+
+    until(told, what="line on what is lost")
     refused = node.predict(entity=1)
-    assert (refused.status, refused.body["error"]["code"]) == (503, "store_away")
-    assert "run materialize_features" in refused.body["error"]["message"]
+    assert str(server.port) not in str(refused.body), "where the store is, is nothing for callers"
     assert node.predict(features=ROW).status == 200
     desk.publish(ROWS)
     answers(node)
