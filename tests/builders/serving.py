@@ -353,12 +353,16 @@ class Node:
 
     def serves(self, version: int | None) -> None:
         """Wait until a model version answers."""
-        until(lambda: self.health.get("model_version") == version, what=f"model {version}")
+        until(
+            lambda: self.health.get("model_version") == version,
+            what=f"model {version}",
+            seconds=60,
+        )
 
     @property
     def health(self) -> dict[str, Any]:
         """What the node says of the use case."""
-        use_case: dict[str, Any] = self.get("/health").body["use_cases"].get(NAME, {})
+        use_case: dict[str, Any] = self.get("/health").body.get("use_cases", {}).get(NAME, {})
         return use_case
 
     @property
