@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 APPLIED = "use_case.applied"
 VOUCHED = "model.artefact_recorded"
+WARNED = 3  # models of which nobody vouches that are named
 
 
 def apply_use_case(records: Records, use_case: UseCase, actor: str, reason: str) -> Route:
@@ -71,19 +72,23 @@ def adopt_artefacts(settings: Settings, records: Records) -> list[str]:
     for the code: what it does not name, or names otherwise, gets no digest, and is only warned of.
     Returns the models, as `use_case version`.
     """
-    adopted = []
+    adopted, left = list[str](), 0
     for model in records.models.without_artefact():
         try:
             _adopt(settings, records, model)
         except (ArtefactError, OSError) as error:
-            log.warning(
-                "%s: model %d may run in this node alone, not by its bento: %s",
-                model.use_case,
-                model.version,
-                error,
-            )
+            left += 1
+            if left <= WARNED:  # of an old installation they may be hundreds, at each start
+                log.warning(
+                    "%s: model %d may run in this node alone, not by its bento: %s",
+                    model.use_case,
+                    model.version,
+                    error,
+                )
             continue
         adopted.append(f"{model.use_case} {model.version}")
+    if left > WARNED:
+        log.warning("the same is true of %d more models", left - WARNED)
     if adopted:
         log.info("the digests of %d artefacts are now on record", len(adopted))
     return adopted

@@ -321,6 +321,8 @@ class Reconciler:
         candidate = followed.models.get(good)
         if served is None or candidate is None or candidate.alive is None:
             good = None
+        if bad is not None and good is not None and good.model_digest == bad.model_digest:
+            good = None  # the same model under another version
         return bad, good, row.route.generation
 
     def describe(self, name: str) -> dict[str, Any]:

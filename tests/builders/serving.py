@@ -372,7 +372,11 @@ class Node:
 
     def serves(self, version: int | None) -> None:
         """Wait until a model version answers."""
-        until(lambda: self.health.get("model_version") == version, what=f"model {version}")
+        until(
+            lambda: self.health.get("model_version") == version,
+            what=f"model {version}",
+            seconds=60,
+        )
 
     @property
     def health(self) -> dict[str, Any]:

@@ -143,3 +143,14 @@ def test_what_no_receipt_vouches_for_gets_no_digest(
     left = desk.records.models.get(NAME, 1)
     assert left is not None
     assert (left.bento_digest, left.artefact_digest) == (None, None)
+
+
+def test_of_many_models_without_a_receipt_few_are_named(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    for version in range(1, 7):
+        packaged_before(desk, version, f"loans_scorer:v{version}")
+    with caplog.at_level(logging.WARNING):
+        assert adopt_artefacts(desk.settings, desk.records) == []
+    assert len(caplog.records) == 4
+    assert caplog.messages[-1] == "the same is true of 3 more models"

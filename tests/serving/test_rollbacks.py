@@ -245,6 +245,15 @@ async def test_what_it_cannot_do_it_says(desk: Desk, monkeypatch: pytest.MonkeyP
         assert here.answering == 1
 
 
+async def test_the_same_model_under_another_version_is_no_way_back(desk: Desk) -> None:
+    desk.train(4, seed=2)
+    desk.record_route(champion=4, previous=2)
+    async with node(desk) as here:
+        with here.away(), pytest.raises(Conflict, match="no earlier champion"):
+            await here.rollbacks.take_back(NAME, replace(ORDER, version=4))
+        assert here.answering == 4
+
+
 def _no_space(*_: object) -> None:
     raise OSError(28, "No space left on device")
 
