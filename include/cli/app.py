@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 
 from include.cli import (
+    backfill,
     installation,
     models,
     new_use_case,
@@ -53,8 +54,8 @@ app = typer.Typer(
 )
 for command in (
     run.run,
-    run.backfill,
-    run.score,
+    backfill.backfill,
+    backfill.score,
     models.models,
     records.status,
     records.heal,

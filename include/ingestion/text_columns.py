@@ -35,7 +35,9 @@ def check_columns(names: Sequence[str]) -> None:
             first = names[lowered.index(name.lower())]
             raise Refused(
                 f"has the column {name!r} twice (columns {lowered.index(name.lower()) + 1}, "
-                f"{index + 1}: {first!r}, {name!r})"
+                f"{index + 1}: {first!r}, {name!r}): call one otherwise, or, of a CSV, write "
+                "header: false and skip: 1 under the source, and name it by its place, {header: "
+                f"c{index + 1}}}"
             )
 
 

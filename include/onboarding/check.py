@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import tempfile
-from collections.abc import Iterator, Mapping
-from datetime import timedelta
+from collections.abc import Iterator
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -18,16 +16,10 @@ from include.errors import ConfigError
 from include.ingestion.computed import expression_of
 from include.ingestion.values import trimmed_text, typed
 from include.lake.sql import connect, text_literal
-from include.lake.tables import Lake
+from include.onboarding.check_queries import OUTCOME, TIME, Problem, Where, query_problems
 from include.pipeline import declared
-from include.point_in_time.partitions import period
-from include.point_in_time.queries import resolve_sql, tables_in
-from include.point_in_time.views import AsOfViews
 
-Where = tuple[str, ...]  # the path of a field in the YAML
-Problem = tuple[Where, str]  # where, and what is wrong with its remedy
 TIMES = ("event_timestamp", "created_timestamp")
-TIME, OUTCOME = "a time", "an outcome"  # kinds of a query's columns besides those of features
 
 
 def check_file(path: Path) -> UseCase:
@@ -190,7 +182,7 @@ def _label(use_case: UseCase, with_sql: bool) -> Iterator[Problem]:
             "label_timestamp": TIME,
             "label": OUTCOME,
         }
-        yield from _sql(use_case, ("label", "sql"), label.sql, wanted, label.lookback)
+        yield from query_problems(use_case, ("label", "sql"), label.sql, wanted, label.lookback)
 
 
 def _outcome(use_case: UseCase, column: Column, source: Source) -> Iterator[Problem]:
@@ -280,60 +272,7 @@ def _view(use_case: UseCase, name: str, with_sql: bool) -> Iterator[Problem]:
     elif view.sql is not None and with_sql:
         times = dict.fromkeys(TIMES, TIME) if view.grain == "event" else {}
         wanted = {use_case.entity.key: use_case.entity.type, **times, **view.columns}
-        yield from _sql(use_case, (*where, "sql"), view.sql, wanted, view.lookback)
-
-
-def _sql(
-    use_case: UseCase, where: Where, text: str, wanted: Mapping[str, str], lookback: timedelta
-) -> Iterator[Problem]:
-    """Run a query over sources without rows, and compare its columns with those that are wanted."""
-    try:
-        query = resolve_sql(use_case, text)
-        if unknown := sorted(tables_in(query) - set(use_case.sources)):
-            yield (
-                where,
-                f"the query reads {unknown}; sources are {sorted(use_case.sources)}. Correct the "
-                "name, or declare it",
-            )
-            return
-        with (
-            tempfile.TemporaryDirectory() as empty,
-            AsOfViews(connect(alone=True), Lake(empty), use_case, keys=[]) as views,
-        ):
-            views.at(period(use_case, use_case.history.first.isoformat()), lookback)
-            views.query(query)
-            given = views.types(query)
-    except ConfigError as error:
-        yield where, re.sub(rf"^{re.escape(use_case.name)}: ", "", str(error))
-        return
-    missing = [name for name in wanted if name not in given]
-    if missing:
-        yield (
-            where,
-            f"the query gives no column {missing}; it gives {list(given)}. Add it to the SELECT, "
-            "or correct the YAML",
-        )
-    for name, kind in wanted.items():
-        if name in given and (reason := _misfit(name, given[name], kind)):
-            yield where, reason
-
-
-def _misfit(name: str, given: str, kind: str) -> str:
-    """Return why a query's column of DuckDB's type `given` is not what is declared, or nothing."""
-    if kind == TIME:
-        # A bare NULL has a type of its own, and fits every column.
-        if given.startswith(("TIMESTAMP", "DATE")) or given == '"NULL"':
-            return ""
-        return f"column {name} is {given} and has to be a time; cast it to TIMESTAMPTZ"
-    if kind == OUTCOME and given == "BOOLEAN":
-        return ""
-    try:
-        declared.cast(name, given, "float64" if kind == OUTCOME else kind, "the query")
-    except ConfigError as error:
-        return (
-            str(error) if kind != OUTCOME else f"column label is {given}; a label is 0, 1 or NULL"
-        )
-    return ""
+        yield from query_problems(use_case, (*where, "sql"), view.sql, wanted, view.lookback)
 
 
 def _training(use_case: UseCase) -> Iterator[Problem]:

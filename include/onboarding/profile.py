@@ -137,8 +137,8 @@ class Table:
         self.totals = len(totals)
         self.broken = len(rows) - self.rows - self.totals  # lines that could not be split
         # Lines that repeat the header have numbers, and are no rows.
-        self.repeated = int(self._con.execute("SELECT max(row) FROM delivered").fetchall()[0][0])
-        self.repeated -= len(rows)
+        last = self._con.execute("SELECT max(row) FROM delivered").fetchall()[0][0]
+        self.repeated = int(last or 0) - len(rows)
         if not self.rows:
             raise SourceError(
                 f"{path}: no rows; a draft is guessed from values, give a file that has some"

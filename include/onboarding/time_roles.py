@@ -92,10 +92,14 @@ def guess_event(
         parts = ", ".join(map(repr, event.made.parts))
         return event, f"guessed: the date that stands in {parts}{others}"
     if not candidates:
-        raise ConfigError(
+        raise Undecided(
             f"{table.path}: {name_some(times)} sound(s) like the time of an outcome or a birth, "
             "not of a decision; name the column that says when each row happened with --time (one "
-            "of these, if it does), or say with --snapshot DATE for which day the table stands"
+            "of these, if it does), or say with --snapshot DATE for which day the table stands",
+            field="time",
+            question="What is the moment of the decision?",
+            choices=tuple(column.header for column in times),
+            option="--time",
         )
     full = [column for column in candidates if column.nulls == 0] or candidates
     ranked = [

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import SecretStr
@@ -28,13 +26,20 @@ from include.lake.tables import Lake
 from include.onboarding import cohorts, time_periods
 from include.onboarding.cohorts import Cohorts
 from include.onboarding.frame_profile import FrameProfile, profile_frame
+from include.onboarding.trial_facts import (
+    DAY,
+    SHOWN,
+    describe_first_training,
+    describe_sources,
+    keys_by_stage,
+    label_rates,
+)
 from include.pipeline import ranges
 from include.pipeline.engines import translated
 from include.pipeline.flow import DATA_STAGES
-from include.pipeline.validation_outputs import ValidationOutputs
 from include.point_in_time import partitions
 from include.point_in_time.curated import EVENT, label_schema, label_table
-from include.records.records import Records, StageResult
+from include.records.records import Records
 from include.training import leaks
 from include.training.carrier_leaks import evenly_spread
 from include.training.leak_findings import Finding, exclude
@@ -42,17 +47,6 @@ from include.training.training_rows import describe_maturing
 
 HEAD = 5  # rows of the training frame that are shown
 SAMPLE = 20_000  # newest decisions of which the frame is made
-PERIODS = 30  # partitions of decisions to look at, besides what they look back on and wait for
-LINES = 12  # of the table of label rates
-SHOWN = 3  # refused partitions of a stage, and rules of a source's quarantine
-DAY = timedelta(days=1)
-ALWAYS = ("duplicates", "conflicts")  # shown also where there are none
-_COUNTED = {
-    "duplicates": "duplicates",
-    "conflicts": "conflicts (one key and time, other values)",
-    "repeated": "that repeat another's entity and moment",
-    "sharing": "decisions that share entity and moment",
-}
 
 
 @dataclass
@@ -120,31 +114,6 @@ def try_data(use_case: UseCase, settings: Settings) -> Trial:
             records.close()
 
 
-def keys_by_stage(use_case: UseCase, newest: str) -> dict[str, list[str]]:
-    """Return the partitions that each data stage runs, for `PERIODS` partitions of decisions.
-
-    Each stage begins earlier than the next by what that one looks back on: the spans add up.
-    Decisions that can be mature end by label.delay before the newest partition, and so do the
-    features; labels are looked for up to the newest.
-    """
-    views, step = (
-        use_case.features.values(),
-        {"day": DAY, "week": 7 * DAY, "month": 31 * DAY}[use_case.cadence],
-    )
-    decided = partitions.lookback(use_case, newest, use_case.label.delay)[0]
-    featured = partitions.lookback(
-        use_case, decided, max(view.ttl for view in views) + (PERIODS + 1) * step
-    )[0]
-    validated = partitions.lookback(use_case, featured, max(view.lookback for view in views))[0]
-    back = timedelta(0) if use_case.label.sql is None else use_case.label.lookback
-    ingested = partitions.lookback(use_case, validated, back)[0]
-    return {
-        "ingest_data": partitions.between(use_case, ingested, newest),
-        "validate_data": partitions.between(use_case, validated, newest),
-        "materialize_features": partitions.between(use_case, featured, decided),
-    }
-
-
 def _run(
     use_case: UseCase, settings: Settings, records: Records, keys: Mapping[str, list[str]]
 ) -> tuple[list[tuple[str, str]], list[str]]:
@@ -182,37 +151,11 @@ def _run(
             )
         if not done:
             raise EvergreenError("\n".join(problems) or f"{use_case.name}: {stage} gave nothing")
-    facts += _sources(
+    facts += describe_sources(
         use_case,
         records.results.of(use_case.name, stage="validate_data", keys=keys["validate_data"]),
     )
     return facts, problems
-
-
-def _sources(use_case: UseCase, results: Sequence[StageResult]) -> Iterator[tuple[str, str]]:
-    """Yield what became of each source's rows: quarantine by rule, duplicates, conflicts."""
-    for name, source in use_case.sources.items():
-        # Each partition of a static source is all of it.
-        counted = results[-1:] if source.kind == "static" else results
-        totals, rules = Counter[str](), Counter[str]()
-        for row in counted:
-            counted_source = ValidationOutputs.of(row).sources.get(name)
-            if counted_source is None:
-                continue
-            counts = msgspec.structs.asdict(counted_source)
-            totals.update({what: counts[what] or 0 for what in ("rows", "quarantined", *_COUNTED)})
-            rules.update(counted_source.rules or {})
-        by_rule = ", ".join(f"{rule} {count}" for rule, count in rules.most_common(SHOWN))
-        parts = [
-            f"{totals['rows']} rows",
-            f"{totals['quarantined']} in quarantine" + (f" ({by_rule})" if by_rule else ""),
-        ]
-        parts += [
-            f"{totals[what]} {text}"
-            for what, text in _COUNTED.items()
-            if totals[what] or what in ALWAYS
-        ]
-        yield f"source {name}", ", ".join(parts)
 
 
 def _examine(
@@ -283,9 +226,9 @@ def _examine(
         frame, use_case.feature_types, time_periods.divide(frame.column(EVENT))
     )
     trial.facts.append(("label rate", f"{rate:.2%} of {len(whole)} rows"))
-    trial.rates = _rates(use_case, whole)
+    trial.rates = label_rates(use_case, whole)
     if 0 < rate < 1:
-        trial.facts.append(("first training", _trainable(use_case, key, whole, rate)))
+        trial.facts.append(("first training", describe_first_training(use_case, key, whole, rate)))
         _leaks(use_case, frame, trial)
     else:
         trial.problems.append(
@@ -306,56 +249,6 @@ def _leaks(use_case: UseCase, frame: pa.Table, trial: Trial) -> None:
         f"{use_case.name}: {leak}" for leak in verdict.refusals if leak.kind != "null"
     ]
     trial.facts += [("question", leak.evidence) for leak in verdict.questions]
-
-
-def _rates(use_case: UseCase, rows: pa.Table) -> list[tuple[str, int, str]]:
-    """Return the label's rate by day, week, month or year, whichever gives few enough lines."""
-    for unit in ("day", "week", "month", "quarter", "year"):
-        with connect() as con:
-            con.register("rows", rows)
-            grouped = con.execute(
-                f"SELECT strftime(date_trunc('{unit}', event_timestamp), '%Y-%m-%d') AS period, "
-                "count(*), avg(label) FROM rows GROUP BY 1 ORDER BY 1"
-            ).fetchall()
-        if len(grouped) <= LINES:
-            break
-    return [(period, count, f"{mean:.2%}") for period, count, mean in grouped[-LINES:]]
-
-
-def _trainable(use_case: UseCase, newest: str, rows: pa.Table, rate: float) -> str:
-    """Say from which partition on there are enough mature rows, at the rate of the sample."""
-    first, last = (
-        partitions.key_of(use_case, pc.min_max(rows.column(EVENT)).as_py()[end])
-        for end in ("min", "max")
-    )
-    each = len(rows) / max(1, len(partitions.between(use_case, first, last)))
-    rarer = min(rate, 1 - rate) * (use_case.training.split.evaluation or 1.0)
-    wanted = -(-use_case.gates.min_rows // rarer)
-    if use_case.is_timeless:  # nothing comes later
-        enough = "at once" if len(rows) >= wanted else "never"
-        return (
-            f"{enough}: it needs {wanted:.0f} mature decisions for gates.min_rows of each class, "
-            f"and there are {len(rows)}"
-        )
-    key = (
-        first
-        if keys_by_stage(use_case, newest)["materialize_features"][0]
-        == use_case.history.first.isoformat()
-        else str(use_case.history.first)
-    )
-    # What is rare may need more partitions than the history has: it is counted as if it went on.
-    on = use_case.model_copy(update={"history": use_case.history.model_copy(update={"last": None})})
-    for _ in range(min(int(wanted // each), 4_000)):
-        key = partitions.after(on, key)
-    ready = partitions.key_of(on, partitions.period(on, key).end + use_case.label.delay)
-    ready = min(ready, newest) if len(rows) >= wanted else ready
-    need = (
-        f"{wanted:.0f} mature decisions for gates.min_rows of each class, about {each:.0f} "
-        f"come a {use_case.cadence}"
-    )
-    end = use_case.history.last
-    late = "" if end is None or ready <= end.isoformat() else f"; after the history's last ({end})"
-    return f"about {ready}: it needs {need}{late}"
 
 
 def _nulls(use_case: UseCase, frame: pa.Table) -> Iterator[str]:

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from include.config import use_case_file
-from include.config.settings import ROOT, Settings
-from include.config.use_case_file import load
+from include.config.settings import Settings
 from include.errors import ConfigError
 from include.onboarding import try_data
 
@@ -62,23 +61,6 @@ def shop(folder: Path, text: str = SHOP, repeated: bool = False) -> Path:
     path = folder / "shop.yaml"
     path.write_text(text)
     return path
-
-
-def test_the_spans_that_the_stages_look_back_on_add_up() -> None:
-    """Each stage begins earlier than the next by what that one looks back on; the shipped use
-    case is not refused.
-    """
-    use_case = load(ROOT / "include" / "usecases" / "repayment.yaml")
-    keys = try_data.keys_by_stage(use_case, "2026-11-25")
-    lengths = {stage: len(part) for stage, part in keys.items()}
-    assert keys["ingest_data"][-1] == keys["validate_data"][-1] == "2026-11-25"
-    # label.delay of 33 days before its as_of.
-    assert keys["materialize_features"][-1] == "2026-10-24"
-    assert lengths["materialize_features"] >= try_data.PERIODS + 7  # and the ttl
-    assert (
-        lengths["validate_data"] == lengths["materialize_features"] + 32 + 89
-    )  # to the newest, and 90 days of which the first is there
-    assert lengths["ingest_data"] == lengths["validate_data"] + 35  # label.lookback
 
 
 def test_a_correct_use_case_passes_and_what_it_holds_is_shown(tmp_path: Path) -> None:

@@ -1,0 +1,46 @@
+"""Facts of a trial: which partitions it runs, and when a training is possible."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+
+from include.config import use_case_file
+from include.config.settings import ROOT
+from include.config.use_case_file import load
+from include.onboarding import draft, trial_facts
+from include.onboarding.answers import Answers
+from include.onboarding.profile import Table
+from tests.builders.drafted import write_table
+
+
+def test_the_spans_that_the_stages_look_back_on_add_up() -> None:
+    """Each stage begins earlier than the next by what that one looks back on; the shipped use
+    case is not refused.
+    """
+    use_case = load(ROOT / "include" / "usecases" / "repayment.yaml")
+    keys = trial_facts.keys_by_stage(use_case, "2026-11-25")
+    lengths = {stage: len(part) for stage, part in keys.items()}
+    assert keys["ingest_data"][-1] == keys["validate_data"][-1] == "2026-11-25"
+    # label.delay of 33 days before its as_of.
+    assert keys["materialize_features"][-1] == "2026-10-24"
+    assert lengths["materialize_features"] >= trial_facts.PERIODS + 7  # and the ttl
+    assert (
+        lengths["validate_data"] == lengths["materialize_features"] + 32 + 89
+    )  # to the newest, and 90 days of which the first is there
+    assert lengths["ingest_data"] == lengths["validate_data"] + 35  # label.lookback
+
+
+def test_of_a_table_without_a_time_nothing_comes_a_day(tmp_path: Path) -> None:
+    answers = Answers(snapshot=datetime(2024, 5, 1, tzinfo=UTC).date())
+    text = draft.draft_table(Table(write_table(tmp_path)), answers).text
+    case = use_case_file.parse(text, folder=tmp_path)
+    at = [datetime(2024, 5, 1, tzinfo=UTC)] * 400
+    rows = pa.table({"event_timestamp": pa.array(at, pa.timestamp("us", "UTC"))})
+    said = trial_facts.describe_first_training(case, "2024-05-01", rows, 0.5)
+    assert said.startswith("at once: it needs 200 mature decisions")
+    assert said.endswith("of each class, and there are 400")
+    said = trial_facts.describe_first_training(case, "2024-05-01", rows.slice(0, 150), 0.5)
+    assert said.startswith("never: it needs 200 ")
