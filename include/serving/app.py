@@ -33,6 +33,7 @@ from include.serving.http import (
 )
 from include.serving.http_routes import Endpoints, Reload, Rollback
 from include.serving.prometheus import Metrics
+from include.serving.remote_scoring import score_remotely
 from include.serving.serving_table import ServingTable
 from include.serving.snapshot import Loaded, Served
 
@@ -271,7 +272,7 @@ class App:
         if model.remote is None:
             return features, predict.score_in_process(model, features.row)
         # By its role, not by where it runs: a challenger is passed over, who answers waits.
-        score = await predict.score_remotely(
+        score = await score_remotely(
             model,
             features.row,
             request,
