@@ -192,7 +192,8 @@ def test_a_replica_that_may_not_be_written_is_read(tmp_path: Path) -> None:
 def test_a_server_that_hides_its_settings_is_believed(tmp_path: Path) -> None:
     with redis_server.own_server(tmp_path) as own:
         own.client.execute_command(
-            "ACL SETUSER writer on >a-password ~* +@read +@write +@scripting +@connection +@transaction -info"
+            "ACL SETUSER writer on >a-password ~* +@read +@write +@scripting +@connection "
+            "+@transaction -info"
         )
         url = own.url.replace("//", "//writer:a-password@")
         store = RedisStore(Settings(home=tmp_path, online_url=SecretStr(url)), "shop")
