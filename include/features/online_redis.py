@@ -13,13 +13,11 @@ A reader gets pointer and row from one script, in one round trip.
 
 from __future__ import annotations
 
-import json
 import secrets
-import struct
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import datetime
 from itertools import islice
 from typing import Any, cast
 
@@ -30,13 +28,22 @@ from redis.retry import Retry
 
 from include.config.settings import Settings
 from include.errors import ConfigError, Conflict, Unavailable
+from include.features.online_redis_rows import (
+    READ,
+    Keys,
+    Reply,
+    described_text,
+    join_row,
+    lost,
+    place,
+    read_described,
+    split_row,
+    unavailable,
+)
 from include.features.online_store import (
     OnlineRow,
     OnlineSet,
-    RowsLost,
     Value,
-    layout,
-    layout_text,
     unpack,
 )
 
@@ -44,22 +51,7 @@ KEEP_SECONDS = 60  # for so long the rows before stay readable
 STAGING_SECONDS = 300  # after the last sign of its writer, a publication without a pointer is gone
 ROWS_AT_ONCE = 1000
 TIMEOUT = 10.0  # seconds that a stage waits for an answer; a node has a deadline of its own
-_STAMP = struct.Struct(">q")
 
-# Redis runs a script as a whole. EVAL with the text, not its digest: after a restart or a flush
-# a digest is unknown, and the second try would be a second round trip.
-READ = """
-local set = redis.call('HMGET', KEYS[1], 'publication', 'described', 'rows')
-if not set[1] then return {} end
-local key = ARGV[2] .. set[1]
-local rows = redis.call('HMGET', key, unpack(ARGV, 3))
-local there = 1
-for i = 1, #rows do
-  if not rows[i] then there = redis.call('EXISTS', key); break end
-end
-if set[3] == '0' then there = 1 end
-return {set[1], ARGV[1] == set[1] and '' or set[2], there, rows}
-"""
 _MOVE = """
 local set = redis.call('HMGET', KEYS[1], 'publication', 'partition')
 local publication, partition = set[1] or '', set[2] or ''
@@ -78,46 +70,6 @@ if redis.call('HGET', KEYS[1], 'publication') ~= ARGV[1] then return 0 end
 redis.call('UNLINK', KEYS[1], KEYS[2])
 return 1
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """The names of a feature set's keys; the braces keep them in one slot of a cluster."""
-
-    base: str
-
-    @classmethod
-    def of(cls, prefix: str, use_case: str, feature_set: str) -> Keys:
-        """Return the keys of a feature set."""
-        return cls(f"{prefix}:{{{use_case}/{feature_set}}}")
-
-    @property
-    def pointer(self) -> str:
-        """The pointer's key."""
-        return f"{self.base}:online"
-
-    @property
-    def rows(self) -> str:
-        """The beginning of the keys of rows; the publication follows."""
-        return f"{self.base}:rows:"
-
-
-def place(settings: Settings) -> str:
-    """Return where the store is, without user and password.
-
-    Raises:
-        ConfigError: the setting is no address of Redis.
-    """
-    try:
-        pool = redis.ConnectionPool.from_url(settings.online_url.get_secret_value())
-    except ValueError:
-        raise ConfigError(
-            "EVERGREEN_ONLINE_URL is no address of Redis: give redis://HOST:PORT/NUMBER, "
-            "rediss://... for TLS or unix:///PATH"
-        ) from None
-    parts = pool.connection_kwargs
-    shown = parts.get("path") or f"{parts.get('host', 'localhost')}:{parts.get('port', 6379)}"
-    return f"Redis {shown}/{parts.get('db', 0)}, keys {settings.online_keys}:*"
 
 
 class RedisStore:
@@ -218,7 +170,7 @@ class RedisStore:
         """
         found = dict(self._stored(feature_set))
         for entity in sorted(found):
-            event_ts, values = _split(found[entity])
+            event_ts, values = split_row(found[entity])
             yield entity.decode(), event_ts, values
 
     def count(self, feature_set: str, *, since: int | None = None) -> int:
@@ -235,14 +187,14 @@ class RedisStore:
             with self._errors():
                 found = self._client.hmget(key, [entity for entity, _ in part])
             others = cast(list[bytes | None], found)
-            both += sum(row is not None and _split(row)[0] >= since[1] for row in others)
+            both += sum(row is not None and split_row(row)[0] >= since[1] for row in others)
             total += len(part)
         return total, both
 
     def sample(self, feature_set: str, count: int, *, since: int) -> list[list[Value]]:
         """Return the stored values of some entities, as `count` counts them."""
         some = sorted(islice(self._alive(feature_set, since), count))
-        return [unpack(_split(row)[1]) for _, row in some]
+        return [unpack(split_row(row)[1]) for _, row in some]
 
     def remove_unneeded(self, needed: Collection[str], *, before: datetime) -> list[str]:
         """Remove the rows of feature sets that are not needed; return their versions."""
@@ -282,8 +234,9 @@ class RedisStore:
 
     def _stage(self, staged: str, part: Sequence[OnlineRow]) -> None:
         """Write rows of a publication that nobody reads yet, and give the sign of life."""
-        with self._client.pipeline(transaction=False) as pipe:
-            mapping = {entity: _STAMP.pack(stamp) + values for entity, stamp, values in part}
+        # Both or none: a writer that is killed in the middle of sending would leave rows for ever.
+        with self._client.pipeline(transaction=True) as pipe:
+            mapping = {entity: join_row(stamp, values) for entity, stamp, values in part}
             pipe.hset(staged, mapping=mapping)  # type: ignore[arg-type]
             pipe.expire(staged, STAGING_SECONDS)
             pipe.execute()
@@ -324,7 +277,7 @@ class RedisStore:
     def _alive(self, feature_set: str, since: int) -> Iterator[tuple[bytes, bytes]]:
         """Yield entity and packed row of what is online and not older than `since`."""
         for entity, row in self._stored(feature_set):
-            if _split(row)[0] >= since:
+            if split_row(row)[0] >= since:
                 yield entity, row
 
     def _refuse_eviction(self) -> None:
@@ -353,104 +306,12 @@ class RedisStore:
             raise unavailable(self.where, f"{type(error).__name__}: {error}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What the reading script answers: a publication, its description if it is new, some rows."""
-
-    publication: bytes
-    described: bytes
-    is_there: bool
-    packed: Sequence[bytes | None]
-
-    @classmethod
-    def read(cls, reply: Sequence[Any]) -> Reply | None:
-        """Return a reply of the script; None: nothing is online of the feature set."""
-        if not reply:
-            return None
-        publication, described, is_there, packed = reply
-        return cls(publication, described, bool(is_there), packed)
-
-    def row(self, at: int, where: str) -> tuple[int, list[Value]] | None:
-        """Return the event time and values of an entity that was asked for, by its place.
-
-        Raises:
-            Unavailable: the publication's rows are gone, and this one may have been among them.
-        """
-        packed = self.packed[at]
-        if packed is None:
-            if not self.is_there:
-                raise lost(where)
-            return None
-        event_ts, values = _split(packed)
-        return event_ts, unpack(values)
-
-
-def described_text(described: OnlineSet) -> str:
-    """Return what is known of a feature set as the pointer keeps it."""
-    return json.dumps(
-        {
-            "layout": layout_text(described),
-            "partition": described.partition,
-            "ttl": described.ttl // timedelta(microseconds=1),
-            "written": described.written.isoformat(),
-            "inputs": described.inputs,
-            "digest": described.digest,
-        }
-    )
-
-
-def read_described(feature_set: str, text: bytes) -> OnlineSet:
-    """Return what a pointer says of a feature set.
-
-    Raises:
-        RowsLost: this version cannot read it.
-    """
-    try:
-        plain = json.loads(text)
-        columns, views = layout(plain["layout"])
-        return OnlineSet(
-            feature_set,
-            columns,
-            plain["partition"],
-            timedelta(microseconds=plain["ttl"]),
-            datetime.fromisoformat(plain["written"]),
-            plain["inputs"],
-            plain["digest"],
-            views,
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise RowsLost(
-            f"the pointer of feature set {feature_set} in Redis cannot be read ({error}); run "
-            "materialize_features for the newest partition"
-        ) from None
-
-
-def lost(where: str) -> RowsLost:
-    """Return the error of rows that a pointer names and that are not there."""
-    return RowsLost(
-        f"rows of the online features are gone from {where}; run materialize_features for the "
-        "newest partition, and look who flushes or evicts keys"
-    )
-
-
-def unavailable(where: str, reason: str) -> Unavailable:
-    """Return the error of a store that does not answer, or refuses."""
-    return Unavailable(
-        f"online features in {where}: {reason}; check that it runs, may be "
-        "written and has memory left (maxmemory), then run it again"
-    )
-
-
 def _refuse_older(described: OnlineSet, partition: str) -> None:
     if partition > described.partition:
         raise Conflict(
             f"features {described.feature_set} are online from partition {partition}; "
             f"the older {described.partition} does not replace it"
         )
-
-
-def _split(packed: bytes) -> tuple[int, bytes]:
-    return _STAMP.unpack_from(packed)[0], packed[_STAMP.size :]
 
 
 def _text(value: bytes | None) -> str:

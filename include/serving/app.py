@@ -34,6 +34,7 @@ from include.serving.http import (
 )
 from include.serving.http_routes import Endpoints, Reload, Rollback
 from include.serving.prometheus import Metrics
+from include.serving.remote_scoring import score_remotely
 from include.serving.serving_table import ServingTable
 from include.serving.snapshot import Loaded, Served
 
@@ -297,7 +298,7 @@ class App:
             features.model_us = int((time.perf_counter() - began) * 1e6)
             return features, score
         # By its role, not by where it runs: a challenger is passed over, who answers waits.
-        score = await predict.score_remotely(
+        score = await score_remotely(
             model,
             features.row,
             request,

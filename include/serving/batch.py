@@ -19,6 +19,7 @@ from include.serving import predict
 from include.serving.answer_log import UNLOGGED, AnswerLog, Asked
 from include.serving.http import Refusal, as_refusal
 from include.serving.predict import CheckedRequest, Features, PredictionAnswer
+from include.serving.remote_scoring import out_of_time
 from include.serving.snapshot import Loaded, OnlineRows, Served
 
 MAX_ROWS = 1000
@@ -125,7 +126,7 @@ async def answer_batch(
                 raise request
             request.until = late
             if asyncio.get_running_loop().time() >= late:
-                raise predict.out_of_time()
+                raise out_of_time()
             model, arm, features, probability = await score(request, known)
         except EvergreenError as error:
             results.append(RefusedRow(asked.name, as_refusal(error).error()))

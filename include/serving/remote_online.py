@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 from include.config.settings import Settings
 from include.errors import Unavailable
-from include.features.online_redis import (
+from include.features.online_redis_rows import (
     READ,
     Keys,
     Reply,

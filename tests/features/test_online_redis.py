@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from include.config.settings import ROOT, Settings
 from include.errors import ConfigError, Conflict, Unavailable
-from include.features import online_redis
+from include.features import online_redis_rows
 from include.features.online_redis import KEEP_SECONDS, STAGING_SECONDS, RedisStore
 from include.features.online_store import RowsLost, pack, rows_digest
 from tests.builders import redis_server
@@ -136,7 +136,7 @@ def test_a_killed_publication_leaves_the_old_rows_and_expires(
     store: RedisStore, settings: Settings, server: redis.Redis
 ) -> None:
     day = 0
-    for pause in (0.0, 0.004, 0.011):
+    for pause in (0.0, 0.004, 0.007, 0.011, 0.02):
         child = subprocess.Popen(
             [sys.executable, "-c", WRITER, str(settings.home), redis_server.URL,
              settings.online_keys, str(day)],
@@ -192,7 +192,8 @@ def test_a_replica_that_may_not_be_written_is_read(tmp_path: Path) -> None:
 def test_a_server_that_hides_its_settings_is_believed(tmp_path: Path) -> None:
     with redis_server.own_server(tmp_path) as own:
         own.client.execute_command(
-            "ACL SETUSER writer on >a-password ~* +@read +@write +@scripting +@connection -info"
+            "ACL SETUSER writer on >a-password ~* +@read +@write +@scripting +@connection "
+            "+@transaction -info"
         )
         url = own.url.replace("//", "//writer:a-password@")
         store = RedisStore(Settings(home=tmp_path, online_url=SecretStr(url)), "shop")
@@ -209,13 +210,15 @@ def test_the_script_gives_the_description_only_where_it_is_new(store: RedisStore
     store.publish(SET, [pack(1, 1, [1]), pack(2, 2, [2])])
     keys = store._keys("aaaa")
 
-    def ask(known: bytes) -> online_redis.Reply | None:
-        answer = store._client.eval(online_redis.READ, 1, keys.pointer, known, keys.rows, "2", "9")  # type: ignore[arg-type]
-        return online_redis.Reply.read(answer)  # type: ignore[arg-type]
+    def ask(known: bytes) -> online_redis_rows.Reply | None:
+        answer = store._client.eval(
+            online_redis_rows.READ, 1, keys.pointer, known, keys.rows, "2", "9"
+        )  # type: ignore[arg-type]
+        return online_redis_rows.Reply.read(answer)  # type: ignore[arg-type]
 
     first = ask(b"")
     assert first is not None
-    assert online_redis.read_described("aaaa", first.described) == SET
+    assert online_redis_rows.read_described("aaaa", first.described) == SET
     again = ask(first.publication)
     assert again is not None
     assert (again.described, again.row(0, ""), again.row(1, "")) == (b"", (2, [2]), None)

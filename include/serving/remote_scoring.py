@@ -1,0 +1,56 @@
+"""Ask a model in a process of its own, within the time of a request."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from include.errors import Unavailable
+from include.serving.http import Refusal
+from include.serving.predict import CheckedRequest
+from include.serving.snapshot import Loaded
+
+
+async def score_remotely(
+    model: Loaded, row: Mapping[str, Any], request: CheckedRequest, *, patient: bool, seconds: float
+) -> float:
+    """Return the probability that a model in a process of its own gives.
+
+    A request waits for `seconds` at most, whichever models are asked in its turn.
+
+    Raises:
+        Refusal: 422 with the feature that the row lacks, 504 where the time is over.
+        Unavailable: the model does not answer a number.
+    """
+    if model.remote is None:
+        raise Unavailable(f"model {model.version} has no process of its own")
+    missing = [name for name in model.remote.features if name not in row]
+    if missing:
+        raise Refusal(
+            422,
+            "invalid",
+            f"feature {missing[0]!r} is missing; send null",
+            field=f"features.{missing[0]}",
+        )
+    request.until = request.until or asyncio.get_running_loop().time() + seconds
+    given = {name: row[name] for name in model.remote.features}
+    try:
+        async with asyncio.timeout_at(request.until):
+            score = await model.remote.ask(given, patient=patient)
+    except TimeoutError:
+        raise out_of_time() from None
+    if not math.isfinite(score):
+        raise Unavailable(f"model {model.version} answers {score}, which is no probability")
+    return score
+
+
+def out_of_time() -> Refusal:
+    """Return the refusal of a request whose time is over."""
+    return Refusal(
+        504,
+        "deadline",
+        "no answer within the time of a request (EVERGREEN_REQUEST_SECONDS); ask again later",
+        headers=[(b"retry-after", b"1")],
+    )
