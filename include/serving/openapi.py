@@ -189,7 +189,7 @@ _ANSWER = {
         "age_seconds": {"type": ["number", "null"]},
         "flags": {
             "type": "array",
-            "items": {"type": "string", "enum": ["fallback", "stale", "unknown"]},
+            "items": {"type": "string", "enum": ["fallback", "stale", "unknown", "unlogged"]},
         },
     },
 }
