@@ -8,6 +8,7 @@ outlives the rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -141,7 +142,8 @@ class AppendedTable:
         Where nothing was added since, nothing is done.
 
         Raises:
-            Busy: the fence's lease was superseded.
+            Busy: the fence's lease was superseded, or another writer was faster.
+            SourceError: the storage cannot be written.
         """
         handle, compacted = self._open(), list[str]()
         if handle is None:
@@ -154,12 +156,13 @@ class AppendedTable:
             if key >= before:
                 continue
             fence.check()
-            done = handle.optimize.compact(
-                partition_filters=[(PARTITION, "=", key)],
-                max_concurrent_tasks=1,  # the node shares the machine
-                writer_properties=_writer(),
-                commit_properties=self._commit(fence),
-            )
+            with self._explained():
+                done = handle.optimize.compact(
+                    partition_filters=[(PARTITION, "=", key)],
+                    max_concurrent_tasks=1,  # the node shares the machine
+                    writer_properties=_writer(),
+                    commit_properties=self._commit(fence),
+                )
             if done["numFilesAdded"]:
                 compacted.append(key)
         return compacted
@@ -170,7 +173,8 @@ class AppendedTable:
         The files go with `clean`, once nobody can be reading them.
 
         Raises:
-            Busy: the fence's lease was superseded.
+            Busy: the fence's lease was superseded, or another writer was faster.
+            SourceError: the storage cannot be written.
         """
         handle = self._open()
         if handle is None:
@@ -185,27 +189,33 @@ class AppendedTable:
                 rows[key] = rows.get(key, 0) + (count or 0)
         if rows:
             fence.check()
-            handle.delete(
-                f"{PARTITION} < {text_literal(before)}", commit_properties=self._commit(fence)
-            )
+            with self._explained():
+                handle.delete(
+                    f"{PARTITION} < {text_literal(before)}", commit_properties=self._commit(fence)
+                )
         return rows
 
     def clean(self, *, hours: int = KEPT_HOURS) -> int:
         """Delete files that the table no longer names since so many hours; return how many.
 
         What a killed writer left behind goes too.
+
+        Raises:
+            Busy: another writer was faster.
+            SourceError: the storage cannot be written.
         """
         handle = self._open()
         if handle is None:
             return 0
-        self._set_properties(handle)
         given = {"retention_hours": hours, "enforce_retention_duration": False, "full": True}
-        # What is named here may be gone already; a commit each time would fill the log.
-        named = handle.vacuum(dry_run=True, **given)
-        if "://" not in self._uri:
-            named = [path for path in named if Path(self._uri, path).exists()]
-        if named:
-            handle.vacuum(dry_run=False, **given)
+        with self._explained():
+            self._set_properties(handle)
+            # What is named here may be gone already; a commit each time would fill the log.
+            named = handle.vacuum(dry_run=True, **given)
+            if "://" not in self._uri:
+                named = [path for path in named if Path(self._uri, path).exists()]
+            if named:
+                handle.vacuum(dry_run=False, **given)
         return len(named)
 
     def _set_properties(self, handle: DeltaTable) -> None:
@@ -214,6 +224,18 @@ class AppendedTable:
         wanted = {name: value for name, value in self._properties.items() if value is not None}
         if any(present.get(name) != value for name, value in wanted.items()):
             handle.alter.set_table_properties(wanted)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Raise what the table's own errors mean to whoever asked for a change."""
+        try:
+            yield
+        except CommitFailedError as error:
+            raise Busy(f"{self._table}: another writer was faster; run it again") from error
+        except OSError as error:
+            raise SourceError(
+                f"{self._uri}: cannot be written ({error}); free space or mend permissions"
+            ) from error
 
     def _open(self) -> DeltaTable | None:
         try:

@@ -266,7 +266,10 @@ _ANSWER = {
         "age_seconds": {"type": ["number", "null"]},
         "flags": {
             "type": "array",
-            "items": {"type": "string", "enum": ["degraded", "fallback", "stale", "unknown"]},
+            "items": {
+                "type": "string",
+                "enum": ["degraded", "fallback", "stale", "unknown", "unlogged"],
+            },
         },
     },
 }

@@ -119,6 +119,18 @@ def test_partitions_before_a_key_are_compacted_and_removed(table: AppendedTable)
     assert (table.clean(), table.clean(hours=0)) == (0, 3)
 
 
+def test_a_change_that_another_writer_was_faster_with_is_tried_again_later(
+    table: AppendedTable,
+) -> None:
+    for segment in ("a", "b"):
+        table.append(SCHEMA, lambda s=segment: rows(s), fence())  # type: ignore[misc]
+    # Between the look at the table and the change: its rows are removed.
+    late = Fence("loans/import", 1, lambda: table.expire("2026-03-12", fence()) and None)
+    with pytest.raises(Busy, match="another writer was faster"):
+        table.compact("2026-03-12", late)
+    assert handle(table).count() == 0
+
+
 def test_of_no_table_there_is_nothing_to_do(table: AppendedTable) -> None:
     assert table.compact("2026-03-11", fence()) == []
     assert table.expire("2026-03-11", fence()) == {}

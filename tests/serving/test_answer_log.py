@@ -18,6 +18,7 @@ from include.predictions.entity_hash import entity_hasher
 from include.predictions.import_segments import import_closed
 from include.predictions.log import closed_segments, folder
 from include.predictions.reading import read
+from include.serving import openapi
 from include.serving.snapshot import Loaded, Online
 from include.serving.workers import Workers
 from tests.builders.application import Client
@@ -181,6 +182,8 @@ def test_below_the_floor_flagged_answers_go_on_without_a_line(client: Client) ->
     answer = client.predict(features=ROW)
     assert (answer.status_code, answer.json()["flags"]) == (200, ["unlogged"])
     assert events(client)["unlogged"] == 1
+    document = json.dumps(openapi.document(client.app.table.served))
+    assert '"unlogged"' in document, "clients are told of it"
     client.app.log.show_room(10**9)
     assert client.predict(features=ROW).json()["flags"] == []
     assert len(logged(client)) == 1
