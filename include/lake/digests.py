@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from include.lake.ordering import is_ordered
 from include.lake.sql import PARTITION, TIMESTAMP
 
 
@@ -24,8 +25,8 @@ def digest(rows: pa.Table, *, sort_by: Sequence[str]) -> str:
     rows = rows.select(names)
     for index, name in enumerate(names):
         rows = rows.set_column(index, name, _canonical(rows.column(name)))
-    if len(rows) > 1:
-        order = [*sort_by, *(name for name in names if name not in sort_by)]
+    order = [*sort_by, *(name for name in names if name not in sort_by)]
+    if not is_ordered(map(rows.column, order)):
         rows = rows.take(pc.sort_indices(rows, sort_keys=[(name, "ascending") for name in order]))
     state = hashlib.sha256()
     for name in names:
