@@ -27,7 +27,7 @@ import pyarrow as pa
 
 from include.config.use_case import UseCase
 from include.errors import ConfigError
-from include.validation.contract import has_rules, key_rules
+from include.validation.cell_rules import has_rules, key_rules
 
 MAX_SUITE = 256 * 1024
 PARTITION = "partition"
