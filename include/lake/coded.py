@@ -7,6 +7,7 @@ something of each text alone asks it of the distinct ones.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ WIDEST = 6
 # Rows of a sample, and the share of distinct texts in it at which a text stands in the whole of a
 # million rows about three times.
 SAMPLE, REPEATED = 10_000, 0.98
+MOST_OPEN = 64
 CODED = pa.dictionary(pa.int32(), pa.string())
 
 
@@ -42,16 +44,18 @@ def read_coded(lake: Lake, table: str, keys: Sequence[str], *, number: str, of: 
     paths, schema = lake.files(table, keys=keys), lake.schema(table)
     if schema is None:
         raise SourceError(f"lake table {table} does not exist; run the stage that writes it first")
-    files = [pq.ParquetFile(path) for path in paths]
-    coded = _repeated(files, schema) | {of}
-    # Opened anew: which columns come as dictionaries is said when a file is opened.
+    # A process may hold so many files open: of more of them, which are small, the bytes are read.
+    is_many = len(paths) > MOST_OPEN
+    given = [pa.py_buffer(Path(path).read_bytes()) for path in paths] if is_many else paths
+    kinds = [pq.read_metadata(_source(each)) for each in given]
+    coded = _repeated(kinds, schema) | {of}
     files = [
         pq.ParquetFile(
-            path,
-            metadata=file.metadata,
-            read_dictionary=sorted(coded & set(file.schema_arrow.names)),
+            _source(each),
+            metadata=kind,
+            read_dictionary=sorted(coded & set(kind.schema.to_arrow_schema().names)),
         )
-        for path, file in zip(paths, files, strict=True)
+        for each, kind in zip(given, kinds, strict=True)
     ]
 
     def read(name: str) -> pa.ChunkedArray:
@@ -72,6 +76,11 @@ def read_coded(lake: Lake, table: str, keys: Sequence[str], *, number: str, of: 
             )
         columns[name] = _encoded(column)
     return pa.table(columns | {PARTITION: partition})
+
+
+def _source(given: str | pa.Buffer) -> str | pa.BufferReader:
+    """Return what a file is read from: its path, or the bytes that were read of it."""
+    return given if isinstance(given, str) else pa.BufferReader(given)
 
 
 def _read(files: Sequence[pq.ParquetFile], name: str, kind: pa.DataType) -> pa.ChunkedArray:
@@ -123,12 +132,11 @@ def _places(rows: int) -> Any:
     return np.random.default_rng(0).choice(rows, min(rows, SAMPLE), replace=False, shuffle=False)
 
 
-def _repeated(files: Sequence[pq.ParquetFile], schema: pa.Schema) -> set[str]:
+def _repeated(files: Sequence[pq.FileMetaData], schema: pa.Schema) -> set[str]:
     """Return the columns of text that the files hold in few bytes a row."""
     texts = {field.name for field in schema if pa.types.is_string(field.type)}
     sizes, rows = dict.fromkeys(texts, 0), 0
-    for file in files:
-        metadata = file.metadata
+    for metadata in files:
         rows += metadata.num_rows
         for group in range(metadata.num_row_groups):
             for index in range(metadata.num_columns):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import resource
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from include.errors import SourceError
+from include.lake import coded
 from include.lake.coded import plain, read_coded
 from include.lake.tables import Lake
 
@@ -54,6 +58,24 @@ def test_an_older_file_has_nothing_in_a_column_that_the_table_gained(lake: Lake)
     assert all(
         column.num_chunks == 1 for column in found.columns if pa.types.is_dictionary(column.type)
     )
+
+
+def test_more_files_than_a_process_may_open_are_read(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [f"2026-01-{day:02}" for day in range(1, 31)]
+    for key in keys:
+        lake.replace(TABLE, key, rows(2))
+    monkeypatch.setattr(coded, "MOST_OPEN", 4)
+    few, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    in_use = max(map(int, os.listdir("/proc/self/fd")))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (in_use + 16, most))
+    try:
+        found = read(lake, *keys)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (few, most))
+    assert found["partition"].to_pylist() == [key for key in keys for _ in range(2)]
+    assert found["row"].to_pylist() == [1, 2] * len(keys)
 
 
 def test_a_partition_without_rows_has_columns(lake: Lake) -> None:
