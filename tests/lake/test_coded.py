@@ -68,8 +68,9 @@ def test_more_files_than_a_process_may_open_are_read(
         lake.replace(TABLE, key, rows(2))
     monkeypatch.setattr(coded, "MOST_OPEN", 4)
     few, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    in_use = max(map(int, os.listdir("/proc/self/fd")))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (in_use + 16, most))
+    in_use = set(map(int, os.listdir("/proc/self/fd")))
+    free = [number for number in range(few) if number not in in_use]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[16], most))
     try:
         found = read(lake, *keys)
     finally:
