@@ -74,16 +74,17 @@ def date(text: str, dates: str | None = None) -> str:
     )
 
 
-def aware(text: str) -> str:
+def aware(text: str, read: str = "false") -> str:
     """Return the expression that tells whether an ISO time carries an offset.
 
-    It is NULL of dates, and of what is no time.
+    It is NULL of dates, and of what is no time. `read` is a condition of texts that are known to be
+    times or dates: these are not matched again.
     """
     tail = f"substr({text}, 12)"
     return (
-        f"CASE WHEN length({text}) > 10 AND regexp_full_match({text}, '{_SHAPE}') THEN "
-        f"right({text}, 1) IN ('Z', 'z', 'C', 'c', 'T', 't') OR contains({tail}, '+') OR "
-        f"contains({tail}, '-') END"
+        f"CASE WHEN length({text}) > 10 AND ({read} OR regexp_full_match({text}, '{_SHAPE}')) THEN "
+        f"CASE WHEN right({text}, 1) IN ('Z', 'z', 'C', 'c', 'T', 't') THEN true ELSE "
+        f"contains({tail}, '+') OR contains({tail}, '-') END END"
     )
 
 
@@ -97,10 +98,11 @@ def is_time(text: str, dates: str | None = None) -> str:
 
 
 def _with_offset(text: str) -> str:
-    # Few times end in letters: the expression is left alone by the others, which costs them little.
+    # Letters at the end are read where the cast alone gave nothing: to take them off first would
+    # copy every text for the few that have some.
     ends = f"right({text}, 1) IN ('C', 'c', 'T', 't')"
-    plain = f"CASE WHEN {ends} THEN regexp_replace({text}, '{_ZERO}$', 'Z') ELSE {text} END"
-    return f"try_cast({plain} AS TIMESTAMPTZ)"
+    lettered = f"try_cast(regexp_replace({text}, '{_ZERO}$', 'Z') AS TIMESTAMPTZ)"
+    return f"coalesce(try_cast({text} AS TIMESTAMPTZ), CASE WHEN {ends} THEN {lettered} END)"
 
 
 def _day(day: str, source: Source, *, month: bool = False) -> str:
@@ -165,7 +167,8 @@ def _zoned(text: str, source: Source) -> str:
     if source.timezone.upper() == "UTC":
         return ""
     clear = _clear(f"try_cast({text} AS TIMESTAMP)", source)
-    return f"WHEN NOT coalesce({aware(text)}, false) THEN CASE {clear} END"
+    # Asked only of what has the form of a time already.
+    return f"WHEN NOT coalesce({aware(text, 'true')}, false) THEN CASE {clear} END"
 
 
 def _clear(local: str, source: Source) -> str:

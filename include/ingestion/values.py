@@ -10,23 +10,33 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
+import pyarrow as pa
+
 from include.config.use_case_sources import Column, Source
 from include.ingestion.times import date, utc
 from include.lake.sql import quote, text_literal
 
 BLANKS = " \t\r\n\u00a0"
+# By byte of UTF-8: whether a text that begins, or ends, with it may have to be trimmed.
+_BEGINS, _ENDS = np.zeros(256, bool), np.zeros(256, bool)
+_BEGINS[[blank.encode()[0] for blank in BLANKS]] = True
+_ENDS[[blank.encode()[-1] for blank in BLANKS]] = True
 _TRUE, _FALSE = "'true', 't', 'yes', 'y', '1'", "'false', 'f', 'no', 'n', '0'"
 # What may separate groups of three digits, as a regular expression. A blank stands for the
 # no-break, figure and narrow blanks of spreadsheets too, an apostrophe for the typesetters' one.
 _GROUPS = {"": "", ",": ",", ".": "[.]", " ": "[ \u00a0\u2007\u202f]", "'": "['\u2019]"}
 
 
-def cell(name: str, source: Source) -> str:
-    """Return the expression of a raw column's text: trimmed, NULL where it means no value."""
-    return trimmed_text(quote(name), source.columns.get(name), source)
+def cell(name: str, source: Source, *, bare: bool = False) -> str:
+    """Return the expression of a raw column's text: trimmed, NULL where it means no value.
+
+    `bare` says that all its texts are (`are_bare`): what needs no trimming is not trimmed.
+    """
+    return trimmed_text(quote(name), source.columns.get(name), source, bare=bare)
 
 
-def trimmed_text(text: str, column: Column | None, source: Source) -> str:
+def trimmed_text(text: str, column: Column | None, source: Source, *, bare: bool = False) -> str:
     """Return the expression of a raw text expression: trimmed, NULL where it means no value."""
     # Trimming by a set of characters costs ten times as much as trimming blanks, so it is kept for
     # the texts that need it.
@@ -35,10 +45,28 @@ def trimmed_text(text: str, column: Column | None, source: Source) -> str:
     none = (
         source.null_values if column is None or column.null_values is None else column.null_values
     )
+    if bare:
+        trimmed = text
     if not none:
-        return f"nullif({trimmed}, '')"
+        return trimmed if bare else f"nullif({trimmed}, '')"
     listed = ", ".join(text_literal(token.strip(BLANKS)) for token in ["", *none])
     return f"CASE WHEN {trimmed} NOT IN ({listed}) THEN {trimmed} END"
+
+
+def are_bare(texts: pa.StringArray) -> bool:
+    """Tell whether no text is empty, begins or ends with what is trimmed.
+
+    To look at the first and the last byte of each takes a tenth of what trimming takes. They tell
+    more than asked: other letters than the no-break space begin or end with one of its two bytes.
+    """
+    _, offsets, data = texts.buffers()
+    if data is None or texts.null_count:
+        return False
+    ends = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    if (ends[1:] == ends[:-1]).any():
+        return False
+    content = np.frombuffer(data, np.uint8)
+    return not (_BEGINS[content[ends[:-1]]].any() or _ENDS[content[ends[1:] - 1]].any())
 
 
 def typed(text: str, column: Column, source: Source) -> str:
@@ -47,9 +75,13 @@ def typed(text: str, column: Column, source: Source) -> str:
         return text
     if column.type == "int64":
         digits = _plain(text, column)
+        number = f"try_cast({digits} AS BIGINT)"
+        # The cast alone takes `1_000`, `1e3` and `12.7`; what comes out of it as it went in is of
+        # no such form. That is nearly every number, and asked in half the time of the pattern.
         # `12.0` is a whole number, and is split rather than cast: a double has 53 bits.
         return (
-            f"CASE WHEN regexp_full_match({digits}, '[+-]?[0-9]+([.]0*)?') "
+            f"CASE WHEN CAST({number} AS VARCHAR) = {digits} THEN {number} "
+            f"WHEN regexp_full_match({digits}, '[+-]?[0-9]+([.]0*)?') "
             f"THEN try_cast(split_part({digits}, '.', 1) AS BIGINT) END"
         )
     if column.type == "float64":

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from include.lake.ordering import is_ordered
 from include.lake.sql import PARTITION, TIMESTAMP
 
 
@@ -25,9 +26,8 @@ def digest(rows: pa.Table, *, sort_by: Sequence[str]) -> str:
     for index, name in enumerate(names):
         rows = rows.set_column(index, name, _canonical(rows.column(name)))
     order = [*sort_by, *(name for name in names if name not in sort_by)]
-    places = _order(rows, order) if len(rows) > 1 else None
-    if places is not None:
-        rows = rows.take(places)
+    if not is_ordered(map(rows.column, order)):
+        rows = rows.take(_order(rows, order))
     state = hashlib.sha256()
     for name in names:
         column = rows.column(name).combine_chunks()
@@ -37,8 +37,8 @@ def digest(rows: pa.Table, *, sort_by: Sequence[str]) -> str:
     return f"sha256:{state.hexdigest()}"
 
 
-def _order(rows: pa.Table, names: Sequence[str]) -> pa.Array | None:
-    """Return the places of rows in order of some columns, or None where they stand in it.
+def _order(rows: pa.Table, names: Sequence[str]) -> pa.Array:
+    """Return the places of rows in order of some columns.
 
     The first column alone decides where no value of it comes twice, as of most keys; to sort by it
     takes a fraction of what it takes to compare whole rows.
@@ -46,8 +46,6 @@ def _order(rows: pa.Table, names: Sequence[str]) -> pa.Array | None:
     first = rows.column(names[0])
     if pa.types.is_int64(first.type) and not first.null_count:
         values = first.to_numpy()
-        if np.all(values[1:] > values[:-1]):
-            return None
         places = np.argsort(values)  # unstable: which of two equal ones is first is asked below
         ordered = values[places]
         if np.all(ordered[1:] > ordered[:-1]):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from include.config.use_case_sources import Column, Source
 from include.ingestion.values import typed
 from include.lake.sql import text_literal
-from include.validation.contract import column_checks
+from include.validation.cell_rules import column_checks
 
 if TYPE_CHECKING:
     import duckdb
@@ -102,7 +102,7 @@ class ColumnTexts:
         none = column.null_values or []
         cell = f"CASE WHEN NOT {_is_one_of(none)} THEN t END" if none else "t"
         value = f"({typed(cell, column, SOURCE)})"
-        checks = [check for check, _ in column_checks("x", column, SOURCE, cell, value)]
+        checks = [check.bad for check in column_checks("x", column, SOURCE, cell, value)]
         # A check of a missing value is null, which is no failure.
         return (
             f"({' OR '.join(f'coalesce({check}, false)' for check in checks)})"

@@ -21,7 +21,8 @@ from include.ingestion.values import trimmed_text, typed
 from include.onboarding.column_texts import SOURCE
 from include.onboarding.table_files import TableFiles, read_table, totals_in
 from include.onboarding.value_formats import guess_column
-from include.validation.contract import RULE, judged_query, mixed_zones_query
+from include.validation.contract import judged_query, mixed_zones_query
+from include.validation.judgement import RULE
 
 if TYPE_CHECKING:
     import pyarrow as pa

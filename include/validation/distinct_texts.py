@@ -1,174 +1,123 @@
-"""Raw rows judged by their distinct texts: each text is trimmed, typed and checked once.
+"""Distinct texts of raw rows, each trimmed, typed and checked once.
 
-A column of a day repeats few texts in many rows. What hangs on a text alone (its value, whether it
+A column of a day repeats few texts in many rows. What a text alone decides (its value, whether it
 fits its type, range, list and form) is asked of the distinct ones, by the expressions of the
 contract. A check that none of them fails is asked of no row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import duckdb
 import pyarrow as pa
 
-from include.config.use_case_sources import Source
-from include.ingestion.columns import ARRIVED, FILE, MALFORMED, ROW
 from include.ingestion.times import aware
-from include.ingestion.values import dates_of
-from include.lake.sql import PARTITION, TIMESTAMP, quote
-from include.point_in_time.curated import CREATED, curated_schema
-from include.validation.contract import RULE, TEXT, VALUE, Judgement, judgement
+from include.ingestion.values import are_bare, cell
+from include.lake.coded import one_chunk
+from include.lake.sql import quote
+from include.validation.cell_rules import Check
+from include.validation.contract import iso_times
+from include.validation.judgement import TEXT, VALUE, Judgement
 
-_MOMENT = "__moment"  # of the created time, before the arrival is looked at
-Mixed = Sequence[tuple[str, str, bool]]
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the distinct texts of raw rows have told.
 
-def judge_texts(
-    con: duckdb.DuckDBPyConnection,
-    source: Source,
-    raw: pa.Table,
-    find_mixed: Callable[[], Mixed],
-    *,
-    entity: str | None,
-) -> pa.Table:
-    """Return what `judged_query` gives of raw rows, in their order, repeated values held once.
-
-    `raw` are the rows with texts as dictionaries where they repeat, of a source without computed
-    columns. `find_mixed` counts times with and without zones; it is asked only where a column has
-    both.
+    `columns` are texts and values by row, under the names that they have in the query of a
+    `Judgement`; a repeated value is held once. `passed` are the checks that no text fails,
+    `has_both_zones` says that some column may hold times with and without a zone.
     """
-    present, plain = set(raw.column_names), judgement(source, raw.column_names, (), entity=entity)
-    told: dict[str, pa.ChunkedArray] = {}
-    unfailed: set[tuple[str, str]] = set()
-    has_both = False
-    for name in plain.texts:
-        if name in present:
-            found, passed, both = _ask(con, source, plain, name, raw.column(name))
-            told |= found
-            unfailed |= passed
-            has_both = has_both or both
-    asked = judgement(source, present, find_mixed() if has_both else (), entity=entity)
-    return _rows(con, source, raw, asked, told, unfailed)
+
+    columns: dict[str, pa.ChunkedArray] = field(default_factory=dict)
+    passed: set[Check] = field(default_factory=set)
+    has_both_zones: bool = False
+
+
+def ask_texts(con: duckdb.DuckDBPyConnection, judged: Judgement, raw: pa.Table) -> Told:
+    """Ask of the distinct texts of raw rows all that a text alone decides.
+
+    `raw` are the rows, in which texts that repeat are dictionaries, one a column.
+    """
+    columns: dict[str, pa.ChunkedArray] = {}
+    passed: set[Check] = set()
+    has_both_zones = False
+    for name in judged.texts:
+        if name in raw.column_names:
+            told = _ask(con, judged, name, raw.column(name))
+            columns |= told.columns
+            passed |= told.passed
+            has_both_zones = has_both_zones or told.has_both_zones
+    return Told(columns, passed, has_both_zones)
 
 
 def _ask(
-    con: duckdb.DuckDBPyConnection,
-    source: Source,
-    asked: Judgement,
-    name: str,
-    column: pa.ChunkedArray,
-) -> tuple[dict[str, pa.ChunkedArray], set[tuple[str, str]], bool]:
-    """Type and check the distinct texts of a column.
-
-    Returns its texts and values by row, the checks that none fails, and whether it holds times with
-    and without zones.
-    """
+    con: duckdb.DuckDBPyConnection, judged: Judgement, name: str, column: pa.ChunkedArray
+) -> Told:
+    """Ask the distinct texts of one column."""
     codes, texts = None, column
-    if pa.types.is_dictionary(column.type) and column.num_chunks:
-        codes = column.combine_chunks()
-        codes = codes.chunk(0) if isinstance(codes, pa.ChunkedArray) else codes
+    if pa.types.is_dictionary(column.type) and len(column):
+        codes = one_chunk(column)
         texts = codes.dictionary
-    con.register("__texts", pa.table({name: texts}))
-    values = "".join(
-        f", {expression} AS {quote(VALUE + value)}"
-        for value, expression in asked.cells[name].items()
-    )
-    answers = con.sql(
-        f"SELECT *{values} FROM (SELECT {asked.texts[name]} AS {quote(TEXT + name)} "
-        "FROM __texts) AS t"
-    ).to_arrow_table()
-    con.register("__answers", answers)
-    checks = list(dict.fromkeys(asked.cell_checks[name]))
-    conditions = [bad for bad, _ in checks]
-    is_iso = name in source.time_columns or _is_time(source, name)
-    if is_iso and dates_of(name, source) is None:
-        kind = aware(f"t.{quote(TEXT + name)}")
+    answers = _type(con, judged, name, texts)
+    checks = judged.checks_of(name)
+    conditions = [check.bad for check in checks]
+    if name in iso_times(judged.source):
+        as_time = next(iter(judged.values_of(name)))  # the time that it stands for comes first
+        kind = aware(f"t.{quote(TEXT + name)}", f"t.{quote(VALUE + as_time)} IS NOT NULL")
         conditions += [kind, f"NOT {kind}"]
     # A row without a text is among the distinct ones only as a missing code.
-    missing = " UNION ALL BY NAME SELECT NULL" if codes is not None and codes.null_count else ""
-    if missing:
-        missing += f" AS {quote(TEXT + name)}"
-    failed: tuple[bool, ...] = ()
-    if conditions:
-        listed = ", ".join(f"coalesce(bool_or({bad}), false)" for bad in conditions)
-        (failed,) = con.execute(
-            f"SELECT {listed} FROM (SELECT * FROM __answers{missing}) AS t"
-        ).fetchall()
-    con.unregister("__texts")
-    con.unregister("__answers")
-    passed = {check for check, bad in zip(checks, failed, strict=False) if not bad}
-    both = len(failed) > len(checks) and all(failed[-2:])
-    return (
+    has_missing = codes is not None and codes.null_count > 0
+    failed = _any_meet(con, conditions, answers, f"{TEXT}{name}" if has_missing else None)
+    return Told(
         {each: _by_row(answers.column(each), codes) for each in answers.column_names},
-        passed,
-        both,
+        {check for check, bad in zip(checks, failed, strict=False) if not bad},
+        len(failed) > len(checks) and all(failed[-2:]),
     )
 
 
-def _rows(
-    con: duckdb.DuckDBPyConnection,
-    source: Source,
-    raw: pa.Table,
-    asked: Judgement,
-    told: dict[str, pa.ChunkedArray],
-    unfailed: set[tuple[str, str]],
+def _type(
+    con: duckdb.DuckDBPyConnection, judged: Judgement, name: str, texts: pa.ChunkedArray | pa.Array
 ) -> pa.Table:
-    """Return the judged rows: what the texts told, and what only a whole row says."""
-    kept = [PARTITION, FILE, ROW, ARRIVED, *([MALFORMED] if MALFORMED in raw.column_names else [])]
-    lacking = [name for name in asked.texts if name not in raw.column_names]
-    # Put beside the rows and not joined to them: a join keeps no order, and values are put together
-    # by the places of their rows.
-    moments = dict(con.execute("SELECT partition, __as_of FROM __periods").fetchall())
-    partition = raw.column(PARTITION).unify_dictionaries().combine_chunks()
-    if isinstance(partition, pa.ChunkedArray):
-        partition = partition.chunk(0)
-    as_of = pa.array([moments[key] for key in partition.dictionary.to_pylist()], TIMESTAMP)
-    columns = {name: raw.column(name) for name in kept} | told
-    columns["__as_of"] = as_of.take(partition.indices)
-    # The created time hangs on the arrival too: told is only its moment.
-    moment = columns.pop(VALUE + CREATED, None)
-    if moment is not None:
-        columns[_MOMENT] = moment
-    con.register("__told", pa.table(columns))
-    checks = [check for check in asked.checks if check not in unfailed]
-    values = dict(asked.values)
-    if moment is not None:
-        own = asked.cells[source.time_columns[1]][CREATED]
-        values[CREATED] = values[CREATED].replace(own, f"t.{_MOMENT}")
-    texts = "".join(f", {asked.texts[name]} AS {quote(TEXT + name)}" for name in lacking)
-    computed = {name: expression for name, expression in values.items() if VALUE + name not in told}
-    computed |= {CREATED: values[CREATED]}
-    listed = "".join(
-        f", {expression} AS {quote(VALUE + name)}" for name, expression in computed.items()
-    )
-    out = ", ".join(f"{quote(VALUE + name)} AS {quote(name)}" for name in computed)
-    rule = Judgement({}, {}, checks, [], {}, {}).rule()
-    by_row = con.sql(
-        f"WITH texts AS (SELECT *{texts} FROM __told), typed AS (SELECT *{listed} FROM texts AS t) "
-        f"SELECT {out}, {rule} AS {RULE} FROM typed AS t"
-    ).to_arrow_table()
-    con.unregister("__told")
-    made = {name: by_row.column(name) for name in by_row.column_names}
-    values_of = {
-        name: made[name] if name in made else told[VALUE + name]
-        for name in curated_schema(source).names
-    }
-    return pa.table(
-        {name: raw.column(name) for name in (PARTITION, FILE, ROW, ARRIVED)}
-        | values_of
-        | {RULE: made[RULE]}
-    )
+    """Return texts of a column as cells are read, and the values that they stand for."""
+    given = pa.table({name: texts})
+    text = cell(name, judged.source, bare=all(map(are_bare, given.column(name).chunks)))
+    values = judged.values_of(name).items()
+    listed = [f"{value} AS {quote(VALUE + of)}" for of, value in values]
+    is_as_given = text == quote(
+        name
+    )  # nothing to trim, nothing that means no value: no copy either
+    if not is_as_given:
+        listed.append(quote(TEXT + name))
+    answers = {TEXT + name: given.column(name)} if is_as_given else {}
+    if listed:
+        con.register("__texts", given)
+        told = con.sql(
+            f"SELECT {', '.join(listed)} FROM (SELECT {text} AS {quote(TEXT + name)} FROM __texts) "
+            "AS t"
+        ).to_arrow_table()
+        con.unregister("__texts")
+        answers |= dict(zip(told.column_names, told.columns, strict=True))
+    return pa.table(answers)
 
 
-def _is_time(source: Source, name: str) -> bool:
-    return name in source.columns and source.columns[name].type == "timestamp"
+def _any_meet(
+    con: duckdb.DuckDBPyConnection, conditions: list[str], answers: pa.Table, missing: str | None
+) -> tuple[bool, ...]:
+    """Tell of each condition whether any answer meets it; `missing` adds an empty one, so named."""
+    if not conditions:
+        return ()
+    listed = ", ".join(f"coalesce(bool_or({condition}), false)" for condition in conditions)
+    more = f" UNION ALL BY NAME SELECT NULL AS {quote(missing)}" if missing else ""
+    con.register("__answers", answers)
+    (found,) = con.execute(f"SELECT {listed} FROM (SELECT * FROM __answers{more}) AS t").fetchall()
+    con.unregister("__answers")
+    return tuple(found)
 
 
 def _by_row(values: pa.ChunkedArray, codes: pa.DictionaryArray | None) -> pa.ChunkedArray:
+    """Return the values of distinct texts as those of the rows."""
     if codes is None:
         return values
-    distinct = values.combine_chunks()
-    if isinstance(distinct, pa.ChunkedArray):
-        distinct = pa.concat_arrays(distinct.chunks)
-    return pa.chunked_array([pa.DictionaryArray.from_arrays(codes.indices, distinct)])
+    return pa.chunked_array([pa.DictionaryArray.from_arrays(codes.indices, one_chunk(values))])

@@ -16,9 +16,10 @@ from include.config.use_case_sources import Source
 from include.ingestion.columns import FILE, ROW, headers
 from include.point_in_time.curated import CREATED
 from include.point_in_time.partitions import Period
-from include.validation.contract import CONFLICT, RULE
 from include.validation.curation import CuratedRows
+from include.validation.duplicates import CONFLICT
 from include.validation.expectations import AGE, REPEATED, Profile
+from include.validation.judgement import RULE
 
 
 def counts(found: CuratedRows) -> dict[str, Any]:

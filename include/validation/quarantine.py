@@ -27,7 +27,7 @@ from include.lake.sql import PARTITION, connect, quote
 from include.lake.tables import Lake
 from include.point_in_time.partitions import period
 from include.records.records import Records
-from include.validation.contract import RULE
+from include.validation.judgement import RULE
 
 SHOWN = 200
 BATCH = 10_000

@@ -27,8 +27,8 @@ from include.point_in_time.partitions import Period
 from include.records.audit import AuditEntry
 from include.records.records import Records
 from include.validation import quarantine
-from include.validation.contract import RULE, judged_query
-from include.validation.curation import periods_table
+from include.validation.contract import judged_query, periods_table
+from include.validation.judgement import RULE
 from include.validation.lookback import JUDGED
 from include.validation.quarantine import QuarantinedRow
 

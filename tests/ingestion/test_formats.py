@@ -23,7 +23,8 @@ from include.ingestion.raw_rows import checksum, partition_digest
 from include.ingestion.sources import Delivery, read_source
 from include.lake.sql import connect
 from include.point_in_time import partitions
-from include.validation.contract import RULE, judged_query
+from include.validation.contract import judged_query
+from include.validation.judgement import RULE
 from tests.builders.workbooks import workbook
 
 YAML = """

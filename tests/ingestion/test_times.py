@@ -38,6 +38,8 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
         "2026-03-01 14:00:00+02",
         "2026-03-01 12:00:00 UTC",
         "2026-03-01 12:00:00+00:00 GMT",
+        "2026-03-01 12:00gmt",
+        "2026-03-01T12:00:00.0utc",
     ],
 )
 def test_iso_times_are_read_with_and_without_an_offset(text: str) -> None:
@@ -117,3 +119,10 @@ def test_only_a_time_is_aware_or_naive() -> None:
         None,
         None,
     ]
+
+
+def test_what_is_known_to_be_a_time_is_not_matched_again() -> None:
+    texts = ["2026-03-01 12:00Z", "2026-03-01 12:00+01", "2026-03-01 12:00", "2026-03-01"]
+    for read in ("true", "false"):
+        told = [value(times.aware(text_literal(text), read)) for text in texts]
+        assert told == [True, True, False, None]

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from include.config.use_case_sources import Column, Source
 from include.errors import ConfigError
-from include.ingestion.values import typed
+from include.ingestion.values import are_bare, cell, typed
 from include.lake.sql import connect
 from include.onboarding import check
 from include.validation.contract import judged_query, mixed_zones_query
@@ -354,3 +354,62 @@ def test_hostile_tokens_and_forms_stay_text() -> None:
     of = source({"x": {"type": "date", "dates": "%Y'||(SELECT 1)||'"}})
     with connect() as con:
         con.execute(f"SELECT {typed('NULL::VARCHAR', of.columns['x'], of)}")
+
+
+@pytest.mark.parametrize(
+    ("texts", "bare"),
+    [
+        (["a", "b c", "d\u00a0e", "é", "1"], True),
+        (["a", " b"], False),
+        (["a\t", "b"], False),
+        (["a", "b\n"], False),
+        (["\ra"], False),
+        (["\u00a0a"], False),
+        (["a\u00a0"], False),
+        (["a", ""], False),
+        (["a", None], False),
+        # Begins, or ends, with a byte of the no-break space: looked at more closely.
+        (["\u00b5"], False),
+        (["à"], False),
+    ],
+)
+def test_bare_texts_need_no_trimming(texts: list[str | None], bare: bool) -> None:
+    given = pa.array(["", *texts, " "], pa.string()).slice(1, len(texts))
+    assert are_bare(given) is bare
+
+
+def test_bare_texts_still_say_that_there_is_no_value() -> None:
+    of = source({}, null_values=["-", "n/a"])
+    texts = pa.table({"x": ["-", "1", "n/a"]})
+    with connect() as con:
+        con.register("given", texts)
+        (one, other) = (
+            con.execute(f"SELECT {cell('x', of, bare=bare)} FROM given").fetchall()
+            for bare in (True, False)
+        )
+    assert one == other == [(None,), ("1",), (None,)]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("9223372036854775807", 2**63 - 1),
+        ("-9223372036854775808", -(2**63)),
+        ("9223372036854775808", None),
+        ("007", 7),
+        ("-0", 0),
+        ("+5", 5),
+        ("12.00", 12),
+        ("12.7", None),
+        ("1_000", None),
+        ("1e3", None),
+        ("0x10", None),
+    ],
+)
+def test_a_whole_number_is_written_in_digits(text: str, number: int | None) -> None:
+    of = source({})
+    with connect() as con:
+        told = con.execute(
+            f"SELECT {typed('t', Column(type='int64'), of)} FROM (SELECT ? AS t)", [text]
+        )
+        assert told.fetchall() == [(number,)]

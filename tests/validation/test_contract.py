@@ -8,11 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from include.config.use_case_sources import Column, Source
+from include.config.use_case_sources import Source
 from include.lake.sql import TIMESTAMP, connect
 from include.point_in_time.partitions import Period
 from include.validation import contract
-from include.validation.curation import periods_table
 
 PERIOD = Period(
     key="2026-01-01",
@@ -55,7 +54,7 @@ def judged(of: Source, *changes: dict[str, str | None], entity: str | None = Non
     rows = raw(*changes)
     with connect() as con:
         con.register("raw", rows)
-        con.register("__periods", periods_table([PERIOD]))
+        con.register("__periods", contract.periods_table([PERIOD]))
         zones = contract.mixed_zones_query(of, rows.column_names, "raw")
         mixed = con.execute(zones).fetchall() if zones else []
         query = contract.judged_query(of, rows.column_names, "raw", mixed, entity=entity)
@@ -123,37 +122,6 @@ def test_the_entitys_key_of_events_must_be_there_unless_it_may_be_null() -> None
     assert judged(of, {"who": None}, entity="who") == ["who: null"]
     free = source(columns={"id": {"type": "int64"}, "who": {"type": "string", "nullable": True}})
     assert judged(free, {"who": None}, entity="who") == [None]
-    assert contract.key_rules(of, "who", "who") == {"required": True, "key": True}
-    assert contract.key_rules(of, "who", None) == {"required": False, "key": False}
-
-
-def test_only_a_column_that_can_fail_has_rules() -> None:
-    free, bound = Column(type="string"), Column(type="string", regex="x")
-    assert [contract.has_rules(column, required=False) for column in (free, bound)] == [False, True]
-    assert contract.has_rules(free, required=True)
-    assert contract.has_rules(Column(type="int64"), required=False)
-
-
-def test_of_equal_rows_one_stays_and_of_conflicting_ones_the_last_by_value() -> None:
-    at = datetime(2026, 1, 1, tzinfo=UTC)
-    values = [(1, 5.0), (1, 5.0), (1, 7.0), (2, 1.0), (2, None), (3, 9.0)]
-    table = pa.table(
-        {
-            "__id": list(range(len(values))),
-            "partition": ["p"] * len(values),
-            "source_file": ["a"] * len(values),
-            "source_row": list(range(len(values))),
-            "id": [key for key, _ in values],
-            "amount": [amount for _, amount in values],
-            "event_timestamp": pa.array([at] * len(values), TIMESTAMP),
-            "created_timestamp": pa.array([at] * len(values), TIMESTAMP),
-            "rule": pa.nulls(len(values), pa.string()),
-        }
-    )
-    with connect() as con:
-        con.register("judged", table)
-        found = con.execute(contract.doubled_query(source(), "judged")).fetchall()
-    assert sorted(found) == [(0, True), (1, False), (4, True)]
 
 
 def test_no_time_column_means_no_question_of_zones() -> None:

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from include.lake.coded import plain, read_coded
 from include.pipeline.ingest_outputs import IngestOutputs
 from include.point_in_time import partitions
-from include.validation import curation, distinct_texts
+from include.validation import curation, judged_rows
 from tests.builders.intake import Intake
 
 KEYS = ["2026-01-01", "2026-01-02"]
@@ -60,6 +59,14 @@ def _lines() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that grows with each time that distinct texts are asked."""
+    asked: list[int] = []
+    real = judged_rows.ask_texts
+    monkeypatch.setattr(judged_rows, "ask_texts", lambda *given: asked.append(1) or real(*given))
+    return asked
+
+
 @pytest.mark.parametrize("late", ["next", "refuse"])
 def test_rows_come_out_as_judged_one_by_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: str
@@ -75,17 +82,13 @@ def test_rows_come_out_as_judged_one_by_one(
         for result in made.records.results.of("shop", stage="ingest_data")
     }
     periods = [partitions.period(use_case, key) for key in KEYS]
-    asked: list[Any] = []
-    real = distinct_texts.judge_texts
-    monkeypatch.setattr(
-        curation, "judge_texts", lambda *given, **more: asked.append(1) or real(*given, **more)
-    )
+    asked = _asked(monkeypatch)
 
     def curate() -> Any:
         return curation.curate(made.lake, use_case, "orders", periods, ingested)
 
     by_row = curate()
-    monkeypatch.setattr(curation, "MANY_ROWS", 0)
+    monkeypatch.setattr(judged_rows, "MANY_ROWS", 0)
     by_text = curate()
     assert asked == [1]
     for key in KEYS:
@@ -98,22 +101,38 @@ def test_rows_come_out_as_judged_one_by_one(
     assert all(rows.duplicates and rows.repeated for rows in by_row.values())
 
 
-def test_repeated_texts_are_read_as_dictionaries_and_come_out_as_they_were(tmp_path: Path) -> None:
-    made = Intake(tmp_path)
+COMPUTED = """
+      order_id: {type: int64}
+      customer_id: {type: int64, nullable: false}
+      amount: {type: float64}
+      day: {type: date, sql: "CAST(event_timestamp AS DATE)"}
+      twice: {type: float64, sql: "amount * 2", max: 50}
+      shown: {type: string, sql: "customer_id || '/' || amount"}
+      paid: {type: int64}"""
+
+
+def test_computed_columns_read_what_distinct_texts_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Intake(tmp_path, columns=COMPUTED)
+    made.define(columns=COMPUTED, more="max_bad: 1")
     lines = [
-        f"{n},{n % 7},2026-01-01T01:00:00Z,2026-01-01T02:00:00Z,1,1"
-        for n in range(100_000, 200_000)
+        f"{number},{number % 3},2026-01-01T{number % 20:02}:00:00Z,2026-01-01T20:30:00Z,"
+        f"{['', 'x', ' 7', '30', '1.5'][number % 5]},1"
+        for number in range(60)
     ]
-    made.put(
-        "order_id,customer_id,event_timestamp,created_timestamp,amount,paid\n"
-        + "\n".join(lines)
-        + "\n"
-    )
-    made.ingest("2026-01-01")
-    rows = read_coded(made.lake, "shop/raw/orders", ["2026-01-01"])
-    kinds = {name: str(rows.schema.field(name).type) for name in ("order_id", "customer_id")}
-    assert kinds["order_id"] == "string"
-    assert kinds["customer_id"].startswith("dictionary")
-    order = [("source_row", "ascending")]
-    stored = made.lake.read("shop/raw/orders", keys=["2026-01-01"])
-    assert plain(rows).select(stored.column_names).sort_by(order) == stored.sort_by(order)
+    head = "order_id,customer_id,event_timestamp,created_timestamp,amount,paid"
+    made.put("\n".join([head, *lines]) + "\n")
+    made.ingest(KEYS[0])
+    use_case = made.use_case
+    (result,) = made.records.results.of("shop", stage="ingest_data")
+    ingested = {KEYS[0]: IngestOutputs.of(result).sources["orders"]}
+    periods = [partitions.period(use_case, KEYS[0])]
+    by_row = curation.curate(made.lake, use_case, "orders", periods, ingested)
+    asked = _asked(monkeypatch)
+    monkeypatch.setattr(judged_rows, "MANY_ROWS", 0)
+    by_text = curation.curate(made.lake, use_case, "orders", periods, ingested)
+    assert asked == [1]
+    assert by_text == by_row
+    assert set(by_row[KEYS[0]].rules) == {"amount: not_float64", "twice: above_max"}
+    assert set(by_row[KEYS[0]].curated["shown"].to_pylist()) >= {None, "1/1.5"}

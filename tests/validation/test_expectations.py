@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from include.errors import ConfigError
-from include.validation.expectations import describe_failure
+from include.validation.expectations import data_docs, describe_failure, failures, limits
 from tests.builders.intake import Intake
 
 
@@ -56,3 +56,35 @@ def test_a_persons_suite_blocks_or_warns_and_is_part_of_the_memo(made: Intake) -
     made.put("[]", "expectations/shop.json")
     with pytest.raises(ConfigError, match="is no suite"):
         made.run("validate_data", "2026-01-01")
+
+
+def test_of_several_partitions_those_fail_whose_own_row_is_outside(made: Intake) -> None:
+    made.define(more="max_bad: 0.1\n    min_rows: 2\n    max_rows: 9")
+    rows, bad = "orders: rows", "orders: share of bad rows"
+    sound = {limit.column: 0.0 for limit in limits(made.use_case)} | {rows: 2}
+    profiles = {
+        "2026-01-01": sound,
+        "2026-01-02": sound | {rows: 1},
+        "2026-01-03": sound | {rows: 10, bad: 0.2},
+        "2026-01-04": sound | {bad: None},
+    }
+    expected = {
+        "2026-01-01": [],
+        "2026-01-02": [rows],
+        "2026-01-03": [rows, bad],
+        "2026-01-04": [],
+    }
+    told, _ = failures(made.use_case, profiles)
+    assert told == expected
+    for key, profile in profiles.items():
+        assert failures(made.use_case, {key: profile})[0] == {key: expected[key]}
+    assert failures(made.use_case, dict(reversed(profiles.items())))[0] == expected
+
+
+def test_the_page_is_of_the_last_partition_and_shows_what_was_observed(made: Intake) -> None:
+    sound = {limit.column: 0.0 for limit in limits(made.use_case)}
+    last = sound | {"orders: rows": 12_345, "orders: share of bad rows": 0.0625}
+    _, result = failures(made.use_case, {"2026-01-01": sound, "2026-01-02": last})
+    page = data_docs(result, "shop")
+    assert "12,345" in page or "12345" in page
+    assert "0.0625" in page
