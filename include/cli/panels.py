@@ -14,7 +14,7 @@ PANELS = {
     "Bring your own table": ("new", "usecase", "try", "load-history", "backfill", "simulate"),
     "Release": ("rollback", "release"),
     "Records and repair": ("heal", "quarantine", "audit", "import-predictions", "reset"),
-    "This installation": ("password", "serve", "version"),
+    "This installation": ("password", "token", "serve", "version"),
 }
 """Commands by group, in order of how often they are needed."""
 

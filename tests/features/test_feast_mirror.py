@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from include.errors import Conflict, EvergreenError
-from include.features import feast_mirror, online_sync
+from include.features import feast_mirror, online_stores
 from include.features.feast_registry import online_path, service_name, store
 from include.features.online_store import OnlineReader, OnlineSet
 from include.features.population import answers_at
@@ -41,7 +41,7 @@ def context(shop: Shop, day: int, *, seconds: float = 30) -> StageContext:
 
 def online(shop: Shop) -> tuple[OnlineSet, pa.Table]:
     """Return what is online of the current set, and the frame that it was made of."""
-    described = OnlineReader(online_sync.online_path(shop.settings, "shop")).describe(
+    described = OnlineReader(online_stores.online_path(shop.settings, "shop")).describe(
         shop.feature_set.version
     )
     assert described is not None

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -211,7 +212,9 @@ def test_other_pins_are_served_in_a_process_of_their_own(
     """The Bento brings its own Predictor; the node asks it over a socket, and its end is noticed
     and mended.
     """
-    desk.records.models.update(NAME, 1, bento_tag=packaged.outputs["bento_tag"])
+    tagged = desk.packaged_as(replace(model, bento_tag=packaged.outputs["bento_tag"]))
+    digests = {"bento_digest": tagged.bento_digest, "artefact_digest": tagged.artefact_digest}
+    desk.records.models.update(NAME, 1, bento_tag=tagged.bento_tag, **digests)
     desk.package(model)
     desk.publish({1: (NOW, ROW)})
     with desk.node() as node:

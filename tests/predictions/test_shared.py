@@ -78,7 +78,9 @@ def test_what_cannot_be_read_is_set_aside_over_there_and_expires(tmp_path: Path,
     (aside,) = SharedPlace(uri).set_aside(NAME)
     assert aside.endswith(f"{segment.name}.1.bad")
     assert SharedPlace(uri).ask("cat_file", aside) == b"no line\n"
-    text = YAML.format(name=NAME, last="2026-03-31", unknown="refuse", stale="refuse")
+    text = YAML.format(
+        name=NAME, last="2026-03-31", unknown="refuse", stale="refuse", store="refuse"
+    )
     done = tidy(
         importer.settings,
         importer.lake,

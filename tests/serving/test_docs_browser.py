@@ -44,8 +44,9 @@ def test_a_request_is_tried_in_the_browser_with_and_without_a_token(tmp_path: Pa
         page.until(f"!!{OPEN}")
         page.run(f"{OPEN}.click()")
         page.until(f"!!{EXECUTE}")
-        page.run(f"{EXECUTE}.click()")
-        assert "401" in page.until(STATUS), "the password of pages answers no prediction"
+        # A click before the page has put its listeners on is lost.
+        told = page.until(f"({STATUS}) || ({EXECUTE}.click(), '')")
+        assert "401" in told, "the password of pages answers no prediction"
         page.run("document.querySelector('.auth-wrapper .authorize').click()")
         page.until("!!document.querySelector('.auth-container input')")
         page.run(f"{SET}(document.querySelector('.auth-container input'), '{SECRET}')")
