@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from include.config import use_case_file
+from include.config import durations, use_case_file
 from include.errors import ConfigError
 from include.onboarding.answers import NOTHING, Answers
 from include.onboarding.column_roles import Roles, count_decisions, guess_roles
 from include.onboarding.draft_document import draft_lines
 from include.onboarding.draft_times import guess_times
-from include.onboarding.joins import Joined, join_table
+from include.onboarding.joins import Joined, first_day, join_table
 from include.onboarding.outcome_tables import OutcomeTable, joined_outcome, named_apart
 from include.onboarding.overview import ColumnView, view_columns, view_joined
 from include.onboarding.profile import Table, Worst
@@ -137,6 +137,8 @@ def draft_table(
     if unknown := [header for header in answers.written_later or () if header not in headers]:
         raise ConfigError(f"--written-later {unknown}: no such column; columns are {headers}")
     times = guess_times(table, roles, answers)
+    first = durations.period_start(times.cadence, first_day(joined, times.first))
+    times = replace(times, first=first)
     questions = tuple(open_questions(roles, answers, joined, times.horizon))
 
     def lines(worst: Mapping[str, Worst]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, timedelta
 
 from include.config import durations
 from include.errors import ConfigError
@@ -33,6 +34,7 @@ from include.onboarding.profile import Profile, Table, Worst, moment, text
 from include.onboarding.time_roles import guess_event
 from include.onboarding.yaml_text import column_names, name_of, note, plain_name
 
+_LONGEST = timedelta(days=365)  # that a further table is looked back on
 LEAST_MATCH = 0.5  # share of the values of one side that the other has
 _DIFFERENT = 10  # values below which columns match by chance
 MAX_VALUES = 200_000  # different values that are compared
@@ -223,6 +225,26 @@ def source_lines(
     yield from column_lines(table, names, {c.header for c in record}, [match.there], kind)
 
 
+def _ttl(joined: Joined, roles: Roles, main: Table) -> timedelta:
+    """Return how long a further table's rows count: also those from long before the decisions."""
+    ttl = guess_ttl(main, roles)
+    if joined.event is None:
+        return ttl
+    first = joined.table.moments(joined.event.header)[0]
+    span = main.moments(roles.event.header)[1] - first
+    return max(ttl, min(timedelta(days=span.days + 2), _LONGEST))
+
+
+def first_day(joined: Sequence[Joined], first: date) -> date:
+    """Return the day from which on history is loaded, so that decisions find earlier rows."""
+    found = [
+        each.table.moments(each.event.header)[0].astimezone(UTC).date()
+        for each in joined
+        if each.event is not None
+    ]
+    return min([first, *(max(day, first - _LONGEST) for day in found)])
+
+
 def view_lines(
     joined: Joined, key: str, times: Times, roles: Roles, main: Table, taken: set[str]
 ) -> Iterator[str]:
@@ -233,7 +255,7 @@ def view_lines(
         yield f"  # {joined.name}: no column is left that could be a feature"
         return
     yield f"  {plain_name(joined.name)}_features:"
-    ttl = durations.format_duration(guess_ttl(main, roles))
+    ttl = durations.format_duration(_ttl(joined, roles, main))
     if joined.event is None:
         listed = ", ".join(sql_name(names[c.header]) for c in (joined.match.there, *features))
         yield "    grain: snapshot"

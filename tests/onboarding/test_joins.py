@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from include.config import use_case_file
+from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.errors import ConfigError
 from include.onboarding import check
@@ -16,6 +17,7 @@ from include.onboarding.answers import NOTHING, Answers
 from include.onboarding.draft import Draft, draft_table
 from include.onboarding.outcome_tables import arrange_tables
 from include.onboarding.profile import Table
+from include.onboarding.try_data import try_data
 from tests.builders.drafted import Rows
 
 N = 200
@@ -106,3 +108,24 @@ def test_tables_without_an_outcome_are_refused_each_with_its_reason(tmp_path: Pa
     tables = [table_of(tmp_path, name, rows) for name in ("a", "b")]
     with pytest.raises(ConfigError, match=r"(?s)a\.csv: no column holds just 0 and 1.*b\.csv"):
         arrange_tables(tables, NOTHING)
+
+
+@pytest.mark.slow
+def test_decisions_of_one_day_find_the_events_of_the_months_before_them(tmp_path: Path) -> None:
+    """History begins with what joins, and its rows live until the last decision."""
+    day = date(2024, 7, 1)
+    decided = table_of(tmp_path, "decided", OUTCOMES | {"decided_on": [day] * N})
+    rows: Rows = {
+        "loan": [*IDS, *IDS],
+        "posted_at": [day - timedelta(days=90 + n % 60) for n in range(2 * N)],
+        "balance": [n * 13 % 90 for n in range(2 * N)],
+    }
+    statements = table_of(tmp_path, "statements", rows)
+    text = draft_table(decided, others=[(statements, "statements.csv")]).text
+    case = use_case_file.parse(text, folder=tmp_path)
+    assert case.history.first == day - timedelta(days=149)
+    assert case.features["statements_features"].ttl >= timedelta(days=150)
+    (tmp_path / "decided.yaml").write_text(text)
+    trial = try_data(case, Settings(home=tmp_path / "var"))
+    assert trial.profile is not None
+    assert [(c.name, c.missing) for c in trial.profile.columns] == [("balance", 0.0)]
