@@ -6,6 +6,8 @@ import logging
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import msgspec
+
 from include.clock import utc_now
 from include.errors import ConfigError, Conflict
 from include.records.records import AuditEntry, AuditRecord, Records, Route
@@ -88,11 +90,11 @@ def take_back(records: Records, use_case: str, order: Order) -> TakenBack:
     raise Conflict(f"{use_case}: the routing row changes all the time; look, then try again")
 
 
-@dataclass(frozen=True, slots=True)
-class Late:
+class Late(msgspec.Struct, frozen=True):
     """A rollback that a node carried out while the records could not be reached.
 
-    It names the digest that was taken back; `at` is when, ISO 8601 in UTC.
+    It names the digest that was taken back; `at` is when, ISO 8601 in UTC. Nodes keep it as JSON
+    until it is in the records: a new field needs a default.
     """
 
     use_case: str

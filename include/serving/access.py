@@ -87,12 +87,12 @@ class Access:
             )
         return token.name
 
-    def allows(self, given: bytes | None, role: Role) -> bool:
-        """Tell whether `require` would let pass a request with this header `authorization`."""
+    def name_of(self, given: bytes | None, role: Role) -> str | None:
+        """Return what `require` would of a request with this header `authorization`; None: no."""
         if role in self.free:
-            return True
+            return ANYBODY
         token = self._find(given, role)
-        return token is not None and role in token.roles
+        return token.name if token is not None and role in token.roles else None
 
     def _find(self, given: bytes | None, role: Role) -> Token | None:
         if given is None:

@@ -97,7 +97,7 @@ class App:
             access_log=access_log,
             own_id=self._own_id,
             serves_host=self._serves_host,
-            allows=lambda given: access.allows(given, "predict"),
+            caller_of=lambda given: access.name_of(given, "predict"),
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -222,15 +222,15 @@ class App:
             self.log.put_failures(served, self.log.failure_line(served, error, asked, request))
             raise
         decision = predict.decide(served.use_case, score)
+        reply = predict.describe_answer(
+            asked.name, request, served, model, arm, features, score, decision
+        )
         # Before the answer: what was answered is on record, whatever happens to the process next.
         line = self.log.answer_line(
             served, model, arm, asked, request.entity, features, score, decision
         )
         if not self.log.put(served, line):
-            features.flags.append(UNLOGGED)
-        reply = predict.describe_answer(
-            asked.name, request, served, model, arm, features, score, decision
-        )
+            reply.flags.append(UNLOGGED)
         await answer(send, 200, _encode(reply), asked.name.encode("ascii"))
         self.metrics.observe_duration(use_case, time.perf_counter() - asked.clock)
         return 200

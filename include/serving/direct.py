@@ -22,7 +22,14 @@ from include.features.online_store import OnlineSet, Value
 from include.serving.access_log import AccessLog
 from include.serving.answer_log import UNLOGGED, AnswerLog, Asked
 from include.serving.http import caller_id_of
-from include.serving.predict import CheckedRequest, Features, Horizon, decide, describe_answer
+from include.serving.predict import (
+    CheckedRequest,
+    Features,
+    Horizon,
+    PredictionAnswer,
+    decide,
+    describe_answer,
+)
 from include.serving.prometheus import Metrics
 from include.serving.serving_table import ServingTable
 from include.serving.snapshot import Loaded, Online, Served
@@ -152,14 +159,15 @@ class Direct:
         access_log: AccessLog | None,
         own_id: Callable[[], str],
         serves_host: Callable[[bytes | None], bool],
-        allows: Callable[[bytes | None], bool],
+        caller_of: Callable[[bytes | None], str | None],
     ) -> None:
         """Build it; the logs and the functions are those of the long way.
 
-        `serves_host` and `allows` are asked for the headers `host` and `authorization`.
+        `serves_host` and `caller_of` are asked for the headers `host` and `authorization`; the
+        latter returns the token's name, None where it is not good enough.
         """
         self._table, self._metrics, self._log, self._access_log = table, metrics, log, access_log
-        self._own_id, self._serves_host, self._allows = own_id, serves_host, allows
+        self._own_id, self._serves_host, self._caller_of = own_id, serves_host, caller_of
         self._hosts: set[bytes | None] = set()
         self._plans: dict[str, Plan] = {}
         self._horizons: dict[str, Horizon] = {}
@@ -233,6 +241,9 @@ class Direct:
             or not self._admits(headers)
         ):
             return None
+        caller = self._caller_of(headers.get(b"authorization"))
+        if caller is None:
+            return None
         asked = Asked(self._own_id(), caller_id_of(headers.get(b"x-request-id")))
         served, model = plan.served, plan.model
         try:
@@ -254,53 +265,58 @@ class Direct:
             if not math.isfinite(score):
                 return None
             decision = decide(served.use_case, score)
-            # Before the answer, as on the long way.
             line = self._log.answer_line(
                 served, model, "champion", asked, request.entity, features, score, decision
             )
-            if not self._log.put(served, line):
-                features.flags.append(UNLOGGED)
+            reply = describe_answer(
+                asked.name,
+                CheckedRequest(request.entity, None),
+                served,
+                model,
+                "champion",
+                features,
+                score,
+                decision,
+            )
+            answer = self._written(asked.name, reply, defaults)
+            # Before the answer, as on the long way; and last, so that nothing can fail behind it.
+            is_logged = self._log.put(served, line)
         except (msgspec.MsgspecError, EvergreenError, ValueError, RecursionError):
             return None  # a wrong request, a sick store or a full disk: the long way says which
         except Exception:  # noqa: BLE001 - the long way fails alike and logs it, or answers after all
             self._metrics.count_event(use_case, "direct_failed")
             return None
-        name = asked.name
-        reply = describe_answer(
-            name,
-            CheckedRequest(request.entity, None),
-            served,
-            model,
-            "champion",
-            features,
-            score,
-            decision,
-        )
+        if not is_logged:
+            reply.flags.append(UNLOGGED)
+            answer = self._written(asked.name, reply, defaults)
+        taken = time.perf_counter() - asked.clock
+        self._metrics.count_answer(use_case, "predict", 200)
+        self._metrics.observe_duration(use_case, taken)
+        if self._access_log is not None:
+            path = f"/v1/{use_case}/predict"
+            scope = {"method": "POST", "path": path, "client": client, "caller": caller}
+            self._access_log.note(scope, asked.name, use_case, "predict", 200, taken)
+        return answer
+
+    def _written(
+        self, name: str, reply: PredictionAnswer, defaults: Sequence[tuple[bytes, bytes]]
+    ) -> bytes:
+        """Return an answer as it is sent: its head, with the request's id `name`, and its body."""
         content = _encode(reply)
         if defaults is not self._defaults:
             self._defaults, self._top = defaults, _top(defaults)
-        answer = b"%b%d\r\nx-request-id: %b\r\n\r\n%b" % (
+        return b"%b%d\r\nx-request-id: %b\r\n\r\n%b" % (
             self._top,
             len(content),
             name.encode("ascii"),
             content,
         )
-        taken = time.perf_counter() - asked.clock
-        self._metrics.count_answer(use_case, "predict", 200)
-        self._metrics.observe_duration(use_case, taken)
-        if self._access_log is not None:
-            scope = {"method": "POST", "path": f"/v1/{use_case}/predict", "client": client}
-            self._access_log.note(scope, name, use_case, "predict", 200, taken)
-        return answer
+
+    # Whatever `App` asks of a request is asked here as well, of each one: what is kept of headers
+    # says what they mean, not whether they are still good enough.
 
     def _admits(self, headers: Headers) -> bool:
-        """Tell whether the long way would let a request with these headers pass.
-
-        Whatever `App` asks of a caller is asked here as well, of each request: what is kept of
-        headers says what they mean, not whether they are still good enough.
-        """
-        if not self._allows(headers.get(b"authorization")):
-            return False
+        """Tell whether the host that these headers name is served."""
         host = headers.get(b"host")
         if host in self._hosts:
             return True

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from include.deployment.rollback import Late
 from include.files import written_aside
 
 log = logging.getLogger(__name__)
@@ -20,23 +21,9 @@ log = logging.getLogger(__name__)
 _FORMAT = 1
 
 
-class Entry(msgspec.Struct, frozen=True):
-    """One rollback: whose digest is taken back, by whom and why; `at` is ISO 8601, UTC."""
-
-    use_case: str
-    digest: str
-    version: int
-    actor: str
-    claim: str
-    reason: str
-    request_id: str
-    at: str
-    node: str
-
-
 class _Content(msgspec.Struct):
     format: int
-    entries: list[Entry]
+    entries: list[Late]
 
 
 _decode = msgspec.json.Decoder(_Content).decode
@@ -55,7 +42,7 @@ class Journal:
         self._entries = self._read()
 
     @property
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[Late, ...]:
         """What is not in the records yet, in the order in which it was done."""
         return self._entries
 
@@ -63,7 +50,7 @@ class Journal:
         """Return the digests of a use case that this node does not serve, whatever its row says."""
         return frozenset(one.digest for one in self._entries if one.use_case == use_case)
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: Late) -> None:
         """Keep an entry; it is on the disk when this returns.
 
         Raises:
@@ -71,7 +58,7 @@ class Journal:
         """
         self._write((*self._entries, entry))
 
-    def remove(self, entry: Entry) -> None:
+    def remove(self, entry: Late) -> None:
         """Forget an entry that the records hold.
 
         Raises:
@@ -79,12 +66,12 @@ class Journal:
         """
         self._write(tuple(one for one in self._entries if one != entry))
 
-    def _write(self, entries: tuple[Entry, ...]) -> None:
+    def _write(self, entries: tuple[Late, ...]) -> None:
         with written_aside(self.path, mode=0o600, durable=True) as temporary:
             temporary.write_bytes(_encode(_Content(_FORMAT, list(entries))))
         self._entries = entries
 
-    def _read(self) -> tuple[Entry, ...]:
+    def _read(self) -> tuple[Late, ...]:
         try:
             return tuple(_decode(self.path.read_bytes()).entries)
         except FileNotFoundError:

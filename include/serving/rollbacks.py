@@ -15,7 +15,7 @@ from include.clock import utc_now
 from include.deployment.rollback import Late, Order, TakenBack, take_back, take_back_late
 from include.errors import Conflict, Unavailable
 from include.records.records import Records
-from include.serving.journal import Entry, Journal
+from include.serving.journal import Journal
 from include.serving.reconciler import SWAP_SECONDS, Reconciler
 from include.serving.workers import Workers
 
@@ -89,7 +89,7 @@ class Rollbacks:
                     f"{use_case}: the records cannot be reached ({why}), and no earlier champion "
                     "is in memory to go back to; what serves goes on serving"
                 )
-            entry = Entry(
+            entry = Late(
                 use_case=use_case,
                 digest=bad.model_digest,
                 version=bad.version,
@@ -126,18 +126,7 @@ class Rollbacks:
         for entry in self._journal.entries:
             if not self._reconciler.is_following:
                 break
-            late = Late(
-                entry.use_case,
-                entry.digest,
-                entry.version,
-                entry.actor,
-                entry.claim,
-                entry.reason,
-                entry.request_id,
-                entry.at,
-                entry.node,
-            )
-            route = await self._workers.run("admin", take_back_late, self._records, late)
+            route = await self._workers.run("admin", take_back_late, self._records, entry)
             # First the row, then the entry: in between, the model would answer again.
             self._reconciler.take_route(route)
             await self._workers.run("journal", self._journal.remove, entry)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import time
 from pathlib import Path
@@ -208,10 +209,17 @@ def test_a_plain_prediction_needs_its_token_as_well(tmp_path: Path) -> None:
     desk.record_route(champion=1)
     tokens_file(desk.settings).parent.mkdir(mode=0o700, exist_ok=True)
     tokens_file(desk.settings).write_text(LINES)
-    only_read = "from include.serving import node; node.open_roles = lambda _: frozenset({'read'})"
+    only_read = (
+        "import os; os.environ['EVERGREEN_ACCESS_LOG'] = '1'\n"
+        "from include.serving import node; node.open_roles = lambda _: frozenset({'read'})"
+    )
     given = ({}, bearer("w" * 43), bearer(SECRETS["read"]), bearer(SECRETS["predict"]))
     with desk.node(setup=only_read) as node:
         node.serves(1)
         path, body = f"/v1/{NAME}/predict", {"features": ROW}
         statuses = [node.post(path, json=body, headers=headers).status for headers in given]
     assert statuses == [401, 401, 403, 200]
+    (log,) = (desk.settings.home / "logs").glob("access-*.jsonl")
+    asked = [json.loads(line) for line in log.read_text().splitlines()]
+    answered = [one["caller"] for one in asked if (one["route"], one["status"]) == ("predict", 200)]
+    assert answered == ["the-predict"], "the short way names the caller as the long one does"

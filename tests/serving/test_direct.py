@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from include.predictions.log import closed_segments
@@ -311,6 +312,29 @@ def test_a_log_that_cannot_be_written_answers_nothing(client: Client, tmp_path: 
     log._folder.write_text("no folder")
     assert direct(client, json.dumps({"features": ROW}).encode()) is None
     assert long(client, json.dumps({"features": ROW}).encode())[0] == 503
+
+
+def test_nothing_fails_behind_the_line(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no answer can be made")
+
+    monkeypatch.setattr("include.serving.direct.describe_answer", broken)
+    assert direct(client, json.dumps({"features": ROW}).encode()) is None
+    assert lines(client) == [], "what was not answered would be on record"
+
+
+def test_an_answer_that_could_not_be_logged_says_so(client: Client, tmp_path: Path) -> None:
+    rules = msgspec.structs.replace(client.use_case.log, when_full="flag")
+    client.use_case = msgspec.structs.replace(client.use_case, log=rules)
+    client.serve(1)
+    assert short(client, json.dumps({"features": ROW}).encode())["flags"] == []
+    lines(client)
+    log = client.app.log._books[NAME].writer.log
+    log._folder = tmp_path / "file"
+    log._folder.write_text("no folder")
+    body = json.dumps({"features": ROW}).encode()
+    assert short(client, body)["flags"] == ["unlogged"]
+    assert long(client, body)[1]["flags"] == ["unlogged"]
 
 
 def test_rows_that_are_published_are_answered_a_moment_later(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from include.clock import utc_now
@@ -16,7 +17,7 @@ from include.errors import Conflict, Unavailable
 from include.records.records import AuditEntry
 from include.serving import rollbacks
 from include.serving.app import App
-from include.serving.journal import Entry, Journal
+from include.serving.journal import Journal
 from include.serving.reconciler import Reconciler
 from include.serving.rollbacks import Rollbacks
 from include.serving.workers import Workers
@@ -193,8 +194,11 @@ async def test_two_nodes_that_both_noted_it_make_one_rollback(desk: Desk) -> Non
         NAME, bad.model_digest, 2, "node token", "", "bad", "drill-1", "2026-03-10T00:00:00", "one"
     )
     assert take_back_late(desk.records, late).champion == 1
-    assert take_back_late(desk.records, replace(late, node="two")).champion == 1
-    assert take_back_late(desk.records, replace(late, request_id="drill-2")).champion == 1
+    assert take_back_late(desk.records, msgspec.structs.replace(late, node="two")).champion == 1
+    assert (
+        take_back_late(desk.records, msgspec.structs.replace(late, request_id="drill-2")).champion
+        == 1
+    )
     assert late_entries(desk) == ["release.rolled_back", "release.rolled_back_late"]
     assert desk.records.audit.verify() is None
 
@@ -208,7 +212,7 @@ async def test_a_challenger_is_taken_back_late_and_a_reset_use_case_gets_no_row(
     assert (route.champion, route.challenger) == (2, None)
     entry = AuditEntry("use_case.reset", NAME, NAME, "test", {}, utc_now())
     desk.records.forget(NAME, entry=entry)
-    take_back_late(desk.records, replace(late, request_id="y"))
+    take_back_late(desk.records, msgspec.structs.replace(late, request_id="y"))
     assert desk.records.serving_rows().rows == ()
     assert late_entries(desk)[-1] == "release.rolled_back_late"
 
@@ -276,8 +280,8 @@ async def test_the_journal_keeps_what_it_was_given_and_forgets_what_is_recorded(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "rollbacks.json"
-    one = Entry("loans", "sha256:1", 1, "a", "c", "r", "id", "2026-03-10T00:00:00", "n")
-    two = Entry("visits", "sha256:2", 2, "a", "c", "r", "id2", "2026-03-10T00:00:00", "n")
+    one = Late("loans", "sha256:1", 1, "a", "c", "r", "id", "2026-03-10T00:00:00", "n")
+    two = Late("visits", "sha256:2", 2, "a", "c", "r", "id2", "2026-03-10T00:00:00", "n")
     journal = Journal(path)
     journal.add(one)
     journal.add(two)
