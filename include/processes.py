@@ -238,7 +238,7 @@ class Child:
             OSError: it cannot be started at present; the next calls try it again.
         """
         if self.alive or self.process is None or self.given_up:
-            if self.restarts and now - self.started > STABLE:
+            if self.restarts and self.alive and now - self.started > STABLE:
                 self.restarts = 0
             return None
         if not self.due:
