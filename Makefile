@@ -8,9 +8,10 @@ BIN := .venv/bin
 FITS = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
 	"$$p" -c '$(FITS)' 2>/dev/null && echo "$$p" && exit; done; echo python3)
-# Two at a time; a file's tests share what they have set up. A worker that died is not replaced: with
-# another one in its place pytest-xdist waits for ever.
-BESIDE = -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+# Three at a time, also on two processors: a third of the time they wait for disks and processes. A
+# file's tests share what they have set up. A worker that died is not replaced: with another one in
+# its place pytest-xdist waits for ever.
+BESIDE = -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 FLAGS = $(if $(filter-out 0,$(ONCE)),--once) $(if $(USE_CASE),--use-case $(USE_CASE)) $(if $(DAYS),--days $(DAYS))
 
 help: ## list these targets

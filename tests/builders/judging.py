@@ -22,12 +22,12 @@ from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP
 from include.lake.tables import Lake
 from include.models import mlflow_registry
-from include.models.mlflow_client import connected
 from include.pipeline import execution, runner
 from include.point_in_time.curated import label_schema
 from include.records.records import AuditEntry, Mode, Model, Records, StageResult, Target
 from include.records.schema import ResultRow
 from tests.builders import stored
+from tests.builders.mlflow_database import copy_database
 
 NAME = "visits"
 FIRST = date(2026, 1, 1)
@@ -278,8 +278,7 @@ def new_bench(home: Path) -> Bench:
     bench = Bench(home)
     bench.configure()
     bench.records.migrate()
-    with connected(bench.settings):
-        pass
+    copy_database(home)
     return bench
 
 

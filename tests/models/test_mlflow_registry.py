@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -20,22 +19,16 @@ from include.models.mlflow_registry import TrainingRun
 from include.records.records import Model, Route
 from tests.builders import rate_kind
 from tests.builders.bundles import write_bundle
+from tests.builders.mlflow_database import copy_database
 from tests.builders.serving import NAME, NOW, bundle_files
 from tests.builders.small_model import USE_CASE
 
 KEY = "2026-03-01"
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("mlflow")
-    with connected(Settings(home=home)):
-        return home / "mlflow.db"
-
-
 @pytest.fixture
-def home(tmp_path: Path, template: Path) -> Settings:
-    shutil.copy(template, tmp_path / "mlflow.db")
+def home(tmp_path: Path) -> Settings:
+    copy_database(tmp_path)
     return Settings(home=tmp_path)
 
 
