@@ -249,6 +249,8 @@ class OnlineReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._con: sqlite3.Connection | None = None
+        self._version: int | None = None  # SQLite's, of what this connection held last
+        self._state: object = None
 
     def get(self, feature_set: str, entity: object) -> tuple[int, list[Value]] | None:
         """Return the event time and the stored values of an entity; None: it is unknown.
@@ -286,19 +288,30 @@ class OnlineReader:
             views,
         )
 
-    def hold(self) -> None:
-        """Read one state of the rows from now on, until `release`.
+    def hold(self) -> object:
+        """Read one state of the rows from now on, until `release`; return that state.
 
-        Who reads often saves the locks of each read. While a state is held, what is written stays
-        in the log, so it must be short.
+        It is the object of before as long as nobody has written to the file. Who reads often saves
+        the locks of each read. While a state is held, what is written stays in the log, so it must
+        be short.
 
         Raises:
             Unavailable: the database does not answer.
         """
         con = self._open()
-        if con is not None and not con.in_transaction:
-            with _errors(self.path):
+        if con is None:
+            return None
+        if not con.in_transaction:
+            try:
                 con.execute("BEGIN")
+                # It begins to read, so it is the version of what is read next, too.
+                (version,) = con.execute("PRAGMA data_version").fetchone()
+            except sqlite3.Error as error:
+                self.close()  # with a transaction that may have begun
+                raise _unavailable(self.path, error) from error
+            if version != self._version:
+                self._version, self._state = version, object()
+        return self._state
 
     def release(self) -> None:
         """Read what is newest again."""
@@ -373,7 +386,7 @@ class OnlineReader:
         """Close the connection; the next question opens it again."""
         if self._con is not None:
             self._con.close()
-            self._con = None
+            self._con, self._version = None, None  # each connection counts for itself
 
     def _one_row(self, query: str, arguments: tuple[object, ...]) -> tuple[Any, ...] | None:
         con = self._open()

@@ -152,7 +152,19 @@ class AnswerLog:
         decision: str,
     ) -> bytes:
         """Return the line of an answer."""
-        writer, template = self.source(served, model, arm)
+        return self.line(self.source(served, model, arm), asked, entity, features, score, decision)
+
+    def line(
+        self,
+        source: tuple[LineWriter, bytes],
+        asked: Asked,
+        entity: int | str | None,
+        features: Features,
+        score: float,
+        decision: str,
+    ) -> bytes:
+        """Return the line of an answer of what `source` returned."""
+        writer, template = source
         return writer.line(
             template,
             request_id=asked.own_id,

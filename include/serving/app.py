@@ -37,6 +37,7 @@ from include.serving.prometheus import Metrics
 from include.serving.remote_scoring import score_remotely
 from include.serving.serving_table import ServingTable
 from include.serving.snapshot import Loaded, Served
+from include.serving.turn import Turn
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +100,7 @@ class App:
             serves_host=self._serves_host,
             caller_of=lambda given: access.name_of(given, "predict"),
         )
+        self.turn = Turn(self.direct, self.metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -138,6 +140,7 @@ class App:
 
     def install(self, served: Served) -> None:
         """Serve a snapshot from the next request on."""
+        self.turn.settle()  # what was made by the snapshot of before
         name = served.use_case.name
         present = self.table.served.get(name)
         if present is None or present.use_case != served.use_case:
@@ -150,6 +153,7 @@ class App:
 
     def forget(self, use_case: str) -> None:
         """Serve a use case no more."""
+        self.turn.settle()  # or its log would be opened again
         self.table.served.pop(use_case, None)
         self.direct.forget(use_case)
         self.metrics.hide_served(use_case)
@@ -223,7 +227,7 @@ class App:
             raise
         decision = predict.decide(served.use_case, score)
         reply = predict.describe_answer(
-            asked.name, request, served, model, arm, features, score, decision
+            asked.name, request.entity, served, model, arm, features, score, decision
         )
         # Before the answer: what was answered is on record, whatever happens to the process next.
         line = self.log.answer_line(

@@ -141,7 +141,7 @@ async def answer_batch(
         )
         results.append(
             predict.describe_answer(
-                asked.name, request, served, model, arm, features, probability, decision
+                asked.name, request.entity, served, model, arm, features, probability, decision
             )
         )
     if not log.put(served, *lines):

@@ -395,7 +395,7 @@ def decide(use_case: Description, score: float) -> str:
 
 def describe_answer(
     request_id: str,
-    request: CheckedRequest,
+    entity: int | str | None,
     served: Served,
     model: Loaded,
     arm: str,
@@ -408,7 +408,7 @@ def describe_answer(
     return PredictionAnswer(
         request_id,
         served.use_case.name,
-        request.entity,
+        entity,
         score,
         decision,
         model.version,

@@ -46,17 +46,26 @@ class Online:
         self._reader = OnlineReader(path)
         self._sets: dict[str, OnlineSet] = {}
         self._inode = 0
-        self._is_held = False
+        self._state: object = None
+        self._end: asyncio.TimerHandle | None = None  # of what is held
 
-    def hold(self) -> None:
-        """Let the reads of the next moment share one state; call it on the event loop."""
-        if not self._is_held:
-            self._reader.hold()
-            self._is_held = True
-            asyncio.get_running_loop().call_later(HOLD_SECONDS, self._release)
+    def hold(self) -> object:
+        """Let the reads of the next moment share one state; call it on the event loop.
+
+        Returns the state: what was read in it holds as long as it is this very object.
+        """
+        if self._end is None:
+            state = self._reader.hold()
+            if state is not self._state:
+                self._state = state
+                self._sets.clear()
+            self._end = asyncio.get_running_loop().call_later(HOLD_SECONDS, self._release)
+        return self._state
 
     def _release(self) -> None:
-        self._is_held = False
+        if self._end is not None:
+            self._end.cancel()
+            self._end = None
         self._reader.release()
 
     def describe(self, feature_set: str) -> OnlineSet | None:
@@ -78,7 +87,7 @@ class Online:
         A file that is away, or whose successor cannot be read, is read on by the open connection:
         what cannot be read is not gone.
         """
-        self._reader.release()  # or what is described next would be of the state that is held
+        self._release()  # or what is described next would be of the state that is held
         self._sets.clear()
         try:
             inode = self._reader.path.stat().st_ino
@@ -96,6 +105,7 @@ class Online:
 
     def close(self) -> None:
         """Close the file."""
+        self._release()
         self._reader.close()
 
 

@@ -235,7 +235,7 @@ def test_an_answer_says_where_its_features_are_from(use_case: Description) -> No
     features = Features(dict(ROW), round(NOW.timestamp() * 1e6), 1_500_000, ["stale", "fallback"])
     answer = predict.describe_answer(
         "r-1",
-        CheckedRequest(1, None),
+        1,
         Served(use_case),
         loaded(),
         "champion",
