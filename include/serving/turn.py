@@ -17,6 +17,7 @@ from include.serving.prometheus import Metrics
 log = logging.getLogger(__name__)
 
 MAX_TOGETHER = 16
+LONELY = 8  # answers that are sent at once after a turn that had one alone
 
 
 class Connection(Protocol):
@@ -35,27 +36,34 @@ class Turn:
     def __init__(self, direct: Direct, metrics: Metrics) -> None:
         self._direct, self._metrics = direct, metrics
         self._waiting: list[tuple[Made, Connection]] = []
+        self._lonely = 0  # answers that are still to be sent at once
 
     def add(self, made: Made, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
-        """Send an answer to a connection when this turn ends."""
-        if not self._waiting:
-            # The loop calls it before it waits for anything again.
-            loop.call_soon(self.settle)
+        """Send an answer to a connection when this turn ends, or now."""
         self._waiting.append((made, connection))
-        if len(self._waiting) >= MAX_TOGETHER:
+        if self._lonely:  # to be called back takes longer than a write of one's own
+            self._lonely -= 1
             self.settle()
+        elif len(self._waiting) == 1:
+            # The loop calls it before it waits for anything again.
+            loop.call_soon(self._end)
+        elif len(self._waiting) >= MAX_TOGETHER:
+            self.settle()
+
+    def _end(self) -> None:
+        if len(self._waiting) == 1:
+            self._lonely = LONELY
+        self.settle()
 
     def settle(self) -> None:
         """Put on record what waits, and send it."""
-        while self._waiting:
-            plan = self._waiting[0][0].plan
+        waiting, self._waiting = self._waiting, []
+        while waiting:
+            plan = waiting[0][0].plan
             # Nearly always of one plan; what is of another one follows.
-            together = [one for one in self._waiting if one[0].plan is plan]
-            self._waiting = (
-                []
-                if len(together) == len(self._waiting)
-                else [one for one in self._waiting if one[0].plan is not plan]
-            )
+            together = [one for one in waiting if one[0].plan is plan]
+            others = len(together) < len(waiting)
+            waiting = [one for one in waiting if one[0].plan is not plan] if others else []
             answers = self._direct.settle([made for made, _ in together])
             for number, (_, connection) in enumerate(together):
                 try:

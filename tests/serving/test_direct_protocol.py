@@ -402,6 +402,13 @@ async def open_pair(site: Site) -> Pair:
     return Pair(reader, writer, served)
 
 
+@pytest.fixture
+def never_lonely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each answer wait for its turn to end."""
+    monkeypatch.setattr(turn, "LONELY", 0)
+
+
+@pytest.mark.usefixtures("never_lonely")
 async def test_answers_of_one_turn_are_on_record_by_one_write(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -428,6 +435,7 @@ async def test_answers_of_one_turn_are_on_record_by_one_write(
         pair.writer.close()
 
 
+@pytest.mark.usefixtures("never_lonely")
 async def test_what_comes_behind_an_answer_that_waits_does_not_overtake_it(site: Site) -> None:
     pair = await open_pair(site)
     pair.served.data_received(post())
@@ -442,6 +450,7 @@ async def test_what_comes_behind_an_answer_that_waits_does_not_overtake_it(site:
     pair.writer.close()
 
 
+@pytest.mark.usefixtures("never_lonely")
 async def test_who_sends_no_more_and_who_is_gone_were_answered(site: Site) -> None:
     pair = await open_pair(site)
     pair.served.data_received(post())
@@ -461,6 +470,7 @@ async def test_who_sends_no_more_and_who_is_gone_were_answered(site: Site) -> No
     pair.writer.close()
 
 
+@pytest.mark.usefixtures("never_lonely")
 async def test_a_use_case_that_goes_is_answered_for_first(site: Site) -> None:
     pair = await open_pair(site)
     pair.served.data_received(post())
@@ -470,6 +480,7 @@ async def test_a_use_case_that_goes_is_answered_for_first(site: Site) -> None:
     pair.writer.close()
 
 
+@pytest.mark.usefixtures("never_lonely")
 async def test_what_cannot_be_put_on_record_is_explained_by_the_application(
     site: Site, tmp_path: Path
 ) -> None:
@@ -491,6 +502,7 @@ async def test_what_cannot_be_put_on_record_is_explained_by_the_application(
         pair.writer.close()
 
 
+@pytest.mark.usefixtures("never_lonely")
 async def test_one_answer_that_cannot_be_sent_keeps_no_other_back(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -508,3 +520,16 @@ async def test_one_answer_that_cannot_be_sent_keeps_no_other_back(
     assert text in site.client.app.metrics.render("")[0].decode()
     for pair in (bad, good):
         pair.writer.close()
+
+
+async def test_where_turns_have_one_answer_it_is_sent_at_once(site: Site) -> None:
+    pair = await open_pair(site)
+    while site.turn._lonely:
+        await ask_again(pair[:2], post())
+    await ask_again(pair[:2], post())  # a turn that had it alone
+    for at_once in (*[True] * turn.LONELY, False):
+        lines = on_record(site).count(b"\n")
+        pair.served.data_received(post())
+        assert on_record(site).count(b"\n") == lines + at_once
+        assert (await answer(pair.reader))[0] == 200
+    pair.writer.close()
