@@ -302,14 +302,15 @@ class App:
             features.model_us = int((time.perf_counter() - began) * 1e6)
             return features, score
         # By its role, not by where it runs: a challenger is passed over, who answers waits.
-        score = await score_remotely(
+        told = await score_remotely(
             model,
             features.row,
             request,
             patient=model is served.answering,
             seconds=self._seconds,
         )
-        return features, score
+        features.model_us = told.micros
+        return features, told.value
 
     def _own_id(self) -> str:
         """Return the node's next id of a request (cheaper than a UUID)."""

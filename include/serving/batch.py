@@ -120,7 +120,7 @@ async def answer_batch(
     results: list[PredictionAnswer | RefusedRow] = []
     for at, request in enumerate(checked):
         await _give_turn(at)
-        asked = Asked(f"{own_id}.{at}", f"{caller_id}.{at}" if caller_id else None)
+        asked = Asked(f"{own_id}.{at}", f"{caller_id}.{at}" if caller_id else None, batch=True)
         try:
             if isinstance(request, Refusal):
                 raise request

@@ -143,7 +143,7 @@ async def score_rows(model: Loaded, rows: Sequence[Mapping[str, Any]]) -> None:
         try:
             if model.remote is not None:
                 given = {name: row[name] for name in model.remote.features}
-                score = await model.remote.ask(given)
+                score = (await model.remote.ask(given)).value
             else:
                 score = model.scorer.one(row) if model.scorer else math.nan
         except KeyError as error:

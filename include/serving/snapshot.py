@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol
 
 from include.deployment.description import Description
 from include.features.online_store import OnlineReader, OnlineSet, Value
@@ -126,6 +126,13 @@ class Scorer(Protocol):
         """Return the probability of a row."""
 
 
+class RemoteScore(NamedTuple):
+    """The probability of a row, and how many microseconds the model took; None: it is not told."""
+
+    value: float
+    micros: int | None
+
+
 class RemoteScorer(Protocol):
     """A model in a process of its own; it answers within its deadline or raises.
 
@@ -142,7 +149,7 @@ class RemoteScorer(Protocol):
     def alive(self) -> bool:
         """Whether it can still be asked."""
 
-    async def ask(self, row: Mapping[str, object], *, patient: bool = False) -> float:
+    async def ask(self, row: Mapping[str, object], *, patient: bool = False) -> RemoteScore:
         """Return the probability of a row; a `patient` question waits for its turn."""
 
     def close(self) -> None:
