@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 from include.errors import EvergreenError
-from include.features.online_store import OnlineSet, Value
+from include.features.online_rows import OnlineSet, Value
 from include.serving import predict
 from include.serving.answer_log import UNLOGGED, AnswerLog, Asked
 from include.serving.http import Refusal, as_refusal

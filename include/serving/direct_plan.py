@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
-from include.features.online_store import OnlineSet, Value
+from include.features.online_rows import OnlineSet, Value
 from include.predictions.line_writer import LineWriter
 from include.serving.predict import Features
 from include.serving.snapshot import Loaded, Online, Served

@@ -13,7 +13,7 @@ from include.clock import utc_now
 from include.config.durations import midnight, next_period_start
 from include.deployment.description import Description
 from include.errors import EvergreenError, Unavailable
-from include.features.online_store import OnlineSet
+from include.features.online_rows import OnlineSet
 from include.features.online_stores import OnlineStore
 from include.models.encoding import InvalidFeature
 from include.serving.snapshot import Loaded

@@ -17,7 +17,7 @@ import msgspec
 
 from include.deployment.description import Description
 from include.errors import ArtefactError, Unavailable
-from include.features.online_store import OnlineSet, Value
+from include.features.online_rows import OnlineSet, Value
 from include.models.encoding import InvalidFeature
 from include.point_in_time.expiry import is_expired, is_forgotten
 from include.serving.http import MAX_ECHO, Refusal

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol
 
 from include.deployment.description import Description
-from include.features.online_store import OnlineReader, OnlineSet, Value
+from include.features.online_reader import OnlineReader
+from include.features.online_rows import OnlineSet, Value
 
 if TYPE_CHECKING:  # the client of Redis takes its time to be imported
     from include.serving.remote_online import RemoteOnline

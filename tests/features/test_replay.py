@@ -19,7 +19,7 @@ from include.clock import utc_now
 from include.config.settings import Settings
 from include.config.use_case_file import find
 from include.deployment.description import Description
-from include.features import feature_sets, frames, online_store, online_stores, online_sync
+from include.features import feature_sets, frames, online_reader, online_stores, online_sync
 from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP
 from include.lake.tables import Lake
@@ -315,7 +315,7 @@ def test_the_node_answers_what_the_training_frame_holds(tmp_path: Path, name: st
     )
     assert sum(None not in row for row in trained) > 5
     assert (
-        online_store.OnlineReader(online_stores.online_path(replay.settings, "shop")).count(
+        online_reader.OnlineReader(online_stores.online_path(replay.settings, "shop")).count(
             replay.feature_set.version
         )
         > 5
