@@ -20,7 +20,8 @@ from include.predictions.line_writer import LineWriter, Source
 from include.predictions.log import PredictionLog
 from include.predictions.on_disk import OnDisk, free_bytes, look
 from include.serving.http import Refusal
-from include.serving.predict import CheckedRequest, Features
+from include.serving.predict import Features
+from include.serving.prediction_request import CheckedRequest
 from include.serving.prometheus import Metrics
 from include.serving.serving_table import ServingTable
 from include.serving.shipper import Shipper

@@ -27,12 +27,14 @@ from include.serving.http import (
     answer,
     as_refusal,
     caller_id_of,
+    closing,
     header,
     read_json_body,
     refuse,
     wrong_method,
 )
 from include.serving.http_routes import Endpoints, Reload, Rollback
+from include.serving.prediction_request import CheckedRequest, check_request, parse_request
 from include.serving.prometheus import Metrics
 from include.serving.remote_scoring import score_remotely
 from include.serving.serving_table import ServingTable
@@ -107,7 +109,7 @@ class App:
         if scope["type"] != "http":
             raise Unavailable(f"{scope['type']} is not served here")
         if self.table.draining:
-            send = _closing(send)
+            send = closing(send)
         ids = own_id, caller_id = self._own_id(), caller_id_of(header(scope, b"x-request-id"))
         request_id = caller_id or own_id
         use_case = route = ""  # what the answer is counted under
@@ -219,7 +221,7 @@ class App:
         if served is None:
             raise Refusal(404, "unknown_use_case", f"use case {use_case!r} is not served any more")
         self.log.admit(served)
-        request = predict.check_request(predict.parse_request(body), served)
+        request = check_request(parse_request(body), served)
         try:
             model, arm, features, score = await self._score(request, served)
         except Exception as error:
@@ -251,7 +253,7 @@ class App:
         return reply
 
     async def _score(
-        self, request: predict.CheckedRequest, served: Served
+        self, request: CheckedRequest, served: Served
     ) -> tuple[Loaded, str, predict.Features, float]:
         """Ask the champion; if it gives no answer, ask the one before it."""
         champion, behind, name = served.champion, served.fallback, served.use_case.name
@@ -287,7 +289,7 @@ class App:
         return behind, "fallback", features, score
 
     async def _ask(
-        self, request: predict.CheckedRequest, served: Served, model: Loaded
+        self, request: CheckedRequest, served: Served, model: Loaded
     ) -> tuple[predict.Features, float]:
         """Return the features and the score of one model, in this process or in its own."""
         horizon = self._horizons[served.use_case.name]
@@ -336,14 +338,3 @@ class App:
         # Without the port; an IPv6 address stands in brackets, since it has colons of its own.
         name = host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
         return name in self._hosts
-
-
-def _closing(send: Send) -> Send:
-    """Return `send` with `connection: close`: the node ends, the client is to come anew."""
-
-    async def send_last(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], (b"connection", b"close")]
-        await send(message)
-
-    return send_last

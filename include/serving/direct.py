@@ -21,13 +21,7 @@ from include.serving.access_log import AccessLog
 from include.serving.answer_log import UNLOGGED, AnswerLog, Asked
 from include.serving.direct_plan import Plan
 from include.serving.http import caller_id_of
-from include.serving.predict import (
-    Features,
-    Horizon,
-    PredictionAnswer,
-    decide,
-    describe_answer,
-)
+from include.serving.predict import Features, Horizon, PredictionAnswer, decide, describe_answer
 from include.serving.prometheus import Metrics
 from include.serving.serving_table import ServingTable
 from include.serving.snapshot import Served

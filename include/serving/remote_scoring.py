@@ -9,7 +9,7 @@ from typing import Any
 
 from include.errors import Unavailable
 from include.serving.http import Refusal
-from include.serving.predict import CheckedRequest
+from include.serving.prediction_request import CheckedRequest
 from include.serving.snapshot import Loaded, RemoteScore
 
 

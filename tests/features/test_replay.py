@@ -29,6 +29,7 @@ from include.point_in_time import partitions
 from include.point_in_time.curated import curated_schema, curated_table
 from include.records.records import Records, StageResult
 from include.serving import predict
+from include.serving.prediction_request import CheckedRequest
 from include.serving.snapshot import Loaded, Online, Served
 from tests.builders.variants import leave_to_slow
 
@@ -188,9 +189,7 @@ class Replay:
             if there.describe(self.feature_set.version) is None:
                 yield [None if row is None else row.get(name) for name in names], ["unknown"]
                 continue
-            found = predict.find_features(
-                predict.CheckedRequest(customer, row), served, model, horizon
-            )
+            found = predict.find_features(CheckedRequest(customer, row), served, model, horizon)
             yield [found.row[name] for name in names], found.flags
 
     def frame(

@@ -15,6 +15,7 @@ from include.features.online_rows import OnlineSet, OnlineView
 from include.point_in_time.expiry import Calendar, is_expired, is_forgotten
 from include.serving import predict
 from include.serving.http import Refusal
+from include.serving.prediction_request import CheckedRequest
 from include.serving.snapshot import Loaded, Online, Served
 from tests.builders.shop import DAY, T0, US, YAML, Shop
 
@@ -76,7 +77,7 @@ def answer(
     horizon = predict.Horizon(
         Description.of(shop.use_case), clock=lambda: round(now.timestamp()) * 10**9
     )
-    return predict.find_features(predict.CheckedRequest(entity, given), served, model, horizon)
+    return predict.find_features(CheckedRequest(entity, given), served, model, horizon)
 
 
 def test_each_view_expires_by_itself_and_a_request_may_bring_a_part(tmp_path: Path) -> None:
