@@ -36,6 +36,7 @@ class Turn:
     def __init__(self, direct: Direct, metrics: Metrics) -> None:
         self._direct, self._metrics = direct, metrics
         self._waiting: list[tuple[Made, Connection]] = []
+        self._added = 0  # in this turn
         self._lonely = 0  # answers that are still to be sent at once
 
     def add(self, made: Made, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
@@ -44,15 +45,18 @@ class Turn:
         if self._lonely:  # to be called back takes longer than a write of one's own
             self._lonely -= 1
             self.settle()
-        elif len(self._waiting) == 1:
+            return
+        if not self._added:
             # The loop calls it before it waits for anything again.
             loop.call_soon(self._end)
-        elif len(self._waiting) >= MAX_TOGETHER:
+        self._added += 1
+        if len(self._waiting) >= MAX_TOGETHER:
             self.settle()
 
     def _end(self) -> None:
-        if len(self._waiting) == 1:
+        if self._added == 1:
             self._lonely = LONELY
+        self._added = 0
         self.settle()
 
     def settle(self) -> None:
@@ -64,12 +68,23 @@ class Turn:
             together = [one for one in waiting if one[0].plan is plan]
             others = len(together) < len(waiting)
             waiting = [one for one in waiting if one[0].plan is not plan] if others else []
+            self._send(plan.use_case, together)
+
+    def _send(self, use_case: str, together: list[tuple[Made, Connection]]) -> None:
+        try:
             answers = self._direct.settle([made for made, _ in together])
-            for number, (_, connection) in enumerate(together):
-                try:
-                    connection.take_answer(None if answers is None else answers[number])
-                # The answers of the others are not its fault.
-                except Exception as error:
-                    self._metrics.count_event(plan.use_case, "direct_failed")
-                    log.error("an answer could not be sent: %s", error, exc_info=error)
-                    connection.give_up_answer()
+        except Exception as error:  # noqa: BLE001 - asked again, they would be on record twice
+            self._failed(use_case, error, *[connection for _, connection in together])
+            return
+        for number, (_, connection) in enumerate(together):
+            try:
+                connection.take_answer(None if answers is None else answers[number])
+            except Exception as error:  # noqa: BLE001 - the others' answers are not its fault
+                self._failed(use_case, error, connection)
+
+    def _failed(self, use_case: str, error: Exception, *connections: Connection) -> None:
+        """End connections whose answers could not be sent, which must not happen."""
+        self._metrics.count_event(use_case, "direct_failed", len(connections))
+        log.error("an answer could not be sent: %s", error, exc_info=error)
+        for connection in connections:
+            connection.give_up_answer()

@@ -140,6 +140,10 @@ def test_both_ways_give_the_same_answer_and_the_same_line(
     assert mine.pop("request_id") != answer.pop("request_id")
     assert mine == answer
     assert lines(client) == [line]
+    again = short(client, content)  # by the row that is kept, where it is an entity's
+    assert again.pop("request_id")
+    assert again == answer
+    assert lines(client) == [line]
 
 
 @pytest.mark.parametrize("body", LEFT, ids=lambda body: json.dumps(body)[:60])

@@ -522,6 +522,25 @@ async def test_one_answer_that_cannot_be_sent_keeps_no_other_back(
         pair.writer.close()
 
 
+@pytest.mark.usefixtures("never_lonely")
+async def test_what_fails_behind_the_lines_ends_the_connections_and_nothing_else(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs, last = [await open_pair(site) for _ in range(2)], await open_pair(site)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("cannot be counted")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(site.direct, "_observe", broken)
+        for pair in pairs:
+            pair.served.data_received(post())
+        assert [await pair.reader.read() for pair in pairs] == [b"", b""]
+    assert (await ask_again(last[:2], post()))[0] == 200
+    for pair in (*pairs, last):
+        pair.writer.close()
+
+
 async def test_where_turns_have_one_answer_it_is_sent_at_once(site: Site) -> None:
     pair = await open_pair(site)
     while site.turn._lonely:
