@@ -14,7 +14,7 @@ from include.errors import ConfigError
 if TYPE_CHECKING:
     from include.config.settings import Settings
     from include.config.use_case import UseCase
-    from include.records.records import Records
+    from include.records.records import Records, Route
 
 UseCaseArgument = Annotated[
     str, typer.Argument(metavar="USE_CASE", help="Name of a use case, such as repayment.")
@@ -89,6 +89,29 @@ def find_use_case(settings: Settings, name: str) -> UseCase:
         if name in names:
             raise
         raise Mistake(str(error), wrong=name, meant=nearest(Path(name).stem, names)) from None
+
+
+def recorded_route(settings: Settings, records: Records, name: str) -> Route:
+    """Return the routing row of a use case by its name, without a look into its file.
+
+    What serves is decided by the records: a file that cannot be read is in nobody's way.
+
+    Raises:
+        Mistake: neither the records nor a file's name know it.
+    """
+    from contextlib import suppress
+
+    from include.config.use_case_file import files
+
+    known = set(records.routes.names())
+    if name not in known:
+        with suppress(OSError, ConfigError):
+            known |= {path.stem for path in files(settings.usecase_dirs)}
+    if name not in known:
+        listed = ", ".join(sorted(known)) or "none"
+        text = f"no use case {name!r} is in the records, which know {listed}"
+        raise Mistake(text, wrong=name, meant=nearest(name, known))
+    return records.routes.get(name)
 
 
 def checked_key(use_case: UseCase, key: str) -> str:

@@ -28,6 +28,8 @@ def import_predictions(use_case: UseCaseArgument) -> None:
     records, lake = open_records(settings), Lake(settings.lake_root)
     imported = import_closed(settings, lake, records, case.name, at=utc_now(), actor=actor())
     print_line(f"{imported.lines} predictions of {imported.segments} segments imported")
+    if imported.not_begun:
+        print_line(imported.not_begun)
     if imported.set_aside:
         print_line(
             f"{imported.set_aside} lines could not be read and are set aside in "

@@ -12,8 +12,8 @@ from include.cli.context import (
     Yes,
     actor,
     current_settings,
-    find_use_case,
     open_records,
+    recorded_route,
 )
 from include.cli.output import confirm, print_line, print_table
 from include.errors import ConfigError, Unavailable
@@ -65,15 +65,14 @@ def rollback(
     if not reason.strip():
         raise ConfigError('a rollback needs its reason; add --reason "..."')
     settings = current_settings()
-    case = find_use_case(settings, use_case)
     try:
-        route = open_records(settings).routes.get(case.name)
+        route = recorded_route(settings, open_records(settings), use_case)
     except Unavailable as error:
         if version is None or challenger:
             raise
         print_line(f"{error}\nthe node at {settings.node_url} is asked to go back by itself")
-        confirm(f"Roll {case.name} back on this node?", yes=yes)
-        _roll_back_on_node(settings, case.name, reason, version)
+        confirm(f"Roll {use_case} back on this node?", yes=yes)
+        _roll_back_on_node(settings, use_case, reason, version)
         return
     columns = ("champion", "previous", "challenger", "generation")
     print_table(columns, [(route.champion, route.previous, route.challenger, route.generation)])
@@ -83,7 +82,7 @@ def rollback(
             "with --yes a rollback names what it takes back; add --version "
             f"{(route.challenger if challenger else route.champion) or 'N'}"
         )
-    confirm(f"Roll {case.name} back?", yes=yes)
+    confirm(f"Roll {use_case} back?", yes=yes)
     # What was shown is what is changed: another release in between ends as Conflict.
     order = Order(
         actor=actor(),
@@ -92,9 +91,9 @@ def rollback(
         generation=route.generation if version is None else None,
         of="challenger" if challenger else "champion",
     )
-    taken = rollout.rollback(settings, case.name, order)
+    taken = rollout.rollback(settings, use_case, order)
     print_line(
-        f"{case.name}: {taken.note}; champion is version {taken.route.champion}, generation "
+        f"{use_case}: {taken.note}; champion is version {taken.route.champion}, generation "
         f"{taken.route.generation}; on hold: {', '.join(taken.route.held) or 'nothing'}"
     )
 
@@ -133,10 +132,9 @@ def release(
     from include.deployment import rollout
 
     settings = current_settings()
-    case = find_use_case(settings, use_case)
     records = open_records(settings)
-    digests_on_hold = records.routes.get(case.name).held
-    on_hold = [row for row in records.models.of(case.name) if row.model_digest in digests_on_hold]
+    digests_on_hold = recorded_route(settings, records, use_case).held
+    on_hold = [row for row in records.models.of(use_case) if row.model_digest in digests_on_hold]
     chosen = [
         row
         for row in on_hold
@@ -146,10 +144,10 @@ def release(
     if len({row.model_digest for row in chosen}) != 1:
         listed = ", ".join(f"version {row.version} ({row.model_digest[:19]})" for row in on_hold)
         raise ConfigError(
-            f"{model!r} names no single model on hold of {case.name}; on hold is "
+            f"{model!r} names no single model on hold of {use_case}; on hold is "
             f"{listed or 'nothing'}"
         )
     version, digest = chosen[0].version, chosen[0].model_digest
     confirm(f"Let version {version} ({digest[:19]}) be promoted again?", yes=yes)
-    rollout.release_hold(settings, case.name, version, actor(), reason)
-    print_line(f"{case.name}: version {version} is no longer on hold")
+    rollout.release_hold(settings, use_case, version, actor(), reason)
+    print_line(f"{use_case}: version {version} is no longer on hold")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -32,7 +33,7 @@ def take_back_on_node(settings: Settings, use_case: str, order: Order) -> dict[s
     token = settings.node_secret.get_secret_value()
     try:
         answer = httpx.post(
-            f"{settings.node_url}/v1/{use_case}/rollback",
+            f"{settings.node_url}/v1/{quote(use_case, safe='')}/rollback",
             json=body,
             headers={"authorization": f"Bearer {token}"},
             timeout=SECONDS,

@@ -20,7 +20,7 @@ from include.config.use_case import UseCase
 from include.errors import Conflict, EvergreenError
 from include.features import feast_registry
 from include.features.feature_sets import FeatureSet, FeatureView
-from include.features.online_store import OnlineSet
+from include.features.online_rows import OnlineSet
 from include.features.population import newest_column
 from include.lake.sql import TIMESTAMP, quote
 from include.pipeline.stage import StageContext

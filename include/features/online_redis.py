@@ -40,12 +40,7 @@ from include.features.online_redis_rows import (
     split_row,
     unavailable,
 )
-from include.features.online_store import (
-    OnlineRow,
-    OnlineSet,
-    Value,
-    unpack,
-)
+from include.features.online_rows import OnlineRow, OnlineSet, Value, unpack
 
 KEEP_SECONDS = 60  # for so long the rows before stay readable
 STAGING_SECONDS = 300  # after the last sign of its writer, a publication without a pointer is gone

@@ -13,7 +13,7 @@ import redis
 
 from include.config.settings import Settings
 from include.errors import ConfigError, Unavailable
-from include.features.online_store import OnlineSet, RowsLost, Value, layout, layout_text, unpack
+from include.features.online_rows import OnlineSet, RowsLost, Value, layout, layout_text, unpack
 
 _STAMP = struct.Struct(">q")
 

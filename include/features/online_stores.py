@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Protocol
 
 from include.config.settings import Settings
-from include.features.online_store import OnlineRow, OnlineSet, SqliteStore, Value
+from include.features.online_rows import OnlineRow, OnlineSet, Value
+from include.features.online_store import SqliteStore
 
 
 class OnlineStore(Protocol):

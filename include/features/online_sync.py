@@ -21,10 +21,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from include.errors import ConfigError, EvergreenError
-from include.features import feast_mirror, feast_registry, feature_sets, online_store
+from include.features import feast_mirror, feast_registry, feature_sets, online_rows
 from include.features.feature_sets import FeatureSet
 from include.features.frames import required_at
-from include.features.online_store import OnlineSet, OnlineView, RowsLost
+from include.features.online_rows import OnlineSet, OnlineView, RowsLost
 from include.features.online_stores import OnlineStore, open_store
 from include.features.packed_rows import PackedRows
 from include.features.population import LONGEST_TTL, answers_at, newest_column
@@ -190,7 +190,7 @@ def _described(store: OnlineStore, version: str) -> OnlineSet | None:
 def _is_intact(store: OnlineStore, described: OnlineSet) -> bool:
     """Tell whether the rows that are online are those that the set describes."""
     try:
-        return online_store.rows_digest(store.rows(described.feature_set)) == described.digest
+        return online_rows.rows_digest(store.rows(described.feature_set)) == described.digest
     except RowsLost:
         return False
 

@@ -1,6 +1,6 @@
 """Pack the rows of a frame as the online store keeps them, a column at a time.
 
-What comes is what `online_store.pack` gives of each row, byte by byte: entity, event time, and the
+What comes is what `online_rows.pack` gives of each row, byte by byte: entity, event time, and the
 values as a MessagePack array. A million rows would each cost a dozen steps of Python otherwise.
 """
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from include.features.online_store import OnlineRow, RowsDigest
+from include.features.online_rows import OnlineRow, RowsDigest
 
 ROWS_AT_ONCE = 50_000
 _NIL, _FALSE, _TRUE, _FLOAT = 0xC0, 0xC2, 0xC3, 0xCB

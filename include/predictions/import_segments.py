@@ -42,12 +42,16 @@ _ROWS = SCHEMA.append(pa.field(PARTITION, pa.string()))
 
 @dataclass
 class Imported:
-    """What an import came to, in lines; `waiting` are the segments that could not be read."""
+    """What an import came to, in lines; `waiting` are the segments that could not be read.
+
+    `not_begun` says that no node ships to the shared place yet, and where that is; '' if one does.
+    """
 
     lines: int = 0
     set_aside: int = 0
     segments: int = 0
     waiting: list[str] = field(default_factory=list)
+    not_begun: str = ""
 
 
 def table_of(lake: Lake, use_case: str) -> AppendedTable:
@@ -94,10 +98,11 @@ def import_closed(
     Raises:
         Busy: another importer does not end in time, or has taken over.
         SourceError: the lake, or what is set aside, cannot be written, or the place of shipped
-            segments is away; segments stay as they are.
+            segments is away, or none that nodes ship to; segments stay as they are.
     """
     imported = Imported()
     if not _local(settings, use_case) and not _shared(settings, use_case):
+        imported.not_begun = _not_begun(settings, records, use_case)
         return imported
     with only_one(settings, records, use_case, wait=wait) as fence:
         # What is here first: that the shared place is away keeps none of it back.
@@ -119,6 +124,7 @@ def import_closed(
         imported.segments,
         imported.set_aside,
     )
+    imported.not_begun = _not_begun(settings, records, use_case)
     return imported
 
 
@@ -132,6 +138,31 @@ def _shared(settings: Settings, use_case: str) -> list[Segment]:
     if not settings.segments_uri:
         return []
     return SharedPlace(settings.segments_uri).segments(use_case)
+
+
+def _not_begun(settings: Settings, records: Records, use_case: str) -> str:
+    """Return that no node ships yet, '' if one does; a mistyped place would look like a quiet one.
+
+    Raises:
+        SourceError: nodes serve, so one should.
+    """
+    uri = settings.segments_uri
+    if not uri or SharedPlace(uri).has_begun(use_case):
+        return ""
+    nodes = sorted({report.node for report in records.nodes.of(use_case)})
+    if nodes:
+        raise SourceError(
+            f"{use_case}: no node has ever shipped its prediction log to {uri}, though "
+            f"{', '.join(nodes)} served it within a day: EVERGREEN_SEGMENTS_URI names another "
+            "place here than at the nodes, or a folder that is not mounted. Set it alike "
+            "everywhere and start the nodes again; one that has just started leaves its mark "
+            "there within seconds"
+        )
+    text = (
+        f"no node has shipped to {uri} (EVERGREEN_SEGMENTS_URI) yet: the first one that starts does"
+    )
+    log.warning("%s: %s", use_case, text)
+    return text
 
 
 class _Batch:

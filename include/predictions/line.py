@@ -1,8 +1,8 @@
 """The lines of the prediction log: their format, by version, and how one is read.
 
-A line is one JSON object. Version 1 had no `v`. What a later version adds gets a default here, so
-lines of before are read as they are; a line of a version that this code does not know is set aside,
-since it would lose what it does not know of.
+A line is one JSON object. Version 1 had no `v`; up to version 2 rows of batches bore no mark. What
+a later version adds gets a default here, so lines of before are read as they are; a line of a
+version that this code does not know is set aside, since it would lose what it does not know of.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
-VERSION = 2
+VERSION = 3
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _EARLIEST = 946_684_800_000_000  # 2000-01-01, in microseconds since 1970
 _LATEST = 7_258_118_400_000_000  # 2200-01-01
@@ -29,7 +29,8 @@ class Line(msgspec.Struct, kw_only=True):
     `assigned` is the arm that the request was meant for, `arm` the one that answered; `reason` says
     why they differ, or why nobody answered. `at` and `features_at` are microseconds since 1970
     (version 1: ISO text). `latency_us` runs from the request to its answer, `model_us` is the
-    model's own time. `features` is the row that was asked, without what `pii` cuts out.
+    model's own time. `features` is the row that was asked, without what `pii` cuts out. `batch`
+    says that it was a row of a batch, which was answered together with others.
     """
 
     v: _Int64 = 1
@@ -55,6 +56,7 @@ class Line(msgspec.Struct, kw_only=True):
     latency_us: _Int64 | None = None
     model_us: _Int64 | None = None
     features: msgspec.Raw = msgspec.Raw(b"null")  # in a union it would be decoded
+    batch: bool = False
 
 
 class LoggedLine(NamedTuple):
@@ -84,6 +86,7 @@ class LoggedLine(NamedTuple):
     latency_us: int | None
     model_us: int | None
     features: str | None
+    batch: bool
 
 
 _decode = msgspec.json.Decoder(Line).decode
@@ -138,6 +141,7 @@ def read_line(segment: str, number: int, text: bytes) -> LoggedLine:
         line.latency_us,
         line.model_us,
         None if text_of_row == "null" else text_of_row,
+        line.batch,
     )
 
 

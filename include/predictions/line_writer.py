@@ -29,11 +29,11 @@ _TAIL = (
 )
 
 
-class Source(msgspec.Struct, frozen=True):
+class Source(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whose answers the lines are: a model in an arm, under a generation of the routing row.
 
     `version`, `digest` and `feature_set` are None where no model could be asked. `release` and
-    `step` are those of a release that is under way.
+    `step` are those of a release that is under way; `batch` says that lines are rows of batches.
     """
 
     version: int | None
@@ -45,6 +45,7 @@ class Source(msgspec.Struct, frozen=True):
     threshold: float | None
     release: str | None = None
     step: int | None = None
+    batch: bool = False
 
 
 class LineWriter:
@@ -72,7 +73,7 @@ class LineWriter:
         if template is None:
             if len(self._templates) >= MAX_TEMPLATES:
                 self._templates.clear()
-            head = _encode({"v": VERSION, **msgspec.structs.asdict(source)})
+            head = _encode({"v": VERSION, **msgspec.to_builtins(source)})
             template = head[:-1].replace(b"%", b"%%") + b"," + _TAIL
             self._templates[source] = template
         return template

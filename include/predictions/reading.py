@@ -27,6 +27,7 @@ _TYPES = {
     "features_at": _TIME,
     "latency_us": pa.int64(),
     "model_us": pa.int64(),
+    "batch": pa.bool_(),
 }
 SCHEMA = pa.schema([(name, _TYPES.get(name, pa.string())) for name in LoggedLine._fields])
 """The columns of a logged line: those of `LoggedLine`, the times in UTC."""

@@ -2,6 +2,9 @@
 
 A folder that all machines mount, or an object store: `EVERGREEN_SEGMENTS_URI`. A segment keeps its
 name there, so one that is shipped twice, or shipped again after its import, is known.
+
+A node leaves a mark when it begins to ship. Without one, that nothing is there may as well mean
+that the setting names another place, or a folder that is not mounted.
 """
 
 from __future__ import annotations
@@ -40,6 +43,9 @@ class SharedSegment(Segment):
         self.place.write(self.use_case, name, content)
 
 
+MARK = "shipped-by-nodes"  # the name of a file; no use case has a hyphen in its name
+
+
 class SharedPlace:
     """The shared place; errors of any store are OSErrors."""
 
@@ -67,12 +73,43 @@ class SharedPlace:
         Raises:
             OSError: it cannot be written.
         """
-        path = f"{self._root}/{use_case}/{name}"
+        self._write(f"{use_case}/{name}", content)
+
+    def _write(self, name: str, content: bytes) -> None:
+        path = f"{self._root}/{name}"
         if self._is_local:
             with written_aside(Path(path), mode=0o600, durable=True) as temporary:
                 temporary.write_bytes(content)
             return
         self.ask("pipe_file", path, content)  # an object is there when its upload has ended
+
+    def begin(self) -> None:
+        """Leave the mark that nodes ship here, if it is not there.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if not self._is_there(MARK):
+            self._write(MARK, b"Nodes ship closed segments of their prediction logs here.\n")
+
+    def has_begun(self, use_case: str) -> bool:
+        """Tell whether nodes ship here; nodes of before left no mark, but segments.
+
+        Raises:
+            SourceError: the place cannot be reached.
+        """
+        try:
+            return self._is_there(MARK) or bool(self._list(use_case))
+        except OSError as error:
+            raise self._cannot_list(use_case, error) from error
+
+    def _is_there(self, name: str) -> bool:
+        try:
+            self._fs.invalidate_cache()  # others write there
+            self.ask("info", f"{self._root}/{name}")
+        except FileNotFoundError:
+            return False
+        return True
 
     def remove(self, path: str) -> None:
         """Remove a file, if it is there.
@@ -106,17 +143,25 @@ class SharedPlace:
 
     def _files(self, use_case: str, suffix: str) -> list[str]:
         try:
-            self._fs.invalidate_cache()  # others write there
-            paths = self.ask("ls", f"{self._root}/{use_case}", False)
-        except FileNotFoundError:
-            return []
+            paths = self._list(use_case)
         except OSError as error:
-            raise SourceError(
-                f"{self._root}/{use_case}: shipped segments cannot be listed "
-                f"({error.strerror}); mend EVERGREEN_SEGMENTS_URI or its permissions"
-            ) from error
+            raise self._cannot_list(use_case, error) from error
         return sorted(
             path
             for path in paths
             if path.endswith(suffix) and not path.rpartition("/")[2].startswith(".")
+        )
+
+    def _list(self, use_case: str) -> list[str]:
+        try:
+            self._fs.invalidate_cache()  # others write there
+            paths: list[str] = self.ask("ls", f"{self._root}/{use_case}", False)
+        except FileNotFoundError:
+            return []
+        return paths
+
+    def _cannot_list(self, use_case: str, error: OSError) -> SourceError:
+        return SourceError(
+            f"{self._root}/{use_case}: shipped segments cannot be listed "
+            f"({error.strerror}); mend EVERGREEN_SEGMENTS_URI or its permissions"
         )

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def ship(home: Path, uri: str) -> int:
-    """Ship all closed segments under a home folder; return how many.
+    """Ship all closed segments under a home folder, of which there may be none; return how many.
 
     One is removed here once it is whole over there. Killed in between it is shipped again.
 
@@ -25,6 +25,7 @@ def ship(home: Path, uri: str) -> int:
         OSError: the place cannot be written; what is left stays for the next time.
     """
     place, shipped = SharedPlace(uri), 0
+    place.begin()
     for folder in sorted((home / "predictions").glob("*/")):
         for segment in closed_segments(home, folder.name):
             place.write(folder.name, segment.path.name, segment.read())

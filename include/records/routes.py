@@ -77,6 +77,11 @@ class Routes:
 
         return self._database.read(work)
 
+    def names(self) -> list[str]:
+        """Return the use cases that have a routing row."""
+        rows = select(RouteRow.use_case).order_by(RouteRow.use_case)
+        return self._database.read(lambda session: list(session.scalars(rows)))
+
     def without_description(self) -> list[str]:
         """Return the use cases whose row says nothing of them, as an earlier version wrote it."""
         rows = select(RouteRow).order_by(RouteRow.use_case)

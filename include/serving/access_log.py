@@ -43,6 +43,10 @@ class AccessLog:
         self._limit, self._clock = round(share * _SCALE), clock
         self._second, self._left, self._dropped = 0, LINES_A_SECOND, 0
 
+    def takes(self, request_id: str, route: str, status: int) -> bool:
+        """Tell whether a request is one of those that get a line."""
+        return zlib.crc32(request_id.encode()) < self._limit or status >= 500 or route in _ALWAYS
+
     def note(
         self, scope: Scope, request_id: str, use_case: str, route: str, status: int, seconds: float
     ) -> None:
@@ -50,7 +54,7 @@ class AccessLog:
 
         `use_case` and `route` are what it is counted under, `seconds` is how long it took.
         """
-        if status < 500 and route not in _ALWAYS and zlib.crc32(request_id.encode()) >= self._limit:
+        if not self.takes(request_id, route, status):
             return
         now = self._clock()
         if int(now) != self._second:

@@ -20,7 +20,8 @@ from include.predictions.line_writer import LineWriter, Source
 from include.predictions.log import PredictionLog
 from include.predictions.on_disk import OnDisk, free_bytes, look
 from include.serving.http import Refusal
-from include.serving.predict import CheckedRequest, Features
+from include.serving.predict import Features
+from include.serving.prediction_request import CheckedRequest
 from include.serving.prometheus import Metrics
 from include.serving.serving_table import ServingTable
 from include.serving.shipper import Shipper
@@ -39,13 +40,14 @@ NameOf = Callable[[], Callable[[str], str]]
 class Asked:
     """A request as the log names it: the node's id, the caller's, and when it came.
 
-    `at` is in microseconds since 1970, `clock` in seconds of `time.perf_counter`.
+    `at` is in microseconds since 1970, `clock` in seconds of `time.perf_counter`; `batch` says that
+    it is a row of a batch.
     """
 
-    __slots__ = ("at", "caller_id", "clock", "own_id")
+    __slots__ = ("at", "batch", "caller_id", "clock", "own_id")
 
-    def __init__(self, own_id: str, caller_id: str | None) -> None:
-        self.own_id, self.caller_id = own_id, caller_id
+    def __init__(self, own_id: str, caller_id: str | None, *, batch: bool = False) -> None:
+        self.own_id, self.caller_id, self.batch = own_id, caller_id, batch
         self.at, self.clock = time.time_ns() // 1000, time.perf_counter()
 
     @property
@@ -66,7 +68,7 @@ class _Book:
     served: Served
     use_case: Description
     writer: LineWriter
-    templates: dict[tuple[int | None, str | None, str], bytes] = field(default_factory=dict)
+    templates: dict[tuple[int | None, str | None, str, bool], bytes] = field(default_factory=dict)
     counted_lines: int = 0
     counted_bytes: int = 0
 
@@ -117,14 +119,21 @@ class AnswerLog:
             )
 
     def source(
-        self, served: Served, model: Loaded | None, arm: str | None, assigned: str = "champion"
+        self,
+        served: Served,
+        model: Loaded | None,
+        arm: str | None,
+        assigned: str = "champion",
+        *,
+        batch: bool = False,
     ) -> tuple[LineWriter, bytes]:
         """Return what puts the lines of a model in an arm together, and what they begin with.
 
-        `assigned` is the arm that the request is meant for.
+        `assigned` is the arm that the request is meant for; `batch` says that it is a row of a
+        batch.
         """
         book = self._book(served)
-        key = (model.version if model else None, arm, assigned)
+        key = (model.version if model else None, arm, assigned, batch)
         template = book.templates.get(key)
         if template is None:
             template = book.templates[key] = book.writer.template(
@@ -136,6 +145,7 @@ class AnswerLog:
                     assigned=assigned,
                     generation=served.generation,
                     threshold=served.use_case.decision.threshold,
+                    batch=batch,
                 )
             )
         return book.writer, template
@@ -152,7 +162,20 @@ class AnswerLog:
         decision: str,
     ) -> bytes:
         """Return the line of an answer."""
-        writer, template = self.source(served, model, arm)
+        source = self.source(served, model, arm, batch=asked.batch)
+        return self.line(source, asked, entity, features, score, decision)
+
+    def line(
+        self,
+        source: tuple[LineWriter, bytes],
+        asked: Asked,
+        entity: int | str | None,
+        features: Features,
+        score: float,
+        decision: str,
+    ) -> bytes:
+        """Return the line of an answer of what `source` returned."""
+        writer, template = source
         return writer.line(
             template,
             request_id=asked.own_id,
@@ -176,7 +199,7 @@ class AnswerLog:
         reason = _reason(error)
         if reason is None:
             return None
-        writer, template = self.source(served, served.champion, None)
+        writer, template = self.source(served, served.champion, None, batch=asked.batch)
         return writer.line(
             template,
             request_id=asked.own_id,

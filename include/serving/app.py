@@ -27,16 +27,19 @@ from include.serving.http import (
     answer,
     as_refusal,
     caller_id_of,
+    closing,
     header,
     read_json_body,
     refuse,
     wrong_method,
 )
 from include.serving.http_routes import Endpoints, Reload, Rollback
+from include.serving.prediction_request import CheckedRequest, check_request, parse_request
 from include.serving.prometheus import Metrics
 from include.serving.remote_scoring import score_remotely
 from include.serving.serving_table import ServingTable
 from include.serving.snapshot import Loaded, Served
+from include.serving.turn import Turn
 
 log = logging.getLogger(__name__)
 
@@ -99,13 +102,14 @@ class App:
             serves_host=self._serves_host,
             caller_of=lambda given: access.name_of(given, "predict"),
         )
+        self.turn = Turn(self.direct, self.metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             raise Unavailable(f"{scope['type']} is not served here")
         if self.table.draining:
-            send = _closing(send)
+            send = closing(send)
         ids = own_id, caller_id = self._own_id(), caller_id_of(header(scope, b"x-request-id"))
         request_id = caller_id or own_id
         use_case = route = ""  # what the answer is counted under
@@ -138,6 +142,7 @@ class App:
 
     def install(self, served: Served) -> None:
         """Serve a snapshot from the next request on."""
+        self.turn.settle()  # what was made by the snapshot of before
         name = served.use_case.name
         present = self.table.served.get(name)
         if present is None or present.use_case != served.use_case:
@@ -150,6 +155,7 @@ class App:
 
     def forget(self, use_case: str) -> None:
         """Serve a use case no more."""
+        self.turn.settle()  # or its log would be opened again
         self.table.served.pop(use_case, None)
         self.direct.forget(use_case)
         self.metrics.hide_served(use_case)
@@ -215,7 +221,7 @@ class App:
         if served is None:
             raise Refusal(404, "unknown_use_case", f"use case {use_case!r} is not served any more")
         self.log.admit(served)
-        request = predict.check_request(predict.parse_request(body), served)
+        request = check_request(parse_request(body), served)
         try:
             model, arm, features, score = await self._score(request, served)
         except Exception as error:
@@ -223,7 +229,7 @@ class App:
             raise
         decision = predict.decide(served.use_case, score)
         reply = predict.describe_answer(
-            asked.name, request, served, model, arm, features, score, decision
+            asked.name, request.entity, served, model, arm, features, score, decision
         )
         # Before the answer: what was answered is on record, whatever happens to the process next.
         line = self.log.answer_line(
@@ -247,7 +253,7 @@ class App:
         return reply
 
     async def _score(
-        self, request: predict.CheckedRequest, served: Served
+        self, request: CheckedRequest, served: Served
     ) -> tuple[Loaded, str, predict.Features, float]:
         """Ask the champion; if it gives no answer, ask the one before it."""
         champion, behind, name = served.champion, served.fallback, served.use_case.name
@@ -283,7 +289,7 @@ class App:
         return behind, "fallback", features, score
 
     async def _ask(
-        self, request: predict.CheckedRequest, served: Served, model: Loaded
+        self, request: CheckedRequest, served: Served, model: Loaded
     ) -> tuple[predict.Features, float]:
         """Return the features and the score of one model, in this process or in its own."""
         horizon = self._horizons[served.use_case.name]
@@ -298,14 +304,15 @@ class App:
             features.model_us = int((time.perf_counter() - began) * 1e6)
             return features, score
         # By its role, not by where it runs: a challenger is passed over, who answers waits.
-        score = await score_remotely(
+        told = await score_remotely(
             model,
             features.row,
             request,
             patient=model is served.answering,
             seconds=self._seconds,
         )
-        return features, score
+        features.model_us = told.micros
+        return features, told.value
 
     def _own_id(self) -> str:
         """Return the node's next id of a request (cheaper than a UUID)."""
@@ -331,14 +338,3 @@ class App:
         # Without the port; an IPv6 address stands in brackets, since it has colons of its own.
         name = host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
         return name in self._hosts
-
-
-def _closing(send: Send) -> Send:
-    """Return `send` with `connection: close`: the node ends, the client is to come anew."""
-
-    async def send_last(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], (b"connection", b"close")]
-        await send(message)
-
-    return send_last

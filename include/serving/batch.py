@@ -14,11 +14,17 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 from include.errors import EvergreenError
-from include.features.online_store import OnlineSet, Value
+from include.features.online_rows import OnlineSet, Value
 from include.serving import predict
 from include.serving.answer_log import UNLOGGED, AnswerLog, Asked
 from include.serving.http import Refusal, as_refusal
-from include.serving.predict import CheckedRequest, Features, PredictionAnswer
+from include.serving.predict import Features, PredictionAnswer
+from include.serving.prediction_request import (
+    CheckedRequest,
+    check_request,
+    parse_request,
+    wrong_form,
+)
 from include.serving.remote_scoring import out_of_time
 from include.serving.snapshot import Loaded, OnlineRows, Served
 
@@ -61,7 +67,7 @@ def parse_batch(body: bytes) -> list[msgspec.Raw]:
     try:
         rows = _decode(body).rows
     except msgspec.ValidationError as error:
-        raise predict.wrong_form(str(error)) from None
+        raise wrong_form(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Refusal(400, "bad_json", f"the body is no valid JSON: {error}") from None
     except RecursionError:
@@ -120,7 +126,7 @@ async def answer_batch(
     results: list[PredictionAnswer | RefusedRow] = []
     for at, request in enumerate(checked):
         await _give_turn(at)
-        asked = Asked(f"{own_id}.{at}", f"{caller_id}.{at}" if caller_id else None)
+        asked = Asked(f"{own_id}.{at}", f"{caller_id}.{at}" if caller_id else None, batch=True)
         try:
             if isinstance(request, Refusal):
                 raise request
@@ -141,7 +147,7 @@ async def answer_batch(
         )
         results.append(
             predict.describe_answer(
-                asked.name, request, served, model, arm, features, probability, decision
+                asked.name, request.entity, served, model, arm, features, probability, decision
             )
         )
     if not log.put(served, *lines):
@@ -160,7 +166,7 @@ async def _give_turn(at: int) -> None:
 
 def _checked(row: msgspec.Raw, served: Served) -> CheckedRequest | Refusal:
     try:
-        return predict.check_request(predict.parse_request(row), served)
+        return check_request(parse_request(row), served)
     except Refusal as refusal:
         return refusal
 

@@ -11,29 +11,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from operator import itemgetter
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import msgspec
 from msgspec import UNSET
 
 from include.errors import EvergreenError
-from include.features.online_store import OnlineSet, Value
 from include.serving.access_log import AccessLog
 from include.serving.answer_log import UNLOGGED, AnswerLog, Asked
+from include.serving.direct_plan import Plan
 from include.serving.http import caller_id_of
-from include.serving.predict import (
-    CheckedRequest,
-    Features,
-    Horizon,
-    PredictionAnswer,
-    decide,
-    describe_answer,
-)
+from include.serving.predict import Features, Horizon, PredictionAnswer, decide, describe_answer
 from include.serving.prometheus import Metrics
 from include.serving.serving_table import ServingTable
-from include.serving.snapshot import Loaded, Online, Served
-from include.serving.typed_rows import RowReader, request_decoder, row_reader, row_writer
+from include.serving.snapshot import Served
 
 MAX_PLAIN_BODY = 64 * 1024  # bytes
 _MAX_HOSTS, _MAX_HEADS, _MAX_HEAD = 64, 512, 2048  # the last in bytes
@@ -52,99 +43,17 @@ class Head(NamedTuple):
     length: int
 
 
-@runtime_checkable
-class ValueScorer(Protocol):
-    """A model that can be asked by values alone, in the order of its features."""
+class Made(msgspec.Struct, gc=False):
+    """An answer that is made and not yet on record, and what is said of it then."""
 
-    features: list[str]
-
-    def of_values(self, values: Sequence[object]) -> float:
-        """Return the probability of a row."""
-
-
-class _Layout:
-    """Where the features of a model stand in the rows of an online set."""
-
-    def __init__(self, online_set: OnlineSet, features: Sequence[str]) -> None:
-        """Build it; a feature that is not among the columns is a `ValueError`."""
-        columns = online_set.columns
-        places = [columns.index(name) for name in features]
-        self.online_set, self.count = online_set, len(columns)
-        self.width = len(columns) + len(online_set.views)
-        self.ttls = [online_set.ttls[view.name] for view in online_set.views]
-        self.ttl = online_set.ttls.get("", 0)
-        self.write = row_writer(columns)
-        is_whole = places == list(range(len(columns)))
-        # `itemgetter` of one place gives no tuple.
-        self.pick: Callable[[Sequence[Value]], Sequence[Value]] = (
-            (lambda values: values)
-            if is_whole
-            else (lambda values: (values[places[0]],))
-            if len(places) == 1
-            else itemgetter(*places)
-        )
-
-
-class Plan:
-    """How requests of one snapshot are answered: made when it is installed, dropped with it."""
-
-    def __init__(
-        self, served: Served, model: Loaded, scorer: ValueScorer, reader: RowReader
-    ) -> None:
-        self.served, self.model, self.reader = served, model, reader
-        self.decode = request_decoder(served.use_case.entity.type).decode
-        self.score = scorer.of_values
-        self.features = list(scorer.features)
-        self._layout: _Layout | None = None
-
-    @classmethod
-    def of(cls, served: Served) -> Plan | None:
-        """Return the plan of a snapshot, or None where each request needs the long way."""
-        model = served.champion
-        if model is None or not isinstance(model.scorer, ValueScorer):
-            return None
-        reader = row_reader(model.scorer.features, served.feature_types)
-        if reader is None:
-            return None
-        return cls(served, model, model.scorer, reader)
-
-    def stored(self, entity: object, horizon: int) -> tuple[Sequence[Value], Features] | None:
-        """Return an entity's values and what is said of them; None: they are not all fresh.
-
-        `horizon` is in microseconds since 1970.
-        """
-        online = self.served.online
-        # Only a store that answers at once: the event loop stands still meanwhile.
-        if not isinstance(online, Online):
-            return None
-        online.hold()
-        online_set = online.describe(self.model.feature_set)
-        row = None if online_set is None else online.get(self.model.feature_set, str(entity))
-        if online_set is None or row is None:
-            return None
-        layout = self._layout
-        if layout is None or layout.online_set is not online_set:
-            layout = self._layout = _Layout(online_set, self.features)
-        event_ts, values = row
-        if len(values) != layout.width or not _is_fresh(layout, event_ts, values, horizon):
-            return None
-        columns = values[: layout.count]
-        content = _encode(layout.write(*columns))
-        features = Features({}, event_ts, max(0, horizon - event_ts), [], content)
-        return layout.pick(columns), features
-
-
-def _is_fresh(layout: _Layout, event_ts: int, values: Sequence[Value], horizon: int) -> bool:
-    """Tell whether no view has expired, and one at least has a row."""
-    if not layout.ttls:
-        return horizon - event_ts <= layout.ttl
-    is_known = False
-    for ttl, newest in zip(layout.ttls, values[layout.count :], strict=True):
-        if newest is not None:
-            if horizon - int(newest) > ttl:
-                return False
-            is_known = True
-    return is_known
+    plan: Plan
+    asked: Asked
+    line: bytes
+    reply: PredictionAnswer
+    content: bytes  # the whole answer as it is sent
+    defaults: Sequence[tuple[bytes, bytes]]
+    client: tuple[str, int] | None
+    caller: str
 
 
 class Direct:
@@ -168,6 +77,7 @@ class Direct:
         """
         self._table, self._metrics, self._log, self._access_log = table, metrics, log, access_log
         self._own_id, self._serves_host, self._caller_of = own_id, serves_host, caller_of
+        self._observe = metrics.observe_duration
         self._hosts: set[bytes | None] = set()
         self._plans: dict[str, Plan] = {}
         self._horizons: dict[str, Horizon] = {}
@@ -228,6 +138,22 @@ class Direct:
     ) -> bytes | None:
         """Return the whole answer as bytes, on record already; None: take the long way.
 
+        The arguments are those of `make`.
+        """
+        made = self.make(use_case, headers, body, defaults, client)
+        answers = None if made is None else self.settle([made])
+        return answers[0] if answers else None
+
+    def make(
+        self,
+        use_case: str,
+        headers: Headers,
+        body: bytes,
+        defaults: Sequence[tuple[bytes, bytes]],
+        client: tuple[str, int] | None = None,
+    ) -> Made | None:
+        """Make an answer, which `settle` puts on record; None: take the long way.
+
         `defaults` are the headers that every answer has; they are another list when they change.
         `client` is the address that the access log tells.
         """
@@ -248,11 +174,12 @@ class Direct:
         served, model = plan.served, plan.model
         try:
             request = plan.decode(body)
+            entity = request.entity
             if request.features is UNSET:
-                if request.entity is None:
+                if entity is None:
                     return None
                 _, horizon = self._horizons[use_case].now()
-                found = plan.stored(request.entity, horizon)
+                found = plan.stored(entity, horizon)
                 if found is None:
                     return None
                 values, features = found
@@ -265,38 +192,58 @@ class Direct:
             if not math.isfinite(score):
                 return None
             decision = decide(served.use_case, score)
-            line = self._log.answer_line(
-                served, model, "champion", asked, request.entity, features, score, decision
-            )
+            if plan.lines is None:
+                plan.lines = self._log.source(served, model, "champion")
+            line = self._log.line(plan.lines, asked, entity, features, score, decision)
+            name = asked.name
             reply = describe_answer(
-                asked.name,
-                CheckedRequest(request.entity, None),
-                served,
-                model,
-                "champion",
-                features,
-                score,
-                decision,
+                name, entity, served, model, "champion", features, score, decision
             )
-            answer = self._written(asked.name, reply, defaults)
-            # Before the answer, as on the long way; and last, so that nothing can fail behind it.
-            is_logged = self._log.put(served, line)
+            # Whole before it is on record, so that nothing can fail behind its line.
+            written = self._written(name, reply, defaults)
+            return Made(plan, asked, line, reply, written, defaults, client, caller)
         except (msgspec.MsgspecError, EvergreenError, ValueError, RecursionError):
-            return None  # a wrong request, a sick store or a full disk: the long way says which
+            return None  # a wrong request, or a sick store: the long way says which
         except Exception:  # noqa: BLE001 - the long way fails alike and logs it, or answers after all
             self._metrics.count_event(use_case, "direct_failed")
             return None
+
+    def settle(self, made: Sequence[Made]) -> list[bytes] | None:
+        """Put answers of one plan on record by one write, and return them as they are sent.
+
+        None: they are on no record, and each of them is to take the long way.
+        """
+        plan = made[0].plan
+        use_case = plan.use_case
+        try:
+            # Before the answers, as on the long way.
+            is_logged = self._log.put(plan.served, *[one.line for one in made])
+        except EvergreenError:
+            return None  # a full disk: the long way says so, of each by itself
+        except Exception:  # noqa: BLE001 - as in `make`
+            self._metrics.count_event(use_case, "direct_failed")
+            return None
         if not is_logged:
-            reply.flags.append(UNLOGGED)
-            answer = self._written(asked.name, reply, defaults)
-        taken = time.perf_counter() - asked.clock
-        self._metrics.count_answer(use_case, "predict", 200)
-        self._metrics.observe_duration(use_case, taken)
-        if self._access_log is not None:
-            path = f"/v1/{use_case}/predict"
-            scope = {"method": "POST", "path": path, "client": client, "caller": caller}
-            self._access_log.note(scope, asked.name, use_case, "predict", 200, taken)
-        return answer
+            for one in made:
+                one.reply.flags.append(UNLOGGED)
+                one.content = self._written(one.asked.name, one.reply, one.defaults)
+        now, observe, access_log = time.perf_counter(), self._observe, self._access_log
+        self._metrics.count_answer(use_case, "predict", 200, len(made))
+        for one in made:
+            asked = one.asked
+            taken = now - asked.clock
+            observe(use_case, taken)
+            # Asked first: what a line is made of is not made for the many that get none.
+            if access_log is not None and access_log.takes(asked.name, "predict", 200):
+                path = f"/v1/{use_case}/predict"
+                scope = {
+                    "method": "POST",
+                    "path": path,
+                    "client": one.client,
+                    "caller": one.caller,
+                }
+                access_log.note(scope, asked.name, use_case, "predict", 200, taken)
+        return [one.content for one in made]
 
     def _written(
         self, name: str, reply: PredictionAnswer, defaults: Sequence[tuple[bytes, bytes]]

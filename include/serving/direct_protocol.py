@@ -26,12 +26,13 @@ class DirectProtocol(PeerProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         direct: Direct = self.config.app.direct
-        self._direct = direct
+        self._direct, self._turn = direct, self.config.app.turn
         self._use_case = ""  # of the plain request in hand
         self._known: Headers = {}
         self._body: bytes | bytearray = b""
         self._read = b""  # what was read last, if it began behind an answer of ours
         self._burst = 0  # answers to what was read last
+        self._asked: bytes | None = None  # the request whose answer waits for its turn to end
 
     def on_message_begin(self) -> None:
         """Begin a request; what only the application needs of it is made when it gets it."""
@@ -66,6 +67,7 @@ class DirectProtocol(PeerProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Answer a request whose headers have been parsed before; parse any other."""
+        self._end_turn()
         self._read, self._burst = b"", 0
         # After an answer of ours nothing has begun: the parser would read these bytes as it read
         # the equal ones, whose meaning is kept.
@@ -73,15 +75,16 @@ class DirectProtocol(PeerProtocol):
             head, _, body = data.partition(_END)
             known = self._direct.heads.get(head)
             if known is not None and len(body) == known.length and self._is_free():
-                answer = self._direct.answer(
+                made = self._direct.make(
                     known.use_case,
                     known.headers,
                     body,
                     self.server_state.default_headers,
                     self.client,
                 )
-                if answer is not None:
-                    self._send(answer)
+                if made is not None:
+                    self._asked, self.idle_since = data, self.loop.time()
+                    self._turn.add(made, self, self.loop)
                     return
             self._read = data
         super().data_received(data)
@@ -127,18 +130,47 @@ class DirectProtocol(PeerProtocol):
         self.server_state.total_requests += 1
         self.idle_since = self.loop.time()
 
+    def take_answer(self, answer: bytes | None) -> None:
+        """Send the answer that waited; without one, give its request to the application."""
+        asked, self._asked = self._asked, None
+        if asked is None or self.transport.is_closing():
+            return
+        if answer is not None:
+            self._send(answer)
+            return
+        self._read, self._burst = b"", MAX_BURST  # so that it is not answered here after all
+        super().data_received(asked)
+
+    def give_up_answer(self) -> None:
+        """Close: what went wrong is in the node's log."""
+        self._asked = None
+        self.transport.close()
+
+    def _end_turn(self) -> None:
+        """Send what waits before anything else happens here: answers keep their order."""
+        if self._asked is not None:
+            self._turn.settle()
+
+    def eof_received(self) -> None:
+        """Send what waits: the connection is closed behind this."""
+        self._end_turn()
+        super().eof_received()
+
     def give_up(self, status: int, reason: str) -> None:
         """Answer by hand and close, as for a request that was handed over."""
+        self._end_turn()
         self._hand_over()
         super().give_up(status, reason)
 
     def shutdown(self) -> None:
         """Let a request in hand end, then close."""
+        self._end_turn()
         self._hand_over()
         super().shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let the application count a client that left in the middle."""
+        self._end_turn()  # it was answered, though nobody reads it
         self._hand_over()
         super().connection_lost(exc)
 

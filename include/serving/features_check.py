@@ -13,7 +13,7 @@ from include.clock import utc_now
 from include.config.durations import midnight, next_period_start
 from include.deployment.description import Description
 from include.errors import EvergreenError, Unavailable
-from include.features.online_store import OnlineSet
+from include.features.online_rows import OnlineSet
 from include.features.online_stores import OnlineStore
 from include.models.encoding import InvalidFeature
 from include.serving.snapshot import Loaded
@@ -143,7 +143,7 @@ async def score_rows(model: Loaded, rows: Sequence[Mapping[str, Any]]) -> None:
         try:
             if model.remote is not None:
                 given = {name: row[name] for name in model.remote.features}
-                score = await model.remote.ask(given)
+                score = (await model.remote.ask(given)).value
             else:
                 score = model.scorer.one(row) if model.scorer else math.nan
         except KeyError as error:

@@ -24,7 +24,7 @@ async def ask_golden(model: RemoteScorer, content: bytes) -> int:
         raise ArtefactError("golden.json holds no rows to ask; train the model again")
     for number, (row, score) in enumerate(zip(rows, expected, strict=True)):
         try:
-            answer = await model.ask(row)
+            answer = (await model.ask(row)).value
         except Refusal as error:
             raise ArtefactError(
                 f"golden row {number} is refused by the model's process ({error}); its bento was "

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import cast
 
 import msgspec
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from include.errors import ConfigError, Conflict, EvergreenError
 
@@ -152,6 +152,17 @@ async def answer(
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def closing(send: Send) -> Send:
+    """Return `send` with `connection: close`: the node ends, the client is to come anew."""
+
+    async def send_last(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], (b"connection", b"close")]
+        await send(message)
+
+    return send_last
 
 
 async def refuse(refusal: Refusal, receive: Receive, send: Send, request_id: str) -> None:

@@ -27,6 +27,7 @@ from include.models.bento_sources import copy_verified, sources_folder
 from include.processes import bare_environment
 from include.serving.child_limits import bound_process
 from include.serving.http import Refusal
+from include.serving.snapshot import RemoteScore
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +57,12 @@ class _Reply(msgspec.Struct):
     """One line of the process.
 
     The first one, without an id, says how many golden rows were answered and what a row must hold.
+    `micros` is how long the model took; Bentos of before do not say it.
     """
 
     id: int = 0
     score: float | None = None
+    micros: int | None = None
     error: str | None = None
     feature: str | None = None
     golden: int = 0
@@ -173,8 +176,8 @@ class IsolatedModel(asyncio.Protocol):
         """Whether the process can still be asked."""
         return self._transport is not None and not self._transport.is_closing()
 
-    async def ask(self, row: Mapping[str, object], *, patient: bool = False) -> float:
-        """Return the score of a row.
+    async def ask(self, row: Mapping[str, object], *, patient: bool = False) -> RemoteScore:
+        """Return the score of a row, and how long the model took.
 
         A `patient` question waits where too many are on their way: nobody stands behind a champion,
         or another model would answer for it whenever there is much to do.
@@ -221,7 +224,7 @@ class IsolatedModel(asyncio.Protocol):
                 return
         self._in_hand -= 1
 
-    async def _ask(self, row: Mapping[str, object]) -> float:
+    async def _ask(self, row: Mapping[str, object]) -> RemoteScore:
         if self._probe is not None or not self.alive:  # since it has begun to wait
             raise Unavailable(f"{self._version} does not answer at present")
         self._last = row
@@ -239,7 +242,7 @@ class IsolatedModel(asyncio.Protocol):
             )
         if reply.score is None:
             raise Unavailable(f"{self._version} answers no score")
-        return reply.score
+        return RemoteScore(reply.score, reply.micros)
 
     def close(self) -> None:
         """End the process; it keeps nothing."""

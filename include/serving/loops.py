@@ -1,4 +1,4 @@
-"""Keep the node's endless loops going whatever one of their turns raises."""
+"""Keep the node's endless loops going whatever one raises, and wait for what they bring about."""
 
 from __future__ import annotations
 
@@ -42,3 +42,25 @@ async def keep_going(
                 log.info("%s: it works again, after %d failures", name, failures)
             failures = 0
             seen.clear()
+
+
+class News:
+    """Wakes whoever waits for a condition, whenever something has changed."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def tell(self) -> None:
+        """Say that something has changed."""
+        self._event.set()
+
+    async def until(self, settled: Callable[[], bool], seconds: float) -> bool:
+        """Wait for a condition, at most so many seconds; tell whether it came."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not settled():
+                    self._event.clear()
+                    await self._event.wait()
+        except TimeoutError:
+            return False
+        return True

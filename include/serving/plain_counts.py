@@ -20,10 +20,10 @@ class AnswerCounts(Collector):
         self._family = (name, help_text, labels)
         self._counts: dict[tuple[str, str, int], int] = {}
 
-    def count(self, use_case: str, route: str, status: int) -> None:
-        """Count an answer; `use_case` and `route` are names that the node serves, or ''."""
+    def count(self, use_case: str, route: str, status: int, answers: int = 1) -> None:
+        """Count answers; `use_case` and `route` are names that the node serves, or ''."""
         labels = (use_case, route, status)
-        self._counts[labels] = self._counts.get(labels, 0) + 1
+        self._counts[labels] = self._counts.get(labels, 0) + answers
 
     def collect(self) -> Iterator[Metric]:
         """Yield the counter."""

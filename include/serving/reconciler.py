@@ -16,33 +16,37 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from include.config.settings import Settings
 from include.deployment.description import Description
 from include.errors import EvergreenError, Unavailable
-from include.features.online_stores import online_path, open_store
+from include.features.online_stores import open_store
 from include.predictions.log import recover
 from include.records.records import Model, Records, RoleReport, Route, ServingRow, ServingRows
 from include.serving import features_check
 from include.serving.app import App
 from include.serving.journal import Journal
-from include.serving.loops import keep_going
+from include.serving.loops import News, keep_going
 from include.serving.model_states import ModelStates
 from include.serving.reports import Reporter, health_of_roles, role_reports
 from include.serving.row_source import RowSource
-from include.serving.snapshot import Loaded, Online, Served
-from include.serving.swap import ROLES, Followed, describe, snapshot
+from include.serving.snapshot import Loaded, Served
+from include.serving.swap import (
+    ROLES,
+    Followed,
+    describe,
+    log_swap,
+    open_online,
+    snapshot,
+    way_back,
+)
 from include.serving.workers import Workers
-
-if TYPE_CHECKING:
-    from include.serving.remote_online import RemoteOnline
 
 log = logging.getLogger(__name__)
 
 SWAP_SECONDS = 1.0  # for so long a rollback waits for its swap before it answers that it goes on
 SETTLE_SECONDS = 60.0  # for so long a reload waits for what it loads
-STALE_SECONDS = 1.0  # for so long a row of a lower generation may be one that was read before
 
 
 class Reconciler:
@@ -80,7 +84,7 @@ class Reconciler:
             known=lambda: tuple(self._followed),
             follow=self.follow,
         )
-        self._news = asyncio.Event()
+        self._news = News()
         app.table.roles = self.roles
 
     async def run(self) -> None:
@@ -103,7 +107,7 @@ class Reconciler:
                 for one in self._reports(name)
             )
 
-        await self._wait(is_settled, seconds)
+        await self._news.until(is_settled, seconds)
 
     async def close(self) -> None:
         """End the models' processes, and report that this node serves no more."""
@@ -138,7 +142,7 @@ class Reconciler:
                 followed.online.refresh()
         self._app.table.started = True
         self._app.table.source = "records"
-        self._news.set()
+        self._news.tell()
 
     def _begin(self, row: ServingRow) -> None:
         name = row.route.use_case
@@ -150,7 +154,7 @@ class Reconciler:
         followed = Followed(
             row,
             description,
-            self._open_online(name),
+            open_online(self._settings, name, self._app.metrics.count_event),
             ModelStates(
                 self._settings.home,
                 self._workers,
@@ -166,27 +170,12 @@ class Reconciler:
         self._want(followed)
         self.apply(name)
 
-    def _open_online(self, name: str) -> Online | RemoteOnline:
-        """Open the store of a use case's online features that the settings name."""
-        if not self._settings.online_url.get_secret_value():
-            return Online(online_path(self._settings, name))
-        from include.serving.remote_online import RemoteOnline
-
-        count = self._app.metrics.count_event
-        return RemoteOnline(self._settings, name, count=lambda event: count(name, event))
-
     def _go_back(self, followed: Followed, row: ServingRow) -> None:
         """Follow a row whose generation is lower than before, once it is not merely an old one.
 
-        A reset, with a release after it, begins to count again, and so does a database that was
-        restored. But so looks what another look read just before `take_route` brought the newer
-        row: that is gone with the next look. Who answers goes on until the row's own model can.
+        Who answers goes on until the row's own model can.
         """
-        now = asyncio.get_running_loop().time()
-        if not followed.lower_since:
-            followed.lower_since = now
-        elif now - followed.lower_since >= STALE_SECONDS:
-            followed.lower_since = 0.0
+        if followed.stays_lower(asyncio.get_running_loop().time()):
             log.warning(
                 "%s: the routing row is at generation %d, after %d: reset or restored",
                 followed.use_case.name,
@@ -232,24 +221,11 @@ class Reconciler:
         served = snapshot(followed, present, taken, said)
         if served != present:
             self._app.install(served)
-            self._log_swap(name, present, served)
+            log_swap(present, served)
             if served.standby is None:  # who answered until now may end
                 self._want(followed)
         self._reporter.tell()
-        self._news.set()
-
-    def _log_swap(self, name: str, present: Served | None, served: Served) -> None:
-        new, old = served.answering, present.answering if present else None
-        if new is None or new is old:
-            return
-        role = "champion" if new is served.champion else "fallback"
-        log.info(
-            "%s: model %d answers as %s (generation %d)",
-            name,
-            new.version,
-            role,
-            served.generation,
-        )
+        self._news.tell()
 
     def _forget(self, name: str) -> None:
         log.warning("%s was reset: it is served no more", name)
@@ -258,7 +234,7 @@ class Reconciler:
         self._reporter.forget(name)
         followed.models.want({})
         followed.online.close()
-        self._news.set()
+        self._news.tell()
 
     # what a challenger must have, and how far all is
 
@@ -313,17 +289,8 @@ class Reconciler:
         followed = self._followed.get(name)
         if followed is None:
             raise Unavailable(f"{name} is not followed yet; try again in a second")
-        row, served = followed.row, self._app.table.served.get(name)
-        bad, good = row.model("champion"), row.model("previous")
         taken = self._journal.digests(name) if self._journal else frozenset()
-        if bad is not None and bad.model_digest in taken:
-            return good, None, row.route.generation  # a second step back, which is not in memory
-        candidate = followed.models.get(good)
-        if served is None or candidate is None or candidate.alive is None:
-            good = None
-        if bad is not None and good is not None and good.model_digest == bad.model_digest:
-            good = None  # the same model under another version
-        return bad, good, row.route.generation
+        return way_back(followed, self._app.table.served.get(name), taken)
 
     def describe(self, name: str) -> dict[str, Any]:
         """Return what is served of a use case.
@@ -345,7 +312,7 @@ class Reconciler:
                 served.generation >= generation and served.champion is not None
             )
 
-        await self._wait(is_settled, seconds)
+        await self._news.until(is_settled, seconds)
         served = self._app.table.find(name)
         return {"settled": is_settled(), **describe(served)}
 
@@ -370,17 +337,6 @@ class Reconciler:
                 one.state == "loading" for one in self._reports(name) if one.role != "challenger"
             )
 
-        if not await self._wait(is_settled, SETTLE_SECONDS):
+        if not await self._news.until(is_settled, SETTLE_SECONDS):
             raise Unavailable(f"{name} is still being loaded; see the node's log")
         return describe(self._app.table.find(name))
-
-    async def _wait(self, settled: Callable[[], bool], seconds: float) -> bool:
-        """Wait for a condition, which is looked at whenever something has changed."""
-        try:
-            async with asyncio.timeout(seconds):
-                while not settled():
-                    self._news.clear()
-                    await self._news.wait()
-        except TimeoutError:
-            return False
-        return True

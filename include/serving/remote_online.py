@@ -22,7 +22,7 @@ from include.features.online_redis_rows import (
     read_described,
     unavailable,
 )
-from include.features.online_store import OnlineSet, RowsLost, Value
+from include.features.online_rows import OnlineSet, RowsLost, Value
 from include.serving.redis_link import RedisLink
 
 log = logging.getLogger(__name__)

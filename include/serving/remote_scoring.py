@@ -9,14 +9,14 @@ from typing import Any
 
 from include.errors import Unavailable
 from include.serving.http import Refusal
-from include.serving.predict import CheckedRequest
-from include.serving.snapshot import Loaded
+from include.serving.prediction_request import CheckedRequest
+from include.serving.snapshot import Loaded, RemoteScore
 
 
 async def score_remotely(
     model: Loaded, row: Mapping[str, Any], request: CheckedRequest, *, patient: bool, seconds: float
-) -> float:
-    """Return the probability that a model in a process of its own gives.
+) -> RemoteScore:
+    """Return the probability that a model in a process of its own gives, and the time it took.
 
     A request waits for `seconds` at most, whichever models are asked in its turn.
 
@@ -41,8 +41,8 @@ async def score_remotely(
             score = await model.remote.ask(given, patient=patient)
     except TimeoutError:
         raise out_of_time() from None
-    if not math.isfinite(score):
-        raise Unavailable(f"model {model.version} answers {score}, which is no probability")
+    if not math.isfinite(score.value):
+        raise Unavailable(f"model {model.version} answers {score.value}, which is no probability")
     return score
 
 

@@ -7,10 +7,11 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol
 
 from include.deployment.description import Description
-from include.features.online_store import OnlineReader, OnlineSet, Value
+from include.features.online_reader import OnlineReader
+from include.features.online_rows import OnlineSet, Value
 
 if TYPE_CHECKING:  # the client of Redis takes its time to be imported
     from include.serving.remote_online import RemoteOnline
@@ -46,17 +47,26 @@ class Online:
         self._reader = OnlineReader(path)
         self._sets: dict[str, OnlineSet] = {}
         self._inode = 0
-        self._is_held = False
+        self._state: object = None
+        self._end: asyncio.TimerHandle | None = None  # of what is held
 
-    def hold(self) -> None:
-        """Let the reads of the next moment share one state; call it on the event loop."""
-        if not self._is_held:
-            self._reader.hold()
-            self._is_held = True
-            asyncio.get_running_loop().call_later(HOLD_SECONDS, self._release)
+    def hold(self) -> object:
+        """Let the reads of the next moment share one state; call it on the event loop.
+
+        Returns the state: what was read in it holds as long as it is this very object.
+        """
+        if self._end is None:
+            state = self._reader.hold()
+            if state is not self._state:
+                self._state = state
+                self._sets.clear()
+            self._end = asyncio.get_running_loop().call_later(HOLD_SECONDS, self._release)
+        return self._state
 
     def _release(self) -> None:
-        self._is_held = False
+        if self._end is not None:
+            self._end.cancel()
+            self._end = None
         self._reader.release()
 
     def describe(self, feature_set: str) -> OnlineSet | None:
@@ -78,7 +88,7 @@ class Online:
         A file that is away, or whose successor cannot be read, is read on by the open connection:
         what cannot be read is not gone.
         """
-        self._reader.release()  # or what is described next would be of the state that is held
+        self._release()  # or what is described next would be of the state that is held
         self._sets.clear()
         try:
             inode = self._reader.path.stat().st_ino
@@ -96,6 +106,7 @@ class Online:
 
     def close(self) -> None:
         """Close the file."""
+        self._release()
         self._reader.close()
 
 
@@ -116,6 +127,13 @@ class Scorer(Protocol):
         """Return the probability of a row."""
 
 
+class RemoteScore(NamedTuple):
+    """The probability of a row, and how many microseconds the model took; None: it is not told."""
+
+    value: float
+    micros: int | None
+
+
 class RemoteScorer(Protocol):
     """A model in a process of its own; it answers within its deadline or raises.
 
@@ -132,7 +150,7 @@ class RemoteScorer(Protocol):
     def alive(self) -> bool:
         """Whether it can still be asked."""
 
-    async def ask(self, row: Mapping[str, object], *, patient: bool = False) -> float:
+    async def ask(self, row: Mapping[str, object], *, patient: bool = False) -> RemoteScore:
         """Return the probability of a row; a `patient` question waits for its turn."""
 
     def close(self) -> None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import logging
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from include.config.settings import Settings
 from include.deployment.description import Description
-from include.records.records import ServingRow
+from include.features.online_stores import online_path
+from include.records.records import Model, ServingRow
 from include.serving.model_states import ModelStates
 from include.serving.snapshot import Loaded, Online, Served
 
 if TYPE_CHECKING:
     from include.serving.remote_online import RemoteOnline
 
+log = logging.getLogger(__name__)
+
+STALE_SECONDS = 1.0  # for so long a row of a lower generation may be one that was read before
 ROLES = ("champion", "previous", "challenger")
 
 
@@ -27,6 +33,35 @@ class Followed:
     models: ModelStates
     problem: str = ""  # why the row's description is not the one that is used
     lower_since: float = 0.0  # when a lower generation was read first, in the loop's seconds
+
+    def stays_lower(self, now: float) -> bool:
+        """Tell whether the generation that was read has been lower for a while; `now` as above.
+
+        A reset, with a release after it, begins to count again, and so does a database that was
+        restored. But so looks what another look read just before `take_route` brought the newer
+        row: that is gone with the next look.
+        """
+        if not self.lower_since:
+            self.lower_since = now
+        elif now - self.lower_since >= STALE_SECONDS:
+            self.lower_since = 0.0
+            return True
+        return False
+
+
+def open_online(
+    settings: Settings, use_case: str, count: Callable[[str, str], object]
+) -> Online | RemoteOnline:
+    """Open the store of a use case's online features that the settings name.
+
+    `count` is told the use case and what happened.
+    """
+    if not settings.online_url.get_secret_value():
+        return Online(online_path(settings, use_case))
+    # Imported here: the client of Redis takes its time.
+    from include.serving.remote_online import RemoteOnline
+
+    return RemoteOnline(settings, use_case, count=lambda event: count(use_case, event))
 
 
 def snapshot(
@@ -65,6 +100,39 @@ def _still_alive(model: Loaded | None, taken: Collection[str]) -> Loaded | None:
     if model is None or model.digest in taken or (model.remote and not model.remote.alive):
         return None
     return model
+
+
+def way_back(
+    followed: Followed, served: Served | None, taken: Collection[str]
+) -> tuple[Model | None, Model | None, int]:
+    """Return the champion that is served, the one before it if it is in memory, and the generation
+    of the row.
+    """
+    row = followed.row
+    bad, good = row.model("champion"), row.model("previous")
+    if bad is not None and bad.model_digest in taken:
+        return good, None, row.route.generation  # a second step back, which is not in memory
+    candidate = followed.models.get(good)
+    if served is None or candidate is None or candidate.alive is None:
+        good = None
+    if bad is not None and good is not None and good.model_digest == bad.model_digest:
+        good = None  # the same model under another version
+    return bad, good, row.route.generation
+
+
+def log_swap(present: Served | None, served: Served) -> None:
+    """Log who answers from now on, where that is another one than before."""
+    new, old = served.answering, present.answering if present else None
+    if new is None or new is old:
+        return
+    role = "champion" if new is served.champion else "fallback"
+    log.info(
+        "%s: model %d answers as %s (generation %d)",
+        served.use_case.name,
+        new.version,
+        role,
+        served.generation,
+    )
 
 
 def describe(served: Served) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Rows of features, typed: one msgspec struct a snapshot reads, checks and orders them in C.
 
 The features of the champion stand first, in the order of its columns; what only another model of
-the routing row reads may follow. A row that does not fit is explained by `predict.check_request`.
+the routing row reads may follow. A row that does not fit is explained by
+`prediction_request.check_request`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _Int = Annotated[int, msgspec.Meta(ge=-INT_LIMIT, le=INT_LIMIT - 1)]
 _Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 _VALUE_BYTES = 40  # of a number with its sign and exponent, and of the marks around its name
 _FLOAT: Any = _Int | float | None
-# As `predict.check_request` has them.
+# As `prediction_request.check_request` has them.
 _TYPES: dict[str, Any] = {
     "string": _Text | None,
     "bool": bool | None,

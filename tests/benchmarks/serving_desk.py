@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from include.features import online_store
+from include.features import online_rows
 from include.features.online_stores import open_store
 from include.models import encoding
 from include.models.calibration import calibrated
@@ -99,8 +99,8 @@ class WideDesk(Desk):
     def publish_rows(self) -> None:
         """Put the features of all entities online, in one view as it is written today."""
         at = round(NOW.timestamp() * 1e6)
-        view = online_store.OnlineView("facts", 35 * 86_400_000_000, tuple(NAMES))
-        described = online_store.OnlineSet(
+        view = online_rows.OnlineView("facts", 35 * 86_400_000_000, tuple(NAMES))
+        described = online_rows.OnlineSet(
             FEATURE_SET,
             tuple(NAMES),
             "2026-03-09",
@@ -111,7 +111,7 @@ class WideDesk(Desk):
             views=(view,),
         )
         packed = [
-            online_store.pack(entity, at, [*row, at])
+            online_rows.pack(entity, at, [*row, at])
             for entity, row in enumerate(rows(ENTITIES, seed=1))
         ]
         open_store(self.settings, NAME).publish(described, packed)

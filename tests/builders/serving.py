@@ -26,7 +26,7 @@ from include.config.settings import ROOT, Settings
 from include.config.use_case_file import find
 from include.deployment import deploy_model
 from include.deployment.apply import apply_use_case
-from include.features import online_store
+from include.features import online_rows
 from include.features.online_stores import open_store
 from include.lake.tables import Lake
 from include.models import bundle, encoding
@@ -281,11 +281,11 @@ class Desk:
         ttl: timedelta = timedelta(days=35),
     ) -> None:
         """Put feature rows online."""
-        what = online_store.OnlineSet(
+        what = online_rows.OnlineSet(
             FEATURE_SET, tuple(ROW), "2026-03-09", ttl, NOW, inputs="", digest=""
         )
         packed = [
-            online_store.pack(entity, round(at.timestamp() * 1e6), [row[name] for name in ROW])
+            online_rows.pack(entity, round(at.timestamp() * 1e6), [row[name] for name in ROW])
             for entity, (at, row) in rows.items()
         ]
         open_store(self.settings, NAME).publish(what, packed)

@@ -89,3 +89,24 @@ def test_without_records_the_node_of_this_machine_is_asked(
     named = run(*words, "--version", "2", "--yes")
     assert (named.code, "does not answer either" in named.err) == (9, True), named
     assert "is asked to go back by itself" in named.out
+
+
+@pytest.mark.parametrize("text", ["name: [", None])
+def test_a_file_that_cannot_be_read_is_in_the_way_of_no_rollback(
+    run: Run, tmp_path: Path, held: Records, text: str | None
+) -> None:
+    entry = AuditEntry("release.done", "visits", "3", "test", {}, AT)
+    with held.transaction() as session:
+        session.get_one(ModelRow, ("visits", 3)).generation = 9
+    held.routes.change("visits", set={"champion": 3, "previous": 1}, entry=entry)
+    path = tmp_path / "visits.yaml"
+    path.unlink()
+    if text is not None:
+        path.write_text(text)
+    words = ("--reason", "bad", "--version", "3", "--yes")
+    wrong = run("rollback", "visit", *words)
+    assert (wrong.code, "Did you mean `evergreen rollback visits" in wrong.err) == (2, True), wrong
+    done = run("rollback", "visits", *words)
+    assert (done.code, "champion is version 1" in done.out) == (0, True), done
+    lifted = run("release", "visits", "3", "--reason", "it was the file", "--yes")
+    assert lifted.code == 0, lifted

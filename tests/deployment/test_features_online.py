@@ -8,7 +8,7 @@ import pytest
 
 from include.deployment import deploy_model
 from include.errors import Unavailable
-from include.features import online_store
+from include.features import online_rows, online_store
 from tests.builders.serving import FEATURE_SET, NAME, NOW, ROW, Desk, until
 
 SECOND = "2026-03-02"
@@ -34,11 +34,11 @@ def publish(desk: Desk, feature_set: str, entities: range) -> None:
     columns = tuple(ROW)
     from datetime import timedelta
 
-    what = online_store.OnlineSet(
+    what = online_rows.OnlineSet(
         feature_set, columns, "2026-03-09", timedelta(days=35), NOW, inputs="", digest=""
     )
     at = round(NOW.timestamp() * 1e6)
-    rows = [online_store.pack(one, at, [ROW[name] for name in columns]) for one in entities]
+    rows = [online_rows.pack(one, at, [ROW[name] for name in columns]) for one in entities]
     online_store.publish(desk.settings.home / "online" / f"{NAME}.db", what, rows)
 
 

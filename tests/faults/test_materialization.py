@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from include.config.settings import Settings
-from include.features.online_store import OnlineReader, rows_digest
+from include.features.online_reader import OnlineReader
+from include.features.online_rows import rows_digest
 from include.pipeline import runner
 from tests.builders.shop import DAY, HOUR, T0, YAML, Shop
 from tests.faults import kill

@@ -14,7 +14,7 @@ import pytest
 
 from include.config.settings import ROOT
 from include.features.feast_registry import apply_registry, is_applied, service_name, store
-from include.features.online_store import OnlineReader
+from include.features.online_reader import OnlineReader
 from tests.builders.shop import T0, YAML, Shop
 
 BY_HAND = """

@@ -14,7 +14,8 @@ import pytest
 from include.errors import Conflict, EvergreenError
 from include.features import feast_mirror, online_stores
 from include.features.feast_registry import online_path, service_name, store
-from include.features.online_store import OnlineReader, OnlineSet
+from include.features.online_reader import OnlineReader
+from include.features.online_rows import OnlineSet
 from include.features.population import answers_at
 from include.pipeline.execution import Execution
 from include.pipeline.stage import StageContext

@@ -18,7 +18,7 @@ from include.config.settings import ROOT, Settings
 from include.errors import ConfigError, Conflict, Unavailable
 from include.features import online_redis_rows
 from include.features.online_redis import KEEP_SECONDS, STAGING_SECONDS, RedisStore
-from include.features.online_store import RowsLost, pack, rows_digest
+from include.features.online_rows import RowsLost, pack, rows_digest
 from tests.builders import redis_server
 from tests.features.test_online_stores import SET, of
 
@@ -120,7 +120,7 @@ from pathlib import Path
 from pydantic import SecretStr
 from include.config.settings import Settings
 from include.features.online_redis import RedisStore
-from include.features.online_store import pack, rows_digest
+from include.features.online_rows import pack, rows_digest
 from tests.features.test_online_stores import of
 settings = Settings(home=Path(sys.argv[1]), online_url=SecretStr(sys.argv[2]),
                     online_prefix=sys.argv[3])

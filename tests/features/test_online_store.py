@@ -17,14 +17,9 @@ import pytest
 
 from include.config.settings import ROOT
 from include.errors import Busy, Conflict, Unavailable
-from include.features.online_store import (
-    OnlineReader,
-    OnlineSet,
-    Value,
-    pack,
-    publish,
-    rows_digest,
-)
+from include.features.online_reader import OnlineReader
+from include.features.online_rows import OnlineSet, Value, pack, rows_digest
+from include.features.online_store import publish
 
 SET = OnlineSet(
     "aaaa",
@@ -147,7 +142,8 @@ WRITER = """
 import dataclasses, sys
 from pathlib import Path
 from tests.features.test_online_store import of
-from include.features.online_store import pack, publish, rows_digest
+from include.features.online_rows import pack, rows_digest
+from include.features.online_store import publish
 path, first = Path(sys.argv[1]), int(sys.argv[2])
 for day in range(first, first + 400):
     rows = [pack(f"{n:05}", day, [day] * 8) for n in range(300 + day % 7)]

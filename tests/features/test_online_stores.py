@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from include.config.settings import Settings
 from include.errors import Busy, ConfigError, Conflict, Unavailable
-from include.features.online_store import OnlineSet, OnlineView, Value, pack, rows_digest
+from include.features.online_rows import OnlineSet, OnlineView, Value, pack, rows_digest
 from include.features.online_stores import OnlineStore, open_store
 from tests.builders import redis_server
 

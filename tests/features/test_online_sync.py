@@ -13,7 +13,7 @@ import redis
 from pydantic import SecretStr
 
 from include.errors import ConfigError
-from include.features.online_store import OnlineReader
+from include.features.online_reader import OnlineReader
 from include.features.online_stores import open_store
 from tests.builders import redis_server
 from tests.builders.shop import DAY, HOUR, T0, YAML, Shop, arrive_week

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from include.features import packed_rows
-from include.features.online_store import pack, rows_digest
+from include.features.online_rows import pack, rows_digest
 from include.features.packed_rows import PackedRows
 
 BOUNDS = [0, 31, 32, 127, 128, 255, 256, 65_535, 65_536, 2**31, 2**32 - 1, 2**32, 2**63 - 1]

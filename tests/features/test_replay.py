@@ -19,7 +19,7 @@ from include.clock import utc_now
 from include.config.settings import Settings
 from include.config.use_case_file import find
 from include.deployment.description import Description
-from include.features import feature_sets, frames, online_store, online_stores, online_sync
+from include.features import feature_sets, frames, online_reader, online_stores, online_sync
 from include.lake.digests import digest
 from include.lake.sql import TIMESTAMP
 from include.lake.tables import Lake
@@ -29,6 +29,7 @@ from include.point_in_time import partitions
 from include.point_in_time.curated import curated_schema, curated_table
 from include.records.records import Records, StageResult
 from include.serving import predict
+from include.serving.prediction_request import CheckedRequest
 from include.serving.snapshot import Loaded, Online, Served
 from tests.builders.variants import leave_to_slow
 
@@ -188,9 +189,7 @@ class Replay:
             if there.describe(self.feature_set.version) is None:
                 yield [None if row is None else row.get(name) for name in names], ["unknown"]
                 continue
-            found = predict.find_features(
-                predict.CheckedRequest(customer, row), served, model, horizon
-            )
+            found = predict.find_features(CheckedRequest(customer, row), served, model, horizon)
             yield [found.row[name] for name in names], found.flags
 
     def frame(
@@ -315,7 +314,7 @@ def test_the_node_answers_what_the_training_frame_holds(tmp_path: Path, name: st
     )
     assert sum(None not in row for row in trained) > 5
     assert (
-        online_store.OnlineReader(online_stores.online_path(replay.settings, "shop")).count(
+        online_reader.OnlineReader(online_stores.online_path(replay.settings, "shop")).count(
             replay.feature_set.version
         )
         > 5

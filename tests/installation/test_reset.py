@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from include.config.settings import Settings
 from include.errors import Busy, ConfigError
-from include.features.online_store import pack
+from include.features.online_rows import pack
 from include.features.online_stores import open_store
 from include.installation import reset
 from include.records.records import Records

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from include.deployment.description import Description
-from include.features import online_store
-from include.features.online_store import OnlineSet, OnlineView
+from include.features import online_reader, online_rows, online_store
+from include.features.online_rows import OnlineSet, OnlineView
 from include.point_in_time.expiry import Calendar, is_expired, is_forgotten
 from include.serving import predict
 from include.serving.http import Refusal
+from include.serving.prediction_request import CheckedRequest
 from include.serving.snapshot import Loaded, Online, Served
 from tests.builders.shop import DAY, T0, US, YAML, Shop
 
@@ -76,7 +77,7 @@ def answer(
     horizon = predict.Horizon(
         Description.of(shop.use_case), clock=lambda: round(now.timestamp()) * 10**9
     )
-    return predict.find_features(predict.CheckedRequest(entity, given), served, model, horizon)
+    return predict.find_features(CheckedRequest(entity, given), served, model, horizon)
 
 
 def test_each_view_expires_by_itself_and_a_request_may_bring_a_part(tmp_path: Path) -> None:
@@ -87,11 +88,11 @@ def test_each_view_expires_by_itself_and_a_request_may_bring_a_part(tmp_path: Pa
         score.settings.home / "o.db",
         what,
         [
-            online_store.pack(1, newest, [1, None, 7, newest, newest]),
-            online_store.pack(2, newest, [1, 2, None, newest, None]),
+            online_rows.pack(1, newest, [1, None, 7, newest, newest]),
+            online_rows.pack(2, newest, [1, 2, None, newest, None]),
         ],
     )
-    assert online_store.OnlineReader(score.settings.home / "o.db").describe("fs") == what
+    assert online_reader.OnlineReader(score.settings.home / "o.db").describe("fs") == what
     for days, given, row, flags in (
         (3, None, [1, None, 7], []),
         (4, None, [None, None, 7], ["stale", "fallback"]),
@@ -119,7 +120,7 @@ def test_rows_of_before_expire_as_one(tmp_path: Path) -> None:
         OnlineSet("fs", ("a", "b", "c"), shop.key(0), timedelta(days=3), T0, "", ""), views=()
     )
     online_store.publish(
-        shop.settings.home / "o.db", what, [online_store.pack(1, newest, [1, 2, 3])]
+        shop.settings.home / "o.db", what, [online_rows.pack(1, newest, [1, 2, 3])]
     )
     assert [answer(shop, days, None).flags for days in (3, 4, 12, 13)] == [
         [],

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from include.predictions.line import VERSION, LoggedLine, UnreadableLine, read_line
 from include.predictions.line_writer import LineWriter
 from include.predictions.log import PredictionLog
-from tests.builders.logged import DAY, line, micros, version_1
+from tests.builders.logged import DAY, SOURCE, line, micros, version_1
 
 
 @pytest.fixture
@@ -45,6 +46,7 @@ def test_a_line_of_this_version_is_read_as_it_was_written(writer: LineWriter) ->
         latency_us=90,
         model_us=4,
         features='{"a":1}',
+        batch=False,
     )
 
 
@@ -60,6 +62,16 @@ def test_a_line_without_a_version_is_read_with_defaults() -> None:
     assert read.features_at == micros(DAY.replace(day=9, hour=0))
     assert (read.outcome, read.assigned, read.arm) == ("answered", "champion", "fallback")
     assert (read.generation, read.release, read.threshold, read.model_us) == (None,) * 4
+
+
+def test_a_row_of_a_batch_is_marked_as_lines_of_version_2_were_not(writer: LineWriter) -> None:
+    template = writer.template(msgspec.structs.replace(SOURCE, batch=True))
+    values = {"request_id": "r.1", "caller_id": None, "at": micros(DAY), "entity": 1}
+    text = writer.line(template, **values, features=None, latency_us=9)
+    assert read_line("s", 0, text).batch
+    before = {**json.loads(line(writer, 1)), "v": 2, "release": None, "step": None}
+    assert "batch" not in before
+    assert read_line("s", 0, json.dumps(before).encode()).batch is False
 
 
 def test_a_later_version_is_not_read_in_part(writer: LineWriter) -> None:

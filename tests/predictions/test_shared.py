@@ -17,7 +17,7 @@ from include.predictions.log import closed_segments, folder
 from include.predictions.retention import tidy
 from include.predictions.shared import SharedPlace
 from include.predictions.shipping import ship
-from include.records.records import Records
+from include.records.records import Records, RoleReport
 from tests.builders.logged import DAY, write_segment
 from tests.builders.serving import NAME, YAML
 
@@ -50,7 +50,9 @@ class Importer:
 
 def test_what_a_node_ships_is_imported_elsewhere_once(tmp_path: Path, uri: str) -> None:
     node, importer = tmp_path / "node", Importer(tmp_path / "importer", uri)
-    assert importer.load() == Imported(), "nobody has shipped yet"
+    assert f"no node has shipped to {uri}" in importer.load().not_begun
+    assert ship(node, uri) == 0
+    assert importer.load() == Imported(), "who ships has begun, though nothing was closed"
     write_segment(node, 1, 2, use_case=NAME)
     (segment,) = closed_segments(node, NAME)
     content = segment.read()
@@ -111,3 +113,28 @@ def test_what_cannot_be_shipped_stays(tmp_path: Path) -> None:
         ship(tmp_path, str(place))
     assert len(closed_segments(tmp_path, NAME)) == 1
     assert list(folder(tmp_path, NAME).iterdir()) != []
+
+
+def test_a_place_that_nodes_do_not_ship_to_is_no_quiet_one(tmp_path: Path, uri: str) -> None:
+    importer = Importer(tmp_path / "importer", uri)
+    write_segment(importer.settings.home, 1, use_case=NAME)
+    first = importer.load()
+    assert (first.lines, "EVERGREEN_SEGMENTS_URI" in first.not_begun) == (1, True)
+    assert importer.load().not_begun == first.not_begun, "as long as no node was ever seen"
+    report = RoleReport("champion", 1, "sha256:1", "serving")
+    importer.records.nodes.report(NAME, "host-7:8000", "boot", generation=1, roles=[report])
+    write_segment(importer.settings.home, 2, use_case=NAME)
+    for _ in range(2):
+        with pytest.raises(SourceError, match=r"host-7:8000 served it .*EVERGREEN_SEGMENTS_URI"):
+            importer.load()
+    assert importer.asked() == ["r1", "r2"], "what is here is kept back by nothing"
+    ship(tmp_path / "node", uri)
+    assert importer.load() == Imported()
+
+
+def test_segments_of_a_node_of_before_tell_that_it_ships(tmp_path: Path, uri: str) -> None:
+    write_segment(tmp_path, 1, use_case=NAME)
+    (segment,) = closed_segments(tmp_path, NAME)
+    SharedPlace(uri).write(NAME, segment.path.name, segment.read())
+    assert SharedPlace(uri).has_begun(NAME)
+    assert not SharedPlace(uri).has_begun("cards")

@@ -11,7 +11,7 @@ import pytest
 from include.errors import ArtefactError, Unavailable
 from include.predictions.log import closed_segments
 from include.predictions.reading import read
-from include.serving.snapshot import Loaded, Online, Served
+from include.serving.snapshot import Loaded, Online, RemoteScore, Served
 from tests.builders.application import TOKEN, Client
 from tests.builders.serving import NAME, NOW, ROW, Desk
 
@@ -28,8 +28,8 @@ class Broken:
             raise self._error
         return self._score
 
-    async def ask(self, row: object, *, patient: bool = False) -> float:
-        return self.one(row)
+    async def ask(self, row: object, *, patient: bool = False) -> RemoteScore:
+        return RemoteScore(self.one(row), 1234)
 
     def close(self) -> None:
         """It has no process."""
@@ -116,6 +116,7 @@ def test_a_feature_that_a_model_of_its_own_process_needs_is_named(client: Client
     part = {name: value for name, value in ROW.items() if name != "jobs"}
     assert client.predict(features=part).json()["error"]["field"] == "features.jobs"
     assert client.predict(features=ROW).json()["score"] == 0.5
+    assert logged(client)[-1]["model_us"] == 1234, "its own time, without the way to it"
 
 
 def test_a_feature_that_the_model_needs_is_named(client: Client) -> None:

@@ -14,7 +14,7 @@ from include.predictions import log
 from include.predictions.log import closed_segments
 from include.predictions.reading import read
 from include.serving.batch import MAX_ROWS, TURN
-from include.serving.snapshot import Loaded, Online
+from include.serving.snapshot import Loaded, Online, RemoteScore
 from tests.builders.application import Client
 from tests.builders.serving import NAME, NOW, ROW, Desk
 
@@ -67,9 +67,9 @@ def test_rows_are_answered_in_order_as_if_each_had_come_alone(serving: Client) -
         assert result == alone
     answered = [one for one in body["results"] if "score" in one]
     assert len(answered) == 5
-    assert [line["caller_id"] for line in logged(serving)][:5] == [
-        f"b-7.{at}" for at in (0, 2, 3, 4, 10)
-    ]
+    lines = logged(serving)
+    assert [line["caller_id"] for line in lines][:5] == [f"b-7.{at}" for at in (0, 2, 3, 4, 10)]
+    assert all(line["batch"] == (line["caller_id"] is not None) for line in lines)
 
 
 def test_what_is_answered_is_on_record_by_one_write(
@@ -152,13 +152,13 @@ class Slow:
     def __init__(self, clock: list[float]) -> None:
         self.features, self.alive, self._clock = list(ROW), True, clock
 
-    async def ask(self, row: object, *, patient: bool = False) -> float:
+    async def ask(self, row: object, *, patient: bool = False) -> RemoteScore:
         import asyncio
 
         if len(self._clock) == 2:
             await asyncio.get_running_loop().create_future()  # it never answers
         self._clock.append(0.0)
-        return 0.5
+        return RemoteScore(0.5, None)
 
     def close(self) -> None:
         """It has no process."""

@@ -15,6 +15,7 @@ import pytest
 
 from include.predictions.log import closed_segments
 from include.predictions.reading import read
+from include.serving import direct_plan
 from include.serving.snapshot import Loaded, Online
 from tests.builders.application import Client
 from tests.builders.rate_kind import RateModel
@@ -138,6 +139,10 @@ def test_both_ways_give_the_same_answer_and_the_same_line(
     assert status == 200
     assert mine.pop("request_id") != answer.pop("request_id")
     assert mine == answer
+    assert lines(client) == [line]
+    again = short(client, content)  # by the row that is kept, where it is an entity's
+    assert again.pop("request_id")
+    assert again == answer
     assert lines(client) == [line]
 
 
@@ -337,6 +342,73 @@ def test_an_answer_that_could_not_be_logged_says_so(client: Client, tmp_path: Pa
     assert long(client, body)[1]["flags"] == ["unlogged"]
 
 
+def test_rows_that_were_read_are_kept_until_others_are_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(tmp_path)
+    desk.publish({number: (NOW, {**ROW, "income": float(number)}) for number in range(9)})
+    client = Client(desk)
+    online = Online(desk.settings.home / "online" / f"{NAME}.db")
+    client.serve(1, online=online)
+    asked, get = list[str](), online.get
+    monkeypatch.setattr(
+        online, "get", lambda kind, entity: (asked.append(entity), get(kind, entity))[1]
+    )
+
+    async def ask(entity: int) -> Any:
+        answer = client.app.direct.answer(NAME, HEADERS, b'{"entity": %d}' % entity, [])
+        return None if answer is None else json.loads(answer.partition(b"\r\n\r\n")[2])
+
+    async def watch() -> None:
+        for entity in (1, 2, 1, 2, 1):
+            assert (await ask(entity))["entity"] == entity
+        assert asked == ["1", "2"]
+        assert await ask(77) is None  # who is not known now may be so at once
+        assert await ask(77) is None
+        assert asked[2:] == ["77", "77"]
+        # Kept or not, a row is as old as it is.
+        before, horizon = (await ask(1))["as_of"], client.app._horizons[NAME]
+        late = round((NOW + timedelta(days=36)).timestamp() * 1e6)
+        with monkeypatch.context() as later:
+            later.setattr(horizon, "now", lambda: (late, late))
+            assert await ask(1) is None
+        # A state is held for a moment, and then nothing of it is kept.
+        # (The writer waits for whoever holds one, so the loop must go on.)
+        await asyncio.to_thread(desk.publish, {1: (NOW + timedelta(hours=1), ROW)})
+        async with asyncio.timeout(10):
+            while (await ask(1))["as_of"] == before:
+                await asyncio.sleep(0.001)
+        # Another file in its place has a first version of its own.
+        for path in (desk.settings.home / "online").iterdir():
+            path.unlink()
+        desk.publish({1: (NOW + timedelta(hours=2), ROW)})
+        online.refresh()
+        assert "T02" in (await ask(1))["as_of"]
+        assert await ask(2) is None
+
+    asyncio.run(watch())
+    online.close()
+
+
+@pytest.mark.parametrize(("name", "bound"), [("MAX_ROWS", 3), ("MAX_ROW_BYTES", 200)])
+def test_rows_are_kept_up_to_a_bound(
+    client: Client, monkeypatch: pytest.MonkeyPatch, name: str, bound: int
+) -> None:
+    monkeypatch.setattr(direct_plan, name, bound)
+    client.serve(1, online=client.app.table.served[NAME].online)
+    plan = client.app.direct._plans[NAME]
+
+    async def ask() -> None:
+        for _ in range(20):
+            for entity in (1, 3, 5):
+                body = b'{"entity": %d}' % entity
+                assert client.app.direct.answer(NAME, HEADERS, body, []) is not None
+                assert 0 < len(plan._rows) <= 3
+                assert sum(len(row.content) for row in plan._rows.values()) <= max(200, bound)
+
+    asyncio.run(ask())
+
+
 def test_rows_that_are_published_are_answered_a_moment_later(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     desk.publish({1: (NOW, ROW)})
@@ -352,7 +424,7 @@ def test_rows_that_are_published_are_answered_a_moment_later(tmp_path: Path) -> 
 
     async def watch() -> None:
         before = await ask()
-        desk.publish({1: (NOW, other)})
+        await asyncio.to_thread(desk.publish, {1: (NOW, other)})
         async with asyncio.timeout(10):
             while await ask() == before:
                 await asyncio.sleep(0.001)

@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from include.serving import http_limits
+from include.serving import http_limits, turn
 from include.serving.direct import MAX_PLAIN_BODY
 from include.serving.direct_protocol import MAX_BURST, DirectProtocol
 from include.serving.http_limits import MAX_HEAD, end_slow_requests
@@ -38,6 +38,11 @@ class Site:
     def direct(self) -> Any:
         """What the protocol asks first."""
         return self.client.app.direct
+
+    @property
+    def turn(self) -> Any:
+        """What it hands answers to."""
+        return self.client.app.turn
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Be the application."""
@@ -287,11 +292,14 @@ async def test_a_reader_that_does_not_read_fills_no_memory(site: Site) -> None:
     writer.transport.abort()
 
 
+def on_record(site: Site) -> bytes:
+    folder: Path = site.client.desk.settings.home / "predictions" / NAME
+    return b"".join(path.read_bytes() for path in folder.iterdir())
+
+
 async def test_an_answer_is_on_record_when_it_is_read(site: Site) -> None:
     ((_, body),) = await site.ask(post())
-    folder: Path = site.client.desk.settings.home / "predictions" / NAME
-    text = b"".join(path.read_bytes() for path in folder.iterdir())
-    assert body["request_id"].encode() in text
+    assert body["request_id"].encode() in on_record(site)
 
 
 async def ask_again(
@@ -374,3 +382,173 @@ async def test_headers_are_kept_up_to_a_bound(site: Site) -> None:
             assert (await ask_again(pair, post(PLAIN, more)))[0] == 200
     assert len(site.direct.heads) == before
     pair[1].close()
+
+
+class Pair(NamedTuple):
+    """A client and the server's end of its connection, which has answered once."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    served: Any
+
+
+async def open_pair(site: Site) -> Pair:
+    """Connect and ask twice: the second time by headers that were parsed before."""
+    before = set(site.state.connections)
+    reader, writer = await site.connect()
+    for _ in range(2):
+        assert (await ask_again((reader, writer), post()))[0] == 200
+    (served,) = site.state.connections - before
+    return Pair(reader, writer, served)
+
+
+@pytest.fixture
+def never_lonely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each answer wait for its turn to end."""
+    monkeypatch.setattr(turn, "LONELY", 0)
+
+
+@pytest.mark.usefixtures("never_lonely")
+async def test_answers_of_one_turn_are_on_record_by_one_write(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = [await open_pair(site) for _ in range(5)]
+    log, written = site.client.app.log._books[NAME].writer.log, list[int]()
+    append = log.append
+    monkeypatch.setattr(log, "append", lambda line, n=1: (written.append(n), append(line, n)))
+    for pair in pairs:
+        pair.served.data_received(post())
+        assert pair.served.transport.get_write_buffer_size() == 0
+    assert written == []
+    found = [await answer(pair.reader) for pair in pairs]
+    assert [status for status, _ in found] == [200] * 5
+    assert written == [5]
+    assert all(body["request_id"].encode() in on_record(site) for _, body in found)
+    assert site.reached == []
+    # No answer waits for more than so many others.
+    monkeypatch.setattr(turn, "MAX_TOGETHER", 2)
+    for pair in pairs:
+        pair.served.data_received(post())
+    assert written == [5, 2, 2]
+    assert [(await answer(pair.reader))[0] for pair in pairs] == [200] * 5
+    for pair in pairs:
+        pair.writer.close()
+
+
+@pytest.mark.usefixtures("never_lonely")
+async def test_what_comes_behind_an_answer_that_waits_does_not_overtake_it(site: Site) -> None:
+    pair = await open_pair(site)
+    pair.served.data_received(post())
+    pair.served.data_received(GET)
+    pair.served.data_received(post(PLAIN, "x-request-id: last"))
+    bodies = [(await answer(pair.reader))[1] for _ in range(3)]
+    assert ["score" in body for body in bodies] == [True, False, True]
+    pair.served.data_received(post())
+    pair.served.shutdown()
+    assert (await answer(pair.reader))[0] == 200
+    assert await pair.reader.read() == b""
+    pair.writer.close()
+
+
+@pytest.mark.usefixtures("never_lonely")
+async def test_who_sends_no_more_and_who_is_gone_were_answered(site: Site) -> None:
+    pair = await open_pair(site)
+    pair.served.data_received(post())
+    pair.served.eof_received()
+    pair.served.transport.close()
+    assert (await answer(pair.reader))[0] == 200
+    gone = await open_pair(site)
+    lines = on_record(site).count(b"\n")
+    gone.served.data_received(post())
+    gone.writer.transport.abort()
+    gone.served.transport.abort()
+    async with asyncio.timeout(5):
+        while site.state.connections:
+            await asyncio.sleep(0.001)
+    assert on_record(site).count(b"\n") == lines + 1
+    gone.writer.close()
+    pair.writer.close()
+
+
+@pytest.mark.usefixtures("never_lonely")
+async def test_a_use_case_that_goes_is_answered_for_first(site: Site) -> None:
+    pair = await open_pair(site)
+    pair.served.data_received(post())
+    site.client.app.forget(NAME)
+    assert NAME not in site.client.app.log._books, "its log would be opened again"
+    assert (await answer(pair.reader))[0] == 200
+    pair.writer.close()
+
+
+@pytest.mark.usefixtures("never_lonely")
+async def test_what_cannot_be_put_on_record_is_explained_by_the_application(
+    site: Site, tmp_path: Path
+) -> None:
+    pairs = [await open_pair(site) for _ in range(3)]
+    site.client.app.log.close()
+    log = site.client.app.log._books[NAME].writer.log
+    folder, log._folder = log._folder, tmp_path / "file"
+    log._folder.write_text("no folder")
+    for pair in pairs:
+        pair.served.data_received(post())
+    answers = [await answer(pair.reader) for pair in pairs]
+    assert [(status, body["error"]["code"]) for status, body in answers] == [
+        (503, "unavailable")
+    ] * 3
+    assert b'_total{route="predict",status="200"' in site.client.app.metrics.render("")[0]
+    log._folder = folder
+    for pair in pairs:
+        assert (await ask_again(pair[:2], post()))[0] == 200
+        pair.writer.close()
+
+
+@pytest.mark.usefixtures("never_lonely")
+async def test_one_answer_that_cannot_be_sent_keeps_no_other_back(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = await open_pair(site), await open_pair(site)
+
+    def broken(_: bytes) -> None:
+        raise RuntimeError("cannot be sent")
+
+    monkeypatch.setattr(bad.served, "_send", broken)
+    for pair in (bad, good):
+        pair.served.data_received(post())
+    assert (await answer(good.reader))[0] == 200
+    assert await bad.reader.read() == b""
+    text = f'evergreen_events_total{{event="direct_failed",use_case="{NAME}"}} 1.0'
+    assert text in site.client.app.metrics.render("")[0].decode()
+    for pair in (bad, good):
+        pair.writer.close()
+
+
+@pytest.mark.usefixtures("never_lonely")
+async def test_what_fails_behind_the_lines_ends_the_connections_and_nothing_else(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs, last = [await open_pair(site) for _ in range(2)], await open_pair(site)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("cannot be counted")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(site.direct, "_observe", broken)
+        for pair in pairs:
+            pair.served.data_received(post())
+        assert [await pair.reader.read() for pair in pairs] == [b"", b""]
+    assert (await ask_again(last[:2], post()))[0] == 200
+    for pair in (*pairs, last):
+        pair.writer.close()
+
+
+async def test_where_turns_have_one_answer_it_is_sent_at_once(site: Site) -> None:
+    pair = await open_pair(site)
+    while site.turn._lonely:
+        await ask_again(pair[:2], post())
+    await ask_again(pair[:2], post())  # a turn that had it alone
+    for at_once in (*[True] * turn.LONELY, False):
+        lines = on_record(site).count(b"\n")
+        pair.served.data_received(post())
+        assert on_record(site).count(b"\n") == lines + at_once
+        assert (await answer(pair.reader))[0] == 200
+    pair.writer.close()

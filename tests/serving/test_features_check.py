@@ -10,7 +10,7 @@ import pytest
 
 from include.deployment.description import Decision, Description, EntityKey, Fallback, ServedView
 from include.errors import Unavailable
-from include.features import online_store
+from include.features import online_rows, online_store
 from include.serving.features_check import OnlineCheck, look_online, refuse_too_few
 
 AS_OF = datetime(2026, 3, 10, tzinfo=UTC)  # of the partition 2026-03-09
@@ -36,9 +36,9 @@ def described(stale: str = "refuse", last: date | None = None) -> Description:
 
 def publish(path: Path, name: str, days_old: Mapping[int, float]) -> None:
     """Put entities online whose rows are so many days old at the partition's `as_of`."""
-    what = online_store.OnlineSet(name, ("income",), "2026-03-09", TTL, AS_OF, inputs="", digest="")
+    what = online_rows.OnlineSet(name, ("income",), "2026-03-09", TTL, AS_OF, inputs="", digest="")
     rows = [
-        online_store.pack(f"{entity:03d}", round((AS_OF.timestamp() - days * 86400) * 1e6), [1.0])
+        online_rows.pack(f"{entity:03d}", round((AS_OF.timestamp() - days * 86400) * 1e6), [1.0])
         for entity, days in days_old.items()
     ]
     online_store.publish(path, what, rows)

@@ -51,7 +51,8 @@ async def test_it_answers_rows_in_any_order_of_time(tmp_path: Path) -> None:
     async with started(tmp_path) as model:
         assert model.features == ["income", "jobs", "region", "new"]
         rows = [{"score": number / 10} for number in range(10)]
-        assert await asyncio.gather(*map(model.ask, rows)) == [row["score"] for row in rows]
+        answers = await asyncio.gather(*map(model.ask, rows))
+        assert [one.value for one in answers] == [row["score"] for row in rows]
 
 
 async def test_a_wrong_row_is_the_callers_fault_not_the_models(tmp_path: Path) -> None:
@@ -60,7 +61,7 @@ async def test_a_wrong_row_is_the_callers_fault_not_the_models(tmp_path: Path) -
             with pytest.raises(Refusal) as caught:
                 await model.ask({"do": "refuse"})
             assert (caught.value.status, caught.value.field) == (422, "features.income")
-        assert await model.ask({}) == 0.25
+        assert (await model.ask({})).value == 0.25
 
 
 async def test_an_answer_without_a_score_is_none(tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ async def test_after_late_answers_in_a_row_it_is_asked_no_more_until_a_probe_is_
         assert loop.time() - began < 0.2
         model._last = {}  # the probe repeats the last row; this one is answered in time
         await until(lambda: model._probe is None)
-        assert await model.ask({}) == 0.25
+        assert (await model.ask({})).value == 0.25
 
 
 async def test_too_many_at_once_are_refused_at_once(
@@ -93,7 +94,7 @@ async def test_too_many_at_once_are_refused_at_once(
         waiting = [asyncio.create_task(model.ask({"seconds": 0.1})) for _ in range(2)]
         await asyncio.sleep(0)
         assert "at present" in await failure(model.ask({}))
-        assert await asyncio.gather(*waiting) == [0.25, 0.25]
+        assert [one.value for one in await asyncio.gather(*waiting)] == [0.25, 0.25]
 
 
 async def test_of_a_champion_as_many_as_come_are_answered(
@@ -103,7 +104,7 @@ async def test_of_a_champion_as_many_as_come_are_answered(
     async with started(tmp_path) as model:
         rows = [{"seconds": 0.01, "score": number / 100} for number in range(40)]
         answers = await asyncio.gather(*(model.ask(row, patient=True) for row in rows))
-        assert answers == [row["score"] for row in rows]
+        assert [one.value for one in answers] == [row["score"] for row in rows]
         assert (model._in_hand, len(model._queue)) == (0, 0)
 
 
@@ -120,8 +121,9 @@ async def test_the_queue_is_bounded_in_length_and_time(
         await asyncio.sleep(0)
         assert "at present" in await failure(model.ask({}, patient=True))
         assert "no time for it" in await failure(second)
-        assert await first == 0.25
-        assert await model.ask({}) == 0.25
+        # A Bento of before says nothing of its own time.
+        assert await first == (0.25, None)
+        assert (await model.ask({})).value == 0.25
         assert (model._in_hand, len(model._queue)) == (0, 0)
 
 
@@ -180,7 +182,7 @@ async def test_the_copies_of_nodes_that_are_dead_are_removed(tmp_path: Path) -> 
     async with started(tmp_path) as model:
         assert not left.exists()
         (copy,) = (tmp_path / "serving").glob("code-*")
-        assert await model.ask({}) == 0.25
+        assert (await model.ask({})).value == 0.25
     assert not copy.exists()
 
 

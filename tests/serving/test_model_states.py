@@ -81,12 +81,12 @@ async def test_another_model_runs_as_its_bento_and_is_ended_when_nobody_needs_it
     assert loaded is not None
     assert loaded.scorer is None
     assert loaded.remote is not None
-    assert await loaded.remote.ask({}) == 0.25
+    assert (await loaded.remote.ask({})).value == 0.25
     states.want({}, also=[2])
     assert states._candidates, "who answers stays until somebody else can"
     states.want({})
     assert not states._candidates
-    assert await loaded.remote.ask({}) == 0.25  # for requests in hand
+    assert (await loaded.remote.ask({})).value == 0.25  # for requests in hand
     await until(lambda: not loaded.remote.alive)  # type: ignore[union-attr]
 
 

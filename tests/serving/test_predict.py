@@ -15,7 +15,8 @@ from include.errors import ArtefactError, Unavailable
 from include.models.encoding import InvalidFeature
 from include.serving import predict
 from include.serving.http import Refusal
-from include.serving.predict import CheckedRequest, Features, Horizon
+from include.serving.predict import Features, Horizon
+from include.serving.prediction_request import CheckedRequest, check_request, parse_request
 from include.serving.snapshot import Loaded, Online, Served
 from tests.builders.application import Client
 from tests.builders.serving import FEATURE_SET, NAME, NOW, ROW, Desk
@@ -45,8 +46,8 @@ def use_case(asked_desk: Desk) -> Description:
 
 
 def check(use_case: Description, body: object) -> CheckedRequest:
-    request = predict.parse_request(json.dumps(body).encode())
-    return predict.check_request(request, Served(use_case))
+    request = parse_request(json.dumps(body).encode())
+    return check_request(request, Served(use_case))
 
 
 def refusal_of(use_case: Description, body: object) -> Refusal:
@@ -69,7 +70,7 @@ def refusal_of(use_case: Description, body: object) -> Refusal:
 )
 def test_what_is_no_json_is_told_apart(content: bytes) -> None:
     with pytest.raises(Refusal) as caught:
-        predict.parse_request(content)
+        parse_request(content)
     assert caught.value.status == 400
 
 
@@ -235,7 +236,7 @@ def test_an_answer_says_where_its_features_are_from(use_case: Description) -> No
     features = Features(dict(ROW), round(NOW.timestamp() * 1e6), 1_500_000, ["stale", "fallback"])
     answer = predict.describe_answer(
         "r-1",
-        CheckedRequest(1, None),
+        1,
         Served(use_case),
         loaded(),
         "champion",

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from include.config.settings import Settings
 from include.errors import Unavailable
 from include.features.online_redis import RedisStore
-from include.features.online_store import pack
+from include.features.online_rows import pack
 from include.serving.redis_link import RedisLink
 from tests.builders.ports import free_port
 from tests.builders.redis_server import Server, own_server

@@ -27,18 +27,18 @@ def test_a_process_is_started_where_something_is_closed_and_told_of_once(
 ) -> None:
     home = tmp_path / "home"
     shipper, now = Shipper(home), 1000.0
-    assert shipper.turn(now)
-    assert not place.exists(), "nothing is closed"
     place.write_text("a file where the mount should be")
-    write_segment(home, 1, use_case=NAME)
     assert shipper.turn(now)
     assert wait_for(lambda: not shipper.turn(now + 1) or None, seconds=60, every=0.1)
     assert shipper.turn(now + 2), "a failure is told once"
+    write_segment(home, 1, use_case=NAME)
     place.unlink()
     assert shipper.turn(now + SHIP_SECONDS)
     assert wait_for(lambda: not closed_segments(home, NAME) or None, seconds=60, every=0.1)
     assert len(read(SharedPlace(str(place)).segments(NAME))) == 1
     shipper.ship_last()
+    assert shipper.turn(now + 2 * SHIP_SECONDS)
+    assert shipper._process is None, "nothing is closed, and it has begun"
 
 
 def test_a_node_that_ends_leaves_nothing_behind(tmp_path: Path, place: Path) -> None:

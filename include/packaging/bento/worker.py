@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,9 +22,15 @@ from include.models.loading import load_model
 
 
 def answer(model: ServedModel, question: dict[str, Any]) -> dict[str, Any]:
-    """Return the reply to one question: a score, a feature that is wrong, or why there is none."""
+    """Return the reply to one question: a score, a feature that is wrong, or why there is none.
+
+    With a score goes the time that the model took, in microseconds.
+    """
+    began = time.perf_counter()
     try:
-        return {"id": question["id"], "score": model.one(question["row"])}
+        score = model.one(question["row"])
+        micros = int((time.perf_counter() - began) * 1e6)
+        return {"id": question["id"], "score": score, "micros": micros}
     except InvalidFeature as error:
         return {"id": question["id"], "feature": error.feature, "error": str(error)}
     except Exception as error:  # noqa: BLE001 - one question that fails is not to end the others

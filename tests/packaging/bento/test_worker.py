@@ -51,12 +51,14 @@ def test_it_says_what_a_row_holds_and_answers_until_the_node_is_gone(tmp_path: P
         score, refusal = ask(
             stream, {"id": 1, "row": golden["rows"][0]}, {"id": 2, "row": {**ROW, "jobs": "two"}}
         )
+        assert 0 <= score.pop("micros") < 1_000_000
         assert score == {"id": 1, "score": pytest.approx(golden["scores"][0], abs=1e-9)}
         assert (refusal["id"], refusal["feature"]) == (2, "jobs")
         assert "must be a number" in refusal["error"]
         (fault,) = ask(stream, {"id": 3, "row": None})
         assert (fault["id"], "TypeError" in fault["error"]) == (3, True)
         (again,) = ask(stream, {"id": 4, "row": golden["rows"][0]})
+        assert again.pop("micros") >= 0
         assert again == {**score, "id": 4}, "one question that fails ends no other"
     assert codes == [0]
 
@@ -78,4 +80,5 @@ def test_it_answers_for_a_second_kind(tmp_path: Path, monkeypatch: pytest.Monkey
     with answering(bundle, digest_of(files)) as (stream, _):
         assert json.loads(stream.readline())["features"] == list(row)
         (answer,) = ask(stream, {"id": 7, "row": row})
+    assert answer.pop("micros") >= 0
     assert answer == {"id": 7, "score": kinds.load_files(files).one(row)}
