@@ -74,15 +74,7 @@ def mark(session: Session, use_case: str, *, newest: int) -> dict[int, str]:
             [each.version for each in versions if each.model_digest in route.held],
             "on hold: a person may lift it",
         )
-    watermark = None if route is None else route.watermark
-    keep(
-        [
-            each.version
-            for each in versions
-            if each.state == "challenger" and (watermark is None or each.partition >= watermark)
-        ],
-        "waits for its release",
-    )
+    keep([_waiting(versions, route)], "waits for its release")
     keep(
         session.scalars(select(ObservationRow.version).where(ObservationRow.use_case == use_case)),
         "a node reports it",
@@ -90,6 +82,17 @@ def mark(session: Session, use_case: str, *, newest: int) -> dict[int, str]:
     keep([each.version for each in versions[-newest:]], f"one of the newest {newest}")
     _keep_opponents(session, use_case, versions, kept)
     return kept
+
+
+def _waiting(versions: list[Version], route: RouteRow | None) -> int | None:
+    """Return the newest version that passed the gate and may be released; it supersedes others."""
+    watermark = None if route is None else route.watermark
+    waiting = [
+        (each.partition, each.version)
+        for each in versions
+        if each.state == "challenger" and (watermark is None or each.partition >= watermark)
+    ]
+    return max(waiting, default=(None, None))[1]
 
 
 def _after_rollback(versions: list[Version], route: RouteRow) -> int | None:

@@ -43,10 +43,12 @@ def test_a_challenger_on_its_way_and_one_that_waits_are_kept(home: Home) -> None
     home.train(*range(1, 8))
     home.release(3)
     home.records.routes.change(NAME, set={"challenger": 4}, entry=home.entry("release.requested"))
+    home.records.models.update(NAME, 2, state="challenger")
     home.records.models.update(NAME, 5, state="challenger")
     found = kept(home)
     assert found[4] == "challenger"
     assert found[5] == "waits for its release"
+    assert 2 not in found, "superseded"
     home.records.routes.change(
         NAME,
         set={"champion": 6, "challenger": None},
