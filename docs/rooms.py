@@ -28,6 +28,7 @@ HOLDS = {
     "packaging": "package_model: the Bento of a judged model",
     "deployment": "deploy_model: release and rollback",
     "monitoring": "check_drift: stability of the features",
+    "retention": "collect_garbage: what no record needs goes",
     "evaluation": "evaluate_model: the gate and its verdict",
     "onboarding": "bring your own table: draft, check, try",
     "training": "train_model: leak gate, parts, one model",

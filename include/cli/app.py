@@ -19,6 +19,7 @@ import typer
 
 from include.cli import (
     backfill,
+    gc,
     installation,
     models,
     new_use_case,
@@ -69,6 +70,7 @@ for command in (
     installation.up,
     installation.stop,
     installation.reset,
+    gc.gc,
 ):
     app.command()(command)
 app.command("load-history")(run.load_history)

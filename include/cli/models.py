@@ -29,6 +29,7 @@ KEYS = (
     "feature_set",
     "model_digest",
     "on_hold",
+    "collected_at",
 )
 COLUMNS = (
     "version",
@@ -48,7 +49,8 @@ def models(use_case: UseCaseArgument, json: Annotated[bool, json_option(KEYS)] =
     """List the models of a use case, the newest first: how each was judged, what it serves as.
 
     State: candidate (just trained), challenger (passed the gate), released (serves or has served),
-    retired (taken back). Serves as: champion (answers requests), previous (where a rollback goes
+    retired (taken back); collected: its files are gone, training its partition again makes them.
+    Serves as: champion (answers requests), previous (where a rollback goes
     back to), challenger (answers its share of requests). AUC and verdict are the evaluation's.
     """
     settings = current_settings()
@@ -87,6 +89,7 @@ def model_rows(records: Records, use_case: str) -> list[dict[str, Any]]:
             model.feature_set,
             model.model_digest,
             model.model_digest in route.held,
+            model.collected_at,
         )
         rows.append(dict(zip(KEYS, values, strict=True)))
     return rows
@@ -104,4 +107,6 @@ def _cells(row: Mapping[str, Any]) -> list[Any]:
     cells["serves_as"] = row["serves_as"] or "-"
     cells["model_digest"] = row["model_digest"].removeprefix("sha256:")[:12]
     cells["on_hold"] = "yes" if row["on_hold"] else "no"
-    return [cells[name] for name in KEYS]
+    if row["collected_at"] is not None:
+        cells["state"] = f"{row['state']}, collected"
+    return [cells[name] for name in KEYS if name != "collected_at"]

@@ -13,7 +13,7 @@ PANELS = {
     "Everyday": ("up", "status", "models", "run", "score", "stop"),
     "Bring your own table": ("new", "usecase", "try", "load-history", "backfill", "simulate"),
     "Release": ("rollback", "release"),
-    "Records and repair": ("heal", "quarantine", "audit", "import-predictions", "reset"),
+    "Records and repair": ("heal", "quarantine", "audit", "import-predictions", "gc", "reset"),
     "This installation": ("password", "token", "serve", "version"),
 }
 """Commands by group, in order of how often they are needed."""

@@ -158,6 +158,11 @@ class Settings(BaseSettings):
         gt=0,
         description="Most size of all logs of Airflow's tasks and DAG files; the oldest go first.",
     )
+    airflow_days: int = Field(
+        default=90,
+        ge=7,
+        description="Days for which Airflow's database keeps runs, tasks and events that are over.",
+    )
     lease_seconds: float = Field(
         default=30.0,
         gt=0,

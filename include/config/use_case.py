@@ -22,6 +22,7 @@ from include.config.use_case_model import (
     Monitoring,
     Online,
     Release,
+    Retention,
     Training,
     Wait,
 )
@@ -240,6 +241,9 @@ class UseCase(Strict):
         default=Log(),
         description="The prediction log: how long its lines are kept, and what happens on a full "
         "disk.",
+    )
+    retention: Retention = Field(
+        default=Retention(), description="How much is kept that nothing needs any more."
     )
     monitoring: Monitoring = Field(
         default=Monitoring(), description="From when on features count as drifted, and the report."

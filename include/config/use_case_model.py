@@ -205,6 +205,17 @@ class Log(Strict):
         return size_bytes(self.floor)
 
 
+class Retention(Strict):
+    """How much is kept that nothing needs any more; `evergreen gc` removes the rest."""
+
+    models: int = Field(
+        default=30,
+        ge=1,
+        description="How many of the newest models keep their files, beside those that serve, "
+        "could serve again, are on hold or were judged against.",
+    )
+
+
 class Monitoring(Strict):
     """Limits of the drift check."""
 

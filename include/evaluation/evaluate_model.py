@@ -37,6 +37,7 @@ from include.evaluation.report import NO_CURVES, Curves
 from include.lake.digests import combine
 from include.models import metrics as statistics
 from include.models import mlflow_registry
+from include.models.artefact import refuse_collected
 from include.models.kinds import serving_libraries
 from include.models.matrix import labels_of
 from include.models.metrics import Numbers
@@ -230,6 +231,10 @@ def _judge_candidate(context: StageContext, trained: TrainingOutputs) -> Judged:
     model = find_model(context, trained.model_version)
     opponent = choose_opponent(context, model)
     opponent_model = _model_of(context, opponent)
+    # No finding of the comparison: what is on record stays until somebody trains it again.
+    for needed in (model, opponent_model):
+        if needed is not None:
+            refuse_collected(needed)
     if trained.training_set is UNSET:
         raise ArtefactError(f"{context.key}: no training set is on record; run train_model again")
     rows = evaluation_part(read_training_set(context, trained.training_set, context.key))

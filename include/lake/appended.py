@@ -167,15 +167,8 @@ class AppendedTable:
                 compacted.append(key)
         return compacted
 
-    def expire(self, before: str, fence: Fence) -> dict[str, int]:
-        """Remove the partitions before a key; return how many rows each had.
-
-        The files go with `clean`, once nobody can be reading them.
-
-        Raises:
-            Busy: the fence's lease was superseded, or another writer was faster.
-            SourceError: the storage cannot be written.
-        """
+    def expired(self, before: str) -> dict[str, int]:
+        """Return how many rows each partition before a key has; changes nothing."""
         handle = self._open()
         if handle is None:
             return {}
@@ -187,7 +180,19 @@ class AppendedTable:
         for key, count in zip(keys.to_pylist(), counts.to_pylist(), strict=True):
             if key < before:
                 rows[key] = rows.get(key, 0) + (count or 0)
-        if rows:
+        return rows
+
+    def expire(self, before: str, fence: Fence) -> dict[str, int]:
+        """Remove the partitions before a key; return how many rows each had.
+
+        The files go with `clean`, once nobody can be reading them.
+
+        Raises:
+            Busy: the fence's lease was superseded, or another writer was faster.
+            SourceError: the storage cannot be written.
+        """
+        rows, handle = self.expired(before), self._open()
+        if rows and handle is not None:
             fence.check()
             with self._explained():
                 handle.delete(

@@ -26,8 +26,9 @@ def verify_row(model: Model) -> None:
     the upgrade) passes: only its bundle may run then, by the node's own code.
 
     Raises:
-        ArtefactError: they do not.
+        ArtefactError: they do not, or its files were collected.
     """
+    refuse_collected(model)
     if model.artefact_digest is None:
         return
     parts = (model.model_digest, model.bento_digest or "", model.pins or "")
@@ -37,4 +38,19 @@ def verify_row(model: Model) -> None:
             f"model {model.version}: the digests of its bundle, its bento's code and its pins "
             f"together are {found}, recorded is {model.artefact_digest}; its row was changed. "
             "Package the model again"
+        )
+
+
+def refuse_collected(model: Model) -> None:
+    """Refuse a model whose files were given up: it was not needed any more.
+
+    Raises:
+        ArtefactError: they were; says how to have them again.
+    """
+    if model.collected_at is not None:
+        raise ArtefactError(
+            f"the files of {model.use_case} version {model.version} were collected on "
+            f"{model.collected_at:%Y-%m-%d}, when nothing needed them any more; `evergreen run "
+            f"train_model --use-case {model.use_case} --partition {model.partition}` makes them "
+            "again"
         )

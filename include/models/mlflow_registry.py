@@ -169,8 +169,14 @@ def mirror_aliases(
             return {}
         for alias in ALIASES:
             target = wanted[alias]
-            if (present or {}).get(alias) == target:
+            shown = (present or {}).get(alias)
+            if shown == target:
                 continue
+            # One that was collected, and trained again since, has another number here.
+            if target is not None and not _has_version(client, name, target):
+                if shown is None:
+                    continue
+                target = None
             if target is None:
                 client.delete_registered_model_alias(name, alias)
             else:
@@ -201,7 +207,7 @@ def aliases(settings: Settings, use_case: str) -> dict[str, int]:
 def count_entries(settings: Settings, use_case: str) -> dict[str, int]:
     """Return how many versions and runs MLflow has of a use case."""
     name = name_of(use_case)
-    if not _may_hold_any(settings):
+    if not may_hold_any(settings):
         return {}
     with connected(settings) as client:
         experiment = client.get_experiment_by_name(name)
@@ -220,7 +226,7 @@ def forget(settings: Settings, use_case: str, *, at: datetime) -> None:
     by that name.
     """
     name = name_of(use_case)
-    if not _may_hold_any(settings):
+    if not may_hold_any(settings):
         return
     mark = f"{name} (reset "
     with connected(settings) as client:
@@ -236,7 +242,7 @@ def forget(settings: Settings, use_case: str, *, at: datetime) -> None:
                 client.delete_experiment(renamed.experiment_id)
 
 
-def _may_hold_any(settings: Settings) -> bool:
+def may_hold_any(settings: Settings) -> bool:
     """Tell whether MLflow may hold anything: a file that is not there holds nothing.
 
     To ask it would make the file, and takes seconds.
@@ -273,6 +279,17 @@ def _present_aliases(client: Any, name: str) -> dict[str, int] | None:
             return None
         raise
     return {alias: int(version) for alias, version in (model.aliases or {}).items()}
+
+
+def _has_version(client: Any, name: str, version: int) -> bool:
+    """Tell whether a version is registered."""
+    try:
+        client.get_model_version(name, str(version))
+    except mlflow_error() as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
+    return True
 
 
 def _find_version(client: Any, name: str, key: str, model_digest: str) -> Registered | None:

@@ -18,6 +18,7 @@ from include.errors import ArtefactError
 from include.features import population
 from include.features.feature_sets import FeatureView
 from include.lake.sql import connect, quote
+from include.models.artefact import refuse_collected
 from include.monitoring.references import Reference, training_window
 from include.pipeline.drift_outputs import ComparedRows
 from include.pipeline.stage import StageContext
@@ -115,9 +116,12 @@ def _read_sample(model: Model) -> pa.Table:
     """Return the sample of all entities' features that the model's training kept.
 
     Raises:
-        ArtefactError: it cannot be read, or has another number of rows than is recorded.
+        ArtefactError: it cannot be read, was collected, or has another number of rows than is
+            recorded.
     """
     import pyarrow.parquet as pq
+
+    refuse_collected(model)
 
     recorded = Manifest.of_model(model).reference
     path = Path("" if recorded is None else recorded.path)

@@ -127,6 +127,11 @@ def hourly(use_case: UseCase) -> str:
     return f"{zlib.crc32(use_case.name.encode()) % 50 + 5} * * * *"
 
 
+def nightly(use_case: UseCase) -> str:
+    """Return a schedule of once a night, when the chain of a day has mostly ended."""
+    return f"{zlib.crc32(use_case.name.encode()) % 60} 4 * * *"
+
+
 def schedule_end(use_case: UseCase) -> datetime | None:
     """Return the end of the schedule; None for a history that goes on.
 

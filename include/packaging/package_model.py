@@ -27,7 +27,7 @@ from include.errors import ArtefactError, MissingPartition, Unavailable
 from include.evaluation.verdict import judged_model, not_passed
 from include.lake.digests import combine
 from include.models import bundle
-from include.models.artefact import artefact_digest
+from include.models.artefact import artefact_digest, refuse_collected
 from include.models.bento_sources import read_sources, sources_digest, sources_folder
 from include.models.kinds import ModelKind, every_kind, kind_in, serving_libraries
 from include.models.pins import serving_pins
@@ -151,6 +151,7 @@ def ensure_package(context: StageContext, model: Model) -> Package:
 
 def _verified_kind(model: Model) -> ModelKind:
     """Return the kind of a model whose bundle is the recorded one."""
+    refuse_collected(model)
     return kind_in(bundle.verify_bundle(model.bundle, model.model_digest)[bundle.SCHEMA])
 
 

@@ -52,7 +52,8 @@ ASSETS = {step.gives: step.name for step in FLOW}
 ASSET_BEFORE = {step.name: step.takes for step in FLOW if step.takes is not None}
 # Stages beside the chain, each with the stage that it follows.
 BESIDE = {step.name: ASSETS[step.takes] for step in FLOW if step.beside and step.takes is not None}
-UNPARTITIONED = ("import_predictions",)  # DAGs of no stage whose runs have no partition
+# DAGs of no stage whose runs have no partition.
+UNPARTITIONED = ("import_predictions", "collect_garbage")
 GOAL = {step.target: step.name for step in FLOW if not step.beside}  # the last stage of each target
 
 

@@ -26,6 +26,7 @@ UPDATABLE = (
     "state",
     "manifest",
     "artefact_digest",
+    "collected_at",
 )
 
 
@@ -34,6 +35,7 @@ class Model:
     """A trained model; `generation` is that of the routing row when it was trained.
 
     `artefact_digest` is over all that runs when it answers (`include.models.artefact`).
+    `collected_at` is when its files were given up; only its row is left then.
     """
 
     use_case: str
@@ -52,6 +54,7 @@ class Model:
     manifest: dict[str, Any] = dataclasses.field(default_factory=dict)
     bento_digest: str | None = None
     artefact_digest: str | None = None
+    collected_at: datetime | None = None
 
 
 class Models:
@@ -63,12 +66,16 @@ class Models:
     def add(self, model: Model, *, session: Session | None = None) -> Model:
         """Record a model; the same version with the same digest is a no-op.
 
+        Its files are there now: an equal model of its partition whose files had been collected is
+        whole again, since both have one bundle.
+
         Raises:
             Conflict: the version is another model's.
         """
 
         def work(open_session: Session) -> Model:
             values = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
+            _mark_whole(open_session, model)
             if insert_missing(open_session, ModelRow, **values):
                 return model
             row = open_session.get_one(ModelRow, (model.use_case, model.version))
@@ -125,6 +132,19 @@ class Models:
     def of(self, use_case: str) -> list[Model]:
         """Return the models of a use case, by version."""
         return self._database.read(lambda session: models_of(session, use_case))
+
+
+def _mark_whole(session: Session, model: Model) -> None:
+    """Take the mark of collected files off the rows of a partition's model."""
+    rows = select(ModelRow).where(
+        ModelRow.use_case == model.use_case,
+        ModelRow.partition == model.partition,
+        ModelRow.model_digest == model.model_digest,
+        ModelRow.collected_at.is_not(None),
+    )
+    for row in session.scalars(rows.with_for_update()):
+        row.collected_at = None
+    session.flush()
 
 
 def models_of(session: Session, use_case: str) -> list[Model]:

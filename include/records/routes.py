@@ -11,10 +11,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -60,6 +61,19 @@ class Route:
     rollback_generation: int = 0
     held: list[str] = dataclasses.field(default_factory=list)
     description: dict[str, Any] | None = None
+
+
+class Releasable(Protocol):
+    """What decides whether a version could serve again."""
+
+    @property
+    def version(self) -> int: ...
+    @property
+    def model_digest(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def collected_at(self) -> datetime | None: ...
 
 
 class Routes:
@@ -258,7 +272,7 @@ def _take_back(session: Session, row: RouteRow, entry: AuditEntry, of: str) -> R
     }
     if of == "champion":
         changes["champion"] = row.previous
-        changes["previous"] = _last_good(session, use_case, held, row.previous)
+        changes["previous"] = last_good(models_of(session, use_case), held, row.previous)
     return _apply(session, row, changes, entry)
 
 
@@ -322,6 +336,12 @@ def _admit(session: Session, row: RouteRow, version: int) -> None:
         raise Conflict(
             f"{row.use_case}: there is no model version {version} on record; train it first"
         )
+    if model.collected_at is not None:
+        raise Conflict(
+            f"{row.use_case}: the files of version {version} were collected on "
+            f"{model.collected_at:%Y-%m-%d}; `evergreen run train_model --use-case "
+            f"{row.use_case} --partition {model.partition}` makes them again"
+        )
     if model.model_digest in row.held:
         raise Conflict(
             f"{row.use_case}: version {version} ({model.model_digest}) was rolled back and is on "
@@ -334,16 +354,22 @@ def _admit(session: Session, row: RouteRow, version: int) -> None:
         )
 
 
-def _last_good(
-    session: Session, use_case: str, held: list[str], champion: int | None
+def last_good(
+    models: Iterable[Releasable], held: Collection[str], champion: int | None
 ) -> int | None:
-    """Return the newest other version that was released and never taken back."""
-    good = [
-        model
-        for model in models_of(session, use_case)
-        if model.state == "released" and model.model_digest not in held
-    ]
-    return max((model.version for model in good if model.version != champion), default=None)
+    """Return the newest version, other than the champion, that could serve again.
+
+    It was released, never taken back, and its files are there.
+    """
+    good = (
+        model.version
+        for model in models
+        if model.state == "released"
+        and model.model_digest not in held
+        and model.collected_at is None
+        and model.version != champion
+    )
+    return max(good, default=None)
 
 
 def _apply(session: Session, row: RouteRow, changes: Mapping[str, Any], entry: AuditEntry) -> Route:

@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-HEAD = "0008"  # the newest revision in records/migrations
+HEAD = "0009"  # the newest revision in records/migrations
 VERSION_TABLE = "evergreen_version"
 
 R = TypeVar("R", bound="Base")
@@ -224,6 +224,7 @@ class ModelRow(Base):
     manifest: Mapped[dict[str, Any]]
     bento_digest: Mapped[str | None]  # of the code in the Bento; None: packaged by an earlier one
     artefact_digest: Mapped[str | None]  # of bundle, code and pins together; None: likewise
+    collected_at: Mapped[datetime | None]  # when its files were given up; None: they are there
 
 
 class RouteRow(Base):

@@ -23,6 +23,7 @@ from include.files import written_aside
 from include.lake.commits import Fence
 from include.lake.digests import digest
 from include.lake.tables import Lake
+from include.models.artefact import refuse_collected
 from include.models.kinds import ServedModel
 from include.models.loading import load_model
 from include.models.matrix import columns_of
@@ -65,7 +66,8 @@ def score(
     Raises:
         ConfigError: there is no such model, or none that serves.
         MissingPartition: features that can be alive at its as_of are not computed for the model.
-        ArtefactError: the bundle does not have its recorded digest, or answers otherwise here.
+        ArtefactError: the bundle does not have its recorded digest, answers otherwise here, or
+            was collected.
         SourceError: the CSV cannot be written.
     """
     period = partitions.period(use_case, key)
@@ -73,6 +75,7 @@ def score(
     feature_set = feature_sets.recorded(records, use_case.name, model.feature_set)
     require_features(records, use_case, feature_set, key)
     lake = Lake(settings.lake_root)
+    refuse_collected(model)
     predictor = load_model(model.bundle, model.model_digest)
     predictor.check_golden()  # by the code and the libraries of now, which may not be its own
     frame = population.entity_frame_at(lake, use_case, feature_set, period.as_of)

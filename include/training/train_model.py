@@ -13,7 +13,7 @@ whose manifest tells of the first.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,21 @@ def inputs(context: StageContext) -> list[Input]:
         for view, table in tables.items():
             read.append(Input(f"features/{view}@{table.version}", result.key, table.digest))
     return read
+
+
+def still_valid(pairs: Sequence[tuple[StageContext, StageResult]]) -> set[str]:
+    """Return the partitions whose model has its files: one that was collected is trained again."""
+    versions = {
+        context.key: (context, TrainingOutputs.of(result).model_version)
+        for context, result in pairs
+    }
+    return {
+        key
+        for key, (context, version) in versions.items()
+        if version is None
+        or (model := context.records.models.get(context.use_case.name, version)) is None
+        or model.collected_at is None
+    }
 
 
 def compute(context: StageContext) -> Outcome:
@@ -260,5 +275,6 @@ STAGE = Stage(
     inputs=inputs,
     compute=compute,
     effects=effects,
+    still_valid=still_valid,
     read_back=read_back,
 )

@@ -26,7 +26,7 @@ def write_as_before(desk: Desk) -> None:
     desk.record_route(champion=1)
     with desk.records.transaction() as session:
         session.execute(text("UPDATE routes SET description = NULL"))
-        for column in ("bento_digest", "artefact_digest"):
+        for column in ("bento_digest", "artefact_digest", "collected_at"):
             session.execute(text(f"ALTER TABLE models DROP COLUMN {column}"))
         session.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0006'"))
     desk.records.close()

@@ -9,6 +9,7 @@ import pytest
 
 from include.config.settings import Settings
 from include.config.use_case_file import parse
+from include.lake.appended import AppendedTable
 from include.lake.tables import Lake
 from include.predictions.import_segments import import_closed, table_of
 from include.predictions.log import folder
@@ -88,6 +89,33 @@ def test_days_older_than_the_retention_are_removed_with_an_audit_row(place: Plac
     assert place.asked() == ["r3"]
     (entry,) = place.records.audit.entries(NAME, action="predictions.expired")
     assert (entry.details["rows"], entry.details["before"]) == (2, "2026-03-11")
+
+
+def test_a_kill_leaves_nothing_removed_that_no_row_tells_of(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.imported(1, 2)
+    bad = folder(place.settings.home, NAME)
+    old = int(DAY.timestamp()) * 10**9
+    (bad / f"{old:020d}-abc.1.bad").write_text("no line\n")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    later = DAY + timedelta(days=40)
+    for last in (False, True):  # before the rows went, and after them
+        name = "clean" if last else "expire"
+        with monkeypatch.context() as patch:
+            patch.setattr(AppendedTable, name, killed)
+            with pytest.raises(KeyboardInterrupt):
+                place.tidy(later)
+    assert len(list(bad.glob("*.bad"))) == 1
+    place.tidy(later)
+    assert (place.asked(), list(bad.glob("*.bad"))) == ([], [])
+    told = [entry.details for entry in place.records.audit.entries(NAME)]
+    whole = {"before": "2026-03-20", "rows": 2, "days": 1, "set_aside": 1}
+    assert told[0] == whole
+    assert [each["set_aside"] for each in told] == [1, 1], "what was left when it was killed"
 
 
 def test_removed_rows_leave_the_disk_once_nobody_can_be_reading_them(place: Place) -> None:

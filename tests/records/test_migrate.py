@@ -115,6 +115,7 @@ def test_what_an_older_version_recorded_is_moved_and_read_alike(records: Records
         session.execute(text("ALTER TABLE routes DROP COLUMN description"))
         session.execute(text("ALTER TABLE models DROP COLUMN bento_digest"))
         session.execute(text("ALTER TABLE models DROP COLUMN artefact_digest"))
+        session.execute(text("ALTER TABLE models DROP COLUMN collected_at"))
         session.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0002'"))
     records.migrate()
     with records.database.engine.connect() as connection:

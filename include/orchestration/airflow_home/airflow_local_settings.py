@@ -30,6 +30,7 @@ WARM = (
     "include.evaluation.report",
     "include.monitoring.drift_report",
     "include.predictions.retention",
+    "include.retention.collect_garbage",
     *ENTRY.values(),
 )
 CHATTY = ("great_expectations", "py.warnings", "mlflow", "alembic")

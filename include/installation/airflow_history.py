@@ -1,0 +1,110 @@
+"""Keep Airflow's database bounded: what was over long ago is removed by Airflow's own command.
+
+It runs as a child with an environment of its own: tasks, from which it is asked for, are kept from
+that database by Airflow.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+import subprocess
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from include import processes
+from include.clock import utc_now
+from include.config.settings import Settings
+from include.config.settings import settings as current_settings
+from include.errors import Unavailable
+from include.installation.environment import child_environment
+from include.records.records import AuditEntry, Records
+
+log = logging.getLogger(__name__)
+
+ACTION = "airflow.trimmed"
+EVERYWHERE = ""  # in place of a use case: it is about all of them
+TIMEOUT = 3600.0  # seconds: of a first run there are years to remove
+BATCH = 10_000  # rows that are removed at once: the scheduler waits for so long for the database
+SHOWN = 8  # last lines of a failed command
+# Use cases ask for it each at its own minute of the night: the first one is enough.
+PAUSE = timedelta(hours=20)
+_FOUND = re.compile(r"^Checking table (\w+)\s*\nFound (\d+) rows", re.MULTILINE)
+
+
+def trim(
+    settings: Settings,
+    records: Records,
+    *,
+    at: datetime,
+    actor: str,
+    dry_run: bool = False,
+    nightly: bool = False,
+) -> dict[str, int]:
+    """Remove what is older than `EVERGREEN_AIRFLOW_DAYS`; return how many rows, by table.
+
+    `at` is now. With `nightly` nothing happens where it was done within the last 20 hours.
+
+    Raises:
+        Busy: another one is at work.
+        Unavailable: Airflow's command fails; the message ends with what it printed.
+    """
+    if not (settings.home / "airflow" / "airflow.db").exists():
+        return {}
+    if dry_run:
+        return _clean(settings, at, "--dry-run")
+    with records.leases.claim(
+        EVERYWHERE,
+        "trim_airflow",
+        "all",
+        owner=f"trim@{socket.gethostname()}:{os.getpid()}",
+        attempt=1,
+        ttl=settings.lease_seconds,
+    ):
+        done = records.audit.entries(EVERYWHERE, action=ACTION, limit=1)
+        if nightly and done and at - done[-1].at < PAUSE:
+            return {}
+        # First the row: a kill leaves nothing removed that no row tells of.
+        details = {"before": _before(settings, at).isoformat()}
+        records.audit.append(AuditEntry(ACTION, EVERYWHERE, "airflow.db", actor, details, at))
+        rows = _clean(settings, at, "--skip-archive", "--yes")
+    log.info("airflow.db: %d rows removed", sum(rows.values()))
+    return rows
+
+
+def trim_tonight(*, actor: str) -> dict[str, int]:
+    """Do what the task of each use case's DAG does: trim, unless another one's has tonight.
+
+    Raises: as `trim`.
+    """
+    here = current_settings()
+    records = Records.open(here.records_address)
+    return trim(here, records, at=utc_now(), actor=actor, nightly=True)
+
+
+def _before(settings: Settings, at: datetime) -> datetime:
+    return at - timedelta(days=settings.airflow_days)
+
+
+def _clean(settings: Settings, at: datetime, *options: str) -> dict[str, int]:
+    command = processes.python_module(
+        "airflow",
+        *("db", "clean", "--clean-before-timestamp", _before(settings, at).isoformat()),
+        *("--batch-size", str(BATCH), "--error-on-cleanup-failure", *options),
+    )
+    environment = child_environment(settings, "history")
+    try:
+        done = processes.run(command, environment=environment, folder=Path("/"), timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        raise Unavailable(
+            f"Airflow's database was not cleaned within {TIMEOUT:.0f} s; run `evergreen gc` again: "
+            "it goes on where this ended"
+        ) from None
+    printed = done.stdout.decode(errors="replace")
+    if done.returncode:
+        lines = (printed + done.stderr.decode(errors="replace")).strip().splitlines()[-SHOWN:]
+        told = "\n".join(f"  {line}" for line in lines)
+        raise Unavailable(f"Airflow's database could not be cleaned; run it again:\n{told}")
+    return {table: int(rows) for table, rows in _FOUND.findall(printed) if int(rows)}

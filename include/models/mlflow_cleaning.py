@@ -1,0 +1,121 @@
+"""Remove versions and runs from MLflow that no model on record needs, files and rows.
+
+MLflow itself only marks a run as deleted. Where it is a database, the rows go by what `mlflow gc`
+calls; a server keeps them, marked, until `mlflow gc` is run beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from include.config.settings import Settings
+from include.models.mlflow_client import connected, mlflow_error
+from include.models.mlflow_registry import PREFIX, may_hold_any, name_of
+
+_PAGE = 500
+
+
+class Entry(NamedTuple):
+    """A version or a run of a use case; `version` is 0 for a run.
+
+    `partition` is the one that it was made for, as its tag says.
+    """
+
+    run_id: str
+    version: int
+    partition: str
+    made_at: datetime
+
+
+def entries(settings: Settings, use_case: str) -> list[Entry]:
+    """Return the versions and runs that our trainings have made, also runs marked as deleted.
+
+    Raises:
+        Unavailable: MLflow does not answer.
+    """
+    if not may_hold_any(settings):
+        return []
+    name = name_of(use_case)
+    with connected(settings) as client:
+        versions = [
+            Entry(str(found.run_id), int(found.version), tag, _instant(found.creation_timestamp))
+            for found in _pages(client.search_model_versions, f"name = '{name}'")
+            if (tag := found.tags.get(f"{PREFIX}partition"))
+        ]
+        return versions + [
+            Entry(str(run.info.run_id), 0, tag, _instant(run.info.start_time))
+            for run in _runs(client, name)
+            if (tag := run.data.tags.get(f"{PREFIX}partition"))
+        ]
+
+
+def remove_version(settings: Settings, use_case: str, version: int) -> None:
+    """Remove a registered version; one that is not there is passed over.
+
+    Raises:
+        Unavailable: MLflow does not answer.
+    """
+    with connected(settings) as client:
+        try:
+            client.delete_model_version(name_of(use_case), str(version))
+        except mlflow_error() as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+
+
+def remove_run(settings: Settings, run_id: str) -> None:
+    """Remove a run with its parameters and metrics; one that is not there is passed over.
+
+    Raises:
+        Unavailable: MLflow does not answer.
+    """
+    with connected(settings) as client:
+        try:
+            if client.get_run(run_id).info.lifecycle_stage != "deleted":
+                client.delete_run(run_id)
+            remove_for_good = getattr(client._tracking_client.store, "_hard_delete_run", None)
+            if remove_for_good is not None:  # only a database has it
+                remove_for_good(run_id)
+        except mlflow_error() as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+
+
+def artefacts_of(settings: Settings, use_case: str) -> Path:
+    """Return the folder under which the artefacts of a use case's runs lie."""
+    return settings.home / "mlartifacts" / name_of(use_case)
+
+
+def _runs(client: Any, name: str) -> Iterator[Any]:
+    """Yield the runs of a use case's experiment, and of those that a reset has renamed."""
+    from mlflow.entities import ViewType
+
+    ids = []
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        ids.append(experiment.experiment_id)
+    mark = f"{name} (reset "
+    for renamed in client.search_experiments(
+        view_type=ViewType.DELETED_ONLY, filter_string=f"name LIKE '{mark}%'"
+    ):
+        if renamed.name.startswith(mark):  # in LIKE an underscore stands for any letter
+            ids.append(renamed.experiment_id)
+    if ids:
+        yield from _pages(client.search_runs, ids, run_view_type=ViewType.ALL)
+
+
+def _pages(search: Any, *given: Any, **options: Any) -> Iterator[Any]:
+    token = None
+    while True:
+        page = search(*given, max_results=_PAGE, page_token=token, **options)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _instant(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp((milliseconds or 0) / 1000, UTC)

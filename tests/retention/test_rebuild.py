@@ -1,0 +1,77 @@
+"""A past day whose model was collected is rebuilt: with the same digests and the same files."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from include.clock import utc_now
+from include.errors import ArtefactError
+from include.models import mlflow_registry
+from include.models.bundle import verify_bundle
+from include.records.records import Model
+from include.retention import collect_garbage
+from include.retention.collect_garbage import Collected
+from tests.builders.judging import EARLY, LATE, MIDDLE, NAME, Bench, new_bench
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    made = new_bench(tmp_path / "home")
+    made.write(recorded=60)
+    return made
+
+
+def collect(bench: Bench, days: int = 3) -> Collected:
+    text = (bench.home / "usecases" / f"{NAME}.yaml").read_text()
+    if "retention" not in text:
+        (bench.home / "usecases" / f"{NAME}.yaml").write_text(text + "retention: {models: 1}\n")
+    return collect_garbage.collect(
+        bench.settings,
+        bench.records,
+        bench.use_case,
+        at=utc_now() + timedelta(days=days),
+        actor="test",
+        hours=0,
+    )
+
+
+def model(bench: Bench, version: int) -> Model:
+    found = bench.records.models.get(NAME, version)
+    assert found is not None
+    return found
+
+
+def test_a_past_day_is_rebuilt_with_equal_digests(bench: Bench) -> None:
+    trained = {key: bench.run("train_model", key) for key in (EARLY, MIDDLE, LATE)}
+    judged = bench.run("evaluate_model", MIDDLE)
+    assert bench.run("evaluate_model", LATE).outputs["verdict"] == "pass"
+    sample = Path(model(bench, 1).bundle).parent / "reference.parquet"
+    before = sample.read_bytes()
+    done = collect(bench)
+    assert (done.versions, done.put_off) == ([1, 2], [])
+    assert [path.name for path in (bench.home / "models" / NAME).iterdir()] == [LATE]
+    runs = [path for path in (bench.home / "mlartifacts" / NAME).iterdir() if path.is_dir()]
+    assert [path.name for path in runs] == [model(bench, 3).run_id]
+    assert mlflow_registry.count_entries(bench.settings, NAME) == {"model versions": 1, "runs": 1}
+    assert collect(bench).found == []
+
+    # What needs the files says so, and the record stands.
+    with pytest.raises(ArtefactError, match=rf"version 2 .*train_model .*--partition {MIDDLE}"):
+        bench.run("evaluate_model", MIDDLE, force=True)
+    assert bench.run("evaluate_model", MIDDLE).digest == judged.digest
+
+    for key, version in ((EARLY, 1), (MIDDLE, 2)):
+        again = bench.run("train_model", key)
+        assert (again.reused, again.digest) == (False, trained[key].digest)
+        whole = model(bench, version)
+        assert whole.collected_at is None
+        verify_bundle(whole.bundle, whole.model_digest)
+        assert bench.run("train_model", key).reused
+    assert sample.read_bytes() == before
+    assert bench.run("evaluate_model", MIDDLE, force=True).reason == "equal to the record"
+    assert bench.run("train_model", LATE, force=True).reason == "equal to the record"
+    collected = collect(bench)
+    assert collected.versions == [1, 4], "one folder; 5 is the newest, 2 its equal, 3 waits"
