@@ -20,7 +20,8 @@ from msgspec import UNSET
 from include.errors import Busy, ConfigError, MissingPartition
 from include.features import feature_sets
 from include.features.feature_sets import FeatureSet, FeatureView, NeededSets
-from include.features.view_rows import TIMES, ViewRows, sources_of
+from include.features.typed_rows import TIMES
+from include.features.view_rows import ViewRows, sources_of
 from include.lake.digests import combine, digest
 from include.pipeline.feature_outputs import FeatureOutputs, FeatureTable
 from include.pipeline.outputs import optional
