@@ -69,7 +69,7 @@ def inputs(context: StageContext) -> list[Input]:
     return versions + [
         Input(f"curated/{name}", result.key, source.curated_digest)
         for result in validated
-        for name, source in ValidationOutputs.of(result).sources.items()
+        for name, source in _outputs(context, result).sources.items()
         if name in sources
     ]
 
@@ -135,6 +135,15 @@ def _chunks(contexts: Sequence[StageContext]) -> Iterator[list[StageContext]]:
         yield chunk
 
 
+def _outputs(context: StageContext, result: StageResult) -> ValidationOutputs:
+    """Return what a result holds, read once a run: in a range each is one of many lookbacks."""
+    known: dict[int, tuple[StageResult, ValidationOutputs]] = context.once("outputs", dict)
+    if id(result) not in known:
+        # The result is kept with it, so that nothing else gets its id.
+        known[id(result)] = result, ValidationOutputs.of(result)
+    return known[id(result)][1]
+
+
 def _needed_sets(context: StageContext) -> NeededSets:
     return context.once(
         "feature sets", lambda: feature_sets.NeededSets(context.records, context.use_case)
@@ -182,7 +191,7 @@ def _refuse_other_contracts(
             continue
         table = curated_table(context.lake, use_case, name)
         for result in validated:
-            recorded = ValidationOutputs.of(result).sources.get(name)
+            recorded = _outputs(context, result).sources.get(name)
             if recorded is None:
                 usable = source.gaps == "allow" or not partitions.within(source.history, result.key)
             else:

@@ -64,6 +64,7 @@ def read(
 def found(answer: dict[str, Any]) -> dict[str, Any]:
     """Return what differs from a plain CSV."""
     plain = {"separator": ",", "header": True, "skip": 0, "escape": "double", "encoding": "utf-8"}
+    plain["quote"] = '"'
     return {name: value for name, value in answer["dialect"].items() if value != plain[name]}
 
 

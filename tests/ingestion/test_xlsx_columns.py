@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import xlsxwriter
 
-from include.ingestion import decompression, xlsx_columns
+from include.ingestion import decompression, xlsx_parts
 from include.ingestion.decompression import Refused
 from include.ingestion.dialects import Dialect
 from include.ingestion.xlsx_columns import Sheet, convert_xlsx
@@ -237,7 +237,7 @@ def test_what_is_no_workbook_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(Refused, match=r"no Excel workbook that can be read|is damaged in"):
         converted(path)
     path.write_bytes(whole)
-    monkeypatch.setattr(xlsx_columns, "MAX_INDEX", 10)
+    monkeypatch.setattr(xlsx_parts, "MAX_INDEX", 10)
     with pytest.raises(Refused, match=r"xl/workbook.xml of more than"):
         converted(path)
 
