@@ -66,6 +66,7 @@ class ViewRows:
         self._types: dict[str, dict[str, str]] = {}
         # By view version and partition: rows that were read with an earlier one's.
         self._ahead: dict[tuple[str, str], pa.Table] = {}
+        self._groups: dict[str, dict[str, list[StageContext]]] = {}  # by source and partition
         self._lock = Lock()
 
     def __enter__(self) -> ViewRows:
@@ -144,36 +145,42 @@ class ViewRows:
             return self._ahead.pop((view.version, context.key))
 
     def _read_ahead(self, view: FeatureView, name: str, context: StageContext) -> None:
-        """Read a source's rows of a partition, and of those after it as far as they are few.
+        """Read a source's rows of a partition, and of those beside it as far as they are few.
 
         Raises:
             ConfigError: those of the partition itself are not what the view declares.
         """
-        several = self._few_rows_from(name, context)
+        if name not in self._groups:
+            self._groups[name] = self._group(name)
+        together = self._groups[name][context.key]
         try:
-            found = self._of_source(view, name, several)
+            found = self._of_source(view, name, together)
         except ConfigError:
-            if len(several) == 1:
+            if len(together) == 1:
                 raise
-            # It may be a later one, which is refused in its turn: those before it stand.
+            # It may be another one, which is refused in its turn: those before it stand.
+            self._groups[name] = {each.key: [each] for each in self._contexts}
             found = self._of_source(view, name, [context])
         self._ahead |= {(view.version, key): rows for key, rows in found.items()}
 
-    def _few_rows_from(self, name: str, context: StageContext) -> list[StageContext]:
-        """Return the partition and those after it whose rows are few together."""
-        several, rows = [context], 0
-        place = next(place for place, each in enumerate(self._contexts) if each is context)
-        for each in self._contexts[place:]:
-            result = each.result("validate_data")
+    def _group(self, name: str) -> dict[str, list[StageContext]]:
+        """Return for each partition which ones are read with it, by what is recorded of their rows.
+
+        They are the same for each of them: lanes ask in any order.
+        """
+        groups: dict[str, list[StageContext]] = {}
+        group, rows = list[StageContext](), AHEAD + 1
+        for context in self._contexts:
+            result = context.result("validate_data")
             sources = ValidationOutputs.of(result).sources if result is not None else {}
-            if name not in sources:
-                break
-            rows += sources[name].rows
-            if rows > AHEAD:
-                break
-            if each is not context:
-                several.append(each)
-        return several
+            # Of what is not recorded nobody knows how much it is.
+            count = sources[name].rows if name in sources else AHEAD + 1
+            if rows + count > AHEAD:
+                group, rows = [], 0
+            group.append(context)
+            groups[context.key] = group
+            rows += count
+        return groups
 
     def _of_source(
         self, view: FeatureView, name: str, contexts: Sequence[StageContext]
