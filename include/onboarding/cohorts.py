@@ -108,15 +108,25 @@ def build_cohorts(use_case: UseCase, decided: pa.Table, rows: pa.Table, as_of: d
 def _grid(delay: float, lags: Numbers) -> tuple[float, ...]:
     """Return the lags to show: up to the latest outcome, label.delay among them.
 
-    Of many those stay between which most outcomes come; the first and the last stay.
+    Of many those stay without which a line between the others would say most else; the first and
+    the last stay.
     """
     latest = float(np.nanmax(lags)) if np.isfinite(lags).any() else delay
     longest = max(delay, latest)
     days = sorted({*(float(day) for day in GRID if day < longest), delay})
     while len(days) > MOST:
         shares = [_share(lags, day) or 0.0 for day in days]
+
+        def bend(place: int, shares: list[float] = shares) -> float:
+            """Return how far a share lies off the line between its neighbours."""
+            ends = [place - 1, place + 1]
+            line = np.interp(
+                days[place], [days[end] for end in ends], [shares[end] for end in ends]
+            )
+            return abs(shares[place] - float(line))
+
         inner = [place for place in range(1, len(days) - 1) if days[place] != delay]
-        del days[min(inner, key=lambda place: (shares[place + 1] - shares[place - 1], place))]
+        del days[min(inner, key=lambda place: (bend(place), place))]
     return tuple(days)
 
 
