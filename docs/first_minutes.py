@@ -34,7 +34,6 @@ COMMANDS = (
     "evergreen usecase check parcels.yaml",
     "evergreen usecase check parcels.yaml --data",
     "evergreen try parcels.yaml",
-    "evergreen try parcels.yaml --json",
     "evergreen reset parcels --yes",
 )
 

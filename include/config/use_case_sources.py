@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from datetime import date, timedelta
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from include.config.durations import Duration, lag_after_event
 from include.config.names import COLUMN, TIMES, ColumnName
 from include.config.use_case_columns import UNIX, Column, ColumnType, Share, Strict, Texts
+from include.config.use_case_origins import Simulated, SqlQuery
 
 __all__ = ["UNIX", "Column", "ColumnType", "History", "Share", "Source", "Strict"]
 
@@ -33,32 +34,6 @@ class History(Strict):
         if self.last is not None and self.last < self.first:
             raise ValueError(f"last ({self.last}) is before first ({self.first})")
         return self
-
-
-class SqlQuery(Strict):
-    """A query that a database answers."""
-
-    url_env: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] = Field(
-        description="Environment variable that holds the SQLAlchemy URL, with its password."
-    )
-    query: str = Field(
-        description="The SELECT that gives the rows, with every declared column and both times."
-    )
-
-
-class Simulated(Strict):
-    """A stream of the embedded portfolio simulator."""
-
-    stream: Literal["instalments", "contacts", "accounts"] = Field(
-        description="Which table of the simulated portfolio."
-    )
-    customers: int = Field(default=20_000, ge=1, description="How many customers there are.")
-    concept_shift: int | None = Field(
-        default=None,
-        ge=0,
-        description="Day, counted from history.first, from which outcomes follow another rule. "
-        "Left out: never.",
-    )
 
 
 class Source(Strict):
@@ -186,6 +161,9 @@ class Source(Strict):
         default=0,
         ge=0,
         description="CSV, Excel: lines before the header (or the first row) that are left out.",
+    )
+    quote: Literal['"', "'"] = Field(
+        default='"', description="CSV: the mark around values that hold a separator."
     )
     escape: Literal["double", "backslash"] = Field(
         default="double", description='CSV: a quote in quotes is "" or \\".'

@@ -20,7 +20,8 @@ from msgspec import UNSET
 from include.errors import Busy, ConfigError, MissingPartition
 from include.features import feature_sets
 from include.features.feature_sets import FeatureSet, FeatureView, NeededSets
-from include.features.view_rows import TIMES, ViewRows, sources_of
+from include.features.typed_rows import TIMES
+from include.features.view_rows import ViewRows, sources_of
 from include.lake.digests import combine, digest
 from include.pipeline.feature_outputs import FeatureOutputs, FeatureTable
 from include.pipeline.outputs import optional
@@ -68,7 +69,7 @@ def inputs(context: StageContext) -> list[Input]:
     return versions + [
         Input(f"curated/{name}", result.key, source.curated_digest)
         for result in validated
-        for name, source in ValidationOutputs.of(result).sources.items()
+        for name, source in _outputs(context, result).sources.items()
         if name in sources
     ]
 
@@ -134,6 +135,15 @@ def _chunks(contexts: Sequence[StageContext]) -> Iterator[list[StageContext]]:
         yield chunk
 
 
+def _outputs(context: StageContext, result: StageResult) -> ValidationOutputs:
+    """Return what a result holds, read once a run: in a range each is one of many lookbacks."""
+    known: dict[int, tuple[StageResult, ValidationOutputs]] = context.once("outputs", dict)
+    if id(result) not in known:
+        # The result is kept with it, so that nothing else gets its id.
+        known[id(result)] = result, ValidationOutputs.of(result)
+    return known[id(result)][1]
+
+
 def _needed_sets(context: StageContext) -> NeededSets:
     return context.once(
         "feature sets", lambda: feature_sets.NeededSets(context.records, context.use_case)
@@ -181,7 +191,7 @@ def _refuse_other_contracts(
             continue
         table = curated_table(context.lake, use_case, name)
         for result in validated:
-            recorded = ValidationOutputs.of(result).sources.get(name)
+            recorded = _outputs(context, result).sources.get(name)
             if recorded is None:
                 usable = source.gaps == "allow" or not partitions.within(source.history, result.key)
             else:

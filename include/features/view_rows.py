@@ -6,31 +6,30 @@ straight from a source takes the source's own rows that arrived in the partition
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from threading import Lock
 from types import TracebackType
 from typing import TypeVar
 
-import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from include.config.use_case import UseCase
 from include.errors import ConfigError
 from include.features.feature_sets import FeatureView
-from include.lake.sql import connect, quote
-from include.pipeline.declared import cast
+from include.features.typed_rows import column_types, typed_parts, typed_rows
+from include.lake.sql import PARTITION, connect
 from include.pipeline.outputs import optional
 from include.pipeline.stage import StageContext
 from include.pipeline.validation_outputs import ValidationOutputs
 from include.point_in_time import decisions, partitions
-from include.point_in_time.curated import CREATED, EVENT, curated_schema, curated_table
+from include.point_in_time.curated import curated_schema, curated_table
 from include.point_in_time.queries import tables_in
-from include.point_in_time.sql_parts import timestamp_literal
 from include.point_in_time.views import AsOfViews, ask_in_lanes, lanes_for
 
-TIMES = (EVENT, CREATED)
+AHEAD = 100_000
+"""Curated rows that are asked for together, of partitions of few rows: a query costs milliseconds,
+whatever it reads."""
 
-Ask = Callable[[str], pa.Table]
 Answer = TypeVar("Answer")
 
 
@@ -65,6 +64,10 @@ class ViewRows:
         self._as_of_views: AsOfViews | None = None
         # By view version: the columns of a query are the same for every partition.
         self._types: dict[str, dict[str, str]] = {}
+        # By view version and partition: rows that were read with an earlier one's.
+        self._ahead: dict[tuple[str, str], pa.Table] = {}
+        self._groups: dict[str, dict[str, list[StageContext]]] = {}  # by source and partition
+        self._lock = Lock()
 
     def __enter__(self) -> ViewRows:
         readable: list[FeatureView] = []
@@ -133,24 +136,74 @@ class ViewRows:
             # On lines of its own: the query may end with a comment.
             relation = f"(\n{view.sql}\n)"
             if view.version not in self._types:
-                self._types[view.version] = _column_types(as_of.query, relation)
+                self._types[view.version] = column_types(as_of.query, relation)
             types = self._types[view.version]
-            return _typed_rows(as_of.query, relation, types, view, context)
+            return typed_rows(as_of.query, relation, types, view, context)
+        with self._lock:  # lanes ask at the same time
+            if (view.version, context.key) not in self._ahead:
+                self._read_ahead(view, names[0], context)
+            return self._ahead.pop((view.version, context.key))
+
+    def _read_ahead(self, view: FeatureView, name: str, context: StageContext) -> None:
+        """Read a source's rows of a partition, and of those beside it as far as they are few.
+
+        Raises:
+            ConfigError: those of the partition itself are not what the view declares.
+        """
+        if name not in self._groups:
+            self._groups[name] = self._group(name)
+        together = self._groups[name][context.key]
+        try:
+            found = self._of_source(view, name, together)
+        except ConfigError:
+            if len(together) == 1:
+                raise
+            # It may be another one, which is refused in its turn: those before it stand.
+            self._groups[name] = {each.key: [each] for each in self._contexts}
+            found = self._of_source(view, name, [context])
+        self._ahead |= {(view.version, key): rows for key, rows in found.items()}
+
+    def _group(self, name: str) -> dict[str, list[StageContext]]:
+        """Return for each partition which ones are read with it, by what is recorded of their rows.
+
+        They are the same for each of them: lanes ask in any order.
+        """
+        groups: dict[str, list[StageContext]] = {}
+        group, rows = list[StageContext](), AHEAD + 1
+        for context in self._contexts:
+            result = context.result("validate_data")
+            sources = ValidationOutputs.of(result).sources if result is not None else {}
+            # Of what is not recorded nobody knows how much it is.
+            count = sources[name].rows if name in sources else AHEAD + 1
+            if rows + count > AHEAD:
+                group, rows = [], 0
+            group.append(context)
+            groups[context.key] = group
+            rows += count
+        return groups
+
+    def _of_source(
+        self, view: FeatureView, name: str, contexts: Sequence[StageContext]
+    ) -> dict[str, pa.Table]:
+        """Return the rows of a view straight from a source, by partition."""
+        source = self._use_case.sources[name]
         with connect() as con:
-            source = self._use_case.sources[names[0]]
             self._lake.scan(
                 con,
                 "curated",
-                curated_table(self._lake, self._use_case, names[0]),
-                keys=[context.key],
+                curated_table(self._lake, self._use_case, name),
+                keys=[context.key for context in contexts],
                 schema=curated_schema(source),
             )
-            relation = f"({decisions.standing_rows(source, view.key, 'curated')})"
 
             def ask(sql: str) -> pa.Table:
                 return con.sql(sql).to_arrow_table()
 
-            return _typed_rows(ask, relation, _column_types(ask, relation), view, context)
+            types = column_types(ask, "curated")
+            if PARTITION not in types:  # no table yet, so no row
+                return {context.key: view.schema.empty_table() for context in contexts}
+            standing = decisions.standing_rows(source, view.key, "curated", by=PARTITION)
+            return typed_parts(ask, f"({standing})", types, view, contexts)
 
     def _static_versions(self, names: Iterable[str]) -> dict[str, set[str]]:
         """Return the versions of static sources that the partitions know, by source.
@@ -176,98 +229,3 @@ class ViewRows:
             for name, versions in versions_by_source.items()
             if None not in versions
         }
-
-
-def _column_types(ask: Ask, relation: str) -> dict[str, str]:
-    """Return the columns of a relation with DuckDB's types."""
-    described = ask(f"DESCRIBE SELECT * FROM {relation}")
-    return dict(
-        zip(described["column_name"].to_pylist(), described["column_type"].to_pylist(), strict=True)
-    )
-
-
-def _typed_rows(
-    ask: Ask, relation: str, types: Mapping[str, str], view: FeatureView, context: StageContext
-) -> pa.Table:
-    """Return a relation's rows with exactly the declared columns and types, checked and sorted."""
-    where = f"{context.use_case.name}: view {view.name}"
-    declared = {view.key: view.key_type, **view.columns}
-    required = (*declared, *(TIMES if view.grain == "event" else ()))
-    missing = [name for name in required if name not in types]
-    if missing:
-        raise ConfigError(
-            f"{where}: no column {missing} among {list(types)}; add it to the SELECT, or correct "
-            "the YAML"
-        )
-    columns = [
-        f"{cast(name, types[name], kind, where)} AS {quote(name)}"
-        for name, kind in declared.items()
-    ]
-    known_from = timestamp_literal(context.as_of + view.availability)
-    if view.grain == "snapshot":
-        times = [timestamp_literal(context.as_of), known_from]
-    else:
-        times = [f"CAST({name} AS TIMESTAMPTZ)" for name in TIMES]
-        relation = _arrived_rows(relation, view, context)
-        # Known from the as_of of the partition in which it arrived, as a snapshot is.
-        if view.visible == "at_as_of":
-            times[1] = known_from
-    # The key comes first, then the two times, then the features: the order of the view's schema.
-    columns[1:1] = [f"{time} AS {name}" for time, name in zip(times, TIMES, strict=True)]
-    # By every column, so that rows that are equal in key and times come in one order, always; a
-    # snapshot has one row a key, or is refused.
-    by = [view.key] if view.grain == "snapshot" else [view.key, *TIMES, *view.columns]
-    order = ", ".join(map(quote, by))
-    try:
-        rows = ask(f"SELECT {', '.join(columns)} FROM {relation} ORDER BY {order}").cast(
-            view.schema
-        )
-    except (duckdb.Error, pa.ArrowInvalid) as error:
-        raise ConfigError(
-            f"{where}: a value does not fit its column ({str(error).splitlines()[0]}); widen the "
-            "type"
-        ) from None
-    _refuse_bad_keys(rows, where, view)
-    return rows
-
-
-def _arrived_rows(relation: str, view: FeatureView, context: StageContext) -> str:
-    """Return the relation of the rows that arrived in the partition.
-
-    Of an at_as_of view it has one row of each entity and moment: such rows get one created time, so
-    the one that stands is chosen here, the newest, as the join would.
-    """
-    start = timestamp_literal(context.period.arrival_start)
-    end = timestamp_literal(context.as_of)
-    arrived = f"SELECT * FROM {relation} WHERE {CREATED} >= {start} AND {CREATED} < {end}"
-    if view.visible == "at_as_of":
-        newest_first = ", ".join(
-            [f"{CREATED} DESC", *(f"{quote(name)} DESC NULLS LAST" for name in view.columns)]
-        )
-        arrived += (
-            " QUALIFY row_number() OVER ("
-            f"PARTITION BY {quote(view.key)}, {EVENT} ORDER BY {newest_first}) = 1"
-        )
-    return f"({arrived})"
-
-
-def _refuse_bad_keys(rows: pa.Table, where: str, view: FeatureView) -> None:
-    """Refuse rows without an entity, and two rows of one entity in a snapshot."""
-    entities = rows.column(view.key)
-    if entities.null_count:
-        raise ConfigError(
-            f"{where}: {entities.null_count} rows have no {view.key}; leave them out in the SQL"
-        )
-    # Rows come in order of their key.
-    doubled = pc.any(pc.equal(entities.slice(1), entities.slice(0, max(0, len(rows) - 1)))).as_py()
-    if view.grain == "snapshot" and doubled:
-        most_rows_first = sorted(
-            (pair["counts"], pair["values"]) for pair in pc.value_counts(entities).to_pylist()
-        )[::-1]
-        shown = ", ".join(
-            f"{key} ({count} rows)" for count, key in most_rows_first[:3] if count > 1
-        )
-        raise ConfigError(
-            f"{where}: a snapshot has one row an entity, but {shown}; GROUP BY {view.key} in the "
-            "SQL"
-        )

@@ -57,7 +57,9 @@ def convert_csv(
     """
     columns, separator = _header(path, declared, dialect)
     names = ", ".join(f"'c{index}': 'VARCHAR'" for index in range(len(columns)))
-    escape = "\\" if dialect.escape == "backslash" else '"'
+    # DuckDB takes a mark that is written into the query; in a text ' is doubled.
+    quote = dialect.quote.replace("'", "''")
+    escape = "\\" if dialect.escape == "backslash" else quote
     named = {
         f"h{index}": name
         for index, name in enumerate(columns)
@@ -67,7 +69,7 @@ def convert_csv(
     given = {"path": str(path), "separator": separator, **named}
     reader = (
         f"read_csv($path, columns = {{{names}}}, "
-        f"header = {dialect.header}, auto_detect = false, delim = $separator, quote = '\"', "
+        f"header = {dialect.header}, auto_detect = false, delim = $separator, quote = '{quote}', "
         f"escape = '{escape}', strict_mode = true, store_rejects = true, rejects_limit = 0, "
         f"max_line_size = {MAX_LINE})"
     )
@@ -79,9 +81,9 @@ def convert_csv(
             rows = write_columns(con, query, out, given, len(columns))
         except duckdb.InvalidInputException as error:
             raise Refused(
-                f'is no CSV whose lines are separated by {separator!r} and quoted by ": after a '
-                "quote stands what cannot stand there. Mend it, or write separator and escape "
-                f"under the source ({first_line(error)})"
+                f"is no CSV whose lines are separated by {separator!r} and quoted by "
+                f"{dialect.quote}: after a quote stands what cannot stand there. Mend it, or write "
+                f"separator, quote and escape under the source ({first_line(error)})"
             ) from None
         rejects = [
             _Reject(*reject)
@@ -158,7 +160,7 @@ def _header(path: Path, declared: Sequence[str], dialect: Dialect) -> tuple[list
     text = start.decode("utf-8", "ignore")
     best: tuple[tuple[int, int], list[str], str] = ((-1, -1), [], ",")
     for separator in SEPARATORS if dialect.separator is None else (dialect.separator,):
-        first = next(iter(cells(text, separator, escape=dialect.escape)), [])
+        first = next(iter(cells(text, separator, escape=dialect.escape, quote=dialect.quote)), [])
         names = (
             names_of(first)
             if dialect.header
@@ -182,7 +184,7 @@ def _refuse_header_below(
         for separator in SEPARATORS if dialect.separator is None else (dialect.separator,):
             names = {
                 name
-                for row in cells(line, separator, escape=dialect.escape)
+                for row in cells(line, separator, escape=dialect.escape, quote=dialect.quote)
                 for name in names_of(row)
             }
             if len(names & set(declared)) > max(matched, len(declared) // 2):
@@ -238,10 +240,13 @@ def _empty_lines(path: Path, dialect: Dialect) -> np.ndarray[Any, np.dtype[np.in
             block += file.read(1) if block.endswith(b"\r") else b""
             block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
             codes = np.frombuffer(
-                block.replace(b'\\"', b"__") if dialect.escape == "backslash" else block, np.uint8
+                block.replace(b"\\" + dialect.quote.encode(), b"__")
+                if dialect.escape == "backslash"
+                else block,
+                np.uint8,
             )
             # A doubled quote toggles twice, so that it leaves the state as it was.
-            inside = (quoted + np.cumsum(codes == ord('"'))) % 2
+            inside = (quoted + np.cumsum(codes == ord(dialect.quote))) % 2
             ends = (codes == ord("\n")) & (inside == 0)
             numbers.append(lines + np.cumsum(ends)[ends & np.concatenate([[ended], ends[:-1]])])
             lines, quoted, ended = lines + int(ends.sum()), int(inside[-1]), bool(ends[-1])

@@ -31,6 +31,10 @@ _MISSING = re.compile(
 )
 # A name that only counts a column: X1, V2, Column3, Unnamed: 4, and the Y beside X1 to X23.
 _COUNTED = re.compile(r"(x|y|v|c|f|col|column|var|field|feature|attr|unnamed:?) ?_?[0-9]*", re.I)
+# A value in marks: from a separator or the line's beginning to a separator or its end.
+_MARKED = {
+    mark: rf"(?:^|[,;\t|]) ?{mark}(?:[^{mark}]|{mark}{mark})*{mark}(?:$|[,;\t|])" for mark in "\"'"
+}
 _SEVERAL = re.compile("[,;\t|]")  # separators: a cell with one in it may be several
 
 
@@ -43,9 +47,12 @@ class Dialect:
     skip: int = 0
     escape: str = "double"
     encoding: str = "utf-8"
+    quote: str = '"'
 
 
-def cells(text: str, separator: str, *, escape: str = "double", limit: int = 1) -> list[list[str]]:
+def cells(
+    text: str, separator: str, *, escape: str = "double", quote: str = '"', limit: int = 1
+) -> list[list[str]]:
     """Return the cells of the first lines of a text; lines without any are left out."""
     if len(separator) > 1:
         text, separator = text.replace(separator, _UNIT), _UNIT
@@ -53,6 +60,7 @@ def cells(text: str, separator: str, *, escape: str = "double", limit: int = 1) 
     reader = csv.reader(
         io.StringIO(text, newline=""),
         delimiter=separator,
+        quotechar=quote,
         escapechar=escaped,
         doublequote=escaped is None,
     )
@@ -85,13 +93,14 @@ def guess_dialect(path: Path, encoding: str) -> Dialect:
     if len(start) == SAMPLE:
         text = text[: text.rfind("\n") + 1] or text
     escape = "backslash" if BACKSLASHED.search(text) else "double"
+    quote = _quote(text)
     best: tuple[tuple[bool, int, int], Dialect] = (
         (False, -1, 0),
-        Dialect(",", escape=escape, encoding=encoding),
+        Dialect(",", escape=escape, encoding=encoding, quote=quote),
     )
     for separator in (*SEPARATORS, ", ", " "):
         sample = _without_runs(text) if separator == " " else text
-        rows = cells(sample, separator, escape=escape, limit=ROWS)
+        rows = cells(sample, separator, escape=escape, quote=quote, limit=ROWS)
         widths = [len(row) for row in rows]
         usual = max(
             sorted(set(widths[MAX_TITLE:] or widths[1:] or widths)), key=widths.count, default=0
@@ -104,17 +113,35 @@ def guess_dialect(path: Path, encoding: str) -> Dialect:
         whole = [row for row in table if len(row) == usual]
         steady = len(whole) >= 0.9 * len(table) and (separator != " " or len(whole) == len(table))
         atoms = sum(_atomic(cell) for row in whole for cell in row) / (usual * len(whole))
-        rank = (steady, round(20 * atoms), usual)
+        # Words of a text are many columns: blanks separate where no cell is several values.
+        rank = (steady, int(20 * atoms) if separator == " " else round(20 * atoms), usual)
         if separator == ", " and not re.search(', "', sample):
             continue  # the comma alone says the same: blanks around a value are left out
         if rank > best[0]:
             if _names_follow(whole):
                 first, whole = first + 1, whole[1:]
-            skip = _lines_before(text, rows[first], separator, escape) if first else 0
-            best = (rank, Dialect(separator, _is_header(whole), skip, escape, encoding))
+            skip = _lines_before(text, rows[first], separator, best[1]) if first else 0
+            header = _is_header(whole)
+            best = (
+                rank,
+                replace(best[1], separator=separator, header=header, skip=skip),
+            )
     if best[0][1] < 0:  # one column
-        return replace(best[1], header=_is_header(cells(text, ",", limit=ROWS)))
+        return replace(best[1], header=_is_header(cells(text, ",", quote=quote, limit=ROWS)))
     return best[1]
+
+
+def _quote(text: str) -> str:
+    """Return the mark that stands around values: ' where nearly every line has values in it.
+
+    A value that merely begins with an apostrophe seldom ends with one.
+    """
+    lines = 1 + text.rstrip("\n").count("\n")
+    marked = {
+        mark: sum(bool(re.search(pattern, line)) for line in text.split("\n"))
+        for mark, pattern in _MARKED.items()
+    }
+    return "'" if marked["'"] >= max(2, 0.9 * lines) and marked["'"] > marked['"'] else '"'
 
 
 def guess_sheet(rows: Sequence[Sequence[str]]) -> tuple[int, bool]:
@@ -159,11 +186,12 @@ def _atomic(cell: str) -> bool:
     return not _SEVERAL.search(cell) or bool(_NUMBER.fullmatch(cell.strip()))
 
 
-def _lines_before(text: str, row: Sequence[str], separator: str, escape: str) -> int:
+def _lines_before(text: str, row: Sequence[str], separator: str, dialect: Dialect) -> int:
     """Return how many lines stand before a row."""
     for number, line in enumerate(text.split("\n", MAX_TITLE + 2)):
         shown = _without_runs(line) if separator == " " else line
-        if shown and cells(shown, separator, escape=escape)[:1] == [list(row)]:
+        found = cells(shown, separator, escape=dialect.escape, quote=dialect.quote)
+        if shown and found[:1] == [list(row)]:
             return number
     return 0
 
@@ -232,7 +260,8 @@ def tidy_lines(path: Path, out: Path, dialect: Dialect, *, mixed: bool) -> Path:
     that separate are one blank each. What stands in quotes is left as it is.
     """
     blanks, inside = dialect.separator == " ", False
-    escaped = re.compile(rb'\\.|"') if dialect.escape == "backslash" else re.compile(rb'"')
+    quote = dialect.quote.encode()
+    escaped = re.compile(rb"\\.|" + quote if dialect.escape == "backslash" else quote)
     with path.open("rb") as file, out.open("wb") as to:
         lines = (
             iter(file)
@@ -245,14 +274,14 @@ def tidy_lines(path: Path, out: Path, dialect: Dialect, *, mixed: bool) -> Path:
             parts, outside = [], not inside
             at = 0
             for mark in escaped.finditer(line):
-                if mark[0] == b'"':
+                if mark[0] == quote:
                     parts.append((line[at : mark.start()], not inside))
                     inside, at = not inside, mark.end()
             parts.append((line[at:], not inside))
             shown = [
                 _bare(text, mixed=mixed, blanks=blanks) if bare else text for text, bare in parts
             ]
-            whole = b'"'.join(shown)
+            whole = quote.join(shown)
             if blanks and outside:
                 whole = whole.lstrip(b" ")
             to.write(whole if inside else whole.rstrip(b"\r\n" + (b" " if blanks else b"")) + b"\n")

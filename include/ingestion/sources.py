@@ -109,7 +109,7 @@ def dialect_of(source: Source) -> dict[str, Any]:
     """Return what a source declares about how its CSV is written."""
     return {
         name: getattr(source, name)
-        for name in ("separator", "header", "skip", "escape", "encoding")
+        for name in ("separator", "header", "skip", "escape", "encoding", "quote")
     }
 
 

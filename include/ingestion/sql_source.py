@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from include.config.settings import environment_secret
 from include.config.use_case import UseCase
-from include.config.use_case_sources import Source, SqlQuery
+from include.config.use_case_origins import SqlQuery
+from include.config.use_case_sources import Source
 from include.errors import ConfigError, SourceError
 from include.lake.sql import connect, quote
 from include.point_in_time.partitions import Period

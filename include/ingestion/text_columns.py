@@ -83,19 +83,23 @@ def check_cells(batch: pa.RecordBatch, width: int) -> None:
             )
 
 
-def write_rows(rows: Iterator[Sequence[str | None]], out: Path, width: int) -> int:
+def write_rows(rows: Iterator[Sequence[str | None] | None], out: Path, width: int) -> int:
     """Write rows of texts to an Arrow file, with their numbers, and return how many there are.
+
+    None has a number and is no row.
 
     Raises:
         Refused: a cell is larger than any business value.
     """
     fields = [pa.field(f"c{index}", pa.string()) for index in range(width)]
     schema = pa.schema([*fields, pa.field("row", pa.int64())])
-    count = 0
+    count, numbered = 0, enumerate(rows, 1)
     with pa.OSFile(str(out), "wb") as file, pa.ipc.new_file(file, schema) as writer:
-        while part := list(islice(rows, BATCH)):
-            arrays = [pa.array(column, pa.string()) for column in zip(*part, strict=True)]
-            numbers = pa.array(range(count + 1, count + 1 + len(part)), pa.int64())
+        while read := list(islice(numbered, BATCH)):
+            part = [(number, row) for number, row in read if row is not None]
+            columns = zip(*(row for _, row in part), strict=True) if part else [()] * width
+            arrays = [pa.array(column, pa.string()) for column in columns]
+            numbers = pa.array([number for number, _ in part], pa.int64())
             batch = pa.record_batch([*arrays, numbers], schema=schema)
             check_cells(batch, width)
             writer.write_batch(batch)

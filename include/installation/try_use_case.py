@@ -227,9 +227,14 @@ def _load(
     for stage in DATA_STAGES:
         began, reports = time.monotonic(), list[Report]()
         progress(stage, 0, len(steps[stage]))
-        for report in run_range(stage, use_case.name, steps[stage], settings=settings, actor=actor):
-            reports.append(report)
-            progress(stage, len(reports), len(steps[stage]))
+        try:
+            for report in run_range(
+                stage, use_case.name, steps[stage], settings=settings, actor=actor
+            ):
+                reports.append(report)
+                progress(stage, len(reports), len(steps[stage]))
+        except RestatementRefused as error:
+            raise RestatementRefused(f"{error}\n{_forget(use_case.name)}") from None
         reused = sum(report.reused for report in reports)
         seconds = time.monotonic() - began
         tried.stages.append(StageTime(stage, len(reports), reused, seconds))
@@ -250,10 +255,15 @@ def _refuse(case: UseCase, key: str, stage: str, bad: Sequence[Report]) -> None:
     if len(bad) > SHOWN:
         lines.append(f"{use_case}: {stage} of {len(bad) - SHOWN} further partitions ends like that")
     if any(one.outputs.get("error") == RestatementRefused.__name__ for one in bad):
-        lines.append(f"To forget what was tried before: evergreen reset {use_case}")
+        lines.append(_forget(use_case))
     elif before is not None and {one.key for one in bad} == {key}:
         lines.append(f"The partitions before it are sound: try one of them, --partition {before}")
     raise SourceError("\n".join(lines))
+
+
+def _forget(use_case: str) -> str:
+    """Return how to begin anew, where an earlier trial recorded what the file no longer says."""
+    return f"To forget what was tried before: evergreen reset {use_case}"
 
 
 def _take(tried: Tried, report: Report) -> None:

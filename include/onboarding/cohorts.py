@@ -76,7 +76,7 @@ def build_cohorts(use_case: UseCase, decided: pa.Table, rows: pa.Table, as_of: d
     delay, periods = use_case.label.delay / DAY, divide(decided.column(EVENT))
     lags = _doubles(decided.column("lag"))
     ages = _ages(decided, as_of)
-    days = _grid(delay, float(np.nanmax(lags)) if np.isfinite(lags).any() else delay)
+    days = _grid(delay, lags)
     places, labelled = periods.place(decided.column(EVENT)), periods.place(rows.column(EVENT))
     labels = _doubles(rows.column("label"))
     by_period, counts = [], []
@@ -105,15 +105,29 @@ def build_cohorts(use_case: UseCase, decided: pa.Table, rows: pa.Table, as_of: d
     )
 
 
-def _grid(delay: float, latest: float) -> tuple[float, ...]:
-    """Return the lags to show: up to the latest outcome, label.delay among them."""
+def _grid(delay: float, lags: Numbers) -> tuple[float, ...]:
+    """Return the lags to show: up to the latest outcome, label.delay among them.
+
+    Of many those stay without which a line between the others would say most else; the first and
+    the last stay.
+    """
+    latest = float(np.nanmax(lags)) if np.isfinite(lags).any() else delay
     longest = max(delay, latest)
     days = sorted({*(float(day) for day in GRID if day < longest), delay})
-    if len(days) <= MOST:
-        return tuple(days)
-    # Evenly over the grid: its first, its last, and the delay stay.
-    kept = {days[place] for place in np.linspace(0, len(days) - 1, MOST - 1).round().astype(int)}
-    return tuple(sorted({*kept, delay}))
+    while len(days) > MOST:
+        shares = [_share(lags, day) or 0.0 for day in days]
+
+        def bend(place: int, shares: list[float] = shares) -> float:
+            """Return how far a share lies off the line between its neighbours."""
+            ends = [place - 1, place + 1]
+            line = np.interp(
+                days[place], [days[end] for end in ends], [shares[end] for end in ends]
+            )
+            return abs(shares[place] - float(line))
+
+        inner = [place for place in range(1, len(days) - 1) if days[place] != delay]
+        del days[min(inner, key=lambda place: (bend(place), place))]
+    return tuple(days)
 
 
 def _share(lags: Numbers, day: float) -> float | None:

@@ -23,10 +23,12 @@ from include.onboarding.label_values import (
     Positive,
     guess_label,
     guess_positive,
+    shown_one,
 )
 from include.onboarding.no_features import why_no_feature
-from include.onboarding.profile import Profile, Table, moment, name_others, name_some, text
+from include.onboarding.profile import Profile, Table, moment, text
 from include.onboarding.time_roles import guess_times_of
+from include.onboarding.yaml_text import name_others, name_some
 
 # As max_bad of a source: more rows that repeat a decision would block their partition.
 MAX_REPEATED = 0.01
@@ -43,7 +45,8 @@ class Roles:
     columns that are no feature, each with the reason, `written_later` of them those that were
     written after the decision. `moments` are all columns that could say when a row happened, and
     `evidence` tells what the rows say of a feature, by its header. `label_rivals` could be the
-    outcome by their values; `label_sure` where its name says that it is one.
+    outcome by their values; `label_sure` where its name says that it is one. `shown_one` is how the
+    file writes the 1 of an outcome of yes and no.
     """
 
     entity: Profile
@@ -61,6 +64,7 @@ class Roles:
     moments: tuple[Profile, ...]
     label_rivals: tuple[Profile, ...] = ()
     label_sure: bool = True
+    shown_one: str = "1"
 
     @property
     def snapshot(self) -> bool:
@@ -198,6 +202,7 @@ def guess_roles(
         (*computed, *times),
         named.rivals,
         named.sure,
+        shown_one(table, result),
     )
 
 

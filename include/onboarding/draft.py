@@ -16,9 +16,10 @@ from include.onboarding.draft_times import guess_times
 from include.onboarding.joins import Joined, first_day, join_table
 from include.onboarding.outcome_tables import OutcomeTable, joined_outcome, named_apart
 from include.onboarding.overview import ColumnView, view_columns, view_joined
-from include.onboarding.profile import Table, Worst
+from include.onboarding.profile import Table
 from include.onboarding.questions import Question, open_questions
 from include.onboarding.redraft import with_mark
+from include.onboarding.worst_partition import Worst
 from include.onboarding.yaml_text import name_of, note
 
 

@@ -29,8 +29,9 @@ from include.onboarding.horizon_lines import label_within_lines
 from include.onboarding.joins import Joined
 from include.onboarding.outcome_lines import outcome_label_lines, outcome_source_lines
 from include.onboarding.outcome_tables import OutcomeTable
-from include.onboarding.profile import Table, Worst
+from include.onboarding.profile import Table
 from include.onboarding.questions import Question
+from include.onboarding.worst_partition import Worst
 from include.onboarding.yaml_text import name_of, note, plain_name
 
 

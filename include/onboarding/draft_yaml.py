@@ -14,7 +14,8 @@ from include.onboarding.column_texts import written
 from include.onboarding.draft_times import Times, guess_min_rows, guess_ttl
 from include.onboarding.evidence import Evidence
 from include.onboarding.label_values import ONES
-from include.onboarding.profile import Profile, Table, Worst
+from include.onboarding.profile import Profile, Table
+from include.onboarding.worst_partition import Worst
 from include.onboarding.yaml_text import column_names, note, plain_name
 
 
@@ -31,8 +32,8 @@ def names_in(table: Table, roles: Roles) -> dict[str, str]:
 
 
 def one_of(roles: Roles) -> str:
-    """Return the value of the label that counts as 1."""
-    return "1" if roles.positive is None else roles.positive.ones[0]
+    """Return the value of the label that counts as 1, in the table's own words."""
+    return roles.shown_one if roles.positive is None else roles.positive.ones[0]
 
 
 def sql_name(name: str) -> str:
@@ -55,6 +56,7 @@ def place_lines(table: Table, path: str) -> Iterator[str]:
     yield f"    format: {table.format}"
     yield from _dialect_lines(table)
     yield from totals_lines(table)
+    yield from code_lines(table)
 
 
 def _dialect_lines(table: Table) -> Iterator[str]:
@@ -78,6 +80,8 @@ def _dialect_lines(table: Table) -> Iterator[str]:
             f"    skip: {dialect['skip']}  # guessed: the lines before the "
             f"{'header' if dialect['header'] else 'first row'}"
         )
+    if dialect["quote"] != '"':
+        yield f"    quote: {json.dumps(dialect['quote'])}  # guessed: values stand in such marks"
     if dialect["escape"] != "double":
         yield f'    escape: {dialect["escape"]}  # guessed: quotes in quotes are written \\"'
     if dialect["encoding"] != "utf-8":
@@ -143,12 +147,27 @@ def _column(column: Profile, name: str, needed: bool, kind: str) -> str:
 
 
 def totals_lines(table: Table) -> Iterator[str]:
-    """Yield that the last rows are totals, where they are."""
+    """Yield that the last rows are totals or notes, where they are."""
     if table.totals:
         yield (
-            f"    # the last {table.totals} row(s) are totals of the others, and would go to "
+            f"    # the last {table.totals} row(s) are totals or notes, and would go to "
             "quarantine: delete them"
         )
+
+
+def code_lines(table: Table) -> Iterator[str]:
+    """Yield, as a comment, the line by which numbers that may be codes mean no value."""
+    holders = [column for column in table.columns if column.codes]
+    if not holders:
+        return
+    codes = sorted({code for column in holders for code in column.codes}, key=float)
+    listed = ", ".join(map(json.dumps, codes))
+    where = ", ".join(note(column.header) for column in holders[:4])
+    more = f" and {len(holders) - 4} more" if len(holders) > 4 else ""
+    yield (
+        f"    # null_values: [{listed}]  # ASK: do these mean no value? They stand below all "
+        f"others in {where}{more}; without its # the line says so"
+    )
 
 
 def max_bad_line(worst: Worst) -> str:
@@ -224,7 +243,7 @@ def positive_lines(roles: Roles) -> Iterator[str]:
     ones = [json.dumps(value) for value in roles.positive.ones]
     listed = ones[0] if len(ones) == 1 else f"[{', '.join(ones)}]"
     others = ", ".join(map(note, roles.positive.others))
-    why = "given" if roles.positive.given else "guessed: the rarer outcome counts as 1"
+    why = "given" if roles.positive.given else f"guessed: {roles.positive.why} counts as 1"
     yield f"  positive: {listed}  # {why}, {others} as 0"
 
 

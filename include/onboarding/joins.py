@@ -30,8 +30,9 @@ from include.onboarding.draft_yaml import (
 from include.onboarding.evidence import Evidence, find_evidence
 from include.onboarding.header_words import ARRIVAL, plain
 from include.onboarding.no_features import why_no_feature
-from include.onboarding.profile import Profile, Table, Worst, moment, text
+from include.onboarding.profile import Profile, Table, moment, text
 from include.onboarding.time_roles import guess_event
+from include.onboarding.worst_partition import Worst
 from include.onboarding.yaml_text import column_names, name_of, note, plain_name
 
 _LONGEST = timedelta(days=365)  # that a further table is looked back on

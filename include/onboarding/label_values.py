@@ -5,29 +5,37 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from shlex import quote
 
 from include.errors import ConfigError
 from include.onboarding.answers import Undecided
 from include.onboarding.header_words import BEFORE, LABEL, STATE, plain, sounds_late
-from include.onboarding.profile import Profile, Table, name_others, name_some, text
+from include.onboarding.profile import Profile, Table, text
+from include.onboarding.yaml_text import name_others, name_some
 
 MAX_SPELLINGS = 12  # of two outcomes, such as Yes, yes and YES
-_LAST = "the last column, and it holds two values"
+_LAST = "the last column, and "
 _MANY = 20  # rows from which it says something that a column has just two values
 MAX_CLASSES = 40  # different values from which a column is a number or a name, not an outcome
 CERTAIN = ("y", "label", "target", "class", "outcome")
 ONES = ("1", "1.0", "1.", "true", "t", "yes", "y")
 ZEROS = ("0", "0.0", "0.", "false", "f", "no", "n")
+_YES = {"ja", "oui", "si", "s\u00ed", "sim", "tak", "da", "evet", "igen", "kyll\u00e4", "ano"}
+_YES |= {"1", "+1"}
+_NO = {"nein", "non", "no", "nee", "nej", "n\u00e3o", "nao", "nie", "ne", "nu", "hay\u0131r", "nem"}
+_NO |= {"ei", "nei", "-1"}
+_AFFIRMED = (("yes", "positive", "pos", "present"), ("no", "negative", "neg", "absent"))
 
 
 @dataclass(frozen=True, slots=True)
 class Positive:
-    """The spellings of the label's values that count as 1, and some of the others."""
+    """The spellings of the label's values that count as 1, some of the others, and why these."""
 
     ones: tuple[str, ...]
     others: tuple[str, ...]
     given: bool = False
+    why: str = "the rarer outcome"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +81,8 @@ def guess_label(table: Table, columns: Sequence[Profile], given: Profile | None)
         several = [column for column in columns if _has_classes(column)]
         rivals = tuple(column for column in (*two, *several) if column is not last)
         others = [column for column in two if column is not last]
-        why = "it holds two values" if last is not columns[-1] else _LAST
+        places = {columns[0].header: "the first column, and ", columns[-1].header: _LAST}
+        why = f"{places.get(last.header, '')}it holds two values"
         return LabelGuess(last, f"guessed: {why}{name_others(others)}", rivals, sure=False)
     could = candidates or zero_one or (two if table.rows >= _MANY else [])
     none = "no column holds just 0 and 1 (or true and false)"
@@ -116,10 +125,10 @@ def _is_state(name: str) -> bool:
 def _by_place(
     two: Sequence[Profile], zero_one: Sequence[Profile], columns: Sequence[Profile]
 ) -> Profile | None:
-    """Return the only column of 0 and 1, else the last column if it has two values."""
+    """Return the only column of 0 and 1, else the last or the first column if it has two values."""
     if len(zero_one) == 1 and columns[-1] not in zero_one:
         return zero_one[0]
-    return columns[-1] if two and two[-1] is columns[-1] else None
+    return next((column for column in (columns[-1], columns[0]) if column in two), None)
 
 
 def _ask_for_classes(table: Table, columns: Sequence[Profile]) -> None:
@@ -196,10 +205,24 @@ def guess_positive(
             choices=tuple(values[:12]),
             option="--positive",
         )
+    for (yes, ones), (no, zeros) in permutations(groups.items()):
+        if _affirms(yes, no):
+            return Positive(tuple(ones), tuple(zeros), why="the yes of the two")
     frequent, rare = sorted(
         groups.values(), key=lambda spellings: sum(counts[each] for each in spellings), reverse=True
     )
     return Positive(tuple(rare), tuple(frequent))
+
+
+def _affirms(yes: str, no: str) -> bool:
+    """Tell whether of two words the first says that it is so, and the second that it is not."""
+    return (yes in _YES and no in _NO) or (yes in _AFFIRMED[0] and no in _AFFIRMED[1])
+
+
+def shown_one(table: Table, label: Profile) -> str:
+    """Return how the file writes the 1 of a label that the contract reads as yes and no."""
+    spelled = table.spelled(label.header, ONES) if label.type == "bool" else None
+    return spelled or "1"
 
 
 def _counts(table: Table, column: Profile) -> dict[str, int]:

@@ -27,6 +27,8 @@ _FORMS = [
 _BELOW = (-99, -999, -9999, -99999, -999999, -9999999)
 _ABOVE = (999, 9999, 99999, 999999, 9999999, 365243)
 """Numbers that programs write where there is none; the last are days of a thousand years."""
+_LOWEST_CODE = -9
+_MOST_CODES = 4  # of a column; more are values
 _FEW = 5  # rows, and other numbers, from which such a number says something
 # What may stand in a number besides its unit; with typographic apostrophe, minus and blanks. The
 # apostrophe is doubled: it stands in an SQL text.
@@ -108,6 +110,35 @@ def far_tokens(texts: ColumnTexts, column: Column) -> tuple[str, ...]:
                 f"null_values: [{shown(str(text))}]"
             )
     return tuple(found)
+
+
+def low_codes(texts: ColumnTexts, column: Column) -> tuple[str, ...]:
+    """Return whole numbers from -9 to -1 that may be codes, such as -9 for no record; note them.
+
+    They stand below values that are 0 or more, with a number between that nobody has: -1 before 0
+    is a step of a scale.
+    """
+    if texts.sounds_of_id or column not in (Column(type="int64"), Column(type="float64")):
+        return ()
+    number = "TRY_CAST(t AS DOUBLE)"
+    rows = texts.rows(
+        f"SELECT t, {number} AS v, n FROM seen WHERE v BETWEEN {_LOWEST_CODE} AND -1 ORDER BY v"
+    )
+    ((low, different),) = texts.rows(
+        f"SELECT min(v), count(DISTINCT v) FROM (SELECT {number} AS v FROM seen) "
+        f"WHERE isfinite(v) AND NOT v BETWEEN {_LOWEST_CODE} AND -1"
+    )
+    if not rows or low is None or low < 0 or different < _FEW or len(rows) > _MOST_CODES:
+        return ()
+    whole = all(value == int(value) for _, value, _ in rows)
+    if not whole or sum(count for _, _, count in rows) < _FEW or low - rows[-1][1] < 2:
+        return ()
+    shares = ", ".join(f"{text} ({count / texts.filled:.1%})" for text, _, count in rows)
+    texts.notes.append(
+        f"{shares} below all others, which are {low:g} or more: may mean no value, then write "
+        f"null_values: [{', '.join(shown(str(text)) for text, _, _ in rows)}]"
+    )
+    return tuple(str(text) for text, _, _ in rows)
 
 
 def _unit(texts: ColumnTexts) -> str | None:

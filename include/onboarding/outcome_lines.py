@@ -23,7 +23,7 @@ from include.onboarding.draft_yaml import (
 )
 from include.onboarding.horizon_lines import horizon_interval, within_comments
 from include.onboarding.outcome_tables import OutcomeTable
-from include.onboarding.profile import Worst
+from include.onboarding.worst_partition import Worst
 from include.onboarding.yaml_text import column_names, note, plain_name
 
 

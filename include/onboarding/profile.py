@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -14,15 +13,12 @@ from include.config.use_case_columns import ColumnType
 from include.config.use_case_sources import Column, Source
 from include.errors import SourceError
 from include.ingestion.columns import MALFORMED
-from include.ingestion.columns import headers as headers_of
-from include.ingestion.computed import moment_query
 from include.ingestion.times import NEWEST, OLDEST
 from include.ingestion.values import trimmed_text, typed
 from include.onboarding.column_texts import SOURCE
-from include.onboarding.table_files import TableFiles, read_table, totals_in
+from include.onboarding.table_files import TableFiles, closing_rows, read_table
 from include.onboarding.value_formats import guess_column
-from include.validation.contract import judged_query, mixed_zones_query
-from include.validation.judgement import RULE
+from include.onboarding.worst_partition import Worst, find_worst
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,8 +34,8 @@ class Profile:
     """One column: its header in the file, the contract that its values fit, and counts.
 
     `misfits` are the values that this contract would send to quarantine, `examples` up to three of
-    them; `nulls` the cells that mean no value. `made` says of what a column is made that the file
-    does not hold.
+    them; `nulls` the cells that mean no value, `codes` numbers that may mean none too. `made` says
+    of what a column is made that the file does not hold.
     """
 
     header: str
@@ -50,6 +46,7 @@ class Profile:
     misfits: int
     examples: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    codes: tuple[str, ...] = ()
     made: Expression | Literal["digest", "snapshot", "joined", ""] = ""
 
     @property
@@ -61,16 +58,6 @@ class Profile:
     def unique(self) -> bool:
         """Whether every row has a value of its own."""
         return self.nulls == 0 and self.distinct == self.rows
-
-
-@dataclass(frozen=True, slots=True)
-class Worst:
-    """The partition of a table with the greatest share of rows that go to quarantine."""
-
-    share: float
-    bad: int
-    rows: int
-    rules: tuple[tuple[str, int], ...]
 
 
 class Delivered(NamedTuple):
@@ -125,8 +112,8 @@ class Table:
         )
         self._con.execute("SET enable_external_access = false")
         none = [f"{MALFORMED} IS NULL"] if MALFORMED in rows.column_names else []
-        # Of totals nothing is guessed: validation sets them aside by what is.
-        totals = totals_in(rows, len(headers))
+        # Of totals and notes nothing is guessed: validation sets them aside by what is.
+        totals = closing_rows(rows, len(headers))
         if totals:
             none.append(f"row NOT IN ({', '.join(map(str, totals))})")
         self._where = f" WHERE {' AND '.join(none)}" if none else ""
@@ -155,64 +142,7 @@ class Table:
 
     def worst(self, source: Source, cadence: str, entity: str | None = None) -> Worst:
         """Judge all rows by a source's contract, as validation will; return the worst partition."""
-        from include.lake.sql import quote
-
-        names = headers_of(source)
-        index = {header: place for place, header in enumerate(self._headers)}
-        picked = "".join(
-            f", {quote(f'h_{index[header]}')} AS {quote(name)}" for header, name in names.items()
-        )
-        present = {*names.values()}
-        if source.row_digest is not None:
-            # Ids that differ are enough: whose digest they are is no matter here.
-            picked += f", CAST(row AS VARCHAR) AS {quote(source.row_digest)}"
-            present.add(source.row_digest)
-        if self.broken:
-            picked += f", {MALFORMED}"
-            present.add(MALFORMED)
-        self._con.execute(
-            "CREATE OR REPLACE TEMP TABLE __named AS SELECT '' AS source_file, row AS source_row"
-            f"{picked} FROM delivered"
-        )
-        time = source.arrival if source.assumed_lag is None else source.event_time
-        when = moment_query(time, source, present, "__named")
-        # As ingestion does it: a row without a readable time takes that of the nearest earlier row,
-        # else of the first later one.
-        arrived = (
-            "coalesce(last_value(moment IGNORE NULLS) OVER (ORDER BY source_row), "
-            "first_value(moment IGNORE NULLS) OVER (ORDER BY source_row ROWS BETWEEN CURRENT ROW "
-            "AND UNBOUNDED FOLLOWING), TIMESTAMPTZ '1970-01-01 00:00:00+00')"
-        )
-        times = (
-            f"SELECT * EXCLUDE (moment), {arrived} AS arrived_at FROM __named POSITIONAL JOIN "
-            f"({when})"
-        )
-        self._con.execute(
-            f"CREATE OR REPLACE TEMP TABLE __rows AS SELECT strftime(date_trunc('{cadence}', "
-            f"arrived_at), '%Y-%m-%d') AS partition, * FROM ({times})"
-        )
-        self._con.execute(
-            "CREATE OR REPLACE TEMP TABLE __periods AS SELECT DISTINCT partition, TIMESTAMPTZ "
-            "'2262-04-11' AS __as_of FROM __rows"
-        )
-        zones = mixed_zones_query(source, present, "__rows")
-        mixed = self._con.execute(zones).fetchall() if zones else []
-        self._con.execute(
-            "CREATE OR REPLACE TEMP TABLE __judged AS "
-            f"{judged_query(source, present, '__rows', mixed, entity=entity)}"
-        )
-        counts = self._con.execute(
-            f"SELECT count({RULE}), count(*) FROM __judged GROUP BY partition ORDER BY "
-            f"count({RULE}) / count(*) DESC, partition"
-        ).fetchall()
-        rules = self._con.execute(
-            f"SELECT {RULE}, count(*) FROM __judged WHERE {RULE} IS NOT NULL GROUP BY ALL ORDER "
-            "BY 2 DESC, 1 LIMIT 3"
-        ).fetchall()
-        bad, count = counts[0]
-        return Worst(
-            bad / count, bad, count, tuple((str(rule), int(number)) for rule, number in rules)
-        )
+        return find_worst(self._con, self._headers, self.broken > 0, source, cadence, entity)
 
     def scalar(self, sql: str, *values: object) -> Any:
         """Return the first value of a query over `given`."""
@@ -293,6 +223,20 @@ class Table:
         )
         return [str(row[0]) for row in rows]
 
+    def spelled(self, header: str, words: Sequence[str]) -> str | None:
+        """Return how the file most often writes one of some lower-case words in a column."""
+        from include.lake.sql import quote, text_literal
+
+        if header not in self._headers:
+            return None
+        cell = f"trim({quote(f'h_{self._headers.index(header)}')})"
+        listed = ", ".join(map(text_literal, words))
+        found = self._con.execute(
+            f"SELECT {cell} AS v FROM delivered{self._where} GROUP BY v "
+            f"HAVING lower(v) IN ({listed}) ORDER BY count(*) DESC, v LIMIT 1"
+        ).fetchall()
+        return str(found[0][0]) if found else None
+
     def distinct(self, header: str, limit: int = 3) -> list[str]:
         """Return the first distinct values of a column, as text."""
         rows = self._con.execute(
@@ -351,6 +295,7 @@ class Table:
             guess.misfits,
             guess.examples,
             guess.notes,
+            guess.codes,
         )
 
 
@@ -387,17 +332,6 @@ def text(header: str) -> str:
     from include.lake.sql import quote
 
     return f"nullif(trim({quote(header)}), '')"
-
-
-def name_others(columns: Iterable[Profile]) -> str:
-    """Return the end of a note: which other columns there are, as JSON, safe in a comment."""
-    names = [json.dumps(column.header[:60]) for column in columns][:4]
-    return f"; others: {', '.join(names)}" if names else ""
-
-
-def name_some(columns: Iterable[Profile]) -> str:
-    """Return the headers of up to six columns, for a message."""
-    return ", ".join(repr(column.header) for column in list(columns)[:6])
 
 
 def moment(header: str) -> str:

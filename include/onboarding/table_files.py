@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from include.errors import SourceError
+from include.ingestion.columns import MALFORMED
 from include.ingestion.file_reader import FileReader
 from include.ingestion.files import MAX_FILES, is_passed_over
 from include.ingestion.formats import ENDINGS, ending_of, kind_of
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 
 LAST_ROWS = 3  # among which totals are looked for
+LAST_NOTES = 20  # and as many of notes, at most
+LEAST_WIDTH = 3  # columns from which a row of one cell is none
 TOTAL = re.compile(
     r"(grand |sub|over)?-?(totals?|all|sum|summe|gesamt|insgesamt|gesamtsumme|average|mean|count)"
     r"( .{0,30})?:?",
@@ -152,19 +155,31 @@ def _read(
     return pa.concat_tables(parts, promote_options="default"), first[1]
 
 
-def totals_in(rows: pa.Table, width: int) -> list[int]:
-    """Return the numbers of the last rows that are totals of those above, by their first cell.
+def closing_rows(rows: pa.Table, width: int) -> list[int]:
+    """Return the numbers of the last rows that are none: totals of those above, and notes.
 
-    `rows` have `width` columns of a table first, and `row`.
+    A total says so in its first cell. A note, or an empty row, has at most one cell where the rows
+    above it have several. `rows` have `width` columns of a table first, and `row`.
     """
-    found = []
-    last = rows.slice(max(0, len(rows) - LAST_ROWS)).to_pylist()
-    for row in last:
-        cells = [str(value).strip() for value in list(row.values())[:width] if value is not None]
-        first = next((cell for cell in cells if cell), "")
-        if TOTAL.fullmatch(first):
-            found.append(int(row["row"]))
-    return found
+    last = rows.slice(max(0, len(rows) - 2 * LAST_NOTES)).to_pylist()
+    # A line that could not be split has no cells, and is counted apart.
+    cells = [
+        [text for value in list(row.values())[:width] if (text := str(value or "").strip())]
+        if row.get(MALFORMED) is None
+        else ["", ""]
+        for row in last
+    ]
+    end = len(last)
+    while end and len(last) - end < LAST_NOTES and len(cells[end - 1]) <= 1:
+        end -= 1
+    if width < LEAST_WIDTH or not end or any(len(row) <= 1 for row in cells[:end]):
+        end = len(last)  # rows of one cell are what this table has
+    totals = [
+        place
+        for place in range(max(0, end - LAST_ROWS), end)
+        if cells[place] and TOTAL.fullmatch(cells[place][0])
+    ]
+    return [int(last[place]["row"]) for place in (*totals, *range(end, len(last)))]
 
 
 def _check_alike(first: tuple[Path, dict[str, Any]], path: Path, answer: dict[str, Any]) -> None:

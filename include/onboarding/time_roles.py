@@ -11,7 +11,8 @@ from include.onboarding import header_words as words
 from include.onboarding.answers import Answers, Undecided
 from include.onboarding.date_parts import Expression
 from include.onboarding.header_words import plain
-from include.onboarding.profile import Profile, Table, moment, name_others, name_some
+from include.onboarding.profile import Profile, Table, moment
+from include.onboarding.yaml_text import name_others, name_some
 
 
 def guess_times_of(

@@ -120,10 +120,9 @@ def _run(
     """Run the data stages; return facts of what came in, and the refusals."""
     now, ingested = utc_now(), keys["ingest_data"]
     problems: list[str] = []
-    for key in ingested:
-        records.partitions.raise_to(
-            use_case.name, key, mode="backfill", target="data", actor="check", at=now
-        )
+    records.partitions.add(
+        use_case.name, ingested, mode="backfill", target="data", actor="check", at=now
+    )
     facts = [("partitions", f"{len(ingested)}, {ingested[0]} to {ingested[-1]}")]
     stopped: set[str] = set()
     for stage in DATA_STAGES:

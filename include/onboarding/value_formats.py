@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from include.config.use_case_sources import Column, ColumnType
 from include.onboarding.column_texts import FITS, MAX_TOKENS, ColumnTexts, shown
 from include.onboarding.date_formats import as_digits, date_formats
-from include.onboarding.number_formats import far_tokens, note_thousands, number_formats
+from include.onboarding.number_formats import far_tokens, low_codes, note_thousands, number_formats
 
 if TYPE_CHECKING:
     import duckdb
@@ -35,12 +35,16 @@ _TOO_LONG = "regexp_full_match(t, '[+-]?[0-9]{16,}') AND try_cast(t AS BIGINT) I
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """What a column was taken for, the values that do not fit, and what a person should know."""
+    """What a column was taken for, the values that do not fit, and what a person should know.
+
+    `codes` are numbers that may mean no value: nobody but a person can tell.
+    """
 
     column: Column
     misfits: int
     examples: tuple[str, ...]
     notes: tuple[str, ...]
+    codes: tuple[str, ...] = ()
 
 
 def guess_column(con: duckdb.DuckDBPyConnection, header: str) -> Guess:
@@ -60,9 +64,10 @@ def guess_column(con: duckdb.DuckDBPyConnection, header: str) -> Guess:
     if column.type in ("int64", "float64") and (far := far_tokens(texts, column)):
         column = column.model_copy(update={"null_values": list(far)})
         texts.notes.append("far below all other numbers, and so taken for no value")
+    codes = low_codes(texts, column)
     misfits = texts.misfits(column)
     examples = texts.examples(column) if misfits else ()
-    return Guess(column, misfits, examples, tuple(dict.fromkeys(texts.notes)))
+    return Guess(column, misfits, examples, tuple(dict.fromkeys(texts.notes)), codes)
 
 
 def _undeclared(texts: ColumnTexts) -> Column | None:

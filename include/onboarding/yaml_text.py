@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from include.config import names as names_of_ours
+
+if TYPE_CHECKING:
+    from include.onboarding.profile import Profile
 
 RESERVED = {*names_of_ours.ROWS, *names_of_ours.FRAMES}
 
@@ -51,3 +55,14 @@ def plain_name(name: str) -> str:
 def note(foreign: str) -> str:
     """Return a foreign name as one line of plain characters, safe in a comment."""
     return json.dumps(foreign[:60])
+
+
+def name_others(columns: Iterable[Profile]) -> str:
+    """Return the end of a note: which other columns there are, as JSON, safe in a comment."""
+    names = [json.dumps(column.header[:60]) for column in columns][:4]
+    return f"; others: {', '.join(names)}" if names else ""
+
+
+def name_some(columns: Iterable[Profile]) -> str:
+    """Return the headers of up to six columns, for a message."""
+    return ", ".join(repr(column.header) for column in list(columns)[:6])

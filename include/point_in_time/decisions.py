@@ -12,17 +12,20 @@ from include.lake.sql import quote
 from include.point_in_time.curated import CREATED, EVENT, record_key
 
 
-def standing_rows(source: Source, entity: str, relation: str) -> str:
+def standing_rows(source: Source, entity: str, relation: str, *, by: str = "") -> str:
     """Return the query of the curated rows of a partition that stand.
+
+    `by` is the column of the partition where the rows are of several.
 
     Of rows of one entity, moment and created time it is the one with the greatest key. Of rows that
     were created at different times the reader takes the newest (the spine, the as-of join); an
     older one is what was known before.
     """
     greatest_key_first = ", ".join(f"{quote(name)} DESC NULLS LAST" for name in record_key(source))
+    of_one = ", ".join([*([by] if by else []), quote(entity), EVENT, CREATED])
     return (
         f"SELECT * FROM {relation} WHERE {quote(entity)} IS NOT NULL "
-        f"QUALIFY row_number() OVER (PARTITION BY {quote(entity)}, {EVENT}, {CREATED} "
+        f"QUALIFY row_number() OVER (PARTITION BY {of_one} "
         f"ORDER BY {greatest_key_first}) = 1"
     )
 

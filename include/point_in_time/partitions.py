@@ -79,8 +79,9 @@ def key_of(use_case: UseCase, moment: datetime) -> str:
 
 def between(use_case: UseCase, first: str, last: str) -> list[str]:
     """Return the keys from `first` to `last`, both included."""
-    keys, day, end = [], date.fromisoformat(period(use_case, first).key), period(use_case, last).key
-    while day.isoformat() <= end:
+    day, end = (date.fromisoformat(period(use_case, key).key) for key in (first, last))
+    keys = []
+    while day <= end:
         keys.append(day.isoformat())
         day = _next(use_case, day)
     return keys

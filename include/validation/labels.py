@@ -27,10 +27,10 @@ from include.point_in_time.partitions import Period
 from include.point_in_time.queries import resolve_sql, tables_in, variables_in
 from include.point_in_time.sql_parts import timestamp_literal
 from include.point_in_time.views import AsOfViews, ask_in_lanes
+from include.validation.label_checks import PART, refuse_bad_labels
 
 _MICRO = timedelta(microseconds=1)
 _BEFORE = "__before"  # what the query gives at the start of an interval
-_PART = "__partition"  # whose row it is, where those of several partitions are asked together
 RULES = (
     "entity.key",
     "entity.type",
@@ -102,7 +102,7 @@ def from_column(use_case: UseCase, curated: pa.Table, con: duckdb.DuckDBPyConnec
     entity = cast(key, types[key], use_case.entity.type, where)
     outcome = _outcome(use_case, con, column, types[column], where)
     query = (
-        f"SELECT '' AS {_PART}, {entity} AS __entity, {EVENT}, {known_at} AS __known, {CREATED}, "
+        f"SELECT '' AS {PART}, {entity} AS __entity, {EVENT}, {known_at} AS __known, {CREATED}, "
         f"{outcome} AS __label FROM ({standing_rows(source, key, 'curated')})"
     )
     return _typed(use_case, con, query, [""])[""]
@@ -219,7 +219,7 @@ def from_sql(
 
 def _of_partition(rows: pa.Table, key: str) -> pa.Table:
     """Return rows with the partition that they belong to."""
-    return rows.append_column(_PART, pa.repeat(pa.scalar(key, pa.string()), len(rows)))
+    return rows.append_column(PART, pa.repeat(pa.scalar(key, pa.string()), len(rows)))
 
 
 def _labels_query(use_case: UseCase, views: AsOfViews, sql: str, period: Period) -> str:
@@ -262,8 +262,8 @@ def _typed(
     key = quote(use_case.entity.key)
     try:
         rows = con.sql(
-            f"SELECT DISTINCT {_PART}, __entity AS {key}, {EVENT}, __known AS label_timestamp, "
-            f"{CREATED}, __label AS label FROM ({query}) ORDER BY {_PART}, {key}, {EVENT}, "
+            f"SELECT DISTINCT {PART}, __entity AS {key}, {EVENT}, __known AS label_timestamp, "
+            f"{CREATED}, __label AS label FROM ({query}) ORDER BY {PART}, {key}, {EVENT}, "
             f"{CREATED}, label_timestamp, label"
         ).to_arrow_table()
     except duckdb.Error as error:
@@ -272,60 +272,10 @@ def _typed(
             f"{use_case.name}: a label's value does not fit its type ({reason}); correct the "
             "source's columns"
         ) from None
-    _check(use_case, con, rows)
-    counts = {pair["values"]: pair["counts"] for pair in pc.value_counts(rows[_PART]).to_pylist()}
-    body, start, parts = rows.drop_columns([_PART]).cast(label_schema(use_case)), 0, {}
+    refuse_bad_labels(use_case, con, rows)
+    counts = {pair["values"]: pair["counts"] for pair in pc.value_counts(rows[PART]).to_pylist()}
+    body, start, parts = rows.drop_columns([PART]).cast(label_schema(use_case)), 0, {}
     for partition in sorted(keys):
         parts[partition] = body.slice(start, counts.get(partition, 0))
         start += len(parts[partition])
     return parts
-
-
-def _check(use_case: UseCase, con: duckdb.DuckDBPyConnection, rows: pa.Table) -> None:
-    """Refuse labels without a decision or of another value, and two of one decision and moment.
-
-    Raises:
-        ConfigError: there are such; names some of the oldest partition that has them.
-    """
-    key = quote(use_case.entity.key)
-    con.register("labels", rows)
-    # Two labels of one decision, known at one moment: of these nobody could say which one stands.
-    twice = f"count(*) - count(DISTINCT ({key}, {EVENT}, {CREATED}))"
-    no_label, no_decision = (
-        "label IS NOT NULL AND label NOT IN (0, 1)",
-        f"{key} IS NULL OR {EVENT} IS NULL",
-    )
-    bad = con.execute(
-        f"SELECT count(*) FILTER ({no_label}), count(*) FILTER ({no_decision}), {twice} AS doubled "
-        f"FROM labels GROUP BY {_PART} HAVING count(*) FILTER ({no_label} OR {no_decision}) > 0 OR "
-        f"doubled > 0 ORDER BY {_PART} LIMIT 1"
-    ).fetchall()
-    if not bad:
-        return
-    strange, nameless, doubled = bad[0]
-    if strange:
-        raise ConfigError(
-            f"{use_case.name}: labels are 0, 1 or null; there are values such as "
-            f"{_sample(con, no_label)}. Name the value that counts as 1 by label.positive, or "
-            "write label.sql"
-        )
-    if nameless:
-        raise ConfigError(
-            f"{use_case.name}: a label needs its entity and event_timestamp; there are "
-            f"{_sample(con, no_decision)}. Leave them out in the SQL"
-        )
-    if doubled:
-        one = f"({_PART}, {key}, {EVENT}, {CREATED})"
-        again = f"{one} IN (SELECT {one} FROM labels GROUP BY ALL HAVING count(*) > 1)"
-        raise ConfigError(
-            f"{use_case.name}: one decision has two labels that became known at one moment, such "
-            f"as {_sample(con, again)}; give one row for each {use_case.entity.key} and "
-            "event_timestamp"
-        )
-
-
-def _sample(con: duckdb.DuckDBPyConnection, which: str) -> str:
-    """Return up to three label rows that meet a condition, in words."""
-    query = f"SELECT * EXCLUDE ({_PART}) FROM labels WHERE {which} ORDER BY {_PART} LIMIT 3"
-    rows = con.sql(query).to_arrow_table().to_pylist()
-    return " | ".join(", ".join(f"{name}={value}" for name, value in row.items()) for row in rows)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from include.config.use_case import Label, UseCase, View
+from include.config.use_case import UseCase
+from include.config.use_case_parts import Label, View
 
 SHOP: dict[str, Any] = {
     "name": "shop",

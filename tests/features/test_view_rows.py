@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from include.errors import ConfigError
+from include.features.view_rows import ViewRows
+from include.pipeline import ranges
 from tests.builders.shop import DAY, HOUR, T0, US, YAML, Shop, arrive_week
 
 
@@ -108,3 +110,38 @@ def test_an_event_view_by_sql_holds_what_arrived_in_the_partition(tmp_path: Path
         assert {row["event_timestamp"] for row in shop.rows("visit", day)} == {
             T0 + day * DAY + HOUR
         }
+
+
+@pytest.mark.parametrize("visible", ["with_request", "at_as_of"])
+def test_partitions_of_few_rows_are_asked_for_together_and_hold_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str
+) -> None:
+    """The moment that stands on two days is two rows, one a day; of one day's twins one stands."""
+    shops = [
+        Shop(tmp_path / name, YAML.replace("visible: with_request", f"visible: {visible}"))
+        for name in ("one_by_one", "together")
+    ]
+    for shop in shops:
+        for day in range(4):
+            at, seen = T0 + day * DAY, T0 + HOUR
+            visits = [(1, day, "web", seen, at + 2 * HOUR), (1, 9, "app", seen, at + 3 * HOUR)]
+            shop.arrive(day, (), visits if day != 2 else ())
+            shop.ask(day)
+    asked: list[int] = []
+    of_source = ViewRows._of_source
+
+    def count(self: ViewRows, view: Any, name: str, contexts: Any) -> Any:
+        asked.append(len(contexts))
+        return of_source(self, view, name, contexts)
+
+    monkeypatch.setattr(ViewRows, "_of_source", count)
+    keys = [shops[0].key(day) for day in range(4)]
+    settings = shops[1].settings
+    done = list(ranges.run_range("materialize_features", "shop", keys, settings=settings))
+    assert ([report.state for report in done], asked) == (["done"] * 4, [4])
+    for day in range(4):
+        shops[0].run(day)
+        rows = shops[1].rows("visit", day)
+        assert rows == shops[0].rows("visit", day)
+        whole = {"with_request": [day, 9], "at_as_of": [9]}[visible]
+        assert [row["pages"] for row in rows] == ([] if day == 2 else whole)

@@ -64,6 +64,7 @@ def read(
 def found(answer: dict[str, Any]) -> dict[str, Any]:
     """Return what differs from a plain CSV."""
     plain = {"separator": ",", "header": True, "skip": 0, "escape": "double", "encoding": "utf-8"}
+    plain["quote"] = '"'
     return {name: value for name, value in answer["dialect"].items() if value != plain[name]}
 
 
@@ -168,6 +169,32 @@ def test_years_as_names_and_tables_of_words_keep_their_header(
     assert read(reader, tmp_path / "t.csv", words.replace("colour,size", "red,small"))[0][
         "columns"
     ] == ["c1", "c2"]
+
+
+def test_single_quotes_around_values_are_found_out_and_declared(
+    reader: FileReader, tmp_path: Path
+) -> None:
+    lines = [f"{n},'2025-01-01',{n}.5,'it''s {n}, or more'\n" for n in range(20)]
+    content = "'id','day','amount','note'\n" + "".join(lines)
+    answer, body = read(reader, tmp_path / "t.csv", content)
+    assert (found(answer), answer["columns"]) == ({"quote": "'"}, DECLARED)
+    assert body[7] == ["7", "2025-01-01", "7.5", "it's 7, or more"]
+    assert read(reader, tmp_path / "t.csv", content, declared=DECLARED, quote="'")[1] == body
+    # A broken line keeps its number, and mixed line ends do not hide what stands in quotes.
+    broken = content.replace("\n3,", "\n3,3,\r\n\n3,", 1).replace("it''s 9", "it''s\r9")
+    answer, body = read(reader, tmp_path / "t.csv", broken, declared=DECLARED, quote="'")
+    assert (len(body), body[3], body[10][3]) == (21, [None] * 4, "it's\r9, or more")
+    # An apostrophe at the beginning of a word marks no value.
+    plain = NAMES + "".join(f"{n},2025-01-01,1,'tis {n}\n" for n in range(20))
+    answer, body = read(reader, tmp_path / "t.csv", plain)
+    assert (found(answer), body[0][3]) == ({}, "'tis 0")
+
+
+def test_a_text_of_as_many_words_on_every_line_is_one_column(
+    reader: FileReader, tmp_path: Path
+) -> None:
+    content = NAMES + "".join(f"{n},2025-01-01,1,a{' word' * 40}\n" for n in range(20))
+    assert read(reader, tmp_path / "t.csv", content)[0]["columns"] == DECLARED
 
 
 def test_a_backslash_before_a_quote_is_found_out_declared_or_named(

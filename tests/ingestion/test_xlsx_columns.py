@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import xlsxwriter
 
-from include.ingestion import decompression, xlsx_columns
+from include.ingestion import decompression, xlsx_parts
 from include.ingestion.decompression import Refused
 from include.ingestion.dialects import Dialect
 from include.ingestion.xlsx_columns import Sheet, convert_xlsx
@@ -237,7 +237,7 @@ def test_what_is_no_workbook_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(Refused, match=r"no Excel workbook that can be read|is damaged in"):
         converted(path)
     path.write_bytes(whole)
-    monkeypatch.setattr(xlsx_columns, "MAX_INDEX", 10)
+    monkeypatch.setattr(xlsx_parts, "MAX_INDEX", 10)
     with pytest.raises(Refused, match=r"xl/workbook.xml of more than"):
         converted(path)
 
@@ -246,3 +246,15 @@ def test_a_name_that_stands_twice_is_told(tmp_path: Path) -> None:
     path = workbook(tmp_path / "in.xlsx", ("S", [["id", "ID"], [1, 2]]))
     with pytest.raises(Refused, match="has the column 'ID' twice"):
         converted(path)
+
+
+def test_a_row_that_repeats_the_header_is_no_row_and_leaves_its_number_free(tmp_path: Path) -> None:
+    header: list[Any] = ["id", "day ", None]
+    rows = [header, [1, "a", None], header, [None, "day ", None], [2, "b", "c"]]
+    path = workbook(tmp_path / "in.xlsx", ("S", rows))
+    out = tmp_path / "out.arrow"
+    read = convert_xlsx(path, out, None, Dialect(), guess=False)
+    with pa.OSFile(str(out), "rb") as file:
+        table = pa.ipc.open_file(file).read_all()
+    assert (read.rows, table.column("row").to_pylist()) == (3, [1, 3, 4])
+    assert table.column("c0").to_pylist() == ["1", None, "2"]

@@ -12,8 +12,9 @@ import pytest
 
 from include.config.settings import Settings
 from include.config.use_case_file import find, parse
-from include.errors import ConfigError
+from include.errors import ConfigError, RestatementRefused
 from include.installation import try_use_case as trying
+from include.records.records import Records
 from tests.builders.command_line import YAML
 from tests.builders.shop import DAY, T0, Shop
 from tests.builders.shop import YAML as SHOP
@@ -68,3 +69,25 @@ def test_a_file_that_could_not_be_found_by_its_name_is_refused(
     settings = Settings(home=tmp_path / "var", usecases=str(tmp_path))
     with pytest.raises(ConfigError, match=says):
         trying.with_folder_of(settings, tmp_path / place)
+
+
+def test_a_range_that_an_earlier_trial_recorded_otherwise_says_how_to_forget_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ingestion refuses such a range as a whole, after its last partition."""
+    shop = Shop(tmp_path)
+
+    def refuse(stage: str, *_: object, **__: object) -> None:
+        raise RestatementRefused(f"{stage}: 40 partitions are recorded with other rows")
+
+    monkeypatch.setattr(trying, "run_range", refuse)
+    with pytest.raises(RestatementRefused, match=r"other rows\n.*: evergreen reset shop"):
+        trying._load(
+            trying.Tried("shop", shop.key(1)),
+            shop.use_case,
+            shop.settings,
+            Records.open(shop.settings.records_address),
+            now=T0 + 9 * DAY,
+            actor="test",
+            progress=lambda *_: None,
+        )

@@ -64,6 +64,16 @@ def test_few_lags_are_shown_and_the_delay_among_them(tmp_path: Path, latest: flo
     assert count.censored == 2
 
 
+def test_of_many_lags_those_are_shown_at_which_outcomes_begin_to_come(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    lags = [float(day) for day in range(600, 1800, 2)]
+    times = pa.array([T0] * len(lags), TIME)
+    decided = pa.table({"event_timestamp": times, "lag": lags})
+    days = cohorts.build_cohorts(shop.use_case, decided, labelled([], []), T0 + 4_000 * DAY).days
+    assert {365.0, 730.0} <= {*days}
+    assert (days[0], len(days)) == (0.0, cohorts.MOST)
+
+
 def test_without_a_time_there_is_no_cohort_but_the_whole(tmp_path: Path) -> None:
     decided = pa.table({"event_timestamp": pa.array([T0] * 4, TIME), "lag": [0.0, 0.0, 1.0, 2.0]})
     answer = cohorts.build_cohorts(

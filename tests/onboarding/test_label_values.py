@@ -32,6 +32,9 @@ def test_two_columns_that_could_be_the_outcome_are_both_named(tmp_path: Path) ->
         (["<=50K", ">50K", "<=50K.", ">50K.", "<=50K"], [">50K", ">50K."]),
         (["1", "2", "1"], ["2"]),
         (["good", "bad", "good"], ["bad"]),
+        (["ja", "nein", "Ja"], ["Ja", "ja"]),
+        (["1", "-1", "1"], ["1"]),
+        (["negative", "positive", "positive"], ["positive"]),
     ],
 )
 def test_a_label_is_any_column_of_two_values(
@@ -119,3 +122,20 @@ def test_a_name_of_a_state_ranks_above_columns_without_a_name_for_it(tmp_path: P
     rows = orders(returned=[], MIS_Status=state, revolving=[n % 2 for n in range(N)])
     use_case, _ = drafted(tmp_path, rows)
     assert (use_case.label.column, use_case.label.positives) == ("MIS_Status", ["CHGOFF"])
+
+
+def test_an_outcome_is_said_in_the_words_of_the_file(tmp_path: Path) -> None:
+    """The contract reads yes and no as true and false; a person looks for what the file says."""
+    _, text = drafted(tmp_path, orders(y_bought=["Yes" if n % 3 else "No" for n in range(N)]))
+    assert 'have the outcome "Yes" of "y_bought"' in text
+    assert 'the score is the probability of "Yes"' in text
+    _, text = drafted(tmp_path, orders(returned=[n % 2 for n in range(N)]))
+    assert 'the score is the probability of "1"' in text
+
+
+def test_the_first_column_is_taken_where_the_last_is_no_outcome(tmp_path: Path) -> None:
+    rows = {"Performance": ["Bad" if n % 3 else "Good" for n in range(N)]}
+    use_case, text = drafted(tmp_path, rows | orders(y_=[], trades=list(range(N))))
+    assert (use_case.label.column, use_case.label.positives) == ("Performance", ["Good"])
+    assert "# guessed: the first column, and it holds two values" in text
+    assert '# ASK: Which column is the outcome? Guessed: "Performance"' in text

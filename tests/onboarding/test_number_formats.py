@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tests.builders.drafted import guessed, numbers
+from include.config import use_case_file
+from tests.builders.drafted import N, drafted, guessed, numbers, orders
 
 
 @pytest.mark.parametrize("form", ["1\u2019999.5", "1'999.5"])
@@ -51,3 +54,21 @@ def test_999_far_above_all_numbers_may_be_one_and_is_noted() -> None:
     assert column == {"type": "int64"}
     assert "999 (90 times) stands far above all others: if it means none" in notes
     assert guessed([str(n * 100) for n in range(90)] + ["999"] * 90)[1] == ""
+
+
+def test_minus_9_below_numbers_from_0_on_may_be_a_code_and_is_asked(tmp_path: Path) -> None:
+    values = [str(n % 30) for n in range(90)] + ["-9"] * 8 + ["-8"] * 2
+    column, notes = guessed(values)
+    assert column == {"type": "int64"}
+    assert "-9 (8.0%), -8 (2.0%) below all others, which are 0 or more: may mean no value" in notes
+    # A step below 0 is one of a scale, and so is what stands among other negative numbers.
+    for others in (["-1"] * 9, ["-9"] * 9 + ["-20"]):
+        assert guessed([str(n % 30) for n in range(90)] + others)[1] == ""
+    trades = [-9 if n % 20 == 0 else n % 40 for n in range(N)]
+    use_case, text = drafted(tmp_path, orders(trades=trades, months=trades))
+    assert use_case.sources["rows"].null_values == []
+    line = next(line for line in text.splitlines() if "# ASK: do these mean no value?" in line)
+    assert line.strip().startswith('# null_values: ["-9"]  #')
+    assert 'in "trades", "months"' in line
+    said = use_case_file.parse(text.replace(line, line.replace("# null", "null")), folder=tmp_path)
+    assert said.sources["rows"].null_values == ["-9"]

@@ -10,7 +10,8 @@ import pytest
 from include.config import use_case_file
 from include.errors import ConfigError, SourceError
 from include.onboarding import draft
-from include.onboarding.profile import Table, name_others, name_some
+from include.onboarding.profile import Table
+from include.onboarding.yaml_text import name_others, name_some
 from tests.builders.drafted import write_table
 
 

@@ -96,9 +96,21 @@ def test_rows_that_only_sum_up_are_found_at_the_end_alone(tmp_path: Path) -> Non
     lines = [f"{n},2025-01-0{n},{n % 2}" for n in range(1, 6)]
     text = "\n".join(["id,day,label", "Total,,0", *lines, "Grand Total,,2", ",Sum:,2"]) + "\n"
     rows = read_table(put(tmp_path / "in", a__csv=text) / "a.csv").rows
-    assert table_files.totals_in(rows, 3) == [7, 8]
+    assert table_files.closing_rows(rows, 3) == [7, 8]
     rows = read_table(put(tmp_path / "in", b__csv="id\nTotality\nall-in\n") / "b.csv").rows
-    assert table_files.totals_in(rows, 1) == []
+    assert table_files.closing_rows(rows, 1) == []
+
+
+def test_notes_and_empty_rows_below_a_table_are_none_of_its_rows(tmp_path: Path) -> None:
+    lines = [f"{n},2025-01-0{n},{n % 2}" for n in range(1, 6)]
+    notes = [",,", "Source: own reports,,", '"* preliminary, see page 3",,']
+    text = "\n".join(["id,day,label", *lines, "Total,,2", *notes]) + "\n"
+    rows = read_table(put(tmp_path / "in", a__csv=text) / "a.csv").rows
+    assert table_files.closing_rows(rows, 3) == [6, 7, 8, 9]
+    # Where rows of one cell stand between the others, they are rows.
+    sparse = "\n".join(["id,day,label", "9,,", *lines, "7,,"]) + "\n"
+    rows = read_table(put(tmp_path / "in", b__csv=sparse) / "b.csv").rows
+    assert table_files.closing_rows(rows, 3) == []
 
 
 def test_numbers_of_rows_have_gaps_where_a_header_stands_again(tmp_path: Path) -> None:
