@@ -12,7 +12,6 @@ from datetime import timedelta
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from include.config.use_case import UseCase
 from include.config.use_case_sources import Source
@@ -21,16 +20,24 @@ from include.lake.digests import digest
 from include.lake.sql import quote, text_literal
 from include.pipeline import memo
 from include.pipeline.declared import cast
-from include.point_in_time.curated import CREATED, EVENT, curated_name, label_schema
+from include.point_in_time.curated import (
+    CREATED,
+    EVENT,
+    curated_name,
+    curated_schema,
+)
 from include.point_in_time.decisions import standing_rows
 from include.point_in_time.partitions import Period
 from include.point_in_time.queries import resolve_sql, tables_in, variables_in
+from include.point_in_time.sql_groups import Groups, groups_of
 from include.point_in_time.sql_parts import timestamp_literal
 from include.point_in_time.views import AsOfViews, ask_in_lanes
+from include.validation.label_rows import PART, typed
 
 _MICRO = timedelta(microseconds=1)
 _BEFORE = "__before"  # what the query gives at the start of an interval
-_PART = "__partition"  # whose row it is, where those of several partitions are asked together
+_CHANGED = "__changed"  # rows of groups that may answer otherwise than at the start
+_SAME_AS_THEY_ARE = ("BIGINT", "VARCHAR")  # types of a key that no cast makes equal
 RULES = (
     "entity.key",
     "entity.type",
@@ -102,10 +109,10 @@ def from_column(use_case: UseCase, curated: pa.Table, con: duckdb.DuckDBPyConnec
     entity = cast(key, types[key], use_case.entity.type, where)
     outcome = _outcome(use_case, con, column, types[column], where)
     query = (
-        f"SELECT '' AS {_PART}, {entity} AS __entity, {EVENT}, {known_at} AS __known, {CREATED}, "
+        f"SELECT '' AS {PART}, {entity} AS __entity, {EVENT}, {known_at} AS __known, {CREATED}, "
         f"{outcome} AS __label FROM ({standing_rows(source, key, 'curated')})"
     )
-    return _typed(use_case, con, query, [""])[""]
+    return typed(use_case, con, query, [""])[""]
 
 
 def _moment(source: Source, name: str, kind: str, where: str) -> str:
@@ -189,41 +196,71 @@ def from_sql(
     interval.
 
     Both times it sees the same window of events. A query that itself asks
-    `getvariable('interval_start')` is asked once.
+    `getvariable('interval_start')` is asked once. Of one whose groups of rows answer each for
+    itself only the groups are asked that may answer otherwise than before.
     """
     sql = resolve_sql(use_case, str(use_case.label.sql))
     # As DuckDB parses it: a comment asks for nothing.
     asks_itself = "interval_start" in variables_in(sql)
+    source_names = sources(use_case)
 
     def ask(lane: AsOfViews, period: Period) -> pa.Table:
         since, start = period.as_of - use_case.label.lookback, period.arrival_start
         if asks_itself:
             lane.at_moment(period.as_of, interval_start=start, since=since)
             return lane.query(_labels_query(use_case, lane, sql, period))
+        lane.at_moment(period.as_of, interval_start=start, since=since)
+        groups, only = _groups(use_case, lane, sql, source_names), ""
+        if groups is not None:
+            only = lane.keep_changed(_CHANGED, groups)
         lane.at_moment(start, interval_start=start, since=since)
-        lane.keep(_BEFORE, _labels_query(use_case, lane, sql, period))
+        lane.keep(_BEFORE, _labels_query(use_case, lane, sql, period, only))
         lane.at_moment(period.as_of, interval_start=start, since=since)
         same = " AND ".join(
             f"now.{name} IS NOT DISTINCT FROM {_BEFORE}.{name}"
             for name in ("__entity", EVENT, "__label")
         )
-        now = _labels_query(use_case, lane, sql, period)
+        now = _labels_query(use_case, lane, sql, period, only)
         # Compared where they are: what was known before is most of both answers.
         return lane.query(f"SELECT now.* FROM ({now}) AS now ANTI JOIN {_BEFORE} ON {same}")
 
     asked = ask_in_lanes(views, periods, ask)
     found = [_of_partition(rows, period.key) for period, rows in zip(periods, asked, strict=True)]
     con.register("found", pa.concat_tables(found))
-    return _typed(use_case, con, "SELECT * FROM found", [period.key for period in periods])
+    return typed(use_case, con, "SELECT * FROM found", [period.key for period in periods])
 
 
 def _of_partition(rows: pa.Table, key: str) -> pa.Table:
     """Return rows with the partition that they belong to."""
-    return rows.append_column(_PART, pa.repeat(pa.scalar(key, pa.string()), len(rows)))
+    return rows.append_column(PART, pa.repeat(pa.scalar(key, pa.string()), len(rows)))
 
 
-def _labels_query(use_case: UseCase, views: AsOfViews, sql: str, period: Period) -> str:
-    """Return the query of (entity, event_timestamp, known, created_timestamp, label)."""
+def _groups(
+    use_case: UseCase, views: AsOfViews, sql: str, source_names: Sequence[str]
+) -> Groups | None:
+    """Return how the label's query falls into groups of which each has decisions of its own.
+
+    What two groups give never looks like one decision, so each is compared with itself alone.
+    """
+    described = views.types(sql)
+    if len(source_names) != 1 or use_case.sources[source_names[0]].kind == "static":
+        return None
+    if (
+        described.get(use_case.entity.key) not in _SAME_AS_THEY_ARE
+        or described.get(EVENT) != "TIMESTAMP WITH TIME ZONE"
+    ):
+        return None  # two of its values may become one
+    columns = tuple(curated_schema(use_case.sources[source_names[0]]).names)
+    return groups_of(sql, source_names[0], columns, (use_case.entity.key, EVENT))
+
+
+def _labels_query(
+    use_case: UseCase, views: AsOfViews, sql: str, period: Period, only: str = ""
+) -> str:
+    """Return the query of (entity, event_timestamp, known, created_timestamp, label).
+
+    `only` is a WITH before the label's SQL.
+    """
     described = views.types(sql)
     wanted = [use_case.entity.key, EVENT, "label_timestamp", "label"]
     if missing := [name for name in wanted if name not in described]:
@@ -243,89 +280,5 @@ def _labels_query(use_case: UseCase, views: AsOfViews, sql: str, period: Period)
         f"SELECT {entity} AS __entity, CAST({EVENT} AS TIMESTAMPTZ) AS {EVENT}, "
         f"CAST(label_timestamp AS TIMESTAMPTZ) AS __known, CASE WHEN {created} BETWEEN {start} "
         f"AND {end} THEN {created} ELSE {start} END AS {CREATED}, "
-        f"CAST(label AS DOUBLE) AS __label FROM (\n{sql}\n)"
+        f"CAST(label AS DOUBLE) AS __label FROM ({only}SELECT * FROM (\n{sql}\n))"
     )
-
-
-def _typed(
-    use_case: UseCase, con: duckdb.DuckDBPyConnection, query: str, keys: Sequence[str]
-) -> dict[str, pa.Table]:
-    """Return the label rows that a query gives, by partition, under their stored names, checked and
-    sorted.
-
-    The query gives __partition, __entity, the decision's time, __known, the created time and
-    __label.
-
-    Raises:
-        ConfigError: a label has no entity or time, is not 0, 1 or null, or one decision has two.
-    """
-    key = quote(use_case.entity.key)
-    try:
-        rows = con.sql(
-            f"SELECT DISTINCT {_PART}, __entity AS {key}, {EVENT}, __known AS label_timestamp, "
-            f"{CREATED}, __label AS label FROM ({query}) ORDER BY {_PART}, {key}, {EVENT}, "
-            f"{CREATED}, label_timestamp, label"
-        ).to_arrow_table()
-    except duckdb.Error as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"{use_case.name}: a label's value does not fit its type ({reason}); correct the "
-            "source's columns"
-        ) from None
-    _check(use_case, con, rows)
-    counts = {pair["values"]: pair["counts"] for pair in pc.value_counts(rows[_PART]).to_pylist()}
-    body, start, parts = rows.drop_columns([_PART]).cast(label_schema(use_case)), 0, {}
-    for partition in sorted(keys):
-        parts[partition] = body.slice(start, counts.get(partition, 0))
-        start += len(parts[partition])
-    return parts
-
-
-def _check(use_case: UseCase, con: duckdb.DuckDBPyConnection, rows: pa.Table) -> None:
-    """Refuse labels without a decision or of another value, and two of one decision and moment.
-
-    Raises:
-        ConfigError: there are such; names some of the oldest partition that has them.
-    """
-    key = quote(use_case.entity.key)
-    con.register("labels", rows)
-    # Two labels of one decision, known at one moment: of these nobody could say which one stands.
-    twice = f"count(*) - count(DISTINCT ({key}, {EVENT}, {CREATED}))"
-    no_label, no_decision = (
-        "label IS NOT NULL AND label NOT IN (0, 1)",
-        f"{key} IS NULL OR {EVENT} IS NULL",
-    )
-    bad = con.execute(
-        f"SELECT count(*) FILTER ({no_label}), count(*) FILTER ({no_decision}), {twice} AS doubled "
-        f"FROM labels GROUP BY {_PART} HAVING count(*) FILTER ({no_label} OR {no_decision}) > 0 OR "
-        f"doubled > 0 ORDER BY {_PART} LIMIT 1"
-    ).fetchall()
-    if not bad:
-        return
-    strange, nameless, doubled = bad[0]
-    if strange:
-        raise ConfigError(
-            f"{use_case.name}: labels are 0, 1 or null; there are values such as "
-            f"{_sample(con, no_label)}. Name the value that counts as 1 by label.positive, or "
-            "write label.sql"
-        )
-    if nameless:
-        raise ConfigError(
-            f"{use_case.name}: a label needs its entity and event_timestamp; there are "
-            f"{_sample(con, no_decision)}. Leave them out in the SQL"
-        )
-    if doubled:
-        one = f"({_PART}, {key}, {EVENT}, {CREATED})"
-        again = f"{one} IN (SELECT {one} FROM labels GROUP BY ALL HAVING count(*) > 1)"
-        raise ConfigError(
-            f"{use_case.name}: one decision has two labels that became known at one moment, such "
-            f"as {_sample(con, again)}; give one row for each {use_case.entity.key} and "
-            "event_timestamp"
-        )
-
-
-def _sample(con: duckdb.DuckDBPyConnection, which: str) -> str:
-    """Return up to three label rows that meet a condition, in words."""
-    query = f"SELECT * EXCLUDE ({_PART}) FROM labels WHERE {which} ORDER BY {_PART} LIMIT 3"
-    rows = con.sql(query).to_arrow_table().to_pylist()
-    return " | ".join(", ".join(f"{name}={value}" for name, value in row.items()) for row in rows)
