@@ -95,6 +95,8 @@ def put_rows(lake: Lake, use_case: UseCase) -> list[str]:
             rows.setdefault(key, []).append(row | {"created_timestamp": created})
             created += chance.choice([1, 20, 50]) * HOUR
             row = row | {"amount": chance.uniform(1, 90)}
+            if chance.random() < 0.3:  # it was another customer's: both groups change
+                row = row | {"customer_id": chance.randrange(25)}
     for key, of_day in rows.items():
         lake.replace("shop/curated/orders", key, pa.Table.from_pylist(of_day, schema=schema))
     return partitions.between(use_case, "2026-01-01", "2026-01-09")
