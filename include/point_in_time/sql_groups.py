@@ -57,12 +57,13 @@ class Groups:
     """How a query falls into groups: by columns of its source that its own columns hold as they
     are.
 
-    `by` are those columns, `comparisons` its comparisons of a row with `as_of`, each as SQL with
-    `as_of` and with `interval_start` in its place.
+    `by` are those columns, `reads` all that it may read, and `comparisons` its comparisons of a row
+    with `as_of`, each as SQL with `as_of` and with `interval_start` in its place.
     """
 
     source: str
     by: tuple[str, ...]
+    reads: tuple[str, ...]
     comparisons: tuple[tuple[str, str], ...]
 
 
@@ -90,7 +91,8 @@ def groups_of(
     """
     base = _Relation(source, source, {name.lower(): name for name in columns})
     try:
-        relation = _selected(parse_tree(sql), {source.lower(): base})
+        tree = parse_tree(sql)
+        relation = _selected(tree, {source.lower(): base})
     except (_NotApartError, ConfigError, RecursionError):  # the last one of a very long sum
         return None
     by = {held for name in carried if (held := relation.columns.get(name.lower())) is not None}
@@ -99,7 +101,11 @@ def groups_of(
     if not by:
         return None
     comparisons = {(_text(each), _text(_at_start(each))) for each in relation.comparisons}
-    return Groups(source, tuple(sorted(by)), tuple(sorted(comparisons)))
+    nodes = list(walk(tree))
+    named = {str(each["column_names"][-1]).lower() for each in nodes if "column_names" in each}
+    is_whole = any(each.get("class") == "STAR" for each in nodes)
+    reads = tuple(name for name in columns if is_whole or name.lower() in named)
+    return Groups(source, tuple(sorted(by)), reads, tuple(sorted(comparisons)))
 
 
 def _selected(node: Node, scope: Mapping[str, _Relation]) -> _Relation:
@@ -176,6 +182,10 @@ def _check_expression(node: Node, rows: _Relation, *, is_grouped: bool) -> None:
         return
     if kind not in _EXPRESSIONS:
         raise _NotApartError
+    if kind == "COLUMN_REF":
+        (*table, name) = (str(part).lower() for part in node["column_names"])
+        if not table and name == rows.name and name not in rows.columns:
+            raise _NotApartError  # the whole row as one value
     if kind == "WINDOW":
         rows.kept_apart.append(_held(node.get("partitions", []), rows))
     # Without GROUP BY an aggregate is one of all rows; a macro may hold one.

@@ -72,6 +72,7 @@ class AsOfViews:
         self._beside: list[AsOfViews] = []
         self._versions = versions or {}
         self._types: dict[str, dict[str, str]] = {}  # by query
+        self._moments: dict[str, datetime] = {}  # what this lane shows
         self._sources = list(use_case.sources) if sources is None else list(sources)
         for name in self._sources:
             self._load(lake, name, keys, (columns or {}).get(name), (more or {}).get(name))
@@ -116,8 +117,10 @@ class AsOfViews:
         Static sources are shown whole, in their newest known version.
         """
         moments = {"as_of": as_of, "interval_start": interval_start, "__since": since}
-        for name, moment in moments.items():
+        # A statement takes as long as to look at a thousand rows, and most moments stay.
+        for name, moment in moments.items() - self._moments.items():
             self._con.execute(f"SET VARIABLE {name} = {timestamp_literal(moment)}")
+        self._moments = moments
 
     def query(self, sql: str) -> pa.Table:
         """Return the rows of one SELECT over the views.
@@ -175,10 +178,13 @@ class AsOfViews:
             f"rows.{quote(each)} IS NOT DISTINCT FROM changed.{quote(each)}" for each in groups.by
         )
         # In the order of the source, whatever the join does: the sum of some numbers depends on it.
+        read = ", ".join(
+            map(quote, dict.fromkeys([*groups.reads, *groups.by, EVENT, CREATED, _NEXT]))
+        )
         self.keep(
             name,
             f"WITH changed AS MATERIALIZED (SELECT DISTINCT {by} FROM {stored} WHERE {known} AND "
-            f"({changed})) SELECT rows.* FROM (SELECT *, rowid AS __row FROM {stored} WHERE "
+            f"({changed})) SELECT rows.* FROM (SELECT {read}, rowid AS __row FROM {stored} WHERE "
             f"{known}) AS rows SEMI JOIN changed ON {same} ORDER BY __row",
         )
         shown = self._known_rows(groups.source, table(name), "__row")

@@ -72,6 +72,7 @@ def test_a_query_falls_into_groups_by_the_columns_that_every_step_keeps_apart(
         "SELECT customer_id + 1 AS customer_id FROM orders",
         "SELECT customer_id, amount AS customer_id FROM orders",
         "SELECT * EXCLUDE (amount) FROM orders",
+        "SELECT customer_id, hash(o) AS h FROM orders AS o",
         "SELECT * REPLACE (1 AS customer_id) FROM orders",
         "SELECT unnest([customer_id, 1]) AS customer_id FROM orders",
         "SELECT customer_id, " + " + ".join(["amount"] * 900) + " FROM orders",
@@ -96,3 +97,12 @@ def test_what_a_comparison_with_the_time_reads_is_named_as_the_source_names_it()
     ((now, before),) = groups.comparisons
     assert now == "(ordered_at < (getvariable('as_of') - CAST('3 days' AS INTERVAL)))"
     assert before == now.replace("as_of", "interval_start")
+
+
+def test_what_a_query_reads_is_what_it_names_or_all() -> None:
+    of_two = groups_of(f"{OF_TWO} GROUP BY 1, 2", "orders", COLUMNS, CARRIED)
+    whole = groups_of("SELECT * FROM orders", "orders", COLUMNS, CARRIED)
+    assert of_two is not None
+    assert whole is not None
+    assert of_two.reads == ("customer_id", "ordered_at", "amount")
+    assert whole.reads == COLUMNS
