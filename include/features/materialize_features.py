@@ -48,7 +48,7 @@ FIELDS = (
 LIBRARIES = ("duckdb", "pyarrow", "sqlglot")
 # Partitions over one scan, and bytes of a curated row in it: more would hold more curated rows at
 # once, fewer would scan more often. What does not fit is spilled.
-CHUNK, ROW_BYTES = 120, 200
+CHUNK, ROW_BYTES = 400, 200
 
 log = logging.getLogger(__name__)
 

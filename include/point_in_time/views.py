@@ -27,6 +27,7 @@ from include.lake.sql import quote
 from include.lake.tables import Lake
 from include.point_in_time.curated import CREATED, EVENT, curated_schema, curated_table, record_key
 from include.point_in_time.partitions import Period
+from include.point_in_time.sql_groups import Groups
 from include.point_in_time.sql_parts import column, table, timestamp_literal, to_sql
 
 Item = TypeVar("Item")
@@ -71,6 +72,7 @@ class AsOfViews:
         self._beside: list[AsOfViews] = []
         self._versions = versions or {}
         self._types: dict[str, dict[str, str]] = {}  # by query
+        self._moments: dict[str, datetime] = {}  # what this lane shows
         self._sources = list(use_case.sources) if sources is None else list(sources)
         for name in self._sources:
             self._load(lake, name, keys, (columns or {}).get(name), (more or {}).get(name))
@@ -115,8 +117,10 @@ class AsOfViews:
         Static sources are shown whole, in their newest known version.
         """
         moments = {"as_of": as_of, "interval_start": interval_start, "__since": since}
-        for name, moment in moments.items():
+        # A statement takes as long as to look at a thousand rows, and most moments stay.
+        for name, moment in moments.items() - self._moments.items():
             self._con.execute(f"SET VARIABLE {name} = {timestamp_literal(moment)}")
+        self._moments = moments
 
     def query(self, sql: str) -> pa.Table:
         """Return the rows of one SELECT over the views.
@@ -147,6 +151,44 @@ class AsOfViews:
             ConfigError: as `query` does.
         """
         self._run(lambda: self._con.execute(f"CREATE OR REPLACE TEMP TABLE {quote(name)} AS {sql}"))
+
+    def keep_changed(self, name: str, groups: Groups) -> str:
+        """Keep the rows of the groups that may answer otherwise now than at `interval_start`.
+
+        Those are the groups of which a row became known, or outdated, since then, or of which a
+        comparison comes out otherwise. Returns a WITH that shows these rows, and as little as is
+        known, in the place of the source; it replaces what was kept under the name.
+        """
+        stored, start = (
+            _stored(groups.source).sql(dialect="duckdb"),
+            "getvariable('interval_start')",
+        )
+        known = (
+            f"{EVENT} >= getvariable('__since') AND {EVENT} < getvariable('as_of') AND {CREATED} < "
+            f"getvariable('as_of') AND ({_NEXT} IS NULL OR {_NEXT} >= {start})"
+        )
+        changed = " OR ".join(
+            [
+                f"{EVENT} >= {start} OR {CREATED} >= {start} OR {_NEXT} < getvariable('as_of')",
+                *(f"{now} IS DISTINCT FROM {before}" for now, before in groups.comparisons),
+            ]
+        )
+        by = ", ".join(map(quote, groups.by))
+        same = " AND ".join(
+            f"rows.{quote(each)} IS NOT DISTINCT FROM changed.{quote(each)}" for each in groups.by
+        )
+        # In the order of the source, whatever the join does: the sum of some numbers depends on it.
+        read = ", ".join(
+            map(quote, dict.fromkeys([*groups.reads, *groups.by, EVENT, CREATED, _NEXT]))
+        )
+        self.keep(
+            name,
+            f"WITH changed AS MATERIALIZED (SELECT DISTINCT {by} FROM {stored} WHERE {known} AND "
+            f"({changed})) SELECT rows.* FROM (SELECT {read}, rowid AS __row FROM {stored} WHERE "
+            f"{known}) AS rows SEMI JOIN changed ON {same} ORDER BY __row",
+        )
+        shown = self._known_rows(groups.source, table(name), "__row")
+        return f"WITH {quote(groups.source)} AS ({to_sql(shown)}) "
 
     def types(self, sql: str) -> dict[str, str]:
         """Return the columns that one SELECT gives, with DuckDB's types.
@@ -215,16 +257,19 @@ class AsOfViews:
         if has_more:
             self._con.unregister(beside)
 
-    def _known_rows(self, name: str) -> exp.Select:
+    def _known_rows(self, name: str, stored: exp.Table | None = None, *without: str) -> exp.Select:
         """Return the query of a source's rows that are known, in terms of the variables.
+
+        They are those that are `stored` in another table, with further columns `without` which they
+        are shown.
 
         The variables keep the view as it is from one `as_of` to the next; DuckDB puts their values
         in as constants when it plans a query.
         """
         as_of, created = _variable("as_of"), column(CREATED)
         rows = (
-            exp.select(exp.Star(except_=[exp.to_identifier(_NEXT)]))
-            .from_(_stored(name))
+            exp.select(exp.Star(except_=[exp.to_identifier(each) for each in (_NEXT, *without)]))
+            .from_(stored or _stored(name))
             .where(column(EVENT) < as_of, created < as_of)
         )
         if self._use_case.sources[name].kind == "static":

@@ -12,7 +12,6 @@ from datetime import timedelta
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from include.config.use_case import UseCase
 from include.config.use_case_sources import Source
@@ -21,16 +20,24 @@ from include.lake.digests import digest
 from include.lake.sql import quote, text_literal
 from include.pipeline import memo
 from include.pipeline.declared import cast
-from include.point_in_time.curated import CREATED, EVENT, curated_name, label_schema
+from include.point_in_time.curated import (
+    CREATED,
+    EVENT,
+    curated_name,
+    curated_schema,
+)
 from include.point_in_time.decisions import standing_rows
 from include.point_in_time.partitions import Period
 from include.point_in_time.queries import resolve_sql, tables_in, variables_in
+from include.point_in_time.sql_groups import Groups, groups_of
 from include.point_in_time.sql_parts import timestamp_literal
 from include.point_in_time.views import AsOfViews, ask_in_lanes
-from include.validation.label_checks import PART, refuse_bad_labels
+from include.validation.label_rows import PART, typed
 
 _MICRO = timedelta(microseconds=1)
 _BEFORE = "__before"  # what the query gives at the start of an interval
+_CHANGED = "__changed"  # rows of groups that may answer otherwise than at the start
+_SAME_AS_THEY_ARE = ("BIGINT", "VARCHAR")  # types of a key that no cast makes equal
 RULES = (
     "entity.key",
     "entity.type",
@@ -105,7 +112,7 @@ def from_column(use_case: UseCase, curated: pa.Table, con: duckdb.DuckDBPyConnec
         f"SELECT '' AS {PART}, {entity} AS __entity, {EVENT}, {known_at} AS __known, {CREATED}, "
         f"{outcome} AS __label FROM ({standing_rows(source, key, 'curated')})"
     )
-    return _typed(use_case, con, query, [""])[""]
+    return typed(use_case, con, query, [""])[""]
 
 
 def _moment(source: Source, name: str, kind: str, where: str) -> str:
@@ -189,32 +196,38 @@ def from_sql(
     interval.
 
     Both times it sees the same window of events. A query that itself asks
-    `getvariable('interval_start')` is asked once.
+    `getvariable('interval_start')` is asked once. Of one whose groups of rows answer each for
+    itself only the groups are asked that may answer otherwise than before.
     """
     sql = resolve_sql(use_case, str(use_case.label.sql))
     # As DuckDB parses it: a comment asks for nothing.
     asks_itself = "interval_start" in variables_in(sql)
+    source_names = sources(use_case)
 
     def ask(lane: AsOfViews, period: Period) -> pa.Table:
         since, start = period.as_of - use_case.label.lookback, period.arrival_start
         if asks_itself:
             lane.at_moment(period.as_of, interval_start=start, since=since)
             return lane.query(_labels_query(use_case, lane, sql, period))
+        lane.at_moment(period.as_of, interval_start=start, since=since)
+        groups, only = _groups(use_case, lane, sql, source_names), ""
+        if groups is not None:
+            only = lane.keep_changed(_CHANGED, groups)
         lane.at_moment(start, interval_start=start, since=since)
-        lane.keep(_BEFORE, _labels_query(use_case, lane, sql, period))
+        lane.keep(_BEFORE, _labels_query(use_case, lane, sql, period, only))
         lane.at_moment(period.as_of, interval_start=start, since=since)
         same = " AND ".join(
             f"now.{name} IS NOT DISTINCT FROM {_BEFORE}.{name}"
             for name in ("__entity", EVENT, "__label")
         )
-        now = _labels_query(use_case, lane, sql, period)
+        now = _labels_query(use_case, lane, sql, period, only)
         # Compared where they are: what was known before is most of both answers.
         return lane.query(f"SELECT now.* FROM ({now}) AS now ANTI JOIN {_BEFORE} ON {same}")
 
     asked = ask_in_lanes(views, periods, ask)
     found = [_of_partition(rows, period.key) for period, rows in zip(periods, asked, strict=True)]
     con.register("found", pa.concat_tables(found))
-    return _typed(use_case, con, "SELECT * FROM found", [period.key for period in periods])
+    return typed(use_case, con, "SELECT * FROM found", [period.key for period in periods])
 
 
 def _of_partition(rows: pa.Table, key: str) -> pa.Table:
@@ -222,8 +235,32 @@ def _of_partition(rows: pa.Table, key: str) -> pa.Table:
     return rows.append_column(PART, pa.repeat(pa.scalar(key, pa.string()), len(rows)))
 
 
-def _labels_query(use_case: UseCase, views: AsOfViews, sql: str, period: Period) -> str:
-    """Return the query of (entity, event_timestamp, known, created_timestamp, label)."""
+def _groups(
+    use_case: UseCase, views: AsOfViews, sql: str, source_names: Sequence[str]
+) -> Groups | None:
+    """Return how the label's query falls into groups of which each has decisions of its own.
+
+    What two groups give never looks like one decision, so each is compared with itself alone.
+    """
+    described = views.types(sql)
+    if len(source_names) != 1 or use_case.sources[source_names[0]].kind == "static":
+        return None
+    if (
+        described.get(use_case.entity.key) not in _SAME_AS_THEY_ARE
+        or described.get(EVENT) != "TIMESTAMP WITH TIME ZONE"
+    ):
+        return None  # two of its values may become one
+    columns = tuple(curated_schema(use_case.sources[source_names[0]]).names)
+    return groups_of(sql, source_names[0], columns, (use_case.entity.key, EVENT))
+
+
+def _labels_query(
+    use_case: UseCase, views: AsOfViews, sql: str, period: Period, only: str = ""
+) -> str:
+    """Return the query of (entity, event_timestamp, known, created_timestamp, label).
+
+    `only` is a WITH before the label's SQL.
+    """
     described = views.types(sql)
     wanted = [use_case.entity.key, EVENT, "label_timestamp", "label"]
     if missing := [name for name in wanted if name not in described]:
@@ -243,39 +280,5 @@ def _labels_query(use_case: UseCase, views: AsOfViews, sql: str, period: Period)
         f"SELECT {entity} AS __entity, CAST({EVENT} AS TIMESTAMPTZ) AS {EVENT}, "
         f"CAST(label_timestamp AS TIMESTAMPTZ) AS __known, CASE WHEN {created} BETWEEN {start} "
         f"AND {end} THEN {created} ELSE {start} END AS {CREATED}, "
-        f"CAST(label AS DOUBLE) AS __label FROM (\n{sql}\n)"
+        f"CAST(label AS DOUBLE) AS __label FROM ({only}SELECT * FROM (\n{sql}\n))"
     )
-
-
-def _typed(
-    use_case: UseCase, con: duckdb.DuckDBPyConnection, query: str, keys: Sequence[str]
-) -> dict[str, pa.Table]:
-    """Return the label rows that a query gives, by partition, under their stored names, checked and
-    sorted.
-
-    The query gives __partition, __entity, the decision's time, __known, the created time and
-    __label.
-
-    Raises:
-        ConfigError: a label has no entity or time, is not 0, 1 or null, or one decision has two.
-    """
-    key = quote(use_case.entity.key)
-    try:
-        rows = con.sql(
-            f"SELECT DISTINCT {PART}, __entity AS {key}, {EVENT}, __known AS label_timestamp, "
-            f"{CREATED}, __label AS label FROM ({query}) ORDER BY {PART}, {key}, {EVENT}, "
-            f"{CREATED}, label_timestamp, label"
-        ).to_arrow_table()
-    except duckdb.Error as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"{use_case.name}: a label's value does not fit its type ({reason}); correct the "
-            "source's columns"
-        ) from None
-    refuse_bad_labels(use_case, con, rows)
-    counts = {pair["values"]: pair["counts"] for pair in pc.value_counts(rows[PART]).to_pylist()}
-    body, start, parts = rows.drop_columns([PART]).cast(label_schema(use_case)), 0, {}
-    for partition in sorted(keys):
-        parts[partition] = body.slice(start, counts.get(partition, 0))
-        start += len(parts[partition])
-    return parts

@@ -20,6 +20,7 @@ from include.clock import utc_now
 from include.config.settings import ROOT
 from include.pipeline.provenance import git_commit
 
+SIZES = ("1M", "10M", "30M", "1M-entities")  # as growth_at_size has them, which imports much
 PARTS = ("size", "growth", "serving", "stages", "orchestration")
 Figures = dict[str, Any]
 
@@ -45,7 +46,9 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         if "size" in asked.parts:
             figures |= _at_size(home / "size", asked.quick, asked.repeats)
-        if "growth" in asked.parts:
+        if "growth" in asked.parts and asked.size:
+            figures |= _growth_at_size(home / "growth", asked.size)
+        elif "growth" in asked.parts:
             figures |= _growth(home / "growth", asked.quick)
         if "serving" in asked.parts:
             figures |= _serving(home / "serving", asked.quick)
@@ -100,6 +103,11 @@ def _parser() -> argparse.ArgumentParser:
         "--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure"
     )
     parser.add_argument(
+        "--size",
+        choices=SIZES,
+        help="with --parts growth: measure one load, or one night, of this size alone",
+    )
+    parser.add_argument(
         "--home", type=Path, help="folder to keep and to use again (default: a temporary one)"
     )
     parser.add_argument(
@@ -124,6 +132,13 @@ def _growth(home: Path, quick: bool) -> Figures:
     from tests.benchmarks import growth
 
     return {"growth": growth.measure(home, quick=quick, say=lambda text: print(text, flush=True))}
+
+
+def _growth_at_size(home: Path, size: str) -> Figures:
+    from tests.benchmarks import growth_at_size
+
+    found = growth_at_size.measure(home, size, say=lambda text: print(text, flush=True))
+    return {"growth_at_size": found}
 
 
 def _serving(home: Path, quick: bool) -> Figures:
@@ -170,6 +185,10 @@ def _table(figures: Figures) -> list[str]:
         from tests.benchmarks import growth
 
         lines += growth.table(figures["growth"])
+    if "growth_at_size" in figures:
+        from tests.benchmarks import growth_at_size
+
+        lines += growth_at_size.table(figures["growth_at_size"])
     if "serving" in figures:
         from tests.benchmarks import serving
 

@@ -108,13 +108,15 @@ def table(found: Figures) -> list[str]:
     return lines
 
 
-def in_a_child(act: str, home: Path, customers: int, count: int) -> Figures:
+def in_a_child(
+    act: str, home: Path, customers: int, count: int, module: str = "tests.benchmarks.growth"
+) -> Figures:
     """Run `load` or `nights` in a process of its own; return what it measured.
 
     Raises:
         RuntimeError: it failed.
     """
-    words = ["-m", "tests.benchmarks.growth", act, str(home), str(customers), str(count)]
+    words = ["-m", module, act, str(home), str(customers), str(count)]
     ended = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
     if ended.returncode:
         raise RuntimeError(f"{act} of {home} failed:\n{ended.stderr[-3000:]}")
