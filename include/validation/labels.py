@@ -32,7 +32,8 @@ from include.point_in_time.queries import resolve_sql, tables_in, variables_in
 from include.point_in_time.sql_groups import Groups, groups_of
 from include.point_in_time.sql_parts import timestamp_literal
 from include.point_in_time.views import AsOfViews, ask_in_lanes
-from include.validation.label_rows import PART, typed
+from include.validation.label_checks import PART
+from include.validation.label_rows import typed
 
 _MICRO = timedelta(microseconds=1)
 _BEFORE = "__before"  # what the query gives at the start of an interval
