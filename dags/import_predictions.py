@@ -14,8 +14,10 @@ is skipped, but for once a day.
 
 **When it fails.** Nothing is lost: segments stay where they are until their rows are in the lake.
 `Busy`: another import is at work. `SourceError`: the lake or the disk cannot be written; free space
-or mend permissions, then clear the task. `evergreen import-predictions USE_CASE` does the same from
-a shell.
+or mend permissions, then clear the task. Or nodes serve and none has ever shipped to
+EVERGREEN_SEGMENTS_URI: set it alike here and at the nodes. Before the first node starts `not_begun`
+in the task's result says that none ships yet. `evergreen import-predictions USE_CASE` does the same
+from a shell.
 """
 
 from __future__ import annotations
