@@ -45,13 +45,16 @@ def trim(
 ) -> dict[str, int]:
     """Remove what is older than `EVERGREEN_AIRFLOW_DAYS`; return how many rows, by table.
 
-    `at` is now. With `nightly` nothing happens where it was done within the last 20 hours.
+    `at` is now. With `nightly` nothing happens where it was done within the last 20 hours, or where
+    Airflow is not here for so long.
 
     Raises:
         Busy: another one is at work.
         Unavailable: Airflow's command fails; the message ends with what it printed.
     """
     if not (settings.home / "airflow" / "airflow.db").exists():
+        return {}
+    if nightly and _is_young(settings, at):
         return {}
     if dry_run:
         return _clean(settings, at, "--dry-run")
@@ -82,6 +85,15 @@ def trim_tonight(*, actor: str) -> dict[str, int]:
     here = current_settings()
     records = Records.open(here.records_address)
     return trim(here, records, at=utc_now(), actor=actor, nightly=True)
+
+
+def _is_young(settings: Settings, at: datetime) -> bool:
+    """Tell whether the installation has nothing so old yet; the first start has more to do."""
+    try:
+        made = (settings.home / "secrets" / "airflow_fernet").stat().st_mtime
+    except FileNotFoundError:
+        return False
+    return made > _before(settings, at).timestamp()
 
 
 def _before(settings: Settings, at: datetime) -> datetime:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
 from datetime import timedelta
@@ -35,6 +36,9 @@ def test_rows_older_than_its_days_go_told_before_and_once_a_night(
         for name, days in (("old", 31), ("older", 400), ("young", 29)):
             moment = (NOW - timedelta(days=days)).isoformat(" ").removesuffix("+00:00")
             database.execute("INSERT INTO log (dttm, event) VALUES (?, ?)", (moment, name))
+    assert trim(settings, records, at=NOW, actor="t", nightly=True) == {}, "it is new here"
+    long_ago = (NOW - timedelta(days=31)).timestamp()
+    os.utime(tmp_path / "secrets" / "airflow_fernet", (long_ago, long_ago))
     # A task's environment, in which Airflow forbids its database.
     monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "airflow-db-not-allowed:///")
     assert trim(settings, records, at=NOW, actor="test", nightly=True) == {"log": 2}
