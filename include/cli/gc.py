@@ -8,6 +8,7 @@ import typer
 
 from include.cli.context import actor, current_settings, find_use_case, open_records
 from include.cli.output import json_option, print_json, print_line, print_table
+from include.errors import ConfigError
 
 if TYPE_CHECKING:
     from include.config.use_case import UseCase
@@ -35,6 +36,7 @@ def gc(
     their files stay on record; `evergreen run train_model` for the partition makes them again.
     Predictions older than `log.retention` go, and what Airflow's database has kept for longer than
     EVERGREEN_AIRFLOW_DAYS.
+    A use case whose file cannot be read is left alone, and so is one that has no file any more.
     """
     from include.clock import utc_now
     from include.installation.airflow_history import trim
@@ -43,7 +45,9 @@ def gc(
     settings = current_settings()
     records = open_records(settings)
     now, rows = utc_now(), list[dict[str, Any]]()
-    every = [find_use_case(settings, use_case)] if use_case else _all_use_cases()
+    every, wrong = (
+        ([find_use_case(settings, use_case)], list[str]()) if use_case else _all_use_cases()
+    )
     for case in every:
         done = collect_garbage.collect(
             settings, records, case, at=now, actor=actor(), dry_run=dry_run
@@ -63,13 +67,23 @@ def gc(
         print_json(rows)
     elif not rows:
         print_line("there is nothing to remove")
+    if wrong:
+        raise ConfigError(f"left alone, since their files are wrong: {'; '.join(wrong)}")
 
 
-def _all_use_cases() -> list[UseCase]:
+def _all_use_cases() -> tuple[list[UseCase], list[str]]:
+    """Return the use cases that can be read, and what is wrong with the others."""
     from include.config.use_case_file import files, find
 
     folders = current_settings().usecase_dirs
-    return [find(name, folders) for name in sorted({path.stem for path in files(folders)})]
+    found: list[UseCase] = []
+    wrong: list[str] = []
+    for name in sorted({path.stem for path in files(folders)}):
+        try:
+            found.append(find(name, folders))
+        except ConfigError as error:
+            wrong.append(str(error))
+    return found, wrong
 
 
 def _rows(done: Collected) -> list[dict[str, Any]]:

@@ -10,8 +10,10 @@ import logging
 import os
 import re
 import socket
+import sqlite3
 import subprocess
-from datetime import datetime, timedelta
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from include import processes
@@ -20,7 +22,7 @@ from include.config.settings import Settings
 from include.config.settings import settings as current_settings
 from include.errors import Unavailable
 from include.installation.environment import child_environment
-from include.records.records import AuditEntry, Records
+from include.records.records import AuditEntry, AuditRecord, Records
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,7 @@ BATCH = 10_000  # rows that are removed at once: the scheduler waits for so long
 SHOWN = 8  # last lines of a failed command
 # Use cases ask for it each at its own minute of the night: the first one is enough.
 PAUSE = timedelta(hours=20)
+_HELD = re.compile(r"_airflow_deleted__\w+?__(\d{14})(?:__b\d+)?")
 _FOUND = re.compile(r"^Checking table (\w+)\s*\nFound (\d+) rows", re.MULTILINE)
 
 
@@ -45,13 +48,16 @@ def trim(
 ) -> dict[str, int]:
     """Remove what is older than `EVERGREEN_AIRFLOW_DAYS`; return how many rows, by table.
 
-    `at` is now. With `nightly` nothing happens where it was done within the last 20 hours.
+    `at` is now. With `nightly` nothing happens where it was done within the last 20 hours, or where
+    Airflow is not here for so long.
 
     Raises:
         Busy: another one is at work.
         Unavailable: Airflow's command fails; the message ends with what it printed.
     """
     if not (settings.home / "airflow" / "airflow.db").exists():
+        return {}
+    if nightly and _is_young(settings, at):
         return {}
     if dry_run:
         return _clean(settings, at, "--dry-run")
@@ -63,10 +69,11 @@ def trim(
         attempt=1,
         ttl=settings.lease_seconds,
     ):
-        done = records.audit.entries(EVERYWHERE, action=ACTION, limit=1)
+        done = _runs(records)
         if nightly and done and at - done[-1].at < PAUSE:
             return {}
         # First the row: a kill leaves nothing removed that no row tells of.
+        _drop_left_behind(settings, [entry.at for entry in done])
         details = {"before": _before(settings, at).isoformat()}
         records.audit.append(AuditEntry(ACTION, EVERYWHERE, "airflow.db", actor, details, at))
         rows = _clean(settings, at, "--skip-archive", "--yes")
@@ -82,6 +89,35 @@ def trim_tonight(*, actor: str) -> dict[str, int]:
     here = current_settings()
     records = Records.open(here.records_address)
     return trim(here, records, at=utc_now(), actor=actor, nightly=True)
+
+
+def _runs(records: Records) -> list[AuditRecord]:
+    """Return the newest runs on record, the last one last."""
+    return records.audit.entries(EVERYWHERE, action=ACTION, limit=100)
+
+
+def _drop_left_behind(settings: Settings, runs: list[datetime]) -> None:
+    """Drop the tables in which killed runs held what they were removing.
+
+    Airflow's command gives such a table the moment in its name. Those that a person keeps, of a
+    command without `--skip-archive`, were made at other times.
+    """
+    path = settings.home / "airflow" / "airflow.db"
+    with closing(sqlite3.connect(path, timeout=60)) as database, database:
+        names = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        for match in filter(None, (_HELD.fullmatch(name) for (name,) in names)):
+            made = datetime.strptime(match.group(1), "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+            if any(0 <= (made - run).total_seconds() + 1 <= TIMEOUT + 1 for run in runs):
+                database.execute(f'DROP TABLE "{match.group()}"')
+
+
+def _is_young(settings: Settings, at: datetime) -> bool:
+    """Tell whether the installation has nothing so old yet; the first start has more to do."""
+    try:
+        made = (settings.home / "secrets" / "airflow_fernet").stat().st_mtime
+    except FileNotFoundError:
+        return False
+    return made > _before(settings, at).timestamp()
 
 
 def _before(settings: Settings, at: datetime) -> datetime:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from include.config.settings import Settings
-from include.models.mlflow_client import connected, mlflow_error
-from include.models.mlflow_registry import PREFIX, may_hold_any, name_of
+from include.models.mlflow_client import connected, may_hold_any, mlflow_error
+from include.models.mlflow_registry import PREFIX, name_of
 
 _PAGE = 500
 

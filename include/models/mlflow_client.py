@@ -45,6 +45,15 @@ def connected(settings: Settings) -> Iterator[Any]:
         ) from None
 
 
+def may_hold_any(settings: Settings) -> bool:
+    """Tell whether MLflow may hold anything: a file that is not there holds nothing.
+
+    To ask it would make the file, and takes seconds.
+    """
+    address = settings.mlflow_address
+    return not address.startswith(_SQLITE) or Path(address.removeprefix(_SQLITE)).exists()
+
+
 def public_address(address: str) -> str:
     """Return an address without user and password; that of a file is as it was."""
     parts = urlsplit(address)

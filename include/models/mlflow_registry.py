@@ -23,7 +23,7 @@ from include.config.settings import Settings
 from include.errors import ConfigError
 from include.models.bundle import SCHEMA
 from include.models.kinds import kind_in
-from include.models.mlflow_client import connected, mlflow_error
+from include.models.mlflow_client import connected, may_hold_any, mlflow_error
 from include.records.models import Model
 from include.records.routes import Route
 
@@ -240,15 +240,6 @@ def forget(settings: Settings, use_case: str, *, at: datetime) -> None:
         for renamed in client.search_experiments(filter_string=f"name LIKE '{mark}%'"):
             if renamed.name.startswith(mark):  # in LIKE an underscore stands for any letter
                 client.delete_experiment(renamed.experiment_id)
-
-
-def may_hold_any(settings: Settings) -> bool:
-    """Tell whether MLflow may hold anything: a file that is not there holds nothing.
-
-    To ask it would make the file, and takes seconds.
-    """
-    address = settings.mlflow_address
-    return not address.startswith("sqlite:///") or Path(address.removeprefix("sqlite:///")).exists()
 
 
 def name_of(use_case: str) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -55,6 +56,19 @@ class Model:
     bento_digest: str | None = None
     artefact_digest: str | None = None
     collected_at: datetime | None = None
+
+
+class Releasable(Protocol):
+    """What decides whether a version could serve again."""
+
+    @property
+    def version(self) -> int: ...
+    @property
+    def model_digest(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def collected_at(self) -> datetime | None: ...
 
 
 class Models:
@@ -151,3 +165,21 @@ def models_of(session: Session, use_case: str) -> list[Model]:
     """Return the models of a use case, by version, as a transaction sees them."""
     statement = select(ModelRow).where(ModelRow.use_case == use_case).order_by(ModelRow.version)
     return [plain(Model, row) for row in session.scalars(statement)]
+
+
+def last_good(
+    models: Iterable[Releasable], held: Collection[str], champion: int | None
+) -> int | None:
+    """Return the newest version, other than the champion, that could serve again.
+
+    It was released, never taken back, and its files are there.
+    """
+    good = (
+        model.version
+        for model in models
+        if model.state == "released"
+        and model.model_digest not in held
+        and model.collected_at is None
+        and model.version != champion
+    )
+    return max(good, default=None)

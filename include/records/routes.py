@@ -11,11 +11,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from enum import Enum
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -24,7 +23,7 @@ from include.errors import Conflict, EvergreenError
 from include.records import audit
 from include.records.audit import AuditEntry, with_once
 from include.records.database import Database
-from include.records.models import Model, State, models_of
+from include.records.models import Model, State, last_good, models_of
 from include.records.schema import ModelRow, OpponentRow, RouteRow, insert_missing, locked, plain
 
 CHANGEABLE = ("champion", "previous", "challenger", "step", "weight", "salt", "description")
@@ -61,19 +60,6 @@ class Route:
     rollback_generation: int = 0
     held: list[str] = dataclasses.field(default_factory=list)
     description: dict[str, Any] | None = None
-
-
-class Releasable(Protocol):
-    """What decides whether a version could serve again."""
-
-    @property
-    def version(self) -> int: ...
-    @property
-    def model_digest(self) -> str: ...
-    @property
-    def state(self) -> str: ...
-    @property
-    def collected_at(self) -> datetime | None: ...
 
 
 class Routes:
@@ -352,24 +338,6 @@ def _admit(session: Session, row: RouteRow, version: int) -> None:
             f"{row.use_case}: version {version} was trained in generation {model.generation}, "
             f"before the rollback of generation {row.rollback_generation}; train a new candidate"
         )
-
-
-def last_good(
-    models: Iterable[Releasable], held: Collection[str], champion: int | None
-) -> int | None:
-    """Return the newest version, other than the champion, that could serve again.
-
-    It was released, never taken back, and its files are there.
-    """
-    good = (
-        model.version
-        for model in models
-        if model.state == "released"
-        and model.model_digest not in held
-        and model.collected_at is None
-        and model.version != champion
-    )
-    return max(good, default=None)
 
 
 def _apply(session: Session, row: RouteRow, changes: Mapping[str, Any], entry: AuditEntry) -> Route:

@@ -95,8 +95,10 @@ def collect(
     with records.leases.claim(
         use_case.name, NAME, "all", owner=owner, attempt=1, ttl=settings.lease_seconds
     ) as lease:
-        wait_for(lambda: place.at_work() is None, seconds=wait, every=1.0)
         collected = _find(place, hours)
+        if collected.put_off and wait:  # nobody waits where nothing is to be removed
+            wait_for(lambda: place.at_work() is None, seconds=wait, every=1.0)
+            collected = _find(place, hours)
         _put_on_record(place, collected, actor)
         _finish_before(place)
         for garbage in collected.found:
@@ -120,15 +122,17 @@ def _find(place: Place, hours: int) -> Collected:
 
     versions, kept = place.records.database.read(read)
     collected = Collected(place.name, kept=kept)
-    if (working := place.at_work()) is not None:
-        collected.put_off.append(f"files of models: {working}")
+    doomed = model_files.find_collectable(place, versions, kept)
+    gone = frozenset(each.version for each in doomed)
+    of_models = [
+        *model_files.find_garbage(place, versions, gone),
+        *packages.find_garbage(place, versions, gone),
+        *mlflow_entries.find_garbage(place, versions, gone),
+    ]
+    if of_models and (working := place.at_work()) is not None:
+        collected.put_off.append(f"{len(of_models)} pieces of models: {working}")
     else:
-        doomed = model_files.find_collectable(place, versions, kept)
-        collected.versions = [each.version for each in doomed]
-        gone = frozenset(collected.versions)
-        collected.found += model_files.find_garbage(place, versions, gone)
-        collected.found += packages.find_garbage(place, versions, gone)
-        collected.found += mlflow_entries.find_garbage(place, versions, gone)
+        collected.versions, collected.found = sorted(gone), of_models
     collected.found += lake_files.find_garbage(place, hours=hours)
     collected.found += _expired_predictions(place)
     return collected
@@ -156,7 +160,7 @@ def _put_on_record(place: Place, collected: Collected, actor: str) -> None:
         # Asked in here: a stage that claims its lease later finds the marks.
         if collected.versions and (working := place.at_work()) is not None:
             audit.append(session, _entry(place, collected, [], actor, once))
-            collected.put_off.append(f"files of models: {working}")
+            collected.put_off.append(f"the models {collected.versions}: {working}")
             return []
         kept = mark(session, place.name, newest=place.use_case.retention.models)
         versions = {each.version: each for each in versions_of(session, place.name)}

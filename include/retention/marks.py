@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from include.records.routes import last_good
+from include.records.models import last_good
 from include.records.schema import (
     ModelRow,
     ObservationRow,

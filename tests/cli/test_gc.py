@@ -46,5 +46,10 @@ def test_it_shows_first_and_removes_then(run: Run, visits: Path, tmp_path: Path)
     assert [(row["use_case"], row["removed"]) for row in rows] == [("visits", True)] * 2
     assert not lost.exists()
     assert json.loads(run("gc", "--json").out) == []
+    (tmp_path / "broken.yaml").write_text("name: broken\n")
+    broken = run("gc", "--json")
+    assert (broken.code, json.loads(broken.out)) == (2, [])
+    assert "left alone" in broken.err
+    assert "broken.yaml" in broken.err
     wrong = run("gc", "visit")
     assert (wrong.code, "visits" in wrong.err) == (2, True)

@@ -135,6 +135,19 @@ def test_what_the_node_answered_is_imported_by_a_dag_of_its_own(installation: In
     }
 
 
+def test_garbage_is_collected_by_a_dag_of_its_own(installation: Installation) -> None:
+    began = utc_now()
+    run = installation.api.trigger("visits__collect_garbage")
+    installation.wait(
+        lambda: not installation.api.run(run.dag_id, run.run_id).active, "end of the collection"
+    )
+    states = {task.task_id: task.state for task in installation.api.tasks(run)}
+    assert states == {"collect": "success", "trim_airflow": "success"}
+    told = installation.records.audit.entries("visits", action="garbage.collected")[-1]
+    assert told.at >= began
+    assert (told.details["versions"], told.details["kinds"]) == ([], {}), "all of it is young"
+
+
 def test_a_backfilled_candidate_is_not_released_and_the_runs_say_why(
     installation: Installation,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
 from datetime import timedelta
@@ -35,6 +36,9 @@ def test_rows_older_than_its_days_go_told_before_and_once_a_night(
         for name, days in (("old", 31), ("older", 400), ("young", 29)):
             moment = (NOW - timedelta(days=days)).isoformat(" ").removesuffix("+00:00")
             database.execute("INSERT INTO log (dttm, event) VALUES (?, ?)", (moment, name))
+    assert trim(settings, records, at=NOW, actor="t", nightly=True) == {}, "it is new here"
+    long_ago = (NOW - timedelta(days=31)).timestamp()
+    os.utime(tmp_path / "secrets" / "airflow_fernet", (long_ago, long_ago))
     # A task's environment, in which Airflow forbids its database.
     monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "airflow-db-not-allowed:///")
     assert trim(settings, records, at=NOW, actor="test", nightly=True) == {"log": 2}
@@ -48,6 +52,30 @@ def test_rows_older_than_its_days_go_told_before_and_once_a_night(
     assert not [name for name in tables if name.startswith("_airflow_deleted")]
 
 
+def test_what_a_killed_run_held_is_dropped_and_a_persons_archive_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(home=tmp_path)
+    records = Records.open(settings.records_address)
+    records.migrate()
+    (tmp_path / "airflow").mkdir()
+    made = [NOW + timedelta(seconds=5), NOW - timedelta(hours=2), NOW + timedelta(hours=2)]
+    names = [f"_airflow_deleted__log__{moment:%Y%m%d%H%M%S}__b1" for moment in made]
+    with closing(sqlite3.connect(tmp_path / "airflow" / "airflow.db")) as database:
+        for name in (*names, "log"):
+            database.execute(f"CREATE TABLE {name} (id)")
+    monkeypatch.setattr(airflow_history.processes, "python_module", lambda *_: ["true"])
+
+    def tables() -> set[str]:
+        with closing(sqlite3.connect(tmp_path / "airflow" / "airflow.db")) as database:
+            return {row[0] for row in database.execute("SELECT name FROM sqlite_master")}
+
+    trim(settings, records, at=NOW, actor="test")
+    assert tables() == {*names, "log"}, "no run of ours is on record before"
+    trim(settings, records, at=NOW + timedelta(days=1), actor="test")
+    assert tables() == {*names[1:], "log"}
+
+
 def test_a_command_that_fails_says_what_it_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,7 +84,7 @@ def test_a_command_that_fails_says_what_it_printed(
     records.migrate()
     assert trim(settings, records, at=NOW, actor="test") == {}, "there is no Airflow here"
     (tmp_path / "airflow").mkdir()
-    (tmp_path / "airflow" / "airflow.db").write_text("no database")
+    (tmp_path / "airflow" / "airflow.db").touch()
     command = ["/bin/sh", "-c", "echo Checking; echo it broke >&2; exit 3"]
     monkeypatch.setattr(airflow_history.processes, "python_module", lambda *_: command)
     with pytest.raises(Unavailable, match="it broke"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from include.models.artefact import verify_row
 from include.predictions.import_segments import import_closed
 from include.records.schema import ModelRow
 from include.retention import aside, collect_garbage
+from include.retention.garbage import Place
 from tests.builders.logged import write_segment
 from tests.builders.serving import NAME
 from tests.retention.place import NOW, Home
@@ -180,9 +182,63 @@ def test_nothing_of_models_goes_while_a_stage_uses_them(home: Home) -> None:
     with home.records.leases.claim(NAME, "evaluate_model", "2026-03-09", **claim):
         done = home.collect(hours=0)
     assert (done.versions, home.there()) == ([], [1, 2, 3, 4])
-    assert done.put_off == ["files of models: evaluate_model 2026-03-09 is at work"]
+    assert done.put_off == ["4 pieces of models: evaluate_model 2026-03-09 is at work"]
     assert [each.kind for each in done.removed] == ["lake"]
     assert home.collect().versions == [1, 2]
+
+
+def test_it_waits_for_a_stage_only_where_something_of_models_is_to_go(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.train(1, 2)
+    waited: list[float] = []
+    claim = {"owner": "other", "attempt": 1, "ttl": 30}
+    lease = home.records.leases.claim(NAME, "evaluate_model", "2026-03-09", **claim)
+
+    def wait(answer: Callable[[], bool], *, seconds: float, every: float) -> None:
+        assert not answer()
+        waited.append(seconds)
+        lease.release()
+
+    monkeypatch.setattr(collect_garbage, "wait_for", wait)
+    assert home.collect(wait=5.0).found == []
+    assert waited == []
+    home.train(3)
+    assert home.collect(wait=5.0).versions == [1]
+    assert waited == [5.0]
+
+
+def test_a_training_that_begins_meanwhile_keeps_what_it_finds(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.train(1, 2, 3)
+    claim = {"owner": "other", "attempt": 1, "ttl": 30}
+    monkeypatch.setattr(Place, "at_work", lambda self: None)  # it begins right after the question
+    with home.records.leases.claim(NAME, "train_model", home.key(1), **claim):
+        done = home.collect()
+        assert (home.there(), home.collected()) == ([1, 2, 3], [1])
+        assert done.put_off == ["models version 1 of 2026-03-01: it is needed, or in use"]
+        model = home.records.models.get(NAME, 1)
+        assert model is not None
+        again = dataclasses.replace(model, version=7, collected_at=None)
+        home.records.models.add(again)  # and it ends
+    assert home.collected() == []
+    home.collect()
+    assert home.folder(1).exists()
+
+
+def test_packaging_that_finds_its_package_keeps_it(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It begins while the package is being put aside."""
+    home.train(1)
+    home.package(9)
+    answers = iter([None, None, None, None, "package_model is at work"])
+    monkeypatch.setattr(Place, "at_work", lambda self: next(answers, None))
+    done = home.collect()
+    assert next(answers, "asked") == "asked"
+    assert done.removed == []
+    assert all(path.exists() for path in home.packages(9))
 
 
 def test_a_stage_that_starts_after_the_mark_puts_the_removal_off(
