@@ -146,7 +146,19 @@ def calibrated(labels: Numbers, scores: Numbers, limit: float, seed: int) -> tup
         f"{name} is {error:.4f}, it must be at most {most:.4f}: a model whose scores are right"
         f" shows {chance:.4f} on so many rows, and gates.max_calibration_error is {limit:g}"
     )
+    mean, rate = float(scores.mean()), float(labels.mean())
+    if is_shifted(mean - rate, error):
+        before = "more" if mean > rate else "less"
+        reason += (
+            f". The scores say {mean:.1%} on average and {rate:.1%} of the outcomes are 1: they were "
+            f"{before} frequent among the rows it learned from"
+        )
     return Check("calibration_error", name, error, most, "fail", reason), chance
+
+
+def is_shifted(in_the_large: float, error: float) -> bool:
+    """Tell whether most of a calibration error is that all scores are too high, or too low."""
+    return abs(in_the_large) > error / 2
 
 
 def believable(value: float, limit: float, carriers: Sequence[str] = ()) -> Check:
@@ -198,6 +210,9 @@ def absolute(
         "yardstick_auc": baseline,
         "calibration_error": statistics.calibration_error(labels, scores),
         "calibration_error_by_chance": chance,
+        "calibration_in_the_large": float(scores.mean() - labels.mean())
+        if len(labels)
+        else math.nan,
         "brier": statistics.brier(labels, scores),
         "log_loss": statistics.log_loss(labels, scores),
     }

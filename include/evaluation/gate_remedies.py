@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from include.config.remedies import remedy, rounded_down, rounded_up
 from include.config.use_case import UseCase
-from include.evaluation.gate import Check
+from include.evaluation.gate import Check, is_shifted
 
 MOST = 0.6  # of all rows: a larger part leaves too little to train on
 LEFT = 0.2  # of all rows, at least to train on
@@ -96,9 +96,15 @@ def _calibration(check: Check, use_case: UseCase, metrics: Metrics, carriers: Se
     # The limit counts from what chance gives on so many rows, where that is known.
     beyond = max(error - (0.0 if math.isnan(chance) else chance), 0.0)
     line = remedy(("gates", "max_calibration_error"), min(rounded_up(beyond + HAIR), 1.0))
+    advice = f"Calibrate on more rows: {_larger(use_case, 'tune')}"
+    if is_shifted(metrics.get("calibration_in_the_large", 0.0), error):
+        advice = (
+            "The outcome's rate moves with time, which more rows do not mend: judge a newer "
+            "partition, or add a feature that moves with it"
+        )
     return (
-        f"Calibrate on more rows: {_larger(use_case, 'tune')}; {line} would release scores that "
-        f"are off by {error:.3f} on average: a rank, but no chances"
+        f"{advice}; {line} would release scores that are off by {error:.3f} on average: a rank, "
+        "but no chances"
     )
 
 

@@ -75,6 +75,12 @@ def test_scores_that_are_chances_pass_and_others_fail() -> None:
     assert right.outcome == "pass"
     assert 0 < by_chance < 0.03
     assert gate.calibrated(labels, scores / 2, 0.02, 7)[0].outcome == "fail"
+    low = gate.calibrated(labels, scores / 2, 0.02, 7)[0].reason
+    assert "The scores say 25." in low
+    assert "less frequent among the rows it learned from" in low
+    # Scores that are only too bold say the right share.
+    bold = gate.calibrated(labels, (scores > 0.5).astype(float), 0.02, 7)[0]
+    assert (bold.outcome, "The scores say" in bold.reason) == ("fail", False)
     unknown, nothing = gate.calibrated(np.ones(4), np.ones(4), 0.02, 7)
     assert unknown.outcome == "hold"
     assert math.isnan(nothing)

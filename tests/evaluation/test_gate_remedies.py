@@ -111,3 +111,12 @@ def test_what_passed_or_has_no_line_is_left_as_it_is() -> None:
     assert told(equal) == ""
     unknown = gate.censored(math.nan, 0.05)
     assert told(unknown).startswith("Train the partition again")
+
+
+def test_more_rows_are_no_advice_where_the_rate_of_the_outcome_has_moved() -> None:
+    failed = CHECKS["calibration_error"]
+    assert "Calibrate on more rows" in told(failed)
+    moved = METRICS | {"calibration_in_the_large": failed.value or 0.0}
+    text = gate_remedies.with_remedy(failed, USE_CASE, moved, CARRIERS).remedy
+    assert "The outcome's rate moves with time" in text
+    assert offered(text) == offered(told(failed))[-1:]
