@@ -5,12 +5,10 @@ Every setting is `EVERGREEN_<NAME>`; defaults are the embedded installation unde
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import ipaddress
 import os
 import re
-import secrets
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -18,11 +16,11 @@ from typing import Literal
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from include.config.secret_files import checked, make_secret
 from include.errors import ConfigError
 from include.files import make_private
 
 ROOT = Path(__file__).resolve().parents[2]
-SECRET_LENGTH = 32  # characters; a generated one has 43
 
 
 class Settings(BaseSettings):
@@ -271,7 +269,7 @@ class Settings(BaseSettings):
         if not path.exists():
             self.make_home()
             path.parent.mkdir(exist_ok=True, mode=0o700)
-            _make_secret(path)
+            make_secret(path)
         remedy = (
             f"Put the old one back from a backup, or delete {path}: the next start makes another, "
             "and what the old one has signed or encrypted is not accepted any more"
@@ -280,7 +278,7 @@ class Settings(BaseSettings):
             text = path.read_text(encoding="ascii").strip()
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} cannot be read as a secret ({error}). {remedy}") from None
-        return SecretStr(_checked(text, str(path), remedy))
+        return SecretStr(checked(text, str(path), remedy))
 
     @property
     def node_secret(self) -> SecretStr:
@@ -293,7 +291,7 @@ class Settings(BaseSettings):
         if not given:
             return self.secret("node_token")
         remedy = "Give it a random one (`openssl rand -hex 32`), or leave it out: one is generated"
-        return SecretStr(_checked(given, "EVERGREEN_NODE_TOKEN", remedy))
+        return SecretStr(checked(given, "EVERGREEN_NODE_TOKEN", remedy))
 
     @property
     def entity_secret(self) -> SecretStr:
@@ -306,40 +304,7 @@ class Settings(BaseSettings):
         if not given:
             return self.secret("entity_key")
         remedy = "Give it a random one (`openssl rand -hex 32`), or leave it out: one is generated"
-        return SecretStr(_checked(given, "EVERGREEN_ENTITY_KEY", remedy))
-
-
-def _checked(text: str, where: str, remedy: str) -> str:
-    """Return a secret; refuse an empty one, which everybody knows, and one that can be guessed."""
-    # A file that a loss of power cut off may hold NUL bytes, as many as the secret had letters.
-    if len(text) < SECRET_LENGTH or not text.isprintable():
-        held = f"has {len(text)} characters" if text.isprintable() and text else "is empty"
-        raise ConfigError(f"{where} {held}, and a secret has at least {SECRET_LENGTH}. {remedy}")
-    return text
-
-
-def _make_secret(path: Path) -> None:
-    """Write a new secret, unless another process or thread is first; then its secret stays."""
-    # Threads make one at the same time too, so the process id would not do.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_urlsafe(32))
-            file.flush()
-            # Before it has its name: a loss of power would leave an empty file under it.
-            os.fsync(file.fileno())
-        # A link fails where the name exists: the first maker wins, others read its secret.
-        with contextlib.suppress(FileExistsError):
-            os.link(temporary, path)
-    finally:
-        temporary.unlink()
-    # The name too, before anything is signed by a secret that a loss of power would replace.
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        return SecretStr(checked(given, "EVERGREEN_ENTITY_KEY", remedy))
 
 
 def _machine_memory() -> int:

@@ -17,7 +17,8 @@ from typing import Literal, get_args
 from filelock import FileLock
 from pydantic import SecretStr
 
-from include.config.settings import SECRET_LENGTH, Settings
+from include.config.secret_files import SECRET_LENGTH
+from include.config.settings import Settings
 from include.errors import ConfigError
 from include.files import written_aside
 

@@ -150,8 +150,8 @@ def calibrated(labels: Numbers, scores: Numbers, limit: float, seed: int) -> tup
     if is_shifted(mean - rate, error):
         before = "more" if mean > rate else "less"
         reason += (
-            f". The scores say {mean:.1%} on average and {rate:.1%} of the outcomes are 1: they were "
-            f"{before} frequent among the rows it learned from"
+            f". The scores say {mean:.1%} on average and {rate:.1%} of the outcomes are 1: they "
+            f"were {before} frequent among the rows it learned from"
         )
     return Check("calibration_error", name, error, most, "fail", reason), chance
 
@@ -205,14 +205,13 @@ def absolute(
     """
     baseline = math.nan if yardstick_auc is None else float(yardstick_auc)
     calibration, chance = calibrated(labels, scores, gates.max_calibration_error, seed)
+    in_the_large = float(scores.mean() - labels.mean()) if len(labels) else math.nan
     metrics = {
         "auc": statistics.auc(labels, scores),
         "yardstick_auc": baseline,
         "calibration_error": statistics.calibration_error(labels, scores),
         "calibration_error_by_chance": chance,
-        "calibration_in_the_large": float(scores.mean() - labels.mean())
-        if len(labels)
-        else math.nan,
+        "calibration_in_the_large": in_the_large,
         "brier": statistics.brier(labels, scores),
         "log_loss": statistics.log_loss(labels, scores),
     }

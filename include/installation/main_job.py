@@ -13,7 +13,8 @@ from include.config.use_case import UseCase
 from include.errors import Unavailable
 from include.installation.progress import Followed, NotDeployed, print_line
 from include.installation.supervisor import Supervisor
-from include.orchestration.airflow_api import ACTIVE, AirflowApi
+from include.orchestration.airflow_api import AirflowApi
+from include.orchestration.airflow_runs import ACTIVE
 from include.pipeline import history
 from include.pipeline.flow import STAGES
 from include.point_in_time import partitions

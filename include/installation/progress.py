@@ -12,7 +12,8 @@ from typing import Any
 from include.config.settings import Settings
 from include.errors import EvergreenError
 from include.installation.services import descriptions
-from include.orchestration.airflow_api import ACTIVE, AirflowApi, Run
+from include.orchestration.airflow_api import AirflowApi
+from include.orchestration.airflow_runs import ACTIVE, Run
 from include.pipeline.flow import STAGES
 from include.records.records import Records
 

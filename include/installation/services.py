@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 import httpx
 
 from include.config.settings import Settings
+from include.installation.child import Child, Importance
 from include.installation.environment import child_environment
 from include.installation.mlflow_login import ADMIN, PASSWORD
 from include.orchestration.airflow_api import AirflowApi
-from include.processes import Child, Importance, python_module
+from include.processes import python_module
 
 AIRFLOW = {
     "scheduler": ["scheduler", "--skip-serve-logs"],

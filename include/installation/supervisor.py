@@ -27,17 +27,18 @@ from include.config.settings import Settings
 from include.config.settings import settings as current_settings
 from include.errors import Busy, EvergreenError, Unavailable
 from include.files import write_text
+from include.installation.child import STARTED_WITHIN, Child, end
 from include.installation.environment import child_environment
 from include.installation.housekeeping import EVERY_SECONDS, keep_house
 from include.installation.lock import InstallationLock, find_holder
 from include.installation.preflight import check_ports, is_migrated, stamp_version
 from include.installation.services import SERVICES, children
-from include.processes import Born, Child, end, end_sessions, tail
+from include.processes import Born, end_sessions, tail
 from include.serving.listener import open_listener
 
 log = logging.getLogger(__name__)
 
-START_TIMEOUT = processes.STARTED_WITHIN
+START_TIMEOUT = STARTED_WITHIN
 STOP_TIMEOUT = 60.0  # seconds
 POLL = 0.25  # seconds between two looks at what is waited for, and the most that Ctrl-C takes
 SHOWN = 8  # last lines of a failed command

@@ -118,7 +118,8 @@ def guess_roles(
     if outcome_apart is not None:
         named = LabelGuess(outcome_apart.label, outcome_apart.why)
     else:
-        named = guess_label(table, [c for c in columns if c not in taken], given_label)
+        free = [column for column in columns if column not in taken]
+        named = guess_label(table, free, given_label, answers.positive)
     result = named.column
     positive = guess_positive(table, result, "--label" if given_label else "", answers.positive)
     taken.append(result)

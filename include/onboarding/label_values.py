@@ -51,10 +51,16 @@ class LabelGuess:
     sure: bool = True
 
 
-def guess_label(table: Table, columns: Sequence[Profile], given: Profile | None) -> LabelGuess:
+def guess_label(
+    table: Table,
+    columns: Sequence[Profile],
+    given: Profile | None,
+    positive: tuple[str, ...] | None = None,
+) -> LabelGuess:
     """Return the column of the outcome: by its name, else by its values and its place.
 
-    Published tables have their outcome last, more often than not.
+    Published tables have their outcome last, more often than not. `positive` are values of it that
+    a person said count as 1.
 
     Raises:
         Undecided: several could be it, or it has more than two values.
@@ -72,7 +78,9 @@ def guess_label(table: Table, columns: Sequence[Profile], given: Profile | None)
     # A name that says nothing else ranks above one that may be a fact of whom the row is about.
     candidates = [c for c in named if plain(c.header) in CERTAIN] or named
     if not candidates:
-        _ask_for_classes(table, columns)
+        named_by_classes = _ask_for_classes(table, columns, positive)
+        if named_by_classes is not None:
+            return LabelGuess(named_by_classes, "guessed: its name sounds of an outcome")
         candidates = [column for column in two if _is_state(plain(column.header))]
     others = [column for column in zero_one if column not in candidates]
     if len(candidates) == 1:
@@ -131,13 +139,21 @@ def _by_place(
     return next((column for column in (columns[-1], columns[0]) if column in two), None)
 
 
-def _ask_for_classes(table: Table, columns: Sequence[Profile]) -> None:
-    """Ask which values count as 1, where the column of the outcome has more than two."""
+def _ask_for_classes(
+    table: Table, columns: Sequence[Profile], positive: tuple[str, ...] | None
+) -> Profile | None:
+    """Ask which values count as 1, where the column of the outcome has more than two.
+
+    Return it where a person said so already.
+    """
     for column in columns:
         name = plain(column.header)
         named_last = _is_outcome(column) and column is columns[-1]
         if _has_classes(column) and (name in CERTAIN or _is_state(name) or named_last):
+            if positive is not None:
+                return column
             guess_positive(table, column, "")
+    return None
 
 
 def _what_there_is(table: Table, columns: Sequence[Profile]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from functools import cached_property
 from pathlib import Path
@@ -21,48 +20,13 @@ import httpx
 
 from include.config.settings import Settings
 from include.errors import ConfigError, Conflict, Unavailable
+from include.orchestration.airflow_runs import Run, TaskState, moment_of, run_of
 from include.processes import find_listeners
 
 ADMIN = "admin"
-ACTIVE = ("queued", "running")
 PAGE = 100  # rows of one answer: the most that Airflow gives
 JSON = dict[str, Any]
 Reprocess = Literal["none", "completed", "failed"]
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A DAG run; `key` is None for a run that has no partition."""
-
-    dag_id: str
-    run_id: str
-    state: str
-    run_type: str
-    key: str | None
-    conf: JSON
-    started: datetime | None
-    ended: datetime | None
-
-    @property
-    def active(self) -> bool:
-        """Whether the run is queued or running."""
-        return self.state in ACTIVE
-
-    @property
-    def seconds(self) -> float:
-        """Duration of a finished run; 0 while it runs."""
-        return (self.ended - self.started).total_seconds() if self.started and self.ended else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class TaskState:
-    """One task of a run; `state` is None before it is scheduled."""
-
-    task_id: str
-    state: str | None
-    seconds: float
-    started: datetime | None
-    try_number: int
 
 
 def password_file(settings: Settings) -> Path:
@@ -143,11 +107,11 @@ class AirflowApi:
         body = {"logical_date": None, "conf": dict(conf or {}), "note": note} | (
             {"partition_key": key} if key else {}
         )
-        return _run(self._call("POST", f"/api/v2/dags/{quote(dag_id)}/dagRuns", json=body))
+        return run_of(self._call("POST", f"/api/v2/dags/{quote(dag_id)}/dagRuns", json=body))
 
     def run(self, dag_id: str, run_id: str) -> Run:
         """Return one run as it is now."""
-        return _run(
+        return run_of(
             self._call("GET", f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id, safe='')}")
         )
 
@@ -174,7 +138,7 @@ class AirflowApi:
         if after:
             params["start_date_gte"] = after.isoformat()
         runs = (
-            _run(row)
+            run_of(row)
             for row in self._pages(f"/api/v2/dags/{quote(dag_id)}/dagRuns", "dag_runs", params)
         )
         # Airflow's filters are prefixes, so more may come than was asked for.
@@ -192,7 +156,7 @@ class AirflowApi:
                 row["task_id"],
                 row["state"],
                 row["duration"] or 0.0,
-                _moment(row["start_date"]),
+                moment_of(row["start_date"]),
                 row["try_number"],
             )
             for row in self._pages(path, "task_instances")
@@ -355,23 +319,6 @@ class AirflowApi:
             offset += len(rows)
             if len(rows) < PAGE:
                 return
-
-
-def _run(row: JSON) -> Run:
-    return Run(
-        dag_id=row["dag_id"],
-        run_id=row["dag_run_id"],
-        state=row["state"],
-        run_type=row["run_type"],
-        key=row["partition_key"],
-        conf=row["conf"] or {},
-        started=_moment(row["start_date"]),
-        ended=_moment(row["end_date"]),
-    )
-
-
-def _moment(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None
 
 
 def _reason(answer: httpx.Response) -> str:

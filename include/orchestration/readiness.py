@@ -16,7 +16,8 @@ from include.config.settings import Settings, settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import find
 from include.errors import EvergreenError, MissingPartition, Unavailable
-from include.orchestration.airflow_api import AirflowApi, Run
+from include.orchestration.airflow_api import AirflowApi
+from include.orchestration.airflow_runs import Run
 from include.orchestration.pending import SeenRun, StageRecord, is_coming, keys_not_coming
 from include.pipeline.execution import Execution
 from include.pipeline.flow import STAGES, upstream

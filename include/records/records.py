@@ -27,8 +27,9 @@ from include.records.models import Mode, Model, Models
 from include.records.nodes import Nodes, Observation, RoleReport
 from include.records.opponents import Opponent, Opponents
 from include.records.partitions import Partition, Partitions, Target
+from include.records.release_rules import UNSET
 from include.records.results import Results, StageResult
-from include.records.routes import UNSET, Route, Routes
+from include.records.routes import Route, Routes
 from include.records.schema import (
     FeatureSetRow,
     ModelRow,

@@ -13,7 +13,6 @@ import hashlib
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, Literal
 
 from sqlalchemy import select
@@ -24,18 +23,17 @@ from include.records import audit
 from include.records.audit import AuditEntry, with_once
 from include.records.database import Database
 from include.records.models import Model, State, last_good, models_of
+from include.records.release_rules import (
+    UNSET,
+    Unset,
+    admit,
+    expect_judged_since_rollback,
+    expect_no_newer_release,
+    expect_state,
+)
 from include.records.schema import ModelRow, OpponentRow, RouteRow, insert_missing, locked, plain
 
 CHANGEABLE = ("champion", "previous", "challenger", "step", "weight", "salt", "description")
-
-
-class Unset(Enum):
-    """The value of an expectation that is not stated (None states that there is none)."""
-
-    UNSET = "unset"
-
-
-UNSET = Unset.UNSET
 
 
 @dataclass(frozen=True)
@@ -117,14 +115,14 @@ class Routes:
         _check_values(use_case, set)
 
         def work(open_session: Session, row: RouteRow, entry: AuditEntry) -> Route:
-            _expect(row, expect_generation, expect_champion)
-            _expect_no_newer_release(row, partition)
-            _expect_judged_since_rollback(row, judged_generation)
+            expect_state(row, expect_generation, expect_champion)
+            expect_no_newer_release(row, partition)
+            expect_judged_since_rollback(row, judged_generation)
             states: dict[str, State] = {"champion": "released", "challenger": "challenger"}
             for role, state in states.items():
                 version = set.get(role)
                 if version is not None and version != getattr(row, role):
-                    _admit(open_session, row, version)
+                    admit(open_session, row, version)
                     _set_state(open_session, use_case, version, state)
             changes = {**set, "watermark": partition or row.watermark}
             return _apply(open_session, row, changes, entry)
@@ -149,7 +147,7 @@ class Routes:
         """
 
         def work(session: Session, row: RouteRow, entry: AuditEntry) -> Route:
-            _expect(row, expect_generation, UNSET)
+            expect_state(row, expect_generation, UNSET)
             return _take_back(session, row, entry, of)
 
         return self._decide(use_case, work, entry)
@@ -190,7 +188,7 @@ class Routes:
         """
 
         def work(session: Session, row: RouteRow, entry: AuditEntry) -> Route:
-            _expect(row, expect_generation, UNSET)
+            expect_state(row, expect_generation, UNSET)
             if digest not in row.held:
                 raise Conflict(f"{use_case}: {digest} is not held; held are {row.held or 'none'}")
             models = select(ModelRow).where(
@@ -281,63 +279,6 @@ def _locked_route(session: Session, use_case: str) -> RouteRow:
     row = locked(session, RouteRow, use_case)
     assert row is not None
     return row
-
-
-def _expect(row: RouteRow, generation: int | None, champion: int | Unset | None) -> None:
-    if generation is not None and generation != row.generation:
-        raise Conflict(
-            f"{row.use_case}: the routing row is at generation {row.generation}, not "
-            f"{generation}: look, then rerun"
-        )
-    if not isinstance(champion, Unset) and champion != row.champion:
-        raise Conflict(
-            f"{row.use_case}: the champion is {row.champion}, not {champion}; judge the candidate "
-            "again"
-        )
-
-
-def _expect_no_newer_release(row: RouteRow, partition: str | None) -> None:
-    if partition is not None and row.watermark is not None and partition < row.watermark:
-        raise Conflict(
-            f"{row.use_case}: partition {partition} is older than {row.watermark}, which is live; "
-            "release a newer one"
-        )
-
-
-def _expect_judged_since_rollback(row: RouteRow, judged_generation: int | None) -> None:
-    if judged_generation is not None and judged_generation < row.rollback_generation:
-        raise Conflict(
-            f"{row.use_case}: judged in generation {judged_generation}, before the rollback of "
-            f"generation {row.rollback_generation}; judge again"
-        )
-
-
-def _admit(session: Session, row: RouteRow, version: int) -> None:
-    """Refuse a model that may not serve, or return.
-
-    The previous champion may come back, however long before the last rollback it was trained.
-    """
-    model = session.get(ModelRow, (row.use_case, version))
-    if model is None:
-        raise Conflict(
-            f"{row.use_case}: there is no model version {version} on record; train it first"
-        )
-    if model.collected_at is not None:
-        raise Conflict(
-            f"{row.use_case}: the files of version {version} were collected on "
-            f"{model.collected_at:%Y-%m-%d}; `evergreen run train_model --use-case "
-            f"{row.use_case} --partition {model.partition}` makes them again"
-        )
-    if model.model_digest in row.held:
-        raise Conflict(
-            f"{row.use_case}: version {version} ({model.model_digest}) was rolled back and is on "
-            f"hold; `evergreen rollback {row.use_case} --release {model.model_digest}` lifts that"
-        )
-    if version != row.previous and model.generation < row.rollback_generation:
-        raise Conflict(
-            f"{row.use_case}: version {version} was trained in generation {model.generation}, "
-            f"before the rollback of generation {row.rollback_generation}; train a new candidate"
-        )
 
 
 def _apply(session: Session, row: RouteRow, changes: Mapping[str, Any], entry: AuditEntry) -> Route:

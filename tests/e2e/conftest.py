@@ -20,7 +20,8 @@ from include.clock import utc_now
 from include.config.settings import ROOT, Settings
 from include.config.use_case import UseCase
 from include.config.use_case_file import find
-from include.orchestration.airflow_api import AirflowApi, Run
+from include.orchestration.airflow_api import AirflowApi
+from include.orchestration.airflow_runs import Run
 from include.pipeline.flow import STAGES
 from include.records.records import Records
 from tests.builders.ports import free_ports

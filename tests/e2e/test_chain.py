@@ -15,7 +15,7 @@ import pytest
 from include.clock import utc_now
 from include.installation.services import AIRFLOW
 from include.lake.tables import Lake
-from include.orchestration.airflow_api import Run, TaskState
+from include.orchestration.airflow_runs import Run, TaskState
 from include.point_in_time import partitions
 from tests.e2e.conftest import DAYS, EVERY_DAG, Installation, session_of
 

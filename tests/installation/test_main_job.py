@@ -13,7 +13,7 @@ from include.config.use_case_file import parse
 from include.errors import Unavailable
 from include.installation.main_job import MainJob
 from include.installation.progress import NotDeployed
-from include.orchestration.airflow_api import Run
+from include.orchestration.airflow_runs import Run
 from include.pipeline.flow import STAGES
 from include.records.records import AuditEntry, Records, StageResult
 from tests.builders.command_line import YAML, add_model

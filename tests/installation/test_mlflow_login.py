@@ -19,10 +19,11 @@ import pytest
 
 from include import clock
 from include.config.settings import Settings
+from include.installation.child import Child, end
 from include.installation.mlflow_login import ADMIN, PASSWORD, is_admitted
 from include.installation.services import children
 from include.models.mlflow_client import connected
-from include.processes import Child, end, tail
+from include.processes import tail
 from tests.builders.browser import browser
 from tests.builders.ports import free_ports
 

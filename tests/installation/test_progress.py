@@ -11,7 +11,7 @@ import pytest
 from include.config.settings import Settings
 from include.installation import progress
 from include.installation.progress import Followed, NotDeployed
-from include.orchestration.airflow_api import Run, TaskState
+from include.orchestration.airflow_runs import Run, TaskState
 from include.pipeline.flow import STAGES
 from include.records.records import AuditEntry, Records
 

@@ -18,10 +18,9 @@ import httpx
 import psutil
 import pytest
 
-from include import processes
 from include.config.settings import ROOT, Settings
 from include.errors import Busy
-from include.installation import services, supervisor
+from include.installation import child, services, supervisor
 from include.installation.lock import find_holder
 from include.installation.supervisor import Supervisor, stop
 from include.processes import Born
@@ -191,7 +190,7 @@ def test_nobody_listens_and_the_disk_is_full_and_the_node_is_still_started_again
 def test_pages_that_die_again_and_again_leave_the_rest_alone(
     small: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "MAX_RESTARTS", 2)  # the pauses before six deaths are a minute
+    monkeypatch.setattr(child, "MAX_RESTARTS", 2)  # the pauses before six deaths are a minute
     monkeypatch.setattr(services, "_mlflow_command", lambda settings: [sys.executable, "-c", "1/0"])
     said: list[str] = []
     with Supervisor(small, say=said.append, services=("node", "mlflow")) as running:

@@ -98,6 +98,8 @@ def test_values_that_count_as_1_are_said_by_an_option(tmp_path: Path) -> None:
     assert sorted(use_case.label.positives) == ["<30", ">30"]
     assert '# given, "NO", "a, b" as 0' in text
     assert "; 50.0% of those with an outcome" in text
+    # The column whose name sounds of an outcome need not be named as well.
+    assert drafted(tmp_path, rows, positive=("<30",))[0].label.column == "readmitted"
     # Divided at its comma, as an option is.
     use_case, _ = drafted(tmp_path, rows, label="readmitted", positive=("a", "b"))
     assert use_case.label.positives == ["a, b"]

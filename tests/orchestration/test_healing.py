@@ -10,7 +10,8 @@ import pytest
 
 from include.config.settings import Settings
 from include.config.use_case import UseCase
-from include.orchestration.airflow_api import AirflowApi, Run
+from include.orchestration.airflow_api import AirflowApi
+from include.orchestration.airflow_runs import Run
 from include.orchestration.healing import ASSET_BEFORE, find_active_keys, plan_restarts
 from include.pipeline.status import StatusRow, status_rows
 from include.records.records import AuditEntry, Mode, Model, Records, StageResult, Target
