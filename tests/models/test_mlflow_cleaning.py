@@ -10,7 +10,7 @@ from include.config.settings import Settings
 from include.models import mlflow_cleaning, mlflow_registry
 from include.models.mlflow_client import connected
 from tests.builders.serving import NAME
-from tests.models.test_mlflow_registry import KEY, home, template, training
+from tests.models.test_mlflow_registry import KEY, home, training
 
 __all__ = ["home", "template"]  # fixtures
 
