@@ -12,7 +12,7 @@ from include.models.mlflow_client import connected
 from tests.builders.serving import NAME
 from tests.models.test_mlflow_registry import KEY, home, training
 
-__all__ = ["home", "template"]  # fixtures
+__all__ = ["home"]  # fixtures
 
 
 def count(home: Settings, table: str) -> int:
