@@ -45,7 +45,8 @@ _PROMPT = 3 * _HOUR  # in which a row arrives that is not late
 _CONTACT_SPAN = 13  # days after the due day in which contacts may happen
 _WHOLE_FROM = 14  # day from which rows come damaged too
 _FIRST_REMINDER = 5  # days after the due day
-_CHUNK_ROWS = 1_000_000  # about so many rows are made at once
+_CHUNK_ROWS = 2_000_000  # about so many rows are made at once
+_LEAST_DAYS, _MOST_DAYS = 7, 31  # which a batch is of: each looks at forty days before it again
 # The last word of kinds and contacts is none that a contract allows: damaged rows have it.
 _KINDS = np.array(["due", "paid", "refund?"])
 _CONTACTS = np.array(["reminder", "call", "promise", "visit?"])
@@ -63,9 +64,9 @@ def batches(
         "contacts": (_contacts, _contact_text),
     }[stream]
     start, end = _seconds(book, first), _seconds(book, until)
-    # Days at a time, at most a month; each batch also looks at all instalments that may still be
-    # paid in it.
-    step = max(1, min(31, _CHUNK_ROWS // (book.size // 10 + 1) - LATEST_PAYMENT)) * DAY
+    # Days at a time; each batch also looks at all instalments that may still be paid in it.
+    days = _CHUNK_ROWS // (book.size // 10 + 1) - LATEST_PAYMENT
+    step = min(_MOST_DAYS, max(_LEAST_DAYS, days)) * DAY
     for begin in range(start, max(end, start + 1), step):
         stop = min(begin + step, end)
         yield text(book, _deliver(book, build(book, begin, stop, concept_shift), begin, stop))

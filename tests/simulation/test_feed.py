@@ -17,6 +17,9 @@ from tests.builders.simulated import SMALL, START, STREAMS, arrived, at, moments
 def test_blocks_of_days_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = arrived("instalments", 10, 50)
     monkeypatch.setattr(feed, "_CHUNK_ROWS", 1)
+    assert len(list(simulation.batches("instalments", at(10), at(50), **SMALL))) == 6  # weeks
+    assert arrived("instalments", 10, 50).equals(whole)
+    monkeypatch.setattr(feed, "_LEAST_DAYS", 1)
     assert len(list(simulation.batches("instalments", at(10), at(50), **SMALL))) == 40
     assert arrived("instalments", 10, 50).equals(whole)
 
