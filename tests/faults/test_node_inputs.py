@@ -21,7 +21,7 @@ import pytest
 
 from include.clock import utc_now
 from include.records.records import AuditEntry, Route
-from tests.builders.asking import asking
+from tests.builders.asking import Asking, asking
 from tests.builders.isolated import write_bento
 from tests.builders.serving import NAME, NOW, ROW, Desk, Node, until
 
@@ -197,6 +197,13 @@ def serve_second(desk: Desk, node: Node) -> Route:
     return desk.records.routes.get(NAME)
 
 
+def more_answers(load: Asking, what: str = "answers") -> int:
+    """Wait for twenty more answers; return how many there were before."""
+    asked = len(load.answered)
+    until(lambda: len(load.answered) > asked + 20, what=what)
+    return asked
+
+
 def roll_back(node: Node) -> dict[str, object]:
     """Take model 2 back; the answer comes, and is true, below a second."""
     began = time.monotonic()
@@ -217,16 +224,14 @@ def test_what_is_taken_away_fails_no_request_and_holds_up_no_rollback(
 ) -> None:
     before = serve_second(desk, node)
     with asking(desk.settings.node_port) as load:
-        until(lambda: len(load.answered) > 20, what="answers")
+        more_answers(load)
         with fault(desk):
             time.sleep(0.8)  # the node has looked at it by now
             answered = roll_back(node)
-            asked = len(load.answered)
-            until(lambda: len(load.answered) > asked + 20, what="answers meanwhile")
+            more_answers(load, "answers meanwhile")
         assert (answered.get("scope") == "this node only") == (fault in WITHOUT_RECORDS)
         until(lambda: desk.records.routes.get(NAME).champion == 1, what="the rollback on record")
-        asked = len(load.answered)
-        until(lambda: len(load.answered) > asked + 20, what="answers afterwards")
+        asked = more_answers(load, "answers afterwards")
     assert load.failed == []
     assert set(load.answered[:20]) == {2}
     assert set(load.answered[asked:]) == {1}
@@ -250,12 +255,11 @@ def test_a_model_process_that_dies_or_hangs_is_answered_for(
         assert node.process is not None
         (child,) = psutil.Process(node.process.pid).children()
         with asking(desk.settings.node_port) as load:
-            until(lambda: len(load.answered) > 20, what="answers")
+            more_answers(load)
             os.kill(child.pid, number)
             until(lambda: 1 in load.answered, what="an answer of the model before")
             roll_back(node)
-            asked = len(load.answered)
-            until(lambda: len(load.answered) > asked + 20, what="answers afterwards")
+            more_answers(load, "answers afterwards")
         assert load.failed == []
         until(lambda: not child.is_running(), what="the end of the child")
 
