@@ -6,7 +6,7 @@ calls; a server keeps them, marked, until `mlflow gc` is run beside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,6 +50,26 @@ def entries(settings: Settings, use_case: str) -> list[Entry]:
             for run in _runs(client, name)
             if (tag := run.data.tags.get(f"{PREFIX}partition"))
         ]
+
+
+def without_run(settings: Settings, run_ids: Sequence[str]) -> list[str]:
+    """Return those of some ids of which MLflow knows no run, whoever has made it.
+
+    Raises:
+        Unavailable: MLflow does not answer.
+    """
+    if not run_ids or not may_hold_any(settings):
+        return list(run_ids)
+    found = []
+    with connected(settings) as client:
+        for run_id in run_ids:
+            try:
+                client.get_run(run_id)
+            except mlflow_error() as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                found.append(run_id)
+    return found
 
 
 def remove_version(settings: Settings, use_case: str, version: int) -> None:
