@@ -31,11 +31,8 @@ _MISSING = re.compile(
 )
 # A name that only counts a column: X1, V2, Column3, Unnamed: 4, and the Y beside X1 to X23.
 _COUNTED = re.compile(r"(x|y|v|c|f|col|column|var|field|feature|attr|unnamed:?) ?_?[0-9]*", re.I)
-# A value in marks: from a separator or the line's beginning to a separator or its end.
-_MARKED = {
-    mark: rf"(?:^|[,;\t|]) ?{mark}(?:[^{mark}]|{mark}{mark})*{mark}(?:$|[,;\t|])" for mark in "\"'"
-}
-_SEVERAL = re.compile("[,;\t|]")  # separators: a cell with one in it may be several
+_ANY = "[,;\t|]"  # separators
+_SEVERAL = re.compile(_ANY)  # a cell with one in it may be several
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +89,16 @@ def guess_dialect(path: Path, encoding: str) -> Dialect:
     text = start.decode("utf-8", "ignore").replace("\r\n", "\n").replace("\r", "\n")
     if len(start) == SAMPLE:
         text = text[: text.rfind("\n") + 1] or text
+    guess = _guess(text, encoding, _quote(text, _ANY))
+    if guess.quote == "'" and _quote(text, re.escape(guess.separator or _ANY)) != "'":
+        # They stand within the cells, as in a list of texts that another separator parts.
+        guess = _guess(text, encoding, '"')
+    return guess
+
+
+def _guess(text: str, encoding: str, quote: str) -> Dialect:
+    """Return the dialect of a text whose values stand between some marks."""
     escape = "backslash" if BACKSLASHED.search(text) else "double"
-    quote = _quote(text)
     best: tuple[tuple[bool, int, int], Dialect] = (
         (False, -1, 0),
         Dialect(",", escape=escape, encoding=encoding, quote=quote),
@@ -131,16 +136,20 @@ def guess_dialect(path: Path, encoding: str) -> Dialect:
     return best[1]
 
 
-def _quote(text: str) -> str:
+def _quote(text: str, separator: str) -> str:
     """Return the mark that stands around values: ' where nearly every line has values in it.
 
-    A value that merely begins with an apostrophe seldom ends with one.
+    A value that merely begins with an apostrophe seldom ends with one. `separator` is an
+    expression.
     """
     lines = 1 + text.rstrip("\n").count("\n")
-    marked = {
-        mark: sum(bool(re.search(pattern, line)) for line in text.split("\n"))
-        for mark, pattern in _MARKED.items()
-    }
+    marked = {}
+    for mark in "\"'":
+        # From a separator or the line's beginning to a separator or its end.
+        value = re.compile(
+            rf"(?:^|{separator}) ?{mark}(?:[^{mark}]|{mark}{mark})*{mark}(?:$|{separator})"
+        )
+        marked[mark] = sum(bool(value.search(line)) for line in text.split("\n"))
     return "'" if marked["'"] >= max(2, 0.9 * lines) and marked["'"] > marked['"'] else '"'
 
 

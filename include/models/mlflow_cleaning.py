@@ -6,7 +6,7 @@ calls; a server keeps them, marked, until `mlflow gc` is run beside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +33,8 @@ class Entry(NamedTuple):
 def entries(settings: Settings, use_case: str) -> list[Entry]:
     """Return the versions and runs that our trainings have made, also runs marked as deleted.
 
+    Those not where that is all that can be done to them.
+
     Raises:
         Unavailable: MLflow does not answer.
     """
@@ -45,11 +47,33 @@ def entries(settings: Settings, use_case: str) -> list[Entry]:
             for found in _pages(client.search_model_versions, f"name = '{name}'")
             if (tag := found.tags.get(f"{PREFIX}partition"))
         ]
+        is_final = _remover(client) is None
         return versions + [
             Entry(str(run.info.run_id), 0, tag, _instant(run.info.start_time))
             for run in _runs(client, name)
             if (tag := run.data.tags.get(f"{PREFIX}partition"))
+            and not (is_final and run.info.lifecycle_stage == "deleted")
         ]
+
+
+def without_run(settings: Settings, run_ids: Sequence[str]) -> list[str]:
+    """Return those of some ids of which MLflow knows no run, whoever has made it.
+
+    Raises:
+        Unavailable: MLflow does not answer.
+    """
+    if not run_ids or not may_hold_any(settings):
+        return list(run_ids)
+    found = []
+    with connected(settings) as client:
+        for run_id in run_ids:
+            try:
+                client.get_run(run_id)
+            except mlflow_error() as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                found.append(run_id)
+    return found
 
 
 def remove_version(settings: Settings, use_case: str, version: int) -> None:
@@ -76,12 +100,20 @@ def remove_run(settings: Settings, run_id: str) -> None:
         try:
             if client.get_run(run_id).info.lifecycle_stage != "deleted":
                 client.delete_run(run_id)
-            remove_for_good = getattr(client._tracking_client.store, "_hard_delete_run", None)
-            if remove_for_good is not None:  # only a database has it
+            remove_for_good = _remover(client)
+            if remove_for_good is not None:
                 remove_for_good(run_id)
         except mlflow_error() as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
+
+
+def _remover(client: Any) -> Callable[[str], object] | None:
+    """Return what removes a run for good; None: a server, which only marks it."""
+    found: Callable[[str], object] | None = getattr(
+        client._tracking_client.store, "_hard_delete_run", None
+    )
+    return found
 
 
 def artefacts_of(settings: Settings, use_case: str) -> Path:

@@ -127,6 +127,7 @@ def _selected(node: Node, scope: Mapping[str, _Relation]) -> _Relation:
         len(node.get("group_sets", [])) > 1 or ("having" in node and not grouped)
     ):
         raise _NotApartError
+    _check_having(node, rows)
     expressions = [each for each in node["select_list"] if not _is_whole_row(each)]
     for clause in (*_CLAUSES[1:], expressions):
         for each in walk(node.get(clause) if isinstance(clause, str) else clause):
@@ -191,6 +192,26 @@ def _check_expression(node: Node, rows: _Relation, *, is_grouped: bool) -> None:
     # Without GROUP BY an aggregate is one of all rows; a macro may hold one.
     if kind == "FUNCTION" and not is_grouped and not _is_of_one_row(node):
         raise _NotApartError
+
+
+def _check_having(node: Node, rows: _Relation) -> None:
+    """Refuse a HAVING with a name that is another value's in the SELECT: there it means this one.
+
+    Everywhere else DuckDB looks for a column first, as this module does.
+
+    Raises:
+        _NotApartError: it has such a name.
+    """
+    others = {
+        alias
+        for each in node["select_list"]
+        if (alias := str(each.get("alias", "")).lower()) in rows.columns
+        and _column(each, rows) != rows.columns[alias]
+    }
+    for each in walk(node.get("having")):
+        names = each.get("column_names", [])
+        if len(names) == 1 and str(names[0]).lower() in others:
+            raise _NotApartError
 
 
 def _comparisons(node: Any, rows: _Relation) -> Iterator[Node]:

@@ -134,9 +134,14 @@ class Models:
         return None if row is None else plain(Model, row)
 
     def without_artefact(self) -> list[Model]:
-        """Return the packaged models of all use cases whose artefact has no digest on record."""
+        """Return the packaged models of all use cases whose artefact has no digest on record.
+
+        One whose files were collected has no artefact.
+        """
         rows = select(ModelRow).where(
-            ModelRow.bento_tag.is_not(None), ModelRow.artefact_digest.is_(None)
+            ModelRow.bento_tag.is_not(None),
+            ModelRow.artefact_digest.is_(None),
+            ModelRow.collected_at.is_(None),
         )
         order = rows.order_by(ModelRow.use_case, ModelRow.version)
         return self._database.read(

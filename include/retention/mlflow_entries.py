@@ -56,15 +56,21 @@ def finish(place: Place) -> None:
 
 
 def _without_run(place: Place, known: set[str]) -> Iterator[Garbage]:
-    """Yield the artefacts of runs that MLflow does not know any more."""
+    """Yield the artefacts of runs that MLflow does not know any more; `known` are some it does."""
     home, now = mlflow_cleaning.artefacts_of(place.settings, place.name), place.at.timestamp()
-    for folder in sorted(home.iterdir()) if home.is_dir() else []:
-        if not _RUN.fullmatch(folder.name) or folder.name in known:
-            continue
-        if place.is_old(aside.age_of(folder, now)):
-            size = aside.size_of(folder)
-            why = "MLflow does not know its run"
-            yield Garbage("mlflow", folder.name, size, why, partial(aside.remove, folder))
+    old = [
+        folder.name
+        for folder in sorted(home.iterdir() if home.is_dir() else [])
+        if _RUN.fullmatch(folder.name)
+        and folder.name not in known
+        and place.is_old(aside.age_of(folder, now))
+    ]
+    # A person's run in our experiment is none of ours, and its artefacts lie beside ours.
+    for run_id in mlflow_cleaning.without_run(place.settings, old):
+        folder = home / run_id
+        why = "MLflow does not know its run"
+        size = aside.size_of(folder)
+        yield Garbage("mlflow", run_id, size, why, partial(aside.remove, folder))
 
 
 def _remove(place: Place, entry: Entry) -> bool:

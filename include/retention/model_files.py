@@ -37,12 +37,15 @@ def find_collectable(
 def folder_of(place: Place, version: Version) -> Path | None:
     """Return the folder of a version's files in this home; None: it is named otherwise.
 
-    By the end of what is recorded: a home that was moved, or copied, has it at the same place.
+    By what is recorded below the last `models/USE_CASE`: a home that was moved, or copied, has it
+    at the same place. Whatever the bundle is called in its folder: one that no version seems to
+    need would be removed.
     """
-    *_, models, use_case, key, digest, last = ("", "", "", "", *Path(version.bundle).parts)
-    if (models, use_case, last) != ("models", place.name, "bundle"):
-        return None
-    return place.settings.home / models / use_case / key / digest
+    parts = Path(version.bundle).parts
+    for at in reversed(range(len(parts) - 3)):
+        if parts[at : at + 2] == ("models", place.name):
+            return place.settings.home.joinpath(*parts[at : at + 4])
+    return None
 
 
 def find_garbage(

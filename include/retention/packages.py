@@ -6,8 +6,10 @@ its row names stays, and one that is not recorded yet.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from include.models.bento_sources import receipt_path
@@ -25,32 +27,33 @@ def find_garbage(
     by_digest = {each.model_digest.removeprefix("sha256:")[:16]: each for each in versions}
     now = place.at.timestamp()
     for tag in sorted(_tags(place)):
-        paths = [path for path in _paths(place, tag) if path.exists()]
         if _is_named(tag, whole(versions, gone)):
             continue
-        if not paths or not all(place.is_old(aside.age_of(path, now)) for path in paths):
-            continue
-        version = by_digest.get(tag.partition("-")[0])
-        yield Garbage(
-            "packages",
-            tag,
-            sum(map(aside.size_of, paths)),
-            "nothing needs its model" if version else "no record names its model",
-            _Removal(place, tag),
-            None if version is None or version.version not in gone else version.version,
-        )
+        with contextlib.suppress(FileNotFoundError):  # another collection removes it meanwhile
+            paths = [path for path in _paths(place, tag) if path.exists()]
+            if not paths or not all(place.is_old(aside.age_of(path, now)) for path in paths):
+                continue
+            version = by_digest.get(tag.partition("-")[0])
+            yield Garbage(
+                "packages",
+                tag,
+                sum(map(aside.size_of, paths)),
+                "nothing needs its model" if version else "no record names its model",
+                _Removal(place, tag),
+                None if version is None or version.version not in gone else version.version,
+            )
 
 
 def finish(place: Place) -> None:
     """Delete what killed runs have put aside, but for what a version needs."""
     versions = whole(place.records.database.read(lambda read: versions_of(read, place.name)))
 
-    def is_needed(name: str) -> bool:
-        tag = _TAG.search(name)
-        return tag is not None and _is_named(tag.group(), versions)
+    def is_needed(pattern: re.Pattern[str], name: str) -> bool:
+        match = pattern.fullmatch(name)
+        return match is not None and _is_named(match.group(1), versions)
 
     for pattern, folder in _patterns(place):
-        aside.finish(folder, is_needed, pattern.fullmatch)
+        aside.finish(folder, partial(is_needed, pattern), pattern.fullmatch)
 
 
 def _is_named(tag: str, versions: Sequence[Version]) -> bool:

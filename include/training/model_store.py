@@ -32,13 +32,14 @@ def store_bundle(context: StageContext, files: Mapping[str, bytes], model_digest
     folder = home / model_digest.removeprefix("sha256:")[:16]
     context.held.check()
     home.mkdir(parents=True, exist_ok=True)
+    # By name: in a home that was moved, what is on record lies at the same place of another one.
     recorded = {
-        Path(model.bundle).parent
+        Path(model.bundle).parent.name
         for model in context.records.models.of(use_case)
         if model.partition == context.key
     }
     for other in home.iterdir():
-        if other not in recorded:
+        if other.name not in recorded:
             shutil.rmtree(other)
     if (folder / "bundle").is_dir():
         bundle.verify_bundle(folder / "bundle", model_digest)

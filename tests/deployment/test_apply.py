@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -16,7 +17,7 @@ from include.errors import ConfigError
 from include.models.artefact import artefact_digest
 from include.records.records import Model
 from tests.builders.isolated import digest_of, write_bento, write_receipt
-from tests.builders.serving import NAME, Desk
+from tests.builders.serving import NAME, NOW, Desk
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_what_a_later_version_adds_is_passed_over_and_what_is_none_is_refused(de
 OTHER_PINS = "sha256:of before"
 
 
-def packaged_before(desk: Desk, version: int, tag: str, **changes: str) -> Model:
+def packaged_before(desk: Desk, version: int, tag: str, **changes: Any) -> Model:
     """Record a packaged model as a version did that knew no digest of its code."""
     model = desk.train(version, pins=OTHER_PINS)
     write_bento(desk.settings.home, tag)
@@ -154,3 +155,12 @@ def test_of_many_models_without_a_receipt_few_are_named(
         assert adopt_artefacts(desk.settings, desk.records) == []
     assert len(caplog.records) == 4
     assert caplog.messages[-1] == "the same is true of 3 more models"
+
+
+def test_a_model_whose_files_were_collected_is_not_looked_for(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    packaged_before(desk, 1, "loans_scorer:one", collected_at=NOW)
+    with caplog.at_level(logging.WARNING):
+        assert adopt_artefacts(desk.settings, desk.records) == []
+    assert caplog.messages == []

@@ -471,3 +471,13 @@ def test_a_header_that_stands_again_below_is_a_header(reader: FileReader, tmp_pa
     answer, rows = read(reader, tmp_path / "a.csv", text)
     assert answer["columns"] == DECLARED
     assert len(rows) == len(LINES)
+
+
+def test_single_quotes_within_cells_are_no_marks_around_values(
+    reader: FileReader, tmp_path: Path
+) -> None:
+    """Lists of texts, whose commas separate nothing in a table by tabs."""
+    text = "id\ttags\tx\n" + "".join(f"{n}\t['a', 'b', 'c{n}']\t{n}\n" for n in range(30))
+    answer, _ = read(reader, tmp_path / "a.csv", text)
+    assert answer["columns"] == ["id", "tags", "x"]
+    assert answer["dialect"]["quote"] == '"'

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+import pytest
+
 from include.clock import utc_now
 from include.config.settings import Settings
 from include.models import mlflow_cleaning, mlflow_registry
@@ -47,6 +49,21 @@ def test_a_run_that_a_reset_marked_is_found_under_the_name_that_it_gave(home: Se
     ]
     mlflow_cleaning.remove_run(home, made.run_id)
     assert count(home, "runs") == 0
+
+
+def test_what_a_server_can_only_mark_is_found_once(
+    home: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each night would find all runs that were ever removed, and call them removed again."""
+    made = mlflow_registry.register(home, training(home))
+    with connected(home) as client:
+        store = client._tracking_client.store
+    monkeypatch.setattr(store, "_hard_delete_run", None)
+    mlflow_cleaning.remove_version(home, NAME, 1)
+    mlflow_cleaning.remove_run(home, made.run_id)
+    assert count(home, "runs") == 1
+    assert mlflow_cleaning.entries(home, NAME) == []
+    assert mlflow_cleaning.without_run(home, [made.run_id, "0" * 32]) == ["0" * 32]
 
 
 def test_where_mlflow_was_never_used_nothing_is_made(tmp_path: Path) -> None:

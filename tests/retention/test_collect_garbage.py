@@ -10,15 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from include.config.use_case_file import parse
 from include.errors import ArtefactError, Busy, Conflict
 from include.models.artefact import verify_row
 from include.predictions.import_segments import import_closed
+from include.records.records import Model
 from include.records.schema import ModelRow
-from include.retention import aside, collect_garbage
+from include.retention import aside, collect_garbage, packages
 from include.retention.garbage import Place
 from tests.builders.logged import write_segment
-from tests.builders.serving import NAME
-from tests.retention.place import NOW, Home
+from tests.builders.serving import NAME, YAML
+from tests.retention.place import NOW, Home, digest
 
 
 class Killed(BaseException):
@@ -336,3 +338,58 @@ def test_a_copy_of_a_home_is_collected_by_its_own_names(home: Home, tmp_path: Pa
             row.bundle = row.bundle.replace(str(tmp_path), "/elsewhere")
     assert home.collect().found == []
     assert home.collect(newest=1).versions == [1]
+
+
+def test_a_bundle_of_another_name_in_its_folder_is_the_version_s(home: Home) -> None:
+    """Whoever recorded it: what serves would be taken for a folder that no record names."""
+    home.train(*range(1, 5))
+    home.release(1)
+    home.records.models.update(NAME, 1, bundle=str(home.folder(1) / "bundle" / "model.txt"))
+    home.records.models.update(NAME, 2, bundle=str(home.folder(2)))
+    assert home.collect().versions == [2]
+    assert home.there() == [1, 3, 4]
+
+
+def test_what_vanishes_while_it_is_looked_at_is_passed_over(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dry run beside a collection sees files that are gone a moment later."""
+    home.train(1, 2, 3, 4)
+    size_of = aside.size_of
+
+    def vanishing(path: Path) -> int:
+        if home.tag(1) in str(path):
+            raise FileNotFoundError(path)
+        return size_of(path)
+
+    monkeypatch.setattr(aside, "size_of", vanishing)
+    found = home.collect(dry_run=True).found
+    assert [each.name for each in found if each.kind == "packages"] == [home.tag(2)]
+
+
+def test_what_was_put_aside_of_a_package_is_put_back_whatever_the_use_case_is_called(
+    home: Home,
+) -> None:
+    """A name of sixteen hexadecimal digits before a tag looks like the beginning of one."""
+    name = "feedfeedfeedfeed"
+    text = YAML.format(
+        name=name, last="2026-03-31", unknown="refuse", stale="refuse", store="refuse"
+    )
+    home.records.models.add(
+        Model(
+            name,
+            1,
+            digest(1),
+            home.key(1),
+            NOW,
+            "live",
+            "fs",
+            "elsewhere",
+            bento_tag=f"{name}_scorer:{home.tag(1)}",
+        )
+    )
+    receipts = home.settings.home / "bento" / "receipts"
+    receipts.mkdir(parents=True)
+    (receipts / f"{aside.PREFIX}{name}-{home.tag(1)}.json").write_text("a receipt")
+    packages.finish(Place(home.settings, home.records, parse(text), NOW, "test"))
+    assert [path.name for path in receipts.iterdir()] == [f"{name}-{home.tag(1)}.json"]

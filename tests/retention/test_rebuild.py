@@ -9,12 +9,16 @@ import pytest
 
 from include.clock import utc_now
 from include.errors import ArtefactError
-from include.models import mlflow_registry
+from include.models import mlflow_cleaning, mlflow_registry
 from include.models.bundle import verify_bundle
+from include.models.mlflow_client import connected
 from include.records.records import Model
 from include.retention import collect_garbage
 from include.retention.collect_garbage import Collected
+from tests.builders import serving
 from tests.builders.judging import EARLY, LATE, MIDDLE, NAME, Bench, new_bench
+from tests.builders.mlflow_database import copy_database
+from tests.retention.place import Home
 
 
 @pytest.fixture
@@ -75,3 +79,17 @@ def test_a_past_day_is_rebuilt_with_equal_digests(bench: Bench) -> None:
     assert bench.run("train_model", LATE, force=True).reason == "equal to the record"
     collected = collect(bench)
     assert collected.versions == [1, 4], "one folder; 5 is the newest, 2 its equal, 3 waits"
+
+
+def test_artefacts_of_a_person_s_run_in_our_experiment_stay(home: Home) -> None:
+    """Such a run has none of our tags; a folder whose run MLflow does not know goes."""
+    copy_database(home.settings.home)
+    folder = mlflow_cleaning.artefacts_of(home.settings, serving.NAME)
+    with connected(home.settings) as client:
+        experiment = client.create_experiment(serving.NAME, folder.as_uri())
+        run = client.create_run(experiment).info.run_id
+    for name in (run, "0" * 32):
+        (folder / name / "artifacts").mkdir(parents=True)
+    done = home.collect()
+    assert [(each.kind, each.name) for each in done.removed] == [("mlflow", "0" * 32)]
+    assert [path.name for path in folder.iterdir()] == [run]

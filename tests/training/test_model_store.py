@@ -50,6 +50,14 @@ def test_a_bundle_is_written_whole_and_what_died_is_removed(tmp_path: Path) -> N
     assert list(first.parent.iterdir()) == [first]
 
 
+def test_in_a_home_that_was_moved_models_on_record_stay(tmp_path: Path) -> None:
+    first = store_bundle(context(tmp_path), FILES, digest_of(FILES))
+    other = {**FILES, "model.txt": b"another tree"}
+    recorded = Path("/before") / first.relative_to(tmp_path) / "bundle"
+    second = store_bundle(context(tmp_path, recorded), other, digest_of(other))
+    assert sorted(first.parent.iterdir()) == sorted([first, second])
+
+
 def test_a_bundle_that_was_changed_on_disk_is_refused(tmp_path: Path) -> None:
     folder = store_bundle(context(tmp_path), FILES, digest_of(FILES))
     (folder / "bundle" / "model.txt").write_bytes(b"other")
