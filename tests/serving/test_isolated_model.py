@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import psutil
 import pytest
 
 from include.errors import ArtefactError, Unavailable
-from include.serving import isolated_model
+from include.serving import child_limits, isolated_model
 from include.serving.http import Refusal
 from include.serving.isolated_model import IsolatedModel
 from tests.builders.isolated import HELLO, digest_of, write_bento
@@ -162,6 +163,16 @@ async def test_a_process_that_does_not_answer_its_golden_rows_is_ended(
         async with started(tmp_path, first, seconds=3 if "sleep" in first else 20):
             pass
     await until(lambda: children() == [])
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="Linux alone sets it from outside")
+async def test_what_its_process_may_take_is_bounded(tmp_path: Path) -> None:
+    async with started(tmp_path) as model:
+        assert model._process is not None
+        for limit, most in {resource.RLIMIT_FSIZE: 0, resource.RLIMIT_NOFILE: 256}.items():
+            assert resource.prlimit(model._process.pid, limit) == (most, most)
+        memory, _ = resource.prlimit(model._process.pid, resource.RLIMIT_AS)
+        assert 0 < memory <= child_limits.MOST_BYTES
 
 
 async def test_a_start_that_is_given_up_leaves_no_process(tmp_path: Path) -> None:

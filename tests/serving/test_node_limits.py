@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from include.config.settings import ROOT
@@ -36,12 +37,15 @@ FEW_FILES = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 2
 def test_idle_connections_take_no_file_that_the_node_needs(desk: Desk) -> None:
     with desk.node(FEW_FILES) as node, contextlib.ExitStack() as idle:
         node.serves(1)
-        for _ in range(300):
-            connection = socket.create_connection(("127.0.0.1", node.settings.node_port))
+        for number in range(400):  # of several peers: each has a cap of its own, too
+            peer = (f"127.0.0.{2 + number % 5}", 0)
+            connection = socket.create_connection(
+                ("127.0.0.1", node.settings.node_port), source_address=peer
+            )
             idle.callback(connection.close)
         time.sleep(1.0)
         assert node.process is not None
-        assert node.process.poll() is None
+        assert psutil.Process(node.process.pid).num_fds() < 200, "a quarter is for its own files"
         desk.train(2)
         desk.record_route(champion=2)  # it still reads files, and starts a child
         idle.close()
