@@ -128,7 +128,7 @@ async def test_the_queue_is_bounded_in_length_and_time(
         assert (model._in_hand, len(model._queue)) == (0, 0)
 
 
-@pytest.mark.parametrize("what", ["die", "babble"])
+@pytest.mark.parametrize("what", ["die", "babble", "flood"])
 async def test_a_process_that_dies_or_talks_nonsense_is_given_up_and_says_so(
     tmp_path: Path, what: str
 ) -> None:
