@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from include.config.settings import ROOT
+from include.serving import quiet
 from tests.builders.serving import NAME, NOW, ROW, Desk, Node, until
 
 
@@ -111,13 +112,14 @@ Online.get = fail
 def test_what_nobody_expected_is_counted_and_answered_like_anything_else(desk: Desk) -> None:
     with desk.node(DAMAGED) as node:
         node.serves(1)
-        for _ in range(3):
+        for _ in range(12):
             answer = node.predict(entity=1)
             assert (answer.status, answer.body["error"]["code"]) == (500, "fault")
             assert answer.body["request_id"] == answer.headers["x-request-id"]
         metrics = node.get("/metrics").body
-        assert f'answers_total{{route="predict",status="500",use_case="{NAME}"}} 3' in metrics
+        assert f'answers_total{{route="predict",status="500",use_case="{NAME}"}} 12' in metrics
         assert node.log.read_text().count("Traceback") == 1
+        assert node.log.read_text().count("ZeroDivisionError again") == quiet.BURST, "of 11"
 
 
 def test_ready_tells_who_is_to_be_asked(desk: Desk) -> None:
