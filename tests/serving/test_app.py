@@ -180,10 +180,10 @@ def test_a_use_case_that_is_forgotten_is_shown_no_more(client: Client) -> None:
 
 def test_a_use_case_without_a_model_says_why(client: Client) -> None:
     client.app.table.started = True
-    client.app.install(Served(client.use_case, problems=("champion: its bundle is damaged",)))
+    client.app.install(Served(client.use_case, problems=("champion: /srv/ev/m/7 is damaged",)))
     answer = client.predict(features=ROW)
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_model")
-    assert "its bundle is damaged" in answer.json()["error"]["message"]
+    assert "(champion: 7 is damaged)" in answer.json()["error"]["message"], "without its folder"
     assert TOKEN not in answer.text
 
 
