@@ -176,13 +176,14 @@ async def test_what_its_process_may_take_is_bounded(tmp_path: Path) -> None:
 
 
 async def test_a_start_that_is_given_up_leaves_no_process(tmp_path: Path) -> None:
-    tag = write_bento(tmp_path, first="time.sleep(60)")
+    runs = tmp_path / "runs"
+    tag = write_bento(tmp_path, first=f"open({str(runs)!r}, 'w'); time.sleep(60)")
     digest = digest_of(tmp_path, tag)
     start = IsolatedModel.start(
         tmp_path, tag, "/bundle", "sha256:1", seconds=60, code_digest=digest
     )
     task = asyncio.create_task(start)
-    await until(lambda: children() != [])
+    await until(runs.exists)  # it is its first word that is waited for
     task.cancel()
     await until(lambda: children() == [])
 
