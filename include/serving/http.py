@@ -17,8 +17,8 @@ MAX_ECHO = 80  # characters of a text from outside that an answer or a log line 
 MAX_MESSAGE = 600
 # What may be put into a header and a log as it is.
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._\-]{1,64}\Z")
-# The folders of an absolute path; addresses, which have a host after two slashes, are left alone.
-_FOLDERS = re.compile(r"(?<![\w.:/])/(?:[^\s/:;,()'\"]+/)+(?=[^\s/])")
+# The folders of an absolute path; of addresses those of SQLite alone, which have no host.
+_FOLDERS = re.compile(r"(?:(?<=sqlite:///)|(?<![\w.:/]))/(?:[^\s/:;,()'\"]+/)+(?=[^\s/])")
 LINGER_SECONDS = 3.0  # for so long the rest of a refused body is read
 _encode = msgspec.json.Encoder().encode
 

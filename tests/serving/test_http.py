@@ -94,6 +94,7 @@ async def test_a_client_that_leaves_has_no_body(bodies: tuple[bytes, ...]) -> No
     [
         ("the log /srv/ev/predictions/loans is full", "the log loans is full"),
         ("'/srv/ev/a.db': no space left; see /docs", "'a.db': no space left; see /docs"),
+        ("sqlite:////srv/ev/records.db is locked", "sqlite:///records.db is locked"),
         ("ask https://node.example/v1/loans", "ask https://node.example/v1/loans"),
         ("1/2 of bento loans_scorer:one", "1/2 of bento loans_scorer:one"),
     ],
