@@ -31,6 +31,7 @@ from include.serving.http import (
     header,
     read_json_body,
     refuse,
+    without_folders,
     wrong_method,
 )
 from include.serving.http_routes import Endpoints, Reload, Rollback
@@ -259,7 +260,7 @@ class App:
         champion, behind, name = served.champion, served.fallback, served.use_case.name
         reason = b"not_loaded"
         if champion is None and behind is None:
-            why = f" ({served.problems[0]})" if served.problems else ""
+            why = f" ({without_folders(served.problems[0])})" if served.problems else ""
             raise Refusal(
                 503,
                 "no_model",

@@ -17,6 +17,8 @@ MAX_ECHO = 80  # characters of a text from outside that an answer or a log line 
 MAX_MESSAGE = 600
 # What may be put into a header and a log as it is.
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._\-]{1,64}\Z")
+# The folders of an absolute path; of addresses those of SQLite alone, which have no host.
+_FOLDERS = re.compile(r"(?:(?<=sqlite:///)|(?<![\w.:/]))/(?:[^\s/:;,()'\"]+/)+(?=[^\s/])")
 LINGER_SECONDS = 3.0  # for so long the rest of a refused body is read
 _encode = msgspec.json.Encoder().encode
 
@@ -64,6 +66,14 @@ class Refusal(EvergreenError):
         return error
 
 
+def without_folders(text: str) -> str:
+    """Return a text with the last part alone of each path of this machine in it.
+
+    Where the node keeps its files is nothing for callers.
+    """
+    return _FOLDERS.sub("", text)
+
+
 def as_refusal(error: EvergreenError) -> Refusal:
     """Return how an error of ours is answered."""
     if isinstance(error, Refusal):
@@ -72,7 +82,8 @@ def as_refusal(error: EvergreenError) -> Refusal:
         return Refusal(409, "conflict", str(error))
     if isinstance(error, ConfigError):
         return Refusal(422, "invalid", str(error))
-    return Refusal(503, "unavailable", str(error), headers=[(b"retry-after", b"5")])
+    text = without_folders(str(error))
+    return Refusal(503, "unavailable", text, headers=[(b"retry-after", b"5")])
 
 
 class Disconnected(Exception):

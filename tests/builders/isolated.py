@@ -42,6 +42,9 @@ for line in stream:
     if row.get("do") == "babble":
         say(b"no json\\n")
         continue
+    if row.get("do") == "flood":
+        say(b"x" * 2_000_000)
+        continue
     if row.get("do") == "refuse":
         say({{"id": question["id"], "feature": "income", "error": "income is wrong"}})
         continue

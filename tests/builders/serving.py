@@ -269,7 +269,7 @@ class Desk:
         )
         return outcome
 
-    def record_route(self, **changes: int | None) -> int:
+    def record_route(self, **changes: Any) -> int:
         """Write the routing row, as whoever decides does; return its generation."""
         entry = AuditEntry("test", NAME, "route", "test", {}, utc_now())
         return self.records.routes.change(NAME, set=changes, entry=entry).generation

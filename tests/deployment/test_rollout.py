@@ -44,7 +44,9 @@ def test_readiness_asks_every_node_that_lives() -> None:
 def test_a_damaged_champion_does_not_keep_its_successor_from_being_released() -> None:
     route = Route(NAME, champion=1, challenger=2, generation=5)
     damaged = replace(READY, role="champion", version=1, state="refused", reason="its digest")
-    assert node_readiness(route, [damaged, READY]).state == "ready"
+    lost = replace(damaged, role="previous")
+    assert node_readiness(route, [damaged, READY, lost]).state == "ready"
+    assert node_readiness(route, [damaged, lost]).state == "waiting", "nobody has tried it"
     assert serving_nodes(route, [damaged, READY]) == []
     assert champion_problems(route, [damaged]) == "node a: refused, its digest"
     served = replace(damaged, state="serving", reason="")

@@ -12,8 +12,10 @@ import pytest
 import redis
 from pydantic import SecretStr
 
+from include.clock import utc_now
 from include.errors import ConfigError
 from include.features.online_reader import OnlineReader
+from include.features.online_rows import OnlineSet, pack
 from include.features.online_stores import open_store
 from tests.builders import redis_server
 from tests.builders.shop import DAY, HOUR, T0, YAML, Shop, arrive_week
@@ -149,6 +151,21 @@ def test_a_partition_that_is_not_over_is_not_materialized(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match="lies in the future"):
         shop.run(day, "live")
     assert state(shop) == (None, [], None)
+
+
+def test_what_no_model_reads_any_more_goes_from_the_store(shop: Shop) -> None:
+    arrive_week(shop)
+    store = open_store(shop.settings, "shop")
+    for name, days in {"unneeded": 8, "lately": 6}.items():
+        written = utc_now() - days * DAY
+        store.publish(
+            OnlineSet(name, ("pages",), shop.key(1), 30 * DAY, written, inputs="", digest=""),
+            [pack("1", 0, [3])],
+        )
+    shop.run(3, "live")
+    assert store.describe("unneeded") is None
+    assert store.describe("lately") is not None
+    assert store.describe(shop.feature_set.version) is not None
 
 
 def test_online_rows_go_by_the_record(tmp_path: Path) -> None:

@@ -12,11 +12,13 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 
 from include.config.settings import ROOT, Settings
 from include.errors import Busy, EvergreenError, SourceError
@@ -85,6 +87,17 @@ def test_segments_are_imported_by_the_day_of_the_answer_and_removed(place: Place
     assert {field.name: field.type for field in stored} == {
         field.name: field.type for field in SCHEMA
     }
+
+
+def test_what_comes_later_rewrites_nothing_of_its_day(place: Place) -> None:
+    """The work of an import is that of its own lines, however full the day is."""
+    files = [set[str]()]
+    for number in range(3):
+        place.answer(number)
+        place.load()
+        files.append(set(DeltaTable(place.lake.uri(TABLE)).file_uris()))
+    assert [len(one) for one in files] == [0, 1, 2, 3]
+    assert all(before < after for before, after in pairwise(files))
 
 
 def test_a_segment_that_a_crash_left_behind_is_not_doubled(

@@ -134,6 +134,22 @@ def test_a_part_of_a_line_is_taken_back_before_the_next_one(tmp_path: Path) -> N
     assert len(read(closed_segments(tmp_path, "loans"))) == 3
 
 
+def test_what_is_closed_is_on_the_disk_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a loss of power takes more than the second since the last sync."""
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", lambda one: synced.append(os.fstat(one).st_size))
+    log = PredictionLog(tmp_path, "loans", rotate_bytes=2 * len(LINE))
+    for _ in range(3):
+        log.append(LINE)
+    log.sync()
+    assert synced == [2 * len(LINE), len(LINE)], "the one that is full, the one that is open"
+    log.append(LINE)
+    log.close()
+    assert synced[2:] == [2 * len(LINE)]
+
+
 def test_descriptors_of_closed_segments_are_given_back(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     log = PredictionLog(tmp_path, "loans", rotate_bytes=10)

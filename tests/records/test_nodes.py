@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
+import pytest
 from sqlalchemy import select
 
+from include import clock
 from include.records.records import Records, RoleReport
 from include.records.schema import ObservationRow
 
@@ -35,6 +39,19 @@ def test_a_report_is_believed_until_it_expires_by_the_databases_clock(records: R
     }
     records.nodes.stopped("here", "1")
     assert not any(row.living for row in records.nodes.of("loans"))
+
+
+def test_no_clock_but_the_databases_counts(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither that of who reports, nor that of who reads."""
+    monkeypatch.setattr(clock, "utc_now", lambda: datetime(2199, 1, 1, tzinfo=UTC))
+    report(records, "gone", "serving", expires=-1)
+    report(records, "here", "serving")
+    assert {row.node: row.living for row in records.nodes.of("loans")} == {
+        "gone": False,
+        "here": True,
+    }
 
 
 def test_what_gave_no_sign_for_a_day_is_removed(records: Records) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from include.predictions.import_segments import import_closed
 from include.predictions.log import closed_segments, folder
 from include.predictions.reading import read
 from include.serving import openapi
+from include.serving.answer_log import Asked
 from include.serving.snapshot import Loaded, Online
 from include.serving.workers import Workers
 from tests.builders.application import Client
@@ -287,3 +289,10 @@ def test_a_request_that_was_admitted_before_the_disk_was_full_is_logged(client: 
     )
     assert log.put(served, line)
     assert [row["request_id"] for row in logged(client)] == ["a-1"]
+
+
+def test_a_clock_that_is_set_meanwhile_changes_no_latency(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked("a", None)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+    assert 0 <= asked.latency_us < 60_000_000

@@ -21,7 +21,7 @@ class Broken:
 
     def __init__(self, error: Exception | None = None, score: float = float("nan")) -> None:
         self._error, self._score = error, score
-        self.features, self.alive = list(ROW), True
+        self.features, self.alive, self.patient = list(ROW), True, False
 
     def one(self, row: object) -> float:
         if self._error is not None:
@@ -29,6 +29,7 @@ class Broken:
         return self._score
 
     async def ask(self, row: object, *, patient: bool = False) -> RemoteScore:
+        self.patient = patient
         return RemoteScore(self.one(row), 1234)
 
     def close(self) -> None:
@@ -91,6 +92,14 @@ def test_the_model_before_answers_for_one_that_does_not(client: Client, champion
         ["fallback"],
     )
     assert f'evergreen_events_total{{event="fallback",use_case="{NAME}"}} 1.0' in numbers(client)
+
+
+def test_a_champion_in_a_process_of_its_own_waits_where_there_is_much_to_do(client: Client) -> None:
+    """The load never decides which model answers."""
+    previous, champion = client.serve(1), Broken(score=0.5)
+    client.serve(1, champion=broken(remote=champion), previous=previous)
+    assert client.predict(features=ROW).json()["arm"] == "champion"
+    assert champion.patient
 
 
 def test_a_flag_is_given_once(tmp_path: Path) -> None:
@@ -171,10 +180,10 @@ def test_a_use_case_that_is_forgotten_is_shown_no_more(client: Client) -> None:
 
 def test_a_use_case_without_a_model_says_why(client: Client) -> None:
     client.app.table.started = True
-    client.app.install(Served(client.use_case, problems=("champion: its bundle is damaged",)))
+    client.app.install(Served(client.use_case, problems=("champion: /srv/ev/m/7 is damaged",)))
     answer = client.predict(features=ROW)
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_model")
-    assert "its bundle is damaged" in answer.json()["error"]["message"]
+    assert "(champion: 7 is damaged)" in answer.json()["error"]["message"], "without its folder"
     assert TOKEN not in answer.text
 
 

@@ -11,7 +11,15 @@ import pytest
 from include.deployment.description import Decision, Description, EntityKey, Fallback, ServedView
 from include.errors import Unavailable
 from include.features import online_rows, online_store
-from include.serving.features_check import OnlineCheck, look_online, refuse_too_few
+from include.serving import features_check
+from include.serving.features_check import (
+    OnlineCheck,
+    check_challenger,
+    look_online,
+    refuse_too_few,
+)
+from include.serving.snapshot import Loaded
+from include.serving.workers import Workers
 
 AS_OF = datetime(2026, 3, 10, tzinfo=UTC)  # of the partition 2026-03-09
 TTL = timedelta(days=30)
@@ -120,3 +128,47 @@ def test_a_champion_without_anybody_alive_opens_no_door(
 def test_what_is_not_online_is_said_with_the_way_out(path: Path) -> None:
     with pytest.raises(Unavailable, match="is not online; run materialize_features"):
         check(path)
+
+
+class Score:
+    """A model that answers every row alike, or reads a feature that it may lack."""
+
+    def __init__(self, score: float, reads: str = "income") -> None:
+        self._score, self.features = score, [reads]
+
+    def one(self, row: Mapping[str, object]) -> float:
+        assert row[self.features[0]] == 1.0
+        return self._score
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("scorer", "reason"),
+    [
+        (Score(0.5), None),
+        (Score(float("nan")), "answers nan for a row that is online"),
+        (Score(1.5), "answers 1.5 for a row that is online"),
+        (Score(0.5, reads="jobs"), "feature 'jobs' is not online"),
+    ],
+)
+async def test_a_challenger_scores_rows_as_they_are_online(
+    path: Path, monkeypatch: pytest.MonkeyPatch, scorer: Score, reason: str | None
+) -> None:
+    monkeypatch.setattr(features_check, "utc_now", lambda: AS_OF + timedelta(hours=12))
+    publish(path, MINE, dict.fromkeys(range(30), 1.0))
+    workers = Workers()
+    asked = check_challenger(
+        online_store.SqliteStore(path),
+        workers,
+        described(),
+        None,
+        Loaded(2, "sha256:2", MINE, "2026-03-09", scorer=scorer),
+    )
+    try:
+        if reason is None:
+            await asked
+        else:
+            with pytest.raises(Unavailable, match=reason):
+                await asked
+    finally:
+        workers.close()

@@ -9,8 +9,16 @@ from typing import Any
 
 import pytest
 
+from include.errors import Unavailable
 from include.serving import http
-from include.serving.http import MAX_BODY, Disconnected, Refusal, read_json_body, refuse
+from include.serving.http import (
+    MAX_BODY,
+    Disconnected,
+    Refusal,
+    as_refusal,
+    read_json_body,
+    refuse,
+)
 
 pytestmark = pytest.mark.anyio
 JSON = (b"content-type", b"application/json; charset=utf-8")
@@ -79,6 +87,20 @@ async def test_a_body_of_the_largest_size_is_read() -> None:
 async def test_a_client_that_leaves_has_no_body(bodies: tuple[bytes, ...]) -> None:
     with pytest.raises(Disconnected):
         await read_json_body(scope(JSON), Peer(*bodies, ends=False).receive)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("the log /srv/ev/predictions/loans is full", "the log loans is full"),
+        ("'/srv/ev/a.db': no space left; see /docs", "'a.db': no space left; see /docs"),
+        ("sqlite:////srv/ev/records.db is locked", "sqlite:///records.db is locked"),
+        ("ask https://node.example/v1/loans", "ask https://node.example/v1/loans"),
+        ("1/2 of bento loans_scorer:one", "1/2 of bento loans_scorer:one"),
+    ],
+)
+async def test_nobody_is_told_where_the_node_keeps_its_files(text: str, told: str) -> None:
+    assert str(as_refusal(Unavailable(text))) == told
 
 
 async def test_a_refusal_says_what_is_wrong_and_where() -> None:

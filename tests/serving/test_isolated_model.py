@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import psutil
 import pytest
 
 from include.errors import ArtefactError, Unavailable
-from include.serving import isolated_model
+from include.serving import child_limits, isolated_model
 from include.serving.http import Refusal
 from include.serving.isolated_model import IsolatedModel
 from tests.builders.isolated import HELLO, digest_of, write_bento
@@ -127,7 +128,7 @@ async def test_the_queue_is_bounded_in_length_and_time(
         assert (model._in_hand, len(model._queue)) == (0, 0)
 
 
-@pytest.mark.parametrize("what", ["die", "babble"])
+@pytest.mark.parametrize("what", ["die", "babble", "flood"])
 async def test_a_process_that_dies_or_talks_nonsense_is_given_up_and_says_so(
     tmp_path: Path, what: str
 ) -> None:
@@ -164,14 +165,25 @@ async def test_a_process_that_does_not_answer_its_golden_rows_is_ended(
     await until(lambda: children() == [])
 
 
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="Linux alone sets it from outside")
+async def test_what_its_process_may_take_is_bounded(tmp_path: Path) -> None:
+    async with started(tmp_path) as model:
+        assert model._process is not None
+        for limit, most in {resource.RLIMIT_FSIZE: 0, resource.RLIMIT_NOFILE: 256}.items():
+            assert resource.prlimit(model._process.pid, limit) == (most, most)
+        memory, _ = resource.prlimit(model._process.pid, resource.RLIMIT_AS)
+        assert 0 < memory <= child_limits.MOST_BYTES
+
+
 async def test_a_start_that_is_given_up_leaves_no_process(tmp_path: Path) -> None:
-    tag = write_bento(tmp_path, first="time.sleep(60)")
+    runs = tmp_path / "runs"
+    tag = write_bento(tmp_path, first=f"open({str(runs)!r}, 'w'); time.sleep(60)")
     digest = digest_of(tmp_path, tag)
     start = IsolatedModel.start(
         tmp_path, tag, "/bundle", "sha256:1", seconds=60, code_digest=digest
     )
     task = asyncio.create_task(start)
-    await until(lambda: children() != [])
+    await until(runs.exists)  # it is its first word that is waited for
     task.cancel()
     await until(lambda: children() == [])
 

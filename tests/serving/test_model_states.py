@@ -70,6 +70,22 @@ async def test_a_model_of_the_nodes_own_pins_goes_through_its_states_into_this_p
     assert candidate(states, 1).alive is loaded, "another role needs no other load"
 
 
+async def test_who_answers_waits_behind_no_trial(desk: Desk) -> None:
+    """Trials of models that may answer later take turns, over all use cases."""
+    workers = Workers()
+    states = ModelStates(desk.settings.home, workers, changed=lambda: None)
+    for _ in range(2):
+        await workers.trial_turn.acquire()
+    assert workers.trial_turn.locked()
+    states.want({"champion": desk.train(41), "challenger": desk.train(42)})
+    await until(lambda: candidate(states, 41).state == "loaded")
+    assert candidate(states, 42).state in ("wanted", "verified")
+    workers.trial_turn.release()
+    await until(lambda: candidate(states, 42).state == "loaded")
+    states.close()
+    workers.close()
+
+
 async def test_another_model_runs_as_its_bento_and_is_ended_when_nobody_needs_it(
     desk: Desk, states: ModelStates, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,9 +15,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from include.config.settings import ROOT
+from include.serving import quiet
 from tests.builders.serving import NAME, NOW, ROW, Desk, Node, until
 
 
@@ -36,12 +38,15 @@ FEW_FILES = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 2
 def test_idle_connections_take_no_file_that_the_node_needs(desk: Desk) -> None:
     with desk.node(FEW_FILES) as node, contextlib.ExitStack() as idle:
         node.serves(1)
-        for _ in range(300):
-            connection = socket.create_connection(("127.0.0.1", node.settings.node_port))
+        for number in range(400):  # of several peers: each has a cap of its own, too
+            peer = (f"127.0.0.{2 + number % 5}", 0)
+            connection = socket.create_connection(
+                ("127.0.0.1", node.settings.node_port), source_address=peer
+            )
             idle.callback(connection.close)
         time.sleep(1.0)
         assert node.process is not None
-        assert node.process.poll() is None
+        assert psutil.Process(node.process.pid).num_fds() < 200, "a quarter is for its own files"
         desk.train(2)
         desk.record_route(champion=2)  # it still reads files, and starts a child
         idle.close()
@@ -107,13 +112,14 @@ Online.get = fail
 def test_what_nobody_expected_is_counted_and_answered_like_anything_else(desk: Desk) -> None:
     with desk.node(DAMAGED) as node:
         node.serves(1)
-        for _ in range(3):
+        for _ in range(12):
             answer = node.predict(entity=1)
             assert (answer.status, answer.body["error"]["code"]) == (500, "fault")
             assert answer.body["request_id"] == answer.headers["x-request-id"]
         metrics = node.get("/metrics").body
-        assert f'answers_total{{route="predict",status="500",use_case="{NAME}"}} 3' in metrics
+        assert f'answers_total{{route="predict",status="500",use_case="{NAME}"}} 12' in metrics
         assert node.log.read_text().count("Traceback") == 1
+        assert node.log.read_text().count("ZeroDivisionError again") == quiet.BURST, "of 11"
 
 
 def test_ready_tells_who_is_to_be_asked(desk: Desk) -> None:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -280,6 +281,27 @@ async def test_a_row_that_is_missing_without_a_reset_removes_nothing(tmp_path: P
         assert NAME not in app.table.served
         with pytest.raises(Unavailable, match="not followed"):
             await reconciler.reload(NAME)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("description", [{}, {"name": NAME}, {"name": NAME, "entity": 3}])
+async def test_an_unreadable_description_leaves_the_one_before(
+    tmp_path: Path, description: dict[str, Any]
+) -> None:
+    """What a row says of its use case may be of a version that this node does not know."""
+    desk = Desk(tmp_path)
+    for version in (1, 2):
+        desk.train(version)
+    desk.record_route(champion=1)
+    async with following(desk) as (app, reconciler):
+        known = app.table.served[NAME].use_case
+        await asyncio.to_thread(desk.record_route, champion=2, description=description)
+        reconciler.follow(await asyncio.to_thread(desk.records.serving_rows, (NAME,)))
+        served = app.table.served[NAME]
+        assert served.use_case == known
+        assert served.answering is not None
+        assert any("description" in problem for problem in served.problems)
+        await wait_until(lambda: (found := champion(app)) is not None and found.version == 2)
 
 
 @pytest.mark.anyio
