@@ -100,6 +100,7 @@ class Installation:
         return environment | {
             "EVERGREEN_HOME": str(self.settings.home),
             "EVERGREEN_USECASES": self.settings.usecases,
+            "EVERGREEN_DATA_DIR": str(self.settings.data_dir),
             "EVERGREEN_AIRFLOW_PORT": str(self.settings.airflow_port),
             "EVERGREEN_MLFLOW_PORT": str(self.settings.mlflow_port),
             "EVERGREEN_NODE_PORT": str(self.settings.node_port),
