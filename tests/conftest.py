@@ -30,8 +30,11 @@ END_TO_END = (
     "deployment",
     "packaging",
     "real_sets",
+    "cli/test_app.py",
+    "cli/test_installation.py",
     "cli/test_new_use_case.py",
     "cli/test_quarantine.py",
+    "cli/test_records.py",
     "cli/test_release.py",
     "cli/test_run.py",
     "cli/test_try_use_case.py",
@@ -42,6 +45,7 @@ END_TO_END = (
     "installation/test_lock.py",
     "installation/test_mlflow_login.py",
     "installation/test_supervisor.py",
+    "installation/test_up.py",
     "docs/test_call_the_model.py",
     "pipeline/test_settling.py",
     "retention/test_rebuild.py",
@@ -51,6 +55,7 @@ END_TO_END = (
     "serving/test_http_limits.py",
     "serving/test_isolated_model.py",
     "serving/test_last_rows.py",
+    "serving/test_model_states.py",
     "serving/test_node.py",
     "serving/test_node_limits.py",
     "serving/test_reconciler.py",
@@ -60,6 +65,7 @@ END_TO_END = (
     "serving/test_shape.py",
     "serving/test_shipper.py",
     "serving/test_swaps_under_load.py",
+    "test_processes.py",
 )
 # Files are dealt out as they stand: with the longest at the end one worker would be left with them.
 LONGEST_FIRST = ("e2e", "history", "faults", "evaluation", "training", "validation", "features")
