@@ -109,10 +109,10 @@ def _show(done: Collected, dry_run: bool) -> None:
     if len(shown) > SHOWN:
         print_line(f"... and {len(shown) - SHOWN} more; --json has all")
     size = sum(each.bytes for each in shown) / 1e6
-    verb = "would be removed" if dry_run else "removed"
+    verb = "would be removed" if dry_run else "were removed"
     print_line(
-        f"{done.use_case}: {len(shown)} pieces {verb}, {size:.1f} MB; {len(done.versions)} models "
-        f"lose their files, {len(done.kept)} versions are kept"
+        f"{done.use_case}: pieces that {verb}: {len(shown)} ({size:.1f} MB); models that lose "
+        f"their files: {len(done.versions)}, that keep them: {len(done.kept)}"
     )
     for reason in done.put_off:
         print_line(f"{done.use_case}: left for the next run: {reason}")

@@ -35,7 +35,7 @@ def test_it_shows_first_and_removes_then(run: Run, visits: Path, tmp_path: Path)
     os.utime(lost, (old, old))
     shown = run("gc", "visits", "--dry-run")
     assert "1 files of visits/labels" in shown.out
-    assert "visits: 2 pieces would be removed" in shown.out
+    assert "visits: pieces that would be removed: 2" in shown.out
     assert lost.exists()
     rows = json.loads(run("gc", "--dry-run", "--json").out)
     assert [(row["kind"], row["bytes"], row["removed"]) for row in rows] == [
