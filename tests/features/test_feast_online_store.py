@@ -129,9 +129,10 @@ from include.features.feast_registry import store
 from include.config.settings import settings
 opened = store(settings())
 opened.registry.list_entities(opened.project)
+# It reads the registry anew: both have read it before either writes.
+opened.registry.apply_entity(Entity(name=sys.argv[1]), opened.project, commit=False)
 print("ready", flush=True)
 sys.stdin.readline()
-opened.registry.apply_entity(Entity(name=sys.argv[1]), opened.project, commit=False)
 try:
     opened.registry.commit()
     print("written")
