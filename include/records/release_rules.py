@@ -7,7 +7,7 @@ from enum import Enum
 from sqlalchemy.orm import Session
 
 from include.errors import Conflict
-from include.records.schema import ModelRow, RouteRow
+from include.records.schema import ModelRow, RouteRow, locked
 
 
 class Unset(Enum):
@@ -71,7 +71,8 @@ def admit(session: Session, row: RouteRow, version: int) -> None:
     Raises:
         Conflict: it is not on record, its files are gone, it is on hold, or older than a rollback.
     """
-    model = session.get(ModelRow, (row.use_case, version))
+    # Locked: a collection of its files, while the use case has no routing row yet, locks only this.
+    model = locked(session, ModelRow, row.use_case, version)
     if model is None:
         raise Conflict(
             f"{row.use_case}: there is no model version {version} on record; train it first"

@@ -162,6 +162,9 @@ def _put_on_record(place: Place, collected: Collected, actor: str) -> None:
             audit.append(session, _entry(place, collected, [], actor, once))
             collected.put_off.append(f"the models {collected.versions}: {working}")
             return []
+        # A first release has made the routing row meanwhile, or waits for these rows.
+        for version in sorted(collected.versions):
+            locked(session, ModelRow, place.name, version)
         kept = mark(session, place.name, newest=place.use_case.retention.models)
         versions = {each.version: each for each in versions_of(session, place.name)}
         shared = {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import event
@@ -15,6 +16,7 @@ from include.config.settings import ROOT
 from include.errors import Conflict, EvergreenError
 from include.records.audit import AuditEntry
 from include.records.records import Opponent, Records, Route
+from include.records.schema import ModelRow, locked
 from tests.records.builders import (
     AT,
     model,
@@ -308,6 +310,23 @@ def test_many_threads_promote_at_once(released: Records) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(race, range(16))) == 1
+
+
+def test_a_model_whose_files_are_being_collected_is_not_released(records: Records) -> None:
+    records.models.add(model(1))
+    with ThreadPoolExecutor(1) as pool:
+
+        def collect(session: Session) -> Future[Route]:
+            row = locked(session, ModelRow, "loans", 1)
+            assert row is not None
+            row.collected_at = AT
+            session.flush()
+            released = pool.submit(promote, records, 1)
+            time.sleep(0.3)  # it has come as far as it can
+            return released
+
+        with pytest.raises(Conflict, match="were collected"):
+            records.database.write(collect).result()
 
 
 def test_a_rollback_wins_over_a_promotion_in_flight(released: Records) -> None:
