@@ -6,39 +6,18 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.config.use_case_sources import Source
 from include.errors import SourceError
 from include.ingestion.file_reader import FileReader
-
-MAX_FILES = 20_000
-_LOCAL_SCHEMES = (
-    "file",
-    "local",
-    "dir",
-    "zip",
-    "tar",
-    "simplecache",
-    "filecache",
-    "blockcache",
-    "reference",
-)
+from include.ingestion.remote_files import MAX_FILES, fetch, is_passed_over
 
 
 def has_partition_files(source: Source) -> bool:
     """Tell whether each partition of the source has files of its own."""
     return source.path is not None and "{partition}" in source.path
-
-
-class RemoteFile(NamedTuple):
-    """A file behind a URI: its shown name, its path in its file system, and its size with time."""
-
-    shown: str
-    path: str
-    stamp: str
 
 
 def files_of(
@@ -127,71 +106,9 @@ def _check(base: Path, path: Path) -> None:
         raise SourceError(f"{shown}: may not be read; mend its permissions")
 
 
-def is_passed_over(part: str) -> bool:
-    """Tell whether a name is of what writers leave beside: `_SUCCESS`, `_delta_log`, `.crc`."""
-    return part.startswith((".", "_"))
-
-
 def _fetch(pattern: str, where: str, reader: FileReader) -> list[tuple[str, Path]]:
     """Fetch the files of a URI into the reader's folder."""
-    system, remote = list_remote_files(pattern, where)
-    files = []
-    try:
-        for index, file in enumerate(remote):
-            local = re.sub(r"[^A-Za-z0-9._-]", "_", Path(file.path).name)
-            target = reader.folder / f"remote-{index}-{local}"
-            system.get_file(file.path, str(target))
-            files.append((file.shown, target))
-    except (OSError, ValueError) as error:
-        raise _unreachable(where, error) from None
+    files = fetch(pattern, where, reader.folder)
     if not files and "{partition}" not in where:
         raise SourceError(f"{where} matches no file; check the address")
     return files
-
-
-def list_remote_files(pattern: str, where: str) -> tuple[Any, list[RemoteFile]]:
-    """Return the file system of a URI, and the files that it names; none is fetched.
-
-    Raises:
-        SourceError: the address is a local one, or does not answer.
-    """
-    import fsspec
-
-    scheme = pattern.partition("://")[0]
-    if scheme in _LOCAL_SCHEMES:
-        raise SourceError(f"{where} is refused: write local files as a plain path beside the YAML")
-    try:
-        system, path = fsspec.core.url_to_fs(pattern)
-        matches = (
-            sorted(system.glob(path))
-            if re.search(r"[*?\[]", path)  # what makes a path a pattern, for fsspec too
-            else [path]
-            if system.exists(path)
-            else []
-        )
-        matches = [
-            match
-            for match in matches
-            if match == path or not is_passed_over(match.rsplit("/", 1)[-1])
-        ]
-        infos = [(match, system.info(match)) for match in matches[: MAX_FILES + 1]]
-    except (OSError, ValueError, ImportError) as error:
-        raise _unreachable(where, error) from None
-    # Each system names the time of a file's last change otherwise; one that names none is told
-    # apart by its size alone.
-    times = ("mtime", "LastModified", "last_modified", "updated", "ETag", "etag", "created")
-    return system, [
-        RemoteFile(
-            f"{scheme}://{match.lstrip('/')}",
-            match,
-            f"{info.get('size')}:{[str(info[name]) for name in times if name in info]}",
-        )
-        for match, info in infos
-    ]
-
-
-def _unreachable(where: str, error: Exception) -> SourceError:
-    return SourceError(
-        f"{where} cannot be reached ({type(error).__name__}: {error}); check the address and its "
-        "credentials"
-    )

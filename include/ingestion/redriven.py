@@ -30,7 +30,8 @@ from include.records import audit
 from include.records.audit import AuditEntry
 from include.records.leases import Lease
 from include.records.records import Records
-from include.records.schema import RedrivenRow, insert_missing, plain
+from include.records.rows import insert_missing, plain
+from include.records.schema import RedrivenRow
 
 
 @dataclass(frozen=True, slots=True)

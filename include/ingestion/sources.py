@@ -23,8 +23,9 @@ from include.config.use_case_sources import Source
 from include.errors import SourceError
 from include.ingestion.columns import FILE, MALFORMED, ROW, headers
 from include.ingestion.file_reader import FileReader
-from include.ingestion.files import describe_path, files_of, list_remote_files
+from include.ingestion.files import describe_path, files_of
 from include.ingestion.formats import ENDINGS, kind_of
+from include.ingestion.remote_files import list_remote_files
 from include.ingestion.row_digests import with_row_digest
 from include.ingestion.sql_source import read_sql
 from include.point_in_time.partitions import Period

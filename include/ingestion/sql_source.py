@@ -1,4 +1,4 @@
-"""SQL sources: a table or query behind a SQLAlchemy URL, read as text.
+"""SQL sources: a table or query behind a SQLAlchemy URL, read as text by server-side cursors.
 
 The URL stands in an environment variable that the use case names; neither it nor its password is
 ever shown.
@@ -6,11 +6,13 @@ ever shown.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from include.config.settings import environment_secret
 from include.config.use_case import UseCase
@@ -27,12 +29,20 @@ MARGIN = timedelta(days=2)
 # PostgreSQL's object ids of types.
 _DATE, _TIMESTAMP, _TIMESTAMPTZ = 1082, 1114, 1184
 _FLOATS = (700, 701, 1700)  # float4, float8, numeric: the types that have a NaN
+# Types of MySQL's protocol.
+_MYSQL = ("mysql", "mariadb")
+_MYSQL_TIMES = (7, 10, 12, 14)  # timestamp, date, datetime, newdate
+# A read that loses its database is begun anew, as a whole: so often, with growing pauses.
+ATTEMPTS = 4
+PAUSE = 0.5  # seconds
+CONNECT_SECONDS = 10
 
 
 def read_sql(name: str, use_case: UseCase, periods: Sequence[Period]) -> pa.Table:
     """Return the rows of a SQL source as text columns.
 
-    PostgreSQL gives only those that may arrive in the periods, other databases give all. Rows
+    PostgreSQL, MySQL and MariaDB give only those that may arrive in the periods, where a column of
+    a time type says when; other databases give all, since their columns have no such type. Rows
     without an arrival time come always: they belong to the first partition of the source's history,
     whenever they come.
 
@@ -54,25 +64,97 @@ def read_sql(name: str, use_case: UseCase, periods: Sequence[Period]) -> pa.Tabl
     secret, query = url.get_secret_value(), spec.query.strip().rstrip(";")
     try:
         parsed = sqlalchemy.make_url(secret)
-        engine = sqlalchemy.create_engine(parsed, poolclass=sqlalchemy.NullPool)
+        engine = sqlalchemy.create_engine(
+            parsed, poolclass=sqlalchemy.NullPool, connect_args=_patience(parsed)
+        )
     except (sqlalchemy.exc.ArgumentError, ImportError):
         raise ConfigError(
             f"{spec.url_env} holds no SQLAlchemy URL that can be used; write "
             "dialect+driver://user:password@host/db"
         ) from None
+    if engine.dialect.paramstyle in ("format", "pyformat"):
+        query = query.replace("%", "%%")  # the driver reads % as the start of a parameter
     try:
-        with engine.connect() as link:
-            if engine.dialect.paramstyle in ("format", "pyformat"):
-                query = query.replace("%", "%%")  # the driver reads % as the start of a parameter
-            if engine.dialect.name == "postgresql":
-                return _postgresql(link, query, source, use_case, periods)
-            return _any(link.execution_options(stream_results=True, max_row_buffer=BATCH), query)
+        # Nothing is kept of a read that was cut off: the next begins anew.
+        for attempt in Retrying(
+            retry=retry_if_exception(_is_away),
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=wait_random_exponential(multiplier=PAUSE, max=10),
+            reraise=True,
+        ):
+            with attempt, engine.connect() as link:
+                return _read(link, query, source, use_case, periods)
     except (sqlalchemy.exc.SQLAlchemyError, OSError) as error:
         raise SourceError(
             _message(name, use_case, spec, error, [secret, parsed.password])
         ) from None
     finally:
         engine.dispose()
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _patience(url: Any) -> dict[str, Any]:
+    """Return what the drivers that are installed are told of a database that does not answer."""
+    driver = url.get_driver_name()
+    if driver not in ("psycopg", "psycopg2", "pymysql", "mysqldb"):
+        return {}
+    given: dict[str, Any] = {"connect_timeout": CONNECT_SECONDS}
+    if driver.startswith("psycopg"):
+        # Else a machine that is gone in the middle of a read is noticed after two hours.
+        given |= {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+    return {name: value for name, value in given.items() if name not in url.query}
+
+
+def _is_away(error: BaseException) -> bool:
+    """Tell whether a database was lost or is not there yet, rather than that it refuses."""
+    import sqlalchemy
+
+    if isinstance(error, OSError):
+        return True
+    if not isinstance(error, sqlalchemy.exc.OperationalError | sqlalchemy.exc.InterfaceError):
+        return False
+    code = getattr(error.orig, "sqlstate", None) or (getattr(error.orig, "args", ()) or (None,))[0]
+    # PostgreSQL's classes 08 and 57, and no code where it did not even answer; MySQL's own numbers.
+    lost = (1053, 1927, 2002, 2003, 2006, 2013)
+    if isinstance(code, int):
+        return code in lost
+    is_coded = isinstance(code, str) and re.fullmatch("[0-9A-Z]{5}", code) is not None
+    refused = re.search(r"password|authentication|does not exist|no such", str(error.orig))
+    return code.startswith(("08", "57P")) if is_coded else refused is None  # type: ignore[union-attr]
+
+
+def _read(
+    link: Any, query: str, source: Source, use_case: UseCase, periods: Sequence[Period]
+) -> pa.Table:
+    """Read a query in a transaction that can change nothing, as the database's kind needs it."""
+    kind = link.engine.dialect.name
+    if kind == "postgresql":
+        return _postgresql(link, query, source, use_case, periods)
+    if kind in _MYSQL:
+        # Times are those of the session's zone: UTC, whatever the server is set to.
+        link.exec_driver_sql("SET time_zone = '+00:00'")
+        link.exec_driver_sql("SET SESSION TRANSACTION READ ONLY")
+        link.commit()  # it holds for the next transaction
+        query = _within_mysql(link, query, source, periods)
+    elif kind == "sqlite":
+        link.exec_driver_sql("PRAGMA query_only = ON")
+    return _any(link.execution_options(stream_results=True, max_row_buffer=BATCH), query)
+
+
+def _within_mysql(link: Any, query: str, source: Source, periods: Sequence[Period]) -> str:
+    """Return a query of the rows that may arrive in some periods, where a column tells."""
+    name = _arrival_column(source)
+    if name is None:
+        return query
+    described = link.exec_driver_sql(
+        f"SELECT * FROM ({query}) AS source LIMIT 0"
+    ).cursor.description
+    if {column[0]: column[1] for column in described}.get(name) not in _MYSQL_TIMES:
+        return query
+    column = f"source.`{name.replace('`', '``')}`".replace("%", "%%")
+    # A zero date is no time either; it is before all that is one.
+    bounds = f"{_bounds(column, periods)} OR {column} IS NULL OR {column} < '1000-01-01'"
+    return f"SELECT * FROM ({query}) AS source WHERE {bounds}"
 
 
 def sample_table(
@@ -175,28 +257,37 @@ def _picked(link: Any, query: str, shown: str) -> tuple[list[str], str, dict[str
 
 def _text(column: str, kind: int) -> str:
     """Return the expression of a value as text; NaN is no value, as in a Parquet file."""
-    text = f"CAST(source.{quote(column)} AS text)"
+    name = quote(column).replace("%", "%%")  # as in the query itself
+    text = f"CAST(source.{name} AS text)"
     return f"nullif({text}, 'NaN')" if kind in _FLOATS else text
 
 
 def _pushed_down(source: Source, types: dict[str, int], periods: Sequence[Period]) -> str:
-    """Return a WHERE clause for the arrival column where it is a time, else nothing.
+    """Return a WHERE clause for the arrival column where it is a time, else nothing."""
+    name = _arrival_column(source)
+    if name is None or types.get(name) not in (_DATE, _TIMESTAMP, _TIMESTAMPTZ):
+        return ""
+    arrival = f"source.{quote(name)}".replace("%", "%%")
+    bounds = _bounds(arrival, periods)
+    return f" WHERE {bounds} OR {arrival} IS NULL OR NOT isfinite({arrival})"
+
+
+def _arrival_column(source: Source) -> str | None:
+    """Return the query's column that says when a row arrived, where it may cut rows off.
 
     An assumed arrival is cut by nobody but ingestion.
     """
     if source.kind == "static" or source.assumed_lag is not None:
-        return ""
+        return None
     if source.arrival in source.computed:
-        return ""
+        return None
     column = source.columns.get(source.arrival)
-    name = column.header if column is not None and column.header else source.arrival
-    if types.get(name) not in (_DATE, _TIMESTAMP, _TIMESTAMPTZ):
-        return ""
-    arrival = f"source.{quote(name)}"
+    return column.header if column is not None and column.header else source.arrival
+
+
+def _bounds(arrival: str, periods: Sequence[Period]) -> str:
     first, last = periods[0].arrival_start - MARGIN, periods[-1].as_of + MARGIN
-    bounds = f"{arrival} >= '{first:%Y-%m-%d %H:%M:%S}' AND {arrival} < '{last:%Y-%m-%d %H:%M:%S}'"
-    bounds += f" OR {arrival} IS NULL OR NOT isfinite({arrival})"
-    return f" WHERE {bounds}"
+    return f"{arrival} >= '{first:%Y-%m-%d %H:%M:%S}' AND {arrival} < '{last:%Y-%m-%d %H:%M:%S}'"
 
 
 def _columns(names: Sequence[str], rows: Sequence[Any]) -> pa.Table:

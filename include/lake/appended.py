@@ -14,13 +14,21 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError
 
-from include.errors import Busy, SourceError
+from include.errors import Busy
 from include.lake.column_types import check_types
-from include.lake.commits import COMMIT_ATTEMPTS, Fence, refuse_superseded
+from include.lake.commits import COMMIT_ATTEMPTS, Fence, make_folder, refuse_superseded, settle
+from include.lake.opened import (
+    commit_properties,
+    is_of_storage,
+    new_commit_id,
+    open_table,
+    unwritable,
+)
 from include.lake.sql import PARTITION, connect, quote, text_literal
 from include.lake.tables import Lake
+from include.object_stores import delta_options, is_remote
 
 Batches = Callable[[], Iterator[pa.RecordBatch]]
 ROW_GROUP = 50_000  # rows that the writer holds until it writes them
@@ -32,7 +40,7 @@ class AppendedTable:
 
     def __init__(self, lake: Lake, table: str, *, key: str, statistics: Sequence[str]) -> None:
         """Build it; `key` is the column by which rows are found again, one of the `statistics`."""
-        self._uri, self._table, self._key = lake.uri(table), table, key
+        self._lake, self._uri, self._table, self._key = lake, lake.uri(table), table, key
         self._properties: dict[str, str | None] = {
             "delta.checkpointInterval": "20",
             "delta.enableExpiredLogCleanup": "true",
@@ -75,32 +83,27 @@ class AppendedTable:
                 raised.append(error)
                 raise
 
+        commit, before = new_commit_id(), None if handle is None else int(handle.version())
         given = {
             "mode": "append",
-            "commit_properties": self._commit(fence),
+            "commit_properties": self._commit(fence, commit, creates=handle is None),
             "writer_properties": _writer(),
+            "storage_options": delta_options(self._uri),
         }
         reader = pa.RecordBatchReader.from_batches(schema, watched())
         try:
             if handle is not None:
                 write_deltalake(handle, reader, schema_mode="merge", **given)
             else:
-                if "://" not in self._uri:
-                    Path(self._uri).parent.mkdir(parents=True, exist_ok=True)
+                make_folder(self._uri)
                 given |= {"mode": "error", "partition_by": [PARTITION]}
                 write_deltalake(self._uri, reader, configuration=self._properties, **given)
-        except CommitFailedError:
-            return False  # look again: the fence decides who goes on
         except Exception as error:
             if raised:
                 raise raised[0] from None
-            if handle is None and DeltaTable.is_deltatable(self._uri):
-                return False  # another writer created the table between our look and our write
-            if isinstance(error, OSError):
-                raise SourceError(
-                    f"{self._uri}: cannot be written ({error}); free space or mend permissions"
-                ) from error
-            raise
+            if not isinstance(error, OSError | DeltaError):
+                raise
+            return settle(self._uri, commit, before, error) is not None
         return True
 
     def held(self, keys: Collection[str]) -> set[str]:
@@ -112,10 +115,10 @@ class AppendedTable:
         if handle is None or not keys:
             return set()
         actions = pa.table(handle.get_add_actions(flatten=True))
-        paths = self._overlapping(actions, min(keys), max(keys)) if len(actions) else []
+        paths = self._overlapping(actions, min(keys), max(keys)) if len(actions) else {}
         if not paths:
             return set()
-        listed = ", ".join(text_literal(f"{self._uri}/{path}") for path in paths)
+        listed = ", ".join(map(text_literal, self._lake.readable(self._table, paths)))
         with connect() as con:
             con.register("wanted", pa.table({"key": pa.array(sorted(keys), pa.string())}))
             found = con.execute(
@@ -126,15 +129,15 @@ class AppendedTable:
             )
             return {str(row[0]) for row in found.fetchall()}
 
-    def _overlapping(self, actions: pa.Table, first: str, last: str) -> list[str]:
-        """Return the files that may hold a key between two; one without statistics may."""
+    def _overlapping(self, actions: pa.Table, first: str, last: str) -> dict[str, int]:
+        """Return the files that may hold a key between two, by path; one without statistics may."""
         names = (f"min.{self._key}", f"max.{self._key}")
-        if not set(names).issubset(actions.column_names):
-            return [str(path) for path in actions["path"].to_pylist()]
-        lowest, highest = (actions[name] for name in names)
-        apart = pc.or_(pc.greater(lowest, last), pc.less(highest, first))
-        overlapping = pc.invert(pc.fill_null(apart, False))
-        return [str(path) for path in actions.filter(overlapping)["path"].to_pylist()]
+        if set(names).issubset(actions.column_names):
+            lowest, highest = (actions[name] for name in names)
+            apart = pc.or_(pc.greater(lowest, last), pc.less(highest, first))
+            actions = actions.filter(pc.invert(pc.fill_null(apart, False)))
+        paths, sizes = (actions[name].to_pylist() for name in ("path", "size_bytes"))
+        return dict(zip(paths, sizes, strict=True))
 
     def compact(self, before: str, fence: Fence) -> list[str]:
         """Put the files of each partition before a key together; return those that had several.
@@ -217,7 +220,7 @@ class AppendedTable:
             self._set_properties(handle)
             # What is named here may be gone already; a commit each time would fill the log.
             named = handle.vacuum(dry_run=True, **given)
-            if "://" not in self._uri:
+            if not is_remote(self._uri):
                 named = [path for path in named if Path(self._uri, path).exists()]
             if named:
                 handle.vacuum(dry_run=False, **given)
@@ -237,20 +240,19 @@ class AppendedTable:
             yield
         except CommitFailedError as error:
             raise Busy(f"{self._table}: another writer was faster; run it again") from error
-        except OSError as error:
-            raise SourceError(
-                f"{self._uri}: cannot be written ({error}); free space or mend permissions"
-            ) from error
+        except (OSError, DeltaError) as error:
+            # Of a store that fails in the middle the library says the one or the other.
+            if not is_of_storage(error):
+                raise
+            raise unwritable(self._uri, error) from error
 
     def _open(self) -> DeltaTable | None:
-        try:
-            return DeltaTable(self._uri)
-        except TableNotFoundError:
-            return None
+        return open_table(self._uri)
 
     @staticmethod
-    def _commit(fence: Fence) -> CommitProperties:
-        return CommitProperties(app_transactions=[Transaction(fence.app, fence.token)])
+    def _commit(fence: Fence, commit: str = "", *, creates: bool = False) -> CommitProperties:
+        transactions = [Transaction(fence.app, fence.token)]
+        return commit_properties(commit or new_commit_id(), transactions, creates=creates)
 
 
 def _writer() -> WriterProperties:

@@ -12,12 +12,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from deltalake.exceptions import CommitFailedError
+from deltalake import DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError
 
 from include.errors import Busy, SourceError
 from include.lake.column_types import check_types
+from include.lake.opened import (
+    commit_properties,
+    find_commit,
+    is_of_storage,
+    new_commit_id,
+    open_table,
+    unwritable,
+)
 from include.lake.sql import PARTITION, text_literal
+from include.object_stores import delta_options, is_remote
 
 COMMIT_ATTEMPTS = 8
 # Opening a table reads its log since the last checkpoint. Manifests pin old versions: the log is
@@ -77,13 +86,9 @@ def commit_parts(
             stored = pa.schema(handle.schema().to_arrow())
             for key, part in parts.items():
                 check_types(part.rows.schema, stored, f"{table} {key}")
-        if _write(uri, handle, parts):
-            written = handle or look()  # one that wrote stands at its commit
-            if written is None:
-                raise SourceError(
-                    f"{uri}: the table is gone right after its commit; who else cleans the lake?"
-                )
-            return int(written.version())
+        version = _write(uri, handle, parts)
+        if version is not None:
+            return version
     raise Busy(
         f"{table} {describe_keys(parts)}: {COMMIT_ATTEMPTS} commits lost to other writers; run it "
         "again when they are done"
@@ -109,19 +114,21 @@ def refuse_superseded(fence: Fence, handle: DeltaTable | None, where: str) -> No
         )
 
 
-def _write(uri: str, handle: DeltaTable | None, parts: Mapping[str, Part]) -> bool:
-    """Write parts in one commit; tell whether it came through, or somebody else was faster."""
+def _write(uri: str, handle: DeltaTable | None, parts: Mapping[str, Part]) -> int | None:
+    """Write parts in one commit; return the version it made, or None: somebody was faster."""
     body = pa.concat_tables([part.rows for part in parts.values()], promote_options="default")
     fences = {part.fence.app: part.fence for part in parts.values() if part.fence is not None}
-    properties = CommitProperties(
-        custom_metadata={"partition": describe_keys(parts)},
-        app_transactions=[Transaction(each.app, each.token) for each in fences.values()],
+    commit, before = new_commit_id(), None if handle is None else int(handle.version())
+    properties = commit_properties(
+        commit,
+        [Transaction(each.app, each.token) for each in fences.values()],
+        {"partition": describe_keys(parts)},
+        creates=handle is None,
     )
     listed = ", ".join(map(text_literal, parts))
     try:
         if handle is None:
-            if "://" not in uri:
-                Path(uri).parent.mkdir(parents=True, exist_ok=True)
+            make_folder(uri)
             write_deltalake(
                 uri,
                 body,
@@ -129,6 +136,7 @@ def _write(uri: str, handle: DeltaTable | None, parts: Mapping[str, Part]) -> bo
                 mode="error",
                 configuration=PROPERTIES,
                 commit_properties=properties,
+                storage_options=delta_options(uri),
             )
         else:
             write_deltalake(
@@ -139,14 +147,39 @@ def _write(uri: str, handle: DeltaTable | None, parts: Mapping[str, Part]) -> bo
                 schema_mode="merge",
                 commit_properties=properties,
             )
-    except CommitFailedError:
-        return False  # somebody else committed first: look again, the fence decides who goes on
-    except Exception as error:
-        if handle is None and DeltaTable.is_deltatable(uri):
-            return False  # another writer created the table between our look and our write
-        if isinstance(error, OSError):
-            raise SourceError(
-                f"{uri}: cannot be written ({error}); free space or mend permissions"
-            ) from error
-        raise
-    return True
+    except (OSError, DeltaError) as error:
+        return settle(uri, commit, before, error)
+    written = handle or open_table(uri)  # one that wrote stands at its commit
+    if written is None:
+        raise SourceError(
+            f"{uri}: the table is gone right after its commit; who else cleans the lake?"
+        )
+    return int(written.version())
+
+
+def make_folder(uri: str) -> None:
+    """Make the folder that a table of a local lake lies in."""
+    if not is_remote(uri):
+        Path(uri).parent.mkdir(parents=True, exist_ok=True)
+
+
+def settle(uri: str, commit: str, before: int | None, error: OSError | DeltaError) -> int | None:
+    """Return the version that a failed commit has made all the same; None: somebody was faster.
+
+    `before` is the version that was there when it was begun.
+
+    Raises:
+        SourceError: the storage cannot be written.
+        DeltaError: the error, where it is none of the storage.
+    """
+    if is_remote(uri):
+        made = find_commit(uri, commit, before)
+        if made is not None:
+            return made
+    if isinstance(error, CommitFailedError):
+        return None  # look again: the fence decides who goes on
+    if before is None and open_table(uri) is not None:
+        return None  # another writer created the table between our look and our write
+    if is_of_storage(error):
+        raise unwritable(uri, error) from error
+    raise error

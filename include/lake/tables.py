@@ -5,7 +5,7 @@ A partition is replaced by one atomic commit (`commits`). Digests are of content
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import duckdb
 import pyarrow as pa
@@ -15,7 +15,10 @@ from deltalake.exceptions import TableNotFoundError
 from include.errors import SourceError
 from include.lake.column_types import storable
 from include.lake.commits import Fence, Part, Parts, commit_parts, refuse_superseded
+from include.lake.copies import copies_of
+from include.lake.opened import open_table, reading
 from include.lake.sql import PARTITION, connect, quote, text_literal
+from include.object_stores import is_remote
 
 
 class Lake:
@@ -124,7 +127,13 @@ class Lake:
     def files(
         self, table: str, *, keys: Sequence[str] | None = None, version: int | None = None
     ) -> list[str]:
-        """Return the Parquet files of the given partitions (None: all) in a stable order."""
+        """Return the Parquet files of the given partitions (None: all) in a stable order.
+
+        Those of a lake in an object store are copies here.
+
+        Raises:
+            SourceError: the storage cannot be read.
+        """
         handle = self._at(table, version)
         return [] if handle is None else self._paths(handle, table, keys)
 
@@ -137,16 +146,24 @@ class Lake:
         until: str | None = None,
     ) -> list[str]:
         wanted = None if keys is None else set(keys)
-        files = [
-            (key, path)
-            for key, path in _contents(handle)
-            if (since is None or key >= since) and (until is None or key <= until)
-        ]
-        return [
-            f"{self.uri(table)}/{path}"
-            for key, path in sorted(files)
-            if wanted is None or key in wanted
-        ]
+        files = {
+            path: size
+            for key, path, size in sorted(_contents(handle))
+            if (since is None or key >= since)
+            and (until is None or key <= until)
+            and (wanted is None or key in wanted)
+        }
+        return self.readable(table, files)
+
+    def readable(self, table: str, sizes: Mapping[str, int]) -> list[str]:
+        """Return paths from which some files of a table are read here; `sizes` are their bytes.
+
+        Raises:
+            SourceError: the storage cannot be read.
+        """
+        if is_remote(self.root):
+            return copies_of(self.root).get(table, sizes)
+        return [f"{self.uri(table)}/{path}" for path in sizes]
 
     def scan(
         self,
@@ -204,7 +221,7 @@ class Lake:
 
     @staticmethod
     def _keys_in(handle: DeltaTable) -> list[str]:
-        return sorted({key for key, _ in _contents(handle)})
+        return sorted({key for key, _, _ in _contents(handle)})
 
     def schema(self, table: str) -> pa.Schema | None:
         """Return the columns of a table without `partition`, or None where there is no table."""
@@ -230,10 +247,13 @@ class Lake:
     def _refreshed(self, table: str) -> DeltaTable | None:
         """Return the table as it is now, or None where there is none."""
         handle = self._tables.get(table)
+        if handle is None:
+            handle = open_table(self.uri(table))
+            if handle is not None:
+                self._tables[table] = handle
+            return handle
         try:
-            if handle is None:
-                handle = self._tables[table] = DeltaTable(self.uri(table))
-            else:
+            with reading(self.uri(table)):
                 handle.update_incremental()
         except TableNotFoundError:
             self._tables.pop(table, None)
@@ -244,20 +264,25 @@ class Lake:
         if version is None:
             return self._latest(table)
         if (table, version) not in self._pinned:  # a version never changes
-            try:
-                self._pinned[table, version] = DeltaTable(self.uri(table), version=version)
-            except TableNotFoundError:
+            handle = open_table(self.uri(table), version)
+            if handle is None:
                 return None
+            self._pinned[table, version] = handle
         return self._pinned[table, version]
 
 
-def _contents(handle: DeltaTable) -> list[tuple[str, str]]:
-    """Return partition and path of every file of a table."""
+def _contents(handle: DeltaTable) -> list[tuple[str, str, int]]:
+    """Return partition, path and bytes of every file of a table."""
     actions = pa.table(handle.get_add_actions(flatten=True))
     if not len(actions):
         return []
     return list(
-        zip(actions[f"partition.{PARTITION}"].to_pylist(), actions["path"].to_pylist(), strict=True)
+        zip(
+            actions[f"partition.{PARTITION}"].to_pylist(),
+            actions["path"].to_pylist(),
+            actions["size_bytes"].to_pylist(),
+            strict=True,
+        )
     )
 
 

@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-import fsspec
 from deltalake import DeltaTable
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError
 
 from include.errors import Busy, SourceError
+from include.lake.opened import open_table
 from include.lake.tables import Lake
+from include.object_stores import explain, explained, filesystem, is_remote, shown
 
 KEPT_HOURS = 48  # for so long a reader, or a writer before its commit, may still need a file
 LOG = "_delta_log"
+LOGS_AT_ONCE = 200  # entries of a log that are held at a time
 
 
 class _Life(NamedTuple):
@@ -45,11 +48,12 @@ class Unneeded:
 
 def tables_below(lake: Lake, folder: str) -> list[str]:
     """Return the names of the tables under a folder of the lake, sorted."""
-    system, root = _system(lake.root)
-    start = f"{root.rstrip('/')}/{folder}"
-    if not system.exists(start):
-        return []
-    found = {path.partition(f"/{LOG}")[0] for path in system.glob(f"{start}/**/{LOG}/*.json")}
+    with _listed(lake.root):
+        system, root = filesystem(lake.root)
+        start = f"{root.rstrip('/')}/{folder}"
+        if not system.exists(start):
+            return []
+        found = {path.partition(f"/{LOG}")[0] for path in system.glob(f"{start}/**/{LOG}/*.json")}
     return sorted(path[len(root.rstrip("/")) + 1 :] for path in found)
 
 
@@ -61,15 +65,15 @@ def find_unneeded(
     `pinned` gives the versions that must stay readable; it is asked only where any file could go.
     Files that were replaced, or written, less than `hours` ago stay.
     """
-    try:
-        handle = DeltaTable(lake.uri(table))
-    except TableNotFoundError:
+    handle = open_table(lake.uri(table))
+    if handle is None:
         return None
-    listed = _vacuum(handle, hours, dry_run=True)
-    present = _sizes(lake, table, listed) if listed else {}
-    if not present:
-        return None
-    lives = _read_lives(lake, table, set(present))
+    with _listed(lake.uri(table)):
+        listed = _vacuum(handle, hours, dry_run=True)
+        present = _sizes(lake, table, listed) if listed else {}
+        if not present:
+            return None
+        lives = _read_lives(lake, table, set(present))
     keep = sorted(_covering(lives.values(), sorted(set(pinned()))))
     needed = {
         path
@@ -90,16 +94,22 @@ def remove_unneeded(lake: Lake, unneeded: Unneeded, *, hours: int = KEPT_HOURS) 
         SourceError: the storage cannot be written.
     """
     try:
-        handle = DeltaTable(lake.uri(unneeded.table))
+        handle = open_table(lake.uri(unneeded.table))
+        if handle is None:  # reset meanwhile
+            return
         _vacuum(handle, hours, dry_run=False, keep=unneeded.keep)
-    except TableNotFoundError:  # reset meanwhile
-        return
     except CommitFailedError as error:
         raise Busy(f"{unneeded.table}: another writer was faster; run it again") from error
-    except OSError as error:
+    except (OSError, DeltaError) as error:
         raise SourceError(
-            f"{lake.uri(unneeded.table)}: files cannot be deleted ({error}); mend permissions"
+            f"{shown(lake.uri(unneeded.table))}: files cannot be deleted ({explain(error)}); "
+            "check that the storage answers, and its permissions"
         ) from error
+
+
+def _listed(uri: str) -> AbstractContextManager[None]:
+    """Raise what the storage says when it cannot be listed as a SourceError."""
+    return explained(uri, "cannot be listed", "check that it answers, and its permissions")
 
 
 def _vacuum(
@@ -145,31 +155,40 @@ def _read_lives(lake: Lake, table: str, paths: set[str]) -> dict[str, _Life]:
 
 def _actions(lake: Lake, table: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """Yield version, kind and content of every change of files that a table's log tells of."""
-    system, folder = _system(f"{lake.uri(table)}/{LOG}")
-    for path in sorted(system.glob(f"{folder}/*.json")):
-        name = path.rpartition("/")[2].removesuffix(".json")
-        if not name.isdigit():
-            continue
-        for line in system.cat_file(path).splitlines():
-            # Most lines of a table's first commits are statistics; these two words stand first.
-            if not line.startswith((b'{"add"', b'{"remove"')):
-                continue
-            ((action, content),) = json.loads(line).items()
-            yield int(name), action, content
+    system, folder = filesystem(f"{lake.uri(table)}/{LOG}")
+    paths = {
+        int(name): path
+        for path in system.glob(f"{folder}/*.json")
+        if (name := path.rpartition("/")[2].removesuffix(".json")).isdigit()
+    }
+    listed = sorted(paths)
+    for start in range(0, len(listed), LOGS_AT_ONCE):
+        versions = listed[start : start + LOGS_AT_ONCE]
+        # A store is asked for many at once, which is mostly waiting.
+        read = system.cat([paths[version] for version in versions])
+        for version in versions:
+            for line in read[paths[version]].splitlines():
+                # Most lines of a table's first commits are statistics; these words stand first.
+                if not line.startswith((b'{"add"', b'{"remove"')):
+                    continue
+                ((action, content),) = json.loads(line).items()
+                yield version, action, content
 
 
 def _sizes(lake: Lake, table: str, listed: Iterable[str]) -> dict[str, int]:
     """Return the sizes of those of some files that are there: of a vacuum before, some are not."""
-    system, folder = _system(lake.uri(table))
+    system, folder = filesystem(lake.uri(table))
     sizes: dict[str, int] = {}
+    if is_remote(lake.root):  # one list in place of a question a file
+        there = system.find(folder, detail=True)
+        named = {unquote(name) for name in listed}
+        start = len(folder.rstrip("/")) + 1
+        return {
+            path[start:]: int(info["size"]) for path, info in there.items() if path[start:] in named
+        }
     for name in listed:
         try:
             sizes[unquote(name)] = int(system.info(f"{folder}/{unquote(name)}")["size"])
         except FileNotFoundError:
             continue
     return sizes
-
-
-def _system(address: str) -> tuple[Any, str]:
-    system, path = fsspec.core.url_to_fs(address)
-    return system, path

@@ -14,6 +14,8 @@ import pyarrow as pa
 
 from include.errors import ConfigError
 from include.ingestion.sql_source import sample_table
+from include.object_stores import SCHEMES
+from include.object_stores import shown as without_secrets
 from include.onboarding.profile import Delivered, Table
 
 MOST = 200_000  # rows that a draft is made from
@@ -51,6 +53,12 @@ def parse_address(text: str) -> Address:
     """
     import sqlalchemy
 
+    if text.partition("://")[0] in SCHEMES:
+        raise ConfigError(
+            f"{without_secrets(text)} is an object store's, and a draft is made from a table on "
+            "this machine; copy one of its files here and draft from that, then write `path: "
+            f"{without_secrets(text)}` under its source"
+        )
     wanted = "write dialect://user@host/db/schema.table"
     try:
         url = sqlalchemy.make_url(text)

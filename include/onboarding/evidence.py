@@ -176,7 +176,8 @@ def _one_class(bins: Sequence[Bin], cuts: Sequence[float], column: Profile) -> s
     ]
     if not pure:
         return ""
-    value, _, rows = max(pure, key=lambda each: each[2])
+    # Of equally many rows always the same one: groups come in no order.
+    value, _, rows = max(pure, key=lambda each: (each[2], str(each[0])))
     if value is None:
         where = "no value"
     elif cuts:

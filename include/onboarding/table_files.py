@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from include.errors import SourceError
 from include.ingestion.columns import MALFORMED
 from include.ingestion.file_reader import FileReader
-from include.ingestion.files import MAX_FILES, is_passed_over
 from include.ingestion.formats import ENDINGS, ending_of, kind_of
+from include.ingestion.remote_files import MAX_FILES, is_passed_over
 
 if TYPE_CHECKING:
     import pyarrow as pa

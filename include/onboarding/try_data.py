@@ -37,6 +37,7 @@ from include.onboarding.trial_facts import (
 from include.pipeline import ranges
 from include.pipeline.engines import translated
 from include.pipeline.flow import DATA_STAGES
+from include.pipeline.lakes import open_lake
 from include.point_in_time import partitions
 from include.point_in_time.curated import EVENT, label_schema, label_table
 from include.records.records import Records
@@ -167,7 +168,7 @@ def _examine(
 ) -> Trial:
     """Return what the training frame of the newest partition would be like."""
     as_of = partitions.period(use_case, key).as_of
-    lake, current = Lake(settings.lake_root), feature_sets.current(use_case)
+    lake, current = open_lake(settings), feature_sets.current(use_case)
     spine = build_spine(lake, use_case, as_of)
     trial = Trial(key, len(spine.rows), facts=facts, problems=problems)
     trial.immature, trial.censored = spine.immature, spine.censored

@@ -12,7 +12,8 @@ from include.config.use_case import UseCase
 from include.config.use_case_file import parse
 from include.errors import SourceError
 from include.ingestion.file_reader import FileReader
-from include.ingestion.files import files_of, has_partition_files, list_remote_files
+from include.ingestion.files import files_of, has_partition_files
+from include.ingestion.remote_files import list_remote_files
 from tests.builders.intake import COLUMNS, YAML
 
 KEY = "2026-01-01"

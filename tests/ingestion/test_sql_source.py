@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from include.errors import ConfigError, SourceError
+from include.ingestion import sql_source
+from tests.builders.cut_link import CutLink
 from tests.ingestion.test_sources import TEXT, rows, texts
 
 SQL = "sql: {{url_env: SHOP_DB, query: {query}}}"
@@ -77,6 +80,7 @@ def test_a_postgresql_table_comes_as_text_and_only_what_may_have_arrived(
 def test_a_database_that_is_away_is_told_without_its_password(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sql_source, "PAUSE", 0.01)
     monkeypatch.setenv("SHOP_DB", "postgresql+psycopg://me:s3cret@127.0.0.1:1/none")
     with pytest.raises(SourceError, match="database of SHOP_DB") as error:
         rows(tmp_path, SQL.format(query="SELECT 1"))
@@ -88,3 +92,91 @@ def test_a_database_that_is_away_is_told_without_its_password(
     monkeypatch.delenv("SHOP_DB")
     with pytest.raises(ConfigError, match="set SHOP_DB"):
         rows(tmp_path, SQL.format(query="SELECT 1"))
+
+
+MYSQL_ROWS = (
+    "INSERT INTO o VALUES (1, 2.50, '2026-01-01', '2026-01-01 10:00:00'), "
+    "(2, 1.1, '2026-03-01', '2026-03-01 10:00:00'), (3, 3, NULL, NULL)"
+)
+
+
+def test_mariadb_gives_only_what_may_have_arrived_in_utc_and_takes_no_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mariadb_url: str
+) -> None:
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(mariadb_url)
+    with engine.begin() as link:
+        link.exec_driver_sql("SET time_zone = '+00:00'")
+        link.exec_driver_sql(
+            "CREATE TABLE o (order_id bigint, `Amount (EUR)` decimal(10, 2), event_timestamp date, "
+            "created_timestamp timestamp NULL)"
+        )
+        link.exec_driver_sql(MYSQL_ROWS)
+        link.exec_driver_sql("CREATE SEQUENCE s")
+    engine.dispose()
+    # A session of a server elsewhere: its times are told in its own zone.
+    monkeypatch.setenv("SHOP_DB", f"{mariadb_url}?init_command=SET time_zone='%2B05:30'")
+    found = texts(rows(tmp_path, SQL.format(query="SELECT * FROM o WHERE order_id < 100")))
+    assert sorted(found, key=lambda row: row["order_id"]) == [
+        {**TEXT, "created_timestamp": "2026-01-01 10:00:00"},
+        {"order_id": "3", "amount": "3.00", "event_timestamp": None, "created_timestamp": None},
+    ]
+    later = texts(rows(tmp_path, SQL.format(query="SELECT * FROM o"), "2026-03-01"))
+    assert sorted(row["order_id"] for row in later) == ["2", "3"]
+    with pytest.raises(SourceError, match="READ ONLY"):
+        rows(tmp_path, SQL.format(query="SELECT NEXT VALUE FOR s AS order_id"))
+
+
+def test_sqlite_takes_no_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / "shop.db") as con:
+        con.execute("CREATE TABLE o (order_id INTEGER)")
+    con.close()
+    monkeypatch.setenv("SHOP_DB", f"sqlite:///{tmp_path / 'shop.db'}")
+    with pytest.raises(SourceError, match="readonly"):
+        rows(tmp_path, SQL.format(query="INSERT INTO o VALUES (9) RETURNING *"))
+
+
+@pytest.fixture(params=["postgres_url", "mariadb_url"])
+def cut_off(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[CutLink]:
+    """A table of 900 rows of 4,000 bytes, behind a link that can be cut."""
+    import sqlalchemy
+
+    url = sqlalchemy.make_url(request.getfixturevalue(request.param))
+    engine = sqlalchemy.create_engine(url)
+    with engine.begin() as link:
+        link.exec_driver_sql(
+            "CREATE TABLE o AS WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n "
+            "WHERE i < 900) SELECT i AS order_id, CAST('2026-01-01' AS date) AS event_timestamp, "
+            "CAST('2026-01-01 10:00:00' AS {}) AS created_timestamp, repeat('x', 4000) AS words "
+            "FROM n".format("datetime" if request.param == "mariadb_url" else "timestamp")
+        )
+    engine.dispose()
+    monkeypatch.setattr(sql_source, "PAUSE", 0.05)
+    monkeypatch.setattr(sql_source, "BATCH", 50)
+    with CutLink(url.host or "127.0.0.1", url.port or 5432) as through:
+        shown = url.set(host="127.0.0.1", port=through.port).update_query_dict(
+            {"sslmode": "disable"} if request.param == "postgres_url" else {}
+        )
+        monkeypatch.setenv("SHOP_DB", shown.render_as_string(hide_password=False))
+        yield through
+
+
+def test_a_read_that_loses_its_database_is_begun_anew_and_gives_each_row_once(
+    tmp_path: Path, cut_off: CutLink
+) -> None:
+    cut_off.cut_after(1_000_000, times=2)  # bytes of its answers: in the middle of the rows
+    found = rows(tmp_path, SQL.format(query="SELECT * FROM o"))
+    assert cut_off.cuts == 2
+    assert sorted(int(row["order_id"]) for row in found) == list(range(1, 901))
+
+
+def test_a_database_that_stays_away_ends_the_read_in_a_clear_error(
+    tmp_path: Path, cut_off: CutLink
+) -> None:
+    cut_off.cut_after(1_000_000, times=100)
+    with pytest.raises(SourceError, match="database of SHOP_DB refuses or does not answer"):
+        rows(tmp_path, SQL.format(query="SELECT * FROM o"))
+    assert cut_off.cuts == sql_source.ATTEMPTS

@@ -34,6 +34,11 @@ def test_an_address_says_database_and_table_and_its_password_is_kept_apart() -> 
         assert "s3cret" not in str(raised.value)
 
 
+def test_an_object_store_is_no_database_and_what_to_do_is_said() -> None:
+    with pytest.raises(ConfigError, match=r"copy one of its files here .* `path: s3://shop/in/\*`"):
+        parse_address("s3://shop/in/*")
+
+
 def test_a_password_in_the_query_of_an_address_is_kept_apart_and_never_shown() -> None:
     address = parse_address("mysql://me@db.example/shop/orders?charset=utf8mb4&Password=s3cret")
     assert address == database.Address(
