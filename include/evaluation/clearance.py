@@ -26,8 +26,8 @@ def release_clearance(context: StageContext, model: Model) -> Clearance:
     route = context.records.routes.get(context.use_case.name)
     if model.model_digest in route.held:
         reason = (
-            f"{model.model_digest} was rolled back and is on hold; only `evergreen rollback "
-            "--release` lifts it"
+            f"{model.model_digest} was rolled back and is on hold; only `evergreen release "
+            "lift` lifts it"
         )
         return Clearance("held", reason)
     if model.generation < route.rollback_generation:

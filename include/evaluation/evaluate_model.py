@@ -21,6 +21,7 @@ import pyarrow as pa
 from msgspec import UNSET
 from sqlalchemy.orm import Session
 
+from include.artefacts.pages import page_address, put_page
 from include.errors import ArtefactError
 from include.evaluation import gate, gate_remedies, report
 from include.evaluation.clearance import CLEAR, release_clearance
@@ -47,9 +48,8 @@ from include.pipeline.stage import Input, Outcome, Stage, StageContext
 from include.pipeline.training_outputs import JUDGED, Counts, Manifest, TrainingOutputs
 from include.pipeline.unseen import unreadable_outcome
 from include.records.audit import AuditEntry
+from include.records.columns import json_digest
 from include.records.records import Model, Opponent
-from include.records.schema import json_digest
-from include.reports.page import report_path, write_page
 from include.training.leak_findings import without_prose
 
 NAME = "evaluate_model"
@@ -138,9 +138,8 @@ def compute(context: StageContext) -> Outcome:
     content = _content_digest(result.digest, judged, outputs)
     if context.rehearsal:
         return Outcome("done", content, reason, outputs.plain())
-    outputs = msgspec.structs.replace(
-        outputs, report=_write_report(context, trained, judged, outputs)
-    )
+    uri = _write_report(context, trained, judged, outputs)
+    outputs = msgspec.structs.replace(outputs, report=context.store.where(uri), report_uri=uri)
     if judged.model is not None:
         mlflow_registry.log_verdict(
             context.settings,
@@ -209,9 +208,12 @@ def effects(context: StageContext, outcome: Outcome) -> dict[str, Any]:
             at=context.started,
             once=f"model.challenger/{use_case}/{version}/{route.generation}",
         )
-        with context.records.transaction() as session:
+
+        def admit(session: Session) -> None:
             context.records.models.update(use_case, version, session=session, state="challenger")
             context.records.audit.append(entry, session=session)
+
+        context.records.write(admit)
         done["challenger"] = version
     waiting = mlflow_registry.waiting_challenger(context.records.models.of(use_case), route)
     if waiting == version:  # else the aliases are for deployment and heal to mirror
@@ -336,17 +338,17 @@ def _content_digest(training_digest: str, judged: Judged, outputs: EvaluationOut
 def _write_report(
     context: StageContext, trained: TrainingOutputs, judged: Judged, outputs: EvaluationOutputs
 ) -> str:
-    """Write the HTML report and return its path."""
-    home, use_case = context.settings.home, context.use_case
-    path = report_path(home, use_case.name, context.key, "evaluation")
+    """Write the HTML report and return its address."""
+    use_case = context.use_case
     manifest = Manifest() if judged.model is None else Manifest.of_model(judged.model)
     shown = {name: getattr(trained, name) for name in SHOWN}
     manifest = msgspec.structs.replace(
         manifest, **{name: value for name, value in shown.items() if value is not UNSET}
     )
     content = report.content(use_case, context.key, context.mode, outputs, manifest, judged.curves)
-    write_page(path, report.TEMPLATE, content, reports=home / "reports")
-    return str(path)
+    uri = page_address(use_case.name, context.key, "evaluation")
+    put_page(context.store, uri, report.TEMPLATE, content)
+    return uri
 
 
 STAGE = Stage(

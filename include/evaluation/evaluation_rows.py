@@ -12,6 +12,7 @@ from include.models import metrics as statistics
 from include.models.loading import load_model
 from include.models.matrix import columns_of
 from include.models.metrics import Numbers
+from include.models.presence import find_bundle
 from include.pipeline.stage import StageContext
 from include.pipeline.training_outputs import TrainingSet
 from include.records.records import Model
@@ -55,7 +56,7 @@ def score_rows(context: StageContext, model: Model, rows: pa.Table, feature_set:
     """Score rows that hold the features of `feature_set`; a model of another set gets its own."""
     if not len(rows):
         return statistics.EMPTY
-    scorer = load_model(model.bundle, model.model_digest)
+    scorer = load_model(find_bundle(context.store, model), model.model_digest)
     if model.feature_set != feature_set:
         decisions = rows.select([context.use_case.entity.key, "event_timestamp", "label"])
         own = feature_sets.recorded(context.records, context.use_case.name, model.feature_set)

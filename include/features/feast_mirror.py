@@ -76,6 +76,7 @@ def write_mirror(
     """
     use_case = context.use_case
     store = feast_registry.store(context.settings)
+    _ensure_tables(store, use_case, feature_set)
     with store._get_provider().online_store.one_transaction(store.config) as con:
         con.execute(_MARKER)
         marker = con.execute(
@@ -123,6 +124,22 @@ def remove_mirror(settings: Settings, use_case: UseCase, feature_set: FeatureSet
             if _table_name(use_case, view) in tables:
                 con.execute(f"DELETE FROM {_table(use_case, view)}")
     return True
+
+
+def _ensure_tables(store: feast.FeatureStore, use_case: UseCase, feature_set: FeatureSet) -> None:
+    """Make the views' tables where another machine, with a file of its own, registered them."""
+    views = [
+        store.get_feature_view(feast_registry.view_name(use_case.name, view.name))
+        for view in feature_set.views
+    ]
+    store._get_provider().online_store.update(
+        config=store.config,
+        tables_to_delete=[],
+        tables_to_keep=views,
+        entities_to_delete=[],
+        entities_to_keep=[],
+        partial=True,
+    )
 
 
 def _write_view(

@@ -30,6 +30,7 @@ from include.config.settings import settings
 from include.errors import ConfigError
 from include.lake.sql import connect
 from include.lake.tables import Lake
+from include.pipeline.lakes import open_lake
 from include.point_in_time.expiry import Calendar
 from include.point_in_time.join import as_of_join
 from include.point_in_time.sql_parts import column, newest_first, table, timestamp, to_sql
@@ -118,14 +119,14 @@ class LakeOfflineStore(OfflineStore):  # type: ignore[misc]
 
     def validate_data_source(self, config: RepoConfig, data_source: DataSource) -> None:
         """Check that the source names a lake table, which need not be there yet."""
-        Lake(_root(config)).uri(_lake_table(data_source))
+        _lake(config).uri(_lake_table(data_source))
 
     def get_table_column_names_and_types_from_data_source(
         self, config: RepoConfig, data_source: DataSource
     ) -> Sequence[tuple[str, str]]:
         """Return the columns of a lake table with their Arrow types."""
         with connect() as con:
-            Lake(_root(config)).scan(con, "source", _lake_table(data_source))
+            _lake(config).scan(con, "source", _lake_table(data_source))
             schema = con.sql("SELECT * FROM source LIMIT 0").to_arrow_table().schema
         return [(field.name, str(field.type)) for field in schema]
 
@@ -256,13 +257,13 @@ def _scan(con: Any, name: str, config: RepoConfig, source: DataSource | None) ->
     """Show the lake table of a source as a view, in its pinned version if there is one."""
     lake_table = _lake_table(source)
     pins = _pins.get() or _Pins({}, None)
-    Lake(_root(config)).scan(
-        con, name, lake_table, keys=pins.keys, version=pins.versions.get(lake_table)
-    )
+    _lake(config).scan(con, name, lake_table, keys=pins.keys, version=pins.versions.get(lake_table))
 
 
-def _root(config: RepoConfig) -> str:
-    return config.offline_store.lake or settings().lake_root
+def _lake(config: RepoConfig) -> Lake:
+    """Return the lake that Feast's configuration names, else that of the installation."""
+    named = config.offline_store.lake
+    return Lake(named) if named else open_lake(settings())
 
 
 def _lake_table(source: DataSource | None) -> str:

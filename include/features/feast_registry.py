@@ -19,10 +19,11 @@ import yaml
 from include.config import use_case_file
 from include.config.settings import ROOT, Settings
 from include.config.use_case import UseCase
-from include.features import feature_sets
+from include.features import feast_tables, feature_sets
 from include.features.feature_sets import FeatureSet, FeatureView
 from include.point_in_time.expiry import Calendar
 from include.records.records import Records
+from include.records.restarts import through_restarts
 
 if TYPE_CHECKING:
     import feast
@@ -83,8 +84,13 @@ def store(settings: Settings) -> feast.FeatureStore:
 
     document = _configuration()
     home = settings.home / "feast"
-    for name in ("registry", "online_store"):
-        document[name]["path"] = str(home / document[name]["path"])
+    document["online_store"]["path"] = str(home / document["online_store"]["path"])
+    address = feast_tables.address_of(settings)
+    if address is None:
+        document["registry"]["path"] = str(home / document["registry"]["path"])
+    else:
+        feast_tables.ensure(settings, address)
+        document["registry"] = feast_tables.registry(address)
     document["offline_store"]["lake"] = settings.lake_root
     return feast.FeatureStore(config=RepoConfig(**document))
 
@@ -125,15 +131,24 @@ def online_path(settings: Settings) -> Path:
 
 def is_applied(settings: Settings, use_case: UseCase, feature_set: FeatureSet) -> bool:
     """Tell whether Feast's registry holds these definitions."""
+    address = feast_tables.address_of(settings)
+    if address is not None:
+        token, service = _token(use_case, feature_set), service_name(use_case.name)
+        return feast_tables.is_registered(settings, address, PROJECT, service, token)
     # Without parsing it, which would import feast: protobuf keeps a tag as its bytes.
     path = settings.home / "feast" / _configuration()["registry"]["path"]
     return path.exists() and _token(use_case, feature_set).encode() in path.read_bytes()
 
 
+@through_restarts
 def apply_registry(
     settings: Settings, records: Records, use_case: UseCase, feature_set: FeatureSet
 ) -> bool:
-    """Register a use case's definitions, one writer at a time; tell whether they had changed."""
+    """Register a use case's definitions, one writer at a time; tell whether they had changed.
+
+    In PostgreSQL the service, which says what is registered, is written after its views: what a
+    kill leaves half-way is applied again.
+    """
     if is_applied(settings, use_case, feature_set):
         return False
     owner = f"apply {use_case.name} {os.getpid()}"

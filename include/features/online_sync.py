@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from include.config.use_case import UseCase
 from include.errors import ConfigError, EvergreenError
 from include.features import feast_mirror, feast_registry, feature_sets, online_rows
 from include.features.feature_sets import FeatureSet
@@ -33,6 +34,7 @@ from include.pipeline import memo
 from include.pipeline.stage import StageContext
 from include.point_in_time import partitions
 from include.point_in_time.expiry import REMEMBERED
+from include.records.records import Records
 
 log = logging.getLogger(__name__)
 LEASE_SECONDS = 60.0
@@ -84,7 +86,7 @@ def _bring_forward(
                 "written": False,
                 "reason": f"{present.partition} is online and newer",
             }
-        digests, missing = _recorded_partitions(context, feature_set)
+        digests, missing = recorded_partitions(records, context.use_case, context.key, feature_set)
         inputs = _inputs(context, feature_set, digests)
 
         @cache
@@ -148,7 +150,7 @@ def _publish(
     inputs: str,
 ) -> OnlineSet:
     """Replace the packed rows by those of the frame, and read them back."""
-    rows = PackedRows(_stored_columns(frame, feature_set))
+    rows = PackedRows(stored_columns(frame, feature_set))
     wanted = OnlineSet(
         feature_set.version,
         tuple(feature_set.feature_types),
@@ -195,22 +197,19 @@ def _is_intact(store: OnlineStore, described: OnlineSet) -> bool:
         return False
 
 
-def _recorded_partitions(
-    context: StageContext, feature_set: FeatureSet
+def recorded_partitions(
+    records: Records, use_case: UseCase, key: str, feature_set: FeatureSet
 ) -> tuple[dict[str, str], list[str]]:
     """Return the partitions on record that hold the set, with a digest, and those that lack it.
 
     Rows of other partitions may stand in the tables, of a run that was killed before its record:
     they are not read. A partition counts as lacking where features that are alive can stand in it.
     """
-    use_case = context.use_case
     longest = REMEMBERED * min(max(view.ttl for view in feature_set.views), LONGEST_TTL)
-    required = required_at(use_case, feature_set, context.key)
-    keys = sorted({*partitions.lookback(use_case, context.key, longest), *required})
+    required = required_at(use_case, feature_set, key)
+    keys = sorted({*partitions.lookback(use_case, key, longest), *required})
     digests: dict[str, str] = {}
-    for result in context.records.results.of(
-        use_case.name, stage="materialize_features", keys=keys
-    ):
+    for result in records.results.of(use_case.name, stage="materialize_features", keys=keys):
         tables = feature_sets.tables_by_view(result)
         if result.state == "done" and all(view.version in tables for view in feature_set.views):
             digests[result.key] = combine(
@@ -233,7 +232,7 @@ def _inputs(context: StageContext, feature_set: FeatureSet, digests: Mapping[str
     return combine([context.as_of.isoformat(), code, *parts])
 
 
-def _stored_columns(frame: pa.Table, feature_set: FeatureSet) -> pa.Table:
+def stored_columns(frame: pa.Table, feature_set: FeatureSet) -> pa.Table:
     """Return the frame's columns as they are packed, in order of the entity's text.
 
     That is the order in which SQLite gives them back, so both have one digest. Behind the features

@@ -92,12 +92,14 @@ def answers_at(
     *,
     versions: Mapping[str, int | None] | None = None,
     keys: Sequence[str] | None = None,
+    entities: Sequence[str] | None = None,
 ) -> pa.Table:
     """Return the rows of `entity_frame_at` with the event time of each view's newest row.
 
     Its column is `newest_column`. Who has no view whose newest row is younger than
     `expiry.REMEMBERED` of its ttls is left out: nobody is remembered for ever. `keys` are the
-    partitions to read (None: all of the tables).
+    partitions to read (None: all of the tables), `entities` those to answer for, by their keys as
+    text (None: all).
     """
     moment = as_of + max(view.availability for view in feature_set.views)
     calendar = Calendar.of(use_case)
@@ -118,7 +120,11 @@ def answers_at(
                 keys=keys,
                 since=since,
             )
-        query = _remembered_entities(feature_set, moment, calendar.horizon(moment))
+        only = ""
+        if entities is not None:
+            con.register("__only", pa.table({"entity": pa.array(entities, pa.string())}))
+            only = f"AND CAST({quote(key)} AS VARCHAR) IN (SELECT entity FROM __only)"
+        query = _remembered_entities(feature_set, moment, calendar.horizon(moment), only)
         frame = con.sql(query).to_arrow_table()
         moments = pa.array(
             np.full(len(frame), moment.replace(tzinfo=None), dtype="datetime64[us]")
@@ -153,11 +159,13 @@ def _first_partition(use_case: UseCase, feature_set: FeatureSet, horizon: dateti
     return partitions.key_of(use_case, oldest - _MICROSECOND)
 
 
-def _remembered_entities(feature_set: FeatureSet, moment: datetime, horizon: datetime) -> str:
+def _remembered_entities(
+    feature_set: FeatureSet, moment: datetime, horizon: datetime, only: str
+) -> str:
     """Return the query of the entities that are remembered, sorted by key.
 
     Its columns are the key, the event time from which the set's ttl counts, and each view's newest
-    event time. It reads the relations `view_0`, `view_1`, ...
+    event time. It reads the relations `view_0`, `view_1`, ...; `only` is a further condition.
     """
     key, now = quote(feature_set.key), timestamp_literal(moment)
     oldest = _remembered_since(horizon, max(view.ttl for view in feature_set.views))
@@ -170,7 +178,7 @@ def _remembered_entities(feature_set: FeatureSet, moment: datetime, horizon: dat
                 max(event_timestamp) >= {_remembered_since(horizon, view.ttl)} AS __remembered
             FROM view_{index}
             WHERE event_timestamp <= {now} AND created_timestamp <= {now}
-                AND event_timestamp >= {oldest}
+                AND event_timestamp >= {oldest} {only}
             GROUP BY 1
         """
         for index, view in enumerate(feature_set.views)

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from include.config.settings import Settings
-from include.models.mlflow_client import connected, may_hold_any, mlflow_error
+from include.models.mlflow_client import (
+    connected,
+    may_hold_any,
+    mlflow_error,
+)
 from include.models.mlflow_registry import PREFIX, name_of
+from include.records.restarts import through_restarts
 
 _PAGE = 500
 
@@ -30,6 +34,7 @@ class Entry(NamedTuple):
     made_at: datetime
 
 
+@through_restarts
 def entries(settings: Settings, use_case: str) -> list[Entry]:
     """Return the versions and runs that our trainings have made, also runs marked as deleted.
 
@@ -56,6 +61,7 @@ def entries(settings: Settings, use_case: str) -> list[Entry]:
         ]
 
 
+@through_restarts
 def without_run(settings: Settings, run_ids: Sequence[str]) -> list[str]:
     """Return those of some ids of which MLflow knows no run, whoever has made it.
 
@@ -76,6 +82,7 @@ def without_run(settings: Settings, run_ids: Sequence[str]) -> list[str]:
     return found
 
 
+@through_restarts
 def remove_version(settings: Settings, use_case: str, version: int) -> None:
     """Remove a registered version; one that is not there is passed over.
 
@@ -90,6 +97,7 @@ def remove_version(settings: Settings, use_case: str, version: int) -> None:
                 raise
 
 
+@through_restarts
 def remove_run(settings: Settings, run_id: str) -> None:
     """Remove a run with its parameters and metrics; one that is not there is passed over.
 
@@ -114,11 +122,6 @@ def _remover(client: Any) -> Callable[[str], object] | None:
         client._tracking_client.store, "_hard_delete_run", None
     )
     return found
-
-
-def artefacts_of(settings: Settings, use_case: str) -> Path:
-    """Return the folder under which the artefacts of a use case's runs lie."""
-    return settings.home / "mlartifacts" / name_of(use_case)
 
 
 def _runs(client: Any, name: str) -> Iterator[Any]:

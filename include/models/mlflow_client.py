@@ -27,12 +27,29 @@ def connected(settings: Settings) -> Iterator[Any]:
         Unavailable: MLflow, its database or its artefacts failed; the address is named without its
             password.
     """
+    with connected_to(settings.mlflow_address) as client:
+        yield client
+
+
+@contextmanager
+def connected_to(address: str) -> Iterator[Any]:
+    """Give an `MlflowClient` of an address, which may hold a password; errors as `connected`."""
+    with explained(address):
+        yield _client(address)
+
+
+@contextmanager
+def explained(address: str) -> Iterator[None]:
+    """Turn what MLflow, its database or its artefacts raise into errors of ours, without passwords.
+
+    Raises:
+        Unavailable: any of these failed.
+    """
     from requests.exceptions import RequestException
     from sqlalchemy.exc import SQLAlchemyError
 
-    address = settings.mlflow_address
     try:
-        yield _client(address)
+        yield
     except (mlflow_error(), SQLAlchemyError, RequestException, OSError) as error:
         reason = str(error).replace(address, public_address(address)).splitlines()[0][:500]
         # Libraries also quote parts of an address.
@@ -67,27 +84,35 @@ def mlflow_error() -> type[Any]:
     return cast(type[Any], MlflowException)
 
 
-@lru_cache(maxsize=4)
-def _client(address: str) -> Any:
+def quiet() -> None:
+    """Have MLflow report its use to nobody, and tell people nothing that they can do nothing about.
+
+    Such as its own use of SQLAlchemy, which is deprecated.
+    """
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["DO_NOT_TRACK"] = "true"
     # Its default of 7 waits for minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    import mlflow  # noqa: F401 - it sets the levels of its loggers
+
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module=r"mlflow\.")
+
+
+@lru_cache(maxsize=4)
+def _client(address: str) -> Any:
+    quiet()
     import mlflow
 
-    # MLflow's own use of SQLAlchemy is told as deprecated at the first query; a person here can do
-    # nothing about it.
-    warnings.filterwarnings("ignore", module=r"mlflow\.")
-    with _only_one_process(address):
+    with only_one_process(address):
         client = mlflow.MlflowClient(tracking_uri=address, registry_uri=address)
         client.search_experiments(max_results=1)  # the first query makes the tables
     return client
 
 
 @contextmanager
-def _only_one_process(address: str) -> Iterator[None]:
+def only_one_process(address: str) -> Iterator[None]:
     """Let one process at a time make the tables of a database: MLflow's migrations race otherwise.
 
     A server makes its own.

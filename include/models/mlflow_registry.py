@@ -23,9 +23,15 @@ from include.config.settings import Settings
 from include.errors import ConfigError
 from include.models.bundle import SCHEMA
 from include.models.kinds import kind_in
-from include.models.mlflow_client import connected, may_hold_any, mlflow_error
+from include.models.mlflow_client import (
+    connected,
+    may_hold_any,
+    mlflow_error,
+)
+from include.models.mlflow_places import artefact_place, follow_move, log_files
 from include.records.models import Model
-from include.records.routes import Route
+from include.records.restarts import through_restarts
+from include.records.route_changes import Route
 
 PREFIX = "evergreen."
 ALIASES = ("champion", "challenger", "previous")
@@ -57,6 +63,7 @@ class Registered:
     reused: bool
 
 
+@through_restarts
 def close_stale_runs(settings: Settings, use_case: str, key: str) -> int:
     """Mark runs of a partition that are still RUNNING as FAILED and return how many there were.
 
@@ -65,15 +72,10 @@ def close_stale_runs(settings: Settings, use_case: str, key: str) -> int:
     """
     with connected(settings) as client:
         experiment = _experiment(client, settings, name_of(use_case))
-        runs = client.search_runs(
-            [experiment],
-            f"tags.`{PREFIX}partition` = '{_key(key)}' and attributes.status = 'RUNNING'",
-        )
-        for run in runs:
-            client.set_terminated(run.info.run_id, "FAILED")
-    return len(runs)
+        return _close_runs(client, experiment, _key(key))
 
 
+@through_restarts
 def register(
     settings: Settings, training: TrainingRun, *, check: Callable[[], None] | None = None
 ) -> Registered:
@@ -99,6 +101,7 @@ def register(
             client.set_model_version_tag(name, str(present.version), f"{PREFIX}mode", training.mode)
             return present
         experiment = _experiment(client, settings, name)
+        _close_runs(client, experiment, key)  # of a try that lost its connection half-way
         run = client.create_run(
             experiment,
             tags={f"{PREFIX}{tag}": value for tag, value in tags.items()},
@@ -106,7 +109,7 @@ def register(
         )
         run_id = str(run.info.run_id)
         try:
-            _log(client, run_id, training)
+            _log(client, settings, run, training)
             if check is not None:
                 check()
             _ensure_model(client, name)
@@ -123,6 +126,7 @@ def register(
         return Registered(int(version.version), run_id, reused=False)
 
 
+@through_restarts
 def set_mode(settings: Settings, use_case: str, version: int, mode: str) -> bool:
     """Show the mode of a version's partition and tell whether it changed.
 
@@ -135,6 +139,7 @@ def set_mode(settings: Settings, use_case: str, version: int, mode: str) -> bool
     return bool(shown != mode)
 
 
+@through_restarts
 def log_verdict(
     settings: Settings,
     *,
@@ -150,6 +155,7 @@ def log_verdict(
         client.log_batch(run_id, metrics=_metrics(metrics, prefix="evaluation_"))
 
 
+@through_restarts
 def mirror_aliases(
     settings: Settings, use_case: str, route: Route, *, challenger: int | None = None
 ) -> dict[str, int | None]:
@@ -198,12 +204,14 @@ def waiting_challenger(models: Iterable[Model], route: Route) -> int | None:
     return max(((model.partition, model.version) for model in waiting), default=(None, None))[1]
 
 
+@through_restarts
 def aliases(settings: Settings, use_case: str) -> dict[str, int]:
     """Return the aliases as MLflow shows them."""
     with connected(settings) as client:
         return _present_aliases(client, name_of(use_case)) or {}
 
 
+@through_restarts
 def count_entries(settings: Settings, use_case: str) -> dict[str, int]:
     """Return how many versions and runs MLflow has of a use case."""
     name = name_of(use_case)
@@ -218,6 +226,7 @@ def count_entries(settings: Settings, use_case: str) -> dict[str, int]:
     return {"model versions": len(versions), "runs": len(runs)}
 
 
+@through_restarts
 def forget(settings: Settings, use_case: str, *, at: datetime) -> None:
     """Delete the registered model of a use case, and its experiment with all runs.
 
@@ -259,6 +268,15 @@ def _key(key: str) -> str:
             f"{key!r} is no partition key; write the period's first day as YYYY-MM-DD"
         )
     return key
+
+
+def _close_runs(client: Any, experiment: str, key: str) -> int:
+    runs = client.search_runs(
+        [experiment], f"tags.`{PREFIX}partition` = '{key}' and attributes.status = 'RUNNING'"
+    )
+    for run in runs:
+        client.set_terminated(run.info.run_id, "FAILED")
+    return len(runs)
 
 
 def _present_aliases(client: Any, name: str) -> dict[str, int] | None:
@@ -306,13 +324,14 @@ def _experiment(client: Any, settings: Settings, name: str) -> str:
     if experiment is None:
         # A server knows where its artefacts lie, a database does not.
         served = settings.mlflow_address.startswith("http")
-        folder = None if served else (settings.home / "mlartifacts" / name).as_uri()
+        folder = None if served else artefact_place(settings, name)
         try:
             return str(client.create_experiment(name, folder))
         except mlflow_error() as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
             experiment = client.get_experiment_by_name(name)  # another process was faster
+    follow_move(client, settings, name, experiment)
     return str(experiment.experiment_id)
 
 
@@ -324,19 +343,19 @@ def _ensure_model(client: Any, name: str) -> None:
             raise
 
 
-def _log(client: Any, run_id: str, training: TrainingRun) -> None:
+def _log(client: Any, settings: Settings, run: Any, training: TrainingRun) -> None:
     """Log parameters, metrics, manifest, bundle, and the model in MLflow's own form."""
     from mlflow.entities import Param
 
     params = [Param(key, str(value)[:MAX_PARAM]) for key, value in training.params.items()]
-    client.log_batch(run_id, metrics=_metrics(training.metrics), params=params)
+    client.log_batch(run.info.run_id, metrics=_metrics(training.metrics), params=params)
     kind = kind_in((training.folder / SCHEMA).read_bytes())
     with tempfile.TemporaryDirectory() as scratch:
         kind.save_for_mlflow(training.folder, Path(scratch) / "model", digest=training.model_digest)
         manifest = Path(scratch) / "manifest.json"
         manifest.write_text(json.dumps(training.manifest, indent=1, default=str, sort_keys=True))
-        client.log_artifacts(run_id, scratch)
-    client.log_artifacts(run_id, str(training.folder), "bundle")
+        folders = {"": Path(scratch), "bundle": training.folder}
+        log_files(client, settings, run, folders)
 
 
 def _metrics(metrics: Mapping[str, float], prefix: str = "") -> list[Any]:

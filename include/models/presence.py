@@ -1,19 +1,46 @@
-"""Whether the files of a bundle are there at all: what is away may come back, what is wrong not."""
+"""Where a bundle is on this machine: what is away may come back, what is wrong will not."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from include.errors import ArtefactError
+from include.artefacts.address import Address
+from include.artefacts.store import ArtefactStore
+from include.errors import ArtefactError, Unavailable
 from include.models.bundle import GOLDEN, SCHEMA
 from include.models.kinds import kind_in
+from include.records.models import Model
+
+
+def find_bundle(store: ArtefactStore, model: Model) -> str:
+    """Return the local folder of a model's bundle: from the store, or where a path says.
+
+    Whatever is found is verified by its digest before it is loaded, like any other.
+
+    Raises:
+        ArtefactError: it is damaged in the store.
+        Unavailable: it is not there, or the store does not answer.
+    """
+    if model.bundle_uri is None:
+        return find_folder(model.bundle, store.home)
+    if Address.parse(model.bundle_uri).is_digest:
+        try:
+            return str(store.get(model.bundle_uri))
+        except Unavailable:
+            found = find_folder(model.bundle, store.home)
+            if Path(found).is_dir():  # of a home whose store is another one by now
+                return found
+            raise
+    # As versions before kept it: in the home folder, under partition and digest.
+    for root in (store.root, str(store.home)):
+        place = Path(root, Address.parse(model.bundle_uri).path)
+        if place.is_dir():
+            return str(place)
+    return find_folder(model.bundle, store.home)
 
 
 def find_folder(recorded: str, home: Path) -> str:
-    """Return where a bundle lies: as recorded, or at the same place of a home that was moved.
-
-    Whatever is found is verified by its digest like any other.
-    """
+    """Return where a bundle lies: as recorded, or at the same place of a home that was moved."""
     path = Path(recorded)
     if path.is_dir():
         return recorded

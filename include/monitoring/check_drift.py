@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from include.errors import Unavailable
 from include.evaluation.verdict import judgement
 from include.features import feature_sets, frames
 from include.features.feature_sets import FeatureSet
@@ -29,7 +30,6 @@ from include.pipeline.feature_outputs import FeatureOutputs
 from include.pipeline.stage import Input, Outcome, Stage, StageContext
 from include.pipeline.unseen import unreadable_outcome
 from include.records.audit import AuditEntry
-from include.reports.page import report_path
 
 NAME = "check_drift"
 FIELDS = (
@@ -143,7 +143,11 @@ def _outcome(
     content = _content_digest(reference, sides, outputs)
     if not context.rehearsal:
         written = _write_report(context, reference, sides, outputs)
-        outputs = msgspec.structs.replace(outputs, report=written)
+        outputs = msgspec.structs.replace(
+            outputs,
+            report=None if written is None else context.store.where(written),
+            report_uri=written,
+        )
     recorded = outputs.plain()
     worst = sorted(
         ((one.psi, name) for name, one in outputs.features.items() if one.psi is not None),
@@ -184,27 +188,24 @@ def _content_digest(reference: Reference | None, sides: Sides, outputs: DriftOut
 def _write_report(
     context: StageContext, reference: Reference | None, sides: Sides, outputs: DriftOutputs
 ) -> str | None:
-    """Write the HTML report; a failure is logged, and the verdict stands."""
-    home, use_case = context.settings.home, context.use_case
-    path = report_path(home, use_case.name, context.key, "drift")
+    """Write the HTML report and return its address; a failure is logged, and the verdict stands."""
+    use_case = context.use_case
     try:
-        drift_report.write_report(
-            path,
+        return drift_report.write_report(
+            context.store,
             use_case,
             context.key,
             context.mode,
             outputs,
-            reports=home / "reports",
             reference=sides.reference,
             current=sides.current,
             types={} if reference is None else reference.feature_set.feature_types,
         )
-    except OSError as error:
+    except Unavailable as error:
         log.warning(
             "drift %s %s: no report could be written: %s", use_case.name, context.key, error
         )
         return None
-    return str(path)
 
 
 STAGE = Stage(

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from include.artefacts.address import Address
 from include.errors import ArtefactError
 from include.features import population
 from include.features.feature_sets import FeatureView
@@ -21,10 +22,12 @@ from include.lake.sql import connect, quote
 from include.models.artefact import refuse_collected
 from include.monitoring.references import Reference, training_window
 from include.pipeline.drift_outputs import ComparedRows
+from include.pipeline.outputs import optional
 from include.pipeline.stage import StageContext
 from include.pipeline.training_outputs import Manifest
 from include.point_in_time import partitions
 from include.records.records import Model
+from include.training.model_store import REFERENCE
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ def read_sides(context: StageContext, reference: Reference) -> Sides:
 
     Raises:
         ArtefactError: the sample that training kept is gone or damaged.
+        Unavailable: it is not in the store, or that does not answer.
     """
     before: dict[str, pa.Table] = {}
     now: dict[str, pa.Table] = {}
@@ -63,7 +67,7 @@ def read_sides(context: StageContext, reference: Reference) -> Sides:
         everyone_before = (
             _population(context, reference, reference.key)
             if reference.model is None
-            else _read_sample(reference.model)
+            else _read_sample(context, reference.model)
         )
     for view in views:
         if view.grain == "event":
@@ -112,19 +116,24 @@ def _lost_share(before: pa.Table, now: pa.Table, view: FeatureView) -> float | N
     return 1 - float(pc.mean(pc.is_in(before.column(view.key), present).cast(pa.int8())).as_py())
 
 
-def _read_sample(model: Model) -> pa.Table:
+def _read_sample(context: StageContext, model: Model) -> pa.Table:
     """Return the sample of all entities' features that the model's training kept.
 
     Raises:
         ArtefactError: it cannot be read, was collected, or has another number of rows than is
             recorded.
+        Unavailable: it is not in the store, or that does not answer.
     """
     import pyarrow.parquet as pq
 
     refuse_collected(model)
-
+    if model.reference_uri is not None and Address.parse(model.reference_uri).is_digest:
+        # Verified by its digest, which the row names.
+        return pq.read_table(context.store.get(model.reference_uri) / REFERENCE)
     recorded = Manifest.of_model(model).reference
-    path = Path("" if recorded is None else recorded.path)
+    path = Path((optional(recorded.path) or "") if recorded is not None else "")
+    if model.reference_uri is not None and not path.is_file():  # of a home that was moved
+        path = Path(context.store.home, Address.parse(model.reference_uri).path)
     what = f"the reference sample of version {model.version}, {path},"
     try:
         rows = pq.read_table(path)

@@ -6,19 +6,19 @@ The distributions of each view are a page by Evidently, over a bounded sample.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 from msgspec import UNSET
 
+from include.artefacts.pages import page_address, put_page
+from include.artefacts.store import ArtefactStore
 from include.config.use_case import UseCase
-from include.files import write_text
 from include.monitoring import distributions
 from include.pipeline.drift_outputs import ComparedWith, DriftOutputs, FeatureStability
 from include.reports import charts
 from include.reports.charts import Chart
-from include.reports.page import Tile, number, write_page
+from include.reports.page import Tile, number
 
 TEMPLATE = "drift.html"
 COLOURS = {"pass": "pass", "drift": "fail", "hold": "hold"}
@@ -50,40 +50,40 @@ class ViewLine(NamedTuple):
 
 
 def write_report(
-    path: Path,
+    store: ArtefactStore,
     use_case: UseCase,
     key: str,
     mode: str,
     outputs: DriftOutputs,
     *,
-    reports: Path,
     reference: Mapping[str, pa.Table],
     current: Mapping[str, pa.Table],
     types: Mapping[str, str],
-) -> None:
-    """Write the page of a verdict, and Evidently's page of each view beside it.
+) -> str:
+    """Write the page of a verdict, and Evidently's page of each view beside it; return its address.
 
-    `reference` and `current` are rows by view, `types` the declared type of each feature, and
-    `reports` is the folder of all reports.
+    `reference` and `current` are rows by view, `types` the declared type of each feature.
 
     Raises:
-        OSError: a page cannot be written.
+        Unavailable: a page cannot be written.
     """
     views = []
     for view, before in reference.items():
-        beside = path.with_name(f"{path.stem}-{view}.html")
+        beside = page_address(use_case.name, key, f"drift-{view}")
         drawn = distributions.page(
             before, current[view], types, limit=use_case.monitoring.report_rows
         )
         if drawn is None:
-            beside.unlink(missing_ok=True)
+            store.forget(beside)
         else:
-            write_text(beside, drawn)
+            store.write(beside, drawn)
         compared = None if outputs.views is UNSET else outputs.views.get(view)
         lost = None if compared is None else compared.lost
-        address = None if drawn is None else beside.name
+        address = None if drawn is None else beside.rpartition("/")[2]
         views.append(ViewLine(view, len(before), len(current[view]), lost, address))
-    write_page(path, TEMPLATE, content(use_case, key, mode, outputs, views), reports=reports)
+    uri = page_address(use_case.name, key, "drift")
+    put_page(store, uri, TEMPLATE, content(use_case, key, mode, outputs, views))
+    return uri
 
 
 def content(

@@ -52,6 +52,7 @@ def main() -> int:
     staging = Path(order["staging"])
     home = Path(os.environ["BENTOML_HOME"])
     threading.Thread(target=_end_with_parent, args=(home,), daemon=True).start()
+    _offer_uv(staging / "bin")
     try:
         tags = _build(order)
         exported = staging / f"{tags['bento_tag'].replace(':', '-')}.bento"
@@ -65,6 +66,21 @@ def main() -> int:
         _end_all(home)
     (staging / "result.json").write_text(json.dumps(result))
     return 0
+
+
+def _offer_uv(folder: Path) -> None:
+    """Put a `uv` on the path that does nothing.
+
+    BentoML asks for one before it knows whether it needs it, which a build that locks nothing does
+    not; where it finds none it installs whatever version the index has into this environment.
+    """
+    folder.mkdir()
+    command = folder / "uv"
+    command.write_text(
+        "#!/bin/sh\necho 'nothing is installed while a Bento is built' >&2\nexit 1\n"
+    )
+    command.chmod(0o755)
+    os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
 
 
 def _build(order: dict[str, Any]) -> dict[str, str]:

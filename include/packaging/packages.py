@@ -1,4 +1,4 @@
-"""Packages in place under `<home>/bento`: BentoML's store, exports, and our receipts.
+"""Packages in place under `<home>/bento`: BentoML's folders, exports, and our receipts.
 
 A package counts by its receipt, which comes last and holds the digest of every file. What has no
 receipt, or other files than its receipt says, is no Bento of ours.
@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from include.config.settings import Settings
 from include.files import write_text
+from include.models.bento_archive import move_in
 from include.models.bento_sources import receipt_path
 from include.models.kinds import ModelKind
 from include.packaging.shipped import serving_digest, version_part
@@ -26,7 +27,8 @@ log = logging.getLogger(__name__)
 class Package:
     """A Bento that is in place, as its receipt says.
 
-    `files` holds the digest of every file of model, Bento and export, by its path below the home.
+    `files` holds the digest of every file of model, Bento and export, by its path below the folder
+    of all Bentos, and `export` that of the export.
     """
 
     bento_tag: str
@@ -51,6 +53,8 @@ def find_package(
             settings.home, use_case, version_part(model_digest, kind)
         ).read_text()
         package = Package(**json.loads(receipt))
+        # By name: versions before recorded the whole path, of a home that may have been moved.
+        package = replace(package, export=f"exports/{Path(package.export).name}")
         files = _digests(home, package.bento_tag, package.model_tag, package.export)
     except (OSError, ValueError, TypeError):
         return None
@@ -76,21 +80,15 @@ def put_in_place(
         ),
         (Path(built["export"]), exported),
     ]
-    for source, target in moves:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Left by a run that was killed, or damaged since: without a valid receipt.
-        if target.is_dir():
-            target.rename(staging / f"{target.parent.parent.name}-before")
-        source.rename(target)
-        if target.is_dir():
-            write_text(target.parent / "latest", target.name)
+    move_in(moves, staging)
+    export = f"exports/{exported.name}"
     package = Package(
         bento_tag=built["bento_tag"],
         model_tag=built["model_tag"],
         model_digest=model.model_digest,
         code_digest=serving_digest(kind),
-        export=str(exported),
-        files=_digests(home, built["bento_tag"], built["model_tag"], str(exported)),
+        export=export,
+        files=_digests(home, built["bento_tag"], built["model_tag"], export),
     )
     # `home` is the folder of all Bentos in the installation's home.
     receipt = receipt_path(home.parent, model.use_case, version_part(model.model_digest, kind))
@@ -106,7 +104,7 @@ def _folder(home: Path, kind: str, tag: str) -> Path:
 
 def _digests(home: Path, bento_tag: str, model_tag: str, export: str) -> dict[str, str]:
     """Return the SHA-256 of every file of a package, by its path below the home."""
-    roots = (_folder(home, "bentos", bento_tag), _folder(home, "models", model_tag), Path(export))
+    roots = (_folder(home, "bentos", bento_tag), _folder(home, "models", model_tag), home / export)
     digests = {}
     for root in roots:
         for path in [root] if root.is_file() else sorted(root.rglob("*")):

@@ -41,11 +41,6 @@ class Tile(NamedTuple):
     value: str
 
 
-def report_path(home: Path, use_case: str, key: str, name: str) -> Path:
-    """Return where a partition's page of this name lies."""
-    return home / "reports" / use_case / key / f"{name}.html"
-
-
 def write_page(path: Path, template: str, values: Mapping[str, Any], *, reports: Path) -> None:
     """Render a template and put the page in place as a whole.
 

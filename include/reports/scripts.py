@@ -32,17 +32,17 @@ def store_scripts(reports: Path) -> list[Path]:
     Raises:
         OSError: they cannot be written.
     """
-    sources = _sources()
-    for name, source in sources.items():
+    kept = sources()
+    for name, source in kept.items():
         target = reports / FOLDER / name
         if not target.exists():
             with written_aside(target) as temporary:
                 shutil.copyfile(source, temporary)
-    return [reports / FOLDER / name for name in sources]
+    return [reports / FOLDER / name for name in kept]
 
 
 @functools.cache
-def _sources() -> dict[str, Path]:
+def sources() -> dict[str, Path]:
     """Return the files by the names under which they are kept, in the order in which they run."""
     # Found without an import: Plotly's Python part has no use here.
     package = importlib.util.find_spec("plotly")

@@ -16,7 +16,7 @@ import socket
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -25,13 +25,14 @@ from include.clock import wait_for
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.errors import Busy, EvergreenError
-from include.lake.tables import Lake
 from include.lake.vacuum import KEPT_HOURS
+from include.pipeline.lakes import open_lake
 from include.predictions import retention as predictions
 from include.records import audit
 from include.records.records import AuditEntry, Records
-from include.records.schema import ModelRow, RouteRow, locked
-from include.retention import lake_files, mlflow_entries, model_files, packages
+from include.records.rows import locked
+from include.records.schema import ModelRow, RouteRow
+from include.retention import artefacts, lake_files, mlflow_entries, model_files, packages
 from include.retention.garbage import Garbage, Place
 from include.retention.marks import Version, mark, versions_of
 
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 
 NAME = "collect_garbage"
 ACTION = "garbage.collected"
+EVIDENCE_DAYS = 30  # for which the windows of an ended release are kept
 LISTED = 200  # names that an audit row holds of each kind but models
 
 
@@ -85,7 +87,7 @@ def collect(
 
     Raises:
         Busy: another collection of the use case is at work.
-        Unavailable: MLflow does not answer.
+        Unavailable: MLflow, or the store of artefacts, does not answer.
         SourceError: the lake cannot be read or written.
     """
     owner = f"{NAME}@{socket.gethostname()}:{os.getpid()}"
@@ -105,6 +107,7 @@ def collect(
             lease.check()
             _remove(place, collected, garbage)
         _tidy_predictions(place, collected, actor)
+        records.nodes.forget_silent()
     log.info("%s: %d of %d pieces of garbage removed", use_case.name, *_counts(collected))
     return collected
 
@@ -125,6 +128,7 @@ def _find(place: Place, hours: int) -> Collected:
     doomed = model_files.find_collectable(place, versions, kept)
     gone = frozenset(each.version for each in doomed)
     of_models = [
+        *artefacts.find_garbage(place, versions, gone),
         *model_files.find_garbage(place, versions, gone),
         *packages.find_garbage(place, versions, gone),
         *mlflow_entries.find_garbage(place, versions, gone),
@@ -135,16 +139,31 @@ def _find(place: Place, hours: int) -> Collected:
         collected.versions, collected.found = sorted(gone), of_models
     collected.found += lake_files.find_garbage(place, hours=hours)
     collected.found += _expired_predictions(place)
+    collected.found += _old_windows(place)
     return collected
 
 
 def _expired_predictions(place: Place) -> Iterator[Garbage]:
     """Yield the days of predictions that are too old; `tidy` removes them, told in its own row."""
-    lake = Lake(place.settings.lake_root)
+    lake = open_lake(place.settings)
     days = predictions.count_expired(place.settings, lake, place.use_case, at=place.at)
     for day, rows in sorted(days.items()):
         why = "older than log.retention"
         yield Garbage("predictions", f"{rows} rows of {day}", 0, why, lambda: True)
+
+
+def _old_windows(place: Place) -> Iterator[Garbage]:
+    """Yield the evidence of releases that are long over; what was made of it is their verdicts."""
+    releases = place.records.releases
+    before = place.at - timedelta(days=EVIDENCE_DAYS)
+    for release, count in releases.finished(place.name, before).items():
+
+        def remove(release: str = release) -> bool:
+            releases.remove_windows(place.name, release)
+            return True
+
+        why = f"the release ended more than {EVIDENCE_DAYS} days ago"
+        yield Garbage("windows", f"{count} windows of {release}", 0, why, remove)
 
 
 def _put_on_record(place: Place, collected: Collected, actor: str) -> None:
@@ -168,14 +187,14 @@ def _put_on_record(place: Place, collected: Collected, actor: str) -> None:
         kept = mark(session, place.name, newest=place.use_case.retention.models)
         versions = {each.version: each for each in versions_of(session, place.name)}
         shared = {
-            model_files.folder_of(place, each) for each in versions.values() if each.version in kept
+            model_files.files_of(place, each) for each in versions.values() if each.version in kept
         }
         doomed = [
             version
             for version in collected.versions
             if version not in kept
             and version in versions
-            and model_files.folder_of(place, versions[version]) not in shared
+            and model_files.files_of(place, versions[version]) not in shared
         ]
         for version in doomed:
             row = locked(session, ModelRow, place.name, version)
@@ -215,7 +234,7 @@ def _entry(
 def _finish_before(place: Place) -> None:
     """Finish what killed collections began, where nobody uses the files of models."""
     if place.at_work() is None:
-        for part in (model_files, packages, mlflow_entries):
+        for part in (artefacts, model_files, packages, mlflow_entries):
             part.finish(place)
 
 
@@ -223,7 +242,7 @@ def _remove(place: Place, collected: Collected, garbage: Garbage) -> None:
     """Remove one piece; what cannot be removed now is left for the next run."""
     if garbage.kind == "predictions":
         return
-    if garbage.kind != "lake" and (working := place.at_work()) is not None:
+    if garbage.kind not in ("lake", "windows") and (working := place.at_work()) is not None:
         collected.put_off.append(f"{garbage.kind} {garbage.name}: {working}")
         return
     try:
@@ -241,7 +260,7 @@ def _tidy_predictions(place: Place, collected: Collected, actor: str) -> None:
     try:
         predictions.tidy(
             place.settings,
-            Lake(place.settings.lake_root),
+            open_lake(place.settings),
             place.records,
             place.use_case,
             at=place.at,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
+from include.artefacts.store import ArtefactStore
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.errors import Busy
@@ -15,7 +16,7 @@ from include.records.records import Records
 from include.retention.marks import Version
 
 GRACE = timedelta(hours=48)  # what is younger stays, whoever has made it
-Kind = Literal["models", "packages", "mlflow", "lake", "predictions"]
+Kind = Literal["models", "packages", "copies", "mlflow", "lake", "predictions", "windows"]
 # Stages that read or write the files of models: while one is at work, none is removed.
 USERS = (
     "train_model",
@@ -50,6 +51,11 @@ class Place:
     use_case: UseCase
     at: datetime
     owner: str
+
+    @property
+    def store(self) -> ArtefactStore:
+        """The artefacts of the installation."""
+        return ArtefactStore.of(self.settings)
 
     @property
     def name(self) -> str:

@@ -7,6 +7,7 @@ from functools import cache, partial
 
 from include.lake.tables import Lake
 from include.lake.vacuum import KEPT_HOURS, Unneeded, find_unneeded, remove_unneeded, tables_below
+from include.pipeline.lakes import open_lake
 from include.predictions.import_segments import TABLE as PREDICTIONS
 from include.retention.garbage import Garbage, Place
 from include.retention.marks import pinned_versions
@@ -18,7 +19,7 @@ def find_garbage(place: Place, *, hours: int = KEPT_HOURS) -> Iterator[Garbage]:
     Raises:
         SourceError: the lake cannot be read.
     """
-    lake = Lake(place.settings.lake_root)
+    lake = open_lake(place.settings)
 
     @cache
     def all_pinned() -> dict[str, set[int]]:

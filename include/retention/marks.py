@@ -1,7 +1,8 @@
 """Mark from the records which versions of a use case keep their files, and why.
 
-Whatever serves, served before, may serve next or is on hold; whom any of these was judged against;
-the newest few. Age alone never decides.
+Whatever serves, served before, may serve next or is on hold; both models of a release that has not
+ended, or whose model is on probation; whom any of these was judged against; the newest few. Age
+alone never decides.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from include.records.models import last_good
+from include.records.nodes import REPLACED
+from include.records.probation_rows import open_rows
 from include.records.schema import (
     ModelRow,
     ObservationRow,
     OpponentRow,
+    ReleaseRow,
     ResultRow,
     RouteRow,
 )
@@ -34,6 +38,9 @@ class Version(NamedTuple):
     run_id: str
     bento_tag: str | None
     collected_at: datetime | None
+    bundle_uri: str | None
+    reference_uri: str | None
+    bento_uri: str | None
 
 
 def versions_of(session: Session, use_case: str) -> list[Version]:
@@ -47,6 +54,9 @@ def versions_of(session: Session, use_case: str) -> list[Version]:
         ModelRow.run_id,
         ModelRow.bento_tag,
         ModelRow.collected_at,
+        ModelRow.bundle_uri,
+        ModelRow.reference_uri,
+        ModelRow.bento_uri,
     )
     statement = select(*columns).where(ModelRow.use_case == use_case).order_by(ModelRow.version)
     return [Version(*row) for row in session.execute(statement)]
@@ -74,14 +84,31 @@ def mark(session: Session, use_case: str, *, newest: int) -> dict[int, str]:
             [each.version for each in versions if each.model_digest in route.held],
             "on hold: a person may lift it",
         )
+    for release in _releases(session, use_case):
+        keep([release.challenger], f"its release is {release.state}")
+        keep([release.champion], f"release {release.id} began with it")
+    for probation in open_rows(session, use_case):
+        until = f"{probation.matures_at:%Y-%m-%d}"
+        keep([probation.version], f"on probation: its outcomes are mature on {until}")
+        keep([probation.opponent], f"version {probation.version} on probation is compared with it")
     keep([_waiting(versions, route)], "waits for its release")
     keep(
-        session.scalars(select(ObservationRow.version).where(ObservationRow.use_case == use_case)),
+        session.scalars(
+            select(ObservationRow.version).where(
+                ObservationRow.use_case == use_case, ObservationRow.state != REPLACED
+            )
+        ),
         "a node reports it",
     )
     keep([each.version for each in versions[-newest:]], f"one of the newest {newest}")
     _keep_opponents(session, use_case, versions, kept)
     return kept
+
+
+def _releases(session: Session, use_case: str) -> list[ReleaseRow]:
+    """Return the releases that have not ended."""
+    rows = select(ReleaseRow).where(ReleaseRow.use_case == use_case, ReleaseRow.ended_at.is_(None))
+    return list(session.scalars(rows.order_by(ReleaseRow.started_at)))
 
 
 def _waiting(versions: list[Version], route: RouteRow | None) -> int | None:

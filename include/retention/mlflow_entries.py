@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
+from include.artefacts.address import MLFLOW
+from include.artefacts.entry import Entry as Folder
 from include.models import mlflow_cleaning
 from include.models.mlflow_cleaning import Entry
-from include.retention import aside
 from include.retention.garbage import Garbage, Place, whole
 from include.retention.marks import Version, versions_of
 
@@ -26,6 +25,7 @@ def find_garbage(
         Unavailable: MLflow does not answer.
     """
     known = {each.version for each in versions}
+    folders = {entry.name: entry for entry in place.store.entries(MLFLOW, place.name)}
     staying = whole(versions, gone)
     run_of = {each.run_id: each.version for each in versions if each.run_id}
     kept_versions = {each.version for each in staying}
@@ -42,38 +42,34 @@ def find_garbage(
         yield Garbage(
             "mlflow",
             f"version {entry.version}" if entry.version else f"run {entry.run_id}",
-            0 if entry.version else _size(place, entry.run_id),
+            0 if entry.version else folders[entry.run_id].bytes if entry.run_id in folders else 0,
             why,
-            partial(_remove, place, entry),
+            partial(_remove, place, entry, folders.get(entry.run_id)),
             version if version in gone else None,
         )
-    yield from _without_run(place, {entry.run_id for entry in found} | kept_runs)
+    yield from _without_run(place, folders, {entry.run_id for entry in found} | kept_runs)
 
 
 def finish(place: Place) -> None:
     """Delete what killed runs have put aside: its run is gone, or goes now."""
-    aside.finish(mlflow_cleaning.artefacts_of(place.settings, place.name), lambda name: False)
+    place.store.finish(MLFLOW, place.name, lambda uri: False)
 
 
-def _without_run(place: Place, known: set[str]) -> Iterator[Garbage]:
+def _without_run(place: Place, folders: Mapping[str, Folder], known: set[str]) -> Iterator[Garbage]:
     """Yield the artefacts of runs that MLflow does not know any more; `known` are some it does."""
-    home, now = mlflow_cleaning.artefacts_of(place.settings, place.name), place.at.timestamp()
+    now = place.at.timestamp()
     old = [
-        folder.name
-        for folder in sorted(home.iterdir() if home.is_dir() else [])
-        if _RUN.fullmatch(folder.name)
-        and folder.name not in known
-        and place.is_old(aside.age_of(folder, now))
+        name
+        for name, folder in folders.items()
+        if _RUN.fullmatch(name) and name not in known and place.is_old(now - folder.written)
     ]
     # A person's run in our experiment is none of ours, and its artefacts lie beside ours.
     for run_id in mlflow_cleaning.without_run(place.settings, old):
-        folder = home / run_id
-        why = "MLflow does not know its run"
-        size = aside.size_of(folder)
-        yield Garbage("mlflow", run_id, size, why, partial(aside.remove, folder))
+        folder, why = folders[run_id], "MLflow does not know its run"
+        yield Garbage("mlflow", run_id, folder.bytes, why, partial(place.store.remove, folder))
 
 
-def _remove(place: Place, entry: Entry) -> bool:
+def _remove(place: Place, entry: Entry, folder: Folder | None) -> bool:
     """Remove a version, or a run with its artefacts, while nobody trains its partition."""
     with place.training_kept_out(entry.partition) as alone:
         if not alone or _is_needed(place, entry):
@@ -82,9 +78,8 @@ def _remove(place: Place, entry: Entry) -> bool:
             mlflow_cleaning.remove_version(place.settings, place.name, entry.version)
             return True
         # The files first: without the run nobody would know whose they are until they are old.
-        folder = _folder(place, entry.run_id)
-        if folder is not None:
-            aside.remove(folder)
+        if folder is not None and not entry.version:
+            place.store.remove(folder)
         mlflow_cleaning.remove_run(place.settings, entry.run_id)
     return True
 
@@ -95,17 +90,3 @@ def _is_needed(place: Place, entry: Entry) -> bool:
         each.version == entry.version or (not entry.version and each.run_id == entry.run_id)
         for each in whole(versions)
     )
-
-
-def _folder(place: Place, run_id: str) -> Path | None:
-    """Return the folder of a run's artefacts; None where its name is none."""
-    if not _RUN.fullmatch(run_id):
-        return None
-    return mlflow_cleaning.artefacts_of(place.settings, place.name) / run_id
-
-
-def _size(place: Place, run_id: str) -> int:
-    folder = _folder(place, run_id)
-    with contextlib.suppress(FileNotFoundError):
-        return 0 if folder is None else aside.size_of(folder)
-    return 0

@@ -1,4 +1,4 @@
-"""Find bundles under HOME/models that no version needs, and those that no record names.
+"""Find bundles of versions before, under HOME/models, that no version needs or no record names.
 
 A bundle lies in a folder by partition and digest; the sample that drift is measured against lies
 beside it. Two versions with one digest and partition share it: it goes with the last.
@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from include.retention import aside
+from include.retention import artefacts, aside
 from include.retention.garbage import Garbage, Place, whole
 from include.retention.marks import Version, versions_of
 
@@ -21,17 +21,29 @@ def find_collectable(
     """Return the versions that nothing keeps, whose files are here and old enough to go.
 
     One whose files lie elsewhere is left alone: they may be another machine's.
+
+    Raises:
+        Unavailable: the store does not answer.
     """
-    shared = {folder_of(place, each) for each in versions if each.version in kept}
-    now = place.at.timestamp()
+    shared = {files_of(place, each) for each in versions if each.version in kept}
+    ages, now = artefacts.ages_of_bundles(place), place.at.timestamp()
     found = []
     for each in versions:
-        folder = folder_of(place, each)
-        if each.version in kept or each.collected_at is not None or folder in shared:
+        files = files_of(place, each)
+        if each.version in kept or each.collected_at is not None or files in shared:
             continue
-        if folder is not None and folder.is_dir() and place.is_old(aside.age_of(folder, now)):
+        if isinstance(files, str):
+            age = ages.get(files)
+        else:
+            age = aside.age_of(files, now) if files is not None and files.is_dir() else None
+        if age is not None and place.is_old(age):
             found.append(each)
     return found
+
+
+def files_of(place: Place, version: Version) -> str | Path | None:
+    """Return where a version's files are: an address of the store, or a folder of this home."""
+    return artefacts.bundle_address(version) or folder_of(place, version)
 
 
 def folder_of(place: Place, version: Version) -> Path | None:
@@ -58,8 +70,9 @@ def find_garbage(
     home = place.settings.home / "models" / place.name
     if not home.is_dir():
         return
-    staying = {folder_of(place, each) for each in whole(versions, gone)}
-    named = {folder_of(place, each): each for each in versions}
+    before = [each for each in versions if artefacts.bundle_address(each) is None]
+    staying = {folder_of(place, each) for each in whole(before, gone)}
+    named = {folder_of(place, each): each for each in before}
     now = place.at.timestamp()
     for key_folder in sorted(path for path in home.iterdir() if path.is_dir()):
         for folder in sorted(key_folder.iterdir()):

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from include.artefacts.address import REPORTS
+from include.artefacts.store import ArtefactStore
 from include.clock import utc_now
 from include.config.settings import Settings
 from include.config.use_case import UseCase
@@ -22,12 +24,13 @@ from include.features.feature_sets import FeatureSet
 from include.files import written_aside
 from include.lake.commits import Fence
 from include.lake.digests import digest
-from include.lake.tables import Lake
 from include.models.artefact import refuse_collected
 from include.models.kinds import ServedModel
 from include.models.loading import load_model
 from include.models.matrix import columns_of
+from include.models.presence import find_bundle
 from include.pipeline.feature_outputs import FeatureOutputs
+from include.pipeline.lakes import open_lake
 from include.point_in_time import partitions
 from include.point_in_time.curated import scores_table
 from include.records.audit import AuditEntry
@@ -41,12 +44,12 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 @dataclass(frozen=True)
 class Scored:
-    """A table of scores that was written, and its CSV at `path`."""
+    """A table of scores that was written, and where its CSV is: a path, or a URL of the store."""
 
     rows: int
     version: int
     as_of: datetime
-    path: Path
+    path: str
 
 
 def score(
@@ -68,15 +71,17 @@ def score(
         MissingPartition: features that can be alive at its as_of are not computed for the model.
         ArtefactError: the bundle does not have its recorded digest, answers otherwise here, or
             was collected.
+        Unavailable: the store of artefacts cannot be read or written.
         SourceError: the CSV cannot be written.
     """
     period = partitions.period(use_case, key)
     model = _find_model(records, use_case.name, version)
     feature_set = feature_sets.recorded(records, use_case.name, model.feature_set)
     require_features(records, use_case, feature_set, key)
-    lake = Lake(settings.lake_root)
+    lake = open_lake(settings)
     refuse_collected(model)
-    predictor = load_model(model.bundle, model.model_digest)
+    store = ArtefactStore.of(settings)
+    predictor = load_model(find_bundle(store, model), model.model_digest)
     predictor.check_golden()  # by the code and the libraries of now, which may not be its own
     frame = population.entity_frame_at(lake, use_case, feature_set, period.as_of)
     rows = _score_rows(use_case, frame, predictor, model)
@@ -95,16 +100,19 @@ def score(
             rows,
             fence=Fence(lease.app, lease.token, lease.check),
         )
-    path = (
-        output
-        or settings.home / "reports" / use_case.name / key / f"scores-version-{model.version}.csv"
-    )
-    export(path, rows)
     details = {
         "version": model.version,
         "rows": len(rows),
         "digest": digest(rows, sort_by=[use_case.entity.key]),
     }
+    if output is not None:
+        path = str(output)
+        export(output, rows)
+    else:
+        uri = f"store:{REPORTS}/{use_case.name}/{key}/scores-version-{model.version}.csv"
+        with store.written(uri) as temporary:
+            write_csv(temporary, rows)
+        path, details["uri"] = store.where(uri), uri
     records.audit.append(
         AuditEntry("scores.written", use_case.name, key, actor, details, utc_now())
     )
@@ -112,26 +120,31 @@ def score(
 
 
 def export(path: Path, rows: pa.Table) -> None:
-    """Write rows as CSV, whole or not at all.
-
-    Text that a spreadsheet would run as a formula is quoted with `'`.
+    """Write rows as CSV to a file that a person named, whole or not at all.
 
     Raises:
         SourceError: the file cannot be written.
     """
     try:
-        with (
-            written_aside(path) as temporary,
-            temporary.open("w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.writer(file)
-            writer.writerow([without_formula(name) for name in rows.column_names])
-            for batch in rows.to_batches(max_chunksize=CHUNK):
-                writer.writerows(zip(*map(_shown, batch.columns), strict=True))
+        with written_aside(path) as temporary:
+            write_csv(temporary, rows)
     except OSError as error:
         raise SourceError(
             f"{path} cannot be written ({error.strerror}); free space, or give another --output"
         ) from error
+
+
+def write_csv(path: Path, rows: pa.Table) -> None:
+    """Write rows as CSV; text that a spreadsheet would run as a formula is quoted with `'`.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([without_formula(name) for name in rows.column_names])
+        for batch in rows.to_batches(max_chunksize=CHUNK):
+            writer.writerows(zip(*map(_shown, batch.columns), strict=True))
 
 
 def without_formula(value: Any) -> Any:

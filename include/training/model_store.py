@@ -1,68 +1,58 @@
-"""A model's files under HOME/models: its bundle, and the sample that drift is measured against."""
+"""A model's files in the store: its bundle, and the sample that drift is measured against."""
 
 from __future__ import annotations
 
-import shutil
+import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from include.artefacts.address import BUNDLES, REFERENCES
 from include.features import population
 from include.features.feature_sets import FeatureSet
-from include.files import written_aside
-from include.models import bundle, mlflow_registry
 from include.pipeline.stage import StageContext
 from include.pipeline.training_outputs import ReferenceSample
 from include.training import splits
 
+REFERENCE = "reference.parquet"
 
-def store_bundle(context: StageContext, files: Mapping[str, bytes], model_digest: str) -> Path:
-    """Write a bundle under its digest and return its folder.
 
-    What killed trainings of the partition have left is removed.
+class StoredBundle(NamedTuple):
+    """A bundle that is in the store: its address, a folder of this machine that holds it, and the
+    path that nodes of the version before read.
+    """
+
+    uri: str
+    folder: Path
+    path: str
+
+
+def store_bundle(context: StageContext, files: Mapping[str, bytes]) -> StoredBundle:
+    """Put a bundle into the store; one that is there with these very bytes stays.
 
     Raises:
-        ArtefactError: a bundle is there already, with other bytes than its digest says.
+        Unavailable: the store cannot be written.
     """
-    use_case = context.use_case.name
-    home = context.settings.home / "models" / mlflow_registry.name_of(use_case) / context.key
-    folder = home / model_digest.removeprefix("sha256:")[:16]
     context.held.check()
-    home.mkdir(parents=True, exist_ok=True)
-    # By name: in a home that was moved, what is on record lies at the same place of another one.
-    recorded = {
-        Path(model.bundle).parent.name
-        for model in context.records.models.of(use_case)
-        if model.partition == context.key
-    }
-    for other in home.iterdir():
-        if other.name not in recorded:
-            shutil.rmtree(other)
-    if (folder / "bundle").is_dir():
-        bundle.verify_bundle(folder / "bundle", model_digest)
-    else:
-        # A folder, put in place whole: who finds it finds every file. The token tells apart two
-        # runs of the partition, the older of which has lost its lease and does not know yet.
-        scratch = home / f".{folder.name}.{context.held.token}"
-        (scratch / "bundle").mkdir(parents=True)
-        for name, content in files.items():
-            (scratch / "bundle" / name).write_bytes(content)
-        scratch.rename(folder)
-    return folder
+    uri = context.store.put(BUNDLES, context.use_case.name, files)
+    folder = context.store.get(uri)
+    # Of an object store there is no path that another machine could read.
+    return StoredBundle(uri, folder, str(folder) if context.store.is_local else uri)
 
 
 def store_reference(
-    context: StageContext,
-    feature_set: FeatureSet,
-    versions: Mapping[str, int | None],
-    folder: Path,
+    context: StageContext, feature_set: FeatureSet, versions: Mapping[str, int | None]
 ) -> ReferenceSample:
-    """Keep a sample of the features of all who are there at as_of beside the bundle.
+    """Keep a sample of the features of all who are there at as_of.
 
     Not only of those who have a label: later partitions are compared with everyone.
+
+    Raises:
+        Unavailable: the store cannot be written.
     """
     use_case = context.use_case
     rows = population.population_at(
@@ -75,9 +65,9 @@ def store_reference(
         limit=use_case.monitoring.sample,
         seed=use_case.training.seed,
     )
-    path = folder / "reference.parquet"
-    with written_aside(path) as temporary:
-        pq.write_table(rows.take(pa.array(kept)), temporary, compression="zstd")
+    content = io.BytesIO()
+    pq.write_table(rows.take(pa.array(kept)), content, compression="zstd")
+    uri = context.store.put(REFERENCES, use_case.name, {REFERENCE: content.getvalue()})
     return ReferenceSample(
-        path=str(path), rows=len(kept), entities=len(rows), as_of=context.as_of.isoformat()
+        uri=uri, rows=len(kept), entities=len(rows), as_of=context.as_of.isoformat()
     )

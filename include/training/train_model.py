@@ -1,9 +1,9 @@
 """Stage `train_model`: one LightGBM model of what is known at as_of, registered.
 
 Inputs: all label and feature partitions up to this one (within `training.window`). Outputs: lake
-table `training_set` (the exact rows, with their part), a bundle and the drift reference under
-HOME/models, an MLflow run with a registered version, and a model on record. Too few mature rows is
-a success without a candidate, which the judgement holds.
+table `training_set` (the exact rows, with their part), a bundle and the drift reference in the
+store of artefacts, an MLflow run with a registered version, and a model on record. Too few mature
+rows is a success without a candidate, which the judgement holds.
 
 What is judged beside the model (rows, counts, shares, split, metrics) stands in the stage's outputs
 and counts for its digest: a second training that gives an equal model finds the version on record,
@@ -15,7 +15,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version as version_of
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -33,11 +32,11 @@ from include.pipeline.stage import Input, Outcome, ReadBack, Stage, StageContext
 from include.pipeline.training_outputs import JUDGED, Leaks, Manifest, TrainingOutputs, TrainingSet
 from include.pipeline.validation_outputs import ValidationOutputs
 from include.point_in_time.curated import training_table
+from include.records.columns import json_digest
 from include.records.records import Model, StageResult
-from include.records.schema import json_digest
 from include.training import leaks, splits
 from include.training.leak_findings import without_prose
-from include.training.model_store import store_bundle, store_reference
+from include.training.model_store import StoredBundle, store_bundle, store_reference
 from include.training.training_inputs import find_inputs
 from include.training.training_rows import Prepared, no_rows, prepare_rows
 
@@ -122,11 +121,11 @@ def compute(context: StageContext) -> Outcome:
     content = combine([training_set.digest, model_digest, numbers])
     if context.rehearsal:
         return Outcome("done", content)
-    folder = store_bundle(context, fitted.files, model_digest)
-    reference = store_reference(context, current, prepared.versions, folder)
+    stored = store_bundle(context, fitted.files)
+    reference = store_reference(context, current, prepared.versions)
     manifest = _manifest(context, current, prepared, fitted, judged, training_set, generation)
     manifest = msgspec.structs.replace(manifest, reference=reference)
-    model = _register(context, fitted, manifest, current.version, model_digest, folder)
+    model = _register(context, fitted, manifest, current.version, model_digest, stored)
     outputs = msgspec.structs.replace(
         judged,
         candidate=model.version,
@@ -135,6 +134,7 @@ def compute(context: StageContext) -> Outcome:
         model_digest=model_digest,
         feature_set=current.version,
         bundle=model.bundle,
+        bundle_uri=stored.uri,
         reference=reference,
         training_set=training_set,
         weights=fitted.weights,
@@ -184,7 +184,7 @@ def _register(
     manifest: Manifest,
     feature_set: str,
     model_digest: str,
-    folder: Path,
+    stored: StoredBundle,
 ) -> Model:
     """Register the model in MLflow, once for a digest, and return it as it is to be recorded."""
     use_case, plain = context.use_case, manifest.plain()
@@ -197,7 +197,7 @@ def _register(
             as_of=context.as_of.isoformat(),
             mode=context.mode,
             model_digest=model_digest,
-            folder=folder / "bundle",
+            folder=stored.folder,
             params={
                 **fitted.params,
                 "rounds": fitted.rounds,
@@ -217,7 +217,9 @@ def _register(
         as_of=context.as_of,
         mode=context.mode,
         feature_set=feature_set,
-        bundle=str(folder / "bundle"),
+        bundle=stored.path,
+        bundle_uri=stored.uri,
+        reference_uri=optional(manifest.reference.uri) if manifest.reference else None,
         run_id=registered.run_id,
         pins=serving_pins(KIND),
         generation=manifest.generation or 0,

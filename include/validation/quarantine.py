@@ -24,7 +24,7 @@ from include.files import written_aside
 from include.ingestion.columns import ARRIVED, FILE, MALFORMED, ROW, headers
 from include.ingestion.redriven import read_redriven
 from include.lake.sql import PARTITION, connect, quote
-from include.lake.tables import Lake
+from include.pipeline.lakes import open_lake
 from include.point_in_time.partitions import period
 from include.records.records import Records
 from include.validation.judgement import RULE
@@ -136,7 +136,7 @@ def _scanned(
             f"{', '.join(use_case.sources)}"
         )
     keys = None if partition is None else [period(use_case, partition).key]
-    lake, names = Lake(settings.lake_root), list(use_case.sources) if source is None else [source]
+    lake, names = open_lake(settings), list(use_case.sources) if source is None else [source]
     stored = [
         name for name in names if lake.schema(f"{use_case.name}/quarantine/{name}") is not None
     ]

@@ -6,13 +6,12 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from include.errors import Busy, EvergreenError
-from include.files import write_text
+from include.artefacts.address import VALIDATION
+from include.errors import Busy
 from include.lake.digests import combine
 from include.pipeline.stage import Outcome, StageContext, lost
 from include.pipeline.validation_outputs import CuratedSource, LabelTable, ValidationOutputs
@@ -106,11 +105,13 @@ class RangeValidation:
                 sources[name] = self._write_source(context, name, check, recorded.sources.get(name))
         label_rows = self._labels.of(context)
         written_labels = self._write_labels(context, label_rows, recorded)
+        report = self._write_report(context, check)
         outputs = ValidationOutputs(
             verdict=_verdict(check, sources),
             sources=sources,
             labels=written_labels,
-            report=self._write_report(context, check),
+            report=context.store.where(report),
+            report_uri=report,
             rules=self._rules,
         )
         parts = [f"{name}:{source.curated_digest}" for name, source in sorted(sources.items())]
@@ -185,25 +186,23 @@ class RangeValidation:
     def _write_report(self, context: StageContext, check: PartitionCheck) -> str:
         """Keep the result as JSON, and as Great Expectations' page for the newest partition.
 
-        Returns the folder of both.
+        Returns the address of the folder of both.
+
+        Raises:
+            Unavailable: it cannot be written.
         """
-        folder: Path = context.settings.home / "validation" / self._use_case.name / context.key
+        folder = f"store:{VALIDATION}/{self._use_case.name}/{context.key}"
         if context.rehearsal:
-            return str(folder)
+            return folder
         result = expectations.result_of(
             context.key, check.profile, check.failed, self._use_case, self._limits, check.own
         )
-        try:
-            write_text(folder / "result.json", json.dumps(result, default=str))
-            if self._newest and context is self._contexts[-1]:
-                title = f"{self._use_case.name} {context.key}"
-                page = expectations.data_docs(self._suite_result, title)
-                write_text(folder / "index.html", page)
-        except OSError as error:
-            raise EvergreenError(
-                f"{folder}: cannot be written ({error}); free space or mend permissions"
-            ) from None
-        return str(folder)
+        context.store.write(f"{folder}/result.json", json.dumps(result, default=str))
+        if self._newest and context is self._contexts[-1]:
+            title = f"{self._use_case.name} {context.key}"
+            page = expectations.data_docs(self._suite_result, title)
+            context.store.write(f"{folder}/index.html", page)
+        return folder
 
     def _is_curated(self, key: str) -> bool:
         """Tell whether the lake has an earlier partition's curated rows of today.

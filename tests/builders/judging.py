@@ -75,10 +75,10 @@ class Bench:
     real stages.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, **settings: Any) -> None:
         self.home = home
         (home / "usecases").mkdir(parents=True, exist_ok=True)
-        self.settings = Settings(home=home, usecases=str(home / "usecases"))
+        self.settings = Settings(home=home, usecases=str(home / "usecases"), **settings)
         self.records = Records.open(self.settings.records_address)
         self.lake = Lake(self.settings.lake_root)
 
@@ -273,9 +273,9 @@ def simulate(days: int, seed: int) -> dict[str, Any]:
     }
 
 
-def new_bench(home: Path) -> Bench:
+def new_bench(home: Path, **settings: Any) -> Bench:
     """Return an empty installation with its databases made."""
-    bench = Bench(home)
+    bench = Bench(home, **settings)
     bench.configure()
     bench.records.migrate()
     copy_database(home)

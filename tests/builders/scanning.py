@@ -25,11 +25,12 @@ def secrets_of(settings: Settings) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in sorted((settings.home / "secrets").iterdir()):
         text = path.read_text().strip()
-        found |= (
-            {f"{path.name} {who}": word for who, word in json.loads(text).items()}
-            if path.suffix
-            else {path.name: text}
-        )
+        if path.suffix == ".json":
+            found |= {f"{path.name} {who}": word for who, word in json.loads(text).items()}
+        elif text.startswith("-----BEGIN"):
+            found[path.name] = text.splitlines()[1]  # of a key in PEM what only it has
+        elif path.suffix != ".lock":
+            found[path.name] = text
     return found
 
 

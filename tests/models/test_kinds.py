@@ -6,13 +6,15 @@ import asyncio
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from include.config.settings import ROOT
+from include.artefacts.store import ArtefactStore
+from include.config.settings import ROOT, Settings
 from include.errors import ArtefactError, ConfigError
 from include.models import kinds, trial
 from include.models.bundle import digest_of
@@ -22,6 +24,7 @@ from include.models.loading import load_model
 from include.models.matrix import columns_of
 from include.models.pins import COMMON, fits_here, serving_pins
 from include.models.predictor import Predictor
+from include.models.signing import sign_here, verify_by_folder
 from include.packaging import shipped as shipped_code
 from include.records.records import Model
 from include.serving import trials
@@ -157,10 +160,14 @@ def test_the_node_loads_a_second_kind_into_itself(
         bundle=str(folder),
         pins=serving_pins(kind_of(rate_kind.NAME)),
     )
+    settings = Settings(home=tmp_path)
+    model = sign_here(settings, model, at=NOW, signed_as="packaging")
 
     async def load() -> float:
         ready = asyncio.Event()
-        states = ModelStates(tmp_path, Workers(), changed=lambda: None, loaded=ready.set)
+        store = ArtefactStore.of(settings)
+        verify = partial(verify_by_folder, settings.signing_keys_folder)
+        states = ModelStates(store, Workers(), verify, changed=lambda: None, loaded=ready.set)
         states.want({"champion": model})
         async with asyncio.timeout(30):
             await ready.wait()

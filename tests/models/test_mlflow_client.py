@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from include.config.settings import ROOT, Settings
 from include.errors import Unavailable
-from include.models.mlflow_client import _only_one_process, connected, public_address
+from include.models.mlflow_client import connected, only_one_process, public_address
 
 
 def open_once(settings: Settings) -> None:
@@ -79,13 +79,13 @@ def test_a_database_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
 
 def test_one_process_at_a_time_makes_the_tables_of_a_file(tmp_path: Path) -> None:
     database = tmp_path / "new" / "mlflow.db"
-    with _only_one_process(f"sqlite:///{database}"):
+    with only_one_process(f"sqlite:///{database}"):
         other = FileLock(database.with_name(".mlflow.db.lock"))
         with pytest.raises(Timeout):
             other.acquire(timeout=0)
     with other.acquire(timeout=0):
         pass
-    with _only_one_process("http://127.0.0.1:9"):  # a server's own affair
+    with only_one_process("http://127.0.0.1:9"):  # a server's own affair
         assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from include.artefacts.store import ArtefactStore
 from include.config.use_case_file import find
 from include.monitoring import drift_report
 from include.monitoring.psi import Stability
@@ -23,18 +24,23 @@ def written(
     """Write a report in which both sides are the same rows; return its page."""
     use_case = find("shop", [path.parent])
     rows = {"spend": pa.table(side)}
-    drift_report.write_report(
-        path,
+    store = ArtefactStore(str(path.parent), path.parent, cache_bytes=1)
+    uri = drift_report.write_report(
+        store,
         use_case,
         KEYS[0],
         "live",
         outputs,
-        reports=path.parent,
         reference=rows,
         current=rows,
         types=types,
     )
-    return path.read_text()
+    return store.read(uri).decode()
+
+
+def page_beside(folder: Path) -> Path:
+    """Evidently's page of the view."""
+    return folder / "reports" / "shop" / KEYS[0] / "drift-spend.html"
 
 
 def outputs_of(
@@ -76,17 +82,17 @@ def test_the_report_escapes_what_data_says_and_survives_what_it_holds(tmp_path: 
     )
     outputs = outputs_of({attack: Stability(0.1, 3, note=attack)}, "drift", [attack])
     page = written(tmp_path / "drift.html", side, types, outputs)
-    (drawing,) = (tmp_path / "_assets").glob("charts-*.js")
+    (drawing,) = (tmp_path / "reports" / "_assets").glob("charts-*.js")
     assert re.findall(r"<script[^>]*>", page) == [
-        '<script defer src="_assets/plotly-5.24.1.min.js">',
-        f'<script defer src="_assets/{drawing.name}">',
+        '<script defer src="../../_assets/plotly-5.24.1.min.js">',
+        f'<script defer src="../../_assets/{drawing.name}">',
         '<script type="application/json">',
     ]
     assert "alert(1)" not in page.split("application/json")[1].split("</script>")[0].replace(
         "\\u0026lt;script\\u0026gt;alert(1)", ""
     )
     assert page.count("&lt;script&gt;alert(1)") == 5, "title, heading, reason, feature and note"
-    drawn = (tmp_path / "drift-spend.html").read_text()
+    drawn = page_beside(tmp_path).read_text()
     assert "Data Drift" in drawn or "evidently" in drawn.lower()
     assert "<script>alert(1)" not in drawn
 
@@ -113,7 +119,7 @@ def test_the_page_says_what_drifted_by_how_much_and_against_what(tmp_path: Path)
     assert [mark["x0"] for mark in indices["layout"]["shapes"]] == [0.2], "the limit"
     assert re.search(r'25\.0%</td>\s*<td class="n">50\.0%', page)
     assert 'href="drift-spend.html"' in page
-    assert (tmp_path / "drift-spend.html").is_file()
+    assert page_beside(tmp_path).is_file()
 
 
 def test_a_page_that_cannot_be_drawn_still_has_the_indices(tmp_path: Path) -> None:
@@ -121,7 +127,8 @@ def test_a_page_that_cannot_be_drawn_still_has_the_indices(tmp_path: Path) -> No
     earlier run goes with it.
     """
     (tmp_path / "shop.yaml").write_text(YAML)
-    (tmp_path / "drift-spend.html").write_text("of an earlier run")
+    page_beside(tmp_path).parent.mkdir(parents=True)
+    page_beside(tmp_path).write_text("of an earlier run")
     outputs = outputs_of({"amount": Stability(0.1234, 3)})
     page = written(
         tmp_path / "drift.html",
@@ -132,7 +139,7 @@ def test_a_page_that_cannot_be_drawn_still_has_the_indices(tmp_path: Path) -> No
     assert "0.1234" in page
     assert "could not be drawn" in page
     assert "href=" not in page
-    assert not (tmp_path / "drift-spend.html").exists()
+    assert not page_beside(tmp_path).exists()
 
 
 def test_of_many_features_the_chart_has_the_first_and_the_table_all(tmp_path: Path) -> None:

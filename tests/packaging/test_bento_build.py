@@ -112,3 +112,16 @@ def test_without_an_order_it_ends_and_says_why(tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stderr.strip()) == (1, "no order was given")
+
+
+def test_a_build_installs_nothing_where_there_is_no_uv(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bentoml._internal.configuration import get_uv_command
+
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("something is installed"))
+    get_uv_command.cache_clear()
+    bento_build._offer_uv(tmp_path / "bin")
+    assert get_uv_command() == [str(tmp_path / "bin" / "uv")]
+    get_uv_command.cache_clear()

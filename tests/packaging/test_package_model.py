@@ -18,11 +18,16 @@ import httpx
 import psutil
 import pytest
 
-from include.errors import ArtefactError, Unavailable
+from include.clock import utc_now
+from include.errors import ArtefactError, Conflict, Unavailable
 from include.installation.environment import MARK
+from include.models.private_key import rotate
+from include.models.public_keys import read_keys, revoke
+from include.models.signing import BEGUN, signed_columns, verify
 from include.packaging import package_model
 from include.packaging.bento_build import end_users
 from include.pipeline.stage import Outcome
+from include.records.models import UPDATABLE
 from include.records.records import Model
 from tests.builders.ports import free_port
 from tests.builders.serving import FIRST, NAME, NOW, ROW, Desk, bundle_files, until
@@ -155,6 +160,51 @@ def test_the_export_runs_alone(tmp_path: Path, packaged: Outcome) -> None:
         server.wait(timeout=10)
 
 
+def test_what_is_packaged_is_signed_and_again_once_its_key_signs_no_more(
+    desk: Desk, model: Model, packaged: Outcome
+) -> None:
+    """By another key than its training: the signature of packaging is of what is packaged."""
+    assert packaged.in_transaction is not None
+    with desk.records.transaction() as session:
+        packaged.in_transaction(session)
+    signed = desk.records.models.get(NAME, 1)
+    assert signed is not None
+    assert signed.bento_digest is not None
+    verify(signed, read_keys(desk.settings.signing_keys_folder))
+    (row,) = desk.records.audit.entries(NAME, action="model.signed")
+    assert (row.subject, row.details["partition"]) == ("1", FIRST)
+    assert (row.details["key"], row.details["signature"]) == (
+        signed.signing_key,
+        signed.signature,
+    )
+    assert len(desk.records.audit.entries(action=BEGUN)) == 1
+    with desk.context("package_model") as context:
+        assert "signed_by" not in package_model.effects(context, packaged)
+        new, _ = rotate(desk.settings, utc_now())
+        assert package_model.effects(context, packaged)["signed_by"] == new
+        assert "signed_by" not in package_model.effects(context, packaged)
+    again = desk.records.models.get(NAME, 1)
+    assert again is not None
+    assert again.signing_key == new
+    verify(again, read_keys(desk.settings.signing_keys_folder))
+    assert len(desk.records.audit.entries(NAME, action="model.signed")) == 2
+    assert desk.records.audit.verify() is None
+    before = {name: getattr(model, name) for name in UPDATABLE}
+    desk.records.models.update(NAME, 1, **before)  # for the tests below
+
+
+def test_without_a_key_that_signs_nothing_is_built(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.ask(FIRST)
+    model = desk.train(1)
+    desk.judge(model)
+    key = str(model.signing_key)
+    revoke(desk.settings.signing_keys_folder, key, at=utc_now(), actor="anna", reason="lost")
+    with pytest.raises(Conflict, match="is revoked and signs nothing"):
+        package(desk)
+    assert not home(desk).exists()
+
+
 @pytest.mark.parametrize(
     ("mode", "target", "verdict", "reason"),
     [
@@ -214,6 +264,7 @@ def test_other_pins_are_served_in_a_process_of_their_own(
     """
     tagged = desk.packaged_as(replace(model, bento_tag=packaged.outputs["bento_tag"]))
     digests = {"bento_digest": tagged.bento_digest, "artefact_digest": tagged.artefact_digest}
+    digests |= signed_columns(desk.signed(tagged))
     desk.records.models.update(NAME, 1, bento_tag=tagged.bento_tag, **digests)
     desk.package(model)
     desk.publish({1: (NOW, ROW)})

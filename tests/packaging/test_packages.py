@@ -67,7 +67,7 @@ def test_what_is_in_place_is_found_with_the_digest_of_every_file(settings: Setti
 @pytest.mark.parametrize("damage", ["changed", "removed", "added"])
 def test_other_files_than_the_receipt_names_are_no_package(settings: Settings, damage: str) -> None:
     package = build(settings)
-    export = Path(package.export)
+    export = settings.home / "bento" / package.export
     if damage == "changed":
         export.write_text("other")
     elif damage == "removed":
@@ -91,4 +91,13 @@ def test_what_lies_under_the_tag_is_replaced(settings: Settings) -> None:
     build(settings, "old")
     package = build(settings, "new")
     assert find(settings) == package
-    assert Path(package.export).read_text() == "new"
+    assert (settings.home / "bento" / package.export).read_text() == "new"
+
+
+def test_a_package_of_a_home_that_was_moved_is_found(settings: Settings, tmp_path: Path) -> None:
+    """Versions before recorded the whole path of the export."""
+    package = build(settings)
+    (receipt,) = (settings.home / "bento" / "receipts").iterdir()
+    told = json.loads(receipt.read_text())
+    receipt.write_text(json.dumps({**told, "export": f"/before/bento/{told['export']}"}))
+    assert find(settings) == package

@@ -45,7 +45,7 @@ def test_a_value_that_a_template_lacks_is_an_error() -> None:
 
 
 def test_a_page_refers_to_the_scripts_beside_all_reports(tmp_path: Path) -> None:
-    path = page.report_path(tmp_path, "shop", "2026-01-01", "drift")
+    path = tmp_path / "reports" / "shop" / "2026-01-01" / "drift.html"
     page.write_page(path, "base.html", SHOWN, reports=tmp_path / "reports")
     text = path.read_text(encoding="utf-8")
     addresses = re.findall(r'src="([^"]*)"', text)
@@ -58,7 +58,7 @@ def test_a_page_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "reports").write_text("a file")
     with pytest.raises(OSError, match="reports"):
         page.write_page(
-            page.report_path(tmp_path, "shop", "2026-01-01", "drift"),
+            tmp_path / "reports" / "shop" / "2026-01-01" / "drift.html",
             "base.html",
             SHOWN,
             reports=tmp_path / "reports",

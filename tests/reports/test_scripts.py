@@ -32,9 +32,9 @@ def test_without_plotly_there_are_no_scripts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    scripts._sources.cache_clear()
+    scripts.sources.cache_clear()
     try:
         assert scripts.store_scripts(tmp_path) == []
     finally:
-        scripts._sources.cache_clear()
+        scripts.sources.cache_clear()
     assert not (tmp_path / scripts.FOLDER).exists()

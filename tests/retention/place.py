@@ -15,7 +15,7 @@ from include.config.use_case import UseCase
 from include.config.use_case_file import parse
 from include.lake.tables import Lake
 from include.records.audit import AuditEntry
-from include.records.records import Model, Records, StageResult
+from include.records.records import Model, Records, Release, StageResult
 from include.retention import collect_garbage
 from include.retention.collect_garbage import Collected
 from tests.builders.serving import NAME, YAML
@@ -109,6 +109,23 @@ class Home:
             NAME,
             set={"champion": version, "previous": route.champion, **more},
             entry=self.entry("release.promoted"),
+        )
+
+    def request(self, version: int, *, wait: bool = False) -> Release:
+        """Request the release of a version, or let it wait."""
+        route, model = self.records.routes.get(NAME), self.records.models.get(NAME, version)
+        assert model is not None
+        releases = self.records.releases
+        start = releases.wait if wait else releases.request
+        return start(
+            NAME,
+            partition=self.key(version),
+            model=model,
+            opponent=route.champion,
+            judged_generation=route.generation,
+            plan={"steps": [], "watch": 60.0},
+            description=None,
+            entry=self.entry("release.requested"),
         )
 
     def roll_back(self) -> None:

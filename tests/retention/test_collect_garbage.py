@@ -14,7 +14,7 @@ from include.config.use_case_file import parse
 from include.errors import ArtefactError, Busy, Conflict
 from include.models.artefact import verify_row
 from include.predictions.import_segments import import_closed
-from include.records.records import Model
+from include.records.records import Model, Window
 from include.records.schema import ModelRow
 from include.retention import aside, collect_garbage, packages
 from include.retention.garbage import Place
@@ -393,3 +393,27 @@ def test_what_was_put_aside_of_a_package_is_put_back_whatever_the_use_case_is_ca
     (receipts / f"{aside.PREFIX}{name}-{home.tag(1)}.json").write_text("a receipt")
     packages.finish(Place(home.settings, home.records, parse(text), NOW, "test"))
     assert [path.name for path in receipts.iterdir()] == [f"{name}-{home.tag(1)}.json"]
+
+
+def test_the_windows_of_a_release_go_a_month_after_its_end(home: Home) -> None:
+    home.train(1, 2)
+    release = home.request(1)
+    releases = home.records.releases
+    for name in (release.id, "reset"):
+        window = Window(NAME, name, 0, "shadow", "challenger", "n1", "b1", 1, {"n": 1})
+        releases.put_windows([window, dataclasses.replace(window, minute=2)])
+        releases.latch(NAME, name, "n1", "b1", "errors")
+    later = releases.now() + timedelta(days=31)
+    done = home.collect(at=later, dry_run=True)
+    assert [(one.kind, one.name) for one in done.found] == [("windows", "2 windows of reset")]
+    releases.abort(release, "x", home.entry("release.aborted"))
+    assert home.collect(at=later - timedelta(days=2)).found == []
+    done = home.collect(at=later + timedelta(days=1))
+    assert [one.name for one in done.removed] == [
+        f"2 windows of {release.id}",
+        "2 windows of reset",
+    ]
+    assert releases.windows(NAME, release.id) == releases.guards(NAME, release.id) == []
+    told = home.records.audit.entries(NAME, action=collect_garbage.ACTION)[-1]
+    assert told.details["kinds"]["windows"]["count"] == 2
+    assert releases.get(NAME, release.id) is not None

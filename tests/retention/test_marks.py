@@ -58,6 +58,27 @@ def test_a_challenger_on_its_way_and_one_that_waits_are_kept(home: Home) -> None
     assert 5 not in kept(home), "an older partition never replaces a newer one"
 
 
+def test_both_models_of_a_release_are_kept_until_it_has_ended(home: Home) -> None:
+    home.train(*range(1, 10))
+    home.release(3)
+    release = home.request(4)
+    waiting = home.request(5, wait=True)
+    home.records.models.update(NAME, 5, state="candidate")
+    found = kept(home)
+    assert (found[3], found[4]) == ("champion", "challenger")
+    assert found[5] == "its release is waiting"
+    release = home.records.releases.promote(release, home.entry("release.promoted"), None)
+    home.release(6)
+    home.release(7)
+    home.release(8)
+    found = kept(home)
+    assert found[4] == "its release is watched", "as another hand has moved the row"
+    assert found[3] == f"release {release.id} began with it"
+    home.records.releases.settle(release, home.entry("release.settled"))
+    home.records.releases.abort(waiting, "x", home.entry("release.aborted"))
+    assert set(kept(home)) == {6, 7, 8, 9}
+
+
 def test_what_a_node_reports_is_kept(home: Home) -> None:
     home.train(1, 2, 3)
     home.records.nodes.report(

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from include.artefacts.store import ArtefactStore
 from include.clock import utc_now
 from include.errors import ArtefactError
-from include.models import mlflow_cleaning, mlflow_registry
+from include.models import mlflow_registry
 from include.models.bundle import verify_bundle
 from include.models.mlflow_client import connected
 from include.records.records import Model
@@ -52,11 +53,14 @@ def test_a_past_day_is_rebuilt_with_equal_digests(bench: Bench) -> None:
     trained = {key: bench.run("train_model", key) for key in (EARLY, MIDDLE, LATE)}
     judged = bench.run("evaluate_model", MIDDLE)
     assert bench.run("evaluate_model", LATE).outputs["verdict"] == "pass"
-    sample = Path(model(bench, 1).bundle).parent / "reference.parquet"
+    store = ArtefactStore.of(bench.settings)
+    sample = store.get(str(model(bench, 1).reference_uri)) / "reference.parquet"
     before = sample.read_bytes()
     done = collect(bench)
     assert (done.versions, done.put_off) == ([1, 2], [])
-    assert [path.name for path in (bench.home / "models" / NAME).iterdir()] == [LATE]
+    kept = model(bench, 3)
+    assert [each.uri for each in store.entries("bundles", NAME)] == [kept.bundle_uri]
+    assert [each.uri for each in store.entries("references", NAME)] == [kept.reference_uri]
     runs = [path for path in (bench.home / "mlartifacts" / NAME).iterdir() if path.is_dir()]
     assert [path.name for path in runs] == [model(bench, 3).run_id]
     assert mlflow_registry.count_entries(bench.settings, NAME) == {"model versions": 1, "runs": 1}
@@ -84,7 +88,7 @@ def test_a_past_day_is_rebuilt_with_equal_digests(bench: Bench) -> None:
 def test_artefacts_of_a_person_s_run_in_our_experiment_stay(home: Home) -> None:
     """Such a run has none of our tags; a folder whose run MLflow does not know goes."""
     copy_database(home.settings.home)
-    folder = mlflow_cleaning.artefacts_of(home.settings, serving.NAME)
+    folder = home.settings.home / "mlartifacts" / serving.NAME
     with connected(home.settings) as client:
         experiment = client.create_experiment(serving.NAME, folder.as_uri())
         run = client.create_run(experiment).info.run_id

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from include.artefacts.store import ArtefactStore
 from include.errors import ConfigError, SourceError
 from include.models import matrix, mlflow_registry
 from include.models.kinds import DEFAULT, kind_of
@@ -59,8 +60,13 @@ def test_a_training_records_everything_that_made_it(bench: Bench) -> None:
     assert len(rows) == manifest["training_set"]["rows"] == manifest["counts"]["used"]
     assert sorted(set(rows["split"].to_pylist())) == ["evaluation", "train", "tune"]
     reference = manifest["reference"]
-    assert Path(reference["path"]).parent == Path(model.bundle).parent
-    sample = pq.read_table(reference["path"])
+    assert (model.reference_uri, model.bundle_uri) == (
+        reference["uri"],
+        report.outputs["bundle_uri"],
+    )
+    store = ArtefactStore.of(bench.settings)
+    assert store.get(str(model.bundle_uri)) == Path(model.bundle)
+    sample = pq.read_table(store.get(reference["uri"]) / "reference.parquet")
     assert (len(sample), reference["entities"]) == (reference["rows"], 90)
     assert {"income", "visits", "region"} <= set(sample.column_names)
     assert json.loads(json.dumps(report.outputs)) == report.outputs

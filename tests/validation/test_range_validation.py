@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from include.errors import EvergreenError
+from include.errors import Unavailable
 from tests.builders import stored
 from tests.builders.intake import GOOD, HEAD, Intake
 
@@ -64,5 +64,7 @@ def test_the_row_count_has_its_band(made: Intake, more: str, said: str) -> None:
 def test_a_folder_that_cannot_be_written_is_named_with_a_remedy(made: Intake) -> None:
     made.ingest()
     (made.settings.home / "validation").write_text("in the way")
-    with pytest.raises(EvergreenError, match=r"validation/shop/2026-01-01: cannot be written"):
+    with pytest.raises(
+        Unavailable, match=r"validation/shop/2026-01-01/result.json in .* cannot be"
+    ):
         made.run("validate_data", "2026-01-01")
