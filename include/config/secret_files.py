@@ -27,6 +27,21 @@ def checked(text: str, where: str, remedy: str) -> str:
     return text
 
 
+def secret_text(path: Path, remedy: str) -> str:
+    """Return the secret in a file; the `remedy` is said where it holds none.
+
+    Raises:
+        ConfigError: it cannot be read, is too short, or not printable.
+    """
+    try:
+        text = path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        # Of wrong bytes the error would show some.
+        why = error.strerror if isinstance(error, OSError) else "it is no plain text"
+        raise ConfigError(f"{path} cannot be read as a secret ({why}). {remedy}") from None
+    return checked(text, str(path), remedy)
+
+
 def make_secret(path: Path) -> None:
     """Write a new secret, unless another process or thread is first; then its secret stays."""
     # Threads make one at the same time too, so the process id would not do.

@@ -1,185 +1,45 @@
-"""Deployment settings: the one place where the environment is read.
-
-Every setting is `EVERGREEN_<NAME>`; defaults are the embedded installation under `var/`.
-"""
+"""Deployment settings: the one place where the environment is read, and what follows from it."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import ipaddress
 import os
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 
-from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import SecretStr
 
-from include.config.secret_files import checked, make_secret
+from include.config.declared_settings import PREFIX, ROOT, DeclaredSettings
+from include.config.secret_files import checked, make_secret, secret_text
 from include.errors import ConfigError
 from include.files import make_private
 
-ROOT = Path(__file__).resolve().parents[2]
+__all__ = ["ROOT", "Settings", "environment_secret", "settings"]
 
 
-class Settings(BaseSettings):
-    """All settings of one installation; frozen, so a changed environment needs a new process."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="EVERGREEN_", frozen=True, extra="ignore", env_ignore_empty=True
-    )
-
-    home: Path = Field(
-        default=ROOT / "var",
-        description="Folder of all state: databases, lake, models, logs, reports. Another folder "
-        "is another installation.",
-    )
-    usecases: str = Field(
-        default=str(ROOT / "include" / "usecases"),
-        description="Folders that hold use case YAML files, separated by ':'. The first one that "
-        "has a name wins.",
-    )
-    lake_uri: str = Field(
-        default="",
-        description="Root of the lake: a folder or an object store URI. Empty: HOME/lake.",
-    )
-    records_url: SecretStr = Field(
-        default=SecretStr(""),
-        description="SQLAlchemy URL of the database of record, such as "
-        "postgresql://user:password@host/name. Empty: SQLite in HOME.",
-    )
-    mlflow_uri: SecretStr = Field(
-        default=SecretStr(""),
-        description="MLflow tracking URI: a database URL or a server. Empty: SQLite in HOME.",
-    )
-    data_dir: Path = Field(
-        default=ROOT / ".." / "shared" / "data",
-        description="Folder that `{data_dir}` in the path of a source stands for.",
-    )
-    host: str = Field(
-        default="127.0.0.1",
-        description="Address on which every server listens; another than this machine's own opens "
-        "them to its network.",
-    )
-    airflow_port: int = Field(
-        default=8080, ge=1, le=65535, description="Port of Airflow's API server and UI."
-    )
-    mlflow_port: int = Field(default=5000, ge=1, le=65535, description="Port of MLflow's UI.")
-    node_port: int = Field(default=8600, ge=1, le=65535, description="Port of the serving node.")
-    node_listener: int | None = Field(
-        default=None,
-        ge=3,
-        description="Descriptor of a listening socket that the node inherits; `make run` sets it. "
-        "Empty: the node opens its port itself.",
-    )
-    node_token: SecretStr = Field(
-        default=SecretStr(""),
-        description="The installation's own token of the node, which has every role, of 32 "
-        "characters or more. Empty: one is generated in HOME/secrets.",
-    )
-    node_tokens: SecretStr = Field(
-        default=SecretStr(""),
-        description="Further tokens, `NAME ROLE[,ROLE] SECRET` each, separated by ';'. Roles are "
-        "predict, read and operate.",
-    )
-    node_tokens_file: str = Field(
-        default="",
-        description="File of further tokens, one a line; a running node takes its changes over. "
-        "Empty: HOME/secrets/tokens, which need not be there.",
-    )
-    access_log: float = Field(
-        default=0.01,
-        ge=0,
-        le=1,
-        description="Share of the requests to the node that get a line in "
-        "HOME/logs/access-PORT.jsonl; changes of state and failures always do. 0: no such log.",
-    )
-    request_seconds: float = Field(
-        default=2.0,
-        gt=0,
-        le=60,
-        description="Seconds that a request to the node waits at most for a model in a process of "
-        "its own, and a batch for all of its rows.",
-    )
-    predict: Literal["", "open", "token"] = Field(
-        default="",
-        description="open: predictions need no token, on any address. token: predictions and pages "
-        "need one on a loopback address too, as behind a proxy. Empty: both need one unless the "
-        "node listens on a loopback address.",
-    )
-    online_url: SecretStr = Field(
-        default=SecretStr(""),
-        description="Redis of the online features, such as redis://:password@host:6379/0; it must "
-        "not evict (maxmemory-policy noeviction). Empty: SQLite in HOME.",
-    )
-    online_prefix: str = Field(
-        default="",
-        pattern=r"^[A-Za-z0-9_.:-]*$",
-        description="What this installation's keys in Redis begin with. Empty: made from HOME; set "
-        "it where several machines have one installation, each with a HOME of its own.",
-    )
-    segments_uri: str = Field(
-        default="",
-        description="Where nodes ship closed segments of the prediction log, and the import finds "
-        "them: a folder that all machines share, or an object store URI. Empty: node and import "
-        "share HOME.",
-    )
-    entity_key: SecretStr = Field(
-        default=SecretStr(""),
-        description="Key by which the prediction log hashes entities whose key is marked with "
-        "`pii`, of 32 characters or more; the same on every node. Empty: one is generated in "
-        "HOME/secrets.",
-    )
-    seed: int = Field(default=7, description="Seed of the simulated portfolio's chance.")
-    parallelism: int = Field(
-        default=4, ge=1, description="Tasks that Airflow runs at once; more need more memory."
-    )
-    memory: str = Field(
-        default="",
-        pattern=r"^(\d+(\.\d+)? ?[MGT]i?B)?$",
-        description="Most memory that a stage takes for its rows, such as 4GB: half of it for its "
-        "queries, which spill to HOME/spill what needs more, and half for the rows that it holds. "
-        "Empty: a quarter of the machine's.",
-    )
-    log_megabytes: float = Field(
-        default=20.0,
-        gt=0,
-        description="Most size of the log of each process that `make run` starts; a full one is "
-        "put aside while the process runs.",
-    )
-    log_files: int = Field(
-        default=3, ge=0, description="Logs that were put aside and are kept, of each process."
-    )
-    task_log_megabytes: float = Field(
-        default=1000.0,
-        gt=0,
-        description="Most size of all logs of Airflow's tasks and DAG files; the oldest go first.",
-    )
-    airflow_days: int = Field(
-        default=90,
-        ge=7,
-        description="Days for which Airflow's database keeps runs, tasks and events that are over.",
-    )
-    lease_seconds: float = Field(
-        default=30.0,
-        gt=0,
-        description="Seconds without a sign after which a run has lost its lease, and another one "
-        "may take over. Raise it where machines stall.",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _absolute(cls, values: dict[str, object]) -> dict[str, object]:
-        for name in ("home", "data_dir"):
-            if values.get(name):
-                values[name] = Path(str(values[name])).expanduser().resolve()
-        return values
+class Settings(DeclaredSettings):
+    """All settings of one installation, and the places and addresses that follow from them."""
 
     @property
     def lake_root(self) -> str:
         """Root URI or folder of the lake."""
         return self.lake_uri or str(self.home / "lake")
+
+    @property
+    def store_root(self) -> str:
+        """Root of the artefacts: an absolute folder, or the URI of an object store."""
+        given = self.store_uri.removeprefix("file://").rstrip("/")
+        return given if "://" in given else str(Path(given or self.home).expanduser().resolve())
+
+    @property
+    def segments_root(self) -> str:
+        """Where closed segments are shipped to; empty: nowhere, the import finds them in HOME."""
+        if self.segments_uri or self.store_root == str(self.home):
+            return self.segments_uri
+        return f"{self.store_root}/segments"
 
     @property
     def records_address(self) -> str:
@@ -214,19 +74,63 @@ class Settings(BaseSettings):
         return f"{max(1, self.memory_bytes // 2 // 1024**2)}MiB"
 
     @property
+    def lake_copies(self) -> Path:
+        """Folder of the copies of a remote lake's files."""
+        return self.home / "cache" / "lake"
+
+    @property
+    def lake_copies_bytes(self) -> int:
+        """Most bytes of the copies of a remote lake's files."""
+        return int(self.lake_cache_megabytes * 1e6)
+
+    @property
     def usecase_dirs(self) -> list[Path]:
         """Folders with use case files, in order."""
         return [Path(part).expanduser().resolve() for part in self.usecases.split(":") if part]
 
     @property
     def airflow_url(self) -> str:
-        """Base address of Airflow's API server."""
-        return self._url(self.airflow_port)
+        """Base address of Airflow's API server, as other processes reach it."""
+        return self.airflow_address or self._url(self.airflow_port)
+
+    @property
+    def airflow_pages(self) -> str:
+        """Base address of Airflow's pages, as a browser reaches it."""
+        return self.airflow_public_address or self.airflow_url
+
+    @property
+    def is_airflow_remote(self) -> bool:
+        """Whether Airflow's API server is said to run elsewhere than beside this process."""
+        return bool(self.airflow_address)
+
+    @property
+    def airflow_database(self) -> str:
+        """SQLAlchemy URL of Airflow's own database, with its password; never log it."""
+        given = self.airflow_database_url.get_secret_value()
+        # psycopg 3 is the driver that is installed, for both of Airflow's ways to ask.
+        named = re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql+psycopg://", given)
+        return named or f"sqlite:///{self.home / 'airflow' / 'airflow.db'}"
+
+    @property
+    def task_log_folder(self) -> Path:
+        """Folder of the logs of Airflow's tasks and of its DAG files."""
+        return self.task_logs or self.home / "logs" / "airflow"
+
+    @property
+    def node_addresses(self) -> list[str]:
+        """Base addresses of all serving nodes that are known."""
+        given = [url.strip().rstrip("/") for url in self.node_urls.split(",")]
+        return [url for url in dict.fromkeys(given) if url] or [self.node_url]
 
     @property
     def node_url(self) -> str:
         """Base address of the serving node."""
         return self._url(self.node_port)
+
+    @property
+    def predict_url(self) -> str:
+        """Base address at which predictions are asked for: the balancer's, else the node's."""
+        return self.balancer_url or self.node_url
 
     @property
     def mlflow_url(self) -> str:
@@ -259,13 +163,25 @@ class Settings(BaseSettings):
                 "owner, or set EVERGREEN_HOME to a folder of yours"
             ) from error
 
+    def secret_path(self, name: str) -> Path:
+        """Return the file of a secret, which need not be there."""
+        if self.secrets_dir is not None:
+            return self.secrets_dir / f"{PREFIX.lower()}{name}"
+        return self.home / "secrets" / name
+
     def secret(self, name: str) -> SecretStr:
-        """Return a generated secret, made on first use in a file that only its owner can read.
+        """Return a secret: from the folder of secret files, else one that is generated in HOME.
+
+        A generated one is made on first use, in a file that only its owner can read.
 
         Raises:
-            ConfigError: the file is empty or cut off, or cannot be read; the message names it.
+            ConfigError: the file is empty or cut off, cannot be read, or is missing from the
+                folder; the message names it.
         """
-        path = self.home / "secrets" / name
+        path = self.secret_path(name)
+        if self.secrets_dir is not None:
+            # A generated one would be another one on each machine, which is noticed much later.
+            return SecretStr(secret_text(path, f"Write it for all machines alike to {path}"))
         if not path.exists():
             self.make_home()
             path.parent.mkdir(exist_ok=True, mode=0o700)
@@ -274,11 +190,7 @@ class Settings(BaseSettings):
             f"Put the old one back from a backup, or delete {path}: the next start makes another, "
             "and what the old one has signed or encrypted is not accepted any more"
         )
-        try:
-            text = path.read_text(encoding="ascii").strip()
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path} cannot be read as a secret ({error}). {remedy}") from None
-        return SecretStr(checked(text, str(path), remedy))
+        return SecretStr(secret_text(path, remedy))
 
     @property
     def node_secret(self) -> SecretStr:
@@ -306,15 +218,36 @@ class Settings(BaseSettings):
         remedy = "Give it a random one (`openssl rand -hex 32`), or leave it out: one is generated"
         return SecretStr(checked(given, "EVERGREEN_ENTITY_KEY", remedy))
 
+    @property
+    def signing_key_path(self) -> Path:
+        """The file of the private key that models are signed by, which need not be there."""
+        return self.signing_key_file or self.secret_path("signing_key")
+
+    @property
+    def makes_signing_key(self) -> bool:
+        """Whether that key is generated on first use: not where somebody hands the secrets out."""
+        return self.secrets_dir is None and self.signing_key_file is None
+
+    @property
+    def signing_keys_folder(self) -> Path:
+        """The folder of the public keys."""
+        return self.signing_keys or self.home / "keys"
+
+
+CGROUP_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),  # of cgroup v1
+)
+
 
 def _machine_memory() -> int:
     """Return the bytes of memory of the machine, or of the container that this process is in."""
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        container = int(Path("/sys/fs/cgroup/memory.max").read_text())
-    except (OSError, ValueError):  # there is none, or it has no limit of its own: `max`
-        return machine
-    return min(machine, container)
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in CGROUP_LIMITS:
+        # It is not there, or has no limit of its own: `max`, or in v1 more than any machine has.
+        with contextlib.suppress(OSError, ValueError):
+            limits.append(int(path.read_text()))
+    return min(limits)
 
 
 @lru_cache(maxsize=1)

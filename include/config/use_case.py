@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Literal
@@ -21,12 +22,12 @@ from include.config.use_case_model import (
     Log,
     Monitoring,
     Online,
-    Release,
     Retention,
     Training,
     Wait,
 )
 from include.config.use_case_parts import Entity, Label, View
+from include.config.use_case_release import Release
 from include.config.use_case_sources import History, Source, Strict
 
 
@@ -81,7 +82,8 @@ class UseCase(Strict):
         description="Where the newest features are kept beside the serving node's own rows.",
     )
     release: Release = Field(
-        default=Release(), description="What a model must have to be released, beside a verdict."
+        default=Release(),
+        description="How a model is released: its steps, by what they are judged, what is watched.",
     )
     log: Log = Field(
         default=Log(),
@@ -170,6 +172,25 @@ class UseCase(Strict):
                         f"sources.{name}.columns.{column}.pii: entity is for the entity's key, "
                         f"{self.entity.key}; write pii: value"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _excluded(self) -> UseCase:
+        """Refuse keys in `release.exclude` that no entity can have, so that nobody is left out.
+
+        YAML reads 007 as 7: of text such a key would be another one's.
+        """
+        for key in self.release.exclude:
+            if self.entity.type == "string" and not isinstance(key, str):
+                raise ValueError(
+                    f"release.exclude: {key} is a number, but {self.entity.key} is text; write it "
+                    "in quotes, as it is in the data"
+                )
+            if self.entity.type == "int64" and not re.fullmatch(r"0|-?[1-9]\d{0,18}", str(key)):
+                raise ValueError(
+                    f"release.exclude: {str(key)[:40]!r} is no whole number, as {self.entity.key} "
+                    "is; correct or remove it"
+                )
         return self
 
     @model_validator(mode="after")

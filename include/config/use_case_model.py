@@ -141,17 +141,6 @@ class Fallback(Strict):
     )
 
 
-class Release(Strict):
-    """What a serving node asks of a model before it may be released."""
-
-    online_share: float = Field(
-        default=0.95,
-        ge=0,
-        le=1,
-        description="Least share of the entities alive with online features for a new model.",
-    )
-
-
 class Online(Strict):
     """Where the newest features can be asked for, beside the node's own rows."""
 

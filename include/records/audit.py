@@ -21,8 +21,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from include.errors import ConfigError
+from include.records.columns import to_json, words
 from include.records.database import Database
-from include.records.schema import AuditHead, AuditRow, locked, to_json, words
+from include.records.rows import locked
+from include.records.schema import AuditHead, AuditRow
 
 GENESIS = "0" * 64
 _PENDING = "audit"
@@ -140,7 +142,7 @@ class AuditLog:
 
         `anchor` is an earlier `head`, kept elsewhere.
         """
-        return self._database.read(lambda session: _first_fault(session, anchor))
+        return self._database.read(lambda session: first_fault(session, anchor))
 
     def head(self) -> tuple[int, str]:
         """Return sequence and hash of the newest row: an anchor to keep outside this database."""
@@ -175,7 +177,11 @@ class AuditLog:
         )
 
 
-def _first_fault(session: Session, anchor: tuple[int, str] | None) -> AuditFault | None:
+def first_fault(session: Session, anchor: tuple[int, str] | None) -> AuditFault | None:
+    """Return the first bad row of the chain, as `AuditLog.verify` does, in a session of one's own.
+
+    It needs no right to write.
+    """
     sequence, previous = 0, GENESIS
     statement = select(AuditRow).order_by(AuditRow.sequence).execution_options(yield_per=1000)
     for row in session.scalars(statement):

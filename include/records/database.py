@@ -39,7 +39,7 @@ from tenacity import (
 
 from include.errors import ConfigError, Unavailable
 from include.records.failures import LOCK_SECONDS, explain, is_transient
-from include.records.schema import plain
+from include.records.rows import plain
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -48,6 +48,17 @@ _WRITE = "evergreen_write"  # execution option that makes a transaction of SQLit
 _FORMS = (
     "write sqlite:////folder/records.db or postgresql+psycopg://user:password@host:5432/database"
 )
+POOL_SECONDS = 60  # for so long a thread waits for one of the process's connections
+_IDLE = 2  # connections that are kept while nobody uses them
+# Seconds, and a number, after which a connection whose other end is gone without a word (a machine
+# that lost power, a network that was cut) is given up: TCP itself waits for hours.
+_KEEPALIVES = {
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
 # Engines of a parent process: kept, so that no garbage collection in a child closes the parent's
 # connections.
 _INHERITED: list[Engine] = []
@@ -62,13 +73,20 @@ class Database:
     """A database by its SQLAlchemy URL; opening it connects to nothing yet."""
 
     def __init__(
-        self, url: str, *, patience: float = 10.0, seal: Callable[[Session], None] | None = None
+        self,
+        url: str,
+        *,
+        patience: float = 10.0,
+        pool: int = 8,
+        seal: Callable[[Session], None] | None = None,
     ) -> None:
         """Keep the address of a database.
 
-        `patience` is for how many seconds a lost connection is tried again; `seal` runs in every
-        write transaction right before its commit.
+        `patience` is for how many seconds a lost connection is tried again; `pool` is how many
+        connections to a server there are at most; `seal` runs in every write transaction right
+        before its commit.
         """
+        self._pool = pool
         self._url = _parse(url)
         self._seal = seal
         self._engine: tuple[int, Engine] | None = None  # with the process that created it
@@ -147,6 +165,8 @@ class Database:
 
     def _log_retry(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
+        if state.attempt_number.bit_count() > 1:
+            return  # the first, second, fourth, ... : minutes of waiting are few lines
         log.warning("%s: %s; trying again", self.name, type(error).__name__)
 
     def _create_engine(self) -> Engine:
@@ -157,7 +177,7 @@ class Database:
                     hide_parameters=True,
                     pool_size=4,
                     max_overflow=12,
-                    pool_timeout=60,
+                    pool_timeout=POOL_SECONDS,
                     connect_args={"timeout": LOCK_SECONDS},
                 )
                 event.listen(engine, "connect", _prepare_sqlite)
@@ -171,14 +191,15 @@ class Database:
             return create_engine(
                 self._url,
                 hide_parameters=True,
-                pool_size=2,
-                max_overflow=6,
-                pool_timeout=60,
+                pool_size=min(_IDLE, self._pool),
+                max_overflow=self._pool - min(_IDLE, self._pool),
+                pool_timeout=POOL_SECONDS,
                 pool_pre_ping=True,
                 pool_recycle=1800,
                 connect_args={
                     "connect_timeout": 10,
                     "application_name": "evergreen",
+                    **_KEEPALIVES,
                     **({} if "options" in self._url.query else {"options": options}),
                 },
             )

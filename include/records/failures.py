@@ -53,12 +53,22 @@ def explain(error: SQLAlchemyError, *, database: str, secrets: Sequence[str] = (
     # From the particular to the general: a full disk, say, is also an operational error.
     if "no such table" in text or state == "42P01":
         return ConfigError(
-            f"the records database {database} has no tables yet ({text}); `make run` creates them"
+            f"the records database {database} has no tables yet ({text}); `make run` creates them, "
+            "or `evergreen migrate` as its owner"
         )
     if "database is locked" in text or state == "55P03":
         return Busy(
             f"another process kept {database} locked for {LOCK_SECONDS} s; end it (see `evergreen "
             "status`), then rerun"
+        )
+    if state == "42501":
+        # Without the guard's place in the code, which the server tells with it.
+        said = getattr(getattr(origin, "diag", None), "message_primary", None) or text
+        # An outage for whoever asks: a node goes back by itself where its role may not write.
+        return Unavailable(
+            f"the records database {database} does not let this role do that ({said}); a "
+            "restore and a move need EVERGREEN_RECORDS_OWNER_URL (compose: the service `owner`); "
+            "else run `evergreen migrate` as the owner, which writes what each role may do"
         )
     if isinstance(error, IntegrityError):
         return Conflict(

@@ -10,15 +10,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from include.errors import Conflict
+from include.records.columns import to_json
 from include.records.database import Database, rows_of_use_case
-from include.records.schema import (
-    FeatureSetRow,
-    OnlineRow,
-    insert_missing,
-    locked,
-    plain,
-    to_json,
-)
+from include.records.rows import insert_missing, locked, plain
+from include.records.schema import FeatureSetRow, OnlineRow
 
 
 @dataclass(frozen=True)

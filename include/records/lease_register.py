@@ -23,8 +23,15 @@ from include.clock import utc_now
 from include.errors import Busy
 from include.records.database import Database
 from include.records.leases import Lease, Leases
-from include.records.liveness import is_gone, process_space, process_start, shared_clock
-from include.records.schema import LeaseRow, insert_all_missing, insert_missing, locked
+from include.records.liveness import (
+    is_gone,
+    process_space,
+    process_start,
+    shared_clock,
+    silence,
+)
+from include.records.rows import insert_all_missing, insert_missing, locked
+from include.records.schema import LeaseRow
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
@@ -228,13 +235,10 @@ def _take_row(session: Session, row: LeaseRow, claim: _Claim) -> int | Holder:
 
 
 def _holder(session: Session, row: LeaseRow) -> Holder:
-    clock, now = shared_clock(session)
-    # After a reboot the clock of the last sign is gone; the wall clock is all there is then.
-    silent = (
-        now - row.beat
-        if clock == row.clock
-        else (utc_now() - (row.beat_at or utc_now())).total_seconds()
-    )
+    silent = silence(session, row.clock, row.beat)
+    if silent is None:
+        # After a reboot the clock of the last sign is gone; the wall clock is all there is then.
+        silent = (utc_now() - (row.beat_at or utc_now())).total_seconds()
     lost = None
     if row.host == process_space() and is_gone(row.pid, row.started):
         lost = f"process {row.pid} is gone"

@@ -22,7 +22,8 @@ from include.clock import utc_now
 from include.errors import Busy, EvergreenError
 from include.records.database import Database
 from include.records.liveness import shared_clock
-from include.records.schema import LeaseRow, locked
+from include.records.rows import locked
+from include.records.schema import LeaseRow
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
+import uuid
 from functools import cache
 from pathlib import Path
 
@@ -26,12 +28,26 @@ def shared_clock(session: Session) -> tuple[str, float]:
     return _boot_id(), time.monotonic()
 
 
+def silence(session: Session, clock: str, beat: float) -> float | None:
+    """Return for how many seconds a holder gave no sign; None where its clock is not ours.
+
+    While the server was down nobody could give one: that time does not count.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        up = func.extract("epoch", func.clock_timestamp() - func.pg_postmaster_start_time())
+        uptime = float(session.scalar(select(up)) or 0.0)
+    else:
+        uptime = float("inf")
+    name, now = shared_clock(session)
+    return min(now - beat, uptime) if name == clock else None
+
+
 def process_space() -> str:
     """Return a name within which process ids mean the same: machine, boot and pid namespace."""
     try:
         namespace = os.readlink("/proc/self/ns/pid")  # a container counts its processes anew
     except OSError:
-        namespace = ""
+        namespace = _unknown_namespace()
     return f"{socket.gethostname()} {_boot_id()} {namespace}".strip()
 
 
@@ -67,6 +83,16 @@ def is_gone(pid: int, started: str) -> bool:
         pass
     start = process_start(pid)
     return start == "" or (start is not None and started not in ("", start))
+
+
+@cache
+def _unknown_namespace() -> str:
+    """Return what no other process says, unless the system has no such thing.
+
+    Two containers of one machine may have one name: where neither can tell them apart, a process id
+    tells nothing of a holder, and its silence alone counts.
+    """
+    return f"unknown-{uuid.uuid4().hex[:12]}" if sys.platform == "linux" else ""
 
 
 @cache

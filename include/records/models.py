@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol, get_args
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from include.errors import Conflict, EvergreenError
 from include.records.database import Database
-from include.records.schema import ModelRow, insert_missing, locked, plain
+from include.records.rows import insert_missing, locked, plain
+from include.records.schema import ModelRow
 
 Mode = Literal["backfill", "live"]
 State = Literal["candidate", "challenger", "released", "retired"]
@@ -28,6 +29,13 @@ UPDATABLE = (
     "manifest",
     "artefact_digest",
     "collected_at",
+    "bundle_uri",
+    "reference_uri",
+    "bento_uri",
+    "signature",
+    "signing_key",
+    "signed_at",
+    "signed_as",
 )
 
 
@@ -36,7 +44,10 @@ class Model:
     """A trained model; `generation` is that of the routing row when it was trained.
 
     `artefact_digest` is over all that runs when it answers (`include.models.artefact`).
-    `collected_at` is when its files were given up; only its row is left then.
+    `collected_at` is when its files were given up; only its row is left then. What ends in `uri` is
+    an address in the store (`include.artefacts.address`), `bundle` the path of the machine that
+    trained it, which nodes of the version before read. `signature` is of a statement that
+    `include.models.signing` makes of the row.
     """
 
     use_case: str
@@ -56,6 +67,13 @@ class Model:
     bento_digest: str | None = None
     artefact_digest: str | None = None
     collected_at: datetime | None = None
+    bundle_uri: str | None = None
+    reference_uri: str | None = None
+    bento_uri: str | None = None
+    signature: str | None = None
+    signing_key: str | None = None
+    signed_at: datetime | None = None
+    signed_as: str | None = None
 
 
 class Releasable(Protocol):
@@ -78,7 +96,7 @@ class Models:
         self._database = database
 
     def add(self, model: Model, *, session: Session | None = None) -> Model:
-        """Record a model; the same version with the same digest is a no-op.
+        """Record a model; of the same version with the same digest only where its files are.
 
         Its files are there now: an equal model of its partition whose files had been collected is
         whole again, since both have one bundle.
@@ -98,6 +116,8 @@ class Models:
                     f"{model.use_case} {model.version} is {row.model_digest}, not "
                     f"{model.model_digest}; register a new version"
                 )
+            _move(row, model)
+            open_session.flush()
             return plain(Model, row)
 
         return self._database.write(work, session)
@@ -148,13 +168,45 @@ class Models:
             lambda session: [plain(Model, row) for row in session.scalars(order)]
         )
 
+    def without_address(self) -> list[Model]:
+        """Return the models of all use cases whose bundle has no address that names its content.
+
+        One whose files were collected has none.
+        """
+        rows = select(ModelRow).where(
+            or_(ModelRow.bundle_uri.is_(None), ModelRow.bundle_uri.like("store:models/%")),
+            ModelRow.collected_at.is_(None),
+        )
+        order = rows.order_by(ModelRow.use_case, ModelRow.version)
+        return self._database.read(
+            lambda session: [plain(Model, row) for row in session.scalars(order)]
+        )
+
+    def without_signature(self) -> list[Model]:
+        """Return the unsigned models of all use cases that may serve, or could be released.
+
+        One whose files were collected cannot, nor one that was never packaged or released.
+        """
+        rows = select(ModelRow).where(
+            ModelRow.signature.is_(None),
+            ModelRow.collected_at.is_(None),
+            or_(ModelRow.bento_tag.is_not(None), ModelRow.state.in_(("challenger", "released"))),
+        )
+        order = rows.order_by(ModelRow.use_case, ModelRow.version)
+        return self._database.read(
+            lambda session: [plain(Model, row) for row in session.scalars(order)]
+        )
+
     def of(self, use_case: str) -> list[Model]:
         """Return the models of a use case, by version."""
         return self._database.read(lambda session: models_of(session, use_case))
 
 
 def _mark_whole(session: Session, model: Model) -> None:
-    """Take the mark of collected files off the rows of a partition's model."""
+    """Take the mark of collected files off the rows of a partition's model.
+
+    They have one bundle, which is now where the new model says.
+    """
     rows = select(ModelRow).where(
         ModelRow.use_case == model.use_case,
         ModelRow.partition == model.partition,
@@ -163,7 +215,15 @@ def _mark_whole(session: Session, model: Model) -> None:
     )
     for row in session.scalars(rows.with_for_update()):
         row.collected_at = None
+        _move(row, model)
     session.flush()
+
+
+def _move(row: ModelRow, model: Model) -> None:
+    """Record where the files of a model are now, if that is known by address."""
+    if model.bundle_uri is not None:
+        row.bundle, row.bundle_uri = model.bundle, model.bundle_uri
+        row.reference_uri = model.reference_uri
 
 
 def models_of(session: Session, use_case: str) -> list[Model]:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
-from sqlalchemy import delete, select, text, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from include.records.database import Database
+from include.records.rows import database_now, write_over
 from include.records.schema import ObservationRow
 
 EXPIRES_SECONDS = 60.0  # a node gives a sign of life every 20 seconds
 KEPT = timedelta(days=1)  # for people: which nodes there were
+REPLACED = "replaced"  # the state of a report that its node, or a later boot of it, took back
 
 
 @dataclass(frozen=True)
@@ -72,32 +74,52 @@ class Nodes:
     ) -> None:
         """Record what a node says of a use case; replaces all that it, or an earlier boot, said.
 
-        What gave no sign for a day is removed: in some places every start is a node of a new name.
+        No row is removed: the role of a node may not. `forget_silent` does that.
         """
 
         def work(session: Session) -> None:
-            now = _now(session)
+            now = database_now(session)
             session.execute(
-                delete(ObservationRow).where(
-                    ((ObservationRow.use_case == use_case) & (ObservationRow.node == node))
-                    | (ObservationRow.expires < now - KEPT)
+                update(ObservationRow)
+                .where(
+                    ObservationRow.use_case == use_case,
+                    ObservationRow.node == node,
+                    ObservationRow.state != REPLACED,
+                    (ObservationRow.boot != boot)
+                    | ObservationRow.role.not_in([one.role for one in roles]),
                 )
+                .values(state=REPLACED, expires=now)
             )
             expires = now + timedelta(seconds=expires_seconds)
             for one in roles:
-                session.add(
-                    ObservationRow(
-                        use_case=use_case,
-                        node=node,
-                        boot=boot,
-                        generation=generation,
-                        at=now,
-                        expires=expires,
-                        **vars(one),
-                    )
+                write_over(
+                    session,
+                    ObservationRow,
+                    use_case=use_case,
+                    node=node,
+                    boot=boot,
+                    generation=generation,
+                    at=now,
+                    expires=expires,
+                    **vars(one),
                 )
 
         self._database.write(work)
+
+    def forget_silent(self) -> int:
+        """Remove what gave no sign for a day, and return how many rows that were.
+
+        In some places every start is a node of a new name.
+        """
+
+        def work(session: Session) -> int:
+            silent = ObservationRow.expires < database_now(session) - KEPT
+            rows = session.scalars(
+                delete(ObservationRow).where(silent).returning(ObservationRow.node)
+            )
+            return len(rows.all())
+
+        return self._database.write(work)
 
     def stopped(self, node: str, boot: str) -> None:
         """Record that a node serves no more: its reports are not believed any longer."""
@@ -105,8 +127,12 @@ class Nodes:
         def work(session: Session) -> None:
             session.execute(
                 update(ObservationRow)
-                .where(ObservationRow.node == node, ObservationRow.boot == boot)
-                .values(state="stopped", expires=_now(session))
+                .where(
+                    ObservationRow.node == node,
+                    ObservationRow.boot == boot,
+                    ObservationRow.state != REPLACED,
+                )
+                .values(state="stopped", expires=database_now(session))
             )
 
         self._database.write(work)
@@ -115,8 +141,10 @@ class Nodes:
         """Return the last report of every node, by node and role."""
 
         def work(session: Session) -> list[Observation]:
-            now = _now(session)
-            rows = select(ObservationRow).where(ObservationRow.use_case == use_case)
+            now = database_now(session)
+            rows = select(ObservationRow).where(
+                ObservationRow.use_case == use_case, ObservationRow.state != REPLACED
+            )
             order = rows.order_by(ObservationRow.node, ObservationRow.role)
             return [
                 Observation(
@@ -131,12 +159,3 @@ class Nodes:
             ]
 
         return self._database.read(work)
-
-
-def _now(session: Session) -> datetime:
-    """Return the time by the database's clock; SQLite's is that of this very machine."""
-    if session.get_bind().dialect.name == "postgresql":
-        now: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()
-        return now.astimezone(UTC)
-    seconds = session.execute(text("SELECT (julianday('now') - 2440587.5) * 86400.0")).scalar_one()
-    return datetime.fromtimestamp(float(seconds), tz=UTC)

@@ -9,11 +9,8 @@ from sqlalchemy.orm import Session
 
 from include.records.database import Database
 from include.records.models import Mode
-from include.records.schema import (
-    OpponentRow,
-    insert_missing,
-    plain,
-)
+from include.records.rows import insert_missing, plain
+from include.records.schema import OpponentRow
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,8 @@ from include.records import audit
 from include.records.audit import AuditEntry
 from include.records.database import Database, rows_of_use_case
 from include.records.models import Mode
-from include.records.schema import (
-    PartitionRow,
-    insert_all_missing,
-    insert_missing,
-    locked,
-    plain,
-)
+from include.records.rows import insert_all_missing, insert_missing, locked, plain
+from include.records.schema import PartitionRow
 
 Target = Literal["data", "judged", "deployed"]
 MODES: tuple[str, ...] = get_args(Mode)

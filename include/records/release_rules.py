@@ -7,7 +7,9 @@ from enum import Enum
 from sqlalchemy.orm import Session
 
 from include.errors import Conflict
-from include.records.schema import ModelRow, RouteRow, locked
+from include.records.probation_rows import is_found
+from include.records.rows import locked
+from include.records.schema import ModelRow, RouteRow
 
 
 class Unset(Enum):
@@ -69,7 +71,8 @@ def admit(session: Session, row: RouteRow, version: int) -> None:
     The previous champion may come back, however long before the last rollback it was trained.
 
     Raises:
-        Conflict: it is not on record, its files are gone, it is on hold, or older than a rollback.
+        Conflict: it is not on record, its files are gone, it is on hold, not good, or older than a
+            rollback.
     """
     # Locked: a collection of its files, while the use case has no routing row yet, locks only this.
     model = locked(session, ModelRow, row.use_case, version)
@@ -87,6 +90,11 @@ def admit(session: Session, row: RouteRow, version: int) -> None:
         raise Conflict(
             f"{row.use_case}: version {version} ({model.model_digest}) was rolled back and is on "
             f"hold; `evergreen rollback {row.use_case} --release {model.model_digest}` lifts that"
+        )
+    if is_found(session, row.use_case, model.model_digest, "not_good"):
+        raise Conflict(
+            f"{row.use_case}: version {version} was found not good on probation; train a new "
+            "candidate"
         )
     if version != row.previous and model.generation < row.rollback_generation:
         raise Conflict(

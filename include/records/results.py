@@ -15,16 +15,11 @@ from sqlalchemy.orm import Session
 from include.errors import Busy
 from include.records import audit, read_blocks
 from include.records.audit import AuditEntry
+from include.records.columns import to_json
 from include.records.database import Database
 from include.records.leases import Lease, Leases
-from include.records.schema import (
-    ReadsRow,
-    ResultRow,
-    insert_all_missing,
-    locked,
-    plain,
-    to_json,
-)
+from include.records.rows import insert_all_missing, locked, plain
+from include.records.schema import ReadsRow, ResultRow
 
 PARAMETERS = 500  # of one statement: SQLite takes 999 at least
 

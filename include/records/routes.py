@@ -1,7 +1,8 @@
 """Change the routing row: which model serves, which served before, which may serve next.
 
-A routing row changes by compare-and-set only, together with its audit row: `change` for a promotion
-or a step, `rollback` and `lift` for what a person decides. The partition watermark never falls;
+A routing row changes by compare-and-set only, together with its audit row: releases move it step by
+step (`releases`), `change` is for what belongs to none, `rollback` and `lift` for what a person
+decides. The partition watermark never falls;
 every change raises the generation. An entry whose `once` is on record is the very change: it does
 not happen a second time.
 """
@@ -9,20 +10,17 @@ not happen a second time.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from include.errors import Conflict, EvergreenError
-from include.records import audit
 from include.records.audit import AuditEntry, with_once
 from include.records.database import Database
-from include.records.models import Model, State, last_good, models_of
+from include.records.models import State
+from include.records.release_rows import UNDER_WAY, find_locked, is_named
 from include.records.release_rules import (
     UNSET,
     Unset,
@@ -31,33 +29,11 @@ from include.records.release_rules import (
     expect_no_newer_release,
     expect_state,
 )
-from include.records.schema import ModelRow, OpponentRow, RouteRow, insert_missing, locked, plain
+from include.records.route_changes import Route, apply, decide, salt_of, set_state, take_back
+from include.records.rows import plain
+from include.records.schema import ModelRow, OpponentRow, RouteRow
 
 CHANGEABLE = ("champion", "previous", "challenger", "step", "weight", "salt", "description")
-
-
-@dataclass(frozen=True)
-class Route:
-    """The desired state of a use case.
-
-    `weight` is the challenger's share of traffic in percent; `watermark` the newest partition that
-    was ever released; `held` are digests that may not serve; `rollback_generation` is the
-    generation of the last rollback; `description` is what a node must know of the use case
-    (`include.deployment.description`).
-    """
-
-    use_case: str
-    champion: int | None = None
-    previous: int | None = None
-    challenger: int | None = None
-    step: int = 0
-    weight: float = 0.0
-    salt: str = ""
-    generation: int = 0
-    watermark: str | None = None
-    rollback_generation: int = 0
-    held: list[str] = dataclasses.field(default_factory=list)
-    description: dict[str, Any] | None = None
 
 
 class Routes:
@@ -71,7 +47,7 @@ class Routes:
 
         def work(session: Session) -> Route:
             row = session.get(RouteRow, use_case)
-            return Route(use_case, salt=_salt(use_case)) if row is None else plain(Route, row)
+            return Route(use_case, salt=salt_of(use_case)) if row is None else plain(Route, row)
 
         return self._database.read(work)
 
@@ -118,14 +94,15 @@ class Routes:
             expect_state(row, expect_generation, expect_champion)
             expect_no_newer_release(row, partition)
             expect_judged_since_rollback(row, judged_generation)
+            _refuse_beside_release(open_session, row, set)
             states: dict[str, State] = {"champion": "released", "challenger": "challenger"}
             for role, state in states.items():
                 version = set.get(role)
                 if version is not None and version != getattr(row, role):
                     admit(open_session, row, version)
-                    _set_state(open_session, use_case, version, state)
+                    set_state(open_session, use_case, version, state)
             changes = {**set, "watermark": partition or row.watermark}
-            return _apply(open_session, row, changes, entry)
+            return apply(open_session, row, changes, entry)
 
         return self._decide(use_case, work, entry, session)
 
@@ -148,9 +125,9 @@ class Routes:
 
         def work(session: Session, row: RouteRow, entry: AuditEntry) -> Route:
             expect_state(row, expect_generation, UNSET)
-            return _take_back(session, row, entry, of)
+            return take_back(session, row, entry, of)
 
-        return self._decide(use_case, work, entry)
+        return self._decide(use_case, work, entry, first=False)
 
     def take_back_digest(self, use_case: str, digest: str, *, entry: AuditEntry) -> Route:
         """Roll a digest back that is champion or challenger now; else only put it on hold.
@@ -170,11 +147,11 @@ class Routes:
                 None,
             )
             if of == "challenger" or (of == "champion" and row.previous is not None):
-                return _take_back(session, row, entry, of)
+                return take_back(session, row, entry, of)
             late = dataclasses.replace(entry, action=f"{entry.action}_late")
-            return _apply(session, row, {"held": sorted({*row.held, digest})}, late)
+            return apply(session, row, {"held": sorted({*row.held, digest})}, late)
 
-        return self._decide(use_case, work, entry)
+        return self._decide(use_case, work, entry, first=False)
 
     def lift(
         self, use_case: str, digest: str, *, entry: AuditEntry, expect_generation: int | None = None
@@ -196,16 +173,17 @@ class Routes:
             )
             for model in session.scalars(models):
                 model.generation = row.generation + 1
-                model.state = "challenger"
+                if model.version != row.champion:  # one that was held with nobody to go back to
+                    model.state = "challenger"
             judgements = select(OpponentRow).where(
                 OpponentRow.use_case == use_case, OpponentRow.model_digest == digest
             )
             for opponent in session.scalars(judgements):
                 opponent.generation = row.generation + 1
             held = [other for other in row.held if other != digest]
-            return _apply(session, row, {"held": held}, entry)
+            return apply(session, row, {"held": held}, entry)
 
-        return self._decide(use_case, work, entry)
+        return self._decide(use_case, work, entry, first=False)
 
     def _decide(
         self,
@@ -213,51 +191,31 @@ class Routes:
         work: Callable[[Session, RouteRow, AuditEntry], Route],
         entry: AuditEntry,
         session: Session | None = None,
+        *,
+        first: bool = True,
     ) -> Route:
-        """Run `work` on the locked routing row unless its entry is on record; audit a refusal."""
         entry = with_once(entry)
-
-        def decide(open_session: Session) -> Route:
-            row = _locked_route(open_session, use_case)
-            if entry.once is not None and audit.is_recorded(open_session, entry.once):
-                return plain(Route, row)
-            return work(open_session, row, entry)
-
-        try:
-            return self._database.write(decide, session)
-        except Conflict as error:
-            if session is None:
-                refusal = dataclasses.replace(
-                    entry,
-                    action=f"{entry.action}.refused",
-                    details={**entry.details, "reason": str(error)},
-                    once=uuid.uuid4().hex,
-                )
-                self._database.write(lambda open_session: audit.append(open_session, refusal))
-            raise
-
-
-def _take_back(session: Session, row: RouteRow, entry: AuditEntry, of: str) -> Route:
-    """Retire the champion or the challenger of a locked row, hold its digest, and go back."""
-    use_case, bad_version = row.use_case, getattr(row, of)
-    if bad_version is None or (of == "champion" and row.previous is None):
-        missing = (
-            "challenger to take back" if of == "challenger" else "earlier champion to go back to"
+        return decide(
+            self._database,
+            use_case,
+            lambda open_session, row: work(open_session, row, entry),
+            entry,
+            done=lambda _, row: plain(Route, row),
+            session=session,
+            first=first,
         )
-        raise Conflict(f"{use_case}: there is no {missing}; what serves goes on serving")
-    model = _set_state(session, use_case, bad_version, "retired")
-    held = sorted({*row.held, *([] if model is None else [model.model_digest])})
-    changes: dict[str, Any] = {
-        "challenger": None,
-        "step": 0,
-        "weight": 0.0,
-        "held": held,
-        "rollback_generation": row.generation + 1,
-    }
-    if of == "champion":
-        changes["champion"] = row.previous
-        changes["previous"] = last_good(models_of(session, use_case), held, row.previous)
-    return _apply(session, row, changes, entry)
+
+
+def _refuse_beside_release(session: Session, row: RouteRow, changes: Mapping[str, Any]) -> None:
+    """Refuse to move models or traffic by hand while a release does so."""
+    if not {"champion", "previous", "challenger", "step", "weight"} & set(changes):
+        return
+    under_way = find_locked(session, row.use_case, *UNDER_WAY)
+    if under_way is not None and is_named(row, under_way):
+        raise Conflict(
+            f"{row.use_case}: release {under_way.id} of version {under_way.challenger} is under "
+            "way; wait for its end, or abort it"
+        )
 
 
 def _check_values(use_case: str, changes: Mapping[str, Any]) -> None:
@@ -270,40 +228,3 @@ def _check_values(use_case: str, changes: Mapping[str, Any]) -> None:
         raise EvergreenError(
             f"route of {use_case}: weight {changes['weight']} is no percentage; 0 to 100"
         )
-
-
-def _locked_route(session: Session, use_case: str) -> RouteRow:
-    """Return the routing row, locked until the transaction ends; a first one is inserted."""
-    empty = dataclasses.asdict(Route(use_case, salt=_salt(use_case)))
-    insert_missing(session, RouteRow, **empty)
-    row = locked(session, RouteRow, use_case)
-    assert row is not None
-    return row
-
-
-def _apply(session: Session, row: RouteRow, changes: Mapping[str, Any], entry: AuditEntry) -> Route:
-    """Write changes into the row and raise its generation; the audit row says what was before."""
-    before = {name: getattr(row, name) for name in changes if getattr(row, name) != changes[name]}
-    for name in before:
-        setattr(row, name, changes[name])
-    row.generation += 1
-    session.flush()
-    after = {name: changes[name] for name in before}
-    details = {**entry.details, "generation": row.generation, "before": before, "after": after}
-    audit.append(session, dataclasses.replace(entry, details=details))
-    return plain(Route, row)
-
-
-def _set_state(session: Session, use_case: str, version: int, state: State) -> Model | None:
-    """Set the state of a model and return it, or None if it is not on record."""
-    row = locked(session, ModelRow, use_case, version)
-    if row is None:
-        return None
-    row.state = state
-    session.flush()
-    return plain(Model, row)
-
-
-def _salt(use_case: str) -> str:
-    """Return what splits the traffic of a use case by entity, unlike that of any other."""
-    return hashlib.sha256(use_case.encode()).hexdigest()[:16]

@@ -1,117 +1,18 @@
-"""Declare the tables of the records, and column types that make both databases answer alike."""
+"""Declare the tables of the records."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
-import math
-from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime
-from pathlib import PurePath
-from typing import Any, TypeVar
+from datetime import datetime
+from typing import Any
 
-from sqlalchemy import BigInteger, DateTime, Dialect, Float, Index, Integer, Text, select
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy import Index
+from sqlalchemy.orm import Mapped, mapped_column
 
-HEAD = "0009"  # the newest revision in records/migrations
+from include.records import evidence_schema  # noqa: F401 - its tables are among the declared ones
+from include.records.columns import Base, Json
+
+HEAD = "0014"  # the newest revision in records/migrations
 VERSION_TABLE = "evergreen_version"
-
-R = TypeVar("R", bound="Base")
-T = TypeVar("T")
-
-
-def to_json(value: object, *, sort: bool = False) -> str:
-    """Return a value as ASCII JSON; NaN and infinities become null.
-
-    PostgreSQL and most readers of JSON know no such numbers.
-    """
-    return json.dumps(_finite(value), sort_keys=sort, separators=(",", ":"), allow_nan=False)
-
-
-def json_digest(value: object) -> str:
-    """Return the SHA-256 of a value as JSON: the same before it is stored and after it is read."""
-    return "sha256:" + hashlib.sha256(to_json(value, sort=True).encode()).hexdigest()
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [
-            _finite(item)
-            for item in (sorted(value, key=str) if isinstance(value, set | frozenset) else value)
-        ]
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, datetime | date):
-        return value.isoformat()
-    if isinstance(value, PurePath):
-        return str(value)
-    item = getattr(value, "item", None)  # a numpy scalar
-    return _finite(item()) if callable(item) else value
-
-
-def words(value: str) -> str:
-    """Return text that both databases can hold: no NUL, no lone surrogate."""
-    return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
-
-
-class Utc(TypeDecorator[datetime]):
-    """An instant, in UTC; a naive datetime is refused."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is not None and value.tzinfo is None:
-            raise ValueError(f"{value} has no time zone; records hold UTC, pass an aware datetime")
-        return value if value is None else value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-class Json(TypeDecorator[Any]):
-    """A JSON value as text: the same bytes on every database."""
-
-    impl = Text
-    cache_ok = True
-
-    def process_bind_param(self, value: object, dialect: Dialect) -> str:
-        return to_json(value)
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
-        return None if value is None else json.loads(value)
-
-
-class Words(TypeDecorator[str]):
-    """Free text."""
-
-    impl = Text
-    cache_ok = True
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        return None if value is None else words(value)
-
-
-class Base(DeclarativeBase):
-    """All tables; instants are UTC, free text and JSON are safe for both databases."""
-
-    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own declaration
-        str: Words,
-        int: BigInteger().with_variant(Integer, "sqlite"),
-        float: Float(53),
-        datetime: Utc,
-        dict[str, Any]: Json,
-        list[Any]: Json,
-        list[str]: Json,
-        list[list[str]]: Json,
-    }
 
 
 class PartitionRow(Base):
@@ -225,6 +126,15 @@ class ModelRow(Base):
     bento_digest: Mapped[str | None]  # of the code in the Bento; None: packaged by an earlier one
     artefact_digest: Mapped[str | None]  # of bundle, code and pins together; None: likewise
     collected_at: Mapped[datetime | None]  # when its files were given up; None: they are there
+    # Addresses in the store; None: recorded by a version that knew paths alone, or not made yet.
+    bundle_uri: Mapped[str | None]
+    reference_uri: Mapped[str | None]
+    bento_uri: Mapped[str | None]
+    # By whom it is signed; None: by nobody, as versions before left it.
+    signature: Mapped[str | None]  # in base64, of the row's statement (models/signing)
+    signing_key: Mapped[str | None]
+    signed_at: Mapped[datetime | None]
+    signed_as: Mapped[str | None]  # packaging | upgrade
 
 
 class RouteRow(Base):
@@ -244,6 +154,90 @@ class RouteRow(Base):
     held: Mapped[list[str]]  # digests of models that were rolled back
     # What a node must know of the use case; None: written by a version whose nodes read files.
     description: Mapped[dict[str, Any] | None]
+    release_id: Mapped[str | None]  # of the release that the challenger, or the champion, is of
+    mode: Mapped[str | None]  # shadow or canary; None: the challenger gets no request
+    share: Mapped[int] = mapped_column(server_default="0")  # basis points; `weight` is the same
+    release_key: Mapped[str | None]  # of the split of this release's traffic
+
+
+class ReleaseRow(Base):
+    """A release, from its request to its end."""
+
+    __tablename__ = "releases"
+    __table_args__ = (Index("releases_by_state", "use_case", "state"),)
+    use_case: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    partition: Mapped[str] = mapped_column("partition_key")
+    challenger: Mapped[int]
+    challenger_digest: Mapped[str]
+    bento_digest: Mapped[str | None]
+    signature: Mapped[str | None]
+    champion: Mapped[int | None]  # when it was requested
+    opponent_generation: Mapped[int]  # of the routing row that it was judged in
+    plan: Mapped[dict[str, Any]]
+    step: Mapped[int]
+    state: Mapped[str]
+    paused: Mapped[bool]
+    suspended: Mapped[bool]
+    entered_at: Mapped[datetime]  # the step, by the database's clock
+    started_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    verdicts: Mapped[list[Any]]
+    reason: Mapped[str]
+    gap_seconds: Mapped[float]  # for which its judge was away, in sum
+    rolled_back_by_itself: Mapped[bool]
+    revision: Mapped[int]  # raised by every change
+
+
+class ReleaseBeatRow(Base):
+    """The judge's last sign of life; the row stays, so that its number goes on rising."""
+
+    __tablename__ = "release_beats"
+    use_case: Mapped[str] = mapped_column(primary_key=True)
+    release_id: Mapped[str]
+    beat: Mapped[int]
+    seconds: Mapped[float]  # for which a node goes on after it
+    at: Mapped[datetime]
+
+
+class ReleaseGuardRow(Base):
+    """A node that sends a release's traffic home by itself, and why."""
+
+    __tablename__ = "release_guards"
+    use_case: Mapped[str] = mapped_column(primary_key=True)
+    release_id: Mapped[str] = mapped_column(primary_key=True)
+    node: Mapped[str] = mapped_column(primary_key=True)
+    reason: Mapped[str]
+    boot: Mapped[str]
+    at: Mapped[datetime]
+
+
+class ReleaseWindowRow(Base):
+    """What a minute of a step brought on a node, by the arm assigned and the arm that answered."""
+
+    __tablename__ = "release_windows"
+    use_case: Mapped[str] = mapped_column(primary_key=True)
+    release_id: Mapped[str] = mapped_column(primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    arm: Mapped[str] = mapped_column(primary_key=True)
+    answering: Mapped[str] = mapped_column(primary_key=True)
+    node: Mapped[str] = mapped_column(primary_key=True)
+    boot: Mapped[str] = mapped_column(primary_key=True)
+    minute: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    counts: Mapped[dict[str, Any]]
+    closed: Mapped[bool]  # the boot has ended in order
+    at: Mapped[datetime]
+
+
+class FreezeRow(Base):
+    """Until when no release of a use case starts."""
+
+    __tablename__ = "freezes"
+    use_case: Mapped[str] = mapped_column(primary_key=True)
+    until: Mapped[datetime]
+    actor: Mapped[str]
+    reason: Mapped[str]
+    at: Mapped[datetime]
 
 
 class ObservedRow(Base):
@@ -322,44 +316,10 @@ class RedrivenRow(Base):
     at: Mapped[datetime]
 
 
-def insert_missing(session: Session, table: type[Base], **values: object) -> bool:
-    """Insert a row unless its key is there; tell whether it was inserted. Never fails on a race."""
-    statement = _insert_new(session, table).values(_column_values(table, values))
-    return session.execute(statement.returning(table.__mapper__.primary_key[0])).first() is not None
+class EpochRow(Base):
+    """A life of this database that a restore began; without a row it is the first."""
 
-
-def insert_all_missing(
-    session: Session, table: type[Base], rows: Sequence[Mapping[str, object]]
-) -> None:
-    """Insert those rows whose key is not there. Never fails on a race."""
-    if rows:
-        session.execute(
-            _insert_new(session, table), [_column_values(table, values) for values in rows]
-        )
-
-
-def _insert_new(session: Session, table: type[Base]) -> Any:
-    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    return insert(table.__table__).on_conflict_do_nothing()  # type: ignore[arg-type]
-
-
-def _column_values(table: type[Base], values: Mapping[str, object]) -> dict[str, object]:
-    """Return values by the names of the columns instead of those of the attributes."""
-    names = {prop.key: prop.columns[0].name for prop in table.__mapper__.column_attrs}
-    return {names[name]: value for name, value in values.items()}
-
-
-def locked(session: Session, table: type[R], *key: object) -> R | None:
-    """Return the row of a primary key as it is now, locked until the transaction ends."""
-    columns = table.__mapper__.primary_key
-    statement = select(table).where(
-        *(column == part for column, part in zip(columns, key, strict=True))
-    )
-    return session.scalars(
-        statement.with_for_update().execution_options(populate_existing=True)
-    ).one_or_none()
-
-
-def plain(kind: type[T], row: object) -> T:
-    """Return the frozen dataclass `kind` of a row; fields and columns have equal names."""
-    return kind(**{field.name: getattr(row, field.name) for field in dataclasses.fields(kind)})  # type: ignore[arg-type]
+    __tablename__ = "epochs"
+    epoch: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    backup: Mapped[str]  # the name of the backup that was restored
+    at: Mapped[datetime]

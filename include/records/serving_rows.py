@@ -10,9 +10,20 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from include.records.database import Database
+from include.records.epochs import FIRST, read_epoch
 from include.records.models import Model
-from include.records.routes import Route
-from include.records.schema import AuditHead, AuditRow, ModelRow, RouteRow, plain
+from include.records.release_reports import Beat
+from include.records.release_rows import LIVING, Release
+from include.records.route_changes import Route
+from include.records.rows import plain
+from include.records.schema import (
+    AuditHead,
+    AuditRow,
+    ModelRow,
+    ReleaseBeatRow,
+    ReleaseRow,
+    RouteRow,
+)
 
 ROLES = ("champion", "previous", "challenger")
 RESET = "use_case.reset"  # the action of the audit row that a reset leaves
@@ -23,11 +34,15 @@ class ServingRow:
     """What the records say of a use case at one moment.
 
     A full state, never a step: between two looks any number of changes may have been made. The
-    models are without their manifests, which no node reads.
+    models are without their manifests, which no node reads. `release` is the one that the routing
+    row names, unless it has ended, without what changes with each verdict (`verdicts` and
+    `revision`). `beat` is the judge's last one of it; rows that differ by it alone are equal.
     """
 
     route: Route
     models: Mapping[int, Model]
+    release: Release | None = None
+    beat: Beat | None = dataclasses.field(default=None, compare=False)
 
     def model(self, role: str) -> Model | None:
         """Return the model that the row names in a role, if it names one that is on record."""
@@ -39,12 +54,14 @@ class ServingRow:
 class ServingRows:
     """The rows of all use cases; `removed` are those of the asked names that were reset.
 
-    `head` is the number of the newest audit row, as of the same moment.
+    `head` is the number of the newest audit row, `epoch` the life of the database, as of the same
+    moment.
     """
 
     rows: tuple[ServingRow, ...]
     removed: frozenset[str] = frozenset()
     head: int = 0
+    epoch: int = FIRST
 
 
 def read_serving_rows(
@@ -63,7 +80,8 @@ def read_serving_rows(
             plain(Route, row)
             for row in session.scalars(select(RouteRow).order_by(RouteRow.use_case))
         ]
-        models = _models(session, routes)
+        models, releases = _models(session, routes), _releases(session, routes)
+        beats = _beats(session, releases)
         rows = tuple(
             ServingRow(
                 route,
@@ -73,12 +91,14 @@ def read_serving_rows(
                     if (version := getattr(route, role)) is not None
                     and (route.use_case, version) in models
                 },
+                releases.get(route.use_case),
+                beats.get(route.use_case),
             )
             for route in routes
         )
         missing = set(known) - {route.use_case for route in routes}
         head = session.scalar(select(AuditHead.sequence)) or 0
-        return ServingRows(rows, _reset(session, missing, since), head)
+        return ServingRows(rows, _reset(session, missing, since), head, read_epoch(session))
 
     return database.read(work)
 
@@ -94,6 +114,32 @@ def _models(session: Session, routes: Collection[Route]) -> dict[tuple[str, int]
     return {
         (row.use_case, row.version): dataclasses.replace(plain(Model, row), manifest={})
         for row in session.scalars(select(ModelRow).where(or_(*named)))
+    }
+
+
+def _releases(session: Session, routes: Collection[Route]) -> dict[str, Release]:
+    named = [
+        (ReleaseRow.use_case == route.use_case) & (ReleaseRow.id == route.release_id)
+        for route in routes
+        if route.release_id is not None
+    ]
+    if not named:
+        return {}
+    rows = select(ReleaseRow).where(or_(*named), ReleaseRow.state.in_(LIVING))
+    return {
+        row.use_case: dataclasses.replace(plain(Release, row), verdicts=[], revision=0)
+        for row in session.scalars(rows)
+    }
+
+
+def _beats(session: Session, releases: Mapping[str, Release]) -> dict[str, Beat]:
+    if not releases:
+        return {}
+    rows = select(ReleaseBeatRow).where(ReleaseBeatRow.use_case.in_(sorted(releases)))
+    return {
+        row.use_case: plain(Beat, row)
+        for row in session.scalars(rows)
+        if row.release_id == releases[row.use_case].id
     }
 
 

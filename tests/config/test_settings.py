@@ -188,3 +188,73 @@ def test_half_of_the_memory_is_for_queries(memory: str, size: int) -> None:
 def test_a_quarter_of_the_machine_is_taken_where_nothing_is_said() -> None:
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert 0 < Settings(memory="").memory_bytes <= machine // 4
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_the_memory_of_a_container_is_that_of_its_limit(
+    at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / "memory.max", tmp_path / "memory.limit_in_bytes"]
+    monkeypatch.setattr("include.config.settings.CGROUP_LIMITS", tuple(paths))
+    paths[at].write_text("400000000\n")
+    paths[1 - at].write_text("max\n" if at else "9223372036854771712\n")
+    assert Settings(memory="").memory_bytes == 100_000_000
+
+
+def test_settings_stand_in_secret_files_too_and_the_environment_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "secrets of the host"
+    folder.mkdir()
+    (folder / "evergreen_records_url").write_text("postgresql://u:hunter2-file@db/evergreen\n")
+    (folder / "evergreen_mlflow_uri").write_text("postgresql://u:hunter2-file@db/mlflow\n")
+    (folder / "evergreen_unknown").write_text("of somebody else's")
+    monkeypatch.setenv("EVERGREEN_SECRETS_DIR", str(folder))
+    monkeypatch.setenv("EVERGREEN_MLFLOW_URI", "sqlite:///of-the-environment")
+    monkeypatch.setenv("EVERGREEN_RECORDS_URL", "")  # as an empty line of an .env file leaves it
+    settings = Settings(home=tmp_path / "home")
+    assert settings.records_address == "postgresql://u:hunter2-file@db/evergreen"
+    assert settings.mlflow_address == "sqlite:///of-the-environment"
+    assert "hunter2" not in repr(settings)
+
+
+def test_secrets_of_several_machines_come_from_their_folder_and_none_is_made_up(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    (folder / "evergreen_airflow_jwt").write_text("j" * 43 + "\n")
+    (folder / "evergreen_node_token").write_text("n" * 43)
+    machines = [Settings(home=tmp_path / name, secrets_dir=folder) for name in ("a", "b")]
+    for settings in machines:
+        assert settings.secret("airflow_jwt").get_secret_value() == "j" * 43
+        assert settings.node_secret.get_secret_value() == "n" * 43
+        with pytest.raises(ConfigError, match=r"evergreen_airflow_session cannot be read.*Write"):
+            settings.secret("airflow_session")
+        assert not settings.home.exists()
+
+
+@pytest.mark.parametrize("left", [b"", b"short", b"\xff\xfesecret" * 9])
+def test_a_bad_secret_file_is_refused_and_not_shown(tmp_path: Path, left: bytes) -> None:
+    (tmp_path / "evergreen_airflow_jwt").write_bytes(left)
+    with pytest.raises(ConfigError, match="evergreen_airflow_jwt") as caught:
+        Settings(home=tmp_path / "home", secrets_dir=tmp_path).secret("airflow_jwt")
+    assert "xff" not in str(caught.value)
+
+
+def test_a_folder_of_secrets_that_is_not_there_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVERGREEN_SECRETS_DIR", str(tmp_path / "missing"))
+    with pytest.raises(ConfigError, match=r"EVERGREEN_SECRETS_DIR is .*missing, which cannot be"):
+        Settings()
+
+
+def test_the_store_is_the_home_or_where_it_is_said_and_segments_lie_in_it(tmp_path: Path) -> None:
+    home = Settings(home=tmp_path)
+    assert (home.store_root, home.segments_root) == (str(tmp_path), "")
+    folder = Settings(home=tmp_path, store_uri=f"file://{tmp_path}/store/")
+    assert folder.store_root == f"{tmp_path}/store"
+    assert folder.segments_root == f"{tmp_path}/store/segments"
+    bucket = Settings(home=tmp_path, store_uri="s3://bucket/path/", segments_uri="/mnt/segments")
+    assert (bucket.store_root, bucket.segments_root) == ("s3://bucket/path", "/mnt/segments")

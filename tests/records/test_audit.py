@@ -178,7 +178,7 @@ def test_tampering_names_the_first_bad_row(records: Records) -> None:
     for statements, sequence, reason in TAMPERING:
         with Session(records.database.engine) as session:  # rolled back
             rewrite(session, *statements)
-            fault = audit._first_fault(session, None)
+            fault = audit.first_fault(session, None)
         assert fault is not None, statements
         assert (fault.sequence, reason in fault.reason) == (sequence, True), (statements, fault)
     assert records.audit.verify() is None

@@ -15,11 +15,12 @@ from sqlalchemy import inspect, text
 from include.config.settings import ROOT
 from include.errors import ConfigError
 from include.records import migrate
-from include.records.records import Records
-from include.records.schema import HEAD, VERSION_TABLE, Base, ResultRow
-from tests.records.builders import (
-    nightly,
-)
+from include.records.columns import Base
+from include.records.records import Model, Records
+from include.records.schema import HEAD, VERSION_TABLE, ResultRow
+from tests.builders.older_records import bring_back
+from tests.records.builders import AT, nightly
+from tests.records.released import in_step, serve
 
 MIGRATE = """
 import sys
@@ -110,13 +111,7 @@ def test_what_an_older_version_recorded_is_moved_and_read_alike(records: Records
     night = nightly(70)[-1]
     with records.transaction() as session:  # as revision 0002 kept it
         session.add(ResultRow(**vars(night)))
-        session.execute(text("DROP TABLE reads"))
-        session.execute(text("DROP TABLE observations"))
-        session.execute(text("ALTER TABLE routes DROP COLUMN description"))
-        session.execute(text("ALTER TABLE models DROP COLUMN bento_digest"))
-        session.execute(text("ALTER TABLE models DROP COLUMN artefact_digest"))
-        session.execute(text("ALTER TABLE models DROP COLUMN collected_at"))
-        session.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0002'"))
+        bring_back(session, "0002")
     records.migrate()
     with records.database.engine.connect() as connection:
         kept = connection.execute(text("SELECT reads FROM results")).scalar_one()
@@ -124,3 +119,44 @@ def test_what_an_older_version_recorded_is_moved_and_read_alike(records: Records
     (found,) = records.results.of("loans")
     assert sorted(found.reads) == sorted(night.reads)
     assert dataclasses.replace(found, reads=[]) == dataclasses.replace(night, reads=[])
+
+
+def test_a_routing_row_of_before_has_no_release_and_one_starts(records: Records) -> None:
+    serve(records)
+    before = records.routes.get("loans")
+    with records.transaction() as session:
+        bring_back(session, "0011")
+    records.migrate()
+    assert records.routes.get("loans") == before
+    assert (before.release_id, before.mode, before.share) == (None, None, 0)
+    release = in_step(records, 1)
+    assert records.routes.get("loans").share == 500
+    assert records.releases.of("loans") == [release]
+
+
+@pytest.mark.parametrize(
+    ("bundle", "address"),
+    [
+        ("/srv/a/var/models/loans/2026-03-01/0123456789abcdef/bundle", True),
+        ("/srv/models/b/models/loans/2026-03-01/0123456789abcdef/bundle", True),
+        ("models/loans/2026-03-01/0123456789abcdef/bundle", True),
+        ("/srv/a/var/models/other/2026-03-01/0123456789abcdef/bundle", False),
+        ("/srv/given/bundle", False),
+        ("/srv/a/var/models/loans/../0123456789abcdef/bundle", False),
+    ],
+)
+def test_recorded_paths_of_a_home_become_addresses_and_others_stay_paths(
+    records: Records, bundle: str, address: bool
+) -> None:
+    folder = "store:models/loans/2026-03-01/0123456789abcdef"
+    told = {"reference": {"path": bundle.replace("bundle", "reference.parquet"), "rows": 1}}
+    model = Model("loans", 1, "sha256:x", "2026-03-01", AT, "live", "f", bundle, manifest=told)
+    records.models.add(model)
+    with records.transaction() as session:  # as revision 0009 kept it
+        bring_back(session, "0009")
+    records.migrate()
+    (found,) = records.models.of("loans")
+    assert found.bundle == bundle, "which nodes of the version before read"
+    assert (found.bundle_uri, found.reference_uri, found.bento_uri) == (
+        (f"{folder}/bundle", f"{folder}/reference.parquet", None) if address else (None,) * 3
+    )

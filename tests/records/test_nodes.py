@@ -57,6 +57,7 @@ def test_no_clock_but_the_databases_counts(
 def test_what_gave_no_sign_for_a_day_is_removed(records: Records) -> None:
     report(records, "old", "serving", expires=-90_000)
     report(records, "new", "serving")
+    assert records.nodes.forget_silent() == 1
     with records.transaction() as session:
         nodes = session.scalars(select(ObservationRow.node)).all()
     assert nodes == ["new"]

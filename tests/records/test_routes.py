@@ -16,7 +16,8 @@ from include.config.settings import ROOT
 from include.errors import Conflict, EvergreenError
 from include.records.audit import AuditEntry
 from include.records.records import Opponent, Records, Route
-from include.records.schema import ModelRow, locked
+from include.records.rows import locked
+from include.records.schema import ModelRow
 from tests.records.builders import (
     AT,
     model,

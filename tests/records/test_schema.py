@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from include.records.columns import json_digest, to_json, words
 from include.records.records import Records
-from include.records.schema import FeatureSetRow, insert_missing, json_digest, to_json, words
+from include.records.rows import insert_missing
+from include.records.schema import FeatureSetRow
 
 
 def test_numbers_that_json_does_not_know_become_null() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from alembic import context
 
-from include.records.schema import VERSION_TABLE, Base
+from include.records.columns import Base
+from include.records.schema import VERSION_TABLE
 
 context.configure(
     connection=context.config.attributes["connection"],
