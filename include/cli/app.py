@@ -19,14 +19,19 @@ import typer
 
 from include.cli import (
     backfill,
+    backups,
+    doctor,
     gc,
     installation,
+    keys,
     models,
     new_use_case,
     predictions,
     quarantine,
     records,
     release,
+    release_simulation,
+    rollback,
     run,
     try_use_case,
     use_case,
@@ -60,25 +65,33 @@ for command in (
     models.models,
     records.status,
     records.heal,
-    release.rollback,
-    release.release,
+    rollback.rollback,
     new_use_case.new,
     use_case.simulate,
     installation.password,
     installation.token,
+    installation.migrate,
     installation.serve,
     installation.up,
     installation.stop,
     installation.reset,
     gc.gc,
+    backups.backup,
+    backups.restore,
+    backups.move,
+    doctor.doctor,
 ):
     app.command()(command)
 app.command("load-history")(run.load_history)
 app.command("import-predictions")(predictions.import_predictions)
+app.command("airflow-init")(installation.airflow_init)
 app.command("try")(try_use_case.try_use_case)  # a word of Python: no function has this name
 app.command("run-all", hidden=True)(installation.up)
+release.release_app.command()(release_simulation.simulate)
+app.add_typer(release.release_app, name="release")
 app.add_typer(use_case.usecase_app, name="usecase")
 app.add_typer(records.audit_app, name="audit")
+app.add_typer(keys.keys_app, name="keys")
 app.add_typer(quarantine.quarantine_app, name="quarantine")
 
 

@@ -23,6 +23,7 @@ UseCaseOption = Annotated[
     str,
     typer.Option("--use-case", "-u", metavar="NAME", help="Name of a use case, such as repayment."),
 ]
+COMMAND_SECONDS = 10.0  # for so long a command waits for a database that is away
 KEY_HELP = "Key of a partition: the first day of its period, YYYY-MM-DD."
 Partition = Annotated[str | None, typer.Option("--partition", "-p", metavar="KEY", help=KEY_HELP)]
 First = Annotated[
@@ -51,16 +52,20 @@ def current_settings() -> Settings:
     from include.config.settings import settings
 
     try:
-        return settings()
+        found = settings()
     except ValidationError as error:
         wrong = [
             f"EVERGREEN_{str(problem['loc'][0]).upper()}: {problem['msg']}"
             for problem in error.errors(include_input=False)
         ]
         raise ConfigError("; ".join(wrong)) from None
+    # A person is there, and is told sooner than a task.
+    return found.model_copy(
+        update={"database_patience": min(found.database_patience, COMMAND_SECONDS)}
+    )
 
 
-def open_records(settings: Settings, *, patience: float = 10.0) -> Records:
+def open_records(settings: Settings, *, patience: float = COMMAND_SECONDS) -> Records:
     """Return the records, with their tables of this version.
 
     A connection that is lost is tried again for `patience` seconds.
@@ -68,7 +73,11 @@ def open_records(settings: Settings, *, patience: float = 10.0) -> Records:
     from include.records.records import Records
 
     settings.make_home()
-    records = Records.open(settings.records_address, patience=patience)
+    if settings.records_owner_url.get_secret_value():
+        from include.installation.databases import migrate_records
+
+        migrate_records(settings)
+    records = Records.open(settings.records_address, patience=patience, pool=settings.database_pool)
     records.migrate()
     return records
 

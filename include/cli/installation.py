@@ -15,7 +15,7 @@ from include.cli.context import (
     open_records,
 )
 from include.cli.output import confirm, print_line, print_table
-from include.errors import ConfigError
+from include.errors import ConfigError, Unavailable
 
 if TYPE_CHECKING:
     from include.config.tokens import Role
@@ -26,25 +26,32 @@ RECORDS_SECONDS = 2.0  # for so long a node that starts waits for the records
 def password(
     mlflow: Annotated[bool, typer.Option("--mlflow", help="Those for MLflow's pages.")] = False,
 ) -> None:
-    """Show the user and password for Airflow's pages, or for MLflow's."""
-    import json
-
+    """Show users and passwords for Airflow's pages, or those for MLflow's."""
     from include.installation import mlflow_login
-    from include.orchestration.airflow_api import ADMIN, password_file
+    from include.orchestration.airflow_login import passwords_of
 
     settings = current_settings()
     if mlflow:
         secret = settings.secret(mlflow_login.PASSWORD)
         print_line(f"{mlflow_login.ADMIN} {secret.get_secret_value()}")
         return
-    path = password_file(settings)
     try:
-        text = json.loads(path.read_text())[ADMIN]
-    except (OSError, ValueError, KeyError):
-        raise ConfigError(
-            f"{path} holds no password yet; `make run` makes one on its first start"
-        ) from None
-    print_line(f"{ADMIN} {text}")
+        for user, secret in passwords_of(settings).items():
+            print_line(f"{user} {secret.get_secret_value()}")
+    except Unavailable as error:
+        raise ConfigError(str(error)) from None
+
+
+def airflow_init() -> None:
+    """Set up Airflow's own database: tables, and what workers and several users need.
+
+    That is the pool of heavy tasks (EVERGREEN_EXECUTOR=celery), and roles and users
+    (EVERGREEN_AIRFLOW_AUTH=fab). `make run` does all of it by itself. It may be repeated: a
+    password that was replaced is set anew.
+    """
+    from include.installation.airflow_database import set_up
+
+    set_up(current_settings(), say=print_line)
 
 
 def token(
@@ -67,13 +74,29 @@ def token(
     print_line(add_token(current_settings(), name, cast(list["Role"], role)).get_secret_value())
 
 
+def migrate() -> None:
+    """Bring all databases to this version, as their owner, and write what each role may do.
+
+    On one machine that happens by itself. On PostgreSQL run it before anything else of a new
+    version, with EVERGREEN_RECORDS_OWNER_URL set; with EVERGREEN_POSTGRES_ADMIN_URL it also makes
+    the roles and databases that the other addresses name. It verifies the audit log too. It can be
+    run again at any time.
+    """
+    from include.installation.databases import migrate as migrate_all
+
+    settings = current_settings()
+    settings.make_home()
+    migrate_all(settings, say=print_line)
+
+
 def serve() -> None:
     """Run only the serving node, until Ctrl-C; `evergreen up` runs it with everything else.
 
     Where the records cannot be reached it starts from the rows that it has read last.
     """
+    from include.clock import utc_now
+    from include.deployment.adoption import adopt_addresses, adopt_signatures
     from include.deployment.apply import adopt_artefacts, adopt_use_cases
-    from include.errors import Unavailable
     from include.serving.node import serve as serve_node
 
     settings = current_settings()
@@ -81,8 +104,11 @@ def serve() -> None:
         records = open_records(settings, patience=RECORDS_SECONDS)
         adopt_use_cases(settings, records)
         adopt_artefacts(settings, records)
+        adopt_addresses(settings, records)
+        is_embedded = not settings.records_url.get_secret_value()
+        adopt_signatures(settings, records, at=utc_now(), makes_key=is_embedded)
     except Unavailable as error:
-        print_line(f"{error}; the node starts from the rows that it has read last")
+        print_line(f"{error}; the node starts all the same, from the rows that it can read")
     serve_node(settings)
 
 

@@ -18,6 +18,9 @@ STYLES = {
     "refused": "red",
     "stale": "magenta",
     "missing": "red",
+    "ok": "green",
+    "warn": "yellow",
+    "fail": "bold red",
 }
 """Colours of states in a table."""
 WIDTH = 200  # columns of a table that goes into a file or a pipe

@@ -14,7 +14,19 @@ PANELS = {
     "Bring your own table": ("new", "usecase", "try", "load-history", "backfill", "simulate"),
     "Release": ("rollback", "release"),
     "Records and repair": ("heal", "quarantine", "audit", "import-predictions", "gc", "reset"),
-    "This installation": ("password", "token", "serve", "version"),
+    "This installation": (
+        "doctor",
+        "backup",
+        "restore",
+        "move",
+        "password",
+        "token",
+        "keys",
+        "serve",
+        "migrate",
+        "airflow-init",
+        "version",
+    ),
 }
 """Commands by group, in order of how often they are needed."""
 

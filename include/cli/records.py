@@ -21,6 +21,7 @@ from include.cli.panels import Suggesting
 from include.errors import ConfigError, EvergreenError
 
 if TYPE_CHECKING:
+    from include.config.settings import Settings
     from include.records.records import Records
 
 MODELS = 10  # models that `status` lists; `models` lists all
@@ -73,6 +74,9 @@ def status(
     )
     _print_arrivals(records, case.name, [row.key for row in shown])
     _print_serving(records, case.name)
+    _print_release(settings, case.name)
+    if settings.node_urls:
+        _print_nodes(settings, case.name)
     counts = Counter(row.kind for row in rows)
     summary = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
     print_line(f"{case.name}: {summary or 'no partition yet'}")
@@ -90,10 +94,11 @@ def heal(
         bool, typer.Option("--dry-run", help="Only show what would be started.")
     ] = False,
 ) -> None:
-    """Start waiting partitions again, through Airflow; repair MLflow's aliases.
+    """Start waiting partitions again, through Airflow; repair MLflow's aliases; tell what is due.
 
     What `evergreen status` calls waiting is started where nothing runs for it; refused, stale and
-    missing partitions are not. The aliases of models in MLflow are set to what serves.
+    missing partitions are not. The aliases of models in MLflow are set to what serves. Alerts about
+    releases that nobody has taken are sent again, and ends that no run saw are announced.
     """
     from include.orchestration import healing
     from include.orchestration.airflow_api import AirflowApi
@@ -105,13 +110,14 @@ def heal(
     if not dry_run:
         for alias, number in healing.repair_aliases(settings, records, case.name).items():
             print_line(f"alias {alias} is now {number or 'removed'}, as the routing row says")
+        _tell_ends(settings, case.name)
     with AirflowApi(settings) as api:
         rows = pipeline_status.status_rows(records, case)
-        plan = healing.plan_restarts(
-            case.name,
-            rows,
-            active=healing.find_active_keys(api, case.name, [row.key for row in rows]),
-            limit=limit,
+        active = healing.find_active_keys(api, case.name, [row.key for row in rows])
+        releases, queued = healing.plan_releases(records, case.name, active=active)
+        taken = {item.key for item in releases}
+        plan = releases + healing.plan_restarts(
+            case.name, rows, active=active | queued | taken, limit=limit
         )
         for item in plan:
             if not dry_run:
@@ -120,6 +126,22 @@ def heal(
             print_line(f"{item.key}: {verb} {item.stage} ({item.why})")
     if not plan:
         print_line(f"{use_case}: nothing to start; see `evergreen status {use_case}` for refusals")
+
+
+def _tell_ends(settings: Settings, use_case: str) -> None:
+    """Deliver the alerts that are due, then announce the ends of releases that no run saw."""
+    from datetime import timedelta
+
+    from include.deployment.release_alerts import deliver_alerts
+    from include.orchestration.announcing import announce_missed
+
+    done = deliver_alerts(settings, use_case, actor=actor())
+    for alert in done.delivered:
+        print_line(f"delivered: {alert}")
+    if done.problem:
+        print_line(f"an alert is not delivered: {done.problem}")
+    for release in announce_missed(settings, use_case, hand=actor(), own=timedelta(0)):
+        print_line(f"announced how release {release} ended")
 
 
 @audit_app.command("verify")
@@ -214,6 +236,33 @@ def _print_arrivals(records: Records, use_case: str, keys: Sequence[str]) -> Non
                 print_line(f"{result.key}, {text}")
     for text in ingest_data.describe_observation(ingested):
         print_line(text)
+
+
+def _print_release(settings: Settings, use_case: str) -> None:
+    """Print how far a release is, what is watched, what waits, and a freeze."""
+    from include.deployment.control_release import status as release_status
+
+    found = release_status(settings, use_case)
+    for name in ("under_way", "watched", "waiting"):
+        if found[name] is not None:
+            print_line(f"release: {found[name]['says']}, since {found[name]['since']}")
+    for probation in found["probations"]:
+        print_line(f"release: {probation['says']}")
+    if found["frozen"] is not None:
+        print_line(f"release: frozen until {found['frozen']['until']}: {found['frozen']['reason']}")
+
+
+def _print_nodes(settings: Settings, use_case: str) -> None:
+    """Print what each node answers that the settings name, whatever the records have heard."""
+    from include.deployment.node_orders import look_at_nodes
+
+    for told in look_at_nodes(settings, use_case):
+        if told.problem is not None:
+            print_line(f"{told.url}: {told.problem}")
+            continue
+        version = told.answer.get("model_version")
+        state = f"model {version} answers" if version is not None else "no model answers"
+        print_line(f"{told.url}: {state}, generation {told.answer.get('generation', 'unknown')}")
 
 
 def _print_serving(records: Records, use_case: str) -> None:

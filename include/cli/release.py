@@ -1,8 +1,9 @@
-"""Commands that change which model serves: rollback, release."""
+"""Commands about releases in steps: release status, pause, advance, abort, freeze, lift, ..."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,105 +16,41 @@ from include.cli.context import (
     open_records,
     recorded_route,
 )
-from include.cli.output import confirm, print_line, print_table
-from include.errors import ConfigError, Unavailable
+from include.cli.output import confirm, json_option, print_line
+from include.cli.panels import Suggesting
+from include.errors import ConfigError
 
 if TYPE_CHECKING:
-    from include.config.settings import Settings
+    from collections.abc import Mapping
+
+STATUS_KEYS = (
+    "use_case",
+    "champion",
+    "under_way",
+    "watched",
+    "waiting",
+    "judged_seconds_ago",
+    "frozen",
+    "guards",
+    "probations",
+    "last",
+)
+SHORTEST_DIGEST = 4  # letters of its beginning, without "sha256:" before them
+LOOK_SECONDS = 5.0  # between two looks of --watch
+WhyNeeded = Annotated[
+    str, typer.Option("--reason", metavar="TEXT", help="Why you do it; kept in the audit log.")
+]
+
+release_app = typer.Typer(
+    cls=Suggesting,
+    help="Look at a release on its way, steer it, and lift the hold on a model.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 
-def rollback(
-    use_case: UseCaseArgument,
-    lift: Annotated[
-        str | None,
-        typer.Option(
-            "--release",
-            metavar="MODEL",
-            help="Lift a hold instead; the same as `evergreen release`.",
-        ),
-    ] = None,
-    reason: Reason = "",
-    challenger: Annotated[
-        bool,
-        typer.Option(
-            "--challenger", help="Take the challenger back instead; the champion goes on serving."
-        ),
-    ] = False,
-    version: Annotated[
-        int | None,
-        typer.Option(
-            "--version",
-            metavar="N",
-            help="Version that is taken back; needed with --yes. If it serves no more, nothing is.",
-        ),
-    ] = None,
-    yes: Yes = False,
-) -> None:
-    """Let the previous model serve again, and put the one that is taken back on hold.
-
-    Needs --reason. A model on hold is not promoted again until `evergreen release` lifts the hold.
-    Other models that were trained before the rollback are not promoted either. Shows what serves,
-    then asks. Where the records cannot be reached, the node of this machine takes the model back by
-    itself, if --version names it.
-    """
-    from include.deployment import rollout
-    from include.deployment.rollback import Order
-
-    if lift is not None:
-        release(use_case, lift, reason=reason, yes=yes)
-        return
-    if not reason.strip():
-        raise ConfigError('a rollback needs its reason; add --reason "..."')
-    settings = current_settings()
-    try:
-        route = recorded_route(settings, open_records(settings), use_case)
-    except Unavailable as error:
-        if version is None or challenger:
-            raise
-        print_line(f"{error}\nthe node at {settings.node_url} is asked to go back by itself")
-        confirm(f"Roll {use_case} back on this node?", yes=yes)
-        _roll_back_on_node(settings, use_case, reason, version)
-        return
-    columns = ("champion", "previous", "challenger", "generation")
-    print_table(columns, [(route.champion, route.previous, route.challenger, route.generation)])
-    if yes and version is None:
-        # Nobody has looked at what serves: run a second time it would take back the next one too.
-        raise ConfigError(
-            "with --yes a rollback names what it takes back; add --version "
-            f"{(route.challenger if challenger else route.champion) or 'N'}"
-        )
-    confirm(f"Roll {use_case} back?", yes=yes)
-    # What was shown is what is changed: another release in between ends as Conflict.
-    order = Order(
-        actor=actor(),
-        reason=reason,
-        version=version,
-        generation=route.generation if version is None else None,
-        of="challenger" if challenger else "champion",
-    )
-    taken = rollout.rollback(settings, use_case, order)
-    print_line(
-        f"{use_case}: {taken.note}; champion is version {taken.route.champion}, generation "
-        f"{taken.route.generation}; on hold: {', '.join(taken.route.held) or 'nothing'}"
-    )
-
-
-def _roll_back_on_node(settings: Settings, use_case: str, reason: str, version: int) -> None:
-    """Have the node of this machine take a model back without the records, and say what it did."""
-    import secrets
-
-    from include.deployment.node_orders import take_back_on_node
-    from include.deployment.rollback import Order
-
-    order = Order(
-        actor=actor(), reason=reason, version=version, request_id=f"cli-{secrets.token_hex(8)}"
-    )
-    told = take_back_on_node(settings, use_case, order)
-    print_line(f"{use_case}: {told['note']}; model {told['served']['answering']} answers here")
-    print_line("other nodes go on as they are: ask each by its own route, or end the outage")
-
-
-def release(
+@release_app.command()
+def lift(
     use_case: UseCaseArgument,
     model: Annotated[
         str,
@@ -131,14 +68,19 @@ def release(
     """
     from include.deployment import rollout
 
+    if not reason.strip():
+        raise ConfigError('to lift a hold needs its reason; add --reason "..."')
     settings = current_settings()
     records = open_records(settings)
     digests_on_hold = recorded_route(settings, records, use_case).held
-    on_hold = [row for row in records.models.of(use_case) if row.model_digest in digests_on_hold]
+    models = records.models.of(use_case)
+    on_hold = [row for row in models if row.model_digest in digests_on_hold]
+    # A version first: the digest of another model may begin with the same figures.
+    is_version = model in {str(row.version) for row in models}
     chosen = [
         row
         for row in on_hold
-        if str(row.version) == model or row.model_digest.startswith((model, f"sha256:{model}"))
+        if (str(row.version) == model if is_version else _begins(row.model_digest, model))
     ]
     # Several versions of one digest are one model: the hold is on the digest.
     if len({row.model_digest for row in chosen}) != 1:
@@ -151,3 +93,198 @@ def release(
     confirm(f"Let version {version} ({digest[:19]}) be promoted again?", yes=yes)
     rollout.release_hold(settings, use_case, version, actor(), reason)
     print_line(f"{use_case}: version {version} is no longer on hold")
+
+
+@release_app.command()
+def status(
+    use_case: UseCaseArgument,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Show it again until the release has ended.")
+    ] = False,
+    as_json: Annotated[bool, json_option(STATUS_KEYS)] = False,
+) -> None:
+    """Show how far a release is: its step and since when, the evidence, and what it waits for.
+
+    Without a release under way it shows what is watched, what waits, and how the last ones ended.
+    """
+    import json
+    import time
+
+    from include.deployment.control_release import status as release_status
+
+    settings = current_settings()
+    recorded_route(settings, open_records(settings), use_case)
+    while True:
+        found = release_status(settings, use_case)
+        if as_json:
+            print_line(json.dumps([found], indent=2))
+        else:
+            _print_status(found)
+        if not watch or found["under_way"] is None:
+            return
+        time.sleep(LOOK_SECONDS)
+
+
+@release_app.command()
+def pause(use_case: UseCaseArgument, reason: WhyNeeded = "") -> None:
+    """Let a release stay in its step; its share of the traffic stays too.
+
+    It may still be rolled back. `evergreen release unpause` lets it go on.
+    """
+    _steer(use_case, "pause", reason)
+
+
+@release_app.command()
+def unpause(use_case: UseCaseArgument, reason: WhyNeeded = "") -> None:
+    """Let a paused release go on; of a suspended one the step begins anew."""
+    _steer(use_case, "unpause", reason)
+
+
+@release_app.command()
+def advance(use_case: UseCaseArgument, reason: WhyNeeded = "", yes: Yes = False) -> None:
+    """Go on to the next step now, whatever the evidence; after the last one it is promoted."""
+    confirm(f"Let the release of {use_case} go on to its next step?", yes=yes)
+    _steer(use_case, "advance", reason)
+
+
+@release_app.command()
+def promote(use_case: UseCaseArgument, reason: WhyNeeded = "", yes: Yes = False) -> None:
+    """Make the model of the release champion now, whatever the evidence; it is watched then."""
+    confirm(f"Let the release of {use_case} answer everybody?", yes=yes)
+    _steer(use_case, "promote", reason)
+
+
+@release_app.command()
+def abort(use_case: UseCaseArgument, reason: WhyNeeded = "", yes: Yes = False) -> None:
+    """End a release with the champion answering everybody; nothing is held against its model.
+
+    The same model may be released again, from the first step. To say that a model is bad, roll it
+    back: `evergreen rollback USE_CASE --challenger`.
+    """
+    confirm(f"End the release of {use_case}?", yes=yes)
+    _steer(use_case, "abort", reason)
+
+
+@release_app.command()
+def freeze(
+    use_case: UseCaseArgument,
+    until: Annotated[
+        str,
+        typer.Option(
+            "--until", metavar="TIME", help="When it is over: 2026-12-27 or 2026-12-27T08:00, UTC."
+        ),
+    ],
+    reason: WhyNeeded = "",
+) -> None:
+    """Start no release of a use case until then; what is under way goes on, rollbacks always may.
+
+    A candidate that comes meanwhile waits; `evergreen release thaw`, or `evergreen heal` once the
+    freeze is over, starts it.
+    """
+    _steer(use_case, "freeze", reason, until=_moment(until))
+
+
+@release_app.command()
+def thaw(use_case: UseCaseArgument, reason: WhyNeeded = "") -> None:
+    """End a freeze; a candidate that waits is started, where Airflow answers."""
+    from include.errors import Unavailable
+    from include.orchestration.healing import start_waiting
+
+    _steer(use_case, "thaw", reason)
+    try:
+        if key := start_waiting(current_settings(), use_case, actor=actor()):
+            print_line(f"{key}: its candidate, which waited, is started")
+    except Unavailable as error:
+        print_line(f"{error}; `evergreen heal {use_case}` starts what waits")
+
+
+@release_app.command()
+def probation(
+    use_case: UseCaseArgument,
+    model: Annotated[int, typer.Argument(metavar="MODEL", help="Version that is on probation.")],
+    good: Annotated[
+        bool,
+        typer.Option("--good/--bad", help="How those fared who met it in its release."),
+    ],
+    reason: WhyNeeded = "",
+) -> None:
+    """Say how a promoted model fared, once the outcomes of those are mature who met it first.
+
+    A bad one that still serves is not taken back by this: `evergreen rollback` does. One that was
+    replaced is not good from now on: no rollback goes to it, and nobody is judged against it.
+    """
+    from include.clock import utc_now
+    from include.deployment.probation import judge_probation
+
+    settings = current_settings()
+    recorded_route(settings, open_records(settings), use_case)
+    print_line(
+        judge_probation(
+            settings, use_case, model, good=good, reason=reason, actor=actor(), at=utc_now()
+        )
+    )
+
+
+def _begins(digest: str, text: str) -> bool:
+    """Tell whether a text names a digest by its beginning; nothing, or next to it, names none."""
+    told = text.removeprefix("sha256:")
+    least = SHORTEST_DIGEST if told == text else 1
+    return len(told) >= least and digest.removeprefix("sha256:").startswith(told)
+
+
+def _steer(use_case: str, action: str, reason: str, *, until: datetime | None = None) -> None:
+    from include.clock import utc_now
+    from include.deployment.control_release import steer
+
+    settings = current_settings()
+    recorded_route(settings, open_records(settings), use_case)
+    told = steer(
+        settings, use_case, action, reason=reason, actor=actor(), at=utc_now(), until=until
+    )
+    print_line(told)
+
+
+def _moment(text: str) -> datetime:
+    """Return a time that a person writes; without a zone it is UTC.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"--until {text!r}: write it as 2026-12-27 or 2026-12-27T08:00") from None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def _print_status(found: Mapping[str, Any]) -> None:
+    from include.deployment.release_state import describe_state
+
+    under_way = found["under_way"]
+    champion = found["champion"]
+    print_line(
+        f"{found['use_case']}: "
+        + ("there is no champion" if champion is None else f"model {champion} is champion")
+    )
+    if under_way is not None:
+        print_line(describe_state(under_way))
+        print_line(f"  in this step since {under_way['since']}")
+        if under_way["state"] == "running" and found["judged_seconds_ago"] is not None:
+            print_line(f"  judged {found['judged_seconds_ago']:.0f} s ago")
+    for guard in found["guards"]:
+        print_line(f"  node {guard['node']} sends its traffic home: {guard['reason']}")
+    for name in ("watched", "waiting"):
+        if found[name] is not None:
+            print_line(f"{name}: {found[name]['says']}, since {found[name]['since']}")
+    for probation in found["probations"]:
+        print_line(probation["says"])
+    if found["frozen"] is not None:
+        frozen = found["frozen"]
+        print_line(
+            f"frozen until {frozen['until']} by {frozen['actor']}: {frozen['reason']}; no release "
+            "starts"
+        )
+    if under_way is None:
+        for state in found["last"]:
+            if state["state"] not in ("watched", "waiting"):
+                print_line(f"before: {state['says']}")

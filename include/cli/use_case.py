@@ -21,6 +21,7 @@ from include.cli.context import (
 )
 from include.cli.output import json_option, print_json, print_line, print_table
 from include.cli.panels import Suggesting
+from include.cli.release_outlook import print_outlook
 from include.cli.suggestions import Mistake, nearest
 from include.errors import ConfigError
 
@@ -55,8 +56,9 @@ def check(
 ) -> None:
     """Check a use case file: which line is wrong, why, and what would be right.
 
-    With --data its sources are read, into a folder that is thrown away; of the installation only
-    the page of the data's profile is written, under reports/<use case>/profile.html.
+    Says how long a release takes at the present traffic. With --data its sources are read, into a
+    folder that is thrown away; of the installation only the page of the data's profile is written,
+    under reports/<use case>/profile.html.
     """
     from include.onboarding import check as checking
 
@@ -67,6 +69,7 @@ def check(
             f"{file}: {use_case.name} is well formed: {len(use_case.sources)} source(s), "
             f"{len(use_case.feature_types)} feature(s)"
         )
+        print_outlook(use_case, current_settings())
     if not data:
         if as_json:
             print_json([])

@@ -10,11 +10,11 @@ import logging
 import os
 import re
 import socket
-import sqlite3
 import subprocess
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+from sqlalchemy import NullPool, create_engine, inspect, text
 
 from include import processes
 from include.clock import utc_now
@@ -22,6 +22,8 @@ from include.config.settings import Settings
 from include.config.settings import settings as current_settings
 from include.errors import Unavailable
 from include.installation.environment import child_environment
+from include.installation.housekeeping import remove_oldest
+from include.pipeline.task_records import task_records
 from include.records.records import AuditEntry, AuditRecord, Records
 
 log = logging.getLogger(__name__)
@@ -55,7 +57,7 @@ def trim(
         Busy: another one is at work.
         Unavailable: Airflow's command fails; the message ends with what it printed.
     """
-    if not (settings.home / "airflow" / "airflow.db").exists():
+    if not _is_here(settings):
         return {}
     if nightly and _is_young(settings, at):
         return {}
@@ -84,16 +86,30 @@ def trim(
 def trim_tonight(*, actor: str) -> dict[str, int]:
     """Do what the task of each use case's DAG does: trim, unless another one's has tonight.
 
+    Logs of tasks that several machines write to one folder are bounded here too: there is no
+    supervisor that does it.
+
     Raises: as `trim`.
+        OSError: a log cannot be removed.
     """
-    here = current_settings()
-    records = Records.open(here.records_address)
-    return trim(here, records, at=utc_now(), actor=actor, nightly=True)
+    here, now = current_settings(), utc_now()
+    if here.task_logs is not None:
+        bound = round(here.task_log_megabytes * 1e6)
+        removed = remove_oldest(here.task_log_folder, bound, now.timestamp())
+        log.info("%d logs of tasks removed from %s", removed, here.task_log_folder)
+    records = task_records(here)
+    return trim(here, records, at=now, actor=actor, nightly=True)
 
 
 def _runs(records: Records) -> list[AuditRecord]:
     """Return the newest runs on record, the last one last."""
     return records.audit.entries(EVERYWHERE, action=ACTION, limit=100)
+
+
+def _is_here(settings: Settings) -> bool:
+    """Tell whether this process may reach Airflow's database: a Celery worker may not."""
+    given = settings.airflow_database_url.get_secret_value()
+    return bool(given) or (settings.home / "airflow" / "airflow.db").exists()
 
 
 def _drop_left_behind(settings: Settings, runs: list[datetime]) -> None:
@@ -102,19 +118,21 @@ def _drop_left_behind(settings: Settings, runs: list[datetime]) -> None:
     Airflow's command gives such a table the moment in its name. Those that a person keeps, of a
     command without `--skip-archive`, were made at other times.
     """
-    path = settings.home / "airflow" / "airflow.db"
-    with closing(sqlite3.connect(path, timeout=60)) as database, database:
-        names = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-        for match in filter(None, (_HELD.fullmatch(name) for (name,) in names)):
+    # On SQLite the scheduler may hold the file for as long.
+    wait = {} if settings.airflow_database_url.get_secret_value() else {"timeout": 60}
+    engine = create_engine(settings.airflow_database, poolclass=NullPool, connect_args=wait)
+    with engine.begin() as database:
+        names = inspect(database).get_table_names()
+        for match in filter(None, map(_HELD.fullmatch, names)):
             made = datetime.strptime(match.group(1), "%Y%m%d%H%M%S").replace(tzinfo=UTC)
             if any(0 <= (made - run).total_seconds() + 1 <= TIMEOUT + 1 for run in runs):
-                database.execute(f'DROP TABLE "{match.group()}"')
+                database.execute(text(f'DROP TABLE "{match.group()}"'))
 
 
 def _is_young(settings: Settings, at: datetime) -> bool:
     """Tell whether the installation has nothing so old yet; the first start has more to do."""
     try:
-        made = (settings.home / "secrets" / "airflow_fernet").stat().st_mtime
+        made = settings.secret_path("airflow_fernet").stat().st_mtime
     except FileNotFoundError:
         return False
     return made > _before(settings, at).timestamp()

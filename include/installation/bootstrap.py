@@ -23,6 +23,8 @@ VENV = ROOT / ".venv"
 STAMP = VENV / ".installed"
 UV_HOME = VENV / ".uv"
 LOCKS = {"base": "requirements.txt", "dev": "requirements-dev.txt"}
+# In this order: each is bound by the one before it.
+LOCKED = ("requirements-uv", "requirements", "requirements-compose", "requirements-dev")
 FIRST, LAST = (3, 11), (3, 13)
 LAUNCHER = """#!{python}
 import sys
@@ -194,7 +196,7 @@ def lock() -> int:
         "3.11",
         "-q",
     ]
-    for name in ("requirements-uv", "requirements", "requirements-dev"):
+    for name in LOCKED:
         run([*command, f"{name}.in", "-o", f"{name}.txt"])
     return 0
 

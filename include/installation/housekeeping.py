@@ -35,8 +35,7 @@ def keep_house(settings: Settings, now: float) -> None:
     Raises:
         OSError: a file cannot be removed or written.
     """
-    folder = settings.home / "logs" / "airflow"
-    remove_oldest(folder, round(settings.task_log_megabytes * 1e6), now)
+    remove_oldest(settings.task_log_folder, round(settings.task_log_megabytes * 1e6), now)
     remove_left_behind(settings.home, now)
     write_text(sizes_file(settings.home), json.dumps(measure(settings.home)))
 

@@ -12,7 +12,7 @@ from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.errors import Unavailable
 from include.installation.progress import Followed, NotDeployed, print_line
-from include.installation.supervisor import Supervisor
+from include.installation.waiting import Waiting
 from include.orchestration.airflow_api import AirflowApi
 from include.orchestration.airflow_runs import ACTIVE
 from include.pipeline import history
@@ -27,7 +27,7 @@ LOOKED_BACK = timedelta(seconds=5)  # how much Airflow's clock may be behind thi
 
 
 class MainJob:
-    """What is done for one use case, while the supervisor keeps everything up.
+    """What is done for one use case, while the supervisor, or a container engine, keeps all up.
 
     Raises:
         NotDeployed: it has no complete partition yet.
@@ -37,12 +37,12 @@ class MainJob:
         self,
         settings: Settings,
         use_case: UseCase,
-        supervisor: Supervisor,
+        waiting: Waiting,
         api: AirflowApi,
         days: int = 0,
     ) -> None:
         self.settings, self.use_case = settings, use_case
-        self.supervisor, self.api = supervisor, api
+        self.waiting, self.api = waiting, api
         self.records = Records.open(settings.records_address)
         newest = partitions.newest_complete(use_case, utc_now())
         if newest is None:
@@ -55,7 +55,7 @@ class MainJob:
         self.backfilled = (
             partitions.between(use_case, first, self.before)[-days:] if days and self.before else []
         )
-        self._followed = Followed(settings, use_case.name, self.records, api, supervisor.pause)
+        self._followed = Followed(settings, use_case.name, self.records, api, waiting.pause)
 
     def dag(self, name: str) -> str:
         """Return the id of one of the use case's DAGs."""
@@ -81,7 +81,7 @@ class MainJob:
             Unavailable: it does not; the message has the import errors.
         """
         wanted = {self.dag(name) for name in (*STAGES, "load_history")}
-        if not self.supervisor.wait_for(
+        if not self.waiting.wait_for(
             lambda: wanted <= self.api.dag_ids(self.use_case.name), seconds=LISTED_WITHIN
         ):
             missing = sorted(wanted - self.api.dag_ids(self.use_case.name))
@@ -136,7 +136,7 @@ class MainJob:
             self.dag("ingest_data"), keys[0], keys[-1], reprocess="completed"
         )
         while not self.api.backfill_done(number):
-            self.supervisor.pause(1)
+            self.waiting.pause(1)
         self._followed.follow_chain(keys, began)
 
     def predict(self) -> dict[str, Any]:
@@ -151,7 +151,7 @@ class MainJob:
                 f"{self.use_case.name} has no champion, so nothing can answer: {self._describe()}"
             )
         body = {"entity": self._newest_entity(route.champion)}
-        url = f"{self.settings.node_url}/v1/{self.use_case.name}/predict"
+        url = f"{self.settings.predict_url}/v1/{self.use_case.name}/predict"
         token = self.settings.node_secret.get_secret_value()
         headers = {"authorization": f"Bearer {token}"}
         problem = "no answer"
@@ -169,7 +169,7 @@ class MainJob:
             # Unknown entity, wrong request: asking again changes nothing.
             return "final" if answer.status_code in (404, 422) else None
 
-        answer = self.supervisor.wait_for(ask, seconds=ANSWERED_WITHIN)
+        answer = self.waiting.wait_for(ask, seconds=ANSWERED_WITHIN)
         if not isinstance(answer, dict):
             raise NotDeployed(
                 f"the serving node at {url} gives no answer for {body}: {problem}; see "
@@ -211,7 +211,18 @@ class MainJob:
         result = self.records.results.get(self.use_case.name, self.newest, "deploy_model")
         if partition is None or partition.mode != "live":
             return None
-        return result if result is not None and result.state not in ("failed", "waiting") else None
+        if result is None or result.state == "failed":
+            return None
+        return result if result.state != "waiting" or self._is_releasing() else None
+
+    def _is_releasing(self) -> bool:
+        """Tell whether the newest partition's release is in its steps, or queued: nobody waits."""
+        releases = self.records.releases
+        name = self.use_case.name
+        return any(
+            release is not None and release.partition == self.newest and release.state != "trying"
+            for release in (releases.running(name), releases.waiting(name))
+        )
 
     def _is_scheduled(self) -> bool:
         """Wait a little for the run that the scheduler makes of an unpaused DAG.
@@ -229,7 +240,7 @@ class MainJob:
             ticks = [run.key or "" for run in runs if run.run_type == "scheduled"]
             return "over" if any(key >= self.newest for key in ticks) else None
 
-        return self.supervisor.wait_for(look, seconds=SCHEDULED_WITHIN) == "active"
+        return self.waiting.wait_for(look, seconds=SCHEDULED_WITHIN) == "active"
 
     def _describe(self) -> str:
         """Return what the newest partition came to, in words."""

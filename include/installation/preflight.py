@@ -14,6 +14,7 @@ from pathlib import Path
 from include.config.settings import ROOT, Settings
 from include.errors import ConfigError, Unavailable
 from include.files import make_private, write_text
+from include.object_stores import is_remote
 
 LAYOUT = 1  # of the home folder; a change that an older version cannot read raises it
 NEED_BYTES = 2 * 1024**3
@@ -22,7 +23,7 @@ PORTS = {"airflow_port": "Airflow", "mlflow_port": "MLflow", "node_port": "the s
 
 
 def check(settings: Settings) -> None:
-    """Check Python, the installation, the home folder, its version and the free space.
+    """Check Python, the installation, the home folder, the store, the version and free space.
 
     Raises:
         ConfigError: with the remedy.
@@ -30,6 +31,7 @@ def check(settings: Settings) -> None:
     check_python(sys.version_info[:2])
     check_installed()
     check_home(settings.home)
+    check_store(settings)
     check_version(settings.home)
     check_space(settings.home)
 
@@ -71,6 +73,26 @@ def check_home(home: Path) -> None:
         ) from error
 
 
+def check_store(settings: Settings) -> None:
+    """Make the folder of the artefacts, where it is another one, and refuse one that is read-only.
+
+    An object store is asked by whoever uses it: one that is away stops no start.
+    """
+    root = settings.store_root
+    if is_remote(root) or root == str(settings.home):
+        return
+    try:
+        Path(root).mkdir(parents=True, exist_ok=True, mode=0o700)
+        probe = Path(root) / f".probe.{os.getpid()}"
+        probe.write_bytes(b"x" * 4096)
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"{root} cannot be written ({error.strerror}): mount it, mend its owner or free some "
+            "space, or set EVERGREEN_STORE_URI to another place"
+        ) from error
+
+
 def check_version(home: Path) -> None:
     """Refuse a home folder of another layout, or whose database is of a newer Airflow."""
     path = home / "VERSION"
@@ -99,8 +121,14 @@ def stamp_version(home: Path) -> None:
     write_text(home / "VERSION", text + "\n")
 
 
-def is_migrated(home: Path) -> bool:
-    """Tell whether this very Airflow has set up the databases already."""
+def is_migrated(settings: Settings) -> bool:
+    """Tell whether this very Airflow has set up the databases of the home folder already.
+
+    Of a database elsewhere the home folder does not know it: that may be another one by now.
+    """
+    home = settings.home
+    if settings.airflow_database_url.get_secret_value() or settings.airflow_auth != "simple":
+        return False
     try:
         stamp = json.loads((home / "VERSION").read_text(encoding="utf-8"))
     except (OSError, ValueError):

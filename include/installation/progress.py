@@ -9,12 +9,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from include.clock import utc_now
 from include.config.settings import Settings
 from include.errors import EvergreenError
 from include.installation.services import descriptions
 from include.orchestration.airflow_api import AirflowApi
 from include.orchestration.airflow_runs import ACTIVE, Run
-from include.pipeline.flow import STAGES
+from include.pipeline.flow import GOAL, STAGES
 from include.records.records import Records
 
 POLL = 0.5  # seconds between two looks at Airflow
@@ -90,6 +91,8 @@ class Followed:
     def follow_chain(self, keys: Collection[str], since: datetime) -> None:
         """Show every run of these keys as it ends, until all stages of each have ended.
 
+        A release goes on by itself, for days: it is shown with its step, and not waited for.
+
         Raises:
             NotDeployed: a run failed, or nothing moves any more.
         """
@@ -98,6 +101,7 @@ class Followed:
         while waiting:
             runs = self._api.runs(prefix=f"{self._use_case}__", after=since)
             self._show_ended(runs, waiting, since, with_key=len(keys) > 1)
+            self._show_releasing(runs, waiting)
             if any(run.active for run in runs) or self._is_anything_active():
                 moved = time.monotonic()
             if time.monotonic() - moved > STALLED_AFTER:
@@ -120,6 +124,23 @@ class Followed:
                 waiting.discard((stage, run.key or ""))
                 print_step(stage, f"{run.state}  {run.key}" if with_key else run.state, run.seconds)
                 self._expect_success(run)
+
+    def _show_releasing(self, runs: Sequence[Run], waiting: set[tuple[str, str]]) -> None:
+        """Show the releases that wait in a step, or are watched, and take them from `waiting`."""
+        for run in runs:
+            stage, key = run.dag_id.partition("__")[2], run.key or ""
+            if not run.active or stage != GOAL["deployed"] or (stage, key) not in waiting:
+                continue
+            steps = [
+                task
+                for task in self._api.tasks(run)
+                if task.state == "deferred" and task.task_id != "wait_for_node"
+            ]
+            if steps:
+                waiting.discard((stage, key))
+                began = run.started or utc_now()
+                so_far = (utc_now() - began).total_seconds()
+                print_step(stage, f"in {steps[0].task_id}", so_far)
 
     def _is_anything_active(self) -> bool:
         """Tell whether a run of this use case is active, also one that was made before."""

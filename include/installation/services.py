@@ -11,6 +11,7 @@ from include.installation.child import Child, Importance
 from include.installation.environment import child_environment
 from include.installation.mlflow_login import ADMIN, PASSWORD
 from include.orchestration.airflow_api import AirflowApi
+from include.orchestration.queues import is_worker_alive
 from include.processes import python_module
 
 AIRFLOW = {
@@ -19,6 +20,7 @@ AIRFLOW = {
     "dag-processor": ["dag-processor"],
     "triggerer": ["triggerer", "--skip-serve-logs"],
 }
+WORKER = "celery-worker"
 # Predictions need the node alone, and nothing needs MLflow's pages.
 IMPORTANCE: dict[str, Importance] = {"node": "kept", "mlflow": "optional"}
 # Seconds. Airflow's parts get more: a busy machine holds their heartbeats up, and a scheduler that
@@ -30,13 +32,39 @@ NODE_SECONDS = 2.0
 SERVICES = (*AIRFLOW, "mlflow", "node")
 
 
-def children(settings: Settings, services: Sequence[str] = SERVICES) -> list[Child]:
-    """Return the processes of an installation, not started."""
+def services_of(settings: Settings) -> tuple[str, ...]:
+    """Return the names of the processes that make up an installation on one machine."""
+    return (*SERVICES, WORKER) if settings.executor == "celery" else SERVICES
+
+
+def command_of(settings: Settings, name: str) -> list[str]:
+    """Return the command of one of the processes, by this very interpreter.
+
+    It shows no secret.
+    """
+    if name == "mlflow":
+        return _mlflow_command(settings)
+    if name == "node":
+        return python_module("include", "serve")
+    if name == WORKER:
+        return python_module(
+            *("airflow", "celery", "worker", "--queues", settings.worker_queues),
+            # Logs lie in a folder that the API server reads; its own key would have to be here.
+            "--skip-serve-logs",
+            # Workers need not know of each other: Airflow finds out who has died.
+            *("--without-gossip", "--without-mingle"),
+        )
+    return python_module("airflow", *AIRFLOW[name])
+
+
+def children(settings: Settings, services: Sequence[str] = ()) -> list[Child]:
+    """Return the processes of an installation, or those of the given names, not started."""
+    services = services or services_of(settings)
     airflow = AirflowApi(settings)
-    commands = {name: python_module("airflow", *words) for name, words in AIRFLOW.items()}
-    commands["mlflow"] = _mlflow_command(settings)
-    commands["node"] = python_module("include", "serve")
-    health = {name: _airflow_health(airflow, name.replace("-", "_")) for name in AIRFLOW}
+    health: dict[str, Callable[[], bool | None]] = {
+        name: _airflow_health(airflow, name.replace("-", "_")) for name in AIRFLOW
+    }
+    health[WORKER] = lambda: is_worker_alive(settings)
     health["mlflow"] = _http_health(f"{settings.mlflow_url}/health")
     health["node"] = _http_health(f"{settings.node_url}/live", NODE_SECONDS)
     logs = settings.home / "logs"
@@ -44,7 +72,7 @@ def children(settings: Settings, services: Sequence[str] = SERVICES) -> list[Chi
     return [
         Child(
             name,
-            commands[name],
+            command_of(settings, name),
             child_environment(settings, name),
             logs / f"{name}.log",
             health[name],
@@ -59,14 +87,12 @@ def children(settings: Settings, services: Sequence[str] = SERVICES) -> list[Chi
 
 
 def _mlflow_command(settings: Settings) -> list[str]:
+    own = f"{settings.mlflow_url.removeprefix('http://')},localhost:{settings.mlflow_port}"
     return [
         *python_module("mlflow", "server", "--workers", "1", "--app-name", "basic-auth"),
         *("--host", settings.host, "--port", str(settings.mlflow_port)),
-        *(
-            "--allowed-hosts",
-            f"{settings.mlflow_url.removeprefix('http://')},localhost:{settings.mlflow_port}",
-        ),
-        *("--no-serve-artifacts", "--default-artifact-root", str(settings.home / "mlartifacts")),
+        *("--allowed-hosts", settings.mlflow_hosts or own),
+        *("--no-serve-artifacts", "--default-artifact-root", f"{settings.store_root}/mlartifacts"),
     ]
 
 
@@ -94,9 +120,9 @@ def _http_health(url: str, seconds: float = 5.0) -> Callable[[], bool]:
 
 def descriptions(settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield what can be opened in a browser: name and address."""
-    yield "Airflow", settings.airflow_url
+    yield "Airflow", settings.airflow_pages
     yield "MLflow", settings.mlflow_url
     yield "  its login", f"user {ADMIN}, password in {settings.home / 'secrets' / PASSWORD}"
     yield "serving node", f"{settings.node_url}/docs"
-    yield "reports", str(settings.home / "reports")
+    yield "reports", f"{settings.store_root}/reports"
     yield "logs", str(settings.home / "logs")

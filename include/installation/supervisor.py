@@ -22,17 +22,17 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TypeVar
 
-from include import clock, processes
+from include import clock
 from include.config.settings import Settings
 from include.config.settings import settings as current_settings
 from include.errors import Busy, EvergreenError, Unavailable
 from include.files import write_text
+from include.installation.airflow_database import set_up
 from include.installation.child import STARTED_WITHIN, Child, end
-from include.installation.environment import child_environment
 from include.installation.housekeeping import EVERY_SECONDS, keep_house
 from include.installation.lock import InstallationLock, find_holder
 from include.installation.preflight import check_ports, is_migrated, stamp_version
-from include.installation.services import SERVICES, children
+from include.installation.services import children
 from include.processes import Born, end_sessions, tail
 from include.serving.listener import open_listener
 
@@ -41,7 +41,6 @@ log = logging.getLogger(__name__)
 START_TIMEOUT = STARTED_WITHIN
 STOP_TIMEOUT = 60.0  # seconds
 POLL = 0.25  # seconds between two looks at what is waited for, and the most that Ctrl-C takes
-SHOWN = 8  # last lines of a failed command
 Say = Callable[[str], None]
 T = TypeVar("T")
 
@@ -61,7 +60,7 @@ class Supervisor:
     """
 
     def __init__(
-        self, settings: Settings, *, say: Say = log.info, services: Sequence[str] = SERVICES
+        self, settings: Settings, *, say: Say = log.info, services: Sequence[str] = ()
     ) -> None:
         self.settings = settings
         self._say = say
@@ -262,25 +261,12 @@ def migrate(settings: Settings, *, say: Say = log.info) -> None:
     Raises:
         Unavailable: Airflow's command fails; the message ends with what it printed.
     """
-    from include.records.records import Records
+    from include.installation.databases import migrate_records
 
-    Records.open(settings.records_address).migrate()
-    if is_migrated(settings.home):
+    migrate_records(settings)
+    if is_migrated(settings):
         return
-    say("  setting up Airflow's database")
-    (settings.home / "airflow").mkdir(parents=True, exist_ok=True)
-    done = processes.run(
-        processes.python_module("airflow", "db", "migrate"),
-        environment=child_environment(settings),
-        folder=Path("/"),
-        own_session=True,  # Ctrl-C in the middle would leave half a database
-    )
-    if done.returncode:
-        printed = (done.stdout + done.stderr).decode(errors="replace").strip().splitlines()
-        lines = "\n".join(f"  {line}" for line in printed[-SHOWN:])
-        raise Unavailable(
-            f"Airflow's database in {settings.home / 'airflow'} could not be set up:\n{lines}"
-        )
+    set_up(settings, say=say)
     stamp_version(settings.home)
 
 

@@ -20,11 +20,11 @@ from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.errors import ConfigError, EvergreenError, RestatementRefused, SourceError, Unavailable
 from include.features.spine import build_spine
-from include.lake.tables import Lake
 from include.pipeline import history, runner
 from include.pipeline.evaluation_outputs import EvaluationOutputs
 from include.pipeline.execution import Execution, Report, outcome_of
 from include.pipeline.flow import DATA_STAGES, UP_TO_JUDGED
+from include.pipeline.lakes import open_lake
 from include.pipeline.outputs import optional
 from include.pipeline.ranges import run_range
 from include.pipeline.training_outputs import TrainingOutputs
@@ -168,7 +168,7 @@ def newest_trainable(use_case: UseCase, settings: Settings, key: str) -> str:
     window, as_of = use_case.training.window, partitions.period(use_case, key).as_of
     if window is None:
         return key
-    mature = build_spine(Lake(settings.lake_root), use_case, as_of).rows
+    mature = build_spine(open_lake(settings), use_case, as_of).rows
     if not len(mature):
         return key
     newest: datetime = pc.max(mature.column(EVENT)).as_py()

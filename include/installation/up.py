@@ -15,11 +15,12 @@ from include.config.settings import settings as current_settings
 from include.config.use_case_file import files, find
 from include.errors import EvergreenError
 from include.installation import preflight
-from include.installation.environment import ensure_password
 from include.installation.main_job import MainJob
 from include.installation.progress import print_addresses, print_answer, print_line
 from include.installation.supervisor import Stopped, Supervisor, migrate
+from include.installation.waiting import Unattended
 from include.orchestration.airflow_api import AirflowApi
+from include.orchestration.airflow_login import ensure_password
 from include.pipeline import ranges
 from include.point_in_time import partitions
 
@@ -37,6 +38,8 @@ def run_main(use_case: str | None = None, once: bool = False, days: int = 0) -> 
     """
     began = time.monotonic()
     settings = current_settings()
+    if settings.airflow_address:
+        return run_elsewhere(settings, use_case, days)
     preflight.check(settings)
     case = find(use_case or DEFAULT_USE_CASE, settings.usecase_dirs)
     try:
@@ -63,6 +66,27 @@ def run_main(use_case: str | None = None, once: bool = False, days: int = 0) -> 
     except Stopped as stopped:
         print_line(f"{stopped}; everything that was started has ended")
         return 0 if not once else stopped.exit_code
+    return 0
+
+
+def run_elsewhere(settings: Settings, use_case: str | None, days: int) -> int:
+    """Run the main job in an installation whose processes others keep up; return the exit code.
+
+    Raises:
+        EvergreenError: something is in the way, with the remedy; nothing was started here.
+    """
+    began = time.monotonic()
+    case = find(use_case or DEFAULT_USE_CASE, settings.usecase_dirs)
+    with AirflowApi(settings) as api:
+        job = MainJob(settings, case, Unattended(), api, days)
+        if days or not job.is_on_record():
+            job.wait_for_dags()
+            job.load_history()
+            job.run_newest()
+            job.backfill()
+        job.unpause()
+        print_answer(job.predict())
+    print_line(f"\nall of it took {time.monotonic() - began:.0f} s")
     return 0
 
 

@@ -94,7 +94,7 @@ def test_help_lists_every_command(run: Run) -> None:
         ),
         ("score visits -p 2025-03-01", 2, "visits has no champion yet"),
         ("score visits -p 2025-03-01 --version 7", 2, "visits has no model version 7"),
-        ("release visits 3", 2, "on hold is nothing"),
+        ("release lift visits 3 --reason mended", 2, "on hold is nothing"),
         ("rollback visits --reason bad", 2, "Nobody is here to answer; add --yes"),
         ("rollback visits --yes", 2, "a rollback needs its reason"),
         ("rollback visits --yes --reason bad", 2, "add --version N"),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from include.config.settings import settings
 from include.config.tokens import tokens_file
-from include.installation.environment import ensure_password
+from include.orchestration.airflow_login import ensure_password
 from tests.builders.command_line import YAML, Run
 
 
@@ -18,6 +20,19 @@ def test_the_password_is_the_one_that_was_made(run: Run) -> None:
     shown = run("password", "--mlflow").out
     assert shown == f"admin {of_mlflow.read_text()}\n"
     assert made not in shown
+
+
+def test_with_fab_the_passwords_are_those_of_the_three_users(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVERGREEN_AIRFLOW_AUTH", "fab")
+    before = run("password")
+    assert (before.code, "airflow-init" in before.err) == (2, True)
+    wanted = [
+        f"{user} {settings().secret(f'airflow_{user}').get_secret_value()}"
+        for user in ("admin", "op", "viewer")
+    ]
+    assert run("password").out.splitlines() == wanted
 
 
 def test_stop_says_that_nothing_runs(run: Run) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -95,3 +96,47 @@ def test_a_command_that_fails_says_what_it_printed(
         pytest.raises(Busy, match="other"),
     ):
         trim(settings, records, at=NOW, actor="test")
+
+
+def test_a_database_in_postgresql_is_trimmed_where_this_process_may_reach_it(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    import psycopg
+
+    settings = Settings(home=tmp_path, airflow_days=30, airflow_database_url=postgres_url)
+    migrate(settings)
+    records = Records.open(settings.records_address)
+    address = postgres_url.replace("+psycopg", "")
+    moment = NOW - timedelta(minutes=1)
+    left = f"_airflow_deleted__log__{moment:%Y%m%d%H%M%S}"
+    with psycopg.connect(address, autocommit=True) as database:
+        for name, days in (("old", 31), ("young", 29)):
+            database.execute(
+                "INSERT INTO log (dttm, event) VALUES (%s, %s)",
+                (NOW - timedelta(days=days), name),
+            )
+        database.execute(f"CREATE TABLE {left} (id int)")
+    on_a_worker = Settings(home=tmp_path / "worker", airflow_days=30)
+    assert trim(on_a_worker, records, at=NOW, actor="test") == {}
+    assert trim(settings, records, at=moment, actor="test") == {"log": 1}
+    trim(settings, records, at=NOW, actor="test")
+    with psycopg.connect(address) as database:
+        kept = {event for (event,) in database.execute("SELECT event FROM log").fetchall()}
+        tables = database.execute("SELECT 1 FROM pg_tables WHERE tablename = %s", (left,))
+        assert tables.fetchone() is None, "what a killed run held is dropped"
+    assert {"old", "young"} & kept == {"young"}
+
+
+def test_logs_that_machines_share_are_bounded_every_night(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = tmp_path / "shared" / "dag_id=a"
+    logs.mkdir(parents=True)
+    for name, age in (("old.log", 7200), ("older.log", 7300), ("young.log", 0)):
+        (logs / name).write_bytes(b"x" * 600_000)
+        os.utime(logs / name, (time.time() - age, time.time() - age))
+    settings = Settings(home=tmp_path / "home", task_logs=logs.parent, task_log_megabytes=1.3)
+    Records.open(settings.records_address).migrate()
+    monkeypatch.setattr(airflow_history, "current_settings", lambda: settings)
+    assert airflow_history.trim_tonight(actor="test") == {}
+    assert {path.name for path in logs.iterdir()} == {"old.log", "young.log"}

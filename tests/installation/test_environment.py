@@ -10,8 +10,9 @@ import pytest
 
 from include.config.settings import Settings
 from include.errors import ConfigError
-from include.installation.environment import child_environment, ensure_password
+from include.installation.environment import child_environment
 from include.installation.services import SERVICES
+from include.orchestration.airflow_login import ensure_password
 
 NOISE = {
     "PATH": "/usr/bin",
@@ -64,6 +65,101 @@ def test_only_tasks_get_what_a_use_case_names(tmp_path: Path) -> None:
         assert "SOME_TOKEN" not in has[name]
 
 
+WORDS = {
+    "records": "hunter2-records",
+    "mlflow": "hunter2-mlflow",
+    "online": "hunter2-online",
+    "alerts": "hunter2-alerts",
+    "airflow": "hunter2-airflow",
+    "broker": "hunter2-broker",
+    "jwt": "hunter2-jwt-of-thirty-two-letters-or-more",
+    "session": "hunter2-session-of-thirty-two-letters",
+    "fernet": "hunter2-fernet-of-thirty-two-letters-or",
+}
+OF_TASKS = {"records", "mlflow", "online", "alerts"}
+
+
+@pytest.mark.parametrize(
+    ("part", "needs"),
+    [
+        ("api-server", {"airflow", "fernet", "jwt", "session"}),
+        ("scheduler", OF_TASKS | {"airflow", "fernet", "jwt", "broker"}),
+        ("dag-processor", OF_TASKS | {"airflow", "fernet"}),
+        ("triggerer", OF_TASKS | {"airflow", "fernet"}),
+        ("celery-worker", OF_TASKS | {"broker"}),
+        ("airflow-init", {"airflow", "fernet"}),
+        ("node", {"records", "online"}),
+    ],
+)
+def test_each_part_has_the_secrets_that_it_needs_and_no_other(
+    tmp_path: Path, part: str, needs: set[str]
+) -> None:
+    """In an installation of many machines, whose secrets lie in a folder."""
+    for name in ("jwt", "session", "fernet"):
+        (tmp_path / f"evergreen_airflow_{name}").write_text(WORDS[name])
+    (tmp_path / "evergreen_node_token").write_text("n" * 43)
+    settings = Settings(
+        home=tmp_path / "home",
+        secrets_dir=tmp_path,
+        executor="celery",
+        airflow_auth="fab",
+        records_url=f"postgresql://u:{WORDS['records']}@db/evergreen",
+        mlflow_uri=f"postgresql://u:{WORDS['mlflow']}@db/mlflow",
+        online_url=f"redis://:{WORDS['online']}@redis:6379/0",
+        alert_url=f"https://hooks.example.org/{WORDS['alerts']}",
+        airflow_database_url=f"postgresql://u:{WORDS['airflow']}@db/airflow",
+        broker_url=f"redis://:{WORDS['broker']}@broker:6379/0",
+    )
+    text = json.dumps(child_environment(settings, part, outer={}))
+    assert {name for name, word in WORDS.items() if word in text} == needs
+
+
+def test_a_part_starts_without_the_secrets_of_others(tmp_path: Path) -> None:
+    """Each container has its own folder of secret files."""
+    settings = Settings(
+        home=tmp_path / "home",
+        secrets_dir=tmp_path,
+        executor="celery",
+        broker_url="redis://broker:6379/0",
+    )
+    child_environment(settings, "celery-worker", outer={})
+    with pytest.raises(ConfigError, match="evergreen_airflow_fernet"):
+        child_environment(settings, "dag-processor", outer={})
+
+
+def test_celery_without_a_broker_is_refused(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, executor="celery")
+    with pytest.raises(ConfigError, match="EVERGREEN_BROKER_URL names no Redis"):
+        child_environment(settings, "celery-worker", outer={})
+    child_environment(settings, "api-server", outer={})
+
+
+def test_workers_reach_airflow_by_its_address_and_browsers_by_the_public_one(
+    tmp_path: Path,
+) -> None:
+    settings = Settings(
+        home=tmp_path,
+        host="0.0.0.0",
+        airflow_address="http://airflow:8080",
+        airflow_public_address="https://airflow.example.org",
+    )
+    environment = child_environment(settings, "api-server", outer={})
+    assert (
+        environment["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://airflow:8080/execution/"
+    )
+    assert environment["AIRFLOW__API__BASE_URL"] == "https://airflow.example.org"
+    assert environment["AIRFLOW__API__HOST"] == "0.0.0.0"
+
+
+def test_airflows_database_is_asked_by_the_driver_that_is_installed(tmp_path: Path) -> None:
+    given = "postgresql+psycopg2://u:p%40@db/airflow?sslmode=require"
+    settings = Settings(home=tmp_path, airflow_database_url=given)
+    environment = child_environment(settings, "scheduler", outer={})
+    wanted = "postgresql+psycopg://u:p%40@db/airflow?sslmode=require"
+    assert environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] == wanted
+    assert environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC"] == wanted
+
+
 def test_every_server_gets_the_address_and_port_of_the_settings(tmp_path: Path) -> None:
     environment = child_environment(
         Settings(home=tmp_path, airflow_port=18081, node_port=18601), outer={}
@@ -114,3 +210,13 @@ def test_a_password_that_was_emptied_is_refused(tmp_path: Path, left: str) -> No
         ensure_password(settings)
     path.unlink()
     assert ensure_password(settings)
+
+
+def test_mlflows_server_reads_the_store_where_that_is_elsewhere(tmp_path: Path) -> None:
+    outer = {"AWS_ACCESS_KEY_ID": "key", "PGSSLMODE": "require", "OTHER": "x"}
+    elsewhere = Settings(home=tmp_path, store_uri="s3://bucket/evergreen")
+    told = child_environment(elsewhere, "mlflow", outer=outer)
+    assert (told["AWS_ACCESS_KEY_ID"], told["PGSSLMODE"]) == ("key", "require")
+    assert "AWS_ACCESS_KEY_ID" not in child_environment(
+        Settings(home=tmp_path), "mlflow", outer=outer
+    )

@@ -58,12 +58,12 @@ def test_a_home_of_another_version(tmp_path: Path, text: str, reason: str) -> No
 
 def test_a_home_of_this_version_needs_no_migration(tmp_path: Path) -> None:
     preflight.check_version(tmp_path)
-    assert not preflight.is_migrated(tmp_path)
+    assert not preflight.is_migrated(Settings(home=tmp_path))
     preflight.stamp_version(tmp_path)
-    assert not preflight.is_migrated(tmp_path), "the database is not there"
+    assert not preflight.is_migrated(Settings(home=tmp_path)), "the database is not there"
     (tmp_path / "airflow").mkdir()
     (tmp_path / "airflow" / "airflow.db").touch()
-    assert preflight.is_migrated(tmp_path)
+    assert preflight.is_migrated(Settings(home=tmp_path))
     preflight.check_version(tmp_path)
 
 
@@ -88,3 +88,13 @@ def test_two_settings_with_one_port(tmp_path: Path) -> None:
         ConfigError, match=f"EVERGREEN_MLFLOW_PORT and EVERGREEN_AIRFLOW_PORT are both {port}"
     ):
         preflight.check_ports(Settings(home=tmp_path, airflow_port=port, mlflow_port=port))
+
+
+def test_a_store_that_cannot_be_written_is_told_at_the_start(tmp_path: Path) -> None:
+    preflight.check_store(Settings(home=tmp_path, store_uri=str(tmp_path / "store")))
+    assert list((tmp_path / "store").iterdir()) == []
+    (tmp_path / "file").write_text("in the way")
+    wrong = Settings(home=tmp_path, store_uri=str(tmp_path / "file"))
+    with pytest.raises(ConfigError, match=rf"{tmp_path}/file cannot be written.*STORE_URI"):
+        preflight.check_store(wrong)
+    preflight.check_store(Settings(home=tmp_path, store_uri="s3://asked-by-whoever-uses-it"))

@@ -75,6 +75,19 @@ def test_of_several_keys_each_is_named(
     assert sum("success  2026-01-02" in line for line in lines) == len(STAGES)
 
 
+def test_a_release_in_its_steps_is_shown_and_not_waited_for(
+    settings: Settings, records: Records, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [run_of(stage) for stage in STAGES if stage != "deploy_model"]
+    releasing = run_of("deploy_model", "running")
+    tasks = [TaskState("begin", "success", 1.0, AT, 1), TaskState("shadow", "deferred", 1.0, AT, 1)]
+    airflow = Airflow([*runs, releasing], tasks=tasks)
+    followed(settings, records, airflow).follow_chain([KEY], AT)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].split()[:3] == ["deploy_model", "in", "shadow"]
+    assert len(lines) == len(STAGES)
+
+
 def test_a_failed_run_ends_it_with_the_reason_on_record(
     settings: Settings, records: Records
 ) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from include.artefacts.store import ArtefactStore
 from include.config.settings import Settings
 from include.errors import Busy, ConfigError
 from include.features.online_rows import pack
 from include.features.online_stores import open_store
 from include.installation import reset
+from include.predictions.shared import SharedPlace
 from include.records.records import Records
 from tests.builders import redis_server
 from tests.features.test_online_stores import SET
@@ -113,3 +115,39 @@ def test_online_rows_in_redis_go_too(settings: Settings, records: Records) -> No
         assert [store.get("aaaa", 1) for store in stores] == [None, (1, [1])]
         for store in stores:
             store.close()
+
+
+@pytest.mark.parametrize("kind", ["folder", "s3"])
+def test_all_in_the_store_of_one_use_case_goes_and_the_other_s_stays(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    uri = f"{tmp_path}/store" if kind == "folder" else request.getfixturevalue("s3_store").uri
+    settings = Settings(home=tmp_path / "home", store_uri=uri)
+    records = Records.open(settings.records_address)
+    records.migrate()
+    store = ArtefactStore.of(settings)
+    names = ("shop", "shop_two")
+    bundles = [store.put("bundles", name, {"model.txt": name.encode()}) for name in names]
+    for name, bundle in zip(names, bundles, strict=True):
+        store.get(bundle)
+        store.write(f"store:reports/{name}/2026-01-01/drift.html", "page")
+        for path in (
+            f"bentos/{name}_scorer/1/bento.yaml",
+            f"exports/{name}_scorer-1.bento",
+            f"receipts/{name}-1.json",
+        ):
+            (settings.home / "bento" / path).parent.mkdir(parents=True, exist_ok=True)
+            (settings.home / "bento" / path).write_text(name)
+        SharedPlace(settings.segments_root).write(name, "0001.closed", b"{}")
+    assert any(uri in place for place in reset.preview(settings, records, "shop").folders)
+    reset.reset(settings, records, "shop", actor="test")
+    assert reset.preview(settings, records, "shop").empty
+    assert [store.holds(each) for each in bundles] == [False, True]
+    assert store.is_there("store:reports/shop_two/2026-01-01/drift.html")
+    left = sorted(path.name for path in (settings.home / "bento").rglob("*") if path.is_file())
+    assert left == ["bento.yaml", "shop_two-1.json", "shop_two_scorer-1.bento"]
+    cache = settings.home / "cache" / "bundles"
+    assert not (cache / "shop").exists()
+    assert (cache / "shop_two").exists() is (kind == "s3")
+    shipped = SharedPlace(settings.segments_root)
+    assert [shipped._is_there(name) for name in names] == [False, True]

@@ -1,0 +1,104 @@
+"""Move a stopped home into another installation: a backup and a restore, without a copy between.
+
+The home stays as it is, and can be started again if it is not to be moved after all.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from include.backups import restore, take
+from include.backups.repository import InPlace
+from include.backups.restore import Restored
+from include.config.settings import Settings
+from include.deployment.adoption import adopt_addresses, adopt_signatures
+from include.errors import Busy, ConfigError
+from include.installation.lock import InstallationLock
+from include.installation.preflight import check_version
+from include.records.records import Records
+
+
+def source_settings(home: Path) -> Settings:
+    """Return the settings of an embedded home, whatever the environment says of another place."""
+    nothing = SecretStr("")
+    return Settings(
+        home=home,
+        secrets_dir=None,
+        signing_key_file=None,
+        signing_keys=None,
+        lake_uri="",
+        store_uri="",
+        records_url=nothing,
+        mlflow_uri=nothing,
+        records_owner_url=nothing,
+        entity_key=nothing,
+        online_url=nothing,
+        segments_uri="",
+    )
+
+
+def move(
+    home: Path,
+    settings: Settings,
+    records: Records,
+    *,
+    at: datetime,
+    actor: str,
+    say: Callable[[str], object],
+) -> Restored:
+    """Bring all of a home into the installation of these settings, which must be empty.
+
+    Raises:
+        Busy: the home is in use.
+        ConfigError: there is no home, or the target is not empty, or is that very home.
+        SourceError: a place cannot be read or written.
+    """
+    source = source_settings(home)
+    if not (source.home / "records.db").is_file():
+        raise ConfigError(f"{source.home} is no home of Evergreen: it has no records.db")
+    target = Path(str(records.database.engine.url.database or ""))
+    if records.database.dialect == "sqlite" and target == source.home / "records.db":
+        raise ConfigError(
+            f"{source.home} cannot be moved into itself: set EVERGREEN_HOME, or "
+            "EVERGREEN_RECORDS_URL and the other places, to where it is to go"
+        )
+    check_version(source.home)
+    with InstallationLock(source), tempfile.TemporaryDirectory(prefix="evergreen-move-") as scratch:
+        theirs = Records.open(source.records_address)
+        theirs.migrate()
+        adopt_addresses(source, theirs)  # paths of that machine mean nothing where it goes
+        adopt_signatures(source, theirs, at=at)  # what it serves goes on serving there
+        _refuse_nodes(theirs, source.home)
+        pieces = InPlace(Path(scratch))
+        manifest = take.take(source, theirs, pieces, at=at, actor=actor, say=say)
+        made = restore.restore(
+            settings,
+            records,
+            pieces,
+            manifest,
+            at=at,
+            actor=actor,
+            say=say,
+            origin=str(source.home),
+        )
+        theirs.close()
+    return made
+
+
+def _refuse_nodes(records: Records, home: Path) -> None:
+    living = {
+        each.node
+        for name in records.routes.names()
+        for each in records.nodes.of(name)
+        if each.living
+    }
+    if living:
+        raise Busy(
+            f"{home} is served by {', '.join(sorted(living))}: stop it (`make stop`), wait a "
+            "minute if it was killed, then move"
+        )
