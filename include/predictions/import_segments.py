@@ -135,9 +135,9 @@ def _local(settings: Settings, use_case: str) -> list[Segment]:
 
 def _shared(settings: Settings, use_case: str) -> list[Segment]:
     """Return those that nodes of other machines have shipped."""
-    if not settings.segments_uri:
+    if not settings.segments_root:
         return []
-    return SharedPlace(settings.segments_uri).segments(use_case)
+    return SharedPlace(settings.segments_root).segments(use_case)
 
 
 def _not_begun(settings: Settings, records: Records, use_case: str) -> str:
@@ -146,7 +146,7 @@ def _not_begun(settings: Settings, records: Records, use_case: str) -> str:
     Raises:
         SourceError: nodes serve, so one should.
     """
-    uri = settings.segments_uri
+    uri = settings.segments_root
     if not uri or SharedPlace(uri).has_begun(use_case):
         return ""
     nodes = sorted({report.node for report in records.nodes.of(use_case)})

@@ -67,6 +67,11 @@ def folder(home: Path, use_case: str) -> Path:
     return home / "predictions" / use_case
 
 
+def name_of(nanoseconds: int) -> str:
+    """Return what the name of a segment begins with that is opened at a time since 1970."""
+    return f"{nanoseconds:020d}"
+
+
 class PredictionLog:
     """The writer of one process and one use case. Not thread-safe: it belongs to the event loop.
 
@@ -90,6 +95,13 @@ class PredictionLog:
         self._opened = 0.0
         self._torn = False
         self._closing: list[int] = []
+
+    @property
+    def position(self) -> tuple[str, int]:
+        """The segment that is written and its bytes; none is open: the time, as names begin."""
+        if self._descriptor < 0:
+            return name_of(time.time_ns()), 0
+        return self._path.stem, self._size
 
     def append(self, line: bytes, count: int = 1) -> None:
         """Put one line, or `count` lines together, on disk; each ends in a line feed.
@@ -188,7 +200,7 @@ class PredictionLog:
     def _open(self) -> None:
         """Begin a segment; its name begins with nanoseconds, so names sort by time."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        name = f"{time.time_ns():020d}-{secrets.token_hex(6)}"
+        name = f"{name_of(time.time_ns())}-{secrets.token_hex(6)}"
         self._path = self._folder / f"{name}{OPEN}"
         unlocked = self._folder / f".{name}"
         descriptor = os.open(

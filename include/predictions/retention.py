@@ -18,8 +18,8 @@ from include.lake.tables import Lake
 from include.predictions import log as prediction_log
 from include.predictions.import_segments import only_one, table_of
 from include.predictions.shared import SharedPlace
+from include.records.columns import json_digest
 from include.records.records import AuditEntry, Records
-from include.records.schema import json_digest
 
 log = logging.getLogger(__name__)
 
@@ -119,8 +119,8 @@ def _find_set_aside(settings: Settings, use_case: str, oldest: str) -> list[str]
 
     folder = prediction_log.folder(settings.home, use_case)
     names = [path.name for path in folder.glob(f"*{prediction_log.SET_ASIDE}")]
-    if settings.segments_uri:
-        place = SharedPlace(settings.segments_uri)
+    if settings.segments_root:
+        place = SharedPlace(settings.segments_root)
         names += [shared.rpartition("/")[2] for shared in place.set_aside(use_case)]
     return sorted(name for name in set(names) if is_old(name))
 
@@ -130,8 +130,8 @@ def _remove_set_aside(settings: Settings, use_case: str, names: list[str]) -> li
     folder = prediction_log.folder(settings.home, use_case)
     for name in names:
         (folder / name).unlink(missing_ok=True)
-    if settings.segments_uri and names:
-        place = SharedPlace(settings.segments_uri)
+    if settings.segments_root and names:
+        place = SharedPlace(settings.segments_root)
         for shared in place.set_aside(use_case):
             if shared.rpartition("/")[2] in names:
                 place.remove(shared)

@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from include.errors import SourceError
 from include.files import written_aside
+from include.object_stores import filesystem
 from include.predictions.log import CLOSED, SET_ASIDE, Segment
 
 
@@ -50,7 +49,7 @@ class SharedPlace:
     """The shared place; errors of any store are OSErrors."""
 
     def __init__(self, uri: str) -> None:
-        self._fs, self._root = fsspec.core.url_to_fs(uri.rstrip("/"))
+        self._fs, self._root = filesystem(uri.rstrip("/"))
         protocols = self._fs.protocol
         self._is_local = "file" in ((protocols,) if isinstance(protocols, str) else protocols)
 
@@ -121,6 +120,16 @@ class SharedPlace:
             self.ask("rm_file", path)
         except FileNotFoundError:
             return
+
+    def remove_all(self, use_case: str) -> None:
+        """Remove all that was shipped of a use case.
+
+        Raises:
+            OSError: it cannot be removed.
+        """
+        self._fs.invalidate_cache()
+        if self._is_there(use_case):
+            self.ask("rm", f"{self._root}/{use_case}", True)
 
     def segments(self, use_case: str) -> list[Segment]:
         """Return the segments of a use case that were shipped, oldest first.

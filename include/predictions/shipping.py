@@ -38,7 +38,7 @@ def main() -> int:
     """Ship once; return the exit code."""
     here = settings()
     try:
-        shipped = ship(here.home, here.segments_uri)
+        shipped = ship(here.home, here.segments_root)
     except OSError as error:
         sys.stderr.write(f"segments cannot be shipped: {error}\n")
         return 1

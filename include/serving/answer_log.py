@@ -17,9 +17,9 @@ import msgspec
 from include.deployment.description import Description
 from include.errors import Unavailable
 from include.predictions.line_writer import LineWriter, Source
-from include.predictions.log import PredictionLog
+from include.predictions.log import PredictionLog, name_of
 from include.predictions.on_disk import OnDisk, free_bytes, look
-from include.serving.http import Refusal
+from include.serving.http import Refusal, reason_of
 from include.serving.predict import Features
 from include.serving.prediction_request import CheckedRequest
 from include.serving.prometheus import Metrics
@@ -129,12 +129,11 @@ class AnswerLog:
     ) -> tuple[LineWriter, bytes]:
         """Return what puts the lines of a model in an arm together, and what they begin with.
 
-        `assigned` is the arm that the request is meant for; `batch` says that it is a row of a
-        batch.
+        `assigned` is the arm that a request is meant for; `batch`: it is a row of a batch.
         """
         book = self._book(served)
         key = (model.version if model else None, arm, assigned, batch)
-        template = book.templates.get(key)
+        template, release = book.templates.get(key), served.release
         if template is None:
             template = book.templates[key] = book.writer.template(
                 Source(
@@ -145,6 +144,8 @@ class AnswerLog:
                     assigned=assigned,
                     generation=served.generation,
                     threshold=served.use_case.decision.threshold,
+                    release=release.id if release else None,
+                    step=release.step if release else None,
                     batch=batch,
                 )
             )
@@ -156,14 +157,14 @@ class AnswerLog:
         model: Loaded,
         arm: str,
         asked: Asked,
-        entity: int | str | None,
+        request: CheckedRequest,
         features: Features,
         score: float,
         decision: str,
     ) -> bytes:
         """Return the line of an answer."""
-        source = self.source(served, model, arm, batch=asked.batch)
-        return self.line(source, asked, entity, features, score, decision)
+        source = self.source(served, model, arm, request.assigned, batch=asked.batch)
+        return self.line(source, asked, request.entity, features, score, decision)
 
     def line(
         self,
@@ -196,10 +197,11 @@ class AnswerLog:
         self, served: Served, error: Exception, asked: Asked, request: CheckedRequest
     ) -> bytes | None:
         """Return the line of a request that no model answered; None: that is the caller's fault."""
-        reason = _reason(error)
+        reason = reason_of(error)
         if reason is None:
             return None
-        writer, template = self.source(served, served.champion, None, batch=asked.batch)
+        model, arm = served.champion, request.assigned
+        writer, template = self.source(served, model, None, arm, batch=asked.batch)
         return writer.line(
             template,
             request_id=asked.own_id,
@@ -242,6 +244,11 @@ class AnswerLog:
             self.put(served, *given)
         except Unavailable:
             self._metrics.count_event(served.use_case.name, UNLOGGED, len(given))
+
+    def position(self, use_case: str) -> tuple[str, int]:
+        """Return up to where a use case's log is written, as `PredictionLog.position` does."""
+        book = self._books.get(use_case)
+        return (name_of(time.time_ns()), 0) if book is None else book.writer.log.position
 
     def forget(self, use_case: str) -> None:
         """Close the log of a use case that was reset; its next answer opens another."""
@@ -335,13 +342,6 @@ class AnswerLog:
         self._full = frozenset(full)
         self._table.disk = problems
         self._metrics.show_room(free, {name: name in full for name in self._table.served})
-
-
-def _reason(error: Exception) -> bytes | None:
-    """Return why no model answered, in a word; None: the caller is at fault."""
-    if isinstance(error, Refusal):
-        return error.code.encode("ascii") if error.status >= 500 else None
-    return b"model_failed" if isinstance(error, Unavailable) else b"fault"
 
 
 def _size(count: int) -> str:

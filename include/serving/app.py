@@ -19,9 +19,12 @@ from include.serving import predict
 from include.serving.access import Access
 from include.serving.access_log import AccessLog
 from include.serving.answer_log import UNLOGGED, AnswerLog, Asked, NameOf
+from include.serving.answering import Answering, explanation
 from include.serving.batch import BatchAnswer, answer_batch, parse_batch
 from include.serving.direct import Direct
+from include.serving.evidence import Evidence
 from include.serving.http import (
+    EXPLAIN,
     Disconnected,
     Refusal,
     answer,
@@ -31,15 +34,14 @@ from include.serving.http import (
     header,
     read_json_body,
     refuse,
-    without_folders,
     wrong_method,
 )
 from include.serving.http_routes import Endpoints, Reload, Rollback
-from include.serving.prediction_request import CheckedRequest, check_request, parse_request
+from include.serving.prediction_request import read_request
 from include.serving.prometheus import Metrics
-from include.serving.remote_scoring import score_remotely
 from include.serving.serving_table import ServingTable
-from include.serving.snapshot import Loaded, Served
+from include.serving.shadow import Shadow
+from include.serving.snapshot import Served
 from include.serving.turn import Turn
 
 log = logging.getLogger(__name__)
@@ -90,14 +92,22 @@ class App:
         self.routes = self._router.routes
         self._hosts, self._access, self._seconds = hosts, access, seconds
         access.count = lambda event: self.metrics.count_event("", event)
+        self.hasher = hasher
         self.log = AnswerLog(home, self.table, self.metrics, hasher=hasher, ships=ships)
+        self.evidence = Evidence(
+            hasher, lambda count: self.metrics.count_event("", "evidence_lost", count)
+        )
         self._horizons: dict[str, predict.Horizon] = {}
-        self._prefix, self._count = secrets.token_hex(6), 0
+        self._answering = Answering(self.metrics, self.evidence, self._horizons, seconds=seconds)
+        self.shadow = Shadow(self.evidence, self.log, self.metrics, self.table, self._horizons)
+        self.id_prefix, self._count = secrets.token_hex(6), 0
         self._faults: set[str] = set()
         self.direct = Direct(
             self.table,
             self.metrics,
             log=self.log,
+            evidence=self.evidence,
+            shadow=self.shadow,
             access_log=access_log,
             own_id=self._own_id,
             serves_host=self._serves_host,
@@ -149,10 +159,14 @@ class App:
         if present is None or present.use_case != served.use_case:
             self._horizons[name] = predict.Horizon(served.use_case)
         self.table.served[name] = served
+        self.table.changed.set()
         self.direct.install(served, self._horizons[name])
         models = {"champion": served.champion, "previous": served.previous}
+        models |= {"challenger": served.challenger} if served.release else {}
         versions = {role: model.version for role, model in models.items() if model}
-        self.metrics.show_served(name, served.generation, versions)
+        self.metrics.show_served(name, served.epoch, served.generation, versions)
+        if (release := served.release) is not None:
+            self.metrics.show_release(name, release.share, withheld=bool(release.why))
 
     def forget(self, use_case: str) -> None:
         """Serve a use case no more."""
@@ -160,6 +174,7 @@ class App:
         self.table.served.pop(use_case, None)
         self.direct.forget(use_case)
         self.metrics.hide_served(use_case)
+        self.metrics.hide_guard(use_case)
         self.log.forget(use_case)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> int:
@@ -222,24 +237,26 @@ class App:
         if served is None:
             raise Refusal(404, "unknown_use_case", f"use case {use_case!r} is not served any more")
         self.log.admit(served)
-        request = check_request(parse_request(body), served)
+        request = read_request(body, served)
         try:
-            model, arm, features, score = await self._score(request, served)
+            model, arm, features, score = await self._answering.score(request, served)
         except Exception as error:
             self.log.put_failures(served, self.log.failure_line(served, error, asked, request))
+            self._answering.note_failure(served, asked, request, error)
             raise
         decision = predict.decide(served.use_case, score)
         reply = predict.describe_answer(
             asked.name, request.entity, served, model, arm, features, score, decision
         )
         # Before the answer: what was answered is on record, whatever happens to the process next.
-        line = self.log.answer_line(
-            served, model, arm, asked, request.entity, features, score, decision
-        )
+        line = self.log.answer_line(served, model, arm, asked, request, features, score, decision)
         if not self.log.put(served, line):
             reply.flags.append(UNLOGGED)
-        await answer(send, 200, _encode(reply), asked.name.encode("ascii"))
+        self._answering.note_answer(served, asked, request, arm, features, score)
+        told = explanation(served, request.assigned, arm) if header(scope, EXPLAIN) == b"1" else ()
+        await answer(send, 200, _encode(reply), asked.name.encode("ascii"), more=told)
         self.metrics.observe_duration(use_case, time.perf_counter() - asked.clock)
+        self.shadow.mirror_answer(served, asked, request, arm, features, score)
         return 200
 
     async def _batch(self, use_case: str, body: bytes, ids: tuple[str, str | None]) -> BatchAnswer:
@@ -248,77 +265,21 @@ class App:
         served = self.table.find(use_case)
         self.log.admit(served)
         reply, answered = await answer_batch(
-            rows, served, ids, score=self._score, log=self.log, seconds=self._seconds
+            rows,
+            served,
+            ids,
+            answering=self._answering,
+            log=self.log,
+            shadow=self.shadow,
+            seconds=self._seconds,
         )
         self.metrics.count_rows(use_case, answered, len(rows) - answered)
         return reply
 
-    async def _score(
-        self, request: CheckedRequest, served: Served
-    ) -> tuple[Loaded, str, predict.Features, float]:
-        """Ask the champion; if it gives no answer, ask the one before it."""
-        champion, behind, name = served.champion, served.fallback, served.use_case.name
-        reason = b"not_loaded"
-        if champion is None and behind is None:
-            why = f" ({without_folders(served.problems[0])})" if served.problems else ""
-            raise Refusal(
-                503,
-                "no_model",
-                f"{name} has no model to answer yet{why}; run `evergreen status {name}`",
-                headers=[(b"retry-after", b"10")],
-            )
-        if champion is not None:
-            try:
-                features, score = await self._ask(request, served, champion)
-                return champion, "champion", features, score
-            except (Unavailable, Refusal) as error:
-                # That the champion's own features are not online, or that it takes too long, is its
-                # failure, not the caller's.
-                if isinstance(error, Refusal) and error.code not in ("no_features", "deadline"):
-                    raise
-                reason = b"no_features" if isinstance(error, Refusal) else b"model_failed"
-                self.metrics.count_event(name, "champion_failed")
-                if behind is None or champion is behind:
-                    raise
-                log.warning("%s: %s; model %d answers instead", name, error, behind.version)
-        assert behind is not None
-        features, score = await self._ask(request, served, behind)
-        self.metrics.count_event(name, "fallback")
-        features.reason = reason
-        if "fallback" not in features.flags:  # it may be there for unknown or stale features
-            features.flags.append("fallback")
-        return behind, "fallback", features, score
-
-    async def _ask(
-        self, request: CheckedRequest, served: Served, model: Loaded
-    ) -> tuple[predict.Features, float]:
-        """Return the features and the score of one model, in this process or in its own."""
-        horizon = self._horizons[served.use_case.name]
-        online, ahead = served.online, None
-        # Another process's rows are waited for, and only where they are needed; a file's are not.
-        if online is not None and online.is_remote and predict.needs_online(request, model):
-            ahead = await online.read(model.feature_set, [str(request.entity)])
-        features = predict.find_features(request, served, model, horizon, ahead)
-        if model.remote is None:
-            began = time.perf_counter()
-            score = predict.score_in_process(model, features.row)
-            features.model_us = int((time.perf_counter() - began) * 1e6)
-            return features, score
-        # By its role, not by where it runs: a challenger is passed over, who answers waits.
-        told = await score_remotely(
-            model,
-            features.row,
-            request,
-            patient=model is served.answering,
-            seconds=self._seconds,
-        )
-        features.model_us = told.micros
-        return features, told.value
-
     def _own_id(self) -> str:
         """Return the node's next id of a request (cheaper than a UUID)."""
         self._count += 1
-        return f"{self._prefix}-{self._count:x}"
+        return f"{self.id_prefix}-{self._count:x}"
 
     def _check_host(self, scope: Scope) -> None:
         """Refuse a Host that is not this node's.

@@ -7,7 +7,7 @@ before the answer. A row that is refused refuses no other.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -17,21 +17,22 @@ from include.errors import EvergreenError
 from include.features.online_rows import OnlineSet, Value
 from include.serving import predict
 from include.serving.answer_log import UNLOGGED, AnswerLog, Asked
+from include.serving.answering import Answering
 from include.serving.http import Refusal, as_refusal
-from include.serving.predict import Features, PredictionAnswer
+from include.serving.mirrored import BATCH_ROWS, Mirrored, mirrored_of
+from include.serving.predict import PredictionAnswer
 from include.serving.prediction_request import (
     CheckedRequest,
-    check_request,
-    parse_request,
+    read_request,
     wrong_form,
 )
 from include.serving.remote_scoring import out_of_time
+from include.serving.shadow import Shadow
 from include.serving.snapshot import Loaded, OnlineRows, Served
 
 MAX_ROWS = 1000
 TURN = 32  # rows after which whoever asks for one row has a turn
-
-Score = Callable[[CheckedRequest, Served], Awaitable[tuple[Loaded, str, Features, float]]]
+_Scored = tuple[Loaded, str, predict.Features, float]
 
 
 class BatchRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -104,8 +105,9 @@ async def answer_batch(
     served: Served,
     ids: tuple[str, str | None],
     *,
-    score: Score,
+    answering: Answering,
     log: AnswerLog,
+    shadow: Shadow,
     seconds: float,
 ) -> tuple[BatchAnswer, int]:
     """Return the answer, which is on record, and of how many rows a model answered.
@@ -116,35 +118,33 @@ async def answer_batch(
     Raises:
         Unavailable: the lines could not be written, so nothing may be answered.
     """
-    late, (own_id, caller_id) = asyncio.get_running_loop().time() + seconds, ids
+    late = asyncio.get_running_loop().time() + seconds
     checked = []
     for at, row in enumerate(rows):
         await _give_turn(at)
         checked.append(_checked(row, served))
     known = await _read_ahead([one for one in checked if not isinstance(one, Refusal)], served)
-    lines, failures = list[bytes](), list[bytes | None]()
+    lines, failures, mirrored = list[bytes](), list[bytes | None](), list[Mirrored]()
     results: list[PredictionAnswer | RefusedRow] = []
-    for at, request in enumerate(checked):
-        await _give_turn(at)
-        asked = Asked(f"{own_id}.{at}", f"{caller_id}.{at}" if caller_id else None, batch=True)
-        try:
-            if isinstance(request, Refusal):
-                raise request
-            request.until = late
-            if asyncio.get_running_loop().time() >= late:
-                raise out_of_time()
-            model, arm, features, probability = await score(request, known)
-        except EvergreenError as error:
-            results.append(RefusedRow(asked.name, as_refusal(error).error()))
+    counted = list[tuple[Asked, CheckedRequest, _Scored | EvergreenError]]()
+    async for asked, request, found in _score_rows(checked, known, ids, answering, late):
+        if isinstance(found, EvergreenError):
+            results.append(RefusedRow(asked.name, as_refusal(found).error()))
             if not isinstance(request, Refusal):
-                failures.append(log.failure_line(served, error, asked, request))
+                failures.append(log.failure_line(served, found, asked, request))
+                counted.append((asked, request, found))
             continue
+        assert isinstance(request, CheckedRequest)  # what was refused has no score
+        model, arm, features, probability = found
         decision = predict.decide(served.use_case, probability)
         lines.append(
-            log.answer_line(
-                served, model, arm, asked, request.entity, features, probability, decision
-            )
+            log.answer_line(served, model, arm, asked, request, features, probability, decision)
         )
+        counted.append((asked, request, found))
+        if len(mirrored) < BATCH_ROWS and (
+            one := mirrored_of(served, asked, request, arm, features, probability)
+        ):
+            mirrored.append(one)
         results.append(
             predict.describe_answer(
                 asked.name, request.entity, served, model, arm, features, probability, decision
@@ -155,7 +155,71 @@ async def answer_batch(
             if isinstance(result, PredictionAnswer):
                 result.flags.append(UNLOGGED)
     log.put_failures(served, *failures)
-    return BatchAnswer(caller_id or own_id, served.use_case.name, results), len(lines)
+    _count(counted, served, answering)
+    shadow.mirror(served, mirrored)
+    return BatchAnswer(ids[1] or ids[0], served.use_case.name, results), len(lines)
+
+
+def _count(
+    rows: Sequence[tuple[Asked, CheckedRequest, _Scored | EvergreenError]],
+    served: Served,
+    answering: Answering,
+) -> None:
+    """Note rows whose lines are on disk, with no turn of the loop in between.
+
+    Noted before, a row would be evidence of an answer that nobody got where the disk is full, and
+    after a kill be counted twice: by its window, and by its line behind the byte of that window.
+    """
+    for asked, request, found in rows:
+        if isinstance(found, EvergreenError):
+            answering.note_failure(served, asked, request, found)
+        else:
+            _, arm, features, probability = found
+            answering.note_answer(served, asked, request, arm, features, probability)
+
+
+async def _score_rows(
+    checked: Sequence[CheckedRequest | Refusal],
+    served: Served,
+    ids: tuple[str, str | None],
+    answering: Answering,
+    late: float,
+) -> AsyncIterator[tuple[Asked, CheckedRequest | Refusal, _Scored | EvergreenError]]:
+    """Yield what came of each row, in order; `late` is in the loop's seconds."""
+    own_id, caller_id = ids
+    # While a release has a share, a model in another process is asked for some rows: one after the
+    # other their ways there would use up the time of the whole batch.
+    is_shared = served.release is not None and served.release.share > 0
+    for start in range(0, len(checked), TURN):
+        part = checked[start : start + TURN]
+        names = [
+            Asked(f"{own_id}.{at}", f"{caller_id}.{at}" if caller_id else None, batch=True)
+            for at in range(start, start + len(part))
+        ]
+        if is_shared:
+            found = await asyncio.gather(
+                *[_score_row(one, served, answering, late) for one in part]
+            )
+        else:
+            found = [await _score_row(one, served, answering, late) for one in part]
+        for row in zip(names, part, found, strict=True):
+            yield row
+        await asyncio.sleep(0)  # as `_give_turn`
+
+
+async def _score_row(
+    request: CheckedRequest | Refusal, served: Served, answering: Answering, late: float
+) -> _Scored | EvergreenError:
+    """Return who answers a row and by what, or why nobody does."""
+    if isinstance(request, Refusal):
+        return request
+    request.until = late
+    try:
+        if asyncio.get_running_loop().time() >= late:
+            raise out_of_time()
+        return await answering.score(request, served)
+    except EvergreenError as error:
+        return error
 
 
 async def _give_turn(at: int) -> None:
@@ -166,7 +230,7 @@ async def _give_turn(at: int) -> None:
 
 def _checked(row: msgspec.Raw, served: Served) -> CheckedRequest | Refusal:
     try:
-        return check_request(parse_request(row), served)
+        return read_request(row, served)
     except Refusal as refusal:
         return refusal
 
@@ -180,7 +244,9 @@ async def _read_ahead(requests: Sequence[CheckedRequest], served: Served) -> Ser
     if online is None or not online.is_remote:
         return served
     by_set: dict[str, Any] = {}
-    for model in (served.champion, served.fallback):
+    release = served.release
+    challenger = served.challenger if release is not None and release.share else None
+    for model in (served.champion, served.fallback, challenger):
         if model is None or model.feature_set in by_set:
             continue
         entities = [str(one.entity) for one in requests if predict.needs_online(one, model)]

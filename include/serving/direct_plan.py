@@ -14,7 +14,7 @@ import msgspec
 from include.features.online_rows import OnlineSet, Value
 from include.predictions.line_writer import LineWriter
 from include.serving.predict import Features
-from include.serving.snapshot import Loaded, Online, Served
+from include.serving.snapshot import Loaded, Online, RemoteScorer, Served
 from include.serving.typed_rows import RowReader, request_decoder, row_reader, row_writer
 
 # Of one state of the online store; beyond either all are forgotten. Of 30 numbers a row has 600
@@ -83,38 +83,19 @@ class _Layout:
         return StoredRow(self.pick(columns), content, event_ts, expiry)
 
 
-class Plan:
-    """How requests of one snapshot are answered."""
+class StoredRows:
+    """The online rows of one feature set, as a model reads them; they are kept while they hold."""
 
-    def __init__(
-        self, served: Served, model: Loaded, scorer: ValueScorer, reader: RowReader
-    ) -> None:
-        self.served, self.model, self.reader = served, model, reader
-        self.use_case = served.use_case.name
-        self.decode = request_decoder(served.use_case.entity.type).decode
-        self.score = scorer.of_values
-        self.features = list(scorer.features)
-        # What its lines are put together by, once a line is written.
-        self.lines: tuple[LineWriter, bytes] | None = None
+    def __init__(self, online: object, feature_set: str, features: Sequence[str]) -> None:
         # Only a store that answers at once: the event loop stands still meanwhile.
-        self._online = served.online if isinstance(served.online, Online) else None
+        self._online = online if isinstance(online, Online) else None
+        self.feature_set, self._features = feature_set, list(features)
         self._layout: _Layout | None = None
         self._state: object = None
         self._rows: dict[object, StoredRow] = {}
         self._room = MAX_ROW_BYTES
 
-    @classmethod
-    def of(cls, served: Served) -> Plan | None:
-        """Return the plan of a snapshot, or None where each request needs the long way."""
-        model = served.champion
-        if model is None or not isinstance(model.scorer, ValueScorer):
-            return None
-        reader = row_reader(model.scorer.features, served.feature_types)
-        if reader is None:
-            return None
-        return cls(served, model, model.scorer, reader)
-
-    def stored(self, entity: object, horizon: int) -> tuple[Sequence[Value], Features] | None:
+    def find(self, entity: object, horizon: int) -> tuple[Sequence[Value], Features] | None:
         """Return an entity's values and what is said of them; None: they are not all fresh.
 
         `horizon` is in microseconds since 1970.
@@ -138,13 +119,13 @@ class Plan:
 
     def _read(self, online: Online, entity: object) -> StoredRow | None:
         """Return the row of an entity from the store, and keep it."""
-        online_set = online.describe(self.model.feature_set)
-        found = None if online_set is None else online.get(self.model.feature_set, str(entity))
+        online_set = online.describe(self.feature_set)
+        found = None if online_set is None else online.get(self.feature_set, str(entity))
         if online_set is None or found is None:
             return None
         layout = self._layout
         if layout is None or layout.online_set is not online_set:
-            layout = self._layout = _Layout(online_set, self.features)
+            layout = self._layout = _Layout(online_set, self._features)
         row = layout.row(*found)
         if row is not None:
             self._room -= len(row.content)
@@ -158,3 +139,54 @@ class Plan:
     def _forget_rows(self) -> None:
         self._rows.clear()
         self._room = MAX_ROW_BYTES
+
+
+class Apart:
+    """How requests that are meant for the challenger of a release are asked of its process."""
+
+    def __init__(self, challenger: Loaded, remote: RemoteScorer, stored: StoredRows) -> None:
+        """Build it; `stored` are the rows of its own feature set."""
+        self.model, self.post, self.stored = challenger, remote.post, stored.find
+
+    @classmethod
+    def of(cls, served: Served, champions: StoredRows) -> Apart | None:
+        """Return it; None where nobody is meant for a challenger, or each needs the long way."""
+        release, challenger = served.release, served.challenger
+        if release is None or not release.share or challenger is None:
+            return None
+        remote = challenger.remote
+        if remote is None:
+            return None
+        stored = champions  # of one set, the JSON of its rows is the same for both
+        if challenger.feature_set != champions.feature_set:
+            stored = StoredRows(served.online, challenger.feature_set, remote.features)
+        return cls(challenger, remote, stored)
+
+
+class Plan:
+    """How requests of one snapshot are answered."""
+
+    def __init__(
+        self, served: Served, model: Loaded, scorer: ValueScorer, reader: RowReader
+    ) -> None:
+        self.served, self.model, self.reader = served, model, reader
+        self.use_case, self.release = served.use_case.name, served.release
+        self.decode = request_decoder(served.use_case.entity.type).decode
+        self.score = scorer.of_values
+        # What lines are put together by, once one is written: by the arm that answers, and the one
+        # that the request was meant for.
+        self.lines: dict[tuple[str, str], tuple[LineWriter, bytes]] = {}
+        self.rows = StoredRows(served.online, model.feature_set, scorer.features)
+        self.stored = self.rows.find
+        self.apart = Apart.of(served, self.rows)
+
+    @classmethod
+    def of(cls, served: Served) -> Plan | None:
+        """Return the plan of a snapshot, or None where each request needs the long way."""
+        model = served.champion
+        if model is None or not isinstance(model.scorer, ValueScorer):
+            return None
+        reader = row_reader(model.scorer.features, served.feature_types)
+        if reader is None:
+            return None
+        return cls(served, model, model.scorer, reader)

@@ -4,6 +4,9 @@ uvicorn makes a task, an event and some messages for each request, which take lo
 A plain prediction needs none of them: when its body is whole, its answer is written. Any other
 request is handed over to uvicorn when its headers are whole, and a plain one too whenever something
 comes in between: an answer that is not sent yet, a slow reader, an end of the node.
+
+A request that another process is asked for keeps its connection waiting: what the client sends
+meanwhile is read once it has its answer.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from include.serving.direct import Direct, Head, Headers
+from include.serving.direct_made import Made, Waiting
 from include.serving.peers import PeerProtocol
 
 # Requests of one read that are answered before anybody else's turn: a read may hold thousands.
@@ -30,9 +34,13 @@ class DirectProtocol(PeerProtocol):
         self._use_case = ""  # of the plain request in hand
         self._known: Headers = {}
         self._body: bytes | bytearray = b""
-        self._read = b""  # what was read last, if it began behind an answer of ours
+        self._read = b""  # what was read last, if it began the connection, or behind our answer
+        self._is_new = True  # nothing was read of it yet
         self._burst = 0  # answers to what was read last
         self._asked: bytes | None = None  # the request whose answer waits for its turn to end
+        self._is_waiting = False  # for another process to answer it
+        self._early = b""  # what came meanwhile
+        self._is_ending = False  # the node ends once it is answered
 
     def on_message_begin(self) -> None:
         """Begin a request; what only the application needs of it is made when it gets it."""
@@ -67,6 +75,10 @@ class DirectProtocol(PeerProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Answer a request whose headers have been parsed before; parse any other."""
+        if self._is_waiting:
+            self._early += data
+            self.flow.pause_reading()
+            return
         self._end_turn()
         self._read, self._burst = b"", 0
         # After an answer of ours nothing has begun: the parser would read these bytes as it read
@@ -81,12 +93,19 @@ class DirectProtocol(PeerProtocol):
                     body,
                     self.server_state.default_headers,
                     self.client,
+                    self._settle_late,
                 )
+                if isinstance(made, Waiting):
+                    self._asked, self._is_waiting, self.idle_since = data, True, None
+                    return
                 if made is not None:
                     self._asked, self.idle_since = data, self.loop.time()
                     self._turn.add(made, self, self.loop)
                     return
             self._read = data
+        elif self._is_new:
+            self._read = data
+        self._is_new = False
         super().data_received(data)
 
     def close_request(self) -> None:
@@ -95,23 +114,39 @@ class DirectProtocol(PeerProtocol):
             super().close_request()
             return
         if self._is_free():
-            answer = self._direct.answer(
+            # Whether the read began with this request and ended with it.
+            head, _, body = self._read.partition(_END)
+            is_alone = body == self._body and bool(body)
+            made = self._direct.make(
                 self._use_case,
                 self._known,
                 bytes(self._body),
                 self.server_state.default_headers,
                 self.client,
+                self._settle_late if is_alone else None,
             )
-            if answer is not None:
-                # Only of a read that began with this request and ended with it.
-                head, _, body = self._read.partition(_END)
-                if body == self._body:
+            if made is not None:
+                if is_alone:
                     self._direct.keep_head(head, Head(self._use_case, self._known, len(body)))
-                self._use_case = ""
-                self._send(answer)
-                return
+                if isinstance(made, Waiting):
+                    self._asked, self._is_waiting, self._use_case = self._read, True, ""
+                    return
+                answers = self._direct.settle([made])
+                if answers is not None:
+                    self._use_case = ""
+                    self._send(answers[0])
+                    return
         self._hand_over()
         super().close_request()
+
+    def _settle_late(self, made: Made | None) -> None:
+        """Take an answer that another process was asked for; None: take the long way."""
+        self._is_waiting = False
+        if made is not None:
+            self.idle_since = self.loop.time()
+            self._turn.add(made, self, self.loop)
+        else:
+            self.take_answer(None)
 
     def _is_free(self) -> bool:
         """Tell whether an answer may be written now."""
@@ -137,9 +172,21 @@ class DirectProtocol(PeerProtocol):
             return
         if answer is not None:
             self._send(answer)
-            return
-        self._read, self._burst = b"", MAX_BURST  # so that it is not answered here after all
-        super().data_received(asked)
+        else:
+            self._read, self._burst = b"", MAX_BURST  # so that it is not answered here after all
+            super().data_received(asked)
+        if self._early or self._is_ending:
+            self.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """Read what came while an answer was waited for, or end with the node."""
+        early, self._early = self._early, b""
+        if self._is_ending:
+            self.shutdown()
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            if early:
+                self.data_received(early)
 
     def give_up_answer(self) -> None:
         """Close: what went wrong is in the node's log."""
@@ -165,6 +212,9 @@ class DirectProtocol(PeerProtocol):
     def shutdown(self) -> None:
         """Let a request in hand end, then close."""
         self._end_turn()
+        if self._is_waiting:
+            self._is_ending = True
+            return
         self._hand_over()
         super().shutdown()
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from include.config.tokens import Role
 from include.errors import Unavailable
@@ -47,8 +47,17 @@ _environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-# Compiled when the node starts: the first reader would otherwise hold up the predictions.
-_template = _environment.get_template("docs.html")
+
+
+def page_template(name: str) -> Template:
+    """Return the template of a page, compiled.
+
+    Asked for when the node starts: the first reader would otherwise hold up the predictions.
+    """
+    return _environment.get_template(name)
+
+
+_template = page_template("docs.html")
 
 
 def try_page() -> bytes:
@@ -89,6 +98,22 @@ def _package_folder() -> Path:
     return Path(spec.submodule_search_locations[0]) / "dist"
 
 
+def describe_here(served: Served) -> str:
+    """Return what this node does for the release that it knows of."""
+    release = served.release
+    if release is None:
+        return "no release that this node takes part in"
+    if release.why:
+        return f"nothing is given to the challenger: {release.why}"
+    if release.state == "watched":
+        return "its model is champion here, and watched"
+    if release.mode == "shadow":
+        return "requests are mirrored to the challenger, behind their answers"
+    if release.share:
+        return f"{release.share / 100:g} % of the entities are the challenger's"
+    return "the challenger is tried, and gets no request"
+
+
 def render(served_by_name: Mapping[str, Served], free: frozenset[Role] = frozenset()) -> str:
     """Return the page; whoever asks needs no token for the roles in `free`."""
     use_cases = [
@@ -96,6 +121,7 @@ def render(served_by_name: Mapping[str, Served], free: frozenset[Role] = frozens
             "name": name,
             "title": served.use_case.title or name,
             "champion": served.champion,
+            "release": describe_here(served) if served.release else "",
             "request": json.dumps(openapi.example_request(served.use_case)),
             "features": served.feature_types,
         }

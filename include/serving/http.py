@@ -10,7 +10,7 @@ from typing import cast
 import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
-from include.errors import ConfigError, Conflict, EvergreenError
+from include.errors import ConfigError, Conflict, EvergreenError, Unavailable
 
 MAX_BODY = 1024 * 1024  # bytes
 MAX_ECHO = 80  # characters of a text from outside that an answer or a log line repeats
@@ -19,6 +19,7 @@ MAX_MESSAGE = 600
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._\-]{1,64}\Z")
 # The folders of an absolute path; of addresses those of SQLite alone, which have no host.
 _FOLDERS = re.compile(r"(?:(?<=sqlite:///)|(?<![\w.:/]))/(?:[^\s/:;,()'\"]+/)+(?=[^\s/])")
+EXPLAIN = b"x-evergreen-explain"  # 1: the answer's headers tell which arm of a release answered
 LINGER_SECONDS = 3.0  # for so long the rest of a refused body is read
 _encode = msgspec.json.Encoder().encode
 
@@ -64,6 +65,13 @@ class Refusal(EvergreenError):
         if self.flags:
             error["flags"] = self.flags
         return error
+
+
+def reason_of(error: Exception) -> bytes | None:
+    """Return why no model answered, in a word; None: the caller is at fault."""
+    if isinstance(error, Refusal):
+        return error.code.encode("ascii") if error.status >= 500 else None
+    return b"model_failed" if isinstance(error, Unavailable) else b"fault"
 
 
 def without_folders(text: str) -> str:

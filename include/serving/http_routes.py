@@ -7,6 +7,7 @@ is served may change under it.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -16,9 +17,10 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
+from include.clock import utc_now
 from include.config.tokens import Role
 from include.deployment.rollback import Order
-from include.serving import docs_page, openapi
+from include.serving import docs_page, openapi, releases_page
 from include.serving.access import Access
 from include.serving.batch import BatchAnswer
 from include.serving.http import Refusal, read_json_body, wrong_method
@@ -109,6 +111,7 @@ class Endpoints:
             NodeRoute("/metrics", self.metrics, self, "read"),
             NodeRoute("/openapi.json", self.openapi, self, "read"),
             NodeRoute("/docs", self.docs, self, "read"),
+            NodeRoute("/releases", self.releases, self, "read"),
             NodeRoute("/docs/try", self.try_page, self, "read"),
             NodeRoute("/docs/assets/{name}", self.asset, self, "read"),
             NodeRoute("/v1/{use_case}/model", self.model, self, "read"),
@@ -143,9 +146,12 @@ class Endpoints:
             name: {
                 "model_version": served.answering.version if served.answering else None,
                 "arm": "champion" if served.champion else "fallback" if served.answering else None,
+                "epoch": served.epoch,
                 "generation": served.generation,
                 "problems": [*served.problems, *filter(None, [self.table.disk.get(name)])],
                 "roles": self.table.roles(name),
+                **({} if served.release is None else {"release": served.release.describe()}),
+                **({"shadow": told} if (told := self.table.shadows(name)) else {}),
             }
             for name, served in sorted(self.table.served.items())
         }
@@ -171,6 +177,12 @@ class Endpoints:
     async def docs(self, request: Request) -> Response:
         """Show people what can be asked and how."""
         page = docs_page.render(self.table.served, self.access.free)
+        return HTMLResponse(page, headers=docs_page.SECURITY)
+
+    async def releases(self, request: Request) -> Response:
+        """Show people how releases stand: what the records say, and what this node does."""
+        views = await self.table.look_at_releases(sorted(self.table.served))
+        page = releases_page.render(self.table.served, views, utc_now())
         return HTMLResponse(page, headers=docs_page.SECURITY)
 
     async def try_page(self, request: Request) -> Response:
@@ -224,7 +236,7 @@ class Endpoints:
                 reason=order.reason[:MAX_REASON],
                 version=order.version,
                 generation=order.generation,
-                request_id=given[:MAX_ACTOR],
+                request_id=_recorded_id(given),
             ),
         )
         # 202: it is decided, and another model still answers until the right one is in memory.
@@ -234,6 +246,14 @@ class Endpoints:
 async def _refuse_path(scope: Scope, receive: Receive, send: Send) -> None:
     """Refuse a path that no route has."""
     raise Refusal(404, "not_found", f"no page {scope['path'][:80]!r}; see /docs", linger=True)
+
+
+def _recorded_id(given: str) -> str:
+    """Return a caller's id as it is recorded; a long one by its digest.
+
+    Cut off, two orders of the same beginning would be one, and the second would do nothing.
+    """
+    return given if len(given) <= MAX_ACTOR else hashlib.sha256(given.encode()).hexdigest()
 
 
 def _use_case(request: Request) -> str:

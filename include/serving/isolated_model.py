@@ -15,17 +15,18 @@ import socket
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
 
 import msgspec
 import psutil
 
+from include.config.settings import ROOT
 from include.errors import ArtefactError, Unavailable
 from include.models.bento_sources import copy_verified, sources_folder
-from include.processes import bare_environment
+from include.processes import bare_environment, python_module
 from include.serving.child_limits import bound_process
+from include.serving.child_link import ChildLink, Done, Reply
 from include.serving.http import Refusal
 from include.serving.snapshot import RemoteScore
 
@@ -35,10 +36,12 @@ DEADLINE = 0.5  # seconds for one answer
 FAILURES = 3  # in a row, after which it is asked no more
 PROBE_SECONDS = 1.0
 MAX_WAITING = 64  # questions at once: more would only wait behind each other
-MAX_REPLY = 1 << 20  # bytes of a line; the longest, the features of a model, has some kilobytes
+MAX_POSTED = 512  # the same of questions that nobody waits for by a task of its own
 MAX_QUEUED = 1024  # questions of a champion that wait for a place among those
 QUEUE_SECONDS = 2.0  # for so long one waits, at most
 
+# The same file as `lane.py` in Bentos; started by its name, as nothing of packaging is imported.
+OWN_WORKER = "include.packaging.bento.worker"
 _encode = msgspec.json.Encoder().encode
 
 
@@ -53,27 +56,8 @@ def new_code_folder(home: Path) -> Path:
     return Path(tempfile.mkdtemp(prefix=f"code-{os.getpid()}-", dir=folder))
 
 
-class _Reply(msgspec.Struct):
-    """One line of the process.
-
-    The first one, without an id, says how many golden rows were answered and what a row must hold.
-    `micros` is how long the model took; Bentos of before do not say it.
-    """
-
-    id: int = 0
-    score: float | None = None
-    micros: int | None = None
-    error: str | None = None
-    feature: str | None = None
-    golden: int = 0
-    features: list[str] = []
-
-
-_decode = msgspec.json.Decoder(_Reply).decode
-
-
 class IsolatedModel(asyncio.Protocol):
-    """The node's end of the socket.
+    """A process that answers for one model.
 
     A breaker opens after failures in a row. Only a probe in the background closes it: letting the
     next requests through instead would make each of them wait for the deadline.
@@ -82,17 +66,14 @@ class IsolatedModel(asyncio.Protocol):
     def __init__(self, version: str) -> None:
         """Build it; `version` is how messages call the model. `start` is what others use."""
         self._version = version
-        self._transport: asyncio.Transport | None = None
+        self._link = ChildLink(version, self._link_ended)
         self._process: asyncio.subprocess.Process | None = None
-        self._hello: asyncio.Future[_Reply] = asyncio.get_running_loop().create_future()
-        self._waiting: dict[int, asyncio.Future[_Reply]] = {}
-        self._buffer = b""
-        self._count = self._failures = 0
+        self._failures = 0
         self._code: Path | None = None  # the copy that the process runs, removed when it ends
         self._in_hand = 0  # questions that have a place; the others stand in the queue
         self._queue: deque[asyncio.Future[None]] = deque()
         self._probe: asyncio.Task[None] | None = None
-        self._last: Mapping[str, object] = {}
+        self._last = b"{}"
         self.features: list[str] = []
         self.on_end: Callable[[], None] = lambda: None
 
@@ -129,55 +110,112 @@ class IsolatedModel(asyncio.Protocol):
         except BaseException:
             shutil.rmtree(source, ignore_errors=True)
             raise
-        node_end, process_end = socket.socketpair()
         isolated = cls(bento_tag)
         isolated._code = source
-        environment = bare_environment(PYTHONPATH=str(source), OMP_NUM_THREADS="1")
+        return await isolated._launch(
+            [sys.executable, str(source / "lane.py")],
+            bundle,
+            digest,
+            folder=source,
+            seconds=seconds,
+            label=f"bento {bento_tag}",
+        )
+
+    @classmethod
+    async def start_own(
+        cls, home: Path, bundle: str, digest: str, *, seconds: float
+    ) -> IsolatedModel:
+        """Start a process of this very installation's code for a model that fits it.
+
+        It speaks the same protocol: it is the module that every Bento ships.
+
+        Raises:
+            ArtefactError: the model is not what was recorded, or misses its golden rows.
+            Unavailable: its process died or hung: that may be the machine's fault.
+        """
+        isolated = cls(f"model {Path(bundle).name}")
+        return await isolated._launch(
+            python_module(OWN_WORKER),
+            str(Path(bundle).resolve()),
+            digest,
+            folder=ROOT,
+            seconds=seconds,
+            label=bundle,
+        )
+
+    async def _launch(
+        self,
+        command: Sequence[str],
+        bundle: str,
+        digest: str,
+        *,
+        folder: Path,
+        seconds: float,
+        label: str,
+    ) -> IsolatedModel:
+        """Start the process and wait for its first word; `label` is how messages call it."""
+        node_end, process_end = socket.socketpair()
         try:
             node_end.setblocking(False)
-            isolated._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                str(source / "lane.py"),
+            self._process = await asyncio.create_subprocess_exec(
+                *command,
                 str(process_end.fileno()),
                 bundle,
                 digest,
-                cwd=source,
-                env=environment,
+                cwd=folder,
+                env=bare_environment(PYTHONPATH=str(folder), OMP_NUM_THREADS="1"),
                 pass_fds=(process_end.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
             )
-            bound_process(isolated._process.pid, bundle)
+            bound_process(self._process.pid, bundle)
         finally:
             # The process has its own copy: while this one is open, its death would not be seen.
             process_end.close()
         with contextlib.ExitStack() as on_failure:
-            on_failure.callback(isolated.close)  # also when this very start is cancelled
+            on_failure.callback(self.close)  # also when this very start is cancelled
             loop = asyncio.get_running_loop()
-            await loop.create_connection(lambda: isolated, sock=node_end)
+            await loop.create_connection(lambda: self._link, sock=node_end)
             try:
                 async with asyncio.timeout(seconds):
-                    hello = await isolated._hello
+                    hello = await self._link.hello
             except (TimeoutError, Unavailable) as error:
                 raise Unavailable(
-                    f"bento {bento_tag}: its process died or hung before it answered its golden "
-                    "rows"
+                    f"{label}: its process died or hung before it answered its golden rows"
                 ) from error
             if hello.error is not None or not hello.golden:
-                raise ArtefactError(
-                    f"bento {bento_tag} refuses its model: {hello.error or 'no golden rows'}"
-                )
+                raise ArtefactError(f"{label} refuses its model: {hello.error or 'no golden rows'}")
             on_failure.pop_all()
-        isolated.features = hello.features
-        return isolated
+        self.features = hello.features
+        return self
 
     @property
     def alive(self) -> bool:
         """Whether the process can still be asked."""
-        return self._transport is not None and not self._transport.is_closing()
+        return self._link.is_open
 
-    async def ask(self, row: Mapping[str, object], *, patient: bool = False) -> RemoteScore:
-        """Return the score of a row, and how long the model took.
+    def post(self, row: bytes, done: Done, seconds: float) -> bool:
+        """Ask for the score of a row as JSON; tell whether it was asked.
+
+        `done` is told the reply, or why there is none, within so many seconds.
+        """
+        if self._probe is not None or self._in_hand >= MAX_POSTED or not self.alive:
+            return False
+        self._last = row
+        self._in_hand += 1
+
+        def end(reply: Reply | Unavailable) -> None:
+            self._leave_place()
+            self._count(reply)
+            done(reply)
+
+        self._link.send(row, end, seconds)
+        return True
+
+    async def ask(
+        self, row: Mapping[str, object], *, patient: bool = False, seconds: float | None = None
+    ) -> RemoteScore:
+        """Return the score of a row, and how long the model took, within so many seconds.
 
         A `patient` question waits where too many are on their way: nobody stands behind a champion,
         or another model would answer for it whenever there is much to do.
@@ -195,7 +233,7 @@ class IsolatedModel(asyncio.Protocol):
         else:
             self._in_hand += 1
         try:
-            return await self._ask(row)
+            return await self._ask(_encode(row), DEADLINE if seconds is None else seconds)
         finally:
             self._leave_place()
 
@@ -224,18 +262,16 @@ class IsolatedModel(asyncio.Protocol):
                 return
         self._in_hand -= 1
 
-    async def _ask(self, row: Mapping[str, object]) -> RemoteScore:
+    async def _ask(self, row: bytes, seconds: float) -> RemoteScore:
         if self._probe is not None or not self.alive:  # since it has begun to wait
             raise Unavailable(f"{self._version} does not answer at present")
         self._last = row
         try:
-            reply = await self._exchange(row)
-        except Unavailable:
-            self._failures += 1
-            if self._failures >= FAILURES and self._probe is None:
-                self._probe = asyncio.create_task(self._until_it_answers())
+            reply = await self._exchange(row, seconds)
+        except Unavailable as error:
+            self._count(error)
             raise
-        self._failures = 0
+        self._count(reply)
         if reply.feature is not None:
             raise Refusal(
                 422, "invalid", reply.error or "is wrong", field=f"features.{reply.feature}"
@@ -244,12 +280,20 @@ class IsolatedModel(asyncio.Protocol):
             raise Unavailable(f"{self._version} answers no score")
         return RemoteScore(reply.score, reply.micros)
 
+    def _count(self, reply: Reply | Unavailable) -> None:
+        """Count failures in a row: after some of them it is asked by the probe alone."""
+        if isinstance(reply, Reply):
+            self._failures = 0
+            return
+        self._failures += 1
+        if self._failures >= FAILURES and self._probe is None and self.alive:
+            self._probe = asyncio.create_task(self._until_it_answers())
+
     def close(self) -> None:
         """End the process; it keeps nothing."""
         if self._probe is not None:
             self._probe.cancel()
-        if self._transport is not None:
-            self._transport.abort()
+        self._link.close()
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
@@ -260,73 +304,38 @@ class IsolatedModel(asyncio.Protocol):
             shutil.rmtree(self._code, ignore_errors=True)
             self._code = None
 
-    async def _exchange(self, row: Mapping[str, object]) -> _Reply:
-        """Send a question and return its reply; several may be on their way, told apart by id."""
-        loop = asyncio.get_running_loop()
-        self._count += 1
-        number = self._count
-        future: asyncio.Future[_Reply] = loop.create_future()
-        if self._transport is None:
-            raise Unavailable(f"{self._version} has no process")
-        self._waiting[number] = future
-        self._transport.write(_encode({"id": number, "row": row}) + b"\n")
-        timer = loop.call_later(DEADLINE, self._late, number)
+    async def _exchange(self, row: bytes, seconds: float) -> Reply:
+        """Send a question and return its reply; several may be on their way."""
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+
+        def end(reply: Reply | Unavailable) -> None:
+            if future.done():  # whoever asked has given up
+                return
+            if isinstance(reply, Reply):
+                future.set_result(reply)
+            else:
+                future.set_exception(reply)
+
+        number = self._link.send(row, end, seconds)
         try:
             return await future
         finally:
-            timer.cancel()
-            self._waiting.pop(number, None)
+            self._link.forget(number)
 
     async def _until_it_answers(self) -> None:
         """Ask the last row again until it is answered; then callers' questions are let through."""
         while self.alive:
             await asyncio.sleep(PROBE_SECONDS)
             try:
-                await self._exchange(self._last)
+                await self._exchange(self._last, DEADLINE)
             except Exception as error:  # noqa: BLE001 - a probe that died would never close it
                 log.debug("%s: the probe failed: %s", self._version, error)
             else:
                 break
         self._failures, self._probe = 0, None
 
-    def _late(self, number: int) -> None:
-        future = self._waiting.get(number)
-        if future is not None and not future.done():
-            future.set_exception(
-                Unavailable(f"{self._version} gave no answer in {DEADLINE * 1000:.0f} ms")
-            )
-
-    # asyncio.Protocol
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
-        self._transport = cast(asyncio.Transport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        """Hand replies to whoever waits for them."""
-        *lines, self._buffer = (self._buffer + data).split(b"\n")
-        if len(self._buffer) > MAX_REPLY:
-            self.close()
-            return
-        for line in lines:
-            try:
-                reply = _decode(line)
-            except msgspec.DecodeError:  # a process that talks nonsense is one that does not answer
-                self.close()
-                return
-            future: asyncio.Future[Any] | None = (
-                self._waiting.get(reply.id) if self._hello.done() else self._hello
-            )
-            if future is not None and not future.done():
-                future.set_result(reply)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Tell everybody who waits."""
-        gone = Unavailable(f"{self._version}: its process has ended")
-        for future in [self._hello, *self._waiting.values()]:
-            if not future.done():
-                future.set_exception(gone)
+    def _link_ended(self) -> None:
         self._remove_code()
-        if self._hello.done() and self._hello.exception() is not None:
-            return
-        self.on_end()
+        hello = self._link.hello
+        if not (hello.done() and hello.exception() is not None):
+            self.on_end()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Final, Literal
 
 import msgspec
 
@@ -18,11 +19,11 @@ from include.files import written_aside
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT: Final = 1
 
 
 class _Content(msgspec.Struct):
-    format: int
+    format: Literal[1]  # of another version nobody knows what it means
     entries: list[Late]
 
 

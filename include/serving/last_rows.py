@@ -6,23 +6,27 @@ models: what it names is verified by digest like anything else.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
+from typing import Final, Literal
 
 import msgspec
 
 from include.files import written_aside
+from include.records.epochs import FIRST
 from include.records.records import ServingRow, ServingRows
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT: Final = 1
 
 
 class _Content(msgspec.Struct):
-    format: int
+    format: Literal[1]  # of another version nobody knows what it means
     rows: list[ServingRow]
-    head: int = 0  # of the audit log; files of before have none
+    head: int = 0  # of the audit log; files of before have none, nor an epoch
+    epoch: int = FIRST
 
 
 _decode = msgspec.json.Decoder(_Content).decode
@@ -37,12 +41,15 @@ class LastRows:
         self._written: bytes | None = None
 
     def write(self, rows: ServingRows) -> None:
-        """Keep rows and the audit log's head, unless they are those that were kept last.
+        """Keep rows, epoch and the audit log's head, unless they are those that were kept last.
+
+        Without the judges' beats, which a node that starts must hear anew.
 
         Raises:
             OSError: they cannot be written; what was there stays.
         """
-        content = _encode(_Content(_FORMAT, list(rows.rows), rows.head))
+        kept = [dataclasses.replace(row, beat=None) for row in rows.rows]
+        content = _encode(_Content(_FORMAT, kept, rows.head, rows.epoch))
         if content == self._written:
             return
         # Durable: what it is for begins with a machine that came back without its database.
@@ -54,7 +61,7 @@ class LastRows:
         """Return what was kept; no rows where there is no file, or none that can be read."""
         try:
             content = _decode(self.path.read_bytes())
-            return ServingRows(tuple(content.rows), head=content.head)
+            return ServingRows(tuple(content.rows), head=content.head, epoch=content.epoch)
         except FileNotFoundError:
             return ServingRows(())
         except (OSError, msgspec.DecodeError) as error:

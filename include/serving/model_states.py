@@ -3,11 +3,15 @@
     wanted ─► verified ─► tried ─► loaded          on the way: nobody waits for it
        ▲         │          │         │
        │         └────┬─────┴─────────┘
-       │              ├─► refused      for good: its digest is wrong, or its golden rows
+       │              ├─► refused      for good: its signature or digest, or its golden rows
        └── pause ─────┴─► could not    a time-out, a signal, files that are away: tried again
 
 Each version has a task of its own. A model whose serving pins are those of this node is tried in a
 child process and loaded into this one; another one runs as its Bento, in a process of its own.
+
+A challenger runs in a process of its own whatever its pins are, as its Bento, or where it has none,
+by this node's own code: what it does there cannot hurt the node. Once it is champion it is loaded
+like any other, and its process answers until that is done.
 """
 
 from __future__ import annotations
@@ -17,15 +21,16 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Literal
 
+from include.artefacts.store import ArtefactStore
 from include.errors import ArtefactError, Unavailable
 from include.models import bundle
 from include.models.artefact import verify_row
+from include.models.bento_archive import have_bento
 from include.models.loading import load_model
 from include.models.pins import fits_here
-from include.models.presence import find_folder, is_away
+from include.models.presence import find_bundle, is_away
 from include.records.records import Model
 from include.serving import trials
 from include.serving.golden_rows import ask_golden
@@ -69,9 +74,25 @@ class Candidate:
         return None if model is None or (model.remote and not model.remote.alive) else model
 
     @property
+    def was_ready(self) -> bool:
+        """Whether it could be asked once: if it cannot now, that is its own failure."""
+        return self.loaded is not None and (self.role != "challenger" or self.fit)
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether it runs where its role has it run: in this process or in one of its own."""
+        model = self.loaded
+        return model is not None and (model.remote is not None) == self.runs_apart
+
+    @property
+    def runs_apart(self) -> bool:
+        """Whether it is to run in a process of its own."""
+        return self.role == "challenger" or not fits_here(self.model.pins)
+
+    @property
     def is_ready(self) -> bool:
         """Whether all that its role asks of it is done."""
-        return self.alive is not None and (self.role != "challenger" or self.fit)
+        return self.alive is not None and self.is_placed and (self.role != "challenger" or self.fit)
 
 
 class ModelStates:
@@ -82,8 +103,9 @@ class ModelStates:
 
     def __init__(
         self,
-        home: Path,
+        store: ArtefactStore,
         workers: Workers,
+        verify: Callable[[Model], None],
         *,
         changed: Callable[[], object],
         loaded: Callable[[], object] = lambda: None,
@@ -91,10 +113,11 @@ class ModelStates:
     ) -> None:
         """Build it.
 
+        `verify` raises an ArtefactError for a model whose signature is not believed, in a thread.
         `loaded` is called after each load. `check` is what a challenger must pass beside its golden
         rows; it raises an error of ours.
         """
-        self._home, self._workers = home, workers
+        self._store, self._workers, self._verify = store, workers, verify
         self._changed, self._on_load, self._check = changed, loaded, check
         self._candidates: dict[_Key, Candidate] = {}
 
@@ -129,6 +152,21 @@ class ModelStates:
                 candidate.state, candidate.reason = "wanted", ""
                 self._start(candidate)
 
+    def refuse_keys(self, revoked: Collection[str]) -> None:
+        """End at once what was signed by a key that is revoked, whether it answers or not."""
+        for candidate in list(self._candidates.values()):
+            is_in_hand = candidate.state != "refused" or candidate.loaded is not None
+            if is_in_hand and candidate.model.signing_key in revoked:
+                self._end(candidate)
+                candidate.task = candidate.loaded = None
+                key = candidate.model.signing_key
+                self._fail(candidate, "refused", ArtefactError(f"its key {key} is revoked"))
+
+    def of_keys(self, revoked: Collection[str]) -> frozenset[str]:
+        """Return the digests of the models that were signed by one of these keys."""
+        models = [candidate.model for candidate in self._candidates.values()]
+        return frozenset(one.model_digest for one in models if one.signing_key in revoked)
+
     def close(self) -> None:
         """End all tasks and processes."""
         for candidate in self._candidates.values():
@@ -161,13 +199,14 @@ class ModelStates:
                     pass
 
     async def _take_steps(self, candidate: Candidate) -> None:
-        if candidate.alive is None:
+        if candidate.alive is None or not candidate.is_placed:
             self._step(candidate, "wanted")
             loaded = await self._load(candidate)
             # A process may have ended while its golden rows were compared.
             if loaded.remote is not None:
                 loaded.remote.on_end = lambda: self._ended(candidate)
-            candidate.loaded = loaded
+            before, candidate.loaded = candidate.loaded, loaded
+            _close_later(before)  # who answered until now; requests in hand may still use it
             self._on_load()
         if candidate.role == "challenger" and not candidate.fit and candidate.alive is not None:
             if self._check is not None:
@@ -187,8 +226,10 @@ class ModelStates:
         """
         model = candidate.model
         kind = "trial" if candidate.role == "challenger" else "serving"
+        # Who signed it comes first: of what nobody vouches for nothing is read.
+        await self._workers.run(kind, self._verify, model)
         verify_row(model)
-        folder = await self._workers.run(kind, find_folder, model.bundle, self._home)
+        folder = await self._workers.run(kind, find_bundle, self._store, model)
         model = replace(model, bundle=folder)
         try:
             files = await self._workers.run(
@@ -207,16 +248,18 @@ class ModelStates:
             types=feature_types(files[bundle.SCHEMA]),
         )
         turn = self._workers.trial_turn if kind == "trial" else contextlib.nullcontext()
-        if fits_here(model.pins):
+        fits = fits_here(model.pins)
+        if fits:
             async with turn:
                 await trials.try_model(
                     model.bundle, model.model_digest, model.pins, seconds=trials.SECONDS
                 )
+        if not candidate.runs_apart:
             self._step(candidate, "tried")
             scorer = await self._workers.run(kind, load_model, model.bundle, model.model_digest)
             return replace(loaded, scorer=scorer)
         async with turn:
-            remote = await self._start_process(model)
+            remote = await self._start_process(model, kind, own_code=fits)
             try:
                 await ask_golden(remote, files[bundle.GOLDEN])
             except BaseException:
@@ -225,16 +268,21 @@ class ModelStates:
         self._step(candidate, "tried")
         return replace(loaded, remote=remote)
 
-    async def _start_process(self, model: Model) -> IsolatedModel:
+    async def _start_process(self, model: Model, kind: str, *, own_code: bool) -> IsolatedModel:
+        if own_code and model.bento_tag is None:
+            return await IsolatedModel.start_own(
+                self._store.home, model.bundle, model.model_digest, seconds=trials.SECONDS
+            )
         if model.bento_tag is None:
             raise ArtefactError(
                 f"model {model.version} has other serving pins than this node and no bento; "
                 "package it again"
             )
+        await self._workers.run(kind, have_bento, self._store, model)
         # Without the digest of the whole nobody has vouched for what would run.
         code_digest = None if model.artefact_digest is None else model.bento_digest
         return await IsolatedModel.start(
-            self._home,
+            self._store.home,
             model.bento_tag,
             model.bundle,
             model.model_digest,
@@ -268,9 +316,13 @@ class ModelStates:
         """End a model a little later: requests in hand may still use it."""
         if candidate.task is not None:
             candidate.task.cancel()
-        if candidate.loaded is not None and candidate.loaded.remote is not None:
-            close = candidate.loaded.remote.close
-            asyncio.get_running_loop().call_later(LINGER_SECONDS, close)
+        _close_later(candidate.loaded)
+
+
+def _close_later(model: Loaded | None) -> None:
+    if model is not None and model.remote is not None:
+        model.remote.on_end = lambda: None
+        asyncio.get_running_loop().call_later(LINGER_SECONDS, model.remote.close)
 
 
 def _stop(candidate: Candidate) -> None:

@@ -28,6 +28,7 @@ from include.errors import EvergreenError
 from include.features.online_stores import open_store
 from include.models.kinds import every_kind
 from include.models.pins import serving_pins
+from include.models.public_keys import KeyRing
 from include.predictions.entity_hash import entity_hasher
 from include.records.records import Records
 from include.serving.access import Access, TokenSource, open_roles, take_news
@@ -37,11 +38,14 @@ from include.serving.code_stamp import CodeStamp
 from include.serving.direct_protocol import DirectProtocol
 from include.serving.http_limits import end_slow_requests
 from include.serving.journal import Journal
+from include.serving.key_source import KeySource
 from include.serving.listener import open_listener, take_over
 from include.serving.loops import keep_going
 from include.serving.peers import SHARE, PeerProtocol
 from include.serving.quiet import bound_log
 from include.serving.reconciler import Reconciler
+from include.serving.release_loops import ReleaseLoops
+from include.serving.releases_page import ReleaseLook, read_views
 from include.serving.rollbacks import Rollbacks
 from include.serving.serving_table import ServingTable
 from include.serving.upkeep import Upkeep
@@ -131,7 +135,7 @@ async def _main(settings: Settings, listener: socket.socket, is_shared: bool) ->
     app = App(
         access=access,
         home=settings.home,
-        ships=bool(settings.segments_uri),
+        ships=bool(settings.segments_root),
         hasher=lambda: entity_hasher(settings.entity_secret.get_secret_value()),
         rollback=roll_back,
         reload=reload,
@@ -141,18 +145,30 @@ async def _main(settings: Settings, listener: socket.socket, is_shared: bool) ->
     )
     if app.access_log is not None:
         app.access_log.failed = lambda: app.metrics.count_event("", "access_log_failed")
+    records = Records.open(settings.records_address, pool=settings.database_pool)
+    boot = secrets.token_hex(8)
+    app.table.look_at_releases = ReleaseLook(
+        lambda names: workers.run("pages", read_views, records, names)
+    ).views
+    release = ReleaseLoops(settings, app, records, workers, node=node, boot=boot)
     # Frozen, what stays is not walked by each full collection: that stopped the node for 100 ms.
     reconciler = Reconciler(
         settings,
         app,
         node=node,
-        boot=secrets.token_hex(8),
+        boot=boot,
         workers=workers,
         swapped=gc.freeze,
         journal=journal,
+        guard=release.guard.why,
     )
+    release.guard.latched = reconciler.apply
     rollbacks = Rollbacks(
-        Records.open(settings.records_address), workers, reconciler, journal, node
+        records,
+        workers,
+        reconciler,
+        journal,
+        node,
     )
     connections = connection_cap()
     PeerProtocol.most = max(1, int(connections * SHARE))
@@ -175,14 +191,22 @@ async def _main(settings: Settings, listener: socket.socket, is_shared: bool) ->
     gc.collect()
     gc.freeze()
     failed = app.metrics.count_failed_loop
+    keys = KeySource(settings.signing_keys_folder)
     upkeep = Upkeep(app, workers, stamp, settings.home / "run" / "sizes.json")
     tasks = [
         asyncio.create_task(reconciler.run()),
         asyncio.create_task(keep_going("upkeep", upkeep.turn, failed)),
+        *(
+            asyncio.create_task(keep_going(name, turn, failed))
+            for name, turn in release.loops().items()
+        ),
         asyncio.create_task(keep_going("journal", rollbacks.turn, failed)),
         asyncio.create_task(keep_going("house", lambda: _keep_house(app, server, workers), failed)),
         asyncio.create_task(
             keep_going("tokens", lambda: _follow_tokens(tokens, access, workers), failed)
+        ),
+        asyncio.create_task(
+            keep_going("keys", lambda: _follow_keys(keys, reconciler, workers), failed)
         ),
     ]
     for task in tasks:
@@ -196,6 +220,7 @@ async def _main(settings: Settings, listener: socket.socket, is_shared: bool) ->
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await release.close()
         await reconciler.close()
         app.log.close()
         if app.access_log is not None:
@@ -232,6 +257,14 @@ async def _follow_tokens(tokens: TokenSource, access: Access, workers: Workers) 
     """Wait a second, then take over the tokens if their file has changed."""
     await asyncio.sleep(HOUSEKEEPING_SECONDS)
     take_news(access, await workers.run("tokens", tokens.news))
+
+
+async def _follow_keys(keys: KeySource, reconciler: Reconciler, workers: Workers) -> None:
+    """Take over the public keys if their folder has changed, then wait a second."""
+    news = await workers.run("keys", keys.news)
+    if isinstance(news, KeyRing):
+        reconciler.take_keys(news)
+    await asyncio.sleep(HOUSEKEEPING_SECONDS)
 
 
 def _stop_if_it_died(task: asyncio.Task[None], server: uvicorn.Server) -> None:

@@ -37,12 +37,14 @@ def describe_served(served: Served) -> dict[str, Any]:
     """Return what serves a use case: its models, decision, fallbacks and problems."""
     return {
         "use_case": served.use_case.name,
+        "epoch": served.epoch,
         "generation": served.generation,
         "champion": _model(served.champion),
         "previous": _model(served.previous),
         "decision": msgspec.to_builtins(served.use_case.decision),
         "fallback": msgspec.to_builtins(served.use_case.fallback),
         "problems": list(served.problems),
+        **({} if served.release is None else {"release": served.release.describe()}),
     }
 
 
@@ -106,7 +108,7 @@ def document(
                     f"Score one {use_case.entity.name}: {title}",
                     "predict",
                     name,
-                    parameters=[_REQUEST_ID],
+                    parameters=[_REQUEST_ID, _EXPLAIN],
                     requestBody=_body(one, examples(served)),
                     responses=_responses(MEANING_BY_STATUS, _ANSWER),
                 )
@@ -261,7 +263,7 @@ _ANSWER = {
         "decision": {"type": "string"},
         "model_version": {"type": "integer"},
         "model_digest": {"type": "string"},
-        "arm": {"type": "string", "enum": ["champion", "fallback"]},
+        "arm": {"type": "string", "enum": ["champion", "challenger", "fallback"]},
         "as_of": {"type": ["string", "null"], "format": "date-time"},
         "age_seconds": {"type": ["number", "null"]},
         "flags": {
@@ -291,4 +293,13 @@ _REQUEST_ID = {
     "description": "Names the request in the answer and in the log: 1 to 64 letters, digits and "
     "._-; a retry has the id of the first try. Left out: the node makes one.",
     "schema": {"type": "string", "pattern": r"^[A-Za-z0-9._-]{1,64}$"},
+}
+_EXPLAIN = {
+    "name": "x-evergreen-explain",
+    "in": "header",
+    "required": False,
+    "description": "1: the answer has headers that tell the arm that answered (x-evergreen-arm), "
+    "the one that the request was meant for (x-evergreen-assigned), and while a release is under "
+    "way, which one and its step (x-evergreen-release).",
+    "schema": {"type": "string", "enum": ["1"]},
 }

@@ -14,14 +14,14 @@ from prometheus_client.registry import Collector
 
 
 class AnswerCounts(Collector):
-    """A counter of answers by use case, route and status."""
+    """A counter of answers by use case and two labels more: route and status, or both arms."""
 
     def __init__(self, name: str, help_text: str, labels: Sequence[str]) -> None:
         self._family = (name, help_text, labels)
-        self._counts: dict[tuple[str, str, int], int] = {}
+        self._counts: dict[tuple[str, str, int | str], int] = {}
 
-    def count(self, use_case: str, route: str, status: int, answers: int = 1) -> None:
-        """Count answers; `use_case` and `route` are names that the node serves, or ''."""
+    def count(self, use_case: str, route: str, status: int | str, answers: int = 1) -> None:
+        """Count answers; all labels are of what the node serves, or ''."""
         labels = (use_case, route, status)
         self._counts[labels] = self._counts.get(labels, 0) + answers
 

@@ -6,7 +6,6 @@ Features come from the online store by entity, from the request, or a part from 
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
@@ -240,9 +239,22 @@ def score_in_process(model: Loaded, row: Mapping[str, Any]) -> float:
         raise Refusal(422, "invalid", str(error), field=f"features.{error.feature}") from None
     except ArtefactError as error:
         raise Unavailable(f"model {model.version} gives no answer: {error}") from error
-    if not math.isfinite(score):
-        raise Unavailable(f"model {model.version} answers {score}, which is no probability")
+    check_score(model, score)
     return score
+
+
+class InvalidScore(Unavailable):
+    """A model answers a number that is no probability."""
+
+
+def check_score(model: Loaded, score: float) -> None:
+    """Refuse a score that is no probability.
+
+    Raises:
+        InvalidScore: it is not.
+    """
+    if not 0.0 <= score <= 1.0:  # NaN is neither
+        raise InvalidScore(f"model {model.version} answers {score}, which is no probability")
 
 
 @lru_cache(maxsize=4096)

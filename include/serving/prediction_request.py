@@ -63,12 +63,38 @@ def wrong_form(message: str) -> Refusal:
 class CheckedRequest(msgspec.Struct):
     """A request whose types are right: whom it is about, and the features that came with it.
 
-    `until` is when its answer is waited for no longer, in the loop's seconds; 0: not set yet.
+    `until` is when its answer is waited for no longer, in the loop's seconds; 0: not set yet. Where
+    a release is under way, `content` is the row of a request without an entity as it came,
+    `assigned` the arm that it is meant for, `failed` why that one did not answer, and `lacks` the
+    feature that the challenger missed.
     """
 
     entity: int | str | None
     row: dict[str, Any] | None
     until: float = 0.0
+    content: bytes = b""
+    assigned: str = "champion"
+    failed: str = ""
+    lacks: str = ""
+
+
+class _RowAsItCame(msgspec.Struct):
+    features: msgspec.Raw = msgspec.Raw(b"")
+
+
+_decode_row = msgspec.json.Decoder(_RowAsItCame).decode
+
+
+def read_request(body: bytes | msgspec.Raw, served: Served) -> CheckedRequest:
+    """Read and check a request.
+
+    Raises:
+        Refusal: as `parse_request` and `check_request` do.
+    """
+    request = check_request(parse_request(body), served)
+    if request.entity is None and served.release is not None:
+        request.content = bytes(_decode_row(body).features)
+    return request
 
 
 def check_request(request: PredictionRequest, served: Served) -> CheckedRequest:

@@ -53,13 +53,34 @@ class Metrics:
             ["use_case"],
             BOUNDS,
         )
+        self._arms = AnswerCounts(
+            "evergreen_release_answers",
+            "Answers while a release is under way, by the arm that the request was meant for and "
+            "the one that answered; batches are counted by row.",
+            ["use_case", "assigned", "answering"],
+        )
+        self.count_arm = self._arms.count
         self.registry.register(self._answers)
+        self.registry.register(self._arms)
         self.registry.register(self._durations)
         self.count_answer, self.observe_duration = self._answers.count, self._durations.observe
         self._events = Counter(
             "evergreen_events",
             "What happened beside answers, such as a refused model or a fallback.",
             ["use_case", "event"],
+            registry=self.registry,
+        )
+        self._shadows = Counter(
+            "evergreen_shadows",
+            "Requests of a release that the other model was asked behind the answer, by what came "
+            "of them: answered, failed, or dropped for want of room.",
+            ["use_case", "result"],
+            registry=self.registry,
+        )
+        self._guards = Gauge(
+            "evergreen_guard_latched",
+            "1 while this node's guard keeps the release under way from its traffic.",
+            ["use_case"],
             registry=self.registry,
         )
         self._versions = Gauge(
@@ -70,7 +91,21 @@ class Metrics:
         )
         self._generations = Gauge(
             "evergreen_routing_generation",
-            "The generation of the routing row that is served.",
+            "The generation of the routing row that is served, and the epoch that it counts in: "
+            "a restore of the records begins the next.",
+            ["use_case", "epoch"],
+            registry=self.registry,
+        )
+        self._shares = Gauge(
+            "evergreen_release_share",
+            "The part of the traffic that this node gives the challenger of a release, of 1.",
+            ["use_case"],
+            registry=self.registry,
+        )
+        self._withheld = Gauge(
+            "evergreen_release_withheld",
+            "1 while this node gives the challenger nothing of what the records say; /health has "
+            "the reason.",
             ["use_case"],
             registry=self.registry,
         )
@@ -131,6 +166,19 @@ class Metrics:
         self._rows.labels(use_case, "answered").inc(answered)
         self._rows.labels(use_case, "refused").inc(refused)
 
+    def count_shadows(self, use_case: str, answered: int, failed: int, dropped: int) -> None:
+        """Count requests that were mirrored."""
+        for result, count in (("answered", answered), ("failed", failed), ("dropped", dropped)):
+            self._shadows.labels(use_case, result).inc(count)
+
+    def show_guard(self, use_case: str, *, latched: bool) -> None:
+        """Show whether the guard keeps the release under way from its traffic."""
+        self._guards.labels(use_case).set(latched)
+
+    def hide_guard(self, use_case: str) -> None:
+        """Show nothing of a use case's guard."""
+        self._guards.remove_by_labels({"use_case": use_case})
+
     def count_lines(self, use_case: str, lines: int, size: int) -> None:
         """Count lines of the prediction log, and their bytes."""
         self._lines.labels(use_case).inc(lines)
@@ -169,17 +217,25 @@ class Metrics:
         for part, size in sizes.items():
             self._sizes.labels(part).set(size)
 
-    def show_served(self, use_case: str, generation: int, versions: Mapping[str, int]) -> None:
+    def show_served(
+        self, use_case: str, epoch: int, generation: int, versions: Mapping[str, int]
+    ) -> None:
         """Show what serves from now on; `versions` are the model versions by role."""
         self.hide_served(use_case)
-        self._generations.labels(use_case).set(generation)
+        self._generations.labels(use_case, str(epoch)).set(generation)
         for role, version in versions.items():
             self._versions.labels(use_case, role).set(version)
 
+    def show_release(self, use_case: str, share: int, *, withheld: bool) -> None:
+        """Show what the challenger of a release gets; `share` is in basis points."""
+        self._shares.labels(use_case).set(share / 10_000)
+        self._withheld.labels(use_case).set(withheld)
+
     def hide_served(self, use_case: str) -> None:
         """Show nothing as served of a use case; its counters stay, as counters must not fall."""
-        self._generations.remove(use_case)
-        self._versions.remove_by_labels({"use_case": use_case})
+        self._generations.remove_by_labels({"use_case": use_case})
+        for gauge in (self._versions, self._shares, self._withheld):
+            gauge.remove_by_labels({"use_case": use_case})
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return all series and their media type: OpenMetrics for who accepts it, else text."""

@@ -1,8 +1,9 @@
 """Make a serving node serve what the routing rows say.
 
-Three loops, none of which waits for another. *Apply* (here) follows the rows and swaps among the
+Loops, none of which waits for another. *Apply* (`following`) follows the rows and swaps among the
 models that are loaded: a swap is one reference, and waits for nothing. *Load* (`model_states`) is a
-task a model version. *Report* (`reports`) tells the records how far the node is. Whatever fails on
+task a model version. *Report* (`reports`) tells the records how far the node is. *Release*
+(`release_watch`) takes a challenger's traffic home where its judge is not heard. Whatever fails on
 the way, what answers goes on answering.
 
 "Cannot be read" is never "is gone": a use case is removed only where the records say that it was
@@ -14,31 +15,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from include.config.settings import Settings
-from include.deployment.description import Description
 from include.errors import EvergreenError, Unavailable
-from include.features.online_stores import open_store
-from include.predictions.log import recover
-from include.records.records import Model, Records, RoleReport, Route, ServingRow, ServingRows
-from include.serving import features_check
+from include.records.records import Model, Records, Route
 from include.serving.app import App
+from include.serving.following import Following
 from include.serving.journal import Journal
 from include.serving.loops import News, keep_going
-from include.serving.model_states import ModelStates
-from include.serving.reports import Reporter, health_of_roles, role_reports
+from include.serving.release_watch import Guard
+from include.serving.reports import Reporter
 from include.serving.row_source import RowSource
-from include.serving.snapshot import Loaded, Served
 from include.serving.swap import (
-    ROLES,
-    Followed,
     describe,
-    log_swap,
-    open_online,
-    snapshot,
     way_back,
 )
 from include.serving.workers import Workers
@@ -62,30 +54,43 @@ class Reconciler:
         workers: Workers | None = None,
         swapped: Callable[[], object] = lambda: None,
         journal: Journal | None = None,
+        guard: Guard = lambda use_case, release: "",
     ) -> None:
         """Build it.
 
         `node` is the name it reports under, `boot` names this start of it; `swapped` is called
-        after each load. `journal` holds what is not served whatever the rows say.
+        after each load. `journal` holds what is not served whatever the rows say; `guard` tells why
+        this node has taken the traffic of a release home by itself.
         """
-        self._journal = journal
-        self._settings, self._app, self._swapped = settings, app, swapped
+        self._app = app
         self._workers = workers or Workers()
-        self._records = Records.open(settings.records_address)
+        self._records = Records.open(settings.records_address, pool=settings.database_pool)
         self._reporter = Reporter(
             self._records, self._workers, node, boot, note=lambda: app.table.restart
         )
-        self._followed: dict[str, Followed] = {}
+        self._news = News()
+        self._following = Following(
+            settings,
+            app,
+            workers=self._workers,
+            reporter=self._reporter,
+            swapped=swapped,
+            journal=journal,
+            guard=guard,
+            news=self._news,
+        )
+        self._followed = self._following.by_name
         self._source = RowSource(
             settings,
             self._records,
             self._workers,
             app,
             known=lambda: tuple(self._followed),
-            follow=self.follow,
+            follow=self._following.follow,
         )
-        self._news = News()
-        app.table.roles = self.roles
+        self.follow, self.apply = self._following.follow, self._following.apply
+        self.roles = app.table.roles = self._following.roles
+        self.take_keys = self._following.take_keys
 
     async def run(self) -> None:
         """Follow the records and report, until cancelled."""
@@ -93,9 +98,14 @@ class Reconciler:
         async with asyncio.TaskGroup() as loops:
             loops.create_task(keep_going("rows", self._source.turn, failed))
             loops.create_task(keep_going("report", self._reporter.turn, failed))
+            loops.create_task(keep_going("release", self._following.look_at_releases, failed))
 
     async def ready_to_serve(self, seconds: float) -> None:
-        """Wait until each champion is loaded, refused or could not be, at most so many seconds."""
+        """Wait until each champion is loaded, refused or could not be, at most so many seconds.
+
+        So long the stores of online features are waited for too, until each has answered or did
+        not: the first request by entity would find no connection.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._source.looked.wait()
@@ -104,10 +114,15 @@ class Reconciler:
             return not any(
                 one.role == "champion" and one.state == "loading"
                 for name in self._followed
-                for one in self._reports(name)
+                for one in self._following.reports(name)
             )
 
         await self._news.until(is_settled, seconds)
+        stores = [one.online for one in self._followed.values()]
+        tried = [store.tried.wait() for store in stores if store.is_remote]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await asyncio.gather(*tried)
 
     async def close(self) -> None:
         """End the models' processes, and report that this node serves no more."""
@@ -122,156 +137,19 @@ class Reconciler:
         self._source.close()
         self._workers.close()
 
-    # apply: what is wanted, and who answers
-
-    def follow(self, rows: ServingRows) -> None:
-        """Take over rows that were read; whose row is missing without a reset goes on as it is."""
-        for name in rows.removed & self._followed.keys():
-            self._forget(name)
-        for row in rows.rows:
-            name, followed = row.route.use_case, self._followed.get(row.route.use_case)
-            if followed is None:
-                self._begin(row)
-            elif row.route.generation < followed.row.route.generation:
-                self._go_back(followed, row)
-            else:
-                followed.lower_since = 0.0
-                if followed.row != row:
-                    self._take_over(followed, row)
-            if (followed := self._followed.get(name)) is not None:
-                followed.online.refresh()
-        self._app.table.started = True
-        self._app.table.source = "records"
-        self._news.tell()
-
-    def _begin(self, row: ServingRow) -> None:
-        name = row.route.use_case
-        try:
-            description = Description.read(name, row.route.description)
-        except EvergreenError as error:
-            log.warning("%s is not followed: %s", name, error)
-            return
-        followed = Followed(
-            row,
-            description,
-            open_online(self._settings, name, self._app.metrics.count_event),
-            ModelStates(
-                self._settings.home,
-                self._workers,
-                changed=lambda: self.apply(name),
-                loaded=self._swapped,
-                check=lambda loaded: self._check_features(name, loaded),
-            ),
-        )
-        # A segment that a dead process left open is closed before the first line of this one.
-        recover(self._settings.home, name)
-        self._followed[name] = followed
-        self._reporter.follow(name, lambda: (followed.row.route.generation, self._reports(name)))
-        self._want(followed)
-        self.apply(name)
-
-    def _go_back(self, followed: Followed, row: ServingRow) -> None:
-        """Follow a row whose generation is lower than before, once it is not merely an old one.
-
-        Who answers goes on until the row's own model can.
-        """
-        if followed.stays_lower(asyncio.get_running_loop().time()):
-            log.warning(
-                "%s: the routing row is at generation %d, after %d: reset or restored",
-                followed.use_case.name,
-                row.route.generation,
-                followed.row.route.generation,
-            )
-            self._take_over(followed, row)
-
-    def _take_over(self, followed: Followed, row: ServingRow) -> None:
-        name = row.route.use_case
-        is_new = followed.row.route.generation != row.route.generation
-        if followed.row.route.description != row.route.description:
-            try:
-                followed.use_case = Description.read(name, row.route.description)
-                followed.problem = ""
-            except EvergreenError as error:
-                followed.problem = f"description: {error}"
-        followed.row = row
-        self._want(followed)
-        if is_new:  # whoever changed the row asks for another try of what could not be done
-            followed.models.try_again(refused=False)
-        self.apply(name)
-
-    def _want(self, followed: Followed) -> None:
-        row, present = followed.row, self._app.table.served.get(followed.use_case.name)
-        wanted = {role: model for role in ROLES if (model := row.model(role)) is not None}
-        # Who answers stays until somebody else can.
-        also = [present.answering.version] if present and present.answering else []
-        followed.models.want(wanted, also)
-
-    def apply(self, name: str) -> None:
-        """Swap in what the row says, as far as it is loaded; waits for nothing."""
-        followed = self._followed.get(name)
-        if followed is None:
-            return
-        present = self._app.table.served.get(name)
-        taken = self._journal.digests(name) if self._journal else frozenset()
-        said = [f"{one.role}: {one.reason}" for one in self._reports(name) if one.reason]
-        if taken:
-            said.append("a rollback of this node is not in the records yet")
-        if self._journal and self._journal.damage:
-            said.append(self._journal.damage)
-        served = snapshot(followed, present, taken, said)
-        if served != present:
-            self._app.install(served)
-            log_swap(present, served)
-            if served.standby is None:  # who answered until now may end
-                self._want(followed)
-        self._reporter.tell()
-        self._news.tell()
-
-    def _forget(self, name: str) -> None:
-        log.warning("%s was reset: it is served no more", name)
-        followed = self._followed.pop(name)
-        self._app.forget(name)
-        self._reporter.forget(name)
-        followed.models.want({})
-        followed.online.close()
-        self._news.tell()
-
-    # what a challenger must have, and how far all is
-
-    async def _check_features(self, name: str, loaded: Loaded) -> None:
-        """Refuse a challenger whose features are not online, as far as its use case keeps any.
-
-        Raises:
-            Unavailable: they are not, or not for enough entities, or their rows are not scored.
-        """
-        followed = self._followed[name]
-        champion = followed.row.model("champion")
-        await features_check.check_challenger(
-            open_store(self._settings, name),
-            self._workers,
-            followed.use_case,
-            champion.feature_set if champion else None,
-            loaded,
-        )
-
-    def _reports(self, name: str) -> list[RoleReport]:
-        followed = self._followed[name]
-        served = self._app.table.served.get(name) or Served(followed.use_case)
-        return role_reports(followed.row, followed.models, served)
-
-    def roles(self, name: str) -> Mapping[str, object]:
-        """Return how far the model of each role is, for the health page."""
-        return health_of_roles(self._reports(name)) if name in self._followed else {}
-
     # what people ask for
 
     def take_route(self, route: Route) -> None:
         """Apply a routing row that this very process has just changed, without reading it again."""
         followed = self._followed.get(route.use_case)
-        if followed is None or followed.row.route.generation >= route.generation:
+        if followed is None:
+            return
+        if followed.row.route.generation >= route.generation:
+            # It may count in an epoch that this node has not read yet.
+            self._source.look_now()
             return
         # Models that the row did not name before come with the next look, which is due now.
-        self._take_over(followed, replace(followed.row, route=route))
+        self._following.take_over(followed, replace(followed.row, route=route), followed.epoch)
         self._source.look_now()
 
     @property
@@ -289,8 +167,18 @@ class Reconciler:
         followed = self._followed.get(name)
         if followed is None:
             raise Unavailable(f"{name} is not followed yet; try again in a second")
-        taken = self._journal.digests(name) if self._journal else frozenset()
-        return way_back(followed, self._app.table.served.get(name), taken)
+        served = self._app.table.served.get(name)
+        return way_back(followed, served, self._following.taken(name))
+
+    def challenger_of(self, name: str) -> Model | None:
+        """Return the challenger that the row names, unless this node has taken it back."""
+        model = self._followed[name].row.model("challenger")
+        taken = self._following.taken(name)
+        return None if model is None or model.model_digest in taken else model
+
+    def epoch_of(self, name: str) -> int:
+        """Return which life of the records this node follows for a use case."""
+        return self._followed[name].epoch
 
     def describe(self, name: str) -> dict[str, Any]:
         """Return what is served of a use case.
@@ -334,7 +222,9 @@ class Reconciler:
 
         def is_settled() -> bool:
             return name not in self._followed or not any(
-                one.state == "loading" for one in self._reports(name) if one.role != "challenger"
+                one.state == "loading"
+                for one in self._following.reports(name)
+                if one.role != "challenger"
             )
 
         if not await self._news.until(is_settled, SETTLE_SECONDS):

@@ -101,6 +101,7 @@ class RemoteOnline:
         self._prefix, self._address = settings.online_keys, settings.online_url
         self._sets: dict[str, tuple[bytes, OnlineSet]] = {}  # by feature set, with its publication
         self._link: RedisLink | None = None  # None while only the probe asks
+        self.tried = asyncio.Event()  # it was asked once, whatever came of it
         self._probe = asyncio.create_task(self._until_it_answers())
 
     async def read(self, feature_set: str, entities: Sequence[str]) -> ReadRows | Away:
@@ -170,6 +171,7 @@ class RemoteOnline:
         failed = False
         while self._link is None:
             self._link = await self._connect_anew(is_quiet=failed)
+            self.tried.set()
             if self._link is None:
                 failed = True
                 await asyncio.sleep(PROBE_SECONDS)

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from include.errors import Unavailable
 from include.serving.http import Refusal
+from include.serving.predict import check_score
 from include.serving.prediction_request import CheckedRequest
 from include.serving.snapshot import Loaded, RemoteScore
 
 
 async def score_remotely(
-    model: Loaded, row: Mapping[str, Any], request: CheckedRequest, *, patient: bool, seconds: float
+    model: Loaded,
+    row: Mapping[str, Any],
+    request: CheckedRequest,
+    *,
+    patient: bool,
+    seconds: float,
+    within: float | None = None,
 ) -> RemoteScore:
     """Return the probability that a model in a process of its own gives, and the time it took.
 
-    A request waits for `seconds` at most, whichever models are asked in its turn.
+    A request waits for `seconds` at most, whichever models are asked in its turn, and for this one
+    at most `within`, where that is given.
 
     Raises:
         Refusal: 422 with the feature that the row lacks, 504 where the time is over.
-        Unavailable: the model does not answer a number.
+        Unavailable: the model does not answer a probability.
     """
     if model.remote is None:
         raise Unavailable(f"model {model.version} has no process of its own")
@@ -38,11 +45,13 @@ async def score_remotely(
     given = {name: row[name] for name in model.remote.features}
     try:
         async with asyncio.timeout_at(request.until):
-            score = await model.remote.ask(given, patient=patient)
+            if within is None:
+                score = await model.remote.ask(given, patient=patient)
+            else:
+                score = await model.remote.ask(given, patient=patient, seconds=within)
     except TimeoutError:
         raise out_of_time() from None
-    if not math.isfinite(score.value):
-        raise Unavailable(f"model {model.version} answers {score.value}, which is no probability")
+    check_score(model, score.value)
     return score
 
 

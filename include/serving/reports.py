@@ -18,8 +18,13 @@ ROLES = ("champion", "previous", "challenger")
 _STATES = {"refused": "refused", "could_not": "could_not"}
 
 
-def role_reports(row: ServingRow, models: ModelStates, served: Served) -> list[RoleReport]:
-    """Return how far the model of each role is that a routing row names."""
+def role_reports(
+    row: ServingRow, models: ModelStates, served: Served, withheld: str = ""
+) -> list[RoleReport]:
+    """Return how far the model of each role is that a routing row names.
+
+    `withheld` is why the challenger of a release gets no traffic here.
+    """
     now = asyncio.get_running_loop().time()
     reports = []
     for role in ROLES:
@@ -41,9 +46,10 @@ def role_reports(row: ServingRow, models: ModelStates, served: Served) -> list[R
         elif candidate.alive is not None and (role != "challenger" or candidate.fit):
             state = "ready"
         wait = candidate.next_try - now if candidate.state == "could_not" else 0.0
-        reports.append(
-            RoleReport(role, version, model.model_digest, state, candidate.reason, max(0.0, wait))
-        )
+        reason = candidate.reason
+        if role == "challenger" and withheld:
+            reason = _joined(reason, f"it gets no traffic here: {withheld}")
+        reports.append(RoleReport(role, version, model.model_digest, state, reason, max(0.0, wait)))
     return reports
 
 

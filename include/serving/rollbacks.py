@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from include.clock import utc_now
-from include.deployment.rollback import Late, Order, TakenBack, take_back, take_back_late
+from include.deployment.rollback import Late, Order, TakenBack, aimed, take_back, take_back_late
 from include.errors import Conflict, Unavailable
 from include.records.records import Records
 from include.serving.journal import Journal
@@ -74,17 +74,25 @@ class Rollbacks:
         return bool(served["settled"]), answered
 
     async def _take_back_here(self, use_case: str, order: Order, why: str) -> Mapping[str, Any]:
-        """Take the champion back on this node alone; on the disk before it is answered."""
+        """Take what serves back on this node alone; on the disk before it is answered.
+
+        Of a challenger that is the traffic of its release, which goes to the champion.
+        """
         bad, good, generation = self._reconciler.way_back(use_case)
+        tried = self._reconciler.challenger_of(use_case)
+        champion, challenger = (one.version if one else None for one in (bad, tried))
+        of = aimed(order, champion, challenger).of
+        if of == "challenger":
+            bad, good = tried, bad
         if order.generation is not None and order.generation != generation:
             raise Conflict(
                 f"{use_case}: the routing row that this node has read last is at generation "
                 f"{generation}, not {order.generation}: look, then name what serves now"
             )
         changed = bad is not None and order.version in (None, bad.version)
-        note = f"model {order.version} is not the champion here: nothing was taken back"
+        note = f"model {order.version} is not the {of} here: nothing was taken back"
         if bad is not None and changed:
-            if good is None:
+            if good is None and of == "champion":
                 raise Conflict(
                     f"{use_case}: the records cannot be reached ({why}), and no earlier champion "
                     "is in memory to go back to; what serves goes on serving"
@@ -99,6 +107,7 @@ class Rollbacks:
                 request_id=order.request_id,
                 at=utc_now().isoformat(),
                 node=self._node,
+                epoch=self._reconciler.epoch_of(use_case),
             )
             try:
                 await self._workers.run("journal", self._journal.add, entry)

@@ -27,6 +27,7 @@ class RowSource:
     """Reads the rows whenever they may have changed, and hands them to `follow`.
 
     `known` tells which use cases are followed: only the records say that one of them was removed.
+    `follow` is told where its rows come from: `records` or `file`.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class RowSource:
         app: App,
         *,
         known: Callable[[], Collection[str]],
-        follow: Callable[[ServingRows], None],
+        follow: Callable[[ServingRows, str], None],
     ) -> None:
         self._records, self._workers, self._app = records, workers, app
         self._known, self._follow = known, follow
@@ -68,7 +69,7 @@ class RowSource:
                 rows = await self._workers.run(
                     "rows", self._records.serving_rows, self._known(), self.head
                 )
-                self._follow(rows)
+                self._follow(rows, "records")
                 self.head, self.looks = rows.head, self.looks + 1
                 await self._workers.run("rows", self._keep, rows)
             self._answered("")
@@ -91,9 +92,8 @@ class RowSource:
         last = await self._workers.run("rows", self._last.read)
         if last.rows:
             log.warning("the rows of the last time are served, from %s", self._last.path)
-            self._follow(last)
+            self._follow(last, "file")
             self.head = last.head
-            self._app.table.source = "file"
             self._app.metrics.show_records(reachable=False, from_file=True)
 
     def _keep(self, rows: ServingRows) -> None:

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from include.serving.http import Refusal
 from include.serving.snapshot import Served
+
+if TYPE_CHECKING:
+    from include.deployment.release_view import ReleaseView
+
+
+LookAtReleases = Callable[[Sequence[str]], Awaitable[Mapping[str, "ReleaseView"]]]
+
+
+async def _see_nothing(names: Sequence[str]) -> Mapping[str, ReleaseView]:
+    return {}
 
 
 class ServingTable:
@@ -13,16 +25,21 @@ class ServingTable:
 
     `started` says that the rows were read once, `source` from where: records or file; `healthy`
     that the records can be followed, `draining` that the node is about to end, `restart` why it is
-    to be restarted. `roles` tells how far the models of a use case are, `disk` for which of them
-    the log lacks room.
+    to be restarted. `roles` tells how far the models of a use case are, `shadows` what is
+    mirrored of it, `disk` for which of them the log lacks room; `look_at_releases` asks the records
+    how those of these use cases stand. `changed` is set by each snapshot; whoever waits for one
+    clears it.
     """
 
     def __init__(self) -> None:
         self.served: dict[str, Served] = {}
+        self.changed = asyncio.Event()
         self.healthy, self.started, self.draining = True, False, False
         self.source, self.restart = "records", ""
         self.disk: Mapping[str, str] = {}
         self.roles: Callable[[str], Mapping[str, object]] = lambda use_case: {}
+        self.shadows: Callable[[str], Mapping[str, object]] = lambda use_case: {}
+        self.look_at_releases: LookAtReleases = _see_nothing
 
     def find(self, use_case: str) -> Served:
         """Return what is served of a use case.

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol
 from include.deployment.description import Description
 from include.features.online_reader import OnlineReader
 from include.features.online_rows import OnlineSet, Value
+from include.records.epochs import FIRST
+from include.serving.assignment import PAIRS, Arm, Assignment
 
 if TYPE_CHECKING:  # the client of Redis takes its time to be imported
+    from include.serving.child_link import Done
     from include.serving.remote_online import RemoteOnline
 
 
@@ -150,8 +153,19 @@ class RemoteScorer(Protocol):
     def alive(self) -> bool:
         """Whether it can still be asked."""
 
-    async def ask(self, row: Mapping[str, object], *, patient: bool = False) -> RemoteScore:
-        """Return the probability of a row; a `patient` question waits for its turn."""
+    async def ask(
+        self, row: Mapping[str, object], *, patient: bool = False, seconds: float | None = None
+    ) -> RemoteScore:
+        """Return the probability of a row; a `patient` question waits for its turn.
+
+        `seconds` is its deadline, where that is another one than the usual.
+        """
+
+    def post(self, row: bytes, done: Done, seconds: float) -> bool:
+        """Ask for the score of a row as JSON; tell whether it was asked.
+
+        `done` is told the reply, or why there is none, within so many seconds.
+        """
 
     def close(self) -> None:
         """End the process."""
@@ -168,6 +182,57 @@ class Loaded:
     scorer: Scorer | None = None
     remote: RemoteScorer | None = None
     types: Mapping[str, str] = field(default_factory=dict)  # of its features, by its own schema
+
+
+@dataclass(frozen=True, slots=True)
+class ServedRelease:
+    """The release under way that a node takes part in, at one of its steps.
+
+    `share` is in basis points, `mode` None while the nodes only try the model. `is_active` is False
+    while the judge is not heard, the release is suspended, this node's guard is latched or its rows
+    are those of the last time: the share is 0 then, and nothing is mirrored. `key` is the release's
+    secret, by which entities are assigned; those in `exclude` stay with the champion. A model that
+    takes longer than `slow_us` is slow; `availability` is the share of good answers that its plan
+    promises. `state` is that of the records, `why` says what keeps an active step from being one
+    here. `places` remembers whom it has assigned. `pairs`, in basis points, is the part of the
+    entities that both models score in a step with a share; `sample` has their places.
+    """
+
+    id: str
+    step: int
+    mode: Literal["shadow", "canary"] | None
+    share: int
+    key: bytes
+    exclude: frozenset[str] = frozenset()
+    slow_us: int = 80_000
+    availability: float = 0.999
+    is_active: bool = True
+    state: str = "running"
+    why: str = ""
+    places: Assignment = field(default_factory=lambda: Assignment(b""), compare=False)
+    pairs: int = 0
+    sample: Assignment = field(
+        default_factory=lambda: Assignment(b"", purpose=PAIRS), compare=False
+    )
+
+    def assign(self, entity: int | str | None, row: bytes = b"") -> Arm:
+        """Return the arm that a request is meant for: by its entity, else by its row's bytes."""
+        if not self.share:
+            return "champion"
+        places = self.places
+        place = places.place_of_row(row) if entity is None else places.place(entity)
+        return "challenger" if place < self.share else "champion"
+
+    def describe(self) -> dict[str, object]:
+        """Return it as the health page has it; the share is in percent, the secret stays."""
+        told: dict[str, object] = {
+            "id": self.id,
+            "state": self.state,
+            "step": self.step,
+            "mode": self.mode,
+            "share": self.share / 100,
+        }
+        return told | ({"withheld": self.why} if self.why else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +256,8 @@ class Served:
     # What a row may hold; the champion's own types go before those of today's use case, which may
     # have renamed or removed what it reads.
     row_types: Mapping[str, str] = field(default_factory=dict)
+    epoch: int = FIRST  # of the records that the generation was read from
+    release: ServedRelease | None = None  # None: no release is under way
 
     @classmethod
     def of(
@@ -199,11 +266,13 @@ class Served:
         online: OnlineRows | RemoteOnline,
         generation: int,
         *,
+        epoch: int = FIRST,
         champion: Loaded | None,
         previous: Loaded | None,
         standby: Loaded | None,
         challenger: Loaded | None,
         problems: tuple[str, ...],
+        release: ServedRelease | None = None,
     ) -> Served:
         """Return the snapshot of a use case, with the types of all that its rows may hold."""
         types = dict(use_case.feature_types)
@@ -220,6 +289,8 @@ class Served:
             standby,
             challenger,
             types,
+            epoch,
+            release,
         )
 
     @property

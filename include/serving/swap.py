@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from include.config.settings import Settings
 from include.deployment.description import Description
 from include.features.online_stores import online_path
+from include.records.epochs import FIRST
 from include.records.records import Model, ServingRow
 from include.serving.model_states import ModelStates
-from include.serving.snapshot import Loaded, Online, Served
+from include.serving.release_watch import ReleaseWatch
+from include.serving.snapshot import Loaded, Online, Served, ServedRelease
 
 if TYPE_CHECKING:
     from include.serving.remote_online import RemoteOnline
 
 log = logging.getLogger(__name__)
 
-STALE_SECONDS = 1.0  # for so long a row of a lower generation may be one that was read before
+STALE_SECONDS = 1.0  # for so long a row of an earlier state may be one that was read before
 ROLES = ("champion", "previous", "challenger")
 
 
@@ -32,14 +34,23 @@ class Followed:
     online: Online | RemoteOnline
     models: ModelStates
     problem: str = ""  # why the row's description is not the one that is used
-    lower_since: float = 0.0  # when a lower generation was read first, in the loop's seconds
+    epoch: int = FIRST  # of the records that the row was read from
+    lower_since: float = 0.0  # when an earlier state was read first, in the loop's seconds
+    watch: ReleaseWatch = field(default_factory=lambda: ReleaseWatch(""))
+
+    def is_behind(self, epoch: int, generation: int) -> bool:
+        """Tell whether a row that was read is of an earlier state than the one that is followed.
+
+        A restore begins an epoch: its row is newer, whatever generation it has gone back to.
+        """
+        return (epoch, generation) < (self.epoch, self.row.route.generation)
 
     def stays_lower(self, now: float) -> bool:
-        """Tell whether the generation that was read has been lower for a while; `now` as above.
+        """Tell whether what was read has been of an earlier state for a while; `now` as above.
 
-        A reset, with a release after it, begins to count again, and so does a database that was
-        restored. But so looks what another look read just before `take_route` brought the newer
-        row: that is gone with the next look.
+        A reset, with a release after it, begins to count again, and so does a database whose file
+        was replaced by hand. But so looks what another look read just before `take_route` brought
+        the newer row: that is gone with the next look.
         """
         if not self.lower_since:
             self.lower_since = now
@@ -65,11 +76,16 @@ def open_online(
 
 
 def snapshot(
-    followed: Followed, present: Served | None, taken: Collection[str], problems: Sequence[str]
+    followed: Followed,
+    present: Served | None,
+    taken: Collection[str],
+    problems: Sequence[str],
+    revoked: Collection[str] = (),
 ) -> Served:
     """Return what is served from now on, after `present`; nothing is waited for.
 
-    `taken` are the digests that a rollback of this node has taken back, whatever the row says.
+    `taken` are the digests that a rollback of this node has taken back, whatever the row says;
+    `revoked` the keys whose signatures are not believed any more.
     """
     row = followed.row
     champion, previous, challenger = (
@@ -83,17 +99,31 @@ def snapshot(
         champion, previous = previous, None  # a rollback that the row does not know yet
     standby = None
     if champion is None and previous is None and present is not None:
-        standby = _still_alive(present.answering, taken)
+        standby = _still_alive(present.answering, {*taken, *followed.models.of_keys(revoked)})
     return Served.of(
         followed.use_case,
         followed.online,
         row.route.generation,
+        epoch=followed.epoch,
         champion=champion,
         previous=previous,
         standby=standby,
         challenger=challenger,
         problems=(*problems, *([followed.problem] if followed.problem else [])),
+        release=released(followed, taken),
     )
+
+
+def released(followed: Followed, taken: Collection[str]) -> ServedRelease | None:
+    """Return the release that a use case is in, as this node takes part in it."""
+    # With the records there a rollback ends a release that is under way, whichever arm it is of.
+    taken_back = any(
+        model is not None and model.model_digest in taken
+        for model in map(followed.row.model, ROLES)
+    )
+    candidate = followed.models.get(followed.row.model("challenger"))
+    is_tried = candidate is not None and candidate.was_ready
+    return followed.watch.released(followed.row, is_tried=is_tried, taken_back=taken_back)
 
 
 def _still_alive(model: Loaded | None, taken: Collection[str]) -> Loaded | None:
@@ -140,6 +170,7 @@ def describe(served: Served) -> dict[str, Any]:
     answering = served.answering
     return {
         "use_case": served.use_case.name,
+        "epoch": served.epoch,
         "generation": served.generation,
         "champion": served.champion.version if served.champion else None,
         "previous": served.previous.version if served.previous else None,

@@ -11,7 +11,8 @@ import asyncio
 import logging
 from typing import Protocol
 
-from include.serving.direct import Direct, Made
+from include.serving.direct import Direct
+from include.serving.direct_made import Made
 from include.serving.prometheus import Metrics
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,10 @@ _THREADS = {
     "trial": 2,  # reads and loads models that may answer later
     "report": 1,
     "tokens": 1,
+    "keys": 1,  # looks at the folder of public keys
     "log": 1,  # syncs prediction logs
+    "evidence": 1,  # writes what was counted of releases
+    "pages": 1,  # reads the records for people
     "upkeep": 1,  # looks at files of code and at sizes
 }
 

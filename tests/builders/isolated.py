@@ -48,6 +48,9 @@ for line in stream:
     if row.get("do") == "refuse":
         say({{"id": question["id"], "feature": "income", "error": "income is wrong"}})
         continue
+    if row.get("do") == "nan":
+        say({{"id": question["id"], "score": float("nan")}})
+        continue
     if row.get("do") == "forget":
         say({{"id": question["id"]}})
         continue

@@ -21,6 +21,7 @@ from typing import Any
 
 import httpx
 
+from include.artefacts.store import ArtefactStore
 from include.clock import utc_now, wait_for
 from include.config.settings import ROOT, Settings
 from include.config.use_case_file import find
@@ -35,6 +36,7 @@ from include.models.bento_sources import read_sources, sources_digest, sources_f
 from include.models.calibration import calibrated
 from include.models.kinds import DEFAULT, kind_of
 from include.models.pins import serving_pins
+from include.models.signing import sign_here
 from include.pipeline.stage import Outcome, StageContext
 from include.point_in_time import partitions
 from include.records.records import AuditEntry, Model, Opponent, Records, StageResult
@@ -61,7 +63,9 @@ features:
       new: bool}}}}
 fallback: {{unknown: {unknown}, stale: {stale}, store: {store}}}
 decision: {{threshold: 0.5}}
+release: {{steps: []}}
 """
+AT_ONCE = "{steps: []}"  # a release without steps: tests of other things need not wait for them
 ROW = {"income": 1200.5, "jobs": 2, "region": "north", "new": True}
 
 
@@ -124,11 +128,12 @@ class Desk:
         unknown: str = "refuse",
         stale: str = "refuse",
         last: str = "2026-03-31",
+        release: str = AT_ONCE,
         **settings: Any,
     ) -> None:
         self.usecases = home / "usecases"
         self.usecases.mkdir(parents=True)
-        self.write_use_case(unknown=unknown, stale=stale, last=last)
+        self.write_use_case(unknown=unknown, stale=stale, last=last, release=release)
         self.settings = Settings(
             home=home, usecases=str(self.usecases), node_port=free_port(), **settings
         )
@@ -148,11 +153,11 @@ class Desk:
         stale: str = "refuse",
         store: str = "refuse",
         last: str = "2026-03-31",
+        release: str = AT_ONCE,
     ) -> None:
-        """Write the use case's file."""
-        (self.usecases / f"{NAME}.yaml").write_text(
-            YAML.format(name=NAME, unknown=unknown, stale=stale, store=store, last=last)
-        )
+        """Write the use case's file; `release` is how its models are released, in YAML."""
+        text = YAML.format(name=NAME, unknown=unknown, stale=stale, store=store, last=last)
+        (self.usecases / f"{NAME}.yaml").write_text(text.replace(AT_ONCE, release))
 
     def bundle(self, seed: int) -> dict[str, bytes]:
         """Return the files of a model; another seed is another model."""
@@ -162,23 +167,33 @@ class Desk:
         self, version: int, key: str = FIRST, *, seed: int | None = None, **changes: Any
     ) -> Model:
         """Write a bundle and record its model, as training would; with its Bento's digests."""
-        folder = self.settings.home / "models" / str(version)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in self.bundle(version if seed is None else seed).items():
-            (folder / name).write_bytes(content)
+        files = self.bundle(version if seed is None else seed)
+        folder, uri = self.settings.home / "models" / str(version), None
+        if self.settings.store_uri:
+            store = ArtefactStore.of(self.settings)
+            uri = store.put("bundles", NAME, files)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, content in files.items():
+                (folder / name).write_bytes(content)
         model = Model(
             use_case=NAME,
             version=version,
-            model_digest=bundle.bundle_digest(folder),
+            model_digest=bundle.digest_of(files),
             partition=key,
             as_of=datetime.fromisoformat(key).replace(tzinfo=UTC) + timedelta(days=1),
             mode="live",
             feature_set=FEATURE_SET,
             bundle=str(folder),
+            bundle_uri=uri,
             pins=serving_pins(kind_of(DEFAULT)),
             generation=self.records.routes.get(NAME).generation,
         )
-        return self.records.models.add(self.packaged_as(replace(model, **changes)))
+        return self.records.models.add(self.signed(self.packaged_as(replace(model, **changes))))
+
+    def signed(self, model: Model) -> Model:
+        """Return a model with the signature that packaging would give it."""
+        return sign_here(self.settings, model, at=utc_now(), signed_as="packaging")
 
     def packaged_as(self, model: Model) -> Model:
         """Return a model with the digests of its Bento, as packaging would record them."""
@@ -324,6 +339,9 @@ class Node:
             "EVERGREEN_NODE_PORT": str(self.settings.node_port),
             "EVERGREEN_PREDICT": self.settings.predict,
             "EVERGREEN_ONLINE_URL": self.settings.online_url.get_secret_value(),
+            "EVERGREEN_RECORDS_URL": self.settings.records_url.get_secret_value(),
+            "EVERGREEN_STORE_URI": self.settings.store_uri,
+            "EVERGREEN_SIGNING_KEYS": str(self.settings.signing_keys_folder),
         }
         code = (
             "import logging; logging.basicConfig(level='INFO'); from include.config.settings "

@@ -29,13 +29,12 @@ SHELL = {
     "SHOP_DATABASE": "postgresql://u:password-of-shop@127.0.0.1:1/none",
     "CI_TOKEN": "token-of-somebody-else",
 }
-AIRFLOW = {"airflow_fernet", "airflow_jwt", "airflow_session"}
-TASKS = AIRFLOW | {"records", "mlflow database", "source"}
+TASKS = {"airflow_fernet", "records", "mlflow database", "source"}
 OWN = {
-    "scheduler": TASKS,
+    "scheduler": TASKS | {"airflow_jwt"},
     "triggerer": TASKS,
     "dag-processor": TASKS,
-    "api-server": AIRFLOW,
+    "api-server": {"airflow_fernet", "airflow_jwt", "airflow_session"},
     "mlflow": {"mlflow database", "mlflow_admin", "mlflow_flask"},
     "node": {"records", "node token"},
 }
@@ -59,7 +58,7 @@ def scanner(settings: Settings) -> Scanner:
         "source": "password-of-shop",
         "somebody else's": "token-of-somebody-else",
     }
-    generated = (*sorted(AIRFLOW), "mlflow_admin", "mlflow_flask")
+    generated = (*sorted(OWN["api-server"]), "mlflow_admin", "mlflow_flask")
     return Scanner(words | {name: settings.secret(name).get_secret_value() for name in generated})
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ import pytest
 from include.predictions import log
 from include.predictions.log import closed_segments
 from include.predictions.reading import read
+from include.predictions.window_counts import REQUESTS
 from include.serving.batch import MAX_ROWS, TURN
-from include.serving.snapshot import Loaded, Online, RemoteScore
+from include.serving.snapshot import Loaded, Online, RemoteScore, ServedRelease
 from tests.builders.application import Client
 from tests.builders.serving import NAME, NOW, ROW, Desk
 
@@ -39,6 +42,17 @@ def logged(client: Client) -> list[dict[str, Any]]:
     client.app.log.close()
     table = read(closed_segments(client.desk.settings.home, NAME))
     return sorted(table.to_pylist(), key=lambda line: line["line"])
+
+
+@contextmanager
+def _room(size: int) -> Iterator[None]:
+    """Let no file grow beyond so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_rows_are_answered_in_order_as_if_each_had_come_alone(serving: Client) -> None:
@@ -94,14 +108,37 @@ def test_what_is_answered_is_on_record_by_one_write(
 
 def test_where_the_lines_cannot_be_written_nothing_is_answered(serving: Client) -> None:
     assert ask(serving, [{"entity": 1}]).status_code == 200
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))  # room for a part of the lines
-    try:
+    with _room(5000):  # for a part of the lines
         refused = ask(serving, [{"entity": 1}] * 100)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "unavailable")
     assert len(logged(serving)) == 1
+
+
+def test_rows_are_counted_of_a_release_once_their_lines_are_on_disk(serving: Client) -> None:
+    """What was not written was not answered: counted, it would be evidence of nothing."""
+    release = ServedRelease("a" * 12, 1, "canary", 0, bytes(16))
+    online = Online(serving.desk.settings.home / "online" / f"{NAME}.db")
+    serving.serve(online=online, release=release)
+    evidence, written = serving.app.evidence, list[int]()
+    note = evidence.note
+
+    def spy(*arguments: Any, **options: Any) -> None:
+        written.append(serving.app.log.position(NAME)[1])
+        note(*arguments, **options)
+
+    evidence.note = spy  # type: ignore[method-assign]
+    # None by its entity: the online store's file, which is SQLite's, would find no room either.
+    rows: list[dict[str, Any]] = [{"features": ROW}] * (2 * TURN)
+    with _room(5000):
+        assert ask(serving, rows).status_code == 503
+    evidence.fold()
+    assert (written, evidence.windows) == ([], {})
+    assert ask(serving, rows).status_code == 200
+    end = serving.app.log.position(NAME)[1]
+    assert written == [end] * len(rows), "none before the last line is there"
+    evidence.fold()
+    (window,) = evidence.windows.values()
+    assert window.tally.counts().column(REQUESTS) == len(rows) == len(logged(serving))
 
 
 @pytest.mark.parametrize(

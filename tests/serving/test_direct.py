@@ -396,15 +396,15 @@ def test_rows_are_kept_up_to_a_bound(
 ) -> None:
     monkeypatch.setattr(direct_plan, name, bound)
     client.serve(1, online=client.app.table.served[NAME].online)
-    plan = client.app.direct._plans[NAME]
+    kept = client.app.direct._plans[NAME].rows._rows
 
     async def ask() -> None:
         for _ in range(20):
             for entity in (1, 3, 5):
                 body = b'{"entity": %d}' % entity
                 assert client.app.direct.answer(NAME, HEADERS, body, []) is not None
-                assert 0 < len(plan._rows) <= 3
-                assert sum(len(row.content) for row in plan._rows.values()) <= max(200, bound)
+                assert 0 < len(kept) <= 3
+                assert sum(len(row.content) for row in kept.values()) <= max(200, bound)
 
     asyncio.run(ask())
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from include.errors import Conflict
-from include.records.schema import Base
+from include.records.columns import Base
 from include.serving import row_source
 from include.serving.reconciler import Reconciler
 from tests.builders.application import Client

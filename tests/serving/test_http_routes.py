@@ -22,6 +22,7 @@ ROLLBACK = f"/v1/{NAME}/rollback"
         ("/metrics", "text/plain; version=0.0.4; charset=utf-8"),
         ("/openapi.json", "application/json"),
         ("/docs", "text/html; charset=utf-8"),
+        ("/releases", "text/html; charset=utf-8"),
         (f"/v1/{NAME}/model", "application/json"),
     ],
 )
@@ -66,6 +67,7 @@ def test_health_says_what_answers(client: Client) -> None:
             NAME: {
                 "model_version": 1,
                 "arm": "champion",
+                "epoch": 1,
                 "generation": 4,
                 "problems": ["challenger: it is damaged"],
                 "roles": {},
@@ -118,6 +120,16 @@ def test_a_rollback_is_passed_on_with_who_and_why(client: Client) -> None:
     assert client.asked[-1][1] == Order(
         actor="alice", reason="bad", generation=3, request_id="of the header"
     )
+
+
+def test_long_request_ids_of_one_beginning_are_two_orders(client: Client) -> None:
+    client.serve()
+    for end in ("1", "2", "1"):
+        order = {"reason": "bad", "version": 7, "request_id": "x" * 90 + end}
+        assert client.ask("POST", ROLLBACK, json=order, headers=BEARER).status_code in (200, 202)
+    first, second, again = (given.request_id for _, given in client.asked)
+    assert first == again != second
+    assert len(first) <= 80
 
 
 @pytest.mark.parametrize(

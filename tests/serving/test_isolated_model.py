@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import resource
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -65,6 +66,12 @@ async def test_a_wrong_row_is_the_callers_fault_not_the_models(tmp_path: Path) -
         assert (await model.ask({})).value == 0.25
 
 
+async def test_an_answer_of_nan_is_an_answer_and_ends_no_process(tmp_path: Path) -> None:
+    async with started(tmp_path) as model:
+        assert math.isnan((await model.ask({"do": "nan"})).value)
+        assert (await model.ask({})).value == 0.25
+
+
 async def test_an_answer_without_a_score_is_none(tmp_path: Path) -> None:
     async with started(tmp_path) as model:
         assert "no score" in await failure(model.ask({"do": "forget"}))
@@ -82,7 +89,7 @@ async def test_after_late_answers_in_a_row_it_is_asked_no_more_until_a_probe_is_
         began = loop.time()
         assert "does not answer at present" in await failure(model.ask({}))
         assert loop.time() - began < 0.2
-        model._last = {}  # the probe repeats the last row; this one is answered in time
+        model._last = b"{}"  # the probe repeats the last row; this one is answered in time
         await until(lambda: model._probe is None)
         assert (await model.ask({})).value == 0.25
 

@@ -6,7 +6,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from include.records.records import ServingRows
+from include.clock import utc_now
+from include.records.records import AuditEntry, ServingRows
 from include.serving.last_rows import LastRows
 from tests.builders.serving import NAME, NOW, ROW, Desk, Node, until
 
@@ -64,5 +65,69 @@ def test_rows_are_read_as_they_were_written_and_a_damaged_file_is_passed_over(
     del before["head"]  # as a version wrote it that kept none
     last.path.write_text(json.dumps(before))
     assert last.read() == replace(rows, head=0)
+    last.path.write_text(json.dumps({**before, "format": 2}))
+    assert last.read() == ServingRows(()), "what another format means nobody knows"
+    last.write(rows)
     last.path.write_bytes(last.path.read_bytes()[:-10])
     assert last.read() == ServingRows(())
+
+
+def test_the_epoch_is_kept_with_the_rows_and_a_file_of_before_is_of_the_first(
+    tmp_path: Path,
+) -> None:
+    """A node that starts from its file would follow the generations of before a restore else."""
+    path = tmp_path / "rows.json"
+    LastRows(path).write(ServingRows((), head=7, epoch=3))
+    assert LastRows(path).read() == ServingRows((), head=7, epoch=3)
+    path.write_text('{"format": 1, "rows": [], "head": 7}')
+    assert LastRows(path).read() == ServingRows((), head=7, epoch=1)
+
+
+def entry(action: str) -> AuditEntry:
+    return AuditEntry(action, NAME, "2", "test", {}, utc_now())
+
+
+def test_a_file_of_before_has_no_release_and_one_of_now_has_all_of_it(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.train(1)
+    desk.record_route(champion=1)
+    last = LastRows(tmp_path / "serving" / "rows.json")
+    last.write(desk.records.serving_rows())
+    rows = last.read()
+    before = json.loads(last.path.read_text())
+    for row in before["rows"]:  # as a version wrote it that knew of no releases
+        del row["release"], row["beat"]
+        for name in ("release_id", "mode", "share", "release_key"):
+            del row["route"][name]
+    last.path.write_text(json.dumps(before))
+    assert last.read() == rows
+
+    desk.train(2)
+    model = desk.records.models.get(NAME, 2)
+    assert model is not None
+    release = desk.records.releases.request(
+        NAME,
+        partition=model.partition,
+        model=model,
+        opponent=1,
+        judged_generation=1,
+        plan={"steps": [{"share": 500}], "watch": 60.0},
+        description=None,
+        entry=entry("release.requested"),
+    )
+    release = desk.records.releases.begin(release, entry("release.begun"))
+    desk.records.releases.beat(NAME, release.id, 180.0)
+    rows = desk.records.serving_rows()
+    last.write(rows)
+    assert last.read() == rows
+    (row,) = last.read().rows
+    assert (row.release, row.route.share) == (replace(release, revision=0), 500)
+    assert (rows.rows[0].beat is not None, row.beat) == (True, None)
+    written = last.path.stat().st_mtime_ns
+    desk.records.releases.beat(NAME, release.id, 180.0)
+    desk.records.releases.note(release, {"word": "hold"}, entry("release.judged"))
+    verdict = desk.records.serving_rows()
+    assert verdict.rows == rows.rows, "neither a beat nor a verdict is news for a node"
+    last.write(replace(verdict, head=rows.head))
+    assert last.path.stat().st_mtime_ns == written
+    assert last.path.stat().st_mode & 0o077 == 0, "the key of a release is a secret"

@@ -6,12 +6,16 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from include.artefacts.store import ArtefactStore
 from include.errors import Unavailable
 from include.models.bento_sources import sources_folder
+from include.models.signing import verify_by_folder
+from include.records.records import Model
 from include.serving import model_states, trials
 from include.serving.model_states import Candidate, ModelStates
 from include.serving.snapshot import Loaded
@@ -39,9 +43,16 @@ async def states(desk: Desk, steps: list[str]) -> AsyncIterator[ModelStates]:
     def changed() -> None:
         steps.extend(one.state for one in states._candidates.values())
 
-    states = ModelStates(desk.settings.home, Workers(), changed=changed)
+    states = ModelStates(
+        ArtefactStore.of(desk.settings), Workers(), verifier(desk), changed=changed
+    )
     yield states
     states.close()
+
+
+def verifier(desk: Desk) -> Callable[[Model], None]:
+    """Return what a node verifies signatures by."""
+    return partial(verify_by_folder, desk.settings.signing_keys_folder)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -73,7 +84,9 @@ async def test_a_model_of_the_nodes_own_pins_goes_through_its_states_into_this_p
 async def test_who_answers_waits_behind_no_trial(desk: Desk) -> None:
     """Trials of models that may answer later take turns, over all use cases."""
     workers = Workers()
-    states = ModelStates(desk.settings.home, workers, changed=lambda: None)
+    states = ModelStates(
+        ArtefactStore.of(desk.settings), workers, verifier(desk), changed=lambda: None
+    )
     for _ in range(2):
         await workers.trial_turn.acquire()
     assert workers.trial_turn.locked()
@@ -170,7 +183,7 @@ async def test_code_of_which_no_digest_is_recorded_never_runs(
     model = desk.packaged_as(
         replace(desk.train(13, pins=OTHER_PINS), bento_tag=tag),
     )
-    states.want({"champion": replace(model, **{missing: None})})
+    states.want({"champion": desk.signed(replace(model, **{missing: None}))})
     await until(lambda: candidate(states, 13).state == "refused")
     assert "Package the model again" in candidate(states, 13).reason
     assert candidate(states, 13).alive is None
@@ -182,7 +195,8 @@ async def test_a_model_whose_row_was_changed_is_refused_before_anything_of_it_ru
     """Its pins too: by them it is decided whose code answers."""
     tag = write_bento(desk.settings.home, "loans_scorer:moved")
     model = desk.train(14, bento_tag=tag)
-    states.want({"champion": model, "previous": replace(model, version=15, pins=OTHER_PINS)})
+    changed = desk.signed(replace(model, version=15, pins=OTHER_PINS))
+    states.want({"champion": model, "previous": changed})
     await until(lambda: candidate(states, 14).state == "loaded")
     await until(lambda: candidate(states, 15).state == "refused")
     assert "its row was changed" in candidate(states, 15).reason
@@ -198,7 +212,7 @@ async def test_a_model_that_is_packaged_again_is_tried_again(
     states.want({"champion": model})
     assert candidate(states, 11).state == "refused", "nothing has changed"
     tag = write_bento(desk.settings.home, "loans_scorer:again")
-    packaged = desk.packaged_as(replace(model, bento_tag=tag))
+    packaged = desk.signed(desk.packaged_as(replace(model, bento_tag=tag)))
     states.want({"champion": packaged})
     await until(lambda: candidate(states, 11).state == "loaded")
 
@@ -283,3 +297,56 @@ async def test_a_challenger_must_pass_its_check_too(
     assert not candidate(states, 8).is_ready
     problems.clear()
     await until(lambda: candidate(states, 8).is_ready)
+
+
+async def test_a_challenger_runs_apart_and_its_process_answers_until_it_is_loaded_as_champion(
+    desk: Desk, states: ModelStates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_states, "LINGER_SECONDS", 0.1)
+    model = desk.train(61)
+    states.want({"challenger": model})
+    await until(lambda: candidate(states, 61).is_ready)
+    apart = candidate(states, 61).alive
+    assert apart is not None
+    assert apart.scorer is None
+    assert apart.remote is not None
+    score = (await apart.remote.ask(ROW)).value
+    states.want({"champion": model})
+    assert candidate(states, 61).alive is apart, "who is there answers on"
+    await until(lambda: candidate(states, 61).alive is not apart)
+    loaded = candidate(states, 61).alive
+    assert loaded is not None
+    assert loaded.scorer is not None
+    assert loaded.scorer.one(ROW) == pytest.approx(score, abs=1e-12)
+    await until(lambda: not apart.remote.alive)  # type: ignore[union-attr]
+    assert candidate(states, 61).state == "loaded"
+
+
+async def test_a_challenger_with_a_bento_runs_as_that(desk: Desk, states: ModelStates) -> None:
+    tag = write_bento(desk.settings.home, "loans_scorer:apart")
+    states.want({"challenger": desk.train(62, bento_tag=tag)})
+    await until(lambda: candidate(states, 62).is_ready)
+    apart = candidate(states, 62).alive
+    assert apart is not None
+    assert apart.remote is not None
+    assert (await apart.remote.ask({**ROW, "score": 0.125})).value == 0.125, "that code answers"
+
+
+async def test_a_champion_that_cannot_be_loaded_here_is_answered_for_by_its_process(
+    desk: Desk, states: ModelStates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = desk.train(63)
+    states.want({"challenger": model})
+    await until(lambda: candidate(states, 63).is_ready)
+    apart = candidate(states, 63).alive
+
+    async def fail(*_: object, **__: object) -> None:
+        raise Unavailable("no memory")
+
+    monkeypatch.setattr(trials, "try_model", fail)
+    states.want({"champion": model})
+    await until(lambda: candidate(states, 63).state == "could_not")
+    assert candidate(states, 63).alive is apart
+    assert apart is not None
+    assert apart.remote is not None
+    assert 0 < (await apart.remote.ask(ROW)).value < 1

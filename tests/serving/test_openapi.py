@@ -49,7 +49,7 @@ def test_each_route_is_described_with_the_role_that_it_needs(client: Client) -> 
         for path, methods in paths.items()
         for method, way in methods.items()
     }
-    pages = ("/docs", "/docs/try", "/docs/assets/{name}", "/openapi.json")
+    pages = ("/docs", "/docs/try", "/docs/assets/{name}", "/openapi.json", "/releases")
     served = {
         (route.method, route.path.format(use_case=NAME, name="")): route.role
         for route in client.app.routes

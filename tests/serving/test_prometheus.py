@@ -62,13 +62,13 @@ def test_a_duration_falls_into_the_first_bucket_that_holds_it() -> None:
 
 def test_what_serves_is_shown_until_it_serves_no_more() -> None:
     metrics = Metrics()
-    metrics.show_served("loans", 7, {"champion": 3, "previous": 2})
-    metrics.show_served("cards", 1, {"champion": 1})
-    metrics.show_served("loans", 8, {"champion": 2})
+    metrics.show_served("loans", 1, 57, {"champion": 3, "previous": 2})
+    metrics.show_served("cards", 1, 1, {"champion": 1})
+    metrics.show_served("loans", 2, 8, {"champion": 2})
     metrics.hide_served("cards")
     assert series(metrics) == {
         ("evergreen_model_version", "role=champion", "use_case=loans"): 2,
-        ("evergreen_routing_generation", "use_case=loans"): 8,
+        ("evergreen_routing_generation", "epoch=2", "use_case=loans"): 8,
     }
 
 

@@ -15,6 +15,7 @@ import pytest
 from include.clock import utc_now
 from include.errors import Unavailable
 from include.models import bundle
+from include.models.signing import signed_columns
 from include.records.records import AuditEntry, Records, ServingRows
 from include.records.schema import RouteRow
 from include.serving import model_states, row_source
@@ -374,6 +375,33 @@ async def test_a_database_that_was_restored_leaves_no_moment_without_an_answer(
         assert app.table.served[NAME].generation == older
 
 
+@pytest.mark.anyio
+async def test_a_row_of_a_later_epoch_is_followed_at_once_whatever_its_generation(
+    tmp_path: Path,
+) -> None:
+    """A restore goes back to an earlier generation; that is no late answer of the database."""
+    desk = Desk(tmp_path)
+    desk.train(1)
+    desk.record_route(champion=1)
+    older = desk.records.serving_rows((NAME,)).rows[0]
+    for _ in range(3):
+        desk.record_route(step=1)
+    newer = desk.records.serving_rows((NAME,)).rows[0]
+    async with following(desk) as (app, reconciler):
+        assert app.table.served[NAME].generation == newer.route.generation
+
+        def followed() -> tuple[int, int]:
+            served = app.table.served[NAME]
+            return served.epoch, served.generation
+
+        reconciler.follow(ServingRows((older,), epoch=2))
+        assert followed() == (2, older.route.generation)
+        # What another look read before the restore is late, though its generation is higher.
+        reconciler.follow(ServingRows((newer,), epoch=1))
+        assert followed() == (2, older.route.generation)
+        assert reconciler.epoch_of(NAME) == 2
+
+
 def forget(desk: Desk) -> None:
     """Remove the use case from the records, as a reset does."""
     entry = AuditEntry("use_case.reset", NAME, NAME, "test", {}, utc_now())
@@ -392,7 +420,7 @@ async def wait_until(condition: Callable[[], bool]) -> None:
 
 def test_models_with_equal_content_have_equal_digests(desk: Desk) -> None:
     one, two = desk.train(50), desk.train(51, seed=50)
-    assert replace(one, version=51, bundle=two.bundle) == two
+    assert replace(one, version=51, bundle=two.bundle, **signed_columns(two)) == two
 
 
 def test_rows_are_checked_by_the_model_that_answers_not_by_the_use_case_of_today(

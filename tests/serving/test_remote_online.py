@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import threading
 import time
@@ -14,6 +15,9 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from include.serving import remote_online
+from include.serving.reconciler import Reconciler
+from tests.builders.application import Client
 from tests.builders.redis_server import Server, own_server
 from tests.builders.serving import NAME, NOW, ROW, Answer, Desk, Node, until
 
@@ -236,3 +240,28 @@ def test_a_node_starts_and_ends_although_its_store_does_not_answer(
             assert node.predict(features=ROW).status == 200
             assert node.predict(entity=1).body["error"]["code"] == "store_away"
             assert node.stop() == 0
+
+
+@pytest.mark.anyio
+async def test_a_node_is_ready_once_its_store_was_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the first requests by entity, right after a restart, would find no connection."""
+    monkeypatch.setattr(remote_online, "PROBE_DEADLINE", 5.0)
+    with own_server(tmp_path) as own:
+        made = Desk(tmp_path / "home", online_url=SecretStr(own.url))
+        made.train(1)
+        made.record_route(champion=1)
+        own.send(signal.SIGSTOP)
+        app = Client(made).app
+        reconciler = Reconciler(made.settings, app, node="here")
+        task = asyncio.create_task(reconciler.run())
+        try:
+            await reconciler.ready_to_serve(30)
+            online = app.table.served[NAME].online
+            assert isinstance(online, remote_online.RemoteOnline)
+            assert online.tried.is_set()
+        finally:
+            task.cancel()
+            await reconciler.close()
+            own.send(signal.SIGCONT)

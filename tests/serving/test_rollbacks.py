@@ -14,7 +14,7 @@ import pytest
 from include.clock import utc_now
 from include.deployment.rollback import Late, Order, record_rollback, take_back_late
 from include.errors import Conflict, Unavailable
-from include.records.records import AuditEntry
+from include.records.records import AuditEntry, Release
 from include.serving import rollbacks
 from include.serving.app import App
 from include.serving.journal import Journal
@@ -26,6 +26,9 @@ from tests.builders.serving import NAME, Desk
 
 pytestmark = pytest.mark.anyio
 ORDER = Order(actor="node token", reason="bad", version=2, request_id="drill-1")
+
+
+STEP = {"share": 500, "bake": 60.0, "requests": 1, "entities": 1, "deadline": 600.0}
 
 
 @pytest.fixture
@@ -127,6 +130,7 @@ async def test_it_is_served_at_once_said_to_be_of_this_node_and_recorded_later(d
         assert here.answering == 1
         assert not here.app.table.served[NAME].problems
         entry = desk.records.audit.entries(NAME)[-1]
+        assert entry.details["epoch"] == 1
         assert (entry.action, entry.actor, entry.details["node"]) == (
             "release.rolled_back",
             "node token",
@@ -215,6 +219,80 @@ async def test_a_challenger_is_taken_back_late_and_a_reset_use_case_gets_no_row(
     take_back_late(desk.records, msgspec.structs.replace(late, request_id="y"))
     assert desk.records.serving_rows().rows == ()
     assert late_entries(desk)[-1] == "release.rolled_back_late"
+
+
+def shared(here: Here) -> int | None:
+    """Return the share of the release that this node gives its challenger."""
+    release = here.app.table.served[NAME].release
+    return None if release is None else release.share
+
+
+async def test_a_challenger_gets_nothing_here_at_once_and_its_release_ends_later(
+    desk: Desk,
+) -> None:
+    release = begin_release(desk)
+    releases = desk.records.releases
+    async with node(desk) as here:
+        await until(lambda: all_ready(here.reconciler))
+        releases.beat(NAME, release.id, 60.0)
+        await until(lambda: shared(here) == 500)
+        with here.away():
+            settled, answered = await here.rollbacks.take_back(NAME, replace(ORDER, version=3))
+        assert (settled, answered["changed"], answered["champion"]) == (True, True, 2)
+        assert answered["note"].startswith("model 3 is taken back; the records cannot")
+        assert (shared(here), here.answering) == (0, 2)
+        assert releases.running(NAME) == release, "nothing is recorded yet"
+        releases.beat(NAME, release.id, 60.0)
+        await asyncio.sleep(0.3)
+        assert shared(here) == 0, "whatever the judge says"
+        with here.away():
+            again = await here.rollbacks.take_back(NAME, replace(ORDER, version=3))
+        assert not again[1]["changed"]
+        await here.replayed()
+        ended = releases.get(NAME, release.id)
+        assert ended is not None
+        assert (ended.state, ended.reason) == ("rolled_back", "bad")
+        assert desk.records.routes.get(NAME).challenger is None
+        assert (here.answering, shared(here)) == (2, None)
+
+
+async def test_a_challenger_that_a_node_took_back_is_champion_by_the_time_of_the_replay(
+    desk: Desk,
+) -> None:
+    """Promoted meanwhile: this node does not serve it, and the replay takes it back for all."""
+    release = begin_release(desk)
+    async with node(desk) as here:
+        await until(lambda: all_ready(here.reconciler))
+        with here.away():
+            await here.rollbacks.take_back(NAME, replace(ORDER, version=3))
+        release = desk.records.releases.promote(release, entry("promoted"), None)
+        await until(lambda: here.app.table.served[NAME].generation >= 5)
+        assert here.answering == 2
+        await here.replayed()
+        route = desk.records.routes.get(NAME)
+        assert (route.champion, here.answering) == (2, 2)
+        assert [one.state for one in desk.records.releases.of(NAME)] == ["rolled_back"]
+
+
+def entry(action: str) -> AuditEntry:
+    return AuditEntry(f"release.{action}", NAME, "3", "test", {}, utc_now())
+
+
+def begin_release(desk: Desk) -> Release:
+    """Give model 3 five percent of the requests."""
+    model = desk.records.models.get(NAME, 3)
+    assert model is not None
+    release = desk.records.releases.request(
+        NAME,
+        partition=model.partition,
+        model=model,
+        opponent=2,
+        judged_generation=desk.records.routes.get(NAME).generation,
+        plan={"kind": "canary", "steps": [STEP], "watch": 60.0},
+        description=None,
+        entry=entry("requested"),
+    )
+    return desk.records.releases.begin(release, entry("begun"))
 
 
 async def test_a_node_that_restarts_in_between_does_not_serve_it_again(desk: Desk) -> None:
