@@ -23,9 +23,11 @@ from typing import Any
 
 from airflow.sdk import dag, task
 
+from include.config.settings import settings
 from include.config.use_case import UseCase
 from include.orchestration.dag_defaults import START, dag_arguments, nightly, use_cases
 from include.orchestration.garbage import actor, collect
+from include.orchestration.queues import executor_with_database
 
 
 def define(use_case: UseCase) -> None:
@@ -41,7 +43,7 @@ def define(use_case: UseCase) -> None:
         def collect_files() -> dict[str, Any]:
             return collect(use_case.name)
 
-        @task
+        @task(executor=executor_with_database(settings()))
         def trim_airflow() -> dict[str, int]:
             from include.installation.airflow_history import trim_tonight
 

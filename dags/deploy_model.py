@@ -1,18 +1,28 @@
-"""Release a packaged challenger: the serving node tries it, then it becomes champion.
+"""Release a packaged challenger in steps: tried, mirrored, a share of traffic, champion, watched.
 
 **When.** On the asset `bento`, for the key of its event; or by the form.
 
-**Inputs and outputs.** No process is started here. `request` writes the desired state (the routing
-row) by compare-and-set; the serving node verifies the bundle, tries it in a child and asks it the
-golden rows; `finish` makes it champion in one transaction with the audit row, mirrors MLflow's
-aliases and emits `champion`. A refused, held or backfilled candidate ends as skipped with the
-reason; an older partition never replaces a newer one. There is no shadow traffic and no step
-between the trial and the champion.
+**Inputs and outputs.** No process is started here. `request` names the candidate in the routing
+row, by compare-and-set; a serving node verifies the bundle, tries it in a child and asks it the
+golden rows (`wait_for_node`). `begin` gives it the traffic of its first step. The tasks of the
+steps judge it every few seconds, deferred, and show the evidence as a table in their log; the last
+*pass* makes it champion, which `promote` records, with MLflow's aliases and the asset `champion`.
+`watch` judges it a day longer, and `announce` emits `release_ended`. The first model, a plan
+without steps, and one of thin traffic that stood a replay are promoted by `begin`. While another
+candidate is released the run ends green as *waiting*; the end of that release starts its partition
+again.
+
+**When it ends.** *Aborted* (its deadline, its judge away, replaced, a person): the step is skipped
+with the reason, the champion answers, the same model may start again. *Rolled back*: the step
+fails, and the model's digest is on hold (`evergreen release lift`). A refused, held or backfilled
+candidate ends as skipped with the reason. Pause, abort and the rest: `control_release`, or
+`evergreen release`.
 
 **When it fails.** `Unavailable`: no serving node follows the use case; start one with `evergreen
-serve` and clear the task. `ArtefactError`: the node refuses the model, and says why; what was
-served goes on. Where another champion was released since the judgement, the task ends as skipped
-and emits `candidate` again: `evaluate_model` judges anew, once a generation of the routing row.
+serve` and clear the task. `ArtefactError`: the node refuses the model, or it was rolled back, or a
+model that a rollback would go back to cannot be loaded, and says why; what was served goes on. A
+task that is cleared, and `evergreen heal`, take a release up where it is. Where another champion
+was released since the judgement, `request` ends as skipped and emits `candidate` again.
 `evergreen rollback USE_CASE` goes back.
 """
 
@@ -20,17 +30,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import PartitionedAssetTimetable, dag, task
+from airflow.sdk import PartitionedAssetTimetable, chain, dag, task
 
 from include.config.use_case import UseCase
-from include.orchestration.assets import assets_of
+from include.orchestration.assets import assets_of, ended_asset
 from include.orchestration.dag_defaults import START, dag_arguments, form, use_cases
+from include.orchestration.release_tasks import (
+    announce_end,
+    promote_release,
+    request_release,
+    step_tasks,
+    watch_task,
+)
 from include.orchestration.tasks import run_stage
 from include.orchestration.triggers import WaitForOperator
 
 
 def define(use_case: UseCase) -> None:
-    assets = assets_of(use_case.name)
+    assets, ended = assets_of(use_case.name), ended_asset(use_case.name)
 
     @dag(
         schedule=PartitionedAssetTimetable(assets=assets.bento),
@@ -42,7 +59,7 @@ def define(use_case: UseCase) -> None:
     def deploy_model() -> None:
         @task
         def request() -> dict[str, Any]:
-            return run_stage("deploy_model", use_case.name, options={"phase": "request"})
+            return request_release(use_case.name)
 
         tried = WaitForOperator(
             task_id="wait_for_node",
@@ -54,13 +71,24 @@ def define(use_case: UseCase) -> None:
             fail_on_timeout=False,
         )
 
-        @task(outlets=[assets.champion])
-        def finish() -> dict[str, Any]:
-            return run_stage(
-                "deploy_model", use_case.name, emits=assets.champion, options={"phase": "finish"}
-            )
+        @task(task_id="begin")
+        def begin_steps() -> dict[str, Any]:
+            return run_stage("deploy_model", use_case.name, options={"phase": "begin"})
 
-        request() >> tried >> finish()
+        @task(outlets=[assets.champion], trigger_rule="none_failed_min_one_success")
+        def promote() -> dict[str, Any]:
+            return promote_release(use_case.name, emits=assets.champion)
+
+        @task(outlets=[ended])
+        def announce() -> dict[str, Any]:
+            return announce_end(use_case.name, emits=ended)
+
+        began, champion, steps = begin_steps(), promote(), step_tasks(use_case)
+        chain(request(), tried, began, *steps, champion)
+        if steps:
+            began >> champion
+        # What ends badly shows as the run's end; a teardown runs in either case, and hides neither.
+        champion >> watch_task(use_case) >> announce().as_teardown()
 
     deploy_model()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from sqlalchemy.orm import Session
+
 from include.clock import utc_now
 from include.config import use_case_file
 from include.config.settings import Settings
@@ -111,7 +113,8 @@ def _adopt(settings: Settings, records: Records, model: Model) -> None:
         utc_now(),
         once=f"{VOUCHED} {model.use_case} {model.version} {digest}",
     )
-    with records.transaction() as session:
+
+    def vouch(session: Session) -> None:
         records.models.update(
             model.use_case,
             model.version,
@@ -120,3 +123,5 @@ def _adopt(settings: Settings, records: Records, model: Model) -> None:
             artefact_digest=digest,
         )
         records.audit.append(entry, session=session)
+
+    records.write(vouch)

@@ -10,6 +10,7 @@ from msgspec import UNSET
 
 from include.errors import Conflict
 from include.evaluation.verdict import judged_model, not_passed
+from include.models.signing import refuse_release
 from include.pipeline.evaluation_outputs import EvaluationOutputs
 from include.pipeline.release_outputs import DeploymentOutputs
 from include.pipeline.stage import Outcome, StageContext
@@ -36,21 +37,22 @@ def decide_release(context: StageContext) -> Candidate | Outcome:
     """Return the candidate of the partition, or why nothing is released; changes nothing.
 
     Raises:
-        Conflict: it must be judged again, against the champion that there is now.
+        Conflict: it must be judged again, against the champion that there is now; or it is not
+            signed by a key that still releases.
     """
     name, key = context.use_case.name, context.key
     if context.mode != "live":
         reason = f"{key} is recorded as {context.mode}: it is judged, never released"
-        return _nothing("skipped", reason)
+        return nothing_released("skipped", reason)
     if context.target != "deployed":
-        return _nothing("skipped", f"{key} has the target {context.target}, not deployed")
+        return nothing_released("skipped", f"{key} has the target {context.target}, not deployed")
     refusal = not_passed(context.result("evaluate_model"))
     if refusal is not None:
-        return _nothing("skipped", refusal)
+        return nothing_released("skipped", refusal)
     packaged = context.result("package_model")
     if packaged is None or packaged.state != "done":
         reason = packaged.reason if packaged else "package_model has not run"
-        return _nothing("skipped", f"it is not packaged: {reason}")
+        return nothing_released("skipped", f"it is not packaged: {reason}")
     return _compare_with_route(context, judged_model(context), context.records.routes.get(name))
 
 
@@ -65,6 +67,11 @@ def released(model: Model, route: Route, reason: str = "") -> Outcome:
     return Outcome("done", model.model_digest, reason, outputs=outputs.plain())
 
 
+def nothing_released(state: Literal["skipped", "held"], reason: str) -> Outcome:
+    """Return the outcome where nothing is released, for a reason that a person may want to know."""
+    return Outcome(state, _WITHOUT_MODEL, reason)
+
+
 def _compare_with_route(context: StageContext, model: Model, route: Route) -> Candidate | Outcome:
     """Compare the candidate with what serves, what is held and what is on its way.
 
@@ -75,8 +82,8 @@ def _compare_with_route(context: StageContext, model: Model, route: Route) -> Ca
     if route.champion == model.version:
         return released(model, route)
     if model.model_digest in route.held:
-        hint = f"`evergreen rollback {name} --release {model.version}` lifts it"
-        return _nothing(
+        hint = f"`evergreen release lift {name} {model.version}` lifts it"
+        return nothing_released(
             "held", f"model {model.version} was rolled back and its digest is on hold; {hint}"
         )
     if _was_released(context, model):
@@ -87,18 +94,23 @@ def _compare_with_route(context: StageContext, model: Model, route: Route) -> Ca
         reason = f"it equals the champion, model {champion.version}: nothing to release"
         return released(model, route, reason)
     if route.watermark is not None and route.watermark > key:
-        return _nothing(
+        return nothing_released(
             "skipped",
             f"{route.watermark} is live already; an older partition never replaces a newer one",
         )
     coming = _model(context, route.challenger if route.challenger != model.version else None)
     if coming is not None and coming.partition > key:
-        return _nothing(
+        return nothing_released(
             "skipped", f"model {coming.version} of the newer {coming.partition} is being released"
+        )
+    waiting = context.records.releases.waiting(name)
+    if waiting is not None and waiting.partition > key:
+        return nothing_released(
+            "skipped", f"model {waiting.challenger} of the newer {waiting.partition} waits"
         )
     candidate = _as_judged(context, model)
     if min(model.generation, candidate.generation) < route.rollback_generation:
-        return _nothing(
+        return nothing_released(
             "held",
             f"model {model.version} was trained or judged before the last rollback; train a new "
             "candidate",
@@ -110,6 +122,8 @@ def _compare_with_route(context: StageContext, model: Model, route: Route) -> Ca
             f"again: `evergreen run evaluate_model --use-case {name} --partition {key}`",
             judge_again=(model.version, route.generation),
         )
+    if route.challenger != model.version:  # a release that has begun goes on when its key ends
+        refuse_release(context.settings, model, context.started)
     return candidate
 
 
@@ -148,10 +162,6 @@ def _was_released(context: StageContext, model: Model) -> bool:
 
 def _model(context: StageContext, version: int | None) -> Model | None:
     return None if version is None else context.records.models.get(context.use_case.name, version)
-
-
-def _nothing(state: Literal["skipped", "held"], reason: str) -> Outcome:
-    return Outcome(state, _WITHOUT_MODEL, reason)
 
 
 def _describe(version: int | None) -> str:

@@ -3,11 +3,12 @@
 Inputs: the verdict and the package. Outputs: the routing row, whose champion is what serves, and
 MLflow's aliases, which show it.
 
-No process is started here. `request_release` names the candidate as `challenger` in the routing
-row; a node that follows the row verifies the bundle, tries it in a child with its golden rows and
-reports; `finish_release` then makes it champion, in one transaction with the audit row, if the
-champion is still the one that it was judged against. A DAG does the three steps in tasks (option
-`phase`: request, then a deferred wait on `rollout.answered`, then finish).
+No process is started here. The candidate is named as `challenger` in the routing row; a node that
+follows the row verifies the bundle, tries it in a child with its golden rows and reports. Then the
+release goes on by its plan (`releasing`): it is promoted, in one transaction with the audit row, or
+gets the traffic of its first step, where the judge takes it over (`judge_release`). A DAG does so
+in tasks (option `phase`: request, then a deferred wait on `rollout.answered`, begin, a deferred
+wait a step, conclude).
 
 The routing row is the truth and moves outside the memo: the stage looks at it every time and acts
 on a difference only.
@@ -19,8 +20,17 @@ import logging
 from typing import Any
 
 from include.clock import wait_for
-from include.deployment.candidate import STAGE_NAME, Candidate, decide_release, released
-from include.deployment.description import Description
+from include.deployment.candidate import STAGE_NAME, decide_release, nothing_released, released
+from include.deployment.gathered import gather
+from include.deployment.judge_release import end_abandoned, take_turn
+from include.deployment.releasing import (
+    ENDED_BADLY,
+    begin_release,
+    describe_release,
+    leave_queue,
+    release_of,
+    request_release,
+)
 from include.deployment.rollout import (
     Readiness,
     champion_problems,
@@ -28,11 +38,11 @@ from include.deployment.rollout import (
     node_readiness,
     serving_nodes,
 )
-from include.errors import ArtefactError, Conflict, MissingPartition, Unavailable
-from include.evaluation.verdict import judged_model
+from include.errors import Conflict, MissingPartition, Unavailable
+from include.evaluation.verdict import judged_model, not_passed
 from include.pipeline.release_outputs import DeploymentOutputs
 from include.pipeline.stage import Input, Outcome, Stage, StageContext
-from include.records.records import AuditEntry, Model, Route
+from include.records.records import Model, Release
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +80,9 @@ def inputs(context: StageContext) -> list[Input]:
 def compute(context: StageContext) -> Outcome:
     """Release the partition's candidate if it may be, as far as the option `phase` says.
 
-    Phases are request, finish and all (the default); option `wait` is how many seconds to wait for
-    a node.
+    Phases are request, begin, conclude and all (the default), which never waits for steps: of a
+    release that is in them it judges once, and answers with how far it is. Option `wait` is how
+    many seconds to wait for a node.
 
     Raises:
         Conflict: the champion is not the one that the candidate was judged against; it must be
@@ -79,23 +90,38 @@ def compute(context: StageContext) -> Outcome:
         Unavailable: no serving node has tried it in time, or serves it.
         ArtefactError: a serving node has tried it and refuses it; what was served goes on.
     """
+    phase = context.options.get("phase", "all")
+    if phase == "conclude" and (ended := _ended_badly(context)) is not None:
+        return ended
     candidate = decide_release(context)
     if isinstance(candidate, Outcome):
-        if candidate.state == "done" and _was_not_seen_served(context):
-            await_served(context, judged_model(context))
-        return candidate
-    phase = context.options.get("phase", "all")
+        return _without_release(context, candidate)
+    model = candidate.model
     if context.rehearsal:
-        return released(candidate.model, context.records.routes.get(context.use_case.name))
+        return released(model, context.records.routes.get(context.use_case.name))
+    release = release_of(context, model)
     if phase in ("request", "all"):
-        request_release(context, candidate)
-    if phase == "request":
-        reason = f"waiting for a serving node to try model {candidate.model.version}"
-        outputs = DeploymentOutputs(version=candidate.model.version)
-        return Outcome("waiting", "", reason, outputs=outputs.plain())
-    if phase == "all":
+        releases = context.records.releases
+        other = releases.running(context.use_case.name)
+        if other is not None and other.challenger != model.version:
+            end_abandoned(context.records, other, releases.now())
+        release = request_release(context, candidate)
+    if release is None:
+        raise Conflict(
+            f"{context.use_case.name} {context.key}: model {model.version} is not being released; "
+            f"look at `evergreen release status {context.use_case.name}`"
+        )
+    if phase == "all" and release.state == "trying":
         _await_nodes(context, float(context.options.get("wait", WAIT_SECONDS)))
-    return finish_release(context, candidate)
+    if phase in ("begin", "all") and release.state == "trying":
+        release = begin_release(context, candidate, release)
+        # Its first step may be over before the log is imported for the first time.
+        gather(context.settings, context.lake, context.records, context.use_case, context.started)
+    elif phase == "all" and release.state == "running":
+        gather(context.settings, context.lake, context.records, context.use_case, context.started)
+        take_turn(context.settings, context.records, release, context.records.releases.now())
+        release = context.records.releases.get(release.use_case, release.id) or release
+    return _outcome(context, model, release)
 
 
 def effects(context: StageContext, outcome: Outcome) -> dict[str, Any]:
@@ -107,91 +133,10 @@ def effects(context: StageContext, outcome: Outcome) -> dict[str, Any]:
     return effected
 
 
-def request_release(context: StageContext, candidate: Candidate) -> Route:
-    """Name the candidate as challenger in the routing row, unless it is that already.
-
-    Raises:
-        Conflict: the row has moved on since it was read.
-    """
-    name, model = context.use_case.name, candidate.model
-    route = context.records.routes.get(name)
-    if route.challenger == model.version:
-        return route
-    return context.records.routes.change(
-        name,
-        set={
-            "challenger": model.version,
-            "step": 0,
-            "weight": 0.0,
-            # A node follows no use case that it knows nothing of; what is there already changes
-            # with the champion that it is for.
-            **({} if route.description else {"description": _description(context)}),
-        },
-        entry=_entry(context, "release.requested", model, {}),
-        expect_generation=route.generation,
-        expect_champion=candidate.opponent,
-        judged_generation=candidate.generation,
-    )
-
-
 def observe_nodes(context: StageContext) -> Readiness:
     """Return what the serving nodes say of the partition's challenger."""
     name = context.use_case.name
     return node_readiness(context.records.routes.get(name), context.records.nodes.of(name))
-
-
-def finish_release(context: StageContext, candidate: Candidate) -> Outcome:
-    """Make the challenger champion if a node has tried it, then wait until it is served.
-
-    Raises:
-        Conflict: another release or a rollback came first.
-        Unavailable: no node has tried it yet, or serves it.
-        ArtefactError: a node refuses it; it is withdrawn.
-    """
-    name, model = context.use_case.name, candidate.model
-    route = context.records.routes.get(name)
-    readiness = node_readiness(route, context.records.nodes.of(name))
-    if route.challenger != model.version:
-        raise Conflict(
-            f"{name} {context.key}: model {model.version} is no longer being released; look at "
-            f"`evergreen status {name}`"
-        )
-    if readiness.state == "waiting":
-        raise Unavailable(
-            f"{name} {context.key}: model {model.version} is not released: {readiness.reason}"
-        )
-    if readiness.state == "failed":
-        _withdraw(context, candidate, route, readiness.reason)
-        raise ArtefactError(
-            f"{name} {context.key}: model {model.version} is not released: {readiness.reason}; "
-            "what was served goes on"
-        )
-    details = {"judged_against": candidate.opponent, "previous": route.champion}
-    route = context.records.routes.change(
-        name,
-        set={
-            "champion": model.version,
-            "previous": _last_good(context, route),
-            "challenger": None,
-            "step": 0,
-            "weight": 0.0,
-            "description": _description(context),
-        },
-        entry=_entry(context, "release.promoted", model, details),
-        expect_generation=route.generation,
-        expect_champion=candidate.opponent,
-        judged_generation=candidate.generation,
-        partition=context.key,
-    )
-    log.info(
-        "%s: model %d of %s is champion (generation %d)",
-        name,
-        model.version,
-        context.key,
-        route.generation,
-    )
-    await_served(context, model)
-    return released(model, route)
 
 
 def await_served(context: StageContext, model: Model) -> None:
@@ -213,6 +158,44 @@ def await_served(context: StageContext, model: Model) -> None:
             f"{name} {context.key}: model {model.version} is champion, but no node serves it yet: "
             f"{problems}"
         )
+
+
+def _outcome(context: StageContext, model: Model, release: Release) -> Outcome:
+    """Return what a partition came to by its release, as far as that is."""
+    reason = describe_release(release)
+    if release.state in ("watched", "promoted"):
+        await_served(context, model)
+        return released(model, context.records.routes.get(context.use_case.name))
+    if release.state == "rolled_back":
+        return nothing_released("held", reason)
+    if release.state in ("aborted", "superseded"):
+        return nothing_released("skipped", reason)
+    outputs = DeploymentOutputs(version=model.version)
+    return Outcome("waiting", "", reason, outputs=outputs.plain())
+
+
+def _ended_badly(context: StageContext) -> Outcome | None:
+    """Return the outcome where the partition's release has ended with another champion."""
+    evaluation = context.result("evaluate_model")
+    if context.rehearsal or evaluation is None or not_passed(evaluation) is not None:
+        return None
+    model = judged_model(context)
+    release = release_of(context, model)
+    return _outcome(context, model, release) if release and release.state in ENDED_BADLY else None
+
+
+def _without_release(context: StageContext, outcome: Outcome) -> Outcome:
+    """Return why nothing is to be released; what waited for its turn leaves the queue."""
+    if context.rehearsal or context.mode != "live":
+        return outcome
+    if outcome.state == "done":
+        if _was_not_seen_served(context):
+            await_served(context, judged_model(context))
+        return outcome
+    waiting = context.records.releases.waiting(context.use_case.name)
+    if waiting is not None and waiting.partition == context.key:
+        leave_queue(context, waiting, outcome.reason)
+    return outcome
 
 
 def _was_not_seen_served(context: StageContext) -> bool:
@@ -240,50 +223,6 @@ def _await_nodes(context: StageContext, seconds: float) -> None:
         wait_for(
             lambda: observe_nodes(context).state != "waiting", seconds=seconds, every=_POLL_SECONDS
         )
-
-
-def _last_good(context: StageContext, route: Route) -> int | None:
-    """Return the champion that is replaced; if it is on hold, the one that was good before it."""
-    champion = (
-        context.records.models.get(context.use_case.name, route.champion)
-        if route.champion is not None
-        else None
-    )
-    if champion is None or champion.model_digest in route.held:
-        return route.previous
-    return champion.version
-
-
-def _withdraw(context: StageContext, candidate: Candidate, route: Route, reason: str) -> None:
-    if route.challenger is None:
-        return
-    name, model = context.use_case.name, candidate.model
-    with context.records.transaction() as session:
-        context.records.routes.change(
-            name,
-            set={"challenger": None, "step": 0, "weight": 0.0},
-            entry=_entry(context, "release.withdrawn", model, {"reason": reason}),
-            expect_generation=route.generation,
-            session=session,
-        )
-        # Else MLflow's alias would go on showing a refused model as the one to come.
-        context.records.models.update(name, model.version, session=session, state="retired")
-
-
-def _description(context: StageContext) -> dict[str, Any]:
-    return Description.of(context.use_case).plain()
-
-
-def _entry(context: StageContext, action: str, model: Model, details: dict[str, Any]) -> AuditEntry:
-    content = {
-        "partition": context.key,
-        "model_digest": model.model_digest,
-        "bento_tag": model.bento_tag,
-        **details,
-    }
-    return AuditEntry(
-        action, context.use_case.name, str(model.version), context.actor, content, context.started
-    )
 
 
 STAGE = Stage(

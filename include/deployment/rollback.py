@@ -24,7 +24,8 @@ class Order:
     """What is to be taken back, by whom and why; `version` or `generation` must name it.
 
     `actor` is who was recognised (the node's token, a user of this machine), `claim` is who the
-    caller says that it is. Two orders with one `request_id` are one.
+    caller says that it is. Two orders with one `request_id` are one. A version that is the
+    challenger's is taken back as that, whatever `of` says.
     """
 
     actor: str
@@ -68,6 +69,7 @@ def take_back(records: Records, use_case: str, order: Order) -> TakenBack:
     once = f"rollback/{use_case}/{order.request_id}" if order.request_id else None
     for _ in range(_TRIES):
         before = records.routes.get(use_case)
+        order = aimed(order, before.champion, before.challenger)
         if (done := _done_before(records, before, order, once)) is not None:
             return done
         try:
@@ -106,14 +108,15 @@ class Late(msgspec.Struct, frozen=True):
     request_id: str
     at: str
     node: str
+    epoch: int = 0  # of the records that the node followed; 0: noted by a version that knew none
 
 
 def take_back_late(records: Records, late: Late) -> Route:
     """Bring a node's own rollback into the records; return the row after it.
 
-    If the digest is champion or challenger now, it is rolled back as if it had been asked for now.
-    If not, whoever serves stays, and only the hold on the digest is recorded. Replayed twice, it
-    happens once.
+    It is one transaction with the request id as `once`. If the digest is champion or challenger
+    now, it is rolled back with its release as if it had been asked for now. If not, whoever serves
+    stays, and only the hold on the digest is recorded. Replayed twice, it happens once.
     """
     details = {
         "reason": late.reason,
@@ -121,6 +124,7 @@ def take_back_late(records: Records, late: Late) -> Route:
         "node": late.node,
         "digest": late.digest,
         **({"claim": late.claim} if late.claim else {}),
+        **({"epoch": late.epoch} if late.epoch else {}),
     }
     once = f"rollback/{late.use_case}/{late.request_id}"
     entry = AuditEntry(
@@ -133,6 +137,12 @@ def take_back_late(records: Records, late: Late) -> Route:
     route = records.routes.take_back_digest(late.use_case, late.digest, entry=entry)
     log.warning("%s: a late rollback of model %d is on record", late.use_case, late.version)
     return route
+
+
+def aimed(order: Order, champion: int | None, challenger: int | None) -> Order:
+    """Return the order for the role that has what it names: a version may be the challenger's."""
+    is_tried = order.version is not None and order.version == challenger != champion
+    return replace(order, of="challenger") if is_tried else order
 
 
 def _done_before(

@@ -16,6 +16,7 @@ from include.config import settings as environment
 from include.config.settings import Settings
 from include.deployment.rollback import Order, TakenBack, take_back
 from include.errors import Conflict
+from include.pipeline.task_records import task_records
 from include.records.records import AuditEntry, Observation, Records, Route
 
 log = logging.getLogger(__name__)
@@ -32,8 +33,8 @@ class Readiness:
 def node_readiness(route: Route, reports: Sequence[Observation]) -> Readiness:
     """Return whether all living nodes have tried the challenger of this very generation.
 
-    Only what they say of the challenger counts: a damaged champion or previous model does not keep
-    the one from being released that is to replace it.
+    Also whether they have in memory what a rollback would go back to. Where a node refuses all of
+    that, nothing is lost by a release, which is the repair.
     """
     if route.challenger is None:
         return Readiness(
@@ -71,7 +72,30 @@ def node_readiness(route: Route, reports: Sequence[Observation]) -> Readiness:
             f"node {', '.join(late)} has not tried model {route.challenger} yet"
             + "".join(f"; {reason}" for reason in why),
         )
+    if lacking := _without_way_back(route, living):
+        return Readiness("waiting", "; ".join(lacking))
     return Readiness("ready", f"{len(nodes)} node(s) have tried model {route.challenger}")
+
+
+def _without_way_back(route: Route, living: Sequence[Observation]) -> list[str]:
+    """Return which nodes could not go back, as they have not loaded champion or previous model."""
+    named = {"champion": route.champion, "previous": route.previous}
+    told = []
+    for node in sorted({report.node for report in living}):
+        targets = [
+            report
+            for report in living
+            if report.node == node and named.get(report.role) == report.version
+        ]
+        bad = [report for report in targets if report.state not in ("serving", "ready")]
+        if len(bad) == len(targets) and all(report.state == "refused" for report in bad):
+            continue
+        told += [
+            f"{node} has not loaded model {report.version}, to which a rollback would go "
+            f"({report.state}{f': {report.reason}' if report.reason else ''})"
+            for report in bad
+        ]
+    return told
 
 
 def serving_nodes(route: Route, reports: Sequence[Observation]) -> list[str]:
@@ -99,7 +123,7 @@ def champion_problems(route: Route, reports: Sequence[Observation]) -> str:
 
 def answered(use_case: str, key: str) -> dict[str, Any] | None:
     """Return the nodes' answer to a release for the deferred wait, or None while there is none."""
-    records = Records.open(environment.settings().records_address)
+    records = task_records(environment.settings())
     readiness = node_readiness(records.routes.get(use_case), records.nodes.of(use_case))
     if readiness.state == "waiting":
         return None

@@ -20,22 +20,17 @@ import httpx
 
 from include.config.settings import Settings
 from include.errors import ConfigError, Conflict, Unavailable
+from include.orchestration.airflow_login import password_of, password_place
 from include.orchestration.airflow_runs import Run, TaskState, moment_of, run_of
 from include.processes import find_listeners
 
-ADMIN = "admin"
 PAGE = 100  # rows of one answer: the most that Airflow gives
 JSON = dict[str, Any]
 Reprocess = Literal["none", "completed", "failed"]
 
 
-def password_file(settings: Settings) -> Path:
-    """Return the file of Airflow's users and their passwords, readable by its owner only."""
-    return settings.home / "secrets" / "airflow_passwords.json"
-
-
 class AirflowApi:
-    """Airflow's API server of one installation, as its administrator.
+    """Airflow's API server of one installation, as the user of the settings.
 
     Raises:
         Unavailable: the server does not answer, or refuses the password.
@@ -81,6 +76,11 @@ class AirflowApi:
             for row in self._pages("/api/v2/dags", "dags")
             if row["dag_id"].startswith(prefix)
         }
+
+    def task_ids(self, dag_id: str) -> set[str]:
+        """Return the tasks that a DAG has now, by their ids."""
+        body = self._call("GET", f"/api/v2/dags/{quote(dag_id)}/tasks")
+        return {row["task_id"] for row in body["tasks"]}
 
     def import_errors(self) -> list[str]:
         """Return what Airflow could not parse, `file: last line` each."""
@@ -238,23 +238,24 @@ class AirflowApi:
 
     @cached_property
     def _token(self) -> str:
-        path = password_file(self._settings)
-        try:
-            password = json.loads(path.read_text())[ADMIN]
-        except (OSError, ValueError, KeyError):
-            raise Unavailable(
-                f"{path} holds no password of {ADMIN!r}: Airflow was not started here; run `make "
-                "run`"
-            ) from None
-        self._refuse_strangers()
-        answer = self._send("POST", "/auth/token", json={"username": ADMIN, "password": password})
+        user = self._settings.airflow_user
+        password = password_of(self._settings, user).get_secret_value()
+        if not self._settings.is_airflow_remote:
+            self._refuse_strangers()
+        answer = self._send("POST", "/auth/token", json={"username": user, "password": password})
         if answer.status_code != 201:
             raise Unavailable(
-                f"Airflow at {self._settings.airflow_url} refuses the password in {path}: another "
-                "installation may hold the port; set EVERGREEN_AIRFLOW_PORT, or stop "
-                "the other one"
+                f"Airflow at {self._settings.airflow_url} refuses the password of {user!r} in "
+                f"{password_place(self._settings, user)}: another installation may answer there; "
+                f"set {self._setting}, or stop the other one"
             )
         return str(answer.json()["access_token"])
+
+    @property
+    def _setting(self) -> str:
+        """Name of the setting that says where Airflow answers."""
+        remote = self._settings.is_airflow_remote
+        return "EVERGREEN_AIRFLOW_ADDRESS" if remote else "EVERGREEN_AIRFLOW_PORT"
 
     def _refuse_strangers(self) -> None:
         """Refuse to send the password to a port that another user's process holds.
@@ -265,7 +266,8 @@ class AirflowApi:
             Unavailable: one does.
         """
         # Who owns the file has the password; root may ask for another one.
-        known = {os.getuid(), password_file(self._settings).stat().st_uid}
+        place = Path(password_place(self._settings, self._settings.airflow_user))
+        known = {os.getuid(), place.stat().st_uid}
         strangers = find_listeners(self._settings.airflow_port) - known
         if strangers:
             raise Unavailable(
@@ -293,7 +295,12 @@ class AirflowApi:
                 f"Airflow answered {answer.status_code} to {method} {path}: {reason}; see the "
                 "api-server's log"
             )
-        raise ConfigError(f"Airflow refuses {method} {path} ({answer.status_code}): {reason}")
+        hint = (
+            f"; {self._settings.airflow_user!r} may not do this: set EVERGREEN_AIRFLOW_USER"
+            if answer.status_code == 403
+            else ""
+        )
+        raise ConfigError(f"Airflow refuses {method} {path} ({answer.status_code}): {reason}{hint}")
 
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
@@ -301,8 +308,8 @@ class AirflowApi:
         except httpx.HTTPError as error:
             raise Unavailable(
                 f"Airflow does not answer at {self._settings.airflow_url} "
-                f"({type(error).__name__}); start it with `make run`, or set "
-                "EVERGREEN_AIRFLOW_PORT to the port where it runs"
+                f"({type(error).__name__}); start it with `make run`, or set {self._setting} to "
+                "where it runs"
             ) from error
 
     def _pages(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from airflow.sdk import Asset
 
-from include.pipeline.flow import ASSETS, asset_uri
+from include.pipeline.flow import ASSETS, RELEASE_ENDED, asset_uri
 
 
 class Assets(NamedTuple):
@@ -33,3 +33,9 @@ def assets_of(use_case: str) -> Assets:
             for name in ASSETS
         }
     )
+
+
+def ended_asset(use_case: str) -> Asset:
+    """Return the asset whose event says how a release ended; `announcing` emits it."""
+    name, uri = f"{use_case}.{RELEASE_ENDED}", asset_uri(use_case, RELEASE_ENDED)
+    return Asset(name=name, uri=uri, group="evergreen")

@@ -14,6 +14,7 @@ from include.config.use_case import UseCase
 from include.config.use_case_file import files, find
 from include.errors import ConfigError
 from include.orchestration.callbacks import on_failure
+from include.orchestration.queues import place_of
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +92,11 @@ def dag_arguments(use_case: UseCase, name: str, doc: str | None) -> dict[str, An
         "description": (doc or "").strip().splitlines()[0],
         "doc_md": doc,
         "tags": ["evergreen", use_case.name, name],
-        "default_args": {**DEFAULT_ARGS, "owner": use_case.owner},
+        "default_args": {
+            **DEFAULT_ARGS,
+            **place_of(name, settings()),
+            "owner": use_case.owner,
+        },
         "is_paused_upon_creation": False,
     }
 

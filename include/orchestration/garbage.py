@@ -20,14 +20,14 @@ def collect(use_case: str) -> dict[str, Any]:
     Raises: as `collect_garbage.collect`.
     """
     from include.clock import utc_now
-    from include.records.records import Records
+    from include.pipeline.task_records import task_records
     from include.retention import collect_garbage
 
     lower_priority()
     here = settings()
     collected = collect_garbage.collect(
         here,
-        Records.open(here.records_address),
+        task_records(here),
         find(use_case, here.usecase_dirs),
         at=utc_now(),
         actor=actor_of(get_current_context()),

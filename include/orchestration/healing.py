@@ -38,8 +38,8 @@ def plan_restarts(
 ) -> list[Restart]:
     """Return what to start again, newest first, at most `limit`.
 
-    `active` are the keys with a queued or running run. A refusal or a hold is terminal, a missing
-    partition is for `load-history`, and a restated one is for a person.
+    `active` are the keys with a queued or running run, or that are to wait. A refusal or a hold is
+    terminal, a missing partition is for `load-history`, and a restated one is for a person.
     """
     waiting = [row for row in rows if row.kind == "waiting" and row.key not in active]
     newest = sorted(waiting, key=lambda row: row.key, reverse=True)[:limit]
@@ -78,13 +78,14 @@ def judge_again(
     judgement that changes nothing does not go round in circles.
     """
     from include.orchestration.airflow_api import AirflowApi
-    from include.records.records import AuditEntry, Records
+    from include.pipeline.task_records import task_records
+    from include.records.records import AuditEntry
 
     if error.judge_again is None:
         return False
     version, generation = error.judge_again
     once = f"release.judge_again/{use_case}/{key}/{version}/{generation}"
-    records = Records.open(settings.records_address)
+    records = task_records(settings)
     if any(
         entry.once == once
         for entry in records.audit.entries(use_case, action="release.judge_again", subject=key)
@@ -99,6 +100,68 @@ def judge_again(
     )
     log.info("%s %s: %s; the candidate is judged again", use_case, key, error)
     return True
+
+
+def start_waiting(settings: Settings, use_case: str, *, actor: str) -> str | None:
+    """Start the candidate that waits for a release to end, unless one is under way, or a freeze.
+
+    Returns its partition. It is asked for over Airflow's REST API, once in a generation of the
+    routing row: the run that sees a release end and the one after it ask for the same.
+    """
+    from include.orchestration.airflow_api import AirflowApi
+    from include.pipeline.task_records import task_records
+    from include.records.records import AuditEntry
+
+    records = task_records(settings)
+    releases, waiting = records.releases, records.releases.waiting(use_case)
+    if waiting is None or releases.running(use_case) or releases.frozen(use_case):
+        return None
+    generation = records.routes.get(use_case).generation
+    once = f"release.taken_up/{use_case}/{waiting.id}/{generation}"
+    taken_up = records.audit.entries(use_case, action="release.taken_up", limit=20)
+    if any(entry.once == once for entry in taken_up):
+        return None
+    with AirflowApi(settings) as api:
+        bento = asset_uri(use_case, ASSET_BEFORE["deploy_model"])
+        api.emit(bento, waiting.partition, {"release": waiting.id})
+    details = {"release": waiting.id, "partition": waiting.partition, "generation": generation}
+    records.audit.append(
+        AuditEntry(
+            "release.taken_up",
+            use_case,
+            str(waiting.challenger),
+            actor,
+            details,
+            utc_now(),
+            once,
+        )
+    )
+    log.info("%s %s: the candidate that waited is started again", use_case, waiting.partition)
+    return waiting.partition
+
+
+def plan_releases(
+    records: Records, use_case: str, *, active: Collection[str]
+) -> tuple[list[Restart], set[str]]:
+    """Return the releases to take up again, and the partitions that are to wait.
+
+    A release under way, or watched, of which no run judges is taken up where it is; a candidate
+    that waits is started once nothing is in its way.
+    """
+    releases = records.releases
+    under_way, waiting = releases.running(use_case), releases.waiting(use_case)
+    is_blocked = under_way is not None or releases.frozen(use_case) is not None
+    wanted = {
+        "nobody judges the release": under_way,
+        "nobody watches its model": releases.watched(use_case),
+        "it waits for no release any more": None if is_blocked else waiting,
+    }
+    restarts = [
+        Restart(use_case, release.partition, "deploy_model", ASSET_BEFORE["deploy_model"], why)
+        for why, release in wanted.items()
+        if release is not None and release.partition not in active
+    ]
+    return restarts, {waiting.partition} if waiting is not None and is_blocked else set()
 
 
 def restart_partition(api: AirflowApi, item: Restart, *, records: Records, actor: str) -> None:

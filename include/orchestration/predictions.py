@@ -1,10 +1,10 @@
-"""Do what the tasks of `import_predictions` do: import the log, and tidy the table."""
+"""Do what the tasks of `import_predictions` do: import the log, tidy the table, gather evidence."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import get_current_context
 
@@ -12,6 +12,13 @@ from include.config.settings import settings
 from include.config.use_case_file import find
 from include.orchestration.runs import actor_of
 from include.orchestration.tasks import lower_priority, skip_task
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from include.config.settings import Settings
+    from include.lake.tables import Lake
+    from include.records.records import Records
 
 log = logging.getLogger(__name__)
 
@@ -22,25 +29,33 @@ TIDY_HOUR = 3  # of UTC: then old days are removed even if nobody asks any more
 def import_log(use_case: str, *, wait: float = WAIT) -> dict[str, Any]:
     """Import the closed segments of a use case; return how many lines came and were set aside.
 
+    Of a release in its steps it is gathered then what the log says with other tables.
+
     Raises: as `import_closed`.
     """
     from include.clock import utc_now
-    from include.lake.tables import Lake
+    from include.pipeline.lakes import open_lake
+    from include.pipeline.task_records import task_records
     from include.predictions.import_segments import import_closed
-    from include.records.records import Records
 
     lower_priority()
-    here = settings()
-    imported = import_closed(
-        here,
-        Lake(here.lake_root),
-        Records.open(here.records_address),
-        use_case,
-        at=utc_now(),
-        actor=actor_of(get_current_context()),
-        wait=wait,
-    )
-    return dataclasses.asdict(imported)
+    here, at = settings(), utc_now()
+    lake, records = open_lake(here), task_records(here)
+    actor = actor_of(get_current_context())
+    imported = import_closed(here, lake, records, use_case, at=at, actor=actor, wait=wait)
+    return {**dataclasses.asdict(imported), "gathered": _gather(here, lake, records, use_case, at)}
+
+
+def _gather(here: Settings, lake: Lake, records: Records, use_case: str, at: datetime) -> list[str]:
+    """Gather the evidence of a release, of a use case whose file can be read."""
+    from include.deployment.gathered import gather
+    from include.errors import ConfigError
+
+    try:
+        return gather(here, lake, records, find(use_case, here.usecase_dirs), at)
+    except ConfigError as error:  # the log is imported all the same
+        log.warning("%s: no evidence of a release is gathered: %s", use_case, error)
+        return []
 
 
 def load_log(use_case: str, *, tidied_by: str) -> dict[str, Any]:
@@ -70,16 +85,16 @@ def tidy_log(use_case: str) -> dict[str, Any]:
     Raises: as `tidy`.
     """
     from include.clock import utc_now
-    from include.lake.tables import Lake
+    from include.pipeline.lakes import open_lake
+    from include.pipeline.task_records import task_records
     from include.predictions.retention import tidy
-    from include.records.records import Records
 
     lower_priority()
     here = settings()
     tidied = tidy(
         here,
-        Lake(here.lake_root),
-        Records.open(here.records_address),
+        open_lake(here),
+        task_records(here),
         find(use_case, here.usecase_dirs),
         at=utc_now(),
         actor=actor_of(get_current_context()),

@@ -21,6 +21,7 @@ from include.orchestration.airflow_runs import Run
 from include.orchestration.pending import SeenRun, StageRecord, is_coming, keys_not_coming
 from include.pipeline.execution import Execution
 from include.pipeline.flow import STAGES, upstream
+from include.pipeline.task_records import task_records
 from include.point_in_time import partitions
 from include.records.records import Records
 
@@ -38,7 +39,7 @@ def check_period_over(use_case: str, key: str) -> Answer | None:
 
 def check_inputs(use_case: str, key: str, stage: str) -> Answer | None:
     """Answer once all that `stage` reads is recorded, or once what is missing is not coming."""
-    records = Records.open(settings().records_address)
+    records = task_records(settings())
     try:
         _ask_for_inputs(stage, use_case, key, records)
     except MissingPartition as error:

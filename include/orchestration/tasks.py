@@ -131,11 +131,11 @@ def prepare_partition(use_case: str) -> dict[str, Any]:
 
 def announce_result(stage: str, use_case: str, *, emits: Asset) -> dict[str, Any]:
     """Emit what is recorded of a stage, also where it was skipped: the next DAG can say why."""
-    from include.records.records import Records
+    from include.pipeline.task_records import task_records
 
     context = get_current_context()
     key = run_key(use_case, context)
-    result = Records.open(settings().records_address).results.get(use_case, key, stage)
+    result = task_records(settings()).results.get(use_case, key, stage)
     if result is None:
         raise ConfigError(
             f"{stage} of {use_case} {key} is not recorded; clear the task before this one"

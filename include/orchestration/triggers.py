@@ -13,6 +13,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from include import errors
 from include.clock import wait_for
+from include.orchestration.queues import place_of_waits
 from include.orchestration.runs import run_key
 from include.orchestration.tasks import end_task, execute_stage
 
@@ -158,7 +159,7 @@ class WaitForOperator(BaseOperator):
         question = load_question(self.call)
         answer = wait_for(lambda: question(**arguments), seconds=self.patience, every=0.25)
         if answer is not None:
-            return _accept(answer)
+            return self.accept(answer)
         self.log.info(
             "%s(%s) has no answer yet; waiting up to %.0f s", self.call, arguments, self.timeout
         )
@@ -176,7 +177,14 @@ class WaitForOperator(BaseOperator):
                 f"{self.call} for {self.use_case} had no answer within {self.timeout:.0f} s; see "
                 f"what it waits for with `evergreen status {self.use_case}`, then clear this task"
             )
-        return _accept(event)
+        return self.accept(event)
+
+    def accept(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """Return an answer, or raise the error that it names."""
+        if "error" not in answer:
+            return answer
+        kind = getattr(errors, str(answer["error"]), errors.EvergreenError)
+        raise kind(str(answer.get("message", "")))
 
 
 def wait_for_inputs(use_case: UseCase, stage: str) -> WaitForOperator:
@@ -187,6 +195,7 @@ def wait_for_inputs(use_case: UseCase, stage: str) -> WaitForOperator:
         use_case=use_case.name,
         arguments={"stage": stage},
         timeout=use_case.wait.deadline.total_seconds(),
+        **place_of_waits(),
     )
 
 
@@ -209,11 +218,3 @@ def load_question(call: str) -> Question:
     module, _, name = call.rpartition(".")
     question: Question = getattr(importlib.import_module(module), name)
     return question
-
-
-def _accept(answer: dict[str, Any]) -> dict[str, Any]:
-    """Return an answer, or raise the error that it names."""
-    if "error" not in answer:
-        return answer
-    kind = getattr(errors, str(answer["error"]), errors.EvergreenError)
-    raise kind(str(answer.get("message", "")))

@@ -44,7 +44,8 @@ class ComparedRows(msgspec.Struct, frozen=True, kw_only=True):
 class DriftOutputs(Outputs, frozen=True, kw_only=True):
     """What `check_drift` leaves: the index of each feature, held against one `limit`.
 
-    `error` is set where something could not be read; `report` is None where none could be written.
+    `error` is set where something could not be read. `report` is where people find the report,
+    `report_uri` its address in the store: None where none could be written.
     """
 
     verdict: Literal["pass", "drift", "hold"] = "hold"
@@ -55,3 +56,4 @@ class DriftOutputs(Outputs, frozen=True, kw_only=True):
     features: dict[str, FeatureStability] = {}
     views: dict[str, ComparedRows] | UnsetType = UNSET
     report: str | UnsetType | None = UNSET
+    report_uri: str | UnsetType | None = UNSET

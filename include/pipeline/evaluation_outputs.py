@@ -65,7 +65,8 @@ class EvaluationOutputs(Outputs, frozen=True, kw_only=True):
 
     `opponent` is the version against which `version` was judged, under the routing row's
     `generation`; of the evaluation rows `compared` were asked of both, and `left_out` were not,
-    since the opponent had seen them. `error` is set where something could not be read.
+    since the opponent had seen them. `error` is set where something could not be read. `report` is
+    where people find the report, `report_uri` its address in the store.
     """
 
     verdict: Literal["pass", "fail", "hold"] = "hold"
@@ -81,3 +82,4 @@ class EvaluationOutputs(Outputs, frozen=True, kw_only=True):
     compared: int | UnsetType | None = UNSET
     left_out: int | UnsetType | None = UNSET
     report: str | UnsetType = UNSET
+    report_uri: str | UnsetType = UNSET

@@ -27,7 +27,9 @@ from include.pipeline import memo, provenance
 from include.pipeline.declared import check_declared
 from include.pipeline.engines import guarded
 from include.pipeline.flow import DATA_STAGES, ENTRY, STAGES
+from include.pipeline.lakes import prepare_copies
 from include.pipeline.stage import Input, Outcome, Stage, StageContext, State
+from include.pipeline.task_records import task_records
 from include.point_in_time import partitions
 from include.records.records import AuditEntry, Lease, Partition, Records, StageResult
 
@@ -123,11 +125,12 @@ class Execution:
             ConfigError: there is no such stage or use case.
         """
         limit_memory(settings.memory_limit, settings.home / "spill")
+        prepare_copies(settings)
         return cls(
             stage=load_stage(stage),
             use_case=find(use_case, settings.usecase_dirs),
             settings=settings,
-            records=Records.open(settings.records_address),
+            records=task_records(settings),
             owner=owner or f"cli@{socket.gethostname()}:{time.monotonic_ns()}",
             attempt=attempt,
             actor=actor,

@@ -52,8 +52,9 @@ ASSETS = {step.gives: step.name for step in FLOW}
 ASSET_BEFORE = {step.name: step.takes for step in FLOW if step.takes is not None}
 # Stages beside the chain, each with the stage that it follows.
 BESIDE = {step.name: ASSETS[step.takes] for step in FLOW if step.beside and step.takes is not None}
+RELEASE_ENDED = "release_ended"  # the asset of how releases end, which starts no stage
 # DAGs of no stage whose runs have no partition.
-UNPARTITIONED = ("import_predictions", "collect_garbage")
+UNPARTITIONED = ("import_predictions", "collect_garbage", "control_release")
 GOAL = {step.target: step.name for step in FLOW if not step.beside}  # the last stage of each target
 
 

@@ -14,6 +14,7 @@ from include.config.use_case_file import find
 from include.errors import ConfigError, SourceError
 from include.pipeline.flow import DATA_STAGES
 from include.pipeline.ranges import run_range
+from include.pipeline.task_records import task_records
 from include.point_in_time import partitions
 from include.records.records import Records
 
@@ -99,7 +100,7 @@ def load_partitions(
     Raises:
         SourceError: not one partition of the range ended well.
     """
-    records, now = Records.open(settings.records_address), utc_now()
+    records, now = task_records(settings), utc_now()
     # Whatever those on record are meant for, it is no less than this.
     records.partitions.add(use_case, keys, mode="backfill", target="data", actor=actor, at=now)
     counts: dict[str, int] = {}
@@ -131,7 +132,7 @@ def find_gap(settings: Settings, use_case: str, key: str) -> list[str]:
 
     There are none on an empty installation, which has no history.
     """
-    results = Records.open(settings.records_address).results.of(use_case, stage="ingest_data")
+    results = task_records(settings).results.of(use_case, stage="ingest_data")
     earlier = [row.key for row in results if row.state == "done" and row.key < key]
     if not earlier:
         return []

@@ -9,8 +9,8 @@ from include.clock import utc_now
 from include.config.settings import Settings
 from include.config.use_case_file import find
 from include.pipeline.stage import Mode, Target
+from include.pipeline.task_records import task_records
 from include.point_in_time import partitions
-from include.records.records import Records
 
 
 def decide_intake(run_type: str, key: str, newest: str | None) -> tuple[Mode, Target]:
@@ -31,7 +31,7 @@ def record_intake(
     mode, target = decide_intake(
         run_type, key, partitions.newest_complete(find(use_case, settings.usecase_dirs), now)
     )
-    row = Records.open(settings.records_address).partitions.raise_to(
+    row = task_records(settings).partitions.raise_to(
         use_case, key, mode=mode, target=target, actor=actor, at=now
     )
     return row.mode, row.target

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from sqlalchemy.orm import Session
 
+from include.artefacts.store import ArtefactStore
 from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.errors import Busy, EvergreenError, MissingPartition
@@ -103,6 +104,11 @@ class StageContext:
             self.answers[question] = ask()
         answer: T = self.answers[question]
         return answer
+
+    @property
+    def store(self) -> ArtefactStore:
+        """The artefacts of the installation."""
+        return ArtefactStore.of(self.settings)
 
     @property
     def key(self) -> str:

@@ -98,9 +98,13 @@ class Leaks(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReferenceSample(msgspec.Struct, frozen=True, kw_only=True):
-    """The sample of all entities' features that later partitions are compared with."""
+    """The sample of all entities' features that later partitions are compared with.
 
-    path: str = ""
+    `uri` is its address in the store; versions before recorded a path of their machine.
+    """
+
+    uri: str | UnsetType = UNSET
+    path: str | UnsetType = UNSET
     rows: int
     entities: int | UnsetType = UNSET
     as_of: str | UnsetType = UNSET
@@ -124,6 +128,7 @@ class TrainingOutputs(Outputs, frozen=True, kw_only=True):
     model_digest: str | UnsetType = UNSET
     feature_set: str | UnsetType = UNSET
     bundle: str | UnsetType = UNSET
+    bundle_uri: str | UnsetType = UNSET
     reference: ReferenceSample | UnsetType = UNSET
     training_set: TrainingSet | UnsetType = UNSET
     counts: Counts = Counts()

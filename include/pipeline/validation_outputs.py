@@ -45,11 +45,13 @@ class LabelTable(msgspec.Struct, frozen=True, kw_only=True):
 class ValidationOutputs(Outputs, frozen=True, kw_only=True):
     """What `validate_data` leaves; `rules` is the digest of all that judges raw rows.
 
-    `report` is the folder with the result of the expectations.
+    `report` is the folder with the result of the expectations, `report_uri` its address in the
+    store.
     """
 
     verdict: str | UnsetType = UNSET
     sources: dict[str, CuratedSource] = {}
     labels: LabelTable | UnsetType = UNSET
     report: str | UnsetType = UNSET
+    report_uri: str | UnsetType = UNSET
     rules: str | UnsetType = UNSET

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from include.config.settings import Settings
-from include.orchestration.airflow_api import ADMIN, password_file
+from include.orchestration.airflow_login import ADMIN, password_file
 
 Answer = tuple[int, Any]
 
@@ -29,6 +29,7 @@ class AirflowServer(ThreadingHTTPServer):
         }
         self.requests: list[tuple[str, str]] = []
         self.bodies: list[Any] = []
+        self.logins: list[Any] = []
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -38,8 +39,9 @@ class _Handler(BaseHTTPRequestHandler):
         parts, length = urlsplit(self.path), int(self.headers.get("content-length") or 0)
         body = json.loads(self.rfile.read(length)) if length else None
         self.server.requests.append((self.command, parts.path))
-        if body is not None and parts.path != "/auth/token":
-            self.server.bodies.append(body)
+        if body is not None:
+            login = parts.path == "/auth/token"
+            (self.server.logins if login else self.server.bodies).append(body)
         answer = self.server.answers.get((self.command, parts.path), (404, {"detail": "not found"}))
         if callable(answer):
             answer = answer({name: values[0] for name, values in parse_qs(parts.query).items()})

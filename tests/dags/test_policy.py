@@ -131,6 +131,9 @@ def test_the_date_stands_on_top_of_every_form(dags: dict[str, Any]) -> None:
         if name.endswith("__load_history"):
             assert names == ["first", "last"]
             continue
+        if name.endswith("__control_release"):
+            assert names == ["action", "reason", "until"]
+            continue
         if name.endswith(flow.UNPARTITIONED):
             assert names == []
             continue
@@ -186,6 +189,35 @@ def test_the_chain_is_wired_by_assets_and_the_refusal_reaches_the_release(
     assert followers["repayment__package_model"] == {"deploy_model"}
     assert dags["repayment__package_model"].get_task("announce").trigger_rule == "none_failed"
     assert not [task for task in dags["repayment__load_history"].tasks if task.outlets]
+
+
+def test_a_release_has_a_task_for_each_step_of_its_use_case(other: Any) -> None:
+    steps = "{steps: [{share: 0}, {share: 2.5}, {share: 50}], beat: 30s}"
+    text = SMALL.format(name="shops", cadence="day", history="{first: 2024-01-01}")
+    direct = text.replace("name: shops", "name: direct")
+    bag = other(shops=f"{text}release: {steps}\n", direct=f"{direct}release: {{steps: []}}\n")
+    dag = bag.dags["shops__deploy_model"]
+    order = [task.task_id for task in dag.topological_sort()]
+    assert order == [
+        *("request", "wait_for_node", "begin", "shadow", "share_2_5", "share_50"),
+        *("promote", "watch", "announce"),
+    ]
+    assert [dag.get_task(name).step for name in order[3:6]] == [0, 1, 2]
+    assert dag.get_task("shadow").every == 10
+    assert dag.get_task("shadow").execution_timeout is None, "it may last for days"
+    assert dag.get_task("announce").is_teardown
+    order = [task.task_id for task in bag.dags["direct__deploy_model"].topological_sort()]
+    assert order == ["request", "wait_for_node", "begin", "promote", "watch", "announce"]
+
+
+def test_a_person_must_say_why_a_release_is_steered(dags: dict[str, Any]) -> None:
+    from airflow.sdk.exceptions import ParamValidationError
+
+    form = dags["repayment__control_release"].params
+    with pytest.raises(ParamValidationError):
+        form.get_param("reason").resolve("")
+    assert form.get_param("reason").resolve("month end") == "month end"
+    assert form.get_param("action").schema["enum"][:2] == ["pause", "unpause"]
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from include.clock import utc_now
 from include.deployment.candidate import Candidate, decide_release
 from include.errors import Conflict
+from include.models.private_key import rotate
+from include.models.signing import COLUMNS, signed_columns
 from include.pipeline.release_outputs import DeploymentOutputs
 from include.pipeline.stage import Outcome
 from tests.builders.serving import FIRST, NAME, Desk
@@ -116,3 +119,21 @@ def test_a_digest_that_was_never_judged_live_is_in_conflict(desk: Desk) -> None:
     with pytest.raises(Conflict, match="never judged live"):
         decide(desk, THIRD)
     assert desk.records.routes.get(NAME).generation == 1, "nothing but the use case is recorded"
+
+
+def test_a_model_whose_key_has_ended_begins_no_release_and_one_that_has_begun_goes_on(
+    desk: Desk,
+) -> None:
+    model = desk.candidate(1)
+    rotate(desk.settings, utc_now())
+    with pytest.raises(Conflict, match=r"was retired .*evergreen run package_model"):
+        decide(desk)
+    desk.record_route(challenger=1)
+    assert isinstance(decide(desk), Candidate)
+    desk.record_route(challenger=None)
+    signed = desk.signed(model)
+    desk.records.models.update(NAME, 1, **signed_columns(signed))
+    assert isinstance(decide(desk), Candidate)
+    desk.records.models.update(NAME, 1, **dict.fromkeys(COLUMNS))
+    with pytest.raises(Conflict, match="is not signed"):
+        decide(desk)

@@ -127,7 +127,7 @@ def test_the_three_steps_of_a_dag(desk: Desk, node: Follower) -> None:
     with desk.context("deploy_model") as context:
         until(lambda: deploy_model.observe_nodes(context).state == "ready", what="the node's trial")
     assert node.version is None
-    assert desk.deploy(phase="finish").state == "done"
+    assert desk.deploy(phase="begin").state == "done"
     node.serves(1)
 
 
@@ -257,7 +257,7 @@ def test_a_release_that_nobody_serves_is_not_done(
 
     say("challenger", "ready")
     with pytest.raises(Unavailable, match="is champion, but no node serves it yet"):
-        desk.deploy(phase="finish")
+        desk.deploy(phase="begin")
     with pytest.raises(Unavailable, match="no node serves it yet"):
         desk.deploy()
     say("champion", "serving")
@@ -272,7 +272,7 @@ def test_a_rollback_wins_over_a_release_on_its_way(desk: Desk, node: Follower) -
     desk.candidate(3, THIRD)
     desk.deploy(THIRD, phase="request")
     roll_back(desk)
-    outcome = desk.deploy(THIRD, phase="finish")
+    outcome = desk.deploy(THIRD, phase="begin")
     assert outcome.state == "held"
     assert "before the last rollback" in outcome.reason
     assert desk.records.routes.get(NAME).champion == 1

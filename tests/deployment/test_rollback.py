@@ -42,6 +42,17 @@ def test_a_challenger_is_taken_back_and_the_champion_stays(desk: Desk) -> None:
     assert (route.champion, route.challenger) == (2, None)
 
 
+def test_the_version_of_a_challenger_is_taken_back_as_what_it_is(desk: Desk) -> None:
+    desk.train(3)
+    desk.record_route(challenger=3)
+    order = Order("anna", "bad", version=3, request_id="r1")
+    for changed in (True, False):
+        taken = take_back(desk.records, NAME, order)
+        assert (taken.changed, taken.route.champion, taken.route.challenger) == (changed, 2, None)
+    entry = desk.records.audit.entries(NAME)[-1]
+    assert (entry.subject, entry.details["of"]) == ("3", "challenger")
+
+
 def test_who_has_seen_an_older_row_changes_nothing(desk: Desk) -> None:
     seen = desk.records.routes.get(NAME).generation
     desk.record_route(weight=0)

@@ -53,6 +53,25 @@ def test_a_damaged_champion_does_not_keep_its_successor_from_being_released() ->
     assert serving_nodes(route, [served, replace(served, node="b", generation=4)]) == ["a"]
 
 
+def test_no_release_begins_where_a_node_could_not_go_back() -> None:
+    """A model that is still loading is waited for; one that is refused has to be mended."""
+    route = Route(NAME, champion=1, previous=3, challenger=2, generation=5)
+    good = replace(READY, role="champion", version=1, state="serving")
+    before = replace(READY, role="previous", version=3)
+    assert node_readiness(route, [READY, good, before]).state == "ready"
+    for state, reason in (("refused", "its digest"), ("could_not", "memory"), ("loading", "")):
+        bad = replace(before, state=state, reason=reason)
+        found = node_readiness(route, [READY, good, bad])
+        assert found.state == "waiting"
+        assert "a has not loaded model 3, to which a rollback would go" in found.reason
+        assert node_readiness(route, [READY, good, replace(bad, living=False)]).state == "ready"
+        assert node_readiness(route, [READY, good, replace(bad, version=9)]).state == "ready"
+    lost = [replace(one, state="refused") for one in (good, before)]
+    assert node_readiness(route, [READY, *lost]).state == "ready", "the release is the repair"
+    elsewhere = [replace(one, node="b") for one in (READY, good, lost[1])]
+    assert "b has not loaded model 3" in node_readiness(route, [READY, *lost, *elsewhere]).reason
+
+
 def test_a_refusal_names_the_node_and_its_reason_and_what_could_not_be_tried_waits() -> None:
     route = Route(NAME, challenger=2, generation=5)
     readiness = node_readiness(route, [replace(READY, state="refused", reason="golden rows")])

@@ -13,7 +13,8 @@ import pytest
 
 from include.config.settings import Settings
 from include.errors import ConfigError, Conflict, Unavailable
-from include.orchestration.airflow_api import AirflowApi, password_file
+from include.orchestration.airflow_api import AirflowApi
+from include.orchestration.airflow_login import password_file
 from tests.builders.airflow_server import AirflowServer, airflow_server, run_row
 from tests.builders.ports import free_port
 
@@ -125,7 +126,7 @@ def test_where_nobody_answers_it_says_how_to_start_it(settings: Settings, api: A
 
 def test_another_installation_at_the_port_is_told(server: AirflowServer, api: AirflowApi) -> None:
     server.answers["POST", "/auth/token"] = (401, {})
-    with pytest.raises(Unavailable, match=r"refuses the password in .*EVERGREEN_AIRFLOW_PORT"):
+    with pytest.raises(Unavailable, match=r"password of 'admin' in .*EVERGREEN_AIRFLOW_PORT"):
         api.dag_ids()
 
 
@@ -159,3 +160,21 @@ def test_another_users_process_on_the_port_is_not_sent_the_password(
         other.kill()
         rest, _ = other.communicate()
     assert rest == b"", "nothing was sent at all"
+
+
+def test_an_api_server_elsewhere_is_asked_as_the_user_of_the_settings(tmp_path: Path) -> None:
+    here = Settings(home=tmp_path, airflow_port=free_port())
+    (tmp_path / "evergreen_airflow_op").write_text("o" * 43)
+    elsewhere = Settings(
+        home=tmp_path / "other",
+        secrets_dir=tmp_path,
+        airflow_address=here.airflow_url,
+        airflow_auth="fab",
+        airflow_user="op",
+    )
+    with airflow_server(here) as server, AirflowApi(elsewhere) as api:
+        server.answers["GET", "/api/v2/dags"] = (200, {"dags": [{"dag_id": "shop__ingest_data"}]})
+        assert api.dag_ids() == {"shop__ingest_data"}
+        assert server.logins == [{"username": "op", "password": "o" * 43}]
+    with AirflowApi(elsewhere) as api, pytest.raises(Unavailable, match="AIRFLOW_ADDRESS"):
+        api.dag_ids()

@@ -12,9 +12,17 @@ from include.config.settings import Settings
 from include.config.use_case import UseCase
 from include.orchestration.airflow_api import AirflowApi
 from include.orchestration.airflow_runs import Run
-from include.orchestration.healing import ASSET_BEFORE, find_active_keys, plan_restarts
+from include.orchestration.healing import (
+    ASSET_BEFORE,
+    find_active_keys,
+    plan_releases,
+    plan_restarts,
+    start_waiting,
+)
 from include.pipeline.status import StatusRow, status_rows
 from include.records.records import AuditEntry, Mode, Model, Records, StageResult, Target
+from tests.builders import releases
+from tests.builders.releases import entry, request, under_way
 
 AT = datetime(2026, 1, 20, tzinfo=UTC)
 DATA = ("ingest_data", "validate_data", "materialize_features")
@@ -216,3 +224,53 @@ def test_a_live_lease_is_running_and_a_dead_one_is_not(records: Records, shop: U
         assert "airflow:run" in row.detail
     (row,) = status_rows(records, shop)
     assert (row.kind, row.stage) == ("waiting", "ingest_data")
+
+
+def test_a_release_that_nobody_judges_is_taken_up_and_what_waits_for_it_is_left(
+    records: Records,
+) -> None:
+    under_way(records, "2026-01-02")
+    request(records, 3, "2026-01-03", waits=True)
+    (item,), queued = plan_releases(records, "shop", active=set())
+    assert (item.key, item.stage, item.asset) == ("2026-01-02", "deploy_model", "bento")
+    assert item.why == "nobody judges the release"
+    assert queued == {"2026-01-03"}
+    assert plan_releases(records, "shop", active={"2026-01-02"}) == ([], {"2026-01-03"})
+
+
+def test_what_waits_is_started_once_nothing_is_in_its_way(records: Records) -> None:
+    release = under_way(records, "2026-01-02")
+    request(records, 3, "2026-01-03", waits=True)
+    records.releases.promote(release, entry(), None)
+    items, queued = plan_releases(records, "shop", active=set())
+    assert [(item.key, item.why) for item in items] == [
+        ("2026-01-02", "nobody watches its model"),
+        ("2026-01-03", "it waits for no release any more"),
+    ]
+    assert queued == set()
+    until = releases.AT.replace(year=2100)
+    records.releases.freeze("shop", until, entry())
+    items, queued = plan_releases(records, "shop", active={"2026-01-02"})
+    assert (items, queued) == ([], {"2026-01-03"})
+
+
+def test_the_end_of_a_release_starts_the_waiting_one_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(home=tmp_path)
+    records = Records.open(settings.records_address)
+    records.migrate()
+    emitted: list[tuple[str, str]] = []
+    monkeypatch.setattr(
+        AirflowApi, "emit", lambda self, uri, key, extra=None: emitted.append((uri, key))
+    )
+    release = under_way(records, "2026-01-02")
+    assert start_waiting(settings, "shop", actor="test") is None, "nothing waits"
+    request(records, 3, "2026-01-03", waits=True)
+    assert start_waiting(settings, "shop", actor="test") is None, "one is under way"
+    records.releases.abort(release, "a wish", entry())
+    assert start_waiting(settings, "shop", actor="test") == "2026-01-03"
+    assert start_waiting(settings, "shop", actor="test") is None, "it was asked for already"
+    assert emitted == [("evergreen://shop/bento", "2026-01-03")]
+    [row] = records.audit.entries("shop", action="release.taken_up")
+    assert (row.subject, row.details["partition"]) == ("3", "2026-01-03")

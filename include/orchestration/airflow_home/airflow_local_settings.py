@@ -1,11 +1,13 @@
-"""Import ahead in the scheduler what every task that is forked from it then has for nothing.
+"""Import ahead what every task then has for nothing, in the process that tasks are forked from.
 
-Airflow imports this module by its bare name in all of its processes. The libraries are only
+That is the scheduler, or a Celery worker: it forks its pool, and each process of the pool forks a
+task. Airflow imports this module by its bare name in all of its processes. The libraries are only
 imported here, never used: no thread pool and no OpenMP runtime may have started before a fork.
 """
 
 import importlib
 import logging
+import os
 import sys
 
 from include.pipeline.flow import ENTRY
@@ -50,5 +52,12 @@ def _warm() -> None:
         logging.getLogger(name).setLevel(logging.NOTSET)
 
 
-if len(sys.argv) > 1 and sys.argv[1] == "scheduler":
+def _forks_tasks(words: list[str]) -> bool:
+    """Tell whether the process of this command forks tasks."""
+    if words[:1] == ["scheduler"]:
+        return os.environ.get("AIRFLOW__CORE__EXECUTOR") == "LocalExecutor"
+    return words[:2] == ["celery", "worker"]
+
+
+if _forks_tasks(sys.argv[1:]):
     _warm()
