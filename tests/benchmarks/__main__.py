@@ -21,7 +21,7 @@ from include.config.settings import ROOT
 from include.pipeline.provenance import git_commit
 
 SIZES = ("1M", "10M", "30M", "1M-entities")  # as growth_at_size has them, which imports much
-PARTS = ("size", "growth", "serving", "stages", "orchestration")
+PARTS = ("size", "growth", "serving", "release", "stages", "orchestration")
 Figures = dict[str, Any]
 
 
@@ -52,6 +52,8 @@ def main(words: Sequence[str] | None = None) -> int:
             figures |= _growth(home / "growth", asked.quick)
         if "serving" in asked.parts:
             figures |= _serving(home / "serving", asked.quick)
+        if "release" in asked.parts:
+            figures |= _release(home / "release", asked.quick)
         if "stages" in asked.parts:
             figures |= _stages(home / "stages", customers, days, asked.repeats, asked.small)
         if "orchestration" in asked.parts:
@@ -67,7 +69,7 @@ def main(words: Sequence[str] | None = None) -> int:
     print(f"\n{table}\n\nwritten to {path}")
     missed = [
         name
-        for name in ("growth", "serving", "chain", "rerun", "orchestration")
+        for name in ("growth", "serving", "release", "chain", "rerun", "orchestration")
         if name in figures and not figures[name]["passed"]
     ]
     missed += [name for name, one in figures.get("size", {}).items() if not one["passed"]]
@@ -145,13 +147,20 @@ def _serving(home: Path, quick: bool) -> Figures:
     from tests.benchmarks import serving
 
     print("serving: a bare application, the node, and other servers beside it", flush=True)
-    found = serving.measure(
-        home,
-        rounds=2 if quick else 6,
-        seconds=2 if quick else 3,
-        say=lambda text: print(text, flush=True),
-    )
-    return {"serving": found}
+
+    def say(text: str) -> None:
+        print(text, flush=True)
+
+    rounds, seconds = (2, 2) if quick else (6, 3)
+    return {"serving": serving.measure(home, rounds=rounds, seconds=seconds, say=say)}
+
+
+def _release(home: Path, quick: bool) -> Figures:
+    from tests.benchmarks import release
+
+    print("release: what one costs a node and its callers", flush=True)
+    found = release.measure(home, quick=quick, say=lambda text: print(text, flush=True))
+    return {"release": found}
 
 
 def _stages(home: Path, customers: int, days: int, repeats: int, small: bool) -> Figures:
@@ -193,6 +202,10 @@ def _table(figures: Figures) -> list[str]:
         from tests.benchmarks import serving
 
         lines += serving.table(figures["serving"])
+    if "release" in figures:
+        from tests.benchmarks import release
+
+        lines += release.table(figures["release"])
     if figures.get("load"):
         lines += ["history in one pass, seconds a day (wall / CPU)"]
         lines += [

@@ -7,7 +7,6 @@ are to the floor of the same round, and the figures are the medians of the round
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import statistics
 import subprocess
@@ -26,7 +25,7 @@ from include.config.settings import ROOT
 from include.features.online_stores import open_store
 from include.models.kinds import kind_of
 from include.packaging.bento_build import end_users
-from tests.benchmarks.serving_desk import ENTITIES, NAMES, WideDesk, rows
+from tests.benchmarks.serving_desk import ENTITIES, NAMES, WideDesk, json_of, named, rows
 from tests.benchmarks.serving_load import Load, drive, has_wrk, machine_is_busy
 from tests.builders.ports import free_port
 from tests.builders.serving import NAME
@@ -76,10 +75,10 @@ def measure(
         node.serves(1)
         assert node.process is not None
         port, path = desk.settings.node_port, f"/v1/{NAME}/predict"
-        by_row = [_json(features=_named(row)) for row in rows(64)]
-        by_entity = [_json(entity=number) for number in range(0, ENTITIES, 7)]
+        by_row = [json_of(features=named(row)) for row in rows(64)]
+        by_entity = [json_of(entity=number) for number in range(0, ENTITIES, 7)]
         contenders = [
-            running.enter_context(_floor(Path(model.bundle) / "model.txt", by_row)),
+            running.enter_context(bare_server(Path(model.bundle) / "model.txt", by_row)),
             Server("node, row", node.process.pid, port, path, by_row),
             Server("node, entity", node.process.pid, port, path, by_entity),
         ]
@@ -89,13 +88,13 @@ def measure(
             say(f"Redis as online store is left out: {problem}")
         for contender in contenders:
             _answers(contender)
-            _load(contender, 8, 1, folder)  # warm
+            load_of(contender, 8, 1, folder)  # warm
         for number in range(rounds):
             # The order turns round, so that none always follows the same other one.
             for one in contenders[:: 1 if number % 2 == 0 else -1]:
                 for count in CONNECTIONS:
                     figures[str(count)].setdefault(one.name, []).append(
-                        _load(one, count, seconds, folder)
+                        load_of(one, count, seconds, folder)
                     )
             say(f"  serving, round {number + 1} of {rounds}")
         for peer in (_bentoml(desk, tag, by_row), _mlflow(folder, model.bundle)):
@@ -103,7 +102,7 @@ def measure(
                 say(f"  {one.name}, once")
                 _answers(one)
                 for count in CONNECTIONS:
-                    figures[str(count)][one.name] = [_load(one, count, seconds, folder)]
+                    figures[str(count)][one.name] = [load_of(one, count, seconds, folder)]
     return _judged(figures, busy)
 
 
@@ -174,7 +173,8 @@ def _exceeded(
         yield f"{name}, {count} connections: {one['failed']} requests failed EXCEEDED"
 
 
-def _load(one: Server, connections: int, seconds: int, folder: Path) -> Load:
+def load_of(one: Server, connections: int, seconds: int, folder: Path) -> Load:
+    """Ask a server for so long."""
     return drive(
         one.pid,
         one.port,
@@ -219,7 +219,8 @@ def _process(
         process.kill()
 
 
-def _floor(model: Path, bodies: Sequence[bytes]) -> contextlib.AbstractContextManager[Server]:
+def bare_server(model: Path, bodies: Sequence[bytes]) -> contextlib.AbstractContextManager[Server]:
+    """Run the floor: a bare application with the model of this file."""
     port = free_port()
     command = [sys.executable, "-m", "tests.benchmarks.serving_floor", str(port), str(model)]
     return _process(
@@ -291,7 +292,7 @@ def _mlflow(folder: Path, bundle: str) -> Iterator[Server]:
     kind_of("lightgbm").save_for_mlflow(Path(bundle), saved, digest="")
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(saved)]
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
-    bodies = [_json(dataframe_split={"columns": NAMES, "data": [row]}) for row in rows(64)]
+    bodies = [json_of(dataframe_split={"columns": NAMES, "data": [row]}) for row in rows(64)]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with _process(
         "mlflow serve",
@@ -327,11 +328,3 @@ def _ask(server: Server) -> httpx.Response:
         headers={"content-type": "application/json"},
         timeout=30,
     )
-
-
-def _named(row: list[float]) -> dict[str, float]:
-    return dict(zip(NAMES, row, strict=True))
-
-
-def _json(**body: Any) -> bytes:
-    return json.dumps(body).encode()

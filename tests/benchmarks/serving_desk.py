@@ -17,7 +17,7 @@ from include.models import encoding
 from include.models.calibration import calibrated
 from include.packaging import package_model
 from include.records.records import Model
-from tests.builders.serving import FEATURE_SET, FIRST, NAME, NOW, Desk
+from tests.builders.serving import AT_ONCE, FEATURE_SET, FIRST, NAME, NOW, Desk
 
 NAMES = [f"feature_{number:02}" for number in range(30)]
 ENTITIES = 1000
@@ -36,6 +36,7 @@ features:
   facts: {{grain: event, source: events, columns: {{{columns}}}}}
 fallback: {{unknown: {unknown}, stale: {stale}, store: {store}}}
 decision: {{threshold: 0.5}}
+release: {release}
 """
 
 
@@ -44,6 +45,16 @@ def rows(count: int, seed: int = 0) -> list[list[float]]:
     drawn = np.random.default_rng(seed).normal(size=(count, len(NAMES)))
     found: list[list[float]] = drawn.round(6).tolist()
     return found
+
+
+def named(row: list[float]) -> dict[str, float]:
+    """Return a row by the names of its features."""
+    return dict(zip(NAMES, row, strict=True))
+
+
+def json_of(**body: Any) -> bytes:
+    """Return the body of a request."""
+    return json.dumps(body).encode()
 
 
 @lru_cache(maxsize=4)
@@ -58,7 +69,7 @@ def bundle_files(seed: int) -> dict[str, bytes]:
     booster = lightgbm.train(parameters, lightgbm.Dataset(matrix, labels), num_boost_round=100)
     features = tuple(encoding.Feature(name, "float64") for name in NAMES)
     schema = encoding.Schema(NAME, FEATURE_SET, features, 1.0, 0.0, 0.5, "")
-    asked: list[dict[str, Any]] = [dict(zip(NAMES, row, strict=True)) for row in rows(8, seed)]
+    asked: list[dict[str, Any]] = [named(row) for row in rows(8, seed)]
     asked.append(dict.fromkeys(NAMES))
     raw = booster.predict(encoding.encode(asked, schema), raw_score=True)
     scores = calibrated(np.asarray(raw), 1.0, 0.0).tolist()
@@ -81,8 +92,10 @@ class WideDesk(Desk):
         stale: str = "refuse",
         store: str = "refuse",
         last: str = "2026-03-31",
+        release: str = AT_ONCE,
     ) -> None:
         text = _YAML.format(
+            release=release,
             name=NAME,
             last=last,
             unknown=unknown,

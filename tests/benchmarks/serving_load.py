@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import shutil
 import statistics
 import subprocess
@@ -36,6 +37,12 @@ done = function(summary, latency, requests)
   io.write(string.format('\\n{"requests": %%d, "micros": %%d, "p50": %%f, "p99": %%f, "max": %%f, '
     .. '"failed": %%d}\\n', summary.requests, summary.duration, latency:percentile(50),
     latency:percentile(99), latency.max, e.connect + e.read + e.write + e.status + e.timeout))
+end
+"""
+# Of any length up to twice the mean: equal ones would keep all connections in step.
+_DELAY = """
+delay = function()
+  return math.random(0, 2 * %d)
 end
 """
 
@@ -66,16 +73,18 @@ def drive(
     connections: int,
     seconds: int,
     folder: Path,
+    pause: int = 0,
 ) -> Load:
     """Ask a server for so long; wrk knows whole seconds alone.
 
-    The server's CPU time is that of its whole tree of processes.
+    Each connection waits for `pause` ms on average between two requests. The server's CPU time is
+    that of its whole tree of processes.
     """
     before = _cpu(pid)
     if has_wrk():
-        told = _wrk(port, path, bodies, connections, seconds, folder)
+        told = _wrk(port, path, bodies, connections, seconds, folder, pause)
     else:
-        told = asyncio.run(_ours(port, path, bodies, connections, seconds))
+        told = asyncio.run(_ours(port, path, bodies, connections, seconds, pause))
     requests = max(1.0, told["requests"])
     return Load(
         told["requests"] / told["micros"] * 1e6,
@@ -88,11 +97,19 @@ def drive(
 
 
 def _wrk(
-    port: int, path: str, bodies: Sequence[bytes], connections: int, seconds: int, folder: Path
+    port: int,
+    path: str,
+    bodies: Sequence[bytes],
+    connections: int,
+    seconds: int,
+    folder: Path,
+    pause: int,
 ) -> dict[str, float]:
     texts = "{" + ", ".join(f"[==[{body.decode()}]==]" for body in bodies) + "}"
     script = folder / "load.lua"
-    script.write_text(_SCRIPT % (texts, path))
+    # A delay, even of nothing, is a timer a request.
+    delay = _DELAY % pause if pause else ""
+    script.write_text(_SCRIPT % (texts, path) + delay)
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s"]
     command += ["-s", str(script), f"http://127.0.0.1:{port}"]
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -101,7 +118,7 @@ def _wrk(
 
 
 async def _ours(
-    port: int, path: str, bodies: Sequence[bytes], connections: int, seconds: int
+    port: int, path: str, bodies: Sequence[bytes], connections: int, seconds: int, pause: int
 ) -> dict[str, float]:
     head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n"
     asked = [head.encode() + b"content-length: %d\r\n\r\n%b" % (len(body), body) for body in bodies]
@@ -119,6 +136,7 @@ async def _ours(
             took.append(time.perf_counter() - sent)
             failed += not top.startswith(b"HTTP/1.1 200")
             number += 1
+            await asyncio.sleep(random.uniform(0, pause / 500))
         writer.close()
 
     await asyncio.gather(*(client(number * 7) for number in range(connections)))

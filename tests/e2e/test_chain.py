@@ -1,5 +1,5 @@
 """The whole chain through Airflow's scheduler, by real processes; the tests share one
-installation and run in order.
+installation and run in order. Those that take `embedded` are about `evergreen up` on this machine.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import pytest
 
 from include.clock import utc_now
 from include.installation.services import AIRFLOW
-from include.lake.tables import Lake
 from include.orchestration.airflow_runs import Run, TaskState
 from include.point_in_time import partitions
-from tests.e2e.conftest import DAYS, EVERY_DAG, Installation, session_of
+from tests.e2e.conftest import DAYS, session_of
+from tests.e2e.installations import EVERY_DAG, Embedded, Installation
 
 
 def test_up_runs_the_newest_day_through_the_scheduler_and_answers(
@@ -33,14 +33,18 @@ def test_up_runs_the_newest_day_through_the_scheduler_and_answers(
     }
     states = {task.task_id: task.state for task in installation.api.tasks(chain["package_model"])}
     assert states == {"package": "success", "announce": "skipped"}
-    for dag in EVERY_DAG:
-        assert re.search(rf"{dag} +success +\d", installation.said)
-    assert re.search(r"model_version +1\b", installation.said)
     row = installation.records.partitions.get("visits", newest)
     assert row is not None
     assert (row.mode, row.target) == ("live", "deployed")
     assert installation.records.routes.get("visits").champion == 1
     assert installation.records.audit.verify() is None
+
+
+def test_up_prints_how_each_dag_ended_and_the_answer(embedded: Embedded) -> None:
+    for dag in EVERY_DAG:
+        ended = "(success|in watch)" if dag == "deploy_model" else "success"
+        assert re.search(rf"{dag} +{ended} +\d", embedded.said)
+    assert re.search(r"model_version +1\b", embedded.said)
 
 
 def test_history_was_loaded_in_one_pass_as_backfill_without_an_event(
@@ -56,9 +60,9 @@ def test_history_was_loaded_in_one_pass_as_backfill_without_an_event(
         } == {newest}
 
 
-def test_nothing_listens_on_another_address_than_loopback(installation: Installation) -> None:
-    state = json.loads((installation.settings.home / "run" / "supervisor.json").read_text())
-    sessions = {session["pid"] for session in state["sessions"]} | {installation.process.pid}
+def test_nothing_listens_on_another_address_than_loopback(embedded: Embedded) -> None:
+    state = json.loads((embedded.settings.home / "run" / "supervisor.json").read_text())
+    sessions = {session["pid"] for session in state["sessions"]} | {embedded.process.pid}
     listening = [
         tuple(connection.laddr)
         for connection in psutil.net_connections("inet")
@@ -66,7 +70,7 @@ def test_nothing_listens_on_another_address_than_loopback(installation: Installa
         and connection.status in ("LISTEN", "NONE")
         and session_of(connection.pid) in sessions
     ]
-    here = installation.settings
+    here = embedded.settings
     assert {here.airflow_port, here.mlflow_port, here.node_port} <= {port for _, port in listening}
     assert {address for address, _ in listening} <= {"127.0.0.1", "::1"}
 
@@ -74,8 +78,8 @@ def test_nothing_listens_on_another_address_than_loopback(installation: Installa
 def test_only_ingest_data_of_a_use_case_that_was_not_named_is_paused(
     installation: Installation,
 ) -> None:
-    paused = {dag for dag in installation.api.dag_ids() if installation.api.paused(dag)}
-    assert paused == {"fresh__ingest_data"}
+    ours = installation.api.dag_ids("visits") | installation.api.dag_ids("fresh")
+    assert {dag for dag in ours if installation.api.paused(dag)} == {"fresh__ingest_data"}
 
 
 def test_a_form_run_without_a_key_takes_the_newest_and_nothing_doubles(
@@ -120,19 +124,25 @@ def test_a_ten_day_backfill_backwards_and_at_once_on_an_empty_use_case_ends_gree
 
 
 def test_what_the_node_answered_is_imported_by_a_dag_of_its_own(installation: Installation) -> None:
-    logs = installation.settings.home / "predictions" / "visits"
-    # The segment of the answer that `up` printed is closed after a minute.
-    installation.wait(lambda: not list(logs.glob("*.open")), "closed segments", 90)
-    run = installation.api.trigger("visits__import_predictions")
-    installation.wait(
-        lambda: not installation.api.run(run.dag_id, run.run_id).active, "end of the import"
-    )
-    assert installation.api.run(run.dag_id, run.run_id).state == "success"
-    assert list(logs.iterdir()) == []
-    rows = Lake(installation.settings.lake_root).read("visits/predictions").to_pylist()
+    installation.wait(lambda: installation.is_logged("visits"), "closed segments", 90)
+
+    def imported() -> bool:
+        run = installation.api.trigger("visits__import_predictions")
+        installation.wait(
+            lambda: not installation.api.run(run.dag_id, run.run_id).active, "end of the import"
+        )
+        assert installation.api.run(run.dag_id, run.run_id).state == "success"
+        return bool(installation.rows("visits/predictions"))
+
+    installation.wait(imported, "imported answers", 180, every=15)
+    rows = installation.rows("visits/predictions")
     assert {(row["version"], row["arm"], row["outcome"]) for row in rows} == {
         (1, "champion", "answered")
     }
+
+
+def test_no_segment_stays_once_its_rows_are_imported(embedded: Embedded) -> None:
+    assert list((embedded.settings.home / "predictions" / "visits").iterdir()) == []
 
 
 def test_garbage_is_collected_by_a_dag_of_its_own(installation: Installation) -> None:
@@ -154,7 +164,8 @@ def test_a_backfilled_candidate_is_not_released_and_the_runs_say_why(
     key = first_keys(installation, "fresh", 10)[-1]
     chain = installation.chain("fresh", key)
     states = {task.task_id: task.state for task in installation.api.tasks(chain["deploy_model"])}
-    assert states == {"request": "skipped", "wait_for_node": "skipped", "finish": "skipped"}
+    assert {"request", "begin", "promote", "watch", "announce"} <= set(states)
+    assert set(states.values()) == {"skipped"}
     assert "backfill" in _log(installation, chain["deploy_model"], "request")
     states = {task.task_id: task.state for task in installation.api.tasks(chain["package_model"])}
     assert states == {"package": "skipped", "announce": "success"}
@@ -191,47 +202,48 @@ def test_a_wait_for_what_nobody_brings_fails_at_once_and_names_the_command(
     assert failed["try"] == 1
     assert "evergreen load-history fresh --from" in failed["reason"]
     assert first not in failed["reason"], "the first day is there"
-    alerts = installation.settings.home / "logs" / "alerts.jsonl"
-    assert not alerts.exists() or last not in alerts.read_text(), "a backfill alerts nobody"
+
+
+def test_a_backfill_that_failed_alerts_nobody(embedded: Embedded) -> None:
+    last = first_keys(embedded, "fresh", 14)[-1]
+    assert embedded.records.audit.entries("fresh", action="task.failed")[-1].subject == last
+    alerts = embedded.settings.home / "logs" / "alerts.jsonl"
+    assert not alerts.exists() or last not in alerts.read_text()
 
 
 @pytest.mark.slow
 def test_killing_each_airflow_process_in_the_middle_of_a_run_ends_it_all_the_same(
-    installation: Installation,
+    embedded: Embedded,
 ) -> None:
     """Fault 9: one after the other while a run of the chain is under way, then all at once
     during the next.
     """
-    *past, each, together = first_keys(installation, "fresh", 12)
+    *past, each, together = first_keys(embedded, "fresh", 12)
     # What their trainings look back on.
-    installation.command("load-history", "fresh", "--from", past[0], "--to", past[-1])
-    installation.api.pause("fresh__ingest_data", False)
+    embedded.command("load-history", "fresh", "--from", past[0], "--to", past[-1])
+    embedded.api.pause("fresh__ingest_data", False)
     began = utc_now()
-    installation.api.trigger("fresh__ingest_data", key=each)
+    embedded.api.trigger("fresh__ingest_data", key=each)
     for number, name in enumerate(
         ("dag-processor", "triggerer", "api-server", "scheduler"), start=1
     ):
-        installation.wait(
-            lambda number=number: len(installation.chain("fresh", each, after=began)) >= number,
+        embedded.wait(
+            lambda number=number: len(embedded.chain("fresh", each, after=began)) >= number,
             "DAG",
             120,
         )  # type: ignore[misc]
-        kill(installation, name)
-        installation.wait(
-            lambda: bool(installation.api.health()), f"API server after {name} was killed", 90
+        kill(embedded, name)
+        embedded.wait(
+            lambda: bool(embedded.api.health()), f"API server after {name} was killed", 90
         )
-    expect_end(installation, each, began)
+    expect_end(embedded, each, began)
 
     began = utc_now()
-    installation.api.trigger("fresh__ingest_data", key=together)
-    installation.wait(
-        lambda: len(installation.chain("fresh", together, after=began)) >= 1, "first DAG", 90
-    )
-    kill(installation, *AIRFLOW)
-    installation.wait(
-        lambda: installation.api.health().get("scheduler") == "healthy", "scheduler", 90
-    )
-    expect_end(installation, together, began)
+    embedded.api.trigger("fresh__ingest_data", key=together)
+    embedded.wait(lambda: len(embedded.chain("fresh", together, after=began)) >= 1, "first DAG", 90)
+    kill(embedded, *AIRFLOW)
+    embedded.wait(lambda: embedded.api.health().get("scheduler") == "healthy", "scheduler", 90)
+    expect_end(embedded, together, began)
 
 
 @pytest.mark.slow
@@ -254,24 +266,24 @@ def test_a_backfill_by_command_loads_first_what_its_training_looks_back_on(
     assert rows[key] == ("backfill", "judged")
 
 
-def kill(installation: Installation, *names: str) -> None:
+def kill(embedded: Embedded, *names: str) -> None:
     """Send SIGKILL to processes of Airflow, and see that the supervisor starts each again."""
-    processes = {name: running(installation, name) for name in names}
+    processes = {name: running(embedded, name) for name in names}
     for process in processes.values():
         assert process is not None
         process.kill()
     for name, process in processes.items():
-        installation.wait(
-            lambda name=name, old=process: running(installation, name) not in (None, old),
+        embedded.wait(
+            lambda name=name, old=process: running(embedded, name) not in (None, old),
             f"restart of {name}",
             60,
         )  # type: ignore[misc]
-        assert f"{name} ended with code -9" in installation.said
+        assert f"{name} ended with code -9" in embedded.said
 
 
-def running(installation: Installation, name: str) -> psutil.Process | None:
+def running(embedded: Embedded, name: str) -> psutil.Process | None:
     """Return the process of one of Airflow's commands."""
-    state = json.loads((installation.settings.home / "run" / "supervisor.json").read_text())
+    state = json.loads((embedded.settings.home / "run" / "supervisor.json").read_text())
     for session in state["sessions"]:
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(session["pid"])

@@ -4,65 +4,61 @@ whole chain in Airflow.
 
 from __future__ import annotations
 
-import shutil
-
 import httpx
 import pytest
 
 from include.clock import utc_now
 from include.config.settings import ROOT
-from tests.e2e.conftest import EVERY_DAG, Installation
+from tests.e2e.installations import EVERY_DAG, Embedded
 
 NAME, LAST = "credit_default", "2005-10-01"
 
 
 @pytest.mark.slow
-def test_the_real_credit_data_goes_through_the_whole_chain(installation: Installation) -> None:
-    data = installation.settings.data_dir / "uci_credit_default"
+def test_the_real_credit_data_goes_through_the_whole_chain(embedded: Embedded) -> None:
+    data = embedded.settings.data_dir / "uci_credit_default"
     if not data.is_dir():
         pytest.skip(f"the UCI data is not at {data}; set EVERGREEN_DATA_DIR")
-    folder = installation.settings.usecase_dirs[0]
-    shutil.copy(ROOT / "include" / "usecases" / f"{NAME}.yaml", folder)
+    folder = embedded.settings.usecase_dirs[0]
+    shipped = (ROOT / "include" / "usecases" / f"{NAME}.yaml").read_text()
+    # Its run would go on for the day in which the new model is watched.
+    (folder / f"{NAME}.yaml").write_text(f"{shipped}\nrelease: {{watch: 0s}}\n")
     wanted = {f"{NAME}__{dag}" for dag in (*EVERY_DAG, "load_history")}
-    installation.wait(
-        lambda: wanted <= set(installation.api.dag_ids()), "the new use case's DAGs", 120
-    )
-    assert installation.api.paused(f"{NAME}__ingest_data"), "a new use case starts paused"
+    embedded.wait(lambda: wanted <= set(embedded.api.dag_ids()), "the new use case's DAGs", 120)
+    assert embedded.api.paused(f"{NAME}__ingest_data"), "a new use case starts paused"
 
-    run = installation.api.trigger(
+    run = embedded.api.trigger(
         f"{NAME}__load_history", conf={"first": "2005-04-01", "last": "2005-09-01"}
     )
-    installation.wait(
-        lambda: not installation.api.run(run.dag_id, run.run_id).active, "its history", 180
-    )
-    assert installation.api.run(run.dag_id, run.run_id).state == "success"
-    assert {row.key: row.target for row in installation.records.partitions.of(NAME)} == {
+    embedded.wait(lambda: not embedded.api.run(run.dag_id, run.run_id).active, "its history", 180)
+    assert embedded.api.run(run.dag_id, run.run_id).state == "success"
+    assert {row.key: row.target for row in embedded.records.partitions.of(NAME)} == {
         f"2005-{month:02}-01": "data" for month in range(4, 10)
     }
 
     began = utc_now()
-    installation.api.pause(f"{NAME}__ingest_data", False)
-    installation.api.trigger(f"{NAME}__ingest_data")
+    embedded.api.pause(f"{NAME}__ingest_data", False)
+    embedded.api.trigger(f"{NAME}__ingest_data")
     # The form run itself has no key.
-    installation.settle(NAME, [LAST], dags=EVERY_DAG[1:], after=began, seconds=240)
-    assert installation.api.runs(f"{NAME}__ingest_data", key="2005-09-01") == [], (
+    embedded.settle(NAME, [LAST], dags=EVERY_DAG[1:], after=began, seconds=240)
+    assert embedded.api.runs(f"{NAME}__ingest_data", key="2005-09-01") == [], (
         "a closed history is not scheduled"
     )
 
-    judged = installation.records.results.get(NAME, LAST, "evaluate_model")
+    judged = embedded.records.results.get(NAME, LAST, "evaluate_model")
     assert judged is not None
     assert judged.outputs["verdict"] == "pass", judged.outputs["reasons"]
     assert 0.75 <= judged.outputs["metrics"]["auc"] < 0.82, "far above .80 would be a leak"
-    route = installation.records.routes.get(NAME)
+    route = embedded.records.routes.get(NAME)
     assert (route.champion, route.watermark) == (1, LAST)
-    drift = installation.records.results.get(NAME, LAST, "check_drift")
+    drift = embedded.records.results.get(NAME, LAST, "check_drift")
     assert drift is not None
     assert drift.outputs["verdict"] in ("pass", "drift")
 
     def answered() -> bool:
         answer = httpx.post(
-            f"{installation.settings.node_url}/v1/{NAME}/predict", json={"entity": 1}, timeout=10
+            f"{embedded.settings.node_url}/v1/{NAME}/predict", json={"entity": 1}, timeout=10
         )
         return answer.status_code == 200
 
-    installation.wait(answered, "an answer", 30)
+    embedded.wait(answered, "an answer", 30)

@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from tests.builders.scanning import TOKEN, Scanner, databases, secrets_of, values
-from tests.e2e.conftest import Installation, session_of
+from tests.e2e.conftest import session_of
+from tests.e2e.installations import Embedded
 
 KINDS = {
     "airflow_fernet",
@@ -21,12 +22,13 @@ KINDS = {
     "mlflow_admin",
     "mlflow_flask",
     "node_token",
+    "signing_key",
 }
 
 
 @pytest.fixture(scope="module")
-def words(installation: Installation) -> dict[str, str]:
-    found = secrets_of(installation.settings)
+def words(embedded: Embedded) -> dict[str, str]:
+    found = secrets_of(embedded.settings)
     assert set(found) == KINDS
     assert len(set(found.values())) == len(KINDS)
     assert min(len(word) for word in found.values()) >= 16
@@ -43,8 +45,8 @@ def kept(home: Path) -> list[Path]:
     ]
 
 
-def test_no_file_holds_a_secret(installation: Installation, words: dict[str, str]) -> None:
-    home = installation.settings.home
+def test_no_file_holds_a_secret(embedded: Embedded, words: dict[str, str]) -> None:
+    home = embedded.settings.home
     files = kept(home)
     assert Scanner(words).files(files) == {}
     telling = Scanner({"use case": "visits", "a log's level": "INFO"}).files(files)
@@ -60,9 +62,9 @@ def test_no_file_holds_a_secret(installation: Installation, words: dict[str, str
         )
 
 
-def test_no_database_holds_a_secret(installation: Installation, words: dict[str, str]) -> None:
+def test_no_database_holds_a_secret(embedded: Embedded, words: dict[str, str]) -> None:
     read: dict[str, set[str]] = {}
-    for path in databases(installation.settings.home):
+    for path in databases(embedded.settings.home):
         assert Scanner(words).database(path) == {}, path
         read[path.name] = {column for column, _ in values(path)}
     assert {
@@ -74,30 +76,30 @@ def test_no_database_holds_a_secret(installation: Installation, words: dict[str,
     assert "params.value" in read["mlflow.db"]
 
 
-def test_no_token_that_a_secret_has_signed_is_kept(installation: Installation) -> None:
+def test_no_token_that_a_secret_has_signed_is_kept(embedded: Embedded) -> None:
     """Airflow gives a signed token to every task, and one to whoever logs in."""
-    home = installation.settings.home
+    home = embedded.settings.home
     assert [str(path) for path in kept(home) if TOKEN.search(path.read_bytes())] == []
     for path in databases(home):
         assert {column for column, value in values(path) if TOKEN.search(value)} == set()
 
 
 def test_what_was_printed_has_the_password_once_and_nothing_else(
-    installation: Installation, words: dict[str, str]
+    embedded: Embedded, words: dict[str, str]
 ) -> None:
     password = words["airflow_passwords.json admin"]
-    assert installation.said.count(password) == 1
-    assert Scanner(words).names(installation.said.replace(password, "").encode()) == set()
+    assert embedded.said.count(password) == 1
+    assert Scanner(words).names(embedded.said.replace(password, "").encode()) == set()
 
 
-def test_no_command_line_shows_a_secret(installation: Installation, words: dict[str, str]) -> None:
+def test_no_command_line_shows_a_secret(embedded: Embedded, words: dict[str, str]) -> None:
     """Every user of a machine can read the command lines of its processes."""
-    state = json.loads((installation.settings.home / "run" / "supervisor.json").read_text())
+    state = json.loads((embedded.settings.home / "run" / "supervisor.json").read_text())
     sessions = {session["pid"] for session in state["sessions"]}
     lines = [
         _command(pid)
         for pid in psutil.pids()
-        if session_of(pid) in sessions or pid == installation.process.pid
+        if session_of(pid) in sessions or pid == embedded.process.pid
     ]
     assert len([line for line in lines if line]) >= len(state["sessions"])
     assert Scanner(words).names("\n".join(lines).encode()) == set()

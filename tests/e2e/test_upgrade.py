@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from sqlalchemy import text
 from include.config.settings import ROOT
 from include.records.schema import HEAD, VERSION_TABLE
 from tests.builders.isolated import write_bento, write_receipt
+from tests.builders.older_records import bring_back
 from tests.builders.serving import NAME, ROW, Desk, Node, until
 
 TAG = "loans_scorer:before"
@@ -26,10 +28,10 @@ def write_as_before(desk: Desk) -> None:
     desk.record_route(champion=1)
     with desk.records.transaction() as session:
         session.execute(text("UPDATE routes SET description = NULL"))
-        for column in ("bento_digest", "artefact_digest", "collected_at"):
-            session.execute(text(f"ALTER TABLE models DROP COLUMN {column}"))
-        session.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0006'"))
+        bring_back(session, "0006")
     desk.records.close()
+    shutil.rmtree(desk.settings.signing_keys_folder)
+    desk.settings.signing_key_path.unlink()
 
 
 def test_what_served_before_an_upgrade_serves_after_it(tmp_path: Path) -> None:
@@ -58,6 +60,7 @@ def test_what_served_before_an_upgrade_serves_after_it(tmp_path: Path) -> None:
         model = desk.records.models.get(NAME, 1)
         assert model is not None
         assert model.artefact_digest is not None
+        assert model.signed_as == "upgrade"
         with desk.records.transaction() as session:
             found = session.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar_one()
         assert found == HEAD
