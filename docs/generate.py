@@ -133,11 +133,14 @@ def _parts(schema: Schema, path: str, part: Schema) -> Iterator[tuple[str, Schem
 
 
 def _references(field: Schema) -> Iterator[tuple[str, str]]:
-    """Yield the parts that a field holds; of a mapping, `.NAME` stands before them."""
+    """Yield the parts that a field holds; before those of a mapping `.NAME`, of a list `.N`."""
     if "$ref" in field:
         yield "", field["$ref"]
     for choice in field.get("anyOf", ()):
         yield from _references(choice)
+    if "items" in field:
+        for below, ref in _references(field["items"]):
+            yield f".N{below}", ref
     if values := _values(field):
         for below, ref in _references(values):
             yield f".NAME{below}", ref
@@ -161,7 +164,7 @@ def _kind(field: Schema) -> str:
     if "enum" in field:
         return ", ".join(_code(choice) if choice else '`""`' for choice in field["enum"])
     if "const" in field:
-        return _code(field["const"])
+        return _code(_text(field["const"]))
     if "$ref" in field:
         return "mapping"
     kind = field.get("type")
@@ -188,8 +191,12 @@ def _number(field: Schema) -> str:
     least, most = field.get("minimum"), field.get("maximum")
     if least is not None and most is not None:
         return f"{kind}, {least:g} to {most:g}"
+    below = field.get("exclusiveMaximum")
+    if least is not None and below is not None:
+        return f"{kind}, {least:g} to below {below:g}"
     if "exclusiveMinimum" in field:
-        return f"{kind} above {field['exclusiveMinimum']:g}"
+        end = f" and below {below:g}" if below is not None else ""
+        return f"{kind} above {field['exclusiveMinimum']:g}{end}"
     return kind if least is None else f"{kind}, at least {least:g}"
 
 
@@ -198,7 +205,12 @@ def _default(field: Schema) -> str:
     default = field.get("default")
     if default is None or isinstance(default, dict | list):
         return ""
-    return _code(str(default).lower() if isinstance(default, bool) else default)
+    return _code(_text(default))
+
+
+def _text(value: object) -> object:
+    """Return a value as a YAML has it."""
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def _code(value: object) -> str:

@@ -14,6 +14,7 @@ import pytest
 from include.config.settings import Settings
 from include.ingestion.file_reader import FileReader
 from include.records.records import Records
+from tests.builders.object_stores import S3Store, forget_connections, make_bucket, s3_server
 from tests.builders.warm_readers import start_warm
 
 MARIADB = os.environ.get("EVERGREEN_TEST_MARIADB", "mariadb+pymysql://root@127.0.0.1:3306/mysql")
@@ -31,7 +32,9 @@ END_TO_END = (
     "deployment",
     "packaging",
     "real_sets",
+    "backups",
     "cli/test_app.py",
+    "cli/test_backups.py",
     "cli/test_installation.py",
     "cli/test_new_use_case.py",
     "cli/test_quarantine.py",
@@ -43,14 +46,21 @@ END_TO_END = (
     "dags/test_policy.py",
     "feature_repo",
     "ingestion/test_file_reader.py",
+    "ingestion/test_remote_files.py",
     "installation/test_airflow_history.py",
     "installation/test_child.py",
+    "installation/test_databases.py",
     "installation/test_lock.py",
     "installation/test_mlflow_login.py",
     "installation/test_supervisor.py",
     "installation/test_up.py",
     "docs/test_call_the_model.py",
+    "drill/test_story.py",
+    "doctor/test_online.py",
+    "doctor/test_places.py",
+    "lake/test_object_stores.py",
     "models/test_trial.py",
+    "orchestration/test_airflow_users.py",
     "pipeline/test_settling.py",
     "records/test_leases.py",
     "retention/test_rebuild.py",
@@ -70,6 +80,7 @@ END_TO_END = (
     "serving/test_rollbacks.py",
     "serving/test_shape.py",
     "serving/test_shipper.py",
+    "serving/test_stores.py",
     "serving/test_swaps_under_load.py",
     "test_processes.py",
 )
@@ -105,14 +116,21 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def postgres_url() -> Iterator[str]:
     """A PostgreSQL database made for this test and dropped after it."""
-    with _postgres_database() as url:
+    with postgres_database() as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def postgres_of_all() -> Iterator[str]:
     """A PostgreSQL database that tests share, each in a schema of its own."""
-    with _postgres_database() as url:
+    with postgres_database() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def postgres_of_module() -> Iterator[str]:
+    """A PostgreSQL database that the tests of one file share."""
+    with postgres_database() as url:
         yield url
 
 
@@ -163,8 +181,26 @@ def mariadb_url() -> Iterator[str]:
             admin.exec_driver_sql(f"DROP DATABASE `{name}`")
 
 
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """Address of a server that speaks S3, shared by all tests."""
+    with s3_server() as address:
+        yield address
+
+
+@pytest.fixture
+def s3_store(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Store]:
+    """A bucket made for this test; this process, and those that it starts, reach it."""
+    store = make_bucket(s3_endpoint)
+    forget_connections()
+    for name, value in store.environment.items():
+        monkeypatch.setenv(name, value)
+    yield store
+    forget_connections()
+
+
 @contextmanager
-def _postgres_database() -> Iterator[str]:
+def postgres_database() -> Iterator[str]:
     psycopg = pytest.importorskip("psycopg")
     from sqlalchemy import make_url
 
@@ -209,6 +245,14 @@ def warm_readers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     """Fork the children that read files, but for tests of what a started one is like."""
     if "cold_readers" not in request.fixturenames:
         monkeypatch.setattr(FileReader, "_start", start_warm)
+
+
+@pytest.fixture(autouse=True)
+def usual_umask() -> Iterator[None]:
+    """Give each test the umask of a shell: commands that tests run in this process set another."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture

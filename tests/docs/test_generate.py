@@ -20,7 +20,10 @@ def test_every_row_has_the_cells_of_its_table() -> None:
 
 def test_fields_stand_under_their_place_in_the_file() -> None:
     page = generate.use_case()
-    for place in ("sources.NAME", "sources.NAME.columns.NAME", "training.split", "features.NAME"):
+    for place in (
+        *("sources.NAME", "sources.NAME.columns.NAME", "training.split", "features.NAME"),
+        *("release.steps.N", "release.verdict.slow"),
+    ):
         assert f"\n## {place}\n" in page
     assert "## UseCase" not in page
     assert "| `folder` |" not in page
@@ -32,6 +35,8 @@ def test_kinds_and_defaults_are_what_a_file_has() -> None:
     assert cells["`cadence`"][1:3] == ["`day`, `week`, `month`", "`day`"]
     assert cells["`max_bad`"][1:3] == ["number, 0 to 1", "`0.01`"]
     assert cells["`psi`"][1:3] == ["number above 0", "`0.2`"]
+    assert cells["`share`"][1:3] == ["number, 0 to below 100", "required"]
+    assert cells["`lacks_feature`"][1:3] == ["mapping or `false`", ""]
     assert cells["`url_env`"][2] == "required"
     assert cells["`values`"][1:3] == ["list of values", ""]
     assert cells["`header`"][1] in ("text", "true or false")
