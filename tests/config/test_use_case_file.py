@@ -110,9 +110,9 @@ def test_an_alias_bomb_is_refused_before_it_expands() -> None:
         f"{here}: &{here} [{', '.join(['*' + before] * 9)}]\n"
         for before, here in zip("abcdefgh", "bcdefghi", strict=True)
     )
-    begin = time.perf_counter()
+    begin = time.thread_time()
     message = refused(bomb)
-    assert time.perf_counter() - begin < 1
+    assert time.thread_time() - begin < 1
     assert "line 1: anchors (&) and aliases (*) are refused" in message
 
 
@@ -123,9 +123,9 @@ def test_every_anchor_and_alias_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("opening", ["[", "{a: "])
 def test_deep_nesting_is_refused_at_the_cap_not_at_the_stack(opening: str) -> None:
-    begin = time.perf_counter()
+    begin = time.thread_time()
     message = refused("a: " + opening * 20_000)
-    assert time.perf_counter() - begin < 2
+    assert time.thread_time() - begin < 2
     assert f"nested deeper than {use_case_file.MAX_DEPTH} levels" in message
 
 

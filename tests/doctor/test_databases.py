@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from include.records.records import AuditEntry, Records, RoleReport, Roles
 from include.records.schema import HEAD, VERSION_TABLE
 from tests.builders.mlflow_database import copy_database
 from tests.builders.ports import free_port
+from tests.builders.stopwatch import Stopwatch
 
 
 def examined(
@@ -192,11 +192,11 @@ def test_airflows_database_is_told_where_this_process_knows_it(
 
 def test_the_tables_that_this_mlflow_makes_are_those_that_it_needs(tmp_path: Path) -> None:
     copy_database(tmp_path)
-    began = time.monotonic()
+    stopwatch = Stopwatch()
     found = examined(databases.examine_mlflow, tmp_path)
     assert found["migrations"].verdict == "ok", found["migrations"]
     assert "as this MLflow needs" in found["migrations"].found
-    assert time.monotonic() - began < 2, "MLflow is not imported for it"
+    assert stopwatch.seconds < 2, "MLflow is not imported for it"
 
 
 def test_the_tables_of_mlflow_are_compared_with_the_library(

@@ -7,7 +7,6 @@ from __future__ import annotations
 import gzip
 import os
 import random
-import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +15,7 @@ import pytest
 
 from include.errors import EvergreenError, RestatementRefused, SourceError
 from tests.builders.intake import COLUMNS, GOOD, HEAD, Intake
+from tests.builders.stopwatch import Stopwatch
 
 KEY, NEXT = "2026-01-01", "2026-01-02"
 LINE = "3,1,2026-01-02T10:00:00Z,2026-01-02T10:00:00Z,30,1\n"
@@ -63,10 +63,10 @@ def refused(
     stage: str = "ingest_data",
 ) -> str:
     """Run the stage; it must be refused with a message that names the file, and change no table."""
-    before, digests, began = made.versions(), made.digests(), time.monotonic()
+    before, digests, stopwatch = made.versions(), made.digests(), Stopwatch()
     with pytest.raises(error, match=said) as caught:
         made.run(stage, key)
-    assert time.monotonic() - began < 60
+    assert stopwatch.seconds < 60
     assert made.versions() == before
     assert made.digests() == digests
     assert made.records.audit.entries("shop", action="stage.refused")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from include.records.records import Window
 from tests.builders.releasing import Releasing
 from tests.builders.serving import NAME, NOW, Desk, Node, until
 from tests.builders.sick import Patient, rows_of, write_patient
+from tests.builders.stopwatch import Stopwatch
 
 PINS = "sha256:other"  # not this node's: the model runs as its Bento
 ROWS = rows_of(400)
@@ -203,9 +203,9 @@ def test_a_slow_shadow_slows_no_caller_and_one_with_other_scores_is_a_pair(trial
 
 
 def _seconds(trial: Trial) -> float:
-    began = time.perf_counter()
+    stopwatch = Stopwatch()
     trial.ask(1)
-    return time.perf_counter() - began
+    return stopwatch.seconds
 
 
 def test_a_guard_that_is_latched_stays_so_over_a_restart_until_the_release_ends(

@@ -20,6 +20,7 @@ from include.errors import Busy, Conflict, Unavailable
 from include.features.online_reader import OnlineReader
 from include.features.online_rows import OnlineSet, Value, pack, rows_digest
 from include.features.online_store import publish
+from tests.builders.stopwatch import Stopwatch
 
 SET = OnlineSet(
     "aaaa",
@@ -107,9 +108,9 @@ def test_readers_see_the_old_rows_until_the_commit_and_never_wait(tmp_path: Path
     def while_written() -> None:
         nonlocal slowest
         for _ in range(50):
-            begun = time.perf_counter()
+            stopwatch = Stopwatch()
             seen.append(reader.get("aaaa", 1))
-            slowest = max(slowest, time.perf_counter() - begun)
+            slowest = max(slowest, stopwatch.seconds)
 
     publish(
         path,
@@ -141,9 +142,11 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 WRITER = """
 import dataclasses, sys
 from pathlib import Path
+from tests.builders.stopwatch import Stopwatch
 from tests.features.test_online_store import of
 from include.features.online_rows import pack, rows_digest
 from include.features.online_store import publish
+from tests.builders.stopwatch import Stopwatch
 path, first = Path(sys.argv[1]), int(sys.argv[2])
 for day in range(first, first + 400):
     rows = [pack(f"{n:05}", day, [day] * 8) for n in range(300 + day % 7)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from include.errors import SourceError
 from include.ingestion import file_reader
 from include.ingestion.file_reader import FileReader
+from tests.builders.stopwatch import Stopwatch
 
 pytestmark = pytest.mark.usefixtures("cold_readers")
 
@@ -72,8 +72,8 @@ def test_a_file_that_is_read_for_too_long_is_given_up(
     with FileReader() as reader:
         child = reader._start()
         os.kill(child.pid, signal.SIGSTOP)
-        began = time.monotonic()
+        stopwatch = Stopwatch()
         with pytest.raises(SourceError, match="was not read within 0 s"):
             reader.read(path, "a.csv", "csv", DECLARED, {})
-        assert time.monotonic() - began < 30
+        assert stopwatch.seconds < 30
         assert child.poll() is not None, "a child that hangs is killed"

@@ -9,6 +9,7 @@ import pytest
 
 from include.deployment.rollback import record_rollback
 from tests.builders.serving import NAME, NOW, ROW, Desk, until
+from tests.builders.stopwatch import Stopwatch
 
 HANG = {
     # Each stands for what a sick disk, a sick database or a sick model does to one part.
@@ -75,13 +76,13 @@ def test_a_rollback_swaps_below_a_second_whatever_hangs(tmp_path: Path, part: st
         desk.record_route(challenger=4)
         assert running.predict(entity=1).status == 200
         time.sleep(1.2)  # the loops are in what hangs by now
-        began = time.monotonic()
+        stopwatch = Stopwatch()
         answer = running.post(
             f"/v1/{NAME}/rollback",
             json={"reason": "bad", "version": 2},
             headers=running.token,
         )
-        assert time.monotonic() - began < 1.0
+        assert stopwatch.seconds < 1.0
         assert answer.status == 200, answer
         route = desk.records.routes.get(NAME)
         assert (answer.body["generation"], answer.body["champion"]) == (route.generation, 1)
@@ -105,7 +106,7 @@ def test_a_rollback_by_another_hand_is_served_below_a_second(tmp_path: Path) -> 
         until(lambda: node.health["roles"]["previous"]["state"] == "ready", what="previous model")
         desk.record_route(challenger=3)
         time.sleep(0.5)
-        began = time.monotonic()
+        stopwatch = Stopwatch()
         record_rollback(desk.records, NAME, "anna", "bad")
         until(
             lambda: (
@@ -113,6 +114,5 @@ def test_a_rollback_by_another_hand_is_served_below_a_second(tmp_path: Path) -> 
                 and node.predict(entity=1).body["model_version"] == 1
             ),
             what="swap",
-            seconds=1.0,
         )
-        assert time.monotonic() - began < 1.0
+        assert stopwatch.seconds < 1.0
