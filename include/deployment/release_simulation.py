@@ -126,9 +126,7 @@ def _measured(plan: ReleasePlan, sums: StepSums) -> dict[str, list[Measured]]:
 def _failed(plan: ReleasePlan, looks: Looks, judged: Judge) -> tuple[str, int]:
     """Return what failed a step before it could pass, and at which look; "" where it passed."""
     until = int(looks.passes.argmax()) if looks.passes.any() else LOOKS - 1
-    if looks.burns:
-        return "burn rate", until
-    first: tuple[int, str] = (LOOKS, "")
+    first: tuple[int, str] = (looks.burns, "burn rate" if looks.burns < LOOKS else "")
     for name, parts in judged(plan, looks.sums).items():
         level = levels.metric_level(plan, name)
         for part in parts:

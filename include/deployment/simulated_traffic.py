@@ -94,12 +94,12 @@ class _Answers:
 class Looks:
     """The sums of a step at each look, and whether it would have passed there.
 
-    `burns`: before it could pass, the challenger burned alone.
+    `burns` is the look at which the challenger burned alone before it could pass; LOOKS: at none.
     """
 
     sums: StepSums
     passes: NDArray[np.bool_]
-    burns: bool
+    burns: int
 
 
 class Draw:
@@ -200,15 +200,15 @@ class Draw:
         sums = StepSums(mine_sums, mine_sums, champion_sums, champion_sums, pairs)
         end = min(last, entity.size - 1)
         burns = self._burns(plan, {n: c[:, :end] for n, c in asked.items()}, entity, seconds)
-        return Looks(sums, passes, burns)
+        return Looks(sums, passes, LOOKS if burns is None else int(look[burns]))
 
     def _burns(
         self, plan: ReleasePlan, asked: Mapping[str, Floats], entity: Ints, seconds: Floats
-    ) -> bool:
-        """Tell whether at the end of some minute the challenger burns, and the champion not."""
+    ) -> int | None:
+        """Return the last request of the minute at whose end the challenger burns alone."""
         minute = (seconds // 60).astype(int)[: asked["champion"].shape[1]]
         if not minute.size:
-            return False
+            return None
         by_minute = {
             name: [_summed(minute, columns[column]) for column in (ERRORS, REQUESTS)]
             for name, columns in asked.items()
@@ -228,8 +228,8 @@ class Draw:
             cluster = self.cluster[entity[inside]]
             tallies = [_tally(asked[name][:, inside], cluster) for name in _ARMS]
             if is_clear(tallies[0], tallies[1], plan.slo, level):
-                return True
-        return False
+                return int(inside[-1])
+        return None
 
     def _slowness(self, seconds: Floats) -> Floats:
         """Return by how much each request is likelier to be slow: what a minute is goes on."""
