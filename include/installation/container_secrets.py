@@ -76,6 +76,7 @@ WRITTEN: Mapping[str, str] = {
     "redis_broker.conf": _REDIS_CONF.format(name="redis_broker", megabytes=256),
     "redis_features.conf": _REDIS_CONF.format(name="redis_features", megabytes=384),
     "node_tokens": "metrics read {metrics_token}\ncaller predict {caller_token}\n",
+    "alert_url": "",  # who wants to be told of releases writes an address
     "store.env": (
         "# Credentials of object stores, a NAME=VALUE each: AWS_ACCESS_KEY_ID, AZURE_STORAGE_...\n"
     ),

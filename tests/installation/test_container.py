@@ -133,6 +133,26 @@ def test_a_node_gets_what_it_needs_and_no_other_secret(
     assert "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN" not in environment
 
 
+@pytest.mark.parametrize("address", ["", "https://hooks.example.org/abc"])
+def test_who_is_told_of_releases_stands_in_a_file_that_is_made_empty(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, secrets_folder: Path, address: str
+) -> None:
+    assert (secrets_folder / "alert_url").read_text() == ""
+    if address:
+        (secrets_folder / "alert_url").chmod(0o600)
+        (secrets_folder / "alert_url").write_text(f"{address}\n")
+    names = ("airflow_fernet", "airflow_op", "airflow_database_url", "broker_url", "entity_key")
+    own = hand(
+        secrets_folder,
+        tmp_path / "run",
+        **{f"evergreen_{name}": name for name in (*names, "alert_url")},
+    )
+    variables = {"EVERGREEN_EXECUTOR": "celery"}
+    for word in ("worker", "triggerer"):
+        _, environment = become(monkeypatch, tmp_path / "home", own, word, **variables)
+        assert environment.get("EVERGREEN_ALERT_URL", "") == address
+
+
 def test_credentials_of_a_store_come_from_a_file_and_reach_tasks_but_not_the_api_server(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, secrets_folder: Path
 ) -> None:
