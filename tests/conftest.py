@@ -13,7 +13,9 @@ import pytest
 
 from include.config.settings import Settings
 from include.ingestion.file_reader import FileReader
+from include.records import migrate
 from include.records.records import Records
+from tests.builders import recorded_migrations
 from tests.builders.object_stores import S3Store, forget_connections, make_bucket, s3_server
 from tests.builders.warm_readers import start_warm
 
@@ -245,6 +247,18 @@ def warm_readers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     """Fork the children that read files, but for tests of what a started one is like."""
     if "cold_readers" not in request.fixturenames:
         monkeypatch.setattr(FileReader, "_start", start_warm)
+
+
+@pytest.fixture(autouse=True)
+def quick_migrations(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make tables as Alembic did for the first empty database, but for tests of migrations."""
+    if "alembics_migrations" not in request.fixturenames:
+        monkeypatch.setattr(migrate, "_run_migrations", recorded_migrations.run_migrations)
+
+
+@pytest.fixture
+def alembics_migrations() -> None:
+    """Have Alembic make all tables, as the product does."""
 
 
 @pytest.fixture(autouse=True)

@@ -50,6 +50,7 @@ def test_what_was_had_once_is_there_while_the_store_is_away(
         store.entries("bundles", "loans")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hurt", ["changed", "removed", "added", "manifest"])
 def test_a_damaged_copy_is_fetched_again(filled: tuple[ArtefactStore, str], hurt: str) -> None:
     store, uri = filled

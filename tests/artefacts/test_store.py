@@ -91,6 +91,7 @@ def test_what_was_damaged_in_the_store_is_refused_and_put_right_by_the_next_put(
     assert store.holds(uri)
 
 
+@pytest.mark.slow
 def test_a_manifest_that_names_other_files_is_another_artefact_s(store: ArtefactStore) -> None:
     first, second = (
         store.put("bundles", "loans", {"model.txt": text}) for text in (b"one", b"two")
@@ -214,6 +215,7 @@ def test_all_of_one_use_case_goes_and_of_one_that_is_called_alike_stays(
     assert [store.holds(uri) for uri in kept] == [False, True]
 
 
+@pytest.mark.slow
 def test_many_processes_and_threads_at_once_get_whole_artefacts(
     store: ArtefactStore, root: str, tmp_path: Path
 ) -> None:

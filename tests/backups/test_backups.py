@@ -85,6 +85,7 @@ def reused(target: Target) -> list[bool]:
     return [runner.run(stage, NAME, key, settings=target.settings).reused for stage, key in days]
 
 
+@pytest.mark.slow
 def test_a_new_home_has_the_same_champion_and_score_and_its_history_goes_on(
     bench: Bench, taken: Repository, elsewhere: Path
 ) -> None:
@@ -144,6 +145,7 @@ def test_public_keys_come_along_and_private_ones_never(
     assert (made.champions, "is revoked" in made.notes[0]) == ({}, True)
 
 
+@pytest.mark.slow
 def test_the_restored_champion_gives_the_same_score(
     bench: Bench, taken: Repository, tmp_path: Path
 ) -> None:
@@ -154,6 +156,7 @@ def test_the_restored_champion_gives_the_same_score(
     assert target.score() == before
 
 
+@pytest.mark.slow
 def test_it_goes_to_postgresql_and_an_object_store_and_back(
     bench: Bench, taken: Repository, elsewhere: Path, postgres_url: str, s3_store: S3Store
 ) -> None:
@@ -260,6 +263,7 @@ def test_a_second_backup_copies_only_what_is_new_and_all_can_be_restored(
     assert target.restore(repository).champions == {NAME: 2}
 
 
+@pytest.mark.slow
 def test_a_backup_killed_half_way_is_none_and_the_next_one_goes_on(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -382,6 +386,7 @@ def test_a_damaged_table_list_or_manifest_is_refused(
     assert target.records.epochs.current() == 1
 
 
+@pytest.mark.slow
 def test_a_backup_of_a_broken_audit_log_is_not_restored(
     bench: Bench, elsewhere: Path, tmp_path: Path
 ) -> None:

@@ -165,6 +165,7 @@ def test_the_settings_of_a_home_are_its_own_whatever_the_environment_says(
     assert settings.online_url.get_secret_value() == settings.segments_uri == ""
 
 
+@pytest.mark.slow
 def test_online_features_are_written_anew_to_redis_from_the_lake(tmp_path: Path) -> None:
     home = tmp_path / "home"
     small_repayment(home / "usecases")

@@ -37,16 +37,19 @@ def examine(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not unraised
 
 
+@pytest.mark.slow
 def test_an_error_leaves_nothing_in_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     examine(Tree("backup", str(tmp_path)), monkeypatch)
 
 
+@pytest.mark.slow
 def test_an_error_leaves_nothing_in_s3(s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
     examine(Tree("backup", s3_store.uri), monkeypatch)
 
 
+@pytest.mark.slow
 def test_an_error_leaves_nothing_in_azure(monkeypatch: pytest.MonkeyPatch) -> None:
     with azure_server() as port:
         store = make_container(port)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from include.clock import utc_now
 from include.config.settings import ROOT
 from include.records.records import AuditEntry, Records
@@ -36,6 +38,7 @@ def small(home: Path) -> Installation:
     return made
 
 
+@pytest.mark.slow
 def test_a_backup_is_taken_listed_and_restored(tmp_path: Path) -> None:
     home, kept, other = tmp_path / "home", tmp_path / "kept", tmp_path / "other"
     made = small(home)

@@ -103,6 +103,7 @@ def test_a_second_new_keeps_what_was_answered_and_changed(run: Run, tmp_path: Pa
     assert list(tmp_path.glob(".shoppers*")) == []
 
 
+@pytest.mark.slow
 def test_a_terminal_is_asked_one_question_after_the_other(tmp_path: Path) -> None:
     answers = iter(["", "event + soon", "event + 1d", "", "n", "nothing", "none"])
     shown = in_a_terminal(["new", "--from", str(shoppers(tmp_path))], tmp_path, answers)
@@ -131,6 +132,7 @@ def test_a_terminal_is_asked_one_question_after_the_other(tmp_path: Path) -> Non
     assert (tmp_path / "shoppers.yaml").read_text() == text
 
 
+@pytest.mark.slow
 def test_a_terminal_asks_for_the_outcome_its_values_and_the_day(tmp_path: Path) -> None:
     table = tmp_path / "survey.csv"
     lines = [f"{n},{n * 7 % 50},{'ABC'[n % 3]},{'xy'[n % 2]}" for n in range(N)]

@@ -15,6 +15,7 @@ from include.errors import ConfigError
 from tests.builders.command_line import Run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "url",
     [

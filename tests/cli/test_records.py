@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from include.cli import quarantine, records
 from include.config.settings import settings
 from include.pipeline import history
@@ -37,6 +39,7 @@ def test_an_empty_installation_lists_nothing(run: Run, visits: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_lists_are_flat_objects_with_stable_keys(run: Run, visits: Path) -> None:
     assert run("load-history", "visits", "--to", "2025-03-04").code == 0
     shown = list_rows(run, "status", "visits")

@@ -6,6 +6,8 @@ import csv
 import sqlite3
 from pathlib import Path
 
+import pytest
+
 from tests.builders.command_line import (
     DAYS,
     YAML,
@@ -14,6 +16,7 @@ from tests.builders.command_line import (
 )
 
 
+@pytest.mark.slow
 def test_a_use_case_goes_its_way_by_commands(run: Run, tmp_path: Path) -> None:
     """History, a judged day, a restatement refused and accepted, stale days, quarantine, scores,
     audit, reset.

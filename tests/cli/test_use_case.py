@@ -125,6 +125,7 @@ def test_a_use_case_whose_file_is_wrong_is_no_mistake_of_its_name(run: Run, tmp_
     )
 
 
+@pytest.mark.slow
 def test_data_is_tried_in_a_throw_away_home_and_a_short_delay_is_refused(
     run: Run, tmp_path: Path
 ) -> None:

@@ -198,6 +198,7 @@ def through_the_chain(home: Path, columns: list[str]) -> None:
     assert back == {row.place: row.values for row in waiting}
 
 
+@pytest.mark.slow
 def test_our_own_names_are_refused_and_no_others() -> None:
     columns = identifiers()
     assert refused(columns) == {

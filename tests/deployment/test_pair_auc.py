@@ -237,6 +237,7 @@ def fails(generator: np.random.Generator, shift: float, looks: int = 8) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_equal_models_hardly_ever_fail_and_worse_ones_do() -> None:
     """Of sticky entities, at every look; the loss of the worse one is about .11.
 

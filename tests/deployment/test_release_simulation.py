@@ -68,6 +68,7 @@ def _shuffled(tally: Tally) -> Tally:
     return Tally(share * tally.asked, tally.asked)
 
 
+@pytest.mark.slow
 def test_an_equal_model_is_rolled_back_at_most_as_often_as_promised() -> None:
     found = simulate(PLAN, Behaviour(), releases=RELEASES, seed=11)
     assert found.upper() <= PLAN.false_rollback, found

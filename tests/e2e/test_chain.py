@@ -99,6 +99,7 @@ def test_a_form_run_without_a_key_takes_the_newest_and_nothing_doubles(
     assert installation.live_state("visits") == before
 
 
+@pytest.mark.slow
 def test_a_ten_day_backfill_backwards_and_at_once_on_an_empty_use_case_ends_green(
     installation: Installation,
 ) -> None:

@@ -102,6 +102,7 @@ def test_a_healthy_release_goes_through_its_steps_to_the_champion(embedded: Embe
     assert alerts_of(embedded, release) == []
 
 
+@pytest.mark.slow
 def test_a_person_aborts_a_release_by_the_form(embedded: Embedded) -> None:
     began, before = utc_now(), champion(embedded)
     train_another(embedded)
@@ -131,6 +132,7 @@ def test_a_person_aborts_a_release_by_the_form(embedded: Embedded) -> None:
     assert (alert["event"], alert["details"]["by"]) == ("release.aborted", told["by"])
 
 
+@pytest.mark.slow
 def test_a_freeze_lets_a_candidate_wait_and_thawing_starts_it(embedded: Embedded) -> None:
     until = (utc_now() + DAY).isoformat()
     steer(embedded, action="freeze", reason="christmas", until=until)
@@ -149,6 +151,7 @@ def test_a_freeze_lets_a_candidate_wait_and_thawing_starts_it(embedded: Embedded
     assert (newest(embedded).state, champion(embedded) > before) == ("promoted", True)
 
 
+@pytest.mark.slow
 def test_a_release_that_is_rolled_back_fails_its_run_and_is_announced(embedded: Embedded) -> None:
     began, before = utc_now(), champion(embedded)
     train_another(embedded)
@@ -178,6 +181,7 @@ def test_a_release_that_is_rolled_back_fails_its_run_and_is_announced(embedded: 
     assert (alert["event"], "it answers NaN" in alert["text"]) == ("release.rolled_back", True)
 
 
+@pytest.mark.slow
 def test_a_candidate_that_waited_is_announced_by_the_run_that_superseded_it(
     embedded: Embedded,
 ) -> None:

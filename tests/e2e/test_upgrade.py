@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from sqlalchemy import text
 
 from include.config.settings import ROOT
@@ -34,6 +35,7 @@ def write_as_before(desk: Desk) -> None:
     desk.settings.signing_key_path.unlink()
 
 
+@pytest.mark.slow
 def test_what_served_before_an_upgrade_serves_after_it(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     write_as_before(desk)

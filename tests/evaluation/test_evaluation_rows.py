@@ -10,6 +10,7 @@ from include.records.schema import ModelRow
 from tests.builders.judging import EARLY, MIDDLE, NAME, Bench
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [1, 2], ids=["the opponent's", "the candidate's"])
 def test_a_training_set_with_as_many_other_rows_is_no_training_set(
     bench: Bench, version: int

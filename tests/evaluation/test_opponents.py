@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from include.models import mlflow_registry
 from tests.builders.judging import EARLY, LATE, MIDDLE, NAME, Bench, make_worse
 
@@ -40,6 +42,7 @@ def test_a_refused_candidate_keeps_its_verdict_whoever_serves_later(bench: Bench
     assert bench.run("evaluate_model", MIDDLE).reused
 
 
+@pytest.mark.slow
 def test_a_backfill_meets_the_champion_of_the_newest_older_partition_and_touches_nothing_live(
     bench: Bench,
 ) -> None:

@@ -157,6 +157,7 @@ def test_shadows_are_pairs_in_the_records_and_lines_in_the_log(trial: Trial) -> 
     assert f'evergreen_shadows_total{{result="answered",use_case="{NAME}"}} 60.0' in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("illness", "kind"),
     [
@@ -244,6 +245,7 @@ def test_a_killed_node_counts_what_it_has_answered(trial: Trial) -> None:
     assert {one.arm for one in trial.windows(killed)} >= {CHAMPION, CHALLENGER}
 
 
+@pytest.mark.slow
 def test_a_node_that_is_killed_as_it_begins_a_step_is_known_to_have_been(trial: Trial) -> None:
     trial.begin(steps=1)
     for boot in range(2):

@@ -262,6 +262,7 @@ def test_a_claim_and_a_result_whose_answers_are_lost_happen_once(
     assert [row.action for row in records.audit.entries()] == ["trained"]
 
 
+@pytest.mark.slow
 def test_mlflow_is_written_through_a_restart_of_its_database(
     server: Server, url: str, tmp_path: Path
 ) -> None:

@@ -30,6 +30,7 @@ def place() -> Iterator[Place]:
         yield made
 
 
+@pytest.mark.slow
 def test_a_day_up_to_its_judgement_then_collection_and_reset(place: Place, tmp_path: Path) -> None:
     small_repayment(tmp_path / "usecases", 200)
     copy_database(tmp_path)

@@ -138,6 +138,7 @@ def is_refused(node: Node, version: int) -> bool:
     return told.get("version") == version and told.get("state") in ("refused", "could_not")
 
 
+@pytest.mark.slow
 def test_a_key_that_is_revoked_while_it_serves_hands_over_to_the_model_before(desk: Desk) -> None:
     desk.train(1)
     rotate(desk.settings, utc_now())
@@ -171,6 +172,7 @@ def test_with_no_other_model_nothing_of_a_revoked_key_answers(desk: Desk) -> Non
         until(lambda: node.predict(features=ROW).status == 200, what="answer", seconds=20)
 
 
+@pytest.mark.slow
 def test_rotated_expired_and_restarted_the_champion_answers(desk: Desk) -> None:
     model = desk.candidate(1)
     with desk.node() as node:

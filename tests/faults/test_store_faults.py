@@ -217,6 +217,7 @@ def test_a_store_that_does_not_answer_is_named_by_whoever_reads_or_lists(
         find_unneeded(lake, TABLE, list, hours=0)
 
 
+@pytest.mark.slow
 def test_a_slow_store_gives_what_a_quick_one_gives(faulty: tuple[Lake, Proxy]) -> None:
     lake, proxy = faulty
     proxy.fail({"do": "delay", "seconds": 0.25})

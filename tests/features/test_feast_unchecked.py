@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from include.config.settings import ROOT
 
 PROGRAM = """
@@ -19,6 +21,7 @@ print(any("check" in name for name in names))
 """
 
 
+@pytest.mark.slow
 def test_feasts_classes_are_not_compiled_anew_and_typeguard_is_as_before() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], cwd=ROOT, capture_output=True, text=True, check=False

@@ -162,6 +162,7 @@ def test_answerable_decisions_are_those_whose_partitions_are_there(shop: Shop) -
     assert found["event_timestamp"].to_pylist() == [T0 + day * DAY for day in (9, 10, 11)]
 
 
+@pytest.mark.slow
 def test_an_old_feature_set_is_joined_by_the_same_path_at_its_pinned_versions(shop: Shop) -> None:
     run_days(shop, 2)
     old = shop.feature_set

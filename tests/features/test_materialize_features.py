@@ -26,6 +26,7 @@ def reports(shop: Shop, days: range) -> dict[str, Any]:
     return {result.key: (result.digest, result.outputs) for result in found}
 
 
+@pytest.mark.slow
 def test_day_by_day_backwards_again_and_in_one_pass_agree(tmp_path: Path) -> None:
     """Four ways to the same digests, a correction and a late row among the days."""
     ways = [Shop(tmp_path / name) for name in ("forward", "backward", "range")]
@@ -83,6 +84,7 @@ def test_a_gap_is_allowed_where_all_sources_allow_it(tmp_path: Path) -> None:
         shop.run(3)
 
 
+@pytest.mark.slow
 def test_a_range_is_cut_by_its_rows_and_gives_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

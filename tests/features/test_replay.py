@@ -252,6 +252,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", leave_to_slow(CASES, quick=2))
 def test_the_node_answers_what_the_training_frame_holds(tmp_path: Path, name: str) -> None:
     """Late older events, restated rows, rows at the boundaries, customers who come and go.

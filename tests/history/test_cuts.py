@@ -22,6 +22,7 @@ def load(home: Path) -> Installation:
     return made
 
 
+@pytest.mark.slow
 def test_chunks_and_batches_of_any_size_give_equal_digests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,7 @@ def judged(home: Path, lake_uri: str = "") -> tuple[Installation, dict[tuple[str
     return made, {(stage, key): found.digest for stage, key, found in results if found is not None}
 
 
+@pytest.mark.slow
 def test_data_of_a_few_days_has_the_same_digests_and_a_reset_leaves_nothing(
     tmp_path: Path, s3_store: S3Store
 ) -> None:

@@ -27,6 +27,7 @@ def events(settings: Settings) -> list[str]:
         return [row[0] for row in database.execute("SELECT event FROM log ORDER BY event")]
 
 
+@pytest.mark.slow
 def test_rows_older_than_its_days_go_told_before_and_once_a_night(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +99,7 @@ def test_a_command_that_fails_says_what_it_printed(
         trim(settings, records, at=NOW, actor="test")
 
 
+@pytest.mark.slow
 def test_a_database_in_postgresql_is_trimmed_where_this_process_may_reach_it(
     tmp_path: Path, postgres_url: str
 ) -> None:

@@ -189,6 +189,7 @@ def test_tasks_write_mlflow_and_its_server_only_reads(
         ask(writer, "UPDATE alembic_version SET version_num = 'x'")
 
 
+@pytest.mark.slow
 def test_mlflows_server_starts_and_shows_what_was_written_as_the_role_that_reads(
     prepared: tuple[Settings, list[str]], server: Server, tmp_path: Path
 ) -> None:

@@ -121,6 +121,7 @@ def ask(client: httpx.Client, method: str, path: str) -> int:
     return client.request(method, path, json=body).status_code
 
 
+@pytest.mark.slow
 def test_every_route_is_refused_but_the_listed_reading_ones(window: Window) -> None:
     routes = window.routes()
     assert len(routes) > 700
@@ -151,6 +152,7 @@ def test_every_route_is_refused_but_the_listed_reading_ones(window: Window) -> N
     assert window.content() == before, "a page that was asked changed something"
 
 
+@pytest.mark.slow
 def test_no_listed_route_is_named_as_one_that_writes(window: Window) -> None:
     listed = {path for method, path in window.routes() if is_admitted(method, concrete(path))}
     assert [path for path in listed if WRITES.search(path)] == []

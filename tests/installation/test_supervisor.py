@@ -148,6 +148,7 @@ def test_a_node_that_hangs_is_started_again(outside: Outside) -> None:
     assert not alive(first)
 
 
+@pytest.mark.slow
 def test_nobody_listens_and_the_disk_is_full_and_the_node_is_still_started_again(
     small: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

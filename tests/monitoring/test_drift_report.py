@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 from include.artefacts.store import ArtefactStore
 from include.config.use_case_file import find
@@ -62,6 +63,7 @@ def figures(page: str) -> list[dict[str, Any]]:
     return [json.loads(text) for text in found]
 
 
+@pytest.mark.slow
 def test_the_report_escapes_what_data_says_and_survives_what_it_holds(tmp_path: Path) -> None:
     """Fault 58, and what breaks Evidently: infinities, columns without a value, numbers whose
     sums overflow.

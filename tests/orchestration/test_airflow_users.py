@@ -63,6 +63,7 @@ def users_seen(settings: Settings, user: str) -> int:
         return http.get("/auth/fab/v1/users", headers=headers).status_code
 
 
+@pytest.mark.slow
 def test_viewer_sees_and_starts_nothing(fab: Settings) -> None:
     with as_user(fab, "viewer") as api:
         assert DAG in api.dag_ids()
@@ -112,6 +113,7 @@ def test_the_client_says_whose_password_was_refused(fab: Settings, tmp_path: Pat
         api.dag_ids()
 
 
+@pytest.mark.slow
 def test_setting_up_again_changes_a_replaced_password_and_mends_a_raised_role(
     fab: Settings, postgres_of_module: str
 ) -> None:

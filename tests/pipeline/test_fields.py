@@ -154,6 +154,7 @@ def test_the_data_stages_read_what_they_declare(
         assert recorded.undeclared(stage) == set(), stage
 
 
+@pytest.mark.slow
 def test_the_judging_stages_read_what_they_declare(
     tmp_path: Path, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ from tests.builders.older_records import bring_back
 from tests.records.builders import AT, nightly
 from tests.records.released import in_step, serve
 
+pytestmark = pytest.mark.usefixtures("alembics_migrations")
 MIGRATE = """
 import sys
 from include.records.records import Records

@@ -198,6 +198,7 @@ def test_a_step_that_ends_under_load_fails_no_request(desk: Desk, end: str) -> N
     assert reasons(desk) <= {"model_late"}, "a busy machine may be late, and no more than that"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_challenger_whose_process_ends_or_stands_still_fails_no_request(
     desk: Desk, number: signal.Signals
@@ -234,6 +235,7 @@ def test_a_challenger_whose_process_ends_or_stands_still_fails_no_request(
     assert reasons(desk)
 
 
+@pytest.mark.slow
 def test_a_node_that_starts_without_records_gives_the_challenger_nothing(desk: Desk) -> None:
     database = Path(desk.settings.records_address.partition("sqlite:///")[2])
     with desk.node() as node:

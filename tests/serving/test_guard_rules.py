@@ -164,6 +164,7 @@ def test_what_is_long_ago_counts_no_more() -> None:
     assert traffic.history.within(CHALLENGER, 30.0, traffic.now).requests < 80
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.05, 0.25])
 def test_equal_models_stay_though_entities_are_heavy_and_fail_alike(share: float) -> None:
     """150 releases of an hour: requests by entity are heavy-tailed, some entities always fail."""

@@ -84,6 +84,7 @@ def package(desk: Desk, tmp_path: Path, first: str = HELLO) -> str:
     return put_bento(ArtefactStore.of(desk.settings), NAME, export, receipt)
 
 
+@pytest.mark.slow
 def test_a_node_with_an_empty_home_serves_what_another_host_trained(
     desk: Desk, node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +161,7 @@ def test_a_store_that_is_away_keeps_a_new_champion_waiting_until_it_is_back(
     node.serves(2)
 
 
+@pytest.mark.slow
 def test_a_model_of_other_pins_runs_by_its_bento_from_the_store(
     desk: Desk, node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,7 @@ def host_of(first: Bench, home: Path) -> Bench:
     return other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder", "s3"])
 def test_what_one_worker_trained_another_one_judges_and_reports(
     request: pytest.FixtureRequest, tmp_path: Path, kind: str

@@ -100,6 +100,7 @@ def test_what_is_no_csv_of_the_quarantine_is_refused(
         till.plan(file=path)
 
 
+@pytest.mark.slow
 def test_a_cell_that_looks_like_a_formula_is_guarded_and_comes_back_as_it_was(
     tmp_path: Path,
 ) -> None:

@@ -47,6 +47,7 @@ def test_labels_by_sql_hold_what_became_known_in_the_partition(made: Intake) -> 
     assert label_rows(made, "2026-01-03") == [(2, 1.0, "2026-01-03T10:00:00+00:00")]
 
 
+@pytest.mark.slow
 def test_labels_do_not_depend_on_whether_earlier_days_are_validated(
     made: Intake, tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ from tests.builders.intake import HEAD
 from tests.validation.till import AT, DAYS, LOOSE, ROWS, Till, copy
 
 
+@pytest.mark.slow
 def test_a_mended_row_enters_the_next_partition_and_its_own_keeps_its_digest(till: Till) -> None:
     before = {key: till.digests([key]) for key in DAYS[:2]}
     assert till.mend().into == DAYS[2]

@@ -104,6 +104,7 @@ def copied(made: Intake, home: Path) -> Intake:
     return other
 
 
+@pytest.mark.slow
 def test_a_tighter_contract_gives_what_a_new_installation_gives_in_any_order(
     tmp_path: Path, loose: Intake, tight: Intake
 ) -> None:
@@ -129,6 +130,7 @@ def test_a_tighter_contract_gives_what_a_new_installation_gives_in_any_order(
             assert [made.run("validate_data", key).reused for key in KEYS] == [True] * 3
 
 
+@pytest.mark.slow
 def test_a_day_that_the_old_contract_blocked_is_judged_afresh(
     tmp_path: Path, loose: Intake
 ) -> None:
@@ -181,6 +183,7 @@ def test_a_day_that_another_run_holds_is_left_to_it(
 WHOLE = COLUMNS.replace("amount: {type: float64}", "amount: {type: int64}")
 
 
+@pytest.mark.slow
 def test_a_column_of_another_type_is_never_cast(tmp_path: Path, loose: Intake) -> None:
     """Whole numbers become fractions: the older rows lie in a table of the older types, and are
     asked for by name.
