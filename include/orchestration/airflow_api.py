@@ -17,6 +17,7 @@ from typing import Any, Literal, cast
 from urllib.parse import quote
 
 import httpx
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from include.config.settings import Settings
 from include.errors import ConfigError, Conflict, Unavailable
@@ -27,6 +28,11 @@ from include.processes import find_listeners
 PAGE = 100  # rows of one answer: the most that Airflow gives
 JSON = dict[str, Any]
 Reprocess = Literal["none", "completed", "failed"]
+_ATTEMPTS = 3  # at a question that changes nothing: a start must not end of one that came too late
+
+
+class _Overloaded(Unavailable):
+    """Airflow is there, and was too slow, or its database was held by others."""
 
 
 class AirflowApi:
@@ -277,21 +283,30 @@ class AirflowApi:
             )
 
     def _call(self, method: str, path: str, **options: Any) -> JSON:
-        answer = self._send(
-            method, path, headers={"Authorization": f"Bearer {self._token}"}, **options
+        """Return what Airflow answers; ask again for what only reads, where it was too busy."""
+        attempts = _ATTEMPTS if method == "GET" else 1
+        retrying = Retrying(
+            retry=retry_if_exception_type(_Overloaded),
+            stop=stop_after_attempt(attempts),
+            wait=wait_fixed(1),
+            reraise=True,
         )
-        if answer.status_code == 401:  # the token has run out
-            del self._token
-            answer = self._send(
-                method, path, headers={"Authorization": f"Bearer {self._token}"}, **options
-            )
+        return retrying(self._call_once, method, path, **options)
+
+    def _call_once(self, method: str, path: str, **options: Any) -> JSON:
+        for _ in range(2):
+            token = {"Authorization": f"Bearer {self._token}"}
+            answer = self._send(method, path, headers=token, **options)
+            if answer.status_code != 401:
+                break
+            del self._token  # it has run out
         if answer.is_success:
             return cast(JSON, answer.json()) if answer.content else {}
         reason = _reason(answer)
         if answer.status_code == 409:
             raise Conflict(f"Airflow: {reason}")
         if answer.status_code >= 500:
-            raise Unavailable(
+            raise _Overloaded(
                 f"Airflow answered {answer.status_code} to {method} {path}: {reason}; see the "
                 "api-server's log"
             )
@@ -306,7 +321,9 @@ class AirflowApi:
         try:
             return self._http.request(method, path, **options)
         except httpx.HTTPError as error:
-            raise Unavailable(
+            # Who does not listen is down; who is late may be in time at the next question.
+            kind = _Overloaded if isinstance(error, httpx.ReadTimeout) else Unavailable
+            raise kind(
                 f"Airflow does not answer at {self._settings.airflow_url} "
                 f"({type(error).__name__}); start it with `make run`, or set {self._setting} to "
                 "where it runs"

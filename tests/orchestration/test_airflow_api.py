@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,27 @@ def test_runs_are_those_of_the_prefix_and_the_key(server: AirflowServer, api: Ai
     assert (run.dag_id, run.active, run.seconds) == ("shop__train_model", False, 5.0)
     assert [run.key for run in api.runs(prefix="shop__")] == ["2026-01-01", "2026-01-01T00", None]
     assert api.runs(prefix="shop__")[-1].conf == {"first": "2026-01-01"}
+
+
+def test_a_question_that_came_too_early_is_asked_again_and_an_order_is_not(
+    server: AirflowServer, settings: Settings
+) -> None:
+    waits = iter([0.6, 0, 0])
+    statuses = iter([200, 500, 200])
+
+    def paused(_: dict[str, str]) -> tuple[int, Any]:
+        time.sleep(next(waits))
+        return next(statuses), {"is_paused": True}
+
+    path = "/api/v2/dags/shop__train_model"
+    server.answers["GET", path] = paused
+    server.answers["PATCH", path] = (500, {"detail": "database is locked"})
+    with AirflowApi(settings, timeout=0.3) as api:
+        assert api.paused("shop__train_model")
+        assert server.requests.count(("GET", path)) == 3
+        with pytest.raises(Unavailable, match="database is locked"):
+            api.pause("shop__train_model", True)
+        assert server.requests.count(("PATCH", path)) == 1
 
 
 def test_a_token_that_has_run_out_is_fetched_anew_once(
