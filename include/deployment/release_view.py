@@ -16,6 +16,7 @@ from include.records.records import Freeze, Records, Release
 
 LAST = 8  # releases that have ended and are shown
 _COLUMNS = ("challenger", "champion")
+_BURN = "burn rate"
 _SHARES = ("errors", "slow", "invalid", "parity")
 
 
@@ -185,22 +186,41 @@ def _evidence(verdict: Mapping[str, Any]) -> list[Metric]:
     found = []
     for name, value in (verdict.get("evidence") or {}).items():
         told = dict(value) if isinstance(value, Mapping) else {"is": value}
+        if name == _BURN:
+            found.append(_burn(told))
+            continue
         word = str(told.pop("word", ""))
         first = [_figure(name, told.pop(column, None)) for column in _COLUMNS]
         # How likely the worsening is, against what fails: of use to a test, not to a reader.
         for internal in ("evidence", "fails_at"):
             told.pop(internal, None)
         known = {key: one for key, one in told.items() if one is not None}
-        more = [f"{key.replace('_', ' ')} {_figure(name, one)}" for key, one in known.items()]
+        more = [
+            str(one) if key == "reason" else f"{key.replace('_', ' ')} {_figure(name, one)}"
+            for key, one in known.items()
+        ]
         found.append(Metric(name.replace("_", " "), word, first[0], first[1], ", ".join(more)))
     return found
+
+
+def _burn(told: Mapping[str, Any]) -> Metric:
+    """Return the line of the burn rate: of each arm, times what the objective allows."""
+    rates, more = [], ["times the budget, in 10 min"]
+    for arm, whose in zip(("", "champion "), ("its", "the champion's"), strict=True):
+        rates.append(_figure(_BURN, told.get(f"{arm}in 10 min")))
+        short, bad, asked = (
+            _figure(_BURN, told.get(f"{arm}{key}")) for key in ("in 2 min", "bad", "requests")
+        )
+        if asked:
+            more.append(f"{whose} in 2 min {short}, {bad} bad of {asked}")
+    return Metric(_BURN, "", rates[0], rates[1], "; ".join(more))
 
 
 def _figure(metric: str, value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        return f"{value:.2%}" if metric in _SHARES and value <= 1 else f"{value:.3g}"
+        return f"{value:.2%}" if metric in _SHARES and value <= 1 else f"{round(value, 4):.3g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 

@@ -27,7 +27,16 @@ VERDICT: dict[str, Any] = {
             "evidence": 0.3,
             "fails_at": 900.0,
         },
-        "burn rate": {"in 10 min": 0.0, "bad": 0, "requests": 1200},
+        "auc": {"word": "not known", "reason": "its first outcomes are mature tomorrow"},
+        "burn rate": {
+            **{"in 10 min": 2.5, "in 2 min": 0.0, "bad": 3, "requests": 1200, "minutes": 1},
+            **{
+                "champion in 10 min": 0.0,
+                "champion in 2 min": 0.0,
+                "champion bad": 0,
+                "champion requests": 900,
+            },
+        },
     },
     "causes": [
         {"cause": "error", "kind": "model_late", "count": 3},
@@ -83,7 +92,7 @@ def test_a_release_is_shown_with_its_steps_its_evidence_and_what_it_waits_for(
     assert shown.ends_at.endswith((", in 8 min", ", in 9 min"))
     assert shown.since.endswith(" ago")
     assert shown.judged.endswith("s ago")
-    errors, burn = shown.evidence
+    errors, auc, burn = shown.evidence
     assert (errors.name, errors.word, errors.challenger, errors.champion, errors.more) == (
         "errors",
         "pass",
@@ -91,7 +100,12 @@ def test_a_release_is_shown_with_its_steps_its_evidence_and_what_it_waits_for(
         "0.00%",
         "margin 2.00%",
     )
-    assert (burn.word, burn.more) == ("", "in 10 min 0, bad 0, requests 1,200")
+    assert (auc.word, auc.more) == ("not known", "its first outcomes are mature tomorrow")
+    assert (burn.word, burn.challenger, burn.champion) == ("", "2.5", "0")
+    assert burn.more == (
+        "times the budget, in 10 min; its in 2 min 0, 3 bad of 1,200; "
+        "the champion's in 2 min 0, 0 bad of 900"
+    )
     assert shown.causes == [
         "3 errors: model_late",
         "3 of the errors on n1",
