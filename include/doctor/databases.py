@@ -6,12 +6,13 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, create_engine, inspect, make_url, text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
@@ -68,6 +69,26 @@ def shown(url: URL) -> str:
     kind, user, database = url.get_backend_name(), url.username, url.database
     bare = URL.create(kind, username=user, host=url.host, port=url.port, database=database)
     return bare.render_as_string()
+
+
+@contextmanager
+def records_session(patient: Patient, table: str) -> Iterator[Session | None]:
+    """Give a session of the records that can only read; None where they are away, or lack a table.
+
+    That they are is told by their own check.
+    """
+    url = address_of(patient.settings.records_address)
+    with ExitStack() as stack:
+        found = None
+        if url.get_backend_name() != "sqlite" or Path(str(url.database)).exists():
+            with suppress(SQLAlchemyError):
+                connection = stack.enter_context(connected(url, patient.seconds))
+                if inspect(connection).has_table(table):
+                    found = stack.enter_context(Session(connection))
+        try:
+            yield found
+        except SQLAlchemyError:
+            return
 
 
 def examine_records(patient: Patient) -> Iterator[Finding]:

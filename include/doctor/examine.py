@@ -9,7 +9,17 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from include.clock import wait_for
-from include.doctor import databases, keys, machine, nodes, online, places, servers, use_cases
+from include.doctor import (
+    databases,
+    keys,
+    machine,
+    nodes,
+    online,
+    places,
+    releases,
+    servers,
+    use_cases,
+)
 from include.doctor.findings import Check, Finding, Patient, first_line, public
 from include.errors import EvergreenError
 
@@ -29,6 +39,7 @@ CHECKS: Mapping[str, Check] = {
     "Airflow's database": databases.examine_airflow,
     "serving": servers.examine_serving,
     "nodes": nodes.examine,
+    "releases": releases.examine,
     "use cases": use_cases.examine,
 }
 

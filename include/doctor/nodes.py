@@ -4,34 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sqlalchemy import inspect, select, text
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from include.doctor.databases import address_of, connected
+from include.doctor.databases import records_session
 from include.doctor.findings import Finding, Patient, Subject
 from include.records.schema import ObservationRow, RouteRow
 
 
 def examine(patient: Patient) -> Iterator[Finding]:
     """Look at each node's newest reports, and whether each champion is served by anybody."""
-    subject = Subject("nodes")
-    url = address_of(patient.settings.records_address)
-    if url.get_backend_name() == "sqlite" and not _exists(str(url.database)):
-        return
-    try:
-        with connected(url, patient.seconds) as connection:
-            if not inspect(connection).has_table("observations"):
-                return
-            with Session(connection) as session:
-                yield from _reports(subject, session)
-    except Exception:  # noqa: BLE001 - that the records are away is told by their own check
-        return
-
-
-def _exists(path: str) -> bool:
-    from pathlib import Path
-
-    return Path(path).exists()
+    with records_session(patient, "observations") as session:
+        if session is not None:
+            yield from _reports(Subject("nodes"), session)
 
 
 def _reports(subject: Subject, session: Session) -> Iterator[Finding]:
