@@ -5,6 +5,7 @@ The home stays as it is, and can be started again if it is not to be moved after
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable
 from datetime import datetime
@@ -66,6 +67,11 @@ def move(
         raise ConfigError(
             f"{source.home} cannot be moved into itself: set EVERGREEN_HOME, or "
             "EVERGREEN_RECORDS_URL and the other places, to where it is to go"
+        )
+    if not os.access(source.home, os.W_OK):
+        raise ConfigError(
+            f"{source.home} cannot be written to here, and it is locked, and its records brought to "
+            "this version, before it is moved; make it writable for this user, or move a copy"
         )
     check_version(source.home)
     with InstallationLock(source), tempfile.TemporaryDirectory(prefix="evergreen-move-") as scratch:

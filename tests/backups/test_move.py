@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +18,7 @@ from include.backups import after
 from include.backups import restore as restoring
 from include.backups.move import move, source_settings
 from include.clock import utc_now
+from include.config.settings import ROOT
 from include.errors import Busy, ConfigError
 from include.features.online_stores import open_store
 from include.installation.lock import InstallationLock
@@ -151,6 +156,27 @@ def test_what_is_no_home_or_is_in_use_or_served_is_refused(bench: Bench, tmp_pat
     finally:
         bench.records.nodes.stopped("laptop", "boot")
     assert target.records.routes.names() == []
+
+
+def test_a_home_that_is_mounted_to_be_read_alone_is_refused_with_the_remedy(
+    bench: Bench, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(bench.home, home)
+    place = shlex.quote(str(home))
+    mounted = f"mount --bind {place} {place} && mount -o remount,ro,bind {place}"
+    alone = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    if subprocess.run([*alone, mounted], capture_output=True, check=False).returncode:
+        pytest.skip("this user may mount nothing, not even in a namespace of its own")
+    command = f"{shlex.quote(sys.executable)} -m include move --from {place} --yes"
+    done = subprocess.run(
+        [*alone, f"{mounted} && exec {command}"],
+        env={**os.environ, "EVERGREEN_HOME": str(tmp_path / "other")},
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert f"{home} cannot be written to here" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_settings_of_a_home_are_its_own_whatever_the_environment_says(

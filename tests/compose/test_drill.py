@@ -132,7 +132,7 @@ def test_a_laptops_home_moves_into_containers(stack: Stack, other: Stack, tmp_pa
     assert printed.returncode == 0, printed.stdout + printed.stderr
     subprocess.run(["chown", "-R", "10001:10001", str(home)], check=True)
     began = time.monotonic()
-    other.owner("move", "--from", "/laptop", "--yes", mounts=(f"{home}:/laptop:ro",))
+    other.owner("move", "--from", "/laptop", "--yes", mounts=(f"{home}:/laptop",))
     other.script("up")
     answer = other.until(
         lambda: (got := other.ask()).status_code == 200 and got.json(), "answer", 120
