@@ -70,8 +70,8 @@ def move(
         )
     if not os.access(source.home, os.W_OK):
         raise ConfigError(
-            f"{source.home} cannot be written to here, and it is locked, and its records brought to "
-            "this version, before it is moved; make it writable for this user, or move a copy"
+            f"{source.home} cannot be written to here, and it is locked, and its records brought "
+            "to this version, before it is moved; make it writable for this user, or move a copy"
         )
     check_version(source.home)
     with InstallationLock(source), tempfile.TemporaryDirectory(prefix="evergreen-move-") as scratch:
