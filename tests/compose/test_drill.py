@@ -88,7 +88,7 @@ def test_three_days_are_backfilled_on_two_workers(served: Stack) -> None:
 @pytest.fixture
 def other(stack: Stack, tmp_path: Path) -> Iterator[Stack]:
     """A second project, with the same use case and no data, which is not up yet."""
-    other = Stack(tmp_path / "other", WORKERS="1")
+    other = Stack(tmp_path / "other", WORKERS="2", PARALLELISM="4")
     subprocess.run(["cp", "-r", f"{stack.usecases}/.", str(other.usecases)], check=True)
     other.write(back=1)
     try:
