@@ -159,6 +159,7 @@ def test_garbage_is_collected_by_a_dag_of_its_own(installation: Installation) ->
     assert (told.details["versions"], told.details["kinds"]) == ([], {}), "all of it is young"
 
 
+@pytest.mark.slow  # of what the backfill before has left
 def test_a_backfilled_candidate_is_not_released_and_the_runs_say_why(
     installation: Installation,
 ) -> None:
@@ -172,6 +173,7 @@ def test_a_backfilled_candidate_is_not_released_and_the_runs_say_why(
     assert states == {"package": "skipped", "announce": "success"}
 
 
+@pytest.mark.slow
 def test_a_date_in_the_form_of_a_later_stage_travels_down_from_there(
     installation: Installation,
 ) -> None:
