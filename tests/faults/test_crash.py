@@ -149,11 +149,12 @@ def test_a_backfill_beside_the_nightly_run_disturbs_neither(tmp_path: Path) -> N
     assert both.digests() == alone.digests()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "noise",
     [
         pytest.param({"TZ": "Asia/Kolkata"}, id="TZ"),
-        pytest.param({"LC_ALL": "C", "PYTHONUTF8": "0"}, id="LC_ALL", marks=pytest.mark.slow),
+        pytest.param({"LC_ALL": "C", "PYTHONUTF8": "0"}, id="LC_ALL"),
         pytest.param(
             {
                 "PYTHONDONTWRITEBYTECODE": "1",
@@ -161,7 +162,6 @@ def test_a_backfill_beside_the_nightly_run_disturbs_neither(tmp_path: Path) -> N
                 "PYTHONHASHSEED": "3",
             },
             id="PYTHONDONTWRITEBYTECODE",
-            marks=pytest.mark.slow,
         ),
     ],
 )

@@ -130,6 +130,7 @@ def test_from_the_file_to_an_answer(loans: Installation) -> None:
         node.stop()
 
 
+@pytest.mark.slow
 def test_no_outcome_is_known_before_its_time(loans: Installation) -> None:
     """At the end of May 2009 the youngest loan whose two years are over is of May 2007, though
     the file knows them all.
