@@ -15,6 +15,7 @@ from include.ingestion.text_columns import (
     write_no_columns,
     write_typed,
 )
+from include.lake.sql import LOSES_ORDER
 
 MAX_ROWS = 500_000_000
 
@@ -53,7 +54,7 @@ def convert_parquet(
     with open_database(temporary) as con:
         # The statistics of a Parquet file leave NaN out: with them, isnan() is false of every row,
         # and a text is a constant.
-        con.execute("SET disabled_optimizers = 'statistics_propagation'")
+        con.execute(f"SET disabled_optimizers = '{LOSES_ORDER},statistics_propagation'")
         return write_typed(
             con, "read_parquet($path)", out, columns, wanted, values={"path": str(path)}
         )

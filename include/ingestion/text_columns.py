@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from include.ingestion.decompression import Refused
-from include.lake.sql import quote
+from include.lake.sql import LOSES_ORDER, quote
 
 MAX_COLUMNS = 2_000
 MAX_LINE = 4 << 20  # bytes
@@ -45,7 +45,12 @@ def open_database(temporary: str) -> duckdb.DuckDBPyConnection:
     """Open a database in UTC that spills into a folder and reaches for no extension."""
     con = duckdb.connect(
         ":memory:",
-        config={"threads": 2, "memory_limit": "2GB", "autoinstall_known_extensions": False},
+        config={
+            "threads": 2,
+            "memory_limit": "2GB",
+            "autoinstall_known_extensions": False,
+            "disabled_optimizers": LOSES_ORDER,
+        },
     )
     con.execute("SET TimeZone = 'UTC'")
     con.execute(f"SET temp_directory = '{temporary}'")

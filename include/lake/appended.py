@@ -244,7 +244,7 @@ class AppendedTable:
             # Of a store that fails in the middle the library says the one or the other.
             if not is_of_storage(error):
                 raise
-            raise unwritable(self._uri, error) from error
+            raise unwritable(self._uri, error) from None
 
     def _open(self) -> DeltaTable | None:
         return open_table(self._uri)

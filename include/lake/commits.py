@@ -181,5 +181,5 @@ def settle(uri: str, commit: str, before: int | None, error: OSError | DeltaErro
     if before is None and open_table(uri) is not None:
         return None  # another writer created the table between our look and our write
     if is_of_storage(error):
-        raise unwritable(uri, error) from error
+        raise unwritable(uri, error) from None
     raise error

@@ -45,7 +45,7 @@ def reading(uri: str) -> Iterator[None]:
     except (OSError, DeltaError) as error:
         raise SourceError(
             f"{shown(uri)}: cannot be read ({explain(error)}); {_remedy(uri)}"
-        ) from error
+        ) from None  # a traceback would show what is cut out of the message
 
 
 def is_of_storage(error: BaseException) -> bool:

@@ -104,7 +104,7 @@ def remove_unneeded(lake: Lake, unneeded: Unneeded, *, hours: int = KEPT_HOURS) 
         raise SourceError(
             f"{shown(lake.uri(unneeded.table))}: files cannot be deleted ({explain(error)}); "
             "check that the storage answers, and its permissions"
-        ) from error
+        ) from None
 
 
 def _listed(uri: str) -> AbstractContextManager[None]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from include.config.use_case import UseCase
@@ -45,6 +46,23 @@ def hours(given: Delivery, more: str = "") -> tuple[list[float], list[bool]]:
 def test_a_row_without_a_readable_arrival_goes_with_a_neighbour_of_its_file() -> None:
     given = delivery(None, "03:00", None, "junk", "05:00", None, files="aaaaab")
     assert hours(given) == ([3, 3, 3, 3, 5, 0], [True, False, True, True, False, True])
+
+
+@pytest.mark.parametrize("more", ["", "null_values: [a, b, c, d, e]", "timezone: Europe/Berlin"])
+def test_each_row_of_many_has_its_own_arrival(more: str) -> None:
+    moments = to_micros(FALLBACK) + np.arange(300_000) * 1_000_000
+    texts = pa.array(moments).cast(pa.timestamp("us")).cast(pa.timestamp("s")).cast(pa.string())
+    columns = dict.fromkeys(
+        ("created_timestamp", "event_timestamp"),
+        pc.binary_join_element_wise(texts, pa.scalar("+00:00"), ""),
+    )
+    files = pa.array(["a"] * len(texts))
+    given = Delivery(
+        pa.table({**columns, "source_file": files, "source_row": np.arange(1, len(texts) + 1)})
+    )
+    times, guessed = arrival_times("orders", use_case(more), given, FALLBACK)
+    assert np.array_equal(times, moments)
+    assert not guessed.any()
 
 
 def test_rows_in_no_order_have_no_neighbours() -> None:

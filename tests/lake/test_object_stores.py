@@ -312,6 +312,8 @@ def test_no_error_of_a_store_shows_a_key_or_a_signature() -> None:
         "AWS_SECRET_ACCESS_KEY": "s3cret-key",
     }
     assert explain(error, given) == "GET https://a.blob/c/x failed for *** by ***"
+    by_proxy = OSError("no way to a.blob by http://anna:pass-word@proxy:3128")
+    assert explain(by_proxy, given) == "no way to a.blob by http://***@proxy:3128"
     assert shown("s3://key:secret@bucket/x?sig=1") == "s3://***@bucket/x"
 
 

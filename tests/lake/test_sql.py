@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from include.errors import SourceError
+from include.ingestion.text_columns import open_database
 from include.lake import sql
 from include.lake.sql import connect, quote, text_literal
 
@@ -31,6 +33,21 @@ def test_connections_share_a_database_and_neither_tables_nor_settings() -> None:
         assert other.execute(
             "SELECT current_setting('threads'), current_setting('TimeZone')"
         ).fetchall() == [(2, "UTC")]
+
+
+@pytest.mark.parametrize("words", [3, 4, 5, 6, 40])
+@pytest.mark.parametrize("kind", ["shared", "alone", "of a file"])
+def test_rows_stay_in_their_order_however_many_words_they_are_compared_with(
+    words: int, kind: str, tmp_path: Path
+) -> None:
+    rows = pa.table({"place": np.arange(500_000)})
+    listed = ", ".join(map(str, range(words)))
+    opened = open_database(str(tmp_path)) if kind == "of a file" else connect(alone=kind == "alone")
+    with opened as con:
+        con.register("rows", rows)
+        for one in (f"place IN ({listed})", f"CASE WHEN place NOT IN ({listed}) THEN 1 END"):
+            found = con.sql(f"SELECT place, {one} AS one FROM rows").to_arrow_table()
+            assert np.array_equal(found["place"].to_numpy(), np.arange(500_000)), one
 
 
 def test_a_forked_child_opens_its_own_database_and_ends_well() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -74,3 +75,21 @@ def test_a_form_that_is_none_is_the_contracts_error(made: Intake) -> None:
     use_case = made.use_case
     with connect() as con, pytest.raises(ConfigError, match="source orders: the contract fails"):
         judged_rows.judge_rows(con, use_case, "orders", raw(f"{NOON}Z"), [period(use_case, KEY)])
+
+
+@pytest.mark.parametrize("many_rows", [0, 1_000_000], ids=["by text", "by row"])
+def test_each_row_of_many_keeps_its_own_values(
+    made: Intake, monkeypatch: pytest.MonkeyPatch, many_rows: int
+) -> None:
+    """DuckDB joins to compare with five words, and would give the rows in another order."""
+    monkeypatch.setattr(judged_rows, "MANY_ROWS", many_rows)
+    columns = COLUMNS.replace('"0", "1"', '"0", "1", "2", "3", "4", "5"').replace(
+        "order_id: {type: int64", "order_id: {type: int64, null_values: [a, b, c, d, e]"
+    )
+    made.define(columns=columns)
+    use_case, many = made.use_case, 300_000
+    given = raw(*[f"{NOON}Z"] * many)
+    with connect() as con:
+        judged = judged_rows.judge_rows(con, use_case, "orders", given, [period(use_case, KEY)])
+    assert np.array_equal(judged["order_id"].to_numpy(), np.arange(many))
+    assert judged["rule"].null_count == many
