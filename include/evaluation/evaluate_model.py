@@ -47,13 +47,14 @@ from include.pipeline.outputs import optional
 from include.pipeline.stage import Input, Outcome, Stage, StageContext
 from include.pipeline.training_outputs import JUDGED, Counts, Manifest, TrainingOutputs
 from include.pipeline.unseen import unreadable_outcome
+from include.point_in_time.row_copies import one_entity
 from include.records.audit import AuditEntry
 from include.records.columns import json_digest
 from include.records.records import Model, Opponent
 from include.training.leak_findings import without_prose
 
 NAME = "evaluate_model"
-FIELDS = ("gates", "entity", "label.max_censored", "training.seed")
+FIELDS = ("gates", "entity", "key_is_row_digest", "label.max_censored", "training.seed")
 LIBRARIES = (*serving_libraries(), "pyarrow")
 NOBODY = "none"
 # Of the training's outputs: what is shown in place of the model's first manifest.
@@ -263,7 +264,8 @@ def judge(
     baseline = None if trained.metrics is UNSET else trained.metrics.get("yardstick_auc")
     carriers = [] if trained.leaks is UNSET else trained.leaks.carriers
     checks, metrics = gate.absolute(labels, scores, baseline, gates, seed, carriers)
-    interval = statistics.auc_interval(labels, scores, rows.column(context.use_case.entity.key))
+    entities = one_entity(rows.column(context.use_case.entity.key), context.use_case)
+    interval = statistics.auc_interval(labels, scores, entities)
     if not math.isnan(interval.low):
         metrics |= {"auc_low": interval.low, "auc_high": interval.high}
     checks.append(

@@ -19,6 +19,7 @@ from include.models.metrics import Interval, Numbers
 from include.pipeline.stage import Input, StageContext
 from include.pipeline.training_outputs import Manifest
 from include.pipeline.unseen import UNSEEN
+from include.point_in_time.row_copies import one_entity
 from include.records.records import Model
 from include.training import splits
 
@@ -76,7 +77,7 @@ def compare(
         raise Unavailable(f"version {opponent.version} cannot be asked: {error}") from error
     except EvergreenError as error:
         return held(f"version {opponent.version} cannot be asked: {error}")
-    entities = asked.column(context.use_case.entity.key)
+    entities = one_entity(asked.column(context.use_case.entity.key), context.use_case)
     difference = statistics.auc_difference(
         labels[compared], scores[compared], opponent_scores, entities
     )
@@ -113,17 +114,25 @@ def feature_inputs(context: StageContext, opponent: Model, rows: pa.Table) -> li
 
 
 def _seen_rows(context: StageContext, opponent: Model, rows: pa.Table) -> NDArray[np.bool_]:
-    """Tell which rows, by entity and moment, the opponent was trained or tuned on."""
+    """Tell which rows, by entity and moment, the opponent was trained or tuned on.
+
+    It has seen a row of which it has seen a copy.
+    """
     recorded = Manifest.of_model(opponent).training_set
     if recorded is None:
         raise EvergreenError("its training set is not on record")
     trained = read_training_set(context, recorded, opponent.partition)
     keys = [context.use_case.entity.key, "event_timestamp"]
-    used = trained.filter(
-        pc.is_in(trained.column("split"), pa.array([splits.TRAIN, splits.TUNE]))
-    ).select(keys)
+
+    def decisions(of: pa.Table) -> pa.Table:
+        entities = one_entity(of.column(keys[0]), context.use_case)
+        return of.select(keys).set_column(0, keys[0], entities)
+
+    used = decisions(
+        trained.filter(pc.is_in(trained.column("split"), pa.array([splits.TRAIN, splits.TUNE])))
+    )
     # A join gives rows in any order, so each carries its place.
-    numbered = rows.select(keys).append_column("__row", pa.array(np.arange(len(rows))))
+    numbered = decisions(rows).append_column("__row", pa.array(np.arange(len(rows))))
     seen = np.zeros(len(rows), dtype=np.bool_)
     seen[numbered.join(used, keys, join_type="left semi").column("__row").to_numpy()] = True
     return seen

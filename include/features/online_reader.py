@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from include.errors import Unavailable
-from include.features.online_rows import OnlineRow, OnlineSet, Value, layout, unpack
+from include.features.online_rows import (
+    NO_DESCRIPTION,
+    OnlineRow,
+    OnlineSet,
+    Value,
+    damaged,
+    layout,
+    unpack,
+)
 
 # Seconds. A request cannot wait for a lock, and in WAL mode no reader has to.
 _READ_TIMEOUT = 0.05
@@ -34,7 +42,8 @@ class OnlineReader:
         The time is in microseconds since 1970 UTC.
 
         Raises:
-            Unavailable: the database does not answer within the short time-out.
+            Unavailable: the database does not answer within the short time-out, or the row is
+                damaged.
         """
         row = self._one_row(
             'SELECT event_ts, "values" FROM rows WHERE feature_set = ? AND entity = ?',
@@ -43,7 +52,11 @@ class OnlineReader:
         return None if row is None else (row[0], unpack(row[1]))
 
     def describe(self, feature_set: str) -> OnlineSet | None:
-        """Return what is online of a feature set, or None."""
+        """Return what is online of a feature set, or None.
+
+        Raises:
+            Unavailable: the database does not answer, or the description is damaged.
+        """
         row = self._one_row(
             "SELECT columns, partition, ttl, written, inputs, digest FROM sets "
             "WHERE feature_set = ?",
@@ -52,17 +65,21 @@ class OnlineReader:
         if row is None:
             return None
         stored, partition, ttl, written, inputs, digest = row
-        columns, views = layout(stored)
-        return OnlineSet(
-            feature_set,
-            columns,
-            partition,
-            timedelta(microseconds=ttl),
-            datetime.fromisoformat(written),
-            inputs,
-            digest,
-            views,
-        )
+        try:
+            columns, views = layout(stored)
+            return OnlineSet(
+                feature_set,
+                columns,
+                partition,
+                timedelta(microseconds=ttl),
+                datetime.fromisoformat(written),
+                inputs,
+                digest,
+                views,
+            )
+        except NO_DESCRIPTION as error:
+            where = f"what is online of feature set {feature_set} in {self.path}"
+            raise damaged(where, error) from None
 
     def hold(self) -> object:
         """Read one state of the rows from now on, until `release`; return that state.
@@ -155,7 +172,7 @@ class OnlineReader:
             with store_errors(self.path):
                 names = [name for (name,) in con.execute("SELECT feature_set FROM sets")]
             return all(self.describe(name) is not None for name in names)
-        except (Unavailable, ValueError, TypeError):
+        except Unavailable:
             return False
 
     def close(self) -> None:

@@ -13,7 +13,16 @@ import redis
 
 from include.config.settings import Settings
 from include.errors import ConfigError, Unavailable
-from include.features.online_rows import OnlineSet, RowsLost, Value, layout, layout_text, unpack
+from include.features.online_rows import (
+    NO_DESCRIPTION,
+    OnlineSet,
+    RowsLost,
+    Value,
+    damaged,
+    layout,
+    layout_text,
+    unpack,
+)
 
 _STAMP = struct.Struct(">q")
 
@@ -84,10 +93,17 @@ class Reply:
 
     @classmethod
     def read(cls, reply: Sequence[Any]) -> Reply | None:
-        """Return a reply of the script; None: nothing is online of the feature set."""
-        if not reply:
+        """Return a reply of the script; None: nothing is online of the feature set.
+
+        Raises:
+            Unavailable: it is no reply of the script.
+        """
+        if reply == []:
             return None
-        publication, described, is_there, packed = reply
+        try:
+            publication, described, is_there, packed = reply
+        except (ValueError, TypeError):
+            raise Unavailable("what answers is no Redis that runs scripts") from None
         return cls(publication, described, bool(is_there), packed)
 
     def row(self, at: int, where: str) -> tuple[int, list[Value]] | None:
@@ -138,11 +154,8 @@ def read_described(feature_set: str, text: bytes) -> OnlineSet:
             plain["digest"],
             views,
         )
-    except (ValueError, KeyError, TypeError) as error:
-        raise RowsLost(
-            f"the pointer of feature set {feature_set} in Redis cannot be read ({error}); run "
-            "materialize_features for the newest partition"
-        ) from None
+    except NO_DESCRIPTION as error:
+        raise damaged(f"the pointer of feature set {feature_set} in Redis", error) from None
 
 
 def lost(where: str) -> RowsLost:
@@ -167,5 +180,12 @@ def join_row(event_ts: int, values: bytes) -> bytes:
 
 
 def split_row(packed: bytes) -> tuple[int, bytes]:
-    """Return the event time and the packed values of a stored row."""
-    return _STAMP.unpack_from(packed)[0], packed[_STAMP.size :]
+    """Return the event time and the packed values of a stored row.
+
+    Raises:
+        RowsLost: it is too short to be one.
+    """
+    try:
+        return _STAMP.unpack_from(packed)[0], packed[_STAMP.size :]
+    except struct.error as error:
+        raise damaged("an online row", error) from None

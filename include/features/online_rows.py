@@ -21,11 +21,34 @@ from include.errors import Unavailable
 Value = int | float | str | bool | None
 OnlineRow = tuple[str, int, bytes]
 _encode = msgspec.msgpack.Encoder().encode
-unpack = msgspec.msgpack.Decoder(list[Value]).decode  # the values of a packed row
+_decode = msgspec.msgpack.Decoder(list[Value]).decode
+
+
+# What reading a description comes to that is damaged; recursion: brackets without end.
+NO_DESCRIPTION = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
 
 
 class RowsLost(Unavailable):
-    """Rows that were published are gone: publishing them again is the remedy."""
+    """Rows that were published are gone, or damaged: publishing them again is the remedy."""
+
+
+def damaged(what: str, error: object) -> RowsLost:
+    """Return the error of something online that is there and cannot be read."""
+    return RowsLost(
+        f"{what} cannot be read ({error}); run materialize_features for the newest partition"
+    )
+
+
+def unpack(values: bytes) -> list[Value]:
+    """Return the values of a packed row.
+
+    Raises:
+        RowsLost: they are damaged.
+    """
+    try:
+        return _decode(values)
+    except (ValueError, TypeError) as error:  # bytes that are no MessagePack, or no bytes at all
+        raise damaged("an online row", error) from None
 
 
 class OnlineView(NamedTuple):
@@ -58,13 +81,24 @@ class OnlineSet:
         """Return by view how far its newest row lags behind the horizon, in microseconds.
 
         A view without a row is left out.
+
+        Raises:
+            RowsLost: the row has not the form that the set's rows have.
         """
-        if not self.views:
-            return {"": max(0, horizon - event_ts)}
-        times = zip(self.views, values[len(self.columns) :], strict=True)
-        return {
-            view.name: max(0, horizon - int(newest)) for view, newest in times if newest is not None
-        }
+        try:
+            if not self.views:
+                # Of the times that a later version wrote behind them nothing is known here.
+                if len(values) < len(self.columns):
+                    raise ValueError(f"{len(values)} of {len(self.columns)} values")
+                return {"": max(0, horizon - event_ts)}
+            times = zip(self.views, values[len(self.columns) :], strict=True)
+            return {
+                view.name: max(0, horizon - int(newest))
+                for view, newest in times
+                if newest is not None
+            }
+        except (ValueError, TypeError, OverflowError) as error:
+            raise damaged(f"an online row of feature set {self.feature_set}", error) from None
 
     @property
     def ttls(self) -> dict[str, int]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from include.errors import ArtefactError
 from include.models.kinds import DEFAULT
+from include.texts import plain_text
 
 _NAN = float("nan")
 
@@ -27,13 +28,17 @@ class InvalidFeature(ValueError):
 
 @dataclass(frozen=True)
 class Feature:
-    """One input of a model; `codes` holds the categories that training saw (type string only)."""
+    """One input of a model; `codes` holds the categories that training saw (type string only).
+
+    `null_values` are texts that mean no value, beside the empty one.
+    """
 
     name: str
     type: str
     codes: Mapping[str, int] | None = None
     missing: int = -1
     unknown: int = -1
+    null_values: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,8 @@ class Schema:
                 if f.codes is None
                 else {"codes": dict(f.codes), "missing": f.missing, "unknown": f.unknown}
             )
+            # Without any, a bundle has the digest that it had before they were kept.
+            | ({"null_values": list(f.null_values)} if f.null_values else {})
             for f in self.features
         ]
         content = {
@@ -99,7 +106,12 @@ class Schema:
                 raise ValueError(f"format {content['format']} is not 1")
             features = tuple(
                 Feature(
-                    f["name"], f["type"], f.get("codes"), f.get("missing", -1), f.get("unknown", -1)
+                    f["name"],
+                    f["type"],
+                    f.get("codes"),
+                    f.get("missing", -1),
+                    f.get("unknown", -1),
+                    tuple(f.get("null_values", ())),
                 )
                 for f in content["features"]
             )
@@ -129,20 +141,27 @@ class Schema:
 def encoder(feature: Feature) -> Callable[[object], float]:
     """Return the function that turns one value of a feature into the number that the model sees.
 
-    Null, NaN and infinity are missing. An unseen category gets the unknown code. Other types are
-    refused.
+    Null, NaN and infinity are missing. A text that is no category as it stands is read as ingestion
+    reads one: without blanks at its ends, missing where it is empty or one of the `null_values`. An
+    unseen category gets the unknown code. Other types are refused.
     """
     name = feature.name
     if feature.codes is not None:
         table: dict[object, float] = {text: float(code) for text, code in feature.codes.items()}
         table[None] = float(feature.missing)
+        # What SQL made a category of stays one.
+        for text in ("", *feature.null_values):
+            table.setdefault(text, table[None])
         unknown = float(feature.unknown)
 
         def category(value: object) -> float:
             if value is None or type(value) is str:
-                return table.get(value, unknown)
+                try:
+                    return table[value]
+                except KeyError:
+                    return table.get(plain_text(str(value)), unknown)
             if isinstance(value, str):
-                return table.get(str(value), unknown)
+                return category(str(value))
             if isinstance(value, (float, np.floating)) and math.isnan(value):
                 return table[None]
             raise InvalidFeature(name, f"must be text or null, not {type(value).__name__}")

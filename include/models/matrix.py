@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from include.config.use_case import UseCase
 from include.errors import SourceError
 from include.models.encoding import Columns, Feature, Schema
+from include.texts import plain_text
 
 Numbers = NDArray[np.float64]
 Parts = NDArray[np.int8]  # of each row: 0 trains, 1 tunes, 2 evaluates
@@ -75,10 +76,37 @@ def learn_schema(train: pa.Table, use_case: UseCase, feature_set: str) -> Schema
         # By count, then by text: equal rows in any order choose the same. Codes follow the text.
         kept = sorted(sorted(counts, key=lambda value: (-counts[value], value))[:MAX_CATEGORIES])
         codes = {value: code for code, value in enumerate(kept)}
-        features.append(Feature(name, kind, codes, missing=len(kept), unknown=len(kept) + 1))
+        features.append(
+            Feature(
+                name,
+                kind,
+                codes,
+                missing=len(kept),
+                unknown=len(kept) + 1,
+                null_values=_null_values(use_case, name),
+            )
+        )
     return Schema(
         use_case.name, feature_set, tuple(features), 1.0, 0.0, use_case.decision.threshold, ""
     )
+
+
+def _null_values(use_case: UseCase, feature: str) -> tuple[str, ...]:
+    """Return the texts that mean no value in the delivered columns of a feature's name.
+
+    Of a view that is made by SQL it may be a column of any source. They are sorted: the order in a
+    use case's file changes no bundle.
+    """
+    view = next(view for view in use_case.features.values() if feature in view.columns)
+    tokens = {
+        plain_text(token)
+        for name, source in use_case.sources.items()
+        if view.source in (None, name)
+        and (column := source.columns.get(feature)) is not None
+        and column.is_delivered
+        for token in (source.null_values if column.null_values is None else column.null_values)
+    }
+    return tuple(sorted(tokens - {""}))
 
 
 def choose_golden_rows(frame: pa.Table, schema: Schema) -> list[dict[str, Any]]:

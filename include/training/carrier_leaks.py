@@ -17,6 +17,7 @@ from include.models import metrics
 from include.models.encoding import encode
 from include.models.matrix import columns_of, learn_schema
 from include.models.metrics import Numbers
+from include.point_in_time.row_copies import one_entity
 from include.training import splits
 from include.training.leak_findings import Finding, ask_when_written, level_of
 
@@ -76,8 +77,8 @@ def find_carriers(
     if len(train) > TRY_ROWS:
         places = evenly_spread(len(train), TRY_ROWS)
         train, labels = train.take(places), labels[places.to_numpy()]
-    key = use_case.entity.key
-    half = splits.hash_shares(train.column(key).to_pylist(), use_case.training.seed) < 0.5
+    entities = one_entity(train.column(use_case.entity.key), use_case)
+    half = splits.hash_shares(entities.to_pylist(), use_case.training.seed) < 0.5
     fewest = min(
         int((labels[side] == outcome).sum()) for side in (half, ~half) for outcome in (0, 1)
     )
@@ -104,7 +105,7 @@ def find_carriers(
         all_without = list(pool.map(score_without, tried))
     for place, without in zip(tried, all_without, strict=True):
         name = names[place]
-        lost = metrics.auc_difference(labels, scores, without, train.column(key))
+        lost = metrics.auc_difference(labels, scores, without, entities)
         gains[name] = lost.value
         if lost.value > QUESTION and lost.low > 0:
             own = feature_auc[name]

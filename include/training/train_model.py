@@ -47,6 +47,7 @@ FIELDS = (
     "availability",
     "history.first",
     "entity",
+    "key_is_row_digest",
     "features",
     "label",
     "training",

@@ -21,6 +21,7 @@ from include.pipeline.stage import StageContext
 from include.pipeline.training_outputs import Counts, PartCount, Split
 from include.point_in_time import partitions
 from include.point_in_time.curated import ARROW_TYPES, label_table
+from include.point_in_time.row_copies import one_entity
 from include.training import splits
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -78,8 +79,8 @@ def prepare_rows(context: StageContext, feature_set: feature_sets.FeatureSet) ->
     decisions = spine.rows.sort_by([("event_timestamp", "ascending"), (key, "ascending")])
     entities, moments = decisions.column(key).to_pylist(), _moments(decisions)
     kept = splits.subsample(entities, moments, limit=training.max_rows, seed=training.seed)
-    decisions = decisions.take(pa.array(kept))
-    entities, moments = decisions.column(key).to_pylist(), moments[kept]
+    decisions, moments = decisions.take(pa.array(kept)), moments[kept]
+    entities = one_entity(decisions.column(key), use_case).to_pylist()
     bounds = splits.boundaries(
         moments, training.split, embargo=training.embargo, delay=use_case.label.delay
     )
@@ -156,7 +157,7 @@ def _counts(
 def _flagged(use_case: UseCase, spine: Spine, bounds: splits.Boundaries) -> dict[str, Any]:
     """Count censored and restated decisions: of the window, and of those judged; used or not."""
     split, seed = use_case.training.split, use_case.training.seed
-    entities = spine.mature.column(use_case.entity.key).to_pylist()
+    entities = one_entity(spine.mature.column(use_case.entity.key), use_case).to_pylist()
     judged = splits.judged(entities, _moments(spine.mature), split, seed, bounds)
     counts: dict[str, Any] = {
         "decisions": len(spine.mature),

@@ -222,3 +222,24 @@ def test_the_script_gives_the_description_only_where_it_is_new(store: RedisStore
     again = ask(first.publication)
     assert again is not None
     assert (again.described, again.row(0, ""), again.row(1, "")) == (b"", (2, [2]), None)
+
+
+@pytest.mark.parametrize("reply", [b"OK", 7, None, [b"one"], [1, 2, 3, 4, 5]])
+def test_what_is_no_reply_of_the_script_is_no_store(reply: object) -> None:
+    with pytest.raises(Unavailable, match="no Redis that runs scripts"):
+        online_redis_rows.Reply.read(reply)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("packed", [b"", b"short", b"12345678", b"12345678\xc1"])
+def test_a_damaged_row_is_no_unknown_entity(packed: bytes) -> None:
+    reply = online_redis_rows.Reply(b"1", b"", True, [packed])
+    with pytest.raises(RowsLost, match="an online row cannot be read"):
+        reply.row(0, "Redis")
+
+
+@pytest.mark.parametrize(
+    "text", [b"{", b"[" * 100_000, b'{"layout": "[]", "partition": "", "ttl": 1e30}', b'"\xe1"']
+)
+def test_a_damaged_pointer_is_to_be_published_again(text: bytes) -> None:
+    with pytest.raises(RowsLost, match="pointer of feature set aaaa in Redis cannot be read"):
+        online_redis_rows.read_described("aaaa", text)

@@ -7,6 +7,7 @@ import math
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -18,7 +19,15 @@ import pytest
 from include.config.settings import ROOT
 from include.errors import Busy, Conflict, Unavailable
 from include.features.online_reader import OnlineReader
-from include.features.online_rows import OnlineSet, Value, pack, rows_digest
+from include.features.online_rows import (
+    OnlineSet,
+    OnlineView,
+    RowsLost,
+    Value,
+    pack,
+    rows_digest,
+    unpack,
+)
 from include.features.online_store import publish
 from tests.builders.stopwatch import Stopwatch
 
@@ -31,6 +40,7 @@ SET = OnlineSet(
     "inputs",
     "digest",
 )
+VIEW = OnlineView("facts", 3, ("x", "y"))
 
 
 def of(partition: str, feature_set: str = "aaaa") -> OnlineSet:
@@ -137,6 +147,47 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"no database at all, " * 500)
     with pytest.raises(Unavailable, match=r"o\.db.*check the disk"):
         OnlineReader(path).get("aaaa", 1)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("columns", "["),
+        ("columns", "[" * 100_000),
+        ("columns", '{"columns": ["x"]}'),
+        ("ttl", 1e30),
+        ("ttl", "long"),
+        ("written", "yesterday"),
+    ],
+)
+def test_a_damaged_description_is_to_be_published_again(
+    tmp_path: Path, column: str, value: object
+) -> None:
+    path = tmp_path / "o.db"
+    publish(path, SET, [pack(1, 2, [2])])
+    with sqlite3.connect(path) as database:
+        database.execute(f"UPDATE sets SET {column} = ?", (value,))
+    reader = OnlineReader(path)
+    with pytest.raises(RowsLost, match=r"aaaa .*cannot be read .*run materialize_features"):
+        reader.describe("aaaa")
+    assert not reader.is_readable()
+
+
+@pytest.mark.parametrize("values", [b"", b"\xc1", b"\x81\xa1a\x01", "text", None])
+def test_a_damaged_row_is_to_be_published_again(values: object) -> None:
+    with pytest.raises(RowsLost, match="run materialize_features"):
+        unpack(values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("views", "values"),
+    [((), [1]), ((VIEW,), [1, 2]), ((VIEW,), [1, 2, "long ago"]), ((VIEW,), [1, 2, math.inf])],
+)
+def test_a_row_of_another_form_has_no_ages(
+    views: tuple[OnlineView, ...], values: list[Value]
+) -> None:
+    with pytest.raises(RowsLost, match="row of feature set aaaa cannot be read"):
+        dataclasses.replace(SET, views=views).ages(5, values, 9)
 
 
 WRITER = """

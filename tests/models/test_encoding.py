@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,6 +39,31 @@ def test_categories_have_codes_also_the_missing_and_the_unseen(value: object, co
 
 
 @pytest.mark.parametrize(
+    ("value", "code"),
+    [(" a", 0.0), ("b\u00a0", 1.0), ("", 2.0), (" \t", 2.0), ("NA", 2.0), ("NA ", 2.0), ("n", 3.0)],
+)
+def test_a_text_is_read_as_ingestion_reads_it(value: str, code: float) -> None:
+    assert encoder(replace(CATEGORY, null_values=("NA",)))(value) == code
+
+
+@pytest.mark.parametrize("value", ["\u00fc", "u\u0308", "\ufeffu\u0308 ", "\u00fc\u00ad"])
+def test_letters_that_look_alike_are_one_category(value: str) -> None:
+    assert encoder(replace(CATEGORY, codes={"\u00fc": 0}))(value) == 0.0
+
+
+def test_a_category_that_is_no_trimmed_text_stays_one() -> None:
+    made = Feature("c", "string", {"": 0, " a": 1, "NA": 2}, 3, 4, ("NA",))
+    assert [encoder(made)(value) for value in ("", " ", " a", "a", "NA", None)] == [
+        0,
+        0,
+        1,
+        4,
+        2,
+        3,
+    ]
+
+
+@pytest.mark.parametrize(
     ("feature", "value"), [(NUMBER, "2"), (NUMBER, [2]), (CATEGORY, 1), (CATEGORY, b"a")]
 )
 def test_a_value_of_a_wrong_type_names_its_feature(feature: Feature, value: object) -> None:
@@ -63,6 +89,9 @@ def test_a_schema_is_read_as_it_was_written() -> None:
     assert Schema.from_json(text) == SCHEMA
     assert Schema.from_json(text).to_json() == text
     assert (SCHEMA.names, SCHEMA.categorical) == (["x", "c"], [1])
+    assert "null_values" not in text, "bundles without any keep their digest"
+    told = replace(SCHEMA, features=(NUMBER, replace(CATEGORY, null_values=("?", "NA"))))
+    assert Schema.from_json(told.to_json()) == told
 
 
 @pytest.mark.parametrize(

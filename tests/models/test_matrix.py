@@ -8,11 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from include.config.use_case_file import parse
 from include.errors import SourceError
 from include.models import matrix
 from include.models.encoding import Feature, Schema, encode
 from include.models.kinds import Fitted
 from include.models.matrix import choose_golden_rows, columns_of, floats, labels_of, learn_schema
+from tests.builders.judging import KNOBS, YAML
 from tests.builders.small_model import USE_CASE
 
 
@@ -37,6 +39,27 @@ def test_codes_are_those_of_the_most_frequent_categories(
     assert (region.missing, region.unknown) == (2, 3)
     assert (schema.slope, schema.offset, schema.golden) == (1.0, 0.0, "")
     assert [feature.name for feature in schema.features] == list(USE_CASE.trained_features)
+
+
+@pytest.mark.parametrize(
+    ("of_source", "of_column", "told"),
+    [
+        ("", "", ()),
+        ("[' NA', '?', '']", "", ("?", "NA")),
+        ("[NA]", ", null_values: [none]", ("none",)),
+        ("[NA]", ", null_values: []", ()),
+    ],
+)
+def test_a_schema_keeps_the_texts_that_mean_no_value(
+    frame: pa.Table, of_source: str, of_column: str, told: tuple[str, ...]
+) -> None:
+    text = YAML.format(**{**KNOBS, "more": ", member: bool"})
+    text = text.replace("region: {type: string}", f"region: {{type: string{of_column}}}")
+    if of_source:
+        text = text.replace("    columns:", f"    null_values: {of_source}\n    columns:", 1)
+    schema = learn_schema(frame, parse(text), "set")
+    (region,) = (feature for feature in schema.features if feature.name == "region")
+    assert region.null_values == told
 
 
 def _counted(column: pa.ChunkedArray) -> list[tuple[pa.Scalar, pa.Scalar]]:
