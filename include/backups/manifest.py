@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Mapping
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from include.errors import ArtefactError
 
@@ -50,6 +51,7 @@ class Manifest(msgspec.Struct, frozen=True):
     """A backup: databases as of its moment, and every file that these name.
 
     `files` is the piece that lists them; `audit` the newest row of the audit log and its hash.
+    `missing` is what the records name and was not there, `UNSET` where all was.
     """
 
     format: int
@@ -66,6 +68,7 @@ class Manifest(msgspec.Struct, frozen=True):
     use_cases: tuple[str, ...]
     home: str  # where records of an earlier version say that files are
     entity_key: str  # a fingerprint of the key by which the log hashes entities; "" without one
+    missing: tuple[str, ...] | UnsetType = UNSET
     digest: str = ""
 
     def sealed(self) -> bytes:
@@ -83,10 +86,10 @@ class Manifest(msgspec.Struct, frozen=True):
         Raises:
             ArtefactError: it is damaged, or of a later version.
         """
-        remedy = "take another backup, or the version that wrote it"
+        remedy = "restore an earlier one, or use the version that wrote it"
         try:
             made = msgspec.json.decode(content, type=cls)
-        except msgspec.DecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ArtefactError(f"{where} cannot be read ({error}); {remedy}") from None
         if made.format != FORMAT:
             raise ArtefactError(f"{where} has format {made.format}, this is {FORMAT}; {remedy}")

@@ -18,10 +18,18 @@ from include.backups.repository import InPlace
 from include.backups.restore import Restored
 from include.config.settings import Settings
 from include.deployment.adoption import adopt_addresses, adopt_signatures
-from include.errors import Busy, ConfigError
+from include.deployment.rollback import take_back_late
+from include.errors import Busy, ConfigError, SourceError
 from include.installation.lock import InstallationLock
 from include.installation.preflight import check_version
+from include.predictions.log import OPEN, recover
 from include.records.records import Records
+from include.serving.journal import Journal
+
+LIES_ELSEWHERE = (
+    "only what lies in the home itself is moved; if that home has {setting} set, `evergreen "
+    "backup` with all of its settings, and `evergreen restore` here"
+)
 
 
 def source_settings(home: Path) -> Settings:
@@ -55,9 +63,9 @@ def move(
     """Bring all of a home into the installation of these settings, which must be empty.
 
     Raises:
-        Busy: the home is in use.
+        Busy: the home is in use, or a segment of its prediction log is.
         ConfigError: there is no home, or the target is not empty, or is that very home.
-        SourceError: a place cannot be read or written.
+        SourceError: a place cannot be read or written, or parts of the home lie elsewhere.
     """
     source = source_settings(home)
     if not (source.home / "records.db").is_file():
@@ -80,8 +88,11 @@ def move(
         adopt_addresses(source, theirs)  # paths of that machine mean nothing where it goes
         adopt_signatures(source, theirs, at=at)  # what it serves goes on serving there
         _refuse_nodes(theirs, source.home)
+        _bring_in(source.home, theirs, say)
         pieces = InPlace(Path(scratch))
-        manifest = take.take(source, theirs, pieces, at=at, actor=actor, say=say)
+        manifest = take.take(
+            source, theirs, pieces, at=at, actor=actor, say=say, remedy=LIES_ELSEWHERE
+        )
         made = restore.restore(
             settings,
             records,
@@ -108,3 +119,25 @@ def _refuse_nodes(records: Records, home: Path) -> None:
             f"{home} is served by {', '.join(sorted(living))}: stop it (`make stop`), wait a "
             "minute if it was killed, then move"
         )
+
+
+def _bring_in(home: Path, records: Records, say: Callable[[str], object]) -> None:
+    """Bring in what a killed node has left to its next start: open segments, its own rollbacks.
+
+    Without them answers would be lost, and a model that a person took back would serve again.
+    """
+    for folder in sorted((home / "predictions").glob("*/")):
+        recover(home, folder.name)
+        for path in folder.glob(f"*{OPEN}"):
+            raise Busy(
+                f"{path} is being written, or cannot be closed: end the node that has it open, or "
+                "make it writable for this user, then move"
+            )
+    for path in sorted((home / "serving").glob("rollbacks-*.json")):
+        journal = Journal(path)
+        if journal.damage:
+            raise SourceError(f"{journal.damage} there, or run this again to move it as it is")
+        for entry in journal.entries:
+            take_back_late(records, entry)
+            journal.remove(entry)
+            say(f"{entry.use_case}: a rollback of model {entry.version} by a node is on record now")

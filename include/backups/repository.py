@@ -18,9 +18,15 @@ import msgspec
 
 from include.backups.manifest import File, Manifest, Piece
 from include.backups.trees import PIECE, Tree
+from include.doctor.findings import public
 from include.errors import ArtefactError, ConfigError
-from include.object_stores import explained, filesystem
+from include.object_stores import explained, filesystem, is_remote
+from include.retention.left_behind import remove_aside
 
+DAMAGED = (
+    "restore an earlier one (`--backup NAME`); where its installation still stands, `evergreen "
+    "backup TARGET --verify` writes anew what is damaged"
+)
 TRIES = 3  # to read a file that is written anew meanwhile
 _decode_file = msgspec.json.Decoder(File).decode
 _encode = msgspec.json.Encoder().encode
@@ -51,8 +57,31 @@ class Repository:
         self.tree = Tree("backup", root.removeprefix("file://"))
 
     def has(self, piece: Piece) -> bool:
-        """Tell whether a piece is kept."""
+        """Tell whether a piece is kept, by its size."""
         return self.tree.size_of(_place(piece.digest)) == piece.bytes
+
+    def is_whole(self, piece: Piece) -> bool:
+        """Tell whether a piece is kept and has its digest.
+
+        Raises:
+            SourceError: it cannot be read.
+        """
+        with self._explained("cannot be read"):
+            try:
+                with self.tree.read(_place(piece.digest)) as source:
+                    return _digest_of(source) == piece
+            except FileNotFoundError:
+                return False
+
+    def remove(self, piece: Piece) -> None:
+        """Remove a piece, if it is there.
+
+        Raises:
+            SourceError: it cannot be removed.
+        """
+        system, base = filesystem(self.tree.root)
+        with self._explained("cannot be written"), contextlib.suppress(FileNotFoundError):
+            system.rm_file(f"{base}/{_place(piece.digest)}")
 
     def keep(self, tree: Tree, path: str) -> Piece:
         """Keep a file of a tree, unless its bytes are kept already.
@@ -104,7 +133,7 @@ class Repository:
             return self.tree.read(_place(piece.digest))
         except FileNotFoundError:
             raise ArtefactError(
-                f"{self.tree.root} lacks {piece.digest[:16]} of its backup; take another backup"
+                f"{self.tree.root} lacks {piece.digest[:16]} of its backup; {DAMAGED}"
             ) from None
 
     def write(self, manifest: Manifest) -> None:
@@ -142,33 +171,57 @@ class Repository:
         where = f"backups/{wanted}.json"
         with self._explained("cannot be read"), self.tree.read(where) as file:
             content = file.read()
-        return Manifest.opened(content, f"{self.tree.root}/{where}")
+        return Manifest.opened(content, self.place_of(wanted))
+
+    def place_of(self, name: str) -> str:
+        """Return where the manifest of a backup is, as people find it."""
+        return f"{public(self.tree.root)}/backups/{name}.json"
 
     def _explained(self, what: str) -> AbstractContextManager[None]:
         return explained(self.tree.root, what, "mend that, then run it again")
 
-    def forget(self, keep: int) -> tuple[int, int]:
+    def forget(self, keep: int, *, now: float) -> tuple[int, int]:
         """Remove all but the newest backups, and pieces that none needs; return how many of each.
 
-        Only whoever takes a backup calls it: a piece of one that another is taking would go.
+        So go pieces that were not written to their end, a day ago at `now` or longer. Only whoever
+        takes a backup calls it: a piece of one that another is taking would go.
+
+        Raises:
+            ArtefactError: one that is to stay is damaged, so what it needs is not known; all stay.
+            SourceError: the place cannot be read or written.
         """
         names = self.names()
         gone, kept = names[: -keep or None], names[-keep:]
-        system, base = filesystem(self.tree.root)
-        for name in gone:
-            system.rm_file(f"{base}/backups/{name}.json")
         needed: set[str] = set()
-        for manifest in map(self.manifest, kept):
-            needed.update(piece.digest for piece in pieces_of(manifest))
-            needed.update(file.digest for file in files_of(self, manifest))
-        unneeded = [
-            each.path
-            for each in Tree("objects", self.tree.root, ("objects",)).files()
-            if each.path.rpartition("/")[2] not in needed
-        ]
-        for path in unneeded:
-            system.rm_file(f"{base}/{path}")
-        return len(gone), len(unneeded)
+        for name in kept:
+            try:
+                manifest = self.manifest(name)
+                needed.update(piece.digest for piece in pieces_of(manifest))
+                needed.update(file.digest for file in files_of(self, manifest))
+            except ArtefactError as error:
+                raise ArtefactError(
+                    f"no older backup is removed, since {name} cannot be read: {error}. If that "
+                    f"does not help, remove {self.place_of(name)}"
+                ) from None
+        system, base = filesystem(self.tree.root)
+        with self._explained("cannot be written"):
+            for name in gone:
+                system.rm_file(f"{base}/backups/{name}.json")
+            unneeded = [
+                each.path
+                for each in Tree("objects", self.tree.root, ("objects",)).files()
+                if each.path.rpartition("/")[2] not in needed
+            ]
+            for path in unneeded:
+                system.rm_file(f"{base}/{path}")
+            return len(gone), len(unneeded) + self._remove_unfinished(now)
+
+    def _remove_unfinished(self, now: float) -> int:
+        """Remove what a killed backup left half-written in a folder; return how many files."""
+        if is_remote(self.tree.root):
+            return 0  # an upload is there as a whole or not at all
+        root = Path(self.tree.root)
+        return sum(remove_aside(root / name, now) for name in ("objects", "backups"))
 
 
 class InPlace:
@@ -232,7 +285,7 @@ def lines_of(pieces: Pieces, piece: Piece, what: str) -> Iterator[bytes]:
     """
     with pieces.open(piece) as source:
         if _digest_of(source) != piece:
-            raise ArtefactError(f"{what} does not have its digest; take another backup")
+            raise ArtefactError(f"{what} does not have its digest; {DAMAGED}")
     with pieces.open(piece) as source, gzip.GzipFile(fileobj=source) as text:
         for line in text:
             yield line.rstrip(b"\n")
@@ -251,8 +304,8 @@ def copy_verified(source: IO[bytes], target: IO[bytes], piece: Piece, what: str)
         target.write(part)
     if (digest.hexdigest(), size) != (piece.digest, piece.bytes):
         raise ArtefactError(
-            f"{what} does not have its digest: it is damaged, or was changed meanwhile; run it "
-            "again, or take another backup"
+            f"{what} does not have its digest: it is damaged, or was changed meanwhile: run it "
+            f"again, or {DAMAGED}"
         )
 
 

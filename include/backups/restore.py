@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 
 from include.backups import tables
 from include.backups.manifest import File, Manifest, Piece
+from include.backups.named import told
 from include.backups.placed import bytes_of, is_other, place_of
 from include.backups.progress import Progress
 from include.backups.repository import Pieces, copy_verified, files_of
@@ -35,6 +36,7 @@ from include.doctor.findings import first_line, public
 from include.errors import ArtefactError, ConfigError, SourceError
 from include.installation.airflow_history import EVERYWHERE
 from include.models.public_keys import merge_keys
+from include.object_stores import store_errors
 from include.records import audit
 from include.records.epochs import begin_next
 from include.records.records import AuditEntry, Records
@@ -99,6 +101,8 @@ def restore(
         load_mlflow(settings, pieces, manifest, manifest.mlflow, trees["store"], say)
     made = _load_records(settings, records, pieces, manifest, at, actor, origin, say)
     made.files, made.copied = manifest.file_count, copied
+    if manifest.missing:
+        made.notes.append(f"the backup lacks what its records name: {told(manifest.missing)}")
     if manifest.entity_key and fingerprint(settings) != manifest.entity_key:
         made.notes.append(
             "the key that hashes entities is another one than before: predictions of both times "
@@ -115,9 +119,9 @@ def refuse_filled(settings: Settings, records: Records, pieces: Pieces, manifest
     """
     filled = _counts(records)
     if filled:
-        told = ", ".join(f"{count} rows of {name}" for name, count in filled.items())
+        rows = ", ".join(f"{count} rows of {name}" for name, count in filled.items())
         raise ConfigError(
-            f"{records.database.name} is not empty ({told}): restore into a new database and home, "
+            f"{records.database.name} is not empty ({rows}): restore into a new database and home, "
             "or `evergreen reset` each use case and name another database"
         )
     for tree in trees_to_write(settings).values():
@@ -171,11 +175,11 @@ def _copy_all(
                 return False
             with pieces.open(piece) as source, tree.written(path) as target:
                 copy_verified(source, target, piece, what)
-        except OSError as error:
+        except store_errors() as error:
             raise SourceError(
                 f"{public(tree.root)}: {file.path} cannot be written ({first_line(error)}); mend "
                 "that, then run it again: it goes on where it ended"
-            ) from error
+            ) from None
         return True
 
     counted, copied = Progress("files", say), 0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, MetaData, delete, func, insert, select
 
 from include.backups import tables
@@ -19,7 +21,9 @@ from include.errors import ArtefactError, ConfigError
 from include.installation.databases import mlflow_owner_address
 from include.models import mlflow_client
 
-_MARK = "evergreen.restored"  # tag of MLflow's first experiment
+# Tag of MLflow's first experiment: what was loaded here. Not the backup's name: each move takes one
+# of its own, and of a newer one of a nightly backup the rows may well be the same.
+_MARK = "evergreen.restored"
 # Columns of MLflow that say where files are.
 _PLACES = {
     "experiments": ("artifact_location",),
@@ -93,7 +97,9 @@ def load_mlflow(
         metadata = tables.reflected(connection)
         marks = metadata.tables["experiment_tags"]
         marked = select(marks.c.value).where(marks.c.key == _MARK)
-        if connection.execute(marked).scalar() == manifest.name:
+        loaded = _digest_of(dump, root)
+        # Versions before wrote the name.
+        if connection.execute(marked).scalar() in (loaded, manifest.name):
             return  # an earlier try came so far
         _refuse_runs(connection, metadata, settings)
         for table in reversed(metadata.sorted_tables):
@@ -105,8 +111,17 @@ def load_mlflow(
         ).scalar()
         connection.execute(delete(marks).where(marks.c.key == _MARK))
         if first is not None:
-            mark = {"key": _MARK, "value": manifest.name, "experiment_id": first}
+            mark = {"key": _MARK, "value": loaded, "experiment_id": first}
             connection.execute(insert(marks), [mark])
+
+
+def _digest_of(dump: Dump, root: str) -> str:
+    """Return what tells the rows of a dump, with the places of their files at a root, from others.
+
+    Equal rows are equal pieces, whichever backup they are of.
+    """
+    encoded = msgspec.json.encode((dump, root), order="deterministic")
+    return f"sha256:{hashlib.sha256(encoded).hexdigest()}"
 
 
 def _refuse_runs(connection: Connection, metadata: MetaData, settings: Settings) -> None:

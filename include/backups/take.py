@@ -19,10 +19,11 @@ from contextlib import ExitStack
 from datetime import datetime
 from typing import Any
 
+from msgspec import UNSET
 from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
 
-from include.backups import tables
+from include.backups import named, tables
 from include.backups.manifest import FORMAT, Dump, File, Manifest, Piece, Table
 from include.backups.progress import Progress
 from include.backups.repository import Pieces, Repository, file_line, files_of
@@ -32,6 +33,7 @@ from include.doctor.findings import first_line, public
 from include.errors import ArtefactError, ConfigError, SourceError
 from include.installation.airflow_history import EVERYWHERE
 from include.models.mlflow_client import may_hold_any
+from include.object_stores import store_errors
 from include.pipeline.provenance import git_commit
 from include.records.columns import Base
 from include.records.epochs import read_epoch
@@ -54,6 +56,7 @@ MLFLOW_VERSIONS = "alembic_version"
 LEFT_OUT = {ObservationRow.__tablename__, ObservedRow.__tablename__}
 AT_ONCE = 8  # files that are copied side by side: an object store takes its time for each
 WAIT_SECONDS = 600.0  # for a collection that is at work
+LISTED = 200  # missing things that an audit row names
 
 
 def take(
@@ -65,18 +68,21 @@ def take(
     actor: str,
     say: Callable[[str], object],
     before: Manifest | None = None,
+    remedy: str = named.REMEDY,
 ) -> Manifest:
     """Copy everything into `pieces` and return the manifest, which the caller puts in place.
 
-    `before` is the backup of before: of what never changes only the new is read.
+    `before` is the backup of before: of what never changes only the new is read. `remedy` is that
+    of `named.find_missing`; what single things are missing the manifest says.
 
     Raises:
         Busy: a collection of garbage does not end.
         ConfigError: MLflow is behind a server, whose database cannot be read.
-        SourceError: a file, or a place, cannot be read.
+        SourceError: a file, or a place, cannot be read, or lacks all that the records name in it.
     """
     _refuse_server(settings)
-    name = f"{at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    # The newest by its name is the newest by time, also of two within a second.
+    name = f"{at:%Y%m%dT%H%M%SZ}-{at.microsecond:05x}{secrets.token_hex(2)}"
     owner = f"backup@{socket.gethostname()}:{os.getpid()}"
     with ExitStack() as held:
         use_cases = _use_cases(records)
@@ -94,6 +100,7 @@ def take(
             )
             for use_case in use_cases
         ]
+        missing = named.find_missing(settings, records, use_cases, remedy=remedy)
         # The mark: it is the newest row of the log in the backup.
         records.audit.append(AuditEntry(BEGUN, EVERYWHERE, name, actor, {}, at, f"{BEGUN}/{name}"))
         databases = _dump_all(settings, records, pieces, say)
@@ -114,10 +121,20 @@ def take(
         use_cases=tuple(use_cases),
         home=str(settings.home),
         entity_key=fingerprint(settings),
+        missing=tuple(missing) or UNSET,
         **databases,
     )
     log.info("backup %s: %d files, %d bytes", name, listed.count, listed.bytes)
     return manifest
+
+
+def newest_of(repository: Repository, say: Callable[[str], object]) -> Manifest | None:
+    """Return the backup of before, None where there is none that can be read."""
+    try:
+        return repository.manifest() if repository.names() else None
+    except ArtefactError as error:
+        say(f"note: {error}; all files are read anew")
+        return None
 
 
 def refuse_inside(settings: Settings, repository: Repository) -> None:
@@ -150,12 +167,14 @@ def only_one(settings: Settings, records: Records) -> Lease:
 
 def put_on_record(records: Records, manifest: Manifest, actor: str, at: datetime) -> None:
     """Write the audit row of a backup that is in place."""
-    details = {
+    details: dict[str, Any] = {
         "files": manifest.file_count,
         "bytes": manifest.file_bytes,
         "epoch": manifest.epoch,
         "audit": list(manifest.audit),
     }
+    if manifest.missing:
+        details["missing"] = list(manifest.missing[:LISTED])
     once = f"{TAKEN}/{manifest.name}"
     records.audit.append(AuditEntry(TAKEN, EVERYWHERE, manifest.name, actor, details, at, once))
 
@@ -266,20 +285,20 @@ def _copy_all(
     def copy(tree: Tree, listed: Listed) -> File | None:
         digest = known.get((tree.name, listed.path, listed.bytes))
         piece = Piece(digest or "", listed.bytes)
-        if digest is None or not pieces.has(piece):
-            try:
+        try:
+            if digest is None or not pieces.has(piece):
                 piece = pieces.keep(tree, listed.path)
-            except FileNotFoundError as error:
-                if tree.fleeting:
-                    return None
-                raise SourceError(
-                    f"{tree.name}: {listed.path} went while it was to be read; run it again"
-                ) from error
-            except OSError as error:
-                raise SourceError(
-                    f"{tree.name}: {listed.path} cannot be kept ({first_line(error)}); mend that, "
-                    "then run it again"
-                ) from error
+        except FileNotFoundError:
+            if tree.fleeting:
+                return None
+            raise SourceError(
+                f"{tree.name}: {listed.path} went while it was to be read; run it again"
+            ) from None
+        except store_errors() as error:
+            raise SourceError(
+                f"{tree.name}: {listed.path} cannot be kept ({first_line(error)}); mend that, "
+                "then run it again"
+            ) from None
         return File(tree.name, listed.path, piece.digest, piece.bytes, listed.immutable)
 
     seen: set[tuple[str, str]] = set()

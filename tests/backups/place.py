@@ -7,13 +7,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+import typer
+
 from include.artefacts.store import ArtefactStore
 from include.backups import after
 from include.backups import restore as restoring
 from include.backups import take as taking
-from include.backups.manifest import Manifest
-from include.backups.repository import Repository
+from include.backups.manifest import Manifest, Piece
+from include.backups.repository import InPlace, Repository
 from include.backups.restore import Restored
+from include.cli import backups as commands
 from include.clock import utc_now
 from include.config.settings import Settings
 from include.models.loading import load_model
@@ -92,6 +96,15 @@ def take(bench: Bench, repository: Repository, **options: Any) -> Manifest:
     return manifest
 
 
+def back_up(target: str | Path, *, keep: int = 0, verify: bool = False) -> int:
+    """Run the command in this process; return its exit code."""
+    try:
+        commands.backup(str(target), keep=keep, verify=verify)
+    except typer.Exit as ended:
+        return ended.exit_code
+    return 0
+
+
 class Target:
     """An installation that is restored into."""
 
@@ -130,3 +143,28 @@ def score(records: Records, settings: Settings) -> float:
     assert champion is not None
     folder = find_bundle(ArtefactStore.of(settings), champion)
     return float(load_model(folder, champion.model_digest).one(ROW))
+
+
+KILLED_AT = ("files", "between the databases", "in the records")
+
+
+def kill(patched: pytest.MonkeyPatch, pieces: type[Repository] | type[InPlace], at: str) -> None:
+    """Let what reads `pieces` be killed at a moment of `KILLED_AT`."""
+    if at == "files":
+        real, opened = pieces.open, 0
+
+        def opening(self: Any, piece: Piece) -> object:
+            nonlocal opened
+            opened += 1
+            if opened > 30:
+                raise KeyboardInterrupt
+            return real(self, piece)
+
+        patched.setattr(pieces, "open", opening)
+        return
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    name = "_load_records" if at == "between the databases" else "begin_next"
+    patched.setattr(restoring, name, stop)

@@ -17,19 +17,24 @@ import pytest
 from include.backups import after
 from include.backups import restore as restoring
 from include.backups.move import move, source_settings
+from include.backups.repository import InPlace
 from include.clock import utc_now
 from include.config.settings import ROOT
-from include.errors import Busy, ConfigError
+from include.deployment.rollback import Late
+from include.errors import Busy, ConfigError, SourceError
 from include.features.online_stores import open_store
 from include.installation.lock import InstallationLock
-from include.models import mlflow_client
+from include.models import mlflow_client, mlflow_registry
 from include.pipeline import runner
 from include.pipeline.flow import DATA_STAGES
+from include.predictions.log import PredictionLog
 from include.records.records import AuditEntry, Records, RoleReport
-from tests.backups.place import Target, score, trained
+from include.serving.journal import Journal
+from tests.backups.place import KILLED_AT, Target, kill, score, trained
 from tests.builders import redis_server
 from tests.builders.installation import Installation, small_repayment
-from tests.builders.judging import LATE, NAME, Bench
+from tests.builders.judging import LATE, NAME, Bench, new_bench
+from tests.builders.releases import add_model
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +91,24 @@ def moved(bench: Bench, target: Target) -> restoring.Restored:
     return made
 
 
+@pytest.mark.parametrize("at", KILLED_AT)
+def test_a_move_killed_half_way_is_run_again(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    target = Target(tmp_path / "target", bench.settings.usecases)
+    with monkeypatch.context() as patched:
+        kill(patched, InPlace, at)
+        with pytest.raises(KeyboardInterrupt):
+            moved(bench, target)
+    assert target.records.routes.names() == []
+    made = moved(bench, target)
+    assert (made.epoch, made.champions) == (2, {NAME: 2})
+    assert made.copied < made.files or at == "files"
+    assert target.records.audit.verify() is None
+    counted = mlflow_registry.count_entries(target.settings, NAME)
+    assert counted == {"model versions": 2, "runs": 2}
+
+
 def digests(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -100,6 +123,8 @@ def test_a_home_moves_with_its_champion_scores_and_history_and_stays_as_it_was(
     before, home = score(bench.records, bench.settings), digests(bench.home)
     made = moved(bench, compose.target)
     assert (made.epoch, made.champions, made.notes) == (2, {NAME: 2}, [])
+    # But for a segment that nobody writes any more: it is closed.
+    home = {name.replace("two.open", "two.jsonl"): digest for name, digest in home.items()}
     assert digests(bench.home) == home
     away = bench.home.with_name("away")
     bench.records.close()
@@ -113,8 +138,8 @@ def test_a_home_moves_with_its_champion_scores_and_history_and_stays_as_it_was(
         newest = compose.target.records.audit.entries(action="installation.restored")[-1]
         assert newest.details["from"] == str(bench.home)
         assert (compose.folder / "store" / "lake" / NAME).is_dir()
-        segments = list((compose.folder / "store" / "segments" / NAME).iterdir())
-        assert [path.name for path in segments] == ["one.jsonl"]
+        segments = (compose.folder / "store" / "segments" / NAME).iterdir()
+        assert sorted(path.name for path in segments) == ["one.jsonl", "two.jsonl"]
         assert str(bench.home) not in _all_texts(compose.target.records)
     finally:
         away.rename(bench.home)
@@ -156,6 +181,57 @@ def test_what_is_no_home_or_is_in_use_or_served_is_refused(bench: Bench, tmp_pat
     finally:
         bench.records.nodes.stopped("laptop", "boot")
     assert target.records.routes.names() == []
+
+
+@pytest.fixture
+def killed(tmp_path: Path) -> Bench:
+    """A home whose node was killed: a model that it took back by itself is champion on record."""
+    bench = new_bench(tmp_path / "home")
+    for version in (1, 2):
+        add_model(bench.records, version, f"2026-02-0{version}", NAME)
+    entry = AuditEntry("test", NAME, "2", "test", {}, utc_now())
+    bench.records.routes.change(NAME, set={"champion": 2, "previous": 1}, entry=entry)
+    late = Late(NAME, "sha256:2", 2, "kim", "", "it is wrong", "r1", utc_now().isoformat(), "n1")
+    Journal(bench.home / "serving" / "rollbacks-8600.json").add(late)
+    return bench
+
+
+def test_what_a_killed_node_has_answered_and_taken_back_comes_along(
+    killed: Bench, tmp_path: Path
+) -> None:
+    folder = killed.home / "predictions" / NAME
+    folder.mkdir(parents=True)
+    (folder / "last.open").write_bytes(b'{"answer": 1}\n{"answ')
+    target = Target(tmp_path / "target", killed.settings.usecases)
+    moved(killed, target)
+    arrived = tmp_path / "target" / "predictions" / NAME / "last.jsonl"
+    assert arrived.read_bytes() == b'{"answer": 1}\n', "half a line was never answered"
+    route = target.records.routes.get(NAME)
+    assert (route.champion, route.held) == (1, ["sha256:2"])
+    (entry,) = target.records.audit.entries(NAME, action="release.rolled_back")
+    assert (entry.actor, entry.details["reason"]) == ("kim", "it is wrong")
+    assert Journal(killed.home / "serving" / "rollbacks-8600.json").entries == ()
+    # Killed before the end, it is run again: the rollback is on record once.
+    again = Target(tmp_path / "again", killed.settings.usecases)
+    moved(killed, again)
+    assert again.records.routes.get(NAME).champion == 1
+
+
+def test_what_is_still_written_or_cannot_be_read_of_a_node_is_not_moved(
+    killed: Bench, tmp_path: Path
+) -> None:
+    target = Target(tmp_path / "target", killed.settings.usecases)
+    log = PredictionLog(killed.home, NAME)
+    log.append(b'{"answer": 1}\n')
+    with pytest.raises(Busy, match=r"\.open is being written"):
+        moved(killed, target)
+    log.close()
+    (killed.home / "serving" / "rollbacks-8601.json").write_text("{")
+    with pytest.raises(SourceError, match=r"8601\.json cannot be read .*roll back again"):
+        moved(killed, target)
+    assert target.records.routes.names() == []
+    moved(killed, target)
+    assert target.records.routes.get(NAME).champion == 1
 
 
 def test_a_home_that_is_mounted_to_be_read_alone_is_refused_with_the_remedy(
