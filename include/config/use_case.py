@@ -201,6 +201,13 @@ class UseCase(Strict):
                 self._check_snapshot(name, source, source.snapshot)
         return self
 
+    @model_validator(mode="after")
+    def _with_label_time(self) -> UseCase:
+        """Refuse a label time of which nobody can tell when it is over, where it has to be."""
+        if self.label.source is not None and self.label.assumed_lag is None:
+            self.sources[self.label.source].check_length(self.label.label_time)
+        return self
+
     def _check_snapshot(self, name: str, source: Source, day: date) -> None:
         """Refuse a snapshot whose day no partition of the use case holds.
 
@@ -219,6 +226,12 @@ class UseCase(Strict):
                 f"{where}: {day} lies in the partition {key}, which is outside the "
                 f"history; write history: {{first: {key}, last: {key}}}"
             )
+
+    @property
+    def key_is_row_digest(self) -> bool:
+        """Whether the entity's key is an id that was made of the row, of which copies differ."""
+        deciding = [self.label.source] if self.label.source is not None else list(self.sources)
+        return any(self.sources[name].row_digest == self.entity.key for name in deciding)
 
     @property
     def is_timeless(self) -> bool:

@@ -208,4 +208,16 @@ class Column(Strict):
                 f"dates {self.dates!r} names no year; write a format such as %d.%m.%Y, or one of "
                 f"{', '.join(UNIX)}"
             )
+        if self.dates is not None and re.search("%-?Z", self.dates):
+            raise ValueError(
+                f"dates {self.dates!r} reads names of zones, of which CST or IST mean several and "
+                "CET has an hour that comes twice; let the source write offsets (%z). Where all "
+                "times are of one zone, write its name in place of %Z, and timezone: "
+                "Europe/Berlin in the source (none where it is UTC or GMT)"
+            )
+        if self.unit is not None and self.unit.lower() == "e":
+            raise ValueError(
+                f"unit {self.unit!r} cannot be told from the exponent of 5e3; let the source leave "
+                "it out, or take the number by sql"
+            )
         return self

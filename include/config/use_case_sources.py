@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from include.config.date_forms import named_by
 from include.config.durations import Duration, lag_after_event
 from include.config.names import COLUMN, TIMES, ColumnName
 from include.config.use_case_columns import UNIX, Column, ColumnType, Share, Strict, Texts
@@ -90,7 +91,8 @@ class Source(Strict):
     date_means: Literal["start_of_day", "end_of_day"] = Field(
         default="start_of_day",
         description="What a date without a time of day stands for, as event time, arrival or label "
-        "time; end_of_day where rows are known only when the day is over.",
+        "time; end_of_day where rows are known only when the day is over. What names a week, a "
+        'month or a year (`dates: "%m/%Y"`) ends with its last day.',
     )
     timezone: str = Field(
         default="UTC", description="Time zone of times that carry none, such as Europe/Berlin."
@@ -266,6 +268,9 @@ class Source(Strict):
                 "0s"
             )
         self._check_made()
+        for name, column in self.columns.items():
+            if column.type == "timestamp" or name in self.time_columns:
+                self.check_length(name)
         missing = [
             name for name in self.key if name not in self.columns and name not in self.time_columns
         ]
@@ -296,6 +301,21 @@ class Source(Strict):
                     f"{name} is the source's time and computed as {column.type}; write type: date "
                     "or timestamp"
                 )
+
+    def check_length(self, name: str) -> None:
+        """Refuse a column as a time that ends with its date, where nobody can tell with which.
+
+        Raises:
+            ValueError: names the column, its form, and the remedy.
+        """
+        column = self.columns.get(name)
+        if self.date_means != "end_of_day" or column is None or named_by(column.dates) is not None:
+            return
+        raise ValueError(
+            f"columns.{name}: dates {column.dates!r} does not tell how long what it names lasts, "
+            "and date_means is end_of_day; write a form that names a day, a week, a month or a "
+            "year, such as %d.%m.%Y, %G-W%V, %m/%Y or %Y, or compute the last day by sql"
+        )
 
     @property
     def computed(self) -> dict[str, Column]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from include.config.use_case_sources import Source
 from include.errors import ConfigError
 from include.ingestion.times import of_day, of_local, utc
-from include.ingestion.values import BLANKS, cell, dates_of, typed
+from include.ingestion.values import cell, dates_of, plain, typed
 from include.lake.sql import quote
 from include.pipeline import declared
 from include.point_in_time.curated import ARROW_TYPES
@@ -83,7 +83,7 @@ def value(name: str, source: Source, given: str) -> str:
         number = given if actual == "DOUBLE" else f"try_cast({given} AS DOUBLE)"
         return f"CASE WHEN isfinite({number}) THEN {number} + 0.0::DOUBLE END"
     if kind == "string":
-        return f"nullif(trim(CAST({given} AS VARCHAR), '{BLANKS}'), '')"
+        return f"nullif({plain(f'CAST({given} AS VARCHAR)')}, '')"
     if kind == "bool":
         return f"CAST({given} AS BOOLEAN)"
     if kind == "date":

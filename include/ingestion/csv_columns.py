@@ -107,12 +107,18 @@ def convert_csv(
 
 
 def _again(columns: Sequence[str]) -> str:
-    """Return the condition of a line that repeats the header; names are parameters h0, h1, ..."""
-    return " AND ".join(
+    """Return the condition of a line that repeats the header; names are parameters h0, h1, ...
+
+    Of files that were put together it may begin with the mark of byte order of the later one.
+    """
+    told = [
         # A column without a name has a name that we gave.
         f"coalesce(trim(c{index}), '') = " + ("''" if name == f"Unnamed: {index}" else f"$h{index}")
         for index, name in enumerate(columns)
-    )
+    ]
+    if columns[0] != "Unnamed: 0":
+        told[0] = f"({told[0]} OR coalesce(c0 = '\ufeff' || $h0, false))"
+    return " AND ".join(told)
 
 
 def _refuse_broken(

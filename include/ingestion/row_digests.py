@@ -16,8 +16,7 @@ from include.config.use_case import UseCase
 from include.ingestion.columns import FILE, MALFORMED, ROW
 from include.ingestion.computed import parts_of
 from include.lake.sql import connect, quote, text_literal
-
-LENGTH = 32  # hex digits: 128 bits, by which no two of a billion rows are alike
+from include.point_in_time.row_copies import LENGTH
 
 
 def with_row_digest(rows: pa.Table, column: str, use_case: UseCase, name: str) -> pa.Table:

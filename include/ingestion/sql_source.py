@@ -138,7 +138,8 @@ def _read(
         query = _within_mysql(link, query, source, periods)
     elif kind == "sqlite":
         link.exec_driver_sql("PRAGMA query_only = ON")
-    return _any(link.execution_options(stream_results=True, max_row_buffer=BATCH), query)
+    streamed = link.execution_options(stream_results=True, max_row_buffer=BATCH)
+    return _any(streamed, query, use_case.name)
 
 
 def _within_mysql(link: Any, query: str, source: Source, periods: Sequence[Period]) -> str:
@@ -193,7 +194,7 @@ def sample_table(
                 names, picked, _ = _picked(link, query, ".".join(table))
                 rows = link.exec_driver_sql(f"SELECT {picked} FROM ({query}) AS source").fetchall()
                 return _columns(names, rows), name
-            return _any(link, query), name
+            return _any(link, query, ".".join(table)), name
     except (sqlalchemy.exc.SQLAlchemyError, OSError) as error:
         text = " ".join(str(getattr(error, "orig", None) or error).strip().splitlines()[:3])
         if parsed.password:
@@ -247,12 +248,16 @@ def _picked(link: Any, query: str, shown: str) -> tuple[list[str], str, dict[str
     ).cursor.description
     types = {column[0]: column[1] for column in described}
     names = [column[0] for column in described]
-    if len(types) != len(names):
-        raise SourceError(f"{shown}: the query gives a column twice among {names}; name them apart")
+    _refuse_twins(names, shown)
     picked = ", ".join(
         f"{_text(column, types[column])} AS c{index}" for index, column in enumerate(names)
     )
     return names, picked, types
+
+
+def _refuse_twins(names: Sequence[str], shown: str) -> None:
+    if len(set(names)) != len(names):
+        raise SourceError(f"{shown}: the query gives a column twice among {names}; name them apart")
 
 
 def _text(column: str, kind: int) -> str:
@@ -297,13 +302,14 @@ def _columns(names: Sequence[str], rows: Sequence[Any]) -> pa.Table:
     )
 
 
-def _any(link: Any, query: str) -> pa.Table:
-    """Read any other database.
+def _any(link: Any, query: str, shown: str) -> pa.Table:
+    """Read any other database; `shown` is how messages call what is read.
 
     Numbers, times and dates become text by DuckDB, everything else by `str`.
     """
     result = link.exec_driver_sql(query)
     names = list(result.keys())
+    _refuse_twins(names, shown)
     parts = []
     with connect() as con:
         for rows in result.partitions(BATCH):

@@ -1,9 +1,10 @@
 """DuckDB expressions that turn a column's text into its typed value: one rule for every reader.
 
 Contract, arrival and draft ask here and nowhere else, so what a draft says of a table is what the
-contract does with it. Every text, keys among them, is trimmed of blanks, tabs, line breaks and
-no-break spaces at both ends; what is then empty, or one of the column's (else the source's)
-`null_values`, is no value, in every format. Raw rows stay as they were delivered.
+contract does with it. Every text, keys among them, is read as `include.texts` says: in NFC, without
+letters that nobody sees, trimmed of blanks, tabs, line breaks and no-break spaces at both ends.
+What is then empty, or one of the column's (else the source's) `null_values`, is no value, in every
+format. Raw rows stay as they were delivered.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ import pyarrow as pa
 from include.config.use_case_sources import Column, Source
 from include.ingestion.times import date, utc
 from include.lake.sql import quote, text_literal
+from include.texts import BLANKS, HIDDEN, plain_text
 
-BLANKS = " \t\r\n\u00a0"
 # By byte of UTF-8: whether a text that begins, or ends, with it may have to be trimmed.
 _BEGINS, _ENDS = np.zeros(256, bool), np.zeros(256, bool)
 _BEGINS[[blank.encode()[0] for blank in BLANKS]] = True
 _ENDS[[blank.encode()[-1] for blank in BLANKS]] = True
+# Letters before U+0300, the first mark that joins another letter, are in NFC, and begin with a
+# lesser byte than it. One of them is hidden.
+_MARKS, _SOFT_HYPHEN = "\u0300".encode()[0], "\u00ad".encode()
 _TRUE, _FALSE = "'true', 't', 'yes', 'y', '1'", "'false', 'f', 'no', 'n', '0'"
 # What may separate groups of three digits, as a regular expression. A blank stands for the
 # no-break, figure and narrow blanks of spreadsheets too, an apostrophe for the typesetters' one.
@@ -36,12 +40,25 @@ def cell(name: str, source: Source, *, bare: bool = False) -> str:
     return trimmed_text(quote(name), source.columns.get(name), source, bare=bare)
 
 
+def plain(text: str) -> str:
+    """Return the expression of a text as `plain_text` reads it."""
+    # Trimming by a set of characters costs ten times as much as trimming blanks, and composing
+    # letters as much again, so both are kept for the texts that may need them.
+    may_join = "[\\x{00AD}\\x{0300}-\\x{10FFFF}]"
+    shown = text
+    for letter in HIDDEN:
+        shown = f"replace({shown}, '{letter}', '')"
+    rare = " OR ".join(f"contains({text}, '{blank}')" for blank in BLANKS[1:])
+    return (
+        f"(CASE WHEN strlen({text}) <> length({text}) AND regexp_matches({text}, '{may_join}') "
+        f"THEN trim(nfc_normalize({shown}), '{BLANKS}') "
+        f"WHEN {rare} THEN trim({text}, '{BLANKS}') ELSE trim({text}) END)"
+    )
+
+
 def trimmed_text(text: str, column: Column | None, source: Source, *, bare: bool = False) -> str:
     """Return the expression of a raw text expression: trimmed, NULL where it means no value."""
-    # Trimming by a set of characters costs ten times as much as trimming blanks, so it is kept for
-    # the texts that need it.
-    rare = " OR ".join(f"contains({text}, '{blank}')" for blank in BLANKS[1:])
-    trimmed = f"(CASE WHEN {rare} THEN trim({text}, '{BLANKS}') ELSE trim({text}) END)"
+    trimmed = plain(text)
     none = (
         source.null_values if column is None or column.null_values is None else column.null_values
     )
@@ -49,15 +66,16 @@ def trimmed_text(text: str, column: Column | None, source: Source, *, bare: bool
         trimmed = text
     if not none:
         return trimmed if bare else f"nullif({trimmed}, '')"
-    listed = ", ".join(text_literal(token.strip(BLANKS)) for token in ["", *none])
+    listed = ", ".join(text_literal(plain_text(token)) for token in ["", *none])
     return f"CASE WHEN {trimmed} NOT IN ({listed}) THEN {trimmed} END"
 
 
 def are_bare(texts: pa.StringArray) -> bool:
-    """Tell whether no text is empty, begins or ends with what is trimmed.
+    """Tell whether every text is as it is read: not empty, nothing to trim, join or leave out.
 
-    To look at the first and the last byte of each takes a tenth of what trimming takes. They tell
-    more than asked: other letters than the no-break space begin or end with one of its two bytes.
+    To look at the first and the last byte of each, and for the greatest of all, takes a tenth of
+    what trimming takes. They tell more than asked: other letters than the no-break space begin or
+    end with one of its two bytes, and most letters beyond U+0300 join no other.
     """
     _, offsets, data = texts.buffers()
     if data is None or texts.null_count:
@@ -66,7 +84,11 @@ def are_bare(texts: pa.StringArray) -> bool:
     if (ends[1:] == ends[:-1]).any():
         return False
     content = np.frombuffer(data, np.uint8)
-    return not (_BEGINS[content[ends[:-1]]].any() or _ENDS[content[ends[1:] - 1]].any())
+    if _BEGINS[content[ends[:-1]]].any() or _ENDS[content[ends[1:] - 1]].any():
+        return False
+    used = content[ends[0] : ends[-1]]
+    greatest = used.max(initial=0)
+    return bool(greatest < 128 or (greatest < _MARKS and _SOFT_HYPHEN not in used.tobytes()))
 
 
 def typed(text: str, column: Column, source: Source) -> str:
@@ -119,7 +141,8 @@ def _plain(text: str, column: Column) -> str:
     if (column.decimal, column.thousands, column.percent, column.unit) == (".", "", False, None):
         return text
     group, point = _GROUPS[column.thousands], "," if column.decimal == "," else "[.]"
-    digits = f"([0-9]{{1,3}}({group}[0-9]{{3}})+|[0-9]+)" if group else "[0-9]+"
+    # No group begins with 0: what stands before the mark in 0,123 says that it is the decimal one.
+    digits = f"([1-9][0-9]{{0,2}}({group}[0-9]{{3}})+|[0-9]+)" if group else "[0-9]+"
     unit = re.escape(column.unit) if column.unit else ""
     before, after = (
         (f"({unit}[ \u00a0\u202f]?)?", f"([ \u00a0\u202f]?{unit})?") if unit else ("", "")

@@ -25,6 +25,8 @@ _OTHERS = [
     *["%Y%m%dT%H%M%SZ", "%Y%m%dT%H%M%S", "%Y%m%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"],
     *["%a %b %d %H:%M:%S %Y", "%d/%b/%Y:%H:%M:%S %z", "%a, %d %b %Y %H:%M:%S GMT"],
     *["%a, %d %b %Y %H:%M:%S %z", "%Y-%m-%d %H:%M:%S %z"],
+    # As Python's log, spreadsheets of some countries and Oracle write them.
+    *["%Y-%m-%d %H:%M:%S,%f", "%d.%m.%Y %H.%M", "%d.%m.%y %H.%M", "%d-%b-%y %I.%M.%S.%n %p"],
 ]
 _DIGITS = ("%Y%m%d", "%y%m%d", "%d%m%Y", "%m%d%Y", "%Y%m%d%H%M%S", "%Y%m")
 # A number and a mark, a name and a number, or eight digits and a clock: cheap to look for.
@@ -92,7 +94,9 @@ def as_digits(texts: ColumnTexts, column: Column) -> Column:
 def _candidate(form: str, column: Column | None = None) -> Column:
     """Return a column of a form, with the tokens of another one."""
     tokens = None if column is None else column.null_values
-    return Column(type="timestamp" if "%H" in form else "date", dates=form, null_values=tokens)
+    return Column(
+        type="timestamp" if re.search("%[HI]", form) else "date", dates=form, null_values=tokens
+    )
 
 
 def _or_none(column: Column) -> str:
@@ -123,7 +127,10 @@ def _one_meaning(texts: ColumnTexts, fitting: Sequence[Column]) -> Column | None
 
 
 def _hint_at_zones(texts: ColumnTexts) -> None:
-    """Hint at times that name a zone, such as CET: no name says its offset for sure."""
+    """Hint at times that name a zone, such as CET: no name says its offset for sure.
+
+    Other times that no form reads are shown as they are written.
+    """
     named = texts.count(
         "regexp_full_match(t, '[0-9]{4}-.*[0-9] ?[A-Za-z]{2,5}') AND NOT regexp_matches(t, "
         "'(?i)(UTC|GMT|Z|AM|PM)$')"
@@ -132,4 +139,12 @@ def _hint_at_zones(texts: ColumnTexts) -> None:
         texts.hints.append(
             "times with the name of a zone: write them with an offset, or without and say "
             "timezone: Europe/Berlin"
+        )
+        return
+    alike = "regexp_matches(t, '^[0-9]{4}[-/.][0-9]{2}[-/.][0-9]{2}.*[0-9]{2}[:.][0-9]{2}')"
+    if texts.filled and texts.count(alike) >= FITS * texts.filled:
+        ((shown,),) = texts.rows(f"SELECT min(t) FROM seen WHERE {alike}")
+        texts.hints.append(
+            f"times in a form that is not known, such as {shown!r}: write them as "
+            "2025-01-31 23:59:00, with an offset (+01:00) or without"
         )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from include.clock import utc_now
 from include.config import durations, use_case_file
 from include.errors import ConfigError
 from include.onboarding.answers import NOTHING, Answers
@@ -19,6 +20,7 @@ from include.onboarding.overview import ColumnView, view_columns, view_joined
 from include.onboarding.profile import Table
 from include.onboarding.questions import Question, open_questions
 from include.onboarding.redraft import with_mark
+from include.onboarding.stray_times import leave_out_strays
 from include.onboarding.worst_partition import Worst
 from include.onboarding.yaml_text import name_of, note
 
@@ -137,6 +139,14 @@ def draft_table(
     ]
     if unknown := [header for header in answers.written_later or () if header not in headers]:
         raise ConfigError(f"--written-later {unknown}: no such column; columns are {headers}")
+    now = utc_now()
+    if not roles.snapshot:
+        for column in (roles.event, roles.arrival, roles.outcome):
+            if column is not None:
+                leave_out_strays(table, column.header, now)
+    for each in joined:
+        if each.event is not None:
+            leave_out_strays(each.table, each.event.header, now)
     times = guess_times(table, roles, answers)
     first = durations.period_start(times.cadence, first_day(joined, times.first))
     times = replace(times, first=first)
@@ -158,10 +168,26 @@ def draft_table(
     tables = {"rows": table} | {each.name: each.table for each in joined if each.event is not None}
     if apart is not None and not apart[0].is_static:
         tables[apart[0].name] = apart[0].table
-    worst = {
-        source: one.worst(use_case.sources[source], use_case.cadence, use_case.entity.key)
-        for source, one in tables.items()
-    }
+
+    def find_worst() -> dict[str, Worst]:
+        within = times.first, times.last
+        sources, key = use_case.sources, use_case.entity.key
+        return {
+            source: one.worst(sources[source], times.cadence, key, within)
+            for source, one in tables.items()
+        }
+
+    worst = find_worst()
+    early = [each.early for each in worst.values() if each.early is not None]
+    if early and not roles.snapshot:
+        first = durations.next_period_start(times.cadence, max(early))
+        why = (
+            f"{times.why_last}, but behind periods of few rows that would block: up to {max(early)}"
+        )
+        times = replace(times, first=first, why_last=why)
+        document = lines({})
+        use_case = use_case_file.parse(document, where=f"draft of {path.name}", folder=path.parent)
+        worst = find_worst()
     # A draft never blocks on the tables that it was made from.
     above = {
         source: one for source, one in worst.items() if one.share > use_case.sources[source].max_bad

@@ -76,7 +76,7 @@ def draft_lines(
     yield "sources:"
     yield "  rows:"
     yield from place_lines(table, path)
-    yield from time_lines(roles, names, answers)
+    yield from time_lines(roles, names, answers, table.strays)
     record = (
         [roles.record]
         if roles.record

@@ -177,16 +177,24 @@ def max_bad_line(worst: Worst) -> str:
     return f"    max_bad: {math.ceil(1_000 * worst.share) / 1_000}  # guessed: {why}"
 
 
-def time_lines(roles: Roles, names: dict[str, str], answers: Answers) -> Iterator[str]:
-    """Yield the source's times."""
+def time_lines(
+    roles: Roles, names: dict[str, str], answers: Answers, strays: Mapping[str, object]
+) -> Iterator[str]:
+    """Yield the source's times; `strays` says of a column which of its times none is guessed by."""
     if roles.snapshot:
         yield f"    snapshot: {answers.snapshot}  # given: the day for which the table stands"
         return
-    yield f"    event_time: {plain_name(names[roles.event.header])}  # {roles.why['event']}"
+    yield (
+        f"    event_time: {plain_name(names[roles.event.header])}  # {roles.why['event']}"
+        f"{strays.get(roles.event.header, '')}"
+    )
     how = "guessed" if answers.known is None else "given"
     if roles.arrival is not None:
         arrival = plain_name(names[roles.arrival.header])
-        yield f"    arrival: {arrival}  # {how}: when the row could first be known"
+        yield (
+            f"    arrival: {arrival}  # {how}: when the row could first be known"
+            f"{strays.get(roles.arrival.header, '')}"
+        )
     elif answers.known is not None and durations.lag_after_event(answers.known) is not None:
         yield f"    arrival: {answers.known}  # given: when the row could first be known"
     else:

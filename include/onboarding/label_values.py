@@ -13,6 +13,7 @@ from include.onboarding.answers import Undecided
 from include.onboarding.header_words import BEFORE, LABEL, STATE, plain, sounds_late
 from include.onboarding.profile import Profile, Table, text
 from include.onboarding.yaml_text import name_others, name_some
+from include.texts import plain_text
 
 MAX_SPELLINGS = 12  # of two outcomes, such as Yes, yes and YES
 _LAST = "the last column, and "
@@ -255,8 +256,9 @@ def _given_positive(
 ) -> Positive:
     """Return the values that a person said, if the column has them and others besides."""
     # A value may hold a comma, at which an option is divided.
-    whole = [value for value in values if re.sub(r"\s*,\s*", ",", value) == ",".join(given)]
-    ones = whole or [one.strip() for one in given]
+    said = plain_text(",".join(given))
+    whole = [value for value in values if re.sub(r"\s*,\s*", ",", value) == said]
+    ones = whole or [plain_text(one) for one in given]
     if unknown := [one for one in ones if one not in values]:
         raise ConfigError(
             f"{table.path}: --positive {', '.join(unknown)}: {where} has no such value; it has "

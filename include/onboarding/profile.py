@@ -14,7 +14,7 @@ from include.config.use_case_sources import Column, Source
 from include.errors import SourceError
 from include.ingestion.columns import MALFORMED
 from include.ingestion.times import NEWEST, OLDEST
-from include.ingestion.values import trimmed_text, typed
+from include.ingestion.values import plain, trimmed_text, typed
 from include.onboarding.column_texts import SOURCE
 from include.onboarding.table_files import TableFiles, closing_rows, read_table
 from include.onboarding.value_formats import guess_column
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from include.onboarding.date_parts import Expression
     from include.onboarding.evidence import Evidence
+    from include.onboarding.stray_times import Strays
 
 MAX_COLUMNS = 500  # each is counted by itself, so that more would take minutes
 
@@ -133,6 +134,7 @@ class Table:
             )
         self._headers = headers
         self._made: dict[tuple[str, str], Profile] = {}
+        self.strays: dict[str, Strays] = {}  # by header, once they are left out of `given`
         self.evidence: dict[tuple[str, str], dict[str, Evidence]] = {}  # by label and its ones
         self.columns = [self._profile(header) for header in headers]
         shown = ", ".join(
@@ -140,9 +142,19 @@ class Table:
         )
         self._con.execute(f"CREATE TEMP TABLE given AS SELECT {shown} FROM raw")
 
-    def worst(self, source: Source, cadence: str, entity: str | None = None) -> Worst:
-        """Judge all rows by a source's contract, as validation will; return the worst partition."""
-        return find_worst(self._con, self._headers, self.broken > 0, source, cadence, entity)
+    def worst(
+        self,
+        source: Source,
+        cadence: str,
+        entity: str | None = None,
+        within: tuple[date, date] | None = None,
+    ) -> Worst:
+        """Judge rows by a source's contract, as validation will; return the worst partition.
+
+        `within` are the first and the last partition that count.
+        """
+        con, broken = self._con, self.broken > 0
+        return find_worst(con, self._headers, broken, source, cadence, entity, within)
 
     def scalar(self, sql: str, *values: object) -> Any:
         """Return the first value of a query over `given`."""
@@ -229,7 +241,7 @@ class Table:
 
         if header not in self._headers:
             return None
-        cell = f"trim({quote(f'h_{self._headers.index(header)}')})"
+        cell = plain(quote(f"h_{self._headers.index(header)}"))
         listed = ", ".join(map(text_literal, words))
         found = self._con.execute(
             f"SELECT {cell} AS v FROM delivered{self._where} GROUP BY v "

@@ -11,10 +11,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from include.config.use_case import UseCase
-from include.lake.sql import connect
+from include.lake.sql import connect, quote
+from include.lake.tables import Lake
 from include.pipeline.validation_outputs import ValidationOutputs
 from include.point_in_time import partitions
-from include.point_in_time.curated import EVENT
+from include.point_in_time.curated import (
+    EVENT,
+    curated_name,
+    curated_schema,
+    curated_table,
+    record_key,
+)
 from include.records.records import StageResult
 
 PERIODS = 30  # partitions of decisions to look at, besides what they look back on and wait for
@@ -81,6 +88,66 @@ def describe_sources(
             if totals[what] or what in ALWAYS
         ]
         yield f"source {name}", ", ".join(parts)
+
+
+def describe_copies(use_case: UseCase, lake: Lake) -> Iterator[tuple[str, str]]:
+    """Yield for each source without an id how many rows repeat another in all but the outcome."""
+    for name, source in use_case.sources.items():
+        if source.row_digest is None:
+            continue
+        schema, key = curated_schema(source), quote(source.row_digest)
+        with connect() as con:
+            lake.scan(con, "curated", curated_table(lake, use_case, name), schema=schema)
+            rows, firsts = con.execute(
+                f"SELECT count(*), count(*) FILTER (ends_with({key}, '-1')) FROM curated"
+            ).fetchone() or (0, 0)
+        if rows > firsts:
+            together = (
+                "; a row and its copies are one entity, in one part of the training"
+                if source.row_digest == use_case.entity.key
+                else ""
+            )
+            yield (
+                f"copies in {name}",
+                f"{rows - firsts} of {rows} rows ({(rows - firsts) / rows:.1%}) repeat another in "
+                f"all but the outcome{together}",
+            )
+
+
+def describe_moved(use_case: UseCase, lake: Lake) -> Iterator[tuple[str, str]]:
+    """Yield how many rows of the label's source were corrected in their moment or entity.
+
+    What a decision was made of may be corrected; its moment and entity say which decision it is.
+    """
+    name = use_case.label.source
+    if name is None:
+        return
+    source = use_case.sources[name]
+    key, entity = record_key(source), curated_name(source, use_case.entity.key)
+    if {EVENT, entity} <= set(key):
+        return
+    same, schema = ", ".join(map(quote, key)), curated_schema(source)
+    with connect() as con:
+        lake.scan(con, "curated", curated_table(lake, use_case, name), schema=schema)
+        counted = (
+            f"SELECT count(DISTINCT ({EVENT}, {quote(entity)})) AS decisions FROM curated "
+            f"WHERE {quote(entity)} IS NOT NULL GROUP BY {same}"
+        )
+        moved, decisions, rows = con.execute(
+            "SELECT count(*) FILTER (decisions > 1), sum(decisions) FILTER (decisions > 1), "
+            f"count(*) FROM ({counted})"
+        ).fetchone() or (0, 0, 0)
+    if moved:
+        yield (
+            "question",
+            f"{moved} of {rows} keys of {name} ({', '.join(source.key)}) have rows of several "
+            f"moments or entities, and make {decisions} decisions, each with its own outcome. If "
+            "these are different decisions, the key lacks a column. If they are corrections, the "
+            "decision of before stays beside the corrected one: name an event_time and an "
+            "entity.key that no correction changes, or write label.sql that gives a decision once "
+            "it is corrected no more (WHERE event_timestamp < getvariable('as_of') - INTERVAL 7 "
+            "DAY)",
+        )
 
 
 def label_rates(use_case: UseCase, rows: pa.Table) -> list[tuple[str, int, str]]:

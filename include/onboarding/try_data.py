@@ -25,11 +25,14 @@ from include.lake.sql import connect, quote
 from include.lake.tables import Lake
 from include.onboarding import cohorts, time_periods
 from include.onboarding.cohorts import Cohorts
+from include.onboarding.early_outcomes import MOST, describe_early, find_early
 from include.onboarding.frame_profile import FrameProfile, profile_frame
 from include.onboarding.trial_facts import (
     DAY,
     SHOWN,
+    describe_copies,
     describe_first_training,
+    describe_moved,
     describe_sources,
     keys_by_stage,
     label_rates,
@@ -187,9 +190,12 @@ def _examine(
     ]
     if use_case.caveat:
         trial.facts.append(("time", use_case.caveat))
+    trial.facts += describe_copies(use_case, lake)
+    trial.facts += describe_moved(use_case, lake)
     trial.facts += visibility.describe_visibility(use_case)
     trial.facts += pii.describe_log(use_case)
     trial.problems += _lag(use_case, lake, trial)
+    trial.problems += _early(use_case, lake, trial)
     if not len(spine.rows):
         trial.problems.append(
             f"{use_case.name}: no mature row as of {as_of:%Y-%m-%d}: {describe_maturing(use_case)}"
@@ -259,6 +265,16 @@ def _nulls(use_case: UseCase, frame: pa.Table) -> Iterator[str]:
                 f"{use_case.name}: feature {name} is null on every row; see keys, SQL, times "
                 f"and ttl of view {view}, or write {exclude(use_case, name)}"
             )
+
+
+def _early(use_case: UseCase, lake: Lake, trial: Trial) -> Iterator[str]:
+    """Yield that many outcomes were known before their decision; of few it is asked."""
+    early = find_early(use_case, lake)
+    for said in describe_early(use_case, early):
+        if early.share > MOST:
+            yield f"{use_case.name}: {said}"
+        else:
+            trial.facts.append(("question", said))
 
 
 def _lag(use_case: UseCase, lake: Lake, trial: Trial) -> Iterator[str]:

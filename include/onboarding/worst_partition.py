@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING
 
 from include.config.use_case_sources import Source
@@ -17,14 +18,22 @@ if TYPE_CHECKING:
     import duckdb
 
 
+MOST_BAD = 0.05  # of a partition's rows, above which the history rather begins behind it
+
+
 @dataclass(frozen=True, slots=True)
 class Worst:
-    """The partition of a table with the greatest share of rows that go to quarantine."""
+    """The partition of a table with the greatest share of rows that go to quarantine.
+
+    `early` is the last of the first partitions that would block by themselves, where they hold few
+    of all rows and no later one would: a history may begin behind it.
+    """
 
     share: float
     bad: int
     rows: int
     rules: tuple[tuple[str, int], ...]
+    early: date | None = None
 
 
 def find_worst(
@@ -34,10 +43,12 @@ def find_worst(
     source: Source,
     cadence: str,
     entity: str | None,
+    within: tuple[date, date] | None = None,
 ) -> Worst:
     """Return the partition with most bad rows of the table `delivered`, whose columns are h_0, h_1.
 
-    `with_broken` says that lines which could not be split are among its rows.
+    `with_broken` says that lines which could not be split are among its rows, `within` which
+    partitions count: from the first to the last.
     """
     from include.lake.sql import quote
 
@@ -74,6 +85,10 @@ def find_worst(
         f"CREATE OR REPLACE TEMP TABLE __rows AS SELECT strftime(date_trunc('{cadence}', "
         f"arrived_at), '%Y-%m-%d') AS partition, * FROM ({times})"
     )
+    if within is not None:
+        con.execute(
+            "DELETE FROM __rows WHERE partition NOT BETWEEN ? AND ?", list(map(str, within))
+        )
     con.execute(
         "CREATE OR REPLACE TEMP TABLE __periods AS SELECT DISTINCT partition, TIMESTAMPTZ "
         "'2262-04-11' AS __as_of FROM __rows"
@@ -85,12 +100,23 @@ def find_worst(
         f"{judged_query(source, present, '__rows', mixed, entity=entity)}"
     )
     counts = con.execute(
-        f"SELECT count({RULE}), count(*) FROM __judged GROUP BY partition ORDER BY "
+        f"SELECT count({RULE}), count(*), partition FROM __judged GROUP BY partition ORDER BY "
         f"count({RULE}) / count(*) DESC, partition"
     ).fetchall()
+    if not counts:
+        return Worst(0.0, 0, 0, ())
     rules = con.execute(
         f"SELECT {RULE}, count(*) FROM __judged WHERE {RULE} IS NOT NULL GROUP BY ALL ORDER "
         "BY 2 DESC, 1 LIMIT 3"
     ).fetchall()
-    bad, count = counts[0]
-    return Worst(bad / count, bad, count, tuple((str(rule), int(number)) for rule, number in rules))
+    bad, count, _ = counts[0]
+    blocking = [key for failed, rows, key in counts if failed / rows > MOST_BAD]
+    before = sum(rows for _, rows, key in counts if blocking and key <= max(blocking))
+    is_early = blocking and before <= MOST_BAD * sum(rows for _, rows, _ in counts)
+    return Worst(
+        bad / count,
+        bad,
+        count,
+        tuple((str(rule), int(number)) for rule, number in rules),
+        date.fromisoformat(max(blocking)) if is_early else None,
+    )

@@ -16,6 +16,8 @@ import pyarrow as pa
 from include.config.use_case import UseCase
 from include.config.use_case_sources import Source
 from include.errors import ConfigError
+from include.ingestion.times import of_day
+from include.ingestion.values import dates_of
 from include.lake.digests import digest
 from include.lake.sql import quote, text_literal
 from include.pipeline import memo
@@ -32,6 +34,7 @@ from include.point_in_time.queries import resolve_sql, tables_in, variables_in
 from include.point_in_time.sql_groups import Groups, groups_of
 from include.point_in_time.sql_parts import timestamp_literal
 from include.point_in_time.views import AsOfViews, ask_in_lanes
+from include.texts import plain_text
 from include.validation.label_checks import PART
 from include.validation.label_rows import typed
 
@@ -122,12 +125,7 @@ def _moment(source: Source, name: str, kind: str, where: str) -> str:
     `kind` is DuckDB's type of the column.
     """
     if kind == "DATE":
-        day = f"CAST({quote(name)} AS TIMESTAMPTZ)"
-        return (
-            f"({day} + INTERVAL 1 DAY - INTERVAL 1 MICROSECOND)"
-            if source.date_means == "end_of_day"
-            else day
-        )
+        return of_day(quote(name), source, dates_of(name, source))
     if kind != "TIMESTAMP WITH TIME ZONE":
         raise ConfigError(
             f"{where}: label_time {name} is {kind}; declare its column timestamp or date, or "
@@ -150,7 +148,7 @@ def _outcome(
         return f"CAST({shown} AS DOUBLE)"
     if kind == "VARCHAR":
         value = f"nullif(trim({shown}), '')"
-        ones = [text_literal(text.strip()) for text in positive]
+        ones = [text_literal(plain_text(text)) for text in positive]
         _refuse_lookalikes(con, value, ones, where, column)
     elif kind in ("BOOLEAN", "BIGINT", "DOUBLE"):
         value, ones = shown, [f"CAST({text_literal(text.strip())} AS {kind})" for text in positive]
@@ -173,11 +171,11 @@ def _outcome(
 def _refuse_lookalikes(
     con: duckdb.DuckDBPyConnection, value: str, ones: Sequence[str], where: str, column: str
 ) -> None:
-    """Refuse values that are a positive one in all but case, blanks and trailing dots.
+    """Refuse values that are a positive one in all but case, blanks, hidden letters and final dots.
 
     They would silently count as 0.
     """
-    plain = "rtrim(lower(regexp_replace({}, '\\s+', '', 'g')), '.')"
+    plain = "rtrim(lower(regexp_replace({}, '[\\s\\pZ\\p{{Cf}}]+', '', 'g')), '.')"
     alike = ", ".join(plain.format(each) for each in ones)
     unlike = f"{plain.format(value)} IN ({alike}) AND {value} NOT IN ({', '.join(ones)})"
     query = f"SELECT DISTINCT {value} AS __value FROM curated WHERE {unlike} ORDER BY 1 LIMIT 3"

@@ -81,6 +81,8 @@ def test_a_static_source_has_no_times_of_its_own() -> None:
         ({"type": "float64", "decimal": ",", "thousands": ","}, "cannot group the digits and"),
         ({"type": "string", "dates": "%Y"}, "dates is for columns of type date or timestamp"),
         ({"type": "date", "dates": "%d.%m"}, "names no year"),
+        ({"type": "timestamp", "dates": "%Y-%m-%d %H:%M %Z"}, "CET has an hour that comes twice"),
+        ({"type": "float64", "unit": "E"}, "cannot be told from the exponent of 5e3"),
         ({"type": "string", "values": ["a", False]}, "an unquoted no, off or false"),
         ({"type": "string", "values": [1.10]}, "whose digits may be others than in the file"),
         ({"type": "string", "null_values": [None]}, "an unquoted null, ~ or nothing"),

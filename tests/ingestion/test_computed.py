@@ -68,6 +68,7 @@ def value(sql: str, kind: str, text: str | None = "4", **more: Any) -> list[Any]
         ("-0.0 * x", "float64", 0.0),
         ("1.5 + x", "float64", 5.5),
         ("' a ' || x", "string", "a 4"),
+        ("'u\u0308' || x", "string", "\u00fc4"),
         ("repeat(' ', x)", "string", None),
         ("x > 3", "bool", True),
         ("NULL", "bool", None),

@@ -109,6 +109,12 @@ def test_lines_that_repeat_the_header_are_no_rows_and_the_others_keep_their_numb
     ]
 
 
+def test_a_header_behind_a_mark_of_byte_order_is_no_row(tmp_path: Path) -> None:
+    columns, rows = converted(tmp_path, "id,name\n1,a\n\ufeffid,name\n2,\ufeffid\n,name\n")
+    assert columns == DECLARED
+    assert [row[:2] for row in rows] == [["1", "a"], ["2", "\ufeffid"], [None, "name"]]
+
+
 def test_a_nameless_column_repeats_as_no_value(tmp_path: Path) -> None:
     columns, rows = converted(tmp_path, ",name\n0,a\n,name\n1,b\n")
     assert columns == ["Unnamed: 0", "name"]

@@ -7,9 +7,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from include.config.use_case_file import parse
-from include.ingestion.row_digests import LENGTH, with_row_digest
+from include.ingestion.row_digests import with_row_digest
 from include.onboarding.check import find_problems
 from include.pipeline import ranges
+from include.point_in_time.row_copies import LENGTH
 from include.validation.redrive import plan_redrive
 from tests.builders.intake import Intake
 

@@ -34,6 +34,8 @@ def test_a_sqlite_table_comes_as_text(tmp_path: Path, monkeypatch: pytest.Monkey
         {**TEXT, "amount": "2.5"},
         {"order_id": "2", "amount": None, "event_timestamp": None, "created_timestamp": "x"},
     ]
+    with pytest.raises(SourceError, match=r"gives a column twice among .*; name them apart"):
+        rows(tmp_path, SQL.format(query="'SELECT *, 1 AS order_id FROM o'"))
 
 
 def test_a_postgresql_table_comes_as_text_and_only_what_may_have_arrived(

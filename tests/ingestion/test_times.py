@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -40,6 +41,10 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
         "2026-03-01 12:00:00+00:00 GMT",
         "2026-03-01 12:00gmt",
         "2026-03-01T12:00:00.0utc",
+        "2026-03-01 13:00:00 +0100",
+        "2026-03-01 07:00 -05:00",
+        "2026-03-01t12:00:00z",
+        "2026-03-01T12:00:00 Z",
     ],
 )
 def test_iso_times_are_read_with_and_without_an_offset(text: str) -> None:
@@ -49,7 +54,11 @@ def test_iso_times_are_read_with_and_without_an_offset(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["now", "infinity", "2026-02-30", "2026-13-01", "2026-3-1", "12:00", "", "2026-03-01T25:00"],
+    [
+        *["now", "infinity", "2026-02-30", "2026-13-01", "2026-3-1", "12:00", ""],
+        "2026-03-01T25:00",
+        *["2026-03-01 12:00+99", "2026-03-01 12:00+16:00", "2026-03-01 12:00-01:75"],
+    ],
 )
 def test_what_is_no_iso_time_is_none(text: str) -> None:
     assert utc(text) is None
@@ -61,10 +70,70 @@ def test_a_date_is_the_start_or_the_end_of_its_day() -> None:
     end = datetime(2026, 3, 1, 23, 59, 59, 999_999, tzinfo=UTC)
     assert utc("2026-03-01", date_means="end_of_day") == end
     assert utc("01.03.2026", "%d.%m.%Y", date_means="end_of_day") == end
-    month = datetime(2026, 3, 31, 23, 59, 59, 999_999, tzinfo=UTC)
-    assert utc("2026-03", "%Y-%m", date_means="end_of_day") == month, (
-        "a month ends with its last day"
-    )
+
+
+@pytest.mark.parametrize(
+    ("text", "dates", "last"),
+    [
+        ("2026-03", "%Y-%m", date(2026, 3, 31)),
+        ("Feb 2028", "%b %Y", date(2028, 2, 29)),
+        ("2026", "%Y", date(2026, 12, 31)),
+        ("2026-W10", "%G-W%V", date(2026, 3, 8)),
+        ("2026-W09", "%Y-W%W", date(2026, 3, 8)),
+        ("2026-W09-3", "%Y-W%W-%w", date(2026, 3, 4)),
+        ("2026-03-04", "%x", date(2026, 3, 4)),
+        ("2026-03-04Z", "%Y-%m-%dZ", date(2026, 3, 4)),
+        ("2026 063", "%Y %j", date(2026, 3, 4)),
+    ],
+)
+def test_what_names_more_than_a_day_ends_with_its_last_day(
+    text: str, dates: str, last: date
+) -> None:
+    """Whether its column is declared a timestamp or a date."""
+    means: dict[str, Any] = {"date_means": "end_of_day"}
+    end = datetime(last.year, last.month, last.day, 23, 59, 59, 999_999, tzinfo=UTC)
+    assert utc(text, dates, **means) == end
+    day = times.date(text_literal(text), dates)
+    assert value(times.of_day(day, source(**means), dates)) == end
+
+
+def test_a_form_with_a_clock_is_a_moment() -> None:
+    for text, dates in (("2026-03-01 12:00:00", "%c"), ("01.03.2026 12:00:00", "%d.%m.%Y %T")):
+        assert utc(text, dates, date_means="end_of_day") == NOON
+
+
+@pytest.mark.parametrize(
+    ("text", "dates"),
+    [
+        *[("infinity", "%d.%m.%Y"), ("-Infinity", "%Y"), ("epoch", "%Y-%m-%d %H:%M:%S %z")],
+        *[("2026-366", "%Y-%j"), ("2025-W53", "%G-W%V"), ("2025-W53-7", "%G-W%V-%u")],
+        *[("2025 53", "%Y %U"), ("2026-W53-1", "%Y-W%W-%w")],
+        *[("01.03.2026 12:00 +99", "%d.%m.%Y %H:%M %z"), ("2026 12:00 -0175", "%Y %H:%M %z")],
+    ],
+)
+def test_what_a_form_cannot_name_is_none(text: str, dates: str) -> None:
+    """DuckDB reads words as 1900, and what a year has not as a day of the next one."""
+    assert utc(text, dates) is None
+    assert value(times.date(text_literal(text), dates)) is None
+    assert value(times.is_time(text_literal(text), dates)) is False
+
+
+def test_days_and_weeks_that_few_years_have_are_read() -> None:
+    assert value(times.date("'2028-366'", "%Y-%j")) == date(2028, 12, 31)
+    assert value(times.date("' 2026 W53'", "%G W%V")) == date(2026, 12, 28)
+    assert value(times.date("'2025-W00'", "%Y-W%W")) == date(2024, 12, 30), "1 January is in it"
+    assert value(times.date("'2025-W0-3'", "%Y-W%W-%w")) == date(2025, 1, 1)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin"])
+def test_nanoseconds_are_cut_and_never_reach_the_next_day(zone: str) -> None:
+    for year in (1969, 2026):
+        last = datetime(year, 3, 1, 23, 59, 59, 999_999, tzinfo=ZoneInfo(zone))
+        for dates, end in (("%d.%m.%Y %H:%M:%S.%n", ""), ("%d.%m.%Y %H:%M:%S.%n%z", "+00")):
+            if end and zone != "UTC":
+                continue
+            text = f"01.03.{year} 23:59:59.9999999{end}"
+            assert utc(text, dates, timezone=zone) == last, (text, dates)
 
 
 def test_a_local_time_is_one_moment_or_none() -> None:

@@ -14,9 +14,10 @@ from pydantic import ValidationError
 
 from include.config.use_case_sources import Column, Source
 from include.errors import ConfigError
-from include.ingestion.values import are_bare, cell, typed
+from include.ingestion.values import are_bare, cell, plain, typed
 from include.lake.sql import connect
 from include.onboarding import check
+from include.texts import plain_text
 from include.validation.contract import judged_query, mixed_zones_query
 from tests.builders.intake import COLUMNS, YAML
 
@@ -78,8 +79,8 @@ def judged(column: dict[str, Any], texts: list[str | None], **more: Any) -> list
         ),
         (
             {"type": "float64", "decimal": ",", "thousands": "."},
-            ["1.234,5", "1.234.567", "1,5", "1.5"],
-            [1234.5, 1234567.0, 1.5, "no"],
+            ["1.234,5", "1.234.567", "1,5", "1.5", "0.123", "-00.123,5", "10.123", "0,123"],
+            [1234.5, 1234567.0, 1.5, "no", "no", "no", 10123.0, 0.123],
         ),
         (
             {"type": "float64", "thousands": " "},
@@ -371,11 +372,49 @@ def test_hostile_tokens_and_forms_stay_text() -> None:
         # Begins, or ends, with a byte of the no-break space: looked at more closely.
         (["\u00b5"], False),
         (["à"], False),
+        # Two letters that are one, and letters that nobody sees.
+        (["u\u0308b"], False),
+        (["a\u00adb"], False),
+        (["a\u200bb"], False),
+        (["a\ufeffb"], False),
     ],
 )
 def test_bare_texts_need_no_trimming(texts: list[str | None], bare: bool) -> None:
     given = pa.array(["", *texts, " "], pa.string()).slice(1, len(texts))
     assert are_bare(given) is bare
+
+
+LETTERS = {
+    "zur\u00fcck": "zur\u00fcck",
+    "zuru\u0308ck": "zur\u00fcck",
+    "zu\u00adr\u00fcck": "zur\u00fcck",
+    "u\u200b\u0308": "\u00fc",
+    "\ufeffA": "A",
+    "A\u200b": "A",
+    " A\u00a0\u200b ": "A",
+    "\u1112\u1161\u11ab": "\ud55c",
+    "\u212b": "\u00c5",
+    "na\u200d\u00efve": "na\u200d\u00efve",
+    "\u200b": None,
+    "k\u00f6nnte": None,
+}
+
+
+def test_letters_that_look_alike_are_one_text() -> None:
+    none = ["ko\u0308nnte"]
+    assert judged({"type": "string", "null_values": none}, list(LETTERS)) == list(LETTERS.values())
+    values = judged(
+        {"type": "string", "values": ["ja", "zuru\u0308ck"]}, ["zur\u00fcck", "\ufeffja"]
+    )
+    assert values == ["zur\u00fcck", "ja"]
+    assert judged({"type": "int64"}, ["12\u200b", "\ufeff-3"]) == [12, -3]
+
+
+@pytest.mark.parametrize("text", [*LETTERS, "a", " \ta\n", "\u00e9t\u00e9 ", "", "\U0001f600"])
+def test_a_text_of_a_request_is_read_as_one_of_a_row(text: str) -> None:
+    with connect() as con:
+        (read,) = con.execute(f"SELECT {plain('t')} FROM (SELECT ? AS t)", [text]).fetchall()
+    assert read == (plain_text(text),)
 
 
 def test_bare_texts_still_say_that_there_is_no_value() -> None:

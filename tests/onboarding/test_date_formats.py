@@ -41,6 +41,22 @@ def test_digits_are_dates_where_name_and_values_say_so(
     assert guessed(texts, header)[0] == column
 
 
+@pytest.mark.parametrize(
+    ("text", "dates"),
+    [
+        ("2025-01-{day} 10:07:00,123", "%Y-%m-%d %H:%M:%S,%f"),
+        ("{day}.01.2025 10.07", "%d.%m.%Y %H.%M"),
+        ("{day}.01.25 10.07", "%d.%m.%y %H.%M"),
+        ("{day}-JAN-25 10.07.00.000000000 PM", "%d-%b-%y %I.%M.%S.%n %p"),
+    ],
+)
+def test_clocks_are_read_as_logs_spreadsheets_and_databases_write_them(
+    text: str, dates: str
+) -> None:
+    texts = [text.format(day=f"{day:02}") for day in range(1, 29)]
+    assert guessed(texts, "at")[0] == {"type": "timestamp", "dates": dates}
+
+
 def test_two_digits_of_a_year_are_noted() -> None:
     column, notes = guessed([f"{day:02}.01.25" for day in range(1, 29)])
     assert column == {"type": "date", "dates": "%d.%m.%y"}

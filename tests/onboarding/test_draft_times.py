@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import random
-from datetime import date, timedelta
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,3 +114,76 @@ def written(folder: Path, rows: Rows) -> Path:
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([list(rows), *zip(*rows.values(), strict=True)])
     return path
+
+
+HOURS = [datetime(2025, 1, 1, tzinfo=UTC) + timedelta(hours=n) for n in range(1_200)]
+
+
+def visits(times: Sequence[datetime], **more: list[Any]) -> Rows:
+    """Return visits at some times, each with an outcome."""
+    count = range(len(times))
+    return {
+        "visit_id": list(count),
+        "customer_id": [n * 7 % 150 for n in count],
+        "event_time": [time.isoformat() for time in times],
+        "amount": [n * 37 % 91 for n in count],
+        **more,
+        "returned": [n * 13 % 5 // 4 for n in count],
+    }
+
+
+@pytest.mark.parametrize(
+    ("odd", "says"),
+    [
+        ({7: "2099-12-31"}, "1 row(s) after now"),
+        (dict.fromkeys(range(0, 1_200, 30), "1970-01-01"), "40 row(s) at 1970-01-01 00:00"),
+        ({500: "2005-01-07"}, "1 row(s) far from all others"),
+        ({3: "2099-01-01", 900: "1970-01-01"}, "after now, 1 row(s) at 1970-01-01 00:00"),
+    ],
+)
+def test_a_mistyped_time_decides_nothing(tmp_path: Path, odd: dict[int, str], says: str) -> None:
+    times = [
+        datetime.fromisoformat(odd[n]).replace(tzinfo=UTC) if n in odd else time
+        for n, time in enumerate(HOURS)
+    ]
+    case, text = drafted(tmp_path, visits(times))
+    usual, other = drafted(tmp_path, visits(HOURS))
+    assert (case.cadence, case.history) == ("day", usual.history)
+    assert case.features["row_features"].lookback == usual.features["row_features"].lookback
+    (line,) = (line for line in text.splitlines() if line.startswith("    event_time:"))
+    assert line.endswith(says)
+    assert "left out" not in other.partition("columns:")[0]
+    assert "max_bad" not in text
+
+
+def test_a_mistyped_arrival_makes_no_delay(tmp_path: Path) -> None:
+    known = [(time + timedelta(hours=3)).isoformat() for time in HOURS]
+    known[5] = "2099-12-31T00:00:00+00:00"
+    made = draft_table(
+        _table(tmp_path, visits(HOURS, created_at=known)), Answers(known="created_at")
+    )
+    assert "cadence: day" in made.text
+    assert "last: 2025-02-20" in made.text
+    assert "  delay: 1d" in made.text
+
+
+def test_times_to_come_stay_where_they_are_most(tmp_path: Path) -> None:
+    later = [time.replace(year=2095) for time in HOURS]
+    case, text = drafted(tmp_path, visits(later))
+    assert case.history.first == date(2095, 1, 1)
+    assert "after now" not in text
+
+
+def test_a_history_begins_behind_first_rows_that_would_block(tmp_path: Path) -> None:
+    amounts = ["seven" if n < 24 and n % 3 == 0 else n * 37 % 91 for n in range(1_200)]
+    case, text = drafted(tmp_path, visits(HOURS, amount=amounts))
+    assert case.history.first == date(2025, 1, 2)
+    assert "behind periods of few rows that would block: up to 2025-01-01" in text
+    assert "max_bad" not in text
+
+
+def _table(folder: Path, rows: Rows) -> Table:
+    path = folder / "rows.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([list(rows), *zip(*rows.values(), strict=True)])
+    return Table(path)

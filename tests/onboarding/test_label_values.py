@@ -109,6 +109,15 @@ def test_values_that_count_as_1_are_said_by_an_option(tmp_path: Path) -> None:
         drafted(tmp_path, rows, label="readmitted", positive=tuple(dict.fromkeys(states)))
 
 
+def test_letters_that_look_alike_make_one_value(tmp_path: Path) -> None:
+    states = [["nein", "nein", "zur\u00fcck", "zuru\u0308ck"][n % 4] for n in range(N)]
+    rows = orders(returned=[], y_none=[None] * N, outcome=states)
+    for positive in (None, ("zuru\u0308ck",)):
+        use_case, text = drafted(tmp_path, rows, label="outcome", positive=positive)
+        assert use_case.label.positives == ["zur\u00fcck"]
+        assert "; 50.0% of those with an outcome" in text
+
+
 def test_of_several_columns_of_two_values_the_last_is_guessed_and_the_others_are_rivals(
     tmp_path: Path,
 ) -> None:

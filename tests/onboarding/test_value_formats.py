@@ -76,6 +76,10 @@ def test_the_form_that_all_values_fit_is_declared(texts: list[str], column: dict
             r'int64 but for .*"NA".*write type: int64, null_values',
         ),
         ([f"2025-01-{day:02} 10:00:00 CET" for day in range(1, 29)], "name of a zone"),
+        (
+            [f"2025-01-{day:02}T10:00:00+01:00[Europe/Berlin]" for day in range(1, 29)],
+            r"form that is not known, such as '2025-01-01T10:00:00\+01:00\[Europe/Berlin\]'",
+        ),
         (numbers("99%", 30) + numbers("99", 30), "make them alike"),
         (["red", "green", "NA", "None"] * 9, r'holds "NA" \(9\), "None" \(9\) as values'),
     ],

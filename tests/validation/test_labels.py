@@ -103,6 +103,11 @@ def test_a_correction_and_an_earlier_row_are_both_kept_as_what_was_known_when() 
             [">50K", "<=50K.", ">50K."],
             [1, 0, 1],
         ),
+        (
+            {"label": "string", "positive": ', positive: "zuru\u0308ck"'},
+            ["zur\u00fcck", "nein"],
+            [1, 0],
+        ),
         ({"label": "int64", "positive": ", positive: 2"}, [1, 2, None], [0, 1, None]),
         ({"label": "float64", "positive": ', positive: "2"'}, [1.0, 2.0], [0, 1]),
         ({"label": "bool", "positive": ', positive: "no"'}, [True, False, None], [0, 1, None]),
@@ -128,6 +133,11 @@ def test_the_positive_value_counts_as_one(
             {"label": "string", "positive": ', positive: "Yes"'},
             ["Yes", "YES "],
             r"holds \['YES'\] beside Yes",
+        ),
+        (
+            {"label": "string", "positive": ', positive: "charged off"'},
+            ["charged off", "charged\u202foff\u200d"],
+            "as if they were other outcomes",
         ),
         (
             {"label": "string"},
@@ -163,6 +173,17 @@ def test_a_date_as_label_time_is_what_the_source_says(means: str, hour: int) -> 
     use_case = case(known="date", time="known", more=f"date_means: {means}")
     (row,) = made(use_case, [(1, 7, 1, date(2026, 1, 3), T0)])
     assert (row["label_timestamp"].date(), row["label_timestamp"].hour) == (date(2026, 1, 3), hour)
+
+
+@pytest.mark.parametrize(
+    ("dates", "last"),
+    [("%m/%Y", date(2026, 1, 31)), ("%Y", date(2026, 12, 31)), ("%d.%m.%Y", date(2026, 1, 1))],
+)
+def test_an_outcome_of_a_month_or_a_year_is_known_when_that_is_over(dates: str, last: date) -> None:
+    known = f'date, dates: "{dates}"'
+    use_case = case(known=known, time="known", more="date_means: end_of_day")
+    (row,) = made(use_case, [(1, 7, 1, date(2026, 1, 1), T0)])
+    assert row["label_timestamp"].isoformat() == f"{last}T23:59:59.999999+00:00"
 
 
 def test_a_truth_value_of_yaml_is_no_positive_value() -> None:
