@@ -1,7 +1,7 @@
 # One vocabulary for people, hooks and CI; `make help` lists it.
 .DEFAULT_GOAL := help
 .PHONY: help install dev run stop test test-slow check bench soak drill docs lock \
-	compose compose-secrets compose-test compose-drill
+	compose compose-update compose-secrets compose-test compose-drill
 SHELL := /bin/sh
 unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME
 
@@ -37,7 +37,8 @@ test: dev ## run the tests, all but those that `make test-slow` runs
 test-slow: dev ## run the long tests: simulations, real data sets, long histories, kills in the middle
 	@$(BIN)/python -m pytest tests -m "slow and not engine and not drill" $(BESIDE) $(ARGS)
 
-check: dev ## ruff, mypy strict, the import rule, the DAG policy, and whether generated docs are current
+check: dev ## no half-made merge, ruff, mypy strict, import rule, DAG policy, whether generated docs are current
+	@! git grep -nE '^\s*(<{7}|>{7}) '
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
@@ -59,6 +60,9 @@ docs: dev ## write what docs/ has from the code anew: reference pages, picture o
 
 compose: ## start everything in containers, run the newest day, answer (USE_CASE=name, DAYS=n)
 	@USE_CASE=$(USE_CASE) DAYS=$(DAYS) deploy/compose.sh all
+
+compose-update: ## exchange the version that runs in containers; nodes answer all the time
+	@deploy/compose.sh update
 
 compose-secrets: ## write the secret files of the containers, those that are missing
 	@deploy/compose.sh build && deploy/compose.sh secrets

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Evergreen in containers, step by step: what `make compose` and its relatives run.
 #
-#   deploy/compose.sh build | secrets | up | job | addresses | all
+#   deploy/compose.sh build | secrets | up | job | addresses | all | update
 #
 # Whoever may use the engine may run it; nothing else has to be installed on the host.
 set -eu
@@ -31,6 +31,28 @@ up() {
   docker compose up -d --wait --wait-timeout 600
 }
 
+update() {
+  # `up` alone would stop both nodes before it migrates. So first the databases, while all that runs
+  # goes on, and still does where they cannot be migrated; then one node after the other.
+  build
+  secrets
+  say "compose: migrating the databases; what runs goes on meanwhile"
+  docker compose run --rm -T init || {
+    say "compose: they could not be migrated; nothing else was changed, and all that ran goes on" >&2
+    exit 1
+  }
+  for node in node-1 node-2; do
+    say "compose: exchanging $node; the other one answers"
+    # With what it depends on: left out (`--no-deps`), it would be taken for another one by `up`,
+    # which would exchange both once more, and at once.
+    docker compose up -d --wait --wait-timeout 600 "$node" || {
+      say "compose: $node does not come up, the other one answers: see \`docker compose logs $node\`" >&2
+      exit 1
+    }
+  done
+  up
+}
+
 job() {
   docker compose run --rm -T evergreen command up \
     ${USE_CASE:+--use-case "$USE_CASE"} ${DAYS:+--days "$DAYS"}
@@ -53,7 +75,7 @@ addresses() {
 }
 
 case "${1:-}" in
-  build | secrets | up | job | addresses) check; "$1" ;;
+  build | secrets | up | job | addresses | update) check; "$1" ;;
   all) check; build; secrets; up; job; addresses ;;
   *) sed -n '2,6p' "$0"; exit 2 ;;
 esac

@@ -25,6 +25,7 @@ RETRIES, RETRY_SECONDS = 6, 60
 REQUEST_SECONDS, CONNECT_SECONDS = 30, 5
 _EXTRAS = {"s3": "s3fs", "az": "adlfs", "gs": "gcsfs"}
 _SECRETS = re.compile(r"^(AWS|AZURE|GOOGLE)_.*(KEY|TOKEN|SECRET|PASSWORD|CONNECTION_STRING)")
+_USER = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@")  # and password; a container has no colon
 _UNSAFE = ("AWS_S3_ALLOW_UNSAFE_RENAME", "S3_ALLOW_UNSAFE_RENAME", "ALLOW_UNSAFE_RENAME")
 _TRUE = ("1", "true", "yes", "on", "y")
 
@@ -116,7 +117,7 @@ def explained(uri: str, what: str, remedy: str) -> Iterator[None]:
 
 def shown(uri: str) -> str:
     """Return an address without what could be a secret in it."""
-    return re.sub(r"(?<=://)[^/@]*:[^/@]*@", "***@", uri.partition("?")[0])
+    return _USER.sub("***@", uri.partition("?")[0])
 
 
 def explain(error: BaseException, environment: Mapping[str, str] | None = None) -> str:
@@ -125,16 +126,24 @@ def explain(error: BaseException, environment: Mapping[str, str] | None = None) 
     Libraries put addresses into their errors, and a signature may stand in an address.
     """
     text = re.sub(r"\x1b\[[0-9;]*m|\u21b3", "", str(error))  # delta-rs draws its causes in colours
-    text = " ".join(text.split()) or type(error).__name__
-    text = re.sub(r"\?[^\s\"'),>]+", "", text)
+    text = redacted(" ".join(text.split()) or type(error).__name__, environment)
+    # The last words say what happened, the first ones to whom.
+    return text if len(text) <= 400 else f"{text[:200]} ... {text[-190:]}"
+
+
+def redacted(text: str, environment: Mapping[str, str] | None = None) -> str:
+    """Return what a library says without users and queries of addresses, and without credentials.
+
+    `environment`, by default that of this process, is where the credentials of stores stand.
+    """
+    text = _USER.sub("***@", re.sub(r"\?[^\s\"'),>]+", "", text))
     given = os.environ if environment is None else environment
     for name, value in given.items():
         if _SECRETS.match(name):
             # Of a connection string each part by itself, too: libraries take it apart.
             for secret in (value, *(part.partition("=")[2] for part in value.split(";"))):
                 text = text.replace(secret, "***") if len(secret) >= 8 else text
-    # The last words say what happened, the first ones to whom.
-    return text if len(text) <= 400 else f"{text[:200]} ... {text[-190:]}"
+    return text
 
 
 def _scheme(uri: str) -> str:

@@ -2,7 +2,7 @@
 
 An entry is verified by its digest whenever it is taken; one that was damaged is fetched again. Two
 processes at once each put whole entries in place. What was used longest ago goes once all together
-are too large.
+are too large: who takes an artefact once, and may need it again, marks it as used now and then.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from include.artefacts.manifest import NAME
 
 FOLDER = "cache"  # in the home folder
 USED_SECONDS = 3600.0  # for so long somebody may read what was taken
+LEFT_SECONDS = 24 * 3600.0  # after which what is half written is a killed process'
 
 
 class Cache(Folder):
@@ -31,7 +32,7 @@ class Cache(Folder):
         self._most_bytes = most_bytes
 
     def mark_used(self, address: Address) -> None:
-        """Note that an entry was taken just now."""
+        """Note that an entry was taken just now, or is still needed."""
         with contextlib.suppress(OSError):  # another process has removed it, or nobody may write
             os.utime(self.path_of(address) / NAME)
 
@@ -42,11 +43,12 @@ class Cache(Folder):
         is about to put in place, unless it is a day old: nobody writes for so long.
         """
         now, removed = time.time(), list[str]()
+        self._remove_scratch(now)
         entries = sorted((self._used(each), each) for each in self._all())
         size = sum(each.bytes for _, each in entries)
         for used, entry in entries:
             if entry.name.startswith((PREFIX, REMOVED)):
-                idle = 24 * USED_SECONDS
+                idle = LEFT_SECONDS
             elif size <= self._most_bytes or entry.uri == str(keep):
                 continue
             else:
@@ -57,6 +59,14 @@ class Cache(Folder):
                     size -= entry.bytes
                     removed.append(f"{entry.kind}/{entry.use_case}/{entry.name}")
         return removed
+
+    def _remove_scratch(self, now: float) -> None:
+        """Remove what killed processes left of artefacts that are written straight to the store."""
+        for prefix in (PREFIX, REMOVED):
+            for path in self.root.glob(f"{prefix}*"):
+                with contextlib.suppress(OSError):
+                    if now - path.lstat().st_mtime > LEFT_SECONDS:
+                        remove_whole(path)
 
     def _all(self) -> Iterator[Entry]:
         for kind in IMMUTABLE:

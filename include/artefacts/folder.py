@@ -17,7 +17,7 @@ from include.artefacts.address import Address
 from include.artefacts.entry import Entry
 from include.artefacts.manifest import FILES, NAME, Content, Manifest, digest_of
 from include.errors import ArtefactError
-from include.files import written_aside
+from include.files import sync_folder, written_aside
 
 PREFIX = ".put."  # of what is being written
 REMOVED = ".removed."  # of what is being removed
@@ -80,7 +80,12 @@ class Folder:
                 _sync(path)
             (scratch / NAME).write_bytes(Manifest(manifest.files).content)
             _sync(scratch / NAME)
+            # The names too, before the records name what a loss of power would take away.
+            for folder in (path for path in scratch.rglob("*") if path.is_dir()):
+                sync_folder(folder)
+            sync_folder(scratch)
             self._place(scratch, address)
+            sync_folder(target.parent)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         return target / FILES

@@ -12,7 +12,7 @@ import errno
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -30,7 +30,7 @@ from include.artefacts.manifest import Content, Manifest
 from include.artefacts.objects import Objects
 from include.config.settings import Settings
 from include.errors import ArtefactError, Unavailable
-from include.object_stores import explain, is_remote
+from include.object_stores import explain, is_remote, redacted
 
 log = logging.getLogger(__name__)
 
@@ -268,6 +268,13 @@ class ArtefactStore:
         with self._read(Address(kind, use_case, "all")):
             (self._objects or self._folder).finish(kind, use_case, named)
 
+    def mark_used(self, uris: Iterable[str]) -> None:
+        """Note that the copies of these artefacts, as far as there are any, may be needed soon."""
+        if isinstance(self._folder, Cache):
+            for uri in uris:
+                with contextlib.suppress(ArtefactError):  # no address, so there is no copy
+                    self._folder.mark_used(Address.parse(uri))
+
     def remove_copy(self, entry: Entry) -> bool:
         """Remove a copy of this machine; tell whether it is gone."""
         return _remove(self._folder, entry, lambda: True)
@@ -349,7 +356,7 @@ def _unwritten(place: object, error: OSError, setting: str = SETTING) -> Unavail
 
 def _reason(error: OSError) -> str:
     """Return what a store says; its library's own errors have no number, and no text of one."""
-    return error.strerror or explain(error)
+    return redacted(error.strerror) if error.strerror else explain(error)
 
 
 def _remove(place: Folder | Objects, entry: Entry, still_unneeded: Callable[[], bool]) -> bool:

@@ -41,6 +41,7 @@ from include.cli.panels import Panels
 from include.cli.suggestions import Mistake
 from include.config.no_telemetry import QUIET
 from include.errors import EvergreenError
+from include.object_stores import redacted
 
 log = logging.getLogger(__name__)
 
@@ -155,6 +156,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if log.isEnabledFor(logging.INFO)
             else "run it with `evergreen -v ...` to see where\n"
         )
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        sys.stderr.write(without_secrets(f"evergreen: unexpected {reason}; {where}"))
+        reason = redacted(f"{type(error).__name__}: {error}".splitlines()[0])
+        sys.stderr.write(without_secrets(f"evergreen: unexpected {reason}; {redacted(where)}"))
         sys.exit(UNEXPECTED)

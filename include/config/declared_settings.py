@@ -316,9 +316,9 @@ class DeclaredSettings(BaseSettings):
     )
     alert_url: SecretStr = Field(
         default=SecretStr(""),
-        description="Where alerts about releases are sent to, by POST as JSON: one that was rolled "
-        "back or aborted, and one that a person is asked to look at. Such as "
-        "https://hooks.example.org/abc; it is a secret. Empty: nowhere.",
+        description="Where alerts are sent to, by POST as JSON: a release that was rolled back or "
+        "aborted, or that a person is asked to look at, and a task of a live partition that failed "
+        "for good. Such as https://hooks.example.org/abc; it is a secret. Empty: nowhere.",
     )
     seed: int = Field(default=7, description="Seed of the simulated portfolio's chance.")
     parallelism: int = Field(
@@ -365,5 +365,11 @@ class DeclaredSettings(BaseSettings):
     def _absolute(cls, values: dict[str, object]) -> dict[str, object]:
         for name in _PATHS:
             if values.get(name):
-                values[name] = Path(str(values[name])).expanduser().resolve()
+                try:
+                    values[name] = Path(str(values[name])).expanduser().resolve()
+                except (RuntimeError, ValueError) as error:
+                    raise ConfigError(
+                        f"{PREFIX}{name.upper()} is no path of this machine ({error}); name one "
+                        "from / on"
+                    ) from None
         return values

@@ -8,6 +8,7 @@ import secrets
 from pathlib import Path
 
 from include.errors import ConfigError
+from include.files import sync_folder
 
 SECRET_LENGTH = 32  # characters; a generated one has 43
 
@@ -42,6 +43,15 @@ def secret_text(path: Path, remedy: str) -> str:
     return checked(text, str(path), remedy)
 
 
+def owner_remedy() -> str:
+    """Return how files of secrets are given to this process, which cannot read them."""
+    user = os.getuid()
+    return (
+        f"it is to be plain text of user {user} with mode 0400 (`chown {user} FILE`, `chmod 400 "
+        "FILE`), in a container the file that is mounted there"
+    )
+
+
 def make_secret(path: Path) -> None:
     """Write a new secret, unless another process or thread is first; then its secret stays."""
     # Threads make one at the same time too, so the process id would not do.
@@ -59,8 +69,4 @@ def make_secret(path: Path) -> None:
     finally:
         temporary.unlink()
     # The name too, before anything is signed by a secret that a loss of power would replace.
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)

@@ -10,9 +10,11 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
+from pydantic_settings import SettingsError
 
 from include.config.declared_settings import PREFIX, ROOT, DeclaredSettings
+from include.config.refused_settings import refused
 from include.config.secret_files import checked, make_secret, secret_text
 from include.errors import ConfigError
 from include.files import make_private
@@ -252,8 +254,15 @@ def _machine_memory() -> int:
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """Return the settings of this process, read once."""
-    return Settings()
+    """Return the settings of this process, read once.
+
+    Raises:
+        ConfigError: a variable or a secret file is wrong; the message names it, never its value.
+    """
+    try:
+        return Settings()
+    except (SettingsError, ValidationError) as error:
+        raise refused(error, Settings.model_fields) from None
 
 
 def environment_secret(name: str) -> SecretStr | None:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Literal
 
 from include.config.settings import Settings
+from include.object_stores import redacted
 
 Verdict = Literal["ok", "warn", "fail"]
 # User and password before the host, and what stands behind it: tokens are passed in either.
@@ -68,8 +69,8 @@ def public(text: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error, with its kind, without what its addresses hide."""
-    lines = str(error).strip().splitlines()
+    """Return the first line of an error, with its kind, without what nobody should see."""
+    lines = redacted(str(error)).strip().splitlines()
     return public(f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__)
 
 

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import psutil
 
+from include.config.secret_files import owner_remedy
 from include.config.tokens import tokens_file
 from include.doctor.findings import Finding, Patient, Subject, first_line
 from include.doctor.places import disk_finding
 from include.errors import ConfigError
 from include.installation import preflight
+from include.installation.container import VARIABLES, variables_of
 
 LIBRARIES = ("apache-airflow", "mlflow", "deltalake", "duckdb", "lightgbm")
 WRITTEN = ("spill", "logs", "serving", "predictions")  # folders of the home that are written to
@@ -69,12 +71,25 @@ def examine_secrets(patient: Patient) -> Iterator[Finding]:
         if mode & 0o077:
             who = "everybody" if mode & 0o007 else "its group"
             yield subject.fail(path.name, f"{path} is open to {who}", f"chmod 600 {path}")
+        elif not os.access(path, os.R_OK):
+            found = f"{path} cannot be read by user {os.getuid()}"
+            yield subject.fail(path.name, found, owner_remedy())
         else:
             readable += 1
+            if path.name in VARIABLES:
+                yield from _variables(subject, patient, path.name)
     if readable:
         yield subject.ok("files", f"{readable} that their owner alone reads")
     elif not files:
         yield subject.ok("files", "none is made yet")
+
+
+def _variables(subject: Subject, patient: Patient, name: str) -> Iterator[Finding]:
+    try:
+        variables_of(patient.settings, name)
+    except ConfigError as error:
+        text, _, remedy = str(error).partition("; ")
+        yield subject.fail(name, text, remedy)
 
 
 def _version(library: str) -> str:

@@ -30,7 +30,9 @@ def _releases(subject: Subject, session: Session) -> Iterator[Finding]:
     for row in session.scalars(rows.order_by(ReleaseRow.use_case, ReleaseRow.started_at)):
         found = f"model {row.challenger} is {row.state} since {row.entered_at:%Y-%m-%d %H:%M} UTC"
         if row.paused:
-            remedy = "`evergreen release unpause`, or `abort`: else its deadline ends it"
+            remedy = "`evergreen release unpause`, or `abort`"
+            if row.state == "running":
+                remedy += ": else its deadline ends it"
             yield subject.warn(row.use_case, f"{found}, paused", remedy)
         elif row.suspended:
             remedy = "`evergreen release status` has the causes; it goes on when they are over"

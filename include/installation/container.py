@@ -25,7 +25,9 @@ from include.installation.services import AIRFLOW, WORKER, command_of
 from include.processes import python_module
 
 VOLUMES = Path("/srv/volumes")
-STORE_VARIABLES = "store.env"
+# Credentials of object stores, and addresses of databases that use cases read (`url_env`); not
+# every service has both.
+VARIABLES = ("store.env", "sources.env")
 _LINE = re.compile(r"([A-Za-z_]\w*)=(.*)")
 SERVICES: Mapping[str, str] = {
     **{name: name for name in AIRFLOW},
@@ -46,13 +48,13 @@ def main(arguments: Sequence[str]) -> int:
             for name in make_secrets(Path(rest[0])):
                 _say(f"wrote {name}")
             return 0
-        settings = current_settings()
-        outer = dict(os.environ) | store_variables(settings)
-        if service == "init":
-            return initialise(outer)
         if service == "command":
             command = python_module("include", *rest)
-            os.execve(command[0], command, outer)  # noqa: S606
+            os.execve(command[0], command, command_variables(rest))  # noqa: S606
+        settings = current_settings()
+        outer = variables_with_files(settings)
+        if service == "init":
+            return initialise(outer)
         if service not in SERVICES:
             known = ", ".join([*SERVICES, "init", "prepare", "secrets FOLDER", "command ..."])
             raise ConfigError(f"{service!r} is no service of this image; there are {known}")
@@ -75,13 +77,41 @@ def prepare(volumes: Path, *, owner: int = UID) -> int:
     return 0
 
 
-def store_variables(settings: Settings) -> dict[str, str]:
-    """Return the credentials of object stores from their secret file, a NAME=VALUE a line.
+def command_variables(words: Sequence[str]) -> dict[str, str]:
+    """Return the environment of a command.
+
+    The doctor runs whatever is wrong, and says it in the form that it was asked for.
+
+    Raises:
+        ConfigError: a setting or a secret file is wrong.
+    """
+    try:
+        return variables_with_files(current_settings())
+    except ConfigError:
+        if "doctor" not in words:
+            raise
+        return dict(os.environ)
+
+
+def variables_with_files(settings: Settings) -> dict[str, str]:
+    """Return the variables of this process, and those of the secret files.
+
+    Raises:
+        ConfigError: as `variables_of`.
+    """
+    outer = dict(os.environ)
+    for name in VARIABLES:
+        outer |= variables_of(settings, name)
+    return outer
+
+
+def variables_of(settings: Settings, name: str) -> dict[str, str]:
+    """Return what a secret file of variables has, a NAME=VALUE a line; no file has none.
 
     Raises:
         ConfigError: a line is none, or the file cannot be read; the message shows nothing of it.
     """
-    path = settings.secrets_dir / STORE_VARIABLES if settings.secrets_dir else None
+    path = settings.secrets_dir / name if settings.secrets_dir else None
     if path is None or not path.exists():
         return {}
     try:

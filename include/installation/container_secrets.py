@@ -22,6 +22,7 @@ from include.clock import utc_now
 from include.config.secret_files import SECRET_LENGTH, secret_text
 from include.config.settings import Settings
 from include.errors import ConfigError
+from include.files import sync_folder
 from include.models.private_key import make_pair
 from include.models.public_keys import REVOKED
 
@@ -76,9 +77,13 @@ WRITTEN: Mapping[str, str] = {
     "redis_broker.conf": _REDIS_CONF.format(name="redis_broker", megabytes=256),
     "redis_features.conf": _REDIS_CONF.format(name="redis_features", megabytes=384),
     "node_tokens": "metrics read {metrics_token}\ncaller predict {caller_token}\n",
-    "alert_url": "",  # who wants to be told of releases writes an address
+    "alert_url": "",  # who wants to be told writes an address
     "store.env": (
         "# Credentials of object stores, a NAME=VALUE each: AWS_ACCESS_KEY_ID, AZURE_STORAGE_...\n"
+    ),
+    "sources.env": (
+        "# Addresses of the databases that use cases read, by the names in their `url_env`:\n"
+        "# WAREHOUSE_URL=postgresql://reader:password@host:5432/warehouse\n"
     ),
 }
 """Files that are put together from generated ones."""
@@ -164,6 +169,7 @@ def _write(path: Path, text: Callable[[], str], owner: int) -> bool:
         os.chown(temporary, owner, owner)
         # A link fails where the name exists: of two that make it at once, the first one's stays.
         os.link(temporary, path)
+        sync_folder(path.parent)
     except FileExistsError:
         return False
     finally:

@@ -51,13 +51,14 @@ def child_environment(
         )
         # Stores that it loads models from, and ships segments to.
         if "://" in settings.store_root + settings.segments_root:
-            own |= _named(outer, SOURCES)
+            own |= _of_stores(outer)
         own["EVERGREEN_NODE_TOKEN"] = settings.node_secret.get_secret_value()
     elif name == "mlflow":
         # As a variable and no argument: the address may hold a password, which `ps` would show.
         own = {"MLFLOW_BACKEND_STORE_URI": settings.mlflow_address, **login_variables(settings)}
         # Its pages show what lies in the store.
-        own |= _named(outer, SOURCES if "://" in settings.store_root else DATABASES)
+        is_remote = "://" in settings.store_root
+        own |= _of_stores(outer) if is_remote else _named(outer, DATABASES)
     elif name in TASKS:
         # Beside the scheduler runs the task that trims Airflow's database.
         trims = {"airflow_database_url"} if name == "scheduler" else set()
@@ -65,7 +66,7 @@ def child_environment(
         own |= airflow_variables(settings, name) | {"MLFLOW_TRACKING_URI": settings.mlflow_address}
     else:
         own = _settings(settings, set()) | airflow_variables(settings, name)
-    loopback = ",".join(dict.fromkeys(["127.0.0.1", "localhost", "::1", settings.host]))
+    direct = _without_proxy(settings, own)
     bare = bare_environment(outer)
     return {
         **bare,
@@ -73,8 +74,8 @@ def child_environment(
         **own,
         MARK: str(settings.home),
         "BENTOML_HOME": str(settings.home / "bento"),
-        "NO_PROXY": loopback,
-        "no_proxy": loopback,
+        "NO_PROXY": direct,
+        "no_proxy": direct,
         "OMP_WAIT_POLICY": "passive",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{bare.get('PATH', os.defpath)}",
         "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'include/orchestration/airflow_home'}",
@@ -84,6 +85,21 @@ def child_environment(
 
 def _named(outer: Mapping[str, str], beginnings: tuple[str, ...]) -> dict[str, str]:
     return {name: value for name, value in outer.items() if name.startswith(beginnings)}
+
+
+def _of_stores(outer: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables by which stores are reached: credentials, certificates, proxies."""
+    proxies = {name: value for name, value in outer.items() if name.lower() in PROXIES}
+    return _named(outer, SOURCES) | proxies
+
+
+def _without_proxy(settings: Settings, own: Mapping[str, str]) -> str:
+    """Return the hosts that are reached without a proxy: this machine, and what `own` names."""
+    named = (own.get("no_proxy") or own.get("NO_PROXY") or "").replace(" ", "").split(",")
+    if "*" in named:  # most libraries read it only where it stands alone
+        return "*"
+    here = ["127.0.0.1", "localhost", "::1", settings.host]
+    return ",".join(dict.fromkeys(filter(None, [*here, *named])))
 
 
 def _of_sources(settings: Settings, outer: Mapping[str, str]) -> dict[str, str]:
@@ -98,9 +114,7 @@ def _of_sources(settings: Settings, outer: Mapping[str, str]) -> dict[str, str]:
         for name in _URL_NAME.findall(path.read_text(encoding="utf-8", errors="replace"))
         if not name.startswith(("EVERGREEN_", "AIRFLOW"))
     }
-    return _named(outer, SOURCES) | {
-        name: value for name, value in outer.items() if name in wanted or name.lower() in PROXIES
-    }
+    return _of_stores(outer) | {name: outer[name] for name in wanted if name in outer}
 
 
 def _settings(settings: Settings, secret: set[str]) -> dict[str, str]:

@@ -7,23 +7,15 @@ node reads it for its metrics: walking over a lake would hold up its answers.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import re
-import shutil
-import stat
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from include.config.settings import Settings
 from include.files import write_text
+from include.retention.left_behind import plain_files, remove_left_behind, sizes_file
 
 EVERY_SECONDS = 600.0
-LEFT_SECONDS = 24 * 3600.0  # after which what a killed writer left beside a file is nobody's
-# As `files.written_aside` names what it writes.
-_ASIDE = re.compile(r"\.[0-9a-f]{12}\..+")
 YOUNG_SECONDS = 3600.0  # a log that was written to so lately may be of a task that runs
 
 
@@ -40,11 +32,6 @@ def keep_house(settings: Settings, now: float) -> None:
     write_text(sizes_file(settings.home), json.dumps(measure(settings.home)))
 
 
-def sizes_file(home: Path) -> Path:
-    """Return the file that says how large each part of a home folder is."""
-    return home / "run" / "sizes.json"
-
-
 def remove_oldest(folder: Path, max_bytes: int, now: float) -> int:
     """Remove the files that were written to longest ago, until the rest fits; return how many.
 
@@ -53,7 +40,7 @@ def remove_oldest(folder: Path, max_bytes: int, now: float) -> int:
     Raises:
         OSError: a file cannot be removed.
     """
-    files = sorted((status.st_mtime, status.st_size, path) for path, status in _files(folder))
+    files = sorted((status.st_mtime, status.st_size, path) for path, status in plain_files(folder))
     size, removed = sum(size for _, size, _ in files), 0
     for modified, bytes_of_file, path in files:
         if size <= max_bytes or now - modified < YOUNG_SECONDS:
@@ -70,30 +57,6 @@ def remove_oldest(folder: Path, max_bytes: int, now: float) -> int:
     return removed
 
 
-def remove_left_behind(home: Path, now: float) -> int:
-    """Remove what killed processes left a day ago or longer; return how many files and folders.
-
-    That are files which were written aside and never put in place, and Bentos that were never
-    finished. The lake is left out: its tables know what belongs to them.
-
-    Raises:
-        OSError: one cannot be removed.
-    """
-    removed = 0
-    for entry in home.iterdir():
-        if entry.name == "lake" or entry.is_symlink():
-            continue
-        for path, status in _files(entry):
-            if _ASIDE.fullmatch(path.name) and now - status.st_mtime > LEFT_SECONDS:
-                path.unlink(missing_ok=True)
-                removed += 1
-    for folder in (home / "bento" / "staging").glob("*"):
-        if now - folder.stat().st_mtime > LEFT_SECONDS:
-            shutil.rmtree(folder, ignore_errors=True)
-            removed += 1
-    return removed
-
-
 def measure(home: Path) -> dict[str, int]:
     """Return the bytes of each folder and database of a home folder, and what is free there.
 
@@ -105,17 +68,7 @@ def measure(home: Path) -> dict[str, int]:
             continue
         # A database and what SQLite keeps beside it are one.
         name = entry.name.removesuffix("-wal").removesuffix("-shm")
-        size = sum(status.st_size for _, status in _files(entry))
+        size = sum(status.st_size for _, status in plain_files(entry))
         sizes[name] = sizes.get(name, 0) + size
     space = os.statvfs(home)
     return {**sizes, "free": space.f_bavail * space.f_frsize}
-
-
-def _files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Yield the plain files at or below a path with their status."""
-    for path in [root] if root.is_file() else root.rglob("*"):
-        with contextlib.suppress(OSError):
-            status = path.lstat()
-            if stat.S_ISREG(status.st_mode):
-                yield path, status
-        time.sleep(0)  # the threads that look after processes come first

@@ -21,7 +21,7 @@ from include.errors import Busy, ConfigError, SourceError
 from include.features.online_stores import online_path, open_store
 from include.lake.copies import copies_of, keep_copies
 from include.models import mlflow_registry
-from include.object_stores import explained, filesystem, is_remote
+from include.object_stores import explain, explained, filesystem, is_remote
 from include.predictions.shared import SharedPlace
 from include.records.records import AuditEntry, Records
 
@@ -95,9 +95,9 @@ def reset(settings: Settings, records: Records, use_case: str, *, actor: str) ->
             SharedPlace(settings.segments_root).remove_all(use_case)
     except OSError as error:
         raise SourceError(
-            f"{error.filename or use_case}: cannot be deleted ({error.strerror}); mend that and "
+            f"{error.filename or use_case}: cannot be deleted ({explain(error)}); mend that and "
             "reset again"
-        ) from error
+        ) from None
 
 
 def _check_name(use_case: str) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from include import object_stores
 from include.artefacts.address import Address
-from include.artefacts.cache import USED_SECONDS
+from include.artefacts.cache import LEFT_SECONDS, USED_SECONDS
 from include.artefacts.manifest import NAME
 from include.artefacts.store import ArtefactStore
 from include.errors import Unavailable
@@ -92,3 +96,31 @@ def test_what_was_used_longest_ago_goes_first_and_what_is_in_use_stays(
     assert had == {uris[2], uris[3]}, "over the bound both older ones went"
     store.get(uris[4])
     assert len(store.copies("bundles", "loans")) == 3, "used within the hour: somebody may read it"
+
+
+KILLED = """
+import os, signal
+from pathlib import Path
+from include.artefacts.store import ArtefactStore
+store = ArtefactStore({root!r}, Path({home!r}), cache_bytes=10**6)
+with store.written("store:reports/loans/page.html") as path:
+    path.write_bytes(b"half a page")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_writer_left_goes_with_the_first_copy_a_day_later(
+    s3_store: S3Store, tmp_path: Path
+) -> None:
+    home, cache = tmp_path / "home", tmp_path / "home" / "cache"
+    for _ in range(2):
+        script = KILLED.format(root=s3_store.uri, home=str(home))
+        ended = subprocess.run([sys.executable, "-c", script], check=False)
+        assert ended.returncode == -signal.SIGKILL
+    old, young = cache.glob(".put.*")
+    before = time.time() - LEFT_SECONDS - 1
+    os.utime(old, (before, before))
+    store = ArtefactStore(s3_store.uri, home, cache_bytes=SMALL)
+    uri = store.put("bundles", "loans", FILES)
+    assert contents(store.get(uri)) == FILES
+    assert sorted(path.name for path in cache.iterdir()) == [young.name, "bundles"]

@@ -18,6 +18,7 @@ from include.config.settings import ROOT
 from include.errors import ArtefactError, Unavailable
 from tests.artefacts.conftest import SMALL
 from tests.builders.object_stores import S3Store
+from tests.builders.synced import Synced
 
 FILES = {"model.txt": b"tree", "schema.json": b"{}", "more/part": b""}
 
@@ -281,3 +282,14 @@ def test_a_bucket_that_is_not_there_is_named_with_the_remedy(
         with pytest.raises(Unavailable, match=r"written \(.*bucket.*\); make the place") as told:
             write()
         assert "None" not in str(told.value)
+
+
+def test_the_names_of_an_artefact_are_on_the_disk_before_the_records_name_it(
+    tmp_path: Path, synced: Synced
+) -> None:
+    store = ArtefactStore(str(tmp_path / "store"), tmp_path / "home", cache_bytes=SMALL)
+    store.put("bundles", "visits", FILES)
+    (place,) = (tmp_path / "store" / "bundles" / "visits").iterdir()
+    assert synced.names[-1] == "visits", "the name of it all comes last"
+    assert "more" in synced.names
+    assert place.name in synced.seen_in(place.parent)[-1]

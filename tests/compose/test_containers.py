@@ -283,6 +283,32 @@ def test_nodes_are_restarted_one_after_the_other_under_load(stack: Stack) -> Non
     assert load.came["200"] > 100
 
 
+def test_a_version_that_cannot_begin_changes_nothing_that_runs(stack: Stack) -> None:
+    before = {name: stack.ids(name) for name in ("worker", *NODES, "scheduler")}
+    with load_of(stack, ROWS).running() as load:
+        # A setting that no process takes: the first that would is the one that migrates.
+        said = stack.run(["deploy/compose.sh", "update"], check=False, TASKS="many")
+    assert "EVERGREEN_WORKER_TASKS" in said, said
+    assert "nothing else was changed" in said
+    assert {name: stack.ids(name) for name in before} == before
+    assert load.failed == {}, load.came
+
+
+def test_another_version_takes_over_while_nodes_answer(stack: Stack) -> None:
+    nodes, databases = [stack.ids(name) for name in NODES], stack.ids("postgres")
+    # Another one by its settings, which exchanges all containers that are made of the image.
+    stack.variables["TMP_SIZE"] = "900m"
+    with load_of(stack, BODIES + ROWS).running() as load:
+        stack.script("update")
+        time.sleep(2)
+    assert is_whole(stack), stack.states()
+    for name, before in zip(NODES, nodes, strict=True):
+        assert stack.ids(name) != before
+    assert stack.ids("postgres") == databases
+    assert load.lost == {}, load.came
+    assert load.came["200"] > 100
+
+
 def test_a_worker_killed_with_a_task_in_hand_loses_nothing(stack: Stack) -> None:
     stack.command("reset", USE_CASE, "--yes")
     done: list[str] = []

@@ -78,7 +78,7 @@ def test_three_days_are_backfilled_on_two_workers(served: Stack) -> None:
     began = time.monotonic()
     stack.script("job", USE_CASE=USE_CASE, DAYS="3")
     say(f"| three days backfilled on two workers | {time.monotonic() - began:.0f} s | | |")
-    assert len(stack.hosts()) == 2
+    assert {container[:12] for container in stack.ids("worker")} <= stack.hosts()
     assert stack.versions() == before  # a backfill releases nothing
     status = stack.command("status", USE_CASE)
     for back in range(1, 4):

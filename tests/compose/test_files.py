@@ -124,7 +124,7 @@ def test_a_part_of_airflow_has_no_secret_of_airflows_that_it_does_not_use(
             values[name] = f"redis://:{values[name]}@redis-broker:6379/0"
         elif name.endswith("_url"):
             values[name] = f"postgresql://user:{values[name]}@postgres:5432/database"
-        if name != "store.env":
+        if name not in container.VARIABLES:
             (tmp_path / name).write_text(values[name])
     for name, value in described["environment"].items():
         monkeypatch.setenv(name, value)

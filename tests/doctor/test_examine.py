@@ -35,7 +35,7 @@ def own_ports() -> dict[str, int]:
 
 
 def patient(home: Path, **settings: Any) -> Patient:
-    return Patient(Settings(home=home, **(own_ports() | settings)), utc_now, seconds=3)
+    return Patient(Settings(home=home, **(own_ports() | settings)), utc_now, seconds=30)
 
 
 def test_a_check_that_fails_or_hangs_hides_no_other(tmp_path: Path) -> None:
@@ -49,11 +49,11 @@ def test_a_check_that_fails_or_hangs_hides_no_other(tmp_path: Path) -> None:
         yield FINE
         released.wait(60)
 
-    looked = Patient(Settings(home=tmp_path), utc_now, seconds=1)
+    looked = Patient(Settings(home=tmp_path), utc_now, seconds=3)
     stopwatch = Stopwatch()
     found = examine(looked, {"failing": failing, "hanging": hanging, "fine": fine})
     released.set()
-    assert stopwatch.seconds < 5
+    assert stopwatch.seconds < 10
     assert [(one.subject, one.verdict) for one in found] == [
         ("fine", "ok"),
         ("failing", "fail"),
@@ -62,25 +62,33 @@ def test_a_check_that_fails_or_hangs_hides_no_other(tmp_path: Path) -> None:
         ("fine", "ok"),
     ]
     assert found[1].found == "RuntimeError: at postgresql://host/db"
-    assert found[3].found == "no answer within 1 s"
+    assert found[3].found == "no answer within 3 s"
     assert found[3].remedy
 
 
 def test_all_are_asked_side_by_side(tmp_path: Path) -> None:
     def slow(patient: Patient) -> Iterator[Finding]:
-        time.sleep(0.5)
+        time.sleep(1.0)
         yield FINE
 
     stopwatch = Stopwatch()
     found = examine(patient(tmp_path), dict.fromkeys("abcdefgh", slow))
     assert len(found) == 8
-    assert stopwatch.seconds < 2
+    assert stopwatch.seconds < 5
 
 
 def test_an_address_is_told_without_user_password_and_query() -> None:
     assert public("see redis://:pass@h:1/0?token=x, then") == "see redis://h:1/0 then"
     assert first_line(ValueError("https://a:b@c/d\nmore")) == "ValueError: https://c/d"
     assert first_line(ValueError()) == "ValueError"
+
+
+def test_what_a_store_says_is_found_without_its_credentials(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret-key-of-the-store")
+    error = OSError("PUT /bucket/x?X-Amz-Signature=abc refused for s3cret-key-of-the-store")
+    assert first_line(error) == "OSError: PUT /bucket/x refused for ***"
 
 
 def tree(home: Path) -> dict[str, int]:

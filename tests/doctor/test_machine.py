@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,15 @@ from include.clock import utc_now
 from include.config.settings import Settings
 from include.doctor import machine, servers, use_cases
 from include.doctor.findings import Finding, Patient
+from include.processes import bare_environment
 from tests.builders.ports import free_port, free_ports
+from tests.builders.shut_files import run_plainly, shut
 
 
 def examined(
     check: Callable[[Patient], Iterator[Finding]], home: Path, **settings: Any
 ) -> dict[str, Finding]:
-    patient = Patient(Settings(home=home, **settings), utc_now, seconds=3)
+    patient = Patient(Settings(home=home, **settings), utc_now, seconds=30)
     return {one.thing: one for one in check(patient)}
 
 
@@ -60,6 +64,36 @@ def test_the_folder_of_secret_files_is_looked_at_too(home: Path, tmp_path: Path)
     assert {one.verdict for one in found.values()} == {"ok"}
 
 
+def test_a_secret_that_this_process_cannot_read_is_told(home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("airflow_fernet", "node_token"):
+        (folder / f"evergreen_{name}").write_text("x" * 43)
+        (folder / f"evergreen_{name}").chmod(0o400)
+    shut(folder / "evergreen_airflow_fernet")
+    script = (
+        "from include.doctor import machine; from include.doctor.findings import Patient\n"
+        "from include.config.settings import settings\n"
+        "for one in machine.examine_secrets(Patient(settings(), None)):\n"
+        "    print(one.thing, one.verdict, one.found, one.remedy)"
+    )
+    environment = bare_environment(EVERGREEN_HOME=str(home), EVERGREEN_SECRETS_DIR=str(folder))
+    name = "evergreen_airflow_fernet"
+    told = run_plainly([sys.executable, "-c", script], environment).stdout.splitlines()
+    assert told[0].startswith(f"{name} fail {folder / name} cannot be read by user")
+    assert f"chown {os.getuid()} FILE" in told[0]
+    assert told[1].startswith("files ok 2 that their owner alone reads")
+
+
+def test_a_file_of_credentials_of_a_store_is_read(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "store.env").write_text("hunter2")
+    (tmp_path / "store.env").chmod(0o400)
+    found = examined(machine.examine_secrets, home, secrets_dir=tmp_path)["store.env"]
+    assert found.verdict == "fail"
+    assert "line 1, is no NAME=VALUE" in found.found
+    assert "hunter2" not in found.found
+
+
 def test_a_home_that_others_can_open_is_told(home: Path) -> None:
     assert examined(machine.examine, home)["home"].verdict == "ok"
     home.chmod(0o750)
@@ -97,7 +131,7 @@ def test_a_node_that_answers_without_a_token_to_everybody_is_told(home: Path) ->
     found = examined(servers.examine_serving, home, host="0.0.0.0", predict="open", **settings)
     assert found["tokens"].verdict in ("ok", "warn")
     patient = Patient(
-        Settings(home=home, host="0.0.0.0", predict="open", **settings), utc_now, seconds=3
+        Settings(home=home, host="0.0.0.0", predict="open", **settings), utc_now, seconds=30
     )
     assert any(
         "without a token" in one.found and one.verdict == "warn"
@@ -135,7 +169,7 @@ def test_a_use_case_that_cannot_be_read_is_told_and_the_others_are_read(tmp_path
 def test_every_node_that_the_settings_name_is_asked(home: Path) -> None:
     ports = free_ports(2)
     urls = ",".join(f"http://127.0.0.1:{port}" for port in ports)
-    patient = Patient(Settings(home=home, node_urls=urls), utc_now, seconds=3)
+    patient = Patient(Settings(home=home, node_urls=urls), utc_now, seconds=30)
     told = [one for one in servers.examine_serving(patient) if one.thing == "reachable"]
     assert [one.verdict for one in told] == ["warn", "warn"]
     assert [str(port) in one.found for one, port in zip(told, ports, strict=True)] == [True] * 2

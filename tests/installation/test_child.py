@@ -41,7 +41,7 @@ def child(tmp_path: Path, code: str, *arguments: str, patience: float = 5.0) -> 
 
 
 def wait_for(path: Path) -> int:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not (path.exists() and path.read_text()):
         assert time.monotonic() < deadline, "the grandchild did not start"
         time.sleep(0.02)
@@ -148,30 +148,34 @@ def test_a_child_that_stops_answering_is_killed(tmp_path: Path) -> None:
         one.signal(signal.SIGSTOP)
         assert "child has not answered for 1" in str(one.look(now + 118))
         assert one.process is not None
-        assert one.process.wait(10) == -signal.SIGKILL
+        assert one.process.wait(60) == -signal.SIGKILL
         assert "started again" in str(one.revive(now + 119))
     finally:
         end([one], grace=0.1)
 
 
 def test_a_log_is_rotated_while_its_process_runs_and_has_its_last_words(tmp_path: Path) -> None:
+    may_end = tmp_path / "may-end"
     talker = child(
         tmp_path,
-        "import os, time\nfor n in range(6000): os.write(1, b'line %05d\\n' % n)\n"
-        "time.sleep(1); os.write(2, b'last words'); 1 / 0",
+        "import os, sys, time\nfor n in range(6000): os.write(1, b'line %05d\\n' % n)\n"
+        "while not os.path.exists(sys.argv[1]): time.sleep(0.01)\n"
+        "os.write(2, b'last words'); 1 / 0",
+        str(may_end),
     )
     talker.output.max_bytes, talker.output.kept = 5000, 9
     talker.start()
     first = talker.born
     older = tmp_path / "child.9.log"
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not older.exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert talker.alive, "it was rotated without a restart"
     assert talker.born == first
     assert talker.process is not None
-    talker.process.wait(timeout=20)
+    may_end.touch()
+    talker.process.wait(timeout=60)
     assert "ended with code 1" in (talker.revive(time.monotonic()) or "")
     assert "last words" in tail(talker.log, 20)
     files = [tmp_path / f"child.{number}.log" for number in range(9, 0, -1)]

@@ -14,6 +14,7 @@ from include.clock import utc_now
 from include.config.settings import Settings, settings
 from include.errors import ConfigError
 from include.installation import container, health
+from include.installation.container import variables_of
 from include.installation.container_secrets import (
     GENERATED,
     PUBLIC_KEYS,
@@ -179,6 +180,33 @@ def test_credentials_of_a_store_come_from_a_file_and_reach_tasks_but_not_the_api
         assert not any(
             (secrets_folder / name).read_text().strip() in " ".join(command) for name in GENERATED
         )
+
+
+def test_addresses_of_sources_come_from_a_file_and_reach_tasks_by_the_names_of_use_cases(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, secrets_folder: Path
+) -> None:
+    address = "postgresql://reader:hunter2@warehouse:5432/loans"
+    (secrets_folder / "sources.env").chmod(0o600)
+    lines = (secrets_folder / "sources.env").read_text()
+    assert variables_of(Settings(secrets_dir=secrets_folder), "sources.env") == {}, "an example"
+    (secrets_folder / "sources.env").write_text(
+        f"{lines}WAREHOUSE_URL={address}\nOTHER_URL=sqlite://\n"
+    )
+    (tmp_path / "usecases").mkdir()
+    (tmp_path / "usecases" / "loans.yaml").write_text("source: {url_env: WAREHOUSE_URL}\n")
+    names = ("airflow_fernet", "airflow_database_url", "broker_url", "entity_key")
+    own = hand(
+        secrets_folder,
+        tmp_path / "run",
+        **{f"evergreen_{name}": name for name in names},
+        **{"sources.env": "sources.env"},
+    )
+    variables = {"EVERGREEN_EXECUTOR": "celery", "EVERGREEN_USECASES": str(tmp_path / "usecases")}
+    _, environment = become(monkeypatch, tmp_path / "home", own, "worker", **variables)
+    assert environment["WAREHOUSE_URL"] == address
+    assert "OTHER_URL" not in environment
+    _, environment = become(monkeypatch, tmp_path / "home", own, "command", "status", **variables)
+    assert environment["WAREHOUSE_URL"] == address
 
 
 def test_a_line_that_is_no_credential_is_named_and_not_shown(

@@ -47,6 +47,35 @@ def test_loopback_never_goes_through_a_proxy_and_sources_still_may(tmp_path: Pat
     assert environment["https_proxy"] == NOISE["https_proxy"]
 
 
+@pytest.mark.parametrize("part", ["scheduler", "celery-worker", "node", "mlflow"])
+def test_whoever_reaches_a_store_elsewhere_does_so_by_the_proxy_and_its_exceptions(
+    tmp_path: Path, part: str
+) -> None:
+    outer = NOISE | {"NO_PROXY": "minio.internal, .example.org"}
+    elsewhere = Settings(
+        home=tmp_path, store_uri="s3://bucket/evergreen", broker_url="redis://broker:6379/0"
+    )
+    told = child_environment(elsewhere, part, outer=outer)
+    assert told["https_proxy"] == NOISE["https_proxy"]
+    assert told["no_proxy"] == told["NO_PROXY"]
+    direct = told["no_proxy"].split(",")
+    assert {"127.0.0.1", "localhost", "minio.internal", ".example.org"} <= set(direct)
+    everything = child_environment(elsewhere, part, outer=NOISE | {"no_proxy": "*"})
+    assert everything["NO_PROXY"] == "*"
+
+
+@pytest.mark.parametrize("part", ["node", "mlflow", "api-server"])
+def test_whoever_reaches_nothing_outside_gets_no_proxy(tmp_path: Path, part: str) -> None:
+    told = child_environment(Settings(home=tmp_path), part, outer=NOISE | {"no_proxy": "host"})
+    assert "https_proxy" not in told
+    assert "host" not in told["no_proxy"].split(",")
+
+
+def test_a_node_that_only_ships_segments_elsewhere_gets_the_proxy(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, segments_uri="s3://bucket/segments")
+    assert child_environment(settings, "node", outer=NOISE)["https_proxy"] == NOISE["https_proxy"]
+
+
 def test_only_tasks_get_what_a_use_case_names(tmp_path: Path) -> None:
     (tmp_path / "usecases").mkdir()
     text = (

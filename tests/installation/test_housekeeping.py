@@ -7,14 +7,12 @@ import os
 from pathlib import Path
 
 from include.config.settings import Settings
-from include.files import written_aside
 from include.installation.housekeeping import (
     keep_house,
     measure,
-    remove_left_behind,
     remove_oldest,
-    sizes_file,
 )
+from include.retention.left_behind import sizes_file
 
 NOW = 1_800_000_000.0
 HOUR = 3600.0
@@ -59,25 +57,3 @@ def test_a_home_folder_says_how_large_its_parts_are(tmp_path: Path) -> None:
     assert sizes.pop("free") > 0
     assert sizes == {"records.db": 1500, "lake": 300, "logs": 0}
     assert "run" in measure(tmp_path)
-
-
-def test_what_killed_writers_left_goes_after_a_day(tmp_path: Path) -> None:
-    kept = write(tmp_path / "models" / "loans" / "model.txt", 10, 100)
-    hidden = write(tmp_path / "secrets" / ".profile.key", 10, 100)
-    in_lake = write(tmp_path / "lake" / ".0123456789ab.part", 10, 100)
-    with written_aside(tmp_path / "models" / "loans" / "schema.json") as temporary:
-        named = temporary
-        os.utime(temporary, (NOW, NOW))
-        left = write(named.with_name(named.name.replace("schema", "other")), 10, 30)
-        young = write(named.with_name(named.name.replace("schema", "young")), 10, 1)
-        assert remove_left_behind(tmp_path, NOW) == 1
-    staging = tmp_path / "bento" / "staging" / "loans-2026-03-01-1"
-    write(staging / "build.log", 10, 30)
-    os.utime(staging, (NOW - 30 * HOUR,) * 2)
-    (tmp_path / "bento" / "staging" / "now").mkdir()
-    os.utime(tmp_path / "bento" / "staging" / "now", (NOW, NOW))
-    assert remove_left_behind(tmp_path, NOW) == 1
-    assert not left.exists()
-    assert not staging.exists()
-    for path in (kept, hidden, in_lake, young, staging.parent / "now"):
-        assert path.exists(), path

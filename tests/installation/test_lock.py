@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,7 +81,11 @@ def test_a_holder_that_does_not_say_who_it_is_is_no_process_to_stop(
         find_holder(Settings(home=tmp_path))
 
 
-def test_looking_who_runs_does_not_turn_a_start_away(tmp_path: Path) -> None:
+def test_looking_who_runs_does_not_turn_a_start_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert lock.LOOKED_AT >= 1.0
+    monkeypatch.setattr(lock, "LOOKED_AT", 60.0)  # a busy machine gives the other its time late
     settings = Settings(home=tmp_path)
     look = (
         "import sys, time\nfrom pathlib import Path\nfrom filelock import FileLock\n"
@@ -95,6 +98,5 @@ def test_looking_who_runs_does_not_turn_a_start_away(tmp_path: Path) -> None:
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        began = time.monotonic()
         with InstallationLock(settings):
-            assert time.monotonic() - began < lock.LOOKED_AT
+            pass
