@@ -6,14 +6,16 @@
 in its audit row. *pause*: the step stays, and so does its share of the traffic. *unpause*: it goes
 on; of a suspended release the step begins anew. *advance*: the next step now, after the last one
 the promotion. *promote*: champion now. *abort*: the champion answers everybody, nothing is held
-against the model. *roll back*: the same, and the model's digest is on hold; where no release is
-under way, the watched champion is taken back. *freeze*: no release starts before *Until*. *thaw*:
-ends that, and starts what waits. The run of `deploy_model` sees it at its next look and ends as it
-should.
+against the model. *roll back*: the same, and the model's digest is on hold. Without a *Version*
+these two are of the release in its steps; a watched champion is rolled back, and a candidate that
+waits or is only tried is aborted, by its version. *freeze*: no release starts before *Until*.
+*thaw*: ends that, and starts what waits. The run of `deploy_model` sees it at its next look and
+ends as it should.
 
-**When it fails.** `Conflict`: there is no release that this could be said of, or it moved on; look
-with `evergreen release status USE_CASE`. `ConfigError`: the reason or the end of a freeze is
-missing.
+**When it fails.** `Conflict`: there is no release that this could be said of, or the one that was
+meant has ended or, to *advance*, moved on meanwhile, as the message says; look with `evergreen
+release status USE_CASE`. Nothing is tried again by itself: whoever still wants it asks again.
+`ConfigError`: the reason or the end of a freeze is missing.
 """
 
 from __future__ import annotations
@@ -36,6 +38,14 @@ FORM = {
         title="Reason",
         description="Why you do it; kept in the audit log.",
     ),
+    "version": Param(
+        None,
+        type=["null", "integer"],
+        minimum=1,
+        title="Version",
+        description="Of the model whose release is meant. Empty: the release in its steps. Needed "
+        "to roll back a watched champion, and to abort what waits.",
+    ),
     "until": Param(
         None,
         type=["null", "string"],
@@ -55,7 +65,9 @@ def define(use_case: UseCase) -> None:
         **dag_arguments(use_case, "control_release", __doc__),
     )
     def control_release() -> None:
-        @task
+        # Said once: again, it would be said of what has come in its place meanwhile. Who said it
+        # sees that it was refused, and nobody else is to be woken by it.
+        @task(retries=0, retry_policy=None, on_failure_callback=None)
         def steer() -> dict[str, Any]:
             return steer_release(use_case.name)
 

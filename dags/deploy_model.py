@@ -5,12 +5,12 @@
 **Inputs and outputs.** No process is started here. `request` names the candidate in the routing
 row, by compare-and-set; a serving node verifies the bundle, tries it in a child and asks it the
 golden rows (`wait_for_node`). `begin` gives it the traffic of its first step. The tasks of the
-steps judge it every few seconds, deferred, and show the evidence as a table in their log; the last
-*pass* makes it champion, which `promote` records, with MLflow's aliases and the asset `champion`.
-`watch` judges it a day longer, and `announce` emits `release_ended`. The first model, a plan
-without steps, and one of thin traffic that stood a replay are promoted by `begin`. While another
-candidate is released the run ends green as *waiting*; the end of that release starts its partition
-again.
+steps judge it every third of `release.beat` (a minute), deferred, and show the evidence as a table
+in their log; the last *pass* makes it champion, which `promote` records, with MLflow's aliases and
+the asset `champion`. `watch` judges it a day longer, and `announce` emits `release_ended`. The
+first model, a plan without steps, and one of thin traffic that stood a replay are promoted by
+`begin`, which waits, deferred, while a person has paused the release. While another candidate is
+released the run ends green as *waiting*; the end of that release starts its partition again.
 
 **When it ends.** *Aborted* (its deadline, its judge away, replaced, a person): the step is skipped
 with the reason, the champion answers, the same model may start again. *Rolled back*: the step
@@ -37,12 +37,12 @@ from include.orchestration.assets import assets_of, ended_asset
 from include.orchestration.dag_defaults import START, dag_arguments, form, use_cases
 from include.orchestration.release_tasks import (
     announce_end,
+    begin_task,
     promote_release,
     request_release,
     step_tasks,
     watch_task,
 )
-from include.orchestration.tasks import run_stage
 from include.orchestration.triggers import WaitForOperator
 
 
@@ -71,10 +71,6 @@ def define(use_case: UseCase) -> None:
             fail_on_timeout=False,
         )
 
-        @task(task_id="begin")
-        def begin_steps() -> dict[str, Any]:
-            return run_stage("deploy_model", use_case.name, options={"phase": "begin"})
-
         @task(outlets=[assets.champion], trigger_rule="none_failed_min_one_success")
         def promote() -> dict[str, Any]:
             return promote_release(use_case.name, emits=assets.champion)
@@ -83,10 +79,9 @@ def define(use_case: UseCase) -> None:
         def announce() -> dict[str, Any]:
             return announce_end(use_case.name, emits=ended)
 
-        began, champion, steps = begin_steps(), promote(), step_tasks(use_case)
+        began, champion, steps = begin_task(use_case), promote(), step_tasks(use_case)
         chain(request(), tried, began, *steps, champion)
-        if steps:
-            began >> champion
+        began >> champion  # it is enough: a release may take no steps
         # What ends badly shows as the run's end; a teardown runs in either case, and hides neither.
         champion >> watch_task(use_case) >> announce().as_teardown()
 

@@ -1,7 +1,8 @@
 """Import what was answered into the lake, and keep the table small.
 
 **When.** Once an hour, at a minute of the use case's own; by the form at any time. `check_drift`
-imports too, before it judges.
+imports too, before it judges. `load` also starts the candidate of a release that waits once nothing
+is in its way: a freeze that is over by the clock ends by nobody's hand.
 
 **Inputs and outputs.** `load` reads the closed segments of the prediction log under
 `HOME/predictions` and appends their lines to the lake's table `predictions`, by the day of the
@@ -10,7 +11,8 @@ recognised. Lines that cannot be read are set aside as `SEGMENT.N.bad` beside th
 audit row (`predictions.set_aside`), and keep nothing else back. `tidy` puts the files of each day
 that is over together, once, removes the days that are older than `log.retention` (audit row
 `predictions.expired`), and deletes files that nobody reads any more; where `load` found nothing it
-is skipped, but for once a day.
+is skipped, but for once a day. First of all `load` delivers the alerts that are due of releases and
+failed tasks (EVERGREEN_ALERT_URL).
 
 **When it fails.** Nothing is lost: segments stay where they are until their rows are in the lake.
 `Busy`: another import is at work. `SourceError`: the lake or the disk cannot be written; free space

@@ -29,13 +29,23 @@ def backup(
             help="Then remove all but the newest N backups; 0: keep all.",
         ),
     ] = 0,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="First read all of TARGET, and remove what is damaged: it is written anew.",
+        ),
+    ] = False,
 ) -> None:
     """Copy records, MLflow's database, lake and artefacts into TARGET, as of one moment.
 
     Everything may go on meanwhile. What TARGET has already is not copied again. Not part of it are
-    Airflow's history, logs, and secrets: keep HOME/secrets (or your secret files) elsewhere.
+    Airflow's history, logs, and secrets: keep HOME/secrets (or your secret files) elsewhere. Where
+    single things are missing that the records name, the rest is copied, no older backup is removed,
+    and the command ends with 1. So it does where `--verify` finds damage.
     """
-    from include.backups import take
+    from include.backups import named, take
+    from include.backups import verify as verifying
     from include.backups.repository import Repository
     from include.clock import utc_now
     from include.doctor.findings import public
@@ -45,7 +55,8 @@ def backup(
     repository, who = Repository(target), actor()
     take.refuse_inside(settings, repository)
     with take.only_one(settings, records):
-        before = repository.manifest() if repository.names() else None
+        found = verifying.verify(repository, print_line) if verify else verifying.Verified()
+        before = take.newest_of(repository, print_line)
         manifest = take.take(
             settings, records, repository, at=utc_now(), actor=who, say=print_line, before=before
         )
@@ -54,9 +65,19 @@ def backup(
         print_line(f"backup {manifest.name} is in {public(repository.tree.root)}")
         sequence, digest = manifest.audit
         print_line(f"  anchor of its audit log, to keep elsewhere too: {sequence}:{digest}")
+        for line in verifying.after_backup(found, repository):
+            print_line(f"note: {line}")
+        if manifest.missing:
+            print_line(
+                f"note: the records name what is not there, {named.told(manifest.missing)}: put "
+                "it back from an earlier backup, or make it again; until then no backup is removed"
+            )
+            raise typer.Exit(1)
         if keep:
-            gone, pieces = repository.forget(keep)
+            gone, pieces = repository.forget(keep, now=utc_now().timestamp())
             print_line(f"  {gone} older backups are removed, with {pieces} pieces")
+        if found:
+            raise typer.Exit(1)
 
 
 def restore(

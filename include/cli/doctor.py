@@ -55,7 +55,8 @@ def doctor(
 def _wrong_setting(error: ConfigError) -> Finding:
     from include.doctor.findings import Finding
 
-    return Finding("settings", "values", "fail", str(error), "mend it, then look again")
+    text, _, remedy = str(error).rpartition("; ")
+    return Finding("settings", "values", "fail", text, remedy)
 
 
 def _show(findings: list[Finding], json: bool) -> None:

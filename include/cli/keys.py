@@ -39,12 +39,16 @@ def keys_list(json: Annotated[bool, json_option(KEYS)] = False) -> None:
     State: signs, expired, retired (another key took its place), revoked (nothing of it is loaded).
     """
     from include.clock import utc_now
-    from include.models.private_key import signing_id
+    from include.models.private_key import DamagedKey, signing_id
     from include.models.public_keys import read_keys
 
-    settings = current_settings()
+    settings, here = current_settings(), None
     ring = read_keys(settings.signing_keys_folder)
-    rows = _rows(ring, signing_id(settings), _serving(_records(settings)), utc_now())
+    try:
+        here = signing_id(settings)
+    except DamagedKey as error:
+        typer.echo(error, err=True)
+    rows = _rows(ring, here, _serving(_records(settings)), utc_now())
     if json:
         print_json(rows)
         return
@@ -75,12 +79,17 @@ def keys_rotate() -> None:
     """
     from include.clock import utc_now
     from include.models.private_key import rotate
+    from include.models.public_keys import read_keys
 
     settings, at = current_settings(), utc_now()
     new, old = rotate(settings, at)
     _note(settings, "keys.rotated", new, {"before": old}, at)
     told = f"; {old} signs nothing any more" if old else ""
     print_line(f"key {new} signs from now on, for {settings.signing_key_days} days{told}")
+    ring = read_keys(settings.signing_keys_folder)
+    for name, key in sorted(ring.keys.items()):
+        if name != new and name not in ring.revoked and not key.ended_by(at):
+            print_line(f"  {name} signs elsewhere, or did here: if so, `evergreen keys retire` it")
 
 
 @keys_app.command("retire")

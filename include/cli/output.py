@@ -82,13 +82,13 @@ def confirm(question: str, *, yes: bool) -> None:
 
 def without_secrets(text: str) -> str:
     """Return text in which every value of a secret setting is `***`."""
-    from pydantic import SecretStr, ValidationError
+    from pydantic import SecretStr
 
     from include.config.settings import settings
 
     try:
         values = [value for _, value in settings() if isinstance(value, SecretStr)]
-    except ValidationError:
+    except ConfigError:  # it says itself what is wrong, and no value
         return text
     for value in values:
         secret = value.get_secret_value()

@@ -35,7 +35,7 @@ def import_predictions(use_case: UseCaseArgument) -> None:
     if imported.set_aside:
         print_line(
             f"{imported.set_aside} lines could not be read and are set aside in "
-            f"{settings.home / 'predictions' / case.name}; `evergreen audit list` says why"
+            f"{' and '.join(imported.aside_in)}; `evergreen audit list` says why"
         )
     for name in imported.waiting:
         print_line(f"segment {name} cannot be read and stays where it is; mend its permissions")

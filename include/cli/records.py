@@ -98,7 +98,8 @@ def heal(
 
     What `evergreen status` calls waiting is started where nothing runs for it; refused, stale and
     missing partitions are not. The aliases of models in MLflow are set to what serves. Alerts about
-    releases that nobody has taken are sent again, and ends that no run saw are announced.
+    releases and failed tasks that nobody has taken are sent again, and ends of releases that no run
+    saw are announced.
     """
     from include.orchestration import healing
     from include.orchestration.airflow_api import AirflowApi

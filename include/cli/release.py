@@ -40,6 +40,14 @@ LOOK_SECONDS = 5.0  # between two looks of --watch
 WhyNeeded = Annotated[
     str, typer.Option("--reason", metavar="TEXT", help="Why you do it; kept in the audit log.")
 ]
+Version = Annotated[
+    int | None,
+    typer.Option(
+        "--version",
+        metavar="N",
+        help="Version of the model whose release is meant, and no other; else the one under way.",
+    ),
+]
 
 release_app = typer.Typer(
     cls=Suggesting,
@@ -126,43 +134,51 @@ def status(
 
 
 @release_app.command()
-def pause(use_case: UseCaseArgument, reason: WhyNeeded = "") -> None:
+def pause(use_case: UseCaseArgument, reason: WhyNeeded = "", version: Version = None) -> None:
     """Let a release stay in its step; its share of the traffic stays too.
 
     It may still be rolled back. `evergreen release unpause` lets it go on.
     """
-    _steer(use_case, "pause", reason)
+    _steer(use_case, "pause", reason, version=version)
 
 
 @release_app.command()
-def unpause(use_case: UseCaseArgument, reason: WhyNeeded = "") -> None:
+def unpause(use_case: UseCaseArgument, reason: WhyNeeded = "", version: Version = None) -> None:
     """Let a paused release go on; of a suspended one the step begins anew."""
-    _steer(use_case, "unpause", reason)
+    _steer(use_case, "unpause", reason, version=version)
 
 
 @release_app.command()
-def advance(use_case: UseCaseArgument, reason: WhyNeeded = "", yes: Yes = False) -> None:
+def advance(
+    use_case: UseCaseArgument, reason: WhyNeeded = "", version: Version = None, yes: Yes = False
+) -> None:
     """Go on to the next step now, whatever the evidence; after the last one it is promoted."""
-    confirm(f"Let the release of {use_case} go on to its next step?", yes=yes)
-    _steer(use_case, "advance", reason)
+    question = "Let the release of {} go on to its next step?"
+    version, step = _agreed(question, use_case, version, yes=yes)
+    _steer(use_case, "advance", reason, version=version, step=step)
 
 
 @release_app.command()
-def promote(use_case: UseCaseArgument, reason: WhyNeeded = "", yes: Yes = False) -> None:
+def promote(
+    use_case: UseCaseArgument, reason: WhyNeeded = "", version: Version = None, yes: Yes = False
+) -> None:
     """Make the model of the release champion now, whatever the evidence; it is watched then."""
-    confirm(f"Let the release of {use_case} answer everybody?", yes=yes)
-    _steer(use_case, "promote", reason)
+    version, _ = _agreed("Let the release of {} answer everybody?", use_case, version, yes=yes)
+    _steer(use_case, "promote", reason, version=version)
 
 
 @release_app.command()
-def abort(use_case: UseCaseArgument, reason: WhyNeeded = "", yes: Yes = False) -> None:
+def abort(
+    use_case: UseCaseArgument, reason: WhyNeeded = "", version: Version = None, yes: Yes = False
+) -> None:
     """End a release with the champion answering everybody; nothing is held against its model.
 
-    The same model may be released again, from the first step. To say that a model is bad, roll it
-    back: `evergreen rollback USE_CASE --challenger`.
+    With --yes it is the one in its steps; one that is only tried, or waits, needs --version. The
+    same model may be released again, from the first step. To say that a model is bad, roll it back:
+    `evergreen rollback USE_CASE --challenger`.
     """
-    confirm(f"End the release of {use_case}?", yes=yes)
-    _steer(use_case, "abort", reason)
+    version, _ = _agreed("End the release of {}?", use_case, version, yes=yes)
+    _steer(use_case, "abort", reason, version=version)
 
 
 @release_app.command()
@@ -178,8 +194,8 @@ def freeze(
 ) -> None:
     """Start no release of a use case until then; what is under way goes on, rollbacks always may.
 
-    A candidate that comes meanwhile waits; `evergreen release thaw`, or `evergreen heal` once the
-    freeze is over, starts it.
+    A candidate that comes meanwhile waits. `evergreen release thaw` starts it, or within an hour of
+    the end of the freeze the next run of `import_predictions`.
     """
     _steer(use_case, "freeze", reason, until=_moment(until))
 
@@ -232,14 +248,50 @@ def _begins(digest: str, text: str) -> bool:
     return len(told) >= least and digest.removeprefix("sha256:").startswith(told)
 
 
-def _steer(use_case: str, action: str, reason: str, *, until: datetime | None = None) -> None:
+def _agreed(
+    question: str, use_case: str, version: int | None, *, yes: bool
+) -> tuple[int | None, int | None]:
+    """Ask about a release by its model's version; return that, and the step that it is in.
+
+    It may move on, or end, before the answer.
+    """
+    step = None
+    if not yes:
+        settings = current_settings()
+        records = open_records(settings)
+        recorded_route(settings, records, use_case)
+        under_way = records.releases.running(use_case)
+        if under_way is not None and version in (None, under_way.challenger):
+            version, step = under_way.challenger, under_way.step
+    what = use_case if version is None else f"{use_case} (model {version})"
+    confirm(question.format(what), yes=yes)
+    return version, step
+
+
+def _steer(
+    use_case: str,
+    action: str,
+    reason: str,
+    *,
+    version: int | None = None,
+    step: int | None = None,
+    until: datetime | None = None,
+) -> None:
     from include.clock import utc_now
     from include.deployment.control_release import steer
 
     settings = current_settings()
     recorded_route(settings, open_records(settings), use_case)
     told = steer(
-        settings, use_case, action, reason=reason, actor=actor(), at=utc_now(), until=until
+        settings,
+        use_case,
+        action,
+        reason=reason,
+        actor=actor(),
+        at=utc_now(),
+        version=version,
+        step=step,
+        until=until,
     )
     print_line(told)
 

@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import Any
 
 from include.config.settings import Settings
+from include.deployment.decision import Action, Decision
 from include.deployment.description import Description
-from include.deployment.steps import Decision
 from include.errors import ArtefactError, ConfigError, Unavailable
 from include.pipeline.stage import StageContext
 from include.records.records import Model, Records, Release
@@ -67,12 +67,13 @@ def unless_refused(
             return decision
         why = f"whether it may be promoted cannot be told: {error}"
         is_late = decision.ends_at is not None and now >= decision.ends_at
-        return replace(
-            decision, word="hold", action="abort" if is_late else "stay", reason=why, asks=True
-        )
-    return (
-        replace(decision, word="hold", action="abort", reason=why, asks=True) if why else decision
-    )
+        return _held(decision, why, "abort" if is_late else "stay")
+    return _held(decision, why, "abort") if why else decision
+
+
+def _held(decision: Decision, why: str, action: Action) -> Decision:
+    about = (*decision.asks_about, "not loadable")
+    return replace(decision, word="hold", action=action, reason=why, asks_about=about)
 
 
 def refusal(settings: Settings, records: Records, release: Release) -> str:

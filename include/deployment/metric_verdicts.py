@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,12 +37,16 @@ class Offline:
 class Verdicts:
     """What was found of each metric; `failed` names those that are worse than tolerated.
 
-    `held` are those that are, of both models: a step waits, and nobody is guilty.
+    `held` are those of which that speaks against nobody: a step waits, and a person is asked.
     """
 
     failed: str
     evidence: dict[str, dict[str, Any]] = field(default_factory=dict)
     held: list[str] = field(default_factory=list)
+
+    def named(self, word: str) -> list[str]:
+        """Return the metrics of a word, each as the kind of reason that it is."""
+        return [f"{word} {name}" for name, found in self.evidence.items() if found["word"] == word]
 
 
 def judge_metrics(
@@ -51,12 +55,13 @@ def judge_metrics(
     *,
     absolute: bool,
     champion: bool = False,
+    shared: Collection[str] = (),
     offline: Offline | None = None,
 ) -> Verdicts:
     """Return the verdict on every metric.
 
     `absolute` compares with limits in place of a champion. `champion`: what is judged answers as
-    champion, as a watched release does.
+    champion, as a watched release does. `shared` names metrics that are held in place of failed.
     """
     if champion:
         sums = as_challenger(sums)
@@ -69,7 +74,7 @@ def judge_metrics(
         worst = max(float(part.log_evidence()) for part in parts)
         fails = worst >= -np.log(level)
         # Features that both models are asked with are no fault of one of them.
-        is_common = name == "parity" and offline is not None and offline.common
+        is_common = name in shared or (name == "parity" and offline is not None and offline.common)
         evidence[name] = {
             "word": "pass" if not fails else "hold" if is_common else "fail",
             **_seen(name, plan.metrics[name], sums, parts, level, absolute, offline),
@@ -77,8 +82,29 @@ def judge_metrics(
             "fails_at": 1 / level,
         }
         if fails:
-            (held if is_common else failed).append(_told(name, evidence[name]))
+            also = ", and the champion is above it too" if name in shared else ""
+            (held if is_common else failed).append(_told(name, evidence[name]) + also)
     return Verdicts("; ".join(failed), evidence | _not_known(plan, offline, found, absolute), held)
+
+
+def judge_by_limits(
+    plan: ReleasePlan, sums: StepSums, *, offline: Offline | None = None
+) -> Verdicts:
+    """Return the verdict on the challenger of a champion that is above a limit of its own.
+
+    It is judged by the limits alone. Where both are above one, that may be of a common cause, and
+    lasts in the sums longer than the cause does: only what is worse than the champion as well is
+    the challenger's own fault.
+    """
+    compared = judge_metrics(plan, sums, absolute=False).evidence
+    shared = {
+        name
+        for name in SHARES
+        if name in compared
+        and compared[name]["word"] != "fail"
+        and compared[name]["champion"] > (plan.metrics[name].limit or 0.0)
+    }
+    return judge_metrics(plan, sums, absolute=True, shared=shared, offline=offline)
 
 
 def limits_broken(plan: ReleasePlan, sums: StepSums, *, champion: bool) -> list[str]:

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from include.deployment.decision import Decision
 from include.deployment.metric_verdicts import judge_metrics
 from include.deployment.release_metrics import ArmSums, StepSums
 from include.deployment.release_plan import ReleasePlan
 from include.deployment.sequential import Floats
-from include.deployment.steps import Decision
 from include.predictions.window_counts import (
     ABOVE,
     CLUSTERS,
@@ -74,15 +74,15 @@ def judge_pairs(
         for feature, count in sorted((lacks or {}).items()):
             if count > rule.limit * asked:
                 reason = f"{count / asked:.1%} of the past requests lack the feature {feature}"
-                return Decision("hold", "abort", reason, asks=True)
+                return Decision("hold", "abort", reason, asks_about=("replay",))
     if not pairs or (len(pairs) < LEAST and not everybody):
         reason = f"{len(pairs)} past requests, fewer than {LEAST}: too little to judge by; "
-        return Decision("hold", "abort", reason + WAYS_OUT, asks=True)
+        return Decision("hold", "abort", reason + WAYS_OUT, asks_about=("replay",))
     is_few = len(pairs) < LEAST
     if is_few and (unanswered := _unanswered(pairs)):
         # No test of so few would see it, and of everybody it is no chance.
         reason = f"it gives no usable score for {unanswered} of {len(pairs)}, whom the champion can"
-        return Decision("hold", "abort", reason, asks=True)
+        return Decision("hold", "abort", reason, asks_about=("replay",))
     sums = _sums(pairs, plan, threshold)
     verdicts = judge_metrics(plan, sums, absolute=False)
     evidence = {**verdicts.evidence, "model time": _times(pairs)}

@@ -1,8 +1,9 @@
-"""Deliver alerts about releases, each once, by whoever sees that one is due.
+"""Deliver alerts about releases and failed tasks, each once, by whoever sees that one is due.
 
-There is no queue beside the records: what is due is what the records tell (`release_ends`) and no
-audit row says is delivered. So an alert that nobody took is due still, after any kill, until it is
-older than `release_ends.LATEST`. Nothing that moves a release waits for an address.
+There is no queue beside the records: what is due is what the records tell (`release_ends`,
+`task_failures`) and no audit row says is delivered. So an alert that nobody took is due still,
+after any kill, until it is older than `release_ends.LATEST`. Nothing that moves a release waits for
+an address.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 from pydantic import SecretStr
 from sqlalchemy.exc import SQLAlchemyError
@@ -20,8 +22,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from include.alerts import webhook
 from include.alerts.alert import Alert
 from include.config.settings import Settings
-from include.deployment.release_ends import NEWEST, new_alerts
+from include.deployment.release_ends import BAD, LATEST, NEWEST, new_alerts, new_ends
 from include.errors import Busy, EvergreenError
+from include.pipeline.task_failures import failure_alerts
 from include.pipeline.task_records import task_records
 from include.records.records import AuditEntry, Records
 
@@ -83,10 +86,25 @@ def deliver_alerts(
 
 def due_alerts(records: Records, use_case: str) -> list[Alert]:
     """Return the alerts that nobody has taken yet, the oldest first."""
-    rows = records.audit.entries(use_case, action=DELIVERED, limit=4 * NEWEST)
-    taken = {row.subject for row in rows}
-    found = new_alerts(records, use_case, records.releases.now())
-    return [alert for alert in found if alert.id not in taken]
+    rows = records.audit.entries(use_case, action=DELIVERED, limit=10 * NEWEST)
+    taken, now = {row.subject for row in rows}, records.releases.now()
+    found = new_alerts(records, use_case, now) + _new_failures(records, use_case, now)
+    due = [alert for alert in found if alert.id not in taken]
+    return sorted(due, key=lambda alert: (alert.at, alert.id))
+
+
+def _new_failures(records: Records, use_case: str, now: datetime) -> list[Alert]:
+    """Return the alerts about failed tasks, without those of a release that has one itself."""
+    failures = failure_alerts(records, use_case, now, latest=LATEST, most=NEWEST)
+    releasing = f"{use_case}__deploy_model"
+    if not any(alert.details["dag"] == releasing for alert in failures):
+        return failures
+    ended = {one.partition for one in new_ends(records, use_case, now) if one.state in BAD}
+    return [
+        alert
+        for alert in failures
+        if alert.details["dag"] != releasing or alert.details["partition"] not in ended
+    ]
 
 
 class Courier:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from include.deployment.decision import Decision
 from include.deployment.release_plan import ReleasePlan
 from include.deployment.releasing import describe_release, name_of_step
-from include.deployment.steps import Decision
 from include.errors import ConfigError
 from include.records.records import Release
 

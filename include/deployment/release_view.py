@@ -119,6 +119,8 @@ def _shown(release: Release, now: datetime, judged: str = "", notes: Sequence[st
 def _first_words(release: Release) -> str:
     if release.state == "waiting":
         return "it waits for the release under way to end, or for a freeze to be over"
+    if release.state == "trying" and release.paused:
+        return "a person lets it go on"
     if release.state == "trying":
         return "a node has to load it first"
     return "it is not judged yet"
@@ -143,6 +145,8 @@ def _state(release: Release) -> tuple[str, str]:
         if release.suspended:
             return f"{name}, suspended", "held"
         return (f"{name}, paused", "held") if release.paused else (name, "good")
+    if release.state == "trying" and release.paused:
+        return "being tried, paused", "held"
     names = {"waiting": "waiting", "trying": "being tried", "watched": "champion, watched"}
     tones = {"waiting": "plain", "trying": "plain", "watched": "good"}
     return names.get(release.state, release.state), tones.get(release.state, "plain")

@@ -80,13 +80,31 @@ def request_release(context: StageContext, candidate: Candidate) -> Release:
 def begin_release(context: StageContext, candidate: Candidate, release: Release) -> Release:
     """Go on with a release that nodes have tried: promote it, replay the past, or begin its steps.
 
-    A model that nodes would load no more, such as of a key that was revoked since, is aborted.
+    A model that nodes would load no more, such as of a key that was revoked since, is aborted. One
+    that a person has paused is returned as it is, also where that was done meanwhile.
 
     Raises:
         Conflict: another hand was faster.
         Unavailable: no node has tried it yet, or has in memory what a rollback would go back to.
         ArtefactError: a node refuses it; it is withdrawn.
     """
+    if is_paused(release):
+        return release
+    try:
+        return _begin(context, candidate, release)
+    except Conflict:
+        now = context.records.releases.get(release.use_case, release.id)
+        if now is None or not is_paused(now):
+            raise
+        return now
+
+
+def is_paused(release: Release) -> bool:
+    """Tell whether a release is paused before its first step."""
+    return release.state == "trying" and release.paused
+
+
+def _begin(context: StageContext, candidate: Candidate, release: Release) -> Release:
     name, records = context.use_case.name, context.records
     route = records.routes.get(name)
     readiness = node_readiness(route, records.nodes.of(name))
@@ -126,6 +144,11 @@ def describe_release(release: Release) -> str:
     model = f"model {release.challenger}"
     if release.state == "waiting":
         return f"{model} waits for the release under way to end"
+    if is_paused(release):
+        return (
+            f"{model} is paused before its first step; `evergreen release unpause "
+            f"{release.use_case}` lets it go on"
+        )
     if release.state == "trying":
         return f"waiting for a serving node to try {model}"
     if release.state != "running":

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
+from include.deployment.decision import Decision
 from include.deployment.pair_verdict import judge_pairs
 from include.deployment.release_plan import ReleasePlan
-from include.deployment.steps import Decision
 from include.deployment.traffic import last_rows
 from include.errors import ArtefactError
 from include.features.online_rows import OnlineRow, unpack

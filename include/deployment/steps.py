@@ -8,48 +8,29 @@ bake and minimum; then its deadline.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
 
 from include.deployment import levels
-from include.deployment.burn_rate import BurnVerdict, arm_burn, burns_alone, causes, judge_burn
+from include.deployment.burn_rate import BurnVerdict, arm_burn, causes, judge_burn
+from include.deployment.decision import Action, Decision, Word
 from include.deployment.metric_verdicts import (
     Offline,
     Verdicts,
-    as_challenger,
+    judge_by_limits,
     judge_metrics,
     limits_broken,
 )
 from include.deployment.release_plan import PlannedStep, ReleasePlan
 from include.deployment.unseen import NOT_KNOWN, unseen
+from include.deployment.watched import judge_watched
 from include.deployment.window_sums import StepWindows
-from include.predictions.window_counts import CHALLENGER, CHAMPION, REQUESTS
+from include.predictions.window_counts import CHALLENGER, CHAMPION, ERRORS, REQUESTS, SCORED
 from include.records.nodes import Observation
 from include.records.release_reports import Guard, Window
 from include.records.release_rows import Release
 
-Word = Literal["pass", "hold", "fail"]
-Action = Literal["stay", "advance", "promote", "suspend", "resume", "abort", "roll_back"]
 ENDS = 2  # unclean ones of a node in a step that are no accident any more
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What a release is found to be, and what is to be done with it.
-
-    `action` promote means of a watched release that its watch is over, resume that a suspended one
-    goes on with its step. `causes` is what the errors may come of, as data. `asks`: a person is to
-    look at it, whatever is done. `ends_at` is when the step, or the watch, ends.
-    """
-
-    word: Word
-    action: Action
-    reason: str
-    evidence: dict[str, dict[str, Any]] = field(default_factory=dict)
-    causes: list[dict[str, Any]] = field(default_factory=list)
-    ends_at: datetime | None = None
-    asks: bool = False
 
 
 def judge(
@@ -63,12 +44,14 @@ def judge(
     *,
     offline: Offline | None = None,
     changes: Sequence[str] = (),
+    beside: Sequence[Release] = (),
 ) -> Decision:
     """Return what is to be done with a release that is running or watched.
 
     `beat_age` is for how many seconds nobody had judged it, `now` by the clock that the release's
     instants are by. `offline` is what is known of it beside the windows (parity, AUC), `changes`
-    what else is under way, for the causes.
+    what else is under way, for the causes. `beside` are releases that were under way since it is
+    watched, and in which nodes counted nothing of it (`watched_windows`).
 
     Raises:
         ValueError: windows of another form than this version counts in.
@@ -78,7 +61,7 @@ def judge(
     found = StepWindows(windows, release.step, share=share)
     case = _Case(release, plan, found, observations, guards, now, offline, changes)
     if release.state == "watched":
-        return case.watched()
+        return judge_watched(release, plan, found, guards, now, changes=changes, beside=beside)
     if beat_age > plan.resume:
         return case.decide("hold", "abort", f"judge away for {beat_age:.0f} s")
     if not plan.steps:
@@ -113,56 +96,25 @@ class _Case:
         if reason := self._dead(burn):
             return self.decide("fail", "roll_back", reason, burn=burn)
         if reason := self._refused():
-            return self.decide("hold", "abort", reason, burn=burn, asks=True)
-        hold = self._held(burn) + self._unready()
-        broken = limits_broken(self.plan, self.windows.sums(), champion=True)
-        verdicts = judge_metrics(
-            self.plan, self.windows.sums(), absolute=bool(broken), offline=self.offline
+            return self.decide("hold", "abort", reason, burn=burn, about=("refused by a node",))
+        hold, sums = self._held(burn) + self._unready(), self.windows.sums()
+        broken = limits_broken(self.plan, sums, champion=True)
+        verdicts = (
+            judge_by_limits(self.plan, sums, offline=self.offline)
+            if broken
+            else judge_metrics(self.plan, sums, absolute=False, offline=self.offline)
         )
-        too_little = unseen(self.plan, self.windows.sums(), absolute=bool(broken))
+        too_little = unseen(self.plan, sums, absolute=bool(broken))
         for name in too_little:
             verdicts.evidence[name]["word"] = NOT_KNOWN
         hold += verdicts.held + [reason for reason in too_little.values() if reason]
-        asks = bool(broken) or burn.together or bool(verdicts.held)
+        about = _common(broken, verdicts, burn)
         # What both models suffer from says nothing about one of them, by whatever it is measured.
         if verdicts.failed and not burn.together:
-            return self.decide("fail", "roll_back", verdicts.failed, verdicts, burn, asks=asks)
+            return self.decide("fail", "roll_back", verdicts.failed, verdicts, burn, about=about)
         if hold:
-            return self._on_hold(hold, verdicts, burn, asks=asks)
-        return self._passed(broken, verdicts, burn)
-
-    def watched(self) -> Decision:
-        """Judge a champion by its limits and its SLO alone: no other arm has traffic.
-
-        A guard is of a step, and of an arm, that have none any more: told late, it takes nothing
-        back, as the model's own answers do if it is as bad as that. A person is asked.
-        """
-        reasons = []
-        burn = arm_burn(self.windows, CHAMPION, self._minute, self.plan.slo)
-        level = levels.burn_level(self.plan)
-        if burns_alone(self.windows, self._minute, self.plan.slo, level):
-            reasons.append(f"it burns at {burn.rates[0]:.1f} times what the SLO allows")
-        verdicts = judge_metrics(self.plan, self.windows.sums(), absolute=True, champion=True)
-        reasons += [verdicts.failed] if verdicts.failed else []
-        evidence = {**verdicts.evidence, "burn rate": burn.plain()}
-        ends = self.release.entered_at + timedelta(seconds=self.plan.watch)
-        if reasons:
-            once = not self.release.rolled_back_by_itself and self.release.champion is not None
-            told = causes(self.windows, CHAMPION, changes=self.changes)
-            action: Action = "roll_back" if once else "stay"
-            return Decision("fail", action, "; ".join(reasons), evidence, told, ends, asks=True)
-        sums = as_challenger(self.windows.sums())
-        unclear = [reason for reason in unseen(self.plan, sums, absolute=True).values() if reason]
-        late = [
-            f"late, the guard of {guard.node} in its steps: {guard.reason}" for guard in self.guards
-        ]
-        is_over = self.now >= ends
-        after: Action = "promote" if is_over else "stay"
-        if unclear:
-            reason = "; ".join([*unclear, *late])
-            return Decision("hold", after, reason, evidence, [], ends, asks=True)
-        reason = "; ".join(["its watch is over" if is_over else "watched", *late])
-        return Decision("pass", after, reason, evidence, [], ends, asks=bool(late))
+            return self._on_hold(hold, verdicts, burn, about=about)
+        return self._passed(broken, verdicts, burn, about=about)
 
     def suspended(self) -> Decision:
         """Judge whether a release whose traffic is at home goes on: a common cause has passed."""
@@ -173,7 +125,8 @@ class _Case:
             return self.decide("hold", "abort", "suspended for longer than release.resume")
         champion = arm_burn(self.windows, CHAMPION, self._minute, self.plan.slo)
         if champion.burns(1):
-            return self.decide("hold", "stay", "suspended: the champion fails too", asks=True)
+            reason = "suspended: the champion fails too"
+            return self.decide("hold", "stay", reason, about=("suspended",))
         return self.decide("hold", "resume", "the champion fails no more; the step begins anew")
 
     def decide(
@@ -184,7 +137,7 @@ class _Case:
         verdicts: Verdicts | None = None,
         burn: BurnVerdict | None = None,
         *,
-        asks: bool = False,
+        about: tuple[str, ...] = (),
     ) -> Decision:
         """Return a decision with its evidence, and with causes where something is wrong."""
         evidence = dict(verdicts.evidence) if verdicts else {}
@@ -194,7 +147,7 @@ class _Case:
                 **{f"champion {name}": value for name, value in burn.champion.plain().items()},
             }
         told = [] if word == "pass" else causes(self.windows, CHALLENGER, changes=self.changes)
-        return Decision(word, action, reason, evidence, told, self._ends_at, asks)
+        return Decision(word, action, reason, evidence, told, self._ends_at, about)
 
     def _burn(self) -> BurnVerdict:
         level = levels.burn_level(self.plan)
@@ -254,8 +207,13 @@ class _Case:
 
     def _unready(self) -> list[str]:
         """Return what of bake and minimum a step has not reached."""
-        step, counts = self._step, self.windows.arm_total(CHALLENGER)
-        asked, entities = counts.column(REQUESTS), self.windows.entities(CHALLENGER)
+        step, own = self._step, self.windows.of(CHALLENGER, answering=CHALLENGER)
+        # Those that say something of the model: its scores and its errors. Neither what was refused
+        # or scored without its features does, as the store was away, nor what the champion answered
+        # in its place.
+        scored = sum(one.counts.column(SCORED) for one in own)
+        asked = scored + self.windows.arm_total(CHALLENGER).column(ERRORS)
+        entities = self.windows.entities(CHALLENGER)
         baked = self.release.entered_at + timedelta(seconds=step.bake)
         reasons = []
         if self.now < baked:
@@ -267,38 +225,53 @@ class _Case:
         return reasons
 
     def _on_hold(
-        self, reasons: list[str], verdicts: Verdicts, burn: BurnVerdict, *, asks: bool
+        self,
+        reasons: list[str],
+        verdicts: Verdicts,
+        burn: BurnVerdict,
+        *,
+        about: tuple[str, ...],
     ) -> Decision:
         """Return a hold; at the deadline it ends the release, or sends its traffic home."""
         reason = "; ".join(reasons)
         if self.now < self._ends_at:
-            return self.decide("hold", "stay", reason, verdicts, burn, asks=asks)
-        # Of a common cause the challenger is not guilty: it may go on when that has passed.
-        action: Action = "suspend" if burn.together else "abort"
-        return self.decide("hold", action, f"deadline: {reason}", verdicts, burn, asks=asks)
+            return self.decide("hold", "stay", reason, verdicts, burn, about=about)
+        reason = f"deadline: {reason}"
+        if burn.together:
+            # Of a common cause the challenger is not guilty: it may go on when that has passed.
+            about = (*about, "suspended")
+            return self.decide("hold", "suspend", reason, verdicts, burn, about=about)
+        return self.decide("hold", "abort", reason, verdicts, burn, about=about)
 
-    def _passed(self, broken: list[str], verdicts: Verdicts, burn: BurnVerdict) -> Decision:
+    def _passed(
+        self,
+        broken: list[str],
+        verdicts: Verdicts,
+        burn: BurnVerdict,
+        *,
+        about: tuple[str, ...],
+    ) -> Decision:
         """Return a pass, and whether the release goes on by itself."""
-        reason, asks = "bake and minimum are reached, nothing is worse than its margin", False
+        reason = "bake and minimum are reached, nothing is worse than its margin"
         if broken:
             reason = (
                 f"the champion is above its own limit of {', '.join(broken)}; the challenger is "
                 "within all limits"
             )
-            asks = True
         by_person = ""
         if self.release.paused:
             by_person = "paused"
         elif self.plan.kind == "shadow":
             by_person = "the plan is shadow: a person promotes it"
         if by_person and self.now >= self._ends_at:
-            return self.decide("pass", "abort", f"deadline: {by_person}", verdicts, burn, asks=True)
+            late, about = f"deadline: {by_person}", (*about, "deadline")
+            return self.decide("pass", "abort", late, verdicts, burn, about=about)
         action: Action = "advance"
         if by_person:
             action, reason = "stay", f"{reason}; {by_person}"
         elif self.release.step + 1 >= len(self.plan.steps):
             action = "promote"
-        return self.decide("pass", action, reason, verdicts, burn, asks=asks)
+        return self.decide("pass", action, reason, verdicts, burn, about=about)
 
     @property
     def _step(self) -> PlannedStep:
@@ -312,3 +285,10 @@ class _Case:
     @property
     def _minute(self) -> int:
         return int(self.now.timestamp() // 60)
+
+
+def _common(broken: list[str], verdicts: Verdicts, burn: BurnVerdict) -> tuple[str, ...]:
+    """Return what of a step a person is asked about: what is not the challenger's fault alone."""
+    champion = [f"champion above {name}" for name in broken]
+    together = ["both burn"] if burn.together else []
+    return (*together, *champion, *verdicts.named("hold"))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -17,6 +18,8 @@ from include.predictions.window_counts import (
     CLUSTERS,
     COLUMNS,
     ERRORS,
+    INVALID,
+    NEITHER,
     PAIR_COLUMNS,
     REQUESTS,
     SHADOW,
@@ -36,15 +39,19 @@ ARMS_OF_SHARE = {CHALLENGER: (CHALLENGER,), CHAMPION: (CHAMPION,)}
 
 @dataclass(frozen=True)
 class Counted:
-    """A window with its counts read."""
+    """A window with its counts read; where its errors are `left_out`, its rows have none."""
 
     window: Window
     counts: Counts
+    left_out: bool = False
 
     @cached_property
     def rows(self) -> Floats:
         """The counts by cluster."""
-        return np.asarray(self.counts.clusters, float)
+        rows = np.asarray(self.counts.clusters, float)
+        if self.left_out:
+            rows[:, [ERRORS, INVALID]] = 0.0
+        return rows
 
 
 class StepWindows:
@@ -60,6 +67,14 @@ class StepWindows:
         mine = (window for window in windows if window.step == step)
         self.counted = [Counted(window, Counts.read(window.counts)) for window in mine]
         self._totals: dict[str, Counts] = {}
+
+    def without_shared(self) -> StepWindows:
+        """Return the windows as if what the model before the champion failed at were no errors."""
+        made = copy(self)
+        made.counted = [
+            replace(one, left_out=one.window.answering == NEITHER) for one in self.counted
+        ]
+        return made
 
     def of(self, arm: str, *, answering: str | None = None) -> list[Counted]:
         """Return the windows of a judged arm, and of those what one model answered."""
@@ -89,7 +104,7 @@ class StepWindows:
         return self._totals[arm]
 
     def entities(self, arm: str) -> float:
-        """Return about how many entities an arm was assigned."""
+        """Return by about how many entities' requests something is known of an arm's model."""
         return entity_count(self.arm_total(arm))
 
     def within(self, arm: str, after: int, until: int) -> tuple[Floats, Floats]:

@@ -1,9 +1,14 @@
-"""Record a task that has failed for good, and alert where its partition is live."""
+"""Record a task that has failed for good, and alert where its partition is live.
+
+Where this process knows no address for alerts, or nobody takes this one, the next hand that does
+delivers it from the audit log: the judge, the hourly import of the log, `evergreen heal`.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,8 +21,11 @@ def on_failure(context: Context) -> None:
     """Record that a task has failed for good; runs in the task's own process."""
     from include.clock import utc_now
     from include.config.settings import settings
+    from include.object_stores import redacted
     from include.orchestration.runs import run_key, use_case_of
     from include.pipeline.flow import UNPARTITIONED
+    from include.pipeline.task_failures import failed_task
+    from include.records.records import Records
 
     run, instance = context["dag_run"], context["ti"]
     use_case, address = use_case_of(run.dag_id), settings().records_address
@@ -32,20 +40,37 @@ def on_failure(context: Context) -> None:
         "task": instance.task_id,
         "try": instance.try_number,
         "error": type(error).__name__,
-        "reason": str(error)[:2000],
+        "reason": redacted(str(error))[:2000],  # nothing is ever taken out of the audit log
     }
-    record_failure(address, use_case, key, details)
-    if is_live(address, use_case, key):
-        path = settings().home / "logs" / "alerts.jsonl"
+    is_alarm = is_live(address, use_case, key)
+    entry = failed_task(use_case, key, details, is_live=is_alarm, at=utc_now())
+    Records.open(address).audit.append(entry)
+    if is_alarm:
+        _alert(
+            use_case, {"at": entry.at.isoformat(), "use_case": use_case, "partition": key} | details
+        )
+
+
+def _alert(use_case: str, told: dict[str, Any]) -> None:
+    """Write the failure into the file of alerts, and deliver it where this process knows whom to.
+
+    Airflow ends a process some seconds after its task: there is one try, the next hand has more.
+    """
+    from include.alerts import webhook
+    from include.config.settings import settings
+    from include.deployment.release_alerts import deliver_alerts
+
+    log.error(
+        "ALERT %s %s: %s failed: %s", use_case, told["partition"], told["task"], told["reason"]
+    )
+    path = settings().home / "logs" / "alerts.jsonl"
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
-            file.write(
-                json.dumps(
-                    {"at": utc_now().isoformat(), "use_case": use_case, "partition": key, **details}
-                )
-                + "\n"
-            )
-        log.error("ALERT %s %s: %s failed: %s", use_case, key, instance.task_id, details["reason"])
+            file.write(json.dumps(told) + "\n")
+    except OSError as error:
+        log.warning("%s cannot be written: %s", path, error)
+    deliver_alerts(settings(), use_case, actor="airflow", send=partial(webhook.send, pauses=()))
 
 
 def is_live(address: str, use_case: str, key: str) -> bool:
@@ -54,20 +79,3 @@ def is_live(address: str, use_case: str, key: str) -> bool:
 
     row = Records.open(address).partitions.get(use_case, key) if key else None
     return row is None or row.mode == "live"
-
-
-def record_failure(address: str, use_case: str, key: str, details: dict[str, Any]) -> None:
-    """Append the failure to the audit chain."""
-    from include.clock import utc_now
-    from include.records.audit import AuditEntry
-    from include.records.records import Records
-
-    entry = AuditEntry(
-        action="task.failed",
-        use_case=use_case,
-        subject=key,
-        actor="airflow",
-        details=details,
-        at=utc_now(),
-    )
-    Records.open(address).audit.append(entry)

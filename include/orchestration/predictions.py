@@ -61,14 +61,32 @@ def _gather(here: Settings, lake: Lake, records: Records, use_case: str, at: dat
 def load_log(use_case: str, *, tidied_by: str) -> dict[str, Any]:
     """Import as `import_log`; skip the task that tidies where there is nothing new to tidy.
 
+    Before that the alerts that are due are delivered, and a candidate that waits is started once
+    nothing is in its way: every use case is looked at once an hour so, whatever becomes of the
+    import.
+
     Raises: as `import_closed`, and `skip_task`.
     """
     from include.clock import utc_now
+    from include.deployment.release_alerts import deliver_alerts
 
+    _start_waiting(use_case)
+    deliver_alerts(settings(), use_case, actor=actor_of(get_current_context()))
     imported = import_log(use_case)
     if not imported["segments"] and utc_now().hour != TIDY_HOUR:
         skip_task(tidied_by, imported)
     return imported
+
+
+def _start_waiting(use_case: str) -> None:
+    """Start the candidate that waits: a freeze ends by the clock alone, and nobody acts on it."""
+    from include.errors import EvergreenError
+    from include.orchestration.healing import start_waiting
+
+    try:
+        start_waiting(settings(), use_case, actor=actor_of(get_current_context()))
+    except EvergreenError as error:  # the log is imported all the same
+        log.warning("%s: what waits is not started now: %s", use_case, error)
 
 
 def import_before(use_case: str) -> None:

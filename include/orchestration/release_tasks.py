@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import time
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.sdk import Asset, get_current_context
+from airflow.sdk import Asset, BaseOperator, get_current_context
 from airflow.sdk.exceptions import AirflowSkipException
 
 from include.clock import utc_now
@@ -15,10 +16,18 @@ from include.errors import ArtefactError, ConfigError, Conflict
 from include.orchestration.announcing import announce_missed, is_to_announce
 from include.orchestration.queues import place_of_waits
 from include.orchestration.runs import actor_of, owner_of, run_key
-from include.orchestration.tasks import emit_event, end_task, execute_stage, skip_task
-from include.orchestration.triggers import WaitForOperator
+from include.orchestration.tasks import (
+    emit_event,
+    end_task,
+    execute_stage,
+    run_stage,
+    skip_task,
+)
+from include.orchestration.triggers import PollTrigger, WaitForOperator
 
 if TYPE_CHECKING:
+    from airflow.sdk import Context
+
     from include.config.use_case import UseCase
 
 log = logging.getLogger(__name__)
@@ -29,22 +38,59 @@ RETRIES = 20
 AT_ONCE = ("first", "direct")  # plans without steps
 
 
+class BeginOperator(BaseOperator):
+    """Go on with a release that nodes have tried; while it is paused, wait without a worker slot.
+
+    After a pause all is asked anew: what nodes say, and what past requests show.
+    """
+
+    def __init__(self, *, use_case: str, every: float, **options: Any) -> None:
+        super().__init__(**options)
+        self.use_case, self.every = use_case, every
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Begin it, and defer if it is paused."""
+        return self._begin()
+
+    def resume(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Begin it after a pause."""
+        return self._begin()
+
+    def _begin(self) -> dict[str, Any]:
+        result = run_stage(STAGE, self.use_case, options={"phase": "begin"})
+        if _release_state(self.use_case, result["key"]) == "trying":
+            self.log.info("%s", result["reason"])
+            arguments = {"use_case": self.use_case, "key": result["key"]}
+            call = "include.deployment.judge_release.unpaused"
+            self.defer(
+                trigger=PollTrigger(call, arguments, self.every, time.time() + LONGEST),
+                method_name="resume",
+            )
+        return result
+
+
 class JudgedStepOperator(WaitForOperator):
-    """Judge a release every few seconds, without a worker slot, until its step is over.
+    """Judge a release each third of its beat, without a worker slot, until its step is over.
 
     The evidence stands in the log as a table. Where the release was aborted the task is skipped
     with the reason, where it was rolled back it fails. A step that the release did not take is
-    skipped.
+    skipped. The `last` step of the DAG is over when no step of the release is left.
     """
 
-    def __init__(self, *, step: int | None, **options: Any) -> None:
+    def __init__(self, *, step: int | None, last: bool = False, **options: Any) -> None:
         super().__init__(
             call="include.deployment.judge_release.step_over",
-            arguments={"step": step},
+            arguments={"step": step, "last": last},
             timeout=LONGEST,
             **options,
         )
-        self.step = step
+        self.step, self.last = step, last
+
+    def resume(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Take the trigger's answer; wait on where this has become the last step meanwhile."""
+        if self.last and event.get("state") == "running":
+            return self.execute(context)
+        return super().resume(context, event)
 
     def accept(self, answer: dict[str, Any]) -> dict[str, Any]:
         """Show how the step ended, and end as it did."""
@@ -61,19 +107,34 @@ class JudgedStepOperator(WaitForOperator):
         return answer
 
 
+def begin_task(use_case: UseCase) -> BeginOperator:
+    """Return the task that begins a release once nodes have tried it."""
+    return BeginOperator(
+        task_id="begin",
+        use_case=use_case.name,
+        every=use_case.release.beat.total_seconds() / 3,
+    )
+
+
 def step_tasks(use_case: UseCase) -> list[JudgedStepOperator]:
     """Return the tasks of the steps of the use case's plan, one a step.
 
     A release goes by the plan that was recorded with it: a step that this has more is judged by the
-    last task.
+    last task. So a use case without steps has a task too, for the release that began before.
     """
     from include.deployment.release_plan import ReleasePlan
 
     plan = ReleasePlan.of(use_case)
+    if not plan.steps:
+        return [_judged(use_case, "steps", 0, plan.beat, last=True)]
     return [
-        _judged(use_case, f"share_{step.share / 100:g}".replace(".", "_"), number, plan.beat)
-        if step.share
-        else _judged(use_case, "shadow", number, plan.beat)
+        _judged(
+            use_case,
+            f"share_{step.share / 100:g}".replace(".", "_") if step.share else "shadow",
+            number,
+            plan.beat,
+            last=number + 1 == len(plan.steps),
+        )
         for number, step in enumerate(plan.steps)
     ]
 
@@ -83,10 +144,13 @@ def watch_task(use_case: UseCase) -> JudgedStepOperator:
     return _judged(use_case, "watch", None, use_case.release.beat.total_seconds())
 
 
-def _judged(use_case: UseCase, task_id: str, step: int | None, beat: float) -> JudgedStepOperator:
+def _judged(
+    use_case: UseCase, task_id: str, step: int | None, beat: float, *, last: bool = False
+) -> JudgedStepOperator:
     return JudgedStepOperator(
         task_id=task_id,
         step=step,
+        last=last,
         use_case=use_case.name,
         every=beat / 3,
         # It lasts days, of which whatever goes wrong with a trigger must not end the release.
@@ -176,6 +240,7 @@ def steer_release(use_case: str) -> dict[str, Any]:
         reason=params["reason"],
         actor=actor_of(context),
         at=utc_now(),
+        version=params.get("version"),
         until=moment,
     )
     log.info("%s", done)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from include.errors import ConfigError, EvergreenError, SourceError
+from include.object_stores import explain
 from include.pipeline.stage import Stage
 
 log = logging.getLogger(__name__)
@@ -47,14 +48,16 @@ def translated(where: str) -> Iterator[None]:
         kinds = type(error).__mro__
         if not any(kind.__module__.split(".", maxsplit=1)[0] in _ENGINES for kind in kinds):
             raise
+        if any(kind.__name__ in _OF_STORAGE for kind in kinds):
+            # Without the error itself: of a store it has addresses with their signatures.
+            raise SourceError(
+                f"{where}: storage or memory fails ({explain(error)}); free space, or mend the "
+                "files"
+            ) from None
         log.info("%s", where, exc_info=True)
         # DuckDB adds the SQL behind "LINE": ours, which says nothing to whoever wrote the data.
         message = " ".join(str(error).split("\n\nLINE ", maxsplit=1)[0].split())[:500]
         message = message or type(error).__name__
-        if any(kind.__name__ in _OF_STORAGE for kind in kinds):
-            raise SourceError(
-                f"{where}: storage or memory fails ({message}); free space, or mend the files"
-            ) from error
         raise ConfigError(
             f"{where}: a value, a name or a query does not fit ({message}); correct the use case "
             "or its data. `evergreen usecase check --data FILE` looks for it, `evergreen -v` "

@@ -72,12 +72,16 @@ def _version(library: str) -> str:
 
 
 def fields_digest(use_case: UseCase, fields: Sequence[str]) -> str:
-    """Return the digest of some fields (dotted names); an .sql file counts by its content."""
+    """Return the digest of some fields (dotted names); an .sql file counts by its content.
+
+    A property of the use case is named as a field is, where a stage reads no more of its fields.
+    """
     document = use_case.model_dump(mode="json")
     chosen: dict[str, Any] = {}
     for name in fields:
-        value: Any = document
-        for part in name.split("."):
+        first, *rest = name.split(".")
+        value: Any = document[first] if first in document else getattr(use_case, first)
+        for part in rest:
             value = value[part]
         chosen[name] = _with_sql(value, use_case.folder)
     return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()

@@ -34,7 +34,9 @@ _PENDING = "audit"
 class AuditEntry:
     """What was decided, about what, by whom.
 
-    An entry whose `once` is on record already is not written again.
+    An entry whose `once` is on record already is not written again. Who tries the same again and
+    again, as the judge of a release does, names what it tries by `refused_once`: refused for the
+    same reason it is on record as refused only once.
     """
 
     action: str
@@ -44,6 +46,7 @@ class AuditEntry:
     details: dict[str, Any]
     at: datetime
     once: str | None = None
+    refused_once: str | None = None
 
 
 @dataclass(frozen=True)

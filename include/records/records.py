@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -58,7 +59,7 @@ from include.records.schema import (
     ResultRow,
     RouteRow,
 )
-from include.records.serving_rows import ServingRow, ServingRows, read_serving_rows
+from include.records.serving_rows import RESET, ServingRow, ServingRows, read_serving_rows
 
 T = TypeVar("T")
 
@@ -137,6 +138,11 @@ class Records:
         `since` is the `head` of the rows that were read before.
         """
         return read_serving_rows(self.database, known, since)
+
+    def newest_reset(self, use_case: str) -> datetime | None:
+        """Return when a use case was reset last, or None."""
+        entries = self.audit.entries(use_case, action=RESET, limit=1)
+        return entries[0].at if entries else None
 
     def close(self) -> None:
         """Close this process's connections; the next use opens new ones."""

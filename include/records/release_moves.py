@@ -81,6 +81,19 @@ def expect_no_guard(session: Session, release: ReleaseRow) -> None:
         )
 
 
+def expect_not_paused(release: ReleaseRow) -> None:
+    """Refuse to begin a release that a person has paused while nodes tried it.
+
+    Raises:
+        Conflict: it is paused.
+    """
+    if release.paused:
+        raise Conflict(
+            f"{release.use_case}: release {release.id} of version {release.challenger} is paused; "
+            f"`evergreen release unpause {release.use_case}` lets it go on"
+        )
+
+
 def leave(
     session: Session,
     route: RouteRow,

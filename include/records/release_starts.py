@@ -76,6 +76,12 @@ def queue_release(session: Session, row: RouteRow, start: Start, entry: AuditEnt
     under_way = find_locked(session, row.use_case, *UNDER_WAY)
     if under_way is not None and under_way.challenger == start.model.version:
         return under_way
+    if under_way is None and read_freeze(session, row.use_case) is None:
+        # Whoever ended it has looked for what waits already: nobody would start this one.
+        raise Conflict(
+            f"{row.use_case}: no release is under way any more that version {start.model.version} "
+            "could wait for; request it again, and it starts"
+        )
     waiting = find_locked(session, row.use_case, "waiting")
     if waiting is not None and waiting.challenger == start.model.version:
         return waiting

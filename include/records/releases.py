@@ -24,6 +24,7 @@ from include.records.release_moves import (
     abort_release,
     end_left,
     expect_no_guard,
+    expect_not_paused,
     expect_release,
     leave,
     promote_challenger,
@@ -43,7 +44,7 @@ from include.records.release_rows import (
 )
 from include.records.release_starts import Start, queue_release, recorded_release, start_release
 from include.records.route_changes import apply, decide, take_back
-from include.records.rows import locked, plain
+from include.records.rows import database_now, locked, plain
 from include.records.schema import ReleaseRow, RouteRow
 
 _Move = Callable[[Session, RouteRow, ReleaseRow, AuditEntry], None]
@@ -128,7 +129,8 @@ class Releases(ReleaseReports):
         Of the model that is under way already, or waits, its release is returned.
 
         Raises:
-            Conflict: a newer candidate waits, or what `routes.change` refuses of a model.
+            Conflict: a newer candidate waits, there is nothing to wait for any more, or what
+                `routes.change` refuses of a model.
         """
         start = Start(partition, model, opponent, judged_generation, plan, description)
         return self._start(use_case, entry, start, queue_release)
@@ -137,10 +139,12 @@ class Releases(ReleaseReports):
         """Give a tried release the traffic of its first step.
 
         Raises:
+            Conflict: also where it is paused.
             EvergreenError: its plan has no steps.
         """
 
         def work(session: Session, row: RouteRow, found: ReleaseRow, entry: AuditEntry) -> None:
+            expect_not_paused(found)
             if row.champion is None:
                 raise Conflict(
                     f"{row.use_case}: nobody serves, so there is nobody to share traffic with; "
@@ -188,7 +192,10 @@ class Releases(ReleaseReports):
         return self._move(release, entry, work, *LIVING, named=False, repeated=repeated)
 
     def pause(self, release: Release, entry: AuditEntry) -> Release:
-        """Let a release stay where it is; its traffic stays too."""
+        """Let a release stay where it is; its traffic stays too.
+
+        One that is only tried is not begun, and not promoted, until it is let go on.
+        """
         return self._pause(release, entry, paused=True)
 
     def unpause(self, release: Release, entry: AuditEntry) -> Release:
@@ -207,13 +214,20 @@ class Releases(ReleaseReports):
 
         return self._move(release, entry, work, "running")
 
-    def resume(self, release: Release, gap_seconds: float, entry: AuditEntry) -> Release:
-        """Go on with the step of a suspended release, whose bake begins anew."""
+    def resume(
+        self, release: Release, gap_seconds: float, entry: AuditEntry, *, unpause: bool = False
+    ) -> Release:
+        """Go on with the step of a suspended release, whose bake begins anew.
+
+        A pause stays unless `unpause` lets it go as well.
+        """
 
         def work(session: Session, row: RouteRow, found: ReleaseRow, entry: AuditEntry) -> None:
             if not found.suspended:
                 raise Conflict(f"{row.use_case}: release {found.id} is not suspended")
             found.gap_seconds += gap_seconds
+            if unpause:
+                found.paused = False
             traffic = begin_step(session, found, found.step)
             apply(session, row, traffic, told(entry, found, gap_seconds=gap_seconds))
 
@@ -224,10 +238,16 @@ class Releases(ReleaseReports):
     ) -> Release:
         """Make the challenger champion; it is watched from now on, if the plan says for how long.
 
-        A release that was watched until now is settled by that.
+        A release that was watched until now is settled by that. One that is paused in its steps
+        may be promoted: a person does so.
+
+        Raises:
+            Conflict: also where it is paused before them.
         """
 
         def work(session: Session, row: RouteRow, found: ReleaseRow, entry: AuditEntry) -> None:
+            if found.state == "trying":
+                expect_not_paused(found)
             promote_challenger(session, row, found, description, entry)
 
         return self._move(release, entry, work, *UNDER_WAY)
@@ -283,6 +303,8 @@ class Releases(ReleaseReports):
                 state = "paused already" if paused else "not paused"
                 raise Conflict(f"{row.use_case}: release {found.id} is {state}")
             found.paused = paused
+            if found.state == "trying" and not paused:
+                found.entered_at = database_now(session)  # whoever tries it has all its time again
             session.flush()
             audit.append(session, told(entry, found))
 

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from include.errors import Conflict
 from include.records import audit
 from include.records.audit import AuditEntry
+from include.records.columns import json_digest
 from include.records.database import Database
 from include.records.models import Model, State, last_good, models_of
 from include.records.release_rows import UNDER_WAY, end, find_locked, is_named
@@ -101,11 +102,12 @@ def decide(
         return database.write(attempt, session)
     except Conflict as error:
         if session is None:
+            named = f"{entry.refused_once}/{json_digest(str(error))}"
             refusal = dataclasses.replace(
                 entry,
                 action=f"{entry.action}.refused",
                 details={**entry.details, "reason": str(error)},
-                once=uuid.uuid4().hex,
+                once=uuid.uuid4().hex if entry.refused_once is None else named,
             )
             database.write(lambda open_session: audit.append(open_session, refusal))
         raise

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from include.config.settings import ROOT
+from include.records.records import Records
 from tests.builders.command_line import (
     YAML,
     Run,
@@ -147,6 +148,19 @@ def test_a_broken_pipe_and_an_unexpected_error_end_without_traceback(
     assert done.code != 0
     assert "Traceback" not in done.err
     assert done.err.startswith("evergreen: ")
+
+
+def test_what_nobody_has_foreseen_is_told_without_a_signature(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("no https://a.blob/c/x?sv=1&sig=abc%3D")
+
+    monkeypatch.setattr(Records, "open", refuse)
+    for options in ([], ["-v"]):
+        done = run(*options, "audit", "verify")
+        assert "unexpected RuntimeError: no https://a.blob/c/x; " in done.err, done
+        assert "sig=" not in done.err
 
 
 def test_no_library_reports_its_use(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,15 @@ def test_keys_are_made_exchanged_and_revoked(run: Run, visits: Path, tmp_path: P
     assert (old["state"], old["signs_here"]) == ("signs", True)
     second = run("keys", "rotate")
     assert f"{old['key']} signs nothing any more" in second.out
+    assert "evergreen keys retire" not in second.out
     assert {row["key"]: row["state"] for row in listed(run)}[old["key"]] == "retired"
+    lost = next(row["key"] for row in listed(run) if row["signs_here"])
+    Settings(home=tmp_path / "var").signing_key_path.write_text("not a key\n")
+    shown = run("keys", "list")
+    assert (shown.code, lost in shown.out) == (0, True)
+    assert "holds no private key that is plain PEM" in shown.err
+    assert f"{lost} signs elsewhere, or did here" in run("keys", "rotate").out
+    assert run("keys", "retire", lost, "--reason", "its file was damaged").code == 0
     new = next(row["key"] for row in listed(run) if row["signs_here"])
     assert "had ended before" in run("keys", "retire", old["key"][:8], "--reason", "twice").out
     assert run("keys", "retire", new, "--reason", "moved").code == 0

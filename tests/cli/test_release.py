@@ -167,6 +167,10 @@ def test_a_release_is_shown_and_steered_from_the_shell(run: Run, releasing: Reco
     assert (asked.code, "go on to its next step?" in asked.err) == (2, True)
     advanced = run("release", "advance", "visits", "--reason", "fine", "--yes")
     assert (advanced.code, "step 2 of 2 (5 %)" in advanced.out) == (0, True), advanced
+    other = run("release", "abort", "visits", "--reason", "enough", "--version", "7", "--yes")
+    assert (other.code, "no release of model 7 to abort; model 2 is in" in other.err) == (7, True)
+    asked = run("release", "abort", "visits", "--reason", "enough")
+    assert (asked.code, "End the release of visits (model 2)?" in asked.err) == (2, True), asked
     ended = run("release", "abort", "visits", "--reason", "enough", "--yes")
     assert (ended.code, "is aborted: enough" in ended.out) == (0, True), ended
     last = run("release", "status", "visits", "--watch")

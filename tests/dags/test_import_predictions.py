@@ -12,10 +12,12 @@ import pytest
 
 from include.clock import utc_now
 from include.config.settings import settings
+from include.errors import Unavailable
 from include.lake.tables import Lake
 from include.predictions.log import folder
 from include.records.records import Records
 from tests.builders.logged import write_segment
+from tests.builders.releases import add_model, entry, request
 from tests.dags.conftest import parse
 from tests.dags.test_policy import SMALL
 
@@ -95,6 +97,35 @@ def test_it_imports_what_was_answered_and_tidies(
     monkeypatch.setattr("include.clock.utc_now", lambda: now.replace(hour=3))
     again = place.run("import_predictions", monkeypatch)
     assert (again["load"]["lines"], again["tidy"]["days"]) == (0, 0)
+
+
+def test_what_waited_for_the_end_of_a_freeze_is_started_within_the_hour(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from include.orchestration.airflow_api import AirflowApi
+
+    emitted: list[str] = []
+
+    def emit(api: AirflowApi, uri: str, key: str, extra: object = None) -> None:
+        emitted.append(key)
+        if len(emitted) == 1:
+            raise Unavailable("Airflow does not answer")
+
+    monkeypatch.setattr(AirflowApi, "emit", emit)
+    releases, later = place.records.releases, utc_now() + timedelta(days=1)
+    add_model(place.records, 1, "2026-01-01", "shops")
+    place.records.routes.change("shops", set={"champion": 1}, entry=entry(use_case="shops"))
+    releases.freeze("shops", later, entry(use_case="shops"))
+    request(place.records, 2, "2026-01-02", use_case="shops", waits=True)
+    place.run("import_predictions", monkeypatch)
+    assert emitted == [], "it is frozen"
+    releases.freeze("shops", utc_now() - timedelta(seconds=1), entry(use_case="shops"))
+    write_segment(place.settings.home, 1, use_case="shops", at=utc_now())
+    done = place.run("import_predictions", monkeypatch)
+    assert (emitted, done["load"]["lines"]) == (["2026-01-02"], 1), "it keeps nothing else back"
+    for _ in range(2):
+        place.run("import_predictions", monkeypatch)
+    assert emitted == ["2026-01-02"] * 2
 
 
 def test_it_runs_every_hour_and_use_cases_not_all_at_once(place: Place) -> None:

@@ -132,7 +132,7 @@ def test_the_date_stands_on_top_of_every_form(dags: dict[str, Any]) -> None:
             assert names == ["first", "last"]
             continue
         if name.endswith("__control_release"):
-            assert names == ["action", "reason", "until"]
+            assert names == ["action", "reason", "version", "until"]
             continue
         if name.endswith(flow.UNPARTITIONED):
             assert names == []
@@ -202,22 +202,36 @@ def test_a_release_has_a_task_for_each_step_of_its_use_case(other: Any) -> None:
         *("request", "wait_for_node", "begin", "shadow", "share_2_5", "share_50"),
         *("promote", "watch", "announce"),
     ]
-    assert [dag.get_task(name).step for name in order[3:6]] == [0, 1, 2]
+    told = [{"step": 0, "last": False}, {"step": 1, "last": False}, {"step": 2, "last": True}]
+    assert [dag.get_task(name).arguments for name in order[3:6]] == told
+    assert dag.get_task("watch").arguments == {"step": None, "last": False}
     assert dag.get_task("shadow").every == 10
     assert dag.get_task("shadow").execution_timeout is None, "it may last for days"
     assert dag.get_task("announce").is_teardown
-    order = [task.task_id for task in bag.dags["direct__deploy_model"].topological_sort()]
-    assert order == ["request", "wait_for_node", "begin", "promote", "watch", "announce"]
+    # Somebody may have taken the steps away while a release is in its own.
+    dag = bag.dags["direct__deploy_model"]
+    order = [task.task_id for task in dag.topological_sort()]
+    assert order == ["request", "wait_for_node", "begin", "steps", "promote", "watch", "announce"]
+    assert dag.get_task("steps").arguments == {"step": 0, "last": True}
+    assert dag.get_task("promote").upstream_task_ids == {"begin", "steps"}
+    assert dag.get_task("promote").trigger_rule == "none_failed_min_one_success"
 
 
 def test_a_person_must_say_why_a_release_is_steered(dags: dict[str, Any]) -> None:
     from airflow.sdk.exceptions import ParamValidationError
 
     form = dags["repayment__control_release"].params
+    (steer,) = dags["repayment__control_release"].tasks
+    assert (steer.retries, steer.retry_policy) == (0, None), "said again, it is said of another"
+    assert not steer.on_failure_callback, "a form that is refused is nobody's alarm"
     with pytest.raises(ParamValidationError):
         form.get_param("reason").resolve("")
     assert form.get_param("reason").resolve("month end") == "month end"
     assert form.get_param("action").schema["enum"][:2] == ["pause", "unpause"]
+    assert form["version"] is None
+    assert form.get_param("version").resolve(7) == 7
+    with pytest.raises(ParamValidationError):
+        form.get_param("version").resolve("7b")
 
 
 @pytest.mark.parametrize(

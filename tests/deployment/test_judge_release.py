@@ -14,17 +14,19 @@ from include.clock import utc_now
 from include.config import settings as environment
 from include.config.settings import Settings
 from include.deployment.control_release import steer
+from include.deployment.decision import Decision
 from include.deployment.judge_release import _judge, release_of_partition, step_over, turn
+from include.deployment.release_ends import end_event
 from include.deployment.release_plan import PlannedStep, ReleasePlan
 from include.deployment.release_state import describe_state, state_of
-from include.deployment.steps import Decision
 from include.errors import ConfigError, Conflict
 from include.models.public_keys import retire, revoke
 from include.predictions.window_counts import ERRORS, REQUESTS, Counts
-from include.records.records import AuditEntry, Release
+from include.records.records import AuditEntry, Records, Release
 from include.records.release_reports import Window
 from include.records.releases import Releases
-from include.records.schema import ReleaseRow
+from include.records.schema import ReleaseRow, RouteRow
+from include.serving.release_watch import ReleaseWatch
 from tests.builders import releases
 from tests.builders.serving import NAME, Desk
 
@@ -134,6 +136,47 @@ def test_a_judge_that_is_killed_while_he_takes_it_up_leaves_the_gap_to_the_next_
     assert after.gap_seconds == pytest.approx(later, abs=5)
 
 
+@pytest.mark.parametrize("at", ["unless_refused", "carry_out", "ask_person"])
+def test_who_cannot_judge_gives_no_sign_of_life_and_the_release_ends(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """Such as of keys, or a file of the use case, that its user may not read."""
+    clock = [0.0]
+    node = ReleaseWatch(NAME, clock=lambda: clock[0])
+    node.hear(None, 1)
+    look(desk)
+    before = desk.records.releases.last_beat(NAME)
+    node.hear(before, 1)
+    assert node.is_heard()
+
+    def fails(*_: object) -> None:
+        raise PermissionError("not for this user")
+
+    asks = Decision("hold", "stay", "it waits", asks_about=("both burn",))
+    monkeypatch.setattr("include.deployment.judge_release._judge", lambda *_: asks)
+    monkeypatch.setattr(f"include.deployment.judge_release.{at}", fails)
+    for _ in range(3):
+        assert step_over(NAME, KEY, 0) is None
+        clock[0] += PLAN.beat / 3
+        node.hear(desk.records.releases.last_beat(NAME), 1)
+    assert (desk.records.releases.last_beat(NAME), node.is_heard()) == (before, False)
+    for later in (PLAN.beat + 30, PLAN.resume - 30):
+        with pytest.raises(PermissionError):
+            look(desk, later=later)
+    taken_up = [action for action in actions(desk) if action == "release.resumed"]
+    assert taken_up == [] or at != "unless_refused", "who cannot judge begins no step anew"
+    state = look(desk, later=PLAN.resume + 30)
+    assert (state["state"], state["reason"][:14]) == ("aborted", "judge away for")
+
+
+def test_an_ended_release_has_no_sign_of_life_that_would_hide_the_next_ones(desk: Desk) -> None:
+    look(desk)
+    before = desk.records.releases.last_beat(NAME)
+    desk.records.releases.latch(NAME, newest(desk).id, "one", "boot", "it answers NaN")
+    assert look(desk)["state"] == "rolled_back"
+    assert desk.records.releases.last_beat(NAME) == before
+
+
 def test_what_has_ended_is_shown_though_a_later_version_wrote_its_plan(desk: Desk) -> None:
     with desk.records.transaction() as session:
         row = session.get_one(ReleaseRow, (NAME, newest(desk).id))
@@ -186,9 +229,8 @@ def test_a_nodes_guard_rolls_the_release_back_for_all(desk: Desk) -> None:
     assert look(desk)["state"] == "rolled_back", "what has ended is only looked at"
 
 
-def test_a_watched_model_that_is_bad_is_taken_back_once_and_a_person_is_asked(desk: Desk) -> None:
-    desk.records.releases.promote(newest(desk), entry(), None)
-    assert "it ends at the latest at" in describe_state(look(desk))
+def put_errors(desk: Desk) -> None:
+    """Have the champion fail most requests of ten minutes, as a node reports it."""
     now, counts = desk.records.releases.now(), Counts()
     for cluster in counts.clusters:
         cluster[REQUESTS], cluster[ERRORS] = 40, 30
@@ -201,6 +243,12 @@ def test_a_watched_model_that_is_bad_is_taken_back_once_and_a_person_is_asked(de
             for minute in minutes
         ]
     )  # fmt: skip
+
+
+def test_a_watched_model_that_is_bad_is_taken_back_once_and_a_person_is_asked(desk: Desk) -> None:
+    desk.records.releases.promote(newest(desk), entry(), None)
+    assert "it ends at the latest at" in describe_state(look(desk))
+    put_errors(desk)
     state = look(desk)
     assert (state["state"], state["asks"]) == ("rolled_back", True)
     route = desk.records.routes.get(NAME)
@@ -208,6 +256,98 @@ def test_a_watched_model_that_is_bad_is_taken_back_once_and_a_person_is_asked(de
     look(desk)
     [asked] = desk.records.audit.entries(NAME, action="release.asks_a_person")
     assert (asked.actor, "it burns at" in asked.details["reason"]) == ("judge", True)
+
+
+def test_a_watch_is_not_over_while_the_next_release_is_under_way(desk: Desk) -> None:
+    desk.records.releases.promote(newest(desk), entry(), None)
+    watched = newest(desk)
+    releases.request(desk.records, 3, "2026-03-03", use_case=NAME)
+    later = desk.records.releases.now() + timedelta(seconds=PLAN.watch + 1)
+
+    def look_at_it() -> dict[str, Any]:
+        state = turn(desk.settings, NAME, watched.id, later)
+        assert state is not None
+        return state
+
+    state = look_at_it()
+    assert (state["state"], state["word"], state["ends_at"]) == ("watched", "hold", None)
+    assert "is under way" in state["reason"]
+    running = desk.records.releases.running(NAME)
+    assert running is not None
+    running = desk.records.releases.begin(running, entry())
+    assert look_at_it()["state"] == "watched"
+    desk.records.releases.abort(running, "a wish", entry())
+    assert look_at_it()["state"] == "promoted"
+    ended = desk.records.releases.get(NAME, watched.id)
+    assert ended is not None
+    assert f"release {running.id} was under way" in end_event(desk.records, ended)["reason"]
+    [settled] = desk.records.audit.entries(NAME, action="release.settled")
+    assert settled.details["verdict"]["word"] == "hold"
+
+
+def test_of_a_bad_champion_that_nobody_can_be_taken_back_to_a_person_is_told(desk: Desk) -> None:
+    desk.records.releases.promote(newest(desk), entry(), None)
+    with desk.records.transaction() as session:
+        session.get_one(RouteRow, NAME).previous = None
+    put_errors(desk)
+    for _ in range(3):
+        state = look(desk)
+        assert (state["state"], state["word"], state["asks"]) == ("watched", "fail", True)
+        assert "there is no earlier champion to go back to" in state["reason"]
+    assert newest(desk).verdicts[-1]["reason"] == state["reason"]
+    [asked] = desk.records.audit.entries(NAME, action="release.asks_a_person")
+    assert "refused roll_back" in asked.details["about"]
+    assert len(desk.records.audit.entries(NAME, action="release.rolled_back.refused")) == 1
+    assert look(desk, later=PLAN.watch + 1)["state"] == "watched", "it is not said to have stood it"
+
+
+def test_what_the_records_refuse_is_told_and_ends_at_the_deadline(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes(desk, monkeypatch)
+    monkeypatch.setattr("include.deployment.judge_release._silence", lambda *_: 0.0)
+    with desk.records.transaction() as session:
+        session.get_one(RouteRow, NAME).watermark = "2026-03-09"
+    for _ in range(2):
+        state = look(desk)
+        assert (state["state"], state["word"], state["asks"]) == ("running", "hold", True)
+        assert state["reason"].startswith("all is well; the records refuse it: ")
+    [asked] = desk.records.audit.entries(NAME, action="release.asks_a_person")
+    assert asked.details["about"] == ["refused promote"]
+    assert len(desk.records.audit.entries(NAME, action="release.promoted.refused")) == 1
+    state = look(desk, later=301)
+    assert (state["state"], state["asks"]) == ("aborted", True)
+    assert desk.records.routes.get(NAME).held == []
+
+
+def test_who_was_slower_asks_nobody(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def judge(records: Records, release: Release, *_: object) -> Decision:
+        records.releases.pause(release, entry())  # another hand, between the look and its move
+        return Decision("pass", "promote", "all is well")
+
+    monkeypatch.setattr("include.deployment.judge_release._judge", judge)
+    assert look(desk)["state"] == "running"
+    assert desk.records.audit.entries(NAME, action="release.asks_a_person") == []
+
+
+def test_a_person_is_asked_once_a_step_for_each_kind_of_reason(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    above, burn, suspended = "champion above errors", "both burn", "suspended"
+    looks = [((above,), "2.1 %"), ((above,), "2.2 %"), ((burn, above), "200"), ((burn,), "300")]
+    looks += [((burn, suspended), "deadline"), ((above, suspended), "still")]
+    for about, reason in looks:
+        found = Decision("hold", "stay", reason, asks_about=about)
+        monkeypatch.setattr("include.deployment.judge_release._judge", lambda *_, f=found: f)
+        look(desk)
+    rows = desk.records.audit.entries(NAME, action="release.asks_a_person")
+    told = [(row.details["about"], row.details["reason"]) for row in rows]
+    assert told == [([above], "2.1 %"), ([burn], "200"), ([suspended], "deadline")]
+    desk.records.releases.suspend(newest(desk), entry())
+    desk.records.releases.resume(newest(desk), 0.0, entry())
+    look(desk)
+    rows = desk.records.audit.entries(NAME, action="release.asks_a_person")
+    assert len(rows) == 4, "its step began anew"
 
 
 def test_a_guard_that_is_told_after_the_promotion_takes_no_champion_back(desk: Desk) -> None:
@@ -351,6 +491,7 @@ def test_the_task_of_a_step_waits_until_its_step_is_over(desk: Desk) -> None:
     assert over is not None
     assert (over["state"], over["step"]) == ("running", 1)
     assert step_over(NAME, KEY, 1) is None, "the last task goes on to the end of the steps"
+    assert step_over(NAME, KEY, 0, last=True) is None, "also of a plan that has more than the DAG"
     desk.records.releases.abort(newest(desk), "a wish", entry())
     ended = step_over(NAME, KEY, 1)
     assert ended is not None

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from include.deployment.decision import Decision
 from include.deployment.pair_verdict import judge_pairs
-from include.deployment.steps import Decision
 from tests.builders.release_windows import plan_of
 
 

@@ -20,6 +20,7 @@ from include.deployment.judge_release import step_over, turn
 from include.deployment.release_alerts import Courier, deliver_alerts, due_alerts
 from include.deployment.release_ends import LATEST, end_event, new_alerts, new_ends
 from include.deployment.rollback import record_rollback
+from include.pipeline.task_failures import failed_task
 from include.predictions.window_counts import ERRORS, REQUESTS, Counts
 from include.records.records import AuditEntry, Records, Release
 from include.records.release_reports import Window
@@ -49,13 +50,13 @@ def records(home: Settings) -> Records:
     return Records.open(home.records_address)
 
 
-def deliver(home: Settings) -> tuple[int, str]:
+def deliver(home: Settings, *, seconds: float = 30.0) -> tuple[int, str]:
     """Deliver once, without pauses between the tries."""
     done = deliver_alerts(
         home,
         "shop",
         actor="test",
-        send=lambda url, alert: webhook.send(url, alert, seconds=0.5, pauses=(0.01,)),
+        send=lambda url, alert: webhook.send(url, alert, seconds=seconds, pauses=(0.01,)),
     )
     return len(done.delivered), done.problem
 
@@ -163,7 +164,7 @@ def test_what_nobody_takes_is_due_until_somebody_does(
         server.wait = 2.0
     else:
         place = home.model_copy(update={"alert_url": SecretStr("http://127.0.0.1:1/s3cret")})
-    count, problem = deliver(place)
+    count, problem = deliver(place, seconds=0.5 if kind == "slow" else 30.0)
     assert (count, "127.0.0.1 has not taken the alert" in problem) == (0, True)
     assert "s3cret" not in problem
     assert len(due_alerts(records, "shop")) == 1
@@ -211,7 +212,7 @@ def test_a_rollback_waits_for_no_address(
     assert answer["state"] == "rolled_back"
     assert own.deliver_soon(home, "shop", actor="test") is False, "one is on its way"
     server.may_answer.set()
-    assert wait_for(lambda: due_alerts(records, "shop") == [], seconds=20, every=0.1)
+    assert wait_for(lambda: due_alerts(records, "shop") == [], seconds=60, every=0.1)
     assert len(server.taken) == 1
 
 
@@ -225,7 +226,7 @@ def test_an_address_that_takes_nothing_is_asked_again_after_a_while(
 
     def go() -> bool:
         started = courier.deliver_soon(home, "shop", actor="test")
-        assert wait_for(lambda: not courier._busy.locked(), seconds=20, every=0.02)
+        assert wait_for(lambda: not courier._busy.locked(), seconds=60, every=0.02)
         return started
 
     assert (go(), go(), len(server.taken)) == (True, False, 1)
@@ -242,3 +243,23 @@ def test_causes_are_none_where_counts_are_of_another_version(records: Records) -
     records.releases.put_windows([wrong])
     ended: Any = records.releases.abort(release, "a wish", entry("release.aborted"))
     assert end_event(records, ended)["causes"] == []
+
+
+def test_a_release_that_was_rolled_back_is_told_and_not_its_task_too(
+    home: Settings, records: Records, server: WebhookServer
+) -> None:
+    release = under_way(records, KEY)
+    records.releases.latch("shop", release.id, "node-1", "boot", "it answers NaN")
+    turn(home, "shop", release.id)
+    assert release.partition == KEY
+    details = {"run": "r", "task": "shadow", "try": 1, "error": "ArtefactError", "reason": "NaN"}
+    for dag, key in (("deploy_model", KEY), ("deploy_model", "2026-01-05"), ("train_model", KEY)):
+        told = details | {"dag": f"shop__{dag}", "run": f"of {key}"}
+        now = records.releases.now()
+        records.audit.append(failed_task("shop", key, told, is_live=True, at=now))
+    assert deliver(home) == (3, "")
+    assert [one["id"] for one in server.taken[1:]] == [
+        "task.failed/shop__deploy_model/of 2026-01-05",
+        f"task.failed/shop__train_model/of {KEY}",
+    ]
+    assert server.taken[0]["event"] == "release.rolled_back"

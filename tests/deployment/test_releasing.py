@@ -8,12 +8,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from include.clock import utc_now
 from include.deployment import deploy_model
 from include.deployment.control_release import steer
+from include.deployment.replay import judge_replay
+from include.deployment.rollout import node_readiness
+from include.deployment.steps import Decision
+from include.deployment.traffic import Traffic, count_traffic
 from include.errors import ArtefactError, Conflict
 from include.models.public_keys import revoke
 from include.pipeline.stage import Outcome
@@ -146,6 +151,27 @@ def test_a_newer_candidate_waits_the_newest_alone_and_goes_on_after_the_end(desk
     abort(desk, "enough of it")
     assert desk.deploy(FOURTH).state == "waiting"
     assert (under_way(desk).challenger, desk.records.releases.waiting(NAME)) == (4, None)
+
+
+def test_a_candidate_that_would_wait_for_a_release_that_ended_meanwhile_starts_at_the_next_try(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The release before it ends while its traffic is counted, and its run finds nobody waiting."""
+    desk.candidate(2, SECOND)
+    desk.deploy(SECOND)
+    desk.candidate(3, THIRD)
+
+    def count(*arguments: Any) -> Traffic:
+        monkeypatch.undo()
+        abort(desk, "a wish")
+        return count_traffic(*arguments)
+
+    monkeypatch.setattr("include.deployment.releasing.count_traffic", count)
+    with pytest.raises(Conflict, match="no release is under way any more"):
+        desk.deploy(THIRD, phase="request")
+    assert desk.records.releases.waiting(NAME) is None
+    desk.deploy(THIRD, phase="request")
+    assert (under_way(desk).challenger, under_way(desk).state) == (3, "trying")
 
 
 @pytest.mark.parametrize("phase", ["request", "all"])
@@ -387,6 +413,73 @@ def test_thin_traffic_is_judged_on_the_rows_that_are_online_then_promoted(tmp_pa
         watched = desk.records.releases.watched(NAME)
         assert watched is not None
         assert (watched.challenger, watched.plan["thin"]) == (2, True)
+
+
+@pytest.mark.parametrize("plan", [THIN, "{steps: []}", STEPS])
+def test_a_release_that_is_paused_while_it_is_tried_is_begun_once_it_goes_on(
+    tmp_path: Path, plan: str
+) -> None:
+    with serving(tmp_path, plan) as desk:
+        publish(desk, 150)
+        desk.candidate(2, SECOND)
+        desk.deploy(SECOND, phase="request")
+        say(desk, "pause")
+        until(lambda: observe(desk) == "ready", what="trial of the node")
+        before = desk.records.routes.get(NAME)
+        for phase in ("begin", "all"):
+            outcome = desk.deploy(SECOND, phase=phase)
+            assert (outcome.state, "model 2 is paused before" in outcome.reason) == (
+                "waiting",
+                True,
+            )
+        assert (desk.records.routes.get(NAME), under_way(desk).paused) == (before, True)
+        say(desk, "unpause")
+        desk.deploy(SECOND, phase="begin")
+        route = desk.records.routes.get(NAME)
+        expected = (1, "shadow") if plan == STEPS else (2, None)
+        assert (route.champion, route.mode) == expected
+
+
+def test_a_release_that_is_paused_during_its_replay_is_not_promoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judge(*arguments: Any) -> Decision:
+        monkeypatch.undo()
+        say(desk, "pause")
+        return judge_replay(*arguments)
+
+    with serving(tmp_path, THIN) as desk:
+        monkeypatch.setattr("include.deployment.releasing.judge_replay", judge)
+        assert replayed(desk).state == "waiting"
+        assert (under_way(desk).state, under_way(desk).paused) == ("trying", True)
+        assert desk.records.routes.get(NAME).champion == 1
+        say(desk, "unpause")
+        assert desk.deploy(SECOND, phase="begin").state == "done"
+        assert desk.records.routes.get(NAME).champion == 2
+
+
+def test_a_release_that_a_person_has_paused_is_not_taken_for_abandoned(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.candidate(2, SECOND)
+    desk.deploy(SECOND, phase="request")
+    say(desk, "pause")
+    desk.candidate(3, THIRD)
+    now = desk.records.releases.now()
+    later = now + timedelta(seconds=under_way(desk).plan["resume"] + 60)
+    monkeypatch.setattr(type(desk.records.releases), "now", lambda self: later)
+    assert "waits" in desk.deploy(THIRD, phase="request").reason
+    assert (under_way(desk).challenger, under_way(desk).state) == (2, "trying")
+    say(desk, "unpause")
+    assert under_way(desk).entered_at >= now, "it has all its time to be tried again"
+
+
+def say(desk: Desk, action: str) -> None:
+    steer(desk.settings, NAME, action, reason="to look", actor="a person", at=utc_now())
+
+
+def observe(desk: Desk) -> str:
+    return node_readiness(desk.records.routes.get(NAME), desk.records.nodes.of(NAME)).state
 
 
 def test_a_model_that_is_worse_on_past_requests_is_rolled_back(tmp_path: Path) -> None:

@@ -11,21 +11,27 @@ import msgspec
 import numpy as np
 import pytest
 
+from include.deployment.decision import Decision
 from include.deployment.metric_verdicts import Offline
 from include.deployment.release_plan import ReleasePlan
 from include.deployment.sequential import Ratio, Tally
-from include.deployment.steps import Decision, judge
+from include.deployment.steps import judge
+from include.deployment.watched import was_beside
 from include.predictions.window_counts import (
+    ABOVE,
     CHALLENGER,
     CHAMPION,
     ERRORS,
     REQUESTS,
+    SCORE_SQUARES,
+    SCORE_SUM,
     SCORED,
     SHADOW,
     SLOW,
     Counts,
 )
 from include.records.release_reports import Window
+from include.records.release_rows import Release
 from tests.builders.release_windows import (
     START,
     both,
@@ -66,6 +72,34 @@ def test_an_equal_model_passes_once_bake_and_minimum_are_reached() -> None:
     assert set(found.evidence) >= {"errors", "slow", "invalid", "scores", "decisions", "burn rate"}
     assert {found.evidence[name]["word"] for name in ("errors", "slow", "scores")} == {"pass"}
     assert found.ends_at == START + timedelta(days=1)
+
+
+def test_a_step_whose_answers_had_no_features_has_seen_nothing_and_does_not_pass() -> None:
+    """As the store was away they were refused, or scored alike: of the model that says nothing."""
+
+    def unscored(window: Window) -> Window:
+        counts = Counts.read(window.counts)
+        for row in counts.clusters:
+            row[SCORED] = row[SCORE_SUM] = row[SCORE_SQUARES] = row[ABOVE] = 0
+        return dataclasses.replace(window, counts=counts.plain())
+
+    found = judged([unscored(window) for window in both()])
+    assert (found.word, found.action) == ("hold", "stay")
+    assert " of 500 requests" in found.reason
+
+
+@pytest.mark.parametrize("errors", [0.0, 0.1])
+def test_what_the_champion_answers_in_its_place_fills_no_minimum(errors: float) -> None:
+    """As the store of its features was away the challenger answered nothing; errors are its own."""
+    instead = [
+        dataclasses.replace(window, answering=CHAMPION)
+        for window in drawn(CHALLENGER, errors=errors)
+    ]
+    failed = sum(Counts.read(window.counts).column(ERRORS) for window in instead)
+    found = judged([*drawn(CHAMPION, requests=200, errors=errors), *instead])
+    assert (found.word, found.action) == ("hold", "stay")
+    assert (failed > 0) == (errors > 0)
+    assert f"{failed} of 500 requests" in found.reason.split("; ")
 
 
 def test_the_report_says_which_worsening_would_have_been_seen() -> None:
@@ -279,11 +313,13 @@ def test_two_arms_that_burn_have_a_common_cause_and_a_person_is_asked() -> None:
     found = judged(burning())
     assert (found.word, found.action, found.asks) == ("hold", "stay", True)
     assert "common cause" in found.reason
+    assert found.asks_about[:2] == ("both burn", "champion above errors")
 
 
 def test_a_common_cause_suspends_at_the_deadline_where_other_holds_abort() -> None:
     late = [dataclasses.replace(one, minute=one.minute + 1400) for one in burning()]
     assert judged(late, minutes=1440).action == "suspend"
+    assert "suspended" in judged(late, minutes=1440).asks_about
     found = judged(both(requests=10), minutes=1440)
     assert (found.word, found.action) == ("hold", "abort")
     assert "deadline" in found.reason
@@ -361,13 +397,38 @@ def unsound(challenger: float) -> list[Window]:
 
 
 def test_of_a_champion_above_its_limits_the_challenger_is_judged_by_limits_alone() -> None:
-    found = judged(unsound(0.3))
+    found = judged(unsound(0.6))
     assert (found.word, found.action, found.asks) == ("fail", "roll_back", True)
     assert "limit is 5.00%" in found.reason
+    found = judged([*drawn(CHAMPION, requests=200, slow=0.3), *drawn(CHALLENGER, invalid=0.05)])
+    assert (found.word, found.action) == ("fail", "roll_back"), "that limit the champion keeps"
     found = judged(unsound(0.02))
     assert (found.word, found.action, found.asks) == ("pass", "advance", True)
     assert "champion is above its own limit of slow" in found.reason
     assert "scores" not in found.evidence
+
+
+def test_a_model_as_bad_as_a_champion_above_its_limits_is_held_and_shown_to_a_person() -> None:
+    found = judged(unsound(0.3))
+    assert (found.word, found.action, found.asks) == ("hold", "stay", True)
+    assert found.reason.endswith("the limit is 5.00%, and the champion is above it too")
+    assert found.evidence["slow"]["word"] == "hold"
+    assert found.asks_about == ("champion above slow", "hold slow")
+    late = judged(unsound(0.3), minutes=1440)
+    assert (late.word, late.action, late.asks) == ("hold", "abort", True)
+
+
+@pytest.mark.parametrize("after", range(6))
+def test_an_equal_model_is_not_rolled_back_for_an_outage_that_is_over(after: int) -> None:
+    times = [(range(30), 0.001), (range(30, 40), 0.5), (range(40, 40 + after), 0.001)]
+    windows = [
+        window
+        for seed, (minutes, errors) in enumerate(times)
+        for arm, requests in ((CHAMPION, 285), (CHALLENGER, 15))
+        for window in drawn(arm, minutes=minutes, requests=requests, errors=errors, seed=seed)
+    ]
+    found = judged(windows, minutes=40 + after)
+    assert (found.word, found.action, found.asks) == ("hold", "stay", True)
 
 
 def watched(minutes: float = 60, **champion: Any) -> Decision:
@@ -394,6 +455,61 @@ def test_a_watched_release_is_rolled_back_by_itself_only_once_and_only_to_somebo
     for why in ({"rolled_back_by_itself": True}, {"champion": None}):
         found = watched(errors=0.04, **why)
         assert (found.word, found.action, found.asks) == ("fail", "stay", True)
+
+
+def other(**changes: Any) -> Release:
+    """Return a release that ended in its steps, an hour after it was requested at the tenth."""
+    times = {"started_at": later(600), "entered_at": later(610), "ended_at": later(660)}
+    return release_of(plan_of(500), **{"id": "b2", "state": "aborted", **times, **changes})
+
+
+def watch_beside(minutes: float, *others: Release, **release: Any) -> Decision:
+    plan, windows = plan_of(500), list(drawn(CHAMPION, requests=100, step=1))
+    mine = release_of(plan, state="watched", step=1, **release)
+    beside = [each for each in others if was_beside(mine, each)]
+    return judge(mine, plan, windows, [], [], 0.0, later(minutes), beside=beside)
+
+
+def test_a_watch_passes_nobody_while_the_next_release_is_under_way() -> None:
+    for state in ("trying", "running"):
+        for minutes in (700, 1500):
+            found = watch_beside(minutes, other(state=state, ended_at=None))
+            assert (found.word, found.action, found.ends_at) == ("hold", "stay", None)
+            assert "not seen since 2026-03-05 20:00: release b2 is under way" in found.reason
+
+
+def test_a_watch_that_is_over_says_what_it_has_not_seen() -> None:
+    seen = watch_beside(1500)
+    assert (seen.word, seen.action, seen.asks) == ("pass", "promote", False)
+    found = watch_beside(1500, other())
+    assert (found.word, found.action, found.asks) == ("hold", "promote", True)
+    assert found.reason == (
+        "its watch is over; not seen from 2026-03-05 20:00 to 2026-03-05 21:00: release b2 was "
+        "under way"
+    )
+    assert watch_beside(700, other()).action == "stay"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"id": "a1"},
+        {"state": "waiting", "ended_at": None},
+        {"state": "superseded"},
+        {"entered_at": later(600)},
+        {"started_at": later(-90), "entered_at": later(-80), "ended_at": later(-5)},
+    ],
+)
+def test_what_only_waited_or_was_over_before_took_nothing_from_the_watch(
+    changes: dict[str, Any],
+) -> None:
+    assert watch_beside(1500, other(**changes)).word == "pass"
+
+
+def test_a_watch_in_which_nobody_asked_anything_was_not_passed() -> None:
+    found = judged([], plan=plan_of(500), state="watched", step=1, minutes=1500)
+    assert (found.word, found.action, found.asks) == ("hold", "promote", False)
+    assert found.reason == "its watch is over; nobody asked it anything"
 
 
 def test_parity_and_auc_count_where_they_are_given() -> None:

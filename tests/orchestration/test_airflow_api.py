@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
-import time
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,18 +72,22 @@ def test_runs_are_those_of_the_prefix_and_the_key(server: AirflowServer, api: Ai
 def test_a_question_that_came_too_early_is_asked_again_and_an_order_is_not(
     server: AirflowServer, settings: Settings
 ) -> None:
-    waits = iter([0.6, 0, 0])
-    statuses = iter([200, 500, 200])
+    asked, is_over = itertools.count(), threading.Event()
 
     def paused(_: dict[str, str]) -> tuple[int, Any]:
-        time.sleep(next(waits))
-        return next(statuses), {"is_paused": True}
+        number = next(asked)
+        if number == 0:  # too late for whoever asks
+            is_over.wait(60)
+        return (200, 500, 200)[number], {"is_paused": True}
 
     path = "/api/v2/dags/shop__train_model"
     server.answers["GET", path] = paused
     server.answers["PATCH", path] = (500, {"detail": "database is locked"})
-    with AirflowApi(settings, timeout=0.3) as api:
-        assert api.paused("shop__train_model")
+    with AirflowApi(settings, timeout=2.0) as api:
+        try:
+            assert api.paused("shop__train_model")
+        finally:
+            is_over.set()
         assert server.requests.count(("GET", path)) == 3
         with pytest.raises(Unavailable, match="database is locked"):
             api.pause("shop__train_model", True)

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 
+from include.config import settings as environment
 from include.config.settings import Settings
-from include.errors import ArtefactError
-from include.orchestration import release_tasks, tasks
+from include.deployment import judge_release
+from include.errors import ArtefactError, Conflict
+from include.orchestration import release_tasks, tasks, triggers
 from include.orchestration.assets import ended_asset
-from include.orchestration.release_tasks import JudgedStepOperator, announce_end
+from include.orchestration.release_tasks import (
+    BeginOperator,
+    JudgedStepOperator,
+    announce_end,
+    steer_release,
+)
+from include.orchestration.triggers import load_question
 from include.pipeline.flow import asset_uri
 from include.records.records import Records
 from tests.builders.airflow_server import airflow_server
 from tests.builders.ports import free_ports
-from tests.builders.releases import entry, request, under_way
+from tests.builders.releases import add_model, entry, request, under_way
 from tests.builders.webhook_server import WebhookServer, webhook_server
 
 
@@ -59,6 +68,26 @@ def test_what_ends_without_a_fault_is_skipped_with_the_reason(
     with pytest.raises(AirflowSkipException, match=f"model 2 is {state}"):
         task(0).accept(answer(state))
     assert pushed == {"reason": f"release r of model 2 is {state}"}
+
+
+def test_the_last_step_that_the_dag_is_left_with_waits_on_for_those_that_it_had(
+    pushed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its trigger was made when there was a task after it, which somebody has taken away since."""
+    asked: list[dict[str, Any]] = []
+
+    def step_over(**arguments: Any) -> None:
+        asked.append(arguments)
+
+    monkeypatch.setattr(judge_release, "step_over", step_over)
+    monkeypatch.setattr(triggers, "run_key", lambda use_case, context: KEY)
+    left = JudgedStepOperator(task_id="shadow", step=0, last=True, use_case="loans")
+    with pytest.raises(TaskDeferred) as deferred:
+        left.resume({}, answer("running"))
+    assert asked[0] == {"use_case": "loans", "key": KEY, "step": 0, "last": True}
+    assert deferred.value.trigger.arguments == asked[0]
+    assert left.resume({}, answer("watched"))["state"] == "watched"
+    assert task(0).resume({}, answer("running"))["state"] == "running"
 
 
 def test_what_is_rolled_back_fails(pushed: dict[str, Any]) -> None:
@@ -111,8 +140,8 @@ class Announcing:
         for module in (release_tasks, tasks):
             monkeypatch.setattr(module, "get_current_context", lambda: self.context)
 
-    def run(self) -> dict[str, Any] | None:
-        """Run the task as a try of its own; return its event, None where it was skipped."""
+    def begin(self, **form: Any) -> SimpleNamespace:
+        """Begin a try of a task, by a form; return its event."""
         event = SimpleNamespace(extra=None, add_partitions=lambda key: None)
         run = SimpleNamespace(
             dag_id="shop__deploy_model",
@@ -122,7 +151,13 @@ class Announcing:
             triggering_user_name=None,
         )
         instance = SimpleNamespace(task_id="announce", xcom_push=lambda **_: None)
-        self.context = {"dag_run": run, "ti": instance, "outlet_events": {ENDED: event}}
+        outlets = {ENDED: event}
+        self.context = {"dag_run": run, "ti": instance, "outlet_events": outlets, "params": form}
+        return event
+
+    def run(self) -> dict[str, Any] | None:
+        """Run the task as a try of its own; return its event, None where it was skipped."""
+        event = self.begin()
         try:
             announce_end("shop", emits=ENDED)
         except AirflowSkipException:
@@ -183,3 +218,53 @@ def test_a_candidate_that_was_superseded_is_announced_by_the_next_run(
         assert announcing.run() is not None
         ends = [body["extra"].get("end") for body in airflow.bodies]
     assert ends == ["superseded", None], "the other is the start of the candidate that waits"
+
+
+def test_a_release_that_is_paused_is_begun_once_it_goes_on(
+    announcing: Announcing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stage, which has tests of its own, leaves it as it is while it is paused."""
+    records, asked = announcing.records, list[str]()
+
+    def begin(stage: str, use_case: str, *, options: dict[str, Any]) -> dict[str, Any]:
+        asked.append(options["phase"])
+        now = records.releases.running("shop")
+        assert now is not None
+        if not now.paused:
+            records.releases.begin(now, entry())
+        return {"key": KEY, "reason": "as it is"}
+
+    monkeypatch.setattr(release_tasks, "run_stage", begin)
+    monkeypatch.setattr(environment, "settings", lambda: announcing.settings)
+    add_model(records, 1, "2026-01-01")
+    records.routes.change("shop", set={"champion": 1}, entry=entry())
+    release = records.releases.pause(request(records, 2, KEY), entry())
+    announcing.begin()
+    operator = BeginOperator(task_id="begin", use_case="shop", every=20)
+    with pytest.raises(TaskDeferred) as deferred:
+        operator._begin()
+    trigger, resume = deferred.value.trigger, getattr(operator, deferred.value.method_name)
+    assert (trigger.every, trigger.deadline > time.time() + 86_400) == (20, True)
+    question = load_question(trigger.call)
+    assert question(**trigger.arguments) is None
+    with pytest.raises(TaskDeferred):
+        resume(announcing.context, {"timeout": True})
+    records.releases.unpause(release, entry())
+    answer = question(**trigger.arguments)
+    assert answer is not None
+    assert answer["state"] == "trying"
+    assert resume(announcing.context, answer)["key"] == KEY
+    began = records.releases.running("shop")
+    assert began is not None
+    assert (began.state, asked) == ("running", ["begin"] * 3)
+
+
+def test_the_form_ends_the_release_that_it_names_and_no_other(announcing: Announcing) -> None:
+    release, releases = under_way(announcing.records, KEY), announcing.records.releases
+    form = {"action": "abort", "reason": "a wish", "until": None}
+    announcing.begin(**form, version=release.challenger + 1)
+    with pytest.raises(Conflict, match="there is no release of model 3 to abort"):
+        steer_release("shop")
+    assert releases.running("shop") == release
+    announcing.begin(**form, version=release.challenger)
+    assert "of model 2 is aborted: a wish" in steer_release("shop")["done"]

@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 
 from include.config.use_case_file import parse
 from include.errors import Busy, ConfigError, SourceError
@@ -65,6 +66,19 @@ def test_an_engines_error_is_told_with_stage_and_partition(
         stage(call).compute(WORK)
     assert found.value.exit_code in (2, 3)  # type: ignore[attr-defined]
     assert "\n" not in str(found.value)
+
+
+def test_a_table_s_storage_that_fails_is_told_without_its_credentials(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "the-account-s-own-key")
+
+    def put() -> None:
+        raise DeltaError("PUT https://a.blob/c/x?sv=1&sig=abc%3D refused for the-account-s-own-key")
+
+    with pytest.raises(SourceError, match=r"PUT https://a\.blob/c/x refused for \*\*\*") as found:
+        stage(put).compute(WORK)
+    assert found.value.__cause__ is None
 
 
 def test_a_range_yields_what_was_good_and_then_tells_the_error() -> None:

@@ -102,7 +102,7 @@ def test_sqlite_waits_for_a_writer_and_never_blocks_a_reader(tmp_path: Path) -> 
         assert records.audit.entries() == []  # a reader goes on, and sees the old state
         writer.join(0.3)
         assert finished == []
-    writer.join(10)
+    writer.join(60)
     assert finished == [1.0]
     assert [row.action for row in records.audit.entries()] == ["judged", "partition.raised"]
 
@@ -237,7 +237,7 @@ def test_a_lost_connection_is_retried_and_a_mistake_is_not(
 
 
 def test_a_connection_that_stays_lost_is_given_up_before_the_patience_ends(tmp_path: Path) -> None:
-    database, tries = Database(f"sqlite:///{tmp_path / 'records.db'}", patience=0.4), []
+    database, tries = Database(f"sqlite:///{tmp_path / 'records.db'}", patience=2.0), []
 
     def broken(session: Session) -> None:
         tries.append(time.monotonic())
@@ -246,8 +246,8 @@ def test_a_connection_that_stays_lost_is_given_up_before_the_patience_ends(tmp_p
     began = time.monotonic()
     with pytest.raises(Unavailable, match="does not answer"):
         database.write(broken)
-    assert 2 <= len(tries) <= 6  # pauses of 0.05, 0.1, 0.2 s, half of each random
-    assert tries[-1] - began < 0.5
+    assert 2 <= len(tries) <= 9  # pauses of 0.05, 0.1, 0.2 s and so on, half of each random
+    assert tries[-1] - began < 3.0
 
 
 def test_the_callers_transaction_is_not_retried(tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_two_processes_that_switch_to_wal_at_once_wait_for_each_other(tmp_path: 
     switch.join(0.3)
     assert switch.is_alive(), "it waits for the lock"
     other.execute("COMMIT")
-    switch.join(10)
+    switch.join(60)
     assert connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
     other.close()
     connection.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import text
@@ -73,7 +74,7 @@ def test_a_node_reads_the_release_and_reports_of_it(node: Records, worker: Recor
     release = worker.releases.running(NAME)
     assert release is not None
     assert worker.releases.beat(NAME, release.id, 180.0) > 1
-    worker.releases.freeze(NAME, utc_now().replace(year=2100), entry("frozen"))
+    worker.releases.freeze(NAME, datetime(2100, 1, 1, tzinfo=UTC), entry("frozen"))
     (row,) = node.serving_rows().rows
     assert row.release is not None
     assert (row.release.id, row.route.share, row.route.mode) == (release.id, 500, "canary")

@@ -112,6 +112,38 @@ def test_the_newest_candidate_waits_and_older_ones_are_superseded(served: Record
     assert queued(served, 3) == served.releases.running("loans"), "which waits for nothing"
 
 
+def test_nothing_waits_for_what_is_over(served: Records) -> None:
+    """Whoever saw a release under way, or a freeze, and comes to queue behind it after its end."""
+    running = in_step(served, 0)
+    waiting = queued(served, 4)
+    served.releases.abort(running, "x", entry("aborted"))
+    with pytest.raises(Conflict, match="no release is under way any more that version 4 could"):
+        queued(served, 4)
+    until = served.releases.now() + timedelta(hours=1)
+    served.releases.freeze("loans", until, entry("frozen"))
+    assert queued(served, 4) == waiting
+    served.releases.thaw("loans", entry("thawed"))
+    with pytest.raises(Conflict, match="request it again, and it starts"):
+        queued(served, 3)
+    assert requested(served, 4).state == "trying"
+
+
+def test_what_is_paused_while_it_is_tried_is_neither_begun_nor_promoted(served: Records) -> None:
+    paused = served.releases.pause(requested(served), entry("paused"))
+    route = served.routes.get("loans")
+    for move in (
+        lambda: served.releases.begin(paused, entry("begun")),
+        lambda: served.releases.promote(paused, entry("promoted"), None),
+    ):
+        with pytest.raises(Conflict, match="is paused; `evergreen release unpause loans` lets it"):
+            move()
+    assert served.routes.get("loans") == route
+    release = served.releases.unpause(paused, entry("unpaused"))
+    assert release.entered_at > paused.entered_at
+    release = served.releases.pause(served.releases.begin(release, entry("begun")), entry("paused"))
+    assert served.releases.promote(release, entry("promoted"), None).state == "watched"
+
+
 def test_a_waiting_release_goes_on_as_the_one_that_is_requested(served: Records) -> None:
     running = in_step(served, 2)
     waiting = queued(served, 4)
