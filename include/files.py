@@ -35,7 +35,8 @@ def written_aside(path: Path, *, mode: int = 0o666, durable: bool = False) -> It
     A reader sees the old file or the new one, never a part; two writers do not mix, the later
     rename wins. After an error `path` is as it was, and the temporary file is gone. The folder is
     made if it is missing. `mode` is what the file may have at most (the process' umask applies).
-    `durable` waits until the bytes are on the disk: for what must survive a loss of power.
+    `durable` waits until the bytes and the name are on the disk: for what must survive a loss of
+    power.
 
     Raises:
         OSError: the folder or the file cannot be written.
@@ -51,8 +52,23 @@ def written_aside(path: Path, *, mode: int = 0o666, durable: bool = False) -> It
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
         temporary.replace(path)
+        if durable:
+            sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk: a new one would be lost with the power.
+
+    Raises:
+        OSError: the disk says that they are not.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str, *, mode: int = 0o666) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from include import files
+from tests.builders.synced import Synced
 
 
 def test_a_reader_sees_the_old_file_or_the_new_one(tmp_path: Path) -> None:
@@ -54,6 +55,15 @@ def test_writers_at_once_do_not_mix(tmp_path: Path) -> None:
         thread.join()
     assert path.read_text() in texts
     assert os.listdir(tmp_path) == ["page.html"]
+
+
+def test_the_name_of_a_durable_file_is_on_the_disk_too(tmp_path: Path, synced: Synced) -> None:
+    """Else the rename goes with the power, and what was answered as done is not there any more."""
+    path = tmp_path / "rollbacks.json"
+    with files.written_aside(path, durable=True) as temporary:
+        temporary.write_text("{}")
+    assert synced.names == [temporary.name, tmp_path.name]
+    assert synced.seen_in(tmp_path) == [["rollbacks.json"]], "before it had its name"
 
 
 def test_a_folder_that_others_can_open_is_closed(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 Segments are appended to the table `predictions`, partitioned by the day of the answer (UTC), a
 commit a batch of them. A segment whose rows are there already, since a crash came before its
 removal, is recognised by its name. Lines that cannot be read are set aside beside the segments, as
-`<segment>.<how many>.bad`, with an audit row; they keep nothing else back.
+`<segment>.<how many>.bad`, with an audit row; they keep nothing else back. Segments of before the
+use case's newest reset are removed instead.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ from include.lake.appended import AppendedTable
 from include.lake.commits import Fence
 from include.lake.sql import PARTITION
 from include.lake.tables import Lake
+from include.object_stores import explain, shown
 from include.predictions import log as prediction_log
 from include.predictions.log import Segment
 from include.predictions.reading import SCHEMA, BadLine, stream
+from include.predictions.resets import drop_forgotten
 from include.predictions.shared import SharedPlace
 from include.records.records import AuditEntry, Records
 
@@ -44,6 +47,7 @@ _ROWS = SCHEMA.append(pa.field(PARTITION, pa.string()))
 class Imported:
     """What an import came to, in lines; `waiting` are the segments that could not be read.
 
+    `aside_in` are the folders that hold what was set aside: those of the segments.
     `not_begun` says that no node ships to the shared place yet, and where that is; '' if one does.
     """
 
@@ -52,6 +56,7 @@ class Imported:
     segments: int = 0
     waiting: list[str] = field(default_factory=list)
     not_begun: str = ""
+    aside_in: list[str] = field(default_factory=list, compare=False)
 
 
 def table_of(lake: Lake, use_case: str) -> AppendedTable:
@@ -106,12 +111,16 @@ def import_closed(
         return imported
     with only_one(settings, records, use_case, wait=wait) as fence:
         # What is here first: that the shared place is away keeps none of it back.
+        reset = records.newest_reset(use_case)
         for closed in (_local, _shared):
-            for batch in _batches(closed(settings, use_case)):
+            segments = drop_forgotten(use_case, closed(settings, use_case), reset)
+            for batch in _batches(segments):
                 one = _Batch(batch)
                 one.commit(table_of(lake, use_case), fence)
                 for segment, bad in one.bad.items():
                     records.audit.append(_set_aside_entry(segment, bad, at, actor))
+                    if segment.where not in imported.aside_in:
+                        imported.aside_in.append(segment.where)
                 prediction_log.forget(one.done)
                 imported.lines += one.lines
                 imported.set_aside += sum(map(len, one.bad.values()))
@@ -152,14 +161,15 @@ def _not_begun(settings: Settings, records: Records, use_case: str) -> str:
     nodes = sorted({report.node for report in records.nodes.of(use_case)})
     if nodes:
         raise SourceError(
-            f"{use_case}: no node has ever shipped its prediction log to {uri}, though "
+            f"{use_case}: no node has ever shipped its prediction log to {shown(uri)}, though "
             f"{', '.join(nodes)} served it within a day: EVERGREEN_SEGMENTS_URI names another "
             "place here than at the nodes, or a folder that is not mounted. Set it alike "
             "everywhere and start the nodes again; one that has just started leaves its mark "
             "there within seconds"
         )
     text = (
-        f"no node has shipped to {uri} (EVERGREEN_SEGMENTS_URI) yet: the first one that starts does"
+        f"no node has shipped to {shown(uri)} (EVERGREEN_SEGMENTS_URI) yet: the first one that "
+        "starts does"
     )
     log.warning("%s: %s", use_case, text)
     return text
@@ -208,9 +218,9 @@ class _Batch:
             segment.put_aside(name, b"".join(line.content for line in bad))
         except OSError as error:
             raise SourceError(
-                f"{segment.path.with_name(name)}: what cannot be read of a segment cannot be set "
-                f"aside ({error.strerror}); free space or mend permissions"
-            ) from error
+                f"{segment.where}/{name}: what cannot be read of a segment cannot be set "
+                f"aside ({explain(error)}); free space or mend permissions"
+            ) from None
 
     def _unopened(self, segment: Segment, error: OSError) -> None:
         log.error("segment %s cannot be read and stays where it is: %s", segment.path, error)

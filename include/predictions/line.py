@@ -18,6 +18,11 @@ _EARLIEST = 946_684_800_000_000  # 2000-01-01, in microseconds since 1970
 _LATEST = 7_258_118_400_000_000  # 2200-01-01
 
 
+# The flag of an answer that was scored without its features, as the store was away.
+DEGRADED = "degraded"
+FALLBACK = "fallback"  # the arm of the model before the champion
+
+
 class UnreadableLine(ValueError):
     """A line that cannot be read; says why, without what stands in it."""
 
@@ -27,10 +32,11 @@ class Line(msgspec.Struct, kw_only=True):
 
     `outcome` is *answered*, *failed* (no model answered) or *shadow* (asked, not answered with);
     `assigned` is the arm that the request was meant for, `arm` the one that answered; `reason` says
-    why they differ, or why nobody answered. `at` and `features_at` are microseconds since 1970
-    (version 1: ISO text). `latency_us` runs from the request to its answer, `model_us` is the
-    model's own time. `features` is the row that was asked, without what `pii` cuts out. `batch`
-    says that it was a row of a batch, which was answered together with others.
+    why they differ, or why nobody answered. Of what *failed*, `arm` is `fallback` where the model
+    before the champion was asked too, and failed as well. `at` and `features_at` are microseconds
+    since 1970 (version 1: ISO text). `latency_us` runs from the request to its answer, `model_us`
+    is the model's own time. `features` is the row that was asked, without what `pii` cuts out.
+    `batch` says that it was a row of a batch, which was answered together with others.
     """
 
     v: _Int64 = 1

@@ -44,6 +44,11 @@ class Segment:
     name: str
     path: Path
 
+    @property
+    def where(self) -> str:
+        """The folder that it lies in, as people find it."""
+        return str(self.path.parent)
+
     def size(self) -> int:
         """Return its bytes."""
         return self.path.stat().st_size

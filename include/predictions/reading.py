@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from include.errors import SourceError
+from include.object_stores import explain
 from include.predictions.line import LoggedLine, UnreadableLine, read_line
 from include.predictions.log import ROTATE_BYTES, Segment
 
@@ -89,7 +90,7 @@ def read(segments: Sequence[Segment]) -> pa.Table:
             raise SourceError(f"{segment.path}, line {bad[0].line + 1}: {bad[0].reason}")
 
     def fail(segment: Segment, error: OSError) -> None:
-        raise SourceError(f"{segment.path} cannot be read: {error.strerror}") from error
+        raise SourceError(f"{segment.path} cannot be read: {explain(error)}") from None
 
     return pa.Table.from_batches(list(stream(segments, refuse, fail)), schema=SCHEMA)
 

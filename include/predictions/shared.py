@@ -15,7 +15,7 @@ from typing import Any
 
 from include.errors import SourceError
 from include.files import written_aside
-from include.object_stores import filesystem
+from include.object_stores import explain, explained, filesystem, shown
 from include.predictions.log import CLOSED, SET_ASIDE, Segment
 
 
@@ -24,6 +24,11 @@ class SharedSegment(Segment):
     """A segment in the shared place; `path` is its path there."""
 
     place: SharedPlace = field(compare=False, kw_only=True)
+
+    @property
+    def where(self) -> str:
+        """The folder that it lies in, as people find it."""
+        return f"{self.place.shown}/{self.use_case}"
 
     def size(self) -> int:
         """Return its bytes."""
@@ -42,14 +47,23 @@ class SharedSegment(Segment):
         self.place.write(self.use_case, name, content)
 
 
+SETTING = "EVERGREEN_SEGMENTS_URI"
 MARK = "shipped-by-nodes"  # the name of a file; no use case has a hyphen in its name
 
 
 class SharedPlace:
-    """The shared place; errors of any store are OSErrors."""
+    """The shared place; errors of any store are OSErrors, which hold no secret."""
 
     def __init__(self, uri: str) -> None:
-        self._fs, self._root = filesystem(uri.rstrip("/"))
+        """Open it.
+
+        Raises:
+            ConfigError: the library that speaks to such a store is not installed.
+            SourceError: it refuses its address or the credentials.
+        """
+        self.shown = shown(uri.rstrip("/"))
+        with explained(uri, "cannot be opened", f"mend {SETTING} or its credentials"):
+            self._fs, self._root = filesystem(uri.rstrip("/"))
         protocols = self._fs.protocol
         self._is_local = "file" in ((protocols,) if isinstance(protocols, str) else protocols)
 
@@ -61,10 +75,10 @@ class SharedPlace:
         """
         try:
             return getattr(self._fs, question)(*arguments)
-        except OSError:
-            raise
-        except Exception as error:  # each store has errors of its own
-            raise OSError(0, f"{type(error).__name__}: {str(error)[:200]}") from error
+        except FileNotFoundError as error:
+            raise FileNotFoundError(explain(error)) from None
+        except Exception as error:  # noqa: BLE001 - each store has errors of its own
+            raise OSError(f"{type(error).__name__}: {explain(error)}") from None
 
     def write(self, use_case: str, name: str, content: bytes) -> None:
         """Write a file as a whole: a reader sees none of it or all.
@@ -171,6 +185,6 @@ class SharedPlace:
 
     def _cannot_list(self, use_case: str, error: OSError) -> SourceError:
         return SourceError(
-            f"{self._root}/{use_case}: shipped segments cannot be listed "
-            f"({error.strerror}); mend EVERGREEN_SEGMENTS_URI or its permissions"
+            f"{self.shown}/{use_case}: shipped segments cannot be listed ({explain(error)}); "
+            f"check that the place is there and answers, and its permissions, or mend {SETTING}"
         )

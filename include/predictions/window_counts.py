@@ -31,6 +31,9 @@ TIME_BOUNDS = tuple(round(10 * 2 ** (step / 2)) for step in range(38))
 SCORE_BINS = 20  # equal ones of [0, 1]
 ENTITY_BITS = 4096
 SHADOW, CHAMPION, CHALLENGER = "shadow", "champion", "challenger"  # arms; shadow: never answered
+# In place of the answering arm: no model answered. `NEITHER`: the one before the champion was asked
+# the same, and failed as well.
+NOBODY, NEITHER = "none", "neither"
 
 # What a float holds exactly; and below zero nothing is counted, except of differences.
 _MOST = 1 << 53
@@ -54,7 +57,8 @@ class Counts(msgspec.Struct, forbid_unknown_fields=True):
     `error_kinds` says what the errors were, `lacks` which features of the challenger's set rows did
     not hold, `dropped` how many requests were not mirrored for want of room, `fallbacks` how many
     the other arm answered, `unclean` how many starts of a node ended without a closing row, and
-    were counted again from their log. `entities` is a bitmap: `entity_count` reads it.
+    were counted again from their log. `entities` is a bitmap of those whose request got a score of
+    the arm's own model, or an error of it: `entity_count` reads it.
     """
 
     clusters: Annotated[list[_Row], msgspec.Meta(min_length=CLUSTERS, max_length=CLUSTERS)] = (

@@ -34,6 +34,7 @@ from include.records.rows import locked
 from include.records.schema import ModelRow, RouteRow
 from include.retention import artefacts, lake_files, mlflow_entries, model_files, packages
 from include.retention.garbage import Garbage, Place
+from include.retention.left_behind import remove_outside, remove_where_unkept
 from include.retention.marks import Version, mark, versions_of
 
 log = logging.getLogger(__name__)
@@ -108,6 +109,8 @@ def collect(
             _remove(place, collected, garbage)
         _tidy_predictions(place, collected, actor)
         records.nodes.forget_silent()
+    remove_where_unkept(settings.home, at.timestamp())
+    remove_outside(settings, use_case.name, at.timestamp())
     log.info("%s: %d of %d pieces of garbage removed", use_case.name, *_counts(collected))
     return collected
 

@@ -12,12 +12,10 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from include.models.bento_sources import receipt_path
+from include.models.bento_sources import TAG, package_paths
 from include.retention import aside
 from include.retention.garbage import Garbage, Place, whole
 from include.retention.marks import Version, versions_of
-
-_TAG = re.compile(r"[0-9a-f]{16}-[0-9a-f]{8}")  # as packaging makes it: model, code
 
 
 def find_garbage(
@@ -67,14 +65,7 @@ def _is_named(tag: str, versions: Sequence[Version]) -> bool:
 
 
 def _paths(place: Place, tag: str) -> list[Path]:
-    """Return the files and folders of a package; the receipt first: without it, it is none."""
-    home, name = place.settings.home / "bento", place.name
-    return [
-        receipt_path(place.settings.home, name, tag),
-        home / "exports" / f"{name}_scorer-{tag}.bento",
-        home / "bentos" / f"{name}_scorer" / tag,
-        home / "models" / f"{name}_model" / tag,
-    ]
+    return package_paths(place.settings.home, place.name, tag)
 
 
 def _patterns(place: Place) -> list[tuple[re.Pattern[str], Path]]:
@@ -83,7 +74,7 @@ def _patterns(place: Place) -> list[tuple[re.Pattern[str], Path]]:
     Exports and receipts of all use cases share one.
     """
     return [
-        (re.compile(re.escape(path.name).replace("TAG", f"({_TAG.pattern})")), path.parent)
+        (re.compile(re.escape(path.name).replace("TAG", f"({TAG.pattern})")), path.parent)
         for path in _paths(place, "TAG")
     ]
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
+from include.clock import utc_now
 from include.config.settings import Settings
 from include.config.use_case_file import parse
 from include.errors import SourceError
 from include.lake.tables import Lake
+from include.predictions import shipping
 from include.predictions.import_segments import Imported, import_closed
-from include.predictions.log import closed_segments, folder
+from include.predictions.log import closed_segments, folder, name_of
+from include.predictions.resets import SETTLE
 from include.predictions.retention import tidy
 from include.predictions.shared import SharedPlace
-from include.predictions.shipping import ship
-from include.records.records import Records, RoleReport
+from include.predictions.shipping import TOLD, Shipped, ship
+from include.records.records import AuditEntry, Records, RoleReport
 from tests.builders.logged import DAY, write_segment
 from tests.builders.serving import NAME, YAML
 
@@ -51,19 +56,19 @@ class Importer:
 def test_what_a_node_ships_is_imported_elsewhere_once(tmp_path: Path, uri: str) -> None:
     node, importer = tmp_path / "node", Importer(tmp_path / "importer", uri)
     assert f"no node has shipped to {uri}" in importer.load().not_begun
-    assert ship(node, uri) == 0
+    assert ship(node, uri) == Shipped(0, 0)
     assert importer.load() == Imported(), "who ships has begun, though nothing was closed"
     write_segment(node, 1, 2, use_case=NAME)
     (segment,) = closed_segments(node, NAME)
     content = segment.read()
     write_segment(node, 3, use_case="cards")
-    assert ship(node, uri) == 2
-    assert (closed_segments(node, NAME), ship(node, uri)) == ([], 0)
+    assert ship(node, uri) == Shipped(2, 0)
+    assert (closed_segments(node, NAME), ship(node, uri)) == ([], Shipped(0, 0))
     write_segment(importer.settings.home, 4, use_case=NAME)
     assert importer.load() == Imported(lines=3, segments=2)
     assert SharedPlace(uri).segments(NAME) == []
     segment.path.write_bytes(content)  # killed between the upload and the removal
-    assert ship(node, uri) == 1
+    assert ship(node, uri) == Shipped(1, 0)
     assert importer.load() == Imported(lines=0, segments=1)
     assert importer.asked() == ["r1", "r2", "r4"]
     assert [one.name for one in SharedPlace(uri).segments("cards")] != []
@@ -115,6 +120,83 @@ def test_what_cannot_be_shipped_stays(tmp_path: Path) -> None:
     assert list(folder(tmp_path, NAME).iterdir()) != []
 
 
+def test_what_cannot_be_read_or_written_keeps_no_other_segment_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    home, place = tmp_path / "home", tmp_path / "shared"
+    for use_case in ("aaa", "cards", NAME):
+        for number in range(5 if use_case == "aaa" else 1):
+            write_segment(home, number, use_case=use_case)
+    # The oldest of a use case, and so the first at each turn.
+    unreadable = folder(home, "cards") / f"{name_of(1)}-00.jsonl"
+    unreadable.mkdir()
+    place.mkdir()
+    (place / "aaa").write_text("what should be the folder of a use case")
+    assert ship(home, str(place)) == Shipped(2, 6)
+    assert (len(closed_segments(home, NAME)), len(closed_segments(home, "aaa"))) == (0, 5)
+    assert [one.path for one in closed_segments(home, "cards")] == [unreadable]
+    assert f"segment {unreadable} cannot be read: let user " in caplog.text
+    assert caplog.text.count(f"cannot be written to {place}/aaa: mend its permissions") == TOLD
+    assert "aaa: 2 more segments are left" in caplog.text
+    here = Settings(home=home, segments_uri=str(place))
+    monkeypatch.setattr(shipping, "settings", lambda: here)
+    write_segment(home, 9, use_case="cards")
+    assert shipping.main() == 1
+    assert [one.path for one in closed_segments(home, "cards")] == [unreadable]
+    unreadable.rmdir()
+    (place / "aaa").unlink()
+    assert shipping.main() == 0
+    assert len(SharedPlace(str(place)).segments("aaa")) == 5
+
+
+def test_a_use_case_that_is_refused_is_tried_again_behind_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    def write(self: SharedPlace, use_case: str, name: str, content: bytes) -> None:
+        tried.append(use_case)
+        if use_case == "aaa":
+            raise OSError("no answer")
+
+    monkeypatch.setattr(SharedPlace, "write", write)
+    for use_case in ("aaa", NAME):
+        for number in range(3):
+            write_segment(tmp_path, number, use_case=use_case)
+    assert ship(tmp_path, str(tmp_path / "shared")) == Shipped(3, 3)
+    assert tried == ["aaa", NAME, NAME, NAME, "aaa", "aaa"]
+
+
+SECRET = "s3cret-key-of-the-store"
+SIGNED = f"PUT https://a.blob/c/x?sv=1&sig=abc%3D was refused for {SECRET}"
+
+
+@pytest.mark.parametrize("kind", [OSError, PermissionError, RuntimeError])
+def test_what_a_store_says_is_told_without_credentials_and_with_the_remedy(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    kind: type[Exception],
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise kind(SIGNED)
+
+    uri = f"memory://{uuid.uuid4().hex}/segments"
+    for question in ("ls", "info", "pipe_file"):
+        monkeypatch.setattr(MemoryFileSystem, question, refuse)
+    with pytest.raises(SourceError, match=r"PUT .* was refused.*EVERGREEN_SEGMENTS_URI") as listed:
+        SharedPlace(uri).segments(NAME)
+    monkeypatch.setattr(shipping, "settings", lambda: Settings(home=tmp_path, segments_uri=uri))
+    assert shipping.main() == 1
+    told = capsys.readouterr().err
+    assert f"segments cannot be shipped to {uri}: {kind.__name__}: PUT https://a.blob/c/x" in told
+    assert "mend the place, its permissions and credentials, or EVERGREEN_SEGMENTS_URI" in told
+    for text in (str(listed.value), told):
+        assert (SECRET in text, "sig=" in text, "None" in text) == (False, False, False), text
+
+
 def test_a_place_that_nodes_do_not_ship_to_is_no_quiet_one(tmp_path: Path, uri: str) -> None:
     importer = Importer(tmp_path / "importer", uri)
     write_segment(importer.settings.home, 1, use_case=NAME)
@@ -138,3 +220,49 @@ def test_segments_of_a_node_of_before_tell_that_it_ships(tmp_path: Path, uri: st
     SharedPlace(uri).write(NAME, segment.path.name, segment.read())
     assert SharedPlace(uri).has_begun(NAME)
     assert not SharedPlace(uri).has_begun("cards")
+
+
+def reset(records: Records) -> None:
+    entry = AuditEntry("use_case.reset", NAME, NAME, "test", {}, utc_now())
+    records.forget(NAME, entry=entry)
+
+
+def later(home: Path) -> None:
+    """Let the newest segment have begun once everybody has noticed a reset of now."""
+    path = closed_segments(home, NAME)[-1].path
+    began = time.time_ns() + int(SETTLE.total_seconds() + 2) * 10**9
+    path.rename(path.with_name(f"{name_of(began)}-{path.name.partition('-')[2]}"))
+
+
+def test_what_a_node_brings_after_a_reset_is_not_the_new_life_s(
+    tmp_path: Path, uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    node, importer = tmp_path / "node", Importer(tmp_path / "importer", uri)
+    write_segment(node, 1, use_case=NAME)
+    write_segment(node, 1, use_case="cards")
+    write_segment(importer.settings.home, 2, use_case=NAME)
+    reset(importer.records)
+    write_segment(node, 3, use_case=NAME)  # the node has not noticed yet
+    assert ship(node, uri) == Shipped(3, 0)
+    write_segment(node, 4, use_case=NAME)
+    later(node)
+    ship(node, uri)
+    assert importer.load() == Imported(lines=1, segments=1)
+    assert importer.asked() == ["r4"]
+    assert f"{NAME}: 2 segments of before its reset" in caplog.text
+    assert f"{NAME}: 1 segments of before its reset" in caplog.text
+    assert SharedPlace(uri).segments(NAME) == []
+    assert closed_segments(importer.settings.home, NAME) == []
+    assert len(SharedPlace(uri).segments("cards")) == 1, "it was not reset"
+
+
+def test_a_node_ships_nothing_of_before_a_reset(tmp_path: Path, uri: str) -> None:
+    node, importer = tmp_path / "node", Importer(tmp_path / "importer", uri)
+    write_segment(node, 1, use_case=NAME)
+    reset(importer.records)
+    write_segment(node, 2, use_case=NAME)
+    later(node)
+    assert ship(node, uri, reset_of=importer.records.newest_reset) == Shipped(1, 0)
+    assert closed_segments(node, NAME) == []
+    assert importer.load().lines == 1
+    assert importer.asked() == ["r2"]
