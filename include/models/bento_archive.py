@@ -1,7 +1,7 @@
 """A Bento in the store: its export, and the receipt of its packaging; and put in place from there.
 
     bento/bentos/NAME/VERSION, bento/models/NAME/VERSION    what BentoML and the nodes read
-    bento/exports/NAME-VERSION.bento                        the export, one file
+    bento/exports/NAME-VERSION.bento                        the export, one file, of packaging alone
     bento/receipts/USE_CASE-VERSION.json                    last: the digest of every file
 
 The export holds the same files as the folders; the receipt names them, and what it does not name,
@@ -50,6 +50,9 @@ def put_bento(store: ArtefactStore, use_case: str, export: Path, receipt: Path) 
 def have_bento(store: ArtefactStore, model: Model) -> None:
     """Have the Bento of a model in the home folder, from the store where it is not whole there.
 
+    Without its export, which nobody reads who runs it: `remove_unneeded` tells by that what was
+    unpacked to be run from what packaging has put in place.
+
     Raises:
         ArtefactError: it is damaged in the store.
         Unavailable: it is not there, or the store does not answer.
@@ -60,11 +63,13 @@ def have_bento(store: ArtefactStore, model: Model) -> None:
         code = read_sources(sources_folder(store.home, model.bento_tag))
         if sources_digest(code) == model.bento_digest:
             return
-    place_from_store(store, model.use_case, model.bento_tag, model.bento_uri)
+    place_from_store(store, model.use_case, model.bento_tag, model.bento_uri, with_export=False)
     log.info("bento %s is in place from %s", model.bento_tag, model.bento_uri)
 
 
-def place_from_store(store: ArtefactStore, use_case: str, bento_tag: str, uri: str) -> None:
+def place_from_store(
+    store: ArtefactStore, use_case: str, bento_tag: str, uri: str, *, with_export: bool = True
+) -> None:
     """Put a Bento in place from the store, each part by a rename, its receipt last.
 
     Raises:
@@ -84,16 +89,12 @@ def place_from_store(store: ArtefactStore, use_case: str, bento_tag: str, uri: s
             staging = Path(scratch)
             _unpack(export, staging, bento_tag, named, uri)
             parts = sorted({"/".join(name.split("/")[:3]) for name in named})
-            copied = staging / "exports" / export.name
-            copied.parent.mkdir()
-            shutil.copyfile(export, copied)
-            move_in(
-                [
-                    *((staging / part, home / part) for part in parts),
-                    (copied, home / "exports" / export.name),
-                ],
-                staging,
-            )
+            moves = [(staging / part, home / part) for part in parts]
+            if with_export:
+                copied = staging / export.name
+                shutil.copyfile(export, copied)
+                moves.append((copied, home / "exports" / export.name))
+            move_in(moves, staging)
         version = bento_tag.partition(":")[2]
         with written_aside(receipt_path(store.home, use_case, version)) as temporary:
             temporary.write_bytes(receipt)

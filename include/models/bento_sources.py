@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 from include.errors import ArtefactError
 
+TAG = re.compile(r"[0-9a-f]{16}-[0-9a-f]{8}")  # a version as packaging makes it: model, code
 _MAX_BYTES = 16 << 20  # of all files; ours are some tens of kilobytes
 
 
@@ -23,6 +25,21 @@ def sources_folder(home: Path, bento_tag: str) -> Path:
 def receipt_path(home: Path, use_case: str, version: str) -> Path:
     """Return the file that holds the digest of every file of a package."""
     return home / "bento" / "receipts" / f"{use_case}-{version}.json"
+
+
+def export_path(home: Path, use_case: str, version: str) -> Path:
+    """Return the file that packaging has exported a Bento to; where a node unpacked it, none is."""
+    return home / "bento" / "exports" / f"{use_case}_scorer-{version}.bento"
+
+
+def package_paths(home: Path, use_case: str, version: str) -> list[Path]:
+    """Return the files and folders of a package; the receipt first: without it, it is none."""
+    return [
+        receipt_path(home, use_case, version),
+        export_path(home, use_case, version),
+        home / "bento" / "bentos" / f"{use_case}_scorer" / version,
+        home / "bento" / "models" / f"{use_case}_model" / version,
+    ]
 
 
 def read_vouched(home: Path, use_case: str, bento_tag: str) -> dict[str, bytes]:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from include.config.settings import Settings
 from include.errors import Unavailable
+from include.object_stores import redacted
 
 _NOISY = ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store")
 _SQLITE = "sqlite:///"
@@ -54,7 +55,7 @@ def explained(address: str) -> Iterator[None]:
         reason = str(error).replace(address, public_address(address)).splitlines()[0][:500]
         # Libraries also quote parts of an address.
         password = urlsplit(address).password
-        reason = reason.replace(password, "***") if password else reason
+        reason = redacted(reason.replace(password, "***") if password else reason)
         # `from None`: the foreign error, which a traceback would show, holds the password.
         raise Unavailable(
             f"MLflow at {public_address(address)} failed: {reason}. Start it or mend the setting, "

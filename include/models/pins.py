@@ -23,6 +23,7 @@ COMMON = (
     "include/models/calibration.py",
     "include/models/encoding.py",
     "include/models/golden.py",
+    "include/texts.py",
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,6 +29,10 @@ from include.models.public_keys import (
     write_key,
     write_whole,
 )
+
+
+class DamagedKey(ConfigError):
+    """A file that is to hold a private key, and holds none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,7 @@ def signing_id(settings: Settings) -> str | None:
     """Return the name of the private key that lies here; None: there is none.
 
     Raises:
+        DamagedKey: the file holds none.
         ConfigError: it cannot be read.
     """
     path = settings.signing_key_path
@@ -97,7 +103,8 @@ def rotate(settings: Settings, at: datetime) -> tuple[str, str | None]:
     """Put a new key in the place of the one that signs here; return both names.
 
     The old one signs nothing from now on. What it has signed is believed as before. Killed in
-    between, it is run again.
+    between it is run again; until then the old one signs, or nothing does. Of a damaged file nobody
+    knows which key that was: it is replaced, and no key is ended.
 
     Raises:
         ConfigError: a folder cannot be written.
@@ -108,11 +115,15 @@ def rotate(settings: Settings, at: datetime) -> tuple[str, str | None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS, mode=0o600):
-            old, new = signing_id(settings), _new_signer()
+            old, new = None, _new_signer()
+            with contextlib.suppress(DamagedKey):
+                old = signing_id(settings)
             _write_public(new, folder, at=at, days=settings.signing_key_days)
-            _write_private(path, new)
+            # Ended while its private half still lies here: once that is replaced nobody knows any
+            # more that there was one to end.
             if old is not None:
                 retire(folder, old, at)
+            _write_private(path, new)
     except OSError as error:
         raise ConfigError(
             f"{error.filename or path} cannot be written ({error.strerror}): rotate where the "
@@ -140,9 +151,9 @@ def _read_private(path: Path) -> Signer:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}); {remedy}") from None
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise ConfigError(f"{path} holds no private key that is plain PEM; {remedy}") from None
+        raise DamagedKey(f"{path} holds no private key that is plain PEM; {remedy}") from None
     if not isinstance(private, Ed25519PrivateKey):
-        raise ConfigError(f"{path} holds a key of another kind than Ed25519; {remedy}")
+        raise DamagedKey(f"{path} holds a key of another kind than Ed25519; {remedy}")
     return _signer_of(private)
 
 

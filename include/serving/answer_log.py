@@ -16,6 +16,7 @@ import msgspec
 
 from include.deployment.description import Description
 from include.errors import Unavailable
+from include.predictions.line import FALLBACK
 from include.predictions.line_writer import LineWriter, Source
 from include.predictions.log import PredictionLog, name_of
 from include.predictions.on_disk import OnDisk, free_bytes, look
@@ -200,8 +201,15 @@ class AnswerLog:
         reason = reason_of(error)
         if reason is None:
             return None
-        model, arm = served.champion, request.assigned
-        writer, template = self.source(served, model, None, arm, batch=asked.batch)
+        if request.failed:
+            reason = request.failed.encode("ascii")  # of the arm that it was meant for, as counted
+        writer, template = self.source(
+            served,
+            served.champion,
+            FALLBACK if request.neither else None,
+            request.assigned,
+            batch=asked.batch,
+        )
         return writer.line(
             template,
             request_id=asked.own_id,

@@ -13,16 +13,18 @@ import time
 from collections.abc import Mapping
 
 from include.errors import EvergreenError, Unavailable
+from include.predictions.line import DEGRADED, FALLBACK
+from include.predictions.window_counts import NEITHER, NOBODY
 from include.serving import predict
 from include.serving.answer_log import Asked
 from include.serving.child_link import Late, Reply
-from include.serving.evidence import NOBODY, Evidence
+from include.serving.evidence import Evidence
 from include.serving.http import Refusal, reason_of, without_folders
 from include.serving.prediction_request import CheckedRequest
 from include.serving.prometheus import Metrics
 from include.serving.remote_scoring import score_remotely
 from include.serving.snapshot import Loaded, Served
-from include.serving.tally import INVALID_SCORE, ROW_LACKS_FEATURE
+from include.serving.tally import BATCH_LATE, INVALID_SCORE, ROW_LACKS_FEATURE
 
 log = logging.getLogger(__name__)
 
@@ -72,21 +74,26 @@ class Answering:
     ) -> tuple[Loaded, str, predict.Features, float] | None:
         """Ask the challenger; None: it did not answer, and `request` says why."""
         challenger, name = served.challenger, served.use_case.name
+        # Of a batch, whose rows share one deadline: the champion needs time for what is left. By
+        # whom it is late nobody can say of a row that is not asked; of those before it one can.
+        left = request.until - asyncio.get_running_loop().time() if request.until else math.inf
+        if challenger is not None and left < self._seconds / 2:
+            request.failed = BATCH_LATE
+            return None
         try:
             if challenger is None:
                 raise Unavailable("the challenger's process has ended")
-            # Of a batch, whose rows share one deadline: the champion needs time for what is left.
-            left = request.until - asyncio.get_running_loop().time() if request.until else math.inf
-            if left < self._seconds / 2:
-                raise Late("half of the batch's time is over")
             async with asyncio.timeout(_WITH_ITS_QUEUE):
                 features, score = await self._ask(
                     request, served, challenger, within=CHALLENGER_SECONDS
                 )
-        except (EvergreenError, TimeoutError) as error:
+        except Exception as error:  # whatever it fails at, the champion answers
             request.failed, request.lacks = why_failed(error)
             self._metrics.count_event(name, "challenger_failed")
-            log.debug("%s: the challenger gave no answer: %s", name, error)
+            if isinstance(error, (EvergreenError, TimeoutError)):
+                log.debug("%s: the challenger gave no answer: %s", name, error)
+            else:
+                log.error("%s: the challenger failed as nobody expected", name, exc_info=error)
             return None
         return challenger, "challenger", features, score
 
@@ -95,7 +102,7 @@ class Answering:
     ) -> tuple[Loaded, str, predict.Features, float]:
         """Ask the champion; if it gives no answer, ask the one before it."""
         champion, behind, name = served.champion, served.fallback, served.use_case.name
-        reason = b"not_loaded"
+        reason, failure = b"not_loaded", None
         if champion is None and behind is None:
             why = f" ({without_folders(served.problems[0])})" if served.problems else ""
             raise Refusal(
@@ -114,18 +121,30 @@ class Answering:
                 if isinstance(error, Refusal) and error.code not in ("no_features", "deadline"):
                     raise
                 reason = b"no_features" if isinstance(error, Refusal) else b"model_failed"
+                failure = error
                 if not request.failed and request.assigned == "champion":
                     request.failed, _ = why_failed(error)
+                    if request.batch and isinstance(error, Refusal) and error.code == "deadline":
+                        request.failed = BATCH_LATE  # a model that has its own time is late before
                 self._metrics.count_event(name, "champion_failed")
                 if behind is None or champion is behind:
                     raise
                 log.warning("%s: %s; model %d answers instead", name, error, behind.version)
         assert behind is not None
-        features, score = await self._ask(request, served, behind)
+        try:
+            features, score = await self._ask(request, served, behind)
+        except EvergreenError as error:
+            # Only of whom would be gone back to, and where the champion was asked too.
+            is_asked = champion is not None and behind is served.previous
+            request.neither = is_asked and fails_too(error)
+            # What the model before lacks, the caller need not send: it is the champion that failed.
+            if failure is not None and reason_of(error) is None:
+                raise failure from None
+            raise
         self._metrics.count_event(name, "fallback")
         features.reason = reason
         mark_fallback(features)
-        return behind, "fallback", features, score
+        return behind, FALLBACK, features, score
 
     async def _ask(
         self,
@@ -150,14 +169,8 @@ class Answering:
             score = predict.score_in_process(model, features.row)
             features.model_us = int((time.perf_counter() - began) * 1e6)
             return features, score
-        # By its role, not by where it runs: who is only tried is passed over, who answers waits.
         told = await score_remotely(
-            model,
-            features.row,
-            request,
-            patient=model is served.answering or within is not None,
-            seconds=self._seconds,
-            within=within,
+            model, features.row, request, seconds=self._seconds, within=within
         )
         features.model_us = told.micros
         return features, told.value
@@ -177,15 +190,17 @@ class Answering:
         if served.release is None:
             return
         self._metrics.count_arm(served.use_case.name, request.assigned, arm)
+        # Without their features all get nearly the same score, which tells nothing of the model.
+        counted = None if DEGRADED in features.flags else score
         self._evidence.note(
             served,
             asked,
             assigned=request.assigned,
             answering=arm,
             entity=request.entity,
-            score=score,
+            score=counted,
             model_us=features.model_us,
-            above=score >= served.use_case.decision.threshold,
+            above=counted is not None and counted >= served.use_case.decision.threshold,
             error=request.failed or None,
             lacks=request.lacks or None,
         )
@@ -196,12 +211,13 @@ class Answering:
         """Note a request that no model answered, unless that is its caller's fault."""
         if served.release is None or (reason := reason_of(error)) is None:
             return
-        self._metrics.count_arm(served.use_case.name, request.assigned, NOBODY)
+        answering = NEITHER if request.neither else NOBODY
+        self._metrics.count_arm(served.use_case.name, request.assigned, answering)
         self._evidence.note(
             served,
             asked,
             assigned=request.assigned,
-            answering=NOBODY,
+            answering=answering,
             entity=request.entity,
             score=None,
             model_us=None,
@@ -223,6 +239,17 @@ def mark_fallback(features: predict.Features) -> None:
     """Flag that another model answers; the flag may be there for unknown or stale features."""
     if "fallback" not in features.flags:
         features.flags.append("fallback")
+
+
+def fails_too(error: Exception) -> bool:
+    """Tell whether the model before the champion fails at a request as a model can.
+
+    That the time is over, which the champion took, says nothing of it; nor does what is wrong with
+    the request, or with the store.
+    """
+    if isinstance(error, Refusal):
+        return error.code == "no_features"
+    return isinstance(error, Unavailable)
 
 
 def why_no_score(reply: Reply | Unavailable) -> tuple[str, str]:

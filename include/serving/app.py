@@ -210,7 +210,16 @@ class App:
     async def _answer_fault(
         self, error: Exception, receive: Receive, send: Send, request_id: str
     ) -> int:
-        """Answer what nobody expected: counted, and with its trace in the log once a kind."""
+        """Answer what nobody expected."""
+        refusal = self._fault(error, request_id)
+        try:
+            await refuse(refusal, receive, send, request_id)
+        except Exception as late:  # noqa: BLE001 - an answer had begun, or the client has left
+            log.warning("request %s could not be told so: %s", request_id, late)
+        return 500
+
+    def _fault(self, error: Exception, request_id: str) -> Refusal:
+        """Return how what nobody expected is answered; counted, its trace logged once a kind."""
         kind = type(error).__name__
         self.metrics.count_event("", "fault")
         if kind not in self._faults and len(self._faults) < MAX_FAULTS:
@@ -218,12 +227,7 @@ class App:
             log.error("request %s: %s: %s", request_id, kind, error, exc_info=error)
         else:
             log.error("request %s: %s again", request_id, kind)
-        refusal = Refusal(500, "fault", f"the node failed ({kind}); its log has {request_id}")
-        try:
-            await refuse(refusal, receive, send, request_id)
-        except Exception as late:  # noqa: BLE001 - an answer had begun, or the client has left
-            log.warning("request %s could not be told so: %s", request_id, late)
-        return 500
+        return Refusal(500, "fault", f"the node failed ({kind}); its log has {request_id}")
 
     async def _predict(
         self, use_case: str, scope: Scope, receive: Receive, send: Send, ids: tuple[str, str | None]
@@ -272,6 +276,7 @@ class App:
             log=self.log,
             shadow=self.shadow,
             seconds=self._seconds,
+            fault=lambda error: self._fault(error, ids[1] or ids[0]),
         )
         self.metrics.count_rows(use_case, answered, len(rows) - answered)
         return reply

@@ -23,10 +23,11 @@ ARMS, PAIRS = b"evergreen arm", b"evergreen pairs"
 class Assignment:
     """The places of one release; belongs to the event loop.
 
-    Places are kept: to hash a key takes ten times as long as to look it up.
+    Places are kept in `known`: to hash a key takes ten times as long as to look it up, and who asks
+    at each request looks there first, as a call of `place` costs more than that.
     """
 
-    __slots__ = ("_empty", "_excluded", "_known", "_name_of")
+    __slots__ = ("_empty", "_excluded", "_name_of", "known")
 
     def __init__(
         self,
@@ -44,18 +45,18 @@ class Assignment:
         self._empty = hashlib.blake2b(key=key, person=purpose, digest_size=8)
         self._name_of = name_of
         self._excluded = frozenset(str(entity) for entity in exclude)
-        self._known: dict[object, int] = {}
+        self.known: dict[object, int] = {}
 
     def place(self, entity: int | str) -> int:
         """Return the place of an entity; of one that is excluded, one behind every share."""
-        place = self._known.get(entity)
+        place = self.known.get(entity)
         if place is None:
             text = str(entity)
             is_out = self._is_excluded(text)
             place = WHOLE if is_out else self._hashed(text.encode("utf-8", _KEEP))
-            if len(self._known) >= MAX_KNOWN:
-                self._known.clear()
-            self._known[entity] = place
+            if len(self.known) >= MAX_KNOWN:
+                self.known.clear()
+            self.known[entity] = place
         return place
 
     def _is_excluded(self, text: str) -> bool:

@@ -7,7 +7,7 @@ before the answer. A row that is refused refuses no other.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -29,10 +29,12 @@ from include.serving.prediction_request import (
 from include.serving.remote_scoring import out_of_time
 from include.serving.shadow import Shadow
 from include.serving.snapshot import Loaded, OnlineRows, Served
+from include.serving.tally import BATCH_LATE
 
 MAX_ROWS = 1000
 TURN = 32  # rows after which whoever asks for one row has a turn
 _Scored = tuple[Loaded, str, predict.Features, float]
+Fault = Callable[[Exception], Refusal]
 
 
 class BatchRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -109,11 +111,13 @@ async def answer_batch(
     log: AnswerLog,
     shadow: Shadow,
     seconds: float,
+    fault: Fault,
 ) -> tuple[BatchAnswer, int]:
     """Return the answer, which is on record, and of how many rows a model answered.
 
     `ids` are the node's id of the request and the caller's; the row at N has `<id>.N`. Rows whose
-    turn does not come within `seconds` are refused, each by an error of its own.
+    turn does not come within `seconds` are refused, each by an error of its own. `fault` tells how
+    a row is refused at which the node fails as nobody expected.
 
     Raises:
         Unavailable: the lines could not be written, so nothing may be answered.
@@ -127,7 +131,7 @@ async def answer_batch(
     lines, failures, mirrored = list[bytes](), list[bytes | None](), list[Mirrored]()
     results: list[PredictionAnswer | RefusedRow] = []
     counted = list[tuple[Asked, CheckedRequest, _Scored | EvergreenError]]()
-    async for asked, request, found in _score_rows(checked, known, ids, answering, late):
+    async for asked, request, found in _score_rows(checked, known, ids, answering, late, fault):
         if isinstance(found, EvergreenError):
             results.append(RefusedRow(asked.name, as_refusal(found).error()))
             if not isinstance(request, Refusal):
@@ -184,6 +188,7 @@ async def _score_rows(
     ids: tuple[str, str | None],
     answering: Answering,
     late: float,
+    fault: Fault,
 ) -> AsyncIterator[tuple[Asked, CheckedRequest | Refusal, _Scored | EvergreenError]]:
     """Yield what came of each row, in order; `late` is in the loop's seconds."""
     own_id, caller_id = ids
@@ -198,28 +203,35 @@ async def _score_rows(
         ]
         if is_shared:
             found = await asyncio.gather(
-                *[_score_row(one, served, answering, late) for one in part]
+                *[_score_row(one, served, answering, late, fault) for one in part]
             )
         else:
-            found = [await _score_row(one, served, answering, late) for one in part]
+            found = [await _score_row(one, served, answering, late, fault) for one in part]
         for row in zip(names, part, found, strict=True):
             yield row
         await asyncio.sleep(0)  # as `_give_turn`
 
 
 async def _score_row(
-    request: CheckedRequest | Refusal, served: Served, answering: Answering, late: float
+    request: CheckedRequest | Refusal,
+    served: Served,
+    answering: Answering,
+    late: float,
+    fault: Fault,
 ) -> _Scored | EvergreenError:
     """Return who answers a row and by what, or why nobody does."""
     if isinstance(request, Refusal):
         return request
-    request.until = late
+    request.until, request.batch = late, True
     try:
         if asyncio.get_running_loop().time() >= late:
+            request.failed = BATCH_LATE
             raise out_of_time()
         return await answering.score(request, served)
     except EvergreenError as error:
         return error
+    except Exception as error:  # noqa: BLE001 - the other rows have their answers
+        return fault(error)
 
 
 async def _give_turn(at: int) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import UNSET
@@ -29,7 +29,8 @@ from include.serving.predict import Features, Horizon, PredictionAnswer, decide,
 from include.serving.prometheus import Metrics
 from include.serving.serving_table import ServingTable
 from include.serving.shadow import Shadow
-from include.serving.snapshot import Loaded, Served
+from include.serving.snapshot import Loaded, Served, ServedRelease
+from include.texts import plain_text
 
 MAX_PLAIN_BODY = 64 * 1024  # bytes
 _MAX_HOSTS, _MAX_HEADS, _MAX_HEAD = 64, 512, 2048  # the last in bytes
@@ -170,13 +171,19 @@ class Direct:
         asked = Asked(self._own_id(), caller_id_of(headers.get(b"x-request-id")))
         try:
             request = plan.decode(body)
+            if (
+                plan.has_text_key
+                and request.entity
+                and plain_text(request.entity) != request.entity
+            ):
+                return None  # the long way reads it as the key that is meant
             taken = Taken(plan, asked, request, defaults, client, caller)
             release = plan.release
             if release is not None and release.share:
-                entity = request.entity  # with one, nobody needs a copy of the row
-                is_row = entity is None and request.features is not UNSET
-                row = bytes(request.features) if is_row else b""
-                if release.assign(entity, row) == "challenger":
+                place = release.places.known.get(request.entity)
+                if place is None:
+                    place = self._place(release, request)
+                if place < release.share:
                     taken.assigned = "challenger"
                     return None if late is None else self._by_challenger(taken, late)
             return self._by_champion(taken)
@@ -185,6 +192,14 @@ class Direct:
         except Exception:  # noqa: BLE001 - the long way fails alike and logs it, or answers after all
             self._metrics.count_event(use_case, "direct_failed")
             return None
+
+    @staticmethod
+    def _place(release: ServedRelease, request: Any) -> int:
+        """Return the place of who asks: of an entity that was not seen yet, or of a row."""
+        if request.entity is not None:  # with one, nobody needs a copy of the row
+            return release.places.place(request.entity)
+        row = b"" if request.features is UNSET else bytes(request.features)
+        return release.places.place_of_row(row)
 
     def _by_champion(self, taken: Taken) -> Made | None:
         """Make the champion's answer; it may stand in for the challenger's."""

@@ -10,7 +10,7 @@ from msgspec import UNSET
 
 from include.serving.answer_log import Asked
 from include.serving.direct_plan import Plan
-from include.serving.evidence import Evidence
+from include.serving.evidence import Evidence, Note
 from include.serving.mirrored import Mirrored
 from include.serving.predict import Features, PredictionAnswer
 from include.serving.prometheus import Metrics
@@ -68,36 +68,36 @@ class Notes:
 
         No question of a mirror leaves in this turn of the event loop: first the answers do.
         """
-        served, note = plan.served, self._evidence.note
+        served, notes = plan.served, list[Note]()
         if served.release is None:
             return
         threshold, count = served.use_case.decision.threshold, self._metrics.count_arm
         mirrored, champions = [], 0
         # Asked here too, before anything is made of the many that nobody mirrors.
-        limit, place = self._shadow.limit(served), served.release.sample.place
+        limit, sample = self._shadow.limit(served), served.release.sample
+        known = sample.known
         for one in made:
-            taken, features = one.taken, one.features
-            entity = taken.request.entity
-            note(
-                served,
-                one.asked,
-                assigned=taken.assigned,
-                answering=one.arm,
-                entity=entity,
-                score=one.score,
-                model_us=features.model_us,
-                above=one.score >= threshold,
-                error=taken.failed or None,
-                lacks=taken.lacks or None,
-            )
+            taken, features, score = one.taken, one.features, one.score
+            entity, micros = taken.request.entity, features.model_us
+            failed, lacks = taken.failed or None, taken.lacks or None
+            notes.append((
+                served, one.asked, taken.assigned, one.arm, entity,
+                score, micros, score >= threshold, failed, lacks, None, False,
+            ))  # fmt: skip
             if taken.assigned == "champion":
                 champions += 1
             else:
                 count(plan.use_case, "challenger", one.arm)
-            if taken.assigned == one.arm and (entity is None or place(entity) < limit):
+            if taken.assigned != one.arm:
+                continue
+            place = known.get(entity)
+            if place is None and entity is not None:
+                place = sample.place(entity)
+            if place is None or place < limit:
                 row = features.content
                 sent = None if taken.request.features is UNSET else row
-                mirrored.append(Mirrored(served, one.asked, entity, row, sent, one.score, one.arm))
+                mirrored.append(Mirrored(served, one.asked, entity, row, sent, score, one.arm))
+        self._evidence.note_all(notes)
         if champions:
             count(plan.use_case, "champion", "champion", champions)
         if mirrored:

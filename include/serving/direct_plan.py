@@ -172,6 +172,7 @@ class Plan:
         self.served, self.model, self.reader = served, model, reader
         self.use_case, self.release = served.use_case.name, served.release
         self.decode = request_decoder(served.use_case.entity.type).decode
+        self.has_text_key = served.use_case.entity.type == "string"
         self.score = scorer.of_values
         # What lines are put together by, once one is written: by the arm that answers, and the one
         # that the request was meant for.

@@ -9,7 +9,7 @@ be made from the log again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from include.predictions.window_counts import CHALLENGER, CHAMPION, SHADOW, place_of
@@ -23,7 +23,6 @@ SLICE = 256  # notes that are folded at once: 0.2 ms
 MAX_NOTES = 200_000
 MAX_PLACES = 65_536  # entities of a release whose places are kept
 MICROS_A_MINUTE = 60_000_000
-NOBODY = "none"  # the answering arm of a request that no model answered
 
 
 class WindowKey(NamedTuple):
@@ -37,8 +36,10 @@ class WindowKey(NamedTuple):
     minute: int
 
 
-# What `note` appends: the snapshot, the request, the arms, the entity, and what `Tally` takes.
-_Note = tuple[
+# What `note` keeps: the snapshot, the request, the arms, the entity, the score, the model's time,
+# whether the score is above the threshold, why the assigned arm did not answer, the feature that
+# was missed; and of a pair the score that the caller got, and whether that one is above.
+Note = tuple[
     Served,
     Asked,
     str,
@@ -89,7 +90,7 @@ class Evidence:
         there was no room for.
         """
         self._hasher, self._lost = hasher, lost
-        self._notes: list[_Note] = []
+        self._notes: list[Note] = []
         self._places: dict[str, dict[int | str, tuple[int, int]]] = {}
         self.windows: dict[WindowKey, Window] = {}
         self.floor = 0
@@ -114,24 +115,17 @@ class Evidence:
 
         `error` is why the assigned arm did not answer (the reason of its line, or `INVALID_SCORE`),
         `lacks` the feature of the challenger's set that its row lacked. Where nobody answered,
-        `answering` is `NOBODY`.
+        `answering` is `NOBODY` or `NEITHER`.
         """
-        self._notes.append(
-            (
-                served,
-                asked,
-                assigned,
-                answering,
-                entity,
-                score,
-                model_us,
-                above,
-                error,
-                lacks,
-                None,
-                False,
-            )
-        )
+        request = served, asked, assigned, answering, entity
+        self._notes.append((*request, score, model_us, above, error, lacks, None, False))
+
+    def note_all(self, notes: Iterable[Note]) -> None:
+        """Note requests as `note` does, of which each is given as the tuple that it keeps.
+
+        A call of its own, with names, costs each of them as much as all else that is done with it.
+        """
+        self._notes.extend(notes)
 
     def shadow(
         self,
@@ -151,21 +145,8 @@ class Evidence:
 
         `answered` is the score that the caller got, and whether it is at or above the threshold.
         """
-        self._notes.append(
-            (
-                served,
-                asked,
-                SHADOW,
-                by,
-                entity,
-                score,
-                model_us,
-                above,
-                error,
-                lacks,
-                *answered,
-            )
-        )
+        request = served, asked, SHADOW, by, entity
+        self._notes.append((*request, score, model_us, above, error, lacks, *answered))
 
     def drop(self, served: Served, at: int, count: int = 1, *, by: str = CHALLENGER) -> None:
         """Count requests that were not mirrored for want of room; `at` as `Asked` has it.
@@ -199,7 +180,8 @@ class Evidence:
         del self._notes[:most]
         groups: dict[_Group, tuple[Served, ServedRelease, Window, list[Answered]]] = {}
         # Of the note before: nearly all are of its window, which needs no key to be made then.
-        last: tuple[Served | None, str, str] = (None, "", "")
+        last: Served | None = None
+        last_assigned = last_answering = ""
         begins = ends = 0
         for (
             served, asked, assigned, answering, entity, score, model_us, above, error, lacks,
@@ -207,9 +189,9 @@ class Evidence:
         ) in notes:  # fmt: skip
             if (
                 not begins <= asked.at < ends
-                or served is not last[0]
-                or assigned != last[1]
-                or answering != last[2]
+                or served is not last
+                or assigned != last_assigned
+                or answering != last_answering
             ):
                 if (under_way := served.release) is None or under_way.state == "trying":
                     continue  # its first step has not begun
@@ -222,7 +204,7 @@ class Evidence:
                     found = groups[group] = served, release, window, []
                 _, release, window, answers = found
                 places = self._places_of(release)
-                last = served, assigned, answering
+                last, last_assigned, last_answering = served, assigned, answering
                 begins, ends = minute * MICROS_A_MINUTE, (minute + 1) * MICROS_A_MINUTE
             place = places.get(entity) if entity is not None else None
             if place is None:
@@ -235,10 +217,10 @@ class Evidence:
             micros = None if asked.batch else model_us
             answers.append((place, score, micros, above, error, lacks))
         for (_, _, assigned, answering, _), (served, release, window, answers) in groups.items():
-            recent = Recent()
-            window.tally.take(answers, release.slow_us, recent)
+            recent, own = Recent(), assigned in (SHADOW, answering)
+            window.tally.take(answers, release.slow_us, recent, own=own)
             window.is_dirty = True
-            if assigned not in (SHADOW, answering):
+            if not own:
                 window.tally.fallbacks += recent.requests
             for observe in self.observers:
                 observe(served, assigned, recent)

@@ -77,7 +77,7 @@ class LatchFile:
         except OSError as error:
             log.error("%s cannot be read: %s", self.path, error)
             return None
-        except msgspec.DecodeError as error:
+        except (ValueError, RecursionError) as error:
             log.error("%s is damaged (%s): what it held is not known any more", self.path, error)
         try:
             self.path.replace(self.path.with_suffix(".damaged"))

@@ -12,6 +12,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from include.serving.http import MAX_BODY, Refusal
+from include.serving.one_write import OneWrite
 
 MAX_HEAD = 16 * 1024  # bytes of path and headers
 # Bytes of a whole request; chunks of a byte are framed by five more.
@@ -112,7 +113,11 @@ class EdgeProtocol(HttpToolsProtocol):  # type: ignore[misc]
 
     def open_request(self) -> None:
         """Hand a request to the application, its body may follow."""
+        before = self.cycle
         super().on_headers_complete()
+        # Of an answer without a body, to HEAD, uvicorn writes nothing behind the head.
+        if self.cycle is not before and self.scope["method"] != "HEAD":
+            self.cycle.transport = OneWrite(self.transport)
 
     def take_body(self, body: bytes) -> None:
         """Hand over a piece of the body."""

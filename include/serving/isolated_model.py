@@ -37,7 +37,7 @@ FAILURES = 3  # in a row, after which it is asked no more
 PROBE_SECONDS = 1.0
 MAX_WAITING = 64  # questions at once: more would only wait behind each other
 MAX_POSTED = 512  # the same of questions that nobody waits for by a task of its own
-MAX_QUEUED = 1024  # questions of a champion that wait for a place among those
+MAX_QUEUED = 1024  # questions that wait for a place among the former
 QUEUE_SECONDS = 2.0  # for so long one waits, at most
 
 # The same file as `lane.py` in Bentos; started by its name, as nothing of packaging is imported.
@@ -212,13 +212,11 @@ class IsolatedModel(asyncio.Protocol):
         self._link.send(row, end, seconds)
         return True
 
-    async def ask(
-        self, row: Mapping[str, object], *, patient: bool = False, seconds: float | None = None
-    ) -> RemoteScore:
+    async def ask(self, row: Mapping[str, object], *, seconds: float | None = None) -> RemoteScore:
         """Return the score of a row, and how long the model took, within so many seconds.
 
-        A `patient` question waits where too many are on their way: nobody stands behind a champion,
-        or another model would answer for it whenever there is much to do.
+        It waits where too many are on their way: nobody stands behind who answers, or another model
+        would answer for it whenever there is much to do.
 
         Raises:
             Refusal: 422, the row is wrong.
@@ -227,7 +225,7 @@ class IsolatedModel(asyncio.Protocol):
         if self._probe is not None or not self.alive:
             raise Unavailable(f"{self._version} does not answer at present")
         if self._in_hand >= MAX_WAITING:
-            if not patient or len(self._queue) >= MAX_QUEUED:
+            if len(self._queue) >= MAX_QUEUED:
                 raise Unavailable(f"{self._version} does not answer at present")
             await self._wait_for_place()
         else:

@@ -77,7 +77,7 @@ class Journal:
             return tuple(_decode(self.path.read_bytes()).entries)
         except FileNotFoundError:
             return ()
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             self.damage = (
                 f"{self.path} cannot be read ({error}): rollbacks of the time without records may "
                 "be lost; look at what serves, and roll back again"

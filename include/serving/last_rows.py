@@ -64,6 +64,6 @@ class LastRows:
             return ServingRows(tuple(content.rows), head=content.head, epoch=content.epoch)
         except FileNotFoundError:
             return ServingRows(())
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             log.warning("%s cannot be read and is passed over: %s", self.path, error)
             return ServingRows(())

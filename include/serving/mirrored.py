@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from include.deployment.release_plan import PAIRS_OF_ONE
+from include.predictions.line import DEGRADED
 from include.predictions.window_counts import CHALLENGER, CHAMPION
 from include.serving.answer_log import Asked
 from include.serving.assignment import WHOLE
@@ -129,11 +130,12 @@ def mirrored_of(
 ) -> Mirrored | None:
     """Return a request that went the long way as it is mirrored.
 
-    None: nothing is mirrored now, or it was answered by another one than it was meant for.
+    None: nothing is mirrored now, it was answered by another one than it was meant for, or without
+    its features.
     """
     if served.release is None or not served.release.is_active:
         return None
-    if arm != request.assigned:
+    if arm != request.assigned or DEGRADED in features.flags:
         return None
     sent = None if request.row is None else _encode(request.row)
     content = features.content or _encode(features.row)

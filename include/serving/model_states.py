@@ -143,6 +143,11 @@ class ModelStates:
         """Return how far a model is, or None if it is not wanted."""
         return None if model is None else self._candidates.get((model.version, model.model_digest))
 
+    @property
+    def models(self) -> list[Model]:
+        """All models that are wanted, or not ended yet."""
+        return [candidate.model for candidate in self._candidates.values()]
+
     def try_again(self, *, refused: bool) -> None:
         """Try at once what could not be done before; with `refused` also what was refused."""
         for candidate in self._candidates.values():

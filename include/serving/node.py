@@ -22,6 +22,7 @@ from typing import Any
 import uvicorn
 import uvloop
 
+from include.artefacts.store import ArtefactStore
 from include.config.settings import Settings
 from include.deployment.rollback import Order
 from include.errors import EvergreenError
@@ -192,7 +193,7 @@ async def _main(settings: Settings, listener: socket.socket, is_shared: bool) ->
     gc.freeze()
     failed = app.metrics.count_failed_loop
     keys = KeySource(settings.signing_keys_folder)
-    upkeep = Upkeep(app, workers, stamp, settings.home / "run" / "sizes.json")
+    upkeep = Upkeep(app, workers, stamp, ArtefactStore.of(settings), lambda: reconciler.models)
     tasks = [
         asyncio.create_task(reconciler.run()),
         asyncio.create_task(keep_going("upkeep", upkeep.turn, failed)),

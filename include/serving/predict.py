@@ -19,9 +19,11 @@ from include.errors import ArtefactError, Unavailable
 from include.features.online_rows import OnlineSet, Value
 from include.models.encoding import InvalidFeature
 from include.point_in_time.expiry import is_expired, is_forgotten
+from include.predictions.line import DEGRADED
 from include.serving.http import Refusal
 from include.serving.prediction_request import CheckedRequest
 from include.serving.snapshot import Loaded, OnlineRows, Served
+from include.serving.tally import STORE_AWAY
 
 log = logging.getLogger(__name__)
 
@@ -120,9 +122,13 @@ def find_features(
     online = ahead or cast(OnlineRows | None, served.online)
     online_set: OnlineSet | None = None
     stored: tuple[int, list[Value]] | None = None
+    ages: dict[str, int] = {}
+    _, limit = horizon.now()
     try:
         if online is not None and (online_set := online.describe(model.feature_set)) is not None:
             stored = online.get(model.feature_set, str(request.entity))
+            if stored is not None:
+                ages = online_set.ages(*stored, limit)
     except Unavailable as error:
         return _store_away(request, served.use_case, model, error)
     if online_set is None:
@@ -133,8 +139,6 @@ def find_features(
             "run materialize_features for the newest partition, or send the features",
             headers=[(b"retry-after", b"30")],
         )
-    _, limit = horizon.now()
-    ages = {} if stored is None else online_set.ages(*stored, limit)
     # Without any age, of an entity without a row, this is true as well.
     if stored is None or is_forgotten(ages, online_set.ttls):
         return _unknown_entity(request, served.use_case, online_set)
@@ -167,14 +171,14 @@ def _store_away(
     if use_case.fallback.store == "refuse":
         raise Refusal(
             503,
-            "store_away",
+            STORE_AWAY,
             "the online features cannot be read now; send the features, or ask again (the node's "
             "log says why)",
             headers=[(b"retry-after", b"2")],
-            flags=["degraded"],
+            flags=[DEGRADED],
         )
     row = {**dict.fromkeys(_input_features(model)), **(request.row or {})}
-    return Features(row, None, None, ["degraded", "fallback"])
+    return Features(row, None, None, [DEGRADED, "fallback"])
 
 
 def _unknown_entity(

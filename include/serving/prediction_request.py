@@ -14,6 +14,7 @@ from include.deployment.description import Description
 from include.serving.http import MAX_ECHO, Refusal
 from include.serving.snapshot import Served
 from include.serving.typed_rows import INT_LIMIT, MAX_TEXT
+from include.texts import plain_text
 
 
 class PredictionRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -63,19 +64,22 @@ def wrong_form(message: str) -> Refusal:
 class CheckedRequest(msgspec.Struct):
     """A request whose types are right: whom it is about, and the features that came with it.
 
-    `until` is when its answer is waited for no longer, in the loop's seconds; 0: not set yet. Where
-    a release is under way, `content` is the row of a request without an entity as it came,
-    `assigned` the arm that it is meant for, `failed` why that one did not answer, and `lacks` the
-    feature that the challenger missed.
+    `until` is when its answer is waited for no longer, in the loop's seconds; 0: not set yet;
+    `batch`: it is that of a batch, whose rows share it. Where a release is under way, `content` is
+    the row of a request without an entity as it came, `assigned` the arm that it is meant for,
+    `failed` why that one did not answer, and `lacks` the feature that the challenger missed.
+    `neither`: the champion failed, and so did the model before it, which was asked the same.
     """
 
     entity: int | str | None
     row: dict[str, Any] | None
     until: float = 0.0
+    batch: bool = False
     content: bytes = b""
     assigned: str = "champion"
     failed: str = ""
     lacks: str = ""
+    neither: bool = False
 
 
 class _RowAsItCame(msgspec.Struct):
@@ -106,13 +110,14 @@ def check_request(request: PredictionRequest, served: Served) -> CheckedRequest:
     entity = None if request.entity is msgspec.UNSET else request.entity
     row = None if request.features is msgspec.UNSET else request.features
     if row is None or entity is not None:
-        _check_entity(served.use_case, entity)
+        entity = _check_entity(served.use_case, entity)
     if row is not None:
         _check_row(row, served.feature_types)
     return CheckedRequest(entity, row)
 
 
-def _check_entity(use_case: Description, entity: int | str | None) -> None:
+def _check_entity(use_case: Description, entity: int | str | None) -> int | str:
+    """Return the key of an entity, a text as ingestion reads the keys of rows."""
     # `type(...) is`, since True is an int for isinstance.
     if use_case.entity.type == "int64":
         if type(entity) is not int or not -INT_LIMIT <= entity < INT_LIMIT:
@@ -122,13 +127,16 @@ def _check_entity(use_case: Description, entity: int | str | None) -> None:
                 f"entity must be a whole number ({use_case.entity.key})",
                 field="entity",
             )
-    elif type(entity) is not str or not 0 < len(entity) <= MAX_TEXT:
+        return entity
+    text = plain_text(entity) if type(entity) is str else ""
+    if not 0 < len(text) <= MAX_TEXT:
         raise Refusal(
             422,
             "invalid",
             f"entity must be text ({use_case.entity.key}), 1 to {MAX_TEXT} characters",
             field="entity",
         )
+    return text
 
 
 def _check_row(row: Mapping[str, Any], types: Mapping[str, str]) -> None:

@@ -56,7 +56,8 @@ class Metrics:
         self._arms = AnswerCounts(
             "evergreen_release_answers",
             "Answers while a release is under way, by the arm that the request was meant for and "
-            "the one that answered; batches are counted by row.",
+            "the one that answered: none, or neither where the model before the champion was asked "
+            "too; batches are counted by row.",
             ["use_case", "assigned", "answering"],
         )
         self.count_arm = self._arms.count

@@ -27,7 +27,16 @@ class Quiet(logging.Filter):
         self._dropped: dict[tuple[str, str], int] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether a record is written; the first after a pause says how many were not."""
+        """Tell whether a record is written; the first after a pause says how many were not.
+
+        Every handler that it hangs on asks; all are told the same, and the record counts once.
+        """
+        told: bool | None = getattr(record, "passes_quiet", None)
+        if told is None:
+            told = record.passes_quiet = self._passes(record)
+        return told
+
+    def _passes(self, record: logging.LogRecord) -> bool:
         kind, now = (record.name, str(record.msg)[:200]), time.monotonic()
         if now >= self._until.get(kind, 0.0):
             if len(self._until) >= MAX_KINDS:

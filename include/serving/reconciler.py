@@ -176,6 +176,11 @@ class Reconciler:
         taken = self._following.taken(name)
         return None if model is None or model.model_digest in taken else model
 
+    @property
+    def models(self) -> list[Model]:
+        """The models that the rows name, and those that are not ended yet."""
+        return [model for one in self._followed.values() for model in one.models.models]
+
     def epoch_of(self, name: str) -> int:
         """Return which life of the records this node follows for a use case."""
         return self._followed[name].epoch

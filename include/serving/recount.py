@@ -10,17 +10,19 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from include.predictions.line import LoggedLine, UnreadableLine, read_line
+from include.predictions.line import DEGRADED, FALLBACK, LoggedLine, UnreadableLine, read_line
 from include.predictions.window_counts import (
     CHALLENGER,
     CHAMPION,
+    NEITHER,
+    NOBODY,
     SHADOW,
     Counts,
     add,
     place_of,
 )
 from include.records.records import Window
-from include.serving.evidence import MICROS_A_MINUTE, NOBODY, WindowKey
+from include.serving.evidence import MICROS_A_MINUTE, WindowKey
 from include.serving.tally import ROW_LACKS_FEATURE, Recent, Tally
 from include.serving.window_file import KeptBoot, KeptWindow, WindowFile
 
@@ -130,15 +132,19 @@ def _count(lines: Iterator[LoggedLine], use_case: str, boot: KeptBoot) -> dict[W
         tally = tallies.setdefault(key, Tally())
         limits = boot.releases[line.release]
         place = place_of(limits.key, line.request_id if line.entity is None else line.entity)
-        above = line.score is not None and line.score >= (line.threshold or 0.0)
+        # As a node counts it (`Answering.note_answer`): without its features, no score.
+        score = None if DEGRADED in line.flags.split(",") else line.score
+        above = score is not None and score >= (line.threshold or 0.0)
         error = None if line.reason in _NO_ERROR else line.reason
         lacks = NOT_TOLD if line.reason == ROW_LACKS_FEATURE else None
         micros = None if line.batch else line.model_us
+        own = arm in (SHADOW, answering)
         if (arm, answering) != (SHADOW, CHAMPION):  # of that the pair alone is counted
-            tally.take([(place, line.score, micros, above, error, lacks)], limits.slow_us, Recent())
-        tally.fallbacks += arm not in (SHADOW, answering)
-        if line.outcome == "answered" and line.score is not None:
-            scores[line.request_id] = line.score, above
+            answer = place, score, micros, above, error, lacks
+            tally.take([answer], limits.slow_us, Recent(), own=own)
+        tally.fallbacks += not own
+        if line.outcome == "answered" and score is not None:
+            scores[line.request_id] = score, above
         elif arm == SHADOW and line.score is not None and line.request_id in scores:
             answered, was_above = scores.pop(line.request_id)
             pair = (answered, line.score) if answering == CHAMPION else (line.score, answered)
@@ -149,4 +155,7 @@ def _count(lines: Iterator[LoggedLine], use_case: str, boot: KeptBoot) -> dict[W
 def _arms(line: LoggedLine) -> tuple[str, str]:
     if line.outcome == "shadow":
         return SHADOW, line.arm or CHALLENGER
-    return line.assigned or CHAMPION, (line.arm or NOBODY) if line.outcome == "answered" else NOBODY
+    assigned = line.assigned or CHAMPION
+    if line.outcome == "answered":
+        return assigned, line.arm or NOBODY
+    return assigned, NEITHER if line.arm == FALLBACK else NOBODY

@@ -18,7 +18,6 @@ async def score_remotely(
     row: Mapping[str, Any],
     request: CheckedRequest,
     *,
-    patient: bool,
     seconds: float,
     within: float | None = None,
 ) -> RemoteScore:
@@ -46,9 +45,9 @@ async def score_remotely(
     try:
         async with asyncio.timeout_at(request.until):
             if within is None:
-                score = await model.remote.ask(given, patient=patient)
+                score = await model.remote.ask(given)
             else:
-                score = await model.remote.ask(given, patient=patient, seconds=within)
+                score = await model.remote.ask(given, seconds=within)
     except TimeoutError:
         raise out_of_time() from None
     check_score(model, score.value)

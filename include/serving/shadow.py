@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from include.errors import EvergreenError, Unavailable
+from include.predictions.line import DEGRADED
 from include.predictions.window_counts import CHALLENGER
 from include.serving import predict
 from include.serving.answer_log import AnswerLog, Asked
@@ -39,7 +40,7 @@ from include.serving.prediction_request import CheckedRequest
 from include.serving.prometheus import Metrics
 from include.serving.serving_table import ServingTable
 from include.serving.snapshot import Loaded, RemoteScorer, Served, ServedRelease
-from include.serving.tally import INVALID_SCORE, ROW_LACKS_FEATURE
+from include.serving.tally import INVALID_SCORE, ROW_LACKS_FEATURE, STORE_AWAY
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +197,13 @@ class Shadow:
         """Ask a model by a row, which is found first where it reads other features."""
         remote = model.remote
         try:
-            row = await self._row_of(one, model) if row is None else row
+            if row is None:
+                found = await self._features_of(one, model)
+                if DEGRADED in found.flags:
+                    # Without its features it scores nearly all alike, which tells nothing of it.
+                    self._end(one, step, None, None, STORE_AWAY)
+                    return
+                row = found.row
             scorer = remote or model.scorer
             features = scorer.features if scorer else []
             if missing := [name for name in features if name not in row]:
@@ -218,15 +225,15 @@ class Shadow:
             raise
         self._post(one, step, remote, content)
 
-    async def _row_of(self, one: Mirrored, model: Loaded) -> Mapping[str, Any]:
-        """Return the row of a model, as a request of its own would have it."""
+    async def _features_of(self, one: Mirrored, model: Loaded) -> predict.Features:
+        """Return the features of a model, as a request of its own would have them."""
         served = one.served
         request = CheckedRequest(one.entity, _decode_row(one.sent) if one.sent else None)
         online, ahead = served.online, None
         if online is not None and online.is_remote and predict.needs_online(request, model):
             ahead = await online.read(model.feature_set, [str(one.entity)])
         horizon = self._horizons[served.use_case.name]
-        return predict.find_features(request, served, model, horizon, ahead).row
+        return predict.find_features(request, served, model, horizon, ahead)
 
     def _post(self, one: Mirrored, step: Step, remote: RemoteScorer, content: bytes) -> None:
         def done(reply: Reply | Unavailable) -> None:

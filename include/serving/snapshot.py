@@ -153,10 +153,8 @@ class RemoteScorer(Protocol):
     def alive(self) -> bool:
         """Whether it can still be asked."""
 
-    async def ask(
-        self, row: Mapping[str, object], *, patient: bool = False, seconds: float | None = None
-    ) -> RemoteScore:
-        """Return the probability of a row; a `patient` question waits for its turn.
+    async def ask(self, row: Mapping[str, object], *, seconds: float | None = None) -> RemoteScore:
+        """Return the probability of a row; the question waits for its turn.
 
         `seconds` is its deadline, where that is another one than the usual.
         """

@@ -37,8 +37,15 @@ from include.predictions.window_counts import (
 
 INVALID_SCORE = "invalid_score"  # the model answered a number that is no probability
 ROW_LACKS_FEATURE = "row_lacks_feature"  # of the challenger's set, and the champion answered
-# Reasons for which no model can be blamed: a store, a disk, a row, or that there is no model.
-NOT_THE_MODELS = frozenset({ROW_LACKS_FEATURE, "store_away", "log_full", "no_model", "starting"})
+STORE_AWAY = "store_away"  # of the online features
+# The time of a batch was over, or too little of it left to ask the challenger: by its size or by a
+# model, which the requests of the same minutes tell.
+BATCH_LATE = "batch_late"
+# Reasons for which no model can be blamed: a store, a disk, a row, a batch, or that there is no
+# model.
+NOT_THE_MODELS = frozenset(
+    {ROW_LACKS_FEATURE, BATCH_LATE, STORE_AWAY, "log_full", "no_model", "starting"}
+)
 # A challenger's process says which feature a row lacks: it may say anything, and any number of it.
 MAX_LACKS, MAX_NAME = 200, 200
 OTHERS = "(others)"
@@ -58,7 +65,8 @@ class Recent:
     """What was counted of an arm in one go, for who looks at the last minutes alone.
 
     `entities` are the bits of those who asked, `failed` of those whose answer was an error, `late`
-    of those whose answer was slow. `invalid` are the errors that are a useless score.
+    of those whose answer was slow. `invalid` are the errors that are a useless score. `timed` and
+    what was slow are of the arm's own answers.
     """
 
     requests: int = 0
@@ -95,52 +103,77 @@ class Tally:
         self.kinds, self.lacks = Counter[str](), Counter[str]()
         self.dropped = self.fallbacks = 0
 
-    def take(self, answers: Sequence[Answered], slow_us: int, recent: Recent) -> None:
+    def take(
+        self, answers: Sequence[Answered], slow_us: int, recent: Recent, *, own: bool = True
+    ) -> None:
         """Count requests, here and in `recent`; a model that took longer than `slow_us` was slow.
 
-        Many at once: what needs no look at each is done for all of them together.
+        Many at once: what needs no look at each is done for all of them together. `own`: who
+        answered is the arm that they were meant for. What another one answers in its place says
+        nothing of it: neither whose score that is, nor how long it took.
         """
-        rows, time_bins, score_bins, bits = self.rows, self.time_bins, self.score_bins, list[int]()
+        rows, time_bins, score_bins = self.rows, self.time_bins, self.score_bins
+        scored, unscored, failed, late = list[int](), list[int](), list[int](), list[int]()
+        # Nearly all have a score and a time: those are counted in three columns at once.
+        complete, timed = [0] * CLUSTERS, 0
         for (cluster, bit), score, micros, above, error, lacks in answers:
             row = rows[cluster]
-            row[REQUESTS] += 1
-            bits.append(bit)
-            if error is not None:
-                self._take_error(row, bit, error, recent)
+            if error is not None and self._take_error(row, bit, error, recent):
+                failed.append(bit)
             if lacks is not None:
                 self._take_lack(lacks[:MAX_NAME])
-            if score is not None and isfinite(score):
+            # Nearly all are within [0, 1], which nothing that is no number is.
+            if score is not None and (0.0 <= score <= 1.0 or isfinite(score)):
+                scored.append(bit)
                 whole = round(score * THOUSANDTHS) if 0.0 <= score <= 1.0 else _thousandths(score)
-                row[SCORED] += 1
                 row[SCORE_SUM] += whole
                 row[SCORE_SQUARES] += whole * whole
                 row[ABOVE] += above
                 score_bins[_BIN_OF[whole]] += 1
+                if micros is not None:
+                    complete[cluster] += 1
+                else:
+                    row[REQUESTS] += 1
+                    row[SCORED] += 1
+            else:
+                unscored.append(bit)
+                row[REQUESTS] += 1
+                row[TIMED] += micros is not None
             if micros is not None:
-                row[TIMED] += 1
-                recent.timed += 1
+                timed += 1
                 time_bins[bisect_left(TIME_BOUNDS, micros)] += 1
                 if micros > slow_us:
                     row[SLOW] += 1
-                    recent.slow += 1
-                    recent.late.add(bit)
+                    late.append(bit)
+        for row, count in zip(rows, complete, strict=True):
+            row[REQUESTS] += count
+            row[SCORED] += count
+            row[TIMED] += count
+        if own:
+            recent.timed += timed
+            recent.slow += len(late)
+            recent.late.update(late)
         recent.requests += len(answers)
-        recent.entities.update(bits)
-        for bit in set(bits):  # requests of one entity often come together
+        recent.entities.update(scored, unscored)
+        # Requests of one entity often come together.
+        for bit in {*scored, *failed} if own else set(failed):
             self.entities[bit] = 1
 
     def _take_lack(self, feature: str) -> None:
         is_full = len(self.lacks) >= MAX_LACKS and feature not in self.lacks
         self.lacks[OTHERS if is_full else feature] += 1
 
-    def _take_error(self, row: list[int], bit: int, error: str, recent: Recent) -> None:
+    def _take_error(self, row: list[int], bit: int, error: str, recent: Recent) -> bool:
+        """Count an error; tell whether it is the model's."""
         self.kinds[error] += 1
-        if error not in NOT_THE_MODELS:
-            row[ERRORS] += 1
-            row[INVALID] += error == INVALID_SCORE
-            recent.errors += 1
-            recent.invalid += error == INVALID_SCORE
-            recent.failed.add(bit)
+        if error in NOT_THE_MODELS:
+            return False
+        row[ERRORS] += 1
+        row[INVALID] += error == INVALID_SCORE
+        recent.errors += 1
+        recent.invalid += error == INVALID_SCORE
+        recent.failed.add(bit)
+        return True
 
     def take_pair(self, cluster: int, score: float, champions: float, *, differ: bool) -> None:
         """Count a request that both models have scored; `differ`: they decide otherwise."""

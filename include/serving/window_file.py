@@ -110,7 +110,7 @@ class WindowFile:
             return _decode(self.path.read_bytes()).boots
         except FileNotFoundError:
             return []
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             log.error("%s cannot be read and is passed over: %s", self.path, error)
             return []
 

@@ -165,8 +165,8 @@ class WindowRows:
     def _write_boot(self, boot: KeptBoot) -> None:
         try:
             windows = recounted(self._file, boot, self._node)
-        except OSError as error:
-            log.error("what the start %s has answered stays unknown: %s", boot.boot, error)
+        except Exception as error:  # noqa: BLE001 - else it would hold up all that is counted since
+            log.error("what the start %s has answered stays unknown: %r", boot.boot, error)
         else:
             self._put_all(windows)
 

@@ -25,7 +25,7 @@ _THREADS = {
     "log": 1,  # syncs prediction logs
     "evidence": 1,  # writes what was counted of releases
     "pages": 1,  # reads the records for people
-    "upkeep": 1,  # looks at files of code and at sizes
+    "upkeep": 1,  # looks at files of code and at sizes, and removes what nobody needs
 }
 
 

@@ -67,16 +67,25 @@ def model(uri: str, **changes: str) -> Model:
     return Model("loans", 1, "sha256:x", "2026-03-01", NOW, "live", "f", "nowhere", **values)  # type: ignore[arg-type]
 
 
-def test_a_bento_comes_from_the_store_with_its_model_its_export_and_its_receipt(
+def test_a_bento_comes_from_the_store_with_its_model_and_its_receipt(
     store: ArtefactStore, tmp_path: Path
 ) -> None:
     have_bento(store, model(put(store, tmp_path, FILES)))
     home = store.home / "bento"
     assert (home / "models/loans_model/0-1/bundle/model.txt").read_bytes() == b"tree"
     assert (home / "bentos/loans_scorer/latest").read_text() == "0-1"
-    assert (home / "exports/loans_scorer-0-1.bento").is_file()
     assert sorted(read_vouched(store.home, "loans", TAG)) == ["include/__init__.py", "lane.py"]
     assert list((home / "staging").iterdir()) == []
+
+
+def test_packaging_has_the_export_too_and_who_runs_the_bento_does_not(
+    store: ArtefactStore, tmp_path: Path
+) -> None:
+    uri, export = put(store, tmp_path, FILES), store.home / "bento/exports/loans_scorer-0-1.bento"
+    have_bento(store, model(uri))
+    assert not export.exists()
+    place_from_store(store, "loans", TAG, uri)
+    assert export.read_bytes() == (tmp_path / "loans_scorer-0-1.bento").read_bytes()
 
 
 def test_what_was_changed_here_is_replaced_from_the_store_and_what_is_whole_is_not(

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from include.config.settings import Settings
 from include.errors import ConfigError, Conflict
-from include.models import public_keys
+from include.models import private_key, public_keys
 from include.models.private_key import open_signer, rotate, signing_id
 from include.models.public_keys import read_keys
 
@@ -86,6 +86,36 @@ def test_a_rotated_key_signs_no_more_and_stays_known(tmp_path: Path) -> None:
         open_signer(mine, AT + timedelta(days=2))
 
 
+@pytest.mark.parametrize("step", ["_write_public", "retire", "_write_private"])
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+def test_a_rotation_killed_at_any_step_is_run_again_and_ends_the_key_of_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, done: bool
+) -> None:
+    mine = settings(tmp_path)
+    first, later = open_signer(mine, AT).id, AT + timedelta(days=1)
+    real = getattr(private_key, step)
+
+    def killed(*arguments: Any, **options: Any) -> None:
+        if done:
+            real(*arguments, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(private_key, step, killed)
+        with pytest.raises(KeyboardInterrupt):
+            rotate(mine, later)
+    ended = read_keys(mine.signing_keys_folder).keys[first].ended_by(later)
+    if ended and signing_id(mine) == first:
+        with pytest.raises(Conflict, match=r"was retired .*evergreen keys rotate"):
+            open_signer(mine, later)
+    else:
+        open_signer(mine, later)
+    new, _ = rotate(mine, later)
+    ring = read_keys(mine.signing_keys_folder)
+    assert ring.keys[first].ended_by(later), "nobody knows any more that it is to be ended"
+    assert open_signer(mine, later).id == new != first
+
+
 def test_an_expired_and_a_revoked_key_sign_nothing(tmp_path: Path) -> None:
     mine = settings(tmp_path, signing_key_days=1)
     signer = open_signer(mine, AT)
@@ -115,3 +145,6 @@ def test_a_file_that_holds_no_key_is_named_and_nothing_of_it_is_shown(
     with pytest.raises(ConfigError, match=str(path)) as refused:
         open_signer(mine, AT)
     assert text.splitlines()[1][:20] not in str(refused.value)
+    assert "evergreen keys rotate" in str(refused.value)
+    new, old = rotate(mine, AT)
+    assert (open_signer(mine, AT).id, old) == (new, None), "nobody knows which it was"

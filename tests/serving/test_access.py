@@ -179,7 +179,9 @@ def test_a_started_node_follows_the_file_and_records_the_name(tmp_path: Path) ->
     path = tokens_file(desk.settings)
     path.parent.mkdir(mode=0o700, exist_ok=True)
     path.write_text(LINES)
-    with desk.node() as node:
+    # A busy machine's records may take longer than a rollback waits for them.
+    patient = "from include.serving import rollbacks; rollbacks.RECORDS_SECONDS = 30.0"
+    with desk.node(patient) as node:
         node.serves(2)
         assert node.post(f"/v1/{NAME}/reload", headers=bearer(SECRETS["read"])).status == 403
         path.write_text("broken\n")

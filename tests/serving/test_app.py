@@ -11,9 +11,12 @@ import pytest
 from include.errors import ArtefactError, Unavailable
 from include.predictions.log import closed_segments
 from include.predictions.reading import read
+from include.predictions.window_counts import ABOVE, ERRORS, REQUESTS, SCORED, SHADOW, total
 from include.serving.snapshot import Loaded, Online, RemoteScore, Served
 from tests.builders.application import TOKEN, Client
-from tests.builders.serving import NAME, NOW, ROW, Desk
+from tests.builders.challenger import Challenger, served_release
+from tests.builders.counted import by_arms
+from tests.builders.serving import FEATURE_SET, NAME, NOW, ROW, Desk
 
 
 class Broken:
@@ -21,15 +24,14 @@ class Broken:
 
     def __init__(self, error: Exception | None = None, score: float = float("nan")) -> None:
         self._error, self._score = error, score
-        self.features, self.alive, self.patient = list(ROW), True, False
+        self.features, self.alive = list(ROW), True
 
     def one(self, row: object) -> float:
         if self._error is not None:
             raise self._error
         return self._score
 
-    async def ask(self, row: object, *, patient: bool = False) -> RemoteScore:
-        self.patient = patient
+    async def ask(self, row: object) -> RemoteScore:
         return RemoteScore(self.one(row), 1234)
 
     def close(self) -> None:
@@ -92,14 +94,6 @@ def test_the_model_before_answers_for_one_that_does_not(client: Client, champion
         ["fallback"],
     )
     assert f'evergreen_events_total{{event="fallback",use_case="{NAME}"}} 1.0' in numbers(client)
-
-
-def test_a_champion_in_a_process_of_its_own_waits_where_there_is_much_to_do(client: Client) -> None:
-    """The load never decides which model answers."""
-    previous, champion = client.serve(1), Broken(score=0.5)
-    client.serve(1, champion=broken(remote=champion), previous=previous)
-    assert client.predict(features=ROW).json()["arm"] == "champion"
-    assert champion.patient
 
 
 def test_a_flag_is_given_once(tmp_path: Path) -> None:
@@ -210,6 +204,28 @@ def test_whatever_is_asked_makes_no_series_of_its_own(client: Client) -> None:
     for at in range(1, 6):
         ask_around(at)
     assert series() == before
+
+
+def test_what_is_scored_without_its_features_is_no_evidence_on_scores(tmp_path: Path) -> None:
+    """All get nearly the same score then: of few requests that looks like a challenger gone mad."""
+    desk = Desk(tmp_path)
+    desk.write_use_case(store="score")
+    client = Client(desk)
+    path = tmp_path / "damaged.db"
+    path.write_bytes(b"no database at all, " * 500)
+    challenger = Loaded(
+        2, "sha256:two", FEATURE_SET, "2026-03-02", remote=Challenger(lambda row: 0.5)
+    )
+    client.serve(1, online=Online(path), challenger=challenger, release=served_release(2000))
+    asked = range(20)
+    for entity in asked:
+        assert client.predict(entity=entity).json()["flags"][0] == "degraded"
+    found = by_arms(client.app.evidence)
+    counted = total(one for (assigned, _), one in found.items() if assigned != SHADOW)
+    assert (counted.column(REQUESTS), counted.column(SCORED)) == (len(asked), 0)
+    assert (counted.column(ERRORS), counted.column(ABOVE)) == (0, 0)
+    mirrored = client.app.shadow.describe(NAME)
+    assert (mirrored.get("answered", 0), mirrored.get("failed", 0)) == (0, 0)
 
 
 def test_a_store_that_cannot_be_read_is_no_models_fault(tmp_path: Path) -> None:

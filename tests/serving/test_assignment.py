@@ -77,7 +77,7 @@ def test_what_is_kept_is_bounded_and_changes_nothing(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(assignment, "MAX_KNOWN", 8)
     places = Assignment(b"k" * 16)
     first = [places.place(number) for number in range(100)]
-    assert len(places._known) <= 8
+    assert len(places.known) <= 8
     assert [places.place(number) for number in range(100)] == first
     assert places.place("\ud800") == places.place("\ud800")
 

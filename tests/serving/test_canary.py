@@ -44,7 +44,7 @@ def begun(desk: Desk, node: Node, *shares: int, **plan: Any) -> Releasing:
     releasing.begin()
     for _ in shares[1:]:
         releasing.advance()
-    releasing.beat()
+    releasing.beat(seconds=600.0)  # longer than a busy machine takes for all of a test
     until(lambda: release_of(node).get("share") == shares[-1] / 100, what="share")
     return releasing
 
@@ -114,6 +114,25 @@ def asking(desk: Desk) -> Iterator[Asked]:
             thread.join()
 
 
+def arms_of(node: Node) -> list[str]:
+    """Return which arm answers each entity; a challenger that is late is asked once more.
+
+    A busy machine may be late, and the champion answers for it then.
+    """
+
+    def arm_of(entity: int) -> str:
+        answers: list[dict[str, Any]] = []
+
+        def answered() -> bool:
+            answers.append(node.predict(entity=entity).body)
+            return "fallback" not in answers[-1]["flags"]
+
+        until(answered, what=f"answer to {entity} by whom it is meant for")
+        return str(answers[-1]["arm"])
+
+    return [arm_of(entity) for entity in range(ENTITIES)]
+
+
 def reasons(desk: Desk) -> set[str]:
     """Return why other models have answered than those that requests were meant for."""
     segments = closed_segments(desk.settings.home, NAME)
@@ -134,7 +153,7 @@ def test_the_entities_of_a_step_are_answered_by_the_challenger_and_those_after_a
         route = desk.records.routes.get(NAME)
         places = Assignment(bytes.fromhex(route.release_key or ""))
         meant = ["challenger" if places.place(n) < 2500 else "champion" for n in range(ENTITIES)]
-        assert [node.predict(entity=n).body["arm"] for n in range(ENTITIES)] == meant
+        assert arms_of(node) == meant
         assert {"champion", "challenger"} == set(meant)
         told = node.post(
             f"/v1/{NAME}/predict", json={"entity": 1}, headers={"x-evergreen-explain": "1"}
@@ -149,7 +168,7 @@ def test_the_entities_of_a_step_are_answered_by_the_challenger_and_those_after_a
         assert {node.predict(entity=n).body["arm"] for n in range(ENTITIES)} == {"champion"}
         releasing.beat()
         until(lambda: release_of(node).get("share") == 25, what="share after a beat")
-        assert [node.predict(entity=n).body["arm"] for n in range(ENTITIES)] == meant
+        assert arms_of(node) == meant
 
 
 def test_a_judge_that_is_not_heard_any_more_takes_its_traffic_home(desk: Desk) -> None:
@@ -157,7 +176,7 @@ def test_a_judge_that_is_not_heard_any_more_takes_its_traffic_home(desk: Desk) -
         releasing = begun(desk, node, 5000)
         more(asked, "challenger")
         releasing.beat(seconds=1.0)
-        until(lambda: release_of(node).get("share") == 0, what="end of the deadline", seconds=5)
+        until(lambda: release_of(node).get("share") == 0, what="end of the deadline")
         assert "no new beat of the judge for 1 s" in release_of(node)["withheld"]
         before = asked.arms["challenger"]
         more(asked, "champion")

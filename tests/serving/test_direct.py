@@ -146,6 +146,22 @@ def test_both_ways_give_the_same_answer_and_the_same_line(
     assert lines(client) == [line]
 
 
+def test_a_key_of_text_is_read_as_ingestion_reads_it(client: Client) -> None:
+    entity = msgspec.structs.replace(client.use_case.entity, type="string")
+    client.use_case = msgspec.structs.replace(client.use_case, entity=entity)
+    online = Online(client.desk.settings.home / "online" / f"{NAME}.db")
+    client.serve(2, online=online)
+    plain = short(client, b'{"entity": "1"}')
+    assert short(client, b'{"entity": "1 "}') is None
+    status, answer = long(client, b'{"entity": "1 "}')
+    assert (status, answer["entity"]) == (200, "1")
+    assert answer["score"] == plain["score"]
+    assert [line["entity"] for line in lines(client)] == ["1", "1"]
+    status, answer = long(client, b'{"entity": " "}')
+    assert (status, answer["error"]["field"]) == (422, "entity")
+    online.close()
+
+
 @pytest.mark.parametrize("body", LEFT, ids=lambda body: json.dumps(body)[:60])
 def test_what_is_not_plain_is_left_without_a_trace(client: Client, body: Any) -> None:
     assert short(client, json.dumps(body).encode()) is None

@@ -20,6 +20,7 @@ from include.serving.http import EXPLAIN
 from include.serving.snapshot import Loaded, Online
 from tests.builders.application import Client
 from tests.builders.challenger import HANGS, KEY, RELEASE, Challenger, Told, served_release
+from tests.builders.counted import by_arms
 from tests.builders.serving import FEATURE_SET, NAME, NOW, ROW, Desk
 from tests.serving.test_direct_protocol import GET, Site, answer, post, serve
 
@@ -76,13 +77,14 @@ def lines(site: Site) -> list[dict[str, Any]]:
     return found
 
 
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
 def noted(site: Site) -> dict[tuple[str, str], dict[str, int]]:
-    evidence = site.client.app.evidence
-    evidence.fold()
-    return {
-        (key.arm, key.answering): dict(window.tally.kinds)
-        for key, window in evidence.windows.items()
-    }
+    return {arms: one.error_kinds for arms, one in by_arms(site.client.app.evidence).items()}
 
 
 async def test_a_challengers_answer_never_takes_the_long_way(site: Site) -> None:
@@ -167,8 +169,8 @@ async def test_a_feature_that_the_challenger_alone_lacks_is_counted_by_its_name(
     ((_, body),) = await site.ask(by_row())
     assert (body["arm"], body["flags"]) == ("champion", ["fallback"])
     assert noted(site) == {("challenger", "champion"): {"row_lacks_feature": 1}}
-    (window,) = site.client.app.evidence.windows.values()
-    assert dict(window.tally.lacks) == {"extra": 1}
+    (counts,) = by_arms(site.client.app.evidence).values()
+    assert counts.lacks == {"extra": 1}
 
 
 async def test_where_its_feature_set_is_not_online_the_long_way_says_so(site: Site) -> None:
@@ -207,21 +209,23 @@ async def test_one_at_a_time_ahead_of_its_answer_is_read_when_that_is_sent(site:
 
 
 async def test_a_client_that_leaves_meanwhile_is_answered_on_record(site: Site) -> None:
-    release(site).seconds = 0.1
+    remote = release(site)
+    remote.seconds = 0.3
     _, writer = await site.connect()
     writer.write(asked())
-    await asyncio.sleep(0.05)
+    await until(lambda: remote.asked)
     writer.transport.abort()
-    await asyncio.sleep(0.3)
+    await until(lambda: not site.state.connections)
+    await until(lambda: noted(site))
     assert [one["arm"] for one in lines(site)] == ["challenger"]
-    assert site.state.connections == set()
 
 
 async def test_a_node_that_ends_answers_who_waits(site: Site) -> None:
-    release(site).seconds = 0.2
+    remote = release(site)
+    remote.seconds = 0.3
     reader, writer = await site.connect()
     writer.write(asked())
-    await asyncio.sleep(0.05)
+    await until(lambda: remote.asked)
     for connection in list(site.state.connections):
         connection.shutdown()
     assert (await answer(reader))[1]["arm"] == "challenger"
@@ -230,10 +234,11 @@ async def test_a_node_that_ends_answers_who_waits(site: Site) -> None:
 
 
 async def test_a_step_that_ends_meanwhile_changes_no_answer_in_hand(site: Site) -> None:
-    release(site).seconds = 0.2
+    remote = release(site)
+    remote.seconds = 0.3
     reader, writer = await site.connect()
     writer.write(asked())
-    await asyncio.sleep(0.05)
+    await until(lambda: remote.asked)
     site.client.serve(1, generation=4)
     assert (await answer(reader))[1]["arm"] == "challenger"
     (line,) = lines(site)
@@ -244,10 +249,11 @@ async def test_a_step_that_ends_meanwhile_changes_no_answer_in_hand(site: Site) 
 
 
 async def test_a_use_case_that_is_reset_meanwhile_is_known_no_more(site: Site) -> None:
-    release(site).seconds = 0.2
+    remote = release(site)
+    remote.seconds = 0.3
     reader, writer = await site.connect()
     writer.write(asked())
-    await asyncio.sleep(0.05)
+    await until(lambda: remote.asked)
     site.client.app.forget(NAME)
     assert (await answer(reader))[0] == 404
     writer.close()

@@ -15,6 +15,7 @@ from include.predictions.window_counts import (
     CHAMPION,
     DECISIONS_DIFFER,
     ERRORS,
+    NOBODY,
     PAIRED,
     REQUESTS,
     SHADOW,
@@ -24,7 +25,7 @@ from include.predictions.window_counts import (
 )
 from include.serving import evidence as evidence_module
 from include.serving.answer_log import Asked
-from include.serving.evidence import NOBODY, SLICE, Evidence, WindowKey
+from include.serving.evidence import SLICE, Evidence, WindowKey
 from include.serving.snapshot import Served, ServedRelease
 from include.serving.tally import ROW_LACKS_FEATURE
 from tests.builders.application import Client
@@ -102,6 +103,7 @@ def test_a_row_that_lacks_a_feature_is_a_fallback_and_no_error(
     evidence.fold()
     counts = evidence.windows[key(arm=CHALLENGER)].tally.counts()
     assert (counts.column(ERRORS), counts.fallbacks, counts.lacks) == (0, 1, {"income": 1})
+    assert entity_count(counts) == 0, "that the champion answered says nothing of the challenger"
 
 
 def test_rows_of_batches_are_in_no_bin_of_times(evidence: Evidence, served: Served) -> None:

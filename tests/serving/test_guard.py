@@ -159,11 +159,20 @@ async def test_a_latch_survives_a_restart_and_is_told_once_the_records_are_there
     assert len(told) == 1
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"format": 1, "latc',
+        b'{"format": 1, "latches": [{"use_case": "lo\xe1ns"}]}',
+        b'{"format": 1, "latches": [{"note": ' + b"[" * 100_000,
+    ],
+    ids=["cut off", "no UTF-8", "brackets"],
+)
 def test_a_damaged_file_is_put_aside_and_written_anew(
-    file: LatchFile, served: Served, caplog: pytest.LogCaptureFixture
+    file: LatchFile, served: Served, caplog: pytest.LogCaptureFixture, content: bytes
 ) -> None:
     file.path.parent.mkdir(parents=True)
-    file.path.write_bytes(b'{"format": 1, "latc')
+    file.path.write_bytes(content)
     assert file.read() is None
     assert "is damaged" in caplog.text
     assert [path.name for path in file.path.parent.iterdir()] == ["guards.damaged"]

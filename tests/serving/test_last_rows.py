@@ -68,8 +68,15 @@ def test_rows_are_read_as_they_were_written_and_a_damaged_file_is_passed_over(
     last.path.write_text(json.dumps({**before, "format": 2}))
     assert last.read() == ServingRows(()), "what another format means nobody knows"
     last.write(rows)
-    last.path.write_bytes(last.path.read_bytes()[:-10])
-    assert last.read() == ServingRows(())
+    whole = last.path.read_bytes()
+    for damaged in (
+        whole[:-10],
+        whole.replace(b'"loans"', b'"lo\xe1ns"', 1),
+        b'{"format": 1, "rows": [{"note": ' + b"[" * 100_000,
+    ):
+        assert damaged != whole
+        last.path.write_bytes(damaged)
+        assert last.read() == ServingRows(())
 
 
 def test_the_epoch_is_kept_with_the_rows_and_a_file_of_before_is_of_the_first(

@@ -127,7 +127,8 @@ def test_an_entity_whose_key_is_text_is_checked_as_text(use_case: Description) -
     entity = replace(use_case.entity, type="string")
     named = replace(use_case, entity=entity)
     assert check(named, {"entity": "A-1"}).entity == "A-1"
-    for wrong in (1, "", "x" * 1025, None):
+    assert check(named, {"entity": " A-1\u00a0"}).entity == "A-1", "as rows of it are read"
+    for wrong in (1, "", " \t", "x" * 1025, None):
         assert refusal_of(named, {"entity": wrong}).field == "entity"
 
 

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from include.predictions.line import DEGRADED
 from include.predictions.line_writer import LineWriter, Source
 from include.predictions.log import PredictionLog, folder
 from include.predictions.window_counts import (
     CHALLENGER,
     CHAMPION,
+    NEITHER,
+    NOBODY,
     PAIRED,
     REQUESTS,
     SHADOW,
@@ -20,7 +23,7 @@ from include.predictions.window_counts import (
 )
 from include.records.records import Window
 from include.serving.answer_log import Asked
-from include.serving.evidence import NOBODY, Evidence, WindowKey
+from include.serving.evidence import Evidence, WindowKey
 from include.serving.recount import recounted
 from include.serving.snapshot import Served, ServedRelease
 from include.serving.tally import INVALID_SCORE
@@ -47,27 +50,31 @@ class Killed:
         limits = {RELEASE.id: SlowLimit(RELEASE.key, RELEASE.slow_us)}
         return KeptBoot("boot1", "req-", **{"releases": limits, **changes})  # type: ignore[arg-type]
 
-    def request(self, number: int, assigned: str, arm: str | None, reason: str = "") -> None:
+    def request(
+        self, number: int, assigned: str, arm: str | None, reason: str = "", flag: str = ""
+    ) -> None:
         """Note and log a request as the node does."""
         asked = Asked(f"req-{number:x}", None, batch=number % 7 == 0)
         asked.at = MINUTE * 60_000_000 + number * 100_000  # 600 a minute
         entity = None if number % 5 == 0 else number % 40
-        score = None if arm is None else round(self.draw.random(), 6)
-        micros = None if arm is None else self.draw.randrange(1000)
+        is_answered = arm not in (None, "both fail")
+        score = round(self.draw.random(), 6) if is_answered else None
+        micros = self.draw.randrange(1000) if is_answered else None
         self.evidence.note(
             self.served,
             asked,
             assigned=assigned,
-            answering=arm or NOBODY,
+            answering={None: NOBODY, "both fail": NEITHER}.get(arm, arm),
             entity=entity,
-            score=score,
+            score=None if flag else score,
             model_us=micros,
-            above=score is not None and score >= THRESHOLD,
+            above=not flag and score is not None and score >= THRESHOLD,
             error=reason or None,
         )
-        outcome = "failed" if arm is None else "answered"
-        self.put(asked, entity, assigned, arm, score, micros, outcome, reason)
-        if arm == assigned and not reason:
+        outcome = "answered" if is_answered else "failed"
+        logged = "fallback" if arm == "both fail" else arm
+        self.put(asked, entity, assigned, logged, score, micros, outcome, reason, flag)
+        if arm == assigned and not reason and not flag:
             assert score is not None
             self.mirror(asked, entity, score, assigned)
 
@@ -98,6 +105,7 @@ class Killed:
         micros: int | None,
         outcome: str,
         reason: str,
+        flag: str = "",
     ) -> None:
         template = self.writer.template(
             Source(
@@ -126,6 +134,7 @@ class Killed:
             model_us=micros,
             outcome=outcome.encode(),
             reason=reason.encode(),
+            flags=[flag, "fallback"] if flag else (),
         )
         self.writer.write(line)
 
@@ -135,8 +144,11 @@ class Killed:
             (CHAMPION, CHAMPION, ""),
             (CHALLENGER, CHALLENGER, ""),
             (CHALLENGER, CHAMPION, "model_late"),
+            (CHALLENGER, CHAMPION, "store_away"),
             (CHAMPION, None, "model_failed"),
+            (CHAMPION, "both fail", "invalid_score"),
             (CHAMPION, "fallback", "no_features"),
+            (CHALLENGER, CHALLENGER, "", DEGRADED),
         ]
         for number in numbers:
             self.request(number, *kinds[number % len(kinds)])

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -46,7 +47,7 @@ def test_a_started_node_shows_what_the_records_say(tmp_path: Path) -> None:
     releases = desk.records.releases
     releasing.release = releases.note(releasing.release, VERDICT, entry())
     request(desk.records, 4, "2026-03-04", use_case=NAME, waits=True)
-    releases.freeze(NAME, utc_now().replace(year=2100), entry())
+    releases.freeze(NAME, datetime(2100, 1, 1, tzinfo=UTC), entry())
     with desk.node() as node, browser(tmp_path / "profile") as page:
         withheld = "has heard no beat"
         assert wait_for(

@@ -340,10 +340,19 @@ def _no_space(*_: object) -> None:
     raise OSError(28, "No space left on device")
 
 
-async def test_a_damaged_journal_is_put_aside_and_said(desk: Desk) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"format": 1, "entries": [{"use_c',
+        b'{"format": 1, "entries": [{"use_case": "lo\xe1ns"}]}',  # one bit of the a
+        b'{"format": 1, "entries": [{"note": ' + b"[" * 100_000,
+    ],
+    ids=["cut off", "no UTF-8", "brackets"],
+)
+async def test_a_damaged_journal_is_put_aside_and_said(desk: Desk, content: bytes) -> None:
     path = desk.settings.home / "serving" / "rollbacks.json"
     path.parent.mkdir(exist_ok=True)
-    path.write_text('{"format": 1, "entries": [{"use_c')
+    path.write_bytes(content)
     async with node(desk) as here:
         assert any("roll back again" in one for one in here.app.table.served[NAME].problems)
         assert here.answering == 2

@@ -8,8 +8,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
+import msgspec
 import pytest
 
 from include.deployment.release_plan import PAIRS_OF_ONE
@@ -24,6 +25,7 @@ from include.predictions.window_counts import (
     INVALID,
     PAIRED,
     REQUESTS,
+    SCORED,
     SHADOW,
     Counts,
 )
@@ -34,6 +36,7 @@ from include.serving.child_link import Done, Late, Reply
 from include.serving.mirrored import BATCH_ROWS, Mirrored, Step
 from include.serving.snapshot import Loaded, RemoteScore, Served, ServedRelease
 from tests.builders.application import Client
+from tests.builders.counted import by_arms
 from tests.builders.serving import NAME, ROW
 
 pytestmark = pytest.mark.anyio
@@ -122,21 +125,21 @@ class Node:
         self.app.shadow.mirror(self.served, requests)
 
     async def settled(self) -> dict[str, Any]:
-        """Wait until all that waits was sent; return what the health page says."""
-        step = self.app.shadow._steps[NAME]
-        async with asyncio.timeout(5):
-            while step.waiting or (step.sent and self.remote.reply is not None):
-                await asyncio.sleep(0.005)
+        """Wait until all that waits was sent, or failed; return what the health page says."""
+        shadow, step = self.app.shadow, self.app.shadow._steps[NAME]
+
+        def is_settled() -> bool:
+            # Rows are found by tasks of the loop: one that was only made has asked nobody yet.
+            are_found = not step.waiting and not shadow._finding
+            return are_found and not (step.sent and self.remote.reply)
+
+        await until(is_settled)
         return dict(self.app.shadow.describe(NAME))
 
     def counts(self) -> Counts:
-        self.app.evidence.fold()
-        (found,) = [
-            window.tally.counts()
-            for key, window in self.app.evidence.windows.items()
-            if key.arm == SHADOW
-        ]
-        return found
+        found = by_arms(self.app.evidence)
+        (mirrored,) = [one for (assigned, _), one in found.items() if assigned == SHADOW]
+        return mirrored
 
     def lines(self) -> list[LoggedLine]:
         self.app.shadow.put_lines()
@@ -145,6 +148,13 @@ class Node:
             for path in sorted(folder(self.client.desk.settings.home, NAME).iterdir())
             for number, text in enumerate(path.read_bytes().splitlines())
         ]
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what turns of the loop bring: of a busy machine they may take as long as a pause."""
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.005)
 
 
 def scored(score: float) -> Callable[[dict[str, Any]], Reply]:
@@ -161,12 +171,14 @@ def make(client: Client, asked_desk: Any) -> Callable[..., Node]:
 
 
 async def test_a_row_is_asked_after_its_answer_and_both_scores_are_a_pair(
-    make: Callable[..., Node],
+    make: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(shadow, "PUMP_SECONDS", 3600.0)  # it is sent when the test says so
     node = make(Remote())
     answer = await node.ask(features=ROW)
     assert answer["model_version"] == 1
     assert node.remote.asked == []  # the answer is there, and nothing was asked yet
+    node.app.shadow._pump()
     await node.settled()
     ((row, done, seconds),) = node.remote.asked
     assert (row, seconds) == (ROW, mirrored.SECONDS)
@@ -255,9 +267,48 @@ async def test_a_challenger_with_other_features_gets_its_own_row(
         node.app.shadow.mirror(
             node.served, [Mirrored(node.served, Asked("req-1", None), None, lacking, sent, 0.25)]
         )
-    await asyncio.sleep(0.05)
+    assert (await node.settled())["failed"] == 1
     assert [asked[0] for asked in node.remote.asked] == [{"income": ROW["income"], "wealth": 3}]
     assert node.counts().lacks == {"wealth": 1}
+
+
+class Away:
+    """Online features that cannot be read."""
+
+    is_remote: ClassVar[Literal[False]] = False
+
+    def describe(self, feature_set: str) -> None:
+        raise Unavailable(feature_set)
+
+    def get(self, feature_set: str, entity: str) -> None:
+        raise Unavailable(feature_set)
+
+
+@pytest.mark.parametrize(
+    ("release", "reads", "sent"),
+    [(RELEASE, [*ROW, "wealth"], ROW), (replace(CANARY, pairs=WHOLE), ["wealth"], {"wealth": 3})],
+)
+async def test_what_is_asked_behind_an_answer_without_its_features_is_no_pair(
+    make: Callable[..., Node], release: ServedRelease, reads: list[str], sent: dict[str, Any]
+) -> None:
+    """The answer came by what the caller sent; the other model reads what the store would have."""
+    node = make(Remote(scored(0.9), features=reads), release)
+    fallback = msgspec.structs.replace(node.served.use_case.fallback, store="score")
+    use_case = msgspec.structs.replace(node.served.use_case, fallback=fallback)
+    types = {**use_case.feature_types, "wealth": "int64"}
+    node.served = replace(node.served, use_case=use_case, online=Away(), row_types=types)
+    node.app.install(node.served)
+    entity = entity_of(release, CHALLENGER, is_paired=True) if release.share else 1
+    answer = await node.ask(entity=entity, features=sent)
+    assert (answer["arm"], answer["flags"]) == (CHALLENGER if release.share else CHAMPION, [])
+    assert (await node.settled())["failed"] == 1
+    assert len(node.remote.asked) == (release.share > 0), "no more than it answers itself"
+    counts = node.counts()
+    assert (counts.pairs, counts.column(SCORED), counts.column(ERRORS)) == ([], 0, 0)
+    assert counts.error_kinds == ({} if release.share else {"store_away": 1})
+    answered, shadowed = node.lines()
+    assert (answered.outcome, answered.reason) == ("answered", "")
+    assert (shadowed.outcome, shadowed.reason, shadowed.score) == ("shadow", "store_away", None)
 
 
 async def test_a_batch_is_mirrored_up_to_a_bound_and_in_no_bin_of_times(
@@ -321,8 +372,9 @@ def entity_of(release: ServedRelease, arm: str, *, is_paired: bool) -> int:
 
 @pytest.mark.parametrize("way", ["short", "long", "batch"])
 async def test_what_the_challenger_answered_the_champion_scores_behind_the_answer(
-    make: Callable[..., Node], way: str
+    make: Callable[..., Node], monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
+    monkeypatch.setattr(shadow, "PUMP_SECONDS", 3600.0)  # it is sent when the test says so
     node = make(release=CANARY)
     for is_paired in (True, False):
         row = {"entity": entity_of(CANARY, "challenger", is_paired=is_paired), "features": ROW}
@@ -330,13 +382,14 @@ async def test_what_the_challenger_answered_the_champion_scores_behind_the_answe
             late: list[Any] = []
             body, head = json.dumps(row).encode(), {b"host": b"node.example"}
             node.app.direct.make(NAME, head, body, [], late=late.append)
-            await asyncio.sleep(0.01)
+            await until(lambda late=late: late)  # type: ignore[misc]
             assert node.app.direct.settle(late) is not None
         elif way == "long":
             assert (await node.ask(**row))["arm"] == "challenger"
         else:
             assert (await node.ask("batch", rows=[row]))["results"][0]["arm"] == "challenger"
         assert node.app.shadow._steps[NAME].answered == (not is_paired), "not before the answer"
+        node.app.shadow._pump()
         assert (await node.settled())["answered"] == 1, "of the entity in the sample alone"
     assert len(node.remote.asked) == 2, "the challenger is asked for its answers alone"
     counts = node.counts()
@@ -371,13 +424,11 @@ async def test_a_champion_that_cannot_score_behind_an_answer_is_no_pair_and_no_e
         node.app.shadow.mirror(node.served, [one])
 
     mirror(1)
-    await asyncio.sleep(0.05)
-    assert node.app.shadow.describe(NAME)["failed"] == 1
+    assert (await node.settled())["failed"] == 1
     node.served = replace(node.served, champion=None)
     node.app.install(node.served)
     mirror(2)
-    await asyncio.sleep(0.05)
-    assert node.app.shadow.describe(NAME)["failed"] == 2
+    assert (await node.settled())["failed"] == 2
     assert node.remote.asked == []
     counts = node.counts()
     assert (counts.pairs, counts.error_kinds, counts.lacks) == ([], {}, {})
@@ -399,12 +450,12 @@ async def test_a_champion_in_its_own_process_is_asked_there_one_at_a_time(
             for n in range(3)
         ],
     )
+    await until(lambda: process.asked)
     await asyncio.sleep(0.1)
     ((asked, done, seconds),) = process.asked  # callers' questions stand behind it
     assert (asked, seconds) == (ROW, mirrored.CANARY_SECONDS)
     done(Reply(score=0.5, micros=40))
-    await asyncio.sleep(0.03)
-    assert len(process.asked) == 2
+    await until(lambda: len(process.asked) == 2)
     assert sum(pair[DIFFERENCE_SUM] for pair in node.counts().pairs) == 250
 
 
@@ -440,9 +491,8 @@ async def test_pairs_that_found_no_room_are_counted_by_whose_they_would_have_bee
         for n, arm in enumerate([CHAMPION] * shadow.MAX_WAITING + [CHALLENGER] * 7)
     ]
     node.app.shadow.mirror(node.served, requests)
-    dropped = {
-        key.answering: window.tally.dropped for key, window in node.app.evidence.windows.items()
-    }
+    found = by_arms(node.app.evidence)
+    dropped = {answering: one.dropped for (_, answering), one in found.items()}
     assert dropped == {CHAMPION: 7}
 
 
@@ -452,6 +502,7 @@ async def test_a_challenger_that_hangs_holds_few_and_the_rest_is_dropped(
     monkeypatch.setattr(shadow, "TURN_SECONDS", 0.0)
     node = make(Remote())
     node.mirror(shadow.MAX_WAITING + 100)
+    await until(lambda: len(node.remote.asked) == mirrored.FIRST_SENT)
     await asyncio.sleep(0.1)
     assert len(node.remote.asked) == mirrored.FIRST_SENT
     assert node.app.shadow.describe(NAME)["dropped"] == 100

@@ -84,8 +84,13 @@ def test_a_rollback_swaps_below_a_second_whatever_hangs(tmp_path: Path, part: st
         )
         assert stopwatch.seconds < 1.0
         assert answer.status == 200, answer
+        if answer.body.get("scope") == "this node only":
+            # The records took longer than half a second, as those of a busy machine may.
+            until(lambda: desk.records.routes.get(NAME).champion == 1, what="it on record")
+        else:
+            assert answer.body["generation"] == desk.records.routes.get(NAME).generation
         route = desk.records.routes.get(NAME)
-        assert (answer.body["generation"], answer.body["champion"]) == (route.generation, 1)
+        assert (answer.body["champion"], route.champion) == (1, 1)
         assert answer.body["served"]["answering"] == 1
         answered = running.predict(entity=1).body
         assert (answered["model_version"], answered["arm"]) == (1, "champion")

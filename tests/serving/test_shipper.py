@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from include.clock import wait_for
+from include.clock import utc_now, wait_for
+from include.config.settings import Settings
 from include.predictions.log import closed_segments
 from include.predictions.reading import read
 from include.predictions.shared import SharedPlace
+from include.records.records import AuditEntry, Records
 from include.serving.shipper import SHIP_SECONDS, Shipper
 from tests.builders.logged import write_segment
 from tests.builders.serving import NAME, NOW, ROW, Desk
@@ -53,3 +55,17 @@ def test_a_node_that_ends_leaves_nothing_behind(tmp_path: Path, place: Path) -> 
     assert closed_segments(desk.settings.home, NAME) == []
     rows = read(SharedPlace(str(place)).segments(NAME))
     assert rows.column("request_id").to_pylist() == asked
+
+
+def test_the_process_asks_the_records_what_was_reset(tmp_path: Path, place: Path) -> None:
+    home = tmp_path / "home"
+    records = Records.open(Settings(home=home).records_address)
+    write_segment(home, 1, use_case=NAME)
+    records.migrate()
+    records.audit.append(AuditEntry("use_case.reset", NAME, NAME, "test", {}, utc_now()))
+    write_segment(home, 2, use_case="cards")
+    assert Shipper(home).turn(1000.0)
+    closed = home / "predictions"
+    assert wait_for(lambda: not list(closed.glob("*/*.jsonl")), seconds=60, every=0.1)
+    assert SharedPlace(str(place)).segments(NAME) == []
+    assert len(SharedPlace(str(place)).segments("cards")) == 1

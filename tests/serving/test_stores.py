@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
+from include.artefacts.cache import USED_SECONDS
+from include.artefacts.manifest import NAME as MANIFEST
 from include.artefacts.store import ArtefactStore
 from include.config.settings import Settings
 from include.models.bento_archive import put_bento
 from include.models.bento_sources import read_sources, sources_folder
 from tests.artefacts.test_store import damage
 from tests.builders.isolated import HELLO, write_bento
-from tests.builders.object_stores import forget_connections
+from tests.builders.object_stores import S3Store, forget_connections
 from tests.builders.ports import free_port
 from tests.builders.serving import NAME, ROW, Desk, Node, until
 
@@ -105,6 +109,29 @@ def test_a_node_with_an_empty_home_serves_what_another_host_trained(
     node.start()
     node.serves(2)
     assert node.predict(features=ROW).body["score"] == first, "by its copies, the store is away"
+
+
+OFTEN = "from include.serving import upkeep; upkeep.LOOK_SECONDS = 0.1"
+
+
+def test_the_copy_of_who_answers_outlives_a_full_cache(s3_store: S3Store, tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "trains", store_uri=s3_store.uri)
+    model = desk.train(1)
+    desk.record_route(champion=1)
+    node = Node(host_of(desk, tmp_path / "serves", cache_megabytes=0.001), OFTEN)
+    store = ArtefactStore.of(node.settings)
+    try:
+        node.start()
+        node.serves(1)
+        (copy,) = store.copies("bundles", NAME)
+        manifest = store.home / "cache" / "bundles" / NAME / copy.name / MANIFEST
+        loaded = time.time() - 2 * USED_SECONDS
+        os.utime(manifest, (loaded, loaded))
+        until(lambda: manifest.stat().st_mtime > loaded + 1, what="the mark that it is needed")
+        store.get(store.put("bundles", NAME, {"model.txt": b"of the next challenger"}))
+        assert model.bundle_uri in {entry.uri for entry in store.copies("bundles", NAME)}
+    finally:
+        node.stop()
 
 
 def test_another_mount_point_is_no_other_address(tmp_path: Path) -> None:

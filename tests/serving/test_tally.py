@@ -44,10 +44,11 @@ def taken(
     above: bool = False,
     error: str | None = None,
     lacks: str | None = None,
+    own: bool = True,
 ) -> tuple[Counts, Recent]:
     """Return what is counted of a request."""
     tally, recent = Tally(), Recent()
-    tally.take([(PLACE, score, micros, above, error, lacks)], 1000, recent)
+    tally.take([(PLACE, score, micros, above, error, lacks)], 1000, recent, own=own)
     return tally.counts(), recent
 
 
@@ -99,6 +100,33 @@ def test_what_no_model_can_cause_is_told_and_is_no_error(reason: str) -> None:
     assert counts.column(ERRORS) == recent.errors == 0
     assert counts.error_kinds == {reason: 1}
     assert counts.lacks == {"income": 1}
+
+
+@pytest.mark.parametrize(
+    ("own", "score", "error", "count"),
+    [
+        (True, 0.5, None, 1),
+        (True, None, "model_failed", 1),
+        (True, math.nan, INVALID_SCORE, 1),
+        (True, None, None, 0),  # scored without its features
+        (True, None, "store_away", 0),
+        (False, 0.5, "store_away", 0),  # the champion's score
+        (False, 0.5, "model_late", 1),
+    ],
+)
+def test_an_entity_counts_where_something_is_known_of_the_arms_own_model(
+    own: bool, score: float | None, error: str | None, count: int
+) -> None:
+    counts, recent = taken(score, error=error, own=own)
+    assert entity_count(counts) == pytest.approx(count, rel=0.01)
+    assert recent.entities == {77}, "who asked is a coin of the assignment all the same"
+
+
+def test_how_long_another_arm_took_in_its_place_is_none_of_its_slow_answers() -> None:
+    counts, recent = taken(0.5, 1001, error="model_late", own=False)
+    assert (counts.column(TIMED), counts.column(SLOW)) == (1, 1)
+    assert (recent.timed, recent.slow, recent.late) == (0, 0, set())
+    assert recent.failed == {77}
 
 
 def test_pairs_are_differences_by_cluster() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from include.errors import Unavailable
 from include.predictions.line_writer import LineWriter, Source
-from include.predictions.log import PredictionLog
+from include.predictions.log import OPEN, PredictionLog, folder
 from include.predictions.window_counts import CHALLENGER, CHAMPION, REQUESTS, Counts, total
 from include.records.records import Records, Window
 from include.serving import window_rows
@@ -326,10 +326,38 @@ async def test_a_file_that_cannot_be_written_or_read_holds_nothing_up(
         await node.rows.turn()
     assert node.requests() == 2
     node.file.path.parent.mkdir(exist_ok=True)
-    node.file.path.write_bytes(b"{")
+    damaged = (
+        b"{",
+        b'{"format": 1, "boots": [{"boot": "o\xeee"}]}',
+        b'{"format": 1, "boots": [{"note": ' + b"[" * 100_000,
+    )
+    for content in damaged:
+        node.file.path.write_bytes(content)
+        again = start("two")
+        await again.rows.turn()
+        assert again.requests() == 2
+
+
+async def test_a_start_that_cannot_be_counted_again_holds_up_no_other(
+    start: Callable[[str], Start], caplog: pytest.LogCaptureFixture
+) -> None:
+    node = start("one")
+    node.ask(3)
+    await node.rows.turn()
+    node.ask(1)
+    segment = folder(node.file.links.parents[1], NAME) / f"{node.log.position[0]}{OPEN}"
+    lines = segment.read_bytes()
+    # A number still, but none that a sum of thousandths can hold.
+    segment.write_bytes(lines[:-200] + lines[-200:].replace(b"0.25", b"9e307"))
+    assert segment.read_bytes() != lines
+    node.kill()
     again = start("two")
+    again.ask(2)
     await again.rows.turn()
-    assert again.requests() == 2
+    assert (again.requests("one"), again.requests("two")) == (3, 2)
+    assert "stays unknown" in caplog.text
+    assert not any(one.closed for one in again.windows()), "its end is unknown, and a hold"
+    assert not again.file.links.exists()
 
 
 def test_minutes_are_put_together_where_the_records_know_none_of_them() -> None:
