@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 from collections.abc import Iterator
@@ -15,8 +16,10 @@ from include.config.settings import Settings
 from include.ingestion.file_reader import FileReader
 from include.records import migrate
 from include.records.records import Records
+from include.serving.quiet import Quiet
 from tests.builders import recorded_migrations
 from tests.builders.object_stores import S3Store, forget_connections, make_bucket, s3_server
+from tests.builders.synced import Synced
 from tests.builders.warm_readers import start_warm
 
 MARIADB = os.environ.get("EVERGREEN_TEST_MARIADB", "mariadb+pymysql://root@127.0.0.1:3306/mysql")
@@ -86,6 +89,10 @@ END_TO_END = (
     "serving/test_swaps_under_load.py",
     "test_processes.py",
 )
+# End-to-end tests that start an installation for themselves.
+OF_THEIR_OWN = ("tests/e2e/test_celery.py", "tests/e2e/test_nights.py")
+# Seconds. Three installations start beside each other on two cores, which others may use too.
+LONGEST_END_TO_END = 1500  # below `faulthandler_timeout`, which ends the worker
 # Files are dealt out as they stand: with the longest at the end one worker would be left with them.
 LONGEST_FIRST = ("e2e", "history", "faults", "evaluation", "training", "validation", "features")
 
@@ -101,6 +108,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if any(item.path.is_relative_to(folder) for folder in folders):
             item.add_marker(pytest.mark.e2e)
+            if item.path.is_relative_to(here / "e2e") and not item.get_closest_marker("timeout"):
+                item.add_marker(pytest.mark.timeout(LONGEST_END_TO_END))
     order = {(here / folder).resolve(strict=True): at for at, folder in enumerate(LONGEST_FIRST)}
 
     def place(item: pytest.Item) -> int:
@@ -269,6 +278,25 @@ def usual_umask() -> Iterator[None]:
     os.umask(before)
 
 
+@pytest.fixture(autouse=True)
+def unbounded_log() -> Iterator[None]:
+    """Take from pytest's handlers what a node has hung on them in this process.
+
+    They are the same for all tests, and by the filter each kind of message would be caught five
+    times in all.
+    """
+    yield
+    for handler in logging.getLogger().handlers:
+        for bound in [one for one in handler.filters if isinstance(one, Quiet)]:
+            handler.removeFilter(bound)
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> Synced:
+    """What is forced to the disk during this test."""
+    return Synced(monkeypatch)
+
+
 @pytest.fixture
 def cold_readers() -> None:
     """Have readers of files started as the product starts them."""
@@ -276,13 +304,15 @@ def cold_readers() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Keep the tests of a file on one worker, and all end-to-end tests: they share one running
+    """Keep the tests of a file on one worker, and those end-to-end tests that share one running
     installation.
     """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "tests/e2e" if nodeid.startswith("tests/e2e/") else nodeid.partition("::")[0]
+            path = nodeid.partition("::")[0]
+            shares = path.startswith("tests/e2e/") and path not in OF_THEIR_OWN
+            return "tests/e2e" if shares else path
 
     return ByFile(config, log)

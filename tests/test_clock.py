@@ -21,9 +21,9 @@ def test_the_first_answer_ends_the_wait() -> None:
 def test_it_is_asked_once_more_at_the_deadline() -> None:
     asked: list[float] = []
     began = time.monotonic()
-    assert wait_for(lambda: asked.append(time.monotonic()), seconds=0.05, every=60) is None
+    assert wait_for(lambda: asked.append(time.monotonic()), seconds=0.5, every=60) is None
     assert len(asked) == 2
-    assert asked[-1] - began >= 0.05
+    assert asked[-1] - began >= 0.5
 
 
 def test_no_time_is_one_question() -> None:

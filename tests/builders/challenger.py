@@ -32,9 +32,7 @@ class Challenger:
         self.asked: list[Mapping[str, object]] = []
         self._answer = answer
 
-    async def ask(
-        self, row: Mapping[str, object], *, patient: bool = False, seconds: float | None = None
-    ) -> RemoteScore:
+    async def ask(self, row: Mapping[str, object], *, seconds: float | None = None) -> RemoteScore:
         """Answer a question."""
         self.asked.append(row)
         answer = self._answer(row)

@@ -54,7 +54,7 @@ class Server:
              "--appendonly", "no", "--dir", str(self._folder), *self._options],
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
-        assert wait_for(self._answers, seconds=10, every=0.02)
+        assert wait_for(self._answers, seconds=60, every=0.02)
 
     def send(self, number: int) -> None:
         """Send it a signal: SIGSTOP lets it hang, SIGCONT go on."""

@@ -328,7 +328,7 @@ class Node:
         self.url = settings.node_url
         self._setup = setup
         self.process: subprocess.Popen[bytes] | None = None
-        self.client = httpx.Client(base_url=self.url, timeout=10)
+        self.client = httpx.Client(base_url=self.url, timeout=30)
 
     def start(self, *, healthy: bool = True) -> None:
         """Start it and wait until it answers (and, if `healthy`, has read the records)."""
@@ -365,12 +365,12 @@ class Node:
     def stop(self, number: int = signal.SIGTERM) -> int:
         """End it and return its exit code."""
         self.client.close()
-        self.client = httpx.Client(base_url=self.url, timeout=10)
+        self.client = httpx.Client(base_url=self.url, timeout=30)
         if self.process is None:
             return 0
         self.process.send_signal(number)
         try:
-            code = self.process.wait(timeout=15)
+            code = self.process.wait(timeout=60)
         finally:
             self.process.kill()
             self.process = None
@@ -423,6 +423,10 @@ class Node:
         )
 
 
-def until(condition: Callable[[], bool], *, what: str, seconds: float = 20.0) -> None:
-    """Wait until a condition holds; the test fails if it takes too long."""
+def until(condition: Callable[[], bool], *, what: str, seconds: float = 60.0) -> None:
+    """Wait until a condition holds; the test fails if it takes too long.
+
+    So long that a busy machine starts a process meanwhile; where it is to be soon, a stopwatch
+    tells.
+    """
     assert wait_for(condition, seconds=seconds, every=0.05), f"no {what} within {seconds:g} s"

@@ -29,6 +29,7 @@ from include.config.use_case_file import find
 from include.orchestration.airflow_api import AirflowApi
 from include.orchestration.airflow_runs import Run
 from include.pipeline.flow import STAGES
+from include.point_in_time import partitions
 from include.records.records import Records
 
 EVERY_DAG = STAGES
@@ -72,7 +73,7 @@ class Installation(ABC):
         return find(name, self.settings.usecase_dirs)
 
     def wait(
-        self, there: Callable[[], bool], what: str, seconds: float = 240, *, every: float = 0.5
+        self, there: Callable[[], bool], what: str, seconds: float = 600, *, every: float = 0.5
     ) -> None:
         """Wait for something, and say what and all that was printed if it does not come."""
         deadline = time.monotonic() + seconds
@@ -96,7 +97,7 @@ class Installation(ABC):
         *,
         dags: Sequence[str],
         after: datetime,
-        seconds: float = 300,
+        seconds: float = 600,
     ) -> None:
         """Wait until these DAGs have ended for these keys, all of them well."""
 
@@ -243,11 +244,15 @@ class Composed(Installation):
 
     def bring_up(self, name: str, first: str, before: str) -> None:
         """Do what `evergreen up` does for a use case: its history, its newest day, an answer."""
-        wanted = {f"{name}__{dag}" for dag in (*EVERY_DAG, "load_history")}
+        wanted, began = {f"{name}__{dag}" for dag in (*EVERY_DAG, "load_history")}, utc_now()
         self.wait(lambda: wanted <= self.api.dag_ids(name), f"DAGs of {name}", 180)
         self.command("load-history", name, "--from", first, "--to", before)
         self.api.pause(f"{name}__ingest_data", False)
-        self.wait(lambda: self._answers(name), f"answer of {name}", 900)
+        newest = partitions.newest_complete(self.use_case(name), utc_now())
+        assert newest is not None
+        # Asked before, a node would put on record that it has no model.
+        self.settle(name, [newest], dags=EVERY_DAG, after=began, seconds=900)
+        self.wait(lambda: self._answers(name), f"answer of {name}", 60)
 
     def command(self, *words: str) -> str:
         return self._compose("run", "--rm", "-T", "evergreen", "command", *words)

@@ -134,7 +134,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
 
 @pytest.mark.slow
 def test_a_backfill_twice_gives_equal_digests_and_touches_nothing_live(night: Night) -> None:
-    assert night.process.wait(timeout=420) == 0, night.said
+    assert night.process.wait(timeout=1200) == 0, night.said
     newest = night.key(1)
     route = night.records.routes.get(NAME)
     assert (route.champion, route.watermark) == (1, newest)

@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from include.clock import utc_now
+from include.deployment.judged_moves import entry_of
 from include.orchestration.airflow_runs import Run
 from include.records.records import Release
 from tests.e2e.conftest import ENTITIES
@@ -133,6 +134,30 @@ def test_a_person_aborts_a_release_by_the_form(embedded: Embedded) -> None:
 
 
 @pytest.mark.slow
+def test_a_release_that_is_paused_before_its_first_step_waits_for_a_person(
+    embedded: Embedded,
+) -> None:
+    began, before = utc_now(), champion(embedded)
+    train_another(embedded)
+    embedded.wait(lambda: newest(embedded).state == "trying", "release", 180, every=0.05)
+    release = newest(embedded)
+    entry = entry_of(release, "paused", utc_now(), {"reason": "to look at it"}, actor="a person")
+    embedded.records.releases.pause(release, entry)
+
+    def is_deferred() -> bool:
+        runs = embedded.api.runs(f"{NAME}__deploy_model", states=("running",))
+        states = {task.task_id: task.state for run in runs for task in embedded.api.tasks(run)}
+        return states.get("begin") == "deferred"
+
+    embedded.wait(is_deferred, "wait of begin, without a worker", 120)
+    assert (newest(embedded).state, champion(embedded)) == ("trying", before)
+    steer(embedded, action="unpause", reason="looked at")
+    run = ended(embedded, began)
+    assert run.state == "success", shown(embedded, run)
+    assert (newest(embedded).state, champion(embedded)) == ("promoted", release.challenger)
+
+
+@pytest.mark.slow
 def test_a_freeze_lets_a_candidate_wait_and_thawing_starts_it(embedded: Embedded) -> None:
     until = (utc_now() + DAY).isoformat()
     steer(embedded, action="freeze", reason="christmas", until=until)
@@ -216,7 +241,7 @@ def announced(embedded: Embedded, release: Release) -> dict[str, Any]:
 
 def alerts_of(embedded: Embedded, release: Release) -> list[dict[str, Any]]:
     """Return the alerts of a release that its address was sent."""
-    return [one for one in embedded.alerts if one["details"]["release"] == release.id]
+    return [one for one in embedded.alerts if one["details"].get("release") == release.id]
 
 
 def train_another(installation: Installation) -> None:

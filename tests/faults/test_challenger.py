@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,14 +54,17 @@ class Trial:
         self.releasing.begin()
         for _ in range(steps):
             self.releasing.advance()
-        self.releasing.beat()
+        self.beat()
         until(
             lambda: self.told.get("mode") is not None and self.told["step"] == steps,
             what="step at the node",
-            seconds=30,
         )
-        self.releasing.beat()
-        until(lambda: "withheld" not in self.told, what="challenger at work", seconds=30)
+        self.beat()
+        until(lambda: "withheld" not in self.told, what="challenger at work")
+
+    def beat(self) -> None:
+        """Have the judge heard for longer than a busy machine takes for all of a test."""
+        self.releasing.beat(seconds=600.0)
 
     @property
     def told(self) -> dict[str, Any]:
@@ -153,8 +157,9 @@ def test_shadows_are_pairs_in_the_records_and_lines_in_the_log(trial: Trial) -> 
     for line in lines:
         by_id.setdefault(line["request_id"], set()).add(line["outcome"])
     assert list(by_id.values()) == [{"answered", "shadow"}] * 60
-    text = trial.node.get("/metrics").body
-    assert f'evergreen_shadows_total{{result="answered",use_case="{NAME}"}} 60.0' in text
+    # Shadows are counted once a second, and windows are written in a beat of their own.
+    counted = f'evergreen_shadows_total{{result="answered",use_case="{NAME}"}} 60.0'
+    until(lambda: counted in trial.node.get("/metrics").body, what="metric")
 
 
 @pytest.mark.slow
@@ -186,18 +191,18 @@ def test_a_sick_shadow_is_seen_by_no_caller_and_goes_home_within_half_a_minute(
     assert counts.column(INVALID) == (counts.column(ERRORS) if illness == "nan" else 0)
     assert trial.counts(CHAMPION).column(ERRORS) == 0
     latched = f'evergreen_guard_latched{{use_case="{NAME}"}} 1.0'
-    until(lambda: latched in trial.node.get("/metrics").body, what="metric", seconds=5)
+    until(lambda: latched in trial.node.get("/metrics").body, what="metric")
 
 
 def test_a_slow_shadow_slows_no_caller_and_one_with_other_scores_is_a_pair(trial: Trial) -> None:
     trial.begin()
-    trial.patient.sicken("slow", seconds=0.4)
+    trial.patient.sicken("slow", seconds=0.8)
     slowest = max(_seconds(trial) for _ in range(150))
-    assert slowest < 0.3  # each shadow takes longer
+    assert slowest < 0.7  # each shadow takes longer
     told = trial.shadows
     assert told["dropped"] + told["answered"] < 150  # the rest waits, in a bound
     trial.patient.sicken("shifted")
-    trial.ask_until(lambda: trial.shadows["answered"] >= 100, seconds=30)
+    trial.ask_until(lambda: trial.shadows["answered"] >= 100, seconds=60)
     until(lambda: trial.counts(SHADOW).column(REQUESTS) >= 100, what="windows")
     pairs = trial.counts(SHADOW).pairs
     assert sum(abs(row[1]) for row in pairs) > 10 * sum(row[PAIRED] for row in pairs)
@@ -220,10 +225,10 @@ def test_a_guard_that_is_latched_stays_so_over_a_restart_until_the_release_ends(
     trial.node.stop(signal.SIGKILL)
     trial.node.start()
     trial.node.serves(1)
-    until(lambda: trial.told.get("share") == 0, what="release at the node", seconds=30)
+    until(lambda: trial.told.get("share") == 0, what="release at the node")
     for _ in range(2):
-        trial.releasing.beat()
-        until(lambda: "guard" in trial.told.get("withheld", ""), what="guard", seconds=30)
+        trial.beat()
+        until(lambda: "guard" in trial.told.get("withheld", ""), what="guard")
     assert {answer["model_version"] for answer in trial.ask(60)} == {1}
     trial.releasing.abort()
     until(lambda: "release" not in trial.node.health, what="end of the release")
@@ -238,10 +243,13 @@ def test_a_killed_node_counts_what_it_has_answered(trial: Trial) -> None:
     trial.node.stop(signal.SIGKILL)
     trial.node.start()
     trial.node.serves(1)
-    until(lambda: any(one.closed for one in trial.windows(killed)), what="recount", seconds=30)
+    until(lambda: any(one.closed for one in trial.windows(killed)), what="recount")
     counted = total(Counts.read(one.counts) for one in trial.windows(killed) if one.arm != SHADOW)
     assert counted.column(REQUESTS) == 200
-    assert counted.unclean == 1
+    # One of each step that this start has seen: it may have seen the step before, too.
+    ends = Counter(one.step for one in trial.windows(killed) if Counts.read(one.counts).unclean)
+    assert ends[1] == 1
+    assert max(ends.values()) == 1
     assert {one.arm for one in trial.windows(killed)} >= {CHAMPION, CHALLENGER}
 
 

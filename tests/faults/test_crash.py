@@ -21,10 +21,16 @@ KEY = "2026-01-03"
 
 
 def run_stages(
-    home: str, stages: tuple[str, ...], key: str, owner: str, attempt: int = 1, wait: float = 0.0
+    home: str,
+    stages: tuple[str, ...],
+    key: str,
+    owner: str,
+    attempt: int = 1,
+    wait: float = 0.0,
+    lease: float = 2.0,
 ) -> None:
-    """Child: run stages for a partition."""
-    settings = Settings(home=Path(home), usecases=f"{home}/usecases", lease_seconds=2.0)
+    """Child: run stages for a partition; a short lease is for who is killed while he has it."""
+    settings = Settings(home=Path(home), usecases=f"{home}/usecases", lease_seconds=lease)
     records = Records.open(settings.records_address)
     records.partitions.raise_to(
         "repayment", key, mode="backfill", target="judged", actor="test", at=utc_now()
@@ -116,11 +122,11 @@ def test_the_same_partition_twice_at_once_is_computed_once(
     """
     made = install(tmp_path)
     children = [
-        kill.start(run_stages, str(tmp_path), DATA_STAGES, KEY, f"run-{n}", 1, 90.0)
+        kill.start(run_stages, str(tmp_path), DATA_STAGES, KEY, f"run-{n}", 1, 240.0, 60.0)
         for n in range(2)
     ]
     for child in children:
-        child.join(120)
+        child.join(300)
     assert [child.exitcode for child in children] == [0, 0]
     assert made.digests() == expected
     with (
@@ -140,10 +146,10 @@ def test_a_backfill_beside_the_nightly_run_disturbs_neither(tmp_path: Path) -> N
     alone = install(tmp_path / "alone", until="2026-01-08", customers=100)
     both = install(tmp_path / "both", until="2026-01-04", customers=100)
     nightly = kill.start(
-        run_stages, str(tmp_path / "both"), ("ingest_data",), "2026-01-08", "nightly"
+        run_stages, str(tmp_path / "both"), ("ingest_data",), "2026-01-08", "nightly", 1, 0.0, 60.0
     )
     both.load("2026-01-05", "2026-01-07")
-    nightly.join(60)
+    nightly.join(300)
     assert nightly.exitcode == 0
     both.day("2026-01-08", DATA_STAGES)
     assert both.digests() == alone.digests()

