@@ -164,8 +164,10 @@ class Source(Strict):
         ge=0,
         description="CSV, Excel: lines before the header (or the first row) that are left out.",
     )
-    quote: Literal['"', "'"] = Field(
-        default='"', description="CSV: the mark around values that hold a separator."
+    quote: Literal['"', "'", "none"] = Field(
+        default='"',
+        description="CSV: the mark around values that hold a separator; none where values stand "
+        "in no marks, and a quote is a letter.",
     )
     escape: Literal["double", "backslash"] = Field(
         default="double", description='CSV: a quote in quotes is "" or \\".'

@@ -12,14 +12,18 @@ from typing import Any, NamedTuple
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from include.ingestion.decompression import Refused, first_line
 from include.ingestion.dialects import (
     BACKSLASHED,
     MAX_TITLE,
+    NO_QUOTE,
+    ROWS,
     SEPARATORS,
     Dialect,
     cells,
+    is_number,
     names_of,
 )
 from include.ingestion.text_columns import (
@@ -58,8 +62,8 @@ def convert_csv(
     columns, separator = _header(path, declared, dialect)
     names = ", ".join(f"'c{index}': 'VARCHAR'" for index in range(len(columns)))
     # DuckDB takes a mark that is written into the query; in a text ' is doubled.
-    quote = dialect.quote.replace("'", "''")
-    escape = "\\" if dialect.escape == "backslash" else quote
+    quote = "" if dialect.quote == NO_QUOTE else dialect.quote.replace("'", "''")
+    escape = "\\" if quote and dialect.escape == "backslash" else quote
     named = {
         f"h{index}": name
         for index, name in enumerate(columns)
@@ -92,9 +96,12 @@ def convert_csv(
                 "any_value(error_message) FROM reject_errors GROUP BY line ORDER BY line"
             ).fetchall()
         ]
+    if rejects:
+        _refuse_broken(rejects, rows, columns, dialect)
+    if quote:
+        _refuse_swallowed(path, out, columns, separator, dialect)
     if not rejects:
         return columns, rows
-    _refuse_broken(rejects, rows, columns, dialect)
     # DuckDB counts empty lines and makes no rows of them.
     empty = _empty_lines(path, dialect)
     numbers = [
@@ -151,6 +158,81 @@ def _refuse_broken(
         )
 
 
+def _refuse_swallowed(
+    path: Path, out: Path, columns: Sequence[str], separator: str, dialect: Dialect
+) -> None:
+    """Refuse a file with lines of the table inside of a value, or of a name in its header.
+
+    A quote that begins a value as a letter opens one, which the next quote before a separator or
+    a line's end closes: what stands between them would be lost as rows.
+    """
+    with pa.memory_map(str(out)) as file:
+        rows = pa.ipc.open_file(file).read_all()
+        end = _line_end(path, len(rows) + dialect.header)
+        if end is None:
+            return
+        numbers = _columns_of_numbers(rows, len(columns))
+        held = [(0, place, name) for place, name in enumerate(columns) if end in name]
+        for place in range(len(columns)):
+            picked = rows.select([f"c{place}", "row"])
+            broken = picked.filter(pc.match_substring(picked.column(0), end))
+            held += [(row["row"], place, row[f"c{place}"]) for row in broken.to_pylist()]
+    for row, place, text in held:
+        lines = _lines_within(text, place, len(columns), separator, end, numbers)
+        if lines:
+            name = columns[place].split(end)[0][:60]
+            where = f"column {name!r} of row {row}" if row else f"the name {name!r} in its header"
+            raise Refused(
+                f"has {lines} more lines of the table in {where}: a quote ({dialect.quote}) opens "
+                "it and is closed lines later. Write quotes that are letters twice, and between "
+                "quotes; or quote: none under the source, where no value stands between quotes"
+            )
+
+
+def _line_end(path: Path, expected: int) -> str | None:
+    """Return what ends the lines of a file, None where it has no more of them than expected."""
+    lines = old = 0
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            lines, old = lines + block.count(b"\n"), old + block.count(b"\r")
+    if max(lines, old) <= expected:
+        return None
+    return "\n" if lines else "\r"
+
+
+def _columns_of_numbers(rows: pa.Table, width: int) -> set[int]:
+    """Return the places of columns whose values are numbers or dates, by the first rows."""
+    found = set()
+    for place in range(width):
+        filled = [text for text in rows.column(place).slice(0, ROWS).to_pylist() if text]
+        if filled and sum(map(is_number, filled)) >= 0.8 * len(filled):
+            found.add(place)
+    return found
+
+
+def _lines_within(
+    text: str, place: int, width: int, separator: str, end: str, numbers: set[int]
+) -> int:
+    """Return how many lines of the table a value holds; 0 where it is a text of several lines.
+
+    Its first line is then the rest of the row that it stands in, its last one the beginning of
+    another, up to the same column. Numbers stand where the table has numbers, two at least.
+    """
+    lines = [line.rstrip("\r") for line in text.split(end)]
+    kept = [lines[0], *(line for line in lines[1:-1] if line), lines[-1]]
+    cut = [line.split(separator) for line in kept]
+    widths = [len(values) for values in cut]
+    if widths != [width - place, *[width] * (len(cut) - 2), place + 1]:
+        return 0
+    filled = [
+        value
+        for values in cut[1:]
+        for at, value in enumerate(values)
+        if at in numbers and value.strip()
+    ]
+    return len(cut) - 1 if len(filled) > 1 and all(map(is_number, filled)) else 0
+
+
 def _header(path: Path, declared: Sequence[str], dialect: Dialect) -> tuple[list[str], str]:
     """Return the columns' names and the separator.
 
@@ -175,6 +257,14 @@ def _header(path: Path, declared: Sequence[str], dialect: Dialect) -> tuple[list
         score = (len(set(names) & set(declared)), len(names))
         if score > best[0]:
             best = (score, names, separator)
+    unescaped = text.replace("\\" + dialect.quote, "") if dialect.escape == "backslash" else text
+    if "\n" in best[1][-1] and len(start) <= MAX_HEADER and unescaped.count(dialect.quote) % 2:
+        rows = cells(text, best[2], escape=dialect.escape, quote=dialect.quote, limit=2)
+        if len(rows) == 1:
+            raise Refused(
+                f"opens a quote in its header, before {best[1][-1].splitlines()[0][:60]!r}, that "
+                "is never closed; mend the quoting"
+            )
     # Less than half of the declared names: it may be no header at all.
     if dialect.header and best[0][0] < (len(declared) + 1) // 2:
         _refuse_header_below(text, declared, dialect, best[0][0])
@@ -252,7 +342,8 @@ def _empty_lines(path: Path, dialect: Dialect) -> np.ndarray[Any, np.dtype[np.in
                 np.uint8,
             )
             # A doubled quote toggles twice, so that it leaves the state as it was.
-            inside = (quoted + np.cumsum(codes == ord(dialect.quote))) % 2
+            marks = codes == (ord(dialect.quote) if dialect.quote != NO_QUOTE else 256)
+            inside = (quoted + np.cumsum(marks)) % 2
             ends = (codes == ord("\n")) & (inside == 0)
             numbers.append(lines + np.cumsum(ends)[ends & np.concatenate([[ended], ends[:-1]])])
             lines, quoted, ended = lines + int(ends.sum()), int(inside[-1]), bool(ends[-1])

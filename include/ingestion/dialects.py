@@ -17,6 +17,7 @@ SEPARATORS = (",", ";", "\t", "|")
 SAMPLE = 1 << 20  # bytes that a dialect is guessed by
 ROWS = 500  # lines of them that are cut into cells
 MAX_TITLE = 20  # lines before the header that are looked through
+NO_QUOTE = "none"  # the `quote` of a file whose values stand in no marks
 _UNIT = "\x1f"  # stands for a separator of several characters, which Python's csv does not take
 # A quote after a backslash that does not end its cell: where quotes are doubled, a backslash may
 # only stand before the end.
@@ -54,12 +55,17 @@ def cells(
     if len(separator) > 1:
         text, separator = text.replace(separator, _UNIT), _UNIT
     escaped = "\\" if escape == "backslash" else None
-    reader = csv.reader(
-        io.StringIO(text, newline=""),
-        delimiter=separator,
-        quotechar=quote,
-        escapechar=escaped,
-        doublequote=escaped is None,
+    lines = io.StringIO(text, newline="")
+    reader = (
+        csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE)
+        if quote == NO_QUOTE
+        else csv.reader(
+            lines,
+            delimiter=separator,
+            quotechar=quote,
+            escapechar=escaped,
+            doublequote=escaped is None,
+        )
     )
     rows: list[list[str]] = []
     try:
@@ -71,6 +77,11 @@ def cells(
     except csv.Error:  # a NUL or an endless cell: the parser that reads the file says where
         pass
     return rows
+
+
+def is_number(text: str) -> bool:
+    """Tell whether a value is written as a number, a date or a time."""
+    return bool(_NUMBER.fullmatch(text.strip()))
 
 
 def names_of(row: Sequence[str]) -> list[str]:
@@ -93,12 +104,30 @@ def guess_dialect(path: Path, encoding: str) -> Dialect:
     if guess.quote == "'" and _quote(text, re.escape(guess.separator or _ANY)) != "'":
         # They stand within the cells, as in a list of texts that another separator parts.
         guess = _guess(text, encoding, '"')
+    if '"' in text and _marks_nothing(text, guess):
+        guess = _guess(text, encoding, NO_QUOTE)
     return guess
+
+
+def _marks_nothing(text: str, guess: Dialect) -> bool:
+    """Tell whether quotes are letters: read as marks they put lines of the table into one value.
+
+    Without marks, each line has as many values as the others, and a column has numbers alone.
+    """
+    lines = [line for line in text.split("\n")[guess.skip :] if line.strip()]
+    for separator in SEPARATORS:
+        if len({line.count(separator) for line in lines}) > 1 or separator not in lines[0]:
+            continue
+        read = cells("\n".join(lines), separator, escape=guess.escape, limit=len(lines))
+        if len(read) < len(lines):
+            below = zip(*(line.split(separator) for line in lines[1:]), strict=True)
+            return any(all(map(is_number, column)) for column in below)
+    return False
 
 
 def _guess(text: str, encoding: str, quote: str) -> Dialect:
     """Return the dialect of a text whose values stand between some marks."""
-    escape = "backslash" if BACKSLASHED.search(text) else "double"
+    escape = "backslash" if quote != NO_QUOTE and BACKSLASHED.search(text) else "double"
     best: tuple[tuple[bool, int, int], Dialect] = (
         (False, -1, 0),
         Dialect(",", escape=escape, encoding=encoding, quote=quote),
@@ -269,8 +298,9 @@ def tidy_lines(path: Path, out: Path, dialect: Dialect, *, mixed: bool) -> Path:
     that separate are one blank each. What stands in quotes is left as it is.
     """
     blanks, inside = dialect.separator == " ", False
-    quote = dialect.quote.encode()
-    escaped = re.compile(rb"\\.|" + quote if dialect.escape == "backslash" else quote)
+    quote = b"" if dialect.quote == NO_QUOTE else dialect.quote.encode()
+    marks = rb"\\.|" + quote if dialect.escape == "backslash" else quote
+    escaped = re.compile(marks if quote else rb"(?!)")
     with path.open("rb") as file, out.open("wb") as to:
         lines = (
             iter(file)

@@ -80,7 +80,9 @@ def _dialect_lines(table: Table) -> Iterator[str]:
             f"    skip: {dialect['skip']}  # guessed: the lines before the "
             f"{'header' if dialect['header'] else 'first row'}"
         )
-    if dialect["quote"] != '"':
+    if dialect["quote"] == "none":
+        yield "    quote: none  # guessed: read as marks, quotes would put lines into one value"
+    elif dialect["quote"] != '"':
         yield f"    quote: {json.dumps(dialect['quote'])}  # guessed: values stand in such marks"
     if dialect["escape"] != "double":
         yield f'    escape: {dialect["escape"]}  # guessed: quotes in quotes are written \\"'

@@ -42,6 +42,26 @@ def test_quotes_hold_separators_line_breaks_and_quotes(tmp_path: Path) -> None:
     assert converted(tmp_path, text, backslash)[1] == [["1", 'a "b"', 1]]
 
 
+def test_a_text_of_several_lines_is_one_value_though_they_hold_separators(tmp_path: Path) -> None:
+    text = 'id,name\n1,"Main St 1\nSpringfield, IL"\n2,"12,5\n"\n'
+    assert [row[1] for row in converted(tmp_path, text)[1]] == [
+        "Main St 1\nSpringfield, IL",
+        "12,5\n",
+    ]
+
+
+def test_a_quote_is_a_letter_where_values_stand_in_none(tmp_path: Path) -> None:
+    text = 'id,name\n1,"Great\n\n2,"\nBROKEN"\n3,TV 42"\n'
+    rows = converted(tmp_path, text, Dialect(quote="none"))[1]
+    assert [row[:3] for row in rows] == [
+        ["1", '"Great', 1],
+        ["2", '"', 2],
+        [None, None, 3],
+        ["3", 'TV 42"', 4],
+    ]
+    assert rows[2][3] == 'BROKEN"'
+
+
 def test_columns_without_a_header_are_numbered(tmp_path: Path) -> None:
     columns, rows = converted(tmp_path, "1,Ann\n", Dialect(",", header=False))
     assert (columns, rows) == (["c1", "c2"], [["1", "Ann", 1]])
@@ -65,6 +85,16 @@ def test_broken_lines_stand_where_they_stood_empty_lines_are_none(tmp_path: Path
         ('id,name\n1,a\n2,"b\n3,c\n', "line 3 opens a quote that is never closed; mend"),
         ('id,name\n1,"a \\"b, c\n', r"escape: backslash"),
         ("id,name\nx\ny\n", r"no line that could be read as its 2 columns.*line 2, is 'x'"),
+        (
+            'id,name,n\n1,"a,5\n2,b,6\n\n3,c",7\n4,d,8\n',
+            r"2 more lines of the table in column 'name' of row 1: a quote \(\"\) opens it",
+        ),
+        ('id,n,name\n1,5,"\n2,6,"\n3,7,x\n', "1 more lines of the table in column 'name' of row 1"),
+        (
+            'id,n,"name\n1,5,x\n2,6,y"\n3,7,z\n',
+            "2 more lines of the table in the name 'name' in its header",
+        ),
+        ('id,n,"name\n1,5,x\n2,6,y\n', "opens a quote in its header, before 'name', that is never"),
         ("id,id\n1,2\n", "has the column 'id' twice"),
         ("id,ID\n1,2\n", r"twice \(columns 1, 2: 'id', 'ID'\)"),
         ("a report\nof 2026\nid,name\n1,a\n", r"header in line 3.*skip: 2"),

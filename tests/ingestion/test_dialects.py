@@ -190,6 +190,26 @@ def test_single_quotes_around_values_are_found_out_and_declared(
     assert (found(answer), body[0][3]) == ({}, "'tis 0")
 
 
+@pytest.mark.parametrize("separator", [",", "\t"])
+def test_quotes_that_are_letters_mark_no_values(
+    reader: FileReader, tmp_path: Path, separator: str
+) -> None:
+    """Taken for marks, the first would open a value that the second closes three lines later."""
+    lines = [NAMES, *LINES]
+    lines[3], lines[6] = lines[3].replace("word", '"word'), lines[6].replace("\n", '"\n')
+    content = "".join(lines).replace(",", separator)
+    answer, body = read(reader, tmp_path / "t.csv", content)
+    assert answer["dialect"]["quote"] == "none"
+    assert (len(body), body[2][3], body[5][3]) == (40, '"word2', 'word2"')
+    declared = {"declared": DECLARED, "separator": separator}
+    assert read(reader, tmp_path / "t.csv", content, quote="none", **declared)[1] == body
+    with pytest.raises(SourceError, match=r"3 more lines .* column 'note' of row 3.* quote: none"):
+        read(reader, tmp_path / "t.csv", content, **declared)
+    blanks = "".join(lines).replace(",", "  ").replace("\n", "\r\n", 3)
+    declared = {"declared": DECLARED, "separator": " ", "quote": "none"}
+    assert read(reader, tmp_path / "t.csv", blanks, **declared)[1] == body
+
+
 def test_a_text_of_as_many_words_on_every_line_is_one_column(
     reader: FileReader, tmp_path: Path
 ) -> None:
