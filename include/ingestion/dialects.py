@@ -143,6 +143,13 @@ def _guess(text: str, encoding: str, quote: str) -> Dialect:
         first = next((index for index, width in enumerate(widths) if width == usual), 0)
         if usual < 2 or first > MAX_TITLE or any(width >= usual for width in widths[:first]):
             continue
+        if (
+            separator == " "
+            and best[1].separator == "\t"
+            and best[0][0]
+            and usual <= 2 * best[0][2]
+        ):
+            continue  # blanks within the values that tabs part, as of `2025-01-01 12:00:00`
         table = rows[first:]
         whole = [row for row in table if len(row) == usual]
         steady = len(whole) >= 0.9 * len(table) and (separator != " " or len(whole) == len(table))

@@ -155,6 +155,19 @@ def test_numbers_with_a_decimal_comma_do_not_make_the_comma_a_separator(
     )
 
 
+def test_blanks_within_values_that_tabs_part_separate_nothing(
+    reader: FileReader, tmp_path: Path
+) -> None:
+    """Each line has as many words as the others, and more of them than values."""
+    rows = [f"{n}\t2025-01-01 00:00:{n:02}\t{n}.5\tAnn Lee\n" for n in range(30)]
+    answer, body = read(reader, tmp_path / "t.csv", NAMES.replace(",", "\t") + "".join(rows))
+    assert (found(answer), answer["columns"]) == ({"separator": "\t"}, DECLARED)
+    assert body[1] == ["1", "2025-01-01 00:00:01", "1.5", "Ann Lee"]
+    # One tab before the last of many values, as in a table that was aligned by blanks.
+    cars = "".join(f'18.0   {n}   307.0  130.0  3504.  12.0  70\t"car {n}"\n' for n in range(20))
+    assert found(read(reader, tmp_path / "t.csv", cars)[0])["separator"] == " "
+
+
 def test_years_as_names_and_tables_of_words_keep_their_header(
     reader: FileReader, tmp_path: Path
 ) -> None:
