@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import hashlib
 import io
 import re
@@ -92,14 +93,29 @@ def read_text(source: Path, head: bytes, unpacked: Path, *, encoding: str = "utf
     pieces = _pieces_of(head)
     rewrite = pieces is not _read or not utf8 or head.startswith(codecs.BOM_UTF8)
     decoder, position, size, ends = codecs.getincrementaldecoder(encoding)(), 0, 0, _Ends()
+    letters = _Utf8Letters(encoding)
     with source.open("rb") as file, unpacked.open("wb") if rewrite else io.BytesIO() as copy:
         for given in pieces(file, state):
+            if utf8 and not position and (found := _utf16_by_zeros(given)) is not None:
+                raise NotUtf8(
+                    "is UTF-16 without a mark of byte order, by its NUL bytes; write encoding: "
+                    f"{found} under the source, or save it as UTF-8",
+                    found,
+                )
             try:
                 text = decoder.decode(given)
             except UnicodeDecodeError as error:
+                if utf8 and letters.stand_in_lines(given):
+                    raise _two_encodings(given, position + error.start) from None
                 raise _other_encoding(
                     given, position + error.start, error.reason, encoding
                 ) from None
+            except UnicodeError:  # of UTF-16 and UTF-32, at the beginning
+                raise Refused(
+                    f"has no mark of byte order at its beginning, so it is no {encoding}; write "
+                    f"encoding: {encoding}-le (or -be), or leave it out where it is UTF-8"
+                ) from None
+            letters.look_at(given)
             piece = given if utf8 else text.encode("utf-8")
             _check_nul(piece, size)
             if rewrite:
@@ -108,11 +124,64 @@ def read_text(source: Path, head: bytes, unpacked: Path, *, encoding: str = "utf
             position, size = position + len(given), size + len(piece)
             if size > MAX_BYTES:
                 raise Refused(f"is larger than {MAX_BYTES >> 30} GB; split it")
+    if not utf8 and letters.are_all:
+        raise Refused(
+            f"is UTF-8, and not {encoding}: read so, its letters would be others; leave encoding "
+            "out, or save all files of the source alike"
+        )
     if decoder.getstate()[0]:
         raise Refused(f"ends in the middle of a character at offset {position}; it was cut off")
     return Text(
         unpacked if rewrite else source, state.hexdigest(), mixed_ends(ends.crlf, ends.lf, ends.cr)
     )
+
+
+class _Utf8Letters:
+    """The letters beyond ASCII in a text that are UTF-8.
+
+    Of a text with one byte a letter hardly any two neighbours are, and not those of one letter.
+    """
+
+    def __init__(self, encoding: str) -> None:
+        self._seen: set[str] = set()
+        # Where a letter has several bytes, other texts may be UTF-8 too.
+        table = bytes(range(128, 256)).decode(encoding, "replace")
+        single = len(table) == 128 and table.count("\ufffd") < 64
+        self._declared = codecs.lookup(encoding).name == "utf-8"
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._fits = single or self._declared
+
+    @property
+    def are_all(self) -> bool:
+        """Whether all of the text is UTF-8, and has such letters."""
+        return self._fits and not self._decoder.getstate()[0] and _are_letters(self._seen)
+
+    def look_at(self, piece: bytes) -> None:
+        """Take in the next piece."""
+        enough = self._declared and _are_letters(self._seen)
+        if not self._fits or enough or (piece.isascii() and not self._decoder.getstate()[0]):
+            return
+        try:
+            self._see(self._decoder.decode(piece))
+        except UnicodeDecodeError:
+            self._fits = False
+
+    def stand_in_lines(self, piece: bytes) -> bool:
+        """Tell whether they stand in pieces before one that is no UTF-8, or in lines of it."""
+        for line in piece.split(b"\n") if not _are_letters(self._seen) else ():
+            if not line.isascii():
+                with contextlib.suppress(UnicodeDecodeError):
+                    self._see(line.decode())
+        return _are_letters(self._seen)
+
+    def _see(self, text: str) -> None:
+        if not _are_letters(self._seen):
+            self._seen |= set(re.findall(r"[^\x00-\x7f]", text))
+
+
+def _are_letters(seen: set[str]) -> bool:
+    """Tell whether letters are too many, or of too common a kind, to be UTF-8 by chance."""
+    return len(seen) > 1 or "\ufeff" in seen or bool(seen and min(seen) < "\u0100")
 
 
 class _Ends:
@@ -189,6 +258,25 @@ def _check_nul(piece: bytes, offset: int) -> None:
             "it again, or write encoding: utf-16-le (or utf-16-be) where it is "
             "UTF-16 without its mark"
         )
+
+
+def _utf16_by_zeros(piece: bytes) -> str | None:
+    """Return the UTF-16 in which a text is: every second byte of its digits and commas is NUL."""
+    low, high = piece[::2].count(0), piece[1::2].count(0)
+    if piece.startswith(_UTF16):
+        return None
+    if min(low, high) == 0 and max(low, high) > max(8, len(piece) / 40):
+        return "utf-16-le" if high else "utf-16-be"
+    return None
+
+
+def _two_encodings(piece: bytes, offset: int) -> Refused:
+    """Return the refusal of a text some of whose lines are UTF-8 and others are not."""
+    return Refused(
+        f"is UTF-8 in other lines, and not at offset {offset} of its text: texts of two encodings "
+        "were put together. Save the parts as UTF-8 before they are joined, or write encoding: "
+        f"{western(piece)} under the source if its letters read right so"
+    )
 
 
 def _other_encoding(piece: bytes, offset: int, reason: str, encoding: str) -> Refused:

@@ -38,8 +38,9 @@ TEXT = "id,name\r\n1,café\r\n".encode()
         (gzip.compress(TEXT[:5], mtime=0) + gzip.compress(TEXT[5:], mtime=0) + b"\0\0", "utf-8"),
         (TEXT.decode().encode("utf-16"), "utf-16"),
         (TEXT.decode().encode("cp1252"), "cp1252"),
+        (b"\xef\xbb\xbf" + TEXT, "utf-8-sig"),
     ],
-    ids=["plain", "bom", "gzip", "two gzips", "utf-16", "cp1252"],
+    ids=["plain", "bom", "gzip", "two gzips", "utf-16", "cp1252", "utf-8-sig"],
 )
 def test_a_text_is_utf8_without_a_mark_and_its_digest_is_of_the_original(
     tmp_path: Path, data: bytes, encoding: str
@@ -101,6 +102,46 @@ def test_what_is_not_utf8_says_what_it_may_be(tmp_path: Path) -> None:
     assert decompression.western(b"\x81") == "latin-1"
     with pytest.raises(Refused, match="is not ascii at offset 3"):
         checked(tmp_path, b"caf\xe9", "ascii")
+
+
+@pytest.mark.parametrize("byte_order", ["le", "be"])
+def test_utf16_without_its_mark_is_told_by_its_zeros(tmp_path: Path, byte_order: str) -> None:
+    data = ("номер,имя\n" + "".join(f"{n},Анна\n" for n in range(9))).encode(f"utf-16-{byte_order}")
+    with pytest.raises(NotUtf8, match=f"write encoding: utf-16-{byte_order} under") as refusal:
+        checked(tmp_path, data)
+    assert refusal.value.encodings == (f"utf-16-{byte_order}",)
+    with pytest.raises(Refused, match=r"no mark of byte order at its beginning.* utf-16-le"):
+        checked(tmp_path, data, "utf-16")
+    assert checked(tmp_path, data, f"utf-16-{byte_order}").path.read_text().count("Анна") == 9
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("id,name\n1,Köln\n", "cp1252"),
+        ("id\n1,Кот\n", "cp1251"),
+        ("\ufeffid,name\n1,a\n", "latin-1"),
+    ],
+)
+def test_utf8_is_not_read_as_the_letters_of_another_encoding(
+    tmp_path: Path, text: str, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who writes the file has gone over to UTF-8: read as declared, all letters would be others."""
+    for size in (1, 3, 1 << 20):
+        monkeypatch.setattr(decompression, "CHUNK", size)
+        with pytest.raises(Refused, match=f"is UTF-8, and not {encoding}.* leave encoding out"):
+            checked(tmp_path, text.encode(), encoding)
+    # One pair of neighbours that are a rare letter in UTF-8 is chance.
+    chance = "id,name\n1,CAFÉ™\n".encode("cp1252")
+    assert checked(tmp_path, chance, "cp1252").path.read_text().endswith("CAFÉ™\n")
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_text_of_two_encodings_is_refused(tmp_path: Path, turned: bool) -> None:
+    parts = ["1,Köln\n".encode(), "2,München\n".encode("cp1252")]
+    with pytest.raises(Refused, match="is UTF-8 in other lines, and not at offset") as refusal:
+        checked(tmp_path, b"id,name\n" + b"".join(parts[::-1] if turned else parts))
+    assert not isinstance(refusal.value, NotUtf8)  # a draft does not take it for the one
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(

@@ -44,6 +44,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     [
         (TEXT.encode("cp1252"), "cp1252"),
         (TEXT.encode("utf-16"), "utf-16"),
+        (TEXT.encode("utf-16-le"), "utf-16-le"),
         (TEXT.encode(), "utf-8"),
     ],
 )
