@@ -11,7 +11,7 @@ import pyarrow as pa
 from pyarrow import feather
 
 from include.ingestion.decompression import MAX_BYTES, Refused, first_line
-from include.ingestion.parquet_columns import MAX_ROWS
+from include.ingestion.parquet_columns import MAX_ROWS, readable_schema
 from include.ingestion.text_columns import check_columns, open_database, write_typed
 
 _BATCH = 65_536  # rows
@@ -46,7 +46,9 @@ def convert_feather(
             ) from None
         check_columns(schema.names)
         with open_database(temporary) as con:
-            con.register("delivered", pa.RecordBatchReader.from_batches(schema, batches))
+            kept = readable_schema(schema)
+            read = (batch.cast(kept) for batch in batches)
+            con.register("delivered", pa.RecordBatchReader.from_batches(kept, read))
             try:
                 return write_typed(con, "delivered", out, schema.names, wanted)
             except (duckdb.Error, pa.ArrowException):

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from include.ingestion.decompression import MAX_BYTES, Refused, first_line
 from include.ingestion.text_columns import (
+    BATCH,
     check_columns,
     open_database,
     write_no_columns,
@@ -43,7 +44,8 @@ def convert_parquet(
             f"is no whole Parquet file: it ends at byte {size} without a valid footer "
             f"({first_line(error)})"
         ) from None
-    columns = list(meta.schema.to_arrow_schema().names)
+    schema = meta.schema.to_arrow_schema()
+    columns = list(schema.names)
     check_columns(columns)
     declared = sum(meta.row_group(index).total_byte_size for index in range(meta.num_row_groups))
     if meta.num_rows > MAX_ROWS or declared > MAX_BYTES:
@@ -55,6 +57,32 @@ def convert_parquet(
         # The statistics of a Parquet file leave NaN out: with them, isnan() is false of every row,
         # and a text is a constant.
         con.execute(f"SET disabled_optimizers = '{LOSES_ORDER},statistics_propagation'")
+        if any(pa.types.is_decimal256(field.type) for field in schema):
+            # DuckDB reads them as doubles, by which keys of more than 15 digits become one.
+            with pq.ParquetFile(path) as file:
+                kept = readable_schema(file.schema_arrow)
+                batches = (batch.cast(kept) for batch in file.iter_batches(BATCH))
+                con.register("delivered", pa.RecordBatchReader.from_batches(kept, batches))
+                return write_typed(con, "delivered", out, columns, wanted)
         return write_typed(
             con, "read_parquet($path)", out, columns, wanted, values={"path": str(path)}
         )
+
+
+def readable_schema(schema: pa.Schema) -> pa.Schema:
+    """Return a schema in which DuckDB takes each column as it is.
+
+    A decimal of more than 38 digits is text, half a float is one, and a duration the number that
+    Parquet has for it.
+    """
+    fields = []
+    for field in schema:
+        kind = field.type
+        if pa.types.is_decimal256(kind):
+            kind = pa.string()
+        elif pa.types.is_float16(kind):
+            kind = pa.float32()
+        elif pa.types.is_duration(kind):
+            kind = pa.int64()
+        fields.append(pa.field(field.name, kind))
+    return pa.schema(fields)

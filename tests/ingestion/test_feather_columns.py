@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -51,6 +53,29 @@ def test_a_nested_column_is_left_out_or_refused_where_it_is_declared(tmp_path: P
     assert converted(path, ["id"]) == (["id"], [{"c0": "1", "row": 1}], {"tags": "VARCHAR[]"})
     with pytest.raises(Refused, match=r"column 'tags' holds VARCHAR\[\]"):
         converted(path, ["tags"])
+
+
+def test_types_that_duckdb_does_not_have_are_read_as_parquet_is(tmp_path: Path) -> None:
+    wide = "1234567890123456789012345678901234567890"
+    table = pa.table(
+        {
+            "key": pa.array([Decimal(wide), None], pa.decimal256(76, 1)),
+            "half": pa.array([np.float16(1.5), np.float16("nan")], pa.float16()),
+            "took": pa.array([86_405, None], pa.duration("ms")),
+            "at": [datetime(2026, 1, 1, 12, tzinfo=UTC), None],
+            "text": ["a", None],
+        }
+    )
+    feather.write_feather(table, str(tmp_path / "in.feather"))
+    pq.write_table(table, tmp_path / "in.parquet")
+    found = converted(tmp_path / "in.feather")
+    assert found == converted(tmp_path / "in.parquet", convert=convert_parquet)
+    at = "2026-01-01 12:00:00+00"
+    assert list(found[1][0].values()) == [f"{wide}.0", "1.5", "86405", at, "a", 1]
+    assert list(found[1][1].values()) == [None, None, None, None, None, 2]
+    # Without a wide decimal, Parquet is read by DuckDB.
+    pq.write_table(table.drop_columns("key"), tmp_path / "in.parquet")
+    assert converted(tmp_path / "in.parquet", convert=convert_parquet)[1][0]["c1"] == "86405"
 
 
 @pytest.mark.parametrize("version", [1, 2])
